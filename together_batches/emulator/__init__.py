@@ -1,0 +1,13 @@
+"""A stand-in for the service: the Batch API on a loopback port, in memory, with its quirks and with faults.
+
+It is for tests, for trying things out and for the command's `demo`. It shares no code with the client: the
+two meet only on the wire, so that one cannot hide the other's mistake.
+"""
+
+from together_batches.emulator._app import Received
+from together_batches.emulator._emulator import Emulator
+from together_batches.emulator._faults import Fault
+from together_batches.emulator._jobs import Timing
+from together_batches.emulator._limits import RateLimit
+
+__all__ = ["Emulator", "Fault", "RateLimit", "Received", "Timing"]

@@ -1,0 +1,143 @@
+"""Faults on demand: what goes wrong, where, and how often. Deciding only; `_app` carries them out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal
+
+import orjson
+from attrs import field, frozen
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from random import Random
+
+__all__ = ["OPERATIONS", "Fault", "FaultPlan"]
+
+OPERATIONS = ("create", "retrieve", "list", "cancel", "upload", "file", "files", "content", "delete", "other")
+
+
+@frozen(kw_only=True)
+class Fault:
+    """One thing that goes wrong.
+
+    Where: `on` names an operation (`"*"`: any; see `OPERATIONS`), `job_id` narrows it to requests about that
+    job, `times` says how often it happens (None: always), `chance` how likely it is each time.
+
+    What: any sensible mixture of
+    - `delay`: seconds to wait before anything else;
+    - `status`: answer this instead of acting; with `acts`, act first and then answer this all the same;
+    - `body` (bytes and text as they are, anything else as JSON), `content_type`, `headers`: put these into
+      the answer. Without `status` the service acts, and its own answer is altered;
+    - `lose`: drop the connection without a byte, before the service acts ("request") or after ("answer");
+    - `cut_after`: promise the whole body and drop the connection after this many bytes of it;
+    - `drip`: send the body byte by byte, with so many seconds in between.
+
+    Raises ValueError for a combination that makes no sense.
+    """
+
+    on: str = "*"
+    job_id: str | None = None
+    times: int | None = 1
+    chance: float = 1.0
+    status: int | None = None
+    headers: Mapping[str, str] = field(factory=dict[str, str], hash=False)
+    body: object = field(default=None, hash=False)
+    content_type: str | None = None
+    delay: float = 0.0
+    lose: Literal["request", "answer"] | None = None
+    cut_after: int | None = None
+    acts: bool = False
+    drip: float | None = None
+
+    def __attrs_post_init__(self) -> None:
+        for wrong, sentence in self._objections():
+            if wrong:
+                raise ValueError(sentence)
+
+    def _objections(self) -> Iterable[tuple[bool, str]]:
+        alters = self.body is not None or bool(self.headers) or self.content_type is not None
+        shapes = alters or self.status is not None or self.cut_after is not None or self.drip is not None
+        yield (
+            self.on not in ("*", *OPERATIONS),
+            f"There is no operation {self.on!r}; choose '*' or one of {OPERATIONS}.",
+        )
+        yield (
+            self.job_id is not None and self.on not in ("*", "retrieve", "cancel"),
+            "Only retrieve and cancel are about one job; job_id does not go with another operation.",
+        )
+        yield self.times is not None and self.times < 1, "times must be at least 1, or None for always."
+        yield not 0 < self.chance <= 1, "chance must be above 0 and at most 1."
+        yield (
+            self.status is not None and not 200 <= self.status <= 599,
+            "status must be a final one, 200 to 599.",
+        )
+        yield self.delay < 0, "delay is in seconds and cannot be negative."
+        yield self.drip is not None and self.drip < 0, "drip is in seconds and cannot be negative."
+        yield (
+            self.cut_after is not None and self.cut_after < 0,
+            "cut_after counts bytes and cannot be negative.",
+        )
+        yield self.lose not in (None, "request", "answer"), "lose is 'request' or 'answer'."
+        yield (
+            self.lose is not None and shapes,
+            "A lost request or answer has no status, body, headers, cut_after or drip.",
+        )
+        yield (
+            self.acts and self.status is None,
+            "acts belongs to status: without one the service acts anyway.",
+        )
+        yield self.cut_after is not None and self.drip is not None, "Choose one of cut_after and drip."
+        yield (
+            not (shapes or self.lose or self.delay),
+            "The fault does nothing: give it a status, a delay, a loss or the like.",
+        )
+
+    @property
+    def acted_upon(self) -> bool:
+        """Whether the service does what was asked, whatever its answer comes to look like."""
+        return self.lose != "request" and (self.status is None or self.acts)
+
+    def body_bytes(self) -> bytes:
+        """The body as it goes on the wire."""
+        if isinstance(self.body, bytes):
+            return self.body
+        if isinstance(self.body, str):
+            return self.body.encode()
+        return orjson.dumps(self.body)
+
+    def body_type(self) -> str:
+        """The Content-Type of the body, unless `content_type` says otherwise."""
+        return "text/plain; charset=utf-8" if isinstance(self.body, (bytes, str)) else "application/json"
+
+
+class FaultPlan:
+    """The faults still to come, in the order in which they were added. The first that matches happens."""
+
+    def __init__(self, faults: Iterable[Fault], random: Random) -> None:
+        self._random = random
+        self._waiting: list[tuple[Fault, int | None]] = []
+        for fault in faults:
+            self.add(fault)
+
+    def add(self, fault: Fault) -> None:
+        """Plan one more, after those already there."""
+        self._waiting.append((fault, fault.times))
+
+    def clear(self) -> None:
+        """Forget them all."""
+        self._waiting.clear()
+
+    def pick(self, operation: str, job_id: str | None) -> Fault | None:
+        """The fault that befalls this request, used up by one; None if it goes well."""
+        for index, (fault, left) in enumerate(self._waiting):
+            if fault.on not in ("*", operation) or fault.job_id not in (None, job_id):
+                continue
+            if fault.chance < 1 and self._random.random() >= fault.chance:
+                continue
+            if left == 1:
+                del self._waiting[index]
+            elif left is not None:
+                self._waiting[index] = (fault, left - 1)
+            return fault
+        return None

@@ -1,0 +1,158 @@
+"""A job's life, written down in advance.
+
+A job carries the list of its phases with the moment at which each begins. Its state at any moment is looked
+up, never kept: no task and no timer has to run for a job to move on, and a test moves a thousand jobs by
+moving the clock.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from itertools import pairwise
+from math import inf
+from typing import TYPE_CHECKING, NamedTuple
+
+from attrs import define, field, frozen, validators
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["DEFAULT_TIMING", "ENDED", "Job", "Phase", "Timing", "job_to_json", "phases_from", "timestamp"]
+
+ENDED = frozenset({"COMPLETED", "FAILED", "EXPIRED", "CANCELLED"})
+
+DAY = 86_400.0
+DEADLINE_SHORTFALL = 3e-6  # the service's deadlines are a few microseconds short of a day
+
+# Fields that the service sends for finished jobs only. A seeded job may be given them from the start.
+SHOWN_AT_THE_END = frozenset({"output_file_id", "error_file_id", "error", "completed_at"})
+
+
+@frozen(kw_only=True)
+class Timing:
+    """How long the phases of a job last, in seconds of the emulator's clock.
+
+    Raises ValueError for a negative length.
+    """
+
+    validating: float = field(default=2.0, validator=validators.ge(0))
+    running: float = field(default=30.0, validator=validators.ge(0))
+    canceling: float = field(default=1.0, validator=validators.ge(0))
+
+
+class Phase(NamedTuple):
+    """A status, and the moment from which the job has it."""
+
+    begins: float
+    status: str
+
+
+@define
+class Job:
+    """What the service remembers of one job. `extra_fields` lie on top of all that it would say by itself."""
+
+    id: str
+    created_at: float
+    input_file_id: str
+    endpoint: str
+    phases: tuple[Phase, ...]
+    running: float
+    model_id: str | None = None
+    file_size_bytes: int | None = None
+    error: str | None = None
+    cancels_as: str = "CANCELLED"
+    extra_fields: Mapping[str, object] = field(factory=dict[str, object])
+
+    def phase(self, now: float) -> Phase:
+        """The phase the job is in at `now`; the first one for a moment before it was created."""
+        for phase in reversed(self.phases):
+            if phase.begins <= now:
+                return phase
+        return self.phases[0]
+
+    def cancel(self, now: float, canceling: float) -> None:
+        """Drop the future that was planned; drain for `canceling` seconds, then end as `cancels_as`."""
+        past = tuple(phase for phase in self.phases if phase.begins <= now)
+        self.phases = (*past, Phase(now, "CANCELING"), Phase(now + canceling, self.cancels_as))
+
+    def is_validated(self, now: float) -> bool:
+        """Whether the input file has been accepted by `now`; only then does the service name the model."""
+        if self.phase(now).status == "VALIDATING":
+            return False
+        if self.phases[0].status != "VALIDATING":
+            return self.phases[0].status != "FAILED"
+        return any(phase.status == "IN_PROGRESS" and phase.begins <= now for phase in self.phases)
+
+    def progress(self, now: float) -> float:
+        """Percent of the run that lies behind at `now`. A run that was broken off keeps what it had."""
+        if self.phase(now).status == "COMPLETED":
+            return 100
+        for phase, following in pairwise((*self.phases, Phase(inf, ""))):
+            if phase.status == "IN_PROGRESS" and phase.begins < now:
+                share = (min(now, following.begins) - phase.begins) / self.running if self.running else 1
+                # 100 is said by COMPLETED alone: a job that expires or never ends must not look done.
+                return min(99.0, round(100 * share, 2))
+        return 0
+
+
+DEFAULT_TIMING = Timing()
+
+
+def phases_from(status: str, ends_as: str | None, now: float, timing: Timing) -> tuple[Phase, ...]:
+    """The life of a job that has `status` now: every phase until it stops changing at `ends_as`.
+
+    `ends_as` defaults to COMPLETED, or CANCELLED for a job already draining. A status of which nothing
+    follows (an ended or an unknown one) stays. A job that is
+    to fail while it is VALIDATING never runs.
+    """
+    if status in ENDED and ends_as not in (None, status):
+        raise ValueError(f"A job that is already {status} cannot end as {ends_as}.")
+    lengths = {"VALIDATING": timing.validating, "IN_PROGRESS": timing.running, "CANCELING": timing.canceling}
+    if status not in lengths:
+        ends_as = ends_as or status
+    elif ends_as is None:
+        ends_as = "CANCELLED" if status == "CANCELING" else "COMPLETED"
+    path = [status]
+    if status == "VALIDATING" and ends_as not in ("VALIDATING", "FAILED"):
+        path.append("IN_PROGRESS")
+    if ends_as != path[-1]:
+        path.append(ends_as)
+    begins = now
+    phases: list[Phase] = []
+    for name in path:
+        phases.append(Phase(begins, name))
+        begins += lengths.get(name, timing.running)
+    return tuple(phases)
+
+
+def timestamp(moment: float) -> str:
+    """RFC 3339 in UTC with microseconds and `Z`, as the service writes it."""
+    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
+
+
+def job_to_json(job: Job, now: float, owner: Mapping[str, str]) -> dict[str, object]:
+    """The job as the service would send it at `now`. What does not apply yet is absent, not null."""
+    phase = job.phase(now)
+    ended = phase.status in ENDED
+    validated = job.is_validated(now)
+    shown: dict[str, object] = {"id": job.id, **owner, "input_file_id": job.input_file_id}
+    if job.file_size_bytes is not None:
+        shown["file_size_bytes"] = job.file_size_bytes
+    shown["status"] = phase.status
+    shown["job_deadline"] = timestamp(job.created_at + DAY - DEADLINE_SHORTFALL)
+    shown["created_at"] = timestamp(job.created_at)
+    shown["endpoint"] = job.endpoint
+    shown["progress"] = job.progress(now)
+    if validated and job.model_id is not None:
+        shown["model_id"] = job.model_id
+    if phase.status == "FAILED":
+        shown["error"] = job.error or "the job failed while it was processed"
+    if ended:
+        shown["completed_at"] = timestamp(phase.begins)
+    for name, value in job.extra_fields.items():
+        if name in SHOWN_AT_THE_END and not ended:
+            continue
+        if name.endswith("_file_id") and name != "input_file_id" and not validated:
+            continue  # cancelled or refused before a row ran: there are no files
+        shown[name] = value
+    return shown

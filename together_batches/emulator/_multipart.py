@@ -1,0 +1,50 @@
+"""Reading a form upload.
+
+By hand, on the whole body: aiohttp's reader takes a stream, but the emulator keeps every body for its records
+anyway, and the standard library's e-mail parser is meant for text and may change line ends.
+"""
+
+from __future__ import annotations
+
+from email.message import Message
+
+__all__ = ["parse_form"]
+
+
+def parse_form(content_type: str, body: bytes) -> dict[str, bytes]:
+    """The fields of a `multipart/form-data` body by name; of a repeated one, the last.
+
+    Raises ValueError, with a sentence, for a body that is no such form or is not complete.
+    """
+    boundary = _parameters(content_type).get_boundary()
+    if not content_type.lower().startswith("multipart/form-data") or not boundary:
+        raise ValueError("The body must be multipart/form-data with a boundary.")
+    # The first delimiter may stand at the very start; a line end before it makes it look like the others.
+    _, *parts = (b"\r\n" + body).split(b"\r\n--" + boundary.encode())
+    if not parts or not parts[-1].startswith(b"--"):
+        raise ValueError("The form does not end with its boundary.")
+    fields: dict[str, bytes] = {}
+    for part in parts[:-1]:
+        head, blank_line, content = part.partition(b"\r\n\r\n")
+        name = _field_name(head.decode("utf-8", "replace"))
+        if not blank_line or name is None:
+            raise ValueError("A part of the form has no name.")
+        fields[name] = content
+    return fields
+
+
+def _parameters(content_type: str) -> Message:
+    message = Message()
+    message["Content-Type"] = content_type
+    return message
+
+
+def _field_name(head: str) -> str | None:
+    for line in head.split("\r\n"):
+        header, _, value = line.partition(":")
+        if header.strip().lower() == "content-disposition":
+            message = Message()
+            message["Content-Disposition"] = value.strip()
+            name = message.get_param("name", header="content-disposition")
+            return name if isinstance(name, str) and name else None
+    return None
