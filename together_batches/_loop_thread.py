@@ -1,0 +1,404 @@
+"""A loop in a thread of its own, for the synchronous client. It knows nothing about batches.
+
+The contract:
+
+- One daemon thread runs ``anyio.run``; ONE task there enters a context manager, and leaves it at the end.
+- A call crosses once each way: a callback over, an answer back through a ``SimpleQueue``. That queue has no
+  lock in Python that an interrupt could leave taken; a ``concurrent.futures.Future`` has one, and after an
+  interrupt at the wrong moment the loop waits for it for ever.
+- Python delivers Ctrl-C to the main thread only: it strikes the caller that waits, and the work would go on.
+  So whatever strikes the wait cancels the work first, and is raised when the work has ended.
+- The end is one function, run by ``close()``, by the garbage collector or at exit, whichever is first.
+
+``docs/explanation/how-the-sync-client-works.md`` tells why each of these is so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import contextvars
+import os
+import queue
+import threading
+import time
+import warnings
+import weakref
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec, TypeVar
+
+import anyio
+
+from together_batches.errors import UsageError
+
+if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+    from typing import Self
+
+__all__ = ["LoopIterator", "LoopThread"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
+# An interrupt that lands just before a wait is noticed only when that wait returns, and on Windows one that
+# lands within a wait is noticed no sooner: so every wait here is made of slices.
+_SLICE = 0.2
+# How long cancelled work may take over its clean-up before nobody waits for it any more.
+_PATIENCE = 5.0
+
+_CLOSED = "this client is closed: make a new one"
+_FORKED = "this client belongs to another process, and a fork does not copy its thread: make a new one here"
+_OWN_LOOP = (
+    "this client was called from its own loop, where it would wait for itself: use the async client there"
+)
+_CANCELLED = "this call was cancelled on the client's own loop, by something other than its caller"
+_BUSY = "another thread is waiting for this iterator's next item: give each thread an iterator of its own"
+_FORGOTTEN = "a client was forgotten without being closed: use it in a `with` block, or call its close()"
+
+
+class _Answer(NamedTuple, Generic[R]):
+    """What comes back from a job: pages perhaps, and as the last what its coroutine returned or raised."""
+
+    value: R
+    error: BaseException | None = None
+    last: bool = True
+
+
+def _open(answer: _Answer[R], /) -> R:
+    """Return or raise what came back. A bare cancellation would mean nothing to a caller without a loop."""
+    try:
+        if answer.error is None:
+            return answer.value
+        if isinstance(answer.error, asyncio.CancelledError | concurrent.futures.CancelledError):
+            raise UsageError(_CANCELLED) from answer.error
+        raise answer.error
+    finally:
+        del answer  # the error's traceback holds this frame, which would hold the error
+
+
+class _Job(Generic[R]):
+    """One coroutine, run as one task of the loop; its methods happen there."""
+
+    def __init__(self, make: Callable[[], Awaitable[R]]) -> None:
+        self.make = make
+        self.answers: queue.SimpleQueue[_Answer[R]] = queue.SimpleQueue()
+        self.task: asyncio.Task[None] | None = None
+
+    async def run(self) -> None:
+        # Everything is caught, KeyboardInterrupt and SystemExit too: what escapes from a task stops the loop.
+        try:
+            answer = _Answer(await self.make())
+        except BaseException as error:  # noqa: BLE001 - handed over, and raised in the caller
+            # Less this frame: it would tell the reader nothing, and close a cycle from the error to itself.
+            trace = error.__traceback__
+            answer = _Answer[Any](None, error.with_traceback(trace and trace.tb_next))
+        self.answers.put(answer)
+
+    def cancel(self) -> None:
+        # Each cancel has an answer of its own, once all has ended, as `run` may have none for who waits here:
+        # the interrupt came before the start was posted, or after the answer was taken; the cancel came
+        # before the first step; or another thread took what `run` had to say.
+        if self.task is None:
+            self.ended()
+        else:
+            self.task.cancel()
+            self.task.add_done_callback(self.ended)
+
+    def ended(self, _: object = None) -> None:
+        self.answers.put(_Answer[Any](None, asyncio.CancelledError()))
+
+
+class _Loop(Generic[T]):
+    """What the thread and its callers share. It never refers to the LoopThread, which stays collectable."""
+
+    def __init__(self, factory: Callable[[], AbstractAsyncContextManager[T]], name: str) -> None:
+        self.factory = factory
+        self.process = os.getpid()
+        # An empty context: a free-threaded build would let the thread inherit its maker's.
+        self.thread = threading.Thread(
+            target=contextvars.Context().run, args=(self.run,), name=name, daemon=True
+        )
+        self.news: queue.SimpleQueue[_Answer[T]] = (
+            queue.SimpleQueue()
+        )  # of the start; of the end, if it failed
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self.task: asyncio.Task[Any] | None = None
+        # Plain tasks and no task group: a group's cancellation strikes again at every await, so in the work's
+        # clean-up too, where asyncio's single one lets a `finally: await ...` finish, as under `asyncio.run`.
+        self.jobs: set[_Job[Any]] = set()
+        self.closed = False
+        self.forgotten = True  # nobody has called close()
+
+    # On the loop's thread
+
+    def run(self) -> None:
+        try:
+            anyio.run(self.main, backend="asyncio")
+        except BaseException as error:  # noqa: BLE001 - a thread has nobody to raise to
+            if self.task is None:  # no loop could be made, and the constructor waits for news
+                self.news.put(_Answer[Any](None, error))
+            # Otherwise all is closed, and only asyncio's own taking-down failed: at the interpreter's exit it
+            # may not start the thread that would wait for its executor.
+
+    async def main(self) -> None:
+        self.task = asyncio.current_task()
+        self.loop = asyncio.get_running_loop()
+        if self.closed:  # the constructor was interrupted, and found no loop yet that it could stop
+            return
+        try:
+            manager = self.factory()
+            del self.factory  # it may refer to the client
+            async with manager as value:
+                self.news.put(_Answer(value))
+                with contextlib.suppress(asyncio.CancelledError):  # this is how `end` says that it is time
+                    await self.loop.create_future()
+                self.closed = True
+                for job in self.jobs:
+                    job.cancel()
+                if pending := [job.task for job in self.jobs if job.task is not None]:
+                    await asyncio.wait(pending, timeout=_PATIENCE / 2)  # half, to have time for what follows
+        except BaseException as error:  # noqa: BLE001 - raised in the constructor, or in close()
+            self.news.put(_Answer[Any](None, error))
+
+    def start(self, job: _Job[Any]) -> None:
+        if self.closed:
+            job.cancel()
+        else:
+            self.jobs.add(job)
+            job.task = asyncio.get_running_loop().create_task(job.run())
+            job.task.add_done_callback(lambda _: self.jobs.discard(job))
+
+    # On any other thread
+
+    def check(self) -> None:
+        """Refuse what could never be answered."""
+        if os.getpid() != self.process:
+            raise UsageError(_FORKED)
+        if self.closed:
+            raise UsageError(_CLOSED)
+        if threading.get_ident() == self.thread.ident:
+            raise UsageError(_OWN_LOOP)
+
+    def post(self, callback: Callable[[], object]) -> bool:
+        """Have the loop call this, in a copy of the caller's context; False if there is no loop any more."""
+        if self.loop is None or os.getpid() != self.process:
+            return False
+        try:
+            self.loop.call_soon_threadsafe(callback)
+        except RuntimeError:  # asyncio's word for a closed loop
+            return False
+        return True
+
+    def take(self, answers: queue.SimpleQueue[_Answer[R]]) -> _Answer[R]:
+        """Wait for the next answer, or for the end of the thread that would have given it."""
+        while True:
+            alive = self.thread.is_alive()  # asked first: what the thread has to say, it says before it ends
+            with contextlib.suppress(queue.Empty):
+                return answers.get(timeout=_SLICE if alive else 0)
+            if not alive:
+                return _Answer[Any](None, asyncio.CancelledError())
+
+    def ask(self, job: _Job[R], callback: Callable[[], object]) -> _Answer[R]:
+        """Post, and wait for the job's next answer; what strikes meanwhile, such as Ctrl-C, ends the job."""
+        try:
+            self.post(callback)
+            answer = self.take(job.answers)
+        except BaseException:
+            self.abandon(job)  # a second Ctrl-C strikes in here, and leaves at once
+            raise
+        if self.closed and isinstance(answer.error, asyncio.CancelledError):
+            raise UsageError(_CLOSED)
+        return answer
+
+    def abandon(self, job: _Job[Any]) -> None:
+        """Cancel the job, and wait until it has ended, but not for ever."""
+        limit = time.monotonic() + _PATIENCE
+        if self.post(job.cancel) and threading.get_ident() != self.thread.ident:
+            while self.thread.is_alive() and time.monotonic() < limit:
+                with contextlib.suppress(queue.Empty):
+                    if job.answers.get(timeout=_SLICE).last:
+                        return
+
+    def end(self) -> None:
+        """Cancel what is pending, leave the context manager, end the thread."""
+        if os.getpid() != self.process:
+            return  # a forked child has no thread to end, and the sockets are its parent's
+        self.closed = True
+        if self.task is not None:
+            self.post(self.task.cancel)
+        if threading.get_ident() != self.thread.ident:  # the collector may run anywhere, so also on the loop
+            limit = time.monotonic() + _PATIENCE
+            while self.thread.is_alive() and time.monotonic() < limit:
+                self.thread.join(_SLICE)
+        if self.forgotten:
+            warnings.warn(_FORGOTTEN, ResourceWarning, stacklevel=2)  # last: it may be turned into an error
+
+
+class LoopThread(Generic[T]):
+    """An event loop in a daemon thread, holding one entered async context manager: ``value`` is what it gave.
+
+    ``factory`` is called on the loop. What it or the entering raises is raised here, and leaves no thread.
+    """
+
+    value: T
+
+    def __init__(
+        self, factory: Callable[[], AbstractAsyncContextManager[T]], *, name: str = "together-batches"
+    ) -> None:
+        self._loop = _Loop(factory, name)
+        self._end = weakref.finalize(self, self._loop.end)
+        try:
+            self._loop.thread.start()
+            self.value = _open(self._loop.take(self._loop.news))
+        except BaseException:
+            self._loop.forgotten = False
+            self._end()
+            raise
+
+    def call(self, func: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Await ``func(*args, **kwargs)`` on the loop, in a copy of the caller's context; return its result.
+
+        Any thread may call, also one whose own loop is running: that loop stands still meanwhile. What
+        strikes the wait, such as Ctrl-C, cancels the call, and is raised when the call has ended. A
+        ``UsageError`` says that the client is closed (perhaps just now), was made in another process, or was
+        called from its own loop.
+        """
+        self._loop.check()
+        job = _Job(lambda: func(*args, **kwargs))
+        return _open(self._loop.ask(job, partial(self._loop.start, job)))
+
+    def iterate(self, make: Callable[[], AsyncIterator[R]], /, *, limit: int = 256) -> LoopIterator[R]:
+        """Return the plain twin of the async iterator that ``make`` gives; it is called now, on the loop.
+
+        The iterator itself does not begin before its first item is asked for. From then on up to ``limit``
+        items are made ahead, while the consumer is busy with others.
+        """
+
+        async def made() -> AsyncIterator[R]:
+            return make()
+
+        return LoopIterator(self, self._loop, self.call(made), limit)
+
+    def close(self) -> None:
+        """Cancel the calls that are pending, leave the context manager, end the thread; again is harmless.
+
+        Raises what the leaving raised. Calls that it cuts off in other threads raise ``UsageError``.
+        """
+        self._loop.forgotten = False
+        if os.getpid() == self._loop.process and self._end.alive:
+            self._end()
+            with contextlib.suppress(queue.Empty):
+                _open(self._loop.news.get_nowait())
+
+
+class _Pump(Generic[R]):
+    """Runs through an async iterator in one task, and hands over all that is ready each time it is asked.
+
+    One task, since an async generator that is stepped by a new task for each item loses its time limits and
+    breaks its cancel scopes. All of it happens on the loop, one thing at a time: there is nothing to lock.
+    """
+
+    pages: queue.SimpleQueue[_Answer[list[R] | None]]
+
+    def __init__(self, source: AsyncIterator[R], limit: int) -> None:
+        self.source = source
+        self.limit = limit
+        self.ready: list[R] = []
+        self.asked = True  # starting it is the first request
+        self.room = asyncio.Event()
+
+    async def run(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            async for item in self.source:
+                self.ready.append(item)
+                if len(self.ready) == 1:
+                    # Soon and not now: behind this one may be others that need no waiting, and go along.
+                    loop.call_soon(self.deliver)
+                if len(self.ready) >= self.limit:
+                    self.room.clear()
+                    await self.room.wait()
+        finally:
+            self.ask()  # what came before the end, or before an error, is handed over before it
+            if aclose := getattr(self.source, "aclose", None):
+                await aclose()
+
+    def ask(self) -> None:
+        self.asked = True
+        self.deliver()
+
+    def deliver(self) -> None:
+        if self.asked and self.ready:
+            self.asked = False
+            self.pages.put(_Answer(self.ready, last=False))
+            self.ready = []
+            self.room.set()
+
+
+class LoopIterator(Iterator[R]):
+    """A plain iterator, and context manager, over an async iterator that runs on the loop.
+
+    Leaving the ``with`` block, or ``close()``, stops the work and waits for its clean-up; an iterator that is
+    merely dropped stops it too, without waiting. One thread at a time may ask for items.
+    """
+
+    def __init__(
+        self, thread: LoopThread[Any], loop: _Loop[Any], source: AsyncIterator[R], limit: int
+    ) -> None:
+        self._thread = thread  # as long as somebody iterates, the client is not forgotten
+        self._loop = loop
+        self._pump = _Pump(source, limit)
+        self._job: _Job[list[R] | None] = _Job(self._pump.run)
+        self._pump.pages = self._job.answers
+        self._page: deque[R] = deque()
+        self._turn = threading.Lock()
+        self._begun = False
+        self._over = False
+
+    def __next__(self) -> R:
+        if not self._turn.acquire(blocking=False):
+            raise UsageError(_BUSY)
+        try:
+            while not self._page:
+                self._turn_page()
+            return self._page.popleft()
+        finally:
+            self._turn.release()
+
+    def _turn_page(self) -> None:
+        if self._over:
+            raise StopIteration
+        self._loop.check()
+        step = self._pump.ask if self._begun else partial(self._loop.start, self._job)
+        self._begun = True
+        try:
+            page = _open(self._loop.ask(self._job, step))
+        except BaseException:
+            self._over = True
+            raise
+        if page is None:
+            self._over = True
+            raise StopIteration
+        self._page.extend(page)
+
+    def close(self) -> None:
+        """Stop the work, and wait for its clean-up, but not for ever; again is harmless."""
+        if self._begun and not self._over:
+            self._over = True
+            self._loop.abandon(self._job)
+        self._page.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        # Posted and not waited for: an interrupt would be lost in here, and the collector runs in any thread.
+        if self._begun and not self._over:
+            self._loop.post(self._job.cancel)
