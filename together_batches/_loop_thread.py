@@ -52,9 +52,7 @@ _PATIENCE = 5.0
 
 _CLOSED = "this client is closed: make a new one"
 _FORKED = "this client belongs to another process, and a fork does not copy its thread: make a new one here"
-_OWN_LOOP = (
-    "this client was called from its own loop, where it would wait for itself: use the async client there"
-)
+_OWN_LOOP = "this client was called from its own loop, where it would wait for itself: use the async client there"
 _CANCELLED = "this call was cancelled on the client's own loop, by something other than its caller"
 _BUSY = "another thread is waiting for this iterator's next item: give each thread an iterator of its own"
 _FORGOTTEN = "a client was forgotten without being closed: use it in a `with` block, or call its close()"
@@ -119,12 +117,8 @@ class _Loop(Generic[T]):
         self.factory = factory
         self.process = os.getpid()
         # An empty context: a free-threaded build would let the thread inherit its maker's.
-        self.thread = threading.Thread(
-            target=contextvars.Context().run, args=(self.run,), name=name, daemon=True
-        )
-        self.news: queue.SimpleQueue[_Answer[T]] = (
-            queue.SimpleQueue()
-        )  # of the start; of the end, if it failed
+        self.thread = threading.Thread(target=contextvars.Context().run, args=(self.run,), name=name, daemon=True)
+        self.news: queue.SimpleQueue[_Answer[T]] = queue.SimpleQueue()  # of the start; of the end, if it failed
         self.loop: asyncio.AbstractEventLoop | None = None
         self.task: asyncio.Task[Any] | None = None
         # Plain tasks and no task group: a group's cancellation strikes again at every await, so in the work's
@@ -346,9 +340,7 @@ class LoopIterator(Iterator[R]):
     merely dropped stops it too, without waiting. One thread at a time may ask for items.
     """
 
-    def __init__(
-        self, thread: LoopThread[Any], loop: _Loop[Any], source: AsyncIterator[R], limit: int
-    ) -> None:
+    def __init__(self, thread: LoopThread[Any], loop: _Loop[Any], source: AsyncIterator[R], limit: int) -> None:
         self._thread = thread  # as long as somebody iterates, the client is not forgotten
         self._loop = loop
         self._pump = _Pump(source, limit)

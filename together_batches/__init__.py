@@ -1,0 +1,98 @@
+"""The async-first client for batch inference jobs on Together AI.
+
+>>> from together_batches import AsyncBatches, Batches, BatchJob, BatchJobStatus
+
+Values and errors load at once; the clients, and aiohttp with them, on first use.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from together_batches._version import __version__
+from together_batches.config import RetryPolicy, Timeout
+from together_batches.errors import (
+    APIConnectionError,
+    APIError,
+    APIResponseValidationError,
+    APIStatusError,
+    APITimeoutError,
+    AuthenticationError,
+    BadRequestError,
+    BatchesError,
+    ConflictError,
+    CreateUnconfirmedError,
+    InternalServerError,
+    JobNotCreatedError,
+    NotFoundError,
+    PermissionDeniedError,
+    RateLimitError,
+    UnprocessableEntityError,
+    UsageError,
+    ValidationError,
+    WaitTimeoutError,
+)
+from together_batches.models import BatchJob, BatchJobStatus, Response
+from together_batches.outcomes import CancelOutcome, CancelReport, CancelResult
+
+if TYPE_CHECKING:
+    from together_batches._wire import job_from_dict, to_dict
+    from together_batches.client import AsyncBatches
+    from together_batches.sync import Batches
+
+__all__ = [
+    "APIConnectionError",
+    "APIError",
+    "APIResponseValidationError",
+    "APIStatusError",
+    "APITimeoutError",
+    "AsyncBatches",
+    "AuthenticationError",
+    "BadRequestError",
+    "BatchJob",
+    "BatchJobStatus",
+    "Batches",
+    "BatchesError",
+    "CancelOutcome",
+    "CancelReport",
+    "CancelResult",
+    "ConflictError",
+    "CreateUnconfirmedError",
+    "InternalServerError",
+    "JobNotCreatedError",
+    "NotFoundError",
+    "PermissionDeniedError",
+    "RateLimitError",
+    "Response",
+    "RetryPolicy",
+    "Timeout",
+    "UnprocessableEntityError",
+    "UsageError",
+    "ValidationError",
+    "WaitTimeoutError",
+    "__version__",
+    "job_from_dict",
+    "to_dict",
+]
+
+_ON_FIRST_USE = {
+    "AsyncBatches": "together_batches.client",
+    "Batches": "together_batches.sync",
+    "job_from_dict": "together_batches._wire",
+    "to_dict": "together_batches._wire",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _ON_FIRST_USE:
+        message = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(message)
+    from importlib import import_module
+
+    value: object = getattr(import_module(_ON_FIRST_USE[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_ON_FIRST_USE})

@@ -1,0 +1,429 @@
+"""Cancelling: one job, or any number of them with bounded concurrency and one outcome for each.
+
+Built on functions that are passed in (:class:`Verbs`), so that it can be tested with three-line fakes and knows
+nothing of HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from inspect import iscoroutinefunction
+from typing import TYPE_CHECKING, cast
+
+import attrs
+
+from together_batches import _protocol
+from together_batches._transport import Call
+from together_batches.errors import (
+    APIStatusError,
+    APITimeoutError,
+    AuthenticationError,
+    BatchesError,
+    NotFoundError,
+    PermissionDeniedError,
+    UsageError,
+)
+from together_batches.models import BatchJob, BatchJobStatus
+from together_batches.outcomes import CancelOutcome, CancelReport, CancelResult
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from together_batches._transport import Bulk
+
+__all__ = ["Ids", "Verbs", "cancel_many", "cancel_one", "checked_ids", "iter_cancel"]
+
+Ids = Iterable[str | BatchJob] | AsyncIterable[str | BatchJob]
+
+# A drained job shows in seconds (about 15 were seen), a service asks for polls to be 30 to 60 s apart:
+# https://docs.together.ai/docs/inference/batch/manage. So: soon at first, then ever more seldom.
+_FIRST_POLL_SECONDS = 1.0
+_LONGEST_POLL_SECONDS = 30.0
+_MOST_FAILED_POLLS = 5
+_FEW = 20
+_MOST_DRAINING = 1_000
+
+
+@attrs.frozen
+class Verbs:
+    """What this room needs of the service."""
+
+    cancel: Callable[[str, Call], Awaitable[BatchJob]]
+    retrieve: Callable[[str, Call], Awaitable[BatchJob]]
+    list_jobs: Callable[[Call], Awaitable[list[BatchJob]]]
+
+
+def _of_job(job_id: str, job: BatchJob, attempts: int, error: BatchesError | None = None) -> CancelOutcome:
+    """The job's state decides."""
+    if job.status == BatchJobStatus.CANCELLED:
+        result = CancelResult.CANCELLED
+    elif job.is_terminal:
+        result = CancelResult.ALREADY_FINISHED
+    else:
+        result = CancelResult.CANCELING
+    return CancelOutcome(job_id, result, job, error, attempts)
+
+
+def _of_error(job_id: str, error: BatchesError, attempts: int) -> CancelOutcome:
+    if attempts == 0:
+        result = CancelResult.NOT_ATTEMPTED
+    elif isinstance(error, NotFoundError):
+        result = CancelResult.NOT_FOUND
+    elif isinstance(error, (AuthenticationError, PermissionDeniedError)):
+        result = CancelResult.DENIED
+    else:
+        result = CancelResult.FAILED
+    return CancelOutcome(job_id, result, None, error, attempts)
+
+
+async def cancel_one(verbs: Verbs, job_id: str, call: Call) -> CancelOutcome:
+    """What becomes of one job when it is cancelled. Only misuse of the client raises.
+
+    A cancel that comes too late is answered 409, and the job's state is read to learn how it ended. Where it cannot
+    be read, the 409 is kept as the error of an ``ALREADY_FINISHED``.
+    """
+    try:
+        return _of_job(job_id, await verbs.cancel(job_id, call), call.attempts)
+    except UsageError:
+        raise
+    except BatchesError as error:
+        if not (isinstance(error, APIStatusError) and _protocol.says_finished(error)):
+            return _of_error(job_id, error, call.attempts)
+        refusal = error
+    try:
+        job = await verbs.retrieve(job_id, call)
+    except UsageError:
+        raise
+    except BatchesError:
+        return CancelOutcome(job_id, CancelResult.ALREADY_FINISHED, None, refusal, call.attempts)
+    # A job that goes on running although its cancel was refused is in doubt: keep the refusal beside it.
+    doubtful = not job.is_terminal and job.status != BatchJobStatus.CANCELING
+    return _of_job(job_id, job, call.attempts, refusal if doubtful else None)
+
+
+def checked_ids(job_ids: Ids) -> Ids:
+    """The ids as they came; a :class:`TypeError` for one id where many are expected, and for what is no iterable."""
+    if isinstance(job_ids, (str, bytes, BatchJob)):  # pyright: ignore[reportUnnecessaryIsInstance]
+        message = f"job_ids is an iterable of ids; for one id pass [{job_ids!r}], or use cancel"
+        raise TypeError(message)
+    if not isinstance(job_ids, (Iterable, AsyncIterable)):  # pyright: ignore[reportUnnecessaryIsInstance]
+        message = f"job_ids must be an iterable or async iterable of ids, not {type(job_ids).__name__}"
+        raise TypeError(message)
+    return job_ids
+
+
+class _Source:
+    """The ids, one at a time, for any number of askers."""
+
+    def __init__(self, ids: Ids) -> None:
+        self._sync: Iterator[str | BatchJob] | None = None
+        self._async: AsyncIterator[str | BatchJob] | None = None
+        if isinstance(ids, AsyncIterable):
+            self._async = aiter(ids)
+        else:
+            self._sync = iter(ids)
+        self._turn = asyncio.Lock()  # an async generator may be asked by one at a time
+        self._ended = False
+
+    async def next(self) -> str | BatchJob | None:
+        if self._sync is not None:
+            return next(self._sync, None)
+        async with self._turn:
+            if self._ended or self._async is None:
+                return None
+            found = await anext(self._async, None)
+            self._ended = found is None
+            return found
+
+    def rest(self) -> Iterator[str | BatchJob]:
+        """What is left, where that is known without waiting."""
+        return iter(()) if self._sync is None else self._sync
+
+
+@attrs.define(eq=False)
+class _Draining:
+    """A job whose cancel was accepted, and when to look at it again."""
+
+    outcome: CancelOutcome
+    call: Call
+    due: float
+    interval: float = _FIRST_POLL_SECONDS
+    failures: int = 0
+
+
+class _Crew:
+    """The workers of one bulk cancel.
+
+    ``admit`` says whether an id is new, ``emit`` takes each outcome, ``full`` says that nothing more should be begun
+    until :meth:`go_on` is called.
+    """
+
+    def __init__(
+        self,
+        verbs: Verbs,
+        bulk: Bulk,
+        ids: Ids,
+        *,
+        at_once: int,
+        wait: bool,
+        emit: Callable[[CancelOutcome], None],
+        admit: Callable[[str], bool],
+        full: Callable[[], bool] = lambda: False,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._verbs = verbs
+        self._bulk = bulk
+        self._source = _Source(ids)
+        self._at_once = at_once
+        self._wait = wait
+        self._emit = emit
+        self._admit = admit
+        self._full = full
+        self._clock = clock
+        self._sleep = sleep
+        self._room = asyncio.Event()
+        self._workers = 0
+        self._follower: asyncio.Task[None] | None = None
+        self._refusal: AuthenticationError | None = None
+        self._account_size: int | None = None
+        self.in_flight: dict[str, Call] = {}
+        self.draining: dict[str, _Draining] = {}
+
+    async def run(self) -> None:
+        """Cancel them all. What a callback or the source raises ends the run and is raised as it is."""
+        failed: BaseException
+        try:
+            async with asyncio.TaskGroup() as group:
+                if self._wait:
+                    self._follower = group.create_task(self._follow())
+                self._hire(group)
+            return
+        except BaseExceptionGroup as several:
+            failed = several.exceptions[0]
+        raise failed
+
+    def go_on(self) -> None:
+        """There may be room again."""
+        self._room.set()
+
+    # --- the workers ---
+
+    def _hire(self, group: asyncio.TaskGroup) -> None:
+        self._workers += 1
+        group.create_task(self._work(group))
+
+    async def _work(self, group: asyncio.TaskGroup) -> None:
+        while True:
+            while self._full():
+                self._room.clear()
+                await self._room.wait()
+            asked = await self._source.next()
+            if asked is None:
+                break
+            # Each worker that finds work calls the next one in: three ids do not cost a hundred tasks.
+            if self._workers < self._at_once:
+                self._hire(group)
+            name = _name(asked)
+            if self._admit(name):
+                await self._cancel(asked, name)
+        self._workers -= 1
+        if not self._workers and not self.draining and self._follower is not None:
+            self._follower.cancel()
+
+    async def _cancel(self, asked: str | BatchJob, name: str) -> None:
+        if self._refusal is not None:
+            self._emit(self._not_attempted(name, self._refusal))
+            await asyncio.sleep(0)  # there may be a million of these, and the loop has other work
+            return
+        try:
+            job_id = _protocol.job_id(asked)
+        except UsageError as error:
+            self._emit(CancelOutcome(name, CancelResult.FAILED, None, error, 0))
+            return
+        call = self.in_flight[name] = self._bulk.call()
+        outcome = await cancel_one(self._verbs, job_id, call)
+        if isinstance(outcome.error, AuthenticationError) and self._refusal is None:
+            self._refusal = outcome.error
+            self._bulk.refuse(outcome.error)
+        if self._wait and outcome.result is CancelResult.CANCELING:
+            self.draining[name] = _Draining(outcome, call, self._clock() + _FIRST_POLL_SECONDS)
+        else:
+            self._done(outcome)
+
+    def _done(self, outcome: CancelOutcome) -> None:
+        self.in_flight.pop(outcome.job_id, None)
+        self._emit(outcome)
+
+    # --- the follower of jobs that are draining ---
+
+    async def _follow(self) -> None:
+        while self._workers or self.draining:
+            now = self._clock()
+            due = min((entry.due for entry in self.draining.values()), default=now + _FIRST_POLL_SECONDS)
+            await self._sleep(max(0.0, due - now))
+            await self._look([name for name, entry in self.draining.items() if entry.due <= self._clock()])
+
+    async def _look(self, names: list[str]) -> None:
+        """Read these jobs once, and settle what can be settled."""
+        found: dict[str, BatchJob | BatchesError] = {}
+        # The list is the whole account in one answer: cheaper than many single reads, unless it is very long.
+        if len(names) > _FEW and (self._account_size is None or self._account_size < 10 * len(names)):
+            try:
+                jobs = await self._verbs.list_jobs(self._bulk.call())
+                self._account_size = len(jobs)
+                found = {job.id: job for job in jobs}
+            except UsageError:
+                raise
+            except BatchesError as error:
+                found = dict.fromkeys(names, error)
+        unseen = iter([name for name in names if name not in found])
+
+        async def read() -> None:
+            for name in unseen:
+                try:
+                    found[name] = await self._verbs.retrieve(name, self.draining[name].call)
+                except UsageError:
+                    raise
+                except BatchesError as error:
+                    found[name] = error
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(self._at_once, len(names))):
+                group.create_task(read())
+        for name in names:
+            self._settle(name, found[name])
+
+    def _settle(self, name: str, found: BatchJob | BatchesError) -> None:
+        entry = self.draining[name]
+        attempts = entry.call.attempts
+        if isinstance(found, BatchJob):
+            entry.failures = 0
+            entry.outcome = _of_job(name, found, attempts)
+            settled = found.is_terminal
+        else:
+            entry.failures += 1
+            # Its cancel was accepted, so a job that cannot be followed any more is still draining as far as is known.
+            entry.outcome = attrs.evolve(entry.outcome, error=found, attempts=attempts)
+            if isinstance(found, NotFoundError):
+                entry.outcome = attrs.evolve(entry.outcome, result=CancelResult.NOT_FOUND)
+            hopeless = isinstance(found, (AuthenticationError, PermissionDeniedError, NotFoundError))
+            settled = hopeless or entry.failures >= _MOST_FAILED_POLLS
+        if settled:
+            del self.draining[name]
+            self._done(entry.outcome)
+            return
+        entry.due = self._clock() + entry.interval * random.uniform(0.8, 1.2)  # noqa: S311  # spreads polls, hides nothing
+        entry.interval = min(_LONGEST_POLL_SECONDS, entry.interval * 1.5)
+
+    # --- what is left when the time is over ---
+
+    def give_up(self, error: APITimeoutError) -> None:
+        """Emit an outcome for every id that has none yet."""
+        for name, call in list(self.in_flight.items()):
+            if name in self.draining:
+                outcome = self.draining[name].outcome
+            elif call.attempts:
+                outcome = CancelOutcome(name, CancelResult.FAILED, None, error, call.attempts)
+            else:
+                outcome = self._not_attempted(name, error)
+            self._done(outcome)
+        for asked in self._source.rest():
+            name = _name(asked)
+            if self._admit(name):
+                self._emit(self._not_attempted(name, error))
+
+    @staticmethod
+    def _not_attempted(name: str, reason: BatchesError) -> CancelOutcome:
+        return CancelOutcome(name, CancelResult.NOT_ATTEMPTED, None, reason, 0)
+
+
+def _name(asked: object) -> str:
+    """What an id is called in its outcome, even where it is no id."""
+    if isinstance(asked, BatchJob):
+        return asked.id
+    return asked if isinstance(asked, str) else repr(asked)
+
+
+async def cancel_many(
+    verbs: Verbs,
+    bulk: Bulk,
+    job_ids: Ids,
+    *,
+    at_once: int,
+    wait: bool,
+    timeout: float | None,
+    on_outcome: Callable[[CancelOutcome], None] | None,
+) -> CancelReport:
+    """Cancel many jobs and report what became of each, in the order of the ids."""
+    if iscoroutinefunction(on_outcome):
+        message = "on_outcome must be a plain function: it is called, not awaited"
+        raise TypeError(message)
+    outcomes: dict[str, CancelOutcome | None] = {}
+
+    def admit(name: str) -> bool:
+        if name in outcomes:
+            return False
+        outcomes[name] = None  # keeps its place in the order
+        return True
+
+    def emit(outcome: CancelOutcome) -> None:
+        outcomes[outcome.job_id] = outcome
+        if on_outcome is not None:
+            on_outcome(outcome)
+
+    crew = _Crew(verbs, bulk, job_ids, at_once=at_once, wait=wait, emit=emit, admit=admit)
+    limit = asyncio.timeout(timeout)
+    try:
+        async with limit:
+            await crew.run()
+    except TimeoutError:
+        if not limit.expired():
+            raise  # somebody else's
+        crew.give_up(APITimeoutError(f"the {timeout:g} s given to this bulk cancel were over", request_sent=True))
+    return CancelReport(cast("Iterable[CancelOutcome]", outcomes.values()))
+
+
+async def iter_cancel(
+    verbs: Verbs, bulk: Bulk, job_ids: Ids, *, at_once: int, wait: bool
+) -> AsyncGenerator[CancelOutcome, None]:
+    """Cancel many jobs and yield what became of each as it is known, holding no more than is in flight.
+
+    The work is one task beside the generator, so that nothing is ever yielded from within a task group: it would
+    tie the group to whichever task asks for the next outcome.
+    """
+    ready: deque[CancelOutcome] = deque()
+    arrived = asyncio.Event()
+
+    def emit(outcome: CancelOutcome) -> None:
+        ready.append(outcome)
+        arrived.set()
+
+    def admit(name: str) -> bool:
+        return name not in crew.in_flight
+
+    def full() -> bool:
+        return len(ready) >= at_once or len(crew.draining) >= max(_MOST_DRAINING, at_once)
+
+    crew = _Crew(verbs, bulk, job_ids, at_once=at_once, wait=wait, emit=emit, admit=admit, full=full)
+    work = asyncio.create_task(crew.run())
+    work.add_done_callback(lambda _: arrived.set())
+    try:
+        while True:
+            while ready:
+                yield ready.popleft()
+            crew.go_on()
+            if work.done():
+                work.result()
+                return
+            arrived.clear()
+            await arrived.wait()
+    finally:
+        work.cancel()
+        await asyncio.wait([work])
+        if not work.cancelled():
+            work.exception()  # seen: it was raised above, or came while nobody was looking any more

@@ -1,0 +1,323 @@
+"""Each endpoint as a request value, each answer as a value or an error. Nothing here waits for anything."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from typing import Any, cast
+from urllib.parse import quote, urlencode
+
+import attrs
+
+from together_batches import _wire
+from together_batches.errors import (
+    APIResponseValidationError,
+    APIStatusError,
+    AuthenticationError,
+    BadRequestError,
+    ConflictError,
+    InternalServerError,
+    JobNotCreatedError,
+    NotFoundError,
+    PermissionDeniedError,
+    RateLimitError,
+    UnprocessableEntityError,
+    UsageError,
+)
+from together_batches.models import BatchJob
+
+_EXCERPT_CHARACTERS = 120
+
+
+@attrs.frozen
+class Request:
+    """One call of the service.
+
+    ``path`` is percent-encoded and comes after the base URL. ``repeatable`` says that doing it twice is the same as
+    doing it once, so that it may be sent again when its answer is lost.
+    """
+
+    method: str
+    path: str
+    repeatable: bool
+    body: bytes | None = attrs.field(default=None, repr=False)
+
+
+@attrs.frozen
+class Answer:
+    """One whole answer of the service. ``headers`` are looked up without regard to case."""
+
+    request: Request
+    url: str
+    status: int
+    headers: Mapping[str, str] = attrs.field(repr=False)
+    body: bytes = attrs.field(repr=False)
+
+    @property
+    def request_id(self) -> str | None:
+        """The service's name for this request: its own header first, then the one of the gateway before it."""
+        for name in ("x-request-id", "x-together-traceid", "cf-ray"):
+            if value := self.headers.get(name):
+                return value
+        return None
+
+    @property
+    def date(self) -> datetime | None:
+        """The service's own clock when it answered."""
+        try:
+            date = parsedate_to_datetime(self.headers["Date"])
+        except (KeyError, ValueError, TypeError):
+            return None
+        return date if date.tzinfo else date.replace(tzinfo=UTC)
+
+
+# --- requests -------------------------------------------------------------------------------------------------
+
+
+def job_id(job: str | BatchJob) -> str:
+    """The id of a job or of what stands for one; a :class:`UsageError` where it cannot be part of a path.
+
+    Ids are opaque (bare UUIDs live, ``batch_job_…`` in the documentation), so only what would change the path's
+    meaning is refused.
+    """
+    value: object = job.id if isinstance(job, BatchJob) else job
+    if not isinstance(value, str):
+        message = f"a job id is text or a BatchJob, not {type(value).__name__}: {value!r}"
+        raise UsageError(message)
+    if not value.strip():
+        message = "a job id is empty"
+        raise UsageError(message)
+    if value in {".", ".."}:
+        message = f"{value!r} is no job id"
+        raise UsageError(message)
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            message = f"{value!r} is no job id: it is not text that can be sent"
+            raise UsageError(message) from None
+    return value
+
+
+def _encoded(job: str) -> str:
+    return quote(job, safe="")
+
+
+def retrieve(job: str) -> Request:
+    """https://docs.together.ai/reference/batch-get"""
+    return Request("GET", f"/batches/{_encoded(job)}", repeatable=True)
+
+
+def list_jobs() -> Request:
+    """https://docs.together.ai/reference/batch-list (it has no parameters: the whole account, unsorted)"""
+    return Request("GET", "/batches", repeatable=True)
+
+
+def cancel(job: str) -> Request:
+    """https://docs.together.ai/reference/batch-cancel"""
+    return Request("POST", f"/batches/{_encoded(job)}/cancel", repeatable=True)
+
+
+def create(
+    input_file_id: str,
+    *,
+    endpoint: str,
+    completion_window: str | None,
+    model_id: str | None,
+    priority: int | None,
+) -> Request:
+    """https://docs.together.ai/reference/batch-create (the service knows no idempotency key)"""
+    needed: dict[str, object] = {"input_file_id": input_file_id, "endpoint": endpoint}
+    for name, value in needed.items():
+        if not isinstance(value, str) or not value.strip():
+            message = f"{name} must be text that is not empty; it is {value!r}"
+            raise UsageError(message)
+    fields = {
+        "input_file_id": input_file_id,
+        "endpoint": endpoint,
+        "completion_window": completion_window,
+        "model_id": model_id,
+        "priority": priority,
+    }
+    body = _body({name: value for name, value in fields.items() if value is not None})
+    return Request("POST", "/batches", repeatable=False, body=body)
+
+
+def raw(method: str, path: str, *, json: object, params: Mapping[str, str] | None) -> Request:
+    """A call that this package has no name for; ``path`` is within the API, with or without ``/v1``."""
+    verb = method.upper()
+    if verb not in {"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"}:
+        message = f"method must be an HTTP method; it is {method!r}"
+        raise UsageError(message)
+    inside = path.startswith("/") and not path.startswith("//") and not re.search(r"[\x00-\x20\x7f\\#]", path)
+    steps = re.sub("%2e", ".", path, flags=re.IGNORECASE).partition("?")[0].split("/")
+    if not inside or "." in steps or ".." in steps:
+        message = f"path must begin with one / and stay within the API, such as /batches; it is {path!r}"
+        raise UsageError(message)
+    path = quote(path.removeprefix("/v1") or "/", safe="/?&=%:@!$'()*+,;~-._")
+    if params:
+        path += ("&" if "?" in path else "?") + urlencode(params)
+    body = None if json is None else _body(json)
+    return Request(verb, path, repeatable=verb in {"GET", "HEAD", "OPTIONS"}, body=body)
+
+
+def _body(value: object) -> bytes:
+    try:
+        return _wire.encode(value)
+    except _wire.WireError as error:
+        message = f"the request cannot be written as JSON: {error.problem}"
+        raise UsageError(message) from error
+
+
+# --- answers --------------------------------------------------------------------------------------------------
+
+
+def read_job(answer: Answer, expected: str) -> BatchJob:
+    """The bare job that ``retrieve`` and ``cancel`` answer; it must be the one that was asked for."""
+    what = f"batch job {expected}"
+    try:
+        job = _wire.job(_wire.decode(answer.body))
+    except _wire.WireError as error:
+        raise no_answer(answer, what, error.problem, error.where) from error
+    if job.id != expected:
+        raise no_answer(answer, what, f"it is about job {job.id!r}", "$.id")
+    return job
+
+
+def read_jobs(answer: Answer) -> list[BatchJob]:
+    """All jobs of a list. An empty account answers a literal ``null``; an object with ``data`` is taken too."""
+    what = "a list of batch jobs"
+    try:
+        value = _wire.decode(answer.body)
+        if isinstance(value, dict):
+            value = cast("dict[str, object]", value).get("data", value)
+        if value is None:
+            return []
+        if not isinstance(value, list):
+            raise no_answer(answer, what, f"{type(value).__name__} in place of a list")
+        entries = cast("list[object]", value)
+        return [_wire.job(entry, f"$[{index}]") for index, entry in enumerate(entries)]
+    except _wire.WireError as error:
+        raise no_answer(answer, what, error.problem, error.where) from error
+
+
+def read_created(answer: Answer, input_file_id: str) -> BatchJob:
+    """The job in ``{"job": …, "warning": …}``, with the warning; :class:`JobNotCreatedError` where it is null."""
+    what = "a created batch job"
+    try:
+        value = _wire.decode(answer.body)
+        if not isinstance(value, dict) or "job" not in value:
+            raise no_answer(answer, what, 'there is no "job"')
+        envelope = cast("dict[str, object]", value)
+        warning = envelope.get("warning")
+        advice = warning if isinstance(warning, str) and warning else None
+        if envelope["job"] is None:
+            raise JobNotCreatedError(advice)
+        job = _wire.job(envelope["job"], "$.job")
+        if job.input_file_id not in {None, input_file_id}:
+            raise no_answer(answer, what, f"it is about file {job.input_file_id!r}", "$.job.input_file_id")
+        return attrs.evolve(job, warning=advice or job.warning)
+    except _wire.WireError as error:
+        raise no_answer(answer, what, error.problem, error.where) from error
+
+
+def no_answer(answer: Answer, expected: str, problem: str, where: str = "$") -> APIResponseValidationError:
+    """The error for an answer that is none."""
+    return APIResponseValidationError(
+        problem,
+        expected=expected,
+        where=where,
+        excerpt=answer.body[: 4 * _EXCERPT_CHARACTERS].decode("utf-8", "replace")[:_EXCERPT_CHARACTERS],
+        method=answer.request.method,
+        url=answer.url,
+        status=answer.status,
+        request_id=answer.request_id,
+    )
+
+
+_BY_STATUS: dict[int, type[APIStatusError]] = {
+    400: BadRequestError,
+    401: AuthenticationError,
+    403: PermissionDeniedError,
+    404: NotFoundError,
+    409: ConflictError,
+    422: UnprocessableEntityError,
+}
+
+
+def error_of(answer: Answer, *, retry_after: float | None = None) -> APIStatusError:
+    """The error that an answer with an error status is; ``retry_after`` in seconds, for a 429."""
+    body = _readable(answer.body)
+    message, request_id = _told(body)
+    facts: dict[str, Any] = {
+        "status": answer.status,
+        "request_id": request_id or answer.request_id,
+        "body": body,
+        "method": answer.request.method,
+        "url": answer.url,
+    }
+    text = message or _phrase(answer.status)
+    if answer.status == HTTPStatus.TOO_MANY_REQUESTS:
+        return RateLimitError(text, retry_after=retry_after, **facts)
+    fallback = InternalServerError if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR else APIStatusError
+    return _BY_STATUS.get(answer.status, fallback)(text, **facts)
+
+
+def says_finished(error: APIStatusError) -> bool:
+    """True where a refused cancel means that the job has already finished.
+
+    The service answers 409; its reference lists 400 and no 409, so the same text is understood under either.
+    """
+    return error.status == HTTPStatus.CONFLICT or (
+        error.status == HTTPStatus.BAD_REQUEST and "terminal state" in error.message.lower()
+    )
+
+
+def _readable(body: bytes) -> object:
+    try:
+        return _wire.decode(body)
+    except _wire.WireError:
+        return body.decode("utf-8", "replace")
+
+
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "no reason given"
+
+
+def _told(body: object) -> tuple[str, str | None]:
+    """What an error body says, and the request id in it, whichever of its shapes the service chose.
+
+    ``{"error": "text"}`` (batches), ``{"error": {"message": …}, "id": …}`` (files and the gateway),
+    ``{"code": …, "message": …, "details": […]}`` (newer services), ``{"file_id": …}`` (a file known already), text
+    or HTML (the edge), nothing at all.
+    """
+    if isinstance(body, str):
+        title = re.search(r"<title[^>]*>(.*?)</title>", body, re.IGNORECASE | re.DOTALL)
+        text = title.group(1) if title else re.sub(r"<[^>]*>", " ", body)
+        return " ".join(text.split())[:300], None
+    if not isinstance(body, dict):
+        return "", None
+    said = cast("dict[str, object]", body)
+    request_id = said.get("request_id") or said.get("id")
+    error: object = said.get("error")
+    if isinstance(error, dict):
+        error = cast("dict[str, object]", error).get("message")
+    message = error or said.get("message")
+    if not message and isinstance(said.get("file_id"), str):
+        message = f"this content was uploaded before, as {said['file_id']}"
+    details = said.get("details")
+    if isinstance(details, list):
+        entries = [
+            cast("dict[str, object]", entry) for entry in cast("list[object]", details) if isinstance(entry, dict)
+        ]
+        message = "; ".join(str(part) for part in (message, *(entry.get("detail") for entry in entries)) if part)
+    return (
+        message if isinstance(message, str) else "",
+        request_id if isinstance(request_id, str) and request_id else None,
+    )

@@ -1,0 +1,131 @@
+"""What is repeated, when, and what that may cost. Pure: clocks and chance are passed in."""
+
+from __future__ import annotations
+
+import math
+import time
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING
+
+from together_batches.errors import APIConnectionError, APIError, RateLimitError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from together_batches._protocol import Request
+    from together_batches.config import RetryPolicy
+
+_REPEATED_STATUSES = frozenset({408, 429, *range(500, 600)})
+
+
+def retry_after(headers: Mapping[str, str], now: Callable[[], float] = time.time) -> float | None:
+    """The seconds that an answer asks us to wait, or None where it does not say, or says nonsense.
+
+    ``Retry-After`` is a number of seconds or a date; a date is read against the service's own ``Date``, so that a
+    local clock which is wrong does no harm. ``now`` is the local clock, for answers without one.
+    """
+    milliseconds = _seconds(headers.get("retry-after-ms"))
+    if milliseconds is not None:
+        return milliseconds / 1000
+    value = headers.get("Retry-After")
+    seconds = _seconds(value)
+    if seconds is not None or value is None:
+        return seconds
+    until = _date(value)
+    if until is None:
+        return None
+    since = _date(headers.get("Date"))
+    return max(0.0, until.timestamp() - (since.timestamp() if since else now()))
+
+
+def _seconds(text: str | None) -> float | None:
+    try:
+        seconds = float(text) if text is not None else -1.0
+    except ValueError:
+        return None
+    return seconds if math.isfinite(seconds) and seconds >= 0 else None
+
+
+def _date(text: str | None) -> datetime | None:
+    try:
+        date = parsedate_to_datetime(text or "")
+        return date if date.tzinfo else date.replace(tzinfo=UTC)
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+class Budget:
+    """What repeating may cost in all: every repetition takes a token, every success gives a part of one back.
+
+    Without it an outage of the service meets ``max_attempts`` times the load. The idea is gRPC's retry throttling:
+    https://github.com/grpc/proposal/blob/master/A6-client-retries.md#throttling-retry-attempts-and-hedged-rpcs
+    """
+
+    def __init__(self, size: int, *, refill: float = 0.2) -> None:
+        self._size = float(size)
+        self._left = float(size)
+        self._refill = refill
+
+    def succeeded(self) -> None:
+        """A call came back well."""
+        if self._left < self._size:
+            self._left = min(self._size, self._left + self._refill)
+
+    def spend(self) -> bool:
+        """Take what one repetition costs; False where there is not enough left."""
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
+
+
+def delay(
+    request: Request,
+    error: APIError,
+    headers: Mapping[str, str],
+    *,
+    attempt: int,
+    policy: RetryPolicy,
+    seconds_left: float,
+    budget: Budget,
+    chance: Callable[[], float],
+) -> float | None:
+    """The seconds to wait before the same request is sent again, or None: it is not.
+
+    ``attempt`` counts from 1, ``headers`` are those of the refusal, ``chance`` gives numbers from 0 to 1. Where
+    repeating would be right and a limit forbids it, the error's message says which.
+    """
+    if not _repeatable(request, error, headers):
+        return None
+    if attempt >= policy.max_attempts:
+        if policy.max_attempts > 1:
+            error.message += f"; given up after {attempt} attempts"
+        return None
+    # Full jitter: https://aws.amazon.com/builders-library/timeouts-retries-and-backoff-with-jitter/
+    wait = chance() * min(policy.max_delay, policy.base_delay * 2.0 ** min(attempt - 1, 60))
+    asked = retry_after(headers)
+    if asked is not None:
+        wait = max(wait, asked)
+    if wait >= seconds_left:
+        told = f"the service asks for {asked:g} s" if asked == wait else f"the next attempt is {wait:.1f} s away"
+        error.message += f"; not repeated: {told}, more than is left of max_elapsed ({policy.max_elapsed:g} s)"
+        return None
+    if not isinstance(error, RateLimitError) and not budget.spend():
+        error.message += "; not repeated: this client's budget for repeating is used up, too much fails just now"
+        return None
+    return wait
+
+
+def _repeatable(request: Request, error: APIError, headers: Mapping[str, str]) -> bool:
+    if isinstance(error, APIConnectionError):
+        return request.repeatable or not error.request_sent
+    status = getattr(error, "status", 0)
+    # A 429 was refused before anything was done. After any other answer only a request that may be done twice is
+    # sent again, whatever the service advises: a create is looked for instead.
+    if not request.repeatable:
+        return status == 429
+    advice = headers.get("x-should-retry", "").lower()
+    if advice in {"true", "false"}:
+        return advice == "true"
+    return status in _REPEATED_STATUSES

@@ -1,0 +1,430 @@
+"""One request out, one answer or one typed error back: the only room on this side that knows aiohttp.
+
+Retries live here and not in an aiohttp middleware, because whether a request may be repeated is a question about the
+call, which a middleware does not know.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Self
+
+import aiohttp
+from multidict import CIMultiDict
+from yarl import URL
+
+from together_batches import _protocol, _retry
+from together_batches._pacing import Brake, Pace
+from together_batches._protocol import Answer, Request
+from together_batches._version import __version__
+from together_batches.config import Config, Secret
+from together_batches.errors import (
+    APIConnectionError,
+    APIError,
+    APITimeoutError,
+    AuthenticationError,
+    RateLimitError,
+    UsageError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+__all__ = ["Bulk", "Call", "Connection", "Transport"]
+
+_log = logging.getLogger("together_batches")
+_log.addHandler(logging.NullHandler())
+
+_SMALLEST_BUDGET = 100
+_MOST_REDIRECTS = 5
+
+
+class Call:
+    """The side of a call that outlives its attempts: how often it was sent, and the bulk it is part of, if any."""
+
+    __slots__ = ("attempts", "bulk")
+
+    def __init__(self, bulk: Bulk | None = None) -> None:
+        self.attempts = 0
+        self.bulk = bulk
+
+
+class Bulk:
+    """What the calls of one bulk have in common: a cap on their rate, and a refused key that stops them all."""
+
+    def __init__(self, gate: Gate | None) -> None:
+        self.gate = gate
+        self.refusal: AuthenticationError | None = None
+
+    def call(self) -> Call:
+        """A call of this bulk. Those who make a bulk decide how many of its calls run at once."""
+        return Call(self)
+
+    def refuse(self, reason: AuthenticationError) -> None:
+        """Let no further call of this bulk be sent, nor wait for its turn."""
+        self.refusal = reason
+        if self.gate is not None:
+            self.gate.open()
+
+
+class Gate:
+    """Lets callers through in the order they came, as fast as a pace allows.
+
+    They queue here, and not in timers of their own, because the pace may change while they wait.
+    """
+
+    def __init__(self, pace: Pace | Brake, clock: Callable[[], float]) -> None:
+        self._pace = pace
+        self._clock = clock
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def enter(self, seconds_left: float) -> None:
+        """Return when a send may happen; :class:`TimeoutError` where that would take longer than is left."""
+        if not self._waiting:
+            wait = self._pace.take(self._clock())
+            if wait <= 0:
+                return
+            self._wake_in(wait)
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            async with asyncio.timeout(seconds_left):
+                await turn
+        finally:
+            turn.cancel()  # does nothing to a turn that came; one that was given up is skipped when it comes
+
+    def open(self) -> None:
+        """Let everyone in who waits: there is nothing left to wait for."""
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+
+    def _wake_in(self, seconds: float) -> None:
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._let_in)
+
+    def _let_in(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        while self._waiting:
+            if self._waiting[0].done():
+                self._waiting.popleft()
+                continue
+            wait = self._pace.take(self._clock())
+            if wait > 0:
+                self._wake_in(wait)
+                return
+            self._waiting.popleft().set_result(None)
+
+
+class Connection:
+    """What all views of one client share: the session, the loop it belongs to, the brake, the retry budget."""
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession | None,
+        *,
+        max_concurrency: int,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self.clock = clock
+        self.sleep = sleep
+        self.chance = chance
+        self.brake = Brake()
+        self.gate = Gate(self.brake, clock)
+        self.budget = _retry.Budget(max(_SMALLEST_BUDGET, 5 * max_concurrency))
+        self.slots = asyncio.Semaphore(max_concurrency)
+        self.closed = False
+        self._session = session
+        self._ours = session is None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._process = os.getpid()
+
+    def session(self) -> aiohttp.ClientSession:
+        """The session, opened on the loop that runs now; a :class:`UsageError` where it cannot be used here."""
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop or self.closed:
+            self._adopt(loop)
+        if self._process != os.getpid():
+            message = "this client was made in another process; make a new one after a fork"
+            raise UsageError(message)
+        if self._session is not None and self._session.closed:
+            message = "the session that this client was given is closed"
+            raise UsageError(message)
+        if self._session is None:
+            # No limit on the pool: how many calls run at once is decided by those who make them. No cookies: the
+            # service needs none, and the gateway's would only be carried around.
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0), cookie_jar=aiohttp.DummyCookieJar()
+            )
+        return self._session
+
+    def _adopt(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self.closed:
+            message = "this client is closed"
+            raise UsageError(message)
+        if self._loop is not None:
+            message = "this client belongs to another event loop; make one for each loop, inside it"
+            raise UsageError(message)
+        self._loop = loop
+
+    async def close(self) -> None:
+        """Close the session, if it is ours. May be called twice."""
+        self.closed = True
+        session, self._session = self._session, None
+        if session is not None and self._ours and self._process == os.getpid():
+            await session.close()
+
+
+class Transport:
+    """Sends requests under one configuration over a shared connection."""
+
+    def __init__(self, config: Config, connection: Connection) -> None:
+        self.config = config
+        self.connection = connection
+        limits = config.timeout
+        self._limits = aiohttp.ClientTimeout(total=limits.total, sock_connect=limits.connect, sock_read=limits.read)
+        self._proxy = None if config.proxy is None else URL(config.proxy)
+        self._headers = CIMultiDict(
+            {
+                # Cloudflare, before the service, turns some libraries' default agents away with a 403.
+                "User-Agent": f"together-batches/{__version__} aiohttp/{aiohttp.__version__}",
+                "Accept": "application/json",
+                "Content-Type": "application/json",
+                **config.headers,
+                "Authorization": Secret(f"Bearer {config.api_key}"),
+            }
+        )
+        self._key = config.api_key.encode()
+
+    def with_config(self, config: Config) -> Self:
+        """The same connection under another configuration."""
+        return type(self)(config, self.connection)
+
+    def bulk(self, rate: float | None) -> Bulk:
+        """A bulk of calls, with a cap of its own on its sends a second if ``rate`` is given."""
+        return Bulk(None if rate is None else Gate(Pace(rate), self.connection.clock))
+
+    async def send(self, request: Request, call: Call | None = None) -> Answer:
+        """The answer to ``request``, a good one (2xx). Without a ``call`` it takes one of the client's slots.
+
+        Repeats what may be repeated, as the policy and the budget allow. Raises an :class:`APIError` of the fitting
+        kind, or a :class:`UsageError` where the client cannot be used here and now.
+        """
+        if call is None:
+            async with self.connection.slots:
+                return await self._repeat(request, Call())
+        return await self._repeat(request, call)
+
+    async def _repeat(self, request: Request, call: Call) -> Answer:
+        there = self.connection
+        policy = self.config.retry
+        deadline = there.clock() + policy.max_elapsed
+        attempt = 0
+        while True:
+            session = there.session()
+            await self._turn(call, deadline)
+            attempt += 1
+            call.attempts += 1
+            sent_at = there.clock()
+            outcome = await self._exchange(session, request)
+            if isinstance(outcome, Answer) and 200 <= outcome.status < 300:
+                there.brake.accepted()
+                there.budget.succeeded()
+                return outcome
+            failure = self._refusal(outcome, sent_at) if isinstance(outcome, Answer) else outcome
+            headers: Mapping[str, str] = outcome.headers if isinstance(outcome, Answer) else {}
+            wait = _retry.delay(
+                request,
+                failure,
+                headers,
+                attempt=attempt,
+                policy=policy,
+                seconds_left=deadline - there.clock(),
+                budget=there.budget,
+                chance=there.chance,
+            )
+            if wait is None:
+                raise failure
+            _log.debug(
+                "%s %s: attempt %d failed (%s); again in %.2f s",
+                request.method,
+                request.path,
+                attempt,
+                failure,
+                wait,
+            )
+            await there.sleep(wait)
+
+    def _refusal(self, answer: Answer, sent_at: float) -> APIError:
+        """The error that an answer is, and what the brake learns from it."""
+        there = self.connection
+        if answer.status == 429:
+            asked = _retry.retry_after(answer.headers)
+            there.brake.refused(there.clock(), sent_at=sent_at, retry_after=asked)
+            return _protocol.error_of(answer, retry_after=asked)
+        there.brake.accepted()
+        if answer.status >= 400:
+            return _protocol.error_of(answer)
+        return _protocol.no_answer(answer, "an answer", f"it is a redirect ({answer.status}) to {_origin(answer)}")
+
+    async def _turn(self, call: Call, deadline: float) -> None:
+        """Wait for the caller's own cap and for the shared brake."""
+        there = self.connection
+        bulk = call.bulk
+        if bulk is not None and bulk.refusal is not None:
+            raise bulk.refusal
+        gate = bulk.gate if bulk is not None else None
+        if gate is None and there.brake.rate is None:
+            return
+        left = deadline - there.clock()
+        hold = there.brake.hold(there.clock())
+        try:
+            if hold > left:
+                raise TimeoutError
+            if gate is not None:
+                await gate.enter(left)
+            await there.gate.enter(left)
+        except TimeoutError:
+            told = (
+                f"it asked for {hold:g} s" if hold else f"it allows about {there.brake.rate or 0:.3g} calls a second"
+            )
+            message = (
+                f"the service is refusing calls of this client for their rate, and {told}; "
+                f"not sent again within max_elapsed ({self.config.retry.max_elapsed:g} s)"
+            )
+            raise RateLimitError(message, retry_after=hold or None) from None
+        if bulk is not None and bulk.refusal is not None:
+            raise bulk.refusal
+
+    async def _exchange(self, session: aiohttp.ClientSession, request: Request) -> Answer | APIConnectionError:
+        """One attempt: whatever answer comes, or why none came.
+
+        The failure is returned and not raised, so that it carries none of aiohttp's frames: their variables hold the
+        headers, and the headers hold the key.
+        """
+        try:
+            answer = await self._once(session, request, self.config.base_url + request.path)
+            for _ in range(_MOST_REDIRECTS):
+                target = _followed(answer) if 300 <= answer.status < 400 else None
+                if target is None:
+                    break
+                answer = await self._once(session, request, target)
+            return answer
+        except (aiohttp.ClientError, OSError, ValueError, RuntimeError) as error:
+            trouble = error
+        if self.connection.closed:
+            message = "this client was closed while the call was under way"
+            raise UsageError(message)
+        if isinstance(trouble, (aiohttp.InvalidURL, RuntimeError)):
+            message = f"the request cannot be sent from here: {trouble}"
+            raise UsageError(message)
+        return self._failure(trouble, request)
+
+    async def _once(self, session: aiohttp.ClientSession, request: Request, url: str) -> Answer:
+        async with session.request(
+            request.method,
+            URL(url, encoded=True),
+            data=request.body,
+            headers=self._headers,
+            timeout=self._limits,
+            proxy=self._proxy,
+            # The key goes where it was told to go and nowhere else, so redirects are looked at first.
+            allow_redirects=False,
+            raise_for_status=False,
+        ) as response:
+            return Answer(request, url, response.status, response.headers, self._clean(await response.read()))
+
+    def _clean(self, body: bytes) -> bytes:
+        # A service may quote the key back at us ("invalid key tgp_…"); what is never kept cannot leak.
+        return body.replace(self._key, b"[secret]") if self._key in body else body
+
+    def _failure(self, error: Exception, request: Request) -> APIConnectionError:
+        kind, message, sent = _explain(error, self.config)
+        failure = kind(
+            message.replace(self.config.api_key, "[secret]"),
+            method=request.method,
+            url=self.config.base_url + request.path,
+            request_sent=sent,
+        )
+        failure.__cause__ = _without_frames(error, self.config)
+        return failure
+
+
+def _explain(error: Exception, config: Config) -> tuple[type[APIConnectionError], str, bool]:
+    """What happened, in our words: the kind of error, a sentence, and whether the request may have arrived."""
+    limits = config.timeout
+    host = URL(config.base_url, encoded=True).host_port_subcomponent
+    if isinstance(error, (aiohttp.ClientProxyConnectionError, aiohttp.ClientHttpProxyError)):
+        return APIConnectionError, "the proxy could not be reached, or refused to connect us", False
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
+        return APITimeoutError, f"no connection to {host} within {limits.connect:g} s", False
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return APIConnectionError, f"the host name of {host} cannot be resolved; is the network up?", False
+    if isinstance(error, aiohttp.ClientSSLError):
+        return APIConnectionError, f"no trusted connection to {host}: {error.os_error}", False
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return (
+            APIConnectionError,
+            f"no connection to {host}: {error.os_error.strerror or error.os_error}",
+            False,
+        )
+    if isinstance(error, aiohttp.SocketTimeoutError):
+        return APITimeoutError, f"nothing came from {host} for {limits.read:g} s", True
+    if isinstance(error, TimeoutError):
+        return APITimeoutError, f"no whole answer from {host} within {limits.total:g} s", True
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        return APIConnectionError, f"{host} closed the connection without an answer", True
+    if isinstance(error, aiohttp.ClientPayloadError):
+        return APIConnectionError, f"the answer of {host} broke off", True
+    if isinstance(error, aiohttp.ClientResponseError):
+        return APIConnectionError, f"what {host} sent is not HTTP: {error.message}", True
+    return APIConnectionError, f"the connection to {host} failed: {str(error) or type(error).__name__}", True
+
+
+def _without_frames(error: Exception, config: Config) -> Exception | None:
+    """The error as a cause that is safe to show, or None where it is not.
+
+    aiohttp's frames hold what was sent, a ``ClientResponseError`` holds the request, and a connection error behind a
+    proxy holds the proxy's password.
+    """
+    if isinstance(error, aiohttp.ClientResponseError) or config.proxy is not None:
+        return None
+    link: BaseException | None = error
+    while link is not None:
+        link.__traceback__ = None
+        link = link.__cause__ or link.__context__
+    return error
+
+
+def _followed(answer: Answer) -> str | None:
+    """Where a redirect leads, if it may be followed: within the same origin, and without changing the request."""
+    location = answer.headers.get("Location")
+    same_request = answer.status in {307, 308} or (
+        answer.request.method == "GET" and answer.status in {301, 302, 303}
+    )
+    if not location or not same_request:
+        return None
+    here = URL(answer.url, encoded=True)
+    try:
+        target = here.join(URL(location, encoded=True))
+        return str(target) if target.origin() == here.origin() and target.user is None else None
+    except ValueError:
+        return None
+
+
+def _origin(answer: Answer) -> str:
+    # Only the origin: the rest of such a URL may be a signature.
+    try:
+        return str(URL(answer.url, encoded=True).join(URL(answer.headers.get("Location", ""), encoded=True)).origin())
+    except ValueError:
+        return "nowhere"

@@ -1,0 +1,199 @@
+"""Bytes to values and back: the only room that knows JSON and cattrs.
+
+What the service sends is believed in nothing: each field is checked for its type (cattrs by itself would turn a
+number into text), and what is wrong is named with its path.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, cast
+
+import attrs
+import cattrs
+import orjson
+from cattrs.gen import make_dict_structure_fn, override
+
+from together_batches.errors import APIStatusError, BatchesError, ValidationError
+from together_batches.models import BatchJob, BatchJobStatus
+from together_batches.outcomes import CancelOutcome, CancelReport
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["WireError", "decode", "encode", "job", "job_from_dict", "to_dict"]
+
+
+class WireError(Exception):
+    """What was wrong, and where; it never leaves the package: whoever decodes says whose fault it is."""
+
+    def __init__(self, problem: str, where: str = "$") -> None:
+        super().__init__(problem, where)
+        self.problem = problem
+        self.where = where
+
+
+def decode(body: bytes) -> object:
+    """The JSON value in ``body``; :class:`WireError` where it is none (``NaN`` and broken UTF-8 are none)."""
+    try:
+        return cast("object", orjson.loads(body))
+    except orjson.JSONDecodeError as error:
+        problem = "no JSON" if body else "nothing at all"
+        raise WireError(problem) from error
+
+
+def encode(value: object) -> bytes:
+    """``value`` as JSON; :class:`WireError` where JSON cannot say it."""
+    try:
+        return orjson.dumps(value)
+    except (orjson.JSONEncodeError, RecursionError) as error:
+        raise WireError(str(error)) from error
+
+
+def _text(value: object, _: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+def _integer(value: object, _: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError
+    return value
+
+
+def _number(value: object, _: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError
+    return float(value)
+
+
+def _status(value: object, _: object) -> BatchJobStatus:
+    if not isinstance(value, str):
+        raise TypeError
+    return BatchJobStatus(value)
+
+
+def _time(value: object, _: object) -> datetime:
+    if not isinstance(value, str):
+        raise TypeError
+    # Since Python 3.11 this takes "Z", and 0 to 9 fractional digits (it cuts after six).
+    time = datetime.fromisoformat(value)
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+def _converter(*, detailed: bool) -> cattrs.Converter:
+    converter = cattrs.Converter(detailed_validation=detailed)
+    converter.register_structure_hook(str, _text)
+    converter.register_structure_hook(int, _integer)
+    converter.register_structure_hook(float, _number)
+    converter.register_structure_hook(BatchJobStatus, _status)
+    converter.register_structure_hook(datetime, _time)
+    converter.register_structure_hook(
+        BatchJob,
+        make_dict_structure_fn(
+            BatchJob,
+            converter,
+            _cattrs_detailed_validation=detailed,
+            extra=override(struct_hook=lambda extra, _: extra),
+        ),
+    )
+    converter.register_unstructure_hook(datetime, lambda time: time.isoformat().replace("+00:00", "Z"))
+    converter.register_unstructure_hook(BatchJob, _job_to_dict)
+    converter.register_unstructure_hook(CancelOutcome, _outcome_to_dict)
+    converter.register_unstructure_hook(CancelReport, _report_to_dict)
+    return converter
+
+
+_JOB_FIELDS = tuple(field.name for field in attrs.fields(BatchJob) if field.name != "extra")
+
+
+def _job_to_dict(job: BatchJob) -> dict[str, Any]:
+    known = {name: value for name in _JOB_FIELDS if (value := getattr(job, name)) is not None}
+    return {**{name: _quick.unstructure(value) for name, value in known.items()}, **job.extra}
+
+
+def _error_to_dict(error: BatchesError) -> dict[str, Any]:
+    facts: dict[str, Any] = {"type": type(error).__name__, "message": str(error)}
+    if isinstance(error, APIStatusError):
+        facts |= {"status": error.status, "request_id": error.request_id}
+    return facts
+
+
+def _outcome_to_dict(outcome: CancelOutcome) -> dict[str, Any]:
+    told: dict[str, Any] = {
+        "job_id": outcome.job_id,
+        "result": str(outcome.result),
+        "attempts": outcome.attempts,
+    }
+    if outcome.job is not None:
+        told["job"] = _job_to_dict(outcome.job)
+    if outcome.error is not None:
+        told["error"] = _error_to_dict(outcome.error)
+    return told
+
+
+def _report_to_dict(report: CancelReport) -> dict[str, Any]:
+    return {
+        "ok": report.ok,
+        "counts": {str(result): count for result, count in report.counts.items()},
+        "outcomes": [_outcome_to_dict(outcome) for outcome in report],
+    }
+
+
+# Detailed validation costs twice the time and is wanted only where something is wrong: the quick converter
+# decides, and the thorough one explains.
+_quick = _converter(detailed=False)
+_thorough = _converter(detailed=True)
+_known = frozenset(_JOB_FIELDS)
+
+
+def job(value: object, where: str = "$") -> BatchJob:
+    """The job that a decoded JSON value describes; :class:`WireError` where it describes none."""
+    if not isinstance(value, dict):
+        problem = f"{type(value).__name__} in place of an object"
+        raise WireError(problem, where)
+    sent = cast("dict[str, object]", value)
+    fields: dict[str, object] = {}
+    extra: dict[str, object] = {}
+    for name, item in sent.items():
+        if name not in _known:
+            extra[name] = item
+        elif item is not None and item != "":
+            fields[name] = item
+    fields["extra"] = extra
+    try:
+        return _quick.structure(fields, BatchJob)
+    except (TypeError, ValueError, KeyError, OverflowError) as error:
+        raise _explained(fields, where) from error
+
+
+def _explained(fields: dict[str, object], where: str) -> WireError:
+    try:
+        _thorough.structure(fields, BatchJob)
+    except Exception as error:  # noqa: BLE001  # cattrs groups whatever its hooks raised
+        problem, _, path = cattrs.transform_error(error, where)[0].partition(" @ ")
+        return WireError(problem, path or where)
+    return WireError("no job", where)
+
+
+def job_from_dict(mapping: Mapping[str, object]) -> BatchJob:
+    """The job in a mapping such as :func:`to_dict` or the service makes.
+
+    What the mapping holds beyond the fields of :class:`BatchJob` is kept in ``extra``. Raises
+    :class:`ValidationError`, whose text names the field, where the mapping describes no job.
+    """
+    try:
+        return job(dict(mapping))
+    except WireError as error:
+        message = f"this is no batch job: {error.problem} at {error.where}"
+        raise ValidationError(message, problems=[message]) from error
+
+
+def to_dict(value: BatchJob | CancelOutcome | CancelReport) -> dict[str, Any]:
+    """A value as plain data, ready for JSON.
+
+    Absent fields are left out, times are text in UTC with ``Z``, and what a job has in ``extra`` stands beside its
+    fields, as the service sent it: ``job_from_dict(to_dict(job)) == job``.
+    """
+    return cast("dict[str, Any]", _quick.unstructure(value))

@@ -1,0 +1,346 @@
+"""The client: one short method for each verb."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, NoReturn, Self
+
+from anyio import to_thread
+
+from together_batches import _cancelling, _creating, _protocol
+from together_batches._creating import KnownJobs, Listing
+from together_batches._stream import Stream
+from together_batches._transport import Bulk, Call, Connection, Transport
+from together_batches.config import Config, RetryPolicy, Timeout, positive, whole
+from together_batches.errors import UsageError
+from together_batches.models import BatchJob, Response
+
+if TYPE_CHECKING:
+    import builtins
+    from collections.abc import Callable, Iterable, Mapping
+    from types import TracebackType
+
+    from aiohttp import ClientSession
+
+    from together_batches._cancelling import Ids
+    from together_batches._protocol import Answer
+    from together_batches.outcomes import CancelOutcome, CancelReport
+
+__all__ = ["AsyncBatches"]
+
+_LONG_BODY_BYTES = 1_000_000
+"""Longer bodies are decoded in a worker thread: a list of 50,000 jobs takes half a second of a CPU."""
+
+
+class AsyncBatches:
+    """Batch jobs on Together AI, for code that awaits.
+
+    One client serves one event loop, for as long as you like and from as many tasks as you like; connections open on
+    first use. Use it as an async context manager, or await :meth:`close`.
+
+    Parameters:
+        api_key: the key; otherwise ``TOGETHER_API_KEY`` from the environment.
+        base_url: the service, with or without ``/v1``; otherwise ``TOGETHER_BASE_URL``, otherwise Together AI.
+        timeout: limits of one attempt, in seconds: one number for all of it, or a :class:`Timeout`.
+        retry: how failed calls are repeated.
+        max_concurrency: how many calls run at once; a bulk call may name another number for itself.
+        session: an aiohttp session of yours to send with; it is never closed here.
+        headers: sent with each call, beside the client's own.
+        proxy: URL of an HTTP proxy; otherwise ``HTTPS_PROXY``, ``HTTP_PROXY``, ``ALL_PROXY``, ``NO_PROXY``.
+        allow_insecure_http: let the key travel over plain HTTP to a host that is not this machine.
+
+    Raises:
+        UsageError: no key, or a setting that cannot be.
+    """
+
+    def __init__(
+        self,
+        api_key: str | None = None,
+        *,
+        base_url: str | None = None,
+        timeout: float | Timeout = Timeout(),
+        retry: RetryPolicy = RetryPolicy(),
+        max_concurrency: int = 100,
+        session: ClientSession | None = None,
+        headers: Mapping[str, str] | None = None,
+        proxy: str | None = None,
+        allow_insecure_http: bool = False,
+    ) -> None:
+        config = Config.from_env(
+            api_key=api_key,
+            base_url=base_url,
+            timeout=timeout,
+            retry=retry,
+            max_concurrency=max_concurrency,
+            headers=headers,
+            proxy=proxy,
+            allow_insecure_http=allow_insecure_http,
+        )
+        connection = Connection(session, max_concurrency=config.max_concurrency)
+        self._set_up(Transport(config, connection), KnownJobs(), owner=True)
+
+    def _set_up(self, transport: Transport, known: KnownJobs, *, owner: bool) -> None:
+        self._transport = transport
+        self._known = known
+        self._owner = owner
+        self._verbs = _cancelling.Verbs(cancel=self._post_cancel, retrieve=self._retrieve, list_jobs=self._list_all)
+
+    # --- jobs -----------------------------------------------------------------------------------------------------
+
+    async def create(
+        self,
+        input_file_id: str,
+        *,
+        endpoint: str = "/v1/chat/completions",
+        completion_window: str | None = None,
+        model_id: str | None = None,
+        priority: int | None = None,
+    ) -> BatchJob:
+        """Create one job from an uploaded file: one, even where answers are lost on the way.
+
+        The service has no idempotency key, so a create whose answer was lost is not sent again: the client looks for
+        the job, waits, looks again, and only then posts once more. Advice of the service is in ``job.warning``. The
+        service does not check the file here: an unknown file makes a job that fails a moment later.
+        See https://docs.together.ai/reference/batch-create.
+
+        Raises:
+            JobNotCreatedError: the service declined, with its reason.
+            CreateUnconfirmedError: a job may exist, and which one cannot be told; nothing is sent again.
+            APIError: the request was refused, or never reached the service.
+        """
+        request = _protocol.create(
+            input_file_id,
+            endpoint=endpoint,
+            completion_window=completion_window,
+            model_id=model_id,
+            priority=priority,
+        )
+
+        async def post() -> BatchJob:
+            return _protocol.read_created(await self._transport.send(request), input_file_id)
+
+        async def list_jobs() -> Listing:
+            answer = await self._transport.send(_protocol.list_jobs())
+            return Listing(await _read_jobs(answer), answer.date)
+
+        return await _creating.create_once(
+            post,
+            list_jobs,
+            input_file_id=input_file_id,
+            known=self._known,
+            settle_seconds=self._transport.config.retry.max_delay,
+        )
+
+    async def retrieve(self, job_id: str | BatchJob) -> BatchJob:
+        """The job as it now stands.
+
+        Raises:
+            NotFoundError: the service knows no such job.
+            APIError: no good answer came.
+        """
+        return await self._retrieve(_protocol.job_id(job_id))
+
+    async def list(
+        self,
+        *,
+        status: str | Iterable[str] | None = None,
+        model_id: str | None = None,
+        endpoint: str | None = None,
+        input_file_id: str | None = None,
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+    ) -> builtins.list[BatchJob]:
+        """The jobs of the account, newest first; jobs without a creation time come last.
+
+        The service sends the whole account, unsorted (https://docs.together.ai/reference/batch-list); the choosing
+        is done here. ``status`` is one status or several. ``created_after`` includes its moment, ``created_before``
+        does not; both must name a time zone.
+
+        Raises:
+            UsageError: a time without a zone.
+            APIError: no good answer came.
+        """
+        for name, time in (("created_after", created_after), ("created_before", created_before)):
+            if time is not None and time.tzinfo is None:
+                message = f"{name} names no time zone: {time.isoformat()}"
+                raise UsageError(message)
+        statuses = None if status is None else {status} if isinstance(status, str) else set(status)
+
+        def chosen(job: BatchJob) -> bool:
+            return (
+                (statuses is None or job.status in statuses)
+                and (model_id is None or job.model_id == model_id)
+                and (endpoint is None or job.endpoint == endpoint)
+                and (input_file_id is None or job.input_file_id == input_file_id)
+                and (created_after is None or (job.created_at is not None and job.created_at >= created_after))
+                and (created_before is None or (job.created_at is not None and job.created_at < created_before))
+            )
+
+        jobs = [job for job in await self._list_all() if chosen(job)]
+        return sorted(jobs, key=lambda job: job.created_at or _LONG_AGO, reverse=True)
+
+    async def cancel(self, job_id: str | BatchJob) -> BatchJob:
+        """Cancel one job, and return it as it now stands.
+
+        A cancel is accepted first and takes effect later (the status is ``CANCELING`` meanwhile); rows that are done
+        stay done, and paid for. A job that had already finished is an answer and not an error: it comes back in its
+        final state. See https://docs.together.ai/reference/batch-cancel.
+
+        Raises:
+            NotFoundError: the service knows no such job.
+            ConflictError: the job had finished, and how it ended could not be read.
+            APIError: no good answer came.
+        """
+        outcome = await _cancelling.cancel_one(self._verbs, _protocol.job_id(job_id), Call())
+        if outcome.job is None:
+            assert outcome.error is not None  # noqa: S101  # an outcome has the one or the other
+            raise outcome.error
+        return outcome.job
+
+    async def cancel_many(
+        self,
+        job_ids: Ids,
+        *,
+        max_concurrency: int | None = None,
+        rate: float | None = None,
+        wait: bool = False,
+        timeout: float | None = None,
+        on_outcome: Callable[[CancelOutcome], None] | None = None,
+    ) -> CancelReport:
+        """Cancel many jobs at once, and report what became of each, in the order of the ids.
+
+        One bad id never stops the others; a refused key does, and then the rest is ``NOT_ATTEMPTED``. A repeated id
+        is sent once.
+
+        Parameters:
+            job_ids: an iterable or async iterable of ids or jobs.
+            max_concurrency: how many calls run at once; otherwise the client's number.
+            rate: at most so many requests a second; otherwise as fast as the service allows.
+            wait: follow each job until it has really stopped; a job that completed instead says so.
+            timeout: seconds for all of it. Then what is in flight is ``FAILED``, what was not sent is
+                ``NOT_ATTEMPTED`` (ids that an async iterable had not given by then are not in the report), and what
+                was draining stays ``CANCELING``.
+            on_outcome: a plain function that is called on the loop with each outcome, as it is known. What it raises
+                ends the call.
+
+        Raises:
+            TypeError: one id in place of an iterable of them.
+            UsageError: a number that cannot be, or a client that cannot be used here.
+        """
+        ids, at_once, bulk = self._bulk(job_ids, max_concurrency, rate)
+        if timeout is not None:
+            positive("timeout", timeout, zero=True)
+        return await _cancelling.cancel_many(
+            self._verbs, bulk, ids, at_once=at_once, wait=wait, timeout=timeout, on_outcome=on_outcome
+        )
+
+    def iter_cancel(
+        self,
+        job_ids: Ids,
+        *,
+        max_concurrency: int | None = None,
+        rate: float | None = None,
+        wait: bool = False,
+    ) -> Stream[CancelOutcome]:
+        """Cancel many jobs at once, and give each outcome as it is known.
+
+        Memory does not grow with the number of ids, so a repeated id is merged only while it is in flight. Leaving
+        the iterator stops the work: use it with ``async with``, or to its end. Parameters and errors are those of
+        :meth:`cancel_many`.
+        """
+        ids, at_once, bulk = self._bulk(job_ids, max_concurrency, rate)
+        return Stream(_cancelling.iter_cancel(self._verbs, bulk, ids, at_once=at_once, wait=wait))
+
+    # --- the client itself ----------------------------------------------------------------------------------------
+
+    def with_options(
+        self,
+        *,
+        timeout: float | Timeout | None = None,
+        retry: RetryPolicy | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Self:
+        """This client with other limits, another policy, or further headers.
+
+        It shares the connections, the brake and the budget of the one it comes from, and is closed with it.
+        """
+        transport = self._transport
+        view = object.__new__(type(self))
+        config = transport.config.with_options(timeout=timeout, retry=retry, headers=headers)
+        view._set_up(transport.with_config(config), self._known, owner=False)
+        return view
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        json: object = None,
+        params: Mapping[str, str] | None = None,
+    ) -> Response:
+        """The raw door: any call of the API, under the same key, retries and brake as the others.
+
+        ``path`` is within the API, such as ``/batches``, with or without ``/v1``. Only GET, HEAD and OPTIONS are
+        repeated after a lost answer.
+
+        Raises:
+            UsageError: a path that leads elsewhere, or a value that is no JSON.
+            APIError: no good answer (2xx) came.
+        """
+        answer = await self._transport.send(_protocol.raw(method, path, json=json, params=params))
+        headers = {name.lower(): value for name, value in answer.headers.items()}
+        return Response(status=answer.status, headers=headers, body=answer.body, request_id=answer.request_id)
+
+    async def close(self) -> None:
+        """Close the connections. May be called twice; closing what ``with_options`` made closes nothing."""
+        if self._owner:
+            await self._transport.connection.close()
+
+    async def __aenter__(self) -> Self:
+        self._transport.connection.session()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._transport.config.base_url}>"
+
+    def __reduce__(self) -> NoReturn:
+        message = f"{type(self).__name__} cannot be pickled or copied: it holds connections and a key"
+        raise TypeError(message)
+
+    # --- what the verbs share -------------------------------------------------------------------------------------
+
+    def _bulk(self, job_ids: Ids, max_concurrency: int | None, rate: float | None) -> tuple[Ids, int, Bulk]:
+        ids = _cancelling.checked_ids(job_ids)
+        if max_concurrency is not None:
+            whole("max_concurrency", max_concurrency)
+        if rate is not None:
+            positive("rate", rate)
+        return ids, max_concurrency or self._transport.config.max_concurrency, self._transport.bulk(rate)
+
+    async def _post_cancel(self, job_id: str, call: Call) -> BatchJob:
+        answer = await self._transport.send(_protocol.cancel(job_id), call)
+        return self._known.note(_protocol.read_job(answer, job_id))
+
+    async def _retrieve(self, job_id: str, call: Call | None = None) -> BatchJob:
+        answer = await self._transport.send(_protocol.retrieve(job_id), call)
+        return self._known.note(_protocol.read_job(answer, job_id))
+
+    async def _list_all(self, call: Call | None = None) -> builtins.list[BatchJob]:
+        jobs = await _read_jobs(await self._transport.send(_protocol.list_jobs(), call))
+        for job in jobs:
+            self._known.note(job)
+        return jobs
+
+
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
+
+
+async def _read_jobs(answer: Answer) -> list[BatchJob]:
+    if len(answer.body) > _LONG_BODY_BYTES:
+        return await to_thread.run_sync(_protocol.read_jobs, answer)
+    return _protocol.read_jobs(answer)

@@ -1,0 +1,270 @@
+"""How a client is set up: frozen values, checked once. The environment is read here and nowhere else."""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import SplitResult, urlsplit
+
+import attrs
+
+from together_batches.errors import UsageError
+
+__all__ = ["Config", "RetryPolicy", "Secret", "Timeout"]
+
+DEFAULT_BASE_URL = "https://api.together.ai/v1"
+
+
+class Secret(str):
+    """Text that does not show itself: not in a ``repr``, and so in no dump of locals, headers or arguments."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'[secret]'"
+
+
+def positive(name: str, value: float, *, zero: bool = False) -> float:
+    """``value`` where it is a finite number above zero (or zero, if allowed); a :class:`UsageError` elsewhere."""
+    given: object = value
+    number = isinstance(given, int | float) and not isinstance(given, bool)
+    if not number or not math.isfinite(value) or value < 0 or (value == 0 and not zero):
+        floor = "zero or more" if zero else "more than zero"
+        message = f"{name} must be a number, {floor}; it is {value!r}"
+        raise UsageError(message)
+    return value
+
+
+def whole(name: str, value: int) -> int:
+    """``value`` where it is a whole number of 1 or more; a :class:`UsageError` elsewhere."""
+    given: object = value
+    if not isinstance(given, int) or isinstance(given, bool) or given < 1:
+        message = f"{name} must be a whole number, 1 or more; it is {value!r}"
+        raise UsageError(message)
+    return value
+
+
+def _check_positive(_: object, attribute: attrs.Attribute[float], value: float) -> None:
+    positive(attribute.name, value)
+
+
+def _check_not_negative(_: object, attribute: attrs.Attribute[float], value: float) -> None:
+    positive(attribute.name, value, zero=True)
+
+
+def _check_whole(_: object, attribute: attrs.Attribute[int], value: int) -> None:
+    whole(attribute.name, value)
+
+
+@attrs.frozen
+class Timeout:
+    """Limits of one attempt, in seconds: to open a connection, between two arrivals of data, and in all."""
+
+    connect: float = attrs.field(default=5.0, validator=_check_positive)
+    read: float = attrs.field(default=30.0, validator=_check_positive)
+    total: float = attrs.field(default=60.0, validator=_check_positive)
+
+    @classmethod
+    def of(cls, value: float | Timeout) -> Timeout:
+        """``value``, where it is a number: that many seconds in all, with the other limits no longer."""
+        if isinstance(value, Timeout):
+            return value
+        total = positive("timeout", value)
+        return cls(min(5.0, total), min(30.0, total), total)
+
+
+@attrs.frozen
+class RetryPolicy:
+    """How a failed call is repeated.
+
+    At most ``max_attempts`` times in all; after attempt *n* it waits a random time of up to
+    ``min(max_delay, base_delay * 2**(n-1))`` seconds; a call with its attempts, its back-off and its waits for the
+    rate limit ends after ``max_elapsed`` seconds. ``RetryPolicy(max_attempts=1)`` repeats nothing.
+    """
+
+    max_attempts: int = attrs.field(default=5, validator=_check_whole)
+    base_delay: float = attrs.field(default=0.5, validator=_check_not_negative)
+    max_delay: float = attrs.field(default=8.0, validator=_check_not_negative)
+    max_elapsed: float = attrs.field(default=300.0, validator=_check_positive)
+
+
+def is_loopback(host: str) -> bool:
+    """True for this machine's own names and addresses."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _split(name: str, url: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018  # parsed on access, and a bad one should be found here
+    except ValueError as error:
+        message = f"{name} is not a URL: {error}"
+        raise UsageError(message) from None
+    return parts
+
+
+def _base_url(url: str, *, allow_insecure_http: bool) -> str:
+    parts = _split("base_url", url.strip())
+    host = parts.hostname
+    if parts.scheme not in {"https", "http"} or not host:
+        message = "base_url must begin with https:// and name a host, such as https://api.together.ai/v1"
+        raise UsageError(message)
+    if parts.username or parts.password or parts.query or parts.fragment:
+        message = "base_url must hold no login, query or fragment; the key belongs in api_key"
+        raise UsageError(message)
+    if re.search(r"[\s\x00-\x1f\x7f\\]", parts.netloc + parts.path):
+        message = "base_url holds white space, a backslash or a control character"
+        raise UsageError(message)
+    if parts.scheme == "http" and not allow_insecure_http and not is_loopback(host):
+        message = (
+            f"base_url is plain HTTP to {host}, where anyone on the way could read the key; "
+            "use https://, or say allow_insecure_http=True"
+        )
+        raise UsageError(message)
+    path = parts.path.rstrip("/")
+    # The documented base ends in /v1 and the newest official SDK adds it to each path: take either.
+    path = path if path.endswith("/v1") else path + "/v1"
+    return f"{parts.scheme}://{parts.netloc}{path}"
+
+
+def _key(key: str | None) -> Secret:
+    text = (key or "").strip()
+    if not text:
+        message = "no API key: set TOGETHER_API_KEY, or pass api_key="
+        raise UsageError(message)
+    if not re.fullmatch(r"[\x21-\x7e]+", text):
+        message = "the API key holds white space or characters that no key has; look at how it was copied"
+        raise UsageError(message)
+    return Secret(text)
+
+
+def _headers(headers: Mapping[str, str] | None) -> dict[str, str]:
+    checked: dict[str, str] = {}
+    for name, value in (headers or {}).items():
+        if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
+            message = f"headers: {name!r} is no header name"
+            raise UsageError(message)
+        if not re.fullmatch(r"[\t\x20-\x7e\x80-\xff]*", value):
+            message = f"headers: the value of {name} holds characters that cannot be sent"
+            raise UsageError(message)
+        if name.lower() in {"authorization", "host", "content-length", "transfer-encoding"}:
+            message = f"headers: {name} is set by the client; a key belongs in api_key"
+            raise UsageError(message)
+        checked[name] = Secret(value)
+    return checked
+
+
+def _proxy(proxy: str | None) -> Secret | None:
+    if proxy is None:
+        return None
+    parts = _split("proxy", proxy if "://" in proxy else f"http://{proxy}")
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        message = f"proxy must be an http:// or https:// URL; {parts.scheme}:// is not supported"
+        raise UsageError(message)
+    return Secret(parts.geturl())
+
+
+def _proxy_from(environ: Mapping[str, str], base_url: str) -> str | None:
+    parts = urlsplit(base_url)
+    host = parts.hostname or ""
+    # This machine is never on the far side of a proxy, whatever the environment says.
+    if is_loopback(host):
+        return None
+
+    def setting(name: str) -> str | None:
+        return environ.get(name) or environ.get(name.upper()) or None
+
+    proxy = setting(f"{parts.scheme}_proxy") or setting("all_proxy")
+    bypass = setting("no_proxy")
+    if proxy and bypass:
+        port = f":{parts.port}" if parts.port else ""
+        if _bypassed(host + port, bypass):
+            return None
+    return proxy
+
+
+def _bypassed(host: str, no_proxy: str) -> bool:
+    from urllib import request  # slow to import, seldom needed
+
+    # Not in the documentation, and so not in the type stubs, but what urllib itself and requests go by.
+    return bool(request.proxy_bypass_environment(host, {"no": no_proxy}))  # type: ignore[attr-defined]
+
+
+@attrs.frozen(kw_only=True)
+class Config:
+    """All that a client is told, checked; what is secret is not in its ``repr``."""
+
+    api_key: Secret = attrs.field(repr=False)
+    base_url: str = DEFAULT_BASE_URL
+    timeout: Timeout = attrs.field(factory=Timeout)
+    retry: RetryPolicy = attrs.field(factory=RetryPolicy)
+    max_concurrency: int = attrs.field(default=100, validator=_check_whole)
+    headers: Mapping[str, str] = attrs.field(factory=dict[str, str], repr=False)
+    proxy: Secret | None = attrs.field(default=None, repr=False)
+
+    @classmethod
+    def from_env(
+        cls,
+        environ: Mapping[str, str] | None = None,
+        *,
+        api_key: str | None = None,
+        base_url: str | None = None,
+        timeout: float | Timeout = Timeout(),
+        retry: RetryPolicy = RetryPolicy(),
+        max_concurrency: int = 100,
+        headers: Mapping[str, str] | None = None,
+        proxy: str | None = None,
+        allow_insecure_http: bool = False,
+    ) -> Config:
+        """What was passed, then what the environment says, then the defaults; :class:`UsageError` for what cannot be.
+
+        Reads ``TOGETHER_API_KEY``, ``TOGETHER_BASE_URL``, and ``HTTPS_PROXY``, ``HTTP_PROXY``, ``ALL_PROXY`` and
+        ``NO_PROXY`` (in lower case too, which wins).
+        """
+        environ = os.environ if environ is None else environ
+        url = _base_url(
+            base_url or environ.get("TOGETHER_BASE_URL") or DEFAULT_BASE_URL,
+            allow_insecure_http=allow_insecure_http,
+        )
+        return cls(
+            api_key=_key(api_key if api_key is not None else environ.get("TOGETHER_API_KEY")),
+            base_url=url,
+            timeout=Timeout.of(timeout),
+            retry=_retry(retry),
+            max_concurrency=max_concurrency,
+            headers=_headers(headers),
+            proxy=_proxy(proxy if proxy is not None else _proxy_from(environ, url)),
+        )
+
+    def with_options(
+        self,
+        *,
+        timeout: float | Timeout | None = None,
+        retry: RetryPolicy | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Config:
+        """A copy with other limits, another policy, or further headers."""
+        changes: dict[str, Any] = {}
+        if timeout is not None:
+            changes["timeout"] = Timeout.of(timeout)
+        if retry is not None:
+            changes["retry"] = _retry(retry)
+        if headers is not None:
+            changes["headers"] = {**self.headers, **_headers(headers)}
+        return attrs.evolve(self, **changes)
+
+
+def _retry(value: RetryPolicy) -> RetryPolicy:
+    if not isinstance(value, RetryPolicy):
+        message = f"retry must be a RetryPolicy; it is {value!r}"
+        raise UsageError(message)
+    return value
