@@ -92,8 +92,8 @@ class _Job(Generic[R]):
             answer = _Answer(await self.make())
         except BaseException as error:  # noqa: BLE001 - handed over, and raised in the caller
             # Less this frame: it would tell the reader nothing, and close a cycle from the error to itself.
-            trace = error.__traceback__
-            answer = _Answer[Any](None, error.with_traceback(trace and trace.tb_next))
+            error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next
+            answer = _Answer[Any](None, error)
         self.answers.put(answer)
 
     def cancel(self) -> None:
