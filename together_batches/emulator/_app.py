@@ -102,9 +102,7 @@ class Gateway:
         """Handle one request: the door of `aiohttp.web.Server`."""
         try:
             if request.headers.get("Expect", "").lower() == "100-continue" and request.transport:
-                request.transport.write(
-                    b"HTTP/1.1 100 Continue\r\n\r\n"
-                )  # curl waits for it before a large upload
+                request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")  # curl waits for it before a large upload
             # Not request.read(), which stops at 1 MiB.
             body = await request.content.read() if request.can_read_body else b""
         except (ConnectionError, web.RequestPayloadError):
@@ -175,9 +173,7 @@ class Gateway:
         if self._bucket is not None:
             wait = self._bucket.take(self._now())
             if wait:
-                return self._refused(route, 429, "too many requests")._replace(
-                    headers=self._bucket.headers(wait)
-                )
+                return self._refused(route, 429, "too many requests")._replace(headers=self._bucket.headers(wait))
         return None
 
     def _act(self, route: Route, request: web.BaseRequest, body: bytes) -> Answer:
@@ -228,9 +224,7 @@ class Gateway:
         """The answer as the fault wants it."""
         if fault.status is not None:
             text = ERROR_TEXTS.get(fault.status, f"status {fault.status} by request")
-            answer = (
-                self._refused(route, fault.status, text) if fault.status >= 400 else Answer(fault.status, b"")
-            )
+            answer = self._refused(route, fault.status, text) if fault.status >= 400 else Answer(fault.status, b"")
         if fault.body is not None:
             answer = answer._replace(body=fault.body_bytes(), content_type=fault.body_type())
         if fault.content_type is not None:

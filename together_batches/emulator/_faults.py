@@ -84,6 +84,10 @@ class Fault:
             "A lost request or answer has no status, body, headers, cut_after or drip.",
         )
         yield (
+            any(name.lower() in ("content-length", "transfer-encoding") for name in self.headers),
+            "The length of a body is not given in headers; use cut_after for one that ends too early.",
+        )
+        yield (
             self.acts and self.status is None,
             "acts belongs to status: without one the service acts anyway.",
         )

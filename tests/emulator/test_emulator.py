@@ -1,0 +1,297 @@
+"""Starting, stopping and steering, from one loop, from other threads and in other processes."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import inspect
+import json
+import logging
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from together_batches.emulator import Emulator, Fault
+
+HEADERS = {"Authorization": "Bearer emulator-key", "User-Agent": "test"}
+
+
+def fetch(url: str) -> object:
+    """The JSON at a loopback URL, from plain synchronous code."""
+    with urllib.request.urlopen(urllib.request.Request(url, headers=HEADERS), timeout=10) as response:
+        return json.load(response)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "example.com", "::", "192.168.0.1", ""])
+def test_only_loopback_will_do(host: str) -> None:
+    """The emulator must never be reachable for others."""
+    with pytest.raises(ValueError, match="loopback"):
+        Emulator(host=host)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.0.0.2"])
+async def test_it_listens_where_it_says(host: str) -> None:
+    """`base_url` holds an address with exactly one port."""
+    async with Emulator(host=host) as emulator:
+        assert emulator.base_url.endswith(f":{emulator.port}/v1")
+        assert emulator.base_url in repr(emulator)
+        async with (
+            aiohttp.ClientSession(headers=HEADERS) as http,
+            http.get(f"{emulator.base_url}/batches") as response,
+        ):
+            assert response.status == 200
+
+
+def test_a_v6_address_is_written_in_brackets() -> None:
+    """As URLs want it."""
+    assert Emulator(host="::1", port=8123).base_url == "http://[::1]:8123/v1"
+
+
+def test_there_is_no_port_before_the_start() -> None:
+    """Unless one was asked for."""
+    emulator = Emulator()
+    with pytest.raises(RuntimeError, match="before it is started"):
+        _ = emulator.base_url
+    assert repr(emulator) == "<Emulator not running>"
+
+
+async def test_starting_twice_is_a_mistake_and_closing_twice_is_none() -> None:
+    """As with files."""
+    emulator = Emulator()
+    await emulator.close()
+    await emulator.start()
+    with pytest.raises(RuntimeError, match="running already"):
+        await emulator.start()
+    await emulator.close()
+    await emulator.close()
+
+
+async def test_a_second_start_serves_the_same_jobs_on_the_same_port() -> None:
+    """An outage, as clients see it."""
+    emulator = Emulator()
+    async with emulator:
+        job_id, url = emulator.add_job(), emulator.base_url
+    async with aiohttp.ClientSession(headers=HEADERS) as http:
+        with pytest.raises(aiohttp.ClientConnectorError):
+            await http.get(f"{url}/batches")
+        async with emulator, http.get(f"{url}/batches/{job_id}") as response:
+            assert response.status == 200
+
+
+async def test_a_taken_port_is_an_oserror() -> None:
+    """And leaves the emulator as it was."""
+    async with Emulator() as first:
+        second = Emulator(port=first.port)
+        with pytest.raises(OSError, match="in use"):
+            await second.start()
+        await second.close()
+
+
+@pytest.mark.parametrize(
+    "fault", [Fault(delay=3600), Fault(drip=3600), Fault(delay=3600, lose="answer")], ids=["delay", "drip", "lose"]
+)
+async def test_closing_waits_for_nobody(fault: Fault, caplog: pytest.LogCaptureFixture) -> None:
+    """Neither for requests in flight nor for idle connections; and nothing is logged."""
+    async with aiohttp.ClientSession(headers=HEADERS) as http:
+        reached, never = asyncio.Event(), asyncio.Event()
+
+        async def sleep(_seconds: float) -> None:
+            reached.set()
+            await never.wait()
+
+        emulator = Emulator(sleep=sleep)
+        await emulator.start()
+        url = f"{emulator.base_url}/batches"
+        async with http.get(url) as response:
+            await response.read()
+        emulator.fail(fault)
+
+        async def ask() -> None:
+            async with http.get(url) as response:
+                await response.read()
+
+        asking = asyncio.create_task(ask())
+        await reached.wait()
+        began = time.monotonic()
+        await emulator.close()
+        assert time.monotonic() - began < 1
+        with pytest.raises(aiohttp.ClientError):
+            await asking
+    assert [record for record in caplog.records if record.levelno > logging.DEBUG] == []
+
+
+async def test_a_client_that_does_not_read_does_not_hold_up_closing() -> None:
+    """Its answer is thrown away with the connection."""
+    emulator = Emulator()
+    await emulator.start()
+    file_id = emulator.add_file(b"x" * 20_000_000)
+    reader, writer = await asyncio.open_connection("127.0.0.1", emulator.port, limit=1000)
+    writer.write(
+        b"GET /v1/files/%s/content HTTP/1.1\r\nHost: x\r\nUser-Agent: t\r\nAuthorization: Bearer emulator-key\r\n\r\n"
+        % file_id.encode()
+    )
+    await reader.readline()
+    await asyncio.wait_for(emulator.close(), 2)
+    writer.transport.abort()
+
+
+async def test_it_is_closed_on_its_own_loop() -> None:
+    """From another one it would break."""
+    async with Emulator() as emulator:
+        problems: list[BaseException] = []
+
+        def elsewhere() -> None:
+            try:
+                asyncio.run(emulator.close())
+            except RuntimeError as error:
+                problems.append(error)
+
+        await asyncio.to_thread(elsewhere)
+        assert "another loop" in str(problems)
+
+
+async def test_many_may_connect_at_once() -> None:
+    """A burst of new connections is accepted without delay."""
+    async with Emulator(seed=1) as emulator:
+        ids = [emulator.add_job() for _ in range(300)]
+        connector = aiohttp.TCPConnector(limit=0)
+        async with aiohttp.ClientSession(f"{emulator.base_url}/", headers=HEADERS, connector=connector) as http:
+
+            async def cancel(job_id: str) -> int:
+                async with http.post(f"batches/{job_id}/cancel") as response:
+                    return response.status
+
+            assert await asyncio.gather(*map(cancel, ids)) == [200] * 300
+    assert {job["status"] for job in emulator.jobs} == {"CANCELING"}
+
+
+def test_synchronous_code_has_it_in_a_thread() -> None:
+    """Every handle works from here, while it serves there."""
+    with Emulator().running_in_thread() as emulator:
+        job_id = emulator.add_job(id="a", status="VALIDATING")
+        assert fetch(f"{emulator.base_url}/batches/a") == emulator.job(job_id)
+        emulator.advance(32)
+        assert emulator.job(job_id)["status"] == "COMPLETED"
+        port = emulator.port
+    assert not [thread for thread in threading.enumerate() if "emulator" in thread.name]
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port), timeout=1)
+
+
+def test_threads_may_steer_it_while_it_serves() -> None:
+    """Nothing is lost and nothing breaks."""
+    with Emulator(seed=2).running_in_thread() as emulator:
+
+        def seed() -> None:
+            for _ in range(500):
+                emulator.add_job()
+                emulator.advance(0.001)
+
+        threads = [threading.Thread(target=seed) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        while any(thread.is_alive() for thread in threads):
+            fetch(f"{emulator.base_url}/batches")
+        assert len({job["id"] for job in emulator.jobs}) == 2000
+
+
+def test_a_start_that_fails_in_the_thread_is_raised_here() -> None:
+    """And the thread is gone."""
+    with (
+        Emulator().running_in_thread() as first,
+        pytest.raises(OSError, match="in use"),
+        Emulator(port=first.port).running_in_thread(),
+    ):
+        raise AssertionError("it started")
+    assert not [thread for thread in threading.enumerate() if "emulator" in thread.name]
+
+
+def test_what_the_block_raises_comes_out() -> None:
+    """After the emulator has stopped."""
+    with pytest.raises(LookupError), Emulator().running_in_thread():
+        raise LookupError
+
+
+async def test_the_same_seed_and_clock_give_the_same_answers() -> None:
+    """Byte for byte, request ids and dates included."""
+
+    async def story() -> list[object]:
+        told: list[object] = []
+        faults = [Fault(status=500, times=None, chance=0.3)]
+        async with Emulator(seed=9, clock=lambda: 1_789_381_230.0, faults=faults) as emulator:
+            ids = [emulator.add_job() for _ in range(5)]
+            async with aiohttp.ClientSession(f"{emulator.base_url}/", headers=HEADERS) as http:
+                for path in ["batches", *(f"batches/{job_id}" for job_id in ids)]:
+                    async with http.get(path) as response:
+                        told.append((dict(response.headers), await response.read()))
+        return told
+
+    assert await story() == await story()
+
+
+def test_faults_do_not_change_ids() -> None:
+    """Chances are drawn from another source."""
+    plain, faulty = Emulator(seed=5), Emulator(seed=5, faults=[Fault(status=500, chance=0.5)])
+    assert plain.add_job() == faulty.add_job()
+
+
+def test_odd_steps_are_refused() -> None:
+    """Time does not go back, and jobs that are not there are a KeyError."""
+    emulator = Emulator()
+    with pytest.raises(ValueError, match="forward"):
+        emulator.advance(-1)
+    with pytest.raises(KeyError, match="nobody"):
+        emulator.job("nobody")
+
+
+def test_seeding_many_jobs_is_cheap() -> None:
+    """Benchmarks seed a hundred thousand; a tenth of them is far below a second even here."""
+    emulator = Emulator()
+    began = time.process_time()
+    for _ in range(10_000):
+        emulator.add_job()
+    assert time.process_time() - began < 1
+
+
+def test_it_knows_nothing_of_the_client() -> None:
+    """The two meet only on the wire, so that one cannot hide the other's mistake."""
+    imported: set[str] = set()
+    for path in Path(inspect.getfile(Emulator)).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_bytes())):
+            if isinstance(node, ast.Import):
+                imported |= {name.name for name in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                imported.add(f"{'.' * node.level}{node.module}")
+    foreign = {name for name in imported if name.partition(".")[0] not in sys.stdlib_module_names}
+    allowed = ("aiohttp", "attrs", "orjson", "together_batches.emulator.")
+    assert {name for name in foreign if not name.startswith(allowed)} == set()
+
+
+def test_it_leaves_no_warning_behind() -> None:
+    """A process that ends with requests in flight ends silently."""
+    script = """
+import asyncio, aiohttp
+from together_batches.emulator import Emulator, Fault
+async def main():
+    async with Emulator(faults=[Fault(delay=60)]) as emulator:
+        headers = {"Authorization": "Bearer emulator-key"}
+        async with aiohttp.ClientSession(headers=headers) as http:
+            asking = asyncio.create_task(http.get(f"{emulator.base_url}/batches"))
+            while not emulator.count("list"):
+                await asyncio.sleep(0.001)
+    try:
+        await asking
+    except aiohttp.ClientError:
+        print("dropped")
+asyncio.run(main(), debug=True)
+"""
+    command = [sys.executable, "-X", "dev", "-W", "error", "-c", script]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert (run.returncode, run.stdout, run.stderr) == (0, "dropped\n", "")

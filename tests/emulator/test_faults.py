@@ -1,0 +1,108 @@
+"""Which fault befalls which request."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+import pytest
+
+from together_batches.emulator import Fault
+from together_batches.emulator._faults import FaultPlan
+
+
+def plan(*faults: Fault) -> FaultPlan:
+    return FaultPlan(faults, Random(1))
+
+
+def test_a_fault_happens_once_unless_told() -> None:
+    """`times` counts down; None never ends."""
+    once, twice, always = Fault(status=500), Fault(status=502, times=2), Fault(status=503, times=None)
+    happening = plan(once, twice, always)
+    assert [once, twice, twice, always, always] == [happening.pick("list", None) for _ in range(5)]
+
+
+def test_a_fault_strikes_its_operation_and_its_job_only() -> None:
+    """Others pass, and do not use it up."""
+    fault = Fault(on="cancel", job_id="a", status=500)
+    happening = plan(fault)
+    assert happening.pick("retrieve", "a") is None
+    assert happening.pick("cancel", "b") is None
+    assert happening.pick("cancel", "a") is fault
+    assert happening.pick("cancel", "a") is None
+
+
+def test_chance_comes_from_the_source_that_is_passed_in() -> None:
+    """About as often as said, and the same each time."""
+    fault = Fault(status=500, times=None, chance=0.25)
+    first = [FaultPlan([fault], random).pick("list", None) for random in [Random(7)] * 1000]
+    again = [FaultPlan([fault], random).pick("list", None) for random in [Random(7)] * 1000]
+    assert first == again
+    assert 200 < sum(hit is fault for hit in first) < 300
+
+
+def test_clear_forgets_all() -> None:
+    """Afterwards all goes well."""
+    happening = plan(Fault(status=500, times=None))
+    happening.add(Fault(status=502))
+    happening.clear()
+    assert happening.pick("list", None) is None
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({}, "does nothing"),
+        ({"on": "destroy", "status": 500}, "no operation 'destroy'"),
+        ({"on": "list", "job_id": "a", "status": 500}, "about one job"),
+        ({"status": 500, "times": 0}, "times"),
+        ({"status": 500, "chance": 0.0}, "chance"),
+        ({"status": 500, "chance": 1.1}, "chance"),
+        ({"status": 101}, "200 to 599"),
+        ({"delay": -1.0}, "delay"),
+        ({"drip": -1.0}, "drip"),
+        ({"cut_after": -1}, "cut_after"),
+        ({"lose": "all"}, "'request' or 'answer'"),
+        ({"lose": "answer", "status": 500}, "lost request or answer"),
+        ({"lose": "request", "body": b"x"}, "lost request or answer"),
+        ({"acts": True, "delay": 1.0}, "acts belongs to status"),
+        ({"cut_after": 1, "drip": 1.0}, "one of cut_after and drip"),
+        ({"headers": {"content-length": "7"}}, "cut_after"),
+    ],
+)
+def test_senseless_faults_are_refused_with_a_sentence(wrong: dict[str, Any], sentence: str) -> None:
+    """A test that asks for nonsense should not pass by accident."""
+    with pytest.raises(ValueError, match=sentence):
+        Fault(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("fault", "acts"),
+    [
+        (Fault(status=500), False),
+        (Fault(status=500, acts=True), True),
+        (Fault(lose="request"), False),
+        (Fault(lose="answer"), True),
+        (Fault(delay=1), True),
+        (Fault(body={"id": "other"}), True),
+        (Fault(cut_after=3), True),
+    ],
+)
+def test_a_status_stands_for_not_acting(fault: Fault, acts: bool) -> None:
+    """Only `acts` changes that; a fault without a status alters an answer that was earned."""
+    assert fault.acted_upon is acts
+
+
+@pytest.mark.parametrize(
+    ("body", "sent", "content_type"),
+    [
+        ({"a": 1}, b'{"a":1}', "application/json"),
+        ([], b"[]", "application/json"),
+        ("é", "é".encode(), "text/plain; charset=utf-8"),
+        (b"\xff", b"\xff", "text/plain; charset=utf-8"),
+    ],
+)
+def test_bodies_go_as_they_are_or_as_json(body: object, sent: bytes, content_type: str) -> None:
+    """Bytes and text untouched."""
+    fault = Fault(body=body)
+    assert (sent, content_type) == (fault.body_bytes(), fault.body_type())

@@ -1,0 +1,50 @@
+"""Reading a form upload."""
+
+from __future__ import annotations
+
+import pytest
+
+from together_batches.emulator._multipart import parse_form
+
+TYPE = "multipart/form-data; boundary=XX"
+
+
+def form(*parts: tuple[str, bytes]) -> bytes:
+    body = b"".join(b"--XX\r\n%s\r\n\r\n%s\r\n" % (head.encode(), content) for head, content in parts)
+    return body + b"--XX--\r\n"
+
+
+def test_fields_come_out_byte_for_byte() -> None:
+    """Whatever line ends, dashes and bytes are in them."""
+    content = b'{"a":1}\r\n--X\n\r\n\xff\x00\r'
+    body = form(
+        ('Content-Disposition: form-data; name="purpose"', b"batch-api"),
+        (
+            'content-type: text/plain\r\ncontent-disposition: form-data; name="file"; filename="a b.jsonl"',
+            content,
+        ),
+    )
+    assert parse_form(TYPE, body) == {"purpose": b"batch-api", "file": content}
+
+
+def test_a_quoted_boundary_and_an_empty_form_are_fine() -> None:
+    """A form may have no field at all."""
+    assert parse_form('multipart/form-data; boundary="XX"', form()) == {}
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body", "sentence"),
+    [
+        ("application/json", b"{}", "must be multipart"),
+        ("", b"", "must be multipart"),
+        ("multipart/form-data", form(), "must be multipart"),
+        (TYPE, b"--XX\r\nContent-Disposition: form-data; name=a\r\n\r\n1", "does not end"),
+        (TYPE, b"", "does not end"),
+        (TYPE, form(("Content-Disposition: form-data", b"1")), "no name"),
+        (TYPE, form(("Content-Type: text/plain", b"1")), "no name"),
+    ],
+)
+def test_what_is_no_form_is_refused(content_type: str, body: bytes, sentence: str) -> None:
+    """With a sentence."""
+    with pytest.raises(ValueError, match=sentence):
+        parse_form(content_type, body)

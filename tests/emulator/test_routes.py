@@ -1,0 +1,44 @@
+"""Which operation a request line asks for."""
+
+from __future__ import annotations
+
+import pytest
+
+from together_batches.emulator._routes import Route, find_route
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("POST /v1/batches", Route("create")),
+        ("GET /v1/batches", Route("list")),
+        ("GET /v1/batches?limit=3", Route("list")),
+        ("GET /v1/batches/a", Route("retrieve", "a")),
+        ("GET /v1/batches/a%2Fb%20%C3%A9%3F%25", Route("retrieve", "a/b é?%")),
+        ("POST /v1/batches/a/cancel", Route("cancel", "a")),
+        ("POST /v1/batches/upload/cancel?x=/y", Route("cancel", "upload")),
+        ("POST /v1/files/upload", Route("upload")),
+        ("GET /v1/files", Route("files")),
+        ("GET /v1/files/upload", Route("file", "upload")),
+        ("GET /v1/files/f/content", Route("content", "f")),
+        ("DELETE /v1/files/f", Route("delete", "f")),
+        ("GET /v1/batches/", Route("other")),
+        ("GET /v1/batches/a/", Route("other")),
+        ("GET /v1/batches/a/b/c", Route("other")),
+        ("POST /v1/batches//cancel", Route("other")),
+        ("GET /v1/batches/a/cancel", Route("other")),
+        ("DELETE /v1/batches/a", Route("other")),
+        ("POST /v1/v1/batches", Route("other")),
+        ("GET /batches", Route("other")),
+        ("GET /", Route("other")),
+    ],
+)
+def test_request_lines_name_operations(line: str, expected: Route) -> None:
+    """Ids are decoded after splitting; what is not known is `other`."""
+    method, _, path = line.partition(" ")
+    assert expected == find_route(method, path)
+
+
+def test_only_reading_and_cancelling_are_about_one_job() -> None:
+    """A file's id is not a job's."""
+    assert (Route("cancel", "a").job_id, Route("file", "a").job_id) == ("a", None)

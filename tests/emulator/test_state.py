@@ -1,0 +1,312 @@
+"""The service as a machine over virtual time."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, cast
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from together_batches.emulator._jobs import ENDED, Timing
+from together_batches.emulator._state import Refusal, Service
+
+CHAT = "/v1/chat/completions"
+GOOD_LINE = b'{"custom_id":"a","body":{"model":"some/model","messages":[]}}\n'
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.time = 1_789_381_230.0
+
+    def __call__(self) -> float:
+        return self.time
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def service(clock: Clock) -> Service:
+    return Service(now=clock, timing=Timing(validating=2, running=30, canceling=1))
+
+
+def created(service: Service, content: bytes | None = GOOD_LINE, **more: object) -> dict[str, Any]:
+    """A job made from a file with this content; None: from a file that does not exist."""
+    file_id = "file-gone" if content is None else service.add_file(content, filename="in.jsonl").id
+    answer = service.create({"input_file_id": file_id, "endpoint": CHAT, **more})
+    return cast("dict[str, Any]", answer["job"])
+
+
+def test_a_new_job_is_validating_and_lean(service: Service) -> None:
+    """What cannot be known yet is absent, not null."""
+    job = created(service)
+    assert list(job) == [
+        "id",
+        "user_id",
+        "project_id",
+        "organization_id",
+        "input_file_id",
+        "file_size_bytes",
+        "status",
+        "job_deadline",
+        "created_at",
+        "endpoint",
+        "progress",
+    ]
+    assert ("VALIDATING", 0, len(GOOD_LINE)) == (job["status"], job["progress"], job["file_size_bytes"])
+    assert re.fullmatch(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", job["id"])
+    assert re.fullmatch(r"[0-9a-f]{24}", job["user_id"])
+
+
+def test_a_job_runs_and_completes_by_the_clock_alone(service: Service, clock: Clock) -> None:
+    """The model appears once the input is validated, `completed_at` once all is over."""
+    job_id = created(service)["id"]
+    clock.time += 2
+    running = service.retrieve(job_id)
+    assert (running["status"], running["model_id"]) == ("IN_PROGRESS", "some/model")
+    clock.time += 30
+    done = service.retrieve(job_id)
+    assert (
+        done["status"],
+        done["progress"],
+        done["completed_at"],
+    ) == ("COMPLETED", 100, "2026-09-14T10:21:02.000000Z")
+
+
+def test_the_model_of_the_request_wins_over_that_of_the_file(service: Service, clock: Clock) -> None:
+    """The file's is only a guess when the request is silent."""
+    job_id = created(service, model_id="asked/for")["id"]
+    clock.time += 2
+    assert service.retrieve(job_id)["model_id"] == "asked/for"
+
+
+@pytest.mark.parametrize("content", [b'{"custom_id":"a","body":{}}', b'{"body":{"model":7}}', b"{}"])
+def test_a_file_that_names_no_model_gives_none(service: Service, clock: Clock, content: bytes) -> None:
+    """The field stays away then."""
+    job_id = created(service, content)["id"]
+    clock.time += 2
+    assert "model_id" not in service.retrieve(job_id)
+
+
+@pytest.mark.parametrize(
+    ("content", "error"),
+    [
+        (None, "failed to download input file file-gone: unexpected status code 404"),
+        (b"{}\nnot json\n", "input format error: Line 2 (within chunk): Invalid JSON format"),
+        (b"{}\n[]", "input format error: Line 2 (within chunk): Invalid JSON format"),
+        (b"", "input format error: Line 1 (within chunk): Invalid JSON format"),
+        (b'{"a":"\xff"}', "input format error: Line 1 (within chunk): Invalid JSON format"),
+    ],
+)
+def test_bad_input_is_accepted_and_fails_after_validation(
+    service: Service, clock: Clock, content: bytes | None, error: str
+) -> None:
+    """The job looks healthy at first and never gets a model or files."""
+    job = created(service, content)
+    assert job["status"] == "VALIDATING"
+    clock.time += 2
+    failed = service.retrieve(job["id"])
+    assert ("FAILED", error, 0) == (failed["status"], failed["error"], failed["progress"])
+    assert "model_id" not in failed
+
+
+def test_lines_end_at_newline_only(service: Service, clock: Clock) -> None:
+    """U+2028 is a line end for str.splitlines and an ordinary character in JSON."""
+    job_id = created(service, '{"a":"x\u2028y"}\n{}\n'.encode())["id"]
+    clock.time += 2
+    assert service.retrieve(job_id)["status"] == "IN_PROGRESS"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        ({"endpoint": CHAT}, "input_file_id is required"),
+        ({"input_file_id": 7, "endpoint": CHAT}, "input_file_id is required"),
+        ({"input_file_id": "file-1"}, "invalid endpoint"),
+        ({"input_file_id": "file-1", "endpoint": "/v1/other"}, "invalid endpoint"),
+        ({"input_file_id": "file-1", "endpoint": []}, "invalid endpoint"),
+    ],
+)
+def test_create_refuses_what_it_can_see_at_once(service: Service, wanted: dict[str, object], message: str) -> None:
+    """400, and no job."""
+    with pytest.raises(Refusal) as refused:
+        service.create(wanted)
+    assert (400, message) == (refused.value.status, refused.value.message)
+    assert service.listing() is None
+
+
+def test_another_window_is_accepted_with_a_warning(service: Service) -> None:
+    """24h is what everybody gets."""
+    wanted = {"input_file_id": "file-1", "endpoint": CHAT}
+    assert "warning" not in service.create({**wanted, "completion_window": "24h"})
+    assert "24h" in str(service.create({**wanted, "completion_window": "72h"})["warning"])
+
+
+@pytest.mark.parametrize("status", ["VALIDATING", "IN_PROGRESS", "PAUSED"])
+def test_cancel_drains_and_then_ends(service: Service, clock: Clock, status: str) -> None:
+    """CANCELING first, CANCELLED after the draining; asking again meanwhile changes nothing."""
+    job_id = service.add_job(status=status)
+    assert service.cancel(job_id)["status"] == "CANCELING"
+    clock.time += 0.9
+    assert service.cancel(job_id)["status"] == "CANCELING"
+    clock.time += 0.1
+    assert service.retrieve(job_id)["status"] == "CANCELLED"
+
+
+@pytest.mark.parametrize("status", sorted(ENDED))
+def test_cancelling_an_ended_job_is_a_409_that_names_the_state(service: Service, status: str) -> None:
+    """The text is the one captured from the service."""
+    with pytest.raises(Refusal) as refused:
+        service.cancel(service.add_job(status=status))
+    expected = f"Cannot cancel job - already in terminal state: {status}"
+    assert (409, expected) == (refused.value.status, refused.value.message)
+
+
+def test_a_job_can_outrun_its_cancellation(service: Service, clock: Clock) -> None:
+    """Accepted, and completed all the same."""
+    job_id = service.add_job(cancels_as="COMPLETED")
+    assert service.cancel(job_id)["status"] == "CANCELING"
+    clock.time += 1
+    assert service.retrieve(job_id)["status"] == "COMPLETED"
+
+
+def test_unknown_jobs_are_404(service: Service) -> None:
+    """For reading and for cancelling."""
+    for ask in (service.retrieve, service.cancel):
+        with pytest.raises(Refusal) as refused:
+            ask("nobody")
+        assert (refused.value.status, refused.value.message) == (404, "Job not found")
+
+
+def test_the_list_is_null_when_empty_and_unsorted_otherwise(service: Service, clock: Clock) -> None:
+    """Its order is neither that of creation nor its reverse, and it is the same each time."""
+    assert service.listing() is None
+    ids: list[object] = []
+    for _ in range(20):
+        clock.time += 1
+        ids.append(service.add_job())
+    listed = [job["id"] for job in service.listing() or ()]
+    assert listed not in (ids, ids[::-1])
+    assert sorted(map(str, ids)) == sorted(map(str, listed))
+    assert listed == [job["id"] for job in service.listing() or ()]
+    assert ids == [job["id"] for job in service.jobs()]
+
+
+def test_the_same_seed_gives_the_same_ids_and_the_same_order() -> None:
+    """And another seed gives others."""
+
+    def story(seed: int) -> list[dict[str, object]]:
+        service = Service(now=Clock(), seed=seed)
+        created(service)
+        for _ in range(10):
+            service.add_job()
+        return service.listing() or []
+
+    assert story(3) == story(3)
+    assert story(3) != story(4)
+
+
+def test_seeded_jobs_are_as_old_as_told(service: Service) -> None:
+    """Their phase begins now all the same."""
+    job = service.retrieve(service.add_job(age_seconds=3600, id="job/1"))
+    assert (
+        job["id"],
+        job["created_at"],
+        job["status"],
+    ) == ("job/1", "2026-09-14T09:20:30.000000Z", "IN_PROGRESS")
+
+
+def test_a_seeded_failure_has_an_error(service: Service) -> None:
+    """Every FAILED job says why."""
+    assert service.retrieve(service.add_job(status="FAILED"))["error"]
+
+
+def test_a_seeded_job_knows_the_size_of_its_file(service: Service) -> None:
+    """If the file is there."""
+    file = service.add_file(b"12345", filename="x")
+    assert service.retrieve(service.add_job(input_file_id=file.id))["file_size_bytes"] == 5
+
+
+def test_ids_are_taken_once(service: Service) -> None:
+    """An id that is taken, and an empty one, are mistakes."""
+    service.add_job(id="a")
+    for bad in ("a", ""):
+        with pytest.raises(ValueError, match="id of its own"):
+            service.add_job(id=bad)
+
+
+def test_files_are_kept_described_and_forgotten(service: Service) -> None:
+    """Their dates are whole seconds; their odd key names are the service's."""
+    file = service.add_file(b"abc", filename="in.jsonl", purpose="fine-tune")
+    expected = {
+        "id": file.id,
+        "object": "file",
+        "created_at": 1_789_381_230,
+        "filename": "in.jsonl",
+        "bytes": 3,
+        "purpose": "fine-tune",
+        "FileType": "jsonl",
+        "LineCount": 0,
+        "Processed": True,
+        "processing_status": "COMPLETED",
+    }
+    assert service.files() == {"data": [expected]}
+    assert service.delete_file(file.id) == {"id": file.id, "deleted": True}
+    assert service.files() == {"data": []}
+    with pytest.raises(Refusal, match="not found"):
+        service.file(file.id)
+
+
+class Histories(RuleBasedStateMachine):
+    """Whatever happens in whatever order, an ended job never changes and time never runs backwards."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = Clock()
+        self.service = Service(now=self.clock)
+        self.ended: dict[str, dict[str, object]] = {}
+        self.progress: dict[str, float] = {}
+
+    @rule(status=st.sampled_from(["VALIDATING", "IN_PROGRESS", "CANCELING", "COMPLETED", "PAUSED"]))
+    def add(self, status: str) -> None:
+        self.service.add_job(status=status)
+
+    @rule(content=st.sampled_from([None, b"", GOOD_LINE]))
+    def create(self, content: bytes | None) -> None:
+        created(self.service, content)
+
+    @rule(seconds=st.floats(0, 40))
+    def wait(self, seconds: float) -> None:
+        self.clock.time += seconds
+
+    @rule(which=st.integers(0))
+    def cancel(self, which: int) -> None:
+        jobs = self.service.jobs()
+        if not jobs:
+            return
+        job = jobs[which % len(jobs)]
+        if job["status"] in ENDED:
+            with pytest.raises(Refusal, match="Cannot cancel"):
+                self.service.cancel(str(job["id"]))
+        else:
+            assert self.service.cancel(str(job["id"]))["status"] == "CANCELING"
+
+    @invariant()
+    def ended_jobs_stay(self) -> None:
+        for job in self.service.jobs():
+            job_id, progress = str(job["id"]), cast("float", job["progress"])
+            assert self.progress.get(job_id, 0) <= progress <= 100
+            self.progress[job_id] = progress
+            assert ("completed_at" in job) == (job["status"] in ENDED)
+            assert self.ended.get(job_id, job) == job
+            if job["status"] in ENDED:
+                self.ended[job_id] = job
+
+
+TestHistories = Histories.TestCase
+TestHistories.settings = settings(max_examples=30, stateful_step_count=20, deadline=None)
