@@ -79,12 +79,13 @@ def _open(answer: _Answer[R], /) -> R:
 
 
 class _Job(Generic[R]):
-    """One coroutine, run as one task of the loop; its methods happen there."""
+    """One coroutine, run as one task of the loop; its methods happen there, ``over`` is its caller's."""
 
     def __init__(self, make: Callable[[], Awaitable[R]]) -> None:
         self.make = make
         self.answers: queue.SimpleQueue[_Answer[R]] = queue.SimpleQueue()
         self.task: asyncio.Task[None] | None = None
+        self.over = False  # the last answer is taken, or nobody wants it any more
 
     async def run(self) -> None:
         # Everything is caught, KeyboardInterrupt and SystemExit too: what escapes from a task stops the loop.
@@ -124,6 +125,9 @@ class _Loop(Generic[T]):
         # Plain tasks and no task group: a group's cancellation strikes again at every await, so in the work's
         # clean-up too, where asyncio's single one lets a `finally: await ...` finish, as under `asyncio.run`.
         self.jobs: set[_Job[Any]] = set()
+        # The thread's own word for its end. Asking Thread.is_alive() is not safe: an interrupt at the wrong moment
+        # makes Python 3.11 and 3.12 take the thread for dead from then on.
+        self.gone = False
         self.closed = False
         self.forgotten = True  # nobody has called close()
 
@@ -137,6 +141,8 @@ class _Loop(Generic[T]):
                 self.news.put(_Answer[Any](None, error))
             # Otherwise all is closed, and only asyncio's own taking-down failed: at the interpreter's exit it
             # may not start the thread that would wait for its executor.
+        finally:
+            self.gone = True
 
     async def main(self) -> None:
         self.task = asyncio.current_task()
@@ -190,10 +196,10 @@ class _Loop(Generic[T]):
     def take(self, answers: queue.SimpleQueue[_Answer[R]]) -> _Answer[R]:
         """Wait for the next answer, or for the end of the thread that would have given it."""
         while True:
-            alive = self.thread.is_alive()  # asked first: what the thread has to say, it says before it ends
+            gone = self.gone  # looked at first: what the thread has to say, it says before it goes
             with contextlib.suppress(queue.Empty):
-                return answers.get(timeout=_SLICE if alive else 0)
-            if not alive:
+                return answers.get(timeout=0 if gone else _SLICE)
+            if gone:
                 return _Answer[Any](None, asyncio.CancelledError())
 
     def ask(self, job: _Job[R], callback: Callable[[], object]) -> _Answer[R]:
@@ -201,6 +207,7 @@ class _Loop(Generic[T]):
         try:
             self.post(callback)
             answer = self.take(job.answers)
+            job.over = answer.last
         except BaseException:
             self.abandon(job)  # a second Ctrl-C strikes in here, and leaves at once
             raise
@@ -210,9 +217,10 @@ class _Loop(Generic[T]):
 
     def abandon(self, job: _Job[Any]) -> None:
         """Cancel the job, and wait until it has ended, but not for ever."""
+        job.over = True
         limit = time.monotonic() + _PATIENCE
         if self.post(job.cancel) and threading.get_ident() != self.thread.ident:
-            while self.thread.is_alive() and time.monotonic() < limit:
+            while not self.gone and time.monotonic() < limit:
                 with contextlib.suppress(queue.Empty):
                     if job.answers.get(timeout=_SLICE).last:
                         return
@@ -340,6 +348,8 @@ class LoopIterator(Iterator[R]):
     merely dropped stops it too, without waiting. One thread at a time may ask for items.
     """
 
+    _begun = False  # a class's default, since an interrupted constructor has a destructor too
+
     def __init__(self, thread: LoopThread[Any], loop: _Loop[Any], source: AsyncIterator[R], limit: int) -> None:
         self._thread = thread  # as long as somebody iterates, the client is not forgotten
         self._loop = loop
@@ -348,8 +358,6 @@ class LoopIterator(Iterator[R]):
         self._pump.pages = self._job.answers
         self._page: deque[R] = deque()
         self._turn = threading.Lock()
-        self._begun = False
-        self._over = False
 
     def __next__(self) -> R:
         if not self._turn.acquire(blocking=False):
@@ -362,25 +370,23 @@ class LoopIterator(Iterator[R]):
             self._turn.release()
 
     def _turn_page(self) -> None:
-        if self._over:
+        if self._job.over:
             raise StopIteration
         self._loop.check()
         step = self._pump.ask if self._begun else partial(self._loop.start, self._job)
         self._begun = True
         try:
             page = _open(self._loop.ask(self._job, step))
+            if page is not None:
+                self._page.extend(page)
         except BaseException:
-            self._over = True
+            if not self._job.over:  # an interrupt that came between the taking and the keeping
+                self._loop.abandon(self._job)
             raise
-        if page is None:
-            self._over = True
-            raise StopIteration
-        self._page.extend(page)
 
     def close(self) -> None:
         """Stop the work, and wait for its clean-up, but not for ever; again is harmless."""
-        if self._begun and not self._over:
-            self._over = True
+        if self._begun and not self._job.over:
             self._loop.abandon(self._job)
         self._page.clear()
 
@@ -392,5 +398,5 @@ class LoopIterator(Iterator[R]):
 
     def __del__(self) -> None:
         # Posted and not waited for: an interrupt would be lost in here, and the collector runs in any thread.
-        if self._begun and not self._over:
+        if self._begun and not self._job.over:
             self._loop.post(self._job.cancel)
