@@ -94,6 +94,15 @@ async def test_an_unknown_path_is_404_in_the_other_shape(http: aiohttp.ClientSes
     assert "GET /v1/rivers?x=1" in body["error"]["message"]
 
 
+async def test_the_key_belongs_to_the_project_of_the_jobs(emulator: Emulator, http: aiohttp.ClientSession) -> None:
+    """The official command asks before it does anything else."""
+    job = emulator.job(emulator.add_job())
+    status, owner = await seen(http.get(f"http://127.0.0.1:{emulator.port}/v3/whoami"))
+    assert (status, owner["type"]) == (200, "project_api_key")
+    ids = (owner["organization"]["id"], owner["project"]["id"])
+    assert ids == (job["organization_id"], job["project_id"])
+
+
 # The door
 
 

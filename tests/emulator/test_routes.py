@@ -22,6 +22,8 @@ from together_batches.emulator._routes import Route, find_route
         ("GET /v1/files/upload", Route("file", "upload")),
         ("GET /v1/files/f/content", Route("content", "f")),
         ("DELETE /v1/files/f", Route("delete", "f")),
+        ("GET /v3/whoami", Route("whoami")),
+        ("POST /v3/whoami", Route("other")),
         ("GET /v1/batches/", Route("other")),
         ("GET /v1/batches/a/", Route("other")),
         ("GET /v1/batches/a/b/c", Route("other")),

@@ -197,6 +197,8 @@ class Gateway:
                 return Answer(200, service.file(route.id).content, "text/plain; charset=utf-8")
             case "delete":
                 return _json(service.delete_file(route.id))
+            case "whoami":
+                return _json(service.whoami())
             case _:
                 raise Refusal(404, f"Unknown request URL: {request.method} {request.raw_path}")
 

@@ -258,7 +258,7 @@ class Emulator:
     def count(self, operation: str) -> int:
         """How many requests for this operation have come since the emulator was made.
 
-        The operations are create, retrieve, list, cancel, upload, file, files, content, delete and other.
+        The operations are create, retrieve, list, cancel, upload, file, files, content, delete, whoami and other.
         Raises ValueError for another name.
         """
         if operation not in OPERATIONS:

@@ -14,7 +14,11 @@ if TYPE_CHECKING:
 
 __all__ = ["OPERATIONS", "Fault", "FaultPlan"]
 
-OPERATIONS = ("create", "retrieve", "list", "cancel", "upload", "file", "files", "content", "delete", "other")
+OPERATIONS = (
+    *("create", "retrieve", "list", "cancel"),
+    *("upload", "file", "files", "content", "delete"),
+    *("whoami", "other"),
+)
 
 
 @frozen(kw_only=True)

@@ -157,6 +157,15 @@ class Service:
         del self._files[self.file(file_id).id]
         return {"id": file_id, "deleted": True}
 
+    def whoami(self) -> dict[str, object]:
+        """To whom the key belongs: a project, as every job says."""
+        return {
+            "type": "project_api_key",
+            "api_key": {"id": "key-emulator"},
+            "organization": {"id": self._owner["organization_id"], "name": "emulator"},
+            "project": {"id": self._owner["project_id"], "name": "emulator", "slug": "emulator"},
+        }
+
     # What a test puts there
 
     def add_file(
