@@ -66,6 +66,11 @@ class Brake:
         """What the brake holds to, in sends a second; None while it is free."""
         return None if self._pace is None else self._pace.rate
 
+    @property
+    def on(self) -> bool:
+        """True where callers have to ask for their turn."""
+        return self._pace is not None
+
     def hold(self, now: float) -> float:
         """The seconds for which nobody may send, whatever the rate."""
         return max(0.0, self._hold_until - now)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote, urlencode
 
 import attrs
@@ -29,10 +28,15 @@ from together_batches.errors import (
 )
 from together_batches.models import BatchJob
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 _EXCERPT_CHARACTERS = 120
 
 
-@attrs.frozen
+# Neither is changed once made. They are not frozen because that doubles the cost of making them, and two are made
+# for each call.
+@attrs.define(eq=False)
 class Request:
     """One call of the service.
 
@@ -46,7 +50,7 @@ class Request:
     body: bytes | None = attrs.field(default=None, repr=False)
 
 
-@attrs.frozen
+@attrs.define(eq=False)
 class Answer:
     """One whole answer of the service. ``headers`` are looked up without regard to case."""
 

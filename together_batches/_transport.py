@@ -12,7 +12,7 @@ import os
 import random
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import aiohttp
 from multidict import CIMultiDict
@@ -33,7 +33,7 @@ from together_batches.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping
 
 __all__ = ["Bulk", "Call", "Connection", "Transport"]
 
@@ -42,6 +42,7 @@ _log.addHandler(logging.NullHandler())
 
 _SMALLEST_BUDGET = 100
 _MOST_REDIRECTS = 5
+_NO_HEADERS: Mapping[str, str] = {}
 
 
 class Call:
@@ -60,6 +61,7 @@ class Bulk:
     def __init__(self, gate: Gate | None) -> None:
         self.gate = gate
         self.refusal: AuthenticationError | None = None
+        self.limited = gate is not None
 
     def call(self) -> Call:
         """A call of this bulk. Those who make a bulk decide how many of its calls run at once."""
@@ -68,6 +70,7 @@ class Bulk:
     def refuse(self, reason: AuthenticationError) -> None:
         """Let no further call of this bulk be sent, nor wait for its turn."""
         self.refusal = reason
+        self.limited = True
         if self.gate is not None:
             self.gate.open()
 
@@ -214,56 +217,59 @@ class Transport:
         """A bulk of calls, with a cap of its own on its sends a second if ``rate`` is given."""
         return Bulk(None if rate is None else Gate(Pace(rate), self.connection.clock))
 
-    async def send(self, request: Request, call: Call | None = None) -> Answer:
-        """The answer to ``request``, a good one (2xx). Without a ``call`` it takes one of the client's slots.
+    def send(self, request: Request, call: Call) -> Coroutine[Any, Any, Answer]:
+        """The answer to ``request``, which is a good one (2xx).
 
-        Repeats what may be repeated, as the policy and the budget allow. Raises an :class:`APIError` of the fitting
-        kind, or a :class:`UsageError` where the client cannot be used here and now.
+        Repeats what may be repeated, as the policy and the budget allow. A call that is part of no bulk takes one of
+        the client's slots. Raises an :class:`APIError` of the fitting kind, or a :class:`UsageError` where the client
+        cannot be used here and now.
         """
-        if call is None:
-            async with self.connection.slots:
-                return await self._repeat(request, Call())
-        return await self._repeat(request, call)
+        return self._send(request, call) if call.bulk is not None else self._send_alone(request, call)
 
-    async def _repeat(self, request: Request, call: Call) -> Answer:
+    async def _send_alone(self, request: Request, call: Call) -> Answer:
+        async with self.connection.slots:
+            return await self._send(request, call)
+
+    async def _send(self, request: Request, call: Call) -> Answer:
         there = self.connection
         policy = self.config.retry
-        deadline = there.clock() + policy.max_elapsed
         attempt = 0
+        began = sent_at = there.clock()
         while True:
             session = there.session()
-            await self._turn(call, deadline)
+            if there.brake.on or (call.bulk is not None and call.bulk.limited):
+                await self._turn(call, began + policy.max_elapsed)
+                sent_at = there.clock()
             attempt += 1
             call.attempts += 1
-            sent_at = there.clock()
             outcome = await self._exchange(session, request)
-            if isinstance(outcome, Answer) and 200 <= outcome.status < 300:
-                there.brake.accepted()
-                there.budget.succeeded()
-                return outcome
-            failure = self._refusal(outcome, sent_at) if isinstance(outcome, Answer) else outcome
-            headers: Mapping[str, str] = outcome.headers if isinstance(outcome, Answer) else {}
+            if isinstance(outcome, Answer):
+                if 200 <= outcome.status < 300:
+                    there.brake.accepted()
+                    there.budget.succeeded()
+                    return outcome
+                headers = outcome.headers
+                failure = self._refusal(outcome, sent_at)
+            else:
+                headers = _NO_HEADERS
+                failure = outcome
             wait = _retry.delay(
                 request,
                 failure,
                 headers,
                 attempt=attempt,
                 policy=policy,
-                seconds_left=deadline - there.clock(),
+                seconds_left=began + policy.max_elapsed - there.clock(),
                 budget=there.budget,
                 chance=there.chance,
             )
             if wait is None:
                 raise failure
             _log.debug(
-                "%s %s: attempt %d failed (%s); again in %.2f s",
-                request.method,
-                request.path,
-                attempt,
-                failure,
-                wait,
+                "%s %s: attempt %d failed (%s); again in %.2f s", request.method, request.path, attempt, failure, wait
             )
             await there.sleep(wait)
+            sent_at = there.clock()
 
     def _refusal(self, answer: Answer, sent_at: float) -> APIError:
         """The error that an answer is, and what the brake learns from it."""
@@ -284,8 +290,6 @@ class Transport:
         if bulk is not None and bulk.refusal is not None:
             raise bulk.refusal
         gate = bulk.gate if bulk is not None else None
-        if gate is None and there.brake.rate is None:
-            return
         left = deadline - there.clock()
         hold = there.brake.hold(there.clock())
         try:

@@ -19,7 +19,7 @@ from together_batches.models import BatchJob, BatchJobStatus
 from together_batches.outcomes import CancelOutcome, CancelReport
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 __all__ = ["WireError", "decode", "encode", "job", "job_from_dict", "to_dict"]
 
@@ -50,31 +50,45 @@ def encode(value: object) -> bytes:
         raise WireError(str(error)) from error
 
 
-def _text(value: object, _: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError
-    return value
+def _text(value: object, _: object) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    raise TypeError
 
 
-def _integer(value: object, _: object) -> int:
+def _identity(value: object, _: object) -> str:
+    if isinstance(value, str) and value:
+        return value
+    raise TypeError
+
+
+def _integer(value: object, _: object) -> int | None:
+    if value is None or value == "":
+        return None
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError
     return value
 
 
-def _number(value: object, _: object) -> float:
+def _number(value: object, _: object) -> float | None:
+    if value is None or value == "":
+        return None
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError
     return float(value)
 
 
-def _status(value: object, _: object) -> BatchJobStatus:
-    if not isinstance(value, str):
-        raise TypeError
-    return BatchJobStatus(value)
+def _status(value: object, _: object) -> BatchJobStatus | None:
+    if not value:
+        return None
+    if isinstance(value, str):
+        return _STATUSES.get(value) or BatchJobStatus(value)
+    raise TypeError
 
 
-def _time(value: object, _: object) -> datetime:
+def _time(value: object, _: object) -> datetime | None:
+    if not value:
+        return None
     if not isinstance(value, str):
         raise TypeError
     # Since Python 3.11 this takes "Z", and 0 to 9 fractional digits (it cuts after six).
@@ -82,23 +96,39 @@ def _time(value: object, _: object) -> datetime:
     return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
+_STATUSES = {str(status): status for status in BatchJobStatus}
+_HOOKS: dict[object, Callable[[object, object], object]] = {
+    str: _identity,
+    str | None: _text,
+    int | None: _integer,
+    float | None: _number,
+    BatchJobStatus | None: _status,
+    datetime | None: _time,
+}
+_EXTRA = "\0extra"  # no JSON the service sends has this key, while "extra" it might
+
+
 def _converter(*, detailed: bool) -> cattrs.Converter:
     converter = cattrs.Converter(detailed_validation=detailed)
-    converter.register_structure_hook(str, _text)
-    converter.register_structure_hook(int, _integer)
-    converter.register_structure_hook(float, _number)
-    converter.register_structure_hook(BatchJobStatus, _status)
-    converter.register_structure_hook(datetime, _time)
+    attrs.resolve_types(BatchJob)
+    # One function for each field, where cattrs would go through a union and a type: it halves the time.
+    fields = {
+        field.name: override(struct_hook=_HOOKS[field.type])
+        for field in attrs.fields(BatchJob)
+        if field.name != "extra"
+    }
     converter.register_structure_hook(
         BatchJob,
         make_dict_structure_fn(
             BatchJob,
             converter,
             _cattrs_detailed_validation=detailed,
-            extra=override(struct_hook=lambda extra, _: extra),
+            extra=override(rename=_EXTRA, struct_hook=lambda extra, _: extra),
+            **fields,
         ),
     )
     converter.register_unstructure_hook(datetime, lambda time: time.isoformat().replace("+00:00", "Z"))
+    converter.register_unstructure_hook(BatchJobStatus, str)
     converter.register_unstructure_hook(BatchJob, _job_to_dict)
     converter.register_unstructure_hook(CancelOutcome, _outcome_to_dict)
     converter.register_unstructure_hook(CancelReport, _report_to_dict)
@@ -145,27 +175,24 @@ def _report_to_dict(report: CancelReport) -> dict[str, Any]:
 # decides, and the thorough one explains.
 _quick = _converter(detailed=False)
 _thorough = _converter(detailed=True)
+_structure_job: Callable[[dict[str, object], type[BatchJob]], BatchJob] = _quick.get_structure_hook(BatchJob)
 _known = frozenset(_JOB_FIELDS)
 
 
 def job(value: object, where: str = "$") -> BatchJob:
-    """The job that a decoded JSON value describes; :class:`WireError` where it describes none."""
+    """The job that a decoded JSON value describes; :class:`WireError` where it describes none.
+
+    The value is used up: what is no field of a job is gathered within it.
+    """
     if not isinstance(value, dict):
         problem = f"{type(value).__name__} in place of an object"
         raise WireError(problem, where)
     sent = cast("dict[str, object]", value)
-    fields: dict[str, object] = {}
-    extra: dict[str, object] = {}
-    for name, item in sent.items():
-        if name not in _known:
-            extra[name] = item
-        elif item is not None and item != "":
-            fields[name] = item
-    fields["extra"] = extra
+    sent[_EXTRA] = {name: item for name, item in sent.items() if name not in _known}
     try:
-        return _quick.structure(fields, BatchJob)
+        return _structure_job(sent, BatchJob)
     except (TypeError, ValueError, KeyError, OverflowError) as error:
-        raise _explained(fields, where) from error
+        raise _explained(sent, where) from error
 
 
 def _explained(fields: dict[str, object], where: str) -> WireError:

@@ -83,7 +83,7 @@ class AsyncBatches:
         self._transport = transport
         self._known = known
         self._owner = owner
-        self._verbs = _cancelling.Verbs(cancel=self._post_cancel, retrieve=self._retrieve, list_jobs=self._list_all)
+        self._verbs = _cancelling.Verbs(cancel=self._post_cancel, retrieve=self._get, list_jobs=self._get_all)
 
     # --- jobs -----------------------------------------------------------------------------------------------------
 
@@ -117,10 +117,10 @@ class AsyncBatches:
         )
 
         async def post() -> BatchJob:
-            return _protocol.read_created(await self._transport.send(request), input_file_id)
+            return _protocol.read_created(await self._transport.send(request, Call()), input_file_id)
 
         async def list_jobs() -> Listing:
-            answer = await self._transport.send(_protocol.list_jobs())
+            answer = await self._transport.send(_protocol.list_jobs(), Call())
             return Listing(await _read_jobs(answer), answer.date)
 
         return await _creating.create_once(
@@ -138,7 +138,7 @@ class AsyncBatches:
             NotFoundError: the service knows no such job.
             APIError: no good answer came.
         """
-        return await self._retrieve(_protocol.job_id(job_id))
+        return await self._get(_protocol.job_id(job_id), Call())
 
     async def list(
         self,
@@ -176,7 +176,7 @@ class AsyncBatches:
                 and (created_before is None or (job.created_at is not None and job.created_at < created_before))
             )
 
-        jobs = [job for job in await self._list_all() if chosen(job)]
+        jobs = [job for job in await self._get_all(Call()) if chosen(job)]
         return sorted(jobs, key=lambda job: job.created_at or _LONG_AGO, reverse=True)
 
     async def cancel(self, job_id: str | BatchJob) -> BatchJob:
@@ -287,7 +287,7 @@ class AsyncBatches:
             UsageError: a path that leads elsewhere, or a value that is no JSON.
             APIError: no good answer (2xx) came.
         """
-        answer = await self._transport.send(_protocol.raw(method, path, json=json, params=params))
+        answer = await self._transport.send(_protocol.raw(method, path, json=json, params=params), Call())
         headers = {name.lower(): value for name, value in answer.headers.items()}
         return Response(status=answer.status, headers=headers, body=answer.body, request_id=answer.request_id)
 
@@ -326,11 +326,11 @@ class AsyncBatches:
         answer = await self._transport.send(_protocol.cancel(job_id), call)
         return self._known.note(_protocol.read_job(answer, job_id))
 
-    async def _retrieve(self, job_id: str, call: Call | None = None) -> BatchJob:
+    async def _get(self, job_id: str, call: Call) -> BatchJob:
         answer = await self._transport.send(_protocol.retrieve(job_id), call)
         return self._known.note(_protocol.read_job(answer, job_id))
 
-    async def _list_all(self, call: Call | None = None) -> builtins.list[BatchJob]:
+    async def _get_all(self, call: Call) -> builtins.list[BatchJob]:
         jobs = await _read_jobs(await self._transport.send(_protocol.list_jobs(), call))
         for job in jobs:
             self._known.note(job)
