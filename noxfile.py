@@ -1,0 +1,71 @@
+"""What CI does, and what a developer does: ``nox`` alone runs the sessions that CI runs.
+
+Needs nothing but nox: each session installs what it uses into an environment of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import nox
+
+nox.options.sessions = ["lint", "typing", "tests", "docs"]
+# A machine has the Pythons that it has; nox would insist on all of them wherever CI is set.
+nox.options.error_on_missing_interpreters = False
+
+PROJECT = nox.project.load_toml("pyproject.toml")
+PYTHONS = nox.project.python_versions(PROJECT)
+HERE = Path(__file__).parent
+
+
+def install(session: nox.Session, *groups: str, package: bool = True) -> None:
+    """Install the package and dependency groups (expanded here: older pips do not know groups)."""
+    needed = nox.project.dependency_groups(PROJECT, *groups) if groups else ()
+    session.install(*needed, *(["-e", "."] if package else []))
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style, imports, likely mistakes, and formatting."""
+    install(session, "lint", package=False)
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def typing(session: nox.Session) -> None:
+    """The package and the uses in tests/typing, under two type checkers."""
+    install(session, "typing")
+    session.run("mypy")
+    session.run("basedpyright")
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """The suite, with branch coverage of the package and of the processes that it starts."""
+    install(session, "test")
+    scratch = Path(session.create_tmp())
+    environment = {"COVERAGE_FILE": str(scratch / "coverage"), "HYPOTHESIS_STORAGE_DIRECTORY": str(scratch)}
+    session.run("coverage", "erase", env=environment)
+    session.run("coverage", "run", "-m", "pytest", *session.posargs, env=environment)
+    session.run("coverage", "combine", "--quiet", env=environment)
+    if not session.posargs:
+        session.run("coverage", "report", env=environment)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The pages, with warnings as errors. Their examples are run by the tests."""
+    install(session, "docs")
+    out = HERE / "docs" / "_build"
+    shutil.rmtree(out, ignore_errors=True)
+    session.run("sphinx-build", "-W", "--keep-going", "-n", "-q", "-b", "html", "docs", str(out))
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """What a call costs, beside a bare aiohttp loop and the official SDK, as ratios. Not part of CI."""
+    install(session, "bench")
+    session.run("python", "-m", "tests.benchmarks", *session.posargs, env={"PYTHONPATH": os.fspath(HERE)})

@@ -1,0 +1,196 @@
+"""The same client for code that does not await.
+
+Every method hands the call of the same name to one :class:`AsyncBatches` on a loop in a thread of its own, and waits;
+what a verb does is told there.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NoReturn, Self
+
+from together_batches._loop_thread import LoopIterator, LoopThread
+from together_batches.client import AsyncBatches
+from together_batches.config import RetryPolicy, Timeout
+
+if TYPE_CHECKING:
+    import builtins
+    from collections.abc import Callable, Iterable, Mapping
+    from datetime import datetime
+    from types import TracebackType
+
+    from together_batches._cancelling import Ids
+    from together_batches.models import BatchJob, Response
+    from together_batches.outcomes import CancelOutcome, CancelReport
+
+__all__ = ["Batches"]
+
+
+class Batches:
+    """Batch jobs on Together AI, for code that does not await.
+
+    Works in scripts, in threads (one client serves any number of them) and in notebooks, where a loop is running
+    already. Use it as a context manager, or call :meth:`close`. Ctrl-C during a call cancels what it was doing here,
+    and leaves the jobs alone. After a fork, make a new one.
+
+    The parameters, and what is raised, are those of :class:`AsyncBatches`; only ``session`` is missing, because a
+    session belongs to the loop that it was made in.
+    """
+
+    def __init__(
+        self,
+        api_key: str | None = None,
+        *,
+        base_url: str | None = None,
+        timeout: float | Timeout = Timeout(),
+        retry: RetryPolicy = RetryPolicy(),
+        max_concurrency: int = 100,
+        headers: Mapping[str, str] | None = None,
+        proxy: str | None = None,
+        allow_insecure_http: bool = False,
+    ) -> None:
+        self._async = AsyncBatches(
+            api_key,
+            base_url=base_url,
+            timeout=timeout,
+            retry=retry,
+            max_concurrency=max_concurrency,
+            headers=headers,
+            proxy=proxy,
+            allow_insecure_http=allow_insecure_http,
+        )
+        self._owner = True
+        client = self._async
+        self._thread = LoopThread(lambda: client)
+
+    def create(
+        self,
+        input_file_id: str,
+        *,
+        endpoint: str = "/v1/chat/completions",
+        completion_window: str | None = None,
+        model_id: str | None = None,
+        priority: int | None = None,
+    ) -> BatchJob:
+        """Create one job from an uploaded file: one, even where answers are lost on the way."""
+        return self._thread.call(
+            self._async.create,
+            input_file_id,
+            endpoint=endpoint,
+            completion_window=completion_window,
+            model_id=model_id,
+            priority=priority,
+        )
+
+    def retrieve(self, job_id: str | BatchJob) -> BatchJob:
+        """The job as it now stands."""
+        return self._thread.call(self._async.retrieve, job_id)
+
+    def list(
+        self,
+        *,
+        status: str | Iterable[str] | None = None,
+        model_id: str | None = None,
+        endpoint: str | None = None,
+        input_file_id: str | None = None,
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+    ) -> builtins.list[BatchJob]:
+        """The jobs of the account, newest first; jobs without a creation time come last."""
+        return self._thread.call(
+            self._async.list,
+            status=status,
+            model_id=model_id,
+            endpoint=endpoint,
+            input_file_id=input_file_id,
+            created_after=created_after,
+            created_before=created_before,
+        )
+
+    def cancel(self, job_id: str | BatchJob) -> BatchJob:
+        """Cancel one job, and return it as it now stands."""
+        return self._thread.call(self._async.cancel, job_id)
+
+    def cancel_many(
+        self,
+        job_ids: Ids,
+        *,
+        max_concurrency: int | None = None,
+        rate: float | None = None,
+        wait: bool = False,
+        timeout: float | None = None,
+        on_outcome: Callable[[CancelOutcome], None] | None = None,
+    ) -> CancelReport:
+        """Cancel many jobs at once, and report what became of each, in the order of the ids.
+
+        ``on_outcome`` is called in the client's own thread, and ``job_ids`` is iterated there.
+        """
+        return self._thread.call(
+            self._async.cancel_many,
+            job_ids,
+            max_concurrency=max_concurrency,
+            rate=rate,
+            wait=wait,
+            timeout=timeout,
+            on_outcome=on_outcome,
+        )
+
+    def iter_cancel(
+        self,
+        job_ids: Ids,
+        *,
+        max_concurrency: int | None = None,
+        rate: float | None = None,
+        wait: bool = False,
+    ) -> LoopIterator[CancelOutcome]:
+        """Cancel many jobs at once, and give each outcome as it is known.
+
+        Leaving the iterator stops the work: use it with ``with``, or to its end.
+        """
+        return self._thread.iterate(
+            lambda: self._async.iter_cancel(job_ids, max_concurrency=max_concurrency, rate=rate, wait=wait)
+        )
+
+    def with_options(
+        self,
+        *,
+        timeout: float | Timeout | None = None,
+        retry: RetryPolicy | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Self:
+        """This client with other limits, another policy, or further headers."""
+        view = object.__new__(type(self))
+        view._async = self._async.with_options(timeout=timeout, retry=retry, headers=headers)
+        view._thread = self._thread
+        view._owner = False
+        return view
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        json: object = None,
+        params: Mapping[str, str] | None = None,
+    ) -> Response:
+        """The raw door: any call of the API, under the same key, retries and brake as the others."""
+        return self._thread.call(self._async.request, method, path, json=json, params=params)
+
+    def close(self) -> None:
+        """Close the connections. May be called twice; closing what ``with_options`` made closes nothing."""
+        if self._owner:
+            self._thread.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return repr(self._async).replace("AsyncBatches", type(self).__name__, 1)
+
+    def __reduce__(self) -> NoReturn:
+        message = f"{type(self).__name__} cannot be pickled or copied: it holds connections and a key"
+        raise TypeError(message)
