@@ -90,12 +90,12 @@ class _Job(Generic[R]):
     async def run(self) -> None:
         # Everything is caught, KeyboardInterrupt and SystemExit too: what escapes from a task stops the loop.
         try:
-            answer = _Answer(await self.make())
+            self.answers.put(_Answer(await self.make()))
         except BaseException as error:  # noqa: BLE001 - handed over, and raised in the caller
-            # Less this frame: it would tell the reader nothing, and close a cycle from the error to itself.
+            # Less this frame, which would tell the reader nothing. Nor does a name in here outlive the error:
+            # frames know each other, and would make a cycle that keeps error and frames until a collection.
             error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next
-            answer = _Answer[Any](None, error)
-        self.answers.put(answer)
+            self.answers.put(_Answer[Any](None, error))
 
     def cancel(self) -> None:
         # Each cancel has an answer of its own, once all has ended, as `run` may have none for who waits here:
@@ -170,7 +170,13 @@ class _Loop(Generic[T]):
         else:
             self.jobs.add(job)
             job.task = asyncio.get_running_loop().create_task(job.run())
-            job.task.add_done_callback(lambda _: self.jobs.discard(job))
+            job.task.add_done_callback(partial(self.finish, job))
+
+    def finish(self, job: _Job[Any], _: asyncio.Task[None]) -> None:
+        self.jobs.discard(job)
+        # asyncio keeps weak references to its tasks. A task that died in a caller's thread would run their callback
+        # there, and an interrupt within a callback is lost: so the task dies here. The same goes for generators.
+        job.task = None
 
     # On any other thread
 
@@ -328,6 +334,7 @@ class _Pump(Generic[R]):
             self.ask()  # what came before the end, or before an error, is handed over before it
             if aclose := getattr(self.source, "aclose", None):
                 await aclose()
+            del self.source
 
     def ask(self) -> None:
         self.asked = True
