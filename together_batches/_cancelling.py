@@ -107,10 +107,10 @@ async def cancel_one(verbs: Verbs, job_id: str, call: Call) -> CancelOutcome:
 
 def checked_ids(job_ids: Ids) -> Ids:
     """The ids as they came; a :class:`TypeError` for one id where many are expected, and for what is no iterable."""
-    if isinstance(job_ids, (str, bytes, BatchJob)):  # pyright: ignore[reportUnnecessaryIsInstance]
+    if isinstance(job_ids, (str, bytes, BatchJob)):
         message = f"job_ids is an iterable of ids; for one id pass [{job_ids!r}], or use cancel"
         raise TypeError(message)
-    if not isinstance(job_ids, (Iterable, AsyncIterable)):  # pyright: ignore[reportUnnecessaryIsInstance]
+    if not isinstance(job_ids, (Iterable, AsyncIterable)):
         message = f"job_ids must be an iterable or async iterable of ids, not {type(job_ids).__name__}"
         raise TypeError(message)
     return job_ids

@@ -20,12 +20,13 @@ from together_batches.errors import (
     APIError,
     APIResponseValidationError,
     APIStatusError,
+    BatchesError,
     CreateUnconfirmedError,
 )
 from together_batches.models import BatchJob
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncGenerator, Awaitable, Callable
 
 __all__ = ["KnownJobs", "Listing", "create_once"]
 
@@ -33,16 +34,17 @@ _MARGIN = timedelta(minutes=5)
 """How far the clocks of the service's machines may be apart."""
 _MOST_REMEMBERED = 10_000
 _MOST_POSTS = 2
+_UNKNOWN = datetime.max.replace(tzinfo=UTC)
 
 
 class KnownJobs:
-    """The jobs that this client has seen, and since when; the oldest are forgotten.
+    """The jobs that this client has seen, and since when; those created longest ago are forgotten.
 
     Shared by all views of a client, together with the turns of the files that jobs are being created from.
     """
 
     def __init__(self) -> None:
-        self._seen: dict[str, int] = {}
+        self._seen: dict[str, tuple[int, datetime]] = {}
         self._count = 0
         self._turns: dict[str, tuple[asyncio.Lock, int]] = {}
 
@@ -50,9 +52,12 @@ class KnownJobs:
         """Remember a job; what was seen before stays as old as it was."""
         if job.id not in self._seen:
             self._count += 1
-            self._seen[job.id] = self._count
+            self._seen[job.id] = self._count, job.created_at or _UNKNOWN
             if len(self._seen) > _MOST_REMEMBERED:
-                del self._seen[next(iter(self._seen))]
+                # Only a young job can be taken for one just created, and a list has its jobs in no order.
+                oldest_first = sorted(self._seen, key=lambda seen: self._seen[seen][1])
+                for seen in oldest_first[: _MOST_REMEMBERED // 2]:
+                    del self._seen[seen]
         return job
 
     @property
@@ -62,10 +67,11 @@ class KnownJobs:
 
     def seen_before(self, mark: int, job: BatchJob) -> bool:
         """True where the job was known when the mark was made."""
-        return self._seen.get(job.id, mark + 1) <= mark
+        count, _ = self._seen.get(job.id, (mark + 1, None))
+        return count <= mark
 
     @asynccontextmanager
-    async def turn(self, input_file_id: str) -> AsyncIterator[None]:
+    async def turn(self, input_file_id: str) -> AsyncGenerator[None]:
         """One create for a file at a time; locks that nobody holds or awaits are not kept."""
         lock, users = self._turns.get(input_file_id, (asyncio.Lock(), 0))
         self._turns[input_file_id] = lock, users + 1
@@ -108,10 +114,10 @@ async def create_once(
         async def look(cause: APIError) -> BatchJob | None:
             try:
                 listing = await list_jobs()
-            except APIError as error:
+            except BatchesError as error:
                 message = (
                     f"a create for {input_file_id} was sent, its answer was lost ({cause.message}), and the list of "
-                    f"jobs could not be read ({error.message}): look there before you create again"
+                    f"jobs could not be read ({error}): look there before you create again"
                 )
                 raise CreateUnconfirmedError(message, input_file_id=input_file_id) from error
             since = (listing.at or datetime.now(UTC)) - timedelta(seconds=clock() - began) - _MARGIN

@@ -1,18 +1,24 @@
 """The rate at which a client may send. Pure: the clock's reading is an argument, the waiting is the transport's.
 
-:class:`Pace` spaces sends evenly. :class:`Brake` is a pace that finds its own rate: free until the service refuses
-something (429), then just under what the service lets through.
+:class:`Pace` spaces sends evenly. :class:`Brake` is a pace that finds its own rate: it begins at a brisk one and
+doubles while all goes well, until nothing holds us back, or until the service refuses something (429); from then on
+it stays just under what the service lets through.
 
-How the rate is found. Services count with a bucket of tokens that fills at the allowed rate. At the moment of a
-refusal the bucket is empty. So between two refusals, however fast we went in between, what was let through *is* the
-allowed rate times the time. The first refusal gives no such pair, because what was let through before it came out of
-a bucket of unknown size; the brake then begins slowly and doubles until the second refusal gives the answer. From
-then on it stays a little below, and goes up by one, two, four … percent a second until the next refusal, which
-corrects it again. Rejected: additive increase and halving (TCP's way, and that of botocore's adaptive mode), which
-swings between half the rate and above it for ever.
+How that rate is found. Services count with a bucket of tokens that fills at the allowed rate. At the moment of a
+refusal the bucket is empty. So of what was let through between two refusals each call has cost a token that was
+earned in between, and the count over the time is the allowed rate, or less where the bucket was full for a while and
+tokens were lost. The rate that we went at when we were refused is more than is allowed. Where the two are close, or
+where we did not speed up in between, the first is the answer; otherwise the truth is somewhere between, we go on
+with their geometric mean, and the next refusal tells, which comes soon if it is too much, and soon enough if it is
+too little: without refusals the pace goes up by one, two, four … percent a second.
+
+Rejected: additive increase and halving (TCP's way, and that of botocore's adaptive mode), which swings between half
+the rate and above it for ever; and a free start, with which two thousand calls meet a limit of fifty all at once.
 """
 
 from __future__ import annotations
+
+import math
 
 from together_batches.config import positive
 
@@ -20,24 +26,35 @@ __all__ = ["Brake", "Pace"]
 
 _SLACK_SECONDS = 0.02
 """Timers fire late; up to this much of a delay is caught up by sending closer together."""
-_START_RATE = 20.0
-_DOUBLING_SECONDS = 0.2
-_SHORTEST_MEASURE_SECONDS = 0.25
+_FIRST_RATE = 500.0
+_FIRST_SLACK_SECONDS = 0.1
+"""Before anything is known: fifty calls at once, and then so many a second."""
+_FREE_RATE = 4_000.0
+"""A client that came to this rate without a refusal has nothing to fear."""
+_CAUTIOUS_RATE = 20.0
+_DOUBLING_SECONDS = 0.05
+_LONGEST_DOUBLING_SECONDS = 0.5
+_RAISING_SECONDS = 1.0
+_FEWEST_TO_MEASURE = 8
+_CLOSE = 1.5
 _UNDER = 0.97
-_FREE_RATE = 100_000.0
+_CUSHION_SECONDS = 0.05
+_CUSHION_CALLS = 10
+"""After a refusal the bucket gets so long, or time for so many tokens: else the least jitter is refused again."""
 _LONGEST_HOLD_SECONDS = 8.0
 
 
 class Pace:
-    """At most ``rate`` sends a second, evenly spaced."""
+    """At most ``rate`` sends a second, evenly spaced, the first one not before ``start``."""
 
-    def __init__(self, rate: float) -> None:
+    def __init__(self, rate: float, *, start: float = -math.inf, slack: float = _SLACK_SECONDS) -> None:
         self.rate = positive("rate", rate)
-        self._next = float("-inf")
+        self._next = start
+        self._slack = slack
 
     def take(self, now: float) -> float:
         """0 where a send may happen now (and it is counted), otherwise the seconds until one may."""
-        slot = max(self._next, now - _SLACK_SECONDS)
+        slot = max(self._next, now - self._slack)
         if slot > now:
             return slot - now
         self._next = slot + 1 / self.rate
@@ -45,25 +62,32 @@ class Pace:
 
 
 class Brake:
-    """One for all calls of a client: a refusal slows everyone.
-
-    ``rate`` is in sends a second, None while nothing holds us back.
-    """
+    """One for all calls of a client: a refusal slows everyone."""
 
     def __init__(self) -> None:
-        self._pace: Pace | None = None
-        self._measured = False
-        self._hold_until = float("-inf")
-        self._changed_at = float("-inf")
-        self._refused_at: float | None = None
+        self._pace: Pace | None = Pace(_FIRST_RATE, slack=_FIRST_SLACK_SECONDS)
+        # Raising: by what share, how often, when next; and whether somebody waited and something was let through
+        # since the last time. Without both, more speed is neither wanted nor earned.
+        self._share = 1.0
+        self._every = _DOUBLING_SECONDS
+        self._raise_at = -math.inf
+        self._waited = False
+        self._let_one_through = False
+        # Measuring: when the bucket was last known to be empty, what was let through since, and whether we sped up.
+        self._empty_at: float | None = None
         self._let_through = 0
+        self._sped_up = False
+        # Refusals of what was sent before the last correction are of the same flood, and have been counted.
+        self._corrected_at = -math.inf
+        self._answered = True
+        # The door is shut: how often in a row, until when, and the rate to go on with when it opens.
         self._strikes = 0
-        self._raise_at = 0.0
-        self._step = 0.01
+        self._hold_until = -math.inf
+        self._rate_before = _CAUTIOUS_RATE
 
     @property
     def rate(self) -> float | None:
-        """What the brake holds to, in sends a second; None while it is free."""
+        """What the brake holds to, in sends a second; None while nothing holds us back."""
         return None if self._pace is None else self._pace.rate
 
     @property
@@ -79,53 +103,75 @@ class Brake:
         """0 where a send may happen now (and it is counted), otherwise the seconds until one may."""
         if self._hold_until > now:
             return self._hold_until - now
-        if self._pace is not None and now >= self._raise_at:
-            self._pace = self._accelerated(self._pace, now)
-        return 0.0 if self._pace is None else self._pace.take(now)
+        if now >= self._raise_at:
+            self._speed_up(now)
+        if self._pace is None:
+            return 0.0
+        wait = self._pace.take(now)
+        if wait > 0:
+            self._waited = True
+        return wait
 
     def accepted(self) -> None:
         """The service let one through (whatever else it answered)."""
         self._let_through += 1
-        self._strikes = 0
+        self._let_one_through = self._answered = True
+        if self._strikes:
+            self._strikes = 0
+            if self._pace is not None:
+                self._pace.rate = self._rate_before
 
     def refused(self, now: float, *, sent_at: float, retry_after: float | None = None) -> None:
         """The service refused what was sent at ``sent_at``, and asked for ``retry_after`` seconds, if it said."""
-        if sent_at <= self._changed_at:
-            return  # sent before the last correction: the same flood, and it has been counted
-        since, self_measured = self._refused_at, self._let_through
-        if since is None or self._pace is None:
-            self._settle(now, _START_RATE, measured=False)
-        elif self_measured == 0:
-            self._strike(now, retry_after)
-        elif now - since < _SHORTEST_MEASURE_SECONDS:
-            # Too soon to measure: step down, and let the measurement go on from the refusal that began it.
-            self._pace.rate *= 0.7
-            self._changed_at = now
+        if sent_at <= self._corrected_at:
+            return
+        fastest = self._pace.rate if self._pace is not None else _FREE_RATE
+        since, let_through = self._empty_at, self._let_through
+        if since is None:
+            # What was let through before the first refusal came out of a bucket of unknown size, and tells nothing.
+            # Double at most once in the time that an answer takes.
+            self._every = min(max(2 * (now - sent_at), _DOUBLING_SECONDS), _LONGEST_DOUBLING_SECONDS)
+            self._begin_to_measure(now)
+            self._correct(now, _CAUTIOUS_RATE)
+        elif not self._answered:
+            self._strike(now, fastest, retry_after)
+        elif let_through < _FEWEST_TO_MEASURE:
+            self._correct(now, 0.7 * fastest)  # too few to tell; the measurement goes on
         else:
-            self._settle(now, _UNDER * self_measured / (now - since), measured=True)
+            # At least a quarter: a pause of ours, or an hour of a shut door, says nothing about the rate.
+            measured = max(let_through / (now - since), fastest / 4)
+            sure = not self._sped_up or fastest < _CLOSE * measured
+            self._share, self._every = 0.01, _RAISING_SECONDS
+            self._begin_to_measure(now)
+            self._correct(now, _UNDER * measured if sure else math.sqrt(measured * fastest))
 
-    def _settle(self, now: float, rate: float, *, measured: bool) -> None:
-        self._pace = Pace(rate)
-        self._measured = measured
-        self._changed_at = self._refused_at = now
+    def _begin_to_measure(self, now: float) -> None:
+        self._empty_at = now
         self._let_through = 0
-        self._step = 0.01
-        self._raise_at = now + (1.0 if measured else _DOUBLING_SECONDS)
 
-    def _strike(self, now: float, retry_after: float | None) -> None:
-        """Nothing got through since the last refusal: it is not our rate, the door is shut. Everyone waits."""
+    def _correct(self, now: float, rate: float) -> None:
+        self._pace = Pace(rate, start=now + min(_CUSHION_SECONDS, _CUSHION_CALLS / rate))
+        self._corrected_at = now
+        self._raise_at = now + self._every
+        self._waited = self._let_one_through = self._answered = self._sped_up = False
+
+    def _strike(self, now: float, fastest: float, retry_after: float | None) -> None:
+        """Nothing got through since the last correction: it is not our rate, the door is shut. Everyone waits."""
+        if self._strikes == 0:
+            self._rate_before = fastest
         self._strikes += 1
         wait = min(_LONGEST_HOLD_SECONDS, 0.1 * 2.0 ** min(self._strikes, 20))
         self._hold_until = max(self._hold_until, now + max(wait, retry_after or 0.0))
-        self._settle(now, _START_RATE, measured=False)
-        self._raise_at = self._hold_until + _DOUBLING_SECONDS
+        self._correct(now, min(_CAUTIOUS_RATE, self._rate_before))
 
-    def _accelerated(self, pace: Pace, now: float) -> Pace | None:
-        if self._measured:
-            pace.rate *= 1 + self._step
-            self._step = min(1.0, self._step * 2)
-            self._raise_at = now + 1.0
-        else:
-            pace.rate *= 2
-            self._raise_at = now + _DOUBLING_SECONDS
-        return pace if pace.rate <= _FREE_RATE else None
+    def _speed_up(self, now: float) -> None:
+        if self._pace is not None and self._waited and self._let_one_through:
+            self._pace.rate *= 1 + self._share
+            self._sped_up = True
+            if self._empty_at is None:
+                if self._pace.rate >= _FREE_RATE:
+                    self._pace = None
+            elif self._share < 1:
+                self._share = min(1.0, 2 * self._share)
+        self._raise_at = now + self._every
+        self._waited = self._let_one_through = False

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _EXCERPT_CHARACTERS = 120
+_PAGE_CHARACTERS = 4_000
+"""So much of a page is searched for what it says: the patterns take quadratic time on what is no page."""
 
 
 # Neither is changed once made. They are not frozen because that doubles the cost of making them, and two are made
@@ -73,7 +75,7 @@ class Answer:
         """The service's own clock when it answered."""
         try:
             date = parsedate_to_datetime(self.headers["Date"])
-        except (KeyError, ValueError, TypeError):
+        except (KeyError, ValueError, TypeError, OverflowError):
             return None
         return date if date.tzinfo else date.replace(tzinfo=UTC)
 
@@ -134,36 +136,47 @@ def create(
     priority: int | None,
 ) -> Request:
     """https://docs.together.ai/reference/batch-create (the service knows no idempotency key)"""
-    needed: dict[str, object] = {"input_file_id": input_file_id, "endpoint": endpoint}
-    for name, value in needed.items():
-        if not isinstance(value, str) or not value.strip():
-            message = f"{name} must be text that is not empty; it is {value!r}"
-            raise UsageError(message)
-    fields = {
+    fields: dict[str, object] = {
         "input_file_id": input_file_id,
         "endpoint": endpoint,
         "completion_window": completion_window,
         "model_id": model_id,
         "priority": priority,
     }
+    for name, value in fields.items():
+        if name == "priority":
+            good, wanted = value is None or (isinstance(value, int) and not isinstance(value, bool)), "a whole number"
+        else:
+            optional = name in {"completion_window", "model_id"}
+            good = (optional and value is None) or (isinstance(value, str) and bool(value.strip()))
+            wanted = "text that is not empty"
+        if not good:
+            message = f"{name} must be {wanted}; it is {value!r}"
+            raise UsageError(message)
     body = _body({name: value for name, value in fields.items() if value is not None})
     return Request("POST", "/batches", repeatable=False, body=body)
 
 
 def raw(method: str, path: str, *, json: object, params: Mapping[str, str] | None) -> Request:
     """A call that this package has no name for; ``path`` is within the API, with or without ``/v1``."""
-    verb = method.upper()
+    verb = str(method).upper()
     if verb not in {"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"}:
         message = f"method must be an HTTP method; it is {method!r}"
         raise UsageError(message)
-    inside = path.startswith("/") and not path.startswith("//") and not re.search(r"[\x00-\x20\x7f\\#]", path)
+    path = str(path)
+    inside = path.startswith("/") and not path.startswith("//")
+    unsafe = re.search(r"[\x00-\x20\x7f\\#\ud800-\udfff]", path)
     steps = re.sub("%2e", ".", path, flags=re.IGNORECASE).partition("?")[0].split("/")
-    if not inside or "." in steps or ".." in steps:
+    if not inside or unsafe or "." in steps or ".." in steps:
         message = f"path must begin with one / and stay within the API, such as /batches; it is {path!r}"
         raise UsageError(message)
-    path = quote(path.removeprefix("/v1") or "/", safe="/?&=%:@!$'()*+,;~-._")
+    path = quote(re.sub(r"^/v1(?=/|\?|$)", "", path) or "/", safe="/?&=%:@!$'()*+,;~-._")
     if params:
-        path += ("&" if "?" in path else "?") + urlencode(params)
+        try:
+            path += ("&" if "?" in path else "?") + urlencode(params)
+        except (UnicodeEncodeError, TypeError, ValueError) as error:
+            message = "params must be a mapping of names to values, of text that can be sent"
+            raise UsageError(message) from error
     body = None if json is None else _body(json)
     return Request(verb, path, repeatable=verb in {"GET", "HEAD", "OPTIONS"}, body=body)
 
@@ -197,11 +210,11 @@ def read_jobs(answer: Answer) -> list[BatchJob]:
     try:
         value = _wire.decode(answer.body)
         if isinstance(value, dict):
-            value = cast("dict[str, object]", value).get("data", value)
+            value = cast("dict[str, object]", value).get("data", cast("object", value))
         if value is None:
             return []
         if not isinstance(value, list):
-            raise no_answer(answer, what, f"{type(value).__name__} in place of a list")
+            raise no_answer(answer, what, f"{_wire.kind(value)} in place of a list")
         entries = cast("list[object]", value)
         return [_wire.job(entry, f"$[{index}]") for index, entry in enumerate(entries)]
     except _wire.WireError as error:
@@ -213,7 +226,9 @@ def read_created(answer: Answer, input_file_id: str) -> BatchJob:
     what = "a created batch job"
     try:
         value = _wire.decode(answer.body)
-        if not isinstance(value, dict) or "job" not in value:
+        if not isinstance(value, dict):
+            raise no_answer(answer, what, f"{_wire.kind(value)} in place of an object")
+        if "job" not in value:
             raise no_answer(answer, what, 'there is no "job"')
         envelope = cast("dict[str, object]", value)
         warning = envelope.get("warning")
@@ -302,6 +317,7 @@ def _told(body: object) -> tuple[str, str | None]:
     or HTML (the edge), nothing at all.
     """
     if isinstance(body, str):
+        body = body[:_PAGE_CHARACTERS]
         title = re.search(r"<title[^>]*>(.*?)</title>", body, re.IGNORECASE | re.DOTALL)
         text = title.group(1) if title else re.sub(r"<[^>]*>", " ", body)
         return " ".join(text.split())[:300], None

@@ -6,6 +6,7 @@ number into text), and what is wrong is named with its path.
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
 
@@ -21,7 +22,7 @@ from together_batches.outcomes import CancelOutcome, CancelReport
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["WireError", "decode", "encode", "job", "job_from_dict", "to_dict"]
+__all__ = ["WireError", "decode", "encode", "job", "job_from_dict", "kind", "to_dict"]
 
 
 class WireError(Exception):
@@ -45,28 +46,61 @@ def decode(body: bytes) -> object:
 def encode(value: object) -> bytes:
     """``value`` as JSON; :class:`WireError` where JSON cannot say it."""
     try:
-        return orjson.dumps(value)
+        text = orjson.dumps(value)
     except (orjson.JSONEncodeError, RecursionError) as error:
         raise WireError(str(error)) from error
+    # orjson turns NaN and infinity into null, and so a number of the caller's into none.
+    if b"null" in text and not _finite(value):
+        problem = "a number is not finite"
+        raise WireError(problem)
+    return text
+
+
+def _finite(value: object) -> bool:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, dict):
+        return all(map(_finite, cast("dict[str, object]", value).values()))
+    return not isinstance(value, list | tuple) or all(map(_finite, cast("list[object]", value)))
+
+
+def kind(value: object) -> str:
+    """What a decoded JSON value is, in the words of JSON."""
+    return _KINDS.get(type(value), type(value).__name__)
+
+
+_KINDS: dict[type, str] = {
+    type(None): "null",
+    bool: "true or false",
+    int: "a number",
+    float: "a number",
+    str: "text",
+    list: "a list",
+    dict: "an object",
+}
+
+
+def _wrong(value: object, expected: str) -> TypeError:
+    return TypeError(f"{kind(value)} in place of {expected}")
 
 
 def _text(value: object, _: object) -> str | None:
     if value is None or isinstance(value, str):
         return value
-    raise TypeError
+    raise _wrong(value, "text")
 
 
 def _identity(value: object, _: object) -> str:
     if isinstance(value, str) and value:
         return value
-    raise TypeError
+    raise TypeError("no id" if value is None or value == "" else f"{kind(value)} in place of an id")
 
 
 def _integer(value: object, _: object) -> int | None:
     if value is None or value == "":
         return None
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError
+        raise _wrong(value, "a whole number")
     return value
 
 
@@ -74,26 +108,32 @@ def _number(value: object, _: object) -> float | None:
     if value is None or value == "":
         return None
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError
+        raise _wrong(value, "a number")
     return float(value)
 
 
 def _status(value: object, _: object) -> BatchJobStatus | None:
-    if not value:
+    if value is None or value == "":
         return None
     if isinstance(value, str):
         return _STATUSES.get(value) or BatchJobStatus(value)
-    raise TypeError
+    raise _wrong(value, "a status")
 
 
 def _time(value: object, _: object) -> datetime | None:
-    if not value:
+    if value is None or value == "":
         return None
     if not isinstance(value, str):
-        raise TypeError
-    # Since Python 3.11 this takes "Z", and 0 to 9 fractional digits (it cuts after six).
-    time = datetime.fromisoformat(value)
-    return time if time.tzinfo else time.replace(tzinfo=UTC)
+        raise _wrong(value, "a time")
+    try:
+        # Since Python 3.11 this takes "Z", and 0 to 9 fractional digits (it cuts after six).
+        time = datetime.fromisoformat(value)
+        if time.year == 1:
+            return None  # the zero time, which has no other in UTC where it stands east of Greenwich
+        return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
+    except (ValueError, OverflowError) as error:
+        message = f"{value[:40]!r} in place of a time"
+        raise ValueError(message) from error
 
 
 _STATUSES = {str(status): status for status in BatchJobStatus}
@@ -185,7 +225,7 @@ def job(value: object, where: str = "$") -> BatchJob:
     The value is used up: what is no field of a job is gathered within it.
     """
     if not isinstance(value, dict):
-        problem = f"{type(value).__name__} in place of an object"
+        problem = f"{kind(value)} in place of an object"
         raise WireError(problem, where)
     sent = cast("dict[str, object]", value)
     sent[_EXTRA] = {name: item for name, item in sent.items() if name not in _known}
@@ -199,9 +239,13 @@ def _explained(fields: dict[str, object], where: str) -> WireError:
     try:
         _thorough.structure(fields, BatchJob)
     except Exception as error:  # noqa: BLE001  # cattrs groups whatever its hooks raised
-        problem, _, path = cattrs.transform_error(error, where)[0].partition(" @ ")
+        problem, _, path = cattrs.transform_error(error, where, format_exception=_worded)[0].rpartition(" @ ")
         return WireError(problem, path or where)
     return WireError("no job", where)
+
+
+def _worded(error: BaseException, _: object) -> str:
+    return "no id" if isinstance(error, KeyError) else str(error)
 
 
 def job_from_dict(mapping: Mapping[str, object]) -> BatchJob:

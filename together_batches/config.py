@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
-import math
 import os
 import re
+import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn, Self
 from urllib.parse import SplitResult, urlsplit
 
 import attrs
@@ -20,19 +20,33 @@ DEFAULT_BASE_URL = "https://api.together.ai/v1"
 
 
 class Secret(str):
-    """Text that does not show itself: not in a ``repr``, and so in no dump of locals, headers or arguments."""
+    """Text that does not show itself: not in a ``repr``, and so in no dump of locals, headers or arguments.
+
+    It cannot be pickled either. ``str(secret)`` and formatting give the text: they are how it is used.
+    """
 
     __slots__ = ()
 
     def __repr__(self) -> str:
         return "'[secret]'"
 
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        message = "a secret cannot be pickled"
+        raise TypeError(message)
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
 
 def positive(name: str, value: float, *, zero: bool = False) -> float:
     """``value`` where it is a finite number above zero (or zero, if allowed); a :class:`UsageError` elsewhere."""
     given: object = value
     number = isinstance(given, int | float) and not isinstance(given, bool)
-    if not number or not math.isfinite(value) or value < 0 or (value == 0 and not zero):
+    # Compared and not math.isfinite, which fails on a whole number of 400 digits. NaN compares as False.
+    if not number or not 0 <= value <= sys.float_info.max or (value == 0 and not zero):
         floor = "zero or more" if zero else "more than zero"
         message = f"{name} must be a number, {floor}; it is {value!r}"
         raise UsageError(message)
@@ -103,26 +117,30 @@ def is_loopback(host: str) -> bool:
 
 
 def _split(name: str, url: str) -> SplitResult:
+    given: object = url
     try:
+        if not isinstance(given, str):
+            raise ValueError
         parts = urlsplit(url)
         parts.port  # noqa: B018  # parsed on access, and a bad one should be found here
-    except ValueError as error:
-        message = f"{name} is not a URL: {error}"
+    except ValueError:
+        # What urllib says of it quotes parts of the URL, and they may be a password.
+        message = f"{name} is not a URL"
         raise UsageError(message) from None
     return parts
 
 
 def _base_url(url: str, *, allow_insecure_http: bool) -> str:
-    parts = _split("base_url", url.strip())
+    parts = _split("base_url", url)
     host = parts.hostname
     if parts.scheme not in {"https", "http"} or not host:
         message = "base_url must begin with https:// and name a host, such as https://api.together.ai/v1"
         raise UsageError(message)
-    if parts.username or parts.password or parts.query or parts.fragment:
+    if "@" in parts.netloc or parts.query or parts.fragment:
         message = "base_url must hold no login, query or fragment; the key belongs in api_key"
         raise UsageError(message)
-    if re.search(r"[\s\x00-\x1f\x7f\\]", parts.netloc + parts.path):
-        message = "base_url holds white space, a backslash or a control character"
+    if not re.fullmatch(r"[\x21-\x5b\x5d-\x7e]*", url.strip()):
+        message = "base_url holds white space, a backslash, or what is not ASCII; percent-encode it, or use punycode"
         raise UsageError(message)
     if parts.scheme == "http" and not allow_insecure_http and not is_loopback(host):
         message = (
@@ -137,19 +155,27 @@ def _base_url(url: str, *, allow_insecure_http: bool) -> str:
 
 
 def _key(key: str | None) -> Secret:
-    text = (key or "").strip()
+    given: object = key
+    if given is not None and not isinstance(given, str):
+        message = f"the API key must be text; it is of type {type(given).__name__}"
+        raise UsageError(message)
+    text = Secret((key or "").strip())
     if not text:
         message = "no API key: set TOGETHER_API_KEY, or pass api_key="
         raise UsageError(message)
     if not re.fullmatch(r"[\x21-\x7e]+", text):
         message = "the API key holds white space or characters that no key has; look at how it was copied"
         raise UsageError(message)
-    return Secret(text)
+    return text
 
 
 def _headers(headers: Mapping[str, str] | None) -> dict[str, str]:
     checked: dict[str, str] = {}
     for name, value in (headers or {}).items():
+        parts: tuple[object, ...] = (name, value)
+        if not all(isinstance(part, str) for part in parts):
+            message = f"headers: names and values must be text; those of {name!r} are not"
+            raise UsageError(message)
         if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
             message = f"headers: {name!r} is no header name"
             raise UsageError(message)
@@ -159,16 +185,20 @@ def _headers(headers: Mapping[str, str] | None) -> dict[str, str]:
         if name.lower() in {"authorization", "host", "content-length", "transfer-encoding"}:
             message = f"headers: {name} is set by the client; a key belongs in api_key"
             raise UsageError(message)
-        checked[name] = Secret(value)
+        # One spelling for each name, so that a later one replaces an earlier one, and none is sent twice.
+        checked[name.title()] = Secret(value)
     return checked
 
 
 def _proxy(proxy: str | None) -> Secret | None:
     if proxy is None:
         return None
-    parts = _split("proxy", proxy if "://" in proxy else f"http://{proxy}")
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
+    parts = _split("proxy", proxy if "://" in str(proxy) else f"http://{proxy}")
+    if parts.scheme not in {"http", "https"}:
         message = f"proxy must be an http:// or https:// URL; {parts.scheme}:// is not supported"
+        raise UsageError(message)
+    if not parts.hostname:
+        message = "proxy names no host"
         raise UsageError(message)
     return Secret(parts.geturl())
 
@@ -181,7 +211,8 @@ def _proxy_from(environ: Mapping[str, str], base_url: str) -> str | None:
         return None
 
     def setting(name: str) -> str | None:
-        return environ.get(name) or environ.get(name.upper()) or None
+        # An empty one in lower case switches off the one in upper case, as it does for curl.
+        return environ.get(name, environ.get(name.upper())) or None
 
     proxy = setting(f"{parts.scheme}_proxy") or setting("all_proxy")
     bypass = setting("no_proxy")
@@ -203,7 +234,7 @@ def _bypassed(host: str, no_proxy: str) -> bool:
 class Config:
     """All that a client is told, checked; what is secret is not in its ``repr``."""
 
-    api_key: Secret = attrs.field(repr=False)
+    api_key: Secret = attrs.field(repr=False, converter=Secret)
     base_url: str = DEFAULT_BASE_URL
     timeout: Timeout = attrs.field(factory=Timeout)
     retry: RetryPolicy = attrs.field(factory=RetryPolicy)

@@ -82,6 +82,10 @@ class APIError(BatchesError):
         self.method = method
         self.url = url
 
+    def __str__(self) -> str:
+        # Not ``args``: whoever gives up on repeating adds the reason to ``message``.
+        return self.message
+
 
 class APIStatusError(APIError):
     """The service answered with an error status.

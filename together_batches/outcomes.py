@@ -123,9 +123,11 @@ class CancelReport:
 
         One error that stopped many ids (a refused key) stands in the group once.
         """
-        errors = {id(failure.error): failure.error for failure in self.failures if failure.error is not None}
+        errors = [
+            failure.error or BatchesError(f"{failure.job_id}: {failure.result.words}") for failure in self.failures
+        ]
         if errors:
-            raise ExceptionGroup(str(self), list(errors.values()))
+            raise ExceptionGroup(str(self), list({id(error): error for error in errors}.values()))
 
     def __str__(self) -> str:
         parts = [f"{count:,} {result.words}".replace(",", " ") for result, count in self.counts.items() if count]
