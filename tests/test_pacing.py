@@ -1,0 +1,443 @@
+"""The rate at which a client may send, measured against limiters on a virtual clock."""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections import deque
+from itertools import count
+from typing import TYPE_CHECKING, Protocol
+
+import attrs
+import pytest
+
+from together_batches import _retry
+from together_batches._pacing import Brake, Pace
+from together_batches._protocol import Request
+from together_batches.config import RetryPolicy
+from together_batches.errors import RateLimitError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# --- a pace -------------------------------------------------------------------------------------------------------
+
+
+def test_the_first_send_is_free() -> None:
+    """A pace costs a single call nothing."""
+    assert Pace(10).take(0.0) == 0
+
+
+def test_sends_are_spaced_evenly() -> None:
+    """At ten a second the next one is a tenth of a second away, and asking again does not push it off."""
+    pace = Pace(10)
+    pace.take(0.0)
+    assert pace.take(0.0) == pytest.approx(0.08)  # 20 ms of slack count as late
+    assert pace.take(0.05) == pytest.approx(0.03)
+    assert pace.take(0.08) == 0
+
+
+def test_a_late_timer_is_caught_up() -> None:
+    """Timers that fire 10 ms late do not cost any of the rate."""
+    pace = Pace(100)
+    sent, now = 0, 0.0
+    while now < 10:
+        wait = pace.take(now)
+        if wait == 0:
+            sent += 1
+        else:
+            now += wait + 0.01
+    assert sent == pytest.approx(1000, rel=0.01)
+
+
+def test_a_pause_is_not_caught_up() -> None:
+    """A quiet hour does not pay for a flood."""
+    pace = Pace(10)
+    pace.take(0.0)
+    assert [pace.take(3600.0) == 0 for _ in range(3)] == [True, False, False]
+
+
+@pytest.mark.parametrize("rate", [0, -1, float("nan"), float("inf"), True, "5", None])
+def test_a_rate_is_a_number_above_zero(rate: object) -> None:
+    """Anything else is misuse, said in a sentence."""
+    with pytest.raises(UsageError, match="rate must be a number, more than zero"):
+        Pace(rate)  # type: ignore[arg-type]
+
+
+# --- the brake, step by step --------------------------------------------------------------------------------------
+
+
+def test_a_few_calls_are_never_held_back() -> None:
+    """Fifty calls at once go out at once; only what is more comes at the first pace."""
+    brake = Brake()
+    assert [brake.take(0.0) == 0 for _ in range(60)].count(True) == 50
+    assert brake.take(0.0) > 0
+
+
+def test_a_brake_that_meets_no_refusal_lets_go() -> None:
+    """Where all goes well at full speed there is soon nothing more to ask."""
+    brake = Brake()
+    now = 0.0
+    while brake.on and now < 10:
+        wait = brake.take(now)
+        brake.accepted()
+        now += wait
+    assert brake.on is False
+    assert brake.rate is None
+    assert brake.take(now) == 0
+    assert now < 0.5
+
+
+def test_calls_that_nobody_waits_for_prove_nothing() -> None:
+    """A client that sends one call a minute is not let off, so that its first flood is not a flood."""
+    brake = Brake()
+    for minute in range(100):
+        assert brake.take(60.0 * minute) == 0
+        brake.accepted()
+    assert brake.rate == 500
+
+
+def test_a_refusal_slows_everyone() -> None:
+    """After one 429 all callers of the client go slowly, after a breath in which the limit recovers."""
+    brake = Brake()
+    brake.take(0.0)
+    brake.refused(1.0, sent_at=0.9)
+    assert brake.rate == 20
+    assert brake.take(1.0) == pytest.approx(0.05)
+    assert brake.take(1.06) == 0
+    assert brake.take(1.06) > 0
+
+
+def test_refusals_of_one_flood_count_once() -> None:
+    """What was sent before the brake was corrected says nothing about the corrected rate."""
+    brake = Brake()
+    for _ in range(100):
+        brake.refused(1.0, sent_at=0.9)
+    assert brake.rate == 20
+    assert brake.hold(1.0) == 0
+
+
+def test_the_answer_is_what_was_let_through_between_two_refusals() -> None:
+    """Forty in two seconds: twenty a second is allowed, and it stays a little below."""
+    brake = Brake()
+    brake.refused(1.0, sent_at=0.9)
+    for _ in range(40):
+        brake.accepted()
+    brake.refused(3.0, sent_at=2.9)
+    assert brake.rate == pytest.approx(0.97 * 20)
+
+
+def test_a_shut_door_is_tried_ever_more_seldom() -> None:
+    """Where nothing gets through, everyone waits: a fifth of a second, then double, at most eight seconds."""
+    brake = Brake()
+    now, holds = 1.0, []
+    brake.refused(now, sent_at=0.9)
+    for _ in range(8):
+        now += 1
+        brake.refused(now, sent_at=now - 0.1)
+        holds.append(brake.hold(now))
+        assert brake.take(now) == holds[-1]
+        now += holds[-1]
+    assert holds == pytest.approx([0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 8, 8])
+
+
+def test_a_shut_door_is_shut_for_as_long_as_the_service_says() -> None:
+    """Its Retry-After holds for everyone where it is longer than our own patience."""
+    brake = Brake()
+    brake.refused(1.0, sent_at=0.9)
+    brake.refused(2.0, sent_at=1.9, retry_after=30.0)
+    assert brake.hold(2.0) == 30
+    assert brake.hold(31.0) == 1
+    assert brake.hold(40.0) == 0
+
+
+def test_a_door_that_opens_is_gone_through_at_the_rate_of_before() -> None:
+    """The first answer after a closed door brings back the rate that held before it."""
+    brake = Brake()
+    brake.refused(1.0, sent_at=0.9)
+    for _ in range(400):
+        brake.accepted()
+    brake.refused(3.0, sent_at=2.9)
+    before = brake.rate
+    brake.refused(4.0, sent_at=3.9)
+    assert brake.rate == 20
+    brake.accepted()
+    assert brake.rate == before
+
+
+# --- the brake against limiters -----------------------------------------------------------------------------------
+
+
+class Limiter(Protocol):
+    """A service's limit: whether it lets one through now, and what it advises where not."""
+
+    def allow(self, now: float) -> bool: ...
+    def retry_after(self, now: float) -> float | None: ...
+
+
+class Bucket:
+    """Tokens that come at a rate, at most a burst of them; the rate may change at given times."""
+
+    def __init__(self, rate: float, burst: float, *changes: tuple[float, float]) -> None:
+        self.rate, self.burst, self.tokens, self.at = rate, burst, burst, 0.0
+        self.changes = deque(changes)
+
+    def allow(self, now: float) -> bool:
+        while self.changes and self.changes[0][0] <= now:
+            at, rate = self.changes.popleft()
+            self._fill(at)
+            self.rate = rate
+        self._fill(now)
+        if self.tokens < 1 - 1e-9:
+            return False
+        self.tokens -= 1
+        return True
+
+    def _fill(self, now: float) -> None:
+        self.tokens = min(self.burst, self.tokens + (now - self.at) * self.rate)
+        self.at = now
+
+    def retry_after(self, now: float) -> float | None:
+        return None
+
+
+class Window:
+    """So many in each window of time, counted anew when the next one begins."""
+
+    def __init__(self, limit: int, seconds: float, *, advises: bool = False) -> None:
+        self.limit, self.seconds, self.advises = limit, seconds, advises
+        self.window, self.used = -1, 0
+
+    def allow(self, now: float) -> bool:
+        window = int(now / self.seconds)
+        if window != self.window:
+            self.window, self.used = window, 0
+        self.used += 1
+        return self.used <= self.limit
+
+    def retry_after(self, now: float) -> float | None:
+        return (int(now / self.seconds) + 1) * self.seconds - now if self.advises else None
+
+
+class Shut:
+    """Lets nobody through."""
+
+    def allow(self, now: float) -> bool:
+        return False
+
+    def retry_after(self, now: float) -> float | None:
+        return None
+
+
+@attrs.define
+class Run:
+    """What came of a simulation, in virtual seconds."""
+
+    done: int = 0
+    lost: int = 0
+    refused: int = 0
+    sent_at: list[float] = attrs.Factory(list)
+    seconds: float = 0.0
+
+
+_POLICY = RetryPolicy()
+_REQUEST = Request("POST", "/batches/x/cancel", repeatable=True)
+
+
+@attrs.define(eq=False)
+class _Caller:
+    began: float
+    attempts: int = 0
+
+
+class Simulation:
+    """Callers of one client, as the transport lets them go: they queue for the brake, are sent, and are repeated.
+
+    An answer takes ``latency`` seconds, a fifth more or less; timers fire a millisecond late.
+    """
+
+    def __init__(self, limiter: Limiter, *, latency: float, seed: int) -> None:
+        self.limiter = limiter
+        self.latency = latency
+        self.random = random.Random(seed)
+        self.brake = Brake()
+        self.budget = _retry.Budget(100)
+        self.queue: deque[_Caller] = deque()
+        self.todo = 0
+        self.run_ = Run()
+        self._events: list[tuple[float, int, Callable[[float], None]]] = []
+        self._order = count()
+
+    def at(self, time: float, event: Callable[[float], None]) -> None:
+        heapq.heappush(self._events, (time, next(self._order), event))
+
+    def run(self, calls: int, in_flight: int, *, until: float = float("inf")) -> Run:
+        self.todo = calls
+        for _ in range(in_flight):
+            self.at(0.0, self.next_call)
+        while self._events and self._events[0][0] <= until:
+            time, _, event = heapq.heappop(self._events)
+            event(time)
+        return self.run_
+
+    def next_call(self, now: float) -> None:
+        if self.todo:
+            self.todo -= 1
+            self.enter(now, _Caller(now))
+
+    def enter(self, now: float, caller: _Caller) -> None:
+        if not self.brake.on:
+            self.send(now, caller)
+            return
+        if not self.queue:
+            wait = self.brake.take(now)
+            if wait == 0:
+                self.send(now, caller)
+                return
+            self.at(now + wait + 0.001, self.let_in)
+        self.queue.append(caller)
+
+    def let_in(self, now: float) -> None:
+        while self.queue:
+            wait = self.brake.take(now)
+            if wait > 0:
+                self.at(now + wait + 0.001, self.let_in)
+                return
+            self.send(now, self.queue.popleft())
+
+    def send(self, now: float, caller: _Caller) -> None:
+        caller.attempts += 1
+        self.run_.sent_at.append(now)
+        half = self.latency / 2 * self.random.uniform(0.8, 1.2)
+
+        def arrive(there: float) -> None:
+            allowed = self.limiter.allow(there)
+            advice = None if allowed else self.limiter.retry_after(there)
+            self.at(there + half, lambda back: self.answered(back, caller, now, allowed=allowed, advice=advice))
+
+        self.at(now + half, arrive)
+
+    def answered(self, now: float, caller: _Caller, sent_at: float, *, allowed: bool, advice: float | None) -> None:
+        self.run_.seconds = now
+        if allowed:
+            self.brake.accepted()
+            self.run_.done += 1
+            self.next_call(now)
+            return
+        self.run_.refused += 1
+        self.brake.refused(now, sent_at=sent_at, retry_after=advice)
+        wait = _retry.delay(
+            _REQUEST,
+            RateLimitError("slow down"),
+            {} if advice is None else {"Retry-After": str(advice)},
+            attempt=caller.attempts,
+            policy=_POLICY,
+            seconds_left=caller.began + _POLICY.max_elapsed - now,
+            budget=self.budget,
+            chance=self.random.random,
+        )
+        if wait is None:
+            self.run_.lost += 1
+            self.next_call(now)
+        else:
+            self.at(now + wait, lambda later: self.enter(later, caller))
+
+
+def simulate(limiter: Limiter, calls: int, in_flight: int, *, latency: float = 0.005, seed: int = 1) -> Run:
+    """All ``calls``, with at most so many under way."""
+    return Simulation(limiter, latency=latency, seed=seed).run(calls, in_flight)
+
+
+_IN_FLIGHT = pytest.mark.parametrize("in_flight", [100, 2_000], ids="{} in flight".format)
+
+
+@_IN_FLIGHT
+@pytest.mark.parametrize("seed", [1, 2, 3], ids="seed {}".format)
+def test_a_flood_meets_a_limit(in_flight: int, seed: int) -> None:
+    """2,000 calls against 200 a second: none is lost, few are refused, and they take hardly longer than they must."""
+    run = simulate(Bucket(200, 50), 2_000, in_flight, seed=seed)
+    assert (run.done, run.lost) == (2_000, 0)
+    assert run.refused <= 0.02 * 2_000
+    assert run.seconds <= 1.05 * (2_000 - 50) / 200
+
+
+@pytest.mark.parametrize(
+    ("limiter", "calls", "at_best"),
+    [
+        pytest.param(Bucket(5, 5), 100, 19, id="five a second"),
+        pytest.param(Bucket(50, 10), 1_000, 19.8, id="fifty a second"),
+        pytest.param(Bucket(1_000, 100), 5_000, 4.9, id="a thousand a second"),
+        pytest.param(Bucket(200, 5), 2_000, 9.975, id="a small burst"),
+        pytest.param(Bucket(200, 1_000), 4_000, 15, id="a large burst"),
+    ],
+)
+def test_any_limit_is_found(limiter: Bucket, calls: int, at_best: float) -> None:
+    """Whether five or a thousand a second is allowed, and whatever the burst."""
+    run = simulate(limiter, calls, 100)
+    assert (run.done, run.lost) == (calls, 0)
+    assert run.seconds <= 1.25 * at_best
+
+
+@pytest.mark.parametrize("latency", [0.001, 0.05, 0.2], ids="{} s".format)
+def test_a_slow_wire_does_not_matter(latency: float) -> None:
+    """What is under way when the first refusal comes cannot be called back, but nothing more is refused for it."""
+    run = simulate(Bucket(200, 50), 4_000, 100, latency=latency)
+    assert (run.done, run.lost) == (4_000, 0)
+    assert run.refused <= 0.05 * 4_000
+    assert run.seconds <= 1.25 * (4_000 - 50) / 200
+
+
+@_IN_FLIGHT
+def test_the_limit_is_halved_in_mid_flight(in_flight: int) -> None:
+    """From 200 to 100 a second after five seconds: the brake follows."""
+    run = simulate(Bucket(200, 50, (5.0, 100)), 3_000, in_flight)
+    assert (run.done, run.lost) == (3_000, 0)
+    assert run.refused <= 0.05 * 3_000
+    assert run.seconds <= 1.4 * (5 + (3_000 - 1_050) / 100)
+
+
+@_IN_FLIGHT
+def test_the_limit_is_doubled_in_mid_flight(in_flight: int) -> None:
+    """From 200 to 400 a second after five seconds: the brake follows."""
+    run = simulate(Bucket(200, 50, (5.0, 400)), 3_000, in_flight)
+    assert (run.done, run.lost) == (3_000, 0)
+    assert run.refused <= 0.05 * 3_000
+    assert run.seconds <= 1.4 * (5 + (3_000 - 1_050) / 400)
+
+
+@_IN_FLIGHT
+@pytest.mark.parametrize("advises", [False, True], ids=["silent", "with Retry-After"])
+def test_a_window_instead_of_a_bucket(in_flight: int, *, advises: bool) -> None:
+    """200 in each second of the clock, and everything more refused until the next second."""
+    run = simulate(Window(200, 1.0, advises=advises), 2_000, in_flight)
+    assert (run.done, run.lost) == (2_000, 0)
+    assert run.refused <= 0.05 * 2_000
+    assert run.seconds <= 1.4 * 2_000 / 200
+
+
+def test_a_window_of_a_minute() -> None:
+    """600 a minute: the first 600 go at once, and then the door is shut for most of a minute; nobody is lost."""
+    run = simulate(Window(600, 60.0, advises=True), 2_000, 100)
+    assert (run.done, run.lost) == (2_000, 0)
+    assert run.refused <= 0.05 * 2_000
+
+
+@_IN_FLIGHT
+def test_a_door_that_stays_shut_is_met_by_a_trickle(in_flight: int) -> None:
+    """After the first second it is a call or three every eight seconds, however many are waiting."""
+    run = Simulation(Shut(), latency=0.005, seed=1).run(2_000, in_flight, until=120.0)
+    assert run.done == 0
+    assert len(run.sent_at) <= 120
+    assert sum(60 <= sent < 120 for sent in run.sent_at) <= 25
+
+
+def test_an_open_service_is_not_kept_waiting() -> None:
+    """Where nothing is refused, 20,000 calls at 100 at once take a fifth of a second longer than they must."""
+
+    class Open(Shut):
+        def allow(self, now: float) -> bool:
+            return True
+
+    run = simulate(Open(), 20_000, 100)
+    assert (run.done, run.refused) == (20_000, 0)
+    assert run.seconds <= 20_000 / 100 * 0.005 + 0.2
