@@ -441,3 +441,11 @@ def test_an_open_service_is_not_kept_waiting() -> None:
     run = simulate(Open(), 20_000, 100)
     assert (run.done, run.refused) == (20_000, 0)
     assert run.seconds <= 20_000 / 100 * 0.005 + 0.2
+
+
+def test_a_high_limit_is_no_flood_either() -> None:
+    """2,000 in flight against 1,000 a second: the brake does not let go before it has seen that it may."""
+    run = simulate(Bucket(1_000, 100), 5_000, 2_000)
+    assert (run.done, run.lost) == (5_000, 0)
+    assert run.refused <= 0.05 * 5_000
+    assert run.seconds <= 1.25 * 4.9

@@ -30,7 +30,7 @@ _FIRST_RATE = 500.0
 _FIRST_SLACK_SECONDS = 0.1
 """Before anything is known: fifty calls at once, and then so many a second."""
 _FREE_RATE = 4_000.0
-"""A client that came to this rate without a refusal has nothing to fear."""
+"""A client that went at this rate without a refusal has nothing to fear."""
 _CAUTIOUS_RATE = 20.0
 _DOUBLING_SECONDS = 0.05
 _LONGEST_DOUBLING_SECONDS = 0.5
@@ -169,7 +169,7 @@ class Brake:
             self._pace.rate *= 1 + self._share
             self._sped_up = True
             if self._empty_at is None:
-                if self._pace.rate >= _FREE_RATE:
+                if self._pace.rate > _FREE_RATE:
                     self._pace = None
             elif self._share < 1:
                 self._share = min(1.0, 2 * self._share)
