@@ -511,6 +511,27 @@ class TestCtrlC:
             thread.call(echo)
         assert time.monotonic() - begun < 2
 
+    def test_a_page_in_the_hand_is_no_way_out(
+        self, thread: LoopThread[Resource], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """An interrupt between taking a page and keeping it ends the iteration too, rather than skip the page."""
+
+        def interrupted(answer: object) -> None:
+            raise KeyboardInterrupt
+
+        work = Work()
+
+        async def slow() -> AsyncIterator[int]:
+            yield 1
+            await work()
+
+        rows = thread.iterate(slow)
+        monkeypatch.setattr("together_batches._loop_thread._open", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            next(rows)
+        assert work.cleaned_up.is_set()
+        assert list(rows) == []
+
     def test_it_ends_an_iteration(self, thread: LoopThread[Resource], interrupt: Callable[[], None]) -> None:
         """An interrupt while waiting for an item cancels the iterator, runs its clean-up and is raised."""
         work = Work(interrupt)

@@ -59,13 +59,16 @@ async def work(first=lambda: None):
 """
 
 
-def run(script: str, *options: str, code: int = 0) -> list[str]:
-    """Run the script as `python script.py` would be, and return its lines; nothing may be said on stderr."""
-    ignored = ("PYTHONWARNINGS", "PYTHONASYNCIODEBUG", "PYTHONDEVMODE")
+def run(script: str, *options: str, code: int = 0, traced: bool = True) -> list[str]:
+    """Run the script as `python script.py` would be, and return its lines; nothing may be said on stderr.
+
+    ``traced=False`` keeps coverage out: it works in callbacks, and an interrupt within a callback is lost.
+    """
+    ignored = ("PYTHONWARNINGS", "PYTHONASYNCIODEBUG", "PYTHONDEVMODE") + (() if traced else ("COVERAGE",))
     done = subprocess.run(
         [sys.executable, *options, "-c", PRELUDE + textwrap.dedent(script)],
         cwd=ROOT,
-        env={name: value for name, value in os.environ.items() if name not in ignored},
+        env={name: value for name, value in os.environ.items() if not name.startswith(ignored)},
         capture_output=True,
         text=True,
         timeout=30,
@@ -79,6 +82,7 @@ def test_ctrl_c_during_a_call() -> None:
     """The coroutine is cancelled and cleans up, then the caller is interrupted, and all of it within a second."""
     lines = run(
         """
+        times = []
         thread = LoopThread(resource)
         try:
             thread.call(work, lambda: (times.append(time.monotonic()), interrupt_main()))
@@ -86,7 +90,7 @@ def test_ctrl_c_during_a_call() -> None:
             say("interrupted", "promptly" if time.monotonic() - times[0] < 1 else time.monotonic() - times[0])
         say(thread.call(nothing))
         thread.close()
-    """.replace("thread = LoopThread", "times = []\n        thread = LoopThread")
+    """
     )
     assert lines == ["cancelled", "cleaned up", "interrupted promptly", "something", "left"]
 
@@ -111,7 +115,8 @@ def test_ctrl_c_that_nobody_catches_ends_the_program() -> None:
 @posix
 def test_ctrl_c_at_any_moment_of_a_call() -> None:
     """Wherever an interrupt strikes, nothing runs on behind the caller's back, and nothing hangs."""
-    lines = run("""
+    lines = run(
+        """
         random.seed(7)
         signal.signal(signal.SIGALRM, signal.default_int_handler)
         thread = LoopThread(resource)
@@ -141,14 +146,17 @@ def test_ctrl_c_at_any_moment_of_a_call() -> None:
         say("ran on:", ran_on, "late:", late)
         say(thread.call(nothing))
         thread.close()
-    """)
+    """,
+        traced=False,
+    )
     assert lines == ["ran on: 0 late: 0", "something", "left"]
 
 
 @posix
 def test_ctrl_c_at_any_moment_of_an_iteration() -> None:
     """The same holds for an iteration, left by the interrupt wherever it is."""
-    lines = run("""
+    lines = run(
+        """
         random.seed(8)
         signal.signal(signal.SIGALRM, signal.default_int_handler)
         thread = LoopThread(resource)
@@ -179,14 +187,17 @@ def test_ctrl_c_at_any_moment_of_an_iteration() -> None:
             time.sleep(0.001)
         say("running:", running, "late:", late)
         thread.close()
-    """)
+    """,
+        traced=False,
+    )
     assert lines == ["running: 0 late: 0", "left"]
 
 
 @posix
 def test_ctrl_c_at_any_moment_of_the_start() -> None:
     """An interrupted constructor leaves no thread and no wedged process, and the context manager is left."""
-    lines = run("""
+    lines = run(
+        """
         import gc, warnings
         warnings.simplefilter("ignore", ResourceWarning)
         random.seed(9)
@@ -212,6 +223,9 @@ def test_ctrl_c_at_any_moment_of_the_start() -> None:
                     time.sleep(1)
             except KeyboardInterrupt:
                 pass
+            except RuntimeError as error:  # one that strikes deep within Thread.start() breaks the lock there
+                if not isinstance(error.__context__, KeyboardInterrupt):
+                    raise
             if thread is not None:
                 thread.close()
         del thread
@@ -220,7 +234,9 @@ def test_ctrl_c_at_any_moment_of_the_start() -> None:
         while left < entered and time.monotonic() < limit:
             time.sleep(0.001)
         say(left == entered > 0)
-    """)
+    """,
+        traced=False,
+    )
     assert lines == ["True"]
 
 
