@@ -11,7 +11,6 @@ import logging
 import os
 import random
 import time
-from collections import deque
 from typing import TYPE_CHECKING, Any, Self
 
 import aiohttp
@@ -19,9 +18,11 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from together_batches import _protocol, _retry
+from together_batches._gate import Gate
 from together_batches._pacing import Brake, Pace
 from together_batches._protocol import Answer, Request
 from together_batches._version import __version__
+from together_batches._watch import Attempt, Watch
 from together_batches.config import Config, Secret
 from together_batches.errors import (
     APIConnectionError,
@@ -75,58 +76,6 @@ class Bulk:
             self.gate.open()
 
 
-class Gate:
-    """Lets callers through in the order they came, as fast as a pace allows.
-
-    They queue here, and not in timers of their own, because the pace may change while they wait.
-    """
-
-    def __init__(self, pace: Pace | Brake, clock: Callable[[], float]) -> None:
-        self._pace = pace
-        self._clock = clock
-        self._waiting: deque[asyncio.Future[None]] = deque()
-        self._timer: asyncio.TimerHandle | None = None
-
-    async def enter(self, seconds_left: float) -> None:
-        """Return when a send may happen; :class:`TimeoutError` where that would take longer than is left."""
-        if not self._waiting:
-            wait = self._pace.take(self._clock())
-            if wait <= 0:
-                return
-            self._wake_in(wait)
-        turn = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
-        try:
-            async with asyncio.timeout(seconds_left):
-                await turn
-        finally:
-            turn.cancel()  # does nothing to a turn that came; one that was given up is skipped when it comes
-
-    def open(self) -> None:
-        """Let everyone in who waits: there is nothing left to wait for."""
-        while self._waiting:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_result(None)
-
-    def _wake_in(self, seconds: float) -> None:
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._let_in)
-
-    def _let_in(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        while self._waiting:
-            if self._waiting[0].done():
-                self._waiting.popleft()
-                continue
-            wait = self._pace.take(self._clock())
-            if wait > 0:
-                self._wake_in(wait)
-                return
-            self._waiting.popleft().set_result(None)
-
-
 class Connection:
     """What all views of one client share: the session, the loop it belongs to, the brake, the retry budget."""
 
@@ -144,16 +93,21 @@ class Connection:
         self.chance = chance
         self.brake = Brake()
         self.gate = Gate(self.brake, clock)
+        self.watch = Watch(clock)
         self.budget = _retry.Budget(max(_SMALLEST_BUDGET, 5 * max_concurrency))
         self.slots = asyncio.Semaphore(max_concurrency)
         self.closed = False
+        self.opened_with: CIMultiDict[str] | None = None
         self._session = session
         self._ours = session is None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._process = os.getpid()
 
-    def session(self) -> aiohttp.ClientSession:
-        """The session, opened on the loop that runs now; a :class:`UsageError` where it cannot be used here."""
+    def session(self, headers: CIMultiDict[str]) -> aiohttp.ClientSession:
+        """The session, opened on the loop that runs now; a :class:`UsageError` where it cannot be used here.
+
+        It is opened with these headers, which are then ``opened_with`` and need not be said with each request.
+        """
         loop = asyncio.get_running_loop()
         if self._loop is not loop or self.closed:
             self._adopt(loop)
@@ -167,8 +121,9 @@ class Connection:
             # No limit on the pool: how many calls run at once is decided by those who make them. No cookies: the
             # service needs none, and the gateway's would only be carried around.
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0), cookie_jar=aiohttp.DummyCookieJar()
+                connector=aiohttp.TCPConnector(limit=0), cookie_jar=aiohttp.DummyCookieJar(), headers=headers
             )
+            self.opened_with = headers
         return self._session
 
     def _adopt(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -195,7 +150,8 @@ class Transport:
         self.config = config
         self.connection = connection
         limits = config.timeout
-        self._limits = aiohttp.ClientTimeout(total=limits.total, sock_connect=limits.connect, sock_read=limits.read)
+        # Only the limit of connecting is aiohttp's; the others are the watch's.
+        self._limits = aiohttp.ClientTimeout(total=None, sock_connect=limits.connect)
         self._proxy = None if config.proxy is None else URL(config.proxy)
         self._headers = CIMultiDict(
             {
@@ -208,6 +164,10 @@ class Transport:
             }
         )
         self._key = config.api_key.encode()
+
+    def open(self) -> None:
+        """Open the connection on the loop that runs now, or raise a :class:`UsageError`."""
+        self.connection.session(self._headers)
 
     def with_config(self, config: Config) -> Self:
         """The same connection under another configuration."""
@@ -236,8 +196,9 @@ class Transport:
         attempt = 0
         began = sent_at = there.clock()
         while True:
-            session = there.session()
-            if there.brake.on or (call.bulk is not None and call.bulk.limited):
+            session = there.session(self._headers)
+            limited = call.bulk is not None and call.bulk.limited
+            if limited or (there.brake.on and not there.gate.passes()):
                 await self._turn(call, began + policy.max_elapsed)
                 sent_at = there.clock()
             attempt += 1
@@ -316,44 +277,59 @@ class Transport:
         The failure is returned and not raised, so that it carries none of aiohttp's frames: their variables hold the
         headers, and the headers hold the key.
         """
+        there = self.connection
+        limits = self.config.timeout
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101  # a coroutine that runs has one
+        cancelling = task.cancelling()
+        attempt = Attempt(task, there.clock(), limits.read, limits.total)
+        there.watch.begin(attempt)
         try:
-            answer = await self._once(session, request, self.config.base_url + request.path)
+            answer = await self._once(session, request, self.config.base_url + request.path, attempt)
             for _ in range(_MOST_REDIRECTS):
                 target = _followed(answer) if 300 <= answer.status < 400 else None
                 if target is None:
                     break
-                answer = await self._once(session, request, target)
+                answer = await self._once(session, request, target, attempt)
             return answer
+        except asyncio.CancelledError:
+            # Ours, if the watch struck and nobody else wants this task to end: as asyncio.timeout tells them apart.
+            if attempt.struck is None or task.uncancel() > cancelling:
+                raise
+            trouble: Exception | None = None
         except (aiohttp.ClientError, OSError, ValueError, RuntimeError) as error:
             trouble = error
-        if self.connection.closed:
+        finally:
+            there.watch.end(attempt)
+        if there.closed:
             message = "this client was closed while the call was under way"
             raise UsageError(message)
         if isinstance(trouble, (aiohttp.InvalidURL, RuntimeError)):
             message = f"the request cannot be sent from here: {trouble}"
             raise UsageError(message)
-        return self._failure(trouble, request)
+        return self._failure(trouble, attempt, request)
 
-    async def _once(self, session: aiohttp.ClientSession, request: Request, url: str) -> Answer:
+    async def _once(self, session: aiohttp.ClientSession, request: Request, url: str, attempt: Attempt) -> Answer:
         async with session.request(
             request.method,
             URL(url, encoded=True),
             data=request.body,
-            headers=self._headers,
+            headers=self._headers if self.connection.opened_with is not self._headers else None,
             timeout=self._limits,
             proxy=self._proxy,
             # The key goes where it was told to go and nowhere else, so redirects are looked at first.
             allow_redirects=False,
             raise_for_status=False,
         ) as response:
+            attempt.arrivals = response.content
             return Answer(request, url, response.status, response.headers, self._clean(await response.read()))
 
     def _clean(self, body: bytes) -> bytes:
         # A service may quote the key back at us ("invalid key tgp_…"); what is never kept cannot leak.
         return body.replace(self._key, b"[secret]") if self._key in body else body
 
-    def _failure(self, error: Exception, request: Request) -> APIConnectionError:
-        kind, message, sent = _explain(error, self.config)
+    def _failure(self, error: Exception | None, attempt: Attempt, request: Request) -> APIConnectionError:
+        kind, message, sent = _explain(error, attempt, self.config)
         failure = kind(
             message.replace(self.config.api_key, "[secret]"),
             method=request.method,
@@ -364,10 +340,14 @@ class Transport:
         return failure
 
 
-def _explain(error: Exception, config: Config) -> tuple[type[APIConnectionError], str, bool]:
+def _explain(error: Exception | None, attempt: Attempt, config: Config) -> tuple[type[APIConnectionError], str, bool]:
     """What happened, in our words: the kind of error, a sentence, and whether the request may have arrived."""
     limits = config.timeout
     host = URL(config.base_url, encoded=True).host_port_subcomponent
+    if attempt.struck == "read":
+        return APITimeoutError, f"nothing came from {host} for {limits.read:g} s", True
+    if attempt.struck == "total":
+        return APITimeoutError, f"no whole answer from {host} within {limits.total:g} s", True
     if isinstance(error, (aiohttp.ClientProxyConnectionError, aiohttp.ClientHttpProxyError)):
         return APIConnectionError, "the proxy could not be reached, or refused to connect us", False
     if isinstance(error, aiohttp.ConnectionTimeoutError):
@@ -382,10 +362,6 @@ def _explain(error: Exception, config: Config) -> tuple[type[APIConnectionError]
             f"no connection to {host}: {error.os_error.strerror or error.os_error}",
             False,
         )
-    if isinstance(error, aiohttp.SocketTimeoutError):
-        return APITimeoutError, f"nothing came from {host} for {limits.read:g} s", True
-    if isinstance(error, TimeoutError):
-        return APITimeoutError, f"no whole answer from {host} within {limits.total:g} s", True
     if isinstance(error, aiohttp.ServerDisconnectedError):
         return APIConnectionError, f"{host} closed the connection without an answer", True
     if isinstance(error, aiohttp.ClientPayloadError):
@@ -395,7 +371,7 @@ def _explain(error: Exception, config: Config) -> tuple[type[APIConnectionError]
     return APIConnectionError, f"the connection to {host} failed: {str(error) or type(error).__name__}", True
 
 
-def _without_frames(error: Exception, config: Config) -> Exception | None:
+def _without_frames(error: Exception | None, config: Config) -> Exception | None:
     """The error as a cause that is safe to show, or None where it is not.
 
     aiohttp's frames hold what was sent, a ``ClientResponseError`` holds the request, and a connection error behind a
