@@ -1,0 +1,63 @@
+"""How the command ends: the exit codes, and which error leads to which."""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING
+
+from together_batches.errors import (
+    AuthenticationError,
+    BatchesError,
+    NotFoundError,
+    PermissionDeniedError,
+    UsageError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["CommandError", "Exit", "code_of", "code_of_many"]
+
+
+class Exit(enum.IntEnum):
+    """The exit codes, as the reference lists them."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    DENIED = 3
+    NOT_FOUND = 4
+    SOME_FAILED = 5
+    TIMED_OUT = 6
+    ENDED_BADLY = 7
+    INTERRUPTED = 130
+
+
+class CommandError(Exception):
+    """The command ends here, with this sentence and this exit code."""
+
+    def __init__(self, message: str, code: Exit = Exit.USAGE) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def code_of(error: BatchesError) -> Exit:
+    """The exit code for an error that ended a command, or that befell its only job."""
+    if isinstance(error, (AuthenticationError, PermissionDeniedError)):
+        return Exit.DENIED
+    if isinstance(error, NotFoundError):
+        return Exit.NOT_FOUND
+    if isinstance(error, UsageError):
+        return Exit.USAGE
+    return Exit.FAILED
+
+
+def code_of_many(errors: Sequence[BatchesError | None], total: int) -> Exit:
+    """The exit code where these errors befell ``total`` jobs; None is a failure without an error of its own."""
+    if not errors:
+        return Exit.DONE
+    if total == 1:
+        return Exit.FAILED if errors[0] is None else code_of(errors[0])
+    if len(errors) == total and all(isinstance(error, AuthenticationError) for error in errors):
+        return Exit.DENIED
+    return Exit.SOME_FAILED

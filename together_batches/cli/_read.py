@@ -1,0 +1,131 @@
+"""``together-batches list`` and ``together-batches get``."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import anyio
+
+from together_batches._wire import to_dict
+from together_batches.cli._client import connected
+from together_batches.cli._exits import Exit, code_of_many
+from together_batches.cli._selecting import by_status, statuses
+from together_batches.cli._text import as_json, complain, escape, is_terminal, moment, say, table
+from together_batches.errors import BatchesError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from datetime import timedelta
+
+    from together_batches.cli._parser import Arguments
+    from together_batches.client import AsyncBatches
+    from together_batches.models import BatchJob
+
+__all__ = ["get", "list_jobs"]
+
+
+def list_jobs(arguments: Arguments) -> Exit:
+    """Print the jobs that the filters choose, newest first."""
+    jobs = anyio.run(_listed, arguments)
+    if arguments.json:
+        print("[" + ",\n".join(as_json(to_dict(job)) for job in jobs) + "]")
+    elif not jobs:
+        _tell(arguments, "no job matches")
+    elif is_terminal(sys.stdout):
+        _print_lines(table(("ID", "STATUS", "DONE", "CREATED", "MODEL"), [_for_eyes(job) for job in jobs]))
+        _tell(arguments, by_status(jobs))
+    else:
+        _print_lines("\t".join(_for_programs(job)) for job in jobs)
+    return Exit.DONE
+
+
+async def _listed(arguments: Arguments) -> list[BatchJob]:
+    now = datetime.now(UTC)
+
+    def ago(length: timedelta | None) -> datetime | None:
+        return None if length is None else now - length
+
+    async with connected(arguments) as batches:
+        return await batches.list(
+            status=statuses(arguments) or None,
+            model_id=arguments.model,
+            endpoint=arguments.endpoint,
+            input_file_id=arguments.input_file,
+            created_after=ago(arguments.newer_than),
+            created_before=ago(arguments.older_than),
+        )
+
+
+def get(arguments: Arguments) -> Exit:
+    """Print these jobs as they now stand, in the order in which they were named."""
+    ids = list(dict.fromkeys(arguments.ids))
+    found = anyio.run(_got, arguments, ids)
+    errors: list[BatchesError] = []
+    blocks: list[str] = []
+    for job_id, job in zip(ids, found, strict=True):
+        if isinstance(job, BatchesError):
+            errors.append(job)
+            complain(f"{job_id}: {job}" if len(ids) > 1 else str(job))
+        elif arguments.json:
+            print(as_json(to_dict(job)))
+        else:
+            blocks.append(_block(job))
+    sys.stdout.write("\n".join(blocks))
+    return code_of_many(errors, len(ids))
+
+
+async def _got(arguments: Arguments, ids: list[str]) -> list[BatchJob | BatchesError]:
+    async with connected(arguments) as batches, asyncio.TaskGroup() as group:
+        reads = [group.create_task(_retrieved(batches, job_id)) for job_id in ids]
+    return [read.result() for read in reads]
+
+
+async def _retrieved(batches: AsyncBatches, job_id: str) -> BatchJob | BatchesError:
+    try:
+        return await batches.retrieve(job_id)
+    except BatchesError as error:
+        return error
+
+
+def _for_eyes(job: BatchJob) -> tuple[str, ...]:
+    done = "-" if job.progress is None else f"{job.progress:.0f} %"
+    return escape(job.id), escape(job.status or "-"), done, moment(job.created_at), escape(job.model_id or "-")
+
+
+def _for_programs(job: BatchJob) -> tuple[str, ...]:
+    """The columns that the reference names; what is absent is ``-``, so that every line has as many."""
+    return (
+        escape(job.id),
+        escape(job.status or "-"),
+        "-" if job.progress is None else f"{job.progress:g}",
+        moment(job.created_at),
+        moment(job.completed_at),
+        escape(job.endpoint or "-"),
+        escape(job.model_id or "-"),
+        escape(job.input_file_id or "-"),
+        escape(job.output_file_id or "-"),
+        escape(job.error_file_id or "-"),
+    )
+
+
+def _block(job: BatchJob) -> str:
+    """All that is known, a line for each fact."""
+    facts = to_dict(job)
+    width = max(map(len, facts))
+    return "".join(
+        f"{escape(name):<{width}}  {escape(value if isinstance(value, str) else as_json(value))}\n"
+        for name, value in facts.items()
+    )
+
+
+def _print_lines(lines: Iterable[str]) -> None:
+    # In one go: forty thousand prints take their time where standard output is not buffered.
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+
+
+def _tell(arguments: Arguments, text: str) -> None:
+    if not arguments.quiet:
+        say(text)
