@@ -1,0 +1,80 @@
+"""How Sphinx builds these pages. It needs no network."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from docutils import nodes
+from sphinx.ext.napoleon import GoogleDocstring
+
+import together_batches
+
+if TYPE_CHECKING:
+    from sphinx.addnodes import pending_xref
+    from sphinx.application import Sphinx
+    from sphinx.environment import BuildEnvironment
+
+project = "together_batches"
+author = "The together_batches authors"
+project_copyright = author
+version = release = together_batches.__version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc"]
+exclude_patterns = ["_build"]
+nitpicky = True
+
+myst_enable_extensions = ["colon_fence"]
+myst_heading_anchors = 3
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+python_maximum_signature_line_length = 100
+python_use_unqualified_type_names = True
+
+# Types of the standard library and of aiohttp: without a network there is no inventory to find them in.
+nitpick_ignore_regex = [
+    (r"py:.*", r"(collections|datetime|enum|types|typing)\b.*"),
+    (r"py:.*", r"(builtins\.list|bool|bytes|dict|float|int|list|object|str|tuple|None)"),
+    (r"py:.*", r"(Exception|ExceptionGroup|KeyError|TimeoutError|TypeError|ValueError)"),
+    (r"py:.*", r"ClientSession"),
+]
+
+html_theme = "furo"
+html_title = f"together_batches {version}"
+html_show_sphinx = False
+html_copy_source = False
+
+
+# Names that stand in signatures and cannot be imported, and the sections of reference/api that tell what they are.
+EXPLAINED = {"Ids": "ids", "Stream": "iterators", "LoopIterator": "iterators"}
+
+
+def _read_sections(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
+    """Understand ``Parameters:`` and ``Raises:``.
+
+    Not by the napoleon extension itself: in the docstring of a property it takes the words before a colon for a type.
+    """
+    if what in {"class", "exception", "function", "method"}:
+        lines[:] = GoogleDocstring(lines, what=what, name=name, obj=obj).lines()
+
+
+def _public_name(
+    app: Sphinx, env: BuildEnvironment, node: pending_xref, contnode: nodes.TextElement
+) -> nodes.reference | None:
+    """Lead ``together_batches.models.BatchJob``, as annotations have it, to where ``BatchJob`` is documented."""
+    name = node.get("reftarget", "").rpartition(".")[2]
+    found = env.domains.python_domain.objects.get(f"together_batches.{name}")
+    if found is not None and name in together_batches.__all__:
+        page, anchor = found.docname, found.node_id
+    elif name in EXPLAINED:
+        page, anchor = "reference/api", EXPLAINED[name]
+    else:
+        return None
+    uri = app.builder.get_relative_uri(node.get("refdoc", env.docname), page)
+    return nodes.reference("", "", contnode, internal=True, refuri=f"{uri}#{anchor}")
+
+
+def setup(app: Sphinx) -> None:
+    """Called by Sphinx."""
+    app.connect("autodoc-process-docstring", _read_sections)
+    app.connect("missing-reference", _public_name)

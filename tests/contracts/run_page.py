@@ -1,0 +1,163 @@
+"""Runs the examples of one page, in order, against an emulator: ``python tests/contracts/run_page.py PAGE``.
+
+What runs: each ``python`` block, and each ``$`` command of a ``console`` block. All blocks of a page share one
+namespace and one event loop; ``await`` may stand at the top of a block. TOGETHER_BASE_URL and TOGETHER_API_KEY point
+at an emulator that has a few jobs. A ``text`` block right after a ``python`` block, and the lines below a command,
+are the output that is expected; ``...`` stands for anything.
+
+What the reader does not see, in HTML comments:
+
+- ``<!-- run`` … ``-->``: code that runs at this place; ``page_emulator`` is the emulator.
+- ``<!-- exit: 5 -->`` before a ``console`` block: the exit code of its commands.
+- ``<!-- not run: the reason -->`` before a block that cannot run.
+"""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import contextlib
+import inspect
+import io
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Coroutine, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from together_batches.emulator import Emulator, Timing
+
+
+class Block(NamedTuple):
+    """One block of a page; ``line`` is that of its first line of text."""
+
+    kind: str
+    text: str
+    line: int
+    follows: bool = False
+    """Nothing but blank lines stands between this block and the one before it."""
+    exit_code: int = 0
+    not_run: str | None = None
+
+
+class Mismatch(Exception):
+    """What came is not what the page shows."""
+
+
+def blocks(page: str) -> Iterator[Block]:
+    """The fenced blocks and the hidden code of a page; ``kind`` is the word after the fence, or ``run``."""
+    exit_code, not_run, follows = 0, None, False
+    lines = enumerate(page.splitlines(), start=1)
+    for number, line in lines:
+        if line == "<!-- run":
+            kind, end = "run", "-->"
+        elif fence := re.match(r"(`{3,})(.*)", line):
+            kind, end = fence[2].strip(), fence[1]
+        elif marker := re.fullmatch(r"<!-- (exit|not run): (.+) -->", line):
+            exit_code, not_run = (int(marker[2]), not_run) if marker[1] == "exit" else (exit_code, marker[2])
+            continue
+        else:
+            if line.strip():
+                exit_code, not_run, follows = 0, None, False
+            continue
+        text = []
+        for _, inner in lines:
+            if inner.rstrip() == end:
+                break
+            text.append(inner)
+        yield Block(kind, "\n".join(text) + "\n", number + 1, follows, exit_code, not_run)
+        exit_code, not_run, follows = 0, None, True
+
+
+def commands(block: Block) -> Iterator[tuple[str, str]]:
+    """The commands of a ``console`` block, each with the output that is shown below it."""
+    for part in re.split(r"^\$ ", block.text, flags=re.MULTILINE)[1:]:
+        command, _, output = part.partition("\n")
+        while command.endswith("\\"):
+            more, _, output = output.partition("\n")
+            command = command[:-1] + more.removeprefix(">").strip()
+        yield command, output
+
+
+def compare(shown: str, came: str, where: str) -> None:
+    """Raise :class:`Mismatch` where ``came`` is not what ``shown`` says; ``...`` stands for anything."""
+    pattern = ".*".join(re.escape(part) for part in shown.strip().split("..."))
+    if not re.fullmatch(pattern, came.strip(), re.DOTALL):
+        message = f"{where}: the page shows\n{shown.rstrip()}\nand this came:\n{came.rstrip()}"
+        raise Mismatch(message)
+
+
+def run_python(block: Block, path: Path, namespace: dict[str, object], runner: asyncio.Runner) -> str:
+    """Run a block, and return what it printed."""
+    # As many empty lines before it as there are on the page, so that tracebacks show the page.
+    source = "\n" * (block.line - 1) + block.text
+    code = compile(source, str(path), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        awaited: Coroutine[Any, Any, None] | None = eval(code, namespace)
+        if inspect.iscoroutine(awaited):
+            runner.run(awaited)
+    return printed.getvalue()
+
+
+def run_command(command: str, block: Block, where: str) -> str:
+    """Run a command, and return what it printed, in either way."""
+    if not command.startswith("together-batches "):
+        message = f"{where}: console blocks are for together-batches; for `{command}` take an sh block"
+        raise Mismatch(message)
+    ended = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    if ended.returncode != block.exit_code:
+        message = f"{where}: `{command}` ended with {ended.returncode}, not with {block.exit_code}:\n{ended.stdout}"
+        raise Mismatch(message)
+    return ended.stdout
+
+
+def run(path: Path, emulator: Emulator) -> None:
+    """Run all blocks of a page; raises what an example raises, or :class:`Mismatch`."""
+    namespace: dict[str, object] = {"__name__": "__main__", "page_emulator": emulator}
+    printed: str | None = None
+    with asyncio.Runner() as runner:
+        for block in blocks(path.read_text("utf-8")):
+            where = f"{path}:{block.line}"
+            if block.kind == "text" and block.follows and printed is not None:
+                compare(block.text, printed, where)
+            printed = None
+            if block.not_run is not None:
+                continue
+            if block.kind in {"python", "run"}:
+                printed = run_python(block, path, namespace, runner)
+            elif block.kind == "console":
+                for command, shown in commands(block):
+                    came = run_command(command, block, where)
+                    if shown.strip():
+                        compare(shown, came, where)
+
+
+def main() -> None:
+    """Run the page that the command line names, in an empty directory."""
+    path = Path(sys.argv[1]).resolve()
+    emulator = Emulator(seed=1, timing=Timing(canceling=0.3))
+    for status in ("IN_PROGRESS", "IN_PROGRESS", "IN_PROGRESS", "VALIDATING", "COMPLETED", "FAILED"):
+        emulator.add_job(status=status, age_seconds=3 * 3600)
+    with emulator.running_in_thread(), tempfile.TemporaryDirectory() as scratch, contextlib.chdir(scratch):
+        os.environ["TOGETHER_BASE_URL"] = emulator.base_url
+        os.environ["TOGETHER_API_KEY"] = str(emulator.api_key)
+        os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        try:
+            run(path, emulator)
+        except Mismatch as error:
+            sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""The documentation runs, links to what exists, and leaves nothing out."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from run_page import Block, Mismatch, blocks, commands, compare
+
+import together_batches
+from together_batches.config import Config
+
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
+PAGES = [README, *sorted((ROOT / "docs").rglob("[!_]*.md"))]
+REFERENCE = "\n".join(page.read_text("utf-8") for page in (ROOT / "docs" / "reference").glob("*.md"))
+MOST_NOT_RUN = 5
+
+
+def _name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def _python(command: list[str], directory: Path) -> None:
+    """Run Python with warnings as errors; it has to end well and to complain about nothing."""
+    ended = subprocess.run(
+        [sys.executable, "-W", "error", *command], cwd=directory, capture_output=True, text=True, timeout=50, check=False
+    )
+    assert (ended.returncode, ended.stderr) == (0, ""), ended.stdout + ended.stderr
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_the_examples_of_a_page_run(page: Path, tmp_path: Path) -> None:
+    """Every block runs in order and prints what the page says; examples that are tests are run by pytest."""
+    found = [block.text for block in blocks(page.read_text("utf-8")) if block.kind == "python"]
+    if not any("def test_" in text for text in found):
+        _python([str(ROOT / "tests" / "contracts" / "run_page.py"), str(page)], ROOT)
+        return
+    (tmp_path / "conftest.py").write_text("".join(text for text in found if "pytest_plugins" in text))
+    (tmp_path / "test_page.py").write_text("\n".join(text for text in found if "pytest_plugins" not in text))
+    _python(["-m", "pytest", "-q", "-W", "error", "-o", "asyncio_mode=auto", "-p", "no:cacheprovider"], tmp_path)
+
+
+def test_few_examples_are_not_run() -> None:
+    """A block that cannot run says why, and that is rare; no block hides in a list or under another name."""
+    not_run = []
+    for page in PAGES:
+        text = page.read_text("utf-8")
+        not_run += [f"{_name(page)}:{block.line}: {block.not_run}" for block in blocks(text) if block.not_run]
+        assert not re.findall(r"^ +```\w+|^```(?:py|pycon|python3|shell|bash)$", text, re.MULTILINE), _name(page)
+    assert len(not_run) <= MOST_NOT_RUN, not_run
+
+
+@pytest.mark.parametrize("name", together_batches.__all__)
+def test_every_public_name_is_in_the_reference(name: str) -> None:
+    """What ``from together_batches import …`` gives is documented, with its source."""
+    assert re.search(rf"(?<!\w){re.escape(name)}(?!\w)", REFERENCE)
+
+
+def test_every_variable_that_is_read_is_in_the_reference() -> None:
+    """What a client looks for in the environment is documented; it is asked, and what it asks for is noted."""
+
+    class Environment(dict[str, str]):
+        asked: set[str] = set()
+
+        def get(self, name: str, default: object = None) -> object:  # type: ignore[override]
+            self.asked.add(name)
+            return super().get(name, default)
+
+    for base_url in ("https://service.example", "http://service.example"):
+        environ = Environment(TOGETHER_API_KEY="key", TOGETHER_BASE_URL=base_url)
+        Config.from_env(environ, allow_insecure_http=True)
+    names = {name.upper() for name in Environment.asked}
+    assert names >= {"TOGETHER_API_KEY", "TOGETHER_BASE_URL", "HTTPS_PROXY", "NO_PROXY"}
+    assert {name for name in names if f"`{name}`" not in REFERENCE} == set()
+
+
+def test_the_test_command_of_the_readme_is_what_ci_runs() -> None:
+    """Who follows the README sees what CI sees."""
+    (command,) = re.findall(r"^python3 -m venv .*nox$", README.read_text("utf-8"), re.MULTILINE)
+    assert command in (ROOT / ".ci" / "run").read_text("utf-8").splitlines()
+
+
+def test_the_links_of_the_readme_lead_somewhere() -> None:
+    """Links to files of the repository point at files of the repository. Sphinx looks after those between pages."""
+    links = re.findall(r"\]\((?!https://)([^)#]+)", README.read_text("utf-8"))
+    assert links
+    assert [link for link in links if not (ROOT / link).is_file()] == []
+
+
+def test_the_changelog_tells_of_this_version() -> None:
+    """There is a section for what is not released yet, or for the version that the package says it is."""
+    sections = re.findall(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
+    assert {"Unreleased", together_batches.__version__} & set(sections)
+
+
+def test_blocks_are_found_with_what_was_said_about_them() -> None:
+    """Markers belong to the block right after them."""
+    page = "<!-- run\nx = 1\n-->\n\n```text\n1\n```\n<!-- not run: no network -->\n\n```python\ny\n```\n"
+    page += "<!-- exit: 5 -->\nwords between\n\n````console\n$ a \\\n> b\n```\n````\n"
+    assert list(blocks(page)) == [
+        Block("run", "x = 1\n", 2),
+        Block("text", "1\n", 6, follows=True),
+        Block("python", "y\n", 11, follows=True, not_run="no network"),
+        Block("console", "$ a \\\n> b\n```\n", 17),
+    ]
+
+
+def test_commands_are_told_from_their_output() -> None:
+    """A command may go on in the next line."""
+    assert list(commands(Block("console", "$ a \\\n> b\nout\n$ c\n", 1))) == [("a b", "out\n"), ("c", "")]
+
+
+def test_output_is_compared_to_the_letter() -> None:
+    """Three dots stand for anything; everything else is meant."""
+    compare("a\n... of it\nb", "a\nmuch\nmore of it\nb\n", "here")
+    with pytest.raises(Mismatch, match="the page shows"):
+        compare("a", "b", "here")
