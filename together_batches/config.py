@@ -193,7 +193,8 @@ def _headers(headers: Mapping[str, str] | None) -> dict[str, str]:
 def _proxy(proxy: str | None) -> Secret | None:
     if proxy is None:
         return None
-    parts = _split("proxy", proxy if "://" in str(proxy) else f"http://{proxy}")
+    given: object = proxy
+    parts = _split("proxy", f"http://{given}" if isinstance(given, str) and "://" not in given else proxy)
     if parts.scheme not in {"http", "https"}:
         message = f"proxy must be an http:// or https:// URL; {parts.scheme}:// is not supported"
         raise UsageError(message)

@@ -1,0 +1,437 @@
+"""How a client is set up: what is taken, what is refused with a sentence, and what is never shown."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import pytest
+
+from together_batches.config import Config, RetryPolicy, Secret, Timeout
+from together_batches.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_KEY = "tgp_v1_do-not-show-this"
+
+
+def _config(environ: Mapping[str, str] | None = None, **arguments: Any) -> Config:
+    return Config.from_env({"TOGETHER_API_KEY": _KEY, **(environ or {})}, **arguments)
+
+
+# --- where settings come from -------------------------------------------------------------------------------------
+
+
+def test_defaults() -> None:
+    """With nothing but a key."""
+    config = _config()
+    assert config == Config(api_key=Secret(_KEY))
+    assert config.base_url == "https://api.together.ai/v1"
+    assert config.timeout == Timeout(connect=5, read=30, total=60)
+    assert config.retry == RetryPolicy(max_attempts=5, base_delay=0.5, max_delay=8, max_elapsed=300)
+    assert (config.max_concurrency, config.headers, config.proxy) == (100, {}, None)
+
+
+def test_the_environment_is_asked_where_nothing_was_passed() -> None:
+    """For the key and for the base URL."""
+    environ = {"TOGETHER_API_KEY": "from-env", "TOGETHER_BASE_URL": "https://env.example"}
+    config = Config.from_env(environ)
+    assert (config.api_key, config.base_url) == ("from-env", "https://env.example/v1")
+    config = Config.from_env(environ, api_key="passed", base_url="https://passed.example")
+    assert (config.api_key, config.base_url) == ("passed", "https://passed.example/v1")
+
+
+def test_an_empty_base_url_in_the_environment_is_none() -> None:
+    """As shells have it."""
+    assert _config({"TOGETHER_BASE_URL": ""}).base_url == "https://api.together.ai/v1"
+
+
+def test_the_real_environment_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a mapping it is the process's own."""
+    monkeypatch.setenv("TOGETHER_API_KEY", "from-the-process")
+    assert Config.from_env().api_key == "from-the-process"
+
+
+# --- the key ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", [None, "", "  ", "\n"], ids=repr)
+def test_no_key(key: str | None) -> None:
+    """One sentence that says what to do."""
+    with pytest.raises(UsageError, match="no API key: set TOGETHER_API_KEY, or pass api_key="):
+        Config.from_env({}, api_key=key)
+
+
+def test_an_empty_key_is_not_replaced_by_another() -> None:
+    """Who passes one that is empty made a mistake, and does not mean the environment's."""
+    with pytest.raises(UsageError, match="no API key"):
+        _config(api_key="")
+
+
+def test_a_key_is_taken_without_the_white_space_around_it() -> None:
+    """Keys come out of files, and files end in a newline."""
+    assert _config(api_key=f" {_KEY}\r\n").api_key == _KEY
+
+
+@pytest.mark.parametrize(
+    "key", ["a b", "a\nb", "a\r\nX-Evil: b", "a\0b", "schlüssel", "a\u2028b", "a\ud800"], ids=ascii
+)
+def test_a_key_that_is_none(key: str) -> None:
+    """What no header could carry is refused, and not shown."""
+    with pytest.raises(UsageError, match="the API key holds white space or characters that no key has") as caught:
+        _config(api_key=key)
+    assert key not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", [b"bytes", 7, ["list"]], ids=repr)
+def test_a_key_is_text(key: object) -> None:
+    """Its type is named, its value is not."""
+    with pytest.raises(UsageError, match=f"the API key must be text; it is of type {type(key).__name__}"):
+        _config(api_key=key)
+
+
+# --- what is secret -----------------------------------------------------------------------------------------------
+
+
+def _secretive() -> Config:
+    return _config(headers={"X-Token": _KEY}, proxy=f"http://user:{_KEY}@proxy.example:3128")
+
+
+def test_nothing_shows_the_key() -> None:
+    """Neither ``repr`` nor ``str`` nor a dump of the fields, of any depth."""
+    config = _secretive()
+    shown = [repr(config), str(config), f"{config}", repr(attrs.asdict(config)), repr(attrs.astuple(config))]
+    assert [text for text in shown if _KEY in text] == []
+
+
+def test_the_key_cannot_be_pickled() -> None:
+    """A configuration that leaves the process would take the key along."""
+    for value in (_secretive(), _secretive().api_key, {"headers": _secretive().headers}):
+        for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+            with pytest.raises(TypeError, match="a secret cannot be pickled") as caught:
+                pickle.dumps(value, protocol)
+            assert _KEY not in str(caught.value)
+
+
+def test_a_configuration_can_be_copied() -> None:
+    """Within the process."""
+    config = _secretive()
+    assert copy.copy(config) == copy.deepcopy(config) == config
+    assert repr(copy.deepcopy(config).api_key) == "'[secret]'"
+
+
+def test_a_key_that_was_passed_as_plain_text_is_a_secret_too() -> None:
+    """Whichever way a configuration was made."""
+    config = Config(api_key=_KEY)  # type: ignore[arg-type]
+    assert _KEY not in repr(attrs.asdict(config))
+
+
+def test_a_secret_is_its_text_where_it_is_used() -> None:
+    """It has to be sent, after all."""
+    assert f"Bearer {Secret(_KEY)}" == f"Bearer {_KEY}"
+    assert Secret(_KEY) == _KEY
+    assert hash(Secret(_KEY)) == hash(_KEY)
+
+
+# --- the base URL -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("https://api.together.ai", "https://api.together.ai/v1"),
+        ("https://api.together.ai/", "https://api.together.ai/v1"),
+        ("https://api.together.ai/v1", "https://api.together.ai/v1"),
+        ("https://api.together.ai/v1/", "https://api.together.ai/v1"),
+        ("https://api.together.ai/v1//", "https://api.together.ai/v1"),
+        ("  https://api.together.xyz/v1\n", "https://api.together.xyz/v1"),
+        ("https://gateway.example/together", "https://gateway.example/together/v1"),
+        ("https://gateway.example/together/v1", "https://gateway.example/together/v1"),
+        ("https://gateway.example/notv1", "https://gateway.example/notv1/v1"),
+        ("https://gateway.example:8443", "https://gateway.example:8443/v1"),
+        ("HTTPS://API.together.ai/v1", "https://API.together.ai/v1"),
+        ("https://[2001:db8::1]:8443", "https://[2001:db8::1]:8443/v1"),
+        ("http://localhost:8000", "http://localhost:8000/v1"),
+        ("HTTP://LOCALHOST:8000", "http://LOCALHOST:8000/v1"),
+        ("http://127.0.0.1:8000/", "http://127.0.0.1:8000/v1"),
+        ("http://127.8.9.10", "http://127.8.9.10/v1"),
+        ("http://[::1]:8000/v1", "http://[::1]:8000/v1"),
+    ],
+)
+def test_a_base_url(given: str, expected: str) -> None:
+    """With or without ``/v1`` and slashes; plain HTTP to this machine."""
+    assert _config(base_url=given).base_url == expected
+    assert _config({"TOGETHER_BASE_URL": given}).base_url == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ("api.together.ai/v1", "must begin with https://"),
+        ("//api.together.ai", "must begin with https://"),
+        ("localhost:8000", "must begin with https://"),
+        ("ftp://api.together.ai", "must begin with https://"),
+        ("file:///etc/passwd", "must begin with https://"),
+        ("https://", "and name a host"),
+        ("https:///v1", "and name a host"),
+        ("https://user:pass@api.together.ai", "no login, query or fragment"),
+        ("https://user@api.together.ai", "no login, query or fragment"),
+        ("https://@api.together.ai", "no login, query or fragment"),
+        ("http://localhost@evil.example", "no login, query or fragment"),
+        ("https://api.together.ai/v1?key=1", "no login, query or fragment"),
+        ("https://api.together.ai/v1#top", "no login, query or fragment"),
+        ("https://api.together.ai\\@evil.example", "no login, query or fragment"),
+        ("https://api.together.ai\\.evil.example", "white space, a backslash, or what is not ASCII"),
+        ("https://api together.ai", "white space, a backslash, or what is not ASCII"),
+        ("https://api.toge\nther.ai", "white space, a backslash, or what is not ASCII"),
+        ("https://api.together.ai/\x00", "white space, a backslash, or what is not ASCII"),
+        ("https://b\u00fccher.example/v1", "white space, a backslash, or what is not ASCII"),
+        ("https://api.together.ai:port", "is not a URL"),
+        ("https://api.together.ai:99999", "is not a URL"),
+        ("https://[::1", "is not a URL"),
+        (7, "is not a URL"),
+        (b"https://api.together.ai", "is not a URL"),
+    ],
+    ids=ascii,
+)
+def test_what_is_no_base_url(given: str, reason: str) -> None:
+    """Each gets one sentence."""
+    with pytest.raises(UsageError, match=f"^base_url.*{reason}"):
+        _config(base_url=given)
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["http://api.together.ai", "http://10.0.0.1", "http://localhost.evil.example", "http://0.0.0.0", "http://[::2]"],
+)
+def test_a_key_does_not_travel_in_the_clear(given: str) -> None:
+    """Plain HTTP to another machine is refused, unless it is asked for by name."""
+    with pytest.raises(UsageError, match=r"is plain HTTP to .*, where anyone on the way could read the key"):
+        _config(base_url=given)
+    assert _config(base_url=given, allow_insecure_http=True).base_url == f"{given}/v1"
+
+
+# --- numbers ------------------------------------------------------------------------------------------------------
+
+_NO_NUMBERS: list[object] = [
+    True,
+    False,
+    "5",
+    None,
+    float("nan"),
+    float("inf"),
+    float("-inf"),
+    -1,
+    -0.5,
+    10**400,
+    [1],
+]
+
+
+@pytest.mark.parametrize("field", ["connect", "read", "total"])
+@pytest.mark.parametrize("value", [0, *_NO_NUMBERS], ids=lambda value: repr(value)[:20])
+def test_a_limit_is_a_number_above_zero(field: str, value: object) -> None:
+    """Everything else is misuse."""
+    with pytest.raises(UsageError, match=f"{field} must be a number, more than zero"):
+        Timeout(**{field: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("value", [0, *(value for value in _NO_NUMBERS)], ids=lambda value: repr(value)[:20])
+def test_a_timeout_is_a_number_above_zero(value: object) -> None:
+    """Or a :class:`Timeout`."""
+    with pytest.raises(UsageError, match="timeout must be a number, more than zero"):
+        _config(timeout=value)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [(120, Timeout(5, 30, 120)), (10, Timeout(5, 10, 10)), (0.5, Timeout(0.5, 0.5, 0.5))],
+)
+def test_a_number_is_the_limit_of_all(seconds: float, expected: Timeout) -> None:
+    """No part may take longer than the whole."""
+    assert _config(timeout=seconds).timeout == expected
+    assert _config(timeout=expected).timeout is expected
+
+
+@pytest.mark.parametrize("field", ["base_delay", "max_delay"])
+@pytest.mark.parametrize("value", _NO_NUMBERS, ids=lambda value: repr(value)[:20])
+def test_a_delay_is_a_number(field: str, value: object) -> None:
+    """Zero is one, too: repeat at once."""
+    with pytest.raises(UsageError, match=f"{field} must be a number, zero or more"):
+        RetryPolicy(**{field: value})  # type: ignore[arg-type]
+    assert getattr(RetryPolicy(**{field: 0}), field) == 0
+
+
+@pytest.mark.parametrize("value", [0, *_NO_NUMBERS], ids=lambda value: repr(value)[:20])
+def test_the_time_for_repeating_is_a_number_above_zero(value: object) -> None:
+    """Everything else is misuse."""
+    with pytest.raises(UsageError, match="max_elapsed must be a number, more than zero"):
+        RetryPolicy(max_elapsed=value)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "value", [0, -1, True, 2.0, "3", None, float("nan"), float("inf")], ids=lambda value: repr(value)[:20]
+)
+def test_what_is_counted_is_whole(value: Any) -> None:
+    """Attempts and calls at once come in ones."""
+    with pytest.raises(UsageError, match="max_attempts must be a whole number, 1 or more"):
+        RetryPolicy(max_attempts=value)
+    with pytest.raises(UsageError, match="max_concurrency must be a whole number, 1 or more"):
+        _config(max_concurrency=value)
+
+
+@pytest.mark.parametrize("value", [None, 5, {"max_attempts": 3}], ids=repr)
+def test_a_policy_is_a_policy(value: object) -> None:
+    """Not a number of attempts, nor a mapping."""
+    with pytest.raises(UsageError, match="retry must be a RetryPolicy"):
+        _config(retry=value)
+
+
+# --- headers ------------------------------------------------------------------------------------------------------
+
+
+def test_headers_have_one_spelling() -> None:
+    """So that a name is sent once, whichever way it was written when it was said again."""
+    config = _config(headers={"x-team": "a", "X-TEAM": "b", "user-agent": "mine"})
+    assert config.headers == {"X-Team": "b", "User-Agent": "mine"}
+    assert config.with_options(headers={"X-team": "c"}).headers == {"X-Team": "c", "User-Agent": "mine"}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("X Y", "a", "is no header name"),
+        ("X:", "a", "is no header name"),
+        ("", "a", "is no header name"),
+        ("X\r\nY", "a", "is no header name"),
+        ("Ü", "a", "is no header name"),
+        ("X", "a\nb", "holds characters that cannot be sent"),
+        ("X", "a\r\nAuthorization: b", "holds characters that cannot be sent"),
+        ("X", "a\n", "holds characters that cannot be sent"),
+        ("X", "a\0", "holds characters that cannot be sent"),
+        ("X", "\u20ac", "holds characters that cannot be sent"),
+        ("X", None, "names and values must be text"),
+        ("X", 7, "names and values must be text"),
+        (b"X", "a", "names and values must be text"),
+        ("Authorization", "Bearer other", "is set by the client"),
+        ("authorization", "Bearer other", "is set by the client"),
+        ("HOST", "evil.example", "is set by the client"),
+        ("Content-Length", "3", "is set by the client"),
+        ("transfer-encoding", "chunked", "is set by the client"),
+    ],
+    ids=ascii,
+)
+def test_what_is_no_header(name: Any, value: Any, reason: str) -> None:
+    """Nothing slips another header, another key or another request in; values are not shown."""
+    with pytest.raises(UsageError, match=f"^headers: .*{reason}"):
+        _config(headers={name: value})
+    with pytest.raises(UsageError, match=f"^headers: .*{reason}"):
+        _config().with_options(headers={name: value})
+
+
+# --- proxies ------------------------------------------------------------------------------------------------------
+
+_PROXY = "http://proxy.example:3128"
+
+
+@pytest.mark.parametrize(
+    ("environ", "base_url", "expected"),
+    [
+        ({"HTTPS_PROXY": _PROXY}, None, _PROXY),
+        ({"https_proxy": _PROXY}, None, _PROXY),
+        ({"https_proxy": _PROXY, "HTTPS_PROXY": "http://other"}, None, _PROXY),
+        ({"https_proxy": "", "HTTPS_PROXY": _PROXY}, None, None),
+        ({"HTTPS_PROXY": ""}, None, None),
+        ({"HTTP_PROXY": _PROXY}, None, None),
+        ({"HTTP_PROXY": _PROXY}, "http://plain.example", _PROXY),
+        ({"ALL_PROXY": _PROXY}, None, _PROXY),
+        ({"all_proxy": _PROXY}, "http://plain.example", _PROXY),
+        ({"HTTPS_PROXY": _PROXY, "ALL_PROXY": "http://other"}, None, _PROXY),
+        ({"HTTPS_PROXY": "proxy.example:3128"}, None, _PROXY),
+        ({"HTTPS_PROXY": "HTTP://proxy.example:3128"}, None, _PROXY),
+        ({"HTTPS_PROXY": "https://proxy.example:3128"}, None, "https://proxy.example:3128"),
+        ({"HTTPS_PROXY": "http://user:pass@proxy.example"}, None, "http://user:pass@proxy.example"),
+        ({"HTTPS_PROXY": _PROXY, "NO_PROXY": "api.together.ai"}, None, None),
+        ({"HTTPS_PROXY": _PROXY, "no_proxy": ".together.ai"}, None, None),
+        ({"HTTPS_PROXY": _PROXY, "NO_PROXY": "other.example, together.ai"}, None, None),
+        ({"HTTPS_PROXY": _PROXY, "NO_PROXY": "*"}, None, None),
+        ({"HTTPS_PROXY": _PROXY, "NO_PROXY": "gateway.example:8443"}, "https://gateway.example:8443", None),
+        ({"HTTPS_PROXY": _PROXY, "NO_PROXY": "gateway.example:1"}, "https://gateway.example:8443", _PROXY),
+        ({"HTTPS_PROXY": _PROXY, "NO_PROXY": "gether.ai"}, None, _PROXY),
+        ({"HTTPS_PROXY": _PROXY, "NO_PROXY": ""}, None, _PROXY),
+        ({"HTTPS_PROXY": "socks5://proxy.example", "NO_PROXY": "*"}, None, None),
+        ({"HTTP_PROXY": _PROXY, "ALL_PROXY": _PROXY}, "http://localhost:8000", None),
+        ({"HTTPS_PROXY": _PROXY, "ALL_PROXY": _PROXY}, "https://127.0.0.1:8000", None),
+        ({"HTTP_PROXY": _PROXY}, "http://[::1]:8000", None),
+    ],
+    ids=str,
+)
+def test_proxies_of_the_environment(environ: dict[str, str], base_url: str | None, expected: str | None) -> None:
+    """As curl has it: lower case wins, ``NO_PROXY`` lets hosts out, and this machine is never behind one."""
+    assert _config(environ, base_url=base_url, allow_insecure_http=True).proxy == expected
+
+
+def test_a_proxy_that_was_passed_wins() -> None:
+    """Over the environment, and over what the environment says of hosts without one."""
+    assert _config({"HTTPS_PROXY": "http://other", "NO_PROXY": "*"}, proxy=_PROXY).proxy == _PROXY
+
+
+@pytest.mark.parametrize(
+    ("proxy", "reason"),
+    [
+        ("socks5://proxy.example:1080", "socks5:// is not supported"),
+        ("socks5h://proxy.example:1080", "socks5h:// is not supported"),
+        ("SOCKS4://proxy.example", "socks4:// is not supported"),
+        ("ftp://proxy.example", "ftp:// is not supported"),
+        ("http://", "names no host"),
+        ("", "names no host"),
+        ("http://proxy.example:port", "proxy is not a URL"),
+        (7, "proxy is not a URL"),
+    ],
+    ids=repr,
+)
+def test_what_is_no_proxy(proxy: Any, reason: str) -> None:
+    """Each gets one sentence, and not a stack trace at the first call."""
+    with pytest.raises(UsageError, match=reason):
+        _config(proxy=proxy)
+
+
+def test_a_proxy_of_the_environment_that_cannot_be_used_is_refused() -> None:
+    """To go without it in silence could be what somebody wanted to prevent."""
+    with pytest.raises(UsageError, match="socks5:// is not supported"):
+        _config({"ALL_PROXY": "socks5://proxy.example:1080"})
+
+
+@pytest.mark.parametrize(
+    "proxy", ["http://user:hunter2/@proxy.example", "http://user:hunter2\u2100@proxy.example", "socks5://u:hunter2@p"]
+)
+def test_a_password_in_a_proxy_is_not_shown(proxy: str) -> None:
+    """Not where the URL is wrong either."""
+    with pytest.raises(UsageError) as caught:
+        _config(proxy=proxy)
+    assert "hunter2" not in str(caught.value)
+
+
+# --- options ------------------------------------------------------------------------------------------------------
+
+
+def test_options_change_a_copy() -> None:
+    """What was not named stays, headers are added, and the original is as it was."""
+    config = _config(headers={"X-A": "1"}, max_concurrency=7)
+    other = config.with_options(timeout=10, retry=RetryPolicy(max_attempts=1), headers={"X-B": "2"})
+    assert (other.timeout, other.retry.max_attempts) == (Timeout(5, 10, 10), 1)
+    assert other.headers == {"X-A": "1", "X-B": "2"}
+    assert (other.api_key, other.max_concurrency) == (config.api_key, 7)
+    assert config == _config(headers={"X-A": "1"}, max_concurrency=7)
+    assert config.with_options() == config
+
+
+def test_options_are_checked_like_settings() -> None:
+    """The same sentences."""
+    with pytest.raises(UsageError, match="timeout must be a number"):
+        _config().with_options(timeout=0)
+    with pytest.raises(UsageError, match="retry must be a RetryPolicy"):
+        _config().with_options(retry=3)  # type: ignore[arg-type]

@@ -1,0 +1,110 @@
+"""What the errors say, and the facts that they carry. Their tree is in contracts/test_error_tree.py."""
+
+from __future__ import annotations
+
+import pytest
+
+from together_batches.errors import (
+    APIConnectionError,
+    APIResponseValidationError,
+    APIStatusError,
+    APITimeoutError,
+    CreateUnconfirmedError,
+    JobNotCreatedError,
+    NotFoundError,
+    RateLimitError,
+    ValidationError,
+    WaitTimeoutError,
+)
+from together_batches.models import BatchJob
+
+_URL = "https://api.together.ai/v1/batches/x"
+
+
+def test_a_status_error_reads_as_a_sentence() -> None:
+    """It says what was asked, what came, why, and under which name the service knows the request."""
+    error = NotFoundError("Job not found", status=404, request_id="oJ3x", body={"error": 1}, method="GET", url=_URL)
+    assert str(error) == f"the service answered 404 to GET {_URL}: Job not found (request id oJ3x)"
+    assert (error.status, error.message, error.request_id) == (404, "Job not found", "oJ3x")
+    assert (error.body, error.method, error.url) == ({"error": 1}, "GET", _URL)
+
+
+def test_a_status_error_says_only_what_it_knows() -> None:
+    """Without a request id and a request the sentence is shorter, not full of holes."""
+    assert str(APIStatusError("I'm a teapot", status=418)) == "the service answered 418: I'm a teapot"
+
+
+def test_a_rate_limit_is_a_429_with_the_wait_that_was_asked_for() -> None:
+    """``retry_after`` is in seconds; None where the service did not say."""
+    error = RateLimitError("slow down", retry_after=2.5)
+    assert (error.status, error.retry_after) == (429, 2.5)
+    assert RateLimitError("slow down").retry_after is None
+
+
+def test_an_answer_that_is_none_says_what_was_wrong_where() -> None:
+    """The path, the beginning of what came, and the request id are in the sentence."""
+    error = APIResponseValidationError(
+        "a number in place of a time",
+        expected="a list of batch jobs",
+        where="$[3].created_at",
+        excerpt='[{"id"',
+        method="GET",
+        url=_URL,
+        status=200,
+        request_id="oJ3x",
+    )
+    assert str(error) == (
+        f"the answer to GET {_URL} is not a list of batch jobs: a number in place of a time at $[3].created_at; "
+        "it began '[{\"id\"' (request id oJ3x)"
+    )
+    assert (error.expected, error.where, error.excerpt) == ("a list of batch jobs", "$[3].created_at", '[{"id"')
+    assert (error.status, error.request_id) == (200, "oJ3x")
+
+
+def test_a_connection_error_says_whether_the_request_may_have_arrived() -> None:
+    """By default it may: only who knows better says otherwise."""
+    assert APIConnectionError("the connection broke").request_sent is True
+    assert APIConnectionError("refused", request_sent=False).request_sent is False
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        APIConnectionError("no connection"),
+        APITimeoutError("no answer"),
+        NotFoundError("no job", status=404),
+        APIResponseValidationError("no JSON", expected="a job"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_is_added_to_the_message_is_shown(error: APIConnectionError) -> None:
+    """Whoever gives up on repeating adds the reason, and the text has it."""
+    error.message += "; given up after 5 attempts"
+    assert "; given up after 5 attempts" in str(error)
+
+
+@pytest.mark.parametrize("error", [APITimeoutError("no answer"), WaitTimeoutError("still running")], ids=repr)
+def test_a_timeout_is_a_timeout_error_and_keeps_its_text(error: Exception) -> None:
+    """``except TimeoutError`` catches both, and the operating system's fields do not garble them."""
+    assert isinstance(error, TimeoutError)
+    assert str(error) == error.args[0]
+
+
+def test_a_job_that_was_not_created_says_the_service_s_reason() -> None:
+    """Where it gave one; and says so where it gave none."""
+    assert str(JobNotCreatedError("quota")) == "the service created no job: quota"
+    assert str(JobNotCreatedError()) == "the service created no job: it gave no reason"
+    assert JobNotCreatedError().warning is None
+
+
+def test_facts_are_kept_as_tuples() -> None:
+    """Whatever iterable they came from."""
+    jobs = [BatchJob(id="a"), BatchJob(id="b")]
+    assert CreateUnconfirmedError("?", input_file_id="f", candidates=iter(jobs)).candidates == tuple(jobs)
+    assert WaitTimeoutError("?", jobs=iter(jobs)).jobs == tuple(jobs)
+    assert ValidationError("?", problems=iter(["line 1: no"])).problems == ("line 1: no",)
+
+
+def test_data_that_is_wrong_is_a_value_error() -> None:
+    """Who validates with ``except ValueError`` is served."""
+    assert isinstance(ValidationError("wrong"), ValueError)

@@ -1,0 +1,222 @@
+"""The values of the service: frozen, comparable, hashable, and one way of saying that something is absent."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from datetime import UTC, datetime, timedelta, timezone
+from typing import TYPE_CHECKING
+
+import attrs
+import pytest
+
+from together_batches.models import BatchJob, BatchJobStatus, Response
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# --- status -------------------------------------------------------------------------------------------------------
+
+_ALL = ["VALIDATING", "IN_PROGRESS", "CANCELING", "COMPLETED", "FAILED", "EXPIRED", "CANCELLED"]
+_TERMINAL = {"COMPLETED", "FAILED", "EXPIRED", "CANCELLED"}
+_UNKNOWN = ["PAUSED", "CANCELLING", "canceled", "in progress", "\N{SNOWMAN}"]
+
+_WAYS: list[Callable[[object], object]] = [
+    copy.copy,
+    copy.deepcopy,
+    *(
+        lambda value, protocol=protocol: pickle.loads(pickle.dumps(value, protocol))
+        for protocol in range(pickle.HIGHEST_PROTOCOL + 1)
+    ),
+]
+_each_way = pytest.mark.parametrize("way", _WAYS, ids=["copy", "deepcopy", *map("pickle {}".format, range(6))])
+
+
+def test_the_known_statuses_are_those_of_the_service() -> None:
+    """The six of the reference, and CANCELING, which is on the wire all the same."""
+    assert list(BatchJobStatus) == _ALL
+
+
+@pytest.mark.parametrize("text", _ALL)
+def test_a_known_status(text: str) -> None:
+    """It is its text, it is one object, and it knows whether it is the end."""
+    status = BatchJobStatus(text)
+    assert status is BatchJobStatus[text]
+    assert str(status) == f"{status}" == status == text
+    assert status.is_terminal is (text in _TERMINAL)
+
+
+@pytest.mark.parametrize("text", _UNKNOWN)
+def test_an_unknown_status(text: str) -> None:
+    """It keeps its text, is not terminal, and is no different from another one of the same text."""
+    status = BatchJobStatus(text)
+    assert isinstance(status, BatchJobStatus)
+    assert str(status) == f"{status}" == status == status.value == status.name == text
+    assert status.is_terminal is False
+    assert status == BatchJobStatus(text)
+    assert hash(status) == hash(BatchJobStatus(text)) == hash(text)
+    assert {status: 1}[BatchJobStatus(text)] == 1
+    assert text in repr(status)
+
+
+@pytest.mark.parametrize("text", [*_ALL, *_UNKNOWN])
+@_each_way
+def test_a_status_survives_a_copy(text: str, way: Callable[[object], object]) -> None:
+    """Known or not, it arrives as a status of the same text."""
+    twin = way(BatchJobStatus(text))
+    assert type(twin) is BatchJobStatus
+    assert twin == text
+
+
+def test_unknown_statuses_are_not_remembered() -> None:
+    """A service that sends nonsense adds nothing to the list of what is known."""
+    BatchJobStatus("NONSENSE")
+    assert list(BatchJobStatus) == _ALL
+    assert "NONSENSE" not in BatchJobStatus.__members__
+
+
+@pytest.mark.parametrize("value", [None, 7, b"COMPLETED", ["COMPLETED"]], ids=repr)
+def test_a_status_is_text(value: object) -> None:
+    """Anything else is a mistake."""
+    with pytest.raises(ValueError, match="not a valid BatchJobStatus"):
+        BatchJobStatus(value)  # type: ignore[arg-type]
+
+
+# --- job ----------------------------------------------------------------------------------------------------------
+
+_NOON = datetime(2026, 9, 14, 12, tzinfo=UTC)
+_JOB = BatchJob(
+    id="a",
+    status="PAUSED",
+    progress=12.5,
+    created_at=_NOON,
+    model_id="m",
+    file_size_bytes=2**70,
+    extra={"organization_id": "org", "nested": {"list": [1, None, ""]}},
+)
+
+
+def test_a_job_needs_nothing_but_an_id() -> None:
+    """All else may be absent, and then is None."""
+    job = BatchJob(id="a")
+    rest = {name: value for name, value in attrs.asdict(job).items() if name not in {"id", "extra"}}
+    assert set(rest.values()) == {None}
+    assert job.extra == {}
+    assert job.is_terminal is False
+
+
+def test_a_job_is_named_by_keywords_only() -> None:
+    """Fifteen fields in a row are for nobody to remember."""
+    with pytest.raises(TypeError, match="positional"):
+        BatchJob("a")  # type: ignore[misc]
+
+
+def test_a_job_cannot_be_changed() -> None:
+    """Neither its fields nor what it has none for."""
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        _JOB.status = None  # type: ignore[misc]
+    with pytest.raises((AttributeError, attrs.exceptions.FrozenInstanceError)):
+        _JOB.label = "mine"  # type: ignore[attr-defined]
+
+
+def test_the_empty_text_is_absent() -> None:
+    """A backend's way of saying null."""
+    names = [
+        "endpoint",
+        "model_id",
+        "input_file_id",
+        "output_file_id",
+        "error_file_id",
+        "error",
+        "user_id",
+        "warning",
+    ]
+    job = BatchJob(id="a", status="", **dict.fromkeys(names, ""))  # type: ignore[arg-type]
+    assert job == BatchJob(id="a")
+
+
+@pytest.mark.parametrize("name", ["created_at", "completed_at", "job_deadline"])
+@pytest.mark.parametrize(
+    "zero",
+    [
+        datetime(1, 1, 1, tzinfo=UTC),
+        datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=9))),
+        datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=-9))),
+    ],
+    ids=str,
+)
+def test_the_zero_time_is_absent(name: str, zero: datetime) -> None:
+    """Another way of saying null, in whatever zone."""
+    assert BatchJob(id="a", **{name: zero}) == BatchJob(id="a")  # type: ignore[arg-type]
+
+
+def test_times_are_in_utc() -> None:
+    """One moment is one value, in whatever zone it was written."""
+    tokyo = _NOON.astimezone(timezone(timedelta(hours=9)))
+    job = BatchJob(id="a", created_at=tokyo)
+    assert job.created_at == _NOON
+    assert job.created_at is not None
+    assert job.created_at.tzinfo is UTC
+
+
+def test_a_time_without_a_zone_is_refused() -> None:
+    """Nobody knows what moment it is."""
+    with pytest.raises(ValueError, match="times are aware: 2026-09-14T12:00:00 names no time zone"):
+        BatchJob(id="a", created_at=datetime(2026, 9, 14, 12))
+
+
+@pytest.mark.parametrize(
+    ("given", "progress"),
+    [(0, 0), (100, 100), (37.25, 37.25), (-3, 0), (100.0001, 100), (float("inf"), 100), (float("nan"), None)],
+)
+def test_progress_is_a_percentage(given: float, progress: float | None) -> None:
+    """What is beyond the ends is at the ends, and what is no number is absent."""
+    assert BatchJob(id="a", progress=given).progress == progress
+
+
+@pytest.mark.parametrize("status", [*_ALL, "PAUSED"])
+def test_a_job_is_terminal_where_its_status_is(status: str) -> None:
+    """The shortcut says the same."""
+    assert BatchJob(id="a", status=status).is_terminal is (status in _TERMINAL)
+
+
+def test_a_job_is_a_key() -> None:
+    """Equal jobs have equal hashes, and ``extra``, which may hold anything, takes no part."""
+    other = attrs.evolve(_JOB, extra={"organization_id": "other"})
+    assert hash(other) == hash(_JOB)
+    assert other != _JOB
+    assert len({_JOB, attrs.evolve(_JOB), other}) == 2
+
+
+def test_extra_holds_only_what_has_no_field() -> None:
+    """Two places for one fact could disagree."""
+    with pytest.raises(ValueError, match="has these: model_id, status"):
+        BatchJob(id="a", extra={"status": "COMPLETED", "model_id": "m", "other": 1})
+
+
+def test_extra_may_hold_a_key_named_extra() -> None:
+    """The service may choose that name as well as any other."""
+    assert BatchJob(id="a", extra={"extra": 1}).extra == {"extra": 1}
+
+
+@_each_way
+def test_a_job_survives_a_copy(way: Callable[[object], object]) -> None:
+    """With its unknown status and all that is in ``extra``."""
+    assert way(_JOB) == _JOB
+
+
+# --- response -----------------------------------------------------------------------------------------------------
+
+_RESPONSE = Response(status=200, headers={"set-cookie": "session=secret"}, body=b"secret", request_id="oJ3x")
+
+
+def test_a_response_shows_neither_headers_nor_body() -> None:
+    """A log line with a response in it gives nothing away."""
+    assert repr(_RESPONSE) == "Response(status=200, request_id='oJ3x')"
+
+
+@_each_way
+def test_a_response_survives_a_copy(way: Callable[[object], object]) -> None:
+    """Whole."""
+    assert way(_RESPONSE) == _RESPONSE
+    assert hash(way(_RESPONSE)) == hash(_RESPONSE)
