@@ -10,7 +10,7 @@ import asyncio
 import random
 import time
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, cast
 
@@ -117,31 +117,30 @@ def checked_ids(job_ids: Ids) -> Ids:
 
 
 class _Source:
-    """The ids, one at a time, for any number of askers."""
+    """The ids, one at a time, for any number of askers; :data:`_END` after the last."""
 
     def __init__(self, ids: Ids) -> None:
-        self._sync: Iterator[str | BatchJob] | None = None
-        self._async: AsyncIterator[str | BatchJob] | None = None
-        if isinstance(ids, AsyncIterable):
-            self._async = aiter(ids)
-        else:
-            self._sync = iter(ids)
+        self.waits = isinstance(ids, AsyncIterable)
+        self._async = aiter(ids) if isinstance(ids, AsyncIterable) else None
+        self._sync = iter(()) if isinstance(ids, AsyncIterable) else iter(ids)
         self._turn = asyncio.Lock()  # an async generator may be asked by one at a time
         self._ended = False
 
-    async def next(self) -> str | BatchJob | None:
-        if self._sync is not None:
-            return next(self._sync, None)
+    def next(self) -> object:
+        """The next id of a source that need not be waited for."""
+        return next(self._sync, _END)
+
+    async def anext(self) -> object:
+        """The next id of one that ``waits``."""
         async with self._turn:
             if self._ended or self._async is None:
-                return None
-            found = await anext(self._async, None)
-            self._ended = found is None
+                return _END
+            found = await anext(self._async, _END)
+            self._ended = found is _END
             return found
 
-    def rest(self) -> Iterator[str | BatchJob]:
-        """What is left, where that is known without waiting."""
-        return iter(()) if self._sync is None else self._sync
+
+_END = object()
 
 
 @attrs.define(eq=False)
@@ -172,7 +171,7 @@ class _Crew:
         wait: bool,
         emit: Callable[[CancelOutcome], None],
         admit: Callable[[str], bool],
-        full: Callable[[], bool] = lambda: False,
+        full: Callable[[], bool] | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
@@ -218,12 +217,13 @@ class _Crew:
         group.create_task(self._work(group))
 
     async def _work(self, group: asyncio.TaskGroup) -> None:
+        source = self._source
         while True:
-            while self._full():
+            while self._full is not None and self._full():
                 self._room.clear()
                 await self._room.wait()
-            asked = await self._source.next()
-            if asked is None:
+            asked = await source.anext() if source.waits else source.next()
+            if asked is _END:
                 break
             # Each worker that finds work calls the next one in: three ids do not cost a hundred tasks.
             if self._workers < self._at_once:
@@ -235,7 +235,7 @@ class _Crew:
         if not self._workers and not self.draining and self._follower is not None:
             self._follower.cancel()
 
-    async def _cancel(self, asked: str | BatchJob, name: str) -> None:
+    async def _cancel(self, asked: object, name: str) -> None:
         if self._refusal is not None:
             self._emit(self._not_attempted(name, self._refusal))
             await asyncio.sleep(0)  # there may be a million of these, and the loop has other work
@@ -332,7 +332,7 @@ class _Crew:
             else:
                 outcome = self._not_attempted(name, error)
             self._done(outcome)
-        for asked in self._source.rest():
+        while (asked := self._source.next()) is not _END:
             name = _name(asked)
             if self._admit(name):
                 self._emit(self._not_attempted(name, error))

@@ -83,13 +83,13 @@ class Answer:
 # --- requests -------------------------------------------------------------------------------------------------
 
 
-def job_id(job: str | BatchJob) -> str:
+def job_id(job: object) -> str:
     """The id of a job or of what stands for one; a :class:`UsageError` where it cannot be part of a path.
 
     Ids are opaque (bare UUIDs live, ``batch_job_…`` in the documentation), so only what would change the path's
     meaning is refused.
     """
-    value: object = job.id if isinstance(job, BatchJob) else job
+    value = job.id if isinstance(job, BatchJob) else job
     if not isinstance(value, str):
         message = f"a job id is text or a BatchJob, not {type(value).__name__}: {value!r}"
         raise UsageError(message)

@@ -164,6 +164,7 @@ class Transport:
             }
         )
         self._key = config.api_key.encode()
+        self._base = config.base_url
 
     def open(self) -> None:
         """Open the connection on the loop that runs now, or raise a :class:`UsageError`."""
@@ -285,7 +286,7 @@ class Transport:
         attempt = Attempt(task, there.clock(), limits.read, limits.total)
         there.watch.begin(attempt)
         try:
-            answer = await self._once(session, request, self.config.base_url + request.path, attempt)
+            answer = await self._once(session, request, self._base + request.path, attempt)
             for _ in range(_MOST_REDIRECTS):
                 target = _followed(answer) if 300 <= answer.status < 400 else None
                 if target is None:
