@@ -121,11 +121,12 @@ def _repeatable(request: Request, error: APIError, headers: Mapping[str, str]) -
     if isinstance(error, APIConnectionError):
         return request.repeatable or not error.request_sent
     status = getattr(error, "status", 0)
+    advice = headers.get("x-should-retry", "").strip().lower()
+    # A conflict is an answer, to a cancel the one that says that the job has finished: asking again changes nothing.
+    if advice == "false" or status == 409:
+        return False
     # A 429 was refused before anything was done. After any other answer only a request that may be done twice is
     # sent again, whatever the service advises: a create is looked for instead.
     if not request.repeatable:
         return status == 429
-    advice = headers.get("x-should-retry", "").lower()
-    if advice in {"true", "false"}:
-        return advice == "true"
-    return status in _REPEATED_STATUSES
+    return advice == "true" or status in _REPEATED_STATUSES

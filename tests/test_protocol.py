@@ -1,0 +1,703 @@
+"""Each endpoint as a request value, each answer as a value or an error."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from together_batches import _protocol
+from together_batches._protocol import Answer, Request
+from together_batches.errors import (
+    APIResponseValidationError,
+    APIStatusError,
+    AuthenticationError,
+    BadRequestError,
+    ConflictError,
+    InternalServerError,
+    JobNotCreatedError,
+    NotFoundError,
+    PermissionDeniedError,
+    RateLimitError,
+    UnprocessableEntityError,
+    UsageError,
+)
+from together_batches.models import BatchJob, BatchJobStatus
+
+_SAMPLES = Path(__file__).parent / "samples"
+_ID = "5b0c2d6e-8f14-4a7b-9c33-0e5d7a61f2b8"
+_FILE = "file-3e9d1c70-52af-4f0e-8a5b-7c1b90d4e6f2"
+_URL = "https://api.together.ai/v1/batches"
+
+
+def answer(body: bytes | str, status: int = 200, headers: dict[str, str] | None = None) -> Answer:
+    body = body.encode() if isinstance(body, str) else body
+    return Answer(Request("GET", "/batches", repeatable=True), _URL, status, headers or {}, body)
+
+
+def sample(case: str, headers: dict[str, str] | None = None) -> Answer:
+    """A recorded answer: ``samples/<case>/<status>.json`` (or ``.txt``)."""
+    (file,) = (_SAMPLES / case).iterdir()
+    return answer(file.read_bytes(), int(file.stem), headers)
+
+
+# --- requests -----------------------------------------------------------------------------------------------------
+
+
+def _facts(request: Request) -> tuple[str, str, bool, bytes | None]:
+    return request.method, request.path, request.repeatable, request.body
+
+
+def test_retrieve() -> None:
+    """A bare GET that may be repeated."""
+    assert _facts(_protocol.retrieve(_ID)) == ("GET", f"/batches/{_ID}", True, None)
+
+
+def test_list() -> None:
+    """It has no parameters."""
+    assert _facts(_protocol.list_jobs()) == ("GET", "/batches", True, None)
+
+
+def test_cancel() -> None:
+    """A POST without a body that may be repeated: cancelled twice is cancelled."""
+    assert _facts(_protocol.cancel(_ID)) == ("POST", f"/batches/{_ID}/cancel", True, None)
+
+
+def _create(input_file_id: Any = _FILE, **fields: Any) -> Request:
+    defaults = {
+        "endpoint": "/v1/chat/completions",
+        "completion_window": None,
+        "model_id": None,
+        "priority": None,
+    }
+    return _protocol.create(input_file_id, **{**defaults, **fields})
+
+
+def test_create() -> None:
+    """A POST that must not be repeated; what was not said is not sent."""
+    body = b'{"input_file_id":"file-1","endpoint":"/v1/chat/completions"}'
+    assert _facts(_create("file-1")) == ("POST", "/batches", False, body)
+
+
+def test_create_with_everything() -> None:
+    """Priority 0 is a priority."""
+    request = _create("file-1", endpoint="/e", completion_window="24h", model_id="m", priority=0)
+    assert request.body == (
+        b'{"input_file_id":"file-1","endpoint":"/e","completion_window":"24h","model_id":"m","priority":0}'
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        *(
+            ({name: ""}, f"{name} must be text that is not empty")
+            for name in ("input_file_id", "endpoint", "model_id")
+        ),
+        *(({name: 7}, f"{name} must be text that is not empty") for name in ("input_file_id", "endpoint")),
+        ({"input_file_id": "  \n"}, "input_file_id must be text that is not empty"),
+        ({"input_file_id": None}, "input_file_id must be text that is not empty"),
+        ({"endpoint": None}, "endpoint must be text that is not empty"),
+        ({"input_file_id": "\ud800"}, "cannot be written as JSON"),
+        ({"completion_window": 24}, "completion_window must be text that is not empty"),
+        ({"model_id": b"m"}, "model_id must be text that is not empty"),
+        ({"priority": "1"}, "priority must be a whole number"),
+        ({"priority": 1.0}, "priority must be a whole number"),
+        ({"priority": float("nan")}, "priority must be a whole number"),
+        ({"priority": True}, "priority must be a whole number"),
+        ({"priority": 2**64}, "cannot be written as JSON"),
+    ],
+    ids=ascii,
+)
+def test_what_cannot_be_created(fields: dict[str, Any], reason: str) -> None:
+    """Misuse is found before anything is sent."""
+    with pytest.raises(UsageError, match=reason):
+        _create(**fields)
+
+
+# --- ids ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("job", "path"),
+    [
+        (_ID, _ID),
+        ("batch_job_7", "batch_job_7"),
+        ("a/b", "a%2Fb"),
+        ("a?b", "a%3Fb"),
+        ("a#b", "a%23b"),
+        ("a%b", "a%25b"),
+        ("%2e%2e", "%252e%252e"),
+        ("../files", "..%2Ffiles"),
+        ("...", "..."),
+        ("a b", "a%20b"),
+        (" a", "%20a"),
+        ("a\nb", "a%0Ab"),
+        ("a\0b", "a%00b"),
+        ("ä", "%C3%A4"),
+        ("\U0001f600", "%F0%9F%98%80"),
+        ("a;b=c,d:e@f", "a%3Bb%3Dc%2Cd%3Ae%40f"),
+        ("a\\b", "a%5Cb"),
+    ],
+    ids=ascii,
+)
+def test_an_id_is_opaque(job: str, path: str) -> None:
+    """Whatever is in it, it is one step of the path and changes no other."""
+    assert _protocol.job_id(job) == job
+    assert _protocol.retrieve(job).path == f"/batches/{path}"
+    assert _protocol.cancel(job).path == f"/batches/{path}/cancel"
+
+
+@given(
+    st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(
+        lambda text: text.strip() and text not in {".", ".."}
+    )
+)
+def test_any_id_arrives_as_it_was(job: str) -> None:
+    """The service decodes exactly what was asked for."""
+    path = _protocol.retrieve(_protocol.job_id(job)).path
+    assert path.isascii()
+    assert path.count("/") == 2
+    assert unquote(path.removeprefix("/batches/"), errors="strict") == job
+
+
+def test_a_job_serves_as_an_id() -> None:
+    """Wherever an id does."""
+    assert _protocol.job_id(BatchJob(id=_ID)) == _ID
+
+
+@pytest.mark.parametrize(
+    ("job", "reason"),
+    [
+        ("", "a job id is empty"),
+        (" ", "a job id is empty"),
+        ("\t\r\n", "a job id is empty"),
+        ("\u2003", "a job id is empty"),
+        (BatchJob(id=""), "a job id is empty"),
+        (".", "'.' is no job id"),
+        ("..", "'..' is no job id"),
+        (BatchJob(id=".."), "'..' is no job id"),
+        ("a\ud800b", "it is not text that can be sent"),
+        (None, "a job id is text or a BatchJob, not NoneType"),
+        (7, "a job id is text or a BatchJob, not int"),
+        (b"a", "a job id is text or a BatchJob, not bytes"),
+        (["a"], "a job id is text or a BatchJob, not list"),
+    ],
+    ids=ascii,
+)
+def test_what_is_no_id(job: Any, reason: str) -> None:
+    """What would change the path's meaning is refused before anything is sent."""
+    with pytest.raises(UsageError, match=reason):
+        _protocol.job_id(job)
+
+
+# --- the raw door -------------------------------------------------------------------------------------------------
+
+
+def _raw(method: Any = "GET", path: Any = "/batches", *, json: Any = None, params: Any = None) -> Request:
+    return _protocol.raw(method, path, json=json, params=params)
+
+
+@pytest.mark.parametrize(
+    ("path", "sent"),
+    [
+        ("/batches", "/batches"),
+        ("/v1/batches", "/batches"),
+        ("/v1", "/"),
+        ("/v1/", "/"),
+        ("/v1?a=1", "?a=1"),
+        ("/v1beta/batches", "/v1beta/batches"),
+        ("/v10", "/v10"),
+        ("/files/a%2Fb/content?x=1&y=a+b", "/files/a%2Fb/content?x=1&y=a+b"),
+        ("/files/ä", "/files/%C3%A4"),
+        ("/a..b/...", "/a..b/..."),
+        ("/batches?next=/../x", "/batches?next=/../x"),
+    ],
+)
+def test_a_raw_path(path: str, sent: str) -> None:
+    """Within the API, with or without its prefix; what is encoded stays as it is."""
+    assert _raw(path=path).path == sent
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "",
+        "batches",
+        "https://evil.example/v1/batches",
+        "//evil.example/batches",
+        "@evil.example",
+        "/../admin",
+        "/v1/../admin",
+        "/batches/..",
+        "/batches/./x",
+        "/%2e%2e/admin",
+        "/batches/%2E./x",
+        "/a b",
+        "/a\r\nHost: evil.example",
+        "/a\tb",
+        "/a\\..\\b",
+        "/a#b",
+        "/a\0",
+        "/a\ud800",
+        None,
+        b"/batches",
+    ],
+    ids=ascii,
+)
+def test_a_raw_path_that_leads_elsewhere(path: Any) -> None:
+    """Is refused before anything is sent."""
+    with pytest.raises(UsageError, match="path must begin with one / and stay within the API"):
+        _raw(path=path)
+
+
+@pytest.mark.parametrize("method", ["", "TRACE", "GET /x HTTP/1.1\r\nA: b", "CONNECT", None, 7], ids=repr)
+def test_what_is_no_method(method: object) -> None:
+    """Nothing is smuggled in there either."""
+    with pytest.raises(UsageError, match="method must be an HTTP method"):
+        _raw(method)
+
+
+@pytest.mark.parametrize(
+    ("method", "repeatable"),
+    [
+        ("GET", True),
+        ("head", True),
+        ("OPTIONS", True),
+        ("POST", False),
+        ("put", False),
+        ("PATCH", False),
+        ("DELETE", False),
+    ],
+)
+def test_only_what_reads_is_repeated(method: str, *, repeatable: bool) -> None:
+    """Of a call that has no name here, nothing is known but its method."""
+    assert _raw(method).repeatable is repeatable
+    assert _raw(method).method == method.upper()
+
+
+def test_a_raw_body_and_parameters() -> None:
+    """Encoded; parameters go behind those that the path has."""
+    request = _raw("POST", "/files?a=1", json={"x": [1, None]}, params={"b": "ä&c", "d": 2})
+    assert request.path == "/files?a=1&b=%C3%A4%26c&d=2"
+    assert request.body == b'{"x":[1,null]}'
+    assert _raw(params={"b": "c"}).path == "/batches?b=c"
+    assert _raw("POST", json=[]).body == b"[]"
+
+
+@pytest.mark.parametrize("value", [{"x": float("nan")}, {"x": object()}, {"x": "\ud800"}], ids=ascii)
+def test_what_is_no_json_is_not_sent(value: object) -> None:
+    """And nothing else in its place."""
+    with pytest.raises(UsageError, match="the request cannot be written as JSON"):
+        _raw("POST", json=value)
+
+
+@pytest.mark.parametrize("params", [7, "a=b", {"a": "\ud800"}], ids=ascii)
+def test_what_are_no_parameters(params: object) -> None:
+    """One sentence."""
+    with pytest.raises(UsageError, match="params must be a mapping"):
+        _raw(params=params)
+
+
+# --- an answer ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("headers", "request_id"),
+    [
+        ({}, None),
+        ({"x-request-id": "a", "x-together-traceid": "b", "cf-ray": "c"}, "a"),
+        ({"x-together-traceid": "b", "cf-ray": "c"}, "b"),
+        ({"cf-ray": "c"}, "c"),
+        ({"x-request-id": "", "cf-ray": "c"}, "c"),
+    ],
+)
+def test_the_name_of_a_request(headers: dict[str, str], request_id: str | None) -> None:
+    """The service's own first, then that of what stands before it."""
+    assert answer(b"", headers=headers).request_id == request_id
+
+
+@pytest.mark.parametrize(
+    ("date", "expected"),
+    [
+        ("Mon, 14 Sep 2026 12:00:00 GMT", datetime(2026, 9, 14, 12, tzinfo=UTC)),
+        ("Mon, 14 Sep 2026 12:00:00 -0000", datetime(2026, 9, 14, 12, tzinfo=UTC)),
+        ("Mon, 14 Sep 2026 14:00:00 +0200", datetime(2026, 9, 14, 12, tzinfo=UTC)),
+        ("", None),
+        ("soon", None),
+        ("Mon, 99 Sep 2026 12:00:00 GMT", None),
+        ("Mon, 14 Sep 99999 12:00:00 GMT", None),
+        ("Mon, 14 Sep 2026 12:00:00 +99999999999999", None),
+    ],
+)
+def test_the_service_s_own_clock(date: str, expected: datetime | None) -> None:
+    """An aware time, or None where it did not say or said nonsense."""
+    assert answer(b"", headers={"Date": date}).date == expected
+    assert answer(b"").date is None
+
+
+def test_neither_answers_nor_requests_show_what_is_in_them() -> None:
+    """Headers and bodies are in no log line."""
+    shown = repr(answer(b"secret", headers={"set-cookie": "secret"})) + repr(_create("secret"))
+    assert "secret" not in shown
+
+
+# --- jobs in answers ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("case", "status"),
+    [
+        ("retrieve-in-progress", "IN_PROGRESS"),
+        ("retrieve-completed", "COMPLETED"),
+        ("retrieve-failed", "FAILED"),
+        ("retrieve-expired", "EXPIRED"),
+        ("cancel-accepted", "CANCELING"),
+        ("cancel-done-with-nulls", "CANCELLED"),
+        ("cancel-done-with-zero-time", "CANCELLED"),
+    ],
+)
+def test_a_job_as_the_service_sends_it(case: str, status: str) -> None:
+    """Every recorded one is understood."""
+    job = _protocol.read_job(sample(case), _ID)
+    assert (job.id, job.status) == (_ID, status)
+    assert isinstance(job.status, BatchJobStatus)
+    assert job.extra == {}
+
+
+def test_nothing_is_nothing_in_a_job_either() -> None:
+    """Null, empty and zero, as recorded."""
+    job = _protocol.read_job(sample("cancel-done-with-nulls"), _ID)
+    assert (job.completed_at, job.output_file_id, job.error_file_id) == (None, None, None)
+    assert _protocol.read_job(sample("cancel-done-with-zero-time"), _ID).completed_at is None
+
+
+_NO_JOBS = [
+    ("", "nothing at all", "$"),
+    ("null", "null in place of an object", "$"),
+    ("[]", "a list in place of an object", "$"),
+    ('"ok"', "text in place of an object", "$"),
+    ("true", "true or false in place of an object", "$"),
+    ("200", "a number in place of an object", "$"),
+    ("{}", "no id", "$.id"),
+    ('{"id": null, "status": "CANCELLED"}', "no id", "$.id"),
+    ('{"id": "", "status": "CANCELLED"}', "no id", "$.id"),
+    ('{"id": 7}', "a number in place of an id", "$.id"),
+    ('{"status": "CANCELLED"}', "no id", "$.id"),
+    ('{"error": "internal error"}', "no id", "$.id"),
+    (f'{{"job": {{"id": "{_ID}"}}}}', "no id", "$.id"),
+    (f'{{"id": "{_ID}", "status": 7}}', "a number in place of a status", "$.status"),
+    (f'{{"id": "{_ID}", "created_at": "soon"}}', "'soon' in place of a time", "$.created_at"),
+    (f'{{"id": "{_ID}", "progress": NaN}}', "no JSON", "$"),
+    (f'{{"id": "{_ID}"', "no JSON", "$"),
+    ("<html><title>Welcome</title></html>", "no JSON", "$"),
+    ("[" * 10_000, "no JSON", "$"),
+    ('{"id": "another"}', "it is about job 'another'", "$.id"),
+    (f'{{"id": "{_ID.upper()}"}}', f"it is about job '{_ID.upper()}'", "$.id"),
+]
+
+
+@pytest.mark.parametrize(("body", "problem", "where"), _NO_JOBS, ids=lambda value: value[:30])
+def test_an_answer_that_is_not_the_job(body: str, problem: str, where: str) -> None:
+    """What was asked for is named, what was wrong, where, how it began, and the service's name for the request."""
+    with pytest.raises(APIResponseValidationError) as caught:
+        _protocol.read_job(answer(body, headers={"x-request-id": "oJ3x"}), _ID)
+    error = caught.value
+    assert (error.message, error.where, error.expected) == (problem, where, f"batch job {_ID}")
+    assert (error.status, error.request_id, error.method, error.url) == (200, "oJ3x", "GET", _URL)
+    assert error.excerpt == body[:120]
+
+
+def test_an_answer_of_bytes_is_quoted_as_text() -> None:
+    """Whatever they are, and at most so many."""
+    with pytest.raises(APIResponseValidationError) as caught:
+        _protocol.read_job(answer(b"\xff\xfe" * 1000), _ID)
+    assert caught.value.excerpt == "\N{REPLACEMENT CHARACTER}" * 120
+
+
+# --- lists --------------------------------------------------------------------------------------------------------
+
+
+def test_a_list_as_the_service_sends_it() -> None:
+    """In its order; choosing and sorting is for others."""
+    assert [job.status for job in _protocol.read_jobs(sample("list-two"))] == ["COMPLETED", "CANCELLED"]
+    assert [job.id for job in _protocol.read_jobs(sample("list-in-data"))] == [_ID]
+
+
+@pytest.mark.parametrize("body", ["null", "[]", '{"data": []}', '{"data": null}', '{"object": "list", "data": []}'])
+def test_an_empty_account(body: str) -> None:
+    """A literal null, as recorded, an empty list, and an object with either."""
+    assert _protocol.read_jobs(answer(body)) == []
+    assert _protocol.read_jobs(sample("list-empty-account")) == []
+
+
+@pytest.mark.parametrize(
+    ("body", "problem", "where"),
+    [
+        ("", "nothing at all", "$"),
+        ("7", "a number in place of a list", "$"),
+        ('"none"', "text in place of a list", "$"),
+        ("{}", "an object in place of a list", "$"),
+        ('{"error": "internal error"}', "an object in place of a list", "$"),
+        ('{"data": {}}', "an object in place of a list", "$"),
+        ('{"data": 7}', "a number in place of a list", "$"),
+        ("[null]", "null in place of an object", "$[0]"),
+        ("[[]]", "a list in place of an object", "$[0]"),
+        ('[{"id": "a"}, {"id": "b"}, {}]', "no id", "$[2].id"),
+        ('[{"id": "a"}, {"id": "b", "created_at": 7}]', "a number in place of a time", "$[1].created_at"),
+        ("<html></html>", "no JSON", "$"),
+    ],
+)
+def test_an_answer_that_is_no_list(body: str, problem: str, where: str) -> None:
+    """The path counts the entries."""
+    with pytest.raises(APIResponseValidationError) as caught:
+        _protocol.read_jobs(answer(body))
+    assert (caught.value.message, caught.value.where) == (problem, where)
+    assert caught.value.expected == "a list of batch jobs"
+
+
+# --- created jobs -------------------------------------------------------------------------------------------------
+
+
+def test_a_created_job() -> None:
+    """Out of its envelope, with what this version does not know in ``extra``."""
+    job = _protocol.read_created(sample("create-accepted"), _FILE)
+    assert (job.id, job.status, job.warning) == (_ID, "VALIDATING", None)
+    assert job.extra == {"project_id": "proj-example", "organization_id": "org-example"}
+
+
+def test_advice_is_in_the_job() -> None:
+    """It is the envelope's."""
+    assert _protocol.read_created(sample("create-with-warning"), _FILE).warning == "this model has no batch discount"
+
+
+@pytest.mark.parametrize("warning", ["null", '""', "7", "[]", '{"a": 1}'])
+def test_advice_that_is_none(warning: str) -> None:
+    """Does not spoil the job, which is there."""
+    body = f'{{"job": {{"id": "a"}}, "warning": {warning}}}'
+    assert _protocol.read_created(answer(body, 201), _FILE) == BatchJob(id="a")
+
+
+@pytest.mark.parametrize(
+    ("body", "warning"),
+    [
+        ('{"job": null}', None),
+        ('{"job": null, "warning": null}', None),
+        ('{"job": null, "warning": ""}', None),
+        ('{"job": null, "warning": 7}', None),
+        ('{"job": null, "warning": "quota"}', "quota"),
+    ],
+)
+def test_a_job_that_was_not_created(body: str, warning: str | None) -> None:
+    """A null job is the service's no, with its reason where it gave one."""
+    with pytest.raises(JobNotCreatedError) as caught:
+        _protocol.read_created(answer(body), _FILE)
+    assert caught.value.warning == warning
+
+
+def test_a_declined_job_as_recorded() -> None:
+    """The reason is in the text."""
+    with pytest.raises(JobNotCreatedError, match="the queue for this model is full"):
+        _protocol.read_created(sample("create-declined"), _FILE)
+
+
+@pytest.mark.parametrize(
+    ("body", "problem", "where"),
+    [
+        ("", "nothing at all", "$"),
+        ("null", "null in place of an object", "$"),
+        ("[]", "a list in place of an object", "$"),
+        ("{}", 'there is no "job"', "$"),
+        ('{"id": "a"}', 'there is no "job"', "$"),
+        ('{"warning": "quota"}', 'there is no "job"', "$"),
+        ('{"job": []}', "a list in place of an object", "$.job"),
+        ('{"job": false}', "true or false in place of an object", "$.job"),
+        ('{"job": {}}', "no id", "$.job.id"),
+        ('{"job": {"id": ""}}', "no id", "$.job.id"),
+        ('{"job": {"id": "a", "progress": "7"}}', "text in place of a number", "$.job.progress"),
+        ('{"job": {"id": "a", "input_file_id": "other"}}', "it is about file 'other'", "$.job.input_file_id"),
+        ("<html></html>", "no JSON", "$"),
+    ],
+)
+def test_an_answer_that_is_no_created_job(body: str, problem: str, where: str) -> None:
+    """It says nothing of whether there is a job now; who asked has to look."""
+    with pytest.raises(APIResponseValidationError) as caught:
+        _protocol.read_created(answer(body, 201), _FILE)
+    assert (caught.value.message, caught.value.where, caught.value.status) == (problem, where, 201)
+
+
+# --- errors -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, BadRequestError),
+        (401, AuthenticationError),
+        (402, APIStatusError),
+        (403, PermissionDeniedError),
+        (404, NotFoundError),
+        (405, APIStatusError),
+        (408, APIStatusError),
+        (409, ConflictError),
+        (413, APIStatusError),
+        (422, UnprocessableEntityError),
+        (429, RateLimitError),
+        (451, APIStatusError),
+        (499, APIStatusError),
+        (500, InternalServerError),
+        (502, InternalServerError),
+        (503, InternalServerError),
+        (504, InternalServerError),
+        (524, InternalServerError),
+        (599, InternalServerError),
+    ],
+)
+def test_the_kind_of_an_error(status: int, kind: type[APIStatusError]) -> None:
+    """A class for each status that asks for another reaction."""
+    error = _protocol.error_of(answer('{"error": "text"}', status))
+    assert type(error) is kind
+    assert (error.status, error.message, error.body) == (status, "text", {"error": "text"})
+
+
+@pytest.mark.parametrize(
+    ("case", "kind", "message", "request_id"),
+    [
+        ("error-a-not-found", NotFoundError, "Job not found", "oJ3xQ2k"),
+        ("error-a-terminal", ConflictError, "Cannot cancel job - already in terminal state: COMPLETED", None),
+        ("error-b-key-refused", AuthenticationError, "Invalid API key provided", None),
+        ("error-b-with-id", InternalServerError, "internal error", "oJ3xQ2k"),
+        ("error-b-file-not-found", NotFoundError, "File file-1 not found", None),
+        ("error-b-too-fast", RateLimitError, "slow down", None),
+        (
+            "error-c",
+            UnprocessableEntityError,
+            "invalid argument; input_file_id is malformed; endpoint is unknown",
+            None,
+        ),
+        ("error-d-plain", PermissionDeniedError, "error code: 1010", None),
+        ("error-d-page", InternalServerError, "502 Bad Gateway", None),
+        ("error-e-known-file", ConflictError, f"this content was uploaded before, as {_FILE}", None),
+        ("error-f-empty", InternalServerError, "Internal Server Error", None),
+        ("error-storage", PermissionDeniedError, "AccessDenied Request has expired", None),
+    ],
+)
+def test_an_error_as_the_service_sends_it(
+    case: str, kind: type[APIStatusError], message: str, request_id: str | None
+) -> None:
+    """Every recorded shape of body gives its text and its request id."""
+    error = _protocol.error_of(sample(case))
+    assert (type(error), error.message, error.request_id) == (kind, message, request_id)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("", "Service Unavailable"),
+        ("   \n", "Service Unavailable"),
+        ("null", "Service Unavailable"),
+        ("[]", "Service Unavailable"),
+        ('["error"]', "Service Unavailable"),
+        ("7", "Service Unavailable"),
+        ("{}", "Service Unavailable"),
+        ('"overloaded"', "overloaded"),
+        ("overloaded", "overloaded"),
+        ('{"error": null}', "Service Unavailable"),
+        ('{"error": ""}', "Service Unavailable"),
+        ('{"error": 7}', "Service Unavailable"),
+        ('{"error": ["a", "b"]}', "Service Unavailable"),
+        ('{"error": {}}', "Service Unavailable"),
+        ('{"error": {"message": null, "type": "server_error"}}', "Service Unavailable"),
+        ('{"error": {"message": ["a"]}}', "Service Unavailable"),
+        ('{"error": null, "message": "overloaded"}', "overloaded"),
+        ('{"code": 14, "message": "overloaded"}', "overloaded"),
+        ('{"code": 14, "message": "overloaded", "details": null}', "overloaded"),
+        ('{"code": 14, "message": "overloaded", "details": [null, {}, {"detail": "x"}]}', "overloaded; x"),
+        ('{"code": 14, "details": [{"detail": "x"}]}', "x"),
+        ('{"file_id": 7}', "Service Unavailable"),
+        ("<h1>Over\n<b>loaded</b></h1>", "Over loaded"),
+        ("<TITLE lang=en>Over\tloaded</TITLE><p>more", "Over loaded"),
+        ("<html><body></body></html>", "Service Unavailable"),
+        ("x" * 5_000, "x" * 300),
+    ],
+    ids=lambda value: value[:40],
+)
+def test_the_text_of_an_error(body: str, message: str) -> None:
+    """What the service said, in one line, or else the name of the status."""
+    assert _protocol.error_of(answer(body, 503)).message == message
+
+
+def test_a_status_without_a_name() -> None:
+    """Is no trouble."""
+    assert _protocol.error_of(answer("", 524)).message == "no reason given"
+
+
+@pytest.mark.parametrize("page", ["<title>" * 100_000, "<" * 700_000, "<title " * 100_000], ids=lambda page: page[:8])
+def test_a_malicious_page_takes_no_time(page: str) -> None:
+    """Half a megabyte of what looks like the beginning of something (the suite's time limit is the bar)."""
+    assert _protocol.error_of(answer(page, 502)).status == 502
+
+
+def test_bytes_that_are_no_text() -> None:
+    """Are shown as well as can be."""
+    assert _protocol.error_of(answer(b"\xff\xfenope", 500)).message == "\N{REPLACEMENT CHARACTER}" * 2 + "nope"
+
+
+@pytest.mark.parametrize(
+    ("body", "request_id"),
+    [
+        ('{"error": "x", "request_id": "body"}', "body"),
+        ('{"error": {"message": "x"}, "id": "body"}', "body"),
+        ('{"error": "x"}', "header"),
+        ('{"error": "x", "request_id": ""}', "header"),
+        ('{"error": "x", "request_id": 7}', "header"),
+        ("<html>", "header"),
+    ],
+)
+def test_the_request_id_of_an_error(body: str, request_id: str) -> None:
+    """That of the body, which is the service's own, before that of the headers."""
+    error = _protocol.error_of(answer(body, 500, {"x-request-id": "header"}))
+    assert error.request_id == request_id
+    assert f"(request id {request_id})" in str(error)
+
+
+def test_a_rate_limit_carries_the_wait() -> None:
+    """In seconds."""
+    error = _protocol.error_of(sample("error-b-too-fast"), retry_after=2.5)
+    assert isinstance(error, RateLimitError)
+    assert error.retry_after == 2.5
+
+
+@pytest.mark.parametrize(
+    ("case", "finished"),
+    [
+        ("error-a-terminal", True),
+        ("error-a-terminal-as-documented", True),
+        ("error-e-known-file", True),
+        ("error-a-not-found", False),
+        ("error-c", False),
+    ],
+)
+def test_a_refused_cancel_that_means_finished(case: str, *, finished: bool) -> None:
+    """A 409 does; a 400 where it says so, since the reference lists no 409."""
+    assert _protocol.says_finished(_protocol.error_of(sample(case))) is finished
+
+
+@pytest.mark.parametrize(
+    ("status", "text", "finished"),
+    [
+        (409, "whatever", True),
+        (400, "Already in TERMINAL STATE: EXPIRED", True),
+        (400, "invalid id", False),
+        (404, "terminal state", False),
+        (500, "terminal state", False),
+    ],
+)
+def test_only_a_refusal_can_mean_finished(status: int, text: str, *, finished: bool) -> None:
+    """The text alone does not."""
+    assert _protocol.says_finished(_protocol.error_of(answer(f'{{"error": "{text}"}}', status))) is finished

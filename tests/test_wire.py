@@ -1,0 +1,405 @@
+"""Bytes to values and back: what is taken, what is refused and where, and that nothing is lost on the way."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Any
+
+import attrs
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from together_batches import _wire
+from together_batches._wire import WireError, job_from_dict, to_dict
+from together_batches.errors import NotFoundError, UsageError, ValidationError
+from together_batches.models import BatchJob, BatchJobStatus
+from together_batches.outcomes import CancelOutcome, CancelReport, CancelResult
+
+_NOON = datetime(2026, 9, 14, 12, tzinfo=UTC)
+
+# --- JSON ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        (b"", "nothing at all"),
+        (b" ", "no JSON"),
+        (b"<html>", "no JSON"),
+        (b'{"id": "a"', "no JSON"),
+        (b'{"id": "a"} trailing', "no JSON"),
+        (b"{'id': 'a'}", "no JSON"),
+        (b'{"id": NaN}', "no JSON"),
+        (b'{"id": Infinity}', "no JSON"),
+        (b'{"id": 1e999}', "no JSON"),
+        (b'"\xff"', "no JSON"),
+        (b'"\\ud800"', "no JSON"),
+        (b"[" * 100_000, "no JSON"),
+        (b'{"a":' * 100_000, "no JSON"),
+        (b"9" * 10_000, "no JSON"),
+    ],
+    ids=lambda value: repr(value)[:30],
+)
+def test_what_is_no_json(body: bytes, problem: str) -> None:
+    """Broken, cut, too deep, not text, not a number: one error, whatever it is."""
+    with pytest.raises(WireError) as caught:
+        _wire.decode(body)
+    assert (caught.value.problem, caught.value.where) == (problem, "$")
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        (float("nan"), "a number is not finite"),
+        ({"a": [1, (float("inf"),)]}, "a number is not finite"),
+        (2**64, "Integer exceeds 64-bit range"),
+        ({1: 2}, "Dict key must be str"),
+        ("\ud800", "surrogates not allowed"),
+        (object(), "not JSON serializable"),
+    ],
+    ids=lambda value: ascii(value)[:20],
+)
+def test_what_json_cannot_say(value: object, problem: str) -> None:
+    """Nothing is sent in place of it: NaN does not become null."""
+    with pytest.raises(WireError, match=problem):
+        _wire.encode(value)
+
+
+def test_what_refers_to_itself_is_no_json() -> None:
+    """And does not end the process."""
+    value: list[object] = []
+    value.append(value)
+    with pytest.raises(WireError):
+        _wire.encode(value)
+
+
+def test_null_is_json() -> None:
+    """Where the caller says null, null is sent."""
+    assert _wire.encode({"a": None, "b": [1.5, None]}) == b'{"a":null,"b":[1.5,null]}'
+
+
+# --- a job from what the service sends ----------------------------------------------------------------------------
+
+
+def _job(**fields: object) -> BatchJob:
+    return _wire.job({"id": "a", **fields})
+
+
+def test_every_field_arrives() -> None:
+    """Under its own name, in its own type."""
+    sent = {
+        "id": "5b0c2d6e",
+        "user_id": "6710aa3f",
+        "input_file_id": "file-3e9d",
+        "file_size_bytes": 48213,
+        "status": "COMPLETED",
+        "job_deadline": "2026-09-15T10:20:30.481922Z",
+        "created_at": "2026-09-14T10:20:30.481925Z",
+        "endpoint": "/v1/chat/completions",
+        "progress": 100,
+        "model_id": "openai/gpt-oss-20b",
+        "output_file_id": "file-a447",
+        "error_file_id": "file-f81b",
+        "error": "text [1]",
+        "completed_at": "2026-09-14T10:27:02.1Z",
+        "warning": "advice",
+        "organization_id": "org-example",
+    }
+    assert _wire.job(sent) == BatchJob(
+        id="5b0c2d6e",
+        user_id="6710aa3f",
+        input_file_id="file-3e9d",
+        file_size_bytes=48213,
+        status=BatchJobStatus.COMPLETED,
+        job_deadline=datetime(2026, 9, 15, 10, 20, 30, 481922, UTC),
+        created_at=datetime(2026, 9, 14, 10, 20, 30, 481925, UTC),
+        endpoint="/v1/chat/completions",
+        progress=100.0,
+        model_id="openai/gpt-oss-20b",
+        output_file_id="file-a447",
+        error_file_id="file-f81b",
+        error="text [1]",
+        completed_at=datetime(2026, 9, 14, 10, 27, 2, 100000, UTC),
+        warning="advice",
+        extra={"organization_id": "org-example"},
+    )
+
+
+_OPTIONAL = [field.name for field in attrs.fields(BatchJob) if field.name not in {"id", "extra"}]
+
+
+@pytest.mark.parametrize("name", _OPTIONAL)
+@pytest.mark.parametrize("nothing", [None, ""], ids=["null", "empty"])
+def test_null_and_empty_are_absent(name: str, nothing: object) -> None:
+    """Whichever way the service says nothing, it is one value."""
+    assert _job(**{name: nothing}) == BatchJob(id="a")
+
+
+@pytest.mark.parametrize("name", ["created_at", "completed_at", "job_deadline"])
+@pytest.mark.parametrize(
+    "zero",
+    ["0001-01-01T00:00:00Z", "0001-01-01T00:00:00.000000000Z", "0001-01-01T00:00:00+09:00", "0001-01-01T00:00:00"],
+)
+def test_the_zero_time_is_absent(name: str, zero: str) -> None:
+    """The backend's way of saying null."""
+    assert _job(**{name: zero}) == BatchJob(id="a")
+
+
+@pytest.mark.parametrize(
+    ("text", "time"),
+    [
+        ("2026-09-14T12:00:00Z", _NOON),
+        ("2026-09-14T12:00:00.5Z", _NOON.replace(microsecond=500_000)),
+        ("2026-09-14T12:00:00.12Z", _NOON.replace(microsecond=120_000)),
+        ("2026-09-14T12:00:00.123Z", _NOON.replace(microsecond=123_000)),
+        ("2026-09-14T12:00:00.1234Z", _NOON.replace(microsecond=123_400)),
+        ("2026-09-14T12:00:00.12345Z", _NOON.replace(microsecond=123_450)),
+        ("2026-09-14T12:00:00.123456Z", _NOON.replace(microsecond=123_456)),
+        ("2026-09-14T12:00:00.1234567Z", _NOON.replace(microsecond=123_456)),
+        ("2026-09-14T12:00:00.12345678Z", _NOON.replace(microsecond=123_456)),
+        ("2026-09-14T12:00:00.123456789Z", _NOON.replace(microsecond=123_456)),
+        ("2026-09-14T12:00:00+00:00", _NOON),
+        ("2026-09-14T12:00:00-00:00", _NOON),
+        ("2026-09-14T21:00:00.000001+09:00", _NOON.replace(microsecond=1)),
+        ("2026-09-14T08:30:00-03:30", _NOON),
+        ("2026-09-14T12:00:00", _NOON),
+        ("2026-09-14 12:00:00Z", _NOON),
+    ],
+)
+def test_a_time_in_any_spelling(text: str, time: datetime) -> None:
+    """Nought to nine fractional digits, any offset; without a zone it is UTC, as all times of the service are."""
+    job = _job(created_at=text)
+    assert job.created_at == time
+    assert job.created_at is not None
+    assert job.created_at.tzinfo is UTC
+
+
+@pytest.mark.parametrize("status", ["PAUSED", "CANCELLING", "completed", "0"])
+def test_a_status_that_is_not_known(status: str) -> None:
+    """Keeps its text."""
+    assert _job(status=status).status == status
+    assert _job(status=status).is_terminal is False
+
+
+@pytest.mark.parametrize(
+    ("progress", "expected"), [(0, 0.0), (37.25, 37.25), (100, 100.0), (-0.1, 0.0), (101, 100.0), (10**18, 100.0)]
+)
+def test_progress_stays_between_nought_and_a_hundred(progress: float, expected: float) -> None:
+    """It is a percentage, whatever the service says."""
+    assert _job(progress=progress).progress == expected
+
+
+@pytest.mark.parametrize(
+    "value", [None, "", 0, False, [], {}, "text", {"nested": [None, ""]}, "0001-01-01T00:00:00Z"]
+)
+def test_what_is_unknown_is_kept_as_it_came(value: object) -> None:
+    """Null, empty and zero too: what they mean is not known here."""
+    assert _job(request_count=value, extra=value).extra == {"request_count": value, "extra": value}
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        (None, "null in place of an object"),
+        (True, "true or false in place of an object"),
+        (7, "a number in place of an object"),
+        (7.5, "a number in place of an object"),
+        ("job", "text in place of an object"),
+        ([], "a list in place of an object"),
+    ],
+    ids=repr,
+)
+def test_what_is_no_object_is_no_job(value: object, problem: str) -> None:
+    """Said in the words of JSON."""
+    with pytest.raises(WireError) as caught:
+        _wire.job(value, "$[3]")
+    assert (caught.value.problem, caught.value.where) == (problem, "$[3]")
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        ({}, "no id"),
+        ({"id": None}, "no id"),
+        ({"id": ""}, "no id"),
+        ({"id": 7}, "a number in place of an id"),
+        ({"id": True}, "true or false in place of an id"),
+        ({"id": ["a"]}, "a list in place of an id"),
+        ({"id": {}}, "an object in place of an id"),
+    ],
+    ids=repr,
+)
+def test_a_job_has_an_id(fields: dict[str, object], problem: str) -> None:
+    """Text that is not empty; a number is not turned into text."""
+    with pytest.raises(WireError) as caught:
+        _wire.job({"status": "COMPLETED", **fields}, "$[3]")
+    assert (caught.value.problem, caught.value.where) == (problem, "$[3].id")
+
+
+_WRONG: list[tuple[str, object, str]] = [
+    *(
+        (name, 7, "a number in place of text")
+        for name in ("endpoint", "model_id", "input_file_id", "user_id", "error")
+    ),
+    *((name, {}, "an object in place of text") for name in ("output_file_id", "error_file_id", "warning")),
+    ("error", False, "true or false in place of text"),
+    ("error", {"message": "m"}, "an object in place of text"),
+    *(("status", value, f"{words} in place of a status") for value, words in ((7, "a number"), (0, "a number"))),
+    ("status", [], "a list in place of a status"),
+    ("status", False, "true or false in place of a status"),
+    ("file_size_bytes", 1.5, "a number in place of a whole number"),
+    ("file_size_bytes", "48213", "text in place of a whole number"),
+    ("file_size_bytes", True, "true or false in place of a whole number"),
+    ("progress", "37", "text in place of a number"),
+    ("progress", True, "true or false in place of a number"),
+    ("progress", [37], "a list in place of a number"),
+    ("progress", 10**400, "int too large to convert to float"),
+    ("created_at", 1789381230, "a number in place of a time"),
+    ("created_at", 0, "a number in place of a time"),
+    ("created_at", {}, "an object in place of a time"),
+    ("completed_at", "yesterday", "'yesterday' in place of a time"),
+    ("completed_at", "2026-13-01T00:00:00Z", "'2026-13-01T00:00:00Z' in place of a time"),
+    ("job_deadline", "9999-12-31T23:59:59-09:00", "'9999-12-31T23:59:59-09:00' in place of a time"),
+    ("job_deadline", " @ " * 1000, f"{(' @ ' * 1000)[:40]!r} in place of a time"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "problem"), _WRONG, ids=lambda value: repr(value)[:30])
+def test_a_field_of_the_wrong_type(name: str, value: object, problem: str) -> None:
+    """The path says which one; nothing is guessed, and nothing is turned into something else."""
+    with pytest.raises(WireError) as caught:
+        _wire.job({"id": "a", name: value}, "$.job")
+    assert (caught.value.problem, caught.value.where) == (problem, f"$.job.{name}")
+
+
+def test_a_huge_number_is_a_number() -> None:
+    """Where it is whole, it is kept as it is."""
+    assert job_from_dict({"id": "a", "file_size_bytes": 2**200}).file_size_bytes == 2**200
+
+
+# --- the public doors ---------------------------------------------------------------------------------------------
+
+_json = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(exclude_categories=["Cs"])),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+_names = {field.name for field in attrs.fields(BatchJob)} - {"extra"}
+_text = st.none() | st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+_times = st.none() | st.datetimes(datetime(2, 1, 2), timezones=st.just(UTC))
+_jobs = st.builds(
+    BatchJob,
+    id=st.text(min_size=1, max_size=20),
+    status=st.none() | st.sampled_from(list(BatchJobStatus)) | st.text(max_size=10),
+    progress=st.none() | st.floats() | st.integers(),
+    file_size_bytes=st.none() | st.integers(),
+    created_at=_times,
+    completed_at=_times,
+    job_deadline=_times,
+    extra=st.dictionaries(st.text(max_size=10).filter(lambda name: name not in _names), _json, max_size=4),
+    **dict.fromkeys(
+        ["endpoint", "model_id", "input_file_id", "output_file_id", "error_file_id", "error", "user_id", "warning"],
+        _text,
+    ),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(_jobs)
+@example(BatchJob(id="a", extra={"null": None, "empty": "", "zero": "0001-01-01T00:00:00Z", "extra": {"extra": 1}}))
+@example(BatchJob(id="a", extra={"\0extra": {"id": "b"}}))
+@example(BatchJob(id="a", status="PAUSED", created_at=datetime(2026, 9, 14, 12, 0, 0, 1, UTC)))
+def test_a_job_comes_back_as_it_was(job: BatchJob) -> None:
+    """Through plain data, whatever it holds, and whatever the service has added."""
+    told = to_dict(job)
+    twin = job_from_dict(told)
+    assert twin == job
+    assert twin.extra == job.extra
+    assert to_dict(twin) == told
+
+
+@settings(max_examples=100, deadline=None)
+@given(_jobs)
+def test_a_job_comes_back_through_json(job: BatchJob) -> None:
+    """What ``to_dict`` makes is ready for any JSON library."""
+    assert job_from_dict(json.loads(json.dumps(to_dict(job)))) == job
+
+
+@settings(max_examples=200, deadline=None)
+@given(_json)
+def test_no_json_crashes_the_reader(value: Any) -> None:
+    """It is a job, or a :class:`WireError`, and nothing else."""
+    wheres = []
+    for sent in (value, {"id": "a", "status": value}, {"id": value}, {"id": "a", "created_at": value}):
+        try:
+            _wire.job(sent)
+        except WireError as error:
+            wheres.append(error.where)
+    assert all(where.startswith("$") for where in wheres)
+
+
+def test_a_job_as_plain_data() -> None:
+    """Absent fields are left out, times end in Z, the status is text, and ``extra`` stands beside the fields."""
+    job = BatchJob(id="a", status="PAUSED", progress=50, created_at=_NOON, extra={"organization_id": None})
+    told = to_dict(job)
+    assert told == {
+        "id": "a",
+        "status": "PAUSED",
+        "progress": 50.0,
+        "created_at": "2026-09-14T12:00:00Z",
+        "organization_id": None,
+    }
+    assert type(told["status"]) is str
+
+
+def test_any_mapping_will_do_and_is_left_as_it_was() -> None:
+    """What is given to read is not written to."""
+    given_ = {"id": "a", "organization_id": "org"}
+    assert job_from_dict(MappingProxyType(given_)).extra == {"organization_id": "org"}
+    assert given_ == {"id": "a", "organization_id": "org"}
+
+
+def test_a_mapping_that_is_no_job_is_the_caller_s_mistake() -> None:
+    """The text names the field."""
+    with pytest.raises(
+        ValidationError, match=r"this is no batch job: a number in place of an id at \$\.id"
+    ) as caught:
+        job_from_dict({"id": 7})
+    assert caught.value.problems == (str(caught.value),)
+
+
+def test_an_outcome_as_plain_data() -> None:
+    """With the job where it is known, and the error in words and facts."""
+    error = NotFoundError("Job not found", status=404, request_id="oJ3x")
+    assert to_dict(CancelOutcome("a", CancelResult.CANCELLED, job=BatchJob(id="a"), attempts=1)) == {
+        "job_id": "a",
+        "result": "cancelled",
+        "attempts": 1,
+        "job": {"id": "a"},
+    }
+    assert to_dict(CancelOutcome("b", CancelResult.NOT_FOUND, error=error, attempts=2)) == {
+        "job_id": "b",
+        "result": "not_found",
+        "attempts": 2,
+        "error": {"type": "NotFoundError", "message": str(error), "status": 404, "request_id": "oJ3x"},
+    }
+    assert to_dict(CancelOutcome("", CancelResult.FAILED, error=UsageError("a job id is empty")))["error"] == {
+        "type": "UsageError",
+        "message": "a job id is empty",
+    }
+
+
+def test_a_report_as_plain_data() -> None:
+    """Complete, and ready for JSON."""
+    report = CancelReport([CancelOutcome("a", CancelResult.CANCELLED), CancelOutcome("b", CancelResult.FAILED)])
+    told = to_dict(report)
+    assert (told["ok"], told["counts"]["cancelled"], told["counts"]["denied"]) == (False, 1, 0)
+    assert [outcome["job_id"] for outcome in told["outcomes"]] == ["a", "b"]
+    assert json.loads(json.dumps(told)) == told
