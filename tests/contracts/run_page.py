@@ -90,16 +90,14 @@ def compare(shown: str, came: str, where: str) -> None:
         raise Mismatch(message)
 
 
-def run_python(block: Block, path: Path, namespace: dict[str, object], runner: asyncio.Runner) -> str:
-    """Run a block, and return what it printed."""
+def run_python(block: Block, path: Path, namespace: dict[str, object], runner: asyncio.Runner) -> None:
+    """Run a block."""
     # As many empty lines before it as there are on the page, so that tracebacks show the page.
     source = "\n" * (block.line - 1) + block.text
     code = compile(source, str(path), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
-    with contextlib.redirect_stdout(io.StringIO()) as printed:
-        awaited: Coroutine[Any, Any, None] | None = eval(code, namespace)
-        if inspect.iscoroutine(awaited):
-            runner.run(awaited)
-    return printed.getvalue()
+    awaited: Coroutine[Any, Any, None] | None = eval(code, namespace)
+    if inspect.iscoroutine(awaited):
+        runner.run(awaited)
 
 
 def run_command(command: str, block: Block, where: str) -> str:
@@ -126,7 +124,8 @@ def run(path: Path, emulator: Emulator) -> None:
     """Run all blocks of a page; raises what an example raises, or :class:`Mismatch`."""
     namespace: dict[str, object] = {"__name__": "__main__", "page_emulator": emulator}
     printed: str | None = None
-    with asyncio.Runner() as runner:
+    # One stream for the page: what writes to it (a log handler) may be made in one block and write in the next.
+    with asyncio.Runner() as runner, contextlib.redirect_stdout(io.StringIO()) as stream:
         for block in blocks(path.read_text("utf-8")):
             where = f"{path}:{block.line}"
             if block.kind == "text" and block.follows and printed is not None:
@@ -135,7 +134,9 @@ def run(path: Path, emulator: Emulator) -> None:
             if block.not_run is not None:
                 continue
             if block.kind in {"python", "run"}:
-                printed = run_python(block, path, namespace, runner)
+                begin = stream.tell()
+                run_python(block, path, namespace, runner)
+                printed = stream.getvalue()[begin:]
             elif block.kind == "console":
                 for command, shown in commands(block):
                     came = run_command(command, block, where)
