@@ -36,8 +36,8 @@ class Gate:
             return False
         return True
 
-    async def enter(self, seconds_left: float) -> None:
-        """Return when a send may happen; :class:`TimeoutError` where that would take longer than is left."""
+    async def enter(self, seconds_left: float | None) -> None:
+        """Return when a send may happen; :class:`TimeoutError` where that takes longer than is left (None: ever)."""
         if self.passes():
             return
         turn = asyncio.get_running_loop().create_future()

@@ -7,9 +7,11 @@ call, which a middleware does not know.
 from __future__ import annotations
 
 import asyncio
+import base64
 import logging
 import os
 import random
+import re
 import time
 from typing import TYPE_CHECKING, Any, Self
 
@@ -42,6 +44,8 @@ _log = logging.getLogger("together_batches")
 _log.addHandler(logging.NullHandler())
 
 _SMALLEST_BUDGET = 100
+_SHORTEST_SECRET = 8
+"""A shorter key is one of a test, and stands in many an answer by accident."""
 _MOST_REDIRECTS = 5
 _NO_HEADERS: Mapping[str, str] = {}
 
@@ -97,23 +101,25 @@ class Connection:
         self.budget = _retry.Budget(max(_SMALLEST_BUDGET, 5 * max_concurrency))
         self.slots = asyncio.Semaphore(max_concurrency)
         self.closed = False
-        self.opened_with: CIMultiDict[str] | None = None
+        self.headers: CIMultiDict[str] | None = None
         self._session = session
         self._ours = session is None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._process = os.getpid()
 
-    def session(self, headers: CIMultiDict[str]) -> aiohttp.ClientSession:
-        """The session, opened on the loop that runs now; a :class:`UsageError` where it cannot be used here.
+    def speaks_with(self, headers: CIMultiDict[str]) -> None:
+        """Send these ``headers`` with all requests, if the session is ours. The first word on this is the last.
 
-        It is opened with these headers, which are then ``opened_with`` and need not be said with each request.
+        They are those of the client that its views come from: a view may add to them, and leaves none of them out.
         """
+        if self.headers is None and self._ours:
+            self.headers = headers
+
+    def session(self) -> aiohttp.ClientSession:
+        """The session, opened on the loop that runs now; a :class:`UsageError` where it cannot be used here."""
         loop = asyncio.get_running_loop()
-        if self._loop is not loop or self.closed:
+        if self._loop is not loop or self.closed or self._process != os.getpid():
             self._adopt(loop)
-        if self._process != os.getpid():
-            message = "this client was made in another process; make a new one after a fork"
-            raise UsageError(message)
         if self._session is not None and self._session.closed:
             message = "the session that this client was given is closed"
             raise UsageError(message)
@@ -121,12 +127,14 @@ class Connection:
             # No limit on the pool: how many calls run at once is decided by those who make them. No cookies: the
             # service needs none, and the gateway's would only be carried around.
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0), cookie_jar=aiohttp.DummyCookieJar(), headers=headers
+                connector=aiohttp.TCPConnector(limit=0), cookie_jar=aiohttp.DummyCookieJar(), headers=self.headers
             )
-            self.opened_with = headers
         return self._session
 
     def _adopt(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._process != os.getpid():
+            message = "this client was made in another process; make a new one after a fork"
+            raise UsageError(message)
         if self.closed:
             message = "this client is closed"
             raise UsageError(message)
@@ -152,7 +160,10 @@ class Transport:
         limits = config.timeout
         # Only the limit of connecting is aiohttp's; the others are the watch's.
         self._limits = aiohttp.ClientTimeout(total=None, sock_connect=limits.connect)
-        self._proxy = None if config.proxy is None else URL(config.proxy)
+        self._proxy, proxy_login = _without_login(config.proxy)
+        # A proxy for TLS is told its login when the tunnel is asked for, any other one with each request.
+        tunnel = config.base_url.startswith("https:")
+        self._proxy_headers = proxy_login if tunnel else None
         self._headers = CIMultiDict(
             {
                 # Cloudflare, before the service, turns some libraries' default agents away with a 403.
@@ -160,15 +171,15 @@ class Transport:
                 "Accept": "application/json",
                 "Content-Type": "application/json",
                 **config.headers,
+                **({} if tunnel else proxy_login),
                 "Authorization": Secret(f"Bearer {config.api_key}"),
             }
         )
-        self._key = config.api_key.encode()
+        if self._proxy is None:  # aiohttp tells a proxy what it sends with all requests: our key, too
+            connection.speaks_with(self._headers)
+        self._headers_to_add = None if self._headers is connection.headers else self._headers
+        self._key = config.api_key.encode() if len(config.api_key) >= _SHORTEST_SECRET else None
         self._base = config.base_url
-
-    def open(self) -> None:
-        """Open the connection on the loop that runs now, or raise a :class:`UsageError`."""
-        self.connection.session(self._headers)
 
     def with_config(self, config: Config) -> Self:
         """The same connection under another configuration."""
@@ -188,6 +199,7 @@ class Transport:
         return self._send(request, call) if call.bulk is not None else self._send_alone(request, call)
 
     async def _send_alone(self, request: Request, call: Call) -> Answer:
+        self.connection.session()  # what cannot be used here says so before its semaphore says it in asyncio's words
         async with self.connection.slots:
             return await self._send(request, call)
 
@@ -197,10 +209,10 @@ class Transport:
         attempt = 0
         began = sent_at = there.clock()
         while True:
-            session = there.session(self._headers)
+            session = there.session()
             limited = call.bulk is not None and call.bulk.limited
             if limited or (there.brake.on and not there.gate.passes()):
-                await self._turn(call, began + policy.max_elapsed)
+                began += await self._turn(call, began + policy.max_elapsed)
                 sent_at = there.clock()
             attempt += 1
             call.attempts += 1
@@ -243,22 +255,28 @@ class Transport:
         there.brake.accepted()
         if answer.status >= 400:
             return _protocol.error_of(answer)
-        return _protocol.no_answer(answer, "an answer", f"it is a redirect ({answer.status}) to {_origin(answer)}")
+        return _protocol.no_answer(answer, "an answer", _instead(answer))
 
-    async def _turn(self, call: Call, deadline: float) -> None:
-        """Wait for the caller's own cap and for the shared brake."""
+    async def _turn(self, call: Call, deadline: float) -> float:
+        """Wait for the caller's own cap and for the shared brake.
+
+        Returns the seconds that the cap took: the caller asked for it, so they are not held against the call.
+        """
         there = self.connection
         bulk = call.bulk
-        if bulk is not None and bulk.refusal is not None:
-            raise bulk.refusal
-        gate = bulk.gate if bulk is not None else None
-        left = deadline - there.clock()
+        queued = 0.0
+        if bulk is not None:
+            if bulk.refusal is not None:
+                raise bulk.refusal
+            if bulk.gate is not None:
+                came = there.clock()
+                await bulk.gate.enter(None)
+                queued = there.clock() - came
+        left = deadline + queued - there.clock()
         hold = there.brake.hold(there.clock())
         try:
             if hold > left:
                 raise TimeoutError
-            if gate is not None:
-                await gate.enter(left)
             await there.gate.enter(left)
         except TimeoutError:
             told = (
@@ -271,6 +289,7 @@ class Transport:
             raise RateLimitError(message, retry_after=hold or None) from None
         if bulk is not None and bulk.refusal is not None:
             raise bulk.refusal
+        return queued
 
     async def _exchange(self, session: aiohttp.ClientSession, request: Request) -> Answer | APIConnectionError:
         """One attempt: whatever answer comes, or why none came.
@@ -315,29 +334,40 @@ class Transport:
             request.method,
             URL(url, encoded=True),
             data=request.body,
-            headers=self._headers if self.connection.opened_with is not self._headers else None,
+            headers=self._headers_to_add,
             timeout=self._limits,
             proxy=self._proxy,
+            proxy_headers=self._proxy_headers,
             # The key goes where it was told to go and nowhere else, so redirects are looked at first.
             allow_redirects=False,
             raise_for_status=False,
         ) as response:
             attempt.arrivals = response.content
-            return Answer(request, url, response.status, response.headers, self._clean(await response.read()))
+            answer = Answer(request, url, response.status, response.headers, await response.read())
+            # A service may quote the key back at us ("invalid key tgp_…"); what is never kept cannot leak.
+            key = self._key
+            if key is not None:
+                if key in answer.body:
+                    answer.body = answer.body.replace(key, b"[secret]")
+                for _, value in response.raw_headers:
+                    if key in value:
+                        answer.headers = CIMultiDict(
+                            {name: self._clean(text) for name, text in answer.headers.items()}
+                        )
+            return answer
 
-    def _clean(self, body: bytes) -> bytes:
-        # A service may quote the key back at us ("invalid key tgp_…"); what is never kept cannot leak.
-        return body.replace(self._key, b"[secret]") if self._key in body else body
+    def _clean(self, text: str) -> str:
+        return text.replace(self._key.decode(), "[secret]") if self._key else text
 
     def _failure(self, error: Exception | None, attempt: Attempt, request: Request) -> APIConnectionError:
         kind, message, sent = _explain(error, attempt, self.config)
         failure = kind(
-            message.replace(self.config.api_key, "[secret]"),
+            self._clean(message),
             method=request.method,
             url=self.config.base_url + request.path,
             request_sent=sent,
         )
-        failure.__cause__ = _without_frames(error, self.config)
+        failure.__cause__ = _without_frames(error)
         return failure
 
 
@@ -358,9 +388,10 @@ def _explain(error: Exception | None, attempt: Attempt, config: Config) -> tuple
     if isinstance(error, aiohttp.ClientSSLError):
         return APIConnectionError, f"no trusted connection to {host}: {error.os_error}", False
     if isinstance(error, aiohttp.ClientConnectorError):
+        number = error.os_error.errno  # its text is asyncio's, and reads like code
         return (
             APIConnectionError,
-            f"no connection to {host}: {error.os_error.strerror or error.os_error}",
+            f"no connection to {host}: {os.strerror(number) if number else error.os_error}",
             False,
         )
     if isinstance(error, aiohttp.ServerDisconnectedError):
@@ -368,23 +399,35 @@ def _explain(error: Exception | None, attempt: Attempt, config: Config) -> tuple
     if isinstance(error, aiohttp.ClientPayloadError):
         return APIConnectionError, f"the answer of {host} broke off", True
     if isinstance(error, aiohttp.ClientResponseError):
-        return APIConnectionError, f"what {host} sent is not HTTP: {error.message}", True
+        # The parser goes on to draw the bytes it met, with an arrow: that is for its own developers.
+        problem = re.split(r":?\s*b['\"]", " ".join(error.message.split()))[0]
+        return APIConnectionError, f"what {host} sent is not HTTP: {problem}", True
     return APIConnectionError, f"the connection to {host} failed: {str(error) or type(error).__name__}", True
 
 
-def _without_frames(error: Exception | None, config: Config) -> Exception | None:
+def _without_frames(error: Exception | None) -> Exception | None:
     """The error as a cause that is safe to show, or None where it is not.
 
-    aiohttp's frames hold what was sent, a ``ClientResponseError`` holds the request, and a connection error behind a
-    proxy holds the proxy's password.
+    aiohttp's frames hold what was sent, and the errors that are wholly its own hold the request, or what came.
     """
-    if isinstance(error, aiohttp.ClientResponseError) or config.proxy is not None:
+    if not isinstance(error, OSError):
         return None
     link: BaseException | None = error
     while link is not None:
         link.__traceback__ = None
         link = link.__cause__ or link.__context__
     return error
+
+
+def _without_login(proxy: str | None) -> tuple[URL | None, dict[str, str]]:
+    """A proxy's URL, and the header that logs in there: a URL would show itself in a dump of aiohttp's frames."""
+    if proxy is None:
+        return None, {}
+    url = URL(proxy)
+    if url.user is None and url.password is None:
+        return url, {}
+    login = base64.b64encode(f"{url.user or ''}:{url.password or ''}".encode()).decode()
+    return url.with_user(None), {"Proxy-Authorization": Secret(f"Basic {login}")}
 
 
 def _followed(answer: Answer) -> str | None:
@@ -403,9 +446,14 @@ def _followed(answer: Answer) -> str | None:
         return None
 
 
-def _origin(answer: Answer) -> str:
+def _instead(answer: Answer) -> str:
+    """What an answer is that is neither good nor an error."""
+    location = answer.headers.get("Location")
+    if not location:
+        return f"its status is {answer.status}"
     # Only the origin: the rest of such a URL may be a signature.
     try:
-        return str(URL(answer.url, encoded=True).join(URL(answer.headers.get("Location", ""), encoded=True)).origin())
+        origin = str(URL(answer.url, encoded=True).join(URL(location, encoded=True)).origin())
     except ValueError:
-        return "nowhere"
+        origin = "nowhere"
+    return f"it is a redirect ({answer.status}) to {origin}"

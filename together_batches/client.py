@@ -297,7 +297,7 @@ class AsyncBatches:
             await self._transport.connection.close()
 
     async def __aenter__(self) -> Self:
-        self._transport.open()
+        self._transport.connection.session()
         return self
 
     async def __aexit__(
