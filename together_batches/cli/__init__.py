@@ -33,16 +33,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Here and not at the interpreter's exit, where a closed pipe would be complained about.
         if has(sys.stdout):
             sys.stdout.flush()
+    except BrokenPipeError:
+        _mute_stdout()
+        return Exit.FAILED
     except OSError as error:
-        if not isinstance(error, BrokenPipeError):
-            complain(error.strerror or str(error))
+        complain(f"the output cannot be written: {error.strerror or error}")
         _mute_stdout()
         return Exit.FAILED
     return code
 
 
 def _guarded(argv: Sequence[str] | None) -> int:
-    """The exit code; what may go wrong is told in a sentence. Raises nothing but an :class:`OSError`."""
+    """The exit code; what goes wrong is told in a sentence, and only a closed pipe is raised."""
     try:
         return _run(parse(argv))
     except KeyboardInterrupt:
@@ -54,6 +56,11 @@ def _guarded(argv: Sequence[str] | None) -> int:
     except BatchesError as error:
         complain(str(error))
         return code_of(error)
+    except BrokenPipeError:
+        raise
+    except OSError as error:  # after BatchesError: our APITimeoutError is one too
+        complain(error.strerror or str(error))
+        return Exit.FAILED
     except SystemExit as end:  # argparse, after --help and --version
         return int(end.code or 0)
 

@@ -145,6 +145,8 @@ class _Work:
         if not each:
             for failure in report.failures:
                 print(outcome_line(failure))
+            if not report.ok:
+                print()
             print_table(report)
         over = self.seconds_left is not None and elapsed >= self.seconds_left
         return self._end(report, elapsed, over=over)

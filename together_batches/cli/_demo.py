@@ -91,7 +91,14 @@ def _show(report: CancelReport, elapsed: float, emulator: Emulator) -> None:
     for line in table(("STRAY ID", "RESULT", "WHY"), strays):
         print(line)
     print()
-    print(f"{number(len(report))} ids in {elapsed:.1f} s, each accounted for once. {_trouble(emulator)}")
+    # Of what went wrong on the way nothing is to be seen above, and that is the point: so it is told.
+    statuses = Counter(request.status for request in emulator.requests)
+    print(
+        f"{number(len(report))} ids in {elapsed:.1f} s, each accounted for once. "
+        f"On the way, of {number(statuses.total())} requests,\n"
+        f"{number(statuses[429])} were refused for their rate, {number(statuses[500])} failed and "
+        f"{number(statuses[None])} got no answer; all were sent again."
+    )
     print()
     print("Next, with your own jobs (this only looks; without --dry-run it asks first):")
     print("  export TOGETHER_API_KEY=...")
@@ -101,12 +108,3 @@ def _show(report: CancelReport, elapsed: float, emulator: Emulator) -> None:
 def _reason(failure: CancelOutcome) -> str:
     error = failure.error
     return escape(error.message if isinstance(error, APIError) else str(error))
-
-
-def _trouble(emulator: Emulator) -> str:
-    """What went wrong on the way; nobody would notice it otherwise."""
-    statuses = Counter(request.status for request in emulator.requests)
-    return (
-        f"On the way:\n{number(statuses.total())} requests; {number(statuses[429])} refused for their rate, "
-        f"{number(statuses[500])} failed, {number(statuses[None])} not answered: all sent again."
-    )

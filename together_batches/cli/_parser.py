@@ -28,7 +28,7 @@ examples:
   {PROGRAM} list --status IN_PROGRESS   the jobs that are running
   {PROGRAM} cancel ID ID ID             cancel these jobs
   {PROGRAM} cancel --all --dry-run      see what would be cancelled
-  {PROGRAM} cancel - --yes < ids.txt    cancel what a file names, one id a line
+  {PROGRAM} cancel - --yes < ids.txt    cancel what a file names
 
 Cancel, list and look up batch inference jobs on Together AI, one or many
 thousands at a time.
@@ -37,8 +37,8 @@ thousands at a time.
 _CANCEL = f"""\
 examples:
   {PROGRAM} cancel ID                    cancel one job
-  {PROGRAM} cancel - --yes < ids.txt     all that a file names, one id a line
-  {PROGRAM} cancel --all                 all that have not finished; asks first
+  {PROGRAM} cancel - --yes < ids.txt     what a file names, an id a line
+  {PROGRAM} cancel --all                 all unfinished jobs; asks first
   {PROGRAM} cancel --status IN_PROGRESS --older-than 2h --yes --wait
 
 Cancel the jobs whose ids are given, or that standard input names, or that the
@@ -48,8 +48,8 @@ finished.
 
 _LIST = f"""\
 examples:
-  {PROGRAM} list                                   every job, newest first
-  {PROGRAM} list --status FAILED --newer-than 1d   what failed since yesterday
+  {PROGRAM} list                         every job, newest first
+  {PROGRAM} list --status FAILED --newer-than 1d
   {PROGRAM} list --json | jq -r '.[].id'
 
 List jobs: as a table on a terminal, with tabs between the columns elsewhere.
@@ -169,7 +169,12 @@ def parse(argv: Sequence[str] | None = None) -> Arguments:
         return top.parse_args(words, namespace=Arguments())
     # The command's own parser, and in this way, so that ids and options may stand in any order: the usual one
     # takes the ids up to the first option and calls the others stray.
-    return command.parse_intermixed_args(words[1:], namespace=Arguments(command=words[0]))
+    arguments, strays = command.parse_known_intermixed_args(words[1:], namespace=Arguments(command=words[0]))
+    if strays:
+        # Of an option that is none only the name: what follows it may be a key.
+        options = [word.partition("=")[0] for word in strays if word.startswith("-") and word != "-"]
+        command.error(f"there is no option {options[0]}" if options else f"{strays[0]!r} is one argument too many")
+    return arguments
 
 
 def _fill_common(parser: Parser) -> None:

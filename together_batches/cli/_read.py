@@ -73,7 +73,7 @@ def get(arguments: Arguments) -> Exit:
             print(as_json(to_dict(job)))
         else:
             blocks.append(_block(job))
-    sys.stdout.write("\n".join(blocks))
+    print("\n".join(blocks), end="")
     return code_of_many(errors, len(ids))
 
 
@@ -123,7 +123,7 @@ def _block(job: BatchJob) -> str:
 
 def _print_lines(lines: Iterable[str]) -> None:
     # In one go: forty thousand prints take their time where standard output is not buffered.
-    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    print("".join(f"{line}\n" for line in lines), end="")
 
 
 def _tell(arguments: Arguments, text: str) -> None:

@@ -1,0 +1,418 @@
+"""Cancelling from the command line."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from together_batches.cli import _cancel
+from together_batches.cli._exits import Exit
+from together_batches.emulator import Fault, RateLimit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cli.conftest import Ran
+    from together_batches.emulator import Emulator
+
+    Run = Callable[..., Ran]
+    Feed = Callable[..., None]
+
+
+def seed(emulator: Emulator, count: int, **how: object) -> list[str]:
+    return [emulator.add_job(**{"ends_as": "IN_PROGRESS", **how}) for _ in range(count)]
+
+
+# --- ids as arguments
+
+
+def test_one(run: Run, emulator: Emulator) -> None:
+    """One id needs no confirmation; its line is on standard output, the summary on standard error."""
+    (job_id,) = seed(emulator, 1)
+    code, out, err = run("cancel", job_id)
+    assert (code, out) == (0, f"{job_id}\tcanceling\tCANCELING\n")
+    assert err.startswith("1 canceling; took ")
+    assert emulator.job(job_id)["status"] == "CANCELING"
+
+
+def test_several(run: Run, emulator: Emulator) -> None:
+    """Each of several ids is told once, also where it is named twice; a finished one is no failure."""
+    running, *_ = seed(emulator, 1)
+    done = emulator.add_job(status="COMPLETED")
+    ran = run("cancel", running, done, running)
+    assert ran.code == 0
+    assert sorted([f"{running}\tcanceling\tCANCELING", f"{done}\talready_finished\tCOMPLETED"]) == sorted(ran.lines)
+    assert emulator.count("cancel") == 2
+
+
+@pytest.mark.parametrize(
+    ("fault", "result", "expected"),
+    [
+        (None, "not_found", Exit.NOT_FOUND),
+        ({"status": 401}, "denied", Exit.DENIED),
+        ({"status": 403}, "denied", Exit.DENIED),
+        ({"status": 500}, "failed", Exit.FAILED),
+        ({"lose": "answer"}, "failed", Exit.FAILED),
+        ({"status": 200, "body": "<html>"}, "failed", Exit.FAILED),
+    ],
+)
+def test_exit_code_of_one(
+    run: Run, emulator: Emulator, fault: dict[str, object] | None, result: str, expected: Exit
+) -> None:
+    """The exit code of a single cancel says what became of it."""
+    if fault is not None:
+        emulator.fail(Fault(on="cancel", times=None, **fault))
+    ran = run("cancel", "some-id")
+    assert expected is ran.code
+    assert ran.out.startswith(f"some-id\t{result}\t")
+    assert f"1 {result.replace('_', ' ')};" in ran.err
+
+
+def test_no_id(run: Run, emulator: Emulator) -> None:
+    """An id that cannot be one is a usage error, and nothing is sent."""
+    assert run("cancel", "..").code == 2
+    assert run("cancel", "").code == 2
+    assert not emulator.requests
+
+
+def test_some_failed(run: Run, emulator: Emulator) -> None:
+    """Among many, one that fails stops nobody and decides the exit code."""
+    ids = [*seed(emulator, 2), "unknown/?#%é"]
+    ran = run("cancel", *ids)
+    assert ran.code == 5
+    assert len(ran.lines) == 3
+    assert "2 canceling, 1 not found" in ran.err
+
+
+def test_refused_key(run: Run, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key that is refused stops the rest, and every id is still told."""
+    ids = seed(emulator, 300)
+    monkeypatch.setenv("TOGETHER_API_KEY", "tgp_not_this_one")
+    ran = run("cancel", *ids, "--max-concurrency", "4")
+    assert ran.code == 3
+    assert set(ids) == {line.partition("\t")[0] for line in ran.lines}
+    assert "not attempted" in ran.err
+    assert emulator.count("cancel") <= 8
+    assert "tgp_not_this_one" not in ran.out + ran.err
+
+
+def test_wait(run: Run, emulator: Emulator, on_terminal: Callable[..., None]) -> None:
+    """--wait tells how each job ended: one that outran its cancel had finished."""
+    stopped, *_ = seed(emulator, 1)
+    completed, *_ = seed(emulator, 1, cancels_as="COMPLETED")
+    on_terminal("stderr")
+    ran = run("cancel", stopped, completed, "--wait")
+    assert ran.code == 0
+    assert sorted([f"{stopped}\tcancelled\tCANCELLED", f"{completed}\talready_finished\tCOMPLETED"]) == sorted(
+        ran.lines
+    )
+    assert "2 of 2" in ran.err  # the bar: standard output is no terminal here
+
+
+def test_wait_that_cannot_follow(run: Run, emulator: Emulator) -> None:
+    """A job that --wait could not follow to its end has not been seen to stop, which is no success."""
+    (job_id,) = seed(emulator, 1)
+    emulator.fail(Fault(on="retrieve", times=None, status=403))
+    ran = run("cancel", job_id, "--wait")
+    assert ran.code == 3
+    assert ran.out.startswith(f"{job_id}\tcanceling\tthe service answered 403")
+
+
+def test_json(run: Run, emulator: Emulator) -> None:
+    """--json gives one object for each outcome, complete, on a line of its own."""
+    (job_id,) = seed(emulator, 1)
+    ran = run("cancel", job_id, "\x1bodd", "--json", "--quiet")
+    assert (ran.code, ran.err) == (5, "")
+    told = {outcome["job_id"]: outcome for outcome in map(json.loads, ran.lines)}
+    assert told[job_id]["result"] == "canceling"
+    assert told[job_id]["job"]["id"] == job_id
+    assert told["\x1bodd"]["error"]["status"] == 404
+    assert "\x1b" not in ran.out
+
+
+def test_control_characters_stay_off_the_terminal(run: Run, emulator: Emulator) -> None:
+    """What the service or the input says cannot steer the terminal."""
+    emulator.fail(Fault(on="cancel", status=400, body={"error": "\x1b[2J\x9b31m\u202e"}))
+    ran = run("cancel", "\x1b]0;title\x07")
+    assert ran.code == 1
+    assert ran.out.removesuffix("\n").replace("\t", "").isprintable()
+    assert "\\x1b[2J" in ran.out
+
+
+def test_dry_run_of_ids(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """--dry-run prints the ids, needs no key, and sends nothing."""
+    monkeypatch.setenv("TOGETHER_BASE_URL", "http://127.0.0.1:9")
+    assert run("cancel", "a", "b", "a", "--dry-run") == (0, "a\nb\n", "")
+    assert run("cancel", "a", "--dry-run", "--json") == (0, '{"job_id":"a"}\n', "")
+
+
+# --- limits
+
+
+def test_deadline(run: Run, emulator: Emulator) -> None:
+    """When the time is over, all ids are told, what is left is named, and the exit code is its own."""
+    ids = seed(emulator, 6)
+    emulator.fail(Fault(on="cancel", times=None, delay=0.4))
+    ran = run("cancel", *ids, "--deadline", "0.6", "--max-concurrency", "2")
+    assert ran.code == 6
+    assert set(ids) == {line.partition("\t")[0] for line in ran.lines}
+    assert "the 0.6 s were over" in ran.err
+    assert "not attempted" in ran.err
+
+
+def test_deadline_of_a_wait(run: Run, emulator: Emulator) -> None:
+    """Jobs that are still draining when the time is over have not been seen to stop."""
+    (job_id,) = seed(emulator, 1)
+    ran = run("cancel", job_id, "--wait", "--deadline", "0.3")
+    assert (ran.code, ran.out) == (6, f"{job_id}\tcanceling\tCANCELING\n")
+
+
+def test_deadline_while_listing(run: Run, emulator: Emulator) -> None:
+    """The time may be over before it is known what to cancel; then nothing is."""
+    emulator.fail(Fault(on="list", delay=1))
+    ran = run("cancel", "--all", "--yes", "--deadline", "0.1")
+    assert ran.code == 6
+    assert "nothing was cancelled" in ran.err
+
+
+def test_time_limit_of_listing_is_another(run: Run, emulator: Emulator) -> None:
+    """An attempt that takes too long is a failure, and not the end of the whole command's time."""
+    emulator.fail(Fault(on="list", delay=1, times=None))
+    ran = run("cancel", "--all", "--yes", "--timeout", "0.05", "--deadline", "30")
+    assert ran.code == 1
+    assert "0.05 s" in ran.err
+
+
+def test_deadline_that_is_kept(run: Run, emulator: Emulator) -> None:
+    """A deadline that is far away changes nothing."""
+    seed(emulator, 2)
+    assert run("cancel", "--all", "--yes", "--deadline", "30").code == 0
+
+
+def test_rate(run: Run, emulator: Emulator) -> None:
+    """--rate is held: the service never has to refuse."""
+    ids = seed(emulator, 10)
+    emulator.rate_limit = RateLimit(40, 2)
+    assert run("cancel", *ids, "--rate", "30").code == 0
+    assert emulator.count("cancel") == 10
+
+
+# --- ids from standard input
+
+
+def test_standard_input(run: Run, emulator: Emulator, feed: Feed) -> None:
+    """Ids come from a file as it is: Windows line ends, blank lines, comments, repeats."""
+    one, two = seed(emulator, 2)
+    feed(f"# to stop\r\n{one}\r\n\r\n  {two}\r\n{one}\r\n".encode())
+    ran = run("cancel", "-", "--yes")
+    assert ran.code == 0
+    assert {one, two} == {line.partition("\t")[0] for line in ran.lines}
+    assert "2 jobs named on standard input" in ran.err
+
+
+def test_output_of_list_and_cancel_is_input(run: Run, emulator: Emulator, feed: Feed) -> None:
+    """What list and cancel print, as columns and as JSON lines, names jobs for the next cancel."""
+    (job_id,) = seed(emulator, 1)
+    for printed in (run("list").out, run("get", job_id, "--json").out, run("cancel", job_id, "--json").out):
+        feed(printed.encode())
+        assert run("cancel", "-", "--yes").lines == [f"{job_id}\tcanceling\tCANCELING"]
+
+
+def test_standard_input_without_ids(run: Run, feed: Feed) -> None:
+    """Where nothing is to be cancelled, that is said, and it is no failure; not even a key is needed."""
+    feed(b"\r\n# nothing\n")
+    assert run("cancel", "-") == (0, "", "no ids came from standard input; there is nothing to cancel\n")
+
+
+def test_standard_input_needs_yes(run: Run, emulator: Emulator, feed: Feed) -> None:
+    """Without a terminal to ask on, ids from standard input need --yes."""
+    feed(b"a\n")
+    ran = run("cancel", "-")
+    assert (ran.code, ran.out) == (2, "")
+    assert "--yes" in ran.err
+    assert not emulator.requests
+
+
+def test_declined(run: Run, emulator: Emulator, feed: Feed, on_terminal: Callable[..., None]) -> None:
+    """Who says no at the prompt has cancelled nothing."""
+    on_terminal("stderr")
+    feed(b"a\nb\n", terminal=True)  # its end is the answer too: none
+    ran = run("cancel", "-")
+    assert ran.code == 1
+    assert "Cancel 2 jobs? [y/N] nothing was cancelled" in ran.err
+    assert not emulator.requests
+
+
+# --- filters
+
+
+def test_all(run: Run, emulator: Emulator) -> None:
+    """--all is every job that has not finished; what will be cancelled is shown first."""
+    running = seed(emulator, 2)
+    validating = emulator.add_job(status="VALIDATING", ends_as="VALIDATING")
+    emulator.add_job(status="FAILED")
+    ran = run("cancel", "--all", "--yes")
+    assert ran.code == 0
+    assert {*running, validating} == {line.partition("\t")[0] for line in ran.lines}
+    assert ran.err.startswith("3 jobs: 2 IN_PROGRESS, 1 VALIDATING\n")
+    assert emulator.count("cancel") == 3
+
+
+def test_filters(run: Run, emulator: Emulator) -> None:
+    """Filters narrow each other."""
+    (wanted,) = seed(emulator, 1, model_id="m/1", age_seconds=7_300)
+    seed(emulator, 1, model_id="m/1")
+    seed(emulator, 1, model_id="m/2", age_seconds=7_300)
+    ran = run("cancel", "--model", "m/1", "--older-than", "2h", "--status", "in_progress", "--yes")
+    assert ran.lines == [f"{wanted}\tcanceling\tCANCELING"]
+
+
+def test_finished_ones_on_request(run: Run, emulator: Emulator) -> None:
+    """A finished status is taken at its word."""
+    job_id = emulator.add_job(status="FAILED")
+    assert run("cancel", "--status", "FAILED", "--yes").lines == [f"{job_id}\talready_finished\tFAILED"]
+
+
+def test_mistyped_status(run: Run, emulator: Emulator) -> None:
+    """A status that nobody knows matches nothing, and is pointed out."""
+    seed(emulator, 1)
+    ran = run("cancel", "--status", "RUNNING", "--yes")
+    assert (ran.code, ran.out) == (0, "")
+    assert "RUNNING is no status that this version knows" in ran.err
+    assert "nothing to cancel" in ran.err
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_dry_run_of_filters(run: Run, emulator: Emulator, as_json: bool) -> None:
+    """--dry-run asks nothing, prints the jobs that would be cancelled, and cancels none."""
+    ids = seed(emulator, 2)
+    ran = run("cancel", "--all", "--dry-run", *(["--json"] if as_json else []))
+    assert ran.code == 0
+    assert set(ids) == {json.loads(line)["id"] if as_json else line for line in ran.lines}
+    assert "2 jobs: 2 IN_PROGRESS" in ran.err
+    assert not emulator.count("cancel")
+
+
+def test_filters_need_yes(run: Run, emulator: Emulator) -> None:
+    """Without a terminal to ask on, filters need --yes, and say what they would have chosen."""
+    seed(emulator, 1)
+    ran = run("cancel", "--all")
+    assert (ran.code, ran.out) == (2, "")
+    assert "1 job: 1 IN_PROGRESS" in ran.err
+    assert not emulator.count("cancel")
+
+
+@pytest.mark.parametrize(("answer", "code", "sent"), [(b"y\n", 0, 1), (b"n\n", 1, 0)])
+def test_asking(
+    run: Run,
+    emulator: Emulator,
+    feed: Feed,
+    on_terminal: Callable[..., None],
+    answer: bytes,
+    code: int,
+    sent: int,
+) -> None:
+    """On a terminal the choice is shown and asked about, and the answer holds."""
+    seed(emulator, 1)
+    on_terminal("stderr")
+    feed(answer, terminal=True)
+    ran = run("cancel", "--all")
+    assert code == ran.code
+    assert "Cancel 1 job? [y/N] " in ran.err
+    assert sent == emulator.count("cancel")
+
+
+# --- on a terminal
+
+
+def test_many_on_a_terminal(run: Run, emulator: Emulator, on_terminal: Callable[..., None]) -> None:
+    """More jobs than fit a glance get a bar, every failure in full, a table, and the summary."""
+    unknown = "unknown-" + "x" * 200
+    ids = [*seed(emulator, 30), unknown]
+    on_terminal("stdout", "stderr")
+    ran = run("cancel", *ids)
+    assert ran.code == 5
+    assert ran.lines[0].startswith(f"{unknown}\tnot_found\t")
+    assert "RESULT" in ran.lines[2]
+    assert not any(job_id in ran.out for job_id in ids[:30])
+    assert "31 of 31" in ran.err
+    assert "30 canceling, 1 not found" in ran.err
+    assert "--wait follows it" in ran.err
+
+
+def test_few_on_a_terminal(run: Run, emulator: Emulator, on_terminal: Callable[..., None]) -> None:
+    """A few jobs get a line each and neither bar nor table."""
+    ids = seed(emulator, 20)
+    on_terminal("stdout", "stderr")
+    ran = run("cancel", *ids)
+    assert len(ran.lines) == 20
+    assert "20 of 20" not in ran.err
+
+
+def test_quiet_on_a_terminal(run: Run, emulator: Emulator, on_terminal: Callable[..., None]) -> None:
+    """--quiet leaves standard error empty."""
+    ids = seed(emulator, 30)
+    on_terminal("stderr")
+    ran = run("cancel", *ids, "--quiet")
+    assert (ran.code, len(ran.lines), ran.err) == (0, 30, "")
+
+
+# --- ends before the end
+
+
+def test_interrupt(run: Run, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C in the middle says how far it came."""
+    ids = seed(emulator, 3)
+    written: list[str] = []
+
+    def line(outcome: object) -> str:
+        written.append(str(outcome))
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        return "told"
+
+    monkeypatch.setattr(_cancel, "outcome_line", line)
+    ran = run("cancel", *ids)
+    assert (ran.code, ran.out) == (130, "told\n")
+    assert ran.err.startswith("interrupted: 2 of 3 jobs answered: 2 canceling; run it again")
+
+
+def test_interrupt_before_anything(run: Run, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C before the first cancel has nothing to tell but itself."""
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_cancel, "chosen_jobs", interrupted)
+    assert run("cancel", "--all") == (130, "", "interrupted\n")
+
+
+@pytest.mark.parametrize(("count", "told"), [(2, "nobody reads the output any more: 1 of 2 jobs answered"), (1, "")])
+def test_reader_that_leaves(
+    emulator: Emulator,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    count: int,
+    told: str,
+) -> None:
+    """A reader that leaves ends the command, and jobs that were not reached by then are not kept secret."""
+    ids = seed(emulator, count)
+
+    def closed(*_: object) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr(sys.stdout, "write", closed)
+    with pytest.raises(BrokenPipeError):
+        _cancel.cancel(_cancel_arguments(*ids))
+    err = capsys.readouterr().err
+    assert err.startswith(told)
+    assert bool(told) is bool(err)
+
+
+def _cancel_arguments(*argv: str) -> object:
+    from together_batches.cli._parser import parse
+
+    return parse(["cancel", *argv])

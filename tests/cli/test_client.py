@@ -1,0 +1,75 @@
+"""The client of a command: settings, refusals, and the log."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import pytest
+
+from together_batches.emulator import Fault
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from together_batches.emulator import Emulator
+
+
+def test_no_key(run: Callable[..., tuple[int, str, str]]) -> None:
+    """Without a key the variable that should hold it is named, and nothing that only programs can do."""
+    assert run("list") == (3, "", "together-batches: error: no API key: set TOGETHER_API_KEY\n")
+
+
+def test_broken_key(run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key that cannot be one is a refused key, and is not shown."""
+    monkeypatch.setenv("TOGETHER_API_KEY", "tgp key")
+    code, _, err = run("get", "a")
+    assert code == 3
+    assert "white space" in err
+    assert "tgp" not in err
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [("ftp://example", "https://"), ("http://192.0.2.1", "plain HTTP"), ("https://h:port", "not a URL")],
+)
+def test_impossible_urls(
+    run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch, url: str, expected: str
+) -> None:
+    """A URL that cannot be is a usage error, with or without a key."""
+    code, out, err = run("list", "--base-url", url)
+    assert (code, out) == (2, "")
+    assert expected in err
+    assert "allow_insecure_http" not in err
+    monkeypatch.setenv("TOGETHER_API_KEY", "k")
+    assert run("list", "--base-url", url) == (2, "", err)
+
+
+def test_refused_connection(run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nobody listens, one sentence says so."""
+    monkeypatch.setenv("TOGETHER_API_KEY", "k")
+    code, out, err = run("list", "--base-url", "http://127.0.0.1:9")
+    assert (code, out) == (1, "")
+    assert err.startswith("together-batches: error: no connection to 127.0.0.1:9")
+    assert err.count("\n") == 1
+
+
+def test_time_limit_of_an_attempt(run: Callable[..., tuple[int, str, str]], emulator: Emulator) -> None:
+    """--timeout ends each attempt of a request."""
+    emulator.fail(Fault(on="list", times=None, delay=0.5))
+    code, _, err = run("list", "--timeout", "0.05")
+    assert code == 1
+    assert "0.05 s" in err
+    assert emulator.count("list") == 3
+
+
+def test_verbose(run: Callable[..., tuple[int, str, str]], emulator: Emulator) -> None:
+    """-v tells about retries on standard error, harmlessly, and the logger is left as it was."""
+    emulator.fail(Fault(on="list", status=500, body={"error": "\x1b[2J"}))
+    code, _, err = run("list", "-v")
+    assert code == 0
+    assert "attempt 1 failed" in err
+    assert "\x1b" not in err
+    assert str(emulator.api_key) not in err
+    assert logging.getLogger("together_batches").level == logging.NOTSET
+    assert run("list", "--quiet") == (0, "", "")

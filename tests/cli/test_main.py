@@ -1,0 +1,55 @@
+"""What every command has in common."""
+
+from __future__ import annotations
+
+import io
+import sys
+from typing import TYPE_CHECKING
+
+from together_batches import __version__, cli
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    import pytest
+
+    from cli.conftest import Ran
+
+    Run = Callable[..., Ran]
+
+
+def test_version(run: Run) -> None:
+    """--version is the package's."""
+    assert run("--version") == (0, f"together-batches {__version__}\n", "")
+
+
+def test_usage_error(run: Run) -> None:
+    """A usage error is one harmless line and exit code 2."""
+    code, out, err = run("list", "--\x1b[31m")
+    assert (code, out) == (2, "")
+    assert err == "together-batches: error: there is no option --\\x1b[31m; see together-batches list --help\n"
+
+
+def test_narrow_encoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What standard output's encoding cannot say is escaped."""
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, "ascii"))
+    assert cli.main(["cancel", "--dry-run", "jöb"]) == 0
+    assert raw.getvalue() == b"j\\xf6b\n"
+
+
+def test_full_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Output that cannot be written is a failure with its reason."""
+
+    class Full(io.StringIO):
+        def flush(self) -> None:
+            raise OSError(28, "No space left on device")
+
+        def fileno(self) -> int:
+            return spare.fileno()
+
+    with (tmp_path / "spare").open("w") as spare:
+        monkeypatch.setattr(sys, "stdout", Full())
+        assert cli.main(["cancel", "--dry-run", "a"]) == 1
+    assert capsys.readouterr().err.endswith("the output cannot be written: No space left on device\n")

@@ -1,0 +1,67 @@
+"""Numbers and durations as they are typed."""
+
+from __future__ import annotations
+
+from argparse import ArgumentTypeError
+from datetime import timedelta
+
+import pytest
+
+from together_batches.cli._numbers import above_zero, at_least_one, duration, port, zero_or_more
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("90s", timedelta(seconds=90)),
+        ("15m", timedelta(minutes=15)),
+        ("2h", timedelta(hours=2)),
+        ("3d", timedelta(days=3)),
+        ("1h30m", timedelta(hours=1, minutes=30)),
+        ("1.5h", timedelta(hours=1, minutes=30)),
+        ("0s", timedelta(0)),
+    ],
+)
+def test_durations(text: str, expected: timedelta) -> None:
+    """A duration is one or more numbers, each with its unit."""
+    assert expected == duration(text)
+
+
+@pytest.mark.parametrize("text", ["", "90", "h", "2 h", "-2h", "2w", "1h30", "٣h", "2h\n", "999999999d", "nanh"])
+def test_no_durations(text: str) -> None:
+    """What has no unit, or an unknown one, or more than a hundred years, is refused with the text in the sentence."""
+    with pytest.raises(ArgumentTypeError) as caught:
+        duration(text)
+    assert repr(text) in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "", "ten"])
+def test_above_zero(text: str) -> None:
+    """Seconds and rates are finite and above zero."""
+    assert above_zero("0.5") == 0.5
+    with pytest.raises(ArgumentTypeError, match="not a number above zero"):
+        above_zero(text)
+
+
+@pytest.mark.parametrize("text", ["-1", "1.5", "", "x"])
+def test_whole_numbers(text: str) -> None:
+    """Counts are whole numbers."""
+    assert zero_or_more("0") == 0
+    assert at_least_one("1") == 1
+    with pytest.raises(ArgumentTypeError, match="0 or more"):
+        zero_or_more(text)
+    with pytest.raises(ArgumentTypeError, match="1 or more"):
+        at_least_one(text)
+
+
+def test_at_least_one() -> None:
+    """None at all is not at least one."""
+    with pytest.raises(ArgumentTypeError, match="1 or more"):
+        at_least_one("0")
+
+
+def test_ports() -> None:
+    """Ports end at 65535."""
+    assert port("65535") == 65_535
+    with pytest.raises(ArgumentTypeError, match="no port"):
+        port("65536")

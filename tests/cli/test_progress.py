@@ -1,0 +1,37 @@
+"""The progress bar."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from together_batches.cli._progress import bar
+
+if TYPE_CHECKING:
+    import pytest
+
+
+def test_nothing_is_drawn_where_nobody_looks(capsys: pytest.CaptureFixture[str]) -> None:
+    """A bar that is not shown writes nothing at all."""
+    with bar(10, shown=False) as show:
+        show(5, 1)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_drawn_on_standard_error(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bar shows how many are done and how many failed, and leaves standard output alone."""
+    monkeypatch.setenv("NO_COLOR", "1")
+    with bar(12_000, shown=True) as show:
+        for done in range(12_001):
+            show(done, 3)
+        print("data")
+    out, err = capsys.readouterr()
+    assert out == "data\n"
+    assert "12 000 of 12 000, 3 failed" in err
+
+
+def test_narrow_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a narrow terminal the bar gives way to the numbers."""
+    monkeypatch.setenv("COLUMNS", "40")
+    with bar(10, shown=True) as show:
+        show(10, 0)
+    assert "10 of 10" in capsys.readouterr().err

@@ -1,0 +1,129 @@
+"""Which jobs a cancel is about."""
+
+from __future__ import annotations
+
+import io
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from together_batches.cli import _selecting
+from together_batches.cli._exits import CommandError
+from together_batches.cli._parser import parse
+from together_batches.cli._selecting import by_status, confirmed, read_ids, selector
+from together_batches.models import BatchJob
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        (["a", "b"], "ids"),
+        (["-"], "stdin"),
+        (["--all"], "filters"),
+        (["--all", "--model", "m"], "filters"),
+        (["--status", "X"], "filters"),
+        (["--older-than", "0s"], "filters"),
+    ],
+)
+def test_selector(argv: list[str], expected: str) -> None:
+    """Ids, standard input or filters: one of them chooses."""
+    assert expected == selector(parse(["cancel", *argv]))
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        ([], "nothing says what to cancel"),
+        (["--wait", "--yes"], "nothing says what to cancel"),
+        (["a", "--all"], "ids and filters"),
+        (["-", "--status", "X"], "ids and filters"),
+        (["-", "a"], "beside ids"),
+        (["-", "-"], "beside ids"),
+    ],
+)
+def test_no_selector_or_two(argv: list[str], expected: str) -> None:
+    """None of them, or two, is an error that says what to do."""
+    with pytest.raises(CommandError, match=expected):
+        selector(parse(["cancel", *argv]))
+
+
+def test_reading_ids() -> None:
+    """Windows line ends, blank lines, comments, a byte order mark and columns after a tab are no part of an id."""
+    text = "\ufeffone\r\n\r\n  # not this\n two \nthree\tcancelled\tCANCELLED\n\nfür\u2028vier\nlast"
+    assert list(read_ids(io.BytesIO(text.encode()))) == ["one", "two", "three", "für\u2028vier", "last"]
+
+
+def test_reading_json_lines() -> None:
+    """Lines of JSON objects, as --json prints them, name their job by id or job_id."""
+    text = b'{"id": "one", "status": "X"}\r\n{"job_id": "two"}\nthree\n'
+    assert list(read_ids(io.BytesIO(text))) == ["one", "two", "three"]
+
+
+@pytest.mark.parametrize("line", [b'{"id": 1}', b'{"name": "x"}', b"{", b"{" * 100_000])
+def test_no_json_line(line: bytes) -> None:
+    """A line that looks like JSON and names no job is an error that names the line."""
+    with pytest.raises(CommandError, match="line 2 of standard input"):
+        list(read_ids(io.BytesIO(b"fine\n" + line)))
+
+
+def test_undecodable_line() -> None:
+    """Bytes that are no text are an error that names the line."""
+    with pytest.raises(CommandError, match="line 3 of standard input is not UTF-8"):
+        list(read_ids(io.BytesIO(b"one\ntwo\n\xff\xfe\n")))
+
+
+def test_by_status() -> None:
+    """Jobs are counted by status, the most frequent first; one without a status is counted too."""
+    jobs = [BatchJob(id=str(n), status=status) for n, status in enumerate(["A", "B", "B", None])]
+    assert by_status(jobs) == "2 B, 1 A, 1 without a status"
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [("y\n", True), ("YES \n", True), ("n\n", False), ("\n", False), ("", False), ("yep\n", False)],
+)
+def test_asking(
+    feed: Callable[..., None],
+    on_terminal: Callable[..., None],
+    capsys: pytest.CaptureFixture[str],
+    answer: str,
+    expected: bool,
+) -> None:
+    """The question is on standard error; only a clear yes is one; the handler of Ctrl-C is put back."""
+    feed(answer.encode(), terminal=True)
+    on_terminal("stderr")
+    before = signal.getsignal(signal.SIGINT)
+    assert expected is confirmed(40, yes=False)
+    assert before is signal.getsignal(signal.SIGINT)
+    assert capsys.readouterr() == ("", "Cancel 40 jobs? [y/N] ")
+
+
+@pytest.mark.parametrize("terminals", [(), ("stdin",), ("stderr",)])
+def test_nobody_to_ask(
+    feed: Callable[..., None], on_terminal: Callable[..., None], terminals: tuple[str, ...]
+) -> None:
+    """Where the question would not be seen or could not be answered, --yes is required."""
+    feed(b"y\n", terminal="stdin" in terminals)
+    on_terminal(*(name for name in terminals if name == "stderr"))
+    with pytest.raises(CommandError, match="--yes"):
+        confirmed(1, yes=False)
+    assert confirmed(1, yes=True)
+
+
+def test_closed_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ids from a standard input that is closed are an error."""
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(CommandError, match="closed"):
+        _selecting.typed_or_read(parse(["cancel", "-"]))
+
+
+def test_typed_ids(feed: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
+    """Whoever types the ids is told how the list ends."""
+    feed(b"a\nb\na\n", terminal=True)
+    assert _selecting.typed_or_read(parse(["cancel", "-"])) == ["a", "b"]
+    assert "Ctrl-D" in capsys.readouterr().err

@@ -1,0 +1,77 @@
+"""Text for people."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from datetime import UTC, datetime
+
+import pytest
+
+from together_batches.cli._text import as_json, complain, draws_on, escape, is_terminal, moment, number, say, table
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("plain, with ümlaut and 漢字", "plain, with ümlaut and 漢字"),
+        ("\x1b[31mred\x07", r"\x1b[31mred\x07"),
+        ("two\nlines\tand a tab\r", r"two\nlines\tand a tab\r"),
+        ("\u202egnp.exe", r"\u202egnp.exe"),
+        ("\x9b31m", r"\x9b31m"),
+        ("\udc80", r"\udc80"),
+    ],
+)
+def test_escape(text: str, expected: str) -> None:
+    """What steers a terminal, breaks a line or turns the reading direction becomes visible; letters stay."""
+    assert expected == escape(text)
+
+
+def test_json_is_ascii_on_one_line() -> None:
+    """JSON holds the text exactly, and nothing that a terminal or an encoding could trip over."""
+    value = {"id": "\x1b\u202eü\n"}
+    assert as_json(value).isascii()
+    assert "\n" not in as_json(value)
+    assert value == json.loads(as_json(value))
+
+
+def test_numbers_and_times() -> None:
+    """Thousands stand apart; times are in UTC and in whole seconds."""
+    assert number(9_998_001) == "9 998 001"
+    assert moment(datetime(2026, 9, 14, 10, 20, 30, 481925, tzinfo=UTC)) == "2026-09-14T10:20:30Z"
+    assert moment(None) == "-"
+
+
+def test_table_aligns_and_cuts_nothing() -> None:
+    """Columns are as wide as their widest cell."""
+    rows = [("a" * 200, "1"), ("b", "2")]
+    lines = list(table(("ID", "N"), rows))
+    assert lines == ["ID" + " " * 198 + "  N", "a" * 200 + "  1", "b" + " " * 199 + "  2"]
+
+
+def test_say_escapes(capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever a message holds, it is one harmless line on standard error."""
+    complain("bad\x1b[2J\n")
+    assert capsys.readouterr() == ("", "together-batches: error: bad\\x1b[2J\\n\n")
+
+
+def test_closed_streams(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A standard stream that was closed from the start is no terminal, and what is said to it is dropped."""
+    monkeypatch.setattr(sys, "stderr", None)
+    say("to nobody")
+    assert not is_terminal(None)
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [({}, True), ({"TERM": "dumb"}, False), ({"CI": "true"}, False), ({"NO_COLOR": "1"}, True)],
+)
+def test_where_a_bar_is_drawn(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], expected: bool) -> None:
+    """A bar needs a terminal that can, and no build server; without colour it is still a bar."""
+    stream = io.StringIO()
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert not draws_on(stream)
+    stream.isatty = lambda: True  # type: ignore[method-assign]
+    assert expected is draws_on(stream)

@@ -1,0 +1,256 @@
+"""The command as a process: what it imports, how it ends, and what it leaves on its streams."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.request import Request, urlopen
+
+import pytest
+
+from together_batches.emulator import Emulator, Fault
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+ROOT = Path(__file__).parents[2]
+COMMAND = [sys.executable, "-m", "together_batches"]
+HEAVY = {
+    "aiohttp",
+    "anyio",
+    "asyncio",
+    "cattrs",
+    "orjson",
+    "rich",
+    "together_batches.client",
+    "together_batches._wire",
+}
+
+posix = pytest.mark.skipif(sys.platform == "win32", reason="signals and pseudo-terminals are those of POSIX")
+
+
+@pytest.fixture
+def emulator() -> Iterator[Emulator]:
+    with Emulator().running_in_thread() as running:
+        yield running
+
+
+@pytest.fixture
+def environment(emulator: Emulator) -> dict[str, str]:
+    """The tests' own environment, pointed to the emulator, with every warning shown."""
+    unwanted = ("CI", "NO_COLOR", "FORCE_COLOR", "PYTHONIOENCODING", "PYTHONUNBUFFERED")
+    kept = {name: value for name, value in os.environ.items() if name not in unwanted}
+    return {
+        **kept,
+        "TOGETHER_BASE_URL": emulator.base_url,
+        "TOGETHER_API_KEY": str(emulator.api_key),
+        "TERM": "xterm",
+        "PYTHONWARNINGS": "always",
+    }
+
+
+@pytest.fixture
+def start(environment: dict[str, str]) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """Start the command with these arguments; what still runs at the end of the test is killed."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(*argv: str, **how: object) -> subprocess.Popen[bytes]:
+        how = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **how}
+        process = subprocess.Popen([*COMMAND, *argv], cwd=ROOT, env=environment, **how)
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+        for stream in (process.stdin, process.stdout, process.stderr):
+            if stream is not None:
+                stream.close()
+
+
+def until(happened: Callable[[], object]) -> None:
+    """Wait for it, and not for long."""
+    limit = time.monotonic() + 20
+    while not happened():
+        assert time.monotonic() < limit
+        time.sleep(0.01)
+
+
+# --- what it imports
+
+
+@pytest.mark.parametrize(
+    ("argv", "code"),
+    [(["--help"], 0), (["--version"], 0), (["cancel", "--help"], 0), (["lst"], 2), (["list", "--jsn"], 2), ([], 2)],
+)
+def test_quick_answers_import_nothing_heavy(argv: Sequence[str], code: int) -> None:
+    """Help, version and usage errors do not wait for the HTTP client, nor for anything else that takes its time."""
+    script = (
+        "import sys; from together_batches.cli import main; code = main(sys.argv[1:]); "
+        "print('\\n' + ' '.join(sys.modules)); sys.exit(code)"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", script, *argv], cwd=ROOT, capture_output=True, text=True, timeout=30, check=False
+    )
+    assert code == ran.returncode
+    assert HEAVY.isdisjoint(ran.stdout.splitlines()[-1].split())
+
+
+def test_error_is_one_line(environment: dict[str, str]) -> None:
+    """An error is one sentence on standard error, and the exit code is that of the table."""
+    del environment["TOGETHER_API_KEY"]
+    ran = subprocess.run([*COMMAND, "list"], cwd=ROOT, env=environment, capture_output=True, timeout=30, check=False)
+    assert ran.returncode == 3
+    assert ran.stdout == b""
+    assert ran.stderr == b"together-batches: error: no API key: set TOGETHER_API_KEY\n"
+
+
+# --- Ctrl-C
+
+
+@posix
+def test_interrupted_cancel(
+    emulator: Emulator, start: Callable[..., subprocess.Popen[bytes]], tmp_path: Path
+) -> None:
+    """Ctrl-C in the middle of 10,000 cancels: the prompt is back in under a second, and what was done is told."""
+    emulator.fail(Fault(on="cancel", times=None, delay=0.05))
+    ids = [emulator.add_job() for _ in range(10_000)]
+    (tmp_path / "ids").write_text("\n".join(ids))
+    output = tmp_path / "output"
+    with (tmp_path / "ids").open() as source, output.open("w") as target:
+        process = start("cancel", "-", "--yes", stdin=source, stdout=target)
+    until(output.read_bytes)
+    interrupted = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=20)
+    assert time.monotonic() - interrupted < 1
+    assert process.returncode == 130
+    preview, told = err.decode().splitlines()  # and neither a traceback nor a warning
+    assert preview == "10 000 jobs named on standard input"
+    lines = output.read_text().splitlines()
+    assert told.startswith(f"interrupted: {len(lines):,} of 10 000 jobs answered: ".replace(",", " "))
+    assert all(line.split("\t")[1:] == ["canceling", "CANCELING"] for line in lines)
+
+
+@posix
+def test_interrupted_emulator(start: Callable[..., subprocess.Popen[bytes]]) -> None:
+    """The emulator serves until Ctrl-C, which is no failure, and then nobody listens any more."""
+    process = start("emulator", "--jobs", "3")
+    assert process.stdout is not None
+    exports = dict(process.stdout.readline().decode().removeprefix("export ").strip().split("=") for _ in range(2))
+    headers = {"Authorization": f"Bearer {exports['TOGETHER_API_KEY']}", "User-Agent": "test"}
+    request = Request(f"{exports['TOGETHER_BASE_URL']}/batches", headers=headers)
+    with urlopen(request, timeout=10) as answer:
+        assert len(json.load(answer)) == 3
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=20)
+    assert (process.returncode, out) == (0, b"")
+    assert err.decode().splitlines()[1:] == ["the emulator has stopped, and its jobs are gone"]
+    with pytest.raises(OSError, match="refused"):
+        urlopen(request, timeout=10)
+
+
+# --- a terminal
+
+
+@posix
+@pytest.mark.parametrize(("typed", "code", "cancels"), [(b"y\n", 0, 2), (b"n\n", 1, 0), (None, 130, 0)])
+def test_prompt(
+    emulator: Emulator, start: Callable[..., subprocess.Popen[bytes]], typed: bytes | None, code: int, cancels: int
+) -> None:
+    """On a terminal it asks; the answer decides, and Ctrl-C at the prompt ends it at once."""
+    for _ in range(2):
+        emulator.add_job(ends_as="IN_PROGRESS")
+    ours, theirs = os.openpty()
+    process = start("cancel", "--all", stdin=theirs, stderr=theirs)
+    os.close(theirs)
+    seen = b""
+    while not seen.endswith(b"Cancel 2 jobs? [y/N] "):
+        seen += os.read(ours, 4096)
+    if typed is None:
+        time.sleep(0.2)  # until it reads
+        process.send_signal(signal.SIGINT)
+    else:
+        os.write(ours, typed)
+    out, _ = process.communicate(timeout=20)
+    rest = os.read(ours, 4096).decode()
+    os.close(ours)
+    assert code == process.returncode
+    assert cancels == len(out.splitlines()) == emulator.count("cancel")
+    assert "Traceback" not in rest
+
+
+# --- pipes and streams
+
+
+@posix
+def test_reader_that_leaves(emulator: Emulator, start: Callable[..., subprocess.Popen[bytes]]) -> None:
+    """A pipe that is closed before the end of a long list ends the command quietly."""
+    for _ in range(2_000):
+        emulator.add_job()
+    process = start("list")
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr is not None
+    assert process.stderr.read() == b""
+    assert process.wait(timeout=20) == 1
+
+
+@posix
+def test_reader_that_leaves_a_cancel(emulator: Emulator, start: Callable[..., subprocess.Popen[bytes]]) -> None:
+    """A pipe that is closed in the middle of a cancel ends it, and the jobs left out are not kept secret."""
+    emulator.fail(Fault(on="cancel", times=None, delay=0.05))
+    ids = [emulator.add_job() for _ in range(50)]
+    process = start("cancel", "--max-concurrency", "5", *ids)
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr is not None
+    (told,) = process.stderr.read().decode().splitlines()
+    assert process.wait(timeout=20) == 1
+    assert told.startswith("nobody reads the output any more: ")
+    assert "of 50 jobs answered" in told
+
+
+@posix
+@pytest.mark.parametrize("argv", [["--help"], ["get", "ID"], ["list"], ["cancel", "ID"]])
+def test_closed_standard_output(emulator: Emulator, environment: dict[str, str], argv: list[str]) -> None:
+    """A standard output that was closed from the start is no reason for a traceback."""
+    emulator.add_job(id="ID")
+    shell = ["sh", "-c", 'exec "$@" >&-', "sh", *COMMAND, *argv]
+    ran = subprocess.run(shell, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=30, check=False)
+    assert ran.returncode == 0
+    assert "Traceback" not in ran.stderr
+
+
+def test_narrow_encoding(emulator: Emulator, environment: dict[str, str]) -> None:
+    """What the encoding of standard output cannot say becomes an escape."""
+    emulator.add_job(model_id="módel", ends_as="IN_PROGRESS")
+    ran = subprocess.run(
+        [*COMMAND, "list"],
+        cwd=ROOT,
+        env={**environment, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        timeout=30,
+        check=False,
+    )
+    assert (ran.returncode, ran.stderr) == (0, b"")
+    assert b"m\\xf3del" in ran.stdout
+
+
+def test_bytes_that_are_no_text(environment: dict[str, str]) -> None:
+    """An id that is no text in any encoding is refused in a sentence."""
+    ran = subprocess.run(
+        [*COMMAND, "get", b"\xff"], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=30, check=False
+    )
+    assert ran.returncode == 2
+    assert "Traceback" not in ran.stderr
+    assert ran.stderr.count("\n") == 1
