@@ -34,7 +34,7 @@ python_use_unqualified_type_names = True
 # Types of the standard library and of aiohttp: without a network there is no inventory to find them in.
 nitpick_ignore_regex = [
     (r"py:.*", r"(collections|datetime|enum|types|typing)\b.*"),
-    (r"py:.*", r"(builtins\.list|bool|bytes|dict|float|int|list|object|str|tuple|None)"),
+    (r"py:.*", r"(bool|bytes|dict|float|int|list|object|str|tuple|None)"),
     (r"py:.*", r"(Exception|ExceptionGroup|KeyError|TimeoutError|TypeError|ValueError)"),
     (r"py:.*", r"ClientSession"),
 ]
@@ -58,6 +58,15 @@ def _read_sections(app: Sphinx, what: str, name: str, obj: object, options: obje
         lines[:] = GoogleDocstring(lines, what=what, name=name, obj=obj).lines()
 
 
+def _simplify_signature(
+    app: Sphinx, what: str, name: str, obj: object, options: object, signature: str | None, returns: str | None
+) -> tuple[str | None, str | None]:
+    """Errors are caught and not made, so how they are made is left out; and ``builtins.list`` is a list."""
+    if what == "exception":
+        return "", None
+    return signature, returns and returns.replace("builtins.", "")
+
+
 def _public_name(
     app: Sphinx, env: BuildEnvironment, node: pending_xref, contnode: nodes.TextElement
 ) -> nodes.reference | None:
@@ -77,4 +86,5 @@ def _public_name(
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
     app.connect("autodoc-process-docstring", _read_sections)
+    app.connect("autodoc-process-signature", _simplify_signature)
     app.connect("missing-reference", _public_name)

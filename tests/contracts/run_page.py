@@ -24,11 +24,13 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Coroutine, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from together_batches.emulator import Emulator, Timing
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Iterator
 
 
 class Block(NamedTuple):
@@ -43,7 +45,7 @@ class Block(NamedTuple):
     not_run: str | None = None
 
 
-class Mismatch(Exception):
+class MismatchError(Exception):
     """What came is not what the page shows."""
 
 
@@ -83,11 +85,11 @@ def commands(block: Block) -> Iterator[tuple[str, str]]:
 
 
 def compare(shown: str, came: str, where: str) -> None:
-    """Raise :class:`Mismatch` where ``came`` is not what ``shown`` says; ``...`` stands for anything."""
+    """Raise :class:`MismatchError` where ``came`` is not what ``shown`` says; ``...`` stands for anything."""
     pattern = ".*".join(re.escape(part) for part in shown.strip().split("..."))
     if not re.fullmatch(pattern, came.strip(), re.DOTALL):
         message = f"{where}: the page shows\n{shown.rstrip()}\nand this came:\n{came.rstrip()}"
-        raise Mismatch(message)
+        raise MismatchError(message)
 
 
 def run_python(block: Block, path: Path, namespace: dict[str, object], runner: asyncio.Runner) -> None:
@@ -104,7 +106,7 @@ def run_command(command: str, block: Block, where: str) -> str:
     """Run a command, and return what it printed, in either way."""
     if not command.startswith("together-batches "):
         message = f"{where}: console blocks are for together-batches; for `{command}` take an sh block"
-        raise Mismatch(message)
+        raise MismatchError(message)
     ended = subprocess.run(
         ["bash", "-o", "pipefail", "-c", command],
         stdin=subprocess.DEVNULL,
@@ -116,12 +118,12 @@ def run_command(command: str, block: Block, where: str) -> str:
     )
     if ended.returncode != block.exit_code:
         message = f"{where}: `{command}` ended with {ended.returncode}, not with {block.exit_code}:\n{ended.stdout}"
-        raise Mismatch(message)
+        raise MismatchError(message)
     return ended.stdout
 
 
 def run(path: Path, emulator: Emulator) -> None:
-    """Run all blocks of a page; raises what an example raises, or :class:`Mismatch`."""
+    """Run all blocks of a page; raises what an example raises, or :class:`MismatchError`."""
     namespace: dict[str, object] = {"__name__": "__main__", "page_emulator": emulator}
     printed: str | None = None
     # One stream for the page: what writes to it (a log handler) may be made in one block and write in the next.
@@ -156,7 +158,7 @@ def main() -> None:
         os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         try:
             run(path, emulator)
-        except Mismatch as error:
+        except MismatchError as error:
             sys.exit(str(error))
 
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from run_page import Block, Mismatch, blocks, commands, compare
+from run_page import Block, MismatchError, blocks, commands, compare
 
 import together_batches
 from together_batches.config import Config
@@ -18,6 +18,12 @@ README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").rglob("[!_]*.md"))]
 REFERENCE = "\n".join(page.read_text("utf-8") for page in (ROOT / "docs" / "reference").glob("*.md"))
 MOST_NOT_RUN = 5
+PYTEST_INI = """
+[pytest]
+filterwarnings = error
+asyncio_mode = auto
+asyncio_default_fixture_loop_scope = function
+"""
 
 
 def _name(page: Path) -> str:
@@ -27,7 +33,12 @@ def _name(page: Path) -> str:
 def _python(command: list[str], directory: Path) -> None:
     """Run Python with warnings as errors; it has to end well and to complain about nothing."""
     ended = subprocess.run(
-        [sys.executable, "-W", "error", *command], cwd=directory, capture_output=True, text=True, timeout=50, check=False
+        [sys.executable, "-W", "error", *command],
+        cwd=directory,
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
     )
     assert (ended.returncode, ended.stderr) == (0, ""), ended.stdout + ended.stderr
 
@@ -41,16 +52,18 @@ def test_the_examples_of_a_page_run(page: Path, tmp_path: Path) -> None:
         return
     (tmp_path / "conftest.py").write_text("".join(text for text in found if "pytest_plugins" in text))
     (tmp_path / "test_page.py").write_text("\n".join(text for text in found if "pytest_plugins" not in text))
-    _python(["-m", "pytest", "-q", "-W", "error", "-o", "asyncio_mode=auto", "-p", "no:cacheprovider"], tmp_path)
+    (tmp_path / "pytest.ini").write_text(PYTEST_INI)
+    _python(["-m", "pytest", "-q", "-p", "no:cacheprovider"], tmp_path)
 
 
 def test_few_examples_are_not_run() -> None:
     """A block that cannot run says why, and that is rare; no block hides in a list or under another name."""
+    hidden = re.compile(r"^ +```(?:python|console)|^```(?:py|pycon|python3|shell|bash)$", re.MULTILINE)
     not_run = []
     for page in PAGES:
         text = page.read_text("utf-8")
         not_run += [f"{_name(page)}:{block.line}: {block.not_run}" for block in blocks(text) if block.not_run]
-        assert not re.findall(r"^ +```\w+|^```(?:py|pycon|python3|shell|bash)$", text, re.MULTILINE), _name(page)
+        assert not hidden.findall(text), _name(page)
     assert len(not_run) <= MOST_NOT_RUN, not_run
 
 
@@ -63,19 +76,18 @@ def test_every_public_name_is_in_the_reference(name: str) -> None:
 def test_every_variable_that_is_read_is_in_the_reference() -> None:
     """What a client looks for in the environment is documented; it is asked, and what it asks for is noted."""
 
-    class Environment(dict[str, str]):
-        asked: set[str] = set()
+    asked = set[str]()
 
+    class Environment(dict[str, str]):
         def get(self, name: str, default: object = None) -> object:  # type: ignore[override]
-            self.asked.add(name)
+            asked.add(name.upper())
             return super().get(name, default)
 
     for base_url in ("https://service.example", "http://service.example"):
         environ = Environment(TOGETHER_API_KEY="key", TOGETHER_BASE_URL=base_url)
         Config.from_env(environ, allow_insecure_http=True)
-    names = {name.upper() for name in Environment.asked}
-    assert names >= {"TOGETHER_API_KEY", "TOGETHER_BASE_URL", "HTTPS_PROXY", "NO_PROXY"}
-    assert {name for name in names if f"`{name}`" not in REFERENCE} == set()
+    assert asked >= {"TOGETHER_API_KEY", "TOGETHER_BASE_URL", "HTTPS_PROXY", "NO_PROXY"}
+    assert {name for name in asked if f"`{name}`" not in REFERENCE} == set()
 
 
 def test_the_test_command_of_the_readme_is_what_ci_runs() -> None:
@@ -117,5 +129,5 @@ def test_commands_are_told_from_their_output() -> None:
 def test_output_is_compared_to_the_letter() -> None:
     """Three dots stand for anything; everything else is meant."""
     compare("a\n... of it\nb", "a\nmuch\nmore of it\nb\n", "here")
-    with pytest.raises(Mismatch, match="the page shows"):
+    with pytest.raises(MismatchError, match="the page shows"):
         compare("a", "b", "here")
