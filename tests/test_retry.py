@@ -1,0 +1,301 @@
+"""What is repeated, when, and what that may cost."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from together_batches import _retry
+from together_batches._protocol import Request
+from together_batches._retry import Budget
+from together_batches.config import RetryPolicy
+from together_batches.errors import (
+    APIConnectionError,
+    APIError,
+    APIResponseValidationError,
+    APIStatusError,
+    APITimeoutError,
+    RateLimitError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_READ = Request("GET", "/batches", repeatable=True)
+_CREATE = Request("POST", "/batches", repeatable=False)
+
+
+def _refused(status: int) -> APIStatusError:
+    return RateLimitError("slow down") if status == 429 else APIStatusError("no", status=status)
+
+
+def _delay(
+    error: APIError,
+    headers: Mapping[str, str] | None = None,
+    *,
+    request: Request = _READ,
+    attempt: int = 1,
+    policy: RetryPolicy = RetryPolicy(),
+    seconds_left: float = 300.0,
+    budget: Budget | None = None,
+    chance: float = 1.0,
+) -> float | None:
+    return _retry.delay(
+        request,
+        error,
+        headers or {},
+        attempt=attempt,
+        policy=policy,
+        seconds_left=seconds_left,
+        budget=budget or Budget(100),
+        chance=lambda: chance,
+    )
+
+
+# --- the wait that the service asks for ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, None),
+        ({"Retry-After": "7"}, 7),
+        ({"Retry-After": " 7 "}, 7),
+        ({"Retry-After": "0"}, 0),
+        ({"Retry-After": "1.25"}, 1.25),
+        ({"Retry-After": "1e9"}, 1e9),
+        ({"Retry-After": "-1"}, None),
+        ({"Retry-After": "nan"}, None),
+        ({"Retry-After": "inf"}, None),
+        ({"Retry-After": "1e999"}, None),
+        ({"Retry-After": ""}, None),
+        ({"Retry-After": "soon"}, None),
+        ({"Retry-After": "5 minutes"}, None),
+        ({"Retry-After": "\u0000"}, None),
+        ({"retry-after-ms": "250"}, 0.25),
+        ({"retry-after-ms": "250", "Retry-After": "1"}, 0.25),
+        ({"retry-after-ms": "-1", "Retry-After": "1"}, 1),
+        ({"retry-after-ms": "soon", "Retry-After": "1"}, 1),
+    ],
+    ids=str,
+)
+def test_a_wait_in_seconds(headers: dict[str, str], seconds: float | None) -> None:
+    """A number, whole or not; milliseconds where they are given; and None where it is nonsense."""
+    assert _retry.retry_after(headers) == seconds
+
+
+_DATE = "Mon, 14 Sep 2026 12:00:00 GMT"
+_DATE_SECONDS = 1789387200.0
+
+
+@pytest.mark.parametrize(
+    ("until", "seconds"),
+    [
+        ("Mon, 14 Sep 2026 12:00:30 GMT", 30),
+        ("Mon, 14 Sep 2026 14:00:30 +0200", 30),
+        ("Mon, 14 Sep 2026 12:00:00 GMT", 0),
+        ("Mon, 14 Sep 2026 11:00:00 GMT", 0),
+        ("Mon, 99 Sep 2026 11:00:00 GMT", None),
+        ("Mon, 14 Sep 99999 11:00:00 GMT", None),
+        ("Mon, 14 Sep 2026 12:00:30 +99999999999999", None),
+    ],
+)
+def test_a_wait_until_a_date(until: str, seconds: float | None) -> None:
+    """Read by the service's own clock, and by ours where it does not tell; what is past is now."""
+    by_its_own = {"Retry-After": until, "Date": _DATE}
+    assert _retry.retry_after(by_its_own, now=lambda: 0.0) == seconds
+    assert _retry.retry_after({"Retry-After": until}, now=lambda: _DATE_SECONDS) == seconds
+    assert _retry.retry_after({"Retry-After": until, "Date": "nonsense"}, now=lambda: _DATE_SECONDS) == seconds
+
+
+@given(st.text())
+def test_no_header_crashes_the_reader(text: str) -> None:
+    """It is a wait of zero or more, or None."""
+    seconds = _retry.retry_after({"Retry-After": text, "retry-after-ms": text, "Date": text}, now=lambda: 0.0)
+    assert seconds is None or seconds >= 0
+
+
+# --- what is repeated ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("status", "read", "create"),
+    [
+        (400, False, False),
+        (401, False, False),
+        (402, False, False),
+        (403, False, False),
+        (404, False, False),
+        (408, True, False),
+        (409, False, False),
+        (410, False, False),
+        (422, False, False),
+        (425, False, False),
+        (429, True, True),
+        (500, True, False),
+        (502, True, False),
+        (503, True, False),
+        (504, True, False),
+        (524, True, False),
+    ],
+)
+def test_a_status_is_repeated_where_that_may_help(status: int, *, read: bool, create: bool) -> None:
+    """408, 429 and 5xx; a create only where nothing was done with it, which is a 429."""
+    assert (_delay(_refused(status)) is not None) is read
+    assert (_delay(_refused(status), request=_CREATE) is not None) is create
+
+
+@pytest.mark.parametrize("kind", [APIConnectionError, APITimeoutError])
+def test_a_lost_connection(kind: type[APIConnectionError]) -> None:
+    """What may be done twice is sent again; a create only where it certainly did not arrive."""
+    assert _delay(kind("no answer", request_sent=True)) is not None
+    assert _delay(kind("no connection", request_sent=False)) is not None
+    assert _delay(kind("no answer", request_sent=True), request=_CREATE) is None
+    assert _delay(kind("no connection", request_sent=False), request=_CREATE) is not None
+
+
+def test_an_answer_that_is_none_is_not_asked_for_again() -> None:
+    """It would be the same."""
+    assert _delay(APIResponseValidationError("no JSON", expected="a job", status=200)) is None
+
+
+@pytest.mark.parametrize(
+    ("status", "advice", "read", "create"),
+    [
+        (503, "false", False, False),
+        (429, "false", False, False),
+        (408, "FALSE", False, False),
+        (400, "true", True, False),
+        (404, " True ", True, False),
+        (429, "true", True, True),
+        (503, "true", True, False),
+        (409, "true", False, False),
+        (503, "maybe", True, False),
+        (400, "", False, False),
+    ],
+)
+def test_the_service_advises(status: int, advice: str, *, read: bool, create: bool) -> None:
+    """``x-should-retry`` decides for what may be done twice, save for a conflict, which is an answer."""
+    headers = {"x-should-retry": advice}
+    assert (_delay(_refused(status), headers) is not None) is read
+    assert (_delay(_refused(status), headers, request=_CREATE) is not None) is create
+
+
+# --- how long it waits --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("attempt", "most"), [(1, 0.5), (2, 1), (3, 2), (4, 4), (5, 8), (6, 8), (5_000, 8)])
+def test_the_wait_doubles_and_is_drawn_by_lot(attempt: int, most: float) -> None:
+    """From nothing to the most of this attempt, so that a thousand callers do not come back at once."""
+    policy = RetryPolicy(max_attempts=10_000)
+    assert _delay(_refused(503), attempt=attempt, policy=policy, chance=1.0) == most
+    assert _delay(_refused(503), attempt=attempt, policy=policy, chance=0.5) == most / 2
+    assert _delay(_refused(503), attempt=attempt, policy=policy, chance=0.0) == 0
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_the_service_s_wait_is_the_least(status: int) -> None:
+    """Whoever is told to wait waits that long at least."""
+    assert _delay(_refused(status), {"Retry-After": "7"}, chance=0.0) == 7
+    assert _delay(_refused(status), {"Retry-After": "0"}, chance=1.0) == 0.5
+
+
+@given(st.floats(0, 1), st.integers(1, 4), st.floats(0, 100))
+def test_any_wait_is_within_its_bounds(chance: float, attempt: int, asked: float) -> None:
+    """At least what was asked for, at most that or the policy's most."""
+    wait = _delay(_refused(503), {"Retry-After": str(asked)}, attempt=attempt, chance=chance)
+    assert wait is not None
+    assert asked <= wait <= max(asked, 8.0)
+
+
+def test_a_policy_without_delay() -> None:
+    """Repeats at once."""
+    assert _delay(_refused(503), policy=RetryPolicy(base_delay=0)) == 0
+
+
+# --- when it gives up ---------------------------------------------------------------------------------------------
+
+
+def test_the_attempts_are_used_up() -> None:
+    """The error says how many there were."""
+    error = _refused(503)
+    assert _delay(error, attempt=4) is not None
+    assert _delay(error, attempt=5) is None
+    assert error.message == "no; given up after 5 attempts"
+
+
+def test_who_asked_for_no_repeating_is_not_told_of_it() -> None:
+    """One attempt is one attempt."""
+    error = _refused(503)
+    assert _delay(error, policy=RetryPolicy(max_attempts=1)) is None
+    assert error.message == "no"
+
+
+def test_what_is_not_to_be_repeated_is_not_explained() -> None:
+    """A 404 is a 404."""
+    error = _refused(404)
+    assert _delay(error, attempt=5, seconds_left=0) is None
+    assert error.message == "no"
+
+
+def test_the_time_is_over() -> None:
+    """A wait that would end after the call's time is not begun, and the error says so."""
+    error = _refused(503)
+    assert _delay(error, seconds_left=0.4) is None
+    assert error.message == (
+        "no; not repeated: the next attempt is 0.5 s away, more than is left of max_elapsed (300 s)"
+    )
+
+
+@pytest.mark.parametrize("asked", ["301", "86400", "1e300"])
+def test_the_service_asks_for_more_time_than_there_is(asked: str) -> None:
+    """The call ends at once, with the service's wish in its text."""
+    error = _refused(429)
+    assert _delay(error, {"Retry-After": asked}) is None
+    assert f"not repeated: the service asks for {float(asked):g} s, more than is left" in str(error)
+
+
+# --- the budget of the whole client -------------------------------------------------------------------------------
+
+
+def test_a_budget_is_spent_and_refilled() -> None:
+    """One for each repetition, a fifth back for each success, and never more than there was."""
+    budget = Budget(2)
+    assert [budget.spend() for _ in range(3)] == [True, True, False]
+    for _ in range(4):
+        budget.succeeded()
+    assert budget.spend() is False
+    budget.succeeded()
+    assert [budget.spend(), budget.spend()] == [True, False]
+    for _ in range(1_000):
+        budget.succeeded()
+    assert [budget.spend() for _ in range(3)] == [True, True, False]
+
+
+def test_an_outage_is_not_met_with_five_times_the_load() -> None:
+    """With the budget used up nothing more is repeated, and the error says why."""
+    budget = Budget(3)
+    errors: list[APIError] = [APIConnectionError("no answer") for _ in range(10)]
+    assert [_delay(error, budget=budget) is not None for error in errors] == [True] * 3 + [False] * 7
+    assert str(errors[-1]) == (
+        "no answer; not repeated: this client's budget for repeating is used up, too much fails just now"
+    )
+
+
+def test_what_was_refused_for_its_rate_costs_nothing() -> None:
+    """The brake sees to it."""
+    budget = Budget(1)
+    assert [_delay(_refused(429), budget=budget) is not None for _ in range(10)] == [True] * 10
+    assert budget.spend() is True
+
+
+def test_only_what_is_repeated_is_paid_for() -> None:
+    """Neither what must not be repeated nor what comes too late."""
+    budget = Budget(1)
+    _delay(_refused(404), budget=budget)
+    _delay(_refused(503), budget=budget, attempt=5)
+    _delay(_refused(503), budget=budget, seconds_left=0)
+    assert budget.spend() is True
