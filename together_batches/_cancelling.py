@@ -7,14 +7,16 @@ nothing of HTTP.
 from __future__ import annotations
 
 import asyncio
+import math
 import random
-import time
+import sys
 from collections import deque
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, cast
 
 import attrs
+from anyio import CancelScope
 
 from together_batches import _protocol
 from together_batches._transport import Call
@@ -154,6 +156,14 @@ class _Draining:
     failures: int = 0
 
 
+class _StoppedError(Exception):
+    """Carries a cancellation that is not the worker's own out of its group."""
+
+    def __init__(self, reason: asyncio.CancelledError) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
 class _Crew:
     """The workers of one bulk cancel.
 
@@ -172,8 +182,6 @@ class _Crew:
         emit: Callable[[CancelOutcome], None],
         admit: Callable[[str], bool],
         full: Callable[[], bool] | None = None,
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._verbs = verbs
         self._bulk = bulk
@@ -183,8 +191,7 @@ class _Crew:
         self._emit = emit
         self._admit = admit
         self._full = full
-        self._clock = clock
-        self._sleep = sleep
+        self._clock = asyncio.get_running_loop().time
         self._room = asyncio.Event()
         self._workers = 0
         self._follower: asyncio.Task[None] | None = None
@@ -204,7 +211,7 @@ class _Crew:
             return
         except BaseExceptionGroup as several:
             failed = several.exceptions[0]
-        raise failed
+        raise failed.reason if isinstance(failed, _StoppedError) else failed
 
     def go_on(self) -> None:
         """There may be room again."""
@@ -217,6 +224,16 @@ class _Crew:
         group.create_task(self._work(group))
 
     async def _work(self, group: asyncio.TaskGroup) -> None:
+        try:
+            await self._cancel_in_turn(group)
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # The source was cancelled, or a callback said so; the group would take it for the end of this worker.
+            raise _StoppedError(error) from error
+
+    async def _cancel_in_turn(self, group: asyncio.TaskGroup) -> None:
         source = self._source
         while True:
             while self._full is not None and self._full():
@@ -231,6 +248,8 @@ class _Crew:
             name = _name(asked)
             if self._admit(name):
                 await self._cancel(asked, name)
+            else:
+                await _let_others_run()
         self._workers -= 1
         if not self._workers and not self.draining and self._follower is not None:
             self._follower.cancel()
@@ -238,18 +257,21 @@ class _Crew:
     async def _cancel(self, asked: object, name: str) -> None:
         if self._refusal is not None:
             self._emit(self._not_attempted(name, self._refusal))
-            await asyncio.sleep(0)  # there may be a million of these, and the loop has other work
+            await _let_others_run()
             return
         try:
             job_id = _protocol.job_id(asked)
         except UsageError as error:
             self._emit(CancelOutcome(name, CancelResult.FAILED, None, error, 0))
+            await _let_others_run()
             return
         call = self.in_flight[name] = self._bulk.call()
         outcome = await cancel_one(self._verbs, job_id, call)
-        if isinstance(outcome.error, AuthenticationError) and self._refusal is None:
-            self._refusal = outcome.error
-            self._bulk.refuse(outcome.error)
+        if outcome.error is not None:
+            outcome.error.__traceback__ = None  # its frames would be kept as long as the outcome
+            if isinstance(outcome.error, AuthenticationError) and self._refusal is None:
+                self._refusal = outcome.error
+                self._bulk.refuse(outcome.error)
         if self._wait and outcome.result is CancelResult.CANCELING:
             self.draining[name] = _Draining(outcome, call, self._clock() + _FIRST_POLL_SECONDS)
         else:
@@ -264,8 +286,10 @@ class _Crew:
     async def _follow(self) -> None:
         while self._workers or self.draining:
             now = self._clock()
-            due = min((entry.due for entry in self.draining.values()), default=now + _FIRST_POLL_SECONDS)
-            await self._sleep(max(0.0, due - now))
+            due = min((entry.due for entry in self.draining.values()), default=math.inf)
+            if self._workers:  # they may add some that are due earlier
+                due = min(due, now + _FIRST_POLL_SECONDS)
+            await asyncio.sleep(max(0.0, due - now))
             await self._look([name for name, entry in self.draining.items() if entry.due <= self._clock()])
 
     async def _look(self, names: list[str]) -> None:
@@ -281,6 +305,7 @@ class _Crew:
                 raise
             except BatchesError as error:
                 found = dict.fromkeys(names, error)
+                self._account_size = sys.maxsize  # perhaps it is the list: next time one by one
         unseen = iter([name for name in names if name not in found])
 
         async def read() -> None:
@@ -343,10 +368,21 @@ class _Crew:
 
 
 def _name(asked: object) -> str:
-    """What an id is called in its outcome, even where it is no id."""
+    """What an id is called in its outcome, even where it is no id; then in brackets, since 7 is not "7"."""
     if isinstance(asked, BatchJob):
         return asked.id
-    return asked if isinstance(asked, str) else repr(asked)
+    return asked if isinstance(asked, str) else f"<{asked!r}>"
+
+
+async def _let_others_run() -> None:
+    """There may be a million ids that cost nothing, and the loop has other work."""
+    await asyncio.sleep(0)
+
+
+def _is_plain(function: object) -> bool:
+    if not callable(function):
+        return False
+    return not (iscoroutinefunction(function) or iscoroutinefunction(getattr(function, "__call__", None)))  # noqa: B004
 
 
 async def cancel_many(
@@ -360,7 +396,7 @@ async def cancel_many(
     on_outcome: Callable[[CancelOutcome], None] | None,
 ) -> CancelReport:
     """Cancel many jobs and report what became of each, in the order of the ids."""
-    if iscoroutinefunction(on_outcome):
+    if on_outcome is not None and not _is_plain(on_outcome):
         message = "on_outcome must be a plain function: it is called, not awaited"
         raise TypeError(message)
     outcomes: dict[str, CancelOutcome | None] = {}
@@ -380,6 +416,7 @@ async def cancel_many(
     limit = asyncio.timeout(timeout)
     try:
         async with limit:
+            await asyncio.sleep(0)  # no time at all is over now, before anything was sent
             await crew.run()
     except TimeoutError:
         if not limit.expired():
@@ -424,6 +461,7 @@ async def iter_cancel(
             await arrived.wait()
     finally:
         work.cancel()
-        await asyncio.wait([work])
+        with CancelScope(shield=True):  # a cancelled scope around the iterator would not let anything be awaited
+            await asyncio.wait([work])
         if not work.cancelled():
             work.exception()  # seen: it was raised above, or came while nobody was looking any more

@@ -319,6 +319,8 @@ class Transport:
             trouble: Exception | None = None
         except (aiohttp.ClientError, OSError, ValueError, RuntimeError) as error:
             trouble = error
+            if attempt.struck is not None:
+                task.uncancel()  # the strike came out of aiohttp as something else
         finally:
             there.watch.end(attempt)
         if there.closed:
