@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 
-from together_batches.config import positive
+from together_batches._checks import positive
 
 __all__ = ["Brake", "Pace"]
 

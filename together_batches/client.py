@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, NoReturn, Self
 from anyio import to_thread
 
 from together_batches import _cancelling, _creating, _protocol
+from together_batches._checks import positive, whole
 from together_batches._creating import KnownJobs, Listing
 from together_batches._stream import Stream
 from together_batches._transport import Bulk, Call, Connection, Transport
-from together_batches.config import Config, RetryPolicy, Timeout, positive, whole
+from together_batches.config import Config, RetryPolicy, Timeout
 from together_batches.errors import UsageError
 from together_batches.models import BatchJob, Response
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-import sys
 from collections.abc import Mapping
 from typing import Any, NoReturn, Self
 from urllib.parse import SplitResult, urlsplit
 
 import attrs
 
+from together_batches._checks import positive, whole
 from together_batches.errors import UsageError
 
 __all__ = ["Config", "RetryPolicy", "Secret", "Timeout"]
 
-DEFAULT_BASE_URL = "https://api.together.ai/v1"
+_DEFAULT_BASE_URL = "https://api.together.ai/v1"
 
 
 class Secret(str):
@@ -39,27 +39,6 @@ class Secret(str):
 
     def __deepcopy__(self, memo: object) -> Self:
         return self
-
-
-def positive(name: str, value: float, *, zero: bool = False) -> float:
-    """``value`` where it is a finite number above zero (or zero, if allowed); a :class:`UsageError` elsewhere."""
-    given: object = value
-    number = isinstance(given, int | float) and not isinstance(given, bool)
-    # Compared and not math.isfinite, which fails on a whole number of 400 digits. NaN compares as False.
-    if not number or not 0 <= value <= sys.float_info.max or (value == 0 and not zero):
-        floor = "zero or more" if zero else "more than zero"
-        message = f"{name} must be a number, {floor}; it is {value!r}"
-        raise UsageError(message)
-    return value
-
-
-def whole(name: str, value: int) -> int:
-    """``value`` where it is a whole number of 1 or more; a :class:`UsageError` elsewhere."""
-    given: object = value
-    if not isinstance(given, int) or isinstance(given, bool) or given < 1:
-        message = f"{name} must be a whole number, 1 or more; it is {value!r}"
-        raise UsageError(message)
-    return value
 
 
 def _check_positive(_: object, attribute: attrs.Attribute[float], value: float) -> None:
@@ -106,7 +85,7 @@ class RetryPolicy:
     max_elapsed: float = attrs.field(default=300.0, validator=_check_positive)
 
 
-def is_loopback(host: str) -> bool:
+def _is_loopback(host: str) -> bool:
     """True for this machine's own names and addresses."""
     if host.lower() == "localhost":
         return True
@@ -142,7 +121,7 @@ def _base_url(url: str, *, allow_insecure_http: bool) -> str:
     if not re.fullmatch(r"[\x21-\x5b\x5d-\x7e]*", url.strip()):
         message = "base_url holds white space, a backslash, or what is not ASCII; percent-encode it, or use punycode"
         raise UsageError(message)
-    if parts.scheme == "http" and not allow_insecure_http and not is_loopback(host):
+    if parts.scheme == "http" and not allow_insecure_http and not _is_loopback(host):
         message = (
             f"base_url is plain HTTP to {host}, where anyone on the way could read the key; "
             "use https://, or say allow_insecure_http=True"
@@ -208,7 +187,7 @@ def _proxy_from(environ: Mapping[str, str], base_url: str) -> str | None:
     parts = urlsplit(base_url)
     host = parts.hostname or ""
     # This machine is never on the far side of a proxy, whatever the environment says.
-    if is_loopback(host):
+    if _is_loopback(host):
         return None
 
     def setting(name: str) -> str | None:
@@ -236,7 +215,7 @@ class Config:
     """All that a client is told, checked; what is secret is not in its ``repr``."""
 
     api_key: Secret = attrs.field(repr=False, converter=Secret)
-    base_url: str = DEFAULT_BASE_URL
+    base_url: str = _DEFAULT_BASE_URL
     timeout: Timeout = attrs.field(factory=Timeout)
     retry: RetryPolicy = attrs.field(factory=RetryPolicy)
     max_concurrency: int = attrs.field(default=100, validator=_check_whole)
@@ -264,7 +243,7 @@ class Config:
         """
         environ = os.environ if environ is None else environ
         url = _base_url(
-            base_url or environ.get("TOGETHER_BASE_URL") or DEFAULT_BASE_URL,
+            base_url or environ.get("TOGETHER_BASE_URL") or _DEFAULT_BASE_URL,
             allow_insecure_http=allow_insecure_http,
         )
         return cls(
