@@ -108,8 +108,11 @@ def job_id(job: object) -> str:
     return value
 
 
+_UNRESERVED = re.compile(r"[A-Za-z0-9_.~-]+").fullmatch
+
+
 def _encoded(job: str) -> str:
-    return quote(job, safe="")
+    return job if _UNRESERVED(job) else quote(job, safe="")
 
 
 def retrieve(job: str) -> Request:

@@ -57,19 +57,15 @@ def _status(value: BatchJobStatus | str | None) -> BatchJobStatus | None:
     return BatchJobStatus(value) if value else None
 
 
-def _time(value: datetime | None) -> datetime | None:
-    if value is None or value.tzinfo is UTC:
-        return value if value is None or value.year > 1 else None
-    if value.tzinfo is None:
-        message = f"times are aware: {value.isoformat()} names no time zone"
+def _in_utc(time: datetime) -> datetime | None:
+    if time.tzinfo is None:
+        message = f"times are aware: {time.isoformat()} names no time zone"
         raise ValueError(message)
-    return _time(value.astimezone(UTC)) if value.year > 1 else None
+    return time.astimezone(UTC) if time.year > 1 else None
 
 
-def _percent(value: float | None) -> float | None:
-    if value is None or value != value:
-        return None
-    return min(max(float(value), 0.0), 100.0)
+def _percent(value: float) -> float | None:
+    return min(max(float(value), 0.0), 100.0) if value == value else None
 
 
 @attrs.frozen(kw_only=True)
@@ -83,7 +79,7 @@ class BatchJob:
 
     id: str
     status: BatchJobStatus | None = attrs.field(default=None, converter=_status)
-    progress: float | None = attrs.field(default=None, converter=_percent)
+    progress: float | None = None
     endpoint: str | None = None
     model_id: str | None = None
     input_file_id: str | None = None
@@ -91,16 +87,17 @@ class BatchJob:
     error_file_id: str | None = None
     error: str | None = None
     file_size_bytes: int | None = None
-    created_at: datetime | None = attrs.field(default=None, converter=_time)
-    completed_at: datetime | None = attrs.field(default=None, converter=_time)
-    job_deadline: datetime | None = attrs.field(default=None, converter=_time)
+    created_at: datetime | None = None
+    completed_at: datetime | None = None
+    job_deadline: datetime | None = None
     user_id: str | None = None
     warning: str | None = None
     extra: Mapping[str, object] = attrs.field(factory=dict[str, object], hash=False)
 
     def __attrs_post_init__(self) -> None:
-        # One look at all the texts: a converter for each of them doubles the cost of making a job.
-        if "" in (
+        # Looked at here in one go: a converter for each field would double the cost of making a job, and a bulk
+        # cancel makes one for every id.
+        texts = (
             self.endpoint,
             self.model_id,
             self.input_file_id,
@@ -109,10 +106,21 @@ class BatchJob:
             self.error,
             self.user_id,
             self.warning,
-        ):
-            for name in _FIELDS:
-                if getattr(self, name) == "" and name != "id":
+        )
+        if "" in texts:
+            for name in _FIELDS - {"id"}:
+                if getattr(self, name) == "":
                     object.__setattr__(self, name, None)
+        created, completed, deadline = self.created_at, self.completed_at, self.job_deadline
+        if created is not None and (created.tzinfo is not UTC or created.year == 1):
+            object.__setattr__(self, "created_at", _in_utc(created))
+        if completed is not None and (completed.tzinfo is not UTC or completed.year == 1):
+            object.__setattr__(self, "completed_at", _in_utc(completed))
+        if deadline is not None and (deadline.tzinfo is not UTC or deadline.year == 1):
+            object.__setattr__(self, "job_deadline", _in_utc(deadline))
+        progress = self.progress
+        if progress is not None and not (progress.__class__ is float and 0.0 <= progress <= 100.0):
+            object.__setattr__(self, "progress", _percent(progress))
         if self.extra and not _FIELDS.isdisjoint(self.extra):
             known = ", ".join(sorted(_FIELDS.intersection(self.extra)))
             message = f"extra holds only what BatchJob has no field for, and it has these: {known}"
