@@ -1,0 +1,104 @@
+"""``python -m tests.benchmarks [--rounds N] [--json FILE]``: every case, as ratios."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import attrs
+
+from tests.benchmarks._measure import Comparison, compare, in_process
+from tests.benchmarks._server import fast_server, nginx
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tests.benchmarks._measure import Run
+
+_IMPORTS = "import aiohttp, attrs, cattrs, anyio"
+_CLIENT = "from together_batches import AsyncBatches; AsyncBatches('key')"
+
+
+def _command(*command: str) -> Run:
+    def run() -> Mapping[str, float]:
+        began = time.perf_counter()
+        subprocess.run(command, check=True, capture_output=True, env={**os.environ, "TOGETHER_API_KEY": "key"})
+        return {"wall": time.perf_counter() - began}
+
+    return run
+
+
+def _fan_out(rounds: int) -> list[tuple[Comparison, Mapping[str, str]]]:
+    if nginx() is None:
+        print("fan-out: skipped, nginx is not installed (Debian: apt-get install nginx-light)")
+        return []
+    count, at_once = 20_000, 100
+    with fast_server() as base_url:
+
+        def candidate(name: str, ids: int) -> Run:
+            return in_process("tests.benchmarks.fan_out", name, ids, at_once, base_url)
+
+        beside_bare = compare(
+            "cancel 20,000 jobs, 100 at once, CPU of the client for each",
+            "cpu",
+            {"ours": candidate("ours", count), "bare": candidate("bare", count)},
+            rounds=rounds,
+            unit_of=count,
+        )
+        beside_together = compare(
+            "cancel 2,000 jobs, 100 at once, time for each",
+            "wall",
+            {"ours": candidate("ours", 2_000), "together": candidate("together", 2_000)},
+            rounds=max(2, rounds // 2),
+            unit_of=2_000,
+        )
+    return [(beside_bare, {"bare": "1.25"}), (beside_together, {"together": "0.10"})]
+
+
+def _start_up(rounds: int) -> list[tuple[Comparison, Mapping[str, str]]]:
+    tools = Path(sys.executable).parent
+    ours, theirs = shutil.which("together-batches", path=tools), shutil.which("tg", path=tools)
+    cases = [
+        (
+            compare(
+                "import the package and make a client",
+                "wall",
+                {
+                    "ours": _command(sys.executable, "-c", _CLIENT),
+                    "what it builds on": _command(sys.executable, "-c", _IMPORTS),
+                },
+                rounds=2 * rounds,
+            ),
+            {"what it builds on": "1.20"},
+        )
+    ]
+    if ours and theirs:
+        commands = {"ours": _command(ours, "--help"), "tg": _command(theirs, "--help")}
+        cases.append((compare("--help", "wall", commands, rounds=2 * rounds), {"tg": "0.25"}))
+    else:
+        print("--help: skipped, the command of the official SDK is not installed")
+    return cases
+
+
+def main() -> None:
+    """Run the cases, print them, and write them down where asked to."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", allow_abbrev=False)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", type=Path, help="write every figure to this file")
+    options = parser.parse_args()
+    cases = [*_start_up(options.rounds), *_fan_out(options.rounds)]
+    for comparison, bar in cases:
+        print(*comparison.lines("ours", bar=bar), sep="\n")
+    if options.json:
+        options.json.write_text(json.dumps([attrs.asdict(comparison) for comparison, _ in cases], indent=1))
+
+
+if __name__ == "__main__":
+    main()
