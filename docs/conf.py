@@ -63,7 +63,7 @@ def _simplify_signature(
 ) -> tuple[str | None, str | None]:
     """Errors are caught and not made, so how they are made is left out; and ``builtins.list`` is a list."""
     if what == "exception":
-        return "", None
+        return (signature and ""), None
     return signature, returns and returns.replace("builtins.", "")
 
 
