@@ -1,0 +1,157 @@
+"""What may be imported is what is promised: ``__all__`` equals reality, and costs no more than it must."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import together_batches
+
+_PACKAGE = Path(together_batches.__file__).parent
+
+
+def _public_modules() -> list[str]:
+    names = []
+    for file in sorted(_PACKAGE.rglob("*.py")):
+        parts = file.relative_to(_PACKAGE.parent).with_suffix("").parts
+        parts = parts[:-1] if parts[-1] == "__init__" else parts
+        if not any(part.startswith("_") for part in parts):
+            names.append(".".join(parts))
+    return names
+
+
+def _told_apart(body: list[ast.stmt], *, front_door: bool) -> set[str]:
+    """The public names that a module's own text makes: what it defines, and, at a front door, what it hands on."""
+    names: set[str] = set()
+    for statement in body:
+        if isinstance(statement, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            names.add(statement.name)
+        elif isinstance(statement, ast.Assign):
+            names |= {target.id for target in statement.targets if isinstance(target, ast.Name)}
+        elif isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
+            names.add(statement.target.id)
+        elif front_door and isinstance(statement, ast.ImportFrom):
+            if (statement.module or "").startswith("together_batches"):
+                names |= {alias.asname or alias.name for alias in statement.names}
+        elif front_door and isinstance(statement, ast.If):
+            names |= _told_apart(statement.body, front_door=True)  # TYPE_CHECKING: what is loaded on first use
+    return {name for name in names if not name.startswith("_") or name == "__version__"}
+
+
+# The command's front door hands on nothing: what it imports is its own business.
+_FRONT_DOORS = {"together_batches", "together_batches.emulator"}
+
+
+def test_the_public_modules() -> None:
+    """A new one is a promise, and so has to be named here."""
+    assert set(_public_modules()) == {
+        "together_batches",
+        "together_batches.cli",
+        "together_batches.client",
+        "together_batches.config",
+        "together_batches.emulator",
+        "together_batches.errors",
+        "together_batches.models",
+        "together_batches.outcomes",
+        "together_batches.pytest_plugin",
+        "together_batches.sync",
+    }
+
+
+@pytest.mark.parametrize("name", _public_modules())
+def test_all_is_all(name: str) -> None:
+    """``__all__`` names what the module makes public, no more and no less, in order and once; and it can be had."""
+    module = importlib.import_module(name)
+    assert module.__file__ is not None
+    body = ast.parse(Path(module.__file__).read_text("utf-8")).body
+    assert set(module.__all__) == _told_apart(body, front_door=name in _FRONT_DOORS)
+    assert len(set(module.__all__)) == len(module.__all__)
+    assert [public for public in module.__all__ if not hasattr(module, public)] == []
+    assert module.__doc__
+
+
+def test_the_front_door_has_everything() -> None:
+    """Values, errors and clients are all to be had from the package itself."""
+    from together_batches import errors, models, outcomes
+
+    values = {*errors.__all__, *models.__all__, *outcomes.__all__}
+    rest = {"AsyncBatches", "Batches", "RetryPolicy", "Timeout", "job_from_dict", "to_dict", "__version__"}
+    assert set(together_batches.__all__) == values | rest
+
+
+@pytest.mark.parametrize("name", together_batches.__all__)
+def test_a_public_name_is_listed_and_can_be_imported(name: str) -> None:
+    """Also where it is loaded on first use: ``dir`` and tab completion show it before."""
+    assert name in dir(together_batches)
+    namespace: dict[str, object] = {}
+    exec(f"from together_batches import {name}", namespace)
+    assert namespace[name] is getattr(together_batches, name)
+
+
+def test_a_name_that_is_none() -> None:
+    """Is an :class:`AttributeError` as of any module."""
+    with pytest.raises(AttributeError, match="module 'together_batches' has no attribute 'Batch'"):
+        together_batches.Batch  # type: ignore[attr-defined]  # noqa: B018
+    with pytest.raises(ImportError):
+        exec("from together_batches import Batch", {})
+
+
+def _imported_by(code: str) -> set[str]:
+    """The top-level packages that a fresh interpreter has loaded after running ``code``."""
+    script = f"{code}\nimport sys\nprint(*{{name.partition('.')[0] for name in sys.modules}})"
+    ended = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script],
+        cwd=_PACKAGE.parent,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=30,
+    )
+    return set(ended.stdout.split())
+
+
+_HEAVY = {"aiohttp", "cattrs", "orjson", "rich", "anyio", "asyncio", "yarl", "ssl", "pytest"}
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import together_batches",
+        "from together_batches import BatchJob, CancelReport, NotFoundError, RetryPolicy, Timeout",
+        "import together_batches; dir(together_batches)",
+        "import together_batches.errors, together_batches.models, together_batches.outcomes, together_batches.config",
+    ],
+)
+def test_values_and_errors_cost_little(code: str) -> None:
+    """Neither the wire nor its libraries are loaded for them."""
+    assert _imported_by(code) & _HEAVY == set()
+
+
+def test_plain_data_costs_no_wire() -> None:
+    """``to_dict`` needs JSON's libraries, and not those of HTTP."""
+    assert _imported_by("from together_batches import to_dict") & {"aiohttp", "rich", "anyio", "asyncio"} == set()
+
+
+def test_a_client_costs_no_more_than_the_wire() -> None:
+    """No emulator, no table printer, no test framework."""
+    loaded = _imported_by("from together_batches import AsyncBatches, Batches")
+    assert loaded & {"rich", "pytest"} == set()
+    assert "aiohttp" in loaded
+
+
+@pytest.mark.parametrize("name", ["AsyncBatches", "Batches"])
+def test_a_client_is_found_by_pickle_under_its_public_name(name: str) -> None:
+    """The classes themselves travel, as any class does; their instances refuse."""
+    cls = getattr(together_batches, name)
+    assert pickle.loads(pickle.dumps(cls)) is cls
+
+
+def test_the_package_is_typed() -> None:
+    """And says so."""
+    assert (_PACKAGE / "py.typed").exists()
