@@ -1,0 +1,253 @@
+"""The public names as people use them: never run, only type-checked, under mypy and pyright in strict mode."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, assert_type
+
+from together_batches import (
+    APIConnectionError,
+    APIError,
+    APIResponseValidationError,
+    APIStatusError,
+    APITimeoutError,
+    AsyncBatches,
+    AuthenticationError,
+    Batches,
+    BatchesError,
+    BatchJob,
+    BatchJobStatus,
+    CancelOutcome,
+    CancelReport,
+    CancelResult,
+    CreateUnconfirmedError,
+    JobNotCreatedError,
+    RateLimitError,
+    Response,
+    RetryPolicy,
+    Timeout,
+    ValidationError,
+    WaitTimeoutError,
+    __version__,
+    job_from_dict,
+    to_dict,
+)
+from together_batches.emulator import Emulator, Fault
+
+if TYPE_CHECKING:
+    from aiohttp import ClientSession
+
+
+def note(outcome: CancelOutcome) -> None:
+    print(outcome.job_id, outcome.result.words)
+
+
+async def make_clients(session: ClientSession) -> None:
+    AsyncBatches()
+    AsyncBatches("key")
+    client = AsyncBatches(
+        api_key="key",
+        base_url="https://api.together.ai",
+        timeout=10,
+        retry=RetryPolicy(max_attempts=3, base_delay=0.1, max_delay=1, max_elapsed=60),
+        max_concurrency=10,
+        session=session,
+        headers={"X-Team": "blue"},
+        proxy="http://proxy.example:3128",
+        allow_insecure_http=True,
+    )
+    patient = client.with_options(timeout=Timeout(connect=5, read=30, total=60), retry=RetryPolicy(), headers={})
+    assert_type(patient, AsyncBatches)
+    await client.close()
+
+
+async def one_job(client: AsyncBatches) -> None:
+    job = await client.create(
+        "file-1", endpoint="/v1/chat/completions", completion_window="24h", model_id="model", priority=1
+    )
+    assert_type(job, BatchJob)
+    assert_type(await client.create("file-1"), BatchJob)
+    assert_type(await client.retrieve("id"), BatchJob)
+    assert_type(await client.retrieve(job), BatchJob)
+    assert_type(await client.cancel("id"), BatchJob)
+    assert_type(await client.cancel(job), BatchJob)
+
+
+async def lists(client: AsyncBatches) -> None:
+    jobs = await client.list(
+        status="IN_PROGRESS",
+        model_id="model",
+        endpoint="/v1/chat/completions",
+        input_file_id="file-1",
+        created_after=datetime.now(UTC) - timedelta(hours=2),
+        created_before=datetime.now(UTC),
+    )
+    assert_type(jobs, list[BatchJob])
+    await client.list(status=BatchJobStatus.IN_PROGRESS)
+    await client.list(status=[BatchJobStatus.IN_PROGRESS, "VALIDATING"])
+    await client.cancel_many(jobs)
+
+
+async def many_jobs(client: AsyncBatches, source: AsyncIterator[str]) -> None:
+    report = await client.cancel_many(
+        ["a", "b"], max_concurrency=500, rate=50, wait=True, timeout=60, on_outcome=note
+    )
+    assert_type(report, CancelReport)
+    await client.cancel_many(line.strip() for line in ("a\n", "b\n"))
+    await client.cancel_many(source)
+    await client.cancel_many(("a", BatchJob(id="b")))
+    await client.cancel_many({"a": 1})
+
+    async for outcome in client.iter_cancel(["a"], max_concurrency=5, rate=0.5, wait=True):
+        assert_type(outcome, CancelOutcome)
+    async with client.iter_cancel(source) as outcomes:
+        async for outcome in outcomes:
+            assert_type(outcome.job, BatchJob | None)
+            assert_type(outcome.error, BatchesError | None)
+            assert_type(outcome.attempts, int)
+            assert_type(outcome.ok, bool)
+
+
+def reports(report: CancelReport) -> None:
+    for outcome in report:
+        assert_type(outcome, CancelOutcome)
+    assert_type(report["a"], CancelOutcome)
+    assert_type(report[BatchJob(id="a")], CancelOutcome)
+    assert_type(report.counts, Mapping[CancelResult, int])
+    assert_type(report.counts[CancelResult.NOT_FOUND], int)
+    assert_type(report.ok, bool)
+    assert_type(report.failures, tuple[CancelOutcome, ...])
+    assert_type(len(report), int)
+    assert_type("a" in report, bool)
+    assert_type(str(report), str)
+    report.raise_for_failures()
+
+
+def results(outcome: CancelOutcome) -> str:
+    match outcome.result:
+        case CancelResult.CANCELLED | CancelResult.CANCELING:
+            return "stopped"
+        case CancelResult.ALREADY_FINISHED:
+            return "too late"
+        case CancelResult.NOT_FOUND | CancelResult.DENIED | CancelResult.FAILED | CancelResult.NOT_ATTEMPTED:
+            return str(outcome.error)
+
+
+async def the_raw_door(client: AsyncBatches) -> None:
+    response = await client.request("GET", "/files", params={"purpose": "batch-api"})
+    assert_type(response, Response)
+    assert_type(response.status, int)
+    assert_type(response.headers, Mapping[str, str])
+    assert_type(response.body, bytes)
+    assert_type(response.request_id, str | None)
+    await client.request("POST", "/batches", json={"input_file_id": "file-1"})
+
+
+async def contexts() -> None:
+    async with AsyncBatches() as client:
+        assert_type(client, AsyncBatches)
+    with Batches() as batches:
+        assert_type(batches, Batches)
+
+
+def the_synchronous_client() -> None:
+    batches = Batches("key", base_url="https://api.together.ai", timeout=10, max_concurrency=10, headers={})
+    assert_type(batches.create("file-1"), BatchJob)
+    assert_type(batches.retrieve("id"), BatchJob)
+    assert_type(batches.list(status="FAILED"), list[BatchJob])
+    assert_type(batches.cancel(BatchJob(id="a")), BatchJob)
+    assert_type(batches.cancel_many(["a"], on_outcome=note), CancelReport)
+    assert_type(batches.request("GET", "/batches"), Response)
+    assert_type(batches.with_options(timeout=5), Batches)
+    for outcome in batches.iter_cancel(["a"]):
+        assert_type(outcome, CancelOutcome)
+    with batches.iter_cancel(["a"]) as outcomes:
+        plain: Iterator[CancelOutcome] = outcomes
+        assert_type(next(plain), CancelOutcome)
+    batches.close()
+
+
+def jobs(job: BatchJob) -> None:
+    assert_type(job.id, str)
+    assert_type(job.status, BatchJobStatus | None)
+    assert_type(job.progress, float | None)
+    assert_type(job.endpoint, str | None)
+    assert_type(job.model_id, str | None)
+    assert_type(job.input_file_id, str | None)
+    assert_type(job.output_file_id, str | None)
+    assert_type(job.error_file_id, str | None)
+    assert_type(job.error, str | None)
+    assert_type(job.user_id, str | None)
+    assert_type(job.warning, str | None)
+    assert_type(job.file_size_bytes, int | None)
+    assert_type(job.created_at, datetime | None)
+    assert_type(job.completed_at, datetime | None)
+    assert_type(job.job_deadline, datetime | None)
+    assert_type(job.extra, Mapping[str, object])
+    assert_type(job.is_terminal, bool)
+    assert_type(hash(job), int)
+    if job.status is not None:
+        assert_type(job.status.is_terminal, bool)
+        assert_type(str(job.status), str)
+    if job.status == "COMPLETED" or job.status is BatchJobStatus.FAILED:
+        print(job.output_file_id)
+    made = BatchJob(id="a", status="PAUSED", progress=50, created_at=datetime.now(UTC), extra={"label": 1})
+    assert_type(job_from_dict(to_dict(made)), BatchJob)
+    print({made: 1}, __version__)
+
+
+def plain_data(job: BatchJob, outcome: CancelOutcome, report: CancelReport) -> list[Mapping[str, object]]:
+    return [to_dict(job), to_dict(outcome), to_dict(report)]
+
+
+async def errors(client: AsyncBatches) -> None:
+    try:
+        await client.cancel("id")
+    except AuthenticationError as error:
+        assert_type(error.status, int)
+        assert_type(error.request_id, str | None)
+        assert_type(error.body, object)
+    except RateLimitError as error:
+        assert_type(error.retry_after, float | None)
+    except APIStatusError as error:
+        assert_type(error.message, str)
+    except APITimeoutError as error:
+        timeout: TimeoutError = error
+        print(timeout)
+    except APIConnectionError as error:
+        assert_type(error.request_sent, bool)
+    except APIResponseValidationError as error:
+        assert_type((error.expected, error.where, error.excerpt), tuple[str, str, str])
+    except APIError as error:
+        assert_type((error.method, error.url), tuple[str, str])
+    except JobNotCreatedError as error:
+        assert_type(error.warning, str | None)
+    except CreateUnconfirmedError as error:
+        assert_type(error.input_file_id, str)
+        assert_type(error.candidates, tuple[BatchJob, ...])
+    except WaitTimeoutError as error:
+        assert_type(error.jobs, tuple[BatchJob, ...])
+    except ValidationError as error:
+        value_error: ValueError = error
+        print(value_error, assert_type(error.problems, tuple[str, ...]))
+    except BatchesError as error:
+        print(error)
+
+
+async def the_emulator() -> None:
+    async with (
+        Emulator(faults=[Fault(status=503)]) as emulator,
+        AsyncBatches(emulator.api_key, base_url=emulator.base_url) as client,
+    ):
+        assert_type(await client.list(), list[BatchJob])
+
+
+def misuse(client: AsyncBatches, batches: Batches) -> None:
+    # Each of these is an error to a type checker; an ignore that is not needed is one too.
+    client.retrieve(7)  # type: ignore[arg-type, unused-coroutine]  # pyright: ignore[reportArgumentType, reportUnusedCoroutine]
+    client.cancel_many(7)  # type: ignore[arg-type, unused-coroutine]  # pyright: ignore[reportArgumentType, reportUnusedCoroutine]
+    batches.cancel("a", "b")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    Batches(session=None)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    BatchJob("a")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    BatchJob(id="a").status = None  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
