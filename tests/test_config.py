@@ -120,7 +120,8 @@ def test_a_configuration_can_be_copied() -> None:
     """Within the process."""
     config = _secretive()
     assert copy.copy(config) == copy.deepcopy(config) == config
-    assert repr(copy.deepcopy(config).api_key) == "'[secret]'"
+    for key in (copy.copy(config.api_key), copy.deepcopy(config.api_key)):
+        assert (repr(key), key == _KEY) == ("'[secret]'", True)
 
 
 def test_a_key_that_was_passed_as_plain_text_is_a_secret_too() -> None:

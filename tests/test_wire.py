@@ -311,7 +311,7 @@ _jobs = st.builds(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(_jobs)
 @example(BatchJob(id="a", extra={"null": None, "empty": "", "zero": "0001-01-01T00:00:00Z", "extra": {"extra": 1}}))
 @example(BatchJob(id="a", extra={"\0extra": {"id": "b"}}))
@@ -325,14 +325,14 @@ def test_a_job_comes_back_as_it_was(job: BatchJob) -> None:
     assert to_dict(twin) == told
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(_jobs)
 def test_a_job_comes_back_through_json(job: BatchJob) -> None:
     """What ``to_dict`` makes is ready for any JSON library."""
     assert job_from_dict(json.loads(json.dumps(to_dict(job)))) == job
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(_json)
 def test_no_json_crashes_the_reader(value: Any) -> None:
     """It is a job, or a :class:`WireError`, and nothing else."""

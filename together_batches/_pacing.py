@@ -118,8 +118,7 @@ class Brake:
         self._let_one_through = self._answered = True
         if self._strikes:
             self._strikes = 0
-            if self._pace is not None:
-                self._pace.rate = self._rate_before
+            self._pace = Pace(self._rate_before)
 
     def refused(self, now: float, *, sent_at: float, retry_after: float | None = None) -> None:
         """The service refused what was sent at ``sent_at``, and asked for ``retry_after`` seconds, if it said."""

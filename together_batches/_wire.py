@@ -236,12 +236,12 @@ def job(value: object, where: str = "$") -> BatchJob:
 
 
 def _explained(fields: dict[str, object], where: str) -> WireError:
+    problem, path = "no job", ""
     try:
         _thorough.structure(fields, BatchJob)
     except Exception as error:  # noqa: BLE001  # cattrs groups whatever its hooks raised
         problem, _, path = cattrs.transform_error(error, where, format_exception=_worded)[0].rpartition(" @ ")
-        return WireError(problem, path or where)
-    return WireError("no job", where)
+    return WireError(problem, path or where)
 
 
 def _worded(error: BaseException, _: object) -> str:
