@@ -1,0 +1,56 @@
+"""What every test stands on: an empty environment, an emulator with a key worth hiding, aioresponses made to work."""
+
+from __future__ import annotations
+
+import os
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import aioresponses.core
+import pytest
+from aiohttp import ClientResponse
+from wires import KEY
+
+from together_batches.emulator import Emulator
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+
+@pytest.fixture(autouse=True)
+def empty_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test sees the keys and proxies of the machine it runs on."""
+    for name in list(os.environ):
+        if name.startswith("TOGETHER_") or name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+async def emulator() -> AsyncIterator[Emulator]:
+    """A running emulator that takes :data:`wires.KEY` and no other."""
+    async with Emulator(api_key=KEY) as running:
+        yield running
+
+
+@pytest.fixture
+def aioresponses_for_aiohttp_3_14(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give aioresponses 0.7.9 the ``stream_writer`` that aiohttp wants for each response since 3.14.
+
+    To be deleted once https://github.com/pnuckowski/aioresponses/issues/289 is closed by a release.
+    """
+
+    class Response(ClientResponse):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, stream_writer=SimpleNamespace(output_size=0), **kwargs)
+
+    monkeypatch.setattr(aioresponses.core, "ClientResponse", Response)
+
+
+@pytest.fixture
+def answers(aioresponses_for_aiohttp_3_14: None) -> Iterator[aioresponses.core.aioresponses]:
+    """Canned answers for requests that are never sent: for the shape of requests and sequences of replies only.
+
+    It knows no sockets, and so tells nothing about redirects, time limits or broken connections.
+    """
+    with aioresponses.core.aioresponses() as canned:
+        yield canned

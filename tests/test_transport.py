@@ -1,0 +1,761 @@
+"""One request out, one answer or one typed error back: what is repeated, when, and what stops it.
+
+Time is virtual here: nothing waits for real, but for the few limits of sockets themselves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import aiohttp
+import pytest
+from wires import AT_ONCE, KEY, ONCE, RawServer, VirtualLoop, http, in_virtual_time, job, transport
+
+from together_batches import (
+    APIConnectionError,
+    APIError,
+    APIResponseValidationError,
+    APIStatusError,
+    APITimeoutError,
+    AuthenticationError,
+    BadRequestError,
+    ConflictError,
+    InternalServerError,
+    NotFoundError,
+    PermissionDeniedError,
+    RateLimitError,
+    RetryPolicy,
+    Timeout,
+    UnprocessableEntityError,
+    UsageError,
+)
+from together_batches._protocol import Request
+from together_batches._retry import Budget
+from together_batches._transport import Call, Connection, Transport
+from together_batches.config import Config
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from wires import Reply
+
+READ = Request("GET", "/batches/job-1", repeatable=True)
+CANCEL = Request("POST", "/batches/job-1/cancel", repeatable=True)
+CREATE = Request("POST", "/batches", repeatable=False, body=b'{"input_file_id":"file-1"}')
+
+OK = http(200, job())
+OVERLOADED = http(503, {"error": "overloaded"})
+TOO_MANY = http(429, {"error": "too many requests"})
+
+
+@asynccontextmanager
+async def between(*replies: Reply, **options: object) -> AsyncIterator[tuple[Transport, RawServer]]:
+    async with RawServer(*replies) as server:
+        sender = transport(server.base_url, **options)
+        try:
+            yield sender, server
+        finally:
+            await sender.connection.close()
+
+
+async def failure(sender: Transport, request: Request, call: Call | None = None) -> APIError:
+    with pytest.raises(APIError) as caught:
+        await sender.send(request, call or Call())
+    return caught.value
+
+
+# --- what goes out, and what comes back -----------------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_a_request_says_who_asks_and_for_what() -> None:
+    """The key, an agent that Cloudflare lets pass, JSON both ways; and the body as it is."""
+    async with between(OK, headers={"X-Team": "blue"}) as (sender, server):
+        answer = await sender.send(CREATE, Call())
+        assert (answer.status, answer.body) == (200, OK.partition(b"\r\n\r\n")[2])
+        assert server.lines == ["POST /v1/batches"]
+        assert server.requests[0].endswith(b'\r\n\r\n{"input_file_id":"file-1"}')
+        sent = server.headers()
+        assert sent["authorization"] == f"Bearer {KEY}"
+        assert sent["user-agent"].startswith("together-batches/")
+        assert (sent["accept"], sent["content-type"]) == ("application/json", "application/json")
+        assert sent["x-team"] == "blue"
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, BadRequestError),
+        (401, AuthenticationError),
+        (402, APIStatusError),
+        (403, PermissionDeniedError),
+        (404, NotFoundError),
+        (408, APIStatusError),
+        (409, ConflictError),
+        (410, APIStatusError),
+        (418, APIStatusError),
+        (422, UnprocessableEntityError),
+        (429, RateLimitError),
+        (451, APIStatusError),
+        (500, InternalServerError),
+        (502, InternalServerError),
+        (503, InternalServerError),
+        (524, InternalServerError),
+        (599, InternalServerError),
+    ],
+)
+def test_each_status_has_its_error(status: int, kind: type[APIStatusError]) -> None:
+    """Exactly that class, with what was asked, what was said, and the request id."""
+
+    @in_virtual_time
+    async def run() -> None:
+        reply = http(status, {"error": "this is why"}, headers={"x-request-id": "req-7"})
+        async with between(reply, retry=ONCE) as (sender, server):
+            error = await failure(sender, CANCEL)
+            assert type(error) is kind
+            assert isinstance(error, APIStatusError)
+            assert (error.status, error.message, error.request_id) == (status, "this is why", "req-7")
+            assert (error.method, error.url) == ("POST", f"{server.base_url}/batches/job-1/cancel")
+            assert str(error) == (
+                f"the service answered {status} to POST {server.base_url}/batches/job-1/cancel: "
+                "this is why (request id req-7)"
+            )
+
+    run()
+
+
+@pytest.mark.parametrize("status", [200, 201, 202, 204, 299])
+def test_every_2xx_is_a_good_answer(status: int) -> None:
+    """What it means is decided elsewhere."""
+
+    @in_virtual_time
+    async def run() -> None:
+        async with between(http(status, b"" if status == 204 else b"{}")) as (sender, _):
+            assert (await sender.send(READ, Call())).status == status
+
+    run()
+
+
+@pytest.mark.parametrize("status", [300, 304, 305, 399])
+def test_what_is_neither_good_nor_an_error_is_no_answer(status: int) -> None:
+    """A status that nobody expects is told, and not called a redirect where it leads nowhere."""
+
+    @in_virtual_time
+    async def run() -> None:
+        async with between(http(status)) as (sender, server):
+            error = await failure(sender, READ)
+            assert isinstance(error, APIResponseValidationError)
+            assert error.status == status
+            assert f"its status is {status}" in str(error)
+            assert len(server.requests) == 1
+
+    run()
+
+
+# --- what is repeated -----------------------------------------------------------------------------------------
+
+BROKEN = (b"",)
+REPEATED_STATUSES = [408, 429, 500, 502, 503, 504, 520, 524, 599]
+FINAL_STATUSES = [301, 400, 401, 402, 403, 404, 409, 410, 418, 422, 451]
+
+
+@pytest.mark.parametrize("status", REPEATED_STATUSES)
+@pytest.mark.parametrize("request_", [READ, CANCEL], ids=["read", "cancel"])
+def test_what_may_be_done_twice_is_repeated_while_the_service_is_in_trouble(request_: Request, status: int) -> None:
+    """Up to five attempts in all, and the error says that it was given up."""
+
+    @in_virtual_time
+    async def run() -> None:
+        async with between(http(status), retry=AT_ONCE) as (sender, server):
+            call = Call()
+            error = await failure(sender, request_, call)
+            assert len(server.requests) == call.attempts == 5
+            assert "given up after 5 attempts" in str(error)
+
+    run()
+
+
+@pytest.mark.parametrize("status", FINAL_STATUSES)
+def test_an_answer_is_an_answer(status: int) -> None:
+    """What another attempt would not change is asked once. A 409 to a cancel is an answer, too."""
+
+    @in_virtual_time
+    async def run() -> None:
+        async with between(http(status), retry=AT_ONCE) as (sender, server):
+            call = Call()
+            await failure(sender, CANCEL, call)
+            assert len(server.requests) == call.attempts == 1
+
+    run()
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        b"",
+        ("unread", "reset"),
+        ("reset",),
+        b"HTTP/1.1 200 OK\r\nContent-",
+        http(200, b"{", length=9),
+        b"noise\r\n\r\n",
+    ],
+    ids=["closed", "reset before it was read", "reset", "half headers", "half a body", "no HTTP"],
+)
+def test_a_lost_answer_is_asked_for_again(broken: Reply) -> None:
+    """A cancel does the same when done twice."""
+
+    @in_virtual_time
+    async def run() -> None:
+        async with between(broken, broken, OK, retry=AT_ONCE) as (sender, server):
+            call = Call()
+            assert (await sender.send(CANCEL, call)).status == 200
+            assert server.connections == call.attempts == 3
+
+    run()
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [b"", ("reset",), http(200, b"{", length=9), http(500), http(503), http(408), http(504), (asyncio.Event(),)],
+    ids=["closed", "reset", "half a body", "500", "503", "408", "504", "silence"],
+)
+def test_a_create_that_may_have_worked_is_never_repeated_here(reply: Reply) -> None:
+    """Whatever came of it: one request."""
+
+    @in_virtual_time
+    async def run() -> None:
+        async with between(reply, retry=AT_ONCE, timeout=5) as (sender, server):
+            error = await failure(sender, CREATE)
+            assert server.connections == 1
+            assert getattr(error, "request_sent", True)
+
+    run()
+
+
+@in_virtual_time
+async def test_a_create_is_repeated_after_a_429_whatever_the_service_advises() -> None:
+    """It was refused before anything was done. Where the service advises otherwise of a 500, nobody listens."""
+    async with between(TOO_MANY, TOO_MANY, OK, retry=AT_ONCE) as (sender, server):
+        await sender.send(CREATE, Call())
+        assert len(server.requests) == 3
+    async with between(http(500, headers={"x-should-retry": "true"}), retry=AT_ONCE) as (sender, server):
+        await failure(sender, CREATE)
+        assert len(server.requests) == 1
+
+
+async def test_a_create_that_could_not_be_sent_is_repeated() -> None:
+    """No connection, no job."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound, and nobody listens
+        sender = transport(f"http://127.0.0.1:{taken.getsockname()[1]}", retry=AT_ONCE)
+        call = Call()
+        error = await failure(sender, CREATE, call)
+        await sender.connection.close()
+    assert call.attempts == 5
+    assert isinstance(error, APIConnectionError)
+    assert not error.request_sent
+
+
+@pytest.mark.parametrize(
+    ("status", "advice", "expected"),
+    [(500, "false", 1), (429, "FALSE", 1), (503, "true", 5), (400, "true", 5), (404, "True", 5), (409, "true", 1)],
+)
+def test_the_service_may_advise(status: int, advice: str, expected: int) -> None:
+    """``x-should-retry`` decides about what may be done twice; a conflict stays an answer."""
+
+    @in_virtual_time
+    async def run() -> None:
+        async with between(http(status, headers={"x-should-retry": advice}), retry=AT_ONCE) as (sender, server):
+            await failure(sender, CANCEL)
+            assert len(server.requests) == expected
+
+    run()
+
+
+@in_virtual_time
+async def test_one_attempt_means_one() -> None:
+    """``max_attempts=1`` repeats nothing, and says nothing of giving up."""
+    async with between(OVERLOADED, retry=RetryPolicy(max_attempts=1)) as (sender, server):
+        error = await failure(sender, READ)
+        assert len(server.requests) == 1
+        assert error.message == "overloaded"
+
+
+# --- when it is repeated --------------------------------------------------------------------------------------
+
+
+def gaps(server: RawServer) -> list[float]:
+    return [round(after - before, 1) for before, after in zip(server.times, server.times[1:], strict=False)]
+
+
+@in_virtual_time
+async def test_the_waits_double_up_to_a_limit() -> None:
+    """Full jitter; here chance has drawn the longest of each."""
+    policy = RetryPolicy(max_attempts=7, base_delay=0.5, max_delay=8)
+    async with between(OVERLOADED, retry=policy) as (sender, server):
+        await failure(sender, READ)
+        assert gaps(server) == [0.5, 1.0, 2.0, 4.0, 8.0, 8.0]
+
+
+@in_virtual_time
+async def test_chance_may_draw_no_wait_at_all() -> None:
+    """Jitter is full: from nothing to the limit."""
+    async with between(OVERLOADED, chance=0.0) as (sender, server):
+        await failure(sender, READ)
+        assert gaps(server) == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({"Retry-After": "7"}, 7),
+        ({"Retry-After": "7.5"}, 7.5),
+        ({"retry-after-ms": "2500", "Retry-After": "9"}, 2.5),
+        ({"Retry-After": "Wed, 21 Oct 2026 07:28:20 GMT", "Date": "Wed, 21 Oct 2026 07:28:00 GMT"}, 20),
+        ({"Retry-After": "Wed, 21 Oct 2015 07:28:20 GMT", "Date": "Wed, 21 Oct 2026 07:28:00 GMT"}, 0.5),
+        ({"Retry-After": "0"}, 0.5),
+        ({"Retry-After": "-3"}, 0.5),
+        ({"Retry-After": "soon"}, 0.5),
+        ({"Retry-After": "nan"}, 0.5),
+        ({"Retry-After": ""}, 0.5),
+    ],
+    ids=lambda value: "; ".join(value.values()) or "empty" if isinstance(value, dict) else None,
+)
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_refused_call_waits_at_least_as_long_as_it_was_asked_to(
+    status: int, headers: dict[str, str], expected: float
+) -> None:
+    """In seconds, in milliseconds, or until a date by the service's own clock; nonsense is no wait."""
+
+    @in_virtual_time
+    async def run() -> None:
+        async with between(http(status, headers=headers), OK) as (sender, server):
+            await sender.send(READ, Call())
+            assert gaps(server) == [expected]
+
+    run()
+
+
+@in_virtual_time
+async def test_a_wait_of_a_day_is_not_waited_for() -> None:
+    """The error comes at once, is of the right kind, and names the wait."""
+    async with between(http(429, headers={"Retry-After": "86400"})) as (sender, server):
+        error = await failure(sender, READ)
+        assert isinstance(error, RateLimitError)
+        assert error.retry_after == 86400
+        assert "86400 s" in str(error)
+        assert "max_elapsed (300 s)" in str(error)
+        assert asyncio.get_running_loop().time() < 1
+        assert len(server.requests) == 1
+
+
+@in_virtual_time
+async def test_a_call_ends_within_max_elapsed() -> None:
+    """Attempts, back-off and all."""
+    policy = RetryPolicy(max_attempts=1000, base_delay=1, max_delay=8, max_elapsed=60)
+    async with between(OVERLOADED, retry=policy) as (sender, server):
+        error = await failure(sender, READ)
+        assert asyncio.get_running_loop().time() <= 60
+        assert 8 <= len(server.requests) <= 12
+        assert "max_elapsed (60 s)" in str(error)
+
+
+@in_virtual_time
+async def test_a_client_has_a_budget_for_repeating() -> None:
+    """When everything fails, the service does not meet five times the load: 100 repetitions, then none."""
+    async with between(OVERLOADED, retry=AT_ONCE, max_concurrency=1) as (sender, server):
+        errors = await asyncio.gather(*(failure(sender, READ, Call(sender.bulk(None))) for _ in range(60)))
+        assert len(server.requests) == 60 + 100
+        assert any("budget" in str(error) for error in errors)
+
+
+@in_virtual_time
+async def test_successes_refill_the_budget() -> None:
+    """Five of them pay for one repetition."""
+    replies = [*[OVERLOADED] * 5, *[OK] * 11, OVERLOADED]
+    async with between(*replies, retry=AT_ONCE) as (sender, server):
+        sender.connection.budget = Budget(4)
+        await failure(sender, READ)
+        assert len(server.requests) == 1 + 4
+        for _ in range(11):
+            await sender.send(READ, Call())
+        before = len(server.requests)
+        await failure(sender, READ)
+        assert len(server.requests) - before == 1 + 2
+
+
+@in_virtual_time
+async def test_429s_cost_nothing_of_the_budget() -> None:
+    """They are the brake's business."""
+    async with between(TOO_MANY, retry=AT_ONCE) as (sender, server):
+        sender.connection.budget = Budget(0)
+        await failure(sender, READ)
+        assert len(server.requests) == 5
+
+
+# --- the shared brake -----------------------------------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_a_429_slows_everyone() -> None:
+    """All calls of a client share one brake: after a refusal the others do not go on as before."""
+    async with between(http(429, headers={"Retry-After": "1"}), OK) as (sender, server):
+        await asyncio.gather(*(sender.send(READ, Call()) for _ in range(30)))
+        assert len(server.requests) == 31
+        one_go = [time for time in server.times if time < 0.02]
+        assert len(one_go) == 30  # these were under way
+        began = asyncio.get_running_loop().time()
+        await asyncio.gather(*(sender.send(READ, Call()) for _ in range(30)))
+        assert asyncio.get_running_loop().time() - began > 0.2  # a client that knows of no limit takes no time
+
+
+@in_virtual_time
+async def test_a_service_that_always_refuses_is_not_hammered() -> None:
+    """Everyone gets an answer in the end, after no more attempts than the policy allows, and ever more slowly."""
+    async with between(TOO_MANY, retry=RetryPolicy(max_elapsed=60)) as (sender, server):
+        calls = [Call(sender.bulk(None)) for _ in range(200)]
+        results = await asyncio.gather(*(sender.send(READ, call) for call in calls), return_exceptions=True)
+        assert {type(result) for result in results} == {RateLimitError}
+        assert max(call.attempts for call in calls) <= 5
+        assert asyncio.get_running_loop().time() <= 60 + 1
+        assert len(server.requests) < 300
+
+
+@in_virtual_time
+async def test_while_the_door_is_shut_for_long_others_are_told_at_once() -> None:
+    """Two refusals in a row shut it; a call that cannot be sent within its time does not wait for nothing."""
+    async with between(http(429, headers={"Retry-After": "1000"}), retry=ONCE) as (sender, server):
+        for _ in range(2):
+            await failure(sender, READ)
+            await asyncio.sleep(1)
+        call = Call()
+        error = await failure(sender, READ, call)
+        assert len(server.requests) == 2
+        assert call.attempts == 0
+        assert isinstance(error, RateLimitError)
+        assert error.retry_after
+        assert 990 < error.retry_after <= 1000
+        assert "not sent again within max_elapsed (300 s)" in str(error)
+
+
+@in_virtual_time
+async def test_a_wait_at_the_brake_counts_as_elapsed() -> None:
+    """A queue that is longer than a call may take ends in an error that says why."""
+    async with between(TOO_MANY, OK, retry=RetryPolicy(max_attempts=1, max_elapsed=0.2)) as (sender, server):
+        await failure(sender, READ)
+        bulk = sender.bulk(None)
+        results = await asyncio.gather(*(sender.send(READ, bulk.call()) for _ in range(100)), return_exceptions=True)
+        late = [result for result in results if isinstance(result, RateLimitError)]
+        assert len(late) + len(server.requests) - 1 == 100
+        assert late
+        assert "calls a second" in str(late[0])
+
+
+# --- a bulk's own cap -----------------------------------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_a_cap_is_kept() -> None:
+    """Ten a second means a tenth of a second between any two."""
+    async with between(OK) as (sender, server):
+        bulk = sender.bulk(10)
+        await asyncio.gather(*(sender.send(READ, bulk.call()) for _ in range(30)))
+        assert min(gaps(server)) >= 0.09
+        assert asyncio.get_running_loop().time() == pytest.approx(2.9, abs=0.2)
+
+
+@in_virtual_time
+async def test_waiting_for_a_cap_of_ones_own_is_no_failure() -> None:
+    """It may take longer than ``max_elapsed``: who asked for one a minute gets one a minute."""
+    async with between(OK, retry=RetryPolicy(max_elapsed=30)) as (sender, server):
+        bulk = sender.bulk(1 / 60)
+        await asyncio.gather(*(sender.send(READ, bulk.call()) for _ in range(5)))
+        assert len(server.requests) == 5
+        assert asyncio.get_running_loop().time() == pytest.approx(240, abs=1)
+
+
+@in_virtual_time
+async def test_a_refused_key_lets_nobody_wait_for_a_turn() -> None:
+    """Whoever queues at the cap when the key is refused is told so, and nothing is sent."""
+    async with between(OK) as (sender, server):
+        bulk = sender.bulk(0.001)
+        calls = [bulk.call() for _ in range(4)]
+        tasks = [asyncio.create_task(sender.send(READ, call)) for call in calls]
+        await tasks[0]
+        reason = AuthenticationError("no", status=401)
+        bulk.refuse(reason)
+        assert await asyncio.gather(*tasks[1:], return_exceptions=True) == [reason] * 3
+        assert await asyncio.gather(sender.send(READ, bulk.call()), return_exceptions=True) == [reason]
+        assert len(server.requests) == 1
+        assert [call.attempts for call in calls] == [1, 0, 0, 0]
+        assert asyncio.get_running_loop().time() < 1
+
+
+@in_virtual_time
+async def test_who_gives_up_its_turn_holds_up_nobody() -> None:
+    """A cancelled call at the cap is skipped."""
+    async with between(OK) as (sender, server):
+        bulk = sender.bulk(1)
+        tasks = [asyncio.create_task(sender.send(READ, bulk.call())) for _ in range(5)]
+        await asyncio.sleep(0.5)
+        for task in tasks[1:3]:
+            task.cancel()
+        await asyncio.wait(tasks)
+        assert [task.cancelled() for task in tasks] == [False, True, True, False, False]
+        assert gaps(server) == [1.0, 1.0]
+
+
+# --- how many at once -----------------------------------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_calls_that_are_no_bulk_share_the_slots_of_the_client() -> None:
+    """Never more at once than ``max_concurrency``, and as many as that."""
+    async with between((1.0, OK), max_concurrency=3) as (sender, server):
+        await asyncio.gather(*(sender.send(READ, Call()) for _ in range(10)))
+        assert server.most_open == 3
+        assert asyncio.get_running_loop().time() == pytest.approx(4, abs=0.2)
+
+
+# --- time limits ----------------------------------------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_silence_is_limited() -> None:
+    """``read`` limits the time between two arrivals of data."""
+    async with between((asyncio.Event(),), retry=ONCE, timeout=Timeout(read=3, total=60)) as (sender, server):
+        error = await failure(sender, READ)
+        assert type(error) is APITimeoutError
+        assert isinstance(error, TimeoutError)
+        assert error.request_sent
+        assert str(error) == f"nothing came from 127.0.0.1:{server.port} for 3 s"
+        assert 3 <= asyncio.get_running_loop().time() <= 3.5
+
+
+@in_virtual_time
+async def test_a_slow_drip_is_limited_in_all() -> None:
+    """Bytes that keep coming are no silence, and still the whole answer has a limit."""
+    drip = [step for byte in OK[:-1] for step in (0.5, bytes([byte]))]
+    limits = Timeout(read=3, total=20)
+    async with between((*drip,), retry=ONCE, timeout=limits) as (sender, server):
+        error = await failure(sender, READ)
+        assert type(error) is APITimeoutError
+        assert str(error) == f"nothing came from 127.0.0.1:{server.port} for 3 s"  # of the answer: half a header
+    head, _, body = OK.partition(b"\r\n\r\n")
+    drip = [step for byte in body for step in (1.0, bytes([byte]))]
+    async with between((head + b"\r\n\r\n", *drip), retry=ONCE, timeout=limits) as (sender, server):
+        began = asyncio.get_running_loop().time()
+        error = await failure(sender, READ)
+        assert type(error) is APITimeoutError
+        assert str(error) == f"no whole answer from 127.0.0.1:{server.port} within 20 s"
+        assert 20 <= asyncio.get_running_loop().time() - began <= 23
+
+
+@in_virtual_time
+async def test_an_answer_that_stops_half_way_is_silence() -> None:
+    """The limit of ``read`` holds within the body, too."""
+    async with between((OK[:-5], asyncio.Event()), retry=ONCE, timeout=Timeout(read=3)) as (sender, _):
+        error = await failure(sender, READ)
+        assert isinstance(error, APITimeoutError)
+        assert 3 <= asyncio.get_running_loop().time() <= 4
+
+
+@in_virtual_time
+async def test_limits_are_those_of_one_attempt() -> None:
+    """The second attempt has all the time again."""
+    async with between((asyncio.Event(),), (4.0, OK), timeout=5) as (sender, _server):
+        call = Call()
+        await sender.send(CANCEL, call)
+        assert call.attempts == 2
+
+
+@in_virtual_time
+async def test_the_views_of_a_client_have_their_own_limits() -> None:
+    """A short limit is not late because a long one came first."""
+    async with between((asyncio.Event(),), retry=ONCE) as (sender, _):
+        long = asyncio.create_task(sender.send(READ, Call()))
+        await asyncio.sleep(0.1)
+        short = sender.with_config(sender.config.with_options(timeout=1))
+        began = asyncio.get_running_loop().time()
+        assert isinstance(await failure(short, READ), APITimeoutError)
+        assert asyncio.get_running_loop().time() - began < 2
+        assert not long.done()
+        with pytest.raises(APITimeoutError):
+            await long
+        assert asyncio.get_running_loop().time() < 35
+
+
+async def test_a_connection_that_does_not_come_about_is_limited() -> None:
+    """``connect`` limits it; and what never went out may be sent again."""
+    with socket.socket() as full:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        callers = [socket.socket() for _ in range(4)]
+        for caller in callers:
+            caller.setblocking(False)
+            caller.connect_ex(full.getsockname())
+        port = full.getsockname()[1]
+        limits = Timeout(connect=0.05, read=5, total=5)
+        sender = transport(
+            f"http://127.0.0.1:{port}", retry=RetryPolicy(max_attempts=2, base_delay=0), timeout=limits
+        )
+        call = Call()
+        error = await failure(sender, CREATE, call)
+        await sender.connection.close()
+        for caller in callers:
+            caller.close()
+    assert type(error) is APITimeoutError
+    assert not error.request_sent
+    assert call.attempts == 2
+    assert str(error) == f"no connection to 127.0.0.1:{port} within 0.05 s; given up after 2 attempts"
+
+
+@in_virtual_time
+async def test_a_limit_of_the_callers_is_the_callers() -> None:
+    """An ``asyncio.timeout`` around a call ends it as such, also at the moment when ours would."""
+    async with between((asyncio.Event(),), retry=ONCE, timeout=2) as (sender, _):
+        for limit in (1, 1.75, 2, 2.25):
+            with pytest.raises(TimeoutError) as caught:
+                async with asyncio.timeout(limit):
+                    await sender.send(READ, Call())
+            assert isinstance(caught.value, APITimeoutError) == (limit > 2)
+            task = asyncio.current_task()
+            assert task is not None
+            assert task.cancelling() == 0
+
+
+@in_virtual_time
+async def test_a_limit_that_strikes_leaves_no_trace_in_the_task() -> None:
+    """Afterwards a task group and a time limit work in it as ever."""
+    async with between((asyncio.Event(),), retry=ONCE, timeout=1) as (sender, _):
+        async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+            await failure(sender, READ)
+            other = group.create_task(asyncio.sleep(0.5, "done"))
+        assert other.result() == "done"
+        task = asyncio.current_task()
+        assert task is not None
+        assert task.cancelling() == 0
+
+
+@in_virtual_time
+async def test_a_cancelled_call_is_cancelled() -> None:
+    """At once, wherever it is: under way, in its back-off, at the cap, or waiting for a slot."""
+    async with between((asyncio.Event(),), max_concurrency=1) as (sender, server):
+        under_way = asyncio.create_task(sender.send(READ, Call()))
+        waiting = asyncio.create_task(sender.send(READ, Call()))
+        await asyncio.sleep(1)
+        for task in (waiting, under_way):
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        await asyncio.sleep(0.1)
+        assert (len(server.requests), server.open) == (1, 0)
+    async with between(OVERLOADED) as (sender, server):
+        backing_off = asyncio.create_task(sender.send(READ, Call()))
+        await asyncio.sleep(0.1)
+        backing_off.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await backing_off
+        assert len(server.requests) == 1
+
+
+# --- where and when a client can be used ----------------------------------------------------------------------
+
+
+def test_a_connection_belongs_to_one_loop() -> None:
+    """On another one it says so, also when its slots are taken."""
+    sender = Transport(Config.from_env({}, api_key=KEY), Connection(None, max_concurrency=1))
+
+    async def hold() -> None:
+        async with sender.connection.slots:
+            sender.connection.session()
+            await sender.connection.close()
+
+    async def use() -> None:
+        await sender.send(READ, Call())
+
+    asyncio.run(hold())
+    sender.connection.closed = False
+    with pytest.raises(UsageError, match="belongs to another event loop"):
+        asyncio.run(use())
+
+    async def take_a_slot() -> None:
+        await sender.connection.slots.acquire()
+
+    asyncio.run(take_a_slot())
+    with pytest.raises(UsageError, match="belongs to another event loop"):
+        asyncio.run(use())
+
+
+async def test_a_closed_connection_says_so(emulator: object) -> None:
+    """And closing it twice is fine."""
+    sender = transport("http://127.0.0.1:1")
+    await sender.connection.close()
+    await sender.connection.close()
+    with pytest.raises(UsageError, match="this client is closed"):
+        await sender.send(READ, Call())
+
+
+@pytest.mark.parametrize("moment", ["under way", "in the back-off"])
+def test_closing_ends_what_is_under_way(moment: str) -> None:
+    """With an error that says why, and that is no failure of the service."""
+
+    @in_virtual_time
+    async def run() -> None:
+        reply: Reply = (asyncio.Event(),) if moment == "under way" else OVERLOADED
+        async with between(reply) as (sender, server):
+            task = asyncio.create_task(sender.send(READ, Call()))
+            await asyncio.sleep(0.1)
+            await sender.connection.close()
+            with pytest.raises(UsageError, match="closed"):
+                await task
+            assert len(server.requests) == 1
+
+    run()
+
+
+async def test_a_session_that_was_closed_elsewhere() -> None:
+    """A given session is the giver's; once closed it is of no use, and the error says whose it was."""
+    session = aiohttp.ClientSession()
+    config = Config.from_env({}, api_key=KEY, base_url="http://127.0.0.1:1")
+    sender = Transport(config, Connection(session, max_concurrency=1))
+    await session.close()
+    with pytest.raises(UsageError, match="the session that this client was given is closed"):
+        await sender.send(READ, Call())
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_fork_is_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Said before anything about loops: a child that makes a loop of its own should not look for the fault there."""
+    sender = transport_without_loop()
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+
+    async def use() -> None:
+        with pytest.raises(UsageError, match="made in another process"):
+            await sender.send(READ, Call())
+        await sender.connection.close()
+
+    asyncio.run(use())
+
+
+def transport_without_loop() -> Transport:
+    async def make() -> Transport:
+        sender = transport("http://127.0.0.1:1")
+        sender.connection.session()
+        await sender.connection.close()
+        sender.connection.closed = False
+        return sender
+
+    return asyncio.run(make())
+
+
+def test_time_is_virtual_here() -> None:
+    """Else all of this would take minutes."""
+    loop = VirtualLoop()
+    loop.run_until_complete(asyncio.sleep(3600))
+    assert loop.time() == 3600
+    loop.close()

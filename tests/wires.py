@@ -1,0 +1,250 @@
+"""What the tests of the client speak to: raw sockets, time that costs nothing, and a search for what leaked."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import pickle
+import selectors
+import traceback
+from typing import TYPE_CHECKING, Any, Self
+
+import orjson
+
+from together_batches import AsyncBatches, BatchJob, BatchJobStatus, RetryPolicy
+from together_batches._creating import KnownJobs
+from together_batches._transport import Connection, Transport
+from together_batches.config import Config
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+
+KEY = "tgp_v1_never-to-be-seen-0123456789abcdef"
+ONCE = RetryPolicy(max_attempts=1)
+AT_ONCE = RetryPolicy(base_delay=0, max_delay=0)
+"""Repeats as usual, without the waits."""
+
+
+# --- a server that says what it is told, byte for byte ---
+
+Step = bytes | str | float | asyncio.Event
+Reply = bytes | tuple[Step, ...]
+
+
+def http(
+    status: int, body: object = b"", *, headers: dict[str, str] | None = None, length: int | None = None
+) -> bytes:
+    """One answer, the connection's last; ``body`` is bytes, text, or what becomes JSON."""
+    content = body if isinstance(body, bytes) else body.encode() if isinstance(body, str) else orjson.dumps(body)
+    fields = {
+        "Content-Type": "application/json",
+        "Content-Length": str(len(content) if length is None else length),
+        "Connection": "close",
+        **(headers or {}),
+    }
+    head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+    return f"HTTP/1.1 {status} Whatever\r\n{head}\r\n".encode("latin-1") + content
+
+
+def job(job_id: str = "job-1", status: str = "CANCELING", **fields: object) -> dict[str, object]:
+    return {"id": job_id, "status": status, **fields}
+
+
+class RawServer:
+    """A listening socket. Each connection gets the next of the replies, the last one again and again.
+
+    A reply is the bytes to send after the request was read, or steps: bytes to send; ``"unread"``, as the first, to
+    answer before anything was read; ``"reset"`` to break the connection off; an event to wait for, or for the client
+    to leave; seconds to wait. After its reply the
+    connection is closed.
+    """
+
+    def __init__(self, *replies: Reply) -> None:
+        self.replies = list(replies)
+        self.requests: list[bytes] = []
+        self.times: list[float] = []
+        self.connections = 0
+        self.open = 0
+        self.most_open = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, backlog=1000)
+        self.port = self._server.sockets[0].getsockname()[1]
+        self.origin = f"http://127.0.0.1:{self.port}"
+        self.base_url = f"{self.origin}/v1"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        await asyncio.sleep(0)
+
+    @property
+    def lines(self) -> list[str]:
+        """The first lines of the requests, less the protocol."""
+        return [request.split(b"\r\n")[0].decode().removesuffix(" HTTP/1.1") for request in self.requests]
+
+    def headers(self, number: int = -1) -> dict[str, str]:
+        """The headers of one request, with names in lower case."""
+        lines = self.requests[number].partition(b"\r\n\r\n")[0].decode("latin-1").split("\r\n")[1:]
+        return {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        self.connections += 1
+        self.open += 1
+        self.most_open = max(self.most_open, self.open)
+        reply = self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
+        steps = (reply,) if isinstance(reply, bytes) else reply
+        try:
+            await self._answer(steps, reader, writer)
+        except (ConnectionError, asyncio.CancelledError):
+            pass
+        finally:
+            self.open -= 1
+            writer.transport.abort() if "reset" in steps else writer.close()
+            self._tasks.discard(task)
+
+    async def _answer(
+        self, steps: tuple[Step, ...], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        if "unread" not in steps:
+            try:
+                self.requests.append(await _read_request(reader))
+                self.times.append(asyncio.get_running_loop().time())
+            except asyncio.IncompleteReadError:
+                return  # a client that left
+        for step in steps:
+            match step:
+                case bytes():
+                    writer.write(step)
+                    await writer.drain()
+                case float() | int():
+                    await asyncio.sleep(step)
+                case asyncio.Event():
+                    either = {asyncio.create_task(reader.read()), asyncio.create_task(step.wait())}
+                    try:
+                        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+                    finally:
+                        for one in either:
+                            one.cancel()
+                        await asyncio.wait(either)
+
+
+async def _read_request(reader: asyncio.StreamReader) -> bytes:
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = next(
+        (int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")), 0
+    )
+    return head + await reader.readexactly(length)
+
+
+# --- time that costs nothing ---
+
+
+class _Selector(selectors.DefaultSelector):
+    """Where everybody waits for a timer, time goes on to it at once."""
+
+    passed = 0.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        ready = super().select(0)
+        if ready or timeout == 0:
+            return ready
+        # Bytes may be on their way within this machine; nothing but bytes can help where there is no timer.
+        ready = super().select(0.002 if timeout is not None else 10)
+        if not ready:
+            assert timeout is not None, "everybody waits, and nothing will ever come"
+            self.passed += timeout
+        return ready
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """A loop on which waiting for an hour takes no time; sockets work as ever."""
+
+    def __init__(self) -> None:
+        self._own_selector = _Selector()
+        super().__init__(self._own_selector)
+
+    def time(self) -> float:
+        return self._own_selector.passed
+
+
+def in_virtual_time(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
+    """Run a test, whose fixtures are plain ones, on a :class:`VirtualLoop`."""
+
+    @functools.wraps(test)
+    def run(*args: Any, **kwargs: Any) -> None:
+        with asyncio.Runner(debug=True, loop_factory=VirtualLoop) as runner:
+            runner.run(_call(test, args, kwargs))
+
+    return run
+
+
+async def _call(test: Callable[..., Awaitable[None]], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    await test(*args, **kwargs)
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    assert not left, f"tasks were left behind: {left}"
+
+
+def transport(base_url: str, *, chance: float = 1.0, **options: Any) -> Transport:
+    """One that waits by the running loop's clock. With ``chance`` 1 each back-off is the longest it can be."""
+    config = Config.from_env({}, api_key=KEY, base_url=base_url, **options)
+    return Transport(
+        config,
+        Connection(
+            None,
+            max_concurrency=config.max_concurrency,
+            clock=asyncio.get_running_loop().time,
+            chance=lambda: chance,
+        ),
+    )
+
+
+def clocked(base_url: str, *, chance: float = 1.0, **options: Any) -> AsyncBatches:
+    """A client over such a :func:`transport`."""
+    client = object.__new__(AsyncBatches)
+    client._set_up(transport(base_url, chance=chance, **options), KnownJobs(), owner=True)
+    return client
+
+
+# --- what leaked ---
+
+
+def told(error: BaseException) -> str:
+    """Everything that an error tells, in one text."""
+    return "\n".join(everything_told(error))
+
+
+def everything_told(error: BaseException) -> Iterator[str]:
+    """All the ways in which an error may be shown, logged or stored, with those of the errors behind it."""
+    seen: set[int] = set()
+    errors = [error]
+    while errors:
+        found = errors.pop()
+        if id(found) in seen:
+            continue
+        seen.add(id(found))
+        yield from (repr(found), str(found), repr(found.args), repr(vars(found)))
+        yield "".join(traceback.format_exception(found))
+        yield "".join(traceback.TracebackException.from_exception(found, capture_locals=True).format())
+        if isinstance(found, BaseExceptionGroup):
+            errors += found.exceptions
+        errors += [link for link in (found.__cause__, found.__context__) if link is not None]
+        try:
+            yield pickle.dumps(found, protocol=0).decode("latin-1")
+        except (TypeError, AttributeError, pickle.PicklingError):
+            assert not type(found).__module__.startswith("together_batches"), f"{found!r} cannot be pickled"
+
+
+# --- three-line fakes ---
+
+
+def a_job(job_id: str, status: str = "CANCELING") -> BatchJob:
+    return BatchJob(id=job_id, status=BatchJobStatus(status))
