@@ -149,7 +149,7 @@ def run(path: Path, emulator: Emulator) -> None:
 def main() -> None:
     """Run the page that the command line names, in an empty directory."""
     path = Path(sys.argv[1]).resolve()
-    emulator = Emulator(seed=1, timing=Timing(canceling=0.3))
+    emulator = Emulator(seed=1, timing=Timing(validating=3600, running=3600, canceling=0.3))
     for status in ("IN_PROGRESS", "IN_PROGRESS", "IN_PROGRESS", "VALIDATING", "COMPLETED", "FAILED"):
         emulator.add_job(status=status, age_seconds=3 * 3600)
     with emulator.running_in_thread(), tempfile.TemporaryDirectory() as scratch, contextlib.chdir(scratch):
