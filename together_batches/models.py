@@ -167,8 +167,8 @@ class Response:
 class FileObject:
     """A file of the account: an input that was uploaded, or the output or errors of a job.
 
-    See https://docs.together.ai/reference/get-files-id. ``created_at`` is aware and in UTC. ``filename`` is not unique
-    (every job's output is called ``output.jsonl``) and comes from outside: it is never used as a path here.
+    See https://docs.together.ai/reference/get-files-id. ``created_at`` is aware and in UTC. ``filename`` is not
+    unique (every job's output is called ``output.jsonl``) and comes from outside: it is never used as a path here.
     """
 
     id: str
