@@ -16,7 +16,16 @@ import orjson
 from cattrs.gen import make_dict_structure_fn, override
 
 from together_batches.errors import APIStatusError, BatchesError, ValidationError
-from together_batches.models import BatchJob, BatchJobStatus
+from together_batches.models import (
+    BatchFailure,
+    BatchJob,
+    BatchJobStatus,
+    BatchMissing,
+    BatchResult,
+    BatchStray,
+    BatchSuccess,
+    Usage,
+)
 from together_batches.outcomes import CancelOutcome, CancelReport
 
 if TYPE_CHECKING:
@@ -172,6 +181,9 @@ def _converter(*, detailed: bool) -> cattrs.Converter:
     converter.register_unstructure_hook(BatchJob, _job_to_dict)
     converter.register_unstructure_hook(CancelOutcome, _outcome_to_dict)
     converter.register_unstructure_hook(CancelReport, _report_to_dict)
+    converter.register_unstructure_hook(Usage, attrs.asdict)
+    for result in _RESULTS:
+        converter.register_unstructure_hook(result, _result_to_dict)
     return converter
 
 
@@ -209,6 +221,24 @@ def _report_to_dict(report: CancelReport) -> dict[str, Any]:
         "counts": {str(result): count for result, count in report.counts.items()},
         "outcomes": [_outcome_to_dict(outcome) for outcome in report],
     }
+
+
+_RESULTS: dict[type, str] = {
+    BatchSuccess: "success",
+    BatchFailure: "failure",
+    BatchMissing: "missing",
+    BatchStray: "stray",
+}
+
+
+def _result_to_dict(result: BatchResult) -> dict[str, Any]:
+    # By hand: cattrs would walk through the body, which is plain data already and may be long.
+    told: dict[str, Any] = {"custom_id": result.custom_id, "result": _RESULTS[type(result)]}
+    for field in attrs.fields(type(result)):
+        value = getattr(result, field.name)
+        if value is not None and value != "":
+            told[field.name] = value
+    return told
 
 
 # Detailed validation costs twice the time and is wanted only where something is wrong: the quick converter
@@ -261,10 +291,11 @@ def job_from_dict(mapping: Mapping[str, object]) -> BatchJob:
         raise ValidationError(message, problems=[message]) from error
 
 
-def to_dict(value: BatchJob | CancelOutcome | CancelReport) -> dict[str, Any]:
+def to_dict(value: BatchJob | CancelOutcome | CancelReport | BatchResult | Usage) -> dict[str, Any]:
     """A value as plain data, ready for JSON.
 
     Absent fields are left out, times are text in UTC with ``Z``, and what a job has in ``extra`` stands beside its
-    fields, as the service sent it: ``job_from_dict(to_dict(job)) == job``.
+    fields, as the service sent it: ``job_from_dict(to_dict(job)) == job``. The row of a batch says in ``result``
+    which it is: ``success``, ``failure``, ``missing`` or ``stray``; its ``custom_id`` is null where it has none.
     """
     return cast("dict[str, Any]", _quick.unstructure(value))
