@@ -584,7 +584,7 @@ def test_the_kind_of_an_error(status: int, kind: type[APIStatusError]) -> None:
         ("error-d-page", InternalServerError, "502 Bad Gateway", None),
         ("error-e-known-file", ConflictError, f"this content was uploaded before, as {_FILE}", None),
         ("error-f-empty", InternalServerError, "Internal Server Error", None),
-        ("error-storage", PermissionDeniedError, "AccessDenied Request has expired", None),
+        ("error-storage", PermissionDeniedError, "AccessDenied: Request has expired", None),
     ],
 )
 def test_an_error_as_the_service_sends_it(

@@ -38,16 +38,23 @@ from together_batches.errors import (
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Mapping
 
-__all__ = ["Bulk", "Call", "Connection", "Transport"]
+    Exchange = Callable[[aiohttp.ClientSession, Request], Awaitable[Answer | APIConnectionError]]
+
+__all__ = ["AGENT", "TROUBLES", "Bulk", "Call", "Connection", "Transport"]
 
 _log = logging.getLogger("together_batches")
 _log.addHandler(logging.NullHandler())
 
+AGENT = f"together-batches/{__version__} aiohttp/{aiohttp.__version__}"
+"""Cloudflare, before the service, turns some libraries' default agents away with a 403."""
 _SMALLEST_BUDGET = 100
 _SHORTEST_SECRET = 8
 """A shorter key is one of a test, and stands in many an answer by accident."""
 _MOST_REDIRECTS = 5
 _NO_HEADERS: Mapping[str, str] = {}
+_GOOD = range(200, 300)
+TROUBLES = (aiohttp.ClientError, OSError, ValueError, RuntimeError)
+"""What aiohttp raises where no answer comes."""
 
 
 class Call:
@@ -104,6 +111,7 @@ class Connection:
         self.headers: CIMultiDict[str] | None = None
         self._session = session
         self._ours = session is None
+        self._keyless: aiohttp.ClientSession | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._process = os.getpid()
 
@@ -131,6 +139,14 @@ class Connection:
             )
         return self._session
 
+    def keyless_session(self) -> aiohttp.ClientSession:
+        """A session over the same connections that sends nothing of its own accord: neither a key nor a cookie."""
+        if self._keyless is None or self._keyless.closed:
+            self._keyless = aiohttp.ClientSession(
+                connector=self.session().connector, connector_owner=False, cookie_jar=aiohttp.DummyCookieJar()
+            )
+        return self._keyless
+
     def _adopt(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._process != os.getpid():
             message = "this client was made in another process; make a new one after a fork"
@@ -146,8 +162,13 @@ class Connection:
     async def close(self) -> None:
         """Close the session, if it is ours. May be called twice."""
         self.closed = True
+        keyless, self._keyless = self._keyless, None
         session, self._session = self._session, None
-        if session is not None and self._ours and self._process == os.getpid():
+        if self._process != os.getpid():
+            return
+        if keyless is not None:
+            await keyless.close()
+        if session is not None and self._ours:
             await session.close()
 
 
@@ -159,15 +180,15 @@ class Transport:
         self.connection = connection
         limits = config.timeout
         # Only the limit of connecting is aiohttp's; the others are the watch's.
-        self._limits = aiohttp.ClientTimeout(total=None, sock_connect=limits.connect)
-        self._proxy, proxy_login = _without_login(config.proxy)
+        self.limits = aiohttp.ClientTimeout(total=None, sock_connect=limits.connect)
+        self.proxy, proxy_login = _without_login(config.proxy)
+        self.proxy_login = proxy_login
         # A proxy for TLS is told its login when the tunnel is asked for, any other one with each request.
         tunnel = config.base_url.startswith("https:")
         self._proxy_headers = proxy_login if tunnel else None
         self._headers = CIMultiDict(
             {
-                # Cloudflare, before the service, turns some libraries' default agents away with a 403.
-                "User-Agent": f"together-batches/{__version__} aiohttp/{aiohttp.__version__}",
+                "User-Agent": AGENT,
                 "Accept": "application/json",
                 "Content-Type": "application/json",
                 **config.headers,
@@ -175,9 +196,9 @@ class Transport:
                 "Authorization": Secret(f"Bearer {config.api_key}"),
             }
         )
-        if self._proxy is None:  # aiohttp tells a proxy what it sends with all requests: our key, too
+        if self.proxy is None:  # aiohttp tells a proxy what it sends with all requests: our key, too
             connection.speaks_with(self._headers)
-        self._headers_to_add = None if self._headers is connection.headers else self._headers
+        self.headers_to_add = None if self._headers is connection.headers else self._headers
         self._key = config.api_key.encode() if len(config.api_key) >= _SHORTEST_SECRET else None
         self._base = config.base_url
 
@@ -196,14 +217,20 @@ class Transport:
         the client's slots. Raises an :class:`APIError` of the fitting kind, or a :class:`UsageError` where the client
         cannot be used here and now.
         """
-        return self._send(request, call) if call.bulk is not None else self._send_alone(request, call)
+        if call.bulk is not None:
+            return self._send(request, call, self._exchange, _GOOD)
+        return self.send_alone(request, call, self._exchange)
 
-    async def _send_alone(self, request: Request, call: Call) -> Answer:
+    async def send_alone(self, request: Request, call: Call, exchange: Exchange, good: range = _GOOD) -> Answer:
+        """The answer to ``request``, whose status is in ``good``, where ``exchange`` is one attempt at getting it.
+
+        Takes one of the client's slots meanwhile; repeats and raises as :meth:`send` does.
+        """
         self.connection.session()  # what cannot be used here says so before its semaphore says it in asyncio's words
         async with self.connection.slots:
-            return await self._send(request, call)
+            return await self._send(request, call, exchange, good)
 
-    async def _send(self, request: Request, call: Call) -> Answer:
+    async def _send(self, request: Request, call: Call, exchange: Exchange, good: range) -> Answer:
         there = self.connection
         policy = self.config.retry
         attempt = 0
@@ -216,10 +243,11 @@ class Transport:
                 sent_at = there.clock()
             attempt += 1
             call.attempts += 1
-            outcome = await self._exchange(session, request)
+            outcome = await exchange(session, request)
             if isinstance(outcome, Answer):
-                if 200 <= outcome.status < 300:
-                    there.brake.accepted()
+                if outcome.status in good:
+                    if self.is_ours(outcome.url):
+                        there.brake.accepted()
                     there.budget.succeeded()
                     return outcome
                 headers = outcome.headers
@@ -245,14 +273,21 @@ class Transport:
             await there.sleep(wait)
             sent_at = there.clock()
 
+    def is_ours(self, url: str) -> bool:
+        """True for a URL of the service: what a storage behind it refuses or accepts teaches the brake nothing."""
+        return url.startswith(self._base)
+
     def _refusal(self, answer: Answer, sent_at: float) -> APIError:
         """The error that an answer is, and what the brake learns from it."""
         there = self.connection
+        ours = self.is_ours(answer.url)
         if answer.status == 429:
             asked = _retry.retry_after(answer.headers)
-            there.brake.refused(there.clock(), sent_at=sent_at, retry_after=asked)
+            if ours:
+                there.brake.refused(there.clock(), sent_at=sent_at, retry_after=asked)
             return _protocol.error_of(answer, retry_after=asked)
-        there.brake.accepted()
+        if ours:
+            there.brake.accepted()
         if answer.status >= 400:
             return _protocol.error_of(answer)
         return _protocol.no_answer(answer, "an answer", _instead(answer))
@@ -292,19 +327,9 @@ class Transport:
         return queued
 
     async def _exchange(self, session: aiohttp.ClientSession, request: Request) -> Answer | APIConnectionError:
-        """One attempt: whatever answer comes, or why none came.
+        """One attempt of an ordinary request."""
 
-        The failure is returned and not raised, so that it carries none of aiohttp's frames: their variables hold the
-        headers, and the headers hold the key.
-        """
-        there = self.connection
-        limits = self.config.timeout
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101  # a coroutine that runs has one
-        cancelling = task.cancelling()
-        attempt = Attempt(task, there.clock(), limits.read, limits.total)
-        there.watch.begin(attempt)
-        try:
+        async def work(attempt: Attempt) -> Answer:
             answer = await self._once(session, request, self._base + request.path, attempt)
             for _ in range(_MOST_REDIRECTS):
                 target = _followed(answer) if 300 <= answer.status < 400 else None
@@ -312,56 +337,76 @@ class Transport:
                     break
                 answer = await self._once(session, request, target, attempt)
             return answer
+
+        return await self.guarded(request, work, self.config.timeout.total)
+
+    async def guarded(
+        self, request: Request, work: Callable[[Attempt], Awaitable[Answer]], total: float
+    ) -> Answer | APIConnectionError:
+        """One attempt under its limits, ``total`` seconds in all: whatever answer comes, or why none came.
+
+        The failure is returned and not raised, so that it carries none of aiohttp's frames: their variables hold the
+        headers, and the headers hold the key.
+        """
+        there = self.connection
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101  # a coroutine that runs has one
+        cancelling = task.cancelling()
+        attempt = Attempt(task, there.clock(), self.config.timeout.read, total)
+        there.watch.begin(attempt)
+        try:
+            return await work(attempt)
         except asyncio.CancelledError:
             # Ours, if the watch struck and nobody else wants this task to end: as asyncio.timeout tells them apart.
             if attempt.struck is None or task.uncancel() > cancelling:
                 raise
             trouble: Exception | None = None
-        except (aiohttp.ClientError, OSError, ValueError, RuntimeError) as error:
+        except TROUBLES as error:
             trouble = error
             if attempt.struck is not None:
                 task.uncancel()  # the strike came out of aiohttp as something else
         finally:
             there.watch.end(attempt)
-        if there.closed:
-            message = "this client was closed while the call was under way"
-            raise UsageError(message)
-        if isinstance(trouble, (aiohttp.InvalidURL, RuntimeError)):
-            message = f"the request cannot be sent from here: {trouble}"
-            raise UsageError(message)
-        return self._failure(trouble, attempt, request)
+        return self.failure(trouble, attempt, request)
 
     async def _once(self, session: aiohttp.ClientSession, request: Request, url: str, attempt: Attempt) -> Answer:
         async with session.request(
             request.method,
             URL(url, encoded=True),
             data=request.body,
-            headers=self._headers_to_add,
-            timeout=self._limits,
-            proxy=self._proxy,
+            headers=self.headers_to_add,
+            timeout=self.limits,
+            proxy=self.proxy,
             proxy_headers=self._proxy_headers,
             # The key goes where it was told to go and nowhere else, so redirects are looked at first.
             allow_redirects=False,
             raise_for_status=False,
         ) as response:
-            attempt.arrivals = response.content
-            answer = Answer(request, url, response.status, response.headers, await response.read())
-            # A service may quote the key back at us ("invalid key tgp_…"); what is never kept cannot leak.
-            key = self._key
-            if key is not None:
-                if key in answer.body:
-                    answer.body = answer.body.replace(key, b"[secret]")
-                for _, value in response.raw_headers:
-                    if key in value:
-                        answer.headers = CIMultiDict(
-                            {name: self._clean(text) for name, text in answer.headers.items()}
-                        )
-            return answer
+            attempt.progress = response.content
+            return self.kept(Answer(request, url, response.status, response.headers, await response.read()), response)
+
+    def kept(self, answer: Answer, response: aiohttp.ClientResponse) -> Answer:
+        """The answer without the key: a service may quote it back at us, and what is never kept cannot leak."""
+        key = self._key
+        if key is not None:
+            if key in answer.body:
+                answer.body = answer.body.replace(key, b"[secret]")
+            for _, value in response.raw_headers:
+                if key in value:
+                    answer.headers = CIMultiDict({name: self._clean(text) for name, text in answer.headers.items()})
+        return answer
 
     def _clean(self, text: str) -> str:
         return text.replace(self._key.decode(), "[secret]") if self._key else text
 
-    def _failure(self, error: Exception | None, attempt: Attempt, request: Request) -> APIConnectionError:
+    def failure(self, error: Exception | None, attempt: Attempt, request: Request) -> APIConnectionError:
+        """Why an attempt got no answer; a :class:`UsageError` is raised where that is not for the network to say."""
+        if self.connection.closed:
+            message = "this client was closed while the call was under way"
+            raise UsageError(message)
+        if isinstance(error, (aiohttp.InvalidURL, RuntimeError)):
+            message = f"the request cannot be sent from here: {error}"
+            raise UsageError(message)
         kind, message, sent = _explain(error, attempt, self.config)
         failure = kind(
             self._clean(message),
@@ -369,14 +414,15 @@ class Transport:
             url=self.config.base_url + request.path,
             request_sent=sent,
         )
-        failure.__cause__ = _without_frames(error)
+        # An error of aiohttp's about another place may quote its whole URL, and a signed one is as good as a key.
+        failure.__cause__ = _without_frames(error) if attempt.url is None else None
         return failure
 
 
 def _explain(error: Exception | None, attempt: Attempt, config: Config) -> tuple[type[APIConnectionError], str, bool]:
     """What happened, in our words: the kind of error, a sentence, and whether the request may have arrived."""
     limits = config.timeout
-    host = URL(config.base_url, encoded=True).host_port_subcomponent
+    host = URL(attempt.url or config.base_url, encoded=True).host_port_subcomponent
     if attempt.struck == "read":
         return APITimeoutError, f"nothing came from {host} for {limits.read:g} s", True
     if attempt.struck == "total":
@@ -404,7 +450,8 @@ def _explain(error: Exception | None, attempt: Attempt, config: Config) -> tuple
         # The parser goes on to draw the bytes it met, with an arrow: that is for its own developers.
         problem = re.split(r":?\s*b['\"]", " ".join(error.message.split()))[0]
         return APIConnectionError, f"what {host} sent is not HTTP: {problem}", True
-    return APIConnectionError, f"the connection to {host} failed: {str(error) or type(error).__name__}", True
+    reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
+    return APIConnectionError, f"the connection to {host} failed: {reason or type(error).__name__}", True
 
 
 def _without_frames(error: Exception | None) -> Exception | None:

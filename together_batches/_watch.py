@@ -19,36 +19,38 @@ _SHORTEST_ROUND_SECONDS = 0.002
 _LONGEST_ROUND_SECONDS = 0.5
 
 
-class Arrivals(Protocol):
-    """What tells how much has arrived."""
+class Progress(Protocol):
+    """What tells how far it is: bytes that came, or, of an upload, bytes that went."""
 
     @property
     def total_bytes(self) -> int:
-        """How many bytes have come so far."""
+        """How many bytes so far."""
         ...
 
 
 class Attempt:
-    """One attempt under way: the task that makes it, its limits, and what has arrived.
+    """One attempt under way: the task that makes it, its limits, and how far it is.
 
-    ``struck`` names the limit that was reached, ``read`` (seconds between two arrivals) or ``total``.
+    ``struck`` names the limit that was reached, ``read`` (seconds without progress) or ``total``. ``url`` is where
+    the attempt has got to, if that is not the service itself.
     """
 
-    __slots__ = ("arrivals", "began", "heard_at", "heard_bytes", "read", "struck", "task", "total")
+    __slots__ = ("began", "heard_at", "heard_bytes", "progress", "read", "struck", "task", "total", "url")
 
     def __init__(self, task: asyncio.Task[object], began: float, read: float, total: float) -> None:
         self.task = task
         self.began = began
         self.read = read
         self.total = total
-        self.arrivals: Arrivals | None = None
+        self.progress: Progress | None = None
+        self.url: str | None = None
         self.heard_at = began
         self.heard_bytes = -1
         self.struck: Literal["read", "total"] | None = None
 
     def is_over(self, now: float) -> bool:
         """True where a limit is reached; ``struck`` then says which."""
-        heard = -1 if self.arrivals is None else self.arrivals.total_bytes
+        heard = -1 if self.progress is None else self.progress.total_bytes
         if heard != self.heard_bytes:
             self.heard_bytes = heard
             self.heard_at = now

@@ -24,6 +24,7 @@ from together_batches.models import (
     BatchResult,
     BatchStray,
     BatchSuccess,
+    FileObject,
     Usage,
 )
 from together_batches.outcomes import CancelOutcome, CancelReport
@@ -31,7 +32,7 @@ from together_batches.outcomes import CancelOutcome, CancelReport
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["WireError", "decode", "encode", "job", "job_from_dict", "kind", "to_dict"]
+__all__ = ["WireError", "decode", "encode", "file", "job", "job_from_dict", "kind", "to_dict"]
 
 
 class WireError(Exception):
@@ -145,6 +146,23 @@ def _time(value: object, _: object) -> datetime | None:
         raise ValueError(message) from error
 
 
+def _moment(value: object, _: object) -> datetime | None:
+    """Of a file: seconds since 1970, where jobs have text."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return _time(value, None)
+    try:
+        return datetime.fromtimestamp(value, UTC) if value else None
+    except (ValueError, OverflowError, OSError) as error:
+        message = f"{value!r} in place of a time"
+        raise ValueError(message) from error
+
+
+def _truth(value: object, _: object) -> bool | None:
+    if value is None or isinstance(value, bool):
+        return value
+    raise _wrong(value, "true or false")
+
+
 _STATUSES = {str(status): status for status in BatchJobStatus}
 _HOOKS: dict[object, Callable[[object, object], object]] = {
     str: _identity,
@@ -179,6 +197,7 @@ def _converter(*, detailed: bool) -> cattrs.Converter:
     converter.register_unstructure_hook(datetime, lambda time: time.isoformat().replace("+00:00", "Z"))
     converter.register_unstructure_hook(BatchJobStatus, str)
     converter.register_unstructure_hook(BatchJob, _job_to_dict)
+    converter.register_unstructure_hook(FileObject, _file_to_dict)
     converter.register_unstructure_hook(CancelOutcome, _outcome_to_dict)
     converter.register_unstructure_hook(CancelReport, _report_to_dict)
     converter.register_unstructure_hook(Usage, attrs.asdict)
@@ -193,6 +212,14 @@ _JOB_FIELDS = tuple(field.name for field in attrs.fields(BatchJob) if field.name
 def _job_to_dict(job: BatchJob) -> dict[str, Any]:
     known = {name: value for name in _JOB_FIELDS if (value := getattr(job, name)) is not None}
     return {**{name: _quick.unstructure(value) for name, value in known.items()}, **job.extra}
+
+
+_FILE_FIELDS = tuple(field.name for field in attrs.fields(FileObject) if field.name != "extra")
+
+
+def _file_to_dict(file: FileObject) -> dict[str, Any]:
+    known = {name: value for name in _FILE_FIELDS if (value := getattr(file, name)) is not None}
+    return {**{name: _quick.unstructure(value) for name, value in known.items()}, **file.extra}
 
 
 def _error_to_dict(error: BatchesError) -> dict[str, Any]:
@@ -274,6 +301,43 @@ def _explained(fields: dict[str, object], where: str) -> WireError:
     return WireError(problem, path or where)
 
 
+_FILE_HOOKS: dict[str, tuple[str, Callable[[object, object], object]]] = {
+    "id": ("id", _identity),
+    "filename": ("filename", _text),
+    "bytes": ("bytes", _integer),
+    "purpose": ("purpose", _text),
+    "created_at": ("created_at", _moment),
+    "FileType": ("file_type", _text),
+    "Processed": ("processed", _truth),
+    "processing_status": ("processing_status", _text),
+    "LineCount": ("line_count", _integer),
+}
+"""The service's name of each field: ours, and how it is read."""
+
+
+def file(value: object, where: str = "$") -> FileObject:
+    """The file that a decoded JSON value describes; :class:`WireError` where it describes none."""
+    if not isinstance(value, dict):
+        problem = f"{kind(value)} in place of an object"
+        raise WireError(problem, where)
+    known: dict[str, Any] = {}
+    extra: dict[str, object] = {}
+    for name, sent in cast("dict[str, object]", value).items():
+        if name not in _FILE_HOOKS:
+            extra[name] = sent
+            continue
+        ours, read = _FILE_HOOKS[name]
+        try:
+            found = read(sent, None)
+        except (TypeError, ValueError) as error:
+            raise WireError(str(error), f"{where}.{name}") from error
+        known[ours] = None if found == "" else found
+    if "id" not in known:
+        problem = "no id"
+        raise WireError(problem, where)
+    return FileObject(**known, extra=extra)
+
+
 def _worded(error: BaseException, _: object) -> str:
     return "no id" if isinstance(error, KeyError) else str(error)
 
@@ -291,7 +355,7 @@ def job_from_dict(mapping: Mapping[str, object]) -> BatchJob:
         raise ValidationError(message, problems=[message]) from error
 
 
-def to_dict(value: BatchJob | CancelOutcome | CancelReport | BatchResult | Usage) -> dict[str, Any]:
+def to_dict(value: BatchJob | FileObject | CancelOutcome | CancelReport | BatchResult | Usage) -> dict[str, Any]:
     """A value as plain data, ready for JSON.
 
     Absent fields are left out, times are text in UTC with ``Z``, and what a job has in ``extra`` stands beside its
