@@ -1,0 +1,588 @@
+"""Results: two files as one stream of rows, and every row of the input in exactly one bucket."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import io
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from together_batches import _results
+from together_batches._results import failed_requests, read_row, results
+from together_batches._stream import Stream
+from together_batches.errors import APIConnectionError, UsageError, ValidationError
+from together_batches.models import (
+    BatchFailure,
+    BatchJob,
+    BatchJobStatus,
+    BatchMissing,
+    BatchRequest,
+    BatchResult,
+    BatchStray,
+    BatchSuccess,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Iterable, Sequence
+
+TERMINAL = [status for status in BatchJobStatus if status.is_terminal]
+
+
+# --- fakes --------------------------------------------------------------------------------------------------------
+
+
+def answer(custom_id: str, body: object = None, status_code: int = 200) -> bytes:
+    """A line of an output file."""
+    body = {"choices": [{"message": {"content": custom_id.upper()}}]} if body is None else body
+    return orjson.dumps(
+        {"id": "br_1", "custom_id": custom_id, "response": {"status_code": status_code, "body": body}}
+    )
+
+
+def refusal(custom_id: str) -> bytes:
+    """A line of an error file."""
+    return orjson.dumps({"custom_id": custom_id, "error": {"code": "batch_client_error", "message": "no"}})
+
+
+def lines(*rows: bytes) -> bytes:
+    return b"".join(row + b"\n" for row in rows)
+
+
+class Account:
+    """One job and its two files, which come in chunks of ``size`` bytes; ``breaks`` after so many of them."""
+
+    def __init__(
+        self,
+        output: bytes | None = None,
+        errors: bytes | None = None,
+        *,
+        status: str = "COMPLETED",
+        size: int = 7,
+        breaks: int | None = None,
+    ) -> None:
+        self.job = BatchJob(
+            id="job-1",
+            status=status,
+            output_file_id=None if output is None else "file-output",
+            error_file_id=None if errors is None else "file-errors",
+        )
+        self.files = {"file-output": output or b"", "file-errors": errors or b""}
+        self.size = size
+        self.breaks = breaks
+        self.retrieved: list[str] = []
+        self.open = 0
+
+    async def retrieve(self, job_id: str) -> BatchJob:
+        self.retrieved.append(job_id)
+        return self.job
+
+    async def _content(self, file_id: str) -> AsyncGenerator[bytes, None]:
+        self.open += 1
+        try:
+            file = self.files[file_id]
+            for count, start in enumerate(range(0, len(file), self.size)):
+                if count == self.breaks:
+                    message = "the connection broke"
+                    raise APIConnectionError(message)
+                yield file[start : start + self.size]
+        finally:
+            self.open -= 1
+
+    def content(self, file_id: str) -> Stream[bytes]:
+        return Stream(self._content(file_id))
+
+    def results(self, job: str | BatchJob = "job-1", **options: Any) -> AsyncGenerator[BatchResult, None]:
+        return results(job, retrieve=self.retrieve, content=self.content, **options)
+
+    async def rows(self, job: str | BatchJob = "job-1", **options: Any) -> list[BatchResult]:
+        return [row async for row in self.results(job, **options)]
+
+
+def names(rows: Iterable[BatchResult]) -> list[tuple[str, str | None]]:
+    return [(type(row).__name__.removeprefix("Batch").lower(), row.custom_id) for row in rows]
+
+
+_NEITHER = "the row has neither an answer nor an error"
+
+# --- a line -------------------------------------------------------------------------------------------------------
+
+
+def test_a_success() -> None:
+    """A status of 2xx with a body."""
+    row = read_row(answer("a", {"choices": [{"message": {"content": "The Elbe."}}]}, 201))
+    assert isinstance(row, BatchSuccess)
+    assert (row.custom_id, row.status_code, row.text) == ("a", 201, "The Elbe.")
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"error": {"code": "timeout", "message": "too slow"}}, ("a", "timeout", "too slow", None)),
+        ({"error": {"type": "not_found", "message": "gone", "code": None}}, ("a", "not_found", "gone", None)),
+        ({"error": {"code": 429}}, ("a", "429", "the service gave no reason", None)),
+        ({"error": {"message": 1}}, ("a", None, "the service gave no reason", None)),
+        ({"error": "it broke"}, ("a", None, "it broke", None)),
+        ({"error": 500}, ("a", "500", "the service gave no reason", None)),
+        ({"error": [1]}, ("a", None, "the service gave no reason", None)),
+        ({"error": "x", "response": {"status_code": 200, "body": {}}}, ("a", None, "x", 200)),
+        ({"response": {"status_code": 500, "body": None}}, ("a", None, "the service answered 500", 500)),
+        ({"response": {"status_code": 400, "body": {"error": "bad"}}}, ("a", None, "bad", 400)),
+        ({"response": {"status_code": 404, "body": {"error": {"message": "m", "code": "c"}}}}, ("a", "c", "m", 404)),
+        ({"response": {"status_code": 502, "body": "<html>"}}, ("a", None, "<html>", 502)),
+        ({"response": {"status_code": 200, "body": None}}, ("a", None, "the answer is null", 200)),
+        ({"response": {"status_code": "200", "body": {}}}, ("a", None, _NEITHER, None)),
+        ({"response": {"status_code": True, "body": {}}}, ("a", None, _NEITHER, None)),
+        ({"response": {"body": {}}}, ("a", None, _NEITHER, None)),
+        ({"response": [], "error": {}}, ("a", None, _NEITHER, None)),
+        ({}, ("a", None, _NEITHER, None)),
+    ],
+)
+def test_a_failure(fields: dict[str, object], expected: tuple[object, ...]) -> None:
+    """Every shape that an error has, in either file, with the line as it came."""
+    line = orjson.dumps({"custom_id": "a", **fields})
+    row = read_row(line)
+    assert isinstance(row, BatchFailure)
+    assert expected == (row.custom_id, row.code, row.message, row.status_code)
+    assert row.raw == line.decode()
+
+
+@pytest.mark.parametrize("error", [None, "", {}])
+def test_an_error_that_is_none(error: object) -> None:
+    """Null, an empty text and an empty object stand for nothing."""
+    line = {"custom_id": "a", "error": error, "response": {"status_code": 200, "body": {"text": "hello"}}}
+    row = read_row(orjson.dumps(line))
+    assert isinstance(row, BatchSuccess)
+    assert row.text == "hello"
+
+
+@pytest.mark.parametrize("custom_id", [None, "", 7, ["a"]])
+def test_an_answer_to_nobody(custom_id: object) -> None:
+    """A row that names no custom_id is a failure without one, however good its answer is."""
+    line = orjson.dumps({"custom_id": custom_id, "response": {"status_code": 200, "body": {}}})
+    assert read_row(line) == BatchFailure(None, None, "the row names no custom_id", 200, line.decode())
+
+
+@pytest.mark.parametrize(
+    ("line", "message", "raw"),
+    [
+        (b'{"custom_id": "a", ', "the line cannot be read: it is no JSON", '{"custom_id": "a", '),
+        (b'{"custom_id": NaN}', "the line cannot be read: it is no JSON", '{"custom_id": NaN}'),
+        (b'{"custom_id": "\xff"}', "the line cannot be read: it is no JSON", '{"custom_id": "\\xff"}'),
+        (b"[" * 5_000, "the line cannot be read: it is no JSON", "[" * 5_000),
+        (b"[1]", "the line is a list in place of an object", "[1]"),
+        (b"null", "the line is null in place of an object", "null"),
+    ],
+)
+def test_a_line_that_is_none(line: bytes, message: str, raw: str) -> None:
+    """Is a failure without an id, with its text."""
+    assert read_row(line) == BatchFailure(None, None, message, raw=raw)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(0, 600) | st.text(max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["custom_id", "error", "code", "message", "response", "status_code", "body"]), inner
+        )
+    ),
+)
+
+
+@given(st.binary() | JSON.map(orjson.dumps))
+def test_no_line_raises(line: bytes) -> None:
+    """Whatever it holds."""
+    assert read_row(line)
+
+
+# --- two files ----------------------------------------------------------------------------------------------------
+
+
+async def test_both_files_are_one_stream() -> None:
+    """The output first, then the errors, each in its own order."""
+    account = Account(lines(answer("c"), answer("a")), lines(refusal("b")))
+    assert names(await account.rows()) == [("success", "c"), ("success", "a"), ("failure", "b")]
+
+
+async def test_a_failure_may_be_in_the_output_and_an_answer_among_the_errors() -> None:
+    """The row decides, not the file."""
+    account = Account(lines(answer("a", {"error": "x"}, 500)), lines(answer("b")))
+    assert names(await account.rows()) == [("failure", "a"), ("success", "b")]
+
+
+@pytest.mark.parametrize("status", TERMINAL)
+async def test_partial_results_are_kept(status: str) -> None:
+    """However a job ended, what is in its files is told."""
+    account = Account(lines(answer("a")), None, status=status)
+    rows = await account.rows(requests=["a", "b"])
+    assert names(rows) == [("success", "a"), ("missing", "b")]
+
+
+async def test_a_job_without_files() -> None:
+    """Has nothing to tell, except that every request is missing."""
+    account = Account(status="CANCELLED")
+    assert await account.rows() == []
+    assert await account.rows(requests=["a", "b"]) == [BatchMissing("a"), BatchMissing("b")]
+    assert await account.rows(requests=["a", "b"], order="input") == [BatchMissing("a"), BatchMissing("b")]
+
+
+@pytest.mark.parametrize("order", ["file", "input"])
+@pytest.mark.parametrize(
+    "output", [b"", b"\n\n", answer("a"), b"\r\n" + answer("a") + b"\r\n \n", b"\xef\xbb\xbf" + answer("a")]
+)
+async def test_odd_files(output: bytes, order: str) -> None:
+    """Empty ones, blank lines, Windows line ends, a byte order mark, no last line end."""
+    found = await Account(output, b"").rows(requests=["a"], order=order)
+    assert names(found) == [("success", "a") if b"custom_id" in output else ("missing", "a")]
+
+
+async def test_lines_end_where_json_lines_do() -> None:
+    """U+2028 and its like are text."""
+    text = "a\u2028b\u0085c\x0bd\re"
+    account = Account(lines(answer("a", {"text": text})).replace(b"\\u000b", b"\\u000b"))
+    (row,) = await account.rows()
+    assert isinstance(row, BatchSuccess)
+    assert row.text == text
+
+
+async def test_a_very_long_row() -> None:
+    """An answer has no limit of its own."""
+    account = Account(lines(answer("a", {"text": "x" * 12_000_000}), answer("b")), size=1 << 16)
+    rows = await account.rows()
+    assert names(rows) == [("success", "a"), ("success", "b")]
+
+
+async def test_a_file_that_is_both_is_read_once() -> None:
+    """Its rows would be strays of themselves."""
+    account = Account(lines(answer("a")))
+    account.job = BatchJob(id="job-1", status="COMPLETED", output_file_id="file-output", error_file_id="file-output")
+    assert names(await account.rows()) == [("success", "a")]
+
+
+async def test_rows_before_a_break_are_told() -> None:
+    """And then the break, never a silent end."""
+    account = Account(lines(answer("a"), answer("b")), size=len(answer("a")) + 1, breaks=1)
+    stream = account.results(requests=["a", "b"])
+    assert names([await anext(stream)]) == [("success", "a")]
+    with pytest.raises(APIConnectionError):
+        await anext(stream)
+
+
+# --- the account --------------------------------------------------------------------------------------------------
+
+
+async def test_a_repeated_row_is_a_stray() -> None:
+    """The first one counts; without requests too."""
+    again = refusal("a")
+    rows = await Account(lines(answer("a")), lines(again)).rows()
+    assert names(rows) == [("success", "a"), ("stray", "a")]
+    assert rows[1] == BatchStray("a", "a row with this custom_id came before", again.decode())
+
+
+async def test_a_foreign_row_is_a_stray() -> None:
+    """As often as it comes."""
+    rows = await Account(lines(answer("x"), answer("x"))).rows(requests=["a"])
+    assert rows[0] == BatchStray("x", "its custom_id is not among the requests", answer("x").decode())
+    assert names(rows) == [("stray", "x"), ("stray", "x"), ("missing", "a")]
+
+
+@pytest.mark.parametrize("way", ["path", "text", "bytes", "file", "rows", "ids", "generator"])
+async def test_requests_come_in_many_ways(way: str, tmp_path: Path) -> None:
+    """Missing ones are told last, in the order of the input."""
+    content = lines(*[orjson.dumps({"custom_id": name, "body": {"model": "m"}}) for name in "cab"])
+    file = tmp_path / "requests.jsonl"
+    file.write_bytes(content)
+    requests: Any = {
+        "path": file,
+        "text": str(file),
+        "bytes": content,
+        "file": io.BytesIO(content),
+        "rows": [BatchRequest(name, {}) for name in "cab"],
+        "ids": list("cab"),
+        "generator": (BatchRequest(name, {}) for name in "cab"),
+    }[way]
+    rows = await Account(lines(answer("a"))).rows(requests=requests)
+    assert names(rows) == [("success", "a"), ("missing", "c"), ("missing", "b")]
+
+
+async def test_requests_that_cannot_be_told_apart() -> None:
+    """Whose answer it is would be a guess."""
+    account = Account(lines(answer("a")))
+    with pytest.raises(ValidationError, match="rows 1 and 3 have the same custom_id 'a', and 1 more") as caught:
+        await account.rows(requests=["a", "b", "a", "b"])
+    assert len(caught.value.problems) == 2
+    assert account.retrieved == []
+
+
+async def test_requests_that_are_none() -> None:
+    """Are told before anything is asked of the service."""
+    account = Account()
+    with pytest.raises(UsageError, match="requests are a path, bytes, a binary file, or an iterable, not int"):
+        account.results(requests=7)
+    with pytest.raises(UsageError, match="requests are BatchRequests or ids, not int"):
+        await account.rows(requests=[7])
+    with pytest.raises(UsageError, match=r"nowhere\.jsonl"):
+        await account.rows(requests="nowhere.jsonl")
+    assert account.retrieved == []
+
+
+# --- the job ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [*[status for status in BatchJobStatus if not status.is_terminal], "PAUSED", None])
+async def test_a_job_that_is_not_finished(status: str | None) -> None:
+    """Is misuse, and the sentence names its status."""
+    account = Account(lines(answer("a")))
+    account.job = BatchJob(id="job-1", status=status)
+    with pytest.raises(UsageError, match=f"job job-1 is {status or 'of no status'} and has no results yet: wait"):
+        await account.rows()
+
+
+async def test_a_job_is_read_anew_unless_it_has_finished() -> None:
+    """A finished one does not change any more."""
+    account = Account(lines(answer("a")))
+    assert len(await account.rows(BatchJob(id="job-1", status="IN_PROGRESS"))) == 1
+    assert account.retrieved == ["job-1"]
+    assert len(await account.rows(account.job)) == 1
+    assert account.retrieved == ["job-1"]
+
+
+async def test_what_cannot_be_is_told_at_once() -> None:
+    """Before the iteration begins."""
+    account = Account()
+    with pytest.raises(UsageError, match="a job id is empty"):
+        account.results(" ")
+    with pytest.raises(UsageError, match="order is 'file' or 'input'; it is 'output'"):
+        account.results(order="output")
+    with pytest.raises(UsageError, match="order='input' needs the input"):
+        account.results(order="input")
+
+
+# --- the order of the input ---------------------------------------------------------------------------------------
+
+
+async def test_in_the_order_of_the_input() -> None:
+    """Missing rows at their place; then what is no row of the input, in the order in which it came."""
+    output = lines(answer("c"), b"broken", answer("x"), answer("a"), answer("a"))
+    account = Account(output, lines(refusal("b")))
+    rows = await account.rows(requests=list("abdc"), order="input")
+    expected = [("success", "a"), ("failure", "b"), ("missing", "d"), ("success", "c")]
+    assert names(rows) == [*expected, ("failure", None), ("stray", "x"), ("stray", "a")]
+    assert Counter(rows) == Counter(await account.rows(requests=list("abdc")))
+
+
+async def test_many_rows_in_the_order_of_the_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In pieces that hold many rows, and rows that hold many pieces."""
+    monkeypatch.setattr(_results, "_PIECE_BYTES", 1_000)
+    monkeypatch.setattr(_results, "_PIECE_ROWS", 7)
+    ids = [f"row-{number}" for number in range(500)]
+    rows = [answer(name, {"text": name * (300 if name.endswith("77") else 1)}) for name in reversed(ids)]
+    found = await Account(lines(*rows), size=900).rows(requests=ids, order="input")
+    assert [row.text for row in found if isinstance(row, BatchSuccess)] == [
+        name * (300 if name.endswith("77") else 1) for name in ids
+    ]
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where temporary files go."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path
+
+
+def files_open_in(directory: Path) -> list[str]:
+    """Files of this process there, those without a name included."""
+    found = []
+    for link in Path("/proc/self/fd").iterdir():
+        try:
+            found.append(str(link.readlink()))
+        except OSError:
+            continue
+    return [name for name in found if name.startswith(str(directory))]
+
+
+def files_in(directory: Path) -> list[Path]:
+    return list(directory.iterdir())
+
+
+@pytest.mark.parametrize("end", ["end", "left", "broken", "cancelled", "dropped"])
+async def test_nothing_is_left_on_the_disk(end: str, temporary: Path) -> None:
+    """However it ends."""
+    account = Account(lines(*[answer(name) for name in "abc"]), size=50, breaks=3 if end == "broken" else None)
+    stream = account.results(requests=list("abc"), order="input")
+    if end == "broken":
+        with pytest.raises(APIConnectionError):
+            await anext(stream)
+    elif end == "cancelled":
+        waiting = asyncio.Event()
+
+        async def content(file_id: str) -> AsyncGenerator[bytes, None]:
+            yield lines(answer("a")) * 2 * (1_000_000 // len(answer("a")))
+            waiting.set()
+            await asyncio.Event().wait()
+
+        stream = results(
+            "job-1",
+            retrieve=account.retrieve,
+            content=lambda file_id: Stream(content(file_id)),
+            requests=["a"],
+            order="input",
+        )
+        task = asyncio.ensure_future(anext(stream))
+        await waiting.wait()
+        assert len(files_open_in(temporary)) == 1
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    else:
+        assert names([await anext(stream)]) == [("success", "a")]
+        assert len(files_open_in(temporary)) == 1
+        if end == "end":
+            assert len([row async for row in stream]) == 2
+        elif end == "left":
+            await stream.aclose()
+        else:
+            del stream
+            gc.collect()
+            async with asyncio.timeout(10):
+                while files_open_in(temporary):  # noqa: ASYNC110  # the loop closes it, and tells nobody
+                    await asyncio.sleep(0)
+    assert files_open_in(temporary) == []
+    assert files_in(temporary) == []
+    assert account.open == 0
+
+
+async def test_a_disk_that_is_full(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Is a sentence that says what to do."""
+
+    def full() -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", full)
+    account = Account(lines(answer("a")))
+    with pytest.raises(UsageError, match=f"cannot be put in order in {temporary}: No space left on device; name"):
+        await account.rows(requests=["a"], order="input")
+
+
+# --- the loop -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("order", ["file", "input"])
+async def test_others_get_their_turn(order: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where everything is ready at once: between any two rows, if it is time."""
+    monkeypatch.setattr(_results, "_SECONDS_BETWEEN_PAUSES", 0)
+    monkeypatch.setattr(_results, "_PIECE_ROWS", 1)
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(other())
+    account = Account(lines(*[answer(str(number)) for number in range(50)]), size=1 << 20)
+    assert len(await account.rows(requests=[str(number) for number in range(100)], order=order)) == 100
+    assert turns >= 100
+    task.cancel()
+
+
+async def test_leaving_stops_the_download() -> None:
+    """The stream behind it is closed when it is left."""
+    account = Account(lines(answer("a"), answer("b")))
+    stream = account.results()
+    assert names([await anext(stream)]) == [("success", "a")]
+    assert account.open == 1
+    await stream.aclose()
+    assert account.open == 0
+
+
+# --- every row in one bucket --------------------------------------------------------------------------------------
+
+IDS = st.text(alphabet="abcdé\u2028", min_size=1, max_size=3)
+LINES = st.one_of(
+    IDS.map(answer),
+    IDS.map(refusal),
+    IDS.map(lambda name: answer(name, {"error": "x"}, 500)),
+    st.sampled_from([b"", b"{", b"[]", b"\xff", b" \r", b'{"error": 1}']),
+)
+
+
+@settings(deadline=None)
+@given(
+    requests=st.lists(IDS, unique=True, max_size=8),
+    output=st.none() | st.lists(LINES, max_size=8).map(b"\n".join),
+    errors=st.none() | st.lists(LINES, max_size=8).map(b"\n".join),
+    status=st.sampled_from(TERMINAL),
+    size=st.integers(1, 100),
+)
+def test_every_row_is_in_one_bucket(
+    requests: list[str], output: bytes | None, errors: bytes | None, status: str, size: int
+) -> None:
+    """For every end of a job: one result for each request, and every line of the files told."""
+    account = Account(output, errors, status=status, size=size)
+
+    async def run() -> tuple[list[BatchResult], list[BatchResult]]:
+        return await account.rows(requests=requests), await account.rows(requests=requests, order="input")
+
+    by_file, by_input = asyncio.run(run())
+    for rows in (by_file, by_input):
+        _account_for_all(rows, requests, (output or b"").split(b"\n") + (errors or b"").split(b"\n"))
+    assert Counter(by_file) == Counter(by_input)
+    assert requests == [row.custom_id for row in by_input if not isinstance(row, BatchStray)][: len(requests)]
+
+
+def _account_for_all(rows: Sequence[BatchResult], requests: list[str], told: list[bytes]) -> None:
+    buckets = Counter(row.custom_id for row in rows if not isinstance(row, BatchStray) and row.custom_id is not None)
+    assert buckets == Counter(requests)
+    assert sum(bool(line.strip()) for line in told) == sum(not isinstance(row, BatchMissing) for row in rows)
+
+
+# --- the rows to send again ---------------------------------------------------------------------------------------
+
+REQUESTS = [BatchRequest(name, {"model": "m", "n": number}) for number, name in enumerate("abcd")]
+
+
+def test_failed_and_missing_requests_are_sent_again() -> None:
+    """In the order of the input, whatever the order of the results."""
+    rows = [BatchMissing("d"), BatchSuccess("a", {}), BatchFailure("b", None, "x"), BatchSuccess("c", {})]
+    assert list(failed_requests(REQUESTS, rows)) == [REQUESTS[1], REQUESTS[3]]
+
+
+def test_a_request_is_sent_again_once() -> None:
+    """However often it failed; and strays and unreadable lines are nobody's."""
+    rows = [
+        BatchFailure("b", None, "x"),
+        BatchMissing("b"),
+        BatchStray("a", "came before"),
+        BatchFailure(None, None, "x"),
+    ]
+    assert list(failed_requests([*REQUESTS, *REQUESTS], rows)) == [REQUESTS[1]]
+
+
+def test_what_was_answered_is_not_sent_again() -> None:
+    """By any of several jobs: it would be paid for twice."""
+    assert list(failed_requests(REQUESTS, [BatchFailure("b", None, "x"), BatchSuccess("b", {})])) == []
+
+
+def test_requests_to_send_again_may_be_in_a_file(tmp_path: Path) -> None:
+    """A path, or the bytes of one."""
+    content = lines(*[orjson.dumps({"custom_id": row.custom_id, "body": row.body}) for row in REQUESTS])
+    file = tmp_path / "requests.jsonl"
+    file.write_bytes(content)
+    for requests in (file, str(file), content):
+        assert list(failed_requests(requests, [BatchMissing("c")])) == [REQUESTS[2]]
+
+
+def test_a_file_of_requests_that_is_none(tmp_path: Path) -> None:
+    """Is a sentence that names it."""
+    with pytest.raises(UsageError, match=r"nowhere\.jsonl"):
+        list(failed_requests(tmp_path / "nowhere.jsonl", [BatchMissing("a")]))

@@ -1,0 +1,449 @@
+"""Results: the output and the error file of a job as one stream of typed rows, and what of the input is in neither.
+
+Built on functions that are passed in, so that it can be tested with three-line fakes and knows nothing of HTTP. Rows
+are never held: what grows with them is an index of their ids.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+import threading
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
+from itertools import chain, starmap
+from typing import IO, TYPE_CHECKING, Literal, NamedTuple, TypeVar, cast
+
+from anyio import CancelScope, to_thread
+
+from together_batches import _protocol, _wire, jsonl
+from together_batches.errors import UsageError, ValidationError
+from together_batches.jsonl import Line, LineSplitter, Source
+from together_batches.models import (
+    BatchFailure,
+    BatchJob,
+    BatchMissing,
+    BatchRequest,
+    BatchResult,
+    BatchStray,
+    BatchSuccess,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from together_batches._stream import Stream
+
+__all__ = ["Order", "Requests", "failed_requests", "read_row", "results"]
+
+Requests = Source | Iterable[BatchRequest | str]
+"""The input of a job: a path, the bytes of the file, the file opened in binary mode, its requests, or their ids."""
+Order = Literal["file", "input"]
+
+A = TypeVar("A")
+T = TypeVar("T")
+
+_LONGEST_LINE_BYTES = 256_000_000
+"""An answer has no limit of its own (an input line has: 10 MB), but memory has."""
+_PIECE_BYTES = 1_000_000
+_PIECE_ROWS = 500
+_SECONDS_BETWEEN_PAUSES = 0.01
+
+_ANSWERED_BEFORE = "a row with this custom_id came before"
+_FOREIGN = "its custom_id is not among the requests"
+
+
+def results(
+    job: str | BatchJob,
+    *,
+    retrieve: Callable[[str], Awaitable[BatchJob]],
+    content: Callable[[str], Stream[bytes]],
+    requests: Requests | None = None,
+    order: Order = "file",
+) -> AsyncGenerator[BatchResult, None]:
+    """The rows of a finished job. ``content`` streams a file of the account, ``retrieve`` reads a job.
+
+    With ``requests`` each of them has exactly one row that is no :class:`BatchStray`, and strays are all the rest.
+    """
+    _protocol.job_id(job)
+    if order not in {"file", "input"}:
+        message = f"order is 'file' or 'input'; it is {order!r}"
+        raise UsageError(message)
+    if order == "input" and requests is None:
+        message = "order='input' needs the input: pass requests=, the file or the rows that the job was made from"
+        raise UsageError(message)
+    if requests is not None and not (_is_file(requests) or isinstance(requests, Iterable)):
+        message = f"requests are a path, bytes, a binary file, or an iterable, not {type(requests).__name__}"
+        raise UsageError(message)
+    return _results(job, retrieve, content, requests, order)
+
+
+async def _results(
+    job: str | BatchJob,
+    retrieve: Callable[[str], Awaitable[BatchJob]],
+    content: Callable[[str], Stream[bytes]],
+    requests: Requests | None,
+    order: Order,
+) -> AsyncGenerator[BatchResult, None]:
+    ledger = _Ledger(None if requests is None else await _ids_of(requests))
+    job = await _finished(job, retrieve)
+    # Whatever the end was: rows that were done when a job was cancelled, expired or failed are in its files.
+    files = dict.fromkeys(file_id for file_id in (job.output_file_id, job.error_file_id) if file_id)
+    rows = _in_input_order if order == "input" else _in_file_order
+    found = rows(files, content, ledger)
+    try:
+        async for row in found:
+            yield row
+    finally:
+        await found.aclose()
+
+
+async def _finished(job: str | BatchJob, retrieve: Callable[[str], Awaitable[BatchJob]]) -> BatchJob:
+    if not isinstance(job, BatchJob) or not job.is_terminal:
+        job = await retrieve(_protocol.job_id(job))
+    if not job.is_terminal:
+        message = f"job {job.id} is {job.status or 'of no status'} and has no results yet: wait until it has finished"
+        raise UsageError(message)
+    return job
+
+
+# --- a line -------------------------------------------------------------------------------------------------------
+
+
+def read_row(line: bytes, *, whole: bool = True) -> BatchSuccess | BatchFailure:
+    """What a line of an output or an error file says; never raises. Of one that is not whole this is the beginning.
+
+    See https://docs.together.ai/docs/inference/batch/overview. The two files differ in nothing here: an answer may
+    be an error with a status in either.
+    """
+    if not whole:
+        message = f"the line has more than {_LONGEST_LINE_BYTES:,} bytes; this is its beginning"
+        return BatchFailure(None, None, message, raw=_as_text(line))
+    try:
+        row = _wire.decode(line)
+    except _wire.WireError as error:
+        return BatchFailure(None, None, f"the line cannot be read: it is {error.problem}", raw=_as_text(line))
+    if not isinstance(row, dict):
+        return BatchFailure(None, None, f"the line is {_wire.kind(row)} in place of an object", raw=_as_text(line))
+    fields = cast("dict[str, object]", row)
+    name = fields.get("custom_id")
+    custom_id = name if isinstance(name, str) and name else None
+    answer = fields.get("response")
+    response = cast("dict[str, object]", answer) if isinstance(answer, dict) else {}
+    status, body = response.get("status_code"), response.get("body")
+    status_code = status if isinstance(status, int) and not isinstance(status, bool) else None
+    problem = fields.get("error")
+    good = not problem and status_code is not None and 200 <= status_code < 300
+    if good and custom_id is not None and isinstance(body, dict):
+        return BatchSuccess(custom_id, cast("dict[str, object]", body), cast("int", status_code))
+    if problem:
+        code, message = _reason(problem)
+    elif good:
+        code = None
+        message = "the row names no custom_id" if isinstance(body, dict) else f"the answer is {_wire.kind(body)}"
+    elif status_code is not None:
+        code, message = _reason(body)
+        message = message or f"the service answered {status_code}"
+    else:
+        code, message = None, "the row has neither an answer nor an error"
+    return BatchFailure(custom_id, code, message or "the service gave no reason", status_code, _as_text(line))
+
+
+def _reason(error: object) -> tuple[str | None, str]:
+    """Code and message of an error, which is an object, a text or a number, or an object around one of these."""
+    if isinstance(error, Mapping):
+        facts = cast("Mapping[str, object]", error)
+        if inner := facts.get("error"):
+            return _reason(inner)
+        code, message = facts.get("code") or facts.get("type"), facts.get("message")
+        return None if code is None else str(code), message if isinstance(message, str) else ""
+    if isinstance(error, int) and not isinstance(error, bool):
+        return str(error), ""
+    return None, error if isinstance(error, str) else ""
+
+
+def _as_text(line: bytes) -> str:
+    return line.decode("utf-8", "backslashreplace")
+
+
+# --- the account --------------------------------------------------------------------------------------------------
+
+
+class _Place(NamedTuple):
+    """Where a row was put down."""
+
+    offset: int
+    length: int
+    whole: bool = True
+
+
+_NOWHERE = _Place(0, 0)
+"""Of a row that was handed on and not put down."""
+
+
+class _Ledger:
+    """Which rows are expected, and where those are that came. ``expected`` None takes any, each once."""
+
+    def __init__(self, expected: Iterable[str] | None) -> None:
+        self._closed = expected is not None
+        self.places: dict[str, _Place | None] = dict.fromkeys(expected or ())
+
+    def objection(self, custom_id: str | None, place: _Place) -> str | None:
+        """Why a row is a stray. One that is none, and names its id, is noted."""
+        if custom_id is None:
+            return None
+        if self._closed and custom_id not in self.places:
+            return _FOREIGN
+        if self.places.get(custom_id) is not None:
+            return _ANSWERED_BEFORE
+        self.places[custom_id] = place
+        return None
+
+    def missing(self) -> Iterator[str]:
+        """The ids of the rows that did not come, in the order of the input."""
+        return (custom_id for custom_id, place in self.places.items() if place is None)
+
+
+async def _ids_of(requests: Requests) -> Iterable[str]:
+    if _is_file(requests):
+        return await to_thread.run_sync(lambda: _Ids().all(cast("Source", requests)))
+    ids, pauses = _Ids(), _Pauses()
+    for request in cast("Iterable[object]", requests):
+        ids.add(request)
+        await pauses.take()
+    return ids.checked()
+
+
+def _is_file(requests: object) -> bool:
+    return isinstance(requests, (str, bytes, os.PathLike)) or hasattr(requests, "read")
+
+
+class _Ids:
+    """The ids of the input, in its order."""
+
+    def __init__(self) -> None:
+        self._rows: dict[str, int] = {}
+        self._count = 0
+        self._problems: list[str] = []
+
+    def add(self, request: object) -> None:
+        """Note the next row."""
+        custom_id = request.custom_id if isinstance(request, BatchRequest) else request
+        if not isinstance(custom_id, str):
+            message = f"requests are BatchRequests or ids, not {type(request).__name__}"
+            raise UsageError(message)
+        self._count += 1
+        first = self._rows.setdefault(custom_id, self._count)
+        if first != self._count:
+            self._problems.append(f"rows {first} and {self._count} have the same custom_id {custom_id!r}")
+
+    def all(self, file: Source) -> Iterable[str]:
+        """The ids in a file; it takes its time."""
+        for request in jsonl.read(file):
+            self.add(request)
+        return self.checked()
+
+    def checked(self) -> Iterable[str]:
+        """Raises :class:`ValidationError` where ids are repeated: whose an answer is could not be told."""
+        if self._problems:
+            more = f", and {len(self._problems) - 1} more" if len(self._problems) > 1 else ""
+            message = f"the requests cannot be told apart: {self._problems[0]}{more}; without requests= all rows come"
+            raise ValidationError(message, problems=self._problems)
+        return self._rows
+
+
+# --- in the order of the files ------------------------------------------------------------------------------------
+
+
+async def _in_file_order(
+    files: Iterable[str], content: Callable[[str], Stream[bytes]], ledger: _Ledger
+) -> AsyncGenerator[BatchResult, None]:
+    pauses = _Pauses()
+
+    def read(line: Line) -> BatchResult:
+        row = read_row(line.content, whole=line.whole)
+        objection = ledger.objection(row.custom_id, _NOWHERE)
+        return row if objection is None else BatchStray(row.custom_id, objection, _as_text(line.content))
+
+    for file_id in files:
+        splitter = LineSplitter(max_line_bytes=_LONGEST_LINE_BYTES)
+        async with content(file_id) as chunks:
+            async for chunk in chunks:
+                for line in _with_text(splitter.feed(chunk)):
+                    yield read(line)
+                    await pauses.take()
+        for line in _with_text(splitter.close()):
+            yield read(line)
+    for custom_id in ledger.missing():
+        yield BatchMissing(custom_id)
+        await pauses.take()
+
+
+def _with_text(lines: Iterable[Line]) -> Iterator[Line]:
+    return (line for line in lines if line.content.strip())
+
+
+class _Pauses:
+    """Lets the loop do its other work now and then, however much is ready to be handed on.
+
+    JSON is decoded on the loop, since a thread would hold the interpreter for as long, row by row.
+    """
+
+    def __init__(self) -> None:
+        self._clock = asyncio.get_running_loop().time
+        self._due = self._clock() + _SECONDS_BETWEEN_PAUSES
+
+    async def take(self) -> None:
+        """Pause, if it is time to."""
+        if self._clock() >= self._due:
+            await asyncio.sleep(0)
+            self._due = self._clock() + _SECONDS_BETWEEN_PAUSES
+
+
+# --- in the order of the input ------------------------------------------------------------------------------------
+
+
+async def _in_input_order(
+    files: Iterable[str], content: Callable[[str], Stream[bytes]], ledger: _Ledger
+) -> AsyncGenerator[BatchResult, None]:
+    spool = _Spool(ledger)
+    try:
+        for file_id in files:
+            piece = bytearray()
+            async with content(file_id) as chunks:
+                async for chunk in chunks:
+                    piece += chunk
+                    if len(piece) >= _PIECE_BYTES:
+                        await _in_thread(spool.add, bytes(piece))
+                        piece.clear()
+            await _in_thread(spool.add, bytes(piece))
+            await _in_thread(spool.end_file, None)
+        for entries in spool.pieces():
+            for row in await _in_thread(spool.read, entries):
+                yield row
+    finally:
+        with CancelScope(shield=True):  # giving back the room of a long file takes its time
+            await to_thread.run_sync(spool.close)
+
+
+async def _in_thread(work: Callable[[A], T], argument: A) -> T:
+    try:
+        return await to_thread.run_sync(work, argument)
+    except OSError as error:
+        message = (
+            f"the results cannot be put in order in {tempfile.gettempdir()}: {error.strerror or error}; "
+            "name another directory in TMPDIR, or read them with order='file'"
+        )
+        raise UsageError(message) from error
+
+
+class _Entry(NamedTuple):
+    """A row to hand on: one that is missing has no place, a stray an objection."""
+
+    custom_id: str
+    place: _Place | None
+    objection: str | None = None
+
+
+class _Spool:
+    """The files of a job one after another on the disk, and where each row is. All but ``pieces`` is for a thread.
+
+    A temporary file without a name: however this process ends, nothing is left of it.
+    """
+
+    def __init__(self, ledger: _Ledger) -> None:
+        self._ledger = ledger
+        self._others: list[_Entry] = []
+        self._splitter = LineSplitter(max_line_bytes=_LONGEST_LINE_BYTES)
+        self._file: IO[bytes] | None = None
+        self._size = 0
+        self._closed = False
+        # A task that is cancelled does not stop its thread, and must not close what that is writing to.
+        self._lock = threading.Lock()
+
+    def add(self, piece: bytes) -> None:
+        """Put down the next piece of a file."""
+        with self._lock:
+            self._put(self._splitter.feed(piece))
+
+    def end_file(self, _: None) -> None:
+        """The next piece begins another file."""
+        with self._lock:
+            self._put(self._splitter.close())
+            self._splitter = LineSplitter(max_line_bytes=_LONGEST_LINE_BYTES)
+
+    def _put(self, lines: Iterable[Line]) -> None:
+        if self._closed:
+            return
+        if self._file is None:
+            self._file = tempfile.TemporaryFile()  # noqa: SIM115  # closed by close()
+        for line in _with_text(lines):
+            self._file.write(line.content)
+            place = _Place(self._size, len(line.content), line.whole)
+            self._size += place.length
+            custom_id = read_row(line.content, whole=line.whole).custom_id
+            objection = self._ledger.objection(custom_id, place)
+            if objection is not None or custom_id is None:
+                self._others.append(_Entry(custom_id or "", place, objection))
+
+    def pieces(self) -> Iterator[list[_Entry]]:
+        """All rows in the order of the input, and then those that are none of it, in the order in which they came."""
+        entries: list[_Entry] = []
+        length = 0
+        for entry in chain(starmap(_Entry, self._ledger.places.items()), self._others):
+            entries.append(entry)
+            length += entry.place.length if entry.place else 0
+            if length >= _PIECE_BYTES or len(entries) >= _PIECE_ROWS:
+                yield entries
+                entries, length = [], 0
+        yield entries
+
+    def read(self, entries: list[_Entry]) -> list[BatchResult]:
+        """These rows."""
+        with self._lock:
+            return [self._read(entry) for entry in entries]
+
+    def _read(self, entry: _Entry) -> BatchResult:
+        if entry.place is None or self._file is None:
+            return BatchMissing(entry.custom_id)
+        self._file.seek(entry.place.offset)
+        line = self._file.read(entry.place.length)
+        if entry.objection is not None:
+            return BatchStray(entry.custom_id, entry.objection, _as_text(line))
+        return read_row(line, whole=entry.place.whole)
+
+    def close(self) -> None:
+        """Give the room back."""
+        with self._lock:
+            self._closed = True
+            if self._file is not None:
+                self._file.close()
+
+
+# --- the rows to send again ---------------------------------------------------------------------------------------
+
+
+def failed_requests(requests: Source, results: Iterable[BatchResult]) -> Iterator[BatchRequest]:
+    """The requests to send again: those that failed or are missing, each once, in the order of the input.
+
+    ``requests`` is what the job was made from: a path, the bytes of the file, the file opened in binary mode, or the
+    requests. ``results`` are rows of :meth:`AsyncBatches.results`, of one job or of several; what any of them
+    answered is not sent again. Only results that were read with ``requests=`` name the missing. All results are
+    taken in before the first request is given; their ids are all that is kept.
+
+    Raises:
+        UsageError: the file cannot be read.
+        ValidationError: a line of it is no request.
+    """
+    failed = set[str]()
+    answered = set[str]()
+    for result in results:
+        if isinstance(result, BatchSuccess):
+            answered.add(result.custom_id)
+        elif isinstance(result, (BatchFailure, BatchMissing)) and result.custom_id is not None:
+            failed.add(result.custom_id)
+    failed -= answered
+    for request in jsonl.read(requests):
+        if request.custom_id in failed:
+            failed.remove(request.custom_id)
+            yield request
