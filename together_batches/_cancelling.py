@@ -9,16 +9,15 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-import sys
 from collections import deque
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
-from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, cast
 
 import attrs
 from anyio import CancelScope
 
 from together_batches import _protocol
+from together_batches._many import Found, Ids, Lookout, is_plain
 from together_batches._transport import Call
 from together_batches.errors import (
     APIStatusError,
@@ -37,16 +36,13 @@ if TYPE_CHECKING:
 
     from together_batches._transport import Bulk
 
-__all__ = ["Ids", "Verbs", "cancel_many", "cancel_one", "checked_ids", "iter_cancel"]
-
-Ids = Iterable[str | BatchJob] | AsyncIterable[str | BatchJob]
+__all__ = ["Verbs", "cancel_many", "cancel_one", "iter_cancel"]
 
 # A drained job shows in seconds (about 15 were seen), a service asks for polls to be 30 to 60 s apart:
 # https://docs.together.ai/docs/inference/batch/manage. So: soon at first, then ever more seldom.
 _FIRST_POLL_SECONDS = 1.0
 _LONGEST_POLL_SECONDS = 30.0
 _MOST_FAILED_POLLS = 5
-_FEW = 20
 _MOST_DRAINING = 1_000
 
 
@@ -105,17 +101,6 @@ async def cancel_one(verbs: Verbs, job_id: str, call: Call) -> CancelOutcome:
     # A job that goes on running although its cancel was refused is in doubt: keep the refusal beside it.
     doubtful = not job.is_terminal and job.status != BatchJobStatus.CANCELING
     return _of_job(job_id, job, call.attempts, refusal if doubtful else None)
-
-
-def checked_ids(job_ids: Ids) -> Ids:
-    """The ids as they came; a :class:`TypeError` for one id where many are expected, and for what is no iterable."""
-    if isinstance(job_ids, (str, bytes, BatchJob)):
-        message = f"job_ids is an iterable of ids; for one id pass [{job_ids!r}], or use cancel"
-        raise TypeError(message)
-    if not isinstance(job_ids, (Iterable, AsyncIterable)):
-        message = f"job_ids must be an iterable or async iterable of ids, not {type(job_ids).__name__}"
-        raise TypeError(message)
-    return job_ids
 
 
 class _Source:
@@ -196,7 +181,7 @@ class _Crew:
         self._workers = 0
         self._follower: asyncio.Task[None] | None = None
         self._refusal: AuthenticationError | None = None
-        self._account_size: int | None = None
+        self._lookout = Lookout(self._read, self._list_jobs, at_once=at_once)
         self.in_flight: dict[str, Call] = {}
         self.draining: dict[str, _Draining] = {}
 
@@ -294,36 +279,18 @@ class _Crew:
 
     async def _look(self, names: list[str]) -> None:
         """Read these jobs once, and settle what can be settled."""
-        found: dict[str, BatchJob | BatchesError] = {}
-        # The list is the whole account in one answer: cheaper than many single reads, unless it is very long.
-        if len(names) > _FEW and (self._account_size is None or self._account_size < 10 * len(names)):
-            try:
-                jobs = await self._verbs.list_jobs(self._bulk.call())
-                self._account_size = len(jobs)
-                found = {job.id: job for job in jobs}
-            except UsageError:
-                raise
-            except BatchesError as error:
-                found = dict.fromkeys(names, error)
-                self._account_size = sys.maxsize  # perhaps it is the list: next time one by one
-        unseen = iter([name for name in names if name not in found])
-
-        async def read() -> None:
-            for name in unseen:
-                try:
-                    found[name] = await self._verbs.retrieve(name, self.draining[name].call)
-                except UsageError:
-                    raise
-                except BatchesError as error:
-                    found[name] = error
-
-        async with asyncio.TaskGroup() as group:
-            for _ in range(min(self._at_once, len(names))):
-                group.create_task(read())
+        found: dict[str, Found] = {}
+        await self._lookout.look(names, found.__setitem__)
         for name in names:
             self._settle(name, found[name])
 
-    def _settle(self, name: str, found: BatchJob | BatchesError) -> None:
+    async def _read(self, name: str) -> BatchJob:
+        return await self._verbs.retrieve(name, self.draining[name].call)
+
+    async def _list_jobs(self) -> list[BatchJob]:
+        return await self._verbs.list_jobs(self._bulk.call())
+
+    def _settle(self, name: str, found: Found) -> None:
         entry = self.draining[name]
         attempts = entry.call.attempts
         if isinstance(found, BatchJob):
@@ -379,12 +346,6 @@ async def _let_others_run() -> None:
     await asyncio.sleep(0)
 
 
-def _is_plain(function: object) -> bool:
-    if not callable(function):
-        return False
-    return not (iscoroutinefunction(function) or iscoroutinefunction(getattr(function, "__call__", None)))  # noqa: B004
-
-
 async def cancel_many(
     verbs: Verbs,
     bulk: Bulk,
@@ -396,7 +357,7 @@ async def cancel_many(
     on_outcome: Callable[[CancelOutcome], None] | None,
 ) -> CancelReport:
     """Cancel many jobs and report what became of each, in the order of the ids."""
-    if on_outcome is not None and not _is_plain(on_outcome):
+    if on_outcome is not None and not is_plain(on_outcome):
         message = "on_outcome must be a plain function: it is called, not awaited"
         raise TypeError(message)
     outcomes: dict[str, CancelOutcome | None] = {}

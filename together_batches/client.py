@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, NoReturn, Self
 
 from anyio import to_thread
 
-from together_batches import _cancelling, _creating, _protocol
+from together_batches import _cancelling, _creating, _protocol, _waiting
 from together_batches._checks import positive, whole
 from together_batches._creating import KnownJobs, Listing
+from together_batches._many import checked_ids
 from together_batches._stream import Stream
 from together_batches._transport import Bulk, Call, Connection, Transport
 from together_batches.config import Config, RetryPolicy, Timeout
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from aiohttp import ClientSession
 
-    from together_batches._cancelling import Ids
+    from together_batches._many import Ids
     from together_batches._protocol import Answer
     from together_batches.outcomes import CancelOutcome, CancelReport
 
@@ -252,6 +253,81 @@ class AsyncBatches:
         ids, at_once, bulk = self._bulk(job_ids, max_concurrency, rate)
         return Stream(_cancelling.iter_cancel(self._verbs, bulk, ids, at_once=at_once, wait=wait))
 
+    async def wait(
+        self,
+        job_id: str | BatchJob,
+        *,
+        timeout: float | None = None,
+        poll_interval: float | None = None,
+        on_update: Callable[[BatchJob], None] | None = None,
+    ) -> BatchJob:
+        """Wait until a job has finished, and return it as it ended.
+
+        However it ended: look at ``status``. A job that is passed in as a finished one comes back at once, without a
+        request. Lost answers, broken ones, a service in trouble and refusals for the rate of calls are ridden out,
+        with a warning in the log, for as long as the time allows; so is a job that does not move, with a warning each
+        hour. Ending the wait in any way leaves the job alone.
+
+        Parameters:
+            job_id: an id or a job.
+            timeout: seconds for all of it; otherwise as long as it takes, for a job may outlive its
+                ``job_deadline``. Shortly before the end there is one look more. 0 looks once, and takes as long as
+                one call may.
+            poll_interval: seconds between looks; otherwise about 2 for a young job, and up to the 30 to 60 that the
+                service asks for (https://docs.together.ai/docs/inference/batch/manage) as it gets older.
+            on_update: a plain function that is called on the loop with the job as first seen, whenever something has
+                changed, and with what is returned. ``progress`` never goes back. What it raises ends the wait.
+
+        Raises:
+            WaitTimeoutError: the time is over; ``jobs`` holds the job as last seen.
+            NotFoundError: the service knows no such job.
+            APIError: the key was refused, or the call was, in a way that waiting does not help.
+            TypeError: ``on_update`` is a coroutine function.
+            UsageError: a number or an id that cannot be, or a client that cannot be used here.
+        """
+        _protocol.job_id(job_id)
+        _check_times(timeout, poll_interval)
+        return await _waiting.wait(
+            self._followed,
+            job_id,
+            timeout=timeout,
+            poll_interval=poll_interval,
+            time=self._time,
+            on_update=on_update,
+        )
+
+    def as_completed(
+        self, job_ids: Ids, *, timeout: float | None = None, poll_interval: float | None = None
+    ) -> Stream[BatchJob]:
+        """Wait for many jobs at once, and give each as it finishes, however it ended.
+
+        One poller looks at them all, and reads the list of the account in place of each job where that is cheaper. A
+        repeated id is given once; ids of an async iterable are followed as they come. What finished before is given
+        first, and jobs that are passed in as finished are given without a request. Leaving the iterator stops the
+        work and leaves the jobs alone: use it with ``async with``, or to its end. Time counts from when the first
+        job is asked for; parameters and what is ridden out are those of :meth:`wait`.
+
+        Raises:
+            TypeError: one id in place of an iterable of them.
+            WaitTimeoutError: the time is over, and all that had finished was given; ``jobs`` are the others.
+            AuthenticationError: the key was refused; raised when all that had finished was given.
+            APIError: a job cannot be followed (there is none with this id, say). The others are followed to their
+                end first; several such errors are an :class:`ExceptionGroup` of them.
+            UsageError: a number or an id that cannot be, or a client that cannot be used here.
+        """
+        ids = checked_ids(job_ids, verb_for_one="wait")
+        _check_times(timeout, poll_interval)
+        return Stream(
+            _waiting.as_completed(
+                self._followed,
+                ids,
+                at_once=self._transport.config.max_concurrency,
+                timeout=timeout,
+                poll_interval=poll_interval,
+                time=self._time,
+            )
+        )
+
     # --- the client itself ----------------------------------------------------------------------------------------
 
     def with_options(
@@ -316,12 +392,23 @@ class AsyncBatches:
     # --- what the verbs share -------------------------------------------------------------------------------------
 
     def _bulk(self, job_ids: Ids, max_concurrency: int | None, rate: float | None) -> tuple[Ids, int, Bulk]:
-        ids = _cancelling.checked_ids(job_ids)
+        ids = checked_ids(job_ids, verb_for_one="cancel")
         if max_concurrency is not None:
             whole("max_concurrency", max_concurrency)
         if rate is not None:
             positive("rate", rate)
         return ids, max_concurrency or self._transport.config.max_concurrency, self._transport.bulk(rate)
+
+    @property
+    def _followed(self) -> _waiting.Verbs:
+        return _waiting.Verbs(
+            retrieve=lambda job_id: self._get(job_id, Call()), list_jobs=lambda: self._get_all(Call())
+        )
+
+    @property
+    def _time(self) -> _waiting.Time:
+        there = self._transport.connection
+        return _waiting.Time(clock=there.clock, sleep=there.sleep, chance=there.chance)
 
     async def _post_cancel(self, job_id: str, call: Call) -> BatchJob:
         answer = await self._transport.send(_protocol.cancel(job_id), call)
@@ -336,6 +423,13 @@ class AsyncBatches:
         for job in jobs:
             self._known.note(job)
         return jobs
+
+
+def _check_times(timeout: float | None, poll_interval: float | None) -> None:
+    if timeout is not None:
+        positive("timeout", timeout, zero=True)
+    if poll_interval is not None:
+        positive("poll_interval", poll_interval)
 
 
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)

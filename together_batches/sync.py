@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from types import TracebackType
 
-    from together_batches._cancelling import Ids
+    from together_batches._many import Ids
     from together_batches.models import BatchJob, Response
     from together_batches.outcomes import CancelOutcome, CancelReport
 
@@ -148,6 +148,34 @@ class Batches:
         """
         return self._thread.iterate(
             lambda: self._async.iter_cancel(job_ids, max_concurrency=max_concurrency, rate=rate, wait=wait)
+        )
+
+    def wait(
+        self,
+        job_id: str | BatchJob,
+        *,
+        timeout: float | None = None,
+        poll_interval: float | None = None,
+        on_update: Callable[[BatchJob], None] | None = None,
+    ) -> BatchJob:
+        """Wait until a job has finished, and return it as it ended.
+
+        ``on_update`` is called in the client's own thread.
+        """
+        return self._thread.call(
+            self._async.wait, job_id, timeout=timeout, poll_interval=poll_interval, on_update=on_update
+        )
+
+    def as_completed(
+        self, job_ids: Ids, *, timeout: float | None = None, poll_interval: float | None = None
+    ) -> LoopIterator[BatchJob]:
+        """Wait for many jobs at once, and give each as it finishes, however it ended.
+
+        ``job_ids`` is iterated in the client's own thread. Leaving the iterator stops the work: use it with ``with``,
+        or to its end.
+        """
+        return self._thread.iterate(
+            lambda: self._async.as_completed(job_ids, timeout=timeout, poll_interval=poll_interval)
         )
 
     def with_options(

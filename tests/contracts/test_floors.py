@@ -24,7 +24,7 @@ _HOUSE: dict[int, list[list[str]]] = {
     6: [["cli", "__main__"], ["pytest_plugin"]],
     5: [["_loop_thread", "sync"]],
     4: [["client"]],
-    3: [["files"], ["_cancelling"], ["_waiting"], ["_results"], ["_creating"], ["runs"]],
+    3: [["files"], ["_many", "_cancelling"], ["_many", "_waiting"], ["_results"], ["_creating"], ["runs"]],
     2: [["_gate", "_watch", "_transport"]],
     1: [["_wire", "_protocol"], ["_wire", "jsonl"], ["_retry"], ["_pacing"], ["_stream"]],
     0: [["_version"], ["models", "errors", "outcomes"], ["errors", "_checks", "config"]],

@@ -9,7 +9,10 @@ import pytest
 from together_batches import AsyncBatches, Batches
 
 ONLY_ASYNC_PARAMETERS = {"__init__": {"session"}}
-ITERATORS = {"iter_cancel": ("Stream[CancelOutcome]", "LoopIterator[CancelOutcome]")}
+ITERATORS = {
+    "iter_cancel": ("Stream[CancelOutcome]", "LoopIterator[CancelOutcome]"),
+    "as_completed": ("Stream[BatchJob]", "LoopIterator[BatchJob]"),
+}
 
 
 def _public(cls: type) -> dict[str, object]:

@@ -1,0 +1,115 @@
+"""What all that deals with many jobs has in common: ids as they are passed in, and reading many states."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
+from inspect import iscoroutinefunction
+
+from together_batches.errors import BatchesError, UsageError
+from together_batches.models import BatchJob
+
+__all__ = ["Found", "Ids", "Lookout", "checked_ids", "is_plain"]
+
+Ids = Iterable[str | BatchJob] | AsyncIterable[str | BatchJob]
+Found = BatchJob | BatchesError
+"""What a look at a job gives: its state, or why that could not be had."""
+
+_FEW = 20
+_MOST_LOOKS_WITHOUT_LIST = 16
+
+
+def checked_ids(job_ids: Ids, *, verb_for_one: str) -> Ids:
+    """The ids as they came; a :class:`TypeError` for one id where many are expected, and for what is no iterable."""
+    if isinstance(job_ids, (str, bytes, BatchJob)):
+        message = f"job_ids is an iterable of ids; for one id pass [{job_ids!r}], or use {verb_for_one}"
+        raise TypeError(message)
+    if not isinstance(job_ids, (Iterable, AsyncIterable)):
+        message = f"job_ids must be an iterable or async iterable of ids, not {type(job_ids).__name__}"
+        raise TypeError(message)
+    return job_ids
+
+
+def is_plain(function: object) -> bool:
+    """True for what can be called and need not be awaited."""
+    if not callable(function):
+        return False
+    return not (iscoroutinefunction(function) or iscoroutinefunction(getattr(function, "__call__", None)))  # noqa: B004
+
+
+class Lookout:
+    """Reads the states of many jobs: from the list where that is cheaper, and otherwise one by one."""
+
+    def __init__(
+        self,
+        retrieve: Callable[[str], Awaitable[BatchJob]],
+        list_jobs: Callable[[], Awaitable[list[BatchJob]]],
+        *,
+        at_once: int,
+    ) -> None:
+        self._retrieve = retrieve
+        self._list_jobs = list_jobs
+        self._at_once = at_once
+        self._account_size: int | None = None
+        self._without_list = 0
+        self._looks_until_list = 0
+
+    async def look(self, job_ids: list[str], tell: Callable[[str, Found], None]) -> None:
+        """Read each of these jobs once, and ``tell`` what was found as it comes.
+
+        Raises a :class:`UsageError` where the client cannot be used any more, and what ``tell`` raises.
+        """
+        unseen = await self._listed(job_ids, tell) if self._list_pays(len(job_ids)) else job_ids
+        rest = iter(unseen)
+
+        async def read() -> None:
+            for job_id in rest:
+                tell(job_id, await self._read(job_id))
+
+        failed: BaseException
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(self._at_once, len(unseen))):
+                    group.create_task(read())
+            return
+        except BaseExceptionGroup as several:
+            failed = several.exceptions[0]
+        raise failed
+
+    def _list_pays(self, jobs: int) -> bool:
+        """Whether to ask for the list: it is the whole account in one answer, and may be very long."""
+        if jobs <= _FEW:
+            return False
+        if self._looks_until_list:
+            self._looks_until_list -= 1
+            return False
+        return self._account_size is None or self._account_size < 10 * jobs
+
+    async def _listed(self, job_ids: list[str], tell: Callable[[str, Found], None]) -> list[str]:
+        """Tell what the list says, and return the ids that it does not name."""
+        try:
+            jobs = await self._list_jobs()
+        except UsageError:
+            raise
+        except BatchesError as error:
+            # Perhaps it is the list alone: next time one by one, and so ever longer while the list goes on failing.
+            self._without_list = min(_MOST_LOOKS_WITHOUT_LIST, 2 * self._without_list or 1)
+            self._looks_until_list = self._without_list
+            for job_id in job_ids:
+                tell(job_id, error)
+            return []
+        self._without_list = 0
+        self._account_size = len(jobs)
+        found = {job.id: job for job in jobs}
+        for job_id in job_ids:
+            if job_id in found:
+                tell(job_id, found[job_id])
+        return [job_id for job_id in job_ids if job_id not in found]
+
+    async def _read(self, job_id: str) -> Found:
+        try:
+            return await self._retrieve(job_id)
+        except UsageError:
+            raise
+        except BatchesError as error:
+            return error

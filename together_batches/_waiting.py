@@ -1,0 +1,417 @@
+"""Waiting: for one job, or for any number of them with one poller, each given out when it has finished.
+
+Built on functions that are passed in (:class:`Verbs`, :class:`Time`), so that days of waiting are tested in no time.
+The deadline is the caller's own: a job may outlive the ``job_deadline`` that the service gave it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import deque
+from collections.abc import AsyncIterable, Awaitable, Callable
+from datetime import UTC, datetime
+from time import monotonic
+from typing import TYPE_CHECKING
+
+import attrs
+from anyio import CancelScope
+
+from together_batches import _protocol
+from together_batches._many import Found, Ids, Lookout, is_plain
+from together_batches.errors import (
+    APIError,
+    APIStatusError,
+    AuthenticationError,
+    BatchesError,
+    UsageError,
+    WaitTimeoutError,
+)
+from together_batches.models import BatchJob, BatchJobStatus
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+__all__ = ["Time", "Verbs", "as_completed", "wait"]
+
+_log = logging.getLogger("together_batches")
+
+# The service asks for polls to be 30 to 60 s apart: https://docs.together.ai/docs/inference/batch/manage. A short job
+# would be noticed late by that, so the interval is a share of the time that the job has taken so far, and reaches the
+# 45 s (30 to 60 with the spread) where it has taken two minutes. By the time, and not by what is left according to
+# the progress: that stands still at 0 or 99 % for hours, and a guess that it ends in a second is no reason to ask
+# every second.
+_SHORTEST_SECONDS = 2.0
+_LONGEST_SECONDS = 45.0
+_SHARE_OF_AGE = 1 / 3
+_SPREAD = 1 / 3
+_EARLY = 1 / 4
+"""A job is looked at so much of its interval too early, if others are due: one look at many is cheaper."""
+_LAST_LOOK_SECONDS = 1.0
+"""So long before the deadline everything is looked at once more: it may have finished since the last look."""
+_QUIET_SECONDS = 3_600.0
+_MOST_FAILURES_IN_A_ROW = 20
+_IDS_AT_A_TIME = 1_000
+_MOST_NAMED = 5
+
+
+@attrs.frozen
+class Verbs:
+    """What this room needs of the service."""
+
+    retrieve: Callable[[str], Awaitable[BatchJob]]
+    list_jobs: Callable[[], Awaitable[list[BatchJob]]]
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+@attrs.frozen
+class Time:
+    """Time and chance. ``now`` is only compared with the moment at which a job was created."""
+
+    clock: Callable[[], float] = monotonic
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    chance: Callable[[], float] = random.random
+    now: Callable[[], datetime] = _utc_now
+
+
+@attrs.define(eq=False)
+class _Pending:
+    """A job that has not finished as far as is known, on the poller's clock."""
+
+    job: BatchJob
+    """As last seen; without a status where it never was."""
+    due: float
+    began: float
+    """The moment that its age is counted from."""
+    moved: float
+    """The moment of the last change."""
+    complain_at: float
+    interval: float = _SHORTEST_SECONDS
+    seen: bool = False
+
+
+class _Poller:
+    """Looks at jobs until all have finished; ``emit`` takes each that has."""
+
+    def __init__(
+        self,
+        verbs: Verbs,
+        time: Time,
+        *,
+        at_once: int,
+        timeout: float | None,
+        poll_interval: float | None,
+        on_update: Callable[[BatchJob], None] | None,
+        emit: Callable[[BatchJob], None],
+    ) -> None:
+        self._verbs = verbs
+        self._time = time
+        self._poll_interval = poll_interval
+        self._on_update = on_update
+        self._emit = emit
+        self._lookout = Lookout(self._read, self._list, at_once=at_once)
+        self._timeout = timeout
+        self._last_look = None if not timeout else time.clock() + timeout - min(_LAST_LOOK_SECONDS, timeout / 10)
+        self._known: set[str] = set()
+        self._rest: asyncio.Task[None] | None = None
+        self._listless = False
+        self._spread = 1.0
+        self._failures = 0
+        self._failures_in_a_row = 0
+        self._failure: BatchesError | None = None
+        self.pending: dict[str, _Pending] = {}
+        self.refusals: list[BatchesError] = []
+
+    async def run(self, ids: Ids) -> None:
+        """Follow them all. What the ids' source or ``on_update`` raises ends this and is raised as it is."""
+        failed: BaseException
+        try:
+            async with asyncio.TaskGroup() as group:
+                feeder = group.create_task(self._feed(ids))
+                feeder.add_done_callback(lambda _: self._wake())
+                # Ids that come as they please are followed meanwhile; of others there would be nothing to gain.
+                if self._timeout == 0 or not isinstance(ids, AsyncIterable):
+                    await asyncio.wait([feeder])
+                await self._follow(group, feeder)
+            return
+        except BaseExceptionGroup as several:
+            failed = several.exceptions[0]
+        raise failed
+
+    # --- the ids ---
+
+    async def _feed(self, ids: Ids) -> None:
+        if isinstance(ids, AsyncIterable):
+            async for asked in ids:
+                self._admit(asked)
+            return
+        for count, asked in enumerate(ids, start=1):
+            self._admit(asked)
+            if count % _IDS_AT_A_TIME == 0:
+                await asyncio.sleep(0)  # there may be a million, and the loop has other work
+
+    def _admit(self, asked: str | BatchJob) -> None:
+        job_id = _protocol.job_id(asked)
+        if job_id in self._known:
+            return
+        self._known.add(job_id)
+        job = asked if isinstance(asked, BatchJob) else BatchJob(id=job_id)
+        if job.is_terminal:  # nothing more will happen to it, so there is nothing to ask
+            self._tell(job)
+            self._emit(job)
+            return
+        now = self._time.clock()
+        self.pending[job_id] = _Pending(job, due=now, began=now, moved=now, complain_at=now + _QUIET_SECONDS)
+        self._wake()
+
+    # --- looking ---
+
+    async def _follow(self, group: asyncio.TaskGroup, feeder: asyncio.Task[None]) -> None:
+        while True:
+            if feeder.cancelled():
+                raise asyncio.CancelledError  # by its source, not from here: the group takes that for its end
+            if not self.pending and feeder.done():
+                return
+            names = self._due()
+            if names:
+                await self._look(names)
+                if self._timeout == 0:
+                    return
+            else:
+                # A task of its own, so that a new id can end it.
+                self._rest = group.create_task(self._until_due())
+                await asyncio.wait([self._rest])
+
+    def _wake(self) -> None:
+        if self._rest is not None:
+            self._rest.cancel()
+
+    def _due(self) -> list[str]:
+        now = self._time.clock() + 0.001  # clocks and timers differ by their resolution
+        if self._last_look is not None and now >= self._last_look:
+            self._last_look = None
+            return list(self.pending)
+        if all(entry.due > now for entry in self.pending.values()):
+            return []
+        return [name for name, entry in self.pending.items() if entry.due - _EARLY * entry.interval <= now]
+
+    async def _until_due(self) -> None:
+        if not self.pending:
+            await asyncio.Event().wait()  # until a new id comes
+        due = min(entry.due for entry in self.pending.values())
+        if self._last_look is not None:
+            due = min(due, self._last_look)
+        await self._time.sleep(due - self._time.clock())
+
+    async def _look(self, names: list[str]) -> None:
+        # One spread for all: what is looked at together stays together. It keeps clients apart, not jobs.
+        self._spread = 1 + _SPREAD * (2 * self._time.chance() - 1)
+        self._failures = self._failures_in_a_row = 0
+        await self._lookout.look(names, self._settle)
+        if self._failures:
+            _log.warning(
+                "%d of %d jobs could not be looked at, and will be again: %s",
+                self._failures,
+                len(names),
+                self._failure,
+            )
+
+    async def _read(self, job_id: str) -> BatchJob:
+        if self._failure is not None and self._failures_in_a_row >= _MOST_FAILURES_IN_A_ROW:
+            raise self._failure.with_traceback(None)  # an outage, and thousands more questions would not end it
+        return await self._verbs.retrieve(job_id)
+
+    async def _list(self) -> list[BatchJob]:
+        """The list, or nothing for a key that may not have it: that says nothing about the jobs."""
+        if self._listless:
+            return []
+        try:
+            return await self._verbs.list_jobs()
+        except (UsageError, AuthenticationError):
+            raise
+        except BatchesError as error:
+            if not _is_final(error):
+                raise
+            self._listless = True
+            return []
+
+    # --- what was found ---
+
+    def _settle(self, name: str, found: Found) -> None:
+        entry = self.pending[name]
+        now = self._time.clock()
+        if isinstance(found, BatchJob):
+            self._failures_in_a_row = 0
+            self._take(entry, found, now)
+            if found.is_terminal:
+                del self.pending[name]
+                self._emit(entry.job)
+                return
+        else:
+            found.__traceback__ = None  # its frames would be kept as long as it is
+            if isinstance(found, AuthenticationError):
+                raise found  # whatever else is asked will be refused, too
+            if _is_final(found):
+                del self.pending[name]
+                self.refusals.append(found)
+                _log.warning("the job %s cannot be waited for: %s", name, found)
+                return
+            self._failure = found
+            self._failures += 1
+            self._failures_in_a_row += 1
+        entry.interval = self._interval(now - entry.began)
+        entry.due = now + entry.interval
+        if now >= entry.complain_at:
+            entry.complain_at = now + _QUIET_SECONDS
+            _log.warning(
+                "the job %s %s for %.1f h, without a change; it is still waited for",
+                name,
+                _state(entry.job),
+                (now - entry.moved) / 3_600,
+            )
+
+    def _take(self, entry: _Pending, found: BatchJob, now: float) -> None:
+        """Note what was seen, and tell it if it is news."""
+        before = entry.job
+        if before.progress is not None and (found.progress is None or found.progress < before.progress):
+            found = attrs.evolve(found, progress=before.progress)  # it never runs backwards
+        if not entry.seen and found.created_at is not None:
+            entry.began -= max(0.0, (self._time.now() - found.created_at).total_seconds())
+        if found.status == BatchJobStatus.CANCELING and (not entry.seen or before.status != found.status):
+            entry.began = now  # draining takes seconds, however long the job ran
+        if (found.status, found.progress) != (before.status, before.progress):
+            entry.moved = now
+            entry.complain_at = now + _QUIET_SECONDS
+        if found != before or not entry.seen:
+            self._tell(found)
+        entry.job = found
+        entry.seen = True
+
+    def _tell(self, job: BatchJob) -> None:
+        if self._on_update is not None:
+            self._on_update(job)
+
+    def _interval(self, age: float) -> float:
+        if self._poll_interval is not None:
+            return self._poll_interval
+        return self._spread * min(max(_SHORTEST_SECONDS, _SHARE_OF_AGE * age), _LONGEST_SECONDS)
+
+    # --- the end ---
+
+    def too_late(self) -> WaitTimeoutError:
+        """What is raised when the time is over; its cause is what went wrong last, if anything did."""
+        jobs = [entry.job for entry in self.pending.values()]
+        told = "; ".join(f"{job.id} {_state(job)}" for job in jobs[:_MOST_NAMED])
+        more = f"; and {len(jobs) - _MOST_NAMED} more" if len(jobs) > _MOST_NAMED else ""
+        those = "1 job was" if len(jobs) == 1 else f"{len(jobs)} jobs were"
+        over = f"the {self._timeout:g} s given to this wait are over" if self._timeout else "looked once"
+        message = f"{over}, and {those} still pending; left alone: {told}{more}"
+        error = WaitTimeoutError(message, jobs=jobs)
+        error.__cause__ = self.refusals[0] if self.refusals else self._failure
+        return error
+
+    def refused(self) -> Exception:
+        """What is raised where some could not be followed: the error, or a group of them."""
+        if len(self.refusals) == 1:
+            return self.refusals[0]
+        return ExceptionGroup(f"{len(self.refusals)} jobs could not be waited for", self.refusals)
+
+
+def _state(job: BatchJob) -> str:
+    if job.status is None:
+        return "was never seen"
+    return f"was {job.status}" if job.progress is None else f"was {job.status} at {job.progress:g} %"
+
+
+def _is_final(error: BatchesError) -> bool:
+    """False for what may pass: no answer, half of one, garbage, a service in trouble or one that asks for patience."""
+    if isinstance(error, APIStatusError):
+        return error.status < 500 and error.status not in {408, 429}
+    return not isinstance(error, APIError)
+
+
+async def as_completed(
+    verbs: Verbs,
+    job_ids: Ids,
+    *,
+    at_once: int,
+    timeout: float | None,
+    poll_interval: float | None,
+    time: Time,
+    on_update: Callable[[BatchJob], None] | None = None,
+) -> AsyncGenerator[BatchJob, None]:
+    """Yield each job when it has finished.
+
+    The work is one task beside the generator, so that nothing is ever yielded from within a task group: it would
+    tie the group to whichever task asks for the next job.
+    """
+    ready: deque[BatchJob] = deque()
+    arrived = asyncio.Event()
+
+    def emit(job: BatchJob) -> None:
+        ready.append(job)
+        arrived.set()
+
+    poller = _Poller(
+        verbs, time, at_once=at_once, timeout=timeout, poll_interval=poll_interval, on_update=on_update, emit=emit
+    )
+    work = asyncio.create_task(poller.run(job_ids))
+    alarm = asyncio.create_task(_alarm(time, timeout))
+    for task in (work, alarm):
+        task.add_done_callback(lambda _: arrived.set())
+    try:
+        while True:
+            while ready:
+                yield ready.popleft()
+            if work.done():
+                work.result()
+                break
+            if alarm.done():
+                raise poller.too_late()
+            arrived.clear()
+            await arrived.wait()
+        if poller.pending:
+            raise poller.too_late()
+        if poller.refusals:
+            raise poller.refused()
+    finally:
+        work.cancel()
+        alarm.cancel()
+        with CancelScope(shield=True):  # a cancelled scope around the iterator would not let anything be awaited
+            await asyncio.wait([work, alarm])
+        if not work.cancelled():
+            work.exception()  # seen: it was raised above, or came while nobody was looking any more
+
+
+async def _alarm(time: Time, seconds: float | None) -> None:
+    """Return when the time is over: never where none was set, nor where one look is all there is."""
+    if not seconds:
+        await asyncio.Event().wait()
+    else:
+        await time.sleep(seconds)
+
+
+async def wait(
+    verbs: Verbs,
+    job_id: str | BatchJob,
+    *,
+    timeout: float | None,
+    poll_interval: float | None,
+    time: Time,
+    on_update: Callable[[BatchJob], None] | None,
+) -> BatchJob:
+    """The job when it has finished."""
+    if on_update is not None and not is_plain(on_update):
+        message = "on_update must be a plain function: it is called, not awaited"
+        raise TypeError(message)
+    finished = as_completed(
+        verbs, [job_id], at_once=1, timeout=timeout, poll_interval=poll_interval, time=time, on_update=on_update
+    )
+    try:
+        return await anext(finished)
+    finally:
+        await finished.aclose()
