@@ -32,10 +32,21 @@ from together_batches.errors import (
     ValidationError,
     WaitTimeoutError,
 )
-from together_batches.models import BatchJob, BatchJobStatus, Response
+from together_batches.models import (
+    BatchFailure,
+    BatchJob,
+    BatchJobStatus,
+    BatchMissing,
+    BatchResult,
+    BatchStray,
+    BatchSuccess,
+    Response,
+    Usage,
+)
 from together_batches.outcomes import CancelOutcome, CancelReport, CancelResult
 
 if TYPE_CHECKING:
+    from together_batches._results import failed_requests
     from together_batches._wire import job_from_dict, to_dict
     from together_batches.client import AsyncBatches
     from together_batches.sync import Batches
@@ -49,8 +60,13 @@ __all__ = [
     "AsyncBatches",
     "AuthenticationError",
     "BadRequestError",
+    "BatchFailure",
     "BatchJob",
     "BatchJobStatus",
+    "BatchMissing",
+    "BatchResult",
+    "BatchStray",
+    "BatchSuccess",
     "Batches",
     "BatchesError",
     "CancelOutcome",
@@ -67,10 +83,12 @@ __all__ = [
     "RetryPolicy",
     "Timeout",
     "UnprocessableEntityError",
+    "Usage",
     "UsageError",
     "ValidationError",
     "WaitTimeoutError",
     "__version__",
+    "failed_requests",
     "job_from_dict",
     "to_dict",
 ]
@@ -78,6 +96,7 @@ __all__ = [
 _ON_FIRST_USE = {
     "AsyncBatches": "together_batches.client",
     "Batches": "together_batches.sync",
+    "failed_requests": "together_batches._results",
     "job_from_dict": "together_batches._wire",
     "to_dict": "together_batches._wire",
 }

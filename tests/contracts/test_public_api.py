@@ -82,7 +82,8 @@ def test_the_front_door_has_everything() -> None:
     from together_batches import errors, models, outcomes
 
     values = {*errors.__all__, *models.__all__, *outcomes.__all__}
-    rest = {"AsyncBatches", "Batches", "RetryPolicy", "Timeout", "job_from_dict", "to_dict", "__version__"}
+    rest = {"AsyncBatches", "Batches", "RetryPolicy", "Timeout", "__version__"}
+    rest |= {"failed_requests", "job_from_dict", "to_dict"}
     assert set(together_batches.__all__) == values | rest
 
 
