@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from together_batches.emulator._jobs import ENDED, Timing
-from together_batches.emulator._state import Refusal, Service
+from together_batches.emulator._replies import Refusal
+from together_batches.emulator._state import Service
 
 CHAT = "/v1/chat/completions"
 GOOD_LINE = b'{"custom_id":"a","body":{"model":"some/model","messages":[]}}\n'
@@ -37,7 +38,7 @@ def service(clock: Clock) -> Service:
 
 def created(service: Service, content: bytes | None = GOOD_LINE, **more: object) -> dict[str, Any]:
     """A job made from a file with this content; None: from a file that does not exist."""
-    file_id = "file-gone" if content is None else service.add_file(content, filename="in.jsonl").id
+    file_id = "file-gone" if content is None else service.files.add(content, filename="in.jsonl").id
     answer = service.create({"input_file_id": file_id, "endpoint": CHAT, **more})
     return cast("dict[str, Any]", answer["job"])
 
@@ -228,7 +229,7 @@ def test_a_seeded_failure_has_an_error(service: Service) -> None:
 
 def test_a_seeded_job_knows_the_size_of_its_file(service: Service) -> None:
     """If the file is there."""
-    file = service.add_file(b"12345", filename="x")
+    file = service.files.add(b"12345", filename="x")
     assert service.retrieve(service.add_job(input_file_id=file.id))["file_size_bytes"] == 5
 
 
@@ -242,7 +243,7 @@ def test_ids_are_taken_once(service: Service) -> None:
 
 def test_files_are_kept_described_and_forgotten(service: Service) -> None:
     """Their dates are whole seconds; their odd key names are the service's."""
-    file = service.add_file(b"abc", filename="in.jsonl", purpose="fine-tune")
+    file = service.files.add(b"abc", filename="in.jsonl", purpose="fine-tune")
     expected = {
         "id": file.id,
         "object": "file",
@@ -255,11 +256,11 @@ def test_files_are_kept_described_and_forgotten(service: Service) -> None:
         "Processed": True,
         "processing_status": "COMPLETED",
     }
-    assert service.files() == {"data": [expected]}
-    assert service.delete_file(file.id) == {"id": file.id, "deleted": True}
-    assert service.files() == {"data": []}
+    assert [expected] == service.files.listing()
+    service.files.delete(file.id)
+    assert service.files.listing() == []
     with pytest.raises(Refusal, match="not found"):
-        service.file(file.id)
+        service.files.get(file.id)
 
 
 class Histories(RuleBasedStateMachine):

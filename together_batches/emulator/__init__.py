@@ -1,4 +1,4 @@
-"""A stand-in for the service: the Batch API on a loopback port, in memory, with its quirks and with faults.
+"""A stand-in for the service: the Batch and Files API on a loopback port, in memory, with its quirks and with faults.
 
 It is for tests, for trying things out and for the command's `demo`. It shares no code with the client: the
 two meet only on the wire, so that one cannot hide the other's mistake.
@@ -9,5 +9,6 @@ from together_batches.emulator._emulator import Emulator
 from together_batches.emulator._faults import Fault
 from together_batches.emulator._jobs import Timing
 from together_batches.emulator._limits import RateLimit
+from together_batches.emulator._rows import Answer, Failure, Missing
 
-__all__ = ["Emulator", "Fault", "RateLimit", "Received", "Timing"]
+__all__ = ["Answer", "Emulator", "Failure", "Fault", "Missing", "RateLimit", "Received", "Timing"]

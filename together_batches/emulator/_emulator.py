@@ -7,30 +7,30 @@ import ipaddress
 import threading
 import time
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from random import Random
 from typing import TYPE_CHECKING
 
-from aiohttp import web
-
-from together_batches.emulator._app import Gateway, Received
+from together_batches.emulator._app import Gateway, Received, Serving
+from together_batches.emulator._doors import Door
 from together_batches.emulator._faults import OPERATIONS, Fault, FaultPlan
 from together_batches.emulator._jobs import DEFAULT_TIMING
-from together_batches.emulator._state import DEFAULT_MODEL, ENDPOINTS, Refusal, Service
+from together_batches.emulator._replies import Refusal
+from together_batches.emulator._rows import Answering
+from together_batches.emulator._state import DEFAULT_MODEL, ENDPOINTS, Service
 
 if TYPE_CHECKING:
+    import os
     from collections import deque
-    from collections.abc import Awaitable, Callable, Generator, Iterable
+    from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
     from types import TracebackType
     from typing import Self
 
     from together_batches.emulator._jobs import Timing
     from together_batches.emulator._limits import RateLimit
+    from together_batches.emulator._rows import Answer, Failure, Missing
 
 __all__ = ["Emulator"]
-
-# Thousands of clients may connect in one burst; asyncio's 100 would leave some waiting for a second SYN.
-BACKLOG = 4096
 
 
 class Emulator:
@@ -48,8 +48,15 @@ class Emulator:
     - `host`, `port`: a loopback address, and 0 for any free port.
     - `timing`: how long jobs stay in their phases.
     - `rate_limit`, `faults`: what is to go wrong from the start; see also the attribute and `fail`.
+    - `answer`: decides about each row of a job: an `Answer`, a `Failure`, `Missing`, or None for the usual
+      way. It must depend on the row alone, since it may be asked again. Then `missing_rows` and `fail_rows`
+      are the shares of rows that get lost and that fail, by the seed.
+    - `ends_as`: where jobs end that clients create; FAILED means on the way, with the rows done by then.
+    - `ranges`, `gzip`: whether content is served in parts, and compressed to those who accept it.
+    - `content_from_storage`: whether content is a redirect to the storage.
 
-    Raises ValueError for a host that is not loopback: this is no server for others.
+    Raises ValueError for a host that is not loopback, since this is no server for others, and for shares that
+    are none.
     """
 
     def __init__(
@@ -64,62 +71,59 @@ class Emulator:
         timing: Timing = DEFAULT_TIMING,
         rate_limit: RateLimit | None = None,
         faults: Iterable[Fault] = (),
+        answer: Callable[[Mapping[str, object]], Answer | Failure | Missing | None] | None = None,
+        fail_rows: float = 0.0,
+        missing_rows: float = 0.0,
+        ends_as: str | None = None,
+        ranges: bool = True,
+        gzip: bool = False,
+        content_from_storage: bool = False,
     ) -> None:
         self._host = _loopback(host)
         self._port = port
+        self._storage_port = 0
         self._clock = clock
         self._offset = 0.0
-        self._service = Service(now=self.now, seed=seed, timing=timing)
+        answering = Answering(answer=answer, fail_rows=fail_rows, missing_rows=missing_rows, seed=seed)
+        self._service = Service(now=self.now, seed=seed, timing=timing, answering=answering, ends_as=ends_as)
         # Chances are drawn from a source of their own, so that one more fault does not change the ids.
         plan = FaultPlan(faults, Random(f"{seed} faults"))  # noqa: S311 - repeatable on purpose
-        self._gateway = Gateway(self._service, plan, api_key=api_key, now=self.now, sleep=sleep)
+        serving = Serving(ranges=ranges, gzip=gzip, from_storage=content_from_storage)
+        self._gateway = Gateway(self._service, plan, api_key=api_key, now=self.now, sleep=sleep, serving=serving)
         self._lock = self._gateway.lock
-        self._server: web.Server | None = None
-        self._listener: asyncio.Server | None = None
+        self._doors: tuple[Door, ...] = ()
         self.rate_limit = rate_limit
 
     def __repr__(self) -> str:
-        where = self.base_url if self._listener else "not running"
+        where = self.base_url if self._doors else "not running"
         return f"<Emulator {where}>"
 
     # Starting and stopping
 
     async def start(self) -> None:
         """Listen. Raises OSError if the port is taken and RuntimeError if the emulator runs already."""
-        if self._listener is not None:
+        if self._doors:
             raise RuntimeError("The emulator is running already.")
-        loop = asyncio.get_running_loop()
-        server = web.Server(self._gateway, access_log=None)
-        self._listener = await loop.create_server(server, self._host, self._port, backlog=BACKLOG)
-        self._server = server
-        self._port = self._listener.sockets[0].getsockname()[1]
+        api = await Door.open(self._gateway, self._host, self._port)
+        try:
+            storage = await Door.open(self._gateway.storage, self._host, self._storage_port)
+        except OSError:
+            await api.close()
+            raise
+        self._doors = (api, storage)
+        self._port, self._storage_port = api.port, storage.port
+        self._gateway.storage_origin = self.storage_origin
 
     async def close(self) -> None:
         """Stop at once: what is in flight is dropped. Closing twice is fine.
 
         Raises RuntimeError on another loop than the one it was started on.
         """
-        listener, server = self._listener, self._server
-        if listener is None or server is None:
-            return
-        if listener.get_loop() is not asyncio.get_running_loop():
+        if any(door.loop is not asyncio.get_running_loop() for door in self._doors):
             raise RuntimeError("The emulator runs on another loop; close it there.")
-        self._listener = self._server = None
-        # asyncio breaks (an assertion in Server._attach) on a connection whose accepting has begun when its
-        # server is closed. So first stop accepting, and let those arrive that are on the way.
-        for listening in listener.sockets:
-            with suppress(NotImplementedError):  # Windows' loop has no readers, and not this fault either
-                listener.get_loop().remove_reader(listening)
-        await _settle()
-        listener.close()
-        transports = [connection.transport for connection in server.connections]
-        server.pre_shutdown()
-        # The least grace there is; aiohttp takes 0 for "wait without end".
-        await server.shutdown(timeout=0.001)
-        for transport in transports:
-            if isinstance(transport, asyncio.Transport):
-                transport.abort()  # a client that does not read must not keep the socket open
-        await _settle()
+        doors, self._doors = self._doors, ()
+        for door in doors:
+            await door.close()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -170,8 +174,21 @@ class Emulator:
     @property
     def base_url(self) -> str:
         """What a client takes as its base URL, `/v1` included."""
+        return f"{self._origin(self.port)}/v1"
+
+    @property
+    def storage_origin(self) -> str:
+        """Where presigned addresses lead: another port, and so another origin than the API's.
+
+        Raises RuntimeError before the first start.
+        """
+        if not self._storage_port:
+            raise RuntimeError("The emulator has no storage before it is started.")
+        return self._origin(self._storage_port)
+
+    def _origin(self, port: int) -> str:
         host = f"[{self._host}]" if ":" in self._host else self._host
-        return f"http://{host}:{self.port}/v1"
+        return f"http://{host}:{port}"
 
     @property
     def api_key(self) -> str | None:
@@ -229,10 +246,36 @@ class Emulator:
                 extra_fields=fields,
             )
 
-    def add_file(self, content: bytes = b"", *, filename: str = "requests.jsonl", purpose: str = "batch-api") -> str:
-        """Store a file; gives its id."""
+    def add_file(
+        self,
+        content: bytes | os.PathLike[str] | Callable[[], Iterable[bytes]] = b"",
+        *,
+        size: int | None = None,
+        filename: str = "requests.jsonl",
+        purpose: str = "batch-api",
+    ) -> str:
+        """Store a file; gives its id.
+
+        `content` may be bytes, the path of a file, which is read when it is asked for, or a function that
+        gives its chunks anew on each call: with its `size` in bytes, for content that nobody wants to hold.
+        Raises ValueError for such a function without a size, and OSError for a path that leads nowhere.
+        """
         with self._lock:
-            return self._service.add_file(content, filename=filename, purpose=purpose).id
+            return self._service.files.add(content, size=size, filename=filename, purpose=purpose).id
+
+    @property
+    def files(self) -> list[dict[str, object]]:
+        """Every file as the service would describe it now, oldest first, the results of ended jobs included."""
+        with self._lock:
+            return self._service.files.listing()
+
+    def content(self, file_id: str) -> bytes:
+        """What is in a file. Raises KeyError if there is none."""
+        with self._lock:
+            file = self._service.files.find(file_id)
+        if file is None:
+            raise KeyError(file_id)
+        return file.content.read()
 
     def job(self, job_id: str) -> dict[str, object]:
         """The job as the service would send it now. Raises KeyError if there is none."""
@@ -258,8 +301,8 @@ class Emulator:
     def count(self, operation: str) -> int:
         """How many requests for this operation have come since the emulator was made.
 
-        The operations are create, retrieve, list, cancel, upload, file, files, content, delete, whoami and other.
-        Raises ValueError for another name.
+        The operations are create, retrieve, list, cancel; upload (direct), begin_upload, store, preprocess; file,
+        files, content, fetch (from the storage), delete; whoami and other. Raises ValueError for another name.
         """
         if operation not in OPERATIONS:
             raise ValueError(f"There is no operation {operation!r}; choose one of {OPERATIONS}.")
@@ -285,12 +328,6 @@ class Emulator:
         """Forget every fault that is still to come."""
         with self._lock:
             self._gateway.faults.clear()
-
-
-async def _settle() -> None:
-    """Let what is under way on the loop take its next few steps: callbacks that call callbacks, and no more."""
-    for _ in range(4):
-        await asyncio.sleep(0)
 
 
 def _loopback(host: str) -> str:

@@ -16,7 +16,8 @@ __all__ = ["OPERATIONS", "Fault", "FaultPlan"]
 
 OPERATIONS = (
     *("create", "retrieve", "list", "cancel"),
-    *("upload", "file", "files", "content", "delete"),
+    *("upload", "begin_upload", "store", "preprocess"),
+    *("file", "files", "content", "fetch", "delete"),
     *("whoami", "other"),
 )
 

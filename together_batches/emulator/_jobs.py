@@ -17,6 +17,8 @@ from attrs import define, field, frozen, validators
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from together_batches.emulator._content import Content
+
 __all__ = ["DEFAULT_TIMING", "ENDED", "Job", "Phase", "Timing", "job_to_json", "phases_from", "timestamp"]
 
 ENDED = frozenset({"COMPLETED", "FAILED", "EXPIRED", "CANCELLED"})
@@ -62,6 +64,8 @@ class Job:
     error: str | None = None
     cancels_as: str = "CANCELLED"
     extra_fields: Mapping[str, object] = field(factory=dict[str, object])
+    input: Content | None = None
+    results: dict[str, str] = field(factory=dict[str, str])
 
     def phase(self, now: float) -> Phase:
         """The phase the job is in at `now`; the first one for a moment before it was created."""
@@ -94,16 +98,25 @@ class Job:
                 return min(99.0, round(100 * share, 2))
         return 0
 
+    def share_done(self, now: float) -> float:
+        """How much of the rows was done, from 0 to 1: as much as the progress says that the job shows."""
+        shown = self.extra_fields.get("progress")
+        if self.phase(now).status == "COMPLETED" or not isinstance(shown, (int, float)):
+            return self.progress(now) / 100
+        return min(max(shown / 100, 0.0), 1.0)
+
 
 DEFAULT_TIMING = Timing()
 
 
-def phases_from(status: str, ends_as: str | None, now: float, timing: Timing) -> tuple[Phase, ...]:
+def phases_from(
+    status: str, ends_as: str | None, now: float, timing: Timing, *, runs: bool = False
+) -> tuple[Phase, ...]:
     """The life of a job that has `status` now: every phase until it stops changing at `ends_as`.
 
     `ends_as` defaults to COMPLETED, or CANCELLED for a job already draining. A status of which nothing
-    follows (an ended or an unknown one) stays. A job that is
-    to fail while it is VALIDATING never runs.
+    follows (an ended or an unknown one) stays. A VALIDATING job that is to fail never runs, unless `runs` says
+    that it fails on the way.
     """
     if status in ENDED and ends_as not in (None, status):
         raise ValueError(f"A job that is already {status} cannot end as {ends_as}.")
@@ -113,7 +126,7 @@ def phases_from(status: str, ends_as: str | None, now: float, timing: Timing) ->
     elif ends_as is None:
         ends_as = "CANCELLED" if status == "CANCELING" else "COMPLETED"
     path = [status]
-    if status == "VALIDATING" and ends_as not in ("VALIDATING", "FAILED"):
+    if status == "VALIDATING" and (runs or ends_as != "FAILED") and ends_as != "VALIDATING":
         path.append("IN_PROGRESS")
     if ends_as != path[-1]:
         path.append(ends_as)
@@ -149,7 +162,7 @@ def job_to_json(job: Job, now: float, owner: Mapping[str, str]) -> dict[str, obj
         shown["error"] = job.error or "the job failed while it was processed"
     if ended:
         shown["completed_at"] = timestamp(phase.begins)
-    for name, value in job.extra_fields.items():
+    for name, value in {**job.results, **job.extra_fields}.items():
         if name in SHOWN_AT_THE_END and not ended:
             continue
         if name.endswith("_file_id") and name != "input_file_id" and not validated:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 from urllib.parse import unquote
 
-__all__ = ["Route", "find_route"]
+__all__ = ["Route", "find_route", "find_storage_route"]
 
 
 class Route(NamedTuple):
@@ -28,6 +28,11 @@ class Route(NamedTuple):
         """Whether the Batch API answers; it words its errors in another way than the rest of the service."""
         return self.operation in ("create", "retrieve", "list", "cancel")
 
+    @property
+    def about_storage(self) -> bool:
+        """Whether the storage answers, on its own port; it words its errors in XML."""
+        return self.operation in ("store", "fetch")
+
 
 OTHER = Route("other")
 WHOAMI = Route("whoami")  # not part of these APIs, but the official command asks for it first
@@ -36,6 +41,7 @@ WITHOUT_ID = {
     ("POST", "batches"): Route("create"),
     ("GET", "batches"): Route("list"),
     ("POST", "files/upload"): Route("upload"),
+    ("POST", "files"): Route("begin_upload"),
     ("GET", "files"): Route("files"),
 }
 WITH_ID = {
@@ -43,6 +49,7 @@ WITH_ID = {
     ("POST", "batches", "cancel"): "cancel",
     ("GET", "files", ""): "file",
     ("GET", "files", "content"): "content",
+    ("POST", "files", "preprocess"): "preprocess",
     ("DELETE", "files", ""): "delete",
 }
 
@@ -66,3 +73,8 @@ def find_route(method: str, raw_path: str) -> Route:
         return OTHER
     operation = WITH_ID.get((method, kind, action))
     return Route(operation, unquote(raw_id)) if operation else OTHER
+
+
+def find_storage_route(method: str) -> Route:
+    """The same for the storage: what is not stored is fetched, and addresses mean nothing but themselves."""
+    return Route("store" if method == "PUT" else "fetch")

@@ -6,70 +6,50 @@ No I/O, no threads, no tasks.
 from __future__ import annotations
 
 from binascii import crc32
+from functools import partial
 from random import Random
 from typing import TYPE_CHECKING
+from uuid import NAMESPACE_OID, uuid5
 
-import orjson
-from attrs import define, field
-
+from together_batches.emulator._content import content_of
+from together_batches.emulator._files import Files
 from together_batches.emulator._jobs import DEFAULT_TIMING, ENDED, Job, Timing, job_to_json, phases_from
+from together_batches.emulator._replies import Refusal
+from together_batches.emulator._rows import Answering, Run, first_model, input_error, lines_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["DEFAULT_MODEL", "ENDPOINTS", "Refusal", "Service", "StoredFile"]
+    from together_batches.emulator._content import Content
+
+__all__ = ["DEFAULT_MODEL", "ENDPOINTS", "Service"]
 
 ENDPOINTS = ("/v1/chat/completions", "/v1/audio/transcriptions", "/v1/audio/translations")
 DEFAULT_MODEL = "openai/gpt-oss-20b"
-
-
-class Refusal(Exception):  # noqa: N818 - an answer of the service, not a fault of this program
-    """The service says no: an HTTP status and a text. How the text is wrapped depends on the endpoint."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(status, message)
-        self.status = status
-        self.message = message
-
-
-@define
-class StoredFile:
-    """An uploaded file, whole."""
-
-    id: str
-    content: bytes = field(repr=False)
-    filename: str
-    purpose: str
-    file_type: str
-    created_at: float
-
-    def to_json(self) -> dict[str, object]:
-        """The file as the service describes it. Its dates are whole Unix seconds, unlike those of jobs."""
-        return {
-            "id": self.id,
-            "object": "file",
-            "created_at": int(self.created_at),
-            "filename": self.filename,
-            "bytes": len(self.content),
-            "purpose": self.purpose,
-            "FileType": self.file_type,
-            "LineCount": 0,
-            "Processed": True,
-            "processing_status": "COMPLETED",
-        }
 
 
 class Service:
     """The jobs and files of one account.
 
     `now` gives Unix seconds. Two services with the same seed and the same clock that are asked the same
-    things answer the same.
+    things answer the same. `answering` says how rows are answered, `ends_as` where jobs stop that clients
+    create from good files.
     """
 
-    def __init__(self, *, now: Callable[[], float], seed: int = 0, timing: Timing = DEFAULT_TIMING) -> None:
+    def __init__(
+        self,
+        *,
+        now: Callable[[], float],
+        seed: int = 0,
+        timing: Timing = DEFAULT_TIMING,
+        answering: Answering | None = None,
+        ends_as: str | None = None,
+    ) -> None:
         self.timing = timing
         self._now = now
         self._seed = seed
+        self._answering = answering or Answering(seed=seed)
+        self._ends_as = ends_as
         self._random = Random(seed)  # noqa: S311 - repeatable on purpose
         self._owner = {
             "user_id": f"{self._random.getrandbits(96):024x}",
@@ -77,7 +57,8 @@ class Service:
             "organization_id": f"org-{self._uuid()}",
         }
         self._jobs: dict[str, Job] = {}
-        self._files: dict[str, StoredFile] = {}
+        self._with_rows: dict[str, Job] = {}  # those that will have results and have none yet
+        self._files = Files(now=now, new_id=lambda: f"file-{self._uuid()}", seed=seed)
 
     # What the service answers
 
@@ -95,28 +76,30 @@ class Service:
             raise Refusal(400, "invalid endpoint")
         model_id = wanted.get("model_id")
         now = self._now()
-        file = self._files.get(input_file_id)
-        error = _input_error(input_file_id, file)
+        file = self._files.find(input_file_id)
+        lines = lines_of(file.content.read()) if file else []
+        error = input_error(lines) if file else _not_there(input_file_id)
         job = Job(
             id=self._uuid(),
             created_at=now,
             input_file_id=input_file_id,
             endpoint=endpoint,
-            phases=phases_from("VALIDATING", "FAILED" if error else None, now, self.timing),
+            phases=phases_from("VALIDATING", "FAILED" if error else self._ends_as, now, self.timing, runs=not error),
             running=self.timing.running,
-            model_id=model_id if isinstance(model_id, str) else _first_model(file),
-            file_size_bytes=len(file.content) if file else None,
+            model_id=model_id if isinstance(model_id, str) else first_model(lines),
+            file_size_bytes=file.content.size if file else None,
             error=error,
+            input=file.content if file else None,
         )
-        self._jobs[job.id] = job
-        answer: dict[str, object] = {"job": job_to_json(job, now, self._owner)}
+        self._keep(job)
+        answer: dict[str, object] = {"job": self._shown(job, now)}
         if wanted.get("completion_window") not in (None, "24h"):
             answer["warning"] = "completion_window cannot be changed; 24h is used"
         return answer
 
     def retrieve(self, job_id: str) -> dict[str, object]:
         """The job as it stands. Raises Refusal 404."""
-        return job_to_json(self._job(job_id), self._now(), self._owner)
+        return self._shown(self._job(job_id), self._now())
 
     def listing(self) -> list[dict[str, object]] | None:
         """Every job, in an order that means nothing but stays the same. None, not [], without jobs."""
@@ -125,7 +108,7 @@ class Service:
         now = self._now()
         # A checksum shuffles without a second structure to keep: seeding 100,000 jobs stays cheap.
         shuffled = sorted(self._jobs.values(), key=lambda job: (crc32(job.id.encode(), self._seed), job.id))
-        return [job_to_json(job, now, self._owner) for job in shuffled]
+        return [self._shown(job, now) for job in shuffled]
 
     def cancel(self, job_id: str) -> dict[str, object]:
         """Begin to cancel, and give the job as it now stands; repeating it changes nothing.
@@ -139,23 +122,15 @@ class Service:
             raise Refusal(409, f"Cannot cancel job - already in terminal state: {status}")
         if status != "CANCELING":
             job.cancel(now, self.timing.canceling)
-        return job_to_json(job, now, self._owner)
+        return self._shown(job, now)
 
-    def file(self, file_id: str) -> StoredFile:
-        """The file. Raises Refusal 404."""
-        try:
-            return self._files[file_id]
-        except KeyError:
-            raise Refusal(404, f"File {file_id} not found") from None
-
-    def files(self) -> dict[str, object]:
-        """Every file, oldest first."""
-        return {"data": [file.to_json() for file in self._files.values()]}
-
-    def delete_file(self, file_id: str) -> dict[str, object]:
-        """Forget the file. Jobs made from it go on. Raises Refusal 404."""
-        del self._files[self.file(file_id).id]
-        return {"id": file_id, "deleted": True}
+    @property
+    def files(self) -> Files:
+        """The files, with the results of every job that has ended by now."""
+        now = self._now()
+        for job in list(self._with_rows.values()):
+            self._settle(job, now)
+        return self._files
 
     def whoami(self) -> dict[str, object]:
         """To whom the key belongs: a project, as every job says."""
@@ -167,21 +142,6 @@ class Service:
         }
 
     # What a test puts there
-
-    def add_file(
-        self, content: bytes, *, filename: str, purpose: str = "batch-api", file_type: str = "jsonl"
-    ) -> StoredFile:
-        """Store a file under a new id. Any purpose will do, as at the real service."""
-        file = StoredFile(
-            id=f"file-{self._uuid()}",
-            content=content,
-            filename=filename,
-            purpose=purpose,
-            file_type=file_type,
-            created_at=self._now(),
-        )
-        self._files[file.id] = file
-        return file
 
     def add_job(
         self,
@@ -205,8 +165,8 @@ class Service:
         job_id = self._uuid() if id is None else id
         if not job_id or job_id in self._jobs:
             raise ValueError(f"A job needs an id of its own; {job_id!r} is {'taken' if job_id else 'empty'}.")
-        file = self._files.get(input_file_id) if input_file_id else None
-        self._jobs[job_id] = Job(
+        file = self._files.find(input_file_id) if input_file_id else None
+        job = Job(
             id=job_id,
             created_at=now - age_seconds,
             input_file_id=input_file_id or f"file-{self._uuid()}",
@@ -214,22 +174,61 @@ class Service:
             phases=phases,
             running=self.timing.running,
             model_id=model_id,
-            file_size_bytes=len(file.content) if file else 1000 + self._random.getrandbits(20),
+            file_size_bytes=file.content.size if file else 1000 + self._random.getrandbits(20),
             cancels_as=cancels_as,
             extra_fields=extra_fields or {},
+            input=file.content if file else None,
         )
+        self._keep(job)
         return job_id
 
     def jobs(self) -> list[dict[str, object]]:
         """Every job, in the order in which they came."""
         now = self._now()
-        return [job_to_json(job, now, self._owner) for job in self._jobs.values()]
+        return [self._shown(job, now) for job in self._jobs.values()]
 
     def _job(self, job_id: str) -> Job:
         try:
             return self._jobs[job_id]
         except KeyError:
             raise Refusal(404, "Job not found") from None
+
+    def _keep(self, job: Job) -> None:
+        self._jobs[job.id] = job
+        if job.input is not None:
+            self._with_rows[job.id] = job
+
+    def _shown(self, job: Job, now: float) -> dict[str, object]:
+        if job.id in self._with_rows:
+            self._settle(job, now)
+        return job_to_json(job, now, self._owner)
+
+    def _settle(self, job: Job, now: float) -> None:
+        """Once the job has ended, name the files of its results; what is in them is made when they are read."""
+        ended = job.phase(now)
+        if ended.status not in ENDED or job.input is None:
+            return
+        del self._with_rows[job.id]
+        if not job.is_validated(now):
+            return
+        run = Run(
+            lines_of(job.input.read()),
+            self._answering,
+            job_id=job.id,
+            endpoint=job.endpoint,
+            created=int(job.created_at),
+            share=job.share_done(now),
+        )
+        succeeded, failed = run.succeeded_and_failed()
+        for wanted, field, filename, make in (
+            (succeeded, "output_file_id", "output.jsonl", run.output),
+            (failed, "error_file_id", "errors.jsonl", run.errors),
+        ):
+            if wanted:
+                # Not the next id: ids must not depend on who looked first.
+                file_id = f"file-{uuid5(NAMESPACE_OID, f'{self._seed} {job.id} {field}')}"
+                self._files.add_result(file_id, partial(_made, make), filename=filename, created_at=ended.begins)
+                job.results[field] = file_id
 
     def _uuid(self) -> str:
         # By hand, since uuid.UUID costs as much as the rest of a seeded job.
@@ -238,28 +237,9 @@ class Service:
         return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
 
 
-def _input_error(file_id: str, file: StoredFile | None) -> str | None:
-    """What validation will find wrong with the input; None if nothing."""
-    if file is None:
-        return f"failed to download input file {file_id}: unexpected status code 404"
-    lines = file.content.removesuffix(b"\n").split(b"\n")
-    for number, line in enumerate(lines, start=1):
-        try:
-            is_object = isinstance(orjson.loads(line), dict)
-        except orjson.JSONDecodeError:
-            is_object = False
-        if not is_object:
-            return f"input format error: Line {number} (within chunk): Invalid JSON format"
-    return None
+def _not_there(file_id: str) -> str:
+    return f"failed to download input file {file_id}: unexpected status code 404"
 
 
-def _first_model(file: StoredFile | None) -> str | None:
-    """The model that the first line asks for. Which one a real job of mixed models names is not known."""
-    if file is None:
-        return None
-    try:
-        first = orjson.loads(file.content.partition(b"\n")[0])
-        model = first["body"]["model"]
-    except (orjson.JSONDecodeError, KeyError, TypeError):
-        return None
-    return model if isinstance(model, str) else None
+def _made(make: Callable[[], bytes]) -> Content:
+    return content_of(make())

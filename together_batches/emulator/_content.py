@@ -1,0 +1,89 @@
+"""Bytes that are read or made when they are asked for, so that a gigabyte can be served without being held."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from zlib import compressobj
+
+from attrs import field, frozen
+
+__all__ = ["Content", "Source", "content_of", "gzipped"]
+
+PIECE = 256 * 1024
+GZIP = 31  # zlib's name for a gzip header around a window of 32 KiB
+
+Source = bytes | os.PathLike[str] | Callable[[], Iterable[bytes]]
+
+
+@frozen
+class Content:
+    """`size` bytes; `between` gives those from a position up to another, piece by piece."""
+
+    size: int
+    between: Callable[[int, int], Iterator[bytes]] = field(repr=False, eq=False)
+
+    def part(self, start: int, stop: int) -> Content:
+        """A stretch of it, from `start` up to `stop`."""
+        return Content(stop - start, lambda begin, end: self.between(start + begin, start + end))
+
+    def pieces(self) -> Iterator[bytes]:
+        """All of it, piece by piece."""
+        return self.between(0, self.size)
+
+    def read(self) -> bytes:
+        """All of it at once."""
+        return b"".join(self.pieces())
+
+
+def content_of(source: Source, size: int | None = None) -> Content:
+    """The content behind bytes, the path of a file, or a function that gives its chunks anew on each call.
+
+    Only a function needs a `size`; its chunks are cut off there. Raises ValueError for a size that is missing
+    or that does not belong there, and OSError for a path that cannot be looked at.
+    """
+    if callable(source):
+        if size is None or size < 0:
+            raise ValueError("Chunks from a function need a size, in bytes.")
+        return Content(size, lambda start, stop: _between(source(), start, stop))
+    if size is not None:
+        raise ValueError("The size of bytes and of files is known; leave it out.")
+    if isinstance(source, bytes):
+        return Content(len(source), lambda start, stop: _slices(source, start, stop))
+    path = Path(source)
+    return Content(path.stat().st_size, lambda start, stop: _from_file(path, start, stop))
+
+
+def gzipped(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """The same bytes, compressed on the way; how many there will be is not known before the end."""
+    squeeze = compressobj(level=1, wbits=GZIP)
+    for piece in pieces:
+        squeezed = squeeze.compress(piece)
+        if squeezed:
+            yield squeezed
+    yield squeeze.flush()
+
+
+def _slices(content: bytes, start: int, stop: int) -> Iterator[bytes]:
+    for position in range(start, stop, PIECE):
+        yield content[position : min(position + PIECE, stop)]
+
+
+def _from_file(path: Path, start: int, stop: int) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        file.seek(start)
+        while start < stop and (piece := file.read(min(PIECE, stop - start))):
+            start += len(piece)
+            yield piece
+
+
+def _between(chunks: Iterable[bytes], start: int, stop: int) -> Iterator[bytes]:
+    position = 0
+    for chunk in chunks:
+        if position >= stop:
+            return
+        piece = chunk[max(0, start - position) : stop - position]
+        position += len(chunk)
+        if piece:
+            yield piece

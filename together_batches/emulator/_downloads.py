@@ -1,0 +1,51 @@
+"""The answer to whoever asks for a file's content: whole, in part, or compressed."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from together_batches.emulator._replies import Reply
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from together_batches.emulator._files import StoredFile
+
+__all__ = ["download"]
+
+
+def download(file: StoredFile, asked: Mapping[str, str], content_type: str, *, ranges: bool, gzip: bool) -> Reply:
+    """The content as the headers that were `asked` want it, as far as the two switches allow.
+
+    One range is served, several are not: such a request, like one that nobody can read, gets the whole.
+    """
+    content, etag = file.content, f'"{file.id.removeprefix("file-")}"'
+    if gzip and "gzip" in asked.get("Accept-Encoding", ""):
+        # Compressed on the fly there is no position to go on from: no ranges, and an ETag that says so.
+        return Reply(200, content, content_type, {"ETag": f"W/{etag}", "Vary": "Accept-Encoding"}, gzip=True)
+    headers = {"ETag": etag}
+    if not ranges:
+        return Reply(200, content, content_type, headers)
+    headers["Accept-Ranges"] = "bytes"
+    part = _part(asked.get("Range", ""), content.size) if asked.get("If-Range", etag) == etag else None
+    if part is None:
+        return Reply(200, content, content_type, headers)
+    start, stop = part
+    if start >= stop:
+        return Reply(416, b"", content_type, {**headers, "Content-Range": f"bytes */{content.size}"})
+    headers["Content-Range"] = f"bytes {start}-{stop - 1}/{content.size}"
+    return Reply(206, content.part(start, stop), content_type, headers)
+
+
+def _part(header: str, size: int) -> tuple[int, int] | None:
+    """Where the part begins and ends; an empty one where there is no such part, None for the whole."""
+    match = re.fullmatch(r"bytes=(\d*)-(\d*)", header.replace(" ", ""))
+    if match is None or not any(match.groups()):
+        return None
+    first, last = match.groups()
+    if not first:
+        return max(0, size - int(last)), size
+    if last and int(last) < int(first):
+        return None
+    return int(first), min(size, int(last) + 1) if last else size

@@ -1,0 +1,196 @@
+"""The files of the account, as a pure machine: those that are there, and those that are on their way.
+
+An upload by way of the storage takes three steps: `begin` hands out a presigned address, `store` takes the
+bytes there, `preprocess` says that they have come.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from hashlib import sha256
+from time import gmtime, strftime
+from typing import TYPE_CHECKING, NamedTuple
+
+from attrs import define, field
+
+from together_batches.emulator._content import Content, Source, content_of
+from together_batches.emulator._replies import Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Files", "StoredFile"]
+
+PRESIGNED_FOR = 3600  # seconds
+
+
+@define
+class StoredFile:
+    """A file. Its content is made when somebody asks, since most results are never looked at."""
+
+    id: str
+    make: Callable[[], Content] = field(repr=False)
+    filename: str
+    purpose: str
+    file_type: str
+    created_at: float
+    checksum: str | None = None
+    processed: bool = True
+
+    @cached_property
+    def content(self) -> Content:
+        """What is in it."""
+        return self.make()
+
+    def to_json(self) -> dict[str, object]:
+        """The file as the service describes it. Its dates are whole Unix seconds, unlike those of jobs."""
+        return {
+            "id": self.id,
+            "object": "file",
+            "created_at": int(self.created_at),
+            "filename": self.filename,
+            "bytes": self.content.size,
+            "purpose": self.purpose,
+            "FileType": self.file_type,
+            "LineCount": 0,
+            "Processed": self.processed,
+            "processing_status": "COMPLETED" if self.processed else "PENDING",
+        }
+
+
+class Announced(NamedTuple):
+    """A file whose bytes are still to come to the storage."""
+
+    filename: str
+    purpose: str
+    file_type: str
+    checksum: str | None
+
+
+class Grant(NamedTuple):
+    """What a presigned address allows, and until when."""
+
+    method: str
+    file_id: str
+    until: float
+
+
+class Files:
+    """The files, and the addresses at the storage that were handed out. `new_id` gives the next file's id."""
+
+    def __init__(self, *, now: Callable[[], float], new_id: Callable[[], str], seed: int) -> None:
+        self._now = now
+        self._new_id = new_id
+        self._seed = seed
+        self._files: dict[str, StoredFile] = {}
+        self._announced: dict[str, Announced] = {}
+        self._grants: dict[str, Grant] = {}
+
+    def get(self, file_id: str) -> StoredFile:
+        """The file. Raises Refusal 404."""
+        try:
+            return self._files[file_id]
+        except KeyError:
+            raise Refusal(404, f"File {file_id} not found") from None
+
+    def find(self, file_id: str) -> StoredFile | None:
+        """The file, if it is there."""
+        return self._files.get(file_id)
+
+    def listing(self) -> list[dict[str, object]]:
+        """Every file, oldest first."""
+        return [file.to_json() for file in sorted(self._files.values(), key=lambda file: file.created_at)]
+
+    def add(
+        self,
+        source: Source,
+        *,
+        filename: str,
+        size: int | None = None,
+        purpose: str = "batch-api",
+        file_type: str = "jsonl",
+    ) -> StoredFile:
+        """Keep a file under a new id. Any purpose will do, as at the real service.
+
+        Raises what `content_of` raises.
+        """
+        content = content_of(source, size)
+        checksum = sha256(source).hexdigest() if isinstance(source, bytes) else None
+        file = StoredFile(self._new_id(), lambda: content, filename, purpose, file_type, self._now(), checksum)
+        self._files[file.id] = file
+        return file
+
+    def add_result(self, file_id: str, make: Callable[[], Content], *, filename: str, created_at: float) -> None:
+        """Keep what a job has made, or will have made once somebody looks."""
+        self._files[file_id] = StoredFile(file_id, make, filename, "batch-generated", "jsonl", created_at)
+
+    def delete(self, file_id: str) -> None:
+        """Forget the file, and the way by which it came. Raises Refusal 404."""
+        del self._files[self.get(file_id).id]
+        self._announced.pop(file_id, None)
+
+    # By way of the storage
+
+    def known(self, purpose: str, checksum: str | None) -> StoredFile | None:
+        """The file that has this very content for this purpose already."""
+        for file in self._files.values():
+            if checksum is not None and (file.checksum, file.purpose) == (checksum, purpose):
+                return file
+        return None
+
+    def begin(self, announced: Announced) -> str:
+        """Expect a file; gives the id that it will have."""
+        file_id = self._new_id()
+        self._announced[file_id] = announced
+        return file_id
+
+    def presigned(self, method: str, file_id: str) -> str:
+        """An address at the storage, from the slash on, that allows one method on one file for an hour.
+
+        Its query holds what clients like to spell in another way (%2F, %7E, %2B, %3D); only the very same
+        spelling is accepted, as a real signature over the query would have it.
+        """
+        now = self._now()
+        day, moment = strftime("%Y%m%d", gmtime(now)), strftime("%Y%m%dT%H%M%SZ", gmtime(now))
+        signature = sha256(f"{self._seed} {method} {file_id} {moment}".encode()).hexdigest()
+        address = (
+            f"/batch-files/{file_id}?X-Amz-Algorithm=AWS4-HMAC-SHA256"
+            f"&X-Amz-Credential=emulator%2F{day}%2Flocal%2Fs3%2Faws4_request&X-Amz-Date={moment}"
+            f"&X-Amz-Expires={PRESIGNED_FOR}&X-Amz-Security-Token=a%2Bb%7Ec%2Fd%3D%3D"
+            f"&X-Amz-SignedHeaders=host&X-Amz-Signature={signature}"
+        )
+        self._grants[address] = Grant(method, file_id, now + PRESIGNED_FOR)
+        return address
+
+    def granted(self, method: str, address: str) -> str:
+        """The id of the file that this address allows to touch. Raises Refusal 403."""
+        grant = self._grants.get(address)
+        if grant is None or grant.method != method:
+            text = "The request signature we calculated does not match the signature you provided."
+            raise Refusal(403, text, "SignatureDoesNotMatch")
+        if self._now() > grant.until:
+            raise Refusal(403, "Request has expired", "AccessDenied")
+        return grant.file_id
+
+    def store(self, file_id: str, body: bytes, checksum: str) -> None:
+        """The bytes of an announced file have come; a second time changes nothing.
+
+        Raises Refusal 400 where they are not those that were announced, 404 where nothing was.
+        """
+        announced = self._announced.get(file_id)
+        if announced is None:
+            raise Refusal(404, "The specified key does not exist.", "NoSuchKey")
+        if announced.checksum not in (None, checksum):
+            raise Refusal(400, "The checksum you specified did not match what we received.", "BadDigest")
+        if file_id not in self._files:
+            filename, purpose, file_type, _ = announced
+            content = content_of(body)
+            self._files[file_id] = StoredFile(
+                file_id, lambda: content, filename, purpose, file_type, self._now(), checksum, processed=False
+            )
+
+    def preprocess(self, file_id: str) -> StoredFile:
+        """Look at what has come. Raises Refusal 404 while nothing has."""
+        file = self.get(file_id)
+        file.processed = True
+        return file
