@@ -328,7 +328,7 @@ def _state(job: BatchJob) -> str:
 
 
 def _is_final(error: BatchesError) -> bool:
-    """False for what may pass: no answer, half of one, garbage, a service in trouble or one that asks for patience."""
+    """False for what may pass: no answer, half of one, garbage, a service in trouble or asking for patience."""
     if isinstance(error, APIStatusError):
         return error.status < 500 and error.status not in {408, 429}
     return not isinstance(error, APIError)

@@ -1,0 +1,165 @@
+"""``wait`` and ``as_completed`` of both clients, over the wire."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+from wires import AT_ONCE, KEY, RawServer, clocked, http, in_virtual_time, job
+
+from together_batches import (
+    AsyncBatches,
+    Batches,
+    BatchJob,
+    BatchJobStatus,
+    NotFoundError,
+    UsageError,
+    WaitTimeoutError,
+)
+from together_batches.emulator import Emulator, Fault
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+GONE = http(404, {"error": "Job not found"})
+
+
+@in_virtual_time
+async def test_wait() -> None:
+    """Looks until the job has finished, through trouble that the call's own retries do not outlast."""
+    replies = [
+        http(200, job("a", "VALIDATING")),
+        *[http(503)] * 7,
+        http(200, b"<html>"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{", "reset"),
+        http(200, job("a", "IN_PROGRESS", progress=37.25)),
+        http(200, job("a", "COMPLETED", progress=100, output_file_id="file-o")),
+    ]
+    told: list[float | None] = []
+    async with RawServer(*replies) as server, clocked(server.base_url, chance=0.5) as batches:
+        finished = await batches.wait("a", on_update=lambda seen: told.append(seen.progress))
+        assert (finished.status, finished.output_file_id) == ("COMPLETED", "file-o")
+        assert told == [None, 37.25, 100]
+        assert set(server.lines) == {"GET /v1/batches/a"}
+        assert 6 < asyncio.get_running_loop().time() < 60
+
+
+@in_virtual_time
+async def test_wait_through_an_outage() -> None:
+    """an outage of ten minutes is ridden out too, and the client's own time is the clock."""
+    down = asyncio.Event()
+
+    async def restart() -> None:
+        await asyncio.sleep(600)
+        down.set()
+
+    async with RawServer(http(503)) as server, clocked(server.base_url, chance=0.5) as batches:
+        restarting = asyncio.create_task(restart())
+        waiting = asyncio.create_task(batches.wait("a"))
+        await down.wait()
+        server.replies = [http(200, job("a", "FAILED", error="no"))]
+        assert (await waiting).error == "no"
+        await restarting
+
+
+@in_virtual_time
+async def test_wait_raises_what_stays() -> None:
+    """No job is no job."""
+    async with RawServer(GONE) as server, clocked(server.base_url) as batches:
+        with pytest.raises(NotFoundError):
+            await batches.wait("a")
+        assert len(server.requests) == 1
+
+
+@in_virtual_time
+async def test_wait_in_vain() -> None:
+    """The time is over also in the middle of a call, and nothing is left open."""
+    async with RawServer((asyncio.Event(),)) as server, clocked(server.base_url) as batches:
+        with pytest.raises(WaitTimeoutError, match="a was never seen") as raised:
+            await batches.wait("a", timeout=7)
+        assert raised.value.jobs == (BatchJob(id="a"),)
+        assert asyncio.get_running_loop().time() == pytest.approx(7, abs=0.1)
+
+
+async def test_nothing_is_asked_about_a_finished_job() -> None:
+    """Not even whether there is a service."""
+    finished = BatchJob(id="a", status=BatchJobStatus.COMPLETED)
+    async with AsyncBatches(KEY, base_url="http://127.0.0.1:9") as batches:
+        assert finished is await batches.wait(finished)
+        assert [finished] == [given async for given in batches.as_completed([finished])]
+
+
+@pytest.mark.parametrize(
+    "options", [{"timeout": -1}, {"timeout": float("nan")}, {"poll_interval": 0}, {"poll_interval": float("inf")}]
+)
+async def test_numbers_that_cannot_be(options: dict[str, float]) -> None:
+    """Are refused, by both, when they are passed in."""
+    async with AsyncBatches(KEY) as batches:
+        with pytest.raises(UsageError, match="must be a number"):
+            await batches.wait("a", **options)
+        with pytest.raises(UsageError, match="must be a number"):
+            batches.as_completed(["a"], **options)
+
+
+async def test_ids_that_cannot_be() -> None:
+    """One where many are expected, and none at all."""
+    async with AsyncBatches(KEY) as batches:
+        with pytest.raises(TypeError, match=r"for one id pass \['a'\], or use wait"):
+            batches.as_completed("a")
+        with pytest.raises(UsageError, match="a job id is empty"):
+            await batches.wait("")
+
+
+async def test_as_completed(emulator: Emulator) -> None:
+    """Ids, jobs and repeats, from the list where there are many."""
+    ids = [emulator.add_job(status=status) for status in ("COMPLETED", "FAILED", "EXPIRED", "CANCELLED") * 10]
+    async with AsyncBatches(KEY, base_url=emulator.base_url, retry=AT_ONCE) as batches:
+        jobs = await batches.list()
+        given = [job.id async for job in batches.as_completed([*ids, *jobs])]
+        assert sorted(given) == sorted(ids)
+        assert (emulator.count("list"), emulator.count("retrieve")) == (2, 0)
+
+
+async def test_as_completed_of_few_takes_the_clients_slots(emulator: Emulator) -> None:
+    """No more calls run at once than the client allows; ids may come asynchronously."""
+    ids = [emulator.add_job(status="COMPLETED") for _ in range(15)]
+
+    async def source() -> AsyncIterator[str]:
+        for job_id in ids:
+            yield job_id
+
+    async with AsyncBatches(KEY, base_url=emulator.base_url, max_concurrency=2) as batches:
+        async with batches.as_completed(source(), timeout=0) as jobs:
+            assert {job.id async for job in jobs} == set(ids)
+        assert emulator.count("retrieve") == 15
+
+
+async def test_as_completed_in_vain(emulator: Emulator) -> None:
+    """What has finished is given, what has not is named, and left alone."""
+    running = emulator.add_job(ends_as="IN_PROGRESS")
+    done = emulator.add_job(status="COMPLETED")
+    async with AsyncBatches(KEY, base_url=emulator.base_url) as batches:
+        jobs = batches.as_completed([running, done], timeout=0)
+        assert done == (await anext(jobs)).id
+        with pytest.raises(WaitTimeoutError) as raised:
+            await anext(jobs)
+    assert [job.id for job in raised.value.jobs] == [running]
+    assert emulator.count("cancel") == 0
+
+
+def test_the_same_without_async() -> None:
+    """Plain values, plain iterators, plain errors."""
+    with Emulator(api_key=KEY).running_in_thread() as emulator:
+        done = [emulator.add_job(status=status) for status in ("COMPLETED", "FAILED")]
+        running = emulator.add_job(ends_as="IN_PROGRESS")
+        emulator.fail(Fault(on="retrieve", status=503))
+        with Batches(KEY, base_url=emulator.base_url, retry=AT_ONCE) as batches:
+            told: list[BatchJob] = []
+            finished = batches.wait(done[0], on_update=told.append)
+            assert (finished.status, told) == ("COMPLETED", [finished])
+            assert {job.id for job in batches.as_completed(done)} == set(done)
+            with pytest.raises(WaitTimeoutError, match=f"{running} was IN_PROGRESS"):
+                batches.wait(running, timeout=0)
+            with batches.as_completed([done[0], running]) as jobs:
+                assert next(jobs).id == done[0]
