@@ -11,7 +11,7 @@ from pathlib import Path
 
 import nox
 
-nox.options.sessions = ["lint", "typing", "tests", "docs"]
+nox.options.sessions = ["lint", "typing", "tests", "official", "docs"]
 # A machine has the Pythons that it has; nox would insist on all of them wherever CI is set.
 nox.options.error_on_missing_interpreters = False
 
@@ -53,6 +53,20 @@ def tests(session: nox.Session) -> None:
     session.run("coverage", "combine", "--quiet", env=environment)
     if not session.posargs:
         session.run("coverage", "report", env=environment)
+
+
+@nox.session
+def official(session: nox.Session) -> None:
+    """The official package and its command against the emulator, in an environment apart: their pins are not ours."""
+    install(session, "test")
+    apart = Path(session.create_tmp()) / "official"
+    session.run("python", "-m", "venv", "--clear", str(apart))
+    python = str(apart / ("Scripts" if os.name == "nt" else "bin") / "python")
+    session.run(
+        python, "-m", "pip", "install", "--quiet", *nox.project.dependency_groups(PROJECT, "bench"), external=True
+    )
+    environment = {"TOGETHER_BATCHES_OFFICIAL_PYTHON": python}
+    session.run("pytest", "tests/process/test_official_package.py", *session.posargs, env=environment)
 
 
 @nox.session
