@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NoReturn, Self
 
 from anyio import to_thread
 
-from together_batches import _cancelling, _creating, _protocol, _waiting
+from together_batches import _cancelling, _creating, _protocol, _results, _waiting
 from together_batches._checks import positive, whole
 from together_batches._creating import KnownJobs, Listing
 from together_batches._many import checked_ids
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from together_batches._many import Ids
     from together_batches._protocol import Answer
+    from together_batches._results import Order, Requests
+    from together_batches.models import BatchResult
     from together_batches.outcomes import CancelOutcome, CancelReport
 
 __all__ = ["AsyncBatches"]
@@ -327,6 +329,39 @@ class AsyncBatches:
                 time=self._time,
             )
         )
+
+    def results(
+        self, job: str | BatchJob, *, requests: Requests | None = None, order: Order = "file"
+    ) -> Stream[BatchResult]:
+        """The rows of a finished job, one after another: of its output file, and then of its error file.
+
+        Each is a :class:`BatchSuccess` or a :class:`BatchFailure`, match them by class. Rows that were done before a
+        job was cancelled, expired or failed are there too. A row whose ``custom_id`` came before is a
+        :class:`BatchStray`. The files are streamed: memory holds one row, and the ids of all.
+
+        The service writes rows in any order and may leave some out
+        (https://docs.together.ai/docs/inference/batch/overview). With ``requests``, which is the input of the job or
+        its ids, every request gets exactly one row: those in neither file come last, as :class:`BatchMissing`, and
+        what belongs to no request is a :class:`BatchStray`. With ``order="input"`` too, the rows come in the order of
+        the requests, and then those that are none of them; both files are put in a temporary file first.
+
+        A finished job with no files gives nothing, or :class:`BatchMissing` for each request. A ``BatchJob`` that had
+        not finished is read anew. Use the iterator with ``async with``, or to its end.
+
+        Raises:
+            UsageError: the job has not finished, ``requests`` cannot be read, or the disk is full.
+            ValidationError: ``requests`` holds a line that is no request, or an id twice.
+            NotFoundError: the service knows no such job, or no such file any more.
+            APIError: no good answer came, or a file broke off, after the rows that came before.
+        """
+        rows = _results.results(
+            job,
+            retrieve=lambda job_id: self._get(job_id, Call()),
+            content=self.files.content,
+            requests=requests,
+            order=order,
+        )
+        return Stream(rows)
 
     # --- the client itself ----------------------------------------------------------------------------------------
 

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from together_batches._many import Ids
-    from together_batches.models import BatchJob, Response
+    from together_batches._results import Order, Requests
+    from together_batches.models import BatchJob, BatchResult, Response
     from together_batches.outcomes import CancelOutcome, CancelReport
 
 __all__ = ["Batches"]
@@ -177,6 +178,17 @@ class Batches:
         return self._thread.iterate(
             lambda: self._async.as_completed(job_ids, timeout=timeout, poll_interval=poll_interval)
         )
+
+    def results(
+        self, job: str | BatchJob, *, requests: Requests | None = None, order: Order = "file"
+    ) -> LoopIterator[BatchResult]:
+        """The rows of a finished job, one after another: of its output file, and then of its error file.
+
+        ``requests`` that are an iterable are iterated in the client's own thread. Leaving the iterator stops the
+        download: use it with ``with``, or to its end.
+        """
+        # Few are made ahead: a row may be long.
+        return self._thread.iterate(lambda: self._async.results(job, requests=requests, order=order), limit=16)
 
     def with_options(
         self,

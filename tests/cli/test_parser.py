@@ -10,7 +10,7 @@ import pytest
 from together_batches.cli._exits import CommandError, Exit
 from together_batches.cli._parser import build_parser, parse
 
-COMMANDS = ["demo", "cancel", "list", "get", "emulator"]
+COMMANDS = ["demo", "cancel", "list", "get", "results", "emulator"]
 
 
 def test_ids_and_options_in_any_order() -> None:
@@ -42,6 +42,8 @@ def test_values() -> None:
         (["list", "-"], "'-' is one argument too many"),
         (["list", "--status"], "expected one argument"),
         (["get"], "required: ID"),
+        (["results", "a", "--order", "output"], "invalid choice: 'output'"),
+        (["results", "a", "b"], "'b' is one argument too many"),
         (["list", "--older-than", "2"], "not a duration"),
         (["cancel", "a", "--max-concurrency", "0"], "1 or more"),
         (["get", "a", "--timeout", "nan"], "above zero"),

@@ -16,7 +16,7 @@ SECTIONS = {
     title.strip("`"): text for title, text in re.findall(r"^## (.+)\n((?:(?!## ).*\n)*)", PAGE, flags=re.MULTILINE)
 }
 COMMANDS = build_parser().commands
-TALKING = {"cancel", "list", "get"}
+TALKING = {"cancel", "get", "list", "results"}
 
 
 def accepted(parser: Parser) -> dict[str, str | None]:

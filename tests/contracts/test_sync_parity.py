@@ -12,6 +12,7 @@ ONLY_ASYNC_PARAMETERS = {"__init__": {"session"}}
 ITERATORS = {
     "iter_cancel": ("Stream[CancelOutcome]", "LoopIterator[CancelOutcome]"),
     "as_completed": ("Stream[BatchJob]", "LoopIterator[BatchJob]"),
+    "results": ("Stream[BatchResult]", "LoopIterator[BatchResult]"),
 }
 
 

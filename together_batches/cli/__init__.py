@@ -73,6 +73,8 @@ def _run(arguments: Arguments) -> Exit:
             from together_batches.cli._read import list_jobs as command
         case "get":
             from together_batches.cli._read import get as command
+        case "results":
+            from together_batches.cli._results import results as command
         case "emulator":
             from together_batches.cli._emulate import emulator as command
         case _:

@@ -63,6 +63,16 @@ examples:
 Show jobs as they now stand.
 {_KEY}"""
 
+_RESULTS = f"""\
+examples:
+  {PROGRAM} results ID -o out.jsonl
+  {PROGRAM} results ID -o out.jsonl --requests in.jsonl --order input
+  {PROGRAM} results ID | jq 'select(.result == "failure").message'
+
+Write what became of each row of a finished job, one JSON object a line: those
+of its output and of its error file, and with --requests those in neither.
+{_KEY}"""
+
 _EMULATOR = f"""\
 examples:
   {PROGRAM} emulator             some jobs to play with, on any free port
@@ -108,6 +118,12 @@ class Arguments(argparse.Namespace):
     max_concurrency: int | None
     rate: float | None
     deadline: float | None
+    # of results
+    id: str
+    output: str | None
+    requests: str | None
+    order: str
+    force: bool
     # of emulator and demo
     port: int
     jobs: int
@@ -153,6 +169,7 @@ def build_parser() -> Parser:
     add("cancel", "cancel jobs: by id, from standard input, or by filters", _CANCEL, _fill_cancel)
     add("list", "list the jobs of the account", _LIST, _fill_list)
     add("get", "show jobs by their ids", _GET, _fill_get)
+    add("results", "write what became of each row of a finished job", _RESULTS, _fill_results)
     add("emulator", "run a stand-in for the service on this machine", _EMULATOR, _fill_emulator)
     return top
 
@@ -223,6 +240,21 @@ def _fill_list(parser: Parser) -> None:
 
 def _fill_get(parser: Parser) -> None:
     parser.add_argument("ids", nargs="+", metavar="ID", help="ids of jobs")
+    _fill_common(parser)
+
+
+def _fill_results(parser: Parser) -> None:
+    parser.add_argument("id", metavar="ID", help="id of a job that has finished")
+    parser.add_argument("-o", "--output", metavar="FILE", help="write to this file; otherwise to standard output")
+    parser.add_argument("--requests", metavar="FILE", help="the job's input: its rows that are missing are told too")
+    parser.add_argument(
+        "--order",
+        choices=("file", "input"),
+        default="file",
+        metavar="ORDER",
+        help="file, as the service wrote them, or input, as the requests stand (needs --requests)",
+    )
+    parser.add_argument("--force", action="store_true", help="replace the file if it exists")
     _fill_common(parser)
 
 

@@ -1,0 +1,184 @@
+"""``together-batches results``."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from together_batches.cli import _results
+from together_batches.emulator import Emulator, Fault
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from conftest import Ran
+
+    Run = Callable[..., Ran]
+
+BODY = {
+    "choices": [{"message": {"content": "Größe\u2028"}}],
+    "usage": {"prompt_tokens": 2_000, "completion_tokens": 500, "total_tokens": 2_500},
+}
+
+
+def line(custom_id: str, **fields: object) -> bytes:
+    fields = fields or {"response": {"status_code": 200, "body": BODY}}
+    return json.dumps({"custom_id": custom_id, **fields}).encode() + b"\n"
+
+
+@pytest.fixture
+def job_id(emulator: Emulator) -> str:
+    """A completed job whose every row was answered."""
+    return emulator.add_job(status="COMPLETED", output_file_id=emulator.add_file(line("b") + line("a")))
+
+
+@pytest.fixture
+def requests(tmp_path: Path) -> str:
+    """A file of three requests, one of which is not in the output."""
+    file = tmp_path / "requests.jsonl"
+    file.write_bytes(b"".join(line(name, body={"model": "m"}) for name in "abc"))
+    return str(file)
+
+
+def rows(text: str) -> list[tuple[str, str]]:
+    return [(row["result"], row["custom_id"]) for row in map(json.loads, text.split("\n")[:-1])]
+
+
+def test_rows_on_standard_output(run: Run, job_id: str) -> None:
+    """One object a line, in ASCII; figures on standard error."""
+    ran = run("results", job_id)
+    assert ran.code == 0
+    assert ran.out.isascii()
+    assert json.loads(ran.lines[0]) == {"custom_id": "b", "result": "success", "status_code": 200, "body": BODY}
+    assert rows(ran.out) == [("success", "b"), ("success", "a")]
+    assert ran.err == "2 answered; 5 000 tokens (4 000 in, 1 000 out)\n"
+    assert run("results", job_id, "--json").out == ran.out
+    assert run("results", job_id, "--quiet").err == ""
+
+
+def test_rows_in_a_file(run: Run, job_id: str, tmp_path: Path) -> None:
+    """UTF-8, and nothing beside it; --json tells the figures."""
+    target = tmp_path / "results.jsonl"
+    ran = run("results", job_id, "-o", str(target), "--json")
+    assert ran.code == 0
+    told: dict[str, Any] = json.loads(ran.out)
+    assert told["job"]["id"] == job_id
+    assert told["output"] == str(target)
+    assert told["counts"] == {"success": 2, "failure": 0, "missing": 0, "stray": 0}
+    assert told["usage"] == {"prompt_tokens": 4_000, "completion_tokens": 1_000, "total_tokens": 5_000}
+    assert rows(target.read_text("utf-8")) == [("success", "b"), ("success", "a")]
+    assert "Größe" in target.read_text("utf-8")
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_every_request_is_told(run: Run, job_id: str, requests: str) -> None:
+    """Missing ones too, and then the exit code says so; in the order of the input on request."""
+    ran = run("results", job_id, "--requests", requests)
+    assert ran.code == 5
+    assert rows(ran.out) == [("success", "b"), ("success", "a"), ("missing", "c")]
+    assert ran.err.startswith("2 answered, 1 missing; ")
+    ran = run("results", job_id, "--requests", requests, "--order", "input")
+    assert rows(ran.out) == [("success", "a"), ("success", "b"), ("missing", "c")]
+
+
+def test_rows_that_failed(run: Run, emulator: Emulator) -> None:
+    """Are some of many."""
+    errors = emulator.add_file(line("a", error={"code": "timeout", "message": "too slow"}) * 2)
+    ran = run("results", emulator.add_job(status="COMPLETED", error_file_id=errors))
+    assert ran.code == 5
+    assert rows(ran.out) == [("failure", "a"), ("stray", "a")]
+    assert ran.err == "1 failed, 1 stray\n"
+
+
+def test_a_job_that_ended_badly(run: Run, emulator: Emulator) -> None:
+    """What was done is told, and why there is no more."""
+    job_id = emulator.add_job(status="EXPIRED", output_file_id=emulator.add_file(line("a")))
+    ran = run("results", job_id, "--quiet")
+    assert (ran.code, rows(ran.out)) == (7, [("success", "a")])
+    assert ran.err == f"together-batches: error: job {job_id} is EXPIRED\n"
+    job_id = emulator.add_job(status="FAILED", error="Line 2: Invalid JSON format")
+    ran = run("results", job_id)
+    assert (ran.code, ran.out) == (7, "")
+    assert ran.err == f"no rows\ntogether-batches: error: job {job_id} is FAILED: Line 2: Invalid JSON format\n"
+
+
+def test_a_job_without_results(run: Run, emulator: Emulator, tmp_path: Path) -> None:
+    """One that runs is misuse, one that is none is not found; no file appears."""
+    target = tmp_path / "results.jsonl"
+    ran = run("results", emulator.add_job(ends_as="IN_PROGRESS"), "-o", str(target))
+    assert ran.code == 2
+    assert "is IN_PROGRESS and has no results yet: wait until it has finished" in ran.err
+    assert run("results", "nowhere", "-o", str(target)).code == 4
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_target_that_exists(run: Run, job_id: str, tmp_path: Path) -> None:
+    """Is replaced when told to, and before that nothing is asked of the service."""
+    target = tmp_path / "results.jsonl"
+    target.write_text("precious")
+    ran = run("results", job_id, "-o", str(target))
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err == f"together-batches: error: {target} exists already; --force replaces it\n"
+    assert target.read_text() == "precious"
+    assert run("results", job_id, "-o", str(target), "--force").code == 0
+    assert len(rows(target.read_text("utf-8"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        (".", "is a directory"),
+        ("nowhere/results.jsonl", "there is no directory"),
+        ("/dev/null", "is no ordinary file"),
+    ],
+)
+def test_a_target_that_cannot_be(run: Run, tmp_path: Path, target: str, expected: str) -> None:
+    """Is a sentence, with --force too."""
+    ran = run("results", "any", "-o", str(tmp_path / target), "--force")
+    assert (ran.code, ran.out) == (2, "")
+    assert expected in ran.err
+
+
+def test_requests_that_cannot_be_read(run: Run, job_id: str, tmp_path: Path) -> None:
+    """Are misuse; and so is an order that needs them."""
+    ran = run("results", job_id, "--requests", str(tmp_path / "nowhere.jsonl"))
+    assert ran.code == 2
+    assert "nowhere.jsonl" in ran.err
+    assert run("results", job_id, "--order", "input").code == 2
+
+
+def test_a_download_that_breaks(run: Run, emulator: Emulator, job_id: str, tmp_path: Path) -> None:
+    """Leaves no file, and no half of one; on standard output what came before stands."""
+    emulator.fail(Fault(on="content", status=500, times=None))
+    target = tmp_path / "results.jsonl"
+    ran = run("results", job_id, "-o", str(target))
+    assert (ran.code, ran.out) == (1, "")
+    assert "the service answered 500" in ran.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_is_full(run: Run, job_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Is told with the name of the file, and leaves nothing."""
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(_results._File, "_write", full)
+    target = tmp_path / "results.jsonl"
+    ran = run("results", job_id, "-o", str(target))
+    assert ran.code == 1
+    assert f"{target} cannot be written: No space left on device" in ran.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_long_output_is_written_in_pieces(
+    run: Run, job_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory does not grow with it."""
+    monkeypatch.setattr(_results, "_PIECE_BYTES", 10)
+    target = tmp_path / "results.jsonl"
+    assert run("results", job_id, "-o", str(target)).code == 0
+    assert rows(target.read_text("utf-8")) == [("success", "b"), ("success", "a")]
