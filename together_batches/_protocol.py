@@ -231,7 +231,7 @@ def file_content(file: str) -> Transfer:
 
 @attrs.frozen
 class Upload:
-    """What an upload says of its file. ``file_type`` is told by the name: ``csv``, ``parquet``, otherwise ``jsonl``."""
+    """What an upload says of its file."""
 
     filename: str
     purpose: str
@@ -240,6 +240,7 @@ class Upload:
     @property
     def fields(self) -> dict[str, str]:
         """The fields that every upload has."""
+        # Both are types that the service knows, though not for batches.
         suffix = self.filename.rpartition(".")[2].lower()
         file_type = suffix if suffix in {"csv", "parquet"} else "jsonl"
         return {"purpose": self.purpose, "file_name": self.filename, "file_type": file_type}
@@ -422,14 +423,14 @@ def read_target(answer: Answer) -> tuple[str, str]:
         raise no_answer(answer, what, str(error), "Location") from error
 
 
-def read_known(error: ConflictError) -> str | None:
-    """The id of the file that has this content already, where that is what a refused upload says."""
+def read_known(error: ConflictError) -> str:
+    """The id of the file that has this content already; raises ``error`` where the refusal says something else."""
     body = error.body
     said = cast("dict[str, object]", body).get("file_id") if isinstance(body, dict) else None
     try:
         return file_id(said)
     except UsageError:
-        return None
+        raise error from None
 
 
 def safe_target(here: str, location: str) -> str:
@@ -527,9 +528,9 @@ def _told(body: object) -> tuple[str, str | None]:
         body = body[:_PAGE_CHARACTERS]
         if re.match(r"\s*<(\?xml|Error>)", body):  # a storage
             parts = [re.search(rf"<{name}>([^<]+)</{name}>", body) for name in ("Code", "Message", "RequestId")]
-            code, said, request = (html.unescape(part[1]).strip() if part else "" for part in parts)
-            if code or said:
-                return ": ".join(part for part in (code, said) if part)[:300], request or None
+            code, why, request = (html.unescape(part[1]).strip() if part else "" for part in parts)
+            if code or why:
+                return ": ".join(part for part in (code, why) if part)[:300], request or None
         title = re.search(r"<title[^>]*>(.*?)</title>", body, re.IGNORECASE | re.DOTALL)
         text = title.group(1) if title else re.sub(r"<[^>]*>", " ", body)
         return " ".join(text.split())[:300], None

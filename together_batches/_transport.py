@@ -38,6 +38,8 @@ from together_batches.errors import (
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Mapping
 
+    from together_batches._watch import Limit
+
     Exchange = Callable[[aiohttp.ClientSession, Request], Awaitable[Answer | APIConnectionError]]
 
 __all__ = ["AGENT", "TROUBLES", "Bulk", "Call", "Connection", "Transport"]
@@ -367,7 +369,7 @@ class Transport:
                 task.uncancel()  # the strike came out of aiohttp as something else
         finally:
             there.watch.end(attempt)
-        return self.failure(trouble, attempt, request)
+        return self.failure(trouble, request, struck=attempt.struck, place=attempt.place)
 
     async def _once(self, session: aiohttp.ClientSession, request: Request, url: str, attempt: Attempt) -> Answer:
         async with session.request(
@@ -399,15 +401,20 @@ class Transport:
     def _clean(self, text: str) -> str:
         return text.replace(self._key.decode(), "[secret]") if self._key else text
 
-    def failure(self, error: Exception | None, attempt: Attempt, request: Request) -> APIConnectionError:
-        """Why an attempt got no answer; a :class:`UsageError` is raised where that is not for the network to say."""
+    def failure(
+        self, error: Exception | None, request: Request, *, struck: Limit | None = None, place: str | None = None
+    ) -> APIConnectionError:
+        """Why an attempt got no answer, of the service or of another ``place``.
+
+        A :class:`UsageError` is raised where it was not the network's fault.
+        """
         if self.connection.closed:
             message = "this client was closed while the call was under way"
             raise UsageError(message)
         if isinstance(error, (aiohttp.InvalidURL, RuntimeError)):
             message = f"the request cannot be sent from here: {error}"
             raise UsageError(message)
-        kind, message, sent = _explain(error, attempt, self.config)
+        kind, message, sent = _explain(error, self.config, struck, place)
         failure = kind(
             self._clean(message),
             method=request.method,
@@ -415,17 +422,19 @@ class Transport:
             request_sent=sent,
         )
         # An error of aiohttp's about another place may quote its whole URL, and a signed one is as good as a key.
-        failure.__cause__ = _without_frames(error) if attempt.url is None else None
+        failure.__cause__ = _without_frames(error) if place is None else None
         return failure
 
 
-def _explain(error: Exception | None, attempt: Attempt, config: Config) -> tuple[type[APIConnectionError], str, bool]:
+def _explain(
+    error: Exception | None, config: Config, struck: Limit | None, place: str | None
+) -> tuple[type[APIConnectionError], str, bool]:
     """What happened, in our words: the kind of error, a sentence, and whether the request may have arrived."""
     limits = config.timeout
-    host = URL(attempt.url or config.base_url, encoded=True).host_port_subcomponent
-    if attempt.struck == "read":
+    host = URL(place or config.base_url, encoded=True).host_port_subcomponent
+    if struck == "read":
         return APITimeoutError, f"nothing came from {host} for {limits.read:g} s", True
-    if attempt.struck == "total":
+    if struck == "total":
         return APITimeoutError, f"no whole answer from {host} within {limits.total:g} s", True
     if isinstance(error, (aiohttp.ClientProxyConnectionError, aiohttp.ClientHttpProxyError)):
         return APIConnectionError, "the proxy could not be reached, or refused to connect us", False

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Literal, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    Limit = Literal["read", "total"]
+
 __all__ = ["Attempt", "Watch"]
 
 _SHORTEST_ROUND_SECONDS = 0.002
@@ -31,11 +33,11 @@ class Progress(Protocol):
 class Attempt:
     """One attempt under way: the task that makes it, its limits, and how far it is.
 
-    ``struck`` names the limit that was reached, ``read`` (seconds without progress) or ``total``. ``url`` is where
-    the attempt has got to, if that is not the service itself.
+    ``struck`` names the limit that was reached, ``read`` (seconds without progress) or ``total``. ``place`` is the
+    origin that the attempt has got to, if that is not the service itself.
     """
 
-    __slots__ = ("began", "heard_at", "heard_bytes", "progress", "read", "struck", "task", "total", "url")
+    __slots__ = ("began", "heard_at", "heard_bytes", "place", "progress", "read", "struck", "task", "total")
 
     def __init__(self, task: asyncio.Task[object], began: float, read: float, total: float) -> None:
         self.task = task
@@ -43,10 +45,10 @@ class Attempt:
         self.read = read
         self.total = total
         self.progress: Progress | None = None
-        self.url: str | None = None
+        self.place: str | None = None
         self.heard_at = began
         self.heard_bytes = -1
-        self.struck: Literal["read", "total"] | None = None
+        self.struck: Limit | None = None
 
     def is_over(self, now: float) -> bool:
         """True where a limit is reached; ``struck`` then says which."""

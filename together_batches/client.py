@@ -12,9 +12,11 @@ from together_batches._checks import positive, whole
 from together_batches._creating import KnownJobs, Listing
 from together_batches._many import checked_ids
 from together_batches._stream import Stream
+from together_batches._streaming import Streaming
 from together_batches._transport import Bulk, Call, Connection, Transport
 from together_batches.config import Config, RetryPolicy, Timeout
 from together_batches.errors import UsageError
+from together_batches.files import AsyncFiles
 from together_batches.models import BatchJob, Response
 
 if TYPE_CHECKING:
@@ -57,6 +59,9 @@ class AsyncBatches:
         UsageError: no key, or a setting that cannot be.
     """
 
+    files: AsyncFiles
+    """The files of the account: upload, look up, list, download, delete."""
+
     def __init__(
         self,
         api_key: str | None = None,
@@ -87,6 +92,8 @@ class AsyncBatches:
         self._transport = transport
         self._known = known
         self._owner = owner
+        streaming = Streaming(transport)
+        self.files = AsyncFiles(transport.send, streaming.send, streaming.receive)
         self._verbs = _cancelling.Verbs(cancel=self._post_cancel, retrieve=self._get, list_jobs=self._get_all)
 
     # --- jobs -----------------------------------------------------------------------------------------------------

@@ -14,16 +14,20 @@ from together_batches.config import RetryPolicy, Timeout
 
 if TYPE_CHECKING:
     import builtins
+    import os
     from collections.abc import Callable, Iterable, Mapping
     from datetime import datetime
+    from pathlib import Path
     from types import TracebackType
+    from typing import Any, Literal
 
     from together_batches._many import Ids
     from together_batches._results import Order, Requests
-    from together_batches.models import BatchJob, BatchResult, Response
+    from together_batches.files import AsyncFiles, Source
+    from together_batches.models import BatchJob, BatchResult, FileObject, Response
     from together_batches.outcomes import CancelOutcome, CancelReport
 
-__all__ = ["Batches"]
+__all__ = ["Batches", "Files"]
 
 
 class Batches:
@@ -36,6 +40,9 @@ class Batches:
     The parameters, and what is raised, are those of :class:`AsyncBatches`; only ``session`` is missing, because a
     session belongs to the loop that it was made in.
     """
+
+    files: Files
+    """The files of the account: upload, look up, list, download, delete."""
 
     def __init__(
         self,
@@ -62,6 +69,7 @@ class Batches:
         self._owner = True
         client = self._async
         self._thread = LoopThread(lambda: client)
+        self.files = Files(client.files, self._thread)
 
     def create(
         self,
@@ -201,6 +209,7 @@ class Batches:
         view = object.__new__(type(self))
         view._async = self._async.with_options(timeout=timeout, retry=retry, headers=headers)
         view._thread = self._thread
+        view.files = Files(view._async.files, self._thread)
         view._owner = False
         return view
 
@@ -234,3 +243,65 @@ class Batches:
     def __reduce__(self) -> NoReturn:
         message = f"{type(self).__name__} cannot be pickled or copied: it holds connections and a key"
         raise TypeError(message)
+
+
+class Files:
+    """The files of the account: what ``files`` of a :class:`Batches` is.
+
+    The parameters, and what is raised, are those of :class:`AsyncFiles`.
+    """
+
+    def __init__(self, files: AsyncFiles, thread: LoopThread[Any]) -> None:
+        self._async = files
+        self._thread = thread
+
+    def upload(
+        self,
+        source: Source,
+        *,
+        filename: str | None = None,
+        purpose: str = "batch-api",
+        via: Literal["storage", "api"] = "storage",
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> FileObject:
+        """Upload a file; content that the account has already is recognised, and not sent again.
+
+        ``on_progress`` is called in the client's own thread, and a ``source`` of requests is iterated in others.
+        """
+        return self._thread.call(
+            self._async.upload, source, filename=filename, purpose=purpose, via=via, on_progress=on_progress
+        )
+
+    def retrieve(self, file_id: str | FileObject) -> FileObject:
+        """What the service knows of a file."""
+        return self._thread.call(self._async.retrieve, file_id)
+
+    def list(self) -> builtins.list[FileObject]:
+        """All files of the account, inputs, outputs and errors, newest first."""
+        return self._thread.call(self._async.list)
+
+    def delete(self, file_id: str | FileObject) -> None:
+        """Delete a file. What that does to a job that is using it, the service does not tell."""
+        return self._thread.call(self._async.delete, file_id)
+
+    def content(self, file_id: str | FileObject) -> LoopIterator[bytes]:
+        """The content of a file, in pieces of up to 1 MB as they come: all of it, or an error at the end.
+
+        Leaving the iterator stops the download: use it with ``with``, or to its end.
+        """
+        # Few are made ahead: a piece may be long.
+        return self._thread.iterate(lambda: self._async.content(file_id), limit=4)
+
+    def download(
+        self,
+        file_id: str | FileObject,
+        path: str | os.PathLike[str],
+        *,
+        force: bool = False,
+        on_progress: Callable[[int, int | None], None] | None = None,
+    ) -> Path:
+        """Write the content of a file to ``path``, which appears when all of it is there and on the disk.
+
+        ``on_progress`` is called in the client's own thread.
+        """
+        return self._thread.call(self._async.download, file_id, path, force=force, on_progress=on_progress)

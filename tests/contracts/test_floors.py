@@ -25,7 +25,7 @@ _HOUSE: dict[int, list[list[str]]] = {
     5: [["_loop_thread", "sync"]],
     4: [["client"]],
     3: [["files"], ["_many", "_cancelling"], ["_many", "_waiting"], ["_results"], ["_creating"], ["runs"]],
-    2: [["_gate", "_watch", "_transport"]],
+    2: [["_gate", "_watch", "_transport", "_streaming"], ["_disk"]],
     1: [["_wire", "_protocol"], ["_wire", "jsonl"], ["_retry"], ["_pacing"], ["_stream"]],
     0: [["_version"], ["models", "errors", "outcomes"], ["errors", "_checks", "config"]],
 }
@@ -35,14 +35,14 @@ _APART = "emulator"
 _IMPORTS_THE_EMULATOR = {"cli", "pytest_plugin", "emulator"}
 
 _LIBRARIES: dict[str, set[str]] = {
-    "aiohttp": {"_transport", "emulator"},
-    "yarl": {"_transport", "emulator"},
+    "aiohttp": {"_transport", "_streaming", "emulator"},
+    "yarl": {"_transport", "_streaming", "emulator"},
     "multidict": {"_transport", "emulator"},
     "cattrs": {"_wire"},
     "orjson": {"_wire", "emulator"},
     "rich": {"cli"},
     "pytest": {"pytest_plugin"},
-    "anyio": {"files", "runs", "_cancelling", "_waiting", "_results", "client", "_loop_thread", "cli"},
+    "anyio": {"_disk", "runs", "_cancelling", "_waiting", "_results", "client", "_loop_thread", "cli"},
     "attrs": {room for rows in _HOUSE.values() for row in rows for room in row} | {"emulator"},
 }
 """Who may import what is not ours and not Python's; whatever is not named here nobody may."""

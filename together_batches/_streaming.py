@@ -1,0 +1,400 @@
+"""Files on the way: bodies that are read from somewhere as they are sent, answers that are read as they come.
+
+Only what differs from an ordinary request is here; repeating, the brake and the wording of failures are those of
+:mod:`together_batches._transport`. A file takes as long as it takes, so no limit on the whole holds for it: what ends
+it is that nothing moves any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import zlib
+from functools import partial
+from typing import TYPE_CHECKING, Any, Self
+
+import aiohttp
+import attrs
+from yarl import URL
+
+from together_batches import _protocol, _retry
+from together_batches._protocol import Answer, Transfer
+from together_batches._transport import AGENT, TROUBLES, Call
+from together_batches.errors import APIConnectionError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping
+
+    from together_batches._transport import Transport
+    from together_batches._watch import Attempt
+
+    Tell = Callable[[int, int], None]
+
+__all__ = ["Streaming"]
+
+_FOREVER = float("inf")
+_PIECE_BYTES = 1 << 16
+"""So much is handed to the connection at a time: on a slow line each piece that went is a sign of life."""
+_BUFFER_BYTES = 1 << 18
+"""aiohttp reads so much ahead, twice: with less of it, a quick download is stopped and started all the time."""
+_MOST_DECODED_BYTES = 1 << 20
+_ANY_FORMAT = zlib.MAX_WBITS | 32
+"""zlib finds out by itself whether it is gzip or deflate."""
+_MOST_REDIRECTS = 5
+_FOLLOWED = {"GET": {301, 302, 303, 307, 308}, "PUT": {307, 308}, "POST": {307, 308}}
+"""The redirects that leave a request what it is."""
+
+
+class Streaming:
+    """Sends and receives files under one configuration, over the connection of a transport."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def send(
+        self, request: Transfer, *, redirect_is_answer: bool = False, on_sent: Tell | None = None
+    ) -> Coroutine[Any, Any, Answer]:
+        """The good answer to ``request``, whose body is read anew for each attempt.
+
+        With ``redirect_is_answer`` a redirect is good as well, and is followed in no case. ``on_sent`` is told how
+        many bytes of the content went, of how many. Raises what an ordinary request raises, and what the reading of
+        the content and ``on_sent`` raise.
+        """
+        good = range(200, 400) if redirect_is_answer else range(200, 300)
+        exchange = partial(self._exchange, request, follow=not redirect_is_answer, on_sent=on_sent)
+        return self._transport.send_alone(request, Call(), exchange, good)
+
+    async def receive(
+        self, request: Transfer, on_length: Callable[[int | None], None] | None = None
+    ) -> AsyncGenerator[bytes]:
+        """The content that ``request`` asks for, in pieces of up to 1 MB: all of it, or an error at the end.
+
+        A connection that breaks is opened again, and the rest asked for; where the server sends the whole all the
+        same, what is known already is skipped, provided that it is still the same file. ``on_length`` is told how
+        many bytes there are, where that is known.
+        """
+        reception = await self._open(request)
+        version = _Version.of(reception)
+        decoder = _Decoder(version.encoding)
+        if on_length is not None:
+            on_length(None if version.encoding else version.size)
+        at = broke_at = failures = 0
+        while True:
+            try:
+                skip = version.to_skip(reception, at)
+                async for chunk in reception:
+                    rest = chunk[skip:]
+                    skip -= len(chunk) - len(rest)
+                    at += len(rest)
+                    for piece in decoder.pieces(rest, reception):
+                        yield piece
+                if version.size in {None, at}:
+                    decoder.finish(reception)
+                    return
+                error = reception.broke_off()
+            except APIConnectionError as broke:
+                error = broke
+            finally:
+                reception.close()
+            failures = failures + 1 if at == broke_at else 1
+            broke_at = at
+            error.message += f", after {at} bytes" + ("" if version.size is None else f" of {version.size}")
+            if not version.is_known:
+                error.message += "; it has neither a length nor an ETag to be known by, so the rest was not asked for"
+                raise error
+            await self._pause(request, error, failures)
+            reception = await self._open(request, version.range_from(at))
+
+    async def _pause(self, request: Transfer, error: APIConnectionError, failures: int) -> None:
+        """Wait until the rest may be asked for; raises ``error`` where it may not."""
+        there = self._transport.connection
+        policy = self._transport.config.retry
+        wait = _retry.delay(
+            request,
+            error,
+            {},
+            attempt=failures,
+            policy=policy,
+            seconds_left=policy.max_elapsed,
+            budget=there.budget,
+            chance=there.chance,
+        )
+        if wait is None:
+            raise error
+        await there.sleep(wait)
+
+    async def _open(self, request: Transfer, headers: Mapping[str, str] | None = None) -> Reception:
+        asked = attrs.evolve(request, headers={**request.headers, **(headers or {})})
+        exchange = partial(self._exchange, asked, follow=True, streamed=True)
+        answer = await self._transport.send_alone(asked, Call(), exchange)
+        assert isinstance(answer, Reception)  # noqa: S101  # what a good answer to it is
+        return answer
+
+    # --- one attempt ----------------------------------------------------------------------------------------------
+
+    async def _exchange(
+        self,
+        transfer: Transfer,
+        session: aiohttp.ClientSession,
+        request: _protocol.Request,
+        *,
+        follow: bool,
+        streamed: bool = False,
+        on_sent: Tell | None = None,
+    ) -> Answer | APIConnectionError:
+        body = _Body(transfer, on_sent) if transfer.length else None
+
+        async def work(attempt: Attempt) -> Answer:
+            url = transfer.target or self._transport.config.base_url + transfer.path
+            keyed = transfer.target is None
+            answer = await self._hop(session, transfer, url, attempt, body, keyed=keyed, streamed=streamed)
+            for _ in range(_MOST_REDIRECTS if follow else 0):
+                location = answer.headers.get("Location") if answer.status in _FOLLOWED[transfer.method] else None
+                if not location:
+                    break
+                target = _target(answer, url, location)
+                # Within its own origin the key goes along, elsewhere never, and it does not come back.
+                keyed = keyed and URL(target, encoded=True).origin() == URL(url, encoded=True).origin()
+                url = target
+                answer = await self._hop(session, transfer, url, attempt, body, keyed=keyed, streamed=streamed)
+            return answer
+
+        total = _FOREVER if streamed or transfer.content else self._transport.config.timeout.total
+        outcome = await self._transport.guarded(request, work, total)
+        if body is not None and body.failure is not None:
+            # Ours or the caller's own, and not the network's: aiohttp made something else of it.
+            raise body.failure from None
+        return outcome
+
+    async def _hop(
+        self,
+        session: aiohttp.ClientSession,
+        transfer: Transfer,
+        url: str,
+        attempt: Attempt,
+        body: _Body | None,
+        *,
+        keyed: bool,
+        streamed: bool,
+    ) -> Answer:
+        transport = self._transport
+        place = URL(url, encoded=True)  # as it came: quoted anew, it would not be what was signed
+        headers = dict(transfer.headers)
+        proxy_login = transport.proxy_login
+        if keyed:
+            headers = {**(transport.headers_to_add or {}), **headers}
+        else:
+            session = transport.connection.keyless_session()
+            headers = {"User-Agent": AGENT, **({} if place.scheme == "https" else proxy_login), **headers}
+            attempt.place = str(place.origin())
+        if body is not None:
+            headers["Content-Length"] = str(transfer.length)  # without it the body would be sent in chunks
+            attempt.progress = body
+        told = url if keyed else str(place.with_query(None))  # a query may be a signature
+        response = await session.request(
+            transfer.method,
+            place,
+            data=body,
+            headers=headers,
+            timeout=transport.limits,
+            proxy=transport.proxy,
+            proxy_headers=proxy_login if place.scheme == "https" and proxy_login else None,
+            allow_redirects=False,
+            raise_for_status=False,
+            auto_decompress=False if streamed else None,
+            read_bufsize=_BUFFER_BYTES if streamed else None,
+        )
+        if streamed and 200 <= response.status < 300:
+            return Reception(
+                request=transfer,
+                url=told,
+                status=response.status,
+                headers=response.headers,
+                body=b"",
+                response=response,
+                transport=transport,
+                place=attempt.place,
+            )
+        async with response:
+            attempt.progress = response.content
+            # Not response.read(), which waits for the rest of our body to go: a refusal may come before that.
+            answer = Answer(transfer, told, response.status, response.headers, await response.content.read())
+            return transport.kept(answer, response)
+
+
+def _target(answer: Answer, here: str, location: str) -> str:
+    try:
+        return _protocol.safe_target(here, location)
+    except ValueError as error:
+        raise _protocol.no_answer(answer, "a redirect that can be followed", str(error)) from None
+
+
+class _Body:
+    """What aiohttp sends: an async iterable of pieces, which counts what went and keeps what went wrong."""
+
+    def __init__(self, transfer: Transfer, on_sent: Tell | None) -> None:
+        self._transfer = transfer
+        self._on_sent = on_sent
+        self.failure: Exception | None = None
+        self.total_bytes = 0
+
+    def __aiter__(self) -> Self:
+        # From the beginning: aiohttp itself sends a PUT once more where a connection that it had kept is found dead.
+        self.total_bytes = self._at = 0
+        self._block = memoryview(self._transfer.head)
+        self._tail = self._transfer.tail
+        return self
+
+    async def __anext__(self) -> memoryview:
+        try:
+            if not self._block:
+                self._block = memoryview(await self._next_block())
+        except Exception as error:
+            self.failure = error
+            raise
+        if not self._block:
+            raise StopAsyncIteration
+        piece, self._block = self._block[:_PIECE_BYTES], self._block[_PIECE_BYTES:]
+        self.total_bytes += len(piece)
+        return piece
+
+    async def _next_block(self) -> bytes:
+        content = self._transfer.content
+        if content is not None:
+            if self._on_sent is not None:
+                self._on_sent(self._at, content.size)
+            if self._at < content.size:
+                block = await content.block(self._at)
+                self._at += len(block)
+                return block
+        tail, self._tail = self._tail, b""
+        return tail
+
+
+# --- what comes -----------------------------------------------------------------------------------------------
+
+
+@attrs.define(eq=False, kw_only=True)
+class Reception(Answer):
+    """A good answer whose body is still to come. To be closed, however it ends."""
+
+    response: aiohttp.ClientResponse = attrs.field(repr=False)
+    transport: Transport = attrs.field(repr=False)
+    place: str | None
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        """What has come meanwhile; an :class:`APIConnectionError` where nothing comes any more."""
+        limit = self.transport.config.timeout.read
+        try:
+            async with asyncio.timeout(limit):
+                chunk = await self.response.content.readany()
+        except TROUBLES as error:
+            trouble: Exception = error
+        else:
+            if chunk:
+                return chunk
+            raise StopAsyncIteration
+        raise self.broke_off(trouble)
+
+    def broke_off(self, error: Exception | None = None) -> APIConnectionError:
+        """Why no more of it came. Without an ``error`` HTTP took it for whole, and it was not."""
+        return self.transport.failure(
+            error or aiohttp.ClientPayloadError(),
+            self.request,
+            struck="read" if isinstance(error, TimeoutError) else None,
+            place=self.place,
+        )
+
+    def close(self) -> None:
+        """Let go of the connection; what has not come yet is not waited for."""
+        self.response.close()
+
+
+@attrs.frozen
+class _Version:
+    """By what a file is known again when the rest of it is asked for."""
+
+    size: int | None
+    etag: str | None
+    encoding: str | None
+
+    @classmethod
+    def of(cls, answer: Reception) -> _Version:
+        if answer.status == 206:
+            whole = re.fullmatch(r"bytes \d+-\d+/(\d+)", answer.headers.get("Content-Range", ""))
+            length = whole[1] if whole else ""
+        else:
+            # A length beside chunks is to be ignored, says the standard.
+            length = "" if "Transfer-Encoding" in answer.headers else answer.headers.get("Content-Length", "")
+        encoding = answer.headers.get("Content-Encoding", "").strip().lower()
+        return cls(
+            int(length) if length.isdecimal() else None,
+            answer.headers.get("ETag"),
+            None if encoding in {"", "identity"} else encoding,
+        )
+
+    @property
+    def is_known(self) -> bool:
+        return self.size is not None or self.etag is not None
+
+    def range_from(self, at: int) -> dict[str, str]:
+        """What asks for the bytes from this one on, of this file and no other."""
+        strong = self.etag is not None and not self.etag.startswith("W/")
+        return {"Range": f"bytes={at}-", **({"If-Range": self.etag or ""} if strong else {})} if at else {}
+
+    def to_skip(self, answer: Reception, at: int) -> int:
+        """How many bytes at the beginning of this answer are known already; raises where it is another file."""
+        now = _Version.of(answer)
+        for name, value, before in (("size", now.size, self.size), ("ETag", now.etag, self.etag)):
+            if None not in {value, before} and value != before:
+                raise _other(answer, f"its {name} is {value}, and was {before}: the file changed meanwhile")
+        if now.encoding != self.encoding:
+            raise _other(answer, f"its encoding is {now.encoding}, and was {self.encoding}")
+        if answer.status != 206:
+            return at
+        begin = re.match(r"bytes (\d+)-", answer.headers.get("Content-Range", ""))
+        if begin is None or int(begin[1]) != at:
+            raise _other(answer, f"byte {at} was to be its first")
+        return 0
+
+
+def _other(answer: Reception, problem: str) -> Exception:
+    return _protocol.no_answer(answer, "the rest of the file", problem)
+
+
+class _Decoder:
+    """Undoes a compression, although none was asked for: some storages compress all the same."""
+
+    def __init__(self, encoding: str | None) -> None:
+        self._encoding = encoding
+        self._inflate = zlib.decompressobj(_ANY_FORMAT) if encoding else None
+
+    def pieces(self, chunk: bytes, answer: Reception) -> Iterator[bytes]:
+        """What these bytes stand for, in pieces of bounded size: a few bytes may stand for very many."""
+        if self._inflate is None:
+            if chunk:
+                yield chunk
+            return
+        if self._encoding not in {"gzip", "x-gzip", "deflate"}:
+            raise _protocol.no_answer(answer, "a file that can be read", f"it is encoded as {self._encoding}")
+        while True:
+            try:
+                piece = self._inflate.decompress(chunk, _MOST_DECODED_BYTES)
+            except zlib.error as error:
+                raise _protocol.no_answer(answer, "a file that can be read", f"it is no {self._encoding}") from error
+            if piece:
+                yield piece
+            chunk = self._inflate.unconsumed_tail
+            if self._inflate.unused_data:  # one file may be several, one after another
+                chunk = self._inflate.unused_data
+                self._inflate = zlib.decompressobj(_ANY_FORMAT)
+            if not chunk and len(piece) < _MOST_DECODED_BYTES:
+                return
+
+    def finish(self, answer: Reception) -> None:
+        """Raises where the compression did not come to its end."""
+        if self._inflate is not None and not self._inflate.eof:
+            raise _protocol.no_answer(answer, "a whole file", f"its {self._encoding} ends too soon")
