@@ -15,8 +15,9 @@ import shutil
 import tempfile
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from itertools import chain
 from pathlib import Path
-from typing import BinaryIO, Protocol, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Protocol, cast
 
 import attrs
 
@@ -24,6 +25,9 @@ from together_batches import _wire
 from together_batches._checks import whole
 from together_batches.errors import UsageError, ValidationError
 from together_batches.models import BatchRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = [
     "MAX_BYTES",
@@ -84,8 +88,7 @@ stands, and left open), or requests."""
 # Lines
 
 
-@attrs.frozen
-class Line:
+class Line(NamedTuple):
     """A line of a stream: ``number`` counts from 1, ``offset`` is the bytes before it, ``length`` its own.
 
     ``content`` is without the end of the line (``\\n`` or ``\\r\\n``) and without a byte order mark, which shows as
@@ -94,7 +97,7 @@ class Line:
 
     number: int
     offset: int
-    content: bytes = attrs.field(repr=False)
+    content: bytes
     length: int
 
     @property
@@ -112,6 +115,7 @@ class LineSplitter:
 
     def __init__(self, max_line_bytes: int = MAX_LINE_BYTES) -> None:
         self._max = whole("max_line_bytes", max_line_bytes)
+        self._kept = min(_KEPT_OF_A_LONG_LINE, max_line_bytes)
         self._number = self._offset = 0
         # Of the line that has not ended yet. A bytearray grows in place: joining bytes anew for each chunk would cost
         # the square of the line's length.
@@ -124,8 +128,22 @@ class LineSplitter:
         self._hold(first)
         if not others:
             return []
+        lines = [self._held_line()]
         unfinished = others.pop()
-        lines = [self._held_line(), *[self._line(content, len(content)) for content in others]]
+        number, offset, longest = self._number, self._offset, self._max
+        # Nearly all lines of a file go through here, and a call of Line for each costs more than all else that is
+        # done with it: this is the same without the detour through Line.__new__.
+        new: Callable[[type[Line], tuple[int, int, bytes, int]], Line] = tuple.__new__
+        for content in others:
+            number += 1
+            length = end = len(content)
+            if content[-1:] == b"\r":
+                content, length = content[:-1], length - 1
+            if length > longest:
+                content = content[: self._kept]
+            lines.append(new(Line, (number, offset, content, length)))
+            offset += end + 1
+        self._number, self._offset = number, offset
         self._hold(unfinished)
         return lines
 
@@ -138,28 +156,22 @@ class LineSplitter:
         # What is taken off a line before it is measured does not make it too long.
         if self._length <= self._max + len(_BOM) + len(b"\r"):
             self._held += content
-        elif len(self._held) < _KEPT_OF_A_LONG_LINE:
-            self._held += content[: _KEPT_OF_A_LONG_LINE - len(self._held)]
+        elif len(self._held) < self._kept:
+            self._held += content[: self._kept - len(self._held)]
         else:
-            del self._held[_KEPT_OF_A_LONG_LINE:]
+            del self._held[self._kept :]
 
     def _held_line(self) -> Line:
-        content, length = bytes(self._held), self._length
+        content, length, offset = bytes(self._held), self._length, self._offset
         self._held.clear()
         self._length = 0
-        return self._line(content, length)
-
-    def _line(self, content: bytes, length: int) -> Line:
         self._number += 1
-        offset = self._offset
         self._offset += length + 1
         if offset == 0 and content.startswith(_BOM):
             content, length, offset = content[len(_BOM) :], length - len(_BOM), len(_BOM)
         if content.endswith(b"\r") and len(content) == length:
             content, length = content[:-1], length - 1
-        if length > self._max:
-            content = content[:_KEPT_OF_A_LONG_LINE]
-        return Line(self._number, offset, content, length)
+        return Line(self._number, offset, content if length <= self._max else content[: self._kept], length)
 
 
 def split_lines(chunks: Iterable[bytes], max_line_bytes: int = MAX_LINE_BYTES) -> Iterator[Line]:
@@ -574,39 +586,72 @@ class _Check:
         self._rules = rules
         self._first_with: dict[str, int] = {}
         self._problems: list[Problem] = []
-        self.problem_count = self.rows = self.bytes = 0
         self._models: dict[str, int] = {}
+        self.problem_count = self.rows = self.bytes = 0
 
-    def lines(self, source: Source) -> Iterator[Line]:
-        """The lines of a source, counting its bytes."""
+    def good(self, lines: Iterable[Line]) -> list[Line]:
+        """Those of the lines that are rows without a problem; what is wrong with the others is noted."""
+        decode, rules, first_with, models = _wire.decode, self._rules, self._first_with, self._models
+        method = "FILE" if rules.endpoint.startswith(_AUDIO) else None
+        longest, longest_id = rules.max_line_bytes, min(rules.max_custom_id, _KEPT_OF_A_TEXT)
+        good: list[Line] = []
+        for line in lines:
+            number, _, content, length = line
+            # The quick way decides, and the thorough one explains: to ask for every reason costs as much as decoding.
+            # Most rows ask for a model that is known already, which settles that it is text.
+            try:
+                row: Any = decode(content)
+                custom_id, body = row["custom_id"], row["body"]
+                model = body["model"]
+                quick = (
+                    model in models
+                    and type(custom_id) is str
+                    and 0 < len(custom_id) <= longest_id
+                    and "stream" not in body
+                    and "url" not in row
+                    and row.get("method") == method
+                    and length <= longest
+                    and number > 1
+                    and first_with.setdefault(custom_id, number) == number
+                )
+            except (_wire.WireError, TypeError, KeyError):
+                quick, model = False, ""
+            if quick:
+                self.rows += 1
+                models[model] += 1
+                good.append(line)
+            elif self._is_good(line):
+                good.append(line)
+        return good
+
+    def lines(self, source: Source) -> Iterator[list[Line]]:
+        """The lines of a source, some at a time; counts the bytes."""
         if _holds_requests(source):
-            yield from self._written(cast("Iterable[BatchRequest]", source))
+            for number, request in enumerate(cast("Iterable[BatchRequest]", source), start=1):
+                yield self._written(number, request)
             return
         splitter = LineSplitter(self._rules.max_line_bytes)
         for block in _blocks(cast("_Bytes", source)):
-            if not self.bytes and b"\0" in block:
-                self.bytes += len(block)
-                self.note(
-                    "the file holds zero bytes: it is binary, compressed or UTF-16, and not lines of JSON in UTF-8"
-                )
-                return
+            began = self.bytes
             self.bytes += len(block)
-            yield from splitter.feed(block)
-        yield from splitter.close()
+            if not began and b"\0" in block:
+                self.note("the file holds zero bytes: it is binary, compressed or UTF-16, and no JSON in UTF-8")
+                return
+            yield splitter.feed(block)
+        yield splitter.close()
 
-    def _written(self, requests: Iterable[BatchRequest]) -> Iterator[Line]:
-        for number, request in enumerate(requests, start=1):
-            offset = self.bytes
-            try:
-                content = _encoded(request)
-            except ValidationError as error:
-                self.rows += 1
-                custom_id: object = getattr(request, "custom_id", None)
-                for problem in error.problems:
-                    self.note(problem, number, offset, custom_id if isinstance(custom_id, str) else None)
-            else:
-                self.bytes += len(content) + 1
-                yield Line(number, offset, content, len(content))
+    def _written(self, number: int, request: BatchRequest) -> list[Line]:
+        offset = self.bytes
+        try:
+            content = _encoded(request)
+        except ValidationError as error:
+            self.rows += 1
+            custom_id: object = getattr(request, "custom_id", None)
+            for problem in error.problems:
+                self.note(problem, number, offset, custom_id if isinstance(custom_id, str) else None)
+            return []
+        self.bytes += len(content) + 1
+        return [Line(number, offset, content, len(content))]
 
     def note(
         self, message: str, line: int | None = None, offset: int | None = None, custom_id: str | None = None
@@ -620,7 +665,7 @@ class _Check:
             )
             self._problems.append(Problem(message, line, offset, kept))
 
-    def row(self, line: Line) -> bool:
+    def _is_good(self, line: Line) -> bool:
         """Whether the line is a row without a problem."""
         rules, number, offset, content = self._rules, line.number, line.offset, line.content
         if number == 1 and offset and not rules.mending:
@@ -694,8 +739,8 @@ def validate(
     whole("max_bytes", max_bytes)
     rules = _Rules(endpoint=endpoint, max_custom_id=max_custom_id, max_line_bytes=max_line_bytes)
     check = _Check(rules)
-    for line in check.lines(source):
-        check.row(line)
+    for lines in check.lines(source):
+        check.good(lines)
     if check.rows > max_rows:
         check.note(f"there are {check.rows:,} rows, more than {max_rows:,}: cut them into several files with split")
     if check.bytes > max_bytes:
@@ -748,9 +793,9 @@ def split(
         parts: list[Path] = []
         with ExitStack() as stack:
             part: _Part | None = None
-            for line in check.lines(source):
+            for line in chain.from_iterable(map(check.good, check.lines(source))):
                 # After the first problem there is nothing to write, and still all others to find.
-                if not check.row(line) or check.problem_count:
+                if check.problem_count:
                     continue
                 if part is None or part.rows == max_rows or part.bytes + len(line.content) + 1 > max_bytes:
                     stack.pop_all().close()
