@@ -10,7 +10,7 @@ import pytest
 from together_batches.cli._exits import CommandError, Exit
 from together_batches.cli._parser import build_parser, parse
 
-COMMANDS = ["demo", "cancel", "list", "get", "results", "emulator"]
+COMMANDS = ["demo", "cancel", "list", "get", "results", "wait", "emulator"]
 
 
 def test_ids_and_options_in_any_order() -> None:

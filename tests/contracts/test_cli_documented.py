@@ -16,7 +16,7 @@ SECTIONS = {
     title.strip("`"): text for title, text in re.findall(r"^## (.+)\n((?:(?!## ).*\n)*)", PAGE, flags=re.MULTILINE)
 }
 COMMANDS = build_parser().commands
-TALKING = {"cancel", "get", "list", "results"}
+TALKING = {"cancel", "get", "list", "results", "wait"}
 
 
 def accepted(parser: Parser) -> dict[str, str | None]:

@@ -75,6 +75,8 @@ def _run(arguments: Arguments) -> Exit:
             from together_batches.cli._read import get as command
         case "results":
             from together_batches.cli._results import results as command
+        case "wait":
+            from together_batches.cli._wait import wait as command
         case "emulator":
             from together_batches.cli._emulate import emulator as command
         case _:

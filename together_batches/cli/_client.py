@@ -29,7 +29,7 @@ _IN_CODE_ONLY = (", or pass api_key=", ", or say allow_insecure_http=True")
 @asynccontextmanager
 async def connected(arguments: Arguments) -> AsyncGenerator[AsyncBatches]:
     """A client as the options and the environment say; :class:`CommandError` where there can be none."""
-    with _log(verbose=arguments.verbose):
+    with _log(verbose=arguments.verbose, quiet=arguments.quiet):
         async with _client(arguments) as batches:
             yield batches
 
@@ -56,8 +56,8 @@ class _Formatter(logging.Formatter):
 
 
 @contextmanager
-def _log(*, verbose: bool) -> Generator[None]:
-    if not verbose:
+def _log(*, verbose: bool, quiet: bool) -> Generator[None]:
+    if quiet and not verbose:
         yield
         return
     logger = logging.getLogger("together_batches")
@@ -65,7 +65,7 @@ def _log(*, verbose: bool) -> Generator[None]:
     handler.setFormatter(_Formatter("%(asctime)s %(message)s"))
     level = logger.level
     logger.addHandler(handler)
-    logger.setLevel(logging.DEBUG)
+    logger.setLevel(logging.DEBUG if verbose else logging.WARNING)
     try:
         yield
     finally:

@@ -73,6 +73,16 @@ Write what became of each row of a finished job, one JSON object a line: those
 of its output and of its error file, and with --requests those in neither.
 {_KEY}"""
 
+_WAIT = f"""\
+examples:
+  {PROGRAM} wait ID                      until it has finished
+  {PROGRAM} wait ID ID ID --json         each as it finishes
+  {PROGRAM} wait - --deadline 3600 < ids.txt
+
+Wait for jobs, and print each as it finishes. The exit code is 0 where all of
+them completed. Interrupting the wait leaves the jobs alone.
+{_KEY}"""
+
 _EMULATOR = f"""\
 examples:
   {PROGRAM} emulator             some jobs to play with, on any free port
@@ -170,6 +180,7 @@ def build_parser() -> Parser:
     add("list", "list the jobs of the account", _LIST, _fill_list)
     add("get", "show jobs by their ids", _GET, _fill_get)
     add("results", "write what became of each row of a finished job", _RESULTS, _fill_results)
+    add("wait", "wait for jobs, and print each as it finishes", _WAIT, _fill_wait)
     add("emulator", "run a stand-in for the service on this machine", _EMULATOR, _fill_emulator)
     return top
 
@@ -255,6 +266,16 @@ def _fill_results(parser: Parser) -> None:
         help="file, as the service wrote them, or input, as the requests stand (needs --requests)",
     )
     parser.add_argument("--force", action="store_true", help="replace the file if it exists")
+    _fill_common(parser)
+
+
+def _fill_wait(parser: Parser) -> None:
+    parser.add_argument(
+        "ids", nargs="+", metavar="ID", help="ids of jobs; or - alone, to read them from standard input"
+    )
+    parser.add_argument(
+        "--deadline", type=above_zero, metavar="SECONDS", help="limit of the whole; otherwise as long as it takes"
+    )
     _fill_common(parser)
 
 

@@ -1,4 +1,4 @@
-"""The progress bar of a bulk cancel."""
+"""The progress bar of what is done with many jobs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SECONDS_BETWEEN_UPDATES = 0.05
 
 
 @contextmanager
-def bar(total: int, *, shown: bool) -> Generator[Callable[[int, int], None]]:
+def bar(total: int, *, shown: bool, doing: str = "Cancelling") -> Generator[Callable[[int, int], None]]:
     """A bar on standard error while the block runs, and what moves it: how many are done, and how many failed."""
     if not shown:
         yield lambda done, failed: None
@@ -27,7 +27,7 @@ def bar(total: int, *, shown: bool) -> Generator[Callable[[int, int], None]]:
 
     console = Console(stderr=True, highlight=False)
     columns = (
-        TextColumn("Cancelling"),
+        TextColumn(doing),
         BarColumn(bar_width=None if console.width < 60 else 40),
         TextColumn("{task.fields[told]}"),
         TimeElapsedColumn(),

@@ -21,7 +21,16 @@ if TYPE_CHECKING:
     from together_batches.client import AsyncBatches
     from together_batches.models import BatchJob
 
-__all__ = ["by_status", "chosen_jobs", "confirmed", "read_ids", "selector", "statuses", "typed_or_read"]
+__all__ = [
+    "by_status",
+    "chosen_jobs",
+    "confirmed",
+    "read_ids",
+    "reads_standard_input",
+    "selector",
+    "statuses",
+    "typed_or_read",
+]
 
 
 def selector(arguments: Arguments) -> Literal["ids", "stdin", "filters"]:
@@ -38,12 +47,15 @@ def selector(arguments: Arguments) -> Literal["ids", "stdin", "filters"]:
     if filters:
         message = "ids and filters were given; which jobs to cancel is said by the one or by the other"
         raise CommandError(message)
-    if "-" not in arguments.ids:
-        return "ids"
-    if len(arguments.ids) > 1:
+    return "stdin" if reads_standard_input(arguments.ids) else "ids"
+
+
+def reads_standard_input(ids: list[str]) -> bool:
+    """Whether ``-`` was given in place of ids; :class:`CommandError` where it stands beside some."""
+    if "-" in ids and len(ids) > 1:
         message = "- stands for standard input and was given beside ids; put all ids in one place"
         raise CommandError(message)
-    return "stdin"
+    return ids == ["-"]
 
 
 def typed_or_read(arguments: Arguments) -> list[str]:
