@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ import attrs
 
 from tests.benchmarks._measure import Comparison, compare, in_process
 from tests.benchmarks._server import fast_server, nginx
+from tests.benchmarks.results import ROWS, write_output
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -62,6 +64,42 @@ def _fan_out(rounds: int) -> list[tuple[Comparison, Mapping[str, str]]]:
     return [(beside_bare, {"bare": "1.25"}), (beside_together, {"together": "0.10"})]
 
 
+def _results(rounds: int) -> list[tuple[Comparison, Mapping[str, str]]]:
+    if nginx() is None:
+        print("results: skipped, nginx is not installed (Debian: apt-get install nginx-light)")
+        return []
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory).chmod(0o755)  # nginx reads as somebody else, if root starts it
+        write_output(Path(directory, "long"), ROWS, 20_000)
+        write_output(Path(directory, "short"), 10, 20_000)
+        with fast_server(Path(directory)) as base_url:
+            runs = {
+                name: in_process("tests.benchmarks.results", name, "long", "short", base_url)
+                for name in ("ours", "ordered", "bare")
+            }
+            measured: dict[str, list[Mapping[str, float]]] = {name: [] for name in runs}
+
+            def noted(name: str) -> Run:
+                def run() -> Mapping[str, float]:
+                    figures = runs[name]()
+                    measured[name].append(figures)
+                    return figures
+
+                return run
+
+            beside_bare = compare(
+                "read the 50,000 rows of a 1 GB output, beside a copy to disk",
+                "wall",
+                {"ours": noted("ours"), "bare": noted("bare")},
+                rounds=rounds,
+            )
+            noted("ordered")()
+    for name, rounds_of in measured.items():
+        memory, pause = (max(figures[key] for figures in rounds_of) for key in ("peak_mb", "pause"))
+        print(f"results, {name}: at most {memory:.0f} MB above idle (bar: 64), loop held for {pause * 1e3:.0f} ms")
+    return [(beside_bare, {"bare": "1.43"})]
+
+
 def _start_up(rounds: int) -> list[tuple[Comparison, Mapping[str, str]]]:
     tools = Path(sys.executable).parent
     ours, theirs = shutil.which("together-batches", path=tools), shutil.which("tg", path=tools)
@@ -93,7 +131,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path, help="write every figure to this file")
     options = parser.parse_args()
-    cases = [*_start_up(options.rounds), *_fan_out(options.rounds)]
+    cases = [*_start_up(options.rounds), *_fan_out(options.rounds), *_results(options.rounds)]
     for comparison, bar in cases:
         print(*comparison.lines("ours", bar=bar), sep="\n")
     if options.json:

@@ -1,4 +1,8 @@
-"""A server that is not the bottleneck: nginx, which answers every cancel with a job of the size that is seen live."""
+"""A server that is not the bottleneck: nginx.
+
+It answers every cancel with a job of the size that is seen live. A job that is asked for has completed, and its
+output is the file of its own name. Uploads are taken, and thrown away.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +25,8 @@ _JOB = (
     '"endpoint":"/v1/chat/completions","progress":37.25,"model_id":"openai/gpt-oss-20b"}'
 )
 
+_FINISHED = '{"id":"$1","status":"COMPLETED","output_file_id":"$1"}'
+
 _CONFIGURATION = """
 daemon off; worker_processes 1; pid {home}/pid; error_log {home}/errors crit;
 events {{ worker_connections 16384; }}
@@ -31,6 +37,16 @@ http {{
   server {{
     listen 127.0.0.1:{port} backlog=16384;
     location ~ ^/v1/batches/([^/]+)/cancel$ {{ default_type application/json; return 200 '{job}'; }}
+    location ~ ^/v1/batches/([^/]+)$ {{ default_type application/json; return 200 '{finished}'; }}
+    location ~ ^/v1/files/([^/]+)/content$ {{ default_type text/plain; alias {files}/$1; }}
+    # The body of an upload is read to its end, since it is passed on only then.
+    client_max_body_size 0; client_body_buffer_size 256m;
+    location = /v1/files {{
+      add_header X-Together-File-Id file-1 always; return 302 http://127.0.0.1:{port}/storage/file-1?signature=x;
+    }}
+    location = /v1/files/file-1/preprocess {{ default_type application/json; return 200 '{{"id":"file-1"}}'; }}
+    location /storage/ {{ proxy_pass http://127.0.0.1:{port}/stored/; }}
+    location /stored/ {{ return 200; }}
   }}
 }}
 """
@@ -42,8 +58,8 @@ def nginx() -> str | None:
 
 
 @contextlib.contextmanager
-def fast_server() -> Iterator[str]:
-    """The base URL of an nginx that runs while the block does."""
+def fast_server(files: Path | None = None) -> Iterator[str]:
+    """The base URL of an nginx that runs while the block does; what is in the directory ``files`` are its files."""
     program = nginx()
     assert program is not None
     with socket.socket() as probe:
@@ -51,7 +67,9 @@ def fast_server() -> Iterator[str]:
         port = probe.getsockname()[1]
     with tempfile.TemporaryDirectory() as home:
         configuration = Path(home, "nginx.conf")
-        configuration.write_text(_CONFIGURATION.format(home=home, port=port, job=_JOB))
+        configuration.write_text(
+            _CONFIGURATION.format(home=home, port=port, job=_JOB, finished=_FINISHED, files=files or home)
+        )
         with subprocess.Popen([program, "-c", str(configuration)], stderr=subprocess.DEVNULL) as server:
             try:
                 _await_port(port)
