@@ -295,3 +295,35 @@ asyncio.run(main(), debug=True)
     command = [sys.executable, "-X", "dev", "-W", "error", "-c", script]
     run = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     assert (run.returncode, run.stdout, run.stderr) == (0, "dropped\n", "")
+
+
+def test_the_storage_has_an_origin_once_started() -> None:
+    """And keeps it over an outage."""
+    emulator = Emulator()
+    with pytest.raises(RuntimeError, match="no storage before"):
+        _ = emulator.storage_origin
+    with emulator.running_in_thread():
+        origin = emulator.storage_origin
+    with emulator.running_in_thread():
+        assert emulator.storage_origin == origin
+
+
+async def test_a_storage_port_that_was_taken_meanwhile_is_an_oserror() -> None:
+    """And leaves no half of it listening."""
+    emulator = Emulator()
+    async with emulator:
+        port = int(emulator.storage_origin.rpartition(":")[2])
+    with socket.create_server(("127.0.0.1", port)), pytest.raises(OSError, match="in use"):
+        await emulator.start()
+    async with emulator:
+        assert emulator.files == []
+
+
+def test_files_can_be_looked_at_from_outside() -> None:
+    """What is there, and what is in it."""
+    emulator = Emulator()
+    file_id = emulator.add_file(b"abc", filename="in.jsonl")
+    assert [(file["id"], file["bytes"]) for file in emulator.files] == [(file_id, 3)]
+    assert emulator.content(file_id) == b"abc"
+    with pytest.raises(KeyError, match="file-gone"):
+        emulator.content("file-gone")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from together_batches.emulator._routes import Route, find_route
+from together_batches.emulator._routes import Route, find_route, find_storage_route
 
 
 @pytest.mark.parametrize(
@@ -18,6 +18,8 @@ from together_batches.emulator._routes import Route, find_route
         ("POST /v1/batches/a/cancel", Route("cancel", "a")),
         ("POST /v1/batches/upload/cancel?x=/y", Route("cancel", "upload")),
         ("POST /v1/files/upload", Route("upload")),
+        ("POST /v1/files", Route("begin_upload")),
+        ("POST /v1/files/f/preprocess", Route("preprocess", "f")),
         ("GET /v1/files", Route("files")),
         ("GET /v1/files/upload", Route("file", "upload")),
         ("GET /v1/files/f/content", Route("content", "f")),
@@ -44,3 +46,9 @@ def test_request_lines_name_operations(line: str, expected: Route) -> None:
 def test_only_reading_and_cancelling_are_about_one_job() -> None:
     """A file's id is not a job's."""
     assert (Route("cancel", "a").job_id, Route("file", "a").job_id) == ("a", None)
+
+
+def test_the_storage_stores_and_fetches() -> None:
+    """Its addresses say no more than that."""
+    assert (Route("store"), Route("fetch")) == (find_storage_route("PUT"), find_storage_route("GET"))
+    assert [Route(name).about_storage for name in ("store", "fetch", "content")] == [True, True, False]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any, cast
 
@@ -261,6 +262,132 @@ def test_files_are_kept_described_and_forgotten(service: Service) -> None:
     assert service.files.listing() == []
     with pytest.raises(Refusal, match="not found"):
         service.files.get(file.id)
+
+
+# Rows and results
+
+ROWS = 40
+MIXED = b"".join(
+    b'{"custom_id":"%d","body":{"model":"%s"}}\n' % (number, b"unknown/m" if number % 4 == 0 else b"m")
+    for number in range(ROWS)
+)
+
+
+def ids_in(service: Service, file_id: object) -> set[str]:
+    content = service.files.get(str(file_id)).content.read()
+    return {json.loads(line)["custom_id"] for line in content.splitlines()}
+
+
+def test_a_completed_job_has_both_files(service: Service, clock: Clock) -> None:
+    """Made of its rows, listed under the service's names, and named only at the end."""
+    job_id = created(service, MIXED)["id"]
+    clock.time += 31.9
+    assert {"output_file_id", "error_file_id"}.isdisjoint(service.retrieve(job_id))
+    clock.time += 0.1
+    job = service.retrieve(job_id)
+    failed = {str(number) for number in range(0, ROWS, 4)}
+    assert ids_in(service, job["error_file_id"]) == failed
+    assert ids_in(service, job["output_file_id"]) == {str(number) for number in range(ROWS)} - failed
+    listed = [(file["filename"], file["purpose"]) for file in service.files.listing()]
+    expected = [("in.jsonl", "batch-api"), ("errors.jsonl", "batch-generated"), ("output.jsonl", "batch-generated")]
+    assert expected == sorted(listed, key=lambda pair: (pair[1], pair[0]))
+
+
+@pytest.mark.parametrize(
+    ("model", "present", "absent"),
+    [(b"m", "output_file_id", "error_file_id"), (b"unknown/m", "error_file_id", "output_file_id")],
+)
+def test_a_file_without_a_row_is_not_there(
+    service: Service, clock: Clock, model: bytes, present: str, absent: str
+) -> None:
+    """All rows good: no errors; all bad: no output, and COMPLETED all the same."""
+    job_id = created(service, b'{"custom_id":"a","body":{"model":"%s"}}' % model)["id"]
+    clock.time += 32
+    job = service.retrieve(job_id)
+    assert (job["status"], present in job, absent in job) == ("COMPLETED", True, False)
+
+
+def test_results_are_listed_also_where_nobody_asked_for_the_job(service: Service, clock: Clock) -> None:
+    """And the ids do not depend on who looked first."""
+    ids: list[set[object]] = []
+    for look_first in (True, False):
+        other = Service(now=clock, seed=5)
+        began = clock.time
+        job_ids = [created(other, MIXED + b"{}")["id"] for _ in range(3)]
+        clock.time += 32
+        if look_first:
+            other.retrieve(job_ids[2])
+        ids.append({file["id"] for file in other.files.listing()})
+        clock.time = began
+    assert len(ids[0]) == 9
+    assert ids[0] == ids[1]
+
+
+@pytest.mark.parametrize("end", ["CANCELLED", "EXPIRED", "FAILED"])
+def test_a_job_that_ends_early_keeps_the_rows_done_by_then(clock: Clock, end: str) -> None:
+    """As many as its progress says; the others are in neither file."""
+    service = Service(now=clock, timing=Timing(validating=2, running=30), ends_as=None if end == "CANCELLED" else end)
+    job_id = created(service, MIXED)["id"]
+    if end == "CANCELLED":
+        clock.time += 17
+        service.cancel(job_id)
+    clock.time += 60
+    job = service.retrieve(job_id)
+    assert job["status"] == end
+    done = ids_in(service, job["output_file_id"]) | ids_in(service, job["error_file_id"])
+    assert len(done) == int(ROWS * cast("float", job["progress"]) / 100)
+    assert (20 if end == "CANCELLED" else 39) == len(done)
+    assert ("error" in job) == (end == "FAILED")
+
+
+def test_a_job_cancelled_while_validating_has_no_files(service: Service, clock: Clock) -> None:
+    """No row has run."""
+    job_id = created(service, MIXED)["id"]
+    service.cancel(job_id)
+    clock.time += 60
+    assert {"output_file_id", "error_file_id"}.isdisjoint(service.retrieve(job_id))
+    assert len(service.files.listing()) == 1
+
+
+def test_a_seeded_job_runs_the_rows_of_its_file(service: Service) -> None:
+    """As many as the progress that it was given; files of one's own choice win."""
+    file_id = service.files.add(MIXED, filename="in.jsonl").id
+    half = service.retrieve(
+        service.add_job(status="EXPIRED", input_file_id=file_id, extra_fields={"progress": 50, "error_file_id": None})
+    )
+    assert half["error_file_id"] is None
+    assert 0 < len(ids_in(service, half["output_file_id"])) < 20
+    whole = service.retrieve(service.add_job(status="COMPLETED", input_file_id=file_id))
+    assert len(ids_in(service, whole["output_file_id"])) == 30
+
+
+def test_a_deleted_input_does_not_stop_its_job(service: Service, clock: Clock) -> None:
+    """A deleted result, though, is gone."""
+    job = created(service, MIXED)
+    service.files.delete(job["input_file_id"])
+    clock.time += 32
+    output = str(service.retrieve(job["id"])["output_file_id"])
+    service.files.delete(output)
+    with pytest.raises(Refusal, match="not found"):
+        service.files.get(output)
+    assert service.retrieve(job["id"])["output_file_id"] == output
+
+
+def test_a_model_that_is_not_serverless_fails_the_whole_job(service: Service, clock: Clock) -> None:
+    """Unlike one that nobody knows."""
+    job_id = created(service, MIXED + b'{"custom_id":"x","body":{"model":"dedicated/m"}}')["id"]
+    clock.time += 2
+    job = service.retrieve(job_id)
+    assert (job["status"], "non-serverless model dedicated/m" in str(job["error"])) == ("FAILED", True)
+
+
+def test_a_job_may_outlive_its_deadline(clock: Clock) -> None:
+    """The service's is no hard stop."""
+    service = Service(now=clock, ends_as="IN_PROGRESS")
+    job_id = created(service)["id"]
+    clock.time += 2 * 86_400
+    job = service.retrieve(job_id)
+    assert (job["status"], str(job["job_deadline"]) < "2026-09-16") == ("IN_PROGRESS", True)
 
 
 class Histories(RuleBasedStateMachine):

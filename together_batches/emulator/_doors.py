@@ -31,7 +31,8 @@ class Door:
         cls, handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]], host: str, port: int
     ) -> Self:
         """Listen. Raises OSError if the port is taken."""
-        server = web.Server(handler, access_log=None)
+        # Without lingering: the one body that is not read to its end is one whose end does not come.
+        server = web.Server(handler, access_log=None, lingering_time=0)
         return cls(await asyncio.get_running_loop().create_server(server, host, port, backlog=BACKLOG), server)
 
     @property

@@ -1,0 +1,116 @@
+"""The files of the account: kept, described, found again, and taken through the storage."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from itertools import count
+
+import pytest
+
+from together_batches.emulator._content import content_of
+from together_batches.emulator._files import Announced, Files
+from together_batches.emulator._replies import Refusal
+
+CONTENT = b'{"custom_id":"a"}\n'
+CHECKSUM = sha256(CONTENT).hexdigest()
+
+
+class Clock:
+    time = 1_789_381_230.5
+
+    def __call__(self) -> float:
+        return self.time
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def files(clock: Clock) -> Files:
+    numbers = count(1)
+    return Files(now=clock, new_id=lambda: f"file-{next(numbers)}", seed=0)
+
+
+def announced(checksum: str | None = CHECKSUM) -> Announced:
+    return Announced("in.jsonl", "batch-api", "jsonl", checksum)
+
+
+def test_an_upload_has_three_steps(files: Files) -> None:
+    """It is not there before its bytes are, and not processed before somebody asks for that."""
+    file_id = files.begin(announced())
+    assert files.find(file_id) is None
+    with pytest.raises(Refusal, match="not found"):
+        files.preprocess(file_id)
+    files.store(file_id, CONTENT, CHECKSUM)
+    described = files.get(file_id).to_json()
+    assert (described["bytes"], described["Processed"], described["processing_status"]) == (18, False, "PENDING")
+    assert files.preprocess(file_id).to_json()["processing_status"] == "COMPLETED"
+    assert files.get(file_id).content.read() == CONTENT
+
+
+def test_storing_again_changes_nothing(files: Files) -> None:
+    """A client whose answer was lost may put the same bytes once more."""
+    file_id = files.begin(announced())
+    files.store(file_id, CONTENT, CHECKSUM)
+    files.preprocess(file_id)
+    files.store(file_id, CONTENT, CHECKSUM)
+    assert files.get(file_id).processed
+
+
+def test_other_bytes_than_announced_are_refused(files: Files) -> None:
+    """Where a checksum was announced; without one anything will do."""
+    with pytest.raises(Refusal) as refused:
+        files.store(files.begin(announced()), b"other", sha256(b"other").hexdigest())
+    assert (refused.value.status, refused.value.code) == (400, "BadDigest")
+    files.store(files.begin(announced(None)), b"other", sha256(b"other").hexdigest())
+
+
+def test_content_is_known_by_its_checksum_and_purpose(files: Files) -> None:
+    """Until the file is deleted; what nobody hashed is not known."""
+    file = files.add(CONTENT, filename="a")
+    files.add(lambda: [CONTENT], size=len(CONTENT), filename="b")
+    assert files.known("batch-api", CHECKSUM) is file
+    assert files.known("fine-tune", CHECKSUM) is None
+    assert files.known("batch-api", None) is None
+    files.delete(file.id)
+    assert files.known("batch-api", CHECKSUM) is None
+
+
+def test_an_address_allows_one_method_on_one_file_for_an_hour(files: Files, clock: Clock) -> None:
+    """In the very spelling in which it was handed out."""
+    address = files.presigned("PUT", files.begin(announced()))
+    assert files.granted("PUT", address) == "file-1"
+    for spelling in ("%2F", "%7E", "%2B", "%3D"):
+        assert spelling in address
+        with pytest.raises(Refusal) as refused:
+            files.granted("PUT", address.replace(spelling, bytes.fromhex(spelling[1:]).decode()))
+        assert (refused.value.status, refused.value.code) == (403, "SignatureDoesNotMatch")
+    with pytest.raises(Refusal, match="does not match"):
+        files.granted("GET", address)
+    clock.time += 3601
+    with pytest.raises(Refusal, match="expired"):
+        files.granted("PUT", address)
+
+
+def test_a_deleted_file_does_not_come_back(files: Files) -> None:
+    """Its address leads nowhere any more."""
+    file_id = files.begin(announced())
+    files.store(file_id, CONTENT, CHECKSUM)
+    files.delete(file_id)
+    with pytest.raises(Refusal) as refused:
+        files.store(file_id, CONTENT, CHECKSUM)
+    assert (refused.value.status, refused.value.code) == (404, "NoSuchKey")
+
+
+def test_results_are_made_once_and_only_when_read(files: Files) -> None:
+    """Most are never looked at."""
+    made: list[int] = []
+    files.add_result("file-r", lambda: made.append(1) or content_of(CONTENT), filename="output.jsonl", created_at=5.0)
+    files.add(b"", filename="later")
+    assert made == []
+    described = files.listing()[0]
+    assert (described["id"], described["purpose"], described["bytes"]) == ("file-r", "batch-generated", 18)
+    assert files.get("file-r").content.read() == CONTENT
+    assert made == [1]

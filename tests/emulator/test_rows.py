@@ -1,0 +1,191 @@
+"""What becomes of a job's rows."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from together_batches.emulator import Answer, Failure, Missing
+from together_batches.emulator._rows import Answering, Run, first_model, input_error, lines_of
+
+CHAT = "/v1/chat/completions"
+AUDIO = "/v1/audio/transcriptions"
+
+
+def chat(custom_id: str, content: str = "Name a river.", **more: object) -> bytes:
+    body = {"model": "some/model", "messages": [{"role": "user", "content": content}], **more}
+    return orjson.dumps({"custom_id": custom_id, "body": body})
+
+
+def run(
+    lines: list[bytes], answering: Answering | None = None, *, job: str = "j", share: float = 1, to: str = CHAT
+) -> Run:
+    return Run(lines, answering or Answering(), job_id=job, endpoint=to, created=7, share=share)
+
+
+def rows(content: bytes) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in content.splitlines()]
+
+
+def message_for(line: bytes, endpoint: str = CHAT) -> str:
+    """What the error file says about this one row."""
+    (row,) = rows(run([line], to=endpoint).errors())
+    return row["error"]["message"]
+
+
+def test_an_output_row_is_shaped_like_the_services() -> None:
+    """With the extras that it sends and leaves undocumented."""
+    (row,) = rows(run([chat("a")]).output())
+    assert list(row) == ["id", "custom_id", "response"]
+    assert row["id"].startswith("br_")
+    assert (row["custom_id"], row["response"]["status_code"]) == ("a", 200)
+    body = row["response"]["body"]
+    assert (body["object"], body["model"], body["prompt"]) == ("chat.completion", "some/model", [])
+    choice = body["choices"][0]
+    assert (choice["finish_reason"], choice["message"]["content"]) == ("stop", "You said: Name a river.")
+    assert set(choice["message"]) == {"role", "content", "reasoning", "tool_calls"}
+    usage = body["usage"]
+    assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
+
+
+def test_an_answer_may_be_cut_by_its_limit() -> None:
+    """A success all the same, also without a word in it."""
+    for limit, content in ((2, "You said:"), (0, "")):
+        (row,) = rows(run([chat("a", max_tokens=limit)]).output())
+        choice = row["response"]["body"]["choices"][0]
+        assert (choice["finish_reason"], choice["message"]["content"]) == ("length", content)
+
+
+def test_audio_is_answered_with_text() -> None:
+    """For a line with FILE and a public address."""
+    line = orjson.dumps(
+        {"custom_id": "a", "method": "FILE", "body": {"model": "m", "file": "https://x.example/a.wav"}}
+    )
+    (row,) = rows(run([line], to=AUDIO).output())
+    assert row["response"]["body"]["text"] == "What is heard in https://x.example/a.wav."
+    assert {"language", "duration"} < set(row["response"]["body"])
+
+
+def test_an_error_row_has_a_code_that_is_a_word() -> None:
+    """And no response."""
+    (row,) = rows(run([chat("a")], Answering(fail_rows=1)).errors())
+    assert row["error"] == {"code": "batch_client_error", "message": "Internal Server Error"}
+    assert list(row) == ["id", "custom_id", "error"]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (chat("a", model="unknown/model"), "Unable to access model unknown/model. It does not exist."),
+        (chat("a", model=None), "model is required"),
+        (chat("a", stop=["1", "2", "3", "4", "5"]), "Maximum four stop sequences allowed"),
+        (b'{"body":{"model":"m"}}', "custom_id is required"),
+        (b'{"custom_id":"a"}', "model is required"),
+        (b"not json", "Invalid JSON format"),
+    ],
+)
+def test_some_rows_fail_by_what_they_ask(line: bytes, message: str) -> None:
+    """One by one; the others do not mind."""
+    assert message == message_for(line)
+
+
+def test_audio_rows_fail_without_a_method_and_a_public_address() -> None:
+    """As the tutorial warns."""
+    body = {"model": "m", "file": "file:///etc/passwd"}
+    assert "content type" in message_for(orjson.dumps({"custom_id": "a", "body": body}), AUDIO)
+    line = orjson.dumps({"custom_id": "a", "method": "FILE", "body": body})
+    assert message_for(line, AUDIO) == "file must be a public URL"
+
+
+def test_the_order_is_none_and_always_the_same() -> None:
+    """Neither that of the input nor its reverse; another job has another."""
+    lines = [chat(str(number)) for number in range(50)]
+    ids = [row["custom_id"] for row in rows(run(lines).output())]
+    assert sorted(ids, key=int) == [str(number) for number in range(50)]
+    assert ids not in (sorted(ids, key=int), sorted(ids, key=int, reverse=True))
+    assert run(lines).output() == run(lines).output() != run(lines, job="k").output()
+
+
+def test_an_answer_depends_on_its_row_alone() -> None:
+    """Whatever job it is in, and whatever stands beside it."""
+    line = chat("a")
+    alone = rows(run([line]).output())[0]["response"]
+    others = {row["custom_id"]: row["response"] for row in rows(run([chat("b"), line], job="k").output())}
+    assert alone == others["a"]
+
+
+@given(st.integers(0, 40), st.floats(0, 1), st.floats(0, 1), st.floats(0, 1), st.integers(0, 9))
+def test_every_row_that_was_done_is_in_one_bucket(
+    total: int, fail: float, missing: float, share: float, seed: int
+) -> None:
+    """Output, errors, or neither; and nothing was done that the share does not cover."""
+    lines = [chat(str(number)) for number in range(total)]
+    ran = run(lines, Answering(fail_rows=fail, missing_rows=missing, seed=seed), share=share)
+    output = [row["custom_id"] for row in rows(ran.output())]
+    errors = [row["custom_id"] for row in rows(ran.errors())]
+    assert len(set(output + errors)) == len(output + errors) <= int(total * share + 1e-9)
+    assert ran.succeeded_and_failed() == (bool(output), bool(errors))
+
+
+def test_shares_are_about_kept_and_a_row_sent_again_has_another_chance() -> None:
+    """By job and place, not by name."""
+    lines = [chat(str(number)) for number in range(1000)]
+    answering = Answering(fail_rows=0.2, missing_rows=0.1)
+    ran = run(lines, answering)
+    failed = {row["custom_id"] for row in rows(ran.errors())}
+    assert 150 < len(failed) < 250
+    assert 650 < len(rows(ran.output())) < 750
+    assert failed != {row["custom_id"] for row in rows(run(lines, answering, job="k").errors())}
+    for shares in ({"fail_rows": 1.1}, {"missing_rows": -0.1}):
+        with pytest.raises(ValueError, match="from 0 to 1"):
+            Answering(**shares)
+
+
+def test_the_caller_has_the_first_word() -> None:
+    """An outcome of their own, or None for the usual way."""
+    fates: dict[object, Answer | Failure | Missing] = {
+        "text": Answer("Elbe"),
+        "body": Answer(body={"odd": True}, status_code=201),
+        "fails": Failure("no", code="timeout"),
+        "lost": Missing(),
+    }
+    answering = Answering(answer=lambda row: fates.get(row["custom_id"]), fail_rows=1)
+    ran = run([chat(str(name)) for name in (*fates, "usual")], answering)
+    output = {row["custom_id"]: row["response"] for row in rows(ran.output())}
+    errors = {row["custom_id"]: row["error"] for row in rows(ran.errors())}
+    assert output["text"]["body"]["choices"][0]["message"]["content"] == "Elbe"
+    assert output["body"] == {"status_code": 201, "body": {"odd": True}}
+    assert errors["fails"] == {"code": "timeout", "message": "no"}
+    assert (set(output), set(errors)) == ({"text", "body"}, {"fails", "usual"})
+
+
+def test_odd_bodies_are_answered_too() -> None:
+    """The emulator judges no more than it has to."""
+    odd: list[dict[str, object]] = [
+        {"messages": []},
+        {"messages": "x"},
+        {"messages": ["x"]},
+        {"messages": [{"content": []}]},
+    ]
+    lines = [orjson.dumps({"custom_id": "a", "body": {"model": "m", **body}}) for body in odd]
+    contents = [row["response"]["body"]["choices"][0]["message"]["content"] for row in rows(run(lines).output())]
+    assert contents == ["You said: nothing"] * 4
+
+
+def test_validation_names_the_line_or_the_model() -> None:
+    """The whole job fails by one of them."""
+    assert input_error([chat("a"), b"{"]) == "input format error: Line 2 (within chunk): Invalid JSON format"
+    assert "non-serverless model dedicated/x" in str(input_error([chat("a", model="dedicated/x")]))
+    assert input_error([chat("a"), chat("b")]) is None
+
+
+def test_lines_end_at_newline_only_and_the_first_names_the_model() -> None:
+    """U+2028 and a carriage return are characters like others."""
+    assert lines_of("a\u2028b\r\nc\n".encode()) == ["a\u2028b\r".encode(), b"c"]
+    assert first_model([chat("a", model="x"), chat("b", model="y")]) == "x"
+    assert first_model([]) is None
