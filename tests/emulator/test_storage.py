@@ -24,8 +24,8 @@ KEY = {"Authorization": "Bearer emulator-key"}
 
 @pytest.fixture
 async def bare() -> AsyncIterator[aiohttp.ClientSession]:
-    """A client that knows no key, and one connection for each request: on an old one, aiohttp repeats a lost PUT."""
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as session:
+    """A client that knows no key."""
+    async with aiohttp.ClientSession() as session:
         yield session
 
 
@@ -150,12 +150,12 @@ async def test_the_storage_fails_in_xml(
     emulator.fail(Fault(on="store", status=503))
     status, content_type, body = await put(bare, url)
     assert (status, content_type, b"<Code>SlowDown</Code>" in body) == (503, "application/xml", True)
-    emulator.fail(Fault(on="store", lose="answer"))
+    emulator.fail(Fault(on="store", lose="answer", times=2))  # aiohttp repeats a lost PUT once, by itself
     with pytest.raises(aiohttp.ClientConnectionError):
         await put(bare, url)
     assert emulator.content(file_id) == CONTENT
     assert (await put(bare, url))[0] == 200
-    assert emulator.count("store") == 3
+    assert emulator.count("store") == 4
 
 
 async def test_a_redirect_without_its_headers(emulator: Emulator, http: aiohttp.ClientSession) -> None:
