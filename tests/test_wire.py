@@ -15,7 +15,16 @@ from hypothesis import strategies as st
 from together_batches import _wire
 from together_batches._wire import WireError, job_from_dict, to_dict
 from together_batches.errors import NotFoundError, UsageError, ValidationError
-from together_batches.models import BatchJob, BatchJobStatus
+from together_batches.models import (
+    BatchFailure,
+    BatchJob,
+    BatchJobStatus,
+    BatchMissing,
+    BatchResult,
+    BatchStray,
+    BatchSuccess,
+    Usage,
+)
 from together_batches.outcomes import CancelOutcome, CancelReport, CancelResult
 
 _NOON = datetime(2026, 9, 14, 12, tzinfo=UTC)
@@ -403,3 +412,35 @@ def test_a_report_as_plain_data() -> None:
     assert (told["ok"], told["counts"]["cancelled"], told["counts"]["denied"]) == (False, 1, 0)
     assert [outcome["job_id"] for outcome in told["outcomes"]] == ["a", "b"]
     assert json.loads(json.dumps(told)) == told
+
+
+# --- rows of results ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        (
+            BatchSuccess("a", {"text": "x", "other": None}),
+            {"custom_id": "a", "result": "success", "status_code": 200, "body": {"text": "x", "other": None}},
+        ),
+        (
+            BatchFailure("a", "timeout", "too slow", 504, "{}"),
+            {
+                "custom_id": "a",
+                "result": "failure",
+                "code": "timeout",
+                "message": "too slow",
+                "status_code": 504,
+                "raw": "{}",
+            },
+        ),
+        (BatchFailure(None, None, "no JSON"), {"custom_id": None, "result": "failure", "message": "no JSON"}),
+        (BatchMissing("a"), {"custom_id": "a", "result": "missing"}),
+        (BatchStray("a", "why", "{}"), {"custom_id": "a", "result": "stray", "reason": "why", "raw": "{}"}),
+        (Usage(1, 2, 3), {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}),
+    ],
+)
+def test_a_row_as_plain_data(row: BatchResult | Usage, expected: dict[str, object]) -> None:
+    """It says which it is; what is absent is left out, except that nobody is named."""
+    assert to_dict(row) == expected

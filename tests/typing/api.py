@@ -16,8 +16,13 @@ from together_batches import (
     AuthenticationError,
     Batches,
     BatchesError,
+    BatchFailure,
     BatchJob,
     BatchJobStatus,
+    BatchMissing,
+    BatchRequest,
+    BatchStray,
+    BatchSuccess,
     CancelOutcome,
     CancelReport,
     CancelResult,
@@ -27,9 +32,11 @@ from together_batches import (
     Response,
     RetryPolicy,
     Timeout,
+    Usage,
     ValidationError,
     WaitTimeoutError,
     __version__,
+    failed_requests,
     job_from_dict,
     to_dict,
 )
@@ -101,6 +108,11 @@ async def many_jobs(client: AsyncBatches, source: AsyncIterator[str]) -> None:
 
     async for outcome in client.iter_cancel(["a"], max_concurrency=5, rate=0.5, wait=True):
         assert_type(outcome, CancelOutcome)
+    async for row in client.results("a", requests=["a"], order="input"):
+        assert_type(row, BatchSuccess | BatchFailure | BatchMissing | BatchStray)
+        if isinstance(row, BatchSuccess):
+            assert_type(row.text, str | None)
+            assert_type(row.usage, Usage | None)
     async with client.iter_cancel(source) as outcomes:
         async for outcome in outcomes:
             assert_type(outcome.job, BatchJob | None)
@@ -162,6 +174,8 @@ def the_synchronous_client() -> None:
     assert_type(batches.with_options(timeout=5), Batches)
     for outcome in batches.iter_cancel(["a"]):
         assert_type(outcome, CancelOutcome)
+    with batches.results(batches.retrieve("a"), requests="requests.jsonl") as rows:
+        assert_type(list(failed_requests("requests.jsonl", rows)), list[BatchRequest])
     with batches.iter_cancel(["a"]) as outcomes:
         plain: Iterator[CancelOutcome] = outcomes
         assert_type(next(plain), CancelOutcome)

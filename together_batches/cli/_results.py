@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import secrets
-import sys
 from collections import Counter
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import anyio
 import attrs
-from anyio import to_thread
 
+from together_batches._disk import target_at
 from together_batches._wire import encode, to_dict
 from together_batches.cli._client import connected
 from together_batches.cli._exits import CommandError, Exit
@@ -28,15 +25,10 @@ from together_batches.models import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
-    from io import BufferedWriter
-
     from together_batches.cli._parser import Arguments
     from together_batches.models import BatchJob
 
 __all__ = ["results"]
-
-_PIECE_BYTES = 1_000_000
 
 
 def results(arguments: Arguments) -> Exit:
@@ -51,11 +43,16 @@ async def _run(arguments: Arguments, target: Path | None) -> Exit:
         job = await batches.retrieve(arguments.id)
         order = cast("Literal['file', 'input']", arguments.order)
         async with batches.results(job, requests=arguments.requests, order=order) as rows:
-            with _sink(target) as sink:
+            if target is None:
                 async for row in rows:
                     tally.count(row)
-                    await sink.write(row)
-                await sink.flush()
+                    print(as_json(to_dict(row)))
+            else:
+                async with target_at(target, replace=arguments.force) as file:
+                    async for row in rows:
+                        tally.count(row)
+                        await file.write(encode(to_dict(row)) + b"\n")
+                    await file.keep()
     if arguments.json and target is not None:
         print(as_json({"job": to_dict(job), "output": str(target), **tally.to_dict()}))
     elif not arguments.quiet:
@@ -104,82 +101,9 @@ class _Tally:
         return text
 
 
-class _Sink(Protocol):
-    async def write(self, row: BatchResult) -> None: ...
-    async def flush(self) -> None: ...
-
-
-@contextmanager
-def _sink(target: Path | None) -> Generator[_Sink]:
-    """Where the rows go. A file appears under its name when it is whole, and never otherwise."""
-    if target is None:
-        yield _Stdout()
-        return
-    part = target.with_name(f".together-batches-{secrets.token_hex(8)}.part")
-    try:
-        with _telling(target):
-            file = part.open("xb")
-        with file:
-            yield _File(file, target)
-        with _telling(target):
-            part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-class _Stdout:
-    async def write(self, row: BatchResult) -> None:
-        print(as_json(to_dict(row)))
-
-    async def flush(self) -> None:
-        sys.stdout.flush()
-
-
-class _File:
-    """Bytes are gathered, and written by a thread: the download goes on meanwhile."""
-
-    def __init__(self, file: BufferedWriter, target: Path) -> None:
-        self._file = file
-        self._target = target
-        self._piece = bytearray()
-
-    async def write(self, row: BatchResult) -> None:
-        self._piece += encode(to_dict(row)) + b"\n"
-        if len(self._piece) >= _PIECE_BYTES:
-            await self.flush()
-
-    async def flush(self) -> None:
-        with _telling(self._target):
-            await to_thread.run_sync(self._write, bytes(self._piece))
-        self._piece.clear()
-
-    def _write(self, piece: bytes) -> None:
-        self._file.write(piece)
-        self._file.flush()
-
-
-@contextmanager
-def _telling(target: Path) -> Generator[None]:
-    try:
-        yield
-    except OSError as error:
-        message = f"{target} cannot be written: {error.strerror or error}"
-        raise CommandError(message, Exit.FAILED) from error
-
-
 def _free(target: Path, *, force: bool) -> Path:
-    """The target, where it may be written; told before anything is downloaded."""
-    if target.is_dir():
-        message = f"{target} is a directory; -o names the file to write"
+    """The target; where it may not be replaced that is told at once, and in the words of the command."""
+    if target.is_file() and not force:
+        message = f"{target} exists already; --force replaces it"
         raise CommandError(message)
-    if not target.parent.is_dir():
-        message = f"{target} cannot be written: there is no directory {target.parent}"
-        raise CommandError(message)
-    if target.exists():
-        if not target.is_file():
-            message = f"{target} is no ordinary file; leave -o out and redirect the output"
-            raise CommandError(message)
-        if not force:
-            message = f"{target} exists already; --force replaces it"
-            raise CommandError(message)
     return target
