@@ -260,6 +260,18 @@ async def test_a_very_long_row() -> None:
     assert names(rows) == [("success", "a"), ("success", "b")]
 
 
+@pytest.mark.parametrize("order", ["file", "input"])
+async def test_a_row_without_an_end(order: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory has a limit: of a longer line the beginning is told, and the others come."""
+    monkeypatch.setattr(_results, "_LONGEST_LINE_BYTES", 2_000)
+    account = Account(lines(answer("a", {"text": "x" * 3_000}), answer("b")))
+    rows = await account.rows(requests=["a", "b"], order=order)
+    assert sorted(names(rows), key=str) == [("failure", None), ("missing", "a"), ("success", "b")]
+    (failure,) = [row for row in rows if isinstance(row, BatchFailure)]
+    assert failure.message == "the line has more than 2,000 bytes; this is its beginning"
+    assert failure.raw.startswith('{"id":"br_1","custom_id":"a"')
+
+
 async def test_a_file_that_is_both_is_read_once() -> None:
     """Its rows would be strays of themselves."""
     account = Account(lines(answer("a")))
