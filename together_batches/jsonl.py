@@ -8,7 +8,6 @@ synchronous and holds one row at a time; async code calls it in a thread.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -27,7 +26,7 @@ from together_batches.errors import UsageError, ValidationError
 from together_batches.models import BatchRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from json import JSONDecodeError
 
 __all__ = [
     "MAX_BYTES",
@@ -133,7 +132,7 @@ class LineSplitter:
         number, offset, longest = self._number, self._offset, self._max
         # Nearly all lines of a file go through here, and a call of Line for each costs more than all else that is
         # done with it: this is the same without the detour through Line.__new__.
-        new: Callable[[type[Line], tuple[int, int, bytes, int]], Line] = tuple.__new__
+        new = tuple.__new__  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
         for content in others:
             number += 1
             length = end = len(content)
@@ -327,13 +326,13 @@ def _faults(row: object, endpoint: str, max_custom_id: int | None) -> list[str]:
 
 def _no_json(line: bytes, error: _wire.WireError) -> str:
     """Why this is no JSON, with the place within the line."""
-    cause = error.__cause__
-    if not isinstance(cause, json.JSONDecodeError) or not cause.doc:
-        try:
-            line.decode()
-        except UnicodeDecodeError as broken:
-            return f"the line is not UTF-8: byte {broken.start} of the line is 0x{line[broken.start]:02x}"
+    if not line.strip(_JSON_SPACE):
         return "the line is blank"
+    try:
+        line.decode()
+    except UnicodeDecodeError as broken:
+        return f"the line is not UTF-8: byte {broken.start} of the line is 0x{line[broken.start]:02x}"
+    cause = cast("JSONDecodeError", error.__cause__)
     if re.match(r".?(?:NaN|Infinity)", cause.doc[max(0, cause.pos - 1) : cause.pos + 8]):
         reason = "NaN and Infinity are no JSON"
     else:
@@ -412,7 +411,7 @@ def _holds_requests(source: object) -> bool:
 def _name(source: object) -> str:
     """What a source is called in messages."""
     if isinstance(source, str | os.PathLike):
-        return os.fspath(cast("str | os.PathLike[str]", source))
+        return str(Path(cast("str | os.PathLike[str]", source)))
     return "the file" if not _holds_requests(source) else "the requests"
 
 
@@ -421,13 +420,11 @@ def _blocks(source: _Bytes) -> Iterator[bytes]:
         for start in range(0, len(source), _BLOCK):
             yield bytes(source[start : start + _BLOCK])
         return
-    with ExitStack() as stack:
+    with _explained("read", _name(source)), ExitStack() as stack:
         if isinstance(source, str | os.PathLike):
-            with _explained("read", source):
-                source = stack.enter_context(Path(source).open("rb", buffering=0))
+            source = stack.enter_context(Path(source).open("rb", buffering=0))
         while True:
-            with _explained("read", getattr(source, "name", "the file")):
-                block: object = source.read(_BLOCK)
+            block: object = source.read(_BLOCK)
             if not isinstance(block, bytes):
                 message = f"the file gives {type(block).__name__} in place of bytes: open it in binary mode"
                 raise UsageError(message)
@@ -449,7 +446,7 @@ def _explained(doing: str, path: object) -> Generator[None]:
         raise UsageError(message) from error
     except (OSError, ValueError) as error:  # a ValueError: zero bytes in a path, or a closed file
         reason = getattr(error, "strerror", None) or str(error)
-        message = f"cannot {doing} {path}: {reason[:1].lower()}{reason[1:]}"
+        message = f"cannot {doing} {path}: {reason}"
         raise UsageError(message) from error
 
 
@@ -480,15 +477,12 @@ class _Part:
         self.rows += 1
         self.bytes += len(content) + 1
 
-    def close(self) -> None:
-        with _explained("write", self._target):
-            self._file.close()
-
     def __enter__(self) -> _Part:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
+        with _explained("write", self._target):
+            self._file.close()
 
 
 def _refuse(targets: Iterable[Path]) -> None:
@@ -699,7 +693,7 @@ class _Check:
                     faults.append(f"custom_id is that of line {first} too, and must be unique in the file")
             self._count_model(fields.get("body"))
         for fault in faults:
-            self.note(fault, number, offset, custom_id if isinstance(custom_id, str) else None)
+            self.note(fault, number, offset, custom_id if isinstance(custom_id, str) and custom_id else None)
         return not faults
 
     def _count_model(self, body: object) -> None:
