@@ -6,6 +6,7 @@ lock of that file, and so is the closing: nothing is written to a file that is c
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import io
 import os
@@ -14,7 +15,7 @@ import stat
 import tempfile
 import threading
 from collections.abc import AsyncIterable, Iterable
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
 
@@ -26,18 +27,14 @@ from together_batches.errors import UsageError, ValidationError
 from together_batches.models import BatchRequest
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Generator
+    from collections.abc import AsyncGenerator, Callable, Generator
 
-__all__ = ["Content", "Source", "Target", "content_of", "target_at"]
-
-Source = jsonl.Source | AsyncIterable[BatchRequest]
-"""What can be uploaded: a path, bytes, a file opened in binary mode (from where it stands; it is left open), or
-requests."""
+__all__ = ["Content", "Reader", "Source", "Target", "content_of", "target_at"]
 
 _UNNAMED = "requests.jsonl"
 """What an upload is called that nobody named: the service looks at the suffix."""
 _READ_BYTES = 1 << 20
-_WRITE_BYTES = 1 << 22
+_WRITE_BYTES = 1 << 20
 
 
 class Content:
@@ -105,7 +102,7 @@ class Content:
             if isinstance(source, str | os.PathLike):
                 self._open_path(source)
             elif isinstance(source, bytes | bytearray | memoryview):
-                self._where = "what is to be uploaded"
+                self._where = "the content"
                 self._file = io.BytesIO(source)
             elif hasattr(source, "read"):
                 self._open_file(cast("IO[bytes]", source))
@@ -159,11 +156,18 @@ class Content:
                 digest.update(block)
                 self.size += len(block)
         if not self.size:
-            message = (
-                f"there is nothing to upload: {self._where} {'are' if self._where.endswith('s') else 'is'} empty"
-            )
+            message = f"{self._where}: 0 bytes, so there is nothing to upload"
             raise UsageError(message)
         self.sha256 = digest.hexdigest()
+
+    def reader(self) -> Reader:
+        """The bytes from the beginning, for a worker thread."""
+        return Reader(self._read_at, self._where)
+
+    def _read_at(self, position: int, size: int) -> bytes:
+        with self._lock, _explained("read", self._where):
+            self._file.seek(self._start + position)
+            return b"" if self._left else self._file.read(size)
 
     def leave(self) -> None:
         """Let whoever reads come to an end."""
@@ -174,6 +178,26 @@ class Content:
         with self._lock:
             if self._ours:
                 self._file.close()
+
+
+Source = jsonl.Source | AsyncIterable[BatchRequest] | Content
+"""What can be uploaded: a path, bytes, a file opened in binary mode (from where it stands; it is left open), or
+requests; and within the package, what was opened before."""
+
+
+class Reader:
+    """A plain file over a :class:`Content`, to be read once."""
+
+    def __init__(self, read_at: Callable[[int, int], bytes], name: str) -> None:
+        self._read_at = read_at
+        self._position = 0
+        self.name = name
+
+    def read(self, size: int, /) -> bytes:
+        """The next bytes, up to so many; none at the end."""
+        block = self._read_at(self._position, size)
+        self._position += len(block)
+        return block
 
 
 def _line(request: BatchRequest, number: int) -> bytes:
@@ -197,7 +221,13 @@ def _checked_name(name: object) -> str:
 
 @asynccontextmanager
 async def content_of(source: Source, filename: str | None) -> AsyncGenerator[Content]:
-    """What is to be uploaded, under ``filename`` or its own name; a :class:`UsageError` where it cannot be read."""
+    """What is to be uploaded, under ``filename`` or its own name; a :class:`UsageError` where it cannot be read.
+
+    What somebody has opened already is left to them.
+    """
+    if isinstance(source, Content):
+        yield source
+        return
     content = Content()
     try:
         if isinstance(source, AsyncIterable):
@@ -225,6 +255,7 @@ class Target:
         self._file: IO[bytes] | None = None
         self._held: list[bytes] = []
         self._held_bytes = 0
+        self._writing: asyncio.Task[None] | None = None
 
     def begin(self) -> None:
         """Look at what is there, and open the file to write to."""
@@ -248,30 +279,42 @@ class Target:
             raise UsageError(message)
 
     async def write(self, piece: bytes) -> None:
-        """Add bytes at the end, some time before :meth:`keep` returns."""
+        """Add bytes at the end, some time before :meth:`keep` returns.
+
+        They are written while the next ones come; those that come sooner than the disk takes them wait here.
+        """
         self._held.append(piece)
         self._held_bytes += len(piece)
         if self._held_bytes >= _WRITE_BYTES:
-            await to_thread.run_sync(self._write, self._take())
+            await self._flush()
 
-    def _take(self) -> list[bytes]:
+    async def _flush(self) -> None:
+        await self.settled()
         held, self._held, self._held_bytes = self._held, [], 0
-        return held
+        self._writing = asyncio.create_task(to_thread.run_sync(self._write, held))
+
+    async def settled(self) -> None:
+        """Wait for the write that is under way, and raise what became of it."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            await writing
 
     def _write(self, pieces: list[bytes]) -> None:
         with self._lock, _explained("write", self.path):
             if self._file is None:
                 return  # given up meanwhile
-            rest = memoryview(b"".join(pieces))
-            while rest:
-                rest = rest[self._file.write(rest) :]
+            for piece in pieces:  # not joined: making a block of that size costs more than writing it
+                rest = memoryview(piece)
+                while rest:
+                    rest = rest[self._file.write(rest) :]
 
     async def keep(self) -> None:
         """All is there: put it under its name, safe from a loss of power."""
-        await to_thread.run_sync(self._keep, self._take())
+        await self._flush()
+        await self.settled()
+        await to_thread.run_sync(self._keep)
 
-    def _keep(self, pieces: list[bytes]) -> None:
-        self._write(pieces)
+    def _keep(self) -> None:
         with self._lock, _explained("write", self.path):
             if self._file is None:
                 return
@@ -300,6 +343,8 @@ async def target_at(path: str | os.PathLike[str], *, replace: bool) -> AsyncGene
     finally:
         with anyio.CancelScope(shield=True):
             await to_thread.run_sync(target.close)
+            with suppress(UsageError):  # of interest to nobody any more
+                await target.settled()
 
 
 @contextmanager

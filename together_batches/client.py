@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NoReturn, Self
 
 from anyio import to_thread
 
-from together_batches import _cancelling, _creating, _protocol, _results, _waiting
+from together_batches import _cancelling, _creating, _protocol, _results, _submitting, _waiting
 from together_batches._checks import positive, whole
 from together_batches._creating import KnownJobs, Listing
 from together_batches._many import checked_ids
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from aiohttp import ClientSession
 
+    from together_batches._disk import Source
     from together_batches._many import Ids
     from together_batches._protocol import Answer
     from together_batches._results import Order, Requests
@@ -140,6 +141,33 @@ class AsyncBatches:
             input_file_id=input_file_id,
             known=self._known,
             settle_seconds=self._transport.config.retry.max_delay,
+        )
+
+    async def submit(
+        self,
+        source: Source,
+        *,
+        endpoint: str = "/v1/chat/completions",
+        model_id: str | None = None,
+        priority: int | None = None,
+    ) -> BatchJob:
+        """Check requests, upload them, and create one job from them.
+
+        What is uploaded is what was checked. Whatever is lost on the way, there is one job: the upload costs nothing
+        and may be repeated, and for the create see :meth:`create`.
+        ``source`` is a path, bytes, a file opened in binary mode, or an iterable or async iterable of
+        :class:`BatchRequest`. See https://docs.together.ai/docs/inference/batch/overview.
+
+        Raises:
+            ValidationError: the requests cannot be a job; ``problems`` has all of them, each with its line.
+            UsageError: the file is missing or unreadable, or changed meanwhile.
+            JobNotCreatedError, CreateUnconfirmedError, APIError: as for :meth:`create`.
+        """
+        return await _submitting.submit(
+            source,
+            endpoint=endpoint,
+            upload=self.files.upload,
+            create=lambda file_id: self.create(file_id, endpoint=endpoint, model_id=model_id, priority=priority),
         )
 
     async def retrieve(self, job_id: str | BatchJob) -> BatchJob:

@@ -90,6 +90,17 @@ class Batches:
             priority=priority,
         )
 
+    def submit(
+        self,
+        source: Source,
+        *,
+        endpoint: str = "/v1/chat/completions",
+        model_id: str | None = None,
+        priority: int | None = None,
+    ) -> BatchJob:
+        """Check requests, upload them, and create one job from them."""
+        return self._thread.call(self._async.submit, source, endpoint=endpoint, model_id=model_id, priority=priority)
+
     def retrieve(self, job_id: str | BatchJob) -> BatchJob:
         """The job as it now stands."""
         return self._thread.call(self._async.retrieve, job_id)

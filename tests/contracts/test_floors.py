@@ -24,7 +24,7 @@ _HOUSE: dict[int, list[list[str]]] = {
     6: [["cli", "__main__"], ["pytest_plugin"]],
     5: [["_loop_thread", "sync"]],
     4: [["client"]],
-    3: [["files"], ["_many", "_cancelling"], ["_many", "_waiting"], ["_results"], ["_creating"], ["runs"]],
+    3: [["files"], ["_many", "_cancelling"], ["_many", "_waiting"], ["_results"], ["_creating"], ["_submitting"], ["runs"]],
     2: [["_gate", "_watch", "_transport", "_streaming"], ["_disk"]],
     1: [["_wire", "_protocol"], ["_wire", "jsonl"], ["_retry"], ["_pacing"], ["_stream"]],
     0: [["_version"], ["models", "errors", "outcomes"], ["errors", "_checks", "config"]],
@@ -42,7 +42,7 @@ _LIBRARIES: dict[str, set[str]] = {
     "orjson": {"_wire", "emulator"},
     "rich": {"cli"},
     "pytest": {"pytest_plugin"},
-    "anyio": {"_disk", "runs", "_cancelling", "_waiting", "_results", "client", "_loop_thread", "cli"},
+    "anyio": {"_disk", "runs", "_cancelling", "_waiting", "_results", "_submitting", "client", "_loop_thread", "cli"},
     "attrs": {room for rows in _HOUSE.values() for row in rows for room in row} | {"emulator"},
 }
 """Who may import what is not ours and not Python's; whatever is not named here nobody may."""

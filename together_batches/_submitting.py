@@ -1,0 +1,39 @@
+"""From requests to a job in one step: checked, uploaded, created once.
+
+What is uploaded is what was checked: both read the same opened file, and the upload refuses what has changed since.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from anyio import to_thread
+
+from together_batches import jsonl
+from together_batches._disk import Content, Source, content_of
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from together_batches.models import BatchJob, FileObject
+
+__all__ = ["submit"]
+
+
+async def submit(
+    source: Source,
+    *,
+    endpoint: str,
+    upload: Callable[[Content], Awaitable[FileObject]],
+    create: Callable[[str], Awaitable[BatchJob]],
+) -> BatchJob:
+    """Check the requests, upload them, and create a job from them.
+
+    An upload may be repeated, because it costs nothing; the create sees to it by itself that there is only one.
+    """
+    async with content_of(source, None) as content:
+        checked = await to_thread.run_sync(partial(jsonl.validate, content.reader(), endpoint=endpoint))
+        checked.raise_for_problems()
+        file = await upload(content)
+    return await create(file.id)
