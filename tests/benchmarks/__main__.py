@@ -10,11 +10,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
 
+from tests.benchmarks import validate
 from tests.benchmarks._measure import Comparison, compare, in_process
 from tests.benchmarks._server import fast_server, nginx
 from tests.benchmarks.results import ROWS, write_output
@@ -125,13 +127,45 @@ def _start_up(rounds: int) -> list[tuple[Comparison, Mapping[str, str]]]:
     return cases
 
 
+def _validate(rounds: int) -> list[tuple[Comparison, Mapping[str, str]]]:
+    if find_spec("together") is None:
+        print("validate: skipped, the official SDK is not installed")
+        return []
+    peaks: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch, "requests.jsonl")
+        validate.write_chats(path)
+
+        def noted(name: str) -> Run:
+            once = in_process("tests.benchmarks.validate", name, path)
+
+            def run() -> Mapping[str, float]:
+                figures = once()
+                peaks[name] = max(peaks.get(name, 0), figures["peak_mb"])
+                return figures
+
+            return run
+
+        case = f"check {validate.ROWS:,} chats of {path.stat().st_size / 1e6:.0f} MB"
+        comparison = compare(case, "wall", {name: noted(name) for name in ("ours", "together")}, rounds=2 * rounds)
+        noted("interpreter")()
+    for name in ("ours", "together"):
+        print(f"{case}, {name}: at most {peaks[name] - peaks['interpreter']:.0f} MB above the interpreter (bar: 64)")
+    return [(comparison, {"together": "0.50"})]
+
+
 def main() -> None:
     """Run the cases, print them, and write them down where asked to."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", allow_abbrev=False)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path, help="write every figure to this file")
     options = parser.parse_args()
-    cases = [*_start_up(options.rounds), *_fan_out(options.rounds), *_results(options.rounds)]
+    cases = [
+        *_start_up(options.rounds),
+        *_fan_out(options.rounds),
+        *_results(options.rounds),
+        *_validate(options.rounds),
+    ]
     for comparison, bar in cases:
         print(*comparison.lines("ours", bar=bar), sep="\n")
     if options.json:
