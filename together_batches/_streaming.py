@@ -241,6 +241,7 @@ class _Body:
     def __aiter__(self) -> Self:
         # From the beginning: aiohttp itself sends a PUT once more where a connection that it had kept is found dead.
         self.total_bytes = self._at = 0
+        self._told = -1
         self._block = memoryview(self._transfer.head)
         self._tail = self._transfer.tail
         return self
@@ -261,7 +262,8 @@ class _Body:
     async def _next_block(self) -> bytes:
         content = self._transfer.content
         if content is not None:
-            if self._on_sent is not None:
+            if self._on_sent is not None and self._told != self._at:
+                self._told = self._at
                 self._on_sent(self._at, content.size)
             if self._at < content.size:
                 block = await content.block(self._at)
