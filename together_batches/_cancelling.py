@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, cast
 import attrs
 from anyio import CancelScope
 
-from together_batches import _protocol
-from together_batches._many import Found, Ids, Lookout, is_plain
+from together_batches import _many, _protocol
+from together_batches._many import Found, Ids, Lookout, is_plain, plain_group
 from together_batches._transport import Call
 from together_batches.errors import (
     APIStatusError,
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from together_batches._transport import Bulk
 
-__all__ = ["Verbs", "cancel_many", "cancel_one", "iter_cancel"]
+__all__ = ["Verbs", "cancel_many", "cancel_one", "checked_ids", "iter_cancel"]
 
 # A drained job shows in seconds (about 15 were seen), a service asks for polls to be 30 to 60 s apart:
 # https://docs.together.ai/docs/inference/batch/manage. So: soon at first, then ever more seldom.
@@ -103,6 +103,11 @@ async def cancel_one(verbs: Verbs, job_id: str, call: Call) -> CancelOutcome:
     return _of_job(job_id, job, call.attempts, refusal if doubtful else None)
 
 
+def checked_ids(job_ids: Ids) -> Ids:
+    """The ids as they came; a :class:`TypeError` for one id where many are expected, and for what is no iterable."""
+    return _many.checked_ids(job_ids, verb_for_one="cancel")
+
+
 class _Source:
     """The ids, one at a time, for any number of askers; :data:`_END` after the last."""
 
@@ -139,6 +144,11 @@ class _Draining:
     due: float
     interval: float = _FIRST_POLL_SECONDS
     failures: int = 0
+
+    @property
+    def early(self) -> float:
+        """How long before it is due it may be looked at, together with others: one list serves them all."""
+        return self.interval / 4
 
 
 class _StoppedError(Exception):
@@ -187,16 +197,15 @@ class _Crew:
 
     async def run(self) -> None:
         """Cancel them all. What a callback or the source raises ends the run and is raised as it is."""
-        failed: BaseException
         try:
-            async with asyncio.TaskGroup() as group:
+            async with plain_group() as group:
                 if self._wait:
                     self._follower = group.create_task(self._follow())
                 self._hire(group)
             return
-        except BaseExceptionGroup as several:
-            failed = several.exceptions[0]
-        raise failed.reason if isinstance(failed, _StoppedError) else failed
+        except _StoppedError as stopped:
+            reason = stopped.reason
+        raise reason
 
     def go_on(self) -> None:
         """There may be room again."""
@@ -274,15 +283,17 @@ class _Crew:
             due = min((entry.due for entry in self.draining.values()), default=math.inf)
             if self._workers:  # they may add some that are due earlier
                 due = min(due, now + _FIRST_POLL_SECONDS)
-            await asyncio.sleep(max(0.0, due - now))
-            await self._look([name for name, entry in self.draining.items() if entry.due <= self._clock()])
+            await asyncio.sleep(max(_FIRST_POLL_SECONDS, due - now))
+            now = self._clock()
+            await self._look([name for name, entry in self.draining.items() if entry.due - entry.early <= now])
 
     async def _look(self, names: list[str]) -> None:
         """Read these jobs once, and settle what can be settled."""
         found: dict[str, Found] = {}
         await self._lookout.look(names, found.__setitem__)
+        spread = random.uniform(0.8, 1.2)  # noqa: S311  # spreads the polls of many clients, hides nothing
         for name in names:
-            self._settle(name, found[name])
+            self._settle(name, found[name], spread)
 
     async def _read(self, name: str) -> BatchJob:
         return await self._verbs.retrieve(name, self.draining[name].call)
@@ -290,7 +301,7 @@ class _Crew:
     async def _list_jobs(self) -> list[BatchJob]:
         return await self._verbs.list_jobs(self._bulk.call())
 
-    def _settle(self, name: str, found: Found) -> None:
+    def _settle(self, name: str, found: Found, spread: float) -> None:
         entry = self.draining[name]
         attempts = entry.call.attempts
         if isinstance(found, BatchJob):
@@ -309,7 +320,7 @@ class _Crew:
             del self.draining[name]
             self._done(entry.outcome)
             return
-        entry.due = self._clock() + entry.interval * random.uniform(0.8, 1.2)  # noqa: S311  # spreads polls, hides nothing
+        entry.due = self._clock() + entry.interval * spread
         entry.interval = min(_LONGEST_POLL_SECONDS, entry.interval * 1.5)
 
     # --- what is left when the time is over ---
@@ -369,9 +380,12 @@ async def cancel_many(
         return True
 
     def emit(outcome: CancelOutcome) -> None:
+        nonlocal on_outcome
         outcomes[outcome.job_id] = outcome
         if on_outcome is not None:
-            on_outcome(outcome)
+            tell, on_outcome = on_outcome, None  # one that raises is not called again by those who are just behind
+            tell(outcome)
+            on_outcome = tell
 
     crew = _Crew(verbs, bulk, job_ids, at_once=at_once, wait=wait, emit=emit, admit=admit)
     limit = asyncio.timeout(timeout)

@@ -1,15 +1,20 @@
-"""What all that deals with many jobs has in common: ids as they are passed in, and reading many states."""
+"""What all that deals with many jobs has in common: ids as passed in, reading many states, a group of tasks."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
 from inspect import iscoroutinefunction
+from typing import TYPE_CHECKING
 
 from together_batches.errors import BatchesError, UsageError
 from together_batches.models import BatchJob
 
-__all__ = ["Found", "Ids", "Lookout", "checked_ids", "is_plain"]
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+__all__ = ["Found", "Ids", "Lookout", "checked_ids", "is_plain", "plain_group"]
 
 Ids = Iterable[str | BatchJob] | AsyncIterable[str | BatchJob]
 Found = BatchJob | BatchesError
@@ -35,6 +40,19 @@ def is_plain(function: object) -> bool:
     if not callable(function):
         return False
     return not (iscoroutinefunction(function) or iscoroutinefunction(getattr(function, "__call__", None)))  # noqa: B004
+
+
+@asynccontextmanager
+async def plain_group() -> AsyncGenerator[asyncio.TaskGroup]:
+    """A task group that ends with the first error, raised as it is and in no group."""
+    failed: BaseException
+    try:
+        async with asyncio.TaskGroup() as group:
+            yield group
+        return
+    except BaseExceptionGroup as several:
+        failed = several.exceptions[0]
+    raise failed
 
 
 class Lookout:
@@ -66,15 +84,9 @@ class Lookout:
             for job_id in rest:
                 tell(job_id, await self._read(job_id))
 
-        failed: BaseException
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(min(self._at_once, len(unseen))):
-                    group.create_task(read())
-            return
-        except BaseExceptionGroup as several:
-            failed = several.exceptions[0]
-        raise failed
+        async with plain_group() as group:
+            for _ in range(min(self._at_once, len(unseen))):
+                group.create_task(read())
 
     def _list_pays(self, jobs: int) -> bool:
         """Whether to ask for the list: it is the whole account in one answer, and may be very long."""

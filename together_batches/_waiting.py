@@ -19,7 +19,7 @@ import attrs
 from anyio import CancelScope
 
 from together_batches import _protocol
-from together_batches._many import Found, Ids, Lookout, is_plain
+from together_batches._many import Found, Ids, Lookout, is_plain, plain_group
 from together_batches.errors import (
     APIError,
     APIStatusError,
@@ -128,19 +128,13 @@ class _Poller:
 
     async def run(self, ids: Ids) -> None:
         """Follow them all. What the ids' source or ``on_update`` raises ends this and is raised as it is."""
-        failed: BaseException
-        try:
-            async with asyncio.TaskGroup() as group:
-                feeder = group.create_task(self._feed(ids))
-                feeder.add_done_callback(lambda _: self._wake())
-                # Ids that come as they please are followed meanwhile; of others there would be nothing to gain.
-                if self._timeout == 0 or not isinstance(ids, AsyncIterable):
-                    await asyncio.wait([feeder])
-                await self._follow(group, feeder)
-            return
-        except BaseExceptionGroup as several:
-            failed = several.exceptions[0]
-        raise failed
+        async with plain_group() as group:
+            feeder = group.create_task(self._feed(ids))
+            feeder.add_done_callback(lambda _: self._wake())
+            # Ids that come as they please are followed meanwhile; of others there would be nothing to gain.
+            if self._timeout == 0 or not isinstance(ids, AsyncIterable):
+                await asyncio.wait([feeder])
+            await self._follow(group, feeder)
 
     # --- the ids ---
 

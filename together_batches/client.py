@@ -462,7 +462,7 @@ class AsyncBatches:
     # --- what the verbs share -------------------------------------------------------------------------------------
 
     def _bulk(self, job_ids: Ids, max_concurrency: int | None, rate: float | None) -> tuple[Ids, int, Bulk]:
-        ids = checked_ids(job_ids, verb_for_one="cancel")
+        ids = _cancelling.checked_ids(job_ids)
         if max_concurrency is not None:
             whole("max_concurrency", max_concurrency)
         if rate is not None:
