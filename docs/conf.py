@@ -33,7 +33,7 @@ python_use_unqualified_type_names = True
 
 # Types of the standard library and of aiohttp: without a network there is no inventory to find them in.
 nitpick_ignore_regex = [
-    (r"py:.*", r"(collections|datetime|enum|types|typing)\b.*"),
+    (r"py:.*", r"(collections|datetime|enum|os|pathlib|types|typing)\b.*"),
     (r"py:.*", r"(bool|bytes|dict|float|int|list|object|str|tuple|None)"),
     (r"py:.*", r"(Exception|ExceptionGroup|KeyError|TimeoutError|TypeError|ValueError)"),
     (r"py:.*", r"ClientSession"),
