@@ -472,6 +472,16 @@ async def test_a_key_that_may_not_list() -> None:
 
 
 @without_wires
+async def test_a_key_that_is_refused_for_the_list() -> None:
+    """Would be refused for each job too."""
+    service = Service(**many(30, QUICK))
+    service.list_fails = [AuthenticationError("who?", status=401)]
+    with pytest.raises(AuthenticationError):
+        await ids_of(each(service, service.lives))
+    assert service.retrieved == []
+
+
+@without_wires
 async def test_a_list_that_fails() -> None:
     """Is done without for a look, and then tried again."""
     service = Service(**many(30, [(0, "IN_PROGRESS"), (HOUR, "COMPLETED")]))
