@@ -102,6 +102,45 @@ def _results(rounds: int) -> list[tuple[Comparison, Mapping[str, str]]]:
     return [(beside_bare, {"bare": "1.43"})]
 
 
+def _transfers(rounds: int) -> list[tuple[Comparison, Mapping[str, str]]]:
+    if nginx() is None:
+        print("transfers: skipped, nginx is not installed (Debian: apt-get install nginx-light)")
+        return []
+    comparisons: list[Comparison] = []
+    with tempfile.TemporaryDirectory() as served, tempfile.TemporaryDirectory() as scratch:
+        Path(served).chmod(0o755)  # nginx reads as somebody else, if root starts it
+        with Path(served, "file").open("wb") as output:
+            output.truncate(1 << 30)  # a hole: the server has nothing to read from the disk
+        to_upload, to_write = Path(scratch, "requests.jsonl"), Path(scratch, "file")
+        to_upload.write_bytes(os.urandom(100_000_000))
+        with fast_server(Path(served)) as base_url:
+            for case, path in (("download", to_write), ("upload", to_upload)):
+                worst: dict[tuple[str, str], float] = {}
+
+                def noted(
+                    name: str, case: str = case, path: Path = path, worst: dict[tuple[str, str], float] = worst
+                ) -> Run:
+                    once = in_process("tests.benchmarks.transfer", f"{case}-{name}", base_url, path)
+
+                    def run() -> Mapping[str, float]:
+                        figures = once()
+                        for figure in ("memory", "blocked"):
+                            worst[name, figure] = max(worst.get((name, figure), 0), figures[figure])
+                        return figures
+
+                    return run
+
+                told = "download 1 GB to the disk" if case == "download" else "upload 100 MB"
+                candidates = {name: noted(name) for name in ("ours", "bare")}
+                comparisons.append(compare(told, "wall", candidates, rounds=rounds))
+                for name in candidates:
+                    print(
+                        f"{told}, {name}: at most {worst[name, 'memory']:.0f} MB above idle (bar: 64), "
+                        f"loop held for {worst[name, 'blocked'] * 1e3:.0f} ms (bar: 50)"
+                    )
+    return [(comparison, {"bare": "1.43"}) for comparison in comparisons]
+
+
 def _start_up(rounds: int) -> list[tuple[Comparison, Mapping[str, str]]]:
     tools = Path(sys.executable).parent
     ours, theirs = shutil.which("together-batches", path=tools), shutil.which("tg", path=tools)
@@ -164,6 +203,7 @@ def main() -> None:
         *_start_up(options.rounds),
         *_fan_out(options.rounds),
         *_results(options.rounds),
+        *_transfers(options.rounds),
         *_validate(options.rounds),
     ]
     for comparison, bar in cases:
