@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import os
 import resource
 import sys
 import time
@@ -119,6 +120,7 @@ def main() -> None:
         "upload-bare": upload_bare,
     }
     figures: dict[str, float] = {}
+    os.sync()  # what earlier runs left to be written would be in the way
     asyncio.run(candidates[candidate](base_url, path, figures))
     if candidate.startswith("download"):
         assert path.stat().st_size == 1 << 30, path.stat()
