@@ -12,6 +12,7 @@ import random
 import sys
 from collections import deque
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, cast
 
@@ -155,6 +156,11 @@ class _Draining:
     interval: float = _FIRST_POLL_SECONDS
     failures: int = 0
 
+    @property
+    def early(self) -> float:
+        """How long before it is due it may be looked at, together with others: one list serves them all."""
+        return self.interval / 4
+
 
 class _StoppedError(Exception):
     """Carries a cancellation that is not the worker's own out of its group."""
@@ -162,6 +168,19 @@ class _StoppedError(Exception):
     def __init__(self, reason: asyncio.CancelledError) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+@asynccontextmanager
+async def _group() -> AsyncGenerator[asyncio.TaskGroup]:
+    """A task group that ends with the first error, raised as it is and in no group."""
+    failed: BaseException
+    try:
+        async with asyncio.TaskGroup() as group:
+            yield group
+        return
+    except BaseExceptionGroup as several:
+        failed = several.exceptions[0]
+    raise failed.reason if isinstance(failed, _StoppedError) else failed
 
 
 class _Crew:
@@ -202,16 +221,10 @@ class _Crew:
 
     async def run(self) -> None:
         """Cancel them all. What a callback or the source raises ends the run and is raised as it is."""
-        failed: BaseException
-        try:
-            async with asyncio.TaskGroup() as group:
-                if self._wait:
-                    self._follower = group.create_task(self._follow())
-                self._hire(group)
-            return
-        except BaseExceptionGroup as several:
-            failed = several.exceptions[0]
-        raise failed.reason if isinstance(failed, _StoppedError) else failed
+        async with _group() as group:
+            if self._wait:
+                self._follower = group.create_task(self._follow())
+            self._hire(group)
 
     def go_on(self) -> None:
         """There may be room again."""
@@ -289,8 +302,9 @@ class _Crew:
             due = min((entry.due for entry in self.draining.values()), default=math.inf)
             if self._workers:  # they may add some that are due earlier
                 due = min(due, now + _FIRST_POLL_SECONDS)
-            await asyncio.sleep(max(0.0, due - now))
-            await self._look([name for name, entry in self.draining.items() if entry.due <= self._clock()])
+            await asyncio.sleep(max(_FIRST_POLL_SECONDS, due - now))
+            now = self._clock()
+            await self._look([name for name, entry in self.draining.items() if entry.due - entry.early <= now])
 
     async def _look(self, names: list[str]) -> None:
         """Read these jobs once, and settle what can be settled."""
@@ -317,13 +331,14 @@ class _Crew:
                 except BatchesError as error:
                     found[name] = error
 
-        async with asyncio.TaskGroup() as group:
+        async with _group() as group:
             for _ in range(min(self._at_once, len(names))):
                 group.create_task(read())
+        spread = random.uniform(0.8, 1.2)  # noqa: S311  # spreads the polls of many clients, hides nothing
         for name in names:
-            self._settle(name, found[name])
+            self._settle(name, found[name], spread)
 
-    def _settle(self, name: str, found: BatchJob | BatchesError) -> None:
+    def _settle(self, name: str, found: BatchJob | BatchesError, spread: float) -> None:
         entry = self.draining[name]
         attempts = entry.call.attempts
         if isinstance(found, BatchJob):
@@ -342,7 +357,7 @@ class _Crew:
             del self.draining[name]
             self._done(entry.outcome)
             return
-        entry.due = self._clock() + entry.interval * random.uniform(0.8, 1.2)  # noqa: S311  # spreads polls, hides nothing
+        entry.due = self._clock() + entry.interval * spread
         entry.interval = min(_LONGEST_POLL_SECONDS, entry.interval * 1.5)
 
     # --- what is left when the time is over ---
@@ -408,9 +423,12 @@ async def cancel_many(
         return True
 
     def emit(outcome: CancelOutcome) -> None:
+        nonlocal on_outcome
         outcomes[outcome.job_id] = outcome
         if on_outcome is not None:
-            on_outcome(outcome)
+            tell, on_outcome = on_outcome, None  # one that raises is not called again by those who are just behind
+            tell(outcome)
+            on_outcome = tell
 
     crew = _Crew(verbs, bulk, job_ids, at_once=at_once, wait=wait, emit=emit, admit=admit)
     limit = asyncio.timeout(timeout)
