@@ -92,6 +92,9 @@ class Connection:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         chance: Callable[[], float] = random.random,
     ) -> None:
+        if session is not None and session.auth is not None:
+            message = "the session has a login of its own (auth=), which would take the place of the key"
+            raise UsageError(message)
         self.clock = clock
         self.sleep = sleep
         self.chance = chance
@@ -129,6 +132,8 @@ class Connection:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0), cookie_jar=aiohttp.DummyCookieJar(), headers=self.headers
             )
+            # aiohttp would send a GET, PUT or DELETE again by itself when a connection breaks: not its business here.
+            self._session._retry_connection = False  # pyright: ignore[reportPrivateUsage]
         return self._session
 
     def _adopt(self, loop: asyncio.AbstractEventLoop) -> None:
