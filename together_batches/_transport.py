@@ -120,8 +120,10 @@ class Connection:
 
     def session(self) -> aiohttp.ClientSession:
         """The session, opened on the loop that runs now; a :class:`UsageError` where it cannot be used here."""
+        if self.closed or self._process != os.getpid():
+            self.check()
         loop = asyncio.get_running_loop()
-        if self._loop is not loop or self.closed or self._process != os.getpid():
+        if self._loop is not loop:
             self._adopt(loop)
         if self._session is not None and self._session.closed:
             message = "the session that this client was given is closed"
@@ -136,13 +138,16 @@ class Connection:
             self._session._retry_connection = False  # pyright: ignore[reportPrivateUsage]
         return self._session
 
-    def _adopt(self, loop: asyncio.AbstractEventLoop) -> None:
+    def check(self) -> None:
+        """Refuse a closed client, and one in a forked child, which asyncio denies the loop that it is in."""
         if self._process != os.getpid():
             message = "this client was made in another process; make a new one after a fork"
             raise UsageError(message)
         if self.closed:
             message = "this client is closed"
             raise UsageError(message)
+
+    def _adopt(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._loop is not None:
             message = "this client belongs to another event loop; make one for each loop, inside it"
             raise UsageError(message)
@@ -150,9 +155,11 @@ class Connection:
 
     async def close(self) -> None:
         """Close the session, if it is ours. May be called twice."""
+        if self._process != os.getpid():
+            return  # a fork shares the sockets, and what its loop waits for: to touch them here would strike there
         self.closed = True
         session, self._session = self._session, None
-        if session is not None and self._ours and self._process == os.getpid():
+        if session is not None and self._ours:
             await session.close()
 
 
@@ -192,6 +199,7 @@ class Transport:
 
     def bulk(self, rate: float | None) -> Bulk:
         """A bulk of calls, with a cap of its own on its sends a second if ``rate`` is given."""
+        self.connection.check()
         return Bulk(None if rate is None else Gate(Pace(rate), self.connection.clock))
 
     def send(self, request: Request, call: Call) -> Coroutine[Any, Any, Answer]:
