@@ -556,12 +556,12 @@ async def test_a_flood_finds_the_rate_that_the_service_allows() -> None:
     """Cancels without end against 50 a second: all get through, few are refused, in about the time it must take."""
     limit = RateLimit(per_second=50, burst=50)
     async with virtual_emulator(rate_limit=limit) as emulator, clocked(emulator.base_url) as batches:
-        ids = [emulator.add_job() for _ in range(400)]
+        ids = [emulator.add_job() for _ in range(250)]
         report = await batches.cancel_many(ids)
-        assert report.counts[R.CANCELING] == 400
+        assert report.counts[R.CANCELING] == 250
         statuses = Counter(request.status for request in emulator.requests)
-        assert statuses[429] < 120
-        assert 7 <= asyncio.get_running_loop().time() <= 20
+        assert statuses[429] < 100
+        assert 4 <= asyncio.get_running_loop().time() <= 12
 
 
 async def test_an_outage_is_ridden_out(emulator: Emulator) -> None:
