@@ -12,7 +12,7 @@ from together_batches._checks import positive, whole
 from together_batches._creating import KnownJobs, Listing
 from together_batches._stream import Stream
 from together_batches._transport import Bulk, Call, Connection, Transport
-from together_batches.config import Config, RetryPolicy, Timeout, hidden
+from together_batches.config import Config, RetryPolicy, Secret, Timeout
 from together_batches.errors import UsageError
 from together_batches.models import BatchJob, Response
 
@@ -67,7 +67,7 @@ class AsyncBatches:
         proxy: str | None = None,
         allow_insecure_http: bool = False,
     ) -> None:
-        api_key, proxy = hidden(api_key), hidden(proxy)
+        api_key, proxy = Secret.of(api_key), Secret.of(proxy)
         config = Config.from_env(
             api_key=api_key,
             base_url=base_url,

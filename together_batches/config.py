@@ -27,6 +27,12 @@ class Secret(str):
 
     __slots__ = ()
 
+    @classmethod
+    def of(cls, text: str | None) -> str | None:
+        """``text`` as a secret, if it is text: the first thing done to a key that comes as an argument."""
+        given: object = text
+        return cls(given) if isinstance(given, str) else text
+
     def __repr__(self) -> str:
         return "'[secret]'"
 
@@ -39,12 +45,6 @@ class Secret(str):
 
     def __deepcopy__(self, memo: object) -> Self:
         return self
-
-
-def hidden(text: str | None) -> str | None:
-    """``text`` as a :class:`Secret`, if it is text: the first thing done to a key that comes as an argument."""
-    given: object = text
-    return Secret(given) if isinstance(given, str) else text
 
 
 def _check_positive(_: object, attribute: attrs.Attribute[float], value: float) -> None:
@@ -191,7 +191,7 @@ def _proxy(proxy: str | None) -> Secret | None:
 
 def _setting(environ: Mapping[str, str] | None, name: str) -> str | None:
     # Looked up in here, where nothing fails: a dump of a frame's variables would show the whole environment.
-    return hidden((os.environ if environ is None else environ).get(name))
+    return Secret.of((os.environ if environ is None else environ).get(name))
 
 
 def _proxy_from(environ: Mapping[str, str] | None, base_url: str) -> str | None:
@@ -253,7 +253,7 @@ class Config:
         Reads ``TOGETHER_API_KEY``, ``TOGETHER_BASE_URL``, and ``HTTPS_PROXY``, ``HTTP_PROXY``, ``ALL_PROXY`` and
         ``NO_PROXY`` (in lower case too, which wins).
         """
-        api_key, proxy = hidden(api_key), hidden(proxy)
+        api_key, proxy = Secret.of(api_key), Secret.of(proxy)
         url = _base_url(
             base_url or _setting(environ, "TOGETHER_BASE_URL") or _DEFAULT_BASE_URL,
             allow_insecure_http=allow_insecure_http,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NoReturn, Self
 
 from together_batches._loop_thread import LoopIterator, LoopThread
 from together_batches.client import AsyncBatches
-from together_batches.config import RetryPolicy, Timeout, hidden
+from together_batches.config import RetryPolicy, Secret, Timeout
 
 if TYPE_CHECKING:
     import builtins
@@ -48,7 +48,7 @@ class Batches:
         proxy: str | None = None,
         allow_insecure_http: bool = False,
     ) -> None:
-        api_key, proxy = hidden(api_key), hidden(proxy)
+        api_key, proxy = Secret.of(api_key), Secret.of(proxy)
         self._async = AsyncBatches(
             api_key,
             base_url=base_url,
