@@ -39,7 +39,8 @@ def typing(session: nox.Session) -> None:
     """The package and the uses in tests/typing, under two type checkers."""
     install(session, "typing")
     session.run("mypy")
-    session.run("basedpyright")
+    # Said, because it would rather look into a .venv that lies about.
+    session.run("basedpyright", "--pythonpath", str(Path(session.bin, "python")))
 
 
 @nox.session(python=PYTHONS)

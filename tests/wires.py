@@ -7,6 +7,7 @@ import functools
 import pickle
 import selectors
 import traceback
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import orjson
@@ -17,8 +18,10 @@ from together_batches._transport import Connection, Transport
 from together_batches.config import Config
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Awaitable, Callable, Iterator
 
+HERE = Path(__file__).parent
 KEY = "tgp_v1_never-to-be-seen-0123456789abcdef"
 ONCE = RetryPolicy(max_attempts=1)
 AT_ONCE = RetryPolicy(base_delay=0, max_delay=0)
@@ -59,8 +62,9 @@ class RawServer:
     connection is closed.
     """
 
-    def __init__(self, *replies: Reply) -> None:
+    def __init__(self, *replies: Reply, tls: ssl.SSLContext | None = None) -> None:
         self.replies = list(replies)
+        self._tls = tls
         self.requests: list[bytes] = []
         self.times: list[float] = []
         self.connections = 0
@@ -69,9 +73,9 @@ class RawServer:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, backlog=1000)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, backlog=1000, ssl=self._tls)
         self.port = self._server.sockets[0].getsockname()[1]
-        self.origin = f"http://127.0.0.1:{self.port}"
+        self.origin = f"http{'s' if self._tls else ''}://127.0.0.1:{self.port}"
         self.base_url = f"{self.origin}/v1"
         return self
 
@@ -250,7 +254,12 @@ def everything_told(error: BaseException) -> Iterator[str]:
         seen.add(id(found))
         yield from (repr(found), str(found), repr(found.args), repr(vars(found)))
         yield "".join(traceback.format_exception(found))
-        yield "".join(traceback.TracebackException.from_exception(found, capture_locals=True).format())
+        frames = traceback.TracebackException.from_exception(found, capture_locals=True)
+        # The tests' own frames know the secrets, as they must.
+        frames.stack = traceback.StackSummary.from_list(
+            [frame for frame in frames.stack if not Path(frame.filename).is_relative_to(HERE)]
+        )
+        yield "".join(frames.format(chain=False))
         if isinstance(found, BaseExceptionGroup):
             errors += found.exceptions
         errors += [link for link in (found.__cause__, found.__context__) if link is not None]

@@ -61,9 +61,7 @@ class Gate:
         self._timer = asyncio.get_running_loop().call_later(seconds, self._let_in)
 
     def _let_in(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._timer = None
         while self._waiting:
             if self._waiting[0].done():
                 self._waiting.popleft()

@@ -101,6 +101,9 @@ class Connection:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         chance: Callable[[], float] = random.random,
     ) -> None:
+        if session is not None and session.auth is not None:
+            message = "the session has a login of its own (auth=), which would take the place of the key"
+            raise UsageError(message)
         self.clock = clock
         self.sleep = sleep
         self.chance = chance
@@ -127,8 +130,10 @@ class Connection:
 
     def session(self) -> aiohttp.ClientSession:
         """The session, opened on the loop that runs now; a :class:`UsageError` where it cannot be used here."""
+        if self.closed or self._process != os.getpid():
+            self.check()
         loop = asyncio.get_running_loop()
-        if self._loop is not loop or self.closed or self._process != os.getpid():
+        if self._loop is not loop:
             self._adopt(loop)
         if self._session is not None and self._session.closed:
             message = "the session that this client was given is closed"
@@ -136,26 +141,33 @@ class Connection:
         if self._session is None:
             # No limit on the pool: how many calls run at once is decided by those who make them. No cookies: the
             # service needs none, and the gateway's would only be carried around.
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0), cookie_jar=aiohttp.DummyCookieJar(), headers=self.headers
+            self._session = _plain(
+                aiohttp.ClientSession(
+                    connector=aiohttp.TCPConnector(limit=0), cookie_jar=aiohttp.DummyCookieJar(), headers=self.headers
+                )
             )
         return self._session
 
     def keyless_session(self) -> aiohttp.ClientSession:
         """A session over the same connections that sends nothing of its own accord: neither a key nor a cookie."""
         if self._keyless is None or self._keyless.closed:
-            self._keyless = aiohttp.ClientSession(
-                connector=self.session().connector, connector_owner=False, cookie_jar=aiohttp.DummyCookieJar()
+            self._keyless = _plain(
+                aiohttp.ClientSession(
+                    connector=self.session().connector, connector_owner=False, cookie_jar=aiohttp.DummyCookieJar()
+                )
             )
         return self._keyless
 
-    def _adopt(self, loop: asyncio.AbstractEventLoop) -> None:
+    def check(self) -> None:
+        """Refuse a closed client, and one in a forked child, which asyncio denies the loop that it is in."""
         if self._process != os.getpid():
             message = "this client was made in another process; make a new one after a fork"
             raise UsageError(message)
         if self.closed:
             message = "this client is closed"
             raise UsageError(message)
+
+    def _adopt(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._loop is not None:
             message = "this client belongs to another event loop; make one for each loop, inside it"
             raise UsageError(message)
@@ -163,15 +175,21 @@ class Connection:
 
     async def close(self) -> None:
         """Close the session, if it is ours. May be called twice."""
+        if self._process != os.getpid():
+            return  # a fork shares the sockets, and what its loop waits for: to touch them here would strike there
         self.closed = True
         keyless, self._keyless = self._keyless, None
         session, self._session = self._session, None
-        if self._process != os.getpid():
-            return
         if keyless is not None:
             await keyless.close()
         if session is not None and self._ours:
             await session.close()
+
+
+def _plain(session: aiohttp.ClientSession) -> aiohttp.ClientSession:
+    # aiohttp would send a GET, PUT or DELETE again by itself when a connection breaks: not its business here.
+    session._retry_connection = False  # pyright: ignore[reportPrivateUsage]
+    return session
 
 
 class Transport:
@@ -210,6 +228,7 @@ class Transport:
 
     def bulk(self, rate: float | None) -> Bulk:
         """A bulk of calls, with a cap of its own on its sends a second if ``rate`` is given."""
+        self.connection.check()
         return Bulk(None if rate is None else Gate(Pace(rate), self.connection.clock))
 
     def send(self, request: Request, call: Call) -> Coroutine[Any, Any, Answer]:

@@ -14,7 +14,7 @@ from together_batches._many import checked_ids
 from together_batches._stream import Stream
 from together_batches._streaming import Streaming
 from together_batches._transport import Bulk, Call, Connection, Transport
-from together_batches.config import Config, RetryPolicy, Timeout
+from together_batches.config import Config, RetryPolicy, Secret, Timeout
 from together_batches.errors import UsageError
 from together_batches.files import AsyncFiles
 from together_batches.models import BatchJob, Response
@@ -76,6 +76,7 @@ class AsyncBatches:
         proxy: str | None = None,
         allow_insecure_http: bool = False,
     ) -> None:
+        api_key, proxy = Secret.of(api_key), Secret.of(proxy)
         config = Config.from_env(
             api_key=api_key,
             base_url=base_url,
@@ -453,7 +454,9 @@ class AsyncBatches:
         await self.close()
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._transport.config.base_url}>"
+        # A dump of variables may meet a client whose making failed.
+        where = self._transport.config.base_url if "_transport" in vars(self) else "not made"
+        return f"<{type(self).__name__} {where}>"
 
     def __reduce__(self) -> NoReturn:
         message = f"{type(self).__name__} cannot be pickled or copied: it holds connections and a key"

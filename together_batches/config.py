@@ -27,6 +27,12 @@ class Secret(str):
 
     __slots__ = ()
 
+    @classmethod
+    def of(cls, text: str | None) -> str | None:
+        """``text`` as a secret, if it is text: the first thing done to a key that comes as an argument."""
+        given: object = text
+        return cls(given) if isinstance(given, str) else text
+
     def __repr__(self) -> str:
         return "'[secret]'"
 
@@ -183,7 +189,13 @@ def _proxy(proxy: str | None) -> Secret | None:
     return Secret(parts.geturl())
 
 
-def _proxy_from(environ: Mapping[str, str], base_url: str) -> str | None:
+def _setting(environ: Mapping[str, str] | None, name: str) -> str | None:
+    # Looked up in here, where nothing fails: a dump of a frame's variables would show the whole environment.
+    return Secret.of((os.environ if environ is None else environ).get(name))
+
+
+def _proxy_from(environ: Mapping[str, str] | None, base_url: str) -> str | None:
+    environ = os.environ if environ is None else environ
     parts = urlsplit(base_url)
     host = parts.hostname or ""
     # This machine is never on the far side of a proxy, whatever the environment says.
@@ -241,13 +253,13 @@ class Config:
         Reads ``TOGETHER_API_KEY``, ``TOGETHER_BASE_URL``, and ``HTTPS_PROXY``, ``HTTP_PROXY``, ``ALL_PROXY`` and
         ``NO_PROXY`` (in lower case too, which wins).
         """
-        environ = os.environ if environ is None else environ
+        api_key, proxy = Secret.of(api_key), Secret.of(proxy)
         url = _base_url(
-            base_url or environ.get("TOGETHER_BASE_URL") or _DEFAULT_BASE_URL,
+            base_url or _setting(environ, "TOGETHER_BASE_URL") or _DEFAULT_BASE_URL,
             allow_insecure_http=allow_insecure_http,
         )
         return cls(
-            api_key=_key(api_key if api_key is not None else environ.get("TOGETHER_API_KEY")),
+            api_key=_key(api_key if api_key is not None else _setting(environ, "TOGETHER_API_KEY")),
             base_url=url,
             timeout=Timeout.of(timeout),
             retry=_retry(retry),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NoReturn, Self
 
 from together_batches._loop_thread import LoopIterator, LoopThread
 from together_batches.client import AsyncBatches
-from together_batches.config import RetryPolicy, Timeout
+from together_batches.config import RetryPolicy, Secret, Timeout
 
 if TYPE_CHECKING:
     import builtins
@@ -56,6 +56,7 @@ class Batches:
         proxy: str | None = None,
         allow_insecure_http: bool = False,
     ) -> None:
+        api_key, proxy = Secret.of(api_key), Secret.of(proxy)
         self._async = AsyncBatches(
             api_key,
             base_url=base_url,
@@ -249,7 +250,9 @@ class Batches:
         self.close()
 
     def __repr__(self) -> str:
-        return repr(self._async).replace("AsyncBatches", type(self).__name__, 1)
+        made = vars(self).get("_async")  # a dump of variables may meet a client whose making failed
+        name = type(self).__name__
+        return f"<{name} not made>" if made is None else repr(made).replace("AsyncBatches", name, 1)
 
     def __reduce__(self) -> NoReturn:
         message = f"{type(self).__name__} cannot be pickled or copied: it holds connections and a key"

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from typing import TYPE_CHECKING
 
+import anyio
 import pytest
 
 from together_batches.cli import _cancel
 from together_batches.cli._exits import Exit
+from together_batches.cli._parser import parse
 from together_batches.emulator import Fault, RateLimit
 
 if TYPE_CHECKING:
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
 
     from cli.conftest import Ran
     from together_batches.emulator import Emulator
+    from together_batches.outcomes import CancelOutcome
 
     Run = Callable[..., Ran]
     Feed = Callable[..., None]
@@ -343,6 +347,16 @@ def test_many_on_a_terminal(run: Run, emulator: Emulator, on_terminal: Callable[
     assert "--wait follows it" in ran.err
 
 
+def test_many_that_went_well(run: Run, emulator: Emulator, on_terminal: Callable[..., None]) -> None:
+    """Where nothing failed, the table stands alone."""
+    ids = seed(emulator, 21)
+    on_terminal("stdout")
+    ran = run("cancel", *ids)
+    assert ran.code == 0
+    assert "RESULT" in ran.lines[0]
+    assert len(ran.lines) == 2
+
+
 def test_few_on_a_terminal(run: Run, emulator: Emulator, on_terminal: Callable[..., None]) -> None:
     """A few jobs get a line each and neither bar nor table."""
     ids = seed(emulator, 20)
@@ -366,25 +380,24 @@ def test_quiet_on_a_terminal(run: Run, emulator: Emulator, on_terminal: Callable
 def test_interrupt(run: Run, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C in the middle says how far it came."""
     ids = seed(emulator, 3)
-    written: list[str] = []
 
-    def line(outcome: object) -> str:
-        written.append(str(outcome))
-        if len(written) == 2:
-            raise KeyboardInterrupt
+    def line(outcome: CancelOutcome) -> str:
+        if outcome.job_id == ids[1]:
+            signal.raise_signal(signal.SIGINT)
         return "told"
 
     monkeypatch.setattr(_cancel, "outcome_line", line)
-    ran = run("cancel", *ids)
-    assert (ran.code, ran.out) == (130, "told\n")
+    ran = run("cancel", *ids, "--max-concurrency", "1")
+    assert (ran.code, ran.out) == (130, "told\ntold\n")
     assert ran.err.startswith("interrupted: 2 of 3 jobs answered: 2 canceling; run it again")
 
 
 def test_interrupt_before_anything(run: Run, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C before the first cancel has nothing to tell but itself."""
 
-    def interrupted(*_: object) -> None:
-        raise KeyboardInterrupt
+    async def interrupted(*_: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+        await anyio.sleep_forever()
 
     monkeypatch.setattr(_cancel, "chosen_jobs", interrupted)
     assert run("cancel", "--all") == (130, "", "interrupted\n")
@@ -406,13 +419,7 @@ def test_reader_that_leaves(
 
     monkeypatch.setattr(sys.stdout, "write", closed)
     with pytest.raises(BrokenPipeError):
-        _cancel.cancel(_cancel_arguments(*ids))
+        _cancel.cancel(parse(["cancel", *ids, "--max-concurrency", "1"]))
     err = capsys.readouterr().err
     assert err.startswith(told)
     assert bool(told) is bool(err)
-
-
-def _cancel_arguments(*argv: str) -> object:
-    from together_batches.cli._parser import parse
-
-    return parse(["cancel", *argv])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 from typing import TYPE_CHECKING
 
+import anyio
 import pytest
 
 from together_batches.cli import _emulate
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 def started(monkeypatch: pytest.MonkeyPatch) -> list[Emulator]:
     """The emulators that the command starts; each is stopped by Ctrl-C as soon as it runs."""
     made: list[Emulator] = []
+    sleep_forever = anyio.sleep_forever
 
     class Noted(Emulator):
         async def start(self) -> None:
@@ -28,7 +31,8 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Emulator]:
             made.append(self)
 
     async def interrupt() -> None:
-        raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)
+        await sleep_forever()
 
     monkeypatch.setattr(_emulate, "Emulator", Noted)
     monkeypatch.setattr(_emulate.anyio, "sleep_forever", interrupt)

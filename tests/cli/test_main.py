@@ -53,3 +53,15 @@ def test_full_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pyte
         monkeypatch.setattr(sys, "stdout", Full())
         assert cli.main(["cancel", "--dry-run", "a"]) == 1
     assert capsys.readouterr().err.endswith("the output cannot be written: No space left on device\n")
+
+
+def test_everything_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where standard output was closed from the start and standard error is closed by its reader, it just ends."""
+
+    class Closed(io.StringIO):
+        def write(self, _: str) -> int:
+            raise BrokenPipeError
+
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", Closed())
+    assert cli.main(["list", "--nonsense"]) == 1

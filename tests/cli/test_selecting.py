@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from together_batches.cli import _selecting
-from together_batches.cli._exits import CommandError
+from together_batches.cli._exits import CommandError, Interrupted
 from together_batches.cli._parser import parse
 from together_batches.cli._selecting import by_status, confirmed, read_ids, selector
 from together_batches.models import BatchJob
@@ -113,6 +113,21 @@ def test_nobody_to_ask(
     with pytest.raises(CommandError, match="--yes"):
         confirmed(1, yes=False)
     assert confirmed(1, yes=True)
+
+
+def test_interrupt_at_the_prompt(
+    feed: Callable[..., None],
+    on_terminal: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Ctrl-C at the prompt breaks the read, and is no KeyboardInterrupt, which would tear a task apart."""
+    feed(b"", terminal=True)
+    on_terminal("stderr")
+    monkeypatch.setattr(sys.stdin, "readline", lambda: signal.raise_signal(signal.SIGINT), raising=False)
+    with pytest.raises(Interrupted):
+        confirmed(1, yes=False)
+    assert capsys.readouterr().err == "Cancel 1 job? [y/N] \n"
 
 
 def test_closed_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,6 +70,8 @@ def test_closed_streams(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_where_a_bar_is_drawn(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], expected: bool) -> None:
     """A bar needs a terminal that can, and no build server; without colour it is still a bar."""
     stream = io.StringIO()
+    for name in ("CI", "TERM", "NO_COLOR"):
+        monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert not draws_on(stream)

@@ -11,7 +11,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from together_batches.cli._exits import CommandError, Exit, code_of
+from together_batches.cli._exits import CommandError, Exit, Interrupted, code_of
 from together_batches.cli._parser import Arguments, parse
 from together_batches.cli._text import complain, has, say
 from together_batches.errors import BatchesError
@@ -47,7 +47,7 @@ def _guarded(argv: Sequence[str] | None) -> int:
     """The exit code; what goes wrong is told in a sentence, and only a closed pipe is raised."""
     try:
         return _run(parse(argv))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Interrupted):
         say("interrupted")
         return Exit.INTERRUPTED
     except CommandError as error:

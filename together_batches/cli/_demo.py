@@ -96,8 +96,8 @@ def _show(report: CancelReport, elapsed: float, emulator: Emulator) -> None:
     print(
         f"{number(len(report))} ids in {elapsed:.1f} s, each accounted for once. "
         f"On the way, of {number(statuses.total())} requests,\n"
-        f"{number(statuses[429])} were refused for their rate, {number(statuses[500])} failed and "
-        f"{number(statuses[None])} got no answer; all were sent again."
+        f"{number(statuses[429])} were refused for their rate, {number(statuses[500])} failed, "
+        f"{number(statuses[None])} got no answer; all were repeated."
     )
     print()
     print("Next, with your own jobs (this only looks; without --dry-run it asks first):")

@@ -16,7 +16,7 @@ from together_batches.errors import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["CommandError", "Exit", "code_of", "code_of_many"]
+__all__ = ["CommandError", "Exit", "Interrupted", "code_of", "code_of_many"]
 
 
 class Exit(enum.IntEnum):
@@ -39,6 +39,10 @@ class CommandError(Exception):
     def __init__(self, message: str, code: Exit = Exit.USAGE) -> None:
         super().__init__(message)
         self.code = code
+
+
+class Interrupted(Exception):  # noqa: N818  # nothing went wrong
+    """Ctrl-C while the loop stood still; a ``KeyboardInterrupt`` must not come out of a task."""
 
 
 def code_of(error: BatchesError) -> Exit:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, BinaryIO, Literal, cast
 
-from together_batches.cli._exits import CommandError
+from together_batches.cli._exits import CommandError, Interrupted
 from together_batches.cli._text import has, is_terminal, number, say
 from together_batches.models import BatchJobStatus
 
@@ -124,7 +124,10 @@ def by_status(jobs: Iterable[BatchJob]) -> str:
 
 
 def confirmed(count: int, *, yes: bool) -> bool:
-    """Whether to go on; asks if it can, and :class:`CommandError` where it would have to and cannot."""
+    """Whether to go on; asks if it can, and :class:`CommandError` where it would have to and cannot.
+
+    Raises :class:`Interrupted` after Ctrl-C.
+    """
     if yes:
         return True
     if not (is_terminal(sys.stdin) and is_terminal(sys.stderr)):
@@ -132,8 +135,12 @@ def confirmed(count: int, *, yes: bool) -> bool:
         raise CommandError(message)
     # On standard error, where input() would write to standard output: that is for data.
     print(f"Cancel {number(count)} {'job' if count == 1 else 'jobs'}? [y/N] ", end="", file=sys.stderr, flush=True)
-    with _interruptible():
-        answer = sys.stdin.readline()
+    try:
+        with _interruptible():
+            answer = sys.stdin.readline()
+    except KeyboardInterrupt:
+        print(file=sys.stderr)  # the terminal has echoed ^C, and no line end
+        raise Interrupted from None
     return answer.strip().lower() in {"y", "yes"}
 
 

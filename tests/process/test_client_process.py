@@ -1,0 +1,310 @@
+"""Whole programs that use the clients: Ctrl-C in the middle, a client that was forgotten, a fork.
+
+Each script runs in an interpreter of its own against an emulator in this one. What it prints is what happened, and
+on stderr it may say nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from wires import KEY
+
+from together_batches.emulator import Emulator, Fault
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parents[2]
+
+posix = pytest.mark.skipif(sys.platform == "win32", reason="uses POSIX signals or fork")
+
+PRELUDE = """
+import asyncio, logging, os, signal, sys, time
+from together_batches import AsyncBatches, Batches, CancelResult, UsageError
+
+
+def say(*words):
+    print(*words, flush=True)
+
+
+struck_at = []
+
+
+def strike(number, frame):
+    struck_at.append(time.monotonic())
+    signal.default_int_handler(number, frame)
+
+
+def say_how_it_ended():
+    passed = time.monotonic() - struck_at[0]
+    say("interrupted", "within a second" if passed < 1 else f"after {passed} s")
+
+
+logging.getLogger("asyncio").setLevel(logging.ERROR)  # in dev mode it warns of a machine that is slow
+signal.signal(signal.SIGINT, strike)
+many = [f"job-{number}" for number in range(10_000)]
+"""
+
+
+@pytest.fixture
+def emulator() -> Iterator[Emulator]:
+    with Emulator(api_key=KEY).running_in_thread() as running:
+        yield running
+
+
+def start(emulator: Emulator, script: str, *options: str) -> subprocess.Popen[str]:
+    ignored = ("PYTHONWARNINGS", "PYTHONASYNCIODEBUG", "PYTHONDEVMODE")
+    environment = {name: value for name, value in os.environ.items() if name not in ignored}
+    return subprocess.Popen(
+        [sys.executable, *options, "-c", PRELUDE + textwrap.dedent(script)],
+        cwd=ROOT,
+        env={**environment, "TOGETHER_API_KEY": KEY, "TOGETHER_BASE_URL": emulator.base_url},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def end(process: subprocess.Popen[str], *, code: int = 0) -> list[str]:
+    with process:
+        try:
+            said, complained = process.communicate(timeout=20)
+        finally:
+            process.kill()
+    assert (process.returncode, complained) == (code, ""), said
+    return said.splitlines()
+
+
+def run(emulator: Emulator, script: str, *options: str) -> list[str]:
+    return end(start(emulator, script, *options))
+
+
+def interrupted(emulator: Emulator, script: str, *options: str, code: int = 0) -> list[str]:
+    """The program is struck by Ctrl-C while a hundred of its cancels are under way at a service that is slow."""
+    emulator.fail(Fault(on="cancel", delay=3, status=503, times=None))
+    process = start(emulator, script, *options)
+    limit = time.monotonic() + 15
+    while emulator.count("cancel") < 100 and process.poll() is None and time.monotonic() < limit:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    return end(process, code=code)
+
+
+DEVELOPING = ("-X", "dev", "-W", "error")
+
+
+# --- Ctrl-C ---------------------------------------------------------------------------------------------------
+
+
+@posix
+@pytest.mark.parametrize("options", [(), DEVELOPING], ids=["plain", "dev mode"])
+def test_ctrl_c_in_a_sync_bulk_of_ten_thousand(emulator: Emulator, options: tuple[str, ...]) -> None:
+    """Back in under a second, with nothing but ``KeyboardInterrupt``; the client can be used on."""
+    lines = interrupted(
+        emulator,
+        """
+        with Batches() as batches:
+            try:
+                batches.cancel_many(many)
+            except KeyboardInterrupt:
+                say_how_it_ended()
+            say(len(batches.list()))
+        """,
+        *options,
+    )
+    assert lines == ["interrupted within a second", "0"]
+    assert emulator.count("cancel") == 100
+
+
+@posix
+def test_ctrl_c_that_nobody_catches_ends_the_program(emulator: Emulator) -> None:
+    """It dies of SIGINT, with its own traceback and no other."""
+    lines = interrupted(
+        emulator,
+        """
+        sys.excepthook = lambda kind, error, trace: (say(kind.__name__), say_how_it_ended())
+        with Batches() as batches:
+            batches.cancel_many(many)
+        """,
+        code=-signal.SIGINT,
+    )
+    assert lines == ["KeyboardInterrupt", "interrupted within a second"]
+
+
+@posix
+def test_ctrl_c_in_a_sync_iteration(emulator: Emulator) -> None:
+    """The same where outcomes are iterated over."""
+    lines = interrupted(
+        emulator,
+        """
+        with Batches() as batches:
+            try:
+                with batches.iter_cancel(many) as outcomes:
+                    for outcome in outcomes:
+                        say(outcome)
+            except KeyboardInterrupt:
+                say_how_it_ended()
+        """,
+        *DEVELOPING,
+    )
+    assert lines == ["interrupted within a second"]
+
+
+@posix
+@pytest.mark.parametrize("way", ["cancel_many", "iter_cancel"])
+def test_ctrl_c_in_async_code(emulator: Emulator, way: str) -> None:
+    """``asyncio.run`` cancels the main task, and nothing is left behind to complain about."""
+    call = {
+        "cancel_many": "await batches.cancel_many(many)",
+        "iter_cancel": "print([outcome async for outcome in batches.iter_cancel(many)])",
+    }
+    lines = interrupted(
+        emulator,
+        f"""
+        async def main():
+            async with AsyncBatches() as batches:
+                {call[way]}
+
+        try:
+            asyncio.run(main())
+        except KeyboardInterrupt:
+            say_how_it_ended()
+        """,
+        *DEVELOPING,
+    )
+    assert lines == ["interrupted within a second"]
+
+
+# --- the end of a program -------------------------------------------------------------------------------------
+
+
+def test_a_plain_script(emulator: Emulator) -> None:
+    """No warning of any kind, with all of them on."""
+    ids = [emulator.add_job() for _ in range(50)]
+    lines = run(
+        emulator,
+        f"""
+        with Batches() as batches:
+            say(batches.cancel_many({ids!r}))
+            say(sum(1 for _ in batches.iter_cancel({ids!r})))
+        """,
+        *DEVELOPING,
+    )
+    assert lines == ["50 canceling", "50"]
+
+
+@pytest.mark.parametrize("kept", ["global", "local", "in a cycle", "with an iterator half way"])
+def test_a_forgotten_client_does_not_keep_the_program(emulator: Emulator, kept: str) -> None:
+    """It ends by itself, and in silence."""
+    emulator.add_job(id="job-1")
+    scripts = {
+        "global": "batches = Batches(); batches.list()",
+        "local": "(lambda: Batches().list())()",
+        "in a cycle": "held = [Batches()]; held.append(held); held[0].list(); del held",
+        "with an iterator half way": "batches = Batches(); it = batches.iter_cancel(['job-1'] * 9); next(it)",
+    }
+    assert run(emulator, f"{scripts[kept]}\nsay('the end')") == ["the end"]
+
+
+def test_a_forgotten_async_client_does_not_keep_the_program(emulator: Emulator) -> None:
+    """Whoever runs a loop is told by aiohttp, as for any session."""
+    process = start(
+        emulator,
+        """
+        async def main():
+            say(await AsyncBatches().list())
+
+        asyncio.run(main())
+        """,
+    )
+    said, complained = process.communicate(timeout=20)
+    assert (process.returncode, said) == (0, "[]\n")
+    assert KEY not in complained
+
+
+# --- fork -----------------------------------------------------------------------------------------------------
+
+
+@posix
+def test_a_client_in_a_forked_child_says_so(emulator: Emulator) -> None:
+    """At once, for each verb; the child can make one of its own, ends by itself, and the parent's goes on."""
+    lines = run(
+        emulator,
+        """
+        batches = Batches()
+        batches.list()
+        child = os.fork()
+        if not child:
+            for call in (batches.list, lambda: batches.cancel_many(many), lambda: next(batches.iter_cancel(many))):
+                try:
+                    call()
+                except UsageError as error:
+                    say(error)
+            batches.close()
+            with Batches() as own:
+                say("child", own.list())
+            sys.exit()
+        os.waitpid(child, 0)
+        say("parent", batches.list())
+        batches.close()
+        """,
+    )
+    message = "this client belongs to another process, and a fork does not copy its thread: make a new one here"
+    assert lines == [message, message, message, "child []", "parent []"]
+    assert emulator.count("cancel") == 0
+
+
+@posix
+@pytest.mark.parametrize("where", ["beside the loop", "within the loop"])
+def test_an_async_client_in_a_forked_child_says_so(emulator: Emulator, where: str) -> None:
+    """Whether the child runs a loop of its own, or the fork came in the middle of a coroutine."""
+    scripts = {
+        "beside the loop": """
+        with asyncio.Runner() as runner:
+            runner.run(batches.list())
+            if not os.fork():
+                asyncio.run(look())
+                os._exit(0)
+            os.wait()
+            say("parent", runner.run(batches.list()))
+            runner.run(batches.close())
+        """,
+        "within the loop": """
+        async def use():
+            await batches.list()
+            if not os.fork():
+                await look()
+                os._exit(0)
+            os.wait()
+            say("parent", await batches.list())
+            await batches.close()
+
+        asyncio.run(use())
+        """,
+    }
+    lines = run(
+        emulator,
+        """
+        batches = AsyncBatches()
+
+        async def look():
+            for call in (batches.list, lambda: batches.cancel_many(many)):
+                try:
+                    await call()
+                except UsageError as error:
+                    say(error)
+            await batches.close()
+        """
+        + scripts[where],
+    )
+    message = "this client was made in another process; make a new one after a fork"
+    assert lines == [message, message, "parent []"]

@@ -1,0 +1,1175 @@
+"""One job or any number of them: each id in one bucket, in order, within bounds, and nothing left behind.
+
+Built on three-line fakes of the service; time is virtual wherever anybody waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import gc
+import itertools
+import sys
+import tracemalloc
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+from unittest.mock import AsyncMock
+
+import anyio
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from wires import a_job, in_virtual_time
+
+from together_batches import (
+    APIConnectionError,
+    APIResponseValidationError,
+    APITimeoutError,
+    AuthenticationError,
+    BadRequestError,
+    BatchesError,
+    BatchJob,
+    CancelOutcome,
+    CancelReport,
+    CancelResult,
+    ConflictError,
+    InternalServerError,
+    NotFoundError,
+    PermissionDeniedError,
+    UsageError,
+)
+from together_batches import _cancelling as cancelling
+from together_batches._stream import Stream
+from together_batches._transport import Bulk, Call
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+
+R = CancelResult
+
+REFUSED_KEY = AuthenticationError("no such key", status=401)
+FORBIDDEN = PermissionDeniedError("not yours", status=403)
+UNKNOWN = NotFoundError("Job not found", status=404)
+TOO_LATE = ConflictError("Cannot cancel job - already in terminal state: COMPLETED", status=409)
+BROKEN = APIConnectionError("the connection broke")
+TROUBLE = InternalServerError("trouble", status=500)
+
+
+class Service:
+    """What a cancel, a read and a list answer, by id: a status, or an error to raise; a list of them in turn."""
+
+    def __init__(self, *, seconds: float = 0, default: str = "CANCELING", **answers: Any) -> None:
+        self.seconds = seconds
+        self.default = default
+        self.cancels: dict[str, Any] = {}
+        self.reads: dict[str, Any] = {}
+        self.list_answer: Any = BROKEN
+        self.asked: list[str] = []
+        self.read: list[str] = []
+        self.lists = 0
+        self.at_once = 0
+        self.most_at_once = 0
+        self.times: list[float] = []
+
+    @property
+    def verbs(self) -> cancelling.Verbs:
+        return cancelling.Verbs(cancel=self.cancel, retrieve=self.retrieve, list_jobs=self.list_jobs)
+
+    async def cancel(self, job_id: str, call: Call) -> BatchJob:
+        call.attempts += 1
+        self.asked.append(job_id)
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        try:
+            await asyncio.sleep(self.seconds)
+        finally:
+            self.at_once -= 1
+        return self.answer(self.cancels, job_id)
+
+    async def retrieve(self, job_id: str, call: Call) -> BatchJob:
+        call.attempts += 1
+        self.read.append(job_id)
+        self.times.append(asyncio.get_running_loop().time())
+        await asyncio.sleep(self.seconds)
+        return self.answer(self.reads, job_id)
+
+    async def list_jobs(self, call: Call) -> list[BatchJob]:
+        call.attempts += 1
+        self.lists += 1
+        await asyncio.sleep(self.seconds)
+        if isinstance(self.list_answer, Exception):
+            raise self.list_answer
+        return list(self.list_answer)
+
+    def answer(self, answers: dict[str, Any], job_id: str) -> BatchJob:
+        found = answers.get(job_id, self.default)
+        if isinstance(found, list):
+            found = found.pop(0) if len(found) > 1 else found[0]
+        if isinstance(found, Exception):
+            raise found
+        return a_job(job_id, found)
+
+
+async def cancel_many(service: Service, ids: Any, **options: Any) -> CancelReport:
+    settings = {"at_once": 10, "wait": False, "timeout": None, "on_outcome": None, **options}
+    return await cancelling.cancel_many(service.verbs, Bulk(None), cancelling.checked_ids(ids), **settings)
+
+
+def iter_cancel(service: Service, ids: Any, **options: Any) -> Stream[CancelOutcome]:
+    settings = {"at_once": 10, "wait": False, **options}
+    return Stream(cancelling.iter_cancel(service.verbs, Bulk(None), cancelling.checked_ids(ids), **settings))
+
+
+async def later(ids: Iterable[Any], seconds: float = 0) -> AsyncIterator[Any]:
+    """An async iterable of ids."""
+    for job_id in ids:
+        await asyncio.sleep(seconds)
+        yield job_id
+
+
+async def gather_into(found: list[CancelOutcome], outcomes: AsyncIterable[CancelOutcome]) -> None:
+    """One by one: what came before an error is kept."""
+    async for outcome in outcomes:
+        found.append(outcome)  # noqa: PERF401  # see above
+
+
+def results(outcomes: Iterable[CancelOutcome]) -> list[tuple[str, CancelResult]]:
+    return [(outcome.job_id, outcome.result) for outcome in outcomes]
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def names(count: int) -> list[str]:
+    return [f"job-{number}" for number in range(count)]
+
+
+# --- one job --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ("CANCELLED", R.CANCELLED),
+        ("COMPLETED", R.ALREADY_FINISHED),
+        ("FAILED", R.ALREADY_FINISHED),
+        ("EXPIRED", R.ALREADY_FINISHED),
+        ("CANCELING", R.CANCELING),
+        ("IN_PROGRESS", R.CANCELING),
+        ("VALIDATING", R.CANCELING),
+        ("SOMETHING_NEW", R.CANCELING),
+        (UNKNOWN, R.NOT_FOUND),
+        (REFUSED_KEY, R.DENIED),
+        (FORBIDDEN, R.DENIED),
+        (BROKEN, R.FAILED),
+        (TROUBLE, R.FAILED),
+        (APITimeoutError("too long"), R.FAILED),
+        (APIResponseValidationError("about another job"), R.FAILED),
+        (BadRequestError("bad", status=400), R.FAILED),
+    ],
+    ids=str,
+)
+async def test_the_state_of_the_job_decides(answer: Any, expected: CancelResult) -> None:
+    """And where there is none, the error."""
+    service = Service()
+    service.cancels["a"] = answer
+    outcome = await cancelling.cancel_one(service.verbs, "a", Call())
+    assert (outcome.job_id, outcome.result, outcome.attempts) == ("a", expected, 1)
+    assert outcome.error is (answer if isinstance(answer, Exception) else None)
+    assert outcome.job == (None if isinstance(answer, Exception) else a_job("a", answer))
+
+
+@pytest.mark.parametrize(
+    "refusal", [TOO_LATE, BadRequestError("Already in TERMINAL state: FAILED", status=400)], ids=str
+)
+@pytest.mark.parametrize(
+    ("read", "expected", "keeps_refusal"),
+    [
+        ("CANCELLED", R.CANCELLED, False),
+        ("COMPLETED", R.ALREADY_FINISHED, False),
+        ("EXPIRED", R.ALREADY_FINISHED, False),
+        ("CANCELING", R.CANCELING, False),
+        ("IN_PROGRESS", R.CANCELING, True),
+        (TROUBLE, R.ALREADY_FINISHED, True),
+        (UNKNOWN, R.ALREADY_FINISHED, True),
+    ],
+    ids=str,
+)
+async def test_a_cancel_that_came_too_late(
+    refusal: BatchesError, read: Any, expected: CancelResult, keeps_refusal: bool
+) -> None:
+    """Asked once, read once; what is in doubt keeps the refusal beside it."""
+    service = Service()
+    service.cancels["a"], service.reads["a"] = refusal, read
+    outcome = await cancelling.cancel_one(service.verbs, "a", Call())
+    assert (outcome.result, outcome.attempts) == (expected, 2)
+    assert (outcome.error is refusal) == keeps_refusal
+    assert (service.asked, service.read) == (["a"], ["a"])
+
+
+@pytest.mark.parametrize("where", ["cancels", "reads"])
+async def test_misuse_of_the_client_is_raised(where: str) -> None:
+    """It is no fate of a job."""
+    service = Service()
+    service.cancels["a"] = TOO_LATE
+    getattr(service, where)["a"] = UsageError("this client is closed")
+    with pytest.raises(UsageError):
+        await cancelling.cancel_one(service.verbs, "a", Call())
+    with pytest.raises(UsageError):
+        await cancel_many(service, ["a", "b"])
+
+
+# --- which ids ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        list,
+        tuple,
+        lambda ids: dict.fromkeys(ids, 1),
+        lambda ids: (job_id for job_id in ids),
+        lambda ids: iter(ids),
+        lambda ids: later(ids),
+        lambda ids: [a_job(job_id) for job_id in ids],
+        lambda ids: later([a_job(job_id) for job_id in ids], 0.001),
+    ],
+    ids=["list", "tuple", "keys", "generator", "iterator", "async generator", "jobs", "async jobs"],
+)
+async def test_any_iterable_of_ids_or_jobs(make: Callable[[list[str]], Any]) -> None:
+    """Each is asked for once, and the report is in the order of the ids."""
+    ids = names(25)
+    service = Service()
+    report = await cancel_many(service, make(ids))
+    assert results(report) == [(job_id, R.CANCELING) for job_id in ids]
+    assert sorted(service.asked) == sorted(ids)
+    assert sorted(outcome.job_id for outcome in [o async for o in iter_cancel(Service(), make(ids))]) == sorted(ids)
+
+
+@pytest.mark.parametrize("make", [list, later], ids=["list", "async"])
+async def test_no_ids(make: Callable[[list[str]], Any]) -> None:
+    """Nothing to do is done at once, and is fine."""
+    for wait in (False, True):
+        report = await cancel_many(Service(), make([]), wait=wait)
+        assert (len(report), report.ok, str(report)) == (0, True, "no jobs")
+        assert [outcome async for outcome in iter_cancel(Service(), make([]), wait=wait)] == []
+
+
+@pytest.mark.parametrize("wrong", ["job-1", b"job-1", a_job("job-1"), 7, None, bytearray(b"x").hex])
+def test_one_id_where_many_are_expected_is_refused(wrong: Any) -> None:
+    """A text is an iterable of letters, and nobody means those."""
+    with pytest.raises(TypeError, match="iterable"):
+        cancelling.checked_ids(wrong)
+
+
+@pytest.mark.parametrize("make", [list, later], ids=["list", "async"])
+async def test_a_repeated_id_is_sent_once(make: Callable[[list[Any]], Any]) -> None:
+    """Also where it comes as a job; the report has it once, where it came first."""
+    service = Service()
+    report = await cancel_many(service, make(["b", "a", "b", a_job("a"), "b", "c"]))
+    assert [outcome.job_id for outcome in report] == ["b", "a", "c"]
+    assert Counter(service.asked) == {"a": 1, "b": 1, "c": 1}
+
+
+@pytest.mark.parametrize("make", [list, later], ids=["list", "async"])
+async def test_malformed_ids_are_failures_of_their_own(make: Callable[[list[Any]], Any]) -> None:
+    """Nothing is sent for them, and they stop nobody: not even None does."""
+    service = Service()
+    malformed = ["", "  ", ".", "..", "\ud800", None, 7, b"a", 1.5]
+    report = await cancel_many(service, make(["a", *malformed, "b", "7"]))
+    assert [outcome.result for outcome in report] == [
+        R.CANCELING,
+        *[R.FAILED] * len(malformed),
+        R.CANCELING,
+        R.CANCELING,
+    ]
+    assert {outcome.attempts for outcome in report.failures} == {0}
+    assert {type(outcome.error) for outcome in report.failures} == {UsageError}
+    assert sorted(service.asked) == ["7", "a", "b"]
+
+
+async def test_what_is_no_id_is_not_taken_for_one_that_looks_like_it() -> None:
+    """7 is malformed, "7" is not, whichever comes first."""
+    for ids in ([7, "7"], ["7", 7]):
+        service = Service()
+        report = await cancel_many(service, ids)
+        assert service.asked == ["7"]
+        assert report["7"].result is R.CANCELING
+        assert len(report) == 2
+
+
+async def test_any_text_that_can_be_sent_is_an_id() -> None:
+    """What it looks like is the service's business."""
+    ids = ["a/b", "ü?", "%2F", "a b", "../x", "#", "x" * 500]
+    report = await cancel_many(Service(), ids)
+    assert results(report) == [(job_id, R.CANCELING) for job_id in ids]
+
+
+async def test_a_source_is_asked_by_one_worker_at_a_time() -> None:
+    """An async generator that is asked twice at once raises; so nobody does that."""
+    report = await cancel_many(Service(), later(names(50), 0.0001), at_once=20)
+    assert len(report) == 50
+
+
+async def test_a_plain_async_iterator_serves() -> None:
+    """It need not be a generator."""
+
+    class Ids:
+        def __init__(self) -> None:
+            self.left = names(12)
+
+        def __aiter__(self) -> Ids:
+            return self
+
+        async def __anext__(self) -> str:
+            if not self.left:
+                raise StopAsyncIteration
+            return self.left.pop()
+
+    assert len(await cancel_many(Service(), Ids())) == 12
+
+
+# --- one bad id stops nobody, a refused key stops all ---------------------------------------------------------
+
+
+async def test_failures_of_single_ids_stop_nobody() -> None:
+    """Whatever they are."""
+    service = Service()
+    ids = names(40)
+    fates = itertools.cycle([UNKNOWN, FORBIDDEN, TROUBLE, BROKEN, "CANCELLED"])
+    service.cancels = dict(zip(ids, fates, strict=False))
+    report = await cancel_many(service, ids)
+    expected = [R.NOT_FOUND, R.DENIED, R.FAILED, R.FAILED, R.CANCELLED] * 8
+    assert [outcome.result for outcome in report] == expected
+    assert len(service.asked) == 40
+    assert not report.ok
+
+
+@pytest.mark.parametrize("make", [list, later], ids=["list", "async"])
+async def test_a_refused_key_stops_the_rest(make: Callable[[list[str]], Any]) -> None:
+    """After no more calls than were in flight; the rest were not attempted, for this reason."""
+    service = Service(seconds=0.001)
+    ids = names(500)
+    service.cancels = dict.fromkeys(ids, REFUSED_KEY)
+    report = await cancel_many(service, make(ids), at_once=7)
+    assert 1 <= len(service.asked) <= 7
+    assert report.counts[R.DENIED] == len(service.asked)
+    assert report.counts[R.NOT_ATTEMPTED] == 500 - len(service.asked)
+    skipped = [outcome for outcome in report if outcome.result is R.NOT_ATTEMPTED]
+    assert {(outcome.attempts, outcome.error, outcome.job) for outcome in skipped} == {(0, REFUSED_KEY, None)}
+    assert [outcome.job_id for outcome in report] == ids
+    with pytest.raises(ExceptionGroup) as caught:
+        report.raise_for_failures()
+    assert caught.value.exceptions == (REFUSED_KEY,)
+
+
+async def test_a_key_refused_half_way_keeps_what_was_done() -> None:
+    """What was cancelled before is in the report as such."""
+    service = Service()
+    service.cancels = {"job-20": REFUSED_KEY}
+    report = await cancel_many(service, names(100), at_once=1)
+    assert report.counts[R.CANCELING] == 20
+    assert report.counts[R.DENIED] == 1
+    assert report.counts[R.NOT_ATTEMPTED] == 79
+
+
+async def test_a_refused_key_ends_an_iteration_too() -> None:
+    """Every id is still yielded."""
+    service = Service()
+    service.cancels = dict.fromkeys(names(100), REFUSED_KEY)
+    found = Counter([outcome.result async for outcome in iter_cancel(service, names(100), at_once=4)])
+    assert found[R.DENIED] <= 4
+    assert found[R.DENIED] + found[R.NOT_ATTEMPTED] == 100
+
+
+# --- how many at once -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("at_once", "count", "expected"), [(1, 5, 1), (7, 50, 7), (150, 200, 150), (100, 3, 3)])
+def test_as_many_at_once_as_allowed_and_no_more(at_once: int, count: int, expected: int) -> None:
+    """For a report and for an iteration."""
+
+    @in_virtual_time
+    async def run() -> None:
+        service = Service(seconds=1)
+        await cancel_many(service, names(count), at_once=at_once)
+        assert service.most_at_once == expected
+        assert now() == pytest.approx(-(-count // expected), abs=0.1)
+        service = Service(seconds=1)
+        assert len([outcome async for outcome in iter_cancel(service, names(count), at_once=at_once)]) == count
+        assert service.most_at_once == expected
+
+    run()
+
+
+async def test_few_ids_do_not_cost_many_tasks() -> None:
+    """Workers are called in as there is work."""
+    most = 0
+
+    class Counting(Service):
+        async def cancel(self, job_id: str, call: Call) -> BatchJob:
+            nonlocal most
+            most = max(most, len(asyncio.all_tasks()))
+            return await super().cancel(job_id, call)
+
+    await cancel_many(Counting(), names(3), at_once=1000)
+    assert most <= 6
+
+
+class EnoughError(Exception):
+    """What these tests raise in places that are not ours."""
+
+
+def failing_after(ids: Iterable[str], error: BaseException | None = None) -> Iterator[str]:
+    yield from ids
+    raise error or EnoughError
+
+
+@in_virtual_time
+async def test_ids_that_cost_nothing_do_not_block_the_loop() -> None:
+    """Repeats, malformed ones, and those after a refused key: everybody else has a turn meanwhile."""
+    service = Service()
+    service.cancels["refused"] = REFUSED_KEY
+    for endless in (
+        itertools.repeat("same"),
+        (number for number in itertools.count()),
+        itertools.chain(["refused"], map(str, itertools.count())),
+    ):
+        ticks = itertools.count()
+
+        async def tick(ticks: Iterator[int] = ticks) -> None:
+            while True:
+                next(ticks)
+                await asyncio.sleep(0)
+
+        ticking = asyncio.create_task(tick())
+        with pytest.raises(EnoughError):
+            await cancel_many(service, failing_after(itertools.islice(endless, 500)))
+        assert next(ticks) > 20
+        ticking.cancel()
+        await asyncio.wait([ticking])
+
+
+async def test_an_endless_repetition_in_flight_does_not_lock_an_iteration_up() -> None:
+    """The repeats are merged while the first is in flight, and it does come back."""
+    found = 0
+    async with iter_cancel(Service(seconds=0.001), itertools.repeat("same")) as outcomes:
+        async for _ in outcomes:
+            found += 1
+            if found == 3:
+                break
+    assert found == 3
+
+
+# --- telling as it goes ---------------------------------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_outcomes_are_told_as_they_are_known() -> None:
+    """In order of completion, once each, on the loop; the report has them in the order of the ids."""
+    told: list[tuple[str, float]] = []
+    service = Service()
+    waits = {"slow": 3.0, "fast": 1.0, "faster": 0.5, "bad id": 0.0}
+
+    async def cancel(job_id: str, call: Call) -> BatchJob:
+        call.attempts += 1
+        await asyncio.sleep(waits[job_id])
+        return a_job(job_id)
+
+    verbs = cancelling.Verbs(cancel=cancel, retrieve=service.retrieve, list_jobs=service.list_jobs)
+    report = await cancelling.cancel_many(
+        verbs,
+        Bulk(None),
+        ["slow", "fast", "", "faster"],
+        at_once=10,
+        wait=False,
+        timeout=None,
+        on_outcome=lambda outcome: told.append((outcome.job_id, now())),
+    )
+    assert told == [("", 0.0), ("faster", 0.5), ("fast", 1.0), ("slow", 3.0)]
+    assert [outcome.job_id for outcome in report] == ["slow", "fast", "", "faster"]
+
+
+@pytest.mark.parametrize("wait", [False, True])
+async def test_what_a_callback_raises_ends_the_call(wait: bool) -> None:
+    """As it was raised, in no group; nothing more is begun."""
+    service = Service(seconds=0.001, default="CANCELLED")
+    told: list[str] = []
+
+    def tell(outcome: CancelOutcome) -> None:
+        told.append(outcome.job_id)
+        if len(told) == 5:
+            raise EnoughError("enough")
+
+    before = asyncio.all_tasks()
+    with pytest.raises(EnoughError, match="enough"):
+        await cancel_many(service, names(1000), on_outcome=tell, wait=wait)
+    assert len(told) == 5
+    assert len(service.asked) <= 5 + 2 * 10
+    assert asyncio.all_tasks() == before
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3)], ids=["Ctrl-C", "exit"])
+def test_a_callback_may_end_the_program(error: BaseException) -> None:
+    """What is no ``Exception`` gets through, too."""
+
+    def tell(_: CancelOutcome) -> None:
+        raise error
+
+    with pytest.raises(type(error)):
+        asyncio.run(cancel_many(Service(), names(10), on_outcome=tell))
+
+
+async def test_a_group_that_a_callback_raises_stays_as_it_is() -> None:
+    """It is not taken apart."""
+
+    def tell(_: CancelOutcome) -> None:
+        raise ExceptionGroup("mine", [ValueError("a"), ValueError("b")])
+
+    with pytest.raises(ExceptionGroup, match="mine") as caught:
+        await cancel_many(Service(), ["a"], on_outcome=tell)
+    assert len(caught.value.exceptions) == 2
+
+
+async def never(_: object) -> None:
+    raise AssertionError
+
+
+class AsyncCallable:
+    async def __call__(self, outcome: object) -> None:
+        raise AssertionError
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [never, AsyncCallable(), functools.partial(never), AsyncMock(), [], "print"],
+    ids=["coroutine function", "async callable", "partial", "mock", "list", "text"],
+)
+async def test_a_callback_is_a_plain_function(wrong: Any) -> None:
+    """Anything else is refused before anything is sent."""
+    service = Service()
+    with pytest.raises(TypeError, match="on_outcome must be a plain function"):
+        await cancel_many(service, ["a"], on_outcome=wrong)
+    assert service.asked == []
+
+
+async def test_any_plain_callable_is_a_callback() -> None:
+    """A method, a partial, a lambda, a class."""
+    told: list[Any] = []
+    for callback in (told.append, functools.partial(told.append), lambda outcome: told.append(outcome), repr):
+        await cancel_many(Service(), ["a"], on_outcome=callback)
+    assert len(told) == 3
+
+
+# --- sources that fail ----------------------------------------------------------------------------------------
+
+
+async def failing_later(ids: list[str], error: BaseException) -> AsyncIterator[str]:
+    async for job_id in later(ids, 0.002):
+        yield job_id
+    await asyncio.sleep(0.01)
+    raise error
+
+
+@pytest.mark.parametrize("make", [failing_after, failing_later], ids=["generator", "async generator"])
+@pytest.mark.parametrize(
+    "error",
+    [EnoughError("here"), TimeoutError("theirs"), asyncio.CancelledError("theirs")],
+    ids=lambda e: type(e).__name__,
+)
+async def test_what_the_source_raises_is_raised(
+    make: Callable[[list[str], BaseException], Any], error: BaseException
+) -> None:
+    """As it is, and for a cancelled source likewise: ids would be lost in silence otherwise."""
+    told: list[CancelOutcome] = []
+    before = asyncio.all_tasks()
+    with pytest.raises(type(error)):
+        await cancel_many(
+            Service(seconds=0.001), make(names(20), error), at_once=5, on_outcome=told.append, timeout=50
+        )
+    assert asyncio.all_tasks() == before
+    assert len(told) >= (20 if make is failing_later else 10)
+    found: list[CancelOutcome] = []
+    with pytest.raises(type(error)):
+        await gather_into(found, iter_cancel(Service(seconds=0.001), make(names(20), error), at_once=5))
+    assert len(found) >= (20 if make is failing_later else 10)
+    assert asyncio.all_tasks() == before
+    task = asyncio.current_task()
+    assert task is not None
+    # Before 3.13 asyncio's task groups left their own request behind: https://github.com/python/cpython/issues/116720
+    assert task.cancelling() == 0 or sys.version_info < (3, 13)
+
+
+# --- a limit for all of it ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", [list, lambda ids: iter(ids)], ids=["list", "generator"])
+def test_a_limit_ends_with_a_complete_report(make: Callable[[list[str]], Any]) -> None:
+    """What was done is done, what was in flight is not known, what was not sent was not attempted."""
+
+    @in_virtual_time
+    async def run() -> None:
+        service = Service(seconds=1)
+        told: list[CancelOutcome] = []
+        ids = [*names(50), "job-0"]
+        report = await cancel_many(service, make(ids), at_once=10, timeout=2.5, on_outcome=told.append)
+        assert now() == pytest.approx(2.5, abs=0.01)
+        expected = [R.CANCELING] * 20 + [R.FAILED] * 10 + [R.NOT_ATTEMPTED] * 20
+        assert [outcome.result for outcome in report] == expected
+        assert {type(outcome.error) for outcome in report.failures} == {APITimeoutError}
+        assert "the 2.5 s given to this bulk cancel were over" in str(report.failures[0].error)
+        assert Counter(outcome.attempts for outcome in report) == {1: 30, 0: 20}
+        assert [outcome.job_id for outcome in report] == names(50)
+        assert sorted(outcome.job_id for outcome in told) == sorted(names(50))
+        assert service.at_once == 0
+
+    run()
+
+
+@in_virtual_time
+async def test_no_time_at_all() -> None:
+    """Nothing is sent, and every id is in the report."""
+    service = Service(seconds=1)
+    report = await cancel_many(service, names(5), timeout=0)
+    assert [outcome.result for outcome in report] == [R.NOT_ATTEMPTED] * 5
+    assert service.asked == []
+
+
+@in_virtual_time
+async def test_a_limit_that_is_not_reached_changes_nothing() -> None:
+    """Not even where it would be reached a moment later."""
+    report = await cancel_many(Service(seconds=1), names(5), timeout=1.01)
+    assert report.counts[R.CANCELING] == 5
+
+
+@in_virtual_time
+async def test_a_limit_with_an_async_source() -> None:
+    """What it had not given by then is not in the report; what it had given is."""
+    report = await cancel_many(Service(seconds=10), later(names(50), 1), at_once=100, timeout=5.5)
+    assert results(report) == [(job_id, R.FAILED) for job_id in names(5)]
+
+
+@in_virtual_time
+async def test_a_limit_while_calls_wait_for_their_turn() -> None:
+    """What had not been sent yet was not attempted, although a worker had it in hand."""
+
+    async def cancel(job_id: str, call: Call) -> BatchJob:
+        await asyncio.sleep(100)
+        raise AssertionError
+
+    service = Service()
+    verbs = cancelling.Verbs(cancel=cancel, retrieve=service.retrieve, list_jobs=service.list_jobs)
+    report = await cancelling.cancel_many(
+        verbs, Bulk(None), names(3), at_once=2, wait=False, timeout=1, on_outcome=None
+    )
+    assert [outcome.result for outcome in report] == [R.NOT_ATTEMPTED] * 3
+
+
+@in_virtual_time
+async def test_a_limit_while_jobs_drain() -> None:
+    """Their cancel was accepted, so they are draining; that is no failure."""
+    report = await cancel_many(Service(), names(30), wait=True, timeout=10)
+    assert [outcome.result for outcome in report] == [R.CANCELING] * 30
+    assert report.ok
+    assert {type(outcome.error) for outcome in report} == {type(None)}
+
+
+@in_virtual_time
+async def test_a_limit_around_it_is_somebody_elses() -> None:
+    """It ends the call as such, with its own exception."""
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(1):
+            await cancel_many(Service(seconds=5), names(5), timeout=3)
+    with anyio.move_on_after(1) as scope:
+        await cancel_many(Service(seconds=5), names(5), timeout=3)
+    assert scope.cancelled_caught
+
+
+# --- following jobs until they have stopped -------------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_wait_follows_each_job_to_its_end() -> None:
+    """A job that completed instead says so; who was finished before is not read again."""
+    service = Service()
+    service.cancels = {"done": "CANCELLED", "late": "COMPLETED"}
+    service.reads = {
+        "drains": ["CANCELING", "CANCELING", "CANCELLED"],
+        "outruns": ["CANCELING", "COMPLETED"],
+        "fails": "FAILED",
+    }
+    told: list[str] = []
+    ids = ["drains", "outruns", "fails", "done", "late"]
+    report = await cancel_many(service, ids, wait=True, on_outcome=lambda outcome: told.append(outcome.job_id))
+    assert results(report) == [
+        ("drains", R.CANCELLED),
+        ("outruns", R.ALREADY_FINISHED),
+        ("fails", R.ALREADY_FINISHED),
+        ("done", R.CANCELLED),
+        ("late", R.ALREADY_FINISHED),
+    ]
+    assert [outcome.attempts for outcome in report] == [4, 3, 2, 1, 1]
+    assert told == ["done", "late", "fails", "outruns", "drains"]
+    assert {outcome.job.status for outcome in report if outcome.job} == {"CANCELLED", "COMPLETED", "FAILED"}
+
+
+@in_virtual_time
+async def test_polls_come_soon_at_first_and_then_ever_more_seldom() -> None:
+    """A second after the cancel, and never more than about half a minute apart."""
+    service = Service()
+    service.reads["a"] = ["CANCELING"] * 20 + ["CANCELLED"]
+    report = await cancel_many(service, ["a"], wait=True)
+    assert report["a"].result is R.CANCELLED
+    gaps = [after - before for before, after in itertools.pairwise(service.times)]
+    assert service.times[0] == pytest.approx(1, abs=0.1)
+    assert max(gaps) <= 37
+    assert sum(gaps[-3:]) > sum(gaps[:3]) * 10
+
+
+@in_virtual_time
+async def test_a_new_job_is_not_late_because_an_old_one_is_stuck() -> None:
+    """Each has its own rhythm."""
+    service = Service()
+    service.reads = {"stuck": "CANCELING", "new": "CANCELLED"}
+    told: dict[str, float] = {}
+
+    async def ids() -> AsyncIterator[str]:
+        yield "stuck"
+        await asyncio.sleep(200)
+        yield "new"
+
+    await cancel_many(
+        service, ids(), wait=True, timeout=300, on_outcome=lambda outcome: told.setdefault(outcome.job_id, now())
+    )
+    assert told["new"] <= 200 + 3
+
+
+@in_virtual_time
+async def test_many_draining_jobs_are_read_in_one_list() -> None:
+    """The whole account in one answer is cheaper than a thousand reads; those it leaves out are read one by one."""
+    service = Service()
+    ids = names(100)
+    service.list_answer = [a_job(job_id, "CANCELLED") for job_id in ids[:95]]
+    service.reads = dict.fromkeys(ids, "COMPLETED")
+    report = await cancel_many(service, ids, wait=True)
+    assert [outcome.result for outcome in report] == [R.CANCELLED] * 95 + [R.ALREADY_FINISHED] * 5
+    assert (service.lists, sorted(service.read)) == (1, sorted(ids[95:]))
+
+
+@in_virtual_time
+async def test_jobs_that_drain_for_long_are_read_together() -> None:
+    """However many they are, and whenever each was cancelled: the account is not fetched every other moment."""
+    service = Service(seconds=0.05)
+    ids = names(1_000)
+    service.list_answer = [a_job(job_id) for job_id in ids]
+    report = await cancel_many(service, ids, wait=True, timeout=100)
+    assert report.counts[R.CANCELING] == 1_000
+    assert service.lists + len(service.read) <= 25
+
+
+@in_virtual_time
+async def test_few_draining_jobs_are_read_one_by_one() -> None:
+    """Nobody fetches the account for three jobs."""
+    service = Service()
+    service.reads = dict.fromkeys(names(3), "CANCELLED")
+    await cancel_many(service, names(3), wait=True)
+    assert (service.lists, len(service.read)) == (0, 3)
+
+
+@in_virtual_time
+async def test_a_very_long_account_is_read_once() -> None:
+    """From then on the few that drain are asked for by name."""
+    service = Service()
+    ids = names(30)
+    others = [a_job(f"other-{number}", "COMPLETED") for number in range(1_000)]
+    service.list_answer = others + [a_job(job_id) for job_id in ids]
+    service.reads = dict.fromkeys(ids, "CANCELLED")
+    report = await cancel_many(service, ids, wait=True)
+    assert report.counts[R.CANCELLED] == 30
+    assert (service.lists, len(service.read)) == (1, 30)
+
+
+@in_virtual_time
+async def test_a_list_that_cannot_be_read_is_not_the_only_way() -> None:
+    """One bad entry may spoil it for ever; the jobs can be asked for one by one."""
+    service = Service()
+    ids = names(50)
+    service.list_answer = APIResponseValidationError("a number in place of text", where="$[3].id")
+    service.reads = dict.fromkeys(ids, "CANCELLED")
+    report = await cancel_many(service, ids, wait=True)
+    assert report.counts[R.CANCELLED] == 50
+    assert service.lists == 1
+
+
+@in_virtual_time
+async def test_failed_polls_are_ridden_out() -> None:
+    """A few; and then what was known is told, with the error."""
+    service = Service()
+    service.reads = {
+        "shaken": [TROUBLE, BROKEN, TROUBLE, TROUBLE, "CANCELING", TROUBLE, TROUBLE, TROUBLE, TROUBLE, "CANCELLED"],
+        "lost": TROUBLE,
+    }
+    report = await cancel_many(service, ["shaken", "lost"], wait=True)
+    assert report["shaken"].result is R.CANCELLED
+    assert report["shaken"].error is None
+    assert (report["lost"].result, report["lost"].error) == (R.CANCELING, TROUBLE)
+    assert report["lost"].job == a_job("lost")
+    assert report["lost"].attempts == 1 + 5
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"), [(UNKNOWN, R.NOT_FOUND), (REFUSED_KEY, R.CANCELING), (FORBIDDEN, R.CANCELING)], ids=str
+)
+def test_polls_that_will_never_succeed(error: BatchesError, expected: CancelResult) -> None:
+    """They are not repeated; the cancel itself had been accepted."""
+
+    @in_virtual_time
+    async def run() -> None:
+        service = Service()
+        service.reads["a"] = error
+        report = await cancel_many(service, ["a"], wait=True)
+        assert (report["a"].result, report["a"].error) == (expected, error)
+        assert len(service.read) == 1
+
+    run()
+
+
+@in_virtual_time
+async def test_misuse_while_following_is_raised() -> None:
+    """Such as a client that was closed meanwhile, whether it polls one by one or the list."""
+    for count in (3, 30):
+        service = Service()
+        service.list_answer = UsageError("this client is closed")
+        service.reads = dict.fromkeys(names(count), UsageError("this client is closed"))
+        with pytest.raises(UsageError):
+            await cancel_many(service, names(count), wait=True)
+
+
+@in_virtual_time
+async def test_wait_ends_at_once_where_nothing_drains() -> None:
+    """And as soon as nothing drains any more."""
+    service = Service(default="CANCELLED")
+    await cancel_many(service, names(50), wait=True)
+    assert now() < 0.1
+    assert [o async for o in iter_cancel(service, names(5), wait=True)]
+    assert now() < 0.1
+    service = Service()
+    service.reads["a"] = "CANCELLED"
+    began = now()
+    await cancel_many(service, ["a"], wait=True)
+    assert now() - began == pytest.approx(1, abs=0.1)
+
+
+@in_virtual_time
+async def test_waiting_does_not_hold_up_the_cancelling() -> None:
+    """All are cancelled first, and as they come they are followed."""
+    service = Service(seconds=0.1)
+    service.reads = dict.fromkeys(names(200), "CANCELLED")
+    service.list_answer = []
+    report = await cancel_many(service, names(200), wait=True, at_once=10)
+    assert report.counts[R.CANCELLED] == 200
+    assert service.most_at_once <= 10
+
+
+@in_virtual_time
+async def test_an_iteration_can_wait_too() -> None:
+    """Each outcome comes when its job has stopped."""
+    service = Service()
+    service.reads = {"a": ["CANCELING", "CANCELLED"], "b": "CANCELLED"}
+    found = [outcome async for outcome in iter_cancel(service, ["a", "b"], wait=True)]
+    assert results(found) == [("b", R.CANCELLED), ("a", R.CANCELLED)]
+
+
+@in_virtual_time
+async def test_an_iteration_that_waits_begins_no_more_than_it_can_follow() -> None:
+    """A million stuck jobs do not pile up."""
+    service = Service()
+    service.list_answer = [a_job(job_id) for job_id in names(1_100)]
+    outcomes = iter_cancel(service, (f"job-{number}" for number in range(10_000)), wait=True, at_once=10)
+    with anyio.move_on_after(30) as scope:
+        await anext(outcomes)
+    assert scope.cancelled_caught
+    await outcomes.aclose()
+    assert 1000 <= len(service.asked) < 1100
+
+
+@in_virtual_time
+async def test_a_key_refused_while_cancelling_leaves_those_that_drain_to_be_followed() -> None:
+    """They were accepted before."""
+    service = Service()
+    service.cancels["bad"] = REFUSED_KEY
+    service.reads["good"] = "CANCELLED"
+    report = await cancel_many(service, ["good", "bad", "rest"], wait=True, at_once=1)
+    assert results(report) == [("good", R.CANCELLED), ("bad", R.DENIED), ("rest", R.NOT_ATTEMPTED)]
+
+
+# --- ends that come from outside ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("wait", [False, True])
+def test_a_cancelled_bulk_ends_at_once_and_leaves_nothing_running(wait: bool) -> None:
+    """What was known by then has been told."""
+
+    @in_virtual_time
+    async def run() -> None:
+        service = Service(seconds=1, default="CANCELLED")
+        told: list[CancelOutcome] = []
+        task = asyncio.create_task(cancel_many(service, names(1000), wait=wait, on_outcome=told.append))
+        await asyncio.sleep(3.5)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert now() == pytest.approx(3.5, abs=0.01)
+        assert (len(told), service.at_once) == (30, 0)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    run()
+
+
+@in_virtual_time
+async def test_an_iteration_is_cancelled_with_its_consumer() -> None:
+    """Nothing of it runs on."""
+    service = Service(seconds=1)
+    found: list[CancelOutcome] = []
+
+    async def consume() -> None:
+        await gather_into(found, iter_cancel(service, names(1000)))
+
+    task = asyncio.create_task(consume())
+    await asyncio.sleep(2.5)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert (len(found), service.at_once) == (20, 0)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+@pytest.mark.parametrize("way", ["break", "async with", "aclose", "error"])
+def test_an_iteration_that_is_left_stops_its_work(way: str) -> None:
+    """By ``async with`` and ``aclose`` before they return, by a mere ``break`` a moment later."""
+
+    @in_virtual_time
+    async def run() -> None:
+        service = Service(seconds=1)
+        outcomes = iter_cancel(service, names(1000))
+        if way == "async with":
+            async with outcomes:
+                async for _ in outcomes:
+                    break
+        elif way == "error":
+            with contextlib.suppress(EnoughError):
+                async with outcomes:
+                    async for _ in outcomes:
+                        raise EnoughError
+        else:
+            async for _ in outcomes:
+                break
+            if way == "aclose":
+                await outcomes.aclose()
+                await outcomes.aclose()
+        del outcomes
+        if way == "break":
+            gc.collect()
+            await asyncio.sleep(0.1)
+        assert service.at_once == 0
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        assert len(service.asked) <= 30
+
+    run()
+
+
+async def test_an_iteration_that_never_began_has_nothing_to_stop() -> None:
+    """Making it sends nothing."""
+    service = Service()
+    outcomes = iter_cancel(service, ["a"])
+    await asyncio.sleep(0)
+    await outcomes.aclose()
+    assert service.asked == []
+    assert [outcome async for outcome in outcomes] == []
+
+
+@pytest.mark.parametrize("scope", ["fail_after", "move_on_after", "task group"])
+def test_the_scopes_of_anyio_work_around_an_iteration(scope: str) -> None:
+    """They cancel again and again until they are left, and still nothing is left behind."""
+
+    @in_virtual_time
+    async def run() -> None:
+        service = Service(seconds=1)
+        found: list[CancelOutcome] = []
+
+        async def consume() -> None:
+            async with iter_cancel(service, names(1000)) as outcomes:
+                await gather_into(found, outcomes)
+
+        if scope == "fail_after":
+            with pytest.raises(TimeoutError), anyio.fail_after(2.5):
+                await consume()
+        elif scope == "move_on_after":
+            with anyio.move_on_after(2.5):
+                await consume()
+        else:
+            async with anyio.create_task_group() as group:
+                group.start_soon(consume)
+                await asyncio.sleep(2.5)
+                group.cancel_scope.cancel()
+        assert service.at_once == 0
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        assert (len(found), now()) == (20, pytest.approx(2.5, abs=0.01))
+
+    run()
+
+
+@in_virtual_time
+async def test_a_scope_may_be_opened_for_each_step() -> None:
+    """An iteration yields from within no scope of its own, so scopes around its steps do not get entangled."""
+    outcomes = iter_cancel(Service(seconds=1), names(20), at_once=5)
+    found = []
+    for _ in range(20):
+        with anyio.fail_after(5):
+            found.append(await anext(outcomes))
+    with pytest.raises(StopAsyncIteration):
+        await anext(outcomes)
+    assert len(found) == 20
+
+
+async def test_an_iteration_may_wander_from_task_to_task() -> None:
+    """Begun in one, continued in a second, ended in a third."""
+    outcomes = iter_cancel(Service(), names(30))
+    found = [await asyncio.create_task(outcomes.__anext__()) for _ in range(5)]
+
+    async def the_rest() -> None:
+        found.extend([outcome async for outcome in outcomes])
+
+    await asyncio.create_task(the_rest())
+    assert sorted(outcome.job_id for outcome in found) == sorted(names(30))
+    await asyncio.create_task(outcomes.aclose())
+
+
+async def test_a_task_that_leaves_in_anger_is_not_told_of_the_works_own_error() -> None:
+    """An error of the source that nobody waited for any more is not reported as never retrieved."""
+    complaints: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    outcomes = iter_cancel(Service(), failing_after(names(3)), at_once=1)
+    await anext(outcomes)
+    await asyncio.sleep(0.01)
+    await outcomes.aclose()
+    del outcomes
+    gc.collect()
+    assert complaints == []
+
+
+# --- how much is held -----------------------------------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_a_slow_consumer_holds_the_work_back() -> None:
+    """No more is done ahead than fits in one round."""
+    service = Service(seconds=0.001)
+    outcomes = iter_cancel(service, (f"job-{number}" for number in range(100_000)), at_once=10)
+    for taken in range(1, 50):
+        await anext(outcomes)
+        await asyncio.sleep(1)
+        assert len(service.asked) <= taken + 2 * 10 + 1
+    await outcomes.aclose()
+
+
+@in_virtual_time
+async def test_a_finished_id_may_come_again() -> None:
+    """Repeats are merged in flight only: who remembers all ids cannot forget any."""
+    service = Service(seconds=1)
+
+    async def ids() -> AsyncIterator[str]:
+        yield "a"
+        yield "a"
+        await asyncio.sleep(5)
+        yield "a"
+
+    assert len([outcome async for outcome in iter_cancel(service, ids())]) == 2
+    assert service.asked == ["a", "a"]
+
+
+def peak_of(count: int) -> int:
+    async def consume() -> None:
+        seen = 0
+        async for _ in iter_cancel(Lean(), (f"job-{number}" for number in range(count)), at_once=50):
+            seen += 1
+        assert seen == count
+
+    class Lean(Service):
+        async def cancel(self, job_id: str, call: Call) -> BatchJob:
+            await asyncio.sleep(0)
+            if job_id.endswith("7"):
+                raise NotFoundError("Job not found", status=404)
+            return a_job(job_id)
+
+    gc.collect()
+    tracemalloc.start()
+    try:
+        asyncio.run(consume(), debug=False)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_memory_does_not_grow_with_the_number_of_ids() -> None:
+    """Thirty times the ids take the same memory, failures among them."""
+    peak_of(500)
+    few, many = peak_of(500), peak_of(15_000)
+    assert many < 2 * few + 200_000
+
+
+async def test_failures_in_a_report_hold_no_frames() -> None:
+    """The tracebacks of ten thousand errors would be most of it."""
+    service = Service()
+    service.cancels = dict.fromkeys(names(10), NotFoundError("Job not found", status=404))
+    report = await cancel_many(service, names(10))
+    assert {failure.error.__traceback__ for failure in report.failures if failure.error} == {None}
+
+
+# --- anything at all ------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    ids=st.lists(
+        st.one_of(st.sampled_from(["a", "b", "c", "d/e", "", ".."]), st.text(max_size=3), st.none()), max_size=30
+    ),
+    fates=st.lists(
+        st.sampled_from(["CANCELING", "CANCELLED", "COMPLETED", UNKNOWN, FORBIDDEN, TROUBLE, TOO_LATE, REFUSED_KEY]),
+        min_size=1,
+        max_size=10,
+    ),
+    at_once=st.integers(1, 8),
+    wait=st.booleans(),
+    timeout=st.one_of(st.none(), st.floats(0, 4)),
+    as_async=st.booleans(),
+)
+def test_every_id_ends_in_exactly_one_bucket(
+    ids: list[Any], fates: list[Any], at_once: int, wait: bool, timeout: float | None, as_async: bool
+) -> None:
+    """Whatever the ids, their fates, the concurrency and the limit."""
+
+    @in_virtual_time
+    async def run() -> None:
+        service = Service(seconds=0.5, default="CANCELLED")
+        turn = itertools.cycle(fates)
+        service.cancels = {job_id: next(turn) for job_id in ids if isinstance(job_id, str)}
+        told: list[CancelOutcome] = []
+        source = later(ids) if as_async else ids
+        report = await cancel_many(
+            service, source, at_once=at_once, wait=wait, timeout=timeout, on_outcome=told.append
+        )
+        wanted = list(dict.fromkeys(job_id if isinstance(job_id, str) else f"<{job_id!r}>" for job_id in ids))
+        got = [outcome.job_id for outcome in report]
+        assert got == wanted if not (as_async and timeout is not None) else got == wanted[: len(got)]
+        assert Counter(outcome.job_id for outcome in told) == Counter(got)
+        assert sum(report.counts.values()) == len(report)
+        assert max(Counter(service.asked).values(), default=1) == 1
+        assert service.most_at_once <= at_once
+        for outcome in report:
+            assert (outcome.attempts == 0) == (outcome.job_id not in service.asked)
+            assert outcome.ok or outcome.error is not None
+
+    run()

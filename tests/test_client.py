@@ -1,0 +1,950 @@
+"""The client as its users hold it: each verb over a real wire, on one loop, with one session, under one brake."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import logging
+import pickle
+import warnings
+from collections import Counter
+from datetime import UTC, datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+import aiohttp
+import orjson
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from wires import AT_ONCE, KEY, ONCE, RawServer, clocked, http, in_virtual_time, job, told
+from yarl import URL
+
+from together_batches import (
+    APIError,
+    APIStatusError,
+    AsyncBatches,
+    AuthenticationError,
+    BatchJob,
+    BatchJobStatus,
+    CancelOutcome,
+    CancelResult,
+    CreateUnconfirmedError,
+    JobNotCreatedError,
+    NotFoundError,
+    RateLimitError,
+    RetryPolicy,
+    UsageError,
+)
+from together_batches.emulator import Emulator, Fault, RateLimit, Timing
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from aioresponses import aioresponses
+
+R = CancelResult
+BASE = "https://api.together.invalid/v1"
+
+
+@pytest.fixture
+async def batches(emulator: Emulator) -> AsyncIterator[AsyncBatches]:
+    async with AsyncBatches(KEY, base_url=emulator.base_url, retry=AT_ONCE) as client:
+        yield client
+
+
+def virtual_emulator(**options: Any) -> Emulator:
+    """One whose time is that of the running loop."""
+    return Emulator(api_key=KEY, clock=lambda: 1_789_381_230 + asyncio.get_running_loop().time(), **options)
+
+
+def asked(emulator: Emulator) -> list[str]:
+    return [f"{request.method} {request.path}" for request in emulator.requests]
+
+
+# --- where it goes, and as whom -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", ["", "/", "/v1", "/v1/"])
+async def test_the_base_url_with_or_without_version_and_slash(emulator: Emulator, suffix: str) -> None:
+    """All four mean the same."""
+    job_id = emulator.add_job()
+    base_url = emulator.base_url.removesuffix("/v1") + suffix
+    async with AsyncBatches(KEY, base_url=base_url) as batches:
+        await batches.retrieve(job_id)
+    assert asked(emulator) == [f"GET /v1/batches/{job_id}"]
+
+
+async def test_a_base_url_may_have_a_path() -> None:
+    """A gateway's, for example."""
+    async with RawServer(http(200, job())) as server:
+        async with AsyncBatches(KEY, base_url=f"{server.origin}/gate%20way/together") as batches:
+            await batches.retrieve("job-1")
+        assert server.lines == ["GET /gate%20way/together/v1/batches/job-1"]
+
+
+async def test_key_and_address_may_come_from_the_environment(
+    emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are read when the client is made; what is passed comes first."""
+    monkeypatch.setenv("TOGETHER_API_KEY", KEY)
+    monkeypatch.setenv("TOGETHER_BASE_URL", emulator.base_url)
+    batches = AsyncBatches()
+    monkeypatch.setenv("TOGETHER_API_KEY", "another")
+    async with batches:
+        assert await batches.list() == []
+    async with AsyncBatches() as batches:
+        with pytest.raises(AuthenticationError):
+            await batches.list()
+    async with AsyncBatches(KEY) as batches:
+        assert await batches.list() == []
+
+
+def test_without_a_key_there_is_no_client() -> None:
+    """One sentence, before anything is sent."""
+    with pytest.raises(UsageError, match="no API key: set TOGETHER_API_KEY, or pass api_key="):
+        AsyncBatches()
+
+
+def test_the_key_does_not_travel_in_the_clear_unless_told_to() -> None:
+    """But to this machine."""
+    with pytest.raises(UsageError, match="plain HTTP") as caught:
+        AsyncBatches(KEY, base_url="http://gateway.invalid")
+    assert KEY not in str(caught.value)
+    AsyncBatches(KEY, base_url="http://gateway.invalid", allow_insecure_http=True)
+    for host in ("127.0.0.1", "localhost", "[::1]"):
+        AsyncBatches(KEY, base_url=f"http://{host}:8000")
+
+
+async def test_a_proxy_of_the_environment_is_not_asked_about_this_machine(
+    emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does aiohttp look there behind our back."""
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    async with AsyncBatches(KEY, base_url=emulator.base_url, retry=ONCE) as batches:
+        assert await batches.list() == []
+
+
+# --- the shape of each request --------------------------------------------------------------------------------
+
+
+async def test_create_sends_what_was_given_and_no_more(answers: aioresponses) -> None:
+    """Absent fields are absent, not null."""
+    created = {"job": {"id": "job-1", "status": "VALIDATING"}, "warning": ""}
+    answers.post(f"{BASE}/batches", status=201, payload=created, repeat=True)
+    async with AsyncBatches(KEY, base_url=BASE) as batches:
+        assert (await batches.create("file-1")).id == "job-1"
+        await batches.create(
+            "file-1", endpoint="/v1/audio/transcriptions", completion_window="24h", model_id="m", priority=0
+        )
+    first, second = answers.requests["POST", URL(f"{BASE}/batches")]
+    assert orjson.loads(first.kwargs["data"]) == {"input_file_id": "file-1", "endpoint": "/v1/chat/completions"}
+    assert orjson.loads(second.kwargs["data"]) == {
+        "input_file_id": "file-1",
+        "endpoint": "/v1/audio/transcriptions",
+        "completion_window": "24h",
+        "model_id": "m",
+        "priority": 0,
+    }
+
+
+async def test_the_other_verbs_send_no_body(answers: aioresponses) -> None:
+    """A path and a method say it all."""
+    answers.get(f"{BASE}/batches/job-1", payload=job())
+    answers.get(f"{BASE}/batches", payload=None, body="null")
+    answers.post(f"{BASE}/batches/job-1/cancel", payload=job())
+    async with AsyncBatches(KEY, base_url=BASE) as batches:
+        await batches.retrieve("job-1")
+        await batches.list()
+        await batches.cancel("job-1")
+    calls = [call for found in answers.requests.values() for call in found]
+    assert len(calls) == 3
+    assert {call.kwargs["data"] for call in calls} == {None}
+
+
+async def test_a_sequence_of_replies(answers: aioresponses) -> None:
+    """Trouble twice, then an answer."""
+    url = f"{BASE}/batches/job-1/cancel"
+    answers.post(url, status=503)
+    answers.post(url, exception=aiohttp.ServerDisconnectedError())
+    answers.post(url, payload=job(status="CANCELLED"))
+    async with AsyncBatches(KEY, base_url=BASE, retry=AT_ONCE) as batches:
+        assert (await batches.cancel("job-1")).status == "CANCELLED"
+    assert len(answers.requests["POST", URL(url)]) == 3
+
+
+ODD_IDS = {
+    "a/b": "a%2Fb",
+    "a?b=c": "a%3Fb%3Dc",
+    "a#b": "a%23b",
+    "100%": "100%25",
+    "a%2Fb": "a%252Fb",
+    "a b": "a%20b",
+    " a ": "%20a%20",
+    "a+b&c": "a%2Bb%26c",
+    "a\\b": "a%5Cb",
+    "a:b@c": "a%3Ab%40c",
+    "übung": "%C3%BCbung",
+    "批": "%E6%89%B9",
+    "🙂": "%F0%9F%99%82",
+    "...": "...",
+    "../x": "..%2Fx",
+    "a\r\nX-Evil: 1": "a%0D%0AX-Evil%3A%201",
+    "a\x00b": "a%00b",
+    "~a-b_c.d": "~a-b_c.d",
+}
+
+
+@pytest.mark.parametrize(("job_id", "encoded"), ODD_IDS.items(), ids=map(repr, ODD_IDS))
+async def test_ids_are_opaque(job_id: str, encoded: str) -> None:
+    """Percent-encoded into one step of the path, once, for every verb."""
+    async with RawServer(http(200, job(job_id))) as server, AsyncBatches(KEY, base_url=server.base_url) as batches:
+        assert (await batches.retrieve(job_id)).id == job_id
+        assert (await batches.cancel(job_id)).id == job_id
+        assert (await batches.cancel_many([job_id])).ok
+        path = f"/v1/batches/{encoded}"
+        assert server.lines == [f"GET {path}", f"POST {path}/cancel", f"POST {path}/cancel"]
+
+
+@pytest.mark.parametrize("wrong", ["", " ", "\t\n", ".", "..", "\ud800", None, 7, b"job-1", ["job-1"]], ids=repr)
+async def test_what_cannot_be_an_id_is_refused_before_anything_is_sent(
+    emulator: Emulator, batches: AsyncBatches, wrong: Any
+) -> None:
+    """Empty ones, dot segments, and what is no text."""
+    for verb in (batches.retrieve, batches.cancel):
+        with pytest.raises(UsageError):
+            await verb(wrong)
+    assert (await batches.cancel_many([wrong])).counts[R.FAILED] == 1
+    assert asked(emulator) == []
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(job_id=st.text(max_size=12) | st.text("./%\\?#\r\n \x00ü", min_size=1, max_size=6))
+def test_any_text_is_refused_or_arrives_as_it_is(job_id: str) -> None:
+    """Decoded once, what the server reads is what was meant."""
+
+    @in_virtual_time
+    async def run() -> None:
+        async with RawServer(http(404)) as server, clocked(server.base_url) as batches:
+            outcome = next(iter(await batches.cancel_many([job_id])))
+            if outcome.attempts == 0:
+                assert outcome.result is R.FAILED
+                assert isinstance(outcome.error, UsageError)
+                assert not job_id.strip() or job_id in {".", ".."}
+            else:
+                (line,) = server.lines
+                path = line.removeprefix("POST ")
+                assert path.isascii()
+                _, v1, collection, step, verb = path.split("/")
+                assert (v1, collection, verb) == ("v1", "batches", "cancel")
+                assert unquote(step) == job_id
+
+    run()
+
+
+# --- retrieve and list ----------------------------------------------------------------------------------------
+
+
+async def test_retrieve(emulator: Emulator, batches: AsyncBatches) -> None:
+    """The job as it stands; by id, or by a job that was read earlier."""
+    job_id = emulator.add_job(status="IN_PROGRESS", input_file_id="file-1", project_id="p-1")
+    found = await batches.retrieve(job_id)
+    assert (found.id, found.status, found.input_file_id) == (job_id, BatchJobStatus.IN_PROGRESS, "file-1")
+    assert found.extra["project_id"] == "p-1"
+    assert found.created_at is not None
+    assert found.created_at.tzinfo is UTC
+    emulator.advance(1000)
+    assert (await batches.retrieve(found)).status == "COMPLETED"
+
+
+async def test_retrieve_an_unknown_job(batches: AsyncBatches) -> None:
+    """A 404, with the request id of the body."""
+    with pytest.raises(NotFoundError, match="Job not found") as caught:
+        await batches.retrieve("nobody")
+    assert caught.value.request_id
+    assert caught.value.request_id in str(caught.value)
+
+
+async def test_an_account_without_jobs(batches: AsyncBatches) -> None:
+    """The service answers null, and that is an empty list."""
+    assert await batches.list() == []
+
+
+async def test_the_newest_come_first(emulator: Emulator, batches: AsyncBatches) -> None:
+    """The service does not sort; jobs without a time come last."""
+    ids = [emulator.add_job(age_seconds=age) for age in (50, 10, 90, 30)]
+    timeless = emulator.add_job(created_at=None)
+    expected = [ids[1], ids[3], ids[0], ids[2], timeless]
+    assert [found.id for found in await batches.list()] == expected
+
+
+@pytest.mark.parametrize(
+    ("filters", "expected"),
+    [
+        ({}, "abcd"),
+        ({"status": "IN_PROGRESS"}, "a"),
+        ({"status": BatchJobStatus.COMPLETED}, "c"),
+        ({"status": ["COMPLETED", BatchJobStatus.IN_PROGRESS]}, "ac"),
+        ({"status": iter(["COMPLETED"])}, "c"),
+        ({"status": []}, ""),
+        ({"status": "PAUSED"}, "d"),
+        ({"model_id": "m-1"}, "ad"),
+        ({"endpoint": "/v1/audio/transcriptions"}, "b"),
+        ({"input_file_id": "file-b"}, "b"),
+        ({"model_id": "m-1", "status": "PAUSED"}, "d"),
+        ({"model_id": "none"}, ""),
+    ],
+    ids=str,
+)
+async def test_jobs_can_be_chosen(
+    emulator: Emulator, batches: AsyncBatches, filters: dict[str, Any], expected: str
+) -> None:
+    """The service does not filter, so the client does; one request."""
+    emulator.add_job(id="a", age_seconds=1, model_id="m-1")
+    emulator.add_job(
+        id="b", age_seconds=2, status="VALIDATING", input_file_id="file-b", endpoint="/v1/audio/transcriptions"
+    )
+    emulator.add_job(id="c", age_seconds=3, status="COMPLETED")
+    emulator.add_job(id="d", age_seconds=4, status="PAUSED", model_id="m-1")
+    assert "".join([found.id for found in await batches.list(**filters)]) == expected
+    assert emulator.count("list") == 1
+
+
+async def test_jobs_can_be_chosen_by_age(emulator: Emulator, batches: AsyncBatches) -> None:
+    """From a moment on, and up to before another; in any time zone. Jobs without a time are in no range."""
+    for name, created in {
+        "old": "2026-09-14T10:00:00Z",
+        "mid": "2026-09-14T11:00:00Z",
+        "new": "2026-09-14T12:00:00Z",
+    }.items():
+        emulator.add_job(id=name, created_at=created)
+    emulator.add_job(id="never", created_at=None)
+    eleven = datetime(2026, 9, 14, 13, tzinfo=timezone(timedelta(hours=2)))
+
+    async def chosen(**filters: datetime) -> list[str]:
+        return [found.id for found in await batches.list(**filters)]
+
+    assert await chosen(created_after=eleven) == ["new", "mid"]
+    assert await chosen(created_before=eleven) == ["old"]
+    assert await chosen(created_after=eleven, created_before=eleven + timedelta(hours=1)) == ["mid"]
+
+
+@pytest.mark.parametrize("name", ["created_after", "created_before"])
+async def test_a_time_without_a_zone_is_refused(emulator: Emulator, batches: AsyncBatches, name: str) -> None:
+    """It would mean another moment on each machine."""
+    with pytest.raises(UsageError, match=f"{name} names no time zone: 2026-09-14T10:00:00"):
+        await batches.list(**{name: datetime(2026, 9, 14, 10)})
+    assert asked(emulator) == []
+
+
+async def test_a_very_long_list() -> None:
+    """Fifty thousand jobs do not hold the loop up: they are decoded in another thread."""
+    entry = b'{"id":"job-%d","status":"COMPLETED","created_at":"2026-09-14T10:00:00Z"}'
+    body = b"[" + b",".join(entry % number for number in range(20_000)) + b"]"
+    async with RawServer(http(200, body)) as server, AsyncBatches(KEY, base_url=server.base_url) as batches:
+        assert len(await batches.list()) == 20_000
+
+
+# --- create ---------------------------------------------------------------------------------------------------
+
+
+async def test_create(emulator: Emulator, batches: AsyncBatches) -> None:
+    """A job, with the service's advice if there is any."""
+    created = await batches.create("file-unknown", completion_window="48h")
+    assert (created.status, created.input_file_id) == ("VALIDATING", "file-unknown")
+    assert created.warning
+    emulator.advance(60)
+    assert (await batches.retrieve(created)).status == "FAILED"
+
+
+async def test_a_create_that_was_declined() -> None:
+    """With the reason, and nothing to look for."""
+    reply = http(201, {"job": None, "warning": "too many jobs"})
+    async with RawServer(reply) as server, AsyncBatches(KEY, base_url=server.base_url) as batches:
+        with pytest.raises(JobNotCreatedError, match="too many jobs") as caught:
+            await batches.create("file-1")
+    assert caught.value.warning == "too many jobs"
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(on="create", lose="answer"),
+        Fault(on="create", lose="request"),
+        Fault(on="create", status=500),
+        Fault(on="create", status=500, acts=True),
+        Fault(on="create", status=502, body="<html>", content_type="text/html", acts=True),
+        Fault(on="create", status=504, acts=True),
+        Fault(on="create", status=408, acts=True),
+        Fault(on="create", cut_after=10),
+        Fault(on="create", body=b"no JSON"),
+        Fault(on="create", body={"job": {"id": ""}}),
+        Fault(on="create", status=429),
+        Fault(on="create", status=429, times=3, headers={"Retry-After": "0"}),
+    ],
+    ids=[
+        "answer lost",
+        "request lost",
+        "500",
+        "500 that worked",
+        "502 that worked",
+        "504 that worked",
+        "408 that worked",
+        "cut",
+        "no JSON",
+        "no id",
+        "429",
+        "429 thrice",
+    ],
+)
+async def test_a_create_makes_one_job_whatever_happens_to_its_answer(
+    emulator: Emulator, batches: AsyncBatches, fault: Fault
+) -> None:
+    """Not none, not two; and it is the one that comes back. Older jobs of the file are not taken for it."""
+    emulator.add_job(input_file_id="file-1", age_seconds=3600)
+    emulator.fail(fault)
+    created = await batches.create("file-1")
+    jobs = [found for found in emulator.jobs if found["input_file_id"] == "file-1"]
+    assert len(jobs) == 2
+    assert created.id == jobs[1]["id"]
+
+
+async def test_creates_for_one_file_do_not_mistake_each_others_jobs(
+    emulator: Emulator, batches: AsyncBatches
+) -> None:
+    """They run one after another, and each knows what the others made."""
+    emulator.fail(Fault(on="create", lose="answer", times=None, chance=0.4))
+    created = await asyncio.gather(*(batches.create("file-1") for _ in range(8)))
+    assert len({made.id for made in created}) == len(emulator.jobs) == 8
+
+
+async def test_a_create_that_cannot_be_settled(emulator: Emulator, batches: AsyncBatches) -> None:
+    """Another program made a job from the same file meanwhile: nobody can tell which is whose."""
+    emulator.fail(Fault(on="create", lose="answer"))
+    emulator.add_job(input_file_id="file-1")
+    with pytest.raises(CreateUnconfirmedError) as caught:
+        await batches.create("file-1")
+    assert len(caught.value.candidates) == 2
+    assert caught.value.input_file_id == "file-1"
+    assert emulator.count("create") == 1
+    assert KEY not in told(caught.value)
+
+
+# --- cancel ---------------------------------------------------------------------------------------------------
+
+
+async def test_cancel(emulator: Emulator, batches: AsyncBatches) -> None:
+    """It drains first, and is cancelled then; cancelling it again changes nothing."""
+    job_id = emulator.add_job()
+    assert (await batches.cancel(job_id)).status == "CANCELING"
+    assert (await batches.cancel(job_id)).status == "CANCELING"
+    emulator.advance(5)
+    assert (await batches.cancel(job_id)).status == "CANCELLED"
+    assert asked(emulator)[-2:] == [f"POST /v1/batches/{job_id}/cancel", f"GET /v1/batches/{job_id}"]
+
+
+@pytest.mark.parametrize("status", ["COMPLETED", "FAILED", "EXPIRED", "CANCELLED"])
+async def test_a_job_that_had_finished_is_an_answer(emulator: Emulator, batches: AsyncBatches, status: str) -> None:
+    """Its final state comes back: one POST, one GET."""
+    job_id = emulator.add_job(status=status)
+    assert (await batches.cancel(await batches.retrieve(job_id))).status == status
+    assert (emulator.count("cancel"), emulator.count("retrieve")) == (1, 2)
+
+
+async def test_a_cancel_survives_what_the_network_does(emulator: Emulator, batches: AsyncBatches) -> None:
+    """A lost answer, a page of the gateway, a drip: it is asked again until there is an answer."""
+    job_id = emulator.add_job()
+    emulator.fail(Fault(on="cancel", lose="answer"))
+    emulator.fail(Fault(on="cancel", status=502, body="<html>", content_type="text/html"))
+    emulator.fail(Fault(on="cancel", cut_after=7))
+    assert (await batches.cancel(job_id)).status == "CANCELING"
+    assert emulator.count("cancel") == 4
+
+
+async def test_cancel_raises_what_no_answer_explains(emulator: Emulator, batches: AsyncBatches) -> None:
+    """A single cancel has no report to put it in."""
+    with pytest.raises(NotFoundError):
+        await batches.cancel("nobody")
+    job_id = emulator.add_job()
+    emulator.fail(Fault(on="cancel", status=500, times=None))
+    with pytest.raises(APIStatusError, match="given up after 5 attempts"):
+        await batches.cancel(job_id)
+
+
+# --- many -----------------------------------------------------------------------------------------------------
+
+
+async def test_cancel_many_of_mixed_fates(emulator: Emulator, batches: AsyncBatches) -> None:
+    """The whole way: one of each."""
+    running = emulator.add_job()
+    done = emulator.add_job(status="COMPLETED")
+    gone = emulator.add_job(status="CANCELLED")
+    ids = [running, done, gone, "nobody", "", running, await batches.retrieve(done)]
+    told_of: list[CancelOutcome] = []
+    report = await batches.cancel_many(ids, on_outcome=told_of.append)
+    assert [(outcome.job_id, outcome.result) for outcome in report] == [
+        (running, R.CANCELING),
+        (done, R.ALREADY_FINISHED),
+        (gone, R.CANCELLED),
+        ("nobody", R.NOT_FOUND),
+        ("", R.FAILED),
+    ]
+    assert str(report) == "1 cancelled, 1 canceling, 1 already finished, 1 not found, 1 failed"
+    assert len(told_of) == 5
+    assert emulator.count("cancel") == 4
+
+
+@in_virtual_time
+async def test_wait_over_a_real_wire() -> None:
+    """Each job is followed until it has stopped; one outruns its cancel."""
+    async with virtual_emulator(timing=Timing(canceling=15)) as emulator, clocked(emulator.base_url) as batches:
+        ids = [emulator.add_job() for _ in range(60)]
+        fast = emulator.add_job(cancels_as="COMPLETED")
+        report = await batches.cancel_many([*ids, fast], wait=True)
+        assert report.counts[R.CANCELLED] == 60
+        assert report[fast].result is R.ALREADY_FINISHED
+        assert emulator.count("retrieve") + emulator.count("list") < 61
+        assert 15 <= asyncio.get_running_loop().time() < 40
+
+
+@in_virtual_time
+async def test_a_limit_over_a_real_wire() -> None:
+    """Calls in flight are given up, their sockets are closed, and the client goes on working."""
+    async with virtual_emulator(sleep=asyncio.sleep) as emulator, clocked(emulator.base_url) as batches:
+        ids = [emulator.add_job() for _ in range(30)]
+        emulator.fail(Fault(on="cancel", delay=20, status=503, times=None))
+        report = await batches.cancel_many(ids, timeout=5, max_concurrency=10)
+        assert (report.counts[R.FAILED], report.counts[R.NOT_ATTEMPTED]) == (10, 20)
+        emulator.heal()
+        assert (await batches.cancel_many(ids)).ok
+        await asyncio.sleep(20)  # for the emulator's own tasks
+
+
+@in_virtual_time
+async def test_a_rate_is_kept() -> None:
+    """So many requests a second, reads of finished jobs included."""
+    async with virtual_emulator() as emulator, clocked(emulator.base_url) as batches:
+        ids = [emulator.add_job(status="COMPLETED") for _ in range(20)]
+        report = await batches.cancel_many(ids, rate=5)
+        assert report.counts[R.ALREADY_FINISHED] == 20
+        assert asyncio.get_running_loop().time() == pytest.approx(39 / 5, abs=0.5)
+
+
+@in_virtual_time
+async def test_a_refused_key_stops_a_capped_bulk_at_once() -> None:
+    """Those who wait for their turn are not sent into the wall one by one."""
+    async with virtual_emulator() as emulator, clocked(emulator.base_url) as batches:
+        emulator.fail(Fault(on="cancel", status=401, times=None))
+        report = await batches.cancel_many([f"job-{number}" for number in range(100)], rate=1, max_concurrency=10)
+        assert report.counts[R.DENIED] <= 2
+        assert report.counts[R.NOT_ATTEMPTED] == 100 - report.counts[R.DENIED]
+        assert asyncio.get_running_loop().time() < 3
+
+
+async def test_a_wrong_key_over_a_real_wire(emulator: Emulator) -> None:
+    """No more calls than were in flight."""
+    async with AsyncBatches("wrong-key-0123", base_url=emulator.base_url, max_concurrency=5) as batches:
+        report = await batches.cancel_many([emulator.add_job() for _ in range(200)])
+    assert emulator.count("cancel") == report.counts[R.DENIED] <= 5
+    assert report.counts[R.NOT_ATTEMPTED] == 200 - report.counts[R.DENIED]
+
+
+@in_virtual_time
+async def test_a_flood_finds_the_rate_that_the_service_allows() -> None:
+    """Cancels without end against 50 a second: all get through, few are refused, in about the time it must take."""
+    limit = RateLimit(per_second=50, burst=50)
+    async with virtual_emulator(rate_limit=limit) as emulator, clocked(emulator.base_url) as batches:
+        ids = [emulator.add_job() for _ in range(250)]
+        report = await batches.cancel_many(ids)
+        assert report.counts[R.CANCELING] == 250
+        statuses = Counter(request.status for request in emulator.requests)
+        assert statuses[429] < 100
+        assert 4 <= asyncio.get_running_loop().time() <= 12
+
+
+async def test_an_outage_is_ridden_out(emulator: Emulator) -> None:
+    """The service goes away, and comes back."""
+    job_id = emulator.add_job()
+    policy = RetryPolicy(max_attempts=100, base_delay=0.01, max_delay=0.02)
+    async with AsyncBatches(KEY, base_url=emulator.base_url, retry=policy) as batches:
+        await batches.retrieve(job_id)
+        await emulator.close()
+        task = asyncio.create_task(batches.cancel(job_id))
+        await asyncio.sleep(0.05)
+        await emulator.start()
+        assert (await task).status == "CANCELING"
+
+
+@in_virtual_time
+async def test_concurrency_of_single_calls_and_of_bulks() -> None:
+    """Single calls share the client's number; a bulk may name a higher one for itself."""
+    reply = (1.0, http(200, job()))
+    async with RawServer(reply) as server, clocked(server.base_url, max_concurrency=3) as batches:
+        await asyncio.gather(*(batches.retrieve("job-1") for _ in range(9)))
+        assert server.most_open == 3
+        await batches.cancel_many([f"job-{number}" for number in range(40)], max_concurrency=20)
+        assert server.most_open == 20
+        server.most_open = 0
+        await batches.cancel_many([f"job-{number}" for number in range(9)])
+        assert server.most_open == 3
+
+
+@in_virtual_time
+async def test_a_cancelled_bulk_leaves_no_socket_and_no_task() -> None:
+    """What was known by then has been told; the client can be used on."""
+    replies = *[http(200, job("job-0"))] * 3, (asyncio.Event(),)
+    async with RawServer(*replies) as server, clocked(server.base_url) as batches:
+        told_of: list[CancelOutcome] = []
+        ids = [f"job-{number}" for number in range(50)]
+        task = asyncio.create_task(batches.cancel_many(ids, max_concurrency=10, on_outcome=told_of.append))
+        await asyncio.sleep(1)
+        assert server.open == 10
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await asyncio.sleep(0.1)
+        assert (server.open, len(told_of)) == (0, 3)
+        server.replies = [http(200, job("job-0"))]
+        assert (await batches.cancel("job-0")).id == "job-0"
+
+
+async def test_iter_cancel(emulator: Emulator, batches: AsyncBatches) -> None:
+    """Each outcome as it is known; leaving stops the work."""
+    ids = [emulator.add_job() for _ in range(30)]
+    found = [outcome async for outcome in batches.iter_cancel(ids)]
+    assert sorted(outcome.job_id for outcome in found) == sorted(ids)
+    async with batches.iter_cancel(ids * 100, max_concurrency=2) as outcomes:
+        async for outcome in outcomes:
+            assert outcome.ok
+            break
+    assert emulator.count("cancel") < 40
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"max_concurrency": 0},
+        {"max_concurrency": -1},
+        {"max_concurrency": 1.5},
+        {"max_concurrency": True},
+        {"rate": 0},
+        {"rate": -1},
+        {"rate": float("nan")},
+        {"rate": float("inf")},
+        {"rate": "5"},
+        {"timeout": -1},
+        {"timeout": float("nan")},
+        {"timeout": "5"},
+    ],
+    ids=str,
+)
+async def test_numbers_that_cannot_be(emulator: Emulator, batches: AsyncBatches, options: dict[str, Any]) -> None:
+    """Refused before anything is sent, with the name of the number."""
+    (name,) = options
+    with pytest.raises(UsageError, match=f"{name} must be"):
+        await batches.cancel_many(["job-1"], **options)
+    if name != "timeout":
+        with pytest.raises(UsageError, match=f"{name} must be"):
+            batches.iter_cancel(["job-1"], **options)
+    assert asked(emulator) == []
+
+
+@pytest.mark.parametrize("wrong", ["job-1", b"job-1", BatchJob(id="job-1"), 7, None], ids=repr)
+async def test_one_id_where_many_are_expected(emulator: Emulator, batches: AsyncBatches, wrong: Any) -> None:
+    """A ``TypeError``, and at once."""
+    with pytest.raises(TypeError):
+        await batches.cancel_many(wrong)
+    with pytest.raises(TypeError):
+        batches.iter_cancel(wrong)
+    assert asked(emulator) == []
+
+
+# --- the raw door ---------------------------------------------------------------------------------------------
+
+
+async def test_the_raw_door() -> None:
+    """Any call of the API, and the answer as it came; its text shows neither headers nor body."""
+    reply = http(200, {"data": []}, headers={"X-Request-Id": "req-1", "X-Other": "secret-header"})
+    async with RawServer(reply) as server, AsyncBatches(KEY, base_url=server.base_url) as batches:
+        response = await batches.request("get", "/models")
+        assert (response.status, response.body, response.request_id) == (200, b'{"data":[]}', "req-1")
+        assert response.headers["x-other"] == "secret-header"
+        assert repr(response) == "Response(status=200, request_id='req-1')"
+        await batches.request("POST", "/v1/files?a=b", json={"x": "ü"}, params={"q": "a b&c"})
+        assert server.lines == ["GET /v1/models", "POST /v1/files?a=b&q=a+b%26c"]
+        assert server.requests[1].endswith('\r\n\r\n{"x":"ü"}'.encode())
+        assert server.headers()["authorization"] == f"Bearer {KEY}"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "options"),
+    [
+        ("GET", "https://evil.invalid/", {}),
+        ("GET", "//evil.invalid/x", {}),
+        ("GET", "models", {}),
+        ("GET", "", {}),
+        ("GET", "@evil.invalid", {}),
+        ("GET", "/a/../../b", {}),
+        ("GET", "/a/%2e%2E/b", {}),
+        ("GET", "/./a", {}),
+        ("GET", "/a\r\nX: 1", {}),
+        ("GET", "/a b", {}),
+        ("GET", "/a#b", {}),
+        ("GET", "/\\evil.invalid", {}),
+        ("GET", None, {}),
+        ("BREW", "/pot", {}),
+        ("GET\r\nX: 1", "/a", {}),
+        ("", "/a", {}),
+        ("CONNECT", "/a", {}),
+        ("POST", "/a", {"json": {1, 2}}),
+        ("POST", "/a", {"json": float("nan")}),
+        ("GET", "/a", {"params": {"a": "\ud800"}}),
+    ],
+    ids=repr,
+)
+async def test_the_raw_door_leads_nowhere_else(
+    emulator: Emulator, batches: AsyncBatches, method: str, path: str, options: dict[str, Any]
+) -> None:
+    """Only into the API, with what can be sent."""
+    with pytest.raises(UsageError):
+        await batches.request(method, path, **options)
+    assert asked(emulator) == []
+
+
+@pytest.mark.parametrize(("method", "expected"), [("GET", 5), ("HEAD", 5), ("POST", 1), ("DELETE", 1), ("PUT", 1)])
+async def test_only_reads_are_repeated_at_the_raw_door(method: str, expected: int) -> None:
+    """Nobody knows what the others do when done twice."""
+    async with RawServer(b"") as server, AsyncBatches(KEY, base_url=server.base_url, retry=AT_ONCE) as batches:
+        with pytest.raises(APIError):
+            await batches.request(method, "/x")
+        assert server.connections == expected
+
+
+# --- views ----------------------------------------------------------------------------------------------------
+
+
+async def test_a_view_shares_connections(emulator: Emulator, batches: AsyncBatches) -> None:
+    """It differs in what was said, and closing it closes nothing."""
+    view = batches.with_options(timeout=5, headers={"X-Team": "blue"}, retry=ONCE)
+    assert isinstance(view, AsyncBatches)
+    async with view:
+        await view.list()
+    await view.close()
+    await batches.list()
+    teams = [request.headers.get("X-Team") for request in emulator.requests]
+    assert teams == ["blue", None]
+    await batches.close()
+    with pytest.raises(UsageError, match="this client is closed"):
+        await view.list()
+
+
+async def test_headers_of_one_view_are_not_those_of_another(emulator: Emulator) -> None:
+    """Whichever is used first: it opens the connection for all."""
+    async with AsyncBatches(KEY, base_url=emulator.base_url, headers={"X-Base": "1"}) as base:
+        blue = base.with_options(headers={"X-Team": "blue"})
+        deep = blue.with_options(headers={"x-team": "deep blue", "user-agent": "mine/1"})
+        for client in (deep, blue, base):
+            await client.list()
+    sent = [
+        (request.headers.get("X-Base"), request.headers.get("X-Team"), request.headers["User-Agent"].split("/")[0])
+        for request in emulator.requests
+    ]
+    assert sent == [("1", "deep blue", "mine"), ("1", "blue", "together-batches"), ("1", None, "together-batches")]
+    assert {request.headers["Authorization"] for request in emulator.requests} == {f"Bearer {KEY}"}
+
+
+@in_virtual_time
+async def test_views_share_the_brake() -> None:
+    """A 429 to one slows the others."""
+    async with RawServer(http(429), http(200, job())) as server, clocked(server.base_url, retry=ONCE) as batches:
+        view = batches.with_options(timeout=5)
+        with pytest.raises(RateLimitError):
+            await view.retrieve("job-1")
+        await asyncio.gather(*(batches.retrieve("job-1") for _ in range(20)))
+        assert asyncio.get_running_loop().time() > 0.2
+
+
+async def test_views_share_what_they_know_of_jobs(emulator: Emulator, batches: AsyncBatches) -> None:
+    """A job that one of them made is not taken for another's, and creates for one file wait for each other."""
+    await batches.create("file-1")
+    emulator.fail(Fault(on="create", lose="answer"))
+    second = await batches.with_options(timeout=5).create("file-1")
+    assert second.id == emulator.jobs[1]["id"]
+
+
+@pytest.mark.parametrize(
+    "options", [{"timeout": 0}, {"timeout": "x"}, {"retry": 3}, {"headers": {"Host": "x"}}], ids=str
+)
+async def test_options_that_cannot_be(batches: AsyncBatches, options: dict[str, Any]) -> None:
+    """The same checks as for a client."""
+    with pytest.raises(UsageError):
+        batches.with_options(**options)
+
+
+# --- the session ----------------------------------------------------------------------------------------------
+
+
+async def test_a_session_that_was_handed_in_is_never_closed(emulator: Emulator) -> None:
+    """Who opens it, closes it."""
+    async with aiohttp.ClientSession() as session:
+        async with AsyncBatches(KEY, base_url=emulator.base_url, session=session) as batches:
+            await batches.list()
+        assert not session.closed
+        with pytest.raises(UsageError, match="this client is closed"):
+            await batches.list()
+        async with AsyncBatches(KEY, base_url=emulator.base_url, session=session) as batches:
+            await batches.list()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"raise_for_status": True},
+        {"base_url": "http://127.0.0.1:9/elsewhere/"},
+        {"headers": {"Authorization": "Basic abc", "X-Mine": "1", "Content-Type": "text/plain", "User-Agent": "x"}},
+        {"timeout": aiohttp.ClientTimeout(total=1e-9)},
+        {"cookie_jar": None, "cookies": {"a": "b"}},
+        {"json_serialize": repr},
+        {"requote_redirect_url": False},
+    ],
+    ids=str,
+)
+async def test_the_settings_of_a_given_session_do_no_harm(emulator: Emulator, settings: dict[str, Any]) -> None:
+    """Errors are ours, the address is ours, the key is ours, the limits are ours."""
+    job_id = emulator.add_job()
+    async with (
+        aiohttp.ClientSession(**settings) as session,
+        AsyncBatches(KEY, base_url=emulator.base_url, session=session) as batches,
+    ):
+        assert (await batches.cancel(job_id)).status == "CANCELING"
+        assert (await batches.create("file-a/b")).status == "VALIDATING"
+        with pytest.raises(NotFoundError):
+            await batches.retrieve("nobody")
+    assert {request.headers["Authorization"] for request in emulator.requests} == {f"Bearer {KEY}"}
+    assert {request.headers["Content-Type"] for request in emulator.requests} == {"application/json"}
+
+
+async def test_a_given_session_with_a_login_of_its_own_is_refused() -> None:
+    """aiohttp sends one of the two, and nobody should have to guess which."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        session = aiohttp.ClientSession(auth=aiohttp.BasicAuth("a", "b"))
+    async with session:
+        with pytest.raises(UsageError, match="the session has a login of its own"):
+            AsyncBatches(KEY, session=session)
+
+
+async def test_connections_open_on_first_use_and_close_without_a_warning(emulator: Emulator) -> None:
+    """A client that is never used opens nothing; warnings are errors here."""
+    AsyncBatches(KEY, base_url=emulator.base_url)
+    client = AsyncBatches(KEY, base_url=emulator.base_url)
+    await client.close()
+    client = AsyncBatches(KEY, base_url=emulator.base_url)
+    await client.list()
+    await client.close()
+    await client.close()
+    assert emulator.count("list") == 1
+
+
+async def test_connections_are_used_again(emulator: Emulator) -> None:
+    """A hundred calls one after another need one."""
+    async with RawServer(b"") as server:
+        body = orjson.dumps(job())
+        kept = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+        # Two answers on one connection: the second is sent ahead, for the request that will come on it.
+        server.replies = [(kept, 0.05, kept, 0.2)]
+        async with AsyncBatches(KEY, base_url=server.base_url, retry=ONCE) as batches:
+            await batches.retrieve("job-1")
+        assert server.connections == 1
+
+
+# --- where it can be used -------------------------------------------------------------------------------------
+
+
+async def test_a_closed_client_says_so(emulator: Emulator) -> None:
+    """Each verb, in one sentence."""
+    batches = AsyncBatches(KEY, base_url=emulator.base_url)
+    await batches.close()
+    calls: list[Callable[[], Any]] = [
+        lambda: batches.create("file-1"),
+        lambda: batches.retrieve("job-1"),
+        lambda: batches.list(),
+        lambda: batches.cancel("job-1"),
+        lambda: batches.cancel_many(["job-1"]),
+        lambda: batches.request("GET", "/models"),
+        lambda: anext(batches.iter_cancel(["job-1"])),
+        lambda: batches.__aenter__(),
+    ]
+    for call in calls:
+        with pytest.raises(UsageError, match="this client is closed"):
+            await call()
+    assert asked(emulator) == []
+
+
+def test_a_client_belongs_to_one_loop() -> None:
+    """On a second one it says so, for single calls and for bulks."""
+    batches = AsyncBatches(KEY, base_url="http://127.0.0.1:1", retry=ONCE)
+
+    async def first() -> None:
+        with pytest.raises(APIError):
+            await batches.list()
+
+    async def second(*, many: bool) -> None:
+        with pytest.raises(UsageError, match="belongs to another event loop; make one for each loop, inside it"):
+            await (batches.cancel_many(["job-1"]) if many else batches.list())
+
+    with asyncio.Runner() as runner:
+        runner.run(first())
+        asyncio.run(second(many=True))
+        asyncio.run(second(many=False))
+        runner.run(batches.close())
+
+
+@pytest.mark.parametrize("way", [pickle.dumps, copy.copy, copy.deepcopy], ids=lambda way: way.__name__)
+def test_a_client_is_not_pickled_or_copied(way: Callable[[Any], Any]) -> None:
+    """It holds connections and a key."""
+    with pytest.raises(TypeError, match="AsyncBatches cannot be pickled or copied"):
+        way(AsyncBatches(KEY))
+
+
+# --- the key --------------------------------------------------------------------------------------------------
+
+
+async def test_nothing_about_a_client_shows_its_key(
+    emulator: Emulator, batches: AsyncBatches, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither its text, nor its parts, nor what it logs in detail while it works and fails."""
+    caplog.set_level(logging.DEBUG)
+    emulator.fail(Fault(on="cancel", status=503, times=2))
+    job_id = emulator.add_job()
+    await batches.cancel(job_id)
+    with pytest.raises(NotFoundError):
+        await batches.cancel("nobody")
+    shown = [repr(batches), repr(batches._transport.config), repr(vars(batches)), caplog.text]
+    assert "attempt 1 failed" in caplog.text
+    assert [text for text in shown if KEY in text] == []
+    assert repr(batches) == f"<AsyncBatches {emulator.base_url}>"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"timeout": -1},
+        {"max_concurrency": 0},
+        {"retry": 3},
+        {"headers": {"Host": "x"}},
+        {"proxy": "ftp://x"},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+@pytest.mark.parametrize("environment", [True, False], ids=["from the environment", "as an argument"])
+def test_a_client_that_cannot_be_made_shows_no_key(
+    wrong: dict[str, Any], environment: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even where somebody dumps the variables of our frames."""
+    if environment:
+        monkeypatch.setenv("TOGETHER_API_KEY", KEY)
+    with pytest.raises(UsageError) as caught:
+        AsyncBatches(**wrong) if environment else AsyncBatches(KEY, **wrong)
+    assert KEY not in told(caught.value)

@@ -1,0 +1,780 @@
+"""What the wire may bring: each id ends in the right bucket, with one clear sentence, and the key stays here."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import gzip
+import logging
+import socket
+import ssl
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import orjson
+import pytest
+from aiohttp.abc import AbstractResolver
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from wires import AT_ONCE, KEY, ONCE, RawServer, clocked, http, in_virtual_time, job, told
+
+from together_batches import (
+    APIConnectionError,
+    APIError,
+    APIResponseValidationError,
+    APIStatusError,
+    APITimeoutError,
+    AsyncBatches,
+    AuthenticationError,
+    BadRequestError,
+    BatchesError,
+    CancelResult,
+    ConflictError,
+    InternalServerError,
+    JobNotCreatedError,
+    NotFoundError,
+    PermissionDeniedError,
+    RateLimitError,
+    Timeout,
+)
+from together_batches.config import Secret
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+
+    from wires import Reply
+
+SAMPLES = Path(__file__).parent / "samples"
+
+CANCELLED = CancelResult.CANCELLED
+CANCELING = CancelResult.CANCELING
+FINISHED = CancelResult.ALREADY_FINISHED
+NOT_FOUND = CancelResult.NOT_FOUND
+DENIED = CancelResult.DENIED
+FAILED = CancelResult.FAILED
+
+HTML_1010 = b"<html><head><title>Access denied | api used Cloudflare</title></head><body>1010</body></html>"
+HTML_502 = b"<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body><h1>502</h1></body>\r\n</html>"
+HTML = {"Content-Type": "text/html; charset=UTF-8"}
+CHUNKED = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+JOB = orjson.dumps(job())
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture) -> Iterator[Callable[[], str]]:
+    """All that anybody logs meanwhile, in detail: this package, aiohttp, asyncio."""
+    caplog.set_level(logging.DEBUG)
+    for name in ("together_batches", "aiohttp", "aiohttp.client", "asyncio"):
+        caplog.set_level(logging.DEBUG, logger=name)
+    yield lambda: "\n".join(f"{record.getMessage()} {record.__dict__!r}" for record in caplog.records)
+    assert KEY not in caplog.text
+
+
+def client_of(base_url: str, **options: Any) -> AsyncBatches:
+    """One that repeats without waiting, and waits for no answer for long."""
+    return clocked(base_url, **{"retry": AT_ONCE, "timeout": Timeout(read=1, total=3), **options})
+
+
+# --- each answer to a cancel, its bucket, its error, its attempts ---------------------------------------------
+
+GOOD: list[tuple[str, Reply, CancelResult]] = [
+    ("canceling", http(200, job()), CANCELING),
+    ("cancelled", http(200, job(status="CANCELLED")), CANCELLED),
+    ("201", http(201, job()), CANCELING),
+    ("still in progress", http(200, job(status="IN_PROGRESS")), CANCELING),
+    ("still validating", http(200, job(status="VALIDATING")), CANCELING),
+    ("two Ls", http(200, job(status="CANCELLING")), CANCELING),
+    ("an unknown status", http(200, job(status="PAUSED")), CANCELING),
+    ("no status", http(200, {"id": "job-1"}), CANCELING),
+    ("completed", http(200, job(status="COMPLETED")), FINISHED),
+    ("failed", http(200, job(status="FAILED", error="why [not]")), FINISHED),
+    ("expired", http(200, job(status="EXPIRED")), FINISHED),
+    (
+        "nulls",
+        http(200, job(status="CANCELLED", completed_at=None, output_file_id=None, error_file_id="")),
+        CANCELLED,
+    ),
+    ("zero time", http(200, job(status="CANCELLED", completed_at="0001-01-01T00:00:00Z")), CANCELLED),
+    ("unknown fields", http(200, job(project_id="p", request_count=0, nested={"a": [1]})), CANCELING),
+    ("no content type", http(200, JOB, headers={"Content-Type": ""}), CANCELING),
+    ("called text", http(200, JOB, headers={"Content-Type": "text/plain"}), CANCELING),
+    ("white space", http(200, b"\r\n  " + JOB + b"\n\n"), CANCELING),
+    ("unknown coding", http(200, JOB, headers={"Content-Encoding": "rot13"}), CANCELING),
+    ("gzip", http(200, gzip.compress(JOB), headers={"Content-Encoding": "gzip"}), CANCELING),
+    ("chunks", CHUNKED + b"%x\r\n%s\r\n0\r\n\r\n" % (len(JOB), JOB), CANCELING),
+    ("HTTP 1.0, no length", b"HTTP/1.0 200 OK\r\n\r\n" + JOB, CANCELING),
+    ("100 first", b"HTTP/1.1 100 Continue\r\n\r\n" + http(200, job()), CANCELING),
+    ("103 first", b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + http(200, job()), CANCELING),
+    ("in single bytes", tuple(bytes([byte]) for byte in http(200, job())), CANCELING),
+]
+
+
+@pytest.mark.parametrize(("reply", "result"), [case[1:] for case in GOOD], ids=[case[0] for case in GOOD])
+def test_good_answers(reply: Reply, result: CancelResult) -> None:
+    """The job's state decides, however it is dressed; one request, no error."""
+
+    @in_virtual_time
+    async def run() -> None:
+        async with RawServer(reply) as server, client_of(server.base_url) as batches:
+            report = await batches.cancel_many(["job-1"])
+            outcome = report["job-1"]
+            assert (outcome.result, outcome.error, outcome.attempts) == (result, None, 1)
+            assert outcome.job is not None
+            assert outcome.job.id == "job-1"
+            assert server.lines == ["POST /v1/batches/job-1/cancel"]
+
+    run()
+
+
+NO_ANSWER = APIResponseValidationError
+BAD: list[tuple[str, Reply, CancelResult, type[BatchesError], int, str]] = [
+    ("400", http(400, {"error": "bad"}), FAILED, BadRequestError, 1, "bad"),
+    ("401 text", http(401, {"error": "Unauthorized"}), DENIED, AuthenticationError, 1, "Unauthorized"),
+    (
+        "401 object",
+        http(401, {"error": {"message": "Invalid API key provided", "type": "invalid_request_error", "param": None}}),
+        DENIED,
+        AuthenticationError,
+        1,
+        "Invalid API key provided",
+    ),
+    ("402", http(402, {"error": {"message": "pay", "code": None}}), FAILED, APIStatusError, 1, "pay"),
+    ("403", http(403, {"error": "forbidden"}), DENIED, PermissionDeniedError, 1, "forbidden"),
+    ("403 page", http(403, HTML_1010, headers=HTML), DENIED, PermissionDeniedError, 1, "Access denied"),
+    ("403 text", http(403, "error code: 1010"), DENIED, PermissionDeniedError, 1, "error code: 1010"),
+    ("404", http(404, {"error": "Job not found", "request_id": "oJ3x"}), NOT_FOUND, NotFoundError, 1, "oJ3x"),
+    (
+        "404 object",
+        http(404, {"error": {"message": "gone", "type": "not_found"}}),
+        NOT_FOUND,
+        NotFoundError,
+        1,
+        "gone",
+    ),
+    ("404 page", http(404, b"<h1>nothing here</h1>", headers=HTML), NOT_FOUND, NotFoundError, 1, "nothing here"),
+    ("404 empty", http(404), NOT_FOUND, NotFoundError, 1, "Not Found"),
+    ("429", http(429, {"error": "too many requests"}), FAILED, RateLimitError, 5, "given up after 5 attempts"),
+    (
+        "429 object",
+        http(429, {"error": {"message": "slow", "type": "rate_limit"}, "error_type": "dynamic_request_limited"}),
+        FAILED,
+        RateLimitError,
+        5,
+        "slow",
+    ),
+    ("500", http(500, {"error": "internal error"}), FAILED, InternalServerError, 5, "internal error"),
+    ("500 empty", http(500), FAILED, InternalServerError, 5, "Internal Server Error"),
+    (
+        "500 RPC",
+        http(500, {"code": 13, "message": "m", "details": [{"detail": "d"}]}),
+        FAILED,
+        InternalServerError,
+        5,
+        "m; d",
+    ),
+    ("500 null", http(500, None), FAILED, InternalServerError, 5, "Internal Server Error"),
+    ("500 list", http(500, [1]), FAILED, InternalServerError, 5, "Internal Server Error"),
+    ("500 binary", http(500, b"\xff\xfe\x00"), FAILED, InternalServerError, 5, "500"),
+    ("502 page", http(502, HTML_502, headers=HTML), FAILED, InternalServerError, 5, "502 Bad Gateway"),
+    ("503 page", http(503, b"<html>busy</html>", headers=HTML), FAILED, InternalServerError, 5, "busy"),
+    (
+        "524 page",
+        http(524, b"<title>A timeout occurred</title>"),
+        FAILED,
+        InternalServerError,
+        5,
+        "A timeout occurred",
+    ),
+    ("999", http(999), FAILED, InternalServerError, 1, "no reason given"),
+    (
+        "XML",
+        http(500, b"<?xml version='1.0'?><Error><Code>Slow</Code></Error>"),
+        FAILED,
+        InternalServerError,
+        5,
+        "Slow",
+    ),
+    ("another job", http(200, job("job-2")), FAILED, NO_ANSWER, 1, "it is about job 'job-2'"),
+    ("no id", http(200, {"status": "CANCELLED"}), FAILED, NO_ANSWER, 1, "no id"),
+    ("empty id", http(200, {"id": "", "status": "CANCELLED"}), FAILED, NO_ANSWER, 1, "no id"),
+    ("null id", http(200, {"id": None}), FAILED, NO_ANSWER, 1, "no id"),
+    ("number for an id", http(200, {"id": 1}), FAILED, NO_ANSWER, 1, "$.id"),
+    ("number for a status", http(200, {"id": "job-1", "status": 3}), FAILED, NO_ANSWER, 1, "$.status"),
+    ("bad time", http(200, job(created_at="yesterday")), FAILED, NO_ANSWER, 1, "yesterday"),
+    ("wrapped job", http(200, {"job": job()}), FAILED, NO_ANSWER, 1, "no id"),
+    ("204", http(204), FAILED, NO_ANSWER, 1, "nothing at all"),
+    ("200 empty", http(200), FAILED, NO_ANSWER, 1, "nothing at all"),
+    ("200 null", http(200, None), FAILED, NO_ANSWER, 1, "null"),
+    ("200 list", http(200, []), FAILED, NO_ANSWER, 1, "a list"),
+    ("200 text", http(200, "OK"), FAILED, NO_ANSWER, 1, "no JSON"),
+    ("200 page", http(200, HTML_502, headers=HTML), FAILED, NO_ANSWER, 1, "no JSON"),
+    ("200 broken", http(200, JOB[:-1]), FAILED, NO_ANSWER, 1, "no JSON"),
+    ("200 two values", http(200, JOB + JOB), FAILED, NO_ANSWER, 1, "no JSON"),
+    ("200 not UTF-8", http(200, b'{"id": "\xff"}'), FAILED, NO_ANSWER, 1, "no JSON"),
+    ("200 NaN", http(200, b'{"id": "job-1", "progress": NaN}'), FAILED, NO_ANSWER, 1, "no JSON"),
+    ("304", http(304), FAILED, NO_ANSWER, 1, "304"),
+    (
+        "101",
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
+        FAILED,
+        NO_ANSWER,
+        1,
+        "101",
+    ),
+    ("cut", http(200, JOB, length=500), FAILED, APIConnectionError, 5, "broke off"),
+    ("cut error", http(404, JOB, length=500), FAILED, APIConnectionError, 5, "broke off"),
+    ("cut chunk", CHUNKED + b"50\r\n{", FAILED, APIConnectionError, 5, "broke off"),
+    ("no last chunk", CHUNKED + b"%x\r\n%s\r\n" % (len(JOB), JOB), FAILED, APIConnectionError, 5, "broke off"),
+    ("bad chunk", CHUNKED + b"ZZ\r\n{}\r\n", FAILED, APIConnectionError, 5, "is not HTTP"),
+    # aiohttp's reader is not woken by what its parser rejects in the middle of a body; our limit ends the wait.
+    ("late bad chunk", (CHUNKED, 0.1, b"ZZ\r\n{}\r\n"), FAILED, APITimeoutError, 5, "nothing came"),
+    ("no gzip", http(200, JOB, headers={"Content-Encoding": "gzip"}), FAILED, APIConnectionError, 5, "broke off"),
+    ("closed", b"", FAILED, APIConnectionError, 5, "closed the connection without an answer"),
+    ("closed unread", ("unread",), FAILED, APIConnectionError, 5, "127.0.0.1"),
+    ("reset", ("reset",), FAILED, APIConnectionError, 5, "127.0.0.1"),
+    ("reset unread", ("unread", "reset"), FAILED, APIConnectionError, 5, "127.0.0.1"),
+    ("100 and no more", b"HTTP/1.1 100 Continue\r\n\r\n", FAILED, APIConnectionError, 5, "without an answer"),
+    ("half a status", b"HTTP/1.1 20", FAILED, APIConnectionError, 5, "127.0.0.1"),
+    ("half headers", b"HTTP/1.1 200 OK\r\nContent-Ty", FAILED, APIConnectionError, 5, "without an answer"),
+    ("no HTTP", b"SSH-2.0-OpenSSH_9.9\r\n", FAILED, APIConnectionError, 5, "is not HTTP: Bad status line"),
+    ("binary", b"\x00\x01\xff\xfe\r\n\r\n", FAILED, APIConnectionError, 5, "is not HTTP"),
+    ("just JSON", JOB, FAILED, APIConnectionError, 5, "is not HTTP"),
+    ("HTTP 2", b"HTTP/2 200 OK\r\n\r\n" + JOB, FAILED, APIConnectionError, 5, "is not HTTP"),
+    ("status 1000", b"HTTP/1.1 1000 OK\r\n\r\n", FAILED, APIConnectionError, 5, "is not HTTP"),
+    ("odd length", http(200, headers={"Content-Length": "many"}), FAILED, APIConnectionError, 5, "is not HTTP"),
+    (
+        "two lengths",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}",
+        FAILED,
+        APIConnectionError,
+        5,
+        "is not HTTP",
+    ),
+    ("endless header", b"HTTP/1.1 200 OK\r\nX: " + b"a" * 100_000, FAILED, APIConnectionError, 5, "is not HTTP"),
+    ("NUL in a header", b"HTTP/1.1 200 OK\r\nX: a\x00b\r\n\r\n", FAILED, APIConnectionError, 5, "is not HTTP"),
+    ("silence", (asyncio.Event(),), FAILED, APITimeoutError, 5, "nothing came from 127.0.0.1"),
+    ("silence half way", (http(200, JOB)[:-5], asyncio.Event()), FAILED, APITimeoutError, 5, "nothing came"),
+]
+
+
+@pytest.mark.parametrize(
+    ("reply", "result", "kind", "attempts", "says"), [case[1:] for case in BAD], ids=[case[0] for case in BAD]
+)
+def test_answers_that_are_errors_or_none(
+    reply: Reply, result: CancelResult, kind: type[BatchesError], attempts: int, says: str, log: Callable[[], str]
+) -> None:
+    """The bucket, the class, the number of attempts, and one clear sentence without the key."""
+
+    @in_virtual_time
+    async def run() -> None:
+        async with RawServer(reply) as server, client_of(server.base_url) as batches:
+            outcome = (await batches.cancel_many(["job-1"]))["job-1"]
+            assert (outcome.result, type(outcome.error), outcome.job) == (result, kind, None)
+            assert outcome.attempts == attempts == server.connections
+            assert outcome.error is not None
+            assert says in str(outcome.error)
+            assert "\n" not in str(outcome.error)
+            assert len(str(outcome.error)) < 600
+            assert KEY not in told(outcome.error)
+            assert KEY not in repr(outcome)
+
+    run()
+    assert KEY not in log()
+
+
+# --- a cancel that comes too late -----------------------------------------------------------------------------
+
+TOO_LATE = {"error": "Cannot cancel job - already in terminal state: COMPLETED"}
+
+
+@pytest.mark.parametrize("status", [409, 400])
+@pytest.mark.parametrize(
+    ("state", "expected"),
+    [("COMPLETED", FINISHED), ("FAILED", FINISHED), ("EXPIRED", FINISHED), ("CANCELLED", CANCELLED)],
+)
+def test_a_conflict_is_an_answer(status: int, state: str, expected: CancelResult) -> None:
+    """One POST, then the job's final state, which decides; also where it comes as the 400 of the reference."""
+
+    @in_virtual_time
+    async def run() -> None:
+        replies = http(status, TOO_LATE), http(200, job(status=state))
+        async with RawServer(*replies) as server, client_of(server.base_url) as batches:
+            outcome = (await batches.cancel_many(["job-1"]))["job-1"]
+            assert (outcome.result, outcome.error, outcome.attempts) == (expected, None, 2)
+            assert outcome.job is not None
+            assert outcome.job.status == state
+            assert server.lines == ["POST /v1/batches/job-1/cancel", "GET /v1/batches/job-1"]
+
+    run()
+
+
+@pytest.mark.parametrize("status", [409, 400])
+@pytest.mark.parametrize(
+    ("second", "requests"),
+    [(http(404), 2), (http(500), 6), (b"", 6), (http(200, job("job-2")), 2), (http(401), 2)],
+    ids=["404", "500", "closed", "another job", "401"],
+)
+def test_a_conflict_whose_job_cannot_be_read(status: int, second: Reply, requests: int) -> None:
+    """It has finished all the same; how is not known, and the refusal stands beside it."""
+
+    @in_virtual_time
+    async def run() -> None:
+        async with RawServer(http(status, TOO_LATE), second) as server, client_of(server.base_url) as batches:
+            outcome = (await batches.cancel_many(["job-1"]))["job-1"]
+            assert (outcome.result, outcome.job, outcome.attempts) == (FINISHED, None, requests)
+            assert type(outcome.error) is {409: ConflictError, 400: BadRequestError}[status]
+            assert outcome.ok
+
+    run()
+
+
+@in_virtual_time
+async def test_a_400_that_says_something_else_is_no_conflict() -> None:
+    """Only the text about a terminal state makes one."""
+    async with RawServer(http(400, {"error": "no such field"})) as server, client_of(server.base_url) as batches:
+        outcome = (await batches.cancel_many(["job-1"]))["job-1"]
+        assert (outcome.result, outcome.attempts) == (FAILED, 1)
+
+
+@in_virtual_time
+async def test_a_conflict_over_a_job_that_goes_on_is_told() -> None:
+    """The refusal stands beside a job that is running: nobody should believe that it drains."""
+    replies = http(409, TOO_LATE), http(200, job(status="IN_PROGRESS"))
+    async with RawServer(*replies) as server, client_of(server.base_url) as batches:
+        outcome = (await batches.cancel_many(["job-1"]))["job-1"]
+        assert outcome.result is CANCELING
+        assert isinstance(outcome.error, ConflictError)
+
+
+# --- odd answers to the other verbs ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b"null", []),
+        (b"[]", []),
+        (b'{"data": null}', []),
+        (b'{"data": [{"id": "a"}]}', ["a"]),
+        (b'[{"id": "a"}, {"id": "b", "status": "WHO_KNOWS"}]', ["a", "b"]),
+    ],
+)
+async def test_lists(body: bytes, expected: list[str]) -> None:
+    """An account without jobs answers null; an object with the list in it is taken, too."""
+    async with RawServer(http(200, body)) as server, client_of(server.base_url) as batches:
+        assert [found.id for found in await batches.list()] == expected
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (b'"x"', "text"),
+        (b"{}", "an object"),
+        (b"[null]", "$[0]"),
+        (b'[{"id": "a"}, {"id": 7}]', "$[1].id"),
+        (b"", "nothing"),
+    ],
+)
+async def test_lists_that_are_none(body: bytes, says: str) -> None:
+    """The error says where."""
+    async with RawServer(http(200, body)) as server, client_of(server.base_url) as batches:
+        with pytest.raises(APIResponseValidationError) as caught:
+            await batches.list()
+        assert says in str(caught.value)
+        assert KEY not in told(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("reply", "kind", "says"),
+    [
+        (http(200, {"job": None, "warning": "over quota"}), JobNotCreatedError, "over quota"),
+        (http(201, {"job": None}), JobNotCreatedError, "no reason"),
+        (http(400, {"error": "invalid endpoint"}), BadRequestError, "invalid endpoint"),
+        (http(401), AuthenticationError, "401"),
+        (http(429, headers={"Retry-After": "86400"}), RateLimitError, "86400"),
+        (http(307, headers={"Location": "http://localhost:1/"}), APIResponseValidationError, "redirect"),
+    ],
+    ids=["declined", "declined without a reason", "400", "401", "429", "redirect"],
+)
+async def test_creates_that_certainly_made_nothing(reply: Reply, kind: type[BatchesError], says: str) -> None:
+    """They are raised as they are, and nobody looks for a job."""
+    async with RawServer(reply) as server, client_of(server.base_url) as batches:
+        with pytest.raises(kind) as caught:
+            await batches.create("file-1")
+        assert says in str(caught.value)
+        assert len(server.requests) == 1
+        assert KEY not in told(caught.value)
+
+
+# --- redirects ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("verb", ["cancel", "retrieve", "list", "create", "request"])
+async def test_the_key_follows_no_redirect_to_another_origin(status: int, verb: str, log: Callable[[], str]) -> None:
+    """The call fails, says where it was sent to, and nothing at all arrives there."""
+    calls: dict[str, Callable[[AsyncBatches], Awaitable[object]]] = {
+        "cancel": lambda batches: batches.cancel("job-1"),
+        "retrieve": lambda batches: batches.retrieve("job-1"),
+        "list": lambda batches: batches.list(),
+        "create": lambda batches: batches.create("file-1"),
+        "request": lambda batches: batches.request("GET", "/models"),
+    }
+    async with RawServer(http(200, job())) as other:
+        target = f"{other.base_url}/batches/job-1/cancel?X-Signature=sesame"
+        async with (
+            RawServer(http(status, headers={"Location": target})) as server,
+            client_of(server.base_url) as batches,
+        ):
+            with pytest.raises(APIResponseValidationError) as caught:
+                await calls[verb](batches)
+            assert f"it is a redirect ({status}) to {other.origin}" in str(caught.value)
+            assert "sesame" not in str(caught.value)
+            assert KEY not in told(caught.value)
+            assert (other.connections, len(server.requests)) == (0, 1)
+    assert KEY not in log()
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "//127.0.0.2:{port}/x",
+        "https://127.0.0.1:{port}/x",
+        "http://localhost:{port}/x",
+        "http://a:b@127.0.0.1:{port}/x",
+        "ftp://127.0.0.1/x",
+        "http://[/",
+        "javascript:alert(1)",
+        "http://127.0.0.1:{port}1/x",
+    ],
+    ids=[
+        "scheme relative",
+        "other scheme",
+        "other name",
+        "with a login",
+        "ftp",
+        "broken",
+        "no address",
+        "other port",
+    ],
+)
+async def test_what_only_looks_like_the_same_origin(location: str) -> None:
+    """Scheme, host and port, all three, and no login."""
+    async with RawServer(b"") as server, client_of(server.base_url) as batches:
+        server.replies = [http(307, headers={"Location": location.format(port=server.port)})]
+        with pytest.raises(APIResponseValidationError, match="redirect"):
+            await batches.cancel("job-1")
+        assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("status", [307, 308])
+async def test_redirects_within_the_origin_keep_the_request(status: int) -> None:
+    """Method, key and body arrive as they were; in percent-encoding, too."""
+    async with (
+        RawServer(http(status, headers={"Location": "/v2/batches/a%2Fb/cancel?x=1"}), http(200, job())) as server,
+        client_of(server.base_url) as batches,
+    ):
+        assert (await batches.cancel("job-1")).status == "CANCELING"
+        assert server.lines == ["POST /v1/batches/job-1/cancel", "POST /v2/batches/a%2Fb/cancel?x=1"]
+        assert server.headers()["authorization"] == f"Bearer {KEY}"
+
+
+@pytest.mark.parametrize("status", [301, 302, 303])
+async def test_a_read_may_be_sent_elsewhere_within_the_origin_and_a_post_may_not(status: int) -> None:
+    """Those turn a POST into a GET, which would cancel nothing."""
+    redirect = http(status, headers={"Location": "elsewhere"})
+    async with RawServer(redirect, http(200, job())) as server, client_of(server.base_url) as batches:
+        await batches.retrieve("job-1")
+        assert server.lines == ["GET /v1/batches/job-1", "GET /v1/batches/elsewhere"]
+    async with RawServer(redirect, http(200, job())) as server, client_of(server.base_url) as batches:
+        with pytest.raises(APIResponseValidationError, match=f"redirect \\({status}\\)"):
+            await batches.cancel("job-1")
+        assert len(server.requests) == 1
+
+
+async def test_a_redirect_loop_ends() -> None:
+    """After five hops."""
+    loop = http(308, headers={"Location": "/v1/batches/job-1/cancel"})
+    async with RawServer(loop) as server, client_of(server.base_url) as batches:
+        with pytest.raises(APIResponseValidationError, match="redirect"):
+            await batches.cancel("job-1")
+        assert len(server.requests) == 6
+
+
+async def test_a_redirect_to_nowhere() -> None:
+    """Without a Location it is just an odd status."""
+    async with RawServer(http(302)) as server, client_of(server.base_url) as batches:
+        with pytest.raises(APIResponseValidationError, match="its status is 302"):
+            await batches.list()
+
+
+# --- the service quotes the key back --------------------------------------------------------------------------
+
+ECHOES: dict[str, Reply] = {
+    "text": http(401, {"error": f"invalid key {KEY}"}),
+    "object": http(400, {"error": {"message": f"{KEY}?", "type": KEY, "param": {KEY: [KEY]}}}),
+    "request id in the body": http(404, {"error": "no", "request_id": KEY}),
+    "request id": http(500, headers={"x-request-id": KEY}),
+    "trace id": http(404, headers={"x-together-traceid": f"for-{KEY}"}),
+    "other header": http(403, headers={"X-Echo": f"Bearer {KEY}", "Set-Cookie": f"key={KEY}"}),
+    "page": http(502, f"<html><title>{KEY}</title>{KEY}</html>", headers=HTML),
+    "retry-after": http(429, headers={"Retry-After": KEY}),
+    "location": http(307, headers={"Location": f"http://{KEY.replace('_', '-')}.invalid/{KEY}"}),
+    "login in a location": http(307, headers={"Location": f"http://{KEY}:{KEY}@127.0.0.1/"}),
+    "no JSON": http(200, f"key={KEY}"),
+    "another id": http(200, job(KEY)),
+    "a status": http(200, {"id": "job-1", "created_at": KEY}),
+    "good answer": http(200, job(error=KEY), headers={"x-request-id": KEY}),
+    "cut": http(200, KEY, length=9_000, headers={"X-Echo": KEY}),
+    "half headers": b"HTTP/1.1 200 OK\r\nX-Echo: " + KEY.encode() + b"\r\nContent-Ty",
+    "no HTTP": KEY.encode() + b"\r\n\r\n",
+    "odd header": b"HTTP/1.1 200 OK\r\nX\x00: " + KEY.encode() + b"\r\n\r\n",
+    "odd chunk": (CHUNKED, 0.1, KEY.encode() + b"\r\n\r\n"),
+    "cut chunk": CHUNKED + b"ff\r\n" + KEY.encode(),
+    "no gzip": http(200, KEY, headers={"Content-Encoding": "gzip"}),
+    "reason": f"HTTP/1.1 418 {KEY}\r\nContent-Length: 0\r\n\r\n".encode(),
+}
+
+
+@pytest.mark.parametrize("reply", ECHOES.values(), ids=ECHOES)
+def test_a_key_that_is_quoted_back_is_not_kept(reply: Reply, log: Callable[[], str]) -> None:
+    """In no text, repr, attribute, cause, traceback with locals, pickle or log, whichever verb met it."""
+
+    @in_virtual_time
+    async def run() -> None:
+        async with RawServer(reply) as server, client_of(server.base_url) as batches:
+            for call in (
+                lambda: batches.cancel("job-1"),
+                lambda: batches.retrieve("job-1"),
+                lambda: batches.list(),
+                lambda: batches.create("file-1"),
+                lambda: batches.request("GET", "/models"),
+            ):
+                try:
+                    shown = repr(await call())
+                except BatchesError as error:
+                    shown = told(error)
+                assert KEY not in shown
+            report = await batches.cancel_many(["job-1"])
+            assert KEY not in repr(list(report))
+
+    run()
+    assert KEY not in log()
+
+
+async def test_a_short_key_mutilates_nothing() -> None:
+    """A key of a few letters is a test's; what a good answer says is not changed for its sake."""
+    reply = http(200, job("test-1", status="CANCELLED"))
+    async with RawServer(reply) as server, AsyncBatches("test", base_url=server.base_url) as batches:
+        assert (await batches.cancel("test-1")).id == "test-1"
+
+
+# --- what the callers' own limits show ------------------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_a_cancelled_call_shows_no_key_in_its_frames() -> None:
+    """``asyncio.timeout`` keeps the frames it cut off, those of aiohttp among them, with all their variables."""
+    async with RawServer((asyncio.Event(),)) as server, client_of(server.base_url) as batches:
+        for call in (lambda: batches.cancel("job-1"), lambda: batches.cancel_many(["job-1"])):
+            with pytest.raises(TimeoutError) as caught:
+                async with asyncio.timeout(1):
+                    await call()
+            assert KEY not in told(caught.value)
+
+
+# --- proxies --------------------------------------------------------------------------------------------------
+
+PASSWORD = "open-sesame-1001"
+
+
+def through(server: RawServer, base_url: str) -> AsyncBatches:
+    return client_of(base_url, proxy=f"http://ali:{PASSWORD}@127.0.0.1:{server.port}", retry=ONCE)
+
+
+def secrets_in(text: str) -> list[str]:
+    login = base64.b64encode(f"ali:{PASSWORD}".encode()).decode().rstrip("=")
+    return [secret for secret in (KEY, PASSWORD, login) if secret in text]
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        http(407, "who are you?"),
+        http(403),
+        http(502),
+        b"",
+        ("reset",),
+        b"noise\r\n\r\n",
+        f"{PASSWORD}\r\n\r\n".encode(),
+    ],
+    ids=["407", "403", "502", "closed", "reset", "noise", "echo"],
+)
+async def test_a_proxy_that_refuses(reply: Reply, log: Callable[[], str]) -> None:
+    """It is told its own login and never the key; one sentence; nothing shows either."""
+    async with RawServer(reply) as server, through(server, "https://api.together.invalid") as batches:
+        with pytest.raises(APIConnectionError) as caught:
+            await batches.cancel("job-1")
+        asked = server.requests[0].decode()
+        assert asked.startswith("CONNECT api.together.invalid:443 ")
+        assert KEY not in asked
+        login = base64.b64encode(f"ali:{PASSWORD}".encode()).decode()
+        assert server.headers(0)["proxy-authorization"] == f"Basic {login}"
+        assert "\n" not in str(caught.value)
+        assert secrets_in(told(caught.value)) == []
+    assert secrets_in(log()) == []
+
+
+async def test_a_proxy_without_a_login_is_told_nothing() -> None:
+    """In particular not the key."""
+    async with RawServer(http(407)) as server:
+        proxy = f"http://127.0.0.1:{server.port}"
+        async with client_of("https://api.together.invalid", proxy=proxy, retry=ONCE) as batches:
+            with pytest.raises(APIConnectionError, match="the proxy could not be reached, or refused to connect us"):
+                await batches.cancel("job-1")
+            assert KEY not in server.requests[0].decode()
+            assert "proxy-authorization" not in server.headers(0)
+
+
+async def test_a_proxy_that_is_not_there() -> None:
+    """The sentence says that it is the proxy."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        proxy = Secret(f"http://ali:{PASSWORD}@127.0.0.1:{taken.getsockname()[1]}")
+        async with client_of("https://api.together.invalid", proxy=proxy, retry=ONCE) as batches:
+            with pytest.raises(APIConnectionError) as caught:
+                await batches.cancel("job-1")
+    assert str(caught.value) == "the proxy could not be reached, or refused to connect us"
+    assert not caught.value.request_sent
+    assert secrets_in(told(caught.value)) == []
+
+
+async def test_a_proxy_for_plain_http_is_logged_in_to_with_each_request() -> None:
+    """There is no tunnel then, and the proxy sees the whole request."""
+    async with RawServer(http(200, job())) as server, through(server, "http://127.0.0.2:1") as batches:
+        await batches.cancel("job-1")
+        assert server.lines == ["POST http://127.0.0.2:1/v1/batches/job-1/cancel"]
+        sent = server.headers()
+        assert sent["authorization"] == f"Bearer {KEY}"
+        assert base64.b64decode(sent["proxy-authorization"].removeprefix("Basic ")).decode() == f"ali:{PASSWORD}"
+
+
+@pytest.mark.parametrize("base_url", ["https://api.together.invalid", "http://127.0.0.2:1"], ids=["tunnel", "plain"])
+def test_a_call_cut_off_at_a_proxy_shows_no_password(base_url: str) -> None:
+    """aiohttp's frames know the proxy's URL, and theirs is one without the login."""
+
+    @in_virtual_time
+    async def run() -> None:
+        async with RawServer((asyncio.Event(),)) as server, through(server, base_url) as batches:
+            with pytest.raises(TimeoutError) as caught:
+                async with asyncio.timeout(1):
+                    await batches.cancel("job-1")
+            assert secrets_in(told(caught.value)) == []
+
+    run()
+
+
+# --- no way to the service ------------------------------------------------------------------------------------
+
+
+class NoNames(AbstractResolver):
+    async def resolve(self, host: str, port: int = 0, family: int = 0) -> list[Any]:
+        raise OSError(None, "Name or service not known")
+
+    async def close(self) -> None:
+        pass
+
+
+async def test_a_host_without_an_address() -> None:
+    """One sentence that names the host."""
+    async with (
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(resolver=NoNames())) as session,
+        AsyncBatches(Secret(KEY), base_url="https://nowhere.invalid", session=session, retry=ONCE) as batches,
+    ):
+        outcome = (await batches.cancel_many(["job-1"]))["job-1"]
+    assert (outcome.result, outcome.attempts) == (FAILED, 1)
+    assert isinstance(outcome.error, APIConnectionError)
+    assert str(outcome.error) == "the host name of nowhere.invalid cannot be resolved; is the network up?"
+    assert not outcome.error.request_sent
+
+
+async def test_a_port_where_nobody_listens() -> None:
+    """In the system's words, and no more."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        async with client_of(f"http://127.0.0.1:{port}") as batches:
+            outcome = (await batches.cancel_many(["job-1"]))["job-1"]
+    assert (outcome.result, outcome.attempts) == (FAILED, 5)
+    assert str(outcome.error) == f"no connection to 127.0.0.1:{port}: Connection refused; given up after 5 attempts"
+    assert outcome.error is not None
+    assert KEY not in told(outcome.error)
+
+
+async def test_tls_where_plain_http_is_spoken() -> None:
+    """One sentence; and the key is not sent in the clear."""
+    async with RawServer(("unread", http(400))) as server:
+        base_url = server.base_url.replace("http:", "https:")
+        async with client_of(base_url, retry=ONCE) as batches:
+            with pytest.raises(APIConnectionError) as caught:
+                await batches.cancel("job-1")
+    assert str(caught.value).startswith(f"no trusted connection to 127.0.0.1:{server.port}: ")
+    assert "\n" not in str(caught.value)
+    assert not caught.value.request_sent
+    assert KEY not in told(caught.value)
+
+
+async def test_a_certificate_that_nobody_vouches_for() -> None:
+    """TLS is on: a stranger gets no request, and the sentence says why."""
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(SAMPLES / "self-signed.pem")
+    loop = asyncio.get_running_loop()
+    complaints: list[dict[str, Any]] = []
+    loop.set_exception_handler(lambda _, context: complaints.append(context))  # the server's own, about the handshake
+    async with RawServer(http(200, job()), tls=tls) as server:
+        async with client_of(server.base_url) as batches:
+            outcome = (await batches.cancel_many(["job-1"]))["job-1"]
+        assert server.requests == []
+    assert (outcome.result, outcome.attempts) == (FAILED, 5)
+    assert isinstance(outcome.error, APIConnectionError)
+    assert str(outcome.error).startswith(f"no trusted connection to 127.0.0.1:{server.port}: ")
+    assert "certificate" in str(outcome.error)
+
+
+# --- anything at all ------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.one_of(
+        st.binary(max_size=60),
+        st.binary(max_size=30).map(lambda noise: b"HTTP/1.1 200 OK\r\n" + noise + b"\r\n\r\n{}"),
+        st.binary(max_size=30).map(lambda body: http(200, body)),
+        st.binary(max_size=30).map(lambda body: CHUNKED + body),
+        st.tuples(st.integers(100, 999), st.binary(max_size=30)).map(lambda pair: http(*pair)),
+        st.text(max_size=20).map(
+            lambda text: http(
+                307,
+                headers={
+                    "Location": text.encode("latin-1", "replace")
+                    .decode("latin-1")
+                    .replace("\r", "")
+                    .replace("\n", "")
+                },
+            )
+        ),
+    )
+)
+def test_whatever_comes_is_one_of_our_errors(noise: bytes) -> None:
+    """No bytes whatever make a bulk cancel raise, or end in another bucket than they should."""
+
+    @in_virtual_time
+    async def run() -> None:
+        async with RawServer(noise) as server, client_of(server.base_url, retry=ONCE, timeout=5) as batches:
+            report = await batches.cancel_many(["job-1"])
+            error = report["job-1"].error
+            assert isinstance(error, APIError)
+            assert not report.ok or b" 409 " in noise[:20]
+
+    run()
