@@ -148,7 +148,7 @@ class _Draining:
     @property
     def early(self) -> float:
         """How long before it is due it may be looked at, together with others: one list serves them all."""
-        return self.interval / 4
+        return self.interval / 2
 
 
 class _StoppedError(Exception):

@@ -100,6 +100,7 @@ def interrupted(emulator: Emulator, script: str, *options: str, code: int = 0) -
 
 
 DEVELOPING = ("-X", "dev", "-W", "error")
+FORKING = ("-W", "ignore:This process:DeprecationWarning")  # what Python 3.12 says of any fork beside a thread
 
 
 # --- Ctrl-C ---------------------------------------------------------------------------------------------------
@@ -257,6 +258,7 @@ def test_a_client_in_a_forked_child_says_so(emulator: Emulator) -> None:
         say("parent", batches.list())
         batches.close()
         """,
+        *FORKING,
     )
     message = "this client belongs to another process, and a fork does not copy its thread: make a new one here"
     assert lines == [message, message, message, "child []", "parent []"]
@@ -305,6 +307,7 @@ def test_an_async_client_in_a_forked_child_says_so(emulator: Emulator, where: st
             await batches.close()
         """
         + scripts[where],
+        *FORKING,
     )
     message = "this client was made in another process; make a new one after a fork"
     assert lines == [message, message, "parent []"]
