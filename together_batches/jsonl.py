@@ -412,7 +412,10 @@ def _name(source: object) -> str:
     """What a source is called in messages."""
     if isinstance(source, str | os.PathLike):
         return str(Path(cast("str | os.PathLike[str]", source)))
-    return "the file" if not _holds_requests(source) else "the requests"
+    if _holds_requests(source):
+        return "the requests"
+    name: object = getattr(source, "name", None)
+    return name if isinstance(name, str) and name else "the file"
 
 
 def _blocks(source: _Bytes) -> Iterator[bytes]:
