@@ -412,7 +412,10 @@ def _name(source: object) -> str:
     """What a source is called in messages."""
     if isinstance(source, str | os.PathLike):
         return str(Path(cast("str | os.PathLike[str]", source)))
-    return "the file" if not _holds_requests(source) else "the requests"
+    if _holds_requests(source):
+        return "the requests"
+    name: object = getattr(source, "name", None)
+    return name if isinstance(name, str) and name else "the file"
 
 
 def _blocks(source: _Bytes) -> Iterator[bytes]:
@@ -664,20 +667,19 @@ class _Check:
         rules, number, offset, content = self._rules, line.number, line.offset, line.content
         if number == 1 and offset and not rules.mending:
             self.note("the file begins with a byte order mark (BOM): save it as UTF-8 without one", 1, 0)
+        if not content.strip(_JSON_SPACE) and line.whole:
+            if not rules.mending:
+                self.note("the line is blank", number, offset)
+            return False
+        self.rows += 1
         if line.length > rules.max_line_bytes:
-            self.rows += 1
             self.note(f"the line has {line.length:,} bytes, more than {rules.max_line_bytes:,}", number, offset)
             return False
         try:
             row = _wire.decode(content)
         except _wire.WireError as error:
-            if content.strip(_JSON_SPACE):
-                self.rows += 1
-                self.note(_no_json(content, error), number, offset)
-            elif not rules.mending:
-                self.note("the line is blank", number, offset)
+            self.note(_no_json(content, error), number, offset)
             return False
-        self.rows += 1
         faults = _faults(row, rules.endpoint, rules.max_custom_id)
         custom_id: object = None
         if isinstance(row, dict):

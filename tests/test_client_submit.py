@@ -1,0 +1,306 @@
+"""``submit`` of both clients, against the emulator: one job for each submission, whatever is lost on the way."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import random
+import tempfile
+import threading
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from wires import AT_ONCE, KEY
+
+from together_batches import (
+    APIConnectionError,
+    APIError,
+    AsyncBatches,
+    AuthenticationError,
+    Batches,
+    BatchesError,
+    BatchJob,
+    BatchRequest,
+    BatchSuccess,
+    CreateUnconfirmedError,
+    InternalServerError,
+    JobNotCreatedError,
+    RateLimitError,
+    RetryPolicy,
+    UsageError,
+    ValidationError,
+    jsonl,
+)
+from together_batches.emulator import Emulator, Fault, Timing
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+STEPS = ("begin_upload", "store", "preprocess", "create")
+BODY = {"model": "openai/gpt-oss-20b", "messages": [{"role": "user", "content": "Name a river."}]}
+REQUESTS = [BatchRequest(name, BODY) for name in "abc"]
+LINES = b"".join(map(jsonl.encode, REQUESTS))
+
+
+@pytest.fixture
+async def batches(emulator: Emulator) -> AsyncIterator[AsyncBatches]:
+    async with AsyncBatches(KEY, base_url=emulator.base_url, retry=AT_ONCE) as client:
+        yield client
+
+
+async def _one_by_one() -> AsyncIterator[BatchRequest]:
+    for request in REQUESTS:
+        yield request
+
+
+@pytest.mark.parametrize("kind", ["path", "bytes", "file", "iterable", "async iterable"])
+async def test_submit(emulator: Emulator, batches: AsyncBatches, tmp_path: Path, kind: str) -> None:
+    """Four requests make a job of what is given; it runs, and every request is answered."""
+    path = tmp_path / "rivers.jsonl"
+    path.write_bytes(LINES)
+    sources: dict[str, Any] = {
+        "path": path,
+        "bytes": LINES,
+        "file": io.BytesIO(LINES),
+        "iterable": iter(REQUESTS),
+        "async iterable": _one_by_one(),
+    }
+    job = await batches.submit(sources[kind])
+    assert [request.operation for request in emulator.requests] == list(STEPS)
+    assert (job.status, job.endpoint, job.warning) == ("VALIDATING", "/v1/chat/completions", None)
+    assert job.input_file_id is not None
+    assert emulator.content(job.input_file_id) == LINES
+    (file,) = emulator.files
+    assert (file["filename"], file["purpose"]) == ("rivers.jsonl" if kind == "path" else "requests.jsonl", "batch-api")
+
+    emulator.advance(60)
+    rows = [row async for row in batches.results(job.id, requests=REQUESTS)]
+    assert [type(row) for row in rows] == [BatchSuccess] * 3
+
+
+async def test_what_is_asked_of_the_job(emulator: Emulator, batches: AsyncBatches) -> None:
+    """Goes with the create, and the endpoint is that of the checks."""
+    clip = jsonl.audio_request("clip", model="openai/whisper-large-v3", file="https://media.example/clip.wav")
+    await batches.submit([clip], endpoint="/v1/audio/transcriptions", model_id="m", priority=2)
+    (create,) = [request for request in emulator.requests if request.operation == "create"]
+    for part in (b'"endpoint":"/v1/audio/transcriptions"', b'"model_id":"m"', b'"priority":2'):
+        assert part in create.body
+
+
+async def test_the_key_goes_to_the_service_alone(emulator: Emulator, batches: AsyncBatches) -> None:
+    """The storage gets the bytes and nothing else."""
+    await batches.submit(LINES)
+    assert {name: request.headers.get("Authorization") for name, request in _by_operation(emulator).items()} == {
+        "begin_upload": f"Bearer {KEY}",
+        "store": None,
+        "preprocess": f"Bearer {KEY}",
+        "create": f"Bearer {KEY}",
+    }
+
+
+def _by_operation(emulator: Emulator) -> dict[str, Any]:
+    return {request.operation: request for request in emulator.requests}
+
+
+async def test_nothing_is_sent_of_what_cannot_be_a_job(
+    emulator: Emulator, batches: AsyncBatches, tmp_path: Path
+) -> None:
+    """Bad lines, bad requests, no requests, no file: told before the service hears of them."""
+    (tmp_path / "bad.jsonl").write_bytes(LINES + b'{"custom_id": "a"}\n\n{')
+    with pytest.raises(ValidationError, match=r"bad\.jsonl: \d problems in lines 4, 5, 6") as raised:
+        await batches.submit(tmp_path / "bad.jsonl")
+    assert [problem.partition(" (")[0] for problem in raised.value.problems] == ["line 4"] * 2 + ["line 5", "line 6"]
+    for source in ([*REQUESTS, REQUESTS[0]], [BatchRequest("", BODY)], b"no JSON", b'{"custom_id": NaN}'):
+        with pytest.raises(ValidationError):
+            await batches.submit(source)
+    for nothing in (tmp_path, tmp_path / "missing.jsonl", tmp_path / "a\0b", b"", [], io.StringIO("text"), 7):
+        with pytest.raises(UsageError):
+            await batches.submit(nothing)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="endpoint must be a path"):
+        await batches.submit(LINES, endpoint="chat")
+    assert len(emulator.requests) == 0
+
+
+async def test_a_file_that_changes_meanwhile_makes_no_job(
+    emulator: Emulator, batches: AsyncBatches, tmp_path: Path
+) -> None:
+    """Between the check and the upload, or while a step is repeated."""
+    path = tmp_path / "requests.jsonl"
+    path.write_bytes(LINES)
+    emulator.fail(Fault(on="begin_upload", delay=0.2, status=503))
+    submitting = asyncio.create_task(batches.submit(path))
+    while not emulator.requests:
+        await asyncio.sleep(0.01)
+    path.write_bytes(LINES + LINES)
+    with pytest.raises(UsageError, match=r"requests\.jsonl changed while it was uploaded"):
+        await submitting
+    assert (emulator.count("create"), emulator.files) == (0, [])
+
+
+async def test_the_service_s_advice(emulator: Emulator, batches: AsyncBatches) -> None:
+    """Is with the job."""
+    advice = {"job": {"id": "job-1", "status": "VALIDATING"}, "warning": "model is busy"}
+    emulator.fail(Fault(on="create", status=201, body=advice))
+    job = await batches.submit(LINES)
+    assert (job.id, job.warning) == ("job-1", "model is busy")
+
+
+async def test_the_service_declines(emulator: Emulator, batches: AsyncBatches) -> None:
+    """With its reason, and it is not asked again; the file is there to try with."""
+    emulator.fail(Fault(on="create", status=201, body={"job": None, "warning": "quota exceeded"}))
+    with pytest.raises(JobNotCreatedError, match="quota exceeded") as raised:
+        await batches.submit(LINES)
+    assert raised.value.warning == "quota exceeded"
+    assert (emulator.count("create"), len(emulator.files)) == (1, 1)
+
+
+@pytest.mark.parametrize("step", STEPS)
+async def test_a_refusal(emulator: Emulator, batches: AsyncBatches, step: str) -> None:
+    """At any step ends it there."""
+    emulator.fail(Fault(on=step, status=401, body={"error": "Unauthorized"}, times=None))
+    with pytest.raises(APIError if step == "store" else AuthenticationError):
+        await batches.submit(LINES)
+    assert emulator.requests[-1].operation == step
+    assert emulator.jobs == []
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("lost", ["request", "answer"])
+async def test_what_is_lost(emulator: Emulator, batches: AsyncBatches, step: str, lost: Any) -> None:
+    """Is made good at every step: one file's content, one job."""
+    emulator.fail(Fault(on=step, lose=lost))
+    job = await batches.submit(LINES)
+    assert [told["id"] for told in emulator.jobs] == [job.id]
+    assert emulator.content(str(job.input_file_id)) == LINES
+    assert emulator.count("list") == {"request": 2, "answer": 1}[lost] * (step == "create")
+
+
+async def test_the_list_is_lost_too(emulator: Emulator, batches: AsyncBatches) -> None:
+    """Nobody can know then, and it is said so: the job that was made is not made again."""
+    emulator.fail(Fault(on="create", lose="answer"))
+    emulator.fail(Fault(on="list", status=503, times=None))
+    with pytest.raises(CreateUnconfirmedError) as raised:
+        await batches.submit(LINES)
+    (job,) = emulator.jobs
+    assert raised.value.input_file_id == job["input_file_id"]
+    assert emulator.count("create") == 1
+
+
+async def test_the_same_content_twice(emulator: Emulator, batches: AsyncBatches) -> None:
+    """Makes two jobs of one file, one after another or at once: whoever submits twice wants it twice."""
+    first = await batches.submit(LINES)
+    emulator.fail(Fault(on="create", lose="answer"))
+    others = await asyncio.gather(batches.submit(LINES), batches.submit(REQUESTS))
+    assert len({first.id, *(job.id for job in others)}) == len(emulator.jobs) == 3
+    assert {job.input_file_id for job in others} == {first.input_file_id}
+    assert (emulator.count("store"), len(emulator.files)) == (1, 1)
+
+
+@pytest.mark.parametrize("step", STEPS)
+async def test_cancelled(
+    emulator: Emulator, batches: AsyncBatches, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, step: str
+) -> None:
+    """At any step it ends at once, and leaves no temporary file."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    emulator.fail(Fault(on=step, delay=60))
+    submitting = asyncio.create_task(batches.submit(_one_by_one()))
+    while emulator.count(step) == 0:
+        await asyncio.sleep(0.01)
+    submitting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(submitting, 5)
+    assert list(tmp_path.iterdir()) == []  # noqa: ASYNC240
+
+
+def test_the_same_without_async(tmp_path: Path) -> None:
+    """A plain value, a plain error; a generator is run through elsewhere."""
+    (tmp_path / "bad.jsonl").write_bytes(b"{}\n")
+    threads = set[int]()
+
+    def generated() -> Any:
+        for request in REQUESTS:
+            threads.add(threading.get_ident())
+            yield request
+
+    with (
+        Emulator(api_key=KEY, timing=Timing(validating=0, running=0)).running_in_thread() as emulator,
+        Batches(KEY, base_url=emulator.base_url, retry=AT_ONCE) as batches,
+    ):
+        emulator.fail(Fault(on="create", lose="answer"))
+        job = batches.submit(generated(), priority=1)
+        assert [told["id"] for told in emulator.jobs] == [job.id]
+        assert threading.get_ident() not in threads
+        with pytest.raises(ValidationError, match="3 problems|2 problems"):
+            batches.submit(tmp_path / "bad.jsonl")
+        with batches.results(batches.wait(job), requests=REQUESTS) as rows:
+            assert {(type(row), row.custom_id) for row in rows} == {(BatchSuccess, name) for name in "abc"}
+
+
+# --- any losses ---------------------------------------------------------------------------------------------------
+
+SEEDS = 300
+TROUBLES: tuple[dict[str, Any], ...] = (
+    {"lose": "request"},
+    {"lose": "answer"},
+    {"status": 500},
+    {"status": 503, "acts": True, "body": "<html>", "content_type": "text/html"},
+    {"status": 429, "body": {"error": "slow down"}},
+    {"cut_after": 5},
+    {"status": 200, "acts": True, "body": b"no JSON"},
+)
+SURE = (APIConnectionError, InternalServerError, RateLimitError, APIError, CreateUnconfirmedError)
+
+
+def _faults(chance: random.Random) -> list[Fault]:
+    """Some troubles at some steps, from none to more than the retries outlast."""
+    return [
+        Fault(
+            on=chance.choice((*STEPS, "create", "list", "file", "*")),
+            times=chance.choice((1, 1, 2, 3)),
+            chance=chance.choice((0.3, 1.0)),
+            **chance.choice(TROUBLES),
+        )
+        for _ in range(chance.randrange(6))
+    ]
+
+
+async def _submitted(batches: AsyncBatches, content: bytes) -> BatchJob | BatchesError:
+    try:
+        return await batches.submit(content)
+    except BatchesError as error:
+        assert isinstance(error, SURE), error
+        return error
+
+
+async def test_whatever_is_lost_no_submission_makes_two_jobs(emulator: Emulator) -> None:
+    """Of hundreds of accidents: each submission that returns has one job, each that raises one at most.
+
+    Some submissions run at once, some of them with the same content.
+    """
+    returned = raised = orphans = 0
+    policy = RetryPolicy(max_attempts=3, base_delay=0, max_delay=0)
+    for seed in range(SEEDS):
+        chance = random.Random(seed)
+        contents = [jsonl.encode(BatchRequest(f"{seed}-{chance.randrange(3)}", BODY)) for _ in range(3)]
+        before = {job["id"] for job in emulator.jobs}
+        for fault in _faults(chance):
+            emulator.fail(fault)
+        async with AsyncBatches(KEY, base_url=emulator.base_url, retry=policy) as batches:
+            outcomes = await asyncio.gather(*(_submitted(batches, content) for content in contents))
+        emulator.heal()
+
+        made = {job["id"]: emulator.content(job["input_file_id"]) for job in emulator.jobs if job["id"] not in before}
+        mine = {outcome.id for outcome in outcomes if isinstance(outcome, BatchJob)}
+        good = [content for content, outcome in zip(contents, outcomes, strict=True) if isinstance(outcome, BatchJob)]
+        assert len(mine) == len(good), f"seed {seed}: two submissions were given the same job"
+        assert Counter(made[job_id] for job_id in mine) == Counter(good), f"seed {seed}: a job of another's content"
+        assert Counter(made.values()) <= Counter(contents), f"seed {seed}: a submission made two jobs"
+        returned += len(good)
+        raised += len(contents) - len(good)
+        orphans += len(made) - len(mine)
+    # So that it is known to have been tried: all three happen, and often.
+    assert returned > SEEDS
+    assert raised > SEEDS / 10
+    assert orphans > 0

@@ -1,0 +1,280 @@
+"""From requests to a job, against an upload and a create that are three lines each."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import tempfile
+from typing import IO, TYPE_CHECKING, Any
+
+import pytest
+
+from together_batches import jsonl
+from together_batches._submitting import submit
+from together_batches.errors import JobNotCreatedError, UsageError, ValidationError
+from together_batches.models import BatchJob, BatchRequest, FileObject
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+    from pathlib import Path
+
+    from together_batches._disk import Content, Source
+
+CHAT = "/v1/chat/completions"
+REQUESTS = [jsonl.chat_request(name, model="m", messages=[]) for name in "abc"]
+LINES = b"".join(map(jsonl.encode, REQUESTS))
+BAD = b'{"custom_id": "a"\n{"custom_id": "b", "body": {}}\n'
+
+
+class Service:
+    """Takes uploads and makes jobs, and notes in which order."""
+
+    def __init__(self, while_uploading: Callable[[], object] = lambda: None) -> None:
+        self.done: list[str] = []
+        self.uploaded = b""
+        self.name = ""
+        self._while_uploading = while_uploading
+
+    async def upload(self, content: Content) -> FileObject:
+        self.done.append("upload")
+        self._while_uploading()
+        self.name, self.uploaded = content.name, b""
+        while len(self.uploaded) < content.size:
+            self.uploaded += await content.block(len(self.uploaded))
+        return FileObject(id="file-1")
+
+    async def create(self, file_id: str) -> BatchJob:
+        self.done.append(f"create from {file_id}")
+        return BatchJob(id="job-1", input_file_id=file_id)
+
+    async def submit(self, source: Any, *, endpoint: str = CHAT) -> BatchJob:
+        return await submit(source, endpoint=endpoint, upload=self.upload, create=self.create)
+
+
+async def _one_by_one() -> AsyncIterator[BatchRequest]:
+    for request in REQUESTS:
+        await asyncio.sleep(0)
+        yield request
+
+
+class _Pipe(io.RawIOBase):
+    """Can be read once."""
+
+    def __init__(self, content: bytes) -> None:
+        self._rest = io.BytesIO(content)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        return self._rest.readinto(buffer)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        LINES,
+        bytearray(LINES),
+        io.BytesIO(LINES),
+        _Pipe(LINES),
+        REQUESTS,
+        tuple(REQUESTS),
+        (request for request in REQUESTS),
+        _one_by_one(),
+    ],
+    ids=["bytes", "bytearray", "file", "pipe", "list", "tuple", "generator", "async generator"],
+)
+async def test_from_anything(source: Source) -> None:
+    """The lines are checked, uploaded as they are, and made a job."""
+    service = Service()
+    assert (await service.submit(source)).id == "job-1"
+    assert service.done == ["upload", "create from file-1"]
+    assert (service.name, service.uploaded) == ("requests.jsonl", LINES)
+
+
+@pytest.mark.parametrize("as_text", [True, False])
+async def test_from_a_path(tmp_path: Path, *, as_text: bool) -> None:
+    """Under the file's own name, byte by byte: what the checks pass over is uploaded too."""
+    path = tmp_path / "größe.jsonl"
+    content = LINES.replace(b"\n", b"\r\n").rstrip()
+    path.write_bytes(content)
+    service = Service()
+    await service.submit(str(path) if as_text else path)
+    assert (service.name, service.uploaded) == ("größe.jsonl", content)
+
+
+async def test_an_open_file_is_read_from_where_it_stands(tmp_path: Path) -> None:
+    """And left open."""
+    path = tmp_path / "requests.jsonl"
+    path.write_bytes(b"no JSON\n" + LINES)
+    service = Service()
+    with path.open("rb") as file:
+        file.readline()
+        await service.submit(file)
+        assert not file.closed
+    assert service.uploaded == LINES
+
+
+@pytest.mark.parametrize("source", [BAD, io.BytesIO(BAD)], ids=["bytes", "file"])
+async def test_a_file_with_problems(source: Source) -> None:
+    """All of them are told, each with its line, and nothing is uploaded."""
+    service = Service()
+    with pytest.raises(ValidationError, match="2 problems in lines 1, 2; the first: line 1") as raised:
+        await service.submit(source)
+    assert [problem.partition(":")[0] for problem in raised.value.problems] == [
+        "line 1 (byte 0)",
+        "line 2 (byte 18), custom_id 'b'",
+    ]
+    assert service.done == []
+
+
+@pytest.mark.parametrize(
+    ("requests", "expected"),
+    [
+        ([REQUESTS[0], REQUESTS[1], REQUESTS[0]], "custom_id is that of line 1 too"),
+        ([REQUESTS[0], BatchRequest("b", {})], "line 2 .*body.model is missing"),
+        ([REQUESTS[0], BatchRequest("b", {"model": "m", "x": float("nan")})], "request 2: .* cannot be written"),
+        ([BatchRequest("x" * 65, {"model": "m"})], "custom_id has 65 characters, more than 64"),
+        ([REQUESTS[0], "b"], "request 2: 'b' is no BatchRequest"),
+    ],
+)
+async def test_requests_with_problems(requests: Any, expected: str) -> None:
+    """Are told by where they stand, and not uploaded."""
+    service = Service()
+    with pytest.raises(ValidationError, match=expected):
+        await service.submit(requests)
+    assert service.done == []
+
+
+@pytest.mark.parametrize("source", [b"", [], io.BytesIO(), iter(())], ids=["bytes", "list", "file", "iterator"])
+async def test_nothing_at_all(source: Source) -> None:
+    """Is no job."""
+    service = Service()
+    with pytest.raises(UsageError, match="0 bytes, so there is nothing to upload"):
+        await service.submit(source)
+    assert service.done == []
+
+
+async def test_a_file_that_is_none(tmp_path: Path) -> None:
+    """A sentence names it."""
+    service = Service()
+    (tmp_path / "empty.jsonl").touch()
+    (tmp_path / "blank.jsonl").write_bytes(b"\n\n")
+    for name, expected in {
+        "missing.jsonl": "cannot read .*missing.jsonl: no such file",
+        ".": "it is a directory",
+        "empty.jsonl": "empty.jsonl: 0 bytes",
+    }.items():
+        with pytest.raises(UsageError, match=expected):
+            await service.submit(tmp_path / name)
+    with pytest.raises(ValidationError, match=r"blank\.jsonl: 2 problems in lines 1, 2"):
+        await service.submit(tmp_path / "blank.jsonl")
+    assert service.done == []
+
+
+@pytest.mark.parametrize("source", [7, None, io.StringIO("text"), {"a": 1}.keys()])
+async def test_what_is_no_source(source: Any) -> None:
+    """Is misuse, in words of its own."""
+    service = Service()
+    with pytest.raises((UsageError, ValidationError), match=r"not from|in place of bytes|is no BatchRequest"):
+        await service.submit(source)
+    assert service.done == []
+
+
+async def test_the_endpoint_decides_what_is_checked() -> None:
+    """A line of audio is none of chat, and the reverse."""
+    clip = jsonl.audio_request("clip", model="m", file="https://media.example/clip.wav")
+    service = Service()
+    await service.submit([clip], endpoint="/v1/audio/transcriptions")
+    assert service.done == ["upload", "create from file-1"]
+    with pytest.raises(ValidationError, match='method is "FILE", which is for audio'):
+        await service.submit([clip])
+    with pytest.raises(ValidationError, match='it must be "FILE"'):
+        await service.submit(REQUESTS, endpoint="/v1/audio/translations")
+    with pytest.raises(UsageError, match="endpoint must be a path"):
+        await service.submit(REQUESTS, endpoint="chat")
+    assert len(service.done) == 2
+
+
+@pytest.mark.parametrize("change", [b"", LINES + LINES, LINES[:-2] + b" }", LINES[:-1]], ids=len)
+async def test_a_file_that_changes_meanwhile(tmp_path: Path, change: bytes) -> None:
+    """What is uploaded is what was checked, and otherwise there is no job."""
+    path = tmp_path / "requests.jsonl"
+    path.write_bytes(LINES)
+    service = Service(while_uploading=lambda: path.write_bytes(change))
+    with pytest.raises(UsageError, match="changed while it was uploaded"):
+        await service.submit(path)
+    assert service.done == ["upload"]
+
+
+async def test_a_file_that_is_replaced_meanwhile(tmp_path: Path) -> None:
+    """The one that was checked is uploaded: another under its name is another."""
+    path = tmp_path / "requests.jsonl"
+    path.write_bytes(LINES)
+    (tmp_path / "other").write_bytes(b"no JSON")
+    service = Service(while_uploading=lambda: (tmp_path / "other").replace(path))
+    await service.submit(path)
+    assert service.uploaded == LINES
+
+
+async def test_what_goes_wrong_is_raised(tmp_path: Path) -> None:
+    """As it came: of the upload, and then nothing is created; of the create; of the source itself."""
+
+    async def refuse(_: object) -> Any:
+        message = "declined"
+        raise JobNotCreatedError(message)
+
+    def breaks() -> Iterator[BatchRequest]:
+        yield REQUESTS[0]
+        raise LookupError
+
+    service = Service()
+    with pytest.raises(JobNotCreatedError):
+        await submit(LINES, endpoint=CHAT, upload=refuse, create=service.create)
+    assert service.done == []
+    with pytest.raises(JobNotCreatedError):
+        await submit(LINES, endpoint=CHAT, upload=service.upload, create=refuse)
+    with pytest.raises(LookupError):
+        await service.submit(breaks())
+    assert service.done == ["upload"]
+
+
+@pytest.mark.parametrize("during", ["reading", "upload", "create"])
+async def test_cancelled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, during: str) -> None:
+    """Nothing is left: no temporary file, and none that is open."""
+    opened: list[IO[bytes]] = []
+    really = tempfile.TemporaryFile
+
+    def noted() -> IO[bytes]:
+        opened.append(really(dir=tmp_path))
+        return opened[-1]
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", noted)
+    reached, never = asyncio.Event(), asyncio.Event()
+
+    async def stop(place: str) -> None:
+        if place == during:
+            reached.set()
+            await never.wait()
+
+    async def endless() -> AsyncIterator[BatchRequest]:
+        for number in range(20_000):
+            yield BatchRequest(str(number), {"model": "m", "messages": ["x" * 100]})
+        await stop("reading")
+
+    async def upload(_: Content) -> FileObject:
+        await stop("upload")
+        return FileObject(id="file-1")
+
+    async def create(_: str) -> BatchJob:
+        await stop("create")
+        return BatchJob(id="job-1")
+
+    task = asyncio.create_task(submit(endless(), endpoint=CHAT, upload=upload, create=create))
+    await asyncio.wait_for(reached.wait(), 20)
+    # Where the job is created the file is of no use any more.
+    assert [file.closed for file in opened] == [during == "create"]
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert [file.closed for file in opened] == [True]
