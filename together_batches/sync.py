@@ -260,7 +260,7 @@ class Batches:
 class Files:
     """The files of the account: what ``files`` of a :class:`Batches` is.
 
-    The parameters, and what is raised, are those of :class:`AsyncFiles`.
+    The parameters, and what is raised, are those of :class:`~together_batches.files.AsyncFiles`.
     """
 
     def __init__(self, files: AsyncFiles, thread: LoopThread[Any]) -> None:
