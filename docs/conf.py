@@ -36,7 +36,7 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(collections|datetime|enum|os|pathlib|types|typing)\b.*"),
     (r"py:.*", r"(bool|bytes|dict|float|int|list|object|str|tuple|None)"),
     (r"py:.*", r"(Exception|ExceptionGroup|KeyError|TimeoutError|TypeError|ValueError)"),
-    (r"py:.*", r"ClientSession"),
+    (r"py:.*", r"ClientSession|Path"),
 ]
 
 html_theme = "furo"
@@ -46,7 +46,7 @@ html_copy_source = False
 
 
 # Names that stand in signatures and cannot be imported, and the sections of reference/api that tell what they are.
-EXPLAINED = {"Ids": "ids", "Stream": "iterators", "LoopIterator": "iterators"}
+EXPLAINED = {"Ids": "ids", "Stream": "iterators", "LoopIterator": "iterators", "Source": "files"}
 
 
 def _read_sections(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:

@@ -41,6 +41,7 @@ from together_batches.models import (
     BatchResult,
     BatchStray,
     BatchSuccess,
+    FileObject,
     Response,
     Usage,
 )
@@ -76,6 +77,7 @@ __all__ = [
     "CancelResult",
     "ConflictError",
     "CreateUnconfirmedError",
+    "FileObject",
     "InternalServerError",
     "JobNotCreatedError",
     "NotFoundError",

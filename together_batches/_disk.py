@@ -263,7 +263,7 @@ class Target:
         """Look at what is there, and open the file to write to."""
         with self._lock, _explained("write", self.path):
             self._look()
-            self._file = self._part.open("xb", buffering=0)
+            self._file = self._part.open("xb")
 
     def _look(self) -> None:
         try:
@@ -305,10 +305,8 @@ class Target:
         with self._lock, _explained("write", self.path):
             if self._file is None:
                 return  # given up meanwhile
-            for piece in pieces:  # not joined: making a block of that size costs more than writing it
-                rest = memoryview(piece)
-                while rest:
-                    rest = rest[self._file.write(rest) :]
+            for piece in pieces:  # not joined: making such a block costs more than writing it
+                self._file.write(piece)
             self._set_going()
 
     def _set_going(self) -> None:
@@ -329,6 +327,7 @@ class Target:
         with self._lock, _explained("write", self.path):
             if self._file is None:
                 return
+            self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()
             self._look()  # somebody else may have put a file there meanwhile
@@ -340,7 +339,8 @@ class Target:
         with self._lock:
             file, self._file = self._file, None
             if file is not None:
-                file.close()
+                with suppress(OSError):  # what could not be written before cannot be written now
+                    file.close()
                 self._part.unlink(missing_ok=True)
 
 

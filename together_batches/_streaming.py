@@ -237,6 +237,10 @@ class _Body:
         self._on_sent = on_sent
         self.failure: Exception | None = None
         self.total_bytes = 0
+        self._at: int = 0
+        self._told = -1
+        self._block = memoryview(b"")
+        self._tail = b""
 
     def __aiter__(self) -> Self:
         # From the beginning: aiohttp itself sends a PUT once more where a connection that it had kept is found dead.

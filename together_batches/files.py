@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from together_batches import _protocol
-from together_batches._disk import Source, content_of, target_at
+from together_batches._disk import content_of, target_at
 from together_batches._stream import Stream
 from together_batches._transport import Call
 from together_batches.errors import APIStatusError, ConflictError, NotFoundError, UsageError
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Coroutine
     from pathlib import Path
 
-    from together_batches._disk import Content
+    from together_batches._disk import Content, Source
     from together_batches._protocol import Answer, Request, Transfer
     from together_batches.models import FileObject
 
-__all__ = ["AsyncFiles", "Source"]
+__all__ = ["AsyncFiles"]
 
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 _NO_PREPROCESSING = frozenset({404, 405})
 
 
-class Transmit(Protocol):
+class _Transmit(Protocol):
     """Sends a request with a file in it, or one that prepares such a request."""
 
     def __call__(
@@ -39,7 +39,7 @@ class Transmit(Protocol):
     ) -> Coroutine[Any, Any, Answer]: ...
 
 
-class Receive(Protocol):
+class _Receive(Protocol):
     """Gives the content that a request asks for, whole or with an error at its end, and its length beforehand."""
 
     def __call__(
@@ -54,7 +54,7 @@ class AsyncFiles:
     """
 
     def __init__(
-        self, send: Callable[[Request, Call], Coroutine[Any, Any, Answer]], transmit: Transmit, receive: Receive
+        self, send: Callable[[Request, Call], Coroutine[Any, Any, Answer]], transmit: _Transmit, receive: _Receive
     ) -> None:
         self._send = send
         self._transmit = transmit

@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, Literal
 
+    from together_batches._disk import Source
     from together_batches._many import Ids
     from together_batches._results import Order, Requests
-    from together_batches.files import AsyncFiles, Source
+    from together_batches.files import AsyncFiles
     from together_batches.models import BatchJob, BatchResult, FileObject, Response
     from together_batches.outcomes import CancelOutcome, CancelReport
 
@@ -262,7 +263,7 @@ class Batches:
 class Files:
     """The files of the account: what ``files`` of a :class:`Batches` is.
 
-    The parameters, and what is raised, are those of :class:`AsyncFiles`.
+    The parameters, and what is raised, are those of :class:`~together_batches.files.AsyncFiles`.
     """
 
     def __init__(self, files: AsyncFiles, thread: LoopThread[Any]) -> None:

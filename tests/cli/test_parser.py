@@ -10,7 +10,8 @@ import pytest
 from together_batches.cli._exits import CommandError, Exit
 from together_batches.cli._parser import build_parser, parse
 
-COMMANDS = ["demo", "cancel", "list", "get", "results", "wait", "emulator"]
+FILES = ["upload", "list", "get", "download", "delete"]
+COMMANDS = ["demo", "cancel", "list", "get", "results", "wait", *[f"files {verb}" for verb in FILES], "emulator"]
 
 
 def test_ids_and_options_in_any_order() -> None:
@@ -65,7 +66,7 @@ def test_refusals(argv: list[str], expected: str) -> None:
 def test_help_leads_with_examples(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Every help ends well, and begins with examples that may be typed as they stand, on lines of 80 letters."""
     with pytest.raises(SystemExit) as caught:
-        parse([command, "--help"] if command else ["--help"])
+        parse([*command.split(), "--help"])
     assert not caught.value.code
     told = capsys.readouterr().out
     assert -1 < told.index("examples:") < told.index(f"together-batches {command}".strip(), told.index("examples:"))
@@ -86,3 +87,19 @@ def test_commands_of_the_help_are_those_there_are() -> None:
     top = build_parser()
     (listed,) = [action for action in top._actions if isinstance(action, argparse._SubParsersAction)]
     assert COMMANDS == list(top.commands) == list(listed.choices)
+
+
+def test_help_of_a_group(capsys: pytest.CaptureFixture[str]) -> None:
+    """What may follow `files` is told by its help, with a word about each."""
+    with pytest.raises(SystemExit) as caught:
+        parse(["files", "--help"])
+    assert not caught.value.code
+    told = capsys.readouterr().out
+    assert all(f"    {verb} " in told for verb in FILES)
+
+
+@pytest.mark.parametrize("argv", [["files"], ["files", "burn"], ["files", "burn", "--help"]])
+def test_a_group_without_a_verb_of_its_own(argv: list[str]) -> None:
+    """`files` alone, or with what is none of its verbs, is told what there is."""
+    with pytest.raises(CommandError, match=r"together-batches files --help"):
+        parse(argv)

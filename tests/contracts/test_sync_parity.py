@@ -1,4 +1,7 @@
-"""``Batches`` is ``AsyncBatches`` without ``async``: same names, parameters, defaults, annotations and summaries."""
+"""``Batches`` is ``AsyncBatches`` without ``async``, and ``Files`` is ``AsyncFiles``.
+
+Same names, parameters, defaults, annotations and summaries.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,14 @@ import inspect
 import pytest
 
 from together_batches import AsyncBatches, Batches
+from together_batches.files import AsyncFiles
+from together_batches.sync import Files
 
 ONLY_ASYNC_PARAMETERS = {"__init__": {"session"}}
 ITERATORS = {
     "iter_cancel": ("Stream[CancelOutcome]", "LoopIterator[CancelOutcome]"),
     "as_completed": ("Stream[BatchJob]", "LoopIterator[BatchJob]"),
+    "content": ("Stream[bytes]", "LoopIterator[bytes]"),
     "results": ("Stream[BatchResult]", "LoopIterator[BatchResult]"),
 }
 
@@ -20,26 +26,29 @@ def _public(cls: type) -> dict[str, object]:
     return {name: member for name, member in vars(cls).items() if not name.startswith("_") and callable(member)}
 
 
-def test_both_have_the_same_public_methods() -> None:
+PAIRS = [(AsyncBatches, Batches), (AsyncFiles, Files)]
+METHODS = [(theirs, ours, name) for theirs, ours in PAIRS for name in sorted(_public(theirs))]
+
+
+@pytest.mark.parametrize(("theirs", "ours"), PAIRS)
+def test_both_have_the_same_public_methods(theirs: type, ours: type) -> None:
     """Nothing is missing on either side."""
-    assert set(_public(AsyncBatches)) == set(_public(Batches))
+    assert set(_public(theirs)) == set(_public(ours))
 
 
-@pytest.mark.parametrize("name", ["__init__", *sorted(_public(AsyncBatches))])
-def test_a_method_has_the_same_signature_on_both_sides(name: str) -> None:
+@pytest.mark.parametrize(("theirs", "ours", "name"), [(AsyncBatches, Batches, "__init__"), *METHODS])
+def test_a_method_has_the_same_signature_on_both_sides(theirs: type, ours: type, name: str) -> None:
     """Parameters, kinds, defaults and annotations agree; results too, iterators and the session aside."""
-    theirs = inspect.signature(getattr(AsyncBatches, name))
-    ours = inspect.signature(getattr(Batches, name))
+    wanted, found = inspect.signature(getattr(theirs, name)), inspect.signature(getattr(ours, name))
     left_out = ONLY_ASYNC_PARAMETERS.get(name, set())
-    wanted = [parameter for parameter in theirs.parameters.values() if parameter.name not in left_out]
-    assert wanted == list(ours.parameters.values())
-    expected = ITERATORS.get(name, (theirs.return_annotation, theirs.return_annotation))
-    assert expected == (theirs.return_annotation, ours.return_annotation)
+    parameters = [parameter for parameter in wanted.parameters.values() if parameter.name not in left_out]
+    assert parameters == list(found.parameters.values())
+    expected = ITERATORS.get(name, (wanted.return_annotation, wanted.return_annotation))
+    assert expected == (wanted.return_annotation, found.return_annotation)
 
 
-@pytest.mark.parametrize("name", sorted(_public(AsyncBatches)))
-def test_a_method_says_the_same_on_both_sides(name: str) -> None:
+@pytest.mark.parametrize(("theirs", "ours", "name"), METHODS)
+def test_a_method_says_the_same_on_both_sides(theirs: type, ours: type, name: str) -> None:
     """The first line of the docstring is the same."""
-    theirs = inspect.getdoc(getattr(AsyncBatches, name)) or ""
-    ours = inspect.getdoc(getattr(Batches, name)) or ""
-    assert theirs.splitlines()[0] == ours.splitlines()[0]
+    told = [inspect.getdoc(getattr(cls, name)) or "" for cls in (theirs, ours)]
+    assert told[0].splitlines()[0] == told[1].splitlines()[0]

@@ -77,6 +77,16 @@ def _run(arguments: Arguments) -> Exit:
             from together_batches.cli._results import results as command
         case "wait":
             from together_batches.cli._wait import wait as command
+        case "files upload":
+            from together_batches.cli._files import upload as command
+        case "files list":
+            from together_batches.cli._files import list_files as command
+        case "files get":
+            from together_batches.cli._files import get as command
+        case "files download":
+            from together_batches.cli._files import download as command
+        case "files delete":
+            from together_batches.cli._files import delete as command
         case "emulator":
             from together_batches.cli._emulate import emulator as command
         case _:

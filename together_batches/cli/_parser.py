@@ -83,6 +83,56 @@ Wait for jobs, and print each as it finishes. The exit code is 0 where all of
 them completed. Interrupting the wait leaves the jobs alone.
 {_KEY}"""
 
+_FILES = f"""\
+examples:
+  {PROGRAM} files upload requests.jsonl
+  {PROGRAM} files list
+  {PROGRAM} files download ID -o output.jsonl
+
+Upload, look up, list, download and delete the files of the account.
+{_KEY}"""
+
+_FILES_UPLOAD = f"""\
+examples:
+  {PROGRAM} files upload requests.jsonl
+  id=$({PROGRAM} files upload requests.jsonl)
+
+Upload a file and print its id. Content that the account has already is
+recognised, and not sent again.
+{_KEY}"""
+
+_FILES_LIST = f"""\
+examples:
+  {PROGRAM} files list
+  {PROGRAM} files list --json | jq -r '.[].id'
+
+List the files of the account, newest first: inputs, outputs and errors.
+{_KEY}"""
+
+_FILES_GET = f"""\
+examples:
+  {PROGRAM} files get ID
+  {PROGRAM} files get ID ID --json     one JSON object a line
+
+Show what the service knows of files.
+{_KEY}"""
+
+_FILES_DOWNLOAD = f"""\
+examples:
+  {PROGRAM} files download ID -o output.jsonl
+  {PROGRAM} files download ID | head -1
+
+Download the content of a file. Under the name that is given it appears when it
+is whole.
+{_KEY}"""
+
+_FILES_DELETE = f"""\
+examples:
+  {PROGRAM} files delete ID ID
+
+Delete files, for good.
+{_KEY}"""
+
 _EMULATOR = f"""\
 examples:
   {PROGRAM} emulator             some jobs to play with, on any free port
@@ -134,6 +184,11 @@ class Arguments(argparse.Namespace):
     requests: str | None
     order: str
     force: bool
+    # of files
+    path: str
+    name: str | None
+    purpose: str
+    via: str
     # of emulator and demo
     port: int
     jobs: int
@@ -153,6 +208,7 @@ class Parser(argparse.ArgumentParser):
             allow_abbrev=False,
         )
         self.commands: dict[str, Parser] = {}
+        self.summary = ""
 
     def error(self, message: str) -> NoReturn:
         """Raise the complaint, with the way to the help that answers it."""
@@ -171,6 +227,7 @@ def build_parser() -> Parser:
 
     def add(name: str, summary: str, examples: str, fill: Callable[[Parser], None]) -> None:
         made = Parser(f"{PROGRAM} {name}", examples)
+        made.summary = summary
         fill(made)
         top.commands[name] = made
         listed.add_parser(name, help=summary, add_help=False)
@@ -181,6 +238,11 @@ def build_parser() -> Parser:
     add("get", "show jobs by their ids", _GET, _fill_get)
     add("results", "write what became of each row of a finished job", _RESULTS, _fill_results)
     add("wait", "wait for jobs, and print each as it finishes", _WAIT, _fill_wait)
+    add("files upload", "upload a file", _FILES_UPLOAD, _fill_files_upload)
+    add("files list", "list the files of the account", _FILES_LIST, _fill_common)
+    add("files get", "show files by their ids", _FILES_GET, _fill_files_ids)
+    add("files download", "download the content of a file", _FILES_DOWNLOAD, _fill_files_download)
+    add("files delete", "delete files", _FILES_DELETE, _fill_files_ids)
     add("emulator", "run a stand-in for the service on this machine", _EMULATOR, _fill_emulator)
     return top
 
@@ -191,13 +253,17 @@ def parse(argv: Sequence[str] | None = None) -> Arguments:
     top = build_parser()
     if not words:
         top.error(f"no command given; try '{PROGRAM} demo'")
-    command = top.commands.get(words[0])
+    name = " ".join(words[: 2 if words[0] == "files" else 1])
+    command = top.commands.get(name)
     if command is None:
+        if words[0] == "files":
+            _files_parser(top).parse_args(words[1:])
         # Not one of ours: argparse answers --help and --version, and complains about the rest.
         return top.parse_args(words, namespace=Arguments())
     # The command's own parser, and in this way, so that ids and options may stand in any order: the usual one
     # takes the ids up to the first option and calls the others stray.
-    arguments, strays = command.parse_known_intermixed_args(words[1:], namespace=Arguments(command=words[0]))
+    rest = words[len(name.split()) :]
+    arguments, strays = command.parse_known_intermixed_args(rest, namespace=Arguments(command=name))
     if strays:
         # Of an option that is none only the name: what follows it may be a key.
         options = [word.partition("=")[0] for word in strays if word.startswith("-") and word != "-"]
@@ -276,6 +342,44 @@ def _fill_wait(parser: Parser) -> None:
     parser.add_argument(
         "--deadline", type=above_zero, metavar="SECONDS", help="limit of the whole; otherwise as long as it takes"
     )
+    _fill_common(parser)
+
+
+def _files_parser(top: Parser) -> Parser:
+    """What answers `files --help`, and complains about `files` without an action of its own."""
+    parser = Parser(f"{PROGRAM} files", _FILES)
+    listed = parser.add_subparsers(
+        dest="action", metavar="ACTION", title="actions", required=True, parser_class=argparse.ArgumentParser
+    )
+    for name, made in top.commands.items():
+        if name.startswith("files "):
+            listed.add_parser(name.removeprefix("files "), help=made.summary, add_help=False)
+    return parser
+
+
+def _fill_files_upload(parser: Parser) -> None:
+    parser.add_argument("path", metavar="FILE", help="the file to upload")
+    parser.add_argument("--name", metavar="NAME", help="what the service is to call it; otherwise its own name")
+    parser.add_argument("--purpose", default="batch-api", metavar="P", help="what it is for (batch-api)")
+    parser.add_argument(
+        "--via",
+        choices=("storage", "api"),
+        default="storage",
+        metavar="WAY",
+        help="storage, to where the service says, or api, through the service itself (storage)",
+    )
+    _fill_common(parser)
+
+
+def _fill_files_ids(parser: Parser) -> None:
+    parser.add_argument("ids", nargs="+", metavar="ID", help="ids of files")
+    _fill_common(parser)
+
+
+def _fill_files_download(parser: Parser) -> None:
+    parser.add_argument("id", metavar="ID", help="id of a file")
+    parser.add_argument("-o", "--output", metavar="FILE", help="write to this file; otherwise to standard output")
+    parser.add_argument("--force", action="store_true", help="replace the file if it exists")
     _fill_common(parser)
 
 

@@ -1,4 +1,4 @@
-"""The progress bar of what is done with many jobs."""
+"""Progress bars: of what is done with many jobs, and of a file on its way."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from together_batches.cli._text import number
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-__all__ = ["bar"]
+__all__ = ["bar", "file_bar"]
 
 _SECONDS_BETWEEN_UPDATES = 0.05
 
@@ -48,3 +48,26 @@ def bar(total: int, *, shown: bool, doing: str = "Cancelling") -> Generator[Call
 
         show(0, 0)
         yield show
+
+
+@contextmanager
+def file_bar(doing: str, *, shown: bool) -> Generator[Callable[[int, int | None], None]]:
+    """A bar on standard error while the block runs, and what moves it: how many bytes went, and of how many."""
+    if not shown:
+        yield lambda done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    columns = (TextColumn(doing), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    console = Console(stderr=True, highlight=False)
+    with Progress(*columns, console=console, redirect_stdout=False, redirect_stderr=False) as progress:
+        task = progress.add_task("", total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)

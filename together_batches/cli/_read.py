@@ -13,11 +13,10 @@ from together_batches._wire import to_dict
 from together_batches.cli._client import connected
 from together_batches.cli._exits import Exit, code_of_many
 from together_batches.cli._selecting import by_status, statuses
-from together_batches.cli._text import as_json, complain, escape, is_terminal, moment, say, table
+from together_batches.cli._text import as_json, block, complain, escape, is_terminal, moment, print_lines, say, table
 from together_batches.errors import BatchesError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from datetime import timedelta
 
     from together_batches.cli._parser import Arguments
@@ -35,10 +34,10 @@ def list_jobs(arguments: Arguments) -> Exit:
     elif not jobs:
         _tell(arguments, "no job matches")
     elif is_terminal(sys.stdout):
-        _print_lines(table(("ID", "STATUS", "DONE", "CREATED", "MODEL"), [_for_eyes(job) for job in jobs]))
+        print_lines(table(("ID", "STATUS", "DONE", "CREATED", "MODEL"), [_for_eyes(job) for job in jobs]))
         _tell(arguments, by_status(jobs))
     else:
-        _print_lines("\t".join(_for_programs(job)) for job in jobs)
+        print_lines("\t".join(_for_programs(job)) for job in jobs)
     return Exit.DONE
 
 
@@ -72,7 +71,7 @@ def get(arguments: Arguments) -> Exit:
         elif arguments.json:
             print(as_json(to_dict(job)))
         else:
-            blocks.append(_block(job))
+            blocks.append(block(to_dict(job)))
     print("\n".join(blocks), end="")
     return code_of_many(errors, len(ids))
 
@@ -109,21 +108,6 @@ def _for_programs(job: BatchJob) -> tuple[str, ...]:
         escape(job.output_file_id or "-"),
         escape(job.error_file_id or "-"),
     )
-
-
-def _block(job: BatchJob) -> str:
-    """All that is known, a line for each fact."""
-    facts = to_dict(job)
-    width = max(map(len, facts))
-    return "".join(
-        f"{escape(name):<{width}}  {escape(value if isinstance(value, str) else as_json(value))}\n"
-        for name, value in facts.items()
-    )
-
-
-def _print_lines(lines: Iterable[str]) -> None:
-    # In one go: forty thousand prints take their time where standard output is not buffered.
-    print("".join(f"{line}\n" for line in lines), end="")
 
 
 def _tell(arguments: Arguments, text: str) -> None:

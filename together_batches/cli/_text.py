@@ -14,11 +14,24 @@ from typing import TYPE_CHECKING
 from together_batches.cli._parser import PROGRAM
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
     from typing import TextIO
 
-__all__ = ["as_json", "complain", "draws_on", "escape", "has", "is_terminal", "moment", "number", "say", "table"]
+__all__ = [
+    "as_json",
+    "block",
+    "complain",
+    "draws_on",
+    "escape",
+    "has",
+    "is_terminal",
+    "moment",
+    "number",
+    "print_lines",
+    "say",
+    "table",
+]
 
 
 def escape(text: str) -> str:
@@ -61,6 +74,20 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterable[str]
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     for row in (header, *rows):
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def block(facts: Mapping[str, object]) -> str:
+    """A line for each fact."""
+    width = max(map(len, facts))
+    return "".join(
+        f"{escape(name):<{width}}  {escape(value if isinstance(value, str) else as_json(value))}\n"
+        for name, value in facts.items()
+    )
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """Lines on standard output, in one go: forty thousand prints take their time where it is not buffered."""
+    print("".join(f"{line}\n" for line in lines), end="")
 
 
 def has(stream: TextIO | None) -> bool:
