@@ -14,7 +14,6 @@ import pytest
 from wires import AT_ONCE, KEY
 
 from together_batches import (
-    APIConnectionError,
     APIError,
     AsyncBatches,
     AuthenticationError,
@@ -24,9 +23,7 @@ from together_batches import (
     BatchRequest,
     BatchSuccess,
     CreateUnconfirmedError,
-    InternalServerError,
     JobNotCreatedError,
-    RateLimitError,
     RetryPolicy,
     UsageError,
     ValidationError,
@@ -35,7 +32,7 @@ from together_batches import (
 from together_batches.emulator import Emulator, Fault, Timing
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
 STEPS = ("begin_upload", "store", "preprocess", "create")
@@ -53,6 +50,11 @@ async def batches(emulator: Emulator) -> AsyncIterator[AsyncBatches]:
 async def _one_by_one() -> AsyncIterator[BatchRequest]:
     for request in REQUESTS:
         yield request
+
+
+async def _asked(emulator: Emulator, operation: str) -> None:
+    while emulator.count(operation) == 0:  # noqa: ASYNC110  # an emulator does not call back
+        await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize("kind", ["path", "bytes", "file", "iterable", "async iterable"])
@@ -73,7 +75,10 @@ async def test_submit(emulator: Emulator, batches: AsyncBatches, tmp_path: Path,
     assert job.input_file_id is not None
     assert emulator.content(job.input_file_id) == LINES
     (file,) = emulator.files
-    assert (file["filename"], file["purpose"]) == ("rivers.jsonl" if kind == "path" else "requests.jsonl", "batch-api")
+    assert (file["filename"], file["purpose"]) == (
+        "rivers.jsonl" if kind == "path" else "requests.jsonl",
+        "batch-api",
+    )
 
     emulator.advance(60)
     rows = [row async for row in batches.results(job.id, requests=REQUESTS)]
@@ -115,9 +120,10 @@ async def test_nothing_is_sent_of_what_cannot_be_a_job(
     for source in ([*REQUESTS, REQUESTS[0]], [BatchRequest("", BODY)], b"no JSON", b'{"custom_id": NaN}'):
         with pytest.raises(ValidationError):
             await batches.submit(source)
-    for nothing in (tmp_path, tmp_path / "missing.jsonl", tmp_path / "a\0b", b"", [], io.StringIO("text"), 7):
+    none: list[Any] = [tmp_path, tmp_path / "missing.jsonl", tmp_path / "a\0b", b"", [], io.StringIO("text"), 7]
+    for source in none:
         with pytest.raises(UsageError):
-            await batches.submit(nothing)  # type: ignore[arg-type]
+            await batches.submit(source)
     with pytest.raises(UsageError, match="endpoint must be a path"):
         await batches.submit(LINES, endpoint="chat")
     assert len(emulator.requests) == 0
@@ -131,8 +137,7 @@ async def test_a_file_that_changes_meanwhile_makes_no_job(
     path.write_bytes(LINES)
     emulator.fail(Fault(on="begin_upload", delay=0.2, status=503))
     submitting = asyncio.create_task(batches.submit(path))
-    while not emulator.requests:
-        await asyncio.sleep(0.01)
+    await _asked(emulator, "begin_upload")
     path.write_bytes(LINES + LINES)
     with pytest.raises(UsageError, match=r"requests\.jsonl changed while it was uploaded"):
         await submitting
@@ -206,8 +211,7 @@ async def test_cancelled(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     emulator.fail(Fault(on=step, delay=60))
     submitting = asyncio.create_task(batches.submit(_one_by_one()))
-    while emulator.count(step) == 0:
-        await asyncio.sleep(0.01)
+    await _asked(emulator, step)
     submitting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asyncio.wait_for(submitting, 5)
@@ -232,7 +236,7 @@ def test_the_same_without_async(tmp_path: Path) -> None:
         job = batches.submit(generated(), priority=1)
         assert [told["id"] for told in emulator.jobs] == [job.id]
         assert threading.get_ident() not in threads
-        with pytest.raises(ValidationError, match="3 problems|2 problems"):
+        with pytest.raises(ValidationError, match="2 problems"):
             batches.submit(tmp_path / "bad.jsonl")
         with batches.results(batches.wait(job), requests=REQUESTS) as rows:
             assert {(type(row), row.custom_id) for row in rows} == {(BatchSuccess, name) for name in "abc"}
@@ -250,57 +254,59 @@ TROUBLES: tuple[dict[str, Any], ...] = (
     {"cut_after": 5},
     {"status": 200, "acts": True, "body": b"no JSON"},
 )
-SURE = (APIConnectionError, InternalServerError, RateLimitError, APIError, CreateUnconfirmedError)
 
 
 def _faults(chance: random.Random) -> list[Fault]:
     """Some troubles at some steps, from none to more than the retries outlast."""
-    return [
-        Fault(
-            on=chance.choice((*STEPS, "create", "list", "file", "*")),
-            times=chance.choice((1, 1, 2, 3)),
-            chance=chance.choice((0.3, 1.0)),
-            **chance.choice(TROUBLES),
-        )
-        for _ in range(chance.randrange(6))
-    ]
+    faults: list[Fault] = []
+    for _ in range(chance.randrange(7)):
+        trouble = chance.choice(TROUBLES)
+        step = chance.choice((*STEPS, "create", "list", "list", "file", "*"))
+        # Refusals for the rate hold everyone back, the longer the more there are; one tells as much as six.
+        times = 1 if trouble.get("status") == 429 else chance.choice((1, 2, 3, 6))
+        faults.append(Fault(on=step, times=times, chance=chance.choice((0.3, 1.0)), **trouble))
+    return faults
 
 
 async def _submitted(batches: AsyncBatches, content: bytes) -> BatchJob | BatchesError:
     try:
         return await batches.submit(content)
-    except BatchesError as error:
-        assert isinstance(error, SURE), error
+    except (APIError, CreateUnconfirmedError) as error:
         return error
 
 
-async def test_whatever_is_lost_no_submission_makes_two_jobs(emulator: Emulator) -> None:
-    """Of hundreds of accidents: each submission that returns has one job, each that raises one at most.
-
-    Some submissions run at once, some of them with the same content.
-    """
-    returned = raised = orphans = 0
+async def _accidents(seed: int) -> Counter[str]:
+    """Three submissions at once, some of the same content, and how they ended."""
+    chance = random.Random(seed)
+    contents = [jsonl.encode(BatchRequest(f"row-{chance.randrange(3)}", BODY)) for _ in range(3)]
     policy = RetryPolicy(max_attempts=3, base_delay=0, max_delay=0)
-    for seed in range(SEEDS):
-        chance = random.Random(seed)
-        contents = [jsonl.encode(BatchRequest(f"{seed}-{chance.randrange(3)}", BODY)) for _ in range(3)]
-        before = {job["id"] for job in emulator.jobs}
-        for fault in _faults(chance):
-            emulator.fail(fault)
+    async with Emulator(api_key=KEY, seed=seed, faults=_faults(chance)) as emulator:
         async with AsyncBatches(KEY, base_url=emulator.base_url, retry=policy) as batches:
             outcomes = await asyncio.gather(*(_submitted(batches, content) for content in contents))
-        emulator.heal()
+        made = {job["id"]: emulator.content(str(job["input_file_id"])) for job in emulator.jobs}
 
-        made = {job["id"]: emulator.content(job["input_file_id"]) for job in emulator.jobs if job["id"] not in before}
-        mine = {outcome.id for outcome in outcomes if isinstance(outcome, BatchJob)}
-        good = [content for content, outcome in zip(contents, outcomes, strict=True) if isinstance(outcome, BatchJob)]
-        assert len(mine) == len(good), f"seed {seed}: two submissions were given the same job"
-        assert Counter(made[job_id] for job_id in mine) == Counter(good), f"seed {seed}: a job of another's content"
-        assert Counter(made.values()) <= Counter(contents), f"seed {seed}: a submission made two jobs"
-        returned += len(good)
-        raised += len(contents) - len(good)
-        orphans += len(made) - len(mine)
-    # So that it is known to have been tried: all three happen, and often.
-    assert returned > SEEDS
-    assert raised > SEEDS / 10
-    assert orphans > 0
+    good = [(job.id, content) for job, content in zip(outcomes, contents, strict=True) if isinstance(job, BatchJob)]
+    assert len(dict(good)) == len(good), f"seed {seed}: two submissions were given the same job"
+    assert dict(good).items() <= made.items(), f"seed {seed}: a submission was given no job of its own"
+    assert Counter(made.values()) <= Counter(contents), f"seed {seed}: a submission made two jobs"
+    return Counter(returned=len(good), raised=len(contents) - len(good), hidden=len(made) - len(good))
+
+
+async def _many_accidents(seeds: Iterator[int]) -> Counter[str]:
+    return sum([await _accidents(seed) for seed in seeds], Counter[str]())
+
+
+def test_whatever_is_lost_no_submission_makes_two_jobs() -> None:
+    """Of hundreds of accidents: each submission that returns has one job, each that raises one at most."""
+
+    async def run() -> Counter[str]:
+        seeds = iter(range(SEEDS))  # some at once, since a refusal for the rate takes its time
+        return sum(await asyncio.gather(*(_many_accidents(seeds) for _ in range(30))), Counter[str]())
+
+    with asyncio.Runner(debug=False) as runner:  # which takes three times as long
+        ended = runner.run(run())
+    # So that it is known to have been tried: all three come, and not rarely.
+    assert ended.total() >= 3 * SEEDS
+    assert ended["returned"] > SEEDS
+    assert ended["raised"] > SEEDS / 2
+    assert ended["hidden"] > SEEDS / 30
