@@ -1,0 +1,550 @@
+"""Files on the way: what is sent and repeated, what is taken up again, and where the key goes.
+
+Time is virtual here, as in the tests of the transport.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import zlib
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+from wires import AT_ONCE, KEY, ONCE, RawServer, http, in_virtual_time, told, transport
+
+from together_batches import (
+    APIConnectionError,
+    APIResponseValidationError,
+    APITimeoutError,
+    NotFoundError,
+    PermissionDeniedError,
+    RetryPolicy,
+    Timeout,
+    UsageError,
+)
+from together_batches import _protocol as protocol
+from together_batches._pacing import Brake
+from together_batches._stream import Stream
+from together_batches._streaming import Streaming
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from wires import Reply
+
+    from together_batches._transport import Transport
+
+SIGNATURE = "X-Amz-Signature=0123%2F45~6%7E7&x=a+b"
+DENIED = (
+    b'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>AccessDenied</Code><Message>Request has expired</Message>'
+    b"<RequestId>REQ7</RequestId></Error>"
+)
+CONTENT = protocol.file_content("file-1")
+DIGITS = b"0123456789"
+
+
+class Bytes:
+    """Something to upload, three bytes at a time."""
+
+    def __init__(self, content: bytes, *, seconds_a_block: float = 0) -> None:
+        self.content = content
+        self.size = len(content)
+        self.seconds_a_block = seconds_a_block
+
+    async def block(self, position: int) -> bytes:
+        await asyncio.sleep(self.seconds_a_block)
+        return self.content[position : position + 3]
+
+
+@asynccontextmanager
+async def between(*replies: Reply, **options: object) -> AsyncIterator[tuple[Streaming, RawServer, Transport]]:
+    async with RawServer(*replies) as server:
+        sender = transport(server.base_url, **options)
+        try:
+            yield Streaming(sender), server, sender
+        finally:
+            await sender.connection.close()
+
+
+def put(server: RawServer, content: Bytes) -> protocol.Transfer:
+    return protocol.put(content, f"{server.origin}/bucket/a%2Fb?{SIGNATURE}")
+
+
+async def all_of(streaming: Streaming, request: protocol.Transfer = CONTENT) -> bytes:
+    async with Stream(streaming.receive(request)) as pieces:
+        return b"".join([piece async for piece in pieces])
+
+
+def part(begin: int, content: bytes = DIGITS, **headers: str) -> bytes:
+    """The rest of a file, from this byte on."""
+    place = f"bytes {begin}-{len(content) - 1}/{len(content)}"
+    return http(206, content[begin:], headers={"Content-Range": place, **headers})
+
+
+def cut(at: int, content: bytes = DIGITS, **headers: str) -> bytes:
+    """The whole of a file is promised, and this much comes."""
+    return http(200, content[:at], length=len(content), headers=headers)
+
+
+# --- what is sent ---------------------------------------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_a_file_is_put_where_it_was_said_to_go() -> None:
+    """With its length, without the key or anything else of ours, to a URL that is left as it was signed."""
+    async with between(http(200), headers={"X-Team": "blue"}) as (streaming, server, _):
+        await streaming.send(put(server, Bytes(DIGITS)))
+        assert server.lines == [f"PUT /bucket/a%2Fb?{SIGNATURE}"]
+        assert server.requests[0].endswith(b"\r\n\r\n" + DIGITS)
+        sent = server.headers()
+        assert sent["content-length"] == "10"
+        assert sent["user-agent"].startswith("together-batches/")
+        assert not {"authorization", "transfer-encoding", "x-team", "cookie"} & sent.keys()
+        assert KEY.encode() not in server.requests[0]
+
+
+@in_virtual_time
+async def test_a_file_goes_through_the_service_in_a_form() -> None:
+    """With the key, in one body of known length, whose fields and file are told apart by a boundary."""
+    name = 'a "quoted"\r\nname é.csv'
+    request = protocol.upload(protocol.Upload(name, "batch-api", Bytes(DIGITS)))
+    async with between(http(200, {"id": "file-1"})) as (streaming, server, _):
+        await streaming.send(request)
+        sent = server.headers()
+        assert server.lines == ["POST /v1/files/upload"]
+        assert sent["authorization"] == f"Bearer {KEY}"
+        kind, _, boundary = sent["content-type"].partition("; boundary=")
+        assert kind == "multipart/form-data"
+        body = server.requests[0].partition(b"\r\n\r\n")[2]
+        assert len(body) == int(sent["content-length"]) == request.length
+        *parts, end = body.split(f"--{boundary}".encode())
+        assert (parts[0], end) == (b"", b"--\r\n")
+        fields = [field.removesuffix(b"\r\n").partition(b"\r\n\r\n")[::2] for field in parts[1:]]
+        assert [value for _, value in fields] == [b"batch-api", name.encode(), b"csv", DIGITS]
+        assert 'name="file"; filename="a %22quoted%22%0D%0Aname é.csv"'.encode() in fields[-1][0]
+
+
+@pytest.mark.parametrize("trouble", [http(503), ("reset",), b"", http(429, headers={"Retry-After": "1"})])
+def test_an_upload_is_repeated_from_its_beginning(trouble: Reply) -> None:
+    """Also where the storage had all of it: a PUT may be repeated. What a storage refuses slows no other call."""
+
+    @in_virtual_time
+    async def run() -> None:
+        steps: list[tuple[int, int]] = []
+        async with between(trouble, http(200)) as (streaming, server, sender):
+            request = put(server, Bytes(DIGITS))
+            await streaming.send(request, on_sent=lambda done, total: steps.append((done, total)))
+            assert [sent.partition(b"\r\n\r\n")[2] for sent in server.requests] == [DIGITS, DIGITS]
+            assert steps == 2 * [(0, 10), (3, 10), (6, 10), (9, 10), (10, 10)]
+            assert sender.connection.brake.hold(0) == 0
+            assert sender.connection.brake.rate == Brake().rate
+
+    run()
+
+
+@pytest.mark.parametrize("reply", [http(403, DENIED), ("unread", http(403, DENIED))])
+def test_what_a_storage_says_is_told(reply: Reply) -> None:
+    """Its XML is understood, also where it answers before it has read anything; the signature is told to nobody."""
+
+    @in_virtual_time
+    async def run() -> None:
+        async with between(reply, retry=ONCE) as (streaming, server, _):
+            with pytest.raises(PermissionDeniedError) as caught:
+                await streaming.send(put(server, Bytes(DIGITS)))
+            error = caught.value
+            assert (error.message, error.request_id) == ("AccessDenied: Request has expired", "REQ7")
+            assert error.url == f"{server.origin}/bucket/a%2Fb"
+            assert not {part for part in (KEY, "Signature") if part in told(error)}
+
+    run()
+
+
+@pytest.mark.parametrize("trouble", [("reset",), b"no HTTP\r\n\r\n", (60.0,)])
+def test_where_an_upload_went_wrong_is_told_without_its_signature(trouble: Reply) -> None:
+    """The storage's name is told, and neither the URL's query nor the key."""
+
+    @in_virtual_time
+    async def run() -> None:
+        async with between(trouble, retry=ONCE) as (streaming, server, _):
+            storage = await RawServer(trouble).__aenter__()
+            with pytest.raises(APIConnectionError, match=rf"127\.0\.0\.1:{storage.port}") as caught:
+                await streaming.send(put(storage, Bytes(DIGITS)))
+            await storage.__aexit__()
+            assert not server.requests
+            assert not {part for part in (KEY, "Signature") if part in told(caught.value)}
+
+    run()
+
+
+@in_virtual_time
+async def test_a_storage_elsewhere_is_followed() -> None:
+    """As storages ask for another region, with 307 or 308: the same request, from its beginning."""
+    async with RawServer(http(200)) as other:
+        moved = http(307, headers={"Location": f"{other.origin}/there?{SIGNATURE}"})
+        async with between(moved) as (streaming, server, _):
+            await streaming.send(put(server, Bytes(DIGITS)))
+        assert other.lines == [f"PUT /there?{SIGNATURE}"]
+        assert other.requests[0].endswith(DIGITS)
+
+
+@pytest.mark.parametrize(
+    "reply", [http(302, headers={"Location": "/there"}), http(307, headers={"Location": "ftp://x/"})]
+)
+def test_a_storage_is_not_followed_anywhere(reply: Reply) -> None:
+    """Where a redirect would make another request of it, or leads out of HTTP, there is no good answer."""
+
+    @in_virtual_time
+    async def run() -> None:
+        async with between(reply) as (streaming, server, _):
+            with pytest.raises(APIResponseValidationError):
+                await streaming.send(put(server, Bytes(DIGITS)))
+            assert len(server.requests) == 1
+
+    run()
+
+
+@in_virtual_time
+async def test_a_redirect_can_be_what_was_asked_for() -> None:
+    """Then it is the answer, and nobody goes there."""
+    begin = protocol.begin_upload(protocol.Upload("a.jsonl", "batch-api", Bytes(DIGITS)), "abc")
+    reply = http(302, headers={"Location": "https://storage.example/x", "X-Together-File-Id": "file-1"})
+    async with between(reply) as (streaming, server, _):
+        answer = await streaming.send(begin, redirect_is_answer=True)
+        assert protocol.read_target(answer) == ("file-1", "https://storage.example/x")
+        assert b'name="checksum"\r\n\r\nabc\r\n' in server.requests[0]
+        assert server.headers()["authorization"] == f"Bearer {KEY}"
+
+
+@in_virtual_time
+async def test_what_goes_wrong_on_our_side_is_raised_as_it_is() -> None:
+    """Reading the file, or telling of the progress: that is nobody else's fault, and not repeated."""
+
+    class Broken(Bytes):
+        async def block(self, position: int) -> bytes:
+            message = "it changed"
+            raise UsageError(message)
+
+    def tell(done: int, total: int) -> None:
+        raise ZeroDivisionError
+
+    async with between(http(200)) as (streaming, server, _):
+        with pytest.raises(UsageError, match=r"^it changed$"):
+            await streaming.send(put(server, Broken(DIGITS)))
+        with pytest.raises(ZeroDivisionError):
+            await streaming.send(put(server, Bytes(DIGITS)), on_sent=tell)
+        assert not server.requests
+
+
+@in_virtual_time
+async def test_only_a_standstill_limits_an_upload() -> None:
+    """It may take longer than a call may take in all, as long as something goes."""
+    limits = Timeout(connect=5, read=30, total=60)
+    async with between(http(200), timeout=limits, retry=ONCE) as (streaming, server, _):
+        began = asyncio.get_running_loop().time()
+        await streaming.send(put(server, Bytes(DIGITS, seconds_a_block=25)))
+        assert asyncio.get_running_loop().time() - began >= 100
+        with pytest.raises(APITimeoutError, match="for 30 s"):
+            await streaming.send(put(server, Bytes(DIGITS, seconds_a_block=60)))
+
+
+# --- what comes -----------------------------------------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_content_comes_as_it_is() -> None:
+    """With the key, and not compressed on the way; its length is known before."""
+    lengths: list[int | None] = []
+    async with between(http(200, DIGITS)) as (streaming, server, _):
+        async with Stream(streaming.receive(CONTENT, lengths.append)) as pieces:
+            assert b"".join([piece async for piece in pieces]) == DIGITS
+        assert lengths == [10]
+        assert server.lines == ["GET /v1/files/file-1/content"]
+        sent = server.headers()
+        assert (sent["accept-encoding"], sent["authorization"]) == ("identity", f"Bearer {KEY}")
+        assert "range" not in sent
+
+
+@in_virtual_time
+async def test_an_empty_file() -> None:
+    """Is a file, and has no pieces."""
+    async with between(http(200, b"")) as (streaming, _, _):
+        assert await all_of(streaming) == b""
+
+
+@pytest.mark.parametrize("at", range(10))
+def test_a_download_goes_on_where_it_broke_off(at: int) -> None:
+    """Wherever that was. The rest is asked for, of this very file."""
+
+    @in_virtual_time
+    async def run() -> None:
+        tag = {"ETag": '"v1"'}
+        rest = part(at, **tag) if at else http(200, DIGITS, headers=tag)
+        async with between(cut(at, **tag), rest, retry=AT_ONCE) as (streaming, server, _):
+            assert await all_of(streaming) == DIGITS
+            expected = (f"bytes={at}-", '"v1"') if at else (None, None)
+            assert expected == (server.headers().get("range"), server.headers().get("if-range"))
+
+    run()
+
+
+@in_virtual_time
+async def test_a_download_goes_on_for_as_long_as_it_gets_on() -> None:
+    """More often than a call is repeated: every byte that came is a success."""
+    replies = [cut(1), *[part(at)[: -(9 - at)] for at in range(1, 9)], part(9)]
+    async with between(*replies, retry=RetryPolicy(max_attempts=2, base_delay=0)) as (streaming, server, _):
+        assert await all_of(streaming) == DIGITS
+        assert len(server.requests) == 10
+
+
+@in_virtual_time
+async def test_a_download_that_gets_nowhere_is_given_up() -> None:
+    """After the attempts of the policy, with what had come; with one attempt, at once."""
+    async with between(cut(4), part(4)[:-6], retry=RetryPolicy(max_attempts=3, base_delay=0)) as (
+        streaming,
+        server,
+        _,
+    ):
+        with pytest.raises(APIConnectionError, match=r"broke off, after 4 bytes of 10; given up after 3 attempts"):
+            await all_of(streaming)
+        assert len(server.requests) == 3
+    async with between(cut(4), part(4), retry=ONCE) as (streaming, server, _):
+        with pytest.raises(APIConnectionError, match=r"broke off, after 4 bytes of 10$"):
+            await all_of(streaming)
+        assert len(server.requests) == 1
+
+
+@in_virtual_time
+async def test_a_server_without_ranges_sends_it_all_again() -> None:
+    """What had come is skipped."""
+    async with between(cut(4), cut(7), http(200, DIGITS), retry=AT_ONCE) as (streaming, server, _):
+        assert await all_of(streaming) == DIGITS
+        assert len(server.requests) == 3
+
+
+@pytest.mark.parametrize(
+    ("rest", "problem"),
+    [
+        (http(200, DIGITS, headers={"ETag": '"v2"'}), "its ETag is"),
+        (http(200, DIGITS + b"a"), "its size is 11, and was 10"),
+        (part(4, DIGITS + b"a"), "its size is 11, and was 10"),
+        (part(5), "byte 4 was to be its first"),
+        (http(206, DIGITS[4:]), "byte 4 was to be its first"),
+        (http(200, DIGITS, headers={"Content-Encoding": "gzip"}), "its encoding is gzip"),
+    ],
+)
+def test_the_rest_of_another_file_is_not_taken(rest: bytes, problem: str) -> None:
+    """Better none than a mixture."""
+
+    @in_virtual_time
+    async def run() -> None:
+        async with between(cut(4, ETag='"v1"'), rest, retry=AT_ONCE) as (streaming, _, _):
+            with pytest.raises(APIResponseValidationError, match=problem):
+                await all_of(streaming)
+
+    run()
+
+
+@in_virtual_time
+async def test_a_file_that_cannot_be_known_again_is_not_taken_up() -> None:
+    """Without a length or an ETag, the rest might be that of another; the cut is told all the same."""
+    chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\n0123\r\n"
+    async with between(chunked, retry=AT_ONCE) as (streaming, server, _):
+        with pytest.raises(APIConnectionError, match=r"after 4 bytes; it has neither a length nor an ETag"):
+            await all_of(streaming)
+        assert len(server.requests) == 1
+    async with between(chunked + b"6\r\n456789\r\n0\r\n\r\n") as (streaming, _, _):
+        assert await all_of(streaming) == DIGITS
+
+
+@in_virtual_time
+async def test_a_part_that_was_not_asked_for_is_completed() -> None:
+    """A server that gives less than all, and says so, is asked for the rest."""
+    first = http(206, DIGITS[:4], headers={"Content-Range": "bytes 0-3/10"})
+    async with between(first, part(4), retry=AT_ONCE) as (streaming, server, _):
+        assert await all_of(streaming) == DIGITS
+        assert server.headers()["range"] == "bytes=4-"
+
+
+@in_virtual_time
+async def test_a_weak_etag_is_no_condition() -> None:
+    """It says nothing about single bytes; it is compared all the same."""
+    tag = {"ETag": 'W/"v1"'}
+    async with between(cut(4, **tag), part(4, **tag), retry=AT_ONCE) as (streaming, server, _):
+        assert await all_of(streaming) == DIGITS
+        assert "if-range" not in server.headers()
+
+
+@in_virtual_time
+async def test_content_of_a_storage_is_fetched_without_the_key() -> None:
+    """A redirect to another origin is followed, by name and as it was signed, and the key stays at home."""
+    async with RawServer(cut(4), part(4)) as storage:
+        moved = http(302, headers={"Location": f"{storage.origin}/x?{SIGNATURE}"})
+        async with between(moved, retry=AT_ONCE, headers={"X-Team": "blue"}) as (streaming, server, _):
+            assert await all_of(streaming) == DIGITS
+            assert len(server.requests) == 2
+            assert storage.lines == 2 * [f"GET /x?{SIGNATURE}"]
+            assert storage.headers()["range"] == "bytes=4-"
+            assert not {"authorization", "x-team"} & storage.headers().keys()
+            assert KEY.encode() not in b"".join(storage.requests)
+
+
+@in_virtual_time
+async def test_a_key_that_was_left_behind_does_not_come_back() -> None:
+    """Not even to the service itself, where somebody else sent us there; within its own origin it goes along."""
+    away, around = http(302, headers={"Location": "/v1/elsewhere"}), http(200, DIGITS)
+    async with RawServer(b"") as storage, between(away, b"", around) as (streaming, server, _):
+        server.replies[1] = http(302, headers={"Location": f"{storage.origin}/x"})
+        storage.replies = [http(302, headers={"Location": f"{server.origin}/v1/back"})]
+        assert await all_of(streaming) == DIGITS
+        keys = [server.headers(number).get("authorization") for number in range(3)]
+        assert keys == [f"Bearer {KEY}", f"Bearer {KEY}", None]
+
+
+@pytest.mark.parametrize(
+    "location", ["ftp://x/", "http://:80/x", "https://a:b@x/", "https://x/ y", "file:///etc/passwd"]
+)
+def test_content_is_not_fetched_from_anywhere(location: str) -> None:
+    """Only from where a URL of HTTP leads to."""
+
+    @in_virtual_time
+    async def run() -> None:
+        async with between(http(302, headers={"Location": location})) as (streaming, _, _):
+            with pytest.raises(APIResponseValidationError, match="is not a redirect that can be followed"):
+                await all_of(streaming)
+
+    run()
+
+
+@in_virtual_time
+async def test_a_circle_ends() -> None:
+    """Redirects are followed five times."""
+    async with between(http(302, headers={"Location": "/v1/round"})) as (streaming, server, _):
+        with pytest.raises(APIResponseValidationError, match=r"redirect \(302\)"):
+            await all_of(streaming)
+        assert len(server.requests) == 6
+
+
+@pytest.mark.parametrize(
+    ("body", "encoding"),
+    [
+        (gzip.compress(DIGITS), "gzip"),
+        (gzip.compress(DIGITS), "X-GZIP"),
+        (zlib.compress(DIGITS), "deflate"),
+        (gzip.compress(DIGITS[:4]) + gzip.compress(DIGITS[4:]), "gzip"),
+        (DIGITS, "identity"),
+    ],
+)
+def test_what_is_compressed_all_the_same_is_undone(body: bytes, encoding: str) -> None:
+    """Also where it breaks off in the middle: it is the compressed bytes that are counted and asked for."""
+
+    @in_virtual_time
+    async def run() -> None:
+        headers = {"Content-Encoding": encoding}
+        replies = [cut(7, body, **headers), part(7, body, **headers)]
+        async with between(*replies, retry=AT_ONCE) as (streaming, _, _):
+            assert await all_of(streaming) == DIGITS
+
+    run()
+
+
+@pytest.mark.parametrize(
+    ("body", "encoding", "problem"),
+    [
+        (gzip.compress(DIGITS)[:-3], "gzip", "its gzip ends too soon"),
+        (DIGITS, "gzip", "it is no gzip"),
+        (DIGITS, "br", "it is encoded as br"),
+    ],
+)
+def test_what_cannot_be_undone_is_no_file(body: bytes, encoding: str, problem: str) -> None:
+    """And is never handed on as if it were."""
+
+    @in_virtual_time
+    async def run() -> None:
+        async with between(http(200, body, headers={"Content-Encoding": encoding})) as (streaming, _, _):
+            with pytest.raises(APIResponseValidationError, match=problem):
+                await all_of(streaming)
+
+    run()
+
+
+@in_virtual_time
+async def test_few_bytes_that_stand_for_many() -> None:
+    """Come in pieces of bounded size."""
+    bomb = gzip.compress(bytes(5_000_000))
+    async with between(http(200, bomb, headers={"Content-Encoding": "gzip"})) as (streaming, _, _):
+        async with Stream(streaming.receive(CONTENT)) as pieces:
+            sizes = [len(piece) async for piece in pieces]
+        assert sum(sizes) == 5_000_000
+        assert max(sizes) <= 1 << 20
+
+
+@in_virtual_time
+async def test_silence_is_noticed_and_ridden_out() -> None:
+    """After the time that is allowed between two arrivals; then the rest is asked for."""
+    silent = (cut(4), 1_000.0)
+    async with between(silent, part(4), timeout=Timeout(read=30), retry=AT_ONCE) as (streaming, _, _):
+        assert await all_of(streaming) == DIGITS
+    async with between(silent, timeout=Timeout(read=30), retry=ONCE) as (streaming, _, _):
+        with pytest.raises(APITimeoutError, match=r"nothing came from .* for 30 s, after 4 bytes of 10"):
+            await all_of(streaming)
+
+
+@in_virtual_time
+async def test_a_slow_drip_is_not_cut_off() -> None:
+    """It may take longer than a call may take in all."""
+    head, body = http(200, DIGITS)[:-10], [step for digit in DIGITS for step in (bytes([digit]), 20.0)]
+    async with between((head, *body), timeout=Timeout(read=30, total=60), retry=ONCE) as (streaming, _, _):
+        assert await all_of(streaming) == DIGITS
+
+
+@in_virtual_time
+async def test_a_download_fails_like_any_call_before_it_begins() -> None:
+    """An error is its status, and trouble of the service is ridden out."""
+    missing = http(404, {"error": {"message": "File file-1 not found", "type": "not_found"}})
+    async with between(http(503), missing, retry=AT_ONCE) as (streaming, server, _):
+        with pytest.raises(NotFoundError, match="File file-1 not found"):
+            await all_of(streaming)
+        assert len(server.requests) == 2
+
+
+@in_virtual_time
+async def test_leaving_closes_the_connection() -> None:
+    """At once, however much is still to come; and a stream that is being read takes no slot from other calls."""
+    endless = (cut(4, bytes(1_000_000)), asyncio.Event())
+    async with between(endless, max_concurrency=1) as (streaming, server, sender):
+        async with Stream(streaming.receive(CONTENT)) as first, Stream(streaming.receive(CONTENT)) as second:
+            assert (len(await anext(first)), len(await anext(second))) == (4, 4)
+            assert server.open == 2
+        await asyncio.sleep(0.1)
+        assert server.open == 0
+        assert not sender.connection.session().closed
+
+
+@in_virtual_time
+async def test_a_client_that_is_closed_meanwhile() -> None:
+    """Is what the reader is told."""
+    async with between((cut(4), asyncio.Event()), retry=AT_ONCE) as (streaming, _, sender):
+        pieces = streaming.receive(CONTENT)
+        assert await anext(pieces) == b"0123"
+        await sender.connection.close()
+        with pytest.raises(UsageError, match="closed while the call was under way"):
+            await anext(pieces)
+
+
+@in_virtual_time
+async def test_cancelling_is_no_failure() -> None:
+    """A task that is cancelled while it sends or waits ends at once, and nothing is repeated."""
+    waiting: list[Callable[[Streaming, RawServer], object]] = [
+        lambda streaming, server: streaming.send(put(server, Bytes(DIGITS, seconds_a_block=5))),
+        lambda streaming, _: all_of(streaming),
+    ]
+    for make in waiting:
+        async with between((asyncio.Event(),)) as (streaming, server, _):
+            task = asyncio.ensure_future(make(streaming, server))  # type: ignore[call-overload]
+            await asyncio.sleep(1)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert server.connections == 1
