@@ -144,27 +144,46 @@ class Streaming:
     ) -> Answer | APIConnectionError:
         body = _Body(transfer, on_sent) if transfer.length else None
 
-        async def work(attempt: Attempt) -> Answer:
-            url = transfer.target or self._transport.config.base_url + transfer.path
-            keyed = transfer.target is None
-            answer = await self._hop(session, transfer, url, attempt, body, keyed=keyed, streamed=streamed)
-            for _ in range(_MOST_REDIRECTS if follow else 0):
-                location = answer.headers.get("Location") if answer.status in _FOLLOWED[transfer.method] else None
-                if not location:
-                    break
-                target = _target(answer, url, location)
-                # Within its own origin the key goes along, elsewhere never, and it does not come back.
-                keyed = keyed and URL(target, encoded=True).origin() == URL(url, encoded=True).origin()
-                url = target
-                answer = await self._hop(session, transfer, url, attempt, body, keyed=keyed, streamed=streamed)
-            return answer
-
-        total = _FOREVER if streamed or transfer.content else self._transport.config.timeout.total
-        outcome = await self._transport.guarded(request, work, total)
+        transport = self._transport
+        attempt = transport.begin(_FOREVER if streamed or transfer.content else transport.config.timeout.total)
+        trouble: BaseException | None = None
+        answer: Answer | None = None
+        try:
+            answer = await self._hops(session, transfer, attempt, body, follow=follow, streamed=streamed)
+        except (asyncio.CancelledError, *TROUBLES) as error:
+            trouble = attempt.own(error)
+        finally:
+            transport.connection.watch.end(attempt)
         if body is not None and body.failure is not None:
             # Ours or the caller's own, and not the network's: aiohttp made something else of it.
             raise body.failure from None
-        return outcome
+        if answer is not None:
+            return answer
+        return transport.failure(trouble, request, struck=attempt.struck, place=attempt.place)
+
+    async def _hops(
+        self,
+        session: aiohttp.ClientSession,
+        transfer: Transfer,
+        attempt: Attempt,
+        body: _Body | None,
+        *,
+        follow: bool,
+        streamed: bool,
+    ) -> Answer:
+        url = transfer.target or self._transport.config.base_url + transfer.path
+        keyed = transfer.target is None
+        answer = await self._hop(session, transfer, url, attempt, body, keyed=keyed, streamed=streamed)
+        for _ in range(_MOST_REDIRECTS if follow else 0):
+            location = answer.headers.get("Location") if answer.status in _FOLLOWED[transfer.method] else None
+            if not location:
+                break
+            target = _target(answer, url, location)
+            # Within its own origin the key goes along, elsewhere never, and it does not come back.
+            keyed = keyed and URL(target, encoded=True).origin() == URL(url, encoded=True).origin()
+            url = target
+            answer = await self._hop(session, transfer, url, attempt, body, keyed=keyed, streamed=streamed)
+        return answer
 
     async def _hop(
         self,

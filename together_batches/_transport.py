@@ -220,7 +220,10 @@ class Transport:
             connection.speaks_with(self._headers)
         self.headers_to_add = None if self._headers is connection.headers else self._headers
         self._key = config.api_key.encode() if len(config.api_key) >= _SHORTEST_SECRET else None
+        self._key_shown = "" if self._key is None else repr(self._key)[2:-1]
         self._base = config.base_url
+        self._root = URL(config.base_url, encoded=True)
+        self._path = self._root.raw_path
 
     def with_config(self, config: Config) -> Self:
         """The same connection under another configuration."""
@@ -349,51 +352,46 @@ class Transport:
 
     async def _exchange(self, session: aiohttp.ClientSession, request: Request) -> Answer | APIConnectionError:
         """One attempt of an ordinary request."""
-
-        async def work(attempt: Attempt) -> Answer:
-            answer = await self._once(session, request, self._base + request.path, attempt)
+        attempt = self.begin(self.config.timeout.total)
+        try:
+            answer = await self._once(session, request, self._base + request.path, self._place(request.path), attempt)
             for _ in range(_MOST_REDIRECTS):
                 target = _followed(answer) if 300 <= answer.status < 400 else None
                 if target is None:
                     break
-                answer = await self._once(session, request, target, attempt)
+                answer = await self._once(session, request, target, URL(target, encoded=True), attempt)
             return answer
+        except (asyncio.CancelledError, *TROUBLES) as error:
+            trouble = attempt.own(error)
+        finally:
+            self.connection.watch.end(attempt)
+        return self.failure(trouble, request, struck=attempt.struck, place=attempt.place)
 
-        return await self.guarded(request, work, self.config.timeout.total)
+    def begin(self, total: float) -> Attempt:
+        """An attempt of this task, under its limits, ``total`` seconds in all; the watch is to be told of its end.
 
-    async def guarded(
-        self, request: Request, work: Callable[[Attempt], Awaitable[Answer]], total: float
-    ) -> Answer | APIConnectionError:
-        """One attempt under its limits, ``total`` seconds in all: whatever answer comes, or why none came.
-
-        The failure is returned and not raised, so that it carries none of aiohttp's frames: their variables hold the
-        headers, and the headers hold the key.
+        Why it got no answer is then a :meth:`failure`, returned and not raised, so that it carries none of aiohttp's
+        frames: their variables hold the headers, and the headers hold the key.
         """
         there = self.connection
         task = asyncio.current_task()
         assert task is not None  # noqa: S101  # a coroutine that runs has one
-        cancelling = task.cancelling()
         attempt = Attempt(task, there.clock(), self.config.timeout.read, total)
         there.watch.begin(attempt)
-        try:
-            return await work(attempt)
-        except asyncio.CancelledError:
-            # Ours, if the watch struck and nobody else wants this task to end: as asyncio.timeout tells them apart.
-            if attempt.struck is None or task.uncancel() > cancelling:
-                raise
-            trouble: Exception | None = None
-        except TROUBLES as error:
-            trouble = error
-            if attempt.struck is not None:
-                task.uncancel()  # the strike came out of aiohttp as something else
-        finally:
-            there.watch.end(attempt)
-        return self.failure(trouble, request, struck=attempt.struck, place=attempt.place)
+        return attempt
 
-    async def _once(self, session: aiohttp.ClientSession, request: Request, url: str, attempt: Attempt) -> Answer:
+    def _place(self, path: str) -> URL:
+        if "?" in path:
+            return URL(self._base + path, encoded=True)
+        # Made of the parts of the base, which are known: to split all of it anew takes twice the time.
+        return self._root.with_path(self._path + path, encoded=True)
+
+    async def _once(
+        self, session: aiohttp.ClientSession, request: Request, url: str, place: URL, attempt: Attempt
+    ) -> Answer:
         async with session.request(
             request.method,
-            URL(url, encoded=True),
+            place,
             data=request.body,
             headers=self.headers_to_add,
             timeout=self.limits,
@@ -408,20 +406,19 @@ class Transport:
 
     def kept(self, answer: Answer, response: aiohttp.ClientResponse) -> Answer:
         """The answer without the key: a service may quote it back at us, and what is never kept cannot leak."""
-        key = self._key
-        if key is not None:
-            if key in answer.body:
-                answer.body = answer.body.replace(key, b"[secret]")
-            for _, value in response.raw_headers:
-                if key in value:
-                    answer.headers = CIMultiDict({name: self._clean(text) for name, text in answer.headers.items()})
+        if self._key is not None:
+            if self._key in answer.body:
+                answer.body = answer.body.replace(self._key, b"[secret]")
+            # All headers in one go, as they would be shown: to look at each is a hundredth of a call.
+            if self._key_shown in repr(response.raw_headers):
+                answer.headers = CIMultiDict({name: self._clean(text) for name, text in answer.headers.items()})
         return answer
 
     def _clean(self, text: str) -> str:
         return text.replace(self._key.decode(), "[secret]") if self._key else text
 
     def failure(
-        self, error: Exception | None, request: Request, *, struck: Limit | None = None, place: str | None = None
+        self, error: BaseException | None, request: Request, *, struck: Limit | None = None, place: str | None = None
     ) -> APIConnectionError:
         """Why an attempt got no answer, of the service or of another ``place``.
 
@@ -446,7 +443,7 @@ class Transport:
 
 
 def _explain(
-    error: Exception | None, config: Config, struck: Limit | None, place: str | None
+    error: BaseException | None, config: Config, struck: Limit | None, place: str | None
 ) -> tuple[type[APIConnectionError], str, bool]:
     """What happened, in our words: the kind of error, a sentence, and whether the request may have arrived."""
     limits = config.timeout
@@ -482,7 +479,7 @@ def _explain(
     return APIConnectionError, f"the connection to {host} failed: {reason or type(error).__name__}", True
 
 
-def _without_frames(error: Exception | None) -> Exception | None:
+def _without_frames(error: BaseException | None) -> BaseException | None:
     """The error as a cause that is safe to show, or None where it is not.
 
     aiohttp's frames hold what was sent, and the errors that are wholly its own hold the request, or what came.

@@ -37,10 +37,22 @@ class Attempt:
     origin that the attempt has got to, if that is not the service itself.
     """
 
-    __slots__ = ("began", "heard_at", "heard_bytes", "place", "progress", "read", "struck", "task", "total")
+    __slots__ = (
+        "began",
+        "cancelling",
+        "heard_at",
+        "heard_bytes",
+        "place",
+        "progress",
+        "read",
+        "struck",
+        "task",
+        "total",
+    )
 
     def __init__(self, task: asyncio.Task[object], began: float, read: float, total: float) -> None:
         self.task = task
+        self.cancelling = task.cancelling()
         self.began = began
         self.read = read
         self.total = total
@@ -49,6 +61,17 @@ class Attempt:
         self.heard_at = began
         self.heard_bytes = -1
         self.struck: Limit | None = None
+
+    def own(self, error: BaseException) -> BaseException | None:
+        """What went wrong, or None where the watch struck; a cancellation that is somebody else's is raised again."""
+        if not isinstance(error, asyncio.CancelledError):
+            if self.struck is not None:
+                self.task.uncancel()  # the strike came out of aiohttp as something else
+            return error
+        # Ours, if the watch struck and nobody else wants this task to end: as asyncio.timeout tells them apart.
+        if self.struck is None or self.task.uncancel() > self.cancelling:
+            raise error
+        return None
 
     def is_over(self, now: float) -> bool:
         """True where a limit is reached; ``struck`` then says which."""
