@@ -1,0 +1,325 @@
+# ruff: noqa: ASYNC240  # a test may wait for the disk
+"""Files of this machine: what can be uploaded, and how a download appears. No thread is ever the loop's own."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import hashlib
+import io
+import os
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+
+from together_batches import BatchRequest, UsageError, ValidationError, _disk
+from together_batches._disk import Content, content_of, target_at
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+BIG = os.urandom(2_500_000)
+REQUESTS = [BatchRequest(f"row-{number}", {"model": "m"}) for number in range(3)]
+LINES = b"".join(b'{"custom_id":"row-%d","body":{"model":"m"}}\n' % number for number in range(3))
+
+
+async def rest_of(content: Content, position: int = 0) -> bytes:
+    read = b""
+    while position + len(read) < content.size:
+        read += await content.block(position + len(read))
+    return read
+
+
+async def everything(source: Any, filename: str | None = None) -> tuple[bytes, str, int, str]:
+    """What is read of a source, and what it is called."""
+    async with content_of(source, filename) as content:
+        return await rest_of(content), content.name, content.size, content.sha256
+
+
+async def write(path: Any, content: bytes, *, replace: bool = False, meanwhile: Callable[[], object] = int) -> None:
+    async with target_at(path, replace=replace) as target:
+        await target.write(content)
+        meanwhile()
+        await target.keep()
+
+
+async def refusal(source: Any, filename: str | None = None) -> str:
+    with pytest.raises(UsageError) as caught:
+        await everything(source, filename)
+    return str(caught.value)
+
+
+# --- what can be uploaded -------------------------------------------------------------------------------------
+
+
+async def test_a_path(tmp_path: Path) -> None:
+    """As text or as a path; it is called by its own name, and its size and hash are known beforehand."""
+    path = tmp_path / "in.jsonl"
+    path.write_bytes(BIG)
+    expected = (BIG, "in.jsonl", len(BIG), hashlib.sha256(BIG).hexdigest())
+    assert expected == await everything(path) == await everything(str(path))
+    assert (await everything(path, "other.csv"))[1] == "other.csv"
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview, io.BytesIO])
+async def test_bytes(kind: type) -> None:
+    """Of any sort, also as a file in memory; they are called as a file of requests is."""
+    assert (await everything(kind(BIG)))[:2] == (BIG, "requests.jsonl")
+
+
+async def test_an_open_file(tmp_path: Path) -> None:
+    """Is read from where it stands, and left open; it is called as the file is."""
+    path = tmp_path / "in.jsonl"
+    path.write_bytes(BIG)
+    with path.open("rb") as file:
+        file.seek(1_000_000)
+        assert (await everything(file))[:2] == (BIG[1_000_000:], "in.jsonl")
+        assert not file.closed
+
+
+async def test_a_file_that_can_be_read_only_once() -> None:
+    """Such as a pipe: it is kept in a temporary file meanwhile, for it may have to be sent again."""
+    reading, writing = os.pipe()
+
+    def feed() -> None:
+        with os.fdopen(writing, "wb") as pipe:
+            pipe.write(BIG)
+
+    feeder = threading.Thread(target=feed)
+    feeder.start()
+    with os.fdopen(reading, "rb") as pipe:
+        assert (await everything(pipe))[:2] == (BIG, "requests.jsonl")
+        assert not pipe.closed
+    feeder.join()
+
+
+async def test_requests() -> None:
+    """From an iterable, which is run through in another thread, or an async one, which is not."""
+    threads: set[int] = set()
+
+    def plain() -> Iterator[BatchRequest]:
+        for request in REQUESTS:
+            threads.add(threading.get_ident())
+            yield request
+
+    async def awaited() -> AsyncIterator[BatchRequest]:
+        for request in REQUESTS:
+            yield request
+
+    for source in (REQUESTS, tuple(REQUESTS), plain(), awaited()):
+        assert (await everything(source))[:2] == (LINES, "requests.jsonl")
+    assert threading.get_ident() not in threads
+
+
+async def test_many_requests_are_written_as_they_come() -> None:
+    """They are not gathered first."""
+    request = BatchRequest("row", {"text": "x" * 100_000})
+
+    async def awaited() -> AsyncIterator[BatchRequest]:
+        for _ in range(30):
+            yield request
+
+    assert (await everything(awaited()))[2] == (await everything([request] * 30))[2] > 3_000_000
+
+
+async def test_what_is_no_request() -> None:
+    """Is named by its number, in either kind of iterable."""
+
+    async def awaited() -> AsyncIterator[BatchRequest]:
+        yield REQUESTS[0]
+        yield BatchRequest("row", {"n": float("nan")})
+
+    for source in ([REQUESTS[0], BatchRequest("row", {"n": float("nan")})], awaited()):
+        with pytest.raises(ValidationError, match=r"request 2: .*finite") as caught:
+            await everything(source)
+        assert caught.value.problems[0].startswith("request 2: ")
+    with pytest.raises(ValidationError, match="request 1: "):
+        await everything({"custom_id": "row"})
+
+
+async def test_what_an_iterable_raises_is_raised() -> None:
+    """It is the caller's own."""
+
+    def plain() -> Iterator[BatchRequest]:
+        yield REQUESTS[0]
+        message = "mine"
+        raise OSError(message)
+
+    with pytest.raises(OSError, match=r"^mine$"):
+        await everything(plain())
+
+
+async def test_what_cannot_be_uploaded(tmp_path: Path) -> None:
+    """Is refused with a sentence that names it."""
+    (tmp_path / "empty").touch()
+    os.mkfifo(tmp_path / "pipe")
+    assert await refusal(tmp_path / "none") == f"cannot read {tmp_path}/none: no such file or directory"
+    assert await refusal(tmp_path) == f"cannot read {tmp_path}: it is a directory"
+    assert await refusal(tmp_path / "pipe") == f"cannot read {tmp_path}/pipe: it is no file"
+    assert await refusal(tmp_path / "empty") == f"{tmp_path}/empty: 0 bytes, so there is nothing to upload"
+    assert await refusal("\0") == "cannot read \0: embedded null byte"
+    assert await refusal(b"") == "the content: 0 bytes, so there is nothing to upload"
+    assert await refusal([]) == "the requests: 0 bytes, so there is nothing to upload"
+    assert "not from int" in await refusal(5)
+    assert "gives str in place of bytes: open it in binary mode" in await refusal(io.StringIO("{}"))
+    for name in ("", " ", "\ud800", 5):
+        assert "filename must be text" in await refusal(b"{}", cast("str", name))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+async def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
+    """Is refused like one that is not there."""
+    path = tmp_path / "in.jsonl"
+    path.write_bytes(BIG)
+    path.chmod(0)
+    assert await refusal(path) == f"cannot read {path}: permission denied"
+
+
+@pytest.mark.parametrize("change", ["longer", "shorter", "other", "gone"])
+async def test_a_file_that_changes_is_noticed(tmp_path: Path, change: str) -> None:
+    """Before the last of it is given away: what arrives is what was hashed, or it does not arrive."""
+    path = tmp_path / "in.jsonl"
+    path.write_bytes(BIG)
+    async with content_of(path, None) as content:
+        first = await content.block(0)
+        with path.open("r+b") as file:
+            match change:
+                case "longer":
+                    file.seek(0, os.SEEK_END)
+                    file.write(b"x")
+                case "shorter":
+                    file.truncate(2_400_000)
+                case "gone":
+                    file.truncate(0)
+                case _:
+                    file.seek(len(BIG) - 1)
+                    file.write(bytes([BIG[-1] ^ 1]))
+        with pytest.raises(UsageError, match=r"in\.jsonl changed while it was uploaded"):
+            await rest_of(content, len(first))
+
+
+async def test_it_can_be_read_again() -> None:
+    """From its beginning, as often as it has to be sent."""
+    async with content_of(BIG, None) as content:
+        for _ in range(2):
+            assert await content.block(0) == BIG[: 1 << 20]
+            assert await content.block(1 << 20) == BIG[1 << 20 : 2 << 20]
+            assert await content.block(2 << 20) == BIG[2 << 20 :]
+
+
+async def test_an_iterable_without_an_end_is_left() -> None:
+    """When the call is cancelled, its thread does not go on for ever."""
+    going = threading.Event()
+    left = threading.Event()
+
+    def plain() -> Iterator[BatchRequest]:
+        try:
+            while True:
+                going.set()
+                yield REQUESTS[0]
+        finally:
+            left.set()
+
+    task = asyncio.create_task(everything(plain()))
+    await asyncio.to_thread(going.wait)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await asyncio.to_thread(left.wait, 10)
+
+
+# --- how a download appears -----------------------------------------------------------------------------------
+
+
+async def test_a_file_appears_when_it_is_kept(tmp_path: Path) -> None:
+    """And not before; it may be read by whom others may."""
+    path = tmp_path / "out.jsonl"
+    async with target_at(path, replace=False) as target:
+        for start in range(0, len(BIG), 300_000):
+            await target.write(BIG[start : start + 300_000])
+        assert not path.exists()
+        assert len(list(tmp_path.iterdir())) == 1
+        await target.keep()
+    assert path.read_bytes() == BIG
+    assert list(tmp_path.iterdir()) == [path]
+    (tmp_path / "beside").touch()
+    assert path.stat().st_mode == (tmp_path / "beside").stat().st_mode
+
+
+async def test_what_is_not_kept_is_gone(tmp_path: Path) -> None:
+    """However the block is left."""
+
+    async def hang(ready: asyncio.Event) -> None:
+        async with target_at(tmp_path / "out", replace=False) as target:
+            await target.write(BIG)
+            ready.set()
+            await asyncio.Event().wait()
+
+    ready = asyncio.Event()
+    task = asyncio.create_task(hang(ready))
+    await ready.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_what_is_there_is_left_alone(tmp_path: Path) -> None:
+    """Unless it is to be replaced, and then until the new one is whole."""
+    path = tmp_path / "out"
+    path.write_bytes(b"old")
+    with pytest.raises(UsageError, match="out exists already, and is left alone; force=True replaces it"):
+        await write(path, b"new")
+    seen: list[bytes] = []
+    await write(path, b"new", replace=True, meanwhile=lambda: seen.append(path.read_bytes()))
+    assert seen == [b"old"]
+    assert path.read_bytes() == b"new"
+
+
+async def test_what_came_there_meanwhile_is_left_alone(tmp_path: Path) -> None:
+    """Two downloads to one place do not overwrite each other without being told to."""
+    path = tmp_path / "out"
+    with pytest.raises(UsageError, match="exists already"):
+        await write(path, b"ours", meanwhile=lambda: path.write_bytes(b"theirs"))
+    assert path.read_bytes() == b"theirs"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+async def test_where_nothing_can_be_written(tmp_path: Path) -> None:
+    """A directory, a directory that is not there, what is no file: a sentence each, and nothing is replaced."""
+    (tmp_path / "file").touch()
+    os.mkfifo(tmp_path / "pipe")
+    for path, problem in (
+        (tmp_path, "it is a directory; name the file to write in it"),
+        (tmp_path / "none" / "out", "no such file or directory"),
+        (tmp_path / "file" / "out", "not a directory"),
+        (tmp_path / "pipe", "it is no file, and would be replaced by one"),
+    ):
+        with pytest.raises(UsageError) as caught:
+            await write(path, b"new", replace=True)
+        assert str(caught.value) == f"cannot write {path}: {problem}"
+    with pytest.raises(UsageError, match="a path is text or a Path, not bytes"):
+        await write(b"out", b"new")
+
+
+async def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Is told, and what had been written is removed, so that there is room again."""
+
+    class Full(io.BytesIO):
+        def write(self, _: object) -> int:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "open", lambda self, *_: (self.touch(), Full())[1])
+    with pytest.raises(UsageError, match=r"cannot write .*/out: no space left on device"):
+        await write(tmp_path / "out", BIG)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is always full")
+async def test_requests_that_fit_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The temporary file has its limits too."""
+    monkeypatch.setattr(_disk.tempfile, "TemporaryFile", lambda: Path("/dev/full").open("w+b", buffering=0))  # noqa: SIM115
+    with pytest.raises(UsageError, match="cannot write to the directory for temporary files: no space left"):
+        await everything(REQUESTS)
