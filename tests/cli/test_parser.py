@@ -11,7 +11,12 @@ from together_batches.cli._exits import CommandError, Exit
 from together_batches.cli._parser import build_parser, parse
 
 FILES = ["upload", "list", "get", "download", "delete"]
-COMMANDS = ["demo", "cancel", "list", "get", "results", "wait", *[f"files {verb}" for verb in FILES], "emulator"]
+COMMANDS = [
+    *("demo", "cancel", "list", "get"),
+    *("validate", "split", "submit", "results", "wait"),
+    *[f"files {verb}" for verb in FILES],
+    "emulator",
+]
 
 
 def test_ids_and_options_in_any_order() -> None:
@@ -46,6 +51,10 @@ def test_values() -> None:
         (["results", "a", "--order", "output"], "invalid choice: 'output'"),
         (["results", "a", "b"], "'b' is one argument too many"),
         (["list", "--older-than", "2"], "not a duration"),
+        (["submit"], "required: FILE"),
+        (["submit", "a", "--priority", "high"], "invalid int value: 'high'"),
+        (["validate", "a", "b"], "'b' is one argument too many"),
+        (["split", "a", "--max-rows", "0"], "1 or more"),
         (["cancel", "a", "--max-concurrency", "0"], "1 or more"),
         (["get", "a", "--timeout", "nan"], "above zero"),
         (["get", "a", "--api-key", "secret"], "no option --api-key;"),

@@ -116,7 +116,7 @@ def test_interrupted(run: Run, emulator: Emulator, monkeypatch: pytest.MonkeyPat
         raise KeyboardInterrupt
 
     job_id = emulator.add_job(status="COMPLETED")
-    monkeypatch.setattr(_wait, "_line", interrupt)
+    monkeypatch.setattr(_wait, "line_of_finished", interrupt)
     ran = run("wait", job_id)
     assert (ran.code, ran.out) == (130, "")
     assert ran.err == "interrupted: 1 of 1 job finished: 1 COMPLETED; the jobs were left alone\n"

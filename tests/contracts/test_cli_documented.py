@@ -16,7 +16,9 @@ SECTIONS = {
     title.strip("`"): text for title, text in re.findall(r"^## (.+)\n((?:(?!## ).*\n)*)", PAGE, flags=re.MULTILINE)
 }
 COMMANDS = build_parser().commands
-TALKING = {"cancel", "get", "list", "results", "wait"} | {name for name in COMMANDS if name.startswith("files ")}
+TALKING = {"cancel", "get", "list", "results", "submit", "wait"} | {
+    name for name in COMMANDS if name.startswith("files ")
+}
 
 
 def accepted(parser: Parser) -> dict[str, str | None]:

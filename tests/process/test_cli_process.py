@@ -85,6 +85,11 @@ def until(happened: Callable[[], object]) -> None:
 
 # --- what it imports
 
+WHAT_IT_IMPORTS = """
+import sys; from together_batches.cli import main; code = main(sys.argv[1:])
+print("\\n" + " ".join(sys.modules)); sys.exit(code)
+"""
+
 
 @pytest.mark.parametrize(
     ("argv", "code"),
@@ -92,15 +97,33 @@ def until(happened: Callable[[], object]) -> None:
 )
 def test_quick_answers_import_nothing_heavy(argv: Sequence[str], code: int) -> None:
     """Help, version and usage errors do not wait for the HTTP client, nor for anything else that takes its time."""
-    script = (
-        "import sys; from together_batches.cli import main; code = main(sys.argv[1:]); "
-        "print('\\n' + ' '.join(sys.modules)); sys.exit(code)"
-    )
     ran = subprocess.run(
-        [sys.executable, "-c", script, *argv], cwd=ROOT, capture_output=True, text=True, timeout=30, check=False
+        [sys.executable, "-c", WHAT_IT_IMPORTS, *argv],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
     )
     assert code == ran.returncode
     assert HEAVY.isdisjoint(ran.stdout.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize("argv", [["validate", "requests.jsonl"], ["split", "requests.jsonl"]])
+def test_what_needs_no_network_imports_none(argv: Sequence[str], tmp_path: Path) -> None:
+    """Files are checked and cut without the HTTP client."""
+    (tmp_path / "requests.jsonl").write_text('{"custom_id": "a", "body": {"model": "m"}}\n')
+    ran = subprocess.run(
+        [sys.executable, "-c", WHAT_IT_IMPORTS, *argv],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    loaded = set(ran.stdout.splitlines()[-1].split())
+    assert loaded.isdisjoint({"aiohttp", "anyio", "asyncio", "rich", "together_batches.client"})
 
 
 def test_error_is_one_line(environment: dict[str, str]) -> None:

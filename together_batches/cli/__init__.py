@@ -75,8 +75,14 @@ def _run(arguments: Arguments) -> Exit:
             from together_batches.cli._read import get as command
         case "results":
             from together_batches.cli._results import results as command
+        case "submit":
+            from together_batches.cli._submit import submit as command
         case "wait":
             from together_batches.cli._wait import wait as command
+        case "validate":
+            from together_batches.cli._validate import validate as command
+        case "split":
+            from together_batches.cli._split import split as command
         case "files upload":
             from together_batches.cli._files import upload as command
         case "files list":

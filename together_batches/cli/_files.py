@@ -17,7 +17,6 @@ from together_batches.cli._text import (
     as_json,
     block,
     complain,
-    draws_on,
     escape,
     is_terminal,
     moment,
@@ -50,7 +49,7 @@ def upload(arguments: Arguments) -> Exit:
 async def _uploaded(arguments: Arguments) -> FileObject:
     via = cast("Literal['storage', 'api']", arguments.via)
     async with connected(arguments) as batches:
-        with file_bar("Uploading", shown=_bar_is_shown(arguments)) as show:
+        with file_bar("Uploading", quiet=arguments.quiet or arguments.verbose) as show:
             return await batches.files.upload(
                 arguments.path, filename=arguments.name, purpose=arguments.purpose, via=via, on_progress=show
             )
@@ -147,7 +146,7 @@ async def _downloaded(arguments: Arguments, output: str) -> int:
         message = f"{output} exists already; --force replaces it"
         raise CommandError(message)
     async with connected(arguments) as batches:
-        with file_bar("Downloading", shown=_bar_is_shown(arguments)) as show:
+        with file_bar("Downloading", quiet=arguments.quiet or arguments.verbose) as show:
             path = await batches.files.download(arguments.id, output, force=arguments.force, on_progress=show)
         return (await anyio.Path(path).stat()).st_size
 
@@ -161,10 +160,6 @@ async def _printed(arguments: Arguments) -> None:
 def _print(piece: bytes) -> None:
     sys.stdout.buffer.write(piece)
     sys.stdout.buffer.flush()  # so that a reader who left is noticed now
-
-
-def _bar_is_shown(arguments: Arguments) -> bool:
-    return draws_on(sys.stderr) and not arguments.quiet and not arguments.verbose
 
 
 def _tell(arguments: Arguments, text: str) -> None:

@@ -25,13 +25,14 @@ nowhere else."""
 _TOP = f"""\
 examples:
   {PROGRAM} demo                        see it at work, without a key
+  {PROGRAM} submit FILE --wait          a file of requests becomes a job
+  {PROGRAM} results ID -o out.jsonl     what became of each request
   {PROGRAM} list --status IN_PROGRESS   the jobs that are running
   {PROGRAM} cancel ID ID ID             cancel these jobs
   {PROGRAM} cancel --all --dry-run      see what would be cancelled
-  {PROGRAM} cancel - --yes < ids.txt    cancel what a file names
 
-Cancel, list and look up batch inference jobs on Together AI, one or many
-thousands at a time.
+Batch inference jobs on Together AI, from a file of requests to their results,
+one job or many thousands at a time.
 {_KEY}"""
 
 _CANCEL = f"""\
@@ -61,6 +62,35 @@ examples:
   {PROGRAM} get ID ID --json     one JSON object a line
 
 Show jobs as they now stand.
+{_KEY}"""
+
+_VALIDATE = f"""\
+examples:
+  {PROGRAM} validate requests.jsonl
+  {PROGRAM} validate clips.jsonl --endpoint /v1/audio/transcriptions
+  {PROGRAM} validate - < requests.jsonl
+
+Find every problem of a file of requests before it is sent. It needs no key and
+no network."""
+
+_SPLIT = f"""\
+examples:
+  {PROGRAM} split requests.jsonl -o pieces
+  {PROGRAM} split requests.jsonl -o pieces --max-rows 10000
+  {PROGRAM} split requests.jsonl | xargs -n 1 {PROGRAM} submit
+
+Cut any number of requests into as few files as the service's limits allow, and
+print their paths. Where there is a problem nothing is written. It needs no key
+and no network."""
+
+_SUBMIT = f"""\
+examples:
+  {PROGRAM} submit requests.jsonl
+  {PROGRAM} submit requests.jsonl --wait
+  {PROGRAM} submit - --json < requests.jsonl
+
+Check a file of requests, upload it, and create one job from it: one, also where
+answers are lost on the way.
 {_KEY}"""
 
 _RESULTS = f"""\
@@ -189,6 +219,12 @@ class Arguments(argparse.Namespace):
     name: str | None
     purpose: str
     via: str
+    # of submit, validate and split; `path` is theirs too
+    requests_endpoint: str
+    priority: int | None
+    directory: str
+    max_rows: int | None
+    max_bytes: int | None
     # of emulator and demo
     port: int
     jobs: int
@@ -236,6 +272,9 @@ def build_parser() -> Parser:
     add("cancel", "cancel jobs: by id, from standard input, or by filters", _CANCEL, _fill_cancel)
     add("list", "list the jobs of the account", _LIST, _fill_list)
     add("get", "show jobs by their ids", _GET, _fill_get)
+    add("validate", "find every problem of a file of requests", _VALIDATE, _fill_validate)
+    add("split", "cut a file of requests into files that the service takes", _SPLIT, _fill_split)
+    add("submit", "check a file of requests, upload it, and create a job", _SUBMIT, _fill_submit)
     add("results", "write what became of each row of a finished job", _RESULTS, _fill_results)
     add("wait", "wait for jobs, and print each as it finishes", _WAIT, _fill_wait)
     add("files upload", "upload a file", _FILES_UPLOAD, _fill_files_upload)
@@ -317,6 +356,43 @@ def _fill_list(parser: Parser) -> None:
 
 def _fill_get(parser: Parser) -> None:
     parser.add_argument("ids", nargs="+", metavar="ID", help="ids of jobs")
+    _fill_common(parser)
+
+
+def _fill_requests(parser: Parser) -> None:
+    parser.add_argument("path", metavar="FILE", help="a file of requests; or -, to read them from standard input")
+    parser.add_argument(
+        "--endpoint",
+        dest="requests_endpoint",
+        default="/v1/chat/completions",
+        metavar="E",
+        help="what the requests are for (/v1/chat/completions)",
+    )
+
+
+def _fill_validate(parser: Parser) -> None:
+    _fill_requests(parser)
+    parser.add_argument("--json", action="store_true", help="complete JSON on standard output")
+
+
+def _fill_split(parser: Parser) -> None:
+    _fill_requests(parser)
+    parser.add_argument(
+        "-o", "--output", dest="directory", default=".", metavar="DIR", help="where the files go (here)"
+    )
+    parser.add_argument("--max-rows", type=at_least_one, metavar="N", help="most requests in a file (50000)")
+    parser.add_argument("--max-bytes", type=at_least_one, metavar="N", help="most bytes in a file (100000000)")
+    parser.add_argument("--json", action="store_true", help="complete JSON on standard output")
+
+
+def _fill_submit(parser: Parser) -> None:
+    _fill_requests(parser)
+    parser.add_argument("--model", metavar="M", help="the job's model_id; each request names its model all the same")
+    parser.add_argument("--priority", type=int, metavar="N", help="the job's priority, a whole number")
+    parser.add_argument("--wait", action="store_true", help="wait until the job has finished")
+    parser.add_argument(
+        "--deadline", type=above_zero, metavar="SECONDS", help="with --wait: the limit of it (exit 6)"
+    )
     _fill_common(parser)
 
 

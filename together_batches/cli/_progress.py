@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from together_batches.cli._text import number
+from together_batches.cli._text import draws_on, number
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -51,9 +52,12 @@ def bar(total: int, *, shown: bool, doing: str = "Cancelling") -> Generator[Call
 
 
 @contextmanager
-def file_bar(doing: str, *, shown: bool) -> Generator[Callable[[int, int | None], None]]:
-    """A bar on standard error while the block runs, and what moves it: how many bytes went, and of how many."""
-    if not shown:
+def file_bar(doing: str, *, quiet: bool) -> Generator[Callable[[int, int | None], None]]:
+    """A bar on standard error while the block runs, and what moves it: how many bytes went, and of how many.
+
+    There is none where nobody sees it, or it is ``quiet``.
+    """
+    if quiet or not draws_on(sys.stderr):
         yield lambda done, total: None
         return
     from rich.console import Console

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from together_batches.cli._parser import Arguments
     from together_batches.client import AsyncBatches
 
-__all__ = ["wait"]
+__all__ = ["line_of_finished", "tell_change", "wait"]
 
 
 def wait(arguments: Arguments) -> Exit:
@@ -80,12 +80,8 @@ class _Work:
         return Exit.ENDED_BADLY if self.bad else Exit.DONE
 
     async def _one(self, batches: AsyncBatches) -> None:
-        def on_update(job: BatchJob) -> None:
-            if not job.is_terminal and not self.arguments.quiet:
-                done = "" if job.progress is None else f", {job.progress:g} % done"
-                say(f"{job.status or 'without a status'}{done}")
-
-        self._print(await batches.wait(self.ids[0], timeout=self.arguments.deadline, on_update=on_update))
+        told = tell_change(quiet=self.arguments.quiet)
+        self._print(await batches.wait(self.ids[0], timeout=self.arguments.deadline, on_update=told))
 
     async def _many(self, batches: AsyncBatches) -> None:
         arguments = self.arguments
@@ -102,7 +98,7 @@ class _Work:
         self.finished.append(job)
         self.bad += job.status != BatchJobStatus.COMPLETED
         # Flushed one by one, so that a reader sees them as they come.
-        print(as_json(to_dict(job)) if self.arguments.json else _line(job), flush=True)
+        print(as_json(to_dict(job)) if self.arguments.json else line_of_finished(job), flush=True)
 
     def summary(self) -> str:
         """How many have finished, and how."""
@@ -111,7 +107,18 @@ class _Work:
         return f"{told}: {by_status(self.finished)}" if self.finished else told
 
 
-def _line(job: BatchJob) -> str:
+def tell_change(*, quiet: bool) -> Callable[[BatchJob], None]:
+    """What tells how a job that is waited for comes along."""
+
+    def on_update(job: BatchJob) -> None:
+        if not job.is_terminal and not quiet:
+            done = "" if job.progress is None else f", {job.progress:g} % done"
+            say(f"{job.status or 'without a status'}{done}")
+
+    return on_update
+
+
+def line_of_finished(job: BatchJob) -> str:
     """The columns that the reference names; what is absent is ``-``."""
     return "\t".join(
         escape(fact or "-") for fact in (job.id, job.status, job.output_file_id, job.error_file_id, job.error)

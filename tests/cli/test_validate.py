@@ -1,0 +1,97 @@
+"""``together-batches validate``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from together_batches import jsonl
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from cli.conftest import Ran
+
+    Run = Callable[..., Ran]
+
+GOOD = b"".join(jsonl.encode(jsonl.chat_request(name, model="m", messages=[])) for name in "ab")
+BAD = b'{"custom_id": "a\\u001b"}\n\n' + GOOD[:-1] + b"}\n"
+
+
+def test_a_good_file(run: Run, tmp_path: Path) -> None:
+    """Has nothing on standard output, and a summary on standard error."""
+    file = tmp_path / "requests.jsonl"
+    file.write_bytes(GOOD)
+    assert run("validate", str(file)) == (0, "", f"{file}: 2 rows, {len(GOOD)} bytes, no problems\n")
+
+
+def test_every_problem(run: Run, tmp_path: Path) -> None:
+    """Is a line with its place; nothing in it steers the terminal."""
+    file = tmp_path / "requests.jsonl"
+    file.write_bytes(BAD)
+    ran = run("validate", str(file))
+    assert ran.code == 1
+    assert ran.lines[:2] == ["1\ta\\x1b\tbody is missing", "2\t-\tthe line is blank"]
+    assert [line.split("\t")[:2] for line in ran.lines[2:]] == [["4", "-"]]
+    assert ran.err == f"{file}: 3 rows, {len(BAD)} bytes, 3 problems\n"
+
+
+def test_json(run: Run, tmp_path: Path) -> None:
+    """All of it, in one object, and nothing beside it."""
+    file = tmp_path / "requests.jsonl"
+    file.write_bytes(BAD)
+    ran = run("validate", str(file), "--json")
+    assert (ran.code, ran.err, len(ran.lines)) == (1, "", 1)
+    told = json.loads(ran.out)
+    problems = told.pop("problems")
+    assert told == {
+        "source": str(file),
+        "ok": False,
+        "rows": 3,
+        "bytes": len(BAD),
+        "models": {"m": 1},
+        "problem_count": 3,
+    }
+    assert problems[0] == {"line": 1, "offset": 0, "custom_id": "a\x1b", "message": "body is missing"}
+
+
+def test_more_problems_than_anybody_reads(run: Run, tmp_path: Path) -> None:
+    """The first thousand are told, and how many there are; those of the whole file have no line."""
+    file = tmp_path / "requests.jsonl"
+    file.write_bytes(b"\n" * 1200)
+    ran = run("validate", str(file))
+    assert len(ran.lines) == 1000
+    assert ran.err.endswith("1,200 problems, of which the first 1 000 were told\n")
+    file.write_bytes(b"\0")
+    assert run("validate", str(file)).out.startswith("-\t-\tthe file holds zero bytes")
+
+
+def test_the_endpoint(run: Run, tmp_path: Path) -> None:
+    """Decides what a request is."""
+    file = tmp_path / "requests.jsonl"
+    file.write_bytes(GOOD)
+    ran = run("validate", str(file), "--endpoint", "/v1/audio/transcriptions")
+    assert (ran.code, ran.lines[0]) == (1, '1\ta\tmethod is missing; for audio it must be "FILE"')
+    assert run("validate", str(file), "--endpoint", "audio").code == 2
+
+
+def test_standard_input(run: Run, feed: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Is read where it is asked for; on a terminal somebody is told to type."""
+    feed(GOOD)
+    assert run("validate", "-") == (0, "", f"the file: 2 rows, {len(GOOD)} bytes, no problems\n")
+    feed(GOOD, terminal=True)
+    assert run("validate", "-").err.startswith("one request a line, as JSON; Ctrl-D ends them\n")
+    monkeypatch.setattr(sys, "stdin", None)
+    assert run("validate", "-").err.endswith("requests are to come from standard input, and it is closed\n")
+
+
+@pytest.mark.parametrize(("name", "expected"), [("nowhere", "there is no such file"), (".", "it is a directory")])
+def test_a_file_that_is_none(run: Run, tmp_path: Path, name: str, expected: str) -> None:
+    """Is misuse, and a sentence names it."""
+    ran = run("validate", str(tmp_path / name))
+    assert (ran.code, ran.out) == (2, "")
+    assert f"cannot read {tmp_path / name}: {expected}" in ran.err
