@@ -695,7 +695,7 @@ async def test_a_host_without_an_address() -> None:
         outcome = (await batches.cancel_many(["job-1"]))["job-1"]
     assert (outcome.result, outcome.attempts) == (FAILED, 1)
     assert isinstance(outcome.error, APIConnectionError)
-    assert str(outcome.error) == "the host name of nowhere.invalid cannot be resolved; is the network up?"
+    assert str(outcome.error) == "the host name of nowhere.invalid cannot be resolved (is the network up?)"
     assert not outcome.error.request_sent
 
 

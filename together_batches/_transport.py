@@ -457,7 +457,7 @@ def _explain(
     if isinstance(error, aiohttp.ConnectionTimeoutError):
         return APITimeoutError, f"no connection to {host} within {limits.connect:g} s", False
     if isinstance(error, aiohttp.ClientConnectorDNSError):
-        return APIConnectionError, f"the host name of {host} cannot be resolved; is the network up?", False
+        return APIConnectionError, f"the host name of {host} cannot be resolved (is the network up?)", False
     if isinstance(error, aiohttp.ClientSSLError):
         return APIConnectionError, f"no trusted connection to {host}: {error.os_error}", False
     if isinstance(error, aiohttp.ClientConnectorError):
