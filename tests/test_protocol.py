@@ -701,3 +701,29 @@ def test_a_refused_cancel_that_means_finished(case: str, *, finished: bool) -> N
 def test_only_a_refusal_can_mean_finished(status: int, text: str, *, finished: bool) -> None:
     """The text alone does not."""
     assert _protocol.says_finished(_protocol.error_of(answer(f'{{"error": "{text}"}}', status))) is finished
+
+
+@pytest.mark.parametrize(
+    ("here", "location", "there"),
+    [
+        ("https://api.x/v1/files", "https://s3.x/a%2Fb?X=%7E~#part", "https://s3.x/a%2Fb?X=%7E~"),
+        ("https://api.x/v1/files", "/elsewhere", "https://api.x/elsewhere"),
+        ("https://api.x/v1/files", "//s3.x/a", "https://s3.x/a"),
+        ("https://api.x/v1/files", "http://s3.x/a", None),
+        ("https://api.x/v1/files", "http://127.0.0.1/a", None),
+        ("http://127.0.0.1/v1/files", "http://127.0.0.1:9000/a", "http://127.0.0.1:9000/a"),
+        ("http://127.0.0.1/v1/files", "https://s3.x/a", "https://s3.x/a"),
+        ("https://api.x/v1/files", "file:///etc/passwd", None),
+        ("https://api.x/v1/files", "https://user@s3.x/a", None),
+        ("https://api.x/v1/files", "https://s3.x/a b", None),
+        ("https://api.x/v1/files", "https://", "https://api.x/v1/files"),
+        ("https://api.x/v1/files", "https://[s3.x/a", None),
+    ],
+)
+def test_where_a_file_may_travel(here: str, location: str, there: str | None) -> None:
+    """Over TLS, and over plain HTTP only where the service itself is reached so; the URL stays as it was signed."""
+    if there is None:
+        with pytest.raises(ValueError, match=r"."):
+            _protocol.safe_target(here, location)
+    else:
+        assert _protocol.safe_target(here, location) == there

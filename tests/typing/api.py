@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, assert_type
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, assert_type
 
 from together_batches import (
     APIConnectionError,
@@ -27,6 +28,7 @@ from together_batches import (
     CancelReport,
     CancelResult,
     CreateUnconfirmedError,
+    FileObject,
     JobNotCreatedError,
     RateLimitError,
     Response,
@@ -213,6 +215,22 @@ def jobs(job: BatchJob) -> None:
 
 def plain_data(job: BatchJob, outcome: CancelOutcome, report: CancelReport) -> list[Mapping[str, object]]:
     return [to_dict(job), to_dict(outcome), to_dict(report)]
+
+
+async def files(client: AsyncBatches, batches: Batches, opened: IO[bytes]) -> None:
+    file = assert_type(await client.files.upload(opened, via="api", on_progress=print), FileObject)
+    await client.files.upload([BatchRequest("row-1", {})])
+    assert_type(await client.files.retrieve(file), FileObject)
+    assert_type(await client.files.list(), list[FileObject])
+    assert_type(await client.files.download(file, "out.jsonl", on_progress=print), Path)
+    async with client.files.content(file) as pieces:
+        async for piece in pieces:
+            assert_type(piece, bytes)
+    await client.files.delete(file)
+    assert_type(batches.files.upload(b"{}"), FileObject)
+    assert_type(batches.files.list(), list[FileObject])
+    with batches.files.content("file-1") as plain:
+        assert_type(next(plain), bytes)
 
 
 async def errors(client: AsyncBatches) -> None:

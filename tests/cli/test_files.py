@@ -1,0 +1,148 @@
+"""Uploading, listing, showing, downloading and deleting files."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from together_batches.emulator import Fault
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from cli.conftest import Ran
+    from together_batches.emulator import Emulator
+
+    Run = Callable[..., Ran]
+
+REQUESTS = b'{"custom_id":"row-1","body":{"model":"m"}}\n'
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "in.jsonl"
+    path.write_bytes(REQUESTS)
+    return path
+
+
+@pytest.mark.parametrize("via", [(), ("--via", "api")])
+def test_upload(run: Run, emulator: Emulator, path: Path, via: tuple[str, ...]) -> None:
+    """The id is all that is printed, so that a script can use it."""
+    ran = run("files", "upload", str(path), *via)
+    assert (ran.code, ran.err) == (0, "")
+    (file,) = emulator.files
+    assert ran.lines == [file["id"]]
+    assert (file["filename"], file["purpose"]) == ("in.jsonl", "batch-api")
+    assert emulator.content(ran.lines[0]) == REQUESTS
+    assert emulator.count("upload") == bool(via)
+
+
+def test_upload_json(run: Run, emulator: Emulator, path: Path) -> None:
+    """--json tells all that the service does; name and purpose may be given."""
+    told = json.loads(run("files", "upload", str(path), "--json", "--name", "a.csv", "--purpose", "eval").out)
+    assert (told["id"], told["bytes"], told["file_type"]) == (emulator.files[0]["id"], len(REQUESTS), "csv")
+    assert (told["filename"], told["purpose"]) == ("a.csv", "eval")
+
+
+def test_upload_of_nothing(run: Run, emulator: Emulator, tmp_path: Path) -> None:
+    """A file that is not there is a mistake of usage, in one sentence."""
+    ran = run("files", "upload", str(tmp_path / "none"))
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err == f"together-batches: error: cannot read {tmp_path}/none: no such file or directory\n"
+    assert "--via" in run("files", "upload", "x", "--via", "mail").err
+
+
+def test_upload_shows_how_far_it_is(
+    run: Run, emulator: Emulator, path: Path, on_terminal: Callable[..., None]
+) -> None:
+    """On a terminal, on standard error; not with --quiet."""
+    on_terminal("stderr")
+    assert "Uploading" in run("files", "upload", str(path)).err
+    assert run("files", "upload", str(path), "--quiet").err == ""
+
+
+def test_list(run: Run, emulator: Emulator, on_terminal: Callable[..., None]) -> None:
+    """In a pipe, five columns between tabs; on a terminal a table; nothing steers the terminal."""
+    assert run("files", "list").err == "there are no files\n"
+    file_id = emulator.add_file(bytes(1234), filename="a\t\x1b.jsonl", purpose="eval")
+    (line,) = run("files", "list").lines
+    columns = line.split("\t")
+    assert [columns[0], columns[1], columns[3], columns[4]] == [file_id, "1234", "eval", "a\\t\\x1b.jsonl"]
+    assert columns[2].endswith("Z")
+    on_terminal("stdout")
+    header, row = run("files", "list").lines
+    assert header.split() == ["ID", "BYTES", "CREATED", "PURPOSE", "NAME"]
+    assert row.startswith(f"{file_id}  1 234  ")
+
+
+def test_list_json(run: Run, emulator: Emulator) -> None:
+    """One complete array."""
+    assert json.loads(run("files", "list", "--json").out) == []
+    ids = {emulator.add_file(REQUESTS), emulator.add_file(b"{}\n")}
+    assert ids == {file["id"] for file in json.loads(run("files", "list", "--json").out)}
+
+
+def test_get(run: Run, emulator: Emulator) -> None:
+    """A block for each, in the order in which they were named; those that are none are named on standard error."""
+    first, second = emulator.add_file(REQUESTS), emulator.add_file(b"{}\n")
+    ran = run("files", "get", second, "none", first)
+    assert ran.code == 5
+    assert [line.split()[1] for line in ran.lines if line.startswith("id ")] == [second, first]
+    assert "error: none: the service answered 404" in ran.err
+    told = [json.loads(line) for line in run("files", "get", first, second, "--json").lines]
+    assert [file["id"] for file in told] == [first, second]
+    assert run("files", "get", "none").code == 4
+
+
+def test_download(run: Run, emulator: Emulator, tmp_path: Path) -> None:
+    """Into the file that is named, which is told on standard error; one that exists is left alone without --force."""
+    file_id = emulator.add_file(REQUESTS)
+    out = tmp_path / "out.jsonl"
+    ran = run("files", "download", file_id, "-o", str(out))
+    assert (ran.code, ran.out, ran.err) == (0, "", f"{len(REQUESTS)} bytes in {out}\n")
+    assert out.read_bytes() == REQUESTS
+    out.write_bytes(b"old")
+    ran = run("files", "download", file_id, "-o", str(out))
+    assert (ran.code, ran.err) == (2, f"together-batches: error: {out} exists already; --force replaces it\n")
+    assert out.read_bytes() == b"old"
+    ran = run("files", "download", file_id, "-o", str(out), "--force", "--json")
+    assert json.loads(ran.out) == {"id": file_id, "output": str(out), "bytes": len(REQUESTS)}
+    assert out.read_bytes() == REQUESTS
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_download_to_standard_output(run: Run, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without -o, byte for byte."""
+    file_id = emulator.add_file(b"\xff\r\n\0")
+    out = io.TextIOWrapper(io.BytesIO())
+    monkeypatch.setattr(sys, "stdout", out)
+    assert run("files", "download", file_id).code == 0
+    assert out.buffer.getvalue() == b"\xff\r\n\0"  # type: ignore[attr-defined]
+
+
+def test_download_that_fails(run: Run, emulator: Emulator, tmp_path: Path) -> None:
+    """Leaves nothing behind, and says what happened."""
+    file_id = emulator.add_file(REQUESTS)
+    emulator.fail(Fault(on="content", cut_after=0, times=None))
+    ran = run("files", "download", file_id, "-o", str(tmp_path / "out"))
+    assert ran.code == 1
+    assert f"after 0 bytes of {len(REQUESTS)}" in ran.err
+    emulator.heal()
+    assert run("files", "download", "none", "-o", str(tmp_path / "out")).code == 4
+    assert "is a directory" in run("files", "download", file_id, "-o", str(tmp_path)).err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_delete(run: Run, emulator: Emulator) -> None:
+    """The ids of those that are gone are printed; one that was gone before is named on standard error."""
+    first, second = emulator.add_file(REQUESTS), emulator.add_file(b"{}\n")
+    ran = run("files", "delete", first, "none")
+    assert (ran.code, ran.lines) == (5, [first])
+    assert "error: none: the service answered 404" in ran.err
+    assert json.loads(run("files", "delete", second, "--json").out) == {"id": second, "deleted": True}
+    assert emulator.files == []

@@ -1,0 +1,492 @@
+# ruff: noqa: ASYNC240  # a test may wait for the disk
+"""The files of an account: with fakes that answer what they are told, and with the emulator on real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+from wires import AT_ONCE, KEY, ONCE, RawServer, http
+
+from together_batches import (
+    APIConnectionError,
+    APIResponseValidationError,
+    AsyncBatches,
+    Batches,
+    BatchRequest,
+    ConflictError,
+    FileObject,
+    InternalServerError,
+    NotFoundError,
+    UsageError,
+    to_dict,
+)
+from together_batches._protocol import Answer, Transfer, error_of
+from together_batches.emulator import Emulator, Fault
+from together_batches.files import AsyncFiles
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Mapping
+    from pathlib import Path
+
+    from together_batches._protocol import Request
+    from together_batches._transport import Call
+
+REQUESTS = b'{"custom_id":"row-1","body":{"model":"m"}}\n'
+WHERE = {"Location": "https://storage.example/x?signature=%2F~", "X-Together-File-Id": "file-1"}
+
+
+class Service:
+    """Answers each step as it was told to, and keeps what came."""
+
+    def __init__(self, *answers: object) -> None:
+        self.answers = list(answers)
+        self.requests: list[Request] = []
+        self.files = AsyncFiles(self.send, self.transmit, self.receive)
+
+    def answer(self, request: Request) -> Answer:
+        self.requests.append(request)
+        status, body, *headers = cast("tuple[Any, ...]", self.answers.pop(0))
+        server = http(status, body).partition(b"\r\n\r\n")[2]
+        answer = Answer(request, "https://api.example/v1" + request.path, status, *headers or [{}], server)
+        if status >= 400:
+            raise error_of(answer)
+        return answer
+
+    async def send(self, request: Request, call: Call) -> Answer:
+        call.attempts += 1
+        return self.answer(request)
+
+    async def transmit(
+        self,
+        request: Transfer,
+        *,
+        redirect_is_answer: bool = False,
+        on_sent: Callable[[int, int], None] | None = None,
+    ) -> Answer:
+        answer = self.answer(request)
+        assert (answer.status >= 300) <= redirect_is_answer
+        return answer
+
+    async def receive(
+        self, request: Transfer, on_length: Callable[[int | None], None] | None = None
+    ) -> AsyncGenerator[bytes]:
+        for piece in (b"one", b"two"):
+            if on_length is not None:
+                on_length(6)
+            yield piece
+
+    @property
+    def lines(self) -> list[str]:
+        return [f"{request.method} {request.path}" for request in self.requests]
+
+
+def client(emulator: Emulator, **options: Any) -> AsyncBatches:
+    return AsyncBatches(KEY, base_url=emulator.base_url, retry=AT_ONCE, **options)
+
+
+# --- upload, step by step -------------------------------------------------------------------------------------
+
+
+async def test_an_upload_takes_three_steps() -> None:
+    """Where to, the bytes, and a word that they are there; the hash goes with the first."""
+    service = Service((302, b"", WHERE), (200, b""), (200, {"id": "file-1", "bytes": len(REQUESTS)}))
+    file = await service.files.upload(REQUESTS, filename="rows.jsonl", purpose="eval")
+    assert file == FileObject(id="file-1", bytes=len(REQUESTS))
+    assert service.lines == ["POST /files", "PUT /x", "POST /files/file-1/preprocess"]
+    form, put, _ = service.requests
+    assert isinstance(form, Transfer)
+    assert isinstance(put, Transfer)
+    for value in ("rows.jsonl", "eval", "jsonl", hashlib.sha256(REQUESTS).hexdigest()):
+        assert f"\r\n\r\n{value}\r\n".encode() in form.head
+    assert str(put.target) == WHERE["Location"]
+    assert "signature" not in repr(put)
+
+
+@pytest.mark.parametrize("status", [404, 405])
+async def test_a_service_without_preprocessing(status: int) -> None:
+    """Is none the worse: the file is looked up."""
+    service = Service((302, b"", WHERE), (200, b""), (status, b""), (200, {"id": "file-1"}))
+    assert (await service.files.upload(REQUESTS)).id == "file-1"
+    assert service.lines[3:] == ["GET /files/file-1"]
+
+
+async def test_preprocessing_that_fails() -> None:
+    """Is a failure: nobody can tell whether the file may be used."""
+    service = Service((302, b"", WHERE), (200, b""), (500, b""))
+    with pytest.raises(InternalServerError):
+        await service.files.upload(REQUESTS)
+
+
+async def test_known_content_is_not_sent_again() -> None:
+    """The service answers with the file that has it."""
+    service = Service((409, {"file_id": "file-0"}), (200, {"id": "file-0", "bytes": len(REQUESTS)}))
+    assert (await service.files.upload(REQUESTS)).id == "file-0"
+    assert service.lines == ["POST /files", "GET /files/file-0"]
+
+
+@pytest.mark.parametrize("found", [(200, {"id": "file-0", "bytes": 0}), (404, b"")])
+async def test_content_that_is_known_and_not_there_is_sent(found: tuple[int, object]) -> None:
+    """A hash may be known from an upload that never came to its end: so no hash is told the second time."""
+    service = Service((409, {"file_id": "file-0"}), found, (302, b"", WHERE), (200, b""), (200, {"id": "file-1"}))
+    assert (await service.files.upload(REQUESTS)).id == "file-1"
+    first, _, second, *_ = service.requests
+    assert isinstance(first, Transfer)
+    assert isinstance(second, Transfer)
+    assert (b"checksum" in first.head, b"checksum" in second.head) == (True, False)
+
+
+@pytest.mark.parametrize("body", [b"", {"file_id": ".."}, {"error": "no"}])
+async def test_another_conflict_is_one(body: object) -> None:
+    """Where no file is named, or none that could be."""
+    for via in ("storage", "api"):
+        with pytest.raises(ConflictError):
+            await Service((409, body)).files.upload(REQUESTS, via=cast("Any", via))
+
+
+@pytest.mark.parametrize(
+    ("status", "headers"),
+    [
+        (200, WHERE),
+        (302, {}),
+        (302, {**WHERE, "Location": ""}),
+        (302, {**WHERE, "Location": "http://storage.example/x"}),
+        (302, {**WHERE, "Location": "ftp://storage.example/x"}),
+        (302, {**WHERE, "Location": "https://user:password@storage.example/x"}),
+        (302, {**WHERE, "X-Together-File-Id": ".."}),
+    ],
+)
+async def test_a_place_that_no_file_may_go_to(status: int, headers: Mapping[str, str]) -> None:
+    """An answer that names none, or one to which a file should not travel, is no answer."""
+    service = Service((status, b"", headers))
+    with pytest.raises(APIResponseValidationError, match="where to upload the file to"):
+        await service.files.upload(REQUESTS)
+    assert len(service.requests) == 1
+
+
+async def test_an_upload_in_a_form() -> None:
+    """One step, and the same for content that is known."""
+    service = Service((200, {"id": "file-1"}), (409, {"file_id": "file-0"}), (200, {"id": "file-0"}))
+    assert (await service.files.upload(REQUESTS, via="api")).id == "file-1"
+    assert (await service.files.upload(REQUESTS, via="api")).id == "file-0"
+    assert service.lines == ["POST /files/upload", "POST /files/upload", "GET /files/file-0"]
+
+
+async def test_nothing_is_sent_of_what_cannot_be_uploaded(tmp_path: Path) -> None:
+    """A mistake is told before the service hears of it."""
+    service = Service()
+    for source in (tmp_path, tmp_path / "none", b"", []):
+        with pytest.raises(UsageError):
+            await service.files.upload(source)
+    with pytest.raises(UsageError, match="via must be 'storage' or 'api'; it is 'mail'"):
+        await service.files.upload(REQUESTS, via=cast("Any", "mail"))
+    assert service.requests == []
+
+
+# --- the small calls ------------------------------------------------------------------------------------------
+
+
+async def test_a_file_as_the_service_tells_it() -> None:
+    """Its times are seconds, its names have capitals, and what nobody knows is kept."""
+    sent = {
+        "id": "file-1",
+        "object": "file",
+        "created_at": 1789381230,
+        "filename": "requests.jsonl",
+        "bytes": 48213,
+        "purpose": "batch-api",
+        "FileType": "jsonl",
+        "LineCount": 0,
+        "Processed": True,
+        "processing_status": "COMPLETED",
+    }
+    file = await Service((200, sent)).files.retrieve("file-1")
+    assert file == FileObject(
+        id="file-1",
+        created_at=datetime(2026, 9, 14, 10, 20, 30, tzinfo=UTC),
+        filename="requests.jsonl",
+        bytes=48213,
+        purpose="batch-api",
+        file_type="jsonl",
+        line_count=0,
+        processed=True,
+        processing_status="COMPLETED",
+        extra={"object": "file"},
+    )
+    assert to_dict(file)["created_at"] == "2026-09-14T10:20:30Z"
+    assert "error" not in to_dict(file)
+
+
+@pytest.mark.parametrize(
+    ("sent", "where"),
+    [
+        (None, "null in place of an object at $"),
+        ({}, "no id at $"),
+        ({"id": None}, "no id at $.id"),
+        ({"id": "file-2"}, "it is about file 'file-2' at $.id"),
+        ({"id": "file-1", "bytes": "many"}, "text in place of a whole number at $.bytes"),
+        ({"id": "file-1", "created_at": 1e300}, "in place of a time at $.created_at"),
+        ({"id": "file-1", "Processed": 1}, "a number in place of true or false at $.Processed"),
+    ],
+)
+async def test_what_is_no_file(sent: object, where: str) -> None:
+    """Is told with the place where it is wrong."""
+    with pytest.raises(APIResponseValidationError) as caught:
+        await Service((200, sent)).files.retrieve("file-1")
+    assert where in str(caught.value)
+
+
+async def test_files_are_listed_newest_first() -> None:
+    """Whatever the service wraps them in; those without a time come last, and absent values are None."""
+    files = [{"id": "b", "created_at": 1}, {"id": "c", "created_at": 0, "filename": ""}, {"id": "a", "created_at": 2}]
+    for body in (files, {"data": files}):
+        found = await Service((200, body)).files.list()
+        assert [file.id for file in found] == ["a", "b", "c"]
+        assert (found[2].created_at, found[2].filename) == (None, None)
+    for body in (None, [], {"data": []}, {"data": None}):
+        assert await Service((200, body)).files.list() == []
+    with pytest.raises(APIResponseValidationError, match=r"no id at \$\[1\]"):
+        await Service((200, [{"id": "a"}, {}])).files.list()
+
+
+async def test_deleting() -> None:
+    """Is done when the service says so, about this file."""
+    service = Service((200, {"id": "file-1", "deleted": True}))
+    await service.files.delete(FileObject(id="file-1"))
+    assert service.lines == ["DELETE /files/file-1"]
+    for body in (b"", {}, {"id": "file-1", "deleted": False}, {"id": "file-2", "deleted": True}):
+        with pytest.raises(APIResponseValidationError, match="that file file-1 is deleted"):
+            await Service((200, body)).files.delete("file-1")
+    with pytest.raises(NotFoundError):
+        await Service((404, b"")).files.delete("file-1")
+
+
+@pytest.mark.parametrize("wrong", ["", " ", ".", "..", None, 5, b"file-1", "\ud800"])
+async def test_what_is_no_id_is_refused(wrong: Any, tmp_path: Path) -> None:
+    """Before anything is sent; slashes and the like are encoded."""
+    files = Service().files
+    for call in (files.retrieve, files.delete, lambda wrong: files.download(wrong, tmp_path / "x")):
+        with pytest.raises(UsageError, match="file id"):
+            await call(wrong)
+    with pytest.raises(UsageError, match="file id"):
+        files.content(wrong)
+    service = Service((200, {"id": "a/../b"}))
+    await service.files.retrieve("a/../b")
+    assert service.lines == ["GET /files/a%2F..%2Fb"]
+
+
+# --- content and download -------------------------------------------------------------------------------------
+
+
+async def test_content_and_download_are_the_same_bytes(tmp_path: Path) -> None:
+    """The one in pieces, the other in a file; the progress of a download is told."""
+    files = Service().files
+    async with files.content(FileObject(id="file-1")) as pieces:
+        assert [piece async for piece in pieces] == [b"one", b"two"]
+    steps: list[tuple[int, int | None]] = []
+    path = await files.download("file-1", tmp_path / "out", on_progress=lambda *step: steps.append(step))
+    assert path == tmp_path / "out"
+    assert path.read_bytes() == b"onetwo"
+    assert steps == [(3, 6), (6, 6)]
+
+
+async def test_a_download_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    """Neither under the name nor beside it; what was there stays."""
+
+    class Broken(Service):
+        async def receive(self, *_: object) -> AsyncGenerator[bytes]:
+            yield b"one"
+            message = "it broke off"
+            raise APIConnectionError(message)
+
+    (tmp_path / "old").write_bytes(b"old")
+    for name in ("new", "old"):
+        with pytest.raises(APIConnectionError):
+            await Broken().files.download("file-1", tmp_path / name, force=True)
+
+    def tell(*_: object) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await Service().files.download("file-1", tmp_path / "new", on_progress=tell)
+    with pytest.raises(UsageError, match="exists already"):
+        await Service().files.download("file-1", tmp_path / "old")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"old": b"old"}
+
+
+# --- on real sockets ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("via", ["storage", "api"])
+async def test_there_and_back(emulator: Emulator, tmp_path: Path, via: Any) -> None:
+    """What is uploaded comes back as it was, in either way; the storage never sees the key."""
+    content = REQUESTS * 50_000
+    steps: list[tuple[int, int]] = []
+    async with client(emulator) as batches:
+        file = await batches.files.upload(
+            content, filename="rows.jsonl", via=via, on_progress=lambda *step: steps.append(step)
+        )
+        assert (file.filename, file.bytes, file.purpose) == ("rows.jsonl", len(content), "batch-api")
+        assert steps == sorted(steps)
+        assert steps[-1] == (len(content), len(content))
+        assert await batches.files.retrieve(file) == file
+        assert [found.id for found in await batches.files.list()] == [file.id]
+        path = await batches.files.download(file, tmp_path / "back.jsonl")
+        assert path.read_bytes() == content
+        await batches.files.delete(file)
+        with pytest.raises(NotFoundError):
+            await batches.files.retrieve(file)
+    stored = [request for request in emulator.requests if request.method == "PUT"]
+    assert len(stored) == (via == "storage")
+    assert all(KEY not in str(dict(request.headers)) for request in stored)
+
+
+async def test_known_content_is_recognised(emulator: Emulator) -> None:
+    """The same file comes back, and its bytes do not travel twice."""
+    async with client(emulator) as batches:
+        first = await batches.files.upload([BatchRequest("row-1", {"model": "m"})])
+        assert await batches.files.upload(REQUESTS) == first
+    assert [request.method for request in emulator.requests].count("PUT") == 1
+
+
+@pytest.mark.parametrize("step", ["begin_upload", "store", "preprocess"])
+@pytest.mark.parametrize("trouble", [{"status": 503}, {"lose": "request"}, {"lose": "answer"}])
+async def test_every_step_of_an_upload_may_fail(emulator: Emulator, step: str, trouble: Any) -> None:
+    """It is repeated, and the file is there in the end, whole."""
+    emulator.fail(Fault(on=step, **trouble))
+    async with client(emulator) as batches:
+        file = await batches.files.upload(REQUESTS)
+        async with batches.files.content(file) as pieces:
+            assert b"".join([piece async for piece in pieces]) == REQUESTS
+
+
+async def test_a_delete_whose_answer_was_lost(emulator: Emulator) -> None:
+    """Is repeated, finds nothing, and that is what was wanted."""
+    async with client(emulator) as batches:
+        file = await batches.files.upload(REQUESTS)
+        emulator.fail(Fault(on="delete", lose="answer"))
+        await batches.files.delete(file)
+        with pytest.raises(NotFoundError):
+            await batches.files.delete(file)
+
+
+@pytest.mark.parametrize("options", [{}, {"ranges": False}, {"content_from_storage": True}, {"gzip": True}])
+async def test_a_download_that_is_cut_again_and_again(options: Any, tmp_path: Path) -> None:
+    """Is whole in the end, whatever the service can do."""
+    content = os.urandom(500_000)
+    async with Emulator(api_key=KEY, **options) as emulator:
+        file_id = emulator.add_file(content)
+        on = "fetch" if options.get("content_from_storage") else "content"
+        for cut in (0, 1, 200_000, 299_999):
+            emulator.fail(Fault(on=on, cut_after=cut))
+        async with client(emulator) as batches:
+            path = await batches.files.download(file_id, tmp_path / "out")
+    assert path.read_bytes() == content
+
+
+async def test_cancelling_a_download(emulator: Emulator, tmp_path: Path) -> None:
+    """Ends at once, and leaves no file and no connection behind."""
+    file_id = emulator.add_file(REQUESTS * 1000)
+    emulator.fail(Fault(on="content", drip=0.01))
+    began = asyncio.Event()
+    async with client(emulator) as batches:
+        download = batches.files.download(file_id, tmp_path / "out", on_progress=lambda *_: began.set())
+        task = asyncio.create_task(download)
+        await began.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_name_from_outside_is_no_path(emulator: Emulator, tmp_path: Path) -> None:
+    """The file is where it was to be, and nowhere else."""
+    file_id = emulator.add_file(REQUESTS, filename="../../evil")
+    (tmp_path / "here").mkdir()
+    async with client(emulator) as batches:
+        await batches.files.download(file_id, tmp_path / "here" / "out")
+        with pytest.raises(UsageError, match="is a directory"):
+            await batches.files.download(file_id, tmp_path / "here")
+    assert [path.name for path in tmp_path.rglob("*")] == ["here", "out"]
+
+
+async def test_a_view_has_files_of_its_own(emulator: Emulator) -> None:
+    """The headers that it adds go to the service, and never to the storage."""
+    async with client(emulator) as batches:
+        await batches.with_options(headers={"X-Team": "blue"}).files.upload(REQUESTS)
+    teams = {request.method + request.path[:10]: request.headers.get("X-Team") for request in emulator.requests}
+    assert set(teams.values()) == {"blue", None}
+    assert all((team is None) == method.startswith("PUT") for method, team in teams.items())
+
+
+async def test_a_large_upload_does_not_hold_the_loop(emulator: Emulator) -> None:
+    """Hashing and reading happen elsewhere: while a slow thread reads, the loop goes on."""
+    reading, beats = asyncio.Event(), 0
+    loop = asyncio.get_running_loop()
+
+    class Slow:
+        def __init__(self) -> None:
+            self.position = 0
+
+        def seekable(self) -> bool:
+            return True
+
+        def tell(self) -> int:
+            return self.position
+
+        def seek(self, position: int) -> None:
+            self.position = position
+
+        def read(self, size: int) -> bytes:
+            loop.call_soon_threadsafe(reading.set)
+            time.sleep(0.05 if size else 0)
+            begin, self.position = self.position, min(self.position + size, len(REQUESTS))
+            return REQUESTS[begin : self.position]
+
+    async def beat() -> None:
+        nonlocal beats
+        await reading.wait()
+        while True:
+            beats += 1
+            await asyncio.sleep(0.001)
+
+    heart = asyncio.create_task(beat())
+    async with client(emulator) as batches:
+        await batches.files.upload(cast("Any", Slow()))
+    heart.cancel()
+    assert beats >= 10
+
+
+async def test_what_a_storage_refuses(tmp_path: Path) -> None:
+    """Is told in its own words."""
+    xml = "<Error><Code>EntityTooLarge</Code><Message>Your proposed upload exceeds the maximum</Message></Error>"
+    async with RawServer(http(400, xml)) as storage:
+        headers = {"Location": f"{storage.origin}/x?secret", "X-Together-File-Id": "file-1"}
+        async with (
+            RawServer(http(302, headers=headers)) as server,
+            AsyncBatches(KEY, base_url=server.base_url, retry=ONCE) as batches,
+        ):
+            with pytest.raises(
+                Exception, match=r"EntityTooLarge: Your proposed upload exceeds the maximum"
+            ) as caught:
+                await batches.files.upload(REQUESTS)
+            assert "secret" not in str(caught.value)
+
+
+def test_the_same_without_await(tmp_path: Path) -> None:
+    """``Batches`` has files too, and its views as well."""
+    with Emulator(api_key=KEY).running_in_thread() as emulator, Batches(KEY, base_url=emulator.base_url) as batches:
+        files = batches.with_options(headers={"X-Team": "blue"}).files
+        file = files.upload(iter([BatchRequest("row-1", {"model": "m"})]))
+        assert files.retrieve(file) == file
+        assert files.list() == [file]
+        assert batches.files.download(file, tmp_path / "out").read_bytes() == REQUESTS
+        with files.content(file) as pieces:
+            assert b"".join(pieces) == REQUESTS
+        files.delete(file)
+        assert files.list() == []
