@@ -46,7 +46,14 @@ html_copy_source = False
 
 
 # Names that stand in signatures and cannot be imported, and the sections of reference/api that tell what they are.
-EXPLAINED = {"Ids": "ids", "Stream": "iterators", "LoopIterator": "iterators", "Source": "files"}
+EXPLAINED = {
+    "Ids": "ids",
+    "LoopIterator": "iterators",
+    "Order": "requests",
+    "Requests": "requests",
+    "Source": "files",
+    "Stream": "iterators",
+}
 
 
 def _read_sections(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
