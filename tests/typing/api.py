@@ -40,9 +40,10 @@ from together_batches import (
     __version__,
     failed_requests,
     job_from_dict,
+    jsonl,
     to_dict,
 )
-from together_batches.emulator import Emulator, Fault
+from together_batches.emulator import Answer, Emulator, Failure, Fault, Missing
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession
@@ -217,6 +218,42 @@ def plain_data(job: BatchJob, outcome: CancelOutcome, report: CancelReport) -> l
     return [to_dict(job), to_dict(outcome), to_dict(report)]
 
 
+def requests() -> Iterator[BatchRequest]:
+    question = [{"role": "user", "content": "Name a river."}]
+    yield assert_type(jsonl.chat_request("a", model="model", messages=question, max_tokens=32), BatchRequest)
+    yield jsonl.audio_request("b", model="model", file="https://media.example/7.wav", language="en")
+    yield BatchRequest("c", {"model": "model"}, method="FILE")
+    assert_type(jsonl.write(requests(), Path("requests.jsonl"), overwrite=True), int)
+    for request in jsonl.read("requests.jsonl"):
+        assert_type(request.body, Mapping[str, object])
+        assert_type(jsonl.decode(jsonl.encode(request)), BatchRequest)
+    found = assert_type(jsonl.validate(b"{}", endpoint="/v1/chat/completions"), jsonl.Validation)
+    for problem in found.problems:
+        assert_type((problem.line, problem.offset, problem.custom_id), tuple[int | None, int | None, str | None])
+    assert_type(jsonl.split(requests(), "pieces", max_rows=100, prefix="piece"), list[Path])
+
+
+async def a_whole_life(client: AsyncBatches, opened: IO[bytes], source: AsyncIterator[BatchRequest]) -> None:
+    job = await client.submit("requests.jsonl", endpoint="/v1/chat/completions", model_id="model", priority=1)
+    assert_type(job, BatchJob)
+    await client.submit(Path("requests.jsonl"))
+    await client.submit(b"{}")
+    await client.submit(opened)
+    await client.submit(requests())
+    await client.submit(source)
+    assert_type(await client.wait(job, timeout=60, poll_interval=5, on_update=print), BatchJob)
+    async with client.as_completed([job, "id"], timeout=60) as jobs:
+        async for finished in jobs:
+            assert_type(finished, BatchJob)
+
+
+def the_same_without_async(batches: Batches) -> list[BatchRequest]:
+    job = assert_type(batches.wait(batches.submit(requests())), BatchJob)
+    for finished in batches.as_completed([job]):
+        assert_type(finished, BatchJob)
+    return list(failed_requests(requests(), batches.results(job, requests=requests(), order="input")))
+
+
 async def files(client: AsyncBatches, batches: Batches, opened: IO[bytes]) -> None:
     file = assert_type(await client.files.upload(opened, via="api", on_progress=print), FileObject)
     await client.files.upload([BatchRequest("row-1", {})])
@@ -267,9 +304,15 @@ async def errors(client: AsyncBatches) -> None:
         print(error)
 
 
+def answer(row: Mapping[str, object]) -> Answer | Failure | Missing | None:
+    if row["custom_id"] == "a":
+        return Answer("The Elbe.")
+    return Failure("no") if row["custom_id"] == "b" else Missing()
+
+
 async def the_emulator() -> None:
     async with (
-        Emulator(faults=[Fault(status=503)]) as emulator,
+        Emulator(faults=[Fault(status=503)], answer=answer, fail_rows=0.1) as emulator,
         AsyncBatches(emulator.api_key, base_url=emulator.base_url) as client,
     ):
         assert_type(await client.list(), list[BatchJob])
@@ -282,4 +325,5 @@ def misuse(client: AsyncBatches, batches: Batches) -> None:
     batches.cancel("a", "b")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     Batches(session=None)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     BatchJob("a")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    batches.submit(7)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     BatchJob(id="a").status = None  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
