@@ -60,7 +60,7 @@ def tests(session: nox.Session) -> None:
 def official(session: nox.Session) -> None:
     """The official package and its command against the emulator, in an environment apart: their pins are not ours."""
     install(session, "test")
-    apart = Path(session.create_tmp()) / "official"
+    apart = Path(session.create_tmp()).resolve() / "official"
     session.run("python", "-m", "venv", "--clear", str(apart))
     python = str(apart / ("Scripts" if os.name == "nt" else "bin") / "python")
     session.run(
