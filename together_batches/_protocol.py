@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import re
 import secrets
 from datetime import UTC, datetime
@@ -528,6 +527,8 @@ def _told(body: object) -> tuple[str, str | None]:
         body = body[:_PAGE_CHARACTERS]
         if re.match(r"\s*<(\?xml|Error>)", body):  # a storage
             parts = [re.search(rf"<{name}>([^<]+)</{name}>", body) for name in ("Code", "Message", "RequestId")]
+            import html  # of all that this package does, only this needs it
+
             code, why, request = (html.unescape(part[1]).strip() if part else "" for part in parts)
             if code or why:
                 return ": ".join(part for part in (code, why) if part)[:300], request or None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, datetime
+from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
 import attrs
@@ -271,7 +272,6 @@ def _result_to_dict(result: BatchResult) -> dict[str, Any]:
 # Detailed validation costs twice the time and is wanted only where something is wrong: the quick converter
 # decides, and the thorough one explains.
 _quick = _converter(detailed=False)
-_thorough = _converter(detailed=True)
 _structure_job: Callable[[dict[str, object], type[BatchJob]], BatchJob] = _quick.get_structure_hook(BatchJob)
 _known = frozenset(_JOB_FIELDS)
 
@@ -292,10 +292,15 @@ def job(value: object, where: str = "$") -> BatchJob:
         raise _explained(sent, where) from error
 
 
+@cache
+def _thorough() -> cattrs.Converter:
+    return _converter(detailed=True)
+
+
 def _explained(fields: dict[str, object], where: str) -> WireError:
     problem, path = "no job", ""
     try:
-        _thorough.structure(fields, BatchJob)
+        _thorough().structure(fields, BatchJob)
     except Exception as error:  # noqa: BLE001  # cattrs groups whatever its hooks raised
         problem, _, path = cattrs.transform_error(error, where, format_exception=_worded)[0].rpartition(" @ ")
     return WireError(problem, path or where)

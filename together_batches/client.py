@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import TYPE_CHECKING, NoReturn, Self
 
 from anyio import to_thread
 
-from together_batches import _cancelling, _creating, _protocol, _results, _submitting, _waiting
+from together_batches import _cancelling, _creating, _protocol
 from together_batches._checks import positive, whole
 from together_batches._creating import KnownJobs, Listing
 from together_batches._many import checked_ids
 from together_batches._stream import Stream
-from together_batches._streaming import Streaming
 from together_batches._transport import Bulk, Call, Connection, Transport
 from together_batches.config import Config, RetryPolicy, Secret, Timeout
 from together_batches.errors import UsageError
-from together_batches.files import AsyncFiles
 from together_batches.models import BatchJob, Response
 
 if TYPE_CHECKING:
@@ -26,10 +25,12 @@ if TYPE_CHECKING:
 
     from aiohttp import ClientSession
 
+    from together_batches import _waiting
     from together_batches._disk import Source
     from together_batches._many import Ids
     from together_batches._protocol import Answer
     from together_batches._results import Order, Requests
+    from together_batches.files import AsyncFiles
     from together_batches.models import BatchResult
     from together_batches.outcomes import CancelOutcome, CancelReport
 
@@ -59,9 +60,6 @@ class AsyncBatches:
     Raises:
         UsageError: no key, or a setting that cannot be.
     """
-
-    files: AsyncFiles
-    """The files of the account: upload, look up, list, download, delete."""
 
     def __init__(
         self,
@@ -94,9 +92,18 @@ class AsyncBatches:
         self._transport = transport
         self._known = known
         self._owner = owner
-        streaming = Streaming(transport)
-        self.files = AsyncFiles(transport.send, streaming.send, streaming.receive)
         self._verbs = _cancelling.Verbs(cancel=self._post_cancel, retrieve=self._get, list_jobs=self._get_all)
+
+    # What not everyone needs is imported where it is used: a service that cancels jobs starts without the files.
+
+    @cached_property
+    def files(self) -> AsyncFiles:
+        """The files of the account: upload, look up, list, download, delete."""
+        from together_batches._streaming import Streaming
+        from together_batches.files import AsyncFiles
+
+        streaming = Streaming(self._transport)
+        return AsyncFiles(self._transport.send, streaming.send, streaming.receive)
 
     # --- jobs -----------------------------------------------------------------------------------------------------
 
@@ -164,6 +171,8 @@ class AsyncBatches:
             UsageError: the file is missing or unreadable, or changed meanwhile.
             JobNotCreatedError, CreateUnconfirmedError, APIError: as for :meth:`create`.
         """
+        from together_batches import _submitting
+
         return await _submitting.submit(
             source,
             endpoint=endpoint,
@@ -325,6 +334,8 @@ class AsyncBatches:
         """
         _protocol.job_id(job_id)
         _check_times(timeout, poll_interval)
+        from together_batches import _waiting
+
         return await _waiting.wait(
             self._followed,
             job_id,
@@ -353,6 +364,8 @@ class AsyncBatches:
                 end first; several such errors are an :class:`ExceptionGroup` of them.
             UsageError: a number or an id that cannot be, or a client that cannot be used here.
         """
+        from together_batches import _waiting
+
         ids = checked_ids(job_ids, verb_for_one="wait")
         _check_times(timeout, poll_interval)
         return Stream(
@@ -390,6 +403,8 @@ class AsyncBatches:
             NotFoundError: the service knows no such job, or no such file any more.
             APIError: no good answer came, or a file broke off, after the rows that came before.
         """
+        from together_batches import _results
+
         rows = _results.results(
             job,
             retrieve=lambda job_id: self._get(job_id, Call()),
@@ -474,12 +489,16 @@ class AsyncBatches:
 
     @property
     def _followed(self) -> _waiting.Verbs:
+        from together_batches import _waiting
+
         return _waiting.Verbs(
             retrieve=lambda job_id: self._get(job_id, Call()), list_jobs=lambda: self._get_all(Call())
         )
 
     @property
     def _time(self) -> _waiting.Time:
+        from together_batches import _waiting
+
         there = self._transport.connection
         return _waiting.Time(clock=there.clock, sleep=there.sleep, chance=there.chance)
 

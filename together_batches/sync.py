@@ -6,6 +6,7 @@ what a verb does is told there.
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, NoReturn, Self
 
 from together_batches._loop_thread import LoopIterator, LoopThread
@@ -42,9 +43,6 @@ class Batches:
     session belongs to the loop that it was made in.
     """
 
-    files: Files
-    """The files of the account: upload, look up, list, download, delete."""
-
     def __init__(
         self,
         api_key: str | None = None,
@@ -71,7 +69,11 @@ class Batches:
         self._owner = True
         client = self._async
         self._thread = LoopThread(lambda: client)
-        self.files = Files(client.files, self._thread)
+
+    @cached_property
+    def files(self) -> Files:
+        """The files of the account: upload, look up, list, download, delete."""
+        return Files(self._async.files, self._thread)
 
     def create(
         self,
@@ -222,7 +224,6 @@ class Batches:
         view = object.__new__(type(self))
         view._async = self._async.with_options(timeout=timeout, retry=retry, headers=headers)
         view._thread = self._thread
-        view.files = Files(view._async.files, self._thread)
         view._owner = False
         return view
 
