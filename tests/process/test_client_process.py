@@ -39,9 +39,12 @@ def say(*words):
 struck_at = []
 
 
-def strike(number, frame):
-    struck_at.append(time.monotonic())
-    signal.default_int_handler(number, frame)
+def noting_when(handler):
+    def strike(number, frame):
+        struck_at.append(time.monotonic())
+        handler(number, frame)
+
+    return strike
 
 
 def say_how_it_ended():
@@ -50,7 +53,7 @@ def say_how_it_ended():
 
 
 logging.getLogger("asyncio").setLevel(logging.ERROR)  # in dev mode it warns of a machine that is slow
-signal.signal(signal.SIGINT, strike)
+signal.signal(signal.SIGINT, noting_when(signal.default_int_handler))
 many = [f"job-{number}" for number in range(10_000)]
 """
 
@@ -163,7 +166,10 @@ def test_ctrl_c_in_a_sync_iteration(emulator: Emulator) -> None:
 @posix
 @pytest.mark.parametrize("way", ["cancel_many", "iter_cancel"])
 def test_ctrl_c_in_async_code(emulator: Emulator, way: str) -> None:
-    """``asyncio.run`` cancels the main task, and nothing is left behind to complain about."""
+    """``asyncio.run`` cancels the main task, and nothing is left behind to complain about.
+
+    It does so with a handler of its own, which it puts in the place of Python's and of no other.
+    """
     call = {
         "cancel_many": "await batches.cancel_many(many)",
         "iter_cancel": "print([outcome async for outcome in batches.iter_cancel(many)])",
@@ -172,9 +178,11 @@ def test_ctrl_c_in_async_code(emulator: Emulator, way: str) -> None:
         emulator,
         f"""
         async def main():
+            signal.signal(signal.SIGINT, noting_when(signal.getsignal(signal.SIGINT)))
             async with AsyncBatches() as batches:
                 {call[way]}
 
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
             asyncio.run(main())
         except KeyboardInterrupt:
