@@ -23,7 +23,7 @@ import attrs
 from together_batches import _wire
 from together_batches._checks import whole
 from together_batches.errors import UsageError, ValidationError
-from together_batches.models import BatchRequest
+from together_batches.rows import BatchRequest
 
 if TYPE_CHECKING:
     from json import JSONDecodeError
