@@ -28,10 +28,8 @@ _HOUSE: dict[int, list[list[str]]] = {
         ["files"],
         ["_many", "_cancelling"],
         ["_many", "_waiting"],
-        ["_results"],
-        ["_creating"],
         ["_submitting"],
-        ["runs"],
+        ["_results", "_creating", "runs"],
     ],
     2: [["_gate", "_watch", "_transport", "_streaming"], ["_disk"]],
     1: [
