@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import hashlib
 import io
 import os
+import resource
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -38,9 +38,10 @@ async def everything(source: Any, filename: str | None = None) -> tuple[bytes, s
         return await rest_of(content), content.name, content.size, content.sha256
 
 
-async def write(path: Any, content: bytes, *, replace: bool = False, meanwhile: Callable[[], object] = int) -> None:
+async def write(path: Any, *pieces: bytes, replace: bool = False, meanwhile: Callable[[], object] = int) -> None:
     async with target_at(path, replace=replace) as target:
-        await target.write(content)
+        for piece in pieces:
+            await target.write(piece)
         meanwhile()
         await target.keep()
 
@@ -304,16 +305,22 @@ async def test_where_nothing_can_be_written(tmp_path: Path) -> None:
         await write(b"out", b"new")
 
 
-async def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_many_small_pieces(tmp_path: Path) -> None:
+    """More of them than the system takes at a time, and a last one that is alone."""
+    await write(tmp_path / "out", *([b"piece\n"] * 100_000), b"end")
+    assert (tmp_path / "out").read_bytes() == b"piece\n" * 100_000 + b"end"
+
+
+@pytest.mark.parametrize("pieces", [[BIG], [b"x" * 1_000] * 3_000], ids=["one", "many"])
+async def test_a_full_disk(tmp_path: Path, pieces: list[bytes]) -> None:
     """Is told, and what had been written is removed, so that there is room again."""
-
-    class Full(io.BytesIO):
-        def write(self, _: object) -> int:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(Path, "open", lambda self, *_: (self.touch(), Full())[1])
-    with pytest.raises(UsageError, match=r"cannot write .*/out: no space left on device"):
-        await write(tmp_path / "out", BIG)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_001, hard))  # a part fits, and the rest does not
+    try:
+        with pytest.raises(UsageError, match=r"cannot write .*/out: file too large"):
+            await write(tmp_path / "out", *pieces)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,7 +1,8 @@
 """Files of this machine, read and written by worker threads: never on the loop, and never whole in memory.
 
-A call that is cancelled leaves its thread behind for a moment. So whatever a thread does to a file it does under the
-lock of that file, and so is the closing: nothing is written to a file that is closed, or to another in its place.
+A call that is cancelled leaves its thread behind: for a moment, or, where it reads from a pipe that gives nothing,
+until that gives something. So whatever a thread does to a file it does under the lock of that file, and the last to
+hold the lock closes: nothing is written to a file that is closed, and nobody waits for a read without an end.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import threading
 from collections.abc import AsyncIterable, Iterable
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
+from queue import SimpleQueue
 from typing import IO, TYPE_CHECKING, cast
 
 import anyio
@@ -34,8 +36,12 @@ __all__ = ["Content", "Reader", "Source", "Target", "content_of", "target_at"]
 _UNNAMED = "requests.jsonl"
 """What an upload is called that nobody named: the service looks at the suffix."""
 _READ_BYTES = 1 << 20
-_WRITE_BYTES = 1 << 20
-_SYNC_BYTES = 1 << 23
+_WRITE_BYTES = 1 << 19
+"""So much is written at a time: with more of it, what is to be written is no longer in the processor's cache."""
+_WAITING_BYTES = 1 << 23
+"""With so much that is still to be written, the next piece has to wait."""
+_MOST_PIECES = 500
+"""The system takes about a thousand in one call."""
 
 
 class Content:
@@ -256,14 +262,21 @@ class Target:
         self._file: IO[bytes] | None = None
         self._held: list[bytes] = []
         self._held_bytes = 0
-        self._going = 0
-        self._writing: asyncio.Task[None] | None = None
+        # One thread for the file: to ask the pool for one each time costs as much as the writing.
+        self._queue = SimpleQueue[list[bytes] | None]()
+        self._writer: threading.Thread | None = None
+        self._waiting_bytes = 0
+        self._wrote = asyncio.Event()
+        self._trouble: Exception | None = None
 
-    def begin(self) -> None:
-        """Look at what is there, and open the file to write to."""
+    def begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Look at what is there, and open the file to write to; ``loop`` is told of what was written."""
         with self._lock, _explained("write", self.path):
             self._look()
             self._file = self._part.open("xb")
+            self._writer = threading.Thread(target=self._write_on, args=(loop,), name=f"writes {self.path.name}")
+            self._writer.daemon = True
+            self._writer.start()
 
     def _look(self) -> None:
         try:
@@ -288,60 +301,84 @@ class Target:
         self._held.append(piece)
         self._held_bytes += len(piece)
         if self._held_bytes >= _WRITE_BYTES:
-            await self._flush()
+            self._hand_over()
+            await self._written_but(_WAITING_BYTES)
 
-    async def _flush(self) -> None:
-        await self.settled()
-        held, self._held, self._held_bytes = self._held, [], 0
-        self._writing = asyncio.create_task(to_thread.run_sync(self._write, held))
+    def _hand_over(self) -> None:
+        self._queue.put(self._held)
+        self._waiting_bytes += self._held_bytes
+        self._held, self._held_bytes = [], 0
 
-    async def settled(self) -> None:
-        """Wait for the write that is under way, and raise what became of it."""
-        writing, self._writing = self._writing, None
-        if writing is not None:
-            await writing
+    async def _written_but(self, rest: int) -> None:
+        """Wait until no more than so many bytes are still to be written, and raise what went wrong."""
+        while self._waiting_bytes > rest and self._trouble is None:
+            self._wrote.clear()
+            await self._wrote.wait()
+        if self._trouble is not None:
+            raise self._trouble
+
+    def _write_on(self, loop: asyncio.AbstractEventLoop) -> None:
+        """What the thread does until it is given None."""
+        while (pieces := self._queue.get()) is not None:
+            trouble: Exception | None = None
+            try:
+                self._write(pieces)
+            except Exception as error:  # noqa: BLE001  # raised where it is waited for
+                trouble = error
+            with suppress(RuntimeError):  # a loop that was closed meanwhile, and waits for nothing
+                loop.call_soon_threadsafe(self._note, sum(map(len, pieces)), trouble)
 
     def _write(self, pieces: list[bytes]) -> None:
         with self._lock, _explained("write", self.path):
-            if self._file is None:
-                return  # given up meanwhile
-            for piece in pieces:  # not joined: making such a block costs more than writing it
-                self._file.write(piece)
-            self._set_going()
+            if self._file is not None and pieces:  # not given up meanwhile
+                _write_all(self._file, pieces)
 
-    def _set_going(self) -> None:
-        """Have the disk begin with what was written, so that little is left to wait for at the end."""
-        assert self._file is not None  # noqa: S101  # as _write has seen
-        end = self._file.tell()
-        if end - self._going >= _SYNC_BYTES and hasattr(os, "posix_fadvise"):
-            os.posix_fadvise(self._file.fileno(), self._going, end - self._going, os.POSIX_FADV_DONTNEED)
-            self._going = end
+    def _note(self, written: int, trouble: Exception | None) -> None:
+        self._waiting_bytes -= written
+        self._trouble = self._trouble or trouble
+        self._wrote.set()
 
     async def keep(self) -> None:
-        """All is there: put it under its name, safe from a loss of power."""
-        await self._flush()
-        await self.settled()
+        """All is there: put it under its name.
+
+        It is not forced to the disk (``fsync``), since it can be had again: that would take longer than the download
+        wherever the network is quicker than the disk.
+        """
+        self._hand_over()
+        await self._written_but(0)
         await to_thread.run_sync(self._keep)
 
     def _keep(self) -> None:
         with self._lock, _explained("write", self.path):
             if self._file is None:
                 return
-            self._file.flush()
-            os.fsync(self._file.fileno())
             self._file.close()
             self._look()  # somebody else may have put a file there meanwhile
             self._part.replace(self.path)
             self._file = None
 
     def close(self) -> None:
-        """Remove what was not kept."""
+        """Remove what was not kept, and end the thread."""
+        self._queue.put(None)
         with self._lock:
             file, self._file = self._file, None
             if file is not None:
                 with suppress(OSError):  # what could not be written before cannot be written now
                     file.close()
                 self._part.unlink(missing_ok=True)
+        if self._writer is not None:
+            self._writer.join()
+
+
+def _write_all(file: IO[bytes], pieces: list[bytes]) -> None:
+    """Write them in one call, where the system has such a call: after each this thread has to wait for its turn."""
+    if len(pieces) > _MOST_PIECES:
+        pieces = [b"".join(pieces)]
+    written = os.writev(file.fileno(), pieces) if hasattr(os, "writev") else 0
+    if written < sum(map(len, pieces)):
+        # The rest of what a disk took that is nearly full, and it says so now.
+        file.write(b"".join(pieces)[written:])
+        file.flush()
 
 
 @asynccontextmanager
@@ -349,13 +386,11 @@ async def target_at(path: str | os.PathLike[str], *, replace: bool) -> AsyncGene
     """A file to write to, which is there at the end if it was kept, and otherwise as it was before."""
     target = Target(path, replace=replace)
     try:
-        await to_thread.run_sync(target.begin)
+        await to_thread.run_sync(target.begin, asyncio.get_running_loop())
         yield target
     finally:
         with anyio.CancelScope(shield=True):
             await to_thread.run_sync(target.close)
-            with suppress(UsageError):  # of interest to nobody any more
-                await target.settled()
 
 
 @contextmanager

@@ -198,9 +198,11 @@ class AsyncFiles:
         force: bool = False,
         on_progress: Callable[[int, int | None], None] | None = None,
     ) -> Path:
-        """Write the content of a file to ``path``, which appears when all of it is there and on the disk.
+        """Write the content of a file to ``path``, which appears when all of it has come and its length is right.
 
         Until then it is in a temporary file beside it, which is removed where the download fails or is cancelled.
+        The end of this process, however sudden, leaves no half file under the name. A loss of power may: like other
+        downloads this one does not wait until the disk has all of it (``os.fsync`` does).
         The name that the service has for the file is never used: every job's output has the same.
 
         Parameters:
