@@ -12,6 +12,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import anyio
 import pytest
 
 from together_batches import BatchRequest, UsageError, ValidationError, _disk
@@ -35,6 +36,7 @@ async def rest_of(content: Content, position: int = 0) -> bytes:
 async def everything(source: Any, filename: str | None = None) -> tuple[bytes, str, int, str]:
     """What is read of a source, and what it is called."""
     async with content_of(source, filename) as content:
+        content.raise_for_unwritable()
         return await rest_of(content), content.name, content.size, content.sha256
 
 
@@ -229,6 +231,53 @@ async def test_an_iterable_without_an_end_is_left() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert await asyncio.to_thread(left.wait, 10)
+
+
+class _Stalled(io.RawIOBase):
+    """Can be read once: a line, and then nothing until it is told to end."""
+
+    def __init__(self) -> None:
+        self._rest = [LINES]
+        self.stalled = threading.Event()
+        self.end = threading.Event()
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        if size == 0 or self._rest:
+            return self._rest.pop() if size else b""
+        self.stalled.set()
+        self.end.wait(30)
+        return b""
+
+
+@pytest.mark.parametrize("way", ["task", "scope"])
+async def test_a_cancelled_call_waits_for_no_read(way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pipe that gives nothing holds nobody up. Its thread ends when the read does, and closes what was opened."""
+    closed = threading.Event()
+
+    class Scratch(io.FileIO):
+        def close(self) -> None:
+            super().close()
+            closed.set()
+
+    monkeypatch.setattr(_disk.tempfile, "TemporaryFile", lambda: Scratch(tmp_path / "scratch", "w+"))
+    pipe, scope = _Stalled(), anyio.CancelScope()
+
+    async def upload() -> None:
+        with scope:
+            await everything(pipe)
+
+    task = asyncio.create_task(upload())
+    await asyncio.to_thread(pipe.stalled.wait, 10)
+    (task if way == "task" else scope).cancel()
+    await asyncio.wait([task], timeout=10)
+    assert task.done()
+    assert task.cancelled() is (way == "task")
+    assert not closed.is_set()
+    pipe.end.set()
+    assert await asyncio.to_thread(closed.wait, 10)
 
 
 # --- how a download appears -----------------------------------------------------------------------------------

@@ -36,6 +36,8 @@ __all__ = ["Content", "Reader", "Source", "Target", "content_of", "target_at"]
 _UNNAMED = "requests.jsonl"
 """What an upload is called that nobody named: the service looks at the suffix."""
 _READ_BYTES = 1 << 20
+_MOST_UNWRITABLE = 1000
+"""After so many nobody wants to know of more."""
 _WRITE_BYTES = 1 << 19
 """So much is written at a time: with more of it, what is to be written is no longer in the processor's cache."""
 _WAITING_BYTES = 1 << 23
@@ -59,13 +61,25 @@ class Content:
         self._ours = True
         self._start = 0
         self._hash = hashlib.sha256()
+        self._rows = self._spooled_bytes = 0
+        self.unwritable: list[jsonl.Problem] = []
 
     async def block(self, position: int) -> bytes:
         """The bytes that begin here. The last ones are given only where all of them are what was hashed before."""
-        return await to_thread.run_sync(self._block, position)
+        return await to_thread.run_sync(self._block, position, abandon_on_cancel=True)
+
+    @contextmanager
+    def _at_work(self) -> Generator[None]:
+        """The lock. Whoever has it when this is closed closes it, since nobody waits for the lock then."""
+        try:
+            with self._lock:
+                yield
+        finally:
+            if self._left:
+                self.close()
 
     def _block(self, position: int) -> bytes:
-        with self._lock, _explained("read", self._where):
+        with self._at_work(), _explained("read", self._where):
             if position == 0:
                 self._hash = hashlib.sha256()
             self._file.seek(self._start + position)
@@ -82,17 +96,39 @@ class Content:
     async def spool(self, requests: AsyncIterable[BatchRequest]) -> None:
         """Write requests to a file that has no name, as they come."""
         held = bytearray()
-        number = 0
         async for request in requests:
-            number += 1
-            held += _line(request, number)
+            held += self._line(request)
+            if len(self.unwritable) >= _MOST_UNWRITABLE:
+                break
             if len(held) >= _READ_BYTES:
                 await to_thread.run_sync(self._add, bytes(held))
                 held.clear()
         await to_thread.run_sync(self._add, bytes(held))
 
+    def _line(self, request: BatchRequest) -> bytes:
+        """The line of the next request; a blank one where it cannot be written, so that all such can be told."""
+        self._rows += 1
+        try:
+            line = jsonl.encode(request)
+        except ValidationError as error:
+            line = b"\n"
+            given: object = getattr(request, "custom_id", None)
+            custom_id = given if isinstance(given, str) else None
+            self.unwritable += [
+                jsonl.Problem(problem, self._rows, self._spooled_bytes, custom_id) for problem in error.problems
+            ]
+        self._spooled_bytes += len(line)
+        return line
+
+    def raise_for_unwritable(self) -> None:
+        """Raise :class:`ValidationError` with all requests that cannot be written as a line, where there are any."""
+        if self.unwritable:
+            told = [f"request {problem.line}: {problem.message}" for problem in self.unwritable]
+            more = f"; {len(told):,} problems in all" if len(told) > 1 else ""
+            raise ValidationError(told[0] + more, problems=told)
+
     def _add(self, lines: bytes) -> None:
-        with self._lock:
+        with self._at_work():
             self._spool(lines)
 
     def _spool(self, lines: bytes) -> None:
@@ -105,7 +141,7 @@ class Content:
 
     def open(self, source: Source, filename: str | None) -> None:
         """Find the bytes, and read them once for their size and hash."""
-        with self._lock:
+        with self._at_work():
             if isinstance(source, str | os.PathLike):
                 self._open_path(source)
             elif isinstance(source, bytes | bytearray | memoryview):
@@ -114,10 +150,12 @@ class Content:
             elif hasattr(source, "read"):
                 self._open_file(cast("IO[bytes]", source))
             elif isinstance(source, Iterable):
-                for number, request in enumerate(source, start=1):
+                for request in source:
                     if self._left:
                         return
-                    self._spool(_line(request, number))
+                    self._spool(self._line(request))
+                    if len(self.unwritable) >= _MOST_UNWRITABLE:
+                        break
             elif not isinstance(source, AsyncIterable):
                 message = (
                     "an upload comes from a path, bytes, a file opened in binary mode or an iterable of "
@@ -172,19 +210,19 @@ class Content:
         return Reader(self._read_at, self._where)
 
     def _read_at(self, position: int, size: int) -> bytes:
-        with self._lock, _explained("read", self._where):
+        with self._at_work(), _explained("read", self._where):
             self._file.seek(self._start + position)
             return b"" if self._left else self._file.read(size)
 
-    def leave(self) -> None:
-        """Let whoever reads come to an end."""
-        self._left = True
-
     def close(self) -> None:
-        """Close what was opened here."""
-        with self._lock:
-            if self._ours:
-                self._file.close()
+        """Let whoever reads come to an end, and close what was opened here: now, or when that end has come."""
+        self._left = True
+        if self._lock.acquire(blocking=False):
+            try:
+                if self._ours:
+                    self._file.close()
+            finally:
+                self._lock.release()
 
 
 Source = jsonl.Source | AsyncIterable[BatchRequest] | Content
@@ -205,14 +243,6 @@ class Reader:
         block = self._read_at(self._position, size)
         self._position += len(block)
         return block
-
-
-def _line(request: BatchRequest, number: int) -> bytes:
-    try:
-        return jsonl.encode(request)
-    except ValidationError as error:
-        message = f"request {number}: {error}"
-        raise ValidationError(message, problems=[f"request {number}: {told}" for told in error.problems]) from error
 
 
 def _checked_name(name: object) -> str:
@@ -239,10 +269,9 @@ async def content_of(source: Source, filename: str | None) -> AsyncGenerator[Con
     try:
         if isinstance(source, AsyncIterable):
             await content.spool(source)
-        await to_thread.run_sync(content.open, source, filename)
+        await to_thread.run_sync(content.open, source, filename, abandon_on_cancel=True)
         yield content
     finally:
-        content.leave()
         with anyio.CancelScope(shield=True):
             await to_thread.run_sync(content.close)
 

@@ -89,7 +89,7 @@ class AsyncFiles:
 
         Raises:
             UsageError: the file is missing, empty or unreadable, or changed while it was uploaded.
-            ValidationError: a request that is none.
+            ValidationError: requests that cannot be written as JSON; ``problems`` has all of them.
             APIError: it could not be uploaded.
         """
         given: object = via
@@ -97,6 +97,7 @@ class AsyncFiles:
             message = f"via must be 'storage' or 'api'; it is {via!r}"
             raise UsageError(message)
         async with content_of(source, filename) as content:
+            content.raise_for_unwritable()
             file = _file_protocol.Upload(content.name, purpose, content)
             if via == "storage":
                 return await self._upload_to_storage(file, content, on_progress)
