@@ -652,13 +652,11 @@ class ClumsySession:
     closed = False
     auth = None
 
-    @asynccontextmanager
-    async def request(self, *_: object, **__: object) -> AsyncIterator[None]:
+    async def request(self, *_: object, **__: object) -> None:
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError as error:
             raise aiohttp.ClientPayloadError from error
-        yield
 
 
 @in_virtual_time
