@@ -307,7 +307,8 @@ class Transport:
         if answer.status == 429:
             asked = _retry.retry_after(answer.headers)
             if ours:
-                there.brake.refused(there.clock(), sent_at=sent_at, retry_after=asked)
+                told = _retry.limit(answer.headers)
+                there.brake.refused(there.clock(), sent_at=sent_at, retry_after=asked, limit=told)
             return _protocol.error_of(answer, retry_after=asked)
         if ours:
             there.brake.accepted()
