@@ -14,7 +14,7 @@ import attrs
 import pytest
 
 from together_batches import _retry
-from together_batches._pacing import Brake, Pace
+from together_batches._pacing import Brake, Breadth, Pace
 from together_batches._protocol import Request
 from together_batches.config import RetryPolicy
 from together_batches.errors import (
@@ -572,3 +572,76 @@ def test_a_high_limit_is_no_flood_either() -> None:
     assert (run.done, run.lost) == (5_000, 0)
     assert run.refused <= 0.05 * 5_000
     assert run.seconds <= 1.25 * 4.9
+
+
+# --- how many at once ---------------------------------------------------------------------------------------------
+
+
+class Crew:
+    """Callers of one bulk, and a service that works at so many calls at a time and lets the others queue.
+
+    ``work`` gives the seconds of work in a call, at a given time; the way there and back takes ``way``.
+    """
+
+    def __init__(self, wanted: int, *, workers: int, work: Callable[[float], float], way: float) -> None:
+        self.breadth = Breadth(wanted)
+        self.workers = [0.0] * workers
+        self.work = work
+        self.way = way
+        self.narrowest = wanted
+        self.slowest_of_the_end = 0.0
+
+    def run(self, calls: int) -> float:
+        """The seconds that all of them take."""
+        random_ = random.Random(1)
+        answers: list[tuple[float, float]] = []
+        now, sent = 0.0, 0
+        while sent < calls or answers:
+            while sent < calls and len(answers) < self.breadth.now:
+                free = heapq.heappop(self.workers)
+                done = max(free, now + self.way / 2) + self.work(now)
+                heapq.heappush(self.workers, done)
+                heapq.heappush(answers, (done + self.way / 2 * random_.uniform(0.9, 1.1), now))
+                sent += 1
+            now, sent_at = heapq.heappop(answers)
+            self.breadth.answered(now - sent_at)
+            self.narrowest = min(self.narrowest, self.breadth.now)
+            if sent > 0.9 * calls:
+                self.slowest_of_the_end = max(self.slowest_of_the_end, now - sent_at)
+        return now
+
+
+@pytest.mark.parametrize("way", [0.0, 0.05, 0.2], ids="{} s away".format)
+@pytest.mark.parametrize("wanted", [1, 100, 400, 2_000], ids="{} at once".format)
+def test_a_healthy_service_gets_all_that_was_wanted(wanted: int, way: float) -> None:
+    """Near or far, and also where 4,000 a second are all that gets done, by the service or by ourselves."""
+    crew = Crew(wanted, workers=1, work=lambda _: 0.00025, way=way)
+    crew.run(10_000)
+    assert crew.narrowest == wanted
+
+
+@pytest.mark.parametrize("wanted", [100, 2_000], ids="{} at once".format)
+def test_a_slow_service_is_not_buried(wanted: int) -> None:
+    """Where twenty a second get done, a few are in its queue, as much gets done, and nobody waits for long."""
+    crew = Crew(wanted, workers=5, work=lambda _: 0.25, way=0.05)
+    seconds = crew.run(6_000)
+    assert crew.narrowest < 40
+    assert crew.slowest_of_the_end < 4
+    assert seconds <= 1.02 * 6_000 / 20
+
+
+def test_a_stumble_is_soon_forgotten() -> None:
+    """A service that stood still for three seconds is soon asked for as much as before."""
+    crew = Crew(400, workers=400, work=lambda now: 3.0 if 2.0 < now < 2.1 else 0.05, way=0.05)
+    seconds = crew.run(40_000)
+    assert crew.narrowest < 400
+    assert crew.breadth.now == 400
+    assert seconds <= 40_000 / 4_000 + 3 + 2
+
+
+def test_a_service_that_is_slow_for_other_reasons_is_asked_for_as_much_as_before() -> None:
+    """Where fewer at once are answered no sooner, there is nothing to be gained by going on with few."""
+    crew = Crew(200, workers=200, work=lambda now: 0.05 if now < 2.0 else 3.0, way=0.05)
+    crew.run(20_000)
+    assert crew.narrowest == 10
+    assert crew.breadth.now == 200

@@ -5,19 +5,23 @@ doubles while all goes well, until nothing holds us back, or until the service r
 it stays just under what the service lets through.
 
 How that rate is found. After the first refusal everything slows down well below what seemed to be allowed, or to just
-under what the service names, and speeds up from there. Services count with a bucket of tokens that fills at the allowed rate. At the moment of a
-refusal the bucket is empty. So of what was let through between two refusals each call has cost a token that was
-earned in between, and the count over the time is the allowed rate, or less where the bucket was full for a while and
-tokens were lost. The rate that we went at when we were refused is more than is allowed. Where the two are close, or
-where we did not speed up in between, the first is the answer; otherwise the truth is somewhere between, we go on
-with their geometric mean, and the next refusal tells, which comes soon if it is too much, and soon enough if it is
-too little: without refusals the pace goes up by one, two, four … percent each half a second.
+under what the service names, and speeds up from there. Services count with a bucket of tokens that fills at the
+allowed rate. At the moment of a refusal the bucket is empty. So of what was let through between two refusals each
+call has cost a token that was earned in between, and the count over the time is the allowed rate, or less where the
+bucket was full for a while and tokens were lost. The rate that we went at when we were refused is more than is
+allowed. Where the two are close, or where we did not speed up in between, the first is the answer; otherwise the
+truth is somewhere between, we go on with their geometric mean, and the next refusal tells, which comes soon if it is
+too much, and soon enough if it is too little: without refusals the pace goes up by one, two, four … percent each half
+a second.
 
 What it cannot do: fill a bucket of one token when the way there takes now longer and now less, so that two calls
 arrive together. It then goes as slowly as it must to be refused seldom.
 
 Rejected: additive increase and halving (TCP's way, and that of botocore's adaptive mode), which swings between half
 the rate and above it for ever; and a free start, with which two thousand calls meet a limit of fifty all at once.
+
+:class:`Breadth` is the other half: not how fast, but how many at once. A service that refuses nothing and answers
+ever more slowly is not asked for more at a time than it gets done.
 """
 
 from __future__ import annotations
@@ -26,7 +30,7 @@ import math
 
 from together_batches._checks import positive
 
-__all__ = ["Brake", "Pace"]
+__all__ = ["Brake", "Breadth", "Pace"]
 
 _SLACK_SECONDS = 0.02
 """Timers fire late; up to this much of a delay is caught up by sending closer together."""
@@ -197,3 +201,47 @@ class Brake:
                 self._share = min(1.0, 2 * self._share)
         self._raise_at = now + self._every
         self._waited = self._let_one_through = False
+
+
+_ROUND = 20
+"""So many answers are looked at together."""
+_NARROWER = 0.7
+_WIDER = 1.1
+_NARROWEST = 10
+_LEAST_DELAY_SECONDS = 1.0
+_MOST_DELAY_SECONDS = 5.0
+"""A delay below the first is nobody's trouble, and may be our own: two thousand answers at once take us a while."""
+
+
+class Breadth:
+    """How many calls of a bulk run at once: ``wanted``, or fewer while the service gets slower the more there are.
+
+    Slow is what takes four times as long as the quickest answer, where the difference is worth the name. The rule is
+    of the family of TCP Vegas and Netflix's concurrency limits (https://github.com/Netflix/concurrency-limits), and
+    coarser on purpose, so that a service which is merely far away, or a busy client, never sets it off.
+    """
+
+    def __init__(self, wanted: int) -> None:
+        self.now = wanted
+        self._wanted = wanted
+        self._quickest = math.inf
+        self._answers = 0
+        self._seconds = 0.0
+
+    def answered(self, seconds: float) -> None:
+        """An answer came, or was given up, so long after it was asked for."""
+        self._quickest = min(self._quickest, seconds)
+        self._answers += 1
+        self._seconds += seconds
+        if self._answers < _ROUND:
+            return
+        average = self._seconds / self._answers
+        self._answers, self._seconds = 0, 0.0
+        most = self._quickest + min(max(3 * self._quickest, _LEAST_DELAY_SECONDS), _MOST_DELAY_SECONDS)
+        narrowest = min(_NARROWEST, self._wanted)
+        if average <= most:
+            self.now = min(self._wanted, math.ceil(_WIDER * self.now))
+        elif self.now > narrowest:
+            self.now = max(narrowest, int(_NARROWER * self.now))
+        else:
+            self._quickest = average  # it is not for our number: this is how long it takes now

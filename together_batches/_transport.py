@@ -60,13 +60,17 @@ TROUBLES = (aiohttp.ClientError, OSError, ValueError, RuntimeError)
 
 
 class Call:
-    """The side of a call that outlives its attempts: how often it was sent, and the bulk it is part of, if any."""
+    """The side of a call that outlives its attempts: the bulk it is part of, if any, and how often it was sent.
 
-    __slots__ = ("attempts", "bulk")
+    ``seconds`` is how long the last attempt took.
+    """
+
+    __slots__ = ("attempts", "bulk", "seconds")
 
     def __init__(self, bulk: Bulk | None = None) -> None:
         self.attempts = 0
         self.bulk = bulk
+        self.seconds = 0.0
 
 
 class Bulk:
@@ -267,6 +271,7 @@ class Transport:
             attempt += 1
             call.attempts += 1
             outcome = await exchange(session, request)
+            call.seconds = there.clock() - sent_at
             if isinstance(outcome, Answer):
                 if outcome.status in good:
                     if self.is_ours(outcome.url):
