@@ -317,7 +317,7 @@ class Files:
         force: bool = False,
         on_progress: Callable[[int, int | None], None] | None = None,
     ) -> Path:
-        """Write the content of a file to ``path``, which appears when all of it is there and on the disk.
+        """Write the content of a file to ``path``, which appears when all of it has come and its length is right.
 
         ``on_progress`` is called in the client's own thread.
         """

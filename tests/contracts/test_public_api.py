@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import importlib
 import pickle
 import subprocess
@@ -51,6 +52,7 @@ _FRONT_DOORS = {
     "together_batches.jsonl",
     "together_batches.models",
     "together_batches.runs",
+    "together_batches.typing",
 }
 
 
@@ -71,6 +73,7 @@ def test_the_public_modules() -> None:
         "together_batches.rows",
         "together_batches.runs",
         "together_batches.sync",
+        "together_batches.typing",
     }
 
 
@@ -94,6 +97,21 @@ def test_the_front_door_has_everything() -> None:
     rest = {"AsyncBatches", "Batches", "RetryPolicy", "Timeout", "__version__"}
     rest |= {"failed_requests", "job_from_dict", "to_dict"}
     assert set(together_batches.__all__) == values | rest
+
+
+@pytest.mark.parametrize("client", ["AsyncBatches", "Batches"])
+def test_what_signatures_name_can_be_imported(client: str) -> None:
+    """From the package, from ``together_batches.typing``, or from where everybody has it."""
+    known = {*together_batches.__all__, *importlib.import_module("together_batches.typing").__all__}
+    known |= {*vars(builtins), "builtins", "Any", "Callable", "ClientSession", "Iterable", "Mapping", "Self"}
+    known |= {"datetime", "TracebackType", "AsyncFiles", "Files"}
+    named = set[str]()
+    for name, method in vars(getattr(together_batches, client)).items():
+        if callable(method) and (not name.startswith("_") or name == "__init__"):
+            for annotation in method.__annotations__.values():
+                named |= {node.id for node in ast.walk(ast.parse(annotation)) if isinstance(node, ast.Name)}
+    assert {"Ids", "Source", "Requests", "Order"} <= named
+    assert named - known == set()
 
 
 @pytest.mark.parametrize("name", together_batches.__all__)
