@@ -70,7 +70,7 @@ async def download_bare(base_url: str, path: Path, figures: dict[str, float]) ->
 
 
 async def download_ours(base_url: str, path: Path, figures: dict[str, float]) -> None:
-    """``files.download``, which checks the length, writes elsewhere than on the loop, syncs and renames."""
+    """``files.download``, which checks the length, writes elsewhere than on the loop, and renames."""
     from together_batches import AsyncBatches
 
     async with AsyncBatches("key", base_url=base_url) as batches:
