@@ -1,0 +1,58 @@
+"""The page about speed: its tables and plots are made of figures that were written down."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from tests.benchmarks._report import as_table
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from tests.benchmarks._measure import Case
+    from tests.benchmarks._report import Measured
+
+_MARKED = re.compile(r"(?<=<!-- figures: )([a-z-]+)( -->\n).*?(?=<!-- end of figures -->)", re.DOTALL)
+MACHINE = "machine"
+
+
+def draw(directory: Path, cases: Mapping[str, Case], found: Mapping[str, Measured]) -> None:
+    """Write the plots of all cases that were measured."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, measured in found.items():
+        for file, drawing in cases[name].draw(measured.samples).items():
+            (directory / file).write_text(drawing, "utf-8")
+
+
+def renewed(page: str, cases: Mapping[str, Case], found: Mapping[str, Measured]) -> str:
+    """The page with what stands between its marks made anew; a case that was not measured stays as it is."""
+
+    def table(mark: re.Match[str]) -> str:
+        name = mark[1]
+        if name == MACHINE and found:
+            told = _of_the_machine(found)
+        elif name in found:
+            told = as_table(cases[name], found[name].samples)
+        else:
+            return mark[0]
+        return f"{name}{mark[2]}\n{told}\n\n"
+
+    return _MARKED.sub(table, page)
+
+
+def renew(path: Path, cases: Mapping[str, Case], found: Mapping[str, Measured]) -> None:
+    """Renew a page in its file."""
+    path.write_text(renewed(path.read_text("utf-8"), cases, found), "utf-8")
+
+
+def _of_the_machine(found: Mapping[str, Measured]) -> str:
+    """What the figures were measured on; where cases differ, all that they were measured on."""
+    names = dict.fromkeys(name for measured in found.values() for name in measured.machine)
+    values = {
+        name: dict.fromkeys(measured.machine[name] for measured in found.values() if name in measured.machine)
+        for name in names
+    }
+    rows = [f"| {name} | {', '.join(each)} |" for name, each in values.items()]
+    return "\n".join(["| | |", "|---|---|", *rows])

@@ -1,0 +1,179 @@
+"""The flood: cancel more than a service allows, that also fails now and then.
+
+One run: ``python -m tests.benchmarks.flood CANDIDATE COUNT AT_ONCE BASE_URL ELSEWHERE``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from tests.benchmarks._client import KEY, job_ids, origin, tell
+from tests.benchmarks._measure import (
+    LUA,
+    Bar,
+    Case,
+    Line,
+    Plan,
+    Sample,
+    Samples,
+    in_turn,
+    present,
+    run_module,
+)
+from tests.benchmarks._server import Limit, limited_server
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+_AT_ONCE = 100
+_STEADY = Limit()
+_LIMITS = {
+    "steady": _STEADY,
+    "steady, with Retry-After": Limit(retry_after=1),
+    "halved, then doubled": Limit(steps=((0.0, 200.0), (3.0, 100.0), (8.0, 200.0))),
+    "steady, 50 ms away": Limit(latency=0.05),
+}
+_PEERS_MEET = ("steady", "steady, with Retry-After", "halved, then doubled")
+_MOST_ATTEMPTS = 5
+
+
+async def ours(ids: Sequence[str], at_once: int, base_url: str) -> int:
+    """``cancel_many``, with the brake and the retries that a client has unless told otherwise."""
+    from together_batches import AsyncBatches
+
+    async with AsyncBatches(KEY, base_url=base_url) as batches:
+        report = await batches.cancel_many(ids, max_concurrency=at_once)
+    return len(ids) - len(report.failures)
+
+
+async def together(ids: Sequence[str], at_once: int, base_url: str) -> int:
+    """The official SDK with the retries that it has unless told otherwise, in a loop of workers."""
+    from together import AsyncTogether, TogetherError
+
+    source, done = iter(ids), 0
+    async with AsyncTogether(api_key=KEY, base_url=origin(base_url)) as client:
+
+        async def work() -> None:
+            nonlocal done
+            for job_id in source:
+                try:
+                    await client.batches.cancel(job_id)
+                except TogetherError:
+                    continue
+                done += 1
+
+        await asyncio.gather(*[work() for _ in range(at_once)])
+    return done
+
+
+async def bare(ids: Sequence[str], at_once: int, base_url: str) -> int:
+    """The loop that everybody writes: five attempts, each after a random wait that doubles."""
+    import aiohttp
+
+    source, done = iter(ids), 0
+    headers = {"Authorization": f"Bearer {KEY}"}
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), headers=headers) as session:
+
+        async def once(job_id: str) -> bool:
+            try:
+                async with session.post(f"{base_url}/batches/{job_id}/cancel") as response:
+                    await response.read()
+                    return response.status == 200
+            except aiohttp.ClientError:
+                return False
+
+        async def work() -> None:
+            nonlocal done
+            for job_id in source:
+                for attempt in range(_MOST_ATTEMPTS):
+                    if await once(job_id):
+                        done += 1
+                        break
+                    await asyncio.sleep(random.uniform(0, 0.5 * 2**attempt))
+
+        await asyncio.gather(*[work() for _ in range(at_once)])
+    return done
+
+
+def _measure(plan: Plan) -> Iterator[Sample]:
+    count = 500 if plan.quick else 2_000
+    kinds = [("steady", "ours")] if plan.quick else [(kind, "ours") for kind in _LIMITS]
+    peers = [(kind, peer) for kind, _ in kinds if kind in _PEERS_MEET for peer in present("together", "bare")]
+    for kind, candidate in itertools.chain(in_turn(plan.rounds, kinds), in_turn(plan.few, peers)):
+        yield flood(kind, candidate, count)
+
+
+def flood(kind: str, candidate: str, count: int) -> Sample:
+    """One run against one kind of limit."""
+    limit = _LIMITS[kind]
+    with limited_server(limit) as server:
+        figures = run_module("tests.benchmarks.flood", candidate, count, _AT_ONCE, server.base_url, server.elsewhere)
+        counts = server.counts()
+    sums = {name: sum(bins) for name, bins in counts.items()}
+    perfect = limit.seconds_for(limit.calls_needed(itertools.islice(job_ids(), count)))
+    figures = {
+        "seconds": figures["wall"],
+        "perfect_seconds": perfect,
+        "lost_ids": count - figures["done"],
+        "refused_share": sums["refused"] / sum(sums.values()),
+        "needless": sums["needless"],
+    }
+    return Sample(candidate, {"kind": kind, "count": count}, figures, counts)
+
+
+def _judge(samples: Samples) -> list[Line]:
+    told = []
+    for kind in _LIMITS:
+        for candidate in samples.candidates():
+            runs = samples.of(candidate, kind=kind)
+            if not runs.all:
+                continue
+            changing = len(_LIMITS[kind].steps) > 1
+            judged = candidate == "ours" and kind != "steady, 50 ms away"
+            times = [sample.figures["seconds"] / sample.figures["perfect_seconds"] for sample in runs.all]
+            shares = [100 * share for share in runs.values("refused_share")]
+            name = f"{kind}: {candidate}"
+            told += [
+                Line(f"{name}, ids lost", runs.values("lost_ids"), "ids", Bar("≤", 0, each=True) if judged else None),
+                Line(
+                    f"{name}, time / the limit's own",
+                    times,
+                    "×",
+                    Bar("≤", 1.4 if changing else 1.25) if judged else None,
+                ),
+                Line(f"{name}, calls refused", shares, "%", Bar("≤", 5) if judged and not changing else None),
+            ]
+    return told
+
+
+CASE = Case(
+    "flood",
+    f"cancel 2,000 jobs, {_AT_ONCE} at once, where 200 a second are allowed (burst 50), 3 % fail and 1 % get no answer",
+    _measure,
+    _judge,
+    needs=[LUA],
+)
+
+
+async def _run(candidate: str, count: int, at_once: int, base_url: str, elsewhere: str) -> None:
+    cancel = {"ours": ours, "together": together, "bare": bare}[candidate]
+    # The first calls load modules, which is another case's business.
+    await cancel(list(itertools.islice(job_ids(2), 10)), 10, elsewhere)
+    ids = list(itertools.islice(job_ids(), count))
+    began = time.perf_counter()
+    done = await cancel(ids, at_once, base_url)
+    tell({"wall": time.perf_counter() - began, "done": done})
+
+
+def main() -> None:
+    """Run it, and print what it took."""
+    asyncio.run(_run(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), *sys.argv[4:]))
+
+
+if __name__ == "__main__":
+    main()
