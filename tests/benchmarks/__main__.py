@@ -6,10 +6,39 @@ import argparse
 import time
 from pathlib import Path
 
-from tests.benchmarks import _page, _report, flood
+from tests.benchmarks import (
+    _page,
+    _report,
+    cost_curve,
+    fan_out,
+    flood,
+    reading,
+    results,
+    start_up,
+    sync_call,
+    transfer,
+    validate,
+)
 from tests.benchmarks._measure import Case, Plan, Samples
 
-CASES: dict[str, Case] = {case.name: case for case in (flood.CASE,)}
+CASES: dict[str, Case] = {
+    case.name: case
+    for case in (
+        fan_out.CASE,
+        fan_out.GRID,
+        flood.CASE,
+        reading.RETRIEVE,
+        reading.LIST,
+        sync_call.CASE,
+        cost_curve.CASE,
+        start_up.IMPORT,
+        start_up.HELP,
+        validate.CASE,
+        transfer.UPLOAD,
+        transfer.DOWNLOAD,
+        results.CASE,
+    )
+}
 
 
 def _arguments() -> argparse.Namespace:

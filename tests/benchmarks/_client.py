@@ -9,7 +9,6 @@ import os
 import random
 import resource
 import sys
-import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +25,8 @@ def job_ids(seed: int = 1) -> Iterator[str]:
     """Ids without end, the same for each client."""
     draw = random.Random(seed)
     while True:
-        yield str(uuid.UUID(int=draw.getrandbits(128), version=4))
+        digits = f"{draw.getrandbits(128):032x}"
+        yield f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-8{digits[17:20]}-{digits[20:]}"
 
 
 def origin(base_url: str) -> str:

@@ -6,8 +6,7 @@ import importlib.metadata
 import json
 import os
 import platform
-import sys
-from pathlib import Path
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import attrs
@@ -15,9 +14,9 @@ import attrs
 from tests.benchmarks._measure import Sample, Samples
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
 
-    from tests.benchmarks._measure import Case, Plan
+    from tests.benchmarks._measure import Case
 
 _VERSIONS_OF = ("together_batches", "aiohttp", "together", "openai")
 _DIGITS = 5

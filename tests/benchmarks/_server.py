@@ -1,7 +1,7 @@
 """Servers that are not the bottleneck: nginx, in one process of its own.
 
-:func:`fast_server` answers every cancel with a job of the size that is seen live, at once or some milliseconds later. A
-job that is asked for has completed, and its output is the file of its own name. Uploads are taken, and thrown away.
+:func:`fast_server` answers every cancel with a job of the size that is seen live, at once or some milliseconds later.
+A job that is asked for has completed, and its output is the file of its own name. Uploads are taken, and thrown away.
 
 :func:`limited_server` allows so many cancels a second, and fails now and then (``limit.lua``).
 """
@@ -85,7 +85,7 @@ _LIMITED = """
 
 @attrs.frozen
 class Limit:
-    """What a limited server allows and how it fails: :attr:`steps` are pairs of a second and the rate from then on."""
+    """What a limited server allows and how it fails: ``steps`` are pairs of a second and the rate from then on."""
 
     steps: tuple[tuple[float, float], ...] = ((0.0, 200.0),)
     burst: int = 50
@@ -171,8 +171,8 @@ class LimitedServer:
     def counts(self) -> Mapping[str, list[int]]:
         """What it counted so far, by kind, for each tenth of a second since the first call.
 
-        ``goodput`` are the calls that cancelled a job and said so, ``needless`` those for a job of which that had been
-        said before; ``refused``, ``failed`` (500) and ``lost`` (done, but the answer never came) are the others.
+        ``goodput`` are the calls that cancelled a job and said so, ``needless`` those for a job of which that had
+        been said before; ``refused``, ``failed`` (500) and ``lost`` (done, but the answer never came) are the others.
         """
         with urllib.request.urlopen(f"{self.origin}/counts") as answer:
             return {kind: figures or [] for kind, figures in json.load(answer).items()}

@@ -153,7 +153,7 @@ def _judge(samples: Samples) -> list[Line]:
 
 CASE = Case(
     "flood",
-    f"cancel 2,000 jobs, {_AT_ONCE} at once, where 200 a second are allowed (burst 50), 3 % fail and 1 % get no answer",
+    f"cancel 2,000 jobs, {_AT_ONCE} at once; 200 a second are allowed (burst 50), 3 % fail, 1 % get no answer",
     _measure,
     _judge,
     needs=[LUA],
