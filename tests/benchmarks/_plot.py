@@ -10,9 +10,9 @@ from html import escape
 import attrs
 
 _WIDTH = 760
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 66, 34, 44
+_LEFT, _RIGHT, _TOP, _BOTTOM = 50, 66, 34, 44
 _TITLE_HEIGHT = 38
-_LABEL_HEIGHT = 13
+_LABEL_HEIGHT = 14
 _COLOURS = {"together": "#d55e00", "openai": "#a0568a", "bare": "#6b7280"}
 _OURS = "#0067b1"
 _INK, _FAINT, _GRID = "#1f2933", "#52606d", "#e4e7eb"
@@ -46,7 +46,6 @@ class Curve:
     points: Sequence[Point]
     dashed: bool = False
     dots: bool = True
-    steps: bool = False
 
 
 @attrs.frozen
@@ -57,6 +56,8 @@ class Panel:
     x: Axis
     y: Axis
     curves: Sequence[Curve]
+    named_at_ends: bool = True
+    """False, where the curves end too close to each other: then the names stand below each other at the top."""
 
 
 def middle(values: Sequence[float]) -> float:
@@ -66,6 +67,7 @@ def middle(values: Sequence[float]) -> float:
 
 def drawing(title: str, panels: Sequence[Panel], *, columns: int = 1, height: int = 230) -> str:
     """The panels, so many beside each other, as one SVG."""
+    columns = min(columns, len(panels))
     rows = math.ceil(len(panels) / columns)
     width = _WIDTH / columns
     whole = _TITLE_HEIGHT + rows * height
@@ -84,7 +86,9 @@ def drawing(title: str, panels: Sequence[Panel], *, columns: int = 1, height: in
 
 def _panel(panel: Panel, left: float, top: float, width: float, height: float) -> list[str]:
     bottom = top + height
-    parts = [_text(left, top - 12, panel.title, size=12, weight=600, colour=_INK)]
+    title = f'<tspan font-weight="600" fill="{_INK}">{escape(panel.title)}</tspan>'
+    unit = f'<tspan dx="{6 if panel.title else 0}">{escape(panel.y.label)}</tspan>'
+    parts = [f'<text x="{left:.1f}" y="{top - 14:.1f}" font-size="12" fill="{_FAINT}">{title}{unit}</text>']
     for tick in panel.y.ticks:
         y = bottom - panel.y.share(tick) * height
         parts += [_line(left, y, left + width, y), _text(left - 7, y + 4, _number(tick), anchor="end")]
@@ -94,26 +98,28 @@ def _panel(panel: Panel, left: float, top: float, width: float, height: float) -
     parts += [
         _line(left, bottom, left + width, bottom, _FAINT),
         _text(left + width / 2, bottom + 33, panel.x.label, anchor="middle"),
-        _text(left - 40, top + height / 2, panel.y.label, anchor="middle", turned=True),
     ]
     ends: list[tuple[float, float, Curve]] = []
-    for curve in panel.curves:
-        known = [(x, y) for x, y in curve.points if not math.isnan(y)]
-        if not known:
-            continue
-        places = [(left + panel.x.share(x) * width, bottom - panel.y.share(y) * height) for x, y in known]
-        parts += _curve(curve, places)
-        ends.append((*places[-1], curve))
-    for x, y, curve in _apart(ends, top, bottom):
-        parts.append(_text(x + 7, y + 4, curve.name, colour=_colour(curve), weight=600))
+    for curve in reversed(panel.curves):  # the first on top of the others
+        places = [
+            (left + panel.x.share(x) * width, bottom - panel.y.share(y) * height)
+            for x, y in curve.points
+            if not math.isnan(y)
+        ]
+        if places:
+            parts += _curve(curve, places)
+            ends.append((*places[-1], curve))
+    if panel.named_at_ends:
+        ends = _apart(ends, top, bottom)
+    else:
+        ends = [(left + width, top + place * _LABEL_HEIGHT, curve) for place, (_, _, curve) in enumerate(ends[::-1])]
+    parts += [_text(x + 7, y + 4, curve.name, colour=_colour(curve), weight=600) for x, y, curve in ends]
     return parts
 
 
 def _curve(curve: Curve, places: Sequence[Point]) -> list[str]:
     colour = _colour(curve)
-    path = f"M{places[0][0]:.1f},{places[0][1]:.1f}"
-    for x, y in places[1:]:
-        path += f"H{x:.1f}V{y:.1f}" if curve.steps else f"L{x:.1f},{y:.1f}"
+    path = "M" + "L".join(f"{x:.1f},{y:.1f}" for x, y in places)
     dashes = ' stroke-dasharray="5 4"' if curve.dashed else ""
     width = 1.3 if curve.dashed else 2
     parts = [
@@ -156,12 +162,10 @@ def _text(
     weight: int = 400,
     colour: str = _FAINT,
     anchor: str = "start",
-    turned: bool = False,
 ) -> str:
-    turn = f' transform="rotate(-90 {x:.1f} {y:.1f})"' if turned else ""
     return (
         f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" font-weight="{weight}" fill="{colour}" '
-        f'text-anchor="{anchor}"{turn}>{escape(text)}</text>'
+        f'text-anchor="{anchor}">{escape(text)}</text>'
     )
 
 

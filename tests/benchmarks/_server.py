@@ -9,6 +9,7 @@ A job that is asked for has completed, and its output is the file of its own nam
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import shutil
 import socket
@@ -114,6 +115,11 @@ class Limit:
                 return began + left / rate
             left -= (end - began) * rate
         raise AssertionError(self.steps)  # the last step has no end
+
+    def drawn_until(self, second: float) -> list[tuple[float, float]]:
+        """The rate over time as the corners of a line."""
+        changes = [*self.steps, (second, self.steps[-1][1])]
+        return [(at, rate) for (began, rate), (ended, _) in itertools.pairwise(changes) for at in (began, ended)]
 
     def _chance(self, job_id: str, attempt: int) -> float:
         return zlib.crc32(f"{self.seed}:{job_id}:{attempt}".encode()) / 2**32

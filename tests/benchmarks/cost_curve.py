@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _AT_ONCE = 100
 _WARM_UP = 2_000
 _COUNTS = (10, 100, 1_000, 10_000, 100_000, 1_000_000)
-_MOST_AT_ONCE = 100_000
+_MOST_HELD = 100_000
 """Who holds all ids is asked for no more."""
 
 
@@ -68,7 +68,7 @@ def _measure(plan: Plan) -> Iterator[Sample]:
         (name, count)
         for name in ("iter_cancel", "cancel_many", "gather")
         for count in _COUNTS
-        if count <= (most if name == "iter_cancel" else min(most, _MOST_AT_ONCE))
+        if count <= (most if name == "iter_cancel" else min(most, _MOST_HELD))
     ]
     with fast_server() as base_url:
         for name, count in in_turn(plan.few, runs):
@@ -78,24 +78,24 @@ def _measure(plan: Plan) -> Iterator[Sample]:
 
 
 def _judge(samples: Samples) -> list[Line]:
-    told = []
+    told: list[Line] = []
     for count in samples.settings("count"):
-        for name in samples.candidates():
-            runs = samples.of(name, count=count)
-            told += lines((f"{count:,} ids, {name}: memory above idle", runs.values("memory"), "MB", None))
-    iterated = {count: samples.of("iter_cancel", count=count) for count in samples.settings("count")}
-    few, most = iterated[10_000], iterated[max(iterated)]
-    if few is most:
-        return told
-    times = [last / first for last, first in zip(most.values("id_us"), few.values("id_us"), strict=True)]
-    grown = [last - first for last, first in zip(most.values("memory"), few.values("memory"), strict=True)]
-    return [
-        *told,
-        *lines(
-            ("iter_cancel, time of an id, 1,000,000 ids / 10,000 ids", times, "×", Bar("≤", 1.10)),
-            ("iter_cancel, memory, 1,000,000 ids - 10,000 ids", grown, "MB", Bar("≤", 8, each=True)),
-        ),
-    ]
+        runs = samples.of("iter_cancel", count=count)
+        told += lines(
+            (f"{count:,} ids, iter_cancel: memory above idle", runs.values("memory"), "MB", None),
+            (f"{count:,} ids, iter_cancel: time of an id", runs.values("id_us"), "µs", None),
+        )
+    for name in ("cancel_many", "gather"):
+        held = samples.of(name, count=_MOST_HELD).values("memory")
+        told += lines((f"{_MOST_HELD:,} ids, {name}: memory above idle", held, "MB", None))
+    first, last = (samples.of("iter_cancel", count=count) for count in (_MOST_HELD, _COUNTS[-1]))
+    times, grown = (list(zip(last.values(name), first.values(name), strict=False)) for name in ("id_us", "memory"))
+    of, to = f"{_COUNTS[-1]:,} ids", f"{_MOST_HELD:,} ids"
+    told += lines(
+        (f"iter_cancel: time of an id, {of} / {to}", [most / few for most, few in times], "×", Bar("≤", 1.10)),
+        (f"iter_cancel: memory, {of} - {to}", [most - few for most, few in grown], "MB", Bar("≤", 8, each=True)),
+    )
+    return told
 
 
 def _draw(samples: Samples) -> Mapping[str, str]:

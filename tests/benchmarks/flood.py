@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import random
 import sys
 import time
 from typing import TYPE_CHECKING
 
+import attrs
+
+from tests.benchmarks import _plot
 from tests.benchmarks._client import KEY, job_ids, origin, tell
 from tests.benchmarks._measure import (
     LUA,
@@ -25,10 +29,10 @@ from tests.benchmarks._measure import (
     present,
     run_module,
 )
-from tests.benchmarks._server import Limit, limited_server
+from tests.benchmarks._server import BIN_SECONDS, Limit, limited_server
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 _AT_ONCE = 100
 _STEADY = Limit()
@@ -38,6 +42,8 @@ _LIMITS = {
     "halved, then doubled": Limit(steps=((0.0, 200.0), (3.0, 100.0), (8.0, 200.0))),
     "steady, 50 ms away": Limit(latency=0.05),
 }
+_WINDOW_SECONDS = 0.5
+_DRAWN = ("steady", "halved, then doubled")
 _PEERS_MEET = ("steady", "steady, with Retry-After", "halved, then doubled")
 _MOST_ATTEMPTS = 5
 
@@ -151,12 +157,68 @@ def _judge(samples: Samples) -> list[Line]:
     return told
 
 
+def _draw(samples: Samples) -> Mapping[str, str]:
+    """For each kind of limit what got through, above what share was refused, of the first run of each candidate."""
+    firsts = {
+        (kind, name): runs.all[0]
+        for kind in _DRAWN
+        for name in samples.candidates()
+        if (runs := samples.of(name, kind=kind)).all
+    }
+    kinds = list(dict.fromkeys(kind for kind, _ in firsts))
+    longest = max((sample.figures["seconds"] for sample in firsts.values()), default=0.0)
+    seconds = _plot.Axis("seconds", range(0, math.ceil(longest / 5) * 5 + 1, 5))
+    goodput, shares = (
+        _plot.Axis("jobs a second", (0, 100, 200, 300)),
+        _plot.Axis("% of the calls refused", (0, 25, 50, 75)),
+    )
+    above, below = [], []
+    for kind in kinds:
+        runs = {name: windows(sample.series) for (of, name), sample in firsts.items() if of == kind}
+        limit = _plot.Curve("limit", _LIMITS[kind].drawn_until(seconds.ticks[-1]), dashed=True, dots=False)
+        passed = [
+            _plot.Curve(name, [(window.middle, window.goodput) for window in run], dots=False)
+            for name, run in runs.items()
+        ]
+        refused = [
+            _plot.Curve(name, [(window.middle, 100 * window.refused) for window in run], dots=False)
+            for name, run in runs.items()
+        ]
+        above.append(_plot.Panel(kind.capitalize(), seconds, goodput, [*passed, limit], named_at_ends=False))
+        below.append(_plot.Panel("", seconds, shares, refused, named_at_ends=False))
+    title = "2,000 jobs cancelled under a limit of the service"
+    return {"performance-flood.svg": _plot.drawing(title, [*above, *below], columns=len(kinds))} if kinds else {}
+
+
+@attrs.frozen
+class Window:
+    """Half a second of a flood: its middle, jobs cancelled a second, and the share of the calls that was refused."""
+
+    middle: float
+    goodput: float
+    refused: float
+
+
+def windows(counts: Mapping[str, Sequence[float]]) -> list[Window]:
+    """What the server counted, in windows; one without a call is left out."""
+    wide = round(_WINDOW_SECONDS / BIN_SECONDS)
+    found = []
+    for begin in range(0, max(map(len, counts.values())), wide):
+        sums = {kind: sum(bins[begin : begin + wide]) for kind, bins in counts.items()}
+        calls = sum(sums.values())
+        if calls:
+            middle = (begin + wide / 2) * BIN_SECONDS
+            found.append(Window(middle, sums["goodput"] / _WINDOW_SECONDS, sums["refused"] / calls))
+    return found
+
+
 CASE = Case(
     "flood",
     f"cancel 2,000 jobs, {_AT_ONCE} at once; 200 a second are allowed (burst 50), 3 % fail, 1 % get no answer",
     _measure,
     _judge,
-    needs=[LUA],
+    [LUA],
+    _draw,
 )
 
 
