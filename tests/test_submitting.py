@@ -12,7 +12,8 @@ import pytest
 from together_batches import jsonl
 from together_batches._submitting import submit
 from together_batches.errors import JobNotCreatedError, UsageError, ValidationError
-from together_batches.models import BatchJob, BatchRequest, FileObject
+from together_batches.models import BatchJob, FileObject
+from together_batches.rows import BatchRequest
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator

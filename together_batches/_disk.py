@@ -24,7 +24,7 @@ from anyio import to_thread
 
 from together_batches import jsonl
 from together_batches.errors import UsageError, ValidationError
-from together_batches.models import BatchRequest
+from together_batches.rows import BatchRequest
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator

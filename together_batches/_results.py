@@ -19,15 +19,8 @@ from anyio import CancelScope, to_thread
 from together_batches import _protocol, _wire, jsonl
 from together_batches.errors import UsageError, ValidationError
 from together_batches.jsonl import Line, LineSplitter, Source
-from together_batches.models import (
-    BatchFailure,
-    BatchJob,
-    BatchMissing,
-    BatchRequest,
-    BatchResult,
-    BatchStray,
-    BatchSuccess,
-)
+from together_batches.models import BatchJob
+from together_batches.rows import BatchFailure, BatchMissing, BatchRequest, BatchResult, BatchStray, BatchSuccess
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

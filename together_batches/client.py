@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from together_batches._protocol import Answer
     from together_batches._results import Order, Requests
     from together_batches.files import AsyncFiles
-    from together_batches.models import BatchResult
     from together_batches.outcomes import CancelOutcome, CancelReport
+    from together_batches.rows import BatchResult
 
 __all__ = ["AsyncBatches"]
 

@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from together_batches._many import Ids
     from together_batches._results import Order, Requests
     from together_batches.files import AsyncFiles
-    from together_batches.models import BatchJob, BatchResult, FileObject, Response
+    from together_batches.models import BatchJob, FileObject, Response
     from together_batches.outcomes import CancelOutcome, CancelReport
+    from together_batches.rows import BatchResult
 
 __all__ = ["Batches", "Files"]
 

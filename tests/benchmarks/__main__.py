@@ -52,6 +52,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--plots", type=Path, help="draw the plots into this directory")
     parser.add_argument("--page", type=Path, help="renew the tables of this page, and the plots beside it")
     options = parser.parse_args()
+    if options.quick and options.page:
+        parser.error("the page is not made of a quick run")
     for name in options.cases:
         if name not in CASES:
             parser.error(f"there is no case {name}; there are {', '.join(CASES)}")
@@ -77,6 +79,8 @@ def main() -> None:
     if options.list:
         print(*(f"{case.name:12} {case.told}" for case in CASES.values()), sep="\n")
         return
+    if options.quick:
+        print("quick: the sizes are smaller, so no figure and no bar says much")
     plan = Plan(rounds=1, quick=True) if options.quick else Plan(rounds=options.rounds)
     found = _report.read(options.json) if options.json else {}
     for name in [] if options.redraw else options.cases or CASES:

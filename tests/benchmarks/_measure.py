@@ -10,7 +10,6 @@ import json
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from typing import Literal, TypeVar
@@ -183,13 +182,6 @@ def run_module(module: str, *arguments: object) -> Figures:
     command = [sys.executable, "-m", module, *map(str, arguments)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(done.stdout)
-
-
-def run_command(*command: str, environment: Mapping[str, str]) -> Figures:
-    """The time that a command takes."""
-    began = time.perf_counter()
-    subprocess.run(command, check=True, capture_output=True, env=environment)
-    return {"wall": time.perf_counter() - began}
 
 
 def number(value: float) -> str:

@@ -10,10 +10,16 @@ from html import escape
 import attrs
 
 _WIDTH = 760
-_LEFT, _RIGHT, _TOP, _BOTTOM = 50, 66, 34, 44
+_LEFT, _RIGHT, _TOP, _BOTTOM = 50, 80, 34, 44
 _TITLE_HEIGHT = 38
 _LABEL_HEIGHT = 14
-_COLOURS = {"together": "#d55e00", "openai": "#a0568a", "bare": "#6b7280"}
+_COLOURS = {
+    "together": "#d55e00",
+    "openai": "#a0568a",
+    "bare": "#6b7280",
+    "gather": "#6b7280",
+    "cancel_many": "#0a8a63",
+}
 _OURS = "#0067b1"
 _INK, _FAINT, _GRID = "#1f2933", "#52606d", "#e4e7eb"
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"

@@ -30,11 +30,14 @@ async def iter_cancel(ids: Iterable[str], base_url: str) -> int:
     """One outcome after another, out of ids that are made as they are taken."""
     from together_batches import AsyncBatches
 
+    done = 0
     async with (
         AsyncBatches(KEY, base_url=base_url) as batches,
         batches.iter_cancel(ids, max_concurrency=_AT_ONCE) as outcomes,
     ):
-        return sum([1 async for outcome in outcomes if outcome.error is None])
+        async for outcome in outcomes:
+            done += outcome.error is None
+    return done
 
 
 async def cancel_many(ids: Iterable[str], base_url: str) -> int:

@@ -28,14 +28,19 @@ _HOUSE: dict[int, list[list[str]]] = {
         ["files"],
         ["_many", "_cancelling"],
         ["_many", "_waiting"],
-        ["_results"],
-        ["_creating"],
         ["_submitting"],
-        ["runs"],
+        ["_results", "_creating", "runs"],
     ],
     2: [["_gate", "_watch", "_transport", "_streaming"], ["_disk"]],
-    1: [["_wire", "_protocol"], ["_wire", "jsonl"], ["_retry"], ["_pacing"], ["_stream"]],
-    0: [["_version"], ["models", "errors", "outcomes"], ["errors", "_checks", "config"]],
+    1: [
+        ["_wire", "_protocol", "_file_protocol"],
+        ["_plain"],
+        ["_wire", "jsonl"],
+        ["_retry"],
+        ["_pacing"],
+        ["_stream"],
+    ],
+    0: [["_version"], ["rows", "models", "errors", "outcomes"], ["errors", "_checks", "config"]],
 }
 _FRONT = ""
 """The front door, ``together_batches/__init__.py``: it imports the words, and nobody within comes in through it."""

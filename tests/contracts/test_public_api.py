@@ -44,8 +44,14 @@ def _told_apart(body: list[ast.stmt], *, front_door: bool) -> set[str]:
     return {name for name in names if not name.startswith("_") or name == "__version__"}
 
 
-# The command's front door hands on nothing: what it imports is its own business.
-_FRONT_DOORS = {"together_batches", "together_batches.emulator"}
+# The command's front door hands on nothing: what it imports is its own business. The models hand on the rows.
+_FRONT_DOORS = {
+    "together_batches",
+    "together_batches.emulator",
+    "together_batches.jsonl",
+    "together_batches.models",
+    "together_batches.runs",
+}
 
 
 def test_the_public_modules() -> None:
@@ -62,6 +68,8 @@ def test_the_public_modules() -> None:
         "together_batches.models",
         "together_batches.outcomes",
         "together_batches.pytest_plugin",
+        "together_batches.rows",
+        "together_batches.runs",
         "together_batches.sync",
     }
 
@@ -107,7 +115,11 @@ def test_a_name_that_is_none() -> None:
 
 def _imported_by(code: str) -> set[str]:
     """The top-level packages that a fresh interpreter has loaded after running ``code``."""
-    script = f"{code}\nimport sys\nprint(*{{name.partition('.')[0] for name in sys.modules}})"
+    return {name.partition(".")[0] for name in _modules_of(code)}
+
+
+def _modules_of(code: str) -> set[str]:
+    script = f"{code}\nimport sys\nprint(*sys.modules)"
     ended = subprocess.run(
         [sys.executable, "-W", "error", "-c", script],
         cwd=_PACKAGE.parent,
@@ -146,6 +158,13 @@ def test_a_client_costs_no_more_than_the_wire() -> None:
     loaded = _imported_by("from together_batches import AsyncBatches, Batches")
     assert loaded & {"rich", "pytest"} == set()
     assert "aiohttp" in loaded
+
+
+def test_a_client_costs_what_every_client_needs() -> None:
+    """Files, rows, results and waiting are loaded by whoever meets them first."""
+    loaded = _modules_of("from together_batches import AsyncBatches; AsyncBatches('key')")
+    later = {"files", "jsonl", "rows", "_results", "_waiting", "_disk", "_streaming", "_file_protocol", "_plain"}
+    assert {f"together_batches.{name}" for name in later} & loaded == set()
 
 
 @pytest.mark.parametrize("name", ["AsyncBatches", "Batches"])

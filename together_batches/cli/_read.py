@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from together_batches._wire import to_dict
+from together_batches._plain import to_dict
 from together_batches.cli._client import connected
 from together_batches.cli._exits import Exit, code_of_many
 from together_batches.cli._selecting import by_status, statuses

@@ -10,19 +10,13 @@ import anyio
 import attrs
 
 from together_batches._disk import target_at
-from together_batches._wire import encode, to_dict
+from together_batches._plain import to_dict
+from together_batches._wire import encode
 from together_batches.cli._client import connected
 from together_batches.cli._exits import CommandError, Exit
 from together_batches.cli._text import as_json, complain, number, say
-from together_batches.models import (
-    BatchFailure,
-    BatchJobStatus,
-    BatchMissing,
-    BatchResult,
-    BatchStray,
-    BatchSuccess,
-    Usage,
-)
+from together_batches.models import BatchJobStatus
+from together_batches.rows import BatchFailure, BatchMissing, BatchResult, BatchStray, BatchSuccess, Usage
 
 if TYPE_CHECKING:
     from together_batches.cli._parser import Arguments

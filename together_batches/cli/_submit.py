@@ -11,7 +11,7 @@ import anyio
 import attrs
 
 from together_batches import _submitting
-from together_batches._wire import to_dict
+from together_batches._plain import to_dict
 from together_batches.cli._client import connected
 from together_batches.cli._exits import CommandError, Exit, code_of
 from together_batches.cli._parser import PROGRAM
