@@ -185,8 +185,9 @@ def run_module(module: str, *arguments: object) -> Figures:
 
 
 def number(value: float) -> str:
-    """A number with three digits, or all that stand before the point."""
-    if value == 0 or abs(value) >= 100:
+    """A number with three digits, or all that stand before the point; a whole one as it is."""
+    if abs(value) >= 100 or value == int(value):
         return f"{value:,.0f}"
-    decimals = 1 if abs(value) >= 10 else 2
-    return f"{value:.{decimals}f}" if abs(value) >= 0.01 else f"{value:.2g}"
+    if abs(value) >= 0.1:
+        return f"{value:.{1 if abs(value) >= 10 else 2}f}"
+    return f"{value:.2g}"

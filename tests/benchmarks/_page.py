@@ -49,10 +49,5 @@ def renew(path: Path, cases: Mapping[str, Case], found: Mapping[str, Measured]) 
 
 def _of_the_machine(found: Mapping[str, Measured]) -> str:
     """What the figures were measured on; where cases differ, all that they were measured on."""
-    names = dict.fromkeys(name for measured in found.values() for name in measured.machine)
-    values = {
-        name: dict.fromkeys(measured.machine[name] for measured in found.values() if name in measured.machine)
-        for name in names
-    }
-    rows = [f"| {name} | {', '.join(each)} |" for name, each in values.items()]
-    return "\n".join(["| | |", "|---|---|", *rows])
+    facts = dict.fromkeys(fact for measured in found.values() for fact in measured.machine)
+    return f"The figures are those of a machine with {', '.join(facts)}."

@@ -6,7 +6,7 @@ import importlib.metadata
 import json
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import attrs
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from tests.benchmarks._measure import Case
 
-_VERSIONS_OF = ("together_batches", "aiohttp", "together", "openai")
+_VERSIONS_OF = ("aiohttp", "orjson", "together", "openai")
 _DIGITS = 5
 
 
@@ -27,22 +27,18 @@ class Measured:
     """One case as it was measured: its samples, and what they were measured on."""
 
     samples: Samples
-    machine: Mapping[str, str]
+    machine: Sequence[str]
 
 
-def machine() -> dict[str, str]:
+def machine() -> list[str]:
     """What the figures depend on, in general words."""
-    versions = {"Python": platform.python_version(), **{name: _version(name) for name in _VERSIONS_OF}}
-    return {
-        "cores": str(os.cpu_count()),
-        "system": f"{platform.system()} ({platform.machine()})",
-        **{name: version for name, version in versions.items() if version},
-    }
+    system = f"{os.cpu_count()} cores, {platform.system()} ({platform.machine()}), Python {platform.python_version()}"
+    return [*system.split(", "), *(told for name in _VERSIONS_OF if (told := _version(name)))]
 
 
 def _version(name: str) -> str:
     try:
-        return importlib.metadata.version(name)
+        return f"{name} {importlib.metadata.version(name)}"
     except importlib.metadata.PackageNotFoundError:
         return ""
 

@@ -9,6 +9,7 @@ A job that is asked for has completed, and its output is the file of its own nam
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
 import json
 import shutil
@@ -17,7 +18,6 @@ import subprocess
 import tempfile
 import time
 import urllib.request
-import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -122,7 +122,8 @@ class Limit:
         return [(at, rate) for (began, rate), (ended, _) in itertools.pairwise(changes) for at in (began, ended)]
 
     def _chance(self, job_id: str, attempt: int) -> float:
-        return zlib.crc32(f"{self.seed}:{job_id}:{attempt}".encode()) / 2**32
+        text = f"{self.seed}:{job_id}:{attempt}"
+        return int(hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()[:8], 16) / 2**32
 
     def in_lua(self) -> str:
         """The settings as limit.lua takes them."""

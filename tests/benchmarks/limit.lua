@@ -43,9 +43,9 @@ local function finish(status, body)
   return ngx.exit(status)
 end
 
--- The faults of Python's limited_server: it computes the same from the same text.
+-- Limit._chance computes the same in Python.
 local function chance(id, attempt)
-  return ngx.crc32_long(settings.seed .. ":" .. id .. ":" .. attempt) / 4294967296
+  return tonumber(string.sub(ngx.md5(settings.seed .. ":" .. id .. ":" .. attempt), 1, 8), 16) / 2 ^ 32
 end
 
 function limit.cancel(id)

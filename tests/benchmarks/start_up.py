@@ -73,7 +73,8 @@ def _judge_import(samples: Samples) -> list[Line]:
 
 def _measure_help(plan: Plan) -> Iterator[Sample]:
     ours, theirs = _command("together-batches"), _command("tg")
-    assert ours and theirs
+    assert ours is not None
+    assert theirs is not None
     return _timed({"ours": (ours, "--help"), "tg": (theirs, "--help")}, 3 * plan.rounds)
 
 
