@@ -49,8 +49,8 @@ class Samples:
         )
 
     def values(self, figure: str) -> list[float]:
-        """One figure of each run."""
-        return [sample.figures[figure] for sample in self.all]
+        """One figure of each run that has it."""
+        return [sample.figures[figure] for sample in self.all if figure in sample.figures]
 
     def settings(self, name: str) -> list[float]:
         """The numbers to which a setting was set, each once, in order."""
@@ -181,7 +181,8 @@ def run_module(module: str, *arguments: object) -> Figures:
     """Run ``python -m module arguments``, which prints its figures as JSON."""
     command = [sys.executable, "-m", module, *map(str, arguments)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    return json.loads(done.stdout)
+    figures: Figures = json.loads(done.stdout)
+    return figures
 
 
 def number(value: float) -> str:

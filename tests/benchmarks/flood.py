@@ -158,36 +158,29 @@ def _judge(samples: Samples) -> list[Line]:
 
 
 def _draw(samples: Samples) -> Mapping[str, str]:
-    """For each kind of limit what got through, above what share was refused, of the first run of each candidate."""
-    firsts = {
-        (kind, name): runs.all[0]
-        for kind in _DRAWN
-        for name in samples.candidates()
-        if (runs := samples.of(name, kind=kind)).all
+    """For each kind of limit what got through, above what was refused, in the first run of each candidate."""
+    names = samples.candidates()
+    kinds = {
+        kind: {name: runs.all[0] for name in names if (runs := samples.of(name, kind=kind)).all} for kind in _DRAWN
     }
-    kinds = list(dict.fromkeys(kind for kind, _ in firsts))
-    longest = max((sample.figures["seconds"] for sample in firsts.values()), default=0.0)
+    longest = max((run.figures["seconds"] for runs in kinds.values() for run in runs.values()), default=0)
     seconds = _plot.Axis("seconds", range(0, math.ceil(longest / 5) * 5 + 1, 5))
-    goodput, shares = (
-        _plot.Axis("jobs a second", (0, 100, 200, 300)),
-        _plot.Axis("% of the calls refused", (0, 25, 50, 75)),
-    )
+    rates = _plot.Axis("jobs a second", (0, 100, 200, 300))
+    shares = _plot.Axis("% of the calls refused", (0, 25, 50, 75, 100))
     above, below = [], []
-    for kind in kinds:
-        runs = {name: windows(sample.series) for (of, name), sample in firsts.items() if of == kind}
+    for kind, runs in kinds.items():
+        seen = {name: windows(run.series) for name, run in runs.items()}
+        curves = [_over_time(name, [(each.middle, each.goodput) for each in of]) for name, of in seen.items()]
         limit = _plot.Curve("limit", _LIMITS[kind].drawn_until(seconds.ticks[-1]), dashed=True, dots=False)
-        passed = [
-            _plot.Curve(name, [(window.middle, window.goodput) for window in run], dots=False)
-            for name, run in runs.items()
-        ]
-        refused = [
-            _plot.Curve(name, [(window.middle, 100 * window.refused) for window in run], dots=False)
-            for name, run in runs.items()
-        ]
-        above.append(_plot.Panel(kind.capitalize(), seconds, goodput, [*passed, limit], named_at_ends=False))
-        below.append(_plot.Panel("", seconds, shares, refused, named_at_ends=False))
+        above.append(_plot.Panel(kind.capitalize(), seconds, rates, [*curves, limit], named_at_ends=False))
+        curves = [_over_time(name, [(each.middle, 100 * each.refused) for each in of]) for name, of in seen.items()]
+        below.append(_plot.Panel("", seconds, shares, curves, named_at_ends=False))
     title = "2,000 jobs cancelled under a limit of the service"
-    return {"performance-flood.svg": _plot.drawing(title, [*above, *below], columns=len(kinds))} if kinds else {}
+    return {"performance-flood.svg": _plot.drawing(title, [*above, *below], columns=len(kinds))}
+
+
+def _over_time(name: str, points: Sequence[_plot.Point]) -> _plot.Curve:
+    return _plot.Curve(name, points, dots=False)
 
 
 @attrs.frozen

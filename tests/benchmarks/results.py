@@ -44,7 +44,7 @@ def write_output(path: Path, rows: int, row_bytes: int) -> None:
     words = "Die Elbe entspringt im Riesengebirge\nund mündet bei Cuxhaven in die Nordsee. "
     text = words * (row_bytes // len(words.encode()))
     usage = {"prompt_tokens": 70, "completion_tokens": 900, "total_tokens": 970}
-    message = {"role": "assistant", "content": text, "reasoning": None, "tool_calls": []}
+    message: dict[str, object] = {"role": "assistant", "content": text, "reasoning": None, "tool_calls": []}
     choices = [{"index": 0, "finish_reason": "stop", "logprobs": None, "seed": None, "message": message}]
     body = {
         "id": "o1",
