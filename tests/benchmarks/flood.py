@@ -26,6 +26,7 @@ from tests.benchmarks._measure import (
     Sample,
     Samples,
     in_turn,
+    lines,
     present,
     run_module,
 )
@@ -46,6 +47,15 @@ _WINDOW_SECONDS = 0.5
 _DRAWN = ("steady", "halved, then doubled")
 _PEERS_MEET = ("steady", "steady, with Retry-After", "halved, then doubled")
 _MOST_ATTEMPTS = 5
+
+_NONE_LOST = Bar("≤", 0, each=True)
+_NO_BARS: tuple[Bar | None, Bar | None, Bar | None] = (None, None, None)
+_BARS: dict[str, tuple[Bar | None, Bar | None, Bar | None]] = {
+    "steady": (_NONE_LOST, Bar("≤", 1.25), Bar("≤", 5)),
+    "steady, with Retry-After": (_NONE_LOST, Bar("≤", 1.25), Bar("≤", 5)),
+    "halved, then doubled": (_NONE_LOST, Bar("≤", 1.4), None),
+}
+"""What is lost, the time and what is refused, of ours."""
 
 
 async def ours(ids: Sequence[str], at_once: int, base_url: str) -> int:
@@ -133,36 +143,23 @@ def flood(kind: str, candidate: str, count: int) -> Sample:
 
 
 def _judge(samples: Samples) -> list[Line]:
-    told = []
-    for kind in _LIMITS:
-        for candidate in samples.candidates():
-            runs = samples.of(candidate, kind=kind)
-            if not runs.all:
-                continue
-            changing = len(_LIMITS[kind].steps) > 1
-            judged = candidate == "ours" and kind != "steady, 50 ms away"
-            times = [sample.figures["seconds"] / sample.figures["perfect_seconds"] for sample in runs.all]
-            shares = [100 * share for share in runs.values("refused_share")]
-            name = f"{kind}: {candidate}"
-            told += [
-                Line(f"{name}, ids lost", runs.values("lost_ids"), "ids", Bar("≤", 0, each=True) if judged else None),
-                Line(
-                    f"{name}, time / the limit's own",
-                    times,
-                    "×",
-                    Bar("≤", 1.4 if changing else 1.25) if judged else None,
-                ),
-                Line(f"{name}, calls refused", shares, "%", Bar("≤", 5) if judged and not changing else None),
-            ]
+    told: list[Line] = []
+    for kind, candidate in itertools.product(_LIMITS, samples.candidates()):
+        name, runs = f"{kind}: {candidate}", samples.of(candidate, kind=kind)
+        times = [run.figures["seconds"] / run.figures["perfect_seconds"] for run in runs.all]
+        shares = [100 * share for share in runs.values("refused_share")]
+        lost, time_bar, refused = _BARS.get(kind, _NO_BARS) if candidate == "ours" else _NO_BARS
+        told += lines(
+            (f"{name}, ids lost", runs.values("lost_ids"), "ids", lost),
+            (f"{name}, time / the limit's own", times, "×", time_bar),
+            (f"{name}, calls refused", shares, "%", refused),
+        )
     return told
 
 
 def _draw(samples: Samples) -> Mapping[str, str]:
     """For each kind of limit what got through, above what was refused, in the first run of each candidate."""
-    names = samples.candidates()
-    kinds = {
-        kind: {name: runs.all[0] for name in names if (runs := samples.of(name, kind=kind)).all} for kind in _DRAWN
-    }
+    kinds = {kind: _firsts(samples, kind) for kind in _DRAWN}
     longest = max((run.figures["seconds"] for runs in kinds.values() for run in runs.values()), default=0)
     seconds = _plot.Axis("seconds", range(0, math.ceil(longest / 5) * 5 + 1, 5))
     rates = _plot.Axis("jobs a second", (0, 100, 200, 300))
@@ -170,13 +167,18 @@ def _draw(samples: Samples) -> Mapping[str, str]:
     above, below = [], []
     for kind, runs in kinds.items():
         seen = {name: windows(run.series) for name, run in runs.items()}
-        curves = [_over_time(name, [(each.middle, each.goodput) for each in of]) for name, of in seen.items()]
+        passed = [_over_time(name, [(each.middle, each.goodput) for each in of]) for name, of in seen.items()]
         limit = _plot.Curve("limit", _LIMITS[kind].drawn_until(seconds.ticks[-1]), dashed=True, dots=False)
-        above.append(_plot.Panel(kind.capitalize(), seconds, rates, [*curves, limit], named_at_ends=False))
-        curves = [_over_time(name, [(each.middle, 100 * each.refused) for each in of]) for name, of in seen.items()]
-        below.append(_plot.Panel("", seconds, shares, curves, named_at_ends=False))
+        above.append(_plot.Panel(kind.capitalize(), seconds, rates, [*passed, limit], named_at_ends=False))
+        refused = [_over_time(name, [(each.middle, 100 * each.refused) for each in of]) for name, of in seen.items()]
+        below.append(_plot.Panel("", seconds, shares, refused, named_at_ends=False))
     title = "2,000 jobs cancelled under a limit of the service"
     return {"performance-flood.svg": _plot.drawing(title, [*above, *below], columns=len(kinds))}
+
+
+def _firsts(samples: Samples, kind: str) -> dict[str, Sample]:
+    found = {name: samples.of(name, kind=kind).all for name in samples.candidates()}
+    return {name: runs[0] for name, runs in found.items() if runs}
 
 
 def _over_time(name: str, points: Sequence[_plot.Point]) -> _plot.Curve:
