@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import signal
+import sys
 import time
 from pathlib import Path
 
@@ -24,13 +26,19 @@ from tests.benchmarks._measure import Case, Plan, Samples
 CASES: dict[str, Case] = {
     case.name: case
     for case in (
-        fan_out.CASE,
-        fan_out.GRID,
-        flood.CASE,
+        fan_out.NEAR,
+        fan_out.FAR,
+        fan_out.WIDE,
+        *fan_out.GRID,
+        flood.STEADY,
+        flood.TOLD,
+        flood.CHANGING,
+        flood.FAR,
         reading.RETRIEVE,
         reading.LIST,
         sync_call.CASE,
         cost_curve.CASE,
+        cost_curve.MILLION,
         start_up.IMPORT,
         start_up.HELP,
         validate.CASE,
@@ -75,9 +83,11 @@ def _measured(case: Case, plan: Plan) -> _report.Measured | None:
 
 def main() -> None:
     """Run the cases, and do with the figures what was asked for."""
+    # Ended from outside, the servers are to end too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
     options = _arguments()
     if options.list:
-        print(*(f"{case.name:12} {case.told}" for case in CASES.values()), sep="\n")
+        print(*(f"{case.name:17} {case.told}" for case in CASES.values()), sep="\n")
         return
     if options.quick:
         print("quick: the sizes are smaller, so no figure and no bar says much")

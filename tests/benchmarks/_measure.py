@@ -135,14 +135,19 @@ _PEERS = {"together": TOGETHER, "openai": OPENAI}
 
 @attrs.frozen
 class Case:
-    """One case: what it is, what it needs, how it is measured, judged and drawn (file names and their SVG)."""
+    """One case: what it is, what it needs, how it is measured and judged, and its plot, as SVG.
+
+    The plot also shows the runs of the cases ``drawn_with`` it. A case ends within three minutes at three rounds, so
+    that it can be measured in a quiet moment.
+    """
 
     name: str
     told: str
     measure: Callable[[Plan], Iterable[Sample]]
     judge: Callable[[Samples], Sequence[Line]]
     needs: Sequence[Need] = ()
-    draw: Callable[[Samples], Mapping[str, str]] = lambda _: {}
+    draw: Callable[[Samples], str] | None = None
+    drawn_with: Sequence[str] = ()
 
 
 def present(*candidates: str) -> list[str]:

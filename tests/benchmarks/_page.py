@@ -5,25 +5,35 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from tests.benchmarks._measure import Samples
 from tests.benchmarks._report import as_table
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from tests.benchmarks._measure import Case
     from tests.benchmarks._report import Measured
 
-_MARKED = re.compile(r"(?<=<!-- figures: )([a-z-]+)( -->\n).*?(?=<!-- end of figures -->)", re.DOTALL)
+_MARKED = re.compile(r"(?<=<!-- figures: )([a-z0-9-]+)( -->\n).*?(?=<!-- end of figures -->)", re.DOTALL)
 MACHINE = "machine"
+
+
+def plots(cases: Mapping[str, Case], found: Mapping[str, Measured]) -> Iterator[tuple[str, str]]:
+    """The plots of all cases that were measured: the name of the file, and what is in it."""
+    for name, measured in found.items():
+        case = cases[name]
+        if case.draw is not None:
+            others = [found[other].samples for other in case.drawn_with if other in found]
+            together = [sample for samples in (measured.samples, *others) for sample in samples.all]
+            yield f"performance-{name}.svg", case.draw(Samples(together))
 
 
 def draw(directory: Path, cases: Mapping[str, Case], found: Mapping[str, Measured]) -> None:
     """Write the plots of all cases that were measured."""
     directory.mkdir(parents=True, exist_ok=True)
-    for name, measured in found.items():
-        for file, drawing in cases[name].draw(measured.samples).items():
-            (directory / file).write_text(drawing, "utf-8")
+    for file, drawing in plots(cases, found):
+        (directory / file).write_text(drawing, "utf-8")
 
 
 def renewed(page: str, cases: Mapping[str, Case], found: Mapping[str, Measured]) -> str:

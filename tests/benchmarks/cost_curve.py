@@ -17,13 +17,12 @@ from tests.benchmarks._measure import NGINX, Bar, Case, Line, Plan, Sample, Samp
 from tests.benchmarks._server import fast_server
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 _AT_ONCE = 100
 _WARM_UP = 2_000
-_COUNTS = (10, 100, 1_000, 10_000, 100_000, 1_000_000)
-_MOST_HELD = 100_000
-"""Who holds all ids is asked for no more."""
+_COUNTS = (10, 100, 1_000, 10_000, 100_000)
+_FEW, _MILLION = 20_000, 1_000_000
 
 
 async def iter_cancel(ids: Iterable[str], base_url: str) -> int:
@@ -65,63 +64,71 @@ async def gather(ids: Iterable[str], base_url: str) -> int:
         return sum(await asyncio.gather(*[cancel(job_id) for job_id in ids]))
 
 
-def _measure(plan: Plan) -> Iterator[Sample]:
-    most = 10_000 if plan.quick else _COUNTS[-1]
-    runs = [
-        (name, count)
-        for name in ("iter_cancel", "cancel_many", "gather")
-        for count in _COUNTS
-        if count <= (most if name == "iter_cancel" else min(most, _MOST_HELD))
-    ]
+def _measured(runs: Sequence[tuple[str, int]], rounds: int) -> Iterator[Sample]:
     with fast_server() as base_url:
-        for name, count in in_turn(plan.few, runs):
+        for name, count in in_turn(rounds, runs):
             figures = run_module("tests.benchmarks.cost_curve", name, count, base_url)
             per_id = {"id_us": 1e6 * figures["wall"] / count, "memory": figures["memory"]}
             yield Sample(name, {"count": count}, per_id)
 
 
+def _measure(plan: Plan) -> Iterator[Sample]:
+    counts = _COUNTS[:-2] if plan.quick else _COUNTS
+    return _measured(list(itertools.product(("iter_cancel", "cancel_many", "gather"), counts)), plan.few)
+
+
 def _judge(samples: Samples) -> list[Line]:
     told: list[Line] = []
-    for count in samples.settings("count"):
-        runs = samples.of("iter_cancel", count=count)
+    for count, name in itertools.product(samples.settings("count"), samples.candidates()):
         told += lines(
-            (f"{count:,} ids, iter_cancel: memory above idle", runs.values("memory"), "MB", None),
-            (f"{count:,} ids, iter_cancel: time of an id", runs.values("id_us"), "µs", None),
+            (f"{count:,} ids, {name}: memory above idle", samples.of(name, count=count).values("memory"), "MB", None)
         )
-    for name in ("cancel_many", "gather"):
-        held = samples.of(name, count=_MOST_HELD).values("memory")
-        told += lines((f"{_MOST_HELD:,} ids, {name}: memory above idle", held, "MB", None))
-    first, last = (samples.of("iter_cancel", count=count) for count in (_MOST_HELD, _COUNTS[-1]))
-    times, grown = (list(zip(last.values(name), first.values(name), strict=False)) for name in ("id_us", "memory"))
-    of, to = f"{_COUNTS[-1]:,} ids", f"{_MOST_HELD:,} ids"
-    told += lines(
-        (f"iter_cancel: time of an id, {of} / {to}", [most / few for most, few in times], "×", Bar("≤", 1.10)),
-        (f"iter_cancel: memory, {of} - {to}", [most - few for most, few in grown], "MB", Bar("≤", 8, each=True)),
-    )
     return told
 
 
-def _draw(samples: Samples) -> Mapping[str, str]:
-    counts = _plot.Axis("ids", samples.settings("count"), log=True)
-    panels = [
-        _plot.Panel(
-            title, counts, axis, [_curve(samples, name, figure, counts.ticks) for name in samples.candidates()]
-        )
-        for title, figure, axis in (
-            ("Memory above idle", "memory", _plot.Axis("MB", (0.1, 1, 10, 100, 1_000), log=True)),
-            ("Time of an id", "id_us", _plot.Axis("µs", (10, 100, 1_000, 10_000), log=True)),
-        )
-    ]
-    return {"performance-memory.svg": _plot.drawing("What an id costs, by how many ids there are", panels, columns=2)}
+def _measure_million(plan: Plan) -> Iterator[Sample]:
+    return _measured([("iter_cancel", _FEW), ("iter_cancel", _FEW if plan.quick else _MILLION)], plan.few)
 
 
-def _curve(samples: Samples, name: str, figure: str, counts: Sequence[float]) -> _plot.Curve:
-    return _plot.Curve(
-        name, [(count, _plot.middle(samples.of(name, count=count).values(figure))) for count in counts]
+def _judge_million(samples: Samples) -> list[Line]:
+    first, last = (samples.of("iter_cancel", count=count) for count in (_FEW, _MILLION))
+    times, memory = (list(zip(last.values(name), first.values(name), strict=False)) for name in ("id_us", "memory"))
+    grown = [most - few for most, few in memory]
+    return lines(
+        ("memory above idle, 1,000,000 ids", last.values("memory"), "MB", None),
+        ("memory, 1,000,000 ids - 20,000 ids", grown, "MB", Bar("≤", 8, each=True)),
+        ("time of an id, 1,000,000 ids", last.values("id_us"), "µs", None),
+        ("time of an id, 1,000,000 ids / 20,000 ids", [most / few for most, few in times], "×", Bar("≤", 1.10)),
     )
 
 
-CASE = Case("cost-curve", f"cancel 10 to 1,000,000 jobs, {_AT_ONCE} at once", _measure, _judge, [NGINX], _draw)
+def _draw(samples: Samples) -> str:
+    counts = _plot.Axis("ids", [count for count in samples.settings("count") if count != _FEW], log=True)
+    axes = {
+        "memory": _plot.Axis("MB above idle", (0.1, 1, 10, 100, 1_000), log=True),
+        "id_us": _plot.Axis("µs for each", (10, 100, 1_000, 10_000), log=True),
+    }
+    panels = []
+    for figure, axis in axes.items():
+        curves = []
+        for name in samples.candidates():
+            runs = {count: samples.of(name, count=count) for count in counts.ticks}
+            points = [(count, _plot.middle(runs[count].values(figure))) for count in counts.ticks]
+            curves.append(_plot.Curve(name, points))
+        panels.append(_plot.Panel("", counts, axis, curves))
+    return _plot.drawing("Memory and time, by how many ids there are", panels, columns=2)
+
+
+CASE = Case(
+    "cost-curve",
+    f"cancel 10 to 100,000 jobs, {_AT_ONCE} at once",
+    _measure,
+    _judge,
+    [NGINX],
+    _draw,
+    drawn_with=["million"],
+)
+MILLION = Case("million", "a million jobs through iter_cancel", _measure_million, _judge_million, [NGINX])
 
 
 async def _run(candidate: str, count: int, base_url: str) -> None:

@@ -11,6 +11,7 @@ import math
 import random
 import sys
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 import attrs
@@ -36,26 +37,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 _AT_ONCE = 100
-_STEADY = Limit()
-_LIMITS = {
-    "steady": _STEADY,
-    "steady, with Retry-After": Limit(retry_after=1),
-    "halved, then doubled": Limit(steps=((0.0, 200.0), (3.0, 100.0), (8.0, 200.0))),
-    "steady, 50 ms away": Limit(latency=0.05),
-}
 _WINDOW_SECONDS = 0.5
-_DRAWN = ("steady", "halved, then doubled")
-_PEERS_MEET = ("steady", "steady, with Retry-After", "halved, then doubled")
 _MOST_ATTEMPTS = 5
-
-_NONE_LOST = Bar("≤", 0, each=True)
-_NO_BARS: tuple[Bar | None, Bar | None, Bar | None] = (None, None, None)
-_BARS: dict[str, tuple[Bar | None, Bar | None, Bar | None]] = {
-    "steady": (_NONE_LOST, Bar("≤", 1.25), Bar("≤", 5)),
-    "steady, with Retry-After": (_NONE_LOST, Bar("≤", 1.25), Bar("≤", 5)),
-    "halved, then doubled": (_NONE_LOST, Bar("≤", 1.4), None),
-}
-"""What is lost, the time and what is refused, of ours."""
 
 
 async def ours(ids: Sequence[str], at_once: int, base_url: str) -> int:
@@ -116,17 +99,15 @@ async def bare(ids: Sequence[str], at_once: int, base_url: str) -> int:
     return done
 
 
-def _measure(plan: Plan) -> Iterator[Sample]:
+def _measure(limit: Limit, plan: Plan) -> Iterator[Sample]:
     count = 500 if plan.quick else 2_000
-    kinds = [("steady", "ours")] if plan.quick else [(kind, "ours") for kind in _LIMITS]
-    peers = [(kind, peer) for kind, _ in kinds if kind in _PEERS_MEET for peer in present("together", "bare")]
-    for kind, candidate in itertools.chain(in_turn(plan.rounds, kinds), in_turn(plan.few, peers)):
-        yield flood(kind, candidate, count)
+    peers = present("together", "bare")
+    for candidate in itertools.chain(in_turn(plan.rounds, ["ours"]), in_turn(plan.few, peers)):
+        yield flood(limit, candidate, count)
 
 
-def flood(kind: str, candidate: str, count: int) -> Sample:
-    """One run against one kind of limit."""
-    limit = _LIMITS[kind]
+def flood(limit: Limit, candidate: str, count: int) -> Sample:
+    """One run of one candidate."""
     with limited_server(limit) as server:
         figures = run_module("tests.benchmarks.flood", candidate, count, _AT_ONCE, server.base_url, server.elsewhere)
         counts = server.counts()
@@ -139,46 +120,40 @@ def flood(kind: str, candidate: str, count: int) -> Sample:
         "refused_share": sums["refused"] / sum(sums.values()),
         "needless": sums["needless"],
     }
-    return Sample(candidate, {"kind": kind, "count": count}, figures, counts)
+    return Sample(candidate, {"count": count}, figures, counts)
 
 
-def _judge(samples: Samples) -> list[Line]:
+def _judge(slowest: float, most_refused: float | None, samples: Samples) -> list[Line]:
     told: list[Line] = []
-    for kind, candidate in itertools.product(_LIMITS, samples.candidates()):
-        name, runs = f"{kind}: {candidate}", samples.of(candidate, kind=kind)
+    none_lost, in_time = Bar("≤", 0, each=True), Bar("≤", slowest)
+    few_refused = None if most_refused is None else Bar("≤", most_refused)
+    for name in samples.candidates():
+        runs, judged = samples.of(name), name == "ours"
         times = [run.figures["seconds"] / run.figures["perfect_seconds"] for run in runs.all]
         shares = [100 * share for share in runs.values("refused_share")]
-        lost, time_bar, refused = _BARS.get(kind, _NO_BARS) if candidate == "ours" else _NO_BARS
         told += lines(
-            (f"{name}, ids lost", runs.values("lost_ids"), "ids", lost),
-            (f"{name}, time / the limit's own", times, "×", time_bar),
-            (f"{name}, calls refused", shares, "%", refused),
+            (f"ids lost, {name}", runs.values("lost_ids"), "ids", none_lost if judged else None),
+            (f"time / the limit's own, {name}", times, "×", in_time if judged else None),
+            (f"calls refused, {name}", shares, "%", few_refused if judged else None),
         )
     return told
 
 
-def _draw(samples: Samples) -> Mapping[str, str]:
-    """For each kind of limit what got through, above what was refused, in the first run of each candidate."""
-    kinds = {kind: _firsts(samples, kind) for kind in _DRAWN}
-    longest = max((run.figures["seconds"] for runs in kinds.values() for run in runs.values()), default=0)
+def _draw(limit: Limit, title: str, samples: Samples) -> str:
+    """What got through, beside the share of what was refused, in the first run of each candidate."""
+    runs = {name: samples.of(name).all[0] for name in samples.candidates()}
+    seen = {name: windows(run.series) for name, run in runs.items()}
+    longest = max(run.figures["seconds"] for run in runs.values())
     seconds = _plot.Axis("seconds", range(0, math.ceil(longest / 5) * 5 + 1, 5))
-    rates = _plot.Axis("jobs a second", (0, 100, 200, 300))
-    shares = _plot.Axis("% of the calls refused", (0, 25, 50, 75, 100))
-    above, below = [], []
-    for kind, runs in kinds.items():
-        seen = {name: windows(run.series) for name, run in runs.items()}
-        passed = [_over_time(name, [(each.middle, each.goodput) for each in of]) for name, of in seen.items()]
-        limit = _plot.Curve("limit", _LIMITS[kind].drawn_until(seconds.ticks[-1]), dashed=True, dots=False)
-        above.append(_plot.Panel(kind.capitalize(), seconds, rates, [*passed, limit], named_at_ends=False))
-        refused = [_over_time(name, [(each.middle, 100 * each.refused) for each in of]) for name, of in seen.items()]
-        below.append(_plot.Panel("", seconds, shares, refused, named_at_ends=False))
-    title = "2,000 jobs cancelled under a limit of the service"
-    return {"performance-flood.svg": _plot.drawing(title, [*above, *below], columns=len(kinds))}
-
-
-def _firsts(samples: Samples, kind: str) -> dict[str, Sample]:
-    found = {name: samples.of(name, kind=kind).all for name in samples.candidates()}
-    return {name: runs[0] for name, runs in found.items() if runs}
+    allowed = _plot.Curve("limit", limit.drawn_until(seconds.ticks[-1]), dashed=True, dots=False)
+    passed = [_over_time(name, [(each.middle, each.goodput) for each in of]) for name, of in seen.items()]
+    refused = [_over_time(name, [(each.middle, 100 * each.refused) for each in of]) for name, of in seen.items()]
+    rates, shares = _plot.Axis("jobs a second", (0, 100, 200, 300)), _plot.Axis("% of calls refused", (0, 25, 50, 75))
+    panels = [
+        _plot.Panel("", seconds, rates, [*passed, allowed], named_at_ends=False),
+        _plot.Panel("", seconds, shares, refused, named_at_ends=False),
+    ]
+    return _plot.drawing(title, panels, columns=2)
 
 
 def _over_time(name: str, points: Sequence[_plot.Point]) -> _plot.Curve:
@@ -207,14 +182,23 @@ def windows(counts: Mapping[str, Sequence[float]]) -> list[Window]:
     return found
 
 
-CASE = Case(
-    "flood",
-    f"cancel 2,000 jobs, {_AT_ONCE} at once; 200 a second are allowed (burst 50), 3 % fail, 1 % get no answer",
-    _measure,
-    _judge,
-    [LUA],
-    _draw,
+def _case(name: str, told: str, limit: Limit, *, slowest: float, most_refused: float | None) -> Case:
+    judge, draw = partial(_judge, slowest, most_refused), partial(_draw, limit, f"2,000 jobs cancelled, {told}")
+    return Case(name, f"cancel 2,000 jobs, {told}", partial(_measure, limit), judge, [LUA], draw)
+
+
+STEADY = _case("flood", "200 a second allowed", Limit(), slowest=1.25, most_refused=5)
+TOLD = _case(
+    "flood-told", "200 a second allowed, with Retry-After: 1", Limit(retry_after=1), slowest=1.25, most_refused=5
 )
+CHANGING = _case(
+    "flood-changing",
+    "200 a second allowed, then 100, then 200 again",
+    Limit(steps=((0.0, 200.0), (3.0, 100.0), (8.0, 200.0))),
+    slowest=1.4,
+    most_refused=None,
+)
+FAR = _case("flood-far", "200 a second allowed, 50 ms away", Limit(latency=0.05), slowest=1.25, most_refused=5)
 
 
 async def _run(candidate: str, count: int, at_once: int, base_url: str, elsewhere: str) -> None:
