@@ -206,7 +206,7 @@ def job(value: object, where: str = "$") -> BatchJob:
         problem = f"{kind(value)} in place of an object"
         raise WireError(problem, where)
     sent = cast("dict[str, object]", value)
-    sent[_EXTRA] = {name: sent[name] for name in sorted(sent.keys() - _known)}
+    sent[_EXTRA] = {name: sent[name] for name in sent if name not in _known}
     try:
         return _structure_job(sent, BatchJob)
     except (TypeError, ValueError, KeyError, OverflowError) as error:

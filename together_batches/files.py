@@ -89,7 +89,7 @@ class AsyncFiles:
 
         Raises:
             UsageError: the file is missing, empty or unreadable, or changed while it was uploaded.
-            ValidationError: a request that is none.
+            ValidationError: requests that cannot be written as JSON; ``problems`` has all of them.
             APIError: it could not be uploaded.
         """
         given: object = via
@@ -97,6 +97,7 @@ class AsyncFiles:
             message = f"via must be 'storage' or 'api'; it is {via!r}"
             raise UsageError(message)
         async with content_of(source, filename) as content:
+            content.raise_for_unwritable()
             file = _file_protocol.Upload(content.name, purpose, content)
             if via == "storage":
                 return await self._upload_to_storage(file, content, on_progress)
@@ -198,9 +199,11 @@ class AsyncFiles:
         force: bool = False,
         on_progress: Callable[[int, int | None], None] | None = None,
     ) -> Path:
-        """Write the content of a file to ``path``, which appears when all of it is there and on the disk.
+        """Write the content of a file to ``path``, which appears when all of it has come and its length is right.
 
         Until then it is in a temporary file beside it, which is removed where the download fails or is cancelled.
+        The end of this process, however sudden, leaves no half file under the name. A loss of power may: like other
+        downloads this one does not wait until the disk has all of it (``os.fsync`` does).
         The name that the service has for the file is never used: every job's output has the same.
 
         Parameters:

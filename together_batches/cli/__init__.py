@@ -1,7 +1,7 @@
 """The command ``together-batches``: arguments, output and exit codes around the async client.
 
-One command is one ``anyio.run``. aiohttp, rich and the like are imported by the commands that need them, so that
-``--help`` and a mistyped option are answered at once.
+One command is one loop. aiohttp, rich and the like are imported by the commands that need them, so that ``--help``
+and a mistyped option are answered at once.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ import anyio
 import attrs
 
 from together_batches._plain import to_dict
+from together_batches.cli import _loop
 from together_batches.cli._client import connected
 from together_batches.cli._exits import CommandError, Exit, code_of_many
 from together_batches.cli._progress import bar
@@ -49,7 +50,7 @@ def cancel(arguments: Arguments) -> Exit:
                 return _declined()
     work = _Work(arguments)
     try:
-        return anyio.run(work.run, ids)
+        return _loop.run(work.run, ids)
     except KeyboardInterrupt:
         if not work.total:
             raise

@@ -6,12 +6,12 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-import anyio
 import attrs
 
 from together_batches._disk import target_at
 from together_batches._plain import to_dict
 from together_batches._wire import encode
+from together_batches.cli import _loop
 from together_batches.cli._client import connected
 from together_batches.cli._exits import CommandError, Exit
 from together_batches.cli._text import as_json, complain, number, say
@@ -28,7 +28,7 @@ __all__ = ["results"]
 def results(arguments: Arguments) -> Exit:
     """Write the rows of a finished job, one JSON object a line, and count them."""
     target = None if arguments.output is None else _free(Path(arguments.output), force=arguments.force)
-    return anyio.run(_run, arguments, target)
+    return _loop.run(_run, arguments, target)
 
 
 async def _run(arguments: Arguments, target: Path | None) -> Exit:
