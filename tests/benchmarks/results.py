@@ -115,7 +115,12 @@ def _judge(samples: Samples) -> list[Line]:
         for name, how in told.items()
     ]
     pauses = [
-        (f"longest pause of the loop, {how}", [1e3 * pause for pause in samples.of(name).values("pause")], "ms", None)
+        (
+            f"longest pause of the loop, {how}",
+            [1e3 * pause for pause in samples.of(name).values("pause")],
+            "ms",
+            Bar("≤", 50, each=True),
+        )
         for name, how in told.items()
     ]
     return lines(
