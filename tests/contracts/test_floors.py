@@ -29,7 +29,11 @@ _HOUSE: dict[int, list[list[str]]] = {
         ["_many", "_cancelling"],
         ["_many", "_waiting"],
         ["_submitting"],
-        ["_results", "_creating", "runs"],
+        ["_results"],
+        ["_creating"],
+        ["_many", "runs"],
+        ["_results", "runs"],
+        ["_creating", "runs"],
     ],
     2: [["_gate", "_watch", "_transport", "_streaming"], ["_disk"]],
     1: [
