@@ -9,7 +9,6 @@ from __future__ import annotations
 import html
 import unicodedata
 from datetime import UTC, datetime
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from together_batches.runs._timeline import PHASES, buckets, count, facts, lasted, ticks, timeline
@@ -124,7 +123,8 @@ def _fitted(text: str, size: float, room: float) -> str:
 
 
 def _text(x: float, y: float, text: str, *, size: float = 12, css: str = "tb-faint", anchor: str = "start") -> str:
-    return f'<text class="{css}" x="{x:.2f}" y="{y:.2f}" font-size="{size:g}" text-anchor="{anchor}">{written(text)}</text>'
+    place = f'class="{css}" x="{x:.2f}" y="{y:.2f}" font-size="{size:g}" text-anchor="{anchor}"'
+    return f"<text {place}>{written(text)}</text>"
 
 
 def _rect(css: str, x: float, y: float, width: float, height: float, title: str = "") -> str:
@@ -187,7 +187,8 @@ def _legend(items: Sequence[tuple[str, str]], y: float) -> tuple[list[str], floa
 
 
 def _cross(x: float, y: float, size: float) -> str:
-    path = f"M{x - size:.2f} {y - size:.2f}l{2 * size:.2f} {2 * size:.2f}m0 {-2 * size:.2f}l{-2 * size:.2f} {2 * size:.2f}"
+    step = f"{2 * size:.2f}"
+    path = f"M{x - size:.2f} {y - size:.2f}l{step} {step}m0 -{step}l-{step} {step}"
     return f'<path class="tb-cross" fill="none" d="{path}"/>'
 
 

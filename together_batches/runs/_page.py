@@ -23,7 +23,8 @@ svg{margin-left:-24px}
 h2{margin:2rem 0 .5rem;font-size:1.15rem}
 .scroll{overflow-x:auto}
 table{border-collapse:collapse;font-size:13px;font-variant-numeric:tabular-nums}
-th,td{padding:.3rem .8rem .3rem 0;border-bottom:1px solid #d8dee4;text-align:left;vertical-align:top;white-space:nowrap}
+th,td{padding:.3rem .8rem .3rem 0;border-bottom:1px solid #d8dee4;text-align:left;vertical-align:top}
+td{white-space:nowrap}
 td.number,th.number{text-align:right}
 td.long{white-space:normal;overflow-wrap:anywhere;min-width:16rem}
 @media(prefers-color-scheme:dark){body{background:#0d1117;color:#e6edf3}th,td{border-color:#30363d}}"""

@@ -6,18 +6,17 @@ meanwhile. Those who draw (an image, a terminal) turn seconds into places, and d
 
 from __future__ import annotations
 
+from datetime import datetime
 from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
 import attrs
 
 from together_batches.models import BatchJobStatus
+from together_batches.runs._values import AttemptView, RunView, ShardView
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from datetime import datetime
-
-    from together_batches.runs._values import AttemptView, RunView, ShardView
 
 __all__ = [
     "PHASES",
@@ -99,7 +98,7 @@ class Lane:
 
 @attrs.frozen
 class Timeline:
-    """All of it: ``seconds`` long, from ``began`` on. What is known ends after ``known``; ``end`` says what that is."""
+    """All of it: ``seconds`` long, from ``began`` on. What is known ends after ``known``, and ``end`` names that."""
 
     view: RunView
     began: datetime
