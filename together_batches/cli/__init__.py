@@ -79,6 +79,10 @@ def _run(arguments: Arguments) -> Exit:
             from together_batches.cli._submit import submit as command
         case "wait":
             from together_batches.cli._wait import wait as command
+        case "run":
+            from together_batches.cli._run import run as command
+        case "runs show":
+            from together_batches.cli._runs import show as command
         case "validate":
             from together_batches.cli._validate import validate as command
         case "split":

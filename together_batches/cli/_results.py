@@ -12,7 +12,8 @@ import attrs
 from together_batches._disk import target_at
 from together_batches._wire import encode, to_dict
 from together_batches.cli._client import connected
-from together_batches.cli._exits import CommandError, Exit
+from together_batches.cli._exits import Exit
+from together_batches.cli._saving import free
 from together_batches.cli._text import as_json, complain, number, say
 from together_batches.models import (
     BatchFailure,
@@ -33,7 +34,7 @@ __all__ = ["results"]
 
 def results(arguments: Arguments) -> Exit:
     """Write the rows of a finished job, one JSON object a line, and count them."""
-    target = None if arguments.output is None else _free(Path(arguments.output), force=arguments.force)
+    target = None if arguments.output is None else free(Path(arguments.output), force=arguments.force)
     return anyio.run(_run, arguments, target)
 
 
@@ -99,11 +100,3 @@ class _Tally:
             text += f"; {number(usage.total_tokens)} tokens"
             text += f" ({number(usage.prompt_tokens)} in, {number(usage.completion_tokens)} out)"
         return text
-
-
-def _free(target: Path, *, force: bool) -> Path:
-    """The target; where it may not be replaced that is told at once, and in the words of the command."""
-    if target.is_file() and not force:
-        message = f"{target} exists already; --force replaces it"
-        raise CommandError(message)
-    return target

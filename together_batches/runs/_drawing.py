@@ -261,11 +261,4 @@ def _names(lanes: Sequence[Lane], top: float, pitch: float) -> Iterator[str]:
         y = top + pitch * (number + 0.5) + 4
         if number % every == 0:
             yield _text(_AXIS - 12, y, f"{lane.shard.number}", anchor="end", size=11)
-            yield _text(_AXIS_END + 14, y, _fitted(_outcome(lane), 11, _RIGHT - _AXIS_END - 14), size=11)
-
-
-def _outcome(lane: Lane) -> str:
-    if lane.standing != "done":
-        return lane.standing
-    answered, rows = (f"{many:,}".replace(",", " ") for many in (lane.answered, lane.shard.rows))
-    return f"all {rows}" if lane.answered == lane.shard.rows else f"{answered} of {rows}"
+            yield _text(_AXIS_END + 14, y, _fitted(lane.outcome, 11, _RIGHT - _AXIS_END - 14), size=11)

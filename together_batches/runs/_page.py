@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from together_batches.runs._drawing import to_svg, written
-from together_batches.runs._timeline import buckets, count
+from together_batches.runs._timeline import buckets, count, number
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -60,7 +60,7 @@ def to_html(view: RunView, *, now: datetime | None = None) -> str:
     parts = [
         to_svg(view, now=now),
         "<h2>Rows</h2>",
-        _table((("", ""), ("rows", "number")), [[word, _number(many)] for _, word, many in buckets(view)]),
+        _table((("", ""), ("rows", "number")), [[word, number(many)] for _, word, many in buckets(view)]),
         "<h2>Jobs</h2>",
         _table(_JOBS, _attempts(view)),
         "<h2>Run</h2>",
@@ -114,14 +114,14 @@ def _attempt(shard: ShardView, attempt: AttemptView) -> list[str]:
         str(shard.number),
         str(attempt.number),
         f"{shard.first_line}–{shard.first_line + shard.rows - 1}",
-        _number(attempt.rows),
+        number(attempt.rows),
         f"{attempt.state} ({attempt.status})" if attempt.status else attempt.state,
-        _number(attempt.succeeded),
-        _number(attempt.failed),
-        _number(attempt.again),
-        _number(attempt.missing),
-        _number(attempt.usage.prompt_tokens),
-        _number(attempt.usage.completion_tokens),
+        number(attempt.succeeded),
+        number(attempt.failed),
+        number(attempt.again),
+        number(attempt.missing),
+        number(attempt.usage.prompt_tokens),
+        number(attempt.usage.completion_tokens),
         *(item or "–" for item in (attempt.job_id, attempt.file_id, attempt.output_file_id, attempt.error_file_id)),
         *map(
             _moment,
@@ -153,11 +153,7 @@ def _facts(view: RunView) -> Iterator[tuple[str, str]]:
     if view.pid is not None:
         yield "process", f"{view.pid} on {view.host or 'an unknown machine'}"
     usage = view.usage
-    yield "tokens", f"{_number(usage.prompt_tokens)} in, {_number(usage.completion_tokens)} out"
-
-
-def _number(many: int) -> str:
-    return f"{many:,}".replace(",", " ")
+    yield "tokens", f"{number(usage.prompt_tokens)} in, {number(usage.completion_tokens)} out"
 
 
 def _moment(time: datetime | None) -> str:

@@ -29,6 +29,7 @@ __all__ = [
     "count",
     "facts",
     "lasted",
+    "number",
     "standing",
     "ticks",
     "timeline",
@@ -94,6 +95,14 @@ class Lane:
     bars: tuple[Bar, ...]
     answered: int
     standing: str
+
+    @property
+    def outcome(self) -> str:
+        """How it stands, or how many rows were answered where nothing is to be done any more."""
+        if self.standing != "done":
+            return self.standing
+        rows = number(self.shard.rows)
+        return f"all {rows}" if self.answered == self.shard.rows else f"{number(self.answered)} of {rows}"
 
 
 @attrs.frozen
@@ -208,7 +217,12 @@ def facts(drawn: Timeline) -> str:
 
 def count(many: int, what: str) -> str:
     """A count of things, with its thousands apart: ``10 000 rows``."""
-    return f"{many:,} {what}{'' if many == 1 else 's'}".replace(",", " ")
+    return f"{number(many)} {what}{'' if many == 1 else 's'}"
+
+
+def number(many: int) -> str:
+    """A number with its thousands apart."""
+    return f"{many:,}".replace(",", " ")
 
 
 def lasted(seconds: float) -> str:
@@ -227,4 +241,4 @@ def lasted(seconds: float) -> str:
 def ticks(seconds: float, most: int) -> Sequence[tuple[float, str]]:
     """Where to mark the axis, in round steps and at most ``most`` beside that of 0, each with its words."""
     step = next(step for step in _STEPS if seconds / step <= most)
-    return [(step * number, lasted(step * number)) for number in range(int(seconds / step) + 1)]
+    return [(step * place, lasted(step * place)) for place in range(int(seconds / step) + 1)]
