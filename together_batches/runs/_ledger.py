@@ -48,10 +48,7 @@ CREATE TABLE run (
     invalid INTEGER NOT NULL,
     started_at TEXT NOT NULL,
     finished_at TEXT,
-    output_bytes INTEGER,
-    output_sha256 TEXT,
-    failures_bytes INTEGER,
-    failures_sha256 TEXT
+    claims TEXT NOT NULL
 );
 CREATE TABLE shard (
     number INTEGER NOT NULL PRIMARY KEY,

@@ -15,10 +15,11 @@ __all__ = ["Attempt", "Books", "Ledger", "Run", "Shard"]
 
 @attrs.frozen(kw_only=True)
 class Run:
-    """What the run is about, and what was last known of its output.
+    """What the run is about, and how far it is with its output.
 
-    ``spooled`` says that the input is a copy in the run's directory, since it came from an iterable. The output is
-    known by its size and hash, and not by its path: a run may be moved, and go on elsewhere.
+    ``spooled`` says that the input is a copy in the run's directory, since it came from an iterable. ``claims`` are
+    the hashes of all that the run has written, or was about to: by them, and not by paths, it knows its own files, so
+    that it may be moved, and replaces nothing of anybody else's.
     """
 
     id: str
@@ -33,10 +34,7 @@ class Run:
     invalid: int
     started_at: datetime
     finished_at: datetime | None = None
-    output_bytes: int | None = None
-    output_sha256: str | None = None
-    failures_bytes: int | None = None
-    failures_sha256: str | None = None
+    claims: str = ""
 
 
 @attrs.frozen(kw_only=True)

@@ -13,31 +13,33 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import attrs
 
+from together_batches._creating import created_since
 from together_batches.errors import APIError, APIStatusError, BatchesError, CreateUnconfirmedError
-from together_batches.models import BatchFailure, BatchJob, BatchJobStatus, BatchSuccess, Usage
+from together_batches.models import BatchFailure, BatchJobStatus, BatchMissing, BatchSuccess, Usage
 from together_batches.runs._records import Attempt
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Container, Iterable, Sequence
     from datetime import datetime
 
-    from together_batches.models import BatchMissing
+    from together_batches.models import BatchJob
     from together_batches.runs._records import Books, Shard
 
 __all__ = [
     "AGAIN",
     "FAILED",
+    "JOB_FAILED",
     "MISSING",
     "SUCCEEDED",
     "Buckets",
     "Limits",
     "Load",
     "Stop",
+    "absent",
     "admission",
     "all_buckets",
     "attempts_by_shard",
     "buckets",
-    "fails_for_good",
     "may_pass",
     "next_attempt",
     "orphan",
@@ -59,7 +61,9 @@ AGAIN = ord("a")
 MISSING = ord("m")
 
 _FOR_A_CLIENT_TO_MEND = frozenset(range(400, 500)) - {408, 409, 425, 429}
-_CODES_FOR_GOOD = frozenset({"invalid_model", "invalid_request", "invalid_request_error"})
+JOB_FAILED = "job_failed"
+"""The code of rows whose job failed for its input as a whole. It is ours: the service gives rows none then."""
+_CODES_FOR_GOOD = frozenset({JOB_FAILED, "invalid_model", "invalid_request", "invalid_request_error"})
 _REASONS_FOR_GOOD = ("input format error", "non-serverless model")
 
 
@@ -79,11 +83,15 @@ def outcome_of(result: BatchSuccess | BatchFailure | BatchMissing) -> int:
     return FAILED if status in _FOR_A_CLIENT_TO_MEND or code in _CODES_FOR_GOOD else AGAIN
 
 
-def fails_for_good(job: BatchJob) -> bool:
-    """True for a job that failed as a whole for its input, and would fail again for the same."""
-    if job.status != BatchJobStatus.FAILED:
-        return False
-    return any(reason in (job.error or "") for reason in _REASONS_FOR_GOOD)
+def absent(attempt: Attempt, custom_id: str) -> BatchFailure | BatchMissing:
+    """What a row is that is in no file of its job.
+
+    Missing, unless the job failed for its input as a whole, and would fail again for the same.
+    """
+    reason = attempt.error or ""
+    if attempt.status == BatchJobStatus.FAILED and any(told in reason for told in _REASONS_FOR_GOOD):
+        return BatchFailure(custom_id, JOB_FAILED, reason)
+    return BatchMissing(custom_id)
 
 
 def packed(numbers: bytes | Sequence[int]) -> bytes:
@@ -184,12 +192,20 @@ def admission(limits: Limits, load: Load, rows: int) -> Literal["now", "later"] 
 # --- what may be there already ------------------------------------------------------------------------------------
 
 
-def orphan(candidates: Sequence[BatchJob], *, attempt: Attempt) -> BatchJob | None:
-    """The job that a create made whose answer nobody noted; None where there is none.
+def orphan(attempt: Attempt, jobs: Iterable[BatchJob], *, known: Container[str | None]) -> BatchJob | None:
+    """The job, among those of the account, that a create made whose answer nobody noted; None where there is none.
 
-    Where several could be it, those that were cancelled are out: that is how somebody who has looked decides.
+    It is one of the attempt's file, created since the create was about to be sent, by the service's own clock, and
+    none that is ``known`` already: two attempts at the same rows are of the same file. Where several could be it,
+    those that were cancelled are out: that is how somebody who has looked decides.
     Raises :class:`CreateUnconfirmedError` where it still cannot be told.
     """
+    candidates = created_since(
+        attempt.since or attempt.planned_at,
+        jobs,
+        input_file_id=attempt.file_id or "",
+        known=lambda job: job.id in known,
+    )
     left = [job for job in candidates if job.status not in {BatchJobStatus.CANCELLED, BatchJobStatus.CANCELING}]
     if len(candidates) > 1 and len(left) == 1:
         candidates = left
