@@ -16,6 +16,7 @@ from together_batches.cli._client import connected
 from together_batches.cli._exits import CommandError, Exit, code_of_many
 from together_batches.cli._progress import bar
 from together_batches.cli._report import outcome_json, outcome_line, print_table
+from together_batches.cli._runs import named
 from together_batches.cli._selecting import by_status, chosen_jobs, confirmed, selector, typed_or_read
 from together_batches.cli._text import as_json, draws_on, escape, is_terminal, number, say
 from together_batches.errors import APITimeoutError, BatchesError
@@ -58,11 +59,8 @@ def cancel(arguments: Arguments) -> Exit:
 
 def cancel_run(arguments: Arguments, directory: str) -> Exit:
     """Cancel the jobs of a run that have not ended. The run was named, so nobody is asked."""
-    if not Path(directory).is_dir():
-        message = f"there is no directory {directory}; name that of a run, such as answers.jsonl.run"
-        raise CommandError(message)
     work = _Work(arguments)
-    return _carried_out(work, partial(work.run_of, directory))
+    return _carried_out(work, partial(work.run_of, named(Path(directory))))
 
 
 def _carried_out(work: _Work, start: Callable[[], Awaitable[Exit]]) -> Exit:
@@ -113,7 +111,7 @@ class _Work:
                 chosen = ids
             return await self._cancel(batches, chosen)
 
-    async def run_of(self, directory: str) -> Exit:
+    async def run_of(self, directory: Path) -> Exit:
         """Cancel what a run has under way."""
         async with connected(self.arguments) as batches:
             ids = await unfinished(directory, batches.list)

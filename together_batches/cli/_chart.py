@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["chart"]
 
 _SIGNS: dict[str, tuple[str, str, str]] = {
-    "sending": ("▒", "u", "#56b4e9"),
+    "sending": ("─", "-", "#56b4e9"),
     "waiting": ("░", ".", "bright_black"),
     "running": ("█", "#", "#3d9be0"),
     "collecting": ("▓", "=", "#009e73"),

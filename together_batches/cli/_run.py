@@ -174,19 +174,13 @@ class _Work:
         ]
         jobs = sum(_unfinished(view).values())
         if jobs:
-            those = "1 job" if jobs == 1 else f"{number(jobs)} jobs"
             command = f"{PROGRAM} run --cancel {shlex.quote(str(self.directory))}"
+            those, go = ("1 job", "goes") if jobs == 1 else (f"{number(jobs)} jobs", "go")
             if self.arguments.cancel_on_interrupt:
-                lines.append(
-                    f"{those} of it had not ended and {_were(jobs)} cancelled; to see to it: {command} --wait"
-                )
+                lines.append(f"{those} had to be cancelled; to make sure: {command}")
             else:
-                lines.append(f"{those} of it had not ended and {_were(jobs)} left alone; to cancel: {command}")
+                lines.append(f"{those} {go} on at the service; to cancel: {command}")
         return lines
-
-
-def _were(jobs: int) -> str:
-    return "was" if jobs == 1 else "were"
 
 
 def _as_options(message: str) -> str:

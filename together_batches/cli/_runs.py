@@ -15,6 +15,7 @@ from together_batches import runs
 from together_batches.cli._exits import CommandError, Exit
 from together_batches.cli._saving import free, save
 from together_batches.cli._text import as_json, draws_on, escape, is_terminal, number, print_lines, say
+from together_batches.runs._ledger import NAME as LEDGER
 from together_batches.runs._timeline import buckets
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from together_batches.cli._parser import Arguments
     from together_batches.runs import AttemptView, RunView, ShardView
 
-__all__ = ["seen", "show", "summary"]
+__all__ = ["named", "show"]
 
 _SECONDS_BETWEEN_LOOKS = 1.0
 _MOST_LANES = 40
@@ -43,7 +44,7 @@ def show(arguments: Arguments) -> Exit:
         for given, draw in ((arguments.svg, runs.to_svg), (arguments.html, runs.to_html))
         if given is not None
     ]
-    view = seen(directory)
+    view = _seen(directory)
     for target, draw in targets:
         anyio.run(partial(save, target, draw(view), force=arguments.force))
         say(f"the picture is in {target}")
@@ -54,15 +55,21 @@ def show(arguments: Arguments) -> Exit:
     return Exit.DONE
 
 
-def seen(directory: Path) -> RunView:
-    """The run in a directory; :class:`CommandError` where there is no such directory."""
-    if not directory.is_dir():
-        message = f"there is no directory {directory}; name that of a run, such as answers.jsonl.run"
+def _seen(directory: Path) -> RunView:
+    """The run in a directory; :class:`CommandError` where there is none."""
+    return runs.read(named(directory))
+
+
+def named(directory: Path) -> Path:
+    """A directory with a run in it; :class:`CommandError` where it is none."""
+    if not (directory / LEDGER).is_file():
+        what = "there is no run in" if directory.is_dir() else "there is no directory"
+        message = f"{what} {directory}; name that of a run, such as answers.jsonl.run"
         raise CommandError(message)
-    return runs.read(directory)
+    return directory
 
 
-def summary(view: RunView) -> str:
+def _summary(view: RunView) -> str:
     """The run in a line: how it stands, and its rows by what became of them."""
     told = ", ".join(f"{number(many)} {word}" for _, word, many in buckets(view) if many) or "no rows"
     return f"{view.input_name}: {view.state}: {told}"
@@ -71,7 +78,7 @@ def summary(view: RunView) -> str:
 def _print(view: RunView) -> None:
     if not is_terminal(sys.stdout):
         print_lines(_lines(view))
-        say(summary(view))
+        say(_summary(view))
         return
     console = _console()
     console.print(_drawn(view, console, most_lanes=_MOST_LANES))
@@ -98,7 +105,7 @@ def _watch(directory: Path, arguments: Arguments) -> Exit:
 def _watch_as_json(directory: Path) -> None:
     last = None
     while True:
-        view = seen(directory)
+        view = _seen(directory)
         if view != last:
             print(as_json(view.to_dict()), flush=True)
         if view.state == "finished":
@@ -113,7 +120,7 @@ def _watch_on_screen(directory: Path) -> None:
     console = _console()
 
     def drawn() -> tuple[RunView, Group]:
-        view = seen(directory)
+        view = _seen(directory)
         return view, _drawn(view, console, most_lanes=max(console.height - _OTHER_LINES, 1))
 
     view, picture = drawn()

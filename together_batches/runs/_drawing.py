@@ -230,7 +230,9 @@ def _lane(drawn: Timeline, lane: Lane, top: float, pitch: float) -> Iterator[str
             begin, end = _x(drawn, stretch.begin), _x(drawn, stretch.end)
             lost = " tb-lost" if stretch.open and drawn.view.state == "interrupted" else ""
             told = _told(lane, bar, stretch)
-            yield _rect(f"tb-{stretch.phase}{lost}", begin, y, end - begin, height, told)
+            # What is no job yet is thin.
+            thin = height * 0.4 if stretch.phase == "sending" else height
+            yield _rect(f"tb-{stretch.phase}{lost}", begin, y + (height - thin) / 2, end - begin, thin, told)
         first, last = _x(drawn, bar.begin), _x(drawn, bar.end)
         signs.append(_line("tb-mark", first, y - 1, first, y + height + 1))
         if bar.attempt.number > 1 and pitch >= _LINE and last - first >= 24:

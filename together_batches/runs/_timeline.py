@@ -38,7 +38,7 @@ __all__ = [
 Phase = Literal["sending", "waiting", "running", "collecting"]
 
 PHASES: dict[Phase, str] = {
-    "sending": "uploading",
+    "sending": "planned, uploading",
     "waiting": "created, waiting",
     "running": "running",
     "collecting": "collecting",
