@@ -179,7 +179,8 @@ def test_any_text_is_text() -> None:
 
 
 def test_a_long_name_is_cut() -> None:
-    """And the state is what is lost last but the name's beginning."""
+    """It is made harmless before, and not after."""
+    check_room(drawn(run(input_name="\x1b" * 100)))
     (first, *_) = words(drawn(run(input_name="very-" * 100)))
     assert first.startswith("very-very-")
     assert first.endswith("…")

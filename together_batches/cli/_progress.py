@@ -83,7 +83,7 @@ def file_bar(doing: str, *, quiet: bool) -> Generator[Callable[[int, int | None]
 
 @contextmanager
 def rows_bar(*, shown: bool) -> Generator[ShowRows]:
-    """A bar on standard error while the block runs, and what moves it; what is written there meanwhile is above it."""
+    """A bar on standard error while the block runs, and what moves it. What is written meanwhile is above it."""
     if not shown:
         yield lambda done, total, told: None
         return

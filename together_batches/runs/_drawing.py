@@ -101,12 +101,17 @@ def to_svg(view: RunView, *, now: datetime | None = None) -> str:
 
 
 def written(text: str) -> str:
-    """``text`` in a place of XML or HTML; what is not printable, and so has none, is an escape such as ``\\x1b``."""
-    if not text.isprintable():
-        text = "".join(
-            letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii") for letter in text
-        )
-    return html.escape(text)
+    """``text`` in a place of XML or HTML."""
+    return html.escape(_printable(text))
+
+
+def _printable(text: str) -> str:
+    """What is not printable, and has no place in XML, becomes an escape such as ``\\x1b``."""
+    if text.isprintable():
+        return text
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii") for letter in text
+    )
 
 
 def _width(text: str, size: float) -> float:
@@ -115,6 +120,7 @@ def _width(text: str, size: float) -> float:
 
 def _fitted(text: str, size: float, room: float) -> str:
     """``text``, cut where it does not fit."""
+    text = _printable(text)
     if _width(text, size) <= room:
         return text
     while text and _width(text + "…", size) > room:

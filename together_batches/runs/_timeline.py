@@ -7,7 +7,6 @@ meanwhile. Those who draw (an image, a terminal) turn seconds into places, and d
 from __future__ import annotations
 
 from datetime import datetime
-from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
 import attrs
@@ -152,17 +151,15 @@ def _lane(shard: ShardView, max_attempts: int, began: datetime, seconds: float) 
 
 def _stretches(attempt: AttemptView, began: datetime, free: float, seconds: float) -> Iterator[Stretch]:
     """The phases of an attempt, from ``free`` on, in which the lane is its own."""
-    moments: list[tuple[Phase | None, datetime | None]] = [
+    begins: list[tuple[Phase, datetime | None]] = [
         ("sending", attempt.planned_at),
         ("waiting", attempt.uploaded_at),
         ("running", attempt.running_at),
         ("collecting", attempt.ended_at),
-        (None, attempt.collected_at),
     ]
-    reached = [(phase, time) for phase, time in moments if time is not None]
-    for (phase, begin), (_, end) in pairwise([*reached, (None, None)]):
-        if phase is None or begin is None:
-            return
+    reached = [(phase, time) for phase, time in begins if time is not None]
+    ends = [*(time for _, time in reached[1:]), attempt.collected_at]
+    for (phase, begin), end in zip(reached, ends, strict=True):
         first = min(max((begin - began).total_seconds(), free), seconds)
         last = seconds if end is None else min(max((end - began).total_seconds(), first), seconds)
         yield Stretch(phase, first, last, open=end is None)
