@@ -46,10 +46,10 @@ def test_it() -> None:
         "█" * 33 + "▒" * 8 + "░" * 21,
         "█ 16 rows answered  ▒ 4 rows under way  ░ 10 rows not sent",
         "",
-        "shard  0s     30s      1m   now  answered",
-        "    1  ──────░░░░░░████████████▓▓▓▓▓▓  all 10",
-        "    2  ───░░░█████████▓▓x2──░░░██████  in progress, 45 %",
-        "    3                                 not sent",
+        "shard  0s                   1m          now  answered",
+        "    1  ───────░░░░░░░███████████████▓▓▓▓▓▓▓  all 10",
+        "    2  ────░░░███████████▓▓▓x2──░░░░███████  in progress, 45 %",
+        "    3                                        not sent",
         "",
         "─ planned, uploading  ░ created, waiting  █ running",
         "▓ collecting  x failed, expired or cancelled  2 sent again",
@@ -68,11 +68,7 @@ def test_more_shards_than_there_is_room_for() -> None:
     waiting = [shard(number) for number in range(53, 101)]
     lines = lines_of(run(*done, *going, *waiting), most_lanes=4)
     first = next(number for number, line in enumerate(lines) if line.startswith("shard")) + 1
-    assert [" ".join(line.split()[:2]) for line in lines[first : first + 6]] == [
-        "… 50",
-        *[line.strip().split("  ")[0].split()[0] + " " + line.split()[1] for line in lines[first + 1 : first + 5]],
-        "… 46",
-    ]
+    assert [line.split()[:2] for line in (lines[first], lines[first + 5])] == [["…", "50"], ["…", "46"]]
     assert [line.split()[0] for line in lines[first + 1 : first + 5]] == ["51", "52", "53", "54"]
 
 

@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _guarded(argv: Sequence[str] | None) -> int:
     """The exit code; what goes wrong is told in a sentence, and only a closed pipe is raised."""
     try:
-        return _run(parse(argv))
+        return _carry_out(parse(argv))
     except (KeyboardInterrupt, Interrupted):
         say("interrupted")
         return Exit.INTERRUPTED
@@ -65,7 +65,7 @@ def _guarded(argv: Sequence[str] | None) -> int:
         return int(end.code or 0)
 
 
-def _run(arguments: Arguments) -> Exit:
+def _carry_out(arguments: Arguments) -> Exit:
     match arguments.command:
         case "cancel":
             from together_batches.cli._cancel import cancel as command

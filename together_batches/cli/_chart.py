@@ -157,7 +157,7 @@ def _pieces(drawn: Timeline, bars: Sequence[Bar], room: int) -> tuple[dict[int, 
                     most[place], phases[place], last = share, stretch.phase, place
         phases.setdefault(first, bar.stretches[0].phase)
         if bar.attempt.number > 1:
-            marks.setdefault(first, str(bar.attempt.number % 10))
+            marks[first + (first in marks)] = str(bar.attempt.number % 10)
         if bar.bad:
             marks[last] = "x"
     return phases, marks
