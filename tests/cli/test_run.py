@@ -134,7 +134,7 @@ def test_bad_lines(run: Run, swift: Emulator, here: Path) -> None:
     assert len(swift.jobs) == 0
     ran = run("run", str(requests), "-o", "answers.jsonl", "--skip-invalid", *OFTEN)
     assert ran.code == 5
-    assert rows_of(here / "answers.jsonl")[1:3] == ["a", "b"]
+    assert rows_of(here / "answers.jsonl") == ["a", "b"]
     bad = ran.err.splitlines()[-1].removeprefix("bad lines: ")
     assert len(Path(bad).read_text().splitlines()) == 2
 
