@@ -147,12 +147,15 @@ class AsyncBatches:
             answer = await self._transport.send(_protocol.list_jobs(), Call())
             return Listing(await _read_jobs(answer), answer.date)
 
+        there = self._transport.connection
         return await _creating.create_once(
             post,
             list_jobs,
             input_file_id=input_file_id,
             known=self._known,
             settle_seconds=self._transport.config.retry.max_delay,
+            sleep=there.sleep,
+            clock=there.clock,
         )
 
     async def submit(
@@ -612,7 +615,7 @@ class AsyncBatches:
         from together_batches import _waiting
 
         there = self._transport.connection
-        return _waiting.Time(clock=there.clock, sleep=there.sleep, chance=there.chance)
+        return _waiting.Time(clock=there.clock, sleep=there.sleep, chance=there.chance, now=there.now)
 
     def _run_verbs(self, options: Options, poll_interval: float | None) -> _verbs.Verbs:
         from together_batches import _waiting
@@ -626,6 +629,7 @@ class AsyncBatches:
         return _verbs.Verbs(
             upload=lambda path, name: self.files.upload(path, filename=name),
             moment=moment,
+            know=self._known.note,
             create=lambda file_id: self.create(
                 file_id, endpoint=options.endpoint, model_id=options.model_id, priority=options.priority
             ),
@@ -647,7 +651,7 @@ class AsyncBatches:
     def _run_time(self) -> _verbs.Time:
         from together_batches.runs import _verbs
 
-        return _verbs.Time(now=lambda: datetime.now(UTC), sleep=self._transport.connection.sleep)
+        return _verbs.Time(now=self._transport.connection.now, sleep=self._transport.connection.sleep)
 
     async def _post_cancel(self, job_id: str, call: Call) -> BatchJob:
         answer = await self._transport.send(_protocol.cancel(job_id), call)

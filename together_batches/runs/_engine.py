@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from together_batches._many import plain_group
+from together_batches.models import BatchJob
 from together_batches.runs import _rules
 from together_batches.runs._following import Following
 from together_batches.runs._journal import Journal
@@ -50,6 +51,7 @@ class Engine:
         self._limits = limits
         self._max_attempts = max_attempts
         self._tell = tell
+        self._know = verbs.know
         self._following = Following(verbs.follow, self.journal, time, tell)
         self._steps = Steps(
             verbs=verbs, time=time, journal=self.journal, workshop=workshop, following=self._following, tell=tell
@@ -66,13 +68,11 @@ class Engine:
         """Whether rows are to be sent, or their results to be had."""
         return any(self._next(shard) for shard in self.journal.shards.values())
 
-    @property
-    def unfinished_jobs(self) -> list[str]:
-        """The jobs that have not ended as far as is known."""
-        return [attempt.job_id for attempt in self.journal.attempts if attempt.job_id and not attempt.ended_at]
-
     async def run(self) -> None:
         """Go on until no row is to be sent, or may be. What ends this early is raised; the rest can go on later."""
+        for attempt in self.journal.attempts:
+            if attempt.job_id is not None:  # rows that all failed make the same file again, for another job
+                self._know(BatchJob(id=attempt.job_id, created_at=attempt.created_at))
         attempts = [self._next(shard) for shard in self.journal.shards.values()]
         # What may exist already comes first: it costs nothing more, and its results are waited for.
         self._todo.extend(

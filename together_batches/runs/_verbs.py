@@ -34,12 +34,14 @@ class Verbs:
     """What this room needs of the service.
 
     ``upload`` takes a path and a name. ``moment`` asks for a file, and gives the service's own clock when it answered
-    (None where it does not say). ``download`` takes the id of a file, and the path to replace. ``settle_seconds`` is
-    how long a create may show its job after its answer was lost.
+    (None where it does not say). ``know`` is told of a job that no later create can have made. ``download`` takes the
+    id of a file, and the path to replace. ``settle_seconds`` is how long a create may show its job after its answer
+    was lost.
     """
 
     upload: Callable[[Path, str], Awaitable[FileObject]]
     moment: Callable[[str], Awaitable[datetime | None]]
+    know: Callable[[BatchJob], object]
     create: Callable[[str], Awaitable[BatchJob]]
     list_jobs: Callable[[], Awaitable[list[BatchJob]]]
     follow: Follow
