@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import shlex
 import sys
 from collections import Counter
@@ -108,7 +109,7 @@ class _Work:
                 async with connected(arguments) as batches:
                     report = await self._run(batches, show if shown else None)
         except ValidationError as error:
-            complain(str(error))
+            complain(_as_options(str(error)))
             self._tell_problems(error)
             return Exit.FAILED
         except BatchesError as error:
@@ -160,7 +161,7 @@ class _Work:
             say(str(problem))
         if len(problems) > _MOST_PROBLEMS:
             say(f"and {number(len(problems) - _MOST_PROBLEMS)} more")
-        say("nothing was sent; --skip-invalid sets bad lines aside, and sends the others")
+        say("nothing was sent")
 
     def left_behind(self) -> list[str]:
         """What an interrupt leaves behind, and what can be done about it."""
@@ -186,8 +187,8 @@ class _Work:
 def _as_options(message: str) -> str:
     """A sentence of the library, in the words of the command."""
     for name, called in _OPTIONS.items():
-        option = f"--{name.replace('_', '-')}"
-        message = message.replace(f"{called}=True", option).replace(f"{called} ", f"{option} ")
+        if "_" in called or name == "force":
+            message = re.sub(rf"\b{called}\b(=True)?", f"--{name.replace('_', '-')}", message)
     return message
 
 
