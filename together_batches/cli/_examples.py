@@ -35,7 +35,7 @@ nowhere else."""
 TOP = f"""\
 examples:
   {PROGRAM} demo                        see it at work, without a key
-  {PROGRAM} run FILE -o out.jsonl       every answer to any number of requests
+  {PROGRAM} run FILE -o out.jsonl       every answer to a file
   {PROGRAM} submit FILE --wait          a file of requests becomes a job
   {PROGRAM} results ID -o out.jsonl     what became of each request
   {PROGRAM} list --status IN_PROGRESS   the jobs that are running
