@@ -127,7 +127,7 @@ them completed. Interrupting the wait leaves the jobs alone.
 RUN = f"""\
 examples:
   {PROGRAM} run requests.jsonl -o answers.jsonl
-  {PROGRAM} run requests.jsonl -o answers.jsonl --max-jobs 10 --skip-invalid
+  {PROGRAM} run requests.jsonl -o answers.jsonl --skip-invalid
   {PROGRAM} run --cancel answers.jsonl.run
 
 Take a file of any size through as many jobs as it takes, and write every answer
