@@ -444,3 +444,26 @@ def test_a_report_as_plain_data() -> None:
 def test_a_row_as_plain_data(row: BatchResult | Usage, expected: dict[str, object]) -> None:
     """It says which it is; what is absent is left out, except that nobody is named."""
     assert to_dict(row) == expected
+
+
+# --- the quick way and the thorough one -----------------------------------------------------------------------------
+
+_ODD = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3) | st.lists(st.none(), max_size=1)
+_FIELDS = [field.name for field in attrs.fields(BatchJob)]
+_TIMES = st.sampled_from(["2026-09-14T10:20:30.5Z", "2026-09-14T10:20:30", "0001-01-01T00:00:00Z", "", "soon"])
+
+
+@given(st.dictionaries(st.sampled_from([*_FIELDS, "project_id"]), _ODD | _TIMES, max_size=8), st.booleans())
+def test_both_ways_of_reading_a_job_agree(sent: dict[str, object], named: bool) -> None:
+    """What is read by hand is what cattrs makes of it, and what cattrs refuses is refused."""
+    if named:
+        sent["id"] = "job-1"
+    extra = {name: sent[name] for name in sent if name in {"project_id", "extra"}}
+    try:
+        thorough = _wire._checked_job({**sent, _wire._EXTRA: extra}, BatchJob)
+    except Exception:
+        with pytest.raises(_wire.WireError):
+            _wire.job(sent)
+    else:
+        assert _wire.job(sent) == thorough
+        assert _wire._quick_job(sent.get, extra) == thorough
