@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar, cast
 import anyio
 from anyio import to_thread
 
-from together_batches._wire import to_dict
+from together_batches._plain import to_dict
 from together_batches.cli import _loop
 from together_batches.cli._client import connected
 from together_batches.cli._exits import CommandError, Exit, code_of_many

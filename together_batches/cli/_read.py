@@ -7,7 +7,7 @@ import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from together_batches._wire import to_dict
+from together_batches._plain import to_dict
 from together_batches.cli import _loop
 from together_batches.cli._client import connected
 from together_batches.cli._exits import Exit, code_of_many
