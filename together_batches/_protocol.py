@@ -231,14 +231,14 @@ def read_list(answer: Answer, what: str, read: Callable[[object], T]) -> list[T]
         return []
     if not isinstance(value, list):
         raise no_answer(answer, what, f"{_wire.kind(value)} in place of a list")
-    entries: list[Any] = value
+    entries = cast("list[object]", value)
     index = 0
     try:
         for index, entry in enumerate(entries):  # in place, so that there are never two of each
             entries[index] = read(entry)
     except _wire.WireError as error:
         raise no_answer(answer, what, error.problem, f"$[{index}]{error.where.removeprefix('$')}") from error
-    return entries
+    return cast("list[T]", entries)
 
 
 def read_created(answer: Answer, input_file_id: str) -> BatchJob:
