@@ -51,6 +51,7 @@ EXPLAINED = {
     "LoopIterator": "iterators",
     "Order": "requests",
     "Requests": "requests",
+    "RunRequests": "types-for-annotations",
     "Source": "files",
     "Stream": "iterators",
 }

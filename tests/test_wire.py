@@ -359,3 +359,26 @@ def test_a_mapping_that_is_no_job_is_the_caller_s_mistake() -> None:
     ) as caught:
         job_from_dict({"id": 7})
     assert caught.value.problems == (str(caught.value),)
+
+
+# --- the quick way and the thorough one -----------------------------------------------------------------------------
+
+_ODD = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3) | st.lists(st.none(), max_size=1)
+_FIELDS = [field.name for field in attrs.fields(BatchJob)]
+_TIMES = st.sampled_from(["2026-09-14T10:20:30.5Z", "2026-09-14T10:20:30", "0001-01-01T00:00:00Z", "", "soon"])
+
+
+@given(st.dictionaries(st.sampled_from([*_FIELDS, "project_id"]), _ODD | _TIMES, max_size=8), st.booleans())
+def test_both_ways_of_reading_a_job_agree(sent: dict[str, object], named: bool) -> None:
+    """What is read by hand is what cattrs makes of it, and what cattrs refuses is refused."""
+    if named:
+        sent["id"] = "job-1"
+    extra = {name: sent[name] for name in sent if name in {"project_id", "extra"}}
+    try:
+        thorough = _wire._thorough().structure({**sent, _wire._EXTRA: extra}, BatchJob)
+    except Exception:  # noqa: BLE001  # cattrs groups whatever its hooks raised
+        with pytest.raises(_wire.WireError):
+            _wire.job(sent)
+    else:
+        assert _wire.job(sent) == thorough
+        assert _wire._quick_job(sent.get, extra) == thorough

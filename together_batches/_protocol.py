@@ -219,20 +219,26 @@ def read_jobs(answer: Answer) -> list[BatchJob]:
     return read_list(answer, "a list of batch jobs", _wire.job)
 
 
-def read_list(answer: Answer, what: str, read: Callable[[object, str], T]) -> list[T]:
+def read_list(answer: Answer, what: str, read: Callable[[object], T]) -> list[T]:
     """Each entry of a list, by ``read``."""
     try:
         value = _wire.decode(answer.body)
-        if isinstance(value, dict):
-            value = cast("dict[str, object]", value).get("data", cast("object", value))
-        if value is None:
-            return []
-        if not isinstance(value, list):
-            raise no_answer(answer, what, f"{_wire.kind(value)} in place of a list")
-        entries = cast("list[object]", value)
-        return [read(entry, f"$[{index}]") for index, entry in enumerate(entries)]
     except _wire.WireError as error:
         raise no_answer(answer, what, error.problem, error.where) from error
+    if isinstance(value, dict):
+        value = cast("dict[str, object]", value).get("data", cast("object", value))
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise no_answer(answer, what, f"{_wire.kind(value)} in place of a list")
+    entries = cast("list[object]", value)
+    index = 0
+    try:
+        for index, entry in enumerate(entries):  # in place, so that there are never two of each
+            entries[index] = read(entry)
+    except _wire.WireError as error:
+        raise no_answer(answer, what, error.problem, f"$[{index}]{error.where.removeprefix('$')}") from error
+    return cast("list[T]", entries)
 
 
 def read_created(answer: Answer, input_file_id: str) -> BatchJob:

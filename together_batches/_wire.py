@@ -165,66 +165,82 @@ _HOOKS: dict[object, Callable[[object, object], object]] = {
 _EXTRA = "\0extra"  # no JSON the service sends has this key, while "extra" it might
 
 
-def _converter(*, detailed: bool) -> cattrs.Converter:
-    converter = cattrs.Converter(detailed_validation=detailed)
+_JOB_FIELDS = tuple(field.name for field in attrs.fields(BatchJob) if field.name != "extra")
+
+
+_known = frozenset(_JOB_FIELDS)
+_TEXTS = (
+    "endpoint",
+    "model_id",
+    "input_file_id",
+    "output_file_id",
+    "error_file_id",
+    "error",
+    "user_id",
+    "warning",
+)
+_IN_TURN = (*_TEXTS, "id", "status", "progress", "file_size_bytes", "created_at", "completed_at", "job_deadline")
+_TEXT_TYPES = frozenset({str, type(None)})
+
+
+def job(value: object, where: str = "$") -> BatchJob:
+    """The job that a decoded JSON value describes; :class:`WireError` where it describes none."""
+    if not isinstance(value, dict):
+        problem = f"{kind(value)} in place of an object"
+        raise WireError(problem, where)
+    sent = cast("dict[str, Any]", value)
+    extra = {name: sent[name] for name in sent if name not in _known}
+    try:
+        return _quick_job(sent.get, extra)
+    except (TypeError, ValueError, OverflowError):
+        pass  # it does not say which field it was
+    try:
+        return _thorough().structure({**sent, _EXTRA: extra}, BatchJob)
+    except Exception as error:  # cattrs groups whatever its hooks raised
+        problem, _, path = cattrs.transform_error(error, where, format_exception=_worded)[0].rpartition(" @ ")
+        raise WireError(problem, path or where) from error
+
+
+@cache
+def _thorough() -> cattrs.Converter:
+    """Made when something is wrong, which it seldom is."""
+    converter = cattrs.Converter()
     attrs.resolve_types(BatchJob)
-    # One function for each field, where cattrs would go through a union and a type: it halves the time.
     fields: dict[str, Any] = {
         field.name: override(struct_hook=_HOOKS[field.type])
         for field in attrs.fields(BatchJob)
         if field.name != "extra"
     }
-    converter.register_structure_hook(
-        BatchJob,
-        make_dict_structure_fn(
-            BatchJob,
-            converter,
-            _cattrs_detailed_validation=detailed,
-            extra=override(rename=_EXTRA, struct_hook=lambda extra, _: extra),
-            **fields,
-        ),
-    )
+    fields["extra"] = override(rename=_EXTRA, struct_hook=lambda extra, _: extra)
+    converter.register_structure_hook(BatchJob, make_dict_structure_fn(BatchJob, converter, **fields))
     return converter
 
 
-_JOB_FIELDS = tuple(field.name for field in attrs.fields(BatchJob) if field.name != "extra")
-
-
-# Detailed validation costs twice the time and is wanted only where something is wrong: the quick converter
-# decides, and the thorough one explains.
-_quick = _converter(detailed=False)
-_structure_job: Callable[[dict[str, object], type[BatchJob]], BatchJob] = _quick.get_structure_hook(BatchJob)
-_known = frozenset(_JOB_FIELDS)
-
-
-def job(value: object, where: str = "$") -> BatchJob:
-    """The job that a decoded JSON value describes; :class:`WireError` where it describes none.
-
-    The value is used up: what is no field of a job is gathered within it.
-    """
-    if not isinstance(value, dict):
-        problem = f"{kind(value)} in place of an object"
-        raise WireError(problem, where)
-    sent = cast("dict[str, object]", value)
-    sent[_EXTRA] = {name: sent[name] for name in sent if name not in _known}
-    try:
-        return _structure_job(sent, BatchJob)
-    except (TypeError, ValueError, KeyError, OverflowError) as error:
-        raise _explained(sent, where) from error
-
-
-@cache
-def _thorough() -> cattrs.Converter:
-    return _converter(detailed=True)
-
-
-def _explained(fields: dict[str, object], where: str) -> WireError:
-    problem, path = "no job", ""
-    try:
-        _thorough().structure(fields, BatchJob)
-    except Exception as error:  # noqa: BLE001  # cattrs groups whatever its hooks raised
-        problem, _, path = cattrs.transform_error(error, where, format_exception=_worded)[0].rpartition(" @ ")
-    return WireError(problem, path or where)
+def _quick_job(get: Callable[[str], Any], extra: dict[str, object]) -> BatchJob:
+    """What cattrs does with the same hooks, by hand: a list has 50,000 jobs, and this takes a quarter less time."""
+    values = (*map(get, _IN_TURN),)
+    if not _TEXT_TYPES.issuperset(map(type, values[: len(_TEXTS)])):
+        raise TypeError
+    endpoint, model_id, input_file_id, output_file_id, error_file_id, error, user_id, warning, *read = values
+    job_id, status, progress, file_size_bytes, created_at, completed_at, job_deadline = read
+    return BatchJob(
+        id=_identity(job_id, None),
+        status=_status(status, None),
+        progress=_number(progress, None),
+        endpoint=endpoint,
+        model_id=model_id,
+        input_file_id=input_file_id,
+        output_file_id=output_file_id,
+        error_file_id=error_file_id,
+        error=error,
+        file_size_bytes=_integer(file_size_bytes, None),
+        created_at=_time(created_at, None),
+        completed_at=_time(completed_at, None),
+        job_deadline=_time(job_deadline, None),
+        user_id=user_id,
+        warning=warning,
+        extra=extra,
+    )
 
 
 _FILE_HOOKS: dict[str, tuple[str, Callable[[object, object], object]]] = {

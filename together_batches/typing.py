@@ -10,5 +10,6 @@ from together_batches._loop_thread import LoopIterator
 from together_batches._many import Ids
 from together_batches._results import Order, Requests
 from together_batches._stream import Stream
+from together_batches.runs._options import Requests as RunRequests
 
-__all__ = ["Ids", "LoopIterator", "Order", "Requests", "Source", "Stream"]
+__all__ = ["Ids", "LoopIterator", "Order", "Requests", "RunRequests", "Source", "Stream"]

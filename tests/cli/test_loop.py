@@ -31,7 +31,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("installed")
 def test_uvloop_is_taken_where_it_is_installed() -> None:
-    """Nobody has to ask for it: ``pip install 'together_batches[uvloop]'`` is all."""
+    """Nobody has to ask for it."""
     assert _loop.run(the_sum, 1, 2) == (3, QuickLoop)
 
 

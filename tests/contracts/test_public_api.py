@@ -104,7 +104,14 @@ def test_what_signatures_name_can_be_imported(client: str) -> None:
     """From the package, from ``together_batches.typing``, or from where everybody has it."""
     known = {*together_batches.__all__, *importlib.import_module("together_batches.typing").__all__}
     known |= {*vars(builtins), "builtins", "Any", "Callable", "ClientSession", "Iterable", "Mapping", "Self"}
-    known |= {"datetime", "TracebackType", "AsyncFiles", "Files"}
+    known |= {
+        *importlib.import_module("together_batches.runs").__all__,
+        "os",
+        "datetime",
+        "TracebackType",
+        "AsyncFiles",
+        "Files",
+    }
     named = set[str]()
     for name, method in vars(getattr(together_batches, client)).items():
         if callable(method) and (not name.startswith("_") or name == "__init__"):

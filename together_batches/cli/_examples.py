@@ -35,7 +35,7 @@ nowhere else."""
 TOP = f"""\
 examples:
   {PROGRAM} demo                        see it at work, without a key
-  {PROGRAM} run FILE -o out.jsonl       every answer to any number of requests
+  {PROGRAM} run FILE -o out.jsonl       every answer to a file
   {PROGRAM} submit FILE --wait          a file of requests becomes a job
   {PROGRAM} results ID -o out.jsonl     what became of each request
   {PROGRAM} list --status IN_PROGRESS   the jobs that are running
@@ -127,7 +127,7 @@ them completed. Interrupting the wait leaves the jobs alone.
 RUN = f"""\
 examples:
   {PROGRAM} run requests.jsonl -o answers.jsonl
-  {PROGRAM} run requests.jsonl -o answers.jsonl --max-jobs 10 --skip-invalid
+  {PROGRAM} run requests.jsonl -o answers.jsonl --skip-invalid
   {PROGRAM} run --cancel answers.jsonl.run
 
 Take a file of any size through as many jobs as it takes, and write every answer

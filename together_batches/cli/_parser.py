@@ -317,7 +317,7 @@ def _fill_runs_show(parser: Parser) -> None:
 
 
 def _group_parser(top: Parser, group: str) -> Parser:
-    """What answers `files --help`, and complains about `files` without an action of its own."""
+    """What answers `files --help`, and complains about `files` without an action of its own; `runs` likewise."""
     parser = Parser(f"{PROGRAM} {group}", _GROUPS[group])
     listed = parser.add_subparsers(
         dest="action", metavar="ACTION", title="actions", required=True, parser_class=argparse.ArgumentParser

@@ -157,7 +157,7 @@ def _stretches(attempt: AttemptView, began: datetime, free: float, seconds: floa
         ("running", attempt.running_at),
         ("collecting", attempt.ended_at),
     ]
-    reached = [(phase, time) for phase, time in begins if time is not None]
+    reached: list[tuple[Phase, datetime]] = [(phase, time) for phase, time in begins if time is not None]
     ends = [*(time for _, time in reached[1:]), attempt.collected_at]
     for (phase, begin), end in zip(reached, ends, strict=True):
         first = min(max((begin - began).total_seconds(), free), seconds)
