@@ -10,7 +10,7 @@ from html import escape
 import attrs
 
 _WIDTH = 760
-_LEFT, _RIGHT, _TOP, _BOTTOM = 50, 80, 34, 44
+_LEFT, _RIGHT, _TOP, _BOTTOM = 50, 94, 34, 44
 _TITLE_HEIGHT = 38
 _LABEL_HEIGHT = 14
 _COLOURS = {

@@ -115,7 +115,7 @@ def _draw(samples: Samples) -> str:
             runs = {count: samples.of(name, count=count) for count in counts.ticks}
             points = [(count, _plot.middle(runs[count].values(figure))) for count in counts.ticks]
             curves.append(_plot.Curve(name, points))
-        panels.append(_plot.Panel("", counts, axis, curves))
+        panels.append(_plot.Panel("", counts, axis, curves, named_at_ends=figure == "memory"))
     return _plot.drawing("Memory and time, by how many ids there are", panels, columns=2)
 
 

@@ -189,7 +189,7 @@ def _draw_grid(latency: int, samples: Samples) -> str:
     at_once = _plot.Axis("at once", samples.settings("at_once"), log=True)
     axes = {
         "rate": _plot.Axis("jobs a second", (1, 10, 100, 1_000, 10_000), log=True),
-        "cpu_us": _plot.Axis("µs of CPU for a job", (100, 1_000, 10_000, 100_000), log=True),
+        "cpu_us": _plot.Axis("µs of CPU for a job", (10, 100, 1_000, 10_000, 100_000), log=True),
     }
     panels = []
     for figure, axis in axes.items():
