@@ -13,6 +13,7 @@ import os
 import random
 import re
 import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self
 
 import aiohttp
@@ -89,6 +90,10 @@ class Bulk:
             self.gate.open()
 
 
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
 class Connection:
     """What all views of one client share: the session, the loop it belongs to, the brake, the retry budget."""
 
@@ -100,6 +105,7 @@ class Connection:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         chance: Callable[[], float] = random.random,
+        now: Callable[[], datetime] = _utc_now,
     ) -> None:
         if session is not None and session.auth is not None:
             message = "the session has a login of its own (auth=), which would take the place of the key"
@@ -107,6 +113,7 @@ class Connection:
         self.clock = clock
         self.sleep = sleep
         self.chance = chance
+        self.now = now
         self.brake = Brake()
         self.gate = Gate(self.brake, clock)
         self.watch = Watch(clock)

@@ -11,7 +11,7 @@ import logging
 import random
 from collections import deque
 from collections.abc import AsyncIterable, Awaitable, Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -64,18 +64,14 @@ class Verbs:
     list_jobs: Callable[[], Awaitable[list[BatchJob]]]
 
 
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
-
-
-@attrs.frozen
+@attrs.frozen(kw_only=True)
 class Time:
     """Time and chance. ``now`` is only compared with the moment at which a job was created."""
 
+    now: Callable[[], datetime]
     clock: Callable[[], float] = monotonic
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     chance: Callable[[], float] = random.random
-    now: Callable[[], datetime] = _utc_now
 
 
 @attrs.define(eq=False)

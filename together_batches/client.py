@@ -143,12 +143,15 @@ class AsyncBatches:
             answer = await self._transport.send(_protocol.list_jobs(), Call())
             return Listing(await _read_jobs(answer), answer.date)
 
+        there = self._transport.connection
         return await _creating.create_once(
             post,
             list_jobs,
             input_file_id=input_file_id,
             known=self._known,
             settle_seconds=self._transport.config.retry.max_delay,
+            sleep=there.sleep,
+            clock=there.clock,
         )
 
     async def submit(
@@ -500,7 +503,7 @@ class AsyncBatches:
         from together_batches import _waiting
 
         there = self._transport.connection
-        return _waiting.Time(clock=there.clock, sleep=there.sleep, chance=there.chance)
+        return _waiting.Time(clock=there.clock, sleep=there.sleep, chance=there.chance, now=there.now)
 
     async def _post_cancel(self, job_id: str, call: Call) -> BatchJob:
         answer = await self._transport.send(_protocol.cancel(job_id), call)
