@@ -12,6 +12,7 @@ import io
 import os
 import shutil
 import sqlite3
+import time
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -146,7 +147,7 @@ class _Cursor(sqlite3.Cursor):
         return super().executemany(sql, *rest)
 
     def executescript(self, sql: str, /) -> sqlite3.Cursor:
-        self.connection.act(sql)
+        self.connection.act(f"script {sql}")
         return super().executescript(sql)
 
 
@@ -194,9 +195,10 @@ def made_up(disk: Disk, loop: Loop, random: Random) -> Iterator[None]:
     async def run_sync(function: Callable[..., Any], *args: Any, **_: Any) -> Any:
         await anyio.lowlevel.checkpoint()
         with anyio.CancelScope(shield=True):
-            await anyio.sleep(random.uniform(0.000_1, 0.01))
+            await anyio.sleep(loop.thread_seconds())
             return function(*args)
 
+    loop.thread_seconds = lambda: random.uniform(0.000_1, 0.01)
     really_open, really_connect = io.open, sqlite3.connect
     with ExitStack() as patches:
         for owner, name, instead in (
@@ -204,6 +206,7 @@ def made_up(disk: Disk, loop: Loop, random: Random) -> Iterator[None]:
             (io, "open", opened),
             (sqlite3, "connect", connected),
             (anyio.to_thread, "run_sync", run_sync),
+            (time, "sleep", lambda _seconds: None),
             *((os, name, stepping(name, getattr(os, name))) for name in _MOVING),
         ):
             patches.enter_context(mock.patch.object(owner, name, instead))

@@ -58,6 +58,7 @@ class Process:
         self.on_death: Callable[[], None] = lambda: None
         self.on_step: Callable[[Process, str], None] = lambda _process, _what: None
         self.tasks: set[asyncio.Task[Any]] = set()
+        self._unwinding: set[asyncio.Task[Any]] = set()
         self._put_aside: deque[tuple[contextvars.Context, Callable[[], object]]] = deque()
         self._ghost = False
 
@@ -83,12 +84,15 @@ class Process:
         """It is about to do this to the world; raises :class:`Killed` where it does not come to that."""
         if self._ghost:
             return
+        if not self.dead:
+            self.steps += 1
+            if self.steps == self.dies_at:
+                self.on_step(self, f"KILLED before: {what}")
+                self.kill()
         if self.dead:
-            raise Killed
-        self.steps += 1
-        if self.steps == self.dies_at:
-            self.on_step(self, f"KILLED before: {what}")
-            self.kill()
+            task = asyncio.current_task()
+            if task is not None:
+                self._unwinding.add(task)
             raise Killed
         self.on_step(self, what)
 
@@ -111,7 +115,7 @@ class Process:
         while self._put_aside:
             context, callback = self._put_aside.popleft()
             loop.call_soon(callback, context=context)
-        for task in list(self.tasks):
+        for task in self.tasks - self._unwinding:  # those are at it already
             task.cancel()
 
 
@@ -161,13 +165,17 @@ class _Selector(selectors.DefaultSelector):
 
 
 class Loop(asyncio.SelectorEventLoop):
-    """The loop of a simulation: see the module. ``network`` answers for its connections and servers."""
+    """The loop of a simulation: see the module.
+
+    ``network`` answers for its connections and servers, ``thread_seconds`` says how long a thread takes.
+    """
 
     def __init__(self) -> None:
         self._made_up = _Selector()
         super().__init__(self._made_up)
         self.set_task_factory(lambda loop, coroutine, **options: _Task(coroutine, loop=loop, **options))
         self.network: Any = None
+        self.thread_seconds: Callable[[], float] = lambda: 0.001
 
     def time(self) -> float:
         return self._made_up.now
@@ -204,6 +212,21 @@ class Loop(asyncio.SelectorEventLoop):
         self, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
     ) -> asyncio.Handle:
         return self.call_soon(callback, *args, context=context)  # there are no threads
+
+    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
+        """Done in one go by the loop itself, a little later: see :mod:`.disk` on threads."""
+        result: asyncio.Future[Any] = self.create_future()
+
+        def work() -> None:
+            if result.cancelled():
+                return
+            try:
+                result.set_result(func(*args))
+            except BaseException as error:  # as a thread would hand it over
+                result.set_exception(error)
+
+        self.call_later(self.thread_seconds(), work)
+        return result
 
     # --- the wires ---
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import hashlib
+import logging
 import tempfile
-from contextlib import ExitStack
+import warnings
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
@@ -25,7 +28,7 @@ from .machine import Killed, Loop, NoEndError, Process
 from .network import Network
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Iterator, Mapping
 
     from together_batches.emulator._jobs import Job
 
@@ -33,6 +36,8 @@ if TYPE_CHECKING:
 
     Program = Callable[[AsyncBatches, Path, Plan], Awaitable[Any]]
     """What the process does, given a client and its directory: whenever it is started, the same."""
+
+Results = tuple[set[str], dict[str, str]]
 
 _DAYS = 60
 _STARTS_BEFORE_PEACE = 25
@@ -83,6 +88,8 @@ class World:
         self.starts: list[Start] = []
         self.seconds: list[Start] = []  # those of a second process, beside the first
         self.made: list[Made] = []
+        self.gone: dict[str, float] = {}  # jobs that were deleted, or their results, and when
+        self._kept: dict[str, Results] = {}
         self.lived = 0.0  # seconds, by its own clock
         self.random = Random(f"world {plan.seed}")
         self.loop = Loop()
@@ -118,6 +125,7 @@ class World:
             (self.disk.root / "input.jsonl").write_bytes(self.plan.input)
             self.disk.full_at, self.disk.full_for = self.plan.full_at, self.plan.full_for
             stack.enter_context(made_up(self.disk, self.loop, self.random))
+            stack.enter_context(_quiet())
             runner = stack.enter_context(asyncio.Runner(loop_factory=lambda: self.loop))
             stack.callback(self._let_go, runner)
             runner.run(self._play())
@@ -162,7 +170,7 @@ class World:
                 self.loop.call_later(life.file_deleted_after, self._delete_results, job)
             content = b"" if job.input is None else job.input.read()
             ids = tuple(str(orjson.loads(line)["custom_id"]) for line in content.split(b"\n") if line.strip())
-            self.made.append(Made(number, job, ids, self.loop.time()))
+            self.made.append(Made(number, job, ids, self.loop.unix_time()))
             return answer
 
         self.service.create = create  # type: ignore[method-assign]
@@ -174,12 +182,30 @@ class World:
         self.disk.full_at = None
 
     def _delete(self, job_id: str) -> None:
+        self.gone[job_id] = self.loop.unix_time()
         self.service._jobs.pop(job_id)
         self.service._with_rows.pop(job_id, None)
 
     def _delete_results(self, job: Job) -> None:
-        for file_id in job.results.values():
-            self.service.files.delete(file_id)
+        files = self.service.files  # looking at them settles what has ended
+        if job.results:
+            self.gone[job.id] = self.loop.unix_time()
+            self._kept[job.id] = self._results(job)
+            for file_id in job.results.values():
+                files.delete(file_id)
+
+    def results(self, made: Made) -> Results:
+        """Which rows the job answered, and with which codes the others failed; of a job that is gone, too."""
+        return self._kept.get(made.job.id) or self._results(made.job)
+
+    def _results(self, job: Job) -> Results:
+        """By what is in its files now."""
+        rows = {
+            field: [orjson.loads(line) for line in self.emulator.content(file_id).split(b"\n")[:-1]]
+            for field, file_id in job.results.items()
+        }
+        answered = {row["custom_id"] for row in rows.get("output_file_id", ())}
+        return answered, {row["custom_id"]: row["error"]["code"] for row in rows.get("error_file_id", ())}
 
     # --- the process ---
 
@@ -277,6 +303,21 @@ class World:
             await self.emulator.close()
 
         runner.run(go())
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """What the killed leave open, and what the emulator's HTTP says of connections that break, is no news here."""
+    aiohttp = logging.getLogger("aiohttp.server")
+    level = aiohttp.level
+    aiohttp.setLevel(logging.CRITICAL)
+    try:
+        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            gc.collect()
+    finally:
+        aiohttp.setLevel(level)
 
 
 def _without_the_killed(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
