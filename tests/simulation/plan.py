@@ -173,3 +173,18 @@ def _row(random: Random, number: int, odd: float) -> Row:
     words = "word " * random.randrange(8)
     body = {"model": "openai/gpt-oss-20b", "messages": [{"role": "user", "content": f"{words}{number}"}]}
     return Row(custom_id, orjson.dumps({"custom_id": custom_id, "body": body}) + b"\n", fate)
+
+
+def small(number: int) -> Plan:
+    """A run of few steps that has all kinds of them: some shards, rows that are sent again, an answer that is lost."""
+    random = Random(f"small {number}")
+    rows = tuple(_row(random, place, 0.3) for place in range(random.randint(3, 9)))
+    lost = Fault(on=random.choice(("create", "list", "store", "content")), **random.choice(_TROUBLES[:4]))
+    return Plan(
+        seed=number,
+        rows=rows,
+        settings={"max_rows_per_job": 4, "max_attempts": 2},
+        fail_rows=0.2,
+        calm=number % 2 == 0,
+        faults=(lost,) if number else (),
+    )

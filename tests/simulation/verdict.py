@@ -127,18 +127,15 @@ def _judge_files(world: World, trials: dict[str, list[_Trial]]) -> None:
 _BUCKETS = {"answered": "succeeded", "failed for good": "failed", "failed": "failed", "none": "missing"}
 
 
+_RESULTS = {"success": "succeeded", "failure": "failed", "missing": "missing"}
+
+
 def _lines(path: Path) -> list[tuple[str, str]]:
     """The id of each line, and the bucket that it tells."""
     if not path.exists():
         return []
     rows = [orjson.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
-    return [(row["custom_id"], _bucket(row)) for row in rows]
-
-
-def _bucket(row: dict[str, object]) -> str:
-    if "body" in row:
-        return "succeeded"
-    return "failed" if "code" in row or "message" in row else "missing"
+    return [(row["custom_id"], _RESULTS[row["result"]]) for row in rows]
 
 
 def _judge_ledger(world: World) -> None:

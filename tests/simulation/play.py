@@ -1,0 +1,78 @@
+"""Simulations by the seed, and by the step."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from .plan import drawn
+from .verdict import judge
+from .world import World
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from together_batches import AsyncBatches
+    from together_batches.runs import RunReport
+
+    from .plan import Plan
+    from .world import Program
+
+__all__ = ["Outcome", "by_step", "durable", "play", "simulate"]
+
+
+async def durable(client: AsyncBatches, root: Path, plan: Plan) -> RunReport:
+    """What is simulated: the run, as a user starts it."""
+    return await client.run(root / "input.jsonl", root / "answers.jsonl", **plan.settings)
+
+
+@attrs.frozen
+class Outcome:
+    """What came of a simulation; ``failure`` says what does not hold, and is empty where all does."""
+
+    name: str
+    failure: str
+    rows: int
+    jobs: int
+    steps: int
+    days: float
+    ends: Counter[str]
+    """How the process ended, each time that it was started."""
+    fingerprint: str
+
+
+def simulate(seed: int, tell: Callable[[str], None] | None = None) -> Outcome:
+    """Play what a seed decides. ``tell`` takes each step, as a line."""
+    return play(f"seed {seed}", drawn(seed), durable, tell)
+
+
+def by_step(plan: Plan) -> Iterator[Outcome]:
+    """Play a plan once as it is, and once for each of its steps with a death right before that one."""
+    whole = play("undisturbed", plan, durable)
+    yield whole
+    for step in range(1, whole.steps + 1):
+        yield play(f"death before step {step}", attrs.evolve(plan, deaths=(step,)), durable)
+
+
+def play(name: str, plan: Plan, program: Program, tell: Callable[[str], None] | None = None) -> Outcome:
+    """Play a plan, and judge it."""
+    world = World(plan, program, tell)
+    failure = ""
+    try:
+        world.play(judge)
+    except AssertionError as error:
+        failure = str(error).partition("\n")[0] or "an assertion"
+    starts: list[Any] = [*world.starts, *world.seconds]
+    return Outcome(
+        name=name,
+        failure=failure,
+        rows=len(plan.rows),
+        jobs=len(world.made),
+        steps=sum(start.process.steps for start in starts),
+        days=world.lived / 86_400,
+        ends=Counter("killed" if start.killed else type(start.error or start.result).__name__ for start in starts),
+        fingerprint=world.fingerprint,
+    )
