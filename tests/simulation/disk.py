@@ -171,9 +171,7 @@ def made_up(disk: Disk, loop: Loop, random: Random) -> Iterator[None]:
         raw.disk, raw.told = disk, Path(file).name
         if buffering == 0:
             return raw
-        buffered = (
-            io.BufferedRandom(raw, _BUFFER_BYTES) if "+" in mode else io.BufferedWriter(raw, _BUFFER_BYTES)
-        )
+        buffered = io.BufferedRandom(raw, _BUFFER_BYTES) if "+" in mode else io.BufferedWriter(raw, _BUFFER_BYTES)
         return buffered if "b" in mode else io.TextIOWrapper(buffered, *args, **options)
 
     def connected(database: Any, *args: Any, **options: Any) -> sqlite3.Connection:

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from together_batches import AsyncBatches
     from together_batches.runs import RunReport
+
+    from together_batches import AsyncBatches
 
     from .plan import Plan
     from .world import Program

@@ -119,6 +119,9 @@ def _judge_files(world: World, trials: dict[str, list[_Trial]]) -> None:
     told = {name: getattr(report, name) for name in counts}
     assert told == counts, f"the report says {told}"
     assert report.complete
+    for process, name, content in world.seen:
+        whole = (world.disk.root / name).read_bytes()
+        assert content == whole, f"{name} was there after {process}, and not whole"
     left = sorted(path.name for path in world.disk.root.iterdir())
     wanted = {"input.jsonl", "answers.jsonl", "answers.failures.jsonl", "answers.jsonl.run"}
     assert set(left) <= wanted, f"left behind: {left}"

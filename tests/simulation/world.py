@@ -69,6 +69,11 @@ class Start:
         """Whether it was."""
         return self.process.killed
 
+    @property
+    def is_the_end(self) -> bool:
+        """Whether it need not be started again."""
+        return not self.killed and self.error is None and getattr(self.result, "complete", True)
+
     def __str__(self) -> str:
         if self.killed:
             return f"killed after {self.process.steps} steps"
@@ -90,6 +95,9 @@ class World:
         self.made: list[Made] = []
         self.gone: dict[str, float] = {}  # jobs that were deleted, or their results, and when
         self._kept: dict[str, Results] = {}
+        self.seen: list[
+            tuple[str, str, bytes]
+        ] = []  # files that were there at an end: at whose, the name, the content
         self.lived = 0.0  # seconds, by its own clock
         self.random = Random(f"world {plan.seed}")
         self.loop = Loop()
@@ -146,7 +154,7 @@ class World:
             if len(self.starts) == _MOST_STARTS:
                 raise NoEndError(f"no end after {len(self.starts)} starts; the last one: {self.starts[-1]}")
             start = await self._start()
-            if not start.killed and start.error is None:
+            if start.is_the_end:
                 break
             await asyncio.sleep(self.random.choice((0.1, 5, 2_000)))
         self.lived = self.loop.time() - began
@@ -234,6 +242,8 @@ class World:
             await second
         if left:
             self.disk.restore(left[0])
+        for path in sorted(self.disk.root.glob("answers*.jsonl")):
+            self.seen.append((start.process.name, path.name, path.read_bytes()))
         self._note(f"--- {start.process.name} {start}")
         return start
 
