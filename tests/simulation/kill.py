@@ -33,7 +33,7 @@ _MOVING = ("begin_upload", "store", "preprocess", "create", "content")
 _PATIENCE = 600.0
 _LOOK_SECONDS = 0.002
 _OWN_OF_A_JOB = re.compile(rb'"id":"br_[0-9a-f]+"')
-"""All that the emulator says of a row and that does not depend on the row alone: the number of the line in its job."""
+"""All that the emulator says of a row and that does not depend on the row alone."""
 
 
 @attrs.frozen

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 import orjson
 
 from together_batches.emulator import Answer, Failure, Fault, Missing, RateLimit, Timing
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 _TROUBLES: tuple[Mapping[str, Any], ...] = (
     {"lose": "request"},
@@ -43,7 +41,7 @@ class Row:
 
 @attrs.frozen
 class Life:
-    """What becomes of a job: where it ends, and with how much of its rows done; when it, or its output, is deleted."""
+    """What becomes of a job: where it ends, with how much of its rows done, and when it, or its output, is deleted."""
 
     timing: Timing
     ends_as: str | None = None
@@ -176,7 +174,7 @@ def _row(random: Random, number: int, odd: float) -> Row:
 
 
 def small(number: int) -> Plan:
-    """A run of few steps that has all kinds of them: some shards, rows that are sent again, an answer that is lost."""
+    """A run of few steps and of all kinds: some shards, rows that are sent again, an answer that is lost."""
     random = Random(f"small {number}")
     rows = tuple(_row(random, place, 0.3) for place in range(random.randint(3, 9)))
     lost = Fault(on=random.choice(("create", "list", "store", "content")), **random.choice(_TROUBLES[:4]))

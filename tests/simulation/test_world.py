@@ -69,7 +69,7 @@ def test_a_death_leaves_what_the_system_was_given() -> None:
     found: list[dict[str, bytes]] = []
 
     async def write(_: object, root: Path, __: object) -> None:
-        found.append({path.name: path.read_bytes() for path in sorted(root.iterdir()) if path.name != "input.jsonl"})
+        found.append({path.name: path.read_bytes() for path in _files(root)})
         try:
             with (root / "kept").open("wb") as kept, (root / "lost").open("wb") as lost:  # steps 1 and 2
                 kept.write(b"k" * 10_000)  # too much for the buffer: step 3
@@ -77,13 +77,17 @@ def test_a_death_leaves_what_the_system_was_given() -> None:
                 await asyncio.sleep(1)
                 (root / "kept").rename(root / "renamed")  # step 4
         finally:
-            (root / "kept").unlink()
+            (root / "cleaned up").write_bytes(b"")
 
     def judge(world: World) -> None:
         assert [start.killed for start in world.starts] == [True, False]
 
     played(write, attrs.evolve(CALM, deaths=(4,)), judge)
     assert found == [{}, {"kept": b"k" * 10_000, "lost": b""}]
+
+
+def _files(root: Path) -> list[Path]:
+    return sorted(path for path in root.iterdir() if path.name != "input.jsonl")
 
 
 def test_a_full_disk_takes_some_of_it() -> None:
@@ -97,7 +101,7 @@ def test_a_full_disk_takes_some_of_it() -> None:
         finally:
             sizes.append((root / "big").stat().st_size)
 
-    world = played(write, attrs.evolve(CALM, full_at=2))
+    world = played(write, attrs.evolve(CALM, full_at=2, full_for=0))
     assert [type(start.error) for start in world.starts] == [OSError, type(None)]
     assert sizes == [500, 1_000]
 
@@ -138,11 +142,10 @@ async def _submit(client: AsyncBatches, root: Path, _: object) -> None:
 async def _post_until_it_answers(client: AsyncBatches, root: Path, _: object) -> None:
     """What nobody should do."""
     file = await client.files.upload(root / "input.jsonl")
+    wanted = {"input_file_id": file.id, "endpoint": "/v1/chat/completions"}
     while True:
         try:
-            await client.request(
-                "POST", "/batches", json={"input_file_id": file.id, "endpoint": "/v1/chat/completions"}
-            )
+            await client.request("POST", "/batches", json=wanted)
         except APIError:
             continue
         return

@@ -6,7 +6,8 @@ from that where it must be found.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import attrs
 import orjson
@@ -14,12 +15,12 @@ import orjson
 from together_batches import BatchesError, RunInUseError, runs
 from together_batches.emulator._jobs import ENDED
 
+from .world import Made
+
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from .world import Made, World
-
-    Bucket = Literal["succeeded", "failed", "missing"]
+    from .world import World
 
 _FOR_GOOD = "invalid_request_error"
 
@@ -79,7 +80,7 @@ def _judge_jobs(world: World, trials: dict[str, list[_Trial]]) -> None:
         assert len(set(made.ids)) == len(made.ids), f"job {made.number} has a row twice"
         assert made.ids, f"job {made.number} was made of nothing"
     for custom_id, tried in trials.items():
-        for before, after in zip(tried, tried[1:], strict=False):
+        for before, after in pairwise(tried):
             told = f"{custom_id} is in job {before.made.number} and in job {after.made.number}"
             lost_at = world.gone.get(before.made.job.id)
             over = before.made.job.phase(after.made.at).status in ENDED

@@ -22,6 +22,7 @@ from together_batches._creating import KnownJobs
 from together_batches._transport import Connection, Transport
 from together_batches.config import Config
 from together_batches.emulator import Emulator
+from together_batches.emulator._jobs import Job
 
 from .disk import Disk, made_up
 from .machine import Killed, Loop, NoEndError, Process
@@ -29,8 +30,6 @@ from .network import Network
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping
-
-    from together_batches.emulator._jobs import Job
 
     from .plan import Plan
 
@@ -254,7 +253,7 @@ class World:
             try:
                 async with self._client(wrong) as client:
                     start.result = await self.program(client, self.disk.root, self.plan)
-            except Exception as error:  # which of them may be, is judged
+            except Exception as error:  # noqa: BLE001  # which of them may be, is judged
                 start.error = error
 
         return self.loop.create_task(live(), context=start.process.context())
