@@ -7,7 +7,6 @@ writes without a kill, and the service has one job for each attempt at each shar
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -15,7 +14,7 @@ import time
 from collections import Counter
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import attrs
 import orjson
@@ -32,8 +31,6 @@ _MOVING = ("begin_upload", "store", "preprocess", "create", "content")
 """The calls by which a run moves on: a moment is chosen by their number, since a slow machine makes as many."""
 _PATIENCE = 600.0
 _LOOK_SECONDS = 0.002
-_OWN_OF_A_JOB = re.compile(rb'"id":"br_[0-9a-f]+"')
-"""All that the emulator says of a row and that does not depend on the row alone."""
 
 
 @attrs.frozen
@@ -88,7 +85,7 @@ def killed(
         jobs = _judge(emulator, directory / "with", rows)
 
     for name in ("answers.jsonl", "answers.failures.jsonl"):
-        one, other = (_without_ids(directory / part / name) for part in ("without", "with"))
+        one, other = ((directory / part / name).read_bytes() for part in ("without", "with"))
         assert one == other, f"{name} is not what it is without a kill"
     assert jobs == jobs_without
     return Killing(rows, kills, done + 1, jobs, seconds_without, seconds_with, before)
@@ -107,10 +104,14 @@ def _emulator(seed: int) -> Emulator:
 
 def _answer(row: Mapping[str, object]) -> Answer | Failure:
     """By the row alone; one in a hundred fails, and is sent again in a job of its own kind."""
-    number = int(str(row["custom_id"]).removeprefix("row-"))
-    if number % 100 == 17:
+    name = str(row["custom_id"])
+    if _fails(name):
         return Failure()
-    return Answer(body={"choices": [{"message": {"role": "assistant", "content": f"{number} it is."}}]})
+    return Answer(body={"choices": [{"message": {"role": "assistant", "content": f"{name} it is."}}]})
+
+
+def _fails(name: str) -> bool:
+    return name.endswith("17")
 
 
 def _lines(rows: int) -> Iterator[bytes]:
@@ -180,17 +181,11 @@ def _judge(emulator: Emulator, directory: Path, rows: int) -> int:
     view = runs.read(directory / "answers.jsonl.run")
     noted = [attempt.job_id for shard in view.shards for attempt in shard.attempts]
     assert sorted(map(str, noted)) == sorted(str(job["id"]) for job in emulator.jobs)
-    ids = [_id(line) for line in (directory / "answers.jsonl").read_bytes().splitlines()]
-    failures = [_id(line) for line in (directory / "answers.failures.jsonl").read_bytes().splitlines()]
-    wanted: Any = [f"row-{number}" for number in range(rows)]
-    assert ids == [name for name in wanted if not name.endswith("17")]
-    assert failures == [name for name in wanted if name.endswith("17")]
+    names = [f"row-{number}" for number in range(rows)]
+    assert _ids(directory / "answers.jsonl") == names
+    assert _ids(directory / "answers.failures.jsonl") == [name for name in names if _fails(name)]
     return inputs.total()
 
 
-def _id(line: bytes) -> str:
-    return str(orjson.loads(line)["custom_id"])
-
-
-def _without_ids(path: Path) -> bytes:
-    return _OWN_OF_A_JOB.sub(b'"id":""', path.read_bytes())
+def _ids(path: Path) -> list[str]:
+    return [orjson.loads(line)["custom_id"] for line in path.read_bytes().splitlines()]

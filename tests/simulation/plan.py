@@ -41,7 +41,7 @@ class Row:
 
 @attrs.frozen
 class Life:
-    """What becomes of a job: where it ends, with how much of its rows done, and when it, or its output, is deleted."""
+    """What becomes of a job: where it ends, with how many of its rows done; when it, or its output, is deleted."""
 
     timing: Timing
     ends_as: str | None = None

@@ -6,6 +6,7 @@ from that where it must be found.
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -92,22 +93,17 @@ def _judge_jobs(world: World, trials: dict[str, list[_Trial]]) -> None:
 
 
 def _judge_files(world: World, trials: dict[str, list[_Trial]]) -> None:
-    """Every row is in one of the two files, once, in its order, with what was made of it last."""
-    found: dict[str, str] = {}
+    """Every row is in the output once, in its place, with what was made of it last; what was not answered, apart."""
     order = [row.custom_id for row in world.plan.rows]
-    place = {custom_id: number for number, custom_id in enumerate(order)}
-    for name in ("answers.jsonl", "answers.failures.jsonl"):
-        path = world.disk.root / name
-        at = -1
-        for custom_id, bucket in _lines(path):
-            assert custom_id in place, f"{name} has a row that is none: {custom_id}"
-            assert custom_id not in found, f"{custom_id} is there twice"
-            assert place[custom_id] > at, f"{custom_id} is out of order in {name}"
-            assert (bucket == "succeeded") == (name == "answers.jsonl"), f"{custom_id} is {bucket}, and in {name}"
-            at = place[custom_id]
-            found[custom_id] = bucket
+    lines = _lines(world.disk.root / "answers.jsonl")
+    found = {custom_id: bucket for custom_id, bucket, _ in lines}
+    there = Counter(custom_id for custom_id, _, _ in lines)
+    assert not set(order) - set(there), f"lost: {set(order) - set(there)}"
+    assert there.total() == len(order), f"there twice, or no rows: {there - Counter(order)}"
+    assert [custom_id for custom_id, _, _ in lines] == order, "the output is out of order"
+    unanswered = [line for line in lines if line[1] != "succeeded"]
+    assert _lines(world.disk.root / "answers.failures.jsonl") == unanswered, "the failures are others"
     for custom_id in order:
-        assert custom_id in found, f"{custom_id} is lost"
         last = trials[custom_id][-1]
         allowed = {_BUCKETS[known] for known in last.known_as}
         assert found[custom_id] in allowed, f"{custom_id} is {found[custom_id]}, and should be {allowed}"
@@ -134,12 +130,13 @@ _BUCKETS = {"answered": "succeeded", "failed for good": "failed", "failed": "fai
 _RESULTS = {"success": "succeeded", "failure": "failed", "missing": "missing"}
 
 
-def _lines(path: Path) -> list[tuple[str, str]]:
-    """The id of each line, and the bucket that it tells."""
+def _lines(path: Path) -> list[tuple[str, str, bytes]]:
+    """Of each line the id, the bucket that it tells, and the line itself."""
     if not path.exists():
         return []
-    rows = [orjson.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
-    return [(row["custom_id"], _RESULTS[row["result"]]) for row in rows]
+    lines = path.read_bytes().split(b"\n")[:-1]
+    rows = [orjson.loads(line) for line in lines]
+    return [(row["custom_id"], _RESULTS[row["result"]], line) for row, line in zip(rows, lines, strict=True)]
 
 
 def _judge_ledger(world: World) -> None:

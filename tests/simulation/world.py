@@ -6,6 +6,7 @@ import asyncio
 import gc
 import hashlib
 import logging
+import re
 import tempfile
 import warnings
 from contextlib import ExitStack, contextmanager
@@ -42,6 +43,8 @@ _DAYS = 60
 _STARTS_BEFORE_PEACE = 25
 _MOST_STARTS = 40
 """After so many starts nothing goes wrong any more; and with so many it must have come to its end."""
+_BY_CHANCE = re.compile(r"[0-9a-f]{16,}")
+"""What names of temporary files have in them, which no seed decides."""
 KEY = "key-of-the-simulation"
 
 
@@ -288,7 +291,7 @@ class World:
         return client
 
     def _step(self, process: Process, what: str) -> None:
-        self._note(f"{process.name} #{process.steps}: {what}")
+        self._note(f"{process.name} #{process.steps}: {_BY_CHANCE.sub('*', what)}")
 
     def _note(self, line: str) -> None:
         line = f"{self.loop.time() - 1_000:12.3f}  {line}"

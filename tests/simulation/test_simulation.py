@@ -1,0 +1,43 @@
+"""Whole runs in a world that is made up: whatever happens, one job for each attempt, and one line for each row."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import pytest
+
+from .plan import small
+from .play import Outcome, by_step, simulate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+SEEDS = 50
+
+
+def _broken(outcomes: Iterable[Outcome]) -> list[str]:
+    return [f"{outcome.name}: {outcome.failure}" for outcome in outcomes if outcome.failure]
+
+
+def test_fifty_seeds() -> None:
+    """Nothing is paid for twice, no row is lost or there twice, and there is always an end.
+
+    A seed that is named here is played again, step by step, by ``nox -s simulate -- --seed N``.
+    """
+    outcomes = [simulate(seed) for seed in range(SEEDS)]
+    assert _broken(outcomes) == []
+    # So that it is known to have been tried.
+    ends = sum((outcome.ends for outcome in outcomes), Counter[str]())
+    assert ends["RunReport"] >= SEEDS
+    assert ends["killed"] > SEEDS
+    assert sum(outcome.jobs for outcome in outcomes) > 2 * SEEDS
+
+
+@pytest.mark.parametrize("number", range(2))
+def test_a_death_at_any_step(number: int) -> None:
+    """A small run that is killed right before one of its steps, whichever it is, goes on and ends as well."""
+    outcomes = list(by_step(small(number)))
+    assert _broken(outcomes) == []
+    assert len(outcomes) > 100
+    assert sum((outcome.ends for outcome in outcomes), Counter[str]())["killed"] == len(outcomes) - 1
