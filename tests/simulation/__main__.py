@@ -11,14 +11,9 @@ from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from .kill import killed
-from .plan import small
-from .play import Outcome, by_step, simulate
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+from .play import Outcome, each_step, simulate, simulate_all
 
 _AT_A_TIME = 20
 
@@ -62,23 +57,15 @@ def _many(seeds: range, plans: int, processes: int) -> int:
     outcomes: list[Outcome] = []
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         parts = [seeds[first : first + _AT_A_TIME] for first in range(0, len(seeds), _AT_A_TIME)]
-        for found in pool.map(_play, parts):
+        for found in pool.map(simulate_all, parts):
             outcomes += found
             _progress(outcomes, len(seeds), began)
         played = len(outcomes)
-        for number, found in enumerate(pool.map(_steps, range(plans)), start=1):
+        for number, found in enumerate(pool.map(each_step, range(plans)), start=1):
             outcomes += found
             _say(f"small run {number} of {plans}: killed before each of its {len(found) - 1} steps")
     seconds = time.monotonic() - began
     return _summary(outcomes, played, seconds)
-
-
-def _play(seeds: Iterable[int]) -> list[Outcome]:
-    return [simulate(seed) for seed in seeds]
-
-
-def _steps(number: int) -> list[Outcome]:
-    return list(by_step(small(number)))
 
 
 def _progress(outcomes: list[Outcome], wanted: int, began: float) -> None:

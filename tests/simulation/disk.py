@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _BUFFER_BYTES = 8_192
 _WRITING = frozenset("wax+")
-_READING_SQL = ("select", "pragma", "explain")
+_CHANGING_NOTHING = ("select", "pragma", "explain", "begin", "rollback")
 
 
 class Disk:
@@ -97,18 +97,23 @@ class _File(io.FileIO):
 
 
 class _Ledger(sqlite3.Connection):
-    """A connection to SQLite whose every writing statement is a step: its own methods come by the cursor's."""
+    """A connection to SQLite whose every writing statement is a step."""
 
     disk: Disk
+
+    def execute(self, sql: str, *rest: Any) -> sqlite3.Cursor:
+        return self.cursor().execute(sql, *rest)
+
+    def executemany(self, sql: str, *rest: Any) -> sqlite3.Cursor:
+        return self.cursor().executemany(sql, *rest)
+
+    def executescript(self, sql: str, /) -> sqlite3.Cursor:
+        return self.cursor().executescript(sql)
 
     def commit(self) -> None:
         if self.in_transaction:
             self.act("commit")
         super().commit()
-
-    def rollback(self) -> None:
-        step("rollback")
-        super().rollback()
 
     def cursor(self, factory: Any = None) -> Any:
         return super().cursor(_Cursor if factory is None else factory)
@@ -124,7 +129,7 @@ class _Ledger(sqlite3.Connection):
     def act(self, sql: str) -> None:
         """A statement is about to be executed."""
         words = " ".join(sql.split())
-        if words.lower().startswith(_READING_SQL):
+        if words.lower().startswith(_CHANGING_NOTHING):
             return
         if self.disk.act(f"SQL {words[:70]}"):
             full = sqlite3.OperationalError("database or disk is full")

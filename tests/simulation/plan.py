@@ -137,7 +137,7 @@ def drawn(seed: int) -> Plan:
         slow_chance=random.choice((0, 0, 0.05)),
         reset_chance=random.choice((0, 0, 0.003, 0.02)),
         full_at=random.randint(1, 150) if random.random() < 0.2 else None,
-        full_for=random.choice((0, 1, 20)),
+        full_for=random.choice((0, 1, 6)),
     )
 
 
@@ -146,9 +146,11 @@ def _death(random: Random) -> int | None:
 
 
 def _fault(random: Random) -> Fault:
-    trouble = random.choice(_TROUBLES)
+    on, trouble = random.choice(_OPERATIONS), random.choice(_TROUBLES)
+    if on in {"content", "*"} and trouble.get("status") == 200:
+        on = "list"  # a file that is another in all its bytes, and well sent, is the file for all that anybody knows
     times = 1 if trouble.get("status") == 429 else random.choice((1, 2, 3, 8))
-    return Fault(on=random.choice(_OPERATIONS), times=times, chance=random.choice((0.2, 0.6, 1.0)), **trouble)
+    return Fault(on=on, times=times, chance=random.choice((0.2, 0.6, 1.0)), **trouble)
 
 
 _FATES: tuple[Answer | Failure | Missing, ...] = (

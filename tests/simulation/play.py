@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from .plan import drawn
+from .plan import drawn, small
 from .verdict import judge
 from .world import World
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from together_batches.runs import RunReport
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .plan import Plan
     from .world import Program
 
-__all__ = ["Outcome", "by_step", "durable", "play", "simulate"]
+__all__ = ["Outcome", "durable", "each_step", "play", "simulate", "simulate_all"]
 
 
 async def durable(client: AsyncBatches, root: Path, plan: Plan) -> RunReport:
@@ -48,6 +48,16 @@ class Outcome:
 def simulate(seed: int, tell: Callable[[str], None] | None = None) -> Outcome:
     """Play what a seed decides. ``tell`` takes each step, as a line."""
     return play(f"seed {seed}", drawn(seed), durable, tell)
+
+
+def simulate_all(seeds: Iterable[int]) -> list[Outcome]:
+    """One after another."""
+    return [simulate(seed) for seed in seeds]
+
+
+def each_step(number: int) -> list[Outcome]:
+    """A small run, and its deaths: see :func:`by_step`."""
+    return list(by_step(small(number)))
 
 
 def by_step(plan: Plan) -> Iterator[Outcome]:

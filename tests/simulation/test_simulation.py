@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from .plan import small
-from .play import Outcome, by_step, simulate
+from .play import Outcome, each_step, simulate_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -25,7 +24,7 @@ def test_fifty_seeds() -> None:
 
     A seed that is named here is played again, step by step, by ``nox -s simulate -- --seed N``.
     """
-    outcomes = [simulate(seed) for seed in range(SEEDS)]
+    outcomes = simulate_all(range(SEEDS))
     assert _broken(outcomes) == []
     # So that it is known to have been tried.
     ends = sum((outcome.ends for outcome in outcomes), Counter[str]())
@@ -37,7 +36,7 @@ def test_fifty_seeds() -> None:
 @pytest.mark.parametrize("number", range(2))
 def test_a_death_at_any_step(number: int) -> None:
     """A small run that is killed right before one of its steps, whichever it is, goes on and ends as well."""
-    outcomes = list(by_step(small(number)))
+    outcomes = each_step(number)
     assert _broken(outcomes) == []
     assert len(outcomes) > 100
     assert sum((outcome.ends for outcome in outcomes), Counter[str]())["killed"] == len(outcomes) - 1

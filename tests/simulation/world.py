@@ -323,12 +323,14 @@ def _quiet() -> Iterator[None]:
     aiohttp = logging.getLogger("aiohttp.server")
     level = aiohttp.level
     aiohttp.setLevel(logging.CRITICAL)
+    gc.freeze()  # so that only what is made from now on is gone through
     try:
         yield
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ResourceWarning)
             gc.collect()
     finally:
+        gc.unfreeze()
         aiohttp.setLevel(level)
 
 
