@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from together_batches import BatchRequest, UsageError, ValidationError, jsonl
+from together_batches.jsonl._files import _Part
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -355,7 +356,7 @@ def test_where_nothing_can_be_written(tmp_path: Path) -> None:
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is full")
 def test_a_disk_that_is_full() -> None:
     """Is said too, whether the bytes fail to be written or to be flushed."""
-    part = jsonl._Part.__new__(jsonl._Part)
+    part = _Part.__new__(_Part)
     part._target, part.rows, part.bytes = Path("requests.jsonl"), 0, 0
     part._file = Path("/dev/full").open("wb")  # noqa: SIM115  # closed by the context
     with pytest.raises(UsageError, match=r"cannot write requests\.jsonl: No space left on device"), part:

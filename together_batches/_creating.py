@@ -26,9 +26,9 @@ from together_batches.errors import (
 from together_batches.models import BatchJob
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 
-__all__ = ["KnownJobs", "Listing", "create_once"]
+__all__ = ["KnownJobs", "Listing", "create_once", "created_since"]
 
 _MARGIN = timedelta(minutes=5)
 """How far the clocks of the service's machines may be apart."""
@@ -92,6 +92,22 @@ class Listing:
     at: datetime | None
 
 
+def created_since(
+    began: datetime, jobs: Iterable[BatchJob], *, input_file_id: str, known: Callable[[BatchJob], bool]
+) -> list[BatchJob]:
+    """The jobs that a create for a file may have made which began then by the service's own clock.
+
+    Of those that are not known already. One that does not say when it was created may be one of them.
+    """
+    return [
+        job
+        for job in jobs
+        if job.input_file_id == input_file_id
+        and (job.created_at is None or job.created_at >= began - _MARGIN)
+        and not known(job)
+    ]
+
+
 async def create_once(
     post: Callable[[], Awaitable[BatchJob]],
     list_jobs: Callable[[], Awaitable[Listing]],
@@ -120,14 +136,12 @@ async def create_once(
                     f"jobs could not be read ({error}): look there before you create again"
                 )
                 raise CreateUnconfirmedError(message, input_file_id=input_file_id) from error
-            since = (listing.at or datetime.now(UTC)) - timedelta(seconds=clock() - began) - _MARGIN
-            candidates = [
-                job
-                for job in listing.jobs
-                if job.input_file_id == input_file_id
-                and (job.created_at is None or job.created_at >= since)
-                and not known.seen_before(mark, job)
-            ]
+            candidates = created_since(
+                (listing.at or datetime.now(UTC)) - timedelta(seconds=clock() - began),
+                listing.jobs,
+                input_file_id=input_file_id,
+                known=lambda job: known.seen_before(mark, job),
+            )
             certain = len(candidates) == 1 and candidates[0].created_at is not None
             if candidates and not certain:
                 ids = ", ".join(job.id for job in candidates)

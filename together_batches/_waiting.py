@@ -102,12 +102,14 @@ class _Poller:
         timeout: float | None,
         poll_interval: float | None,
         on_update: Callable[[BatchJob], None] | None,
+        on_refused: Callable[[str, BatchesError], None] | None,
         emit: Callable[[BatchJob], None],
     ) -> None:
         self._verbs = verbs
         self._time = time
         self._poll_interval = poll_interval
         self._on_update = on_update
+        self._on_refused = on_refused or self._refuse
         self._emit = emit
         self._lookout = Lookout(self._read, self._list, at_once=at_once)
         self._timeout = timeout
@@ -247,8 +249,7 @@ class _Poller:
                 raise found  # whatever else is asked will be refused, too
             if _is_final(found):
                 del self.pending[name]
-                self.refusals.append(found)
-                _log.warning("the job %s cannot be waited for: %s", name, found)
+                self._on_refused(name, found)
                 return
             self._failure = found
             self._failures += 1
@@ -263,6 +264,10 @@ class _Poller:
                 _state(entry.job),
                 (now - entry.moved) / 3_600,
             )
+
+    def _refuse(self, name: str, error: BatchesError) -> None:
+        self.refusals.append(error)
+        _log.warning("the job %s cannot be waited for: %s", name, error)
 
     def _take(self, entry: _Pending, found: BatchJob, now: float) -> None:
         """Note what was seen, and tell it if it is news."""
@@ -333,8 +338,11 @@ async def as_completed(
     poll_interval: float | None,
     time: Time,
     on_update: Callable[[BatchJob], None] | None = None,
+    on_refused: Callable[[str, BatchesError], None] | None = None,
 ) -> AsyncGenerator[BatchJob, None]:
     """Yield each job when it has finished.
+
+    ``on_refused`` is told which job cannot be followed, and why; without it such errors are raised at the end.
 
     The work is one task beside the generator, so that nothing is ever yielded from within a task group: it would
     tie the group to whichever task asks for the next job.
@@ -347,7 +355,14 @@ async def as_completed(
         arrived.set()
 
     poller = _Poller(
-        verbs, time, at_once=at_once, timeout=timeout, poll_interval=poll_interval, on_update=on_update, emit=emit
+        verbs,
+        time,
+        at_once=at_once,
+        timeout=timeout,
+        poll_interval=poll_interval,
+        on_update=on_update,
+        on_refused=on_refused,
+        emit=emit,
     )
     work = asyncio.create_task(poller.run(job_ids))
     alarm = asyncio.create_task(_alarm(time, timeout))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, NoReturn, Self
 
 from anyio import to_thread
@@ -20,6 +20,7 @@ from together_batches.models import BatchJob, Response
 
 if TYPE_CHECKING:
     import builtins
+    import os
     from collections.abc import Callable, Iterable, Mapping
     from types import TracebackType
 
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
     from together_batches.files import AsyncFiles
     from together_batches.models import BatchResult
     from together_batches.outcomes import CancelOutcome, CancelReport
+    from together_batches.runs import RunEvent, RunReport, _engine
+    from together_batches.runs._options import Options
+    from together_batches.runs._options import Requests as RunRequests
 
 __all__ = ["AsyncBatches"]
 
@@ -417,6 +421,114 @@ class AsyncBatches:
         )
         return Stream(rows)
 
+    async def run(
+        self,
+        source: RunRequests,
+        output: str | os.PathLike[str],
+        *,
+        directory: str | os.PathLike[str] | None = None,
+        endpoint: str = "/v1/chat/completions",
+        model_id: str | None = None,
+        priority: int | None = None,
+        failures: str | os.PathLike[str] | None = None,
+        max_rows_per_job: int = 50_000,
+        max_jobs: int = 100,
+        max_enqueued_rows: int | None = None,
+        max_attempts: int = 3,
+        stop_after_rows: int | None = None,
+        stop_after_tokens: int | None = None,
+        skip_invalid: bool = False,
+        overwrite: bool = False,
+        poll_interval: float | None = None,
+        cancel_on_interrupt: bool = False,
+        on_event: Callable[[RunEvent], None] | None = None,
+    ) -> RunReport:
+        """Send requests of any number, and write every answer to one file, whatever happens in between.
+
+        The input is checked and cut into as few jobs as the service's limits allow, and what each step is about is
+        noted in ``directory`` before it is taken. Call it again with the same arguments after a crash, a Ctrl-C or an
+        error, and it goes on: no job is created twice, and no row is lost. Rows that failed in a way that may pass,
+        expired or are missing are sent again, alone, in new jobs. ``output`` has one line for each row, in the order
+        of the input, as the command ``results`` writes them; it appears when no row is left to be sent.
+
+        Lost answers and a service in trouble are ridden out, for hours if need be. Cancelling this ends it at once,
+        and leaves the jobs alone.
+
+        Parameters:
+            source: a path, or an iterable or async iterable of :class:`BatchRequest`, which is kept in the directory
+                and not asked again when the run goes on.
+            output: the file to write.
+            directory: where the run is kept; otherwise beside the output, with ``.run`` added to its name. It may be
+                moved to another machine, together with the input.
+            failures: the file for rows that failed or are missing in the end; otherwise beside the output, such as
+                ``answers.failures.jsonl``.
+            max_rows_per_job: how many rows a job has at most; a run that goes on keeps its jobs as they are.
+            max_jobs: how many jobs are under way at once, and ``max_enqueued_rows`` how many rows.
+            max_attempts: how often a row is sent at most.
+            stop_after_rows: create no job beyond so many rows sent in all, repeated ones included;
+                ``stop_after_tokens``: none after so many tokens are used. What runs is waited for, and a call with a
+                larger number goes on.
+            skip_invalid: set bad lines aside, in ``invalid.jsonl`` in the directory, instead of refusing the input.
+            overwrite: replace an output that this run has not written.
+            poll_interval: seconds between looks at the jobs; otherwise as for :meth:`wait`.
+            cancel_on_interrupt: cancel the jobs that are under way when this call is cancelled, such as by Ctrl-C.
+            on_event: a plain function that is called on the loop with each event. What it raises ends the call.
+
+        Raises:
+            ValidationError: the input has bad lines; ``problems`` names all of them.
+            RunInUseError: another process is at this run.
+            RunChangedError: the input, the endpoint or ``model_id`` is not what the run was begun with.
+            RunLedgerError: what was noted cannot be read, or cannot be written.
+            CreateUnconfirmedError: several jobs could be the one that was created last; cancel the others.
+            JobNotCreatedError, APIError: the service refused, in a way that waiting does not help.
+            UsageError: a number or a path that cannot be, or a file that cannot be read or written.
+        """
+        from together_batches.runs import _running
+        from together_batches.runs._options import Options, Places
+        from together_batches.runs._rules import Limits
+
+        _check_times(None, poll_interval)
+        options = Options(
+            endpoint=endpoint,
+            model_id=model_id,
+            priority=priority,
+            max_rows_per_job=max_rows_per_job,
+            limits=Limits(max_jobs, max_enqueued_rows, stop_after_rows, stop_after_tokens),
+            max_attempts=max_attempts,
+            skip_invalid=skip_invalid,
+            overwrite=overwrite,
+            cancel_on_interrupt=cancel_on_interrupt,
+            on_event=on_event,
+        )
+        places = Places.of(source, output, directory, failures)
+        verbs = self._run_verbs(options, poll_interval)
+        return await _running.run(source, places, options, verbs=verbs, time=self._run_time)
+
+    async def cancel_run(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        max_concurrency: int | None = None,
+        rate: float | None = None,
+        wait: bool = False,
+        timeout: float | None = None,
+        on_outcome: Callable[[CancelOutcome], None] | None = None,
+    ) -> CancelReport:
+        """Cancel all jobs of a run that have not finished, whether a process is at it or not.
+
+        A process that is at it creates no more, collects what was done, and ends. The run itself stays as it is: to
+        go on with it is to send again what was cancelled. Parameters and errors are those of :meth:`cancel_many`.
+
+        Raises:
+            RunLedgerError: there is no run in the directory, or what it had noted cannot be read.
+        """
+        from together_batches.runs import _running
+
+        job_ids = await _running.unfinished(directory, lambda: self._get_all(Call()))
+        return await self.cancel_many(
+            job_ids, max_concurrency=max_concurrency, rate=rate, wait=wait, timeout=timeout, on_outcome=on_outcome
+        )
+
     # --- the client itself ----------------------------------------------------------------------------------------
 
     def with_options(
@@ -504,6 +616,41 @@ class AsyncBatches:
 
         there = self._transport.connection
         return _waiting.Time(clock=there.clock, sleep=there.sleep, chance=there.chance, now=there.now)
+
+    def _run_verbs(self, options: Options, poll_interval: float | None) -> _engine.Verbs:
+        from together_batches import _waiting
+        from together_batches.runs import _engine
+
+        async def moment(file_id: str) -> datetime | None:
+            answer = await self._transport.send(_protocol.retrieve_file(file_id), Call())
+            _protocol.read_file(answer, file_id)
+            return answer.date
+
+        return _engine.Verbs(
+            upload=lambda path, name: self.files.upload(path, filename=name),
+            moment=moment,
+            create=lambda file_id: self.create(
+                file_id, endpoint=options.endpoint, model_id=options.model_id, priority=options.priority
+            ),
+            list_jobs=lambda: self._get_all(Call()),
+            follow=partial(
+                _waiting.as_completed,
+                self._followed,
+                at_once=self._transport.config.max_concurrency,
+                timeout=None,
+                poll_interval=poll_interval,
+                time=self._time,
+            ),
+            download=lambda file_id, path: self.files.download(file_id, path, force=True),
+            cancel=self.cancel_many,
+            settle_seconds=self._transport.config.retry.max_delay,
+        )
+
+    @property
+    def _run_time(self) -> _engine.Time:
+        from together_batches.runs import _engine
+
+        return _engine.Time(now=lambda: datetime.now(UTC), sleep=self._transport.connection.sleep)
 
     async def _post_cancel(self, job_id: str, call: Call) -> BatchJob:
         answer = await self._transport.send(_protocol.cancel(job_id), call)

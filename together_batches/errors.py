@@ -19,6 +19,10 @@
     ├── JobNotCreatedError                  the service declined, and said why
     ├── CreateUnconfirmedError              a job may exist; which one cannot be told
     ├── WaitTimeoutError                    jobs were still running (also a TimeoutError)
+    ├── RunError                            a durable run cannot go on
+    │   ├── RunInUseError                   another process is at it
+    │   ├── RunChangedError                 its input or a setting is not what it began with
+    │   └── RunLedgerError                  what it had noted cannot be read or written
     ├── ValidationError                     your data is wrong (also a ValueError)
     └── UsageError                          this package was called wrongly
 
@@ -51,6 +55,10 @@ __all__ = [
     "NotFoundError",
     "PermissionDeniedError",
     "RateLimitError",
+    "RunChangedError",
+    "RunError",
+    "RunInUseError",
+    "RunLedgerError",
     "UnprocessableEntityError",
     "UsageError",
     "ValidationError",
@@ -234,6 +242,34 @@ class WaitTimeoutError(BatchesError, TimeoutError):
     def __init__(self, message: str, *, jobs: Iterable[BatchJob] = ()) -> None:
         super().__init__(message)
         self.jobs = tuple(jobs)
+
+
+class RunError(BatchesError):
+    """A durable run cannot go on; ``directory`` is where it is kept. What it had done stays done."""
+
+    def __init__(self, message: str, *, directory: str) -> None:
+        super().__init__(message)
+        self.directory = directory
+
+
+class RunInUseError(RunError):
+    """Another process is at this run: ``pid`` on ``host``, each None where that cannot be told."""
+
+    def __init__(self, message: str, *, directory: str, pid: int | None = None, host: str | None = None) -> None:
+        super().__init__(message, directory=directory)
+        self.pid = pid
+        self.host = host
+
+
+class RunChangedError(RunError):
+    """The input, or a setting that is part of the requests, is not the one that the run began with."""
+
+
+class RunLedgerError(RunError):
+    """The ledger of a run cannot be read or written: broken, of a newer version, or on a full disk.
+
+    It is never taken for an empty one: the jobs that it names would be paid for again.
+    """
 
 
 class ValidationError(BatchesError, ValueError):

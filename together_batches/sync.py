@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from together_batches.files import AsyncFiles
     from together_batches.models import BatchJob, BatchResult, FileObject, Response
     from together_batches.outcomes import CancelOutcome, CancelReport
+    from together_batches.runs import RunEvent, RunReport
+    from together_batches.runs._options import Requests as RunRequests
 
 __all__ = ["Batches", "Files"]
 
@@ -212,6 +214,78 @@ class Batches:
         """
         # Few are made ahead: a row may be long.
         return self._thread.iterate(lambda: self._async.results(job, requests=requests, order=order), limit=16)
+
+    def run(
+        self,
+        source: RunRequests,
+        output: str | os.PathLike[str],
+        *,
+        directory: str | os.PathLike[str] | None = None,
+        endpoint: str = "/v1/chat/completions",
+        model_id: str | None = None,
+        priority: int | None = None,
+        failures: str | os.PathLike[str] | None = None,
+        max_rows_per_job: int = 50_000,
+        max_jobs: int = 100,
+        max_enqueued_rows: int | None = None,
+        max_attempts: int = 3,
+        stop_after_rows: int | None = None,
+        stop_after_tokens: int | None = None,
+        skip_invalid: bool = False,
+        overwrite: bool = False,
+        poll_interval: float | None = None,
+        cancel_on_interrupt: bool = False,
+        on_event: Callable[[RunEvent], None] | None = None,
+    ) -> RunReport:
+        """Send requests of any number, and write every answer to one file, whatever happens in between.
+
+        ``on_event`` is called in the client's own thread, and a ``source`` of requests is iterated in others.
+        """
+        return self._thread.call(
+            self._async.run,
+            source,
+            output,
+            directory=directory,
+            endpoint=endpoint,
+            model_id=model_id,
+            priority=priority,
+            failures=failures,
+            max_rows_per_job=max_rows_per_job,
+            max_jobs=max_jobs,
+            max_enqueued_rows=max_enqueued_rows,
+            max_attempts=max_attempts,
+            stop_after_rows=stop_after_rows,
+            stop_after_tokens=stop_after_tokens,
+            skip_invalid=skip_invalid,
+            overwrite=overwrite,
+            poll_interval=poll_interval,
+            cancel_on_interrupt=cancel_on_interrupt,
+            on_event=on_event,
+        )
+
+    def cancel_run(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        max_concurrency: int | None = None,
+        rate: float | None = None,
+        wait: bool = False,
+        timeout: float | None = None,
+        on_outcome: Callable[[CancelOutcome], None] | None = None,
+    ) -> CancelReport:
+        """Cancel all jobs of a run that have not finished, whether a process is at it or not.
+
+        ``on_outcome`` is called in the client's own thread.
+        """
+        return self._thread.call(
+            self._async.cancel_run,
+            directory,
+            max_concurrency=max_concurrency,
+            rate=rate,
+            wait=wait,
+            timeout=timeout,
+            on_outcome=on_outcome,
+        )
 
     def with_options(
         self,

@@ -1,0 +1,295 @@
+"""Requests looked at before they are sent: every problem is found, and told with its place."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+import attrs
+
+from together_batches import _wire
+from together_batches._checks import whole
+from together_batches.errors import UsageError, ValidationError
+from together_batches.jsonl._lines import MAX_LINE_BYTES, Line, LineSplitter
+from together_batches.jsonl._requests import (
+    AUDIO,
+    CHAT,
+    JSON_SPACE,
+    KEPT_OF_A_TEXT,
+    MAX_CUSTOM_ID,
+    encoded,
+    faults_of,
+    no_json,
+    short,
+)
+from together_batches.jsonl._sources import Bytes, Source, blocks_of, holds_requests, name_of
+
+if TYPE_CHECKING:
+    from together_batches.models import BatchRequest
+
+__all__ = ["MAX_BYTES", "MAX_ROWS", "Check", "FirstWith", "Problem", "Rules", "Validation", "validate"]
+
+MAX_ROWS = 50_000
+"""Requests in a file, as the service documents it."""
+MAX_BYTES = 100_000_000
+"""Bytes of a file: the documented 100 MB, read in the way that is safe."""
+_KEPT_PROBLEMS = 1000
+_KEPT_MODELS = 1000
+_LINES_IN_A_MESSAGE = 20
+
+
+@attrs.frozen
+class Problem:
+    """What is wrong and where; ``str(problem)`` says it in a sentence.
+
+    ``line`` counts from 1, ``offset`` is the bytes before that line; both are None where it is about the file as a
+    whole. ``custom_id`` is that of the row, where it could be read.
+    """
+
+    message: str
+    line: int | None = None
+    offset: int | None = None
+    custom_id: str | None = None
+
+    def __str__(self) -> str:
+        if self.line is None:
+            return self.message
+        row = "" if self.custom_id is None else f", custom_id {short(self.custom_id)}"
+        return f"line {self.line} (byte {self.offset}){row}: {self.message}"
+
+
+@attrs.frozen(kw_only=True)
+class Validation:
+    """What :func:`validate` found; ``str(validation)`` is a summary in one line.
+
+    ``problems`` are in the order of the lines, those about the file as a whole at the end. At most 1,000 are kept;
+    ``problem_count`` is how many there are. ``rows`` are the lines that are not blank, ``bytes`` is the size of the
+    file, ``models`` says how many rows ask for each model (of up to 1,000 models).
+    """
+
+    source: str
+    problems: tuple[Problem, ...]
+    problem_count: int
+    models: Mapping[str, int] = attrs.field(hash=False)
+    rows: int
+    bytes: int
+
+    @property
+    def ok(self) -> bool:
+        """True where there is no problem."""
+        return not self.problem_count
+
+    def raise_for_problems(self) -> None:
+        """Raise :class:`ValidationError`, with all the problems that were kept, where there are any."""
+        if not self.problem_count:
+            return
+        first, *_ = self.problems
+        lines = list(dict.fromkeys(str(problem.line) for problem in self.problems if problem.line is not None))
+        more = ", …" if len(lines) > _LINES_IN_A_MESSAGE or self.problem_count > len(self.problems) else ""
+        where = f" in lines {', '.join(lines[:_LINES_IN_A_MESSAGE])}{more}; the first" if len(lines) > 1 else ""
+        message = f"{self.source}: {_count(self.problem_count, 'problem')}{where}: {first}"
+        raise ValidationError(message, problems=[str(problem) for problem in self.problems])
+
+    def __str__(self) -> str:
+        found = _count(self.problem_count, "problem") if self.problem_count else "no problems"
+        return f"{self.source}: {_count(self.rows, 'row')}, {_count(self.bytes, 'byte')}, {found}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+@attrs.frozen(kw_only=True)
+class Rules:
+    """What is asked of rows; ``mending`` passes over what is left out when the rows are written anew."""
+
+    endpoint: str
+    max_custom_id: int
+    max_line_bytes: int
+    mending: bool = False
+
+    def __attrs_post_init__(self) -> None:
+        whole("max_custom_id", self.max_custom_id)
+        endpoint: object = self.endpoint
+        if not isinstance(endpoint, str) or not endpoint.startswith("/"):
+            message = f"endpoint must be a path such as {CHAT}; it is {short(endpoint)}"
+            raise UsageError(message)
+
+
+class FirstWith(Protocol):
+    """Remembers in which line an id came first, as a dict does."""
+
+    def setdefault(self, custom_id: str, number: int, /) -> int:
+        """The line in which this id came first, which is ``number`` where it did not come before."""
+        ...
+
+
+class Check:
+    """Looks at rows, one after another, and remembers no more of them than their ids."""
+
+    def __init__(self, rules: Rules, first_with: FirstWith | None = None) -> None:
+        self._rules = rules
+        self._first_with = dict[str, int]() if first_with is None else first_with
+        self._problems: list[Problem] = []
+        self._models: dict[str, int] = {}
+        self.problem_count = self.rows = self.bytes = 0
+
+    def good(self, lines: Iterable[Line]) -> list[Line]:
+        """Those of the lines that are rows without a problem; what is wrong with the others is noted."""
+        decode, rules, first_with, models = _wire.decode, self._rules, self._first_with, self._models
+        method = "FILE" if rules.endpoint.startswith(AUDIO) else None
+        longest, longest_id = rules.max_line_bytes, min(rules.max_custom_id, KEPT_OF_A_TEXT)
+        good: list[Line] = []
+        for line in lines:
+            number, _, content, length = line
+            # The quick way decides, and the thorough one explains: to ask for every reason costs as much as decoding.
+            # Most rows ask for a model that is known already, which settles that it is text.
+            try:
+                row: Any = decode(content)
+                custom_id, body = row["custom_id"], row["body"]
+                model = body["model"]
+                quick = (
+                    model in models
+                    and type(custom_id) is str
+                    and 0 < len(custom_id) <= longest_id
+                    and "stream" not in body
+                    and "url" not in row
+                    and row.get("method") == method
+                    and length <= longest
+                    and number > 1
+                    and first_with.setdefault(custom_id, number) == number
+                )
+            except (_wire.WireError, TypeError, KeyError):
+                quick, model = False, ""
+            if quick:
+                self.rows += 1
+                models[model] += 1
+                good.append(line)
+            elif self._is_good(line):
+                good.append(line)
+        return good
+
+    def lines(self, source: Source) -> Iterator[list[Line]]:
+        """The lines of a source, some at a time; counts the bytes."""
+        if holds_requests(source):
+            for number, request in enumerate(cast("Iterable[BatchRequest]", source), start=1):
+                yield self._written(number, request)
+            return
+        splitter = LineSplitter(self._rules.max_line_bytes)
+        for block in blocks_of(cast("Bytes", source)):
+            began = self.bytes
+            self.bytes += len(block)
+            if not began and b"\0" in block:
+                self.note("the file holds zero bytes: it is binary, compressed or UTF-16, and no JSON in UTF-8")
+                return
+            yield splitter.feed(block)
+        yield splitter.close()
+
+    def _written(self, number: int, request: BatchRequest) -> list[Line]:
+        offset = self.bytes
+        try:
+            content = encoded(request)
+        except ValidationError as error:
+            self.rows += 1
+            custom_id: object = getattr(request, "custom_id", None)
+            for problem in error.problems:
+                self.note(problem, number, offset, custom_id if isinstance(custom_id, str) else None)
+            return []
+        self.bytes += len(content) + 1
+        return [Line(number, offset, content, len(content))]
+
+    def note(
+        self, message: str, line: int | None = None, offset: int | None = None, custom_id: str | None = None
+    ) -> None:
+        self.problem_count += 1
+        if len(self._problems) < _KEPT_PROBLEMS:
+            kept = (
+                custom_id
+                if custom_id is None or len(custom_id) <= KEPT_OF_A_TEXT
+                else custom_id[:KEPT_OF_A_TEXT] + "…"
+            )
+            self._problems.append(Problem(message, line, offset, kept))
+
+    def _is_good(self, line: Line) -> bool:
+        """Whether the line is a row without a problem."""
+        rules, number, offset, content = self._rules, line.number, line.offset, line.content
+        if number == 1 and offset and not rules.mending:
+            self.note("the file begins with a byte order mark (BOM): save it as UTF-8 without one", 1, 0)
+        if not content.strip(JSON_SPACE) and line.whole:
+            if not rules.mending:
+                self.note("the line is blank", number, offset)
+            return False
+        self.rows += 1
+        if line.length > rules.max_line_bytes:
+            self.note(f"the line has {line.length:,} bytes, more than {rules.max_line_bytes:,}", number, offset)
+            return False
+        try:
+            row = _wire.decode(content)
+        except _wire.WireError as error:
+            self.note(no_json(content, error), number, offset)
+            return False
+        faults = faults_of(row, rules.endpoint, rules.max_custom_id)
+        custom_id: object = None
+        if isinstance(row, dict):
+            fields = cast("dict[str, object]", row)
+            custom_id = fields.get("custom_id")
+            if custom_id and isinstance(custom_id, str):
+                # The ids themselves, unless they are so long that a digest is the smaller thing to remember.
+                known = (
+                    custom_id if len(custom_id) <= KEPT_OF_A_TEXT else hashlib.sha256(custom_id.encode()).hexdigest()
+                )
+                first = self._first_with.setdefault(known, number)
+                if first != number:
+                    faults.append(f"custom_id is that of line {first} too, and must be unique in the file")
+            self._count_model(fields.get("body"))
+        for fault in faults:
+            self.note(fault, number, offset, custom_id if isinstance(custom_id, str) and custom_id else None)
+        return not faults
+
+    def _count_model(self, body: object) -> None:
+        model = cast("dict[str, object]", body).get("model") if isinstance(body, dict) else None
+        if isinstance(model, str) and model and (model in self._models or len(self._models) < _KEPT_MODELS):
+            self._models[model] = self._models.get(model, 0) + 1
+
+    def finish(self, name: str) -> Validation:
+        if not self.rows and not self.problem_count:
+            self.note("there are no rows: a file of requests has one request a line")
+        return Validation(
+            source=name,
+            problems=tuple(self._problems),
+            problem_count=self.problem_count,
+            models=dict(self._models),
+            rows=self.rows,
+            bytes=self.bytes,
+        )
+
+
+def validate(
+    source: Source,
+    *,
+    endpoint: str = CHAT,
+    max_custom_id: int = MAX_CUSTOM_ID,
+    max_rows: int = MAX_ROWS,
+    max_bytes: int = MAX_BYTES,
+    max_line_bytes: int = MAX_LINE_BYTES,
+) -> Validation:
+    """Check a file of requests, or requests that are to become one, before it is sent; finds every problem.
+
+    ``max_custom_id`` is in characters. Whether the parameters within a body make sense is for the endpoint to say.
+    Holds one row and the ids. Raises :class:`UsageError` where the file cannot be read; what is wrong with its
+    content is in the :class:`Validation`. The limits are those of https://docs.together.ai/docs/inference/batch/overview.
+    """
+    whole("max_rows", max_rows)
+    whole("max_bytes", max_bytes)
+    rules = Rules(endpoint=endpoint, max_custom_id=max_custom_id, max_line_bytes=max_line_bytes)
+    check = Check(rules)
+    for lines in check.lines(source):
+        check.good(lines)
+    if check.rows > max_rows:
+        check.note(f"there are {check.rows:,} rows, more than {max_rows:,}: cut them into several files with split")
+    if check.bytes > max_bytes:
+        check.note(
+            f"there are {check.bytes:,} bytes, more than {max_bytes:,}: cut them into several files with split"
+        )
+    return check.finish(name_of(source))

@@ -1,0 +1,191 @@
+"""Files of requests: read, written, and cut to the size that the service takes."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from contextlib import ExitStack, contextmanager
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, cast
+
+from together_batches._checks import whole
+from together_batches.errors import UsageError, ValidationError
+from together_batches.jsonl._checks import MAX_BYTES, MAX_ROWS, Check, Problem, Rules
+from together_batches.jsonl._lines import MAX_LINE_BYTES, split_lines
+from together_batches.jsonl._requests import CHAT, JSON_SPACE, MAX_CUSTOM_ID, decode, encoded, invalid, short
+from together_batches.jsonl._sources import Bytes, Source, blocks_of, explained, holds_requests, name_of
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterable, Iterator
+
+    from together_batches.models import BatchRequest
+
+__all__ = ["read", "split", "write"]
+
+
+def read(source: Source) -> Iterator[BatchRequest]:
+    """The requests of a file, one after another; blank lines and a byte order mark are passed over.
+
+    Raises :class:`UsageError` where the file cannot be read, and :class:`ValidationError` at the first line that
+    holds no request; :func:`validate` finds all of them.
+    """
+    if holds_requests(source):
+        yield from cast("Iterable[BatchRequest]", source)
+        return
+    for line in split_lines(blocks_of(cast("Bytes", source))):
+        if not line.content.strip(JSON_SPACE) and line.whole:
+            continue
+        try:
+            if not line.whole:
+                message = f"the line has {line.length:,} bytes, more than {MAX_LINE_BYTES:,}"
+                raise invalid(message, [message])
+            yield decode(line.content)
+        except ValidationError as error:
+            places = [str(Problem(problem, line.number, line.offset)) for problem in error.problems]
+            raise invalid(f"{name_of(source)}: {places[0]}", places) from error
+
+
+def write(requests: Iterable[BatchRequest], path: str | os.PathLike[str], *, overwrite: bool = False) -> int:
+    """Write requests to a file, one a line; returns how many.
+
+    The file appears under its name when it is whole. Raises :class:`UsageError` where it exists already and
+    ``overwrite`` is false, or cannot be written, and :class:`ValidationError` for a request that is none.
+    """
+    target = Path(path)
+    if not overwrite:
+        _refuse([target])
+    with _scratch(target.parent) as scratch:
+        count = 0
+        with _Part(scratch / "part", target) as part:
+            for count, request in enumerate(requests, start=1):
+                try:
+                    part.add(encoded(request))
+                except ValidationError as error:
+                    raise invalid(f"request {count}: {error}", error.problems) from error
+        if not overwrite:
+            _refuse([target])
+        with explained("write", target):
+            (scratch / "part").replace(target)
+    return count
+
+
+@contextmanager
+def _scratch(directory: Path) -> Generator[Path]:
+    """A directory within ``directory``, from where a file can be renamed to its final place, and gone at the end."""
+    with explained("write in", directory):
+        made = tempfile.mkdtemp(prefix=".together-batches-", dir=directory)
+    try:
+        yield Path(made)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+class _Part:
+    """A file that is being written, which will be called ``target``; errors speak of the latter."""
+
+    def __init__(self, path: Path, target: Path) -> None:
+        self._target = target
+        with explained("write", target):
+            self._file: BinaryIO = path.open("xb")
+        self.rows = self.bytes = 0
+
+    def add(self, content: bytes) -> None:
+        with explained("write", self._target):
+            self._file.write(content)
+            self._file.write(b"\n")
+        self.rows += 1
+        self.bytes += len(content) + 1
+
+    def __enter__(self) -> _Part:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with explained("write", self._target):
+            self._file.close()
+
+
+def _refuse(targets: Iterable[Path]) -> None:
+    for target in targets:
+        if os.path.lexists(target):
+            message = f"{target} exists already; give another name, or remove it first"
+            raise UsageError(message)
+
+
+def split(
+    source: Source,
+    directory: str | os.PathLike[str],
+    *,
+    endpoint: str = CHAT,
+    max_rows: int = MAX_ROWS,
+    max_bytes: int = MAX_BYTES,
+    max_custom_id: int = MAX_CUSTOM_ID,
+    prefix: str | None = None,
+) -> list[Path]:
+    """Cut any number of requests into as few files as the limits allow; returns their paths, in order.
+
+    Order and ids are kept, and lines of a file are copied as they are, but for blank lines, a byte order mark and
+    carriage returns, which are left out. The files are called ``<prefix>-001.jsonl`` and so on; ``prefix`` is the
+    name of the source, or ``requests`` where it has none. ``directory`` is made where there is none. The files appear
+    under their names when all of them are whole.
+
+    Raises :class:`ValidationError` with all problems where a row has one (an id that occurs twice among all rows
+    included), and :class:`UsageError` where a file of such a name exists already, or something cannot be read or
+    written. Then nothing is written. Holds one row and the ids.
+    """
+    whole("max_rows", max_rows)
+    whole("max_bytes", max_bytes)
+    rules = Rules(
+        endpoint=endpoint,
+        max_custom_id=max_custom_id,
+        max_line_bytes=max(1, min(MAX_LINE_BYTES, max_bytes - 1)),
+        mending=True,
+    )
+    if prefix is None:
+        prefix = Path(source).stem if isinstance(source, str | os.PathLike) else "requests"
+    if not prefix or Path(prefix).name != prefix or "\0" in prefix:
+        message = f"prefix must be the beginning of a file name; it is {short(prefix)}"
+        raise UsageError(message)
+    folder = Path(directory)
+    with explained("make", folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    _refuse(_earlier_pieces(folder, prefix))
+    check = Check(rules)
+    with _scratch(folder) as scratch:
+        parts: list[Path] = []
+        with ExitStack() as stack:
+            part: _Part | None = None
+            for line in chain.from_iterable(map(check.good, check.lines(source))):
+                # After the first problem there is nothing to write, and still all others to find.
+                if check.problem_count:
+                    continue
+                if part is None or part.rows == max_rows or part.bytes + len(line.content) + 1 > max_bytes:
+                    stack.pop_all().close()
+                    parts.append(scratch / str(len(parts)))
+                    part = stack.enter_context(_Part(parts[-1], folder))
+                part.add(line.content)
+        check.finish(name_of(source)).raise_for_problems()
+        width = max(3, len(str(len(parts))))
+        targets = [folder / f"{prefix}-{number:0{width}}.jsonl" for number in range(1, len(parts) + 1)]
+        _refuse(targets)
+        _move(parts, targets)
+    return targets
+
+
+def _earlier_pieces(folder: Path, prefix: str) -> list[Path]:
+    # Not only those that would be overwritten: pieces of two cuts side by side would pass for those of one.
+    piece = re.compile(rf"{re.escape(prefix)}-\d{{3,}}\.jsonl")
+    with explained("read", folder):
+        return sorted(path for path in folder.iterdir() if piece.fullmatch(path.name))
+
+
+def _move(parts: list[Path], targets: list[Path]) -> None:
+    """All or none."""
+    with ExitStack() as undo:
+        for part, target in zip(parts, targets, strict=True):
+            with explained("write", target):
+                part.rename(target)
+            undo.callback(target.unlink, missing_ok=True)
+        undo.pop_all()

@@ -1,0 +1,90 @@
+"""Where requests come from: files, whatever is read like one, and iterables."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Protocol, cast
+
+from together_batches.errors import UsageError
+from together_batches.jsonl._requests import short
+from together_batches.models import BatchRequest
+
+__all__ = ["Bytes", "Readable", "Source", "blocks_of", "explained", "holds_requests", "name_of"]
+
+_BLOCK = 1 << 16  # small: a block of nothing but newlines becomes as many lines
+
+
+class Readable(Protocol):
+    """Whatever is read like a file opened in binary mode."""
+
+    def read(self, size: int, /) -> bytes:
+        """At most ``size`` bytes, and none at the end."""
+        ...
+
+
+Source = str | os.PathLike[str] | bytes | bytearray | memoryview | Readable | Iterable[BatchRequest]
+"""Where requests come from: a path, the bytes of a file, a file opened in binary mode (it is read from where it
+stands, and left open), or requests."""
+Bytes = str | os.PathLike[str] | bytes | bytearray | memoryview | Readable
+"""Those of the sources that give the bytes of a file."""
+
+
+def holds_requests(source: object) -> bool:
+    """True for an iterable of requests, False for the bytes of a file; a :class:`UsageError` for anything else."""
+    if isinstance(source, str | os.PathLike | bytes | bytearray | memoryview) or hasattr(source, "read"):
+        return False
+    if isinstance(source, Iterable):
+        return True
+    message = (
+        f"requests come from a path, bytes, a binary file or an iterable of BatchRequest, not from {short(source)}"
+    )
+    raise UsageError(message)
+
+
+def name_of(source: object) -> str:
+    """What a source is called in messages."""
+    if isinstance(source, str | os.PathLike):
+        return str(Path(cast("str | os.PathLike[str]", source)))
+    if holds_requests(source):
+        return "the requests"
+    name: object = getattr(source, "name", None)
+    return name if isinstance(name, str) and name else "the file"
+
+
+def blocks_of(source: Bytes) -> Iterator[bytes]:
+    """The bytes of a source, some at a time."""
+    if isinstance(source, bytes | bytearray | memoryview):
+        for start in range(0, len(source), _BLOCK):
+            yield bytes(source[start : start + _BLOCK])
+        return
+    with explained("read", name_of(source)), ExitStack() as stack:
+        if isinstance(source, str | os.PathLike):
+            source = stack.enter_context(Path(source).open("rb", buffering=0))
+        while True:
+            block: object = source.read(_BLOCK)
+            if not isinstance(block, bytes):
+                message = f"the file gives {type(block).__name__} in place of bytes: open it in binary mode"
+                raise UsageError(message)
+            if not block:
+                return
+            yield block
+
+
+@contextmanager
+def explained(doing: str, path: object) -> Generator[None]:
+    """Nobody should meet a bare OSError: what was tried, with what, and why it went wrong."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        message = f"cannot {doing} {path}: there is no such file or directory"
+        raise UsageError(message) from error
+    except IsADirectoryError as error:
+        message = f"cannot {doing} {path}: it is a directory"
+        raise UsageError(message) from error
+    except (OSError, ValueError) as error:  # a ValueError: zero bytes in a path, or a closed file
+        reason = getattr(error, "strerror", None) or str(error)
+        message = f"cannot {doing} {path}: {reason}"
+        raise UsageError(message) from error

@@ -1,0 +1,149 @@
+"""The input of a run: kept if it cannot be asked for twice, read at the beginning, known again when it goes on."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterable
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, cast
+
+from together_batches import jsonl
+from together_batches.errors import RunChangedError, ValidationError
+from together_batches.runs import _ledger
+from together_batches.runs._joining import Draft
+from together_batches.runs._records import Run
+from together_batches.runs._sharding import Scan, scan, sha256_of
+from together_batches.runs._threads import in_thread
+from together_batches.runs._workshop import INVALID, SPOOL, explained
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from datetime import datetime
+    from pathlib import Path
+
+    from together_batches.models import BatchRequest
+    from together_batches.runs._options import Options, Places, Requests
+
+__all__ = ["begin", "known_input"]
+
+_HELD_BYTES = 1 << 20
+
+
+async def begin(source: Requests, places: Places, options: Options, *, now: datetime) -> None:
+    """Read the input, and begin the ledger with what is in it."""
+    spool = places.directory / SPOOL
+    if places.input is None:
+        await _spool(cast("Iterable[BatchRequest] | AsyncIterable[BatchRequest]", source), spool)
+    path = places.input or spool
+
+    def begin(check_in: Callable[[], None]) -> None:
+        found = _scanned(path, places.directory / INVALID, options, check_in)
+        run = Run(
+            id=secrets.token_hex(8),
+            input_name=path.name,
+            input_bytes=found.bytes,
+            input_sha256=found.sha256,
+            spooled=places.input is None,
+            endpoint=options.endpoint,
+            model_id=options.model_id,
+            priority=options.priority,
+            max_attempts=options.max_attempts,
+            invalid=found.invalid,
+            started_at=now,
+        )
+        _ledger.create(places.directory, run, found.shards)
+
+    await in_thread(begin)
+
+
+def _scanned(path: Path, invalid: Path, options: Options, check_in: Callable[[], None]) -> Scan:
+    with ExitStack() as stack:
+        aside: Draft | None = None
+        if options.skip_invalid:
+            stack.enter_context(explained("write", invalid))
+            aside = Draft(invalid, "new")
+            stack.callback(aside.drop)
+        found = scan(
+            path, endpoint=options.endpoint, max_rows=options.max_rows_per_job, aside=aside, check_in=check_in
+        )
+        if aside is not None and found.invalid:
+            aside.keep()
+        return found
+
+
+async def _spool(requests: Iterable[BatchRequest] | AsyncIterable[BatchRequest], target: Path) -> None:
+    """Write requests to a file, which is there when it is whole.
+
+    A plain iterable is run through in a thread: it may take its time.
+    """
+    with explained("write", target):
+        draft = await in_thread(lambda _: Draft(target, "new"))
+        try:
+            if isinstance(requests, AsyncIterable):
+                held = bytearray()
+                number = 0
+                async for request in requests:
+                    number += 1
+                    held += _line(request, number)
+                    if len(held) >= _HELD_BYTES:
+                        await _add(draft, held)
+                await _add(draft, held)
+            else:
+
+                def write(check_in: Callable[[], None]) -> None:
+                    for number, request in enumerate(requests, start=1):
+                        check_in()
+                        draft.write(_line(request, number))
+
+                await in_thread(write)
+            await in_thread(lambda _: draft.keep())
+        finally:
+            draft.drop()
+
+
+async def _add(draft: Draft, held: bytearray) -> None:
+    lines = bytes(held)
+    held.clear()
+    await in_thread(lambda _: draft.write(lines))
+
+
+def _line(request: BatchRequest, number: int) -> bytes:
+    try:
+        return jsonl.encode(request)
+    except ValidationError as error:
+        message = f"request {number}: {error}"
+        raise ValidationError(message, problems=[f"request {number}: {told}" for told in error.problems]) from error
+
+
+async def known_input(places: Places, options: Options, run: Run) -> Path:
+    """The input of a run that was begun before; a :class:`RunChangedError` where it is another, or a setting is.
+
+    An iterable is not asked again: its requests were kept, and may not come a second time.
+    """
+    directory = str(places.directory)
+    for name in ("endpoint", "model_id"):
+        before, now = getattr(run, name), getattr(options, name)
+        if before != now:
+            message = (
+                f"the run in {directory} was begun with {name}={before!r}, and is to go on with {name}={now!r}: go "
+                "on with the former, or begin a new run in another directory"
+            )
+            raise RunChangedError(message, directory=directory)
+    if places.input is None and not run.spooled:
+        message = (
+            f"the run in {directory} was begun from a file, {run.input_name}: pass its path to go on, or begin a new "
+            "run in another directory"
+        )
+        raise RunChangedError(message, directory=directory)
+    path = places.input or places.directory / SPOOL
+    size, sha256 = await in_thread(lambda check_in: sha256_of(path, check_in))
+    if (size, sha256) != (run.input_bytes, run.input_sha256):
+        what = (
+            f"it has {size:,} bytes, and had {run.input_bytes:,}" if size != run.input_bytes else "its bytes differ"
+        )
+        message = (
+            f"{path} is not what the run in {directory} was begun with ({what}): put the file back as it was, or "
+            "begin a new run in another directory"
+        )
+        raise RunChangedError(message, directory=directory)
+    return path

@@ -1,0 +1,178 @@
+"""Results into order: those of one job by the rows it was made from, and those of all jobs by the input.
+
+A job's two files are written anew as one piece, a line for each row that was sent, in the order in which they were
+sent. The output is made of the pieces in one go, line by line, without an index. All for a thread.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from contextlib import ExitStack, suppress
+from typing import IO, TYPE_CHECKING, NamedTuple
+
+import attrs
+
+from together_batches import _wire
+from together_batches._results import read_row
+from together_batches.errors import RunError
+from together_batches.jsonl import LineSplitter
+from together_batches.models import BatchFailure, BatchMissing, BatchSuccess, Usage
+from together_batches.runs import _rules
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    from together_batches.runs._records import Attempt, Shard
+
+__all__ = ["Arranged", "Draft", "arrange", "final_lines"]
+
+_LONGEST_LINE_BYTES = 256_000_000
+_BLOCK_BYTES = 1 << 18
+_ROWS_BETWEEN_LOOKS = 500
+
+
+@attrs.frozen(kw_only=True)
+class Arranged:
+    """What became of each row of an attempt, and the tokens; ``strays`` are rows that belong to none of them."""
+
+    outcomes: bytes
+    usage: Usage
+    strays: int
+
+
+class _Place(NamedTuple):
+    file: IO[bytes]
+    offset: int
+    length: int
+    whole: bool
+
+    def line(self) -> bytes:
+        self.file.seek(self.offset)
+        return self.file.read(self.length)
+
+
+def arrange(
+    custom_ids: Sequence[str],
+    files: Iterable[Path],
+    target: Path,
+    *,
+    absent: Callable[[str], BatchFailure | BatchMissing],
+    check_in: Callable[[], None],
+) -> Arranged:
+    """Write the results of a job in the order of its rows; ``absent`` says what a row is that has none."""
+    places: dict[str, _Place | None] = dict.fromkeys(custom_ids)
+    strays = 0
+    outcomes = bytearray()
+    prompt = completion = total = 0
+    with ExitStack() as stack:
+        for path in files:
+            file = stack.enter_context(path.open("rb"))
+            for custom_id, found in _rows(file, check_in):
+                if custom_id is None or custom_id not in places or places[custom_id] is not None:
+                    strays += 1
+                else:
+                    places[custom_id] = found
+        out = stack.enter_context(target.open("wb"))
+        for number, (custom_id, place) in enumerate(places.items()):
+            if number % _ROWS_BETWEEN_LOOKS == 0:
+                check_in()
+            result = absent(custom_id) if place is None else read_row(place.line(), whole=place.whole)
+            if isinstance(result, BatchSuccess) and (usage := result.usage) is not None:
+                prompt += usage.prompt_tokens
+                completion += usage.completion_tokens
+                total += usage.total_tokens
+            outcomes.append(_rules.outcome_of(result))
+            out.write(_wire.encode(_wire.to_dict(result)) + b"\n")
+        out.flush()
+        os.fsync(out.fileno())
+    return Arranged(outcomes=bytes(outcomes), usage=Usage(prompt, completion, total), strays=strays)
+
+
+def _rows(file: IO[bytes], check_in: Callable[[], None]) -> Iterator[tuple[str | None, _Place]]:
+    """The id of each row of a file, None where it names none, and its place."""
+    splitter = LineSplitter(_LONGEST_LINE_BYTES)
+    end = False
+    while not end:
+        check_in()
+        block = file.read(_BLOCK_BYTES)
+        end = not block
+        for line in splitter.close() if end else splitter.feed(block):
+            if line.content.strip():
+                custom_id = read_row(line.content, whole=line.whole).custom_id
+                yield custom_id, _Place(file, line.offset, len(line.content), line.whole)
+
+
+def final_lines(
+    shard: Shard, pieces: Sequence[tuple[Attempt, Path]], *, directory: Path
+) -> Iterator[tuple[int, bytes]]:
+    """What became of each row of a shard in the end, and its line: that of the last attempt it was in."""
+    with ExitStack() as stack:
+        sources = [
+            (iter(_rules.outcomes_of(attempt)), stack.enter_context(path.open("rb")), path)
+            for attempt, path in pieces
+        ]
+        for _ in range(shard.rows):
+            outcome, line = _rules.MISSING, b""
+            for outcomes, file, path in sources:
+                outcome, line = next(outcomes), file.readline()
+                if not line.endswith(b"\n"):
+                    message = (
+                        f"{path} has been cut short: remove it and run again, and its results are downloaded anew"
+                    )
+                    raise RunError(message, directory=str(directory))
+                if outcome in {_rules.SUCCEEDED, _rules.FAILED}:
+                    break
+            yield outcome, line
+
+
+class Draft:
+    """A file on its way: under another name beside its own, which it gets when it is whole. For a thread.
+
+    ``mark`` is a part of that other name, and the same for each try: a process that was killed leaves nothing that
+    the next one does not take over.
+    """
+
+    def __init__(self, target: Path, mark: str) -> None:
+        self.target = target
+        self._part = target.parent / f".{target.name}.{mark}.part"
+        self._file = self._part.open("wb")
+        self._digest = hashlib.sha256()
+        self.bytes = 0
+
+    @property
+    def sha256(self) -> str:
+        """The hash of what was written."""
+        return self._digest.hexdigest()
+
+    def write(self, line: bytes) -> None:
+        """Add a line."""
+        self._file.write(line)
+        self._digest.update(line)
+        self.bytes += len(line)
+
+    def start_over(self) -> None:
+        """Forget what was written."""
+        self._file.seek(0)
+        self._file.truncate()
+        self._digest = hashlib.sha256()
+        self.bytes = 0
+
+    def finish(self) -> None:
+        """All is there: have it on the disk."""
+        if not self._file.closed:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+
+    def keep(self) -> None:
+        """Have it on the disk, and give it its name."""
+        self.finish()
+        self._part.replace(self.target)
+
+    def drop(self) -> None:
+        """Remove what was not kept."""
+        with suppress(OSError):  # what could not be written before cannot be written now
+            self._file.close()
+        self._part.unlink(missing_ok=True)

@@ -1,0 +1,109 @@
+"""What a run is asked for: where things are, and how it is to be done. What cannot be is refused here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterable, Callable, Iterable
+from pathlib import Path
+
+import attrs
+
+from together_batches import jsonl
+from together_batches._checks import whole
+from together_batches._many import is_plain
+from together_batches.errors import UsageError
+from together_batches.models import BatchRequest
+from together_batches.runs._rules import Limits
+from together_batches.runs._values import RunEvent
+from together_batches.runs._workshop import explained
+
+__all__ = ["Options", "Places", "Requests"]
+
+Requests = str | os.PathLike[str] | Iterable[BatchRequest] | AsyncIterable[BatchRequest]
+"""The input of a run: a path, or requests."""
+
+
+@attrs.frozen(kw_only=True)
+class Places:
+    """Where things are: the ``directory`` of the run, its ``output``, what ``failures`` there are; and the input."""
+
+    directory: Path
+    output: Path
+    failures: Path
+    input: Path | None
+
+    @classmethod
+    def of(
+        cls,
+        source: Requests,
+        output: str | os.PathLike[str],
+        directory: str | os.PathLike[str] | None,
+        failures: str | os.PathLike[str] | None,
+    ) -> Places:
+        """The places that a caller names, and the usual ones for those that he does not."""
+        named = {"output": output, "directory": directory, "failures": failures}
+        for name, given in named.items():
+            if given is not None and not isinstance(given, str | os.PathLike):
+                message = f"{name} is a path, not {type(given).__name__}: {given!r}"
+                raise UsageError(message)
+        requests: object = source
+        if isinstance(requests, bytes | bytearray | memoryview) or not isinstance(
+            requests, os.PathLike | Iterable | AsyncIterable
+        ):
+            message = (
+                "the requests of a run come from a path, or from an iterable or async iterable of BatchRequest, not "
+                f"from {type(requests).__name__}"
+            )
+            raise UsageError(message)
+        out = Path(output)
+        return cls(
+            directory=Path(directory) if directory is not None else out.with_name(f"{out.name}.run"),
+            output=out,
+            failures=Path(failures) if failures is not None else out.with_name(f"{out.stem}.failures{out.suffix}"),
+            input=Path(source) if isinstance(source, str | os.PathLike) else None,
+        )
+
+    def check(self) -> None:
+        """Refuse what would write one thing over another."""
+        with explained("work in", self.directory):
+            inside = self.directory.resolve()
+            apart = {"output": self.output.resolve(), "failures": self.failures.resolve()}
+            given = self.input.resolve() if self.input is not None else None
+        for name, path in apart.items():
+            if path == inside or inside in path.parents:
+                message = f"{name} is in the directory of the run, {self.directory}: name a place outside of it"
+                raise UsageError(message)
+            if path == given:
+                message = f"{name} and the input are the same file, {self.input}"
+                raise UsageError(message)
+        if apart["output"] == apart["failures"]:
+            message = f"output and failures are the same file, {self.output}"
+            raise UsageError(message)
+
+
+@attrs.frozen(kw_only=True)
+class Options:
+    """How a run is to be done."""
+
+    endpoint: str
+    model_id: str | None
+    priority: int | None
+    max_rows_per_job: int
+    limits: Limits
+    max_attempts: int
+    skip_invalid: bool
+    overwrite: bool
+    cancel_on_interrupt: bool
+    on_event: Callable[[RunEvent], None] | None
+
+    def __attrs_post_init__(self) -> None:
+        for name, number in attrs.asdict(self.limits).items():
+            if number is not None:
+                whole(name, number)
+        if self.on_event is not None and not is_plain(self.on_event):
+            message = "on_event must be a plain function: it is called, not awaited"
+            raise TypeError(message)
+        whole("max_attempts", self.max_attempts)
+        if whole("max_rows_per_job", self.max_rows_per_job) > jsonl.MAX_ROWS:
+            message = f"max_rows_per_job is at most {jsonl.MAX_ROWS:,}; it is {self.max_rows_per_job:,}"
+            raise UsageError(message)

@@ -1,0 +1,119 @@
+"""A run for whoever looks at it: from its ledger, without a lock, whether a process is at it or not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from together_batches.models import Usage
+from together_batches.runs import _ledger, _rules
+from together_batches.runs._lock import holder
+from together_batches.runs._values import AttemptView, RunView, ShardView
+
+if TYPE_CHECKING:
+    import os
+
+    from together_batches.runs._lock import Holder
+    from together_batches.runs._records import Attempt, Books
+    from together_batches.runs._values import AttemptState, RunState
+
+__all__ = ["read"]
+
+
+def read(directory: str | os.PathLike[str]) -> RunView:
+    """A run as it stands in its directory: while a process is at it, after it was interrupted, or finished.
+
+    Reads a file of this machine, asks nobody, waits for nobody and changes nothing.
+
+    Raises:
+        RunLedgerError: there is no run, or what it had noted cannot be read.
+    """
+    path = Path(directory)
+    held = holder(path)
+    return view_of(path, _ledger.read(path), held)
+
+
+def view_of(directory: Path, books: Books, held: Holder | None) -> RunView:
+    """What the books say."""
+    run = books.run
+    at = _rules.attempts_by_shard(books)
+    found = _rules.all_buckets(books, max_attempts=run.max_attempts)
+    state: RunState = "running" if held else "finished" if run.finished_at else "interrupted"
+    shards = tuple(
+        ShardView(
+            number=shard.number,
+            first_line=shard.first_line,
+            rows=shard.rows,
+            offset=shard.offset,
+            bytes=shard.size,
+            attempts=tuple(_attempt(attempt) for attempt in at.get(shard.number, ())),
+        )
+        for shard in books.shards
+    )
+    return RunView(
+        directory=directory,
+        state=state,
+        pid=held[0] if held else None,
+        host=held[1] if held else None,
+        input_name=run.input_name,
+        input_bytes=run.input_bytes,
+        input_sha256=run.input_sha256,
+        endpoint=run.endpoint,
+        model_id=run.model_id,
+        priority=run.priority,
+        max_attempts=run.max_attempts,
+        started_at=run.started_at,
+        finished_at=run.finished_at,
+        shards=shards,
+        succeeded=found.succeeded,
+        failed=found.failed,
+        missing=found.missing,
+        invalid=run.invalid,
+        in_flight=found.in_flight,
+        not_sent=found.not_sent,
+        usage=_rules.usage(books.attempts),
+        warnings=tuple(dict.fromkeys(item.warning for item in books.attempts if item.warning)),
+    )
+
+
+def _attempt(attempt: Attempt) -> AttemptView:
+    outcomes = _rules.outcomes_of(attempt)
+    return AttemptView(
+        number=attempt.number,
+        rows=attempt.rows,
+        state=_state(attempt),
+        file_id=attempt.file_id,
+        job_id=attempt.job_id,
+        found=attempt.found,
+        status=attempt.status,
+        progress=attempt.progress,
+        error=attempt.error,
+        warning=attempt.warning,
+        output_file_id=attempt.output_file_id,
+        error_file_id=attempt.error_file_id,
+        planned_at=attempt.planned_at,
+        uploaded_at=attempt.uploaded_at,
+        creating_at=attempt.creating_at,
+        known_at=attempt.known_at,
+        created_at=attempt.created_at,
+        running_at=attempt.running_at,
+        ended_at=attempt.ended_at,
+        collected_at=attempt.collected_at,
+        succeeded=outcomes.count(_rules.SUCCEEDED),
+        failed=outcomes.count(_rules.FAILED),
+        again=outcomes.count(_rules.AGAIN),
+        missing=outcomes.count(_rules.MISSING),
+        usage=Usage(attempt.prompt_tokens, attempt.completion_tokens, attempt.total_tokens),
+    )
+
+
+def _state(attempt: Attempt) -> AttemptState:
+    if attempt.collected_at:
+        return "collected"
+    if attempt.ended_at:
+        return "ended"
+    if attempt.job_id:
+        return "running"
+    if attempt.creating_at:
+        return "creating"
+    return "uploaded" if attempt.file_id else "planned"

@@ -1,0 +1,265 @@
+"""A run from its beginning to its report: who may be at it, what it is about, the work, and the output."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from anyio import CancelScope, move_on_after
+
+from together_batches.errors import BatchesError, RunLedgerError, UsageError
+from together_batches.runs import _input, _ledger, _rules
+from together_batches.runs._engine import Engine
+from together_batches.runs._joining import Draft
+from together_batches.runs._lock import locked
+from together_batches.runs._records import Books
+from together_batches.runs._sharding import sha256_of
+from together_batches.runs._threads import in_thread
+from together_batches.runs._values import RunEvent, RunEventKind, RunReport
+from together_batches.runs._workshop import INVALID, PIECES, Workshop, explained
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from together_batches.models import BatchJob
+    from together_batches.runs._engine import Time, Verbs
+    from together_batches.runs._options import Options, Places, Requests
+    from together_batches.runs._records import Ledger
+
+__all__ = ["run", "unfinished"]
+
+_log = logging.getLogger("together_batches")
+
+_CANCEL_SECONDS = 30.0
+"""So long an interrupted run may take to cancel its jobs, where it is told to."""
+
+
+async def run(source: Requests, places: Places, options: Options, *, verbs: Verbs, time: Time) -> RunReport:
+    """Begin a run, or go on with it, and return when no row of it is to be sent, or may be."""
+    directory = places.directory
+    async with AsyncExitStack() as stack:
+        await in_thread(lambda _: _enter(places))
+        await in_thread(lambda _: stack.enter_context(locked(directory)))
+        is_new = await in_thread(lambda _: _is_new(directory))
+        if is_new:
+            await in_thread(lambda check_in: _refuse_others(places, options, (), check_in))
+            await _input.begin(source, places, options, now=time.now())
+        ledger = await stack.enter_async_context(_ledger.opened(directory))
+        running = _Running(places, options, ledger=ledger, books=await ledger.load(), verbs=verbs, time=time)
+        return await running.run(is_new=is_new)
+
+
+def _enter(places: Places) -> None:
+    places.check()
+    with explained("make", places.directory):
+        places.directory.mkdir(parents=True, exist_ok=True)
+
+
+def _is_new(directory: Path) -> bool:
+    """Whether a run is to be begun; a ledger that is gone, with results still there, is not taken for none."""
+    if os.path.lexists(directory / _ledger.NAME):
+        return False
+    with explained("read", directory):
+        if any((directory / PIECES).glob("*")):
+            message = (
+                f"{directory} holds results of a run and no {_ledger.NAME}: put it back, or begin a new run in "
+                "another directory; all its jobs would be created anew"
+            )
+            raise RunLedgerError(message, directory=str(directory))
+    return True
+
+
+def _refuse_others(
+    places: Places, options: Options, claims: Sequence[str], check_in: Callable[[], None]
+) -> list[Path]:
+    """Which of the files to be written are there, and were written by this run; others are left alone."""
+    ours: list[Path] = []
+    for path in (places.output, places.failures):
+        if path.is_dir():
+            message = f"cannot write {path}: it is a directory; name the file to write in it"
+            raise UsageError(message)
+        if not os.path.lexists(path):
+            continue
+        if claims and path.is_file() and sha256_of(path, check_in)[1] in claims:
+            ours.append(path)
+        elif not options.overwrite:
+            message = f"{path} exists already, and is left alone; overwrite=True replaces it"
+            raise UsageError(message)
+    return ours
+
+
+class _Running:
+    """One call, over the books of a run."""
+
+    def __init__(
+        self, places: Places, options: Options, *, ledger: Ledger, books: Books, verbs: Verbs, time: Time
+    ) -> None:
+        self._places = places
+        self._options = options
+        self._ledger = ledger
+        self._books = books
+        self._run = books.run
+        self._verbs = verbs
+        self._time = time
+
+    async def run(self, *, is_new: bool) -> RunReport:
+        """Do what is left to be done."""
+        options, places = self._options, self._places
+        path = await _input.known_input(places, options, self._run)
+        self._check_quota()
+        claims = self._run.claims.split()
+        ours = await in_thread(lambda check_in: _refuse_others(places, options, claims, check_in))
+        workshop = Workshop(places.directory, path)
+        await in_thread(lambda _: workshop.prepare())
+        if self._run.max_attempts != options.max_attempts:
+            await self._save(max_attempts=options.max_attempts)
+        engine = Engine(
+            verbs=self._verbs,
+            time=self._time,
+            ledger=self._ledger,
+            books=self._books,
+            workshop=workshop,
+            limits=options.limits,
+            max_attempts=options.max_attempts,
+            tell=self._tell,
+        )
+        self._tell_beginning(engine, is_new=is_new)
+        if engine.has_work and self._run.finished_at is not None:
+            await self._save(finished_at=None)
+        await self._with_cancelling(engine)
+        found = self._buckets(engine)
+        if not found.not_sent and (self._run.finished_at is None or places.output not in ours):
+            await self._write_output(engine, workshop, ours)
+        return self._report(engine, found)
+
+    def _check_quota(self) -> None:
+        most = self._options.limits.max_enqueued_rows
+        largest = max(shard.rows for shard in self._books.shards)
+        if most is not None and most < largest:
+            message = (
+                f"max_enqueued_rows is {most:,}, and the run has a job of {largest:,} rows, which could never be "
+                "sent: raise it, or begin a new run with a smaller max_rows_per_job"
+            )
+            raise UsageError(message)
+
+    def _tell_beginning(self, engine: Engine, *, is_new: bool) -> None:
+        run, shards = self._run, len(self._books.shards)
+        rows = sum(shard.rows for shard in self._books.shards)
+        what = f"{rows:,} rows of {run.input_name} in {shards:,} shard{'' if shards == 1 else 's'}"
+        if is_new:
+            aside = f"; {run.invalid:,} bad lines are set aside" if run.invalid else ""
+            self._tell(RunEventKind.BEGUN, f"{what}{aside}")
+        else:
+            found = self._buckets(engine)
+            done = found.succeeded + found.failed + found.missing
+            self._tell(RunEventKind.RESUMED, f"{what}: {done:,} are done, {found.in_flight:,} under way")
+
+    def _tell(self, kind: RunEventKind | RunEvent, message: str = "") -> None:
+        if self._options.on_event is not None:
+            event = kind if isinstance(kind, RunEvent) else RunEvent(kind=kind, message=message, at=self._time.now())
+            self._options.on_event(event)
+
+    async def _save(self, **changes: Any) -> None:
+        self._run = attrs.evolve(self._run, **changes)
+        await self._ledger.save_run(self._run)
+
+    async def _with_cancelling(self, engine: Engine) -> None:
+        try:
+            await engine.run()
+        except asyncio.CancelledError:
+            if self._options.cancel_on_interrupt and (jobs := engine.unfinished_jobs):
+                with CancelScope(shield=True), move_on_after(_CANCEL_SECONDS):
+                    await self._cancel(jobs)
+            raise
+
+    async def _cancel(self, jobs: Sequence[str]) -> None:
+        try:
+            await self._verbs.cancel(jobs)
+        except BatchesError as error:
+            _log.warning("the jobs of the run in %s could not be cancelled: %s", self._places.directory, error)
+
+    # --- the output -----------------------------------------------------------------------------------------------
+
+    async def _write_output(self, engine: Engine, workshop: Workshop, ours: Sequence[Path]) -> None:
+        """Write it, note what it is, and only then give it its name: it is known again after a crash in between."""
+        places = self._places
+        await engine.restore()
+        with explained("write", places.output):
+            output = await in_thread(lambda _: Draft(places.output, self._run.id))
+            try:
+                failures = await in_thread(lambda _: Draft(places.failures, self._run.id))
+                try:
+                    await workshop.join(engine.by_shard, output, failures)
+                    claims = dict.fromkeys([*self._run.claims.split(), output.sha256, failures.sha256])
+                    await self._save(claims=" ".join(claims))
+                    await in_thread(lambda check_in: self._keep(output, failures, ours, check_in))
+                finally:
+                    failures.drop()
+            finally:
+                output.drop()
+        await self._save(finished_at=self._time.now())
+        await workshop.clear(engine.attempts)
+        self._tell(RunEventKind.FINISHED, f"{places.output} is written")
+
+    def _keep(self, output: Draft, failures: Draft, ours: Sequence[Path], check_in: Callable[[], None]) -> None:
+        _refuse_others(self._places, self._options, self._run.claims.split(), check_in)  # as it is by now
+        if failures.bytes:
+            failures.keep()
+        elif self._places.failures in ours:
+            self._places.failures.unlink(missing_ok=True)
+        output.keep()
+
+    # --- the report -----------------------------------------------------------------------------------------------
+
+    def _buckets(self, engine: Engine) -> _rules.Buckets:
+        books = Books(self._run, self._books.shards, tuple(engine.attempts))
+        return _rules.all_buckets(books, max_attempts=self._options.max_attempts)
+
+    def _report(self, engine: Engine, found: _rules.Buckets) -> RunReport:
+        places, attempts = self._places, engine.attempts
+        complete = not found.not_sent
+        bad = bool(found.failed or found.missing)
+        return RunReport(
+            directory=places.directory,
+            output=places.output if complete else None,
+            failures=places.failures if complete and bad else None,
+            invalid_lines=places.directory / INVALID if self._run.invalid else None,
+            succeeded=found.succeeded,
+            failed=found.failed,
+            missing=found.missing,
+            invalid=self._run.invalid,
+            not_sent=found.not_sent,
+            usage=_rules.usage(attempts),
+            job_ids=tuple(attempt.job_id for attempt in attempts if attempt.job_id),
+            started_at=self._run.started_at,
+            finished_at=self._run.finished_at or self._time.now(),
+            stopped=None if complete else engine.stopped,
+        )
+
+
+async def unfinished(
+    directory: str | os.PathLike[str], list_jobs: Callable[[], Awaitable[list[BatchJob]]]
+) -> list[str]:
+    """The jobs of a run that have not ended as far as it knows, those included whose create was not heard of.
+
+    Of the latter, those are left alone that cannot be told from others: the log names them.
+    """
+    books = await in_thread(lambda _: _ledger.read(Path(directory)))
+    job_ids = [attempt.job_id for attempt in books.attempts if attempt.job_id and not attempt.ended_at]
+    unheard = [attempt for attempt in books.attempts if attempt.creating_at and not attempt.job_id]
+    if unheard:
+        known = {attempt.job_id for attempt in books.attempts}
+        jobs = await list_jobs()
+        for attempt in unheard:
+            try:
+                found = _rules.orphan(attempt, jobs, known=known)
+            except BatchesError as error:
+                _log.warning("not cancelled: %s", error)
+            else:
+                job_ids += [found.id] if found is not None else []
+    return job_ids

@@ -1,0 +1,305 @@
+"""From an input to shards: checked, hashed, and cut into ranges of bytes that each make a job. All for a thread.
+
+The input is read once, and twice where an id seems to come twice: what is remembered of each id is eight bytes, and
+only those that look alike are compared themselves.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from array import array
+from typing import TYPE_CHECKING, cast
+
+import attrs
+
+from together_batches import _wire, jsonl
+from together_batches.errors import RunChangedError, UsageError, ValidationError
+from together_batches.jsonl._checks import Check, Rules
+from together_batches.jsonl._requests import JSON_SPACE
+from together_batches.jsonl._sources import blocks_of
+from together_batches.runs._records import Shard
+from together_batches.runs._rules import packed, unpacked
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator
+    from pathlib import Path
+
+    from together_batches.jsonl import Line
+    from together_batches.runs._joining import Draft
+
+__all__ = ["Scan", "custom_id_of", "rows_in", "scan", "sha256_of"]
+
+_BUCKETS = 256
+_LINES_IN_A_MESSAGE = 20
+
+
+@attrs.frozen(kw_only=True)
+class Scan:
+    """What is in an input. ``invalid`` counts the bad lines."""
+
+    bytes: int
+    sha256: str
+    shards: tuple[Shard, ...]
+    invalid: int
+
+
+def scan(
+    path: Path,
+    *,
+    endpoint: str,
+    max_rows: int,
+    max_bytes: int = jsonl.MAX_BYTES,
+    aside: Draft | None = None,
+    check_in: Callable[[], None],
+) -> Scan:
+    """Check an input and cut it. Bad lines go ``aside``; without that they are a :class:`ValidationError`.
+
+    ``check_in`` is called now and then, and ends this by what it raises.
+    """
+    rules = Rules(
+        endpoint=endpoint,
+        max_custom_id=jsonl.MAX_CUSTOM_ID,
+        max_line_bytes=min(jsonl.MAX_LINE_BYTES, max_bytes - 1),
+        mending=True,
+    )
+    prints = _Prints()
+    reading = _Reading(path, Check(rules, prints), _Cutter(max_rows, max_bytes), aside)
+    reading.run(rules, check_in)
+    alike = prints.alike()
+    if alike:
+        before = reading
+        if aside is not None:
+            aside.start_over()
+        reading = _Reading(path, Check(rules, _Suspects(alike)), _Cutter(max_rows, max_bytes), aside)
+        reading.run(rules, check_in)
+        if reading.sha256 != before.sha256:
+            message = f"{path} changed while it was read: try again when nobody writes to it"
+            raise UsageError(message)
+    return reading.finished()
+
+
+class _Prints:
+    """Takes eight bytes of each id, and says afterwards which may have come twice."""
+
+    def __init__(self) -> None:
+        self._buckets = [array("q") for _ in range(_BUCKETS)]
+
+    def setdefault(self, custom_id: str, number: int, /) -> int:
+        """For now each id is taken for new."""
+        # Python's own hash is another in each process, so that nobody can make ids that look alike.
+        found = hash(custom_id)
+        self._buckets[found & (_BUCKETS - 1)].append(found)
+        return number
+
+    def alike(self) -> set[int]:
+        """The hashes that came more than once; of one bucket at a time, so that there is never a set of all."""
+        found: set[int] = set()
+        for bucket in self._buckets:
+            if len(set(bucket)) != len(bucket):
+                ordered = sorted(bucket)
+                found.update(one for one, other in itertools.pairwise(ordered) if one == other)
+        return found
+
+
+class _Suspects:
+    """Knows in which line an id came first, of those ids that may have come twice."""
+
+    def __init__(self, hashes: Collection[int]) -> None:
+        self._hashes = frozenset(hashes)
+        self._first: dict[str, int] = {}
+
+    def setdefault(self, custom_id: str, number: int, /) -> int:
+        """The line in which this id came first."""
+        return self._first.setdefault(custom_id, number) if hash(custom_id) in self._hashes else number
+
+
+class _Reading:
+    """The input, read from its beginning to its end."""
+
+    def __init__(self, path: Path, check: Check, cutter: _Cutter, aside: Draft | None) -> None:
+        self.sha256 = ""
+        self._path = path
+        self._check = check
+        self._cutter = cutter
+        self._aside = aside
+        self._bytes = self._bad = 0
+        self._bad_lines = _Ranges()
+
+    def run(self, rules: Rules, check_in: Callable[[], None]) -> None:
+        """Read it."""
+        digest = hashlib.sha256()
+        splitter = jsonl.LineSplitter(rules.max_line_bytes)
+        for block in blocks_of(self._path):
+            check_in()
+            digest.update(block)
+            self._bytes += len(block)
+            self._take(splitter.feed(block))
+        self._take(splitter.close())
+        self.sha256 = digest.hexdigest()
+
+    def _take(self, lines: list[Line]) -> None:
+        good = iter(self._check.good(lines))
+        row = next(good, None)
+        for line in lines:
+            if line is row:
+                self._cutter.add(line)
+                row = next(good, None)
+            elif line.content.strip(JSON_SPACE) or not line.whole:
+                self._bad += 1
+                self._bad_lines.add(line.number)
+                self._cutter.skip(line)
+                if self._aside is not None:
+                    self._aside.write(self._text(line) + b"\n")
+
+    def _text(self, line: Line) -> bytes:
+        if line.whole:
+            return line.content
+        with self._path.open("rb") as file:  # only its beginning was held
+            file.seek(line.offset)
+            return file.read(line.length)
+
+    def finished(self) -> Scan:
+        """What was found; a :class:`ValidationError` where that is no input."""
+        checked = self._check.finish(str(self._path))
+        problems = [str(problem) for problem in checked.problems]
+        if self._bad and self._aside is None:
+            lines = self._bad_lines.texts()
+            few = ", ".join(lines[:_LINES_IN_A_MESSAGE]) + (", …" if len(lines) > _LINES_IN_A_MESSAGE else "")
+            if checked.problem_count > len(problems):
+                problems.append(f"there are {checked.problem_count:,} problems, in lines {', '.join(lines)}")
+            message = (
+                f"{self._path}: {self._bad:,} bad line{'' if self._bad == 1 else 's'} ({few}); the first: "
+                f"{problems[0]}; mend them, or have them set aside with skip_invalid"
+            )
+            raise ValidationError(message, problems=problems)
+        shards = self._cutter.finished(self._bytes)
+        if not shards:
+            message = f"{self._path}: there are no rows to send"
+            raise ValidationError(message, problems=problems or [message])
+        return Scan(bytes=self._bytes, sha256=self.sha256, shards=shards, invalid=self._bad)
+
+
+class _Ranges:
+    """Numbers that grow, as text: ``3``, ``7-12``."""
+
+    def __init__(self) -> None:
+        self._first = array("Q")
+        self._last = array("Q")
+
+    def add(self, number: int) -> None:
+        """The next one."""
+        if self._last and self._last[-1] == number - 1:
+            self._last[-1] = number
+        else:
+            self._first.append(number)
+            self._last.append(number)
+
+    def texts(self) -> list[str]:
+        """All of them."""
+        pairs = zip(self._first, self._last, strict=True)
+        return [f"{first}" if first == last else f"{first}-{last}" for first, last in pairs]
+
+
+class _Cutter:
+    """Cuts rows into as few shards as the limits allow."""
+
+    def __init__(self, max_rows: int, max_bytes: int) -> None:
+        self._max_rows = max_rows
+        self._max_bytes = max_bytes
+        self._shards: list[Shard] = []
+        self._first: Line | None = None
+        self._rows = self._bytes = 0
+        self._digest = hashlib.sha256()
+        self._bad = array("I")
+
+    def add(self, line: Line) -> None:
+        """The next row."""
+        size = len(line.content) + 1
+        if self._first is None or self._rows == self._max_rows or self._bytes + size > self._max_bytes:
+            self._end(line.offset)
+            self._first = line
+        self._digest.update(line.content)
+        self._digest.update(b"\n")
+        self._rows += 1
+        self._bytes += size
+
+    def skip(self, line: Line) -> None:
+        """A bad line: its place within the shard is noted, so that it is passed over again."""
+        if self._first is not None:
+            self._bad.append(line.number - self._first.number)
+
+    def finished(self, end: int) -> tuple[Shard, ...]:
+        """All shards, of which the last reaches to the end."""
+        self._end(end)
+        return tuple(self._shards)
+
+    def _end(self, offset: int) -> None:
+        if self._first is not None:
+            shard = Shard(
+                number=len(self._shards) + 1,
+                first_line=self._first.number,
+                rows=self._rows,
+                offset=self._first.offset,
+                size=offset - self._first.offset,
+                sha256=self._digest.hexdigest(),
+                skipped=packed(self._bad) if self._bad else b"",
+            )
+            self._shards.append(shard)
+        self._rows = self._bytes = 0
+        self._digest = hashlib.sha256()
+        self._bad = array("I")
+
+
+# --- read again ---------------------------------------------------------------------------------------------------
+
+
+def rows_in(path: Path, shard: Shard, *, directory: Path) -> Iterator[bytes]:
+    """The rows of a shard, each a line without its end; a :class:`RunChangedError` where they are others by now."""
+    bad = frozenset(unpacked(shard.skipped))
+    digest = hashlib.sha256()
+    for index, line in enumerate(jsonl.split_lines(_range(path, shard.offset, shard.size))):
+        if index in bad or not line.content.strip(JSON_SPACE):
+            continue
+        digest.update(line.content)
+        digest.update(b"\n")
+        yield line.content
+    if digest.hexdigest() != shard.sha256:
+        message = (
+            f"{path} is not what the run in {directory} began with: the rows from line {shard.first_line} on are "
+            "others. Put the file back as it was, or begin a new run in another directory"
+        )
+        raise RunChangedError(message, directory=str(directory))
+
+
+def _range(path: Path, offset: int, size: int) -> Iterator[bytes]:
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            while size and (block := file.read(min(size, 1 << 18))):
+                size -= len(block)
+                yield block
+    except OSError as error:
+        message = f"cannot read {path}: {error.strerror or error}"
+        raise UsageError(message) from error
+
+
+def custom_id_of(row: bytes) -> str:
+    """The id of a row that was checked."""
+    return cast("dict[str, str]", _wire.decode(row))["custom_id"]
+
+
+def sha256_of(path: Path, check_in: Callable[[], None]) -> tuple[int, str]:
+    """Size and hash of a file."""
+    digest = hashlib.sha256()
+    size = 0
+    try:
+        with path.open("rb", buffering=0) as file:
+            while block := file.read(1 << 20):
+                check_in()
+                digest.update(block)
+                size += len(block)
+    except OSError as error:
+        message = f"cannot read {path}: {error.strerror or error}"
+        raise UsageError(message) from error
+    return size, digest.hexdigest()

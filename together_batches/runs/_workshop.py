@@ -1,0 +1,157 @@
+"""The directory of a run, but for its ledger: what is to be uploaded, what was downloaded, and results in order.
+
+Nothing here decides anything. What is lost of it is made again, from the input and from the service.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING
+
+from together_batches.errors import UsageError
+from together_batches.runs import _rules
+from together_batches.runs._joining import Arranged, Draft, arrange, final_lines
+from together_batches.runs._sharding import custom_id_of, rows_in
+from together_batches.runs._threads import in_thread
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterator, Sequence
+    from pathlib import Path
+
+    from together_batches.runs._records import Attempt, Shard
+
+__all__ = ["INVALID", "PIECES", "SPOOL", "Workshop", "explained"]
+
+SPOOL = "input.jsonl"
+"""The requests of an iterable, which cannot be asked for twice."""
+INVALID = "invalid.jsonl"
+"""The bad lines of the input, where they were set aside."""
+PIECES = "pieces"
+_DOWNLOADS = "downloads"
+_UPLOADS = "uploads"
+_ROWS_BETWEEN_LOOKS = 500
+
+
+class Workshop:
+    """Files in the ``directory`` of a run over the ``source``, its input."""
+
+    def __init__(self, directory: Path, source: Path) -> None:
+        self.directory = directory
+        self._source = source
+
+    def prepare(self) -> None:
+        """Make what is missing, and remove what an earlier process left half done."""
+        with explained("work in", self.directory):
+            for name in (PIECES, _DOWNLOADS, _UPLOADS):
+                (self.directory / name).mkdir(exist_ok=True)
+            for name in (_DOWNLOADS, _UPLOADS):
+                for left in (self.directory / name).iterdir():
+                    left.unlink()
+
+    def name_of(self, attempt: Attempt) -> str:
+        """What the service calls the rows of an attempt."""
+        return f"{self._source.stem}-{_name(attempt)}.jsonl"
+
+    def piece_of(self, attempt: Attempt) -> Path:
+        """Where the results of an attempt are, a line for each of its rows, in their order."""
+        return self.directory / PIECES / f"{_name(attempt)}.jsonl"
+
+    def download_of(self, attempt: Attempt, number: int) -> Path:
+        """Where a file of the results of an attempt goes."""
+        return self.directory / _DOWNLOADS / f"{_name(attempt)}-{number}.jsonl"
+
+    async def rows_of(self, shard: Shard, earlier: Sequence[Attempt], attempt: Attempt) -> Path:
+        """A file with the rows of an attempt."""
+        path = self.directory / _UPLOADS / f"{_name(attempt)}.jsonl"
+
+        def write(check_in: Callable[[], None]) -> None:
+            with explained("write", path), path.open("wb") as file:
+                for row in self._rows(shard, earlier, check_in):
+                    file.write(row + b"\n")
+
+        await in_thread(write)
+        return path
+
+    async def arrange(
+        self, shard: Shard, earlier: Sequence[Attempt], attempt: Attempt, files: Sequence[Path]
+    ) -> Arranged:
+        """Make the piece of an attempt from the files of its results."""
+        piece = self.piece_of(attempt)
+        part = piece.with_suffix(".part")
+
+        def make(check_in: Callable[[], None]) -> Arranged:
+            ids = [custom_id_of(row) for row in self._rows(shard, earlier, check_in)]
+            with explained("write", piece):
+                arranged = arrange(ids, files, part, absent=partial(_rules.absent, attempt), check_in=check_in)
+                part.replace(piece)
+            return arranged
+
+        return await in_thread(make)
+
+    def _rows(self, shard: Shard, earlier: Sequence[Attempt], check_in: Callable[[], None]) -> Iterator[bytes]:
+        """The rows of a shard that earlier attempts left."""
+        wanted = iter(_rules.rows_of(shard, earlier))
+        next_wanted = next(wanted, None)
+        for number, row in enumerate(rows_in(self._source, shard, directory=self.directory)):
+            if number % _ROWS_BETWEEN_LOOKS == 0:
+                check_in()
+            if number == next_wanted:
+                next_wanted = next(wanted, None)
+                yield row
+
+    async def has_piece(self, attempt: Attempt) -> bool:
+        """Whether the results of an attempt are here."""
+        return await in_thread(lambda _: self.piece_of(attempt).is_file())
+
+    async def drop(self, *paths: Path) -> None:
+        """Remove what is not needed any more."""
+
+        def unlink(_: object) -> None:
+            for path in paths:
+                with explained("remove", path):
+                    path.unlink(missing_ok=True)
+
+        await in_thread(unlink)
+
+    async def join(self, shards: Sequence[tuple[Shard, Sequence[Attempt]]], output: Draft, failures: Draft) -> None:
+        """Write all rows in the order of the input, and those that were not answered apart as well."""
+
+        def write(check_in: Callable[[], None]) -> None:
+            for shard, attempts in shards:
+                pieces = [(attempt, self.piece_of(attempt)) for attempt in attempts]
+                lines = final_lines(shard, pieces, directory=self.directory)
+                for number, (outcome, line) in enumerate(lines):
+                    if number % _ROWS_BETWEEN_LOOKS == 0:
+                        check_in()
+                    output.write(line)
+                    if outcome != _rules.SUCCEEDED:
+                        failures.write(line)
+            output.finish()
+            failures.finish()
+
+        with explained("write", output.target):
+            await in_thread(write)
+
+    async def drop_piece(self, attempt: Attempt) -> None:
+        """Remove the piece of an attempt."""
+        await self.drop(self.piece_of(attempt))
+
+    async def clear(self, attempts: Sequence[Attempt]) -> None:
+        """Remove the pieces, when the output is made of them."""
+        await self.drop(*(self.piece_of(attempt) for attempt in attempts))
+
+
+def _name(attempt: Attempt) -> str:
+    return f"{attempt.shard:05}-{attempt.number}"
+
+
+@contextmanager
+def explained(doing: str, path: Path) -> Generator[None]:
+    """Nobody should meet a bare OSError: what was tried, with what, why it went wrong, and that it can go on."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        message = f"cannot {doing} {path}: {reason[:1].lower()}{reason[1:]}; put that right, and run it again"
+        raise UsageError(message) from error
