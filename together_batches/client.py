@@ -650,7 +650,7 @@ class AsyncBatches:
     def _run_time(self) -> _engine.Time:
         from together_batches.runs import _engine
 
-        return _engine.Time(now=lambda: datetime.now(UTC), sleep=self._transport.connection.sleep)
+        return _engine.Time(now=self._transport.connection.now, sleep=self._transport.connection.sleep)
 
     async def _post_cancel(self, job_id: str, call: Call) -> BatchJob:
         answer = await self._transport.send(_protocol.cancel(job_id), call)
