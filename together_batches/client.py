@@ -629,6 +629,7 @@ class AsyncBatches:
         return _engine.Verbs(
             upload=lambda path, name: self.files.upload(path, filename=name),
             moment=moment,
+            know=self._known.note,
             create=lambda file_id: self.create(
                 file_id, endpoint=options.endpoint, model_id=options.model_id, priority=options.priority
             ),

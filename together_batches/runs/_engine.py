@@ -65,12 +65,14 @@ class Verbs:
     """What this room needs of the service.
 
     ``upload`` takes a path and a name. ``moment`` asks for a file, and gives the service's own clock when it answered
-    (None where it does not say). ``download`` takes the id of a file, and the path to replace. ``settle_seconds`` is
-    how long a create may show its job after its answer was lost.
+    (None where it does not say). ``know`` is told of a job that no later create can have made. ``download`` takes the
+    id of a file, and the path to replace. ``settle_seconds`` is how long a create may show its job after its answer
+    was lost.
     """
 
     upload: Callable[[Path, str], Awaitable[FileObject]]
     moment: Callable[[str], Awaitable[datetime | None]]
+    know: Callable[[BatchJob], object]
     create: Callable[[str], Awaitable[BatchJob]]
     list_jobs: Callable[[], Awaitable[list[BatchJob]]]
     follow: Follow
@@ -155,6 +157,9 @@ class Engine:
 
     async def run(self) -> None:
         """Go on until no row is to be sent, or may be. What ends this early is raised; the rest can go on later."""
+        for attempt in self.attempts:
+            if attempt.job_id is not None:  # rows that all failed make the same file again, and so does their next job
+                self._verbs.know(BatchJob(id=attempt.job_id, created_at=attempt.created_at))
         following = [self._next(shard) for shard in self._shards.values()]
         to_do = [attempt for attempt in following if attempt is not None]
         # What may exist already comes first: it costs nothing more, and its results are waited for.
