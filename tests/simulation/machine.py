@@ -49,9 +49,9 @@ class Process:
     until it is let go.
     """
 
-    def __init__(self, name: str, *, dies_at: int | None = None) -> None:
+    def __init__(self, name: str) -> None:
         self.name = name
-        self.dies_at = dies_at
+        self.dies_at: int | None = None
         self.steps = 0
         self.dead = False
         self.killed = False

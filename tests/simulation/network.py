@@ -248,5 +248,5 @@ class _End(asyncio.Transport):
 
 def _told(sent: bytes) -> str:
     """A piece of bytes as one line of a trace."""
-    line = sent.partition(b"\r\n")[0].partition(b"?")[0][:60].decode("ascii", "replace")
+    line = sent.partition(b"\r\n")[0].partition(b"?")[0][:200].decode("ascii", "replace")
     return line if line.startswith(("GET", "POST", "PUT", "DELETE", "HTTP")) else f"{len(sent)} bytes of a body"

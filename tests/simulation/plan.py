@@ -26,8 +26,6 @@ _OPERATIONS = (
     *("create", "create", "create", "list", "list", "retrieve"),
     *("begin_upload", "store", "preprocess", "file", "content", "content", "*"),
 )
-_LATEST_DEATH = 400
-"""Few runs take more steps between two starts."""
 
 
 @attrs.frozen
@@ -50,6 +48,14 @@ class Life:
     file_deleted_after: float | None = None
 
 
+@attrs.frozen
+class Death:
+    """Right before which step a process is killed: so many after the first one that is told in these words."""
+
+    steps: int
+    after: str = ""
+
+
 @attrs.frozen(kw_only=True)
 class Plan:
     """A simulation, written down before it begins. Times are in seconds of its own clock."""
@@ -57,6 +63,10 @@ class Plan:
     seed: int
     rows: tuple[Row, ...]
     settings: Mapping[str, Any]
+    bad_lines: Mapping[int, bytes] = attrs.field(factory=dict[int, bytes])
+    """Lines that are none, by the number of the row that they stand before."""
+    from_iterable: bool = False
+    """Whether the requests come from an iterable, and not from a path."""
     fail_rows: float = 0.0
     missing_rows: float = 0.0
     calm: bool = False
@@ -67,8 +77,8 @@ class Plan:
     rate_limit: RateLimit | None = None
     slow_chance: float = 0.0
     reset_chance: float = 0.0
-    deaths: tuple[int | None, ...] = ()
-    """For each start of the process the step before which it is killed."""
+    deaths: tuple[Death | None, ...] = ()
+    """For each start of the process when it is killed, if it is."""
     full_at: int | None = None
     full_for: int = 0
     second_after: float | None = None
@@ -79,7 +89,7 @@ class Plan:
     @property
     def input(self) -> bytes:
         """The file of requests."""
-        return b"".join(row.line for row in self.rows)
+        return b"".join(self.bad_lines.get(number, b"") + row.line for number, row in enumerate(self.rows))
 
     def life(self, number: int) -> Life:
         """That of the job which is created as this one."""
@@ -107,11 +117,17 @@ def drawn(seed: int) -> Plan:
     random = Random(f"plan {seed}")
     rows = _rows(random)
     per_job = max(1, -(-len(rows) // random.randint(1, 6)))
+    from_iterable = random.random() < 0.15
+    bad_lines = {}
+    if not from_iterable and random.random() < 0.15:
+        bad_lines = {number: random.choice(_BAD_LINES) for number in range(len(rows)) if random.random() < 0.1}
     settings: dict[str, Any] = {"max_rows_per_job": per_job, "max_attempts": random.randint(1, 4)}
     if random.random() < 0.3:
         settings["max_jobs"] = random.randint(1, 3)
     if random.random() < 0.3:
         settings["max_enqueued_rows"] = random.randint(per_job, 3 * per_job)
+    if bad_lines:
+        settings["skip_invalid"] = True
     wild = random.random() < 0.8
     patient = random.random() < 0.3
     if patient:
@@ -120,6 +136,8 @@ def drawn(seed: int) -> Plan:
         seed=seed,
         rows=rows,
         settings=settings,
+        bad_lines=bad_lines,
+        from_iterable=from_iterable,
         fail_rows=random.choice((0, 0, 0.02, 0.3)),
         missing_rows=random.choice((0, 0, 0.02, 0.3)),
         calm=not wild,
@@ -134,15 +152,26 @@ def drawn(seed: int) -> Plan:
         plan,
         faults=tuple(_fault(random) for _ in range(random.randrange(8))),
         rate_limit=RateLimit(random.uniform(1, 20), random.randint(1, 5)) if random.random() < 0.15 else None,
-        slow_chance=random.choice((0, 0, 0.05)),
+        slow_chance=random.choice((0, 0, 0.05, 0.3)),
         reset_chance=random.choice((0, 0, 0.003, 0.02)),
         full_at=random.randint(1, 150) if random.random() < 0.2 else None,
         full_for=random.choice((0, 1, 6)),
     )
 
 
-def _death(random: Random) -> int | None:
-    return random.choice((random.randint(1, 60), random.randint(1, _LATEST_DEATH), None))
+def _death(random: Random) -> Death | None:
+    return random.choice(
+        (
+            None,
+            Death(random.randint(1, 40)),
+            Death(random.randint(20, 150)),
+            Death(random.randint(100, 600)),
+            # Between an act at the service and its record: where most is at stake.
+            Death(random.randint(1, 3), "send POST /v1/batches "),
+            Death(random.randint(1, 12), "send POST /v1/batches "),
+            Death(random.randint(1, 12), random.choice(("/content", "send PUT", "replace"))),
+        )
+    )
 
 
 def _fault(random: Random) -> Fault:
@@ -161,10 +190,18 @@ _FATES: tuple[Answer | Failure | Missing, ...] = (
 )
 
 
+_BAD_LINES = (b"{\n", b'{"custom_id": "no body"}\n', b'["no", "request"]\n', b"\xff\n")
+
+
 def _rows(random: Random) -> tuple[Row, ...]:
     count = random.choice((1, 2, 7, random.randint(10, 100), random.randint(100, 400), random.randint(400, 1_200)))
     odd = random.choice((0.0, 0.05, 0.5))
-    return tuple(_row(random, number, odd) for number in range(count))
+    rows = tuple(_row(random, number, odd) for number in range(count))
+    if random.random() < 0.1:
+        # Where no row is ever answered, each attempt is made of the same rows, and so of the same file.
+        fate = random.choice((Failure(), Missing()))
+        rows = tuple(attrs.evolve(row, fate=fate) for row in rows)
+    return rows
 
 
 def _row(random: Random, number: int, odd: float) -> Row:

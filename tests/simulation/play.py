@@ -6,8 +6,11 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import attrs
+import orjson
 
-from .plan import drawn, small
+from together_batches import BatchRequest
+
+from .plan import Death, drawn, small
 from .verdict import judge
 from .world import World
 
@@ -15,9 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-    from together_batches.runs import RunReport
-
     from together_batches import AsyncBatches
+    from together_batches.runs import RunReport
 
     from .plan import Plan
     from .world import Program
@@ -27,7 +29,11 @@ __all__ = ["Outcome", "durable", "each_step", "play", "simulate", "simulate_all"
 
 async def durable(client: AsyncBatches, root: Path, plan: Plan) -> RunReport:
     """What is simulated: the run, as a user starts it."""
-    return await client.run(root / "input.jsonl", root / "answers.jsonl", **plan.settings)
+    source: Path | Iterator[BatchRequest] = root / "input.jsonl"
+    if plan.from_iterable:
+        lines = map(orjson.loads, plan.input.split(b"\n")[:-1])
+        source = (BatchRequest(line["custom_id"], line["body"]) for line in lines)
+    return await client.run(source, root / "answers.jsonl", **plan.settings)
 
 
 @attrs.frozen
@@ -65,7 +71,7 @@ def by_step(plan: Plan) -> Iterator[Outcome]:
     whole = play("undisturbed", plan, durable)
     yield whole
     for step in range(1, whole.steps + 1):
-        yield play(f"death before step {step}", attrs.evolve(plan, deaths=(step,)), durable)
+        yield play(f"death before step {step}", attrs.evolve(plan, deaths=(Death(step),)), durable)
 
 
 def play(name: str, plan: Plan, program: Program, tell: Callable[[str], None] | None = None) -> Outcome:

@@ -14,7 +14,7 @@ from together_batches import APIError, BatchesError
 from together_batches.emulator import Fault
 
 from .machine import NoEndError, Process
-from .plan import Plan, drawn
+from .plan import Death, Plan, drawn
 from .world import World
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def test_a_death_leaves_what_the_system_was_given() -> None:
     def judge(world: World) -> None:
         assert [start.killed for start in world.starts] == [True, False]
 
-    played(write, attrs.evolve(CALM, deaths=(4,)), judge)
+    played(write, attrs.evolve(CALM, deaths=(Death(4),)), judge)
     assert found == [{}, {"kept": b"k" * 10_000, "lost": b""}]
 
 

@@ -32,7 +32,7 @@ from .network import Network
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping
 
-    from .plan import Plan
+    from .plan import Death, Plan
 
     Program = Callable[[AsyncBatches, Path, Plan], Awaitable[Any]]
     """What the process does, given a client and its directory: whenever it is started, the same."""
@@ -63,6 +63,7 @@ class Start:
     """How one start of the process ended: killed where there is neither a result nor an error."""
 
     process: Process
+    death: Death | None = None
     result: Any = None
     error: BaseException | None = None
 
@@ -223,7 +224,7 @@ class World:
         """Start the process once, and return when it has ended in whichever way."""
         number = len(self.starts)
         deaths, clocks = self.plan.deaths, self.plan.clocks
-        start = Start(Process(f"start {number + 1}", dies_at=deaths[number] if number < len(deaths) else None))
+        start = Start(Process(f"start {number + 1}"), deaths[number] if number < len(deaths) else None)
         self.starts.append(start)
         wrong = clocks[number] if number < len(clocks) else 0.0
         left: list[Path] = []
@@ -251,6 +252,8 @@ class World:
 
     def _begin(self, start: Start, wrong: float) -> asyncio.Task[None]:
         start.process.on_step = self._step
+        if start.death is not None and not start.death.after:
+            start.process.dies_at = start.death.steps
 
         async def live() -> None:
             try:
@@ -291,6 +294,9 @@ class World:
         return client
 
     def _step(self, process: Process, what: str) -> None:
+        death = self.starts[-1].death
+        if death is not None and death.after and death.after in what and process.dies_at is None:
+            process.dies_at = process.steps + death.steps
         self._note(f"{process.name} #{process.steps}: {_BY_CHANCE.sub('*', what)}")
 
     def _note(self, line: str) -> None:
