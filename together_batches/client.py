@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from together_batches.files import AsyncFiles
     from together_batches.models import BatchResult
     from together_batches.outcomes import CancelOutcome, CancelReport
-    from together_batches.runs import RunEvent, RunReport, _engine
+    from together_batches.runs import RunEvent, RunReport, _verbs
     from together_batches.runs._options import Options
     from together_batches.runs._options import Requests as RunRequests
 
@@ -617,16 +617,16 @@ class AsyncBatches:
         there = self._transport.connection
         return _waiting.Time(clock=there.clock, sleep=there.sleep, chance=there.chance, now=there.now)
 
-    def _run_verbs(self, options: Options, poll_interval: float | None) -> _engine.Verbs:
+    def _run_verbs(self, options: Options, poll_interval: float | None) -> _verbs.Verbs:
         from together_batches import _waiting
-        from together_batches.runs import _engine
+        from together_batches.runs import _verbs
 
         async def moment(file_id: str) -> datetime | None:
             answer = await self._transport.send(_protocol.retrieve_file(file_id), Call())
             _protocol.read_file(answer, file_id)
             return answer.date
 
-        return _engine.Verbs(
+        return _verbs.Verbs(
             upload=lambda path, name: self.files.upload(path, filename=name),
             moment=moment,
             know=self._known.note,
@@ -648,10 +648,10 @@ class AsyncBatches:
         )
 
     @property
-    def _run_time(self) -> _engine.Time:
-        from together_batches.runs import _engine
+    def _run_time(self) -> _verbs.Time:
+        from together_batches.runs import _verbs
 
-        return _engine.Time(now=self._transport.connection.now, sleep=self._transport.connection.sleep)
+        return _verbs.Time(now=self._transport.connection.now, sleep=self._transport.connection.sleep)
 
     async def _post_cancel(self, job_id: str, call: Call) -> BatchJob:
         answer = await self._transport.send(_protocol.cancel(job_id), call)

@@ -36,8 +36,11 @@ def read(directory: str | os.PathLike[str]) -> RunView:
 def view_of(directory: Path, books: Books, held: Holder | None) -> RunView:
     """What the books say."""
     run = books.run
-    at = _rules.attempts_by_shard(books)
-    found = _rules.all_buckets(books, max_attempts=run.max_attempts)
+    at: dict[int, list[Attempt]] = {shard.number: [] for shard in books.shards}
+    for attempt in books.attempts:
+        at[attempt.shard].append(attempt)
+    each = (_rules.buckets(shard, at[shard.number], max_attempts=run.max_attempts) for shard in books.shards)
+    found = sum(each, _rules.Buckets())
     state: RunState = "running" if held else "finished" if run.finished_at else "interrupted"
     shards = tuple(
         ShardView(
@@ -46,7 +49,7 @@ def view_of(directory: Path, books: Books, held: Holder | None) -> RunView:
             rows=shard.rows,
             offset=shard.offset,
             bytes=shard.size,
-            attempts=tuple(_attempt(attempt) for attempt in at.get(shard.number, ())),
+            attempts=tuple(_attempt(attempt) for attempt in at[shard.number]),
         )
         for shard in books.shards
     )

@@ -10,7 +10,10 @@ from typing import Protocol
 
 import attrs
 
-__all__ = ["Attempt", "Books", "Ledger", "Run", "Shard"]
+__all__ = ["Attempt", "Books", "Key", "Ledger", "Run", "Shard"]
+
+Key = tuple[int, int]
+"""An attempt: the number of its shard, and its own."""
 
 
 @attrs.frozen(kw_only=True)
@@ -85,7 +88,7 @@ class Attempt:
     total_tokens: int = 0
 
     @property
-    def key(self) -> tuple[int, int]:
+    def key(self) -> Key:
         """What tells it from all others of the run."""
         return self.shard, self.number
 

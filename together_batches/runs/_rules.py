@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from together_batches.models import BatchJob
-    from together_batches.runs._records import Books, Shard
+    from together_batches.runs._records import Shard
 
 __all__ = [
     "AGAIN",
@@ -37,8 +37,6 @@ __all__ = [
     "Stop",
     "absent",
     "admission",
-    "all_buckets",
-    "attempts_by_shard",
     "buckets",
     "may_pass",
     "next_attempt",
@@ -273,18 +271,3 @@ def usage(attempts: Iterable[Attempt]) -> Usage:
     """The tokens of all these."""
     each = (Usage(item.prompt_tokens, item.completion_tokens, item.total_tokens) for item in attempts)
     return sum(each, Usage())
-
-
-def all_buckets(books: Books, *, max_attempts: int) -> Buckets:
-    """Where each row of a run is."""
-    at = attempts_by_shard(books)
-    found = (buckets(shard, at.get(shard.number, ()), max_attempts=max_attempts) for shard in books.shards)
-    return sum(found, Buckets())
-
-
-def attempts_by_shard(books: Books) -> dict[int, list[Attempt]]:
-    """The attempts at each shard, in order."""
-    at: dict[int, list[Attempt]] = {}
-    for attempt in books.attempts:
-        at.setdefault(attempt.shard, []).append(attempt)
-    return at

@@ -17,19 +17,19 @@ from together_batches.runs import _input, _ledger, _rules
 from together_batches.runs._engine import Engine
 from together_batches.runs._joining import Draft
 from together_batches.runs._lock import locked
-from together_batches.runs._records import Books
 from together_batches.runs._sharding import sha256_of
+from together_batches.runs._telling import Telling
 from together_batches.runs._threads import in_thread
-from together_batches.runs._values import RunEvent, RunEventKind, RunReport
+from together_batches.runs._values import RunEventKind, RunReport
 from together_batches.runs._workshop import INVALID, PIECES, Workshop, explained
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from together_batches.models import BatchJob
-    from together_batches.runs._engine import Time, Verbs
     from together_batches.runs._options import Options, Places, Requests
-    from together_batches.runs._records import Ledger
+    from together_batches.runs._records import Attempt, Books, Ledger, Shard
+    from together_batches.runs._verbs import Time, Verbs
 
 __all__ = ["run", "unfinished"]
 
@@ -106,6 +106,7 @@ class _Running:
         self._run = books.run
         self._verbs = verbs
         self._time = time
+        self._tell = Telling(options.on_event, time)
 
     async def run(self, *, is_new: bool) -> RunReport:
         """Do what is left to be done."""
@@ -132,7 +133,7 @@ class _Running:
         if engine.has_work and self._run.finished_at is not None:
             await self._save(finished_at=None)
         await self._with_cancelling(engine)
-        found = self._buckets(engine)
+        found = engine.journal.buckets(self._options.max_attempts)
         if not found.not_sent and (self._run.finished_at is None or places.output not in ours):
             await self._write_output(engine, workshop, ours)
         return self._report(engine, found)
@@ -155,14 +156,9 @@ class _Running:
             aside = f"; {run.invalid:,} bad lines are set aside" if run.invalid else ""
             self._tell(RunEventKind.BEGUN, f"{what}{aside}")
         else:
-            found = self._buckets(engine)
+            found = engine.journal.buckets(self._options.max_attempts)
             done = found.succeeded + found.failed + found.missing
             self._tell(RunEventKind.RESUMED, f"{what}: {done:,} are done, {found.in_flight:,} under way")
-
-    def _tell(self, kind: RunEventKind | RunEvent, message: str = "") -> None:
-        if self._options.on_event is not None:
-            event = kind if isinstance(kind, RunEvent) else RunEvent(kind=kind, message=message, at=self._time.now())
-            self._options.on_event(event)
 
     async def _save(self, **changes: Any) -> None:
         self._run = attrs.evolve(self._run, **changes)
@@ -194,7 +190,7 @@ class _Running:
             try:
                 failures = await in_thread(lambda _: Draft(places.failures, self._run.id))
                 try:
-                    await workshop.join(engine.by_shard, output, failures)
+                    await workshop.join(self._with_attempts(engine), output, failures)
                     claims = dict.fromkeys([*self._run.claims.split(), output.sha256, failures.sha256])
                     await self._save(claims=" ".join(claims))
                     await in_thread(lambda check_in: self._keep(output, failures, ours, check_in))
@@ -203,8 +199,11 @@ class _Running:
             finally:
                 output.drop()
         await self._save(finished_at=self._time.now())
-        await workshop.clear(engine.attempts)
+        await workshop.clear(engine.journal.attempts)
         self._tell(RunEventKind.FINISHED, f"{places.output} is written")
+
+    def _with_attempts(self, engine: Engine) -> list[tuple[Shard, Sequence[Attempt]]]:
+        return [(shard, engine.journal.at_shard(shard)) for shard in self._books.shards]
 
     def _keep(self, output: Draft, failures: Draft, ours: Sequence[Path], check_in: Callable[[], None]) -> None:
         _refuse_others(self._places, self._options, self._run.claims.split(), check_in)  # as it is by now
@@ -216,12 +215,8 @@ class _Running:
 
     # --- the report -----------------------------------------------------------------------------------------------
 
-    def _buckets(self, engine: Engine) -> _rules.Buckets:
-        books = Books(self._run, self._books.shards, tuple(engine.attempts))
-        return _rules.all_buckets(books, max_attempts=self._options.max_attempts)
-
     def _report(self, engine: Engine, found: _rules.Buckets) -> RunReport:
-        places, attempts = self._places, engine.attempts
+        places, attempts = self._places, engine.journal.attempts
         complete = not found.not_sent
         bad = bool(found.failed or found.missing)
         return RunReport(

@@ -133,10 +133,6 @@ class Workshop:
         with explained("write", output.target):
             await in_thread(write)
 
-    async def drop_piece(self, attempt: Attempt) -> None:
-        """Remove the piece of an attempt."""
-        await self.drop(self.piece_of(attempt))
-
     async def clear(self, attempts: Sequence[Attempt]) -> None:
         """Remove the pieces, when the output is made of them."""
         await self.drop(*(self.piece_of(attempt) for attempt in attempts))

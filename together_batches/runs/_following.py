@@ -1,0 +1,93 @@
+"""Following the jobs of a run: one poller for all, each awaited where its attempt is carried."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from typing import TYPE_CHECKING
+
+from together_batches.models import BatchJobStatus
+from together_batches.runs._values import RunEventKind
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from together_batches.errors import BatchesError
+    from together_batches.models import BatchJob
+    from together_batches.runs._journal import Journal
+    from together_batches.runs._records import Key
+    from together_batches.runs._telling import Telling
+    from together_batches.runs._verbs import Follow, Time
+
+__all__ = ["Following"]
+
+_CANCELLED = frozenset({BatchJobStatus.CANCELING, BatchJobStatus.CANCELLED})
+
+
+class Following:
+    """What becomes of jobs: :meth:`run` looks, :meth:`ending` waits for one of them."""
+
+    def __init__(self, follow: Follow, journal: Journal, time: Time, tell: Telling) -> None:
+        self._follow = follow
+        self._journal = journal
+        self._time = time
+        self._tell = tell
+        self._asked: asyncio.Queue[str | None] = asyncio.Queue()
+        self._waiting: dict[str, tuple[Key, asyncio.Future[BatchJob | BatchesError]]] = {}
+        self._cancelled_before = set[str]()
+        self._seen = set[str]()
+
+    @property
+    def has_seen_any(self) -> bool:
+        """Whether the service has shown any job of the run to this call."""
+        return bool(self._seen)
+
+    def cancelled_meanwhile(self, job: BatchJob) -> bool:
+        """True for a job that was cancelled while it was followed, and not before."""
+        return job.status == BatchJobStatus.CANCELLED and job.id not in self._cancelled_before
+
+    async def ending(self, key: Key, job_id: str) -> BatchJob | BatchesError:
+        """The job when it has finished, or why it cannot be followed."""
+        ending: asyncio.Future[BatchJob | BatchesError] = asyncio.get_running_loop().create_future()
+        self._waiting[job_id] = key, ending
+        self._asked.put_nowait(job_id)
+        return await ending
+
+    def stop(self) -> None:
+        """No more jobs will be asked for."""
+        self._asked.put_nowait(None)
+
+    async def run(self) -> None:
+        """Look at all that are asked for, until it is stopped."""
+        finished = self._follow(self._job_ids(), on_update=self._see, on_refused=self._end)
+        async with aclosing(finished):
+            async for job in finished:
+                self._end(job.id, job)
+
+    async def _job_ids(self) -> AsyncIterator[str]:
+        while (job_id := await self._asked.get()) is not None:
+            yield job_id
+
+    def _end(self, job_id: str, ended: BatchJob | BatchesError) -> None:
+        _, ending = self._waiting.pop(job_id)
+        if not ending.done():  # a cancelled one has nobody left to tell
+            ending.set_result(ended)
+
+    def _see(self, job: BatchJob) -> None:
+        key, _ = self._waiting[job.id]
+        before = self._journal.at(key)
+        if job.id not in self._seen and job.status in _CANCELLED:
+            self._cancelled_before.add(job.id)
+        self._seen.add(job.id)
+        running = job.status == BatchJobStatus.IN_PROGRESS and before.running_at is None
+        status = None if job.status is None else str(job.status)
+        changed = self._journal.change(
+            key,
+            status=status,
+            progress=job.progress,
+            created_at=job.created_at or before.created_at,
+            running_at=self._time.now() if running else before.running_at,
+        )
+        if changed:
+            at = "" if job.progress is None else f" at {job.progress:g} %"
+            self._tell(RunEventKind.PROGRESSED, f"job {job.id} is {status}{at}", key, job.id)

@@ -1,0 +1,102 @@
+"""The attempts of a run as they now are, in memory and in the ledger: what is changed here is noted there."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from together_batches.runs import _rules
+from together_batches.runs._records import Attempt
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from together_batches.runs._records import Books, Key, Ledger, Shard
+
+__all__ = ["Journal"]
+
+_NOTED_AFTER_SECONDS = 1.0
+"""So long a change of a job may wait for others, to be noted together with them."""
+
+
+class Journal:
+    """The attempts at each shard, over a :class:`Ledger`."""
+
+    def __init__(self, ledger: Ledger, books: Books) -> None:
+        self._ledger = ledger
+        self._attempts = {shard.number: list[Attempt]() for shard in books.shards}
+        for attempt in books.attempts:
+            self._attempts[attempt.shard].append(attempt)
+        self._changed: dict[Key, None] = {}
+        self._change = asyncio.Event()
+        self.shards = {shard.number: shard for shard in books.shards}
+
+    @property
+    def attempts(self) -> list[Attempt]:
+        """All attempts."""
+        return [attempt for attempts in self._attempts.values() for attempt in attempts]
+
+    def at_shard(self, shard: Shard) -> Sequence[Attempt]:
+        """The attempts at a shard."""
+        return self._attempts[shard.number]
+
+    def at(self, key: Key) -> Attempt:
+        """One attempt."""
+        shard, number = key
+        return self._attempts[shard][number - 1]
+
+    def earlier(self, key: Key) -> Sequence[Attempt]:
+        """The attempts at the same shard before this one."""
+        shard, number = key
+        return self._attempts[shard][: number - 1]
+
+    def buckets(self, max_attempts: int) -> _rules.Buckets:
+        """Where each row of the run is."""
+        found = (
+            _rules.buckets(shard, self.at_shard(shard), max_attempts=max_attempts) for shard in self.shards.values()
+        )
+        return sum(found, _rules.Buckets())
+
+    async def begin(self, attempt: Attempt) -> None:
+        """Note an attempt, if it is not noted yet."""
+        attempts = self._attempts[attempt.shard]
+        if len(attempts) < attempt.number:
+            attempts.append(attempt)
+            await self._ledger.save(attempt)
+
+    async def save(self, key: Key, **changes: Any) -> None:
+        """Change an attempt, and return when that is noted for good."""
+        self._changed.pop(key, None)
+        await self._ledger.save(self._put(key, changes))
+
+    def change(self, key: Key, **changes: Any) -> bool:
+        """Change an attempt, to be noted soon; False where nothing is changed by it."""
+        before = self.at(key)
+        if self._put(key, changes) == before:
+            return False
+        self._changed[key] = None
+        self._change.set()
+        return True
+
+    def _put(self, key: Key, changes: dict[str, Any]) -> Attempt:
+        shard, number = key
+        attempt = attrs.evolve(self.at(key), **changes)
+        self._attempts[shard][number - 1] = attempt
+        return attempt
+
+    async def note_changes(self, sleep: Callable[[float], Awaitable[None]]) -> None:
+        """Note what is changed, many at a time, until this is cancelled."""
+        while True:
+            await self._change.wait()
+            await sleep(_NOTED_AFTER_SECONDS)
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Note at once what is changed and not noted yet."""
+        self._change.clear()
+        if self._changed:
+            changed = [self.at(key) for key in self._changed]
+            self._changed.clear()
+            await self._ledger.save(*changed)
