@@ -20,7 +20,7 @@ import attrs
 import orjson
 
 from together_batches import runs
-from together_batches.emulator import Answer, Emulator, Failure, Fault, Timing
+from together_batches.emulator import Answer, Emulator, Fault, Missing, Timing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -70,10 +70,11 @@ def killed(
         began = time.monotonic()
         output = directory / "with" / "answers.jsonl"
         while done < kills:
-            left = max(moves - _moves(emulator), 1)
-            share = 2 * left / (kills - done + 1)
-            # Also before the first call of a start: a run reads its input and its ledger, and joins what it has.
-            goal = _moves(emulator) + (0 if random.random() < 0.3 else random.uniform(0, share))
+            # Spread over the run, by what it is without a kill; and some before a start has made its first call: a run
+            # reads its input and its ledger, and joins what it has.
+            made = _moves(emulator)
+            latest = max(made, moves * (done + 1) / (kills + 1))
+            goal = made if random.random() < 0.3 else random.uniform(made, latest)
             pause = random.uniform(0, 0.4)
             ended = _one_kill(emulator, source, output, rows_per_job, goal, pause)
             assert ended is None, f"it came to its end after {done} kills of {kills}: {ended}"
@@ -102,15 +103,18 @@ def _emulator(seed: int) -> Emulator:
     )
 
 
-def _answer(row: Mapping[str, object]) -> Answer | Failure:
-    """By the row alone; one in a hundred fails, and is sent again in a job of its own kind."""
+def _answer(row: Mapping[str, object]) -> Answer | Missing:
+    """By the row alone. One in a hundred is lost, and sent again in a second job.
+
+    Lost and not failed: what fails is quoted, with a number that the emulator gives to each line of each job.
+    """
     name = str(row["custom_id"])
-    if _fails(name):
-        return Failure()
+    if _is_lost(name):
+        return Missing()
     return Answer(body={"choices": [{"message": {"role": "assistant", "content": f"{name} it is."}}]})
 
 
-def _fails(name: str) -> bool:
+def _is_lost(name: str) -> bool:
     return name.endswith("17")
 
 
@@ -183,7 +187,7 @@ def _judge(emulator: Emulator, directory: Path, rows: int) -> int:
     assert sorted(map(str, noted)) == sorted(str(job["id"]) for job in emulator.jobs)
     names = [f"row-{number}" for number in range(rows)]
     assert _ids(directory / "answers.jsonl") == names
-    assert _ids(directory / "answers.failures.jsonl") == [name for name in names if _fails(name)]
+    assert _ids(directory / "answers.failures.jsonl") == [name for name in names if _is_lost(name)]
     return inputs.total()
 
 
