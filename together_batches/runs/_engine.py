@@ -68,11 +68,6 @@ class Engine:
         """Whether rows are to be sent, or their results to be had."""
         return any(self._next(shard) for shard in self.journal.shards.values())
 
-    @property
-    def unfinished_jobs(self) -> list[str]:
-        """The jobs that have not ended as far as is known."""
-        return [attempt.job_id for attempt in self.journal.attempts if attempt.job_id and not attempt.ended_at]
-
     async def run(self) -> None:
         """Go on until no row is to be sent, or may be. What ends this early is raised; the rest can go on later."""
         for attempt in self.journal.attempts:

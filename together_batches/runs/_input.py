@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, cast
 from together_batches import jsonl
 from together_batches.errors import RunChangedError, ValidationError
 from together_batches.runs import _ledger
-from together_batches.runs._joining import Draft
+from together_batches.runs._drafts import Draft
 from together_batches.runs._records import Run
 from together_batches.runs._sharding import Scan, scan, sha256_of
 from together_batches.runs._threads import in_thread
-from together_batches.runs._workshop import INVALID, SPOOL, explained
+from together_batches.runs._workshop import INVALID, SPOOL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -60,7 +60,6 @@ def _scanned(path: Path, invalid: Path, options: Options, check_in: Callable[[],
     with ExitStack() as stack:
         aside: Draft | None = None
         if options.skip_invalid:
-            stack.enter_context(explained("write", invalid))
             aside = Draft(invalid, "new")
             stack.callback(aside.drop)
         found = scan(
@@ -76,29 +75,28 @@ async def _spool(requests: Iterable[BatchRequest] | AsyncIterable[BatchRequest],
 
     A plain iterable is run through in a thread: it may take its time.
     """
-    with explained("write", target):
-        draft = await in_thread(lambda _: Draft(target, "new"))
-        try:
-            if isinstance(requests, AsyncIterable):
-                held = bytearray()
-                number = 0
-                async for request in requests:
-                    number += 1
-                    held += _line(request, number)
-                    if len(held) >= _HELD_BYTES:
-                        await _add(draft, held)
-                await _add(draft, held)
-            else:
+    draft = await in_thread(lambda _: Draft(target, "new"))
+    try:
+        if isinstance(requests, AsyncIterable):
+            held = bytearray()
+            number = 0
+            async for request in requests:
+                number += 1
+                held += _line(request, number)
+                if len(held) >= _HELD_BYTES:
+                    await _add(draft, held)
+            await _add(draft, held)
+        else:
 
-                def write(check_in: Callable[[], None]) -> None:
-                    for number, request in enumerate(requests, start=1):
-                        check_in()
-                        draft.write(_line(request, number))
+            def write(check_in: Callable[[], None]) -> None:
+                for number, request in enumerate(requests, start=1):
+                    check_in()
+                    draft.write(_line(request, number))
 
-                await in_thread(write)
-            await in_thread(lambda _: draft.keep())
-        finally:
-            draft.drop()
+            await in_thread(write)
+        await in_thread(lambda _: draft.keep())
+    finally:
+        draft.drop()
 
 
 async def _add(draft: Draft, held: bytearray) -> None:

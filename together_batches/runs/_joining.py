@@ -6,9 +6,7 @@ sent. The output is made of the pieces in one go, line by line, without an index
 
 from __future__ import annotations
 
-import hashlib
-import os
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from typing import IO, TYPE_CHECKING, NamedTuple
 
 import attrs
@@ -24,9 +22,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
+    from together_batches.runs._drafts import Draft
     from together_batches.runs._records import Attempt, Shard
 
-__all__ = ["Arranged", "Draft", "arrange", "final_lines"]
+__all__ = ["Arranged", "arrange", "final_lines"]
 
 _LONGEST_LINE_BYTES = 256_000_000
 _BLOCK_BYTES = 1 << 18
@@ -56,7 +55,7 @@ class _Place(NamedTuple):
 def arrange(
     custom_ids: Sequence[str],
     files: Iterable[Path],
-    target: Path,
+    target: Draft,
     *,
     absent: Callable[[str], BatchFailure | BatchMissing],
     check_in: Callable[[], None],
@@ -74,7 +73,6 @@ def arrange(
                     strays += 1
                 else:
                     places[custom_id] = found
-        out = stack.enter_context(target.open("wb"))
         for number, (custom_id, place) in enumerate(places.items()):
             if number % _ROWS_BETWEEN_LOOKS == 0:
                 check_in()
@@ -84,9 +82,7 @@ def arrange(
                 completion += usage.completion_tokens
                 total += usage.total_tokens
             outcomes.append(_rules.outcome_of(result))
-            out.write(_wire.encode(_wire.to_dict(result)) + b"\n")
-        out.flush()
-        os.fsync(out.fileno())
+            target.write(_wire.encode(_wire.to_dict(result)) + b"\n")
     return Arranged(outcomes=bytes(outcomes), usage=Usage(prompt, completion, total), strays=strays)
 
 
@@ -125,54 +121,3 @@ def final_lines(
                 if outcome in {_rules.SUCCEEDED, _rules.FAILED}:
                     break
             yield outcome, line
-
-
-class Draft:
-    """A file on its way: under another name beside its own, which it gets when it is whole. For a thread.
-
-    ``mark`` is a part of that other name, and the same for each try: a process that was killed leaves nothing that
-    the next one does not take over.
-    """
-
-    def __init__(self, target: Path, mark: str) -> None:
-        self.target = target
-        self._part = target.parent / f".{target.name}.{mark}.part"
-        self._file = self._part.open("wb")
-        self._digest = hashlib.sha256()
-        self.bytes = 0
-
-    @property
-    def sha256(self) -> str:
-        """The hash of what was written."""
-        return self._digest.hexdigest()
-
-    def write(self, line: bytes) -> None:
-        """Add a line."""
-        self._file.write(line)
-        self._digest.update(line)
-        self.bytes += len(line)
-
-    def start_over(self) -> None:
-        """Forget what was written."""
-        self._file.seek(0)
-        self._file.truncate()
-        self._digest = hashlib.sha256()
-        self.bytes = 0
-
-    def finish(self) -> None:
-        """All is there: have it on the disk."""
-        if not self._file.closed:
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            self._file.close()
-
-    def keep(self) -> None:
-        """Have it on the disk, and give it its name."""
-        self.finish()
-        self._part.replace(self.target)
-
-    def drop(self) -> None:
-        """Remove what was not kept."""
-        with suppress(OSError):  # what could not be written before cannot be written now
-            self._file.close()
-        self._part.unlink(missing_ok=True)

@@ -13,9 +13,9 @@ from together_batches._checks import whole
 from together_batches._many import is_plain
 from together_batches.errors import UsageError
 from together_batches.models import BatchRequest
+from together_batches.runs._drafts import explained
 from together_batches.runs._rules import Limits
 from together_batches.runs._values import RunEvent
-from together_batches.runs._workshop import explained
 
 __all__ = ["Options", "Places", "Requests"]
 

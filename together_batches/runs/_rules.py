@@ -9,6 +9,7 @@ from __future__ import annotations
 import zlib
 from array import array
 from collections import Counter
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import attrs
@@ -20,7 +21,6 @@ from together_batches.runs._records import Attempt
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Sequence
-    from datetime import datetime
 
     from together_batches.models import BatchJob
     from together_batches.runs._records import Shard
@@ -190,16 +190,20 @@ def admission(limits: Limits, load: Load, rows: int) -> Literal["now", "later"] 
 # --- what may be there already ------------------------------------------------------------------------------------
 
 
+_LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
+
+
 def orphan(attempt: Attempt, jobs: Iterable[BatchJob], *, known: Container[str | None]) -> BatchJob | None:
     """The job, among those of the account, that a create made whose answer nobody noted; None where there is none.
 
-    It is one of the attempt's file, created since the create was about to be sent, by the service's own clock, and
-    none that is ``known`` already: two attempts at the same rows are of the same file. Where several could be it,
-    those that were cancelled are out: that is how somebody who has looked decides.
+    It is one of the attempt's file, created since the create was about to be sent by the service's own clock (at any
+    time, where that was not told), and none that is ``known`` already: two attempts at the same rows share a file.
+    Where several could be it, those that were cancelled are out: that is how somebody who has looked decides.
+
     Raises :class:`CreateUnconfirmedError` where it still cannot be told.
     """
     candidates = created_since(
-        attempt.since or attempt.planned_at,
+        attempt.since or _LONG_AGO,
         jobs,
         input_file_id=attempt.file_id or "",
         known=lambda job: job.id in known,

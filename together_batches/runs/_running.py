@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,14 +15,14 @@ from anyio import CancelScope, move_on_after
 
 from together_batches.errors import BatchesError, RunLedgerError, UsageError
 from together_batches.runs import _input, _ledger, _rules
+from together_batches.runs._drafts import Draft, explained
 from together_batches.runs._engine import Engine
-from together_batches.runs._joining import Draft
 from together_batches.runs._lock import locked
 from together_batches.runs._sharding import sha256_of
 from together_batches.runs._telling import Telling
 from together_batches.runs._threads import in_thread
 from together_batches.runs._values import RunEventKind, RunReport
-from together_batches.runs._workshop import INVALID, PIECES, Workshop, explained
+from together_batches.runs._workshop import INVALID, PIECES, Workshop
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -80,16 +81,16 @@ def _refuse_others(
     """Which of the files to be written are there, and were written by this run; others are left alone."""
     ours: list[Path] = []
     for path in (places.output, places.failures):
-        if path.is_dir():
-            message = f"cannot write {path}: it is a directory; name the file to write in it"
-            raise UsageError(message)
-        if not os.path.lexists(path):
-            continue
-        if claims and path.is_file() and sha256_of(path, check_in)[1] in claims:
-            ours.append(path)
-        elif not options.overwrite:
-            message = f"{path} exists already, and is left alone; overwrite=True replaces it"
-            raise UsageError(message)
+        with explained("write", path):
+            if path.is_dir():
+                raise IsADirectoryError(errno.EISDIR, "it is a directory")
+            if not os.path.lexists(path):
+                continue
+            if claims and path.is_file() and sha256_of(path, check_in)[1] in claims:
+                ours.append(path)
+            elif not options.overwrite:
+                message = f"{path} exists already, and is left alone; overwrite=True replaces it"
+                raise UsageError(message)
     return ours
 
 
@@ -168,14 +169,15 @@ class _Running:
         try:
             await engine.run()
         except asyncio.CancelledError:
-            if self._options.cancel_on_interrupt and (jobs := engine.unfinished_jobs):
+            if self._options.cancel_on_interrupt:
                 with CancelScope(shield=True), move_on_after(_CANCEL_SECONDS):
-                    await self._cancel(jobs)
+                    await self._cancel()
             raise
 
-    async def _cancel(self, jobs: Sequence[str]) -> None:
+    async def _cancel(self) -> None:
         try:
-            await self._verbs.cancel(jobs)
+            if jobs := await _unfinished(await self._ledger.load(), self._verbs.list_jobs):
+                await self._verbs.cancel(jobs)
         except BatchesError as error:
             _log.warning("the jobs of the run in %s could not be cancelled: %s", self._places.directory, error)
 
@@ -185,22 +187,21 @@ class _Running:
         """Write it, note what it is, and only then give it its name: it is known again after a crash in between."""
         places = self._places
         await engine.restore()
-        with explained("write", places.output):
-            output = await in_thread(lambda _: Draft(places.output, self._run.id))
-            try:
-                failures = await in_thread(lambda _: Draft(places.failures, self._run.id))
-                try:
-                    await workshop.join(self._with_attempts(engine), output, failures)
-                    claims = dict.fromkeys([*self._run.claims.split(), output.sha256, failures.sha256])
-                    await self._save(claims=" ".join(claims))
-                    await in_thread(lambda check_in: self._keep(output, failures, ours, check_in))
-                finally:
-                    failures.drop()
-            finally:
-                output.drop()
+        with ExitStack() as stack:
+            output, failures = await in_thread(lambda _: self._drafts(stack))
+            await workshop.join(self._with_attempts(engine), output, failures)
+            claims = dict.fromkeys([*self._run.claims.split(), output.sha256, failures.sha256])
+            await self._save(claims=" ".join(claims))
+            await in_thread(lambda check_in: self._keep(output, failures, ours, check_in))
         await self._save(finished_at=self._time.now())
         await workshop.clear(engine.journal.attempts)
         self._tell(RunEventKind.FINISHED, f"{places.output} is written")
+
+    def _drafts(self, stack: ExitStack) -> tuple[Draft, Draft]:
+        drafts = [Draft(path, self._run.id) for path in (self._places.output, self._places.failures)]
+        for draft in drafts:
+            stack.callback(draft.drop)
+        return drafts[0], drafts[1]
 
     def _with_attempts(self, engine: Engine) -> list[tuple[Shard, Sequence[Attempt]]]:
         return [(shard, engine.journal.at_shard(shard)) for shard in self._books.shards]
@@ -244,7 +245,10 @@ async def unfinished(
 
     Of the latter, those are left alone that cannot be told from others: the log names them.
     """
-    books = await in_thread(lambda _: _ledger.read(Path(directory)))
+    return await _unfinished(await in_thread(lambda _: _ledger.read(Path(directory))), list_jobs)
+
+
+async def _unfinished(books: Books, list_jobs: Callable[[], Awaitable[list[BatchJob]]]) -> list[str]:
     job_ids = [attempt.job_id for attempt in books.attempts if attempt.job_id and not attempt.ended_at]
     unheard = [attempt for attempt in books.attempts if attempt.creating_at and not attempt.job_id]
     if unheard:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from together_batches.jsonl import Line
-    from together_batches.runs._joining import Draft
+    from together_batches.runs._drafts import Draft
 
 __all__ = ["Scan", "custom_id_of", "rows_in", "scan", "sha256_of"]
 
@@ -285,8 +285,11 @@ def _range(path: Path, offset: int, size: int) -> Iterator[bytes]:
 
 
 def custom_id_of(row: bytes) -> str:
-    """The id of a row that was checked."""
-    return cast("dict[str, str]", _wire.decode(row))["custom_id"]
+    """The id of a row; of one that has none, which is noticed at the end of its shard, an empty one."""
+    try:
+        return cast("dict[str, str]", _wire.decode(row))["custom_id"]
+    except (_wire.WireError, TypeError, KeyError):
+        return ""
 
 
 def sha256_of(path: Path, check_in: Callable[[], None]) -> tuple[int, str]:

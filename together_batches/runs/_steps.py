@@ -109,7 +109,7 @@ class Steps:
             moment = await self._moment(key)
         now = self._time.now()
         # The first intent counts: what it led to may still come to light.
-        await self._journal.save(key, since=attempt.since or moment or now, creating_at=attempt.creating_at or now)
+        await self._journal.save(key, since=attempt.since or moment, creating_at=attempt.creating_at or now)
 
     async def _moment(self, key: Key) -> datetime | None:
         file_id = self._journal.at(key).file_id or ""

@@ -5,23 +5,22 @@ Nothing here decides anything. What is lost of it is made again, from the input 
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
-from together_batches.errors import UsageError
 from together_batches.runs import _rules
-from together_batches.runs._joining import Arranged, Draft, arrange, final_lines
+from together_batches.runs._drafts import Draft, explained
+from together_batches.runs._joining import Arranged, arrange, final_lines
 from together_batches.runs._sharding import custom_id_of, rows_in
 from together_batches.runs._threads import in_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from together_batches.runs._records import Attempt, Shard
 
-__all__ = ["INVALID", "PIECES", "SPOOL", "Workshop", "explained"]
+__all__ = ["INVALID", "PIECES", "SPOOL", "Workshop"]
 
 SPOOL = "input.jsonl"
 """The requests of an iterable, which cannot be asked for twice."""
@@ -66,9 +65,13 @@ class Workshop:
         path = self.directory / _UPLOADS / f"{_name(attempt)}.jsonl"
 
         def write(check_in: Callable[[], None]) -> None:
-            with explained("write", path), path.open("wb") as file:
+            draft = Draft(path, "new")
+            try:
                 for row in self._rows(shard, earlier, check_in):
-                    file.write(row + b"\n")
+                    draft.write(row + b"\n")
+                draft.keep()
+            finally:
+                draft.drop()
 
         await in_thread(write)
         return path
@@ -77,14 +80,16 @@ class Workshop:
         self, shard: Shard, earlier: Sequence[Attempt], attempt: Attempt, files: Sequence[Path]
     ) -> Arranged:
         """Make the piece of an attempt from the files of its results."""
-        piece = self.piece_of(attempt)
-        part = piece.with_suffix(".part")
 
         def make(check_in: Callable[[], None]) -> Arranged:
             ids = [custom_id_of(row) for row in self._rows(shard, earlier, check_in)]
-            with explained("write", piece):
-                arranged = arrange(ids, files, part, absent=partial(_rules.absent, attempt), check_in=check_in)
-                part.replace(piece)
+            piece = Draft(self.piece_of(attempt), "new")
+            try:
+                absent = partial(_rules.absent, attempt)
+                arranged = arrange(ids, files, piece, absent=absent, check_in=check_in)
+                piece.keep()
+            finally:
+                piece.drop()
             return arranged
 
         return await in_thread(make)
@@ -130,8 +135,7 @@ class Workshop:
             output.finish()
             failures.finish()
 
-        with explained("write", output.target):
-            await in_thread(write)
+        await in_thread(write)
 
     async def clear(self, attempts: Sequence[Attempt]) -> None:
         """Remove the pieces, when the output is made of them."""
@@ -140,14 +144,3 @@ class Workshop:
 
 def _name(attempt: Attempt) -> str:
     return f"{attempt.shard:05}-{attempt.number}"
-
-
-@contextmanager
-def explained(doing: str, path: Path) -> Generator[None]:
-    """Nobody should meet a bare OSError: what was tried, with what, why it went wrong, and that it can go on."""
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or str(error)
-        message = f"cannot {doing} {path}: {reason[:1].lower()}{reason[1:]}; put that right, and run it again"
-        raise UsageError(message) from error

@@ -1,0 +1,88 @@
+"""Files that are being written: under another name, until they are whole. All for a thread."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from together_batches.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from pathlib import Path
+
+__all__ = ["Draft", "explained"]
+
+
+class Draft:
+    """A file on its way: beside its place, which it takes when it is whole.
+
+    ``mark`` is a part of its name until then, and the same for each try: a process that was killed leaves nothing
+    that the next one does not take over. Raises :class:`UsageError` where it cannot be written.
+    """
+
+    def __init__(self, target: Path, mark: str) -> None:
+        self.target = target
+        self.bytes = 0
+        self._part = target.parent / f".{target.name}.{mark}.part"
+        self._digest = hashlib.sha256()
+        with explained("write", target):
+            self._file = self._part.open("wb")
+
+    @property
+    def sha256(self) -> str:
+        """The hash of what was written."""
+        return self._digest.hexdigest()
+
+    def write(self, content: bytes) -> None:
+        """Add bytes at the end."""
+        try:
+            self._file.write(content)
+        except OSError as error:
+            raise _error("write", self.target, error) from error
+        self._digest.update(content)
+        self.bytes += len(content)
+
+    def start_over(self) -> None:
+        """Forget what was written."""
+        with explained("write", self.target):
+            self._file.seek(0)
+            self._file.truncate()
+        self._digest = hashlib.sha256()
+        self.bytes = 0
+
+    def finish(self) -> None:
+        """All is there: have it on the disk."""
+        if not self._file.closed:
+            with explained("write", self.target):
+                self._file.flush()
+                os.fsync(self._file.fileno())
+                self._file.close()
+
+    def keep(self) -> None:
+        """Have it on the disk, and give it its name."""
+        self.finish()
+        with explained("write", self.target):
+            self._part.replace(self.target)
+
+    def drop(self) -> None:
+        """Remove what was not kept."""
+        with suppress(OSError):  # what could not be written before cannot be written now
+            self._file.close()
+        self._part.unlink(missing_ok=True)
+
+
+@contextmanager
+def explained(doing: str, path: Path) -> Generator[None]:
+    """Nobody should meet a bare OSError: what was tried, with what, why it went wrong, and that it can go on."""
+    try:
+        yield
+    except OSError as error:
+        raise _error(doing, path, error) from error
+
+
+def _error(doing: str, path: Path, error: OSError) -> UsageError:
+    reason = error.strerror or str(error)
+    return UsageError(f"cannot {doing} {path}: {reason[:1].lower()}{reason[1:]}; put that right, and run it again")
