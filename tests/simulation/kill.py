@@ -70,7 +70,7 @@ def killed(
         began = time.monotonic()
         output = directory / "with" / "answers.jsonl"
         while done < kills:
-            # Spread over the run, by what it is without a kill; and some before a start has made its first call: a run
+            # Spread over the run, by what it is without a kill; some before a start has made its first call: it
             # reads its input and its ledger, and joins what it has.
             made = _moves(emulator)
             latest = max(made, moves * (done + 1) / (kills + 1))

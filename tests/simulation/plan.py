@@ -50,7 +50,10 @@ class Life:
 
 @attrs.frozen
 class Death:
-    """Right before which step a process is killed: so many after the first one that is told in these words."""
+    """Right before which step a process is killed: so many after the first one that is told in these words.
+
+    With 0 it is killed right after that step itself: what was sent is on its way.
+    """
 
     steps: int
     after: str = ""
@@ -167,6 +170,7 @@ def _death(random: Random) -> Death | None:
             Death(random.randint(20, 150)),
             Death(random.randint(100, 600)),
             # Between an act at the service and its record: where most is at stake.
+            Death(0, "send POST /v1/batches "),
             Death(random.randint(1, 3), "send POST /v1/batches "),
             Death(random.randint(1, 12), "send POST /v1/batches "),
             Death(random.randint(1, 12), random.choice(("/content", "send PUT", "replace"))),

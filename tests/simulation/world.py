@@ -297,6 +297,8 @@ class World:
         death = self.starts[-1].death
         if death is not None and death.after and death.after in what and process.dies_at is None:
             process.dies_at = process.steps + death.steps
+            if not death.steps:
+                self.loop.call_soon(process.kill, context=Process.nobody())
         self._note(f"{process.name} #{process.steps}: {_BY_CHANCE.sub('*', what)}")
 
     def _note(self, line: str) -> None:
