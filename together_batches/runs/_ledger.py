@@ -33,6 +33,7 @@ VERSION = 1
 _APPLICATION = 0x54424C47
 """Says that a file of SQLite is a ledger of ours, and not somebody's database."""
 _BUSY_SECONDS = 30.0
+_PAGE_BYTES = 4096
 
 _SCHEMA = """
 CREATE TABLE run (
@@ -102,7 +103,8 @@ def create(directory: Path, run: Run, shards: Iterable[Shard]) -> None:
             with closing(sqlite3.connect(part, isolation_level=None)) as connection:
                 connection.executescript(
                     f"PRAGMA application_id = {_APPLICATION}; PRAGMA user_version = {VERSION};"
-                    f"PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; BEGIN; {_SCHEMA}"
+                    f"PRAGMA page_size = {_PAGE_BYTES}; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;"
+                    f"BEGIN; {_SCHEMA}"
                 )
                 _insert(connection, "run", [run])
                 _insert(connection, "shard", shards)
@@ -138,6 +140,8 @@ def _connect(directory: Path, *, read_only: bool = False) -> sqlite3.Connection:
     if not path.is_file():
         message = f"{directory} is not the directory of a run: there is no {NAME} in it"
         raise RunLedgerError(message, directory=str(directory))
+    # Only a checkpoint that was broken off leaves a part of a page, and then the journal has the whole of it.
+    whole = (path.stat().st_size % _PAGE_BYTES == 0) or _has_journal(path)
     # Never made where there is none: that would be an empty one.
     connection = sqlite3.connect(
         f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rw'}",
@@ -148,6 +152,8 @@ def _connect(directory: Path, *, read_only: bool = False) -> sqlite3.Connection:
     )
     try:
         _check(directory, connection)
+        if not whole:
+            raise sqlite3.DatabaseError("it has been cut short")
         if not read_only:
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA foreign_keys = ON")
@@ -155,6 +161,11 @@ def _connect(directory: Path, *, read_only: bool = False) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _has_journal(path: Path) -> bool:
+    journal = path.with_name(f"{path.name}-wal")
+    return journal.is_file() and journal.stat().st_size > 0
 
 
 def _check(directory: Path, connection: sqlite3.Connection) -> None:

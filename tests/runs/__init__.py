@@ -1,0 +1,1 @@
+"""Durable runs, room by room."""

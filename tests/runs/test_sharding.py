@@ -1,0 +1,227 @@
+"""From an input to shards: cut where the limits are, bad lines told or set aside, and the same rows read again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tracemalloc
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from together_batches import RunChangedError, UsageError, ValidationError
+from together_batches.runs import _sharding
+from together_batches.runs._drafts import Draft
+from together_batches.runs._sharding import Scan, rows_in, scan
+
+if TYPE_CHECKING:
+    from together_batches.runs._records import Shard
+
+ENDPOINT = "/v1/chat/completions"
+
+
+def _row(custom_id: str, text: str = "") -> bytes:
+    return json.dumps({"custom_id": custom_id, "body": {"model": "m", "text": text}}).encode()
+
+
+ROWS = [_row(f"row-{number}") for number in range(7)]
+
+
+def _scan(path: Path, content: bytes, **options: Any) -> Scan:
+    path.write_bytes(content)
+    return scan(path, **{"endpoint": ENDPOINT, "max_rows": 3, "check_in": lambda: None, **options})
+
+
+def _read(path: Path, shards: tuple[Shard, ...]) -> list[list[bytes]]:
+    return [list(rows_in(path, shard, directory=path.parent)) for shard in shards]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "in.jsonl"
+
+
+def _lines(*rows: bytes, end: bytes = b"\n") -> bytes:
+    return b"".join(row + end for row in rows)
+
+
+# --- cutting ---
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\n\n", b" \n\t\n"])
+@pytest.mark.parametrize("bom", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("last", [True, False])
+def test_shards_are_ranges_of_the_input(path: Path, end: bytes, bom: bytes, *, last: bool) -> None:
+    """Of as many rows as may be; blank lines, carriage returns and a byte order mark are none of them."""
+    content = bom + _lines(*ROWS, end=end)
+    content = content if last else content.rstrip()
+    found = _scan(path, content)
+    assert (found.bytes, found.sha256, found.invalid) == (len(content), hashlib.sha256(content).hexdigest(), 0)
+    assert [(shard.number, shard.rows) for shard in found.shards] == [(1, 3), (2, 3), (3, 1)]
+    assert [row.strip() for rows in _read(path, found.shards) for row in rows] == ROWS
+    assert found.shards[0].offset == len(bom)
+    assert sum(shard.size for shard in found.shards) == len(content) - len(bom)
+
+
+def test_a_shard_has_so_many_bytes_at_most(path: Path) -> None:
+    """As they are uploaded: without what is left out, and with a newline each."""
+    size = len(ROWS[0]) + 1
+    for max_bytes, expected in ((2 * size, [2, 2, 2, 1]), (3 * size - 1, [2, 2, 2, 1]), (3 * size, [3, 3, 1])):
+        found = _scan(path, _lines(*ROWS, end=b"\r\n"), max_rows=100, max_bytes=max_bytes)
+        assert [shard.rows for shard in found.shards] == expected
+
+
+@given(
+    st.lists(st.sampled_from(["good", "bad", "blank", "again"]), min_size=1, max_size=30),
+    st.integers(1, 5),
+    st.booleans(),
+)
+def test_any_mixture_of_lines(kinds: list[str], max_rows: int, end: bool) -> None:  # hypothesis gives it by position
+    """Each good row is in one shard, in its place; each bad line is set aside; nothing else is anywhere."""
+    lines = {"bad": b"no JSON", "blank": b" \t", "again": _row("again")}
+    content = [lines.get(kind, _row(f"row-{number}")) for number, kind in enumerate(kinds)]
+    good = [line for kind, line in zip(kinds, content, strict=True) if kind == "good"]
+    if "again" in kinds:
+        good.insert(sum(kind == "good" for kind in kinds[: kinds.index("again")]), lines["again"])
+    bad = [line for kind, line in zip(kinds, content, strict=True) if kind == "bad"]
+    with TemporaryDirectory() as directory:
+        path = Path(directory, "in.jsonl")
+        aside = Draft(Path(directory, "aside"), "new")
+        text = _lines(*content)
+        try:
+            found = _scan(path, text if end else text.removesuffix(b"\n"), max_rows=max_rows, aside=aside)
+        except ValidationError:
+            assert not good
+            return
+        finally:
+            aside.finish()
+        assert [row for rows in _read(path, found.shards) for row in rows] == good
+        assert found.invalid == len(bad) + max(0, kinds.count("again") - 1)
+        aside.keep()
+        assert len(Path(directory, "aside").read_bytes().splitlines()) == found.invalid
+
+
+# --- bad lines ---
+
+
+def test_bad_lines_are_refused_with_all_their_numbers(path: Path) -> None:
+    """The message names some, ``problems`` all with their reasons."""
+    content = _lines(ROWS[0], b"no JSON", ROWS[1], ROWS[0], b'{"custom_id": "a"}', b"[]")
+    with pytest.raises(ValidationError, match=r"4 bad lines \(2, 4-6\); the first: line 2 .*skip_invalid") as raised:
+        _scan(path, content)
+    told = [problem.partition(" (")[0] for problem in raised.value.problems]
+    assert told == ["line 2", "line 4", "line 5", "line 6"]
+    assert "custom_id is that of line 1 too" in raised.value.problems[1]
+
+
+def test_more_bad_lines_than_anyone_reads(path: Path) -> None:
+    """Their reasons are told up to a thousand, their numbers all."""
+    content = _lines(*(b"{" if number % 2 else _row(str(number)) for number in range(3_000)))
+    with pytest.raises(ValidationError, match=r"1,500 bad lines \(2, 4, .*40, …\)") as raised:
+        _scan(path, content)
+    assert len(raised.value.problems) == 1_001
+    numbers = ", ".join(str(number) for number in range(2, 3_001, 2))
+    assert raised.value.problems[-1] == f"there are 1,500 problems, in lines {numbers}"
+
+
+def test_bad_lines_set_aside(path: Path, tmp_path: Path) -> None:
+    """Byte for byte, also one that is too long to be held, and the second of two ids."""
+    long = b'{"custom_id": "long", "text": "' + b"x" * 5_000 + b'"}'
+    content = _lines(b"no JSON", ROWS[0], long, ROWS[1], ROWS[1], ROWS[2], b"\xff", ROWS[3])
+    aside = Draft(tmp_path / "invalid.jsonl", "new")
+    found = _scan(path, content, max_bytes=2_000, aside=aside)
+    aside.keep()
+    assert found.invalid == 4
+    assert (tmp_path / "invalid.jsonl").read_bytes() == _lines(b"no JSON", long, ROWS[1], b"\xff")
+    assert _read(path, found.shards) == [ROWS[:3], [ROWS[3]]]
+
+
+@pytest.mark.parametrize("content", [b"", b"\n\n", b"no JSON\n"])
+def test_no_rows(path: Path, tmp_path: Path, content: bytes) -> None:
+    """Are no input."""
+    aside = Draft(tmp_path / "invalid.jsonl", "new")
+    with pytest.raises(ValidationError, match="there are no rows to send"):
+        _scan(path, content, aside=aside)
+    aside.drop()
+
+
+def test_an_id_that_only_seems_to_come_twice(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Is compared itself, and found to be another."""
+    monkeypatch.setattr(_sharding, "hash", lambda _: 7, raising=False)
+    found = _scan(path, _lines(*ROWS))
+    assert sum(shard.rows for shard in found.shards) == len(ROWS)
+    with pytest.raises(ValidationError, match=r"1 bad line \(8\).*custom_id is that of line 3 too"):
+        _scan(path, _lines(*ROWS, ROWS[2]))
+
+
+def test_memory_does_not_hold_the_ids(path: Path) -> None:
+    """Eight bytes of each row are remembered, and some more for a moment."""
+    content = _lines(*(_row(f"{number:060}") for number in range(50_000)))
+    tracemalloc.start()
+    try:
+        path.write_bytes(content)
+        tracemalloc.reset_peak()
+        before, _ = tracemalloc.get_traced_memory()
+        scan(path, endpoint=ENDPOINT, max_rows=5_000, check_in=lambda: None)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak - before < 3_000_000  # the ids alone have as many bytes, and twice that as text
+
+
+# --- read again ---
+
+
+@pytest.mark.parametrize("change", [b"x", b"", b'{"custom_id": "row-3", "body": {"model": "n"}}'])
+def test_rows_that_are_others_by_now(path: Path, change: bytes) -> None:
+    """Are noticed, by their shard; the others are as they were."""
+    found = _scan(path, _lines(*ROWS))
+    path.write_bytes(_lines(*ROWS[:3], change.ljust(len(ROWS[3])), *ROWS[4:]))
+    assert list(rows_in(path, found.shards[0], directory=path.parent)) == ROWS[:3]
+    assert list(rows_in(path, found.shards[2], directory=path.parent)) == ROWS[6:]
+    with pytest.raises(RunChangedError, match=r"the rows from line 4 on are others\. Put the file back") as raised:
+        list(rows_in(path, found.shards[1], directory=path.parent))
+    assert raised.value.directory == str(path.parent)
+
+
+def test_an_input_that_is_gone(path: Path) -> None:
+    """Is told as that."""
+    found = _scan(path, _lines(*ROWS))
+    path.unlink()
+    with pytest.raises(UsageError, match=r"cannot read .*in\.jsonl: No such file"):
+        list(rows_in(path, found.shards[0], directory=path.parent))
+    with pytest.raises(UsageError, match=r"cannot read .*in\.jsonl: No such file"):
+        _sharding.sha256_of(path, lambda: None)
+
+
+def test_an_input_that_changes_while_it_is_read(path: Path) -> None:
+    """Is refused, where it is read twice."""
+    content = _lines(*ROWS, ROWS[0])
+    looks = iter(range(100))
+
+    def check_in() -> None:
+        if next(looks) == 0:
+            path.write_bytes(_lines(*ROWS))
+
+    with pytest.raises(UsageError, match="changed while it was read"):
+        _scan(path, content, check_in=check_in)
+
+
+def test_whoever_waits_may_end_it(path: Path) -> None:
+    """At the next block."""
+
+    def check_in() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        _scan(path, _lines(*ROWS), check_in=check_in)
+
+
+def test_the_id_of_a_row() -> None:
+    """Is empty where there is none, which the hash of its shard tells."""
+    assert _sharding.custom_id_of(ROWS[1]) == "row-1"
+    assert [_sharding.custom_id_of(row) for row in (b"x", b"[]", b"{}")] == ["", "", ""]

@@ -1,0 +1,731 @@
+"""``run`` and ``cancel_run`` of both clients, against the emulator: a file in, every answer out, once each."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import sqlite3
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from wires import AT_ONCE, KEY
+
+from together_batches import (
+    AsyncBatches,
+    AuthenticationError,
+    Batches,
+    BatchRequest,
+    CreateUnconfirmedError,
+    JobNotCreatedError,
+    RunChangedError,
+    RunError,
+    RunInUseError,
+    RunLedgerError,
+    Usage,
+    UsageError,
+    ValidationError,
+    jsonl,
+    runs,
+)
+from together_batches.emulator import Answer, Emulator, Failure, Fault, Missing, Timing
+from together_batches.runs import RunEvent, RunEventKind, RunReport
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+    from pathlib import Path
+
+ROWS = 10
+QUICK = Timing(validating=0, running=0, canceling=0)
+
+
+def _requests(count: int = ROWS) -> Iterator[BatchRequest]:
+    for number in range(count):
+        yield jsonl.chat_request(f"row-{number}", model="m", messages=[{"role": "user", "content": f"{number}"}])
+
+
+class Fates:
+    """What becomes of rows, each time they are sent; where nothing is planned they are answered."""
+
+    def __init__(self) -> None:
+        self.planned: dict[str, list[Any]] = {}
+        self.asked: dict[str, dict[int, Any]] = {}
+        self.round = 0
+
+    def __call__(self, row: Any) -> Any:
+        planned = self.planned.get(row["custom_id"], [])
+        # The emulator may ask again about the same sending, and has to get the same answer.
+        sending = self.asked.setdefault(row["custom_id"], {})
+        if self.round not in sending:
+            sending[self.round] = (
+                planned.pop(0) if planned else Answer(body={"choices": [], "usage": {"total_tokens": 3}})
+            )
+        return sending[self.round]
+
+
+@pytest.fixture
+def fates() -> Fates:
+    return Fates()
+
+
+@pytest.fixture
+async def emulator(fates: Fates) -> AsyncIterator[Emulator]:
+    async with Emulator(api_key=KEY, timing=QUICK, answer=fates) as running:
+        yield running
+
+
+@pytest.fixture
+async def batches(emulator: Emulator) -> AsyncIterator[AsyncBatches]:
+    async with AsyncBatches(KEY, base_url=emulator.base_url, retry=AT_ONCE) as client:
+        client._transport.connection.sleep = _hardly
+        yield client
+
+
+async def _hardly(seconds: float) -> None:
+    """Sleep, but for no time that anyone would notice."""
+    await asyncio.sleep(min(seconds, 0.005))
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    jsonl.write(_requests(), tmp_path / "in.jsonl")
+    return tmp_path / "in.jsonl"
+
+
+class Runner:
+    """Runs one input, three rows to a job, and keeps what was told."""
+
+    def __init__(self, batches: AsyncBatches, source: Any, output: Path, fates: Fates) -> None:
+        self.batches = batches
+        self.source = source
+        self.output = output
+        self.directory = output.with_name(f"{output.name}.run")
+        self.failures = output.with_name("out.failures.jsonl")
+        self.events: list[RunEvent] = []
+        self.fates = fates
+
+    async def __call__(self, **options: Any) -> RunReport:
+        self.events.clear()
+        source = options.pop("source", self.source)
+
+        def note(event: RunEvent) -> None:
+            self.events.append(event)
+            if event.kind == RunEventKind.COLLECTED:
+                self.fates.round += 1
+
+        defaults = {"max_rows_per_job": 3, "poll_interval": 0.01, "max_jobs": 1, "on_event": note}
+        return await self.batches.run(source, options.pop("output", self.output), **{**defaults, **options})
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.output.read_bytes().splitlines()]
+
+    @property
+    def kinds(self) -> list[RunEventKind]:
+        return [event.kind for event in self.events]
+
+
+@pytest.fixture
+def run(batches: AsyncBatches, source: Path, tmp_path: Path, fates: Fates) -> Runner:
+    return Runner(batches, source, tmp_path / "out.jsonl", fates)
+
+
+IDS = [f"row-{number}" for number in range(ROWS)]
+
+
+# --- the way it is meant ---
+
+
+async def test_a_whole_run(run: Runner, emulator: Emulator) -> None:
+    """One job for every three rows, one line for each row in the order of the input, and a report."""
+    report = await run()
+    assert str(report) == "10 answered; 4 jobs, 30 tokens"
+    assert (report.ok, report.complete, report.stopped, report.usage) == (True, True, None, Usage(0, 0, 30))
+    assert list(report.job_ids) == [job["id"] for job in emulator.jobs]
+    assert (report.directory, report.output, report.failures) == (run.directory, run.output, None)
+    assert report.started_at <= report.finished_at
+    assert [line["custom_id"] for line in run.lines] == IDS
+    assert {line["result"] for line in run.lines} == {"success"}
+    assert not run.failures.exists()
+    assert run.kinds[0] == RunEventKind.BEGUN
+    assert run.kinds[-1] == RunEventKind.FINISHED
+    for kind in (RunEventKind.UPLOADED, RunEventKind.CREATED, RunEventKind.ENDED, RunEventKind.COLLECTED):
+        assert [event.shard for event in run.events if event.kind == kind] == [1, 2, 3, 4]
+    assert list((run.directory / "pieces").iterdir()) == []
+
+
+async def test_again_does_nothing(run: Runner, emulator: Emulator) -> None:
+    """A run that is finished gives its report, and asks nothing of the service."""
+    report = await run()
+    asked = len(emulator.requests)
+    assert await run() == report
+    assert (len(emulator.requests), run.kinds) == (asked, [RunEventKind.RESUMED])
+
+
+async def test_lines_are_those_of_the_command_results(run: Runner, batches: AsyncBatches) -> None:
+    """The same words for the same rows."""
+    from together_batches import to_dict
+
+    report = await run(max_rows_per_job=50)
+    async with batches.results(report.job_ids[0], requests=run.source, order="input") as rows:
+        assert [to_dict(row) async for row in rows] == run.lines
+
+
+async def test_what_fails_goes_again_alone(run: Runner, emulator: Emulator) -> None:
+    """What may pass, in a new job; what would fail again does not; each row has its last answer, in its place."""
+    gone, lost, bad = Failure(), Missing(), Failure("four stops at most", "invalid_request_error")
+    run.fates.planned = {"row-1": [gone, lost], "row-2": [lost], "row-4": [bad], "row-9": [gone, gone, gone]}
+    report = await run()
+    assert (report.succeeded, report.failed, report.missing, report.not_sent) == (8, 2, 0, 0)
+    assert (report.ok, report.complete, report.failures) == (False, True, run.failures)
+    sent = [emulator.content(str(job["input_file_id"])).count(b"\n") for job in emulator.jobs]
+    assert sorted(sent) == [1, 1, 1, 1, 2, 3, 3, 3]
+    assert [line["custom_id"] for line in run.lines] == IDS
+    failed = [line for line in run.lines if line["result"] != "success"]
+    assert [(line["custom_id"], line["code"]) for line in failed] == [
+        ("row-4", "invalid_request_error"),
+        ("row-9", "batch_client_error"),
+    ]
+    assert [json.loads(line) for line in run.failures.read_bytes().splitlines()] == failed
+
+
+async def test_rows_that_never_come(run: Runner) -> None:
+    """Are missing, and said to be; a further call with more attempts goes on, and replaces both files."""
+    run.fates.planned = {"row-5": [Missing()] * 2}
+    report = await run(max_attempts=2)
+    assert (report.succeeded, report.missing, report.complete) == (9, 1, True)
+    assert run.lines[5] == {"custom_id": "row-5", "result": "missing"}
+    report = await run(max_attempts=3)
+    assert (report.succeeded, report.missing, len(report.job_ids), report.failures) == (10, 0, 6, None)
+    assert run.lines[5]["result"] == "success"
+    assert not run.failures.exists()
+
+
+async def test_a_job_that_failed_for_its_input(run: Runner, emulator: Emulator, tmp_path: Path) -> None:
+    """Is not sent again; its rows failed, with its reason."""
+    rows = [BatchRequest(name, {"model": "dedicated/m", "messages": []}) for name in "ab"]
+    report = await run(source=rows)
+    assert (report.failed, len(emulator.jobs)) == (2, 1)
+    assert {line["code"] for line in run.lines} == {"job_failed"}
+    assert "Unable to access non-serverless model" in run.lines[0]["message"]
+
+
+@pytest.mark.parametrize("status", ["EXPIRED", "FAILED"])
+async def test_jobs_that_end_badly(run: Runner, emulator: Emulator, status: str) -> None:
+    """Their rows go again, up to so many times; what was done is kept."""
+    emulator._service._ends_as = status
+    report = await run(max_attempts=2, max_rows_per_job=50)
+    assert [job["status"] for job in emulator.jobs] == [status, status]
+    assert report.complete
+    assert report.succeeded + report.missing == ROWS
+    assert report.missing
+
+
+# --- what comes in ---
+
+
+@pytest.mark.parametrize("kind", ["list", "generator", "async generator"])
+async def test_requests(run: Runner, emulator: Emulator, kind: str) -> None:
+    """Of any iterable are kept, so that it is asked once, whatever happens."""
+
+    async def one_by_one() -> AsyncIterator[BatchRequest]:
+        for request in _requests():
+            yield request
+
+    made: dict[str, Callable[[], Any]] = {
+        "list": lambda: list(_requests()),
+        "generator": _requests,
+        "async generator": one_by_one,
+    }
+    emulator.fail(Fault(on="create", status=402, body={"error": "no money"}))
+    with pytest.raises(Exception, match="no money"):
+        await run(source=made[kind]())
+    assert (run.directory / "input.jsonl").read_bytes() == run.source.read_bytes()
+
+    def not_again() -> Iterator[BatchRequest]:
+        raise AssertionError
+        yield
+
+    report = await run(source=not_again())
+    assert report.ok
+    assert [line["custom_id"] for line in run.lines] == IDS
+
+
+async def test_a_source_that_fails(run: Runner) -> None:
+    """Raises what it raises, and the run is not begun: the next call asks a new one."""
+
+    def broken() -> Iterator[BatchRequest]:
+        yield next(_requests())
+        raise OSError("the database is away")
+
+    with pytest.raises(OSError, match="the database is away"):
+        await run(source=broken())
+    with pytest.raises(ValidationError, match="request 2: 'b' is no BatchRequest"):
+        await run(source=[next(_requests()), "b"])
+    assert (await run(source=_requests())).ok
+
+
+async def test_bad_lines(run: Runner, emulator: Emulator) -> None:
+    """Are refused with all their numbers, before anything is sent; or set aside in their own file."""
+    run.source.write_bytes(b"no JSON\n" + run.source.read_bytes() + b"{}\n")
+    with pytest.raises(ValidationError, match=r"2 bad lines \(1, 12\)"):
+        await run()
+    assert len(emulator.requests) == 0
+    report = await run(skip_invalid=True)
+    assert (report.invalid, report.succeeded, report.rows, report.ok) == (2, 10, 12, False)
+    assert report.invalid_lines is not None
+    assert report.invalid_lines.read_bytes() == b"no JSON\n{}\n"
+    assert [line["custom_id"] for line in run.lines] == IDS
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"output": "in.jsonl"}, "output and the input are the same file"),
+        ({"failures": "in.jsonl"}, "failures and the input are the same file"),
+        ({"failures": "out.jsonl"}, "output and failures are the same file"),
+        ({"output": "run/out.jsonl", "directory": "run"}, "output is in the directory of the run"),
+        ({"output": "run/a/../out.jsonl", "directory": "run"}, "output is in the directory of the run"),
+        ({"failures": "run/out.jsonl", "directory": "run"}, "failures is in the directory of the run"),
+        ({"output": "there"}, "cannot write .*there: it is a directory"),
+        ({"directory": "in.jsonl"}, "cannot make .*in.jsonl: file exists"),
+        ({"source": "missing.jsonl"}, "cannot read .*missing.jsonl"),
+    ],
+)
+async def test_places_that_cannot_be(
+    run: Runner, tmp_path: Path, options: dict[str, str], expected: str, emulator: Emulator
+) -> None:
+    """Are told before anything is sent."""
+    (tmp_path / "there").mkdir()
+    with pytest.raises(UsageError, match=expected):
+        await run(**{name: tmp_path / place for name, place in options.items()})
+    assert len(emulator.requests) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"source": b"bytes"}, "come from a path, or from an iterable"),
+        ({"source": 7}, "come from a path, or from an iterable"),
+        ({"output": 7}, "output is a path, not int"),
+        ({"max_jobs": 0}, "max_jobs must be a whole number"),
+        ({"max_attempts": 0}, "max_attempts must be a whole number"),
+        ({"max_rows_per_job": 50_001}, "max_rows_per_job is at most 50,000"),
+        ({"stop_after_rows": 0}, "stop_after_rows must be a whole number"),
+        ({"poll_interval": 0}, "poll_interval must be a number"),
+        ({"max_enqueued_rows": 2}, "max_enqueued_rows is 2, and the run has a job of 3 rows"),
+        ({"endpoint": "chat"}, "endpoint must be a path"),
+    ],
+)
+async def test_arguments_that_cannot_be(run: Runner, options: dict[str, Any], expected: str) -> None:
+    """Are refused in a sentence."""
+    with pytest.raises(UsageError, match=expected):
+        await run(**options)
+
+
+async def test_a_callback_has_to_be_plain(run: Runner) -> None:
+    """And what it raises ends the call, as it is; the run goes on with the next."""
+
+    async def coroutine(_: RunEvent) -> None: ...
+
+    with pytest.raises(TypeError, match="on_event must be a plain function"):
+        await run(on_event=coroutine)
+
+    def broken(event: RunEvent) -> None:
+        if event.kind == RunEventKind.CREATED:
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        await run(on_event=broken)
+    assert (await run()).ok
+    assert run.kinds.count(RunEventKind.CREATED) == 3
+
+
+async def test_what_is_there_is_left_alone(run: Runner, emulator: Emulator) -> None:
+    """Told before anything is sent; replaced where that was asked for, and only at the end."""
+    run.output.write_bytes(b"precious")
+    with pytest.raises(UsageError, match=r"out\.jsonl exists already, and is left alone; overwrite=True"):
+        await run()
+    assert (run.output.read_bytes(), len(emulator.requests)) == (b"precious", 0)
+    assert (await run(overwrite=True)).ok
+    assert len(run.lines) == ROWS
+    run.output.write_bytes(b"changed")
+    with pytest.raises(UsageError, match="exists already"):
+        await run()
+    assert (await run(overwrite=True)).ok
+    assert len(run.lines) == ROWS
+
+
+# --- going on ---
+
+
+async def _stopped(run: Runner, kind: RunEventKind, times: int = 1) -> None:
+    """Begin a run, and cancel it at this event."""
+    task = asyncio.current_task()
+    assert task is not None
+    running = asyncio.ensure_future(run(on_event=lambda event: told(event)))
+    seen: list[RunEventKind] = []
+
+    def told(event: RunEvent) -> None:
+        seen.append(event.kind)
+        if seen.count(kind) == times:
+            running.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        RunEventKind.BEGUN,
+        RunEventKind.UPLOADED,
+        RunEventKind.CREATED,
+        RunEventKind.PROGRESSED,
+        RunEventKind.ENDED,
+        RunEventKind.COLLECTED,
+    ],
+)
+@pytest.mark.parametrize("times", [1, 3])
+async def test_cancelled_and_continued(run: Runner, emulator: Emulator, kind: RunEventKind, times: int) -> None:
+    """At any step: nothing is left under a final name, the jobs are left alone, and no job is made twice."""
+    if kind == RunEventKind.BEGUN and times > 1:
+        return
+    await _stopped(run, kind, times)
+    assert not run.output.exists()
+    assert emulator.count("cancel") == 0
+    view = runs.read(run.directory)
+    assert (view.state, view.rows, view.succeeded + view.in_flight + view.not_sent) == ("interrupted", 10, 10)
+    report = await run()
+    assert report.ok
+    assert run.kinds[0] == RunEventKind.RESUMED
+    assert len(emulator.jobs) == 4
+    assert [line["custom_id"] for line in run.lines] == IDS
+
+
+async def test_a_job_that_nobody_heard_of_is_found(run: Runner, emulator: Emulator) -> None:
+    """A create whose answer was not noted is not sent again: its job is looked for, by the service's clock."""
+    await _stopped(run, RunEventKind.UPLOADED)
+    view = runs.read(run.directory)
+    file_id = view.shards[0].attempts[0].file_id
+    async with AsyncBatches(KEY, base_url=emulator.base_url) as another:
+        job = await another.create(str(file_id))
+    with closing(sqlite3.connect(run.directory / "ledger.sqlite", isolation_level=None)) as ledger:
+        # As the intent is noted, of a machine whose own clock was far ahead then.
+        since = job.created_at
+        assert since is not None
+        ledger.execute("UPDATE attempt SET since = ?, creating_at = '2999-01-01T00:00:00+00:00'", [since.isoformat()])
+    report = await run()
+    assert report.ok
+    assert report.job_ids[0] == job.id
+    assert RunEventKind.FOUND in run.kinds
+    assert len(emulator.jobs) == 4
+    assert runs.read(run.directory).shards[0].attempts[0].found
+
+
+async def test_several_jobs_could_be_it(run: Runner, emulator: Emulator) -> None:
+    """Nobody guesses; whoever has looked cancels the others, and runs again."""
+    await _stopped(run, RunEventKind.UPLOADED)
+    file_id = str(runs.read(run.directory).shards[0].attempts[0].file_id)
+    ours = emulator.add_job(input_file_id=file_id, status="IN_PROGRESS", ends_as="COMPLETED")
+    other = emulator.add_job(input_file_id=file_id, status="IN_PROGRESS", ends_as="IN_PROGRESS")
+    with closing(sqlite3.connect(run.directory / "ledger.sqlite", isolation_level=None)) as ledger:
+        ledger.execute("UPDATE attempt SET creating_at = planned_at")
+    with pytest.raises(CreateUnconfirmedError, match=rf"{ours}|{other}"):
+        await run()
+    await run.batches.cancel(other)
+    assert (await run()).job_ids[0] == ours
+
+
+async def test_an_input_that_changed(run: Runner, emulator: Emulator) -> None:
+    """Is refused with what to do, and the run goes on when it is put back; so are other settings."""
+    await _stopped(run, RunEventKind.CREATED)
+    content = run.source.read_bytes()
+    run.source.write_bytes(content.replace(b"row-9", b"row-8"))
+    with pytest.raises(RunChangedError, match=r"in.jsonl is not what .* was begun with \(its bytes differ\): put"):
+        await run()
+    run.source.write_bytes(content + content)
+    with pytest.raises(RunChangedError, match=r"it has [\d,]+ bytes, and had"):
+        await run()
+    run.source.write_bytes(content)
+    with pytest.raises(RunChangedError, match="was begun with model_id=None, and is to go on with model_id='m'"):
+        await run(model_id="m")
+    with pytest.raises(RunChangedError, match="endpoint="):
+        await run(endpoint="/v1/audio/translations")
+    with pytest.raises(RunChangedError, match=r"was begun from a file, in\.jsonl: pass its path"):
+        await run(source=_requests())
+    assert (await run()).ok
+    assert len(emulator.jobs) == 4
+
+
+async def test_moved_to_another_machine(run: Runner, emulator: Emulator, tmp_path: Path) -> None:
+    """The directory and the input go on elsewhere, under other names."""
+    await _stopped(run, RunEventKind.COLLECTED)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    shutil.move(run.directory, elsewhere / "kept")
+    shutil.move(run.source, elsewhere / "moved.jsonl")
+    output = elsewhere / "answers.jsonl"
+    report = await run(source=elsewhere / "moved.jsonl", output=output, directory=elsewhere / "kept")
+    assert report.ok
+    assert len(emulator.jobs) == 4
+    assert len(output.read_bytes().splitlines()) == ROWS
+
+
+async def test_two_at_once(run: Runner) -> None:
+    """The second is refused, and names the first."""
+    refused: list[RunInUseError] = []
+
+    async def second() -> None:
+        with pytest.raises(RunInUseError) as raised:
+            await run.batches.run(run.source, run.output.with_name("other.jsonl"), directory=run.directory)
+        refused.append(raised.value)
+
+    seconds: list[asyncio.Task[None]] = []
+
+    def begin(event: RunEvent) -> None:
+        if event.kind == RunEventKind.BEGUN:
+            seconds.append(asyncio.create_task(second()))
+
+    first = asyncio.create_task(run(on_event=begin, poll_interval=0.5))
+    assert (await first).ok
+    await asyncio.gather(*seconds)
+    assert len(refused) == 1
+
+
+async def test_a_ledger_that_is_gone_or_broken(run: Runner, emulator: Emulator) -> None:
+    """Is an error, and never a new run."""
+    await _stopped(run, RunEventKind.COLLECTED)
+    ledger = run.directory / "ledger.sqlite"
+    content = ledger.read_bytes()
+    for cut in (b"", content[: len(content) // 2]):
+        ledger.write_bytes(cut)
+        with pytest.raises(RunLedgerError):
+            await run()
+    ledger.unlink()
+    with pytest.raises(RunLedgerError, match=r"holds results of a run and no ledger\.sqlite: put it back"):
+        await run()
+    ledger.write_bytes(content)
+    assert (await run()).ok
+    assert len(emulator.jobs) == 4
+
+
+async def test_an_output_that_was_removed(run: Runner, emulator: Emulator) -> None:
+    """Is made again of the jobs' files, byte for byte; where those are gone too, that is said."""
+    run.fates.planned = {"row-1": [Missing()]}
+    await run()
+    content = run.output.read_bytes()
+    run.output.unlink()
+    await run()
+    assert run.output.read_bytes() == content
+    assert len(emulator.jobs) == 5
+    run.output.unlink()
+    emulator.fail(Fault(on="content", status=404, body={"error": {"message": "gone"}}))
+    with pytest.raises(RunError, match="are not at the service any more as they were"):
+        await run()
+    await run()
+    assert run.output.read_bytes() == content
+
+
+# --- limits ---
+
+
+async def test_a_stop_on_rows(run: Runner, emulator: Emulator) -> None:
+    """Nothing is created beyond it, what runs is collected, and a larger number goes on."""
+    report = await run(stop_after_rows=7)
+    assert str(report).startswith("6 answered, 4 not sent; 2 jobs")
+    assert (report.complete, report.output, report.ok) == (False, None, False)
+    assert report.stopped == "6 rows were sent, the next job has 3, and it was to stop after 7"
+    assert RunEventKind.STOPPED in run.kinds
+    assert not run.output.exists()
+    report = await run(stop_after_rows=10)
+    assert (report.ok, report.stopped, len(emulator.jobs)) == (True, None, 4)
+
+
+async def test_a_stop_on_tokens(run: Runner, emulator: Emulator) -> None:
+    """As soon as so many are used."""
+    report = await run(stop_after_tokens=10)
+    assert (report.usage.total_tokens, report.not_sent, len(emulator.jobs)) == (18, 4, 2)
+    assert report.stopped == "18 tokens were used, and it was to stop after 10"
+    assert (await run()).ok
+
+
+@pytest.mark.parametrize(("limits", "expected"), [({"max_jobs": 2}, 2), ({"max_jobs": 9, "max_enqueued_rows": 7}, 3)])
+async def test_no_more_in_flight_than_allowed(
+    run: Runner, emulator: Emulator, limits: dict[str, int], expected: int
+) -> None:
+    """So many jobs, or rows; the rest is released as earlier jobs drain."""
+    under_way: list[int] = []
+
+    async def sleep(seconds: float) -> None:
+        emulator.advance(1)
+        await _hardly(seconds)
+
+    def watch(event: RunEvent) -> None:
+        if event.kind == RunEventKind.CREATED:
+            under_way.append(sum(job["status"] != "COMPLETED" for job in emulator.jobs))
+
+    run.batches._transport.connection.sleep = sleep
+    emulator._service.timing = Timing(validating=10, running=10)
+    report = await run(**limits, on_event=watch, max_rows_per_job=2)
+    assert (report.ok, len(emulator.jobs), max(under_way)) == (True, 5, expected)
+
+
+# --- cancelling ---
+
+
+async def test_a_run_that_is_cancelled_from_outside(run: Runner, emulator: Emulator) -> None:
+    """Its process creates no more, collects what was done and ends; the next call sends what was cancelled again."""
+    emulator._service.timing = Timing(validating=0, running=1e9, canceling=0)
+    outcomes: list[str] = []
+
+    async def cancel() -> None:
+        outcomes.append(str(await run.batches.cancel_run(run.directory)))
+
+    cancelling: list[asyncio.Task[None]] = []
+
+    def told(event: RunEvent) -> None:
+        if event.kind == RunEventKind.PROGRESSED and not cancelling:
+            cancelling.append(asyncio.create_task(cancel()))
+
+    report = await run(on_event=told)
+    await asyncio.gather(*cancelling)
+    assert outcomes in (["1 canceling"], ["1 cancelled"])
+    assert (report.complete, report.not_sent) == (False, 10)
+    assert report.stopped == f"job {report.job_ids[0]} was cancelled"
+    emulator._service.timing = QUICK
+    assert (await run(max_attempts=1)).ok
+    assert len(emulator.jobs) == 5
+
+
+async def test_cancel_on_interrupt(run: Runner, emulator: Emulator) -> None:
+    """Then the jobs do not outlive the call; the next one sends their rows again."""
+    emulator._service.timing = Timing(validating=0, running=1e9, canceling=0)
+    created = asyncio.Event()
+
+    def told(event: RunEvent) -> None:
+        if event.kind == RunEventKind.CREATED:
+            created.set()
+
+    running = asyncio.create_task(run(on_event=told, cancel_on_interrupt=True))
+    await created.wait()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert [job["status"] for job in emulator.jobs] == ["CANCELLED"]
+    assert str(await run.batches.cancel_run(run.directory)) == "1 cancelled"
+    emulator._service.timing = QUICK
+    assert (await run()).ok
+    assert len(emulator.jobs) == 5
+
+
+async def test_cancelling_a_job_that_nobody_heard_of(run: Runner, emulator: Emulator) -> None:
+    """It is looked for; a run without jobs has none to cancel, and what is no run is told."""
+    await _stopped(run, RunEventKind.UPLOADED)
+    assert str(await run.batches.cancel_run(run.directory)) == "no jobs"
+    file_id = str(runs.read(run.directory).shards[0].attempts[0].file_id)
+    job_id = emulator.add_job(input_file_id=file_id)
+    with closing(sqlite3.connect(run.directory / "ledger.sqlite", isolation_level=None)) as ledger:
+        ledger.execute("UPDATE attempt SET creating_at = planned_at")
+    report = await run.batches.cancel_run(run.directory)
+    assert [outcome.job_id for outcome in report] == [job_id]
+    with pytest.raises(RunLedgerError, match="is not the directory of a run"):
+        await run.batches.cancel_run(run.source.parent)
+
+
+# --- trouble ---
+
+
+async def test_trouble_is_ridden_out(run: Runner, emulator: Emulator) -> None:
+    """However often it comes back, at every step, with pauses of up to a minute."""
+    for step in ("begin_upload", "store", "preprocess", "file", "create", "retrieve", "content"):
+        emulator.fail(Fault(on=step, status=503, times=7))
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        await _hardly(seconds)
+
+    run.batches._transport.connection.sleep = sleep
+    assert (await run()).ok
+    assert len(emulator.jobs) == 4
+    assert {5, 10} <= set(slept)
+    assert max(slept) <= 60
+    assert RunEventKind.TROUBLE in run.kinds
+
+
+@pytest.mark.parametrize("step", ["begin_upload", "create", "retrieve", "content"])
+async def test_a_refusal_ends_it(run: Runner, emulator: Emulator, step: str) -> None:
+    """With the service's own error, and the next call goes on."""
+    emulator.fail(Fault(on=step, status=401, body={"error": "Unauthorized"}))
+    with pytest.raises(AuthenticationError):
+        await run()
+    assert not run.output.exists()
+    assert (await run()).ok
+    assert len(emulator.jobs) == 4
+
+
+async def test_the_service_declines(run: Runner, emulator: Emulator) -> None:
+    """With its reason; nothing is created, and the next call tries again."""
+    emulator.fail(Fault(on="create", status=201, body={"job": None, "warning": "quota exceeded"}))
+    with pytest.raises(JobNotCreatedError, match="quota exceeded"):
+        await run()
+    assert (await run()).ok
+    assert len(emulator.jobs) == 4
+
+
+async def test_answers_that_are_lost(run: Runner, emulator: Emulator) -> None:
+    """No job is made twice."""
+    emulator.fail(Fault(on="create", lose="answer", times=3))
+    assert (await run()).ok
+    assert len(emulator.jobs) == 4
+
+
+async def test_a_job_that_is_deleted(run: Runner, emulator: Emulator) -> None:
+    """Its rows are missing, and go again."""
+    emulator.fail(Fault(on="retrieve", status=404, body={"error": "Job not found"}))
+    report = await run()
+    assert (report.ok, len(emulator.jobs)) == (True, 5)
+    assert RunEventKind.GONE in run.kinds
+
+
+async def test_results_that_are_deleted(run: Runner, emulator: Emulator) -> None:
+    """Their rows are missing, and go again."""
+    emulator.fail(Fault(on="content", status=404, body={"error": {"message": "File not found"}}))
+    report = await run()
+    assert (report.ok, len(emulator.jobs)) == (True, 5)
+    assert RunEventKind.GONE in run.kinds
+
+
+@pytest.mark.parametrize("kind", [RunEventKind.CREATED, RunEventKind.UPLOADED])
+async def test_another_account(run: Runner, kind: RunEventKind, tmp_path: Path) -> None:
+    """Knows nothing of the run, which is not taken for a reason to send all anew."""
+    await _stopped(run, kind)
+    with closing(sqlite3.connect(run.directory / "ledger.sqlite", isolation_level=None)) as ledger:
+        ledger.execute("UPDATE attempt SET creating_at = planned_at")
+    async with (
+        Emulator(api_key=KEY) as other,
+        AsyncBatches(KEY, base_url=other.base_url, retry=AT_ONCE) as batches,
+    ):
+        with pytest.raises(RunError, match="seems to be the key, or the base URL, of another account"):
+            await batches.run(run.source, run.output)
+        assert other.jobs == []
+    assert (await run()).ok
+
+
+# --- without async ---
+
+
+def test_the_same_without_async(tmp_path: Path) -> None:
+    """The same report of the same files."""
+    with (
+        Emulator(api_key=KEY, timing=QUICK).running_in_thread() as emulator,
+        Batches(KEY, base_url=emulator.base_url, retry=AT_ONCE) as batches,
+    ):
+        events: list[RunEvent] = []
+        report = batches.run(_requests(), tmp_path / "out.jsonl", max_rows_per_job=4, on_event=events.append)
+        assert (report.ok, len(emulator.jobs)) == (True, 3)
+        assert events[-1].kind == RunEventKind.FINISHED
+        assert str(batches.cancel_run(report.directory)) == "no jobs"
+        assert runs.read(report.directory).state == "finished"
