@@ -118,6 +118,12 @@ class Process:
         for task in self.tasks - self._unwinding:  # those are at it already
             task.cancel()
 
+    def forget(self) -> None:
+        """Hold nothing of it any more: what a task had open is open as long as its frames are held."""
+        self.tasks.clear()
+        self._unwinding.clear()
+        self._put_aside.clear()
+
 
 def step(what: str) -> None:
     """The process whose code is running is about to do this to the world."""

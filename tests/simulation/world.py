@@ -321,6 +321,8 @@ class World:
             if tasks:
                 await asyncio.wait(tasks)
             await self.emulator.close()
+            for process in processes:
+                process.forget()
 
         runner.run(go())
 
@@ -333,9 +335,9 @@ def _quiet() -> Iterator[None]:
     aiohttp.setLevel(logging.CRITICAL)
     gc.freeze()  # so that only what is made from now on is gone through
     try:
-        yield
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ResourceWarning)
+            yield
             gc.collect()
     finally:
         gc.unfreeze()
