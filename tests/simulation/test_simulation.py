@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+import attrs
 import pytest
 
-from .play import Outcome, each_step, simulate_all
+from together_batches.emulator import Failure, Fault
+
+from .plan import Plan, drawn
+from .play import Outcome, by_step, each_step, simulate_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -38,5 +42,18 @@ def test_a_death_at_any_step(number: int) -> None:
     """A small run that is killed right before one of its steps, whichever it is, goes on and ends as well."""
     outcomes = each_step(number)
     assert _broken(outcomes) == []
-    assert len(outcomes) > 100
+    assert len(outcomes) > 80
     assert sum((outcome.ends for outcome in outcomes), Counter[str]())["killed"] == len(outcomes) - 1
+
+
+def test_a_job_of_the_same_file_is_not_taken_for_the_one_that_was_asked_for() -> None:
+    """Rows that all failed make the same file again: after a crash, and a create that got lost, it is two jobs."""
+    row = attrs.evolve(drawn(0).rows[0], fate=Failure())
+    plan = Plan(
+        seed=1,
+        rows=(row,),
+        settings={"max_rows_per_job": 1, "max_attempts": 2},
+        calm=True,
+        faults=(Fault(on="create", lose="request", times=3, chance=0.6),),
+    )
+    assert _broken(by_step(plan)) == []
