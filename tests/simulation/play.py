@@ -44,7 +44,8 @@ class Outcome:
     failure: str
     rows: int
     jobs: int
-    steps: int
+    steps: tuple[int, ...]
+    """How many each start of the process took."""
     days: float
     ends: Counter[str]
     """How the process ended, each time that it was started."""
@@ -70,8 +71,10 @@ def by_step(plan: Plan) -> Iterator[Outcome]:
     """Play a plan once as it is, and once for each of its steps with a death right before that one."""
     whole = play("undisturbed", plan, durable)
     yield whole
-    for step in range(1, whole.steps + 1):
-        yield play(f"death before step {step}", attrs.evolve(plan, deaths=(Death(step),)), durable)
+    for before, steps in enumerate(whole.steps):
+        for step in range(1, steps + 1):
+            deaths = (*[None] * before, Death(step))
+            yield play(f"start {before + 1}, death before step {step}", attrs.evolve(plan, deaths=deaths), durable)
 
 
 def play(name: str, plan: Plan, program: Program, tell: Callable[[str], None] | None = None) -> Outcome:
@@ -88,7 +91,7 @@ def play(name: str, plan: Plan, program: Program, tell: Callable[[str], None] | 
         failure=failure,
         rows=len(plan.rows),
         jobs=len(world.made),
-        steps=sum(start.process.steps for start in starts),
+        steps=tuple(start.process.steps for start in world.starts),
         days=world.lived / 86_400,
         ends=Counter("killed" if start.killed else type(start.error or start.result).__name__ for start in starts),
         fingerprint=world.fingerprint,
