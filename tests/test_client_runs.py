@@ -473,7 +473,7 @@ async def test_moved_to_another_machine(run: Runner, emulator: Emulator, tmp_pat
     assert len(output.read_bytes().splitlines()) == ROWS
 
 
-async def test_two_at_once(run: Runner) -> None:
+async def test_two_at_once(run: Runner, emulator: Emulator) -> None:
     """The second is refused, and names the first."""
     refused: list[RunInUseError] = []
 
@@ -481,14 +481,17 @@ async def test_two_at_once(run: Runner) -> None:
         with pytest.raises(RunInUseError) as raised:
             await run.batches.run(run.source, run.output.with_name("other.jsonl"), directory=run.directory)
         refused.append(raised.value)
+        emulator._service.timing = QUICK
+        emulator.advance(1_000)
 
     seconds: list[asyncio.Task[None]] = []
+    emulator._service.timing = Timing(validating=100, running=100)
 
     def begin(event: RunEvent) -> None:
         if event.kind == RunEventKind.BEGUN:
             seconds.append(asyncio.create_task(second()))
 
-    first = asyncio.create_task(run(on_event=begin, poll_interval=0.5))
+    first = asyncio.create_task(run(on_event=begin))
     assert (await first).ok
     await asyncio.gather(*seconds)
     assert len(refused) == 1

@@ -33,6 +33,8 @@ from together_batches import (
     RateLimitError,
     Response,
     RetryPolicy,
+    RunError,
+    RunInUseError,
     Timeout,
     Usage,
     ValidationError,
@@ -41,6 +43,7 @@ from together_batches import (
     failed_requests,
     job_from_dict,
     jsonl,
+    runs,
     to_dict,
 )
 from together_batches.emulator import Answer, Emulator, Failure, Fault, Missing
@@ -297,11 +300,39 @@ async def errors(client: AsyncBatches) -> None:
         assert_type(error.candidates, tuple[BatchJob, ...])
     except WaitTimeoutError as error:
         assert_type(error.jobs, tuple[BatchJob, ...])
+    except RunInUseError as error:
+        assert_type((error.pid, error.host), tuple[int | None, str | None])
+    except RunError as error:
+        assert_type(error.directory, str)
     except ValidationError as error:
         value_error: ValueError = error
         print(value_error, assert_type(error.problems, tuple[str, ...]))
     except BatchesError as error:
         print(error)
+
+
+def told(event: runs.RunEvent) -> None:
+    assert_type(event.kind, runs.RunEventKind)
+    print(event.message, event.at.isoformat(), event.shard, event.job_id)
+
+
+async def a_durable_run(client: AsyncBatches, requests: AsyncIterator[BatchRequest]) -> None:
+    report = await client.run("in.jsonl", Path("out.jsonl"), max_jobs=5, stop_after_rows=1_000, on_event=told)
+    assert_type(report, runs.RunReport)
+    assert_type((report.output, report.complete, report.stopped), tuple[Path | None, bool, str | None])
+    await client.run(requests, "out.jsonl", directory=Path("run"), model_id="m", priority=1)
+    assert_type(await client.cancel_run(report.directory), CancelReport)
+    view = runs.read("out.jsonl.run")
+    for shard in view.shards:
+        for attempt in shard.attempts:
+            assert_type(
+                (attempt.job_id, attempt.status, attempt.progress), tuple[str | None, str | None, float | None]
+            )
+
+
+def a_durable_run_without_async(batches: Batches, requests: list[BatchRequest]) -> None:
+    assert_type(batches.run(requests, "out.jsonl", overwrite=True), runs.RunReport)
+    assert_type(batches.cancel_run("out.jsonl.run"), CancelReport)
 
 
 def answer(row: Mapping[str, object]) -> Answer | Failure | Missing | None:

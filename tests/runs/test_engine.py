@@ -1,0 +1,279 @@
+"""The engine over a ledger in memory and a service of a few lines, stopped between any two of its steps."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import pytest
+
+from together_batches import BatchJob, BatchRequest, FileObject, NotFoundError, jsonl
+from together_batches.runs import _rules
+from together_batches.runs._engine import Engine
+from together_batches.runs._records import Attempt, Books, Run
+from together_batches.runs._rules import Limits
+from together_batches.runs._sharding import scan
+from together_batches.runs._telling import Telling
+from together_batches.runs._verbs import Time, Verbs
+from together_batches.runs._workshop import Workshop
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable
+    from pathlib import Path
+
+NOON = datetime(2026, 9, 14, 12, tzinfo=UTC)
+
+
+class KilledError(Exception):
+    """The process is no more."""
+
+
+class Life:
+    """Of a process: it ends after so many steps, before or after what it was about to do."""
+
+    def __init__(self, steps: int | None = None) -> None:
+        self.steps = 0
+        self._last = steps
+
+    def step(self) -> None:
+        self.steps += 1
+        if self.steps == self._last:
+            raise KilledError
+
+    @asynccontextmanager
+    async def around(self) -> AsyncGenerator[None]:
+        self.step()
+        yield
+        self.step()
+
+
+class Memory:
+    """A ledger that is no file: the rules are the same."""
+
+    def __init__(self, books: Books) -> None:
+        self.run = books.run
+        self.shards = books.shards
+        self.attempts: dict[tuple[int, int], Attempt] = {}
+        self.life = Life()
+
+    async def load(self) -> Books:
+        return Books(self.run, self.shards, tuple(self.attempts[key] for key in sorted(self.attempts)))
+
+    async def save(self, *attempts: Attempt) -> None:
+        async with self.life.around():
+            self.attempts |= {attempt.key: attempt for attempt in attempts}
+
+    async def save_run(self, run: Run) -> None:
+        self.run = run
+
+
+class Service:
+    """Jobs that end at once. The first time a row is sent it may be lost, by its name."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+        self.jobs: dict[str, BatchJob] = {}
+        self.sent = Counter[str]()
+        self.life = Life()
+        self.seconds = 0
+
+    def now(self) -> datetime:
+        self.seconds += 1
+        return NOON + timedelta(seconds=self.seconds)
+
+    async def upload(self, path: Path, _: str) -> FileObject:
+        async with self.life.around():
+            content = path.read_bytes()  # noqa: ASYNC240  # a few bytes
+            file_id = f"file-{hashlib.sha256(content).hexdigest()[:8]}"
+            self.files[file_id] = content
+        return FileObject(id=file_id)
+
+    async def moment(self, file_id: str) -> datetime:
+        if file_id not in self.files:
+            raise NotFoundError("no such file", status=404)
+        return self.now()
+
+    async def create(self, file_id: str) -> BatchJob:
+        async with self.life.around():
+            answers = []
+            for line in self.files[file_id].splitlines():
+                custom_id = json.loads(line)["custom_id"]
+                self.sent[custom_id] += 1
+                if not (custom_id.startswith("lost") and self.sent[custom_id] == 1):
+                    row = {"custom_id": custom_id, "response": {"status_code": 200, "body": {"n": custom_id}}}
+                    answers.append(json.dumps(row).encode() + b"\n")
+            number = len(self.jobs) + 1
+            job = BatchJob(
+                id=f"job-{number}",
+                status="COMPLETED",  # type: ignore[arg-type]
+                input_file_id=file_id,
+                created_at=self.now(),
+                output_file_id=f"output-{number}",
+            )
+            self.files[f"output-{number}"] = b"".join(reversed(answers))
+            self.jobs[job.id] = job
+        return job
+
+    async def list_jobs(self) -> list[BatchJob]:
+        return list(self.jobs.values())
+
+    async def follow(
+        self, job_ids: AsyncIterator[str], *, on_update: Callable[[BatchJob], None], on_refused: object
+    ) -> AsyncGenerator[BatchJob, None]:
+        async for job_id in job_ids:
+            on_update(self.jobs[job_id])
+            yield self.jobs[job_id]
+
+    async def download(self, file_id: str, path: Path) -> None:
+        async with self.life.around():
+            path.write_bytes(self.files[file_id])  # noqa: ASYNC240  # a few bytes
+
+    @property
+    def verbs(self) -> Verbs:
+        return Verbs(
+            upload=self.upload,
+            moment=self.moment,
+            know=lambda _: None,
+            create=self.create,
+            list_jobs=self.list_jobs,
+            follow=self.follow,
+            download=self.download,
+            cancel=lambda _: self.list_jobs(),
+            settle_seconds=8,
+        )
+
+
+class World:
+    """One input of seven rows, three to a shard, and what processes make of it one after another."""
+
+    def __init__(self, directory: Path, ids: list[str]) -> None:
+        self.directory = directory
+        path = directory / "in.jsonl"
+        jsonl.write((BatchRequest(custom_id, {"model": "m"}) for custom_id in ids), path, overwrite=True)
+        found = scan(path, endpoint="/v1/chat/completions", max_rows=3, check_in=lambda: None)
+        run = Run(
+            id="r",
+            input_name=path.name,
+            input_bytes=found.bytes,
+            input_sha256=found.sha256,
+            spooled=False,
+            endpoint="/v1/chat/completions",
+            model_id=None,
+            priority=None,
+            max_attempts=3,
+            invalid=0,
+            started_at=NOON,
+        )
+        self.service = Service()
+        self.ledger = Memory(Books(run, found.shards))
+
+    async def live(self, steps: int | None = None) -> Life:
+        """One process, from its start to its end, or until it is killed."""
+        life = self.service.life = self.ledger.life = Life(steps)
+        workshop = Workshop(self.directory, self.directory / "in.jsonl")
+        workshop.prepare()
+        time = Time(now=self.service.now, sleep=self._sleep)
+        engine = Engine(
+            verbs=self.service.verbs,
+            time=time,
+            ledger=self.ledger,
+            books=await self.ledger.load(),
+            workshop=workshop,
+            limits=Limits(max_jobs=1),
+            max_attempts=3,
+            tell=Telling(None, time),
+        )
+        await engine.run()
+        return life
+
+    async def _sleep(self, seconds: float) -> None:
+        self.service.seconds += int(seconds)
+
+    async def check(self) -> None:
+        """Each attempt has one job, each row went as often as it had to, and all were answered."""
+        attempts = (await self.ledger.load()).attempts
+        assert sorted(attempt.job_id or "" for attempt in attempts) == sorted(self.service.jobs)
+        assert self.service.sent == {
+            custom_id: 2 if custom_id.startswith("lost") else 1 for custom_id in self.service.sent
+        }
+        assert len(self.service.sent) == 7
+        buckets = [
+            _rules.buckets(shard, [attempt for attempt in attempts if attempt.shard == shard.number], max_attempts=3)
+            for shard in self.ledger.shards
+        ]
+        assert sum(bucket.succeeded for bucket in buckets) == 7
+
+
+IDS = {
+    "some are lost": ["a", "lost-b", "c", "d", "e", "lost-f", "g"],
+    "all of a shard are lost, and make the same file again": ["lost-a", "lost-b", "lost-c", "d", "e", "f", "g"],
+}
+_both = pytest.mark.parametrize("ids", IDS.values(), ids=IDS.keys())
+
+
+@_both
+async def test_killed_at_any_step(tmp_path: Path, ids: list[str]) -> None:
+    """The next process goes on: no job twice, no row lost."""
+    world = World(tmp_path, ids)
+    life = await world.live()
+    await world.check()
+    assert life.steps > 40
+    for step in range(1, life.steps + 1):
+        world = World(tmp_path, ids)
+        with pytest.raises(KilledError):
+            await world.live(step)
+        await world.live()
+        await world.check()
+
+
+@_both
+@pytest.mark.parametrize("steps", [4, 5, 7, 11])
+async def test_killed_again_and_again(tmp_path: Path, ids: list[str], steps: int) -> None:
+    """Whatever one process gets done, the next need not do; three steps are too few to get anything done."""
+    world = World(tmp_path, ids)
+    for _ in range(200):
+        try:
+            await world.live(steps)
+        except KilledError:
+            continue
+        break
+    else:
+        pytest.fail("it never ends")
+    await world.check()
+
+
+async def test_a_file_that_was_deleted_before_its_job_was_created(tmp_path: Path) -> None:
+    """Is uploaded again, since the account is the right one: it was asked about nothing else yet."""
+    world = World(tmp_path, IDS["some are lost"])
+    with pytest.raises(KilledError):
+        await world.live(6)
+    (attempt,) = world.ledger.attempts.values()
+    assert attempt.file_id is not None
+    world.ledger.attempts[attempt.key] = attrs.evolve(attempt, creating_at=None, since=None)
+    world.service.files.clear()
+    await world.live()
+    await world.check()
+
+
+async def test_a_clock_that_was_set_back(tmp_path: Path) -> None:
+    """Does not hide the job of a create: what counts is the service's own clock."""
+    world = World(tmp_path, IDS["some are lost"])
+    steps = (await world.live()).steps
+    for step in range(1, steps + 1):
+        world = World(tmp_path, IDS["some are lost"])
+        ahead: Any = timedelta(days=400)
+        with pytest.raises(KilledError):
+            await world.live(step)
+        for key, attempt in world.ledger.attempts.items():
+            world.ledger.attempts[key] = attrs.evolve(
+                attempt,
+                planned_at=attempt.planned_at + ahead,
+                creating_at=attempt.creating_at and attempt.creating_at + ahead,
+            )
+        await world.live()
+        await world.check()

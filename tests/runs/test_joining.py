@@ -1,0 +1,90 @@
+"""Results into order: a job's two files by the rows that were sent, and the attempts of a shard by the input."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from together_batches import BatchMissing, RunError, Usage
+from together_batches.runs import _rules
+from together_batches.runs._drafts import Draft
+from together_batches.runs._joining import Arranged, arrange, final_lines
+from together_batches.runs._records import Attempt, Shard
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def _good(custom_id: str, tokens: int = 1) -> dict[str, Any]:
+    body = {"usage": {"prompt_tokens": tokens, "completion_tokens": 0, "total_tokens": tokens}}
+    return {"custom_id": custom_id, "response": {"status_code": 200, "body": body}}
+
+
+def _arranged(directory: Path, ids: str, *files: list[Any]) -> tuple[Arranged, list[dict[str, Any]]]:
+    paths = []
+    for number, rows in enumerate(files):
+        path = directory / f"file-{number}"
+        path.write_text("".join(row if isinstance(row, str) else json.dumps(row) + "\n" for row in rows), "utf-8")
+        paths.append(path)
+    piece = Draft(directory / "piece", "new")
+    arranged = arrange(list(ids), paths, piece, absent=BatchMissing, check_in=lambda: None)
+    piece.keep()
+    return arranged, [json.loads(line) for line in (directory / "piece").read_bytes().splitlines()]
+
+
+def test_two_files_become_one(tmp_path: Path) -> None:
+    """In the order of the rows that were sent, each once, with what became of it and its tokens."""
+    failed = {"custom_id": "b", "error": {"code": "invalid_model", "message": "no"}}
+    arranged, lines = _arranged(tmp_path, "abcd", [_good("d", 4), _good("a", 1)], [failed])
+    assert arranged == Arranged(outcomes=b"sfms", usage=Usage(5, 0, 5), strays=0)
+    told = [(line["custom_id"], line["result"]) for line in lines]
+    assert told == [("a", "success"), ("b", "failure"), ("c", "missing"), ("d", "success")]
+
+
+def test_rows_that_were_not_asked_for(tmp_path: Path) -> None:
+    """A second answer, one to another request, and a line that cannot be read are left out and counted."""
+    arranged, lines = _arranged(tmp_path, "ab", [_good("a", 1), _good("a", 2), _good("x"), "no JSON\n", "\n"], [])
+    assert arranged == Arranged(outcomes=b"sm", usage=Usage(1, 0, 1), strays=3)
+    assert lines[0]["body"]["usage"]["total_tokens"] == 1
+
+
+def test_a_job_without_files(tmp_path: Path) -> None:
+    """Has answered nothing."""
+    arranged, _ = _arranged(tmp_path, "ab")
+    assert arranged == Arranged(outcomes=b"mm", usage=Usage(), strays=0)
+
+
+def _pieces(directory: Path, *outcomes: bytes) -> list[tuple[Attempt, Path]]:
+    """A piece for each attempt, whose lines say of which attempt they are and at which place."""
+    pieces = []
+    for number, fates in enumerate(outcomes, start=1):
+        path = directory / f"piece-{number}"
+        path.write_text("".join(f"{number}.{place}\n" for place in range(len(fates))), "utf-8")
+        attempt: Any = {"shard": 1, "number": number, "rows": len(fates), "outcomes": _rules.packed(fates)}
+        pieces.append((Attempt(**attempt, planned_at=None), path))  # type: ignore[arg-type]
+    return pieces
+
+
+SHARD = Shard(number=1, first_line=1, rows=4, offset=0, size=1, sha256="")
+
+
+def test_a_row_has_the_line_of_its_last_attempt(tmp_path: Path) -> None:
+    """One that was settled keeps its line, one that was sent again has the later one."""
+    found = list(final_lines(SHARD, _pieces(tmp_path, b"safm", b"ms", b"a"), directory=tmp_path))
+    assert found == [
+        (_rules.SUCCEEDED, b"1.0\n"),
+        (_rules.AGAIN, b"3.0\n"),
+        (_rules.FAILED, b"1.2\n"),
+        (_rules.SUCCEEDED, b"2.1\n"),
+    ]
+
+
+@pytest.mark.parametrize("kept", [0, 1, 4, 15])
+def test_a_piece_that_was_cut(tmp_path: Path, kept: int) -> None:
+    """Is noticed, and can be made anew."""
+    pieces = _pieces(tmp_path, b"ssss")
+    pieces[0][1].write_bytes(pieces[0][1].read_bytes()[:kept])
+    with pytest.raises(RunError, match="piece-1 has been cut short: remove it and run again"):
+        list(final_lines(SHARD, pieces, directory=tmp_path))
