@@ -81,7 +81,7 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """What a call costs, beside a bare aiohttp loop and the official SDK, as ratios. Not part of CI."""
+    """What things cost, beside bare libraries and other SDKs, as ratios; ``-- --list`` tells the cases. Not in CI."""
     install(session, "bench")
     session.run("python", "-m", "tests.benchmarks", *session.posargs, env={"PYTHONPATH": os.fspath(HERE)})
 

@@ -45,12 +45,13 @@ html_show_sphinx = False
 html_copy_source = False
 
 
-# Names that stand in signatures and cannot be imported, and the sections of reference/api that tell what they are.
+# Names from together_batches.typing, and the sections of reference/api that tell what they are.
 EXPLAINED = {
     "Ids": "ids",
     "LoopIterator": "iterators",
     "Order": "requests",
     "Requests": "requests",
+    "RunRequests": "types-for-annotations",
     "Source": "files",
     "Stream": "iterators",
 }

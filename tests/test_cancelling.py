@@ -492,6 +492,33 @@ async def test_outcomes_are_told_as_they_are_known() -> None:
     assert [outcome.job_id for outcome in report] == ["slow", "fast", "", "faster"]
 
 
+async def test_a_service_that_gets_slow_is_asked_for_fewer_at_once() -> None:
+    """The callers that are too many leave, and are called in again where that was of no use."""
+    service = Service()
+    at_once: list[int] = []
+    running = 0
+
+    async def cancel(job_id: str, call: Call) -> BatchJob:
+        nonlocal running
+        call.attempts += 1
+        running += 1
+        at_once.append(running)
+        await asyncio.sleep(0)
+        call.seconds = 0.1 if len(at_once) < 500 else 2.0
+        running -= 1
+        return a_job(job_id)
+
+    verbs = cancelling.Verbs(cancel=cancel, retrieve=service.retrieve, list_jobs=service.list_jobs)
+    report = await cancelling.cancel_many(
+        verbs, Bulk(None), names(1_000), at_once=100, wait=False, timeout=None, on_outcome=None
+    )
+    assert len(report) == 1_000
+    assert report.ok
+    assert max(at_once[:500]) == 100
+    assert min(max(at_once[some : some + 30]) for some in range(500, 900)) <= 12
+    assert max(at_once[-30:]) > 20
+
+
 @pytest.mark.parametrize("wait", [False, True])
 async def test_what_a_callback_raises_ends_the_call(wait: bool) -> None:
     """As it was raised, in no group; nothing more is begun."""

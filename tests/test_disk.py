@@ -4,14 +4,15 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import hashlib
 import io
 import os
+import resource
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import anyio
 import pytest
 
 from together_batches import BatchRequest, UsageError, ValidationError, _disk
@@ -35,12 +36,14 @@ async def rest_of(content: Content, position: int = 0) -> bytes:
 async def everything(source: Any, filename: str | None = None) -> tuple[bytes, str, int, str]:
     """What is read of a source, and what it is called."""
     async with content_of(source, filename) as content:
+        content.raise_for_unwritable()
         return await rest_of(content), content.name, content.size, content.sha256
 
 
-async def write(path: Any, content: bytes, *, replace: bool = False, meanwhile: Callable[[], object] = int) -> None:
+async def write(path: Any, *pieces: bytes, replace: bool = False, meanwhile: Callable[[], object] = int) -> None:
     async with target_at(path, replace=replace) as target:
-        await target.write(content)
+        for piece in pieces:
+            await target.write(piece)
         meanwhile()
         await target.keep()
 
@@ -230,6 +233,53 @@ async def test_an_iterable_without_an_end_is_left() -> None:
     assert await asyncio.to_thread(left.wait, 10)
 
 
+class _Stalled(io.RawIOBase):
+    """Can be read once: a line, and then nothing until it is told to end."""
+
+    def __init__(self) -> None:
+        self._rest = [LINES]
+        self.stalled = threading.Event()
+        self.end = threading.Event()
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        if size == 0 or self._rest:
+            return self._rest.pop() if size else b""
+        self.stalled.set()
+        self.end.wait(30)
+        return b""
+
+
+@pytest.mark.parametrize("way", ["task", "scope"])
+async def test_a_cancelled_call_waits_for_no_read(way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pipe that gives nothing holds nobody up. Its thread ends when the read does, and closes what was opened."""
+    closed = threading.Event()
+
+    class Scratch(io.FileIO):
+        def close(self) -> None:
+            super().close()
+            closed.set()
+
+    monkeypatch.setattr(_disk.tempfile, "TemporaryFile", lambda: Scratch(tmp_path / "scratch", "w+"))
+    pipe, scope = _Stalled(), anyio.CancelScope()
+
+    async def upload() -> None:
+        with scope:
+            await everything(pipe)
+
+    task = asyncio.create_task(upload())
+    await asyncio.to_thread(pipe.stalled.wait, 10)
+    (task if way == "task" else scope).cancel()
+    await asyncio.wait([task], timeout=10)
+    assert task.done()
+    assert task.cancelled() is (way == "task")
+    assert not closed.is_set()
+    pipe.end.set()
+    assert await asyncio.to_thread(closed.wait, 10)
+
+
 # --- how a download appears -----------------------------------------------------------------------------------
 
 
@@ -304,16 +354,22 @@ async def test_where_nothing_can_be_written(tmp_path: Path) -> None:
         await write(b"out", b"new")
 
 
-async def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_many_small_pieces(tmp_path: Path) -> None:
+    """More of them than the system takes at a time, and a last one that is alone."""
+    await write(tmp_path / "out", *([b"piece\n"] * 100_000), b"end")
+    assert (tmp_path / "out").read_bytes() == b"piece\n" * 100_000 + b"end"
+
+
+@pytest.mark.parametrize("pieces", [[BIG], [b"x" * 1_000] * 3_000], ids=["one", "many"])
+async def test_a_full_disk(tmp_path: Path, pieces: list[bytes]) -> None:
     """Is told, and what had been written is removed, so that there is room again."""
-
-    class Full(io.BytesIO):
-        def write(self, _: object) -> int:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(Path, "open", lambda self, *_: (self.touch(), Full())[1])
-    with pytest.raises(UsageError, match=r"cannot write .*/out: no space left on device"):
-        await write(tmp_path / "out", BIG)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_001, hard))  # a part fits, and the rest does not
+    try:
+        with pytest.raises(UsageError, match=r"cannot write .*/out: file too large"):
+            await write(tmp_path / "out", *pieces)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert list(tmp_path.iterdir()) == []
 
 

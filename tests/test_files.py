@@ -26,7 +26,8 @@ from together_batches import (
     UsageError,
     to_dict,
 )
-from together_batches._protocol import Answer, Transfer, error_of
+from together_batches._file_protocol import Transfer
+from together_batches._protocol import Answer, error_of
 from together_batches.emulator import Emulator, Fault
 from together_batches.files import AsyncFiles
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import heapq
+import math
 import random
+import statistics
 from collections import deque
 from itertools import count
 from typing import TYPE_CHECKING, Protocol
@@ -12,10 +14,16 @@ import attrs
 import pytest
 
 from together_batches import _retry
-from together_batches._pacing import Brake, Pace
+from together_batches._pacing import Brake, Breadth, Pace
 from together_batches._protocol import Request
 from together_batches.config import RetryPolicy
-from together_batches.errors import RateLimitError, UsageError
+from together_batches.errors import (
+    APIConnectionError,
+    APIError,
+    InternalServerError,
+    RateLimitError,
+    UsageError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -108,6 +116,25 @@ def test_a_refusal_slows_everyone() -> None:
     assert brake.take(1.06) > 0
 
 
+def test_a_limit_that_is_told_is_where_it_begins() -> None:
+    """``x-ratelimit-limit`` spares the search; from there on the rate is measured as ever."""
+    brake = Brake()
+    brake.refused(1.0, sent_at=0.9, limit=100.0)
+    assert brake.rate == pytest.approx(97)
+    for _ in range(40):
+        brake.accepted()
+    brake.refused(3.0, sent_at=2.9, limit=100.0)
+    assert brake.rate == pytest.approx(0.97 * 97 / 4)  # 20 a second got through, and a quarter is the least believed
+
+
+@pytest.mark.parametrize(("limit", "rate"), [(500.0, 20), (1e300, 20), (1e-300, 1)])
+def test_a_limit_that_cannot_be_is_not_believed(limit: float, rate: float) -> None:
+    """Who was refused at 500 a second is not allowed 500; and a year for each call is no limit."""
+    brake = Brake()
+    brake.refused(1.0, sent_at=0.9, limit=limit)
+    assert brake.rate == rate
+
+
 def test_refusals_of_one_flood_count_once() -> None:
     """What was sent before the brake was corrected says nothing about the corrected rate."""
     brake = Brake()
@@ -178,9 +205,10 @@ class Limiter(Protocol):
 class Bucket:
     """Tokens that come at a rate, at most a burst of them; the rate may change at given times."""
 
-    def __init__(self, rate: float, burst: float, *changes: tuple[float, float]) -> None:
+    def __init__(self, rate: float, burst: float, *changes: tuple[float, float], advises: bool = False) -> None:
         self.rate, self.burst, self.tokens, self.at = rate, burst, burst, 0.0
         self.changes = deque(changes)
+        self.advises = advises
 
     def allow(self, now: float) -> bool:
         while self.changes and self.changes[0][0] <= now:
@@ -198,7 +226,16 @@ class Bucket:
         self.at = now
 
     def retry_after(self, now: float) -> float | None:
-        return None
+        return max(1.0, math.ceil((1 - self.tokens) / self.rate)) if self.advises else None
+
+    def best(self, calls: int, *changes: tuple[float, float]) -> float:
+        """The seconds that a perfect sender would take: everything the limit gives is used, from the start."""
+        left, since, rate = calls - self.burst, 0.0, self.rate
+        for at, changed in changes:
+            if left <= (at - since) * rate:
+                break
+            left, since, rate = left - (at - since) * rate, at, changed
+        return since + max(0.0, left) / rate
 
 
 class Window:
@@ -236,6 +273,7 @@ class Run:
     done: int = 0
     lost: int = 0
     refused: int = 0
+    failed: int = 0
     sent_at: list[float] = attrs.Factory(list)
     seconds: float = 0.0
 
@@ -253,12 +291,17 @@ class _Caller:
 class Simulation:
     """Callers of one client, as the transport lets them go: they queue for the brake, are sent, and are repeated.
 
-    An answer takes ``latency`` seconds, a fifth more or less; timers fire a millisecond late.
+    An answer takes ``latency`` seconds, a fifth more or less; timers fire a millisecond late. Of what the limiter
+    lets through, the share ``failing`` is answered with 500, and the share ``losing`` not at all.
     """
 
-    def __init__(self, limiter: Limiter, *, latency: float, seed: int) -> None:
+    def __init__(
+        self, limiter: Limiter, *, latency: float, seed: int, failing: float = 0.0, losing: float = 0.0
+    ) -> None:
         self.limiter = limiter
         self.latency = latency
+        self.failing = failing
+        self.losing = losing
         self.random = random.Random(seed)
         self.brake = Brake()
         self.budget = _retry.Budget(100)
@@ -313,22 +356,36 @@ class Simulation:
         def arrive(there: float) -> None:
             allowed = self.limiter.allow(there)
             advice = None if allowed else self.limiter.retry_after(there)
-            self.at(there + half, lambda back: self.answered(back, caller, now, allowed=allowed, advice=advice))
+            luck = self.random.random()
+            error: APIError | None = None
+            if not allowed:
+                error = RateLimitError("slow down")
+            elif luck < self.failing:
+                error = InternalServerError("out of order", status=500)
+            elif luck < self.failing + self.losing:
+                error = APIConnectionError("lost", request_sent=True)
+            self.at(there + half, lambda back: self.answered(back, caller, now, error, advice))
 
         self.at(now + half, arrive)
 
-    def answered(self, now: float, caller: _Caller, sent_at: float, *, allowed: bool, advice: float | None) -> None:
+    def answered(
+        self, now: float, caller: _Caller, sent_at: float, error: APIError | None, advice: float | None
+    ) -> None:
         self.run_.seconds = now
-        if allowed:
+        if isinstance(error, RateLimitError):
+            self.run_.refused += 1
+            self.brake.refused(now, sent_at=sent_at, retry_after=advice)
+        elif not isinstance(error, APIConnectionError):
             self.brake.accepted()
+        if error is None:
+            self.budget.succeeded()
             self.run_.done += 1
             self.next_call(now)
             return
-        self.run_.refused += 1
-        self.brake.refused(now, sent_at=sent_at, retry_after=advice)
+        self.run_.failed += not isinstance(error, RateLimitError)
         wait = _retry.delay(
             _REQUEST,
-            RateLimitError("slow down"),
+            error,
             {} if advice is None else {"Retry-After": str(advice)},
             attempt=caller.attempts,
             policy=_POLICY,
@@ -348,6 +405,33 @@ def simulate(limiter: Limiter, calls: int, in_flight: int, *, latency: float = 0
     return Simulation(limiter, latency=latency, seed=seed).run(calls, in_flight)
 
 
+def floods(
+    rate: float,
+    burst: float,
+    *changes: tuple[float, float],
+    calls: int,
+    latency: float,
+    advises: bool = False,
+    in_flight: int = 100,
+) -> tuple[list[float], list[float], int]:
+    """Ten floods with 3 % of 500s and 1 % of lost answers.
+
+    Sorted, how long they took against the best that a perfect sender could have done with the same failures, and
+    what share was refused; and how many calls were lost in all.
+    """
+    times: list[float] = []
+    refused: list[float] = []
+    lost = 0
+    for seed in range(10):
+        bucket = Bucket(rate, burst, *changes, advises=advises)
+        best = Bucket(rate, burst).best
+        run = Simulation(bucket, latency=latency, seed=seed, failing=0.03, losing=0.01).run(calls, in_flight)
+        times.append(run.seconds / best(calls + run.failed, *changes))
+        refused.append(run.refused / calls)
+        lost += run.lost
+    return sorted(times), sorted(refused), lost
+
+
 _IN_FLIGHT = pytest.mark.parametrize("in_flight", [100, 2_000], ids="{} in flight".format)
 
 
@@ -359,6 +443,45 @@ def test_a_flood_meets_a_limit(in_flight: int, seed: int) -> None:
     assert (run.done, run.lost) == (2_000, 0)
     assert run.refused <= 0.02 * 2_000
     assert run.seconds <= 1.05 * (2_000 - 50) / 200
+
+
+_LATENCY = pytest.mark.parametrize("latency", [0.001, 0.005, 0.05], ids="{} s".format)
+_ADVISES = pytest.mark.parametrize("advises", [False, True], ids=["silent", "with Retry-After"])
+
+
+@_LATENCY
+@_ADVISES
+def test_a_flood_of_a_service_that_also_fails(latency: float, *, advises: bool) -> None:
+    """200 a second, 3 % of 500s, 1 % of answers lost: no call is, and the usual flood wastes next to nothing."""
+    times, refused, lost = floods(200, 50, calls=2_000, latency=latency, advises=advises)
+    assert lost == 0
+    assert statistics.median(times) <= 1.08
+    assert times[-1] <= 1.25
+    assert refused[-1] <= (0.02 if latency < 0.05 else 0.05)
+
+
+@_LATENCY
+@_ADVISES
+def test_a_limit_that_halves_and_doubles_under_a_failing_service(latency: float, *, advises: bool) -> None:
+    """200 a second, then 100, then 200 again, and the same failures."""
+    times, refused, lost = floods(200, 50, (3.0, 100), (8.0, 200), calls=2_000, latency=latency, advises=advises)
+    assert lost == 0
+    assert statistics.median(times) <= 1.2
+    assert times[-1] <= 1.4
+    assert refused[-1] <= 0.05
+
+
+@_LATENCY
+@pytest.mark.parametrize(
+    ("rate", "burst", "calls", "in_flight"),
+    [(50, 10, 500, 20), (200, 5, 2_000, 100), (200, 500, 3_000, 100), (1_000, 100, 6_000, 100)],
+)
+def test_a_flood_of_other_limits(rate: float, burst: int, calls: int, in_flight: int, latency: float) -> None:
+    """Slow or quick, of small or large bursts: beyond what is under way when it is met, little is refused."""
+    times, refused, lost = floods(rate, burst, calls=calls, latency=latency, in_flight=in_flight)
+    assert lost == 0
+    assert statistics.median(times) <= 1.25
+    assert refused[-1] * calls <= in_flight + 0.03 * calls
 
 
 @pytest.mark.parametrize(
@@ -449,3 +572,76 @@ def test_a_high_limit_is_no_flood_either() -> None:
     assert (run.done, run.lost) == (5_000, 0)
     assert run.refused <= 0.05 * 5_000
     assert run.seconds <= 1.25 * 4.9
+
+
+# --- how many at once ---------------------------------------------------------------------------------------------
+
+
+class Crew:
+    """Callers of one bulk, and a service that works at so many calls at a time and lets the others queue.
+
+    ``work`` gives the seconds of work in a call, at a given time; the way there and back takes ``way``.
+    """
+
+    def __init__(self, wanted: int, *, workers: int, work: Callable[[float], float], way: float) -> None:
+        self.breadth = Breadth(wanted)
+        self.workers = [0.0] * workers
+        self.work = work
+        self.way = way
+        self.narrowest = wanted
+        self.slowest_of_the_end = 0.0
+
+    def run(self, calls: int) -> float:
+        """The seconds that all of them take."""
+        random_ = random.Random(1)
+        answers: list[tuple[float, float]] = []
+        now, sent = 0.0, 0
+        while sent < calls or answers:
+            while sent < calls and len(answers) < self.breadth.now:
+                free = heapq.heappop(self.workers)
+                done = max(free, now + self.way / 2) + self.work(now)
+                heapq.heappush(self.workers, done)
+                heapq.heappush(answers, (done + self.way / 2 * random_.uniform(0.9, 1.1), now))
+                sent += 1
+            now, sent_at = heapq.heappop(answers)
+            self.breadth.answered(now - sent_at)
+            self.narrowest = min(self.narrowest, self.breadth.now)
+            if sent > 0.9 * calls:
+                self.slowest_of_the_end = max(self.slowest_of_the_end, now - sent_at)
+        return now
+
+
+@pytest.mark.parametrize("way", [0.0, 0.05, 0.2], ids="{} s away".format)
+@pytest.mark.parametrize("wanted", [1, 100, 400, 2_000], ids="{} at once".format)
+def test_a_healthy_service_gets_all_that_was_wanted(wanted: int, way: float) -> None:
+    """Near or far, and also where 4,000 a second are all that gets done, by the service or by ourselves."""
+    crew = Crew(wanted, workers=1, work=lambda _: 0.00025, way=way)
+    crew.run(10_000)
+    assert crew.narrowest == wanted
+
+
+@pytest.mark.parametrize("wanted", [100, 2_000], ids="{} at once".format)
+def test_a_slow_service_is_not_buried(wanted: int) -> None:
+    """Where twenty a second get done, a few are in its queue, as much gets done, and nobody waits for long."""
+    crew = Crew(wanted, workers=5, work=lambda _: 0.25, way=0.05)
+    seconds = crew.run(6_000)
+    assert crew.narrowest < 40
+    assert crew.slowest_of_the_end < 4
+    assert seconds <= 1.02 * 6_000 / 20
+
+
+def test_a_stumble_is_soon_forgotten() -> None:
+    """A service that stood still for three seconds is soon asked for as much as before."""
+    crew = Crew(400, workers=400, work=lambda now: 3.0 if 2.0 < now < 2.1 else 0.05, way=0.05)
+    seconds = crew.run(40_000)
+    assert crew.narrowest < 400
+    assert crew.breadth.now == 400
+    assert seconds <= 40_000 / 4_000 + 3 + 2
+
+
+def test_a_service_that_is_slow_for_other_reasons_is_asked_for_as_much_as_before() -> None:
+    """Where fewer at once are answered no sooner, there is nothing to be gained by going on with few."""
+    crew = Crew(200, workers=200, work=lambda now: 0.05 if now < 2.0 else 3.0, way=0.05)
+    crew.run(20_000)
+    assert crew.narrowest == 10
+    assert crew.breadth.now == 200

@@ -19,16 +19,8 @@ from together_batches import _results
 from together_batches._results import failed_requests, read_row, results
 from together_batches._stream import Stream
 from together_batches.errors import APIConnectionError, UsageError, ValidationError
-from together_batches.models import (
-    BatchFailure,
-    BatchJob,
-    BatchJobStatus,
-    BatchMissing,
-    BatchRequest,
-    BatchResult,
-    BatchStray,
-    BatchSuccess,
-)
+from together_batches.models import BatchJob, BatchJobStatus
+from together_batches.rows import BatchFailure, BatchMissing, BatchRequest, BatchResult, BatchStray, BatchSuccess
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable, Sequence

@@ -111,11 +111,74 @@ def test_a_wait_until_a_date(until: str, seconds: float | None) -> None:
     assert _retry.retry_after({"Retry-After": until, "Date": "nonsense"}, now=lambda: _DATE_SECONDS) == seconds
 
 
-@given(st.text())
-def test_no_header_crashes_the_reader(text: str) -> None:
-    """It is a wait of zero or more, or None."""
-    seconds = _retry.retry_after({"Retry-After": text, "retry-after-ms": text, "Date": text}, now=lambda: 0.0)
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"x-ratelimit-remaining": "0", "x-ratelimit-reset": "1.5"}, 1.5),
+        ({"x-ratelimit-remaining-dynamic": "0", "x-ratelimit-reset-dynamic": "3"}, 3),
+        (
+            {
+                "x-ratelimit-remaining": "0",
+                "x-ratelimit-reset": "1",
+                "x-ratelimit-remaining-dynamic": "0",
+                "x-ratelimit-reset-dynamic": "2",
+            },
+            2,
+        ),
+        ({"x-ratelimit-remaining": "0", "x-ratelimit-reset": "9", "Retry-After": "1"}, 1),
+        ({"x-ratelimit-remaining": "0", "x-ratelimit-reset": "9", "Retry-After": "soon"}, 9),
+        ({"x-ratelimit-remaining": "4", "x-ratelimit-reset": "9"}, None),
+        ({"x-ratelimit-reset": "9"}, None),
+        ({"x-ratelimit-remaining": "0"}, None),
+        ({"x-ratelimit-remaining": "0", "x-ratelimit-reset": "1789387200"}, None),
+        ({"x-ratelimit-remaining": "0", "x-ratelimit-reset": "-1"}, None),
+        ({"x-ratelimit-remaining": "0", "x-ratelimit-reset": "nan"}, None),
+        ({"x-ratelimit-remaining": "none", "x-ratelimit-reset": "9"}, None),
+    ],
+    ids=str,
+)
+def test_a_limit_that_is_used_up_is_a_wait(headers: dict[str, str], seconds: float | None) -> None:
+    """Until it begins anew, where there is no ``Retry-After``; a moment in place of seconds is nonsense here."""
+    assert _retry.retry_after(headers) == seconds
+
+
+@pytest.mark.parametrize(
+    ("headers", "limit"),
+    [
+        ({}, None),
+        ({"x-ratelimit-limit": "60"}, 60),
+        ({"x-ratelimit-limit": "60", "x-ratelimit-limit-dynamic": "20"}, 20),
+        ({"x-ratelimit-limit": "60", "x-ratelimit-limit-dynamic": "plenty"}, 60),
+        ({"x-ratelimit-limit": "0"}, None),
+        ({"x-ratelimit-limit": "-5"}, None),
+        ({"x-ratelimit-limit": "inf"}, None),
+        ({"x-ratelimit-limit": "60, 60;w=1"}, None),
+    ],
+    ids=str,
+)
+def test_a_limit_that_is_told(headers: dict[str, str], limit: float | None) -> None:
+    """The lower one of the two that the service may name; nonsense is none."""
+    assert _retry.limit(headers) == limit
+
+
+_HEADERS = (
+    "Retry-After",
+    "retry-after-ms",
+    "Date",
+    "x-ratelimit-limit",
+    "x-ratelimit-remaining",
+    "x-ratelimit-reset",
+    "x-ratelimit-reset-dynamic",
+)
+
+
+@given(st.dictionaries(st.sampled_from(_HEADERS), st.text() | st.floats().map(str)))
+def test_no_header_crashes_the_reader(headers: dict[str, str]) -> None:
+    """It is a wait of zero or more, or None; and a limit of more than zero, or None."""
+    seconds = _retry.retry_after(headers, now=lambda: 0.0)
     assert seconds is None or seconds >= 0
+    limit = _retry.limit(headers)
+    assert limit is None or limit > 0
 
 
 # --- what is repeated ---------------------------------------------------------------------------------------------

@@ -12,7 +12,8 @@ import pytest
 from together_batches import jsonl
 from together_batches._submitting import submit
 from together_batches.errors import JobNotCreatedError, UsageError, ValidationError
-from together_batches.models import BatchJob, BatchRequest, FileObject
+from together_batches.models import BatchJob, FileObject
+from together_batches.rows import BatchRequest
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -133,9 +134,9 @@ async def test_a_file_with_problems(source: Source) -> None:
     [
         ([REQUESTS[0], REQUESTS[1], REQUESTS[0]], "custom_id is that of line 1 too"),
         ([REQUESTS[0], BatchRequest("b", {})], "line 2 .*body.model is missing"),
-        ([REQUESTS[0], BatchRequest("b", {"model": "m", "x": float("nan")})], "request 2: .* cannot be written"),
+        ([REQUESTS[0], BatchRequest("b", {"model": "m", "x": float("nan")})], "line 2 .* cannot be written"),
         ([BatchRequest("x" * 65, {"model": "m"})], "custom_id has 65 characters, more than 64"),
-        ([REQUESTS[0], "b"], "request 2: 'b' is no BatchRequest"),
+        ([REQUESTS[0], "b"], "line 2 .*'b' is no BatchRequest"),
     ],
 )
 async def test_requests_with_problems(requests: Any, expected: str) -> None:
@@ -144,6 +145,60 @@ async def test_requests_with_problems(requests: Any, expected: str) -> None:
     with pytest.raises(ValidationError, match=expected):
         await service.submit(requests)
     assert service.done == []
+
+
+class _Odd:
+    """What JSON does not know."""
+
+
+_ODD_REQUESTS: list[Any] = [
+    REQUESTS[0],
+    BatchRequest("b", {"model": "m", "x": float("nan")}),
+    BatchRequest("c", {}),
+    REQUESTS[0],
+    BatchRequest("e", {"model": "m", "x": _Odd()}),
+    7,
+    BatchRequest("", {"model": "m"}),
+    REQUESTS[1],
+]
+_ODD_PROBLEMS = [
+    "line 2 (byte 53), custom_id 'b': the request cannot be written as JSON: a number is not finite",
+    "line 3 (byte 54), custom_id 'c': body.model is missing",
+    "line 4 (byte 82), custom_id 'a': custom_id is that of line 1 too, and must be unique in the file",
+    "line 5 (byte 135), custom_id 'e': the request cannot be written as JSON: Type is not JSON serializable: _Odd",
+    "line 6 (byte 136): 7 is no BatchRequest",
+    "line 7 (byte 137), custom_id '': custom_id is empty",
+]
+
+
+@pytest.mark.parametrize("kind", ["list", "async"])
+async def test_every_problem_of_requests_is_told(kind: str) -> None:
+    """Those that cannot be written as JSON as well, each where it stands, and in one go."""
+
+    async def one_by_one() -> AsyncIterator[Any]:
+        for request in _ODD_REQUESTS:
+            yield request
+
+    service = Service()
+    with pytest.raises(ValidationError, match=r"the requests: 6 problems in lines 2, 3, 4, 5, 6, 7;") as caught:
+        await service.submit(_ODD_REQUESTS if kind == "list" else one_by_one())
+    assert list(caught.value.problems) == _ODD_PROBLEMS
+    assert service.done == []
+
+
+async def test_requests_without_an_end_that_cannot_be_written() -> None:
+    """After a thousand problems nobody asks for more."""
+    taken = 0
+
+    def endless() -> Iterator[Any]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield taken
+
+    with pytest.raises(ValidationError, match="the requests: 1,000 problems"):
+        await Service().submit(endless())
+    assert taken == 1_000
 
 
 @pytest.mark.parametrize("source", [b"", [], io.BytesIO(), iter(())], ids=["bytes", "list", "file", "iterator"])

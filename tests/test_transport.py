@@ -322,6 +322,8 @@ async def test_chance_may_draw_no_wait_at_all() -> None:
         ({"Retry-After": "soon"}, 0.5),
         ({"Retry-After": "nan"}, 0.5),
         ({"Retry-After": ""}, 0.5),
+        ({"x-ratelimit-remaining": "0", "x-ratelimit-reset": "4"}, 4),
+        ({"x-ratelimit-remaining": "some", "x-ratelimit-reset": "later"}, 0.5),
     ],
     ids=lambda value: "; ".join(value.values()) or "empty" if isinstance(value, dict) else None,
 )
@@ -413,6 +415,14 @@ async def test_a_429_slows_everyone() -> None:
         began = asyncio.get_running_loop().time()
         await asyncio.gather(*(sender.send(READ, Call()) for _ in range(30)))
         assert asyncio.get_running_loop().time() - began > 0.2  # a client that knows of no limit takes no time
+
+
+@in_virtual_time
+async def test_a_limit_that_the_service_tells_is_where_everyone_begins() -> None:
+    """A refusal that names the limit spares the client the search for it."""
+    async with between(http(429, headers={"x-ratelimit-limit": "200"}), OK) as (sender, _):
+        await sender.send(READ, Call())
+        assert sender.connection.brake.rate == pytest.approx(0.97 * 200)
 
 
 @in_virtual_time
@@ -652,13 +662,11 @@ class ClumsySession:
     closed = False
     auth = None
 
-    @asynccontextmanager
-    async def request(self, *_: object, **__: object) -> AsyncIterator[None]:
+    async def request(self, *_: object, **__: object) -> None:
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError as error:
             raise aiohttp.ClientPayloadError from error
-        yield
 
 
 @in_virtual_time

@@ -24,7 +24,7 @@ from together_batches import (
     Timeout,
     UsageError,
 )
-from together_batches import _protocol as protocol
+from together_batches import _file_protocol as protocol
 from together_batches._pacing import Brake
 from together_batches._stream import Stream
 from together_batches._streaming import Streaming

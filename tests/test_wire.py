@@ -13,19 +13,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from together_batches import _wire
-from together_batches._wire import WireError, job_from_dict, to_dict
-from together_batches.errors import NotFoundError, UsageError, ValidationError
-from together_batches.models import (
-    BatchFailure,
-    BatchJob,
-    BatchJobStatus,
-    BatchMissing,
-    BatchResult,
-    BatchStray,
-    BatchSuccess,
-    Usage,
-)
-from together_batches.outcomes import CancelOutcome, CancelReport, CancelResult
+from together_batches._plain import to_dict
+from together_batches._wire import WireError, job_from_dict
+from together_batches.errors import ValidationError
+from together_batches.models import BatchJob, BatchJobStatus
 
 _NOON = datetime(2026, 9, 14, 12, tzinfo=UTC)
 
@@ -354,20 +345,6 @@ def test_no_json_crashes_the_reader(value: Any) -> None:
     assert all(where.startswith("$") for where in wheres)
 
 
-def test_a_job_as_plain_data() -> None:
-    """Absent fields are left out, times end in Z, the status is text, and ``extra`` stands beside the fields."""
-    job = BatchJob(id="a", status="PAUSED", progress=50, created_at=_NOON, extra={"organization_id": None})
-    told = to_dict(job)
-    assert told == {
-        "id": "a",
-        "status": "PAUSED",
-        "progress": 50.0,
-        "created_at": "2026-09-14T12:00:00Z",
-        "organization_id": None,
-    }
-    assert type(told["status"]) is str
-
-
 def test_any_mapping_will_do_and_is_left_as_it_was() -> None:
     """What is given to read is not written to."""
     given_ = {"id": "a", "organization_id": "org"}
@@ -384,63 +361,24 @@ def test_a_mapping_that_is_no_job_is_the_caller_s_mistake() -> None:
     assert caught.value.problems == (str(caught.value),)
 
 
-def test_an_outcome_as_plain_data() -> None:
-    """With the job where it is known, and the error in words and facts."""
-    error = NotFoundError("Job not found", status=404, request_id="oJ3x")
-    assert to_dict(CancelOutcome("a", CancelResult.CANCELLED, job=BatchJob(id="a"), attempts=1)) == {
-        "job_id": "a",
-        "result": "cancelled",
-        "attempts": 1,
-        "job": {"id": "a"},
-    }
-    assert to_dict(CancelOutcome("b", CancelResult.NOT_FOUND, error=error, attempts=2)) == {
-        "job_id": "b",
-        "result": "not_found",
-        "attempts": 2,
-        "error": {"type": "NotFoundError", "message": str(error), "status": 404, "request_id": "oJ3x"},
-    }
-    assert to_dict(CancelOutcome("", CancelResult.FAILED, error=UsageError("a job id is empty")))["error"] == {
-        "type": "UsageError",
-        "message": "a job id is empty",
-    }
+# --- the quick way and the thorough one -----------------------------------------------------------------------------
+
+_ODD = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3) | st.lists(st.none(), max_size=1)
+_FIELDS = [field.name for field in attrs.fields(BatchJob)]
+_TIMES = st.sampled_from(["2026-09-14T10:20:30.5Z", "2026-09-14T10:20:30", "0001-01-01T00:00:00Z", "", "soon"])
 
 
-def test_a_report_as_plain_data() -> None:
-    """Complete, and ready for JSON."""
-    report = CancelReport([CancelOutcome("a", CancelResult.CANCELLED), CancelOutcome("b", CancelResult.FAILED)])
-    told = to_dict(report)
-    assert (told["ok"], told["counts"]["cancelled"], told["counts"]["denied"]) == (False, 1, 0)
-    assert [outcome["job_id"] for outcome in told["outcomes"]] == ["a", "b"]
-    assert json.loads(json.dumps(told)) == told
-
-
-# --- rows of results ----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("row", "expected"),
-    [
-        (
-            BatchSuccess("a", {"text": "x", "other": None}),
-            {"custom_id": "a", "result": "success", "status_code": 200, "body": {"text": "x", "other": None}},
-        ),
-        (
-            BatchFailure("a", "timeout", "too slow", 504, "{}"),
-            {
-                "custom_id": "a",
-                "result": "failure",
-                "code": "timeout",
-                "message": "too slow",
-                "status_code": 504,
-                "raw": "{}",
-            },
-        ),
-        (BatchFailure(None, None, "no JSON"), {"custom_id": None, "result": "failure", "message": "no JSON"}),
-        (BatchMissing("a"), {"custom_id": "a", "result": "missing"}),
-        (BatchStray("a", "why", "{}"), {"custom_id": "a", "result": "stray", "reason": "why", "raw": "{}"}),
-        (Usage(1, 2, 3), {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}),
-    ],
-)
-def test_a_row_as_plain_data(row: BatchResult | Usage, expected: dict[str, object]) -> None:
-    """It says which it is; what is absent is left out, except that nobody is named."""
-    assert to_dict(row) == expected
+@given(st.dictionaries(st.sampled_from([*_FIELDS, "project_id"]), _ODD | _TIMES, max_size=8), st.booleans())
+def test_both_ways_of_reading_a_job_agree(sent: dict[str, object], named: bool) -> None:
+    """What is read by hand is what cattrs makes of it, and what cattrs refuses is refused."""
+    if named:
+        sent["id"] = "job-1"
+    extra = {name: sent[name] for name in sent if name in {"project_id", "extra"}}
+    try:
+        thorough = _wire._thorough().structure({**sent, _wire._EXTRA: extra}, BatchJob)
+    except Exception:  # noqa: BLE001  # cattrs groups whatever its hooks raised
+        with pytest.raises(_wire.WireError):
+            _wire.job(sent)
+    else:
+        assert _wire.job(sent) == thorough
+        assert _wire._quick_job(sent.get, extra) == thorough

@@ -2,7 +2,7 @@
 
 >>> from together_batches import AsyncBatches, Batches, BatchJob, BatchJobStatus
 
-Values and errors load at once; the clients, and aiohttp with them, on first use.
+Jobs and errors load at once; the rows of jobs, the clients, and aiohttp with them, on first use.
 """
 
 from __future__ import annotations
@@ -36,25 +36,23 @@ from together_batches.errors import (
     ValidationError,
     WaitTimeoutError,
 )
-from together_batches.models import (
-    BatchFailure,
-    BatchJob,
-    BatchJobStatus,
-    BatchMissing,
-    BatchRequest,
-    BatchResult,
-    BatchStray,
-    BatchSuccess,
-    FileObject,
-    Response,
-    Usage,
-)
+from together_batches.models import BatchJob, BatchJobStatus, FileObject, Response
 from together_batches.outcomes import CancelOutcome, CancelReport, CancelResult
 
 if TYPE_CHECKING:
+    from together_batches._plain import to_dict
     from together_batches._results import failed_requests
-    from together_batches._wire import job_from_dict, to_dict
+    from together_batches._wire import job_from_dict
     from together_batches.client import AsyncBatches
+    from together_batches.rows import (
+        BatchFailure,
+        BatchMissing,
+        BatchRequest,
+        BatchResult,
+        BatchStray,
+        BatchSuccess,
+        Usage,
+    )
     from together_batches.sync import Batches
 
 __all__ = [
@@ -107,10 +105,17 @@ __all__ = [
 
 _ON_FIRST_USE = {
     "AsyncBatches": "together_batches.client",
+    "BatchFailure": "together_batches.rows",
+    "BatchMissing": "together_batches.rows",
+    "BatchRequest": "together_batches.rows",
+    "BatchResult": "together_batches.rows",
+    "BatchStray": "together_batches.rows",
+    "BatchSuccess": "together_batches.rows",
     "Batches": "together_batches.sync",
+    "Usage": "together_batches.rows",
     "failed_requests": "together_batches._results",
     "job_from_dict": "together_batches._wire",
-    "to_dict": "together_batches._wire",
+    "to_dict": "together_batches._plain",
 }
 
 

@@ -18,6 +18,7 @@ from anyio import CancelScope
 
 from together_batches import _many, _protocol
 from together_batches._many import Found, Ids, Lookout, is_plain, plain_group
+from together_batches._pacing import Breadth
 from together_batches._transport import Call
 from together_batches.errors import (
     APIStatusError,
@@ -181,7 +182,7 @@ class _Crew:
         self._verbs = verbs
         self._bulk = bulk
         self._source = _Source(ids)
-        self._at_once = at_once
+        self._breadth = Breadth(at_once)
         self._wait = wait
         self._emit = emit
         self._admit = admit
@@ -237,11 +238,13 @@ class _Crew:
             if asked is _END:
                 break
             # Each worker that finds work calls the next one in: three ids do not cost a hundred tasks.
-            if self._workers < self._at_once:
+            if self._workers < self._breadth.now:
                 self._hire(group)
             name = _name(asked)
             if self._admit(name):
                 await self._cancel(asked, name)
+                if self._workers > self._breadth.now:
+                    break
             else:
                 await _let_others_run()
         self._workers -= 1
@@ -261,6 +264,7 @@ class _Crew:
             return
         call = self.in_flight[name] = self._bulk.call()
         outcome = await cancel_one(self._verbs, job_id, call)
+        self._breadth.answered(call.seconds)
         if outcome.error is not None:
             outcome.error.__traceback__ = None  # its frames would be kept as long as the outcome
             if isinstance(outcome.error, AuthenticationError) and self._refusal is None:

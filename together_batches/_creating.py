@@ -34,6 +34,7 @@ _MARGIN = timedelta(minutes=5)
 """How far the clocks of the service's machines may be apart."""
 _MOST_REMEMBERED = 10_000
 _MOST_POSTS = 2
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
 _UNKNOWN = datetime.max.replace(tzinfo=UTC)
 
 
@@ -44,20 +45,26 @@ class KnownJobs:
     """
 
     def __init__(self) -> None:
-        self._seen: dict[str, tuple[int, datetime]] = {}
+        # Two plain mappings, since a pair for each job would be one more thing for the garbage collector to visit.
+        self._seen: dict[str, int] = {}
+        self._created: dict[str, datetime] = {}
+        self._forgotten = _LONG_AGO
         self._count = 0
         self._turns: dict[str, tuple[asyncio.Lock, int]] = {}
 
     def note(self, job: BatchJob) -> BatchJob:
         """Remember a job; what was seen before stays as old as it was."""
-        if job.id not in self._seen:
+        created = job.created_at or _UNKNOWN
+        if created >= self._forgotten and job.id not in self._seen:
             self._count += 1
-            self._seen[job.id] = self._count, job.created_at or _UNKNOWN
+            self._seen[job.id] = self._count
+            self._created[job.id] = created
             if len(self._seen) > _MOST_REMEMBERED:
                 # Only a young job can be taken for one just created, and a list has its jobs in no order.
-                oldest_first = sorted(self._seen, key=lambda seen: self._seen[seen][1])
+                oldest_first = sorted(self._created, key=self._created.__getitem__)
+                self._forgotten = self._created[oldest_first[_MOST_REMEMBERED // 2]]
                 for seen in oldest_first[: _MOST_REMEMBERED // 2]:
-                    del self._seen[seen]
+                    del self._seen[seen], self._created[seen]
         return job
 
     @property
@@ -67,8 +74,7 @@ class KnownJobs:
 
     def seen_before(self, mark: int, job: BatchJob) -> bool:
         """True where the job was known when the mark was made."""
-        count, _ = self._seen.get(job.id, (mark + 1, None))
-        return count <= mark
+        return self._seen.get(job.id, mark + 1) <= mark
 
     @asynccontextmanager
     async def turn(self, input_file_id: str) -> AsyncGenerator[None]:

@@ -1,7 +1,8 @@
 """Files of this machine, read and written by worker threads: never on the loop, and never whole in memory.
 
-A call that is cancelled leaves its thread behind for a moment. So whatever a thread does to a file it does under the
-lock of that file, and so is the closing: nothing is written to a file that is closed, or to another in its place.
+A call that is cancelled leaves its thread behind: for a moment, or, where it reads from a pipe that gives nothing,
+until that gives something. So whatever a thread does to a file it does under the lock of that file, and the last to
+hold the lock closes: nothing is written to a file that is closed, and nobody waits for a read without an end.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import threading
 from collections.abc import AsyncIterable, Iterable
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
+from queue import SimpleQueue
 from typing import IO, TYPE_CHECKING, cast
 
 import anyio
@@ -24,7 +26,7 @@ from anyio import to_thread
 
 from together_batches import jsonl
 from together_batches.errors import UsageError, ValidationError
-from together_batches.models import BatchRequest
+from together_batches.rows import BatchRequest
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator
@@ -34,8 +36,14 @@ __all__ = ["Content", "Reader", "Source", "Target", "content_of", "target_at"]
 _UNNAMED = "requests.jsonl"
 """What an upload is called that nobody named: the service looks at the suffix."""
 _READ_BYTES = 1 << 20
-_WRITE_BYTES = 1 << 20
-_SYNC_BYTES = 1 << 23
+_MOST_UNWRITABLE = 1000
+"""After so many nobody wants to know of more."""
+_WRITE_BYTES = 1 << 19
+"""So much is written at a time: with more of it, what is to be written is no longer in the processor's cache."""
+_WAITING_BYTES = 1 << 23
+"""With so much that is still to be written, the next piece has to wait."""
+_MOST_PIECES = 500
+"""The system takes about a thousand in one call."""
 
 
 class Content:
@@ -53,13 +61,25 @@ class Content:
         self._ours = True
         self._start = 0
         self._hash = hashlib.sha256()
+        self._rows = self._spooled_bytes = 0
+        self.unwritable: list[jsonl.Problem] = []
 
     async def block(self, position: int) -> bytes:
         """The bytes that begin here. The last ones are given only where all of them are what was hashed before."""
-        return await to_thread.run_sync(self._block, position)
+        return await to_thread.run_sync(self._block, position, abandon_on_cancel=True)
+
+    @contextmanager
+    def _at_work(self) -> Generator[None]:
+        """The lock. Whoever has it when this is closed closes it, since nobody waits for the lock then."""
+        try:
+            with self._lock:
+                yield
+        finally:
+            if self._left:
+                self.close()
 
     def _block(self, position: int) -> bytes:
-        with self._lock, _explained("read", self._where):
+        with self._at_work(), _explained("read", self._where):
             if position == 0:
                 self._hash = hashlib.sha256()
             self._file.seek(self._start + position)
@@ -76,17 +96,39 @@ class Content:
     async def spool(self, requests: AsyncIterable[BatchRequest]) -> None:
         """Write requests to a file that has no name, as they come."""
         held = bytearray()
-        number = 0
         async for request in requests:
-            number += 1
-            held += _line(request, number)
+            held += self._line(request)
+            if len(self.unwritable) >= _MOST_UNWRITABLE:
+                break
             if len(held) >= _READ_BYTES:
                 await to_thread.run_sync(self._add, bytes(held))
                 held.clear()
         await to_thread.run_sync(self._add, bytes(held))
 
+    def _line(self, request: BatchRequest) -> bytes:
+        """The line of the next request; a blank one where it cannot be written, so that all such can be told."""
+        self._rows += 1
+        try:
+            line = jsonl.encode(request)
+        except ValidationError as error:
+            line = b"\n"
+            given: object = getattr(request, "custom_id", None)
+            custom_id = given if isinstance(given, str) else None
+            self.unwritable += [
+                jsonl.Problem(problem, self._rows, self._spooled_bytes, custom_id) for problem in error.problems
+            ]
+        self._spooled_bytes += len(line)
+        return line
+
+    def raise_for_unwritable(self) -> None:
+        """Raise :class:`ValidationError` with all requests that cannot be written as a line, where there are any."""
+        if self.unwritable:
+            told = [f"request {problem.line}: {problem.message}" for problem in self.unwritable]
+            more = f"; {len(told):,} problems in all" if len(told) > 1 else ""
+            raise ValidationError(told[0] + more, problems=told)
+
     def _add(self, lines: bytes) -> None:
-        with self._lock:
+        with self._at_work():
             self._spool(lines)
 
     def _spool(self, lines: bytes) -> None:
@@ -99,7 +141,7 @@ class Content:
 
     def open(self, source: Source, filename: str | None) -> None:
         """Find the bytes, and read them once for their size and hash."""
-        with self._lock:
+        with self._at_work():
             if isinstance(source, str | os.PathLike):
                 self._open_path(source)
             elif isinstance(source, bytes | bytearray | memoryview):
@@ -108,10 +150,12 @@ class Content:
             elif hasattr(source, "read"):
                 self._open_file(cast("IO[bytes]", source))
             elif isinstance(source, Iterable):
-                for number, request in enumerate(source, start=1):
+                for request in source:
                     if self._left:
                         return
-                    self._spool(_line(request, number))
+                    self._spool(self._line(request))
+                    if len(self.unwritable) >= _MOST_UNWRITABLE:
+                        break
             elif not isinstance(source, AsyncIterable):
                 message = (
                     "an upload comes from a path, bytes, a file opened in binary mode or an iterable of "
@@ -166,19 +210,19 @@ class Content:
         return Reader(self._read_at, self._where)
 
     def _read_at(self, position: int, size: int) -> bytes:
-        with self._lock, _explained("read", self._where):
+        with self._at_work(), _explained("read", self._where):
             self._file.seek(self._start + position)
             return b"" if self._left else self._file.read(size)
 
-    def leave(self) -> None:
-        """Let whoever reads come to an end."""
-        self._left = True
-
     def close(self) -> None:
-        """Close what was opened here."""
-        with self._lock:
-            if self._ours:
-                self._file.close()
+        """Let whoever reads come to an end, and close what was opened here: now, or when that end has come."""
+        self._left = True
+        if self._lock.acquire(blocking=False):
+            try:
+                if self._ours:
+                    self._file.close()
+            finally:
+                self._lock.release()
 
 
 Source = jsonl.Source | AsyncIterable[BatchRequest] | Content
@@ -199,14 +243,6 @@ class Reader:
         block = self._read_at(self._position, size)
         self._position += len(block)
         return block
-
-
-def _line(request: BatchRequest, number: int) -> bytes:
-    try:
-        return jsonl.encode(request)
-    except ValidationError as error:
-        message = f"request {number}: {error}"
-        raise ValidationError(message, problems=[f"request {number}: {told}" for told in error.problems]) from error
 
 
 def _checked_name(name: object) -> str:
@@ -233,10 +269,9 @@ async def content_of(source: Source, filename: str | None) -> AsyncGenerator[Con
     try:
         if isinstance(source, AsyncIterable):
             await content.spool(source)
-        await to_thread.run_sync(content.open, source, filename)
+        await to_thread.run_sync(content.open, source, filename, abandon_on_cancel=True)
         yield content
     finally:
-        content.leave()
         with anyio.CancelScope(shield=True):
             await to_thread.run_sync(content.close)
 
@@ -256,14 +291,21 @@ class Target:
         self._file: IO[bytes] | None = None
         self._held: list[bytes] = []
         self._held_bytes = 0
-        self._going = 0
-        self._writing: asyncio.Task[None] | None = None
+        # One thread for the file: to ask the pool for one each time costs as much as the writing.
+        self._queue = SimpleQueue[list[bytes] | None]()
+        self._writer: threading.Thread | None = None
+        self._waiting_bytes = 0
+        self._wrote = asyncio.Event()
+        self._trouble: Exception | None = None
 
-    def begin(self) -> None:
-        """Look at what is there, and open the file to write to."""
+    def begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Look at what is there, and open the file to write to; ``loop`` is told of what was written."""
         with self._lock, _explained("write", self.path):
             self._look()
             self._file = self._part.open("xb")
+            self._writer = threading.Thread(target=self._write_on, args=(loop,), name=f"writes {self.path.name}")
+            self._writer.daemon = True
+            self._writer.start()
 
     def _look(self) -> None:
         try:
@@ -288,60 +330,84 @@ class Target:
         self._held.append(piece)
         self._held_bytes += len(piece)
         if self._held_bytes >= _WRITE_BYTES:
-            await self._flush()
+            self._hand_over()
+            await self._written_but(_WAITING_BYTES)
 
-    async def _flush(self) -> None:
-        await self.settled()
-        held, self._held, self._held_bytes = self._held, [], 0
-        self._writing = asyncio.create_task(to_thread.run_sync(self._write, held))
+    def _hand_over(self) -> None:
+        self._queue.put(self._held)
+        self._waiting_bytes += self._held_bytes
+        self._held, self._held_bytes = [], 0
 
-    async def settled(self) -> None:
-        """Wait for the write that is under way, and raise what became of it."""
-        writing, self._writing = self._writing, None
-        if writing is not None:
-            await writing
+    async def _written_but(self, rest: int) -> None:
+        """Wait until no more than so many bytes are still to be written, and raise what went wrong."""
+        while self._waiting_bytes > rest and self._trouble is None:
+            self._wrote.clear()
+            await self._wrote.wait()
+        if self._trouble is not None:
+            raise self._trouble
+
+    def _write_on(self, loop: asyncio.AbstractEventLoop) -> None:
+        """What the thread does until it is given None."""
+        while (pieces := self._queue.get()) is not None:
+            trouble: Exception | None = None
+            try:
+                self._write(pieces)
+            except Exception as error:  # noqa: BLE001  # raised where it is waited for
+                trouble = error
+            with suppress(RuntimeError):  # a loop that was closed meanwhile, and waits for nothing
+                loop.call_soon_threadsafe(self._note, sum(map(len, pieces)), trouble)
 
     def _write(self, pieces: list[bytes]) -> None:
         with self._lock, _explained("write", self.path):
-            if self._file is None:
-                return  # given up meanwhile
-            for piece in pieces:  # not joined: making such a block costs more than writing it
-                self._file.write(piece)
-            self._set_going()
+            if self._file is not None and pieces:  # not given up meanwhile
+                _write_all(self._file, pieces)
 
-    def _set_going(self) -> None:
-        """Have the disk begin with what was written, so that little is left to wait for at the end."""
-        assert self._file is not None  # noqa: S101  # as _write has seen
-        end = self._file.tell()
-        if end - self._going >= _SYNC_BYTES and hasattr(os, "posix_fadvise"):
-            os.posix_fadvise(self._file.fileno(), self._going, end - self._going, os.POSIX_FADV_DONTNEED)
-            self._going = end
+    def _note(self, written: int, trouble: Exception | None) -> None:
+        self._waiting_bytes -= written
+        self._trouble = self._trouble or trouble
+        self._wrote.set()
 
     async def keep(self) -> None:
-        """All is there: put it under its name, safe from a loss of power."""
-        await self._flush()
-        await self.settled()
+        """All is there: put it under its name.
+
+        It is not forced to the disk (``fsync``), since it can be had again: that would take longer than the download
+        wherever the network is quicker than the disk.
+        """
+        self._hand_over()
+        await self._written_but(0)
         await to_thread.run_sync(self._keep)
 
     def _keep(self) -> None:
         with self._lock, _explained("write", self.path):
             if self._file is None:
                 return
-            self._file.flush()
-            os.fsync(self._file.fileno())
             self._file.close()
             self._look()  # somebody else may have put a file there meanwhile
             self._part.replace(self.path)
             self._file = None
 
     def close(self) -> None:
-        """Remove what was not kept."""
+        """Remove what was not kept, and end the thread."""
+        self._queue.put(None)
         with self._lock:
             file, self._file = self._file, None
             if file is not None:
                 with suppress(OSError):  # what could not be written before cannot be written now
                     file.close()
                 self._part.unlink(missing_ok=True)
+        if self._writer is not None:
+            self._writer.join()
+
+
+def _write_all(file: IO[bytes], pieces: list[bytes]) -> None:
+    """Write them in one call, where the system has such a call: after each this thread has to wait for its turn."""
+    if len(pieces) > _MOST_PIECES:
+        pieces = [b"".join(pieces)]
+    written = os.writev(file.fileno(), pieces) if hasattr(os, "writev") else 0
+    if written < sum(map(len, pieces)):
+        # The rest of what a disk took that is nearly full, and it says so now.
+        file.write(b"".join(pieces)[written:])
+        file.flush()
 
 
 @asynccontextmanager
@@ -349,13 +415,11 @@ async def target_at(path: str | os.PathLike[str], *, replace: bool) -> AsyncGene
     """A file to write to, which is there at the end if it was kept, and otherwise as it was before."""
     target = Target(path, replace=replace)
     try:
-        await to_thread.run_sync(target.begin)
+        await to_thread.run_sync(target.begin, asyncio.get_running_loop())
         yield target
     finally:
         with anyio.CancelScope(shield=True):
             await to_thread.run_sync(target.close)
-            with suppress(UsageError):  # of interest to nobody any more
-                await target.settled()
 
 
 @contextmanager

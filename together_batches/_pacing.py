@@ -4,16 +4,24 @@
 doubles while all goes well, until nothing holds us back, or until the service refuses something (429); from then on
 it stays just under what the service lets through.
 
-How that rate is found. Services count with a bucket of tokens that fills at the allowed rate. At the moment of a
-refusal the bucket is empty. So of what was let through between two refusals each call has cost a token that was
-earned in between, and the count over the time is the allowed rate, or less where the bucket was full for a while and
-tokens were lost. The rate that we went at when we were refused is more than is allowed. Where the two are close, or
-where we did not speed up in between, the first is the answer; otherwise the truth is somewhere between, we go on
-with their geometric mean, and the next refusal tells, which comes soon if it is too much, and soon enough if it is
-too little: without refusals the pace goes up by one, two, four … percent a second.
+How that rate is found. After the first refusal everything slows down well below what seemed to be allowed, or to just
+under what the service names, and speeds up from there. Services count with a bucket of tokens that fills at the
+allowed rate. At the moment of a refusal the bucket is empty. So of what was let through between two refusals each
+call has cost a token that was earned in between, and the count over the time is the allowed rate, or less where the
+bucket was full for a while and tokens were lost. The rate that we went at when we were refused is more than is
+allowed. Where the two are close, or where we did not speed up in between, the first is the answer; otherwise the
+truth is somewhere between, we go on with their geometric mean, and the next refusal tells, which comes soon if it is
+too much, and soon enough if it is too little: without refusals the pace goes up by one, two, four … percent each half
+a second.
+
+What it cannot do: fill a bucket of one token when the way there takes now longer and now less, so that two calls
+arrive together. It then goes as slowly as it must to be refused seldom.
 
 Rejected: additive increase and halving (TCP's way, and that of botocore's adaptive mode), which swings between half
 the rate and above it for ever; and a free start, with which two thousand calls meet a limit of fifty all at once.
+
+:class:`Breadth` is the other half: not how fast, but how many at once. A service that refuses nothing and answers
+ever more slowly is not asked for more at a time than it gets done.
 """
 
 from __future__ import annotations
@@ -22,7 +30,7 @@ import math
 
 from together_batches._checks import positive
 
-__all__ = ["Brake", "Pace"]
+__all__ = ["Brake", "Breadth", "Pace"]
 
 _SLACK_SECONDS = 0.02
 """Timers fire late; up to this much of a delay is caught up by sending closer together."""
@@ -32,9 +40,11 @@ _FIRST_SLACK_SECONDS = 0.1
 _FREE_RATE = 4_000.0
 """A client that went at this rate without a refusal has nothing to fear."""
 _CAUTIOUS_RATE = 20.0
+_LEAST_TOLD_RATE = 1.0
+"""A limit that the service tells is not believed below this: it would take too long to find out better."""
 _DOUBLING_SECONDS = 0.05
 _LONGEST_DOUBLING_SECONDS = 0.5
-_RAISING_SECONDS = 1.0
+_RAISING_SECONDS = 0.5
 _FEWEST_TO_MEASURE = 8
 _CLOSE = 1.5
 _UNDER = 0.97
@@ -77,6 +87,8 @@ class Brake:
         self._empty_at: float | None = None
         self._let_through = 0
         self._sped_up = False
+        self._measured = False
+        self._began_at: float | None = None
         # Refusals of what was sent before the last correction are of the same flood, and have been counted.
         self._corrected_at = -math.inf
         self._answered = True
@@ -103,6 +115,8 @@ class Brake:
         """0 where a send may happen now (and it is counted), otherwise the seconds until one may."""
         if self._hold_until > now:
             return self._hold_until - now
+        if self._began_at is None:
+            self._began_at = now
         if now >= self._raise_at:
             self._speed_up(now)
         if self._pace is None:
@@ -120,27 +134,40 @@ class Brake:
             self._strikes = 0
             self._pace = Pace(self._rate_before)
 
-    def refused(self, now: float, *, sent_at: float, retry_after: float | None = None) -> None:
-        """The service refused what was sent at ``sent_at``, and asked for ``retry_after`` seconds, if it said."""
+    def refused(
+        self, now: float, *, sent_at: float, retry_after: float | None = None, limit: float | None = None
+    ) -> None:
+        """The service refused what was sent at ``sent_at``.
+
+        It asked for ``retry_after`` seconds, and says that it allows ``limit`` a second, where it does.
+        """
         if sent_at <= self._corrected_at:
             return
         fastest = self._pace.rate if self._pace is not None else _FREE_RATE
         since, let_through = self._empty_at, self._let_through
         if since is None:
-            # What was let through before the first refusal came out of a bucket of unknown size, and tells nothing.
+            # What was let through before the first refusal came out of a bucket of unknown size: a bound, no more.
             # Double at most once in the time that an answer takes.
             self._every = min(max(2 * (now - sent_at), _DOUBLING_SECONDS), _LONGEST_DOUBLING_SECONDS)
+            began = now if self._began_at is None else self._began_at
+            most = min(fastest, let_through / max(now - began, _DOUBLING_SECONDS))
             self._begin_to_measure(now)
-            self._correct(now, _CAUTIOUS_RATE)
+            if limit is not None and limit < fastest:
+                # Advice, to begin with: it may count something else, so from here on it is measured as ever.
+                self._share, self._every = 0.01, _RAISING_SECONDS
+                self._correct(now, max(_UNDER * limit, _LEAST_TOLD_RATE))
+            else:
+                self._correct(now, max(_CAUTIOUS_RATE, most / 6))
         elif not self._answered:
             self._strike(now, fastest, retry_after)
         elif let_through < _FEWEST_TO_MEASURE:
-            self._correct(now, 0.7 * fastest)  # too few to tell; the measurement goes on
+            self._correct(now, (0.7 if self._measured else 0.5) * fastest)  # too few to tell; measuring goes on
         else:
             # At least a quarter: a pause of ours, or an hour of a shut door, says nothing about the rate.
             measured = max(let_through / (now - since), fastest / 4)
             sure = not self._sped_up or fastest < _CLOSE * measured
             self._share, self._every = 0.01, _RAISING_SECONDS
+            self._measured = True
             self._begin_to_measure(now)
             self._correct(now, _UNDER * measured if sure else math.sqrt(measured * fastest))
 
@@ -157,7 +184,7 @@ class Brake:
     def _strike(self, now: float, fastest: float, retry_after: float | None) -> None:
         """Nothing got through since the last correction: it is not our rate, the door is shut. Everyone waits."""
         if self._strikes == 0:
-            self._rate_before = fastest
+            self._rate_before = fastest if self._measured else fastest / 2
         self._strikes += 1
         wait = min(_LONGEST_HOLD_SECONDS, 0.1 * 2.0 ** min(self._strikes, 20))
         self._hold_until = max(self._hold_until, now + max(wait, retry_after or 0.0))
@@ -174,3 +201,47 @@ class Brake:
                 self._share = min(1.0, 2 * self._share)
         self._raise_at = now + self._every
         self._waited = self._let_one_through = False
+
+
+_ROUND = 20
+"""So many answers are looked at together."""
+_NARROWER = 0.7
+_WIDER = 1.1
+_NARROWEST = 10
+_LEAST_DELAY_SECONDS = 1.0
+_MOST_DELAY_SECONDS = 5.0
+"""A delay below the first is nobody's trouble, and may be our own: two thousand answers at once take us a while."""
+
+
+class Breadth:
+    """How many calls of a bulk run at once: ``wanted``, or fewer while the service gets slower the more there are.
+
+    Slow is what takes four times as long as the quickest answer, where the difference is worth the name. The rule is
+    of the family of TCP Vegas and Netflix's concurrency limits (https://github.com/Netflix/concurrency-limits), and
+    coarser on purpose, so that a service which is merely far away, or a busy client, never sets it off.
+    """
+
+    def __init__(self, wanted: int) -> None:
+        self.now = wanted
+        self._wanted = wanted
+        self._quickest = math.inf
+        self._answers = 0
+        self._seconds = 0.0
+
+    def answered(self, seconds: float) -> None:
+        """An answer came, or was given up, so long after it was asked for."""
+        self._quickest = min(self._quickest, seconds)
+        self._answers += 1
+        self._seconds += seconds
+        if self._answers < _ROUND:
+            return
+        average = self._seconds / self._answers
+        self._answers, self._seconds = 0, 0.0
+        most = self._quickest + min(max(3 * self._quickest, _LEAST_DELAY_SECONDS), _MOST_DELAY_SECONDS)
+        narrowest = min(_NARROWEST, self._wanted)
+        if average <= most:
+            self.now = min(self._wanted, math.ceil(_WIDER * self.now))
+        elif self.now > narrowest:
+            self.now = max(narrowest, int(_NARROWER * self.now))
+        else:
+            self._quickest = average  # it is not for our number: this is how long it takes now

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import re
-import secrets
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import quote, urlencode, urljoin, urlsplit
 
 import attrs
 
 from together_batches import _wire
-from together_batches.config import Secret
 from together_batches.errors import (
     APIResponseValidationError,
     APIStatusError,
@@ -28,7 +26,7 @@ from together_batches.errors import (
     UnprocessableEntityError,
     UsageError,
 )
-from together_batches.models import BatchJob, FileObject
+from together_batches.models import BatchJob
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -54,40 +52,6 @@ class Request:
     path: str
     repeatable: bool
     body: bytes | None = attrs.field(default=None, repr=False)
-
-
-class Content(Protocol):
-    """What is uploaded. It can be read again from its start, for it may have to be sent again."""
-
-    @property
-    def size(self) -> int:
-        """How many bytes there are."""
-        ...
-
-    async def block(self, position: int) -> bytes:
-        """The bytes that begin here, as many as are read at a time. They are asked for in order."""
-        ...
-
-
-@attrs.define(eq=False, kw_only=True)
-class Transfer(Request):
-    """A call with a file in it or in its answer, or one that prepares such a call.
-
-    ``headers`` are sent beside the client's own. The ``content`` is sent between ``head`` and ``tail``. With
-    ``target`` the call goes there (a presigned URL, which is a secret) and not to the service, without the key;
-    ``path`` is then what may be told of it.
-    """
-
-    headers: Mapping[str, str] = attrs.field(factory=dict[str, str], repr=False)
-    head: bytes = attrs.field(default=b"", repr=False)
-    content: Content | None = None
-    tail: bytes = attrs.field(default=b"", repr=False)
-    target: Secret | None = attrs.field(default=None, repr=False)
-
-    @property
-    def length(self) -> int:
-        """How many bytes the body has."""
-        return len(self.head) + (self.content.size if self.content else 0) + len(self.tail)
 
 
 @attrs.define(eq=False)
@@ -127,10 +91,11 @@ def job_id(job: object) -> str:
     Ids are opaque (bare UUIDs live, ``batch_job_…`` in the documentation), so only what would change the path's
     meaning is refused.
     """
-    return _checked_id(job.id if isinstance(job, BatchJob) else job, "job", "a BatchJob")
+    return checked_id(job.id if isinstance(job, BatchJob) else job, "job", "a BatchJob")
 
 
-def _checked_id(value: object, kind: str, or_else: str) -> str:
+def checked_id(value: object, kind: str, or_else: str) -> str:
+    """``value``, where it can be the id of a ``kind``; ``or_else`` is what may be passed in its place."""
     if not isinstance(value, str):
         message = f"a {kind} id is text or {or_else}, not {type(value).__name__}: {value!r}"
         raise UsageError(message)
@@ -149,21 +114,17 @@ def _checked_id(value: object, kind: str, or_else: str) -> str:
     return value
 
 
-def file_id(file: object) -> str:
-    """The id of a file or of what stands for one; a :class:`UsageError` where it cannot be part of a path."""
-    return _checked_id(file.id if isinstance(file, FileObject) else file, "file", "a FileObject")
-
-
 _UNRESERVED = re.compile(r"[A-Za-z0-9_.~-]+").fullmatch
 
 
-def _encoded(job: str) -> str:
+def encoded(job: str) -> str:
+    """An id as a part of a path."""
     return job if _UNRESERVED(job) else quote(job, safe="")
 
 
 def retrieve(job: str) -> Request:
     """https://docs.together.ai/reference/batch-get"""
-    return Request("GET", f"/batches/{_encoded(job)}", repeatable=True)
+    return Request("GET", f"/batches/{encoded(job)}", repeatable=True)
 
 
 def list_jobs() -> Request:
@@ -173,7 +134,7 @@ def list_jobs() -> Request:
 
 def cancel(job: str) -> Request:
     """https://docs.together.ai/reference/batch-cancel"""
-    return Request("POST", f"/batches/{_encoded(job)}/cancel", repeatable=True)
+    return Request("POST", f"/batches/{encoded(job)}/cancel", repeatable=True)
 
 
 def create(
@@ -204,87 +165,6 @@ def create(
             raise UsageError(message)
     body = _body({name: value for name, value in fields.items() if value is not None})
     return Request("POST", "/batches", repeatable=False, body=body)
-
-
-def retrieve_file(file: str) -> Request:
-    """https://docs.together.ai/reference/get-files-id"""
-    return Request("GET", f"/files/{_encoded(file)}", repeatable=True)
-
-
-def list_files() -> Request:
-    """https://docs.together.ai/reference/get-files (it has no parameters: inputs, outputs and errors, all at once)"""
-    return Request("GET", "/files", repeatable=True)
-
-
-def delete_file(file: str) -> Request:
-    """https://docs.together.ai/reference/delete-files-id"""
-    return Request("DELETE", f"/files/{_encoded(file)}", repeatable=True)
-
-
-def file_content(file: str) -> Transfer:
-    """https://docs.together.ai/reference/get-files-id-content"""
-    # As it is and not compressed on the way: so its length is known before, and a part of it can be asked for.
-    headers = {"Accept": "*/*", "Accept-Encoding": "identity"}
-    return Transfer(method="GET", path=f"/files/{_encoded(file)}/content", repeatable=True, headers=headers)
-
-
-@attrs.frozen
-class Upload:
-    """What an upload says of its file."""
-
-    filename: str
-    purpose: str
-    content: Content
-
-    @property
-    def fields(self) -> dict[str, str]:
-        """The fields that every upload has."""
-        # Both are types that the service knows, though not for batches.
-        suffix = self.filename.rpartition(".")[2].lower()
-        file_type = suffix if suffix in {"csv", "parquet"} else "jsonl"
-        return {"purpose": self.purpose, "file_name": self.filename, "file_type": file_type}
-
-
-def upload(file: Upload) -> Transfer:
-    """https://docs.together.ai/reference/upload-file (the file as a part of a form)"""
-    # Nothing is paid for an upload, and one too many is a file that nobody uses: so it may be repeated.
-    name = re.sub(r'["\r\n]', lambda found: f"%{ord(found[0]):02X}", file.filename)
-    return _form("/files/upload", file.fields, file=(name, file.content))
-
-
-def begin_upload(file: Upload, checksum: str | None) -> Transfer:
-    """The form that is answered with where to upload to, as the official SDKs send it; ``checksum`` is SHA-256."""
-    fields = file.fields if checksum is None else {**file.fields, "checksum": checksum}
-    return _form("/files", fields)
-
-
-def put(content: Content, target: str) -> Transfer:
-    """The file itself, to where the service said. Not through the service, so without the key."""
-    return Transfer(method="PUT", path=urlsplit(target).path, repeatable=True, content=content, target=Secret(target))
-
-
-def preprocess(file: str) -> Request:
-    """Tell the service that a file is there, as the official Python SDK does."""
-    return Request("POST", f"/files/{_encoded(file)}/preprocess", repeatable=True)
-
-
-def _form(path: str, fields: Mapping[str, str], *, file: tuple[str, Content] | None = None) -> Transfer:
-    boundary = f"together-batches-{secrets.token_hex(16)}"
-    part = f"--{boundary}\r\nContent-Disposition: form-data; name="
-    head = "".join(f'{part}"{name}"\r\n\r\n{value}\r\n' for name, value in fields.items())
-    end = f"--{boundary}--\r\n"
-    if file is not None:
-        head += f'{part}"file"; filename="{file[0]}"\r\nContent-Type: application/octet-stream\r\n\r\n'
-        end = "\r\n" + end
-    return Transfer(
-        method="POST",
-        path=path,
-        repeatable=True,
-        headers={"Content-Type": f"multipart/form-data; boundary={boundary}"},
-        head=head.encode(),
-        content=file[1] if file is not None else None,
-        tail=end.encode(),
-    )
 
 
 def raw(method: str, path: str, *, json: object, params: Mapping[str, str] | None) -> Request:
@@ -336,22 +216,29 @@ def read_job(answer: Answer, expected: str) -> BatchJob:
 
 def read_jobs(answer: Answer) -> list[BatchJob]:
     """All jobs of a list. An empty account answers a literal ``null``; an object with ``data`` is taken too."""
-    return _read_list(answer, "a list of batch jobs", _wire.job)
+    return read_list(answer, "a list of batch jobs", _wire.job)
 
 
-def _read_list(answer: Answer, what: str, read: Callable[[object, str], T]) -> list[T]:
+def read_list(answer: Answer, what: str, read: Callable[[object], T]) -> list[T]:
+    """Each entry of a list, by ``read``."""
     try:
         value = _wire.decode(answer.body)
-        if isinstance(value, dict):
-            value = cast("dict[str, object]", value).get("data", cast("object", value))
-        if value is None:
-            return []
-        if not isinstance(value, list):
-            raise no_answer(answer, what, f"{_wire.kind(value)} in place of a list")
-        entries = cast("list[object]", value)
-        return [read(entry, f"$[{index}]") for index, entry in enumerate(entries)]
     except _wire.WireError as error:
         raise no_answer(answer, what, error.problem, error.where) from error
+    if isinstance(value, dict):
+        value = cast("dict[str, object]", value).get("data", cast("object", value))
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise no_answer(answer, what, f"{_wire.kind(value)} in place of a list")
+    entries = cast("list[object]", value)
+    index = 0
+    try:
+        for index, entry in enumerate(entries):  # in place, so that there are never two of each
+            entries[index] = read(entry)
+    except _wire.WireError as error:
+        raise no_answer(answer, what, error.problem, f"$[{index}]{error.where.removeprefix('$')}") from error
+    return cast("list[T]", entries)
 
 
 def read_created(answer: Answer, input_file_id: str) -> BatchJob:
@@ -374,62 +261,6 @@ def read_created(answer: Answer, input_file_id: str) -> BatchJob:
         return attrs.evolve(job, warning=advice or job.warning)
     except _wire.WireError as error:
         raise no_answer(answer, what, error.problem, error.where) from error
-
-
-def read_file(answer: Answer, expected: str | None = None) -> FileObject:
-    """The file that an answer describes; it must be the ``expected`` one, if that is known."""
-    what = "a file" if expected is None else f"file {expected}"
-    try:
-        file = _wire.file(_wire.decode(answer.body))
-    except _wire.WireError as error:
-        raise no_answer(answer, what, error.problem, error.where) from error
-    if expected not in {None, file.id}:
-        raise no_answer(answer, what, f"it is about file {file.id!r}", "$.id")
-    return file
-
-
-def read_files(answer: Answer) -> list[FileObject]:
-    """All files of a list: of an object with ``data``, or of a bare one; null is an empty one."""
-    return _read_list(answer, "a list of files", _wire.file)
-
-
-def read_deleted(answer: Answer, expected: str) -> None:
-    """Nothing, where the answer is that the file is deleted."""
-    what = f"that file {expected} is deleted"
-    try:
-        value = _wire.decode(answer.body)
-    except _wire.WireError as error:
-        raise no_answer(answer, what, error.problem, error.where) from error
-    said = cast("dict[str, object]", value) if isinstance(value, dict) else {}
-    if said.get("deleted") is not True:
-        raise no_answer(answer, what, "it does not say so", "$.deleted")
-    if said.get("id") not in {None, expected}:
-        raise no_answer(answer, what, f"it is about file {said['id']!r}", "$.id")
-
-
-def read_target(answer: Answer) -> tuple[str, str]:
-    """The id that a file will have, and the URL to upload it to."""
-    what = "where to upload the file to"
-    location = answer.headers.get("Location")
-    file = answer.headers.get("X-Together-File-Id")
-    if not 300 <= answer.status < 400 or not location or not file:
-        raise no_answer(answer, what, f"its status is {answer.status}, and it names no place or no file")
-    try:
-        return file_id(file), safe_target(answer.url, location)
-    except UsageError as error:
-        raise no_answer(answer, what, str(error)) from error
-    except ValueError as error:
-        raise no_answer(answer, what, str(error), "Location") from error
-
-
-def read_known(error: ConflictError) -> str:
-    """The id of the file that has this content already; raises ``error`` where the refusal says something else."""
-    body = error.body
-    said = cast("dict[str, object]", body).get("file_id") if isinstance(body, dict) else None
-    try:
-        return file_id(said)
-    except UsageError:
-        raise error from None
 
 
 def safe_target(here: str, location: str) -> str:

@@ -19,15 +19,8 @@ from anyio import CancelScope, to_thread
 from together_batches import _protocol, _wire, jsonl
 from together_batches.errors import UsageError, ValidationError
 from together_batches.jsonl import Line, LineSplitter, Source
-from together_batches.models import (
-    BatchFailure,
-    BatchJob,
-    BatchMissing,
-    BatchRequest,
-    BatchResult,
-    BatchStray,
-    BatchSuccess,
-)
+from together_batches.models import BatchJob
+from together_batches.rows import BatchFailure, BatchMissing, BatchRequest, BatchResult, BatchStray, BatchSuccess
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -47,7 +40,8 @@ _LONGEST_LINE_BYTES = 256_000_000
 """An answer has no limit of its own (an input line has: 10 MB), but memory has."""
 _PIECE_BYTES = 1_000_000
 _PIECE_ROWS = 500
-_SECONDS_BETWEEN_PAUSES = 0.01
+_SECONDS_BETWEEN_PAUSES = 0.004
+"""What else is to be done on the loop may have to wait for three times as long: a timer's turn comes after ours."""
 
 _ANSWERED_BEFORE = "a row with this custom_id came before"
 _FOREIGN = "its custom_id is not among the requests"
@@ -182,11 +176,14 @@ _NOWHERE = _Place(0, 0)
 
 
 class _Ledger:
-    """Which rows are expected, and where those are that came. ``expected`` None takes any, each once."""
+    """Which rows are expected, and where those are that came. ``expected`` None takes any, each once.
 
-    def __init__(self, expected: Iterable[str] | None) -> None:
+    What is expected is used up: of a row that has come it says the place, of any other the number in the input.
+    """
+
+    def __init__(self, expected: dict[str, _Place | int] | None) -> None:
         self._closed = expected is not None
-        self.places: dict[str, _Place | None] = dict.fromkeys(expected or ())
+        self.places: dict[str, _Place | int] = {} if expected is None else expected
 
     def objection(self, custom_id: str | None, place: _Place) -> str | None:
         """Why a row is a stray. One that is none, and names its id, is noted."""
@@ -194,19 +191,15 @@ class _Ledger:
             return None
         if self._closed and custom_id not in self.places:
             return _FOREIGN
-        if self.places.get(custom_id) is not None:
+        if isinstance(self.places.get(custom_id), _Place):
             return _ANSWERED_BEFORE
         self.places[custom_id] = place
         return None
 
-    def missing(self) -> Iterator[str]:
-        """The ids of the rows that did not come, in the order of the input."""
-        return (custom_id for custom_id, place in self.places.items() if place is None)
 
-
-async def _ids_of(requests: Requests) -> Iterable[str]:
+async def _ids_of(requests: Requests) -> dict[str, _Place | int]:
     if _is_file(requests):
-        return await to_thread.run_sync(lambda: _Ids().all(cast("Source", requests)))
+        return await to_thread.run_sync(lambda: _Ids().all(cast("Source", requests)), abandon_on_cancel=True)
     ids, pauses = _Ids(), _Pauses()
     for request in cast("Iterable[object]", requests):
         ids.add(request)
@@ -222,7 +215,7 @@ class _Ids:
     """The ids of the input, in its order."""
 
     def __init__(self) -> None:
-        self._rows: dict[str, int] = {}
+        self._rows: dict[str, _Place | int] = {}
         self._count = 0
         self._problems: list[str] = []
 
@@ -237,14 +230,17 @@ class _Ids:
         if first != self._count:
             self._problems.append(f"rows {first} and {self._count} have the same custom_id {custom_id!r}")
 
-    def all(self, file: Source) -> Iterable[str]:
+    def all(self, file: Source) -> dict[str, _Place | int]:
         """The ids in a file; it takes its time."""
         for request in jsonl.read(file):
             self.add(request)
         return self.checked()
 
-    def checked(self) -> Iterable[str]:
-        """Raises :class:`ValidationError` where ids are repeated: whose an answer is could not be told."""
+    def checked(self) -> dict[str, _Place | int]:
+        """The ids, each with the number of its row.
+
+        Raises :class:`ValidationError` where ids are repeated: whose an answer is could not be told.
+        """
         if self._problems:
             more = f", and {len(self._problems) - 1} more" if len(self._problems) > 1 else ""
             message = f"the requests cannot be told apart: {self._problems[0]}{more}; without requests= all rows come"
@@ -274,8 +270,9 @@ async def _in_file_order(
                     await pauses.take()
         for line in _with_text(splitter.close()):
             yield read(line)
-    for custom_id in ledger.missing():
-        yield BatchMissing(custom_id)
+    for custom_id, place in ledger.places.items():
+        if not isinstance(place, _Place):
+            yield BatchMissing(custom_id)
         await pauses.take()
 
 
@@ -338,10 +335,10 @@ async def _in_thread(work: Callable[[A], T], argument: A) -> T:
 
 
 class _Entry(NamedTuple):
-    """A row to hand on: one that is missing has no place, a stray an objection."""
+    """A row to hand on: one that is missing has a number in place of a place, a stray an objection."""
 
     custom_id: str
-    place: _Place | None
+    place: _Place | int
     objection: str | None = None
 
 
@@ -392,7 +389,7 @@ class _Spool:
         length = 0
         for entry in chain(starmap(_Entry, self._ledger.places.items()), self._others):
             entries.append(entry)
-            length += entry.place.length if entry.place else 0
+            length += entry.place.length if isinstance(entry.place, _Place) else 0
             if length >= _PIECE_BYTES or len(entries) >= _PIECE_ROWS:
                 yield entries
                 entries, length = [], 0
@@ -404,7 +401,7 @@ class _Spool:
             return [self._read(entry) for entry in entries]
 
     def _read(self, entry: _Entry) -> BatchResult:
-        if entry.place is None or self._file is None:
+        if not isinstance(entry.place, _Place) or self._file is None:
             return BatchMissing(entry.custom_id)
         self._file.seek(entry.place.offset)
         line = self._file.read(entry.place.length)

@@ -23,20 +23,44 @@ def retry_after(headers: Mapping[str, str], now: Callable[[], float] = time.time
     """The seconds that an answer asks us to wait, or None where it does not say, or says nonsense.
 
     ``Retry-After`` is a number of seconds or a date; a date is read against the service's own ``Date``, so that a
-    local clock which is wrong does no harm. ``now`` is the local clock, for answers without one.
+    local clock which is wrong does no harm. ``now`` is the local clock, for answers without one. Where there is no
+    ``Retry-After``, the time until a limit that is used up begins anew counts as one.
     """
     milliseconds = _seconds(headers.get("retry-after-ms"))
     if milliseconds is not None:
         return milliseconds / 1000
     value = headers.get("Retry-After")
     seconds = _seconds(value)
-    if seconds is not None or value is None:
+    if seconds is not None:
         return seconds
     until = _date(value)
     if until is None:
-        return None
+        return _exhausted(headers)
     since = _date(headers.get("Date"))
     return max(0.0, until.timestamp() - (since.timestamp() if since else now()))
+
+
+# Documented for inference in real time, with a twin each for the limit that follows the load; whether the batch
+# endpoints send them is not. So they are advice: https://docs.together.ai/docs/rate-limits
+_TWINS = ("", "-dynamic")
+_LONGEST_RESET_SECONDS = 3_600.0
+"""What is longer is no number of seconds: other services send the moment itself here, as seconds since 1970."""
+
+
+def _exhausted(headers: Mapping[str, str]) -> float | None:
+    """The seconds until more is allowed, where an answer says that nothing remains; None where it does not."""
+    resets = [
+        _seconds(headers.get(f"x-ratelimit-reset{twin}"))
+        for twin in _TWINS
+        if _seconds(headers.get(f"x-ratelimit-remaining{twin}")) == 0
+    ]
+    return max((reset for reset in resets if reset is not None and reset <= _LONGEST_RESET_SECONDS), default=None)
+
+
+def limit(headers: Mapping[str, str]) -> float | None:
+    """The requests a second that an answer says are allowed, if it says so; the lower of two."""
+    limits = [_seconds(headers.get(f"x-ratelimit-limit{twin}")) for twin in _TWINS]
+    return min((limit for limit in limits if limit), default=None)
 
 
 def _seconds(text: str | None) -> float | None:

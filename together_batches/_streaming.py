@@ -18,13 +18,14 @@ import attrs
 from yarl import URL
 
 from together_batches import _protocol, _retry
-from together_batches._protocol import Answer, Transfer
+from together_batches._protocol import Answer
 from together_batches._transport import AGENT, TROUBLES, Call
 from together_batches.errors import APIConnectionError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping
 
+    from together_batches._file_protocol import Transfer
     from together_batches._transport import Transport
     from together_batches._watch import Attempt
 

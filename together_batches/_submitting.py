@@ -5,9 +5,11 @@ What is uploaded is what was checked: both read the same opened file, and the up
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import TYPE_CHECKING
 
+import attrs
 from anyio import to_thread
 
 from together_batches import jsonl
@@ -16,6 +18,7 @@ from together_batches._disk import Content, Source, content_of
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from together_batches.jsonl import Problem, Validation
     from together_batches.models import BatchJob, FileObject
 
 __all__ = ["submit"]
@@ -33,7 +36,22 @@ async def submit(
     An upload may be repeated, because it costs nothing; the create sees to it by itself that there is only one.
     """
     async with content_of(source, None) as content:
-        checked = await to_thread.run_sync(partial(jsonl.validate, content.reader(), endpoint=endpoint))
-        checked.raise_for_problems()
+        check = partial(jsonl.validate, content.reader(), endpoint=endpoint)
+        checked = await to_thread.run_sync(check, abandon_on_cancel=True)
+        _with(content.unwritable, checked).raise_for_problems()
         file = await upload(content)
     return await create(file.id)
+
+
+def _with(unwritable: list[Problem], checked: Validation) -> Validation:
+    """What was found; and of the requests that stand there as blank lines not that, but what is wrong with them."""
+    if not unwritable:
+        return checked
+    blank = {problem.line for problem in unwritable}
+    others = [problem for problem in checked.problems if problem.line not in blank]
+    return attrs.evolve(
+        checked,
+        problems=tuple(sorted([*unwritable, *others], key=lambda problem: problem.line or math.inf)),
+        problem_count=checked.problem_count - len(blank) + len(unwritable),
+        rows=checked.rows + len(blank),
+    )

@@ -61,13 +61,17 @@ TROUBLES = (aiohttp.ClientError, OSError, ValueError, RuntimeError)
 
 
 class Call:
-    """The side of a call that outlives its attempts: how often it was sent, and the bulk it is part of, if any."""
+    """The side of a call that outlives its attempts: the bulk it is part of, if any, and how often it was sent.
 
-    __slots__ = ("attempts", "bulk")
+    ``seconds`` is how long the last attempt took.
+    """
+
+    __slots__ = ("attempts", "bulk", "seconds")
 
     def __init__(self, bulk: Bulk | None = None) -> None:
         self.attempts = 0
         self.bulk = bulk
+        self.seconds = 0.0
 
 
 class Bulk:
@@ -227,7 +231,6 @@ class Transport:
             connection.speaks_with(self._headers)
         self.headers_to_add = None if self._headers is connection.headers else self._headers
         self._key = config.api_key.encode() if len(config.api_key) >= _SHORTEST_SECRET else None
-        self._key_shown = "" if self._key is None else repr(self._key)[2:-1]
         self._base = config.base_url
         self._root = URL(config.base_url, encoded=True)
         self._path = self._root.raw_path
@@ -275,6 +278,7 @@ class Transport:
             attempt += 1
             call.attempts += 1
             outcome = await exchange(session, request)
+            call.seconds = there.clock() - sent_at
             if isinstance(outcome, Answer):
                 if outcome.status in good:
                     if self.is_ours(outcome.url):
@@ -315,7 +319,8 @@ class Transport:
         if answer.status == 429:
             asked = _retry.retry_after(answer.headers)
             if ours:
-                there.brake.refused(there.clock(), sent_at=sent_at, retry_after=asked)
+                told = _retry.limit(answer.headers)
+                there.brake.refused(there.clock(), sent_at=sent_at, retry_after=asked, limit=told)
             return _protocol.error_of(answer, retry_after=asked)
         if ours:
             there.brake.accepted()
@@ -396,7 +401,8 @@ class Transport:
     async def _once(
         self, session: aiohttp.ClientSession, request: Request, url: str, place: URL, attempt: Attempt
     ) -> Answer:
-        async with session.request(
+        # Not as a context manager, which would wait for an end that comes with reading all of the answer.
+        response = await session.request(
             request.method,
             place,
             data=request.body,
@@ -407,17 +413,20 @@ class Transport:
             # The key goes where it was told to go and nowhere else, so redirects are looked at first.
             allow_redirects=False,
             raise_for_status=False,
-        ) as response:
+        )
+        try:
             attempt.progress = response.content
-            return self.kept(Answer(request, url, response.status, response.headers, await response.read()), response)
+            answer = Answer(request, url, response.status, response.headers, await response.read())
+        finally:
+            response.release()
+        return self.kept(answer, response)
 
     def kept(self, answer: Answer, response: aiohttp.ClientResponse) -> Answer:
         """The answer without the key: a service may quote it back at us, and what is never kept cannot leak."""
         if self._key is not None:
             if self._key in answer.body:
                 answer.body = answer.body.replace(self._key, b"[secret]")
-            # All headers in one go, as they would be shown: to look at each is a hundredth of a call.
-            if self._key_shown in repr(response.raw_headers):
+            if self._key in b"\n".join(map(b":".join, response.raw_headers)):  # all of them in one go
                 answer.headers = CIMultiDict({name: self._clean(text) for name, text in answer.headers.items()})
         return answer
 

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from together_batches._protocol import Answer
     from together_batches._results import Order, Requests
     from together_batches.files import AsyncFiles
-    from together_batches.models import BatchResult
     from together_batches.outcomes import CancelOutcome, CancelReport
+    from together_batches.rows import BatchResult
     from together_batches.runs import RunEvent, RunReport, _verbs
     from together_batches.runs._options import Options
     from together_batches.runs._options import Requests as RunRequests
@@ -618,12 +618,12 @@ class AsyncBatches:
         return _waiting.Time(clock=there.clock, sleep=there.sleep, chance=there.chance, now=there.now)
 
     def _run_verbs(self, options: Options, poll_interval: float | None) -> _verbs.Verbs:
-        from together_batches import _waiting
+        from together_batches import _file_protocol, _waiting
         from together_batches.runs import _verbs
 
         async def moment(file_id: str) -> datetime | None:
-            answer = await self._transport.send(_protocol.retrieve_file(file_id), Call())
-            _protocol.read_file(answer, file_id)
+            answer = await self._transport.send(_file_protocol.retrieve_file(file_id), Call())
+            _file_protocol.read_file(answer, file_id)
             return answer.date
 
         return _verbs.Verbs(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from together_batches import _protocol
+from together_batches import _file_protocol
 from together_batches._disk import content_of, target_at
 from together_batches._stream import Stream
 from together_batches._transport import Call
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from together_batches._disk import Content, Source
-    from together_batches._protocol import Answer, Request, Transfer
+    from together_batches._file_protocol import Transfer
+    from together_batches._protocol import Answer, Request
     from together_batches.models import FileObject
 
 __all__ = ["AsyncFiles"]
@@ -88,7 +89,7 @@ class AsyncFiles:
 
         Raises:
             UsageError: the file is missing, empty or unreadable, or changed while it was uploaded.
-            ValidationError: a request that is none.
+            ValidationError: requests that cannot be written as JSON; ``problems`` has all of them.
             APIError: it could not be uploaded.
         """
         given: object = via
@@ -96,36 +97,37 @@ class AsyncFiles:
             message = f"via must be 'storage' or 'api'; it is {via!r}"
             raise UsageError(message)
         async with content_of(source, filename) as content:
-            file = _protocol.Upload(content.name, purpose, content)
+            content.raise_for_unwritable()
+            file = _file_protocol.Upload(content.name, purpose, content)
             if via == "storage":
                 return await self._upload_to_storage(file, content, on_progress)
             try:
-                answer = await self._transmit(_protocol.upload(file), on_sent=on_progress)
+                answer = await self._transmit(_file_protocol.upload(file), on_sent=on_progress)
             except ConflictError as error:
-                return await self.retrieve(_protocol.read_known(error))
-            return _protocol.read_file(answer)
+                return await self.retrieve(_file_protocol.read_known(error))
+            return _file_protocol.read_file(answer)
 
     async def _upload_to_storage(
-        self, file: _protocol.Upload, content: Content, on_progress: Callable[[int, int], None] | None
+        self, file: _file_protocol.Upload, content: Content, on_progress: Callable[[int, int], None] | None
     ) -> FileObject:
         try:
-            answer = await self._transmit(_protocol.begin_upload(file, content.sha256), redirect_is_answer=True)
+            answer = await self._transmit(_file_protocol.begin_upload(file, content.sha256), redirect_is_answer=True)
         except ConflictError as error:
-            known = await self._known(_protocol.read_known(error), content.size)
+            known = await self._known(_file_protocol.read_known(error), content.size)
             if known is not None:
                 return known
             # The service knows the hash and has not the content: an upload that was begun and never came to its end.
-            answer = await self._transmit(_protocol.begin_upload(file, None), redirect_is_answer=True)
-        file_id, target = _protocol.read_target(answer)
-        await self._transmit(_protocol.put(content, target), on_sent=on_progress)
+            answer = await self._transmit(_file_protocol.begin_upload(file, None), redirect_is_answer=True)
+        file_id, target = _file_protocol.read_target(answer)
+        await self._transmit(_file_protocol.put(content, target), on_sent=on_progress)
         try:
-            answer = await self._send(_protocol.preprocess(file_id), Call())
+            answer = await self._send(_file_protocol.preprocess(file_id), Call())
         except APIStatusError as error:
             # The official TypeScript SDK does without it, so a service without it is none the worse.
             if error.status not in _NO_PREPROCESSING:
                 raise
             return await self.retrieve(file_id)
-        return _protocol.read_file(answer, file_id)
+        return _file_protocol.read_file(answer, file_id)
 
     async def _known(self, file_id: str, size: int) -> FileObject | None:
         try:
@@ -143,8 +145,8 @@ class AsyncFiles:
             NotFoundError: the service knows no such file.
             APIError: no good answer came.
         """
-        wanted = _protocol.file_id(file_id)
-        return _protocol.read_file(await self._send(_protocol.retrieve_file(wanted), Call()), wanted)
+        wanted = _file_protocol.file_id(file_id)
+        return _file_protocol.read_file(await self._send(_file_protocol.retrieve_file(wanted), Call()), wanted)
 
     async def list(self) -> builtins.list[FileObject]:
         """All files of the account, inputs, outputs and errors, newest first.
@@ -154,7 +156,7 @@ class AsyncFiles:
         Raises:
             APIError: no good answer came.
         """
-        files = _protocol.read_files(await self._send(_protocol.list_files(), Call()))
+        files = _file_protocol.read_files(await self._send(_file_protocol.list_files(), Call()))
         return sorted(files, key=lambda file: file.created_at or _LONG_AGO, reverse=True)
 
     async def delete(self, file_id: str | FileObject) -> None:
@@ -166,15 +168,15 @@ class AsyncFiles:
             NotFoundError: the service knows no such file.
             APIError: no good answer came.
         """
-        wanted = _protocol.file_id(file_id)
+        wanted = _file_protocol.file_id(file_id)
         call = Call()
         try:
-            answer = await self._send(_protocol.delete_file(wanted), call)
+            answer = await self._send(_file_protocol.delete_file(wanted), call)
         except NotFoundError:
             if call.attempts == 1:
                 raise
             return  # an attempt before this one had deleted it, and its answer was lost
-        _protocol.read_deleted(answer, wanted)
+        _file_protocol.read_deleted(answer, wanted)
 
     def content(self, file_id: str | FileObject) -> Stream[bytes]:
         """The content of a file, in pieces of up to 1 MB as they come: all of it, or an error at the end.
@@ -187,7 +189,7 @@ class AsyncFiles:
             APIConnectionError: the rest did not come.
             APIResponseValidationError: the rest is that of another file.
         """
-        return Stream(self._receive(_protocol.file_content(_protocol.file_id(file_id))))
+        return Stream(self._receive(_file_protocol.file_content(_file_protocol.file_id(file_id))))
 
     async def download(
         self,
@@ -197,9 +199,11 @@ class AsyncFiles:
         force: bool = False,
         on_progress: Callable[[int, int | None], None] | None = None,
     ) -> Path:
-        """Write the content of a file to ``path``, which appears when all of it is there and on the disk.
+        """Write the content of a file to ``path``, which appears when all of it has come and its length is right.
 
         Until then it is in a temporary file beside it, which is removed where the download fails or is cancelled.
+        The end of this process, however sudden, leaves no half file under the name. A loss of power may: like other
+        downloads this one does not wait until the disk has all of it (``os.fsync`` does).
         The name that the service has for the file is never used: every job's output has the same.
 
         Parameters:
@@ -213,7 +217,7 @@ class AsyncFiles:
             UsageError: the file exists, or cannot be written, such as on a full disk.
             APIError: it could not be downloaded, as :meth:`content` tells.
         """
-        request = _protocol.file_content(_protocol.file_id(file_id))
+        request = _file_protocol.file_content(_file_protocol.file_id(file_id))
         total: int | None = None
         done = 0
 

@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from together_batches._many import Ids
     from together_batches._results import Order, Requests
     from together_batches.files import AsyncFiles
-    from together_batches.models import BatchJob, BatchResult, FileObject, Response
+    from together_batches.models import BatchJob, FileObject, Response
     from together_batches.outcomes import CancelOutcome, CancelReport
+    from together_batches.rows import BatchResult
     from together_batches.runs import RunEvent, RunReport
     from together_batches.runs._options import Requests as RunRequests
 
@@ -390,7 +391,7 @@ class Files:
         force: bool = False,
         on_progress: Callable[[int, int | None], None] | None = None,
     ) -> Path:
-        """Write the content of a file to ``path``, which appears when all of it is there and on the disk.
+        """Write the content of a file to ``path``, which appears when all of it has come and its length is right.
 
         ``on_progress`` is called in the client's own thread.
         """

@@ -1,215 +1,110 @@
-"""``python -m tests.benchmarks [--rounds N] [--json FILE]``: every case, as ratios."""
+"""``python -m tests.benchmarks [CASE…]``: measure, print ratios and bars, write figures, plots and the page."""
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import shutil
-import subprocess
+import signal
 import sys
-import tempfile
 import time
-from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import attrs
+from tests.benchmarks import (
+    _page,
+    _report,
+    cost_curve,
+    fan_out,
+    flood,
+    reading,
+    results,
+    start_up,
+    sync_call,
+    transfer,
+    validate,
+)
+from tests.benchmarks._measure import Case, Plan, Samples
 
-from tests.benchmarks import validate
-from tests.benchmarks._measure import Comparison, compare, in_process
-from tests.benchmarks._server import fast_server, nginx
-from tests.benchmarks.results import ROWS, write_output
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from tests.benchmarks._measure import Run
-
-_IMPORTS = "import aiohttp, attrs, cattrs, anyio"
-_CLIENT = "from together_batches import AsyncBatches; AsyncBatches('key')"
-
-
-def _command(*command: str) -> Run:
-    def run() -> Mapping[str, float]:
-        began = time.perf_counter()
-        subprocess.run(command, check=True, capture_output=True, env={**os.environ, "TOGETHER_API_KEY": "key"})
-        return {"wall": time.perf_counter() - began}
-
-    return run
-
-
-def _fan_out(rounds: int) -> list[tuple[Comparison, Mapping[str, str]]]:
-    if nginx() is None:
-        print("fan-out: skipped, nginx is not installed (Debian: apt-get install nginx-light)")
-        return []
-    count, at_once = 20_000, 100
-    with fast_server() as base_url:
-
-        def candidate(name: str, ids: int) -> Run:
-            return in_process("tests.benchmarks.fan_out", name, ids, at_once, base_url)
-
-        beside_bare = compare(
-            "cancel 20,000 jobs, 100 at once, CPU of the client for each",
-            "cpu",
-            {"ours": candidate("ours", count), "bare": candidate("bare", count)},
-            rounds=rounds,
-            unit_of=count,
-        )
-        beside_together = compare(
-            "cancel 2,000 jobs, 100 at once, time for each",
-            "wall",
-            {"ours": candidate("ours", 2_000), "together": candidate("together", 2_000)},
-            rounds=max(2, rounds // 2),
-            unit_of=2_000,
-        )
-    return [(beside_bare, {"bare": "1.25"}), (beside_together, {"together": "0.10"})]
+CASES: dict[str, Case] = {
+    case.name: case
+    for case in (
+        fan_out.NEAR,
+        fan_out.FAR,
+        fan_out.WIDE,
+        *fan_out.GRID,
+        flood.STEADY,
+        flood.TOLD,
+        flood.CHANGING,
+        flood.FAR,
+        reading.RETRIEVE,
+        reading.LIST,
+        sync_call.CASE,
+        cost_curve.CASE,
+        cost_curve.MILLION,
+        start_up.IMPORT,
+        start_up.HELP,
+        validate.CASE,
+        transfer.UPLOAD,
+        transfer.DOWNLOAD,
+        results.CASE,
+    )
+}
 
 
-def _results(rounds: int) -> list[tuple[Comparison, Mapping[str, str]]]:
-    if nginx() is None:
-        print("results: skipped, nginx is not installed (Debian: apt-get install nginx-light)")
-        return []
-    with tempfile.TemporaryDirectory() as directory:
-        Path(directory).chmod(0o755)  # nginx reads as somebody else, if root starts it
-        write_output(Path(directory, "long"), ROWS, 20_000)
-        write_output(Path(directory, "short"), 10, 20_000)
-        with fast_server(Path(directory)) as base_url:
-            runs = {
-                name: in_process("tests.benchmarks.results", name, "long", "short", base_url)
-                for name in ("ours", "ordered", "bare")
-            }
-            measured: dict[str, list[Mapping[str, float]]] = {name: [] for name in runs}
-
-            def noted(name: str) -> Run:
-                def run() -> Mapping[str, float]:
-                    figures = runs[name]()
-                    measured[name].append(figures)
-                    return figures
-
-                return run
-
-            beside_bare = compare(
-                "read the 50,000 rows of a 1 GB output, beside a copy to disk",
-                "wall",
-                {"ours": noted("ours"), "bare": noted("bare")},
-                rounds=rounds,
-            )
-            noted("ordered")()
-    for name, rounds_of in measured.items():
-        memory, pause = (max(figures[key] for figures in rounds_of) for key in ("peak_mb", "pause"))
-        print(f"results, {name}: at most {memory:.0f} MB above idle (bar: 64), loop held for {pause * 1e3:.0f} ms")
-    return [(beside_bare, {"bare": "1.43"})]
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", allow_abbrev=False)
+    parser.add_argument("cases", nargs="*", metavar="CASE", help="which (all, if none is named)")
+    parser.add_argument("--list", action="store_true", help="tell which cases there are, and end")
+    parser.add_argument("--rounds", type=int, default=3, help="how often each candidate runs (3)")
+    parser.add_argument("--quick", action="store_true", help="one round of less of everything: a few minutes in all")
+    parser.add_argument("--redraw", action="store_true", help="measure nothing; take what --json has")
+    parser.add_argument("--json", type=Path, help="write all figures to this file, beside those of other cases")
+    parser.add_argument("--plots", type=Path, help="draw the plots into this directory")
+    parser.add_argument("--page", type=Path, help="renew the tables of this page, and the plots beside it")
+    options = parser.parse_args()
+    if options.quick and options.page:
+        parser.error("the page is not made of a quick run")
+    for name in options.cases:
+        if name not in CASES:
+            parser.error(f"there is no case {name}; there are {', '.join(CASES)}")
+    return options
 
 
-def _transfers(rounds: int) -> list[tuple[Comparison, Mapping[str, str]]]:
-    if nginx() is None:
-        print("transfers: skipped, nginx is not installed (Debian: apt-get install nginx-light)")
-        return []
-    comparisons: list[Comparison] = []
-    with tempfile.TemporaryDirectory() as served, tempfile.TemporaryDirectory() as scratch:
-        Path(served).chmod(0o755)  # nginx reads as somebody else, if root starts it
-        with Path(served, "file").open("wb") as output:
-            output.truncate(1 << 30)  # a hole: the server has nothing to read from the disk
-        to_upload, to_write = Path(scratch, "requests.jsonl"), Path(scratch, "file")
-        to_upload.write_bytes(os.urandom(100_000_000))
-        with fast_server(Path(served)) as base_url:
-            for case, path in (("download", to_write), ("upload", to_upload)):
-                worst: dict[tuple[str, str], float] = {}
-
-                def noted(
-                    name: str, case: str = case, path: Path = path, worst: dict[tuple[str, str], float] = worst
-                ) -> Run:
-                    once = in_process("tests.benchmarks.transfer", f"{case}-{name}", base_url, path)
-
-                    def run() -> Mapping[str, float]:
-                        figures = once()
-                        for figure in ("memory", "blocked"):
-                            worst[name, figure] = max(worst.get((name, figure), 0), figures[figure])
-                        return figures
-
-                    return run
-
-                told = "download 1 GB to the disk" if case == "download" else "upload 100 MB"
-                candidates = {name: noted(name) for name in ("ours", "bare")}
-                comparisons.append(compare(told, "wall", candidates, rounds=rounds))
-                for name in candidates:
-                    print(
-                        f"{told}, {name}: at most {worst[name, 'memory']:.0f} MB above idle (bar: 64), "
-                        f"loop held for {worst[name, 'blocked'] * 1e3:.0f} ms (bar: 50)"
-                    )
-    return [(comparison, {"bare": "1.43"}) for comparison in comparisons]
-
-
-def _start_up(rounds: int) -> list[tuple[Comparison, Mapping[str, str]]]:
-    tools = Path(sys.executable).parent
-    ours, theirs = shutil.which("together-batches", path=tools), shutil.which("tg", path=tools)
-    cases = [
-        (
-            compare(
-                "import the package and make a client",
-                "wall",
-                {
-                    "ours": _command(sys.executable, "-c", _CLIENT),
-                    "what it builds on": _command(sys.executable, "-c", _IMPORTS),
-                },
-                rounds=2 * rounds,
-            ),
-            {"what it builds on": "1.20"},
-        )
-    ]
-    if ours and theirs:
-        commands = {"ours": _command(ours, "--help"), "tg": _command(theirs, "--help")}
-        cases.append((compare("--help", "wall", commands, rounds=2 * rounds), {"tg": "0.25"}))
-    else:
-        print("--help: skipped, the command of the official SDK is not installed")
-    return cases
-
-
-def _validate(rounds: int) -> list[tuple[Comparison, Mapping[str, str]]]:
-    if find_spec("together") is None:
-        print("validate: skipped, the official SDK is not installed")
-        return []
-    peaks: dict[str, float] = {}
-    with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch, "requests.jsonl")
-        validate.write_chats(path)
-
-        def noted(name: str) -> Run:
-            once = in_process("tests.benchmarks.validate", name, path)
-
-            def run() -> Mapping[str, float]:
-                figures = once()
-                peaks[name] = max(peaks.get(name, 0), figures["peak_mb"])
-                return figures
-
-            return run
-
-        case = f"check {validate.ROWS:,} chats of {path.stat().st_size / 1e6:.0f} MB"
-        comparison = compare(case, "wall", {name: noted(name) for name in ("ours", "together")}, rounds=2 * rounds)
-        noted("interpreter")()
-    for name in ("ours", "together"):
-        print(f"{case}, {name}: at most {peaks[name] - peaks['interpreter']:.0f} MB above the interpreter (bar: 64)")
-    return [(comparison, {"together": "0.50"})]
+def _measured(case: Case, plan: Plan) -> _report.Measured | None:
+    missing = [told for need in case.needs if (told := need.missing())]
+    if missing:
+        print(f"{case.name}: skipped, {missing[0]}")
+        return None
+    print(f"{case.name}: {case.told}", flush=True)
+    began = time.perf_counter()
+    samples = Samples(list(case.measure(plan)))
+    print(_report.printed(case, samples))
+    print(f"  ({time.perf_counter() - began:.0f} s)", flush=True)
+    return _report.Measured(samples, _report.machine())
 
 
 def main() -> None:
-    """Run the cases, print them, and write them down where asked to."""
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", allow_abbrev=False)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", type=Path, help="write every figure to this file")
-    options = parser.parse_args()
-    cases = [
-        *_start_up(options.rounds),
-        *_fan_out(options.rounds),
-        *_results(options.rounds),
-        *_transfers(options.rounds),
-        *_validate(options.rounds),
-    ]
-    for comparison, bar in cases:
-        print(*comparison.lines("ours", bar=bar), sep="\n")
-    if options.json:
-        options.json.write_text(json.dumps([attrs.asdict(comparison) for comparison, _ in cases], indent=1))
+    """Run the cases, and do with the figures what was asked for."""
+    # Ended from outside, the servers are to end too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
+    options = _arguments()
+    if options.list:
+        print(*(f"{case.name:17} {case.told}" for case in CASES.values()), sep="\n")
+        return
+    if options.quick:
+        print("quick: the sizes are smaller, so no figure and no bar says much")
+    plan = Plan(rounds=1, quick=True) if options.quick else Plan(rounds=options.rounds)
+    found = _report.read(options.json) if options.json else {}
+    for name in [] if options.redraw else options.cases or CASES:
+        measured = _measured(CASES[name], plan)
+        if measured is None:
+            continue
+        found[name] = measured
+        if options.json:
+            _report.write(options.json, {known: found[known] for known in CASES if known in found})
+    if options.plots:
+        _page.draw(options.plots, CASES, found)
+    if options.page:
+        _page.draw(options.page.parent, CASES, found)
+        _page.renew(options.page, CASES, found)
 
 
 if __name__ == "__main__":

@@ -1,27 +1,42 @@
-"""Read the rows of a long output: ``python -m tests.benchmarks.results CANDIDATE NAME SMALL_NAME BASE_URL``.
+"""Read the rows of a long output.
 
-What the server calls a job and a file is the name of a file on its disk. The small one is read first: that loads
-modules, and what the process weighs then is the idle size.
+One run: ``python -m tests.benchmarks.results CANDIDATE NAME SMALL_NAME BASE_URL``. What the server calls a job and a
+file is the name of a file on its disk. The small one is read first: that loads modules, and what the process weighs
+then is the idle size.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-import resource
 import sys
 import tempfile
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import orjson
 
+from tests.benchmarks._client import forget_peak, pauses_noted, peak_mb, tell
+from tests.benchmarks._measure import (
+    NGINX,
+    Bar,
+    Case,
+    Line,
+    Plan,
+    Sample,
+    Samples,
+    in_turn,
+    lines,
+    ratios,
+    run_module,
+)
+from tests.benchmarks._server import fast_server
+
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
 ROWS = 50_000
 """As many as a job may have."""
-_PULSE_SECONDS = 0.005
 
 
 def write_output(path: Path, rows: int, row_bytes: int) -> None:
@@ -29,7 +44,7 @@ def write_output(path: Path, rows: int, row_bytes: int) -> None:
     words = "Die Elbe entspringt im Riesengebirge\nund mündet bei Cuxhaven in die Nordsee. "
     text = words * (row_bytes // len(words.encode()))
     usage = {"prompt_tokens": 70, "completion_tokens": 900, "total_tokens": 970}
-    message = {"role": "assistant", "content": text, "reasoning": None, "tool_calls": []}
+    message: dict[str, object] = {"role": "assistant", "content": text, "reasoning": None, "tool_calls": []}
     choices = [{"index": 0, "finish_reason": "stop", "logprobs": None, "seed": None, "message": message}]
     body = {
         "id": "o1",
@@ -80,34 +95,60 @@ async def ordered(name: str, base_url: str) -> None:
     assert count in {ROWS, 10}, count
 
 
-def _peak_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def _measure(plan: Plan) -> Iterator[Sample]:
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory).chmod(0o755)  # nginx reads as somebody else, if root starts it
+        write_output(Path(directory, "long"), ROWS, 2_000 if plan.quick else 20_000)
+        write_output(Path(directory, "short"), 10, 20_000)
+        size = Path(directory, "long").stat().st_size / 1e6
+        with fast_server(Path(directory)) as base_url:
+            for rounds, names in ((plan.rounds, ["ours", "bare"]), (plan.few, ["ordered"])):
+                for name in in_turn(rounds, names):
+                    figures = run_module("tests.benchmarks.results", name, "long", "short", base_url)
+                    yield Sample(name, {"megabytes": size}, figures)
 
 
-async def _measured(candidate: str, name: str, small: str, base_url: str) -> dict[str, float]:
+def _judge(samples: Samples) -> list[Line]:
+    told = {"ours": "as they come", "ordered": "in the order of the input"}
+    memory = [
+        (f"memory above idle, {how}", samples.of(name).values("memory"), "MB", Bar("≤", 64, each=True))
+        for name, how in told.items()
+    ]
+    pauses = [
+        (
+            f"longest pause of the loop, {how}",
+            [1e3 * pause for pause in samples.of(name).values("pause")],
+            "ms",
+            Bar("≤", 50, each=True),
+        )
+        for name, how in told.items()
+    ]
+    return lines(
+        ("seconds, ours", samples.of("ours").values("wall"), "s", None),
+        ("seconds, ours / a copy to the disk", ratios(samples, "ours", "bare", "wall"), "×", Bar("≤", 1.43)),
+        *memory,
+        *pauses,
+    )
+
+
+CASE = Case("results", f"read the {ROWS:,} rows of an output of 1 GB", _measure, _judge, [NGINX])
+
+
+async def _run(candidate: str, name: str, small: str, base_url: str) -> dict[str, float]:
     read = {"bare": bare, "ours": ours, "ordered": ordered}[candidate]
     await read(small, base_url)
-    idle = _peak_mb()
-    longest = 0.0
-
-    async def beat() -> None:
-        nonlocal longest
-        while True:
-            began = time.perf_counter()
-            await asyncio.sleep(_PULSE_SECONDS)
-            longest = max(longest, time.perf_counter() - began - _PULSE_SECONDS)
-
-    heart = asyncio.create_task(beat())
-    cpu, wall = time.process_time(), time.perf_counter()
-    await read(name, base_url)
-    figures = {"cpu": time.process_time() - cpu, "wall": time.perf_counter() - wall}
-    heart.cancel()
-    return {**figures, "peak_mb": _peak_mb() - idle, "pause": longest}
+    figures: dict[str, float] = {}
+    async with pauses_noted(figures):
+        idle = forget_peak()
+        cpu, wall = time.process_time(), time.perf_counter()
+        await read(name, base_url)
+        figures |= {"cpu": time.process_time() - cpu, "wall": time.perf_counter() - wall, "memory": peak_mb() - idle}
+    return figures
 
 
 def main() -> None:
     """Run it, and print what it took."""
-    print(json.dumps(asyncio.run(_measured(*sys.argv[1:]))))
+    tell(asyncio.run(_run(*sys.argv[1:])))
 
 
 if __name__ == "__main__":

@@ -1,59 +1,52 @@
-"""One file there or back with one candidate: ``python -m tests.benchmarks.transfer CANDIDATE BASE_URL FILE``.
+"""One file there, or one back.
 
-CANDIDATE is ``download-ours``, ``download-bare``, ``upload-ours`` or ``upload-bare``; FILE is
-read, or written under the name of the file that is downloaded.
+One run: ``python -m tests.benchmarks.transfer CANDIDATE BASE_URL FILE``. CANDIDATE is ``download-ours``,
+``download-bare``, ``upload-ours`` or ``upload-bare``; FILE is read, or written under the name of the file that is
+downloaded.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import os
-import resource
 import sys
+import tempfile
 import time
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests.benchmarks._client import forget_peak, pauses_noted, peak_mb, tell
+from tests.benchmarks._measure import (
+    NGINX,
+    Bar,
+    Case,
+    Line,
+    Plan,
+    Sample,
+    Samples,
+    in_turn,
+    lines,
+    ratios,
+    run_module,
+)
+from tests.benchmarks._server import fast_server
+
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
-_BEAT_SECONDS = 0.001
 _KEY = {"Authorization": "Bearer key"}
-
-
-def _peak() -> float:
-    """The most memory that this process has had, in MB."""
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1024)
-    # Linux counts in ru_maxrss what the process had been before it became this program: the parent's size.
-    (peak,) = (line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
-    return int(peak) / 1024
+_UPLOADED, _DOWNLOADED = 100_000_000, 1 << 30
 
 
 @asynccontextmanager
-async def _measured(figures: dict[str, float]) -> AsyncIterator[None]:
-    """The time of the block, how long the loop stood still at most, and the memory above what there was before."""
-    longest = 0.0
-
-    async def heart() -> None:
-        nonlocal longest
-        while True:
-            began = time.perf_counter()
-            await asyncio.sleep(_BEAT_SECONDS)
-            longest = max(longest, time.perf_counter() - began - _BEAT_SECONDS)
-
-    beating = asyncio.create_task(heart())
-    await asyncio.sleep(0.05)
-    longest, before, began = 0.0, _peak(), time.perf_counter()
-    yield
-    figures.update(wall=time.perf_counter() - began, memory=_peak() - before)
-    await asyncio.sleep(2 * _BEAT_SECONDS)
-    figures["blocked"] = longest
-    beating.cancel()
+async def _noted(figures: dict[str, float]) -> AsyncIterator[None]:
+    """The time of the block, the memory above what there was before, and how long the loop stood still at most."""
+    async with pauses_noted(figures):
+        idle, began = forget_peak(), time.perf_counter()
+        yield
+        figures |= {"wall": time.perf_counter() - began, "memory": peak_mb() - idle}
 
 
 async def download_bare(base_url: str, path: Path, figures: dict[str, float]) -> None:
@@ -63,19 +56,19 @@ async def download_bare(base_url: str, path: Path, figures: dict[str, float]) ->
     async with aiohttp.ClientSession(headers=_KEY, timeout=aiohttp.ClientTimeout(total=None)) as session:
         async with session.get(f"{base_url}/none"):
             pass
-        async with _measured(figures), session.get(f"{base_url}/files/{path.name}/content") as response:
+        async with _noted(figures), session.get(f"{base_url}/files/{path.name}/content") as response:
             with path.open("wb") as file:
                 async for chunk in response.content.iter_any():
                     file.write(chunk)
 
 
 async def download_ours(base_url: str, path: Path, figures: dict[str, float]) -> None:
-    """``files.download``, which checks the length, writes elsewhere than on the loop, syncs and renames."""
+    """``files.download``, which checks the length, writes elsewhere than on the loop, and renames."""
     from together_batches import AsyncBatches
 
     async with AsyncBatches("key", base_url=base_url) as batches:
         await batches.files.upload(b"{}")  # the first call loads modules and starts a thread
-        async with _measured(figures):
+        async with _noted(figures):
             await batches.files.download(path.name, path)
 
 
@@ -86,7 +79,7 @@ async def upload_bare(base_url: str, path: Path, figures: dict[str, float]) -> N
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None)) as session:
         async with session.get(f"{base_url}/none"):
             pass
-        async with _measured(figures):
+        async with _noted(figures):
             with path.open("rb") as file:
                 digest = await asyncio.to_thread(hashlib.file_digest, file, "sha256")
             form = {"purpose": "batch-api", "file_name": path.name, "checksum": digest.hexdigest()}
@@ -106,8 +99,45 @@ async def upload_ours(base_url: str, path: Path, figures: dict[str, float]) -> N
 
     async with AsyncBatches("key", base_url=base_url) as batches:
         await batches.files.upload(b"{}")  # the first call loads modules and starts a thread
-        async with _measured(figures):
+        async with _noted(figures):
             await batches.files.upload(path)
+
+
+def _measured(verb: str, path: Path, base_url: str, plan: Plan) -> Iterator[Sample]:
+    for name in in_turn(plan.rounds, ["ours", "bare"]):
+        figures = run_module("tests.benchmarks.transfer", f"{verb}-{name}", base_url, path)
+        yield Sample(name, {"bytes": _UPLOADED if verb == "upload" else _DOWNLOADED}, figures)
+
+
+def _measure_upload(plan: Plan) -> Iterator[Sample]:
+    with tempfile.TemporaryDirectory() as scratch, fast_server() as base_url:
+        path = Path(scratch, "requests.jsonl")
+        path.write_bytes(os.urandom(_UPLOADED))
+        yield from _measured("upload", path, base_url, plan)
+
+
+def _measure_download(plan: Plan) -> Iterator[Sample]:
+    with tempfile.TemporaryDirectory() as served, tempfile.TemporaryDirectory() as scratch:
+        Path(served).chmod(0o755)  # nginx reads as somebody else, if root starts it
+        with Path(served, "file").open("wb") as output:
+            output.truncate(_DOWNLOADED)  # a hole: the server has nothing to read from the disk
+        with fast_server(Path(served)) as base_url:
+            yield from _measured("download", Path(scratch, "file"), base_url, plan)
+
+
+def _judge(samples: Samples) -> list[Line]:
+    pauses = {name: [1e3 * pause for pause in samples.of(name).values("pause")] for name in ("ours", "bare")}
+    return lines(
+        ("seconds, ours", samples.of("ours").values("wall"), "s", None),
+        ("seconds, ours / bare aiohttp", ratios(samples, "ours", "bare", "wall"), "×", Bar("≤", 1.43)),
+        ("memory above idle, ours", samples.of("ours").values("memory"), "MB", Bar("≤", 64, each=True)),
+        ("longest pause of the loop, ours", pauses["ours"], "ms", Bar("≤", 50, each=True)),
+        ("longest pause of the loop, bare aiohttp", pauses["bare"], "ms", None),
+    )
+
+
+UPLOAD = Case("upload", "upload 100 MB", _measure_upload, _judge, [NGINX])
+DOWNLOAD = Case("download", "download 1 GB to the disk", _measure_download, _judge, [NGINX])
 
 
 def main() -> None:
@@ -123,9 +153,9 @@ def main() -> None:
     os.sync()  # what earlier runs left to be written would be in the way
     asyncio.run(candidates[candidate](base_url, path, figures))
     if candidate.startswith("download"):
-        assert path.stat().st_size == 1 << 30, path.stat()
+        assert path.stat().st_size == _DOWNLOADED, path.stat()
         path.unlink()
-    print(json.dumps(figures))
+    tell(figures)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,36 @@
-"""Check a file of requests with one candidate: ``python -m tests.benchmarks.validate CANDIDATE FILE``."""
+"""Check a file of requests.
+
+One run: ``python -m tests.benchmarks.validate CANDIDATE FILE``.
+"""
 
 from __future__ import annotations
 
 import importlib
 import json
 import random
-import resource
 import sys
+import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.benchmarks._client import peak_mb, tell
+from tests.benchmarks._measure import (
+    TOGETHER,
+    Bar,
+    Case,
+    Line,
+    Plan,
+    Sample,
+    Samples,
+    in_turn,
+    lines,
+    ratios,
+    run_module,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ROWS = 50_000
 """As many as the service takes in a file."""
@@ -56,14 +78,27 @@ def interpreter(_: str) -> None:
     """Nothing: what Python itself takes."""
 
 
-def _peak() -> float:
-    """The most memory that this process has had, in MB."""
-    # On Linux getrusage also counts what the parent held when it forked.
-    status = Path("/proc/self/status")
-    if status.exists():
-        (peak,) = (line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
-        return int(peak) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1024)
+def _measure(plan: Plan) -> Iterator[Sample]:
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch, "requests.jsonl")
+        write_chats(path)
+        for name in in_turn(plan.rounds, ["ours", "together", "interpreter"]):
+            figures = run_module("tests.benchmarks.validate", name, path)
+            yield Sample(name, {"megabytes": path.stat().st_size / 1e6}, figures)
+
+
+def _judge(samples: Samples) -> list[Line]:
+    idle = max(samples.of("interpreter").values("peak_mb"))
+    peaks = {name: [peak - idle for peak in samples.of(name).values("peak_mb")] for name in ("ours", "together")}
+    return lines(
+        ("seconds, ours", samples.of("ours").values("wall"), "s", None),
+        ("seconds, ours / together", ratios(samples, "ours", "together", "wall"), "×", Bar("≤", 0.50)),
+        ("memory above the interpreter, ours", peaks["ours"], "MB", Bar("≤", 64, each=True)),
+        ("memory above the interpreter, together", peaks["together"], "MB", None),
+    )
+
+
+CASE = Case("validate", f"check a file of {ROWS:,} chats (85 MB)", _measure, _judge, [TOGETHER])
 
 
 def main() -> None:
@@ -78,8 +113,8 @@ def main() -> None:
         importlib.import_module(_MODULES[sys.argv[1]])
     cpu, wall = time.process_time(), time.perf_counter()
     candidate(path)
-    figures = {"cpu": time.process_time() - cpu, "wall": time.perf_counter() - wall, "peak_mb": _peak()}
-    print(json.dumps(figures))
+    figures = {"cpu": time.process_time() - cpu, "wall": time.perf_counter() - wall, "peak_mb": peak_mb()}
+    tell(figures)
 
 
 if __name__ == "__main__":

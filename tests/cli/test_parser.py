@@ -13,7 +13,7 @@ from together_batches.cli._parser import build_parser, parse
 FILES = ["upload", "list", "get", "download", "delete"]
 COMMANDS = [
     *("demo", "cancel", "list", "get"),
-    *("validate", "split", "submit", "results", "wait"),
+    *("validate", "split", "submit", "results", "wait", "run", "runs show"),
     *[f"files {verb}" for verb in FILES],
     "emulator",
 ]
@@ -98,13 +98,14 @@ def test_commands_of_the_help_are_those_there_are() -> None:
     assert COMMANDS == list(top.commands) == list(listed.choices)
 
 
-def test_help_of_a_group(capsys: pytest.CaptureFixture[str]) -> None:
-    """What may follow `files` is told by its help, with a word about each."""
+@pytest.mark.parametrize(("group", "verbs"), [("files", FILES), ("runs", ["show"])])
+def test_help_of_a_group(capsys: pytest.CaptureFixture[str], group: str, verbs: list[str]) -> None:
+    """What may follow `files` or `runs` is told by its help, with a word about each."""
     with pytest.raises(SystemExit) as caught:
-        parse(["files", "--help"])
+        parse([group, "--help"])
     assert not caught.value.code
     told = capsys.readouterr().out
-    assert all(f"    {verb} " in told for verb in FILES)
+    assert all(f"    {verb} " in told for verb in verbs)
 
 
 @pytest.mark.parametrize("argv", [["files"], ["files", "burn"], ["files", "burn", "--help"]])

@@ -16,7 +16,7 @@ SECTIONS = {
     title.strip("`"): text for title, text in re.findall(r"^## (.+)\n((?:(?!## ).*\n)*)", PAGE, flags=re.MULTILINE)
 }
 COMMANDS = build_parser().commands
-TALKING = {"cancel", "get", "list", "results", "submit", "wait"} | {
+TALKING = {"cancel", "get", "list", "results", "run", "submit", "wait"} | {
     name for name in COMMANDS if name.startswith("files ")
 }
 

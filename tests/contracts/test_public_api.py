@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import importlib
 import pickle
 import subprocess
@@ -44,8 +45,15 @@ def _told_apart(body: list[ast.stmt], *, front_door: bool) -> set[str]:
     return {name for name in names if not name.startswith("_") or name == "__version__"}
 
 
-# The command's front door hands on nothing: what it imports is its own business.
-_FRONT_DOORS = {"together_batches", "together_batches.emulator", "together_batches.jsonl", "together_batches.runs"}
+# The command's front door hands on nothing: what it imports is its own business. The models hand on the rows.
+_FRONT_DOORS = {
+    "together_batches",
+    "together_batches.emulator",
+    "together_batches.jsonl",
+    "together_batches.models",
+    "together_batches.runs",
+    "together_batches.typing",
+}
 
 
 def test_the_public_modules() -> None:
@@ -62,8 +70,10 @@ def test_the_public_modules() -> None:
         "together_batches.models",
         "together_batches.outcomes",
         "together_batches.pytest_plugin",
+        "together_batches.rows",
         "together_batches.runs",
         "together_batches.sync",
+        "together_batches.typing",
     }
 
 
@@ -89,6 +99,28 @@ def test_the_front_door_has_everything() -> None:
     assert set(together_batches.__all__) == values | rest
 
 
+@pytest.mark.parametrize("client", ["AsyncBatches", "Batches"])
+def test_what_signatures_name_can_be_imported(client: str) -> None:
+    """From the package, from ``together_batches.typing``, or from where everybody has it."""
+    known = {*together_batches.__all__, *importlib.import_module("together_batches.typing").__all__}
+    known |= {*vars(builtins), "builtins", "Any", "Callable", "ClientSession", "Iterable", "Mapping", "Self"}
+    known |= {
+        *importlib.import_module("together_batches.runs").__all__,
+        "os",
+        "datetime",
+        "TracebackType",
+        "AsyncFiles",
+        "Files",
+    }
+    named = set[str]()
+    for name, method in vars(getattr(together_batches, client)).items():
+        if callable(method) and (not name.startswith("_") or name == "__init__"):
+            for annotation in method.__annotations__.values():
+                named |= {node.id for node in ast.walk(ast.parse(annotation)) if isinstance(node, ast.Name)}
+    assert {"Ids", "Source", "Requests", "Order"} <= named
+    assert named - known == set()
+
+
 @pytest.mark.parametrize("name", together_batches.__all__)
 def test_a_public_name_is_listed_and_can_be_imported(name: str) -> None:
     """Also where it is loaded on first use: ``dir`` and tab completion show it before."""
@@ -108,7 +140,11 @@ def test_a_name_that_is_none() -> None:
 
 def _imported_by(code: str) -> set[str]:
     """The top-level packages that a fresh interpreter has loaded after running ``code``."""
-    script = f"{code}\nimport sys\nprint(*{{name.partition('.')[0] for name in sys.modules}})"
+    return {name.partition(".")[0] for name in _modules_of(code)}
+
+
+def _modules_of(code: str) -> set[str]:
+    script = f"{code}\nimport sys\nprint(*sys.modules)"
     ended = subprocess.run(
         [sys.executable, "-W", "error", "-c", script],
         cwd=_PACKAGE.parent,
@@ -147,6 +183,13 @@ def test_a_client_costs_no_more_than_the_wire() -> None:
     loaded = _imported_by("from together_batches import AsyncBatches, Batches")
     assert loaded & {"rich", "pytest"} == set()
     assert "aiohttp" in loaded
+
+
+def test_a_client_costs_what_every_client_needs() -> None:
+    """Files, rows, results and waiting are loaded by whoever meets them first."""
+    loaded = _modules_of("from together_batches import AsyncBatches; AsyncBatches('key')")
+    later = {"files", "jsonl", "rows", "_results", "_waiting", "_disk", "_streaming", "_file_protocol", "_plain"}
+    assert {f"together_batches.{name}" for name in later} & loaded == set()
 
 
 @pytest.mark.parametrize("name", ["AsyncBatches", "Batches"])

@@ -93,7 +93,16 @@ print("\\n" + " ".join(sys.modules)); sys.exit(code)
 
 @pytest.mark.parametrize(
     ("argv", "code"),
-    [(["--help"], 0), (["--version"], 0), (["cancel", "--help"], 0), (["lst"], 2), (["list", "--jsn"], 2), ([], 2)],
+    [
+        (["--help"], 0),
+        (["--version"], 0),
+        (["cancel", "--help"], 0),
+        (["run", "--help"], 0),
+        (["runs", "show", "--help"], 0),
+        (["lst"], 2),
+        (["list", "--jsn"], 2),
+        ([], 2),
+    ],
 )
 def test_quick_answers_import_nothing_heavy(argv: Sequence[str], code: int) -> None:
     """Help, version and usage errors do not wait for the HTTP client, nor for anything else that takes its time."""
@@ -124,6 +133,20 @@ def test_what_needs_no_network_imports_none(argv: Sequence[str], tmp_path: Path)
     assert ran.returncode == 0, ran.stderr
     loaded = set(ran.stdout.splitlines()[-1].split())
     assert loaded.isdisjoint({"aiohttp", "anyio", "asyncio", "rich", "together_batches.client"})
+
+
+def test_looking_at_a_run_needs_no_network(tmp_path: Path) -> None:
+    """The HTTP client is not imported for what is in a directory."""
+    ran = subprocess.run(
+        [sys.executable, "-c", WHAT_IT_IMPORTS, "runs", "show", str(tmp_path)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert ran.returncode == 2, ran.stderr
+    assert set(ran.stdout.splitlines()[-1].split()).isdisjoint({"aiohttp", "rich", "together_batches.client"})
 
 
 def test_error_is_one_line(environment: dict[str, str]) -> None:
@@ -160,6 +183,44 @@ def test_interrupted_cancel(
     lines = output.read_text().splitlines()
     assert told.startswith(f"interrupted: {len(lines):,} of 10 000 jobs answered: ".replace(",", " "))
     assert all(line.split("\t")[1:] == ["canceling", "CANCELING"] for line in lines)
+
+
+@posix
+def test_interrupted_run(emulator: Emulator, start: Callable[..., subprocess.Popen[bytes]], tmp_path: Path) -> None:
+    """Ctrl-C leaves the jobs alone, says how to go on and how to cancel, and both are so."""
+    requests = tmp_path / "requests.jsonl"
+    requests.write_text("".join(f'{{"custom_id": "{name}", "body": {{"model": "m"}}}}\n' for name in "abcde"))
+    output = tmp_path / "answers.jsonl"
+    argv = ("run", str(requests), "-o", str(output), "--max-rows", "2", "--poll-interval", "0.05")
+    process = start(*argv)
+    assert process.stderr is not None
+    created = 0
+    while created < 3:
+        line = process.stderr.readline().decode()
+        assert line, "it ended by itself"
+        created += line.endswith("is created\n")
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=20)
+    assert (process.returncode, out) == (130, b"")
+    *_, again, cancel = err.decode().splitlines()  # and neither a traceback nor a warning
+    assert again == "interrupted: 0 of 5 rows are done; run the same command again to go on"
+    hint = "3 jobs go on at the service; to cancel: together-batches "
+    assert cancel == f"{hint}run --cancel {output}.run"
+    assert emulator.count("cancel") == 0
+    assert not output.exists()
+    process = start(*cancel.removeprefix(hint).split(), "--wait")
+    out, _ = process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert sorted(line.split("\t")[0] for line in out.decode().splitlines()) == sorted(
+        str(job["id"]) for job in emulator.jobs
+    )
+    emulator.advance(3_600)
+    process = start(*argv)
+    until(lambda: len(emulator.jobs) == 6)
+    emulator.advance(3_600)
+    process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert [json.loads(line)["custom_id"] for line in output.read_text().splitlines()] == list("abcde")
 
 
 @posix

@@ -47,6 +47,7 @@ from together_batches import (
     to_dict,
 )
 from together_batches.emulator import Answer, Emulator, Failure, Fault, Missing
+from together_batches.typing import Ids, LoopIterator, Order, Requests, Source, Stream
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession
@@ -271,6 +272,24 @@ async def files(client: AsyncBatches, batches: Batches, opened: IO[bytes]) -> No
     assert_type(batches.files.list(), list[FileObject])
     with batches.files.content("file-1") as plain:
         assert_type(next(plain), bytes)
+
+
+async def annotated(client: AsyncBatches, ids: Ids, source: Source) -> Stream[CancelOutcome]:
+    await client.cancel_many(ids)
+    await client.submit(source)
+    await client.files.upload(source)
+    assert_type(client.as_completed(ids), Stream[BatchJob])
+    assert_type(client.files.content("file-1"), Stream[bytes])
+    return client.iter_cancel(ids)
+
+
+def annotated_without_async(batches: Batches, requests: Requests, order: Order) -> LoopIterator[bytes]:
+    rows: LoopIterator[BatchSuccess | BatchFailure | BatchMissing | BatchStray]
+    rows = batches.results("id", requests=requests, order=order)
+    rows.close()
+    ids: Ids = ["a", BatchJob(id="b")]
+    assert_type(batches.iter_cancel(ids), LoopIterator[CancelOutcome])
+    return batches.files.content("file-1")
 
 
 async def errors(client: AsyncBatches) -> None:

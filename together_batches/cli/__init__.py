@@ -1,7 +1,7 @@
 """The command ``together-batches``: arguments, output and exit codes around the async client.
 
-One command is one ``anyio.run``. aiohttp, rich and the like are imported by the commands that need them, so that
-``--help`` and a mistyped option are answered at once.
+One command is one loop. aiohttp, rich and the like are imported by the commands that need them, so that ``--help``
+and a mistyped option are answered at once.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _guarded(argv: Sequence[str] | None) -> int:
     """The exit code; what goes wrong is told in a sentence, and only a closed pipe is raised."""
     try:
-        return _run(parse(argv))
+        return _carry_out(parse(argv))
     except (KeyboardInterrupt, Interrupted):
         say("interrupted")
         return Exit.INTERRUPTED
@@ -65,7 +65,7 @@ def _guarded(argv: Sequence[str] | None) -> int:
         return int(end.code or 0)
 
 
-def _run(arguments: Arguments) -> Exit:
+def _carry_out(arguments: Arguments) -> Exit:
     match arguments.command:
         case "cancel":
             from together_batches.cli._cancel import cancel as command
@@ -79,6 +79,10 @@ def _run(arguments: Arguments) -> Exit:
             from together_batches.cli._submit import submit as command
         case "wait":
             from together_batches.cli._wait import wait as command
+        case "run":
+            from together_batches.cli._run import run as command
+        case "runs show":
+            from together_batches.cli._runs import show as command
         case "validate":
             from together_batches.cli._validate import validate as command
         case "split":

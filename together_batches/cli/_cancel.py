@@ -4,27 +4,34 @@ from __future__ import annotations
 
 import sys
 import time
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
 import attrs
 
-from together_batches._wire import to_dict
+from together_batches._plain import to_dict
+from together_batches.cli import _loop
 from together_batches.cli._client import connected
 from together_batches.cli._exits import CommandError, Exit, code_of_many
 from together_batches.cli._progress import bar
 from together_batches.cli._report import outcome_json, outcome_line, print_table
+from together_batches.cli._runs import named
 from together_batches.cli._selecting import by_status, chosen_jobs, confirmed, selector, typed_or_read
 from together_batches.cli._text import as_json, draws_on, escape, is_terminal, number, say
 from together_batches.errors import APITimeoutError, BatchesError
 from together_batches.outcomes import CancelOutcome, CancelReport, CancelResult
+from together_batches.runs._running import unfinished
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from together_batches.cli._parser import Arguments
     from together_batches.client import AsyncBatches
     from together_batches.models import BatchJob
 
-__all__ = ["cancel"]
+__all__ = ["cancel", "cancel_run"]
 
 FEW = 20
 """Up to so many jobs each gets its line on a terminal; more of them get a bar, and a table at the end."""
@@ -48,8 +55,18 @@ def cancel(arguments: Arguments) -> Exit:
             if not confirmed(len(ids), yes=arguments.yes):
                 return _declined()
     work = _Work(arguments)
+    return _carried_out(work, partial(work.run, ids))
+
+
+def cancel_run(arguments: Arguments, directory: str) -> Exit:
+    """Cancel the jobs of a run that have not ended. The run was named, so nobody is asked."""
+    work = _Work(arguments)
+    return _carried_out(work, partial(work.run_of, named(Path(directory))))
+
+
+def _carried_out(work: _Work, start: Callable[[], Awaitable[Exit]]) -> Exit:
     try:
-        return anyio.run(work.run, ids)
+        return _loop.run(start)
     except KeyboardInterrupt:
         if not work.total:
             raise
@@ -94,6 +111,16 @@ class _Work:
             else:
                 chosen = ids
             return await self._cancel(batches, chosen)
+
+    async def run_of(self, directory: Path) -> Exit:
+        """Cancel what a run has under way."""
+        async with connected(self.arguments) as batches:
+            ids = await unfinished(directory, batches.list)
+            if not ids:
+                _tell(self.arguments, f"every job of the run in {directory} has ended; there is nothing to cancel")
+                return Exit.DONE
+            _tell(self.arguments, f"{_jobs(len(ids))} of the run in {directory}")
+            return await self._cancel(batches, ids)
 
     async def _list(self, batches: AsyncBatches) -> list[BatchJob]:
         began = time.monotonic()

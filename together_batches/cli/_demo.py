@@ -7,8 +7,7 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
-import anyio
-
+from together_batches.cli import _loop
 from together_batches.cli._exits import Exit
 from together_batches.cli._parser import PROGRAM
 from together_batches.cli._population import populate
@@ -35,7 +34,7 @@ def demo(arguments: Arguments) -> Exit:
     """Cancel many jobs of an emulator, and show how it went."""
     seen: list[CancelOutcome] = []
     try:
-        anyio.run(_demonstrate, arguments, seen)
+        _loop.run(_demonstrate, arguments, seen)
     except KeyboardInterrupt:
         say(f"interrupted: {number(len(seen))} ids answered: {CancelReport(seen)}; the jobs were the emulator's own")
         return Exit.INTERRUPTED

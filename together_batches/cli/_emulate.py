@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from together_batches.cli import _loop
 from together_batches.cli._exits import CommandError, Exit
 from together_batches.cli._population import populate
 from together_batches.cli._text import number, say
@@ -27,7 +28,7 @@ def emulator(arguments: Arguments) -> Exit:
         message = "--burst belongs to --rate-limit; give both"
         raise CommandError(message)
     try:
-        anyio.run(_serve, arguments)
+        _loop.run(_serve, arguments)
     except KeyboardInterrupt:
         say("the emulator has stopped, and its jobs are gone")
     return Exit.DONE

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Literal, TypeVar, cast
 import anyio
 from anyio import to_thread
 
-from together_batches._wire import to_dict
+from together_batches._plain import to_dict
+from together_batches.cli import _loop
 from together_batches.cli._client import connected
 from together_batches.cli._exits import CommandError, Exit, code_of_many
 from together_batches.cli._progress import file_bar
@@ -41,7 +42,7 @@ T = TypeVar("T")
 
 def upload(arguments: Arguments) -> Exit:
     """Upload a file, and print its id."""
-    file = anyio.run(_uploaded, arguments)
+    file = _loop.run(_uploaded, arguments)
     print(as_json(to_dict(file)) if arguments.json else escape(file.id))
     return Exit.DONE
 
@@ -57,7 +58,7 @@ async def _uploaded(arguments: Arguments) -> FileObject:
 
 def list_files(arguments: Arguments) -> Exit:
     """Print the files of the account, newest first."""
-    files = anyio.run(_listed, arguments)
+    files = _loop.run(_listed, arguments)
     if arguments.json:
         print("[" + ",\n".join(as_json(to_dict(file)) for file in files) + "]")
     elif not files:
@@ -118,7 +119,7 @@ def _of_each(
             tasks = [group.create_task(one(batches.files, file_id)) for file_id in ids]
         return [task.result() for task in tasks]
 
-    done = anyio.run(run)
+    done = _loop.run(run)
     errors: list[BatchesError | None] = []
     for file_id, outcome in zip(ids, done, strict=True):
         if isinstance(outcome, BatchesError):
@@ -131,9 +132,9 @@ def _of_each(
 def download(arguments: Arguments) -> Exit:
     """Write the content of a file to where it was asked for."""
     if arguments.output is None:
-        anyio.run(_printed, arguments)
+        _loop.run(_printed, arguments)
         return Exit.DONE
-    size = anyio.run(_downloaded, arguments, arguments.output)
+    size = _loop.run(_downloaded, arguments, arguments.output)
     if arguments.json:
         print(as_json({"id": arguments.id, "output": arguments.output, "bytes": size}))
     else:

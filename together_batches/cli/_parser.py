@@ -7,6 +7,8 @@ import sys
 from typing import TYPE_CHECKING, NoReturn
 
 from together_batches._version import __version__
+from together_batches.cli import _examples
+from together_batches.cli._examples import PROGRAM
 from together_batches.cli._exits import CommandError
 from together_batches.cli._numbers import above_zero, at_least_one, duration, port, zero_or_more
 
@@ -16,170 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["PROGRAM", "Arguments", "Parser", "build_parser", "parse"]
 
-PROGRAM = "together-batches"
-
-_KEY = """\
-The API key is read from the environment variable TOGETHER_API_KEY, and from
-nowhere else."""
-
-_TOP = f"""\
-examples:
-  {PROGRAM} demo                        see it at work, without a key
-  {PROGRAM} submit FILE --wait          a file of requests becomes a job
-  {PROGRAM} results ID -o out.jsonl     what became of each request
-  {PROGRAM} list --status IN_PROGRESS   the jobs that are running
-  {PROGRAM} cancel ID ID ID             cancel these jobs
-  {PROGRAM} cancel --all --dry-run      see what would be cancelled
-
-Batch inference jobs on Together AI, from a file of requests to their results,
-one job or many thousands at a time.
-{_KEY}"""
-
-_CANCEL = f"""\
-examples:
-  {PROGRAM} cancel ID                    cancel one job
-  {PROGRAM} cancel - --yes < ids.txt     what a file names, an id a line
-  {PROGRAM} cancel --all                 all unfinished jobs; asks first
-  {PROGRAM} cancel --status IN_PROGRESS --older-than 2h --yes --wait
-
-Cancel the jobs whose ids are given, or that standard input names, or that the
-filters choose. A cancel may be repeated, and does no harm to a job that has
-finished.
-{_KEY}"""
-
-_LIST = f"""\
-examples:
-  {PROGRAM} list                         every job, newest first
-  {PROGRAM} list --status FAILED --newer-than 1d
-  {PROGRAM} list --json | jq -r '.[].id'
-
-List jobs: as a table on a terminal, with tabs between the columns elsewhere.
-{_KEY}"""
-
-_GET = f"""\
-examples:
-  {PROGRAM} get ID
-  {PROGRAM} get ID ID --json     one JSON object a line
-
-Show jobs as they now stand.
-{_KEY}"""
-
-_VALIDATE = f"""\
-examples:
-  {PROGRAM} validate requests.jsonl
-  {PROGRAM} validate clips.jsonl --endpoint /v1/audio/transcriptions
-  {PROGRAM} validate - < requests.jsonl
-
-Find every problem of a file of requests before it is sent. It needs no key and
-no network."""
-
-_SPLIT = f"""\
-examples:
-  {PROGRAM} split requests.jsonl -o pieces
-  {PROGRAM} split requests.jsonl -o pieces --max-rows 10000
-  {PROGRAM} split requests.jsonl | xargs -n 1 {PROGRAM} submit
-
-Cut any number of requests into as few files as the service's limits allow, and
-print their paths. Where there is a problem nothing is written. It needs no key
-and no network."""
-
-_SUBMIT = f"""\
-examples:
-  {PROGRAM} submit requests.jsonl
-  {PROGRAM} submit requests.jsonl --wait
-  {PROGRAM} submit - --json < requests.jsonl
-
-Check a file of requests, upload it, and create one job from it: one, also where
-answers are lost on the way.
-{_KEY}"""
-
-_RESULTS = f"""\
-examples:
-  {PROGRAM} results ID -o out.jsonl
-  {PROGRAM} results ID -o out.jsonl --requests in.jsonl --order input
-  {PROGRAM} results ID | jq 'select(.result == "failure").message'
-
-Write what became of each row of a finished job, one JSON object a line: those
-of its output and of its error file, and with --requests those in neither.
-{_KEY}"""
-
-_WAIT = f"""\
-examples:
-  {PROGRAM} wait ID                      until it has finished
-  {PROGRAM} wait ID ID ID --json         each as it finishes
-  {PROGRAM} wait - --deadline 3600 < ids.txt
-
-Wait for jobs, and print each as it finishes. The exit code is 0 where all of
-them completed. Interrupting the wait leaves the jobs alone.
-{_KEY}"""
-
-_FILES = f"""\
-examples:
-  {PROGRAM} files upload requests.jsonl
-  {PROGRAM} files list
-  {PROGRAM} files download ID -o output.jsonl
-
-Upload, look up, list, download and delete the files of the account.
-{_KEY}"""
-
-_FILES_UPLOAD = f"""\
-examples:
-  {PROGRAM} files upload requests.jsonl
-  id=$({PROGRAM} files upload requests.jsonl)
-
-Upload a file and print its id. Content that the account has already is
-recognised, and not sent again.
-{_KEY}"""
-
-_FILES_LIST = f"""\
-examples:
-  {PROGRAM} files list
-  {PROGRAM} files list --json | jq -r '.[].id'
-
-List the files of the account, newest first: inputs, outputs and errors.
-{_KEY}"""
-
-_FILES_GET = f"""\
-examples:
-  {PROGRAM} files get ID
-  {PROGRAM} files get ID ID --json     one JSON object a line
-
-Show what the service knows of files.
-{_KEY}"""
-
-_FILES_DOWNLOAD = f"""\
-examples:
-  {PROGRAM} files download ID -o output.jsonl
-  {PROGRAM} files download ID | head -1
-
-Download the content of a file. Under the name that is given it appears when it
-is whole.
-{_KEY}"""
-
-_FILES_DELETE = f"""\
-examples:
-  {PROGRAM} files delete ID ID
-
-Delete files, for good.
-{_KEY}"""
-
-_EMULATOR = f"""\
-examples:
-  {PROGRAM} emulator             some jobs to play with, on any free port
-  {PROGRAM} emulator --port 8765 --jobs 5000 --rate-limit 50
-
-Run a stand-in for the service on this machine until Ctrl-C. It prints the two
-lines that point this command, and the library, to it. Its jobs live in memory
-and are gone afterwards."""
-
-_DEMO = f"""\
-examples:
-  {PROGRAM} demo
-  {PROGRAM} demo --jobs 10000
-
-Start a stand-in for the service on this machine, fill it with jobs of mixed
-fates, and cancel them all while some requests fail, get lost or are refused.
-It needs no key and no network, and ignores the environment's TOGETHER_*."""
+_GROUPS = {"files": _examples.FILES, "runs": _examples.RUNS}
+"""Commands of two words, by the first, with the help of that."""
 
 
 class Arguments(argparse.Namespace):
@@ -225,6 +65,22 @@ class Arguments(argparse.Namespace):
     directory: str
     max_rows: int | None
     max_bytes: int | None
+    # of run and runs show
+    input: str | None
+    cancel: str | None
+    run_dir: str | None
+    failures: str | None
+    max_jobs: int | None
+    max_enqueued_rows: int | None
+    max_attempts: int | None
+    stop_after_rows: int | None
+    stop_after_tokens: int | None
+    skip_invalid: bool
+    poll_interval: float | None
+    cancel_on_interrupt: bool
+    watch: bool
+    svg: str | None
+    html: str | None
     # of emulator and demo
     port: int
     jobs: int
@@ -254,7 +110,7 @@ class Parser(argparse.ArgumentParser):
 
 def build_parser() -> Parser:
     """The whole command line; ``commands`` holds the parser of each command."""
-    top = Parser(PROGRAM, _TOP)
+    top = Parser(PROGRAM, _examples.TOP)
     top.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     # For the help only: see parse().
     listed = top.add_subparsers(
@@ -268,21 +124,23 @@ def build_parser() -> Parser:
         top.commands[name] = made
         listed.add_parser(name, help=summary, add_help=False)
 
-    add("demo", "see a thousand jobs being cancelled, on this machine alone", _DEMO, _fill_demo)
-    add("cancel", "cancel jobs: by id, from standard input, or by filters", _CANCEL, _fill_cancel)
-    add("list", "list the jobs of the account", _LIST, _fill_list)
-    add("get", "show jobs by their ids", _GET, _fill_get)
-    add("validate", "find every problem of a file of requests", _VALIDATE, _fill_validate)
-    add("split", "cut a file of requests into files that the service takes", _SPLIT, _fill_split)
-    add("submit", "check a file of requests, upload it, and create a job", _SUBMIT, _fill_submit)
-    add("results", "write what became of each row of a finished job", _RESULTS, _fill_results)
-    add("wait", "wait for jobs, and print each as it finishes", _WAIT, _fill_wait)
-    add("files upload", "upload a file", _FILES_UPLOAD, _fill_files_upload)
-    add("files list", "list the files of the account", _FILES_LIST, _fill_common)
-    add("files get", "show files by their ids", _FILES_GET, _fill_files_ids)
-    add("files download", "download the content of a file", _FILES_DOWNLOAD, _fill_files_download)
-    add("files delete", "delete files", _FILES_DELETE, _fill_files_ids)
-    add("emulator", "run a stand-in for the service on this machine", _EMULATOR, _fill_emulator)
+    add("demo", "see a thousand jobs being cancelled, on this machine alone", _examples.DEMO, _fill_demo)
+    add("cancel", "cancel jobs: by id, from standard input, or by filters", _examples.CANCEL, _fill_cancel)
+    add("list", "list the jobs of the account", _examples.LIST, _fill_list)
+    add("get", "show jobs by their ids", _examples.GET, _fill_get)
+    add("validate", "find every problem of a file of requests", _examples.VALIDATE, _fill_validate)
+    add("split", "cut a file of requests into files that the service takes", _examples.SPLIT, _fill_split)
+    add("submit", "check a file of requests, upload it, and create a job", _examples.SUBMIT, _fill_submit)
+    add("results", "write what became of each row of a finished job", _examples.RESULTS, _fill_results)
+    add("wait", "wait for jobs, and print each as it finishes", _examples.WAIT, _fill_wait)
+    add("run", "every answer to a file of any size; run it again and it goes on", _examples.RUN, _fill_run)
+    add("runs show", "show a run: its rows, its shards along the time", _examples.RUNS_SHOW, _fill_runs_show)
+    add("files upload", "upload a file", _examples.FILES_UPLOAD, _fill_files_upload)
+    add("files list", "list the files of the account", _examples.FILES_LIST, _fill_common)
+    add("files get", "show files by their ids", _examples.FILES_GET, _fill_files_ids)
+    add("files download", "download the content of a file", _examples.FILES_DOWNLOAD, _fill_files_download)
+    add("files delete", "delete files", _examples.FILES_DELETE, _fill_files_ids)
+    add("emulator", "run a stand-in for the service on this machine", _examples.EMULATOR, _fill_emulator)
     return top
 
 
@@ -292,11 +150,11 @@ def parse(argv: Sequence[str] | None = None) -> Arguments:
     top = build_parser()
     if not words:
         top.error(f"no command given; try '{PROGRAM} demo'")
-    name = " ".join(words[: 2 if words[0] == "files" else 1])
+    name = " ".join(words[: 2 if words[0] in _GROUPS else 1])
     command = top.commands.get(name)
     if command is None:
-        if words[0] == "files":
-            _files_parser(top).parse_args(words[1:])
+        if words[0] in _GROUPS:
+            _group_parser(top, words[0]).parse_args(words[1:])
         # Not one of ours: argparse answers --help and --version, and complains about the rest.
         return top.parse_args(words, namespace=Arguments())
     # The command's own parser, and in this way, so that ids and options may stand in any order: the usual one
@@ -421,15 +279,52 @@ def _fill_wait(parser: Parser) -> None:
     _fill_common(parser)
 
 
-def _files_parser(top: Parser) -> Parser:
-    """What answers `files --help`, and complains about `files` without an action of its own."""
-    parser = Parser(f"{PROGRAM} files", _FILES)
+def _fill_run(parser: Parser) -> None:
+    parser.add_argument("input", nargs="?", metavar="INPUT", help="a file of requests, of any size")
+    parser.add_argument("-o", "--output", metavar="FILE", help="where the answers go, in the order of the input")
+    parser.add_argument("--cancel", metavar="DIR", help="cancel the jobs of the run in this directory instead")
+    parser.add_argument("--run-dir", metavar="DIR", help="where the run is kept (FILE.run)")
+    parser.add_argument("--failures", metavar="FILE", help="where the rows go that were not answered in the end")
+    parser.add_argument("--endpoint", metavar="E", help="what the requests are for (/v1/chat/completions)")
+    parser.add_argument("--model", metavar="M", help="the jobs' model_id; each request names its model all the same")
+    parser.add_argument("--priority", type=int, metavar="N", help="the jobs' priority, a whole number")
+    parser.add_argument("--max-rows", type=at_least_one, metavar="N", help="most requests in a job (50000)")
+    parser.add_argument("--max-jobs", type=at_least_one, metavar="N", help="most jobs at once")
+    parser.add_argument("--max-enqueued-rows", type=at_least_one, metavar="N", help="most rows in jobs at once")
+    parser.add_argument("--max-attempts", type=at_least_one, metavar="N", help="how often a row is sent at most (3)")
+    parser.add_argument("--stop-after-rows", type=at_least_one, metavar="N", help="send no more rows than this")
+    parser.add_argument(
+        "--stop-after-tokens", type=at_least_one, metavar="N", help="create nothing more once so many were used"
+    )
+    parser.add_argument("--skip-invalid", action="store_true", help="set bad lines aside; otherwise nothing is sent")
+    parser.add_argument("--force", action="store_true", help="replace the file of the answers if it exists")
+    parser.add_argument("--poll-interval", type=above_zero, metavar="SECONDS", help="how often jobs are looked at")
+    parser.add_argument(
+        "--cancel-on-interrupt", action="store_true", help="Ctrl-C cancels the jobs; otherwise they are left alone"
+    )
+    parser.add_argument("--wait", action="store_true", help="with --cancel: until each job has really stopped")
+    parser.set_defaults(max_concurrency=None, rate=None, deadline=None)
+    _fill_common(parser)
+
+
+def _fill_runs_show(parser: Parser) -> None:
+    parser.add_argument("directory", metavar="DIR", help="the directory of a run")
+    parser.add_argument("--watch", action="store_true", help="draw it again and again until the run has finished")
+    parser.add_argument("--svg", metavar="FILE", help="write the picture to this file")
+    parser.add_argument("--html", metavar="FILE", help="write a page with the picture and all jobs to this file")
+    parser.add_argument("--force", action="store_true", help="replace these files if they exist")
+    parser.add_argument("--json", action="store_true", help="complete JSON on standard output")
+
+
+def _group_parser(top: Parser, group: str) -> Parser:
+    """What answers `files --help`, and complains about `files` without an action of its own; `runs` likewise."""
+    parser = Parser(f"{PROGRAM} {group}", _GROUPS[group])
     listed = parser.add_subparsers(
         dest="action", metavar="ACTION", title="actions", required=True, parser_class=argparse.ArgumentParser
     )
     for name, made in top.commands.items():
-        if name.startswith("files "):
-            listed.add_parser(name.removeprefix("files "), help=made.summary, add_help=False)
+        if name.startswith(f"{group} "):
+            listed.add_parser(name.removeprefix(f"{group} "), help=made.summary, add_help=False)
     return parser
 
 

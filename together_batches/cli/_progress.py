@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from together_batches.cli._text import draws_on, number
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Generator
 
-__all__ = ["bar", "file_bar"]
+__all__ = ["ShowRows", "bar", "file_bar", "rows_bar"]
+
+ShowRows = Callable[[int, int, str], None]
+"""Takes how many rows are done, of how many, and what else there is to tell."""
 
 _SECONDS_BETWEEN_UPDATES = 0.05
 
@@ -75,3 +79,26 @@ def file_bar(doing: str, *, quiet: bool) -> Generator[Callable[[int, int | None]
     with Progress(*columns, console=console, redirect_stdout=False, redirect_stderr=False) as progress:
         task = progress.add_task("", total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+@contextmanager
+def rows_bar(*, shown: bool) -> Generator[ShowRows]:
+    """A bar on standard error while the block runs, and what moves it. What is written meanwhile is above it."""
+    if not shown:
+        yield lambda done, total, told: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True, highlight=False)
+    columns = (
+        TextColumn("{task.fields[rows]}", markup=False),
+        BarColumn(bar_width=None if console.width < 80 else 30),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[told]}", markup=False),
+    )
+    with Progress(*columns, console=console, redirect_stdout=False) as progress:
+        task = progress.add_task("", total=None, rows="Reading the input", told="")
+        yield lambda done, total, told: progress.update(
+            task, completed=done, total=total, rows=f"{number(done)} of {number(total)} rows", told=told
+        )

@@ -7,9 +7,8 @@ import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-import anyio
-
-from together_batches._wire import to_dict
+from together_batches._plain import to_dict
+from together_batches.cli import _loop
 from together_batches.cli._client import connected
 from together_batches.cli._exits import Exit, code_of_many
 from together_batches.cli._selecting import by_status, statuses
@@ -28,7 +27,7 @@ __all__ = ["get", "list_jobs"]
 
 def list_jobs(arguments: Arguments) -> Exit:
     """Print the jobs that the filters choose, newest first."""
-    jobs = anyio.run(_listed, arguments)
+    jobs = _loop.run(_listed, arguments)
     if arguments.json:
         print("[" + ",\n".join(as_json(to_dict(job)) for job in jobs) + "]")
     elif not jobs:
@@ -61,7 +60,7 @@ async def _listed(arguments: Arguments) -> list[BatchJob]:
 def get(arguments: Arguments) -> Exit:
     """Print these jobs as they now stand, in the order in which they were named."""
     ids = list(dict.fromkeys(arguments.ids))
-    found = anyio.run(_got, arguments, ids)
+    found = _loop.run(_got, arguments, ids)
     errors: list[BatchesError] = []
     blocks: list[str] = []
     for job_id, job in zip(ids, found, strict=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from together_batches._wire import to_dict
+from together_batches._plain import to_dict
 from together_batches.cli._selecting import by_status
 from together_batches.cli._text import as_json, escape, number
 from together_batches.outcomes import CancelResult

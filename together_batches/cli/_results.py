@@ -6,23 +6,18 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-import anyio
 import attrs
 
 from together_batches._disk import target_at
-from together_batches._wire import encode, to_dict
+from together_batches._plain import to_dict
+from together_batches._wire import encode
+from together_batches.cli import _loop
 from together_batches.cli._client import connected
-from together_batches.cli._exits import CommandError, Exit
+from together_batches.cli._exits import Exit
+from together_batches.cli._saving import free
 from together_batches.cli._text import as_json, complain, number, say
-from together_batches.models import (
-    BatchFailure,
-    BatchJobStatus,
-    BatchMissing,
-    BatchResult,
-    BatchStray,
-    BatchSuccess,
-    Usage,
-)
+from together_batches.models import BatchJobStatus
+from together_batches.rows import BatchFailure, BatchMissing, BatchResult, BatchStray, BatchSuccess, Usage
 
 if TYPE_CHECKING:
     from together_batches.cli._parser import Arguments
@@ -33,8 +28,8 @@ __all__ = ["results"]
 
 def results(arguments: Arguments) -> Exit:
     """Write the rows of a finished job, one JSON object a line, and count them."""
-    target = None if arguments.output is None else _free(Path(arguments.output), force=arguments.force)
-    return anyio.run(_run, arguments, target)
+    target = None if arguments.output is None else free(Path(arguments.output), force=arguments.force)
+    return _loop.run(_run, arguments, target)
 
 
 async def _run(arguments: Arguments, target: Path | None) -> Exit:
@@ -99,11 +94,3 @@ class _Tally:
             text += f"; {number(usage.total_tokens)} tokens"
             text += f" ({number(usage.prompt_tokens)} in, {number(usage.completion_tokens)} out)"
         return text
-
-
-def _free(target: Path, *, force: bool) -> Path:
-    """The target; where it may not be replaced that is told at once, and in the words of the command."""
-    if target.is_file() and not force:
-        message = f"{target} exists already; --force replaces it"
-        raise CommandError(message)
-    return target

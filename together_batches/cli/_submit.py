@@ -7,11 +7,11 @@ import tempfile
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-import anyio
 import attrs
 
 from together_batches import _submitting
-from together_batches._wire import to_dict
+from together_batches._plain import to_dict
+from together_batches.cli import _loop
 from together_batches.cli._client import connected
 from together_batches.cli._exits import CommandError, Exit, code_of
 from together_batches.cli._parser import PROGRAM
@@ -48,7 +48,7 @@ def submit(arguments: Arguments) -> Exit:
             source.seek(0)
         work = _Work(arguments, source)
         try:
-            return anyio.run(work.run)
+            return _loop.run(work.run)
         except KeyboardInterrupt:
             say(f"interrupted: {work.state()}")
             return Exit.INTERRUPTED

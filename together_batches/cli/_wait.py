@@ -6,10 +6,10 @@ import sys
 import time
 from typing import TYPE_CHECKING, cast
 
-import anyio
 import attrs
 
-from together_batches._wire import to_dict
+from together_batches._plain import to_dict
+from together_batches.cli import _loop
 from together_batches.cli._client import connected
 from together_batches.cli._exits import Exit, code_of_many
 from together_batches.cli._progress import bar
@@ -36,7 +36,7 @@ def wait(arguments: Arguments) -> Exit:
         return Exit.DONE
     work = _Work(arguments, ids)
     try:
-        return anyio.run(work.run)
+        return _loop.run(work.run)
     except KeyboardInterrupt:
         say(f"interrupted: {work.summary()}; the jobs were left alone")
         return Exit.INTERRUPTED

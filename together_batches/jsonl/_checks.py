@@ -26,7 +26,7 @@ from together_batches.jsonl._requests import (
 from together_batches.jsonl._sources import Bytes, Source, blocks_of, holds_requests, name_of
 
 if TYPE_CHECKING:
-    from together_batches.models import BatchRequest
+    from together_batches.rows import BatchRequest
 
 __all__ = ["MAX_BYTES", "MAX_ROWS", "Check", "FirstWith", "Problem", "Rules", "Validation", "validate"]
 

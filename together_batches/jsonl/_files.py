@@ -21,7 +21,7 @@ from together_batches.jsonl._sources import Bytes, Source, blocks_of, explained,
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator
 
-    from together_batches.models import BatchRequest
+    from together_batches.rows import BatchRequest
 
 __all__ = ["read", "split", "write"]
 

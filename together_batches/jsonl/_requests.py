@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 from together_batches import _wire
 from together_batches.errors import ValidationError
-from together_batches.models import BatchRequest
+from together_batches.rows import BatchRequest
 
 if TYPE_CHECKING:
     from json import JSONDecodeError

@@ -10,7 +10,7 @@ from typing import Protocol, cast
 
 from together_batches.errors import UsageError
 from together_batches.jsonl._requests import short
-from together_batches.models import BatchRequest
+from together_batches.rows import BatchRequest
 
 __all__ = ["Bytes", "Readable", "Source", "blocks_of", "explained", "holds_requests", "name_of"]
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-    from together_batches.models import BatchRequest
+    from together_batches.rows import BatchRequest
     from together_batches.runs._options import Options, Places, Requests
 
 __all__ = ["begin", "known_input"]

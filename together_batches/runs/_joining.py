@@ -11,11 +11,11 @@ from typing import IO, TYPE_CHECKING, NamedTuple
 
 import attrs
 
-from together_batches import _wire
+from together_batches import _plain, _wire
 from together_batches._results import read_row
 from together_batches.errors import RunError
 from together_batches.jsonl import LineSplitter
-from together_batches.models import BatchFailure, BatchMissing, BatchSuccess, Usage
+from together_batches.rows import BatchFailure, BatchMissing, BatchSuccess, Usage
 from together_batches.runs import _rules
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def arrange(
                 completion += usage.completion_tokens
                 total += usage.total_tokens
             outcomes.append(_rules.outcome_of(result))
-            target.write(_wire.encode(_wire.to_dict(result)) + b"\n")
+            target.write(_wire.encode(_plain.to_dict(result)) + b"\n")
     return Arranged(outcomes=bytes(outcomes), usage=Usage(prompt, completion, total), strays=strays)
 
 

@@ -12,7 +12,7 @@ from together_batches import jsonl
 from together_batches._checks import whole
 from together_batches._many import is_plain
 from together_batches.errors import UsageError
-from together_batches.models import BatchRequest
+from together_batches.rows import BatchRequest
 from together_batches.runs._drafts import explained
 from together_batches.runs._rules import Limits
 from together_batches.runs._values import RunEvent

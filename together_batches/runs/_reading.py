@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from together_batches.models import Usage
+from together_batches.rows import Usage
 from together_batches.runs import _ledger, _rules
 from together_batches.runs._lock import holder
 from together_batches.runs._values import AttemptView, RunView, ShardView

@@ -16,7 +16,8 @@ import attrs
 
 from together_batches._creating import created_since
 from together_batches.errors import APIError, APIStatusError, BatchesError, CreateUnconfirmedError
-from together_batches.models import BatchFailure, BatchJobStatus, BatchMissing, BatchSuccess, Usage
+from together_batches.models import BatchJobStatus
+from together_batches.rows import BatchFailure, BatchMissing, BatchSuccess, Usage
 from together_batches.runs._records import Attempt
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import attrs
 
-from together_batches.models import Usage
+from together_batches.rows import Usage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

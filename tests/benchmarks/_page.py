@@ -1,0 +1,63 @@
+"""The page about speed: its tables and plots are made of figures that were written down."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from tests.benchmarks._measure import Samples
+from tests.benchmarks._report import as_table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from tests.benchmarks._measure import Case
+    from tests.benchmarks._report import Measured
+
+_MARKED = re.compile(r"(?<=<!-- figures: )([a-z0-9-]+)( -->\n).*?(?=<!-- end of figures -->)", re.DOTALL)
+MACHINE = "machine"
+
+
+def plots(cases: Mapping[str, Case], found: Mapping[str, Measured]) -> Iterator[tuple[str, str]]:
+    """The plots of all cases that were measured: the name of the file, and what is in it."""
+    for name, measured in found.items():
+        case = cases[name]
+        if case.draw is not None:
+            others = [found[other].samples for other in case.drawn_with if other in found]
+            together = [sample for samples in (measured.samples, *others) for sample in samples.all]
+            yield f"performance-{name}.svg", case.draw(Samples(together))
+
+
+def draw(directory: Path, cases: Mapping[str, Case], found: Mapping[str, Measured]) -> None:
+    """Write the plots of all cases that were measured."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for file, drawing in plots(cases, found):
+        (directory / file).write_text(drawing, "utf-8")
+
+
+def renewed(page: str, cases: Mapping[str, Case], found: Mapping[str, Measured]) -> str:
+    """The page with what stands between its marks made anew; a case that was not measured stays as it is."""
+
+    def table(mark: re.Match[str]) -> str:
+        name = mark[1]
+        if name == MACHINE and found:
+            told = _of_the_machine(found)
+        elif name in found:
+            told = as_table(cases[name], found[name].samples)
+        else:
+            return mark[0]
+        return f"{name}{mark[2]}\n{told}\n\n"
+
+    return _MARKED.sub(table, page)
+
+
+def renew(path: Path, cases: Mapping[str, Case], found: Mapping[str, Measured]) -> None:
+    """Renew a page in its file."""
+    path.write_text(renewed(path.read_text("utf-8"), cases, found), "utf-8")
+
+
+def _of_the_machine(found: Mapping[str, Measured]) -> str:
+    """What the figures were measured on; where cases differ, all that they were measured on."""
+    facts = dict.fromkeys(fact for measured in found.values() for fact in measured.machine)
+    return f"The figures are those of a machine with {', '.join(facts)}."

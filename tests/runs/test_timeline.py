@@ -1,0 +1,186 @@
+"""A run along the time, before it is drawn."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runs.views import any_run, at, attempt, moments, run, shard
+from together_batches.models import Usage
+from together_batches.runs._timeline import buckets, facts, lasted, standing, ticks, timeline
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from together_batches.runs import RunView
+    from together_batches.runs._timeline import Lane, Stretch
+
+
+def lane_of(view: RunView, seconds: float = 100) -> Lane:
+    (lane,) = timeline(view, at(seconds)).lanes
+    return lane
+
+
+def told(stretches: tuple[Stretch, ...]) -> list[tuple[str, float, float, bool]]:
+    return [(item.phase, item.begin, item.end, item.open) for item in stretches]
+
+
+def test_phases() -> None:
+    """An attempt is a stretch for each phase, each of which begins where the one before it ends."""
+    lane = lane_of(run(shard(1, attempt(1, 3, 10, 40, 42, succeeded=10)), state="finished", finished_at=at(50)))
+    assert told(lane.bars[0].stretches) == [
+        ("sending", 1, 3, False),
+        ("waiting", 3, 10, False),
+        ("running", 10, 40, False),
+        ("collecting", 40, 42, False),
+    ]
+    assert lane.outcome == "all 10"
+
+
+def test_what_goes_on_ends_now() -> None:
+    """While a process is at the run, the last phase reaches up to the present."""
+    drawn = timeline(run(shard(1, attempt(1, 3, 10, status="IN_PROGRESS"))), at(60))
+    assert (drawn.seconds, drawn.known, drawn.end) == (60, 60, "now")
+    assert told(drawn.lanes[0].bars[0].stretches)[-1] == ("running", 10, 60, True)
+
+
+def test_an_interrupted_run_ends_a_little_after_what_was_last_noted() -> None:
+    """Nobody knows how it went on; looked at a week later the picture is the same."""
+    view = run(shard(1, attempt(1, 3, 100)), state="interrupted")
+    drawn = timeline(view, at(600_000))
+    assert drawn == timeline(view, at(700_000))
+    assert (drawn.known, drawn.end) == (100, "last noted")
+    assert 100 < drawn.seconds < 110
+
+
+def test_a_finished_run_ends_when_it_finished() -> None:
+    """The present is of no interest."""
+    view = run(shard(1, attempt(1, 3, 10, 20, 22)), state="finished", finished_at=at(25))
+    assert (timeline(view, at(9_999)).seconds, timeline(view, at(9_999)).end) == (25, "finished")
+
+
+def test_a_job_that_was_never_seen_to_run() -> None:
+    """Waits until it ends: it ran between two looks."""
+    lane = lane_of(
+        run(shard(1, attempt(1, 3, running_at=None, ended_at=at(30), collected_at=at(31), state="collected")))
+    )
+    assert [item.phase for item in lane.bars[0].stretches] == ["sending", "waiting", "collecting"]
+
+
+def test_attempts_follow_each_other() -> None:
+    """Also where a clock was set back in between: nothing is drawn over what was there."""
+    first = attempt(1, 3, 10, 40, 42, status="EXPIRED", again=10)
+    second = attempt(20, 22, 30, 50, 52, number=2, succeeded=10)
+    lane = lane_of(run(shard(1, first, second)))
+    assert [(bar.begin, bar.end) for bar in lane.bars] == [(1, 42), (42, 52)]
+    assert [bar.bad for bar in lane.bars] == [True, False]
+
+
+def test_a_clock_that_was_set_back_before_the_run_began() -> None:
+    """The picture begins with the earliest of all."""
+    drawn = timeline(run(shard(1, attempt(-30, -20, 5))), at(10))
+    assert (drawn.began, drawn.seconds) == (at(-30), 40)
+    assert drawn.lanes[0].bars[0].begin == 0
+
+
+@pytest.mark.parametrize("status", ["FAILED", "EXPIRED", "CANCELLED"])
+def test_how_a_job_ended(status: str) -> None:
+    """A job that did not complete is marked."""
+    assert lane_of(run(shard(1, attempt(1, 3, 10, 40, status=status)))).bars[0].bad
+
+
+@pytest.mark.parametrize(
+    ("attempts", "words"),
+    [
+        ([], "not sent"),
+        ([attempt(1)], "uploading"),
+        ([attempt(1, 2)], "uploaded"),
+        ([attempt(1, 2, state="creating")], "creating"),
+        ([attempt(1, 2, 3, status="IN_PROGRESS", progress=45.4)], "in progress, 45 %"),
+        ([attempt(1, 2, 3, status="VALIDATING")], "validating"),
+        ([attempt(1, 2, 3)], "created"),
+        ([attempt(1, 2, 3, 4)], "collecting"),
+        ([attempt(1, 2, 3, 4, 5, missing=1)], "to be sent again"),
+        ([attempt(1, 2, 3, 4, 5, again=1)] * 3, "done"),
+        ([attempt(1, 2, 3, 4, 5, again=1, status="CANCELLED")] * 3, "to be sent again"),
+        ([attempt(1, 2, 3, 4, 5, succeeded=9, failed=1)], "done"),
+    ],
+)
+def test_how_a_shard_stands(attempts: list[object], words: str) -> None:
+    """In the words for its last attempt; rows that may be sent again make it wait for that."""
+    assert standing(shard(1, *attempts), 3) == words  # type: ignore[arg-type]
+
+
+def test_outcome() -> None:
+    """Of a shard that is done the rows that were answered."""
+    assert lane_of(run(shard(1, attempt(1, 2, 3, 4, 5, succeeded=9_999, failed=1), rows=10_000))).outcome == (
+        "9 999 of 10 000"
+    )
+
+
+def test_facts() -> None:
+    """The size of it, and what it used."""
+    view = run(shard(1, attempt(1, 2, 3), rows=10_000), shard(2, rows=1), usage=Usage(1, 2, 3))
+    assert facts(timeline(view, at(90))) == "10 001 rows, 2 shards, 1 job, 1m30s, 3 tokens"
+    assert facts(timeline(run(), at(1))) == "0 rows, 0 shards, 0 jobs, 1s"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0, "0s"),
+        (0.25, "0.25s"),
+        (4.2345, "4.23s"),
+        (59.94, "59.9s"),
+        (59.97, "1m"),
+        (750, "12m30s"),
+        (3_600, "1h"),
+        (5_400, "1h30m"),
+        (3 * 86_400 + 5, "3d"),
+        (90_000, "1d1h"),
+    ],
+)
+def test_lasted(seconds: float, words: str) -> None:
+    """A length of time in its two largest units, as durations are typed."""
+    assert lasted(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0.4, ["0s", "0.1s", "0.2s", "0.3s", "0.4s"]),
+        (42, ["0s", "15s", "30s"]),
+        (5_400, ["0s", "30m", "1h", "1h30m"]),
+        (300_000, ["0s", "1d", "2d", "3d"]),
+    ],
+)
+def test_ticks(seconds: float, words: list[str]) -> None:
+    """Round steps, as many as there is room for."""
+    assert [word for _, word in ticks(seconds, 4)] == words
+
+
+@given(st.floats(0.01, 3e11), st.integers(1, 20))
+def test_any_ticks(seconds: float, most: int) -> None:
+    """Never more than there is room for, each further on than the one before, and none beyond the end."""
+    found = ticks(seconds, most)
+    assert 1 <= len(found) <= most + 1
+    assert all(before < after for (before, _), (after, _) in pairwise(found))
+    assert found[0] == (0, "0s")
+    assert found[-1][0] <= seconds
+
+
+@given(any_run(), moments)
+def test_any_run(view: RunView, now: datetime) -> None:
+    """Whatever clocks were set to: within the picture, in order, and nothing over anything else."""
+    drawn = timeline(view, now)
+    assert 0 < drawn.known <= drawn.seconds
+    for lane in drawn.lanes:
+        assert len(lane.bars) == len(lane.shard.attempts)
+        stretches = [stretch for bar in lane.bars for stretch in bar.stretches]
+        assert all(0 <= item.begin <= item.end <= drawn.seconds for item in stretches)
+        assert all(before.end <= after.begin for before, after in pairwise(stretches))
+    assert sum(many for _, _, many in buckets(view)) == view.rows

@@ -1,0 +1,107 @@
+"""Values as plain data: what is said, what is left out, and that any JSON library can take it."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+
+import pytest
+
+from together_batches._plain import to_dict
+from together_batches.errors import NotFoundError, UsageError
+from together_batches.models import BatchJob, FileObject
+from together_batches.outcomes import CancelOutcome, CancelReport, CancelResult
+from together_batches.rows import BatchFailure, BatchMissing, BatchResult, BatchStray, BatchSuccess, Usage
+
+_NOON = datetime(2026, 9, 14, 12, tzinfo=UTC)
+
+
+def test_a_job_as_plain_data() -> None:
+    """Absent fields are left out, times end in Z, the status is text, and ``extra`` stands beside the fields."""
+    job = BatchJob(id="a", status="PAUSED", progress=50, created_at=_NOON, extra={"organization_id": None})
+    told = to_dict(job)
+    assert told == {
+        "id": "a",
+        "status": "PAUSED",
+        "progress": 50.0,
+        "created_at": "2026-09-14T12:00:00Z",
+        "organization_id": None,
+    }
+    assert type(told["status"]) is str
+
+
+def test_a_file_as_plain_data() -> None:
+    """Like a job: absent fields are left out, and ``extra`` stands beside the fields."""
+    file = FileObject(id="file-1", bytes=0, processed=False, created_at=_NOON, extra={"organization_id": None})
+    assert to_dict(file) == {
+        "id": "file-1",
+        "bytes": 0,
+        "processed": False,
+        "created_at": "2026-09-14T12:00:00Z",
+        "organization_id": None,
+    }
+
+
+def test_an_outcome_as_plain_data() -> None:
+    """With the job where it is known, and the error in words and facts."""
+    error = NotFoundError("Job not found", status=404, request_id="oJ3x")
+    assert to_dict(CancelOutcome("a", CancelResult.CANCELLED, job=BatchJob(id="a"), attempts=1)) == {
+        "job_id": "a",
+        "result": "cancelled",
+        "attempts": 1,
+        "job": {"id": "a"},
+    }
+    assert to_dict(CancelOutcome("b", CancelResult.NOT_FOUND, error=error, attempts=2)) == {
+        "job_id": "b",
+        "result": "not_found",
+        "attempts": 2,
+        "error": {"type": "NotFoundError", "message": str(error), "status": 404, "request_id": "oJ3x"},
+    }
+    assert to_dict(CancelOutcome("", CancelResult.FAILED, error=UsageError("a job id is empty")))["error"] == {
+        "type": "UsageError",
+        "message": "a job id is empty",
+    }
+
+
+def test_a_report_as_plain_data() -> None:
+    """Complete, and ready for JSON."""
+    report = CancelReport([CancelOutcome("a", CancelResult.CANCELLED), CancelOutcome("b", CancelResult.FAILED)])
+    told = to_dict(report)
+    assert (told["ok"], told["counts"]["cancelled"], told["counts"]["denied"]) == (False, 1, 0)
+    assert [outcome["job_id"] for outcome in told["outcomes"]] == ["a", "b"]
+    assert json.loads(json.dumps(told)) == told
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        (
+            BatchSuccess("a", {"text": "x", "other": None}),
+            {"custom_id": "a", "result": "success", "status_code": 200, "body": {"text": "x", "other": None}},
+        ),
+        (
+            BatchFailure("a", "timeout", "too slow", 504, "{}"),
+            {
+                "custom_id": "a",
+                "result": "failure",
+                "code": "timeout",
+                "message": "too slow",
+                "status_code": 504,
+                "raw": "{}",
+            },
+        ),
+        (BatchFailure(None, None, "no JSON"), {"custom_id": None, "result": "failure", "message": "no JSON"}),
+        (BatchMissing("a"), {"custom_id": "a", "result": "missing"}),
+        (BatchStray("a", "why", "{}"), {"custom_id": "a", "result": "stray", "reason": "why", "raw": "{}"}),
+        (Usage(1, 2, 3), {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}),
+    ],
+)
+def test_a_row_as_plain_data(row: BatchResult | Usage, expected: dict[str, object]) -> None:
+    """It says which it is; what is absent is left out, except that nobody is named."""
+    assert to_dict(row) == expected
+
+
+def test_what_is_no_value_of_this_package() -> None:
+    """Is refused by its type."""
+    with pytest.raises(TypeError, match=r"to_dict takes the values of this package, not int"):
+        to_dict(7)  # type: ignore[arg-type]

@@ -1,0 +1,83 @@
+"""Values as plain data, ready for JSON: the public :func:`to_dict`, and no more."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+import attrs
+
+from together_batches.errors import APIStatusError, BatchesError
+from together_batches.models import BatchJob, FileObject
+from together_batches.outcomes import CancelOutcome, CancelReport
+from together_batches.rows import BatchFailure, BatchMissing, BatchResult, BatchStray, BatchSuccess, Usage
+
+__all__ = ["to_dict"]
+
+_RESULTS: dict[type, str] = {
+    BatchSuccess: "success",
+    BatchFailure: "failure",
+    BatchMissing: "missing",
+    BatchStray: "stray",
+}
+
+
+def to_dict(value: BatchJob | FileObject | CancelOutcome | CancelReport | BatchResult | Usage) -> dict[str, Any]:
+    """A value as plain data, ready for JSON.
+
+    Absent fields are left out, times are text in UTC with ``Z``, and what a job has in ``extra`` stands beside its
+    fields, as the service sent it: ``job_from_dict(to_dict(job)) == job``. The row of a batch says in ``result``
+    which it is: ``success``, ``failure``, ``missing`` or ``stray``; its ``custom_id`` is null where it has none.
+    """
+    if isinstance(value, BatchJob | FileObject):
+        return {**_fields(value, without="extra"), **value.extra}
+    if isinstance(value, CancelOutcome):
+        return _outcome(value)
+    if isinstance(value, CancelReport):
+        return {
+            "ok": value.ok,
+            "counts": {str(result): count for result, count in value.counts.items()},
+            "outcomes": [_outcome(outcome) for outcome in value],
+        }
+    if isinstance(value, Usage):
+        return attrs.asdict(value)
+    kind = _RESULTS.get(type(value))
+    if kind is None:
+        message = f"to_dict takes the values of this package, not {type(value).__name__}"
+        raise TypeError(message)
+    # An id is said also where there is none; a raw text is left out where it is empty.
+    told = {name: field for name, field in _fields(value).items() if field != ""}
+    return {"custom_id": value.custom_id, "result": kind, **told}
+
+
+def _fields(value: attrs.AttrsInstance, *, without: str | None = None) -> dict[str, Any]:
+    """The fields that are there, as they are written: a body is plain data already."""
+    names = [field.name for field in attrs.fields(type(value)) if field.name != without]
+    return {name: _written(field) for name in names if (field := getattr(value, name)) is not None}
+
+
+def _written(value: object) -> object:
+    if isinstance(value, datetime):
+        return value.isoformat().replace("+00:00", "Z")
+    return str(value) if isinstance(value, StrEnum) else value
+
+
+def _outcome(outcome: CancelOutcome) -> dict[str, Any]:
+    told: dict[str, Any] = {
+        "job_id": outcome.job_id,
+        "result": str(outcome.result),
+        "attempts": outcome.attempts,
+    }
+    if outcome.job is not None:
+        told["job"] = to_dict(outcome.job)
+    if outcome.error is not None:
+        told["error"] = _error(outcome.error)
+    return told
+
+
+def _error(error: BatchesError) -> dict[str, Any]:
+    facts: dict[str, Any] = {"type": type(error).__name__, "message": str(error)}
+    if isinstance(error, APIStatusError):
+        facts |= {"status": error.status, "request_id": error.request_id}
+    return facts

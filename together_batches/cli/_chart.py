@@ -1,0 +1,185 @@
+"""A run on a terminal: its rows, and its shards along the time. Also without colours it can be read."""
+
+from __future__ import annotations
+
+from math import ceil
+from typing import TYPE_CHECKING
+
+from rich.text import Text
+
+from together_batches.cli._text import escape
+from together_batches.runs._timeline import PHASES, buckets, count, facts, ticks, timeline
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from datetime import datetime
+
+    from together_batches.runs import RunView
+    from together_batches.runs._timeline import Bar, Lane, Phase, Timeline
+
+__all__ = ["chart"]
+
+_SIGNS: dict[str, tuple[str, str, str]] = {
+    "sending": ("─", "-", "#56b4e9"),
+    "waiting": ("░", ".", "bright_black"),
+    "running": ("█", "#", "#3d9be0"),
+    "collecting": ("▓", "=", "#009e73"),
+    "succeeded": ("█", "#", "#009e73"),
+    "failed": ("x", "x", "#d55e00"),
+    "missing": ("?", "?", "#cc79a7"),
+    "invalid": ("!", "!", "#e69f00"),
+    "in_flight": ("▒", "=", "#56b4e9"),
+    "not_sent": ("░", ".", "bright_black"),
+}
+"""What stands for each, where all can be written, and where only ASCII can; and its colour."""
+
+_NARROWEST = 10
+_GAP = "  "
+
+
+def chart(view: RunView, now: datetime, *, width: int, most_lanes: int, ascii_only: bool) -> list[Text]:
+    """The lines of it, none longer than ``width``; where there are more shards than ``most_lanes`` some are left out.
+
+    Those that are done are left out first.
+    """
+    drawn = timeline(view, now)
+    pen = _Pen(ascii_only=ascii_only)
+    who = f" (process {view.pid} on {escape(view.host or '?')})" if view.pid is not None else ""
+    lines = [
+        Text(f"{escape(view.input_name)}: {view.state}{who}", style="bold"),
+        Text(facts(drawn)),
+        Text(f"began {drawn.began:%Y-%m-%d %H:%M:%S} UTC"),
+        Text(""),
+        pen.shares(view, width),
+        *pen.legend([(name, f"{count(many, 'row')} {word}") for name, word, many in buckets(view) if many], width),
+        Text(""),
+        *pen.lanes(drawn, width, most_lanes),
+        Text(""),
+        *pen.legend([*PHASES.items(), *_signs(drawn.lanes)], width),
+    ]
+    for line in lines:
+        line.truncate(width)
+    return lines
+
+
+def _signs(lanes: Sequence[Lane]) -> Iterator[tuple[str, str]]:
+    bars = [bar for lane in lanes for bar in lane.bars]
+    if any(bar.bad for bar in bars):
+        yield "failed", "failed, expired or cancelled"
+    if any(bar.attempt.number > 1 for bar in bars):
+        yield "2", "sent again"
+
+
+class _Pen:
+    """Draws with what the terminal can write."""
+
+    def __init__(self, *, ascii_only: bool) -> None:
+        self._which = 1 if ascii_only else 0
+        self._dots = "..." if ascii_only else "…"
+
+    def _sign(self, name: str) -> tuple[str, str]:
+        told = _SIGNS.get(name)
+        return (name, "bold") if told is None else (told[self._which], told[2])
+
+    def legend(self, items: Sequence[tuple[str, str]], width: int) -> list[Text]:
+        """Signs with their words, in as many lines as they take."""
+        lines = [Text()]
+        for name, words in items:
+            sign, style = self._sign(name)
+            if lines[-1] and len(lines[-1]) + len(_GAP) + 2 + len(words) > width:
+                lines.append(Text())
+            lines[-1].append(_GAP if lines[-1] else "").append(sign, style).append(f" {words}")
+        return lines
+
+    def shares(self, view: RunView, width: int) -> Text:
+        """The rows by what became of them, as one bar; also of the fewest something is seen."""
+        told = [(name, many) for name, _, many in buckets(view) if many]
+        line, drawn, seen = Text(), 0, 0
+        for left, (name, many) in zip(range(len(told) - 1, -1, -1), told, strict=True):
+            seen += many
+            end = min(max(round(width * seen / view.rows), drawn + 1), width - left)
+            sign, style = self._sign(name)
+            line.append(sign * (end - drawn), style)
+            drawn = end
+        return line
+
+    def lanes(self, drawn: Timeline, width: int, most: int) -> Iterator[Text]:
+        """The axis, and a line for each shard."""
+        shown = _chosen(drawn.lanes, most)
+        told = {lane.shard.number: lane.outcome for lane in shown}
+        names = max([len("shard"), *(len(str(number)) for number in told)])
+        outcomes = max([len("answered"), *map(len, told.values())])
+        room = max(width - names - outcomes - 2 * len(_GAP), _NARROWEST)
+        yield Text(f"{'shard':>{names}}{_GAP}{_axis(drawn, room)}{_GAP}answered", style="dim")
+        before = 0
+        for lane in shown:
+            number = lane.shard.number
+            if left_out := number - before - 1:
+                yield self._left_out(names, left_out)
+            before = number
+            line = Text(f"{number:>{names}}{_GAP}")
+            for sign, style in self._cells(drawn, lane, room):
+                line.append(sign, style)
+            yield line.append(f"{_GAP}{told[number]}")
+        if left_out := len(drawn.lanes) - before:
+            yield self._left_out(names, left_out)
+
+    def _left_out(self, names: int, many: int) -> Text:
+        return Text(f"{self._dots:>{names}}{_GAP}{count(many, 'more shard')}", style="dim")
+
+    def _cells(self, drawn: Timeline, lane: Lane, room: int) -> Iterator[tuple[str, str]]:
+        """A sign for each piece of the time: the phase that took most of it, or what happened in it."""
+        phases, marks = _pieces(drawn, lane.bars, room)
+        lost = drawn.view.state == "interrupted" and bool(lane.bars) and lane.bars[-1].stretches[-1].open
+        known = drawn.known / drawn.seconds * room
+        for place in range(room):
+            if place in marks:
+                yield marks[place] if marks[place] != "x" else self._sign("failed")[0], "bold"
+            elif place not in phases:
+                yield " ", ""
+            elif lost and place >= known:
+                yield "?", self._sign(phases[place])[1]
+            else:
+                yield self._sign(phases[place])
+
+
+def _pieces(drawn: Timeline, bars: Sequence[Bar], room: int) -> tuple[dict[int, Phase], dict[int, str]]:
+    phases: dict[int, Phase] = {}
+    most: dict[int, float] = {}
+    marks: dict[int, str] = {}
+    for bar in bars:
+        first = last = min(int(bar.begin / drawn.seconds * room), room - 1)
+        for stretch in bar.stretches:
+            begin, end = (moment / drawn.seconds * room for moment in (stretch.begin, stretch.end))
+            for place in range(int(begin), min(ceil(end), room)):
+                share = min(end, place + 1) - max(begin, place)
+                if share > most.get(place, 0):
+                    most[place], phases[place], last = share, stretch.phase, place
+        phases.setdefault(first, bar.stretches[0].phase)
+        if bar.attempt.number > 1:
+            marks[first + (first in marks)] = str(bar.attempt.number % 10)
+        if bar.bad:
+            marks[last] = "x"
+    return phases, marks
+
+
+def _chosen(lanes: Sequence[Lane], most: int) -> list[Lane]:
+    """The lanes to show, in order: those that go on, then those that have not begun, then those that are done."""
+
+    def rank(lane: Lane) -> int:
+        return 2 if lane.standing == "done" else 0 if lane.bars else 1
+
+    return sorted(sorted(lanes, key=rank)[:most], key=lambda lane: lane.shard.number)
+
+
+def _axis(drawn: Timeline, room: int) -> str:
+    """The marks of time, as far as they do not run into each other, and what its end is."""
+    end = min(round(drawn.known / drawn.seconds * room), room)
+    line = drawn.end.rjust(end)[:room]
+    taken = max(end - len(drawn.end), 0)
+    told = ""
+    for seconds, words in ticks(drawn.known, max(room // 10, 1)):
+        place = int(seconds / drawn.seconds * room)
+        if place >= len(told) + bool(told) and place + len(words) < taken:
+            told = told.ljust(place) + words
+    return (told + line[len(told) :]).ljust(room)

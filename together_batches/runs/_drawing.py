@@ -1,0 +1,272 @@
+"""A run as an image: SVG that needs nothing else. No script, no font and no file of anybody else's is asked for.
+
+Words are given their room by a guess that is on the large side, so that they do not run into each other in
+whatever font they are shown.
+"""
+
+from __future__ import annotations
+
+import html
+import unicodedata
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from together_batches.runs._timeline import PHASES, buckets, count, facts, lasted, ticks, timeline
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from together_batches.runs._timeline import Bar, Lane, Stretch, Timeline
+    from together_batches.runs._values import RunView
+
+__all__ = ["to_svg", "written"]
+
+WIDTH = 960
+_LEFT, _RIGHT = 24, WIDTH - 24
+_AXIS, _AXIS_END = 84, 780
+"""Where the time begins and ends; shards are named before it, and what became of them after it."""
+_PITCHES = ((16, 26.0), (40, 20.0), (100, 13.0), (300, 8.0))
+"""Up to so many lanes are that high each; more of them are ``_FLATTEST``."""
+_FLATTEST = 5.0
+_NARROWEST = 3
+_LINE = 15
+"""The least that is between two lines of words."""
+
+# Colours that are told apart by whoever sees fewer of them (Okabe and Ito), on white and on black.
+_COLOURS = {
+    "paper": ("#ffffff", "#0d1117"),
+    "ink": ("#1f2328", "#e6edf3"),
+    "faint": ("#59636e", "#9198a1"),
+    "line": ("#d8dee4", "#30363d"),
+    "sending": ("#56b4e9", "#8fd0f7"),
+    "waiting": ("#c4cbd3", "#59636e"),
+    "running": ("#0072b2", "#3d9be0"),
+    "collecting": ("#009e73", "#2fc79a"),
+    "succeeded": ("#009e73", "#2fc79a"),
+    "failed": ("#d55e00", "#ff8a45"),
+    "missing": ("#cc79a7", "#e59cc6"),
+    "invalid": ("#e69f00", "#f5c04a"),
+    "in_flight": ("#56b4e9", "#8fd0f7"),
+    "not_sent": ("#c4cbd3", "#59636e"),
+}
+
+
+def _fills(which: int) -> str:
+    return "".join(f".tb-{name}{{fill:{colours[which]}}}" for name, colours in _COLOURS.items()) + (
+        f".tb-grid{{stroke:{_COLOURS['line'][which]}}}"
+        f".tb-mark{{stroke:{_COLOURS['ink'][which]}}}"
+        f".tb-found{{fill:{_COLOURS['paper'][which]};stroke:{_COLOURS['ink'][which]}}}"
+        f".tb-cross{{stroke:{_COLOURS['failed'][which]}}}"
+        f".tb-on{{stroke:{_COLOURS['paper'][which]}}}"
+    )
+
+
+_STYLE = (
+    ".tb-run text{font-family:system-ui,-apple-system,'Segoe UI',Roboto,'Helvetica Neue',Arial,sans-serif;"
+    "font-variant-numeric:tabular-nums}"
+    ".tb-grid,.tb-mark,.tb-found{stroke-width:1}.tb-cross{stroke-width:2;stroke-linecap:round}"
+    ".tb-on{stroke-width:3;stroke-linejoin:round;paint-order:stroke}"
+    ".tb-lost{opacity:.45}.tb-dashed{stroke-dasharray:3 3}"
+    f"{_fills(0)}@media(prefers-color-scheme:dark){{{_fills(1)}}}"
+)
+
+
+def to_svg(view: RunView, *, now: datetime | None = None) -> str:
+    """A run as an SVG image: a lane for each shard, a bar for each attempt, and the rows by what became of them.
+
+    It ends at ``now`` (otherwise the present) while the run goes on. It is light or dark as its reader prefers.
+    """
+    drawn = timeline(view, now or datetime.now(UTC))
+    parts = list(_head(drawn))
+    at = 132.0
+    lines, at = _legend(_bucket_words(view), at)
+    parts += lines
+    lines, at = _legend(_phase_words(drawn.lanes), at + 14)
+    parts += lines
+    top = at + 34
+    pitch = next((pitch for most, pitch in _PITCHES if len(drawn.lanes) <= most), _FLATTEST)
+    bottom = top + pitch * max(1, len(drawn.lanes))
+    parts += _axis(drawn, top, bottom)
+    for number, lane in enumerate(drawn.lanes):
+        parts += _lane(drawn, lane, top + pitch * number, pitch)
+    parts += _names(drawn.lanes, top, pitch)
+    height = bottom + 24
+    title = f"Run of {view.input_name}: {view.state}, {facts(drawn)}"
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="tb-run" role="img" viewBox="0 0 {WIDTH} {height:g}" '
+        f'width="{WIDTH}" height="{height:g}" style="max-width:100%;height:auto">\n'
+        f"<title>{written(title)}</title>\n<style>{_STYLE}</style>\n"
+        f'<rect class="tb-paper" width="{WIDTH}" height="{height:g}"/>\n' + "\n".join(parts) + "\n</svg>\n"
+    )
+
+
+def written(text: str) -> str:
+    """``text`` in a place of XML or HTML."""
+    return html.escape(_printable(text))
+
+
+def _printable(text: str) -> str:
+    """What is not printable, and has no place in XML, becomes an escape such as ``\\x1b``."""
+    if text.isprintable():
+        return text
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii") for letter in text
+    )
+
+
+def _width(text: str, size: float) -> float:
+    return size * sum(1.0 if unicodedata.east_asian_width(letter) in "WF" else 0.6 for letter in text)
+
+
+def _fitted(text: str, size: float, room: float) -> str:
+    """``text``, cut where it does not fit."""
+    text = _printable(text)
+    if _width(text, size) <= room:
+        return text
+    while text and _width(text + "…", size) > room:
+        text = text[:-1]
+    return text + "…"
+
+
+def _text(x: float, y: float, text: str, *, size: float = 12, css: str = "tb-faint", anchor: str = "start") -> str:
+    place = f'class="{css}" x="{x:.2f}" y="{y:.2f}" font-size="{size:g}" text-anchor="{anchor}"'
+    return f"<text {place}>{written(text)}</text>"
+
+
+def _rect(css: str, x: float, y: float, width: float, height: float, title: str = "") -> str:
+    place = f'class="{css}" x="{x:.2f}" y="{y:.2f}" width="{width:.2f}" height="{height:.2f}"'
+    return f"<rect {place}><title>{written(title)}</title></rect>" if title else f"<rect {place}/>"
+
+
+def _line(css: str, x1: float, y1: float, x2: float, y2: float) -> str:
+    return f'<line class="{css}" x1="{x1:.2f}" y1="{y1:.2f}" x2="{x2:.2f}" y2="{y2:.2f}"/>'
+
+
+def _head(drawn: Timeline) -> Iterator[str]:
+    """What the run is about, and its rows as one bar."""
+    view = drawn.view
+    room = _RIGHT - _LEFT
+    yield _text(_LEFT, 38, _fitted(f"{view.input_name}: {view.state}", 20, room), size=20, css="tb-ink")
+    began = f"{drawn.began:%Y-%m-%d %H:%M:%S} UTC"
+    yield _text(_LEFT, 62, _fitted(f"{facts(drawn)}; began {began}", 13, room), size=13)
+    yield from _shares(view, room)
+
+
+def _shares(view: RunView, room: float) -> Iterator[str]:
+    """The rows by what became of them, side by side; also of the fewest something is seen."""
+    told = [(name, word, many) for name, word, many in buckets(view) if many]
+    x, rest = float(_LEFT), room - _NARROWEST * len(told)
+    for name, word, many in told:
+        width = _NARROWEST + rest * many / view.rows
+        yield _rect(f"tb-{name}", x, 84, width, 16, f"{count(many, 'row')} {word}")
+        x += width
+    if not told:
+        yield _rect("tb-waiting", x, 84, room, 16)
+
+
+def _bucket_words(view: RunView) -> list[tuple[str, str]]:
+    return [(f"tb-{name}", f"{count(many, 'row')} {word}") for name, word, many in buckets(view) if many]
+
+
+def _phase_words(lanes: Sequence[Lane]) -> list[tuple[str, str]]:
+    bars = [bar for lane in lanes for bar in lane.bars]
+    told = [(f"tb-{name}", words) for name, words in PHASES.items()]
+    if any(bar.bad for bar in bars):
+        told.append(("tb-cross", "failed, expired or cancelled"))
+    if any(bar.attempt.found for bar in bars):
+        told.append(("tb-found", "found again after a crash"))
+    return told
+
+
+def _legend(items: Sequence[tuple[str, str]], y: float) -> tuple[list[str], float]:
+    """Colours with their words, in as many lines as they take; and the line after which what follows may begin."""
+    parts: list[str] = []
+    x = float(_LEFT)
+    for css, words in items:
+        width = 17 + _width(words, 12)
+        if x + width > _RIGHT and x > _LEFT:
+            x, y = _LEFT, y + 20
+        parts += [_SIGNS[css](x + 5.5, y - 4, 5) if css in _SIGNS else _rect(css, x, y - 10, 11, 11)]
+        parts += [_text(x + 17, y, words)]
+        x += width + 16
+    return parts, y + 8
+
+
+def _cross(x: float, y: float, size: float) -> str:
+    step = f"{2 * size:.2f}"
+    path = f"M{x - size:.2f} {y - size:.2f}l{step} {step}m0 -{step}l-{step} {step}"
+    return f'<path class="tb-cross" fill="none" d="{path}"/>'
+
+
+def _diamond(x: float, y: float, size: float) -> str:
+    step = f"{size:.2f}"
+    return f'<path class="tb-found" d="M{x:.2f} {y - size:.2f}l{step} {step}l-{step} {step}l-{step} -{step}z"/>'
+
+
+_SIGNS = {"tb-cross": _cross, "tb-found": _diamond}
+
+
+def _x(drawn: Timeline, seconds: float) -> float:
+    return _AXIS + (_AXIS_END - _AXIS) * seconds / drawn.seconds
+
+
+def _axis(drawn: Timeline, top: float, bottom: float) -> Iterator[str]:
+    """The marks of time, and what its end is."""
+    yield _text(_AXIS - 12, top - 10, "shard", anchor="end")
+    yield _text(_AXIS_END + 14, top - 10, "answered")
+    end = _x(drawn, drawn.known)
+    for seconds, words in ticks(drawn.known, 8):
+        x = _x(drawn, seconds)
+        yield _line("tb-grid", x, top - 4, x, bottom)
+        # The first begins where the axis does: before it is a heading.
+        right = x + _width(words, 12) / (2 if seconds else 1)
+        if right + 8 < end - _width(drawn.end, 12):
+            yield _text(x, top - 10, words, anchor="middle" if seconds else "start")
+    yield _text(end, top - 10, drawn.end, anchor="end")
+    yield _line("tb-mark tb-dashed", end, top - 4, end, bottom)
+
+
+def _lane(drawn: Timeline, lane: Lane, top: float, pitch: float) -> Iterator[str]:
+    """The bars of one shard, each with a mark where it begins; signs last, so that nothing covers them."""
+    height = pitch * 0.64
+    y = top + (pitch - height) / 2
+    signs: list[str] = []
+    for bar in lane.bars:
+        for stretch in bar.stretches:
+            begin, end = _x(drawn, stretch.begin), _x(drawn, stretch.end)
+            lost = " tb-lost" if stretch.open and drawn.view.state == "interrupted" else ""
+            told = _told(lane, bar, stretch)
+            # What is no job yet is thin.
+            thin = height * 0.4 if stretch.phase == "sending" else height
+            yield _rect(f"tb-{stretch.phase}{lost}", begin, y + (height - thin) / 2, end - begin, thin, told)
+        first, last = _x(drawn, bar.begin), _x(drawn, bar.end)
+        signs.append(_line("tb-mark", first, y - 1, first, y + height + 1))
+        if bar.attempt.number > 1 and pitch >= _LINE and last - first >= 24:
+            number = f"{bar.attempt.number}"
+            signs.append(_text(first + 4, y + height / 2 + 4, number, size=11, css="tb-ink tb-on"))
+        if bar.attempt.found:
+            known = bar.stretches[min(1, len(bar.stretches) - 1)].begin
+            signs.append(_diamond(_x(drawn, known), y + height / 2, min(height / 2, 5)))
+        if bar.bad:
+            signs.append(_cross(last, y + height / 2, min(height / 2, 4)))
+    yield from signs
+
+
+def _told(lane: Lane, bar: Bar, stretch: Stretch) -> str:
+    """What is told of a stretch to whoever points at it."""
+    attempt = bar.attempt
+    told = f"shard {lane.shard.number}, attempt {attempt.number} ({count(attempt.rows, 'row')}): "
+    told += f"{PHASES[stretch.phase]} for {lasted(stretch.end - stretch.begin)}"
+    if attempt.job_id:
+        told += f"; job {attempt.job_id} {attempt.status or ''}".rstrip()
+    return f"{told}: {attempt.error}" if attempt.error else told
+
+
+def _names(lanes: Sequence[Lane], top: float, pitch: float) -> Iterator[str]:
+    """The numbers of the shards, as many as there is room for, and what became of each."""
+    every = max(1, -(-_LINE // int(pitch)))
+    for number, lane in enumerate(lanes):
+        y = top + pitch * (number + 0.5) + 4
+        if number % every == 0:
+            yield _text(_AXIS - 12, y, f"{lane.shard.number}", anchor="end", size=11)
+            yield _text(_AXIS_END + 14, y, _fitted(lane.outcome, 11, _RIGHT - _AXIS_END - 14), size=11)

@@ -1,0 +1,241 @@
+"""A run as a picture, before it is drawn: one lane for each shard, a bar for each attempt, and the axis of time.
+
+Everything is in seconds since the run began, never negative and never overlapping, whatever clocks were set to
+meanwhile. Those who draw (an image, a terminal) turn seconds into places, and decide nothing else.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Literal
+
+import attrs
+
+from together_batches.models import BatchJobStatus
+from together_batches.runs._values import AttemptView, RunView, ShardView
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+__all__ = [
+    "PHASES",
+    "Bar",
+    "Lane",
+    "Phase",
+    "Stretch",
+    "Timeline",
+    "buckets",
+    "count",
+    "facts",
+    "lasted",
+    "number",
+    "standing",
+    "ticks",
+    "timeline",
+]
+
+Phase = Literal["sending", "waiting", "running", "collecting"]
+
+PHASES: dict[Phase, str] = {
+    "sending": "planned, uploading",
+    "waiting": "created, waiting",
+    "running": "running",
+    "collecting": "collecting",
+}
+"""What an attempt goes through, in order, and the words for it."""
+
+_UNITS = (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1))
+_STEPS = (
+    *(unit * step for unit in (0.001, 0.01, 0.1) for step in (1, 2, 5)),
+    *(unit * step for unit in (1, 60) for step in (1, 2, 5, 10, 15, 30)),
+    *(3_600 * step for step in (1, 2, 3, 6, 12)),
+    *(86_400 * step * 10**power for power in range(7) for step in (1, 2, 5)),
+)
+_SHORTEST = 0.01
+"""A run that has lasted less is drawn as if it had lasted so long."""
+_BEYOND = 0.04
+"""How much is drawn beyond what was last noted of an interrupted run: nobody knows how it goes on."""
+
+
+@attrs.frozen
+class Stretch:
+    """The time that an attempt spent in one phase; ``open`` where it has not left it."""
+
+    phase: Phase
+    begin: float
+    end: float
+    open: bool
+
+
+@attrs.frozen
+class Bar:
+    """An attempt. ``bad`` tells that its job failed, expired or was cancelled."""
+
+    attempt: AttemptView
+    stretches: tuple[Stretch, ...]
+    bad: bool
+
+    @property
+    def begin(self) -> float:
+        """When it was planned."""
+        return self.stretches[0].begin
+
+    @property
+    def end(self) -> float:
+        """When it was over, or the end of the picture."""
+        return self.stretches[-1].end
+
+
+@attrs.frozen
+class Lane:
+    """A shard, with the attempts at it, one after the other."""
+
+    shard: ShardView
+    bars: tuple[Bar, ...]
+    answered: int
+    standing: str
+
+    @property
+    def outcome(self) -> str:
+        """How it stands, or how many rows were answered where nothing is to be done any more."""
+        if self.standing != "done":
+            return self.standing
+        rows = number(self.shard.rows)
+        return f"all {rows}" if self.answered == self.shard.rows else f"{number(self.answered)} of {rows}"
+
+
+@attrs.frozen
+class Timeline:
+    """All of it: ``seconds`` long, from ``began`` on. What is known ends after ``known``, and ``end`` names that."""
+
+    view: RunView
+    began: datetime
+    seconds: float
+    known: float
+    end: str
+    lanes: tuple[Lane, ...]
+
+
+def timeline(view: RunView, now: datetime) -> Timeline:
+    """The picture of a run; ``now`` is where it ends while a process is at the run."""
+    noted = [view.started_at, *(time for shard in view.shards for item in shard.attempts for time in _times(item))]
+    began, last, end = min(noted), max(noted), "last noted"
+    if view.state == "running":
+        last, end = max(last, now), "now"
+    elif view.finished_at is not None and view.state == "finished":
+        last, end = max(last, view.finished_at), "finished"
+    known = max((last - began).total_seconds(), _SHORTEST)
+    seconds = known * (1 + _BEYOND) if view.state == "interrupted" else known
+    lanes = tuple(_lane(shard, view.max_attempts, began, seconds) for shard in view.shards)
+    return Timeline(view, began, seconds, known, end, lanes)
+
+
+def _times(attempt: AttemptView) -> Iterator[datetime]:
+    """When it went from one phase to the next, as far as it came, by the clock of this machine."""
+    yield attempt.planned_at
+    for time in (attempt.uploaded_at, attempt.running_at, attempt.ended_at, attempt.collected_at):
+        if time is not None:
+            yield time
+
+
+def _lane(shard: ShardView, max_attempts: int, began: datetime, seconds: float) -> Lane:
+    bars: list[Bar] = []
+    free = 0.0
+    for attempt in shard.attempts:
+        bar = Bar(attempt, tuple(_stretches(attempt, began, free, seconds)), bad=_ended_badly(attempt))
+        bars.append(bar)
+        free = bar.end
+    answered = sum(attempt.succeeded for attempt in shard.attempts)
+    return Lane(shard, tuple(bars), answered, standing(shard, max_attempts))
+
+
+def _stretches(attempt: AttemptView, began: datetime, free: float, seconds: float) -> Iterator[Stretch]:
+    """The phases of an attempt, from ``free`` on, in which the lane is its own."""
+    begins: list[tuple[Phase, datetime | None]] = [
+        ("sending", attempt.planned_at),
+        ("waiting", attempt.uploaded_at),
+        ("running", attempt.running_at),
+        ("collecting", attempt.ended_at),
+    ]
+    reached: list[tuple[Phase, datetime]] = [(phase, time) for phase, time in begins if time is not None]
+    ends = [*(time for _, time in reached[1:]), attempt.collected_at]
+    for (phase, begin), end in zip(reached, ends, strict=True):
+        first = min(max((begin - began).total_seconds(), free), seconds)
+        last = seconds if end is None else min(max((end - began).total_seconds(), first), seconds)
+        yield Stretch(phase, first, last, open=end is None)
+        free = last
+
+
+def _ended_badly(attempt: AttemptView) -> bool:
+    bad = {BatchJobStatus.FAILED, BatchJobStatus.EXPIRED, BatchJobStatus.CANCELLED}
+    return attempt.status in bad or attempt.error is not None
+
+
+def standing(shard: ShardView, max_attempts: int) -> str:
+    """How a shard stands, in a few words."""
+    if not shard.attempts:
+        return "not sent"
+    last = shard.attempts[-1]
+    if last.state == "collected":
+        tries = sum(attempt.status != BatchJobStatus.CANCELLED for attempt in shard.attempts)
+        return "to be sent again" if last.again + last.missing and tries < max_attempts else "done"
+    if last.state == "running":
+        status = str(last.status or "created").replace("_", " ").lower()
+        return status if last.progress is None else f"{status}, {last.progress:.0f} %"
+    return {"planned": "uploading", "uploaded": "uploaded", "creating": "creating", "ended": "collecting"}[last.state]
+
+
+def buckets(view: RunView) -> list[tuple[str, str, int]]:
+    """The rows of the input by what became of them: name, word and how many; each row in one."""
+    return [
+        ("succeeded", "answered", view.succeeded),
+        ("failed", "failed", view.failed),
+        ("missing", "missing", view.missing),
+        ("invalid", "invalid", view.invalid),
+        ("in_flight", "under way", view.in_flight),
+        ("not_sent", "not sent", view.not_sent),
+    ]
+
+
+def facts(drawn: Timeline) -> str:
+    """The run in one line: its size, its jobs, how long it took, and what it used."""
+    view = drawn.view
+    jobs = sum(attempt.job_id is not None for shard in view.shards for attempt in shard.attempts)
+    told = [
+        count(view.rows, "row"),
+        count(len(view.shards), "shard"),
+        count(jobs, "job"),
+        lasted(drawn.known),
+    ]
+    if view.usage.total_tokens:
+        told.append(count(view.usage.total_tokens, "token"))
+    return ", ".join(told)
+
+
+def count(many: int, what: str) -> str:
+    """A count of things, with its thousands apart: ``10 000 rows``."""
+    return f"{number(many)} {what}{'' if many == 1 else 's'}"
+
+
+def number(many: int) -> str:
+    """A number with its thousands apart."""
+    return f"{many:,}".replace(",", " ")
+
+
+def lasted(seconds: float) -> str:
+    """A length of time in its two largest units: ``4.2s``, ``12m30s``, ``1h30m``, ``3d``."""
+    if round(seconds, 1) < 60:
+        return f"{seconds:.3g}s"
+    left = round(seconds)
+    told: list[str] = []
+    for unit, size in _UNITS:
+        many, left = divmod(left, size)
+        if many or told:
+            told.append(f"{many}{unit}" if many else "")
+    return "".join(told[:2])
+
+
+def ticks(seconds: float, most: int) -> Sequence[tuple[float, str]]:
+    """Where to mark the axis, in round steps and at most ``most`` beside that of 0, each with its words."""
+    step = next(step for step in _STEPS if seconds / step <= most)
+    return [(step * place, lasted(step * place)) for place in range(int(seconds / step) + 1)]

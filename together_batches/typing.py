@@ -1,0 +1,15 @@
+"""The types that signatures name beside values and clients, to annotate code of your own with.
+
+>>> from together_batches.typing import Ids, Stream
+"""
+
+from __future__ import annotations
+
+from together_batches._disk import Source
+from together_batches._loop_thread import LoopIterator
+from together_batches._many import Ids
+from together_batches._results import Order, Requests
+from together_batches._stream import Stream
+from together_batches.runs._options import Requests as RunRequests
+
+__all__ = ["Ids", "LoopIterator", "Order", "Requests", "RunRequests", "Source", "Stream"]
