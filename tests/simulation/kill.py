@@ -1,4 +1,4 @@
-"""The same for real: ``kill -9`` at random moments, against an emulator that goes on.
+"""The same for real: ``kill -9`` of the command at random moments, against an emulator that goes on.
 
 The process is started again after each kill, and at last goes on to its end. What it has written then is what it
 writes without a kill, and the service has one job for each attempt at each shard.
@@ -20,6 +20,7 @@ import attrs
 import orjson
 
 from together_batches import runs
+from together_batches.cli._exits import Exit
 from together_batches.emulator import Answer, Emulator, Fault, Missing, Timing
 
 if TYPE_CHECKING:
@@ -43,8 +44,8 @@ class Killing:
     jobs: int
     seconds_without: float
     seconds_with: float
-    ended_before: Counter[str]
-    """How many of the kills came before which call was the next to be made."""
+    last_calls: Counter[str]
+    """How many of the kills came after which call to the service, as the last one."""
 
 
 def killed(
@@ -65,7 +66,7 @@ def killed(
     say(f"without a kill: {rows} rows, {jobs_without} jobs, {moves} calls, {seconds_without:.1f} s")
 
     done = 0
-    before: Counter[str] = Counter()
+    last_calls: Counter[str] = Counter()
     with _emulator(seed).running_in_thread() as emulator:
         began = time.monotonic()
         output = directory / "with" / "answers.jsonl"
@@ -79,7 +80,7 @@ def killed(
             ended = _one_kill(emulator, source, output, rows_per_job, goal, pause)
             assert ended is None, f"it came to its end after {done} kills of {kills}: {ended}"
             done += 1
-            before[_last(emulator)] += 1
+            last_calls[_last(emulator)] += 1
             say(f"killed {done} of {kills}, after {_moves(emulator)} calls of about {moves}")
         _to_the_end(emulator, source, output, rows_per_job)
         seconds_with = time.monotonic() - began
@@ -89,7 +90,7 @@ def killed(
         one, other = ((directory / part / name).read_bytes() for part in ("without", "with"))
         assert one == other, f"{name} is not what it is without a kill"
     assert jobs == jobs_without
-    return Killing(rows, kills, done + 1, jobs, seconds_without, seconds_with, before)
+    return Killing(rows, kills, done + 1, jobs, seconds_without, seconds_with, last_calls)
 
 
 def _emulator(seed: int) -> Emulator:
@@ -129,18 +130,11 @@ def _begin(emulator: Emulator, source: Path, output: Path, rows_per_job: int) ->
     output.parent.mkdir(exist_ok=True)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     environment |= {"PYTHONPATH": str(ROOT), "TOGETHER_API_KEY": _KEY, "TOGETHER_BASE_URL": emulator.base_url}
-    command = [sys.executable, "-c", _SCRIPT, str(source), str(output), str(rows_per_job)]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
-_SCRIPT = """
-import sys
-from together_batches import Batches
-
-source, output, rows = sys.argv[1:]
-with Batches() as batches:
-    print(batches.run(source, output, max_rows_per_job=int(rows), max_attempts=2, poll_interval=0.1))
-"""
+    command = [sys.executable, "-m", "together_batches", "run", str(source), "-o", str(output)]
+    limits = ["--max-rows", str(rows_per_job), "--max-attempts", "2", "--poll-interval", "0.1"]
+    return subprocess.Popen(
+        [*command, *limits], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
 
 
 def _to_the_end(emulator: Emulator, source: Path, output: Path, rows_per_job: int) -> None:
@@ -149,7 +143,7 @@ def _to_the_end(emulator: Emulator, source: Path, output: Path, rows_per_job: in
             said, _ = process.communicate(timeout=_PATIENCE)
         finally:
             process.kill()
-    assert process.returncode == 0, said
+    assert process.returncode == Exit.SOME_FAILED, said  # those that are lost
 
 
 def _one_kill(
