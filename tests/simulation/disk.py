@@ -10,16 +10,20 @@ import builtins
 import errno
 import io
 import os
+import queue
 import shutil
 import sqlite3
+import threading
 import time
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 from unittest import mock
 
 import anyio.lowlevel
 import anyio.to_thread
+
+from together_batches import _disk
 
 from .machine import Loop, Process, step
 
@@ -27,7 +31,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from random import Random
 
+T = TypeVar("T")
+
 _BUFFER_BYTES = 8_192
+_PATIENCE_SECONDS = 30.0
 _WRITING = frozenset("wax+")
 _CHANGING_NOTHING = ("select", "pragma", "explain", "begin", "rollback")
 
@@ -156,15 +163,44 @@ class _Cursor(sqlite3.Cursor):
         return super().executescript(sql)
 
 
+class _Handover(Generic[T]):
+    """A queue to a thread whose giver waits until the taker has done what it was given: so there is one order.
+
+    The taker is no part of the process. Its giver takes the step in its place.
+    """
+
+    given: ClassVar[list[_Handover[Any]]] = []
+
+    def __init__(self) -> None:
+        self.given.append(self)
+        self._queue: queue.SimpleQueue[T] = queue.SimpleQueue()
+        self._idle = threading.Event()
+
+    def put(self, item: T) -> None:
+        if item is None:  # the end, and joined by whoever gives it
+            self._queue.put(item)
+            return
+        step("hand over to the thread that writes")
+        self._idle.clear()
+        self._queue.put(item)
+        assert self._idle.wait(_PATIENCE_SECONDS), "a thread does not come back"
+
+    def get(self) -> T:
+        if self._queue.empty():
+            self._idle.set()
+        return self._queue.get()
+
+
 def _no_space(path: str) -> OSError:
     return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
 
 
 @contextmanager
 def made_up(disk: Disk, loop: Loop, random: Random) -> Iterator[None]:
-    """While this holds, the processes of a simulation have this disk, and no threads.
+    """While this holds, the processes of a simulation have this disk, and no threads that run beside them.
 
-    What they give to a thread is done at once, some time after it was given: the loop goes on meanwhile.
+    What they give to a thread of the pool is done in one go, some time after it was given, and the loop goes on
+    meanwhile. What they give to a thread of their own is done before they go on.
     """
 
     def opened(file: Any, mode: str = "r", buffering: int = -1, *args: Any, **options: Any) -> Any:
@@ -195,6 +231,11 @@ def made_up(disk: Disk, loop: Loop, random: Random) -> Iterator[None]:
 
         return act
 
+    def writev(descriptor: int, pieces: Any, /) -> int:
+        if disk.act(f"write {sum(map(len, pieces))} bytes at once"):
+            raise _no_space("what is written at once")
+        return really_writev(descriptor, pieces)
+
     async def run_sync(function: Callable[..., Any], *args: Any, **_: Any) -> Any:
         await anyio.lowlevel.checkpoint()
         with anyio.CancelScope(shield=True):
@@ -203,17 +244,25 @@ def made_up(disk: Disk, loop: Loop, random: Random) -> Iterator[None]:
 
     loop.thread_seconds = lambda: random.uniform(0.000_1, 0.01)
     really_open, really_connect = io.open, sqlite3.connect
+    really_writev = getattr(os, "writev", None)
     with ExitStack() as patches:
         for owner, name, instead in (
             (builtins, "open", opened),
             (io, "open", opened),
             (sqlite3, "connect", connected),
             (anyio.to_thread, "run_sync", run_sync),
+            (_disk, "SimpleQueue", _Handover),
+            *([(os, "writev", writev)] if really_writev else []),
             (time, "sleep", lambda _seconds: None),
             *((os, name, stepping(name, getattr(os, name))) for name in _MOVING),
         ):
             patches.enter_context(mock.patch.object(owner, name, instead))
-        yield
+        try:
+            yield
+        finally:
+            for left in _Handover.given:  # threads of the killed wait for more
+                left.put(None)
+            _Handover.given.clear()
 
 
 _MOVING = ("replace", "rename", "unlink", "remove", "link", "mkdir", "rmdir", "truncate")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import attrs
 import orjson
@@ -85,7 +85,7 @@ def play(name: str, plan: Plan, program: Program, tell: Callable[[str], None] | 
         world.play(judge)
     except AssertionError as error:
         failure = str(error).partition("\n")[0] or "an assertion"
-    starts: list[Any] = [*world.starts, *world.seconds]
+    starts = [*world.starts, *world.seconds]
     return Outcome(
         name=name,
         failure=failure,
@@ -93,6 +93,6 @@ def play(name: str, plan: Plan, program: Program, tell: Callable[[str], None] | 
         jobs=len(world.made),
         steps=tuple(start.process.steps for start in world.starts),
         days=world.lived / 86_400,
-        ends=Counter("killed" if start.killed else type(start.error or start.result).__name__ for start in starts),
+        ends=Counter(start.kind for start in starts),
         fingerprint=world.fingerprint,
     )

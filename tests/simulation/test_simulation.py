@@ -37,6 +37,12 @@ def test_fifty_seeds() -> None:
     assert sum(outcome.jobs for outcome in outcomes) > 2 * SEEDS
 
 
+def test_a_seed_played_again() -> None:
+    """It is the same, step by step, at the same time."""
+    once, again = (simulate_all(range(10)) for _ in range(2))
+    assert [outcome.fingerprint for outcome in once] == [outcome.fingerprint for outcome in again]
+
+
 @pytest.mark.parametrize("number", [0, 6])
 def test_a_death_at_any_step(number: int) -> None:
     """A small run that is killed right before one of its steps, whichever it is, goes on and ends as well."""

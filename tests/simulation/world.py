@@ -77,6 +77,11 @@ class Start:
         """Whether it need not be started again."""
         return not self.killed and self.error is None and getattr(self.result, "complete", True)
 
+    @property
+    def kind(self) -> str:
+        """In which way it ended."""
+        return "killed" if self.killed else type(self.result if self.error is None else self.error).__name__
+
     def __str__(self) -> str:
         if self.killed:
             return f"killed after {self.process.steps} steps"
@@ -247,7 +252,7 @@ class World:
             self.disk.restore(left[0])
         for path in sorted(self.disk.root.glob("answers*.jsonl")):
             self.seen.append((start.process.name, path.name, path.read_bytes()))
-        self._note(f"--- {start.process.name} {start}")
+        self._note(f"--- {start.process.name} {start.kind}", more=str(start))
         return start
 
     def _begin(self, start: Start, wrong: float) -> asyncio.Task[None]:
@@ -272,7 +277,7 @@ class World:
         start = Start(Process(f"second beside start {len(self.starts)}"))
         self.seconds.append(start)
         await asyncio.wait([self._begin(start, wrong)])
-        self._note(f"--- {start.process.name} {start}")
+        self._note(f"--- {start.process.name} {start.kind}", more=str(start))
 
     def _client(self, wrong: float) -> AsyncBatches:
         """A client whose clock, chance and time of day are those of this world."""
@@ -301,11 +306,12 @@ class World:
                 self.loop.call_soon(process.kill, context=Process.nobody())
         self._note(f"{process.name} #{process.steps}: {_BY_CHANCE.sub('*', what)}")
 
-    def _note(self, line: str) -> None:
+    def _note(self, line: str, *, more: str = "") -> None:
+        """Tell a line of the trace; what is told ``more`` may be another when it is played again."""
         line = f"{self.loop.time() - 1_000:12.3f}  {line}"
         self._digest.update(line.encode())
         if self.tell is not None:
-            self.tell(line)
+            self.tell(f"{line}: {more}" if more else line)
 
     def _let_go(self, runner: asyncio.Runner) -> None:
         """It has been judged: the dead may clean up, and everybody goes home."""
