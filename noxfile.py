@@ -84,3 +84,10 @@ def bench(session: nox.Session) -> None:
     """What things cost, beside bare libraries and other SDKs, as ratios; ``-- --list`` tells the cases. Not in CI."""
     install(session, "bench")
     session.run("python", "-m", "tests.benchmarks", *session.posargs, env={"PYTHONPATH": os.fspath(HERE)})
+
+
+@nox.session
+def simulate(session: nox.Session) -> None:
+    """Whole runs in a made-up world, by the thousand; or one again (--seed 123), or kills for real (--kill 30)."""
+    install(session)
+    session.run("python", "-m", "tests.simulation", *session.posargs, env={"PYTHONPATH": os.fspath(HERE)})

@@ -57,7 +57,8 @@ Holder = tuple[int | None, str | None]
 def locked(directory: Path) -> Generator[None]:
     """Hold the run in a directory; a :class:`RunInUseError` names the process that has it already."""
     try:
-        file = (directory / _NAME).open("a+b")
+        # Without a buffer: one that a full disk did not take would be tried again when the file is closed.
+        file = (directory / _NAME).open("a+b", buffering=0)
     except OSError as error:
         message = f"cannot work in {directory}: {error.strerror or error}"
         raise RunLedgerError(message, directory=str(directory)) from error
@@ -74,7 +75,6 @@ def locked(directory: Path) -> Generator[None]:
             with suppress(OSError):  # a full disk: the name is for others, and the lock holds without it
                 file.truncate(0)
                 file.write(f"{os.getpid()} {socket.gethostname()}\n".encode())
-                file.flush()
             yield
         finally:
             _give(file)

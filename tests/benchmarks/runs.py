@@ -1,0 +1,97 @@
+"""A whole run, against an emulator in another process: ``python -m tests.benchmarks.runs ROWS [ROWS_PER_JOB]``.
+
+Prints its figures as JSON. A small run goes first: that loads modules, and what the process weighs then is the idle
+size. ``emulator_cpu`` is what the other side took, ``ledger_share`` the ledger's part of the input's size.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import orjson
+
+from together_batches import AsyncBatches
+from together_batches.emulator import Emulator, Timing
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_KEY = "key"
+_SMALL = 1_000
+
+
+def write_input(path: Path, rows: int) -> None:
+    """Requests for chats of about 300 bytes each."""
+    text = "Say this number, and nothing else beside it, whatever you may think of it at this moment: "
+    with path.open("wb") as file:
+        for number in range(rows):
+            messages = [
+                {"role": "system", "content": "You are a careful assistant."},
+                {"role": "user", "content": f"{text}{number}"},
+            ]
+            body = {"model": "openai/gpt-oss-20b", "max_tokens": 100, "messages": messages}
+            file.write(orjson.dumps({"custom_id": f"row-{number}", "body": body}) + b"\n")
+
+
+async def _serve() -> None:
+    """Serve until stdin ends, and then print what it took."""
+    async with Emulator(api_key=_KEY, timing=Timing(validating=0, running=0)) as emulator:
+        print(emulator.base_url, flush=True)
+        await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+    print(time.process_time())
+
+
+async def _run(batches: AsyncBatches, directory: Path, rows: int, rows_per_job: int) -> Mapping[str, float]:
+    source, output = directory / f"{rows}.jsonl", directory / f"{rows}.answers.jsonl"
+    write_input(source, rows)
+    cpu, wall = time.process_time(), time.perf_counter()
+    report = await batches.run(source, output, max_rows_per_job=rows_per_job, poll_interval=0.2)
+    figures = {"cpu": time.process_time() - cpu, "wall": time.perf_counter() - wall}
+    assert report.succeeded == rows, report
+    ledger = sum(file.stat().st_size for file in report.directory.glob("ledger*"))
+    return {
+        **figures,
+        "jobs": len(report.job_ids),
+        "input_mb": source.stat().st_size / 1e6,
+        "ledger_kb": ledger / 1e3,
+        "ledger_share": ledger / source.stat().st_size,
+    }
+
+
+def _peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+async def _measured(base_url: str, rows: int, rows_per_job: int) -> dict[str, float]:
+    with tempfile.TemporaryDirectory() as directory:
+        async with AsyncBatches(_KEY, base_url=base_url) as batches:
+            await _run(batches, Path(directory), _SMALL, rows_per_job)
+            idle = _peak_mb()
+            figures = await _run(batches, Path(directory), rows, rows_per_job)
+            return {**figures, "peak_mb": _peak_mb() - idle}
+
+
+def main() -> None:
+    """Run it, and print what it took."""
+    if sys.argv[1] == "--serve":
+        asyncio.run(_serve())
+        return
+    rows, rows_per_job = int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 50_000
+    command = [sys.executable, "-m", "tests.benchmarks.runs", "--serve"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as service:
+        assert service.stdout is not None
+        figures = asyncio.run(_measured(service.stdout.readline().strip(), rows, rows_per_job))
+        emulator_cpu, _ = service.communicate()
+    print(json.dumps({**figures, "emulator_cpu": float(emulator_cpu)}))
+
+
+if __name__ == "__main__":
+    main()

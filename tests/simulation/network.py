@@ -1,0 +1,252 @@
+"""Wires that are made up: what is written at one end comes out at the other, later, or never.
+
+HTTP is real on both sides; only the bytes travel through lists. A process that is killed leaves its connections to
+be reset, and what it had sent still arrives: a job may be created after the death of the one that asked for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections import deque
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from .machine import Process, step
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+    from random import Random
+
+    from .machine import Loop
+
+    Address = tuple[str, int]
+
+_FIRST_PORT = 10_000
+
+
+class Network:
+    """All connections there are. ``reset_chance`` is that of each piece of bytes to be the end of its connection."""
+
+    def __init__(self, loop: Loop, random: Random) -> None:
+        self.loop = loop
+        self.reset_chance = 0.0
+        self.slow_chance = 0.0
+        self._random = random
+        self._servers: dict[Address, _Server] = {}
+        self._reached: WeakKeyDictionary[socket.socket, Address] = WeakKeyDictionary()
+        self._ends: set[_End] = set()
+        self._vanished: list[_End] = []
+        loop.network = self
+
+    def listen(self, protocol_factory: Callable[[], asyncio.Protocol], host: str, port: int) -> _Server:
+        """A server; for port 0 at the next free one."""
+        address = host, port or _FIRST_PORT + len(self._servers)
+        self._servers[address] = server = _Server(self, protocol_factory, address)
+        return server
+
+    def forget(self, address: Address) -> None:
+        """Nobody listens there any more."""
+        self._servers.pop(address, None)
+
+    async def reach(self, sock: socket.socket, address: Address) -> None:
+        """What connecting a socket takes; the socket itself stays as it is."""
+        step(f"connect to port {address[1]}")
+        await asyncio.sleep(self.latency())
+        if address not in self._servers:
+            raise ConnectionRefusedError(111, "Connection refused")
+        self._reached[sock] = address
+
+    def connect(
+        self, protocol_factory: Callable[[], asyncio.Protocol], sock: socket.socket
+    ) -> tuple[asyncio.Transport, asyncio.Protocol]:
+        """The client's end of a new connection to where this socket had reached."""
+        server = self._servers[self._reached.pop(sock)]
+        sock.close()
+        here = _End(self, contextvars.copy_context())
+        there = _End(self, server.context)
+        here.peer, there.peer = there, here
+        self._ends |= {here, there}
+        protocol = protocol_factory()
+        here.protocol = protocol
+        protocol.connection_made(here)
+        there.soon(lambda: there.accept(server.protocol_factory))
+        return here, protocol
+
+    def cut(self, process: Process) -> None:
+        """The process is dead: whoever was connected to it will notice."""
+        for end in sorted((end for end in self._ends if end.process is process), key=lambda end: end.number):
+            self._vanished.append(end)
+            end.vanish()
+
+    def bury(self, process: Process) -> None:
+        """Tell what is left of a dead process that its connections are gone."""
+        for end in [end for end in self._vanished if end.process is process]:
+            self._vanished.remove(end)
+            end.perish()
+
+    def latency(self) -> float:
+        """The seconds that the next bytes will take."""
+        slow = self.slow_chance and self._random.random() < self.slow_chance
+        return self._random.uniform(1, 4) if slow else self._random.uniform(0.001, 0.02)
+
+    def resets(self) -> bool:
+        """Whether the next bytes are the end of their connection."""
+        return bool(self.reset_chance) and self._random.random() < self.reset_chance
+
+    def drop(self, end: _End) -> None:
+        """This end is closed."""
+        self._ends.discard(end)
+
+
+class _Listening:
+    """All that is asked of a listening socket."""
+
+    def __init__(self, address: Address) -> None:
+        self._address = address
+
+    def getsockname(self) -> Address:
+        return self._address
+
+
+class _Server(asyncio.AbstractServer):
+    def __init__(self, network: Network, protocol_factory: Callable[[], asyncio.Protocol], address: Address) -> None:
+        self.protocol_factory = protocol_factory
+        self.context = contextvars.copy_context()
+        self.sockets = (_Listening(address),)
+        self._network = network
+        self._address = address
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        return self._network.loop
+
+    def close(self) -> None:
+        self._network.forget(self._address)
+
+
+class _End(asyncio.Transport):
+    """One end of a connection."""
+
+    peer: _End
+    protocol: asyncio.Protocol | None = None
+    _count = 0
+
+    def __init__(self, network: Network, context: contextvars.Context) -> None:
+        super().__init__()
+        _End._count += 1
+        self.number = _End._count
+        self.process = context.run(Process.current)
+        self._network = network
+        self._context = context
+        self._arrives = 0.0
+        self._closing = False
+        self._reading = True
+        self._on_the_wire: deque[Callable[[], None]] = deque()
+        self._inbox: deque[Callable[[], None]] = deque()
+
+    def accept(self, protocol_factory: Callable[[], asyncio.Protocol]) -> None:
+        """The server's side begins."""
+        self.protocol = protocol_factory()
+        self.protocol.connection_made(self)
+
+    def soon(self, happens: Callable[[], None]) -> None:
+        """Let something happen here, once it has come over the wire, and after all that is on it already."""
+        loop = self._network.loop
+        self._arrives = max(self._arrives, loop.time() + self._network.latency())
+        self._on_the_wire.append(happens)
+        loop.call_at(self._arrives, self._arrive, context=self._context)
+
+    def _arrive(self) -> None:
+        # The next one, whichever timer this is: of two that are due together a loop may take the later one first.
+        self._inbox.append(self._on_the_wire.popleft())
+        self._take_in()
+
+    def _take_in(self) -> None:
+        while self._inbox and self._reading and not self._closing:
+            self._inbox.popleft()()
+
+    # --- what the protocols ask for ---
+
+    def write(self, data: Any) -> None:
+        if self._closing or not data:
+            return
+        sent = bytes(data)
+        if self.process is not None:
+            self.process.step(f"send {_told(sent)}")
+        if self._network.resets():
+            self.abort()
+            return
+        self.peer.soon(lambda: self.peer.receive(sent))
+
+    def receive(self, data: bytes) -> None:
+        """Bytes have come."""
+        if self.protocol is not None:
+            self.protocol.data_received(data)
+
+    def close(self) -> None:
+        self._close(None, self.peer.end_of_file)
+
+    def abort(self) -> None:
+        self._close(None, self.peer.broken)
+
+    def vanish(self) -> None:
+        """The process of this end is gone."""
+        self._closing = True
+        self._network.drop(self)
+        self.peer.soon(self.peer.broken)
+
+    def perish(self) -> None:
+        """What there is of the protocol learns that it is over."""
+        if self.protocol is not None:
+            self._network.loop.call_soon(self.protocol.connection_lost, None, context=self._context)
+
+    def end_of_file(self) -> None:
+        """The other side will send no more."""
+        if self.protocol is not None and not self.protocol.eof_received():
+            self.close()
+
+    def broken(self) -> None:
+        """The other side is gone."""
+        self._close(ConnectionResetError(104, "Connection reset by peer"), None)
+
+    def _close(self, error: Exception | None, peer_learns: Callable[[], None] | None) -> None:
+        if self._closing:
+            return
+        self._closing = True
+        self._network.drop(self)
+        if self.protocol is not None:
+            self._network.loop.call_soon(self.protocol.connection_lost, error, context=self._context)
+        if peer_learns is not None:
+            self.peer.soon(peer_learns)
+
+    def is_closing(self) -> bool:
+        return self._closing
+
+    def get_protocol(self) -> Any:
+        return self.protocol
+
+    def set_protocol(self, protocol: Any) -> None:
+        self.protocol = protocol
+
+    def pause_reading(self) -> None:
+        self._reading = False
+
+    def resume_reading(self) -> None:
+        self._reading = True
+        self._network.loop.call_soon(self._take_in, context=self._context)
+
+    def is_reading(self) -> bool:
+        return self._reading
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        pass
+
+
+def _told(sent: bytes) -> str:
+    """A piece of bytes as one line of a trace."""
+    line = sent.partition(b"\r\n")[0].partition(b"?")[0][:200].decode("ascii", "replace")
+    return line if line.startswith(("GET", "POST", "PUT", "DELETE", "HTTP")) else f"{len(sent)} bytes of a body"

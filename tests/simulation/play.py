@@ -1,0 +1,98 @@
+"""Simulations by the seed, and by the step."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import attrs
+import orjson
+
+from together_batches import BatchRequest
+
+from .plan import Death, drawn, small
+from .verdict import judge
+from .world import World
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
+
+    from together_batches import AsyncBatches
+    from together_batches.runs import RunReport
+
+    from .plan import Plan
+    from .world import Program
+
+__all__ = ["Outcome", "durable", "each_step", "play", "simulate", "simulate_all"]
+
+
+async def durable(client: AsyncBatches, root: Path, plan: Plan) -> RunReport:
+    """What is simulated: the run, as a user starts it."""
+    source: Path | Iterator[BatchRequest] = root / "input.jsonl"
+    if plan.from_iterable:
+        lines = map(orjson.loads, plan.input.split(b"\n")[:-1])
+        source = (BatchRequest(line["custom_id"], line["body"]) for line in lines)
+    return await client.run(source, root / "answers.jsonl", **plan.settings)
+
+
+@attrs.frozen
+class Outcome:
+    """What came of a simulation; ``failure`` says what does not hold, and is empty where all does."""
+
+    name: str
+    failure: str
+    rows: int
+    jobs: int
+    steps: tuple[int, ...]
+    """How many each start of the process took."""
+    days: float
+    ends: Counter[str]
+    """How the process ended, each time that it was started."""
+    fingerprint: str
+
+
+def simulate(seed: int, tell: Callable[[str], None] | None = None) -> Outcome:
+    """Play what a seed decides. ``tell`` takes each step, as a line."""
+    return play(f"seed {seed}", drawn(seed), durable, tell)
+
+
+def simulate_all(seeds: Iterable[int]) -> list[Outcome]:
+    """One after another."""
+    return [simulate(seed) for seed in seeds]
+
+
+def each_step(number: int) -> list[Outcome]:
+    """A small run, and its deaths: see :func:`by_step`."""
+    return list(by_step(small(number)))
+
+
+def by_step(plan: Plan) -> Iterator[Outcome]:
+    """Play a plan once as it is, and once for each of its steps with a death right before that one."""
+    whole = play("undisturbed", plan, durable)
+    yield whole
+    for before, steps in enumerate(whole.steps):
+        for step in range(1, steps + 1):
+            deaths = (*[None] * before, Death(step))
+            yield play(f"start {before + 1}, death before step {step}", attrs.evolve(plan, deaths=deaths), durable)
+
+
+def play(name: str, plan: Plan, program: Program, tell: Callable[[str], None] | None = None) -> Outcome:
+    """Play a plan, and judge it."""
+    world = World(plan, program, tell)
+    failure = ""
+    try:
+        world.play(judge)
+    except AssertionError as error:
+        failure = str(error).partition("\n")[0] or "an assertion"
+    starts = [*world.starts, *world.seconds]
+    return Outcome(
+        name=name,
+        failure=failure,
+        rows=len(plan.rows),
+        jobs=len(world.made),
+        steps=tuple(start.process.steps for start in world.starts),
+        days=world.lived / 86_400,
+        ends=Counter(start.kind for start in starts),
+        fingerprint=world.fingerprint,
+    )

@@ -1,0 +1,65 @@
+"""Whole runs in a world that is made up: whatever happens, one job for each attempt, and one line for each row."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import attrs
+import pytest
+
+from together_batches.emulator import Failure, Fault
+
+from .plan import Plan, drawn
+from .play import Outcome, by_step, each_step, simulate_all
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+SEEDS = 50
+
+
+def _broken(outcomes: Iterable[Outcome]) -> list[str]:
+    return [f"{outcome.name}: {outcome.failure}" for outcome in outcomes if outcome.failure]
+
+
+def test_fifty_seeds() -> None:
+    """Nothing is paid for twice, no row is lost or there twice, and there is always an end.
+
+    A seed that is named here is played again, step by step, by ``nox -s simulate -- --seed N``.
+    """
+    outcomes = simulate_all(range(SEEDS))
+    assert _broken(outcomes) == []
+    # So that it is known to have been tried.
+    ends = sum((outcome.ends for outcome in outcomes), Counter[str]())
+    assert ends["RunReport"] >= SEEDS
+    assert ends["killed"] > SEEDS
+    assert sum(outcome.jobs for outcome in outcomes) > 2 * SEEDS
+
+
+def test_a_seed_played_again() -> None:
+    """It is the same, step by step, at the same time."""
+    once, again = (simulate_all(range(10)) for _ in range(2))
+    assert [outcome.fingerprint for outcome in once] == [outcome.fingerprint for outcome in again]
+
+
+@pytest.mark.parametrize("number", [0, 6])
+def test_a_death_at_any_step(number: int) -> None:
+    """A small run that is killed right before one of its steps, whichever it is, goes on and ends as well."""
+    outcomes = each_step(number)
+    assert _broken(outcomes) == []
+    assert len(outcomes) > 80
+    assert sum((outcome.ends for outcome in outcomes), Counter[str]())["killed"] == len(outcomes) - 1
+
+
+def test_a_job_of_the_same_file_is_not_taken_for_the_one_that_was_asked_for() -> None:
+    """Rows that all failed make the same file again: after a crash, and a create that got lost, it is two jobs."""
+    row = attrs.evolve(drawn(0).rows[0], fate=Failure())
+    plan = Plan(
+        seed=1,
+        rows=(row,),
+        settings={"max_rows_per_job": 1, "max_attempts": 2},
+        calm=True,
+        faults=(Fault(on="create", lose="request", times=3, chance=0.6),),
+    )
+    assert _broken(by_step(plan)) == []
