@@ -173,10 +173,20 @@ class _Handover(Generic[T]):
 
     def __init__(self) -> None:
         self.given.append(self)
-        self._queue: queue.SimpleQueue[T] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[T | None] = queue.SimpleQueue()
         self._idle = threading.Event()
+        self._taker: threading.Thread | None = None
 
-    def put(self, item: T) -> None:
+    @classmethod
+    def end_all(cls) -> None:
+        """Threads of the killed wait for more: there is none."""
+        for left in cls.given:
+            left.put(None)
+            if left._taker is not None:
+                left._taker.join()
+        cls.given.clear()
+
+    def put(self, item: T | None) -> None:
         if item is None:  # the end, and joined by whoever gives it
             self._queue.put(item)
             return
@@ -185,7 +195,8 @@ class _Handover(Generic[T]):
         self._queue.put(item)
         assert self._idle.wait(_PATIENCE_SECONDS), "a thread does not come back"
 
-    def get(self) -> T:
+    def get(self) -> T | None:
+        self._taker = threading.current_thread()
         if self._queue.empty():
             self._idle.set()
         return self._queue.get()
@@ -260,9 +271,7 @@ def made_up(disk: Disk, loop: Loop, random: Random) -> Iterator[None]:
         try:
             yield
         finally:
-            for left in _Handover.given:  # threads of the killed wait for more
-                left.put(None)
-            _Handover.given.clear()
+            _Handover.end_all()
 
 
 _MOVING = ("replace", "rename", "unlink", "remove", "link", "mkdir", "rmdir", "truncate")

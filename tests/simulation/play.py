@@ -12,7 +12,7 @@ from together_batches import BatchRequest
 
 from .plan import Death, drawn, small
 from .verdict import judge
-from .world import World
+from .world import World, quiet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -79,6 +79,11 @@ def by_step(plan: Plan) -> Iterator[Outcome]:
 
 def play(name: str, plan: Plan, program: Program, tell: Callable[[str], None] | None = None) -> Outcome:
     """Play a plan, and judge it."""
+    with quiet():
+        return _played(name, plan, program, tell)
+
+
+def _played(name: str, plan: Plan, program: Program, tell: Callable[[str], None] | None) -> Outcome:
     world = World(plan, program, tell)
     failure = ""
     try:

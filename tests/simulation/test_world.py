@@ -15,7 +15,7 @@ from together_batches.emulator import Fault
 
 from .machine import NoEndError, Process
 from .plan import Death, Plan, drawn
-from .world import World
+from .world import World, quiet
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -34,7 +34,8 @@ CALM = attrs.evolve(
 def played(program: Program, plan: Plan = CALM, judge: Callable[[World], None] = lambda _: None) -> World:
     """The world after this program has come to its end in it."""
     world = World(plan, program)
-    world.play(judge)
+    with quiet():
+        world.play(judge)
     return world
 
 
@@ -117,7 +118,8 @@ def test_what_a_dead_process_had_sent_still_arrives() -> None:
             world.loop.call_soon(world.starts[0].process.kill, context=Process.nobody())
 
     world = World(CALM, submit, die_of_it)
-    world.play(lambda _: None)
+    with quiet():
+        world.play(lambda _: None)
     assert [start.killed for start in world.starts] == [True, False]
     assert len(world.made) == 2
 

@@ -141,7 +141,6 @@ class World:
             (self.disk.root / "input.jsonl").write_bytes(self.plan.input)
             self.disk.full_at, self.disk.full_for = self.plan.full_at, self.plan.full_for
             stack.enter_context(made_up(self.disk, self.loop, self.random))
-            stack.enter_context(_quiet())
             runner = stack.enter_context(asyncio.Runner(loop_factory=lambda: self.loop))
             stack.callback(self._let_go, runner)
             runner.run(self._play())
@@ -334,8 +333,8 @@ class World:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """What the killed leave open, and what the emulator's HTTP says of connections that break, is no news here."""
+def quiet() -> Iterator[None]:
+    """For whoever plays a world: what the killed leave open, and what HTTP says of broken connections, is no news."""
     aiohttp = logging.getLogger("aiohttp.server")
     level = aiohttp.level
     aiohttp.setLevel(logging.CRITICAL)
@@ -343,8 +342,10 @@ def _quiet() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ResourceWarning)
-            yield
-            gc.collect()
+            try:
+                yield
+            finally:
+                gc.collect()
     finally:
         gc.unfreeze()
         aiohttp.setLevel(level)
