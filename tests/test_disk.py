@@ -7,6 +7,7 @@ import asyncio
 import hashlib
 import io
 import os
+import re
 import resource
 import threading
 from pathlib import Path
@@ -162,7 +163,8 @@ async def test_what_cannot_be_uploaded(tmp_path: Path) -> None:
     assert await refusal(tmp_path) == f"cannot read {tmp_path}: it is a directory"
     assert await refusal(tmp_path / "pipe") == f"cannot read {tmp_path}/pipe: it is no file"
     assert await refusal(tmp_path / "empty") == f"{tmp_path}/empty: 0 bytes, so there is nothing to upload"
-    assert await refusal("\0") == "cannot read \0: embedded null byte"
+    words = r"(embedded null byte|stat: embedded null character in path)"  # Python's own: its versions differ
+    assert re.fullmatch(f"cannot read \0: {words}", await refusal("\0"))
     assert await refusal(b"") == "the content: 0 bytes, so there is nothing to upload"
     assert await refusal([]) == "the requests: 0 bytes, so there is nothing to upload"
     assert "not from int" in await refusal(5)
