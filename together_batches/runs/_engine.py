@@ -128,7 +128,8 @@ class Engine:
 
     async def _carry(self, attempt: Attempt) -> None:
         key = attempt.key
-        await self.journal.begin(attempt)
+        # It may have waited for its turn since it was made.
+        await self.journal.begin(attrs.evolve(attempt, planned_at=self._time.now()))
         await self._steps.upload(key)
         await self._steps.create(key)
         job = await self._steps.end(key)
