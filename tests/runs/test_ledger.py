@@ -103,6 +103,16 @@ async def test_all_of_a_call_or_nothing(directory: Path) -> None:
         assert (await ledger.load()).attempts == (ATTEMPT,)
 
 
+async def test_a_job_is_of_one_attempt(directory: Path) -> None:
+    """A second attempt that names the same job is not saved, and the first stays."""
+    async with _ledger.opened(directory) as ledger:
+        first = attrs.evolve(ATTEMPT, job_id="job-1")
+        await ledger.save(first)
+        with pytest.raises(RunLedgerError, match="cannot be written"):
+            await ledger.save(attrs.evolve(first, number=2))
+        assert (await ledger.load()).attempts == (first,)
+
+
 def test_it_appears_whole(tmp_path: Path) -> None:
     """A beginning that fails leaves nothing."""
     broken: Any = attrs.evolve(RUN, input_bytes=None)  # type: ignore[arg-type]

@@ -275,12 +275,21 @@ class SqliteLedger:
 # --- records and rows ---------------------------------------------------------------------------------------------
 
 
+_KEYS = {"run": "id", "shard": "number", "attempt": "shard, number"}
+
+
 def _insert(connection: sqlite3.Connection, table: str, records: Iterable[Run | Shard | Attempt]) -> None:
     for record in records:
         fields = attrs.asdict(record, recurse=False)
         names, places = ", ".join(fields), ", ".join("?" * len(fields))
         values = [value.isoformat() if isinstance(value, datetime) else value for value in fields.values()]
-        connection.execute(f"INSERT OR REPLACE INTO {table} ({names}) VALUES ({places})", values)  # noqa: S608  # names of fields
+        # Not OR REPLACE: of two attempts that name one job it would drop the first without a word.
+        changes = ", ".join(f"{name} = excluded.{name}" for name in fields)
+        connection.execute(
+            f"INSERT INTO {table} ({names}) VALUES ({places}) "  # noqa: S608  # names of fields
+            f"ON CONFLICT ({_KEYS[table]}) DO UPDATE SET {changes}",
+            values,
+        )
 
 
 def _select(connection: sqlite3.Connection, kind: type[_Record], rest: str) -> list[_Record]:
