@@ -374,11 +374,14 @@ def test_both_ways_of_reading_a_job_agree(sent: dict[str, object], named: bool) 
     if named:
         sent["id"] = "job-1"
     extra = {name: sent[name] for name in sent if name in {"project_id", "extra"}}
+    values = [sent.get(name) for name in _wire._IN_TURN]
     try:
         thorough = _wire._thorough().structure({**sent, _wire._EXTRA: extra}, BatchJob)
     except Exception:  # noqa: BLE001  # cattrs groups whatever its hooks raised
         with pytest.raises(_wire.WireError):
             _wire.job(sent)
     else:
-        assert _wire.job(sent) == thorough
-        assert _wire._quick_job(sent.get, extra) == thorough
+        assert _wire._plain_job(values, extra) == thorough
+        read = _wire.job(sent)
+        assert read == thorough
+        assert type(read) is BatchJob

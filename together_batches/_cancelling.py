@@ -58,13 +58,16 @@ class Verbs:
 
 def _of_job(job_id: str, job: BatchJob, attempts: int, error: BatchesError | None = None) -> CancelOutcome:
     """The job's state decides."""
-    if job.status == BatchJobStatus.CANCELLED:
-        result = CancelResult.CANCELLED
-    elif job.is_terminal:
-        result = CancelResult.ALREADY_FINISHED
+    status = job.status
+    if status is _CANCELING or status is None or not status.is_terminal:
+        result = _DRAINING
     else:
-        result = CancelResult.CANCELING
+        result = CancelResult.CANCELLED if status is _CANCELLED else CancelResult.ALREADY_FINISHED
     return CancelOutcome(job_id, result, job, error, attempts)
+
+
+# Under names of this module, since an enum takes its time to find a member.
+_CANCELLED, _CANCELING, _DRAINING = BatchJobStatus.CANCELLED, BatchJobStatus.CANCELING, CancelResult.CANCELING
 
 
 def _of_error(job_id: str, error: BatchesError, attempts: int) -> CancelOutcome:

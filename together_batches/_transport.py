@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from together_batches._watch import Limit
 
     Exchange = Callable[[aiohttp.ClientSession, Request], Awaitable[Answer | APIConnectionError]]
+    """One attempt: an answer, or why there is none."""
 
 __all__ = ["AGENT", "TROUBLES", "Bulk", "Call", "Connection", "Transport"]
 
@@ -81,6 +82,7 @@ class Bulk:
         self.gate = gate
         self.refusal: AuthenticationError | None = None
         self.limited = gate is not None
+        self.session: aiohttp.ClientSession | None = None
 
     def call(self) -> Call:
         """A call of this bulk. Those who make a bulk decide how many of its calls run at once."""
@@ -128,7 +130,7 @@ class Connection:
         self._session = session
         self._ours = session is None
         self._keyless: aiohttp.ClientSession | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self.loop: asyncio.AbstractEventLoop | None = None  # known since the session was asked for
         self._process = os.getpid()
 
     def speaks_with(self, headers: CIMultiDict[str]) -> None:
@@ -144,7 +146,7 @@ class Connection:
         if self.closed or self._process != os.getpid():
             self.check()
         loop = asyncio.get_running_loop()
-        if self._loop is not loop:
+        if self.loop is not loop:
             self._adopt(loop)
         if self._session is not None and self._session.closed:
             message = "the session that this client was given is closed"
@@ -158,6 +160,15 @@ class Connection:
                 )
             )
         return self._session
+
+    def session_of(self, bulk: Bulk) -> aiohttp.ClientSession:
+        """The session, for a call of a bulk. Only the first one looks at where it is used.
+
+        All calls of a bulk are made on one loop, and which loop and process that is, only the system can tell.
+        """
+        if bulk.session is None or self.closed:
+            bulk.session = self.session()
+        return bulk.session
 
     def keyless_session(self) -> aiohttp.ClientSession:
         """A session over the same connections that sends nothing of its own accord: neither a key nor a cookie."""
@@ -179,10 +190,10 @@ class Connection:
             raise UsageError(message)
 
     def _adopt(self, loop: asyncio.AbstractEventLoop) -> None:
-        if self._loop is not None:
+        if self.loop is not None:
             message = "this client belongs to another event loop; make one for each loop, inside it"
             raise UsageError(message)
-        self._loop = loop
+        self.loop = loop
 
     async def close(self) -> None:
         """Close the session, if it is ours. May be called twice."""
@@ -267,11 +278,12 @@ class Transport:
     async def _send(self, request: Request, call: Call, exchange: Exchange, good: range) -> Answer:
         there = self.connection
         policy = self.config.retry
+        bulk = call.bulk
         attempt = 0
         began = sent_at = there.clock()
         while True:
-            session = there.session()
-            limited = call.bulk is not None and call.bulk.limited
+            session = there.session() if bulk is None else there.session_of(bulk)
+            limited = bulk is not None and bulk.limited
             if limited or (there.brake.on and not there.gate.passes()):
                 began += await self._turn(call, began + policy.max_elapsed)
                 sent_at = there.clock()
@@ -364,15 +376,31 @@ class Transport:
 
     async def _exchange(self, session: aiohttp.ClientSession, request: Request) -> Answer | APIConnectionError:
         """One attempt of an ordinary request."""
+        url, place, hops = self._base + request.path, self._place(request.path), 0
         attempt = self.begin(self.config.timeout.total)
         try:
-            answer = await self._once(session, request, self._base + request.path, self._place(request.path), attempt)
-            for _ in range(_MOST_REDIRECTS):
-                target = _followed(answer) if 300 <= answer.status < 400 else None
+            while True:
+                # Not as a context manager, which would wait for an end that comes with reading all of the answer.
+                response = await session.request(
+                    request.method,
+                    place,
+                    data=request.body,
+                    headers=self.headers_to_add,
+                    timeout=self.limits,
+                    proxy=self.proxy,
+                    proxy_headers=self._proxy_headers,
+                    # The key goes where it was told to go and nowhere else, so redirects are looked at first.
+                    allow_redirects=False,
+                    raise_for_status=False,
+                )
+                content = attempt.progress = response.content
+                # A short answer is there as a whole when its head is.
+                body = content.read_nowait() if content.is_eof() else await response.read()
+                answer = self.kept(Answer(request, url, response.status, response.headers, body), response)
+                target = _followed(answer) if 300 <= answer.status < 400 and hops < _MOST_REDIRECTS else None
                 if target is None:
-                    break
-                answer = await self._once(session, request, target, URL(target, encoded=True), attempt)
-            return answer
+                    return answer
+                url, place, hops = target, URL(target, encoded=True), hops + 1
         except (asyncio.CancelledError, *TROUBLES) as error:
             trouble = attempt.own(error)
         finally:
@@ -386,7 +414,7 @@ class Transport:
         frames: their variables hold the headers, and the headers hold the key.
         """
         there = self.connection
-        task = asyncio.current_task()
+        task = asyncio.current_task(there.loop)
         assert task is not None  # noqa: S101  # a coroutine that runs has one
         attempt = Attempt(task, there.clock(), self.config.timeout.read, total)
         there.watch.begin(attempt)
@@ -398,36 +426,16 @@ class Transport:
         # Made of the parts of the base, which are known: to split all of it anew takes twice the time.
         return self._root.with_path(self._path + path, encoded=True)
 
-    async def _once(
-        self, session: aiohttp.ClientSession, request: Request, url: str, place: URL, attempt: Attempt
-    ) -> Answer:
-        # Not as a context manager, which would wait for an end that comes with reading all of the answer.
-        response = await session.request(
-            request.method,
-            place,
-            data=request.body,
-            headers=self.headers_to_add,
-            timeout=self.limits,
-            proxy=self.proxy,
-            proxy_headers=self._proxy_headers,
-            # The key goes where it was told to go and nowhere else, so redirects are looked at first.
-            allow_redirects=False,
-            raise_for_status=False,
-        )
-        try:
-            attempt.progress = response.content
-            answer = Answer(request, url, response.status, response.headers, await response.read())
-        finally:
-            response.release()
-        return self.kept(answer, response)
-
     def kept(self, answer: Answer, response: aiohttp.ClientResponse) -> Answer:
         """The answer without the key: a service may quote it back at us, and what is never kept cannot leak."""
-        if self._key is not None:
-            if self._key in answer.body:
-                answer.body = answer.body.replace(self._key, b"[secret]")
-            if self._key in b"\n".join(map(b":".join, response.raw_headers)):  # all of them in one go
-                answer.headers = CIMultiDict({name: self._clean(text) for name, text in answer.headers.items()})
+        key = self._key
+        if key is not None:
+            if key in answer.body:
+                answer.body = answer.body.replace(key, b"[secret]")
+            for _, text in response.raw_headers:
+                if len(text) >= len(key) and key in text:
+                    answer.headers = CIMultiDict({name: self._clean(text) for name, text in answer.headers.items()})
+                    break
         return answer
 
     def _clean(self, text: str) -> str:
