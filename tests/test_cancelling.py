@@ -387,7 +387,7 @@ async def test_a_refused_key_ends_an_iteration_too() -> None:
 # --- how many at once -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("at_once", "count", "expected"), [(1, 5, 1), (7, 50, 7), (150, 200, 150), (100, 3, 3)])
+@pytest.mark.parametrize(("at_once", "count", "expected"), [(1, 5, 1), (7, 50, 7), (100, 200, 100), (150, 3, 3)])
 def test_as_many_at_once_as_allowed_and_no_more(at_once: int, count: int, expected: int) -> None:
     """For a report and for an iteration."""
 
@@ -400,6 +400,19 @@ def test_as_many_at_once_as_allowed_and_no_more(at_once: int, count: int, expect
         service = Service(seconds=1)
         assert len([outcome async for outcome in iter_cancel(service, names(count), at_once=at_once)]) == count
         assert service.most_at_once == expected
+
+    run()
+
+
+def test_more_than_a_hundred_at_once_come_by_and_by() -> None:
+    """When the first hundred have been answered, and it is seen that twice as many would be, twice as many are sent."""
+
+    @in_virtual_time
+    async def run() -> None:
+        service = Service(seconds=1)
+        await cancel_many(service, names(1_100), at_once=400)
+        assert service.most_at_once == 400
+        assert now() == pytest.approx(5, abs=0.1)  # 100, 200, and 400 twice
 
     run()
 
@@ -504,18 +517,18 @@ async def test_a_service_that_gets_slow_is_asked_for_fewer_at_once() -> None:
         running += 1
         at_once.append(running)
         await asyncio.sleep(0)
-        call.seconds = 0.1 if len(at_once) < 500 else 2.0
+        call.seconds = 0.1 if len(at_once) < 500 else 2.0  # tells of it, and takes none
         running -= 1
         return a_job(job_id)
 
     verbs = cancelling.Verbs(cancel=cancel, retrieve=service.retrieve, list_jobs=service.list_jobs)
     report = await cancelling.cancel_many(
-        verbs, Bulk(None), names(1_000), at_once=100, wait=False, timeout=None, on_outcome=None
+        verbs, Bulk(None), names(1_500), at_once=100, wait=False, timeout=None, on_outcome=None
     )
-    assert len(report) == 1_000
+    assert len(report) == 1_500
     assert report.ok
     assert max(at_once[:500]) == 100
-    assert min(max(at_once[some : some + 30]) for some in range(500, 900)) <= 12
+    assert min(max(at_once[some : some + 30]) for some in range(500, 1_200)) <= 12
     assert max(at_once[-30:]) > 20
 
 

@@ -588,24 +588,26 @@ class Crew:
         self.workers = [0.0] * workers
         self.work = work
         self.way = way
-        self.narrowest = wanted
+        self.narrowest, self.widest = wanted, 0
         self.slowest_of_the_end = 0.0
 
-    def run(self, calls: int) -> float:
-        """The seconds that all of them take."""
+    def run(self, calls: int, *, waited: bool = False) -> float:
+        """The seconds that all of them take; ``waited`` is what is said of each."""
         random_ = random.Random(1)
-        answers: list[tuple[float, float]] = []
+        answers: list[tuple[float, float, int]] = []
         now, sent = 0.0, 0
         while sent < calls or answers:
             while sent < calls and len(answers) < self.breadth.now:
                 free = heapq.heappop(self.workers)
                 done = max(free, now + self.way / 2) + self.work(now)
                 heapq.heappush(self.workers, done)
-                heapq.heappush(answers, (done + self.way / 2 * random_.uniform(0.9, 1.1), now))
+                there = done + self.way / 2 * random_.uniform(0.9, 1.1)
+                heapq.heappush(answers, (there, now, self.breadth.changes))
                 sent += 1
-            now, sent_at = heapq.heappop(answers)
-            self.breadth.answered(now - sent_at)
+            now, sent_at, changes = heapq.heappop(answers)
+            self.breadth.answered(now - sent_at, changes=changes, waited=waited)
             self.narrowest = min(self.narrowest, self.breadth.now)
+            self.widest = max(self.widest, self.breadth.now)
             if sent > 0.9 * calls:
                 self.slowest_of_the_end = max(self.slowest_of_the_end, now - sent_at)
         return now
@@ -613,11 +615,42 @@ class Crew:
 
 @pytest.mark.parametrize("way", [0.0, 0.05, 0.2], ids="{} s away".format)
 @pytest.mark.parametrize("wanted", [1, 100, 400, 2_000], ids="{} at once".format)
-def test_a_healthy_service_gets_all_that_was_wanted(wanted: int, way: float) -> None:
+def test_a_healthy_service_is_asked_for_all_that_it_can_do(wanted: int, way: float) -> None:
     """Near or far, and also where 4,000 a second are all that gets done, by the service or by ourselves."""
     crew = Crew(wanted, workers=1, work=lambda _: 0.00025, way=way)
-    crew.run(10_000)
-    assert crew.narrowest == wanted
+    most = min(4_000.0, wanted / (way + 0.00025))
+    assert crew.run(20_000) <= 1.001 * 20_000 / most + 6 * way
+    assert crew.narrowest == min(wanted, 100)
+
+
+@pytest.mark.parametrize("wanted", [400, 2_000], ids="{} at once".format)
+def test_more_at_once_than_get_more_done_are_not_asked_for(wanted: int) -> None:
+    """Where a hundred at once keep a near service busy, more would only wait; that is tried seldom, and not far."""
+    crew = Crew(wanted, workers=1, work=lambda _: 0.00025, way=0.001)
+    crew.run(20_000)
+    assert (crew.breadth.now, crew.widest) == (100, 200)
+
+
+def test_answers_that_take_now_longer_and_now_less_are_no_reason_to_ask_for_fewer() -> None:
+    """It is their average that has to grow with the number."""
+    times = random.Random(1)
+    crew = Crew(2_000, workers=2_000, work=lambda _: times.choice([0.02, 0.05, 0.3, 0.9]), way=0.02)
+    assert crew.run(40_000) <= 40_000 / (2_000 / 0.34) + 5
+    assert (crew.breadth.now, crew.narrowest) == (2_000, 100)
+
+
+def test_a_service_that_gets_faster_is_asked_for_more() -> None:
+    """What was in vain is tried again."""
+    crew = Crew(800, workers=100, work=lambda now: 0.1 if now < 5.0 else 0.0001, way=0.1)
+    crew.run(60_000)
+    assert crew.breadth.now == 800
+
+
+def test_calls_that_wait_at_the_brake_are_not_made_more() -> None:
+    """How many wait there decides nothing."""
+    crew = Crew(400, workers=400, work=lambda _: 0.05, way=0.05)
+    crew.run(5_000, waited=True)
+    assert (crew.breadth.now, crew.widest) == (100, 100)
 
 
 @pytest.mark.parametrize("wanted", [100, 2_000], ids="{} at once".format)

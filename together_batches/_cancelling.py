@@ -266,8 +266,9 @@ class _Crew:
             await _let_others_run()
             return
         call = self.in_flight[name] = self._bulk.call()
+        changes = self._breadth.changes
         outcome = await cancel_one(self._verbs, job_id, call)
-        self._breadth.answered(call.seconds)
+        self._breadth.answered(call.seconds, changes=changes, waited=call.waited)
         if outcome.error is not None:
             outcome.error.__traceback__ = None  # its frames would be kept as long as the outcome
             if isinstance(outcome.error, AuthenticationError) and self._refusal is None:

@@ -36,10 +36,13 @@ class Gate:
             return False
         return True
 
-    async def enter(self, seconds_left: float | None) -> None:
-        """Return when a send may happen; :class:`TimeoutError` where that takes longer than is left (None: ever)."""
+    async def enter(self, seconds_left: float | None) -> bool:
+        """Return when a send may happen, and whether that took any time.
+
+        Raises :class:`TimeoutError` where it takes longer than is left (None: as long as it takes).
+        """
         if self.passes():
-            return
+            return False
         turn = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
         try:
@@ -47,6 +50,7 @@ class Gate:
                 await turn
         finally:
             turn.cancel()  # does nothing to a turn that came; one that was given up is skipped when it comes
+        return True
 
     def open(self) -> None:
         """Let everyone in who waits: there is nothing left to wait for."""

@@ -203,45 +203,102 @@ class Brake:
         self._waited = self._let_one_through = False
 
 
-_ROUND = 20
-"""So many answers are looked at together."""
+_FIRST_BREADTH = 100
+_FEWEST_ANSWERS = 20
 _NARROWER = 0.7
-_WIDER = 1.1
+_WIDER = 1.3
 _NARROWEST = 10
 _LEAST_DELAY_SECONDS = 1.0
 _MOST_DELAY_SECONDS = 5.0
-"""A delay below the first is nobody's trouble, and may be our own: two thousand answers at once take us a while."""
+"""A delay below the first is nobody's trouble, and may be our own: many answers at once take us a while."""
+_IN_VAIN = 0.7
+_FIRST_PATIENCE = 4
+_LONGEST_PATIENCE = 1_024
 
 
 class Breadth:
-    """How many calls of a bulk run at once: ``wanted``, or fewer while the service gets slower the more there are.
+    """How many calls of a bulk run at once: as many as get more done, and never more than ``wanted``.
 
-    Slow is what takes four times as long as the quickest answer, where the difference is worth the name. The rule is
-    of the family of TCP Vegas and Netflix's concurrency limits (https://github.com/Netflix/concurrency-limits), and
-    coarser on purpose, so that a service which is merely far away, or a busy client, never sets it off.
+    A hundred, to begin with. Twice as many get twice as much done, if each of them takes no longer than before; where
+    each takes 1.7 times as long, little is gained, and as many as before are enough, until that is tried again some
+    time later. So a service that is far away is soon asked for all that was wanted, and for one that is near no
+    thousand connections are opened that would only wait for each other.
+
+    A service that gets slow is not buried: where an answer takes four times as long as the quickest one, and the
+    difference is worth the name, fewer run at once, and then gently more. That rule is of the family of TCP Vegas and
+    Netflix's concurrency limits (https://github.com/Netflix/concurrency-limits), and coarser on purpose, so that a
+    service whose answers take now longer and now less never sets it off.
     """
 
     def __init__(self, wanted: int) -> None:
-        self.now = wanted
-        self._wanted = wanted
+        self.now = min(wanted, _FIRST_BREADTH)
+        self.changes = 0
+        """How often ``now`` was changed: a call notes it when it begins."""
+        self._wanted = self._enough = wanted
+        self._was_slow = False
+        self._before: tuple[int, float] | None = None  # how many ran before there were twice as many, and the average
+        self._patience = self._patience_left = _FIRST_PATIENCE
         self._quickest = math.inf
-        self._answers = 0
-        self._seconds = 0.0
+        self._begin_to_count(passed_over=self.now // 2)
 
-    def answered(self, seconds: float) -> None:
-        """An answer came, or was given up, so long after it was asked for."""
-        self._quickest = min(self._quickest, seconds)
-        self._answers += 1
-        self._seconds += seconds
-        if self._answers < _ROUND:
+    def answered(self, seconds: float, *, changes: int, waited: bool) -> None:
+        """An answer came, or was given up, so long after it was asked for.
+
+        ``changes`` is what it was when the call began: what was asked for before the last change says nothing about
+        it. ``waited`` is true of a call that first had to wait for its turn at the brake.
+        """
+        if seconds < self._quickest:
+            self._quickest = seconds
+        if changes != self.changes:
             return
-        average = self._seconds / self._answers
-        self._answers, self._seconds = 0, 0.0
+        self._answers += 1
+        if self._answers <= self._passed_over:
+            return
+        self._seconds += seconds
+        self._waited += waited
+        if self._answers >= self.now and self._answers >= _FEWEST_ANSWERS:
+            counted = self._answers - self._passed_over
+            average, held_back = self._seconds / counted, 2 * self._waited > counted
+            self._begin_to_count()
+            self._look(average, held_back=held_back)
+
+    def _begin_to_count(self, passed_over: int = 0) -> None:
+        self._answers, self._seconds, self._waited = 0, 0.0, 0
+        self._passed_over = passed_over
+
+    def _look(self, average: float, *, held_back: bool) -> None:
+        before, self._before = self._before, None
         most = self._quickest + min(max(3 * self._quickest, _LEAST_DELAY_SECONDS), _MOST_DELAY_SECONDS)
         narrowest = min(_NARROWEST, self._wanted)
-        if average <= most:
-            self.now = min(self._wanted, math.ceil(_WIDER * self.now))
-        elif self.now > narrowest:
-            self.now = max(narrowest, int(_NARROWER * self.now))
-        else:
-            self._quickest = average  # it is not for our number: this is how long it takes now
+        if average > most:
+            self._was_slow = True
+            if self.now > narrowest:
+                self._change(max(narrowest, int(_NARROWER * self.now)))
+            else:
+                self._quickest = average  # it is not for our number: this is how long it takes now
+        elif held_back:
+            pass  # it is the brake that decides how much gets done
+        elif before is not None and self._in_vain(average, *before):
+            self._change(before[0])
+            self._enough = self.now
+            self._patience_left = self._patience
+            self._patience = min(4 * self._patience, _LONGEST_PATIENCE)
+        elif self.now < self._enough:
+            if self._was_slow:
+                self._change(min(self._enough, math.ceil(_WIDER * self.now)))
+            else:
+                self._before = self.now, average
+                self._change(min(self._enough, 2 * self.now))
+        elif self._enough < self._wanted:
+            self._patience_left -= 1
+            if not self._patience_left:
+                self._enough = self._wanted
+
+    def _in_vain(self, average: float, breadth_before: int, average_before: float) -> bool:
+        return average > average_before * (1 + _IN_VAIN * (self.now / breadth_before - 1))
+
+    def _change(self, breadth: int) -> None:
+        self.now = breadth
+        self.changes += 1
+        # The first of them were sent while there were not yet, or still, as many as there are to be.
+        self._begin_to_count(passed_over=breadth // 2)

@@ -64,15 +64,16 @@ TROUBLES = (aiohttp.ClientError, OSError, ValueError, RuntimeError)
 class Call:
     """The side of a call that outlives its attempts: the bulk it is part of, if any, and how often it was sent.
 
-    ``seconds`` is how long the last attempt took.
+    ``seconds`` is how long the last attempt took, ``waited`` tells whether one of them had to wait for its turn.
     """
 
-    __slots__ = ("attempts", "bulk", "seconds")
+    __slots__ = ("attempts", "bulk", "seconds", "waited")
 
     def __init__(self, bulk: Bulk | None = None) -> None:
         self.attempts = 0
         self.bulk = bulk
         self.seconds = 0.0
+        self.waited = False
 
 
 class Bulk:
@@ -353,14 +354,14 @@ class Transport:
                 raise bulk.refusal
             if bulk.gate is not None:
                 came = there.clock()
-                await bulk.gate.enter(None)
+                call.waited = await bulk.gate.enter(None)
                 queued = there.clock() - came
         left = deadline + queued - there.clock()
         hold = there.brake.hold(there.clock())
         try:
             if hold > left:
                 raise TimeoutError
-            await there.gate.enter(left)
+            call.waited = await there.gate.enter(left) or call.waited
         except TimeoutError:
             told = (
                 f"it asked for {hold:g} s" if hold else f"it allows about {there.brake.rate or 0:.3g} calls a second"

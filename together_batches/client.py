@@ -270,7 +270,7 @@ class AsyncBatches:
 
         Parameters:
             job_ids: an iterable or async iterable of ids or jobs.
-            max_concurrency: how many calls run at once; otherwise the client's number.
+            max_concurrency: how many calls run at once at most; otherwise the client's number.
             rate: at most so many requests a second; otherwise as fast as the service allows.
             wait: follow each job until it has really stopped; a job that completed instead says so.
             timeout: seconds for all of it. Then what is in flight is ``FAILED``, what was not sent is
