@@ -10,13 +10,14 @@ import asyncio
 import math
 import random
 from collections import deque
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
-from typing import TYPE_CHECKING, cast
+from collections.abc import AsyncIterable, Awaitable, Callable
+from typing import TYPE_CHECKING
 
 import attrs
 from anyio import CancelScope
 
-from together_batches import _many, _protocol
+from together_batches import _many, _protocol, _wire
+from together_batches._kept import Kept
 from together_batches._many import Found, Ids, Lookout, is_plain, plain_group
 from together_batches._pacing import Breadth
 from together_batches._transport import Call
@@ -68,6 +69,11 @@ def _of_job(job_id: str, job: BatchJob, attempts: int, error: BatchesError | Non
 
 # Under names of this module, since an enum takes its time to find a member.
 _CANCELLED, _CANCELING, _DRAINING = BatchJobStatus.CANCELLED, BatchJobStatus.CANCELING, CancelResult.CANCELING
+
+
+def _of_answer(job_id: str, answer: bytes) -> CancelOutcome:
+    """The outcome of a cancel that was answered well the first time it was sent."""
+    return _of_job(job_id, _wire.job(_wire.decode(answer)), attempts=1)
 
 
 def _of_error(job_id: str, error: BatchesError, attempts: int) -> CancelOutcome:
@@ -166,8 +172,8 @@ class _StoppedError(Exception):
 class _Crew:
     """The workers of one bulk cancel.
 
-    ``admit`` says whether an id is new, ``emit`` takes each outcome, ``full`` says that nothing more should be begun
-    until :meth:`go_on` is called.
+    ``admit`` says whether an id is new. ``emit`` takes each outcome, and the answer from which :func:`_of_answer` can
+    make it again, if there is one. ``full`` says that nothing more should be begun until :meth:`go_on` is called.
     """
 
     def __init__(
@@ -178,7 +184,7 @@ class _Crew:
         *,
         at_once: int,
         wait: bool,
-        emit: Callable[[CancelOutcome], None],
+        emit: Callable[[CancelOutcome, bytes | None], None],
         admit: Callable[[str], bool],
         full: Callable[[], bool] | None = None,
     ) -> None:
@@ -222,66 +228,66 @@ class _Crew:
         group.create_task(self._work(group))
 
     async def _work(self, group: asyncio.TaskGroup) -> None:
+        source, breadth = self._source, self._breadth
         try:
-            await self._cancel_in_turn(group)
+            while self._workers <= breadth.now:
+                while self._full is not None and self._full():
+                    self._room.clear()
+                    await self._room.wait()
+                asked = await source.anext() if source.waits else source.next()
+                if asked is _END:
+                    break
+                # Each worker that finds work calls the next one in: three ids do not cost a hundred tasks.
+                if self._workers < breadth.now:
+                    self._hire(group)
+                name = _name(asked)
+                call = self._begin(asked, name)
+                if call is None:
+                    await asyncio.sleep(0)  # there may be a million such ids, and the loop has other work
+                    continue
+                changes = breadth.changes
+                outcome = await cancel_one(self._verbs, name, call)
+                breadth.answered(call.seconds, changes=changes, waited=call.waited)
+                self._take(outcome, call)
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
             # The source was cancelled, or a callback said so; the group would take it for the end of this worker.
             raise _StoppedError(error) from error
-
-    async def _cancel_in_turn(self, group: asyncio.TaskGroup) -> None:
-        source = self._source
-        while True:
-            while self._full is not None and self._full():
-                self._room.clear()
-                await self._room.wait()
-            asked = await source.anext() if source.waits else source.next()
-            if asked is _END:
-                break
-            # Each worker that finds work calls the next one in: three ids do not cost a hundred tasks.
-            if self._workers < self._breadth.now:
-                self._hire(group)
-            name = _name(asked)
-            if self._admit(name):
-                await self._cancel(asked, name)
-                if self._workers > self._breadth.now:
-                    break
-            else:
-                await _let_others_run()
         self._workers -= 1
         if not self._workers and not self.draining and self._follower is not None:
             self._follower.cancel()
 
-    async def _cancel(self, asked: object, name: str) -> None:
+    def _begin(self, asked: object, name: str) -> Call | None:
+        """The call to be made for this id; None where there is none to be made, and its outcome is known."""
+        if not self._admit(name):
+            return None
         if self._refusal is not None:
-            self._emit(self._not_attempted(name, self._refusal))
-            await _let_others_run()
-            return
+            self._emit(self._not_attempted(name, self._refusal), None)
+            return None
         try:
-            job_id = _protocol.job_id(asked)
+            _protocol.job_id(asked)
         except UsageError as error:
-            self._emit(CancelOutcome(name, CancelResult.FAILED, None, error, 0))
-            await _let_others_run()
-            return
+            self._emit(CancelOutcome(name, CancelResult.FAILED, None, error, 0), None)
+            return None
         call = self.in_flight[name] = self._bulk.call()
-        changes = self._breadth.changes
-        outcome = await cancel_one(self._verbs, job_id, call)
-        self._breadth.answered(call.seconds, changes=changes, waited=call.waited)
+        return call
+
+    def _take(self, outcome: CancelOutcome, call: Call) -> None:
         if outcome.error is not None:
             outcome.error.__traceback__ = None  # its frames would be kept as long as the outcome
             if isinstance(outcome.error, AuthenticationError) and self._refusal is None:
                 self._refusal = outcome.error
                 self._bulk.refuse(outcome.error)
         if self._wait and outcome.result is CancelResult.CANCELING:
-            self.draining[name] = _Draining(outcome, call, self._clock() + _FIRST_POLL_SECONDS)
+            self.draining[outcome.job_id] = _Draining(outcome, call, self._clock() + _FIRST_POLL_SECONDS)
         else:
-            self._done(outcome)
+            self._done(outcome, call.answer if outcome.attempts == 1 else None)
 
-    def _done(self, outcome: CancelOutcome) -> None:
+    def _done(self, outcome: CancelOutcome, answer: bytes | None = None) -> None:
         self.in_flight.pop(outcome.job_id, None)
-        self._emit(outcome)
+        self._emit(outcome, answer)
 
     # --- the follower of jobs that are draining ---
 
@@ -346,7 +352,7 @@ class _Crew:
         while (asked := self._source.next()) is not _END:
             name = _name(asked)
             if self._admit(name):
-                self._emit(self._not_attempted(name, error))
+                self._emit(self._not_attempted(name, error), None)
 
     @staticmethod
     def _not_attempted(name: str, reason: BatchesError) -> CancelOutcome:
@@ -358,11 +364,6 @@ def _name(asked: object) -> str:
     if isinstance(asked, BatchJob):
         return asked.id
     return asked if isinstance(asked, str) else f"<{asked!r}>"
-
-
-async def _let_others_run() -> None:
-    """There may be a million ids that cost nothing, and the loop has other work."""
-    await asyncio.sleep(0)
 
 
 async def cancel_many(
@@ -379,23 +380,17 @@ async def cancel_many(
     if on_outcome is not None and not is_plain(on_outcome):
         message = "on_outcome must be a plain function: it is called, not awaited"
         raise TypeError(message)
-    outcomes: dict[str, CancelOutcome | None] = {}
+    kept = Kept(_of_answer)
 
-    def admit(name: str) -> bool:
-        if name in outcomes:
-            return False
-        outcomes[name] = None  # keeps its place in the order
-        return True
-
-    def emit(outcome: CancelOutcome) -> None:
+    def emit(outcome: CancelOutcome, answer: bytes | None) -> None:
         nonlocal on_outcome
-        outcomes[outcome.job_id] = outcome
+        kept.put(outcome, answer)
         if on_outcome is not None:
             tell, on_outcome = on_outcome, None  # one that raises is not called again by those who are just behind
             tell(outcome)
             on_outcome = tell
 
-    crew = _Crew(verbs, bulk, job_ids, at_once=at_once, wait=wait, emit=emit, admit=admit)
+    crew = _Crew(verbs, bulk, job_ids, at_once=at_once, wait=wait, emit=emit, admit=kept.admit)
     limit = asyncio.timeout(timeout)
     try:
         async with limit:
@@ -405,7 +400,7 @@ async def cancel_many(
         if not limit.expired():
             raise  # somebody else's
         crew.give_up(APITimeoutError(f"the {timeout:g} s given to this bulk cancel were over", request_sent=True))
-    return CancelReport(cast("Iterable[CancelOutcome]", outcomes.values()))
+    return kept.report()
 
 
 async def iter_cancel(
@@ -419,7 +414,7 @@ async def iter_cancel(
     ready: deque[CancelOutcome] = deque()
     arrived = asyncio.Event()
 
-    def emit(outcome: CancelOutcome) -> None:
+    def emit(outcome: CancelOutcome, _: bytes | None) -> None:
         ready.append(outcome)
         arrived.set()
 

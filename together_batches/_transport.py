@@ -65,11 +65,13 @@ class Call:
     """The side of a call that outlives its attempts: the bulk it is part of, if any, and how often it was sent.
 
     ``seconds`` is how long the last attempt took, ``waited`` tells whether one of them had to wait for its turn.
+    ``answer`` is the text of a good answer, for whoever keeps it.
     """
 
-    __slots__ = ("attempts", "bulk", "seconds", "waited")
+    __slots__ = ("answer", "attempts", "bulk", "seconds", "waited")
 
     def __init__(self, bulk: Bulk | None = None) -> None:
+        self.answer: bytes | None = None
         self.attempts = 0
         self.bulk = bulk
         self.seconds = 0.0
@@ -379,6 +381,7 @@ class Transport:
         """One attempt of an ordinary request."""
         url, place, hops = self._base + request.path, self._place(request.path), 0
         attempt = self.begin(self.config.timeout.total)
+        trouble: BaseException | None = None
         try:
             while True:
                 # Not as a context manager, which would wait for an end that comes with reading all of the answer.

@@ -168,7 +168,7 @@ _EXTRA = "\0extra"  # no JSON the service sends has this key, while "extra" it m
 
 
 def job(value: object, where: str = "$") -> BatchJob:
-    """The job that a decoded JSON value describes, which is taken apart; :class:`WireError` where it describes none."""
+    """The job that a decoded JSON value describes; it is taken apart. :class:`WireError` where it describes none."""
     if not isinstance(value, dict):
         problem = f"{kind(value)} in place of an object"
         raise WireError(problem, where)

@@ -655,7 +655,9 @@ class AsyncBatches:
 
     async def _post_cancel(self, job_id: str, call: Call) -> BatchJob:
         answer = await self._transport.send(_protocol.cancel(job_id), call)
-        return self._known.note(_protocol.read_job(answer, job_id))
+        job = _protocol.read_job(answer, job_id)
+        call.answer = answer.body
+        return self._known.note(job)
 
     async def _get(self, job_id: str, call: Call) -> BatchJob:
         answer = await self._transport.send(_protocol.retrieve(job_id), call)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections import Counter
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import attrs
 
@@ -35,6 +35,8 @@ class CancelResult(enum.StrEnum):
     """What became of the job is not known; ``error`` says why."""
     NOT_ATTEMPTED = "not_attempted"
     """Nothing was sent for this id; ``error`` says why."""
+
+    __hash__ = str.__hash__  # an enum hashes the name, slowly, while what is equal to the text has to hash like it
 
     @property
     def words(self) -> str:
@@ -76,15 +78,33 @@ class CancelReport:
         2 cancelled True
     """
 
-    __slots__ = ("_by_id", "counts")
+    __slots__ = ("_by_id", "counts", "failures")
 
     counts: Mapping[CancelResult, int]
     """How many outcomes there are of each result; results that did not occur count 0."""
+    failures: tuple[CancelOutcome, ...]
+    """The outcomes that are not fine, in the order of the ids."""
 
     def __init__(self, outcomes: Iterable[CancelOutcome]) -> None:
-        self._by_id = {outcome.job_id: outcome for outcome in outcomes}
-        found = Counter(outcome.result for outcome in self)
+        by_id = {outcome.job_id: outcome for outcome in outcomes}
+        found = Counter(outcome.result for outcome in by_id.values())
+        self._set(by_id, found, [outcome for outcome in by_id.values() if not outcome.ok])
+
+    def _set(
+        self, by_id: Mapping[str, CancelOutcome], found: Counter[CancelResult], failures: Iterable[CancelOutcome]
+    ) -> None:
+        self._by_id = by_id
         self.counts = MappingProxyType({result: found[result] for result in CancelResult})
+        self.failures = tuple(failures)
+
+    @classmethod
+    def _of(
+        cls, by_id: Mapping[str, CancelOutcome], found: Counter[CancelResult], failures: Iterable[CancelOutcome]
+    ) -> Self:
+        """A report of outcomes that were counted as they came, and are made when they are asked for."""
+        report = cls.__new__(cls)
+        report._set(by_id, found, failures)
+        return report
 
     def __iter__(self) -> Iterator[CancelOutcome]:
         return iter(self._by_id.values())
@@ -111,12 +131,7 @@ class CancelReport:
     @property
     def ok(self) -> bool:
         """True where every job is cancelled, draining, or had finished before."""
-        return all(outcome.ok for outcome in self)
-
-    @property
-    def failures(self) -> tuple[CancelOutcome, ...]:
-        """The outcomes that are not fine, in the order of the ids."""
-        return tuple(outcome for outcome in self if not outcome.ok)
+        return not self.failures
 
     def raise_for_failures(self) -> None:
         """Raise an :class:`ExceptionGroup` of the errors behind ``failures``; do nothing where there are none.

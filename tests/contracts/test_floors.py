@@ -26,7 +26,7 @@ _HOUSE: dict[int, list[list[str]]] = {
     4: [["client"]],
     3: [
         ["files"],
-        ["_many", "_cancelling"],
+        ["_many", "_kept", "_cancelling"],
         ["_many", "_waiting"],
         ["_submitting"],
         ["_results"],

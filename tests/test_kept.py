@@ -1,0 +1,58 @@
+"""What a bulk cancel keeps of each id: in order, once, and read again when it is asked for."""
+
+from __future__ import annotations
+
+import pickle
+
+from together_batches._kept import Kept
+from together_batches.errors import NotFoundError
+from together_batches.models import BatchJob, BatchJobStatus
+from together_batches.outcomes import CancelOutcome, CancelReport, CancelResult
+
+
+def _read(job_id: str, answer: bytes) -> CancelOutcome:
+    job = BatchJob(id=job_id, status=BatchJobStatus(answer.decode()))
+    return CancelOutcome(job_id, CancelResult.CANCELING, job, attempts=1)
+
+
+_GOOD = _read("b", b"CANCELING")
+_GONE = CancelOutcome("a", CancelResult.NOT_FOUND, None, NotFoundError("gone", status=404), 1)
+
+
+def _kept() -> Kept:
+    kept = Kept(_read)
+    assert kept.admit("a")
+    assert kept.admit("b")
+    assert not kept.admit("a")
+    kept.put(_GOOD, b"CANCELING")
+    kept.put(_GONE, None)
+    return kept
+
+
+def test_outcomes_are_in_the_order_of_their_ids() -> None:
+    """However late they came."""
+    kept = _kept()
+    assert list(kept) == ["a", "b"]
+    assert list(kept.values()) == [_GONE, _GOOD]
+    assert "b" in kept
+    assert "c" not in kept
+
+
+def test_what_was_kept_as_an_answer_is_read_when_it_is_asked_for() -> None:
+    """Each time, and equal each time."""
+    kept = _kept()
+    assert kept["b"] == kept["b"] == _GOOD
+    assert kept["b"] is not kept["b"]
+
+
+def test_its_report_is_like_any_other() -> None:
+    """Counted, compared, pickled."""
+    report = _kept().report()
+    assert report == CancelReport([_GONE, _GOOD])
+    assert CancelReport([_GONE, _GOOD]) == report
+    assert str(report) == "1 canceling, 1 not found"
+    assert report.failures == (_GONE,)
+    assert not report.ok
+    copy = pickle.loads(pickle.dumps(report))
+    assert copy["b"] == _GOOD
+    assert str(copy) == str(report)

@@ -1,0 +1,64 @@
+"""The outcomes of a bulk cancel, kept so that many of them weigh little.
+
+An outcome is three objects, an answer is one, and none that the garbage collector has to look after. That counts: with
+three new objects for each id the collector goes to work for every two hundred ids, and looks at all that is under way
+then. Where a thousand calls are, that takes longer than the calls. So of a job whose cancel was answered well, the
+answer is kept, and read again by whoever asks for its outcome.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, cast
+
+from together_batches.outcomes import CancelOutcome, CancelReport, CancelResult
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    Read = Callable[[str, bytes], CancelOutcome]
+
+__all__ = ["Kept"]
+
+
+class Kept(Mapping[str, CancelOutcome]):
+    """The outcomes by id, in the order in which the ids were admitted. ``read`` makes an outcome of an answer."""
+
+    __slots__ = ("_counts", "_kept", "_read")
+
+    def __init__(self, read: Read) -> None:
+        self._read = read
+        self._kept: dict[str, CancelOutcome | bytes | None] = {}
+        self._counts: Counter[CancelResult] = Counter()
+
+    def admit(self, job_id: str) -> bool:
+        """Keep a place for this id; False where it has one."""
+        if job_id in self._kept:
+            return False
+        self._kept[job_id] = None
+        return True
+
+    def put(self, outcome: CancelOutcome, answer: bytes | None) -> None:
+        """Keep the outcome of an id that was admitted, as the ``answer`` it can be read from, if there is one."""
+        self._kept[outcome.job_id] = outcome if answer is None else answer
+        self._counts[outcome.result] += 1
+
+    def report(self) -> CancelReport:
+        """The report, when every id has its outcome."""
+        whole = [kept for kept in self._kept.values() if isinstance(kept, CancelOutcome)]
+        failures = [outcome for outcome in whole if not outcome.ok]
+        return CancelReport._of(self, self._counts, failures)  # pyright: ignore[reportPrivateUsage]
+
+    def __getitem__(self, job_id: str) -> CancelOutcome:
+        kept = self._kept[job_id]
+        return self._read(job_id, kept) if isinstance(kept, bytes) else cast("CancelOutcome", kept)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._kept)
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def __contains__(self, job_id: object) -> bool:
+        return job_id in self._kept
