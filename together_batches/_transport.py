@@ -384,7 +384,7 @@ class Transport:
         trouble: BaseException | None = None
         try:
             while True:
-                # Not as a context manager, which would wait for an end that comes with reading all of the answer.
+                # Not as a context manager: to have read all of an answer is to have closed it.
                 response = await session.request(
                     request.method,
                     place,
@@ -400,6 +400,8 @@ class Transport:
                 content = attempt.progress = response.content
                 # A short answer is there as a whole when its head is.
                 body = content.read_nowait() if content.is_eof() else await response.read()
+                if not response.closed:
+                    response.close()  # it switches to another protocol (101), and would hold on to its connection
                 answer = self.kept(Answer(request, url, response.status, response.headers, body), response)
                 target = _followed(answer) if 300 <= answer.status < 400 and hops < _MOST_REDIRECTS else None
                 if target is None:
