@@ -1,7 +1,7 @@
 """Many cancels at once, beside a bare loop and the official SDKs.
 
-One run: ``python -m tests.benchmarks.fan_out CANDIDATES AT_ONCE COUNT SECONDS BASE_URL``. It ends after COUNT ids, or
-begins no further ones after SECONDS. Several candidates, with a + between their names, run one after another.
+One run: ``python -m tests.benchmarks.fan_out CANDIDATE AT_ONCE COUNT SECONDS BASE_URL``. It ends after COUNT ids, or
+begins no further ones after SECONDS.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from tests.benchmarks._measure import (
 from tests.benchmarks._server import fast_server
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Iterator
 
 _ENDLESS, _PLENTY = 60.0, 1_000_000
 _GRACE_SECONDS = 4.0
@@ -42,7 +42,8 @@ _GRACE_SECONDS = 4.0
 _QUICKLY_OPENED = 100
 """More connections than that take a good part of a second to open, so those runs are longer."""
 _CONCURRENCIES = (1, 10, 100, 500, 2_000)
-_WARM_UP = 3_000
+_PAIRS_IN_A_ROUND = 4
+"""The CPU of one run and the next may differ by a third on a busy machine; the median of many does not."""
 
 
 class Tally:
@@ -105,32 +106,21 @@ async def workers(call: Callable[[str], Awaitable[object]], ids: Iterable[str], 
 
 
 def _run(candidate: str, at_once: int, latency: int, base_url: str, *, count: int, seconds: float) -> Sample:
-    (sample,) = _run_in_one_process([candidate], at_once, latency, base_url, count=count, seconds=seconds)
-    return sample
-
-
-def _run_in_one_process(
-    candidates: Sequence[str], at_once: int, latency: int, base_url: str, *, count: int, seconds: float
-) -> Iterator[Sample]:
-    figures = run_module("tests.benchmarks.fan_out", "+".join(candidates), at_once, count, seconds, base_url)
-    for name in candidates:
-        cpu, wall, done = (figures[f"{name} {figure}"] for figure in ("cpu", "wall", "done"))
-        per_id = {"rate": done / wall} | ({"cpu_us": 1e6 * cpu / done} if done else {})
-        yield Sample(name, {"at_once": at_once, "latency": latency, "count": count}, per_id)
+    figures = run_module("tests.benchmarks.fan_out", candidate, at_once, count, seconds, base_url)
+    per_id = {"rate": figures["done"] / figures["wall"]}
+    if figures["done"]:
+        per_id["cpu_us"] = 1e6 * figures["cpu"] / figures["done"]
+    return Sample(candidate, {"at_once": at_once, "latency": latency, "count": count}, per_id)
 
 
 def _measure_near(plan: Plan) -> Iterator[Sample]:
     many, seconds = (5_000, 1.0) if plan.quick else (20_000, 2.0)
     peers = present("bare", "together", "openai")
     with fast_server() as base_url:
-        for _ in range(plan.rounds):
-            # The two whose CPU is compared share a process: what one process costs more than another one, for where
-            # the system happened to put it, is as much as the difference that is looked for. To come second is an
-            # advantage, so they take turns at it.
-            for names in (["ours", "bare"], ["bare", "ours"], ["ours", "bare"], ["bare", "ours"]):
-                yield from _run_in_one_process(names, 100, 0, base_url, count=many, seconds=_ENDLESS)
-            for name in ("ours", *peers):
-                yield _run(name, 100, 0, base_url, count=_PLENTY, seconds=seconds)
+        runs = _PAIRS_IN_A_ROUND * [(name, many, _ENDLESS) for name in ("ours", "bare")]
+        runs += [(name, _PLENTY, seconds) for name in ("ours", *peers)]
+        for name, count, limit in in_turn(plan.rounds, runs):
+            yield _run(name, 100, 0, base_url, count=count, seconds=limit)
 
 
 def _judge_near(samples: Samples) -> list[Line]:
@@ -229,50 +219,40 @@ GRID = [
 ]
 
 
-async def _timed(work: Awaitable[None], seconds: float, tally: Tally, tell_now: Callable[..., None]) -> None:
-    """Tell what the work took; after so many seconds it is given up, and so is this process."""
+async def _timed(work: Awaitable[None], seconds: float, tally: Tally) -> None:
+    """Print what the work took; after so many seconds it is given up, and so is this process."""
     cpu, wall = time.process_time(), time.perf_counter()
     task = asyncio.ensure_future(work)
     await asyncio.wait([task], timeout=seconds)
-    tell_now(cpu=time.process_time() - cpu, wall=time.perf_counter() - wall, done=tally.done, ended=task.done())
+    tell({"cpu": time.process_time() - cpu, "wall": time.perf_counter() - wall, "done": tally.done})
+    if not task.done():
+        sys.stdout.flush()
+        os._exit(0)  # to cancel two thousand calls properly takes some SDKs longer than anybody would wait
     task.result()
 
 
 def main() -> None:
     """Run it, and print what it took."""
-    names, at_once, count, seconds, base_url = (
-        sys.argv[1].split("+"),
+    candidate, at_once, count, seconds, base_url = (
+        sys.argv[1],
         *map(int, sys.argv[2:4]),
         float(sys.argv[4]),
         sys.argv[5],
     )
-    candidates = {"bare": bare, "ours": ours, "together": together, "openai": openai}
-    for name in names:
-        # The first calls load modules, which is another case's business, and the second of two would be warm already.
-        warm_up = list(itertools.islice(job_ids(2), _WARM_UP if len(names) > 1 else 20))
-        asyncio.run(candidates[name](warm_up, 10, base_url, Tally()))
+    cancel = {"bare": bare, "ours": ours, "together": together, "openai": openai}[candidate]
+    # The first calls load modules, which is another case's business.
+    asyncio.run(cancel(list(itertools.islice(job_ids(2), 20)), 10, base_url, Tally()))
     ids = list(itertools.islice(job_ids(), min(count, int(20_000 * seconds))))
-    figures: dict[str, float] = {}
+    tally, end = Tally(), time.perf_counter() + seconds
 
-    def until(end: float) -> Iterator[str]:
+    def until_the_end() -> Iterator[str]:
         for job_id in ids:
             if time.perf_counter() > end:
                 return
             yield job_id
 
-    for name in names:
-
-        def note(name: str = name, *, ended: bool, **found: float) -> None:
-            figures.update({f"{name} {figure}": value for figure, value in found.items()})
-            if not ended:
-                tell(figures)
-                sys.stdout.flush()
-                os._exit(0)  # to cancel two thousand calls properly takes some SDKs longer than anybody would wait
-
-        tally = Tally()
-        work = candidates[name](until(time.perf_counter() + seconds), at_once, base_url, tally)
-        asyncio.run(_timed(work, seconds + _GRACE_SECONDS, tally, note))
-    tell(figures)
+    work = cancel(until_the_end(), at_once, base_url, tally)
+    asyncio.run(_timed(work, seconds + _GRACE_SECONDS, tally))
 
 
 if __name__ == "__main__":
