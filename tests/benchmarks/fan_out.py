@@ -114,7 +114,7 @@ def _run(candidate: str, at_once: int, latency: int, base_url: str, *, count: in
 
 
 def _measure_near(plan: Plan) -> Iterator[Sample]:
-    many, seconds = (5_000, 1.0) if plan.quick else (20_000, 2.0)
+    many, seconds = (5_000, 1.0) if plan.quick else (20_000, 3.0)
     peers = present("bare", "together", "openai")
     with fast_server() as base_url:
         runs = _PAIRS_IN_A_ROUND * [(name, many, _ENDLESS) for name in ("ours", "bare")]
