@@ -701,6 +701,30 @@ async def test_results_that_are_deleted(run: Runner, emulator: Emulator) -> None
     assert RunEventKind.GONE in run.kinds
 
 
+def _page(times: int) -> Fault:
+    body = "<html>\nSign in to this network\n</html>\n"
+    return Fault(on="content", status=200, body=body, content_type="text/html", times=times)
+
+
+async def test_a_page_in_place_of_results(run: Runner, emulator: Emulator) -> None:
+    """Passes: the results are asked for again."""
+    emulator.fail(_page(2))
+    assert (await run()).ok
+    assert len(emulator.jobs) == 4
+    assert RunEventKind.TROUBLE in run.kinds
+
+
+async def test_results_with_none_of_the_rows(run: Runner, emulator: Emulator) -> None:
+    """End the run: rows that may have been paid for are not sent again. The next call asks for them again."""
+    emulator.fail(_page(3))
+    with pytest.raises(RunError, match="has none of its rows") as caught:
+        await run()
+    assert str(emulator.jobs[0]["output_file_id"]) in str(caught.value)
+    assert len(emulator.jobs) == 1
+    assert (await run()).ok
+    assert len(emulator.jobs) == 4
+
+
 @pytest.mark.parametrize("kind", [RunEventKind.CREATED, RunEventKind.UPLOADED])
 async def test_another_account(run: Runner, kind: RunEventKind, tmp_path: Path) -> None:
     """Knows nothing of the run, which is not taken for a reason to send all anew."""

@@ -10,7 +10,7 @@ import pytest
 from together_batches import BatchMissing, RunError, Usage
 from together_batches.runs import _rules
 from together_batches.runs._drafts import Draft
-from together_batches.runs._joining import Arranged, arrange, final_lines
+from together_batches.runs._joining import Arranged, ForeignFileError, arrange, final_lines
 from together_batches.runs._records import Attempt, Shard
 
 if TYPE_CHECKING:
@@ -29,8 +29,11 @@ def _arranged(directory: Path, ids: str, *files: list[Any]) -> tuple[Arranged, l
         path.write_text("".join(row if isinstance(row, str) else json.dumps(row) + "\n" for row in rows), "utf-8")
         paths.append(path)
     piece = Draft(directory / "piece", "new")
-    arranged = arrange(list(ids), paths, piece, absent=BatchMissing, check_in=lambda: None)
-    piece.keep()
+    try:
+        arranged = arrange(list(ids), paths, piece, absent=BatchMissing, check_in=lambda: None)
+        piece.keep()
+    finally:
+        piece.drop()
     return arranged, [json.loads(line) for line in (directory / "piece").read_bytes().splitlines()]
 
 
@@ -48,6 +51,20 @@ def test_rows_that_were_not_asked_for(tmp_path: Path) -> None:
     arranged, lines = _arranged(tmp_path, "ab", [_good("a", 1), _good("a", 2), _good("x"), "no JSON\n", "\n"], [])
     assert arranged == Arranged(outcomes=b"sm", usage=Usage(1, 0, 1), strays=3)
     assert lines[0]["body"]["usage"]["total_tokens"] == 1
+
+
+@pytest.mark.parametrize("other", ["<html>\n", json.dumps(_good("x")) + "\n", "[]\n{}\n"])
+def test_a_file_with_none_of_the_rows(tmp_path: Path, other: str) -> None:
+    """It is another file, whatever the other one has: to take its rows for missing would be to pay for them again."""
+    with pytest.raises(ForeignFileError):
+        _arranged(tmp_path, "ab", [_good("a")], [other])
+    assert not (tmp_path / "piece").exists()
+
+
+def test_a_file_that_says_it_all_again(tmp_path: Path) -> None:
+    """Is about the right rows."""
+    arranged, _ = _arranged(tmp_path, "ab", [_good("a")], [_good("a")])
+    assert arranged == Arranged(outcomes=b"sm", usage=Usage(1, 0, 1), strays=1)
 
 
 def test_a_job_without_files(tmp_path: Path) -> None:

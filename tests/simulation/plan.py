@@ -180,8 +180,6 @@ def _death(random: Random) -> Death | None:
 
 def _fault(random: Random) -> Fault:
     on, trouble = random.choice(_OPERATIONS), random.choice(_TROUBLES)
-    if on in {"content", "*"} and trouble.get("status") == 200:
-        on = "list"  # a file that is another in all its bytes, and well sent, is the file for all that anybody knows
     times = 1 if trouble.get("status") == 429 else random.choice((1, 2, 3, 8))
     return Fault(on=on, times=times, chance=random.choice((0.2, 0.6, 1.0)), **trouble)
 

@@ -10,7 +10,7 @@ import attrs
 import pytest
 
 from together_batches import AsyncBatches
-from together_batches.runs import _drafts, _ledger, _rules, _running
+from together_batches.runs import _drafts, _joining, _ledger, _rules, _running, _workshop
 
 from .plan import Death, Plan, drawn
 from .play import durable, play
@@ -43,6 +43,13 @@ def _by_the_clock_on_the_wall(self: AsyncBatches, *asked: Any) -> Any:
 
 def _in_haste(self: AsyncBatches, *asked: Any) -> Any:
     return attrs.evolve(_verbs(self, *asked), settle_seconds=0.001)
+
+
+def _whatever_it_is(custom_ids: Any, files: Any, *rest: Any, **options: Any) -> _joining.Arranged:
+    try:
+        return _joining.arrange(custom_ids, files, *rest, **options)
+    except _joining.ForeignFileError:
+        return _joining.arrange(custom_ids, [], *rest, **options)
 
 
 class _InPlace(_drafts.Draft):
@@ -89,6 +96,7 @@ def _found(plans: Iterator[Plan]) -> str:
         pytest.param(_ledger.SqliteLedger, "save", _only_afterwards, _seeds, id="a create is noted when it is done"),
         pytest.param(AsyncBatches, "_run_verbs", _by_the_clock_on_the_wall, _seeds, id="the clock here is believed"),
         pytest.param(AsyncBatches, "_run_verbs", _in_haste, _deaths_with_a_create_on_its_way, id="looked for once"),
+        pytest.param(_workshop, "arrange", _whatever_it_is, _seeds, id="any page is taken for the results"),
         pytest.param(_running, "locked", lambda _: nullcontext(), _seeds, id="two processes are let in"),
         pytest.param(_running, "Draft", _InPlace, _seeds, id="the output is written in its place"),
         pytest.param(_running, "Draft", _OneInFourHundredLost, _seeds, id="a line is lost"),

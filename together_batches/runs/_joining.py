@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from together_batches.runs._drafts import Draft
     from together_batches.runs._records import Attempt, Shard
 
-__all__ = ["Arranged", "arrange", "final_lines"]
+__all__ = ["Arranged", "ForeignFileError", "arrange", "final_lines"]
 
 _LONGEST_LINE_BYTES = 256_000_000
 _BLOCK_BYTES = 1 << 18
@@ -39,6 +39,10 @@ class Arranged:
     outcomes: bytes
     usage: Usage
     strays: int
+
+
+class ForeignFileError(Exception):
+    """A file has rows, and not one that was asked for: it is not the file that it should be."""
 
 
 class _Place(NamedTuple):
@@ -60,7 +64,10 @@ def arrange(
     absent: Callable[[str], BatchFailure | BatchMissing],
     check_in: Callable[[], None],
 ) -> Arranged:
-    """Write the results of a job in the order of its rows; ``absent`` says what a row is that has none."""
+    """Write the results of a job in the order of its rows; ``absent`` says what a row is that has none.
+
+    Raises :class:`ForeignFileError` before anything is written.
+    """
     places: dict[str, _Place | None] = dict.fromkeys(custom_ids)
     strays = 0
     outcomes = bytearray()
@@ -68,11 +75,16 @@ def arrange(
     with ExitStack() as stack:
         for path in files:
             file = stack.enter_context(path.open("rb"))
+            rows = asked_for = 0
             for custom_id, found in _rows(file, check_in):
+                rows += 1
+                asked_for += custom_id in places
                 if custom_id is None or custom_id not in places or places[custom_id] is not None:
                     strays += 1
                 else:
                     places[custom_id] = found
+            if rows and not asked_for:
+                raise ForeignFileError
         for number, (custom_id, place) in enumerate(places.items()):
             if number % _ROWS_BETWEEN_LOOKS == 0:
                 check_in()

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
 from together_batches.errors import BatchesError, CreateUnconfirmedError, NotFoundError, RunError
 from together_batches.runs import _rules
+from together_batches.runs._joining import ForeignFileError
 from together_batches.runs._values import RunEventKind
 
 if TYPE_CHECKING:
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from together_batches.runs._following import Following
     from together_batches.runs._joining import Arranged
     from together_batches.runs._journal import Journal
-    from together_batches.runs._records import Key
+    from together_batches.runs._records import Attempt, Key
     from together_batches.runs._telling import Telling
     from together_batches.runs._verbs import Time, Verbs
     from together_batches.runs._workshop import Workshop
@@ -34,6 +36,8 @@ _log = logging.getLogger("together_batches")
 _TRANSFERS_AT_ONCE = 4
 _ARRANGED_AT_ONCE = 2
 """Each holds the ids of a job."""
+_MOST_DOWNLOADS = 3
+"""Of results that are none: a proxy may have put a page of its own in their place, and that passes."""
 _SHORTEST_PAUSE_SECONDS = 5.0
 _LONGEST_PAUSE_SECONDS = 60.0
 
@@ -237,13 +241,37 @@ class Steps:
                 raise RunError(message, directory=str(self._workshop.directory))
 
     async def _arranged(self, key: Key) -> Arranged:
+        """The results, downloaded and put in order.
+
+        Where they are none, nobody knows what became of the rows: to take them for missing would be to send them, and
+        to pay for them, again. So that is for the user to decide.
+        """
         attempt = self._journal.at(key)
-        files = await self._download(key)
-        async with self._arranging:
-            shard = self._journal.shards[attempt.shard]
-            arranged = await self._workshop.arrange(shard, self._journal.earlier(key), attempt, files)
-        await self._workshop.drop(*files)
-        return arranged
+        shard = self._journal.shards[attempt.shard]
+        pause, downloads = _SHORTEST_PAUSE_SECONDS, 0
+        while True:
+            arranged = None
+            files = await self._download(key)
+            with suppress(ForeignFileError):
+                async with self._arranging:
+                    arranged = await self._workshop.arrange(shard, self._journal.earlier(key), attempt, files)
+            await self._workshop.drop(*files)
+            if arranged is not None:
+                return arranged
+            downloads += 1
+            error = self._foreign(attempt)
+            if downloads == _MOST_DOWNLOADS:
+                raise error
+            pause = await self._trouble("be collected", key, error, pause)
+
+    def _foreign(self, attempt: Attempt) -> RunError:
+        file_ids = " or ".join(filter(None, (attempt.output_file_id, attempt.error_file_id)))
+        message = (
+            f"what came as results of job {attempt.job_id} ({file_ids}) has none of its rows; they may have been "
+            "answered and paid for, so they are not sent again: run again when the service gives the right file, or "
+            "delete this one, and its rows are taken for missing"
+        )
+        return RunError(message, directory=str(self._workshop.directory))
 
     async def _download(self, key: Key) -> list[Path]:
         attempt = self._journal.at(key)
