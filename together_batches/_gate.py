@@ -36,13 +36,14 @@ class Gate:
             return False
         return True
 
-    async def enter(self, seconds_left: float | None) -> bool:
-        """Return when a send may happen, and whether that took any time.
+    async def enter(self, seconds_left: float | None) -> float:
+        """Return when a send may happen: the seconds that that took.
 
         Raises :class:`TimeoutError` where it takes longer than is left (None: as long as it takes).
         """
         if self.passes():
-            return False
+            return 0.0
+        came = self._clock()
         turn = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
         try:
@@ -50,7 +51,7 @@ class Gate:
                 await turn
         finally:
             turn.cancel()  # does nothing to a turn that came; one that was given up is skipped when it comes
-        return True
+        return self._clock() - came
 
     def open(self) -> None:
         """Let everyone in who waits: there is nothing left to wait for."""

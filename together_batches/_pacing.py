@@ -211,6 +211,9 @@ _NARROWEST = 10
 _LEAST_DELAY_SECONDS = 1.0
 _MOST_DELAY_SECONDS = 5.0
 """A delay below the first is nobody's trouble, and may be our own: many answers at once take us a while."""
+_LONGEST_LEAP = 8
+_LEAP_SECONDS = 0.0125
+"""For each of these that the way there and back takes, as many more at once: a hundred fill 12 ms of it or so."""
 _IN_VAIN = 0.7
 _FIRST_PATIENCE = 4
 _LONGEST_PATIENCE = 1_024
@@ -221,8 +224,9 @@ class Breadth:
 
     A hundred, to begin with. Twice as many get twice as much done, if each of them takes no longer than before; where
     each takes 1.7 times as long, little is gained, and as many as before are enough, until that is tried again some
-    time later. So a service that is far away is soon asked for all that was wanted, and for one that is near no
-    thousand connections are opened that would only wait for each other.
+    time later. Where the quickest answer took long, the service is far away, and up to eight times as many are tried
+    instead. So such a service is soon asked for all that was wanted, and for one that is near no thousand connections
+    are opened that would only wait for each other.
 
     A service that gets slow is not buried: where an answer takes four times as long as the quickest one, and the
     difference is worth the name, fewer run at once, and then gently more. That rule is of the family of TCP Vegas and
@@ -241,11 +245,11 @@ class Breadth:
         self._quickest = math.inf
         self._begin_to_count(passed_over=self.now // 2)
 
-    def answered(self, seconds: float, *, changes: int, waited: bool) -> None:
+    def answered(self, seconds: float, *, changes: int, waited: float) -> None:
         """An answer came, or was given up, so long after it was asked for.
 
         ``changes`` is what it was when the call began: what was asked for before the last change says nothing about
-        it. ``waited`` is true of a call that first had to wait for its turn at the brake.
+        it. ``waited`` are the seconds for which it had to wait for its turn at the brake.
         """
         if seconds < self._quickest:
             self._quickest = seconds
@@ -258,12 +262,12 @@ class Breadth:
         self._waited += waited
         if self._answers >= self.now and self._answers >= _FEWEST_ANSWERS:
             counted = self._answers - self._passed_over
-            average, held_back = self._seconds / counted, 2 * self._waited > counted
+            average, held_back = self._seconds / counted, self._waited > self._seconds
             self._begin_to_count()
             self._look(average, held_back=held_back)
 
     def _begin_to_count(self, passed_over: int = 0) -> None:
-        self._answers, self._seconds, self._waited = 0, 0.0, 0
+        self._answers, self._seconds, self._waited = 0, 0.0, 0.0
         self._passed_over = passed_over
 
     def _look(self, average: float, *, held_back: bool) -> None:
@@ -288,7 +292,8 @@ class Breadth:
                 self._change(min(self._enough, math.ceil(_WIDER * self.now)))
             else:
                 self._before = self.now, average
-                self._change(min(self._enough, 2 * self.now))
+                leap = min(max(2.0, self._quickest / _LEAP_SECONDS), _LONGEST_LEAP)
+                self._change(min(self._enough, int(leap * self.now)))
         elif self._enough < self._wanted:
             self._patience_left -= 1
             if not self._patience_left:

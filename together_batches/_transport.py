@@ -64,7 +64,7 @@ TROUBLES = (aiohttp.ClientError, OSError, ValueError, RuntimeError)
 class Call:
     """The side of a call that outlives its attempts: the bulk it is part of, if any, and how often it was sent.
 
-    ``seconds`` is how long the last attempt took, ``waited`` tells whether one of them had to wait for its turn.
+    ``seconds`` is how long the last attempt took, ``waited`` how long its attempts waited for their turn.
     ``answer`` is the text of a good answer, for whoever keeps it.
     """
 
@@ -75,7 +75,7 @@ class Call:
         self.attempts = 0
         self.bulk = bulk
         self.seconds = 0.0
-        self.waited = False
+        self.waited = 0.0
 
 
 class Bulk:
@@ -355,15 +355,14 @@ class Transport:
             if bulk.refusal is not None:
                 raise bulk.refusal
             if bulk.gate is not None:
-                came = there.clock()
-                call.waited = await bulk.gate.enter(None)
-                queued = there.clock() - came
+                queued = await bulk.gate.enter(None)
+                call.waited += queued
         left = deadline + queued - there.clock()
         hold = there.brake.hold(there.clock())
         try:
             if hold > left:
                 raise TimeoutError
-            call.waited = await there.gate.enter(left) or call.waited
+            call.waited += await there.gate.enter(left)
         except TimeoutError:
             told = (
                 f"it asked for {hold:g} s" if hold else f"it allows about {there.brake.rate or 0:.3g} calls a second"
