@@ -797,9 +797,26 @@ async def test_a_session_that_was_handed_in_is_never_closed(emulator: Emulator) 
             await batches.list()
 
 
+async def _reads(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    response = await handler(request)
+    await response.read()
+    return response
+
+
+def _reading_hook() -> aiohttp.TraceConfig:
+    async def read(_: object, __: object, found: aiohttp.TraceRequestEndParams) -> None:
+        await found.response.text()
+
+    hooks = aiohttp.TraceConfig()
+    hooks.on_request_end.append(read)
+    return hooks
+
+
 @pytest.mark.parametrize(
     "settings",
     [
+        {"middlewares": (_reads,)},
+        {"trace_configs": [_reading_hook()]},
         {"raise_for_status": True},
         {"base_url": "http://127.0.0.1:9/elsewhere/"},
         {"headers": {"Authorization": "Basic abc", "X-Mine": "1", "Content-Type": "text/plain", "User-Agent": "x"}},

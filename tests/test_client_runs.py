@@ -701,14 +701,17 @@ async def test_results_that_are_deleted(run: Runner, emulator: Emulator) -> None
     assert RunEventKind.GONE in run.kinds
 
 
-def _page(times: int) -> Fault:
-    body = "<html>\nSign in to this network\n</html>\n"
+PAGE = "<html>\nSign in to this network\n</html>\n"
+
+
+def _page(times: int, body: str | bytes = PAGE) -> Fault:
     return Fault(on="content", status=200, body=body, content_type="text/html", times=times)
 
 
-async def test_a_page_in_place_of_results(run: Runner, emulator: Emulator) -> None:
+@pytest.mark.parametrize("body", [PAGE, b""], ids=["a page", "nothing"])
+async def test_a_page_in_place_of_results(run: Runner, emulator: Emulator, body: str | bytes) -> None:
     """Passes: the results are asked for again."""
-    emulator.fail(_page(2))
+    emulator.fail(_page(2, body))
     assert (await run()).ok
     assert len(emulator.jobs) == 4
     assert RunEventKind.TROUBLE in run.kinds

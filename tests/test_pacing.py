@@ -589,6 +589,7 @@ class Crew:
         self.work = work
         self.way = way
         self.narrowest, self.widest = wanted, 0
+        self.history: list[tuple[float, int]] = []
         self.slowest_of_the_end = 0.0
 
     def run(self, calls: int, *, waited: float = 0.0) -> float:
@@ -608,9 +609,15 @@ class Crew:
             self.breadth.answered(now - sent_at, changes=changes, waited=waited)
             self.narrowest = min(self.narrowest, self.breadth.now)
             self.widest = max(self.widest, self.breadth.now)
+            if not self.history or self.history[-1][1] != self.breadth.now:
+                self.history.append((now, self.breadth.now))
             if sent > 0.9 * calls:
                 self.slowest_of_the_end = max(self.slowest_of_the_end, now - sent_at)
         return now
+
+    def first(self, is_it: Callable[[float, int], bool]) -> float:
+        """When the number at once was first such."""
+        return next(now for now, breadth in self.history if is_it(now, breadth))
 
 
 @pytest.mark.parametrize("way", [0.0, 0.05, 0.2], ids="{} s away".format)
@@ -661,6 +668,34 @@ def test_a_slow_service_is_not_buried(wanted: int) -> None:
     assert crew.narrowest < 40
     assert crew.slowest_of_the_end < 4
     assert seconds <= 1.02 * 6_000 / 20
+
+
+@pytest.mark.parametrize("wanted", [400, 2_000], ids="{} at once".format)
+def test_a_service_that_becomes_slow_is_not_buried_either(wanted: int) -> None:
+    """Of those who were many at once, half are gone in five seconds, though few answers come to tell of it."""
+    crew = Crew(wanted, workers=5, work=lambda now: 0.00025 if now < 5 else 0.25, way=0.2)
+    crew.run(wanted * 25 + 6_000)
+    assert crew.widest == wanted
+    assert crew.first(lambda now, breadth: now > 5 and breadth <= wanted / 2) < 10
+    assert crew.first(lambda now, breadth: now > 5 and breadth <= 40) < 20
+    assert crew.slowest_of_the_end < 4
+
+
+def test_what_was_in_vain_stays_so_after_a_stumble() -> None:
+    """A service that stood still has not become one that is far away."""
+    stalls = iter([3.0])
+    crew = Crew(2_000, workers=1, work=lambda now: 0.00025 if now < 1 else next(stalls, 0.00025), way=0.001)
+    assert crew.run(100_000) <= 1.02 * 100_000 / 4_000 + 3
+    assert crew.narrowest < 100
+    assert crew.widest == 200
+
+
+def test_some_quick_answers_do_not_make_the_others_slow() -> None:
+    """Jobs that are not there may be answered at once, and the others are no slower for that."""
+    times = random.Random(1)
+    crew = Crew(400, workers=400, work=lambda _: 0.02 if times.random() < 0.05 else 1.5, way=0.02)
+    assert crew.run(10_000) <= 1.1 * 10_000 * 1.5 / 400
+    assert crew.narrowest == 100
 
 
 def test_a_stumble_is_soon_forgotten() -> None:

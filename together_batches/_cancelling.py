@@ -247,7 +247,8 @@ class _Crew:
                     continue
                 changes = breadth.changes
                 outcome = await cancel_one(self._verbs, name, call)
-                breadth.answered(call.seconds, changes=changes, waited=call.waited)
+                if call.attempts:
+                    breadth.answered(call.seconds, changes=changes, waited=call.waited)
                 self._take(outcome, call)
         except asyncio.CancelledError as error:
             task = asyncio.current_task()

@@ -204,16 +204,16 @@ class Brake:
 
 
 _FIRST_BREADTH = 100
-_FEWEST_ANSWERS = 20
-_NARROWER = 0.7
-_WIDER = 1.3
 _NARROWEST = 10
+_LOOK = 20
+"""So many answers are looked at together, at least."""
+_NARROWER = 0.7
 _LEAST_DELAY_SECONDS = 1.0
 _MOST_DELAY_SECONDS = 5.0
 """A delay below the first is nobody's trouble, and may be our own: many answers at once take us a while."""
-_LONGEST_LEAP = 8
+_LONGEST_LEAP = 8.0
 _LEAP_SECONDS = 0.0125
-"""For each of these that the way there and back takes, as many more at once: a hundred fill 12 ms of it or so."""
+"""For each of these that an answer takes, as many more at once: a hundred calls keep a processor busy for as long."""
 _IN_VAIN = 0.7
 _FIRST_PATIENCE = 4
 _LONGEST_PATIENCE = 1_024
@@ -224,14 +224,14 @@ class Breadth:
 
     A hundred, to begin with. Twice as many get twice as much done, if each of them takes no longer than before; where
     each takes 1.7 times as long, little is gained, and as many as before are enough, until that is tried again some
-    time later. Where the quickest answer took long, the service is far away, and up to eight times as many are tried
-    instead. So such a service is soon asked for all that was wanted, and for one that is near no thousand connections
-    are opened that would only wait for each other.
+    time later. Where answers take long from the start, the service is far away, and up to eight times as many are
+    tried instead. So such a service is soon asked for all that was wanted, and for one that is near no thousand
+    connections are opened that would only wait for each other.
 
-    A service that gets slow is not buried: where an answer takes four times as long as the quickest one, and the
-    difference is worth the name, fewer run at once, and then gently more. That rule is of the family of TCP Vegas and
-    Netflix's concurrency limits (https://github.com/Netflix/concurrency-limits), and coarser on purpose, so that a
-    service whose answers take now longer and now less never sets it off.
+    A service that gets slow is not buried: where twenty answers together took four times as long as any twenty before
+    them, and the difference is worth the name, fewer run at once, at once; more are then tried as ever. That rule is
+    of the family of TCP Vegas and Netflix's concurrency limits (https://github.com/Netflix/concurrency-limits), and
+    coarser on purpose, so that answers which take now longer and now less seldom set it off.
     """
 
     def __init__(self, wanted: int) -> None:
@@ -239,20 +239,28 @@ class Breadth:
         self.changes = 0
         """How often ``now`` was changed: a call notes it when it begins."""
         self._wanted = self._enough = wanted
-        self._was_slow = False
-        self._before: tuple[int, float] | None = None  # how many ran before there were twice as many, and the average
+        self._narrowest = min(_NARROWEST, wanted)
+        # The look at all answers: is the service slow?
+        self._usual = math.inf  # seconds, the least average of a look
+        self._looked_at, self._look_seconds = 0, 0.0
+        # The round, of as many answers as run at once now, to calls that began since that is so: does it help?
+        self._before: tuple[int, float] | None = None  # how many ran before there were more, and their average
+        self._leap = _LONGEST_LEAP
         self._patience = self._patience_left = _FIRST_PATIENCE
-        self._quickest = math.inf
-        self._begin_to_count(passed_over=self.now // 2)
+        self._begin_round(passed_over=self.now // 2)
 
     def answered(self, seconds: float, *, changes: int, waited: float) -> None:
         """An answer came, or was given up, so long after it was asked for.
 
-        ``changes`` is what it was when the call began: what was asked for before the last change says nothing about
-        it. ``waited`` are the seconds for which it had to wait for its turn at the brake.
+        ``changes`` is what it was when the call began. ``waited`` are the seconds for which the call waited for its
+        turn, at the brake or at the cap of the caller's.
         """
-        if seconds < self._quickest:
-            self._quickest = seconds
+        self._looked_at += 1
+        self._look_seconds += seconds
+        if self._looked_at >= _LOOK:
+            average = self._look_seconds / self._looked_at
+            self._looked_at, self._look_seconds = 0, 0.0
+            self._look(average)
         if changes != self.changes:
             return
         self._answers += 1
@@ -260,50 +268,55 @@ class Breadth:
             return
         self._seconds += seconds
         self._waited += waited
-        if self._answers >= self.now and self._answers >= _FEWEST_ANSWERS:
-            counted = self._answers - self._passed_over
-            average, held_back = self._seconds / counted, self._waited > self._seconds
-            self._begin_to_count()
-            self._look(average, held_back=held_back)
+        if self._answers >= self.now and self._answers >= _LOOK:
+            average, held_back = self._seconds / (self._answers - self._passed_over), self._waited > self._seconds
+            self._begin_round()
+            if not held_back:  # by the brake, which then decides how much gets done
+                self._end_round(average)
 
-    def _begin_to_count(self, passed_over: int = 0) -> None:
+    def _look(self, average: float) -> None:
+        if average < self._usual:
+            self._usual = average
+        elif average > self._usual + min(max(3 * self._usual, _LEAST_DELAY_SECONDS), _MOST_DELAY_SECONDS):
+            if self._before is not None:
+                self._give_up(self._before[0])
+            elif self.now > self._narrowest:
+                self._change(max(self._narrowest, int(_NARROWER * self.now)))
+            else:
+                self._usual = average  # it is not for our number: this is how long it takes now
+
+    def _begin_round(self, passed_over: int = 0) -> None:
         self._answers, self._seconds, self._waited = 0, 0.0, 0.0
         self._passed_over = passed_over
 
-    def _look(self, average: float, *, held_back: bool) -> None:
-        before, self._before = self._before, None
-        most = self._quickest + min(max(3 * self._quickest, _LEAST_DELAY_SECONDS), _MOST_DELAY_SECONDS)
-        narrowest = min(_NARROWEST, self._wanted)
-        if average > most:
-            self._was_slow = True
-            if self.now > narrowest:
-                self._change(max(narrowest, int(_NARROWER * self.now)))
-            else:
-                self._quickest = average  # it is not for our number: this is how long it takes now
-        elif held_back:
-            pass  # it is the brake that decides how much gets done
-        elif before is not None and self._in_vain(average, *before):
-            self._change(before[0])
-            self._enough = self.now
-            self._patience_left = self._patience
-            self._patience = min(4 * self._patience, _LONGEST_PATIENCE)
-        elif self.now < self._enough:
-            if self._was_slow:
-                self._change(min(self._enough, math.ceil(_WIDER * self.now)))
-            else:
-                self._before = self.now, average
-                leap = min(max(2.0, self._quickest / _LEAP_SECONDS), _LONGEST_LEAP)
-                self._change(min(self._enough, int(leap * self.now)))
+    def _end_round(self, average: float) -> None:
+        if self._before is not None:
+            breadth, average_then = self._before
+            if average > average_then * (1 + _IN_VAIN * (self.now / breadth - 1)):
+                self._give_up(breadth)
+                return
+            self._before = None
+            self._patience = _FIRST_PATIENCE
+        if self.now < self._enough:
+            leap = max(2.0, min(self._usual / _LEAP_SECONDS, self._leap))
+            self._before = self.now, average
+            self._change(min(self._enough, int(leap * self.now)))
         elif self._enough < self._wanted:
             self._patience_left -= 1
             if not self._patience_left:
                 self._enough = self._wanted
 
-    def _in_vain(self, average: float, breadth_before: int, average_before: float) -> bool:
-        return average > average_before * (1 + _IN_VAIN * (self.now / breadth_before - 1))
+    def _give_up(self, breadth: int) -> None:
+        """More were tried in vain."""
+        self._before = None
+        self._leap = 2.0
+        self._enough = breadth
+        self._patience_left = self._patience
+        self._patience = min(4 * self._patience, _LONGEST_PATIENCE)
+        self._change(breadth)
 
     def _change(self, breadth: int) -> None:
         self.now = breadth
         self.changes += 1
         # The first of them were sent while there were not yet, or still, as many as there are to be.
-        self._begin_to_count(passed_over=breadth // 2)
+        self._begin_round(passed_over=breadth // 2)

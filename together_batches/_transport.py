@@ -64,7 +64,7 @@ TROUBLES = (aiohttp.ClientError, OSError, ValueError, RuntimeError)
 class Call:
     """The side of a call that outlives its attempts: the bulk it is part of, if any, and how often it was sent.
 
-    ``seconds`` is how long the last attempt took, ``waited`` how long its attempts waited for their turn.
+    ``seconds`` is how long the last attempt took, ``waited`` how long it waited for its turn before.
     ``answer`` is the text of a good answer, for whoever keeps it.
     """
 
@@ -131,7 +131,7 @@ class Connection:
         self.closed = False
         self.headers: CIMultiDict[str] | None = None
         self._session = session
-        self._ours = session is None
+        self.owns_session = session is None
         self._keyless: aiohttp.ClientSession | None = None
         self.loop: asyncio.AbstractEventLoop | None = None  # known since the session was asked for
         self._process = os.getpid()
@@ -141,7 +141,7 @@ class Connection:
 
         They are those of the client that its views come from: a view may add to them, and leaves none of them out.
         """
-        if self.headers is None and self._ours:
+        if self.headers is None and self.owns_session:
             self.headers = headers
 
     def session(self) -> aiohttp.ClientSession:
@@ -207,7 +207,7 @@ class Connection:
         session, self._session = self._session, None
         if keyless is not None:
             await keyless.close()
-        if session is not None and self._ours:
+        if session is not None and self.owns_session:
             await session.close()
 
 
@@ -322,6 +322,7 @@ class Transport:
             )
             await there.sleep(wait)
             sent_at = there.clock()
+            call.waited = 0.0
 
     def is_ours(self, url: str) -> bool:
         """True for a URL of the service: what a storage behind it refuses or accepts teaches the brake nothing."""
@@ -397,8 +398,10 @@ class Transport:
                     raise_for_status=False,
                 )
                 content = attempt.progress = response.content
-                # A short answer is there as a whole when its head is.
-                body = content.read_nowait() if content.is_eof() else await response.read()
+                # A short answer is there as a whole when its head is. But a session that we were given may have hooks
+                # that read it first, and then only the response still has it.
+                whole = self.connection.owns_session and content.is_eof()
+                body = content.read_nowait() if whole else await response.read()
                 if not response.closed:
                     response.close()  # it switches to another protocol (101), and would hold on to its connection
                 answer = self.kept(Answer(request, url, response.status, response.headers, body), response)

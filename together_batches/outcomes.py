@@ -36,8 +36,6 @@ class CancelResult(enum.StrEnum):
     NOT_ATTEMPTED = "not_attempted"
     """Nothing was sent for this id; ``error`` says why."""
 
-    __hash__ = str.__hash__  # an enum hashes the name, slowly, while what is equal to the text has to hash like it
-
     @property
     def words(self) -> str:
         """The result as it reads in a sentence: ``already finished``."""

@@ -22,15 +22,19 @@ def _good(custom_id: str, tokens: int = 1) -> dict[str, Any]:
     return {"custom_id": custom_id, "response": {"status_code": 200, "body": body}}
 
 
-def _arranged(directory: Path, ids: str, *files: list[Any]) -> tuple[Arranged, list[dict[str, Any]]]:
-    paths = []
+def _arranged(
+    directory: Path, ids: str, *files: list[Any], completed: bool = False
+) -> tuple[Arranged, list[dict[str, Any]]]:
+    paths: list[Any] = []
     for number, rows in enumerate(files):
         path = directory / f"file-{number}"
         path.write_text("".join(row if isinstance(row, str) else json.dumps(row) + "\n" for row in rows), "utf-8")
         paths.append(path)
     piece = Draft(directory / "piece", "new")
     try:
-        arranged = arrange(list(ids), paths, piece, absent=BatchMissing, check_in=lambda: None)
+        output, errors = [*paths, None, None][:2]
+        options: Any = {"completed": completed, "absent": BatchMissing, "check_in": lambda: None}
+        arranged = arrange(list(ids), output, errors, piece, **options)
         piece.keep()
     finally:
         piece.drop()
@@ -53,18 +57,41 @@ def test_rows_that_were_not_asked_for(tmp_path: Path) -> None:
     assert lines[0]["body"]["usage"]["total_tokens"] == 1
 
 
-@pytest.mark.parametrize("other", ["<html>\n", json.dumps(_good("x")) + "\n", "[]\n{}\n"])
-def test_a_file_with_none_of_the_rows(tmp_path: Path, other: str) -> None:
-    """It is another file, whatever the other one has: to take its rows for missing would be to pay for them again."""
+NAMELESS = {"id": "br_1", "error": {"code": "batch_client_error", "message": "no"}}
+
+
+@pytest.mark.parametrize("output", [["<html>\n"], ["[]\n", "{}\n"], [_good("x")], [NAMELESS]], ids=str)
+@pytest.mark.parametrize("errors", [[], [NAMELESS], [{"custom_id": "a", "error": {"message": "no"}}]], ids=str)
+def test_an_output_with_none_of_the_rows(tmp_path: Path, output: list[Any], errors: list[Any]) -> None:
+    """It is another file: to take its rows for missing would be to pay for them again."""
     with pytest.raises(ForeignFileError):
-        _arranged(tmp_path, "ab", [_good("a")], [other])
+        _arranged(tmp_path, "ab", output, errors)
     assert not (tmp_path / "piece").exists()
 
 
-def test_a_file_that_says_it_all_again(tmp_path: Path) -> None:
-    """Is about the right rows."""
-    arranged, _ = _arranged(tmp_path, "ab", [_good("a")], [_good("a")])
-    assert arranged == Arranged(outcomes=b"sm", usage=Usage(1, 0, 1), strays=1)
+def test_an_output_without_rows(tmp_path: Path) -> None:
+    """Is no output of a job that completed, and it may be that of one which did not."""
+    with pytest.raises(ForeignFileError):
+        _arranged(tmp_path, "ab", ["\n"], completed=True)
+    arranged, _ = _arranged(tmp_path, "ab", ["\n"])
+    assert arranged.outcomes == b"mm"
+
+
+@pytest.mark.parametrize(
+    ("ids", "output", "errors", "outcomes"),
+    [
+        pytest.param("ab", [_good("a")], ["<html>\n"], b"sm", id="a page in place of the errors, which cost nothing"),
+        pytest.param("ab", [_good("a")], [NAMELESS], b"sm", id="an error that does not say whose"),
+        pytest.param("ab", [_good("a"), _good("b")], [NAMELESS], b"ss", id="the same, and all are answered"),
+        pytest.param("a", [], [{"custom_id": "a", "error": {"code": "400"}}], b"f", id="all failed"),
+        pytest.param("a", [_good("x")], [{"custom_id": "a", "error": {"code": "400"}}], b"f", id="nothing is left"),
+        pytest.param("ab", [_good("a")], [_good("a")], b"sm", id="one that is told twice"),
+    ],
+)
+def test_what_is_the_right_file(tmp_path: Path, ids: str, output: Any, errors: Any, outcomes: bytes) -> None:
+    """An output that tells of one of the rows, and any where none is left to be told of."""
+    arranged, _ = _arranged(tmp_path, ids, output, errors, completed=True)
+    assert arranged.outcomes == outcomes
 
 
 def test_a_job_without_files(tmp_path: Path) -> None:

@@ -45,11 +45,11 @@ def _in_haste(self: AsyncBatches, *asked: Any) -> Any:
     return attrs.evolve(_verbs(self, *asked), settle_seconds=0.001)
 
 
-def _whatever_it_is(custom_ids: Any, files: Any, *rest: Any, **options: Any) -> _joining.Arranged:
+def _whatever_it_is(custom_ids: Any, output: Any, *rest: Any, **options: Any) -> _joining.Arranged:
     try:
-        return _joining.arrange(custom_ids, files, *rest, **options)
+        return _joining.arrange(custom_ids, output, *rest, **options)
     except _joining.ForeignFileError:
-        return _joining.arrange(custom_ids, [], *rest, **options)
+        return _joining.arrange(custom_ids, None, *rest, **options)
 
 
 class _InPlace(_drafts.Draft):

@@ -19,7 +19,7 @@ from together_batches.rows import BatchFailure, BatchMissing, BatchSuccess, Usag
 from together_batches.runs import _rules
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from together_batches.runs._drafts import Draft
@@ -42,7 +42,7 @@ class Arranged:
 
 
 class ForeignFileError(Exception):
-    """A file has rows, and not one that was asked for: it is not the file that it should be."""
+    """The output of a job says nothing of the rows that it was made of: it is not the file that it should be."""
 
 
 class _Place(NamedTuple):
@@ -58,33 +58,39 @@ class _Place(NamedTuple):
 
 def arrange(
     custom_ids: Sequence[str],
-    files: Iterable[Path],
+    output: Path | None,
+    errors: Path | None,
     target: Draft,
     *,
+    completed: bool,
     absent: Callable[[str], BatchFailure | BatchMissing],
     check_in: Callable[[], None],
 ) -> Arranged:
     """Write the results of a job in the order of its rows; ``absent`` says what a row is that has none.
 
-    Raises :class:`ForeignFileError` before anything is written.
+    Raises :class:`ForeignFileError`, before anything is written, where rows are left that the output should tell of:
+    it has rows, and none of them is one of these, or it has none, and the job was ``completed``.
     """
     places: dict[str, _Place | None] = dict.fromkeys(custom_ids)
     strays = 0
     outcomes = bytearray()
     prompt = completion = total = 0
     with ExitStack() as stack:
-        for path in files:
+        foreign = False
+        for path in filter(None, (output, errors)):
             file = stack.enter_context(path.open("rb"))
-            rows = asked_for = 0
+            rows = told_of = 0
             for custom_id, found in _rows(file, check_in):
                 rows += 1
-                asked_for += custom_id in places
+                told_of += custom_id in places
                 if custom_id is None or custom_id not in places or places[custom_id] is not None:
                     strays += 1
                 else:
                     places[custom_id] = found
-            if rows and not asked_for:
-                raise ForeignFileError
+            # Rows of an error file may lack their ids, and cost nothing when they are sent again.
+            foreign |= path is output and not told_of and (rows > 0 or completed)
+        if foreign and None in places.values():
+            raise ForeignFileError
         for number, (custom_id, place) in enumerate(places.items()):
             if number % _ROWS_BETWEEN_LOOKS == 0:
                 check_in()

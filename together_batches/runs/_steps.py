@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from together_batches.runs._following import Following
     from together_batches.runs._joining import Arranged
     from together_batches.runs._journal import Journal
-    from together_batches.runs._records import Attempt, Key
+    from together_batches.runs._records import Key
     from together_batches.runs._telling import Telling
     from together_batches.runs._verbs import Time, Verbs
     from together_batches.runs._workshop import Workshop
@@ -37,7 +37,7 @@ _TRANSFERS_AT_ONCE = 4
 _ARRANGED_AT_ONCE = 2
 """Each holds the ids of a job."""
 _MOST_DOWNLOADS = 3
-"""Of results that are none: a proxy may have put a page of its own in their place, and that passes."""
+"""Of an output that is none: a proxy may have put a page of its own in its place, and that passes."""
 _SHORTEST_PAUSE_SECONDS = 5.0
 _LONGEST_PAUSE_SECONDS = 60.0
 
@@ -243,54 +243,49 @@ class Steps:
     async def _arranged(self, key: Key) -> Arranged:
         """The results, downloaded and put in order.
 
-        Where they are none, nobody knows what became of the rows: to take them for missing would be to send them, and
-        to pay for them, again. So that is for the user to decide.
+        Where the output is none, nobody knows what became of the rows: to take them for missing would be to send, and
+        to pay for, them again. So that is for the user to decide.
         """
         attempt = self._journal.at(key)
         shard = self._journal.shards[attempt.shard]
         pause, downloads = _SHORTEST_PAUSE_SECONDS, 0
         while True:
             arranged = None
-            files = await self._download(key)
+            output = await self._download(key, 0, attempt.output_file_id)
+            apart = attempt.error_file_id != attempt.output_file_id
+            errors = await self._download(key, 1, attempt.error_file_id) if apart else None
             with suppress(ForeignFileError):
                 async with self._arranging:
-                    arranged = await self._workshop.arrange(shard, self._journal.earlier(key), attempt, files)
-            await self._workshop.drop(*files)
+                    earlier = self._journal.earlier(key)
+                    arranged = await self._workshop.arrange(shard, earlier, attempt, output, errors)
+            await self._workshop.drop(*filter(None, (output, errors)))
             if arranged is not None:
                 return arranged
             downloads += 1
-            error = self._foreign(attempt)
+            message = (
+                f"what came as the output of job {attempt.job_id} ({attempt.output_file_id}) has none of its rows; "
+                "they may have been answered and paid for, so they are not sent again: run again when the service "
+                "gives the right file, or delete this one, and they are taken for missing"
+            )
+            error = RunError(message, directory=str(self._workshop.directory))
             if downloads == _MOST_DOWNLOADS:
                 raise error
             pause = await self._trouble("be collected", key, error, pause)
 
-    def _foreign(self, attempt: Attempt) -> RunError:
-        file_ids = " or ".join(filter(None, (attempt.output_file_id, attempt.error_file_id)))
-        message = (
-            f"what came as results of job {attempt.job_id} ({file_ids}) has none of its rows; they may have been "
-            "answered and paid for, so they are not sent again: run again when the service gives the right file, or "
-            "delete this one, and its rows are taken for missing"
-        )
-        return RunError(message, directory=str(self._workshop.directory))
-
-    async def _download(self, key: Key) -> list[Path]:
+    async def _download(self, key: Key, number: int, file_id: str | None) -> Path | None:
+        """A file of the results; None where there is none, or none any more."""
+        if not file_id:
+            return None
         attempt = self._journal.at(key)
-        files: list[Path] = []
-        for file_id in dict.fromkeys(filter(None, (attempt.output_file_id, attempt.error_file_id))):
-            path = self._workshop.download_of(attempt, len(files))
-
-            async def download(file_id: str = file_id, path: Path = path) -> None:
-                await self._verbs.download(file_id, path)
-
-            try:
-                await self._patiently("be downloaded", key, download)
-            except NotFoundError:
-                message = f"the results of job {attempt.job_id} in {file_id} are gone: they are taken for missing"
-                _log.warning("%s", message)
-                self._tell(RunEventKind.GONE, message, key, attempt.job_id)
-            else:
-                files.append(path)
-        return files
+        path = self._workshop.download_of(attempt, number)
+        try:
+            await self._patiently("be downloaded", key, lambda: self._verbs.download(file_id, path))
+        except NotFoundError:
+            message = f"the results of job {attempt.job_id} in {file_id} are gone: they are taken for missing"
+            _log.warning("%s", message)
+            self._tell(RunEventKind.GONE, message, key, attempt.job_id)
+            return None
+        return path
 
     # --- patience -------------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from together_batches.models import BatchJobStatus
 from together_batches.runs import _rules
 from together_batches.runs._drafts import Draft, explained
 from together_batches.runs._joining import Arranged, arrange, final_lines
@@ -77,7 +78,7 @@ class Workshop:
         return path
 
     async def arrange(
-        self, shard: Shard, earlier: Sequence[Attempt], attempt: Attempt, files: Sequence[Path]
+        self, shard: Shard, earlier: Sequence[Attempt], attempt: Attempt, output: Path | None, errors: Path | None
     ) -> Arranged:
         """Make the piece of an attempt from the files of its results."""
 
@@ -85,8 +86,15 @@ class Workshop:
             ids = [custom_id_of(row) for row in self._rows(shard, earlier, check_in)]
             piece = Draft(self.piece_of(attempt), "new")
             try:
-                absent = partial(_rules.absent, attempt)
-                arranged = arrange(ids, files, piece, absent=absent, check_in=check_in)
+                arranged = arrange(
+                    ids,
+                    output,
+                    errors,
+                    piece,
+                    completed=attempt.status == BatchJobStatus.COMPLETED,
+                    absent=partial(_rules.absent, attempt),
+                    check_in=check_in,
+                )
                 piece.keep()
             finally:
                 piece.drop()
