@@ -113,7 +113,7 @@ class Service:
                 status="COMPLETED",  # type: ignore[arg-type]
                 input_file_id=file_id,
                 created_at=self.now(),
-                output_file_id=f"output-{number}",
+                output_file_id=f"output-{number}" if answers else None,
             )
             self.files[f"output-{number}"] = b"".join(reversed(answers))
             self.jobs[job.id] = job
