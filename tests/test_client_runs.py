@@ -720,7 +720,7 @@ async def test_a_page_in_place_of_results(run: Runner, emulator: Emulator, body:
 async def test_results_with_none_of_the_rows(run: Runner, emulator: Emulator) -> None:
     """End the run: rows that may have been paid for are not sent again. The next call asks for them again."""
     emulator.fail(_page(3))
-    with pytest.raises(RunError, match="has none of its rows") as caught:
+    with pytest.raises(RunError, match="has none of the rows") as caught:
         await run()
     assert str(emulator.jobs[0]["output_file_id"]) in str(caught.value)
     assert len(emulator.jobs) == 1

@@ -479,8 +479,8 @@ class AsyncBatches:
             RunInUseError: another process is at this run.
             RunChangedError: the input, the endpoint or ``model_id`` is not what the run was begun with.
             RunLedgerError: what was noted cannot be read, or cannot be written.
-            RunError: the output of a job has none of its rows, and nobody knows whether to send them again; or the
-                key, or the base URL, is of another account.
+            RunError: a file of results has none of the job's rows, which are not sent again for that; or the key, or
+                the base URL, is of another account.
             CreateUnconfirmedError: several jobs could be the one that was created last; cancel the others.
             JobNotCreatedError, APIError: the service refused, in a way that waiting does not help.
             UsageError: a number or a path that cannot be, or a file that cannot be read or written.

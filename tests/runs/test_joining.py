@@ -60,13 +60,25 @@ def test_rows_that_were_not_asked_for(tmp_path: Path) -> None:
 NAMELESS = {"id": "br_1", "error": {"code": "batch_client_error", "message": "no"}}
 
 
-@pytest.mark.parametrize("output", [["<html>\n"], ["[]\n", "{}\n"], [_good("x")], [NAMELESS]], ids=str)
-@pytest.mark.parametrize("errors", [[], [NAMELESS], [{"custom_id": "a", "error": {"message": "no"}}]], ids=str)
-def test_an_output_with_none_of_the_rows(tmp_path: Path, output: list[Any], errors: list[Any]) -> None:
+PAGES: dict[str, list[Any]] = {"page": ["<html>\n"], "no rows": ["[]\n", "{}\n"], "of another job": [_good("x")]}
+
+
+@pytest.mark.parametrize("page", [*PAGES.values(), [NAMELESS]], ids=[*PAGES, "nameless"])
+@pytest.mark.parametrize("errors", [[], [NAMELESS], [{"custom_id": "a", "error": {"message": "no"}}]], ids=len)
+def test_an_output_with_none_of_the_rows(tmp_path: Path, page: list[Any], errors: list[Any]) -> None:
     """It is another file: to take its rows for missing would be to pay for them again."""
-    with pytest.raises(ForeignFileError):
-        _arranged(tmp_path, "ab", output, errors)
+    with pytest.raises(ForeignFileError) as caught:
+        _arranged(tmp_path, "ab", page, errors)
+    assert caught.value.path.name == "file-0"
     assert not (tmp_path / "piece").exists()
+
+
+@pytest.mark.parametrize("page", PAGES.values(), ids=PAGES)
+def test_errors_with_none_of_the_rows(tmp_path: Path, page: list[Any]) -> None:
+    """Another file as well: rows that failed for good would be sent again."""
+    with pytest.raises(ForeignFileError) as caught:
+        _arranged(tmp_path, "ab", [_good("a")], page)
+    assert caught.value.path.name == "file-1"
 
 
 def test_an_output_without_rows(tmp_path: Path) -> None:
@@ -80,7 +92,7 @@ def test_an_output_without_rows(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("ids", "output", "errors", "outcomes"),
     [
-        pytest.param("ab", [_good("a")], ["<html>\n"], b"sm", id="a page in place of the errors, which cost nothing"),
+        pytest.param("ab", [_good("a")], [], b"sm", id="no errors"),
         pytest.param("ab", [_good("a")], [NAMELESS], b"sm", id="an error that does not say whose"),
         pytest.param("ab", [_good("a"), _good("b")], [NAMELESS], b"ss", id="the same, and all are answered"),
         pytest.param("a", [], [{"custom_id": "a", "error": {"code": "400"}}], b"f", id="all failed"),
@@ -89,7 +101,7 @@ def test_an_output_without_rows(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_the_right_file(tmp_path: Path, ids: str, output: Any, errors: Any, outcomes: bytes) -> None:
-    """An output that tells of one of the rows, and any where none is left to be told of."""
+    """One that tells of a row, or has an error that does not say whose; and any where no row is left."""
     arranged, _ = _arranged(tmp_path, ids, output, errors, completed=True)
     assert arranged.outcomes == outcomes
 

@@ -42,7 +42,11 @@ class Arranged:
 
 
 class ForeignFileError(Exception):
-    """The output of a job says nothing of the rows that it was made of: it is not the file that it should be."""
+    """A file of results says nothing of the rows that the job was made of: it is not the file that it should be."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.path = path
 
 
 class _Place(NamedTuple):
@@ -50,6 +54,8 @@ class _Place(NamedTuple):
     offset: int
     length: int
     whole: bool
+    is_error: bool
+    """It names no row, and is an error all the same: such lines have been seen, and cost nothing to send again."""
 
     def line(self) -> bytes:
         self.file.seek(self.offset)
@@ -68,29 +74,29 @@ def arrange(
 ) -> Arranged:
     """Write the results of a job in the order of its rows; ``absent`` says what a row is that has none.
 
-    Raises :class:`ForeignFileError`, before anything is written, where rows are left that the output should tell of:
-    it has rows, and none of them is one of these, or it has none, and the job was ``completed``.
+    Raises :class:`ForeignFileError`, before anything is written, where rows are left that a file should tell of: it
+    has lines, and none is about a row of the job, or it is the output of a job that ``completed``, and has no line.
     """
     places: dict[str, _Place | None] = dict.fromkeys(custom_ids)
     strays = 0
     outcomes = bytearray()
     prompt = completion = total = 0
     with ExitStack() as stack:
-        foreign = False
+        foreign: Path | None = None
         for path in filter(None, (output, errors)):
             file = stack.enter_context(path.open("rb"))
-            rows = told_of = 0
+            lines = told_of = 0
             for custom_id, found in _rows(file, check_in):
-                rows += 1
-                told_of += custom_id in places
+                lines += 1
+                told_of += custom_id in places or (custom_id is None and path is errors and found.is_error)
                 if custom_id is None or custom_id not in places or places[custom_id] is not None:
                     strays += 1
                 else:
                     places[custom_id] = found
-            # Rows of an error file may lack their ids, and cost nothing when they are sent again.
-            foreign |= path is output and not told_of and (rows > 0 or completed)
-        if foreign and None in places.values():
-            raise ForeignFileError
+            if not told_of and (lines or (completed and path is output)):
+                foreign = foreign or path
+        if foreign is not None and None in places.values():
+            raise ForeignFileError(foreign)
         for number, (custom_id, place) in enumerate(places.items()):
             if number % _ROWS_BETWEEN_LOOKS == 0:
                 check_in()
@@ -115,7 +121,16 @@ def _rows(file: IO[bytes], check_in: Callable[[], None]) -> Iterator[tuple[str |
         for line in splitter.close() if end else splitter.feed(block):
             if line.content.strip():
                 custom_id = read_row(line.content, whole=line.whole).custom_id
-                yield custom_id, _Place(file, line.offset, len(line.content), line.whole)
+                is_error = custom_id is None and _is_error(line.content)
+                yield custom_id, _Place(file, line.offset, len(line.content), line.whole, is_error)
+
+
+def _is_error(line: bytes) -> bool:
+    try:
+        value = _wire.decode(line)
+    except _wire.WireError:
+        return False
+    return isinstance(value, dict) and "error" in value
 
 
 def final_lines(

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
 from together_batches.errors import BatchesError, CreateUnconfirmedError, NotFoundError, RunError
@@ -37,7 +36,7 @@ _TRANSFERS_AT_ONCE = 4
 _ARRANGED_AT_ONCE = 2
 """Each holds the ids of a job."""
 _MOST_DOWNLOADS = 3
-"""Of an output that is none: a proxy may have put a page of its own in its place, and that passes."""
+"""Of results that are none: a proxy may have put a page of its own in their place, and that passes."""
 _SHORTEST_PAUSE_SECONDS = 5.0
 _LONGEST_PAUSE_SECONDS = 60.0
 
@@ -243,34 +242,36 @@ class Steps:
     async def _arranged(self, key: Key) -> Arranged:
         """The results, downloaded and put in order.
 
-        Where the output is none, nobody knows what became of the rows: to take them for missing would be to send, and
-        to pay for, them again. So that is for the user to decide.
+        Where a file is not what it should be, nobody knows what became of the rows: to take them for missing would be
+        to send, and to pay for, them again. So that is for the user to decide.
         """
         attempt = self._journal.at(key)
         shard = self._journal.shards[attempt.shard]
         pause, downloads = _SHORTEST_PAUSE_SECONDS, 0
         while True:
-            arranged = None
             output = await self._download(key, 0, attempt.output_file_id)
             apart = attempt.error_file_id != attempt.output_file_id
             errors = await self._download(key, 1, attempt.error_file_id) if apart else None
-            with suppress(ForeignFileError):
+            arranged = foreign = None
+            try:
                 async with self._arranging:
                     earlier = self._journal.earlier(key)
                     arranged = await self._workshop.arrange(shard, earlier, attempt, output, errors)
+            except ForeignFileError as error:
+                foreign = attempt.output_file_id if error.path == output else attempt.error_file_id
             await self._workshop.drop(*filter(None, (output, errors)))
             if arranged is not None:
                 return arranged
-            downloads += 1
             message = (
-                f"what came as the output of job {attempt.job_id} ({attempt.output_file_id}) has none of its rows; "
-                "they may have been answered and paid for, so they are not sent again: run again when the service "
-                "gives the right file, or delete this one, and they are taken for missing"
+                f"what came as {foreign} has none of the rows of job {attempt.job_id}; they may have been answered and "
+                "paid for, so they are not sent again: run again when the service gives the right file, or delete this "
+                "one at the service, and its rows are taken for missing"
             )
-            error = RunError(message, directory=str(self._workshop.directory))
+            trouble = RunError(message, directory=str(self._workshop.directory))
+            downloads += 1
             if downloads == _MOST_DOWNLOADS:
-                raise error
-            pause = await self._trouble("be collected", key, error, pause)
+                raise trouble
+            pause = await self._trouble("be collected", key, trouble, pause)
 
     async def _download(self, key: Key, number: int, file_id: str | None) -> Path | None:
         """A file of the results; None where there is none, or none any more."""
