@@ -263,9 +263,9 @@ class Steps:
             if arranged is not None:
                 return arranged
             message = (
-                f"what came as {foreign} has none of the rows of job {attempt.job_id}; they may have been answered and "
-                "paid for, so they are not sent again: run again when the service gives the right file, or delete this "
-                "one at the service, and its rows are taken for missing"
+                f"what came as {foreign} has none of the rows of job {attempt.job_id}; they may have been answered "
+                "and paid for, so they are not sent again: run again when the service gives the right file, or "
+                "delete it there, and they are taken for missing"
             )
             trouble = RunError(message, directory=str(self._workshop.directory))
             downloads += 1
