@@ -14,7 +14,7 @@ import attrs
 from together_batches import _plain, _wire
 from together_batches._results import read_row
 from together_batches.errors import RunError
-from together_batches.jsonl import LineSplitter
+from together_batches.jsonl import split_lines
 from together_batches.rows import BatchFailure, BatchMissing, BatchSuccess, Usage
 from together_batches.runs import _rules
 
@@ -54,8 +54,6 @@ class _Place(NamedTuple):
     offset: int
     length: int
     whole: bool
-    is_error: bool
-    """It names no row, and is an error all the same: such lines have been seen, and cost nothing to send again."""
 
     def line(self) -> bytes:
         self.file.seek(self.offset)
@@ -78,24 +76,20 @@ def arrange(
     has lines, and none is about a row of the job, or it is the output of a job that ``completed``, and has no line.
     """
     places: dict[str, _Place | None] = dict.fromkeys(custom_ids)
-    strays = 0
+    lines = 0
     outcomes = bytearray()
     prompt = completion = total = 0
     with ExitStack() as stack:
         foreign: Path | None = None
         for path in filter(None, (output, errors)):
-            file = stack.enter_context(path.open("rb"))
-            lines = told_of = 0
-            for custom_id, found in _rows(file, check_in):
-                lines += 1
-                told_of += custom_id in places or (custom_id is None and path is errors and found.is_error)
-                if custom_id is None or custom_id not in places or places[custom_id] is not None:
-                    strays += 1
-                else:
-                    places[custom_id] = found
-            if not told_of and (lines or (completed and path is output)):
+            told = _find(stack.enter_context(path.open("rb")), places, check_in)
+            lines += told.lines
+            # Errors that name no row have been seen, and such rows cost nothing when they are sent again.
+            is_ours = told.of_rows or (path is errors and told.of_errors)
+            if not is_ours and (told.lines or (completed and path is output)):
                 foreign = foreign or path
-        if foreign is not None and None in places.values():
+        left = sum(place is None for place in places.values())
+        if foreign is not None and left:
             raise ForeignFileError(foreign)
         for number, (custom_id, place) in enumerate(places.items()):
             if number % _ROWS_BETWEEN_LOOKS == 0:
@@ -107,22 +101,38 @@ def arrange(
                 total += usage.total_tokens
             outcomes.append(_rules.outcome_of(result))
             target.write(_wire.encode(_plain.to_dict(result)) + b"\n")
+    strays = lines - (len(places) - left)
     return Arranged(outcomes=bytes(outcomes), usage=Usage(prompt, completion, total), strays=strays)
 
 
-def _rows(file: IO[bytes], check_in: Callable[[], None]) -> Iterator[tuple[str | None, _Place]]:
-    """The id of each row of a file, None where it names none, and its place."""
-    splitter = LineSplitter(_LONGEST_LINE_BYTES)
-    end = False
-    while not end:
+class _Told(NamedTuple):
+    """How many lines a file has, how many tell of a row of the job, and how many of an error without saying whose."""
+
+    lines: int
+    of_rows: int
+    of_errors: int
+
+
+def _find(file: IO[bytes], places: dict[str, _Place | None], check_in: Callable[[], None]) -> _Told:
+    """Note the place of each row that has none yet."""
+    lines = of_rows = of_errors = 0
+    for line in split_lines(_blocks(file, check_in), _LONGEST_LINE_BYTES):
+        if not line.content.strip():
+            continue
+        lines += 1
+        custom_id = read_row(line.content, whole=line.whole).custom_id
+        if custom_id is None:
+            of_errors += _is_error(line.content)
+        elif custom_id in places:
+            of_rows += 1
+            places[custom_id] = places[custom_id] or _Place(file, line.offset, len(line.content), line.whole)
+    return _Told(lines, of_rows, of_errors)
+
+
+def _blocks(file: IO[bytes], check_in: Callable[[], None]) -> Iterator[bytes]:
+    while block := file.read(_BLOCK_BYTES):
         check_in()
-        block = file.read(_BLOCK_BYTES)
-        end = not block
-        for line in splitter.close() if end else splitter.feed(block):
-            if line.content.strip():
-                custom_id = read_row(line.content, whole=line.whole).custom_id
-                is_error = custom_id is None and _is_error(line.content)
-                yield custom_id, _Place(file, line.offset, len(line.content), line.whole, is_error)
+        yield block
 
 
 def _is_error(line: bytes) -> bool:
