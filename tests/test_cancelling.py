@@ -408,41 +408,30 @@ def test_as_many_at_once_as_allowed_and_no_more(at_once: int, count: int, expect
     run()
 
 
-def test_more_than_a_hundred_at_once_come_by_and_by() -> None:
-    """When a hundred have been answered, twice as many are sent, as long as those are answered as soon."""
+@pytest.mark.parametrize(
+    ("service", "count", "at_once", "most", "took"),
+    [
+        pytest.param({"seconds": 0.01}, 2_000, 400, 400, pytest.approx(0.07, abs=0.001), id="near"),
+        pytest.param({"seconds": 1}, 900, 1_000, 800, pytest.approx(2, abs=0.1), id="far"),
+        pytest.param(
+            {"seconds": 0.01, "capacity": 100}, 5_000, 1_000, 200, pytest.approx(0.5, rel=0.1), id="in vain"
+        ),
+    ],
+)
+def test_more_than_a_hundred_at_once_come_by_and_by(
+    service: dict[str, Any], count: int, at_once: int, most: int, took: object
+) -> None:
+    """When a hundred have been answered, twice as many are sent, and from far away eight times as many.
+
+    Near, that is 100, 200 twice, and then 400. Where more are answered no sooner, it goes back to a hundred.
+    """
 
     @in_virtual_time
     async def run() -> None:
-        service = Service(seconds=0.01)
-        await cancel_many(service, names(2_000), at_once=400)
-        assert service.most_at_once == 400
-        assert now() == pytest.approx(0.07, abs=0.001)  # 100, 200 twice, and then 400
-
-    run()
-
-
-def test_from_far_away_they_come_sooner() -> None:
-    """Eight times as many are sent when a hundred have been answered."""
-
-    @in_virtual_time
-    async def run() -> None:
-        service = Service(seconds=1)
-        await cancel_many(service, names(900), at_once=1_000)
-        assert service.most_at_once == 800
-        assert now() == pytest.approx(2, abs=0.1)
-
-    run()
-
-
-def test_more_than_a_hundred_in_vain() -> None:
-    """Where they are answered no sooner than one after another, it stays at a hundred, and at what was tried."""
-
-    @in_virtual_time
-    async def run() -> None:
-        service = Service(seconds=0.01, capacity=100)
-        await cancel_many(service, names(5_000), at_once=1_000)
-        assert service.most_at_once == 200
-        assert now() == pytest.approx(50 * 0.01, rel=0.1)
+        asked = Service(**service)
+        await cancel_many(asked, names(count), at_once=at_once)
+        assert asked.most_at_once == most
+        assert now() == took
 
     run()
 
