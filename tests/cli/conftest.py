@@ -59,7 +59,7 @@ def feed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
     def feed(content: bytes, *, terminal: bool = False) -> None:
         stream = io.TextIOWrapper(io.BytesIO(content))
-        stream.isatty = lambda: terminal  # type: ignore[method-assign]
+        monkeypatch.setattr(stream, "isatty", lambda: terminal)
         monkeypatch.setattr(sys, "stdin", stream)
 
     feed(b"")

@@ -119,10 +119,11 @@ def test_download(run: Run, emulator: Emulator, tmp_path: Path) -> None:
 def test_download_to_standard_output(run: Run, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without -o, byte for byte."""
     file_id = emulator.add_file(b"\xff\r\n\0")
-    out = io.TextIOWrapper(io.BytesIO())
+    content = io.BytesIO()
+    out = io.TextIOWrapper(content)
     monkeypatch.setattr(sys, "stdout", out)
     assert run("files", "download", file_id).code == 0
-    assert out.buffer.getvalue() == b"\xff\r\n\0"  # type: ignore[attr-defined]
+    assert content.getvalue() == b"\xff\r\n\0"
 
 
 def test_download_that_fails(run: Run, emulator: Emulator, tmp_path: Path) -> None:

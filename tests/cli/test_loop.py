@@ -24,7 +24,7 @@ class QuickLoop(asyncio.SelectorEventLoop):
 def installed(monkeypatch: pytest.MonkeyPatch) -> None:
     uvloop = ModuleType("uvloop")
     uvloop.__spec__ = ModuleSpec("uvloop", None)
-    uvloop.new_event_loop = QuickLoop  # type: ignore[attr-defined]
+    monkeypatch.setattr(uvloop, "new_event_loop", QuickLoop, raising=False)
     for name in ("uvloop", "winloop"):  # its name on Windows
         monkeypatch.setitem(sys.modules, name, uvloop)
 

@@ -75,5 +75,5 @@ def test_where_a_bar_is_drawn(monkeypatch: pytest.MonkeyPatch, environment: dict
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert not draws_on(stream)
-    stream.isatty = lambda: True  # type: ignore[method-assign]
+    monkeypatch.setattr(stream, "isatty", lambda: True)
     assert expected is draws_on(stream)

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from run_page import Block, MismatchError, blocks, commands, compare
@@ -79,7 +80,7 @@ def test_every_variable_that_is_read_is_in_the_reference() -> None:
     asked = set[str]()
 
     class Environment(dict[str, str]):
-        def get(self, name: str, default: object = None) -> object:  # type: ignore[override]
+        def get(self, name: str, default: Any = None, /) -> Any:
             asked.add(name.upper())
             return super().get(name, default)
 

@@ -8,7 +8,7 @@ import pickle
 import re
 import traceback
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -94,8 +94,8 @@ def _drawn(docstring: str) -> dict[str, str | None]:
 
 def test_the_drawing_is_the_tree() -> None:
     """The docstring of ``errors`` draws the classes as they are."""
-    real = {cls.__name__: cls.__bases__[0].__name__ for cls in _ALL}
-    real["BatchesError"] = None  # type: ignore[assignment]
+    real: dict[str, str | None] = {cls.__name__: cls.__bases__[0].__name__ for cls in _ALL}
+    real["BatchesError"] = None
     assert _drawn(errors.__doc__ or "") == real
 
 
@@ -195,10 +195,10 @@ def test_facts_are_attributes(error: BatchesError) -> None:
     ],
     ids=lambda settings: "-".join(settings),
 )
-def test_no_text_of_an_error_shows_the_key(settings: dict[str, object]) -> None:
+def test_no_text_of_an_error_shows_the_key(settings: dict[str, Any]) -> None:
     """Whatever is wrong with the configuration, neither message nor traceback quotes what may be secret."""
     with pytest.raises(UsageError) as caught:
-        Config.from_env(**{"environ": {}, "api_key": _KEY, **settings})  # type: ignore[arg-type]
+        Config.from_env(**{"environ": {}, "api_key": _KEY, **settings})
     shown = "".join(traceback.format_exception(caught.value)) + repr(caught.value) + repr(vars(caught.value))
     assert _KEY not in shown
     assert _KEY.encode() not in pickle.dumps(caught.value)
