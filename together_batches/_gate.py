@@ -37,7 +37,7 @@ class Gate:
         return True
 
     async def enter(self, seconds_left: float | None) -> float:
-        """Return when a send may happen: the seconds that that took.
+        """Return when a send may happen, with the seconds that were waited for it.
 
         Raises :class:`TimeoutError` where it takes longer than is left (None: as long as it takes).
         """
