@@ -262,16 +262,15 @@ class Steps:
             await self._workshop.drop(*filter(None, (output, errors)))
             if arranged is not None:
                 return arranged
-            message = (
-                f"what came as {foreign} has none of the rows of job {attempt.job_id}; they may have been answered "
-                "and paid for, so they are not sent again: run again when the service gives the right file, or "
-                "delete it there, and they are taken for missing"
-            )
-            trouble = RunError(message, directory=str(self._workshop.directory))
+            problem = f"what came as {foreign} has none of the rows of job {attempt.job_id}"
             downloads += 1
             if downloads == _MOST_DOWNLOADS:
-                raise trouble
-            pause = await self._trouble("be collected", key, trouble, pause)
+                message = (
+                    f"{problem}; they may have been answered and paid for, so they are not sent again: run again "
+                    "when the service gives the right file, or delete it there, and they are taken for missing"
+                )
+                raise RunError(message, directory=str(self._workshop.directory))
+            pause = await self._trouble("be collected", key, problem, pause)
 
     async def _download(self, key: Key, number: int, file_id: str | None) -> Path | None:
         """A file of the results; None where there is none, or none any more."""
@@ -301,7 +300,7 @@ class Steps:
                     raise
                 pause = await self._trouble(what, key, error, pause)
 
-    async def _trouble(self, what: str, key: Key, error: BatchesError, pause: float) -> float:
+    async def _trouble(self, what: str, key: Key, error: BatchesError | str, pause: float) -> float:
         """Tell it, and wait; how long to wait the next time."""
         shard, number = key
         message = f"shard {shard}, attempt {number} could not {what}, and that is tried again in {pause:g} s: {error}"
