@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["NAME", "SqliteLedger", "create", "opened", "read"]
 
 NAME = "ledger.sqlite"
-VERSION = 1
+VERSION = 2
 
 _APPLICATION = 0x54424C47
 """Says that a file of SQLite is a ledger of ours, and not somebody's database."""
@@ -65,10 +65,13 @@ CREATE TABLE attempt (
     number INTEGER NOT NULL,
     rows INTEGER NOT NULL,
     planned_at TEXT NOT NULL,
+    marked INTEGER NOT NULL,
     file_id TEXT,
+    former_file_ids TEXT NOT NULL,
     uploaded_at TEXT,
     since TEXT,
     creating_at TEXT,
+    posts INTEGER NOT NULL,
     job_id TEXT UNIQUE,
     found INTEGER NOT NULL,
     known_at TEXT,
@@ -81,6 +84,8 @@ CREATE TABLE attempt (
     error TEXT,
     output_file_id TEXT,
     error_file_id TEXT,
+    output_bytes INTEGER,
+    error_bytes INTEGER,
     collected_at TEXT,
     outcomes BLOB NOT NULL,
     prompt_tokens INTEGER NOT NULL,

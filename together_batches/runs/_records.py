@@ -57,18 +57,24 @@ class Shard:
 class Attempt:
     """One sending of rows of a shard. Which step it is at shows in which of the times are there.
 
-    ``since`` is the service's own clock when the create was about to be sent. ``outcomes`` has a byte for each row of
-    the attempt, compressed, once its results are here.
+    ``marked`` says that the file has content that no other file has, so that a job of it is the job of this attempt;
+    ``former_file_ids`` are those that it had before ``file_id``, with a space between them. ``posts`` counts the
+    creates that may have reached the service, noted before each is sent. ``since`` is the service's own clock when the
+    first of them was about to be sent. ``output_bytes`` and ``error_bytes`` are the sizes of the files of results as
+    they were collected. ``outcomes`` has a byte for each row of the attempt, compressed, once its results are here.
     """
 
     shard: int
     number: int
     rows: int
     planned_at: datetime
+    marked: bool = False
     file_id: str | None = None
+    former_file_ids: str = ""
     uploaded_at: datetime | None = None
     since: datetime | None = None
     creating_at: datetime | None = None
+    posts: int = 0
     job_id: str | None = None
     found: bool = False
     known_at: datetime | None = None
@@ -81,6 +87,8 @@ class Attempt:
     error: str | None = None
     output_file_id: str | None = None
     error_file_id: str | None = None
+    output_bytes: int | None = None
+    error_bytes: int | None = None
     collected_at: datetime | None = None
     outcomes: bytes = b""
     prompt_tokens: int = 0
