@@ -59,9 +59,10 @@ class Attempt:
 
     ``marked`` says that the file has content that no other file has, so that a job of it is the job of this attempt;
     ``former_file_ids`` are those that it had before ``file_id``, with a space between them. ``posts`` counts the
-    creates that may have reached the service, noted before each is sent. ``since`` is the service's own clock when the
-    first of them was about to be sent. ``output_bytes`` and ``error_bytes`` are the sizes of the files of results as
-    they were collected. ``outcomes`` has a byte for each row of the attempt, compressed, once its results are here.
+    creates that may have reached the service, noted before each is sent. ``since`` is the service's own clock when
+    the first of them was about to be sent. ``output_bytes`` and ``error_bytes`` are the sizes of the files of results
+    as they were collected. ``outcomes`` has a byte for each row of the attempt, compressed, once its results are
+    here.
     """
 
     shard: int
@@ -113,7 +114,8 @@ class Books:
 class Ledger(Protocol):
     """Where the books of a run are kept. What is saved is there for good when the call returns.
 
-    Each raises :class:`RunLedgerError` where that cannot be.
+    Each raises :class:`RunLedgerError` if that cannot be, and :class:`RunInUseError` once another process goes on
+    with the run: then nothing more is saved, and so no job is created either.
     """
 
     async def load(self) -> Books:
