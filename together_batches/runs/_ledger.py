@@ -145,7 +145,7 @@ def create(directory: Path, run: Run, shards: Iterable[Shard]) -> None:
                     _insert(connection, "run", [run])
                     _insert(connection, "shard", books.shards)
             with closing(_connected(part, "mode=ro")) as connection:
-                _check(directory, connection)
+                _check(part, connection)
                 if _books(connection) != books:
                     raise sqlite3.DatabaseError("what was written is not what is read back")
             part.replace(directory / NAME)
@@ -241,12 +241,16 @@ def _execute_all(connection: sqlite3.Connection, statements: str) -> None:
         connection.execute(statement)
 
 
-def _check(directory: Path, connection: sqlite3.Connection) -> int:
+def _check(path: Path, connection: sqlite3.Connection) -> int:
     """The version of a ledger that can be believed."""
-    version = _version(directory, connection)
+    version = _version(path.parent, connection)
     (verdict,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
     if verdict != "ok":
         raise sqlite3.DatabaseError(verdict.splitlines()[-1])
+    # To SQLite a part of a page at the end is a page. Only a write-ahead log has the whole of it.
+    log = path.with_name(f"{path.name}-wal")
+    if path.stat().st_size % _PAGE_BYTES and not (log.exists() and log.stat().st_size):
+        raise sqlite3.DatabaseError("it has been cut short")
     return version
 
 
@@ -276,14 +280,15 @@ def read(directory: Path) -> Books:
     """What the ledger says, while a process may be at it. Of any version, and nothing is written beside it."""
     with _explained(directory, "read"):
         path = _path_in(directory)
-        for left in reversed(range(_LOOKS)):
+        looks = 0
+        while True:
+            looks += 1
             before = _stamps(path)
             try:
                 return _seen(path, before)
             except sqlite3.Error:
-                if not left or _stamps(path) == before:
+                if looks == _LOOKS or _stamps(path) == before:
                     raise
-    raise AssertionError  # pragma: no cover
 
 
 def _seen(path: Path, stamps: object) -> Books:
@@ -294,14 +299,13 @@ def _seen(path: Path, stamps: object) -> Books:
     if version > 1 or _lock.holder(directory):
         try:
             with closing(_connected(path, "mode=ro")) as connection:
-                _check(directory, connection)
+                _check(path, connection)
                 return _books(connection)
         except sqlite3.OperationalError as error:
             # A process was killed in the middle of a change, which could be undone here by writing alone.
             if _code(error) not in {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}:
                 raise
     with _recovered(path) as connection:
-        _check(directory, connection)
         books = _books(connection)
     if _stamps(path) != stamps:
         raise _busy("it is being changed")
@@ -327,6 +331,7 @@ def _recovered(path: Path) -> Generator[sqlite3.Connection]:
             with suppress(FileNotFoundError):
                 shutil.copyfile(f"{path}{end}", f"{copy}{end}")
         with closing(_connected(copy, "mode=rw")) as connection:
+            _check(copy, connection)
             yield connection
 
 
@@ -381,8 +386,9 @@ class SqliteLedger:
 
         def connect() -> None:
             # Never made where there is none: that would be an empty one.
-            self._connection = connection = _connected(_path_in(self._directory), "mode=rw")
-            version = _check(self._directory, connection)
+            path = _path_in(self._directory)
+            self._connection = connection = _connected(path, "mode=rw")
+            version = _check(path, connection)
             with _explained(self._directory, "written"):
                 _make_durable(self._directory, connection)
                 connection.execute("PRAGMA foreign_keys = ON")
