@@ -144,7 +144,9 @@ async def test_a_job_is_of_one_attempt(directory: Path) -> None:
     async with _opened(directory) as ledger:
         first = attrs.evolve(ATTEMPT, job_id="job-1")
         await ledger.save(first)
-        with pytest.raises(RunLedgerError, match="cannot be written"):
+        with pytest.raises(
+            RunLedgerError, match="cannot be written: a job would be that of two attempts; look at the"
+        ):
             await ledger.save(attrs.evolve(first, number=2))
         assert (await ledger.load()).attempts == (first,)
 

@@ -536,6 +536,7 @@ _ADVICE = {
     sqlite3.SQLITE_PERM: _ADVICE_RIGHTS,
     sqlite3.SQLITE_CANTOPEN: _ADVICE_RIGHTS,
     sqlite3.SQLITE_IOERR: "look at the disk, and try again",
+    sqlite3.SQLITE_CONSTRAINT: "look at the list of jobs, and run it again: it goes on from what was noted",
 }
 """What to do, by the first byte of SQLite's result code."""
 _CODES = {
@@ -568,5 +569,7 @@ def _explained(directory: Path, doing: str) -> Generator[None]:
         yield
     except (sqlite3.Error, OSError, ValueError, TypeError, zlib.error) as error:
         advice = _ADVICE.get(_code(error) or 0, _ADVICE_READING if doing == "read" else _ADVICE_WRITING)
-        message = f"the ledger of the run in {directory} cannot be {doing}: {error}; {advice}"
+        is_of_two = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_CONSTRAINT_UNIQUE
+        what = "a job would be that of two attempts" if is_of_two else error
+        message = f"the ledger of the run in {directory} cannot be {doing}: {what}; {advice}"
         raise RunLedgerError(message, directory=str(directory)) from error
