@@ -34,8 +34,8 @@ def test_kill_9(tmp_path: Path) -> None:
 
 @posix
 def test_a_run_that_was_taken_over(tmp_path: Path) -> None:
-    """A process that is stopped, and whose lock file is removed, so that another goes on with its run: it ends when it
-    is continued, without a job more.
+    """A process that is stopped, and whose lock file is removed, so that another goes on with its run: it ends when
+    it is continued, without a job more.
     """
     source, output, lock = tmp_path / "in.jsonl", tmp_path / "out.jsonl", tmp_path / "out.jsonl.run" / "lock"
     row = {"body": {"model": "m", "messages": [{"role": "user", "content": "Hello."}]}}
