@@ -331,6 +331,17 @@ async def test_it_is_as_it_was_before_the_change(torn: Path) -> None:
     assert _ledger.read(torn).attempts == MANY
 
 
+async def test_a_change_of_the_first_page_alone(torn: Path) -> None:
+    """That counts pages which were not written yet: the journal has its former count."""
+    path = torn / "ledger.sqlite"
+    content = path.read_bytes()
+    pages = int.from_bytes((torn / "ledger.sqlite-journal").read_bytes()[16:20], "big")  # when the change began
+    path.write_bytes(content[:28] + (len(content) // 4096).to_bytes(4, "big") + content[32 : 4096 * pages])
+    assert _ledger.read(torn).attempts == MANY
+    async with _opened(torn) as ledger:
+        assert (await ledger.load()).attempts == MANY
+
+
 @pytest.mark.parametrize("loss", ["missing", "cut", "turned", "emptied"])
 async def test_a_journal_that_lost_something(torn: Path, loss: str) -> None:
     """Then pages of before and after are side by side, which is noticed, by who looks and by the run."""

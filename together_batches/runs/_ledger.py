@@ -295,8 +295,8 @@ def _seen(path: Path, stamps: object) -> Books:
     directory = path.parent
     with closing(_unlocked(path)) as connection:
         version = _version(directory, connection)
-    # Just to open one with a write-ahead log makes files beside it, unless the process that is at it made them.
-    if version > 1 or _lock.holder(directory):
+    # Just to open one of version 1 makes files beside it, since that had a write-ahead log.
+    if version > 1:
         try:
             with closing(_connected(path, "mode=ro")) as connection:
                 _check(path, connection)
