@@ -403,6 +403,25 @@ async def test_the_last_process_that_took_it_has_it(directory: Path) -> None:
     assert _ledger.read(directory) == Books(RUN, SHARDS, (ATTEMPT, FULL))
 
 
+@posix
+@pytest.mark.parametrize("replaced", [True, False])
+async def test_a_ledger_that_is_replaced_under_a_process(directory: Path, replaced: bool) -> None:
+    """By a copy, say, or removed: what it would note now would be in no file that anybody finds."""
+    path = directory / "ledger.sqlite"
+    async with _opened(directory) as ledger:
+        await ledger.save(ATTEMPT)
+        if replaced:
+            shutil.copy(path, directory / "copy")
+            (directory / "copy").replace(path)
+        else:
+            path.unlink()
+        with pytest.raises(
+            RunLedgerError, match="was removed or replaced while this process had it open, so it stops"
+        ):
+            await ledger.save(FULL)
+    assert not replaced or _ledger.read(directory).attempts == (ATTEMPT,)
+
+
 async def test_looking_while_a_process_is_at_it(directory: Path) -> None:
     """Sees what was saved as of one moment, and hinders nobody."""
     async with _opened(directory) as ledger:

@@ -211,6 +211,15 @@ def _path_in(directory: Path) -> Path:
     return path
 
 
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Which file has this name; None if there is none."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
+
+
 def _make_durable(directory: Path, connection: sqlite3.Connection) -> None:
     """Have each commit on the disk when it returns, in the ledger's own file."""
     # EXTRA beside DELETE: the end of a transaction is that its journal has no name any more, also after a loss of
@@ -380,6 +389,7 @@ class SqliteLedger:
         self._thread = ThreadPoolExecutor(1, "together_batches ledger")
         self._connection: sqlite3.Connection | None = None
         self._holder = 0
+        self._opened_file: tuple[int, int] | None = None
 
     async def open(self) -> None:
         """Open what is there, and bring it up to this version."""
@@ -397,6 +407,7 @@ class SqliteLedger:
                         _execute_all(connection, _TO_VERSION_2)
                     connection.execute("UPDATE run SET holder = holder + 1")
                     (self._holder,) = connection.execute("SELECT holder FROM run").fetchone()
+            self._opened_file = _identity(path)
 
         await self._do("read", connect)
 
@@ -434,6 +445,12 @@ class SqliteLedger:
 
     def _put(self, table: str, records: Iterable[Run] | Iterable[Attempt]) -> None:
         self._lock.check()
+        if _identity(self._directory / NAME) != self._opened_file:
+            message = (
+                f"the ledger of the run in {self._directory} was removed or replaced while this process had it open, "
+                "so it stops and notes nothing more: put the ledger back, and run it again"
+            )
+            raise RunLedgerError(message, directory=str(self._directory))
         connection = self._open_connection()
         with _transaction(connection):
             self._check_holder()
