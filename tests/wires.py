@@ -69,8 +69,15 @@ class VirtualTime:
     async def sleep(self, seconds: float) -> None:
         over = asyncio.Event()
         self.slept.append(seconds)
-        heapq.heappush(self._timers, (self.seconds + max(0.0, seconds), len(self.slept), over))
-        await over.wait()
+        timer = self.seconds + max(0.0, seconds), len(self.slept), over
+        heapq.heappush(self._timers, timer)
+        try:
+            await over.wait()
+        except asyncio.CancelledError:
+            if timer in self._timers:
+                self._timers.remove(timer)
+                heapq.heapify(self._timers)
+            raise
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import re
 import shutil
@@ -224,6 +225,14 @@ async def test_places_that_cannot_be(
         ({"poll_interval": 0}, "poll_interval must be a number"),
         ({"max_enqueued_rows": 2}, "max_enqueued_rows is 2, and the run has a job of 3 rows"),
         ({"endpoint": "chat"}, "endpoint must be a path"),
+        ({"patience": -1}, "patience must be a number, zero or more"),
+        ({"patience": float("nan")}, "patience must be a number, zero or more"),
+        ({"patience": "long"}, "patience must be a number, zero or more"),
+        ({"give_up": "job-1"}, "give_up is an iterable of ids"),
+        ({"give_up": [7]}, "give_up takes ids of jobs or files, not 7"),
+        ({"give_up": ["job-1"]}, "invalid give_up: 'job-1' is no job, and no input of a job, of the run"),
+        ({"retry_delays": "30"}, "retry_delays is a number of seconds, or several"),
+        ({"retry_delays": [30, -1]}, "retry_delays must be a number, zero or more"),
     ],
 )
 async def test_arguments_that_cannot_be(run: Runner, options: dict[str, Any], expected: str) -> None:
@@ -690,6 +699,56 @@ async def test_an_ineligible_model_costs_three_jobs(run: Runner, emulator: Emula
     assert "Unable to access non-serverless model" in report.stopped
     await run(source=[], max_jobs=100)
     assert len(emulator.jobs) == 6
+
+
+@pytest.mark.parametrize(
+    ("options", "gaps"),
+    [({}, [30, 120]), ({"retry_delays": [50, 70]}, [50, 70]), ({"retry_delays": 0, "patience": 10}, [10, 10])],
+    ids=["usual", "set", "none but for the evidence"],
+)
+async def test_jobs_that_fail_are_spaced_out(
+    run: Runner, emulator: Emulator, time: VirtualTime, options: dict[str, Any], gaps: list[float]
+) -> None:
+    """Ever more, so that trouble which passes costs no attempt; what the evidence took counts."""
+    created: list[float] = []
+
+    def on_event(event: RunEvent) -> None:
+        if event.kind == RunEventKind.CREATED:
+            created.append(time.seconds)
+            emulator.jobs  # noqa: B018  # settles what has ended
+            emulator._service._ends_as = "FAILED" if len(created) < 2 else None
+            job = list(emulator._service._jobs.values())[-1]
+            job.extra_fields = {"progress": 0, **({} if len(created) > 2 else {"output_file_id": None})}
+
+    emulator._service._ends_as = "FAILED"
+    report = await run(on_event=on_event, max_rows_per_job=50, poll_interval=1, **options)
+    assert (report.ok, len(created)) == (True, 3)
+    assert [after - before for before, after in itertools.pairwise(created)] == pytest.approx(gaps, abs=4)
+
+
+async def test_error_rows_wait_and_a_new_call_does_not(run: Runner, emulator: Emulator, time: VirtualTime) -> None:
+    """30 s after the job has ended they go again, and at once if the run is called anew."""
+    run.fates.planned = {"row-1": [Failure(), Failure()]}
+    created: list[float] = []
+
+    def on_event(event: RunEvent) -> None:
+        if event.kind == RunEventKind.CREATED:
+            created.append(time.seconds)
+
+    report = await run(on_event=on_event, max_rows_per_job=50, max_attempts=2)
+    assert report.failed == 1
+    assert created[1] - created[0] == pytest.approx(30, abs=4)
+    report = await run(on_event=on_event, max_rows_per_job=50, max_attempts=3)
+    assert report.ok
+    assert created[2] - created[1] < 10
+
+
+async def test_rows_that_go_again_hold_no_place_back(run: Runner, emulator: Emulator) -> None:
+    """From a shard that was not sent yet: its job comes first."""
+    run.fates.planned = {"row-1": [Failure()], "row-4": [Failure()]}
+    assert (await run(max_jobs=1, retry_delays=0)).ok
+    created = [(event.shard, event.attempt) for event in run.events if event.kind == RunEventKind.CREATED]
+    assert created == [(1, 1), (2, 1), (3, 1), (4, 1), (1, 2), (2, 2)]
 
 
 @pytest.mark.parametrize(("validating", "others"), [(100, 100), (5_000, 600)])
