@@ -443,9 +443,9 @@ async def read_all(account: Account, job: str | BatchJob = "job-1", **options: A
 async def test_a_whole_result_costs_no_further_request() -> None:
     """Neither with nor without the requests, and whether or not the last line has an end: it is proof enough."""
     for output in (ABC, ABC[:-1]):
-        for options in ({}, {"requests": "abc"}, {"requests": "abc", "order": "input"}):
+        for options in ({}, {"requests": list("abcx")}, {"requests": list("abcx"), "order": "input"}):
             account = Account(output, lines(refusal("x"))[:-1], metadata={"file-output": 10_000})
-            await account.rows(**{**options, **({"requests": list("abcx")} if options else {})})
+            assert len(await account.rows(**options)) == 4
             assert account.requests == ["job job-1", "content file-output", "content file-errors"]
             assert account.slept == []
 
