@@ -95,6 +95,10 @@ class KnownJobs:
             for file_id in list(self._files)[: _MOST_REMEMBERED // 2]:
                 del self._files[file_id]
 
+    def forget_file(self, file_id: str) -> None:
+        """Note that a file was deleted: there is nothing to look for."""
+        self._files.pop(file_id, None)
+
     def knows_file(self, file_id: str) -> bool:
         """True if this file exists as far as is known."""
         return file_id in self._files

@@ -437,9 +437,11 @@ class AsyncBatches:
         request. A ``BatchJob`` that had not finished is read anew. Use the iterator with ``async with``, or to its
         end.
 
-        Absence is looked at again for ``patience`` seconds (0 looks once): a job that this client has seen and that
-        answers 404, a COMPLETED job that names no file, a file of a job that answers 404. If rows are left out, or a
-        file ends within a line, its metadata is read, and a file shorter than that says is read on.
+        Absence is looked at again for ``patience`` seconds (0 looks once): a job that this client has seen, or that
+        is passed as a :class:`BatchJob`, and that answers 404; a COMPLETED job that names no file; a file of a job
+        that answers 404. If rows are left out, or a file ends within a line, its metadata is read, and a file shorter
+        than that says is read on. If rows are left out, the job is read too, for the id of a file that appeared late.
+        A result that has every row costs no such request.
 
         Raises:
             UsageError: the job has not finished, ``requests`` cannot be read, or the disk is full.
@@ -457,7 +459,10 @@ class AsyncBatches:
             file=self.files.retrieve,
             sleep=self._transport.connection.sleep,
         )
-        return Stream(_results.results(verbs, job, requests=requests, order=order, patience=patience))
+        rows = _results.results(verbs, job, requests=requests, order=order, patience=patience)
+        if isinstance(job, BatchJob):
+            self._known.note(job)
+        return Stream(rows)
 
     async def run(
         self,
