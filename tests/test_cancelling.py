@@ -13,6 +13,7 @@ import itertools
 import sys
 import tracemalloc
 from collections import Counter
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from unittest.mock import AsyncMock
 
@@ -40,14 +41,16 @@ from together_batches import (
     UsageError,
 )
 from together_batches import _cancelling as cancelling
+from together_batches._protocol import NoJob
 from together_batches._stream import Stream
 from together_batches._transport import Bulk, Call
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+    from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
 
 R = CancelResult
 
+BEGAN = datetime(2026, 11, 2, 10, tzinfo=UTC)
 REFUSED_KEY = AuthenticationError("no such key", status=401)
 FORBIDDEN = PermissionDeniedError("not yours", status=403)
 UNKNOWN = NotFoundError("Job not found", status=404)
@@ -67,6 +70,7 @@ class Service:
         self.default = default
         self.cancels: dict[str, Any] = {}
         self.reads: dict[str, Any] = {}
+        self.known: set[str] = set()
         self.list_answer: Any = BROKEN
         self.asked: list[str] = []
         self.read: list[str] = []
@@ -77,7 +81,18 @@ class Service:
 
     @property
     def verbs(self) -> cancelling.Verbs:
-        return cancelling.Verbs(cancel=self.cancel, retrieve=self.retrieve, list_jobs=self.list_jobs)
+        return self.verbs_with(self.cancel)
+
+    def verbs_with(self, cancel: Callable[[str, Call], Awaitable[BatchJob | NoJob]]) -> cancelling.Verbs:
+        return cancelling.Verbs(
+            cancel=cancel,
+            retrieve=self.retrieve,
+            list_jobs=self.list_jobs,
+            knows=self.known.__contains__,
+            now=lambda: BEGAN + timedelta(seconds=now()),
+            clock=now,
+            sleep=asyncio.sleep,
+        )
 
     async def cancel(self, job_id: str, call: Call) -> BatchJob:
         call.attempts += 1
@@ -118,6 +133,11 @@ class Service:
 async def cancel_many(service: Service, ids: Any, **options: Any) -> CancelReport:
     settings = {"at_once": 10, "wait": False, "timeout": None, "on_outcome": None, **options}
     return await cancelling.cancel_many(service.verbs, Bulk(None), cancelling.checked_ids(ids), **settings)
+
+
+def a_call(job: object = None) -> cancelling.CancelCall:
+    """The call of one cancel that is part of no bulk."""
+    return cancelling.CancelCall(None, lambda: BEGAN, job)
 
 
 def iter_cancel(service: Service, ids: Any, **options: Any) -> Stream[CancelOutcome]:
@@ -179,7 +199,7 @@ async def test_the_state_of_the_job_decides(answer: Any, expected: CancelResult)
     """And where there is none, the error."""
     service = Service()
     service.cancels["a"] = answer
-    outcome = await cancelling.cancel_one(service.verbs, "a", Call())
+    outcome = await cancelling.cancel_one(service.verbs, "a", a_call())
     assert (outcome.job_id, outcome.result, outcome.attempts) == ("a", expected, 1)
     assert outcome.error is (answer if isinstance(answer, Exception) else None)
     assert outcome.job == (None if isinstance(answer, Exception) else a_job("a", answer))
@@ -207,7 +227,7 @@ async def test_a_cancel_that_came_too_late(
     """Asked once, read once; what is in doubt keeps the refusal beside it."""
     service = Service()
     service.cancels["a"], service.reads["a"] = refusal, read
-    outcome = await cancelling.cancel_one(service.verbs, "a", Call())
+    outcome = await cancelling.cancel_one(service.verbs, "a", a_call())
     assert (outcome.result, outcome.attempts) == (expected, 2)
     assert (outcome.error is refusal) == keeps_refusal
     assert (service.asked, service.read) == (["a"], ["a"])
@@ -220,7 +240,7 @@ async def test_misuse_of_the_client_is_raised(where: str) -> None:
     service.cancels["a"] = TOO_LATE
     getattr(service, where)["a"] = UsageError("this client is closed")
     with pytest.raises(UsageError):
-        await cancelling.cancel_one(service.verbs, "a", Call())
+        await cancelling.cancel_one(service.verbs, "a", a_call())
     with pytest.raises(UsageError):
         await cancel_many(service, ["a", "b"])
 
@@ -510,7 +530,7 @@ async def test_outcomes_are_told_as_they_are_known() -> None:
         await asyncio.sleep(waits[job_id])
         return a_job(job_id)
 
-    verbs = cancelling.Verbs(cancel=cancel, retrieve=service.retrieve, list_jobs=service.list_jobs)
+    verbs = service.verbs_with(cancel)
     report = await cancelling.cancel_many(
         verbs,
         Bulk(None),
@@ -541,7 +561,7 @@ async def test_a_service_that_gets_slow_is_asked_for_fewer_at_once() -> None:
         running -= 1
         return a_job(job_id)
 
-    verbs = cancelling.Verbs(cancel=cancel, retrieve=service.retrieve, list_jobs=service.list_jobs)
+    verbs = service.verbs_with(cancel)
     report = await cancelling.cancel_many(
         verbs, Bulk(None), names(1_000), at_once=100, wait=False, timeout=None, on_outcome=None
     )
@@ -720,7 +740,7 @@ async def test_a_limit_while_calls_wait_for_their_turn() -> None:
         raise AssertionError
 
     service = Service()
-    verbs = cancelling.Verbs(cancel=cancel, retrieve=service.retrieve, list_jobs=service.list_jobs)
+    verbs = service.verbs_with(cancel)
     report = await cancelling.cancel_many(
         verbs, Bulk(None), names(3), at_once=2, wait=False, timeout=1, on_outcome=None
     )

@@ -67,6 +67,10 @@ class KnownJobs:
                     del self._seen[seen], self._created[seen]
         return job
 
+    def knows(self, job_id: str) -> bool:
+        """True for a job that this client has seen and not forgotten."""
+        return job_id in self._seen
+
     @property
     def now(self) -> int:
         """A mark that tells what was seen before from what is seen after."""

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from together_batches import _waiting
     from together_batches._disk import Source
     from together_batches._many import Ids
-    from together_batches._protocol import Answer
+    from together_batches._protocol import Answer, NoJob
     from together_batches._results import Order, Requests
     from together_batches.files import AsyncFiles
     from together_batches.outcomes import CancelOutcome, CancelReport
@@ -96,7 +96,15 @@ class AsyncBatches:
         self._transport = transport
         self._known = known
         self._owner = owner
-        self._verbs = _cancelling.Verbs(cancel=self._post_cancel, retrieve=self._get, list_jobs=self._get_all)
+        self._verbs = _cancelling.Verbs(
+            cancel=self._post_cancel,
+            retrieve=self._get,
+            list_jobs=self._get_all,
+            knows=known.knows,
+            now=transport.connection.now,
+            clock=transport.connection.clock,
+            sleep=transport.connection.sleep,
+        )
 
     # What not everyone needs is imported where it is used: a service that cancels jobs starts without the files.
 
@@ -247,8 +255,9 @@ class AsyncBatches:
             ConflictError: the job had finished, and how it ended could not be read.
             APIError: no good answer came.
         """
-        outcome = await _cancelling.cancel_one(self._verbs, _protocol.job_id(job_id), Call())
-        if outcome.job is None:
+        call = _cancelling.CancelCall(None, self._verbs.now, job_id)
+        outcome = await _cancelling.cancel_one(self._verbs, _protocol.job_id(job_id), call)
+        if outcome.job is None or not outcome.ok:
             assert outcome.error is not None  # noqa: S101  # an outcome has the one or the other
             raise outcome.error
         return outcome.job
@@ -655,11 +664,13 @@ class AsyncBatches:
 
         return _verbs.Time(now=self._transport.connection.now, sleep=self._transport.connection.sleep)
 
-    async def _post_cancel(self, job_id: str, call: Call) -> BatchJob:
+    async def _post_cancel(self, job_id: str, call: Call) -> BatchJob | NoJob:
         answer = await self._transport.send(_protocol.cancel(job_id), call)
-        job = _protocol.read_job(answer, job_id)
-        call.answer = answer.body
-        return self._known.note(job)
+        found = _protocol.read_cancelled(answer, job_id)
+        if isinstance(found, BatchJob):
+            call.answer = answer.body
+            self._known.note(found)
+        return found
 
     async def _get(self, job_id: str, call: Call) -> BatchJob:
         answer = await self._transport.send(_protocol.retrieve(job_id), call)
