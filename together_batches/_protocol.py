@@ -212,8 +212,8 @@ def _body(value: object) -> bytes:
 class NoJob:
     """A 2xx answer to a cancel that has no readable job in it.
 
-    ``accepted`` is True for an answer that an API may give (no body, or a JSON object), and False for one that may
-    come from elsewhere, such as the page of a proxy. ``error`` says what was wrong with it.
+    ``accepted`` is True for an answer that an API may give (no body, or a JSON object that names no error), and False
+    for one that may come from elsewhere, such as the page of a proxy. ``error`` says what was wrong with it.
     """
 
     error: APIResponseValidationError
@@ -236,11 +236,16 @@ def read_cancelled(answer: Answer, expected: str) -> BatchJob | NoJob:
     except _wire.WireError as error:
         failure = no_answer(answer, what, error.problem, error.where)
         failure.__cause__ = error
-        return NoJob(failure, accepted=not answer.body.strip() or isinstance(_readable(answer.body), dict))
+        return NoJob(failure, accepted=_is_acceptance(answer.body))
     # Ids may be spelled in either case, and the service answers in its own.
     if job.id != expected and job.id.lower() != expected.lower():
         raise no_answer(answer, what, f"it is about job {job.id!r}", "$.id")
     return job
+
+
+def _is_acceptance(body: bytes) -> bool:
+    said = _readable(body)
+    return not body.strip() or (isinstance(said, dict) and not cast("dict[str, object]", said).get("error"))
 
 
 def job_in(body: bytes) -> BatchJob:
