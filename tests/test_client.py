@@ -22,6 +22,7 @@ from yarl import URL
 
 from together_batches import (
     APIError,
+    APIResponseValidationError,
     APIStatusError,
     AsyncBatches,
     AuthenticationError,
@@ -333,13 +334,15 @@ async def test_an_age_is_measured_by_the_clock_of_the_service() -> None:
     """Which may be hours away from ours; if a list does not say when it was made, ours has to do."""
     jobs = [job(name, created_at=f"2031-05-05T{hour}:00:00Z") for name, hour in {"old": "08", "new": "10"}.items()]
     dated = http(200, jobs, headers={"Date": "Mon, 05 May 2031 11:00:00 GMT"})
-    async with RawServer(dated, dated, dated, http(200, jobs)) as server:
-        async with AsyncBatches(KEY, base_url=server.base_url) as batches:
-            hours = timedelta(hours=2)
-            assert [found.id for found in await batches.list(created_before=hours)] == ["old"]
-            assert [found.id for found in await batches.list(created_after=hours)] == ["new"]
-            assert len(await batches.list(created_after=timedelta.max, created_before=timedelta.min)) == 2
-            assert await batches.list(created_before=timedelta(0)) == []
+    async with (
+        RawServer(dated, dated, dated, http(200, jobs)) as server,
+        AsyncBatches(KEY, base_url=server.base_url) as batches,
+    ):
+        hours = timedelta(hours=2)
+        assert [found.id for found in await batches.list(created_before=hours)] == ["old"]
+        assert [found.id for found in await batches.list(created_after=hours)] == ["new"]
+        assert len(await batches.list(created_after=timedelta.max, created_before=timedelta.min)) == 2
+        assert await batches.list(created_before=timedelta(0)) == []
 
 
 @pytest.mark.parametrize("name", ["created_after", "created_before"])
@@ -385,20 +388,18 @@ async def test_the_spelling_of_a_status(emulator: Emulator, batches: AsyncBatche
     assert [found.id for found in await batches.list(status="PAUSED")] == ["b"]
     assert await batches.list(status="completed") == []
     for status in ("RUNNING", "", ["IN_PROGRESS", "RUNNING"]):
-        with pytest.raises(
-            UsageError, match="unknown status '(RUNNING)?', and no job has it; the known ones are VAL"
-        ):
+        with pytest.raises(UsageError, match=r"unknown status '(RUNNING)?', and no job has it; the known"):
             await batches.list(status=status)
 
 
 async def test_a_part_of_a_list_is_not_taken_for_all_of_it() -> None:
     """No paging is documented, so what is left out could not be fetched."""
-    async with RawServer(http(200, {"data": [job()], "has_more": True})) as server:
-        async with AsyncBatches(KEY, base_url=server.base_url) as batches:
-            with pytest.raises(APIResponseValidationError, match=r"only a part .* at \$.has_more"):
-                await batches.list()
-            with pytest.raises(APIResponseValidationError, match="only a part"):
-                await batches.files.list()
+    page = http(200, {"data": [job()], "has_more": True})
+    async with RawServer(page) as server, AsyncBatches(KEY, base_url=server.base_url) as batches:
+        with pytest.raises(APIResponseValidationError, match=r"only a part .* at \$.has_more"):
+            await batches.list()
+        with pytest.raises(APIResponseValidationError, match="only a part"):
+            await batches.files.list()
 
 
 async def test_a_very_long_list() -> None:

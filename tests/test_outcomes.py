@@ -48,7 +48,7 @@ def test_the_text_is_the_summary_line() -> None:
 
 
 def test_jobs_that_completed_although_they_took_the_cancel_are_set_apart() -> None:
-    """In the text; the counts have them with the others that had finished. One that failed meanwhile is no such job."""
+    """In the text; the counts have them with the others that had finished. One that failed is no such job."""
     report = CancelReport(
         [
             CancelOutcome("a", CancelResult.ALREADY_FINISHED, BatchJob(id="a", status="COMPLETED"), accepted=True),

@@ -21,7 +21,7 @@ _MEANINGS = {
     CancelResult.ALREADY_FINISHED: ("yellow", "had ended before"),
     CancelResult.NOT_FOUND: ("red", "the service knows no such job"),
     CancelResult.DENIED: ("red", "the key was refused"),
-    CancelResult.FAILED: ("red", "the cancel was refused, or no good answer came, or it is no id"),
+    CancelResult.FAILED: ("red", "refused, or no good answer came, or it is no id"),
     CancelResult.NOT_ATTEMPTED: ("red", "nothing was sent"),
 }
 
