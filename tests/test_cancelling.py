@@ -144,7 +144,7 @@ async def cancel_many(service: Service, ids: Any, **options: Any) -> CancelRepor
     return await cancelling.cancel_many(service.verbs, Bulk(None), cancelling.checked_ids(ids), **settings)
 
 
-def a_call(job: object = None) -> cancelling.CancelCall:
+def a_call(job: BatchJob | None = None) -> cancelling.CancelCall:
     """The call of one cancel that is part of no bulk."""
     return cancelling.CancelCall(None, lambda: BEGAN, job)
 
@@ -321,7 +321,9 @@ def test_a_job_that_is_known_to_exist_is_not_gone_for_one_404(how: str, many: bo
         if many:
             outcome = (await cancel_many(service, [job]))["a"]
         else:
-            outcome = await cancelling.cancel_one(service.verbs, "a", a_call(job))
+            outcome = await cancelling.cancel_one(
+                service.verbs, "a", a_call(job if isinstance(job, BatchJob) else None)
+            )
         assert (outcome.result, outcome.attempts, outcome.error) == (R.CANCELING, 4, None)
         assert outcome.requested_at == BEGAN
         assert now() == pytest.approx(1 + 1.5 + 2.25, abs=0.5)

@@ -71,15 +71,19 @@ class Verbs:
 class CancelCall(Call):
     """The cancel of one job: what was known of the job before, and what its answers have said so far."""
 
-    __slots__ = ("_now", "_sent", "accepted", "known", "pauses", "refusal", "requested_at", "status_before")
+    __slots__ = ("_now", "sent", "accepted", "job", "pauses", "refusal", "requested_at")
 
-    def __init__(self, bulk: Bulk | None, now: Callable[[], datetime], job: object = None) -> None:
+    def __init__(self, bulk: Bulk | None, now: Callable[[], datetime], job: BatchJob | None = None) -> None:
+        # All of it here and not in the class above, which would take as long again; one is made for each id.
+        self.answer = None
+        self.bulk = bulk
+        self.seconds = self.waited = 0.0
+        self.sent = 0
+        """How often the cancel was sent."""
         self._now = now
         self.requested_at: datetime | None = None
-        super().__init__(bulk)
-        self.known = isinstance(job, BatchJob)
-        """The job was passed in as one, so it exists."""
-        self.status_before = job.status if isinstance(job, BatchJob) else None
+        self.job = job
+        """The job as it was passed in, which shows that it exists; None for an id."""
         self.accepted = False
         self.refusal: APIError | None = None
         """What the cancel was answered in place of the job, while what became of the job is in doubt."""
@@ -88,14 +92,14 @@ class CancelCall(Call):
 
     @property
     def attempts(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """How often the cancel was sent. Counted just before it is, so the first time is noted here."""
-        return self._sent
+        """``sent``, as it is counted just before each send: so the first of them is noted here."""
+        return self.sent
 
     @attempts.setter
     def attempts(self, count: int) -> None:
         if count == 1:
             self.requested_at = self._now()
-        self._sent = count
+        self.sent = count
 
     def read(self) -> Call:
         """A call that reads the job: it belongs to the same bulk, and is no cancel."""
@@ -136,19 +140,26 @@ def _of_job(job_id: str, job: BatchJob, call: CancelCall) -> CancelOutcome:
         result = _DRAINING
     else:
         result, error = CancelResult.FAILED, call.refusal
-    return _outcome(job_id, result, job, error, call)
-
-
-def _outcome(
-    job_id: str, result: CancelResult, job: BatchJob | None, error: BatchesError | None, call: CancelCall
-) -> CancelOutcome:
+    before = call.job
     return CancelOutcome(
-        job_id, result, job, error, call.attempts, call.accepted, call.status_before, call.requested_at
+        job_id,
+        result,
+        job,
+        error,
+        call.sent,
+        call.accepted,
+        None if before is None else before.status,
+        call.requested_at,
     )
 
 
+def _without_job(job_id: str, result: CancelResult, error: BatchesError | None, call: CancelCall) -> CancelOutcome:
+    before = None if call.job is None else call.job.status
+    return CancelOutcome(job_id, result, None, error, call.sent, call.accepted, before, call.requested_at)
+
+
 def _of_error(job_id: str, error: BatchesError, call: CancelCall) -> CancelOutcome:
-    if call.attempts == 0:
+    if call.sent == 0:
         result = CancelResult.NOT_ATTEMPTED
     elif isinstance(error, NotFoundError):
         result = CancelResult.NOT_FOUND
@@ -156,7 +167,7 @@ def _of_error(job_id: str, error: BatchesError, call: CancelCall) -> CancelOutco
         result = CancelResult.DENIED
     else:
         result = CancelResult.FAILED
-    return _outcome(job_id, result, None, error, call)
+    return _without_job(job_id, result, error, call)
 
 
 _RECORD = struct.Struct("<dI")
@@ -165,20 +176,23 @@ _RECORD = struct.Struct("<dI")
 
 def _record(call: CancelCall) -> bytes | None:
     """What :func:`_of_record` makes the outcome of, if the cancel was answered well the first time it was sent."""
-    if call.answer is None or call.attempts != 1 or call.requested_at is None:
+    answer, requested_at = call.answer, call.requested_at
+    if answer is None or requested_at is None or call.sent != 1:
         return None
-    status = (call.status_before or "").encode("utf-8", "surrogatepass")
-    return _RECORD.pack(call.requested_at.timestamp(), len(status)) + status + call.answer
+    if call.job is None or call.job.status is None:
+        return _RECORD.pack(requested_at.timestamp(), 0) + answer
+    status = call.job.status.encode("utf-8", "surrogatepass")
+    return _RECORD.pack(requested_at.timestamp(), len(status)) + status + answer
 
 
 def _of_record(job_id: str, record: bytes) -> CancelOutcome:
     requested_at, length = _RECORD.unpack_from(record)
     answer = _RECORD.size + length
     status = record[_RECORD.size : answer].decode("utf-8", "surrogatepass")
-    call = CancelCall(None, lambda: datetime.fromtimestamp(requested_at, UTC))
+    before = BatchJob(id=job_id, status=BatchJobStatus(status)) if status else None
+    call = CancelCall(None, lambda: datetime.fromtimestamp(requested_at, UTC), before)
     call.attempts = 1
     call.accepted = True
-    call.status_before = BatchJobStatus(status) if status else None
     return _of_job(job_id, _protocol.job_in(record[answer:]), call)
 
 
@@ -200,7 +214,7 @@ async def cancel_one(verbs: Verbs, job_id: str, call: CancelCall) -> CancelOutco
 
 def _doubt(verbs: Verbs, outcome: CancelOutcome, call: CancelCall) -> float | None:
     """The seconds after which a cancel that was answered 404 is sent again; None if that answer is believed."""
-    if outcome.result is CancelResult.NOT_FOUND and (call.known or verbs.knows(outcome.job_id)):
+    if outcome.result is CancelResult.NOT_FOUND and (call.job is not None or verbs.knows(outcome.job_id)):
         return call.next_pause()
     return None
 
@@ -228,9 +242,8 @@ async def _cancel_once(verbs: Verbs, job_id: str, call: CancelCall) -> CancelOut
         raise
     except BatchesError:
         finished = isinstance(refusal, APIStatusError) and _protocol.says_finished(refusal)
-        return _outcome(
-            job_id, CancelResult.ALREADY_FINISHED if finished else CancelResult.FAILED, None, refusal, call
-        )
+        result = CancelResult.ALREADY_FINISHED if finished else CancelResult.FAILED
+        return _without_job(job_id, result, refusal, call)
     return _of_job(job_id, job, call)
 
 
@@ -309,6 +322,7 @@ class _Crew:
         full: Callable[[], bool] | None = None,
     ) -> None:
         self._verbs = verbs
+        self._now = verbs.now
         self._bulk = bulk
         self._source = _Source(ids)
         self._breadth = Breadth(at_once)
@@ -369,7 +383,7 @@ class _Crew:
                     continue
                 changes = breadth.changes
                 outcome = await _cancel_once(self._verbs, name, call)
-                if call.attempts:
+                if call.sent:
                     breadth.answered(call.seconds, changes=changes, waited=call.waited)
                 self._take(outcome, call)
         except asyncio.CancelledError as error:
@@ -392,7 +406,8 @@ class _Crew:
         except UsageError as error:
             self._emit(CancelOutcome(name, CancelResult.FAILED, None, error), None)
             return None
-        call = self.in_flight[name] = CancelCall(self._bulk, self._verbs.now, asked)
+        job = asked if isinstance(asked, BatchJob) else None
+        call = self.in_flight[name] = CancelCall(self._bulk, self._now, job)
         return call
 
     def _take(self, outcome: CancelOutcome, call: CancelCall) -> None:
@@ -402,13 +417,13 @@ class _Crew:
             if isinstance(outcome.error, AuthenticationError) and self._refusal is None:
                 self._refusal = outcome.error
                 self._bulk.refuse(outcome.error)
-        if self._wait and outcome.result is CancelResult.CANCELING:
+        if self._wait and outcome.result is _DRAINING:
             self._follow(outcome, call)
             return
-        if self._wait and outcome.result is CancelResult.FAILED and call.refusal is not None:
+        if self._wait and outcome.error is not None and outcome.error is call.refusal and not outcome.ok:
             pause = call.next_pause()  # the state may lag behind
         else:
-            pause = _doubt(self._verbs, outcome, call)
+            pause = None if outcome.error is None else _doubt(self._verbs, outcome, call)
         if pause is None:
             self._done(outcome, _record(call))
         else:
@@ -525,7 +540,7 @@ class _Crew:
             entry = self.followed.get(name)
             if call.accepted and (entry is None or entry.outcome.result is CancelResult.FAILED):
                 self.followed.pop(name, None)
-                self._done(_outcome(name, CancelResult.CANCELING, None, None, call))
+                self._done(_without_job(name, CancelResult.CANCELING, None, call))
 
     def give_up(self, error: APITimeoutError) -> None:
         """Emit an outcome for every id that has none yet."""
@@ -534,10 +549,10 @@ class _Crew:
             entry = self.followed.get(name)
             if entry is not None and entry.outcome.result is not CancelResult.NOT_FOUND:
                 outcome = entry.outcome
-            elif call.attempts:
-                outcome = _outcome(name, CancelResult.FAILED, None, error, call)
+            elif call.sent:
+                outcome = _without_job(name, CancelResult.FAILED, error, call)
             else:
-                outcome = _outcome(name, CancelResult.NOT_ATTEMPTED, None, error, call)
+                outcome = _without_job(name, CancelResult.NOT_ATTEMPTED, error, call)
             self._done(outcome)
         while (asked := self._source.next()) is not _END:
             name = _name(asked)

@@ -256,7 +256,8 @@ class AsyncBatches:
                 ``ConflictError`` also if the job could not be read.
             APIError: the request failed after retries.
         """
-        call = _cancelling.CancelCall(None, self._verbs.now, job_id)
+        job = job_id if isinstance(job_id, BatchJob) else None
+        call = _cancelling.CancelCall(None, self._verbs.now, job)
         outcome = await _cancelling.cancel_one(self._verbs, _protocol.job_id(job_id), call)
         if outcome.job is None or not outcome.ok:
             assert outcome.error is not None  # noqa: S101  # an outcome has the one or the other
