@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import builtins
     import os
     from collections.abc import Callable, Iterable, Mapping
-    from datetime import datetime
+    from datetime import datetime, timedelta
     from pathlib import Path
     from types import TracebackType
     from typing import Any, Literal
@@ -129,8 +129,8 @@ class Batches:
         model_id: str | None = None,
         endpoint: str | None = None,
         input_file_id: str | None = None,
-        created_after: datetime | None = None,
-        created_before: datetime | None = None,
+        created_after: datetime | timedelta | None = None,
+        created_before: datetime | timedelta | None = None,
     ) -> builtins.list[BatchJob]:
         """The jobs of the account, newest first; jobs without a creation time come last."""
         return self._thread.call(

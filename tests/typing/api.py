@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, assert_type
+from typing import IO, TYPE_CHECKING, Literal, assert_type
 
 from together_batches import (
     APIConnectionError,
@@ -97,7 +97,7 @@ async def lists(client: AsyncBatches) -> None:
         endpoint="/v1/chat/completions",
         input_file_id="file-1",
         created_after=datetime.now(UTC) - timedelta(hours=2),
-        created_before=datetime.now(UTC),
+        created_before=timedelta(hours=1),
     )
     assert_type(jobs, list[BatchJob])
     await client.list(status=BatchJobStatus.IN_PROGRESS)
@@ -127,6 +127,11 @@ async def many_jobs(client: AsyncBatches, source: AsyncIterator[str]) -> None:
             assert_type(outcome.job, BatchJob | None)
             assert_type(outcome.error, BatchesError | None)
             assert_type(outcome.attempts, int)
+            assert_type(outcome.accepted, bool)
+            assert_type(outcome.completed_anyway, bool)
+            assert_type(outcome.status_before, BatchJobStatus | None)
+            assert_type(outcome.requested_at, datetime | None)
+            assert_type(outcome.event, Literal["accepted", "ended"] | None)
             assert_type(outcome.ok, bool)
 
 
