@@ -43,6 +43,8 @@ _HOUSE: dict[int, list[list[str]]] = {
         ["_retry"],
         ["_pacing"],
         ["_stream"],
+        ["_marks"],
+        ["_patience"],
     ],
     0: [["_version"], ["rows", "models", "errors", "outcomes"], ["errors", "_checks", "config"]],
 }
