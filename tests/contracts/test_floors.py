@@ -34,6 +34,7 @@ _HOUSE: dict[int, list[list[str]]] = {
         ["_many", "runs"],
         ["_results", "runs"],
         ["_creating", "runs"],
+        ["files", "runs"],
     ],
     2: [["_gate", "_watch", "_transport", "_streaming"], ["_disk"]],
     1: [
