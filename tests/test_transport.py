@@ -536,6 +536,28 @@ async def test_calls_that_are_no_bulk_share_the_slots_of_the_client() -> None:
         assert asyncio.get_running_loop().time() == pytest.approx(4, abs=0.2)
 
 
+# --- answers that break off -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [201, 500])
+@in_virtual_time
+async def test_an_answer_that_breaks_off_says_its_status(status: int) -> None:
+    """Whether the connection ends or nothing more comes: a create that was accepted is not to be sent again."""
+    for reply in ((http(status, b"{", length=9),), (http(status, b"{", length=9), asyncio.Event())):
+        async with between(reply, retry=ONCE) as (sender, _):
+            assert (await failure(sender, READ)).status == status
+
+
+@pytest.mark.parametrize(
+    "reply", [("reset",), (asyncio.Event(),), (b"HTTP/1.1 20",)], ids=["reset", "silence", "half a head"]
+)
+@in_virtual_time
+async def test_an_answer_that_did_not_begin_has_no_status(reply: Any) -> None:
+    """Nothing is known of it."""
+    async with between(reply, retry=ONCE) as (sender, _):
+        assert (await failure(sender, READ)).status is None
+
+
 # --- time limits ----------------------------------------------------------------------------------------------
 
 

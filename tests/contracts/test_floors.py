@@ -35,6 +35,7 @@ _HOUSE: dict[int, list[list[str]]] = {
         ["_many", "runs"],
         ["_results", "runs"],
         ["_creating", "runs"],
+        ["files", "runs"],
     ],
     2: [["_gate", "_watch", "_transport", "_streaming"], ["_disk"]],
     1: [
@@ -44,6 +45,8 @@ _HOUSE: dict[int, list[list[str]]] = {
         ["_retry"],
         ["_pacing"],
         ["_stream"],
+        ["_marks"],
+        ["_patience"],
     ],
     0: [["_version"], ["rows", "models", "errors", "outcomes"], ["errors", "_checks", "config"]],
 }
