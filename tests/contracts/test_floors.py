@@ -36,6 +36,7 @@ _HOUSE: dict[int, list[list[str]]] = {
         ["_results", "runs"],
         ["_creating", "runs"],
         ["files", "runs"],
+        ["files", "runs"],
     ],
     2: [["_gate", "_watch", "_transport", "_streaming"], ["_disk"]],
     1: [
@@ -45,6 +46,8 @@ _HOUSE: dict[int, list[list[str]]] = {
         ["_retry"],
         ["_pacing"],
         ["_stream"],
+        ["_patience"],
+        ["_marks"],
         ["_marks"],
         ["_patience"],
     ],
