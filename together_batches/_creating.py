@@ -1,20 +1,23 @@
 """Creating a job exactly once, although the service has no idempotency key and answers get lost.
 
-After a create whose answer was lost the client looks for the job instead of sending the create again: by its input
-file, among the jobs created since the attempt began. That is why creates for one file run one after another, and why
-jobs that are known already are left out of the search.
+After a create that may have worked the job is looked for, and the create is sent once more only if the job has not
+shown for all of ``patience``. If no other create uses the input file, a job of that file is the job. Otherwise it is
+looked for among the jobs of that file that were created since the attempt began: that is why creates for one file run
+one after another, and why jobs that are known already are left out of the search.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import attrs
 
+from together_batches._patience import Absence
 from together_batches.errors import (
     APIConnectionError,
     APIError,
@@ -22,13 +25,16 @@ from together_batches.errors import (
     APIStatusError,
     BatchesError,
     CreateUnconfirmedError,
+    JobNotCreatedError,
 )
-from together_batches.models import BatchJob
+from together_batches.models import BatchJob, BatchJobStatus
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 
-__all__ = ["KnownJobs", "Listing", "create_once", "created_since"]
+__all__ = ["Created", "KnownJobs", "Listing", "WantedJob", "best_of", "create_once"]
+
+_log = logging.getLogger("together_batches")
 
 _MARGIN = timedelta(minutes=5)
 """How far the clocks of the service's machines may be apart."""
@@ -36,6 +42,8 @@ _MOST_REMEMBERED = 10_000
 _MOST_POSTS = 2
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 _UNKNOWN = datetime.max.replace(tzinfo=UTC)
+_REFUSALS = frozenset({400, 401, 402, 403, 404, 413, 422, 429})
+"""Statuses that say that no job was created. Any other may come from a gateway behind which one was."""
 
 
 class KnownJobs:
@@ -50,6 +58,8 @@ class KnownJobs:
         self._created: dict[str, datetime] = {}
         self._forgotten = _LONG_AGO
         self._count = 0
+        self._files: dict[str, None] = {}
+        self._single: dict[str, str] = {}
         self._turns: dict[str, tuple[asyncio.Lock, int]] = {}
 
     def note(self, job: BatchJob) -> BatchJob:
@@ -65,7 +75,44 @@ class KnownJobs:
                 self._forgotten = self._created[oldest_first[_MOST_REMEMBERED // 2]]
                 for seen in oldest_first[: _MOST_REMEMBERED // 2]:
                     del self._seen[seen], self._created[seen]
+        if job.output_file_id or job.error_file_id:
+            self.note_files(job.output_file_id, job.error_file_id)
+        if self._single and job.input_file_id in self._single:
+            self._warn_of_second(job)
         return job
+
+    def knows(self, job_id: str) -> bool:
+        """True if the service has shown this job, so that a 404 for it may be an inconsistency that passes."""
+        return job_id in self._seen
+
+    def note_files(self, *file_ids: str | None) -> None:
+        """Remember files that exist: uploaded here, or named by a job."""
+        for file_id in file_ids:
+            if file_id:
+                self._files[file_id] = None
+        if len(self._files) > _MOST_REMEMBERED:
+            for file_id in list(self._files)[: _MOST_REMEMBERED // 2]:
+                del self._files[file_id]
+
+    def knows_file(self, file_id: str) -> bool:
+        """True if this file exists as far as is known."""
+        return file_id in self._files
+
+    def expect_one(self, file_ids: Iterable[str], job_id: str) -> None:
+        """Warn if another job of these files shows: its create was posted twice, or its answer was odd."""
+        for file_id in file_ids:
+            self._single[file_id] = job_id
+
+    def _warn_of_second(self, job: BatchJob) -> None:
+        first = self._single[job.input_file_id or ""]
+        if job.id != first:
+            del self._single[job.input_file_id or ""]
+            _log.warning(
+                "two jobs were created from %s: %s is used, and %s has shown since; cancel it if it still runs",
+                job.input_file_id,
+                first,
+                job.id,
+            )
 
     @property
     def now(self) -> int:
@@ -92,100 +139,247 @@ class KnownJobs:
 
 @attrs.frozen
 class Listing:
-    """All jobs of the account, and the service's own clock when it listed them (None where it did not say)."""
+    """All jobs of the account, and the service's own clock when it listed them (None if it did not say)."""
 
     jobs: list[BatchJob]
     at: datetime | None
 
 
-def created_since(
-    began: datetime, jobs: Iterable[BatchJob], *, input_file_id: str, known: Callable[[BatchJob], bool]
-) -> list[BatchJob]:
-    """The jobs that a create for a file may have made which began then by the service's own clock.
+@attrs.frozen(kw_only=True)
+class WantedJob:
+    """The job that a create is to make.
 
-    Of those that are not known already. One that does not say when it was created may be one of them.
+    ``file_id`` is its input. ``has_own_file`` says that no other create uses that content, so that a job of the file,
+    or of one of ``former_file_ids``, is the job whenever it was created.
     """
-    return [
-        job
-        for job in jobs
-        if job.input_file_id == input_file_id
-        and (job.created_at is None or job.created_at >= began - _MARGIN)
-        and not known(job)
-    ]
+
+    file_id: str
+    endpoint: str
+    model_id: str | None = None
+    priority: int | None = None
+    has_own_file: bool = False
+    former_file_ids: tuple[str, ...] = ()
+
+    def matches(self, job: BatchJob, *, since: datetime) -> bool:
+        """True if the create may have made ``job``; ``since`` is when it began, by the service's own clock.
+
+        A job that does not say when it was created, or with which model, may be the one.
+        """
+        if self.has_own_file:
+            return job.input_file_id in {self.file_id, *self.former_file_ids}
+        told_priority = job.extra.get("priority")
+        return (
+            job.input_file_id == self.file_id
+            and (job.created_at is None or job.created_at >= since - _MARGIN)
+            and job.endpoint in {None, self.endpoint}
+            and (self.model_id is None or job.model_id in {None, self.model_id})
+            and (self.priority is None or told_priority in {None, self.priority})
+        )
+
+
+class Created(NamedTuple):
+    """The job of a create; ``found`` if it was looked for, ``others`` are jobs that could be it as well."""
+
+    job: BatchJob
+    found: bool = False
+    others: tuple[BatchJob, ...] = ()
+
+
+def best_of(candidates: Iterable[BatchJob]) -> Created | None:
+    """The candidate to go on with, and the others: one with results, then one that runs, a cancelled one last."""
+    ordered = sorted(candidates, key=_usefulness)
+    return Created(ordered[0], True, tuple(ordered[1:])) if ordered else None
+
+
+def _usefulness(job: BatchJob) -> tuple[bool, bool, bool, datetime, str]:
+    cancelled = job.status in {BatchJobStatus.CANCELING, BatchJobStatus.CANCELLED}
+    has_results = bool(job.output_file_id or job.error_file_id)
+    return cancelled, not has_results, job.is_terminal, job.created_at or _UNKNOWN, job.id
+
+
+async def _note_nothing(_: int) -> None:
+    """For callers that keep no record of their creates."""
 
 
 async def create_once(
+    wanted: WantedJob,
+    *,
     post: Callable[[], Awaitable[BatchJob]],
     list_jobs: Callable[[], Awaitable[Listing]],
-    *,
-    input_file_id: str,
     known: KnownJobs,
-    settle_seconds: float,
+    patience: float,
+    posts: int = 0,
+    since: datetime | None = None,
+    is_another: Callable[[BatchJob], bool] | None = None,
+    note_posts: Callable[[int], Awaitable[None]] | None = None,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     clock: Callable[[], float] = time.monotonic,
-) -> BatchJob:
+) -> Created:
     """Create one job, never two.
 
-    A lost answer is followed by a look at the list, a wait of ``settle_seconds`` (the service may still be at it),
-    another look, and only then by the one further create. Raises :class:`CreateUnconfirmedError` where looking
-    settles nothing, and whatever ``post`` raises where it is certain that no job was created.
+    A create that may have worked is followed by looks at the list, with back-off, for ``patience`` seconds, and only
+    then by the one further create; after an answer of 2xx by none. Where the list cannot be read, nothing is sent
+    again. ``posts`` creates were sent by an earlier process, the first of them at ``since`` by the service's clock;
+    ``note_posts`` is awaited with their number before each is sent. ``is_another`` says which jobs are known not to
+    be the one; otherwise these are the jobs that were seen before.
+
+    Raises :class:`CreateUnconfirmedError` if looking settles nothing, and what ``post`` raises if it is certain that
+    no job was created.
     """
-    async with known.turn(input_file_id):
-        mark, began = known.now, clock()
-
-        async def look(cause: APIError) -> BatchJob | None:
-            try:
-                listing = await list_jobs()
-            except BatchesError as error:
-                message = (
-                    f"a create for {input_file_id} was sent, its answer was lost ({cause.message}), and the list of "
-                    f"jobs could not be read ({error}): look there before you create again"
-                )
-                raise CreateUnconfirmedError(message, input_file_id=input_file_id) from error
-            candidates = created_since(
-                (listing.at or datetime.now(UTC)) - timedelta(seconds=clock() - began),
-                listing.jobs,
-                input_file_id=input_file_id,
-                known=lambda job: known.seen_before(mark, job),
-            )
-            certain = len(candidates) == 1 and candidates[0].created_at is not None
-            if candidates and not certain:
-                ids = ", ".join(job.id for job in candidates)
-                message = (
-                    f"a create for {input_file_id} was sent and its answer was lost ({cause.message}); "
-                    f"these jobs could be the one, which of them cannot be told: {ids}"
-                )
-                raise CreateUnconfirmedError(message, input_file_id=input_file_id, candidates=candidates) from cause
-            return candidates[0] if candidates else None
-
-        posts = 0
+    async with known.turn(wanted.file_id):
+        mark = known.now
+        work = _Creating(
+            wanted=wanted,
+            list_jobs=list_jobs,
+            patience=patience,
+            since=since,
+            is_another=is_another or (lambda job: known.seen_before(mark, job)),
+            sleep=sleep,
+            clock=clock,
+        )
+        note_posts = note_posts or _note_nothing
+        lost: APIError | None = None
         while True:
+            if posts:
+                found = await work.find(lost)
+                if found is not None:
+                    _tell(wanted, found)
+                    known.expect_one((wanted.file_id, *wanted.former_file_ids), found.job.id)
+                    known.note(found.job)
+                    return found
+                if posts >= _MOST_POSTS or _was_accepted(lost):
+                    raise work.unconfirmed(lost)
             posts += 1
+            await note_posts(posts)
             try:
-                return known.note(await post())
+                created = Created(known.note(await post()))
+            except JobNotCreatedError:
+                await note_posts(posts - 1)
+                raise
             except APIError as error:
-                if not _may_have_worked(error):
+                if _made_no_job(error):
+                    await note_posts(posts - 1)
                     raise
                 lost = error
-            found = await look(lost)
-            if found is None:
-                await sleep(settle_seconds)
-                found = await look(lost)
-            if found is not None:
-                return known.note(found)
-            if posts == _MOST_POSTS:
-                message = (
-                    f"a create for {input_file_id} was sent twice, both answers were lost ({lost.message}), and no "
-                    "job is to be seen: look at the list before you create again"
-                )
-                raise CreateUnconfirmedError(message, input_file_id=input_file_id) from lost
+                if _was_accepted(error):
+                    await note_posts(_MOST_POSTS)
+            else:
+                if posts > 1:
+                    known.expect_one((wanted.file_id, *wanted.former_file_ids), created.job.id)
+                return created
 
 
-def _may_have_worked(error: APIError) -> bool:
-    """True where the service may have created the job although this came back."""
+@attrs.define(kw_only=True)
+class _Creating:
+    """The search for the job of one create."""
+
+    wanted: WantedJob
+    list_jobs: Callable[[], Awaitable[Listing]]
+    patience: float
+    since: datetime | None
+    is_another: Callable[[BatchJob], bool]
+    sleep: Callable[[float], Awaitable[None]]
+    clock: Callable[[], float]
+    began: float = attrs.field(init=False)
+    uncertain: tuple[BatchJob, ...] = ()
+    """Jobs of the caller's file that do not say when they were created: they may be older than the create."""
+    unreadable: BatchesError | None = None
+
+    def __attrs_post_init__(self) -> None:
+        self.began = self.clock()
+
+    async def find(self, cause: APIError | None) -> Created | None:
+        """The job, looked for with back-off throughout ``patience``; None if it does not show.
+
+        Raises :class:`CreateUnconfirmedError` if the list cannot be read, or does not tell which job it is.
+        """
+        absence = Absence(self.patience)
+        while True:
+            try:
+                listing = await self.list_jobs()
+                self.unreadable = None
+            except BatchesError as error:
+                if not (isinstance(error, APIError) and error.is_transient):
+                    raise self._without_list(error, cause) from error
+                self.unreadable = error
+            else:
+                found = self._found(listing)
+                if found is not None:
+                    return found
+            pause = absence.pause()
+            if pause is None:
+                if self.unreadable is not None:
+                    raise self._without_list(self.unreadable, cause) from self.unreadable
+                if self.uncertain:
+                    raise self.unconfirmed(cause)
+                return None
+            await self.sleep(pause)
+
+    def _found(self, listing: Listing) -> Created | None:
+        since = self.since
+        if since is None:
+            since = (listing.at or datetime.now(UTC)) - timedelta(seconds=self.clock() - self.began)
+        candidates = [
+            job for job in listing.jobs if self.wanted.matches(job, since=since) and not self.is_another(job)
+        ]
+        certain = [job for job in candidates if self.wanted.has_own_file or job.created_at is not None]
+        self.uncertain = tuple(job for job in candidates if job not in certain)
+        return best_of(certain)
+
+    def _without_list(self, error: BatchesError, cause: APIError | None) -> CreateUnconfirmedError:
+        file_id = self.wanted.file_id
+        message = (
+            f"a create for {file_id} was sent{_why(cause)}, and the list of jobs could not be read ({error}): look "
+            "for a job of that file before you create again"
+        )
+        return CreateUnconfirmedError(message, input_file_id=file_id)
+
+    def unconfirmed(self, cause: APIError | None) -> CreateUnconfirmedError:
+        """The error for a search that settled nothing."""
+        file_id = self.wanted.file_id
+        if self.uncertain:
+            ids = ", ".join(job.id for job in self.uncertain)
+            outcome = f"these jobs of the file do not say when they were created and could be the one: {ids}"
+        else:
+            outcome = f"no job of the file was listed for {self.patience:g} s"
+        message = (
+            f"a create for {file_id} was sent{_why(cause)}, and {outcome}; look at the list before you create again"
+        )
+        error = CreateUnconfirmedError(message, input_file_id=file_id, candidates=self.uncertain)
+        error.__cause__ = cause
+        return error
+
+
+def _why(cause: APIError | None) -> str:
+    """What came in place of the answer."""
+    if cause is None:
+        return " before, without a record of its answer"
+    return (
+        f" and its answer does not name the job ({cause})"
+        if _was_accepted(cause)
+        else f", its answer was lost ({cause})"
+    )
+
+
+def _tell(wanted: WantedJob, found: Created) -> None:
+    _log.warning("the answer to a create for %s was lost; its job %s was found", wanted.file_id, found.job.id)
+    if found.others:
+        ids = ", ".join(job.id for job in found.others)
+        _log.warning(
+            "job %s of %s is used; these could be it as well, cancel them if they still run: %s",
+            found.job.id,
+            wanted.file_id,
+            ids,
+        )
+
+
+def _made_no_job(error: APIError) -> bool:
+    """True if the service cannot have created the job: it was not reached, or it refused."""
     if isinstance(error, APIConnectionError):
-        return error.request_sent
-    if isinstance(error, APIStatusError):
-        return error.status >= 500 or error.status == 408
-    # An unreadable answer to a request that was accepted.
+        return not error.request_sent
+    return isinstance(error, APIStatusError) and error.status in _REFUSALS
+
+
+def _was_accepted(error: APIError | None) -> bool:
+    """True for an answer of 2xx that could not be read: the job is there, wherever it shows."""
     return isinstance(error, APIResponseValidationError) and 200 <= (error.status or 0) < 300

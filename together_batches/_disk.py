@@ -25,6 +25,7 @@ import anyio
 from anyio import to_thread
 
 from together_batches import jsonl
+from together_batches._marks import MARK_BYTES, Mark, place_in, tagged_name
 from together_batches.errors import UsageError, ValidationError
 from together_batches.rows import BatchRequest
 
@@ -52,6 +53,8 @@ class Content:
     name = _UNNAMED
     size = 0
     sha256 = ""
+    is_marked = False
+    """Whether white space of its own was added to it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -139,8 +142,8 @@ class Content:
                 self._file = cast("IO[bytes]", tempfile.TemporaryFile())  # noqa: SIM115  # closed by close()
             self._file.write(lines)
 
-    def open(self, source: Source, filename: str | None) -> None:
-        """Find the bytes, and read them once for their size and hash."""
+    def open(self, source: Source, filename: str | None, mark: Mark | None = None) -> None:
+        """Find the bytes, add the mark if there is room for it, and read them once for their size and hash."""
         with self._at_work():
             if isinstance(source, str | os.PathLike):
                 self._open_path(source)
@@ -163,6 +166,8 @@ class Content:
                 )
                 raise UsageError(message)
             self.name = _checked_name(self.name if filename is None else filename)
+            if mark is not None:
+                self._add_mark(mark)
             self._measure()
 
     def _open_path(self, path: str | os.PathLike[str]) -> None:
@@ -192,6 +197,32 @@ class Content:
                 return
             while not self._left and (block := file.read(_READ_BYTES)):
                 self._spool(block)
+
+    def _add_mark(self, mark: Mark) -> None:
+        with _explained("read", self._where):
+            place = self._place_of_mark()
+        if place is not None:
+            self._file = cast("IO[bytes]", _MarkedFile(self._file, self._start + place, mark.white_space))
+            self.name = tagged_name(self.name, mark)
+            self.is_marked = True
+
+    def _place_of_mark(self) -> int | None:
+        """Where the mark goes; None if the first line is no object, or the limits leave no room for it."""
+        size = self._file.seek(0, os.SEEK_END) - self._start
+        self._file.seek(self._start)
+        beginning = self._file.read(_READ_BYTES)
+        place = place_in(beginning)
+        if place is None or size + MARK_BYTES > jsonl.MAX_BYTES:
+            return None
+        begins = beginning.rfind(b"\n", 0, place) + 1
+        while (ends := beginning.find(b"\n", place)) < 0 and len(beginning) < begins + jsonl.MAX_LINE_BYTES:
+            more = self._file.read(_READ_BYTES)
+            if not more:
+                ends = len(beginning)
+                break
+            beginning += more
+        has_room = ends >= 0 and ends - begins + MARK_BYTES <= jsonl.MAX_LINE_BYTES
+        return place if has_room else None
 
     def _measure(self) -> None:
         digest = hashlib.sha256()
@@ -223,6 +254,38 @@ class Content:
                     self._file.close()
             finally:
                 self._lock.release()
+
+
+class _MarkedFile:
+    """A file with white space inserted at one place; the file itself stays as it is."""
+
+    def __init__(self, file: IO[bytes], place: int, white_space: bytes) -> None:
+        self._file = file
+        self._place = place
+        self._end = place + len(white_space)
+        self._white_space = white_space
+        self._position = 0
+
+    def seek(self, position: int) -> None:
+        """Go to a place, counted with the white space in it."""
+        self._position = position
+
+    def read(self, size: int) -> bytes:
+        """The next bytes, up to so many; a read ends where the white space begins and ends."""
+        if self._place <= self._position < self._end:
+            block = self._white_space[self._position - self._place :][:size]
+        elif self._position < self._place:
+            self._file.seek(self._position)
+            block = self._file.read(min(size, self._place - self._position))
+        else:
+            self._file.seek(self._position - len(self._white_space))
+            block = self._file.read(size)
+        self._position += len(block)
+        return block
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
 
 
 Source = jsonl.Source | AsyncIterable[BatchRequest] | Content
@@ -257,10 +320,11 @@ def _checked_name(name: object) -> str:
 
 
 @asynccontextmanager
-async def content_of(source: Source, filename: str | None) -> AsyncGenerator[Content]:
-    """What is to be uploaded, under ``filename`` or its own name; a :class:`UsageError` where it cannot be read.
+async def content_of(source: Source, filename: str | None, *, mark: Mark | None = None) -> AsyncGenerator[Content]:
+    """What is to be uploaded, under ``filename`` or its own name; a :class:`UsageError` if it cannot be read.
 
-    What somebody has opened already is left to them.
+    With a ``mark`` it is uploaded with that white space in it, if there is room for it. A source that is open
+    already is left to its owner.
     """
     if isinstance(source, Content):
         yield source
@@ -269,7 +333,7 @@ async def content_of(source: Source, filename: str | None) -> AsyncGenerator[Con
     try:
         if isinstance(source, AsyncIterable):
             await content.spool(source)
-        await to_thread.run_sync(content.open, source, filename, abandon_on_cancel=True)
+        await to_thread.run_sync(content.open, source, filename, mark, abandon_on_cancel=True)
         yield content
     finally:
         with anyio.CancelScope(shield=True):

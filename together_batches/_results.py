@@ -10,24 +10,24 @@ import asyncio
 import os
 import tempfile
 import threading
-from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
+import zlib
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import aclosing
 from itertools import chain, starmap
-from typing import IO, TYPE_CHECKING, Literal, NamedTuple, TypeVar, cast
+from typing import IO, Literal, NamedTuple, TypeVar, cast
 
+import attrs
 from anyio import CancelScope, to_thread
 
 from together_batches import _protocol, _wire, jsonl
-from together_batches.errors import UsageError, ValidationError
+from together_batches._patience import Absence, until_found
+from together_batches._stream import Stream
+from together_batches.errors import NotFoundError, ResultsUnavailableError, UsageError, ValidationError
 from together_batches.jsonl import Line, LineSplitter, Source
-from together_batches.models import BatchJob
+from together_batches.models import BatchJob, BatchJobStatus, FileObject
 from together_batches.rows import BatchFailure, BatchMissing, BatchRequest, BatchResult, BatchStray, BatchSuccess
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from together_batches._stream import Stream
-
-__all__ = ["Order", "Requests", "failed_requests", "read_row", "results"]
+__all__ = ["Order", "Requests", "Verbs", "failed_requests", "read_row", "results"]
 
 Requests = Source | Iterable[BatchRequest | str]
 """The input of a job: a path, the bytes of the file, the file opened in binary mode, its requests, or their ids."""
@@ -47,17 +47,31 @@ _ANSWERED_BEFORE = "a row with this custom_id came before"
 _FOREIGN = "its custom_id is not among the requests"
 
 
+@attrs.frozen(kw_only=True)
+class Verbs:
+    """What this room needs of the service.
+
+    ``retrieve`` reads a job, ``content`` streams a file of the account, ``file`` reads its metadata.
+    """
+
+    retrieve: Callable[[str], Awaitable[BatchJob]]
+    content: Callable[[str], Stream[bytes]]
+    file: Callable[[str], Awaitable[FileObject]]
+    sleep: Callable[[float], Awaitable[None]]
+
+
 def results(
+    verbs: Verbs,
     job: str | BatchJob,
     *,
-    retrieve: Callable[[str], Awaitable[BatchJob]],
-    content: Callable[[str], Stream[bytes]],
     requests: Requests | None = None,
     order: Order = "file",
+    patience: float = 0.0,
 ) -> AsyncGenerator[BatchResult, None]:
-    """The rows of a finished job. ``content`` streams a file of the account, ``retrieve`` reads a job.
+    """The rows of a finished job.
 
     With ``requests`` each of them has exactly one row that is no :class:`BatchStray`, and strays are all the rest.
+    Files that are absent or cut are looked at again for ``patience`` seconds.
     """
     _protocol.job_id(job)
     if order not in {"file", "input"}:
@@ -69,22 +83,19 @@ def results(
     if requests is not None and not (_is_file(requests) or isinstance(requests, Iterable)):
         message = f"requests are a path, bytes, a binary file, or an iterable, not {type(requests).__name__}"
         raise UsageError(message)
-    return _results(job, retrieve, content, requests, order)
+    return _results(verbs, job, requests, order, patience)
 
 
 async def _results(
-    job: str | BatchJob,
-    retrieve: Callable[[str], Awaitable[BatchJob]],
-    content: Callable[[str], Stream[bytes]],
-    requests: Requests | None,
-    order: Order,
+    verbs: Verbs, job: str | BatchJob, requests: Requests | None, order: Order, patience: float
 ) -> AsyncGenerator[BatchResult, None]:
     ledger = _Ledger(None if requests is None else await _ids_of(requests))
-    job = await _finished(job, retrieve)
+    job = await _finished(job, verbs, patience)
     # Whatever the end was: rows that were done when a job was cancelled, expired or failed are in its files.
-    files = dict.fromkeys(file_id for file_id in (job.output_file_id, job.error_file_id) if file_id)
+    file_ids = dict.fromkeys(file_id for file_id in (job.output_file_id, job.error_file_id) if file_id)
+    files = _Files(verbs, job.id, file_ids, patience)
     rows = _in_input_order if order == "input" else _in_file_order
-    found = rows(files, content, ledger)
+    found = rows(files, ledger)
     try:
         async for row in found:
             yield row
@@ -92,13 +103,137 @@ async def _results(
         await found.aclose()
 
 
-async def _finished(job: str | BatchJob, retrieve: Callable[[str], Awaitable[BatchJob]]) -> BatchJob:
+async def _finished(job: str | BatchJob, verbs: Verbs, patience: float) -> BatchJob:
+    """The job in its final state, with the ids of its files: these may appear after the status."""
     if not isinstance(job, BatchJob) or not job.is_terminal:
-        job = await retrieve(_protocol.job_id(job))
+        job = await verbs.retrieve(_protocol.job_id(job))
     if not job.is_terminal:
         message = f"job {job.id} is {job.status or 'of no status'} and has no results yet: wait until it has finished"
         raise UsageError(message)
+    absence = Absence(patience)
+    while job.status == BatchJobStatus.COMPLETED and not (job.output_file_id or job.error_file_id):
+        pause = absence.pause()
+        if pause is None:
+            message = (
+                f"job {job.id} is COMPLETED and names no file of results: they may appear later, or be deleted; "
+                "read them again later"
+            )
+            raise ResultsUnavailableError(message, job_id=job.id)
+        await verbs.sleep(pause)
+        job = await verbs.retrieve(job.id)
     return job
+
+
+# --- the files ----------------------------------------------------------------------------------------------------
+
+
+class _File:
+    """A file of results that is read from its beginning, and on from where it ended if more of it appears."""
+
+    def __init__(self, file_id: str) -> None:
+        self.id = file_id
+        self.size = 0
+        self.splitter = LineSplitter(max_line_bytes=_LONGEST_LINE_BYTES)
+        self.ends_in_a_line = False
+        self._checksum = 0
+
+    async def read(self, content: Callable[[str], Stream[bytes]]) -> AsyncGenerator[bytes, None]:
+        """The bytes after those that were read before."""
+        known, checksum, skipped = self.size, 0, 0
+        async with content(self.id) as chunks:
+            async for chunk in chunks:
+                if skipped < known:
+                    before, chunk = chunk[: known - skipped], chunk[known - skipped :]
+                    skipped += len(before)
+                    checksum = zlib.crc32(before, checksum)
+                    if skipped == known and checksum != self._checksum:
+                        message = f"file {self.id} changed while it was read: read the results again"
+                        raise ResultsUnavailableError(message, file_ids=[self.id])
+                if chunk:
+                    self._checksum = zlib.crc32(chunk, self._checksum)
+                    self.size += len(chunk)
+                    self.ends_in_a_line = not chunk.endswith(b"\n")
+                    yield chunk
+
+
+class _Files:
+    """The files of a job, read whole: absence and short reads are looked at again, as long as patience allows."""
+
+    def __init__(self, verbs: Verbs, job_id: str, file_ids: Iterable[str], patience: float) -> None:
+        self.each = [_File(file_id) for file_id in file_ids]
+        self._verbs = verbs
+        self._job_id = job_id
+        self._patience = patience
+
+    async def read(
+        self, *, is_incomplete: Callable[[], Awaitable[bool]]
+    ) -> AsyncGenerator[tuple[_File, bytes], None]:
+        """All bytes of each file, with the file they are from.
+
+        If rows are left out, or a file ends within a line, its metadata is read: a file shorter than that says was
+        cut on the way, or is still being written, and is read on from where it ended.
+        """
+        for file in self.each:
+            async for piece in self._read(file):
+                yield file, piece
+        absence = Absence(self._patience)
+        pause = 0.0
+        while short := await self._short(all_of_them=await is_incomplete()):
+            await self._verbs.sleep(pause)
+            before = sum(file.size for file in short)
+            for file in short:
+                async for piece in self._read(file):
+                    yield file, piece
+            has_grown = sum(file.size for file in short) > before
+            if has_grown:
+                absence.over()
+            next_pause = absence.pause()
+            if next_pause is None and not has_grown:
+                raise self._cut(short)
+            pause = next_pause or 0.0
+
+    def _cut(self, short: list[_File]) -> ResultsUnavailableError:
+        message = (
+            f"the results of job {self._job_id} are not whole: {short[0].id} has {short[0].size:,} bytes, and its "
+            "metadata says more; read them again later"
+        )
+        return ResultsUnavailableError(message, job_id=self._job_id, file_ids=[file.id for file in short])
+
+    async def _read(self, file: _File) -> AsyncGenerator[bytes, None]:
+        """What is new of a file, which exists, since its job names it: a 404 may pass."""
+
+        async def begin() -> tuple[AsyncGenerator[bytes, None], bytes]:
+            pieces = file.read(self._verbs.content)
+            return pieces, await anext(pieces, b"")
+
+        try:
+            pieces, first = await until_found(begin, patience=self._patience, sleep=self._verbs.sleep)
+        except NotFoundError as error:
+            message = (
+                f"the results of job {self._job_id} in {file.id} are absent ({error}): they may appear later, or be "
+                "deleted; read them again later"
+            )
+            raise ResultsUnavailableError(message, job_id=self._job_id, file_ids=[file.id]) from error
+        try:
+            if first:
+                yield first
+            async for piece in pieces:
+                yield piece
+        finally:
+            await pieces.aclose()
+
+    async def _short(self, *, all_of_them: bool) -> list[_File]:
+        """The files that are shorter than their metadata says. Metadata that is absent says nothing."""
+        short: list[_File] = []
+        for file in self.each:
+            if all_of_them or file.ends_in_a_line:
+                try:
+                    size = (await self._verbs.file(file.id)).bytes or 0
+                except NotFoundError:
+                    continue
+                if size > file.size:
+                    short.append(file)
+        return short
 
 
 # --- a line -------------------------------------------------------------------------------------------------------
@@ -196,6 +331,10 @@ class _Ledger:
         self.places[custom_id] = place
         return None
 
+    def lacks_any(self) -> bool:
+        """Whether a row that is expected has not come."""
+        return self._closed and not all(isinstance(place, _Place) for place in self.places.values())
+
 
 async def _ids_of(requests: Requests) -> dict[str, _Place | int]:
     if _is_file(requests):
@@ -251,9 +390,7 @@ class _Ids:
 # --- in the order of the files ------------------------------------------------------------------------------------
 
 
-async def _in_file_order(
-    files: Iterable[str], content: Callable[[str], Stream[bytes]], ledger: _Ledger
-) -> AsyncGenerator[BatchResult, None]:
+async def _in_file_order(files: _Files, ledger: _Ledger) -> AsyncGenerator[BatchResult, None]:
     pauses = _Pauses()
 
     def read(line: Line) -> BatchResult:
@@ -261,14 +398,16 @@ async def _in_file_order(
         objection = ledger.objection(row.custom_id, _NOWHERE)
         return row if objection is None else BatchStray(row.custom_id, objection, _as_text(line.content))
 
-    for file_id in files:
-        splitter = LineSplitter(max_line_bytes=_LONGEST_LINE_BYTES)
-        async with content(file_id) as chunks:
-            async for chunk in chunks:
-                for line in _with_text(splitter.feed(chunk)):
-                    yield read(line)
-                    await pauses.take()
-        for line in _with_text(splitter.close()):
+    async def is_incomplete() -> bool:
+        return ledger.lacks_any()
+
+    async with aclosing(files.read(is_incomplete=is_incomplete)) as pieces:
+        async for file, piece in pieces:
+            for line in _with_text(file.splitter.feed(piece)):
+                yield read(line)
+                await pauses.take()
+    for file in files.each:
+        for line in _with_text(file.splitter.close()):
             yield read(line)
     for custom_id, place in ledger.places.items():
         if not isinstance(place, _Place):
@@ -300,21 +439,30 @@ class _Pauses:
 # --- in the order of the input ------------------------------------------------------------------------------------
 
 
-async def _in_input_order(
-    files: Iterable[str], content: Callable[[str], Stream[bytes]], ledger: _Ledger
-) -> AsyncGenerator[BatchResult, None]:
+async def _in_input_order(files: _Files, ledger: _Ledger) -> AsyncGenerator[BatchResult, None]:
     spool = _Spool(ledger)
+    held = bytearray()
+
+    async def put_down(file: _File) -> None:
+        if held:
+            await _in_thread(spool.add, (file, bytes(held)))
+            held.clear()
+
+    async def is_incomplete() -> bool:
+        if last is not None:
+            await put_down(last)
+        return ledger.lacks_any()
+
+    last: _File | None = None
     try:
-        for file_id in files:
-            piece = bytearray()
-            async with content(file_id) as chunks:
-                async for chunk in chunks:
-                    piece += chunk
-                    if len(piece) >= _PIECE_BYTES:
-                        await _in_thread(spool.add, bytes(piece))
-                        piece.clear()
-            await _in_thread(spool.add, bytes(piece))
-            await _in_thread(spool.end_file, None)
+        async with aclosing(files.read(is_incomplete=is_incomplete)) as pieces:
+            async for file, piece in pieces:
+                if last is not None and (file is not last or len(held) >= _PIECE_BYTES):
+                    await put_down(last)
+                last = file
+                held += piece
+        for file in files.each:
+            await _in_thread(spool.end, file)
         for entries in spool.pieces():
             for row in await _in_thread(spool.read, entries):
                 yield row
@@ -351,23 +499,22 @@ class _Spool:
     def __init__(self, ledger: _Ledger) -> None:
         self._ledger = ledger
         self._others: list[_Entry] = []
-        self._splitter = LineSplitter(max_line_bytes=_LONGEST_LINE_BYTES)
         self._file: IO[bytes] | None = None
         self._size = 0
         self._closed = False
         # A task that is cancelled does not stop its thread, and must not close what that is writing to.
         self._lock = threading.Lock()
 
-    def add(self, piece: bytes) -> None:
+    def add(self, piece: tuple[_File, bytes]) -> None:
         """Put down the next piece of a file."""
+        file, content = piece
         with self._lock:
-            self._put(self._splitter.feed(piece))
+            self._put(file.splitter.feed(content))
 
-    def end_file(self, _: None) -> None:
-        """The next piece begins another file."""
+    def end(self, file: _File) -> None:
+        """Put down the last line of a file, if nothing ends it."""
         with self._lock:
-            self._put(self._splitter.close())
-            self._splitter = LineSplitter(max_line_bytes=_LONGEST_LINE_BYTES)
+            self._put(file.splitter.close())
 
     def _put(self, lines: Iterable[Line]) -> None:
         if self._closed:

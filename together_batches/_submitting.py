@@ -6,6 +6,7 @@ What is uploaded is what was checked: both read the same opened file, and the up
 from __future__ import annotations
 
 import math
+import secrets
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from anyio import to_thread
 
 from together_batches import jsonl
 from together_batches._disk import Content, Source, content_of
+from together_batches._marks import mark_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -29,18 +31,20 @@ async def submit(
     *,
     endpoint: str,
     upload: Callable[[Content], Awaitable[FileObject]],
-    create: Callable[[str], Awaitable[BatchJob]],
+    create: Callable[[str, bool], Awaitable[BatchJob]],
 ) -> BatchJob:
     """Check the requests, upload them, and create a job from them.
 
-    An upload may be repeated, because it costs nothing; the create sees to it by itself that there is only one.
+    An upload may be repeated, because it costs nothing. ``create`` gets the file's id, and whether no other create
+    can use the file: each submission uploads content of its own.
     """
-    async with content_of(source, None) as content:
+    async with content_of(source, None, mark=mark_of(secrets.token_hex(16))) as content:
         check = partial(jsonl.validate, content.reader(), endpoint=endpoint)
         checked = await to_thread.run_sync(check, abandon_on_cancel=True)
         _with(content.unwritable, checked).raise_for_problems()
         file = await upload(content)
-    return await create(file.id)
+        is_marked = content.is_marked
+    return await create(file.id, is_marked)
 
 
 def _with(unwritable: list[Problem], checked: Validation) -> Validation:

@@ -20,11 +20,12 @@ from anyio import CancelScope
 
 from together_batches import _protocol
 from together_batches._many import Found, Ids, Lookout, is_plain, plain_group
+from together_batches._patience import Absence
 from together_batches.errors import (
     APIError,
-    APIStatusError,
     AuthenticationError,
     BatchesError,
+    NotFoundError,
     UsageError,
     WaitTimeoutError,
 )
@@ -86,6 +87,12 @@ class _Pending:
     moved: float
     """The moment of the last change."""
     complain_at: float
+    is_known: bool
+    """Whether it exists as far as is known, so that a 404 may be an inconsistency that passes."""
+    absence: Absence
+    """Of the job itself."""
+    file_absence: Absence
+    """Of its files, when it has completed."""
     interval: float = _SHORTEST_SECONDS
     seen: bool = False
 
@@ -101,11 +108,18 @@ class _Poller:
         at_once: int,
         timeout: float | None,
         poll_interval: float | None,
+        patience: float,
+        holds: bool,
+        knows: Callable[[str], bool],
         on_update: Callable[[BatchJob], None] | None,
         on_refused: Callable[[str, BatchesError], None] | None,
         emit: Callable[[BatchJob], None],
     ) -> None:
         self._verbs = verbs
+        self._patience = patience
+        self._holds = holds
+        self._knows = knows
+        self._absent: list[tuple[str, NotFoundError]] = []
         self._time = time
         self._poll_interval = poll_interval
         self._on_update = on_update
@@ -157,7 +171,16 @@ class _Poller:
             self._emit(job)
             return
         now = self._time.clock()
-        self.pending[job_id] = _Pending(job, due=now, began=now, moved=now, complain_at=now + _QUIET_SECONDS)
+        self.pending[job_id] = _Pending(
+            job,
+            due=now,
+            began=now,
+            moved=now,
+            complain_at=now + _QUIET_SECONDS,
+            is_known=isinstance(asked, BatchJob) or self._knows(job_id),
+            absence=Absence(self._patience),
+            file_absence=Absence(self._patience),
+        )
         self._wake()
 
     # --- looking ---
@@ -204,6 +227,8 @@ class _Poller:
         self._spread = 1 + _SPREAD * (2 * self._time.chance() - 1)
         self._failures = self._failures_in_a_row = 0
         await self._lookout.look(names, self._settle)
+        if self._absent:
+            await self._look_in_list()
         if self._failures:
             _log.warning(
                 "%d of %d jobs could not be looked at, and will be again: %s",
@@ -211,6 +236,21 @@ class _Poller:
                 len(names),
                 self._failure,
             )
+
+    async def _look_in_list(self) -> None:
+        """Look for the jobs that answered 404 in the list: what either of the two shows is there."""
+        absent, self._absent = self._absent, []
+        try:
+            listed = {job.id: job for job in await self._list()}
+        except (UsageError, AuthenticationError):
+            raise
+        except BatchesError:
+            listed = {}
+        for name, error in absent:
+            if name in listed:
+                self._settle(name, listed[name])
+            else:
+                self._settle_absent(name, error)
 
     async def _read(self, job_id: str) -> BatchJob:
         if self._failure is not None and self._failures_in_a_row >= _MOST_FAILURES_IN_A_ROW:
@@ -234,19 +274,26 @@ class _Poller:
     # --- what was found ---
 
     def _settle(self, name: str, found: Found) -> None:
-        entry = self.pending[name]
+        entry = self.pending.get(name)
+        if entry is None:
+            return  # it was held, and given out when the time was over
         now = self._time.clock()
         if isinstance(found, BatchJob):
             self._failures_in_a_row = 0
+            entry.absence.over()
             self._take(entry, found, now)
-            if found.is_terminal:
+            if found.is_terminal and not self._is_held(entry, now):
                 del self.pending[name]
                 self._emit(entry.job)
+            if found.is_terminal:
                 return
         else:
             found.__traceback__ = None  # its frames would be kept as long as it is
             if isinstance(found, AuthenticationError):
-                raise found  # whatever else is asked will be refused, too
+                raise found  # every other call will be refused, too
+            if isinstance(found, NotFoundError) and (entry.is_known or entry.seen):
+                self._absent.append((name, found))
+                return
             if _is_final(found):
                 del self.pending[name]
                 self._on_refused(name, found)
@@ -264,6 +311,43 @@ class _Poller:
                 _state(entry.job),
                 (now - entry.moved) / 3_600,
             )
+
+    def _is_held(self, entry: _Pending, now: float) -> bool:
+        """Whether a job has completed and names no file yet, and there is patience left to look for them."""
+        job = entry.job
+        if job.status != BatchJobStatus.COMPLETED or job.output_file_id or job.error_file_id or not self._holds:
+            return False
+        pause = entry.file_absence.pause()
+        if pause is None:
+            self._warn_of_no_files(job)
+            return False
+        entry.interval, entry.due = pause, now + pause
+        return True
+
+    def _warn_of_no_files(self, job: BatchJob) -> None:
+        _log.warning("job %s is COMPLETED and names no file of results; they may appear later", job.id)
+
+    def release_held(self) -> None:
+        """Give out the jobs that have completed and whose files have not appeared yet."""
+        for name, entry in list(self.pending.items()):
+            if entry.job.is_terminal:
+                self._warn_of_no_files(entry.job)
+                del self.pending[name]
+                self._emit(entry.job)
+
+    def _settle_absent(self, name: str, error: NotFoundError) -> None:
+        entry = self.pending.get(name)
+        if entry is None:
+            return
+        pause = entry.absence.pause()
+        if pause is None:
+            if self._patience:
+                error.message += f" (it exists as far as is known, and has been absent for {self._patience:g} s)"
+            del self.pending[name]
+            self._on_refused(name, error)
+            return
+        _log.warning("job %s is absent (%s); it is looked for again in %g s", name, error, pause)
+        entry.interval, entry.due = pause, self._time.clock() + pause
 
     def _refuse(self, name: str, error: BatchesError) -> None:
         self.refusals.append(error)
@@ -323,10 +407,8 @@ def _state(job: BatchJob) -> str:
 
 
 def _is_final(error: BatchesError) -> bool:
-    """False for what may pass: no answer, half of one, garbage, a service in trouble or asking for patience."""
-    if isinstance(error, APIStatusError):
-        return error.status < 500 and error.status not in {408, 429}
-    return not isinstance(error, APIError)
+    """False for trouble that may pass: no answer, half of one, garbage, a service that is overloaded."""
+    return not (isinstance(error, APIError) and error.is_transient)
 
 
 async def as_completed(
@@ -337,12 +419,18 @@ async def as_completed(
     timeout: float | None,
     poll_interval: float | None,
     time: Time,
+    patience: float,
+    knows: Callable[[str], bool],
+    holds: bool = True,
     on_update: Callable[[BatchJob], None] | None = None,
     on_refused: Callable[[str, BatchesError], None] | None = None,
 ) -> AsyncGenerator[BatchJob, None]:
     """Yield each job when it has finished.
 
-    ``on_refused`` is told which job cannot be followed, and why; without it such errors are raised at the end.
+    A 404 for a job that is passed in as a :class:`BatchJob`, that ``knows`` knows or that was seen is looked at again
+    for ``patience`` seconds. So is a COMPLETED job that names no file, if ``holds``; then it is given with a warning.
+    ``on_refused`` is called with each job that cannot be followed, and the error; otherwise such errors are raised at
+    the end.
 
     The work is one task beside the generator, so that nothing is ever yielded from within a task group: it would
     tie the group to whichever task asks for the next job.
@@ -360,6 +448,9 @@ async def as_completed(
         at_once=at_once,
         timeout=timeout,
         poll_interval=poll_interval,
+        patience=patience,
+        holds=holds,
+        knows=knows,
         on_update=on_update,
         on_refused=on_refused,
         emit=emit,
@@ -376,9 +467,12 @@ async def as_completed(
                 work.result()
                 break
             if alarm.done():
-                raise poller.too_late()
+                break
             arrived.clear()
             await arrived.wait()
+        poller.release_held()
+        while ready:
+            yield ready.popleft()
         if poller.pending:
             raise poller.too_late()
         if poller.refusals:
@@ -407,6 +501,8 @@ async def wait(
     timeout: float | None,
     poll_interval: float | None,
     time: Time,
+    patience: float,
+    knows: Callable[[str], bool],
     on_update: Callable[[BatchJob], None] | None,
 ) -> BatchJob:
     """The job when it has finished."""
@@ -414,7 +510,15 @@ async def wait(
         message = "on_update must be a plain function: it is called, not awaited"
         raise TypeError(message)
     finished = as_completed(
-        verbs, [job_id], at_once=1, timeout=timeout, poll_interval=poll_interval, time=time, on_update=on_update
+        verbs,
+        [job_id],
+        at_once=1,
+        timeout=timeout,
+        poll_interval=poll_interval,
+        time=time,
+        patience=patience,
+        knows=knows,
+        on_update=on_update,
     )
     try:
         return await anext(finished)

@@ -10,28 +10,31 @@ from anyio import to_thread
 
 from together_batches import _cancelling, _creating, _protocol
 from together_batches._checks import positive, whole
-from together_batches._creating import KnownJobs, Listing
+from together_batches._creating import Created, KnownJobs, Listing, WantedJob
 from together_batches._many import checked_ids
+from together_batches._patience import until_found
 from together_batches._stream import Stream
 from together_batches._transport import Bulk, Call, Connection, Transport
 from together_batches.config import Config, RetryPolicy, Secret, Timeout
-from together_batches.errors import UsageError
+from together_batches.errors import BatchesError, NotFoundError, UsageError
 from together_batches.models import BatchJob, Response
 
 if TYPE_CHECKING:
     import builtins
     import os
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from pathlib import Path
     from types import TracebackType
 
     from aiohttp import ClientSession
 
     from together_batches import _waiting
-    from together_batches._disk import Source
+    from together_batches._disk import Content, Source
     from together_batches._many import Ids
     from together_batches._protocol import Answer
     from together_batches._results import Order, Requests
-    from together_batches.files import AsyncFiles
+    from together_batches.files import AsyncFiles, Transfers, Uploaded
+    from together_batches.models import FileObject
     from together_batches.outcomes import CancelOutcome, CancelReport
     from together_batches.rows import BatchResult
     from together_batches.runs import RunEvent, RunReport, _verbs
@@ -103,11 +106,17 @@ class AsyncBatches:
     @cached_property
     def files(self) -> AsyncFiles:
         """The files of the account: upload, look up, list, download, delete."""
-        from together_batches._streaming import Streaming
         from together_batches.files import AsyncFiles
 
+        return AsyncFiles(self._transfers, self._transport.connection.sleep)
+
+    @cached_property
+    def _transfers(self) -> Transfers:
+        from together_batches._streaming import Streaming
+        from together_batches.files import Transfers
+
         streaming = Streaming(self._transport)
-        return AsyncFiles(self._transport.send, streaming.send, streaming.receive)
+        return Transfers(self._transport.send, streaming.send, streaming.receive, self._known)
 
     # --- jobs -----------------------------------------------------------------------------------------------------
 
@@ -119,44 +128,24 @@ class AsyncBatches:
         completion_window: str | None = None,
         model_id: str | None = None,
         priority: int | None = None,
+        patience: float = 120,
     ) -> BatchJob:
-        """Create one job from an uploaded file: one, even where answers are lost on the way.
+        """Create one job from an uploaded file: one, even if answers are lost on the way.
 
-        The service has no idempotency key, so a create whose answer was lost is not sent again: the client looks for
-        the job, waits, looks again, and only then posts once more. Advice of the service is in ``job.warning``. The
-        service does not check the file here: an unknown file makes a job that fails a moment later.
-        See https://docs.together.ai/reference/batch-create.
+        The service has no idempotency key, so a create that may have worked is not simply sent again: the client
+        looks for a new job of this file, endpoint, model and priority in the list, for ``patience`` seconds, and only
+        then posts once more, and never a third time. After an answer of 2xx it never posts again, whatever the answer
+        says. Advice of the service is in ``job.warning``. The service does not check the file here: an unknown file
+        makes a job that fails a moment later. See https://docs.together.ai/reference/batch-create.
 
         Raises:
             JobNotCreatedError: the service declined, with its reason.
-            CreateUnconfirmedError: a job may exist, and which one cannot be told; nothing is sent again.
+            CreateUnconfirmedError: a job may exist and is not listed, or which one it is is not clear.
             APIError: the request was refused, or never reached the service.
         """
-        request = _protocol.create(
-            input_file_id,
-            endpoint=endpoint,
-            completion_window=completion_window,
-            model_id=model_id,
-            priority=priority,
-        )
-
-        async def post() -> BatchJob:
-            return _protocol.read_created(await self._transport.send(request, Call()), input_file_id)
-
-        async def list_jobs() -> Listing:
-            answer = await self._transport.send(_protocol.list_jobs(), Call())
-            return Listing(await _read_jobs(answer), answer.date)
-
-        there = self._transport.connection
-        return await _creating.create_once(
-            post,
-            list_jobs,
-            input_file_id=input_file_id,
-            known=self._known,
-            settle_seconds=self._transport.config.retry.max_delay,
-            sleep=there.sleep,
-            clock=there.clock,
-        )
+        positive("patience", patience, zero=True)
+        wanted = WantedJob(file_id=input_file_id, endpoint=endpoint, model_id=model_id, priority=priority)
+        return (await self._create_once(wanted, patience=patience, completion_window=completion_window)).job
 
     async def submit(
         self,
@@ -165,11 +154,14 @@ class AsyncBatches:
         endpoint: str = "/v1/chat/completions",
         model_id: str | None = None,
         priority: int | None = None,
+        patience: float = 120,
     ) -> BatchJob:
         """Check requests, upload them, and create one job from them.
 
         What is uploaded is what was checked. Whatever is lost on the way, there is one job: the upload costs nothing
-        and may be repeated, and for the create see :meth:`create`.
+        and may be repeated, and for the create see :meth:`create`. Each submission uploads content that no other has:
+        64 spaces and tabs in the first object of the file, if the limits leave room for them. So a job of the file is
+        the job of this submission, and no other can be taken for it.
         ``source`` is a path, bytes, a file opened in binary mode, or an iterable or async iterable of
         :class:`BatchRequest`. See https://docs.together.ai/docs/inference/batch/overview.
 
@@ -178,14 +170,35 @@ class AsyncBatches:
             UsageError: the file is missing or unreadable, or changed meanwhile.
             JobNotCreatedError, CreateUnconfirmedError, APIError: as for :meth:`create`.
         """
+        positive("patience", patience, zero=True)
+        return await self._submit(
+            source,
+            upload=self.files.upload,
+            endpoint=endpoint,
+            model_id=model_id,
+            priority=priority,
+            patience=patience,
+        )
+
+    async def _submit(
+        self,
+        source: Source,
+        *,
+        upload: Callable[[Content], Awaitable[FileObject]],
+        endpoint: str,
+        model_id: str | None,
+        priority: int | None,
+        patience: float,
+    ) -> BatchJob:
         from together_batches import _submitting
 
-        return await _submitting.submit(
-            source,
-            endpoint=endpoint,
-            upload=self.files.upload,
-            create=lambda file_id: self.create(file_id, endpoint=endpoint, model_id=model_id, priority=priority),
-        )
+        async def create(file_id: str, has_own_file: bool) -> BatchJob:
+            wanted = WantedJob(
+                file_id=file_id, endpoint=endpoint, model_id=model_id, priority=priority, has_own_file=has_own_file
+            )
+            return (await self._create_once(wanted, patience=patience)).job
+
+        return await _submitting.submit(source, endpoint=endpoint, upload=upload, create=create)
 
     async def retrieve(self, job_id: str | BatchJob) -> BatchJob:
         """The job as it now stands.
@@ -313,6 +326,7 @@ class AsyncBatches:
         *,
         timeout: float | None = None,
         poll_interval: float | None = None,
+        patience: float = 60,
         on_update: Callable[[BatchJob], None] | None = None,
     ) -> BatchJob:
         """Wait until a job has finished, and return it as it ended.
@@ -329,6 +343,10 @@ class AsyncBatches:
                 one call may.
             poll_interval: seconds between looks; otherwise about 2 for a young job, and up to the 30 to 60 that the
                 service asks for (https://docs.together.ai/docs/inference/batch/manage) as it gets older.
+            patience: seconds for which what is absent is looked for again: a job that this client has seen, or that
+                is passed as a :class:`BatchJob`, and that answers 404; and the files of a COMPLETED job that names
+                none. Such a job is then returned with a warning in the log, also when ``timeout`` is over. 0 looks
+                once.
             on_update: a plain function that is called on the loop with the job as first seen, whenever something has
                 changed, and with what is returned. ``progress`` never goes back. What it raises ends the wait.
 
@@ -340,7 +358,7 @@ class AsyncBatches:
             UsageError: a number or an id that cannot be, or a client that cannot be used here.
         """
         _protocol.job_id(job_id)
-        _check_times(timeout, poll_interval)
+        _check_times(timeout, poll_interval, patience)
         from together_batches import _waiting
 
         return await _waiting.wait(
@@ -349,11 +367,18 @@ class AsyncBatches:
             timeout=timeout,
             poll_interval=poll_interval,
             time=self._time,
+            patience=patience,
+            knows=self._known.knows,
             on_update=on_update,
         )
 
     def as_completed(
-        self, job_ids: Ids, *, timeout: float | None = None, poll_interval: float | None = None
+        self,
+        job_ids: Ids,
+        *,
+        timeout: float | None = None,
+        poll_interval: float | None = None,
+        patience: float = 60,
     ) -> Stream[BatchJob]:
         """Wait for many jobs at once, and give each as it finishes, however it ended.
 
@@ -374,7 +399,7 @@ class AsyncBatches:
         from together_batches import _waiting
 
         ids = checked_ids(job_ids, verb_for_one="wait")
-        _check_times(timeout, poll_interval)
+        _check_times(timeout, poll_interval, patience)
         return Stream(
             _waiting.as_completed(
                 self._followed,
@@ -383,11 +408,18 @@ class AsyncBatches:
                 timeout=timeout,
                 poll_interval=poll_interval,
                 time=self._time,
+                patience=patience,
+                knows=self._known.knows,
             )
         )
 
     def results(
-        self, job: str | BatchJob, *, requests: Requests | None = None, order: Order = "file"
+        self,
+        job: str | BatchJob,
+        *,
+        requests: Requests | None = None,
+        order: Order = "file",
+        patience: float = 60,
     ) -> Stream[BatchResult]:
         """The rows of a finished job, one after another: of its output file, and then of its error file.
 
@@ -401,25 +433,31 @@ class AsyncBatches:
         what belongs to no request is a :class:`BatchStray`. With ``order="input"`` too, the rows come in the order of
         the requests, and then those that are none of them; both files are put in a temporary file first.
 
-        A finished job with no files gives nothing, or :class:`BatchMissing` for each request. A ``BatchJob`` that had
-        not finished is read anew. Use the iterator with ``async with``, or to its end.
+        A job that failed, expired or was cancelled without files gives nothing, or :class:`BatchMissing` for each
+        request. A ``BatchJob`` that had not finished is read anew. Use the iterator with ``async with``, or to its
+        end.
+
+        Absence is looked at again for ``patience`` seconds (0 looks once): a job that this client has seen and that
+        answers 404, a COMPLETED job that names no file, a file of a job that answers 404. If rows are left out, or a
+        file ends within a line, its metadata is read, and a file shorter than that says is read on.
 
         Raises:
             UsageError: the job has not finished, ``requests`` cannot be read, or the disk is full.
             ValidationError: ``requests`` holds a line that is no request, or an id twice.
-            NotFoundError: the service knows no such job, or no such file any more.
+            ResultsUnavailableError: files of the job stayed absent or cut, after the rows that came before.
+            NotFoundError: the service knows no such job.
             APIError: no good answer came, or a file broke off, after the rows that came before.
         """
         from together_batches import _results
 
-        rows = _results.results(
-            job,
-            retrieve=lambda job_id: self._get(job_id, Call()),
+        positive("patience", patience, zero=True)
+        verbs = _results.Verbs(
+            retrieve=partial(self._get_patiently, patience=patience),
             content=self.files.content,
-            requests=requests,
-            order=order,
+            file=self.files.retrieve,
+            sleep=self._transport.connection.sleep,
         )
-        return Stream(rows)
+        return Stream(_results.results(verbs, job, requests=requests, order=order, patience=patience))
 
     async def run(
         self,
@@ -440,6 +478,10 @@ class AsyncBatches:
         skip_invalid: bool = False,
         overwrite: bool = False,
         poll_interval: float | None = None,
+        patience: float = 900,
+        give_up: Iterable[str | BatchJob] = (),
+        unique_files: bool = True,
+        retry_delays: float | Iterable[float] = (30, 120, 600),
         cancel_on_interrupt: bool = False,
         on_event: Callable[[RunEvent], None] | None = None,
     ) -> RunReport:
@@ -451,8 +493,15 @@ class AsyncBatches:
         expired or are missing are sent again, alone, in new jobs. ``output`` has one line for each row, in the order
         of the input, as the command ``results`` writes them; it appears when no row is left to be sent.
 
-        Lost answers and a service in trouble are ridden out, for hours if need be. Cancelling this ends it at once,
+        Lost answers and a service in trouble are waited out, for hours if need be. Rows are sent again only on
+        evidence: an error row, a whole result that leaves them out, or a job that ended as a whole without results.
+        Absence is no evidence: a job, or a file of results, that is absent is looked at again for ``patience``, and
+        then raised as an error at the end of the call; the next call looks again. Cancelling this ends it at once,
         and leaves the jobs alone.
+
+        The first job of a run goes ahead alone until it leaves VALIDATING, for at most ten minutes, and three jobs in
+        a row that fail as a whole with nothing answered stop the run. So do rows that are refused for the account
+        (401, 402, 403). A further call goes on.
 
         Parameters:
             source: a path, or an iterable or async iterable of :class:`BatchRequest`, which is kept in the directory
@@ -471,6 +520,16 @@ class AsyncBatches:
             skip_invalid: set bad lines aside, in ``invalid.jsonl`` in the directory, instead of refusing the input.
             overwrite: replace an output that this run has not written.
             poll_interval: seconds between looks at the jobs; otherwise as for :meth:`wait`.
+            patience: seconds for which a job, a file of results, or rows in it may be absent before the absence is
+                reported. 0 looks once. A lost create is looked for as long, and for at most 300 s, before it is
+                posted once more.
+            give_up: ids of jobs whose results are gone for good, or of input files whose create no job came of: what
+                one more look does not show counts as missing, and may be sent, and paid for, again.
+            unique_files: give each upload content of its own (64 spaces and tabs in its first row), by which its job
+                is known after a crash. Without it other jobs of the same rows may be taken for those of this run.
+            retry_delays: seconds until rows go again: the first after error rows and after a first job that failed as
+                a whole, the others after further such jobs. The time since the job ended counts, and a new call
+                starts at once.
             cancel_on_interrupt: cancel the jobs that are under way when this call is cancelled, such as by Ctrl-C.
             on_event: a plain function that is called on the loop with each event. What it raises ends the call.
 
@@ -479,23 +538,27 @@ class AsyncBatches:
             RunInUseError: another process is at this run.
             RunChangedError: the input, the endpoint or ``model_id`` is not what the run was begun with.
             RunLedgerError: what was noted cannot be read, or cannot be written.
-            RunError: a file of results has none of the job's rows, which are not sent again for that; or the key, or
-                the base URL, is of another account.
-            CreateUnconfirmedError: several jobs could be the one that was created last; cancel the others.
+            RunError: the key, or the base URL, is of another account.
+            ResultsUnavailableError: jobs or files of results stayed absent, cut or foreign for longer than
+                ``patience``; the message names all of them, and what to do.
+            CreateUnconfirmedError: the answer to a create was lost, and its job was not listed; likewise.
             JobNotCreatedError, APIError: the service refused, in a way that waiting does not help.
             UsageError: a number or a path that cannot be, or a file that cannot be read or written.
         """
         from together_batches.runs import _running
-        from together_batches.runs._options import Options, Places
+        from together_batches.runs._options import Options, Places, caution_of
         from together_batches.runs._rules import Limits
 
-        _check_times(None, poll_interval)
+        _check_times(None, poll_interval, patience)
         options = Options(
             endpoint=endpoint,
             model_id=model_id,
             priority=priority,
             max_rows_per_job=max_rows_per_job,
             limits=Limits(max_jobs, max_enqueued_rows, stop_after_rows, stop_after_tokens),
+            caution=caution_of(
+                patience=patience, give_up=give_up, unique_files=unique_files, retry_delays=retry_delays
+            ),
             max_attempts=max_attempts,
             skip_invalid=skip_invalid,
             overwrite=overwrite,
@@ -520,15 +583,18 @@ class AsyncBatches:
 
         A process that is at it creates no more, collects what was done, and ends. The run itself stays as it is: to
         go on with it is to send again what was cancelled. Parameters and errors are those of :meth:`cancel_many`.
+        A create whose answer was lost and whose job is not listed cannot be cancelled: a warning in the log names its
+        input file.
 
         Raises:
             RunLedgerError: there is no run in the directory, or what it had noted cannot be read.
         """
         from together_batches.runs import _running
 
-        job_ids = await _running.unfinished(directory, lambda: self._get_all(Call()))
+        found = await _running.unfinished(directory, lambda: self._get_all(Call()))
+        _running.warn_of_unconfirmed(directory, found.unconfirmed)
         return await self.cancel_many(
-            job_ids, max_concurrency=max_concurrency, rate=rate, wait=wait, timeout=timeout, on_outcome=on_outcome
+            found.jobs, max_concurrency=max_concurrency, rate=rate, wait=wait, timeout=timeout, on_outcome=on_outcome
         )
 
     # --- the client itself ----------------------------------------------------------------------------------------
@@ -620,22 +686,21 @@ class AsyncBatches:
         return _waiting.Time(clock=there.clock, sleep=there.sleep, chance=there.chance, now=there.now)
 
     def _run_verbs(self, options: Options, poll_interval: float | None) -> _verbs.Verbs:
-        from together_batches import _file_protocol, _waiting
+        from together_batches import _waiting
+        from together_batches._disk import content_of
         from together_batches.runs import _verbs
 
-        async def moment(file_id: str) -> datetime | None:
-            answer = await self._transport.send(_file_protocol.retrieve_file(file_id), Call())
-            _file_protocol.read_file(answer, file_id)
-            return answer.date
+        async def upload(path: Path, name: str) -> Uploaded:
+            async with content_of(path, name) as content:
+                return await self._transfers.upload(content, "batch-api", "storage", None)
 
         return _verbs.Verbs(
-            upload=lambda path, name: self.files.upload(path, filename=name),
-            moment=moment,
+            upload=upload,
+            file=self._transfers.retrieve,
             know=self._known.note,
-            create=lambda file_id: self.create(
-                file_id, endpoint=options.endpoint, model_id=options.model_id, priority=options.priority
-            ),
-            list_jobs=lambda: self._get_all(Call()),
+            create=self._create_once,
+            list_jobs=self._listing,
+            retrieve=self._get_or_list,
             follow=partial(
                 _waiting.as_completed,
                 self._followed,
@@ -643,17 +708,85 @@ class AsyncBatches:
                 timeout=None,
                 poll_interval=poll_interval,
                 time=self._time,
+                patience=options.caution.patience,
+                knows=lambda _: True,  # the ledger names them
+                holds=False,
             ),
-            download=lambda file_id, path: self.files.download(file_id, path, force=True),
+            download=lambda file_id, path: self._transfers.fetch(file_id, path, force=True),
             cancel=self.cancel_many,
-            settle_seconds=self._transport.config.retry.max_delay,
         )
 
     @property
     def _run_time(self) -> _verbs.Time:
         from together_batches.runs import _verbs
 
-        return _verbs.Time(now=self._transport.connection.now, sleep=self._transport.connection.sleep)
+        there = self._transport.connection
+        return _verbs.Time(now=there.now, sleep=there.sleep, clock=there.clock)
+
+    async def _create_once(
+        self,
+        wanted: WantedJob,
+        *,
+        patience: float,
+        completion_window: str | None = None,
+        list_jobs: Callable[[], Awaitable[Listing]] | None = None,
+        posts: int = 0,
+        since: datetime | None = None,
+        is_another: Callable[[BatchJob], bool] | None = None,
+        note_posts: Callable[[int], Awaitable[None]] | None = None,
+    ) -> Created:
+        request = _protocol.create(
+            wanted.file_id,
+            endpoint=wanted.endpoint,
+            completion_window=completion_window,
+            model_id=wanted.model_id,
+            priority=wanted.priority,
+        )
+
+        async def post() -> BatchJob:
+            return _protocol.read_created(await self._transport.send(request, Call()), wanted.file_id)
+
+        there = self._transport.connection
+        return await _creating.create_once(
+            wanted,
+            post=post,
+            list_jobs=list_jobs or self._listing,
+            known=self._known,
+            patience=patience,
+            posts=posts,
+            since=since,
+            is_another=is_another,
+            note_posts=note_posts,
+            sleep=there.sleep,
+            clock=there.clock,
+        )
+
+    async def _listing(self) -> Listing:
+        """The list, without noting its jobs as seen: a create looks for what it has not seen before."""
+        answer = await self._transport.send(_protocol.list_jobs(), Call())
+        return Listing(await _read_jobs(answer), answer.date)
+
+    async def _get_patiently(self, job_id: str, *, patience: float) -> BatchJob:
+        """A job; a 404 for one that this client has seen is looked at again."""
+        if not self._known.knows(job_id):
+            return await self._get(job_id, Call())
+        return await until_found(
+            lambda: self._get_or_list(job_id), patience=patience, sleep=self._transport.connection.sleep
+        )
+
+    async def _get_or_list(self, job_id: str) -> BatchJob:
+        """A job that exists as far as is known: by itself, or, if that answers 404, from the list."""
+        try:
+            return await self._get(job_id, Call())
+        except NotFoundError as error:
+            try:
+                listed = await self._get_all(Call())
+            except BatchesError:
+                raise error from None
+            found = next((job for job in listed if job.id == job_id), None)
+            if found is None:
+                raise
+            return found
 
     async def _post_cancel(self, job_id: str, call: Call) -> BatchJob:
         answer = await self._transport.send(_protocol.cancel(job_id), call)
@@ -672,7 +805,8 @@ class AsyncBatches:
         return jobs
 
 
-def _check_times(timeout: float | None, poll_interval: float | None) -> None:
+def _check_times(timeout: float | None, poll_interval: float | None, patience: float) -> None:
+    positive("patience", patience, zero=True)
     if timeout is not None:
         positive("timeout", timeout, zero=True)
     if poll_interval is not None:

@@ -19,6 +19,7 @@
     ├── JobNotCreatedError                  the service declined, and said why
     ├── CreateUnconfirmedError              a job may exist; which one cannot be told
     ├── WaitTimeoutError                    jobs were still running (also a TimeoutError)
+    ├── ResultsUnavailableError             a job, or a file of its results, stays absent
     ├── RunError                            a durable run cannot go on
     │   ├── RunInUseError                   another process is at it
     │   ├── RunChangedError                 its input or a setting is not what it began with
@@ -55,6 +56,7 @@ __all__ = [
     "NotFoundError",
     "PermissionDeniedError",
     "RateLimitError",
+    "ResultsUnavailableError",
     "RunChangedError",
     "RunError",
     "RunInUseError",
@@ -90,8 +92,13 @@ class APIError(BatchesError):
         self.method = method
         self.url = url
 
+    @property
+    def is_transient(self) -> bool:
+        """True if the same call may succeed later: the way to the service failed, or the service is in trouble."""
+        return True
+
     def __str__(self) -> str:
-        # Not ``args``: whoever gives up on repeating adds the reason to ``message``.
+        # Not ``args``: the reason why a call is not repeated is added to ``message``.
         return self.message
 
 
@@ -116,6 +123,11 @@ class APIStatusError(APIError):
         self.status = status
         self.request_id = request_id
         self.body = body
+
+    @property
+    def is_transient(self) -> bool:
+        """True for a 5xx, a 408 and a 429: the same call may succeed later."""
+        return self.status >= 500 or self.status in {408, 429}
 
     def __str__(self) -> str:
         asked = f" to {self.method} {self.url}" if self.method else ""
@@ -242,6 +254,20 @@ class WaitTimeoutError(BatchesError, TimeoutError):
     def __init__(self, message: str, *, jobs: Iterable[BatchJob] = ()) -> None:
         super().__init__(message)
         self.jobs = tuple(jobs)
+
+
+class ResultsUnavailableError(BatchesError):
+    """A job that existed, or a file of its results, stayed absent for longer than ``patience``.
+
+    Its rows may have been answered and paid for, so they are not sent again. ``job_id`` is the job (None if only
+    the file is known), ``file_ids`` are the files that could not be read, none if the job itself is absent or names
+    no file.
+    """
+
+    def __init__(self, message: str, *, job_id: str | None = None, file_ids: Iterable[str] = ()) -> None:
+        super().__init__(message)
+        self.job_id = job_id
+        self.file_ids = tuple(file_ids)
 
 
 class RunError(BatchesError):

@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from together_batches import _file_protocol
+from together_batches._checks import positive
 from together_batches._disk import content_of, target_at
+from together_batches._patience import Absence
 from together_batches._stream import Stream
 from together_batches._transport import Call
-from together_batches.errors import APIStatusError, ConflictError, NotFoundError, UsageError
+from together_batches.errors import (
+    APIError,
+    APIStatusError,
+    ConflictError,
+    NotFoundError,
+    ResultsUnavailableError,
+    UsageError,
+)
+from together_batches.models import FileObject
 
 if TYPE_CHECKING:
     import builtins
     import os
-    from collections.abc import AsyncGenerator, Callable, Coroutine
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
     from pathlib import Path
 
     from together_batches._disk import Content, Source
     from together_batches._file_protocol import Transfer
     from together_batches._protocol import Answer, Request
-    from together_batches.models import FileObject
 
-__all__ = ["AsyncFiles"]
+__all__ = ["AsyncFiles", "Transfers", "Uploaded"]
 
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 _NO_PREPROCESSING = frozenset({404, 405})
@@ -48,18 +58,156 @@ class _Receive(Protocol):
     ) -> AsyncGenerator[bytes]: ...
 
 
+class _Known(Protocol):
+    """Remembers which files exist."""
+
+    def note_files(self, *file_ids: str | None) -> None: ...
+
+    def knows_file(self, file_id: str) -> bool: ...
+
+
+class Uploaded(NamedTuple):
+    """A file that is at the service; ``known_id`` is the id under which it had that content before, if it had."""
+
+    file: FileObject
+    known_id: str | None = None
+
+
+class Transfers:
+    """Uploads and downloads, each as a single try, and the metadata of files."""
+
+    def __init__(
+        self,
+        send: Callable[[Request, Call], Coroutine[Any, Any, Answer]],
+        transmit: _Transmit,
+        receive: _Receive,
+        known: _Known,
+    ) -> None:
+        self.send = send
+        self.receive = receive
+        self.known = known
+        self._transmit = transmit
+
+    async def retrieve(self, file_id: str) -> tuple[FileObject, datetime | None]:
+        """What the service knows of a file, and its own clock when it answered (None if it did not say)."""
+        answer = await self.send(_file_protocol.retrieve_file(file_id), Call())
+        file = _file_protocol.read_file(answer, file_id)
+        self.known.note_files(file.id)
+        return file, answer.date
+
+    async def upload(
+        self,
+        content: Content,
+        purpose: str,
+        via: Literal["storage", "api"],
+        on_progress: Callable[[int, int], None] | None,
+    ) -> Uploaded:
+        """Upload what was opened. Content that the service has already is not sent again."""
+        content.raise_for_unwritable()
+        upload = _file_protocol.Upload(content.name, purpose, content)
+        if via == "storage":
+            uploaded = await self._upload_to_storage(upload, content, on_progress)
+        else:
+            try:
+                answer = await self._transmit(_file_protocol.upload(upload), on_sent=on_progress)
+                uploaded = Uploaded(_file_protocol.read_file(answer))
+            except ConflictError as error:
+                file, _ = await self.retrieve(_file_protocol.read_known(error))
+                uploaded = Uploaded(file, file.id)
+        self.known.note_files(uploaded.file.id)
+        return uploaded
+
+    async def _upload_to_storage(
+        self, file: _file_protocol.Upload, content: Content, on_progress: Callable[[int, int], None] | None
+    ) -> Uploaded:
+        known_id = None
+        try:
+            answer = await self._transmit(_file_protocol.begin_upload(file, content.sha256), redirect_is_answer=True)
+        except ConflictError as error:
+            known_id = _file_protocol.read_known(error)
+            known = await self._existing(known_id, content.size)
+            if known is not None:
+                return Uploaded(known, known_id)
+            # The service knows the hash and has not the content: an upload that was begun and never came to its end.
+            answer = await self._transmit(_file_protocol.begin_upload(file, None), redirect_is_answer=True)
+        file_id, target = _file_protocol.read_target(answer)
+        await self._transmit(_file_protocol.put(content, target), on_sent=on_progress)
+        try:
+            answer = await self.send(_file_protocol.preprocess(file_id), Call())
+        except APIStatusError as error:
+            # The official TypeScript SDK does without it, so a service without it is none the worse.
+            if error.status not in _NO_PREPROCESSING:
+                raise
+            return Uploaded(await self._uploaded(file_id, content), known_id)
+        return Uploaded(_file_protocol.read_file(answer, file_id), known_id)
+
+    async def _uploaded(self, file_id: str, content: Content) -> FileObject:
+        """What the service knows of a file that was just uploaded. That may be nothing yet."""
+        try:
+            return (await self.retrieve(file_id))[0]
+        except NotFoundError:
+            return FileObject(id=file_id, filename=content.name, bytes=content.size)
+
+    async def _existing(self, file_id: str, size: int) -> FileObject | None:
+        try:
+            file, _ = await self.retrieve(file_id)
+        except NotFoundError:
+            return None
+        return file if file.bytes in {None, size} else None
+
+    async def fetch(
+        self,
+        file_id: str,
+        path: str | os.PathLike[str],
+        *,
+        force: bool,
+        on_progress: Callable[[int, int | None], None] | None = None,
+        check_size: bool = False,
+    ) -> Path:
+        """One download, as it is at the moment; :class:`ResultsUnavailableError` if ``check_size`` finds it short."""
+        request = _file_protocol.file_content(file_id)
+        total: int | None = None
+        done = 0
+
+        def on_length(length: int | None) -> None:
+            nonlocal total
+            total = length
+
+        async with target_at(path, replace=force) as target, Stream(self.receive(request, on_length)) as pieces:
+            async for piece in pieces:
+                await target.write(piece)
+                done += len(piece)
+                if on_progress is not None:
+                    on_progress(done, total)
+            if check_size:
+                await self._check_size(file_id, done)
+            await target.keep()
+        return target.path
+
+    async def _check_size(self, file_id: str, size: int) -> None:
+        """Compare a download with the metadata of its file. Metadata that cannot be read says nothing."""
+        try:
+            file, _ = await self.retrieve(file_id)
+        except APIError:
+            return
+        expected = file.bytes or 0
+        if expected > size:
+            message = (
+                f"file {file_id} is cut: {size:,} bytes came, and its metadata says {expected:,}; download it again "
+                "later"
+            )
+            raise ResultsUnavailableError(message, file_ids=[file_id])
+
+
 class AsyncFiles:
     """The files of the account: what ``files`` of an :class:`AsyncBatches` is.
 
     Files are streamed: neither their size nor a slow disk blocks the loop or fills the memory.
     """
 
-    def __init__(
-        self, send: Callable[[Request, Call], Coroutine[Any, Any, Answer]], transmit: _Transmit, receive: _Receive
-    ) -> None:
-        self._send = send
-        self._transmit = transmit
-        self._receive = receive
+    def __init__(self, transfers: Transfers, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
+        self._transfers = transfers
+        self._sleep = sleep
 
     async def upload(
         self,
@@ -97,44 +245,7 @@ class AsyncFiles:
             message = f"via must be 'storage' or 'api'; it is {via!r}"
             raise UsageError(message)
         async with content_of(source, filename) as content:
-            content.raise_for_unwritable()
-            file = _file_protocol.Upload(content.name, purpose, content)
-            if via == "storage":
-                return await self._upload_to_storage(file, content, on_progress)
-            try:
-                answer = await self._transmit(_file_protocol.upload(file), on_sent=on_progress)
-            except ConflictError as error:
-                return await self.retrieve(_file_protocol.read_known(error))
-            return _file_protocol.read_file(answer)
-
-    async def _upload_to_storage(
-        self, file: _file_protocol.Upload, content: Content, on_progress: Callable[[int, int], None] | None
-    ) -> FileObject:
-        try:
-            answer = await self._transmit(_file_protocol.begin_upload(file, content.sha256), redirect_is_answer=True)
-        except ConflictError as error:
-            known = await self._known(_file_protocol.read_known(error), content.size)
-            if known is not None:
-                return known
-            # The service knows the hash and has not the content: an upload that was begun and never came to its end.
-            answer = await self._transmit(_file_protocol.begin_upload(file, None), redirect_is_answer=True)
-        file_id, target = _file_protocol.read_target(answer)
-        await self._transmit(_file_protocol.put(content, target), on_sent=on_progress)
-        try:
-            answer = await self._send(_file_protocol.preprocess(file_id), Call())
-        except APIStatusError as error:
-            # The official TypeScript SDK does without it, so a service without it is none the worse.
-            if error.status not in _NO_PREPROCESSING:
-                raise
-            return await self.retrieve(file_id)
-        return _file_protocol.read_file(answer, file_id)
-
-    async def _known(self, file_id: str, size: int) -> FileObject | None:
-        try:
-            file = await self.retrieve(file_id)
-        except NotFoundError:
-            return None
-        return file if file.bytes in {None, size} else None
+            return (await self._transfers.upload(content, purpose, via, on_progress)).file
 
     async def retrieve(self, file_id: str | FileObject) -> FileObject:
         """What the service knows of a file.
@@ -145,8 +256,8 @@ class AsyncFiles:
             NotFoundError: the service knows no such file.
             APIError: no good answer came.
         """
-        wanted = _file_protocol.file_id(file_id)
-        return _file_protocol.read_file(await self._send(_file_protocol.retrieve_file(wanted), Call()), wanted)
+        file, _ = await self._transfers.retrieve(_file_protocol.file_id(file_id))
+        return file
 
     async def list(self) -> builtins.list[FileObject]:
         """All files of the account, inputs, outputs and errors, newest first.
@@ -156,7 +267,8 @@ class AsyncFiles:
         Raises:
             APIError: no good answer came.
         """
-        files = _file_protocol.read_files(await self._send(_file_protocol.list_files(), Call()))
+        files = _file_protocol.read_files(await self._transfers.send(_file_protocol.list_files(), Call()))
+        self._transfers.known.note_files(*(file.id for file in files))
         return sorted(files, key=lambda file: file.created_at or _LONG_AGO, reverse=True)
 
     async def delete(self, file_id: str | FileObject) -> None:
@@ -171,7 +283,7 @@ class AsyncFiles:
         wanted = _file_protocol.file_id(file_id)
         call = Call()
         try:
-            answer = await self._send(_file_protocol.delete_file(wanted), call)
+            answer = await self._transfers.send(_file_protocol.delete_file(wanted), call)
         except NotFoundError:
             if call.attempts == 1:
                 raise
@@ -189,7 +301,7 @@ class AsyncFiles:
             APIConnectionError: the rest did not come.
             APIResponseValidationError: the rest is that of another file.
         """
-        return Stream(self._receive(_file_protocol.file_content(_file_protocol.file_id(file_id))))
+        return Stream(self._transfers.receive(_file_protocol.file_content(_file_protocol.file_id(file_id))))
 
     async def download(
         self,
@@ -197,6 +309,7 @@ class AsyncFiles:
         path: str | os.PathLike[str],
         *,
         force: bool = False,
+        patience: float = 60,
         on_progress: Callable[[int, int | None], None] | None = None,
     ) -> Path:
         """Write the content of a file to ``path``, which appears when all of it has come and its length is right.
@@ -210,26 +323,32 @@ class AsyncFiles:
             file_id: the file.
             path: the file to write, not a directory.
             force: replace a file that is there already.
+            patience: seconds for which a file that exists (it is passed as a :class:`FileObject`, was uploaded here,
+                or a job that this client has seen names it) and answers 404, or has fewer bytes than its metadata
+                says, is looked at again. 0 looks once.
             on_progress: a plain function that is called on the loop with the bytes that came, and how many there
                 are, or None where that is not known. What it raises ends the call.
 
         Raises:
             UsageError: the file exists, or cannot be written, such as on a full disk.
+            ResultsUnavailableError: it stayed shorter than its metadata says.
             APIError: it could not be downloaded, as :meth:`content` tells.
         """
-        request = _file_protocol.file_content(_file_protocol.file_id(file_id))
-        total: int | None = None
-        done = 0
-
-        def on_length(length: int | None) -> None:
-            nonlocal total
-            total = length
-
-        async with target_at(path, replace=force) as target, Stream(self._receive(request, on_length)) as pieces:
-            async for piece in pieces:
-                await target.write(piece)
-                done += len(piece)
-                if on_progress is not None:
-                    on_progress(done, total)
-            await target.keep()
-        return target.path
+        positive("patience", patience, zero=True)
+        wanted = _file_protocol.file_id(file_id)
+        exists = isinstance(file_id, FileObject) or self._transfers.known.knows_file(wanted)
+        absence = Absence(patience)
+        while True:
+            try:
+                return await self._transfers.fetch(
+                    wanted, path, force=force, on_progress=on_progress, check_size=True
+                )
+            except NotFoundError:
+                pause = absence.pause() if exists else None
+                if pause is None:
+                    raise
+            except ResultsUnavailableError:
+                pause = absence.pause()
+                if pause is None:
+                    raise
+            await self._sleep(pause)

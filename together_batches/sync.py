@@ -86,6 +86,7 @@ class Batches:
         completion_window: str | None = None,
         model_id: str | None = None,
         priority: int | None = None,
+        patience: float = 120,
     ) -> BatchJob:
         """Create one job from an uploaded file: one, even where answers are lost on the way."""
         return self._thread.call(
@@ -95,6 +96,7 @@ class Batches:
             completion_window=completion_window,
             model_id=model_id,
             priority=priority,
+            patience=patience,
         )
 
     def submit(
@@ -104,9 +106,17 @@ class Batches:
         endpoint: str = "/v1/chat/completions",
         model_id: str | None = None,
         priority: int | None = None,
+        patience: float = 120,
     ) -> BatchJob:
         """Check requests, upload them, and create one job from them."""
-        return self._thread.call(self._async.submit, source, endpoint=endpoint, model_id=model_id, priority=priority)
+        return self._thread.call(
+            self._async.submit,
+            source,
+            endpoint=endpoint,
+            model_id=model_id,
+            priority=priority,
+            patience=patience,
+        )
 
     def retrieve(self, job_id: str | BatchJob) -> BatchJob:
         """The job as it now stands."""
@@ -183,6 +193,7 @@ class Batches:
         *,
         timeout: float | None = None,
         poll_interval: float | None = None,
+        patience: float = 60,
         on_update: Callable[[BatchJob], None] | None = None,
     ) -> BatchJob:
         """Wait until a job has finished, and return it as it ended.
@@ -190,11 +201,21 @@ class Batches:
         ``on_update`` is called in the client's own thread.
         """
         return self._thread.call(
-            self._async.wait, job_id, timeout=timeout, poll_interval=poll_interval, on_update=on_update
+            self._async.wait,
+            job_id,
+            timeout=timeout,
+            poll_interval=poll_interval,
+            patience=patience,
+            on_update=on_update,
         )
 
     def as_completed(
-        self, job_ids: Ids, *, timeout: float | None = None, poll_interval: float | None = None
+        self,
+        job_ids: Ids,
+        *,
+        timeout: float | None = None,
+        poll_interval: float | None = None,
+        patience: float = 60,
     ) -> LoopIterator[BatchJob]:
         """Wait for many jobs at once, and give each as it finishes, however it ended.
 
@@ -202,11 +223,16 @@ class Batches:
         or to its end.
         """
         return self._thread.iterate(
-            lambda: self._async.as_completed(job_ids, timeout=timeout, poll_interval=poll_interval)
+            lambda: self._async.as_completed(job_ids, timeout=timeout, poll_interval=poll_interval, patience=patience)
         )
 
     def results(
-        self, job: str | BatchJob, *, requests: Requests | None = None, order: Order = "file"
+        self,
+        job: str | BatchJob,
+        *,
+        requests: Requests | None = None,
+        order: Order = "file",
+        patience: float = 60,
     ) -> LoopIterator[BatchResult]:
         """The rows of a finished job, one after another: of its output file, and then of its error file.
 
@@ -214,7 +240,9 @@ class Batches:
         download: use it with ``with``, or to its end.
         """
         # Few are made ahead: a row may be long.
-        return self._thread.iterate(lambda: self._async.results(job, requests=requests, order=order), limit=16)
+        return self._thread.iterate(
+            lambda: self._async.results(job, requests=requests, order=order, patience=patience), limit=16
+        )
 
     def run(
         self,
@@ -235,6 +263,10 @@ class Batches:
         skip_invalid: bool = False,
         overwrite: bool = False,
         poll_interval: float | None = None,
+        patience: float = 900,
+        give_up: Iterable[str | BatchJob] = (),
+        unique_files: bool = True,
+        retry_delays: float | Iterable[float] = (30, 120, 600),
         cancel_on_interrupt: bool = False,
         on_event: Callable[[RunEvent], None] | None = None,
     ) -> RunReport:
@@ -260,6 +292,10 @@ class Batches:
             skip_invalid=skip_invalid,
             overwrite=overwrite,
             poll_interval=poll_interval,
+            patience=patience,
+            give_up=give_up,
+            unique_files=unique_files,
+            retry_delays=retry_delays,
             cancel_on_interrupt=cancel_on_interrupt,
             on_event=on_event,
         )
@@ -389,10 +425,13 @@ class Files:
         path: str | os.PathLike[str],
         *,
         force: bool = False,
+        patience: float = 60,
         on_progress: Callable[[int, int | None], None] | None = None,
     ) -> Path:
         """Write the content of a file to ``path``, which appears when all of it has come and its length is right.
 
         ``on_progress`` is called in the client's own thread.
         """
-        return self._thread.call(self._async.download, file_id, path, force=force, on_progress=on_progress)
+        return self._thread.call(
+            self._async.download, file_id, path, force=force, patience=patience, on_progress=on_progress
+        )

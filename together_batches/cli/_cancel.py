@@ -115,12 +115,18 @@ class _Work:
     async def run_of(self, directory: Path) -> Exit:
         """Cancel what a run has under way."""
         async with connected(self.arguments) as batches:
-            ids = await unfinished(directory, batches.list)
-            if not ids:
+            found = await unfinished(directory, batches.list)
+            for file_id in found.unconfirmed:
+                say(f"a create from {file_id} could not be confirmed: its job may run, and is not cancelled")
+            if not found.jobs:
+                if found.unconfirmed:
+                    say("no other job of the run has to be cancelled; run this again later")
+                    return Exit.SOME_FAILED
                 _tell(self.arguments, f"every job of the run in {directory} has ended; there is nothing to cancel")
                 return Exit.DONE
-            _tell(self.arguments, f"{_jobs(len(ids))} of the run in {directory}")
-            return await self._cancel(batches, ids)
+            _tell(self.arguments, f"{_jobs(len(found.jobs))} of the run in {directory}")
+            ended = await self._cancel(batches, list(found.jobs))
+            return Exit.SOME_FAILED if found.unconfirmed and ended is Exit.DONE else ended
 
     async def _list(self, batches: AsyncBatches) -> list[BatchJob]:
         began = time.monotonic()

@@ -148,7 +148,13 @@ async def _downloaded(arguments: Arguments, output: str) -> int:
         raise CommandError(message)
     async with connected(arguments) as batches:
         with file_bar("Downloading", quiet=arguments.quiet or arguments.verbose) as show:
-            path = await batches.files.download(arguments.id, output, force=arguments.force, on_progress=show)
+            path = await batches.files.download(
+                arguments.id,
+                output,
+                force=arguments.force,
+                patience=arguments.patience or 0,
+                on_progress=show,
+            )
         return (await anyio.Path(path).stat()).st_size
 
 

@@ -7,7 +7,7 @@ import re
 from argparse import ArgumentTypeError
 from datetime import timedelta
 
-__all__ = ["above_zero", "at_least_one", "duration", "port", "zero_or_more"]
+__all__ = ["above_zero", "at_least_one", "delays", "duration", "port", "zero_or_above", "zero_or_more"]
 
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _LONGEST = timedelta(days=36_500)
@@ -23,6 +23,23 @@ def above_zero(text: str) -> float:
         message = f"{text!r} is not a number above zero"
         raise ArgumentTypeError(message)
     return number
+
+
+def zero_or_above(text: str) -> float:
+    """A finite number, zero or above: seconds."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not (math.isfinite(number) and number >= 0):
+        message = f"{text!r} is not a number, zero or above"
+        raise ArgumentTypeError(message)
+    return number
+
+
+def delays(text: str) -> tuple[float, ...]:
+    """Seconds, one number or several with commas between them."""
+    return tuple(map(zero_or_above, text.split(",")))
 
 
 def zero_or_more(text: str) -> int:

@@ -10,7 +10,15 @@ from together_batches._version import __version__
 from together_batches.cli import _examples
 from together_batches.cli._examples import PROGRAM
 from together_batches.cli._exits import CommandError
-from together_batches.cli._numbers import above_zero, at_least_one, duration, port, zero_or_more
+from together_batches.cli._numbers import (
+    above_zero,
+    at_least_one,
+    delays,
+    duration,
+    port,
+    zero_or_above,
+    zero_or_more,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -77,6 +85,10 @@ class Arguments(argparse.Namespace):
     stop_after_tokens: int | None
     skip_invalid: bool
     poll_interval: float | None
+    patience: float | None
+    give_up: list[str]
+    retry_delays: tuple[float, ...] | None
+    shared_files: bool
     cancel_on_interrupt: bool
     watch: bool
     svg: str | None
@@ -217,6 +229,16 @@ def _fill_get(parser: Parser) -> None:
     _fill_common(parser)
 
 
+def _fill_patience(parser: Parser, usual: float) -> None:
+    parser.add_argument(
+        "--patience",
+        type=zero_or_above,
+        default=usual,
+        metavar="SECONDS",
+        help=f"look again so long for what is absent and should exist ({usual:g})",
+    )
+
+
 def _fill_requests(parser: Parser) -> None:
     parser.add_argument("path", metavar="FILE", help="a file of requests; or -, to read them from standard input")
     parser.add_argument(
@@ -251,6 +273,7 @@ def _fill_submit(parser: Parser) -> None:
     parser.add_argument(
         "--deadline", type=above_zero, metavar="SECONDS", help="with --wait: the limit of it (exit 6)"
     )
+    _fill_patience(parser, 120)
     _fill_common(parser)
 
 
@@ -266,6 +289,7 @@ def _fill_results(parser: Parser) -> None:
         help="file, as the service wrote them, or input, as the requests stand (needs --requests)",
     )
     parser.add_argument("--force", action="store_true", help="replace the file if it exists")
+    _fill_patience(parser, 60)
     _fill_common(parser)
 
 
@@ -276,6 +300,7 @@ def _fill_wait(parser: Parser) -> None:
     parser.add_argument(
         "--deadline", type=above_zero, metavar="SECONDS", help="limit of the whole; otherwise as long as it takes"
     )
+    _fill_patience(parser, 60)
     _fill_common(parser)
 
 
@@ -299,11 +324,29 @@ def _fill_run(parser: Parser) -> None:
     parser.add_argument("--skip-invalid", action="store_true", help="set bad lines aside; otherwise nothing is sent")
     parser.add_argument("--force", action="store_true", help="replace the file of the answers if it exists")
     parser.add_argument("--poll-interval", type=above_zero, metavar="SECONDS", help="how often jobs are looked at")
+    _fill_patience(parser, 900)
+    parser.add_argument(
+        "--give-up",
+        action="append",
+        default=[],
+        metavar="ID",
+        help="a job whose results are gone, or an input file no job came of: what is missing may be sent again",
+    )
+    parser.add_argument(
+        "--retry-delays",
+        type=delays,
+        metavar="S[,S…]",
+        help="seconds before rows go again, after error rows and after whole jobs that failed (30,120,600)",
+    )
+    parser.add_argument(
+        "--shared-files", action="store_true", help="upload the rows as they are, without white space of their own"
+    )
     parser.add_argument(
         "--cancel-on-interrupt", action="store_true", help="Ctrl-C cancels the jobs; otherwise they are left alone"
     )
     parser.add_argument("--wait", action="store_true", help="with --cancel: until each job has really stopped")
-    parser.set_defaults(max_concurrency=None, rate=None, deadline=None)
+    # Nothing that was not typed is passed on, so that --cancel can refuse what it has no use for.
+    parser.set_defaults(max_concurrency=None, rate=None, deadline=None, patience=None)
     _fill_common(parser)
 
 
@@ -351,6 +394,7 @@ def _fill_files_download(parser: Parser) -> None:
     parser.add_argument("id", metavar="ID", help="id of a file")
     parser.add_argument("-o", "--output", metavar="FILE", help="write to this file; otherwise to standard output")
     parser.add_argument("--force", action="store_true", help="replace the file if it exists")
+    _fill_patience(parser, 60)
     _fill_common(parser)
 
 

@@ -37,7 +37,8 @@ async def _run(arguments: Arguments, target: Path | None) -> Exit:
     async with connected(arguments) as batches:
         job = await batches.retrieve(arguments.id)
         order = cast("Literal['file', 'input']", arguments.order)
-        async with batches.results(job, requests=arguments.requests, order=order) as rows:
+        patience = arguments.patience or 0
+        async with batches.results(job, requests=arguments.requests, order=order, patience=patience) as rows:
             if target is None:
                 async for row in rows:
                     tally.count(row)

@@ -53,6 +53,9 @@ _OPTIONS = {
     "skip_invalid": "skip_invalid",
     "force": "overwrite",
     "poll_interval": "poll_interval",
+    "patience": "patience",
+    "give_up": "give_up",
+    "retry_delays": "retry_delays",
     "cancel_on_interrupt": "cancel_on_interrupt",
 }
 """The options, and what they are called in Python."""
@@ -122,13 +125,15 @@ class _Work:
         return Exit.DONE if report.ok else Exit.SOME_FAILED
 
     async def _run(self, batches: AsyncBatches, show: ShowRows | None) -> RunReport:
-        given = {name: value for name in _OPTIONS if (value := getattr(self.arguments, name)) not in (None, False)}
+        given = {name: getattr(self.arguments, name) for name in _OPTIONS}
+        given = {name: value for name, value in given.items() if value is not None and value is not False}
         looking = None if show is None else asyncio.create_task(self._look(show))
         try:
             return await batches.run(
                 self.input,
                 self.output,
                 directory=self.directory,
+                unique_files=not self.arguments.shared_files,
                 on_event=self._on_event if show is None else lambda _: self.changed.set(),
                 **{_OPTIONS[name]: value for name, value in given.items()},
             )

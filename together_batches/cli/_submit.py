@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from together_batches import _submitting
 from together_batches._plain import to_dict
 from together_batches.cli import _loop
 from together_batches.cli._client import connected
@@ -88,19 +87,17 @@ class _Work:
 
         async def upload(content: Content) -> FileObject:
             with file_bar("Uploading", quiet=arguments.quiet or arguments.verbose) as show:
-                return await batches.files.upload(content, on_progress=show)
+                file = await batches.files.upload(content, on_progress=show)
+            self.file_id = file.id
+            return file
 
-        async def create(file_id: str) -> BatchJob:
-            self.file_id = file_id
-            return await batches.create(
-                file_id,
-                endpoint=arguments.requests_endpoint,
-                model_id=arguments.model,
-                priority=arguments.priority,
-            )
-
-        return await _submitting.submit(
-            self.source, endpoint=arguments.requests_endpoint, upload=upload, create=create
+        return await batches._submit(  # pyright: ignore[reportPrivateUsage]
+            self.source,
+            upload=upload,
+            endpoint=arguments.requests_endpoint,
+            model_id=arguments.model,
+            priority=arguments.priority,
+            patience=arguments.patience or 0,
         )
 
     async def _followed(self, batches: AsyncBatches, job: BatchJob) -> Exit:
@@ -111,7 +108,8 @@ class _Work:
             tell(seen)
 
         try:
-            await batches.wait(job, timeout=self.arguments.deadline, on_update=on_update)
+            deadline, patience = self.arguments.deadline, self.arguments.patience
+            await batches.wait(job, timeout=deadline, patience=patience or 0, on_update=on_update)
             code = None
         except WaitTimeoutError as error:
             complain(str(error))

@@ -81,7 +81,8 @@ class _Work:
 
     async def _one(self, batches: AsyncBatches) -> None:
         told = tell_change(quiet=self.arguments.quiet)
-        self._print(await batches.wait(self.ids[0], timeout=self.arguments.deadline, on_update=told))
+        deadline, patience = self.arguments.deadline, self.arguments.patience
+        self._print(await batches.wait(self.ids[0], timeout=deadline, patience=patience or 0, on_update=told))
 
     async def _many(self, batches: AsyncBatches) -> None:
         arguments = self.arguments
@@ -89,7 +90,8 @@ class _Work:
         shown = draws_on(sys.stderr) and not (arguments.quiet or arguments.verbose or is_terminal(sys.stdout))
         show: Callable[[int, int], None]
         with bar(len(self.ids), shown=shown, doing="Waiting") as show:
-            async with batches.as_completed(self.ids, timeout=arguments.deadline) as jobs:
+            deadline, patience = arguments.deadline, arguments.patience or 0
+            async with batches.as_completed(self.ids, timeout=deadline, patience=patience) as jobs:
                 async for job in jobs:
                     self._print(job)
                     show(len(self.finished), self.bad)

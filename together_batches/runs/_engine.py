@@ -13,21 +13,32 @@ from typing import TYPE_CHECKING
 import attrs
 
 from together_batches._many import plain_group
-from together_batches.models import BatchJob
+from together_batches.errors import BatchesError, CreateUnconfirmedError, ResultsUnavailableError
+from together_batches.models import BatchJob, BatchJobStatus
 from together_batches.runs import _rules
+from together_batches.runs._collecting import Collecting
 from together_batches.runs._following import Following
 from together_batches.runs._journal import Journal
+from together_batches.runs._resuming import Resuming
 from together_batches.runs._steps import Steps
+from together_batches.runs._trouble import Trouble
 from together_batches.runs._values import RunEventKind
 
 if TYPE_CHECKING:
-    from together_batches.runs._records import Attempt, Books, Ledger, Shard
-    from together_batches.runs._rules import Limits
+    from collections.abc import Callable, Sequence
+
+    from together_batches.runs._joining import Arranged
+    from together_batches.runs._records import Attempt, Books, Key, Ledger, Shard
+    from together_batches.runs._rules import Caution, Limits
     from together_batches.runs._telling import Telling
     from together_batches.runs._verbs import Time, Verbs
     from together_batches.runs._workshop import Workshop
 
 __all__ = ["Engine"]
+
+_ALONE_SECONDS = 600.0
+"""So long the first shard goes ahead alone: a queue at the service must not hold up a whole run."""
+_MOST_FAILURES_IN_A_ROW = 3
 
 
 class Engine:
@@ -43,6 +54,8 @@ class Engine:
         workshop: Workshop,
         limits: Limits,
         max_attempts: int,
+        caution: Caution,
+        is_resumed: bool,
         tell: Telling,
     ) -> None:
         self.journal = Journal(ledger, books)
@@ -50,17 +63,60 @@ class Engine:
         self._time = time
         self._limits = limits
         self._max_attempts = max_attempts
+        self._caution = caution
         self._tell = tell
         self._know = verbs.know
-        self._following = Following(verbs.follow, self.journal, time, tell)
+        trouble = Trouble(time, tell)
+        self._following = Following(verbs.follow, self.journal, time, tell, on_status=self._see_status)
         self._steps = Steps(
-            verbs=verbs, time=time, journal=self.journal, workshop=workshop, following=self._following, tell=tell
+            run=books.run,
+            verbs=verbs,
+            time=time,
+            journal=self.journal,
+            workshop=workshop,
+            following=self._following,
+            trouble=trouble,
+            tell=tell,
+            patience=caution.patience,
+            unique_files=caution.unique_files,
+            is_resumed=is_resumed,
+        )
+        self._collecting = Collecting(
+            verbs=verbs,
+            time=time,
+            journal=self.journal,
+            workshop=workshop,
+            steps=self._steps,
+            trouble=trouble,
+            tell=tell,
+            patience=caution.patience,
+        )
+        self._resuming = Resuming(
+            run=books.run,
+            verbs=verbs,
+            time=time,
+            journal=self.journal,
+            steps=self._steps,
+            collecting=self._collecting,
+            trouble=trouble,
+            directory=workshop.directory,
+            ids=caution.give_up,
         )
         self._load = _rules.Load(
             sent_rows=sum(attempt.rows for attempt in books.attempts if attempt.creating_at),
             tokens=sum(attempt.total_tokens for attempt in books.attempts),
         )
         self._todo: deque[Attempt] = deque()
+        """What was planned from the beginning: it comes before what is sent again."""
+        self._again: deque[Attempt] = deque()
+        self._working = 0
+        self._timers: set[asyncio.Task[None]] = set()
+        self._ended_at: dict[Key, float] = {}
+        self._failures_in_a_row = 0
+        self._unresolved: list[BatchesError] = []
+        self._has_left_validating = any(map(_has_run, books.attempts))
+        self._scout: Key | None = None
+        """The first shard, while it goes ahead alone."""
         self._done = asyncio.Event()
 
     @property
@@ -69,10 +125,21 @@ class Engine:
         return any(self._next(shard) for shard in self.journal.shards.values())
 
     async def run(self) -> None:
-        """Go on until no row is to be sent, or may be. What ends this early is raised; the rest can go on later."""
+        """Go on until no row is to be sent, or may be. What ends this early is raised; the rest can go on later.
+
+        What stays unresolved is raised as one error, when all else has come to its end.
+        """
         for attempt in self.journal.attempts:
-            if attempt.job_id is not None:  # rows that all failed make the same file again, for another job
+            if attempt.job_id is not None:
                 self._know(BatchJob(id=attempt.job_id, created_at=attempt.created_at))
+        given_up = self._resuming.given_up()
+        if not self.has_work:
+            return
+        await self._resuming.look_around(given_up)
+        for key in given_up:
+            arranged = await self._resuming.give_up(key)
+            if arranged is not None:
+                self._count(key, arranged)
         attempts = [self._next(shard) for shard in self.journal.shards.values()]
         # What may exist already comes first: it costs nothing more, and its results are waited for.
         self._todo.extend(
@@ -81,74 +148,197 @@ class Engine:
                 key=lambda attempt: (attempt.creating_at is None, attempt.key),
             )
         )
-        if not self._todo:
-            return
         async with plain_group() as group:
             group.create_task(self._following.run())
             noting = group.create_task(self.journal.note_changes(self._time.sleep))
             while True:
                 self._begin_what_may(group)
-                if not self._load.jobs:
+                if not self._working:
                     break
                 await self._done.wait()
                 self._done.clear()
             self._following.stop()
             noting.cancel()
+            for timer in self._timers:
+                timer.cancel()
         await self.journal.flush()
+        if self._unresolved:
+            raise _rules.unresolved(self._unresolved)
 
     async def restore(self) -> None:
         """Have all results here, which the output is made of."""
-        await self._steps.restore()
+        await self._collecting.restore()
 
     def _next(self, shard: Shard) -> Attempt | None:
         attempts = self.journal.at_shard(shard)
         return _rules.next_attempt(shard, attempts, max_attempts=self._max_attempts, now=self._time.now())
 
+    # --- what may begin -------------------------------------------------------------------------------------------
+
     def _begin_what_may(self, group: asyncio.TaskGroup) -> None:
-        while self._todo:
-            attempt = self._todo[0]
+        while waiting := self._todo or self._again:
+            attempt = waiting[0]
             sent = 0 if attempt.creating_at else attempt.rows
             if sent:
                 answer = "now" if self.stopped else _rules.admission(self._limits, self._load, attempt.rows)
-                if answer == "later":
-                    return
                 if isinstance(answer, _rules.Stop):
                     self._stop(answer.reason)
                 if self.stopped:
-                    self._todo.popleft()
+                    waiting.popleft()
                     continue
-            self._todo.popleft()
-            self._load = attrs.evolve(
-                self._load,
-                jobs=self._load.jobs + 1,
-                enqueued_rows=self._load.enqueued_rows + attempt.rows,
-                sent_rows=self._load.sent_rows + sent,
-            )
-            group.create_task(self._carry(attempt))
+                if answer == "later" or self._scout is not None:
+                    return
+                if not self._has_left_validating:
+                    self._scout = attempt.key
+            waiting.popleft()
+            self._begin(attempt, sent, group)
 
-    async def _carry(self, attempt: Attempt) -> None:
-        key = attempt.key
-        # It may have waited for its turn since it was made.
-        await self.journal.begin(attrs.evolve(attempt, planned_at=self._time.now()))
-        await self._steps.upload(key)
-        await self._steps.create(key)
-        job = await self._steps.end(key)
-        if job is not None and self._following.cancelled_meanwhile(job):
-            # Somebody wants an end of it, and is not to be answered with new jobs.
-            self._stop(f"job {job.id} was cancelled")
-        await self._steps.collect(key)
+    def _begin(self, attempt: Attempt, sent: int, group: asyncio.TaskGroup) -> None:
         self._load = attrs.evolve(
             self._load,
-            jobs=self._load.jobs - 1,
-            enqueued_rows=self._load.enqueued_rows - attempt.rows,
-            tokens=self._load.tokens + self.journal.at(key).total_tokens,
+            jobs=self._load.jobs + 1,
+            enqueued_rows=self._load.enqueued_rows + attempt.rows,
+            sent_rows=self._load.sent_rows + sent,
         )
-        following = self._next(self.journal.shards[attempt.shard])
-        if following is not None:
-            self._todo.appendleft(following)
-        self._done.set()
+        self._working += 1
+        group.create_task(self._carry(attempt, group))
 
     def _stop(self, reason: str) -> None:
         if self.stopped is None:
             self.stopped = reason
+            for timer in self._timers:
+                timer.cancel()
             self._tell(RunEventKind.STOPPED, f"nothing more is created: {reason}; what runs is waited for")
+
+    # --- the first shard, alone -----------------------------------------------------------------------------------
+
+    def _see_status(self, key: Key, status: str | None) -> None:
+        """Note that jobs of this run get beyond VALIDATING, where an input that cannot be run fails."""
+        if status not in {None, BatchJobStatus.VALIDATING, BatchJobStatus.FAILED, BatchJobStatus.CANCELLED}:
+            self._end_scouting(key, succeeded=True)
+
+    def _end_scouting(self, key: Key, *, succeeded: bool) -> None:
+        if succeeded:
+            self._has_left_validating = True
+        if self._scout == key or self._has_left_validating:
+            self._scout = None
+            self._done.set()
+
+    async def _limit_scouting(self, key: Key) -> None:
+        await self._time.sleep(_ALONE_SECONDS)
+        if self._scout == key:
+            self._end_scouting(key, succeeded=True)
+
+    # --- one attempt ----------------------------------------------------------------------------------------------
+
+    async def _carry(self, attempt: Attempt, group: asyncio.TaskGroup) -> None:
+        """Carry an attempt to its end, and arrange for what follows it."""
+        key = attempt.key
+        holds_a_place = True
+
+        def release() -> None:
+            # A job that has ended keeps nothing from being created, however long its results take to appear.
+            nonlocal holds_a_place
+            if holds_a_place:
+                holds_a_place = False
+                self._load = attrs.evolve(
+                    self._load, jobs=self._load.jobs - 1, enqueued_rows=self._load.enqueued_rows - attempt.rows
+                )
+                self._done.set()
+
+        try:
+            arranged = await self._carried(attempt, group, release)
+        except (ResultsUnavailableError, CreateUnconfirmedError) as error:
+            error.__traceback__ = None  # its frames would be kept as long as it is
+            self._unresolved.append(error)
+            self._tell(RunEventKind.TROUBLE, f"left unresolved in this call: {error}", key)
+        else:
+            self._follow_up(key, arranged, group)
+        release()
+        self._end_scouting(key, succeeded=False)
+        self._working -= 1
+        self._done.set()
+
+    async def _carried(
+        self, attempt: Attempt, group: asyncio.TaskGroup, release: Callable[[], None]
+    ) -> Arranged | None:
+        """The results of an attempt, when they are here; None if it has none, or they are left for the next call."""
+        key = attempt.key
+        if attempt.number > 1 and not attempt.creating_at:
+            previous = (attempt.shard, attempt.number - 1)
+            if self.journal.at(previous).rows and not await self._collecting.is_as_collected(previous):
+                self._load = attrs.evolve(self._load, sent_rows=self._load.sent_rows - attempt.rows)
+                return None
+        await self.journal.begin(attempt, planned_at=self._time.now())
+        if not attempt.rows:
+            await self.journal.save(key, collected_at=self._time.now())
+            return None
+        await self._steps.upload(key)
+        await self._steps.create(key)
+        if self._scout == key:
+            limit = group.create_task(self._limit_scouting(key))
+            self._timers.add(limit)
+            limit.add_done_callback(self._timers.discard)
+        while True:
+            job = await self._steps.end(key)
+            self._ended_at.setdefault(key, self._time.clock())
+            if job is not None and self._following.cancelled_meanwhile(job):
+                # Somebody wants an end of it, and is not to be answered with new jobs.
+                self._stop(f"job {job.id} was cancelled")
+                if not (job.output_file_id or job.error_file_id):
+                    return None
+            arranged = await self._collecting.collect(key, on_wait=release)
+            if arranged is not None:
+                self._load = attrs.evolve(self._load, tokens=self._load.tokens + arranged.usage.total_tokens)
+                return self._count(key, arranged)
+            del self._ended_at[key]
+
+    def _count(self, key: Key, arranged: Arranged) -> Arranged:
+        """Stop the run if what came of a job says that more jobs would come to the same."""
+        if arranged.refusal is not None and self._next(self.journal.shards[key[0]]) is not None:
+            self._stop(f"rows are refused for the account ({arranged.refusal}): put it in order, and run it again")
+        if _rules.SUCCEEDED in arranged.outcomes:
+            self._failures_in_a_row = 0
+        elif _rules.failed_as_a_whole(self.journal.at(key)):
+            self._failures_in_a_row += 1
+        if self._failures_in_a_row == _MOST_FAILURES_IN_A_ROW and self.has_work:
+            why = self.journal.at(key).error or "without a reason"
+            self._stop(f"{_MOST_FAILURES_IN_A_ROW} jobs in a row failed as a whole, the last one: {why}")
+        return arranged
+
+    # --- what follows an attempt ----------------------------------------------------------------------------------
+
+    def _follow_up(self, key: Key, arranged: Arranged | None, group: asyncio.TaskGroup) -> None:
+        """Arrange for what is next at a shard: the rows that are left, or an attempt that is collected anew."""
+        following = self._next(self.journal.shards[key[0]])
+        # An attempt that would follow itself is left for the next call.
+        if following is None or following.key == key or (self.stopped and not following.creating_at):
+            return
+        self._working += 1
+        timer = group.create_task(self._after(self._delay(key, arranged), following))
+        self._timers.add(timer)
+        timer.add_done_callback(self._end_delay)
+
+    def _delay(self, key: Key, arranged: Arranged | None) -> float:
+        """The seconds until the rows of an attempt that are left may go again; the time since its end counts."""
+        if arranged is None or key not in self._ended_at:
+            return 0.0
+        failures = sum(map(_rules.failed_as_a_whole, self.journal.at_shard(self.journal.shards[key[0]])))
+        delays: Sequence[float] = self._caution.retry_delays
+        number = max(failures - 1, 0) if _rules.failed_as_a_whole(self.journal.at(key)) else 0
+        delay = delays[min(number, len(delays) - 1)] if delays else 0.0
+        return max(0.0, delay - (self._time.clock() - self._ended_at[key]))
+
+    async def _after(self, seconds: float, following: Attempt) -> None:
+        if seconds:
+            await self._time.sleep(seconds)
+        self._again.append(following)
+
+    def _end_delay(self, timer: asyncio.Task[None]) -> None:
+        self._timers.discard(timer)
+        self._working -= 1
+        self._done.set()
+
+
+def _has_run(attempt: Attempt) -> bool:
+    return attempt.running_at is not None or _rules.SUCCEEDED in _rules.outcomes_of(attempt)

@@ -10,7 +10,7 @@ from together_batches.models import BatchJobStatus
 from together_batches.runs._values import RunEventKind
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from together_batches.errors import BatchesError
     from together_batches.models import BatchJob
@@ -27,7 +27,16 @@ _CANCELLED = frozenset({BatchJobStatus.CANCELING, BatchJobStatus.CANCELLED})
 class Following:
     """What becomes of jobs: :meth:`run` looks, :meth:`ending` waits for one of them."""
 
-    def __init__(self, follow: Follow, journal: Journal, time: Time, tell: Telling) -> None:
+    def __init__(
+        self,
+        follow: Follow,
+        journal: Journal,
+        time: Time,
+        tell: Telling,
+        *,
+        on_status: Callable[[Key, str | None], None],
+    ) -> None:
+        self._on_status = on_status
         self._follow = follow
         self._journal = journal
         self._time = time
@@ -36,11 +45,6 @@ class Following:
         self._waiting: dict[str, tuple[Key, asyncio.Future[BatchJob | BatchesError]]] = {}
         self._cancelled_before = set[str]()
         self._seen = set[str]()
-
-    @property
-    def has_seen_any(self) -> bool:
-        """Whether the service has shown any job of the run to this call."""
-        return bool(self._seen)
 
     def cancelled_meanwhile(self, job: BatchJob) -> bool:
         """True for a job that was cancelled while it was followed, and not before."""
@@ -88,6 +92,7 @@ class Following:
             created_at=job.created_at or before.created_at,
             running_at=self._time.now() if running else before.running_at,
         )
+        self._on_status(key, status)
         if changed:
             at = "" if job.progress is None else f" at {job.progress:g} %"
             self._tell(RunEventKind.PROGRESSED, f"job {job.id} is {status}{at}", key, job.id)

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, cast
 
 from together_batches import jsonl
+from together_batches._marks import MARK_BYTES
 from together_batches.errors import RunChangedError, ValidationError
 from together_batches.runs import _ledger
 from together_batches.runs._drafts import Draft
@@ -63,7 +64,12 @@ def _scanned(path: Path, invalid: Path, options: Options, check_in: Callable[[],
             aside = Draft(invalid, "new")
             stack.callback(aside.drop)
         found = scan(
-            path, endpoint=options.endpoint, max_rows=options.max_rows_per_job, aside=aside, check_in=check_in
+            path,
+            endpoint=options.endpoint,
+            max_rows=options.max_rows_per_job,
+            max_bytes=jsonl.MAX_BYTES - MARK_BYTES,
+            aside=aside,
+            check_in=check_in,
         )
         if aside is not None and found.invalid:
             aside.keep()

@@ -34,11 +34,24 @@ _ROWS_BETWEEN_LOOKS = 500
 
 @attrs.frozen(kw_only=True)
 class Arranged:
-    """What became of each row of an attempt, and the tokens; ``strays`` are rows that belong to none of them."""
+    """What became of each row of an attempt, and the tokens.
+
+    ``left`` rows are in no file, ``strays`` are rows of the files that belong to none of the attempt's. ``refusal``
+    is what a row says that was refused for the account. Sizes are those of the files, None if there is none.
+    """
 
     outcomes: bytes
     usage: Usage
-    strays: int
+    strays: int = 0
+    left: int = 0
+    refusal: str | None = None
+    output_bytes: int | None = None
+    error_bytes: int | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the files account for every row, so that nothing more needs to be proved."""
+        return not self.left
 
 
 class ForeignFileError(Exception):
@@ -54,6 +67,7 @@ class _Place(NamedTuple):
     offset: int
     length: int
     whole: bool
+    is_answer: bool
 
     def line(self) -> bytes:
         self.file.seek(self.offset)
@@ -72,12 +86,15 @@ def arrange(
 ) -> Arranged:
     """Write the results of a job in the order of its rows; ``absent`` says what a row is that has none.
 
+    An answer beats an error of the same row, in one file or in two; of two answers the first counts.
+
     Raises :class:`ForeignFileError`, before anything is written, where rows are left that a file should tell of: it
     has lines, and none is about a row of the job, or it is the output of a job that ``completed``, and has no line.
     """
     places: dict[str, _Place | None] = dict.fromkeys(custom_ids)
     lines = 0
     outcomes = bytearray()
+    refusal: str | None = None
     prompt = completion = total = 0
     with ExitStack() as stack:
         foreign: Path | None = None
@@ -99,10 +116,21 @@ def arrange(
                 prompt += usage.prompt_tokens
                 completion += usage.completion_tokens
                 total += usage.total_tokens
-            outcomes.append(_rules.outcome_of(result))
+            outcome = _rules.outcome_of(result)
+            outcomes.append(outcome)
+            if outcome in _rules.FOR_THE_ACCOUNT and refusal is None and isinstance(result, BatchFailure):
+                refusal = f"{result.code or result.status_code}: {result.message}"
             target.write(_wire.encode(_plain.to_dict(result)) + b"\n")
     strays = lines - (len(places) - left)
-    return Arranged(outcomes=bytes(outcomes), usage=Usage(prompt, completion, total), strays=strays)
+    return Arranged(
+        outcomes=bytes(outcomes),
+        usage=Usage(prompt, completion, total),
+        strays=strays,
+        left=left,
+        refusal=refusal,
+        output_bytes=None if output is None else output.stat().st_size,
+        error_bytes=None if errors is None else errors.stat().st_size,
+    )
 
 
 class _Told(NamedTuple):
@@ -114,18 +142,21 @@ class _Told(NamedTuple):
 
 
 def _find(file: IO[bytes], places: dict[str, _Place | None], check_in: Callable[[], None]) -> _Told:
-    """Note the place of each row that has none yet."""
+    """Note the place of each row: of its answer, if there is one."""
     lines = of_rows = of_errors = 0
     for line in split_lines(_blocks(file, check_in), _LONGEST_LINE_BYTES):
         if not line.content.strip():
             continue
         lines += 1
-        custom_id = read_row(line.content, whole=line.whole).custom_id
+        row = read_row(line.content, whole=line.whole)
+        custom_id = row.custom_id
         if custom_id is None:
             of_errors += _is_error(line.content)
         elif custom_id in places:
             of_rows += 1
-            places[custom_id] = places[custom_id] or _Place(file, line.offset, len(line.content), line.whole)
+            before, is_answer = places[custom_id], isinstance(row, BatchSuccess)
+            if before is None or (is_answer and not before.is_answer):
+                places[custom_id] = _Place(file, line.offset, len(line.content), line.whole, is_answer)
     return _Told(lines, of_rows, of_errors)
 
 
@@ -151,6 +182,7 @@ def final_lines(
         sources = [
             (iter(_rules.outcomes_of(attempt)), stack.enter_context(path.open("rb")), path)
             for attempt, path in pieces
+            if attempt.rows
         ]
         for _ in range(shard.rows):
             outcome, line = _rules.MISSING, b""

@@ -12,6 +12,7 @@ from together_batches.runs._records import Attempt
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
+    from datetime import datetime
 
     from together_batches.runs._records import Books, Key, Ledger, Shard
 
@@ -59,12 +60,16 @@ class Journal:
         )
         return sum(found, _rules.Buckets())
 
-    async def begin(self, attempt: Attempt) -> None:
-        """Note an attempt, if it is not noted yet."""
+    async def begin(self, attempt: Attempt, *, planned_at: datetime) -> None:
+        """Note an attempt, if it is not noted yet, or was planned anew."""
         attempts = self._attempts[attempt.shard]
         if len(attempts) < attempt.number:
-            attempts.append(attempt)
-            await self._ledger.save(attempt)
+            attempts.append(attrs.evolve(attempt, planned_at=planned_at))
+        elif attempts[attempt.number - 1].rows != attempt.rows:
+            attempts[attempt.number - 1] = attempt
+        else:
+            return
+        await self._ledger.save(self.at(attempt.key))
 
     async def save(self, key: Key, **changes: Any) -> None:
         """Change an attempt, and return when that is noted for good."""

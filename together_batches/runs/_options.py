@@ -9,15 +9,16 @@ from pathlib import Path
 import attrs
 
 from together_batches import jsonl
-from together_batches._checks import whole
+from together_batches._checks import positive, whole
 from together_batches._many import is_plain
 from together_batches.errors import UsageError
+from together_batches.models import BatchJob
 from together_batches.rows import BatchRequest
 from together_batches.runs._drafts import explained
-from together_batches.runs._rules import Limits
+from together_batches.runs._rules import Caution, Limits
 from together_batches.runs._values import RunEvent
 
-__all__ = ["Options", "Places", "Requests"]
+__all__ = ["Options", "Places", "Requests", "caution_of"]
 
 Requests = str | os.PathLike[str] | Iterable[BatchRequest] | AsyncIterable[BatchRequest]
 """The input of a run: a path, or requests."""
@@ -90,6 +91,7 @@ class Options:
     priority: int | None
     max_rows_per_job: int
     limits: Limits
+    caution: Caution
     max_attempts: int
     skip_invalid: bool
     overwrite: bool
@@ -100,6 +102,9 @@ class Options:
         for name, number in attrs.asdict(self.limits).items():
             if number is not None:
                 whole(name, number)
+        positive("patience", self.caution.patience, zero=True)
+        for delay in self.caution.retry_delays:
+            positive("retry_delays", delay, zero=True)
         if self.on_event is not None and not is_plain(self.on_event):
             message = "on_event must be a plain function: it is called, not awaited"
             raise TypeError(message)
@@ -107,3 +112,33 @@ class Options:
         if whole("max_rows_per_job", self.max_rows_per_job) > jsonl.MAX_ROWS:
             message = f"max_rows_per_job is at most {jsonl.MAX_ROWS:,}; it is {self.max_rows_per_job:,}"
             raise UsageError(message)
+
+
+def caution_of(
+    *,
+    patience: float,
+    give_up: Iterable[str | BatchJob],
+    unique_files: bool,
+    retry_delays: float | Iterable[float],
+) -> Caution:
+    """How a run deals with a service that looks inconsistent; a :class:`UsageError` for what cannot be."""
+    given: object = give_up
+    if isinstance(given, str | BatchJob) or not isinstance(given, Iterable):
+        message = f"give_up is an iterable of ids, such as [{given!r}], not {type(given).__name__}"
+        raise UsageError(message)
+    ids = tuple(item.id if isinstance(item, BatchJob) else item for item in give_up)
+    for item in ids:
+        checked: object = item
+        if not isinstance(checked, str) or not checked.strip():
+            message = f"give_up takes ids of jobs or files, not {item!r}"
+            raise UsageError(message)
+    delays: object = retry_delays
+    if isinstance(delays, str) or not isinstance(delays, int | float | Iterable):
+        message = f"retry_delays is a number of seconds, or several, not {delays!r}"
+        raise UsageError(message)
+    return Caution(
+        patience=patience,
+        give_up=ids,
+        unique_files=unique_files,
+        retry_delays=tuple(retry_delays) if isinstance(retry_delays, Iterable) else (retry_delays,),
+    )

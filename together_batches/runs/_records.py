@@ -59,9 +59,10 @@ class Attempt:
 
     ``marked`` says that the file has content that no other file has, so that a job of it is the job of this attempt;
     ``former_file_ids`` are those that it had before ``file_id``, with a space between them. ``posts`` counts the
-    creates that may have reached the service, noted before each is sent. ``since`` is the service's own clock when the
-    first of them was about to be sent. ``output_bytes`` and ``error_bytes`` are the sizes of the files of results as
-    they were collected. ``outcomes`` has a byte for each row of the attempt, compressed, once its results are here.
+    creates that may have reached the service, noted before each is sent. ``since`` is the service's own clock when
+    the first of them was about to be sent. ``output_bytes`` and ``error_bytes`` are the sizes of the files of results
+    as they were collected. ``outcomes`` has a byte for each row of the attempt, compressed, once its results are
+    here.
     """
 
     shard: int

@@ -14,40 +14,47 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import attrs
 
-from together_batches._creating import created_since
-from together_batches.errors import APIError, APIStatusError, BatchesError, CreateUnconfirmedError
+from together_batches._creating import Created, WantedJob, best_of
+from together_batches.errors import BatchesError, CreateUnconfirmedError, ResultsUnavailableError
 from together_batches.models import BatchJobStatus
 from together_batches.rows import BatchFailure, BatchMissing, BatchSuccess, Usage
 from together_batches.runs._records import Attempt
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from together_batches.models import BatchJob
-    from together_batches.runs._records import Shard
+    from together_batches.runs._records import Run, Shard
 
 __all__ = [
     "AGAIN",
+    "DENIED",
     "FAILED",
+    "FOR_THE_ACCOUNT",
     "JOB_FAILED",
+    "LONG_AGO",
     "MISSING",
+    "REFUSED",
     "SUCCEEDED",
     "Buckets",
+    "Caution",
     "Limits",
     "Load",
     "Stop",
     "absent",
     "admission",
     "buckets",
-    "may_pass",
+    "failed_as_a_whole",
+    "lost_job",
     "next_attempt",
-    "orphan",
     "outcome_of",
     "outcomes_of",
     "packed",
     "rows_of",
     "unpacked",
+    "unresolved",
     "usage",
+    "wanted_job",
 ]
 
 # --- what became of a row -----------------------------------------------------------------------------------------
@@ -58,8 +65,14 @@ FAILED = ord("f")
 AGAIN = ord("a")
 """It failed, and may not fail again."""
 MISSING = ord("m")
+REFUSED = ord("r")
+"""Refused for the account and not for the row: without credit (402), or with a key that is not accepted (401)."""
+DENIED = ord("d")
+"""Refused with 403, which may be for the account or for the row."""
+FOR_THE_ACCOUNT = frozenset({REFUSED, DENIED})
+_TO_SEND_AGAIN = frozenset({AGAIN, MISSING, REFUSED, DENIED})
 
-_FOR_A_CLIENT_TO_MEND = frozenset(range(400, 500)) - {408, 409, 425, 429}
+_FOR_A_CLIENT_TO_MEND = frozenset(range(400, 500)) - {401, 402, 403, 408, 409, 425, 429}
 JOB_FAILED = "job_failed"
 """The code of rows whose job failed for its input as a whole. It is ours: the service gives rows none then."""
 _CODES_FOR_GOOD = frozenset({JOB_FAILED, "invalid_model", "invalid_request", "invalid_request_error"})
@@ -70,8 +83,9 @@ def outcome_of(result: BatchSuccess | BatchFailure | BatchMissing) -> int:
     """What became of a row, and so whether it is sent again.
 
     A failure with a 4xx status of its own (as ``status_code`` or as ``code``), or with a code that says as much,
-    would come again. Any other may pass: the service gives ``batch_client_error`` for nearly everything, an "Internal
-    Server Error" included, and rows that fail cost nothing (https://docs.together.ai/docs/inference/batch/overview).
+    would come again, but for those that are about the account. Any other may pass: the service gives
+    ``batch_client_error`` for nearly everything, an "Internal Server Error" included, and rows that fail cost nothing
+    (https://docs.together.ai/docs/inference/batch/overview).
     """
     if isinstance(result, BatchSuccess):
         return SUCCEEDED
@@ -79,6 +93,10 @@ def outcome_of(result: BatchSuccess | BatchFailure | BatchMissing) -> int:
         return MISSING
     code = result.code or ""
     status = result.status_code or (int(code) if code.isdecimal() and len(code) == 3 else None)
+    if status in {401, 402}:
+        return REFUSED
+    if status == 403:
+        return DENIED
     return FAILED if status in _FOR_A_CLIENT_TO_MEND or code in _CODES_FOR_GOOD else AGAIN
 
 
@@ -115,35 +133,64 @@ def outcomes_of(attempt: Attempt) -> bytes:
 
 
 def next_attempt(shard: Shard, attempts: Sequence[Attempt], *, max_attempts: int, now: datetime) -> Attempt | None:
-    """The attempt to go on with, or to begin; None where no row of the shard is to be sent.
+    """The attempt to go on with, or to begin; None if no row of the shard is to be sent.
 
-    An attempt whose job was cancelled does not count: whoever cancels has not yet had the chance that was meant.
+    An attempt that was planned and not created is planned anew if the one before it was collected anew since. It may
+    then have no rows.
     """
     if not attempts:
         return Attempt(shard=shard.number, number=1, rows=shard.rows, planned_at=now)
-    last = attempts[-1]
-    if last.collected_at is None:
-        return last
-    left = _left(outcomes_of(last))
+    open_ones = [attempt for attempt in attempts if attempt.collected_at is None]
+    if open_ones:
+        attempt = open_ones[0]
+        if attempt.number == 1 or attempt.creating_at is not None:
+            return attempt
+        left = _left(outcomes_of(_last_with_rows(attempts[: attempt.number - 1])))
+        if left == attempt.rows:
+            return attempt
+        former = f"{attempt.former_file_ids} {attempt.file_id or ''}".strip()
+        return attrs.evolve(attempt, rows=left, file_id=None, uploaded_at=None, former_file_ids=former)
+    left = _left(outcomes_of(_last_with_rows(attempts)))
     if not left or _tries(attempts) >= max_attempts:
         return None
-    return Attempt(shard=shard.number, number=last.number + 1, rows=left, planned_at=now)
+    return Attempt(shard=shard.number, number=attempts[-1].number + 1, rows=left, planned_at=now)
+
+
+def _last_with_rows(attempts: Sequence[Attempt]) -> Attempt:
+    return next(attempt for attempt in reversed(attempts) if attempt.rows)
 
 
 def _left(outcomes: bytes) -> int:
-    return outcomes.count(AGAIN) + outcomes.count(MISSING)
+    return sum(map(outcomes.count, _TO_SEND_AGAIN))
 
 
 def _tries(attempts: Iterable[Attempt]) -> int:
-    return sum(attempt.status != BatchJobStatus.CANCELLED for attempt in attempts if attempt.collected_at)
+    """How many attempts count.
+
+    Not those whose job was cancelled, or whose rows were refused for the account: the chance that was meant was not
+    had yet. Nor those that were given up without a job.
+    """
+    return sum(
+        bool(attempt.rows and attempt.job_id)
+        and attempt.status != BatchJobStatus.CANCELLED
+        and REFUSED not in outcomes_of(attempt)
+        for attempt in attempts
+        if attempt.collected_at
+    )
 
 
 def rows_of(shard: Shard, earlier: Sequence[Attempt]) -> Sequence[int]:
     """Which rows of a shard the attempt after these is about, counted from 0."""
     rows: Sequence[int] = range(shard.rows)
     for attempt in earlier:
-        rows = array("I", (row for row, outcome in zip(rows, outcomes_of(attempt), strict=True) if outcome in b"am"))
+        outcomes = zip(rows, outcomes_of(attempt), strict=True)
+        rows = array("I", (row for row, outcome in outcomes if outcome in _TO_SEND_AGAIN))
     return rows
+
+
+def failed_as_a_whole(attempt: Attempt) -> bool:
+    """Whether the job ended badly and answered nothing."""
+    return attempt.status in {BatchJobStatus.FAILED, BatchJobStatus.EXPIRED} and SUCCEEDED not in outcomes_of(attempt)
 
 
 # --- what may be spent --------------------------------------------------------------------------------------------
@@ -157,6 +204,21 @@ class Limits:
     max_enqueued_rows: int | None = None
     stop_after_rows: int | None = None
     stop_after_tokens: int | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Caution:
+    """How a run deals with a service that looks inconsistent, and with trouble.
+
+    ``patience`` and ``retry_delays`` are seconds; of the delays the first comes after error rows and after the first
+    job of a shard that failed as a whole, and the last after all further ones. ``give_up`` are ids of jobs, or of
+    files whose create no job came of.
+    """
+
+    patience: float = 900.0
+    give_up: tuple[str, ...] = ()
+    unique_files: bool = True
+    retry_delays: tuple[float, ...] = (30.0, 120.0, 600.0)
 
 
 @attrs.frozen
@@ -191,45 +253,51 @@ def admission(limits: Limits, load: Load, rows: int) -> Literal["now", "later"] 
 # --- what may be there already ------------------------------------------------------------------------------------
 
 
-_LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
+LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def orphan(attempt: Attempt, jobs: Iterable[BatchJob], *, known: Container[str | None]) -> BatchJob | None:
-    """The job, among those of the account, that a create made whose answer nobody noted; None where there is none.
+def wanted_job(attempt: Attempt, run: Run) -> WantedJob:
+    """The job that a create for an attempt makes."""
+    return WantedJob(
+        file_id=attempt.file_id or "",
+        endpoint=run.endpoint,
+        model_id=run.model_id,
+        priority=run.priority,
+        has_own_file=attempt.marked,
+        former_file_ids=tuple(attempt.former_file_ids.split()),
+    )
 
-    It is one of the attempt's file, created since the create was about to be sent by the service's own clock (at any
-    time, where that was not told), and none that is ``known`` already: two attempts at the same rows share a file.
-    Where several could be it, those that were cancelled are out: that is how somebody who has looked decides.
 
-    Raises :class:`CreateUnconfirmedError` where it still cannot be told.
+def lost_job(
+    attempt: Attempt, run: Run, jobs: Iterable[BatchJob], *, known: Collection[str | None]
+) -> Created | None:
+    """The job, among those that the service lists, that a create made whose answer was not noted.
+
+    It is one of the attempt's file, and none that is ``known`` to be of another attempt. A file without a mark may be
+    used by others: then it was also made like the attempt's, since the create was about to be sent by the service's
+    own clock (at any time, if that is not noted). Without an intent that is noted, only a marked file tells.
     """
-    candidates = created_since(
-        attempt.since or _LONG_AGO,
-        jobs,
-        input_file_id=attempt.file_id or "",
-        known=lambda job: job.id in known,
-    )
-    left = [job for job in candidates if job.status not in {BatchJobStatus.CANCELLED, BatchJobStatus.CANCELING}]
-    if len(candidates) > 1 and len(left) == 1:
-        candidates = left
-    if not candidates:
+    if not (attempt.file_id and (attempt.marked or attempt.creating_at)):
         return None
-    if len(candidates) == 1 and candidates[0].created_at is not None:
-        return candidates[0]
-    ids = ", ".join(job.id for job in candidates)
+    wanted, since = wanted_job(attempt, run), attempt.since or LONG_AGO
+    return best_of(job for job in jobs if wanted.matches(job, since=since) and job.id not in known)
+
+
+def unresolved(errors: Sequence[BatchesError]) -> BatchesError:
+    """One error for all that is unresolved at the end of a call, with what can be done about it."""
+    unavailable = [error for error in errors if isinstance(error, ResultsUnavailableError)]
+    unconfirmed = [error for error in errors if isinstance(error, CreateUnconfirmedError)]
+    ids = [error.job_id or "" for error in unavailable] + [error.input_file_id for error in unconfirmed]
     message = (
-        f"a create for shard {attempt.shard}, attempt {attempt.number} ({attempt.file_id}) was begun and its "
-        f"answer never heard, and which of these jobs it made cannot be told: {ids}; cancel those that it did not "
-        "make, and run it again"
+        f"{'; '.join(map(str, errors))}. The rows may have been answered and paid for, so they are not sent again. "
+        "Run it again to look again; if you know that results are gone, or that no job was created, give them up: "
+        f"give_up={ids}"
     )
-    raise CreateUnconfirmedError(message, input_file_id=attempt.file_id or "", candidates=candidates)
-
-
-def may_pass(error: BatchesError) -> bool:
-    """True for what waiting may help: no answer, half of one, a service in trouble or asking for patience."""
-    if isinstance(error, APIStatusError):
-        return error.status >= 500 or error.status in {408, 429}
-    return isinstance(error, APIError)
+    if unavailable:
+        file_ids = [file_id for error in unavailable for file_id in error.file_ids]
+        return ResultsUnavailableError(message, job_id=unavailable[0].job_id, file_ids=file_ids)
+    candidates = [job for error in unconfirmed for job in error.candidates]
+    return CreateUnconfirmedError(message, input_file_id=unconfirmed[0].input_file_id, candidates=candidates)
 
 
 # --- every row in one bucket --------------------------------------------------------------------------------------
@@ -256,6 +324,7 @@ def _counts(found: Buckets) -> tuple[int, ...]:
 def buckets(shard: Shard, attempts: Sequence[Attempt], *, max_attempts: int) -> Buckets:
     """Where each row of a shard is, by the attempts at it."""
     counts = Counter[int]()
+    attempts = [attempt for attempt in attempts if attempt.rows]
     for attempt in attempts:
         counts.update(outcomes_of(attempt))
         if attempt.collected_at is None:
@@ -266,10 +335,11 @@ def buckets(shard: Shard, attempts: Sequence[Attempt], *, max_attempts: int) -> 
             return Buckets(counts[SUCCEEDED], counts[FAILED], **rest)
     if not attempts:
         return Buckets(not_sent=shard.rows)
-    last = Counter(outcomes_of(attempts[-1]))
-    if (last[AGAIN] or last[MISSING]) and _tries(attempts) < max_attempts:
-        return Buckets(counts[SUCCEEDED], counts[FAILED], not_sent=last[AGAIN] + last[MISSING])
-    return Buckets(counts[SUCCEEDED], counts[FAILED] + last[AGAIN], last[MISSING])
+    outcomes = outcomes_of(attempts[-1])
+    left, missing = _left(outcomes), outcomes.count(MISSING)
+    if left and _tries(attempts) < max_attempts:
+        return Buckets(counts[SUCCEEDED], counts[FAILED], not_sent=left)
+    return Buckets(counts[SUCCEEDED], counts[FAILED] + left - missing, missing)
 
 
 def usage(attempts: Iterable[Attempt]) -> Usage:

@@ -14,6 +14,7 @@ import attrs
 from anyio import CancelScope, move_on_after
 
 from together_batches.errors import BatchesError, RunLedgerError, UsageError
+from together_batches.models import BatchJob
 from together_batches.runs import _input, _ledger, _rules
 from together_batches.runs._drafts import Draft, explained
 from together_batches.runs._engine import Engine
@@ -27,12 +28,11 @@ from together_batches.runs._workshop import INVALID, PIECES, Workshop
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from together_batches.models import BatchJob
     from together_batches.runs._options import Options, Places, Requests
     from together_batches.runs._records import Attempt, Books, Ledger, Shard
     from together_batches.runs._verbs import Time, Verbs
 
-__all__ = ["run", "unfinished"]
+__all__ = ["Unfinished", "run", "unfinished", "warn_of_unconfirmed"]
 
 _log = logging.getLogger("together_batches")
 
@@ -128,6 +128,8 @@ class _Running:
             workshop=workshop,
             limits=options.limits,
             max_attempts=options.max_attempts,
+            caution=options.caution,
+            is_resumed=not is_new,
             tell=self._tell,
         )
         self._tell_beginning(engine, is_new=is_new)
@@ -135,7 +137,7 @@ class _Running:
             await self._save(finished_at=None)
         await self._with_cancelling(engine)
         found = engine.journal.buckets(self._options.max_attempts)
-        if not found.not_sent and (self._run.finished_at is None or places.output not in ours):
+        if _is_complete(found) and (self._run.finished_at is None or places.output not in ours):
             await self._write_output(engine, workshop, ours)
         return self._report(engine, found)
 
@@ -176,10 +178,15 @@ class _Running:
 
     async def _cancel(self) -> None:
         try:
-            if jobs := await _unfinished(await self._ledger.load(), self._verbs.list_jobs):
-                await self._verbs.cancel(jobs)
+            found = await _unfinished(await self._ledger.load(), self._list)
+            warn_of_unconfirmed(self._places.directory, found.unconfirmed)
+            if found.jobs:
+                await self._verbs.cancel(found.jobs)
         except BatchesError as error:
             _log.warning("the jobs of the run in %s could not be cancelled: %s", self._places.directory, error)
+
+    async def _list(self) -> list[BatchJob]:
+        return (await self._verbs.list_jobs()).jobs
 
     # --- the output -----------------------------------------------------------------------------------------------
 
@@ -218,7 +225,7 @@ class _Running:
 
     def _report(self, engine: Engine, found: _rules.Buckets) -> RunReport:
         places, attempts = self._places, engine.journal.attempts
-        complete = not found.not_sent
+        complete = _is_complete(found)
         bad = bool(found.failed or found.missing)
         return RunReport(
             directory=places.directory,
@@ -229,7 +236,7 @@ class _Running:
             failed=found.failed,
             missing=found.missing,
             invalid=self._run.invalid,
-            not_sent=found.not_sent,
+            not_sent=found.not_sent + found.in_flight,
             usage=_rules.usage(attempts),
             job_ids=tuple(attempt.job_id for attempt in attempts if attempt.job_id),
             started_at=self._run.started_at,
@@ -238,27 +245,53 @@ class _Running:
         )
 
 
+def _is_complete(found: _rules.Buckets) -> bool:
+    """Whether no row is to be sent, or to be collected. A job that was cancelled may be left for the next call."""
+    return not (found.not_sent or found.in_flight)
+
+
+@attrs.frozen
+class Unfinished:
+    """What a run may have under way: its jobs, and the input files of creates that no job is listed for."""
+
+    jobs: tuple[BatchJob, ...]
+    unconfirmed: tuple[str, ...]
+
+
 async def unfinished(
     directory: str | os.PathLike[str], list_jobs: Callable[[], Awaitable[list[BatchJob]]]
-) -> list[str]:
-    """The jobs of a run that have not ended as far as it knows, those included whose create was not heard of.
-
-    Of the latter, those are left alone that cannot be told from others: the log names them.
-    """
+) -> Unfinished:
+    """What a run has under way as far as it knows, and as far as the service lists jobs of its lost creates."""
     return await _unfinished(await in_thread(lambda _: _ledger.read(Path(directory))), list_jobs)
 
 
-async def _unfinished(books: Books, list_jobs: Callable[[], Awaitable[list[BatchJob]]]) -> list[str]:
-    job_ids = [attempt.job_id for attempt in books.attempts if attempt.job_id and not attempt.ended_at]
-    unheard = [attempt for attempt in books.attempts if attempt.creating_at and not attempt.job_id]
-    if unheard:
+async def _unfinished(books: Books, list_jobs: Callable[[], Awaitable[list[BatchJob]]]) -> Unfinished:
+    found = [
+        BatchJob(id=attempt.job_id, created_at=attempt.created_at)
+        for attempt in books.attempts
+        if attempt.job_id and not attempt.ended_at
+    ]
+    unconfirmed: list[str] = []
+    lost = [attempt for attempt in books.attempts if attempt.creating_at and not attempt.job_id and attempt.rows]
+    lost = [attempt for attempt in lost if not attempt.collected_at]
+    if lost:
         known = {attempt.job_id for attempt in books.attempts}
         jobs = await list_jobs()
-        for attempt in unheard:
-            try:
-                found = _rules.orphan(attempt, jobs, known=known)
-            except BatchesError as error:
-                _log.warning("not cancelled: %s", error)
+        for attempt in lost:
+            created = _rules.lost_job(attempt, books.run, jobs, known=known)
+            if created is None:
+                unconfirmed.append(attempt.file_id or "")
             else:
-                job_ids += [found.id] if found is not None else []
-    return job_ids
+                found += [created.job, *(created.others if attempt.marked else ())]
+    return Unfinished(tuple(found), tuple(unconfirmed))
+
+
+def warn_of_unconfirmed(directory: str | os.PathLike[str], unconfirmed: Sequence[str]) -> None:
+    """Name the creates whose jobs are not listed: they may exist, and then they are not cancelled."""
+    if unconfirmed:
+        _log.warning(
+            "creates of the run in %s could not be confirmed, so their jobs may run and are not cancelled; look for "
+            "jobs of these input files, or cancel the run again later: %s",
+            directory,
+            ", ".join(unconfirmed),
+        )

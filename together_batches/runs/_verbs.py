@@ -5,20 +5,39 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from datetime import datetime
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
 import attrs
 
+from together_batches._creating import Created, Listing, WantedJob
+from together_batches.files import Uploaded
 from together_batches.models import BatchJob, FileObject
 
 if TYPE_CHECKING:
     from together_batches.errors import BatchesError
 
-__all__ = ["Follow", "Time", "Verbs"]
+__all__ = ["Create", "Follow", "Time", "Verbs"]
+
+
+class Create(Protocol):
+    """Creates one job, as :func:`together_batches._creating.create_once` does."""
+
+    def __call__(
+        self,
+        wanted: WantedJob,
+        *,
+        list_jobs: Callable[[], Awaitable[Listing]],
+        patience: float,
+        posts: int,
+        since: datetime | None,
+        is_another: Callable[[BatchJob], bool] | None,
+        note_posts: Callable[[int], Awaitable[None]],
+    ) -> Awaitable[Created]: ...
 
 
 class Follow(Protocol):
-    """Gives each job when it has finished, and tells of those that have changed, or cannot be followed."""
+    """Gives each job when it has finished, and reports those that have changed, or cannot be followed."""
 
     def __call__(
         self,
@@ -33,26 +52,26 @@ class Follow(Protocol):
 class Verbs:
     """What this room needs of the service.
 
-    ``upload`` takes a path and a name. ``moment`` asks for a file, and gives the service's own clock when it answered
-    (None where it does not say). ``know`` is told of a job that no later create can have made. ``download`` takes the
-    id of a file, and the path to replace. ``settle_seconds`` is how long a create may show its job after its answer
-    was lost.
+    ``upload`` takes a path and a name. ``file`` reads the metadata of a file, and the service's own clock when it
+    answered (None if it does not say). ``know`` takes a job that exists, and that no later create can have made.
+    ``retrieve`` reads a job. ``download`` takes the id of a file, and the path to replace.
     """
 
-    upload: Callable[[Path, str], Awaitable[FileObject]]
-    moment: Callable[[str], Awaitable[datetime | None]]
+    upload: Callable[[Path, str], Awaitable[Uploaded]]
+    file: Callable[[str], Awaitable[tuple[FileObject, datetime | None]]]
     know: Callable[[BatchJob], object]
-    create: Callable[[str], Awaitable[BatchJob]]
-    list_jobs: Callable[[], Awaitable[list[BatchJob]]]
+    create: Create
+    list_jobs: Callable[[], Awaitable[Listing]]
+    retrieve: Callable[[str], Awaitable[BatchJob]]
     follow: Follow
     download: Callable[[str, Path], Awaitable[object]]
-    cancel: Callable[[Sequence[str]], Awaitable[object]]
-    settle_seconds: float
+    cancel: Callable[[Sequence[BatchJob]], Awaitable[object]]
 
 
 @attrs.frozen
 class Time:
-    """The time, for what is noted, and how it passes."""
+    """The time: ``now`` for what is noted, ``clock`` for how long things take, ``sleep`` for how it passes."""
 
     now: Callable[[], datetime]
     sleep: Callable[[float], Awaitable[None]]
+    clock: Callable[[], float] = monotonic

@@ -8,6 +8,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from together_batches import jsonl
+from together_batches._marks import place_in, tagged_name
 from together_batches.models import BatchJobStatus
 from together_batches.runs import _rules
 from together_batches.runs._drafts import Draft, explained
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
+    from together_batches._marks import Mark
     from together_batches.runs._records import Attempt, Shard
 
 __all__ = ["INVALID", "PIECES", "SPOOL", "Workshop"]
@@ -31,6 +34,8 @@ PIECES = "pieces"
 _DOWNLOADS = "downloads"
 _UPLOADS = "uploads"
 _ROWS_BETWEEN_LOOKS = 500
+_LONGEST_STEM = 40
+"""So much of the input's name is in the names of uploads, whose length the service limits."""
 
 
 class Workshop:
@@ -49,9 +54,11 @@ class Workshop:
                 for left in (self.directory / name).iterdir():
                     left.unlink()
 
-    def name_of(self, attempt: Attempt) -> str:
+    def name_of(self, attempt: Attempt, mark: Mark | None) -> str:
         """What the service calls the rows of an attempt."""
-        return f"{self._source.stem}-{_name(attempt)}.jsonl"
+        if mark is None:
+            return f"{self._source.stem}-{_name(attempt)}.jsonl"
+        return tagged_name(f"{self._source.stem[:_LONGEST_STEM]}-{_name(attempt)}.jsonl", mark)
 
     def piece_of(self, attempt: Attempt) -> Path:
         """Where the results of an attempt are, a line for each of its rows, in their order."""
@@ -61,21 +68,31 @@ class Workshop:
         """Where a file of the results of an attempt goes."""
         return self.directory / _DOWNLOADS / f"{_name(attempt)}-{number}.jsonl"
 
-    async def rows_of(self, shard: Shard, earlier: Sequence[Attempt], attempt: Attempt) -> Path:
-        """A file with the rows of an attempt."""
+    async def rows_of(
+        self, shard: Shard, earlier: Sequence[Attempt], attempt: Attempt, mark: Mark | None
+    ) -> tuple[Path, bool]:
+        """A file with the rows of an attempt, and whether the mark is in it: in the first row, if that has room."""
         path = self.directory / _UPLOADS / f"{_name(attempt)}.jsonl"
 
-        def write(check_in: Callable[[], None]) -> None:
+        def write(check_in: Callable[[], None]) -> bool:
             draft = Draft(path, "new")
+            is_marked = False
             try:
-                for row in self._rows(shard, earlier, check_in):
-                    draft.write(row + b"\n")
+                for number, row in enumerate(self._rows(shard, earlier, check_in)):
+                    marked = _marked(row, mark) if number == 0 and mark is not None else None
+                    is_marked = is_marked or marked is not None
+                    draft.write((row if marked is None else marked) + b"\n")
+                if is_marked and draft.bytes > jsonl.MAX_BYTES:  # a shard of a run that was begun without marks
+                    draft.start_over()
+                    for row in self._rows(shard, earlier, check_in):
+                        draft.write(row + b"\n")
+                    is_marked = False
                 draft.keep()
             finally:
                 draft.drop()
+            return is_marked
 
-        await in_thread(write)
-        return path
+        return path, await in_thread(write)
 
     async def arrange(
         self, shard: Shard, earlier: Sequence[Attempt], attempt: Attempt, output: Path | None, errors: Path | None
@@ -148,6 +165,14 @@ class Workshop:
     async def clear(self, attempts: Sequence[Attempt]) -> None:
         """Remove the pieces, when the output is made of them."""
         await self.drop(*(self.piece_of(attempt) for attempt in attempts))
+
+
+def _marked(row: bytes, mark: Mark) -> bytes | None:
+    """The row with the mark in it; None if it has no room for it."""
+    place = place_in(row)
+    if place is None or len(row) + len(mark.white_space) > jsonl.MAX_LINE_BYTES:
+        return None
+    return row[:place] + mark.white_space + row[place:]
 
 
 def _name(attempt: Attempt) -> str:

@@ -1,0 +1,204 @@
+"""Going on with a run: what the service shows of it, and what its user has given up."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from together_batches.errors import NotFoundError, PermissionDeniedError, RunError, UsageError
+from together_batches.runs import _rules
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+    from pathlib import Path
+
+    from together_batches.models import BatchJob
+    from together_batches.runs._collecting import Collecting
+    from together_batches.runs._joining import Arranged
+    from together_batches.runs._journal import Journal
+    from together_batches.runs._records import Attempt, Key, Run
+    from together_batches.runs._steps import Steps
+    from together_batches.runs._trouble import Trouble
+    from together_batches.runs._verbs import Time, Verbs
+
+__all__ = ["Resuming"]
+
+_log = logging.getLogger("together_batches")
+
+_BETWEEN_LOOKS_SECONDS = 10.0
+_MOST_LOOKED_AT = 3
+"""So many attempts are looked at to see whether the account is the right one."""
+
+
+class Resuming:
+    """The first look of a run that goes on."""
+
+    def __init__(
+        self,
+        *,
+        run: Run,
+        verbs: Verbs,
+        time: Time,
+        journal: Journal,
+        steps: Steps,
+        collecting: Collecting,
+        trouble: Trouble,
+        directory: Path,
+        ids: Sequence[str],
+    ) -> None:
+        self._run = run
+        self._verbs = verbs
+        self._time = time
+        self._journal = journal
+        self._steps = steps
+        self._collecting = collecting
+        self._trouble = trouble
+        self._directory = directory
+        self._ids = ids
+
+    # --- what the service shows -----------------------------------------------------------------------------------
+
+    async def look_around(self, given_up: Collection[Key]) -> None:
+        """Look in the list for jobs of the run that the ledger does not know, before anything is created.
+
+        A ledger that is older than it should be, or has lost something, does not know them. Raises
+        :class:`RunError` if the service shows nothing of the run in two looks: that is another account.
+        """
+        attempts = [attempt for attempt in self._journal.attempts if attempt.file_id]
+        if not attempts:
+            return
+        jobs = await self._listed()
+        if not self._shows_any(jobs, attempts):
+            await self._check_account([attempt for attempt in attempts if attempt.key not in given_up])
+        by_file: dict[str | None, list[BatchJob]] = {}
+        for job in jobs:
+            by_file.setdefault(job.input_file_id, []).append(job)
+        known = {attempt.job_id: attempt.key for attempt in attempts}
+        for attempt in attempts:
+            of_its_files = [job for file_id in _files_of(attempt) for job in by_file.get(file_id, ())]
+            others = {job_id for job_id, key in known.items() if key != attempt.key}
+            if attempt.job_id is None:
+                found = _rules.lost_job(attempt, self._run, of_its_files, known=others)
+                if found is not None:
+                    await self._steps.note_job(attempt.key, found)
+                    known[found.job.id] = attempt.key
+            elif attempt.marked:
+                self._warn_of_others(attempt, [job for job in of_its_files if job.id not in known])
+
+    async def _listed(self) -> list[BatchJob]:
+        try:
+            listing = await self._trouble.until_answered("first look at the list", None, self._verbs.list_jobs)
+        except PermissionDeniedError as error:
+            _log.warning("the list of jobs is refused, so jobs that the ledger does not know are not seen: %s", error)
+            return []
+        return listing.jobs
+
+    @staticmethod
+    def _shows_any(jobs: list[BatchJob], attempts: list[Attempt]) -> bool:
+        ids = {attempt.job_id for attempt in attempts}
+        files = {file_id for attempt in attempts for file_id in _files_of(attempt)}
+        return any(job.id in ids or job.input_file_id in files for job in jobs)
+
+    async def _check_account(self, attempts: list[Attempt]) -> None:
+        """Look twice for a job or a file of the run, which the list does not show."""
+        latest = attempts[-_MOST_LOOKED_AT:]
+        for look in (1, 2):
+            for attempt in latest:
+                if await self._exists(attempt):
+                    return
+            if look == 1 and latest:
+                await self._time.sleep(_BETWEEN_LOOKS_SECONDS)
+        if latest:
+            last = latest[-1]
+            what = f"neither job {last.job_id} nor its input" if last.job_id else "not even the input"
+            message = (
+                f"the service knows {what} {last.file_id} of the run in {self._directory}: this seems to be the key, "
+                "or the base URL, of another account than that which the run was begun with"
+            )
+            raise RunError(message, directory=str(self._directory))
+
+    async def _exists(self, attempt: Attempt) -> bool:
+        job_id, file_id = attempt.job_id, attempt.file_id or ""
+        if job_id is not None and await self._job(job_id) is not None:
+            return True
+        try:
+            await self._trouble.until_answered("look-up of the input", attempt.key, lambda: self._verbs.file(file_id))
+        except NotFoundError:
+            return False
+        return True
+
+    async def _job(self, job_id: str) -> BatchJob | None:
+        try:
+            return await self._trouble.until_answered("look-up of a job", None, lambda: self._verbs.retrieve(job_id))
+        except NotFoundError:
+            return None
+
+    @staticmethod
+    def _warn_of_others(attempt: Attempt, others: list[BatchJob]) -> None:
+        if others:
+            _log.warning(
+                "job %s is that of shard %d, attempt %d; these were created from its file as well, cancel them if "
+                "they still run: %s",
+                attempt.job_id,
+                attempt.shard,
+                attempt.number,
+                ", ".join(job.id for job in others),
+            )
+
+    # --- what is given up -----------------------------------------------------------------------------------------
+
+    def given_up(self) -> list[Key]:
+        """The attempts that are given up, and not collected; :class:`UsageError` for an id that is not the run's."""
+        keys: dict[Key, None] = {}
+        by_id: dict[str, Attempt] = {}
+        for each in self._journal.attempts:
+            if each.job_id:
+                by_id[each.job_id] = each
+            for file_id in _files_of(each):
+                by_id.setdefault(file_id, each)
+        for given in self._ids:
+            attempt = by_id.get(given)
+            problem: str | None = None
+            if attempt is None:
+                problem = f"{given!r} is no job, and no input of a job, of the run in {self._directory}"
+            elif given != attempt.job_id and attempt.job_id is not None:
+                problem = f"{given} is the input of job {attempt.job_id}: name the job to give up its results"
+            elif given != attempt.job_id and not attempt.creating_at:
+                problem = f"no create was sent for {given}, so there is nothing to give up"
+            if attempt is None or problem is not None:
+                message = f"invalid give_up: {problem}"
+                raise UsageError(message)
+            if attempt.collected_at is None:
+                keys[attempt.key] = None
+        return list(keys)
+
+    async def give_up(self, key: Key) -> Arranged | None:
+        """Take what one look shows of an attempt, and count the rest as missing.
+
+        None if its job was found. Raises :class:`UsageError` if its job has not ended.
+        """
+        attempt = self._journal.at(key)
+        if attempt.job_id is None:
+            found = _rules.lost_job(attempt, self._run, await self._listed(), known=self._known())
+            if found is not None:
+                await self._steps.note_job(key, found)
+                return None
+            now = self._time.now()
+            await self._journal.save(key, ended_at=now, error="given up: no job was found")
+            return await self._collecting.give_up(key)
+        job = await self._job(attempt.job_id)
+        if job is not None and not job.is_terminal:
+            message = f"give_up: job {job.id} has not ended ({job.status}); cancel it first, or wait for it"
+            raise UsageError(message)
+        if job is not None:
+            await self._steps.note_end(key, job)
+        elif attempt.ended_at is None:
+            await self._journal.save(key, ended_at=self._time.now(), error="given up: the job is absent")
+        return await self._collecting.give_up(key)
+
+    def _known(self) -> set[str | None]:
+        return {attempt.job_id for attempt in self._journal.attempts}
+
+
+def _files_of(attempt: Attempt) -> list[str]:
+    return [*attempt.former_file_ids.split(), *([attempt.file_id] if attempt.file_id else [])]

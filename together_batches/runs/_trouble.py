@@ -1,0 +1,53 @@
+"""Trouble that may pass: reported, and waited out."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, TypeVar
+
+from together_batches.errors import APIError, BatchesError
+from together_batches.runs._values import RunEventKind
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from together_batches.runs._records import Key
+    from together_batches.runs._telling import Telling
+    from together_batches.runs._verbs import Time
+
+__all__ = ["Trouble"]
+
+_log = logging.getLogger("together_batches")
+
+SHORTEST_PAUSE_SECONDS = 5.0
+_LONGEST_PAUSE_SECONDS = 60.0
+
+T = TypeVar("T")
+
+
+class Trouble:
+    """Reports trouble as a warning and as an event, and waits."""
+
+    def __init__(self, time: Time, tell: Telling) -> None:
+        self._time = time
+        self._tell = tell
+
+    async def until_answered(self, what: str, key: Key | None, call: Callable[[], Awaitable[T]]) -> T:
+        """The answer of ``call``, however long an outage lasts. Any other error is raised."""
+        pause = SHORTEST_PAUSE_SECONDS
+        while True:
+            try:
+                return await call()
+            except APIError as error:
+                if not error.is_transient:
+                    raise
+                pause = await self.wait(what, key, error, pause)
+
+    async def wait(self, what: str, key: Key | None, problem: BatchesError | str, pause: float) -> float:
+        """Report that something failed, and wait. Returns the seconds to wait the next time."""
+        subject = "the run" if key is None else f"shard {key[0]}, attempt {key[1]}"
+        message = f"{subject}: {what} failed, retrying in {pause:g} s: {problem}"
+        _log.warning("%s", message)
+        self._tell(RunEventKind.TROUBLE, message, key)
+        await self._time.sleep(pause)
+        return min(2 * pause, _LONGEST_PAUSE_SECONDS)
