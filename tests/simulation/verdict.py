@@ -7,7 +7,7 @@ which of them there was evidence that it had to go again, and from that where it
 from __future__ import annotations
 
 from collections import Counter
-from itertools import combinations
+from itertools import pairwise
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -164,10 +164,13 @@ def _judge_jobs(world: World, run: Run, trials: _Trials) -> Counter[str]:
     paid = Counter[str]()
     without: dict[str, list[str]] = {}
     for custom_id, tried in trials.items():
-        for before, after in combinations(tried, 2):
+        for before, after in pairwise(tried):
             if after.made.by == FOREIGN:
                 continue
-            evidence, objection = _evidence(world, run, custom_id, _taken(before, tried), after.made)
+            if before.made.job.input_file_id == after.made.job.input_file_id:
+                evidence, objection = _for_the_same_file(world, before.made, after.made)
+            else:
+                evidence, objection = _evidence(world, run, custom_id, _taken(before, tried), after.made)
             paid[evidence] += 1
             if objection:
                 what = f"in job {before.made.number} and in job {after.made.number}, {objection}"
@@ -188,55 +191,69 @@ def _taken(trial: _Trial, tried: Sequence[_Trial]) -> Made:
     return known[0].made if known and not max(trial.counts) else trial.made
 
 
+_WITHOUT = "without evidence"
+
+
+def _for_the_same_file(world: World, before: Made, after: Made) -> tuple[str, str]:
+    """For what reason there are two jobs of one file, and what there is to object."""
+    if before.by == FOREIGN:
+        return "another's job of the same file", ""
+    if world.service.may_be_unheard_of(before, after.at):
+        return "job never listed", ""
+    return _WITHOUT, "which is made of the same file"
+
+
 def _evidence(world: World, run: Run, custom_id: str, before: Made, after: Made) -> tuple[str, str]:
-    """For what reason a row of one job may be in a later one, and what there is to object."""
-    service, at = world.service, after.at
-    nothing = "without evidence"
-    if before.job.input_file_id == after.job.input_file_id:
-        may_be = service.may_be_unheard_of(before, at)
-        return ("job never listed", "") if may_be else (nothing, "which is made of the same file")
+    """For what reason a row of one job may be in that of the next attempt, and what there is to object."""
+    service, at, ended_at = world.service, after.at, before.ended_at()
     given_up_at = run.given_up_at(before.job.id, before.job.input_file_id)
     if given_up_at <= at:
-        could_be_read = (
-            run.given_up_at(before.job.id) <= at
-            and not any(_away(world, given_up_at, at))
-            and service.can_be_read(before, given_up_at)
-        )
+        could_be_read = run.given_up_at(before.job.id) <= at and service.can_be_read(before, given_up_at)
         is_answered = custom_id in service.version(before, given_up_at).answered
-        return ("given up", "") if not (could_be_read and is_answered) else (nothing, "although it could be read")
-    ended_at = before.ended_at()
+        if could_be_read and is_answered and not any(_away(world, given_up_at, at)):
+            return _WITHOUT, "although it could be read when it was given up"
+        return "given up", ""
     if ended_at > at:
-        return nothing, "made while the first ran"
-    if service.gone.get(before.job.id, at) < at:
-        return nothing, "although the first one is only not to be seen"
+        return _WITHOUT, "made while the first ran"
     is_bad = before.job.phase(at).status != "COMPLETED"
-    version = service.version(before, at)
-    if is_bad and at - ended_at >= _patience(world) * 0.95 and min(before.looks.ids_after) >= at - ended_at:
+    patience = _patience(world) * 0.95
+    if is_bad and at - ended_at >= patience and min(before.looks.ids_after) >= patience:
         return "ended without results", ""
-    read_at = service.read_before(before, at)
-    if read_at is not None and read_at >= service.stored_at(after) - _RACE_SECONDS and read_at >= ended_at:
-        seen = service.version(before, read_at)
-        version = seen if _known(seen, custom_id) != "answered" else version
+    seen_at = _seen_at(world, before, after)
+    if seen_at is None:
+        return _WITHOUT, "although the first one is only not to be seen"
+    version = service.version(before, seen_at)
     known = _known(version, custom_id)
-    if known == "answered":
-        return nothing, "although the first one has answered it"
-    if known == "failed for good":
-        return nothing, "although it failed for good"
-    kind, seconds = (
-        ("error row", 0.0)
-        if known == "failed"
-        else ("left out", _WHOLE_SECONDS)
-        if version.files
-        else ("ended without results", _SECOND_LOOK_SECONDS if is_bad else inf)
-    )
-    if kind == "ended without results" and is_bad and before.job.share_done(at) > 0:
-        seconds = _patience(world) * 0.95
-    if at - ended_at < seconds:
-        return nothing, f"made {at - ended_at:.0f} s after the end of the first, which is too soon to know"
+    if known in {"answered", "failed for good"}:
+        return _WITHOUT, f"although it is {known}"
+    kind, seconds = "left out", _WHOLE_SECONDS
+    if known == "failed":
+        kind, seconds = "error row", 0.0
+    elif not version.files:
+        shows_rows = before.job.share_done(at) > 0
+        kind, seconds = "ended without results", patience if shows_rows else _SECOND_LOOK_SECONDS if is_bad else inf
+    since = seen_at - ended_at
+    if since < seconds:
+        return _WITHOUT, f"made {since:.0f} s after the end of the first, which is too soon to know"
     saw_the_end = any(start.began <= ended_at and start.began <= at <= start.ended for start in run.starts)
     if saw_the_end and at - ended_at < _PAUSE_SECONDS and "retry_delays" not in world.plan.settings:
-        return nothing, f"made {at - ended_at:.0f} s after the end of the first, by the same call"
+        return _WITHOUT, f"made {since:.0f} s after the end of the first, by the same call"
     return kind, ""
+
+
+def _seen_at(world: World, before: Made, after: Made) -> float | None:
+    """The moment by which it is judged what a job had made of its rows; None if its run could not know its end.
+
+    It is that of the next create. If an answer came shortly before that, it is the last look; and if the job, or its
+    files, were deleted, it is the last look before that.
+    """
+    service, at = world.service, after.at
+    gone_at = service.gone.get(before.job.id, inf)
+    read_at = service.read_before(before, min(at, gone_at)) or 0.0
+    if gone_at < at:
+        return read_at if read_at >= before.ended_at() else None
+    is_race = read_at >= max(before.ended_at(), service.stored_at(after) - _RACE_SECONDS)
+    return read_at if is_race and service.version(before, read_at) != service.version(before, at) else at
 
 
 def _away(world: World, begins: float, ends: float) -> Iterator[bool]:
