@@ -116,11 +116,12 @@ def _trials(world: World, run: Run, noted: set[str]) -> _Trials:
             continue
         versions = [world.service.version(made, at) for at in (made.ended_at(), world.loop.unix_time())]
         may_be_missed = made.job.id in world.service.gone or _was_given_up(run, made) or _is_late(made, world)
+        counts = _counts(world, run, made, noted)
         for custom_id in made.ids:
             known = {_known(version, custom_id) for version in versions}
             if may_be_missed:
                 known.add("none")
-            trials[custom_id].append(_Trial(made, frozenset(known), _counts(world, made, noted, custom_id)))
+            trials[custom_id].append(_Trial(made, frozenset(known), counts))
     return trials
 
 
@@ -131,16 +132,19 @@ def _known(version: Version, custom_id: str) -> str:
     return "none" if code is None else "failed for good" if code == _FOR_GOOD else "failed"
 
 
-def _counts(world: World, made: Made, noted: set[str], custom_id: str) -> frozenset[int]:
-    """How many attempts this is: none where the job was cancelled, or the account was refused."""
-    status = made.job.phase(world.service.emulator.now()).status
-    refused = _ACCOUNT & set(world.service.version(made, inf).failed.values())
-    own = world.service.version(made, inf).failed.get(custom_id) in _ACCOUNT
+def _counts(world: World, run: Run, made: Made, noted: set[str]) -> frozenset[int]:
+    """How many attempts this is: none if the job was cancelled, either if that could not be seen.
+
+    Rows that are refused for the account are no attempt, and in a job of which others are, it may be none.
+    """
     if made.job.id not in noted:
         return frozenset({0})
-    if status == "CANCELLED" or own:
-        return frozenset({0, 1}) if made.looks.fails or own else frozenset({0})
-    return frozenset({0, 1}) if refused or made.job.id in world.service.gone else frozenset({1})
+    codes = set(world.service.version(made, inf).failed.values())
+    is_unclear = made.job.id in world.service.gone or _was_given_up(run, made) or bool(_ACCOUNT & codes)
+    if is_unclear:
+        return frozenset({0, 1})
+    is_cancelled = made.job.phase(world.service.emulator.now()).status == "CANCELLED"
+    return frozenset({0}) if is_cancelled else frozenset({1})
 
 
 def _was_given_up(run: Run, made: Made) -> bool:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from together_batches import AsyncBatches, CreateUnconfirmedError, RetryPolicy
+from together_batches import AsyncBatches, CreateUnconfirmedError, ResultsUnavailableError, RetryPolicy
 from together_batches._creating import KnownJobs
 from together_batches._transport import Connection, Transport
 from together_batches.config import Config
@@ -46,7 +46,12 @@ _CALLS_BEFORE_GIVING_UP = 2
 _COPY_CHANCE = 0.3
 _BY_CHANCE = re.compile(r"[0-9a-f]{16,}")
 """What names of temporary files have in them, which no seed decides."""
-_JOB_ID = re.compile(r"(?<![\w-])[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}(?![\w-])")
+_GIVE_UP = re.compile(r"give_up=\[([^\]]*)\]")
+"""How an error says what its user may give up."""
+_PATIENCE_SECONDS = 20_000.0
+"""So long a user waits for a service that does not come back."""
+_MOST_INTERRUPTIONS = 2
+"""So often he has to, until it comes back after all."""
 
 
 @attrs.define
@@ -59,6 +64,7 @@ class Start:
     error: BaseException | None = None
     began: float = 0.0
     ended: float = 0.0
+    is_interrupted: bool = False
     is_cut: bool = False
     """Whether it finds a ledger that has been cut."""
 
@@ -70,16 +76,19 @@ class Start:
     @property
     def is_the_end(self) -> bool:
         """Whether it need not be started again."""
-        return not self.killed and self.error is None and getattr(self.result, "complete", True)
+        is_over = not self.killed and not self.is_interrupted
+        return is_over and self.error is None and getattr(self.result, "complete", True)
 
     @property
     def kind(self) -> str:
         """In which way it ended."""
+        if self.is_interrupted and self.error is None and self.result is None:
+            return "interrupted"
         return "killed" if self.killed else type(self.result if self.error is None else self.error).__name__
 
     def __str__(self) -> str:
-        if self.killed:
-            return f"killed after {self.process.steps} steps"
+        if self.killed or self.kind == "interrupted":
+            return f"{self.kind} after {self.process.steps} steps"
         return f"{type(self.error).__name__}: {self.error}" if self.error else f"ended: {self.result}"
 
 
@@ -96,7 +105,7 @@ class Run:
 
     def see(self, start: Start) -> None:
         """A call has ended: what it names for the second time as not there is given up by the next one."""
-        if start.killed:
+        if start.killed or start.is_interrupted:
             return  # its user does not know how far it came, and calls again as before
         self.giving_up = ()
         named = _named_as_absent(start.error)
@@ -112,11 +121,10 @@ class Run:
 
 def _named_as_absent(error: BaseException | None) -> set[str]:
     """The jobs, and the files of creates, that an error says are not to be had."""
-    if isinstance(error, CreateUnconfirmedError):
-        return {error.input_file_id}
-    if type(error).__name__ == "ResultsUnavailableError":
-        return {*_JOB_ID.findall(str(error)), str(getattr(error, "job_id", ""))} - {""}
-    return set()
+    if not isinstance(error, ResultsUnavailableError | CreateUnconfirmedError):
+        return set()
+    named = _GIVE_UP.search(str(error))
+    return set(re.findall(r"[\w-]+", named[1])) if named else set()
 
 
 class World:
@@ -259,7 +267,15 @@ class World:
         task.add_done_callback(lambda _: over.set(), context=context)
         beside = self.plan.second_after if is_first else None
         second = None if beside is None else asyncio.create_task(self._second(over, wrong, beside))
-        await over.wait()
+        is_endless = any(away.span[1] == float("inf") for away in self.plan.troubles.away)
+        patience = _PATIENCE_SECONDS if is_endless and not self._at_peace else None
+        await asyncio.wait([asyncio.create_task(over.wait())], timeout=patience)
+        if not over.is_set():
+            start.is_interrupted = True
+            task.cancel()
+            await over.wait()
+            if sum(each.is_interrupted for each in run.starts) == _MOST_INTERRUPTIONS:
+                self._make_peace()
         start.ended = self.loop.unix_time()
         if second is not None:
             await second
