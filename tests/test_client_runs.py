@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import shutil
 import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from wires import AT_ONCE, KEY
+from wires import AT_ONCE, KEY, VirtualTime
 
 from together_batches import (
     AsyncBatches,
@@ -19,6 +20,7 @@ from together_batches import (
     BatchRequest,
     CreateUnconfirmedError,
     JobNotCreatedError,
+    ResultsUnavailableError,
     RunChangedError,
     RunError,
     RunInUseError,
@@ -76,15 +78,15 @@ async def emulator(fates: Fates) -> AsyncIterator[Emulator]:
 
 
 @pytest.fixture
-async def batches(emulator: Emulator) -> AsyncIterator[AsyncBatches]:
-    async with AsyncBatches(KEY, base_url=emulator.base_url, retry=AT_ONCE) as client:
-        client._transport.connection.sleep = _hardly
+async def time(emulator: Emulator) -> AsyncIterator[VirtualTime]:
+    async with VirtualTime(emulator) as passing:
+        yield passing
+
+
+@pytest.fixture
+async def batches(time: VirtualTime) -> AsyncIterator[AsyncBatches]:
+    async with time.client() as client:
         yield client
-
-
-async def _hardly(seconds: float) -> None:
-    """Sleep, but for no time that anyone would notice."""
-    await asyncio.sleep(min(seconds, 0.005))
 
 
 @pytest.fixture
@@ -192,12 +194,12 @@ async def test_what_fails_goes_again_alone(run: Runner, emulator: Emulator) -> N
 
 async def test_rows_that_never_come(run: Runner) -> None:
     """Are missing, and said to be; a further call with more attempts goes on, and replaces both files."""
-    run.fates.planned = {"row-5": [Missing()] * 2}
-    report = await run(max_attempts=2)
+    run.fates.planned = {"row-5": [Missing()]}
+    report = await run(max_attempts=1)
     assert (report.succeeded, report.missing, report.complete) == (9, 1, True)
     assert run.lines[5] == {"custom_id": "row-5", "result": "missing"}
     report = await run(max_attempts=3)
-    assert (report.succeeded, report.missing, len(report.job_ids), report.failures) == (10, 0, 6, None)
+    assert (report.succeeded, report.missing, len(report.job_ids), report.failures) == (10, 0, 5, None)
     assert run.lines[5]["result"] == "success"
     assert not run.failures.exists()
 
@@ -425,17 +427,18 @@ async def test_a_job_that_nobody_heard_of_is_found(run: Runner, emulator: Emulat
 
 
 async def test_several_jobs_could_be_it(run: Runner, emulator: Emulator) -> None:
-    """Nobody guesses; whoever has looked cancels the others, and runs again."""
+    """One with results, or one that runs, is taken, and the others are named."""
     await _stopped(run, RunEventKind.UPLOADED)
     file_id = str(runs.read(run.directory).shards[0].attempts[0].file_id)
     ours = emulator.add_job(input_file_id=file_id, status="IN_PROGRESS", ends_as="COMPLETED")
     other = emulator.add_job(input_file_id=file_id, status="IN_PROGRESS", ends_as="IN_PROGRESS")
     with closing(sqlite3.connect(run.directory / "ledger.sqlite", isolation_level=None)) as ledger:
         ledger.execute("UPDATE attempt SET creating_at = planned_at")
-    with pytest.raises(CreateUnconfirmedError, match=rf"{ours}|{other}"):
-        await run()
     await run.batches.cancel(other)
-    assert (await run()).job_ids[0] == ours
+    report = await run()
+    assert (report.ok, report.job_ids[0], len(emulator.jobs)) == (True, ours, 5)
+    (found,) = [event for event in run.events if event.kind == RunEventKind.FOUND]
+    assert re.search(f"job {ours} is found again; .*created from its file as well.*{other}", found.message)
 
 
 async def test_an_input_that_changed(run: Runner, emulator: Emulator) -> None:
@@ -524,9 +527,10 @@ async def test_an_output_that_was_removed(run: Runner, emulator: Emulator) -> No
     assert run.output.read_bytes() == content
     assert len(emulator.jobs) == 5
     run.output.unlink()
-    emulator.fail(Fault(on="content", status=404, body={"error": {"message": "gone"}}))
+    emulator.fail(Fault(on="content", status=404, body={"error": {"message": "gone"}}, times=1_000))
     with pytest.raises(RunError, match="are not at the service any more as they were"):
         await run()
+    emulator.heal()
     await run()
     assert run.output.read_bytes() == content
 
@@ -561,15 +565,10 @@ async def test_no_more_in_flight_than_allowed(
     """So many jobs, or rows; the rest is released as earlier jobs drain."""
     under_way: list[int] = []
 
-    async def sleep(seconds: float) -> None:
-        emulator.advance(1)
-        await _hardly(seconds)
-
     def watch(event: RunEvent) -> None:
         if event.kind == RunEventKind.CREATED:
             under_way.append(sum(job["status"] != "COMPLETED" for job in emulator.jobs))
 
-    run.batches._transport.connection.sleep = sleep
     emulator._service.timing = Timing(validating=10, running=10)
     report = await run(**limits, on_event=watch, max_rows_per_job=2)
     assert (report.ok, len(emulator.jobs), max(under_way)) == (True, 5, expected)
@@ -640,21 +639,15 @@ async def test_cancelling_a_job_that_nobody_heard_of(run: Runner, emulator: Emul
 # --- trouble ---
 
 
-async def test_trouble_is_ridden_out(run: Runner, emulator: Emulator) -> None:
+async def test_trouble_is_ridden_out(run: Runner, emulator: Emulator, time: VirtualTime) -> None:
     """However often it comes back, at every step, with pauses of up to a minute."""
-    for step in ("begin_upload", "store", "preprocess", "file", "create", "retrieve", "content"):
+    for step in ("begin_upload", "store", "preprocess", "file", "list", "retrieve", "content"):
         emulator.fail(Fault(on=step, status=503, times=7))
-    slept: list[float] = []
-
-    async def sleep(seconds: float) -> None:
-        slept.append(seconds)
-        await _hardly(seconds)
-
-    run.batches._transport.connection.sleep = sleep
+    emulator.fail(Fault(on="create", status=503))
     assert (await run()).ok
     assert len(emulator.jobs) == 4
-    assert {5, 10} <= set(slept)
-    assert max(slept) <= 60
+    assert {5, 10} <= set(time.slept)
+    assert max(set(time.slept) - {600}) <= 60
     assert RunEventKind.TROUBLE in run.kinds
 
 
@@ -685,20 +678,129 @@ async def test_answers_that_are_lost(run: Runner, emulator: Emulator) -> None:
     assert len(emulator.jobs) == 4
 
 
-async def test_a_job_that_is_deleted(run: Runner, emulator: Emulator) -> None:
-    """Its rows are missing, and go again."""
-    emulator.fail(Fault(on="retrieve", status=404, body={"error": "Job not found"}))
-    report = await run()
-    assert (report.ok, len(emulator.jobs)) == (True, 5)
-    assert RunEventKind.GONE in run.kinds
+async def test_creates_that_are_refused_in_an_odd_way(run: Runner, emulator: Emulator) -> None:
+    """Are posted twice and never a third time; the other jobs come to their end, and the error says how to go on."""
+    emulator.fail(Fault(on="create", status=503, times=2))
+    with pytest.raises(CreateUnconfirmedError, match=r"503.*Run it again to look again.*give_up=\['file-") as caught:
+        await run()
+    assert (emulator.count("create"), len(emulator.jobs)) == (5, 3)
+    file_id = caught.value.input_file_id
+    with pytest.raises(CreateUnconfirmedError):
+        await run()
+    assert emulator.count("create") == 5
+    assert (await run(give_up=[file_id])).ok
+    assert len(emulator.jobs) == 4
+    assert (await run(give_up=[file_id])).ok  # said again, it changes nothing
 
 
-async def test_results_that_are_deleted(run: Runner, emulator: Emulator) -> None:
-    """Their rows are missing, and go again."""
-    emulator.fail(Fault(on="content", status=404, body={"error": {"message": "File not found"}}))
+async def test_a_job_that_answers_404_for_a_moment(run: Runner, emulator: Emulator) -> None:
+    """Is looked for in the list, and again; nothing is sent a second time."""
+    emulator.fail(Fault(on="retrieve", status=404, body={"error": "Job not found"}, times=3))
     report = await run()
-    assert (report.ok, len(emulator.jobs)) == (True, 5)
-    assert RunEventKind.GONE in run.kinds
+    assert (report.ok, len(emulator.jobs)) == (True, 4)
+
+
+async def test_results_that_stay_absent(run: Runner, emulator: Emulator) -> None:
+    """Are no reason to pay for them again: the rest is carried to its end, and the next call looks again."""
+    gone = Fault(on="content", status=404, body={"error": {"message": "File not found"}}, times=1_000)
+    emulator.fail(gone)
+    with pytest.raises(ResultsUnavailableError, match="is absent") as caught:
+        await run(max_jobs=1)
+    assert len(emulator.jobs) == 4
+    first = emulator.jobs[0]
+    assert (caught.value.job_id, caught.value.file_ids[0]) == (first["id"], first["output_file_id"])
+    for job in emulator.jobs:
+        assert str(job["id"]) in str(caught.value)
+    emulator.heal()
+    assert (await run()).ok
+    assert len(emulator.jobs) == 4
+
+
+async def test_results_that_are_given_up(run: Runner, emulator: Emulator) -> None:
+    """By whoever knows that they are gone: what can be read is taken, the rest is sent again."""
+    run.fates.planned = {"row-1": [Failure("four stops at most", "invalid_request_error")]}
+    with pytest.raises(ResultsUnavailableError):
+        await run(stop_after_rows=3, on_event=_deleting(emulator, "output_file_id"))
+    (job,) = emulator.jobs
+    with pytest.raises(UsageError, match=r"invalid give_up: 'file-x' is no job, and no input of a job"):
+        await run(give_up=["file-x"])
+    with pytest.raises(UsageError, match=f"is the input of job {job['id']}: name the job"):
+        await run(give_up=[str(job["input_file_id"])])
+    report = await run(give_up=[str(job["id"])])
+    assert (report.succeeded, report.failed, len(emulator.jobs)) == (9, 1, 5)
+    sent = [emulator.content(str(job["input_file_id"])).count(b"\n") for job in emulator.jobs]
+    assert sorted(sent) == [1, 2, 3, 3, 3]
+
+
+def _deleting(emulator: Emulator, field: str) -> Callable[[RunEvent], None]:
+    """Delete a file of the first job's results as soon as it has ended."""
+
+    def told(event: RunEvent) -> None:
+        if event.kind == RunEventKind.ENDED and event.shard == 1:
+            emulator._service.files.delete(str(emulator.jobs[0][field]))
+
+    return told
+
+
+async def test_a_job_that_runs_cannot_be_given_up(run: Runner, emulator: Emulator) -> None:
+    """It would be paid for, and its rows sent again."""
+    emulator._service.timing = Timing(validating=0, running=1e9)
+    await _stopped(run, RunEventKind.CREATED)
+    with pytest.raises(UsageError, match=r"has not ended \(IN_PROGRESS\); cancel it first"):
+        await run(give_up=[str(emulator.jobs[0]["id"])])
+    assert len(emulator.jobs) == 1
+
+
+@pytest.mark.parametrize("code", ["401", "402", "403"])
+async def test_rows_that_are_refused_for_the_account(run: Runner, emulator: Emulator, code: str) -> None:
+    """Stop the run, naming the account, and go again when it is called again."""
+    run.fates.planned = {"row-1": [Failure("Credit limit exceeded", code)]}
+    report = await run()
+    assert (report.complete, report.not_sent, len(emulator.jobs)) == (False, 8, 1)
+    assert report.stopped == (
+        f"rows are refused for the account ({code}: Credit limit exceeded): put it in order, and run it again"
+    )
+    assert (await run()).ok
+    assert len(emulator.jobs) == 5
+
+
+@pytest.mark.parametrize(("code", "goes_on"), [("401", True), ("402", True), ("403", False)])
+async def test_a_refusal_for_the_account_is_no_attempt(run: Runner, code: str, goes_on: bool) -> None:
+    """But a 403 is one, since it may be for the row itself."""
+    run.fates.planned = {"row-9": [Failure("no", code)]}
+    report = await run(max_attempts=1)
+    assert report.complete is not goes_on
+    report = await run(max_attempts=1)
+    assert (report.succeeded, report.failed) == ((10, 0) if goes_on else (9, 1))
+
+
+async def test_an_ineligible_model_costs_three_jobs(run: Runner, emulator: Emulator, tmp_path: Path) -> None:
+    """One after the other, whatever the number of shards; a new call starts the count anew."""
+    rows = [BatchRequest(f"row-{number}", {"model": "dedicated/m", "messages": []}) for number in range(10)]
+    report = await run(source=rows, max_rows_per_job=1, max_jobs=100)
+    assert (len(emulator.jobs), report.failed, report.not_sent, report.complete) == (3, 3, 7, False)
+    assert report.stopped is not None
+    assert report.stopped.startswith("3 jobs in a row failed as a whole, the last one: ")
+    assert "Unable to access non-serverless model" in report.stopped
+    await run(source=[], max_jobs=100)
+    assert len(emulator.jobs) == 6
+
+
+@pytest.mark.parametrize(("validating", "others"), [(100, 100), (5_000, 600)])
+async def test_the_first_job_goes_ahead_alone(
+    run: Runner, emulator: Emulator, time: VirtualTime, validating: float, others: float
+) -> None:
+    """Until it leaves VALIDATING, for at most ten minutes; then the others follow all at once."""
+    emulator._service.timing = Timing(validating=validating, running=1_000)
+    created: list[float] = []
+
+    def note(event: RunEvent) -> None:
+        if event.kind == RunEventKind.CREATED:
+            created.append(time.seconds)
+
+    assert (await run(max_jobs=100, on_event=note, poll_interval=10)).ok
+    assert created[0] < 5
+    assert others <= min(created[1:]) <= max(created) <= others + 10
 
 
 PAGE = "<html>\nSign in to this network\n</html>\n"
@@ -718,12 +820,13 @@ async def test_a_page_in_place_of_results(run: Runner, emulator: Emulator, body:
 
 
 async def test_results_with_none_of_the_rows(run: Runner, emulator: Emulator) -> None:
-    """End the run: rows that may have been paid for are not sent again. The next call asks for them again."""
-    emulator.fail(_page(3))
-    with pytest.raises(RunError, match="has none of the rows") as caught:
+    """Are not taken for the results: rows that may have been paid for are not sent again."""
+    emulator.fail(_page(1_000))
+    with pytest.raises(ResultsUnavailableError, match="has none of the rows") as caught:
         await run()
     assert str(emulator.jobs[0]["output_file_id"]) in str(caught.value)
-    assert len(emulator.jobs) == 1
+    assert len(emulator.jobs) == 4
+    emulator.heal()
     assert (await run()).ok
     assert len(emulator.jobs) == 4
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import heapq
 import pickle
 import selectors
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+import anyio.to_thread
 import orjson
 
 from together_batches import AsyncBatches, BatchJob, BatchJobStatus, RetryPolicy
@@ -21,11 +23,82 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Awaitable, Callable, Iterator
 
+    from together_batches.emulator import Emulator
+
 HERE = Path(__file__).parent
 KEY = "tgp_v1_never-to-be-seen-0123456789abcdef"
 ONCE = RetryPolicy(max_attempts=1)
 AT_ONCE = RetryPolicy(base_delay=0, max_delay=0)
 """Repeats as usual, without the waits."""
+
+
+# --- time that passes as soon as everybody waits for it ---
+
+
+class VirtualTime:
+    """The clock of clients, and of the emulator beside them: it goes on to the next timer that is due.
+
+    A moment of real time passes before each step, and every call, and every thread, that is under way comes first.
+    ``slept`` has the pauses that were begun, in their order.
+    """
+
+    def __init__(self, emulator: Emulator) -> None:
+        self.seconds = 0.0
+        self.slept: list[float] = []
+        self._timers: list[tuple[float, int, asyncio.Event]] = []
+        self._emulator = emulator
+        self._connections: list[Connection] = []
+        self._running: set[asyncio.Future[Any]] = set()
+
+    def client(self, **options: Any) -> AsyncBatches:
+        """A client of the emulator that lives in this time."""
+        config = Config.from_env({}, api_key=KEY, base_url=self._emulator.base_url, retry=AT_ONCE, **options)
+        connection = Connection(None, max_concurrency=config.max_concurrency, clock=self.clock)
+        connection.sleep = self.sleep
+        self._connections.append(connection)
+        client = object.__new__(AsyncBatches)
+        client._set_up(Transport(config, connection), KnownJobs(), owner=True)
+        return client
+
+    def clock(self) -> float:
+        return self.seconds
+
+    async def sleep(self, seconds: float) -> None:
+        over = asyncio.Event()
+        self.slept.append(seconds)
+        heapq.heappush(self._timers, (self.seconds + max(0.0, seconds), len(self.slept), over))
+        await over.wait()
+
+    async def __aenter__(self) -> Self:
+        loop = asyncio.get_running_loop()
+        run_in_executor = loop.run_in_executor
+
+        def counted(*call: Any) -> asyncio.Future[Any]:
+            running = run_in_executor(*call)
+            self._running.add(running)
+            running.add_done_callback(self._running.discard)
+            return running
+
+        loop.run_in_executor = counted  # type: ignore[assignment,method-assign]
+        self._task = asyncio.create_task(self._pass())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._task.cancel()
+        await asyncio.wait([self._task])
+
+    def _is_busy(self) -> bool:
+        threads = anyio.to_thread.current_default_thread_limiter().borrowed_tokens
+        return bool(threads or self._running or any(there.watch._attempts for there in self._connections))
+
+    async def _pass(self) -> None:
+        while True:
+            await asyncio.sleep(0.002)
+            if self._timers and not self._is_busy():
+                due, _, over = heapq.heappop(self._timers)
+                self._emulator.advance(due - self.seconds)
+                self.seconds = due
+                over.set()
 
 
 # --- a server that says what it is told, byte for byte ---

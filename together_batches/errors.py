@@ -279,7 +279,7 @@ class RunError(BatchesError):
 
 
 class RunInUseError(RunError):
-    """Another process is at this run: ``pid`` on ``host``, each None where that cannot be told."""
+    """Another process is at this run, or has taken it over: ``pid`` on ``host``, each None if unknown."""
 
     def __init__(self, message: str, *, directory: str, pid: int | None = None, host: str | None = None) -> None:
         super().__init__(message, directory=directory)
@@ -292,7 +292,7 @@ class RunChangedError(RunError):
 
 
 class RunLedgerError(RunError):
-    """The ledger of a run cannot be read or written: broken, of a newer version, or on a full disk.
+    """The ledger of a run cannot be read or written: broken, of a newer version, locked, or on a full disk.
 
     It is never taken for an empty one: the jobs that it names would be paid for again.
     """

@@ -1,18 +1,28 @@
-"""A durable run in a process that is killed: what no clean-up could make good is good all the same."""
+"""A durable run in a process that is killed, or stopped: what no clean-up could make good is good all the same."""
 
 from __future__ import annotations
 
+import json
+import os
+import signal
+import subprocess
 import sys
-from typing import TYPE_CHECKING
+import time
+from pathlib import Path
 
 import pytest
 from simulation.kill import killed
+from wires import KEY
 
-if TYPE_CHECKING:
-    from pathlib import Path
+from together_batches import runs
+from together_batches.cli._exits import Exit
+from together_batches.emulator import Emulator, Timing
+
+ROOT = Path(__file__).parents[2]
+posix = pytest.mark.skipif(sys.platform == "win32", reason="there are no SIGKILL and no SIGSTOP")
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
+@posix
 def test_kill_9(tmp_path: Path) -> None:
     """Five times, at random moments: one job for each attempt, and the output is what it is without a kill.
 
@@ -20,3 +30,53 @@ def test_kill_9(tmp_path: Path) -> None:
     """
     came_of_it = killed(tmp_path, rows=2_000, kills=5, rows_per_job=250, seed=0, say=print)
     assert (came_of_it.kills, came_of_it.jobs) == (5, 16)
+
+
+@posix
+def test_a_run_that_was_taken_over(tmp_path: Path) -> None:
+    """A process that is stopped, and whose lock file is removed, so that another goes on with its run: it ends when
+    it is continued, without a job more.
+    """
+    source, output, lock = tmp_path / "in.jsonl", tmp_path / "out.jsonl", tmp_path / "out.jsonl.run" / "lock"
+    row = {"body": {"model": "m", "messages": [{"role": "user", "content": "Hello."}]}}
+    source.write_text("".join(json.dumps({"custom_id": f"row-{n}", **row}) + "\n" for n in range(12)))
+    with Emulator(api_key=KEY, timing=Timing(validating=0, running=0.2)).running_in_thread() as emulator:
+        # It creates two jobs, and looks at them, and creates more, two seconds later.
+        with _running(emulator, source, output, "2", "2") as first:
+            try:
+                while not _has_jobs(output.with_name("out.jsonl.run"), 2):
+                    time.sleep(0.01)
+                first.send_signal(signal.SIGSTOP)
+                lock.unlink()
+                with _running(emulator, source, output, "0.1", "9") as second:
+                    said, _ = second.communicate(timeout=50)
+                    assert second.returncode == Exit.DONE, said
+                first.send_signal(signal.SIGCONT)
+                said, _ = first.communicate(timeout=50)
+            finally:
+                first.kill()
+        assert first.returncode == Exit.FAILED, said
+        assert "was taken over by another process, so this process stops" in said
+        assert len(emulator.jobs) == 6
+    assert len(output.read_text().splitlines()) == 12
+
+
+def _running(
+    emulator: Emulator, source: Path, output: Path, poll_interval: str, max_jobs: str
+) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "together_batches", "run", str(source), "-o", str(output), "--max-rows", "2"]
+    return subprocess.Popen(
+        [*command, "--poll-interval", poll_interval, "--max-jobs", max_jobs],
+        env={**os.environ, "TOGETHER_API_KEY": KEY, "TOGETHER_BASE_URL": emulator.base_url},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=ROOT,
+    )
+
+
+def _has_jobs(directory: Path, number: int) -> bool:
+    if not (directory / "ledger.sqlite").exists():
+        return False
+    view = runs.read(directory)
+    return sum(attempt.job_id is not None for shard in view.shards for attempt in shard.attempts) == number

@@ -45,7 +45,11 @@ def test_two_files_become_one(tmp_path: Path) -> None:
     """In the order of the rows that were sent, each once, with what became of it and its tokens."""
     failed = {"custom_id": "b", "error": {"code": "invalid_model", "message": "no"}}
     arranged, lines = _arranged(tmp_path, "abcd", [_good("d", 4), _good("a", 1)], [failed])
-    assert arranged == Arranged(outcomes=b"sfms", usage=Usage(5, 0, 5), strays=0)
+    sizes = [(tmp_path / f"file-{number}").stat().st_size for number in (0, 1)]
+    assert arranged == Arranged(
+        outcomes=b"sfms", usage=Usage(5, 0, 5), left=1, output_bytes=sizes[0], error_bytes=sizes[1]
+    )
+    assert not arranged.is_whole
     told = [(line["custom_id"], line["result"]) for line in lines]
     assert told == [("a", "success"), ("b", "failure"), ("c", "missing"), ("d", "success")]
 
@@ -53,7 +57,7 @@ def test_two_files_become_one(tmp_path: Path) -> None:
 def test_rows_that_were_not_asked_for(tmp_path: Path) -> None:
     """A second answer, one to another request, and a line that cannot be read are left out and counted."""
     arranged, lines = _arranged(tmp_path, "ab", [_good("a", 1), _good("a", 2), _good("x"), "no JSON\n", "\n"], [])
-    assert arranged == Arranged(outcomes=b"sm", usage=Usage(1, 0, 1), strays=3)
+    assert (arranged.outcomes, arranged.usage, arranged.strays, arranged.left) == (b"sm", Usage(1, 0, 1), 3, 1)
     assert lines[0]["body"]["usage"]["total_tokens"] == 1
 
 
@@ -109,7 +113,36 @@ def test_what_is_the_right_file(tmp_path: Path, ids: str, output: Any, errors: A
 def test_a_job_without_files(tmp_path: Path) -> None:
     """Has answered nothing."""
     arranged, _ = _arranged(tmp_path, "ab")
-    assert arranged == Arranged(outcomes=b"mm", usage=Usage(), strays=0)
+    assert arranged == Arranged(outcomes=b"mm", usage=Usage(), left=2)
+
+
+def _failed(custom_id: str, code: str = "batch_client_error") -> dict[str, Any]:
+    return {"custom_id": custom_id, "error": {"code": code, "message": "no"}}
+
+
+@pytest.mark.parametrize(
+    ("output", "errors"),
+    [
+        ([_good("a", 7)], [_failed("a")]),
+        ([_failed("a")], [_good("a", 7)]),
+        ([_failed("a"), _good("a", 7), _good("a", 9)], []),
+        ([_good("a", 7), _failed("a")], []),
+    ],
+    ids=["in two files", "the other way round", "after an error in one file", "before an error in one file"],
+)
+def test_an_answer_beats_an_error(tmp_path: Path, output: list[Any], errors: list[Any]) -> None:
+    """Of the same row, wherever the two are; of two answers the first counts."""
+    arranged, lines = _arranged(tmp_path, "a", output, errors)
+    assert (arranged.outcomes, arranged.usage.total_tokens) == (b"s", 7)
+    assert [line["result"] for line in lines] == ["success"]
+
+
+def test_rows_refused_for_the_account(tmp_path: Path) -> None:
+    """Are told apart from rows that are refused for themselves, with what the first of them says."""
+    errors = [_failed("a", "invalid_model"), _failed("b", "402"), _failed("c", "401"), _failed("d", "403")]
+    arranged, _ = _arranged(tmp_path, "abcd", [], errors)
+    assert (arranged.outcomes, arranged.refusal) == (b"frrd", "402: no")
+    assert arranged.is_whole
 
 
 def _pieces(directory: Path, *outcomes: bytes) -> list[tuple[Attempt, Path]]:

@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
+import os
+import re
+import shutil
 import sqlite3
-from contextlib import closing
+import stat
+import subprocess
+import sys
+import tempfile
+import zipfile
+from contextlib import asynccontextmanager, closing, contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
 import pytest
 
-from together_batches import RunLedgerError
+from together_batches import RunInUseError, RunLedgerError
 from together_batches.runs import _ledger, _rules
+from together_batches.runs._lock import locked
 from together_batches.runs._records import Attempt, Books, Run, Shard
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import AsyncGenerator, Generator
+
+SAMPLE = Path(__file__).parents[1] / "samples" / "ledger-version-1.zip"
+"""A ledger that version 1 wrote, of a process that was killed: what it saved is still in the write-ahead log."""
+posix = pytest.mark.skipif(sys.platform == "win32", reason="rights and limits of POSIX")
 
 NOON = datetime(2026, 9, 14, 12, 0, 0, 123456, tzinfo=UTC)
 RUN = Run(
@@ -63,6 +79,7 @@ FULL = attrs.evolve(
     completion_tokens=2,
     total_tokens=3,
 )
+FULL_FIRST = attrs.evolve(FULL, number=1)
 
 
 @pytest.fixture
@@ -72,12 +89,31 @@ def directory(tmp_path: Path) -> Path:
 
 
 def _names(directory: Path) -> list[str]:
-    return sorted(path.name for path in directory.iterdir())
+    """The files, but for that of the lock."""
+    return sorted(path.name for path in directory.iterdir() if path.name != "lock")
+
+
+def _content(directory: Path) -> dict[str, tuple[bytes, int]]:
+    return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in directory.iterdir()}
+
+
+@asynccontextmanager
+async def _opened(directory: Path) -> AsyncGenerator[_ledger.SqliteLedger]:
+    """As a run that goes on has it."""
+    with locked(directory) as lock:
+        async with _ledger.opened(directory, lock) as ledger:
+            yield ledger
+
+
+@contextmanager
+def _plain(directory: Path) -> Generator[sqlite3.Connection]:
+    with closing(sqlite3.connect(directory / "ledger.sqlite", isolation_level=None, timeout=0)) as connection:
+        yield connection
 
 
 async def test_what_is_saved_is_there(directory: Path) -> None:
     """All of it as it was, for the next process and for whoever looks meanwhile."""
-    async with _ledger.opened(directory) as ledger:
+    async with _opened(directory) as ledger:
         assert await ledger.load() == Books(RUN, SHARDS)
         await ledger.save(ATTEMPT)
         await ledger.save(attrs.evolve(ATTEMPT, file_id="file-1"), FULL)
@@ -95,7 +131,7 @@ async def test_what_is_saved_is_there(directory: Path) -> None:
 
 async def test_all_of_a_call_or_nothing(directory: Path) -> None:
     """Two attempts of which one cannot be are both not saved; the ledger goes on."""
-    async with _ledger.opened(directory) as ledger:
+    async with _opened(directory) as ledger:
         with pytest.raises(RunLedgerError, match="cannot be written"):
             await ledger.save(ATTEMPT, attrs.evolve(ATTEMPT, shard=9))
         assert (await ledger.load()).attempts == ()
@@ -105,10 +141,12 @@ async def test_all_of_a_call_or_nothing(directory: Path) -> None:
 
 async def test_a_job_is_of_one_attempt(directory: Path) -> None:
     """A second attempt that names the same job is not saved, and the first stays."""
-    async with _ledger.opened(directory) as ledger:
+    async with _opened(directory) as ledger:
         first = attrs.evolve(ATTEMPT, job_id="job-1")
         await ledger.save(first)
-        with pytest.raises(RunLedgerError, match="cannot be written"):
+        with pytest.raises(
+            RunLedgerError, match="cannot be written: a job would be that of two attempts; look at the"
+        ):
             await ledger.save(attrs.evolve(first, number=2))
         assert (await ledger.load()).attempts == (first,)
 
@@ -121,15 +159,22 @@ def test_it_appears_whole(tmp_path: Path) -> None:
     assert _names(tmp_path) == []
 
 
-async def test_what_was_noted_survives_a_process_that_ends_without_closing(directory: Path, tmp_path: Path) -> None:
-    """A copy made while it is open, journal included, has all that was saved: also on another machine."""
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    async with _ledger.opened(directory) as ledger:
-        await ledger.save(FULL)
-        for name in ("ledger.sqlite", "ledger.sqlite-wal"):
-            (elsewhere / name).write_bytes((directory / name).read_bytes())
-    assert _ledger.read(elsewhere).attempts == (FULL,)
+async def test_what_was_noted_is_in_one_file(directory: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A copy of it, made while it is open, has all that was saved: there is no write-ahead log to be lost."""
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    async with _opened(directory) as ledger:
+        await ledger.save(FULL_FIRST)
+        assert _names(directory) == ["ledger.sqlite"]
+        shutil.copy(directory / "ledger.sqlite", elsewhere)
+    assert _ledger.read(elsewhere).attempts == (FULL_FIRST,)
+
+
+async def test_a_commit_is_on_the_disk(directory: Path) -> None:
+    """When it returns, also if the power is lost then: the end of the journal is synced as well."""
+    async with _opened(directory) as ledger:
+        connection = ledger._open_connection()
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("delete",)
+        assert connection.execute("PRAGMA synchronous").fetchone() == (3,)
 
 
 @pytest.mark.parametrize("kept", [0, 1, 50, 100, 4096, 5000, 8192, 0.5, -1])
@@ -143,7 +188,7 @@ async def test_a_ledger_that_is_cut(directory: Path, kept: float) -> None:
         _ledger.read(directory)
     assert raised.value.directory == str(directory)
     with pytest.raises(RunLedgerError):
-        async with _ledger.opened(directory):
+        async with _opened(directory):
             pass
     assert path.read_bytes() == cut
 
@@ -177,8 +222,8 @@ def test_bytes_that_were_turned(directory: Path) -> None:
 
 def test_a_newer_version(directory: Path) -> None:
     """Is refused with what to do."""
-    with closing(sqlite3.connect(directory / "ledger.sqlite")) as newer:
-        newer.execute("PRAGMA user_version = 2")
+    with _plain(directory) as newer:
+        newer.execute("PRAGMA user_version = 3")
     with pytest.raises(RunLedgerError, match=r"newer version of together_batches .* install that version"):
         _ledger.read(directory)
 
@@ -193,7 +238,7 @@ def test_no_ledger(tmp_path: Path) -> None:
 
 async def test_a_full_disk(directory: Path) -> None:
     """Is told in a sentence; what was noted before is there, and when there is room it goes on."""
-    async with _ledger.opened(directory) as ledger:
+    async with _opened(directory) as ledger:
         await ledger.save(ATTEMPT)
         connection = ledger._open_connection()
         (pages,) = connection.execute("PRAGMA page_count").fetchone()
@@ -204,3 +249,421 @@ async def test_a_full_disk(directory: Path) -> None:
         connection.execute("PRAGMA max_page_count = 1000000")
         await ledger.save(FULL)
         assert (await ledger.load()).attempts == (ATTEMPT, FULL)
+
+
+# --- beginning ---
+
+
+@posix
+@pytest.mark.parametrize("room", range(0, 50_000, 2_000))
+def test_a_disk_that_gets_full(tmp_path: Path, room: int) -> None:
+    """However much of a new ledger fits: it is there whole, or no file is, and the run can be begun later."""
+    import resource
+
+    shards = [attrs.evolve(SHARDS[0], number=number, skipped=bytes(500)) for number in range(1, 50)]
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+    try:
+        _ledger.create(tmp_path, RUN, shards)
+    except RunLedgerError as error:
+        full: RunLedgerError | None = error
+    else:
+        full = None
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    if full is None:
+        assert room > 25_000
+    else:
+        assert _names(tmp_path) == []
+        assert re.search(r"cannot be written: .*; (look at the disk|make room)", str(full))
+        _ledger.create(tmp_path, RUN, shards)
+    assert _ledger.read(tmp_path) == Books(RUN, tuple(shards))
+
+
+def test_what_an_earlier_try_left(tmp_path: Path) -> None:
+    """Is removed."""
+    for name in (".ledger.sqlite.0011.part", ".ledger.sqlite.0011.part-journal"):
+        (tmp_path / name).write_bytes(b"half")
+    _ledger.create(tmp_path, RUN, SHARDS)
+    assert _names(tmp_path) == ["ledger.sqlite"]
+
+
+@pytest.mark.parametrize("end", ["-journal", "-wal"])
+def test_a_journal_without_its_ledger(tmp_path: Path, end: str) -> None:
+    """A ledger that is gone is not taken for none; and its journal would be taken for that of the new one."""
+    (tmp_path / f"ledger.sqlite{end}").write_bytes(b"changes")
+    with pytest.raises(RunLedgerError, match=rf"holds ledger\.sqlite{end} and no ledger\.sqlite: put it back"):
+        _ledger.create(tmp_path, RUN, SHARDS)
+    assert _names(tmp_path) == [f"ledger.sqlite{end}"]
+    (tmp_path / f"ledger.sqlite{end}").write_bytes(b"")
+    _ledger.create(tmp_path, RUN, SHARDS)
+    assert _names(tmp_path) == ["ledger.sqlite"]
+
+
+# --- a process that is killed in the middle of a change ---
+
+MANY = tuple(attrs.evolve(ATTEMPT, number=n, job_id=f"job-{n}", error="x" * 2_000) for n in range(1, 60))
+
+
+@pytest.fixture
+async def torn(directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a process leaves that is killed while SQLite writes: some pages are changed, and the journal has them."""
+    async with _opened(directory) as ledger:
+        await ledger.save(*MANY)
+    left = tmp_path_factory.mktemp("torn")
+    with _plain(directory) as connection:
+        connection.execute("PRAGMA cache_size = 2")  # so that pages are written before the end of the transaction
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("UPDATE attempt SET job_id = 'new-' || job_id, error = error || error || error")
+        for name in ("ledger.sqlite", "ledger.sqlite-journal"):
+            shutil.copy(directory / name, left)
+    return left
+
+
+async def test_it_is_as_it_was_before_the_change(torn: Path) -> None:
+    """For who looks, who leaves it as it is, and for the run that goes on, which makes it whole."""
+    before = _content(torn)
+    assert _ledger.read(torn).attempts == MANY
+    assert _content(torn) == before
+    async with _opened(torn) as ledger:
+        assert (await ledger.load()).attempts == MANY
+    assert _names(torn) == ["ledger.sqlite"]
+    assert _ledger.read(torn).attempts == MANY
+
+
+async def test_a_change_of_the_first_page_alone(torn: Path) -> None:
+    """That counts pages which were not written yet: the journal has its former count."""
+    path = torn / "ledger.sqlite"
+    content = path.read_bytes()
+    pages = int.from_bytes((torn / "ledger.sqlite-journal").read_bytes()[16:20], "big")  # when the change began
+    path.write_bytes(content[:28] + (len(content) // 4096).to_bytes(4, "big") + content[32 : 4096 * pages])
+    assert _ledger.read(torn).attempts == MANY
+    async with _opened(torn) as ledger:
+        assert (await ledger.load()).attempts == MANY
+
+
+@pytest.mark.parametrize("loss", ["missing", "cut", "turned", "emptied"])
+async def test_a_journal_that_lost_something(torn: Path, loss: str) -> None:
+    """Then pages of before and after are side by side, which is noticed, by who looks and by the run."""
+    journal = torn / "ledger.sqlite-journal"
+    content = bytearray(journal.read_bytes())
+    if loss == "missing":
+        journal.unlink()
+    elif loss == "turned":
+        content[3] ^= 0xFF
+        journal.write_bytes(content)
+    else:
+        journal.write_bytes(content[: len(content) // 2] if loss == "cut" else b"")
+    with pytest.raises(RunLedgerError, match="not taken for an empty one") as raised:
+        _ledger.read(torn)
+    assert "\n" not in str(raised.value)
+    with pytest.raises(RunLedgerError, match="not taken for an empty one"):
+        async with _opened(torn):
+            pass
+
+
+@pytest.mark.parametrize("gone", ["number = 1", "number = 2"])
+async def test_an_attempt_that_is_missing(directory: Path, gone: str) -> None:
+    """Is noticed by the numbers of the others."""
+    async with _opened(directory) as ledger:
+        await ledger.save(ATTEMPT, FULL, attrs.evolve(ATTEMPT, number=3))
+    with _plain(directory) as connection:
+        connection.execute(f"DELETE FROM attempt WHERE {gone}")
+    with pytest.raises(RunLedgerError, match="attempts of shard 1 are missing; it is left alone"):
+        _ledger.read(directory)
+
+
+async def test_outcomes_that_cannot_be_read(directory: Path) -> None:
+    """Are an error of the ledger."""
+    async with _opened(directory) as ledger:
+        await ledger.save(attrs.evolve(FULL_FIRST, outcomes=b"neither"))
+    with pytest.raises(RunLedgerError, match="it is left alone, and not taken for an empty one"):
+        _ledger.read(directory)
+
+
+# --- two processes ---
+
+
+async def test_the_last_process_that_took_it_has_it(directory: Path) -> None:
+    """The one before is refused with each change and when it loads, and nothing of it is noted."""
+    async with _opened(directory) as first:
+        await first.save(ATTEMPT)
+        (directory / "lock").unlink()
+        async with _opened(directory) as second:
+            for lost in (first.save(FULL), first.save_run(attrs.evolve(RUN, claims="ab"))):
+                with pytest.raises(RunInUseError, match="is in use by process"):
+                    await lost
+            assert await second.load() == Books(RUN, SHARDS, (ATTEMPT,))
+            await second.save(FULL)
+        for lost in (first.save(ATTEMPT), first.save_run(RUN)):
+            with pytest.raises(RunInUseError, match="was taken over by another process, so this process stops"):
+                await lost
+        with pytest.raises(RunInUseError, match="was taken over by"):
+            await first.load()
+    assert _ledger.read(directory) == Books(RUN, SHARDS, (ATTEMPT, FULL))
+
+
+@posix
+@pytest.mark.parametrize("replaced", [True, False])
+async def test_a_ledger_that_is_replaced_under_a_process(directory: Path, replaced: bool) -> None:
+    """By a copy, say, or removed: what it would note now would be in no file that anybody finds."""
+    path = directory / "ledger.sqlite"
+    async with _opened(directory) as ledger:
+        await ledger.save(ATTEMPT)
+        if replaced:
+            shutil.copy(path, directory / "copy")
+            (directory / "copy").replace(path)
+        else:
+            path.unlink()
+        with pytest.raises(
+            RunLedgerError, match="was removed or replaced while this process had it open, so it stops"
+        ):
+            await ledger.save(FULL)
+    assert not replaced or _ledger.read(directory).attempts == (ATTEMPT,)
+
+
+async def test_looking_while_a_process_is_at_it(directory: Path) -> None:
+    """Sees what was saved as of one moment, and hinders nobody."""
+    async with _opened(directory) as ledger:
+        for number in range(1, 40):
+            saving = asyncio.create_task(ledger.save(attrs.evolve(ATTEMPT, number=number, error="x" * 3_000)))
+            while not saving.done():
+                seen = await asyncio.to_thread(_ledger.read, directory)
+                assert len(seen.attempts) in (number - 1, number)
+            await saving
+
+
+@posix
+async def test_its_locks_outlast_a_look(directory: Path) -> None:
+    """Of the same process, too: a handle that was opened beside SQLite would drop them when it is closed."""
+    others = "import sqlite3, sys; sqlite3.connect(sys.argv[1], timeout=0).execute('BEGIN IMMEDIATE')"
+    with _plain(directory) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        _ledger.read(directory)
+        command = [sys.executable, "-c", others, str(directory / "ledger.sqlite")]
+        other = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True)
+        assert "database is locked" in other.stderr
+
+
+# --- rights, and file systems ---
+
+
+@contextmanager
+def _as_nobody() -> Generator[None]:
+    """Without the rights of root, which are to everything."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.fixture
+def sealed() -> Generator[Path]:
+    """A directory to be filled, which nobody may write to afterwards."""
+    path = Path(tempfile.mkdtemp(prefix="together_batches-test-"))
+    yield path
+    path.chmod(0o755)
+    shutil.rmtree(path)
+
+
+def _seal(directory: Path) -> None:
+    for path in directory.iterdir():
+        path.chmod(0o444)
+    directory.chmod(0o555)
+
+
+@posix
+@pytest.mark.parametrize("kind", ["whole", "torn", "version 1", "version 1, closed"])
+def test_looking_without_the_right_to_write(sealed: Path, torn: Path, kind: str) -> None:
+    """Is reading, also where a process was killed, and of each version."""
+    if kind == "whole":
+        _ledger.create(sealed, RUN, SHARDS)
+    elif kind == "torn":
+        shutil.copytree(torn, sealed, dirs_exist_ok=True)
+    else:
+        zipfile.ZipFile(SAMPLE).extractall(sealed)
+        if kind == "version 1, closed":
+            with _plain(sealed) as connection:
+                connection.execute("PRAGMA wal_checkpoint")
+    _seal(sealed)
+    expected = {"whole": 0, "torn": 59, "version 1": 3, "version 1, closed": 3}[kind]
+    with _as_nobody():
+        assert len(_ledger.read(sealed).attempts) == expected
+
+
+@posix
+async def test_going_on_without_the_right_to_write(sealed: Path) -> None:
+    """Is refused with what to do."""
+    _ledger.create(sealed, RUN, SHARDS)
+    with locked(sealed) as lock:
+        _seal(sealed)
+        with _as_nobody(), pytest.raises(RunLedgerError, match=r"cannot be written: .*; get the right to read and"):
+            async with _ledger.opened(sealed, lock):
+                pass
+        (sealed / "ledger.sqlite").chmod(0)
+        with _as_nobody(), pytest.raises(RunLedgerError, match=r"cannot be read: .*; get the right to read and"):
+            _ledger.read(sealed)
+
+
+async def test_somebody_else_has_locked_it(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Is said, after some patience; it is not a ledger that is broken."""
+    monkeypatch.setattr(_ledger, "_BUSY_SECONDS", 0)
+    async with _opened(directory) as ledger:
+        with _plain(directory) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            with pytest.raises(
+                RunLedgerError, match=r"cannot be written: database is locked; another process uses it"
+            ):
+                await ledger.save(ATTEMPT)
+            with pytest.raises(RunLedgerError, match=r"cannot be read: database is locked; another process uses it"):
+                _ledger.read(directory)
+        await ledger.save(ATTEMPT)
+
+
+@posix
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP])
+async def test_a_file_system_without_locks(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, code: int
+) -> None:
+    """The ledger does without them, too, and the number still decides who has it."""
+    import fcntl
+
+    def refused(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", refused)
+    monkeypatch.setattr(fcntl, "lockf", refused)
+    async with _opened(directory) as first:
+        with _plain(directory) as other:
+            other.execute("BEGIN EXCLUSIVE")  # a lock that is not heard of shows that there are none
+            assert _ledger.read(directory) == Books(RUN, SHARDS)
+        await first.save(ATTEMPT)
+        async with _opened(directory) as second:
+            await second.save(FULL)
+            with pytest.raises(RunInUseError, match="was taken over by"):
+                await first.save(ATTEMPT)
+    assert _ledger.read(directory).attempts == (ATTEMPT, FULL)
+    assert f"the file system of {directory} has no locks ({os.strerror(code)})" in caplog.text
+
+
+@posix
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOTSUP])
+async def test_a_file_system_that_syncs_no_directories(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """The journal then ends by its length, which its own file has: SQLite would fail to sync the end of its name."""
+    really = os.fsync
+
+    def fsync(handle: int) -> None:
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(code, os.strerror(code))
+        really(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    _ledger.create(tmp_path, RUN, SHARDS)
+    async with _opened(tmp_path) as ledger:
+        await ledger.save(ATTEMPT)
+        assert ledger._open_connection().execute("PRAGMA journal_mode").fetchone() == ("truncate",)
+        assert _ledger.read(tmp_path).attempts == (ATTEMPT,)
+
+
+@posix
+def test_a_directory_that_cannot_be_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a reason of the disk, is an error."""
+
+    def fsync(_: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(RunLedgerError, match=r"cannot be written: .*Input/output error; look at the disk"):
+        _ledger.create(tmp_path, RUN, SHARDS)
+    assert _names(tmp_path) == []
+
+
+# --- version 1 ---
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Path:
+    """The directory of a run that version 1 began."""
+    zipfile.ZipFile(SAMPLE).extractall(tmp_path)
+    return tmp_path
+
+
+OLD = (
+    attrs.evolve(FULL_FIRST, marked=False),
+    attrs.evolve(ATTEMPT, shard=2, file_id="file-4", uploaded_at=NOON, since=NOON, creating_at=NOON),
+    attrs.evolve(ATTEMPT, shard=3),
+)
+"""What it has: an attempt that is done, one whose create was sent or about to be, and one that is planned."""
+
+
+def test_looking_at_version_1(old: Path) -> None:
+    """Shows all of it, and writes nothing: no file beside it either."""
+    before = _content(old)
+    assert _ledger.read(old).attempts == OLD
+    assert _content(old) == before
+
+
+def test_looking_at_version_1_while_a_process_of_that_is_at_it(old: Path) -> None:
+    """Shows what it has saved."""
+    with locked(old), _plain(old) as connection:
+        connection.execute("UPDATE attempt SET status = 'EXPIRED' WHERE shard = 1")
+        assert [attempt.status for attempt in _ledger.read(old).attempts] == ["EXPIRED", None, None]
+
+
+async def test_a_run_of_version_1_goes_on(old: Path) -> None:
+    """It is brought up, all of it or nothing, and has no write-ahead log any more."""
+    async with _opened(old) as ledger:
+        assert _names(old) == ["ledger.sqlite"]
+        books = await ledger.load()
+        assert books.attempts == tuple(attrs.evolve(item, posts=int(item.creating_at is not None)) for item in OLD)
+        changed = attrs.evolve(books.attempts[2], marked=True, file_id="file-5", output_bytes=7)
+        await ledger.save(changed)
+        assert _names(old) == ["ledger.sqlite"]
+    assert _ledger.read(old).attempts == (*books.attempts[:2], changed)
+    with _plain(old) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+
+
+async def test_what_cannot_be_brought_up(old: Path) -> None:
+    """Is as it was."""
+    with _plain(old) as connection:
+        connection.execute("ALTER TABLE attempt ADD COLUMN error_bytes INTEGER")  # the last that is added
+    with pytest.raises(RunLedgerError, match="cannot be written: duplicate column name"):
+        async with _opened(old):
+            pass
+    assert _ledger.read(old).attempts == OLD
+    with _plain(old) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (1,)
+
+
+async def test_version_1_in_use(old: Path) -> None:
+    """Its write-ahead log cannot be given up while it is read: said, and left as it is."""
+    with _plain(old) as other:
+        other.execute("BEGIN")
+        other.execute("SELECT * FROM run").fetchone()
+        with pytest.raises(RunLedgerError, match="another process uses it"):
+            async with _opened(old):
+                pass
+    async with _opened(old) as ledger:
+        assert len((await ledger.load()).attempts) == 3
+
+
+@pytest.mark.parametrize(("turned", "known"), [(None, 0), (40, 0), (18_000, 1), (35_000, 2)])
+async def test_version_1_whose_log_lost_something(old: Path, turned: int | None, known: int) -> None:
+    """Is what it was earlier: that cannot be told from a ledger that was closed then. Nothing of it is torn."""
+    log = old / "ledger.sqlite-wal"
+    content = bytearray(log.read_bytes())
+    if turned is None:
+        log.unlink()
+    else:
+        content[turned] ^= 0xFF
+        log.write_bytes(content)
+    assert _ledger.read(old).attempts == OLD[:known]
+    async with _opened(old) as ledger:
+        assert len((await ledger.load()).attempts) == known

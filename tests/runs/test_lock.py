@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from together_batches import RunInUseError, RunLedgerError
-from together_batches.runs._lock import holder, locked
+from together_batches.runs._lock import has_record_locks, holder, locked, taken_over
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -80,3 +81,133 @@ def test_where_there_is_no_directory(tmp_path: Path) -> None:
     assert holder(tmp_path / "missing") is None
     with pytest.raises(RunLedgerError, match=r"cannot work in .*missing: No such file"), locked(tmp_path / "missing"):
         pass
+
+
+def test_a_lock_file_that_was_removed(tmp_path: Path) -> None:
+    """Is made again and held by the process that has the run; until it looks, another may take it."""
+    with locked(tmp_path) as lock:
+        (tmp_path / "lock").unlink()
+        assert holder(tmp_path) is None
+        lock.check()
+        assert holder(tmp_path) == (os.getpid(), socket.gethostname())
+        lock.check()
+        with pytest.raises(RunInUseError), locked(tmp_path):
+            pass
+
+
+def test_a_lock_file_that_was_replaced(tmp_path: Path) -> None:
+    """By that of another process: the first has lost the run, and is told who has it. The other stays."""
+    with locked(tmp_path) as lock:
+        (tmp_path / "lock").unlink()
+        with _held_elsewhere(tmp_path) as other:
+            with pytest.raises(RunInUseError, match=rf"in use by process {other.pid} on "):
+                lock.check()
+            assert holder(tmp_path) == (other.pid, socket.gethostname())
+            taken = taken_over(tmp_path)
+            assert (taken.pid, taken.host) == (other.pid, socket.gethostname())
+            assert f"was taken over by process {other.pid} on" in str(taken)
+            other.communicate("")
+        lock.check()
+        assert holder(tmp_path) == (os.getpid(), socket.gethostname())
+        assert taken_over(tmp_path).pid is None
+
+
+def test_the_file_stays(tmp_path: Path) -> None:
+    """When the run is free: a process that has opened it just now would lock a file that no other finds."""
+    with locked(tmp_path):
+        before = (tmp_path / "lock").stat().st_ino
+    with locked(tmp_path):
+        assert (tmp_path / "lock").stat().st_ino == before
+    assert (tmp_path / "lock").is_file()
+
+
+posix = pytest.mark.skipif(sys.platform == "win32", reason="calls of POSIX")
+
+
+@posix
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_a_file_system_without_locks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, code: int
+) -> None:
+    """The run goes on with a warning; nobody is refused, and nobody is taken for its holder."""
+    import fcntl
+
+    def flock(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with locked(tmp_path) as lock:
+        assert holder(tmp_path) is None
+        lock.check()
+    (record,) = caplog.records
+    assert f"the file system of {tmp_path} has no locks ({os.strerror(code)}): make sure" in record.getMessage()
+
+
+@posix
+def test_a_lock_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For another reason is that reason, and not another process."""
+    import fcntl
+
+    def flock(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(RunLedgerError, match=r"cannot work in .*: Input/output error"), locked(tmp_path):
+        pass
+    assert holder(tmp_path) is None
+
+
+@posix
+def test_locks_for_sqlite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Are a kind of their own, and may be missing alone; held by another they are there."""
+    import fcntl
+
+    assert has_record_locks(tmp_path)
+    refusal = errno.EAGAIN
+
+    def lockf(*_: object) -> None:
+        raise OSError(refusal, os.strerror(refusal))
+
+    with locked(tmp_path):
+        assert has_record_locks(tmp_path)
+        monkeypatch.setattr(fcntl, "lockf", lockf)
+        assert has_record_locks(tmp_path)
+        refusal = errno.ENOSYS
+        assert not has_record_locks(tmp_path)
+        assert holder(tmp_path) is not None
+
+
+_FORK = """
+import os, pathlib, sys
+from together_batches import RunInUseError
+from together_batches.runs._lock import holder, locked
+directory = pathlib.Path(sys.argv[1])
+with locked(directory) as lock:
+    told, tell = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            lock.check()
+        except RunInUseError as error:
+            os.write(tell, str(error.pid).encode())
+        lock.give()
+        sys.stdin.read()
+        os._exit(0)
+    assert int(os.read(told, 20)) == os.getpid()
+    assert holder(directory) is not None
+    print("held", flush=True)
+    os._exit(0)
+"""
+
+
+@posix
+def test_a_forked_child_holds_nothing(tmp_path: Path) -> None:
+    """It is another process to the lock, cannot give up what its parent holds, and keeps nothing when that ends."""
+    command = [sys.executable, "-c", _FORK, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == "held\n"
+        assert parent.wait() == 0
+        assert holder(tmp_path) is None  # while the child lives
+        with locked(tmp_path):
+            pass

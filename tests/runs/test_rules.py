@@ -12,21 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from together_batches import (
-    APIConnectionError,
-    AuthenticationError,
     BatchesError,
     BatchFailure,
     BatchJob,
     BatchMissing,
     BatchSuccess,
     CreateUnconfirmedError,
-    InternalServerError,
-    JobNotCreatedError,
-    RateLimitError,
+    ResultsUnavailableError,
     Usage,
 )
 from together_batches.runs import _rules
-from together_batches.runs._records import Attempt, Shard
+from together_batches.runs._records import Attempt, Run, Shard
 from together_batches.runs._rules import Buckets, Limits, Load, Stop
 
 NOON = datetime(2026, 9, 14, 12, tzinfo=UTC)
@@ -39,7 +35,8 @@ def _shard(rows: int) -> Shard:
 def _attempt(number: int = 1, outcomes: bytes | None = None, **facts: Any) -> Attempt:
     """One that was collected, if it has outcomes."""
     if outcomes is not None:
-        facts = {"rows": len(outcomes), "collected_at": NOON, "outcomes": _rules.packed(outcomes), **facts}
+        collected = {"rows": len(outcomes), "collected_at": NOON, "outcomes": _rules.packed(outcomes)}
+        facts = {**collected, "creating_at": NOON, "job_id": f"job-{number}", **facts}
     return Attempt(**{"shard": 1, "number": number, "rows": 4, "planned_at": NOON, **facts})
 
 
@@ -58,6 +55,9 @@ def _attempt(number: int = 1, outcomes: bytes | None = None, **facts: Any) -> At
         (BatchFailure("a", None, "too many", status_code=429), "a"),
         (BatchFailure("a", None, "too slow", status_code=408), "a"),
         (BatchFailure("a", "429", "too many"), "a"),
+        (BatchFailure("a", None, "no credit", status_code=402), "r"),
+        (BatchFailure("a", "401", "key revoked"), "r"),
+        (BatchFailure("a", "403", "not with this key"), "d"),
         (BatchFailure("a", None, "context too long", status_code=400), "f"),
         (BatchFailure("a", "404", "no such model"), "f"),
         (BatchFailure("a", "invalid_model", "no such model"), "f"),
@@ -65,7 +65,7 @@ def _attempt(number: int = 1, outcomes: bytes | None = None, **facts: Any) -> At
     ],
 )
 def test_what_is_sent_again(result: Any, expected: str) -> None:
-    """What a client has to mend is not; a failure without a status, or of the service's own, is."""
+    """What a client has to mend is not; a failure without a status, of the service's own or of the account is."""
     assert chr(_rules.outcome_of(result)) == expected
 
 
@@ -99,12 +99,39 @@ def test_rows_of_a_job_that_failed_as_a_whole() -> None:
         ([_attempt(1, b"sfam"), _attempt(2, b"sa")], (3, 1)),
         ([_attempt(1, b"aaaa"), _attempt(2, b"aaaa"), _attempt(3, b"aaaa")], None),
         ([_attempt(1, b"mmmm", status="CANCELLED"), _attempt(2, b"aaaa"), _attempt(3, b"aaaa")], (4, 4)),
+        ([_attempt(1, b"rsrs"), _attempt(2, b"aa"), _attempt(3, b"aa")], (4, 2)),
+        ([_attempt(1, b"dddd"), _attempt(2, b"dddd"), _attempt(3, b"dddd")], None),
+        ([_attempt(1, b"mmmm", job_id=None), _attempt(2, b"aaaa"), _attempt(3, b"aaaa")], (4, 4)),
+        ([_attempt(1, b"ssss"), _attempt(2, b"", rows=0)], None),
     ],
 )
 def test_the_next_attempt(attempts: list[Attempt], expected: tuple[int, int] | None) -> None:
-    """Goes on with what is not collected, sends again what may succeed, and has three tries, cancelled ones apart."""
+    """Goes on with what is not collected, sends again what may succeed, and has three tries.
+
+    Those do not count whose job was cancelled, whose rows were refused for the account (401, 402), or that were given
+    up without a job.
+    """
     found = _rules.next_attempt(_shard(4), attempts, max_attempts=3, now=NOON)
     assert (found and (found.number, found.rows)) == expected
+
+
+def test_an_attempt_whose_rows_are_others_by_now() -> None:
+    """Is planned anew while no create was sent for it; the file that it had may still have a job."""
+    planned = _attempt(2, rows=2, file_id="file-2", former_file_ids="file-1", uploaded_at=NOON)
+    found = _rules.next_attempt(_shard(4), [_attempt(1, b"sssa"), planned], max_attempts=3, now=NOON)
+    assert found is not None
+    assert (found.number, found.rows, found.file_id, found.former_file_ids) == (2, 1, None, "file-1 file-2")
+    found = _rules.next_attempt(_shard(4), [_attempt(1, b"ssss"), planned], max_attempts=3, now=NOON)
+    assert found is not None
+    assert found.rows == 0
+
+
+def test_an_attempt_that_is_collected_anew() -> None:
+    """Comes before the one that was planned after it."""
+    first = _attempt(1, rows=4, creating_at=NOON, job_id="job-1")
+    found = _rules.next_attempt(_shard(4), [first, _attempt(2, rows=2)], max_attempts=3, now=NOON)
+    assert found is first
+    assert _rules.buckets(_shard(4), [first, _attempt(2, rows=2)], max_attempts=3) == Buckets(in_flight=4)
 
 
 def test_which_rows_an_attempt_is_about() -> None:
@@ -118,7 +145,7 @@ def test_which_rows_an_attempt_is_about() -> None:
 # --- every row in one bucket ---
 
 
-@given(st.lists(st.lists(st.sampled_from(b"sfam"), min_size=40, max_size=40), max_size=4), st.integers(1, 4))
+@given(st.lists(st.lists(st.sampled_from(b"sfamrd"), min_size=40, max_size=40), max_size=4), st.integers(1, 4))
 def test_every_row_is_in_one_bucket(fates: list[list[int]], max_attempts: int) -> None:
     """Whatever became of the attempts, and before, between and after them."""
     shard = _shard(40)
@@ -192,65 +219,107 @@ def test_the_end_of_spending(limits: Limits, load: Load, reason: str) -> None:
 
 # --- what may be there already ---
 
-_SENT = _attempt(file_id="file-1", since=NOON, creating_at=NOON)
+_RUN = Run(
+    id="r",
+    input_name="in.jsonl",
+    input_bytes=1,
+    input_sha256="",
+    spooled=False,
+    endpoint="/v1/chat/completions",
+    model_id="m",
+    priority=None,
+    max_attempts=3,
+    invalid=0,
+    started_at=NOON,
+)
+_UNMARKED = _attempt(file_id="file-1", since=NOON, creating_at=NOON)
+_MARKED = _attempt(file_id="file-1", former_file_ids="file-0", marked=True)
 
 
-def _job(job_id: str, seconds: float | None = 1, status: str = "IN_PROGRESS", file_id: str = "file-1") -> BatchJob:
+def _job(job_id: str, seconds: float | None = 1, status: str = "IN_PROGRESS", **facts: Any) -> BatchJob:
     created = None if seconds is None else NOON + timedelta(seconds=seconds)
-    return BatchJob(id=job_id, status=status, input_file_id=file_id, created_at=created)  # type: ignore[arg-type]
+    return BatchJob(**{"id": job_id, "status": status, "input_file_id": "file-1", "created_at": created, **facts})
 
 
 @pytest.mark.parametrize(
     ("jobs", "expected"),
     [
         ([], None),
-        ([_job("x", file_id="file-2")], None),
+        ([_job("x", input_file_id="file-2")], None),
         ([_job("known")], None),
         ([_job("before", -301)], None),
-        ([_job("orphan")], "orphan"),
-        ([_job("orphan", -299)], "orphan"),
-        ([_job("orphan", 86_400)], "orphan"),
-        ([_job("before", -301), _job("known"), _job("orphan")], "orphan"),
-        ([_job("orphan", status="CANCELLED")], "orphan"),
-        ([_job("orphan"), _job("cancelled", status="CANCELLED"), _job("too", status="CANCELING")], "orphan"),
+        ([_job("x", endpoint="/v1/audio/translations")], None),
+        ([_job("x", model_id="another")], None),
+        ([_job("lost")], "lost"),
+        ([_job("lost", endpoint="/v1/chat/completions", model_id="m")], "lost"),
+        ([_job("lost", -299)], "lost"),
+        ([_job("lost", 86_400)], "lost"),
+        ([_job("before", -301), _job("known"), _job("lost")], "lost"),
+        ([_job("lost", status="CANCELLED")], "lost"),
+        ([_job("lost"), _job("cancelled", status="CANCELLED"), _job("too", status="CANCELING")], "lost"),
+        ([_job("a", status="COMPLETED"), _job("lost", status="COMPLETED", output_file_id="file-o")], "lost"),
     ],
 )
-def test_the_orphan(jobs: list[BatchJob], expected: str | None) -> None:
-    """Is of this file, created since by the service's clock, known to nobody, and not one that was cancelled."""
-    found = _rules.orphan(_SENT, jobs, known={"known", None})
-    assert (found and found.id) == expected
-
-
-@pytest.mark.parametrize("jobs", [[_job("a"), _job("b")], [_job("a", None)], [_job("a"), _job("b", None)]])
-def test_no_guess(jobs: list[BatchJob]) -> None:
-    """Where several could be it, or when it was created is not told, the error names them, and what to do."""
-    with pytest.raises(
-        CreateUnconfirmedError, match=r"shard 1, attempt 1 .*cannot be told: a.*; cancel those"
-    ) as raised:
-        _rules.orphan(_SENT, jobs, known=())
-    assert (raised.value.input_file_id, raised.value.candidates) == ("file-1", tuple(jobs))
+def test_the_job_of_a_file_that_others_may_use(jobs: list[BatchJob], expected: str | None) -> None:
+    """Was made like the attempt's, since the intent by the service's clock, and is of no other attempt."""
+    found = _rules.lost_job(_UNMARKED, _RUN, jobs, known={"known", None})
+    assert (found and found.job.id) == expected
 
 
 def test_a_service_that_does_not_tell_its_clock() -> None:
     """Then any job of the file could be it, since the clock of this machine may have been set since."""
-    attempt = attrs.evolve(_SENT, since=None)
-    found = _rules.orphan(attempt, [_job("orphan", -86_400)], known=())
+    attempt = attrs.evolve(_UNMARKED, since=None)
+    found = _rules.lost_job(attempt, _RUN, [_job("lost", -86_400)], known=())
     assert found is not None
-    with pytest.raises(CreateUnconfirmedError):
-        _rules.orphan(attempt, [_job("before", -86_400), _job("orphan")], known=())
+
+
+@pytest.mark.parametrize("file_id", ["file-0", "file-1"])
+def test_the_job_of_a_marked_file(file_id: str) -> None:
+    """Is the job, whenever it was created, and although no intent is noted: a ledger may be older than it should be."""
+    job = _job("lost", -86_400, input_file_id=file_id, endpoint="/v1/other")
+    found = _rules.lost_job(_MARKED, _RUN, [job], known={None})
+    assert found is not None
+    assert found.job is job
+
+
+def test_equal_candidates() -> None:
+    """One is taken, and the others are named."""
+    jobs = [_job("b", status="COMPLETED"), _job("a", status="COMPLETED", output_file_id="file-o"), _job("c")]
+    found = _rules.lost_job(_MARKED, _RUN, jobs, known=())
+    assert found is not None
+    assert (found.job.id, [job.id for job in found.others]) == ("a", ["c", "b"])
+
+
+def test_an_unmarked_file_without_an_intent() -> None:
+    """Says nothing: a job of it may be anybody's."""
+    attempt = attrs.evolve(_UNMARKED, creating_at=None)
+    assert _rules.lost_job(attempt, _RUN, [_job("lost")], known=()) is None
+
+
+# --- what stays unresolved ---
+
+
+def test_one_error_for_all_that_is_unresolved() -> None:
+    """Names everything that is missing, and how to go on."""
+    errors: list[BatchesError] = [
+        CreateUnconfirmedError("a create was lost", input_file_id="file-3", candidates=[_job("c")]),
+        ResultsUnavailableError("no output", job_id="job-1", file_ids=["file-1"]),
+        ResultsUnavailableError("no job", job_id="job-2"),
+    ]
+    error = _rules.unresolved(errors)
+    assert isinstance(error, ResultsUnavailableError)
+    assert (error.job_id, error.file_ids) == ("job-1", ("file-1",))
+    assert re.search("a create was lost; no output; no job", str(error))
+    assert "give_up=['job-1', 'job-2', 'file-3']" in str(error)
+    error = _rules.unresolved(errors[:1])
+    assert isinstance(error, CreateUnconfirmedError)
+    assert (error.input_file_id, [job.id for job in error.candidates]) == ("file-3", ["c"])
 
 
 @pytest.mark.parametrize(
-    ("error", "expected"),
-    [
-        (APIConnectionError("no network"), True),
-        (InternalServerError("in trouble", status=503), True),
-        (RateLimitError("slow down", status=429), True),
-        (AuthenticationError("no", status=401), False),
-        (JobNotCreatedError("no"), False),
-        (BatchesError("no"), False),
-    ],
+    ("status", "outcomes", "expected"),
+    [("FAILED", b"mm", True), ("EXPIRED", b"mm", True), ("FAILED", b"sm", False), ("COMPLETED", b"aa", False)],
 )
-def test_what_waiting_helps(error: BatchesError, expected: bool) -> None:
-    """Trouble on the way, and of the service; no refusal."""
-    assert _rules.may_pass(error) is expected
+def test_a_job_that_failed_as_a_whole(status: str, outcomes: bytes, expected: bool) -> None:
+    """Ended badly, and answered nothing."""
+    assert _rules.failed_as_a_whole(_attempt(1, outcomes, status=status)) is expected

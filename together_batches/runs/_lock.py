@@ -1,16 +1,21 @@
 """One process at a time: a lock of the operating system on a file in the run's directory.
 
-It ends with the process, however that ends, and so there is never a lock to be removed by hand.
+It ends with the process, however that ends, and so there is never a lock to be removed by hand. If its file is
+removed all the same, or the file system has no locks, the holder number in the ledger decides which process goes on
+(:mod:`together_batches.runs._ledger`).
 """
 
 from __future__ import annotations
 
+import errno
+import logging
 import os
 import socket
 import sys
 import time
 from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING
+from weakref import WeakSet
 
 from together_batches.errors import RunInUseError, RunLedgerError
 
@@ -18,12 +23,17 @@ if TYPE_CHECKING:
     from collections.abc import Generator
     from pathlib import Path
 
-__all__ = ["Holder", "holder", "locked"]
+__all__ = ["Holder", "Lock", "has_record_locks", "holder", "locked", "taken_over"]
+
+_log = logging.getLogger("together_batches")
 
 _NAME = "lock"
 _TRIES = 20
 _PAUSE_SECONDS = 0.01
-"""Whoever only looks at a run holds the lock for a moment, to see whether it is free."""
+"""Looking at a run takes the lock for a moment, to see whether it is free."""
+
+_HELD = frozenset({errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES})
+_NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
 
 if sys.platform == "win32":
     import msvcrt
@@ -31,7 +41,7 @@ if sys.platform == "win32":
     # Far beyond the text, which others are to read: on Windows what is locked cannot be read.
     _PLACE = 1 << 30
 
-    def _take(file: IO[bytes]) -> None:
+    def _take(file: IO[bytes], *, shared: bool = False) -> None:
         file.seek(_PLACE)
         msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
 
@@ -39,61 +49,164 @@ if sys.platform == "win32":
         file.seek(_PLACE)
         msvcrt.locking(file.fileno(), msvcrt.LK_UNLCK, 1)
 
+    def has_record_locks(directory: Path) -> bool:
+        """Whether the file system has the locks that SQLite needs."""
+        return True
+
 else:
     import fcntl
 
-    def _take(file: IO[bytes]) -> None:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    def _take(file: IO[bytes], *, shared: bool = False) -> None:
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
 
     def _give(file: IO[bytes]) -> None:
         fcntl.flock(file, fcntl.LOCK_UN)
 
+    def has_record_locks(directory: Path) -> bool:
+        """Whether the file system has the locks that SQLite needs; they are another kind than the run's own.
+
+        Tried on the lock file: it has no such lock that closing it could drop.
+        """
+        try:
+            with (directory / _NAME).open("rb") as file:
+                fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError as error:
+            return error.errno not in _NO_LOCKS
+        return True
+
 
 Holder = tuple[int | None, str | None]
-"""The process and the machine that hold a run, each None where that cannot be told."""
+"""The process and the machine that hold a run, each None if unknown."""
+
+
+class Lock:
+    """The lock of the run in a directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._path = directory / _NAME
+        self._file: IO[bytes] | None = None
+
+    def take(self) -> None:
+        """Hold the run; a :class:`RunInUseError` names the process that has it already."""
+        for left in reversed(range(_TRIES)):
+            try:
+                # Without a buffer: one that a full disk did not take would be tried again when the file is closed.
+                file = self._path.open("a+b", buffering=0)
+            except OSError as error:
+                raise self._impossible(error) from error
+            try:
+                if self._is_taken(file, last_try=not left):
+                    self._file = file
+                    _locks.add(self)
+                    return
+            finally:
+                if self._file is not file:
+                    file.close()
+            time.sleep(_PAUSE_SECONDS)
+        message = f"cannot work in {self._directory}: {self._path} is replaced again and again; find out by what"
+        raise RunLedgerError(message, directory=str(self._directory))
+
+    def _is_taken(self, file: IO[bytes], *, last_try: bool) -> bool:
+        try:
+            _take(file)
+        except OSError as error:
+            if error.errno in _HELD:
+                if last_try:
+                    raise _in_use(self._directory) from error
+                return False
+            if error.errno not in _NO_LOCKS:
+                raise self._impossible(error) from error
+            _log.warning(
+                "the file system of %s has no locks (%s): make sure that no other process works on this run",
+                self._directory,
+                error.strerror,
+            )
+        # The file may have been removed since it was opened, and then another process locks the next one.
+        if not self._is_in_place(file):
+            return False
+        with suppress(OSError):  # a full disk: the name is for others, and the lock holds without it
+            file.truncate(0)
+            file.write(f"{os.getpid()} {socket.gethostname()}\n".encode())
+        return True
+
+    def check(self) -> None:
+        """Hold it still: if its file was removed or replaced, take the lock of the one that is there for others."""
+        if self._file is None or not self._is_in_place(self._file):
+            self.give()
+            self.take()
+
+    def give(self) -> None:
+        """Let the run go. The file stays: a process that has opened it may be about to lock it."""
+        file, self._file = self._file, None
+        if file is not None and not file.closed:
+            with file, suppress(OSError):  # without locks there is none to give back; and closing does it, too
+                _give(file)
+
+    def abandon(self) -> None:
+        """Forget the lock in a forked child, and leave it to the parent: they share it, and either could undo it."""
+        if self._file is not None:
+            self._file.close()
+
+    def _is_in_place(self, file: IO[bytes]) -> bool:
+        try:
+            return os.path.samestat(os.fstat(file.fileno()), self._path.stat())
+        except (OSError, ValueError):
+            return False
+
+    def _impossible(self, error: OSError) -> RunLedgerError:
+        message = f"cannot work in {self._directory}: {error.strerror or error}"
+        return RunLedgerError(message, directory=str(self._directory))
+
+
+_locks = WeakSet[Lock]()
+
+
+def _abandon_all() -> None:
+    for lock in _locks:
+        lock.abandon()
+
+
+if sys.platform != "win32":
+    os.register_at_fork(after_in_child=_abandon_all)
 
 
 @contextmanager
-def locked(directory: Path) -> Generator[None]:
+def locked(directory: Path) -> Generator[Lock]:
     """Hold the run in a directory; a :class:`RunInUseError` names the process that has it already."""
+    lock = Lock(directory)
     try:
-        # Without a buffer: one that a full disk did not take would be tried again when the file is closed.
-        file = (directory / _NAME).open("a+b", buffering=0)
-    except OSError as error:
-        message = f"cannot work in {directory}: {error.strerror or error}"
-        raise RunLedgerError(message, directory=str(directory)) from error
-    with file:
-        for left in reversed(range(_TRIES)):
-            try:
-                _take(file)
-                break
-            except OSError as error:
-                if not left:
-                    raise _in_use(directory) from error
-                time.sleep(_PAUSE_SECONDS)
-        try:
-            with suppress(OSError):  # a full disk: the name is for others, and the lock holds without it
-                file.truncate(0)
-                file.write(f"{os.getpid()} {socket.gethostname()}\n".encode())
-            yield
-        finally:
-            _give(file)
+        lock.take()
+        yield lock
+    finally:
+        lock.give()
 
 
 def _in_use(directory: Path) -> RunInUseError:
     pid, host = _named(directory)
-    who = "another process" if pid is None else f"process {pid} on {host}"
-    message = f"the run in {directory} is in use by {who}: wait until it has ended, or end it"
+    message = f"the run in {directory} is in use by {_said(pid, host)}: wait until it has ended, or end it"
+    return RunInUseError(message, directory=str(directory), pid=pid, host=host)
+
+
+def taken_over(directory: Path) -> RunInUseError:
+    """The error of a process that goes on with a run although another has begun to."""
+    pid, host = _named(directory)
+    if (pid, host) == (os.getpid(), socket.gethostname()):
+        pid = host = None
+    message = (
+        f"the run in {directory} was taken over by {_said(pid, host)}, so this process stops and notes nothing more: "
+        "run it again when the other has ended"
+    )
     return RunInUseError(message, directory=str(directory), pid=pid, host=host)
 
 
 def holder(directory: Path) -> Holder | None:
-    """Who is at the run in a directory; None where nobody is."""
-    with suppress(OSError), (directory / _NAME).open("r+b") as file:
+    """The process at the run in a directory; None if the run is free. Needs no right to write."""
+    with suppress(OSError), (directory / _NAME).open("rb") as file:
         try:
-            _take(file)
-        except OSError:
-            return _named(directory)
+            _take(file, shared=True)
+        except OSError as error:
+            return _named(directory) if error.errno in _HELD else None
         _give(file)
     return None
 
@@ -103,3 +216,7 @@ def _named(directory: Path) -> Holder:
         pid, _, host = (directory / _NAME).read_text("utf-8").strip().partition(" ")
         return int(pid), host
     return None, None
+
+
+def _said(pid: int | None, host: str | None) -> str:
+    return "another process" if pid is None else f"process {pid} on {host}"

@@ -114,7 +114,8 @@ class Books:
 class Ledger(Protocol):
     """Where the books of a run are kept. What is saved is there for good when the call returns.
 
-    Each raises :class:`RunLedgerError` where that cannot be.
+    Each raises :class:`RunLedgerError` if that cannot be, and :class:`RunInUseError` once another process goes on
+    with the run: then nothing more is saved, and so no job is created either.
     """
 
     async def load(self) -> Books:

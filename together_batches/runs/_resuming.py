@@ -100,8 +100,11 @@ class Resuming:
         return any(job.id in ids or job.input_file_id in files for job in jobs)
 
     async def _check_account(self, attempts: list[Attempt]) -> None:
-        """Look twice for a job or a file of the run, which the list does not show."""
-        latest = attempts[-_MOST_LOOKED_AT:]
+        """Look twice for a job or a file of the run, which the list does not show.
+
+        If no create was sent yet, there is nothing that another account could hide.
+        """
+        latest = [attempt for attempt in attempts if attempt.creating_at][-_MOST_LOOKED_AT:]
         for look in (1, 2):
             for attempt in latest:
                 if await self._exists(attempt):

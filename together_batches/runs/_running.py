@@ -45,12 +45,12 @@ async def run(source: Requests, places: Places, options: Options, *, verbs: Verb
     directory = places.directory
     async with AsyncExitStack() as stack:
         await in_thread(lambda _: _enter(places))
-        await in_thread(lambda _: stack.enter_context(locked(directory)))
+        lock = await in_thread(lambda _: stack.enter_context(locked(directory)))
         is_new = await in_thread(lambda _: _is_new(directory))
         if is_new:
             await in_thread(lambda check_in: _refuse_others(places, options, (), check_in))
             await _input.begin(source, places, options, now=time.now())
-        ledger = await stack.enter_async_context(_ledger.opened(directory))
+        ledger = await stack.enter_async_context(_ledger.opened(directory, lock))
         running = _Running(places, options, ledger=ledger, books=await ledger.load(), verbs=verbs, time=time)
         return await running.run(is_new=is_new)
 
