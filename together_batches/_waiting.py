@@ -110,6 +110,7 @@ class _Poller:
         poll_interval: float | None,
         patience: float,
         holds: bool,
+        may_repeat: bool,
         knows: Callable[[str], bool],
         on_update: Callable[[BatchJob], None] | None,
         on_refused: Callable[[str, BatchesError], None] | None,
@@ -118,6 +119,7 @@ class _Poller:
         self._verbs = verbs
         self._patience = patience
         self._holds = holds
+        self._may_repeat = may_repeat
         self._knows = knows
         self._absent: list[tuple[str, NotFoundError]] = []
         self._time = time
@@ -162,7 +164,7 @@ class _Poller:
 
     def _admit(self, asked: str | BatchJob) -> None:
         job_id = _protocol.job_id(asked)
-        if job_id in self._known:
+        if job_id in (self.pending if self._may_repeat else self._known):
             return
         self._known.add(job_id)
         job = asked if isinstance(asked, BatchJob) else BatchJob(id=job_id)
@@ -422,6 +424,7 @@ async def as_completed(
     patience: float,
     knows: Callable[[str], bool],
     holds: bool = True,
+    may_repeat: bool = False,
     on_update: Callable[[BatchJob], None] | None = None,
     on_refused: Callable[[str, BatchesError], None] | None = None,
 ) -> AsyncGenerator[BatchJob, None]:
@@ -429,8 +432,8 @@ async def as_completed(
 
     A 404 for a job that is passed in as a :class:`BatchJob`, that ``knows`` knows or that was seen is looked at again
     for ``patience`` seconds. So is a COMPLETED job that names no file, if ``holds``; then it is given with a warning.
-    ``on_refused`` is called with each job that cannot be followed, and the error; otherwise such errors are raised at
-    the end.
+    An id that comes again is followed once, or again after its job was yielded if it ``may_repeat``. ``on_refused`` is
+    called with each job that cannot be followed, and the error; otherwise such errors are raised at the end.
 
     The work is one task beside the generator, so that nothing is ever yielded from within a task group: it would
     tie the group to whichever task asks for the next job.
@@ -450,6 +453,7 @@ async def as_completed(
         poll_interval=poll_interval,
         patience=patience,
         holds=holds,
+        may_repeat=may_repeat,
         knows=knows,
         on_update=on_update,
         on_refused=on_refused,

@@ -133,7 +133,8 @@ class Collecting:
         """Take what can be read of the results at one look, and count the rest as missing."""
         arranged, _ = await self._read(key, leniently=True)
         assert arranged is not None  # noqa: S101  # without files there is always an arrangement
-        await self._note(key, arranged)
+        # Without sizes: those that the metadata says may be why it is given up, and would undo that at the last look.
+        await self._note(key, attrs.evolve(arranged, output_bytes=None, error_bytes=None))
         attempt = self._journal.at(key)
         message = (
             f"{arranged.left:,} of {attempt.rows:,} rows of {attempt.job_id or attempt.file_id} are given up: they "
