@@ -132,6 +132,8 @@ def drawn(seed: int) -> Plan:
         settings["max_jobs"] = random.randint(1, 3)
     if random.random() < 0.3:
         settings["max_enqueued_rows"] = random.randint(per_job, 3 * per_job)
+    if random.random() < 0.5:
+        settings["patience"] = 300.0
     if bad_lines:
         settings["skip_invalid"] = True
     wild = random.random() < 0.8

@@ -15,7 +15,6 @@ import attrs
 import orjson
 
 from together_batches import BatchesError, RunInUseError, RunLedgerError, runs
-from together_batches.emulator._jobs import ENDED
 
 from .service import FOREIGN, Made
 
@@ -48,6 +47,7 @@ class _Trial:
     """
 
     made: Made
+    is_noted: bool
     known_as: frozenset[str]
     """``answered``, ``failed for good``, ``failed``, ``none``: more than one where it depends on when it is read."""
     counts: frozenset[int]
@@ -121,7 +121,7 @@ def _trials(world: World, run: Run, noted: set[str]) -> _Trials:
             known = {_known(version, custom_id) for version in versions}
             if may_be_missed:
                 known.add("none")
-            trials[custom_id].append(_Trial(made, frozenset(known), counts))
+            trials[custom_id].append(_Trial(made, made.job.id in noted, frozenset(known), counts))
     return trials
 
 
@@ -191,8 +191,8 @@ def _judge_jobs(world: World, run: Run, trials: _Trials) -> Counter[str]:
 def _taken(trial: _Trial, tried: Sequence[_Trial]) -> Made:
     """The job that is the one of an attempt, where there are several of its file: then the run knows that one."""
     same = [each for each in tried if each.made.job.input_file_id == trial.made.job.input_file_id]
-    known = [each for each in same if max(each.counts)]
-    return known[0].made if known and not max(trial.counts) else trial.made
+    noted = [each for each in same if each.is_noted]
+    return noted[0].made if noted and not trial.is_noted else trial.made
 
 
 _WITHOUT = "without evidence"
@@ -236,6 +236,8 @@ def _evidence(world: World, run: Run, custom_id: str, before: Made, after: Made)
     elif not version.files:
         shows_rows = before.job.share_done(at) > 0
         kind, seconds = "ended without results", patience if shows_rows else _SECOND_LOOK_SECONDS if is_bad else inf
+    if before.looks.fails is not None and before.job.phase(at).status == "FAILED":
+        ended_at = before.at  # it had been seen to fail before
     since = seen_at - ended_at
     if since < seconds:
         return _WITHOUT, f"made {since:.0f} s after the end of the first, which is too soon to know"
@@ -299,7 +301,7 @@ def _judge_files(world: World, run: Run, trials: _Trials) -> None:
 
 
 def _judge_row(custom_id: str, bucket: str, tried: Sequence[_Trial], world: World, given_up_files: int) -> None:
-    known = [trial for trial in tried if max(trial.counts) or trial.made.job.phase(inf).status in ENDED]
+    known = [trial for trial in tried if trial.is_noted] or tried
     assert known or given_up_files, f"{custom_id} was never sent"
     last = known[-1].known_as if known else frozenset({"none"})
     allowed = {_BUCKETS[each] for each in last}
