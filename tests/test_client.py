@@ -8,7 +8,7 @@ import logging
 import pickle
 import warnings
 from collections import Counter
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -22,6 +22,7 @@ from yarl import URL
 
 from together_batches import (
     APIError,
+    APIResponseValidationError,
     APIStatusError,
     AsyncBatches,
     AuthenticationError,
@@ -181,7 +182,6 @@ ODD_IDS = {
     "100%": "100%25",
     "a%2Fb": "a%252Fb",
     "a b": "a%20b",
-    " a ": "%20a%20",
     "a+b&c": "a%2Bb%26c",
     "a\\b": "a%5Cb",
     "a:b@c": "a%3Ab%40c",
@@ -222,7 +222,7 @@ async def test_what_cannot_be_an_id_is_refused_before_anything_is_sent(
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(job_id=st.text(max_size=12) | st.text("./%\\?#\r\n \x00ü", min_size=1, max_size=6))
 def test_any_text_is_refused_or_arrives_as_it_is(job_id: str) -> None:
-    """Decoded once, what the server reads is what was meant."""
+    """Decoded once, what the server reads is what was meant, without white space around it."""
 
     @in_virtual_time
     async def run() -> None:
@@ -231,14 +231,14 @@ def test_any_text_is_refused_or_arrives_as_it_is(job_id: str) -> None:
             if outcome.attempts == 0:
                 assert outcome.result is R.FAILED
                 assert isinstance(outcome.error, UsageError)
-                assert not job_id.strip() or job_id in {".", ".."}
+                assert job_id.strip() in {"", ".", ".."}
             else:
                 (line,) = server.lines
                 path = line.removeprefix("POST ")
                 assert path.isascii()
                 _, v1, collection, step, verb = path.split("/")
                 assert (v1, collection, verb) == ("v1", "batches", "cancel")
-                assert unquote(step) == job_id
+                assert unquote(step) == job_id.strip()
 
     run()
 
@@ -330,12 +330,76 @@ async def test_jobs_can_be_chosen_by_age(emulator: Emulator, batches: AsyncBatch
     assert await chosen(created_after=eleven, created_before=eleven + timedelta(hours=1)) == ["mid"]
 
 
+async def test_an_age_is_measured_by_the_clock_of_the_service() -> None:
+    """Which may be hours away from ours; if a list does not say when it was made, ours has to do."""
+    jobs = [job(name, created_at=f"2031-05-05T{hour}:00:00Z") for name, hour in {"old": "08", "new": "10"}.items()]
+    dated = http(200, jobs, headers={"Date": "Mon, 05 May 2031 11:00:00 GMT"})
+    async with (
+        RawServer(dated, dated, dated, http(200, jobs)) as server,
+        AsyncBatches(KEY, base_url=server.base_url) as batches,
+    ):
+        hours = timedelta(hours=2)
+        assert [found.id for found in await batches.list(created_before=hours)] == ["old"]
+        assert [found.id for found in await batches.list(created_after=hours)] == ["new"]
+        assert len(await batches.list(created_after=timedelta.max, created_before=timedelta.min)) == 2
+        assert await batches.list(created_before=timedelta(0)) == []
+
+
 @pytest.mark.parametrize("name", ["created_after", "created_before"])
-async def test_a_time_without_a_zone_is_refused(emulator: Emulator, batches: AsyncBatches, name: str) -> None:
-    """It would mean another moment on each machine."""
-    with pytest.raises(UsageError, match=f"{name} names no time zone: 2026-09-14T10:00:00"):
-        await batches.list(**{name: datetime(2026, 9, 14, 10)})
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        (datetime(2026, 9, 14, 10), "names no time zone: 2026-09-14T10:00:00"),
+        ("2026-09-14", "must be a datetime with a time zone, or a timedelta; it is '2026-09-14'"),
+        (date(2026, 9, 14), "must be a datetime with a time zone"),
+        (7_200, "must be a datetime with a time zone"),
+    ],
+    ids=repr,
+)
+async def test_a_time_that_means_no_moment_is_refused(
+    emulator: Emulator, batches: AsyncBatches, name: str, wrong: Any, says: str
+) -> None:
+    """One without a zone would mean another moment on each machine."""
+    with pytest.raises(UsageError, match=f"{name} {says}"):
+        await batches.list(**{name: wrong})
     assert asked(emulator) == []
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"status": 7}, {"status": b"FAILED"}, {"status": [None]}, {"model_id": ["a", "b"]}, {"endpoint": 1}],
+    ids=str,
+)
+async def test_a_filter_of_another_kind_is_refused(
+    emulator: Emulator, batches: AsyncBatches, wrong: dict[str, Any]
+) -> None:
+    """It would choose nothing, and look like an account without jobs."""
+    with pytest.raises(UsageError, match=next(iter(wrong))):
+        await batches.list(**wrong)
+    assert asked(emulator) == []
+
+
+async def test_the_spelling_of_a_status(emulator: Emulator, batches: AsyncBatches) -> None:
+    """In upper or lower case; one that is neither known nor borne by a job is misspelt, and no empty list."""
+    emulator.add_job(id="a", status="IN_PROGRESS")
+    emulator.add_job(id="b", status="Paused")
+    for status in ("in_progress", "In_Progress", ["IN_PROGRESS", "expired"]):
+        assert [found.id for found in await batches.list(status=status)] == ["a"]
+    assert [found.id for found in await batches.list(status="PAUSED")] == ["b"]
+    assert await batches.list(status="completed") == []
+    for status in ("RUNNING", "", ["IN_PROGRESS", "RUNNING"]):
+        with pytest.raises(UsageError, match=r"unknown status '(RUNNING)?', and no job has it; the known"):
+            await batches.list(status=status)
+
+
+async def test_a_part_of_a_list_is_not_taken_for_all_of_it() -> None:
+    """No paging is documented, so what is left out could not be fetched."""
+    page = http(200, {"data": [job()], "has_more": True})
+    async with RawServer(page) as server, AsyncBatches(KEY, base_url=server.base_url) as batches:
+        with pytest.raises(APIResponseValidationError, match=r"only a part .* at \$.has_more"):
+            await batches.list()
+        with pytest.raises(APIResponseValidationError, match="only a part"):
+            await batches.files.list()
 
 
 async def test_a_very_long_list() -> None:

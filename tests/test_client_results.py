@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
 import pytest
-from wires import AT_ONCE, KEY
+from wires import AT_ONCE, KEY, RawServer, clocked, http, in_virtual_time, job
 
 from together_batches import (
     AsyncBatches,
     Batches,
     BatchFailure,
+    BatchJob,
     BatchMissing,
     BatchRequest,
     BatchResult,
     BatchStray,
     BatchSuccess,
     NotFoundError,
+    ResultsUnavailableError,
     Usage,
     UsageError,
     failed_requests,
@@ -47,6 +50,7 @@ OUTPUT = b"".join(
 )
 ERRORS = b'{"custom_id": "b", "error": {"code": "batch_client_error", "message": "no"}}\n'
 EXPECTED = [(BatchSuccess, "c"), (BatchStray, "x"), (BatchSuccess, "a"), (BatchFailure, "b"), (BatchMissing, "d")]
+GONE = http(404, {"error": "not found"})
 IN_ORDER = [(BatchSuccess, "a"), (BatchFailure, "b"), (BatchSuccess, "c"), (BatchMissing, "d"), (BatchStray, "x")]
 
 
@@ -115,14 +119,126 @@ async def test_a_job_that_is_none(batches: AsyncBatches) -> None:
 
 
 async def test_a_file_that_is_gone(batches: AsyncBatches, emulator: Emulator) -> None:
-    """The rows before it are told, and then that it is gone."""
+    """The rows before it are given, and then an error names it: what was in it is not missing, but unknown."""
     job_id = emulator.add_job(
         status="COMPLETED", output_file_id=emulator.add_file(OUTPUT), error_file_id="file-deleted"
     )
-    rows = batches.results(job_id)
-    assert told([await anext(rows) for _ in range(3)]) == [(BatchSuccess, name) for name in "cxa"]
-    with pytest.raises(NotFoundError):
+    rows = batches.results(job_id, requests=REQUESTS, patience=0)
+    assert told([await anext(rows) for _ in range(3)]) == EXPECTED[:3]
+    with pytest.raises(ResultsUnavailableError, match="file-deleted") as caught:
         await anext(rows)
+    assert (caught.value.job_id, caught.value.file_ids) == (job_id, ("file-deleted",))
+
+
+@pytest.mark.parametrize("order", ["file", "input"])
+async def test_a_whole_result_costs_no_further_request(
+    batches: AsyncBatches, emulator: Emulator, order: Literal["file", "input"]
+) -> None:
+    """The job and its files; a job that is passed in as finished not even itself."""
+    job_id = finished(emulator)
+    assert len([row async for row in batches.results(job_id, requests=list("abcx"), order=order)]) == 4
+    assert emulator.requests[0].path == f"/v1/batches/{job_id}"
+    assert (emulator.count("retrieve"), emulator.count("content")) == (1, 2)
+    assert len(emulator.requests) == 3
+    job = await batches.retrieve(job_id)
+    assert len([row async for row in batches.results(job, requests=list("abcx"), order=order)]) == 4
+    assert len(emulator.requests) == 3 + 1 + 2
+
+
+# --- absence, on a wire whose hours take no time ---
+
+JOB = job("a", "COMPLETED", output_file_id="file-o")
+ROWS = b'{"custom_id":"a","response":{"status_code":200,"body":{}}}\n{"custom_id":"b","error":"no"}\n'
+
+
+def content(body: bytes) -> bytes:
+    return http(200, body, headers={"ETag": '"1"'})
+
+
+def metadata(size: int) -> bytes:
+    return http(200, {"id": "file-o", "bytes": size})
+
+
+async def rows_of(batches: AsyncBatches, wanted: str | BatchJob, **options: Any) -> list[str | None]:
+    return [row.custom_id async for row in batches.results(wanted, **options)]
+
+
+@in_virtual_time
+async def test_an_id_that_was_never_seen_is_a_404_at_once() -> None:
+    """One request, and no pause."""
+    async with RawServer(GONE) as server, clocked(server.base_url) as batches:
+        with pytest.raises(NotFoundError):
+            await rows_of(batches, "a")
+        assert server.lines == ["GET /v1/batches/a"]
+
+
+@pytest.mark.parametrize("known", ["seen", "passed as a job"])
+@in_virtual_time
+async def test_a_job_that_is_known_is_looked_for(known: str) -> None:
+    """By itself and in the list, and raised when patience is over."""
+    unfinished = job("a", "IN_PROGRESS")
+    wanted: str | BatchJob = "a" if known == "seen" else BatchJob(id="a", status="IN_PROGRESS")
+    seen = [http(200, unfinished)] if known == "seen" else []
+    for end in ([http(200, JOB)], [GONE, http(200, [JOB])]):
+        replies = [*seen, *[GONE, http(200, [])] * 3, *end, content(ROWS)]
+        async with RawServer(*replies) as server, clocked(server.base_url) as batches:
+            if seen:
+                await batches.retrieve("a")
+            assert await rows_of(batches, wanted) == ["a", "b"]
+            assert len(server.lines) == len(replies)
+    async with RawServer(*seen, GONE) as server, clocked(server.base_url) as batches:
+        if seen:
+            await batches.retrieve("a")
+        with pytest.raises(NotFoundError, match="has been absent for 60 s"):
+            await rows_of(batches, wanted)
+
+
+@in_virtual_time
+async def test_results_that_come_late() -> None:
+    """First the ids of files, then their content, then the rest of it: each row comes once."""
+    bare = http(200, job("a", "COMPLETED"))
+    replies = [bare, bare, http(200, JOB), GONE, GONE, content(ROWS[:50])]
+    rest = [metadata(len(ROWS)), content(ROWS[:70]), metadata(len(ROWS)), content(ROWS)]
+    async with RawServer(*replies, *rest) as server, clocked(server.base_url) as batches:
+        assert await rows_of(batches, "a") == ["a", "b"]
+        assert len(server.lines) == len(replies) + len(rest)
+        assert 5 < asyncio.get_running_loop().time() < 60
+
+
+@in_virtual_time
+async def test_results_that_stay_away() -> None:
+    """Are an error, which names the job and what of it is absent; no request of them is called missing."""
+    bare = http(200, job("a", "COMPLETED"))
+    cut = [http(200, JOB), content(ROWS[:50]), *[metadata(len(ROWS)), content(ROWS[:50])] * 9]
+    for replies, file_ids in (([bare], ()), ([http(200, JOB), GONE], ("file-o",)), (cut, ("file-o",))):
+        async with RawServer(*replies) as server, clocked(server.base_url) as batches:
+            began = asyncio.get_running_loop().time()
+            with pytest.raises(ResultsUnavailableError) as caught:
+                await rows_of(batches, "a", order="file")
+            assert (caught.value.job_id, caught.value.file_ids) == ("a", file_ids)
+            assert asyncio.get_running_loop().time() - began == pytest.approx(60, abs=0.2)
+
+
+@in_virtual_time
+async def test_a_file_that_a_job_names_exists(tmp_path: Path) -> None:
+    """So a download of it that answers 404 is looked at again, and one of another file is not."""
+    replies = [http(200, JOB), GONE, GONE, content(ROWS), metadata(len(ROWS)), GONE]
+    async with RawServer(*replies) as server, clocked(server.base_url) as batches:
+        await batches.retrieve("a")
+        path = await batches.files.download("file-o", tmp_path / "out")
+        assert path.read_bytes() == ROWS
+        assert asyncio.get_running_loop().time() == pytest.approx(3, abs=0.2)
+        with pytest.raises(NotFoundError):
+            await batches.files.download("file-x", tmp_path / "other")
+        assert len(server.lines) == len(replies)
+
+
+@pytest.mark.parametrize("patience", [-1, float("nan"), float("inf"), "60", True, None])
+async def test_a_patience_that_cannot_be(batches: AsyncBatches, emulator: Emulator, patience: Any) -> None:
+    """Is misuse, when it is passed in."""
+    with pytest.raises(UsageError, match="patience must be a number, zero or more; it is"):
+        batches.results("a", patience=patience)
+    assert len(emulator.requests) == 0
 
 
 def test_the_client_that_blocks(threaded: Emulator) -> None:
@@ -134,3 +250,6 @@ def test_the_client_that_blocks(threaded: Emulator) -> None:
             assert told(rows) == IN_ORDER
         with pytest.raises(UsageError, match="needs the input"):
             batches.results(job_id, order="input")
+        bare = threaded.add_job(status="COMPLETED")
+        with pytest.raises(ResultsUnavailableError):
+            list(batches.results(bare, patience=0))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from wires import AT_ONCE, KEY, RawServer, clocked, http, in_virtual_time, job
@@ -73,6 +73,63 @@ async def test_wait_raises_what_stays() -> None:
 
 
 @in_virtual_time
+async def test_wait_for_a_job_that_was_seen() -> None:
+    """A 404 for it is an inconsistency that may pass: it is looked for by itself and in the list."""
+    replies = [
+        http(201, {"job": job("a", "VALIDATING", input_file_id="file-i")}),
+        *[GONE, http(200, [])] * 2,
+        *[GONE, http(200, [job("a", "IN_PROGRESS")])],
+        http(200, job("a", "COMPLETED", output_file_id="file-o")),
+    ]
+    async with RawServer(*replies) as server, clocked(server.base_url, chance=0.5) as batches:
+        await batches.create("file-i")
+        assert (await batches.wait("a")).output_file_id == "file-o"
+        assert server.lines[1:3] == ["GET /v1/batches/a", "GET /v1/batches"]
+        assert len(server.lines) == len(replies)
+
+
+@pytest.mark.parametrize("known", ["created", "retrieved", "listed", "passed as a job"])
+@in_virtual_time
+async def test_a_job_that_was_seen_and_is_gone(known: str) -> None:
+    """Is raised when patience is over; a view shares what its client has seen."""
+    shown = job("a", "IN_PROGRESS", input_file_id="file-i")
+    first = {"created": http(201, {"job": shown}), "retrieved": http(200, shown), "listed": http(200, [shown])}
+    async with RawServer(first.get(known, GONE), GONE) as server, clocked(server.base_url) as batches:
+        wanted: str | BatchJob = "a"
+        match known:
+            case "created":
+                await batches.create("file-i")
+            case "retrieved":
+                await batches.retrieve("a")
+            case "listed":
+                await batches.list()
+            case _:
+                wanted = BatchJob(id="a")
+        with pytest.raises(NotFoundError, match="has been absent for 3 s"):
+            await batches.with_options(headers={"X-Team": "blue"}).wait(wanted, patience=3)
+        assert asyncio.get_running_loop().time() == pytest.approx(3, abs=0.1)
+        looked = len(server.requests)
+        with pytest.raises(NotFoundError):
+            await anext(batches.as_completed([wanted], patience=0))
+        assert len(server.requests) == looked + 2
+
+
+@in_virtual_time
+async def test_wait_for_files_that_are_late(caplog: pytest.LogCaptureFixture) -> None:
+    """A completed job is given when it names one, or with a warning when patience is over."""
+    bare = http(200, job("a", "COMPLETED"))
+    replies = [bare, bare, http(200, job("a", "COMPLETED", error_file_id="file-e"))]
+    async with RawServer(*replies) as server, clocked(server.base_url) as batches:
+        assert (await batches.wait("a")).error_file_id == "file-e"
+    async with RawServer(bare) as server, clocked(server.base_url) as batches:
+        began = asyncio.get_running_loop().time()
+        assert (await batches.wait("a")).status == "COMPLETED"
+        assert asyncio.get_running_loop().time() - began == pytest.approx(60, abs=0.1)
+        assert [given.id async for given in batches.as_completed(["a"], patience=0)] == ["a"]
+    assert caplog.messages == ["job a is COMPLETED and names no file of results; they may appear later"] * 2
+
+
+@in_virtual_time
 async def test_wait_in_vain() -> None:
     """The time is over also in the middle of a call, and nothing is left open."""
     async with RawServer((asyncio.Event(),)) as server, clocked(server.base_url) as batches:
@@ -91,9 +148,20 @@ async def test_nothing_is_asked_about_a_finished_job() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"timeout": -1}, {"timeout": float("nan")}, {"poll_interval": 0}, {"poll_interval": float("inf")}]
+    "options",
+    [
+        {"timeout": -1},
+        {"timeout": float("nan")},
+        {"poll_interval": 0},
+        {"poll_interval": float("inf")},
+        {"patience": -1},
+        {"patience": float("nan")},
+        {"patience": "60"},
+        {"patience": True},
+        {"patience": None},
+    ],
 )
-async def test_numbers_that_cannot_be(options: dict[str, float]) -> None:
+async def test_numbers_that_cannot_be(options: dict[str, Any]) -> None:
     """Are refused, by both, when they are passed in."""
     async with AsyncBatches(KEY) as batches:
         with pytest.raises(UsageError, match="must be a number"):
@@ -113,7 +181,8 @@ async def test_ids_that_cannot_be() -> None:
 
 async def test_as_completed(emulator: Emulator) -> None:
     """Ids, jobs and repeats, from the list where there are many."""
-    ids = [emulator.add_job(status=status) for status in ("COMPLETED", "FAILED", "EXPIRED", "CANCELLED") * 10]
+    statuses = ("COMPLETED", "FAILED", "EXPIRED", "CANCELLED") * 10
+    ids = [emulator.add_job(status=status, output_file_id="file-o") for status in statuses]
     async with AsyncBatches(KEY, base_url=emulator.base_url, retry=AT_ONCE) as batches:
         jobs = await batches.list()
         given = [job.id async for job in batches.as_completed([*ids, *jobs])]
@@ -123,7 +192,7 @@ async def test_as_completed(emulator: Emulator) -> None:
 
 async def test_as_completed_of_few_takes_the_clients_slots(emulator: Emulator) -> None:
     """No more calls run at once than the client allows; ids may come asynchronously."""
-    ids = [emulator.add_job(status="COMPLETED") for _ in range(15)]
+    ids = [emulator.add_job(status="COMPLETED", output_file_id="file-o") for _ in range(15)]
 
     async def source() -> AsyncIterator[str]:
         for job_id in ids:
@@ -138,7 +207,7 @@ async def test_as_completed_of_few_takes_the_clients_slots(emulator: Emulator) -
 async def test_as_completed_in_vain(emulator: Emulator) -> None:
     """What has finished is given, what has not is named, and left alone."""
     running = emulator.add_job(ends_as="IN_PROGRESS")
-    done = emulator.add_job(status="COMPLETED")
+    done = emulator.add_job(status="COMPLETED", output_file_id="file-o")
     async with AsyncBatches(KEY, base_url=emulator.base_url) as batches:
         jobs = batches.as_completed([running, done], timeout=0)
         assert done == (await anext(jobs)).id
@@ -151,7 +220,7 @@ async def test_as_completed_in_vain(emulator: Emulator) -> None:
 def test_the_same_without_async() -> None:
     """Plain values, plain iterators, plain errors."""
     with Emulator(api_key=KEY).running_in_thread() as emulator:
-        done = [emulator.add_job(status=status) for status in ("COMPLETED", "FAILED")]
+        done = [emulator.add_job(status=status, output_file_id="file-o") for status in ("COMPLETED", "FAILED")]
         running = emulator.add_job(ends_as="IN_PROGRESS")
         emulator.fail(Fault(on="retrieve", status=503))
         with Batches(KEY, base_url=emulator.base_url, retry=AT_ONCE) as batches:
@@ -163,3 +232,8 @@ def test_the_same_without_async() -> None:
                 batches.wait(running, timeout=0)
             with batches.as_completed([done[0], running]) as jobs:
                 assert next(jobs).id == done[0]
+            bare = emulator.add_job(status="COMPLETED")
+            assert batches.wait(bare, patience=0).id == bare
+            assert [job.id for job in batches.as_completed([bare], patience=0)] == [bare]
+            with pytest.raises(UsageError, match="patience must be a number"):
+                batches.wait(bare, patience=-1)

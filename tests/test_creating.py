@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from together_batches._creating import KnownJobs, Listing, create_once
+from together_batches._creating import Created, KnownJobs, Listing, WantedJob, best_of, create_once
 from together_batches.errors import (
     APIConnectionError,
     APIError,
@@ -22,20 +23,35 @@ from together_batches.errors import (
     AuthenticationError,
     BadRequestError,
     BatchesError,
+    ConflictError,
     CreateUnconfirmedError,
     InternalServerError,
     JobNotCreatedError,
+    NotFoundError,
+    PermissionDeniedError,
     RateLimitError,
+    UnprocessableEntityError,
     UsageError,
 )
-from together_batches.models import BatchJob
+from together_batches.models import BatchJob, BatchJobStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 _FILE = "file-1"
-_SETTLE = 8.0
+_CHAT = "/v1/chat/completions"
+_PATIENCE = 120.0
+_PAUSES = [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 29.0]
+"""Between the looks at the list, until patience is used up."""
 _LOST = APIConnectionError("the connection broke")
+_WANTED = WantedJob(file_id=_FILE, endpoint=_CHAT)
+_OWN = attrs.evolve(_WANTED, has_own_file=True)
+
+
+def _odd(problem: str, *, status: int = 201, where: str = "$") -> APIResponseValidationError:
+    return APIResponseValidationError(
+        problem, expected="a created batch job", where=where, excerpt='{"job": {"id": "job-9"', status=status
+    )
 
 
 @attrs.frozen
@@ -62,7 +78,9 @@ class Service:
         self.posts = 0
         self.looks = 0
         self.slept: list[float] = []
-        self.unreadable: BatchesError | None = None
+        self.noted: list[int] = []
+        self.unreadable: Callable[[int], BatchesError | None] = lambda _: None
+        """What keeps a look at the list, by its number, from being answered."""
         self.tells_the_time = True
         self.tells_when_created = True
         self._midnight = clock
@@ -80,17 +98,11 @@ class Service:
         self.slept.append(seconds)
         self._seconds += seconds
 
-    def add(
-        self,
-        *,
-        input_file_id: str = _FILE,
-        ago: float | None = 0.0,
-        shown_after: float = 0.0,
-        job_id: str | None = None,
-    ) -> BatchJob:
+    def add(self, *, ago: float | None = 0.0, shown_after: float = 0.0, **fields: Any) -> BatchJob:
         """A job, created so many seconds ago (None: the service does not say when)."""
         created_at = None if ago is None else self.now - timedelta(seconds=ago)
-        job = BatchJob(id=job_id or f"job-{next(self._names)}", input_file_id=input_file_id, created_at=created_at)
+        usual = {"id": f"job-{next(self._names)}", "input_file_id": _FILE, "created_at": created_at}
+        job = BatchJob(**usual | fields)
         self.jobs.append((self._seconds + shown_after, job))
         return job
 
@@ -111,22 +123,44 @@ class Service:
         self.looks += 1
         self._seconds += 0.1
         await asyncio.sleep(0)
-        if self.unreadable is not None:
-            raise self.unreadable
+        error = self.unreadable(self.looks)
+        if error is not None:
+            raise error
         shown = [job for at, job in self.jobs if at <= self._seconds]
         # A Date header has whole seconds.
         return Listing(shown, self.now.replace(microsecond=0) if self.tells_the_time else None)
 
-    async def create(self, known: KnownJobs | None = None) -> BatchJob:
+    async def note_posts(self, posts: int) -> None:
+        self.noted.append(posts)
+        await asyncio.sleep(0)
+
+    async def create(
+        self,
+        known: KnownJobs | None = None,
+        wanted: WantedJob = _WANTED,
+        *,
+        patience: float = _PATIENCE,
+        sleep: Callable[[float], Any] | None = None,
+        **options: Any,
+    ) -> Created:
         return await create_once(
-            self.post,
-            self.list_jobs,
-            input_file_id=_FILE,
+            wanted,
+            post=self.post,
+            list_jobs=self.list_jobs,
             known=known or KnownJobs(),
-            settle_seconds=_SETTLE,
-            sleep=self.sleep,
+            patience=patience,
+            note_posts=self.note_posts,
+            sleep=sleep or self.sleep,
             clock=self.clock,
+            **options,
         )
+
+    async def refused(self, *args: Any, **options: Any) -> CreateUnconfirmedError:
+        """The error of a create that could not be confirmed."""
+        with pytest.raises(CreateUnconfirmedError) as caught:
+            await self.create(*args, **options)
+        assert caught.value.input_file_id == _FILE
+        return caught.value
 
     @property
     def effort(self) -> tuple[int, int, list[float]]:
@@ -137,32 +171,31 @@ class Service:
 
 
 async def test_a_create_that_is_answered_is_one_call() -> None:
-    """Nothing is looked for."""
+    """The list is not read."""
     service = Service(_OK)
-    job = await service.create()
-    assert job == service.jobs[0][1]
+    assert await service.create() == Created(service.jobs[0][1])
     assert service.effort == (1, 0, [])
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
-        BadRequestError("invalid endpoint", status=400),
-        AuthenticationError("Unauthorized", status=401),
-        APIStatusError("pay first", status=402),
-        APIStatusError("too large", status=413),
-        RateLimitError("slow down"),
-        JobNotCreatedError("quota"),
-        APIConnectionError("no connection", request_sent=False),
-        APITimeoutError("no connection in time", request_sent=False),
-        APIResponseValidationError("it is a redirect", expected="an answer", status=302),
-        APIResponseValidationError("no JSON", expected="an answer"),
-        UsageError("this client is closed"),
-    ],
-    ids=repr,
-)
-async def test_what_certainly_made_no_job_is_raised_as_it_is(error: BatchesError) -> None:
-    """Refused, declined, never sent: there is nothing to look for, and nothing is sent again."""
+_REFUSED: list[BatchesError] = [
+    BadRequestError("invalid endpoint", status=400),
+    AuthenticationError("Unauthorized", status=401),
+    APIStatusError("pay first", status=402),
+    PermissionDeniedError("not yours", status=403),
+    NotFoundError("no such path", status=404),
+    APIStatusError("too large", status=413),
+    UnprocessableEntityError("no such model", status=422),
+    RateLimitError("slow down"),
+    JobNotCreatedError("quota"),
+    APIConnectionError("no connection", request_sent=False),
+    APITimeoutError("no connection in time", request_sent=False),
+    UsageError("this client is closed"),
+]
+
+
+@pytest.mark.parametrize("error", _REFUSED, ids=repr)
+async def test_what_certainly_made_no_job_is_raised_at_once(error: BatchesError) -> None:
+    """A refusal, a decline, a request that was never sent: no job is looked for, and nothing is sent again."""
     service = Service(Post(makes=False, heard=error))
     with pytest.raises(type(error)) as caught:
         await service.create()
@@ -172,59 +205,76 @@ async def test_what_certainly_made_no_job_is_raised_as_it_is(error: BatchesError
 
 # --- an answer was lost -------------------------------------------------------------------------------------------
 
-_AMBIGUOUS: list[APIError] = [
+_LOSSES: list[APIError] = [
     _LOST,
     APITimeoutError("nothing came"),
+    APIConnectionError("the answer broke off", status=500),
     InternalServerError("internal error", status=500),
     InternalServerError("bad gateway", status=502),
     InternalServerError("a gateway's own", status=524),
     APIStatusError("request timeout", status=408),
-    APIResponseValidationError("no JSON", expected="a created batch job", status=200),
-    APIResponseValidationError('there is no "job"', expected="a created batch job", status=201),
+    ConflictError("there is one", status=409),
+    APIStatusError("too early", status=425),
+    _odd("its status is 101", status=101),
+    _odd("it is a redirect (302)", status=302),
+    _odd("it is a redirect (303)", status=303),
+    APIResponseValidationError("no JSON", expected="an answer"),
 ]
-_each_ambiguous = pytest.mark.parametrize("error", _AMBIGUOUS, ids=repr)
+_each_loss = pytest.mark.parametrize("error", _LOSSES, ids=repr)
 
 
-@_each_ambiguous
+@_each_loss
 async def test_a_job_whose_answer_was_lost_is_found(error: APIError) -> None:
     """At the first look: it is handed out, and nothing is sent again."""
     service = Service(Post(heard=error))
-    assert await service.create() == service.jobs[0][1]
+    assert await service.create() == Created(service.jobs[0][1], found=True)
     assert service.effort == (1, 1, [])
 
 
-@_each_ambiguous
+@_each_loss
 async def test_a_create_that_did_not_arrive_is_sent_once_more(error: APIError) -> None:
-    """After two looks with a wait between them."""
+    """After looks with back-off throughout ``patience``."""
     service = Service(Post(makes=False, heard=error), _OK)
-    assert await service.create() == service.jobs[0][1]
-    assert service.effort == (2, 2, [_SETTLE])
-    assert len(service.jobs) == 1
+    assert await service.create() == Created(service.jobs[0][1])
+    assert service.effort == (2, 9, _PAUSES)
+    assert sum(_PAUSES) == _PATIENCE
 
 
-async def test_a_job_that_shows_late_is_found_at_the_second_look() -> None:
-    """The service may still be at it when the answer is lost."""
-    service = Service(Post(heard=_LOST, shown_after=5.0))
-    assert await service.create() == service.jobs[0][1]
-    assert service.effort == (1, 2, [_SETTLE])
+@pytest.mark.parametrize("seconds", [0.5, 5.0, 12.0, 60.0, 119.9])
+async def test_a_job_that_is_listed_late_is_found(seconds: float) -> None:
+    """At any time within ``patience``: the service may show a job long after it made it."""
+    service = Service(Post(heard=_LOST, shown_after=seconds))
+    assert await service.create() == Created(service.jobs[0][1], found=True)
+    assert service.posts == 1
+    assert sum(service.slept) >= seconds - 1
+
+
+@pytest.mark.parametrize(("patience", "slept"), [(0, []), (0.5, [0.5]), (10, [1, 2, 4, 3])])
+async def test_patience_is_how_long_is_looked(patience: float, slept: list[float]) -> None:
+    """With none there is one look."""
+    service = Service(_LOST_BEFORE, _OK)
+    await service.create(patience=patience)
+    assert service.effort == (2, len(slept) + 1, slept)
 
 
 async def test_a_second_answer_that_is_lost_is_looked_for_as_well() -> None:
     """And found."""
-    service = Service(_LOST_BEFORE, _LOST_AFTER)
-    assert await service.create() == service.jobs[0][1]
-    assert service.effort == (2, 3, [_SETTLE])
+    service = Service(_LOST_BEFORE, Post(heard=_LOST, shown_after=100))
+    assert await service.create() == Created(service.jobs[0][1], found=True)
+    assert service.posts == 2
 
 
 async def test_there_are_never_more_than_two_posts() -> None:
-    """Then it is for the caller to decide, with all that is known."""
+    """Then the caller decides, with all that is known."""
     service = Service(_LOST_BEFORE, _LOST_BEFORE)
-    with pytest.raises(CreateUnconfirmedError, match="was sent twice, both answers were lost") as caught:
-        await service.create()
-    assert service.effort == (2, 4, [_SETTLE, _SETTLE])
-    assert (caught.value.input_file_id, caught.value.candidates) == (_FILE, ())
-    assert "the connection broke" in str(caught.value)
-    assert caught.value.__cause__ is _LOST
+    error = await service.refused()
+    assert service.effort == (2, 18, _PAUSES * 2)
+    assert error.candidates == ()
+    assert str(error) == (
+        "a create for file-1 was sent, its answer was lost (the connection broke), and no job of the file was listed "
+        "for 120 s; look at the list before you create again"
+    )
+    assert error.__cause__ is _LOST
 
 
 async def test_a_second_post_that_is_refused_is_raised_as_it_is() -> None:
@@ -237,84 +287,181 @@ async def test_a_second_post_that_is_refused_is_raised_as_it_is() -> None:
     assert service.posts == 2
 
 
-async def test_a_job_hidden_beyond_the_wait_is_seen_as_a_rival() -> None:
-    """Where the first job shows only after the second was made and its answer lost, nothing is guessed."""
-    service = Service(Post(heard=_LOST, shown_after=8.4), _LOST_AFTER)
-    with pytest.raises(CreateUnconfirmedError, match="these jobs could be the one") as caught:
-        await service.create()
-    assert len(caught.value.candidates) == 2
+# --- the answer was 2xx, and odd ----------------------------------------------------------------------------------
+
+_ACCEPTED: list[APIError] = [
+    _odd("it is about file 'file-2'", where="$.job.input_file_id"),
+    _odd('there is no "job"'),
+    _odd("a number in place of a time", where="$.job.created_at"),
+    _odd("no JSON", status=200),
+    _odd("nothing at all", status=204),
+    APIConnectionError("the answer broke off", status=201),
+    APITimeoutError("no whole answer in time", status=200),
+]
+_each_accepted = pytest.mark.parametrize("error", _ACCEPTED, ids=repr)
+
+
+@_each_accepted
+async def test_a_job_whose_answer_was_odd_is_found(error: APIError) -> None:
+    """In the list, whenever it shows there."""
+    service = Service(Post(heard=error, shown_after=100))
+    assert await service.create() == Created(service.jobs[0][1], found=True)
+    assert service.posts == 1
+
+
+@_each_accepted
+async def test_after_a_2xx_nothing_is_posted_again(error: APIError) -> None:
+    """If the job does not show for all of ``patience``, the error says what was read."""
+    service = Service(Post(makes=False, heard=error))
+    unconfirmed = await service.refused()
+    assert service.effort == (1, 9, _PAUSES)
+    assert f"its answer does not name the job ({error})" in str(unconfirmed)
+    assert unconfirmed.__cause__ is error
+
+
+async def test_after_a_second_2xx_that_is_odd_neither() -> None:
+    """The error is about the last answer."""
+    service = Service(_LOST_BEFORE, Post(makes=False, heard=_odd("no JSON")))
+    assert "no JSON" in str(await service.refused())
+    assert service.posts == 2
+
+
+# --- the list cannot be read --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "unreadable",
+    [
+        PermissionDeniedError("not yours", status=403),
+        AuthenticationError("Unauthorized", status=401),
+        NotFoundError("no such path", status=404),
+        UsageError("this client is closed"),
+    ],
+    ids=repr,
+)
+async def test_a_list_that_is_refused_settles_nothing(unreadable: BatchesError) -> None:
+    """That is raised at once, and nothing is sent again."""
+    service = Service(_LOST_AFTER)
+    service.unreadable = lambda _: unreadable
+    error = await service.refused()
+    assert str(error) == (
+        "a create for file-1 was sent, its answer was lost (the connection broke), and the list of jobs could not be "
+        f"read ({unreadable}): look for a job of that file before you create again"
+    )
+    assert (error.__cause__, error.candidates) == (unreadable, ())
+    assert service.effort == (1, 1, [])
+
+
+_UNREADABLE: list[APIError] = [
+    InternalServerError("bad gateway", status=502),
+    RateLimitError("slow down"),
+    APIConnectionError("no connection", request_sent=False),
+    APIResponseValidationError("no JSON", expected="a list of batch jobs", status=200),
+]
+
+
+@pytest.mark.parametrize("unreadable", _UNREADABLE, ids=repr)
+@pytest.mark.parametrize("post", [_LOST_AFTER, _LOST_BEFORE], ids=["made", "not made"])
+async def test_a_list_in_trouble_is_read_again(unreadable: APIError, post: Post) -> None:
+    """Throughout ``patience``. If it stays like that, nothing is sent again."""
+    service = Service(post)
+    service.unreadable = lambda _: unreadable
+    error = await service.refused()
+    assert "the list of jobs could not be read" in str(error)
+    assert error.__cause__ is unreadable
+    assert service.effort == (1, 9, _PAUSES)
+
+
+async def test_a_list_that_recovers_shows_the_job() -> None:
+    """Trouble of the list is no answer in either direction."""
+    service = Service(_LOST_AFTER)
+    service.unreadable = lambda look: _UNREADABLE[0] if look < 5 else None
+    assert await service.create() == Created(service.jobs[0][1], found=True)
+    assert service.effort == (1, 5, _PAUSES[:4])
+
+
+async def test_a_list_that_fails_at_the_last_look() -> None:
+    """The looks before it did not show the job, which may be the last to be listed."""
+    service = Service(_LOST_BEFORE)
+    service.unreadable = lambda look: _UNREADABLE[0] if look == 9 else None
+    assert "could not be read" in str(await service.refused())
+    assert service.posts == 1
 
 
 # --- which job it is ----------------------------------------------------------------------------------------------
 
 
-async def test_several_candidates_are_never_guessed_at() -> None:
-    """They are named, and nothing is sent again."""
-    service = Service(_LOST_AFTER)
-    rival = service.add(ago=60.0)
-    with pytest.raises(CreateUnconfirmedError, match="which of them cannot be told: job-1, job-2") as caught:
-        await service.create()
-    assert caught.value.candidates == (rival, service.jobs[1][1])
-    assert caught.value.__cause__ is _LOST
-    assert service.effort == (1, 1, [])
-
-
-async def test_a_job_without_a_time_could_be_any() -> None:
-    """It is a candidate, and never certain."""
-    service = Service(_LOST_AFTER)
-    service.tells_when_created = False
-    with pytest.raises(CreateUnconfirmedError) as caught:
-        await service.create()
-    assert caught.value.candidates == (service.jobs[0][1],)
-
-
-async def test_a_job_of_no_known_time_stands_in_the_way_of_certainty() -> None:
-    """It may be the one as well as the other."""
-    service = Service(_LOST_AFTER)
-    service.add(ago=None)
-    with pytest.raises(CreateUnconfirmedError) as caught:
-        await service.create()
-    assert len(caught.value.candidates) == 2
-
-
-async def test_jobs_of_other_files_and_of_no_file_are_no_candidates() -> None:
+async def test_jobs_of_other_files_and_of_no_file_are_others() -> None:
     """Only the same input file counts."""
     service = Service(_LOST_AFTER)
     service.add(input_file_id="file-2")
-    service.add(input_file_id="")
-    assert (await service.create()).input_file_id == _FILE
+    service.add(input_file_id=None)
+    assert (await service.create()).job.input_file_id == _FILE
 
 
-async def test_an_old_job_is_no_candidate() -> None:
+@pytest.mark.parametrize(
+    "fields",
+    [{"endpoint": "/v1/audio/translations"}, {"model_id": "n"}, {"extra": {"priority": 2}}],
+    ids=["endpoint", "model", "priority"],
+)
+async def test_a_job_with_other_settings_is_another(fields: dict[str, Any]) -> None:
+    """It is the job of another program, however young."""
+    service = Service(_LOST_BEFORE, _OK)
+    service.add(ago=60.0, **fields)
+    wanted = attrs.evolve(_WANTED, model_id="m", priority=1)
+    assert (await service.create(wanted=wanted)).job.id == "job-2"
+    assert service.posts == 2
+
+
+@pytest.mark.parametrize(
+    ("wanted", "fields"),
+    [
+        (_WANTED, {"endpoint": _CHAT, "model_id": "n", "extra": {"priority": 2}}),
+        (attrs.evolve(_WANTED, model_id="m", priority=1), {"endpoint": _CHAT}),
+        (
+            attrs.evolve(_WANTED, model_id="m", priority=1),
+            {"endpoint": _CHAT, "model_id": "m", "extra": {"priority": 1}},
+        ),
+    ],
+    ids=["none wanted", "none shown", "the same"],
+)
+async def test_settings_that_do_not_differ(wanted: WantedJob, fields: dict[str, Any]) -> None:
+    """A model is shown only after validation, and a priority perhaps never: what is not shown may be the same."""
+    service = Service(_LOST_BEFORE)
+    job = service.add(ago=60.0, **fields)
+    assert (await service.create(wanted=wanted)).job == job
+
+
+async def test_an_old_job_is_another() -> None:
     """One created more than five minutes before the attempt began."""
     service = Service(_LOST_AFTER)
     service.add(ago=5 * 60 + 2.0)
-    assert (await service.create()).id == "job-2"
+    assert (await service.create()).job.id == "job-2"
 
 
-async def test_a_job_within_the_margin_is_a_candidate() -> None:
+async def test_a_job_within_the_margin_may_be_the_one() -> None:
     """The clocks of the service's machines may be minutes apart."""
     service = Service(_LOST_BEFORE)
     young = service.add(ago=5 * 60 - 2.0)
-    assert await service.create() == young
+    assert (await service.create()).job == young
 
 
 async def test_the_attempt_began_when_it_began() -> None:
     """A job that was made at the beginning of an hour of trying is found at its end."""
     service = Service(Post(heard=_LOST, seconds=7200.0))
-    assert await service.create() == service.jobs[0][1]
+    assert (await service.create()).job == service.jobs[0][1]
 
 
-async def test_a_job_that_was_known_before_is_no_candidate() -> None:
-    """Listed, retrieved, cancelled or created by this client: it is another one."""
+async def test_a_job_that_was_known_before_is_another() -> None:
+    """Listed, retrieved, cancelled or created by this client."""
     service = Service(_LOST_AFTER)
     known = KnownJobs()
     known.note(service.add(ago=10.0))
     known.note(service.add(ago=None))
-    assert (await service.create(known)).id == "job-3"
+    assert (await service.create(known)).job.id == "job-3"
 
 
-async def test_a_job_that_somebody_saw_since_is_a_candidate() -> None:
+async def test_a_job_that_was_seen_since_may_be_the_one() -> None:
     """A listing in another task, while a create is under way, does not hide the job from its own create."""
     service = Service(Post(heard=_LOST, shown_after=5.0))
     known = KnownJobs()
@@ -324,24 +471,15 @@ async def test_a_job_that_somebody_saw_since_is_a_candidate() -> None:
         for _, job in service.jobs:
             known.note(job)
 
-    job = await create_once(
-        service.post,
-        service.list_jobs,
-        input_file_id=_FILE,
-        known=known,
-        settle_seconds=_SETTLE,
-        sleep=sleep_and_be_seen,
-        clock=service.clock,
-    )
-    assert job == service.jobs[0][1]
+    assert (await service.create(known, sleep=sleep_and_be_seen)).job == service.jobs[0][1]
 
 
 async def test_a_job_is_handed_out_once() -> None:
     """Two creates of one file whose answers were both lost get a job each."""
     service = Service(_LOST_AFTER, _LOST_AFTER, _OK, _LOST_AFTER)
     known = KnownJobs()
-    jobs = [await service.create(known) for _ in range(4)]
-    assert [job.id for job in jobs] == ["job-1", "job-2", "job-3", "job-4"]
+    created = [await service.create(known) for _ in range(4)]
+    assert [each.job.id for each in created] == ["job-1", "job-2", "job-3", "job-4"]
 
 
 @pytest.mark.parametrize("days", [-400, -1, 1, 400])
@@ -349,7 +487,7 @@ async def test_the_service_s_clock_decides(days: int) -> None:
     """However far it is from ours: its own ``Date`` is what its times are compared with."""
     service = Service(_LOST_AFTER, clock=datetime.now(UTC) + timedelta(days=days))
     service.add(ago=600.0)
-    assert (await service.create()).id == "job-2"
+    assert (await service.create()).job.id == "job-2"
 
 
 async def test_a_service_that_does_not_tell_the_time_is_read_by_our_clock() -> None:
@@ -357,48 +495,240 @@ async def test_a_service_that_does_not_tell_the_time_is_read_by_our_clock() -> N
     service = Service(_LOST_AFTER, clock=datetime.now(UTC) - timedelta(seconds=1000))
     service.tells_the_time = False
     service.add(ago=900.0)
-    assert (await service.create()).id == "job-2"
+    assert (await service.create()).job.id == "job-2"
+
+
+@pytest.mark.parametrize("post", [_LOST_AFTER, _LOST_BEFORE], ids=["made", "not made"])
+async def test_a_job_of_no_known_time_is_never_certain(post: Post) -> None:
+    """It is named as a candidate when patience is used up, and nothing is sent again: it may be the one."""
+    service = Service(post)
+    service.tells_when_created = False
+    job = service.add(ago=None) if not post.makes else None
+    error = await service.refused()
+    assert error.candidates == (job or service.jobs[0][1],)
+    assert "these jobs of the file do not say when they were created and could be the one: job-1" in str(error)
+    assert service.effort == (1, 9, _PAUSES)
+
+
+async def test_a_job_of_no_known_time_does_not_hide_a_certain_one() -> None:
+    """The one whose time fits is taken."""
+    service = Service(Post(heard=_LOST, shown_after=20))
+    service.add(ago=None)
+    assert await service.create() == Created(service.jobs[1][1], found=True)
+
+
+async def test_candidates_are_named_if_the_list_fails_in_the_end() -> None:
+    """Those that the looks before it showed."""
+    service = Service(_LOST_BEFORE)
+    job = service.add(ago=None)
+    service.unreadable = lambda look: PermissionDeniedError("not yours", status=403) if look == 3 else None
+    assert (await service.refused()).candidates == (job,)
+
+
+# --- a file of the attempt's own ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    "unreadable",
+    "fields",
     [
-        APIConnectionError("no connection", request_sent=False),
-        RateLimitError("slow down"),
-        APIResponseValidationError("no JSON", expected="a list of batch jobs", status=200),
-        UsageError("this client is closed"),
+        {"ago": 400 * 86_400.0},
+        {"ago": None},
+        {"endpoint": "/v1/audio/translations", "model_id": "n"},
+        {"input_file_id": "file-0"},
     ],
-    ids=repr,
+    ids=["old", "without a time", "other settings", "former file"],
 )
-async def test_a_list_that_cannot_be_read_settles_nothing(unreadable: BatchesError) -> None:
-    """Nothing is sent again, and the caller is told that a job may exist."""
-    service = Service(_LOST_AFTER)
-    service.unreadable = unreadable
-    with pytest.raises(CreateUnconfirmedError, match="the list of jobs could not be read") as caught:
-        await service.create()
-    assert (caught.value.input_file_id, caught.value.candidates) == (_FILE, ())
-    assert caught.value.__cause__ is unreadable
-    assert service.posts == 1
-
-
-async def test_the_second_look_can_fail_too() -> None:
-    """After the wait."""
+async def test_a_job_of_an_own_file_is_the_job(fields: dict[str, Any]) -> None:
+    """Whatever else it says: no other create can have made it."""
     service = Service(_LOST_BEFORE)
+    job = service.add(**fields)
+    wanted = attrs.evolve(_OWN, model_id="m", former_file_ids=("file-0",))
+    assert await service.create(wanted=wanted) == Created(job, found=True)
 
-    async def sleep_and_break(seconds: float) -> None:
-        service.unreadable = APIConnectionError("no connection")
 
-    with pytest.raises(CreateUnconfirmedError, match="the list of jobs could not be read"):
-        await create_once(
-            service.post,
-            service.list_jobs,
-            input_file_id=_FILE,
-            known=KnownJobs(),
-            settle_seconds=_SETTLE,
-            sleep=sleep_and_break,
-            clock=service.clock,
-        )
-    assert service.posts == 1
+async def test_a_job_of_another_file_is_none_of_an_own_file() -> None:
+    """However well all else fits."""
+    service = Service(_LOST_BEFORE, _OK)
+    service.add(input_file_id="file-2")
+    assert (await service.create(wanted=_OWN)).job.id == "job-2"
+
+
+# --- several that could be it -------------------------------------------------------------------------------------
+
+_S = BatchJobStatus
+_NOON = datetime(2026, 9, 14, 12, tzinfo=UTC)
+_BEST_FIRST = [
+    BatchJob(id="results", status=_S.COMPLETED, output_file_id="o", created_at=_NOON + timedelta(seconds=9)),
+    BatchJob(id="errors", status=_S.FAILED, error_file_id="e", created_at=_NOON + timedelta(seconds=10)),
+    BatchJob(id="first", status=_S.IN_PROGRESS, created_at=_NOON),
+    BatchJob(id="second", status=_S.VALIDATING, created_at=_NOON + timedelta(seconds=1)),
+    BatchJob(id="timeless", status=_S.VALIDATING),
+    BatchJob(id="failed", status=_S.FAILED, created_at=_NOON),
+    BatchJob(id="half done", status=_S.CANCELLED, output_file_id="o", created_at=_NOON),
+    BatchJob(id="cancelling", status=_S.CANCELING, created_at=_NOON),
+    BatchJob(id="cancelled", status=_S.CANCELLED, created_at=_NOON),
+]
+
+
+@given(st.lists(st.sampled_from(_BEST_FIRST), unique=True))
+def test_the_best_of_several(candidates: list[BatchJob]) -> None:
+    """One with results, then one that runs, the older first, then one that failed; a cancelled one last."""
+    best = best_of(candidates)
+    ordered = tuple(sorted(candidates, key=_BEST_FIRST.index))
+    assert best == (Created(ordered[0], True, ordered[1:]) if ordered else None)
+
+
+@pytest.mark.parametrize("wanted", [_WANTED, _OWN], ids=["caller's file", "own file"])
+async def test_one_of_several_is_taken_and_the_others_are_named(
+    caplog: pytest.LogCaptureFixture, wanted: WantedJob
+) -> None:
+    """In a warning: what is left to do is to cancel those that run."""
+    service, known = Service(_LOST_BEFORE), KnownJobs()
+    for name in ("a", "b"):
+        service.add(id=name, status=BatchJobStatus.COMPLETED)
+    best = service.add(id="c", status=BatchJobStatus.COMPLETED, output_file_id="file-9")
+    created = await service.create(known, wanted)
+    assert (created.job, [job.id for job in created.others]) == (best, ["a", "b"])
+    assert caplog.messages == [
+        "the answer to a create for file-1 was lost; its job c was found",
+        "job c of file-1 is used; these could be it as well, cancel them if they still run: a, b",
+    ]
+    for _, job in service.jobs:
+        known.note(job)
+    assert len(caplog.messages) == 2
+
+
+# --- a second job that shows later --------------------------------------------------------------------------------
+
+
+def _seconds(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [message for message in caplog.messages if message.startswith("two jobs were created")]
+
+
+@pytest.mark.parametrize("wanted", [_WANTED, _OWN], ids=["caller's file", "own file"])
+@pytest.mark.parametrize("second", [_OK, _LOST_AFTER], ids=["answered", "found"])
+async def test_a_second_job_that_shows_later_is_named_once(
+    caplog: pytest.LogCaptureFixture, wanted: WantedJob, second: Post
+) -> None:
+    """The first was listed after all patience: it runs, and is paid for, unless somebody cancels it."""
+    service, known = Service(Post(heard=_LOST, shown_after=500.0), second), KnownJobs()
+    created = await service.create(known, wanted)
+    first, used = (job for _, job in service.jobs)
+    assert created.job == used
+    for job in (used, first, used, first):
+        known.note(job)
+    assert _seconds(caplog) == [
+        "two jobs were created from file-1: job-2 is used, and job-1 has shown since; cancel it if it still runs"
+    ]
+
+
+async def test_a_job_of_the_caller_s_file_that_another_create_made_is_no_second(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Older, much younger, with other settings, or made by this client: the advice to cancel it would be wrong."""
+    service, known = Service(_LOST_AFTER, _OK), KnownJobs()
+    await service.create(known)
+    for fields in ({"ago": 3600.0}, {"ago": -3600.0}, {"ago": None}, {"endpoint": "/v1/audio/translations"}):
+        known.note(service.add(**fields))
+    await service.create(known)
+    assert service.posts == 2
+    assert _seconds(caplog) == []
+
+
+async def test_an_answered_create_expects_no_second(caplog: pytest.LogCaptureFixture) -> None:
+    """Its job is certain, and so are other jobs of the file."""
+    service, known = Service(_OK), KnownJobs()
+    await service.create(known)
+    known.note(service.add())
+    assert caplog.messages == []
+
+
+# --- a caller that goes on ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("posts", [1, 2])
+async def test_a_create_that_was_sent_before_is_looked_for_first(posts: int) -> None:
+    """And found, without a create, however late it is listed."""
+    service = Service()
+    job = service.add(ago=30.0, shown_after=_PATIENCE - 1)
+    assert await service.create(posts=posts) == Created(job, found=True)
+    assert (service.posts, service.noted) == (0, [])
+
+
+async def test_a_create_that_was_sent_before_in_vain_is_sent_once_more() -> None:
+    """After all of patience; it is the second one."""
+    service = Service(_OK)
+    assert (await service.create(posts=1)).found is False
+    assert (service.effort, service.noted) == ((1, 9, _PAUSES), [2])
+
+
+async def test_two_creates_that_were_sent_before_are_enough() -> None:
+    """The job is looked for, and nothing is sent."""
+    service = Service()
+    error = await service.refused(posts=2)
+    assert service.effort == (0, 9, _PAUSES)
+    assert "was sent before, without a record of its answer, and no job of the file was listed" in str(error)
+
+
+async def test_the_time_of_an_earlier_process_counts() -> None:
+    """A job that was created since then, and long before this process began, is the job."""
+    service = Service(_OK)
+    job = service.add(ago=7200.0)
+    older = service.add(ago=8000.0)
+    assert (await service.create(posts=1, since=service.now - timedelta(seconds=7300))).job == job
+    assert older.id == "job-2"
+
+
+async def test_a_caller_may_say_which_jobs_are_others() -> None:
+    """Then it is of no importance which jobs this client has seen."""
+    service, known = Service(), KnownJobs()
+    other, job = known.note(service.add()), known.note(service.add())
+    assert (await service.create(known, posts=1, is_another=lambda seen: seen == other)).job == job
+
+
+@pytest.mark.parametrize(
+    ("posts", "noted"),
+    [
+        ([_OK], [1]),
+        ([_LOST_AFTER], [1]),
+        ([_LOST_BEFORE, _OK], [1, 2]),
+        ([Post(heard=_odd("no JSON"))], [1, 2]),
+        ([Post(makes=False, heard=BadRequestError("no", status=400))], [1, 0]),
+        ([Post(makes=False, heard=RateLimitError("slow down"))], [1, 0]),
+        ([Post(makes=False, heard=APIConnectionError("no connection", request_sent=False))], [1, 0]),
+        ([Post(makes=False, heard=JobNotCreatedError("quota"))], [1, 0]),
+        ([_LOST_BEFORE, Post(makes=False, heard=RateLimitError("slow down"))], [1, 2, 1]),
+    ],
+    ids=["answered", "lost", "twice", "odd", "refused", "429", "not sent", "declined", "second refused"],
+)
+async def test_the_number_of_creates_is_noted_before_each(posts: list[Post], noted: list[int]) -> None:
+    """What is noted is how many may have made a job: none that was refused, and no further one after a 2xx."""
+    service = Service(*posts)
+    seen: list[tuple[int, list[int]]] = []
+    post = service.post
+
+    async def post_and_see() -> BatchJob:
+        seen.append((service.posts + 1, list(service.noted)))
+        return await post()
+
+    service.post = post_and_see  # type: ignore[method-assign]
+    with suppress(BatchesError):
+        await service.create()
+    assert service.noted == noted
+    assert all(already[-1] == number for number, already in seen)
+
+
+async def test_a_create_that_cannot_be_noted_is_not_sent() -> None:
+    """A crash after it would leave a job that no record names."""
+    service = Service(_OK)
+
+    async def fail(_: int) -> None:
+        raise UsageError("the disk is full")
+
+    service.note_posts = fail  # type: ignore[method-assign]
+    with pytest.raises(UsageError, match="the disk is full"):
+        await service.create()
+    assert service.posts == 0
 
 
 # --- turns --------------------------------------------------------------------------------------------------------
@@ -421,9 +751,11 @@ class _Gate:
         async def list_jobs() -> Listing:
             raise AssertionError
 
-        return asyncio.ensure_future(
-            create_once(post, list_jobs, input_file_id=input_file_id, known=known, settle_seconds=_SETTLE)
-        )
+        async def created() -> BatchJob:
+            wanted = attrs.evolve(_WANTED, file_id=input_file_id)
+            return (await create_once(wanted, post=post, list_jobs=list_jobs, known=known, patience=0)).job
+
+        return asyncio.ensure_future(created())
 
 
 async def _let_run() -> None:
@@ -465,7 +797,7 @@ async def test_a_failed_create_gives_up_its_turn() -> None:
     known = KnownJobs()
     with pytest.raises(RateLimitError):
         await service.create(known)
-    assert (await service.create(known)).id == "job-1"
+    assert (await service.create(known)).job.id == "job-1"
 
 
 async def test_turns_of_a_thousand_files_are_not_kept() -> None:
@@ -507,55 +839,61 @@ def test_a_list_of_twenty_thousand_does_not_crowd_out_the_youngest(*, newest_fir
 
 # --- any losses ---------------------------------------------------------------------------------------------------
 
-_ended_well = st.builds(Post, seconds=st.floats(0, 60), shown_after=st.floats(0, _SETTLE - 1))
-_lost_after = st.builds(
-    Post, heard=st.sampled_from(_AMBIGUOUS), seconds=st.floats(0, 300), shown_after=st.floats(0, _SETTLE - 1)
+_late = st.floats(0, _PATIENCE)
+_slow = st.floats(0, 300)
+_not_made = st.just(value=False)
+_fate = st.one_of(
+    st.builds(Post, seconds=_slow, shown_after=_late),
+    st.builds(Post, heard=st.sampled_from(_LOSSES + _ACCEPTED), seconds=_slow, shown_after=_late),
+    st.builds(Post, makes=_not_made, heard=st.sampled_from(_LOSSES), seconds=_slow),
+    st.builds(Post, makes=_not_made, heard=st.sampled_from(_ACCEPTED), seconds=_slow),
+    st.builds(Post, makes=_not_made, heard=st.sampled_from(_REFUSED)),
 )
-_lost_before = st.builds(
-    Post, makes=st.just(value=False), heard=st.sampled_from(_AMBIGUOUS), seconds=st.floats(0, 300)
-)
-_refused = st.builds(
-    Post,
-    makes=st.just(value=False),
-    heard=st.sampled_from(
-        [RateLimitError("slow down"), JobNotCreatedError("quota"), APIConnectionError("no", request_sent=False)]
-    ),
-)
-_fates = st.lists(st.one_of(_ended_well, _lost_after, _lost_before, _refused), min_size=10, max_size=10)
+_fates = st.lists(_fate, min_size=6, max_size=6)
 
 
-async def _create_five_times(
-    fates: list[Post], check: Callable[[BatchJob | BatchesError, list[BatchJob]], None]
-) -> None:
-    service, known = Service(*fates), KnownJobs()
-    for _ in range(5):
+async def _create_thrice(service: Service, wanted: WantedJob) -> list[tuple[Created | BatchesError, list[BatchJob]]]:
+    """Three creates, one after another, and the jobs that each made."""
+    known = KnownJobs()
+    ends: list[tuple[Created | BatchesError, list[BatchJob]]] = []
+    for _ in range(3):
         before = len(service.jobs)
-        outcome: BatchJob | BatchesError
+        outcome: Created | BatchesError
         try:
-            outcome = await service.create(known)
+            outcome = await service.create(known, wanted)
         except BatchesError as error:
             outcome = error
-        check(outcome, [job for _, job in service.jobs[before:]])
+        ends.append((outcome, [job for _, job in service.jobs[before:]]))
+    return ends
 
 
 @settings(max_examples=100, deadline=None)
 @given(_fates)
-def test_whatever_is_lost_no_job_is_made_twice(fates: list[Post]) -> None:
-    """As long as the list shows a job within the wait: one job and its owner, or none and an error."""
-
-    def check(outcome: BatchJob | BatchesError, made: list[BatchJob]) -> None:
-        assert made == ([outcome] if isinstance(outcome, BatchJob) else [])
-
-    asyncio.run(_create_five_times(fates, check))
+def test_whatever_is_lost_late_or_odd_no_job_is_made_twice(fates: list[Post]) -> None:
+    """As long as the list shows a job within patience: one job and its owner, or none and an error."""
+    for outcome, made in asyncio.run(_create_thrice(Service(*fates), _WANTED)):
+        assert made == ([outcome.job] if isinstance(outcome, Created) else [])
 
 
-@settings(max_examples=50, deadline=None)
-@given(_fates, st.integers(0, 9))
-def test_only_a_job_that_is_hidden_can_be_made_twice(fates: list[Post], hidden: int) -> None:
-    """One that the list hides for a minute: then two at most, and whoever is given one is given one of these."""
-    fates[hidden] = attrs.evolve(fates[hidden], shown_after=60.0)
+@settings(max_examples=100, deadline=None)
+@given(_fates, st.sets(st.integers(1, 60)), st.booleans(), st.booleans())
+def test_nor_if_the_list_says_less(
+    fates: list[Post], unreadable: set[int], tells_when_created: bool, tells_the_time: bool
+) -> None:
+    """A list that fails now and then, or jobs without times: one job at most for each create."""
+    service = Service(*fates, clock=datetime.now(UTC) - timedelta(seconds=1000))
+    service.tells_when_created, service.tells_the_time = tells_when_created, tells_the_time
+    service.unreadable = lambda look: _UNREADABLE[0] if look in unreadable else None
+    ends = asyncio.run(_create_thrice(service, _WANTED))
+    assert max(len(made) for _, made in ends) <= 1
+    given_out = [outcome.job.id for outcome, _ in ends if isinstance(outcome, Created)]
+    assert len(set(given_out)) == len(given_out)
 
-    def check(outcome: BatchJob | BatchesError, made: list[BatchJob]) -> None:
+
+@settings(max_examples=100, deadline=None)
+@given(_fates, st.integers(0, 5), st.booleans())
+def test_only_a_job_that_stays_unlisted_can_be_made_twice(fates: list[Post], hidden: int, own: bool) -> None:
+    """Then two at most."""
+    fates[hidden] = attrs.evolve(fates[hidden], shown_after=1_000.0)
+    for _, made in asyncio.run(_create_thrice(Service(*fates), _OWN if own else _WANTED)):
         assert len(made) <= 2
-
-    asyncio.run(_create_five_times(fates, check))

@@ -15,13 +15,17 @@ from typing import TYPE_CHECKING, Any, cast
 
 import anyio
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from together_batches import BatchRequest, UsageError, ValidationError, _disk
+from together_batches import BatchRequest, UsageError, ValidationError, _disk, jsonl
 from together_batches._disk import Content, content_of, target_at
+from together_batches._marks import Mark, mark_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
+MARK = mark_of("a test")
 BIG = os.urandom(2_500_000)
 REQUESTS = [BatchRequest(f"row-{number}", {"model": "m"}) for number in range(3)]
 LINES = b"".join(b'{"custom_id":"row-%d","body":{"model":"m"}}\n' % number for number in range(3))
@@ -34,9 +38,11 @@ async def rest_of(content: Content, position: int = 0) -> bytes:
     return read
 
 
-async def everything(source: Any, filename: str | None = None) -> tuple[bytes, str, int, str]:
+async def everything(
+    source: Any, filename: str | None = None, *, mark: Mark | None = None
+) -> tuple[bytes, str, int, str]:
     """What is read of a source, and what it is called."""
-    async with content_of(source, filename) as content:
+    async with content_of(source, filename, mark=mark) as content:
         content.raise_for_unwritable()
         return await rest_of(content), content.name, content.size, content.sha256
 
@@ -280,6 +286,151 @@ async def test_a_cancelled_call_waits_for_no_read(way: str, tmp_path: Path, monk
     assert not closed.is_set()
     pipe.end.set()
     assert await asyncio.to_thread(closed.wait, 10)
+
+
+# --- content of its own ---------------------------------------------------------------------------------------
+
+
+def marked(lines: bytes = LINES) -> bytes:
+    return lines.replace(b"{", b"{" + MARK.white_space, 1)
+
+
+async def is_marked(source: Any) -> bool:
+    """Whether the mark is in what is uploaded of a source; in the name, the size and the hash as well, or nowhere."""
+    async with content_of(source, None, mark=MARK) as content:
+        sent = await rest_of(content)
+        found = MARK.white_space in sent
+        assert (content.is_marked, MARK.tag in content.name) == (found, found)
+        assert (content.size, content.sha256) == (len(sent), hashlib.sha256(sent).hexdigest())
+        return found
+
+
+@pytest.mark.parametrize("kind", ["path", "bytes", "bytearray", "open file", "pipe", "list", "generator", "async"])
+async def test_a_mark_is_in_what_is_uploaded(tmp_path: Path, kind: str) -> None:
+    """After the first brace, in the size, the hash and the name; the source itself stays as it is."""
+    path = tmp_path / "in.jsonl"
+    path.write_bytes(b"before\n" + LINES if kind == "open file" else LINES)
+
+    async def awaited() -> AsyncIterator[BatchRequest]:
+        for request in REQUESTS:
+            yield request
+
+    reading, writing = os.pipe()
+    os.write(writing, LINES)
+    os.close(writing)
+    with path.open("rb") as file, os.fdopen(reading, "rb") as pipe:
+        if kind == "open file":
+            file.readline()
+        mutable = bytearray(LINES)
+        sources: dict[str, Any] = {
+            "path": path,
+            "bytes": LINES,
+            "bytearray": mutable,
+            "open file": file,
+            "pipe": pipe,
+            "list": REQUESTS,
+            "generator": iter(REQUESTS),
+            "async": awaited(),
+        }
+        stem = "in" if kind in {"path", "open file"} else "requests"
+        expected = marked()
+        assert await everything(sources[kind], mark=MARK) == (
+            expected,
+            f"{stem}-{MARK.tag}.jsonl",
+            len(expected),
+            hashlib.sha256(expected).hexdigest(),
+        )
+        assert not file.closed
+        assert mutable == LINES
+    assert path.read_bytes().endswith(LINES)
+    assert len(path.read_bytes()) == len(LINES) + 7 * (kind == "open file")
+
+
+async def test_without_a_mark_nothing_is_added() -> None:
+    """The content and the name are the caller's."""
+    async with content_of(LINES, None) as content:
+        assert (await rest_of(content), content.name, content.is_marked) == (LINES, "requests.jsonl", False)
+
+
+async def test_a_name_that_is_given_has_the_tag_too() -> None:
+    """Shortened, if it is long."""
+    assert (await everything(LINES, "x" * 100 + ".csv", mark=MARK))[1] == f"{'x' * 60}-{MARK.tag}.csv"
+
+
+async def test_a_mark_has_its_place_after_what_is_no_content() -> None:
+    """A byte order mark, blanks, blank lines."""
+    for before in (b"\xef\xbb\xbf", b"  \t", b"\n\r\n", b"\xef\xbb\xbf\n "):
+        assert (await everything(before + LINES, mark=MARK))[0] == before + marked()
+
+
+async def test_what_begins_with_no_object_is_not_marked() -> None:
+    """Its name is its own, too."""
+    for source in (b"[]\n", b"no JSON", b"\n\n", b"\0" + LINES):
+        assert not await is_marked(source)
+
+
+async def test_a_first_line_without_room_is_not_marked() -> None:
+    """Since a line of more than 10 MB is refused; what stands in other lines does not count."""
+    for length, expected in ((jsonl.MAX_LINE_BYTES - 64, True), (jsonl.MAX_LINE_BYTES - 63, False)):
+        line = b'{"x":"' + b"x" * (length - 8) + b'"}'
+        assert len(line) == length
+        assert await is_marked(line) is expected
+        assert await is_marked(b"\n" + line + b"\n" + line) is expected
+    assert await is_marked(b"{}\n" + line)
+
+
+async def test_a_file_without_room_is_not_marked(tmp_path: Path) -> None:
+    """Since a file of more than 100 MB is refused."""
+    path = tmp_path / "in.jsonl"
+    path.write_bytes(b"{}\n")
+    for size, expected in ((jsonl.MAX_BYTES - 64, True), (jsonl.MAX_BYTES - 63, False)):
+        os.truncate(path, size)
+        async with content_of(path, None, mark=MARK) as content:
+            assert content.is_marked is expected
+            assert content.size == size + 64 * expected <= jsonl.MAX_BYTES
+
+
+async def test_marked_content_can_be_read_again_and_from_within() -> None:
+    """A block that is asked for ends where the mark begins and ends, and the next one goes on there."""
+    async with content_of(LINES, None, mark=MARK) as content:
+        for _ in range(2):
+            assert await rest_of(content) == marked()
+
+
+async def test_a_marked_file_that_changes_is_noticed(tmp_path: Path) -> None:
+    """Behind the mark and before it."""
+    for changed in (LINES[:-1] + b" ", LINES[:-1], b"", b"[" + LINES[1:]):
+        path = tmp_path / "in.jsonl"
+        path.write_bytes(LINES)
+        async with content_of(path, None, mark=MARK) as content:
+            path.write_bytes(changed)
+            with pytest.raises(UsageError, match=r"in\.jsonl changed while it was uploaded"):
+                await rest_of(content)
+
+
+async def test_a_reader_has_the_content_or_the_source() -> None:
+    """With the mark, as it is uploaded, and without it, as it was given."""
+    async with content_of(LINES, None, mark=MARK) as content:
+        for with_mark, expected in ((True, marked()), (False, LINES)):
+            reader = content.reader(with_mark=with_mark)
+            assert b"".join(iter(lambda: reader.read(7), b"")) == expected  # noqa: B023  # read at once
+
+
+@given(st.binary(min_size=1, max_size=200), st.data())
+def test_a_marked_file_reads_right_across_its_mark(content: bytes, data: st.DataObject) -> None:
+    """From any place on, in blocks of any size: never more than was asked for, and nothing only at the end."""
+    place = data.draw(st.integers(1, len(content)))
+    start = data.draw(st.integers(0, len(content) + 64))
+    sizes = data.draw(st.lists(st.integers(1, 100), min_size=1))
+    expected = content[:place] + MARK.white_space + content[place:]
+    file = _disk._MarkedFile(io.BytesIO(content), place, MARK.white_space)
+    for _ in range(2):
+        file.seek(start)
+        read, number = b"", 0
+        while block := file.read(size := sizes[number % len(sizes)]):
+            assert len(block) <= size
+            read, number = read + block, number + 1
+        assert read == expected[start:]
 
 
 # --- how a download appears -----------------------------------------------------------------------------------

@@ -6,13 +6,17 @@ import pytest
 
 from together_batches.errors import (
     APIConnectionError,
+    APIError,
     APIResponseValidationError,
     APIStatusError,
     APITimeoutError,
+    BadRequestError,
     CreateUnconfirmedError,
+    InternalServerError,
     JobNotCreatedError,
     NotFoundError,
     RateLimitError,
+    ResultsUnavailableError,
     ValidationError,
     WaitTimeoutError,
 )
@@ -103,6 +107,35 @@ def test_facts_are_kept_as_tuples() -> None:
     assert CreateUnconfirmedError("?", input_file_id="f", candidates=iter(jobs)).candidates == tuple(jobs)
     assert WaitTimeoutError("?", jobs=iter(jobs)).jobs == tuple(jobs)
     assert ValidationError("?", problems=iter(["line 1: no"])).problems == ("line 1: no",)
+    assert ResultsUnavailableError("?", file_ids=iter(["file-1", "file-2"])).file_ids == ("file-1", "file-2")
+
+
+def test_results_that_are_unavailable_name_what_is_known() -> None:
+    """The job is None if only its file is known, and no file is named if the job names none."""
+    error = ResultsUnavailableError("the results are absent", job_id="job-1")
+    assert (str(error), error.job_id, error.file_ids) == ("the results are absent", "job-1", ())
+    assert ResultsUnavailableError("file-1 is cut", file_ids=["file-1"]).job_id is None
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (APIError("the way there failed"), True),
+        (APIConnectionError("no connection"), True),
+        (APITimeoutError("no answer"), True),
+        (APIResponseValidationError("no JSON", expected="a job"), True),
+        (InternalServerError("in trouble", status=503), True),
+        (APIStatusError("too late", status=408), True),
+        (RateLimitError("slow down"), True),
+        (NotFoundError("no job", status=404), False),
+        (BadRequestError("what?", status=400), False),
+        (APIStatusError("see other", status=303), False),
+    ],
+    ids=lambda value: str(getattr(value, "status", None) or type(value).__name__),
+)
+def test_trouble_that_may_pass(error: APIError, expected: bool) -> None:
+    """``is_transient`` says whether the same call may succeed later. A 404 does not say so by itself."""
+    assert error.is_transient is expected
 
 
 def test_data_that_is_wrong_is_a_value_error() -> None:

@@ -18,21 +18,25 @@ from together_batches import (
     APIResponseValidationError,
     AsyncBatches,
     Batches,
+    BatchesError,
+    BatchJob,
     BatchRequest,
     ConflictError,
     FileObject,
     InternalServerError,
     NotFoundError,
+    ResultsUnavailableError,
     UsageError,
     to_dict,
 )
+from together_batches._creating import KnownJobs
 from together_batches._file_protocol import Transfer
 from together_batches._protocol import Answer, error_of
 from together_batches.emulator import Emulator, Fault
-from together_batches.files import AsyncFiles
+from together_batches.files import AsyncFiles, Transfers
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Mapping
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
     from pathlib import Path
 
     from together_batches._protocol import Request
@@ -43,12 +47,21 @@ WHERE = {"Location": "https://storage.example/x?signature=%2F~", "X-Together-Fil
 
 
 class Service:
-    """Answers each step as it was told to, and keeps what came."""
+    """Answers each step as it was told to, and keeps what came, and every pause.
 
-    def __init__(self, *answers: object) -> None:
+    A download gives the next of ``contents``, the last one again and again; an error is raised.
+    """
+
+    def __init__(self, *answers: object, contents: Sequence[bytes | BatchesError] = (b"onetwo",)) -> None:
         self.answers = list(answers)
         self.requests: list[Request] = []
-        self.files = AsyncFiles(self.send, self.transmit, self.receive)
+        self.contents = list(contents)
+        self.known = KnownJobs()
+        self.slept: list[float] = []
+        self.files = AsyncFiles(Transfers(self.send, self.transmit, self.receive, self.known), self.sleep)
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
 
     def answer(self, request: Request) -> Answer:
         self.requests.append(request)
@@ -77,10 +90,14 @@ class Service:
     async def receive(
         self, request: Transfer, on_length: Callable[[int | None], None] | None = None
     ) -> AsyncGenerator[bytes]:
-        for piece in (b"one", b"two"):
+        self.requests.append(request)
+        content = self.contents.pop(0) if len(self.contents) > 1 else self.contents[0]
+        if isinstance(content, BatchesError):
+            raise content
+        for start in range(0, len(content), 3):
             if on_length is not None:
-                on_length(6)
-            yield piece
+                on_length(len(content))
+            yield content[start : start + 3]
 
     @property
     def lines(self) -> list[str]:
@@ -286,7 +303,7 @@ async def test_what_is_no_id_is_refused(wrong: Any, tmp_path: Path) -> None:
 
 async def test_content_and_download_are_the_same_bytes(tmp_path: Path) -> None:
     """The one in pieces, the other in a file; the progress of a download is told."""
-    files = Service().files
+    files = Service((200, {"id": "file-1", "bytes": 6})).files
     async with files.content(FileObject(id="file-1")) as pieces:
         assert [piece async for piece in pieces] == [b"one", b"two"]
     steps: list[tuple[int, int | None]] = []
@@ -318,6 +335,154 @@ async def test_a_download_that_fails_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="exists already"):
         await Service().files.download("file-1", tmp_path / "old")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"old": b"old"}
+
+
+# --- a file that is absent, or cut ---
+
+BACK_OFF = [1, 2, 4, 8, 16, 29]
+"""The pauses between looks at what is absent, with a patience of 60 s."""
+
+
+def gone() -> NotFoundError:
+    return NotFoundError("no such file", status=404)
+
+
+async def test_a_file_that_was_never_seen_is_a_404_at_once(tmp_path: Path) -> None:
+    """The id is wrong, or of another account."""
+    service = Service(contents=[gone()])
+    with pytest.raises(NotFoundError, match=r"no such file$"):
+        await service.files.download("file-1", tmp_path / "out")
+    assert (service.slept, list(tmp_path.iterdir())) == ([], [])
+
+
+async def _upload(service: Service) -> None:
+    service.answers = [(302, b"", WHERE), (200, b""), (200, {"id": "file-1"})]
+    await service.files.upload(REQUESTS)
+
+
+async def _upload_in_a_form(service: Service) -> None:
+    service.answers = [(200, {"id": "file-1"})]
+    await service.files.upload(REQUESTS, via="api")
+
+
+async def _upload_what_is_known(service: Service) -> None:
+    service.answers = [(409, {"file_id": "file-1"}), (200, {"id": "file-1", "bytes": len(REQUESTS)})]
+    await service.files.upload(REQUESTS)
+
+
+async def _retrieve(service: Service) -> None:
+    service.answers = [(200, {"id": "file-1"})]
+    await service.files.retrieve("file-1")
+
+
+async def _list(service: Service) -> None:
+    service.answers = [(200, {"data": [{"id": "file-0"}, {"id": "file-1"}]})]
+    await service.files.list()
+
+
+async def _see_a_job(service: Service) -> None:
+    service.known.note(BatchJob(id="job-1", output_file_id="file-0", error_file_id="file-1"))
+
+
+async def _pass_it(service: Service) -> None:
+    """The file is passed as a value."""
+
+
+@pytest.mark.parametrize(
+    "see", [_upload, _upload_in_a_form, _upload_what_is_known, _retrieve, _list, _see_a_job, _pass_it]
+)
+async def test_a_404_of_a_known_file_passes(see: Callable[[Service], Awaitable[None]], tmp_path: Path) -> None:
+    """It exists as far as is known, so it is looked at again, ever less often."""
+    service = Service(contents=[gone(), gone(), gone(), b"onetwo"])
+    await see(service)
+    service.answers = [(200, {"id": "file-1", "bytes": 6})]
+    wanted = FileObject(id="file-1") if see is _pass_it else "file-1"
+    path = await service.files.download(wanted, tmp_path / "out")
+    assert path.read_bytes() == b"onetwo"
+    assert service.slept == BACK_OFF[:3]
+
+
+@pytest.mark.parametrize(
+    ("patience", "slept", "text"),
+    [
+        (60, BACK_OFF, r"no such file \(it exists as far as is known, and has been absent for 60 s\)$"),
+        (0, [], r"no such file$"),
+    ],
+)
+async def test_a_404_that_stays(patience: float, slept: list[float], text: str, tmp_path: Path) -> None:
+    """Is raised when patience is over, which the text names; without any there is one look. No file is left."""
+    service = Service(contents=[gone() for _ in range(9)])
+    with pytest.raises(NotFoundError, match=text):
+        await service.files.download(FileObject(id="file-1"), tmp_path / "out", patience=patience)
+    assert slept == service.slept
+    assert len(service.requests) == len(slept) + 1
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_file_that_was_deleted_here_is_known_to_be_gone(tmp_path: Path) -> None:
+    """There is nothing to look for."""
+    service = Service((200, {"id": "file-1"}), (200, {"id": "file-1", "deleted": True}), contents=[gone()])
+    await service.files.retrieve("file-1")
+    await service.files.delete("file-1")
+    with pytest.raises(NotFoundError):
+        await service.files.download("file-1", tmp_path / "out")
+    assert service.slept == []
+
+
+@pytest.mark.parametrize("wanted", ["file-1", FileObject(id="file-1")])
+async def test_a_download_that_is_shorter_than_its_metadata_says(wanted: Any, tmp_path: Path) -> None:
+    """Is no download: it is made again until it is whole, and only then appears under the name."""
+    (tmp_path / "out").write_bytes(b"old")
+    sizes = [(200, {"id": "file-1", "bytes": 6})] * 3
+    service = Service(*sizes, contents=[b"one", b"onet", b"onetwo"])
+    path = await service.files.download(wanted, tmp_path / "out", force=True)
+    assert path.read_bytes() == b"onetwo"
+    assert service.slept == BACK_OFF[:2]
+    assert service.lines == ["GET /files/file-1/content", "GET /files/file-1"] * 3
+
+
+@pytest.mark.parametrize(("patience", "slept"), [(60, BACK_OFF), (2.5, [1, 1.5]), (0, [])])
+async def test_a_download_that_stays_short(patience: float, slept: list[float], tmp_path: Path) -> None:
+    """Is an error that says how much came. What was there stays, and no half file takes its place."""
+    (tmp_path / "out").write_bytes(b"old")
+    service = Service(*[(200, {"id": "file-1", "bytes": 1_234})] * 9, contents=[b"one"])
+    with pytest.raises(ResultsUnavailableError) as caught:
+        await service.files.download("file-1", tmp_path / "out", force=True, patience=patience)
+    assert str(caught.value).startswith("file file-1 is cut: 3 bytes came, and its metadata says 1,234")
+    assert (caught.value.job_id, caught.value.file_ids) == (None, ("file-1",))
+    assert slept == service.slept
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"out": b"old"}
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        (200, {"id": "file-1"}),
+        (200, {"id": "file-1", "bytes": 0}),
+        (200, {"id": "file-1", "bytes": 5}),
+        (200, {"id": "file-1", "bytes": "many"}),
+        (200, {"id": "file-2", "bytes": 1_000}),
+        (404, b""),
+        (403, b""),
+        (500, b""),
+    ],
+    ids=lambda metadata: str(metadata[1] or metadata[0]),
+)
+async def test_metadata_that_says_nothing(metadata: object, tmp_path: Path) -> None:
+    """Absent, zero, smaller or unreadable: what came had the length that was announced for it."""
+    service = Service(metadata)
+    path = await service.files.download("file-1", tmp_path / "out")
+    assert path.read_bytes() == b"onetwo"
+    assert service.slept == []
+
+
+@pytest.mark.parametrize("patience", [-1, float("nan"), float("inf"), "60", True, None])
+async def test_a_patience_that_cannot_be(patience: Any, tmp_path: Path) -> None:
+    """Is misuse, before anything is sent or written."""
+    service = Service()
+    with pytest.raises(UsageError, match="patience must be a number, zero or more; it is"):
+        await service.files.download("file-1", tmp_path / "out", patience=patience)
+    assert (service.requests, list(tmp_path.iterdir())) == ([], [])
 
 
 # --- on real sockets ------------------------------------------------------------------------------------------
@@ -487,6 +652,8 @@ def test_the_same_without_await(tmp_path: Path) -> None:
         assert files.retrieve(file) == file
         assert files.list() == [file]
         assert batches.files.download(file, tmp_path / "out").read_bytes() == REQUESTS
+        with pytest.raises(UsageError, match="patience"):
+            batches.files.download(file, tmp_path / "out", patience=-1)
         with files.content(file) as pieces:
             assert b"".join(pieces) == REQUESTS
         files.delete(file)

@@ -119,6 +119,22 @@ def test_a_long_line_in_small_chunks_costs_no_square() -> None:
     assert (line.length, line.whole) == (10_000_000, True)
 
 
+def test_a_line_that_has_not_ended_can_be_seen() -> None:
+    """As far as it came, without an end to it: it goes on with the next chunk."""
+    splitter = jsonl.LineSplitter(10)
+    assert splitter.peek() is None
+    splitter.feed(b"\xef\xbb\xbfa")
+    assert splitter.peek() == jsonl.Line(1, 3, b"a", 1)
+    assert [line.content for line in splitter.feed(b"b\n")] == [b"ab"]
+    assert splitter.peek() is None
+    splitter.feed(b"x" * 20)
+    line = splitter.peek()
+    assert line is not None
+    assert (line.number, line.offset, line.length, line.whole) == (2, 6, 20, False)
+    assert splitter.close() == [line]
+    assert splitter.peek() is None
+
+
 def test_the_most_that_is_held_is_a_number() -> None:
     """Of bytes, from 1."""
     with pytest.raises(UsageError, match="max_line_bytes must be a whole number, 1 or more; it is 0"):

@@ -56,3 +56,13 @@ def test_its_report_is_like_any_other() -> None:
     copy = pickle.loads(pickle.dumps(report))
     assert copy["b"] == _GOOD
     assert str(copy) == str(report)
+
+
+def test_jobs_that_completed_anyway_are_counted_as_they_come() -> None:
+    """As a report of outcomes counts them."""
+    kept = Kept(_read)
+    done = BatchJob(id="a", status=BatchJobStatus.COMPLETED)
+    for name, accepted in (("a", True), ("b", False)):
+        kept.admit(name)
+        kept.put(CancelOutcome(name, CancelResult.ALREADY_FINISHED, done, accepted=accepted), None)
+    assert str(kept.report()) == str(CancelReport(kept.values())) == "1 already finished, 1 completed anyway"

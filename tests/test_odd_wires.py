@@ -37,6 +37,7 @@ from together_batches import (
     PermissionDeniedError,
     RateLimitError,
     Timeout,
+    UnprocessableEntityError,
 )
 from together_batches.config import Secret
 
@@ -99,6 +100,8 @@ GOOD: list[tuple[str, Reply, CancelResult]] = [
     ("unknown fields", http(200, job(project_id="p", request_count=0, nested={"a": [1]})), CANCELING),
     ("no content type", http(200, JOB, headers={"Content-Type": ""}), CANCELING),
     ("called text", http(200, JOB, headers={"Content-Type": "text/plain"}), CANCELING),
+    ("wrapped job", http(200, {"job": job()}), CANCELING),
+    ("id in another case", http(200, job("JOB-1")), CANCELING),
     ("white space", http(200, b"\r\n  " + JOB + b"\n\n"), CANCELING),
     ("unknown coding", http(200, JOB, headers={"Content-Encoding": "rot13"}), CANCELING),
     ("gzip", http(200, gzip.compress(JOB), headers={"Content-Encoding": "gzip"}), CANCELING),
@@ -121,7 +124,8 @@ def test_good_answers(reply: Reply, result: CancelResult) -> None:
             outcome = report["job-1"]
             assert (outcome.result, outcome.error, outcome.attempts) == (result, None, 1)
             assert outcome.job is not None
-            assert outcome.job.id == "job-1"
+            assert outcome.job.id.lower() == "job-1"
+            assert outcome.accepted
             assert server.lines == ["POST /v1/batches/job-1/cancel"]
 
     run()
@@ -202,7 +206,7 @@ BAD: list[tuple[str, Reply, CancelResult, type[BatchesError], int, str]] = [
     ("number for an id", http(200, {"id": 1}), FAILED, NO_ANSWER, 1, "$.id"),
     ("number for a status", http(200, {"id": "job-1", "status": 3}), FAILED, NO_ANSWER, 1, "$.status"),
     ("bad time", http(200, job(created_at="yesterday")), FAILED, NO_ANSWER, 1, "yesterday"),
-    ("wrapped job", http(200, {"job": job()}), FAILED, NO_ANSWER, 1, "no id"),
+    ("200 error", http(200, {"error": "internal error"}), FAILED, NO_ANSWER, 1, "no id"),
     ("204", http(204), FAILED, NO_ANSWER, 1, "nothing at all"),
     ("200 empty", http(200), FAILED, NO_ANSWER, 1, "nothing at all"),
     ("200 null", http(200, None), FAILED, NO_ANSWER, 1, "null"),
@@ -258,6 +262,12 @@ BAD: list[tuple[str, Reply, CancelResult, type[BatchesError], int, str]] = [
 ]
 
 
+def error_is_looked_up(error: BatchesError | None) -> bool:
+    if isinstance(error, APIStatusError):
+        return error.status in {400, 402}
+    return isinstance(error, NO_ANSWER) and error.status in {200, 204} and "about job" not in str(error)
+
+
 @pytest.mark.parametrize(
     ("reply", "result", "kind", "attempts", "says"), [case[1:] for case in BAD], ids=[case[0] for case in BAD]
 )
@@ -271,7 +281,10 @@ def test_answers_that_are_errors_or_none(
         async with RawServer(reply) as server, client_of(server.base_url) as batches:
             outcome = (await batches.cancel_many(["job-1"]))["job-1"]
             assert (outcome.result, type(outcome.error), outcome.job) == (result, kind, None)
-            assert outcome.attempts == attempts == server.connections
+            # A refusal, and a good answer without a job, are looked up; that is no attempt.
+            looked_up = server.lines.count("GET /v1/batches/job-1")
+            assert looked_up == (error_is_looked_up(outcome.error))
+            assert outcome.attempts == attempts == server.connections - looked_up
             assert outcome.error is not None
             assert says in str(outcome.error)
             assert "\n" not in str(outcome.error)
@@ -301,7 +314,7 @@ def test_a_conflict_is_an_answer(status: int, state: str, expected: CancelResult
         replies = http(status, TOO_LATE), http(200, job(status=state))
         async with RawServer(*replies) as server, client_of(server.base_url) as batches:
             outcome = (await batches.cancel_many(["job-1"]))["job-1"]
-            assert (outcome.result, outcome.error, outcome.attempts) == (expected, None, 2)
+            assert (outcome.result, outcome.error, outcome.attempts) == (expected, None, 1)
             assert outcome.job is not None
             assert outcome.job.status == state
             assert server.lines == ["POST /v1/batches/job-1/cancel", "GET /v1/batches/job-1"]
@@ -322,7 +335,8 @@ def test_a_conflict_whose_job_cannot_be_read(status: int, second: Reply, request
     async def run() -> None:
         async with RawServer(http(status, TOO_LATE), second) as server, client_of(server.base_url) as batches:
             outcome = (await batches.cancel_many(["job-1"]))["job-1"]
-            assert (outcome.result, outcome.job, outcome.attempts) == (FINISHED, None, requests)
+            assert (outcome.result, outcome.job, outcome.attempts) == (FINISHED, None, 1)
+            assert server.connections == requests
             assert type(outcome.error) is {409: ConflictError, 400: BadRequestError}[status]
             assert outcome.ok
 
@@ -337,14 +351,46 @@ async def test_a_400_that_says_something_else_is_no_conflict() -> None:
         assert (outcome.result, outcome.attempts) == (FAILED, 1)
 
 
-@in_virtual_time
-async def test_a_conflict_over_a_job_that_goes_on_is_told() -> None:
-    """The refusal stands beside a job that is running: nobody should believe that it drains."""
-    replies = http(409, TOO_LATE), http(200, job(status="IN_PROGRESS"))
-    async with RawServer(*replies) as server, client_of(server.base_url) as batches:
-        outcome = (await batches.cancel_many(["job-1"]))["job-1"]
-        assert outcome.result is CANCELING
-        assert isinstance(outcome.error, ConflictError)
+@pytest.mark.parametrize(
+    ("status", "kind"), [(409, ConflictError), (400, BadRequestError), (422, UnprocessableEntityError)]
+)
+def test_a_refusal_over_a_job_that_goes_on_is_a_failure(status: int, kind: type[BatchesError]) -> None:
+    """Nobody should believe that it drains: in bulk the refusal is in the outcome, and alone it is raised."""
+
+    @in_virtual_time
+    async def run() -> None:
+        refusal = {"error": "batches cannot be cancelled once processing begins"}
+        replies = http(status, refusal), http(200, job(status="IN_PROGRESS"))
+        async with RawServer(*replies, *replies) as server, client_of(server.base_url) as batches:
+            report = await batches.cancel_many(["job-1"])
+            outcome = report["job-1"]
+            assert (outcome.result, type(outcome.error), report.ok, outcome.accepted) == (FAILED, kind, False, False)
+            assert outcome.job is not None
+            assert outcome.job.status == "IN_PROGRESS"
+            assert "once processing begins" in str(outcome.error)
+            with pytest.raises(kind, match="once processing begins"):
+                await batches.cancel("job-1")
+
+    run()
+
+
+@pytest.mark.parametrize(
+    "answer", [http(204), http(200), http(200, {}), http(200, {"status": "CANCELING"}), http(200, HTML_502)], ids=repr
+)
+def test_a_good_answer_without_a_job_is_looked_up(answer: bytes) -> None:
+    """In bulk and alone."""
+
+    @in_virtual_time
+    async def run() -> None:
+        replies = answer, http(200, job()), answer, http(200, job())
+        async with RawServer(*replies) as server, client_of(server.base_url) as batches:
+            outcome = (await batches.cancel_many(["job-1"]))["job-1"]
+            assert (outcome.result, outcome.error, outcome.attempts) == (CANCELING, None, 1)
+            assert outcome.accepted
+            assert (await batches.cancel("job-1")).status == "CANCELING"
+            assert server.lines == 2 * ["POST /v1/batches/job-1/cancel", "GET /v1/batches/job-1"]
+
+    run()
 
 
 # --- odd answers to the other verbs ---------------------------------------------------------------------------

@@ -47,6 +47,28 @@ def test_the_text_is_the_summary_line() -> None:
     assert repr(report) == "<CancelReport: 9 998 cancelled, 1 already finished, 1 not found>"
 
 
+def test_jobs_that_completed_although_they_took_the_cancel_are_set_apart() -> None:
+    """In the text; the counts have them with the others that had finished. One that failed is no such job."""
+    report = CancelReport(
+        [
+            CancelOutcome("a", CancelResult.ALREADY_FINISHED, BatchJob(id="a", status="COMPLETED"), accepted=True),
+            CancelOutcome("b", CancelResult.ALREADY_FINISHED, BatchJob(id="b", status="COMPLETED")),
+            CancelOutcome("c", CancelResult.ALREADY_FINISHED, BatchJob(id="c", status="FAILED"), accepted=True),
+            CancelOutcome("d", CancelResult.ALREADY_FINISHED, accepted=True),
+            CancelOutcome("e", CancelResult.CANCELLED, BatchJob(id="e", status="CANCELLED"), accepted=True),
+        ]
+    )
+    assert [outcome.completed_anyway for outcome in report] == [True, False, False, False, False]
+    assert str(report) == "1 cancelled, 3 already finished, 1 completed anyway"
+    assert report.counts[CancelResult.ALREADY_FINISHED] == 4
+    assert str(pickle.loads(pickle.dumps(report))) == str(report)
+
+
+def test_an_event_is_no_part_of_what_became_of_a_job() -> None:
+    """What a callback got with one compares as what the report has without."""
+    assert CancelOutcome("a", CancelResult.CANCELLED, event="ended") == CancelOutcome("a", CancelResult.CANCELLED)
+
+
 def test_a_report_of_nothing() -> None:
     """Is fine, empty, and says so."""
     report = CancelReport([])

@@ -9,7 +9,7 @@ import pytest
 
 from together_batches._plain import to_dict
 from together_batches.errors import NotFoundError, UsageError
-from together_batches.models import BatchJob, FileObject
+from together_batches.models import BatchJob, BatchJobStatus, FileObject
 from together_batches.outcomes import CancelOutcome, CancelReport, CancelResult
 from together_batches.rows import BatchFailure, BatchMissing, BatchResult, BatchStray, BatchSuccess, Usage
 
@@ -49,14 +49,36 @@ def test_an_outcome_as_plain_data() -> None:
         "job_id": "a",
         "result": "cancelled",
         "attempts": 1,
+        "accepted": False,
         "job": {"id": "a"},
     }
     assert to_dict(CancelOutcome("b", CancelResult.NOT_FOUND, error=error, attempts=2)) == {
         "job_id": "b",
         "result": "not_found",
         "attempts": 2,
+        "accepted": False,
         "error": {"type": "NotFoundError", "message": str(error), "status": 404, "request_id": "oJ3x"},
     }
+    told = to_dict(
+        CancelOutcome(
+            "c",
+            CancelResult.CANCELING,
+            accepted=True,
+            status_before=BatchJobStatus.VALIDATING,
+            requested_at=datetime(2026, 9, 14, 10, 20, 30, tzinfo=UTC),
+            event="accepted",
+        )
+    )
+    assert told == {
+        "job_id": "c",
+        "event": "accepted",
+        "result": "canceling",
+        "attempts": 0,
+        "accepted": True,
+        "status_before": "VALIDATING",
+        "requested_at": "2026-09-14T10:20:30Z",
+    }
+    assert json.loads(json.dumps(told)) == told
     assert to_dict(CancelOutcome("", CancelResult.FAILED, error=UsageError("a job id is empty")))["error"] == {
         "type": "UsageError",
         "message": "a job id is empty",

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import io
+import re
 import tempfile
 from typing import IO, TYPE_CHECKING, Any
 
 import pytest
 
 from together_batches import jsonl
+from together_batches._marks import MARK_BYTES
 from together_batches._submitting import submit
 from together_batches.errors import JobNotCreatedError, UsageError, ValidationError
 from together_batches.models import BatchJob, FileObject
@@ -34,6 +36,7 @@ class Service:
         self.done: list[str] = []
         self.uploaded = b""
         self.name = ""
+        self.has_own_file = False
         self._while_uploading = while_uploading
 
     async def upload(self, content: Content) -> FileObject:
@@ -44,12 +47,24 @@ class Service:
             self.uploaded += await content.block(len(self.uploaded))
         return FileObject(id="file-1")
 
-    async def create(self, file_id: str) -> BatchJob:
+    async def create(self, file_id: str, has_own_file: bool) -> BatchJob:
         self.done.append(f"create from {file_id}")
+        self.has_own_file = has_own_file
         return BatchJob(id="job-1", input_file_id=file_id)
 
     async def submit(self, source: Any, *, endpoint: str = CHAT) -> BatchJob:
         return await submit(source, endpoint=endpoint, upload=self.upload, create=self.create)
+
+    @property
+    def mark(self) -> bytes:
+        """The white space that was added to what was uploaded."""
+        start = self.uploaded.index(b"{") + 1
+        return self.uploaded[start : start + MARK_BYTES]
+
+    @property
+    def given(self) -> bytes:
+        """What was uploaded, without the mark."""
+        return self.uploaded.replace(self.mark, b"", 1)
 
 
 async def _one_by_one() -> AsyncIterator[BatchRequest]:
@@ -86,11 +101,12 @@ class _Pipe(io.RawIOBase):
     ids=["bytes", "bytearray", "file", "pipe", "list", "tuple", "generator", "async generator"],
 )
 async def test_from_anything(source: Source) -> None:
-    """The lines are checked, uploaded as they are, and made a job."""
+    """The lines are checked, uploaded with a mark and otherwise as they are, and made a job."""
     service = Service()
     assert (await service.submit(source)).id == "job-1"
     assert service.done == ["upload", "create from file-1"]
-    assert (service.name, service.uploaded) == ("requests.jsonl", LINES)
+    assert re.fullmatch(r"requests-[0-9a-f]{16}\.jsonl", service.name)
+    assert service.given == LINES
 
 
 @pytest.mark.parametrize("as_text", [True, False])
@@ -101,7 +117,8 @@ async def test_from_a_path(tmp_path: Path, *, as_text: bool) -> None:
     path.write_bytes(content)
     service = Service()
     await service.submit(str(path) if as_text else path)
-    assert (service.name, service.uploaded) == ("größe.jsonl", content)
+    assert re.fullmatch(r"größe-[0-9a-f]{16}\.jsonl", service.name)
+    assert service.given == path.read_bytes() == content
 
 
 async def test_an_open_file_is_read_from_where_it_stands(tmp_path: Path) -> None:
@@ -113,12 +130,54 @@ async def test_an_open_file_is_read_from_where_it_stands(tmp_path: Path) -> None
         file.readline()
         await service.submit(file)
         assert not file.closed
-    assert service.uploaded == LINES
+    assert service.given == LINES
+
+
+# --- content of its own -------------------------------------------------------------------------------------------
+
+
+async def test_each_submission_has_content_that_no_other_has() -> None:
+    """So that its file is no other's either, and a job of the file is its job; ``create`` is told so."""
+    service, marks = Service(), set[bytes]()
+    for _ in range(5):
+        await service.submit(LINES)
+        marks.add(service.mark)
+        assert service.given == LINES
+        assert service.has_own_file
+        assert set(service.mark) <= set(b" \t")
+    assert len(marks) == 5
+
+
+async def test_a_first_line_without_room_is_submitted_as_it_is() -> None:
+    """Under its own name; a job of its file may then be another's, and ``create`` is told so."""
+    text = "x" * (jsonl.MAX_LINE_BYTES - len(jsonl.encode(jsonl.chat_request("a", model="m", messages=[], user=""))))
+    line = jsonl.encode(jsonl.chat_request("a", model="m", messages=[], user=text))
+    service = Service()
+    await service.submit(line)
+    assert (service.name, service.uploaded == line, service.has_own_file) == ("requests.jsonl", True, False)
+
+
+async def test_what_is_checked_is_what_is_uploaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mark counts: the checks see the bytes that the service will see."""
+    checked: list[int] = []
+    validate = jsonl.validate
+
+    def noted(source: Any, **options: Any) -> jsonl.Validation:
+        checked.append((found := validate(source, **options)).bytes)
+        return found
+
+    monkeypatch.setattr(jsonl, "validate", noted)
+    service = Service()
+    await service.submit(LINES)
+    assert checked == [len(service.uploaded)] == [len(LINES) + MARK_BYTES]
+
+
+# --- what is refused ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("source", [BAD, io.BytesIO(BAD)], ids=["bytes", "file"])
 async def test_a_file_with_problems(source: Source) -> None:
-    """All of them are told, each with its line, and nothing is uploaded."""
+    """All of them are told, each with its line and byte in the file as it was given, and nothing is uploaded."""
     service = Service()
     with pytest.raises(ValidationError, match="2 problems in lines 1, 2; the first: line 1") as raised:
         await service.submit(source)
@@ -126,6 +185,7 @@ async def test_a_file_with_problems(source: Source) -> None:
         "line 1 (byte 0)",
         "line 2 (byte 18), custom_id 'b'",
     ]
+    assert raised.value.problems[0].endswith("at byte 17 of the line")
     assert service.done == []
 
 
@@ -269,13 +329,13 @@ async def test_a_file_that_is_replaced_meanwhile(tmp_path: Path) -> None:
     (tmp_path / "other").write_bytes(b"no JSON")
     service = Service(while_uploading=lambda: (tmp_path / "other").replace(path))
     await service.submit(path)
-    assert service.uploaded == LINES
+    assert service.given == LINES
 
 
 async def test_what_goes_wrong_is_raised(tmp_path: Path) -> None:
     """As it came: of the upload, and then nothing is created; of the create; of the source itself."""
 
-    async def refuse(_: object) -> Any:
+    async def refuse(*_: object) -> Any:
         message = "declined"
         raise JobNotCreatedError(message)
 
@@ -321,7 +381,7 @@ async def test_cancelled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, during
         await stop("upload")
         return FileObject(id="file-1")
 
-    async def create(_: str) -> BatchJob:
+    async def create(_: str, has_own_file: bool) -> BatchJob:
         await stop("create")
         return BatchJob(id="job-1")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -43,13 +43,31 @@ Phase = tuple[float, str] | tuple[float, str, float] | tuple[float, BatchesError
 QUICK: list[Phase] = [(0, "IN_PROGRESS"), (10, "COMPLETED", 100)]
 ENDLESS: list[Phase] = [(0, "IN_PROGRESS", 37.25)]
 TROUBLE = InternalServerError("in trouble", status=500)
+BACK_OFF = [0, 1, 3, 7, 15, 31, 60]
+"""When a look is taken at what is absent, with a patience of 60 s."""
+
+
+def gone() -> NotFoundError:
+    return NotFoundError("no such job", status=404)
 
 
 class Service:
-    """Jobs whose lives are written down, and a note of what was asked when."""
+    """Jobs whose lives are written down, and a note of what was asked when.
 
-    def __init__(self, *, seconds: float = 0, created: datetime | None = None, **lives: list[Phase]) -> None:
+    A job that has completed names its output, or what ``files`` says: an id, and from which second on it is named.
+    """
+
+    def __init__(
+        self,
+        *,
+        seconds: float = 0,
+        created: datetime | None = None,
+        files: dict[str, float] | None = None,
+        **lives: list[Phase],
+    ) -> None:
         self.lives = lives
+        self.files = {"output_file_id": 0.0} if files is None else files
+        self.only_listed: set[str] = set()
         self.seconds = seconds
         self.created = created
         self.others = 0
@@ -71,7 +89,14 @@ class Service:
                 raise error
             case (_, str() as status, *progress):
                 percent = float(progress[0]) if progress else None
-                return BatchJob(id=job_id, status=BatchJobStatus(status), progress=percent, created_at=self.created)
+                files = {name: name for name, since in self.files.items() if since <= self.now}
+                return BatchJob(
+                    id=job_id,
+                    status=BatchJobStatus(status),
+                    progress=percent,
+                    created_at=self.created,
+                    **files if status == "COMPLETED" else {},
+                )
         raise AssertionError(phase)
 
     async def retrieve(self, job_id: str) -> BatchJob:
@@ -82,8 +107,8 @@ class Service:
             await asyncio.sleep(self.seconds)
         finally:
             self.running -= 1
-        if job_id not in self.lives:
-            raise NotFoundError("no such job", status=404)
+        if job_id not in self.lives or job_id in self.only_listed:
+            raise gone()
         return self.job(job_id)
 
     async def list_jobs(self) -> list[BatchJob]:
@@ -91,9 +116,12 @@ class Service:
         error = self.list_fails.pop(0) if self.list_fails else None
         if error is not None:
             raise error
-        return [self.job(job_id) for job_id in self.lives if job_id not in self.hidden] + [
-            BatchJob(id=f"other-{number}") for number in range(self.others)
-        ]
+        listed = [BatchJob(id=f"other-{number}") for number in range(self.others)]
+        for job_id in self.lives:
+            if job_id not in self.hidden:
+                with suppress(NotFoundError):
+                    listed.append(self.job(job_id))
+        return listed
 
     @property
     def times(self) -> list[float]:
@@ -105,13 +133,24 @@ def clocked(chance: float = 0.5) -> Time:
     return Time(clock=asyncio.get_running_loop().time, chance=lambda: chance, now=lambda: NOON)
 
 
+def knows_none(_: str) -> bool:
+    return False
+
+
+def knows_all(_: str) -> bool:
+    return True
+
+
+USUAL: dict[str, Any] = {"timeout": None, "poll_interval": None, "patience": 60, "knows": knows_none}
+
+
 async def wait(service: Service, job: str | BatchJob = "a", *, chance: float = 0.5, **options: Any) -> BatchJob:
-    options = {"timeout": None, "poll_interval": None, "on_update": None, **options}
+    options = {**USUAL, "on_update": None, **options}
     return await _waiting.wait(service.verbs, job, time=clocked(chance), **options)
 
 
 def each(service: Service, jobs: Any, *, chance: float = 0.5, **options: Any) -> AsyncGenerator[BatchJob, None]:
-    options = {"timeout": None, "poll_interval": None, "at_once": 100, **options}
+    options = {**USUAL, "at_once": 100, **options}
     return _waiting.as_completed(service.verbs, jobs, time=clocked(chance), **options)
 
 
@@ -228,7 +267,6 @@ async def test_what_may_pass_is_ridden_out(trouble: BatchesError, caplog: pytest
     [
         AuthenticationError("who?", status=401),
         PermissionDeniedError("no", status=403),
-        NotFoundError("none", status=404),
         BadRequestError("what?", status=400),
         UsageError("this client is closed"),
     ],
@@ -314,6 +352,229 @@ async def test_a_cancelled_scope_around_a_wait() -> None:
         await wait(service)
     assert scope.cancelled_caught
     assert service.running == 0
+
+
+# --- a job that is absent ---
+
+
+@without_wires
+async def test_an_id_that_was_never_seen_is_a_404_at_once() -> None:
+    """No second look, and none at the list: the id is wrong, or of another account."""
+    service = Service()
+    with pytest.raises(NotFoundError, match=r"no such job$"):
+        await wait(service, "nowhere")
+    assert (service.times, service.listed) == ([0], [])
+
+
+@pytest.mark.parametrize("known", ["passed as a job", "seen before", "seen by this wait"])
+@without_wires
+async def test_a_404_of_a_known_job_passes(known: str, caplog: pytest.LogCaptureFixture) -> None:
+    """It is looked for by itself and in the list, ever less often, with a warning for each look in vain."""
+    seen = known == "seen by this wait"
+    service = Service(a=[*([(0, "VALIDATING")] if seen else []), (1 if seen else 0, gone()), (30, "COMPLETED")])
+    job = BatchJob(id="a") if known == "passed as a job" else "a"
+    assert (await wait(service, job, knows=knows_all if known == "seen before" else knows_none)).status == "COMPLETED"
+    looks = [0, 2, 3, 5, 9, 17, 33] if seen else [0, 1, 3, 7, 15, 31]
+    assert looks == service.times
+    assert service.listed == looks[seen:-1]
+    assert "job a is absent (the service answered 404: no such job); it is looked for again in 1 s" in caplog.messages
+
+
+@without_wires
+async def test_a_job_that_only_the_list_shows_is_there() -> None:
+    """A look at the list says as much as one at the job, also when the job ends."""
+    service = Service(a=QUICK)
+    service.only_listed = {"a"}
+    told: list[BatchJob] = []
+    assert (await wait(service, knows=knows_all, on_update=told.append)).status == "COMPLETED"
+    assert [job.status for job in told] == ["IN_PROGRESS", "COMPLETED"]
+    assert [round(time, 3) for time in service.listed] == service.times
+
+
+@pytest.mark.parametrize(
+    ("patience", "looks", "text"),
+    [
+        (60, BACK_OFF, r"no such job \(it exists as far as is known, and has been absent for 60 s\)$"),
+        (2.5, [0, 1, 2.5], r"no such job \(it exists as far as is known, and has been absent for 2.5 s\)$"),
+        (0, [0], "no such job$"),
+    ],
+)
+@without_wires
+async def test_a_404_that_stays(patience: float, looks: list[float], text: str) -> None:
+    """Is raised when the patience is over, which the text names; without any there is one look."""
+    service = Service()
+    with pytest.raises(NotFoundError, match=text):
+        await wait(service, knows=knows_all, patience=patience)
+    assert looks == service.times
+    assert looks == service.listed
+
+
+@without_wires
+async def test_an_outage_is_no_absence() -> None:
+    """Patience counts answers that say "absent". It starts anew when the job is seen."""
+    service = Service(
+        a=[(0, gone()), (20, TROUBLE), (HOUR, gone()), (HOUR + 40, "IN_PROGRESS"), (2 * HOUR, gone())],
+    )
+    with pytest.raises(NotFoundError, match="absent for 60 s"):
+        await wait(service, knows=knows_all)
+    after = [time for time in service.times if time >= 2 * HOUR]
+    assert [round(time - after[0], 3) for time in after] == BACK_OFF
+
+
+@pytest.mark.parametrize("error", [PermissionDeniedError("no", status=403), TROUBLE])
+@without_wires
+async def test_a_list_that_cannot_be_read_shows_nothing(error: BatchesError) -> None:
+    """Then the 404 stands for that look."""
+    service = Service(a=[(0, gone()), (5, "COMPLETED")])
+    service.list_fails = [error] * 9
+    assert (await wait(service, knows=knows_all)).status == "COMPLETED"
+    assert service.times == [0, 1, 3, 7]
+
+
+@pytest.mark.parametrize("error", [AuthenticationError("who?", status=401), UsageError("this client is closed")])
+@without_wires
+async def test_a_list_that_says_that_nothing_will_work(error: BatchesError) -> None:
+    """Ends the wait at once."""
+    service = Service()
+    service.list_fails = [error]
+    with pytest.raises(type(error)):
+        await wait(service, knows=knows_all)
+    assert service.times == [0]
+
+
+@without_wires
+async def test_the_end_of_the_time_while_a_job_is_absent() -> None:
+    """Names the 404 as the cause: the job may be gone."""
+    for timeout in (0, 10):
+        with pytest.raises(WaitTimeoutError, match="a was never seen") as raised:
+            await wait(Service(), knows=knows_all, timeout=timeout)
+        assert isinstance(raised.value.__cause__, NotFoundError)
+
+
+@without_wires
+async def test_an_absent_job_does_not_hold_up_the_others() -> None:
+    """Nor does their polling use up its patience: it is followed on its own schedule."""
+    service = Service(a=[(0, gone()), (58, "COMPLETED")], b=[(0, "IN_PROGRESS"), (9, "FAILED")], c=ENDLESS)
+    jobs = each(service, ["a", "b", "c"], knows=knows_all, poll_interval=1.5, timeout=100)
+    given = [((await anext(jobs)).id, service.now) for _ in range(2)]
+    assert given == [("b", 9), ("a", 60)]
+    assert [time for time, job_id in service.retrieved if job_id == "a"] == BACK_OFF
+    await jobs.aclose()
+
+
+@without_wires
+async def test_an_absent_job_among_many_is_raised_at_the_end(caplog: pytest.LogCaptureFixture) -> None:
+    """All others are followed to their end first."""
+    lives = many(30, [(0, "IN_PROGRESS"), (HOUR, "COMPLETED")])
+    service = Service(**lives)
+    jobs = each(service, ["gone", *lives], knows=knows_all)
+    given = [(await anext(jobs)).id for _ in lives]
+    assert sorted(given) == sorted(lives)
+    with pytest.raises(NotFoundError, match="absent for 60 s"):
+        await anext(jobs)
+    assert "the job gone cannot be waited for" in caplog.text
+
+
+# --- files of results that are to come ---
+
+
+@without_wires
+async def test_a_completed_job_is_held_until_it_names_a_file() -> None:
+    """The ids may appear after the status; it is looked at ever less often, and each change is an update."""
+    service = Service(a=[(0, "COMPLETED", 100)], files={"output_file_id": 20})
+    told: list[BatchJob] = []
+    job = await wait(service, on_update=told.append)
+    assert job.output_file_id
+    assert service.times == [0, 1, 3, 7, 15, 31]
+    assert [seen.output_file_id for seen in told] == [None, "output_file_id"]
+
+
+@pytest.mark.parametrize("first", ["output_file_id", "error_file_id"])
+@without_wires
+async def test_one_file_of_two_is_enough(first: str) -> None:
+    """A job may have answers alone, or errors alone: nothing says that there will be another file."""
+    service = Service(a=[(0, "COMPLETED")], files={"output_file_id": 50, "error_file_id": 50, first: 5})
+    job = await wait(service)
+    assert service.now == 7
+    assert {job.output_file_id, job.error_file_id} == {first, None}
+
+
+@pytest.mark.parametrize(("patience", "looks"), [(60, BACK_OFF), (5, [0, 1, 3, 5]), (0, [0])])
+@without_wires
+async def test_a_completed_job_that_names_no_file(
+    patience: float, looks: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Is given when the patience is over, with a warning: it has completed all the same."""
+    service = Service(a=[(0, "COMPLETED")], files={})
+    assert (await wait(service, patience=patience)).status == "COMPLETED"
+    assert looks == service.times
+    assert caplog.messages == ["job a is COMPLETED and names no file of results; they may appear later"]
+
+
+@pytest.mark.parametrize("timeout", [0, 10])
+@without_wires
+async def test_the_end_of_the_time_while_a_job_is_held(timeout: float, caplog: pytest.LogCaptureFixture) -> None:
+    """Gives the job, with the warning: it has ended, so the wait was not in vain."""
+    service = Service(a=[(0, "COMPLETED")], b=ENDLESS, files={})
+    assert (await wait(service, timeout=timeout)).status == "COMPLETED"
+    assert service.now == timeout
+    jobs = each(service, ["b", "a"], timeout=timeout)
+    assert (await anext(jobs)).id == "a"
+    with pytest.raises(WaitTimeoutError, match="1 job was still pending; left alone: b was IN_PROGRESS"):
+        await anext(jobs)
+    assert set(caplog.messages) == {"job a is COMPLETED and names no file of results; they may appear later"}
+
+
+@pytest.mark.parametrize("status", ["FAILED", "EXPIRED", "CANCELLED"])
+@without_wires
+async def test_a_job_that_ended_otherwise_is_not_held(status: str) -> None:
+    """It may have no files at all."""
+    service = Service(a=[(0, status)], files={})
+    assert (await wait(service)).status == status
+    assert service.times == [0]
+
+
+@without_wires
+async def test_a_completed_job_without_files_that_is_passed_in() -> None:
+    """Is given as it is, without a request: the caller knows that it has ended."""
+    job = BatchJob(id="a", status=BatchJobStatus.COMPLETED)
+    service = Service()
+    assert job is await wait(service, job)
+    assert service.retrieved == []
+
+
+@without_wires
+async def test_an_outage_while_a_job_is_held() -> None:
+    """Is ridden out, and uses up no patience."""
+    service = Service(a=[(0, "COMPLETED"), (10, TROUBLE), (HOUR, "COMPLETED")], files={"output_file_id": HOUR + 30})
+    assert (await wait(service)).output_file_id
+
+
+@pytest.mark.parametrize("lagging", [(10, gone()), (10, "IN_PROGRESS", 50)])
+@without_wires
+async def test_an_end_is_an_end(lagging: Phase) -> None:
+    """A later answer that denies it, from a replica that lags, is one more look in vain at its files."""
+    service = Service(a=[(0, "COMPLETED", 100), lagging], files={})
+    told: list[BatchJob] = []
+    assert (await wait(service, on_update=told.append)).status == "COMPLETED"
+    assert service.times == BACK_OFF
+    assert [job.status for job in told] == ["COMPLETED"]
+
+
+@without_wires
+async def test_no_job_is_held_for_those_who_look_for_files_themselves() -> None:
+    """Each is given when it has ended."""
+    service = Service(a=[(0, "COMPLETED")], files={})
+    assert await ids_of(each(service, ["a"], holds=False)) == ["a"]
+    assert service.times == [0]
+
+
+@without_wires
+async def test_held_jobs_do_not_hold_up_the_others() -> None:
+    """Each is given when it is ready."""
+    service = Service(a=[(0, "COMPLETED")], b=[(0, "IN_PROGRESS"), (9, "FAILED")], files={"output_file_id": 20})
+    jobs = each(service, ["a", "b"])
+    assert [(job.id, service.now >= 20) async for job in jobs] == [("b", False), ("a", True)]
 
 
 # --- what is told meanwhile ---

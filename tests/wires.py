@@ -35,6 +35,9 @@ AT_ONCE = RetryPolicy(base_delay=0, max_delay=0)
 # --- time that passes as soon as everybody waits for it ---
 
 
+_QUIET_ROUNDS = 4
+
+
 class VirtualTime:
     """The clock of clients, and of the emulator beside them: it goes on to the next timer that is due.
 
@@ -66,8 +69,15 @@ class VirtualTime:
     async def sleep(self, seconds: float) -> None:
         over = asyncio.Event()
         self.slept.append(seconds)
-        heapq.heappush(self._timers, (self.seconds + max(0.0, seconds), len(self.slept), over))
-        await over.wait()
+        timer = self.seconds + max(0.0, seconds), len(self.slept), over
+        heapq.heappush(self._timers, timer)
+        try:
+            await over.wait()
+        except asyncio.CancelledError:
+            if timer in self._timers:
+                self._timers.remove(timer)
+                heapq.heapify(self._timers)
+            raise
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
@@ -92,9 +102,13 @@ class VirtualTime:
         return bool(threads or self._running or any(there.watch._attempts for there in self._connections))
 
     async def _pass(self) -> None:
+        quiet, begun = 0, 0
         while True:
-            await asyncio.sleep(0.002)
-            if self._timers and not self._is_busy():
+            await asyncio.sleep(0.001)
+            quiet = 0 if self._is_busy() or len(self.slept) != begun else quiet + 1
+            begun = len(self.slept)
+            if self._timers and quiet >= _QUIET_ROUNDS:
+                quiet = 0
                 due, _, over = heapq.heappop(self._timers)
                 self._emulator.advance(due - self.seconds)
                 self.seconds = due

@@ -7,21 +7,24 @@ nothing of HTTP.
 from __future__ import annotations
 
 import asyncio
-import math
 import random
+import struct
 from collections import deque
 from collections.abc import AsyncIterable, Awaitable, Callable
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Literal
 
 import attrs
 from anyio import CancelScope
 
-from together_batches import _many, _protocol, _wire
+from together_batches import _many, _protocol
 from together_batches._kept import Kept
 from together_batches._many import Found, Ids, Lookout, is_plain, plain_group
 from together_batches._pacing import Breadth
+from together_batches._protocol import NoJob
 from together_batches._transport import Call
 from together_batches.errors import (
+    APIError,
     APIStatusError,
     APITimeoutError,
     AuthenticationError,
@@ -34,11 +37,11 @@ from together_batches.models import BatchJob, BatchJobStatus
 from together_batches.outcomes import CancelOutcome, CancelReport, CancelResult
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Iterator
 
     from together_batches._transport import Bulk
 
-__all__ = ["Verbs", "cancel_many", "cancel_one", "checked_ids", "iter_cancel"]
+__all__ = ["CancelCall", "Verbs", "cancel_many", "cancel_one", "checked_ids", "iter_cancel"]
 
 # A drained job shows in seconds (about 15 were seen), a service asks for polls to be 30 to 60 s apart:
 # https://docs.together.ai/docs/inference/batch/manage. So: soon at first, then ever more seldom.
@@ -46,38 +49,117 @@ _FIRST_POLL_SECONDS = 1.0
 _LONGEST_POLL_SECONDS = 30.0
 _MOST_FAILED_POLLS = 5
 _MOST_DRAINING = 1_000
+_PATIENCE_SECONDS = 60.0
+"""For so long an answer that contradicts what is known is doubted: a 404 for a job that exists, a refused cancel."""
+_LONGEST_PAUSE_SECONDS = 10.0
+_GROWTH = 1.5
 
 
 @attrs.frozen
 class Verbs:
-    """What this room needs of the service."""
+    """What this module needs of the service, and of the client: which jobs it has seen, and its time."""
 
-    cancel: Callable[[str, Call], Awaitable[BatchJob]]
+    cancel: Callable[[str, Call], Awaitable[BatchJob | NoJob]]
     retrieve: Callable[[str, Call], Awaitable[BatchJob]]
     list_jobs: Callable[[Call], Awaitable[list[BatchJob]]]
+    knows: Callable[[str], bool]
+    now: Callable[[], datetime]
+    clock: Callable[[], float]
+    sleep: Callable[[float], Awaitable[None]]
 
 
-def _of_job(job_id: str, job: BatchJob, attempts: int, error: BatchesError | None = None) -> CancelOutcome:
-    """The job's state decides."""
-    status = job.status
-    if status is _CANCELING or status is None or not status.is_terminal:
-        result = _DRAINING
-    else:
-        result = CancelResult.CANCELLED if status is _CANCELLED else CancelResult.ALREADY_FINISHED
-    return CancelOutcome(job_id, result, job, error, attempts)
+class CancelCall(Call):
+    """The cancel of one job: what was known of the job before, and what its answers have said so far."""
 
+    __slots__ = ("_now", "accepted", "job", "pauses", "refusal", "requested_at", "sent")
+
+    def __init__(self, bulk: Bulk | None, now: Callable[[], datetime], job: BatchJob | None = None) -> None:
+        # All of it here and not in the class above, which would take as long again; one is made for each id.
+        self.answer = None
+        self.bulk = bulk
+        self.seconds = self.waited = 0.0
+        self.sent = 0
+        """How often the cancel was sent."""
+        self._now = now
+        self.requested_at: datetime | None = None
+        self.job = job
+        """The job as it was passed in, which shows that it exists; None for an id."""
+        self.accepted = False
+        self.refusal: APIError | None = None
+        """What the cancel was answered in place of the job, while what became of the job is in doubt."""
+        self.pauses: Iterator[float] | None = None
+        """What is left of the patience with answers that contradict what is known."""
+
+    @property
+    def attempts(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """``sent``, as it is counted just before each send: so the first of them is noted here."""
+        return self.sent
+
+    @attempts.setter
+    def attempts(self, count: int) -> None:
+        if count == 1:
+            self.requested_at = self._now()
+        self.sent = count
+
+    def read(self) -> Call:
+        """A call that reads the job: it belongs to the same bulk, and is no cancel."""
+        return Call(self.bulk)
+
+    def next_pause(self) -> float | None:
+        """The seconds until the next look at what is in doubt; None if the patience is at its end."""
+        if self.pauses is None:
+            self.pauses = _pauses()
+        return next(self.pauses, None)
+
+
+def _pauses() -> Iterator[float]:
+    """Ever longer pauses, of so many seconds in all. Outages between them do not count."""
+    left, pause = _PATIENCE_SECONDS, _FIRST_POLL_SECONDS
+    while left > 0:
+        yield min(pause, left)
+        left -= pause
+        pause = min(_GROWTH * pause, _LONGEST_PAUSE_SECONDS)
+
+
+# --- from an answer to an outcome -----------------------------------------------------------------------------
 
 # Under names of this module, since an enum takes its time to find a member.
 _CANCELLED, _CANCELING, _DRAINING = BatchJobStatus.CANCELLED, BatchJobStatus.CANCELING, CancelResult.CANCELING
+_STOPPING = frozenset({str(_CANCELING), "CANCELLING"})
+"""Two Ls were never seen, and are what the word looks like elsewhere."""
 
 
-def _of_answer(job_id: str, answer: bytes) -> CancelOutcome:
-    """The outcome of a cancel that was answered well the first time it was sent."""
-    return _of_job(job_id, _wire.job(_wire.decode(answer)), attempts=1)
+def _of_job(job_id: str, job: BatchJob, call: CancelCall) -> CancelOutcome:
+    """The job's state decides. One that goes on after its cancel was refused is a failure."""
+    status = job.status
+    error: BatchesError | None = None
+    if status is not _CANCELING and status is not None and status.is_terminal:
+        result = CancelResult.CANCELLED if status is _CANCELLED else CancelResult.ALREADY_FINISHED
+    elif call.accepted or status in _STOPPING:
+        call.accepted = True  # by an earlier cancel, if not by this one
+        result = _DRAINING
+    else:
+        result, error = CancelResult.FAILED, call.refusal
+    before = call.job
+    return CancelOutcome(
+        job_id,
+        result,
+        job,
+        error,
+        call.sent,
+        call.accepted,
+        None if before is None else before.status,
+        call.requested_at,
+    )
 
 
-def _of_error(job_id: str, error: BatchesError, attempts: int) -> CancelOutcome:
-    if attempts == 0:
+def _without_job(job_id: str, result: CancelResult, error: BatchesError | None, call: CancelCall) -> CancelOutcome:
+    before = None if call.job is None else call.job.status
+    return CancelOutcome(job_id, result, None, error, call.sent, call.accepted, before, call.requested_at)
+
+
+def _of_error(job_id: str, error: BatchesError, call: CancelCall) -> CancelOutcome:
+    if call.sent == 0:
         result = CancelResult.NOT_ATTEMPTED
     elif isinstance(error, NotFoundError):
         result = CancelResult.NOT_FOUND
@@ -85,32 +167,84 @@ def _of_error(job_id: str, error: BatchesError, attempts: int) -> CancelOutcome:
         result = CancelResult.DENIED
     else:
         result = CancelResult.FAILED
-    return CancelOutcome(job_id, result, None, error, attempts)
+    return _without_job(job_id, result, error, call)
 
 
-async def cancel_one(verbs: Verbs, job_id: str, call: Call) -> CancelOutcome:
+_RECORD = struct.Struct("<dI")
+"""The head of a record: when the cancel was sent, and the length of the status that comes before the answer."""
+
+
+def _record(call: CancelCall) -> bytes | None:
+    """What :func:`_of_record` makes the outcome of, if the cancel was answered well the first time it was sent."""
+    answer, requested_at = call.answer, call.requested_at
+    if answer is None or requested_at is None or call.sent != 1:
+        return None
+    if call.job is None or call.job.status is None:
+        return _RECORD.pack(requested_at.timestamp(), 0) + answer
+    status = call.job.status.encode("utf-8", "surrogatepass")
+    return _RECORD.pack(requested_at.timestamp(), len(status)) + status + answer
+
+
+def _of_record(job_id: str, record: bytes) -> CancelOutcome:
+    requested_at, length = _RECORD.unpack_from(record)
+    answer = _RECORD.size + length
+    status = record[_RECORD.size : answer].decode("utf-8", "surrogatepass")
+    before = BatchJob(id=job_id, status=BatchJobStatus(status)) if status else None
+    call = CancelCall(None, lambda: datetime.fromtimestamp(requested_at, UTC), before)
+    call.attempts = 1
+    call.accepted = True
+    return _of_job(job_id, _protocol.job_in(record[answer:]), call)
+
+
+# --- one job --------------------------------------------------------------------------------------------------
+
+
+async def cancel_one(verbs: Verbs, job_id: str, call: CancelCall) -> CancelOutcome:
     """What becomes of one job when it is cancelled. Only misuse of the client raises.
 
-    A cancel that comes too late is answered 409, and the job's state is read to learn how it ended. Where it cannot
-    be read, the 409 is kept as the error of an ``ALREADY_FINISHED``.
+    A 404 for a job that is known to exist is doubted for a while, and the cancel sent again.
     """
+    while True:
+        outcome = await _cancel_once(verbs, job_id, call)
+        pause = _doubt(verbs, outcome, call)
+        if pause is None:
+            return outcome
+        await verbs.sleep(pause)
+
+
+def _doubt(verbs: Verbs, outcome: CancelOutcome, call: CancelCall) -> float | None:
+    """The seconds after which a cancel that was answered 404 is sent again; None if that answer is believed."""
+    if outcome.result is CancelResult.NOT_FOUND and (call.job is not None or verbs.knows(outcome.job_id)):
+        return call.next_pause()
+    return None
+
+
+async def _cancel_once(verbs: Verbs, job_id: str, call: CancelCall) -> CancelOutcome:
+    """Send one cancel. If the answer is a refusal, or has no job in it, the job is read to learn how it stands."""
     try:
-        return _of_job(job_id, await verbs.cancel(job_id, call), call.attempts)
+        answer = await verbs.cancel(job_id, call)
     except UsageError:
         raise
     except BatchesError as error:
-        if not (isinstance(error, APIStatusError) and _protocol.says_finished(error)):
-            return _of_error(job_id, error, call.attempts)
-        refusal = error
+        if not _protocol.is_refusal(error):
+            return _of_error(job_id, error, call)
+        refusal: APIError = error
+    else:
+        if isinstance(answer, BatchJob):
+            call.accepted = True
+            return _of_job(job_id, answer, call)
+        call.accepted = call.accepted or answer.accepted
+        refusal = answer.error
+    call.refusal = refusal
     try:
-        job = await verbs.retrieve(job_id, call)
+        job = await verbs.retrieve(job_id, call.read())
     except UsageError:
         raise
     except BatchesError:
-        return CancelOutcome(job_id, CancelResult.ALREADY_FINISHED, None, refusal, call.attempts)
-    # A job that goes on running although its cancel was refused is in doubt: keep the refusal beside it.
-    doubtful = not job.is_terminal and job.status != BatchJobStatus.CANCELING
-    return _of_job(job_id, job, call.attempts, refusal if doubtful else None)
+        finished = isinstance(refusal, APIStatusError) and _protocol.says_finished(refusal)
+        result = CancelResult.ALREADY_FINISHED if finished else CancelResult.FAILED
+        return _without_job(job_id, result, refusal, call)
+    return _of_job(job_id, job, call)
 
 
 def checked_ids(job_ids: Ids) -> Ids:
@@ -146,19 +280,16 @@ _END = object()
 
 
 @attrs.define(eq=False)
-class _Draining:
-    """A job whose cancel was accepted, and when to look at it again."""
+class _Followed:
+    """A job that is looked at again, and when: it drains, or what was answered contradicts what is known."""
 
     outcome: CancelOutcome
-    call: Call
+    call: CancelCall
     due: float
+    early: float
+    """How long before it is due it may be looked at, together with others: one list serves them all."""
     interval: float = _FIRST_POLL_SECONDS
     failures: int = 0
-
-    @property
-    def early(self) -> float:
-        """How long before it is due it may be looked at, together with others: one list serves them all."""
-        return self.interval / 2
 
 
 class _StoppedError(Exception):
@@ -172,8 +303,9 @@ class _StoppedError(Exception):
 class _Crew:
     """The workers of one bulk cancel.
 
-    ``admit`` says whether an id is new. ``emit`` takes each outcome, and the answer from which :func:`_of_answer` can
-    make it again, if there is one. ``full`` says that nothing more should be begun until :meth:`go_on` is called.
+    ``admit`` says whether an id is new. ``emit`` takes each outcome, and the record from which :func:`_of_record` can
+    make it again, if there is one. ``accepted`` takes the outcome of each job that is followed, when its cancel has
+    been accepted. ``full`` says that nothing more should be begun until :meth:`go_on` is called.
     """
 
     def __init__(
@@ -186,31 +318,33 @@ class _Crew:
         wait: bool,
         emit: Callable[[CancelOutcome, bytes | None], None],
         admit: Callable[[str], bool],
+        accepted: Callable[[CancelOutcome], None] | None = None,
         full: Callable[[], bool] | None = None,
     ) -> None:
         self._verbs = verbs
+        self._now = verbs.now
         self._bulk = bulk
         self._source = _Source(ids)
         self._breadth = Breadth(at_once)
         self._wait = wait
         self._emit = emit
         self._admit = admit
+        self._accepted = accepted
         self._full = full
-        self._clock = asyncio.get_running_loop().time
         self._room = asyncio.Event()
         self._workers = 0
-        self._follower: asyncio.Task[None] | None = None
+        self._group: asyncio.TaskGroup | None = None
+        self._follower_runs = False
         self._refusal: AuthenticationError | None = None
         self._lookout = Lookout(self._read, self._list_jobs, at_once=at_once)
-        self.in_flight: dict[str, Call] = {}
-        self.draining: dict[str, _Draining] = {}
+        self.in_flight: dict[str, CancelCall] = {}
+        self.followed: dict[str, _Followed] = {}
 
     async def run(self) -> None:
         """Cancel them all. What a callback or the source raises ends the run and is raised as it is."""
         try:
             async with plain_group() as group:
-                if self._wait:
-                    self._follower = group.create_task(self._follow())
+                self._group = group
                 self._hire(group)
             return
         except _StoppedError as stopped:
@@ -230,6 +364,8 @@ class _Crew:
     async def _work(self, group: asyncio.TaskGroup) -> None:
         source, breadth = self._source, self._breadth
         try:
+            # An eager task runs within the one that makes it: each worker would stand on the stack of the one before.
+            await asyncio.sleep(0)
             while self._workers <= breadth.now:
                 while self._full is not None and self._full():
                     self._room.clear()
@@ -246,8 +382,8 @@ class _Crew:
                     await asyncio.sleep(0)  # there may be a million such ids, and the loop has other work
                     continue
                 changes = breadth.changes
-                outcome = await cancel_one(self._verbs, name, call)
-                if call.attempts:
+                outcome = await _cancel_once(self._verbs, name, call)
+                if call.sent:
                     breadth.answered(call.seconds, changes=changes, waited=call.waited)
                 self._take(outcome, call)
         except asyncio.CancelledError as error:
@@ -257,50 +393,93 @@ class _Crew:
             # The source was cancelled, or a callback said so; the group would take it for the end of this worker.
             raise _StoppedError(error) from error
         self._workers -= 1
-        if not self._workers and not self.draining and self._follower is not None:
-            self._follower.cancel()
 
-    def _begin(self, asked: object, name: str) -> Call | None:
-        """The call to be made for this id; None where there is none to be made, and its outcome is known."""
+    def _begin(self, asked: object, name: str) -> CancelCall | None:
+        """The call to be made for this id; None if there is none to be made, and its outcome is known."""
         if not self._admit(name):
             return None
         if self._refusal is not None:
-            self._emit(self._not_attempted(name, self._refusal), None)
+            self._emit(self._not_attempted(name, self._refusal, asked), None)
             return None
         try:
             _protocol.job_id(asked)
         except UsageError as error:
-            self._emit(CancelOutcome(name, CancelResult.FAILED, None, error, 0), None)
+            self._emit(CancelOutcome(name, CancelResult.FAILED, None, error), None)
             return None
-        call = self.in_flight[name] = self._bulk.call()
+        job = asked if isinstance(asked, BatchJob) else None
+        call = self.in_flight[name] = CancelCall(self._bulk, self._now, job)
         return call
 
-    def _take(self, outcome: CancelOutcome, call: Call) -> None:
+    def _take(self, outcome: CancelOutcome, call: CancelCall) -> None:
+        """Report the outcome of a cancel that was answered, or have its job followed."""
         if outcome.error is not None:
             outcome.error.__traceback__ = None  # its frames would be kept as long as the outcome
             if isinstance(outcome.error, AuthenticationError) and self._refusal is None:
                 self._refusal = outcome.error
                 self._bulk.refuse(outcome.error)
-        if self._wait and outcome.result is CancelResult.CANCELING:
-            self.draining[outcome.job_id] = _Draining(outcome, call, self._clock() + _FIRST_POLL_SECONDS)
+        if self._wait and outcome.result is _DRAINING:
+            self._follow(outcome, call)
+            return
+        if self._wait and outcome.error is not None and outcome.error is call.refusal and not outcome.ok:
+            pause = call.next_pause()  # the state may lag behind
         else:
-            self._done(outcome, call.answer if outcome.attempts == 1 else None)
+            pause = None if outcome.error is None else _doubt(self._verbs, outcome, call)
+        if pause is None:
+            self._done(outcome, _record(call))
+        else:
+            self._follow(outcome, call, pause)
 
-    def _done(self, outcome: CancelOutcome, answer: bytes | None = None) -> None:
+    def _done(self, outcome: CancelOutcome, record: bytes | None = None) -> None:
         self.in_flight.pop(outcome.job_id, None)
-        self._emit(outcome, answer)
+        self._emit(outcome, record)
 
-    # --- the follower of jobs that are draining ---
+    # --- the follower of jobs that are looked at again ---
 
-    async def _follow(self) -> None:
-        while self._workers or self.draining:
-            now = self._clock()
-            due = min((entry.due for entry in self.draining.values()), default=math.inf)
+    def _follow(self, outcome: CancelOutcome, call: CancelCall, pause: float | None = None) -> None:
+        """Look at a job again, after ``pause`` seconds, or else as often as one that drains should be looked at."""
+        if outcome.result is CancelResult.CANCELING:
+            self._announce(outcome, call)
+        early = _FIRST_POLL_SECONDS / 2 if pause is None else 0.0
+        pause = _FIRST_POLL_SECONDS if pause is None else pause
+        self.followed[outcome.job_id] = _Followed(outcome, call, self._verbs.clock() + pause, early)
+        if not self._follower_runs:
+            assert self._group is not None  # noqa: S101  # there is one as long as anything runs
+            self._follower_runs = True
+            self._group.create_task(self._look_after_them())
+
+    def _announce(self, outcome: CancelOutcome, call: CancelCall) -> None:
+        call.pauses = None
+        if self._accepted is not None:
+            self._accepted(outcome)
+
+    async def _look_after_them(self) -> None:
+        """Look at each job again when it is due, until none is left."""
+        while self.followed:
+            now = self._verbs.clock()
+            due = min(entry.due for entry in self.followed.values())
             if self._workers:  # they may add some that are due earlier
                 due = min(due, now + _FIRST_POLL_SECONDS)
-            await asyncio.sleep(max(_FIRST_POLL_SECONDS, due - now))
-            now = self._clock()
-            await self._look([name for name, entry in self.draining.items() if entry.due - entry.early <= now])
+            await self._verbs.sleep(max(_FIRST_POLL_SECONDS, due - now))
+            now = self._verbs.clock()
+            names = [name for name, entry in self.followed.items() if entry.due - entry.early <= now]
+            absent = {name for name in names if self.followed[name].outcome.result is CancelResult.NOT_FOUND}
+            if absent:
+                await self._cancel_again([name for name in names if name in absent])
+            await self._look([name for name in names if name not in absent])
+        self._follower_runs = False
+
+    async def _cancel_again(self, names: list[str]) -> None:
+        """Send the cancels once more that were answered 404, as many at once as the workers leave room for."""
+        entries = [(name, self.followed.pop(name)) for name in names]
+        rest = iter(entries)
+
+        async def again() -> None:
+            for name, entry in rest:
+                self._take(await _cancel_once(self._verbs, name, entry.call), entry.call)
+
+        async with plain_group() as group:
+            for _ in range(min(len(entries), max(1, self._breadth.now - self._workers))):
+                group.create_task(again())
 
     async def _look(self, names: list[str]) -> None:
         """Read these jobs once, and settle what can be settled."""
@@ -311,60 +490,87 @@ class _Crew:
             self._settle(name, found[name], spread)
 
     async def _read(self, name: str) -> BatchJob:
-        return await self._verbs.retrieve(name, self.draining[name].call)
+        return await self._verbs.retrieve(name, self._bulk.call())
 
     async def _list_jobs(self) -> list[BatchJob]:
         return await self._verbs.list_jobs(self._bulk.call())
 
     def _settle(self, name: str, found: Found, spread: float) -> None:
-        entry = self.draining[name]
-        attempts = entry.call.attempts
+        """Report what was found, or have the job looked at again."""
+        entry = self.followed[name]
+        call = entry.call
+        before = entry.outcome
+        pause: float | None = entry.interval * spread
+        entry.early = entry.interval / 2
         if isinstance(found, BatchJob):
             entry.failures = 0
-            entry.outcome = _of_job(name, found, attempts)
-            settled = found.is_terminal
+            entry.outcome = _of_job(name, found, call)
+            if found.is_terminal:
+                pause = None
+            elif entry.outcome.result is CancelResult.FAILED:
+                pause, entry.early = call.next_pause(), 0.0
+            elif before.result is not CancelResult.CANCELING:
+                self._announce(entry.outcome, call)
+            else:
+                call.pauses = None
+        elif isinstance(found, NotFoundError):
+            pause, entry.early = call.next_pause(), 0.0
+            if pause is None and call.accepted:
+                entry.outcome = attrs.evolve(before, result=CancelResult.NOT_FOUND, error=found)
         else:
             entry.failures += 1
-            # Its cancel was accepted, so a job that cannot be followed any more is still draining as far as is known.
-            entry.outcome = attrs.evolve(entry.outcome, error=found, attempts=attempts)
-            if isinstance(found, NotFoundError):
-                entry.outcome = attrs.evolve(entry.outcome, result=CancelResult.NOT_FOUND)
-            hopeless = isinstance(found, (AuthenticationError, PermissionDeniedError, NotFoundError))
-            settled = hopeless or entry.failures >= _MOST_FAILED_POLLS
-        if settled:
-            del self.draining[name]
+            if before.result is CancelResult.CANCELING:
+                # A job that was accepted and cannot be followed any more is still draining as far as is known.
+                entry.outcome = attrs.evolve(before, error=found)
+            hopeless = isinstance(found, (AuthenticationError, PermissionDeniedError))
+            if hopeless or entry.failures >= _MOST_FAILED_POLLS:
+                pause = None
+        if pause is None:
+            del self.followed[name]
             self._done(entry.outcome)
             return
-        entry.due = self._clock() + entry.interval * spread
-        entry.interval = min(_LONGEST_POLL_SECONDS, entry.interval * 1.5)
+        entry.due = self._verbs.clock() + pause
+        entry.interval = min(_LONGEST_POLL_SECONDS, entry.interval * _GROWTH)
 
-    # --- what is left when the time is over ---
+    # --- what is left when the time is over, or the call is cancelled ---
+
+    def report_unread(self) -> None:
+        """Emit an outcome for every cancel that was accepted and whose job has not been read since."""
+        for name, call in list(self.in_flight.items()):
+            entry = self.followed.get(name)
+            if call.accepted and (entry is None or entry.outcome.result is CancelResult.FAILED):
+                self.followed.pop(name, None)
+                self._done(_without_job(name, CancelResult.CANCELING, None, call))
 
     def give_up(self, error: APITimeoutError) -> None:
         """Emit an outcome for every id that has none yet."""
+        self.report_unread()
         for name, call in list(self.in_flight.items()):
-            if name in self.draining:
-                outcome = self.draining[name].outcome
-            elif call.attempts:
-                outcome = CancelOutcome(name, CancelResult.FAILED, None, error, call.attempts)
+            entry = self.followed.get(name)
+            if entry is not None and entry.outcome.result is not CancelResult.NOT_FOUND:
+                outcome = entry.outcome
+            elif call.sent:
+                outcome = _without_job(name, CancelResult.FAILED, error, call)
             else:
-                outcome = self._not_attempted(name, error)
+                outcome = _without_job(name, CancelResult.NOT_ATTEMPTED, error, call)
             self._done(outcome)
         while (asked := self._source.next()) is not _END:
             name = _name(asked)
             if self._admit(name):
-                self._emit(self._not_attempted(name, error), None)
+                self._emit(self._not_attempted(name, error, asked), None)
 
     @staticmethod
-    def _not_attempted(name: str, reason: BatchesError) -> CancelOutcome:
-        return CancelOutcome(name, CancelResult.NOT_ATTEMPTED, None, reason, 0)
+    def _not_attempted(name: str, reason: BatchesError, asked: object) -> CancelOutcome:
+        before = asked.status if isinstance(asked, BatchJob) else None
+        return CancelOutcome(name, CancelResult.NOT_ATTEMPTED, None, reason, status_before=before)
 
 
 def _name(asked: object) -> str:
-    """What an id is called in its outcome, even where it is no id; then in brackets, since 7 is not "7"."""
+    """What an id is called in its outcome, even if it is no id; then in brackets, since 7 is not "7"."""
     if isinstance(asked, BatchJob):
-        return asked.id
-    return asked if isinstance(asked, str) else f"<{asked!r}>"
+        asked = asked.id
+    # Without the line end of the file that it may come from; what is nothing but white space stays as it is.
+    return asked.strip() or asked if isinstance(asked, str) else f"<{asked!r}>"
 
 
 async def cancel_many(
@@ -381,22 +587,38 @@ async def cancel_many(
     if on_outcome is not None and not is_plain(on_outcome):
         message = "on_outcome must be a plain function: it is called, not awaited"
         raise TypeError(message)
-    kept = Kept(_of_answer)
+    kept = Kept(_of_record)
 
-    def emit(outcome: CancelOutcome, answer: bytes | None) -> None:
+    def tell(outcome: CancelOutcome, event: Literal["accepted", "ended"]) -> None:
         nonlocal on_outcome
-        kept.put(outcome, answer)
         if on_outcome is not None:
-            tell, on_outcome = on_outcome, None  # one that raises is not called again by those who are just behind
-            tell(outcome)
-            on_outcome = tell
+            call, on_outcome = on_outcome, None  # one that raises is not called again by those who are just behind
+            call(attrs.evolve(outcome, event=event) if wait else outcome)
+            on_outcome = call
 
-    crew = _Crew(verbs, bulk, job_ids, at_once=at_once, wait=wait, emit=emit, admit=kept.admit)
+    def emit(outcome: CancelOutcome, record: bytes | None) -> None:
+        kept.put(outcome, record)
+        if on_outcome is not None:
+            tell(outcome, "ended")
+
+    crew = _Crew(
+        verbs,
+        bulk,
+        job_ids,
+        at_once=at_once,
+        wait=wait,
+        emit=emit,
+        admit=kept.admit,
+        accepted=lambda outcome: tell(outcome, "accepted"),
+    )
     limit = asyncio.timeout(timeout)
     try:
         async with limit:
             await asyncio.sleep(0)  # no time at all is over now, before anything was sent
             await crew.run()
+    except asyncio.CancelledError:
+        crew.report_unread()
+        raise
     except TimeoutError:
         if not limit.expired():
             raise  # somebody else's
@@ -423,7 +645,7 @@ async def iter_cancel(
         return name not in crew.in_flight
 
     def full() -> bool:
-        return len(ready) >= at_once or len(crew.draining) >= max(_MOST_DRAINING, at_once)
+        return len(ready) >= at_once or len(crew.followed) >= max(_MOST_DRAINING, at_once)
 
     crew = _Crew(verbs, bulk, job_ids, at_once=at_once, wait=wait, emit=emit, admit=admit, full=full)
     work = asyncio.create_task(crew.run())

@@ -13,6 +13,7 @@ import logging
 import time
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import attrs
@@ -59,7 +60,7 @@ class KnownJobs:
         self._forgotten = _LONG_AGO
         self._count = 0
         self._files: dict[str, None] = {}
-        self._single: dict[str, str] = {}
+        self._single: dict[str, tuple[str, Callable[[BatchJob], bool]]] = {}
         self._turns: dict[str, tuple[asyncio.Lock, int]] = {}
 
     def note(self, job: BatchJob) -> BatchJob:
@@ -94,22 +95,32 @@ class KnownJobs:
             for file_id in list(self._files)[: _MOST_REMEMBERED // 2]:
                 del self._files[file_id]
 
+    def forget_file(self, file_id: str) -> None:
+        """Note that a file was deleted: there is nothing to look for."""
+        self._files.pop(file_id, None)
+
     def knows_file(self, file_id: str) -> bool:
         """True if this file exists as far as is known."""
         return file_id in self._files
 
-    def expect_one(self, file_ids: Iterable[str], job_id: str) -> None:
-        """Warn if another job of these files shows: its create was posted twice, or its answer was odd."""
+    def expect_one(self, file_ids: Iterable[str], job_id: str, is_second: Callable[[BatchJob], bool]) -> None:
+        """Warn once if a second job of the same create shows: its answer was lost, or it was posted twice."""
         for file_id in file_ids:
-            self._single[file_id] = job_id
+            self._single[file_id] = job_id, is_second
+
+    def expect_further(self, file_ids: Iterable[str]) -> None:
+        """Expect a further job of these files: another create is about to be sent."""
+        for file_id in file_ids:
+            self._single.pop(file_id, None)
 
     def _warn_of_second(self, job: BatchJob) -> None:
-        first = self._single[job.input_file_id or ""]
-        if job.id != first:
-            del self._single[job.input_file_id or ""]
+        file_id = job.input_file_id or ""
+        first, is_second = self._single[file_id]
+        if job.id != first and is_second(job):
+            del self._single[file_id]
             _log.warning(
                 "two jobs were created from %s: %s is used, and %s has shown since; cancel it if it still runs",
-                job.input_file_id,
+                file_id,
                 first,
                 job.id,
             )
@@ -120,7 +131,7 @@ class KnownJobs:
         return self._count
 
     def seen_before(self, mark: int, job: BatchJob) -> bool:
-        """True where the job was known when the mark was made."""
+        """True if the job was known when the mark was made."""
         return self._seen.get(job.id, mark + 1) <= mark
 
     @asynccontextmanager
@@ -160,13 +171,18 @@ class WantedJob:
     has_own_file: bool = False
     former_file_ids: tuple[str, ...] = ()
 
+    @property
+    def file_ids(self) -> tuple[str, ...]:
+        """The input, and the files that were the input before."""
+        return self.file_id, *self.former_file_ids
+
     def matches(self, job: BatchJob, *, since: datetime) -> bool:
         """True if the create may have made ``job``; ``since`` is when it began, by the service's own clock.
 
         A job that does not say when it was created, or with which model, may be the one.
         """
         if self.has_own_file:
-            return job.input_file_id in {self.file_id, *self.former_file_ids}
+            return job.input_file_id in self.file_ids
         told_priority = job.extra.get("priority")
         return (
             job.input_file_id == self.file_id
@@ -227,13 +243,14 @@ async def create_once(
     no job was created.
     """
     async with known.turn(wanted.file_id):
+        known.expect_further(wanted.file_ids)
         mark = known.now
         work = _Creating(
             wanted=wanted,
             list_jobs=list_jobs,
             patience=patience,
             since=since,
-            is_another=is_another or (lambda job: known.seen_before(mark, job)),
+            is_another=is_another or partial(known.seen_before, mark),
             sleep=sleep,
             clock=clock,
         )
@@ -244,8 +261,8 @@ async def create_once(
                 found = await work.find(lost)
                 if found is not None:
                     _tell(wanted, found)
-                    known.expect_one((wanted.file_id, *wanted.former_file_ids), found.job.id)
                     known.note(found.job)
+                    known.expect_one(wanted.file_ids, found.job.id, work.second_of(found, known, mark))
                     return found
                 if posts >= _MOST_POSTS or _was_accepted(lost):
                     raise work.unconfirmed(lost)
@@ -265,7 +282,7 @@ async def create_once(
                     await note_posts(_MOST_POSTS)
             else:
                 if posts > 1:
-                    known.expect_one((wanted.file_id, *wanted.former_file_ids), created.job.id)
+                    known.expect_one(wanted.file_ids, created.job.id, work.second_of(created, known, mark))
                 return created
 
 
@@ -281,6 +298,8 @@ class _Creating:
     sleep: Callable[[float], Awaitable[None]]
     clock: Callable[[], float]
     began: float = attrs.field(init=False)
+    began_at: datetime = _LONG_AGO
+    """When it began by the service's own clock, as the last list says."""
     uncertain: tuple[BatchJob, ...] = ()
     """Jobs of the caller's file that do not say when they were created: they may be older than the create."""
     unreadable: BatchesError | None = None
@@ -316,9 +335,8 @@ class _Creating:
             await self.sleep(pause)
 
     def _found(self, listing: Listing) -> Created | None:
-        since = self.since
-        if since is None:
-            since = (listing.at or datetime.now(UTC)) - timedelta(seconds=self.clock() - self.began)
+        self.began_at = (listing.at or datetime.now(UTC)) - timedelta(seconds=self.clock() - self.began)
+        since = self.began_at if self.since is None else self.since
         candidates = [
             job for job in listing.jobs if self.wanted.matches(job, since=since) and not self.is_another(job)
         ]
@@ -326,13 +344,29 @@ class _Creating:
         self.uncertain = tuple(job for job in candidates if job not in certain)
         return best_of(certain)
 
+    def second_of(self, created: Created, known: KnownJobs, mark: int) -> Callable[[BatchJob], bool]:
+        """Tell a second job of this create from a job of its file that another create made, or that was named."""
+        wanted, since = self.wanted, self.began_at if self.since is None else self.since
+        until = self.began_at + timedelta(seconds=self.clock() - self.began) + _MARGIN
+        named = frozenset(job.id for job in (created.job, *created.others))
+
+        def is_second(job: BatchJob) -> bool:
+            if job.id in named:
+                return False
+            if wanted.has_own_file:
+                return True
+            is_young = job.created_at is not None and job.created_at <= until
+            return is_young and wanted.matches(job, since=since) and not known.seen_before(mark, job)
+
+        return is_second
+
     def _without_list(self, error: BatchesError, cause: APIError | None) -> CreateUnconfirmedError:
         file_id = self.wanted.file_id
         message = (
             f"a create for {file_id} was sent{_why(cause)}, and the list of jobs could not be read ({error}): look "
             "for a job of that file before you create again"
         )
-        return CreateUnconfirmedError(message, input_file_id=file_id)
+        return CreateUnconfirmedError(message, input_file_id=file_id, candidates=self.uncertain)
 
     def unconfirmed(self, cause: APIError | None) -> CreateUnconfirmedError:
         """The error for a search that settled nothing."""
@@ -381,5 +415,5 @@ def _made_no_job(error: APIError) -> bool:
 
 
 def _was_accepted(error: APIError | None) -> bool:
-    """True for an answer of 2xx that could not be read: the job is there, wherever it shows."""
-    return isinstance(error, APIResponseValidationError) and 200 <= (error.status or 0) < 300
+    """True for an answer of 2xx that could not be read, or not to its end: the job is there, wherever it shows."""
+    return isinstance(error, APIResponseValidationError | APIConnectionError) and 200 <= (error.status or 0) < 300

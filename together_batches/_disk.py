@@ -17,9 +17,10 @@ import tempfile
 import threading
 from collections.abc import AsyncIterable, Iterable
 from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
-from typing import IO, TYPE_CHECKING, cast
+from typing import IO, TYPE_CHECKING, Protocol, cast
 
 import anyio
 from anyio import to_thread
@@ -47,6 +48,14 @@ _MOST_PIECES = 500
 """The system takes about a thousand in one call."""
 
 
+class _Bytes(Protocol):
+    """What can be read from any place on."""
+
+    def seek(self, position: int, /) -> object: ...
+
+    def read(self, size: int, /) -> bytes: ...
+
+
 class Content:
     """What is to be uploaded: its size and hash are known beforehand, and it has to be the same when it is sent."""
 
@@ -61,6 +70,7 @@ class Content:
         self._left = False
         self._where = "the requests"
         self._file: IO[bytes] = io.BytesIO()
+        self._sent: _Bytes = self._file
         self._ours = True
         self._start = 0
         self._hash = hashlib.sha256()
@@ -85,11 +95,11 @@ class Content:
         with self._at_work(), _explained("read", self._where):
             if position == 0:
                 self._hash = hashlib.sha256()
-            self._file.seek(self._start + position)
-            block = self._file.read(_READ_BYTES)
+            self._sent.seek(self._start + position)
+            block = self._sent.read(_READ_BYTES)
             self._hash.update(block)
             end = position + len(block)
-            more = self._file.read(1) if end >= self.size else b""
+            more = self._sent.read(1) if end >= self.size else b""
         whole = end == self.size and not more and self._hash.hexdigest() == self.sha256
         if not block or (end >= self.size and not whole):
             message = f"{self._where} changed while it was uploaded: try again when nobody writes to it"
@@ -166,6 +176,7 @@ class Content:
                 )
                 raise UsageError(message)
             self.name = _checked_name(self.name if filename is None else filename)
+            self._sent = self._file
             if mark is not None:
                 self._add_mark(mark)
             self._measure()
@@ -202,7 +213,7 @@ class Content:
         with _explained("read", self._where):
             place = self._place_of_mark()
         if place is not None:
-            self._file = cast("IO[bytes]", _MarkedFile(self._file, self._start + place, mark.white_space))
+            self._sent = _MarkedFile(self._file, self._start + place, mark.white_space)
             self.name = tagged_name(self.name, mark)
             self.is_marked = True
 
@@ -227,8 +238,8 @@ class Content:
     def _measure(self) -> None:
         digest = hashlib.sha256()
         with _explained("read", self._where):
-            self._file.seek(self._start)
-            while not self._left and (block := self._file.read(_READ_BYTES)):
+            self._sent.seek(self._start)
+            while not self._left and (block := self._sent.read(_READ_BYTES)):
                 digest.update(block)
                 self.size += len(block)
         if not self.size:
@@ -236,14 +247,15 @@ class Content:
             raise UsageError(message)
         self.sha256 = digest.hexdigest()
 
-    def reader(self) -> Reader:
-        """The bytes from the beginning, for a worker thread."""
-        return Reader(self._read_at, self._where)
+    def reader(self, *, with_mark: bool = True) -> Reader:
+        """The bytes from the beginning, for a worker thread: those that are uploaded, or the source's own."""
+        return Reader(partial(self._read_at, with_mark=with_mark), self._where)
 
-    def _read_at(self, position: int, size: int) -> bytes:
+    def _read_at(self, position: int, size: int, *, with_mark: bool) -> bytes:
         with self._at_work(), _explained("read", self._where):
-            self._file.seek(self._start + position)
-            return b"" if self._left else self._file.read(size)
+            file = self._sent if with_mark else self._file
+            file.seek(self._start + position)
+            return b"" if self._left else file.read(size)
 
     def close(self) -> None:
         """Let whoever reads come to an end, and close what was opened here: now, or when that end has come."""
@@ -282,10 +294,6 @@ class _MarkedFile:
             block = self._file.read(size)
         self._position += len(block)
         return block
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
 
 
 Source = jsonl.Source | AsyncIterable[BatchRequest] | Content

@@ -16,6 +16,7 @@ __all__ = ["MARK_BYTES", "Mark", "mark_of", "place_in", "tagged_name"]
 MARK_BYTES = 64
 _BOM = b"\xef\xbb\xbf"
 _LONGEST_STEM = 60
+_LONGEST_SUFFIX = 10
 """The service limits the length of file names without naming the limit (its changelogs of October 2026)."""
 
 
@@ -46,6 +47,6 @@ def place_in(beginning: bytes) -> int | None:
 def tagged_name(name: str, mark: Mark) -> str:
     """The name of a marked file: its own, shortened if it is long, with the tag before the suffix."""
     stem, dot, suffix = name.rpartition(".")
-    if not dot or not stem:
+    if not stem or len(suffix) > _LONGEST_SUFFIX:
         stem, dot, suffix = name, "", ""
     return f"{stem[:_LONGEST_STEM]}-{mark.tag}{dot}{suffix}"

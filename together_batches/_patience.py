@@ -14,7 +14,7 @@ from together_batches.errors import NotFoundError
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-__all__ = ["Absence", "until_found"]
+__all__ = ["Absence", "say_how_long", "until_found"]
 
 _SHORTEST_SECONDS = 1.0
 _LONGEST_SECONDS = 30.0
@@ -62,7 +62,7 @@ async def until_found(
     """The answer of ``look``, which is called again after a 404 for as long as ``patience`` allows.
 
     ``on_absent`` is called with each 404 and the pause before the next look. Raises the last
-    :class:`NotFoundError`, and any other error of ``look`` at once.
+    :class:`NotFoundError`, with the time in its text, and any other error of ``look`` at once.
     """
     absence = Absence(patience)
     while True:
@@ -71,6 +71,13 @@ async def until_found(
         except NotFoundError as error:
             pause = absence.pause()
             if pause is None:
+                say_how_long(error, patience)
                 raise
             on_absent(error, pause)
         await sleep(pause)
+
+
+def say_how_long(error: NotFoundError, patience: float) -> None:
+    """Add to the text of an error that stayed for how long it did; nothing if there was one look."""
+    if patience:
+        error.message += f" (it exists as far as is known, and has been absent for {patience:g} s)"

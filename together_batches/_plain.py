@@ -64,16 +64,19 @@ def _written(value: object) -> object:
 
 
 def _outcome(outcome: CancelOutcome) -> dict[str, Any]:
-    told: dict[str, Any] = {
-        "job_id": outcome.job_id,
-        "result": str(outcome.result),
-        "attempts": outcome.attempts,
-    }
+    facts: dict[str, Any] = {"job_id": outcome.job_id}
+    if outcome.event is not None:
+        facts["event"] = outcome.event
+    facts |= {"result": str(outcome.result), "attempts": outcome.attempts, "accepted": outcome.accepted}
+    for name in ("status_before", "requested_at"):
+        value = getattr(outcome, name)
+        if value is not None:
+            facts[name] = _written(value)
     if outcome.job is not None:
-        told["job"] = to_dict(outcome.job)
+        facts["job"] = to_dict(outcome.job)
     if outcome.error is not None:
-        told["error"] = _error(outcome.error)
-    return told
+        facts["error"] = _error(outcome.error)
+    return facts
 
 
 def _error(error: BatchesError) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import re
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar, cast
 from urllib.parse import quote, urlencode, urljoin, urlsplit
 
 import attrs
@@ -17,6 +17,7 @@ from together_batches.errors import (
     APIStatusError,
     AuthenticationError,
     BadRequestError,
+    BatchesError,
     ConflictError,
     InternalServerError,
     JobNotCreatedError,
@@ -95,13 +96,18 @@ def job_id(job: object) -> str:
 
 
 def checked_id(value: object, kind: str, or_else: str) -> str:
-    """``value``, where it can be the id of a ``kind``; ``or_else`` is what may be passed in its place."""
+    """``value`` without the white space around it, if it can be the id of a ``kind``.
+
+    ``or_else`` is what may be passed in place of an id.
+    """
     if not isinstance(value, str):
         message = f"a {kind} id is text or {or_else}, not {type(value).__name__}: {value!r}"
         raise UsageError(message)
     if not value.strip():
         message = f"a {kind} id is empty"
         raise UsageError(message)
+    # No id of the service has white space around it; a line of a file has its line end.
+    value = value.strip()
     if value in {".", ".."}:
         message = f"{value!r} is no {kind} id"
         raise UsageError(message)
@@ -202,16 +208,55 @@ def _body(value: object) -> bytes:
 # --- answers --------------------------------------------------------------------------------------------------
 
 
+@attrs.frozen
+class NoJob:
+    """A 2xx answer to a cancel that has no readable job in it.
+
+    ``accepted`` is True for an answer that an API may give (no body, or a JSON object that names no error), and False
+    for one that may come from elsewhere, such as the page of a proxy. ``error`` says what was wrong with it.
+    """
+
+    error: APIResponseValidationError
+    accepted: bool
+
+
 def read_job(answer: Answer, expected: str) -> BatchJob:
-    """The bare job that ``retrieve`` and ``cancel`` answer; it must be the one that was asked for."""
+    """The job that ``retrieve`` answers; it must be the one with the ``expected`` id."""
+    found = read_cancelled(answer, expected)
+    if isinstance(found, NoJob):
+        raise found.error
+    return found
+
+
+def read_cancelled(answer: Answer, expected: str) -> BatchJob | NoJob:
+    """The job that ``cancel`` answers. Another job than the ``expected`` one is an invalid response."""
     what = f"batch job {expected}"
     try:
-        job = _wire.job(_wire.decode(answer.body))
+        job = job_in(answer.body)
     except _wire.WireError as error:
-        raise no_answer(answer, what, error.problem, error.where) from error
-    if job.id != expected:
+        failure = no_answer(answer, what, error.problem, error.where)
+        failure.__cause__ = error
+        return NoJob(failure, accepted=_is_acceptance(answer.body))
+    # Ids may be spelled in either case, and the service answers in its own.
+    if job.id != expected and job.id.lower() != expected.lower():
         raise no_answer(answer, what, f"it is about job {job.id!r}", "$.id")
     return job
+
+
+def _is_acceptance(body: bytes) -> bool:
+    said = _readable(body)
+    return not body.strip() or (isinstance(said, dict) and not cast("dict[str, object]", said).get("error"))
+
+
+def job_in(body: bytes) -> BatchJob:
+    """The job in an answer, bare or as ``{"job": …}``; :class:`WireError` if there is none."""
+    value = _wire.decode(body)
+    if not isinstance(value, dict):
+        return _wire.job(value)
+    fields = cast("dict[str, object]", value)
+    if "id" not in fields and isinstance(fields.get("job"), dict):
+        return _wire.job(fields["job"], "$.job")
+    return _wire.job(fields)
 
 
 def read_jobs(answer: Answer) -> list[BatchJob]:
@@ -226,7 +271,11 @@ def read_list(answer: Answer, what: str, read: Callable[[object], T]) -> list[T]
     except _wire.WireError as error:
         raise no_answer(answer, what, error.problem, error.where) from error
     if isinstance(value, dict):
-        value = cast("dict[str, object]", value).get("data", cast("object", value))
+        page = cast("dict[str, object]", value)
+        # No paging is documented: a part of a list that is taken for all of it hides jobs and files.
+        if page.get("has_more"):
+            raise no_answer(answer, what, "it is only a part of one, and no paging is known", "$.has_more")
+        value = page.get("data", cast("object", value))
     if value is None:
         return []
     if not isinstance(value, list):
@@ -323,8 +372,20 @@ def error_of(answer: Answer, *, retry_after: float | None = None) -> APIStatusEr
     return _BY_STATUS.get(answer.status, fallback)(text, **facts)
 
 
+def is_refusal(error: BatchesError) -> TypeGuard[APIStatusError]:
+    """True if the service refused to cancel this job: an answer about the job, and no trouble that may pass.
+
+    The key, a job that is unknown, and what is repeated (408, 429, 5xx) are other matters.
+    """
+    return (
+        isinstance(error, APIStatusError)
+        and 400 <= error.status < 500
+        and error.status not in {401, 403, 404, 408, 429}
+    )
+
+
 def says_finished(error: APIStatusError) -> bool:
-    """True where a refused cancel means that the job has already finished.
+    """True if a refused cancel means that the job has already finished.
 
     The service answers 409; its reference lists 400 and no 409, so the same text is understood under either.
     """

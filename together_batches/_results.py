@@ -11,7 +11,7 @@ import os
 import tempfile
 import threading
 import zlib
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Container, Iterable, Iterator, Mapping
 from contextlib import aclosing
 from itertools import chain, starmap
 from typing import IO, Literal, NamedTuple, TypeVar, cast
@@ -22,7 +22,14 @@ from anyio import CancelScope, to_thread
 from together_batches import _protocol, _wire, jsonl
 from together_batches._patience import Absence, until_found
 from together_batches._stream import Stream
-from together_batches.errors import NotFoundError, ResultsUnavailableError, UsageError, ValidationError
+from together_batches.errors import (
+    APIResponseValidationError,
+    NotFoundError,
+    PermissionDeniedError,
+    ResultsUnavailableError,
+    UsageError,
+    ValidationError,
+)
 from together_batches.jsonl import Line, LineSplitter, Source
 from together_batches.models import BatchJob, BatchJobStatus, FileObject
 from together_batches.rows import BatchFailure, BatchMissing, BatchRequest, BatchResult, BatchStray, BatchSuccess
@@ -45,6 +52,9 @@ _SECONDS_BETWEEN_PAUSES = 0.004
 
 _ANSWERED_BEFORE = "a row with this custom_id came before"
 _FOREIGN = "its custom_id is not among the requests"
+
+_NO_EVIDENCE = (NotFoundError, PermissionDeniedError, APIResponseValidationError)
+"""What says nothing about results in place of a job or of metadata. Other errors may hide that rows are to come."""
 
 
 @attrs.frozen(kw_only=True)
@@ -90,10 +100,7 @@ async def _results(
     verbs: Verbs, job: str | BatchJob, requests: Requests | None, order: Order, patience: float
 ) -> AsyncGenerator[BatchResult, None]:
     ledger = _Ledger(None if requests is None else await _ids_of(requests))
-    job = await _finished(job, verbs, patience)
-    # Whatever the end was: rows that were done when a job was cancelled, expired or failed are in its files.
-    file_ids = dict.fromkeys(file_id for file_id in (job.output_file_id, job.error_file_id) if file_id)
-    files = _Files(verbs, job.id, file_ids, patience)
+    files = _Files(verbs, await _finished(job, verbs, patience), patience)
     rows = _in_input_order if order == "input" else _in_file_order
     found = rows(files, ledger)
     try:
@@ -105,13 +112,13 @@ async def _results(
 
 async def _finished(job: str | BatchJob, verbs: Verbs, patience: float) -> BatchJob:
     """The job in its final state, with the ids of its files: these may appear after the status."""
-    if not isinstance(job, BatchJob) or not job.is_terminal:
+    if not isinstance(job, BatchJob) or not job.is_terminal or _is_without_files(job):
         job = await verbs.retrieve(_protocol.job_id(job))
     if not job.is_terminal:
         message = f"job {job.id} is {job.status or 'of no status'} and has no results yet: wait until it has finished"
         raise UsageError(message)
     absence = Absence(patience)
-    while job.status == BatchJobStatus.COMPLETED and not (job.output_file_id or job.error_file_id):
+    while _is_without_files(job):
         pause = absence.pause()
         if pause is None:
             message = (
@@ -124,17 +131,23 @@ async def _finished(job: str | BatchJob, verbs: Verbs, patience: float) -> Batch
     return job
 
 
+def _is_without_files(job: BatchJob) -> bool:
+    """Whether its files are to come. A status of before its end is one that lags."""
+    has_completed = job.status == BatchJobStatus.COMPLETED or not job.is_terminal
+    return has_completed and not (job.output_file_id or job.error_file_id)
+
+
 # --- the files ----------------------------------------------------------------------------------------------------
 
 
 class _File:
     """A file of results that is read from its beginning, and on from where it ended if more of it appears."""
 
-    def __init__(self, file_id: str) -> None:
+    def __init__(self, file_id: str, job_id: str) -> None:
         self.id = file_id
+        self.job_id = job_id
         self.size = 0
         self.splitter = LineSplitter(max_line_bytes=_LONGEST_LINE_BYTES)
-        self.ends_in_a_line = False
         self._checksum = 0
 
     async def read(self, content: Callable[[str], Stream[bytes]]) -> AsyncGenerator[bytes, None]:
@@ -147,57 +160,101 @@ class _File:
                     skipped += len(before)
                     checksum = zlib.crc32(before, checksum)
                     if skipped == known and checksum != self._checksum:
-                        message = f"file {self.id} changed while it was read: read the results again"
-                        raise ResultsUnavailableError(message, file_ids=[self.id])
+                        message = (
+                            f"file {self.id} of job {self.job_id} changed while it was read: read the results again"
+                        )
+                        raise ResultsUnavailableError(message, job_id=self.job_id, file_ids=[self.id])
                 if chunk:
                     self._checksum = zlib.crc32(chunk, self._checksum)
                     self.size += len(chunk)
-                    self.ends_in_a_line = not chunk.endswith(b"\n")
                     yield chunk
+
+    def is_cut(self) -> bool:
+        """Whether the file ends within a line. One that is whole needs no line end."""
+        line = self.splitter.peek()
+        if line is None or not line.content.strip():
+            return False
+        try:
+            _wire.decode(line.content)
+        except _wire.WireError:
+            return True
+        return False
+
+    def last_id(self) -> str | None:
+        """The ``custom_id`` of a whole last line that has no line end."""
+        line = self.splitter.peek()
+        return None if line is None else read_row(line.content, whole=line.whole).custom_id
 
 
 class _Files:
     """The files of a job, read whole: absence and short reads are looked at again, as long as patience allows."""
 
-    def __init__(self, verbs: Verbs, job_id: str, file_ids: Iterable[str], patience: float) -> None:
-        self.each = [_File(file_id) for file_id in file_ids]
+    def __init__(self, verbs: Verbs, job: BatchJob, patience: float) -> None:
+        self.each: list[_File] = []
         self._verbs = verbs
-        self._job_id = job_id
+        self._job = job
         self._patience = patience
+        self._add_files_of(job)
+
+    def _add_files_of(self, job: BatchJob) -> list[_File]:
+        # Whatever the end was: rows that were done when a job was cancelled, expired or failed are in its files.
+        known = {file.id for file in self.each}
+        ids = dict.fromkeys(file_id for file_id in (job.output_file_id, job.error_file_id) if file_id)
+        added = [_File(file_id, job.id) for file_id in ids if file_id not in known]
+        self.each += added
+        return added
 
     async def read(
         self, *, is_incomplete: Callable[[], Awaitable[bool]]
     ) -> AsyncGenerator[tuple[_File, bytes], None]:
         """All bytes of each file, with the file they are from.
 
-        If rows are left out, or a file ends within a line, its metadata is read: a file shorter than that says was
-        cut on the way, or is still being written, and is read on from where it ended.
+        If rows are left out, or a file ends within a line, metadata is read: a file shorter than that says was cut on
+        the way, or is still being written, and is read on from where it ended. If rows are left out, the job is read
+        too: the id of one file may appear after that of the other.
         """
-        for file in self.each:
-            async for piece in self._read(file):
-                yield file, piece
+        async with aclosing(self._rounds(is_incomplete)) as rounds:
+            async for files in rounds:
+                for file in files:
+                    async with aclosing(self._read(file)) as pieces:
+                        async for piece in pieces:
+                            yield file, piece
+
+    async def _rounds(self, is_incomplete: Callable[[], Awaitable[bool]]) -> AsyncGenerator[list[_File], None]:
+        """The files to read next, or to read on, until all are whole."""
+        yield self.each
+        if await is_incomplete():
+            yield await self._appeared()
         absence = Absence(self._patience)
-        pause = 0.0
         while short := await self._short(all_of_them=await is_incomplete()):
+            pause = absence.pause()
+            if pause is None:
+                raise self._cut(short)
             await self._verbs.sleep(pause)
             before = sum(file.size for file in short)
-            for file in short:
-                async for piece in self._read(file):
-                    yield file, piece
-            has_grown = sum(file.size for file in short) > before
-            if has_grown:
+            yield short
+            if sum(file.size for file in short) > before:
                 absence.over()
-            next_pause = absence.pause()
-            if next_pause is None and not has_grown:
-                raise self._cut(short)
-            pause = next_pause or 0.0
+
+    def last_ids(self) -> set[str | None]:
+        """The ids of rows that have come whole, in lines without a line end."""
+        return {file.last_id() for file in self.each}
+
+    async def _appeared(self) -> list[_File]:
+        """The files that a completed job names by now, beside those that it named before."""
+        if self._job.status != BatchJobStatus.COMPLETED:
+            return []
+        try:
+            return self._add_files_of(await self._verbs.retrieve(self._job.id))
+        except _NO_EVIDENCE:
+            return []
 
     def _cut(self, short: list[_File]) -> ResultsUnavailableError:
         message = (
-            f"the results of job {self._job_id} are not whole: {short[0].id} has {short[0].size:,} bytes, and its "
+            f"the results of job {self._job.id} are not whole: {short[0].id} has {short[0].size:,} bytes, and its "
             "metadata says more; read them again later"
         )
-        return ResultsUnavailableError(message, job_id=self._job_id, file_ids=[file.id for file in short])
+        return ResultsUnavailableError(message, job_id=self._job.id, file_ids=[file.id for file in short])
 
     async def _read(self, file: _File) -> AsyncGenerator[bytes, None]:
         """What is new of a file, which exists, since its job names it: a 404 may pass."""
@@ -210,10 +267,10 @@ class _Files:
             pieces, first = await until_found(begin, patience=self._patience, sleep=self._verbs.sleep)
         except NotFoundError as error:
             message = (
-                f"the results of job {self._job_id} in {file.id} are absent ({error}): they may appear later, or be "
+                f"the results of job {self._job.id} in {file.id} are absent ({error}): they may appear later, or be "
                 "deleted; read them again later"
             )
-            raise ResultsUnavailableError(message, job_id=self._job_id, file_ids=[file.id]) from error
+            raise ResultsUnavailableError(message, job_id=self._job.id, file_ids=[file.id]) from error
         try:
             if first:
                 yield first
@@ -223,13 +280,13 @@ class _Files:
             await pieces.aclose()
 
     async def _short(self, *, all_of_them: bool) -> list[_File]:
-        """The files that are shorter than their metadata says. Metadata that is absent says nothing."""
+        """The files that are shorter than their metadata says. Metadata that cannot be had says nothing."""
         short: list[_File] = []
         for file in self.each:
-            if all_of_them or file.ends_in_a_line:
+            if all_of_them or file.is_cut():
                 try:
                     size = (await self._verbs.file(file.id)).bytes or 0
-                except NotFoundError:
+                except _NO_EVIDENCE:
                     continue
                 if size > file.size:
                     short.append(file)
@@ -331,9 +388,11 @@ class _Ledger:
         self.places[custom_id] = place
         return None
 
-    def lacks_any(self) -> bool:
-        """Whether a row that is expected has not come."""
-        return self._closed and not all(isinstance(place, _Place) for place in self.places.values())
+    def lacks_any_but(self, ids: Container[str | None]) -> bool:
+        """Whether a row that is expected has not come, those with these ids aside."""
+        return self._closed and not all(
+            isinstance(place, _Place) or custom_id in ids for custom_id, place in self.places.items()
+        )
 
 
 async def _ids_of(requests: Requests) -> dict[str, _Place | int]:
@@ -399,7 +458,7 @@ async def _in_file_order(files: _Files, ledger: _Ledger) -> AsyncGenerator[Batch
         return row if objection is None else BatchStray(row.custom_id, objection, _as_text(line.content))
 
     async def is_incomplete() -> bool:
-        return ledger.lacks_any()
+        return ledger.lacks_any_but(files.last_ids())
 
     async with aclosing(files.read(is_incomplete=is_incomplete)) as pieces:
         async for file, piece in pieces:
@@ -451,16 +510,18 @@ async def _in_input_order(files: _Files, ledger: _Ledger) -> AsyncGenerator[Batc
     async def is_incomplete() -> bool:
         if last is not None:
             await put_down(last)
-        return ledger.lacks_any()
+        return ledger.lacks_any_but(files.last_ids())
 
     last: _File | None = None
     try:
         async with aclosing(files.read(is_incomplete=is_incomplete)) as pieces:
             async for file, piece in pieces:
-                if last is not None and (file is not last or len(held) >= _PIECE_BYTES):
+                if last is not None and file is not last:
                     await put_down(last)
                 last = file
                 held += piece
+                if len(held) >= _PIECE_BYTES:
+                    await put_down(file)
         for file in files.each:
             await _in_thread(spool.end, file)
         for entries in spool.pieces():

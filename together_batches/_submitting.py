@@ -39,12 +39,21 @@ async def submit(
     can use the file: each submission uploads content of its own.
     """
     async with content_of(source, None, mark=mark_of(secrets.token_hex(16))) as content:
-        check = partial(jsonl.validate, content.reader(), endpoint=endpoint)
-        checked = await to_thread.run_sync(check, abandon_on_cancel=True)
+        checked = await _check(content, endpoint)
         _with(content.unwritable, checked).raise_for_problems()
         file = await upload(content)
         is_marked = content.is_marked
     return await create(file.id, is_marked)
+
+
+async def _check(content: Content, endpoint: str) -> Validation:
+    check = partial(jsonl.validate, content.reader(), endpoint=endpoint)
+    checked = await to_thread.run_sync(check, abandon_on_cancel=True)
+    if checked.ok or not content.is_marked:
+        return checked
+    # Its problems are those of the source, and so are to be their places.
+    check = partial(jsonl.validate, content.reader(with_mark=False), endpoint=endpoint)
+    return await to_thread.run_sync(check, abandon_on_cancel=True)
 
 
 def _with(unwritable: list[Problem], checked: Validation) -> Validation:

@@ -382,6 +382,7 @@ class Transport:
         url, place, hops = self._base + request.path, self._place(request.path), 0
         attempt = self.begin(self.config.timeout.total)
         trouble: BaseException | None = None
+        status: int | None = None
         try:
             while True:
                 # Not as a context manager: to have read all of an answer is to have closed it.
@@ -397,6 +398,7 @@ class Transport:
                     allow_redirects=False,
                     raise_for_status=False,
                 )
+                status = response.status
                 content = attempt.progress = response.content
                 # A short answer is there as a whole when its head is. But a session that we were given may have hooks
                 # that read it first, and then only the response still has it.
@@ -408,12 +410,12 @@ class Transport:
                 target = _followed(answer) if 300 <= answer.status < 400 and hops < _MOST_REDIRECTS else None
                 if target is None:
                     return answer
-                url, place, hops = target, URL(target, encoded=True), hops + 1
+                url, place, hops, status = target, URL(target, encoded=True), hops + 1, None
         except (asyncio.CancelledError, *TROUBLES) as error:
             trouble = attempt.own(error)
         finally:
             self.connection.watch.end(attempt)
-        return self.failure(trouble, request, struck=attempt.struck, place=attempt.place)
+        return self.failure(trouble, request, struck=attempt.struck, place=attempt.place, status=status)
 
     def begin(self, total: float) -> Attempt:
         """An attempt of this task, under its limits, ``total`` seconds in all; the watch is to be told of its end.
@@ -450,9 +452,15 @@ class Transport:
         return text.replace(self._key.decode(), "[secret]") if self._key else text
 
     def failure(
-        self, error: BaseException | None, request: Request, *, struck: Limit | None = None, place: str | None = None
+        self,
+        error: BaseException | None,
+        request: Request,
+        *,
+        struck: Limit | None = None,
+        place: str | None = None,
+        status: int | None = None,
     ) -> APIConnectionError:
-        """Why an attempt got no answer, of the service or of another ``place``.
+        """Why an attempt got no whole answer, of the service or of another ``place``; ``status`` if one had begun.
 
         A :class:`UsageError` is raised where it was not the network's fault.
         """
@@ -468,6 +476,7 @@ class Transport:
             method=request.method,
             url=self.config.base_url + request.path,
             request_sent=sent,
+            status=status,
         )
         # An error of aiohttp's about another place may quote its whole URL, and a signed one is as good as a key.
         failure.__cause__ = _without_frames(error) if place is None else None
@@ -537,9 +546,12 @@ def _without_login(proxy: str | None) -> tuple[URL | None, dict[str, str]]:
 
 
 def _followed(answer: Answer) -> str | None:
-    """Where a redirect leads, if it may be followed: within the same origin, and without changing the request."""
+    """Where a redirect leads, if it may be followed: within the same origin, and without changing the request.
+
+    A request that must not be repeated is not sent a second time, whatever the redirect says.
+    """
     location = answer.headers.get("Location")
-    same_request = answer.status in {307, 308} or (
+    same_request = (answer.status in {307, 308} and answer.request.repeatable) or (
         answer.request.method == "GET" and answer.status in {301, 302, 303}
     )
     if not location or not same_request:

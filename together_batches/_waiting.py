@@ -20,7 +20,7 @@ from anyio import CancelScope
 
 from together_batches import _protocol
 from together_batches._many import Found, Ids, Lookout, is_plain, plain_group
-from together_batches._patience import Absence
+from together_batches._patience import Absence, say_how_long
 from together_batches.errors import (
     APIError,
     AuthenticationError,
@@ -122,6 +122,7 @@ class _Poller:
         self._may_repeat = may_repeat
         self._knows = knows
         self._absent: list[tuple[str, NotFoundError]] = []
+        self._absence: NotFoundError | None = None
         self._time = time
         self._poll_interval = poll_interval
         self._on_update = on_update
@@ -280,14 +281,16 @@ class _Poller:
         if entry is None:
             return  # it was held, and given out when the time was over
         now = self._time.clock()
+        if entry.job.is_terminal and _denies_the_end(found):
+            found = entry.job  # it has ended, whatever an answer that lags says: only its files are looked for
         if isinstance(found, BatchJob):
             self._failures_in_a_row = 0
             entry.absence.over()
             self._take(entry, found, now)
-            if found.is_terminal and not self._is_held(entry, now):
-                del self.pending[name]
-                self._emit(entry.job)
             if found.is_terminal:
+                if not self._is_held(entry, now):
+                    del self.pending[name]
+                    self._emit(entry.job)
                 return
         else:
             found.__traceback__ = None  # its frames would be kept as long as it is
@@ -323,7 +326,7 @@ class _Poller:
         if pause is None:
             self._warn_of_no_files(job)
             return False
-        entry.interval, entry.due = pause, now + pause
+        self._look_after(entry, pause)
         return True
 
     def _warn_of_no_files(self, job: BatchJob) -> None:
@@ -343,13 +346,17 @@ class _Poller:
             return
         pause = entry.absence.pause()
         if pause is None:
-            if self._patience:
-                error.message += f" (it exists as far as is known, and has been absent for {self._patience:g} s)"
+            say_how_long(error, self._patience)
             del self.pending[name]
             self._on_refused(name, error)
             return
+        self._absence = error
         _log.warning("job %s is absent (%s); it is looked for again in %g s", name, error, pause)
-        entry.interval, entry.due = pause, self._time.clock() + pause
+        self._look_after(entry, pause)
+
+    def _look_after(self, entry: _Pending, pause: float) -> None:
+        # Never earlier, such as together with others: the pause is taken off the patience in full.
+        entry.interval, entry.due = 0.0, self._time.clock() + pause
 
     def _refuse(self, name: str, error: BatchesError) -> None:
         self.refusals.append(error)
@@ -392,7 +399,7 @@ class _Poller:
         over = f"the {self._timeout:g} s given to this wait are over" if self._timeout else "looked once"
         message = f"{over}, and {those} still pending; left alone: {told}{more}"
         error = WaitTimeoutError(message, jobs=jobs)
-        error.__cause__ = self.refusals[0] if self.refusals else self._failure
+        error.__cause__ = self.refusals[0] if self.refusals else self._failure or self._absence
         return error
 
     def refused(self) -> Exception:
@@ -406,6 +413,10 @@ def _state(job: BatchJob) -> str:
     if job.status is None:
         return "was never seen"
     return f"was {job.status}" if job.progress is None else f"was {job.status} at {job.progress:g} %"
+
+
+def _denies_the_end(found: Found) -> bool:
+    return isinstance(found, NotFoundError) or (isinstance(found, BatchJob) and not found.is_terminal)
 
 
 def _is_final(error: BatchesError) -> bool:

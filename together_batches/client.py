@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, NoReturn, Self
 
 from anyio import to_thread
 
-from together_batches import _cancelling, _creating, _protocol
+from together_batches import _cancelling, _creating, _listing, _protocol
 from together_batches._checks import positive, whole
 from together_batches._creating import Created, KnownJobs, Listing, WantedJob
 from together_batches._many import checked_ids
@@ -16,13 +15,14 @@ from together_batches._patience import until_found
 from together_batches._stream import Stream
 from together_batches._transport import Bulk, Call, Connection, Transport
 from together_batches.config import Config, RetryPolicy, Secret, Timeout
-from together_batches.errors import BatchesError, NotFoundError, UsageError
+from together_batches.errors import BatchesError, NotFoundError
 from together_batches.models import BatchJob, Response
 
 if TYPE_CHECKING:
     import builtins
     import os
     from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from datetime import datetime, timedelta
     from pathlib import Path
     from types import TracebackType
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from together_batches import _waiting
     from together_batches._disk import Content, Source
     from together_batches._many import Ids
-    from together_batches._protocol import Answer
+    from together_batches._protocol import Answer, NoJob
     from together_batches._results import Order, Requests
     from together_batches.files import AsyncFiles, Transfers, Uploaded
     from together_batches.models import FileObject
@@ -99,7 +99,15 @@ class AsyncBatches:
         self._transport = transport
         self._known = known
         self._owner = owner
-        self._verbs = _cancelling.Verbs(cancel=self._post_cancel, retrieve=self._get, list_jobs=self._get_all)
+        self._verbs = _cancelling.Verbs(
+            cancel=self._post_cancel,
+            retrieve=self._get,
+            list_jobs=self._get_all,
+            knows=known.knows,
+            now=transport.connection.now,
+            clock=transport.connection.clock,
+            sleep=transport.connection.sleep,
+        )
 
     # What not everyone needs is imported where it is used: a service that cancels jobs starts without the files.
 
@@ -216,37 +224,37 @@ class AsyncBatches:
         model_id: str | None = None,
         endpoint: str | None = None,
         input_file_id: str | None = None,
-        created_after: datetime | None = None,
-        created_before: datetime | None = None,
+        created_after: datetime | timedelta | None = None,
+        created_before: datetime | timedelta | None = None,
     ) -> builtins.list[BatchJob]:
         """The jobs of the account, newest first; jobs without a creation time come last.
 
         The service sends the whole account, unsorted (https://docs.together.ai/reference/batch-list); the choosing
-        is done here. ``status`` is one status or several. ``created_after`` includes its moment, ``created_before``
-        does not; both must name a time zone.
+        is done here.
+
+        Parameters:
+            status: one status or several, in upper or lower case. One that is neither known nor the status of any
+                job is an error.
+            model_id: jobs of this model. The service names the model only once a job has been validated.
+            endpoint: jobs of this endpoint, such as ``/v1/chat/completions``.
+            input_file_id: jobs made from this file.
+            created_after: from this moment on. A ``timedelta`` is how long ago, by the service's own clock.
+            created_before: before this moment, likewise.
 
         Raises:
-            UsageError: a time without a zone.
-            APIError: no good answer came.
+            UsageError: a time without a zone, an unknown status, or another argument that can choose nothing.
+            APIError: the request failed, or the answer is not the whole list.
         """
-        for name, time in (("created_after", created_after), ("created_before", created_before)):
-            if time is not None and time.tzinfo is None:
-                message = f"{name} names no time zone: {time.isoformat()}"
-                raise UsageError(message)
-        statuses = None if status is None else {status} if isinstance(status, str) else set(status)
-
-        def chosen(job: BatchJob) -> bool:
-            return (
-                (statuses is None or job.status in statuses)
-                and (model_id is None or job.model_id == model_id)
-                and (endpoint is None or job.endpoint == endpoint)
-                and (input_file_id is None or job.input_file_id == input_file_id)
-                and (created_after is None or (job.created_at is not None and job.created_at >= created_after))
-                and (created_before is None or (job.created_at is not None and job.created_at < created_before))
-            )
-
-        jobs = [job for job in await self._get_all(Call()) if chosen(job)]
-        return sorted(jobs, key=lambda job: job.created_at or _LONG_AGO, reverse=True)
+        selection = _listing.Selection.of(
+            status=status,
+            model_id=model_id,
+            endpoint=endpoint,
+            input_file_id=input_file_id,
+            created_after=created_after,
+            created_before=created_before,
+        )
+        answer = await self._transport.send(_protocol.list_jobs(), Call())
+        return selection.choose(await self._jobs_in(answer), answer.date or self._transport.connection.now())
 
     async def cancel(self, job_id: str | BatchJob) -> BatchJob:
         """Cancel one job, and return it as it now stands.
@@ -256,12 +264,16 @@ class AsyncBatches:
         final state. See https://docs.together.ai/reference/batch-cancel.
 
         Raises:
-            NotFoundError: the service knows no such job.
-            ConflictError: the job had finished, and how it ended could not be read.
-            APIError: no good answer came.
+            NotFoundError: the service knows no such job. For a ``BatchJob``, and a job that this client has seen,
+                that is doubted first, and the cancel sent again for a minute.
+            ConflictError, BadRequestError, UnprocessableEntityError: the cancel was refused, and the job goes on; a
+                ``ConflictError`` also if the job could not be read.
+            APIError: the request failed after retries.
         """
-        outcome = await _cancelling.cancel_one(self._verbs, _protocol.job_id(job_id), Call())
-        if outcome.job is None:
+        job = job_id if isinstance(job_id, BatchJob) else None
+        call = _cancelling.CancelCall(None, self._verbs.now, job)
+        outcome = await _cancelling.cancel_one(self._verbs, _protocol.job_id(job_id), call)
+        if outcome.job is None or not outcome.ok:
             assert outcome.error is not None  # noqa: S101  # an outcome has the one or the other
             raise outcome.error
         return outcome.job
@@ -285,12 +297,14 @@ class AsyncBatches:
             job_ids: an iterable or async iterable of ids or jobs.
             max_concurrency: how many calls run at once at most; otherwise the client's number.
             rate: at most so many requests a second; otherwise as fast as the service allows.
-            wait: follow each job until it has really stopped; a job that completed instead says so.
+            wait: follow each job until it has really stopped; a job that completed instead says so. A job whose
+                cancel was refused is looked at for a minute, since its state may lag.
             timeout: seconds for all of it. Then what is in flight is ``FAILED``, what was not sent is
                 ``NOT_ATTEMPTED`` (ids that an async iterable had not given by then are not in the report), and what
                 was draining stays ``CANCELING``.
-            on_outcome: a plain function that is called on the loop with each outcome, as it is known. What it raises
-                ends the call.
+            on_outcome: called on the loop with each outcome, as it is known; not a coroutine function. With ``wait``
+                it is called twice for a job that stops: when its cancel is accepted, and when it has ended;
+                ``outcome.event`` says which. An exception from it ends the call.
 
         Raises:
             TypeError: one id in place of an iterable of them.
@@ -313,9 +327,9 @@ class AsyncBatches:
     ) -> Stream[CancelOutcome]:
         """Cancel many jobs at once, and give each outcome as it is known.
 
-        Memory does not grow with the number of ids, so a repeated id is merged only while it is in flight. Leaving
-        the iterator stops the work: use it with ``async with``, or to its end. Parameters and errors are those of
-        :meth:`cancel_many`.
+        Memory does not grow with the number of ids, so a repeated id is merged only while it is in flight. With
+        ``wait`` each outcome comes when its job has ended. Leaving the iterator stops the work: use it with
+        ``async with``, or to its end. Parameters and errors are those of :meth:`cancel_many`.
         """
         ids, at_once, bulk = self._bulk(job_ids, max_concurrency, rate)
         return Stream(_cancelling.iter_cancel(self._verbs, bulk, ids, at_once=at_once, wait=wait))
@@ -437,9 +451,11 @@ class AsyncBatches:
         request. A ``BatchJob`` that had not finished is read anew. Use the iterator with ``async with``, or to its
         end.
 
-        Absence is looked at again for ``patience`` seconds (0 looks once): a job that this client has seen and that
-        answers 404, a COMPLETED job that names no file, a file of a job that answers 404. If rows are left out, or a
-        file ends within a line, its metadata is read, and a file shorter than that says is read on.
+        Absence is looked at again for ``patience`` seconds (0 looks once): a job that this client has seen, or that
+        is passed as a :class:`BatchJob`, and that answers 404; a COMPLETED job that names no file; a file of a job
+        that answers 404. If rows are left out, or a file ends within a line, its metadata is read, and a file shorter
+        than that says is read on. If rows are left out, the job is read too, for the id of a file that appeared late.
+        A result that has every row costs no such request.
 
         Raises:
             UsageError: the job has not finished, ``requests`` cannot be read, or the disk is full.
@@ -457,7 +473,10 @@ class AsyncBatches:
             file=self.files.retrieve,
             sleep=self._transport.connection.sleep,
         )
-        return Stream(_results.results(verbs, job, requests=requests, order=order, patience=patience))
+        rows = _results.results(verbs, job, requests=requests, order=order, patience=patience)
+        if isinstance(job, BatchJob):
+            self._known.note(job)
+        return Stream(rows)
 
     async def run(
         self,
@@ -789,18 +808,23 @@ class AsyncBatches:
                 raise
             return found
 
-    async def _post_cancel(self, job_id: str, call: Call) -> BatchJob:
+    async def _post_cancel(self, job_id: str, call: Call) -> BatchJob | NoJob:
         answer = await self._transport.send(_protocol.cancel(job_id), call)
-        job = _protocol.read_job(answer, job_id)
-        call.answer = answer.body
-        return self._known.note(job)
+        found = _protocol.read_cancelled(answer, job_id)
+        if isinstance(found, BatchJob):
+            call.answer = answer.body
+            self._known.note(found)
+        return found
 
     async def _get(self, job_id: str, call: Call) -> BatchJob:
         answer = await self._transport.send(_protocol.retrieve(job_id), call)
         return self._known.note(_protocol.read_job(answer, job_id))
 
     async def _get_all(self, call: Call) -> builtins.list[BatchJob]:
-        jobs = await _read_jobs(await self._transport.send(_protocol.list_jobs(), call))
+        return await self._jobs_in(await self._transport.send(_protocol.list_jobs(), call))
+
+    async def _jobs_in(self, answer: Answer) -> builtins.list[BatchJob]:
+        jobs = await _read_jobs(answer)
         for job in jobs:
             self._known.note(job)
         return jobs
@@ -812,9 +836,6 @@ def _check_times(timeout: float | None, poll_interval: float | None, patience: f
         positive("timeout", timeout, zero=True)
     if poll_interval is not None:
         positive("poll_interval", poll_interval)
-
-
-_LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
 async def _read_jobs(answer: Answer) -> list[BatchJob]:

@@ -185,12 +185,16 @@ class APIConnectionError(APIError):
     """No answer came, or only a part of one.
 
     ``request_sent`` is False where the request certainly did not reach the service (no connection could be
-    opened), and True where it may have been acted upon.
+    opened), and True where it may have been acted upon. ``status`` is that of an answer that broke off, and None if
+    none had begun.
     """
 
-    def __init__(self, message: str, *, method: str = "", url: str = "", request_sent: bool = True) -> None:
+    def __init__(
+        self, message: str, *, method: str = "", url: str = "", request_sent: bool = True, status: int | None = None
+    ) -> None:
         super().__init__(message, method=method, url=url)
         self.request_sent = request_sent
+        self.status = status
 
 
 class APITimeoutError(APIConnectionError, TimeoutError):

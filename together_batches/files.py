@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 from together_batches import _file_protocol
 from together_batches._checks import positive
 from together_batches._disk import content_of, target_at
-from together_batches._patience import Absence
+from together_batches._patience import Absence, say_how_long
 from together_batches._stream import Stream
 from together_batches._transport import Call
 from together_batches.errors import (
@@ -62,6 +62,8 @@ class _Known(Protocol):
     """Remembers which files exist."""
 
     def note_files(self, *file_ids: str | None) -> None: ...
+
+    def forget_file(self, file_id: str) -> None: ...
 
     def knows_file(self, file_id: str) -> bool: ...
 
@@ -287,8 +289,10 @@ class AsyncFiles:
         except NotFoundError:
             if call.attempts == 1:
                 raise
-            return  # an attempt before this one had deleted it, and its answer was lost
-        _file_protocol.read_deleted(answer, wanted)
+            # An attempt before this one had deleted it, and its answer was lost.
+        else:
+            _file_protocol.read_deleted(answer, wanted)
+        self._transfers.known.forget_file(wanted)
 
     def content(self, file_id: str | FileObject) -> Stream[bytes]:
         """The content of a file, in pieces of up to 1 MB as they come: all of it, or an error at the end.
@@ -343,9 +347,11 @@ class AsyncFiles:
                 return await self._transfers.fetch(
                     wanted, path, force=force, on_progress=on_progress, check_size=True
                 )
-            except NotFoundError:
+            except NotFoundError as error:
                 pause = absence.pause() if exists else None
                 if pause is None:
+                    if exists:
+                        say_how_long(error, patience)
                     raise
             except ResultsUnavailableError:
                 pause = absence.pause()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import enum
 from collections import Counter
+from datetime import datetime
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 import attrs
 
 from together_batches.errors import BatchesError
-from together_batches.models import BatchJob
+from together_batches.models import BatchJob, BatchJobStatus
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -32,7 +33,7 @@ class CancelResult(enum.StrEnum):
     DENIED = "denied"
     """The key was refused, or may not touch this job."""
     FAILED = "failed"
-    """What became of the job is not known; ``error`` says why."""
+    """The cancel was refused and the job goes on, or its fate is not known; ``error`` says why."""
     NOT_ATTEMPTED = "not_attempted"
     """Nothing was sent for this id; ``error`` says why."""
 
@@ -49,8 +50,15 @@ _FINE = frozenset({CancelResult.CANCELLED, CancelResult.CANCELING, CancelResult.
 class CancelOutcome:
     """What became of one id.
 
-    ``job`` is the job as last seen, where it could be read. ``error`` is set on everything that is not fine, and
-    says why. ``attempts`` counts the requests that were sent for this id, reads included.
+    ``job`` is the job as last seen, if it could be read. ``error`` is set on everything that is not fine, and says
+    why. ``attempts`` counts the cancel requests that were sent for this id; reads of the job do not count.
+
+    ``accepted`` is True if the service took the cancel, which is not to say that it took effect: see
+    ``completed_anyway``. ``status_before`` is the status of the ``BatchJob`` that was passed in, None for an id.
+    ``requested_at`` is the moment, in UTC, at which the first cancel request was sent; None if there was none.
+
+    ``event`` is set on what ``on_outcome`` gets if ``wait`` is set: ``accepted`` for a job that is stopping and is
+    followed, ``ended`` for the last word on an id. Elsewhere it is None, and it takes no part in comparisons.
     """
 
     job_id: str
@@ -58,15 +66,27 @@ class CancelOutcome:
     job: BatchJob | None = None
     error: BatchesError | None = None
     attempts: int = 0
+    accepted: bool = False
+    status_before: BatchJobStatus | None = None
+    requested_at: datetime | None = None
+    event: Literal["accepted", "ended"] | None = attrs.field(default=None, eq=False)
 
     @property
     def ok(self) -> bool:
-        """True where nothing is left to do: cancelled, draining, or finished before."""
+        """True if nothing is left to do: cancelled, draining, or finished before."""
         return self.result in _FINE
+
+    @property
+    def completed_anyway(self) -> bool:
+        """True if the job took the cancel and completed all the same, and was paid for whole."""
+        return self.accepted and self.job is not None and self.job.status == BatchJobStatus.COMPLETED
 
 
 class CancelReport:
     """The outcomes of a bulk cancel, in the order of the ids; its text is the summary line.
+
+    The text sets jobs that completed although they took the cancel apart from those that had finished before
+    (``2 completed anyway``); ``counts`` has both under ``ALREADY_FINISHED``.
 
     ::
 
@@ -76,7 +96,7 @@ class CancelReport:
         2 cancelled True
     """
 
-    __slots__ = ("_by_id", "counts", "failures")
+    __slots__ = ("_by_id", "_completed_anyway", "counts", "failures")
 
     counts: Mapping[CancelResult, int]
     """How many outcomes there are of each result; results that did not occur count 0."""
@@ -86,22 +106,32 @@ class CancelReport:
     def __init__(self, outcomes: Iterable[CancelOutcome]) -> None:
         by_id = {outcome.job_id: outcome for outcome in outcomes}
         found = Counter(outcome.result for outcome in by_id.values())
-        self._set(by_id, found, [outcome for outcome in by_id.values() if not outcome.ok])
+        completed_anyway = sum(outcome.completed_anyway for outcome in by_id.values())
+        self._set(by_id, found, [outcome for outcome in by_id.values() if not outcome.ok], completed_anyway)
 
     def _set(
-        self, by_id: Mapping[str, CancelOutcome], found: Counter[CancelResult], failures: Iterable[CancelOutcome]
+        self,
+        by_id: Mapping[str, CancelOutcome],
+        found: Counter[CancelResult],
+        failures: Iterable[CancelOutcome],
+        completed_anyway: int,
     ) -> None:
         self._by_id = by_id
+        self._completed_anyway = completed_anyway
         self.counts = MappingProxyType({result: found[result] for result in CancelResult})
         self.failures = tuple(failures)
 
     @classmethod
     def _of(
-        cls, by_id: Mapping[str, CancelOutcome], found: Counter[CancelResult], failures: Iterable[CancelOutcome]
+        cls,
+        by_id: Mapping[str, CancelOutcome],
+        found: Counter[CancelResult],
+        failures: Iterable[CancelOutcome],
+        completed_anyway: int,
     ) -> Self:
         """A report of outcomes that were counted as they came, and are made when they are asked for."""
         report = cls.__new__(cls)
-        report._set(by_id, found, failures)
+        report._set(by_id, found, failures, completed_anyway)
         return report
 
     def __iter__(self) -> Iterator[CancelOutcome]:
@@ -111,11 +141,13 @@ class CancelReport:
         return len(self._by_id)
 
     def __getitem__(self, job: str | BatchJob) -> CancelOutcome:
-        """The outcome of one id, or of a job; :class:`KeyError` where it was not among the ids."""
-        return self._by_id[job if isinstance(job, str) else job.id]
+        """The outcome of one id, or of a job; :class:`KeyError` if it was not among the ids."""
+        job_id = job if isinstance(job, str) else job.id
+        return self._by_id[job_id if job_id in self._by_id else job_id.strip()]
 
     def __contains__(self, job: object) -> bool:
-        return getattr(job, "id", job) in self._by_id
+        job_id: object = getattr(job, "id", job)
+        return job_id in self._by_id or (isinstance(job_id, str) and job_id.strip() in self._by_id)
 
     def __eq__(self, other: object) -> bool:
         return self._by_id == other._by_id if isinstance(other, CancelReport) else NotImplemented
@@ -128,11 +160,11 @@ class CancelReport:
 
     @property
     def ok(self) -> bool:
-        """True where every job is cancelled, draining, or had finished before."""
+        """True if every job is cancelled, draining, or had finished before."""
         return not self.failures
 
     def raise_for_failures(self) -> None:
-        """Raise an :class:`ExceptionGroup` of the errors behind ``failures``; do nothing where there are none.
+        """Raise an :class:`ExceptionGroup` of the errors behind ``failures``; do nothing if there are none.
 
         One error that stopped many ids (a refused key) stands in the group once.
         """
@@ -143,7 +175,10 @@ class CancelReport:
             raise ExceptionGroup(str(self), list({id(error): error for error in errors}.values()))
 
     def __str__(self) -> str:
-        parts = [f"{count:,} {result.words}".replace(",", " ") for result, count in self.counts.items() if count]
+        counts = {result.words: count for result, count in self.counts.items()}
+        counts[CancelResult.ALREADY_FINISHED.words] -= self._completed_anyway
+        counts["completed anyway"] = self._completed_anyway
+        parts = [f"{count:,} {words}".replace(",", " ") for words, count in counts.items() if count]
         return ", ".join(parts) or "no jobs"
 
     def __repr__(self) -> str:

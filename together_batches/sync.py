@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import builtins
     import os
     from collections.abc import Callable, Iterable, Mapping
-    from datetime import datetime
+    from datetime import datetime, timedelta
     from pathlib import Path
     from types import TracebackType
     from typing import Any, Literal
@@ -88,7 +88,7 @@ class Batches:
         priority: int | None = None,
         patience: float = 120,
     ) -> BatchJob:
-        """Create one job from an uploaded file: one, even where answers are lost on the way."""
+        """Create one job from an uploaded file: one, even if answers are lost on the way."""
         return self._thread.call(
             self._async.create,
             input_file_id,
@@ -129,8 +129,8 @@ class Batches:
         model_id: str | None = None,
         endpoint: str | None = None,
         input_file_id: str | None = None,
-        created_after: datetime | None = None,
-        created_before: datetime | None = None,
+        created_after: datetime | timedelta | None = None,
+        created_before: datetime | timedelta | None = None,
     ) -> builtins.list[BatchJob]:
         """The jobs of the account, newest first; jobs without a creation time come last."""
         return self._thread.call(

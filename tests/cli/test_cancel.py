@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
+import threading
 from typing import TYPE_CHECKING
 
 import anyio
@@ -13,13 +14,12 @@ import pytest
 from together_batches.cli import _cancel
 from together_batches.cli._exits import Exit
 from together_batches.cli._parser import parse
-from together_batches.emulator import Fault, RateLimit
+from together_batches.emulator import Emulator, Fault, RateLimit, Timing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cli.conftest import Ran
-    from together_batches.emulator import Emulator
     from together_batches.outcomes import CancelOutcome
 
     Run = Callable[..., Ran]
@@ -114,6 +114,32 @@ def test_wait(run: Run, emulator: Emulator, on_terminal: Callable[..., None]) ->
         ran.lines
     )
     assert "2 of 2" in ran.err  # the bar: standard output is no terminal here
+
+
+def test_wait_in_json(run: Run, emulator: Emulator) -> None:
+    """A job is reported when it takes the cancel and when it has ended; what needs no wait, once."""
+    (job_id,) = seed(emulator, 1, cancels_as="COMPLETED")
+    done = emulator.add_job(status="COMPLETED")
+    ran = run("cancel", job_id, done, "--wait", "--json")
+    told = [json.loads(line) for line in ran.lines]
+    events = [(outcome["event"], outcome["result"]) for outcome in told if outcome["job_id"] == job_id]
+    assert events == [("accepted", "canceling"), ("ended", "already_finished")]
+    assert [outcome["event"] for outcome in told if outcome["job_id"] == done] == ["ended"]
+    assert "1 already finished, 1 completed anyway; took" in ran.err
+
+
+@pytest.mark.parametrize(("count", "code"), [(1, 1), (2, 5)])
+@pytest.mark.parametrize("status", [409, 400, 422])
+def test_refused_while_it_goes_on(run: Run, emulator: Emulator, count: int, code: int, status: int) -> None:
+    """A job that goes on after its cancel was refused is a failure, with the refusal, whatever its status code."""
+    ids = seed(emulator, count)
+    emulator.fail(Fault(on="cancel", times=None, status=status, body={"error": "not once processing begins"}))
+    ran = run("cancel", *ids)
+    assert ran.code == code
+    assert all(
+        "\tfailed\tthe service answered" in line and "not once processing begins" in line for line in ran.lines
+    )
+    assert f"{count} failed; took" in ran.err
 
 
 def test_wait_that_cannot_follow(run: Run, emulator: Emulator) -> None:
@@ -225,6 +251,29 @@ def test_output_of_list_and_cancel_is_input(run: Run, emulator: Emulator, feed: 
         assert run("cancel", "-", "--yes").lines == [f"{job_id}\tcanceling\tCANCELING"]
 
 
+def test_json_of_list_is_input(run: Run, emulator: Emulator, feed: Feed) -> None:
+    """The array that `list --json` prints names its jobs, and that of an empty account names none."""
+    feed(run("list", "--json").out.encode())
+    assert run("cancel", "-", "--yes").err.startswith("no ids came from standard input")
+    ids = seed(emulator, 3)
+    feed(run("list", "--json").out.encode())
+    assert {line.partition("\t")[0] for line in run("cancel", "-", "--yes").lines} == set(ids)
+
+
+def test_several_ids_in_one_word(run: Run, emulator: Emulator, feed: Feed) -> None:
+    """They are refused with the mend, and nothing is sent."""
+    for argv, content, mend in (
+        (["cancel", "a,b"], "", "give each id as an argument of its own"),
+        (["cancel", "a b"], "", "give each id as an argument of its own"),
+        (["cancel", "-", "--yes"], "a,b\n", "put each id on a line of its own"),
+    ):
+        feed(content.encode())
+        ran = run(*argv)
+        assert (ran.code, ran.out) == (2, "")
+        assert ran.err.rstrip().endswith(mend)
+    assert not emulator.requests
+
+
 def test_standard_input_without_ids(run: Run, feed: Feed) -> None:
     """Where nothing is to be cancelled, that is said, and it is no failure; not even a key is needed."""
     feed(b"\r\n# nothing\n")
@@ -281,12 +330,25 @@ def test_finished_ones_on_request(run: Run, emulator: Emulator) -> None:
 
 
 def test_mistyped_status(run: Run, emulator: Emulator) -> None:
-    """A status that nobody knows matches nothing, and is pointed out."""
+    """A status that is neither known nor borne by a job is an error: nothing to cancel would look like success."""
     seed(emulator, 1)
     ran = run("cancel", "--status", "RUNNING", "--yes")
-    assert (ran.code, ran.out) == (0, "")
-    assert "RUNNING is no status that this version knows" in ran.err
-    assert "nothing to cancel" in ran.err
+    assert (ran.code, ran.out) == (2, "")
+    assert "unknown status 'RUNNING', and no job has it; the known ones are VALIDATING" in ran.err
+
+
+def test_several_models(run: Run, emulator: Emulator) -> None:
+    """--model adds up. How many jobs name no model yet, and were left, is said before anything is asked or done."""
+    wanted = {*seed(emulator, 1, model_id="m/1"), *seed(emulator, 1, model_id="m/2")}
+    seed(emulator, 1, model_id="m/3")
+    for _ in range(2):
+        emulator.add_job(status="VALIDATING", ends_as="VALIDATING", model_id=None)
+    emulator.add_job(status="FAILED", model_id=None)
+    ran = run("cancel", "--model", "m/1", "--model", "m/2", "--yes")
+    assert {line.partition("\t")[0] for line in ran.lines} == wanted
+    assert ran.err.startswith(
+        "note: 2 jobs that name no model (yet) were left: 2 VALIDATING\n2 jobs: 2 IN_PROGRESS\n"
+    )
 
 
 @pytest.mark.parametrize("as_json", [False, True])
@@ -389,7 +451,64 @@ def test_interrupt(run: Run, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(_cancel, "outcome_line", line)
     ran = run("cancel", *ids, "--max-concurrency", "1")
     assert (ran.code, ran.out) == (130, "told\ntold\n")
-    assert ran.err.startswith("interrupted: 2 of 3 jobs answered: 2 canceling; run it again")
+    assert ran.err.startswith("interrupted: 2 accepted and still stopping, 1 in flight; run it again to go on")
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("as_json", [False, True])
+def test_interrupt_while_jobs_stop(
+    run: Run, monkeypatch: pytest.MonkeyPatch, how: signal.Signals, as_json: bool
+) -> None:
+    """What was accepted is in the summary and on standard output: no id is in no file."""
+    before = signal.getsignal(how)
+    with Emulator(timing=Timing(canceling=600)).running_in_thread() as emulator:
+        monkeypatch.setenv("TOGETHER_API_KEY", str(emulator.api_key))
+        monkeypatch.setenv("TOGETHER_BASE_URL", emulator.base_url)
+        ids = seed(emulator, 30)
+        ended = threading.Event()
+
+        def interrupt() -> None:
+            # The first look at those that stop comes when all have been cancelled.
+            while not emulator.count("list"):
+                ended.wait(0.01)
+            signal.pthread_kill(threading.main_thread().ident or 0, how)
+
+        watching = threading.Thread(target=interrupt)
+        watching.start()
+        ran = run("cancel", *ids, "stray", "--wait", *(["--json"] if as_json else []))
+        watching.join()
+    assert ran.code == 130
+    assert ran.err.startswith(
+        "interrupted: 1 not found, 30 accepted and still stopping; run it again to go on, a repeated cancel"
+    )
+    if as_json:
+        events = [(outcome["job_id"], outcome["event"]) for outcome in map(json.loads, ran.lines)]
+        assert sorted(events) == sorted([*((job_id, "accepted") for job_id in ids), ("stray", "ended")])
+    else:
+        results = {line.split("\t")[0]: line.split("\t")[1] for line in ran.lines}
+        assert results == {**dict.fromkeys(ids, "canceling"), "stray": "not_found"}
+        assert len(ran.lines) == 31
+    assert signal.getsignal(how) is before
+
+
+def test_a_signal_that_is_ignored_stays_ignored(
+    run: Run, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As SIGHUP is under nohup."""
+    ids = seed(emulator, 2)
+    original = _cancel.outcome_line
+
+    def line(outcome: CancelOutcome) -> str:
+        signal.raise_signal(signal.SIGHUP)
+        return original(outcome)
+
+    monkeypatch.setattr(_cancel, "outcome_line", line)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert run("cancel", *ids).code == 0
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_interrupt_before_anything(run: Run, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -403,7 +522,10 @@ def test_interrupt_before_anything(run: Run, emulator: Emulator, monkeypatch: py
     assert run("cancel", "--all") == (130, "", "interrupted\n")
 
 
-@pytest.mark.parametrize(("count", "told"), [(2, "nobody reads the output any more: 1 of 2 jobs answered"), (1, "")])
+@pytest.mark.parametrize(
+    ("count", "told"),
+    [(2, "the output was closed by its reader: 1 accepted and still stopping, 1 not sent"), (1, "")],
+)
 def test_reader_that_leaves(
     emulator: Emulator,
     monkeypatch: pytest.MonkeyPatch,

@@ -139,6 +139,20 @@ def test_download_that_fails(run: Run, emulator: Emulator, tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == []
 
 
+def test_download_of_a_file_that_is_cut(run: Run, emulator: Emulator, path: Path, tmp_path: Path) -> None:
+    """Fails when --patience is over, and leaves nothing: a file shorter than its metadata says is not the file."""
+    file_id = emulator.add_file(REQUESTS)
+    emulator.fail(Fault(on="file", body={"id": file_id, "bytes": 1_234}, times=None))
+    target = tmp_path / "out"
+    for patience, downloads in (("0.01", 2), ("0", 3)):
+        ran = run("files", "download", file_id, "-o", str(target), "--patience", patience)
+        assert (ran.code, ran.out) == (1, "")
+        assert f"error: file {file_id} is cut: {len(REQUESTS)} bytes came, and its metadata says 1,234" in ran.err
+        assert emulator.count("content") == downloads
+    assert run("files", "download", file_id, "-o", str(target), "--patience", "-1").code == 2
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_delete(run: Run, emulator: Emulator) -> None:
     """The ids of those that are gone are printed; one that was gone before is named on standard error."""
     first, second = emulator.add_file(REQUESTS), emulator.add_file(b"{}\n")

@@ -7,7 +7,15 @@ from datetime import timedelta
 
 import pytest
 
-from together_batches.cli._numbers import above_zero, at_least_one, duration, port, zero_or_more
+from together_batches.cli._numbers import (
+    above_zero,
+    at_least_one,
+    delays,
+    duration,
+    port,
+    zero_or_above,
+    zero_or_more,
+)
 
 
 @pytest.mark.parametrize(
@@ -41,6 +49,23 @@ def test_above_zero(text: str) -> None:
     assert above_zero("0.5") == 0.5
     with pytest.raises(ArgumentTypeError, match="not a number above zero"):
         above_zero(text)
+
+
+@pytest.mark.parametrize("text", ["-1", "-0.1", "nan", "inf", "", "ten", "60s"])
+def test_zero_or_above(text: str) -> None:
+    """Patience is finite, and may be none."""
+    assert (zero_or_above("0"), zero_or_above("2.5")) == (0, 2.5)
+    with pytest.raises(ArgumentTypeError, match="not a number, zero or above") as caught:
+        zero_or_above(text)
+    assert repr(text) in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "30,", ",30", "30;120", "30,-1", "30,x"])
+def test_delays(text: str) -> None:
+    """One number of seconds, or several with commas between them; zero is allowed."""
+    assert (delays("0"), delays("30, 2.5,600")) == ((0,), (30, 2.5, 600))
+    with pytest.raises(ArgumentTypeError, match="not a number, zero or above"):
+        delays(text)
 
 
 @pytest.mark.parametrize("text", ["-1", "1.5", "", "x"])

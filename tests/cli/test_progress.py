@@ -29,6 +29,26 @@ def test_drawn_on_standard_error(capsys: pytest.CaptureFixture[str], monkeypatch
     assert "12 000 of 12 000, 3 failed" in err
 
 
+def test_what_else_there_is_to_say(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stands between how many are done and how many failed."""
+    monkeypatch.setenv("NO_COLOR", "1")
+    with bar(650, shown=True) as show:
+        show(340, 1, "261 accepted and stopping")
+    assert "340 of 650, 261 accepted and stopping, 1 failed" in capsys.readouterr().err
+
+
+def test_the_last_numbers_of_a_burst_are_drawn(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However fast they come, and although nothing comes after them; a failure and the end alike."""
+    monkeypatch.setenv("NO_COLOR", "1")
+    for last in (209, 340):
+        with bar(650, shown=True) as show:
+            for done in range(last + 1):
+                show(done, 0)
+        assert f"{last} of 650" in capsys.readouterr().err
+
+
 def test_narrow_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """On a narrow terminal the bar gives way to the numbers."""
     monkeypatch.setenv("COLUMNS", "40")

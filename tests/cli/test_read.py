@@ -85,7 +85,27 @@ def test_list_filters(run: Run, emulator: Emulator) -> None:
     ):
         assert [line.split("\t")[0] for line in run("list", *argv).lines] == [wanted]
     assert len(run("list", "--status", "COMPLETED", "--status", "FAILED").lines) == 2
-    assert "OPEN is no status" in run("list", "--status", "open").err
+    ran = run("list", "--status", "open")
+    assert (ran.code, ran.out) == (2, "")
+    assert "unknown status 'open', and no job has it" in ran.err
+
+
+def test_list_of_several_models(run: Run, emulator: Emulator) -> None:
+    """--model adds up, and jobs that name no model yet are counted: they may be of it."""
+    wanted = [emulator.add_job(model_id=f"m/{number}") for number in (1, 2)]
+    emulator.add_job(model_id="m/3")
+    emulator.add_job(status="VALIDATING", ends_as="VALIDATING", model_id=None)
+    ran = run("list", "--model", "m/1", "--model", "m/2")
+    assert {line.split("\t")[0] for line in ran.lines} == set(wanted)
+    assert ran.err == "note: 1 job that names no model (yet) was left: 1 VALIDATING\n"
+
+
+def test_get_of_ids_in_one_word(run: Run, emulator: Emulator) -> None:
+    """Ids with a comma between them are refused with the mend, and nothing is sent."""
+    ran = run("get", "a,b")
+    assert (ran.code, ran.out) == (2, "")
+    assert "has a comma in it ('a,b'), and no id has; give each id as an argument of its own" in ran.err
+    assert not emulator.requests
 
 
 def test_list_refused(run: Run, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,6 +34,19 @@ def test_json() -> None:
     assert told["error"] == {"type": "APIConnectionError", "message": "it\nbroke"}
 
 
+def test_table_of_jobs_that_completed_anyway(capsys: pytest.CaptureFixture[str]) -> None:
+    """They have a row of their own, apart from those that had ended before the cancel."""
+    outran = CancelOutcome("e", CancelResult.ALREADY_FINISHED, BatchJob(id="e", status="COMPLETED"), accepted=True)
+    print_table(CancelReport([FINISHED, outran]))
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert lines[1:] == [
+        "already finished 1 had ended before: 1 COMPLETED",
+        "completed anyway 1 accepted, and they completed all the same",
+    ]
+    print_table(CancelReport([outran]))
+    assert "already finished" not in capsys.readouterr().out
+
+
 def test_table(capsys: pytest.CaptureFixture[str]) -> None:
     """The table counts each result that occurred, and says how finished jobs had ended where that is known."""
     print_table(CancelReport([CANCELLED, FAILED, UNREAD, FINISHED]))
@@ -42,7 +55,7 @@ def test_table(capsys: pytest.CaptureFixture[str]) -> None:
         "RESULT JOBS WHICH MEANS",
         "cancelled 1 stopped; rows that were done are kept",
         "already finished 2 had ended before: 1 COMPLETED",
-        "failed 1 no good answer came, or it is no id",
+        "failed 1 refused, or no good answer came, or it is no id",
     ]
     print_table(CancelReport([UNREAD]))
     assert capsys.readouterr().out.rstrip().endswith("had ended before")

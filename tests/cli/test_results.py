@@ -114,6 +114,25 @@ def test_a_job_without_results(run: Run, emulator: Emulator, tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_results_that_are_absent(run: Run, emulator: Emulator, tmp_path: Path) -> None:
+    """A failure that names them, when --patience is over: the rows are not missing, but unknown. No file appears."""
+    target = str(tmp_path / "results.jsonl")
+    bare = emulator.add_job(status="COMPLETED")
+    ran = run("results", bare, "-o", target, "--patience", "0.01")
+    assert (ran.code, ran.out) == (1, "")
+    assert f"error: job {bare} is COMPLETED and names no file of results" in ran.err
+    assert emulator.count("retrieve") == 3
+    gone = emulator.add_job(status="COMPLETED", output_file_id="file-gone")
+    ran = run("results", gone, "-o", target, "--patience", "0.01")
+    assert (ran.code, ran.out) == (1, "")
+    assert f"error: the results of job {gone} in file-gone are absent" in ran.err
+    assert emulator.count("content") == 2
+    assert run("results", gone, "--patience", "0").code == 1
+    assert emulator.count("content") == 3
+    assert run("results", gone, "--patience", "-1").code == 2
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_target_that_exists(run: Run, job_id: str, tmp_path: Path) -> None:
     """Is replaced when told to, and before that nothing is asked of the service."""
     target = tmp_path / "results.jsonl"

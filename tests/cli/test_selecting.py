@@ -40,8 +40,8 @@ def test_selector(argv: list[str], expected: str) -> None:
     [
         ([], "nothing says what to cancel"),
         (["--wait", "--yes"], "nothing says what to cancel"),
-        (["a", "--all"], "ids and filters"),
-        (["-", "--status", "X"], "ids and filters"),
+        (["a", "--all"], "ids or filters, not both"),
+        (["-", "--status", "X"], "ids or filters, not both"),
         (["-", "a"], "beside ids"),
         (["-", "-"], "beside ids"),
     ],
@@ -58,17 +58,64 @@ def test_reading_ids() -> None:
     assert list(read_ids(io.BytesIO(text.encode()))) == ["one", "two", "three", "für\u2028vier", "last"]
 
 
-def test_reading_json_lines() -> None:
-    """Lines of JSON objects, as --json prints them, name their job by id or job_id."""
-    text = b'{"id": "one", "status": "X"}\r\n{"job_id": "two"}\nthree\n'
-    assert list(read_ids(io.BytesIO(text))) == ["one", "two", "three"]
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('{"id": "one", "status": "X"}\r\n{"job_id": "two"}\nthree\n', ["one", "two", "three"]),
+        ('"one"\n"two"\n', ["one", "two"]),
+        ('[{"id": "one"},\n{"id": "two", "error": "[1]"}]\nthree', ["one", "two", "three"]),
+        ('["one", " two\\n"]', ["one", "two"]),
+        ('{\n  "id": "one",\n  "x": [\n  ]\n}\n{\n  "id": "two"\n}\n# three', ["one", "two"]),
+        ('{"id": "one"} {"job_id": "two"}["three"]\n', ["one", "two", "three"]),
+        ('[["one"], [[{"id": "two"}]], []]', ["one", "two"]),
+        ("[]", []),
+        ("\ufeff[]\n", []),
+    ],
+)
+def test_reading_json(text: str, expected: list[str]) -> None:
+    """Ids as JSON texts, arrays and objects, as --json and jq print them, over as many lines as they take."""
+    assert list(read_ids(io.BytesIO(text.encode()))) == expected
 
 
-@pytest.mark.parametrize("line", [b'{"id": 1}', b'{"name": "x"}', b"{", b"{" * 100_000])
-def test_no_json_line(line: bytes) -> None:
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"id": 1}',
+        b'{"name": "x"}',
+        b"{",
+        b"{" * 100_000,
+        b"[" * 100_000,
+        b'["a", 7]',
+        b"[null]",
+        b'"a", "b"',
+        b'"a",',
+        b'"  "',
+        b'"a" b',
+        b'"a',
+        b"null",
+    ],
+    ids=lambda line: line[:20],
+)
+def test_no_id_in_json(line: bytes) -> None:
     """A line that looks like JSON and names no job is an error that names the line."""
     with pytest.raises(CommandError, match="line 2 of standard input"):
         list(read_ids(io.BytesIO(b"fine\n" + line)))
+
+
+@pytest.mark.parametrize("content", ["one\n{\n}\nbad id\n", '{"id":\n "x"\n}\n\nbad id'])
+def test_lines_are_counted_over_json(content: str) -> None:
+    """An error names the line of the file."""
+    with pytest.raises(CommandError, match=r"line (2|5) of standard input"):
+        list(read_ids(io.BytesIO(content.encode())))
+
+
+@pytest.mark.parametrize(("line", "name"), [("one,two", "a comma"), ("one, two", "a comma"), ("one two", "a blank")])
+def test_several_ids_on_a_line(line: str, name: str) -> None:
+    """They are refused: as it stands, it would be an id that no job has."""
+    with pytest.raises(
+        CommandError, match=f"line 1 of standard input has {name} in it .* each id on a line of its own"
+    ):
+        list(read_ids(io.BytesIO(line.encode())))
 
 
 def test_undecodable_line() -> None:

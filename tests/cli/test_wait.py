@@ -35,7 +35,7 @@ def test_one_that_runs(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("TOGETHER_API_KEY", str(emulator.api_key))
         monkeypatch.setenv("TOGETHER_BASE_URL", emulator.base_url)
         job_id = emulator.add_job()
-        ran = run("wait", job_id)
+        ran = run("wait", job_id, "--patience", "0")
     assert (ran.code, len(ran.lines)) == (0, 1)
     assert ran.err.startswith("IN_PROGRESS, ")
     assert ran.err.splitlines()[0].endswith(" % done")
@@ -43,24 +43,24 @@ def test_one_that_runs(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_several(run: Run, emulator: Emulator) -> None:
     """Each once; one that ended badly decides the exit code."""
-    good = emulator.add_job(status="COMPLETED")
+    good = emulator.add_job(status="COMPLETED", output_file_id="file-o")
     bad = emulator.add_job(status="FAILED", error="no\x1b")
     ran = run("wait", good, bad, good)
     assert ran.code == 7
-    assert sorted(ran.lines) == sorted([f"{good}\tCOMPLETED\t-\t-\t-", f"{bad}\tFAILED\t-\t-\tno\\x1b"])
+    assert sorted(ran.lines) == sorted([f"{good}\tCOMPLETED\tfile-o\t-\t-", f"{bad}\tFAILED\t-\t-\tno\\x1b"])
     assert "2 of 2 jobs finished: 1 " in ran.err
 
 
 def test_json(run: Run, emulator: Emulator) -> None:
     """One object a line."""
-    ids = [emulator.add_job(status="COMPLETED") for _ in range(3)]
+    ids = [emulator.add_job(status="COMPLETED", output_file_id="file-o") for _ in range(3)]
     told = [json.loads(line) for line in run("wait", *ids, "--json").lines]
     assert sorted(ids) == sorted(job["id"] for job in told)
 
 
 def test_standard_input(run: Run, emulator: Emulator, feed: Callable[..., None]) -> None:
     """What list prints can be waited for."""
-    job_id = emulator.add_job(status="COMPLETED")
+    job_id = emulator.add_job(status="COMPLETED", output_file_id="file-o")
     feed(run("list").out.encode())
     assert [job_id] == [line.split("\t")[0] for line in run("wait", "-").lines]
     feed(b"")
@@ -93,7 +93,7 @@ def test_one_in_vain(run: Run, emulator: Emulator, fault: int | None, expected: 
 
 def test_some_in_vain(run: Run, emulator: Emulator) -> None:
     """The others are waited for; each that cannot be is told."""
-    job_id = emulator.add_job(status="COMPLETED")
+    job_id = emulator.add_job(status="COMPLETED", output_file_id="file-o")
     ran = run("wait", "nowhere", job_id, "elsewhere")
     assert (ran.code, len(ran.lines)) == (5, 1)
     assert ran.err.count("together-batches: error: the service answered 404") == 2
@@ -101,10 +101,30 @@ def test_some_in_vain(run: Run, emulator: Emulator) -> None:
     assert run("wait", "..", job_id).code == 2
 
 
+def test_files_that_are_late(run: Run, emulator: Emulator) -> None:
+    """A job that completed without files is printed when --patience is over, with a warning."""
+    job_id, other = emulator.add_job(status="COMPLETED"), emulator.add_job(status="COMPLETED")
+    ran = run("wait", job_id, "--patience", "0")
+    assert (ran.code, ran.lines) == (0, [f"{job_id}\tCOMPLETED\t-\t-\t-"])
+    assert f"job {job_id} is COMPLETED and names no file of results; they may appear later" in ran.err
+    assert emulator.count("retrieve") == 1
+    assert len(run("wait", job_id, other, "--patience", "0.01").lines) == 2
+    assert emulator.count("retrieve") == 1 + 2 * 2
+
+
+@pytest.mark.parametrize("patience", ["-1", "nan", "soon"])
+def test_a_patience_that_cannot_be(run: Run, emulator: Emulator, patience: str) -> None:
+    """Is misuse, before anything is sent."""
+    ran = run("wait", "a", "--patience", patience)
+    assert (ran.code, ran.out) == (2, "")
+    assert f"{patience!r} is not a number, zero or above" in ran.err
+    assert len(emulator.requests) == 0
+
+
 def test_a_warning_is_shown(run: Run, emulator: Emulator) -> None:
     """Unless nothing but errors is wanted."""
     emulator.fail(Fault(on="retrieve", status=503, times=6))
-    job_id = emulator.add_job(status="COMPLETED")
+    job_id = emulator.add_job(status="COMPLETED", output_file_id="file-o")
     assert "1 of 1 jobs could not be looked at, and will be again" in run("wait", job_id, "--deadline", "0.2").err
     assert "could not be looked at" not in run("wait", job_id, "--quiet", "--deadline", "0.2").err
 
@@ -115,7 +135,7 @@ def test_interrupted(run: Run, emulator: Emulator, monkeypatch: pytest.MonkeyPat
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    job_id = emulator.add_job(status="COMPLETED")
+    job_id = emulator.add_job(status="COMPLETED", output_file_id="file-o")
     monkeypatch.setattr(_wait, "line_of_finished", interrupt)
     ran = run("wait", job_id)
     assert (ran.code, ran.out) == (130, "")
@@ -124,7 +144,7 @@ def test_interrupted(run: Run, emulator: Emulator, monkeypatch: pytest.MonkeyPat
 
 def test_a_bar_where_lines_go_elsewhere(run: Run, emulator: Emulator, on_terminal: Callable[..., None]) -> None:
     """For several jobs."""
-    ids = [emulator.add_job(status="COMPLETED") for _ in range(2)]
+    ids = [emulator.add_job(status="COMPLETED", output_file_id="file-o") for _ in range(2)]
     on_terminal("stderr")
     assert "Waiting" in run("wait", *ids).err
     assert "Waiting" not in run("wait", *ids, "--quiet").err

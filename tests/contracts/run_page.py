@@ -150,8 +150,9 @@ def main() -> None:
     """Run the page that the command line names, in an empty directory."""
     path = Path(sys.argv[1]).resolve()
     emulator = Emulator(seed=1, timing=Timing(validating=3600, running=3600, canceling=0.3))
-    for status in ("IN_PROGRESS", "IN_PROGRESS", "IN_PROGRESS", "VALIDATING", "COMPLETED", "FAILED"):
+    for status in ("IN_PROGRESS", "IN_PROGRESS", "IN_PROGRESS", "VALIDATING", "FAILED"):
         emulator.add_job(status=status, age_seconds=3 * 3600)
+    emulator.add_job(status="COMPLETED", age_seconds=3 * 3600, output_file_id=emulator.add_file())
     with emulator.running_in_thread(), tempfile.TemporaryDirectory() as scratch, contextlib.chdir(scratch):
         os.environ["TOGETHER_BASE_URL"] = emulator.base_url
         os.environ["TOGETHER_API_KEY"] = str(emulator.api_key)

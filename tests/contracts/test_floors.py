@@ -29,6 +29,7 @@ _HOUSE: dict[int, list[list[str]]] = {
         ["_many", "_kept", "_cancelling"],
         ["_many", "_waiting"],
         ["_submitting"],
+        ["_listing"],
         ["_results"],
         ["_creating"],
         ["_many", "runs"],

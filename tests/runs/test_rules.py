@@ -275,7 +275,7 @@ def test_a_service_that_does_not_tell_its_clock() -> None:
 
 @pytest.mark.parametrize("file_id", ["file-0", "file-1"])
 def test_the_job_of_a_marked_file(file_id: str) -> None:
-    """Is the job, whenever it was created, and although no intent is noted: a ledger may be older than it should be."""
+    """Is the job, whenever it was created, and although no intent is noted: a ledger may be too old."""
     job = _job("lost", -86_400, input_file_id=file_id, endpoint="/v1/other")
     found = _rules.lost_job(_MARKED, _RUN, [job], known={None})
     assert found is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, assert_type
+from typing import IO, TYPE_CHECKING, Literal, assert_type
 
 from together_batches import (
     APIConnectionError,
@@ -22,6 +22,7 @@ from together_batches import (
     BatchJobStatus,
     BatchMissing,
     BatchRequest,
+    BatchResult,
     BatchStray,
     BatchSuccess,
     CancelOutcome,
@@ -32,6 +33,7 @@ from together_batches import (
     JobNotCreatedError,
     RateLimitError,
     Response,
+    ResultsUnavailableError,
     RetryPolicy,
     RunError,
     RunInUseError,
@@ -95,7 +97,7 @@ async def lists(client: AsyncBatches) -> None:
         endpoint="/v1/chat/completions",
         input_file_id="file-1",
         created_after=datetime.now(UTC) - timedelta(hours=2),
-        created_before=datetime.now(UTC),
+        created_before=timedelta(hours=1),
     )
     assert_type(jobs, list[BatchJob])
     await client.list(status=BatchJobStatus.IN_PROGRESS)
@@ -125,6 +127,11 @@ async def many_jobs(client: AsyncBatches, source: AsyncIterator[str]) -> None:
             assert_type(outcome.job, BatchJob | None)
             assert_type(outcome.error, BatchesError | None)
             assert_type(outcome.attempts, int)
+            assert_type(outcome.accepted, bool)
+            assert_type(outcome.completed_anyway, bool)
+            assert_type(outcome.status_before, BatchJobStatus | None)
+            assert_type(outcome.requested_at, datetime | None)
+            assert_type(outcome.event, Literal["accepted", "ended"] | None)
             assert_type(outcome.ok, bool)
 
 
@@ -246,6 +253,9 @@ async def a_whole_life(client: AsyncBatches, opened: IO[bytes], source: AsyncIte
     await client.submit(requests())
     await client.submit(source)
     assert_type(await client.wait(job, timeout=60, poll_interval=5, on_update=print), BatchJob)
+    assert_type(await client.wait("a", patience=0), BatchJob)
+    assert_type(client.as_completed([job], patience=2.5), Stream[BatchJob])
+    assert_type(client.results(job, requests=["a"], patience=0), Stream[BatchResult])
     async with client.as_completed([job, "id"], timeout=60) as jobs:
         async for finished in jobs:
             assert_type(finished, BatchJob)
@@ -261,6 +271,7 @@ def the_same_without_async(batches: Batches) -> list[BatchRequest]:
 async def files(client: AsyncBatches, batches: Batches, opened: IO[bytes]) -> None:
     file = assert_type(await client.files.upload(opened, via="api", on_progress=print), FileObject)
     await client.files.upload([BatchRequest("row-1", {})])
+    await client.files.download("file-1", "out.jsonl", force=True, patience=2.5)
     assert_type(await client.files.retrieve(file), FileObject)
     assert_type(await client.files.list(), list[FileObject])
     assert_type(await client.files.download(file, "out.jsonl", on_progress=print), Path)
@@ -317,6 +328,8 @@ async def errors(client: AsyncBatches) -> None:
     except CreateUnconfirmedError as error:
         assert_type(error.input_file_id, str)
         assert_type(error.candidates, tuple[BatchJob, ...])
+    except ResultsUnavailableError as error:
+        assert_type((error.job_id, error.file_ids), tuple[str | None, tuple[str, ...]])
     except WaitTimeoutError as error:
         assert_type(error.jobs, tuple[BatchJob, ...])
     except RunInUseError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from functools import partial
@@ -14,18 +15,19 @@ import attrs
 from together_batches._plain import to_dict
 from together_batches.cli import _loop
 from together_batches.cli._client import connected
-from together_batches.cli._exits import CommandError, Exit, code_of_many
+from together_batches.cli._exits import CommandError, Exit, Interrupted, code_of_many
 from together_batches.cli._progress import bar
 from together_batches.cli._report import outcome_json, outcome_line, print_table
 from together_batches.cli._runs import named
-from together_batches.cli._selecting import by_status, chosen_jobs, confirmed, selector, typed_or_read
+from together_batches.cli._selecting import Chosen, by_status, chosen_jobs, confirmed, selector, typed_or_read
+from together_batches.cli._signals import ended_by_signals
 from together_batches.cli._text import as_json, draws_on, escape, is_terminal, number, say
 from together_batches.errors import APITimeoutError, BatchesError
 from together_batches.outcomes import CancelOutcome, CancelReport, CancelResult
 from together_batches.runs._running import unfinished
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable, Iterator
 
     from together_batches.cli._parser import Arguments
     from together_batches.client import AsyncBatches
@@ -67,15 +69,17 @@ def cancel_run(arguments: Arguments, directory: str) -> Exit:
 def _carried_out(work: _Work, start: Callable[[], Awaitable[Exit]]) -> Exit:
     try:
         return _loop.run(start)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Interrupted):
         if not work.total:
             raise
-        say(work.unfinished("interrupted"))
+        with contextlib.suppress(OSError):  # a terminal that hung up takes no last words
+            work.print_unended()
+            say(work.unfinished("interrupted"))
         return Exit.INTERRUPTED
     except BrokenPipeError:
         # A reader that leaves is no trouble for those who print. Jobs that were to stop and still run are.
-        if len(work.seen) < work.total:
-            say(work.unfinished("nobody reads the output any more"))
+        if work.ended < work.total:
+            say(work.unfinished("the output was closed by its reader"))
         raise
 
 
@@ -86,8 +90,14 @@ class _Work:
     arguments: Arguments
     seconds_left: float | None = None
     total: int = 0
-    seen: list[CancelOutcome] = attrs.field(factory=list[CancelOutcome])
+    begun: int = 0
+    """How many ids were taken up; those without an outcome may have been sent."""
+    seen: dict[str, CancelOutcome] = attrs.field(factory=dict[str, CancelOutcome])
+    ended: int = 0
     failed: int = 0
+    not_found: int = 0
+    lines: bool = True
+    """Whether each outcome gets a line of text on standard output."""
 
     async def run(self, ids: list[str] | None) -> Exit:
         """Choose, ask, cancel and tell."""
@@ -96,7 +106,9 @@ class _Work:
         async with connected(arguments) as batches:
             chosen: list[str] | list[BatchJob]
             if ids is None:
-                chosen = await self._list(batches)
+                chosen, _ = found = await self._list(batches)
+                if note := found.note():
+                    _tell(arguments, note)
                 if not chosen:
                     _tell(arguments, "no job matches; there is nothing to cancel")
                     return Exit.DONE
@@ -128,7 +140,7 @@ class _Work:
             ended = await self._cancel(batches, list(found.jobs))
             return Exit.SOME_FAILED if found.unconfirmed and ended is Exit.DONE else ended
 
-    async def _list(self, batches: AsyncBatches) -> list[BatchJob]:
+    async def _list(self, batches: AsyncBatches) -> Chosen:
         began = time.monotonic()
         try:
             with anyio.fail_after(self.seconds_left):
@@ -136,9 +148,7 @@ class _Work:
         except TimeoutError as error:
             if isinstance(error, BatchesError):
                 raise  # one attempt's limit, not ours
-            message = (
-                f"the {self.arguments.deadline:g} s were over before the jobs were listed; nothing was cancelled"
-            )
+            message = f"timed out after {self.arguments.deadline:g} s while listing jobs; nothing was cancelled"
             raise CommandError(message, Exit.TIMED_OUT) from None
         if self.seconds_left is not None:
             self.seconds_left = max(0.0, self.seconds_left - (time.monotonic() - began))
@@ -149,6 +159,7 @@ class _Work:
         self.total = len(chosen)
         on_screen = is_terminal(sys.stdout)
         each = arguments.json or not on_screen or self.total <= FEW
+        self.lines = each and not arguments.json
         shown = (
             (self.total > FEW or arguments.wait)
             and draws_on(sys.stderr)
@@ -156,18 +167,19 @@ class _Work:
             and not (each and on_screen)  # the lines are progress enough, and would be drawn over
         )
         began = time.monotonic()
-        with bar(self.total, shown=shown) as show:
+        with ended_by_signals(), bar(self.total, shown=shown) as show:
 
             def on_outcome(outcome: CancelOutcome) -> None:
-                self.seen.append(outcome)
-                self.failed += not outcome.ok
-                if each:
-                    # Flushed one by one, so that a reader sees them as they come: 6 µs beside a request's 200.
-                    print(outcome_json(outcome) if arguments.json else outcome_line(outcome), flush=True)
-                show(len(self.seen), self.failed)
+                self._note(outcome)
+                # Flushed one by one, so that a reader sees them as they come: 6 µs beside a request's 200.
+                if arguments.json:
+                    print(outcome_json(outcome), flush=True)
+                elif each and outcome.event != "accepted":
+                    print(outcome_line(outcome), flush=True)
+                show(self.ended, self.failed, self._notes())
 
             report = await batches.cancel_many(
-                chosen,
+                self._begin(chosen),
                 max_concurrency=arguments.max_concurrency,
                 rate=arguments.rate,
                 wait=arguments.wait,
@@ -183,6 +195,28 @@ class _Work:
             print_table(report)
         over = self.seconds_left is not None and elapsed >= self.seconds_left
         return self._end(report, elapsed, over=over)
+
+    def _begin(self, chosen: Iterable[str | BatchJob]) -> Iterator[str | BatchJob]:
+        """The chosen jobs, counted as they are taken up."""
+        for job in chosen:
+            self.begun += 1
+            yield job
+
+    def _note(self, outcome: CancelOutcome) -> None:
+        self.seen[outcome.job_id] = outcome
+        if outcome.event != "accepted":
+            self.ended += 1
+            self.not_found += outcome.result is CancelResult.NOT_FOUND
+            self.failed += not outcome.ok and outcome.result is not CancelResult.NOT_FOUND
+
+    def _notes(self) -> str:
+        """What the bar says beside how many are done: those that are stopping, and the ids that are none."""
+        stopping = len(self.seen) - self.ended
+        parts = (
+            f"{number(stopping)} accepted and stopping" if stopping else "",
+            f"{number(self.not_found)} not found" if self.not_found else "",
+        )
+        return ", ".join(filter(None, parts))
 
     def _end(self, report: CancelReport, elapsed: float, *, over: bool) -> Exit:
         """The summary, and the exit code."""
@@ -200,12 +234,31 @@ class _Work:
         return code_of_many([failure.error for failure in failures], len(report))
 
     def unfinished(self, why: str) -> str:
-        """How far it came, and that it may be gone on with."""
-        report = CancelReport(self.seen)
-        return (
-            f"{why}: {number(len(report))} of {_jobs(self.total)} answered: {report}; "
-            "run it again to go on, a repeated cancel does no harm"
-        )
+        """How far it came, and how to go on."""
+        stopping = self._stopping()
+        ended = CancelReport(outcome for outcome in self.seen.values() if outcome.job_id not in stopping)
+        in_flight = self.begun - len(self.seen)
+        counts = {
+            "accepted and still stopping": len(stopping),
+            "in flight": in_flight,
+            "not sent": self.total - self.begun,
+        }
+        parts = [
+            str(ended) if len(ended) else "",
+            *(f"{number(count)} {is_}" for is_, count in counts.items() if count),
+        ]
+        return f"{why}: {', '.join(filter(None, parts))}; run it again to go on, a repeated cancel does no harm"
+
+    def print_unended(self) -> None:
+        """Write the lines of the jobs that are still stopping: their cancel was accepted, so their ids are said."""
+        if self.lines and self.arguments.wait:
+            for outcome in self._stopping().values():
+                if outcome.event == "accepted":
+                    print(outcome_line(outcome))
+            sys.stdout.flush()
+
+    def _stopping(self) -> dict[str, CancelOutcome]:
+        return {name: outcome for name, outcome in self.seen.items() if outcome.result is CancelResult.CANCELING}
 
 
 def _cut_off(outcome: CancelOutcome) -> bool:

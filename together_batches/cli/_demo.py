@@ -32,16 +32,17 @@ _STRAY_IDS = ("no-such-job", "odd id/with?#", "..")
 
 def demo(arguments: Arguments) -> Exit:
     """Cancel many jobs of an emulator, and show how it went."""
-    seen: list[CancelOutcome] = []
+    seen: dict[str, CancelOutcome] = {}
     try:
         _loop.run(_demonstrate, arguments, seen)
     except KeyboardInterrupt:
-        say(f"interrupted: {number(len(seen))} ids answered: {CancelReport(seen)}; the jobs were the emulator's own")
+        report = CancelReport(seen.values())
+        say(f"interrupted: {number(len(seen))} ids answered: {report}; the jobs were the emulator's own")
         return Exit.INTERRUPTED
     return Exit.DONE
 
 
-async def _demonstrate(arguments: Arguments, seen: list[CancelOutcome]) -> None:
+async def _demonstrate(arguments: Arguments, seen: dict[str, CancelOutcome]) -> None:
     jobs = arguments.jobs
     emulator = Emulator(
         api_key=_KEY,
@@ -57,14 +58,17 @@ async def _demonstrate(arguments: Arguments, seen: list[CancelOutcome]) -> None:
         say(f"An emulator of the service runs on this machine, with {number(jobs)} jobs of mixed fates.")
         say(f"Cancelling them and {len(_STRAY_IDS)} stray ids, 100 at once, until they have really stopped:")
         began = time.monotonic()
-        failed = 0
+        ended = failed = 0
         with bar(len(ids), shown=draws_on(sys.stderr)) as show:
 
             def on_outcome(outcome: CancelOutcome) -> None:
-                nonlocal failed
-                seen.append(outcome)
-                failed += not outcome.ok
-                show(len(seen), failed)
+                nonlocal ended, failed
+                seen[outcome.job_id] = outcome
+                if outcome.event == "ended":
+                    ended += 1
+                    failed += not outcome.ok
+                stopping = len(seen) - ended
+                show(ended, failed, f"{number(stopping)} accepted and stopping" if stopping else "")
 
             report = await batches.cancel_many(ids, wait=True, on_outcome=on_outcome)
         elapsed = time.monotonic() - began

@@ -55,14 +55,14 @@ examples:
 
 Cancel the jobs whose ids are given, or that standard input names, or that the
 filters choose. A cancel may be repeated, and does no harm to a job that has
-finished.
+finished. One that is refused while its job goes on is a failure.
 {_KEY}"""
 
 LIST = f"""\
 examples:
   {PROGRAM} list                         every job, newest first
   {PROGRAM} list --status FAILED --newer-than 1d
-  {PROGRAM} list --json | jq -r '.[].id'
+  {PROGRAM} list --json --status IN_PROGRESS | {PROGRAM} cancel - --dry-run
 
 List jobs: as a table on a terminal, with tabs between the columns elsewhere.
 {_KEY}"""

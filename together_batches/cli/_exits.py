@@ -42,7 +42,7 @@ class CommandError(Exception):
 
 
 class Interrupted(Exception):  # noqa: N818  # nothing went wrong
-    """Ctrl-C while the loop stood still; a ``KeyboardInterrupt`` must not come out of a task."""
+    """Ctrl-C while the loop stood still, SIGTERM or SIGHUP; a ``KeyboardInterrupt`` must not come out of a task."""
 
 
 def code_of(error: BatchesError) -> Exit:

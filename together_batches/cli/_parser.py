@@ -44,7 +44,7 @@ class Arguments(argparse.Namespace):
     ids: list[str]
     all: bool
     status: list[str]
-    model: str | None
+    models: list[str]
     endpoint: str | None
     input_file: str | None
     older_than: timedelta | None
@@ -69,6 +69,7 @@ class Arguments(argparse.Namespace):
     via: str
     # of submit, validate and split; `path` is theirs too
     requests_endpoint: str
+    model: str | None
     priority: int | None
     directory: str
     max_rows: int | None
@@ -193,7 +194,14 @@ def _fill_common(parser: Parser) -> None:
 
 def _fill_filters(parser: Parser, *, status: str) -> None:
     parser.add_argument("--status", action="append", default=[], metavar="S", help=status)
-    parser.add_argument("--model", metavar="M", help="jobs of this model")
+    parser.add_argument(
+        "--model",
+        action="append",
+        dest="models",
+        default=[],
+        metavar="M",
+        help="jobs of this model, which are those that have been validated; may be repeated",
+    )
     parser.add_argument(
         "--older-than", type=duration, metavar="D", help="jobs created longer ago than this: 90s, 15m, 2h, 3d, 1h30m"
     )
@@ -211,8 +219,9 @@ def _fill_cancel(parser: Parser) -> None:
     parser.add_argument("--max-concurrency", type=at_least_one, metavar="N", help="requests at once (100)")
     parser.add_argument("--rate", type=above_zero, metavar="R", help="at most so many requests a second")
     parser.add_argument(
-        "--deadline", type=above_zero, metavar="SECONDS", help="limit of the whole; what is left is told (exit 6)"
+        "--deadline", type=above_zero, metavar="SECONDS", help="limit of the whole; what is left is named (exit 6)"
     )
+    parser.set_defaults(endpoint=None, input_file=None, newer_than=None)
     _fill_common(parser)
 
 

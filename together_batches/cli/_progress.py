@@ -3,55 +3,72 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from together_batches.cli._text import draws_on, number
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Iterable
 
-__all__ = ["ShowRows", "bar", "file_bar", "rows_bar"]
+    from rich.console import RenderableType
+
+__all__ = ["ShowJobs", "ShowRows", "bar", "file_bar", "rows_bar"]
 
 ShowRows = Callable[[int, int, str], None]
 """Takes how many rows are done, of how many, and what else there is to tell."""
 
-_SECONDS_BETWEEN_UPDATES = 0.05
+
+class ShowJobs(Protocol):
+    """Takes how many jobs are done, how many of them failed, and what else there is to say, in a few words."""
+
+    def __call__(self, done: int, failed: int, notes: str = "") -> None:
+        """Show these numbers from now on."""
+        ...
 
 
 @contextmanager
-def bar(total: int, *, shown: bool, doing: str = "Cancelling") -> Generator[Callable[[int, int], None]]:
-    """A bar on standard error while the block runs, and what moves it: how many are done, and how many failed."""
+def bar(total: int, *, shown: bool, doing: str = "Cancelling") -> Generator[ShowJobs]:
+    """A bar on standard error while the block runs, and what moves it.
+
+    It draws itself ten times a second with the last numbers that it was given, and once more at the end: a burst of
+    thousands costs no drawing, and none of it is left out.
+    """
     if not shown:
-        yield lambda done, failed: None
+        yield lambda done, failed, notes="": None
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    state: tuple[int, int, str] = (0, 0, "")
+
+    def show(done: int, failed: int, notes: str = "") -> None:
+        nonlocal state
+        state = (done, failed, notes)
+
+    class Bar(Progress):
+        def get_renderables(self) -> Iterable[RenderableType]:
+            done, failed, notes = state
+            parts = [
+                f"{number(done)} of {number(total)}",
+                notes,
+                f"[red]{number(failed)} failed[/]" if failed else "",
+            ]
+            for task in self.task_ids:
+                self.update(task, completed=done, numbers=", ".join(filter(None, parts)))
+            yield from super().get_renderables()
 
     console = Console(stderr=True, highlight=False)
     columns = (
         TextColumn(doing),
         BarColumn(bar_width=None if console.width < 60 else 40),
-        TextColumn("{task.fields[told]}"),
+        TextColumn("{task.fields[numbers]}"),
         TimeElapsedColumn(),
     )
     # Standard output keeps to itself: what is written there is data, also while a bar is drawn.
-    with Progress(*columns, console=console, redirect_stdout=False, redirect_stderr=False) as progress:
-        task = progress.add_task("", total=total, told="")
-        next_update = 0.0
-
-        def show(done: int, failed: int) -> None:
-            nonlocal next_update
-            now = time.monotonic()
-            if now < next_update and done < total:
-                return
-            next_update = now + _SECONDS_BETWEEN_UPDATES
-            trouble = f", [red]{number(failed)} failed[/]" if failed else ""
-            progress.update(task, completed=done, told=f"{number(done)} of {number(total)}{trouble}")
-
-        show(0, 0)
+    with Bar(*columns, console=console, redirect_stdout=False, redirect_stderr=False) as progress:
+        progress.add_task("", total=total, numbers="")
         yield show
 
 

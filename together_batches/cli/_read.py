@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from together_batches._plain import to_dict
 from together_batches.cli import _loop
 from together_batches.cli._client import connected
 from together_batches.cli._exits import Exit, code_of_many
-from together_batches.cli._selecting import by_status, statuses
+from together_batches.cli._selecting import Chosen, by_status, chosen_jobs, typed
 from together_batches.cli._text import as_json, block, complain, escape, is_terminal, moment, print_lines, say, table
 from together_batches.errors import BatchesError
 
 if TYPE_CHECKING:
-    from datetime import timedelta
-
     from together_batches.cli._parser import Arguments
     from together_batches.client import AsyncBatches
     from together_batches.models import BatchJob
@@ -27,7 +24,9 @@ __all__ = ["get", "list_jobs"]
 
 def list_jobs(arguments: Arguments) -> Exit:
     """Print the jobs that the filters choose, newest first."""
-    jobs = _loop.run(_listed, arguments)
+    jobs, _ = chosen = _loop.run(_listed, arguments)
+    if note := chosen.note():
+        _tell(arguments, note)
     if arguments.json:
         print("[" + ",\n".join(as_json(to_dict(job)) for job in jobs) + "]")
     elif not jobs:
@@ -40,26 +39,14 @@ def list_jobs(arguments: Arguments) -> Exit:
     return Exit.DONE
 
 
-async def _listed(arguments: Arguments) -> list[BatchJob]:
-    now = datetime.now(UTC)
-
-    def ago(length: timedelta | None) -> datetime | None:
-        return None if length is None else now - length
-
+async def _listed(arguments: Arguments) -> Chosen:
     async with connected(arguments) as batches:
-        return await batches.list(
-            status=statuses(arguments) or None,
-            model_id=arguments.model,
-            endpoint=arguments.endpoint,
-            input_file_id=arguments.input_file,
-            created_after=ago(arguments.newer_than),
-            created_before=ago(arguments.older_than),
-        )
+        return await chosen_jobs(batches, arguments, finished=True)
 
 
 def get(arguments: Arguments) -> Exit:
     """Print these jobs as they now stand, in the order in which they were named."""
-    ids = list(dict.fromkeys(arguments.ids))
+    ids = typed(arguments)
     found = _loop.run(_got, arguments, ids)
     errors: list[BatchesError] = []
     blocks: list[str] = []

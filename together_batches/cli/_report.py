@@ -21,7 +21,7 @@ _MEANINGS = {
     CancelResult.ALREADY_FINISHED: ("yellow", "had ended before"),
     CancelResult.NOT_FOUND: ("red", "the service knows no such job"),
     CancelResult.DENIED: ("red", "the key was refused"),
-    CancelResult.FAILED: ("red", "no good answer came, or it is no id"),
+    CancelResult.FAILED: ("red", "refused, or no good answer came, or it is no id"),
     CancelResult.NOT_ATTEMPTED: ("red", "nothing was sent"),
 }
 
@@ -46,11 +46,16 @@ def print_table(report: CancelReport) -> None:
     drawn.add_column("RESULT", no_wrap=True)
     drawn.add_column("JOBS", justify="right", no_wrap=True)
     drawn.add_column("WHICH MEANS")
+    finished = [outcome for outcome in report if outcome.result is CancelResult.ALREADY_FINISHED]
+    anyway = sum(outcome.completed_anyway for outcome in finished)
     for result, count in report.counts.items():
+        style, meaning = _MEANINGS[result]
+        if result is CancelResult.ALREADY_FINISHED:
+            count -= anyway
+            ended = by_status(outcome.job for outcome in finished if outcome.job and not outcome.completed_anyway)
+            meaning = f"{meaning}: {ended}" if ended else meaning
         if count:
-            style, meaning = _MEANINGS[result]
-            if result is CancelResult.ALREADY_FINISHED:
-                ended = by_status(outcome.job for outcome in report if outcome.result is result and outcome.job)
-                meaning = f"{meaning}: {ended}" if ended else meaning
             drawn.add_row(result.words, number(count), escape(meaning), style=style)
+    if anyway:
+        drawn.add_row("completed anyway", number(anyway), "accepted, and they completed all the same", style="yellow")
     Console(file=sys.stdout, highlight=False, markup=False).print(drawn)

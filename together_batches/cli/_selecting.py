@@ -1,4 +1,4 @@
-"""Which jobs a cancel is about: ids that were typed, ids from standard input, or filters; exactly one of them."""
+"""Which jobs a command is about: ids as arguments, ids from standard input, or filters; exactly one of them."""
 
 from __future__ import annotations
 
@@ -7,35 +7,34 @@ import signal
 import sys
 from collections import Counter
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, BinaryIO, Literal, cast
+from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple, cast
 
 from together_batches.cli._exits import CommandError, Interrupted
 from together_batches.cli._text import has, is_terminal, number, say
-from together_batches.models import BatchJobStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable
+    from collections.abc import Generator, Iterable, Iterator
 
     from together_batches.cli._parser import Arguments
     from together_batches.client import AsyncBatches
     from together_batches.models import BatchJob
 
 __all__ = [
+    "Chosen",
     "by_status",
     "chosen_jobs",
     "confirmed",
     "read_ids",
     "reads_standard_input",
     "selector",
-    "statuses",
+    "typed",
     "typed_or_read",
 ]
 
 
 def selector(arguments: Arguments) -> Literal["ids", "stdin", "filters"]:
     """The one way in which jobs are chosen; :class:`CommandError` where there is none, or more than one."""
-    filters = arguments.all or bool(arguments.status) or bool(arguments.model) or arguments.older_than is not None
+    filters = arguments.all or bool(arguments.status) or bool(arguments.models) or arguments.older_than is not None
     if not arguments.ids:
         if not filters:
             message = (
@@ -45,7 +44,7 @@ def selector(arguments: Arguments) -> Literal["ids", "stdin", "filters"]:
             raise CommandError(message)
         return "filters"
     if filters:
-        message = "ids and filters were given; which jobs to cancel is said by the one or by the other"
+        message = "ids and filters were given; give ids or filters, not both"
         raise CommandError(message)
     return "stdin" if reads_standard_input(arguments.ids) else "ids"
 
@@ -58,9 +57,16 @@ def reads_standard_input(ids: list[str]) -> bool:
     return ids == ["-"]
 
 
+def typed(arguments: Arguments) -> list[str]:
+    """The ids that were given as arguments, in order, each once."""
+    for job_id in arguments.ids:
+        _check_single(job_id.strip(), "the argument", "give each id as an argument of its own")
+    return list(dict.fromkeys(job_id.strip() or job_id for job_id in arguments.ids))
+
+
 def typed_or_read(arguments: Arguments) -> list[str]:
-    """The ids that were given, in order, each once."""
-    return list(dict.fromkeys(_standard_input() if arguments.ids == ["-"] else arguments.ids))
+    """The ids that were given, as arguments or on standard input, in order, each once."""
+    return list(dict.fromkeys(_standard_input())) if arguments.ids == ["-"] else typed(arguments)
 
 
 def _standard_input() -> list[str]:
@@ -72,49 +78,126 @@ def _standard_input() -> list[str]:
     return list(read_ids(sys.stdin.buffer))
 
 
-def read_ids(stream: BinaryIO) -> Iterable[str]:
-    """The ids in a file of one id a line.
+def read_ids(stream: BinaryIO) -> Iterator[str]:
+    """The ids in a file: one a line, or JSON.
 
     White space around them, blank lines, lines that begin with ``#``, a byte order mark and what follows a tab are
-    skipped, so that what `list` and `cancel` print can be read again. A line that begins with ``{`` is a JSON object
-    with an ``id`` or a ``job_id``.
+    skipped, so that what `list` and `cancel` print can be read again. A line that begins like a JSON text, an array
+    or an object is one, over as many lines as it takes: an id, an array of ids, or an object with an ``id`` or a
+    ``job_id``. What cannot be an id is a :class:`CommandError` that names the line, raised before any is sent.
     """
-    for position, raw in enumerate(stream.read().removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
-        try:
-            line = raw.decode().strip()
-        except UnicodeDecodeError:
-            message = f"line {position} of standard input is not UTF-8 text"
-            raise CommandError(message) from None
-        if line and not line.startswith("#"):
-            yield _id_in_json(line, position) if line.startswith("{") else line.partition("\t")[0].rstrip()
-
-
-def _id_in_json(line: str, position: int) -> str:
+    content = stream.read().removeprefix(b"\xef\xbb\xbf")
     try:
-        value = cast("dict[str, object]", json.loads(line))
+        text = content.decode()
+    except UnicodeDecodeError as error:
+        position = content.count(b"\n", 0, error.start) + 1
+        message = f"line {position} of standard input is not UTF-8 text"
+        raise CommandError(message) from None
+    begin, position = 0, 1
+    while begin < len(text):
+        end = text.find("\n", begin)
+        end = len(text) if end < 0 else end
+        line = text[begin:end].strip()
+        if line.startswith(("{", "[", '"')):
+            value, end = _json_value(text, text.index(line[0], begin), position)
+            yield from _ids_in(value, position)
+            position += text.count("\n", begin, end)
+            begin = _after_value(text, end, position)
+            continue
+        if line and not line.startswith("#"):
+            job_id = line.partition("\t")[0].rstrip()
+            _check_single(job_id, f"line {position} of standard input", "put each id on a line of its own")
+            if job_id == "null":
+                message = f"line {position} of standard input is null, and no id"
+                raise CommandError(message)
+            yield job_id
+        begin, position = end + 1, position + 1
+
+
+_DECODER = json.JSONDecoder()
+
+
+def _json_value(text: str, begin: int, position: int) -> tuple[object, int]:
+    """The JSON value at this place, and where it ends."""
+    try:
+        return cast("tuple[object, int]", _DECODER.raw_decode(text, begin))
     except (ValueError, RecursionError):
-        value = {}
-    found = value.get("id", value.get("job_id"))
-    if not isinstance(found, str):
-        message = f"line {position} of standard input begins with {{ and is no JSON object with an id or a job_id"
+        message = f"line {position} of standard input begins with {text[begin]} and is not JSON"
+        raise CommandError(message) from None
+
+
+def _after_value(text: str, end: int, position: int) -> int:
+    """Where to go on behind a JSON value: with the next value, or with the next line."""
+    while end < len(text) and text[end] in " \t\r":
+        end += 1
+    if end < len(text) and text[end] not in '\n{["':
+        message = (
+            f"line {position} of standard input has {text[end]!r} after a JSON value; "
+            "put each value on a line of its own, or all of them in one array"
+        )
         raise CommandError(message)
-    return found
+    return end
 
 
-def statuses(arguments: Arguments) -> set[str]:
-    """The statuses that were asked for, as the service writes them. One that is not known is pointed out."""
-    asked = {status.upper() for status in arguments.status}
-    for status in sorted(asked - {str(known) for known in BatchJobStatus}):
-        say(f"note: {status} is no status that this version knows ({', '.join(BatchJobStatus)})")
-    return asked
+def _ids_in(value: object, position: int) -> Iterator[str]:
+    """The ids that a JSON value holds."""
+    left = [value]
+    while left:
+        found = entry = left.pop()
+        if isinstance(entry, list):
+            left += reversed(cast("list[object]", entry))
+            continue
+        if isinstance(entry, dict):
+            fields = cast("dict[str, object]", entry)
+            found = fields.get("id", fields.get("job_id"))
+        if not isinstance(found, str) or not found.strip():
+            kind = "an object without an id or a job_id" if isinstance(entry, dict) else json.dumps(entry)[:40]
+            message = f"the JSON on line {position} of standard input has {kind} in place of an id"
+            raise CommandError(message)
+        yield found.strip()
 
 
-async def chosen_jobs(batches: AsyncBatches, arguments: Arguments) -> list[BatchJob]:
-    """The jobs that the filters choose: among those that have not finished, unless a status is asked for."""
-    before = None if arguments.older_than is None else datetime.now(UTC) - arguments.older_than
-    asked = statuses(arguments)
-    jobs = await batches.list(status=asked or None, model_id=arguments.model, created_before=before)
-    return jobs if asked else [job for job in jobs if not job.is_terminal]
+def _check_single(job_id: str, place: str, mend: str) -> None:
+    """Refuse what is several ids in one: sent as it stands, it would be a job that nobody knows."""
+    for separator, name in ((",", "a comma"), (" ", "a blank")):
+        if separator in job_id:
+            message = f"{place} has {name} in it ({job_id[:80]!r}), and no id has; {mend}"
+            raise CommandError(message)
+
+
+class Chosen(NamedTuple):
+    """The jobs that the filters choose, and those that only the lack of a model kept from being chosen."""
+
+    jobs: list[BatchJob]
+    nameless: list[BatchJob]
+
+    def note(self) -> str | None:
+        """A line about jobs that were left because they name no model, if there are any."""
+        if not self.nameless:
+            return None
+        count = len(self.nameless)
+        jobs, name, were = ("job", "names", "was") if count == 1 else ("jobs", "name", "were")
+        return f"note: {number(count)} {jobs} that {name} no model (yet) {were} left: {by_status(self.nameless)}"
+
+
+async def chosen_jobs(batches: AsyncBatches, arguments: Arguments, *, finished: bool = False) -> Chosen:
+    """The jobs that the filters choose: among those that have not finished, unless a status or ``finished`` is given.
+
+    Ages are measured by the service's clock.
+    """
+    jobs = await batches.list(
+        status=arguments.status or None,
+        endpoint=arguments.endpoint,
+        input_file_id=arguments.input_file,
+        created_after=arguments.newer_than,
+        created_before=arguments.older_than,
+    )
+    if not (arguments.status or finished):
+        jobs = [job for job in jobs if not job.is_terminal]
+    if not arguments.models:
+        return Chosen(jobs, [])
+    models = set(arguments.models)
+    return Chosen([job for job in jobs if job.model_id in models], [job for job in jobs if job.model_id is None])
 
 
 def by_status(jobs: Iterable[BatchJob]) -> str:

@@ -88,7 +88,6 @@ class _Work:
         arguments = self.arguments
         # On one screen the lines are progress enough, and would be drawn over.
         shown = draws_on(sys.stderr) and not (arguments.quiet or arguments.verbose or is_terminal(sys.stdout))
-        show: Callable[[int, int], None]
         with bar(len(self.ids), shown=shown, doing="Waiting") as show:
             deadline, patience = arguments.deadline, arguments.patience or 0
             async with batches.as_completed(self.ids, timeout=deadline, patience=patience) as jobs:

@@ -76,6 +76,10 @@ class LineSplitter:
         self._hold(unfinished)
         return lines
 
+    def peek(self) -> Line | None:
+        """The line that has not ended yet, as far as it came, if there is one. It goes on with the next chunk."""
+        return self._unfinished() if self._length else None
+
     def close(self) -> list[Line]:
         """The last line, where the stream did not end with a newline."""
         return [self._held_line()] if self._length else []
@@ -91,16 +95,20 @@ class LineSplitter:
             del self._held[self._kept :]
 
     def _held_line(self) -> Line:
-        content, length, offset = bytes(self._held), self._length, self._offset
+        line = self._unfinished()
+        self._number += 1
+        self._offset += self._length + 1
         self._held.clear()
         self._length = 0
-        self._number += 1
-        self._offset += length + 1
+        return line
+
+    def _unfinished(self) -> Line:
+        content, length, offset = bytes(self._held), self._length, self._offset
         if offset == 0 and content.startswith(_BOM):
             content, length, offset = content[len(_BOM) :], length - len(_BOM), len(_BOM)
         if content.endswith(b"\r") and len(content) == length:
             content, length = content[:-1], length - 1
-        return Line(self._number, offset, content if length <= self._max else content[: self._kept], length)
+        return Line(self._number + 1, offset, content if length <= self._max else content[: self._kept], length)
 
 
 def split_lines(chunks: Iterable[bytes], max_line_bytes: int = MAX_LINE_BYTES) -> Iterator[Line]:

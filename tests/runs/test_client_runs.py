@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import re
 import shutil
@@ -28,110 +29,16 @@ from together_batches import (
     Usage,
     UsageError,
     ValidationError,
-    jsonl,
     runs,
 )
-from together_batches.emulator import Answer, Emulator, Failure, Fault, Missing, Timing
-from together_batches.runs import RunEvent, RunEventKind, RunReport
+from together_batches.emulator import Emulator, Failure, Fault, Missing, Timing
+from together_batches.runs import RunEvent, RunEventKind
+
+from .stage import QUICK, ROWS, Runner, requests
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
     from pathlib import Path
-
-ROWS = 10
-QUICK = Timing(validating=0, running=0, canceling=0)
-
-
-def _requests(count: int = ROWS) -> Iterator[BatchRequest]:
-    for number in range(count):
-        yield jsonl.chat_request(f"row-{number}", model="m", messages=[{"role": "user", "content": f"{number}"}])
-
-
-class Fates:
-    """What becomes of rows, each time they are sent; where nothing is planned they are answered."""
-
-    def __init__(self) -> None:
-        self.planned: dict[str, list[Any]] = {}
-        self.asked: dict[str, dict[int, Any]] = {}
-        self.round = 0
-
-    def __call__(self, row: Any) -> Any:
-        planned = self.planned.get(row["custom_id"], [])
-        # The emulator may ask again about the same sending, and has to get the same answer.
-        sending = self.asked.setdefault(row["custom_id"], {})
-        if self.round not in sending:
-            sending[self.round] = (
-                planned.pop(0) if planned else Answer(body={"choices": [], "usage": {"total_tokens": 3}})
-            )
-        return sending[self.round]
-
-
-@pytest.fixture
-def fates() -> Fates:
-    return Fates()
-
-
-@pytest.fixture
-async def emulator(fates: Fates) -> AsyncIterator[Emulator]:
-    async with Emulator(api_key=KEY, timing=QUICK, answer=fates) as running:
-        yield running
-
-
-@pytest.fixture
-async def time(emulator: Emulator) -> AsyncIterator[VirtualTime]:
-    async with VirtualTime(emulator) as passing:
-        yield passing
-
-
-@pytest.fixture
-async def batches(time: VirtualTime) -> AsyncIterator[AsyncBatches]:
-    async with time.client() as client:
-        yield client
-
-
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    jsonl.write(_requests(), tmp_path / "in.jsonl")
-    return tmp_path / "in.jsonl"
-
-
-class Runner:
-    """Runs one input, three rows to a job, and keeps what was told."""
-
-    def __init__(self, batches: AsyncBatches, source: Any, output: Path, fates: Fates) -> None:
-        self.batches = batches
-        self.source = source
-        self.output = output
-        self.directory = output.with_name(f"{output.name}.run")
-        self.failures = output.with_name("out.failures.jsonl")
-        self.events: list[RunEvent] = []
-        self.fates = fates
-
-    async def __call__(self, **options: Any) -> RunReport:
-        self.events.clear()
-        source = options.pop("source", self.source)
-
-        def note(event: RunEvent) -> None:
-            self.events.append(event)
-            if event.kind == RunEventKind.COLLECTED:
-                self.fates.round += 1
-
-        defaults = {"max_rows_per_job": 3, "poll_interval": 0.01, "max_jobs": 1, "on_event": note}
-        return await self.batches.run(source, options.pop("output", self.output), **{**defaults, **options})
-
-    @property
-    def lines(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.output.read_bytes().splitlines()]
-
-    @property
-    def kinds(self) -> list[RunEventKind]:
-        return [event.kind for event in self.events]
-
-
-@pytest.fixture
-def run(batches: AsyncBatches, source: Path, tmp_path: Path, fates: Fates) -> Runner:
-    return Runner(batches, source, tmp_path / "out.jsonl", fates)
-
 
 IDS = [f"row-{number}" for number in range(ROWS)]
 
@@ -232,12 +139,12 @@ async def test_requests(run: Runner, emulator: Emulator, kind: str) -> None:
     """Of any iterable are kept, so that it is asked once, whatever happens."""
 
     async def one_by_one() -> AsyncIterator[BatchRequest]:
-        for request in _requests():
+        for request in requests():
             yield request
 
     made: dict[str, Callable[[], Any]] = {
-        "list": lambda: list(_requests()),
-        "generator": _requests,
+        "list": lambda: list(requests()),
+        "generator": requests,
         "async generator": one_by_one,
     }
     emulator.fail(Fault(on="create", status=402, body={"error": "no money"}))
@@ -258,14 +165,14 @@ async def test_a_source_that_fails(run: Runner) -> None:
     """Raises what it raises, and the run is not begun: the next call asks a new one."""
 
     def broken() -> Iterator[BatchRequest]:
-        yield next(_requests())
+        yield next(requests())
         raise OSError("the database is away")
 
     with pytest.raises(OSError, match="the database is away"):
         await run(source=broken())
     with pytest.raises(ValidationError, match="request 2: 'b' is no BatchRequest"):
-        await run(source=[next(_requests()), "b"])
-    assert (await run(source=_requests())).ok
+        await run(source=[next(requests()), "b"])
+    assert (await run(source=requests())).ok
 
 
 async def test_bad_lines(run: Runner, emulator: Emulator) -> None:
@@ -318,6 +225,14 @@ async def test_places_that_cannot_be(
         ({"poll_interval": 0}, "poll_interval must be a number"),
         ({"max_enqueued_rows": 2}, "max_enqueued_rows is 2, and the run has a job of 3 rows"),
         ({"endpoint": "chat"}, "endpoint must be a path"),
+        ({"patience": -1}, "patience must be a number, zero or more"),
+        ({"patience": float("nan")}, "patience must be a number, zero or more"),
+        ({"patience": "long"}, "patience must be a number, zero or more"),
+        ({"give_up": "job-1"}, "give_up is an iterable of ids"),
+        ({"give_up": [7]}, "give_up takes ids of jobs or files, not 7"),
+        ({"give_up": ["job-1"]}, "invalid give_up: 'job-1' is no job, and no input of a job, of the run"),
+        ({"retry_delays": "30"}, "retry_delays is a number of seconds, or several"),
+        ({"retry_delays": [30, -1]}, "retry_delays must be a number, zero or more"),
     ],
 )
 async def test_arguments_that_cannot_be(run: Runner, options: dict[str, Any], expected: str) -> None:
@@ -457,7 +372,7 @@ async def test_an_input_that_changed(run: Runner, emulator: Emulator) -> None:
     with pytest.raises(RunChangedError, match="endpoint="):
         await run(endpoint="/v1/audio/translations")
     with pytest.raises(RunChangedError, match=r"was begun from a file, in\.jsonl: pass its path"):
-        await run(source=_requests())
+        await run(source=requests())
     assert (await run()).ok
     assert len(emulator.jobs) == 4
 
@@ -570,7 +485,7 @@ async def test_no_more_in_flight_than_allowed(
             under_way.append(sum(job["status"] != "COMPLETED" for job in emulator.jobs))
 
     emulator._service.timing = Timing(validating=10, running=10)
-    report = await run(**limits, on_event=watch, max_rows_per_job=2)
+    report = await run(**limits, on_event=watch, max_rows_per_job=2, poll_interval=2)
     assert (report.ok, len(emulator.jobs), max(under_way)) == (True, 5, expected)
 
 
@@ -786,6 +701,56 @@ async def test_an_ineligible_model_costs_three_jobs(run: Runner, emulator: Emula
     assert len(emulator.jobs) == 6
 
 
+@pytest.mark.parametrize(
+    ("options", "gaps"),
+    [({}, [30, 120]), ({"retry_delays": [50, 70]}, [50, 70]), ({"retry_delays": 0, "patience": 10}, [10, 10])],
+    ids=["usual", "set", "none but for the evidence"],
+)
+async def test_jobs_that_fail_are_spaced_out(
+    run: Runner, emulator: Emulator, time: VirtualTime, options: dict[str, Any], gaps: list[float]
+) -> None:
+    """Ever more, so that trouble which passes costs no attempt; what the evidence took counts."""
+    created: list[float] = []
+
+    def on_event(event: RunEvent) -> None:
+        if event.kind == RunEventKind.CREATED:
+            created.append(time.seconds)
+            emulator.jobs  # noqa: B018  # settles what has ended
+            emulator._service._ends_as = "FAILED" if len(created) < 2 else None
+            job = list(emulator._service._jobs.values())[-1]
+            job.extra_fields = {"progress": 0, **({} if len(created) > 2 else {"output_file_id": None})}
+
+    emulator._service._ends_as = "FAILED"
+    report = await run(on_event=on_event, max_rows_per_job=50, poll_interval=1, **options)
+    assert (report.ok, len(created)) == (True, 3)
+    assert [after - before for before, after in itertools.pairwise(created)] == pytest.approx(gaps, abs=4)
+
+
+async def test_error_rows_wait_and_a_new_call_does_not(run: Runner, emulator: Emulator, time: VirtualTime) -> None:
+    """30 s after the job has ended they go again, and at once if the run is called anew."""
+    run.fates.planned = {"row-1": [Failure(), Failure()]}
+    created: list[float] = []
+
+    def on_event(event: RunEvent) -> None:
+        if event.kind == RunEventKind.CREATED:
+            created.append(time.seconds)
+
+    report = await run(on_event=on_event, max_rows_per_job=50, max_attempts=2)
+    assert report.failed == 1
+    assert created[1] - created[0] == pytest.approx(30, abs=4)
+    report = await run(on_event=on_event, max_rows_per_job=50, max_attempts=3)
+    assert report.ok
+    assert created[2] - created[1] < 10
+
+
+async def test_rows_that_go_again_hold_no_place_back(run: Runner, emulator: Emulator) -> None:
+    """From a shard that was not sent yet: its job comes first."""
+    run.fates.planned = {"row-1": [Failure()], "row-4": [Failure()]}
+    assert (await run(max_jobs=1, retry_delays=0)).ok
+    created = [(event.shard, event.attempt) for event in run.events if event.kind == RunEventKind.CREATED]
+    assert created == [(1, 1), (2, 1), (3, 1), (4, 1), (1, 2), (2, 2)]
+
+
 @pytest.mark.parametrize(("validating", "others"), [(100, 100), (5_000, 600)])
 async def test_the_first_job_goes_ahead_alone(
     run: Runner, emulator: Emulator, time: VirtualTime, validating: float, others: float
@@ -798,9 +763,9 @@ async def test_the_first_job_goes_ahead_alone(
         if event.kind == RunEventKind.CREATED:
             created.append(time.seconds)
 
-    assert (await run(max_jobs=100, on_event=note, poll_interval=10)).ok
+    assert (await run(max_jobs=100, on_event=note, poll_interval=50)).ok
     assert created[0] < 5
-    assert others <= min(created[1:]) <= max(created) <= others + 10
+    assert others <= min(created[1:]) <= max(created) <= others + 50
 
 
 PAGE = "<html>\nSign in to this network\n</html>\n"
@@ -837,13 +802,11 @@ async def test_another_account(run: Runner, kind: RunEventKind, tmp_path: Path) 
     await _stopped(run, kind)
     with closing(sqlite3.connect(run.directory / "ledger.sqlite", isolation_level=None)) as ledger:
         ledger.execute("UPDATE attempt SET creating_at = planned_at")
-    async with (
-        Emulator(api_key=KEY) as other,
-        AsyncBatches(KEY, base_url=other.base_url, retry=AT_ONCE) as batches,
-    ):
+    async with Emulator(api_key=KEY) as other, VirtualTime(other) as time, time.client() as batches:
         with pytest.raises(RunError, match="seems to be the key, or the base URL, of another account"):
             await batches.run(run.source, run.output)
         assert other.jobs == []
+        assert time.slept == [10]
     assert (await run()).ok
 
 
@@ -857,7 +820,7 @@ def test_the_same_without_async(tmp_path: Path) -> None:
         Batches(KEY, base_url=emulator.base_url, retry=AT_ONCE) as batches,
     ):
         events: list[RunEvent] = []
-        report = batches.run(_requests(), tmp_path / "out.jsonl", max_rows_per_job=4, on_event=events.append)
+        report = batches.run(requests(), tmp_path / "out.jsonl", max_rows_per_job=4, on_event=events.append)
         assert (report.ok, len(emulator.jobs)) == (True, 3)
         assert events[-1].kind == RunEventKind.FINISHED
         assert str(batches.cancel_run(report.directory)) == "no jobs"

@@ -1,0 +1,249 @@
+"""Rows go again only on evidence; what is absent, short or foreign is looked at again. In virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from together_batches import ResultsUnavailableError
+from together_batches.emulator import Failure, Fault, Missing
+from together_batches.runs import RunEvent, RunEventKind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from wires import VirtualTime
+
+    from together_batches.emulator import Emulator
+    from together_batches.emulator._jobs import Job
+
+    from .stage import Runner
+
+ONE_JOB = {"max_rows_per_job": 50}
+
+
+def _job(emulator: Emulator, number: int = 0) -> Job:
+    return list(emulator._service._jobs.values())[number]
+
+
+def _at(kind: RunEventKind, act: Callable[[], object], times: int = 1) -> Callable[[RunEvent], None]:
+    """Act when something happens in the run for the first time."""
+    left = times
+
+    def on_event(event: RunEvent) -> None:
+        nonlocal left
+        if event.kind == kind and left:
+            left -= 1
+            act()
+
+    return on_event
+
+
+class Hidden:
+    """File ids that are not shown yet."""
+
+    def __init__(self, emulator: Emulator, time: VirtualTime, **seconds: float) -> None:
+        self.emulator = emulator
+        self.time = time
+        self.seconds = seconds
+        self.tasks: list[asyncio.Task[None]] = []
+
+    def __call__(self) -> None:
+        job = _job(self.emulator)
+        job.extra_fields = {**job.extra_fields, **dict.fromkeys(self.seconds)}
+        for name, seconds in self.seconds.items():
+            self.tasks.append(asyncio.create_task(self._show(job, name, seconds)))
+
+    async def _show(self, job: Job, name: str, seconds: float) -> None:
+        await self.time.sleep(seconds)
+        job.extra_fields = {key: value for key, value in job.extra_fields.items() if key != name}
+
+
+# --- file ids ---
+
+
+async def test_file_ids_that_come_late(run: Runner, emulator: Emulator, time: VirtualTime) -> None:
+    """Are waited for; nothing is sent again."""
+    hide = Hidden(emulator, time, output_file_id=200)
+    report = await run(**ONE_JOB, on_event=_at(RunEventKind.CREATED, hide))
+    assert (report.ok, len(emulator.jobs)) == (True, 1)
+    assert 200 <= time.seconds < 260
+
+
+async def test_one_file_id_that_comes_after_the_other(run: Runner, emulator: Emulator, time: VirtualTime) -> None:
+    """Rows that are in neither file are no evidence yet: two looks a minute apart have to agree."""
+    run.fates.planned = {"row-1": [Failure("four stops at most", "invalid_request_error")]}
+    hide = Hidden(emulator, time, output_file_id=40)
+    report = await run(**ONE_JOB, on_event=_at(RunEventKind.CREATED, hide))
+    assert (report.succeeded, report.failed, len(emulator.jobs)) == (9, 1, 1)
+
+
+async def test_file_ids_that_never_come(run: Runner, emulator: Emulator, time: VirtualTime) -> None:
+    """End in an error when patience is over. The job may have been paid for, so its rows are not sent again."""
+    hide = Hidden(emulator, time, output_file_id=1e9)
+    with pytest.raises(ResultsUnavailableError, match="is COMPLETED and names no file of results") as caught:
+        await run(**ONE_JOB, patience=300, on_event=_at(RunEventKind.CREATED, hide))
+    assert (caught.value.job_id, caught.value.file_ids) == (emulator.jobs[0]["id"], ())
+    assert 300 <= time.seconds < 310
+    assert len(emulator.jobs) == 1
+    report = await run(give_up=[str(caught.value.job_id)])
+    assert (report.ok, len(emulator.jobs)) == (True, 2)
+
+
+# --- files that are cut ---
+
+
+def _cut(emulator: Emulator, count: int, *, times: int = 1) -> Callable[[], None]:
+    """Give so many bytes of the output, as if they were all."""
+
+    def cut() -> None:
+        content = emulator.content(str(emulator.jobs[0]["output_file_id"]))
+        length = count if count >= 0 else content.index(b"\n", len(content) // 2) + 1
+        emulator.fail(Fault(on="content", status=200, body=content[:length], times=times))
+
+    return cut
+
+
+@pytest.mark.parametrize("count", [-1, 100], ids=["at the end of a line", "within a line"])
+async def test_a_download_that_was_cut(run: Runner, emulator: Emulator, count: int) -> None:
+    """Is shorter than its metadata says, and is downloaded again."""
+    report = await run(**ONE_JOB, on_event=_at(RunEventKind.ENDED, _cut(emulator, count)))
+    assert (report.ok, len(emulator.jobs)) == (True, 1)
+
+
+async def test_a_download_that_is_cut_for_good(run: Runner, emulator: Emulator) -> None:
+    """Ends in an error that names the file; to give it up is to keep the rows that can be read."""
+    cut = _at(RunEventKind.ENDED, _cut(emulator, -1, times=10_000))
+    with pytest.raises(ResultsUnavailableError, match="bytes, and its metadata says") as caught:
+        await run(**ONE_JOB, patience=60, on_event=cut)
+    assert caught.value.file_ids == (emulator.jobs[0]["output_file_id"],)
+    report = await run(give_up=[str(emulator.jobs[0]["id"])], stop_after_rows=10)
+    assert 0 < report.succeeded < 10
+    assert report.succeeded + report.not_sent == 10
+    emulator.heal()
+    assert (await run()).ok  # before the rest goes again its file is looked at once more, and is whole now
+    assert len(emulator.jobs) == 1
+
+
+# --- rows that are left out ---
+
+
+async def test_rows_that_are_left_out(run: Runner, emulator: Emulator, time: VirtualTime) -> None:
+    """Go again after two looks at the job and its file, a minute apart, that agree; and once more right before."""
+    run.fates.planned = {"row-5": [Missing()]}
+    created: list[float] = []
+    report = await run(**ONE_JOB, on_event=_at(RunEventKind.CREATED, lambda: created.append(time.seconds), times=2))
+    assert (report.ok, len(emulator.jobs)) == (True, 2)
+    assert created[1] >= 60
+    assert emulator.count("content") == 2
+
+
+@pytest.mark.parametrize("size", [None, 0, 1, 10**9], ids=repr)
+async def test_metadata_that_is_no_proof(run: Runner, emulator: Emulator, size: int | None) -> None:
+    """Without a size that fits, rows that are left out may still come."""
+    run.fates.planned = {"row-5": [Missing()]}
+
+    def spoil() -> None:
+        file_id = str(emulator.jobs[0]["output_file_id"])
+        body = {"id": file_id} if size is None else {"id": file_id, "bytes": size}
+        emulator.fail(Fault(on="file", status=200, body=body, times=10_000))
+
+    with pytest.raises(ResultsUnavailableError, match="its metadata says"):
+        await run(**ONE_JOB, patience=90, on_event=_at(RunEventKind.ENDED, spoil))
+    assert len(emulator.jobs) == 1
+    emulator.heal()
+    assert (await run()).ok
+    assert len(emulator.jobs) == 2
+
+
+async def test_whole_results_need_no_proof(run: Runner, emulator: Emulator) -> None:
+    """No metadata is read of a result that accounts for every row."""
+    run.fates.planned = {"row-5": [Failure("four stops at most", "invalid_request_error")]}
+    report = await run(**ONE_JOB)
+    assert (report.succeeded, report.failed) == (9, 1)
+    assert emulator.count("file") == 1  # of the input, before the create
+
+
+async def test_without_patience_there_is_one_look(run: Runner, emulator: Emulator, time: VirtualTime) -> None:
+    """What is absent is an error at once, and what is left out goes again at once."""
+    run.fates.planned = {"row-5": [Missing()]}
+    assert (await run(**ONE_JOB, patience=0, retry_delays=0)).ok
+    assert time.seconds < 10
+    assert len(emulator.jobs) == 2
+
+
+# --- jobs that end without results ---
+
+
+@pytest.mark.parametrize(("percent", "wait"), [(0, 30), (40, 900)])
+async def test_a_job_that_ends_without_files(
+    run: Runner, emulator: Emulator, time: VirtualTime, percent: float, wait: float
+) -> None:
+    """Is evidence after a second look that says the same; if rows were done, only when patience is over."""
+    service = emulator._service
+    service._ends_as = "FAILED"
+
+    def become_well() -> None:
+        service._ends_as = None
+        job = _job(emulator)
+        job.extra_fields = {"progress": percent, "output_file_id": None, "error": "internal error"}
+
+    created: list[float] = []
+    watch = _at(RunEventKind.CREATED, lambda: created.append(time.seconds), times=2)
+    begun = _at(RunEventKind.CREATED, become_well)
+
+    def on_event(event: RunEvent) -> None:
+        watch(event)
+        begun(event)
+
+    assert (await run(**ONE_JOB, on_event=on_event)).ok
+    assert wait <= created[1] < wait + 60
+
+
+async def test_a_job_that_has_not_failed_after_all(run: Runner, emulator: Emulator) -> None:
+    """Is followed on."""
+    job_in_progress: list[dict[str, Any]] = []
+
+    def seem_to_fail() -> None:
+        shown = dict(emulator.jobs[0])
+        job_in_progress.append(shown)
+        failed = {**shown, "status": "FAILED", "error": "internal error", "output_file_id": None}
+        emulator.fail(Fault(on="retrieve", status=200, body=json.loads(json.dumps(failed))))
+
+    report = await run(**ONE_JOB, on_event=_at(RunEventKind.CREATED, seem_to_fail))
+    assert (report.ok, len(emulator.jobs)) == (True, 1)
+
+
+# --- once more before rows go again ---
+
+
+async def test_an_answer_that_comes_after_an_error(run: Runner, emulator: Emulator) -> None:
+    """Before rows go again their job and its files are read once more, and collected anew if they differ."""
+    run.fates.planned = {"row-5": [Failure()]}
+
+    def answer_after_all() -> None:
+        job = _job(emulator)
+        output = emulator.content(job.results["output_file_id"])
+        errors = emulator.content(job.results["error_file_id"])
+        late = {"custom_id": "row-5", "response": {"status_code": 200, "body": {"choices": []}}}
+        changed = {"id": job.results["output_file_id"], "bytes": len(output) + 100}
+        emulator.fail(Fault(on="file", status=200, body=changed))
+        emulator.fail(Fault(on="content", status=200, body=output + json.dumps(late).encode() + b"\n"))
+        emulator.fail(Fault(on="content", status=200, body=errors))
+
+    report = await run(**ONE_JOB, on_event=_at(RunEventKind.COLLECTED, answer_after_all))
+    assert (report.ok, len(emulator.jobs)) == (True, 1)
+
+
+async def test_error_rows_of_a_job_that_is_gone(run: Runner, emulator: Emulator) -> None:
+    """Go again all the same: they were read, and that the job is absent by now says nothing against it."""
+    run.fates.planned = {"row-5": [Failure()]}
+
+    def forget() -> None:
+        emulator._service._jobs.pop(str(emulator.jobs[0]["id"]))
+
+    report = await run(**ONE_JOB, on_event=_at(RunEventKind.COLLECTED, forget))
+    assert (report.ok, emulator.count("create")) == (True, 2)

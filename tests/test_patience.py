@@ -1,0 +1,112 @@
+"""Looks at something absent: how often, with which pauses, and when its absence is a fact after all."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from together_batches._patience import Absence, until_found
+from together_batches.errors import APIConnectionError, NotFoundError
+
+
+def pauses(absence: Absence) -> list[float]:
+    """All the pauses that are left."""
+    return list(iter(absence.pause, None))
+
+
+class Shelf:
+    """Something that shows after so many looks, unless a look fails in another way."""
+
+    def __init__(self, absent: int, failure: Exception | None = None) -> None:
+        self.looks = 0
+        self.slept: list[float] = []
+        self._absent = absent
+        self._failure = failure
+
+    async def look(self) -> str:
+        self.looks += 1
+        if self.looks <= self._absent:
+            raise NotFoundError(f"absent at look {self.looks}", status=404)
+        if self._failure is not None:
+            raise self._failure
+        return "there"
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+
+    async def found(self, patience: float) -> str:
+        return await until_found(self.look, patience=patience, sleep=self.sleep)
+
+
+def test_the_pauses_double() -> None:
+    """From one second to thirty; the last one is what is left of patience."""
+    assert pauses(Absence(120)) == [1, 2, 4, 8, 16, 30, 30, 29]
+    assert pauses(Absence(10, shortest=2, longest=3)) == [2, 3, 3, 2]
+
+
+@pytest.mark.parametrize("patience", [0, 0.0, -1])
+def test_without_patience_there_is_one_look(patience: float) -> None:
+    """And no pause."""
+    assert pauses(Absence(patience)) == []
+
+
+@given(st.floats(0, 10_000))
+def test_the_last_look_is_when_patience_ends(patience: float) -> None:
+    """Neither before nor after: what shows within patience is seen."""
+    taken = pauses(Absence(patience))
+    assert sum(taken) == pytest.approx(patience)
+    assert all(0 < pause <= 30 for pause in taken)
+
+
+def test_patience_that_is_used_up_stays_used_up() -> None:
+    """A further look in vain is no new beginning."""
+    absence = Absence(1)
+    assert [absence.pause() for _ in range(3)] == [1, None, None]
+
+
+def test_what_was_seen_starts_anew() -> None:
+    """A second absence is one of its own."""
+    absence = Absence(3)
+    assert pauses(absence) == [1, 2]
+    absence.over()
+    assert pauses(absence) == [1, 2]
+
+
+@pytest.mark.parametrize(("absent", "slept"), [(0, []), (1, [1]), (4, [1, 2, 4, 3])])
+async def test_what_shows_in_time_is_found(absent: int, slept: list[float]) -> None:
+    """At the first look without a pause, and at the last one that patience allows."""
+    shelf = Shelf(absent)
+    assert await shelf.found(10) == "there"
+    assert (shelf.looks, shelf.slept) == (absent + 1, slept)
+
+
+async def test_what_stays_absent() -> None:
+    """Is raised as the last look said it."""
+    shelf = Shelf(99)
+    with pytest.raises(NotFoundError, match="absent at look 5"):
+        await shelf.found(10)
+    assert shelf.slept == [1, 2, 4, 3]
+
+
+async def test_any_other_error_is_raised_at_once() -> None:
+    """It is no answer that says absent."""
+    failure = APIConnectionError("no connection")
+    shelf = Shelf(1, failure)
+    with pytest.raises(APIConnectionError) as caught:
+        await shelf.found(10)
+    assert caught.value is failure
+    assert shelf.looks == 2
+
+
+async def test_each_absence_is_reported() -> None:
+    """With its error, and the pause before the next look; the last one is raised instead."""
+    shelf, reported = Shelf(99), list[tuple[str, float]]()
+    with pytest.raises(NotFoundError):
+        await until_found(
+            shelf.look,
+            patience=3,
+            sleep=shelf.sleep,
+            on_absent=lambda error, pause: reported.append((error.message, pause)),
+        )
+    assert reported == [("absent at look 1", 1), ("absent at look 2", 2)]

@@ -1,0 +1,126 @@
+"""Which jobs of a list a selection means. The service sends the whole account, so the choosing is done here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, cast
+
+import attrs
+
+from together_batches.errors import UsageError
+from together_batches.models import BatchJob, BatchJobStatus
+
+if TYPE_CHECKING:
+    from typing import Self
+
+__all__ = ["Age", "Selection"]
+
+Age = datetime | timedelta
+"""A moment, or how long ago: then it counts from the service's own clock."""
+
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
+_FAR_AHEAD = datetime.max.replace(tzinfo=UTC)
+_KNOWN = frozenset(BatchJobStatus)
+
+
+@attrs.frozen
+class Selection:
+    """The jobs that a caller means; None chooses all."""
+
+    statuses: dict[str, str] | None
+    """The statuses in upper case, each with its spelling by the caller."""
+    model_id: str | None
+    endpoint: str | None
+    input_file_id: str | None
+    created_after: Age | None
+    created_before: Age | None
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        status: str | Iterable[str] | None,
+        model_id: str | None,
+        endpoint: str | None,
+        input_file_id: str | None,
+        created_after: Age | None,
+        created_before: Age | None,
+    ) -> Self:
+        """The selection that these arguments are; a :class:`UsageError` if one of them can choose nothing."""
+        for name, text in (("model_id", model_id), ("endpoint", endpoint), ("input_file_id", input_file_id)):
+            _check_text(name, text)
+        for name, age in (("created_after", created_after), ("created_before", created_before)):
+            _check_age(name, age)
+        statuses = None if status is None else {text.upper(): text for text in _statuses(status)}
+        return cls(statuses, model_id, endpoint, input_file_id, created_after, created_before)
+
+    def choose(self, jobs: Iterable[BatchJob], at: datetime) -> list[BatchJob]:
+        """The jobs that are meant, newest first, of a list that the service made ``at`` a moment of its own clock.
+
+        A status that this version does not know and that no job of the list has is a :class:`UsageError`: it is
+        more likely misspelt than new, and the work on an empty list looks like success.
+        """
+        jobs = list(jobs)
+        if self.statuses is not None:
+            self._check_statuses(self.statuses, jobs)
+        after, before = _moment(self.created_after, at), _moment(self.created_before, at)
+
+        def chosen(job: BatchJob) -> bool:
+            return (
+                (self.statuses is None or (job.status is not None and job.status.upper() in self.statuses))
+                and (self.model_id is None or job.model_id == self.model_id)
+                and (self.endpoint is None or job.endpoint == self.endpoint)
+                and (self.input_file_id is None or job.input_file_id == self.input_file_id)
+                and (after is None or (job.created_at is not None and job.created_at >= after))
+                and (before is None or (job.created_at is not None and job.created_at < before))
+            )
+
+        return sorted(filter(chosen, jobs), key=lambda job: job.created_at or _LONG_AGO, reverse=True)
+
+    @staticmethod
+    def _check_statuses(statuses: dict[str, str], jobs: Iterable[BatchJob]) -> None:
+        unknown = statuses.keys() - _KNOWN
+        if unknown:
+            unknown -= {job.status.upper() for job in jobs if job.status is not None}
+        if unknown:
+            named = ", ".join(repr(statuses[status]) for status in sorted(unknown))
+            message = f"unknown status {named}, and no job has it; the known ones are {', '.join(BatchJobStatus)}"
+            raise UsageError(message)
+
+
+def _statuses(status: object) -> Iterable[str]:
+    if isinstance(status, str):
+        return [status]
+    if isinstance(status, Iterable):
+        texts = list(cast("Iterable[object]", status))
+        if all(isinstance(text, str) for text in texts):
+            return cast("list[str]", texts)
+    message = f"status must be a status or an iterable of them; it is {status!r}"
+    raise UsageError(message)
+
+
+def _check_text(name: str, value: object) -> None:
+    if value is not None and not isinstance(value, str):
+        message = f"{name} must be text; it is {value!r}"
+        raise UsageError(message)
+
+
+def _check_age(name: str, value: object) -> None:
+    if value is None or isinstance(value, timedelta):
+        return
+    if not isinstance(value, datetime):
+        message = f"{name} must be a datetime with a time zone, or a timedelta; it is {value!r}"
+        raise UsageError(message)
+    if value.utcoffset() is None:
+        message = f"{name} names no time zone: {value.isoformat()}"
+        raise UsageError(message)
+
+
+def _moment(age: Age | None, at: datetime) -> datetime | None:
+    if not isinstance(age, timedelta):
+        return age
+    try:
+        return at - age
+    except OverflowError:
+        return _LONG_AGO if age > timedelta() else _FAR_AHEAD

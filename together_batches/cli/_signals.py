@@ -1,0 +1,52 @@
+"""SIGTERM and SIGHUP end a command as Ctrl-C does: in order, and with a summary."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from together_batches.cli._exits import Interrupted
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+__all__ = ["ended_by_signals"]
+
+
+@contextmanager
+def ended_by_signals() -> Generator[None]:
+    """Within the block, SIGTERM and SIGHUP cancel the task that runs it, and :class:`Interrupted` is raised.
+
+    A signal that is ignored (SIGHUP is, under nohup) or handled by others stays as it is.
+    """
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101  # a coroutine that runs has one
+    loop = asyncio.get_running_loop()
+    came = False
+
+    def end() -> None:
+        nonlocal came
+        came = True
+        task.cancel()
+
+    ours: list[signal.Signals] = []
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has one of them
+        if number is None or signal.getsignal(number) is not signal.SIG_DFL:
+            continue
+        # A loop of Windows, or of another thread than the main one, has no handlers for signals.
+        with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):
+            loop.add_signal_handler(number, end)
+            ours.append(number)
+    try:
+        yield
+    except asyncio.CancelledError:
+        if came:
+            raise Interrupted from None
+        raise
+    finally:
+        for number in ours:
+            loop.remove_signal_handler(number)
