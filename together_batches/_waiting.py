@@ -110,7 +110,7 @@ class _Poller:
         poll_interval: float | None,
         patience: float,
         holds: bool,
-        repeats: bool,
+        may_repeat: bool,
         knows: Callable[[str], bool],
         on_update: Callable[[BatchJob], None] | None,
         on_refused: Callable[[str, BatchesError], None] | None,
@@ -119,7 +119,7 @@ class _Poller:
         self._verbs = verbs
         self._patience = patience
         self._holds = holds
-        self._repeats = repeats
+        self._may_repeat = may_repeat
         self._knows = knows
         self._absent: list[tuple[str, NotFoundError]] = []
         self._absence: NotFoundError | None = None
@@ -165,7 +165,7 @@ class _Poller:
 
     def _admit(self, asked: str | BatchJob) -> None:
         job_id = _protocol.job_id(asked)
-        if job_id in self._known:
+        if job_id in (self.pending if self._may_repeat else self._known):
             return
         self._known.add(job_id)
         job = asked if isinstance(asked, BatchJob) else BatchJob(id=job_id)
@@ -289,7 +289,7 @@ class _Poller:
             self._take(entry, found, now)
             if found.is_terminal:
                 if not self._is_held(entry, now):
-                    self._drop(name)
+                    del self.pending[name]
                     self._emit(entry.job)
                 return
         else:
@@ -300,7 +300,7 @@ class _Poller:
                 self._absent.append((name, found))
                 return
             if _is_final(found):
-                self._drop(name)
+                del self.pending[name]
                 self._on_refused(name, found)
                 return
             self._failure = found
@@ -347,7 +347,7 @@ class _Poller:
         pause = entry.absence.pause()
         if pause is None:
             say_how_long(error, self._patience)
-            self._drop(name)
+            del self.pending[name]
             self._on_refused(name, error)
             return
         self._absence = error
@@ -357,11 +357,6 @@ class _Poller:
     def _look_after(self, entry: _Pending, pause: float) -> None:
         # Never earlier, such as together with others: the pause is taken off the patience in full.
         entry.interval, entry.due = 0.0, self._time.clock() + pause
-
-    def _drop(self, name: str) -> None:
-        del self.pending[name]
-        if self._repeats:
-            self._known.discard(name)
 
     def _refuse(self, name: str, error: BatchesError) -> None:
         self.refusals.append(error)
@@ -440,7 +435,7 @@ async def as_completed(
     patience: float,
     knows: Callable[[str], bool],
     holds: bool = True,
-    repeats: bool = False,
+    may_repeat: bool = False,
     on_update: Callable[[BatchJob], None] | None = None,
     on_refused: Callable[[str, BatchesError], None] | None = None,
 ) -> AsyncGenerator[BatchJob, None]:
@@ -448,9 +443,8 @@ async def as_completed(
 
     A 404 for a job that is passed in as a :class:`BatchJob`, that ``knows`` knows or that was seen is looked at again
     for ``patience`` seconds. So is a COMPLETED job that names no file, if ``holds``; then it is given with a warning.
-    An id that comes again is ignored, or, if ``repeats``, followed anew once its job was given.
-    ``on_refused`` is called with each job that cannot be followed, and the error; otherwise such errors are raised at
-    the end.
+    An id that comes again is followed once, or again after its job was yielded if it ``may_repeat``. ``on_refused`` is
+    called with each job that cannot be followed, and the error; otherwise such errors are raised at the end.
 
     The work is one task beside the generator, so that nothing is ever yielded from within a task group: it would
     tie the group to whichever task asks for the next job.
@@ -470,7 +464,7 @@ async def as_completed(
         poll_interval=poll_interval,
         patience=patience,
         holds=holds,
-        repeats=repeats,
+        may_repeat=may_repeat,
         knows=knows,
         on_update=on_update,
         on_refused=on_refused,

@@ -730,7 +730,7 @@ class AsyncBatches:
                 patience=options.caution.patience,
                 knows=lambda _: True,  # the ledger names them
                 holds=False,
-                repeats=True,  # a job may turn out not to have ended
+                may_repeat=True,  # a job that was seen to have ended may run after all
             ),
             download=lambda file_id, path: self._transfers.fetch(file_id, path, force=True),
             cancel=self.cancel_many,

@@ -33,6 +33,7 @@ class Network:
         self.loop = loop
         self.reset_chance = 0.0
         self.slow_chance = 0.0
+        self.is_away = False
         self._random = random
         self._servers: dict[Address, _Server] = {}
         self._reached: WeakKeyDictionary[socket.socket, Address] = WeakKeyDictionary()
@@ -54,7 +55,7 @@ class Network:
         """What connecting a socket takes; the socket itself stays as it is."""
         step(f"connect to port {address[1]}")
         await asyncio.sleep(self.latency())
-        if address not in self._servers:
+        if address not in self._servers or self.is_away:
             raise ConnectionRefusedError(111, "Connection refused")
         self._reached[sock] = address
 
@@ -65,7 +66,7 @@ class Network:
         server = self._servers[self._reached.pop(sock)]
         sock.close()
         here = _End(self, contextvars.copy_context())
-        there = _End(self, server.context)
+        there = _End(self, server.context, is_server=True)
         here.peer, there.peer = there, here
         self._ends |= {here, there}
         protocol = protocol_factory()
@@ -79,6 +80,12 @@ class Network:
         for end in sorted((end for end in self._ends if end.process is process), key=lambda end: end.number):
             self._vanished.append(end)
             end.vanish()
+
+    def go_away(self) -> None:
+        """No server is there any more, for as long as ``is_away`` says: its connections are reset."""
+        self.is_away = True
+        for end in sorted((end for end in self._ends if end.is_server), key=lambda end: end.number):
+            end.abort()
 
     def bury(self, process: Process) -> None:
         """Tell what is left of a dead process that its connections are gone."""
@@ -132,9 +139,10 @@ class _End(asyncio.Transport):
     protocol: asyncio.Protocol | None = None
     _count = 0
 
-    def __init__(self, network: Network, context: contextvars.Context) -> None:
+    def __init__(self, network: Network, context: contextvars.Context, *, is_server: bool = False) -> None:
         super().__init__()
         _End._count += 1
+        self.is_server = is_server
         self.number = _End._count
         self.process = context.run(Process.current)
         self._network = network

@@ -11,6 +11,8 @@ import orjson
 
 from together_batches.emulator import Answer, Failure, Fault, Missing, RateLimit, Timing
 
+from .troubles import Troubles
+
 _TROUBLES: tuple[Mapping[str, Any], ...] = (
     {"lose": "request"},
     {"lose": "answer"},
@@ -88,6 +90,8 @@ class Plan:
     """When a second process tries the same run, while the first one is at it."""
     clocks: tuple[float, ...] = ()
     """For each start, by how much the clock of this machine is wrong."""
+    troubles: Troubles = attrs.field(factory=Troubles)
+    """What the service shows for a while that is not so."""
 
     @property
     def input(self) -> bytes:
@@ -102,17 +106,16 @@ class Plan:
             return Life(quick)
         slow = Timing(validating=random.uniform(0, 300), running=random.uniform(60, 1_500))
         stuck = Timing(running=random.uniform(20_000, 200_000))
-        return random.choice(
-            (
-                Life(slow),
-                Life(stuck if self.patient else slow),
-                Life(quick, "EXPIRED", random.choice((0, 40, 99))),
-                Life(quick, "FAILED", random.choice((0, 70))),
-                Life(quick, "CANCELLED", random.choice((0, 50))),
-                Life(slow, deleted_after=random.uniform(0, 600)),
-                Life(quick, file_deleted_after=random.uniform(0, 200)),
-            )
+        lives = (
+            Life(slow),
+            Life(stuck if self.patient else slow),
+            Life(quick, "EXPIRED", random.choice((0, 40, 99))),
+            Life(quick, "FAILED", random.choice((0, 70))),
+            Life(quick, "CANCELLED", random.choice((0, 50))),
+            Life(slow, deleted_after=random.uniform(0, 600)),
+            Life(quick, file_deleted_after=random.uniform(0, 200)),
         )
+        return random.choice(lives if self.troubles.lets_jobs_go else lives[:-2])
 
 
 def drawn(seed: int) -> Plan:
@@ -129,6 +132,8 @@ def drawn(seed: int) -> Plan:
         settings["max_jobs"] = random.randint(1, 3)
     if random.random() < 0.3:
         settings["max_enqueued_rows"] = random.randint(per_job, 3 * per_job)
+    if random.random() < 0.5:
+        settings["patience"] = 300.0
     if bad_lines:
         settings["skip_invalid"] = True
     wild = random.random() < 0.8
@@ -146,6 +151,7 @@ def drawn(seed: int) -> Plan:
         calm=not wild,
         patient=patient,
         deaths=tuple(_death(random) for _ in range(random.choice((0, 1, 2, 4, 8)))),
+        troubles=Troubles.drawn(seed),
         clocks=tuple(random.choice((0, 0, -86_400, 3_600, -7)) for _ in range(10)),
         second_after=random.uniform(0, 30) if random.random() < 0.2 else None,
     )

@@ -49,6 +49,8 @@ class Outcome:
     days: float
     ends: Counter[str]
     """How the process ended, each time that it was started."""
+    paid_again: Counter[str]
+    """How many rows were paid for again, by what evidence there was for it."""
     fingerprint: str
 
 
@@ -85,12 +87,12 @@ def play(name: str, plan: Plan, program: Program, tell: Callable[[str], None] | 
 
 def _played(name: str, plan: Plan, program: Program, tell: Callable[[str], None] | None) -> Outcome:
     world = World(plan, program, tell)
-    failure = ""
+    failure, paid = "", Counter[str]()
     try:
-        world.play(judge)
+        world.play(lambda world: paid.update(judge(world)))
     except AssertionError as error:
         failure = str(error).partition("\n")[0] or "an assertion"
-    starts = [*world.starts, *world.seconds]
+    starts = [*(start for run in world.runs for start in run.starts), *world.seconds]
     return Outcome(
         name=name,
         failure=failure,
@@ -99,5 +101,6 @@ def _played(name: str, plan: Plan, program: Program, tell: Callable[[str], None]
         steps=tuple(start.process.steps for start in world.starts),
         days=world.lived / 86_400,
         ends=Counter(start.kind for start in starts),
+        paid_again=paid,
         fingerprint=world.fingerprint,
     )

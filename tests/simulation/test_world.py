@@ -15,6 +15,7 @@ from together_batches.emulator import Fault
 
 from .machine import NoEndError, Process
 from .plan import Death, Plan, drawn
+from .troubles import Troubles
 from .world import World, quiet
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 CALM = attrs.evolve(
     drawn(0), calm=True, faults=(), deaths=(), clocks=(), reset_chance=0, slow_chance=0, full_at=None,
-    second_after=None, rate_limit=None,
+    second_after=None, rate_limit=None, troubles=Troubles(),
 )  # fmt: skip
 
 

@@ -1,142 +1,319 @@
 """What must hold when a simulation is over, by the service's own books and by what is on the disk.
 
-It is stated anew here and asks the package nothing: of each row by which jobs it went and what they made of it, and
-from that where it must be found.
+It is stated anew here and asks the package nothing: of each row by which jobs it went and what they made of it, for
+which of them there was evidence that it had to go again, and from that where it must be found.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from itertools import pairwise
+from math import inf
 from typing import TYPE_CHECKING
 
 import attrs
 import orjson
 
 from together_batches import BatchesError, RunInUseError, RunLedgerError, runs
-from together_batches.emulator._jobs import ENDED
 
-from .world import Made
+from .service import FOREIGN, Made
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from .world import World
+    from .service import Version
+    from .world import Run, World
 
 _FOR_GOOD = "invalid_request_error"
+_ACCOUNT = frozenset({"401", "402"})
+"""Codes of rows that were refused for the account, and not for what they are."""
+_PATIENCE_SECONDS = 900.0
+_RACE_SECONDS = 20.0
+"""An answer that comes between the last look at a job and the create that follows it cannot be seen."""
+_SECOND_LOOK_SECONDS = 29.0
+_WHOLE_SECONDS = 59.0
+"""So long after its end, at the earliest, a job without results, or a result that leaves rows out, is believed; and a
+second less, since the clock of a run and that of the service are read one after the other."""
+_PAUSE_SECONDS = 29.0
+"""So long after the end of a job, at the earliest, the call that has seen the end sends its rows again."""
 
 
 @attrs.frozen
 class _Trial:
-    """A row in one job: what may be known of it, and whether the job counts as one of its attempts."""
+    """A row in one job: what may be known of it, and whether the job is one of its attempts.
+
+    ``counts`` are the numbers of attempts that it may be: 0, 1, or either.
+    """
 
     made: Made
+    is_noted: bool
     known_as: frozenset[str]
-    """``answered``, ``failed for good``, ``failed``, ``none``: more than one where the job, or a file, is gone."""
-    counts: bool
+    """``answered``, ``failed for good``, ``failed``, ``none``: more than one where it depends on when it is read."""
+    counts: frozenset[int]
 
 
-def judge(world: World) -> None:
-    """Raise an :class:`AssertionError` that says what does not hold."""
+_Trials = dict[str, list[_Trial]]
+
+
+def judge(world: World) -> Counter[str]:
+    """For what evidence rows were paid for again; an :class:`AssertionError` says what does not hold."""
+    assert not world.service.mistakes, f"the simulation itself: {world.service.mistakes[0]!r}"
     _judge_starts(world)
-    noted = _noted(world)
-    trials = _trials(world, noted)
-    _judge_jobs(world, trials)
-    _judge_files(world, trials)
+    paid = Counter[str]()
+    for run in world.runs:
+        noted = _noted(world, run)
+        trials = _trials(world, run, noted)
+        paid += _judge_jobs(world, run, trials)
+        _judge_files(world, run, trials)
+    return paid
 
 
 def _judge_starts(world: World) -> None:
-    """Errors of the package are its own, and only the first of two processes gets the run."""
-    for start in world.starts:
+    """Errors are those of the package, only the first of two processes gets the run, a cut ledger is refused."""
+    for start in (start for run in world.runs for start in run.starts):
         assert start.error is None or isinstance(start.error, BatchesError), f"not an error of ours: {start}"
-        assert not isinstance(start.error, RunInUseError), f"refused, and nobody was at it: {start}"
+        assert not isinstance(start.error, RunInUseError), f"refused, and no other process was at it: {start}"
+        is_refused = start.killed or isinstance(start.error, RunLedgerError)
+        assert is_refused or not start.is_cut, f"a ledger that was cut is believed: {start}"
     for start in world.seconds:
-        # On a full disk not even the lock can be asked for.
-        kept_out = isinstance(start.error, RunLedgerError) and str(start.error).startswith("cannot work in ")
+        # On a full disk not even the lock can be had, and a ledger that has been cut is refused first.
+        kept_out = isinstance(start.error, RunLedgerError)
         assert kept_out or isinstance(start.error, RunInUseError) or start.result is not None, f"let in: {start}"
 
 
-def _noted(world: World) -> set[str]:
+def _noted(world: World, run: Run) -> set[str]:
     """The jobs of the ledger: those of the service, each once, and no other."""
-    view = runs.read(world.disk.root / "answers.jsonl.run")
-    noted = [str(attempt.job_id) for shard in view.shards for attempt in shard.attempts]
-    made = {made.job.id for made in world.made}
+    service = world.service
+    view = runs.read(run.root / "answers.jsonl.run")
+    noted = [str(attempt.job_id) for shard in view.shards for attempt in shard.attempts if attempt.job_id]
+    by_id = {made.job.id: made for made in world.made}
     assert len(set(noted)) == len(noted), f"noted twice: {noted}"
-    assert set(noted) <= made, f"never made: {set(noted) - made}"
-    # A job that was deleted before the answer to its create was heard is known to nobody any more.
-    assert made - set(noted) <= set(world.gone), f"made, and not noted: {made - set(noted)}"
+    assert set(noted) <= set(by_id), f"never made: {set(noted) - set(by_id)}"
+    others = {job_id for job_id in noted if by_id[job_id].by not in {run.name, FOREIGN}}
+    assert not others, f"taken from another run: {others}"
+    files = {by_id[job_id].job.input_file_id for job_id in noted}
+    for made in world.made:
+        job = made.job
+        # Of two jobs of one file either is the one. A job that is deleted before the answer to its create was heard
+        # is known to no one any more; and a file may be given up.
+        is_equal = job.input_file_id in files
+        is_gone = job.id in service.gone or run.given_up_at(job.input_file_id) < inf
+        is_ours = made.by == run.name
+        assert not is_ours or job.id in noted or is_equal or is_gone, f"made, and not noted: {job.id}"
     assert sum(shard.rows for shard in view.shards) == len(world.plan.rows)
     return set(noted)
 
 
-def _trials(world: World, noted: set[str]) -> dict[str, list[_Trial]]:
-    trials: dict[str, list[_Trial]] = {row.custom_id: [] for row in world.plan.rows}
+# --- rows and jobs ------------------------------------------------------------------------------------------------
+
+
+def _trials(world: World, run: Run, noted: set[str]) -> _Trials:
+    """Of each row the jobs that it was in: those that the run made, and those of others that it took for its own."""
+    trials: _Trials = {row.custom_id: [] for row in world.plan.rows}
     for made in world.made:
-        answered, failed = world.results(made)
-        gone = made.job.id in world.gone
-        counts = made.job.phase(world.emulator.now()).status != "CANCELLED" and made.job.id in noted
+        if made.by != run.name and made.job.id not in noted:
+            continue
+        versions = [world.service.version(made, at) for at in (made.ended_at(), world.loop.unix_time())]
+        may_be_missed = made.job.id in world.service.gone or _was_given_up(run, made) or _is_late(made, world)
+        counts = _counts(world, run, made, noted)
         for custom_id in made.ids:
-            code = failed.get(custom_id)
-            known = (
-                "answered"
-                if custom_id in answered
-                else "none"
-                if code is None
-                else "failed for good"
-                if code == _FOR_GOOD
-                else "failed"
-            )
-            trials[custom_id].append(_Trial(made, frozenset({known, "none"} if gone else {known}), counts))
+            known = {_known(version, custom_id) for version in versions}
+            if may_be_missed:
+                known.add("none")
+            trials[custom_id].append(_Trial(made, made.job.id in noted, frozenset(known), counts))
     return trials
 
 
-def _judge_jobs(world: World, trials: dict[str, list[_Trial]]) -> None:
-    """A row is in a second job only where the first one has ended without an answer to it."""
+def _known(version: Version, custom_id: str) -> str:
+    if custom_id in version.answered:
+        return "answered"
+    code = version.failed.get(custom_id)
+    return "none" if code is None else "failed for good" if code == _FOR_GOOD else "failed"
+
+
+def _counts(world: World, run: Run, made: Made, noted: set[str]) -> frozenset[int]:
+    """How many attempts this is: none if the job was cancelled, either if that could not be seen.
+
+    Rows that are refused for the account are no attempt, and in a job of which others are, it may be none.
+    """
+    if made.job.id not in noted:
+        return frozenset({0})
+    codes = set(world.service.version(made, inf).failed.values())
+    is_unclear = made.job.id in world.service.gone or _was_given_up(run, made) or bool(_ACCOUNT & codes)
+    if is_unclear:
+        return frozenset({0, 1})
+    is_cancelled = made.job.phase(world.service.emulator.now()).status == "CANCELLED"
+    return frozenset({0}) if is_cancelled else frozenset({1})
+
+
+def _was_given_up(run: Run, made: Made) -> bool:
+    return run.given_up_at(made.job.id, made.job.input_file_id) < inf
+
+
+def _is_late(made: Made, world: World) -> bool:
+    """Whether a job that ended badly names its files so late that it may be taken for one without results."""
+    return made.job.phase(inf).status != "COMPLETED" and max(made.looks.ids_after) >= _patience(world)
+
+
+def _patience(world: World) -> float:
+    return float(world.plan.settings.get("patience", _PATIENCE_SECONDS))
+
+
+def _judge_jobs(world: World, run: Run, trials: _Trials) -> Counter[str]:
+    """A row is in a second job only on evidence."""
     for made in world.made:
         assert len(set(made.ids)) == len(made.ids), f"job {made.number} has a row twice"
         assert made.ids, f"job {made.number} was made of nothing"
+    paid = Counter[str]()
+    without: dict[str, list[str]] = {}
     for custom_id, tried in trials.items():
         for before, after in pairwise(tried):
-            told = f"{custom_id} is in job {before.made.number} and in job {after.made.number}"
-            lost_at = world.gone.get(before.made.job.id)
-            over = before.made.job.phase(after.made.at).status in ENDED
-            assert over or (lost_at is not None and lost_at <= after.made.at), f"{told}, made while the first ran"
-            assert before.known_as & {"failed", "none"}, f"{told}, although the first one {set(before.known_as)}"
+            if after.made.by == FOREIGN:
+                continue
+            if before.made.job.input_file_id == after.made.job.input_file_id:
+                evidence, objection = _for_the_same_file(world, before.made, after.made)
+            else:
+                evidence, objection = _evidence(world, run, custom_id, _taken(before, tried), after.made)
+            paid[evidence] += 1
+            if objection:
+                what = f"in job {before.made.number} and in job {after.made.number}, {objection}"
+                without.setdefault(what, []).append(custom_id)
         most = world.plan.settings["max_attempts"]
-        counted = sum(trial.counts for trial in tried)
+        counted = sum(min(trial.counts) for trial in tried)
         assert counted <= most, f"{custom_id} was sent {counted} times, and {most} were allowed"
+    worst = next(iter(without), "")
+    rows = sum(map(len, without.values()))
+    assert not without, f"{rows} rows paid without evidence: {without[worst][0]} is {worst}"
+    return paid
 
 
-def _judge_files(world: World, trials: dict[str, list[_Trial]]) -> None:
+def _taken(trial: _Trial, tried: Sequence[_Trial]) -> Made:
+    """The job that is the one of an attempt, where there are several of its file: then the run knows that one."""
+    same = [each for each in tried if each.made.job.input_file_id == trial.made.job.input_file_id]
+    noted = [each for each in same if each.is_noted]
+    return noted[0].made if noted and not trial.is_noted else trial.made
+
+
+_WITHOUT = "without evidence"
+
+
+def _for_the_same_file(world: World, before: Made, after: Made) -> tuple[str, str]:
+    """For what reason there are two jobs of one file, and what there is to object."""
+    if before.by == FOREIGN:
+        return "another's job of the same file", ""
+    if world.service.may_be_unheard_of(before, after.at):
+        return "job never listed", ""
+    return _WITHOUT, "which is made of the same file"
+
+
+def _evidence(world: World, run: Run, custom_id: str, before: Made, after: Made) -> tuple[str, str]:
+    """For what reason a row of one job may be in that of the next attempt, and what there is to object."""
+    service, at, ended_at = world.service, after.at, before.ended_at()
+    given_up_at = run.given_up_at(before.job.id, before.job.input_file_id)
+    if given_up_at <= at:
+        could_be_read = run.given_up_at(before.job.id) <= at and service.can_be_read(before, given_up_at)
+        is_answered = custom_id in service.version(before, given_up_at).answered
+        if could_be_read and is_answered and not any(_away(world, given_up_at, at)):
+            return _WITHOUT, "although it could be read when it was given up"
+        return "given up", ""
+    if ended_at > at:
+        return _WITHOUT, "made while the first ran"
+    is_bad = before.job.phase(at).status != "COMPLETED"
+    patience = _patience(world) * 0.95
+    if is_bad and at - ended_at >= patience and min(before.looks.ids_after) >= patience:
+        return "ended without results", ""
+    seen_at = _seen_at(world, before, after)
+    if seen_at is None:
+        return _WITHOUT, "although the first one is only not to be seen"
+    version = service.version(before, seen_at)
+    known = _known(version, custom_id)
+    if known in {"answered", "failed for good"}:
+        return _WITHOUT, f"although it is {known}"
+    kind, seconds = "left out", _WHOLE_SECONDS
+    if known == "failed":
+        kind, seconds = "error row", 0.0
+    elif not version.files:
+        shows_rows = before.job.share_done(at) > 0
+        kind, seconds = "ended without results", patience if shows_rows else _SECOND_LOOK_SECONDS if is_bad else inf
+    if before.looks.fails is not None and before.job.phase(at).status == "FAILED":
+        ended_at = before.at  # it had been seen to fail before
+    since = seen_at - ended_at
+    if since < seconds:
+        return _WITHOUT, f"made {since:.0f} s after the end of the first, which is too soon to know"
+    saw_the_end = any(start.began <= ended_at and start.began <= at <= start.ended for start in run.starts)
+    if saw_the_end and at - ended_at < _PAUSE_SECONDS and "retry_delays" not in world.plan.settings:
+        return _WITHOUT, f"made {since:.0f} s after the end of the first, by the same call"
+    return kind, ""
+
+
+def _seen_at(world: World, before: Made, after: Made) -> float | None:
+    """The moment by which it is judged what a job had made of its rows; None if its run could not know its end.
+
+    It is that of the next create. If an answer came shortly before that, it is the last look; and if the job, or its
+    files, were deleted, it is the last look before that.
+    """
+    service, at = world.service, after.at
+    gone_at = service.gone.get(before.job.id, inf)
+    read_at = service.read_before(before, min(at, gone_at)) or 0.0
+    if gone_at < at:
+        return read_at if read_at >= before.ended_at() else None
+    is_race = read_at >= max(before.ended_at(), service.stored_at(after) - _RACE_SECONDS)
+    return read_at if is_race and service.version(before, read_at) != service.version(before, at) else at
+
+
+def _away(world: World, begins: float, ends: float) -> Iterator[bool]:
+    """Whether the service was away at any time in between, for each time that it was."""
+    began = world.service.began
+    for away in world.plan.troubles.away:
+        yield away.span[0] + began <= ends and away.span[1] + began >= begins
+
+
+# --- the output ---------------------------------------------------------------------------------------------------
+
+
+def _judge_files(world: World, run: Run, trials: _Trials) -> None:
     """Every row is in the output once, in its place, with what was made of it last; what was not answered, apart."""
     order = [row.custom_id for row in world.plan.rows]
-    lines = _lines(world.disk.root / "answers.jsonl")
+    lines = _lines(run.root / "answers.jsonl")
     found = {custom_id: bucket for custom_id, bucket, _ in lines}
     there = Counter(custom_id for custom_id, _, _ in lines)
     assert not set(order) - set(there), f"lost: {set(order) - set(there)}"
     assert there.total() == len(order), f"there twice, or no rows: {there - Counter(order)}"
     assert [custom_id for custom_id, _, _ in lines] == order, "the output is out of order"
     unanswered = [line for line in lines if line[1] != "succeeded"]
-    assert _lines(world.disk.root / "answers.failures.jsonl") == unanswered, "the failures are others"
+    assert _lines(run.root / "answers.failures.jsonl") == unanswered, "the failures are others"
+    given_up_files = sum(given.startswith("file-") for given in {given for given, _ in run.gave_up})
     for custom_id in order:
-        last = trials[custom_id][-1]
-        allowed = {_BUCKETS[known] for known in last.known_as}
-        assert found[custom_id] in allowed, f"{custom_id} is {found[custom_id]}, and should be {allowed}"
-        counted = sum(trial.counts for trial in trials[custom_id])
-        assert counted == world.plan.settings["max_attempts"] or last.known_as & {"answered", "failed for good"}, (
-            f"{custom_id} was sent only {counted} times"
-        )
-    report = world.starts[-1].result
+        _judge_row(custom_id, found[custom_id], trials[custom_id], world, given_up_files)
+    report = run.starts[-1].result
     counts = {name: list(found.values()).count(name) for name in ("succeeded", "failed", "missing")}
-    told = {name: getattr(report, name) for name in counts}
-    assert told == counts, f"the report says {told}"
+    reported = {name: getattr(report, name) for name in counts}
+    assert reported == counts, f"the report says {reported}"
     assert report.invalid == len(world.plan.bad_lines)
-    for process, name, content in world.seen:
-        whole = (world.disk.root / name).read_bytes()
-        assert content == whole, f"{name} was there after {process}, and not whole"
-    left = sorted(path.name for path in world.disk.root.iterdir())
+    if run is world.runs[0]:
+        for process, name, content in world.seen:
+            whole = (run.root / name).read_bytes()
+            assert content == whole, f"{name} was there after {process}, and not whole"
+    left = sorted(path.name for path in run.root.iterdir())
     wanted = {"input.jsonl", "answers.jsonl", "answers.failures.jsonl", "answers.jsonl.run"}
     assert set(left) <= wanted, f"left behind: {left}"
+
+
+def _judge_row(custom_id: str, bucket: str, tried: Sequence[_Trial], world: World, given_up_files: int) -> None:
+    known = [trial for trial in tried if trial.is_noted] or tried
+    assert known or given_up_files, f"{custom_id} was never sent"
+    last = known[-1].known_as if known else frozenset({"none"})
+    allowed = {_BUCKETS[each] for each in last}
+    if any("answered" in trial.known_as for trial in known):
+        allowed.add("succeeded")  # one that came to light after all: an answer beats an error
+    if given_up_files:
+        allowed |= {_BUCKETS[each] for trial in known for each in trial.known_as} | {"missing"}
+    assert bucket in allowed, f"{custom_id} is {bucket}, and should be {allowed}"
+    most = world.plan.settings["max_attempts"]
+    counted = sum(max(trial.counts) for trial in tried) + given_up_files
+    is_settled = bucket == "succeeded" or "failed for good" in last
+    assert is_settled or counted >= most, f"{custom_id} was sent only {counted} times"
 
 
 _BUCKETS = {"answered": "succeeded", "failed for good": "failed", "failed": "failed", "none": "missing"}
@@ -146,7 +323,7 @@ _RESULTS = {"success": "succeeded", "failure": "failed", "missing": "missing"}
 
 
 def _lines(path: Path) -> list[tuple[str, str, bytes]]:
-    """Of each line the id, the bucket that it tells, and the line itself."""
+    """Of each line the id, the bucket that it names, and the line itself."""
     if not path.exists():
         return []
     lines = path.read_bytes().split(b"\n")[:-1]

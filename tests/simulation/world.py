@@ -9,6 +9,7 @@ import logging
 import re
 import tempfile
 import warnings
+from collections import Counter
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,46 +17,41 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 import attrs
-import orjson
 
-from together_batches import AsyncBatches, RetryPolicy
+from together_batches import AsyncBatches, CreateUnconfirmedError, ResultsUnavailableError, RetryPolicy
 from together_batches._creating import KnownJobs
 from together_batches._transport import Connection, Transport
 from together_batches.config import Config
-from together_batches.emulator import Emulator
-from together_batches.emulator._jobs import Job
 
 from .disk import Disk, made_up
 from .machine import Killed, Loop, NoEndError, Process
 from .network import Network
+from .service import KEY, RUN_HEADER, Service
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Mapping
+    from collections.abc import Awaitable, Callable, Iterator
 
     from .plan import Death, Plan
+    from .service import Made
 
     Program = Callable[[AsyncBatches, Path, Plan], Awaitable[Any]]
     """What the process does, given a client and its directory: whenever it is started, the same."""
-
-Results = tuple[set[str], dict[str, str]]
 
 _DAYS = 60
 _STARTS_BEFORE_PEACE = 25
 _MOST_STARTS = 40
 """After so many starts nothing goes wrong any more; and with so many it must have come to its end."""
+_CALLS_BEFORE_GIVING_UP = 2
+"""So often an error names something that is not there, until the user says that it is gone."""
+_COPY_CHANCE = 0.3
 _BY_CHANCE = re.compile(r"[0-9a-f]{16,}")
 """What names of temporary files have in them, which no seed decides."""
-KEY = "key-of-the-simulation"
-
-
-@attrs.frozen
-class Made:
-    """A job that the service created: which one, with which rows, when."""
-
-    number: int
-    job: Job
-    ids: tuple[str, ...]
-    at: float
+_GIVE_UP = re.compile(r"give_up=\[([^\]]*)\]")
+"""How an error says what its user may give up."""
+_PATIENCE_SECONDS = 20_000.0
+"""So long a user waits for a service that does not come back."""
+_MOST_INTERRUPTIONS = 2
+"""So often he has to, until it comes back after all."""
 
 
 @attrs.define
@@ -66,6 +62,11 @@ class Start:
     death: Death | None = None
     result: Any = None
     error: BaseException | None = None
+    began: float = 0.0
+    ended: float = 0.0
+    is_interrupted: bool = False
+    is_cut: bool = False
+    """Whether it finds a ledger that has been cut."""
 
     @property
     def killed(self) -> bool:
@@ -75,21 +76,59 @@ class Start:
     @property
     def is_the_end(self) -> bool:
         """Whether it need not be started again."""
-        return not self.killed and self.error is None and getattr(self.result, "complete", True)
+        is_over = not self.killed and not self.is_interrupted
+        return is_over and self.error is None and getattr(self.result, "complete", True)
 
     @property
     def kind(self) -> str:
         """In which way it ended."""
+        if self.is_interrupted and self.error is None and self.result is None:
+            return "interrupted"
         return "killed" if self.killed else type(self.result if self.error is None else self.error).__name__
 
     def __str__(self) -> str:
-        if self.killed:
-            return f"killed after {self.process.steps} steps"
+        if self.killed or self.kind == "interrupted":
+            return f"{self.kind} after {self.process.steps} steps"
         return f"{type(self.error).__name__}: {self.error}" if self.error else f"ended: {self.result}"
 
 
+@attrs.define
+class Run:
+    """A run in its directory, with all starts of it, and its user, who calls again and gives up what is gone."""
+
+    name: str
+    root: Path
+    starts: list[Start] = attrs.field(factory=list[Start])
+    gave_up: list[tuple[str, float]] = attrs.field(factory=list[tuple[str, float]])
+    giving_up: tuple[str, ...] = ()
+    _named: Counter[str] = attrs.field(factory=Counter[str])
+
+    def see(self, start: Start) -> None:
+        """A call has ended: what it names for the second time as not there is given up by the next one."""
+        if start.killed or start.is_interrupted:
+            return  # its user does not know how far it came, and calls again as before
+        self.giving_up = ()
+        named = _named_as_absent(start.error)
+        self._named.update(named)
+        if named and all(self._named[each] >= _CALLS_BEFORE_GIVING_UP for each in named):
+            self.giving_up = tuple(sorted(named))
+            self._named.clear()
+
+    def given_up_at(self, *ids: str) -> float:
+        """When one of these was given up for the first time; infinite if none was."""
+        return min((at for given, at in self.gave_up if given in ids), default=float("inf"))
+
+
+def _named_as_absent(error: BaseException | None) -> set[str]:
+    """The jobs, and the files of creates, that an error says are not to be had."""
+    if not isinstance(error, ResultsUnavailableError | CreateUnconfirmedError):
+        return set()
+    named = _GIVE_UP.search(str(error))
+    return set(re.findall(r"[\w-]+", named[1])) if named else set()
+
+
 class World:
-    """All that a simulation is made of. When it is over, ``starts`` and ``made`` are there to be judged.
+    """All that a simulation is made of. When it is over, ``runs`` and ``made`` are there to be judged.
 
     ``tell`` takes each line of the trace.
     """
@@ -98,11 +137,7 @@ class World:
         self.plan = plan
         self.program = program
         self.tell = tell
-        self.starts: list[Start] = []
         self.seconds: list[Start] = []  # those of a second process, beside the first
-        self.made: list[Made] = []
-        self.gone: dict[str, float] = {}  # jobs that were deleted, or their results, and when
-        self._kept: dict[str, Results] = {}
         self.seen: list[
             tuple[str, str, bytes]
         ] = []  # files that were there at an end: at whose, the name, the content
@@ -111,25 +146,28 @@ class World:
         self.loop = Loop()
         self.loop.set_exception_handler(_without_the_killed)
         self.network = Network(self.loop, Random(f"network {plan.seed}"))
-        self._digest = hashlib.sha256()
-        fates = {row.custom_id: row.fate for row in plan.rows}
-        self.emulator = Emulator(
-            api_key=KEY,
-            seed=plan.seed,
-            clock=self.loop.unix_time,
-            faults=plan.faults,
-            rate_limit=plan.rate_limit,
-            fail_rows=plan.fail_rows,
-            missing_rows=plan.missing_rows,
-            answer=lambda row: fates[str(row["custom_id"])],
-        )
-        self.service = self.emulator._service
+        self.service = Service(plan, self.loop)
+        self.runs: list[Run] = []
         self.disk: Disk
+        self._digest = hashlib.sha256()
+        self._at_peace = False
+        self._copies: list[dict[str, bytes]] = []
+        self._chance_of_copies = Random(f"copies {plan.seed}")
 
     @property
     def fingerprint(self) -> str:
         """The same for two simulations in which the same was done at the same time."""
         return self._digest.hexdigest()
+
+    @property
+    def starts(self) -> list[Start]:
+        """Those of the first run."""
+        return self.runs[0].starts
+
+    @property
+    def made(self) -> list[Made]:
+        """The jobs that were created."""
+        return self.service.made
 
     def play(self, judge: Callable[[World], None]) -> None:
         """Go through with it, and have it judged before the dead are let go."""
@@ -137,8 +175,12 @@ class World:
         with ExitStack() as stack:
             directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="together-batches-", dir=there))
             self.disk = Disk(Path(directory, "machine"))
-            self.disk.root.mkdir()
-            (self.disk.root / "input.jsonl").write_bytes(self.plan.input)
+            self.runs.append(Run("the run", self.disk.root))
+            if self.plan.troubles.another_run is not None:
+                self.runs.append(Run("another run", Path(directory, "another machine")))
+            for run in self.runs:
+                run.root.mkdir()
+                (run.root / "input.jsonl").write_bytes(self.plan.input)
             self.disk.full_at, self.disk.full_for = self.plan.full_at, self.plan.full_for
             stack.enter_context(made_up(self.disk, self.loop, self.random))
             runner = stack.enter_context(asyncio.Runner(loop_factory=lambda: self.loop))
@@ -146,91 +188,71 @@ class World:
             runner.run(self._play())
             judge(self)
 
-    # --- the service ---
-
     async def _play(self) -> None:
         began = self.loop.time()
         self.loop.end_after(_DAYS * 86_400)
-        self._let_jobs_live()
-        service = Process("service")
-        await self.loop.create_task(self.emulator.start(), context=service.context())
+        process = Process("service")
+        await self.loop.create_task(self.service.emulator.start(), context=process.context())
         self.network.slow_chance, self.network.reset_chance = self.plan.slow_chance, self.plan.reset_chance
-        while True:
-            if len(self.starts) == _STARTS_BEFORE_PEACE:
-                self._make_peace()
-            if len(self.starts) == _MOST_STARTS:
-                raise NoEndError(f"no end after {len(self.starts)} starts; the last one: {self.starts[-1]}")
-            start = await self._start()
-            if start.is_the_end:
-                break
-            await asyncio.sleep(self.random.choice((0.1, 5, 2_000)))
+        for away in self.plan.troubles.away:
+            if away.how == "refused":
+                for moment, act in zip(away.span, (self._go_away, self._come_back), strict=True):
+                    if moment < float("inf"):
+                        self.loop.call_later(moment, act, context=Process.nobody())
+        beside = self.plan.troubles.another_run
+        others = [
+            asyncio.create_task(self._to_the_end(run, after=beside))
+            for run in self.runs[1:]
+            if beside is not None and beside < float("inf")
+        ]
+        await self._to_the_end(self.runs[0])
+        if others:
+            await asyncio.gather(*others)
+        else:
+            for run in self.runs[1:]:
+                await self._to_the_end(run)
         self.lived = self.loop.time() - began
 
-    def _let_jobs_live(self) -> None:
-        """Have each job that is created live as the plan says."""
-        really_create = self.service.create
-
-        def create(wanted: Mapping[str, object]) -> dict[str, object]:
-            number = len(self.made) + 1
-            life = self.plan.life(number)
-            self.service.timing, self.service._ends_as = life.timing, life.ends_as
-            answer = really_create(wanted)
-            job_id = str(answer["job"]["id"])  # type: ignore[index]
-            job = self.service._jobs[job_id]
-            if life.percent is not None:
-                job.extra_fields = {"progress": life.percent}
-            if life.deleted_after is not None:
-                self.loop.call_later(life.deleted_after, self._delete, job_id)
-            if life.file_deleted_after is not None:
-                self.loop.call_later(life.file_deleted_after, self._delete_results, job)
-            content = b"" if job.input is None else job.input.read()
-            ids = tuple(str(orjson.loads(line)["custom_id"]) for line in content.split(b"\n") if line.strip())
-            self.made.append(Made(number, job, ids, self.loop.unix_time()))
-            return answer
-
-        self.service.create = create  # type: ignore[method-assign]
+    async def _to_the_end(self, run: Run, *, after: float = 0.0) -> None:
+        """Start it until it need not be started again."""
+        await asyncio.sleep(after)
+        while True:
+            if len(run.starts) == _STARTS_BEFORE_PEACE:
+                self._make_peace()
+            if len(run.starts) == _MOST_STARTS:
+                raise NoEndError(f"no end after {len(run.starts)} starts; the last one: {run.starts[-1]}")
+            start = await self._start(run)
+            run.see(start)
+            if start.is_the_end:
+                return
+            await asyncio.sleep(self.random.choice((0.1, 5, 2_000)))
 
     def _make_peace(self) -> None:
-        self.emulator.heal()
-        self.emulator.rate_limit = None
+        self._at_peace = True
+        self.service.make_peace()
         self.network.slow_chance = self.network.reset_chance = 0.0
+        self.network.is_away = False
         self.disk.full_at = None
 
-    def _delete(self, job_id: str) -> None:
-        self.gone[job_id] = self.loop.unix_time()
-        self.service._jobs.pop(job_id)
-        self.service._with_rows.pop(job_id, None)
+    def _go_away(self) -> None:
+        if not self._at_peace:
+            self.network.go_away()
 
-    def _delete_results(self, job: Job) -> None:
-        files = self.service.files  # looking at them settles what has ended
-        if job.results:
-            self.gone[job.id] = self.loop.unix_time()
-            self._kept[job.id] = self._results(job)
-            for file_id in job.results.values():
-                files.delete(file_id)
-
-    def results(self, made: Made) -> Results:
-        """Which rows the job answered, and with which codes the others failed; of a job that is gone, too."""
-        return self._kept.get(made.job.id) or self._results(made.job)
-
-    def _results(self, job: Job) -> Results:
-        """By what is in its files now."""
-        rows = {
-            field: [orjson.loads(line) for line in self.emulator.content(file_id).split(b"\n")[:-1]]
-            for field, file_id in job.results.items()
-        }
-        answered = {row["custom_id"] for row in rows.get("output_file_id", ())}
-        return answered, {row["custom_id"]: row["error"]["code"] for row in rows.get("error_file_id", ())}
+    def _come_back(self) -> None:
+        self.network.is_away = False
 
     # --- the process ---
 
-    async def _start(self) -> Start:
+    async def _start(self, run: Run) -> Start:
         """Start the process once, and return when it has ended in whichever way."""
-        number = len(self.starts)
-        deaths, clocks = self.plan.deaths, self.plan.clocks
-        start = Start(Process(f"start {number + 1}"), deaths[number] if number < len(deaths) else None)
-        self.starts.append(start)
+        number, is_first = len(run.starts), run is self.runs[0]
+        deaths, clocks = (self.plan.deaths, self.plan.clocks) if is_first else ((), ())
+        name = f"start {number + 1}" if is_first else f"{run.name}, start {number + 1}"
+        start = Start(Process(name), deaths[number] if number < len(deaths) else None)
+        run.starts.append(start)
+        run.gave_up += [(given, self.loop.unix_time()) for given in run.giving_up]
         wrong = clocks[number] if number < len(clocks) else 0.0
+        right = self._lose(number, start) if is_first else None
         left: list[Path] = []
         over = asyncio.Event()
 
@@ -241,51 +263,69 @@ class World:
 
         context = Process.nobody()
         start.process.on_death = died
-        task = self._begin(start, wrong)
+        task = self._begin(run, start, wrong)
         task.add_done_callback(lambda _: over.set(), context=context)
-        second = None if self.plan.second_after is None else asyncio.create_task(self._second(over, wrong))
-        await over.wait()
+        beside = self.plan.second_after if is_first else None
+        second = None if beside is None else asyncio.create_task(self._second(over, wrong, beside))
+        is_endless = any(away.span[1] == float("inf") for away in self.plan.troubles.away)
+        patience = _PATIENCE_SECONDS if is_endless and not self._at_peace else None
+        await asyncio.wait([asyncio.create_task(over.wait())], timeout=patience)
+        if not over.is_set():
+            start.is_interrupted = True
+            task.cancel()
+            await over.wait()
+            if sum(each.is_interrupted for each in run.starts) == _MOST_INTERRUPTIONS:
+                self._make_peace()
+        start.ended = self.loop.unix_time()
         if second is not None:
             await second
         if left:
             self.disk.restore(left[0])
-        for path in sorted(self.disk.root.glob("answers*.jsonl")):
-            self.seen.append((start.process.name, path.name, path.read_bytes()))
+        if right is not None:
+            self._put(right)
+        if is_first:
+            self._copy(start.process)
+            for path in sorted(self.disk.root.glob("answers*.jsonl")):
+                self.seen.append((start.process.name, path.name, path.read_bytes()))
         self._note(f"--- {start.process.name} {start.kind}", more=str(start))
         return start
 
-    def _begin(self, start: Start, wrong: float) -> asyncio.Task[None]:
+    def _begin(self, run: Run, start: Start, wrong: float) -> asyncio.Task[None]:
+        start.began = self.loop.unix_time()
         start.process.on_step = self._step
         if start.death is not None and not start.death.after:
             start.process.dies_at = start.death.steps
+        settings = {**self.plan.settings, "give_up": run.giving_up} if run.giving_up else self.plan.settings
+        plan = attrs.evolve(self.plan, settings=settings)
 
         async def live() -> None:
             try:
-                async with self._client(wrong) as client:
-                    start.result = await self.program(client, self.disk.root, self.plan)
+                async with self._client(run, wrong) as client:
+                    start.result = await self.program(client, run.root, plan)
             except Exception as error:  # noqa: BLE001  # which of them may be, is judged
                 start.error = error
 
         return self.loop.create_task(live(), context=start.process.context())
 
-    async def _second(self, over: asyncio.Event, wrong: float) -> None:
+    async def _second(self, over: asyncio.Event, wrong: float, beside: float) -> None:
         """Start another process beside the first, and wait for its end."""
-        await asyncio.wait([asyncio.create_task(over.wait())], timeout=self.plan.second_after)
+        await asyncio.wait([asyncio.create_task(over.wait())], timeout=beside)
         if over.is_set():
             return
         start = Start(Process(f"second beside start {len(self.starts)}"))
         self.seconds.append(start)
-        await asyncio.wait([self._begin(start, wrong)])
+        await asyncio.wait([self._begin(self.runs[0], start, wrong)])
         self._note(f"--- {start.process.name} {start.kind}", more=str(start))
 
-    def _client(self, wrong: float) -> AsyncBatches:
+    def _client(self, run: Run, wrong: float) -> AsyncBatches:
         """A client whose clock, chance and time of day are those of this world."""
 
         def now() -> datetime:
             return datetime.fromtimestamp(self.loop.unix_time(), UTC) + timedelta(seconds=wrong)
 
         policy = RetryPolicy(max_attempts=3)
-        config = Config.from_env({}, api_key=KEY, base_url=self.emulator.base_url, retry=policy)
+        base_url = self.service.emulator.base_url
+        config = Config.from_env({}, api_key=KEY, base_url=base_url, retry=policy, headers={RUN_HEADER: run.name})
         connection = Connection(
             None,
             max_concurrency=config.max_concurrency,
@@ -298,12 +338,60 @@ class World:
         return client
 
     def _step(self, process: Process, what: str) -> None:
-        death = self.starts[-1].death
+        start = self.starts[-1]
+        death = start.death if process is start.process else None
         if death is not None and death.after and death.after in what and process.dies_at is None:
             process.dies_at = process.steps + death.steps
             if not death.steps:
                 self.loop.call_soon(process.kill, context=Process.nobody())
+        if "send POST /v1/batches" in what:
+            self._copy(process)
         self._note(f"{process.name} #{process.steps}: {_BY_CHANCE.sub('*', what)}")
+
+    # --- the ledger -----------------------------------------------------------------------------------------------
+
+    @property
+    def _ledger(self) -> dict[str, bytes]:
+        """The files of the ledger as they are; what SQLite shares between processes is made anew."""
+        found = sorted((self.disk.root / "answers.jsonl.run").glob("ledger.sqlite*"))
+        return {path.name: path.read_bytes() for path in found if not path.name.endswith("-shm")}
+
+    def _copy(self, process: Process) -> None:
+        """Somebody makes a copy of the ledger now and then. Between two requests SQLite has nothing half done."""
+        is_right = process is self.starts[-1].process and not self.starts[-1].is_cut
+        if is_right and "lost ledger" in self.plan.troubles.kinds and self._chance_of_copies.random() < _COPY_CHANCE:
+            ledger = self._ledger
+            if ledger:
+                self._copies.append(ledger)
+
+    def _lose(self, number: int, start: Start) -> dict[str, bytes] | None:
+        """Something becomes of the ledger, if it is to. What is to be put back after this start, if anything."""
+        loss = None if self._at_peace else self.plan.troubles.loss(number)
+        ledger = self._ledger
+        if loss is None or not ledger:
+            return None
+        if loss.kind == "cut":
+            start.is_cut = True
+            whole = ledger["ledger.sqlite"]
+            self._put({"ledger.sqlite": whole[: int(len(whole) * loss.share)]})
+            return ledger
+        if loss.kind == "older":
+            # Once the output is there, an older ledger does not know it for its own, and says so.
+            if self._copies and not (self.disk.root / "answers.jsonl").exists():
+                self._put(self._chance_of_copies.choice(self._copies))
+        else:
+            self._put({"ledger.sqlite": ledger["ledger.sqlite"]})
+        self._note(f"--- the ledger is {loss.kind}")
+        return None
+
+    def _put(self, ledger: dict[str, bytes]) -> None:
+        directory = self.disk.root / "answers.jsonl.run"
+        for path in directory.glob("ledger.sqlite*"):
+            path.unlink()
+        for name, content in ledger.items():
+            (directory / name).write_bytes(content)
+
+    # --- the trace, and the end -----------------------------------------------------------------------------------
 
     def _note(self, line: str, *, more: str = "") -> None:
         """Tell a line of the trace; what is told ``more`` may be another when it is played again."""
@@ -318,14 +406,15 @@ class World:
         async def go() -> None:
             self.loop.end_after(86_400)
             self._make_peace()
-            processes = [start.process for start in (*self.starts, *self.seconds)]
+            starts = [start for run in self.runs for start in run.starts]
+            processes = [start.process for start in (*starts, *self.seconds)]
             for process in processes:
                 self.network.bury(process)
                 process.let_go(self.loop)
             tasks = [task for process in processes for task in process.tasks]
             if tasks:
                 await asyncio.wait(tasks)
-            await self.emulator.close()
+            await self.service.emulator.close()
             for process in processes:
                 process.forget()
 

@@ -133,7 +133,8 @@ class Collecting:
         """Take what can be read of the results at one look, and count the rest as missing."""
         arranged, _ = await self._read(key, leniently=True)
         assert arranged is not None  # noqa: S101  # without files there is always an arrangement
-        await self._note(key, arranged)
+        # Without sizes: those that the metadata says may be why it is given up, and would undo that at the last look.
+        await self._note(key, attrs.evolve(arranged, output_bytes=None, error_bytes=None))
         attempt = self._journal.at(key)
         message = (
             f"{arranged.left:,} of {attempt.rows:,} rows of {attempt.job_id or attempt.file_id} are given up: they "
@@ -313,12 +314,14 @@ class Collecting:
 
     async def _note(self, key: Key, arranged: Arranged) -> None:
         attempt = self._journal.at(key)
+        # Sizes for which it was collected anew are compared the next time, since they may be wrong for good.
+        look = self._last_looks.get(key)
         await self._journal.save(
             key,
             collected_at=self._time.now(),
             outcomes=_rules.packed(arranged.outcomes),
-            output_bytes=arranged.output_bytes,
-            error_bytes=arranged.error_bytes,
+            output_bytes=look.output_bytes if look and look.output_bytes else arranged.output_bytes,
+            error_bytes=look.error_bytes if look and look.error_bytes else arranged.error_bytes,
             prompt_tokens=arranged.usage.prompt_tokens,
             completion_tokens=arranged.usage.completion_tokens,
             total_tokens=arranged.usage.total_tokens,
