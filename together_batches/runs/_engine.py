@@ -326,8 +326,9 @@ class Engine:
 
         The time since its end counts. None if that was before this call, or if somebody cancelled the job.
         """
-        is_cancelled = self.journal.at(key).status == BatchJobStatus.CANCELLED
-        if arranged is None or is_cancelled or key not in self._ended_at:
+        if arranged is None or key not in self._ended_at:
+            return 0.0
+        if self.journal.at(key).status == BatchJobStatus.CANCELLED:
             return 0.0
         failures = sum(map(_rules.failed_as_a_whole, self.journal.at_shard(self.journal.shards[key[0]])))
         delays: Sequence[float] = self._caution.retry_delays
