@@ -553,9 +553,12 @@ async def test_an_answer_that_breaks_off_says_its_status(status: int) -> None:
 )
 @in_virtual_time
 async def test_an_answer_that_did_not_begin_has_no_status(reply: Any) -> None:
-    """Nothing is known of it."""
-    async with between(reply, retry=ONCE) as (sender, _):
+    """Nothing is known of it, not even if a redirect led there."""
+    async with between(reply, retry=ONCE) as (sender, server):
         assert (await failure(sender, READ)).status is None
+        server.replies = [http(307, headers={"Location": "/elsewhere"}), reply]
+        assert (await failure(sender, READ)).status is None
+        assert len(server.lines) == 3
 
 
 # --- time limits ----------------------------------------------------------------------------------------------
