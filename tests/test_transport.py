@@ -781,7 +781,7 @@ async def test_a_session_that_is_closed_elsewhere_meanwhile() -> None:
         waiting = asyncio.create_task(sender.send(READ, bulk.call()))
         await asyncio.sleep(0.5)
         await session.close()
-        with pytest.raises(UsageError, match="the request cannot be sent from here: Session is closed"):
+        with pytest.raises(UsageError, match="the session that this client was given was closed"):
             await waiting
 
 

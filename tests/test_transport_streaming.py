@@ -453,7 +453,7 @@ def test_what_is_compressed_all_the_same_is_undone(body: bytes, encoding: str) -
     ("body", "encoding", "problem"),
     [
         (gzip.compress(DIGITS)[:-3], "gzip", "its gzip ends too soon"),
-        (DIGITS, "gzip", "it is no gzip"),
+        (DIGITS, "gzip", "it is not gzip"),
         (DIGITS, "br", "it is encoded as br"),
     ],
 )

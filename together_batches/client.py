@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import builtins
     import os
     from collections.abc import Callable, Iterable, Mapping
+    from ssl import SSLContext
     from types import TracebackType
 
     from aiohttp import ClientSession
@@ -59,6 +60,8 @@ class AsyncBatches:
         session: an aiohttp session of yours to send with; it is never closed here.
         headers: sent with each call, beside the client's own.
         proxy: URL of an HTTP proxy; otherwise ``HTTPS_PROXY``, ``HTTP_PROXY``, ``ALL_PROXY``, ``NO_PROXY``.
+        ssl: the context to verify certificates with, for the authority of a company; otherwise ``TOGETHER_CA_BUNDLE``
+            names a file of certificates that are trusted beside those of the system.
         allow_insecure_http: let the key travel over plain HTTP to a host that is not this machine.
 
     Raises:
@@ -76,6 +79,7 @@ class AsyncBatches:
         session: ClientSession | None = None,
         headers: Mapping[str, str] | None = None,
         proxy: str | None = None,
+        ssl: SSLContext | None = None,
         allow_insecure_http: bool = False,
     ) -> None:
         api_key, proxy = Secret.of(api_key), Secret.of(proxy)
@@ -87,6 +91,7 @@ class AsyncBatches:
             max_concurrency=max_concurrency,
             headers=headers,
             proxy=proxy,
+            ssl=ssl,
             allow_insecure_http=allow_insecure_http,
         )
         connection = Connection(session, max_concurrency=config.max_concurrency)

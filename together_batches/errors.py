@@ -173,12 +173,22 @@ class APIConnectionError(APIError):
     """No answer came, or only a part of one.
 
     ``request_sent`` is False where the request certainly did not reach the service (no connection could be
-    opened), and True where it may have been acted upon.
+    opened), and True where it may have been acted upon. ``is_transient`` is False if the same call would fail in the
+    same way again: an untrusted certificate, a proxy that wants a login.
     """
 
-    def __init__(self, message: str, *, method: str = "", url: str = "", request_sent: bool = True) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        method: str = "",
+        url: str = "",
+        request_sent: bool = True,
+        is_transient: bool = True,
+    ) -> None:
         super().__init__(message, method=method, url=url)
         self.request_sent = request_sent
+        self.is_transient = is_transient
 
 
 class APITimeoutError(APIConnectionError, TimeoutError):
