@@ -142,6 +142,9 @@ class Connection:
         chance: Callable[[], float] = random.random,
         now: Callable[[], datetime] = _utc_now,
     ) -> None:
+        if session is not None and not callable(getattr(session, "request", None)):
+            message = f"session must be an aiohttp.ClientSession; it is of type {type(session).__name__}"
+            raise UsageError(message)
         if session is not None and session.auth is not None:
             message = "the session has a login of its own (auth=), which would take the place of the key"
             raise UsageError(message)
@@ -235,13 +238,17 @@ class Connection:
         return self.capacity
 
     def check(self) -> None:
-        """Refuse a closed client, one in a forked child, which asyncio denies the loop that it is in, and trio."""
+        """Refuse a closed client, and one in a forked child, which asyncio denies the loop that it is in."""
         if self._process != os.getpid():
             message = "this client was made in another process; make a new one after a fork"
             raise UsageError(message)
         if self.closed:
             message = "this client is closed"
             raise UsageError(message)
+        self.check_library()
+
+    def check_library(self) -> None:
+        """Refuse an event loop that is not asyncio's, in words, before asyncio refuses it in its own."""
         trio = sys.modules.get("trio")
         if trio is not None and trio.lowlevel.in_trio_run():
             try:

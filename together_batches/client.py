@@ -92,6 +92,7 @@ class AsyncBatches:
             headers=headers,
             proxy=proxy,
             ssl=ssl,
+            has_session=session is not None,
             allow_insecure_http=allow_insecure_http,
         )
         connection = Connection(session, max_concurrency=config.max_concurrency)
@@ -613,6 +614,7 @@ class AsyncBatches:
     def _followed(self) -> _waiting.Verbs:
         from together_batches import _waiting
 
+        self._transport.connection.check_library()
         return _waiting.Verbs(
             retrieve=lambda job_id: self._get(job_id, Call()), list_jobs=lambda: self._get_all(Call())
         )

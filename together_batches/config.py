@@ -6,6 +6,7 @@ import ipaddress
 import os
 import re
 import socket
+import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self
 from urllib.parse import SplitResult, urlsplit
@@ -267,10 +268,11 @@ def _tls(given: SSLContext | None, environ: Mapping[str, str] | None) -> SSLCont
     bundle = _setting(environ, "TOGETHER_CA_BUNDLE")
     if bundle:
         return _with_authorities(bundle)
-    if _setting(environ, "SSL_CERT_FILE") or _setting(environ, "SSL_CERT_DIR"):
+    # OpenSSL itself reads these two; only the strictness of a newer Python is in the way of what they name.
+    if sys.version_info >= (3, 13) and (_setting(environ, "SSL_CERT_FILE") or _setting(environ, "SSL_CERT_DIR")):
         import ssl
 
-        return _without_strictness(ssl.create_default_context())  # OpenSSL itself reads these two
+        return _without_strictness(ssl.create_default_context())
     return None
 
 
@@ -353,12 +355,14 @@ class Config:
         headers: Mapping[str, str] | None = None,
         proxy: str | None = None,
         ssl: SSLContext | None = None,
+        has_session: bool = False,
         allow_insecure_http: bool = False,
     ) -> Config:
         """What was passed, then what the environment says, then the defaults; :class:`UsageError` for what cannot be.
 
         Reads ``TOGETHER_API_KEY``, ``TOGETHER_BASE_URL``, ``TOGETHER_CA_BUNDLE``, and ``HTTPS_PROXY``,
-        ``HTTP_PROXY``, ``ALL_PROXY`` and ``NO_PROXY`` (in lower case too, which wins).
+        ``HTTP_PROXY``, ``ALL_PROXY`` and ``NO_PROXY`` (in lower case too, which wins). A session that the caller made
+        brings certificates of its own, and the environment has no say in those.
         """
         api_key, proxy = Secret.of(api_key), Secret.of(proxy)
         url = _base_url(
@@ -377,7 +381,7 @@ class Config:
                 url,
                 allow_insecure_http=allow_insecure_http,
             ),
-            ssl=_tls(ssl, environ),
+            ssl=_tls(ssl, {} if has_session else environ),
         )
 
     def with_options(
