@@ -37,8 +37,8 @@ from together_batches import (
     Timeout,
     UnprocessableEntityError,
     UsageError,
+    _protocol,
 )
-from together_batches import _protocol
 from together_batches._protocol import Request
 from together_batches._retry import Budget
 from together_batches._transport import Call, Connection, Transport

@@ -96,6 +96,8 @@ def _no_answer(error: BaseException | None, attempt: Attempt, host: str, timeout
             return _not_http(error, host)
         case OSError() if error.errno:
             return _lost(f"the connection to {host} failed: {os.strerror(error.errno)}")
+        case OSError():
+            return _lost(f"the connection to {host} was closed")
         case _:
             return _lost(f"the connection to {host} failed: {type(error).__name__}")
 

@@ -2,56 +2,51 @@
 
 from __future__ import annotations
 
-import html
 import json
+import re
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 __all__ = ["Redactor"]
 
 _SHORTEST = 8
 """A shorter secret is one of a test, and stands in many an answer by accident."""
 _MARK = "[secret]"
+_NAMES_A_SECRET = re.compile("auth|token|key|secret|cookie|pass|cred|sign|session", re.IGNORECASE).search
 
 
 class Redactor:
-    """Removes the key from everything, and other secrets from what is shown: errors, excerpts, headers.
+    """Removes the key, and values of headers that the caller chose.
 
-    The others are values of headers that the caller chose. A good answer may hold such a value for a reason of its
-    own (the name of a model, of a project), so its body keeps them.
+    A header that is named as one of a secret (``X-Gateway-Token``) is removed from everything, as the key is. Any other
+    one is removed from what is shown: errors, excerpts, headers. A good answer may hold such a value for a reason of
+    its own (the name of a model, of a project), and its body keeps it.
     """
 
     # Slots, and no repr: neither shows what is in them.
-    __slots__ = ("_all", "_all_texts", "_key")
+    __slots__ = ("_all", "_always", "_texts")
 
-    def __init__(self, key: str, others: Iterable[str] = ()) -> None:
-        self._key = key.encode() if len(key) >= _SHORTEST else b""
-        texts: set[str] = set()
-        for secret in (key, *(other.strip() for other in others)):
-            if len(secret) >= _SHORTEST:
-                texts |= _spellings(secret)
-        # The longest first: a shorter one may be a part of it.
-        self._all_texts = tuple(sorted(texts, key=len, reverse=True))
-        self._all = tuple(text.encode() for text in self._all_texts)
+    def __init__(self, key: str, headers: Mapping[str, str]) -> None:
+        always = {key, *(value.strip() for name, value in headers.items() if _NAMES_A_SECRET(name))}
+        every = always | {value.strip() for value in headers.values()}
+        self._always = _encoded(_spellings(always))
+        self._texts = _spellings(every)
+        self._all = _encoded(self._texts)
 
     def good_body(self, body: bytes) -> bytes:
-        """The body of a good answer, without the key."""
-        key = self._key
-        return body.replace(key, _MARK.encode()) if key and key in body else body
+        """The body of a good answer, without the key and the like."""
+        return _replaced(body, self._always)
 
     def bad_body(self, body: bytes) -> bytes:
         """The body of a refusal, without any secret."""
-        for secret in self._all:
-            if secret in body:
-                body = body.replace(secret, _MARK.encode())
-        return body
+        return _replaced(body, self._all)
 
     def text(self, text: str) -> str:
         """A text that is shown, without any secret."""
-        for secret in self._all_texts:
+        for secret in self._texts:
             if secret in text:
                 text = text.replace(secret, _MARK)
         return text
@@ -65,12 +60,34 @@ class Redactor:
         return False
 
 
-def _spellings(secret: str) -> set[str]:
-    """The secret as it is, and as JSON, HTML and URLs write it."""
-    return {
-        secret,
-        json.dumps(secret)[1:-1],
-        json.dumps(secret, ensure_ascii=False)[1:-1],
-        html.escape(secret),
-        quote(secret, safe=""),
-    }
+def _replaced(body: bytes, secrets: tuple[bytes, ...]) -> bytes:
+    for secret in secrets:
+        if secret in body:
+            body = body.replace(secret, _MARK.encode())
+    return body
+
+
+def _spellings(secrets: Iterable[str]) -> tuple[str, ...]:
+    """The secrets as they are, and as JSON, HTML and URLs write them; the longest first, for it may hold another."""
+    found: set[str] = set()
+    for secret in secrets:
+        if len(secret) >= _SHORTEST:
+            found |= {
+                secret,
+                json.dumps(secret)[1:-1],
+                json.dumps(secret, ensure_ascii=False)[1:-1],
+                _as_html(secret),
+                quote(secret, safe=""),
+            }
+    return tuple(sorted(found, key=len, reverse=True))
+
+
+def _as_html(text: str) -> str:
+    # Python's module for it takes longer to load than all that a client does before its first call.
+    for character, escape in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ('"', "&quot;"), ("'", "&#x27;")):
+        text = text.replace(character, escape)
+    return text
+
+
+def _encoded(texts: Iterable[str]) -> tuple[bytes, ...]:
+    return tuple(text.encode() for text in texts)

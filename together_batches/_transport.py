@@ -322,7 +322,7 @@ class Transport:
         else:
             connection.has_proxy = True
         self.headers_to_add = None if self._headers is connection.headers else self._headers
-        self._redactor = redactor = Redactor(config.api_key, (*config.headers.values(), *_logins(config.proxy)))
+        self._redactor = redactor = Redactor(config.api_key, {**config.headers, **_logins(config.proxy)})
         self.redact = redactor.text
         self._base = config.base_url
         self._root = URL(config.base_url, encoded=True)
@@ -676,11 +676,12 @@ def _without_login(proxy: str | None) -> tuple[URL | None, dict[str, str]]:
     return url.with_user(None), {"Proxy-Authorization": Secret(f"Basic {login}")}
 
 
-def _logins(proxy: str | None) -> tuple[str, ...]:
-    """What a proxy may echo of its login."""
-    _, headers = _without_login(proxy)
-    password = URL(proxy).password if proxy is not None else None
-    return (*(header.removeprefix("Basic ") for header in headers.values()), *((password,) if password else ()))
+def _logins(proxy: str | None) -> dict[str, str]:
+    """What a proxy may echo of its login, as if they were headers."""
+    login = _without_login(proxy)[1].get("Proxy-Authorization")
+    if proxy is None or login is None:
+        return {}
+    return {"Proxy-Authorization": login.removeprefix("Basic "), "Proxy-Password": URL(proxy).password or ""}
 
 
 def _followed(answer: Answer) -> Secret | None:
