@@ -12,7 +12,8 @@ from urllib.parse import quote, urlencode, urljoin, urlsplit
 import attrs
 
 from together_batches import _wire
-from together_batches.config import Secret, reach_of
+from together_batches._reach import reach_of
+from together_batches.config import Secret
 from together_batches.errors import (
     APIResponseValidationError,
     APIStatusError,

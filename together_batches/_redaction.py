@@ -21,9 +21,9 @@ _NAMES_A_SECRET = re.compile("auth|token|key|secret|cookie|pass|cred|sign|sessio
 class Redactor:
     """Removes the key, and values of headers that the caller chose.
 
-    A header that is named as one of a secret (``X-Gateway-Token``) is removed from everything, as the key is. Any other
-    one is removed from what is shown: errors, excerpts, headers. A good answer may hold such a value for a reason of
-    its own (the name of a model, of a project), and its body keeps it.
+    A header that is named as one of a secret (``X-Gateway-Token``) is removed from everything, as the key is. Any
+    other one is removed from what is shown: errors, excerpts, headers. A good answer may hold such a value for a
+    reason of its own (the name of a model, of a project), and its body keeps it.
     """
 
     # Slots, and no repr: neither shows what is in them.

@@ -5,10 +5,9 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-import socket
 import sys
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 from urllib.parse import SplitResult, urlsplit
 
 import attrs
@@ -19,9 +18,7 @@ from together_batches.errors import UsageError
 if TYPE_CHECKING:
     from ssl import SSLContext  # noqa: TC004  # slow to import, and nothing structures a Config
 
-__all__ = ["Config", "RetryPolicy", "Secret", "Timeout", "reach_of"]
-
-Reach = Literal["public", "loopback", "link-local", "private"]
+__all__ = ["Config", "RetryPolicy", "Secret", "Timeout"]
 
 _DEFAULT_BASE_URL = "https://api.together.ai/v1"
 
@@ -104,34 +101,6 @@ _INVISIBLE = "\ufeff\u200b\u200c\u200d\u2060"
 def _bare(text: str) -> str:
     """``text`` without what is copied along with it and cannot be seen: white space, line ends, marks of no width."""
     return re.sub(rf"^[\s{_INVISIBLE}]+|[\s{_INVISIBLE}]+$", "", text)
-
-
-def reach_of(host: str) -> Reach:
-    """From where a host can be reached, by its address; a name is public, unless it is one of this machine's own."""
-    name = host.lower().rstrip(".")
-    if name == "localhost" or name.endswith(".localhost"):
-        return "loopback"
-    if name == "metadata.google.internal":
-        return "link-local"
-    address = _address(name)
-    if address is None:
-        return "public"
-    if address.is_loopback or address.is_unspecified:
-        return "loopback"
-    if address.is_link_local:
-        return "link-local"
-    return "public" if address.is_global and not address.is_multicast else "private"
-
-
-def _address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    try:
-        address = ipaddress.ip_address(name.partition("%")[0])
-    except ValueError:
-        try:  # 127.1, 0x7f000001 and 2130706433 are addresses, too, for all that opens connections
-            return ipaddress.IPv4Address(socket.inet_aton(name)) if re.fullmatch("[0-9a-fx.]+", name) else None
-        except OSError:
-            return None
-    return getattr(address, "ipv4_mapped", None) or address
 
 
 def _is_loopback(host: str) -> bool:

@@ -37,7 +37,7 @@ _HOUSE: dict[int, list[list[str]]] = {
     ],
     2: [["_gate", "_capacity", "_sockets", "_watch", "_failures", "_transport", "_streaming"], ["_disk"]],
     1: [
-        ["_wire", "_protocol", "_file_protocol"],
+        ["_reach", "_wire", "_protocol", "_file_protocol"],
         ["_coding"],
         ["_redaction"],
         ["_plain"],

@@ -108,6 +108,7 @@ def test_what_signatures_name_can_be_imported(client: str) -> None:
         *importlib.import_module("together_batches.runs").__all__,
         "os",
         "datetime",
+        "SSLContext",
         "TracebackType",
         "AsyncFiles",
         "Files",
