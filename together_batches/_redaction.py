@@ -55,7 +55,7 @@ class Redactor:
         """True if the value of a header holds a secret."""
         for secret in self._all:
             for _, value in headers:
-                if len(value) >= len(secret) and secret in value:
+                if secret in value:
                     return True
         return False
 
