@@ -13,6 +13,7 @@ import socket
 import sys
 import zlib
 from contextlib import asynccontextmanager
+from importlib.util import find_spec
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -209,6 +210,25 @@ def test_an_answer_is_what_it_stands_for(coding: str, body: bytes, *, given: boo
     run()
 
 
+@pytest.mark.parametrize("coding", ["gzip", "x-gzip", "aws-chunked"])
+@pytest.mark.parametrize("status", [200, 204, 404])
+def test_an_empty_answer_is_empty_under_any_coding(coding: str, status: int) -> None:
+    """Gateways label what they have not compressed, since there is nothing."""
+
+    @in_virtual_time
+    async def run() -> None:
+        async with between(http(status, headers={"Content-Encoding": coding})) as (sender, _):
+            if status == 404:
+                assert (await failure(sender, READ)).message == "Not Found"
+            else:
+                assert (await sender.send(READ, Call())).body == b""
+            head = Request("HEAD", "/batches/job-1", repeatable=True)
+            if status != 404:
+                assert (await sender.send(head, Call())).body == b""
+
+    run()
+
+
 @in_virtual_time
 async def test_an_answer_under_a_coding_that_is_not_undone() -> None:
     """It was not requested; the sentence names it, and asking again would not help."""
@@ -217,6 +237,10 @@ async def test_an_answer_under_a_coding_that_is_not_undone() -> None:
         assert isinstance(error, APIResponseValidationError)
         assert "it is encoded as zstd" in str(error)
         assert len(server.requests) == 1
+    if find_spec("brotli") is None and find_spec("brotlicffi") is None:
+        async with between(http(200, LONG, headers={"Content-Encoding": "br"})) as (sender, server):
+            assert "is encoded as br, which was not requested" in str(await failure(sender, READ))
+            assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize(

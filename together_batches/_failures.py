@@ -47,6 +47,7 @@ _CA_HINT = (
 )
 _TLS_RECORD = re.compile(r"\\x1[456]\\x03")
 """The first bytes of TLS, as aiohttp's parser quotes them."""
+_CODED = re.compile(r"Can not decode content-encoding: \w+ \((\w+)\)")
 _TOO_LONG = re.compile(r"Got more than (\d{1,9}) bytes")
 
 
@@ -161,6 +162,9 @@ def _no_tls(error: OSError, name: str) -> Failure:
 def _not_http(error: aiohttp.ClientResponseError, host: str) -> Failure:
     if _TLS_RECORD.search(error.message):
         message = f"{host} speaks TLS; use an https:// URL"
+        return Failure(APIConnectionError, message, transient=False)
+    if coded := _CODED.match(error.message):
+        message = f"the answer of {host} is encoded as {coded[1]}, which was not requested"
         return Failure(APIConnectionError, message, transient=False)
     if too_long := _TOO_LONG.match(error.message):
         message = f"the answer of {host} has a header of more than {int(too_long[1]) >> 10} KB"

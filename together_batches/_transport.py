@@ -596,7 +596,7 @@ class Transport:
         headers: Mapping[str, str] = response.headers
         refused = response.status >= 400
         # aiohttp undoes one compression; what it has left are several, and labels that are no compression at all.
-        if "Content-Encoding" in headers and response.content.total_compressed_bytes is None:
+        if body and "Content-Encoding" in headers and response.content.total_compressed_bytes is None:
             names = _coding.compressions(", ".join(response.headers.getall("Content-Encoding")))
             try:
                 body = (
