@@ -389,6 +389,9 @@ class _Version:
         begin = re.match(r"bytes ([0-9]+)-", answer.headers.get("Content-Range", ""))
         if begin is None or not _LENGTH(begin[1]) or int(begin[1]) != at:
             raise _other(answer, f"byte {at} was to be its first")
+        if at == 0 and self.size is None:
+            # A part that was not requested: without a size, nothing says whether it is all there is.
+            raise _other(answer, "it is a part, and does not say of how much")
         return 0
 
 
