@@ -768,6 +768,19 @@ def test_only_a_refusal_can_mean_finished(status: int, text: str, *, finished: b
         ("https://api.x/v1/files", "//s3.x/a", "https://s3.x/a"),
         ("https://api.x/v1/files", "http://s3.x/a", None),
         ("https://api.x/v1/files", "http://127.0.0.1/a", None),
+        ("https://api.x/v1/files", "https://127.0.0.1/a", None),
+        ("https://api.x/v1/files", "https://localhost./a", None),
+        ("https://api.x/v1/files", "https://2130706433/a", None),
+        ("https://api.x/v1/files", "https://[::ffff:127.0.0.1]/a", None),
+        ("https://api.x/v1/files", "https://0.0.0.0/a", None),
+        ("https://api.x/v1/files", "https://169.254.169.254/latest", None),
+        ("https://api.x/v1/files", "https://metadata.google.internal/a", None),
+        ("https://api.x/v1/files", "https://10.0.0.7/a", None),
+        ("https://api.x/v1/files", "https://[fd00::1]/a", None),
+        ("https://127.0.0.1/v1/files", "https://10.0.0.7/a", None),
+        ("https://10.0.0.1/v1/files", "https://127.0.0.1/a", None),
+        ("https://10.0.0.1/v1/files", "https://192.168.0.7/a", "https://192.168.0.7/a"),
+        ("https://api.x/v1/files", "https://8.8.8.8/a", "https://8.8.8.8/a"),
         ("http://127.0.0.1/v1/files", "http://127.0.0.1:9000/a", "http://127.0.0.1:9000/a"),
         ("http://127.0.0.1/v1/files", "https://s3.x/a", "https://s3.x/a"),
         ("https://api.x/v1/files", "file:///etc/passwd", None),
@@ -778,9 +791,38 @@ def test_only_a_refusal_can_mean_finished(status: int, text: str, *, finished: b
     ],
 )
 def test_where_a_file_may_travel(here: str, location: str, there: str | None) -> None:
-    """Over TLS, and over plain HTTP only where the service itself is reached so; the URL stays as it was signed."""
+    """Over TLS, and over plain HTTP only if the service itself is reached so; the URL stays as it was signed.
+
+    To this machine, its link and private networks only if the service itself is there.
+    """
     if there is None:
         with pytest.raises(ValueError, match=r"."):
-            _protocol.safe_target(here, location)
+            _protocol.safe_target(here, location, here)
     else:
-        assert _protocol.safe_target(here, location) == there
+        target = _protocol.safe_target(here, location, here)
+        assert target == there
+        assert repr(target) == "'[secret]'"
+
+
+def test_an_error_keeps_no_more_of_a_body_than_it_may() -> None:
+    """What it says is found all the same; a body that is cut is text."""
+    refused = answer('{"error": "no", "request_id": "r-1", "page": "' + 5_000 * "x" + '"}', 400)
+    error = _protocol.error_of(refused, keep=100)
+    assert (error.message, error.request_id) == ("no", "r-1")
+    assert isinstance(error.body, str)
+    assert len(error.body) == len(refused.body) == 100
+
+
+@pytest.mark.parametrize(
+    ("request_", "megabytes"),
+    [
+        (_protocol.list_jobs(), 256),
+        (_protocol.raw("GET", "/batches?x=1", json=None, params=None), 256),
+        (_protocol.raw("GET", "/v1/files/", json=None, params=None), 256),
+        (_protocol.retrieve("job-1"), 16),
+        (_protocol.raw("GET", "/models", json=None, params=None), 16),
+    ],
+)
+def test_only_lists_may_be_long(request_: _protocol.Request, megabytes: int) -> None:
+    """The service has no pages, so a list is all of an account."""
+    assert request_.most_bytes == megabytes << 20

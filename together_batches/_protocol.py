@@ -12,6 +12,8 @@ from urllib.parse import quote, urlencode, urljoin, urlsplit
 import attrs
 
 from together_batches import _wire
+from together_batches._reach import reach_of
+from together_batches.config import Secret
 from together_batches.errors import (
     APIResponseValidationError,
     APIStatusError,
@@ -34,6 +36,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+EXCERPT_BYTES = 1 << 16
+"""So much of a refusal is read and kept."""
+_MOST_BYTES = 16 << 20
+_MOST_BYTES_OF_A_LIST = 256 << 20
 _EXCERPT_CHARACTERS = 120
 _PAGE_CHARACTERS = 4_000
 """So much of a page is searched for what it says: the patterns take quadratic time on what is no page."""
@@ -46,24 +52,30 @@ class Request:
     """One call of the service.
 
     ``path`` is percent-encoded and comes after the base URL. ``repeatable`` says that doing it twice is the same as
-    doing it once, so that it may be sent again when its answer is lost.
+    doing it once, so that it may be sent again when its answer is lost. ``most_bytes`` is the size that a good answer
+    may have, decoded.
     """
 
     method: str
     path: str
     repeatable: bool
     body: bytes | None = attrs.field(default=None, repr=False)
+    most_bytes: int = attrs.field(default=_MOST_BYTES, repr=False)
 
 
 @attrs.define(eq=False)
 class Answer:
-    """One whole answer of the service. ``headers`` are looked up without regard to case."""
+    """One whole answer of the service. ``headers`` are looked up without regard to case.
+
+    ``redact`` takes secrets out of a text that is made of it.
+    """
 
     request: Request
     url: str
     status: int
     headers: Mapping[str, str] = attrs.field(repr=False)
     body: bytes = attrs.field(repr=False)
+    redact: Callable[[str], str] = attrs.field(default=str, repr=False)
 
     @property
     def request_id(self) -> str | None:
@@ -135,7 +147,12 @@ def retrieve(job: str) -> Request:
 
 def list_jobs() -> Request:
     """https://docs.together.ai/reference/batch-list (it has no parameters: the whole account, unsorted)"""
-    return Request("GET", "/batches", repeatable=True)
+    return list_request("/batches")
+
+
+def list_request(path: str) -> Request:
+    """A request for all of a kind: the service has no pages, so it may be long."""
+    return Request("GET", path, repeatable=True, most_bytes=_MOST_BYTES_OF_A_LIST)
 
 
 def cancel(job: str) -> Request:
@@ -194,7 +211,9 @@ def raw(method: str, path: str, *, json: object, params: Mapping[str, str] | Non
             message = "params must be a mapping of names to values, of text that can be sent"
             raise UsageError(message) from error
     body = None if json is None else _body(json)
-    return Request(verb, path, repeatable=verb in {"GET", "HEAD", "OPTIONS"}, body=body)
+    is_list = verb == "GET" and path.partition("?")[0].rstrip("/") in {"/batches", "/files"}
+    most = _MOST_BYTES_OF_A_LIST if is_list else _MOST_BYTES
+    return Request(verb, path, repeatable=verb in {"GET", "HEAD", "OPTIONS"}, body=body, most_bytes=most)
 
 
 def _body(value: object) -> bytes:
@@ -312,13 +331,15 @@ def read_created(answer: Answer, input_file_id: str) -> BatchJob:
         raise no_answer(answer, what, error.problem, error.where) from error
 
 
-def safe_target(here: str, location: str) -> str:
-    """The whole URL of a place away from the service; ValueError, with a sentence, where files may not go there.
+def safe_target(here: str, location: str, base_url: str) -> Secret:
+    """The whole URL of a place away from the service; ValueError, with a sentence, if files may not go there.
 
-    Only where the service itself is reached over plain HTTP, on this machine or because the user said so, may the
-    file travel like that too. The text is left as it is, for it may be signed.
+    Only if the service itself is reached over plain HTTP, on this machine or because the user said so, may the
+    file travel like that too; and only if the service itself is on this machine, or in a private network, may it go
+    there: a public service has no business to send us to what only we can reach, such as the keys of a cloud's
+    machine at 169.254.169.254. The text is left as it is, for it may be signed, and is a secret for the same reason.
     """
-    target = urljoin(here, location)
+    target = Secret(urljoin(here, location))
     parts = urlsplit(target)
     plain = parts.scheme == "http" and here.startswith("http:")
     if not parts.hostname or (parts.scheme != "https" and not plain):
@@ -327,16 +348,29 @@ def safe_target(here: str, location: str) -> str:
     if "@" in parts.netloc or not re.fullmatch(r"[\x21-\x7e]+", target):
         message = "it leads to a place that holds a login, or what is no part of a URL"
         raise ValueError(message)
-    return target.partition("#")[0]
+    base_host = urlsplit(base_url).hostname or ""
+    reach = reach_of(parts.hostname)
+    if parts.hostname != base_host and reach not in {"public", reach_of(base_host)}:
+        message = f"it leads to {parts.hostname}, which is {_REACHES[reach]}, and the service is not"
+        raise ValueError(message)
+    return Secret(target.partition("#")[0])
+
+
+_REACHES = {
+    "loopback": "this machine itself",
+    "link-local": "an address of this machine's own link",
+    "private": "an address of a private network",
+}
 
 
 def no_answer(answer: Answer, expected: str, problem: str, where: str = "$") -> APIResponseValidationError:
     """The error for an answer that is none."""
+    beginning = answer.body[: 4 * _EXCERPT_CHARACTERS].decode("utf-8", "replace")
     return APIResponseValidationError(
-        problem,
+        answer.redact(problem),
         expected=expected,
         where=where,
-        excerpt=answer.body[: 4 * _EXCERPT_CHARACTERS].decode("utf-8", "replace")[:_EXCERPT_CHARACTERS],
+        excerpt=answer.redact(beginning)[:_EXCERPT_CHARACTERS],
         method=answer.request.method,
         url=answer.url,
         status=answer.status,
@@ -354,10 +388,16 @@ _BY_STATUS: dict[int, type[APIStatusError]] = {
 }
 
 
-def error_of(answer: Answer, *, retry_after: float | None = None) -> APIStatusError:
-    """The error that an answer with an error status is; ``retry_after`` in seconds, for a 429."""
+def error_of(answer: Answer, *, retry_after: float | None = None, keep: int | None = None) -> APIStatusError:
+    """The error that an answer with an error status is; ``retry_after`` in seconds, for a 429.
+
+    ``keep`` is how many bytes of the body stay in the error and in the answer: one that is longer becomes text.
+    """
     body = _readable(answer.body)
     message, request_id = _told(body)
+    if keep is not None and len(answer.body) > keep:
+        answer.body = answer.body[:keep]
+        body = answer.body.decode("utf-8", "replace")
     facts: dict[str, Any] = {
         "status": answer.status,
         "request_id": request_id or answer.request_id,

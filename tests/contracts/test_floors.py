@@ -38,9 +38,11 @@ _HOUSE: dict[int, list[list[str]]] = {
         ["files", "runs"],
         ["files", "runs"],
     ],
-    2: [["_gate", "_watch", "_transport", "_streaming"], ["_disk"]],
+    2: [["_gate", "_capacity", "_sockets", "_watch", "_failures", "_transport", "_streaming"], ["_disk"]],
     1: [
-        ["_wire", "_protocol", "_file_protocol"],
+        ["_reach", "_wire", "_protocol", "_file_protocol"],
+        ["_coding"],
+        ["_redaction"],
         ["_plain"],
         ["_wire", "jsonl"],
         ["_retry"],
@@ -59,7 +61,7 @@ _APART = "emulator"
 _IMPORTS_THE_EMULATOR = {"cli", "pytest_plugin", "emulator"}
 
 _LIBRARIES: dict[str, set[str]] = {
-    "aiohttp": {"_transport", "_streaming", "emulator"},
+    "aiohttp": {"_failures", "_transport", "_streaming", "emulator"},
     "yarl": {"_transport", "_streaming", "emulator"},
     "multidict": {"_transport", "emulator"},
     "cattrs": {"_wire"},

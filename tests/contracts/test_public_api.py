@@ -109,6 +109,7 @@ def test_what_signatures_name_can_be_imported(client: str) -> None:
         "os",
         "datetime",
         "timedelta",
+        "SSLContext",
         "TracebackType",
         "AsyncFiles",
         "Files",
