@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import orjson
+import msgspec
 import pytest
 from wires import AT_ONCE, KEY
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 REQUESTS = [BatchRequest(name, {"model": "m", "messages": []}) for name in "abcd"]
 OUTPUT = b"".join(
-    orjson.dumps(
+    msgspec.json.encode(
         {
             "custom_id": name,
             "response": {

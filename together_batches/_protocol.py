@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_log = logging.getLogger("together_batches")
 _EXCERPT_CHARACTERS = 120
 _PAGE_CHARACTERS = 4_000
 """So much of a page is searched for what it says: the patterns take quadratic time on what is no page."""
@@ -206,7 +208,7 @@ def read_job(answer: Answer, expected: str) -> BatchJob:
     """The bare job that ``retrieve`` and ``cancel`` answer; it must be the one that was asked for."""
     what = f"batch job {expected}"
     try:
-        job = _wire.job(_wire.decode(answer.body))
+        job = _wire.job(answer.body)
     except _wire.WireError as error:
         raise no_answer(answer, what, error.problem, error.where) from error
     if job.id != expected:
@@ -220,32 +222,31 @@ def read_jobs(answer: Answer) -> list[BatchJob]:
 
 
 def read_list(answer: Answer, what: str, read: Callable[[object], T]) -> list[T]:
-    """Each entry of a list, by ``read``."""
+    """Each entry of a list, by ``read``; one that cannot be read is left out, unless none can."""
     try:
-        value = _wire.decode(answer.body)
+        entries = _wire.entries(answer.body)
     except _wire.WireError as error:
         raise no_answer(answer, what, error.problem, error.where) from error
-    if isinstance(value, dict):
-        value = cast("dict[str, object]", value).get("data", cast("object", value))
-    if value is None:
-        return []
-    if not isinstance(value, list):
-        raise no_answer(answer, what, f"{_wire.kind(value)} in place of a list")
-    entries = cast("list[object]", value)
-    index = 0
-    try:
-        for index, entry in enumerate(entries):  # in place, so that there are never two of each
-            entries[index] = read(entry)
-    except _wire.WireError as error:
-        raise no_answer(answer, what, error.problem, f"$[{index}]{error.where.removeprefix('$')}") from error
-    return cast("list[T]", entries)
+    found: list[T] = []
+    unread: dict[int, _wire.WireError] = {}
+    for index, entry in enumerate(entries):
+        try:
+            found.append(read(entry))
+        except _wire.WireError as error:
+            unread[index] = error
+    for index, unreadable in unread.items():
+        where = f"$[{index}]{unreadable.where.removeprefix('$')}"
+        if not found:
+            raise no_answer(answer, what, unreadable.problem, where) from unreadable
+        _log.warning("an entry of %s is left out, since it cannot be read: %s at %s", what, unreadable.problem, where)
+    return found
 
 
 def read_created(answer: Answer, input_file_id: str) -> BatchJob:
     """The job in ``{"job": …, "warning": …}``, with the warning; :class:`JobNotCreatedError` where it is null."""
     what = "a created batch job"
     try:
-        value = _wire.decode(answer.body)
+        value = _wire.read(answer.body)
         if not isinstance(value, dict):
             raise no_answer(answer, what, f"{_wire.kind(value)} in place of an object")
         if "job" not in value:

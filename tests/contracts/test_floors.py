@@ -56,7 +56,7 @@ _LIBRARIES: dict[str, set[str]] = {
     "yarl": {"_transport", "_streaming", "emulator"},
     "multidict": {"_transport", "emulator"},
     "cattrs": {"_wire"},
-    "orjson": {"_wire", "emulator"},
+    "msgspec": {"_wire", "emulator"},
     "rich": {"cli"},
     "pytest": {"pytest_plugin"},
     "anyio": {"_disk", "runs", "_cancelling", "_waiting", "_results", "_submitting", "client", "_loop_thread", "cli"},

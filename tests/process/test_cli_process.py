@@ -26,7 +26,7 @@ HEAVY = {
     "anyio",
     "asyncio",
     "cattrs",
-    "orjson",
+    "msgspec",
     "rich",
     "together_batches.client",
     "together_batches._wire",

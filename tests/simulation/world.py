@@ -16,7 +16,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 import attrs
-import orjson
+import msgspec
 
 from together_batches import AsyncBatches, RetryPolicy
 from together_batches._creating import KnownJobs
@@ -184,7 +184,7 @@ class World:
             if life.file_deleted_after is not None:
                 self.loop.call_later(life.file_deleted_after, self._delete_results, job)
             content = b"" if job.input is None else job.input.read()
-            ids = tuple(str(orjson.loads(line)["custom_id"]) for line in content.split(b"\n") if line.strip())
+            ids = tuple(str(msgspec.json.decode(line)["custom_id"]) for line in content.split(b"\n") if line.strip())
             self.made.append(Made(number, job, ids, self.loop.unix_time()))
             return answer
 
@@ -216,7 +216,7 @@ class World:
     def _results(self, job: Job) -> Results:
         """By what is in its files now."""
         rows = {
-            field: [orjson.loads(line) for line in self.emulator.content(file_id).split(b"\n")[:-1]]
+            field: [msgspec.json.decode(line) for line in self.emulator.content(file_id).split(b"\n")[:-1]]
             for field, file_id in job.results.items()
         }
         answered = {row["custom_id"] for row in rows.get("output_file_id", ())}
