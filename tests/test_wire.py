@@ -592,3 +592,129 @@ def test_what_is_unknown_and_too_deep_is_left_out() -> None:
         return deeper(levels - 1) if levels else job.extra
 
     assert deeper(150) == {}
+
+
+# --- a row --------------------------------------------------------------------------------------------------------
+
+
+def _line(body: bytes, more: bytes = b"") -> bytes:
+    return b'{"id": "br_1", "custom_id": "a", "response": {"status_code": 200, "body": ' + body + b"}" + more + b"}"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"text": "x"}',
+        b'{ "b" :1 ,\t"a": [ ] }',
+        b'{"x": 1234567890123456789012345678901234567890, "y": -0.0, "z": 1E400, "e": 1e999, "w": 1.50}',
+        b'{"x": 1, "x": 2}',
+        b'{"x": "\\ud83d", "y": "\\uDE00\\ud83d", "z": "\\ud83d\\ude00"}',
+        '{"x": "\u2028 \u00e9 \U0001f600"}'.encode(),
+        b"[" * 300 + b"]" * 300,
+        b"[" * 20_000 + b"]" * 20_000,
+        b"null",
+        b'"text"',
+        b"7",
+        b'"' + b"x" * 1_000_000 + b'"',
+    ],
+    ids=lambda body: repr(body)[:30],
+)
+def test_a_body_is_cut_as_it_came(body: bytes) -> None:
+    """Byte for byte, and apart from the line that it was in."""
+    row = _wire.decode_row(_line(body, b', "error": null'))
+    assert row == _wire.Row("a", 200, None, body)
+    assert type(row.body) is bytes
+
+
+def test_a_carriage_return_between_tokens_is_a_space() -> None:
+    """It would end a line for whoever reads the body."""
+    assert _wire.decode_row(_line(b'{\r"a":\r1}') + b"\r").body == b'{ "a": 1}'
+
+
+@pytest.mark.parametrize(
+    ("body", "value"),
+    [
+        (b'{"x": NaN}', {"x": pytest.approx(math.nan, nan_ok=True)}),
+        (b'{"x": -Infinity}', {"x": -math.inf}),
+        (b'{"x": "a\x01b"}', {"x": "a\x01b"}),
+        (b'{"x": "\xe2\x80"}', {"x": "\ufffd"}),
+        (b'{"x": 1, "y": "\xff"}', {"x": 1, "y": "\ufffd"}),
+    ],
+)
+def test_a_body_that_is_no_json_is_not_cut(body: bytes, value: object) -> None:
+    """Python reads it: nobody else has to, so it does not stand in a file of JSON."""
+    row = _wire.decode_row(_line(body))
+    assert (row.custom_id, row.status_code, row.error, row.body) == ("a", 200, None, None)
+    assert row.value == value
+
+
+@pytest.mark.parametrize(
+    ("line", "row"),
+    [
+        (b"{}", _wire.Row()),
+        (b'{"custom_id": 7, "response": null}', _wire.Row(7)),
+        (b'{"custom_id": "a", "response": "text"}', _wire.Row("a")),
+        (b'{"custom_id": "a", "response": {"status_code": "200", "body": {}}}', _wire.Row("a", "200", None, b"{}")),
+        (b'{"custom_id": "a", "response": {"status_code": 1e999, "body": 1}}', _wire.Row("a", math.inf, None, b"1")),
+        (
+            b'{"custom_id": "a", "error": {"code": 1, "message": "m"}}',
+            _wire.Row("a", None, {"code": 1, "message": "m"}),
+        ),
+        (b'{"custom_id": "a", "error": "\\ud800"}', _wire.Row("a", None, "\ud800")),
+        (b'{"custom_id": "a", "custom_id": "b"}', _wire.Row("b")),
+        (
+            b'{"response": {"status_code": 1, "body": {}}, "response": {"status_code": 2}, "custom_id": "\\ud800"}',
+            _wire.Row("\ud800", 2),
+        ),
+        (b'{"response": {"status_code": 1, "body": {}}, "response": {"status_code": 2}}', _wire.Row(None, 2)),
+    ],
+)
+def test_a_row_of_any_shape(line: bytes, row: object) -> None:
+    """What is there is said, whatever it is; of two members with one name the last is taken."""
+    assert _wire.decode_row(line) == row
+
+
+@pytest.mark.parametrize("line", [b"", b"[]", b"7", b'{"custom_id": "a"', b"<html>", b"\xff", b"[" * 100_000])
+def test_a_line_that_nothing_reads(line: bytes) -> None:
+    """One error, whatever it is."""
+    with pytest.raises(WireError):
+        _wire.decode_row(line)
+
+
+@pytest.mark.parametrize(
+    ("body", "tokens"),
+    [
+        (b'{"usage": {"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9, "other": 1e999}}', (7, 2, 9)),
+        (b'{"usage": {"prompt_tokens": 7, "completion_tokens": null, "total_tokens": "9"}}', (7, 0, 0)),
+        (b'{"x": "\\ud800", "usage": {"prompt_tokens": 7}}', (7, 0, 0)),
+        (b'{"usage": {}}', (0, 0, 0)),
+        (b'{"usage": null}', None),
+        (b'{"usage": 7}', None),
+        (b"{}", None),
+        (b"[]", None),
+        (b"null", None),
+        (b'"usage"', None),
+        (b'{"usage": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", None),
+    ],
+    ids=lambda value: repr(value)[:40],
+)
+def test_the_tokens_of_an_answer(body: bytes, tokens: object) -> None:
+    """Without decoding the rest of it."""
+    assert _wire.usage(body) == tokens
+
+
+_row_bodies = st.recursive(
+    st.none() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(_row_bodies, st.booleans(), st.sampled_from([None, 0]))
+def test_any_body_is_cut_as_it_came(body: object, ascii_only: bool, indent: int | None) -> None:
+    """Whatever a JSON library makes of it, surrogates without a partner included."""
+    try:
+        text = json.dumps(body, ensure_ascii=ascii_only, indent=indent).encode().replace(b"\n", b" ")
+    except UnicodeEncodeError:
+        return
+    assert _wire.decode_row(_line(text)).body == text

@@ -25,6 +25,7 @@ from cattrs.gen import make_dict_structure_fn, override
 from cattrs.preconf.msgspec import make_converter
 from msgspec import Meta, Raw, Struct
 
+from together_batches._cut import members
 from together_batches.errors import ValidationError
 from together_batches.models import BatchJob, BatchJobStatus, FileObject, OnDemand, time_of
 
@@ -32,8 +33,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = [
+    "Row",
     "WireError",
     "decode",
+    "decode_row",
     "encode",
     "entries",
     "file",
@@ -41,6 +44,7 @@ __all__ = [
     "job_from_dict",
     "kind",
     "read",
+    "usage",
 ]
 
 
@@ -424,3 +428,101 @@ def _structured(value_type: type[_Value], sent: object, where: str) -> _Value:
     for name in wrong:
         rest[names[name]] = known.pop(names[name])
     return structure({**known, _EXTRA: rest}, value_type)
+
+
+# --- a row --------------------------------------------------------------------------------------------------------
+
+
+class Row(Struct, frozen=True, gc=False):
+    """A line of results, cut and not decoded. ``body`` is the text of the answer, as it stands in the line.
+
+    ``body`` is None if the line has no answer, or is no JSON: then ``value`` has the answer as Python reads it.
+    """
+
+    custom_id: object = None
+    status_code: object = None
+    error: object = None
+    body: bytes | None = None
+    value: object = None
+
+
+def decode_row(line: bytes) -> Row:
+    """What a line of an output or an error file says; :class:`WireError` if nothing reads an object in it.
+
+    The text of the answer is a copy, since a piece of the line would keep all of it; a carriage return in it stands
+    between two tokens, and becomes a space.
+    """
+    try:
+        row = _read_row(line)
+        error = None if row.error is _ABSENT else cast("object", _decode(row.error))
+        # What is passed over is not looked at for broken characters.
+        if line.isascii() or line.decode():
+            return _row(row.custom_id, row.response.status_code, error, bytes(row.response.body))
+    except _UNDECODABLE:
+        pass
+    try:
+        found = members(line)
+        custom_id, status_code, error = map(_small, map(found.get, _SMALL))
+        return _row(custom_id, status_code, error, found.get(("response", "body"), b""))
+    except (ValueError, RecursionError):
+        value = read(line)
+    if not isinstance(value, dict):
+        problem = f"{kind(value)} in place of an object"
+        raise WireError(problem)
+    fields = cast("_Object", value)
+    answer = fields.get("response")
+    response = cast("_Object", answer) if isinstance(answer, dict) else {}
+    return Row(fields.get("custom_id"), response.get("status_code"), fields.get("error"), value=response.get("body"))
+
+
+def usage(body: bytes) -> tuple[int, int, int] | None:
+    """The tokens that an answer took, of the prompt, of the completion and in all, if it says."""
+    try:
+        found = _read_usage(body).usage
+        return None if found is None else (found.prompt_tokens, found.completion_tokens, found.total_tokens)
+    except _UNDECODABLE:
+        pass
+    try:
+        value: Any = read(body)
+        counts = [value["usage"].get(name) for name in _Tokens.__struct_fields__]
+    except (WireError, AttributeError, LookupError, TypeError):
+        return None
+    prompt, completion, total = (count if isinstance(count, int) else 0 for count in counts)
+    return prompt, completion, total
+
+
+def _row(custom_id: object, status_code: object, error: object, body: bytes) -> Row:
+    return Row(custom_id, status_code, error, body.replace(b"\r", b" ") or None)
+
+
+def _small(text: bytes | None) -> object:
+    return None if text is None else read(text)
+
+
+_ABSENT = Raw()
+_SMALL = (("custom_id",), ("response", "status_code"), ("error",))
+
+
+class _Response(Struct, frozen=True, gc=False):
+    status_code: Any = None
+    body: Raw = _ABSENT
+
+
+class _Line(Struct, gc=False):
+    custom_id: Any = None
+    response: _Response = _Response()
+    error: Raw = _ABSENT
+
+
+class _Tokens(Struct, gc=False):
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    total_tokens: int = 0
+
+
+class _Usage(Struct, gc=False):
+    usage: _Tokens | None = None
+
+
+_read_row = msgspec.json.Decoder(_Line).decode
+_read_usage = msgspec.json.Decoder(_Usage).decode

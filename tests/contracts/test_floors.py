@@ -37,7 +37,7 @@ _HOUSE: dict[int, list[list[str]]] = {
     ],
     2: [["_gate", "_watch", "_transport", "_streaming"], ["_disk"]],
     1: [
-        ["_wire", "_protocol", "_file_protocol"],
+        ["_cut", "_wire", "_protocol", "_file_protocol"],
         ["_plain"],
         ["_wire", "jsonl"],
         ["_retry"],
