@@ -26,8 +26,9 @@ from cattrs.preconf.msgspec import make_converter
 from msgspec import Meta, Raw, Struct
 
 from together_batches._cut import members
+from together_batches._fields import OnDemand, time_of
 from together_batches.errors import ValidationError
-from together_batches.models import BatchJob, BatchJobStatus, FileObject, OnDemand, time_of
+from together_batches.models import BatchJob, BatchJobStatus, FileObject
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import attrs
+
+from together_batches import _fields
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -78,32 +80,10 @@ class BatchJobStatus(enum.StrEnum):
         return self._value_ in _TERMINAL
 
 
-def time_of(text: str) -> datetime | None:
-    """The time in ISO 8601 text, in UTC; None for the zero time of a Go backend. ValueError if it is no time.
-
-    A text without an offset is in UTC, as all times of the service are.
-    """
-    # Since Python 3.11 this takes "Z", and 0 to 9 fractional digits (it cuts after six).
-    time = datetime.fromisoformat(text)
-    if time.tzinfo is not UTC:
-        return _in_utc(time if time.tzinfo else time.replace(tzinfo=UTC))
-    return time if time.year > 1 else None
-
-
 def _status(value: BatchJobStatus | str | None) -> BatchJobStatus | None:
     if value is None or isinstance(value, BatchJobStatus):
         return value or None
     return BatchJobStatus(value) if value else None
-
-
-def _in_utc(time: datetime | None) -> datetime | None:
-    if time is None:
-        return None
-    if time.tzinfo is None:
-        message = f"times are aware: {time.isoformat()} names no time zone"
-        raise ValueError(message)
-    # The zero time has no other in UTC if it stands east of Greenwich.
-    return time.astimezone(UTC) if time.year > 1 else None
 
 
 def _percent(value: float | None) -> float | None:
@@ -117,8 +97,9 @@ def _text(value: str | None) -> str | None:
 _ONE_NULL: dict[object, Callable[[Any], object]] = {
     "str | None": _text,
     "float | None": _percent,
-    "datetime | None": _in_utc,
+    "datetime | None": _fields.in_utc,
 }
+"""What makes None of the various null values of a type."""
 
 
 def _normalised(_: type, fields: Sequence[attrs.Attribute[Any]]) -> list[attrs.Attribute[Any]]:
@@ -187,36 +168,13 @@ def _fits(name: str, value: object) -> bool:
         return isinstance(value, int | float) and not isinstance(value, bool)
     if name in _TIMES and isinstance(value, str):
         try:
-            time_of(value)
+            _fields.time_of(value)
         except (ValueError, OverflowError):
             return False
     return isinstance(value, str)
 
 
-class OnDemand:
-    """The slot of a field that may hold a function in place of its value: it is called when the value is wanted.
-
-    Reading what is unknown takes as long as reading all the rest of a job, a list has 50,000 jobs, and few programs
-    look at it.
-    """
-
-    def __init__(self, slot: Any) -> None:
-        self.slot = slot
-
-    def __get__(self, instance: object, owner: type | None = None) -> object:
-        if instance is None:
-            return self
-        value: object = self.slot.__get__(instance, owner)
-        if callable(value):
-            value = value()
-            self.slot.__set__(instance, value)
-        return value
-
-    def __set__(self, instance: object, value: object) -> None:
-        self.slot.__set__(instance, value)
-
-
-BatchJob.extra = OnDemand(BatchJob.extra)  # type: ignore[assignment]
+BatchJob.extra = _fields.OnDemand(BatchJob.extra)  # type: ignore[assignment]
 
 
 @attrs.frozen(kw_only=True)

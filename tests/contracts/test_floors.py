@@ -44,7 +44,7 @@ _HOUSE: dict[int, list[list[str]]] = {
         ["_pacing"],
         ["_stream"],
     ],
-    0: [["_version"], ["rows", "models", "errors", "outcomes"], ["errors", "_checks", "config"]],
+    0: [["_version"], ["rows", "_fields", "models", "errors", "outcomes"], ["errors", "_checks", "config"]],
 }
 _FRONT = ""
 """The front door, ``together_batches/__init__.py``: it imports the words, and nobody within comes in through it."""
