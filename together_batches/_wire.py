@@ -20,9 +20,6 @@ from uuid import UUID
 
 import attrs
 import msgspec
-from cattrs.errors import ClassValidationError
-from cattrs.gen import make_dict_structure_fn, override
-from cattrs.preconf.msgspec import make_converter
 from msgspec import Meta, Raw, Struct
 
 from together_batches._cut import members
@@ -400,7 +397,10 @@ class _Later(Struct, gc=False):
 
 @cache
 def _structure(value_type: type[Any]) -> Callable[[_Object, type[Any]], Any]:
-    """Made when something is unusual, which it seldom is."""
+    """Made, and cattrs loaded, when something is unusual, which it seldom is."""
+    from cattrs.gen import make_dict_structure_fn, override
+    from cattrs.preconf.msgspec import make_converter
+
     hooks = _HOOKS if value_type is BatchJob else {**_HOOKS, datetime | None: _moment}
     overrides: dict[str, Any] = {
         field.name: override(rename=_SENT_AS.get(field.name, field.name), struct_hook=hooks.get(field.type, _kept))
@@ -411,6 +411,8 @@ def _structure(value_type: type[Any]) -> Callable[[_Object, type[Any]], Any]:
 
 def _structured(value_type: type[_Value], sent: object, where: str) -> _Value:
     """The value, read field by field by cattrs, which names each field that cannot be read."""
+    from cattrs.errors import ClassValidationError
+
     if not isinstance(sent, dict):
         problem = f"{kind(sent)} in place of an object"
         raise WireError(problem, where)
