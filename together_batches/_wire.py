@@ -174,7 +174,7 @@ def _unwrapped(value: object) -> object:
         for kind, number in ((numpy.bool_, bool), (numpy.integer, int), (numpy.floating, float)):
             if isinstance(value, kind):
                 return cast("Callable[[object], object]", number)(value)
-    message = f"{type(value).__name__} is not JSON serializable"
+    message = f"Type is not JSON serializable: {type(value).__name__}"
     raise TypeError(message)
 
 
