@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from together_batches import _protocol
+from together_batches import _protocol, _wire
 from together_batches._protocol import Answer, Request
 from together_batches.errors import (
     APIResponseValidationError,
@@ -464,6 +466,26 @@ def test_an_entry_that_is_no_job_does_not_cost_the_list(caplog: pytest.LogCaptur
         f"an entry of a list of batch jobs is left out, since it cannot be read: {problem}"
         for problem in ("a number in place of an id at $[1].id", "no id at $[3].id")
     ]
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+@pytest.mark.parametrize("body", ['[{"id": "a"}]', "[7]"])
+def test_the_garbage_collector_is_left_as_it_was(body: str, enabled: bool) -> None:
+    """It is paused while a list is read, whether that goes well or not."""
+    seen: list[bool] = []
+
+    def read(entry: object) -> BatchJob:
+        seen.append(gc.isenabled())
+        return _wire.job(entry)
+
+    before = gc.isenabled()
+    (gc.enable if enabled else gc.disable)()
+    try:
+        with contextlib.suppress(APIResponseValidationError):
+            _protocol.read_list(answer(body), "a list", read)
+        assert (gc.isenabled(), seen) == (enabled, [False])
+    finally:
+        (gc.enable if before else gc.disable)()
 
 
 # --- created jobs -------------------------------------------------------------------------------------------------

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import re
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -30,7 +32,7 @@ from together_batches.errors import (
 from together_batches.models import BatchJob
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Generator, Mapping
 
 T = TypeVar("T")
 
@@ -229,17 +231,34 @@ def read_list(answer: Answer, what: str, read: Callable[[object], T]) -> list[T]
         raise no_answer(answer, what, error.problem, error.where) from error
     found: list[T] = []
     unread: dict[int, _wire.WireError] = {}
-    for index, entry in enumerate(entries):
-        try:
-            found.append(read(entry))
-        except _wire.WireError as error:
-            unread[index] = error
+    with _without_collector():
+        for index, entry in enumerate(entries):
+            try:
+                found.append(read(entry))
+            except _wire.WireError as error:
+                unread[index] = error
     for index, unreadable in unread.items():
         where = f"$[{index}]{unreadable.where.removeprefix('$')}"
         if not found:
             raise no_answer(answer, what, unreadable.problem, where) from unreadable
         _log.warning("an entry of %s is left out, since it cannot be read: %s at %s", what, unreadable.problem, where)
     return found
+
+
+@contextmanager
+def _without_collector() -> Generator[None]:
+    """No garbage collection for a fraction of a second, unless there is none anyway.
+
+    What is made of a list holds no cycles, and the collector would look through all of it again and again: for
+    50,000 jobs that takes a third of the time.
+    """
+    paused = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if paused:
+            gc.enable()
 
 
 def read_created(answer: Answer, input_file_id: str) -> BatchJob:
