@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 import aiohttp
-import orjson
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -140,8 +140,11 @@ async def test_create_sends_what_was_given_and_no_more(answers: aioresponses) ->
             "file-1", endpoint="/v1/audio/transcriptions", completion_window="24h", model_id="m", priority=0
         )
     first, second = answers.requests["POST", URL(f"{BASE}/batches")]
-    assert orjson.loads(first.kwargs["data"]) == {"input_file_id": "file-1", "endpoint": "/v1/chat/completions"}
-    assert orjson.loads(second.kwargs["data"]) == {
+    assert msgspec.json.decode(first.kwargs["data"]) == {
+        "input_file_id": "file-1",
+        "endpoint": "/v1/chat/completions",
+    }
+    assert msgspec.json.decode(second.kwargs["data"]) == {
         "input_file_id": "file-1",
         "endpoint": "/v1/audio/transcriptions",
         "completion_window": "24h",
@@ -1028,7 +1031,7 @@ async def test_connections_open_on_first_use_and_close_without_a_warning(emulato
 async def test_connections_are_used_again(emulator: Emulator) -> None:
     """A hundred calls one after another need one."""
     async with RawServer(b"") as server:
-        body = orjson.dumps(job())
+        body = msgspec.json.encode(job())
         kept = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
         # Two answers on one connection: the second is sent ahead, for the request that will come on it.
         server.replies = [(kept, 0.05, kept, 0.2)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Literal
 
-import orjson
+import msgspec
 import pytest
 from wires import AT_ONCE, KEY, RawServer, clocked, http, in_virtual_time, job
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 REQUESTS = [BatchRequest(name, {"model": "m", "messages": []}) for name in "abcd"]
 OUTPUT = b"".join(
-    orjson.dumps(
+    msgspec.json.encode(
         {
             "custom_id": name,
             "response": {

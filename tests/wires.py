@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import anyio.to_thread
-import orjson
+import msgspec
 
 from together_batches import AsyncBatches, BatchJob, BatchJobStatus, RetryPolicy
 from together_batches._creating import KnownJobs
@@ -130,7 +130,9 @@ def http(
     status: int, body: object = b"", *, headers: dict[str, str] | None = None, length: int | None = None
 ) -> bytes:
     """One answer, the connection's last; ``body`` is bytes, text, or what becomes JSON."""
-    content = body if isinstance(body, bytes) else body.encode() if isinstance(body, str) else orjson.dumps(body)
+    content = (
+        body if isinstance(body, bytes) else body.encode() if isinstance(body, str) else msgspec.json.encode(body)
+    )
     fields = {
         "Content-Type": "application/json",
         "Content-Length": str(len(content) if length is None else length),

@@ -158,7 +158,7 @@ def read_file(answer: Answer, expected: str | None = None) -> FileObject:
     """The file that an answer describes; it must be the ``expected`` one, if that is known."""
     what = "a file" if expected is None else f"file {expected}"
     try:
-        file = _wire.file(_wire.decode(answer.body))
+        file = _wire.file(answer.body)
     except _wire.WireError as error:
         raise no_answer(answer, what, error.problem, error.where) from error
     if expected not in {None, file.id}:

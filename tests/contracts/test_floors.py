@@ -36,11 +36,10 @@ _HOUSE: dict[int, list[list[str]]] = {
         ["_results", "runs"],
         ["_creating", "runs"],
         ["files", "runs"],
-        ["files", "runs"],
     ],
     2: [["_gate", "_capacity", "_sockets", "_watch", "_failures", "_transport", "_streaming"], ["_disk"]],
     1: [
-        ["_reach", "_wire", "_protocol", "_file_protocol"],
+        ["_cut", "_reach", "_wire", "_protocol", "_file_protocol"],
         ["_coding"],
         ["_redaction"],
         ["_plain"],
@@ -50,10 +49,8 @@ _HOUSE: dict[int, list[list[str]]] = {
         ["_stream"],
         ["_patience"],
         ["_marks"],
-        ["_marks"],
-        ["_patience"],
     ],
-    0: [["_version"], ["rows", "models", "errors", "outcomes"], ["errors", "_checks", "config"]],
+    0: [["_version"], ["rows", "_fields", "models", "errors", "outcomes"], ["errors", "_checks", "config"]],
 }
 _FRONT = ""
 """The front door, ``together_batches/__init__.py``: it imports the words, and nobody within comes in through it."""
@@ -65,7 +62,7 @@ _LIBRARIES: dict[str, set[str]] = {
     "yarl": {"_transport", "_streaming", "emulator"},
     "multidict": {"_transport", "emulator"},
     "cattrs": {"_wire"},
-    "orjson": {"_wire", "emulator"},
+    "msgspec": {"_wire", "emulator"},
     "rich": {"cli"},
     "pytest": {"pytest_plugin"},
     "anyio": {"_disk", "runs", "_cancelling", "_waiting", "_results", "_submitting", "client", "_loop_thread", "cli"},

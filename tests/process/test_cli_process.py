@@ -27,7 +27,7 @@ HEAVY = {
     "anyio",
     "asyncio",
     "cattrs",
-    "orjson",
+    "msgspec",
     "rich",
     "together_batches.client",
     "together_batches._wire",
