@@ -88,7 +88,7 @@ class Batches:
         priority: int | None = None,
         patience: float = 120,
     ) -> BatchJob:
-        """Create one job from an uploaded file: one, even where answers are lost on the way."""
+        """Create one job from an uploaded file: one, even if answers are lost on the way."""
         return self._thread.call(
             self._async.create,
             input_file_id,
