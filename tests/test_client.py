@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 import aiohttp
-import orjson
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -140,8 +140,11 @@ async def test_create_sends_what_was_given_and_no_more(answers: aioresponses) ->
             "file-1", endpoint="/v1/audio/transcriptions", completion_window="24h", model_id="m", priority=0
         )
     first, second = answers.requests["POST", URL(f"{BASE}/batches")]
-    assert orjson.loads(first.kwargs["data"]) == {"input_file_id": "file-1", "endpoint": "/v1/chat/completions"}
-    assert orjson.loads(second.kwargs["data"]) == {
+    assert msgspec.json.decode(first.kwargs["data"]) == {
+        "input_file_id": "file-1",
+        "endpoint": "/v1/chat/completions",
+    }
+    assert msgspec.json.decode(second.kwargs["data"]) == {
         "input_file_id": "file-1",
         "endpoint": "/v1/audio/transcriptions",
         "completion_window": "24h",
@@ -431,47 +434,106 @@ async def test_a_create_that_was_declined() -> None:
     assert caught.value.warning == "too many jobs"
 
 
-@pytest.mark.parametrize(
-    "fault",
-    [
-        Fault(on="create", lose="answer"),
-        Fault(on="create", lose="request"),
-        Fault(on="create", status=500),
-        Fault(on="create", status=500, acts=True),
-        Fault(on="create", status=502, body="<html>", content_type="text/html", acts=True),
-        Fault(on="create", status=504, acts=True),
-        Fault(on="create", status=408, acts=True),
-        Fault(on="create", cut_after=10),
-        Fault(on="create", body=b"no JSON"),
-        Fault(on="create", body={"job": {"id": ""}}),
-        Fault(on="create", status=429),
-        Fault(on="create", status=429, times=3, headers={"Retry-After": "0"}),
-    ],
-    ids=[
-        "answer lost",
-        "request lost",
-        "500",
-        "500 that worked",
-        "502 that worked",
-        "504 that worked",
-        "408 that worked",
-        "cut",
-        "no JSON",
-        "no id",
-        "429",
-        "429 thrice",
-    ],
-)
+_LOST_CREATES = {
+    "answer lost": Fault(on="create", lose="answer"),
+    "request lost": Fault(on="create", lose="request"),
+    "500": Fault(on="create", status=500),
+    "500 that worked": Fault(on="create", status=500, acts=True),
+    "502 that worked": Fault(on="create", status=502, body="<html>", content_type="text/html", acts=True),
+    "504 that worked": Fault(on="create", status=504, acts=True),
+    "408 that worked": Fault(on="create", status=408, acts=True),
+    "409 that worked": Fault(on="create", status=409, acts=True),
+    "302 that worked": Fault(on="create", status=302, headers={"Location": "/v1/batches"}, acts=True),
+    "303 that worked": Fault(on="create", status=303, headers={"Location": "/v1/batches"}, acts=True),
+    "307 that worked": Fault(on="create", status=307, headers={"Location": "/v1/batches"}, acts=True),
+    "308 that did not": Fault(on="create", status=308, headers={"Location": "/v1/batches"}),
+    "cut": Fault(on="create", cut_after=10),
+    "no JSON": Fault(on="create", body=b"no JSON"),
+    "no content": Fault(on="create", status=204, acts=True),
+    "no id": Fault(on="create", body={"job": {"id": ""}}),
+    "another file": Fault(on="create", body={"job": {"id": "job-1", "input_file_id": "file-2"}}),
+    "a bare job": Fault(on="create", body={"id": "job-1", "input_file_id": "file-1"}),
+    "429": Fault(on="create", status=429),
+    "429 thrice": Fault(on="create", status=429, times=3, headers={"Retry-After": "0"}),
+}
+
+
+@pytest.mark.parametrize("fault", _LOST_CREATES.values(), ids=_LOST_CREATES)
 async def test_a_create_makes_one_job_whatever_happens_to_its_answer(
     emulator: Emulator, batches: AsyncBatches, fault: Fault
 ) -> None:
     """Not none, not two; and it is the one that comes back. Older jobs of the file are not taken for it."""
     emulator.add_job(input_file_id="file-1", age_seconds=3600)
     emulator.fail(fault)
-    created = await batches.create("file-1")
+    created = await batches.create("file-1", patience=0)
     jobs = [found for found in emulator.jobs if found["input_file_id"] == "file-1"]
     assert len(jobs) == 2
     assert created.id == jobs[1]["id"]
+
+
+@pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 413, 422])
+async def test_a_create_that_was_refused(emulator: Emulator, batches: AsyncBatches, status: int) -> None:
+    """Is raised at once: no job is looked for, and nothing is sent again."""
+    emulator.fail(Fault(on="create", status=status, body={"error": "no"}, times=None))
+    with pytest.raises(APIStatusError, match="no") as caught:
+        await batches.create("file-1")
+    assert caught.value.status == status
+    assert [request.operation for request in emulator.requests] == ["create"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "reads"),
+    [
+        (Fault(on="create", status=204), "nothing at all at \\$"),
+        (Fault(on="create", status=200, body=b"hello"), "no JSON at \\$; it began 'hello'"),
+        (Fault(on="create", status=201, body={"id": "job-1"}), 'there is no "job" .* began .*job-1'),
+        (Fault(on="create", status=201, body={"job": {"id": "job-1", "input_file_id": "file-2"}}), "file 'file-2'"),
+        (Fault(on="create", status=201, body={"job": 7}), "\\$.job"),
+        (Fault(on="create", status=201, body=b"x" * 99, cut_after=9), "the answer of .* broke off"),
+    ],
+    ids=["no content", "no JSON", "a bare job", "another file", "no job", "cut"],
+)
+async def test_after_a_2xx_nothing_is_posted_again(
+    emulator: Emulator, batches: AsyncBatches, fault: Fault, reads: str
+) -> None:
+    """A job that then does not show is not made again; the error says what was read."""
+    emulator.fail(fault)
+    with pytest.raises(CreateUnconfirmedError, match=f"its answer does not name the job .*{reads}") as caught:
+        await batches.create("file-1", patience=0)
+    assert (caught.value.input_file_id, caught.value.candidates) == ("file-1", ())
+    assert [request.operation for request in emulator.requests] == ["create", "list"]
+    assert KEY not in told(caught.value)
+
+
+@in_virtual_time
+async def test_a_create_is_looked_for_throughout_its_patience() -> None:
+    """With back-off, two minutes unless another number is given; then it is posted once more, and no third time."""
+    async with virtual_emulator() as emulator, clocked(emulator.base_url) as batches:
+        emulator.fail(Fault(on="create", lose="request", times=None))
+        with pytest.raises(CreateUnconfirmedError, match="no job of the file was listed for 120 s"):
+            await batches.create("file-1")
+        assert (emulator.count("create"), emulator.count("list")) == (2, 18)
+        assert 240 <= asyncio.get_running_loop().time() < 250
+
+
+@in_virtual_time
+async def test_a_job_that_is_listed_late_is_not_made_twice() -> None:
+    """Such as after a minute."""
+    async with virtual_emulator() as emulator, clocked(emulator.base_url) as batches:
+        emulator.fail(Fault(on="create", lose="answer"))
+        emulator.fail(Fault(on="list", body=b"null", times=6))
+        created = await batches.create("file-1")
+        assert [created.id] == [found["id"] for found in emulator.jobs]
+        assert asyncio.get_running_loop().time() > 60
+
+
+async def test_a_job_with_other_settings_is_not_taken(emulator: Emulator, batches: AsyncBatches) -> None:
+    """Another program made jobs of the same file a moment ago, for another endpoint and another model."""
+    emulator.add_job(input_file_id="file-1", endpoint="/v1/audio/translations")
+    emulator.add_job(input_file_id="file-1", model_id="another/model")
+    emulator.fail(Fault(on="create", lose="request"))
+    created = await batches.create("file-1", model_id="one/model", patience=0)
+    assert created.id == emulator.jobs[2]["id"]
 
 
 async def test_creates_for_one_file_do_not_mistake_each_others_jobs(
@@ -483,16 +545,54 @@ async def test_creates_for_one_file_do_not_mistake_each_others_jobs(
     assert len({made.id for made in created}) == len(emulator.jobs) == 8
 
 
-async def test_a_create_that_cannot_be_settled(emulator: Emulator, batches: AsyncBatches) -> None:
-    """Another program made a job from the same file meanwhile: nobody can tell which is whose."""
+async def test_a_create_whose_job_is_one_of_several(
+    emulator: Emulator, batches: AsyncBatches, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Another program made a job from the same file meanwhile: one is taken, and the other is named in a warning."""
     emulator.fail(Fault(on="create", lose="answer"))
-    emulator.add_job(input_file_id="file-1")
-    with pytest.raises(CreateUnconfirmedError) as caught:
-        await batches.create("file-1")
-    assert len(caught.value.candidates) == 2
+    other = emulator.add_job(input_file_id="file-1", status="CANCELLED")
+    created = await batches.create("file-1")
+    assert created.id == emulator.jobs[1]["id"]
+    assert caplog.messages[-1] == (
+        f"job {created.id} of file-1 is used; these could be it as well, cancel them if they still run: {other}"
+    )
+
+
+async def test_a_create_that_cannot_be_settled(emulator: Emulator, batches: AsyncBatches) -> None:
+    """A job of the file does not say when it was created: it is named, and nothing is posted again."""
+    emulator.fail(Fault(on="create", lose="request"))
+    emulator.add_job(id="job-1", input_file_id="file-1", created_at=None)
+    with pytest.raises(CreateUnconfirmedError, match=r"do not say when they were created .*job-1") as caught:
+        await batches.create("file-1", patience=0)
+    assert [candidate.id for candidate in caught.value.candidates] == ["job-1"]
     assert caught.value.input_file_id == "file-1"
     assert emulator.count("create") == 1
     assert KEY not in told(caught.value)
+
+
+async def test_a_second_job_that_shows_later(
+    emulator: Emulator, batches: AsyncBatches, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Is named in a warning, once, when this client sees it."""
+    emulator.fail(Fault(on="create", lose="answer"))
+    emulator.fail(Fault(on="list", body=b"null"))
+    created = await batches.create("file-1", patience=0)
+    first, used = (str(found["id"]) for found in emulator.jobs)
+    assert created.id == used
+    for _ in range(2):
+        await batches.list()
+    assert caplog.messages == [
+        f"two jobs were created from file-1: {used} is used, and {first} has shown since; cancel it if it still runs"
+    ]
+
+
+@pytest.mark.parametrize("patience", [-1, float("nan"), "60", True, None], ids=repr)
+async def test_a_patience_that_cannot_be(emulator: Emulator, batches: AsyncBatches, patience: Any) -> None:
+    """Is refused before anything is sent."""
+    for call in (batches.create("file-1", patience=patience), batches.submit(b"{}", patience=patience)):
+        with pytest.raises(UsageError, match="patience must be"):
+            await call
+    assert len(emulator.requests) == 0
 
 
 # --- cancel ---------------------------------------------------------------------------------------------------
@@ -931,7 +1031,7 @@ async def test_connections_open_on_first_use_and_close_without_a_warning(emulato
 async def test_connections_are_used_again(emulator: Emulator) -> None:
     """A hundred calls one after another need one."""
     async with RawServer(b"") as server:
-        body = orjson.dumps(job())
+        body = msgspec.json.encode(job())
         kept = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
         # Two answers on one connection: the second is sent ahead, for the request that will come on it.
         server.replies = [(kept, 0.05, kept, 0.2)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Literal
 
-import orjson
+import msgspec
 import pytest
 from wires import AT_ONCE, KEY, RawServer, clocked, http, in_virtual_time, job
 
@@ -25,7 +25,7 @@ from together_batches import (
     UsageError,
     failed_requests,
 )
-from together_batches.emulator import Emulator
+from together_batches.emulator import Emulator, Fault
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Iterator
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 REQUESTS = [BatchRequest(name, {"model": "m", "messages": []}) for name in "abcd"]
 OUTPUT = b"".join(
-    orjson.dumps(
+    msgspec.json.encode(
         {
             "custom_id": name,
             "response": {
@@ -219,18 +219,18 @@ async def test_results_that_stay_away() -> None:
             assert asyncio.get_running_loop().time() - began == pytest.approx(60, abs=0.2)
 
 
-@in_virtual_time
-async def test_a_file_that_a_job_names_exists(tmp_path: Path) -> None:
+async def test_a_file_that_a_job_names_exists(batches: AsyncBatches, emulator: Emulator, tmp_path: Path) -> None:
     """So a download of it that answers 404 is looked at again, and one of another file is not."""
-    replies = [http(200, JOB), GONE, GONE, content(ROWS), metadata(len(ROWS)), GONE]
-    async with RawServer(*replies) as server, clocked(server.base_url) as batches:
-        await batches.retrieve("a")
-        path = await batches.files.download("file-o", tmp_path / "out")
-        assert path.read_bytes() == ROWS
-        assert asyncio.get_running_loop().time() == pytest.approx(3, abs=0.2)
-        with pytest.raises(NotFoundError):
-            await batches.files.download("file-x", tmp_path / "other")
-        assert len(server.lines) == len(replies)
+    job_id = finished(emulator)
+    output = (await batches.retrieve(job_id)).output_file_id
+    assert output
+    emulator.fail(Fault(on="content", status=404))
+    path = await batches.files.download(output, tmp_path / "out", patience=0.01)
+    assert path.read_bytes() == OUTPUT
+    assert emulator.count("content") == 2
+    with pytest.raises(NotFoundError):
+        await batches.files.download("file-x", tmp_path / "other", patience=0.01)
+    assert emulator.count("content") == 3
 
 
 @pytest.mark.parametrize("patience", [-1, float("nan"), float("inf"), "60", True, None])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import random
+import re
 import tempfile
 import threading
 from collections import Counter
@@ -29,6 +30,8 @@ from together_batches import (
     ValidationError,
     jsonl,
 )
+from together_batches._disk import content_of
+from together_batches._marks import mark_of
 from together_batches.emulator import Emulator, Fault, Timing
 
 if TYPE_CHECKING:
@@ -52,6 +55,13 @@ async def _one_by_one() -> AsyncIterator[BatchRequest]:
         yield request
 
 
+def unmarked(content: bytes) -> bytes:
+    """What was uploaded, less the 64 spaces and tabs that each submission adds."""
+    given, marks = re.subn(rb"\{[ \t]{64}", b"{", content)
+    assert marks == 1
+    return given
+
+
 async def _asked(emulator: Emulator, operation: str) -> None:
     while emulator.count(operation) == 0:  # noqa: ASYNC110  # an emulator does not call back
         await asyncio.sleep(0.01)
@@ -73,12 +83,11 @@ async def test_submit(emulator: Emulator, batches: AsyncBatches, tmp_path: Path,
     assert [request.operation for request in emulator.requests] == list(STEPS)
     assert (job.status, job.endpoint, job.warning) == ("VALIDATING", "/v1/chat/completions", None)
     assert job.input_file_id is not None
-    assert emulator.content(job.input_file_id) == LINES
+    assert unmarked(emulator.content(job.input_file_id)) == LINES
     (file,) = emulator.files
-    assert (file["filename"], file["purpose"]) == (
-        "rivers.jsonl" if kind == "path" else "requests.jsonl",
-        "batch-api",
-    )
+    stem = "rivers" if kind == "path" else "requests"
+    assert re.fullmatch(rf"{stem}-[0-9a-f]{{16}}\.jsonl", str(file["filename"]))
+    assert file["purpose"] == "batch-api"
 
     emulator.advance(60)
     rows = [row async for row in batches.results(job.id, requests=REQUESTS)]
@@ -176,31 +185,70 @@ async def test_a_refusal(emulator: Emulator, batches: AsyncBatches, step: str) -
 async def test_what_is_lost(emulator: Emulator, batches: AsyncBatches, step: str, lost: Any) -> None:
     """Is made good at every step: one file's content, one job."""
     emulator.fail(Fault(on=step, lose=lost))
-    job = await batches.submit(LINES)
+    job = await batches.submit(LINES, patience=0)
     assert [told["id"] for told in emulator.jobs] == [job.id]
-    assert emulator.content(str(job.input_file_id)) == LINES
-    assert emulator.count("list") == {"request": 2, "answer": 1}[lost] * (step == "create")
+    assert unmarked(emulator.content(str(job.input_file_id))) == LINES
+    assert len(emulator.files) == 1
+    assert (emulator.count("list"), emulator.count("create")) == {
+        "create request": (1, 2),
+        "create answer": (1, 1),
+    }.get(f"{step} {lost}", (0, 1))
 
 
 async def test_the_list_is_lost_too(emulator: Emulator, batches: AsyncBatches) -> None:
-    """Nobody can know then, and it is said so: the job that was made is not made again."""
+    """Then it cannot be known: the job that was made is not made again."""
     emulator.fail(Fault(on="create", lose="answer"))
     emulator.fail(Fault(on="list", status=503, times=None))
     with pytest.raises(CreateUnconfirmedError) as raised:
-        await batches.submit(LINES)
+        await batches.submit(LINES, patience=0)
     (job,) = emulator.jobs
     assert raised.value.input_file_id == job["input_file_id"]
     assert emulator.count("create") == 1
 
 
-async def test_the_same_content_twice(emulator: Emulator, batches: AsyncBatches) -> None:
-    """Makes two jobs of one file, one after another or at once: whoever submits twice wants it twice."""
-    first = await batches.submit(LINES)
-    emulator.fail(Fault(on="create", lose="answer"))
-    others = await asyncio.gather(batches.submit(LINES), batches.submit(REQUESTS))
-    assert len({first.id, *(job.id for job in others)}) == len(emulator.jobs) == 3
-    assert {job.input_file_id for job in others} == {first.input_file_id}
+# --- content of its own -------------------------------------------------------------------------------------------
+
+
+async def test_the_same_requests_twice(emulator: Emulator, batches: AsyncBatches, tmp_path: Path) -> None:
+    """Make two jobs of two files, one after another or at once, and none is taken for another's."""
+    path = tmp_path / "requests.jsonl"
+    path.write_bytes(LINES)
+    first = await batches.submit(path)
+    emulator.fail(Fault(on="create", lose="answer", times=2))
+    others = await asyncio.gather(batches.submit(path), batches.submit(REQUESTS))
+    jobs = [first, *others]
+    assert len({job.id for job in jobs}) == len({job.input_file_id for job in jobs}) == len(emulator.jobs) == 3
+    assert {unmarked(emulator.content(str(job.input_file_id))) for job in jobs} == {LINES}
+    assert path.read_bytes() == LINES
+
+
+async def test_a_job_of_the_file_is_the_job(emulator: Emulator, batches: AsyncBatches) -> None:
+    """Even if its time is another, since no other submission has the file."""
+    emulator.fail(Fault(on="create", lose="request"))
+    submitting = asyncio.create_task(batches.submit(LINES, patience=10))
+    await _asked(emulator, "list")
+    job_id = emulator.add_job(input_file_id=str(emulator.files[0]["id"]), age_seconds=86_400, created_at=None)
+    assert (await submitting).id == job_id
+    assert emulator.count("create") == 1
+
+
+async def test_an_upload_that_is_repeated_is_recognised(emulator: Emulator, batches: AsyncBatches) -> None:
+    """Within one submission the content is the same, and is stored once."""
+    async with content_of(LINES, None, mark=mark_of("a submission")) as content:
+        first, again = await batches.files.upload(content), await batches.files.upload(content)
+    assert first.id == again.id
+    assert emulator.count("store") == 1
+
+
+async def test_a_file_that_is_uploaded_by_itself_is_as_it_is(emulator: Emulator, batches: AsyncBatches) -> None:
+    """``files.upload`` adds nothing, and what is there already is used again."""
+    files = [await batches.files.upload(LINES) for _ in range(2)]
+    assert emulator.content(files[0].id) == LINES
+    assert (files[0].filename, files[0].id) == ("requests.jsonl", files[1].id)
     assert (emulator.count("store"), len(emulator.files)) == (1, 1)
+
+
+# --- the end of a submission --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -253,6 +301,8 @@ TROUBLES: tuple[dict[str, Any], ...] = (
     {"status": 429, "body": {"error": "slow down"}},
     {"cut_after": 5},
     {"status": 200, "acts": True, "body": b"no JSON"},
+    {"status": 303, "acts": True},
+    {"status": 409, "acts": True, "body": {"error": "there is one"}},
 )
 
 
@@ -270,7 +320,7 @@ def _faults(chance: random.Random) -> list[Fault]:
 
 async def _submitted(batches: AsyncBatches, content: bytes) -> BatchJob | BatchesError:
     try:
-        return await batches.submit(content)
+        return await batches.submit(content, patience=0)
     except (APIError, CreateUnconfirmedError) as error:
         return error
 
@@ -283,7 +333,7 @@ async def _accidents(seed: int) -> Counter[str]:
     async with Emulator(api_key=KEY, seed=seed, faults=_faults(chance)) as emulator:
         async with AsyncBatches(KEY, base_url=emulator.base_url, retry=policy) as batches:
             outcomes = await asyncio.gather(*(_submitted(batches, content) for content in contents))
-        made = {job["id"]: emulator.content(str(job["input_file_id"])) for job in emulator.jobs}
+        made = {job["id"]: unmarked(emulator.content(str(job["input_file_id"]))) for job in emulator.jobs}
 
     good = [(job.id, content) for job, content in zip(outcomes, contents, strict=True) if isinstance(job, BatchJob)]
     assert len(dict(good)) == len(good), f"seed {seed}: two submissions were given the same job"

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import copy
 import pickle
+import ssl
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -215,6 +218,83 @@ def test_a_key_does_not_travel_in_the_clear(given: str) -> None:
     assert _config(base_url=given, allow_insecure_http=True).base_url == f"{given}/v1"
 
 
+@pytest.mark.parametrize("around", [" ", "\n", "\r\n", "\u00a0", "\ufeff", "\u200b", "\t \n"], ids=ascii)
+def test_what_is_copied_along_with_a_url_or_a_key_is_dropped(around: str) -> None:
+    """White space, line ends and marks that cannot be seen, at both ends, in arguments and in the environment."""
+    config = _config(base_url=f"{around}https://x.example/v1/{around}", api_key=f"{around}key-1{around}")
+    assert (config.base_url, config.api_key) == ("https://x.example/v1", "key-1")
+    environ = {"TOGETHER_BASE_URL": f"{around}https://x.example{around}", "HTTPS_PROXY": f"{_PROXY}{around}"}
+    config = _config(environ)
+    assert (config.base_url, config.proxy) == ("https://x.example/v1", _PROXY)
+    assert _config({"TOGETHER_BASE_URL": around}).base_url == "https://api.together.ai/v1"
+
+
+# --- certificates -------------------------------------------------------------------------------------------------
+
+_SAMPLES = Path(__file__).parent / "samples"
+
+
+def test_the_certificates_of_a_company() -> None:
+    """A file of them is trusted beside those of the system, and without the strictness that they often fail."""
+    context = _config({"TOGETHER_CA_BUNDLE": str(_SAMPLES / "company-authority.pem")}).ssl
+    assert context is not None
+    assert "Company CA" in str(context.get_ca_certs())
+    assert context.verify_mode is ssl.CERT_REQUIRED
+    assert context.check_hostname
+    assert not context.verify_flags & ssl.VERIFY_X509_STRICT
+
+
+def test_a_context_that_was_passed_wins() -> None:
+    """Over the file of the environment; a newer Python's strictness is taken from it, too."""
+    context = ssl.create_default_context()
+    context.verify_flags |= ssl.VERIFY_X509_STRICT
+    assert _config({"TOGETHER_CA_BUNDLE": "/nowhere"}, ssl=context).ssl is context
+    assert not context.verify_flags & ssl.VERIFY_X509_STRICT
+
+
+def test_a_session_brings_its_own_certificates() -> None:
+    """The environment has no say in them; an argument has."""
+    assert _config({"TOGETHER_CA_BUNDLE": "/nowhere"}, has_session=True).ssl is None
+    assert _config(has_session=True, ssl=ssl.create_default_context()).ssl is not None
+
+
+def test_without_any_of_it_the_default_is_the_default() -> None:
+    """An empty name is none."""
+    assert _config().ssl is None
+    assert _config({"TOGETHER_CA_BUNDLE": ""}).ssl is None
+
+
+@pytest.mark.skipif(sys.version_info < (3, 13), reason="the default is not strict before 3.13")
+def test_a_file_that_openssl_reads_is_not_checked_strictly() -> None:
+    """``SSL_CERT_FILE`` is how other programs are given a company's authority."""
+    context = _config({"SSL_CERT_FILE": str(_SAMPLES / "company-authority.pem")}).ssl
+    assert context is not None
+    assert not context.verify_flags & ssl.VERIFY_X509_STRICT
+
+
+@pytest.mark.parametrize(
+    ("bundle", "reason"),
+    [
+        (str(_SAMPLES / "not-there.pem"), "cannot be read: No such file or directory"),
+        (str(_SAMPLES), "cannot be read: Is a directory"),
+        (__file__, "holds no certificate in PEM format"),
+        ("a\0b", "cannot be read"),
+    ],
+    ids=["absent", "directory", "no certificate", "no path"],
+)
+def test_a_file_of_certificates_that_is_none(bundle: str, reason: str) -> None:
+    """One sentence, which names the file."""
+    with pytest.raises(UsageError, match=f"^TOGETHER_CA_BUNDLE names .*{reason}"):
+        _config({"TOGETHER_CA_BUNDLE": bundle})
+
+
+@pytest.mark.parametrize("given", [False, True, "/etc/ssl/ca.pem", object()], ids=lambda given: type(given).__name__)
+def test_only_a_context_is_one(given: Any) -> None:
+    """There is no way to switch the checks off by mistake."""
+    with pytest.raises(UsageError, match=r"^ssl must be an ssl\.SSLContext"):
+        _config(ssl=given)
+
+
 # --- numbers ------------------------------------------------------------------------------------------------------
 
 _NO_NUMBERS: list[object] = [
@@ -333,6 +413,13 @@ def test_what_is_no_header(name: Any, value: Any, reason: str) -> None:
         _config().with_options(headers={name: value})
 
 
+@pytest.mark.parametrize("headers", [5, "X: y", [("X", "y")]], ids=repr)
+def test_headers_are_a_mapping(headers: Any) -> None:
+    """Anything else is refused in a sentence."""
+    with pytest.raises(UsageError, match=r"^headers must be a mapping"):
+        _config(headers=headers)
+
+
 # --- proxies ------------------------------------------------------------------------------------------------------
 
 _PROXY = "http://proxy.example:3128"
@@ -414,6 +501,17 @@ def test_a_password_in_a_proxy_is_not_shown(proxy: str) -> None:
     with pytest.raises(UsageError) as caught:
         _config(proxy=proxy)
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("proxy", ["http://proxy.example:3128", "proxy.example:3128"])
+def test_the_key_reaches_no_proxy_in_the_clear(proxy: str) -> None:
+    """Through a proxy TLS is a tunnel; a plain request would show it the key, and all on the way there."""
+    with pytest.raises(UsageError, match=r"the key would reach the proxy proxy\.example over plain HTTP"):
+        _config(base_url="http://127.0.0.1:8000", proxy=proxy)
+    assert _config(base_url="https://api.together.ai", proxy=proxy).proxy is not None
+    assert _config(base_url="http://127.0.0.1:8000", proxy="http://127.0.0.1:3128").proxy is not None
+    assert _config(base_url="http://127.0.0.1:8000", proxy="https://proxy.example").proxy is not None
+    assert _config(base_url="http://127.0.0.1:8000", proxy=proxy, allow_insecure_http=True).proxy is not None
 
 
 # --- options ------------------------------------------------------------------------------------------------------

@@ -380,6 +380,14 @@ async def test_a_list_that_recovers_shows_the_job() -> None:
     assert service.effort == (1, 5, _PAUSES[:4])
 
 
+async def test_a_list_that_recovers_and_shows_no_job() -> None:
+    """Is a list that was read when patience ended: the create is sent once more."""
+    service = Service(_LOST_BEFORE, _OK)
+    service.unreadable = lambda look: _UNREADABLE[0] if look < 9 else None
+    assert (await service.create()).found is False
+    assert service.effort == (2, 9, _PAUSES)
+
+
 async def test_a_list_that_fails_at_the_last_look() -> None:
     """The looks before it did not show the job, which may be the last to be listed."""
     service = Service(_LOST_BEFORE)
@@ -627,7 +635,9 @@ async def test_a_job_of_the_caller_s_file_that_another_create_made_is_no_second(
 ) -> None:
     """Older, much younger, with other settings, or made by this client: the advice to cancel it would be wrong."""
     service, known = Service(_LOST_AFTER, _OK), KnownJobs()
+    earlier = known.note(service.add(ago=10.0))
     await service.create(known)
+    known.note(earlier)
     for fields in ({"ago": 3600.0}, {"ago": -3600.0}, {"ago": None}, {"endpoint": "/v1/audio/translations"}):
         known.note(service.add(**fields))
     await service.create(known)

@@ -194,6 +194,24 @@ def test_extra_holds_only_what_has_no_field() -> None:
         BatchJob(id="a", extra={"status": "COMPLETED", "model_id": "m", "other": 1})
 
 
+def test_extra_holds_what_a_field_cannot() -> None:
+    """Until the field has a value."""
+    odd = {"created_at": "soon", "file_size_bytes": "6311", "progress": [1], "error": {"code": 1}, "id": 7}
+    job = BatchJob(id="a", error="e", extra={**odd, "other": 1})
+    assert job.extra == {"created_at": "soon", "file_size_bytes": "6311", "progress": [1], "other": 1}
+    assert attrs.evolve(job, created_at=_NOON, progress=1).extra == {"file_size_bytes": "6311", "other": 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("created_at", "2026-09-14T12:00:00Z"), ("progress", 5), ("file_size_bytes", 5), ("error", None), ("error", "")],
+)
+def test_extra_does_not_hold_what_the_field_could(name: str, value: object) -> None:
+    """Whoever reads the job would not find it."""
+    with pytest.raises(ValueError, match=f"has these: {name}"):
+        BatchJob(id="a", extra={name: value})
+
+
 def test_extra_may_hold_a_key_named_extra() -> None:
     """The service may choose that name as well as any other."""
     assert BatchJob(id="a", extra={"extra": 1}).extra == {"extra": 1}

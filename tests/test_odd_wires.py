@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
-import orjson
+import msgspec
 import pytest
 from aiohttp.abc import AbstractResolver
 from hypothesis import HealthCheck, given, settings
@@ -28,9 +28,11 @@ from together_batches import (
     AsyncBatches,
     AuthenticationError,
     BadRequestError,
+    Batches,
     BatchesError,
     CancelResult,
     ConflictError,
+    CreateUnconfirmedError,
     InternalServerError,
     JobNotCreatedError,
     NotFoundError,
@@ -59,7 +61,7 @@ HTML_1010 = b"<html><head><title>Access denied | api used Cloudflare</title></he
 HTML_502 = b"<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body><h1>502</h1></body>\r\n</html>"
 HTML = {"Content-Type": "text/html; charset=UTF-8"}
 CHUNKED = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
-JOB = orjson.dumps(job())
+JOB = msgspec.json.encode(job())
 
 
 @pytest.fixture
@@ -204,8 +206,6 @@ BAD: list[tuple[str, Reply, CancelResult, type[BatchesError], int, str]] = [
     ("empty id", http(200, {"id": "", "status": "CANCELLED"}), FAILED, NO_ANSWER, 1, "no id"),
     ("null id", http(200, {"id": None}), FAILED, NO_ANSWER, 1, "no id"),
     ("number for an id", http(200, {"id": 1}), FAILED, NO_ANSWER, 1, "$.id"),
-    ("number for a status", http(200, {"id": "job-1", "status": 3}), FAILED, NO_ANSWER, 1, "$.status"),
-    ("bad time", http(200, job(created_at="yesterday")), FAILED, NO_ANSWER, 1, "yesterday"),
     ("200 error", http(200, {"error": "internal error"}), FAILED, NO_ANSWER, 1, "no id"),
     ("204", http(204), FAILED, NO_ANSWER, 1, "nothing at all"),
     ("200 empty", http(200), FAILED, NO_ANSWER, 1, "nothing at all"),
@@ -215,8 +215,7 @@ BAD: list[tuple[str, Reply, CancelResult, type[BatchesError], int, str]] = [
     ("200 page", http(200, HTML_502, headers=HTML), FAILED, NO_ANSWER, 1, "no JSON"),
     ("200 broken", http(200, JOB[:-1]), FAILED, NO_ANSWER, 1, "no JSON"),
     ("200 two values", http(200, JOB + JOB), FAILED, NO_ANSWER, 1, "no JSON"),
-    ("200 not UTF-8", http(200, b'{"id": "\xff"}'), FAILED, NO_ANSWER, 1, "no JSON"),
-    ("200 NaN", http(200, b'{"id": "job-1", "progress": NaN}'), FAILED, NO_ANSWER, 1, "no JSON"),
+    ("200 not UTF-8", http(200, b'{"id": "\xff"}'), FAILED, NO_ANSWER, 1, "it is about job"),
     ("304", http(304), FAILED, NO_ANSWER, 1, "304"),
     (
         "101",
@@ -255,7 +254,14 @@ BAD: list[tuple[str, Reply, CancelResult, type[BatchesError], int, str]] = [
         5,
         "is not HTTP",
     ),
-    ("endless header", b"HTTP/1.1 200 OK\r\nX: " + b"a" * 100_000, FAILED, APIConnectionError, 5, "is not HTTP"),
+    (
+        "endless header",
+        b"HTTP/1.1 200 OK\r\nX: " + b"a" * 100_000,
+        FAILED,
+        APIConnectionError,
+        1,
+        "has a header of more than 64 KB",
+    ),
     ("NUL in a header", b"HTTP/1.1 200 OK\r\nX: a\x00b\r\n\r\n", FAILED, APIConnectionError, 5, "is not HTTP"),
     ("silence", (asyncio.Event(),), FAILED, APITimeoutError, 5, "nothing came from 127.0.0.1"),
     ("silence half way", (http(200, JOB)[:-5], asyncio.Event()), FAILED, APITimeoutError, 5, "nothing came"),
@@ -404,6 +410,7 @@ def test_a_good_answer_without_a_job_is_looked_up(answer: bytes) -> None:
         (b'{"data": null}', []),
         (b'{"data": [{"id": "a"}]}', ["a"]),
         (b'[{"id": "a"}, {"id": "b", "status": "WHO_KNOWS"}]', ["a", "b"]),
+        (b'[{"id": "a"}, {"id": 7}, null, {"id": "b", "created_at": NaN}]', ["a", "b"]),
     ],
 )
 async def test_lists(body: bytes, expected: list[str]) -> None:
@@ -418,7 +425,7 @@ async def test_lists(body: bytes, expected: list[str]) -> None:
         (b'"x"', "text"),
         (b"{}", "an object"),
         (b"[null]", "$[0]"),
-        (b'[{"id": "a"}, {"id": 7}]', "$[1].id"),
+        (b'[{"id": null}, {"id": 7}]', "$[0].id"),
         (b"", "nothing"),
     ],
 )
@@ -439,9 +446,8 @@ async def test_lists_that_are_none(body: bytes, says: str) -> None:
         (http(400, {"error": "invalid endpoint"}), BadRequestError, "invalid endpoint"),
         (http(401), AuthenticationError, "401"),
         (http(429, headers={"Retry-After": "86400"}), RateLimitError, "86400"),
-        (http(307, headers={"Location": "http://localhost:1/"}), APIResponseValidationError, "redirect"),
     ],
-    ids=["declined", "declined without a reason", "400", "401", "429", "redirect"],
+    ids=["declined", "declined without a reason", "400", "401", "429"],
 )
 async def test_creates_that_certainly_made_nothing(reply: Reply, kind: type[BatchesError], says: str) -> None:
     """They are raised as they are, and nobody looks for a job."""
@@ -459,26 +465,30 @@ async def test_creates_that_certainly_made_nothing(reply: Reply, kind: type[Batc
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 @pytest.mark.parametrize("verb", ["cancel", "retrieve", "list", "create", "request"])
 async def test_the_key_follows_no_redirect_to_another_origin(status: int, verb: str, log: Callable[[], str]) -> None:
-    """The call fails, says where it was sent to, and nothing at all arrives there."""
+    """The call fails, says where it was sent to, and nothing at all arrives there.
+
+    A create is looked for first: the redirect may come after the job was made.
+    """
     calls: dict[str, Callable[[AsyncBatches], Awaitable[object]]] = {
         "cancel": lambda batches: batches.cancel("job-1"),
         "retrieve": lambda batches: batches.retrieve("job-1"),
         "list": lambda batches: batches.list(),
-        "create": lambda batches: batches.create("file-1"),
+        "create": lambda batches: batches.create("file-1", patience=0),
         "request": lambda batches: batches.request("GET", "/models"),
     }
+    is_create = verb == "create"
     async with RawServer(http(200, job())) as other:
         target = f"{other.base_url}/batches/job-1/cancel?X-Signature=sesame"
         async with (
             RawServer(http(status, headers={"Location": target})) as server,
             client_of(server.base_url) as batches,
         ):
-            with pytest.raises(APIResponseValidationError) as caught:
+            with pytest.raises(CreateUnconfirmedError if is_create else APIResponseValidationError) as caught:
                 await calls[verb](batches)
             assert f"it is a redirect ({status}) to {other.origin}" in str(caught.value)
             assert "sesame" not in str(caught.value)
             assert KEY not in told(caught.value)
-            assert (other.connections, len(server.requests)) == (0, 1)
+            assert (other.connections, len(server.requests)) == (0, 2 if is_create else 1)
     assert KEY not in log()
 
 
@@ -524,6 +534,16 @@ async def test_redirects_within_the_origin_keep_the_request(status: int) -> None
         assert (await batches.cancel("job-1")).status == "CANCELING"
         assert server.lines == ["POST /v1/batches/job-1/cancel", "POST /v2/batches/a%2Fb/cancel?x=1"]
         assert server.headers()["authorization"] == f"Bearer {KEY}"
+
+
+@pytest.mark.parametrize("status", [307, 308])
+async def test_a_redirect_does_not_repeat_what_must_not_be_repeated(status: int) -> None:
+    """A create is not sent elsewhere: its job is looked for first."""
+    redirect = http(status, headers={"Location": "/v2/batches"})
+    found = http(200, [job("job-1", input_file_id="file-1", created_at="2999-01-01T00:00:00Z")])
+    async with RawServer(redirect, found) as server, client_of(server.base_url) as batches:
+        assert (await batches.create("file-1")).id == "job-1"
+        assert server.lines == ["POST /v1/batches", "GET /v1/batches"]
 
 
 @pytest.mark.parametrize("status", [301, 302, 303])
@@ -609,6 +629,60 @@ def test_a_key_that_is_quoted_back_is_not_kept(reply: Reply, log: Callable[[], s
     assert KEY not in log()
 
 
+@pytest.mark.parametrize(
+    "reply",
+    [
+        http(400, {"error": {"message": f'bad header "{KEY[::-1]}"', "param": KEY[::-1]}}),
+        http(404, headers={"X-Echo": KEY[::-1], "x-request-id": KEY[::-1]}),
+        http(200, f"<html>{KEY[::-1]}</html>"),
+        http(200, job(KEY[::-1])),
+        KEY[::-1].encode() + b"\r\n\r\n",
+    ],
+    ids=["body", "headers", "excerpt", "problem", "no HTTP"],
+)
+async def test_a_header_of_ones_own_that_is_quoted_back_is_not_kept(reply: bytes, log: Callable[[], str]) -> None:
+    """It may be a gateway's key."""
+    secret = KEY[::-1]
+    async with RawServer(reply) as server, client_of(server.base_url, headers={"X-Gateway-Token": secret}) as batches:
+        with pytest.raises(APIError) as caught:
+            await batches.cancel("job-1")
+        assert secret not in told(caught.value)
+        assert server.headers()["x-gateway-token"] == secret
+    assert secret not in log()
+
+
+async def test_a_good_answer_keeps_what_only_looks_like_a_header() -> None:
+    """The name of a model is no secret because a header names it, too."""
+    reply = http(200, job(model_id="openai/gpt-oss-20b"))
+    async with (
+        RawServer(reply) as server,
+        client_of(server.base_url, headers={"X-M": "openai/gpt-oss-20b"}) as batches,
+    ):
+        assert (await batches.cancel("job-1")).model_id == "openai/gpt-oss-20b"
+
+
+async def test_a_place_to_go_to_shows_itself_nowhere() -> None:
+    """The URL of a redirect may be signed; frames and variables of the error do not have it either."""
+    signed = http(307, headers={"Location": "https://storage.example/x?Signature=sesame"})
+    async with RawServer(signed) as server, client_of(server.base_url) as batches:
+        for call in (lambda: batches.cancel("job-1"), lambda: batches.files.retrieve("file-1")):
+            with pytest.raises(APIResponseValidationError) as caught:
+                await call()
+            assert "sesame" not in told(caught.value)
+
+
+async def test_a_client_shows_no_key_in_its_variables() -> None:
+    """Not in those of what it is made of either."""
+    async with AsyncBatches(KEY, headers={"X-Gateway": KEY[::-1]}) as batches:
+        parts: list[object] = [batches]
+        for part in parts:
+            assert KEY not in repr(part)
+            assert KEY[::-1] not in repr(part)
+            if type(part).__module__.startswith("together_batches") and hasattr(part, "__dict__"):
+                parts += [value for value in vars(part).values() if value not in parts]
+        assert len(parts) > 10
+
+
 async def test_a_short_key_mutilates_nothing() -> None:
     """A key of a few letters is a test's; what a good answer says is not changed for its sake."""
     reply = http(200, job("test-1", status="CANCELLED"))
@@ -672,12 +746,84 @@ async def test_a_proxy_that_refuses(reply: Reply, log: Callable[[], str]) -> Non
     assert secrets_in(log()) == []
 
 
+@pytest.mark.parametrize(
+    ("reply", "says", "attempts"),
+    [
+        (http(407), "refused the connection with status 407 (Proxy Authentication Required); put its login", 1),
+        (http(403), "refused the connection with status 403 (Forbidden)", 1),
+        (http(405), "refused the connection with status 405 (Method Not Allowed)", 1),
+        (http(429), "refused the connection with status 429 (Too Many Requests)", 5),
+        (http(502), "refused the connection with status 502 (Bad Gateway)", 5),
+        (http(999), "refused the connection with status 999", 5),
+        (b"", "closed the connection without an answer", 5),
+        (b"noise\r\n\r\n", "is not HTTP", 5),
+        ((60.0,), "nothing came from the proxy", 5),
+    ],
+)
+def test_what_a_proxy_does_is_the_proxys(reply: Reply, says: str, attempts: int) -> None:
+    """Its name and its status; once if it will say the same again. A create was not sent, and is not looked for."""
+
+    @in_virtual_time
+    async def run() -> None:
+        async with RawServer(reply) as server:
+            proxy = f"http://127.0.0.1:{server.port}"
+            async with client_of("https://api.together.invalid", proxy=proxy) as batches:
+                with pytest.raises(APIConnectionError) as caught:
+                    await batches.create("file-1")
+            assert f"the proxy 127.0.0.1:{server.port}" in str(caught.value)
+            assert says in str(caught.value)
+            assert not caught.value.request_sent
+            assert server.connections == attempts
+            assert all(line.startswith("CONNECT ") for line in server.lines)
+
+    run()
+
+
+async def test_a_proxy_that_makes_no_tunnel_and_wants_a_login() -> None:
+    """A 407 is a proxy's and no other's; what it echoes of the login is not kept."""
+    echo = base64.b64encode(f"ali:{PASSWORD}".encode()).decode()
+    async with RawServer(http(407, f"Basic {echo} for ali:{PASSWORD}?")) as server:
+        proxy = f"http://ali:{PASSWORD}@127.0.0.1:{server.port}"
+        async with client_of("http://127.0.0.2:1", proxy=proxy) as batches:
+            with pytest.raises(APIConnectionError, match=r"the proxy 127\.0\.0\.1:\d+ refused .* 407") as caught:
+                await batches.create("file-1")
+        assert (caught.value.request_sent, len(server.requests)) == (False, 1)
+        assert secrets_in(told(caught.value)) == []
+
+
+@pytest.mark.parametrize("status", [403, 502])
+async def test_a_proxy_that_makes_no_tunnel_may_be_what_refused(status: int) -> None:
+    """Nothing tells its refusal from the service's, so both are named; and what it echoes is not kept."""
+    echo = base64.b64encode(f"ali:{PASSWORD}".encode()).decode()
+    async with RawServer(http(status, f"{echo} {PASSWORD}")) as server:
+        async with through(server, "http://127.0.0.2:1") as batches:
+            with pytest.raises(APIStatusError, match=r"perhaps by the proxy 127\.0\.0\.1:\d+") as caught:
+                await batches.retrieve("job-1")
+        assert secrets_in(told(caught.value)) == []
+
+
+async def test_a_proxy_without_an_address() -> None:
+    """It is the proxy's name that cannot be resolved."""
+    async with (
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(resolver=NoNames())) as session,
+        AsyncBatches(
+            Secret(KEY),
+            base_url="https://api.together.invalid",
+            session=session,
+            retry=ONCE,
+            proxy="http://proxy.invalid:3128",
+        ) as batches,
+    ):
+        with pytest.raises(APIConnectionError, match=r"the host name of the proxy proxy\.invalid:3128"):
+            await batches.list()
+
+
 async def test_a_proxy_without_a_login_is_told_nothing() -> None:
     """In particular not the key."""
     async with RawServer(http(407)) as server:
         proxy = f"http://127.0.0.1:{server.port}"
         async with client_of("https://api.together.invalid", proxy=proxy, retry=ONCE) as batches:
-            with pytest.raises(APIConnectionError, match="the proxy could not be reached, or refused to connect us"):
+            with pytest.raises(APIConnectionError, match=r"the proxy 127.0.0.1:\d+ refused .* status 407"):
                 await batches.cancel("job-1")
             assert KEY not in server.requests[0].decode()
             assert "proxy-authorization" not in server.headers(0)
@@ -687,11 +833,12 @@ async def test_a_proxy_that_is_not_there() -> None:
     """The sentence says that it is the proxy."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
-        proxy = Secret(f"http://ali:{PASSWORD}@127.0.0.1:{taken.getsockname()[1]}")
+        place = f"127.0.0.1:{taken.getsockname()[1]}"
+        proxy = Secret(f"http://ali:{PASSWORD}@{place}")
         async with client_of("https://api.together.invalid", proxy=proxy, retry=ONCE) as batches:
             with pytest.raises(APIConnectionError) as caught:
                 await batches.cancel("job-1")
-    assert str(caught.value) == "the proxy could not be reached, or refused to connect us"
+    assert str(caught.value) == f"no connection to the proxy {place}: Connection refused"
     assert not caught.value.request_sent
     assert secrets_in(told(caught.value)) == []
 
@@ -762,13 +909,65 @@ async def test_tls_where_plain_http_is_spoken() -> None:
     """One sentence; and the key is not sent in the clear."""
     async with RawServer(("unread", http(400))) as server:
         base_url = server.base_url.replace("http:", "https:")
-        async with client_of(base_url, retry=ONCE) as batches:
+        async with client_of(base_url) as batches:
             with pytest.raises(APIConnectionError) as caught:
                 await batches.cancel("job-1")
-    assert str(caught.value).startswith(f"no trusted connection to 127.0.0.1:{server.port}: ")
+        assert server.connections == 1
+    assert str(caught.value).startswith(f"127.0.0.1:{server.port} does not speak TLS; use ")
     assert "\n" not in str(caught.value)
     assert not caught.value.request_sent
     assert KEY not in told(caught.value)
+
+
+@pytest.mark.parametrize("reply", [b"\x15\x03\x01\x00\x02\x02\x46", b"\x15\x03\x03\x00\x02\x02\x50"])
+async def test_plain_http_where_tls_is_spoken(reply: bytes) -> None:
+    """What comes is an alert of TLS; the sentence says which URL to use."""
+    async with RawServer(reply) as server, client_of(server.base_url) as batches:
+        with pytest.raises(APIConnectionError, match=r"^127\.0\.0\.1:\d+ speaks TLS; use an https:// URL$"):
+            await batches.cancel("job-1")
+        assert server.connections == 1
+
+
+def company() -> ssl.SSLContext:
+    """A server's certificate, of an authority that is no public one; both lack an Authority Key Identifier."""
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(SAMPLES / "company-server.pem")
+    return tls
+
+
+async def test_the_authority_of_a_company(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a file that the environment names, or by a context; also for a session that was given."""
+    authority = str(SAMPLES / "company-authority.pem")
+    async with RawServer(http(200, job()), tls=company()) as server:
+        context = ssl.create_default_context(cafile=authority)
+        async with AsyncBatches(KEY, base_url=server.base_url, ssl=context) as batches:
+            assert (await batches.cancel("job-1")).id == "job-1"
+        async with aiohttp.ClientSession() as session:
+            given = AsyncBatches(KEY, base_url=server.base_url, ssl=context, session=session)
+            assert (await given.cancel("job-1")).id == "job-1"
+        monkeypatch.setenv("TOGETHER_CA_BUNDLE", authority)
+        async with AsyncBatches(KEY, base_url=server.base_url) as batches:
+            assert (await batches.cancel("job-1")).id == "job-1"
+            assert (await batches.with_options(timeout=5).cancel("job-1")).id == "job-1"
+
+        def synchronously() -> str:
+            with Batches(KEY, base_url=server.base_url) as batches:
+                return batches.cancel("job-1").id
+
+        assert await asyncio.to_thread(synchronously) == "job-1"
+
+
+async def test_files_go_to_a_storage_of_the_company_too() -> None:
+    """The same certificates hold wherever the client goes."""
+    context = ssl.create_default_context(cafile=SAMPLES / "company-authority.pem")
+    async with RawServer(http(200, b"{}\n"), tls=company()) as storage:
+        moved = http(302, headers={"Location": f"{storage.origin}/x"})
+        async with (
+            RawServer(moved) as server,
+            AsyncBatches(KEY, base_url=server.base_url, ssl=context) as batches,
+            batches.files.content("file-1") as pieces,
+        ):
+            assert b"".join([piece async for piece in pieces]) == b"{}\n"
 
 
 async def test_a_certificate_that_nobody_vouches_for() -> None:
@@ -782,10 +981,10 @@ async def test_a_certificate_that_nobody_vouches_for() -> None:
         async with client_of(server.base_url) as batches:
             outcome = (await batches.cancel_many(["job-1"]))["job-1"]
         assert server.requests == []
-    assert (outcome.result, outcome.attempts) == (FAILED, 5)
+    assert (outcome.result, outcome.attempts) == (FAILED, 1)
     assert isinstance(outcome.error, APIConnectionError)
-    assert str(outcome.error).startswith(f"no trusted connection to 127.0.0.1:{server.port}: ")
-    assert "certificate" in str(outcome.error)
+    assert str(outcome.error).startswith(f"the certificate of 127.0.0.1:{server.port} is not trusted: ")
+    assert "TOGETHER_CA_BUNDLE" in str(outcome.error)
 
 
 # --- anything at all ------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
-import orjson
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -47,14 +47,14 @@ BACK_OFF = [1, 2, 4, 8, 16, 29]
 def answer(custom_id: str, body: object = None, status_code: int = 200) -> bytes:
     """A line of an output file."""
     body = {"choices": [{"message": {"content": custom_id.upper()}}]} if body is None else body
-    return orjson.dumps(
+    return msgspec.json.encode(
         {"id": "br_1", "custom_id": custom_id, "response": {"status_code": status_code, "body": body}}
     )
 
 
 def refusal(custom_id: str) -> bytes:
     """A line of an error file."""
-    return orjson.dumps({"custom_id": custom_id, "error": {"code": "batch_client_error", "message": "no"}})
+    return msgspec.json.encode({"custom_id": custom_id, "error": {"code": "batch_client_error", "message": "no"}})
 
 
 def lines(*rows: bytes) -> bytes:
@@ -189,7 +189,7 @@ def test_a_success() -> None:
 )
 def test_a_failure(fields: dict[str, object], expected: tuple[object, ...]) -> None:
     """Every shape that an error has, in either file, with the line as it came."""
-    line = orjson.dumps({"custom_id": "a", **fields})
+    line = msgspec.json.encode({"custom_id": "a", **fields})
     row = read_row(line)
     assert isinstance(row, BatchFailure)
     assert expected == (row.custom_id, row.code, row.message, row.status_code)
@@ -200,7 +200,7 @@ def test_a_failure(fields: dict[str, object], expected: tuple[object, ...]) -> N
 def test_an_error_that_is_none(error: object) -> None:
     """Null, an empty text and an empty object stand for nothing."""
     line = {"custom_id": "a", "error": error, "response": {"status_code": 200, "body": {"text": "hello"}}}
-    row = read_row(orjson.dumps(line))
+    row = read_row(msgspec.json.encode(line))
     assert isinstance(row, BatchSuccess)
     assert row.text == "hello"
 
@@ -208,7 +208,7 @@ def test_an_error_that_is_none(error: object) -> None:
 @pytest.mark.parametrize("custom_id", [None, "", 7, ["a"]])
 def test_an_answer_to_nobody(custom_id: object) -> None:
     """A row that names no custom_id is a failure without one, however good its answer is."""
-    line = orjson.dumps({"custom_id": custom_id, "response": {"status_code": 200, "body": {}}})
+    line = msgspec.json.encode({"custom_id": custom_id, "response": {"status_code": 200, "body": {}}})
     assert read_row(line) == BatchFailure(None, None, "the row names no custom_id", 200, line.decode())
 
 
@@ -239,7 +239,7 @@ JSON = st.recursive(
 )
 
 
-@given(st.binary() | JSON.map(orjson.dumps))
+@given(st.binary() | JSON.map(msgspec.json.encode))
 def test_no_line_raises(line: bytes) -> None:
     """Whatever it holds."""
     assert read_row(line)
@@ -353,7 +353,7 @@ async def test_a_foreign_row_is_a_stray() -> None:
 @pytest.mark.parametrize("way", ["path", "text", "bytes", "file", "rows", "ids", "generator"])
 async def test_requests_come_in_many_ways(way: str, tmp_path: Path) -> None:
     """Missing ones are told last, in the order of the input."""
-    content = lines(*[orjson.dumps({"custom_id": name, "body": {"model": "m"}}) for name in "cab"])
+    content = lines(*[msgspec.json.encode({"custom_id": name, "body": {"model": "m"}}) for name in "cab"])
     file = tmp_path / "requests.jsonl"
     file.write_bytes(content)
     requests: Any = {
@@ -878,7 +878,7 @@ def test_what_was_answered_is_not_sent_again() -> None:
 
 def test_requests_to_send_again_may_be_in_a_file(tmp_path: Path) -> None:
     """A path, or the bytes of one."""
-    content = lines(*[orjson.dumps({"custom_id": row.custom_id, "body": row.body}) for row in REQUESTS])
+    content = lines(*[msgspec.json.encode({"custom_id": row.custom_id, "body": row.body}) for row in REQUESTS])
     file = tmp_path / "requests.jsonl"
     file.write_bytes(content)
     for requests in (file, str(file), content):

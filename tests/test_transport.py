@@ -6,9 +6,15 @@ Time is virtual here: nothing waits for real, but for the few limits of sockets 
 from __future__ import annotations
 
 import asyncio
+import errno
+import gzip
 import os
 import socket
+import sys
+import zlib
 from contextlib import asynccontextmanager
+from importlib.util import find_spec
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -32,6 +38,7 @@ from together_batches import (
     Timeout,
     UnprocessableEntityError,
     UsageError,
+    _protocol,
 )
 from together_batches._protocol import Request
 from together_batches._retry import Budget
@@ -152,6 +159,164 @@ def test_what_is_neither_good_nor_an_error_is_no_answer(status: int) -> None:
             assert error.status == status
             assert f"its status is {status}" in str(error)
             assert len(server.requests) == 1
+
+    run()
+
+
+# --- how an answer is coded, and how long it may be --------------------------------------------------------------
+
+LONG = b'{"id": "job-1", "error": "' + 100_000 * b"x" + b'"}'
+
+
+def bare_deflate(content: bytes) -> bytes:
+    made = zlib.compressobj(wbits=-15)
+    return made.compress(content) + made.flush()
+
+
+CODED = [
+    ("aws-chunked", LONG),
+    ("UTF-8", LONG),
+    ("none", LONG),
+    ("gzip", gzip.compress(LONG)),
+    ("x-gzip", gzip.compress(LONG)),
+    ("deflate", zlib.compress(LONG)),
+    ("deflate", bare_deflate(LONG)),
+    ("gzip, aws-chunked", gzip.compress(LONG)),
+    ("gzip, deflate", bare_deflate(gzip.compress(LONG))),
+]
+
+
+@pytest.mark.parametrize("given", [False, True], ids=["own session", "given session"])
+@pytest.mark.parametrize(
+    ("coding", "body"), CODED, ids=[f"{number} {coding[0]}" for number, coding in enumerate(CODED)]
+)
+def test_an_answer_is_what_it_stands_for(coding: str, body: bytes, *, given: bool) -> None:
+    """A good one and a refusal, whatever was applied to it; a session that decodes nothing changes nothing."""
+
+    @in_virtual_time
+    async def run() -> None:
+        coded = {"Content-Encoding": coding}
+        replies = http(200, body, headers=coded), http(400, body, headers=coded)
+        async with RawServer(*replies) as server, aiohttp.ClientSession(auto_decompress=False) as session:
+            config = Config.from_env({}, api_key=KEY, base_url=server.base_url, retry=ONCE)
+            clock = asyncio.get_running_loop().time
+            sender = Transport(config, Connection(session if given else None, max_concurrency=1, clock=clock))
+            assert (await sender.send(READ, Call())).body == LONG
+            error = await failure(sender, READ)
+            assert isinstance(error, BadRequestError)
+            assert str(error.body).startswith(LONG[:100].decode())
+            await sender.connection.close()
+
+    run()
+
+
+@pytest.mark.parametrize("coding", ["gzip", "x-gzip", "aws-chunked"])
+@pytest.mark.parametrize("status", [200, 204, 404])
+def test_an_empty_answer_is_empty_under_any_coding(coding: str, status: int) -> None:
+    """Gateways label what they have not compressed, since there is nothing."""
+
+    @in_virtual_time
+    async def run() -> None:
+        async with between(http(status, headers={"Content-Encoding": coding})) as (sender, _):
+            if status == 404:
+                assert (await failure(sender, READ)).message == "Not Found"
+            else:
+                assert (await sender.send(READ, Call())).body == b""
+            head = Request("HEAD", "/batches/job-1", repeatable=True)
+            if status != 404:
+                assert (await sender.send(head, Call())).body == b""
+
+    run()
+
+
+@in_virtual_time
+async def test_an_answer_under_a_coding_that_is_not_undone() -> None:
+    """It was not requested; the sentence names it, and asking again would not help."""
+    async with between(http(200, LONG, headers={"Content-Encoding": "gzip, zstd"})) as (sender, server):
+        error = await failure(sender, READ)
+        assert isinstance(error, APIResponseValidationError)
+        assert "it is encoded as zstd" in str(error)
+        assert len(server.requests) == 1
+    if find_spec("brotli") is None and find_spec("brotlicffi") is None:
+        async with between(http(200, LONG, headers={"Content-Encoding": "br"})) as (sender, server):
+            assert "is encoded as br, which was not requested" in str(await failure(sender, READ))
+            assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        http(200, (17 << 20) * b" "),
+        http(200, gzip.compress((17 << 20) * b" "), headers={"Content-Encoding": "gzip"}),
+        http(200, gzip.compress((17 << 20) * b" "), headers={"Content-Encoding": "x-gzip"}),
+    ],
+    ids=["plain", "compressed", "compressed twice named"],
+)
+def test_an_answer_has_a_limit(reply: Reply) -> None:
+    """16 MB as it was meant, 256 MB for a list; the error names the limit, and the call is not repeated."""
+
+    @in_virtual_time
+    async def run() -> None:
+        async with between(reply, retry=AT_ONCE) as (sender, server):
+            error = await failure(sender, READ)
+            assert isinstance(error, APIResponseValidationError)
+            assert error.status == 200
+            assert "is not of 16 MB or less, the limit for this call: it is longer" in str(error)
+            assert len(server.requests) == 1
+            assert len((await sender.send(_protocol.list_jobs(), Call())).body) == 17 << 20
+
+    run()
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        http(403, "<title>No</title>" + (3 << 20) * "x", headers={"Content-Type": "text/html"}),
+        (http(403, "<title>No</title>" + 100_000 * "x", length=1 << 40), asyncio.Event()),
+        http(403, gzip.compress(b"<title>No</title>" + bytes(99 << 20)), headers={"Content-Encoding": "gzip"}),
+        http(403, gzip.compress(b"<title>No</title>" + bytes(99 << 20)), headers={"Content-Encoding": "x-gzip"}),
+    ],
+    ids=["long", "endless", "compressed", "compressed under an old name"],
+)
+def test_a_refusal_keeps_an_excerpt(reply: Reply) -> None:
+    """The first 64 KB, and no more is read; what it says is found there."""
+
+    @in_virtual_time
+    async def run() -> None:
+        async with between(reply) as (sender, server):
+            error = await failure(sender, READ)
+            assert isinstance(error, PermissionDeniedError)
+            assert error.message == "No"
+            assert len(str(error.body).encode()) == 1 << 16
+            assert len(server.requests) == 1
+
+    run()
+
+
+@in_virtual_time
+async def test_the_refusals_of_a_bulk_keep_little() -> None:
+    """There may be very many of them: after 16 MB in all, each keeps 1 KB."""
+    async with between(http(403, 70_000 * "x")) as (sender, _):
+        bulk = sender.bulk(None)
+        errors = [await failure(sender, READ, bulk.call()) for _ in range(270)]
+        sizes = [len(str(error.body)) for error in errors if isinstance(error, PermissionDeniedError)]
+        assert sizes == 256 * [1 << 16] + 14 * [1 << 10]
+
+
+@pytest.mark.parametrize("given", [False, True], ids=["own session", "given session"])
+def test_long_headers_are_read(*, given: bool) -> None:
+    """64 KB in one, and many of them: gateways add what they like."""
+
+    @in_virtual_time
+    async def run() -> None:
+        many = {f"X-{number}": "a" for number in range(500)}
+        reply = http(200, job(), headers={"X-Long": (1 << 16) * "a", **many})
+        async with RawServer(reply) as server, aiohttp.ClientSession() as session:
+            config = Config.from_env({}, api_key=KEY, base_url=server.base_url, retry=ONCE)
+            clock = asyncio.get_running_loop().time
+            sender = Transport(config, Connection(session if given else None, max_concurrency=1, clock=clock))
+            assert len((await sender.send(READ, Call())).headers["X-Long"]) == 1 << 16
+            await sender.connection.close()
 
     run()
 
@@ -536,6 +701,93 @@ async def test_calls_that_are_no_bulk_share_the_slots_of_the_client() -> None:
         assert asyncio.get_running_loop().time() == pytest.approx(4, abs=0.2)
 
 
+# --- answers that break off -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [201, 500])
+@in_virtual_time
+async def test_an_answer_that_breaks_off_says_its_status(status: int) -> None:
+    """Whether the connection ends or nothing more comes: a create that was accepted is not to be sent again."""
+    for reply in ((http(status, b"{", length=9),), (http(status, b"{", length=9), asyncio.Event())):
+        async with between(reply, retry=ONCE) as (sender, _):
+            assert (await failure(sender, READ)).status == status
+
+
+@pytest.mark.parametrize(
+    "reply", [("reset",), (asyncio.Event(),), (b"HTTP/1.1 20",)], ids=["reset", "silence", "half a head"]
+)
+@in_virtual_time
+async def test_an_answer_that_did_not_begin_has_no_status(reply: Any) -> None:
+    """Nothing is known of it, not even if a redirect led there."""
+    async with between(reply, retry=ONCE) as (sender, server):
+        assert (await failure(sender, READ)).status is None
+        server.replies = [http(307, headers={"Location": "/elsewhere"}), reply]
+        assert (await failure(sender, READ)).status is None
+        assert len(server.lines) == 3
+
+
+# --- a machine that runs out of connections --------------------------------------------------------------------
+
+
+class Crowded(aiohttp.TCPConnector):
+    """Opens no more than ``most`` connections at once, as a system that has run out of something."""
+
+    def __init__(self, most: int, number: int) -> None:
+        super().__init__(limit=0, force_close=True)
+        self.most = most
+        self.number = number
+        self.refused = 0
+
+    async def connect(self, req: Any, traces: Any, timeout: Any) -> Any:
+        if len(self._acquired) >= self.most:
+            self.refused += 1
+            raise aiohttp.ClientConnectorError(req.connection_key, OSError(self.number, os.strerror(self.number)))
+        return await super().connect(req, traces, timeout)
+
+
+@asynccontextmanager
+async def crowded(most: int, number: int, server: RawServer) -> AsyncIterator[tuple[Transport, Crowded]]:
+    connector = Crowded(most, number)
+    async with aiohttp.ClientSession(connector=connector) as session:
+        config = Config.from_env({}, api_key=KEY, base_url=server.base_url, retry=RetryPolicy(max_elapsed=20))
+        clock = asyncio.get_running_loop().time
+        yield Transport(config, Connection(session, max_concurrency=50, clock=clock)), connector
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL])
+def test_out_of_descriptors_or_ports_fewer_calls_run_at_once(number: int) -> None:
+    """None fails, and what could not be opened counts as no attempt: not even for one that may be sent once."""
+
+    @in_virtual_time
+    async def run() -> None:
+        async with RawServer((0.1, OK)) as server, crowded(10, number, server) as (sender, connector):
+            calls = [Call() for _ in range(50)]
+            await asyncio.gather(*(sender.send(CREATE, call) for call in calls))
+            assert {call.attempts for call in calls} == {1}
+            assert len(server.requests) == 50
+            assert connector.refused >= 40
+            assert sender.connection.capacity is not None
+            assert sender.connection.capacity.limit is not None
+            assert sender.connection.capacity.limit <= 12
+
+    run()
+
+
+@in_virtual_time
+async def test_out_of_descriptors_for_good_is_an_error_in_the_end() -> None:
+    """After ``max_elapsed``; nothing was sent, and the sentence says what to do."""
+    async with RawServer(OK) as server, crowded(0, errno.EMFILE, server) as (sender, _):
+        call = Call()
+        error = await failure(sender, READ, call)
+        assert isinstance(error, APIConnectionError)
+        assert not error.request_sent
+        assert call.attempts == 0
+        assert f"no connection to 127.0.0.1:{server.port}: Too many open files; " in str(error)
+        assert "lower max_concurrency" in str(error)
+        assert "within max_elapsed (20 s)" in str(error)
+        assert 19 <= asyncio.get_running_loop().time() <= 20
+
+
 # --- time limits ----------------------------------------------------------------------------------------------
 
 
@@ -706,6 +958,31 @@ async def test_a_cancelled_call_is_cancelled() -> None:
 # --- where and when a client can be used ----------------------------------------------------------------------
 
 
+def test_a_loop_of_another_library_is_refused_in_a_sentence() -> None:
+    """Such as trio's: there is no asyncio loop then, whatever runs the coroutine."""
+    sender = Transport(Config.from_env({}, api_key=KEY), Connection(None, max_concurrency=1))
+    with pytest.raises(UsageError, match="no asyncio event loop is running here; with trio"):
+        sender.send(READ, Call()).send(None)
+
+
+def test_trio_is_recognised_where_no_call_is_made_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bulk begins with tasks, which asyncio would refuse in its own words."""
+    trio = SimpleNamespace(lowlevel=SimpleNamespace(in_trio_run=lambda: True))
+    monkeypatch.setitem(sys.modules, "trio", trio)
+    connection = Connection(None, max_concurrency=1)
+    with pytest.raises(UsageError, match="with trio or curio, call Batches in a worker thread"):
+        connection.check()
+    trio.lowlevel.in_trio_run = lambda: False
+    connection.check()
+
+
+@pytest.mark.parametrize("session", ["x", 5, object()], ids=repr)
+def test_a_session_is_a_session(session: Any) -> None:
+    """Said when the client is made."""
+    with pytest.raises(UsageError, match=r"^session must be an aiohttp\.ClientSession"):
+        Connection(session, max_concurrency=1)
+
+
 def test_a_connection_belongs_to_one_loop() -> None:
     """On another one it says so, also when its slots are taken."""
     sender = Transport(Config.from_env({}, api_key=KEY), Connection(None, max_concurrency=1))
@@ -781,7 +1058,7 @@ async def test_a_session_that_is_closed_elsewhere_meanwhile() -> None:
         waiting = asyncio.create_task(sender.send(READ, bulk.call()))
         await asyncio.sleep(0.5)
         await session.close()
-        with pytest.raises(UsageError, match="the request cannot be sent from here: Session is closed"):
+        with pytest.raises(UsageError, match="the session that this client was given was closed"):
             await waiting
 
 

@@ -16,7 +16,9 @@ from wires import AT_ONCE, KEY, ONCE, RawServer, http, in_virtual_time, told, tr
 
 from together_batches import (
     APIConnectionError,
+    APIError,
     APIResponseValidationError,
+    APIStatusError,
     APITimeoutError,
     NotFoundError,
     PermissionDeniedError,
@@ -159,6 +161,75 @@ def test_what_a_storage_says_is_told(reply: Reply) -> None:
             assert not {part for part in (KEY, "Signature") if part in told(error)}
 
     run()
+
+
+class Large:
+    """Far more than fits into the buffers between here and a server that does not read."""
+
+    size = 64 << 20
+
+    async def block(self, position: int) -> bytes:
+        return bytes(1 << 20)
+
+
+@pytest.mark.parametrize("answer", [http(413, "too large"), http(413, 300_000 * "x")], ids=["short", "long"])
+@pytest.mark.parametrize("through", ["storage", "service"])
+def test_a_refusal_that_comes_while_the_file_is_sent_is_read(answer: bytes, through: str) -> None:
+    """The server has closed the connection by then, and what we write into it meets an error first."""
+
+    @in_virtual_time
+    async def run() -> None:
+        async with between(("unread", answer), retry=ONCE) as (streaming, server, _):
+            content = Large()
+            for _ in range(5):
+                upload = protocol.upload(protocol.Upload("a.jsonl", "batch-api", content))
+                with pytest.raises(APIStatusError) as caught:
+                    await streaming.send(
+                        protocol.put(content, f"{server.origin}/bucket?{SIGNATURE}")
+                        if through == "storage"
+                        else upload
+                    )
+                assert caught.value.status == 413
+                assert "Signature" not in told(caught.value)
+
+    run()
+
+
+@in_virtual_time
+async def test_a_connection_that_breaks_while_the_file_is_sent_shows_no_signature() -> None:
+    """aiohttp's own text for it quotes the whole URL; it is in no error, cause, frame or log."""
+    async with between(("unread", 0.1, "reset"), retry=ONCE) as (streaming, server, _):
+        request = protocol.put(Large(), f"{server.origin}/bucket?{SIGNATURE}")
+        with pytest.raises(APIConnectionError) as caught:
+            await streaming.send(request)
+        assert f"127.0.0.1:{server.port}" in str(caught.value)
+        assert not {part for part in (KEY, "Signature") if part in told(caught.value)}
+
+
+@in_virtual_time
+async def test_an_upload_that_is_cut_off_shows_no_signature_in_its_frames() -> None:
+    """``asyncio.timeout`` keeps them, with all their variables."""
+    async with between((asyncio.Event(),), retry=ONCE) as (streaming, server, _):
+        for request in (put(server, Bytes(DIGITS)), put(server, Bytes(b""))):
+            with pytest.raises(TimeoutError) as caught:
+                async with asyncio.timeout(1):
+                    await streaming.send(request)
+            assert not {part for part in (KEY, "Signature") if part in told(caught.value)}
+
+
+@in_virtual_time
+async def test_content_that_cannot_be_read_shows_no_signature() -> None:
+    """The error is the caller's own, with the frames of the caller's, and none of aiohttp's."""
+
+    class Unreadable(Bytes):
+        async def block(self, position: int) -> bytes:
+            raise OSError(5, "Input/output error")
+
+    async with between(http(200), retry=ONCE) as (streaming, server, _):
+        with pytest.raises(OSError, match="Input/output") as caught:
+            await streaming.send(put(server, Unreadable(DIGITS)))
+        assert "in block" in told(caught.value)
+        assert not {part for part in (KEY, "Signature") if part in told(caught.value)}
 
 
 @pytest.mark.parametrize("trouble", [("reset",), b"no HTTP\r\n\r\n", (60.0,)])
@@ -403,7 +474,16 @@ async def test_a_key_that_was_left_behind_does_not_come_back() -> None:
 
 
 @pytest.mark.parametrize(
-    "location", ["ftp://x/", "http://:80/x", "https://a:b@x/", "https://x/ y", "file:///etc/passwd"]
+    "location",
+    [
+        "ftp://x/",
+        "http://:80/x",
+        "https://a:b@x/",
+        "https://x/ y",
+        "file:///etc/passwd",
+        "http://169.254.169.254/latest/meta-data",
+        "https://10.0.0.1/x",
+    ],
 )
 def test_content_is_not_fetched_from_anywhere(location: str) -> None:
     """Only from where a URL of HTTP leads to."""
@@ -433,7 +513,14 @@ async def test_a_circle_ends() -> None:
         (gzip.compress(DIGITS), "X-GZIP"),
         (zlib.compress(DIGITS), "deflate"),
         (gzip.compress(DIGITS[:4]) + gzip.compress(DIGITS[4:]), "gzip"),
+        (zlib.compress(DIGITS)[2:-4], "deflate"),
+        (gzip.compress(DIGITS), "aws-chunked, gzip"),
+        (gzip.compress(DIGITS), "gzip,aws-chunked"),
+        (zlib.compress(gzip.compress(DIGITS)), "gzip, deflate"),
         (DIGITS, "identity"),
+        (DIGITS, "aws-chunked"),
+        (DIGITS, "UTF-8"),
+        (DIGITS, "none"),
     ],
 )
 def test_what_is_compressed_all_the_same_is_undone(body: bytes, encoding: str) -> None:
@@ -453,7 +540,7 @@ def test_what_is_compressed_all_the_same_is_undone(body: bytes, encoding: str) -
     ("body", "encoding", "problem"),
     [
         (gzip.compress(DIGITS)[:-3], "gzip", "its gzip ends too soon"),
-        (DIGITS, "gzip", "it is no gzip"),
+        (DIGITS, "gzip", "it is not gzip"),
         (DIGITS, "br", "it is encoded as br"),
     ],
 )
@@ -467,6 +554,40 @@ def test_what_cannot_be_undone_is_no_file(body: bytes, encoding: str, problem: s
                 await all_of(streaming)
 
     run()
+
+
+@pytest.mark.parametrize(
+    ("headers", "says"),
+    [
+        ({"Content-Range": "bytes 0-9/" + 5_000 * "9"}, "it is a part, and does not say of how much"),
+        ({"Content-Range": "bytes " + 5_000 * "0" + "-9/10"}, "byte 0 was to be its first"),
+        ({"Content-Range": "bytes 0-9/*"}, "it is a part, and does not say of how much"),
+        ({"Content-Range": "pages 1-2"}, "byte 0 was to be its first"),
+        ({}, "byte 0 was to be its first"),
+    ],
+    ids=["endless size", "endless begin", "no size", "no bytes", "nothing"],
+)
+def test_a_part_that_says_nonsense_of_itself(headers: dict[str, str], says: str) -> None:
+    """It may not be all there is, and so is not taken for it; the refusal is not in Python's words."""
+
+    @in_virtual_time
+    async def run() -> None:
+        async with between(http(206, DIGITS, headers=headers), retry=ONCE) as (streaming, _, _):
+            with pytest.raises(APIResponseValidationError, match=says):
+                await all_of(streaming)
+
+    run()
+
+
+@in_virtual_time
+async def test_a_redirect_within_the_service_may_be_signed_too() -> None:
+    """What is in its query is in no error."""
+    moved = http(302, headers={"Location": f"/v1/there?{SIGNATURE}"})
+    for reply in (http(404), b"", (asyncio.Event(),)):
+        async with between(moved, reply, retry=ONCE) as (streaming, _, _):
+            with pytest.raises(APIError) as caught:
+                await all_of(streaming)
+            assert "Signature" not in told(caught.value)
 
 
 @in_virtual_time

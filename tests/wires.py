@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import anyio.to_thread
-import orjson
+import msgspec
 
 from together_batches import AsyncBatches, BatchJob, BatchJobStatus, RetryPolicy
 from together_batches._creating import KnownJobs
@@ -35,7 +35,7 @@ AT_ONCE = RetryPolicy(base_delay=0, max_delay=0)
 # --- time that passes as soon as everybody waits for it ---
 
 
-_QUIET_ROUNDS = 4
+_QUIET_ROUNDS = 40
 
 
 class VirtualTime:
@@ -102,17 +102,22 @@ class VirtualTime:
         return bool(threads or self._running or any(there.watch._attempts for there in self._connections))
 
     async def _pass(self) -> None:
-        quiet, begun = 0, 0
         while True:
             await asyncio.sleep(0.001)
-            quiet = 0 if self._is_busy() or len(self.slept) != begun else quiet + 1
-            begun = len(self.slept)
-            if self._timers and quiet >= _QUIET_ROUNDS:
-                quiet = 0
+            if self._timers and await self._is_quiet():
                 due, _, over = heapq.heappop(self._timers)
                 self._emulator.advance(due - self.seconds)
                 self.seconds = due
                 over.set()
+
+    async def _is_quiet(self) -> bool:
+        """Whether nothing happens for so many rounds of the loop: whoever had something to do has done it."""
+        begun = len(self.slept)
+        for _ in range(_QUIET_ROUNDS):
+            await asyncio.sleep(0)
+            if self._is_busy() or len(self.slept) != begun:
+                return False
+        return True
 
 
 # --- a server that says what it is told, byte for byte ---
@@ -125,7 +130,9 @@ def http(
     status: int, body: object = b"", *, headers: dict[str, str] | None = None, length: int | None = None
 ) -> bytes:
     """One answer, the connection's last; ``body`` is bytes, text, or what becomes JSON."""
-    content = body if isinstance(body, bytes) else body.encode() if isinstance(body, str) else orjson.dumps(body)
+    content = (
+        body if isinstance(body, bytes) else body.encode() if isinstance(body, str) else msgspec.json.encode(body)
+    )
     fields = {
         "Content-Type": "application/json",
         "Content-Length": str(len(content) if length is None else length),

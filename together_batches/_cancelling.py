@@ -259,7 +259,7 @@ class _Source:
         self.waits = isinstance(ids, AsyncIterable)
         self._async = aiter(ids) if isinstance(ids, AsyncIterable) else None
         self._sync = iter(()) if isinstance(ids, AsyncIterable) else iter(ids)
-        self._turn = asyncio.Lock()  # an async generator may be asked by one at a time
+        self._turn = asyncio.Lock()  # an async generator serves one task at a time
         self._ended = False
 
     def next(self) -> object:
@@ -370,14 +370,14 @@ class _Crew:
                 while self._full is not None and self._full():
                     self._room.clear()
                     await self._room.wait()
-                asked = await source.anext() if source.waits else source.next()
-                if asked is _END:
+                given = await source.anext() if source.waits else source.next()
+                if given is _END:
                     break
                 # Each worker that finds work calls the next one in: three ids do not cost a hundred tasks.
                 if self._workers < breadth.now:
                     self._hire(group)
-                name = _name(asked)
-                call = self._begin(asked, name)
+                name = _name(given)
+                call = self._begin(given, name)
                 if call is None:
                     await asyncio.sleep(0)  # there may be a million such ids, and the loop has other work
                     continue
@@ -394,19 +394,19 @@ class _Crew:
             raise _StoppedError(error) from error
         self._workers -= 1
 
-    def _begin(self, asked: object, name: str) -> CancelCall | None:
+    def _begin(self, given: object, name: str) -> CancelCall | None:
         """The call to be made for this id; None if there is none to be made, and its outcome is known."""
         if not self._admit(name):
             return None
         if self._refusal is not None:
-            self._emit(self._not_attempted(name, self._refusal, asked), None)
+            self._emit(self._not_attempted(name, self._refusal, given), None)
             return None
         try:
-            _protocol.job_id(asked)
+            _protocol.job_id(given)
         except UsageError as error:
             self._emit(CancelOutcome(name, CancelResult.FAILED, None, error), None)
             return None
-        job = asked if isinstance(asked, BatchJob) else None
+        job = given if isinstance(given, BatchJob) else None
         call = self.in_flight[name] = CancelCall(self._bulk, self._now, job)
         return call
 
@@ -554,23 +554,23 @@ class _Crew:
             else:
                 outcome = _without_job(name, CancelResult.NOT_ATTEMPTED, error, call)
             self._done(outcome)
-        while (asked := self._source.next()) is not _END:
-            name = _name(asked)
+        while (given := self._source.next()) is not _END:
+            name = _name(given)
             if self._admit(name):
-                self._emit(self._not_attempted(name, error, asked), None)
+                self._emit(self._not_attempted(name, error, given), None)
 
     @staticmethod
-    def _not_attempted(name: str, reason: BatchesError, asked: object) -> CancelOutcome:
-        before = asked.status if isinstance(asked, BatchJob) else None
+    def _not_attempted(name: str, reason: BatchesError, given: object) -> CancelOutcome:
+        before = given.status if isinstance(given, BatchJob) else None
         return CancelOutcome(name, CancelResult.NOT_ATTEMPTED, None, reason, status_before=before)
 
 
-def _name(asked: object) -> str:
+def _name(given: object) -> str:
     """What an id is called in its outcome, even if it is no id; then in brackets, since 7 is not "7"."""
-    if isinstance(asked, BatchJob):
-        asked = asked.id
+    if isinstance(given, BatchJob):
+        given = given.id
     # Without the line end of the file that it may come from; what is nothing but white space stays as it is.
-    return asked.strip() or asked if isinstance(asked, str) else f"<{asked!r}>"
+    return given.strip() or given if isinstance(given, str) else f"<{given!r}>"
 
 
 async def cancel_many(

@@ -10,7 +10,16 @@ from urllib.parse import urlsplit
 import attrs
 
 from together_batches import _wire
-from together_batches._protocol import Answer, Request, checked_id, encoded, no_answer, read_list, safe_target
+from together_batches._protocol import (
+    Answer,
+    Request,
+    checked_id,
+    encoded,
+    list_request,
+    no_answer,
+    read_list,
+    safe_target,
+)
 from together_batches.config import Secret
 from together_batches.errors import ConflictError, UsageError
 from together_batches.models import FileObject
@@ -68,7 +77,7 @@ def retrieve_file(file: str) -> Request:
 
 def list_files() -> Request:
     """https://docs.together.ai/reference/get-files (it has no parameters: inputs, outputs and errors, all at once)"""
-    return Request("GET", "/files", repeatable=True)
+    return list_request("/files")
 
 
 def delete_file(file: str) -> Request:
@@ -149,7 +158,7 @@ def read_file(answer: Answer, expected: str | None = None) -> FileObject:
     """The file that an answer describes; it must be the ``expected`` one, if that is known."""
     what = "a file" if expected is None else f"file {expected}"
     try:
-        file = _wire.file(_wire.decode(answer.body))
+        file = _wire.file(answer.body)
     except _wire.WireError as error:
         raise no_answer(answer, what, error.problem, error.where) from error
     if expected not in {None, file.id}:
@@ -172,11 +181,11 @@ def read_deleted(answer: Answer, expected: str) -> None:
     said = cast("dict[str, object]", value) if isinstance(value, dict) else {}
     if said.get("deleted") is not True:
         raise no_answer(answer, what, "it does not say so", "$.deleted")
-    if said.get("id") not in {None, expected}:
+    if said.get("id") not in (None, expected):  # not a set: what came need not be hashable
         raise no_answer(answer, what, f"it is about file {said['id']!r}", "$.id")
 
 
-def read_target(answer: Answer) -> tuple[str, str]:
+def read_target(answer: Answer) -> tuple[str, Secret]:
     """The id that a file will have, and the URL to upload it to."""
     what = "where to upload the file to"
     location = answer.headers.get("Location")
@@ -184,7 +193,7 @@ def read_target(answer: Answer) -> tuple[str, str]:
     if not 300 <= answer.status < 400 or not location or not file:
         raise no_answer(answer, what, f"its status is {answer.status}, and it names no place or no file")
     try:
-        return file_id(file), safe_target(answer.url, location)
+        return file_id(file), safe_target(answer.url, location, answer.url)
     except UsageError as error:
         raise no_answer(answer, what, str(error)) from error
     except ValueError as error:

@@ -143,7 +143,7 @@ def delay(
 
 def _repeatable(request: Request, error: APIError, headers: Mapping[str, str]) -> bool:
     if isinstance(error, APIConnectionError):
-        return request.repeatable or not error.request_sent
+        return error.is_transient and (request.repeatable or not error.request_sent)
     status = getattr(error, "status", 0)
     advice = headers.get("x-should-retry", "").strip().lower()
     # A conflict is an answer, to a cancel the one that says that the job has finished: asking again changes nothing.

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import zlib
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
@@ -17,13 +16,15 @@ import aiohttp
 import attrs
 from yarl import URL
 
-from together_batches import _protocol, _retry
+from together_batches import _coding, _protocol, _retry
+from together_batches._failures import NETWORK_ERRORS
 from together_batches._protocol import Answer
-from together_batches._transport import AGENT, TROUBLES, Call
-from together_batches.errors import APIConnectionError
+from together_batches._transport import AGENT, LONGEST_HEADER_BYTES, MOST_HEADERS, Call, NoAnswer
+from together_batches.errors import APIConnectionError, APIError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping
+    from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
+    from types import TracebackType
 
     from together_batches._file_protocol import Transfer
     from together_batches._transport import Transport
@@ -38,9 +39,6 @@ _PIECE_BYTES = 1 << 16
 """So much is handed to the connection at a time: on a slow line each piece that went is a sign of life."""
 _BUFFER_BYTES = 1 << 18
 """aiohttp reads so much ahead, twice: with less of it, a quick download is stopped and started all the time."""
-_MOST_DECODED_BYTES = 1 << 20
-_ANY_FORMAT = zlib.MAX_WBITS | 32
-"""zlib finds out by itself whether it is gzip or deflate."""
 _MOST_REDIRECTS = 5
 _FOLLOWED = {"GET": {301, 302, 303, 307, 308}, "PUT": {307, 308}, "POST": {307, 308}}
 """The redirects that leave a request what it is."""
@@ -76,9 +74,9 @@ class Streaming:
         """
         reception = await self._open(request)
         version = _Version.of(reception)
-        decoder = _Decoder(version.encoding)
+        decoder = _decoder(version, reception)
         if on_length is not None:
-            on_length(None if version.encoding else version.size)
+            on_length(None if version.compressions else version.size)
         at = broke_at = failures = 0
         while True:
             try:
@@ -87,14 +85,16 @@ class Streaming:
                     rest = chunk[skip:]
                     skip -= len(chunk) - len(rest)
                     at += len(rest)
-                    for piece in decoder.pieces(rest, reception):
+                    for piece in decoder.pieces(rest):
                         yield piece
                 if version.size in {None, at}:
-                    decoder.finish(reception)
+                    decoder.finish()
                     return
                 error = reception.broke_off()
             except APIConnectionError as broke:
                 error = broke
+            except _coding.CodingError as odd:
+                raise _protocol.no_answer(reception, "a file that can be read", str(odd)) from odd
             finally:
                 reception.close()
             failures = failures + 1 if at == broke_at else 1
@@ -142,25 +142,27 @@ class Streaming:
         follow: bool,
         streamed: bool = False,
         on_sent: Tell | None = None,
-    ) -> Answer | APIConnectionError:
+    ) -> Answer | NoAnswer[APIError]:
         body = _Body(transfer, on_sent) if transfer.length else None
 
         transport = self._transport
         attempt = transport.begin(_FOREVER if streamed or transfer.content else transport.config.timeout.total)
         trouble: BaseException | None = None
-        answer: Answer | None = None
+        answer: Answer | NoAnswer[APIError] | None = None
         try:
             answer = await self._hops(session, transfer, attempt, body, follow=follow, streamed=streamed)
-        except (asyncio.CancelledError, *TROUBLES) as error:
+        except (asyncio.CancelledError, *NETWORK_ERRORS) as error:
             trouble = attempt.own(error)
         finally:
             transport.connection.watch.end(attempt)
         if body is not None and body.failure is not None:
-            # Ours or the caller's own, and not the network's: aiohttp made something else of it.
-            raise body.failure from None
+            # Ours or the caller's own, and not the network's: aiohttp made something else of it. Without aiohttp's
+            # frames, and without that something, which both hold the URL.
+            trouble = None
+            raise body.failure.with_traceback(body.failure_traceback) from None
         if answer is not None:
             return answer
-        return transport.failure(trouble, request, struck=attempt.struck, place=attempt.place)
+        return transport.failure(trouble, request, attempt)
 
     async def _hops(
         self,
@@ -171,15 +173,20 @@ class Streaming:
         *,
         follow: bool,
         streamed: bool,
-    ) -> Answer:
+    ) -> Answer | NoAnswer[APIError]:
         url = transfer.target or self._transport.config.base_url + transfer.path
         keyed = transfer.target is None
         answer = await self._hop(session, transfer, url, attempt, body, keyed=keyed, streamed=streamed)
         for _ in range(_MOST_REDIRECTS if follow else 0):
-            location = answer.headers.get("Location") if answer.status in _FOLLOWED[transfer.method] else None
+            if not isinstance(answer, Answer) or answer.status not in _FOLLOWED[transfer.method]:
+                break
+            location = answer.headers.get("Location")
             if not location:
                 break
-            target = _target(answer, url, location)
+            try:
+                target = _protocol.safe_target(url, location, self._transport.config.base_url)
+            except ValueError as error:
+                return NoAnswer(_protocol.no_answer(answer, "a redirect that can be followed", str(error)))
             # Within its own origin the key goes along, elsewhere never, and it does not come back.
             keyed = keyed and URL(target, encoded=True).origin() == URL(url, encoded=True).origin()
             url = target
@@ -196,7 +203,7 @@ class Streaming:
         *,
         keyed: bool,
         streamed: bool,
-    ) -> Answer:
+    ) -> Answer | NoAnswer[APIError]:
         transport = self._transport
         place = URL(url, encoded=True)  # as it came: quoted anew, it would not be what was signed
         headers = dict(transfer.headers)
@@ -206,11 +213,12 @@ class Streaming:
         else:
             session = transport.connection.keyless_session()
             headers = {"User-Agent": AGENT, **({} if place.scheme == "https" else proxy_login), **headers}
+        if not keyed or place.query_string:
             attempt.place = str(place.origin())
         if body is not None:
             headers["Content-Length"] = str(transfer.length)  # without it the body would be sent in chunks
             attempt.progress = body
-        told = url if keyed else str(place.with_query(None))  # a query may be a signature
+        shown = str(place.with_query(None))  # a query may be a signature
         response = await session.request(
             transfer.method,
             place,
@@ -219,34 +227,31 @@ class Streaming:
             timeout=transport.limits,
             proxy=transport.proxy,
             proxy_headers=proxy_login if place.scheme == "https" and proxy_login else None,
+            ssl=transport.ssl,
             allow_redirects=False,
             raise_for_status=False,
-            auto_decompress=False if streamed else None,
+            auto_decompress=not streamed,
             read_bufsize=_BUFFER_BYTES if streamed else None,
+            max_line_size=LONGEST_HEADER_BYTES,
+            max_field_size=LONGEST_HEADER_BYTES,
+            max_headers=MOST_HEADERS,
+            trace_request_ctx=attempt,
         )
         if streamed and 200 <= response.status < 300:
             return Reception(
                 request=transfer,
-                url=told,
+                url=shown,
                 status=response.status,
                 headers=response.headers,
                 body=b"",
                 response=response,
+                redact=transport.redact,
                 transport=transport,
-                place=attempt.place,
+                attempt=attempt,
             )
         async with response:
             attempt.progress = response.content
-            # Not response.read(), which waits for the rest of our body to go: a refusal may come before that.
-            answer = Answer(transfer, told, response.status, response.headers, await response.content.read())
-            return transport.kept(answer, response)
-
-
-def _target(answer: Answer, here: str, location: str) -> str:
-    try:
-        return _protocol.safe_target(here, location)
-    except ValueError as error:
-        raise _protocol.no_answer(answer, "a redirect that can be followed", str(error)) from None
+            return transport.answer(transfer, shown, response, await transport.read(response, transfer))
 
 
 class _Body:
@@ -256,6 +261,7 @@ class _Body:
         self._transfer = transfer
         self._on_sent = on_sent
         self.failure: Exception | None = None
+        self.failure_traceback: TracebackType | None = None
         self.total_bytes = 0
         self._at: int = 0
         self._told = -1
@@ -275,7 +281,7 @@ class _Body:
             if not self._block:
                 self._block = memoryview(await self._next_block())
         except Exception as error:
-            self.failure = error
+            self.failure, self.failure_traceback = error, error.__traceback__
             raise
         if not self._block:
             raise StopAsyncIteration
@@ -306,7 +312,7 @@ class Reception(Answer):
 
     response: aiohttp.ClientResponse = attrs.field(repr=False)
     transport: Transport = attrs.field(repr=False)
-    place: str | None
+    attempt: Attempt = attrs.field(repr=False)
 
     def __aiter__(self) -> Self:
         return self
@@ -317,7 +323,7 @@ class Reception(Answer):
         try:
             async with asyncio.timeout(limit):
                 chunk = await self.response.content.readany()
-        except TROUBLES as error:
+        except NETWORK_ERRORS as error:
             trouble: Exception = error
         else:
             if chunk:
@@ -327,12 +333,11 @@ class Reception(Answer):
 
     def broke_off(self, error: Exception | None = None) -> APIConnectionError:
         """Why no more of it came. Without an ``error`` HTTP took it for whole, and it was not."""
-        return self.transport.failure(
-            error or aiohttp.ClientPayloadError(),
-            self.request,
-            struck="read" if isinstance(error, TimeoutError) else None,
-            place=self.place,
-        )
+        if isinstance(error, TimeoutError):
+            self.attempt.struck, error = "read", None
+        else:
+            error = error or aiohttp.ClientPayloadError()
+        return self.transport.failure(error, self.request, self.attempt).error
 
     def close(self) -> None:
         """Let go of the connection; what has not come yet is not waited for."""
@@ -345,21 +350,20 @@ class _Version:
 
     size: int | None
     etag: str | None
-    encoding: str | None
+    compressions: tuple[str, ...]
 
     @classmethod
     def of(cls, answer: Reception) -> _Version:
         if answer.status == 206:
-            whole = re.fullmatch(r"bytes \d+-\d+/(\d+)", answer.headers.get("Content-Range", ""))
+            whole = re.fullmatch(r"bytes [0-9]+-[0-9]+/([0-9]+)", answer.headers.get("Content-Range", ""))
             length = whole[1] if whole else ""
         else:
             # A length beside chunks is to be ignored, says the standard.
             length = "" if "Transfer-Encoding" in answer.headers else answer.headers.get("Content-Length", "")
-        encoding = answer.headers.get("Content-Encoding", "").strip().lower()
         return cls(
-            int(length) if length.isdecimal() else None,
+            int(length) if _LENGTH(length) else None,
             answer.headers.get("ETag"),
-            None if encoding in {"", "identity"} else encoding,
+            _coding.compressions(", ".join(answer.response.headers.getall("Content-Encoding", ()))),
         )
 
     @property
@@ -377,50 +381,32 @@ class _Version:
         for name, value, before in (("size", now.size, self.size), ("ETag", now.etag, self.etag)):
             if None not in {value, before} and value != before:
                 raise _other(answer, f"its {name} is {value}, and was {before}: the file changed meanwhile")
-        if now.encoding != self.encoding:
-            raise _other(answer, f"its encoding is {now.encoding}, and was {self.encoding}")
+        if now.compressions != self.compressions:
+            names = [", ".join(names) or "identity" for names in (now.compressions, self.compressions)]
+            raise _other(answer, f"its encoding is {names[0]}, and was {names[1]}")
         if answer.status != 206:
             return at
-        begin = re.match(r"bytes (\d+)-", answer.headers.get("Content-Range", ""))
-        if begin is None or int(begin[1]) != at:
+        begin = re.match(r"bytes ([0-9]+)-", answer.headers.get("Content-Range", ""))
+        if begin is None or not _LENGTH(begin[1]) or int(begin[1]) != at:
             raise _other(answer, f"byte {at} was to be its first")
+        if at == 0 and self.size is None:
+            # A part that was not requested: without a size, nothing says whether it is all there is.
+            raise _other(answer, "it is a part, and does not say of how much")
         return 0
 
 
-def _other(answer: Reception, problem: str) -> Exception:
+_LENGTH = re.compile("[0-9]{1,18}").fullmatch
+"""A number of bytes that a file can have. Python refuses to read one of thousands of digits."""
+
+
+def _other(answer: Reception, problem: str) -> APIError:
     return _protocol.no_answer(answer, "the rest of the file", problem)
 
 
-class _Decoder:
-    """Undoes a compression, although none was asked for: some storages compress all the same."""
-
-    def __init__(self, encoding: str | None) -> None:
-        self._encoding = encoding
-        self._inflate = zlib.decompressobj(_ANY_FORMAT) if encoding else None
-
-    def pieces(self, chunk: bytes, answer: Reception) -> Iterator[bytes]:
-        """What these bytes stand for, in pieces of bounded size: a few bytes may stand for very many."""
-        if self._inflate is None:
-            if chunk:
-                yield chunk
-            return
-        if self._encoding not in {"gzip", "x-gzip", "deflate"}:
-            raise _protocol.no_answer(answer, "a file that can be read", f"it is encoded as {self._encoding}")
-        while True:
-            try:
-                piece = self._inflate.decompress(chunk, _MOST_DECODED_BYTES)
-            except zlib.error as error:
-                raise _protocol.no_answer(answer, "a file that can be read", f"it is no {self._encoding}") from error
-            if piece:
-                yield piece
-            chunk = self._inflate.unconsumed_tail
-            if self._inflate.unused_data:  # one file may be several, one after another
-                chunk = self._inflate.unused_data
-                self._inflate = zlib.decompressobj(_ANY_FORMAT)
-            if not chunk and len(piece) < _MOST_DECODED_BYTES:
-                return
-
-    def finish(self, answer: Reception) -> None:
-        """Raises where the compression did not come to its end."""
-        if self._inflate is not None and not self._inflate.eof:
-            raise _protocol.no_answer(answer, "a whole file", f"its {self._encoding} ends too soon")
+def _decoder(version: _Version, answer: Reception) -> _coding.Decoder:
+    """What undoes a compression, although none was requested: some storages compress all the same."""
+    try:
+        return _coding.Decoder(version.compressions)
+    except _coding.CodingError as error:
+        answer.close()
+        raise _protocol.no_answer(answer, "a file that can be read", str(error)) from error

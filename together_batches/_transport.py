@@ -11,26 +11,30 @@ import base64
 import logging
 import os
 import random
-import re
+import sys
 import time
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 import aiohttp
+import attrs
 from multidict import CIMultiDict
 from yarl import URL
 
-from together_batches import _protocol, _retry
+from together_batches import _coding, _failures, _protocol, _retry
+from together_batches._capacity import Capacity
+from together_batches._failures import NETWORK_ERRORS
 from together_batches._gate import Gate
 from together_batches._pacing import Brake, Pace
-from together_batches._protocol import Answer, Request
+from together_batches._protocol import EXCERPT_BYTES, Answer, Request
+from together_batches._redaction import Redactor
+from together_batches._sockets import open_socket
 from together_batches._version import __version__
 from together_batches._watch import Attempt, Watch
 from together_batches.config import Config, Secret
 from together_batches.errors import (
     APIConnectionError,
     APIError,
-    APITimeoutError,
     AuthenticationError,
     RateLimitError,
     UsageError,
@@ -38,13 +42,12 @@ from together_batches.errors import (
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Mapping
+    from types import SimpleNamespace
 
-    from together_batches._watch import Limit
-
-    Exchange = Callable[[aiohttp.ClientSession, Request], Awaitable[Answer | APIConnectionError]]
+    Exchange = Callable[[aiohttp.ClientSession, Request], Awaitable["Answer | NoAnswer[APIError]"]]
     """One attempt: an answer, or why there is none."""
 
-__all__ = ["AGENT", "TROUBLES", "Bulk", "Call", "Connection", "Transport"]
+__all__ = ["AGENT", "LONGEST_HEADER_BYTES", "MOST_HEADERS", "Bulk", "Call", "Connection", "NoAnswer", "Transport"]
 
 _log = logging.getLogger("together_batches")
 _log.addHandler(logging.NullHandler())
@@ -52,13 +55,29 @@ _log.addHandler(logging.NullHandler())
 AGENT = f"together-batches/{__version__} aiohttp/{aiohttp.__version__}"
 """Cloudflare, before the service, turns some libraries' default agents away with a 403."""
 _SMALLEST_BUDGET = 100
-_SHORTEST_SECRET = 8
-"""A shorter key is one of a test, and stands in many an answer by accident."""
+LONGEST_HEADER_BYTES = (1 << 16) + 512
+"""A value of 64 KB, and its name: gateways and login pages of companies go far beyond the 8 KB that are usual."""
+MOST_HEADERS = 1_000
 _MOST_REDIRECTS = 5
+_SHORTEST_PAUSE_SECONDS = 0.05
+_LONGEST_PAUSE_SECONDS = 1.0
+_MOST_EXCERPT_BYTES = 16 << 20
+_SHORT_EXCERPT_BYTES = 1 << 10
 _NO_HEADERS: Mapping[str, str] = {}
 _GOOD = range(200, 300)
-TROUBLES = (aiohttp.ClientError, OSError, ValueError, RuntimeError)
-"""What aiohttp raises where no answer comes."""
+_PERHAPS_THE_PROXY = frozenset({403, 502, 503, 504})
+"""A proxy that makes no tunnel may answer these in its own name, and nothing tells them from the service's."""
+
+
+E = TypeVar("E", bound=APIError, covariant=True)
+
+
+@attrs.frozen
+class NoAnswer(Generic[E]):
+    """Why an attempt has no answer that can be used. Returned and not raised: see :meth:`Transport.begin`."""
+
+    error: E
+    out_of_connections: bool = False
 
 
 class Call:
@@ -86,10 +105,17 @@ class Bulk:
         self.refusal: AuthenticationError | None = None
         self.limited = gate is not None
         self.session: aiohttp.ClientSession | None = None
+        self._excerpt_bytes_left = _MOST_EXCERPT_BYTES
 
     def call(self) -> Call:
         """A call of this bulk. Those who make a bulk decide how many of its calls run at once."""
         return Call(self)
+
+    def keep(self, size: int) -> int:
+        """How many bytes of a refusal of ``size`` are kept in its error: a report may hold very many of them."""
+        kept = min(size, EXCERPT_BYTES if self._excerpt_bytes_left > 0 else _SHORT_EXCERPT_BYTES)
+        self._excerpt_bytes_left -= kept
+        return kept
 
     def refuse(self, reason: AuthenticationError) -> None:
         """Let no further call of this bulk be sent, nor wait for its turn."""
@@ -116,6 +142,9 @@ class Connection:
         chance: Callable[[], float] = random.random,
         now: Callable[[], datetime] = _utc_now,
     ) -> None:
+        if session is not None and not callable(getattr(session, "request", None)):
+            message = f"session must be an aiohttp.ClientSession; it is of type {type(session).__name__}"
+            raise UsageError(message)
         if session is not None and session.auth is not None:
             message = "the session has a login of its own (auth=), which would take the place of the key"
             raise UsageError(message)
@@ -126,10 +155,12 @@ class Connection:
         self.brake = Brake()
         self.gate = Gate(self.brake, clock)
         self.watch = Watch(clock)
+        self.capacity: Capacity | None = None  # made when the machine has run out of connections for the first time
         self.budget = _retry.Budget(max(_SMALLEST_BUDGET, 5 * max_concurrency))
         self.slots = asyncio.Semaphore(max_concurrency)
         self.closed = False
         self.headers: CIMultiDict[str] | None = None
+        self.has_proxy = False
         self._session = session
         self.owns_session = session is None
         self._keyless: aiohttp.ClientSession | None = None
@@ -148,7 +179,10 @@ class Connection:
         """The session, opened on the loop that runs now; a :class:`UsageError` where it cannot be used here."""
         if self.closed or self._process != os.getpid():
             self.check()
-        loop = asyncio.get_running_loop()
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            raise UsageError(_NO_LOOP) from None
         if self.loop is not loop:
             self._adopt(loop)
         if self._session is not None and self._session.closed:
@@ -157,11 +191,8 @@ class Connection:
         if self._session is None:
             # No limit on the pool: how many calls run at once is decided by those who make them. No cookies: the
             # service needs none, and the gateway's would only be carried around.
-            self._session = _plain(
-                aiohttp.ClientSession(
-                    connector=aiohttp.TCPConnector(limit=0), cookie_jar=aiohttp.DummyCookieJar(), headers=self.headers
-                )
-            )
+            connector = aiohttp.TCPConnector(limit=0, socket_factory=open_socket)
+            self._session = self._plain_session(connector, owner=True, headers=self.headers)
         return self._session
 
     def session_of(self, bulk: Bulk) -> aiohttp.ClientSession:
@@ -176,12 +207,35 @@ class Connection:
     def keyless_session(self) -> aiohttp.ClientSession:
         """A session over the same connections that sends nothing of its own accord: neither a key nor a cookie."""
         if self._keyless is None or self._keyless.closed:
-            self._keyless = _plain(
-                aiohttp.ClientSession(
-                    connector=self.session().connector, connector_owner=False, cookie_jar=aiohttp.DummyCookieJar()
-                )
-            )
+            self._keyless = self._plain_session(self.session().connector, owner=False, headers=None)
         return self._keyless
+
+    def _plain_session(
+        self, connector: aiohttp.BaseConnector | None, *, owner: bool, headers: CIMultiDict[str] | None
+    ) -> aiohttp.ClientSession:
+        session = aiohttp.ClientSession(
+            connector=connector,
+            connector_owner=owner,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers=headers,
+            # They cost time with each request, and only a proxy makes one wonder whether a request was sent.
+            trace_configs=[_notes_what_is_sent()] if self.has_proxy else None,
+        )
+        # aiohttp would send a GET, PUT or DELETE again by itself when a connection breaks: not its business here.
+        session._retry_connection = False  # pyright: ignore[reportPrivateUsage]
+        return session
+
+    @property
+    def lost_session(self) -> bool:
+        """True if the session was closed by another than this client."""
+        return self._session is not None and self._session.closed
+
+    def run_out(self) -> Capacity:
+        """Note that this machine has run out of connections, and return the limit that follows from it."""
+        if self.capacity is None:
+            self.capacity = Capacity(lambda: self.watch.under_way)
+        self.capacity.ran_out()
+        return self.capacity
 
     def check(self) -> None:
         """Refuse a closed client, and one in a forked child, which asyncio denies the loop that it is in."""
@@ -191,6 +245,16 @@ class Connection:
         if self.closed:
             message = "this client is closed"
             raise UsageError(message)
+        self.check_library()
+
+    def check_library(self) -> None:
+        """Refuse an event loop that is not asyncio's, in words, before asyncio refuses it in its own."""
+        trio = sys.modules.get("trio")
+        if trio is not None and trio.lowlevel.in_trio_run():
+            try:
+                asyncio.get_running_loop()
+            except RuntimeError:
+                raise UsageError(_NO_LOOP) from None
 
     def _adopt(self, loop: asyncio.AbstractEventLoop) -> None:
         if self.loop is not None:
@@ -211,10 +275,21 @@ class Connection:
             await session.close()
 
 
-def _plain(session: aiohttp.ClientSession) -> aiohttp.ClientSession:
-    # aiohttp would send a GET, PUT or DELETE again by itself when a connection breaks: not its business here.
-    session._retry_connection = False  # pyright: ignore[reportPrivateUsage]
-    return session
+_NO_LOOP = (
+    "AsyncBatches runs on asyncio, and no asyncio event loop is running here; with trio or curio, call Batches in a "
+    "worker thread"
+)
+
+
+def _notes_what_is_sent() -> aiohttp.TraceConfig:
+    """A trace that notes on the attempt that its request itself went out, after all that a proxy takes before."""
+
+    async def note(_: aiohttp.ClientSession, context: SimpleNamespace, __: object) -> None:
+        context.trace_request_ctx.sent = True
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_headers_sent.append(note)
+    return trace
 
 
 class Transport:
@@ -226,6 +301,7 @@ class Transport:
         limits = config.timeout
         # Only the limit of connecting is aiohttp's; the others are the watch's.
         self.limits = aiohttp.ClientTimeout(total=None, sock_connect=limits.connect)
+        self.ssl = True if config.ssl is None else config.ssl
         self.proxy, proxy_login = _without_login(config.proxy)
         self.proxy_login = proxy_login
         # A proxy for TLS is told its login when the tunnel is asked for, any other one with each request.
@@ -243,8 +319,11 @@ class Transport:
         )
         if self.proxy is None:  # aiohttp tells a proxy what it sends with all requests: our key, too
             connection.speaks_with(self._headers)
+        else:
+            connection.has_proxy = True
         self.headers_to_add = None if self._headers is connection.headers else self._headers
-        self._key = config.api_key.encode() if len(config.api_key) >= _SHORTEST_SECRET else None
+        self._redactor = redactor = Redactor(config.api_key, {**config.headers, **_logins(config.proxy)})
+        self.redact = redactor.text
         self._base = config.base_url
         self._root = URL(config.base_url, encoded=True)
         self._path = self._root.raw_path
@@ -282,7 +361,7 @@ class Transport:
         there = self.connection
         policy = self.config.retry
         bulk = call.bulk
-        attempt = 0
+        attempt = shortages = 0
         began = sent_at = there.clock()
         while True:
             session = there.session() if bulk is None else there.session_of(bulk)
@@ -294,6 +373,8 @@ class Transport:
             call.attempts += 1
             outcome = await exchange(session, request)
             call.seconds = there.clock() - sent_at
+            if there.capacity is not None:
+                there.capacity.leave(answered=isinstance(outcome, Answer))
             if isinstance(outcome, Answer):
                 if outcome.status in good:
                     if self.is_ours(outcome.url):
@@ -301,10 +382,18 @@ class Transport:
                     there.budget.succeeded()
                     return outcome
                 headers = outcome.headers
-                failure = self._refusal(outcome, sent_at)
+                failure = self._refusal(outcome, sent_at, bulk)
             else:
                 headers = _NO_HEADERS
-                failure = outcome
+                failure = outcome.error
+                if outcome.out_of_connections:
+                    # Nothing was sent, and the service has no part in it: not an attempt.
+                    attempt -= 1
+                    call.attempts -= 1
+                    shortages += 1
+                    await self._wait_for_connections(failure, began + policy.max_elapsed, shortages)
+                    sent_at = there.clock()
+                    continue
             wait = _retry.delay(
                 request,
                 failure,
@@ -324,25 +413,47 @@ class Transport:
             sent_at = there.clock()
             call.waited = 0.0
 
+    async def _wait_for_connections(self, failure: APIError, deadline: float, shortages: int) -> None:
+        """Wait until fewer attempts are under way; raise ``failure`` if that takes longer than the policy allows."""
+        there = self.connection
+        capacity = there.run_out()
+        pause = min(_LONGEST_PAUSE_SECONDS, _SHORTEST_PAUSE_SECONDS * 2.0 ** min(shortages, 10))
+        try:
+            if there.clock() + pause > deadline:
+                raise TimeoutError
+            await there.sleep(pause)  # at least: what is open may be another part of the program's
+            await capacity.enter(max(0.0, deadline - there.clock()))
+        except TimeoutError:
+            failure.message += f"; none came free within max_elapsed ({self.config.retry.max_elapsed:g} s)"
+            raise failure from None
+
     def is_ours(self, url: str) -> bool:
         """True for a URL of the service: what a storage behind it refuses or accepts teaches the brake nothing."""
         return url.startswith(self._base)
 
-    def _refusal(self, answer: Answer, sent_at: float) -> APIError:
+    def _refusal(self, answer: Answer, sent_at: float, bulk: Bulk | None) -> APIError:
         """The error that an answer is, and what the brake learns from it."""
         there = self.connection
+        proxy = self.proxy if answer.url.startswith("http:") else None
+        if proxy is not None and answer.status == 407:
+            message = _failures.refused_by_proxy(f"the proxy {proxy.host_port_subcomponent}", 407)
+            return self._error_without_answer(answer.request, message, sent=False, transient=False)
+        keep = None if bulk is None else bulk.keep(len(answer.body))
         ours = self.is_ours(answer.url)
         if answer.status == 429:
             asked = _retry.retry_after(answer.headers)
             if ours:
-                told = _retry.limit(answer.headers)
-                there.brake.refused(there.clock(), sent_at=sent_at, retry_after=asked, limit=told)
-            return _protocol.error_of(answer, retry_after=asked)
+                limit = _retry.limit(answer.headers)
+                there.brake.refused(there.clock(), sent_at=sent_at, retry_after=asked, limit=limit)
+            return _protocol.error_of(answer, retry_after=asked, keep=keep)
         if ours:
             there.brake.accepted()
-        if answer.status >= 400:
-            return _protocol.error_of(answer)
-        return _protocol.no_answer(answer, "an answer", _instead(answer))
+        if answer.status < 400:
+            return _protocol.no_answer(answer, "an answer", _instead(answer))
+        error = _protocol.error_of(answer, keep=keep)
+        if proxy is not None and answer.status in _PERHAPS_THE_PROXY:
+            error.message += f" (perhaps by the proxy {proxy.host_port_subcomponent}, through which it came)"
+        return error
 
     async def _turn(self, call: Call, deadline: float) -> float:
         """Wait for the caller's own cap and for the shared brake.
@@ -377,45 +488,63 @@ class Transport:
             raise bulk.refusal
         return queued
 
-    async def _exchange(self, session: aiohttp.ClientSession, request: Request) -> Answer | APIConnectionError:
+    async def _exchange(self, session: aiohttp.ClientSession, request: Request) -> Answer | NoAnswer[APIError]:
         """One attempt of an ordinary request."""
-        url, place, hops = self._base + request.path, self._place(request.path), 0
         attempt = self.begin(self.config.timeout.total)
         trouble: BaseException | None = None
-        status: int | None = None
         try:
-            while True:
-                # Not as a context manager: to have read all of an answer is to have closed it.
-                response = await session.request(
-                    request.method,
-                    place,
-                    data=request.body,
-                    headers=self.headers_to_add,
-                    timeout=self.limits,
-                    proxy=self.proxy,
-                    proxy_headers=self._proxy_headers,
-                    # The key goes where it was told to go and nowhere else, so redirects are looked at first.
-                    allow_redirects=False,
-                    raise_for_status=False,
-                )
-                status = response.status
-                content = attempt.progress = response.content
-                # A short answer is there as a whole when its head is. But a session that we were given may have hooks
-                # that read it first, and then only the response still has it.
-                whole = self.connection.owns_session and content.is_eof()
-                body = content.read_nowait() if whole else await response.read()
-                if not response.closed:
-                    response.close()  # it switches to another protocol (101), and would hold on to its connection
-                answer = self.kept(Answer(request, url, response.status, response.headers, body), response)
-                target = _followed(answer) if 300 <= answer.status < 400 and hops < _MOST_REDIRECTS else None
-                if target is None:
-                    return answer
-                url, place, hops, status = target, URL(target, encoded=True), hops + 1, None
-        except (asyncio.CancelledError, *TROUBLES) as error:
+            return await self._hops(session, request, attempt)
+        except (asyncio.CancelledError, *NETWORK_ERRORS) as error:
             trouble = attempt.own(error)
         finally:
             self.connection.watch.end(attempt)
-        return self.failure(trouble, request, struck=attempt.struck, place=attempt.place, status=status)
+        return self.failure(trouble, request, attempt)
+
+    async def _hops(
+        self, session: aiohttp.ClientSession, request: Request, attempt: Attempt
+    ) -> Answer | NoAnswer[APIError]:
+        """The answer at the end of the redirects; within the origin, and no more than a few."""
+        url, place = self._base + request.path, self._place(request.path)
+        hops = 0
+        while True:
+            # Not as a context manager: to have read all of an answer is to have closed it.
+            response = await session.request(
+                request.method,
+                place,
+                data=request.body,
+                headers=self.headers_to_add,
+                timeout=self.limits,
+                proxy=self.proxy,
+                proxy_headers=self._proxy_headers,
+                ssl=self.ssl,
+                # The key goes where it is meant to go and nowhere else, so redirects are looked at first.
+                allow_redirects=False,
+                raise_for_status=False,
+                auto_decompress=True,
+                max_line_size=LONGEST_HEADER_BYTES,
+                max_field_size=LONGEST_HEADER_BYTES,
+                max_headers=MOST_HEADERS,
+                trace_request_ctx=attempt,
+            )
+            attempt.status = response.status
+            content = attempt.progress = response.content
+            # A short answer is there as a whole when its head is. But a session that we were given may have hooks
+            # that read it first, and then only the response still has it.
+            whole = self.connection.owns_session and content.is_eof()
+            body = content.read_nowait() if whole else await self.read(response, request)
+            if not response.closed:
+                response.close()  # it switches to another protocol (101), and would hold on to its connection
+            answer = self.answer(request, url, response, body)
+            if not isinstance(answer, Answer) or not 300 <= answer.status < 400 or hops == _MOST_REDIRECTS:
+                return answer
+            target = _followed(answer)
+            if target is None:
+                return answer
+            hops += 1
+            attempt.status = None
+            place = URL(target, encoded=True)
+            url = str(place.with_query(None))  # what is in a query of theirs may be a signature
+            attempt.place = str(place.origin())
 
     def begin(self, total: float) -> Attempt:
         """An attempt of this task, under its limits, ``total`` seconds in all; the watch is to be told of its end.
@@ -427,6 +556,8 @@ class Transport:
         task = asyncio.current_task(there.loop)
         assert task is not None  # noqa: S101  # a coroutine that runs has one
         attempt = Attempt(task, there.clock(), self.config.timeout.read, total)
+        if self.proxy is not None and there.owns_session:
+            attempt.sent = False
         there.watch.begin(attempt)
         return attempt
 
@@ -436,102 +567,111 @@ class Transport:
         # Made of the parts of the base, which are known: to split all of it anew takes twice the time.
         return self._root.with_path(self._path + path, encoded=True)
 
-    def kept(self, answer: Answer, response: aiohttp.ClientResponse) -> Answer:
-        """The answer without the key: a service may quote it back at us, and what is never kept cannot leak."""
-        key = self._key
-        if key is not None:
-            if key in answer.body:
-                answer.body = answer.body.replace(key, b"[secret]")
-            for _, text in response.raw_headers:
-                if len(text) >= len(key) and key in text:
-                    answer.headers = CIMultiDict({name: self._clean(text) for name, text in answer.headers.items()})
+    async def read(self, response: aiohttp.ClientResponse, request: Request) -> bytes:
+        """The body of an answer, or its beginning, of more than may be kept, if it is longer than that."""
+        content = response.content
+        if content.at_eof():
+            return await response.read()  # it is empty, or a hook of the session has read it and it is kept there
+        # Not response.read(), which has no limit, and waits for the rest of our own body to go: a refusal may come
+        # before that.
+        most = _most(request, response.status)
+        parts: list[bytes] = []
+        size = 0
+        whole = False
+        try:
+            async for part in content.iter_any():
+                parts.append(part)
+                size += len(part)
+                if size > most:
                     break
+            else:
+                whole = True
+        finally:
+            if not whole:
+                response.close()
+        return b"".join(parts)
+
+    def answer(
+        self, request: Request, url: str, response: aiohttp.ClientResponse, body: bytes
+    ) -> Answer | NoAnswer[APIError]:
+        """What came: decoded, of bounded size, and without secrets, since what is not kept cannot leak."""
+        headers: Mapping[str, str] = response.headers
+        refused = response.status >= 400
+        # aiohttp undoes one compression; what it has left are several, and labels that are no compression at all.
+        if body and "Content-Encoding" in headers and response.content.total_compressed_bytes is None:
+            names = _coding.compressions(", ".join(response.headers.getall("Content-Encoding")))
+            try:
+                body = (
+                    _coding.decode(body, names, _most(request, response.status), whole=not refused) if names else body
+                )
+            except _coding.CodingError as error:
+                if not refused:
+                    answer = Answer(request, url, response.status, headers, b"")
+                    return NoAnswer(_protocol.no_answer(answer, "an answer that can be read", str(error)))
+        redactor = self._redactor
+        body = redactor.bad_body(body[:EXCERPT_BYTES]) if refused else redactor.good_body(body)
+        if redactor.is_in(response.raw_headers):
+            headers = CIMultiDict({name: redactor.text(text) for name, text in headers.items()})
+        if response.status >= 300 and "Location" in headers:
+            headers = CIMultiDict(headers)
+            headers["Location"] = Secret(headers["Location"])
+        answer = Answer(request, url, response.status, headers, body, self.redact)
+        if not refused and len(body) > request.most_bytes:
+            size = f"{request.most_bytes >> 20} MB"
+            return NoAnswer(
+                _protocol.no_answer(answer, f"of {size} or less, the limit for this call", "it is longer")
+            )
         return answer
 
-    def _clean(self, text: str) -> str:
-        return text.replace(self._key.decode(), "[secret]") if self._key else text
-
     def failure(
-        self,
-        error: BaseException | None,
-        request: Request,
-        *,
-        struck: Limit | None = None,
-        place: str | None = None,
-        status: int | None = None,
-    ) -> APIConnectionError:
-        """Why an attempt got no whole answer, of the service or of another ``place``; ``status`` if one had begun.
-
-        A :class:`UsageError` is raised where it was not the network's fault.
-        """
+        self, error: BaseException | None, request: Request, attempt: Attempt
+    ) -> NoAnswer[APIConnectionError]:
+        """Why an attempt got no answer; a :class:`UsageError` is raised if that was not the network's fault."""
         if self.connection.closed:
             message = "this client was closed while the call was under way"
             raise UsageError(message)
-        if isinstance(error, (aiohttp.InvalidURL, RuntimeError)):
-            message = f"the request cannot be sent from here: {error}"
+        if isinstance(error, RuntimeError) and self.connection.lost_session:
+            message = "the session that this client was given was closed while the call was under way"
             raise UsageError(message)
-        kind, message, sent = _explain(error, self.config, struck, place)
-        failure = kind(
-            self._clean(message),
+        if isinstance(error, (aiohttp.InvalidURL, RuntimeError)):
+            message = f"the request cannot be sent from here ({type(error).__name__})"
+            raise UsageError(message)
+        host = URL(attempt.place or self._base, encoded=True).host_port_subcomponent or ""
+        found = _failures.explain(error, attempt, host=host, proxy=self.proxy, timeout=self.config.timeout)
+        failure = self._error_without_answer(
+            request,
+            found.message,
+            sent=found.sent,
+            transient=found.transient,
+            status=attempt.status,
+            kind=found.kind,
+        )
+        # An error of aiohttp's about another place may quote its whole URL.
+        failure.__cause__ = _failures.without_frames(error) if attempt.place is None else None
+        return NoAnswer(failure, found.out_of_connections)
+
+    def _error_without_answer(
+        self,
+        request: Request,
+        message: str,
+        *,
+        sent: bool,
+        transient: bool,
+        status: int | None = None,
+        kind: type[APIConnectionError] = APIConnectionError,
+    ) -> APIConnectionError:
+        return kind(
+            self._redactor.text(message),
             method=request.method,
-            url=self.config.base_url + request.path,
+            url=self._base + request.path,
             request_sent=sent,
             status=status,
+            is_transient=transient,
         )
-        # An error of aiohttp's about another place may quote its whole URL, and a signed one is as good as a key.
-        failure.__cause__ = _without_frames(error) if place is None else None
-        return failure
 
 
-def _explain(
-    error: BaseException | None, config: Config, struck: Limit | None, place: str | None
-) -> tuple[type[APIConnectionError], str, bool]:
-    """What happened, in our words: the kind of error, a sentence, and whether the request may have arrived."""
-    limits = config.timeout
-    host = URL(place or config.base_url, encoded=True).host_port_subcomponent
-    if struck == "read":
-        return APITimeoutError, f"nothing came from {host} for {limits.read:g} s", True
-    if struck == "total":
-        return APITimeoutError, f"no whole answer from {host} within {limits.total:g} s", True
-    if isinstance(error, (aiohttp.ClientProxyConnectionError, aiohttp.ClientHttpProxyError)):
-        return APIConnectionError, "the proxy could not be reached, or refused to connect us", False
-    if isinstance(error, aiohttp.ConnectionTimeoutError):
-        return APITimeoutError, f"no connection to {host} within {limits.connect:g} s", False
-    if isinstance(error, aiohttp.ClientConnectorDNSError):
-        return APIConnectionError, f"the host name of {host} cannot be resolved (is the network up?)", False
-    if isinstance(error, aiohttp.ClientSSLError):
-        return APIConnectionError, f"no trusted connection to {host}: {error.os_error}", False
-    if isinstance(error, aiohttp.ClientConnectorError):
-        number = error.os_error.errno  # its text is asyncio's, and reads like code
-        return (
-            APIConnectionError,
-            f"no connection to {host}: {os.strerror(number) if number else error.os_error}",
-            False,
-        )
-    if isinstance(error, aiohttp.ServerDisconnectedError):
-        return APIConnectionError, f"{host} closed the connection without an answer", True
-    if isinstance(error, aiohttp.ClientPayloadError):
-        return APIConnectionError, f"the answer of {host} broke off", True
-    if isinstance(error, aiohttp.ClientResponseError):
-        # The parser goes on to draw the bytes it met, with an arrow: that is for its own developers.
-        problem = re.split(r":?\s*b['\"]", " ".join(error.message.split()))[0]
-        return APIConnectionError, f"what {host} sent is not HTTP: {problem}", True
-    reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
-    return APIConnectionError, f"the connection to {host} failed: {reason or type(error).__name__}", True
-
-
-def _without_frames(error: BaseException | None) -> BaseException | None:
-    """The error as a cause that is safe to show, or None where it is not.
-
-    aiohttp's frames hold what was sent, and the errors that are wholly its own hold the request, or what came.
-    """
-    if not isinstance(error, OSError):
-        return None
-    link: BaseException | None = error
-    while link is not None:
-        link.__traceback__ = None
-        link = link.__cause__ or link.__context__
-    return error
+def _most(request: Request, status: int) -> int:
+    return request.most_bytes if status < 400 else EXCERPT_BYTES
 
 
 def _without_login(proxy: str | None) -> tuple[URL | None, dict[str, str]]:
@@ -545,7 +685,15 @@ def _without_login(proxy: str | None) -> tuple[URL | None, dict[str, str]]:
     return url.with_user(None), {"Proxy-Authorization": Secret(f"Basic {login}")}
 
 
-def _followed(answer: Answer) -> str | None:
+def _logins(proxy: str | None) -> dict[str, str]:
+    """What a proxy may echo of its login, as if they were headers."""
+    login = _without_login(proxy)[1].get("Proxy-Authorization")
+    if proxy is None or login is None:
+        return {}
+    return {"Proxy-Authorization": login.removeprefix("Basic "), "Proxy-Password": URL(proxy).password or ""}
+
+
+def _followed(answer: Answer) -> Secret | None:
     """Where a redirect leads, if it may be followed: within the same origin, and without changing the request.
 
     A request that must not be repeated is not sent a second time, whatever the redirect says.
@@ -559,7 +707,7 @@ def _followed(answer: Answer) -> str | None:
     here = URL(answer.url, encoded=True)
     try:
         target = here.join(URL(location, encoded=True))
-        return str(target) if target.origin() == here.origin() and target.user is None else None
+        return Secret(target) if target.origin() == here.origin() and target.user is None else None
     except ValueError:
         return None
 

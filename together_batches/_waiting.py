@@ -443,8 +443,8 @@ async def as_completed(
 
     A 404 for a job that is passed in as a :class:`BatchJob`, that ``knows`` knows or that was seen is looked at again
     for ``patience`` seconds. So is a COMPLETED job that names no file, if ``holds``; then it is given with a warning.
-    An id that comes again is followed once, or again after its job was yielded if it ``may_repeat``. ``on_refused`` is
-    called with each job that cannot be followed, and the error; otherwise such errors are raised at the end.
+    An id that comes again is followed once, or again after its job was yielded if it ``may_repeat``. ``on_refused``
+    is called with each job that cannot be followed, and the error; otherwise such errors are raised at the end.
 
     The work is one task beside the generator, so that nothing is ever yielded from within a task group: it would
     tie the group to whichever task asks for the next job.

@@ -34,7 +34,9 @@ class Attempt:
     """One attempt under way: the task that makes it, its limits, and how far it is.
 
     ``struck`` names the limit that was reached, ``read`` (seconds without progress) or ``total``. ``place`` is the
-    origin that the attempt has got to, if that is not the service itself.
+    origin that the attempt has got to, if that is not the service itself. ``sent`` is False as long as the
+    request has not gone out because a proxy comes first, None if that is not known. ``status`` is that of the answer
+    that has begun, if one has.
     """
 
     __slots__ = (
@@ -45,6 +47,8 @@ class Attempt:
         "place",
         "progress",
         "read",
+        "sent",
+        "status",
         "struck",
         "task",
         "total",
@@ -58,6 +62,8 @@ class Attempt:
         self.total = total
         self.progress: Progress | None = None
         self.place: str | None = None
+        self.sent: bool | None = None
+        self.status: int | None = None
         self.heard_at = began
         self.heard_bytes = -1
         self.struck: Limit | None = None
@@ -68,9 +74,10 @@ class Attempt:
             if self.struck is not None:
                 self.task.uncancel()  # the strike came out of aiohttp as something else
             return error
-        # Ours, if the watch struck and nobody else wants this task to end: as asyncio.timeout tells them apart.
+        # Ours, if the watch struck and nothing else wants this task to end: as asyncio.timeout tells them apart.
         if self.struck is None or self.task.uncancel() > self.cancelling:
-            raise error
+            # Without aiohttp's frames, which hold the URL with its signature, and the headers.
+            raise error.with_traceback(None)
         return None
 
     def is_over(self, now: float) -> bool:
@@ -99,6 +106,11 @@ class Watch:
         self._attempts.add(attempt)
         if self._timer is None:
             self._come_round(attempt)
+
+    @property
+    def under_way(self) -> int:
+        """How many attempts are under way."""
+        return len(self._attempts)
 
     def end(self, attempt: Attempt) -> None:
         """The attempt is over."""

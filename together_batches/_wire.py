@@ -1,67 +1,188 @@
-"""Bytes to values and back: the only room that knows JSON and cattrs.
+"""JSON to values and back: the only module that knows msgspec and cattrs.
 
 What the service sends is believed in nothing: each field is checked for its type (cattrs by itself would turn a
-number into text), and what is wrong is named with its path.
+number into text). What is usual is read by msgspec into a struct that is made of the fields of :class:`BatchJob`;
+what is not is read field by field, so that a field which cannot be read costs itself and no more.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import enum
+import json
 import math
-from datetime import UTC, datetime
+import sys
+from collections.abc import Mapping
+from datetime import UTC, date, datetime, time
 from functools import cache
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar, cast
+from uuid import UUID
 
 import attrs
-import cattrs
-import orjson
-from cattrs.gen import make_dict_structure_fn, override
+import msgspec
+from msgspec import Meta, Raw, Struct
 
+from together_batches._cut import members
+from together_batches._fields import OnDemand, time_of
 from together_batches.errors import ValidationError
 from together_batches.models import BatchJob, BatchJobStatus, FileObject
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
-__all__ = ["WireError", "decode", "encode", "file", "job", "job_from_dict", "kind"]
+__all__ = [
+    "Row",
+    "WireError",
+    "decode",
+    "decode_row",
+    "encode",
+    "entries",
+    "file",
+    "job",
+    "job_from_dict",
+    "kind",
+    "read",
+    "usage",
+]
 
 
 class WireError(Exception):
-    """What was wrong, and where; it never leaves the package: whoever decodes says whose fault it is."""
+    """What was wrong, and where; it never leaves the package: whoever decodes says whose fault it is.
 
-    def __init__(self, problem: str, where: str = "$") -> None:
+    Of text that is no JSON, ``reason`` says why, and ``at`` is the byte, if that is known.
+    """
+
+    def __init__(self, problem: str, where: str = "$", *, reason: str = "", at: int | None = None) -> None:
         super().__init__(problem, where)
         self.problem = problem
         self.where = where
+        self.reason = reason or problem
+        self.at = at
+
+
+# --- JSON ---------------------------------------------------------------------------------------------------------
+
+_UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+_decode = msgspec.json.Decoder().decode
 
 
 def decode(body: bytes) -> object:
-    """The JSON value in ``body``; :class:`WireError` where it is none (``NaN`` and broken UTF-8 are none)."""
+    """The JSON value in ``body``; :class:`WireError` if it is none (``NaN`` and broken UTF-8 are none).
+
+    Integers are exact, whatever their length. Of two values with one key the last is taken.
+    """
     try:
-        return cast("object", orjson.loads(body))
-    except orjson.JSONDecodeError as error:
-        problem = "no JSON" if body else "nothing at all"
-        raise WireError(problem) from error
+        return cast("object", _decode(body))
+    except _UNDECODABLE as error:
+        raise _no_json(body, error) from error
+
+
+def read(body: bytes | Raw) -> object:
+    """The value in ``body``, also if it holds what Python reads and JSON does not have; else :class:`WireError`.
+
+    That is ``NaN``, a number beyond the range of floats, half a surrogate pair, half a character, a raw control
+    character. Such a thing in a place where it does no harm is no reason to lose the rest of an answer.
+    """
+    try:
+        return cast("object", _decode(body))
+    except _UNDECODABLE as error:
+        text = bytes(body)
+        try:
+            return cast("object", json.loads(text.decode("utf-8", "replace"), strict=False))
+        except (ValueError, RecursionError):
+            raise _no_json(text, error) from error
+
+
+def _no_json(body: bytes, error: Exception) -> WireError:
+    problem = "no JSON" if body else "nothing at all"
+    if isinstance(error, RecursionError):
+        return WireError(problem, reason="it is nested too deeply")
+    reason, _, place = str(error).removeprefix("JSON is malformed: ").partition(" (byte ")
+    if place:
+        return WireError(problem, reason=reason, at=int(place.rstrip(")")))
+    if isinstance(error, msgspec.ValidationError):
+        return WireError(problem, reason="a number is out of range")
+    if isinstance(error, UnicodeDecodeError):
+        return WireError(problem, reason="it is not UTF-8")
+    try:
+        json.loads(body)
+    except (ValueError, RecursionError):
+        return WireError(problem, reason="unexpected end of data", at=len(body))
+    return WireError(problem, reason="half of a surrogate pair")  # msgspec takes it for the end
 
 
 def encode(value: object) -> bytes:
-    """``value`` as JSON; :class:`WireError` where JSON cannot say it."""
+    """``value`` as JSON; :class:`WireError` if JSON cannot say it.
+
+    msgspec writes NaN as null, bytes as base64, a decimal as text and a number as a key: each would change in silence
+    what the caller said, so all of the value is looked at before. Dataclasses, attrs classes, enums, mappings and the
+    numbers of numpy are written as what they hold.
+    """
     try:
-        text = orjson.dumps(value)
-    except (orjson.JSONEncodeError, RecursionError) as error:
-        raise WireError(str(error)) from error
-    # orjson turns NaN and infinity into null, and so a number of the caller's into none.
-    if b"null" in text and not _finite(value):
-        problem = "a number is not finite"
-        raise WireError(problem)
-    return text
+        return msgspec.json.encode(_plain(value))
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        problem = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise WireError(problem) from error
 
 
-def _finite(value: object) -> bool:
+def _plain(value: object) -> object:
+    # A value of most keys is written as it is, and a call for each would take most of the time.
+    kind = type(value)
+    if kind is dict:
+        return {
+            key if type(key) is str else _key(key): field if type(field) in _AS_IT_IS else _plain(field)
+            for key, field in cast("dict[object, object]", value).items()
+        }
+    if kind is list or kind is tuple:
+        return [item if type(item) in _AS_IT_IS else _plain(item) for item in cast("list[object]", value)]
+    if kind is float:
+        if math.isfinite(cast("float", value)):
+            return value
+        message = "a number is not finite"
+        raise ValueError(message)
+    return value if kind in _AS_IT_IS else _plain(_unwrapped(value))
+
+
+_AS_IT_IS = frozenset({str, int, bool, type(None), datetime, date, time, UUID})
+
+
+def _key(key: object) -> str:
+    if isinstance(key, str):
+        return str.__str__(key)
+    message = f"Dict key must be str, not {type(key).__name__}"
+    raise TypeError(message)
+
+
+def _unwrapped(value: object) -> object:
+    """What is in a value that is not JSON's own, taken out by one step."""
+    if isinstance(value, enum.Enum):
+        return value.value
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, int):
+        return int.__int__(value)
     if isinstance(value, float):
-        return math.isfinite(value)
-    if isinstance(value, dict):
-        return all(map(_finite, cast("dict[str, object]", value).values()))
-    return not isinstance(value, list | tuple) or all(map(_finite, cast("list[object]", value)))
+        return float.__float__(value)
+    if isinstance(value, Mapping):
+        return dict(cast("Mapping[object, object]", value))
+    if isinstance(value, list | tuple):
+        return list(cast("list[object]", value))
+    if (fields := _fields_of(type(value))) is not None:
+        return {name: getattr(value, name) for name in fields if not name.startswith("_")}
+    numpy: Any = sys.modules.get("numpy")  # a number of numpy exists only if that is loaded
+    if numpy is not None:
+        for kind, number in ((numpy.bool_, bool), (numpy.integer, int), (numpy.floating, float)):
+            if isinstance(value, kind):
+                return cast("Callable[[object], object]", number)(value)
+    message = f"Type is not JSON serializable: {type(value).__name__}"
+    raise TypeError(message)
+
+
+def _fields_of(owner: Any) -> list[str] | None:
+    fields: Any = getattr(owner, "__attrs_attrs__", None)
+    if fields is None and dataclasses.is_dataclass(owner):
+        fields = dataclasses.fields(owner)
+    return None if fields is None else [field.name for field in fields]
 
 
 def kind(value: object) -> str:
@@ -80,252 +201,335 @@ _KINDS: dict[type, str] = {
 }
 
 
-def _wrong(value: object, expected: str) -> TypeError:
-    return TypeError(f"{kind(value)} in place of {expected}")
+# --- a field ------------------------------------------------------------------------------------------------------
 
 
-def _text(value: object, _: object) -> str | None:
-    if value is None or isinstance(value, str):
-        return value
-    raise _wrong(value, "text")
+def _wrong(value: object, expected: str) -> NoReturn:
+    message = f"{kind(value)} in place of {expected}"
+    raise TypeError(message)
 
 
 def _identity(value: object, _: object) -> str:
     if isinstance(value, str) and value:
         return value
-    raise TypeError("no id" if value is None or value == "" else f"{kind(value)} in place of an id")
-
-
-def _integer(value: object, _: object) -> int | None:
     if value is None or value == "":
-        return None
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise _wrong(value, "a whole number")
+        message = "no id"
+        raise TypeError(message)
+    _wrong(value, "an id")
+
+
+def _text(value: object, _: object) -> str:
+    return value if isinstance(value, str) else _wrong(value, "text")
+
+
+def _integer(value: object, _: object) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) else _wrong(value, "a whole number")
+
+
+def _number(value: object, _: object) -> float:
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else _wrong(value, "a number")
+
+
+def _kept(value: object, _: object) -> object:
     return value
 
 
-def _number(value: object, _: object) -> float | None:
-    if value is None or value == "":
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise _wrong(value, "a number")
-    return float(value)
+def _truth(value: object, _: object) -> bool:
+    return value if isinstance(value, bool) else _wrong(value, "true or false")
 
 
-def _status(value: object, _: object = None) -> BatchJobStatus | None:
-    if value is None or value == "":
-        return None
-    if isinstance(value, str):
-        return _STATUSES.get(value) or BatchJobStatus(value)
-    raise _wrong(value, "a status")
+def _status(value: object, _: object) -> BatchJobStatus:
+    return BatchJobStatus(value) if isinstance(value, str) else _wrong(value, "a status")
 
 
-def _time(value: object, _: object = None) -> datetime | None:
-    if value is None or value == "":
-        return None
-    if not isinstance(value, str):
-        raise _wrong(value, "a time")
-    try:
-        # Since Python 3.11 this takes "Z", and 0 to 9 fractional digits (it cuts after six).
-        time = datetime.fromisoformat(value)
-        if time.year == 1:
-            return None  # the zero time, which has no other in UTC where it stands east of Greenwich
-        if time.tzinfo is UTC:
-            return time
-        return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
-    except (ValueError, OverflowError) as error:
-        message = f"{value[:40]!r} in place of a time"
-        raise ValueError(message) from error
+def _time(value: object, _: object) -> datetime | None:
+    """Jobs have text, files have seconds since 1970."""
+    return time_of(value) if isinstance(value, str) else _wrong(value, "a time")
 
 
 def _moment(value: object, _: object) -> datetime | None:
-    """Of a file: seconds since 1970, where jobs have text."""
+    """Of a file: seconds since 1970, if it is not text as in jobs."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return _time(value, None)
-    try:
-        return datetime.fromtimestamp(value, UTC) if value else None
-    except (ValueError, OverflowError, OSError) as error:
-        message = f"{value!r} in place of a time"
-        raise ValueError(message) from error
+    return datetime.fromtimestamp(value, UTC) if value else None
 
 
-def _truth(value: object, _: object) -> bool | None:
-    if value is None or isinstance(value, bool):
-        return value
-    raise _wrong(value, "true or false")
-
-
-_STATUSES = {str(status): status for status in BatchJobStatus}
 _HOOKS: dict[object, Callable[[object, object], object]] = {
     str: _identity,
     str | None: _text,
     int | None: _integer,
     float | None: _number,
+    bool | None: _truth,
     BatchJobStatus | None: _status,
     datetime | None: _time,
 }
 _EXTRA = "\0extra"  # no JSON the service sends has this key, while "extra" it might
+_SENT_AS = {"file_type": "FileType", "processed": "Processed", "line_count": "LineCount", "extra": _EXTRA}
+"""What a field is called in what is read, if it is not called like that."""
 
 
-def job(value: object, where: str = "$") -> BatchJob:
-    """The job that a decoded JSON value describes; it is taken apart. :class:`WireError` where it describes none."""
-    if not isinstance(value, dict):
-        problem = f"{kind(value)} in place of an object"
-        raise WireError(problem, where)
-    rest = cast("dict[str, Any]", value)
-    values = [*map(rest.pop, _IN_TURN, _NOTHING)]
-    extra = rest.copy()  # smaller than what it is a copy of, which had room for all
-    try:
-        return _plain_job(values, extra)
-    except (TypeError, ValueError, OverflowError):
-        pass  # it is unusual, or wrong, and then it does not say where
-    try:
-        return _thorough().structure({**dict(zip(_IN_TURN, values, strict=True)), _EXTRA: extra}, BatchJob)
-    except Exception as error:  # cattrs groups whatever its hooks raised
-        problem, _, path = cattrs.transform_error(error, where, format_exception=_worded)[0].rpartition(" @ ")
-        raise WireError(problem, path or where) from error
+# --- a job, a file ------------------------------------------------------------------------------------------------
+
+_Value = TypeVar("_Value", BatchJob, FileObject)
 
 
-@cache
-def _thorough() -> cattrs.Converter:
-    """Made when something is unusual, which it seldom is."""
-    converter = cattrs.Converter()
-    attrs.resolve_types(BatchJob)
-    fields: dict[str, Any] = {
-        field.name: override(struct_hook=_HOOKS[field.type])
-        for field in attrs.fields(BatchJob)
-        if field.name in _IN_TURN
-    }
-    fields["extra"] = override(rename=_EXTRA, struct_hook=lambda extra, _: extra)
-    converter.register_structure_hook(BatchJob, make_dict_structure_fn(BatchJob, converter, **fields))
-    return converter
+def job(sent: object, where: str = "$") -> BatchJob:
+    """The job that a JSON value describes, decoded or as its text; :class:`WireError` if it describes none.
 
-
-class _Draft(BatchJob):
-    """A job in the making: it can be written to, and becomes a BatchJob when all of it has been looked at.
-
-    To call BatchJob would have all looked at once more and each field set by a call of its own, since it is frozen.
-    That takes as long as all the rest of the reading, and a list has 50,000 jobs.
+    A job needs an id. An optional field that cannot be read is None, and kept in ``extra``.
     """
-
-    __slots__ = ()
-    __setattr__ = object.__setattr__
-    __delattr__ = object.__delattr__
-
-    id: str
-    status: BatchJobStatus | None  # pyright: ignore[reportIncompatibleVariableOverride]
-    progress: float | None
-    endpoint: str | None
-    model_id: str | None
-    input_file_id: str | None
-    output_file_id: str | None
-    error_file_id: str | None
-    error: str | None
-    file_size_bytes: int | None
-    created_at: datetime | None
-    completed_at: datetime | None
-    job_deadline: datetime | None
-    user_id: str | None
-    warning: str | None
-    extra: dict[str, object]
+    try:
+        if isinstance(sent, _TEXT):
+            return _made(_read_usual(sent), _Later(bytes(sent)))
+        usual = msgspec.convert(sent, _Usual)
+        return _made(usual, {name: value for name, value in cast("_Object", sent).items() if name not in _NAMES})
+    except (*_UNDECODABLE, ValueError, OverflowError):
+        return _structured(BatchJob, read(sent) if isinstance(sent, _TEXT) else sent, where)
 
 
-def _plain_job(values: list[Any], extra: dict[str, object]) -> BatchJob:
-    """What :func:`_thorough` makes of them, in half the time; TypeError or ValueError for what is to go there."""
-    job_id, status, progress, size, created, completed, deadline, *texts = values
-    for text in texts:
-        if text.__class__ is not str and text is not None:
-            raise TypeError
-    if job_id.__class__ is not str or not job_id:
-        raise TypeError
-    if progress.__class__ is int:
-        progress = float(progress)
-    if progress is not None and not (progress.__class__ is float and 0.0 <= progress <= 100.0):
-        raise TypeError
-    if size.__class__ is not int and size is not None:
-        raise TypeError
-    endpoint, model_id, input_file_id, output_file_id, error_file_id, error, user_id, warning = texts
-    draft = _new(_Draft)
-    draft.id = job_id
-    draft.status = _STATUSES.get(status) or _status(status)
-    draft.progress = progress
-    draft.endpoint = endpoint or None
-    draft.model_id = model_id or None
-    draft.input_file_id = input_file_id or None
-    draft.output_file_id = output_file_id or None
-    draft.error_file_id = error_file_id or None
-    draft.error = error or None
-    draft.file_size_bytes = size
-    draft.created_at = None if created is None else _time(created)
-    draft.completed_at = None if completed is None else _time(completed)
-    draft.job_deadline = None if deadline is None else _time(deadline)
-    draft.user_id = user_id or None
-    draft.warning = warning or None
-    draft.extra = extra
-    draft.__class__ = BatchJob  # type: ignore[assignment]  # pyright: ignore[reportAttributeAccessIssue]
-    return draft
+def file(sent: object, where: str = "$") -> FileObject:
+    """The file that a JSON value describes, as :func:`job` reads a job."""
+    return _structured(FileObject, read(sent) if isinstance(sent, _TEXT) else sent, where)
 
 
-_new = object.__new__
+def entries(body: bytes) -> list[object]:
+    """The entries of a list, for :func:`job` or :func:`file` to read, bare or in an object as ``data``; null is none.
 
-
-_IN_TURN = (
-    *("id", "status", "progress", "file_size_bytes", "created_at", "completed_at", "job_deadline"),
-    *("endpoint", "model_id", "input_file_id", "output_file_id", "error_file_id", "error", "user_id", "warning"),
-)
-"""The fields as they are read: those with rules of their own, then the texts."""
-_NOTHING = len(_IN_TURN) * (None,)
-
-
-_FILE_HOOKS: dict[str, tuple[str, Callable[[object, object], object]]] = {
-    "id": ("id", _identity),
-    "filename": ("filename", _text),
-    "bytes": ("bytes", _integer),
-    "purpose": ("purpose", _text),
-    "created_at": ("created_at", _moment),
-    "FileType": ("file_type", _text),
-    "Processed": ("processed", _truth),
-    "processing_status": ("processing_status", _text),
-    "LineCount": ("line_count", _integer),
-}
-"""The service's name of each field: ours, and how it is read."""
-
-
-def file(value: object, where: str = "$") -> FileObject:
-    """The file that a decoded JSON value describes; :class:`WireError` where it describes none."""
-    if not isinstance(value, dict):
-        problem = f"{kind(value)} in place of an object"
-        raise WireError(problem, where)
-    known: dict[str, Any] = {}
-    extra: dict[str, object] = {}
-    for name, sent in cast("dict[str, object]", value).items():
-        if name not in _FILE_HOOKS:
-            extra[name] = sent
-            continue
-        ours, read = _FILE_HOOKS[name]
-        try:
-            found = read(sent, None)
-        except (TypeError, ValueError) as error:
-            raise WireError(str(error), f"{where}.{name}") from error
-        known[ours] = None if found == "" else found
-    if "id" not in known:
-        problem = "no id"
-        raise WireError(problem, where)
-    return FileObject(**known, extra=extra)
-
-
-def _worded(error: BaseException, _: object) -> str:
-    return "no id" if isinstance(error, KeyError) else str(error)
+    An entry stays text as long as that is possible: to decode all before the first is made costs twice the time,
+    because 50,000 dicts are much to look through for the garbage collector.
+    """
+    try:
+        return cast("list[object]", _read_entries(body) or [])
+    except _UNDECODABLE:
+        value = read(body)
+    if isinstance(value, dict):
+        page = cast("_Object", value)
+        # No paging is documented: a part of a list that is taken for all of it hides jobs and files.
+        if page.get("has_more"):
+            raise WireError("it is only a part of one, and no paging is known", "$.has_more")
+        value = page.get("data", cast("object", value))
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        problem = f"{kind(value)} in place of a list"
+        raise WireError(problem)
+    return cast("list[object]", value)
 
 
 def job_from_dict(mapping: Mapping[str, object]) -> BatchJob:
     """The job in a mapping such as :func:`together_batches.to_dict` or the service makes.
 
-    What the mapping holds beyond the fields of :class:`BatchJob` is kept in ``extra``. Raises
-    :class:`ValidationError`, whose text names the field, where the mapping describes no job.
+    What the mapping holds beyond the fields of :class:`BatchJob`, or in a field that cannot hold it, is kept in
+    ``extra``. Raises :class:`ValidationError`, whose text names the field, if the mapping has no id.
     """
     try:
         return job(dict(mapping))
     except WireError as error:
         message = f"this is no batch job: {error.problem} at {error.where}"
         raise ValidationError(message, problems=[message]) from error
+
+
+_Object = dict[str, object]
+_TEXT = (bytes, Raw)
+_SOME_TEXT: Any = Annotated[str, Meta(min_length=1)]
+_PERCENTAGE: Any = Annotated[float, Meta(ge=0, le=100)]
+_USUAL: dict[object, object] = {
+    str: _SOME_TEXT,
+    str | None: _SOME_TEXT | None,
+    int | None: int | None,
+    float | None: _PERCENTAGE | None,
+    BatchJobStatus | None: BatchJobStatus | None,
+    datetime | None: _SOME_TEXT | None,
+}
+"""What a field of each type is read from if nothing about it is odd."""
+
+
+def _fields(value_type: type[attrs.AttrsInstance]) -> tuple[attrs.Attribute[Any], ...]:
+    """The fields with their types, which are only texts before they are resolved."""
+    return cast("tuple[attrs.Attribute[Any], ...]", attrs.fields(attrs.resolve_types(value_type)))
+
+
+_FIELDS = [field for field in _fields(BatchJob) if field.name != "extra"]
+_NAMES = frozenset(field.name for field in _FIELDS)
+_Usual = msgspec.defstruct(
+    "_Usual",
+    [(field.name, _USUAL[field.type], msgspec.NODEFAULT if field.name == "id" else None) for field in _FIELDS],
+    gc=False,
+)
+_read_usual = msgspec.json.Decoder(_Usual).decode
+_read_entries = msgspec.json.Decoder(list[Raw] | None).decode
+
+
+def _maker() -> Callable[[Struct, _Object | _Later], BatchJob]:
+    """A function that makes a job of what was read, by a line for each field, as attrs writes an ``__init__``.
+
+    To call :class:`BatchJob` has all looked at once more, which takes longer than all the rest; a loop over the
+    fields takes half as long again.
+    """
+    names: dict[str, Any] = {"new": object.__new__, "cls": BatchJob, "time": time_of}
+    lines = ["def make(usual, extra):", "job = new(cls)"]
+    for field in _fields(BatchJob):
+        slot: Any = getattr(BatchJob, field.name)
+        value = f"usual.{field.name}"
+        if isinstance(slot, OnDemand):
+            slot, value = slot.slot, field.name
+        elif field.type == datetime | None:
+            value = f"{value} and time({value})"
+        elif field.type == BatchJobStatus | None:
+            value = f"{value} or None"  # an empty text is a status that is not known
+        names[f"set_{field.name}"] = slot.__set__
+        lines.append(f"set_{field.name}(job, {value})")
+    exec("\n ".join([*lines, "return job"]), names)  # noqa: S102
+    return cast("Callable[[Struct, _Object | _Later], BatchJob]", names["make"])
+
+
+_made = _maker()
+
+
+class _Later(Struct, gc=False):
+    """What a job has in ``extra``, to be read from its text when it is wanted."""
+
+    text: bytes
+
+    def __call__(self) -> _Object:
+        try:
+            sent = cast("_Object", read(self.text))
+        except WireError:  # too deep to be read, and what could be read was
+            return {}
+        return {name: value for name, value in sent.items() if name not in _NAMES}
+
+
+@cache
+def _structure(value_type: type[Any]) -> Callable[[_Object, type[Any]], Any]:
+    """Made, and cattrs loaded, when something is unusual, which it seldom is."""
+    from cattrs.gen import make_dict_structure_fn, override
+    from cattrs.preconf.msgspec import make_converter
+
+    hooks = _HOOKS if value_type is BatchJob else {**_HOOKS, datetime | None: _moment}
+    overrides: dict[str, Any] = {
+        field.name: override(rename=_SENT_AS.get(field.name, field.name), struct_hook=hooks.get(field.type, _kept))
+        for field in _fields(value_type)
+    }
+    return make_dict_structure_fn(value_type, make_converter(), **overrides)
+
+
+def _structured(value_type: type[_Value], sent: object, where: str) -> _Value:
+    """The value, read field by field by cattrs, which names each field that cannot be read."""
+    from cattrs.errors import ClassValidationError
+
+    if not isinstance(sent, dict):
+        problem = f"{kind(sent)} in place of an object"
+        raise WireError(problem, where)
+    rest = cast("_Object", sent).copy()
+    names = {field.name: _SENT_AS.get(field.name, field.name) for field in _fields(value_type)}
+    found = {name: rest.pop(name, None) for name in names.values() if name != _EXTRA}
+    known = {name: value for name, value in found.items() if value is not None and value != ""}
+    structure: Callable[[_Object, type[_Value]], _Value] = _structure(cast("Any", value_type))
+    try:
+        return structure({**known, _EXTRA: rest}, value_type)
+    except ClassValidationError as error:
+        wrong = {note.name: cause for cause, note in error.group_exceptions()[0]}
+        if "id" in wrong:
+            problem = str(wrong["id"]) if "id" in known else "no id"
+            raise WireError(problem, f"{where}.id") from error
+    for name in wrong:
+        rest[names[name]] = known.pop(names[name])
+    return structure({**known, _EXTRA: rest}, value_type)
+
+
+# --- a row --------------------------------------------------------------------------------------------------------
+
+
+class Row(Struct, frozen=True, gc=False):
+    """A line of results, cut and not decoded. ``body`` is the text of the answer, as it stands in the line.
+
+    ``body`` is None if the line has no answer, or is no JSON: then ``value`` has the answer as Python reads it.
+    """
+
+    custom_id: object = None
+    status_code: object = None
+    error: object = None
+    body: bytes | None = None
+    value: object = None
+
+
+def decode_row(line: bytes) -> Row:
+    """What a line of an output or an error file says; :class:`WireError` if nothing reads an object in it.
+
+    The text of the answer is a copy, since a piece of the line would keep all of it; a carriage return in it stands
+    between two tokens, and becomes a space.
+    """
+    try:
+        row = _read_row(line)
+        error = None if row.error is _ABSENT else cast("object", _decode(row.error))
+        # What is passed over is not looked at for broken characters.
+        if line.isascii() or line.decode():
+            return _row(row.custom_id, row.response.status_code, error, bytes(row.response.body))
+    except _UNDECODABLE:
+        pass
+    try:
+        found = members(line)
+        custom_id, status_code, error = map(_small, map(found.get, _SMALL))
+        return _row(custom_id, status_code, error, found.get(("response", "body"), b""))
+    except (ValueError, RecursionError):
+        value = read(line)
+    if not isinstance(value, dict):
+        problem = f"{kind(value)} in place of an object"
+        raise WireError(problem)
+    fields = cast("_Object", value)
+    answer = fields.get("response")
+    response = cast("_Object", answer) if isinstance(answer, dict) else {}
+    return Row(fields.get("custom_id"), response.get("status_code"), fields.get("error"), value=response.get("body"))
+
+
+def usage(body: bytes) -> tuple[int, int, int] | None:
+    """The tokens that an answer took, of the prompt, of the completion and in all, if it says."""
+    try:
+        found = _read_usage(body).usage
+        return None if found is None else (found.prompt_tokens, found.completion_tokens, found.total_tokens)
+    except _UNDECODABLE:
+        pass
+    try:
+        value: Any = read(body)
+        counts = [value["usage"].get(name) for name in _Tokens.__struct_fields__]
+    except (WireError, AttributeError, LookupError, TypeError):
+        return None
+    prompt, completion, total = (count if isinstance(count, int) else 0 for count in counts)
+    return prompt, completion, total
+
+
+def _row(custom_id: object, status_code: object, error: object, body: bytes) -> Row:
+    return Row(custom_id, status_code, error, body.replace(b"\r", b" ") or None)
+
+
+def _small(text: bytes | None) -> object:
+    return None if text is None else read(text)
+
+
+_ABSENT = Raw()
+_SMALL = (("custom_id",), ("response", "status_code"), ("error",))
+
+
+class _Response(Struct, frozen=True, gc=False):
+    status_code: Any = None
+    body: Raw = _ABSENT
+
+
+class _Line(Struct, gc=False):
+    custom_id: Any = None
+    response: _Response = _Response()
+    error: Raw = _ABSENT
+
+
+class _Tokens(Struct, gc=False):
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    total_tokens: int = 0
+
+
+class _Usage(Struct, gc=False):
+    usage: _Tokens | None = None
+
+
+_read_row = msgspec.json.Decoder(_Line).decode
+_read_usage = msgspec.json.Decoder(_Usage).decode

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
     from datetime import datetime, timedelta
     from pathlib import Path
+    from ssl import SSLContext
     from types import TracebackType
 
     from aiohttp import ClientSession
@@ -62,6 +63,8 @@ class AsyncBatches:
         session: an aiohttp session of yours to send with; it is never closed here.
         headers: sent with each call, beside the client's own.
         proxy: URL of an HTTP proxy; otherwise ``HTTPS_PROXY``, ``HTTP_PROXY``, ``ALL_PROXY``, ``NO_PROXY``.
+        ssl: the context to verify certificates with, for the authority of a company; otherwise ``TOGETHER_CA_BUNDLE``
+            names a file of certificates that are trusted beside those of the system.
         allow_insecure_http: let the key travel over plain HTTP to a host that is not this machine.
 
     Raises:
@@ -79,6 +82,7 @@ class AsyncBatches:
         session: ClientSession | None = None,
         headers: Mapping[str, str] | None = None,
         proxy: str | None = None,
+        ssl: SSLContext | None = None,
         allow_insecure_http: bool = False,
     ) -> None:
         api_key, proxy = Secret.of(api_key), Secret.of(proxy)
@@ -90,6 +94,8 @@ class AsyncBatches:
             max_concurrency=max_concurrency,
             headers=headers,
             proxy=proxy,
+            ssl=ssl,
+            has_session=session is not None,
             allow_insecure_http=allow_insecure_http,
         )
         connection = Connection(session, max_concurrency=config.max_concurrency)
@@ -693,6 +699,7 @@ class AsyncBatches:
     def _followed(self) -> _waiting.Verbs:
         from together_batches import _waiting
 
+        self._transport.connection.check_library()
         return _waiting.Verbs(
             retrieve=lambda job_id: self._get(job_id, Call()), list_jobs=lambda: self._get_all(Call())
         )

@@ -5,14 +5,18 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+import sys
 from collections.abc import Mapping
-from typing import Any, NoReturn, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 from urllib.parse import SplitResult, urlsplit
 
 import attrs
 
 from together_batches._checks import positive, whole
 from together_batches.errors import UsageError
+
+if TYPE_CHECKING:
+    from ssl import SSLContext  # noqa: TC004  # slow to import, and nothing structures a Config
 
 __all__ = ["Config", "RetryPolicy", "Secret", "Timeout"]
 
@@ -91,6 +95,14 @@ class RetryPolicy:
     max_elapsed: float = attrs.field(default=300.0, validator=_check_positive)
 
 
+_INVISIBLE = "\ufeff\u200b\u200c\u200d\u2060"
+
+
+def _bare(text: str) -> str:
+    """``text`` without what is copied along with it and cannot be seen: white space, line ends, marks of no width."""
+    return re.sub(rf"^[\s{_INVISIBLE}]+|[\s{_INVISIBLE}]+$", "", text)
+
+
 def _is_loopback(host: str) -> bool:
     """True for this machine's own names and addresses."""
     if host.lower() == "localhost":
@@ -117,6 +129,8 @@ def _split(name: str, url: str) -> SplitResult:
 
 def _base_url(url: str, *, allow_insecure_http: bool) -> str:
     parts = _split("base_url", url)
+    url = _bare(url)
+    parts = urlsplit(url)
     host = parts.hostname
     if parts.scheme not in {"https", "http"} or not host:
         message = "base_url must begin with https:// and name a host, such as https://api.together.ai/v1"
@@ -124,7 +138,7 @@ def _base_url(url: str, *, allow_insecure_http: bool) -> str:
     if "@" in parts.netloc or parts.query or parts.fragment:
         message = "base_url must hold no login, query or fragment; the key belongs in api_key"
         raise UsageError(message)
-    if not re.fullmatch(r"[\x21-\x5b\x5d-\x7e]*", url.strip()):
+    if not re.fullmatch(r"[\x21-\x5b\x5d-\x7e]*", url):
         message = "base_url holds white space, a backslash, or what is not ASCII; percent-encode it, or use punycode"
         raise UsageError(message)
     if parts.scheme == "http" and not allow_insecure_http and not _is_loopback(host):
@@ -144,7 +158,7 @@ def _key(key: str | None) -> Secret:
     if given is not None and not isinstance(given, str):
         message = f"the API key must be text; it is of type {type(given).__name__}"
         raise UsageError(message)
-    text = Secret((key or "").strip())
+    text = Secret(_bare(key or ""))
     if not text:
         message = "no API key: set TOGETHER_API_KEY, or pass api_key="
         raise UsageError(message)
@@ -156,6 +170,10 @@ def _key(key: str | None) -> Secret:
 
 def _headers(headers: Mapping[str, str] | None) -> dict[str, str]:
     checked: dict[str, str] = {}
+    given: object = headers
+    if given is not None and not isinstance(given, Mapping):
+        message = f"headers must be a mapping of names to values; it is of type {type(given).__name__}"
+        raise UsageError(message)
     for name, value in (headers or {}).items():
         parts: tuple[object, ...] = (name, value)
         if not all(isinstance(part, str) for part in parts):
@@ -175,16 +193,25 @@ def _headers(headers: Mapping[str, str] | None) -> dict[str, str]:
     return checked
 
 
-def _proxy(proxy: str | None) -> Secret | None:
+def _proxy(proxy: str | None, base_url: str, *, allow_insecure_http: bool) -> Secret | None:
     if proxy is None:
         return None
     given: object = proxy
-    parts = _split("proxy", f"http://{given}" if isinstance(given, str) and "://" not in given else proxy)
+    text = _bare(given) if isinstance(given, str) else proxy
+    parts = _split("proxy", f"http://{text}" if isinstance(given, str) and "://" not in given else text)
     if parts.scheme not in {"http", "https"}:
         message = f"proxy must be an http:// or https:// URL; {parts.scheme}:// is not supported"
         raise UsageError(message)
     if not parts.hostname:
         message = "proxy names no host"
+        raise UsageError(message)
+    # Through a proxy TLS is a tunnel, and the proxy never sees the key; a plain request it sees as it is.
+    in_the_clear = base_url.startswith("http:") and parts.scheme == "http" and not _is_loopback(parts.hostname)
+    if in_the_clear and not allow_insecure_http:
+        message = (
+            f"base_url is plain HTTP, and the key would reach the proxy {parts.hostname} over plain HTTP, too; "
+            "use an https:// base_url, pass no proxy, or say allow_insecure_http=True"
+        )
         raise UsageError(message)
     return Secret(parts.geturl())
 
@@ -192,6 +219,55 @@ def _proxy(proxy: str | None) -> Secret | None:
 def _setting(environ: Mapping[str, str] | None, name: str) -> str | None:
     # Looked up in here, where nothing fails: a dump of a frame's variables would show the whole environment.
     return Secret.of((os.environ if environ is None else environ).get(name))
+
+
+def _tls(given: SSLContext | None, environ: Mapping[str, str] | None) -> SSLContext | None:
+    """The context to verify certificates with, or None for the default of this Python."""
+    if given is not None:
+        import ssl  # slow to import, seldom needed
+
+        context: object = given
+        if not isinstance(context, ssl.SSLContext):
+            message = (
+                f"ssl must be an ssl.SSLContext, such as ssl.create_default_context(cafile=...); it is of type "
+                f"{type(context).__name__}"
+            )
+            raise UsageError(message)
+        return _without_strictness(context)
+    bundle = _setting(environ, "TOGETHER_CA_BUNDLE")
+    if bundle:
+        return _with_authorities(bundle)
+    # OpenSSL itself reads these two; only the strictness of a newer Python is in the way of what they name.
+    if sys.version_info >= (3, 13) and (_setting(environ, "SSL_CERT_FILE") or _setting(environ, "SSL_CERT_DIR")):
+        import ssl
+
+        return _without_strictness(ssl.create_default_context())
+    return None
+
+
+def _with_authorities(bundle: str) -> SSLContext:
+    import ssl
+
+    context = ssl.create_default_context()
+    try:
+        context.load_verify_locations(cafile=bundle)
+    except ssl.SSLError:
+        message = f"TOGETHER_CA_BUNDLE names {str(bundle)!r}, which holds no certificate in PEM format"
+        raise UsageError(message) from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else None
+        message = f"TOGETHER_CA_BUNDLE names {str(bundle)!r}, which cannot be read: {reason or 'invalid path'}"
+        raise UsageError(message) from None
+    return _without_strictness(context)
+
+
+def _without_strictness(context: SSLContext) -> SSLContext:
+    # Python 3.13 began to refuse certificates without an Authority Key Identifier. Those of companies' proxies often
+    # lack it, and to name an authority is to trust it. The signature is checked all the same, and the name.
+    import ssl
+
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    return context
 
 
 def _proxy_from(environ: Mapping[str, str] | None, base_url: str) -> str | None:
@@ -233,6 +309,7 @@ class Config:
     max_concurrency: int = attrs.field(default=100, validator=_check_whole)
     headers: Mapping[str, str] = attrs.field(factory=dict[str, str], repr=False)
     proxy: Secret | None = attrs.field(default=None, repr=False)
+    ssl: SSLContext | None = attrs.field(default=None, repr=False)
 
     @classmethod
     def from_env(
@@ -246,16 +323,19 @@ class Config:
         max_concurrency: int = 100,
         headers: Mapping[str, str] | None = None,
         proxy: str | None = None,
+        ssl: SSLContext | None = None,
+        has_session: bool = False,
         allow_insecure_http: bool = False,
     ) -> Config:
         """What was passed, then what the environment says, then the defaults; :class:`UsageError` for what cannot be.
 
-        Reads ``TOGETHER_API_KEY``, ``TOGETHER_BASE_URL``, and ``HTTPS_PROXY``, ``HTTP_PROXY``, ``ALL_PROXY`` and
-        ``NO_PROXY`` (in lower case too, which wins).
+        Reads ``TOGETHER_API_KEY``, ``TOGETHER_BASE_URL``, ``TOGETHER_CA_BUNDLE``, and ``HTTPS_PROXY``,
+        ``HTTP_PROXY``, ``ALL_PROXY`` and ``NO_PROXY`` (in lower case too, which wins). A session that the caller made
+        brings certificates of its own, and the environment has no say in those.
         """
         api_key, proxy = Secret.of(api_key), Secret.of(proxy)
         url = _base_url(
-            base_url or _setting(environ, "TOGETHER_BASE_URL") or _DEFAULT_BASE_URL,
+            base_url or _bare(_setting(environ, "TOGETHER_BASE_URL") or "") or _DEFAULT_BASE_URL,
             allow_insecure_http=allow_insecure_http,
         )
         return cls(
@@ -265,7 +345,12 @@ class Config:
             retry=_retry(retry),
             max_concurrency=max_concurrency,
             headers=_headers(headers),
-            proxy=_proxy(proxy if proxy is not None else _proxy_from(environ, url)),
+            proxy=_proxy(
+                proxy if proxy is not None else _proxy_from(environ, url),
+                url,
+                allow_insecure_http=allow_insecure_http,
+            ),
+            ssl=_tls(ssl, {} if has_session else environ),
         )
 
     def with_options(

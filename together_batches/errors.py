@@ -185,16 +185,30 @@ class APIConnectionError(APIError):
     """No answer came, or only a part of one.
 
     ``request_sent`` is False where the request certainly did not reach the service (no connection could be
-    opened), and True where it may have been acted upon. ``status`` is that of an answer that broke off, and None if
-    none had begun.
+    opened), and True if it may have been acted upon. ``status`` is that of an answer that broke off, and None if none
+    had begun. ``is_transient`` is False if the same call would fail in the same way again: an untrusted certificate,
+    a proxy that wants a login.
     """
 
     def __init__(
-        self, message: str, *, method: str = "", url: str = "", request_sent: bool = True, status: int | None = None
+        self,
+        message: str,
+        *,
+        method: str = "",
+        url: str = "",
+        request_sent: bool = True,
+        status: int | None = None,
+        is_transient: bool = True,
     ) -> None:
         super().__init__(message, method=method, url=url)
         self.request_sent = request_sent
         self.status = status
+        self._is_transient = is_transient
+
+    @property
+    def is_transient(self) -> bool:
+        """False if the same call would fail in the same way again."""
+        return self._is_transient
 
 
 class APITimeoutError(APIConnectionError, TimeoutError):

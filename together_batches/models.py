@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from together_batches import _fields
+
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from together_batches.rows import (
         BatchFailure,
         BatchMissing,
@@ -82,24 +86,40 @@ def _status(value: BatchJobStatus | str | None) -> BatchJobStatus | None:
     return BatchJobStatus(value) if value else None
 
 
-def _in_utc(time: datetime) -> datetime | None:
-    if time.tzinfo is None:
-        message = f"times are aware: {time.isoformat()} names no time zone"
-        raise ValueError(message)
-    return time.astimezone(UTC) if time.year > 1 else None
+def _percent(value: float | None) -> float | None:
+    return None if value is None or value != value else float(min(max(value, 0), 100))
 
 
-def _percent(value: float) -> float | None:
-    return min(max(float(value), 0.0), 100.0) if value == value else None
+def _text(value: str | None) -> str | None:
+    return value or None
 
 
-@attrs.frozen(kw_only=True)
+_ONE_NULL: dict[object, Callable[[Any], object]] = {
+    "str | None": _text,
+    "float | None": _percent,
+    "datetime | None": _fields.in_utc,
+}
+"""What makes None of the various null values of a type."""
+
+
+def _normalised(_: type, fields: Sequence[attrs.Attribute[Any]]) -> list[attrs.Attribute[Any]]:
+    """A field is converted by its type, unless it has a converter of its own."""
+    changed: list[attrs.Attribute[Any]] = []
+    for field in fields:
+        if field.converter is None and field.type in _ONE_NULL:  # pyright: ignore[reportUnknownMemberType]
+            field = field.evolve(converter=_ONE_NULL[field.type])
+        changed.append(field)
+    return changed
+
+
+@attrs.frozen(kw_only=True, field_transformer=_normalised)
 class BatchJob:
     """A batch job as the service last described it.
 
     The fields are the service's own (https://docs.together.ai/reference/batch-get). Times are aware and in UTC,
-    ``progress`` is a percentage from 0 to 100. ``warning`` is the advice that came with a create. ``extra`` holds
-    what the service sent and this version does not know; it takes no part in the hash.
+    ``progress`` is a percentage from 0 to 100. ``warning`` is the advice that came with a create. ``extra`` is a dict
+    of what the service sent and this version does not know, and of a field that came as something it cannot be (then
+    the field itself is None); it takes no part in the hash.
     """
 
     id: str
@@ -120,44 +140,41 @@ class BatchJob:
     extra: Mapping[str, object] = attrs.field(factory=dict[str, object], hash=False)
 
     def __attrs_post_init__(self) -> None:
-        # Looked at here in one go: a converter for each field would double the cost of making a job, and a bulk
-        # cancel makes one for every id.
-        texts = (
-            self.endpoint,
-            self.model_id,
-            self.input_file_id,
-            self.output_file_id,
-            self.error_file_id,
-            self.error,
-            self.user_id,
-            self.warning,
-        )
-        if "" in texts:
-            for name in _FIELDS - {"id"}:
-                if getattr(self, name) == "":
-                    object.__setattr__(self, name, None)
-        created, completed, deadline = self.created_at, self.completed_at, self.job_deadline
-        if created is not None and (created.tzinfo is not UTC or created.year == 1):
-            object.__setattr__(self, "created_at", _in_utc(created))
-        if completed is not None and (completed.tzinfo is not UTC or completed.year == 1):
-            object.__setattr__(self, "completed_at", _in_utc(completed))
-        if deadline is not None and (deadline.tzinfo is not UTC or deadline.year == 1):
-            object.__setattr__(self, "job_deadline", _in_utc(deadline))
-        progress = self.progress
-        if progress is not None and not (progress.__class__ is float and 0.0 <= progress <= 100.0):
-            object.__setattr__(self, "progress", _percent(progress))
-        if self.extra and not _FIELDS.isdisjoint(self.extra):
-            known = ", ".join(sorted(_FIELDS.intersection(self.extra)))
-            message = f"extra holds only what BatchJob has no field for, and it has these: {known}"
+        known = _FIELDS.intersection(self.extra)
+        if wrong := sorted(name for name in known if _fits(name, self.extra[name])):
+            message = f"extra holds only what BatchJob has no field for, and it has these: {', '.join(wrong)}"
             raise ValueError(message)
+        if over := {name for name in known if getattr(self, name) is not None}:
+            # The field has a value by now, so what it could not be is of no more use.
+            object.__setattr__(self, "extra", {name: self.extra[name] for name in self.extra if name not in over})
 
     @property
     def is_terminal(self) -> bool:
-        """True where nothing more will happen to the job; False also where the service named no status."""
+        """True if nothing more will happen to the job; False also if the service named no status."""
         return self.status is not None and self.status.is_terminal
 
 
 _FIELDS = frozenset(field.name for field in attrs.fields(BatchJob)) - {"extra"}
+_TIMES = frozenset({"created_at", "completed_at", "job_deadline"})
+
+
+def _fits(name: str, value: object) -> bool:
+    """Whether a field can hold what the service sent under its name; its various null values fit anywhere."""
+    if value is None or value == "":
+        return True
+    if name == "file_size_bytes":
+        return isinstance(value, int) and not isinstance(value, bool)
+    if name == "progress":
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if name in _TIMES and isinstance(value, str):
+        try:
+            _fields.time_of(value)
+        except (ValueError, OverflowError):
+            return False
+    return isinstance(value, str)
+
+
+BatchJob.extra = _fields.OnDemand(BatchJob.extra)  # type: ignore[assignment]
 
 
 @attrs.frozen(kw_only=True)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from datetime import datetime, timedelta
     from pathlib import Path
+    from ssl import SSLContext
     from types import TracebackType
     from typing import Any, Literal
 
@@ -56,6 +57,7 @@ class Batches:
         max_concurrency: int = 100,
         headers: Mapping[str, str] | None = None,
         proxy: str | None = None,
+        ssl: SSLContext | None = None,
         allow_insecure_http: bool = False,
     ) -> None:
         api_key, proxy = Secret.of(api_key), Secret.of(proxy)
@@ -67,6 +69,7 @@ class Batches:
             max_concurrency=max_concurrency,
             headers=headers,
             proxy=proxy,
+            ssl=ssl,
             allow_insecure_http=allow_insecure_http,
         )
         self._owner = True

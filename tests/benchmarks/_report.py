@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from tests.benchmarks._measure import Case
 
-_VERSIONS_OF = ("aiohttp", "orjson", "together", "openai")
+_VERSIONS_OF = ("aiohttp", "msgspec", "together", "openai")
 _DIGITS = 5
 
 

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import orjson
+import msgspec
 
 from tests.benchmarks._client import forget_peak, pauses_noted, peak_mb, tell
 from tests.benchmarks._measure import (
@@ -56,7 +56,9 @@ def write_output(path: Path, rows: int, row_bytes: int) -> None:
     with path.open("wb") as file:
         for number in range(rows):
             answer = {"status_code": 200, "body": body}
-            file.write(orjson.dumps({"id": f"br_{number}", "custom_id": f"row-{number}", "response": answer}) + b"\n")
+            file.write(
+                msgspec.json.encode({"id": f"br_{number}", "custom_id": f"row-{number}", "response": answer}) + b"\n"
+            )
 
 
 async def bare(name: str, base_url: str) -> None:

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import orjson
+import msgspec
 
 from together_batches import AsyncBatches
 from together_batches.emulator import Emulator, Timing
@@ -38,7 +38,7 @@ def write_input(path: Path, rows: int) -> None:
                 {"role": "user", "content": f"{text}{number}"},
             ]
             body = {"model": "openai/gpt-oss-20b", "max_tokens": 100, "messages": messages}
-            file.write(orjson.dumps({"custom_id": f"row-{number}", "body": body}) + b"\n")
+            file.write(msgspec.json.encode({"custom_id": f"row-{number}", "body": body}) + b"\n")
 
 
 async def _serve() -> None:

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from together_batches import _waiting, jsonl
-from together_batches.cli import _submit
+from together_batches import _creating, _submitting, _waiting, jsonl
 from together_batches.client import AsyncBatches
 from together_batches.emulator import Emulator, Fault, Timing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from cli.conftest import Ran
 
     Run = Callable[..., Ran]
 
 LINES = b"".join(jsonl.encode(jsonl.chat_request(name, model="m", messages=[])) for name in "ab")
+
+
+def unmarked(content: bytes) -> bytes:
+    """What was uploaded, less the 64 spaces and tabs that each submission adds."""
+    return re.sub(rb"\{[ \t]{64}", b"{", content)
 
 
 @pytest.fixture
@@ -46,8 +51,8 @@ def test_submit(run: Run, emulator: Emulator, requests: str) -> None:
     ran = run("submit", requests)
     (job,) = emulator.jobs
     assert (0, f"{job['id']}\tVALIDATING\t{job['input_file_id']}\n", "") == ran
-    assert emulator.content(str(job["input_file_id"])) == LINES
-    assert emulator.files[0]["filename"] == "requests.jsonl"
+    assert unmarked(emulator.content(str(job["input_file_id"]))) == LINES
+    assert re.fullmatch(r"requests-[0-9a-f]{16}\.jsonl", str(emulator.files[0]["filename"]))
 
 
 def test_json(run: Run, emulator: Emulator, requests: str) -> None:
@@ -71,7 +76,7 @@ def test_standard_input(run: Run, emulator: Emulator, feed: Callable[..., None])
     """Is a file as any other."""
     feed(LINES)
     assert run("submit", "-").code == 0
-    assert emulator.content(str(emulator.jobs[0]["input_file_id"])) == LINES
+    assert unmarked(emulator.content(str(emulator.jobs[0]["input_file_id"]))) == LINES
     feed(b"no JSON")
     ran = run("submit", "-")
     assert (ran.code, ran.out) == (1, "")
@@ -101,8 +106,35 @@ def test_what_the_service_says(run: Run, emulator: Emulator, requests: str) -> N
     ran = run("submit", requests)
     assert (ran.code, ran.out) == (1, "")
     assert "quota exceeded" in ran.err
+    assert emulator.count("list") == 0
     emulator.fail(Fault(on="begin_upload", status=401))
     assert run("submit", requests).code == 3
+
+
+def test_the_same_file_twice(run: Run, emulator: Emulator, requests: str) -> None:
+    """Makes two jobs of two files, and leaves the file as it is."""
+    ids = {tuple(run("submit", requests).out.split("\t")) for _ in range(2)}
+    assert len({job for job, _, _ in ids}) == len({file for _, _, file in ids}) == 2
+    assert Path(requests).read_bytes() == LINES
+
+
+def test_a_lost_answer(run: Run, emulator: Emulator, requests: str) -> None:
+    """The job is looked for, and found."""
+    emulator.fail(Fault(on="create", lose="answer"))
+    ran = run("submit", requests)
+    (job,) = emulator.jobs
+    assert (ran.code, ran.out.split("\t")[0]) == (0, job["id"])
+
+
+def test_patience(run: Run, emulator: Emulator, requests: str) -> None:
+    """Says how long a job is looked for whose create may have worked; then its file is named."""
+    emulator.fail(Fault(on="create", lose="request", times=None))
+    ran = run("submit", requests, "--patience", "0")
+    assert (ran.code, ran.out) == (1, "")
+    assert f"a create for {emulator.files[0]['id']} was sent, its answer was lost" in ran.err
+    assert "look at the list before you create again" in ran.err
+    assert (emulator.count("create"), emulator.count("list")) == (2, 2)
+    assert run("submit", requests, "--patience", "-1").code == 2
 
 
 def test_wait(run: Run, swift: Emulator, requests: str) -> None:
@@ -136,28 +168,34 @@ def test_wait_too_long(run: Run, emulator: Emulator, requests: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("verb", "expected"),
+    ("place", "expected"),
     [
-        ("upload", "no job was created"),
-        ("create", "a job may have been created from file-1; look with together-batches list --input-file file-1"),
-        ("wait", "job job-1 was created, and was left alone"),
+        ((_submitting, "submit"), "no job was created"),
+        (
+            (_creating, "create_once"),
+            "a job may have been created from file-1; look with together-batches list --input-file file-1",
+        ),
+        ((AsyncBatches, "wait"), "job job-1 was created, and was left alone"),
     ],
+    ids=["upload", "create", "wait"],
 )
 def test_interrupted(
-    run: Run, emulator: Emulator, requests: str, monkeypatch: pytest.MonkeyPatch, verb: str, expected: str
+    run: Run,
+    emulator: Emulator,
+    requests: str,
+    monkeypatch: pytest.MonkeyPatch,
+    place: tuple[object, str],
+    expected: str,
 ) -> None:
     """What is left behind is told."""
 
     async def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    file_id = emulator.add_file(LINES)
     emulator.fail(Fault(on="create", status=201, body={"job": {"id": "job-1", "status": "VALIDATING"}}))
-    if verb == "upload":
-        monkeypatch.setattr(_submit._submitting, "submit", interrupt)
-    else:
-        monkeypatch.setattr(AsyncBatches, verb, interrupt)
+    monkeypatch.setattr(*place, interrupt)
     ran = run("submit", requests, "--wait", "--quiet")
+    file_id = next((str(file["id"]) for file in emulator.files), "")
     assert ran == (130, "", f"interrupted: {expected.replace('file-1', file_id)}\n")
 
 

@@ -64,7 +64,7 @@ _EXAMPLES: list[BatchesError] = [
     RateLimitError("no", retry_after=1.5, **_answered),
     InternalServerError("no", status=503, **_answered),
     APIConnectionError("no connection", request_sent=False, **_asked),
-    APITimeoutError("no answer", request_sent=True, **_asked),
+    APITimeoutError("no answer", request_sent=True, status=201, **_asked),
     APIResponseValidationError(
         "null", expected="a job", where="$.id", excerpt="{", status=200, request_id="r", **_asked
     ),

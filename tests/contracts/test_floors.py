@@ -35,17 +35,22 @@ _HOUSE: dict[int, list[list[str]]] = {
         ["_many", "runs"],
         ["_results", "runs"],
         ["_creating", "runs"],
+        ["files", "runs"],
     ],
-    2: [["_gate", "_watch", "_transport", "_streaming"], ["_disk"]],
+    2: [["_gate", "_capacity", "_sockets", "_watch", "_failures", "_transport", "_streaming"], ["_disk"]],
     1: [
-        ["_wire", "_protocol", "_file_protocol"],
+        ["_cut", "_reach", "_wire", "_protocol", "_file_protocol"],
+        ["_coding"],
+        ["_redaction"],
         ["_plain"],
         ["_wire", "jsonl"],
         ["_retry"],
         ["_pacing"],
         ["_stream"],
+        ["_patience"],
+        ["_marks"],
     ],
-    0: [["_version"], ["rows", "models", "errors", "outcomes"], ["errors", "_checks", "config"]],
+    0: [["_version"], ["rows", "_fields", "models", "errors", "outcomes"], ["errors", "_checks", "config"]],
 }
 _FRONT = ""
 """The front door, ``together_batches/__init__.py``: it imports the words, and nobody within comes in through it."""
@@ -53,11 +58,11 @@ _APART = "emulator"
 _IMPORTS_THE_EMULATOR = {"cli", "pytest_plugin", "emulator"}
 
 _LIBRARIES: dict[str, set[str]] = {
-    "aiohttp": {"_transport", "_streaming", "emulator"},
+    "aiohttp": {"_failures", "_transport", "_streaming", "emulator"},
     "yarl": {"_transport", "_streaming", "emulator"},
     "multidict": {"_transport", "emulator"},
     "cattrs": {"_wire"},
-    "orjson": {"_wire", "emulator"},
+    "msgspec": {"_wire", "emulator"},
     "rich": {"cli"},
     "pytest": {"pytest_plugin"},
     "anyio": {"_disk", "runs", "_cancelling", "_waiting", "_results", "_submitting", "client", "_loop_thread", "cli"},

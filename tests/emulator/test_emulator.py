@@ -270,7 +270,7 @@ def test_it_knows_nothing_of_the_client() -> None:
             elif isinstance(node, ast.ImportFrom):
                 imported.add(f"{'.' * node.level}{node.module}")
     foreign = {name for name in imported if name.partition(".")[0] not in sys.stdlib_module_names}
-    allowed = ("aiohttp", "attrs", "orjson", "together_batches.emulator.")
+    allowed = ("aiohttp", "attrs", "msgspec", "together_batches.emulator.")
     assert {name for name in foreign if not name.startswith(allowed)} == set()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import orjson
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,7 +19,7 @@ AUDIO = "/v1/audio/transcriptions"
 
 def chat(custom_id: str, content: str = "Name a river.", **more: object) -> bytes:
     body = {"model": "some/model", "messages": [{"role": "user", "content": content}], **more}
-    return orjson.dumps({"custom_id": custom_id, "body": body})
+    return msgspec.json.encode({"custom_id": custom_id, "body": body})
 
 
 def run(
@@ -63,7 +63,7 @@ def test_an_answer_may_be_cut_by_its_limit() -> None:
 
 def test_audio_is_answered_with_text() -> None:
     """For a line with FILE and a public address."""
-    line = orjson.dumps(
+    line = msgspec.json.encode(
         {"custom_id": "a", "method": "FILE", "body": {"model": "m", "file": "https://x.example/a.wav"}}
     )
     (row,) = rows(run([line], to=AUDIO).output())
@@ -97,8 +97,8 @@ def test_some_rows_fail_by_what_they_ask(line: bytes, message: str) -> None:
 def test_audio_rows_fail_without_a_method_and_a_public_address() -> None:
     """As the tutorial warns."""
     body = {"model": "m", "file": "file:///etc/passwd"}
-    assert "content type" in message_for(orjson.dumps({"custom_id": "a", "body": body}), AUDIO)
-    line = orjson.dumps({"custom_id": "a", "method": "FILE", "body": body})
+    assert "content type" in message_for(msgspec.json.encode({"custom_id": "a", "body": body}), AUDIO)
+    line = msgspec.json.encode({"custom_id": "a", "method": "FILE", "body": body})
     assert message_for(line, AUDIO) == "file must be a public URL"
 
 
@@ -172,7 +172,7 @@ def test_odd_bodies_are_answered_too() -> None:
         {"messages": ["x"]},
         {"messages": [{"content": []}]},
     ]
-    lines = [orjson.dumps({"custom_id": "a", "body": {"model": "m", **body}}) for body in odd]
+    lines = [msgspec.json.encode({"custom_id": "a", "body": {"model": "m", **body}}) for body in odd]
     contents = [row["response"]["body"]["choices"][0]["message"]["content"] for row in rows(run(lines).output())]
     assert contents == ["You said: nothing"] * 4
 

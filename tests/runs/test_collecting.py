@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import TYPE_CHECKING, Any
+import math
+from typing import TYPE_CHECKING
 
 import pytest
 
 from together_batches import ResultsUnavailableError
-from together_batches.emulator import Failure, Fault, Missing
+from together_batches.emulator import Failure, Fault, Missing, Timing
 from together_batches.runs import RunEvent, RunEventKind
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from .stage import Runner
 
+FOR_EVER = math.inf
 ONE_JOB = {"max_rows_per_job": 50}
 
 
@@ -55,6 +57,8 @@ class Hidden:
         job = _job(self.emulator)
         job.extra_fields = {**job.extra_fields, **dict.fromkeys(self.seconds)}
         for name, seconds in self.seconds.items():
+            if seconds == FOR_EVER:
+                continue
             self.tasks.append(asyncio.create_task(self._show(job, name, seconds)))
 
     async def _show(self, job: Job, name: str, seconds: float) -> None:
@@ -83,7 +87,7 @@ async def test_one_file_id_that_comes_after_the_other(run: Runner, emulator: Emu
 
 async def test_file_ids_that_never_come(run: Runner, emulator: Emulator, time: VirtualTime) -> None:
     """End in an error when patience is over. The job may have been paid for, so its rows are not sent again."""
-    hide = Hidden(emulator, time, output_file_id=1e9)
+    hide = Hidden(emulator, time, output_file_id=FOR_EVER)
     with pytest.raises(ResultsUnavailableError, match="is COMPLETED and names no file of results") as caught:
         await run(**ONE_JOB, patience=300, on_event=_at(RunEventKind.CREATED, hide))
     assert (caught.value.job_id, caught.value.file_ids) == (emulator.jobs[0]["id"], ())
@@ -124,8 +128,9 @@ async def test_a_download_that_is_cut_for_good(run: Runner, emulator: Emulator) 
     assert 0 < report.succeeded < 10
     assert report.succeeded + report.not_sent == 10
     emulator.heal()
-    assert (await run()).ok  # before the rest goes again its file is looked at once more, and is whole now
-    assert len(emulator.jobs) == 1
+    assert (await run()).ok
+    sent = [emulator.content(str(job["input_file_id"])).count(b"\n") for job in emulator.jobs]
+    assert sent == [10, report.not_sent]
 
 
 # --- rows that are left out ---
@@ -203,18 +208,20 @@ async def test_a_job_that_ends_without_files(
     assert wait <= created[1] < wait + 60
 
 
-async def test_a_job_that_has_not_failed_after_all(run: Runner, emulator: Emulator) -> None:
-    """Is followed on."""
-    job_in_progress: list[dict[str, Any]] = []
+@pytest.mark.parametrize("seconds", [10, 100])
+async def test_a_job_that_has_not_failed_after_all(
+    run: Runner, emulator: Emulator, time: VirtualTime, seconds: float
+) -> None:
+    """Is followed on, if it still runs, and otherwise collected; nothing is sent again."""
+    emulator._service.timing = Timing(validating=0, running=seconds)
 
     def seem_to_fail() -> None:
-        shown = dict(emulator.jobs[0])
-        job_in_progress.append(shown)
-        failed = {**shown, "status": "FAILED", "error": "internal error", "output_file_id": None}
-        emulator.fail(Fault(on="retrieve", status=200, body=json.loads(json.dumps(failed))))
+        failed = {**emulator.jobs[0], "status": "FAILED", "error": "internal error", "progress": 0}
+        emulator.fail(Fault(on="retrieve", status=200, body=failed))
 
-    report = await run(**ONE_JOB, on_event=_at(RunEventKind.CREATED, seem_to_fail))
+    report = await run(**ONE_JOB, poll_interval=5, on_event=_at(RunEventKind.CREATED, seem_to_fail))
     assert (report.ok, len(emulator.jobs)) == (True, 1)
+    assert time.seconds >= seconds
 
 
 # --- once more before rows go again ---

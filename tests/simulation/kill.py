@@ -18,7 +18,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 import attrs
-import orjson
+import msgspec
 
 from together_batches import runs
 from together_batches.cli._exits import Exit
@@ -124,7 +124,7 @@ def _lines(rows: int) -> Iterator[bytes]:
     for number in range(rows):
         content = f"Say this number, and say nothing else beside it, whatever you may think of it: {number}"
         body = {"model": "openai/gpt-oss-20b", "messages": [{"role": "user", "content": content}]}
-        yield orjson.dumps({"custom_id": f"row-{number}", "body": body}, option=orjson.OPT_APPEND_NEWLINE)
+        yield msgspec.json.encode({"custom_id": f"row-{number}", "body": body}) + b"\n"
 
 
 def _begin(emulator: Emulator, source: Path, output: Path, rows_per_job: int) -> subprocess.Popen[str]:
@@ -193,4 +193,4 @@ def _without_numbers(path: Path) -> bytes:
 
 
 def _ids(path: Path) -> list[str]:
-    return [orjson.loads(line)["custom_id"] for line in path.read_bytes().splitlines()]
+    return [msgspec.json.decode(line)["custom_id"] for line in path.read_bytes().splitlines()]

@@ -7,7 +7,7 @@ from random import Random
 from typing import Any
 
 import attrs
-import orjson
+import msgspec
 
 from together_batches.emulator import Answer, Failure, Fault, Missing, RateLimit, Timing
 
@@ -217,7 +217,7 @@ def _row(random: Random, number: int, odd: float) -> Row:
     fate = random.choice(_FATES) if random.random() < odd else None
     words = "word " * random.randrange(8)
     body = {"model": "openai/gpt-oss-20b", "messages": [{"role": "user", "content": f"{words}{number}"}]}
-    return Row(custom_id, orjson.dumps({"custom_id": custom_id, "body": body}) + b"\n", fate)
+    return Row(custom_id, msgspec.json.encode({"custom_id": custom_id, "body": body}) + b"\n", fate)
 
 
 def small(number: int) -> Plan:

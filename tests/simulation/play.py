@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 import attrs
-import orjson
+import msgspec
 
 from together_batches import BatchRequest
 
@@ -31,7 +31,7 @@ async def durable(client: AsyncBatches, root: Path, plan: Plan) -> RunReport:
     """What is simulated: the run, as a user starts it."""
     source: Path | Iterator[BatchRequest] = root / "input.jsonl"
     if plan.from_iterable:
-        lines = map(orjson.loads, plan.input.split(b"\n")[:-1])
+        lines = map(msgspec.json.decode, plan.input.split(b"\n")[:-1])
         source = (BatchRequest(line["custom_id"], line["body"]) for line in lines)
     return await client.run(source, root / "answers.jsonl", **plan.settings)
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import NAMESPACE_OID, uuid5
 
 import attrs
-import orjson
+import msgspec
 
 from together_batches.emulator import Answer, Emulator, Failure, Timing
 from together_batches.emulator._content import content_of
@@ -151,7 +151,7 @@ class Service:
         made = Made(
             number=number,
             job=job,
-            ids=tuple(str(orjson.loads(line)["custom_id"]) for line in content.split(b"\n") if line.strip()),
+            ids=tuple(str(msgspec.json.decode(line)["custom_id"]) for line in content.split(b"\n") if line.strip()),
             at=now,
             by=self._by,
             looks=Looks() if self._at_peace else self._troubles.looks(number),
@@ -307,7 +307,7 @@ class Service:
             case "retrieve":
                 return self._shown_job(route, reply, now)
             case "list":
-                jobs: list[dict[str, Any]] = orjson.loads(_whole(reply)) or []
+                jobs: list[dict[str, Any]] = msgspec.json.decode(_whole(reply)) or []
                 seen = [self._shown(job, now) for job in jobs if self._is_listed(self._by_id[job["id"]], now)]
                 return json_reply(seen or None)
             case "file" | "content" if route.id in self._result_of:
@@ -324,7 +324,7 @@ class Service:
         if made.looks.unknown is not None and within(now - made.at, made.looks.unknown):
             return self._gateway._refused(route, 404, "Job not found")
         self.reads[route.id].append(now)
-        return json_reply(self._shown(orjson.loads(_whole(reply)), now))
+        return json_reply(self._shown(msgspec.json.decode(_whole(reply)), now))
 
     def _shown(self, job: dict[str, Any], now: float) -> dict[str, Any]:
         """A job as it is shown."""
@@ -359,7 +359,7 @@ class Service:
         if age < looks.grows_for:
             content = _cut(content, age / looks.grows_for, within_line=looks.within_line)
         if route.operation == "file":
-            told = orjson.loads(_whole(reply)) | {"bytes": len(content)}
+            told = msgspec.json.decode(_whole(reply)) | {"bytes": len(content)}
             if isinstance(looks.size, int):
                 told["bytes"] = max(0, looks.size if looks.size >= 0 else len(content) + looks.size)
             if looks.size == "absent":
@@ -378,12 +378,12 @@ class Service:
             return self._really_answer(route, request, body, checksum)
         job: dict[str, Any] = {}
         if odd.made and odd.later:
-            self._later(odd.later, self._create_by, self._by, orjson.loads(body))
+            self._later(odd.later, self._create_by, self._by, msgspec.json.decode(body))
         elif odd.made:
             reply = self._really_answer(route, request, body, checksum)
             if reply.status != 201:
                 return reply
-            job = orjson.loads(_whole(reply))["job"]
+            job = msgspec.json.decode(_whole(reply))["job"]
         where = f"/v1/batches/{job.get('id', '')}".rstrip("/")
         headers = {"Location": where} if odd.location else {}
         return Reply(odd.status, _create_body(odd.body, job), headers=headers)
@@ -415,10 +415,10 @@ class Service:
 def _version(since: float, ids: Mapping[str, str], files: Mapping[str, bytes]) -> Version:
     answered, failed = set[str](), dict[str, str]()
     for line in _lines(files[_ERRORS]):
-        row = orjson.loads(line)
+        row = msgspec.json.decode(line)
         failed[row["custom_id"]] = row["error"]["code"]
     for line in _lines(files[_OUTPUT]):
-        row = orjson.loads(line)
+        row = msgspec.json.decode(line)
         status = row["response"]["status_code"]
         if 200 <= status < 300:
             answered.add(row["custom_id"])
@@ -430,9 +430,9 @@ def _version(since: float, ids: Mapping[str, str], files: Mapping[str, bytes]) -
 
 
 def _as_error(line: bytes) -> bytes:
-    row = orjson.loads(line)
+    row = msgspec.json.decode(line)
     error = {"id": row["id"], "custom_id": row["custom_id"], "error": _LATE_ERROR}
-    return orjson.dumps(error, option=orjson.OPT_APPEND_NEWLINE)
+    return msgspec.json.encode(error) + b"\n"
 
 
 def _lines(content: bytes) -> Sequence[bytes]:
@@ -458,10 +458,10 @@ def _create_body(named: str | bytes, job: dict[str, Any]) -> bytes:
         case bytes():
             return named
         case "bare":
-            return orjson.dumps(job)
+            return msgspec.json.encode(job)
         case "other file":
-            return orjson.dumps({"job": job | {"input_file_id": "file-of-somebody-else"}})
+            return msgspec.json.encode({"job": job | {"input_file_id": "file-of-somebody-else"}})
         case "number":
-            return orjson.dumps({"job": job | {"created_at": 1_700_000_000}})
+            return msgspec.json.encode({"job": job | {"created_at": 1_700_000_000}})
         case _:
-            return orjson.dumps({"job": None, "warning": "the job was not created"})
+            return msgspec.json.encode({"job": None, "warning": "the job was not created"})

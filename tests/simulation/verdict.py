@@ -12,7 +12,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 import attrs
-import orjson
+import msgspec
 
 from together_batches import BatchesError, RunInUseError, RunLedgerError, runs
 
@@ -342,5 +342,5 @@ def _lines(path: Path) -> list[tuple[str, str, bytes]]:
     if not path.exists():
         return []
     lines = path.read_bytes().split(b"\n")[:-1]
-    rows = [orjson.loads(line) for line in lines]
+    rows = [msgspec.json.decode(line) for line in lines]
     return [(row["custom_id"], _RESULTS[row["result"]], line) for row, line in zip(rows, lines, strict=True)]

@@ -319,6 +319,7 @@ async def errors(client: AsyncBatches) -> None:
         print(timeout)
     except APIConnectionError as error:
         assert_type(error.request_sent, bool)
+        assert_type(error.status, int | None)
     except APIResponseValidationError as error:
         assert_type((error.expected, error.where, error.excerpt), tuple[str, str, str])
     except APIError as error:

@@ -62,7 +62,7 @@ LIST = f"""\
 examples:
   {PROGRAM} list                         every job, newest first
   {PROGRAM} list --status FAILED --newer-than 1d
-  {PROGRAM} list --json --status IN_PROGRESS | {PROGRAM} cancel - --dry-run
+  {PROGRAM} list --json | {PROGRAM} cancel - --dry-run
 
 List jobs: as a table on a terminal, with tabs between the columns elsewhere.
 {_KEY}"""

@@ -344,8 +344,8 @@ def _fill_run(parser: Parser) -> None:
     parser.add_argument(
         "--retry-delays",
         type=delays,
-        metavar="S[,S…]",
-        help="seconds before rows go again, after error rows and after whole jobs that failed (30,120,600)",
+        metavar="SECONDS",
+        help="pauses before rows go again, with commas between several (30,120,600)",
     )
     parser.add_argument(
         "--shared-files", action="store_true", help="upload the rows as they are, without white space of their own"

@@ -158,7 +158,7 @@ def _ids_in(value: object, position: int) -> Iterator[str]:
 
 
 def _check_single(job_id: str, place: str, mend: str) -> None:
-    """Refuse what is several ids in one: sent as it stands, it would be a job that nobody knows."""
+    """Refuse what is several ids in one: sent as it stands, the service would know no such job."""
     for separator, name in ((",", "a comma"), (" ", "a blank")):
         if separator in job_id:
             message = f"{place} has {name} in it ({job_id[:80]!r}), and no id has; {mend}"

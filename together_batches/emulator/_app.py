@@ -9,7 +9,7 @@ from hashlib import sha256
 from threading import RLock
 from typing import TYPE_CHECKING, cast
 
-import orjson
+import msgspec
 from aiohttp import web
 from attrs import define, field, frozen
 
@@ -296,8 +296,8 @@ class Gateway:
 
 def _json_object(body: bytes) -> Mapping[str, object]:
     try:
-        value: object = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
+        value: object = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Refusal(400, "invalid JSON body") from error
     if not isinstance(value, dict):
         raise Refusal(400, "the body must be a JSON object")

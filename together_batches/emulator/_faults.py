@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
-import orjson
+import msgspec
 from attrs import field, frozen
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ class Fault:
             return self.body
         if isinstance(self.body, str):
             return self.body.encode()
-        return orjson.dumps(self.body)
+        return msgspec.json.encode(self.body)
 
     def body_type(self) -> str:
         """The Content-Type of the body, unless `content_type` says otherwise."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 from xml.sax.saxutils import escape
 
-import orjson
+import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,7 +52,7 @@ class Reply(NamedTuple):
 
 def json_reply(value: object, status: int = 200) -> Reply:
     """A value as JSON."""
-    return Reply(status, orjson.dumps(value))
+    return Reply(status, msgspec.json.encode(value))
 
 
 def refused(route: Route, status: int, message: str, request_id: str, code: str = "") -> Reply:

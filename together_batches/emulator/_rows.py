@@ -11,7 +11,7 @@ from hashlib import blake2b
 from random import Random
 from typing import cast
 
-import orjson
+import msgspec
 from attrs import field, frozen, validators
 
 __all__ = ["Answer", "Answering", "Failure", "Missing", "Run", "first_model", "input_error", "lines_of"]
@@ -156,7 +156,7 @@ class Run:
         line: dict[str, object] = {"id": f"br_{_digest(f'{self._job_id} {index}'.encode(), 12)}"}
         if isinstance(row.get("custom_id"), str):
             line["custom_id"] = row["custom_id"]
-        return orjson.dumps(line | {kind: value}, option=orjson.OPT_APPEND_NEWLINE)
+        return msgspec.json.encode(line | {kind: value}) + b"\n"
 
     def _answer(self, row: Row, outcome: Answer) -> Row:
         if outcome.body is not None:
@@ -202,7 +202,7 @@ def _chat_answer(row: Row, text: str | None, created: int) -> Row:
     finish_reason = "stop" if len(kept) == len(words) else "length"
     choice: Row = {"index": 0, "finish_reason": finish_reason, "logprobs": None, "seed": None, "message": message}
     return {
-        "id": f"o{_digest(orjson.dumps(row, option=orjson.OPT_SORT_KEYS), 8)}",
+        "id": f"o{_digest(msgspec.json.encode(row, order='sorted'), 8)}",
         "object": "chat.completion",
         "created": created,
         "model": body.get("model"),
@@ -226,8 +226,8 @@ def _last_words(body: Row) -> str:
 
 def _row(line: bytes) -> Row | None:
     try:
-        row: object = orjson.loads(line)
-    except orjson.JSONDecodeError:
+        row: object = msgspec.json.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     return cast("Row", row) if isinstance(row, dict) else None
 

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from together_batches import _wire
 from together_batches.errors import ValidationError
 from together_batches.rows import BatchRequest
-
-if TYPE_CHECKING:
-    from json import JSONDecodeError
 
 __all__ = [
     "AUDIO",
@@ -186,12 +182,11 @@ def no_json(line: bytes, error: _wire.WireError) -> str:
         line.decode()
     except UnicodeDecodeError as broken:
         return f"the line is not UTF-8: byte {broken.start} of the line is 0x{line[broken.start]:02x}"
-    cause = cast("JSONDecodeError", error.__cause__)
-    if re.match(r".?(?:NaN|Infinity)", cause.doc[max(0, cause.pos - 1) : cause.pos + 8]):
-        reason = "NaN and Infinity are no JSON"
-    else:
-        reason = cause.msg
-    return f"the line is no JSON: {reason}, at byte {len(cause.doc[: cause.pos].encode())} of the line"
+    if error.at is None:
+        return f"the line is no JSON: {error.reason}"
+    named = line.startswith((b"NaN", b"Infinity"), error.at)
+    reason = "NaN and Infinity are no JSON" if named else error.reason
+    return f"the line is no JSON: {reason}, at byte {error.at} of the line"
 
 
 def short(value: object) -> str:

@@ -273,6 +273,7 @@ class Engine:
         if not attempt.rows:
             await self.journal.save(key, collected_at=self._time.now())
             return None
+        is_ours = self.journal.at(key).job_id is None
         await self._steps.upload(key)
         await self._steps.create(key)
         if self._scout == key:
@@ -281,7 +282,8 @@ class Engine:
             limit.add_done_callback(self._timers.discard)
         while True:
             job = await self._steps.end(key)
-            self._ended_at.setdefault(key, self._time.clock())
+            if job is not None and (is_ours or self._following.saw_running(job.id)):
+                self._ended_at[key] = self._time.clock()
             if job is not None and self._following.cancelled_meanwhile(job):
                 # Somebody wants an end of it, and is not to be answered with new jobs.
                 self._stop(f"job {job.id} was cancelled")
@@ -294,7 +296,7 @@ class Engine:
             if arranged is not None:
                 self._load = attrs.evolve(self._load, tokens=self._load.tokens + arranged.usage.total_tokens)
                 return self._count(key, arranged)
-            del self._ended_at[key]
+            self._ended_at.pop(key, None)
 
     def _count(self, key: Key, arranged: Arranged) -> Arranged:
         """Stop the run if what came of a job says that more jobs would come to the same."""
@@ -323,8 +325,13 @@ class Engine:
         timer.add_done_callback(self._end_delay)
 
     def _delay(self, key: Key, arranged: Arranged | None) -> float:
-        """The seconds until the rows of an attempt that are left may go again; the time since its end counts."""
+        """The seconds until the rows of an attempt that are left may go again.
+
+        The time since its end counts. None if that was before this call, or if somebody cancelled the job.
+        """
         if arranged is None or key not in self._ended_at:
+            return 0.0
+        if self.journal.at(key).status == BatchJobStatus.CANCELLED:
             return 0.0
         failures = sum(map(_rules.failed_as_a_whole, self.journal.at_shard(self.journal.shards[key[0]])))
         delays: Sequence[float] = self._caution.retry_delays

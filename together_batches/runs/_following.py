@@ -45,6 +45,11 @@ class Following:
         self._waiting: dict[str, tuple[Key, asyncio.Future[BatchJob | BatchesError]]] = {}
         self._cancelled_before = set[str]()
         self._seen = set[str]()
+        self._running = set[str]()
+
+    def saw_running(self, job_id: str) -> bool:
+        """Whether the job was seen before its end in this call."""
+        return job_id in self._running
 
     def cancelled_meanwhile(self, job: BatchJob) -> bool:
         """True for a job that was cancelled while it was followed, and not before."""
@@ -83,6 +88,8 @@ class Following:
         if job.id not in self._seen and job.status in _CANCELLED:
             self._cancelled_before.add(job.id)
         self._seen.add(job.id)
+        if not job.is_terminal:
+            self._running.add(job.id)
         running = job.status == BatchJobStatus.IN_PROGRESS and before.running_at is None
         status = None if job.status is None else str(job.status)
         changed = self._journal.change(

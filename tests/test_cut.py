@@ -1,0 +1,64 @@
+"""Members of an object, cut by the grammar: exactly what a decoder would find there, and exactly what JSON is."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from together_batches._cut import members
+
+_ANY = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=12,
+)
+
+
+@given(st.dictionaries(st.text(), _ANY, max_size=4), st.sampled_from([None, 1]))
+def test_the_members_are_those_that_a_decoder_finds(value: dict[str, object], indent: int | None) -> None:
+    """Of the object and of the objects right in it, whatever stands between them."""
+    expected: dict[tuple[str, ...], object] = {}
+    for name, inner in value.items():
+        expected[name,] = inner
+        if isinstance(inner, dict):
+            expected |= {(name, below): found for below, found in inner.items()}
+    cut = members(json.dumps(value, indent=indent).encode())
+    assert {path: json.loads(text) for path, text in cut.items()} == expected
+
+
+@given(st.text('{}[],:"\\u0a1.-e \n', max_size=10))
+@example("}")
+@example('"a":01')
+@example('"a":[1,]')
+@example('"a":"\\ud800"')
+def test_what_is_json_is_decided_by_the_grammar(inside: str) -> None:
+    """As Python decides it."""
+    text = f"{{{inside}}}"
+    try:
+        json.loads(text)
+    except ValueError:
+        with pytest.raises(ValueError, match="no JSON object"):
+            members(text.encode())
+    else:
+        members(text.encode())
+
+
+@pytest.mark.parametrize("text", [b"", b"[]", b"1", b'{"a": NaN}', b'{"a": "\x01"}', b'{"a": "\xff"}', b"{} {}"])
+def test_what_is_no_object(text: bytes) -> None:
+    """Python reads some of it, and JSON has none."""
+    with pytest.raises(ValueError, match=r"no JSON object|utf-8"):
+        members(text)
+
+
+def test_any_depth() -> None:
+    """Nothing here calls itself."""
+    deep = b'{"a":' * 100_000 + b"[]" + b"}" * 100_000
+    assert members(b'{"b": ' + deep + b"}")["b",] == deep
+
+
+def test_the_last_of_two_is_taken_with_what_is_in_it() -> None:
+    """And nothing that was in the first."""
+    assert members(b'{"a": {"b": 1, "c": 2}, "a": {"c" : 3 }}') == {("a",): b'{"c" : 3 }', ("a", "c"): b"3"}

@@ -1,0 +1,52 @@
+"""A socket on which a broken connection is noticed by reading alone."""
+
+from __future__ import annotations
+
+import socket
+import struct
+
+import pytest
+
+from together_batches._sockets import open_socket
+
+
+@pytest.fixture
+def refused() -> tuple[socket.socket, socket.socket]:
+    """A connection, and the server's side of it, which has answered and broken it off while we were sending."""
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        ours = open_socket((socket.AF_INET, socket.SOCK_STREAM, 0, "", door.getsockname()))
+        ours.connect(door.getsockname())
+        theirs, _ = door.accept()
+    ours.send(b"unread")
+    theirs.sendall(b"413")
+    # A reset, and not an orderly end.
+    theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    return ours, theirs
+
+
+def test_what_was_said_before_the_end_is_read(refused: tuple[socket.socket, socket.socket]) -> None:
+    """Although what is written cannot arrive any more: it counts as written."""
+    ours, theirs = refused
+    assert ours.recv(3, socket.MSG_PEEK) == b"413"
+    theirs.shutdown(socket.SHUT_RDWR)
+    theirs.close()
+    with ours:
+        for _ in range(5):
+            assert ours.send(memoryview(b"a part of a file")) == 16
+            assert ours.sendmsg([b"a part", b"another"]) == 13
+        assert ours.recv(100) == b"413"
+
+
+def test_reading_finds_the_end(refused: tuple[socket.socket, socket.socket]) -> None:
+    """By an end of the stream or an error; it never waits."""
+    ours, theirs = refused
+    ours.settimeout(5)
+    theirs.close()
+    with ours:
+        ours.send(b"a part of a file")
+        try:
+            while ours.recv(100):
+                pass
+        except ConnectionError:
+            pass
+        assert ours.send(b"a part of a file") == 16

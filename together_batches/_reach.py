@@ -1,0 +1,40 @@
+"""From where a host can be reached: by everyone, or by this machine or its network alone."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+from typing import Literal
+
+__all__ = ["reach_of"]
+
+Reach = Literal["public", "loopback", "link-local", "private"]
+
+
+def reach_of(host: str) -> Reach:
+    """From where a host can be reached, by its address; a name is public, unless it is one of this machine's own."""
+    name = host.lower().rstrip(".")
+    if name == "localhost" or name.endswith(".localhost"):
+        return "loopback"
+    if name == "metadata.google.internal":
+        return "link-local"
+    address = _address(name)
+    if address is None:
+        return "public"
+    if address.is_loopback or address.is_unspecified:
+        return "loopback"
+    if address.is_link_local:
+        return "link-local"
+    return "public" if address.is_global and not address.is_multicast else "private"
+
+
+def _address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        address = ipaddress.ip_address(name.partition("%")[0])
+    except ValueError:
+        try:  # 127.1, 0x7f000001 and 2130706433 are addresses, too, for all that opens connections
+            return ipaddress.IPv4Address(socket.inet_aton(name)) if re.fullmatch("[0-9a-fx.]+", name) else None
+        except OSError:
+            return None
+    return getattr(address, "ipv4_mapped", None) or address
