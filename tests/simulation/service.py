@@ -40,6 +40,8 @@ KEY = "key-of-the-simulation"
 RUN_HEADER = "X-Simulated-Run"
 """Names the run that a request is of: all are of one account."""
 FOREIGN = "somebody else"
+COPIES = "somebody else, with a copy"
+"""Who created a job that no run has posted: of the file of a run, which then is as good as its own, or of a copy."""
 
 _OUTPUT, _ERRORS = "output_file_id", "error_file_id"
 _LATE_ERROR = {"code": "batch_client_error", "message": "Internal Server Error"}
@@ -297,7 +299,7 @@ class Service:
         if route.operation == "create" and away is None:
             return self._answer_create(route, request, body, checksum)
         reply = self._really_answer(route, request, body, checksum)
-        if away == "busy":
+        if away == "jobs" and route.about_batches:
             return self._gateway._refused(route, 503, "no server is available")
         if reply.status >= 300:
             return reply
@@ -402,7 +404,9 @@ class Service:
             if is_copy and file is not None:
                 content = file.content.read()
                 file_id = self._books._files.add(content, filename="copy.jsonl", purpose="a copy").id
-            self._create_by(FOREIGN, {"input_file_id": file_id, "endpoint": "/v1/chat/completions"})
+            self._create_by(
+                COPIES if is_copy else FOREIGN, {"input_file_id": file_id, "endpoint": "/v1/chat/completions"}
+            )
 
         after, is_copy = foreign
         self._later(after, create, file_id)

@@ -2,28 +2,51 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import attrs
 import pytest
 
-from together_batches import AsyncBatches
-from together_batches.runs import _drafts, _joining, _ledger, _rules, _running, _workshop
+from together_batches import BatchesError, ResultsUnavailableError, _creating
+from together_batches._creating import Listing, WantedJob
+from together_batches.emulator import Fault
+from together_batches.runs import (
+    _collecting,
+    _drafts,
+    _engine,
+    _joining,
+    _ledger,
+    _resuming,
+    _rules,
+    _running,
+    _steps,
+    _trouble,
+    _workshop,
+)
 
 from .plan import Death, Plan, drawn
 from .play import durable, play
+from .troubles import KINDS, Troubles
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from together_batches.runs._records import Attempt
 
 MOST_SEEDS = 150
 
+Plans = Callable[[], Iterator[Plan]]
+Patch = tuple[object, str, object]
+
+# --- what is planted ----------------------------------------------------------------------------------------------
+
 _save = _ledger.SqliteLedger.save
-_verbs = AsyncBatches._run_verbs
+_find = _joining._find
+_outcome_of = _rules.outcome_of
+_upload, _end = _steps.Steps.upload, _steps.Steps.end
+_until_answered = _trouble.Trouble.until_answered
 
 
 async def _only_afterwards(self: _ledger.SqliteLedger, *attempts: Attempt) -> None:
@@ -31,25 +54,30 @@ async def _only_afterwards(self: _ledger.SqliteLedger, *attempts: Attempt) -> No
     await _save(self, *known)
 
 
-def _by_the_clock_on_the_wall(self: AsyncBatches, *asked: Any) -> Any:
-    verbs = _verbs(self, *asked)
-
-    async def moment(file_id: str) -> Any:
-        await verbs.moment(file_id)
-        return self._transport.connection.now()
-
-    return attrs.evolve(verbs, moment=moment)
-
-
-def _in_haste(self: AsyncBatches, *asked: Any) -> Any:
-    return attrs.evolve(_verbs(self, *asked), settle_seconds=0.001)
-
-
 def _whatever_it_is(custom_ids: Any, output: Any, *rest: Any, **options: Any) -> _joining.Arranged:
     try:
         return _joining.arrange(custom_ids, output, *rest, **options)
     except _joining.ForeignFileError:
         return _joining.arrange(custom_ids, None, *rest, **options)
+
+
+def _errors_first(custom_ids: Any, output: Any, errors: Any, *rest: Any, **options: Any) -> _joining.Arranged:
+    """What is found second does not count."""
+
+    def find(file: Any, places: Any, check_in: Any) -> Any:
+        taken = {custom_id: place for custom_id, place in places.items() if place is not None}
+        found = _find(file, places, check_in)
+        places.update(taken)
+        return found
+
+    with mock.patch.object(_joining, "_find", find):
+        return _joining.arrange(custom_ids, errors, output, *rest, **options)
+
+
+class _NoLock:
+    @staticmethod
+    def check() -> None:
+        """Hold it, even if another process does."""
 
 
 class _InPlace(_drafts.Draft):
@@ -73,36 +101,173 @@ class _OneInFourHundredLost(_drafts.Draft):
             super().write(content)
 
 
-def _seeds() -> Iterator[Plan]:
-    return map(drawn, range(MOST_SEEDS))
+async def _after_one_look(self: _collecting.Collecting, key: Any, **_: Any) -> Any:
+    return await self.give_up(key)
 
 
-def _deaths_with_a_create_on_its_way() -> Iterator[Plan]:
-    """Which takes longer than it takes to start again."""
-    for plan in _seeds():
-        yield attrs.evolve(plan, deaths=(Death(0, "send POST /v1/batches "),), slow_chance=0.4)
+async def _or_is_gone(self: _steps.Steps, key: Any) -> Any:
+    try:
+        return await _end(self, key)
+    except ResultsUnavailableError:
+        await self._journal.save(key, status="FAILED", progress=0, ended_at=self._time.now())
+        return None
+
+
+async def _nothing(*_: Any, **__: Any) -> None:
+    """Do nothing, find nothing."""
+
+
+async def _always(*_: Any) -> bool:
+    return True
+
+
+async def _give_up_by_size(self: _collecting.Collecting, key: Any) -> Any:
+    arranged, _ = await self._read(key, leniently=True)
+    assert arranged is not None
+    await self._note(key, arranged)
+    return arranged
+
+
+def _for_good(result: Any) -> int:
+    outcome = _outcome_of(result)
+    return _rules.FAILED if outcome in _rules.FOR_THE_ACCOUNT else outcome
+
+
+async def _upload_as_a_new_run(self: _steps.Steps, key: Any) -> None:
+    self._is_resumed = False
+    await _upload(self, key)
+
+
+async def _an_empty_list_if_none(self: _trouble.Trouble, what: str, key: Any, call: Any) -> Any:
+    if not what.startswith("search"):
+        return await _until_answered(self, what, key, call)
+    try:
+        return await call()
+    except BatchesError:
+        return Listing([], None)
+
+
+# --- where it is planted ------------------------------------------------------------------------------------------
+
+
+def _seeds(kind: str | None = None, **changes: Any) -> Iterator[Plan]:
+    """The plans as they are drawn, or with one kind of trouble and no other."""
+    for seed in range(MOST_SEEDS):
+        plan = drawn(seed)
+        if kind is not None:
+            plan = attrs.evolve(plan, troubles=Troubles(seed, frozenset({kind})))
+        settings = {**plan.settings, **changes.get("settings", {})}
+        yield attrs.evolve(plan, **{**changes, "settings": settings})
+
+
+def _with_lost_answers(kind: str | None = None) -> Iterator[Plan]:
+    return _seeds(kind, faults=(Fault(on="create", lose="answer", times=3, chance=0.6),))
+
+
+def _with_another_page() -> Iterator[Plan]:
+    return _seeds(faults=(Fault(on="content", status=200, body="Sign in, please.\n", times=2),))
+
+
+def _with_a_death_after(*deaths: Death) -> Iterator[Plan]:
+    """Deaths at which most is at stake, and a service that is slow to show a job."""
+    for number, plan in enumerate(_seeds("late in the list")):
+        yield attrs.evolve(plan, deaths=(deaths[number % len(deaths)],), faults=(), slow_chance=0.4)
+
+
+def _with_shared_files(kind: str) -> Iterator[Plan]:
+    return _seeds(kind, settings={"unique_files": False})
 
 
 def _found(plans: Iterator[Plan]) -> str:
-    """What is found first, and nothing where nothing is."""
+    """What is found first, and nothing if there is nothing."""
     outcomes = (play("planted", plan, durable) for plan in plans)
     return next((outcome.failure for outcome in outcomes if outcome.failure), "")
 
 
+def _is_found(plans: Iterator[Plan], *patches: Patch) -> bool:
+    with ExitStack() as stack:
+        for owner, name, instead in patches:
+            stack.enter_context(mock.patch.object(owner, name, instead))
+        return bool(_found(plans))
+
+
+_SEARCH: Patch = (_creating._Creating, "find", _nothing)
+_ONE_LOOK: Patch = (_collecting.Collecting, "collect", _after_one_look)
+
+
+_CREATE = "send POST /v1/batches "
+
+
 @pytest.mark.parametrize(
-    ("owner", "name", "instead", "plans"),
+    ("plans", "patches"),
     [
-        pytest.param(_rules, "orphan", lambda *_, **__: None, _seeds, id="a job is not looked for after a crash"),
-        pytest.param(_ledger.SqliteLedger, "save", _only_afterwards, _seeds, id="a create is noted when it is done"),
-        pytest.param(AsyncBatches, "_run_verbs", _by_the_clock_on_the_wall, _seeds, id="the clock here is believed"),
-        pytest.param(AsyncBatches, "_run_verbs", _in_haste, _deaths_with_a_create_on_its_way, id="looked for once"),
-        pytest.param(_workshop, "arrange", _whatever_it_is, _seeds, id="any page is taken for the results"),
-        pytest.param(_running, "locked", lambda _: nullcontext(), _seeds, id="two processes are let in"),
-        pytest.param(_running, "Draft", _InPlace, _seeds, id="the output is written in its place"),
-        pytest.param(_running, "Draft", _OneInFourHundredLost, _seeds, id="a line is lost"),
+        pytest.param(_with_lost_answers, (_SEARCH,), id="a job is not looked for"),
+        pytest.param(
+            partial(_with_a_death_after, Death(0, _CREATE), Death(1, _CREATE)),
+            (
+                (_ledger.SqliteLedger, "save", _only_afterwards),
+                (_steps.Steps, "upload", _upload_as_a_new_run),
+            ),
+            id="a create is noted when it is done",
+        ),
+        pytest.param(
+            partial(_with_a_death_after, Death(0, _CREATE)), ((_steps, "_SEARCH_SECONDS", 0.0),), id="looked for once"
+        ),
+        pytest.param(
+            _with_another_page,
+            ((_workshop, "arrange", _whatever_it_is),),
+            id="any page is taken for results",
+        ),
+        pytest.param(
+            _seeds,
+            (
+                (_running, "locked", lambda _: nullcontext(_NoLock())),
+                (_ledger.SqliteLedger, "_check_holder", lambda _: None),
+            ),
+            id="two processes are let in",
+        ),
+        pytest.param(
+            partial(_with_a_death_after, *(Death(steps, "rename") for steps in (1, 2, 3))),
+            ((_running, "Draft", _InPlace),),
+            id="the output is written in its place",
+        ),
+        pytest.param(_seeds, ((_running, "Draft", _OneInFourHundredLost),), id="a line is lost"),
     ],
 )
-def test_it_is_found(owner: object, name: str, instead: object, plans: Any) -> None:
+def test_it_is_found(plans: Plans, patches: tuple[Patch, ...]) -> None:
     """Within a hundred and fifty seeds, of which each passes without it."""
-    with mock.patch.object(owner, name, instead):
-        assert _found(plans())
+    assert _is_found(plans(), *patches)
+
+
+PLANTED: dict[str, tuple[Callable[[str], Iterator[Plan]], tuple[Patch, ...]]] = {
+    "late file ids": (_seeds, (_ONE_LOOK,)),
+    "unknown jobs": (_seeds, (_ONE_LOOK, (_steps.Steps, "end", _or_is_gone))),
+    "late in the list": (_with_lost_answers, ((_steps, "_SEARCH_SECONDS", 5.0),)),
+    "absent files": (_seeds, (_ONE_LOOK,)),
+    "growing results": (_seeds, (_ONE_LOOK,)),
+    "short downloads": (_seeds, (_ONE_LOOK,)),
+    "late answers": (_seeds, ((_collecting.Collecting, "is_as_collected", _always),)),
+    "errors of answered rows": (_seeds, ((_workshop, "arrange", _errors_first),)),
+    "wrong sizes": (_seeds, ((_collecting.Collecting, "give_up", _give_up_by_size),)),
+    "failed for a moment": (_seeds, ((_collecting, "_BETWEEN_LOOKS_AT_A_JOB_SECONDS", 0.0),)),
+    "odd creates": (_seeds, (_SEARCH,)),
+    "foreign jobs": (_with_lost_answers, ((WantedJob, "matches", lambda *_, **__: True),)),
+    "another run": (_with_shared_files, ()),
+    "lost ledger": (
+        _seeds,
+        (
+            (_resuming.Resuming, "look_around", _nothing),
+            (_steps.Steps, "upload", _upload_as_a_new_run),
+        ),
+    ),
+    "refused rows": (_seeds, ((_rules, "outcome_of", _for_good),)),
+    "failing jobs": (_seeds, ((_engine.Engine, "_delay", lambda *_: 0.0),)),
+    "away": (_seeds, ((_trouble.Trouble, "until_answered", _an_empty_list_if_none),)),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_kind_of_trouble_finds_it(kind: str) -> None:
+    """Each kind of trouble finds a run that does not know it, and so is known to come."""
+    plans, patches = PLANTED[kind]
+    assert _is_found(plans(kind), *patches)

@@ -100,9 +100,9 @@ class OddCreate:
 
 @attrs.frozen
 class Away:
-    """The service is not there in this ``span``: connections are ``refused``, or everything is answered 503.
+    """The service is not there in this ``span``: connections are ``refused``, or all is an ``error``, 503.
 
-    ``busy`` means that it does what it is asked to, and answers 503 all the same.
+    If its ``jobs`` are away, files can be had, and what is asked of jobs is done, but answered 503.
     """
 
     span: Span
@@ -209,7 +209,7 @@ class Troubles:
             )
             if random.random() < 0.05:
                 ends = inf
-            spans.append(Away((begins, ends), random.choice(("refused", "refused", "error", "busy"))))
+            spans.append(Away((begins, ends), random.choice(("refused", "error", "jobs"))))
             begins = ends
         return tuple(spans)
 

@@ -35,8 +35,10 @@ _SECOND_LOOK_SECONDS = 29.0
 _WHOLE_SECONDS = 59.0
 """So long after its end, at the earliest, a job without results, or a result that leaves rows out, is believed; and a
 second less, since the clock of a run and that of the service are read one after the other."""
-_PAUSE_SECONDS = 29.0
-"""So long after the end of a job, at the earliest, the call that has seen the end sends its rows again."""
+_PAUSES_SECONDS = (29.0, 119.0, 599.0)
+"""So long after the end of a job, at the earliest, the call that has seen the end sends its rows again.
+
+After the first, the second, and any further job that failed as a whole; after any other job as after the first."""
 
 
 @attrs.frozen
@@ -48,8 +50,12 @@ class _Trial:
 
     made: Made
     is_noted: bool
+    failed_as_a_whole: bool
     known_as: frozenset[str]
-    """``answered``, ``failed for good``, ``failed``, ``none``: more than one where it depends on when it is read."""
+    """``answered``, ``failed for good``, ``failed``, ``refused`` for the account, ``none``.
+
+    More than one if it depends on when it is read.
+    """
     counts: frozenset[int]
 
 
@@ -117,11 +123,12 @@ def _trials(world: World, run: Run, noted: set[str]) -> _Trials:
         versions = [world.service.version(made, at) for at in (made.ended_at(), world.loop.unix_time())]
         may_be_missed = made.job.id in world.service.gone or _was_given_up(run, made) or _is_late(made, world)
         counts = _counts(world, run, made, noted)
+        is_bad = made.job.id in noted and made.job.phase(inf).status == "FAILED" and not versions[0].files
         for custom_id in made.ids:
             known = {_known(version, custom_id) for version in versions}
             if may_be_missed:
                 known.add("none")
-            trials[custom_id].append(_Trial(made, made.job.id in noted, frozenset(known), counts))
+            trials[custom_id].append(_Trial(made, made.job.id in noted, is_bad, frozenset(known), counts))
     return trials
 
 
@@ -129,6 +136,8 @@ def _known(version: Version, custom_id: str) -> str:
     if custom_id in version.answered:
         return "answered"
     code = version.failed.get(custom_id)
+    if code in _ACCOUNT:
+        return "refused"
     return "none" if code is None else "failed for good" if code == _FOR_GOOD else "failed"
 
 
@@ -174,7 +183,9 @@ def _judge_jobs(world: World, run: Run, trials: _Trials) -> Counter[str]:
             if before.made.job.input_file_id == after.made.job.input_file_id:
                 evidence, objection = _for_the_same_file(world, before.made, after.made)
             else:
-                evidence, objection = _evidence(world, run, custom_id, _taken(before, tried), after.made)
+                failures = sum(each.failed_as_a_whole for each in tried if each.made.number <= before.made.number)
+                pause = _PAUSES_SECONDS[min(failures - 1, 2) if failures and before.failed_as_a_whole else 0]
+                evidence, objection = _evidence(world, run, custom_id, _taken(before, tried), after.made, pause)
             paid[evidence] += 1
             if objection:
                 what = f"in job {before.made.number} and in job {after.made.number}, {objection}"
@@ -207,8 +218,11 @@ def _for_the_same_file(world: World, before: Made, after: Made) -> tuple[str, st
     return _WITHOUT, "which is made of the same file"
 
 
-def _evidence(world: World, run: Run, custom_id: str, before: Made, after: Made) -> tuple[str, str]:
-    """For what reason a row of one job may be in that of the next attempt, and what there is to object."""
+def _evidence(world: World, run: Run, custom_id: str, before: Made, after: Made, pause: float) -> tuple[str, str]:
+    """For what reason a row of one job may be in that of the next attempt, and what there is to object.
+
+    ``pause`` is how long a call that has seen the end of the one waits before it creates the other.
+    """
     service, at, ended_at = world.service, after.at, before.ended_at()
     given_up_at = run.given_up_at(before.job.id, before.job.input_file_id)
     if given_up_at <= at:
@@ -231,7 +245,7 @@ def _evidence(world: World, run: Run, custom_id: str, before: Made, after: Made)
     if known in {"answered", "failed for good"}:
         return _WITHOUT, f"although it is {known}"
     kind, seconds = "left out", _WHOLE_SECONDS
-    if known == "failed":
+    if known in {"failed", "refused"}:
         kind, seconds = "error row", 0.0
     elif not version.files:
         shows_rows = before.job.share_done(at) > 0
@@ -242,7 +256,7 @@ def _evidence(world: World, run: Run, custom_id: str, before: Made, after: Made)
     if since < seconds:
         return _WITHOUT, f"made {since:.0f} s after the end of the first, which is too soon to know"
     saw_the_end = any(start.began <= ended_at and start.began <= at <= start.ended for start in run.starts)
-    if saw_the_end and at - ended_at < _PAUSE_SECONDS and "retry_delays" not in world.plan.settings:
+    if saw_the_end and at - ended_at < pause and "retry_delays" not in world.plan.settings:
         return _WITHOUT, f"made {since:.0f} s after the end of the first, by the same call"
     return kind, ""
 
@@ -304,11 +318,11 @@ def _judge_row(custom_id: str, bucket: str, tried: Sequence[_Trial], world: Worl
     known = [trial for trial in tried if trial.is_noted] or tried
     assert known or given_up_files, f"{custom_id} was never sent"
     last = known[-1].known_as if known else frozenset({"none"})
-    allowed = {_BUCKETS[each] for each in last}
+    allowed = {_BUCKETS[each] for each in last if each in _BUCKETS}
     if any("answered" in trial.known_as for trial in known):
         allowed.add("succeeded")  # one that came to light after all: an answer beats an error
     if given_up_files:
-        allowed |= {_BUCKETS[each] for trial in known for each in trial.known_as} | {"missing"}
+        allowed |= {_BUCKETS.get(each, "failed") for trial in known for each in trial.known_as} | {"missing"}
     assert bucket in allowed, f"{custom_id} is {bucket}, and should be {allowed}"
     most = world.plan.settings["max_attempts"]
     counted = sum(max(trial.counts) for trial in tried) + given_up_files
@@ -316,6 +330,7 @@ def _judge_row(custom_id: str, bucket: str, tried: Sequence[_Trial], world: Worl
     assert is_settled or counted >= most, f"{custom_id} was sent only {counted} times"
 
 
+# A row that is refused for the account is in none: it is sent again, when the run is called again.
 _BUCKETS = {"answered": "succeeded", "failed for good": "failed", "failed": "failed", "none": "missing"}
 
 

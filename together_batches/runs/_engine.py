@@ -289,7 +289,10 @@ class Engine:
                 self._stop(f"job {job.id} was cancelled")
                 if not (job.output_file_id or job.error_file_id):
                     return None
+            noted = self.journal.at(key).ended_at
             arranged = await self._collecting.collect(key, on_wait=release)
+            if self.journal.at(key).ended_at != noted:  # it had only seemed to have ended
+                self._ended_at[key] = self._time.clock()
             if arranged is not None:
                 self._load = attrs.evolve(self._load, tokens=self._load.tokens + arranged.usage.total_tokens)
                 return self._count(key, arranged)
