@@ -391,7 +391,7 @@ async def test_a_file_without_room_is_not_marked(tmp_path: Path) -> None:
 
 
 async def test_marked_content_can_be_read_again_and_from_within() -> None:
-    """A block that is asked for ends where the mark begins and ends, and the next one goes on there."""
+    """A block ends where the mark begins and ends, and the next one goes on there."""
     async with content_of(LINES, None, mark=MARK) as content:
         for _ in range(2):
             assert await rest_of(content) == marked()
@@ -418,7 +418,7 @@ async def test_a_reader_has_the_content_or_the_source() -> None:
 
 @given(st.binary(min_size=1, max_size=200), st.data())
 def test_a_marked_file_reads_right_across_its_mark(content: bytes, data: st.DataObject) -> None:
-    """From any place on, in blocks of any size: never more than was asked for, and nothing only at the end."""
+    """From any place on, in blocks of any size: never more than the size, and nothing only at the end."""
     place = data.draw(st.integers(1, len(content)))
     start = data.draw(st.integers(0, len(content) + 64))
     sizes = data.draw(st.lists(st.integers(1, 100), min_size=1))

@@ -137,7 +137,7 @@ async def test_an_open_file_is_read_from_where_it_stands(tmp_path: Path) -> None
 
 
 async def test_each_submission_has_content_that_no_other_has() -> None:
-    """So that its file is no other's either, and a job of the file is its job; ``create`` is told so."""
+    """So that its file is no other's either, and a job of the file is its job, which ``create`` relies on."""
     service, marks = Service(), set[bytes]()
     for _ in range(5):
         await service.submit(LINES)
@@ -149,7 +149,7 @@ async def test_each_submission_has_content_that_no_other_has() -> None:
 
 
 async def test_a_first_line_without_room_is_submitted_as_it_is() -> None:
-    """Under its own name; a job of its file may then be another's, and ``create`` is told so."""
+    """Under its own name; a job of its file may then be another's, so ``create`` does not rely on it."""
     text = "x" * (jsonl.MAX_LINE_BYTES - len(jsonl.encode(jsonl.chat_request("a", model="m", messages=[], user=""))))
     line = jsonl.encode(jsonl.chat_request("a", model="m", messages=[], user=text))
     service = Service()
@@ -177,7 +177,7 @@ async def test_what_is_checked_is_what_is_uploaded(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("source", [BAD, io.BytesIO(BAD)], ids=["bytes", "file"])
 async def test_a_file_with_problems(source: Source) -> None:
-    """All of them are told, each with its line and byte in the file as it was given, and nothing is uploaded."""
+    """The error has all of them, each with its line and byte in the file as it was given, and nothing is uploaded."""
     service = Service()
     with pytest.raises(ValidationError, match="2 problems in lines 1, 2; the first: line 1") as raised:
         await service.submit(source)

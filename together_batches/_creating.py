@@ -183,13 +183,13 @@ class WantedJob:
         """
         if self.has_own_file:
             return job.input_file_id in self.file_ids
-        told_priority = job.extra.get("priority")
+        shown_priority = job.extra.get("priority")
         return (
             job.input_file_id == self.file_id
             and (job.created_at is None or job.created_at >= since - _MARGIN)
             and job.endpoint in {None, self.endpoint}
             and (self.model_id is None or job.model_id in {None, self.model_id})
-            and (self.priority is None or told_priority in {None, self.priority})
+            and (self.priority is None or shown_priority in {None, self.priority})
         )
 
 

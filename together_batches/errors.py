@@ -84,18 +84,17 @@ class BatchesError(Exception):
 
 
 class APIError(BatchesError):
-    """The service, or the way to it, failed; ``method`` and ``url`` say what was asked."""
+    """The service, or the way to it, failed; ``method`` and ``url`` are those of the call.
+
+    ``is_transient`` says whether the same call may succeed later: the network failed, or the service is in trouble.
+    """
 
     def __init__(self, message: str, *, method: str = "", url: str = "") -> None:
         super().__init__(message)
+        self.is_transient = True
         self.message = message
         self.method = method
         self.url = url
-
-    @property
-    def is_transient(self) -> bool:
-        """True if the same call may succeed later: the way to the service failed, or the service is in trouble."""
-        return True
 
     def __str__(self) -> str:
         # Not ``args``: the reason why a call is not repeated is added to ``message``.
@@ -106,7 +105,8 @@ class APIStatusError(APIError):
     """The service answered with an error status.
 
     ``status`` is the HTTP status, ``message`` what the service said, ``body`` the decoded body (the text where
-    it was no JSON), ``request_id`` the service's name for this request, if it gave one: quote it to support.
+    it was no JSON), ``request_id`` the service's name for this request, if it gave one: quote it to support. It
+    ``is_transient`` if it is a 5xx, a 408 or a 429.
     """
 
     def __init__(
@@ -121,13 +121,9 @@ class APIStatusError(APIError):
     ) -> None:
         super().__init__(message, method=method, url=url)
         self.status = status
+        self.is_transient = status >= 500 or status in {408, 429}
         self.request_id = request_id
         self.body = body
-
-    @property
-    def is_transient(self) -> bool:
-        """True for a 5xx, a 408 and a 429: the same call may succeed later."""
-        return self.status >= 500 or self.status in {408, 429}
 
     def __str__(self) -> str:
         asked = f" to {self.method} {self.url}" if self.method else ""
@@ -203,12 +199,7 @@ class APIConnectionError(APIError):
         super().__init__(message, method=method, url=url)
         self.request_sent = request_sent
         self.status = status
-        self._is_transient = is_transient
-
-    @property
-    def is_transient(self) -> bool:
-        """False if the same call would fail in the same way again."""
-        return self._is_transient
+        self.is_transient = is_transient
 
 
 class APITimeoutError(APIConnectionError, TimeoutError):
