@@ -5,5 +5,6 @@ when the process is killed, when the disk is full. ``python -m tests.simulation`
 ``--seed`` one of them again, step by step.
 
 What is real: the client, the run and its ledger, SQLite, the files, the HTTP on both sides, the emulator. What is
-made up: time (:mod:`.machine`), the wires (:mod:`.network`), what the disk does when it is asked (:mod:`.disk`).
+made up: time (:mod:`.machine`), the wires (:mod:`.network`), what the disk does (:mod:`.disk`), what the service
+shows of what it holds (:mod:`.service`, :mod:`.troubles`), and a user who calls again (:mod:`.world`).
 """

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from .kill import killed
 from .play import Outcome, each_step, simulate, simulate_all
+from .verdict import WITHOUT
 
 _AT_A_TIME = 20
 
@@ -22,7 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Do what was asked for; 1 where something does not hold."""
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
     parser.add_argument("--seed", type=int, help="play this one, and print each step")
-    parser.add_argument("--seeds", type=int, default=1_200, help="how many to play (1,200)")
+    parser.add_argument("--seeds", type=int, default=2_000, help="how many to play (2,000)")
     parser.add_argument("--first", type=int, default=0, help="the first of them (0)")
     parser.add_argument("--steps", type=int, default=5, help="how many small runs to kill at each single step (5)")
     parser.add_argument("--processes", type=int, default=os.cpu_count(), help="how many at once (one for each CPU)")
@@ -83,6 +84,11 @@ def _summary(outcomes: list[Outcome], seeds: int, seconds: float) -> int:
         f"{seeds} seeds and {len(outcomes) - seeds} single steps in {seconds:.0f} s: "
         f"{sum(outcome.rows for outcome in outcomes):,} rows, {sum(outcome.jobs for outcome in outcomes):,} jobs, "
         f"{sum(outcome.days for outcome in outcomes):,.0f} days, {ends.total():,} starts"
+    )
+    paid = sum((outcome.paid_again for outcome in outcomes), Counter[str]())
+    _say(
+        "rows paid for again: "
+        + ", ".join(f"{paid[why]:,} {why}" for why in (*sorted(set(paid) - {WITHOUT}), WITHOUT))
     )
     _say("how they ended: " + ", ".join(f"{count:,} {end}" for end, count in ends.most_common()))
     _say(f"{len(broken)} broken")

@@ -89,7 +89,7 @@ def _played(name: str, plan: Plan, program: Program, tell: Callable[[str], None]
     world = World(plan, program, tell)
     failure, paid = "", Counter[str]()
     try:
-        world.play(lambda world: paid.update(judge(world)))
+        world.play(lambda world: judge(world, paid))
     except AssertionError as error:
         failure = str(error).partition("\n")[0] or "an assertion"
     starts = [*(start for run in world.runs for start in run.starts), *world.seconds]

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 MOST_SEEDS = 150
 
+pytestmark = pytest.mark.timeout(300)
+
 Plans = Callable[[], Iterator[Plan]]
 Patch = tuple[object, str, object]
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from .service import Version
     from .world import Run, World
 
+WITHOUT = "without evidence"
+
 _FOR_GOOD = "invalid_request_error"
 _ACCOUNT = frozenset({"401", "402"})
 """Codes of rows that were refused for the account, and not for what they are."""
@@ -62,17 +64,18 @@ class _Trial:
 _Trials = dict[str, list[_Trial]]
 
 
-def judge(world: World) -> Counter[str]:
-    """For what evidence rows were paid for again; an :class:`AssertionError` says what does not hold."""
+def judge(world: World, paid: Counter[str]) -> None:
+    """Raise an :class:`AssertionError` that says what does not hold; count rows that were ``paid`` for again.
+
+    They are counted by the evidence for it.
+    """
     assert not world.service.mistakes, f"the simulation itself: {world.service.mistakes[0]!r}"
     _judge_starts(world)
-    paid = Counter[str]()
     for run in world.runs:
         noted = _noted(world, run)
         trials = _trials(world, run, noted)
-        paid += _judge_jobs(world, run, trials)
+        _judge_jobs(world, run, trials, paid)
         _judge_files(world, run, trials)
-    return paid
 
 
 def _judge_starts(world: World) -> None:
@@ -169,12 +172,11 @@ def _patience(world: World) -> float:
     return float(world.plan.settings.get("patience", _PATIENCE_SECONDS))
 
 
-def _judge_jobs(world: World, run: Run, trials: _Trials) -> Counter[str]:
+def _judge_jobs(world: World, run: Run, trials: _Trials, paid: Counter[str]) -> None:
     """A row is in a second job only on evidence."""
     for made in world.made:
         assert len(set(made.ids)) == len(made.ids), f"job {made.number} has a row twice"
         assert made.ids, f"job {made.number} was made of nothing"
-    paid = Counter[str]()
     without: dict[str, list[str]] = {}
     for custom_id, tried in trials.items():
         for before, after in pairwise(tried):
@@ -196,7 +198,6 @@ def _judge_jobs(world: World, run: Run, trials: _Trials) -> Counter[str]:
     worst = next(iter(without), "")
     rows = sum(map(len, without.values()))
     assert not without, f"{rows} rows paid without evidence: {without[worst][0]} is {worst}"
-    return paid
 
 
 def _taken(trial: _Trial, tried: Sequence[_Trial]) -> Made:
@@ -206,16 +207,13 @@ def _taken(trial: _Trial, tried: Sequence[_Trial]) -> Made:
     return noted[0].made if noted and not trial.is_noted else trial.made
 
 
-_WITHOUT = "without evidence"
-
-
 def _for_the_same_file(world: World, before: Made, after: Made) -> tuple[str, str]:
     """For what reason there are two jobs of one file, and what there is to object."""
     if before.by == FOREIGN:
         return "another's job of the same file", ""
     if world.service.may_be_unheard_of(before, after.at):
         return "job never listed", ""
-    return _WITHOUT, "which is made of the same file"
+    return WITHOUT, "which is made of the same file"
 
 
 def _evidence(world: World, run: Run, custom_id: str, before: Made, after: Made, pause: float) -> tuple[str, str]:
@@ -229,21 +227,21 @@ def _evidence(world: World, run: Run, custom_id: str, before: Made, after: Made,
         could_be_read = run.given_up_at(before.job.id) <= at and service.can_be_read(before, given_up_at)
         is_answered = custom_id in service.version(before, given_up_at).answered
         if could_be_read and is_answered and not any(_away(world, given_up_at, at)):
-            return _WITHOUT, "although it could be read when it was given up"
+            return WITHOUT, "although it could be read when it was given up"
         return "given up", ""
     if ended_at > at:
-        return _WITHOUT, "made while the first ran"
+        return WITHOUT, "made while the first ran"
     is_bad = before.job.phase(at).status != "COMPLETED"
     patience = _patience(world) * 0.95
     if is_bad and at - ended_at >= patience and min(before.looks.ids_after) >= patience:
         return "ended without results", ""
     seen_at = _seen_at(world, before, after)
     if seen_at is None:
-        return _WITHOUT, "although the first one is only not to be seen"
+        return WITHOUT, "although the first one is only not to be seen"
     version = service.version(before, seen_at)
     known = _known(version, custom_id)
     if known in {"answered", "failed for good"}:
-        return _WITHOUT, f"although it is {known}"
+        return WITHOUT, f"although it is {known}"
     kind, seconds = "left out", _WHOLE_SECONDS
     if known in {"failed", "refused"}:
         kind, seconds = "error row", 0.0
@@ -254,10 +252,10 @@ def _evidence(world: World, run: Run, custom_id: str, before: Made, after: Made,
         ended_at = before.at  # it had been seen to fail before
     since = seen_at - ended_at
     if since < seconds:
-        return _WITHOUT, f"made {since:.0f} s after the end of the first, which is too soon to know"
+        return WITHOUT, f"made {since:.0f} s after the end of the first, which is too soon to know"
     saw_the_end = any(start.began <= ended_at and start.began <= at <= start.ended for start in run.starts)
     if saw_the_end and at - ended_at < pause and "retry_delays" not in world.plan.settings:
-        return _WITHOUT, f"made {since:.0f} s after the end of the first, by the same call"
+        return WITHOUT, f"made {since:.0f} s after the end of the first, by the same call"
     return kind, ""
 
 

@@ -149,6 +149,7 @@ class World:
         self.service = Service(plan, self.loop)
         self.runs: list[Run] = []
         self.disk: Disk
+        self._stopped_by: BaseException | None = None  # no end of a process: a test that takes too long, or Ctrl-C
         self._digest = hashlib.sha256()
         self._at_peace = False
         self._copies: list[dict[str, bytes]] = []
@@ -186,6 +187,8 @@ class World:
             runner = stack.enter_context(asyncio.Runner(loop_factory=lambda: self.loop))
             stack.callback(self._let_go, runner)
             runner.run(self._play())
+            if self._stopped_by is not None:
+                raise self._stopped_by
             judge(self)
 
     async def _play(self) -> None:
@@ -304,6 +307,11 @@ class World:
                     start.result = await self.program(client, run.root, plan)
             except Exception as error:  # noqa: BLE001  # which of them may be, is judged
                 start.error = error
+            except (Killed, asyncio.CancelledError):
+                raise
+            except BaseException as error:
+                self._stopped_by = error
+                raise
 
         return self.loop.create_task(live(), context=start.process.context())
 
