@@ -568,6 +568,7 @@ _NOON = datetime(2026, 9, 14, 12, tzinfo=UTC)
 _BEST_FIRST = [
     BatchJob(id="results", status=_S.COMPLETED, output_file_id="o", created_at=_NOON + timedelta(seconds=9)),
     BatchJob(id="errors", status=_S.FAILED, error_file_id="e", created_at=_NOON + timedelta(seconds=10)),
+    BatchJob(id="files to come", status=_S.COMPLETED, created_at=_NOON + timedelta(seconds=11)),
     BatchJob(id="first", status=_S.IN_PROGRESS, created_at=_NOON),
     BatchJob(id="second", status=_S.VALIDATING, created_at=_NOON + timedelta(seconds=1)),
     BatchJob(id="timeless", status=_S.VALIDATING),
@@ -580,7 +581,7 @@ _BEST_FIRST = [
 
 @given(st.lists(st.sampled_from(_BEST_FIRST), unique=True))
 def test_the_best_of_several(candidates: list[BatchJob]) -> None:
-    """One with results, then one that runs, the older first, then one that failed; a cancelled one last."""
+    """By its results, or those that may come: one that failed is the last but for those that were cancelled."""
     best = best_of(candidates)
     ordered = tuple(sorted(candidates, key=_BEST_FIRST.index))
     assert best == (Created(ordered[0], True, ordered[1:]) if ordered else None)

@@ -202,15 +202,20 @@ class Created(NamedTuple):
 
 
 def best_of(candidates: Iterable[BatchJob]) -> Created | None:
-    """The candidate to go on with, and the others: one with results, then one that runs, a cancelled one last."""
+    """The candidate to go on with, and the others: by their results, those that failed and were cancelled last."""
     ordered = sorted(candidates, key=_usefulness)
     return Created(ordered[0], True, tuple(ordered[1:])) if ordered else None
 
 
-def _usefulness(job: BatchJob) -> tuple[bool, bool, bool, datetime, str]:
-    cancelled = job.status in {BatchJobStatus.CANCELING, BatchJobStatus.CANCELLED}
-    has_results = bool(job.output_file_id or job.error_file_id)
-    return cancelled, not has_results, job.is_terminal, job.created_at or _UNKNOWN, job.id
+def _usefulness(job: BatchJob) -> tuple[bool, int, datetime, str]:
+    is_cancelled = job.status in {BatchJobStatus.CANCELING, BatchJobStatus.CANCELLED}
+    if job.output_file_id or job.error_file_id:
+        rank = 0
+    elif job.status == BatchJobStatus.COMPLETED:
+        rank = 1  # its files may come yet
+    else:
+        rank = 3 if job.is_terminal else 2
+    return is_cancelled, rank, job.created_at or _UNKNOWN, job.id
 
 
 async def _note_nothing(_: int) -> None:

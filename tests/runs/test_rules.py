@@ -284,10 +284,17 @@ def test_the_job_of_a_marked_file(file_id: str) -> None:
 
 def test_equal_candidates() -> None:
     """One is taken, and the others are named."""
-    jobs = [_job("b", status="COMPLETED"), _job("a", status="COMPLETED", output_file_id="file-o"), _job("c")]
+    jobs = [
+        _job("failed", status="FAILED"),
+        _job("cancelled", status="CANCELLED"),
+        _job("runs"),
+        _job("completed", status="COMPLETED"),
+        _job("answered", status="COMPLETED", output_file_id="file-o"),
+    ]
     found = _rules.lost_job(_MARKED, _RUN, jobs, known=())
     assert found is not None
-    assert (found.job.id, [job.id for job in found.others]) == ("a", ["c", "b"])
+    assert found.job.id == "answered"
+    assert [job.id for job in found.others] == ["completed", "runs", "failed", "cancelled"]
 
 
 def test_an_unmarked_file_without_an_intent() -> None:
@@ -310,7 +317,7 @@ def test_one_error_for_all_that_is_unresolved() -> None:
     assert isinstance(error, ResultsUnavailableError)
     assert (error.job_id, error.file_ids) == ("job-1", ("file-1",))
     assert re.search("a create was lost; no output; no job", str(error))
-    assert "give_up=['job-1', 'job-2', 'file-3']" in str(error)
+    assert "name these ids with give_up: job-1, job-2, file-3" in str(error)
     error = _rules.unresolved(errors[:1])
     assert isinstance(error, CreateUnconfirmedError)
     assert (error.input_file_id, [job.id for job in error.candidates]) == ("file-3", ["c"])

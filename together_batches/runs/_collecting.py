@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import attrs
 
 from together_batches._patience import Absence
-from together_batches.errors import NotFoundError, ResultsUnavailableError, RunError
+from together_batches.errors import APIError, NotFoundError, ResultsUnavailableError, RunError
 from together_batches.models import BatchJobStatus
 from together_batches.runs import _rules
 from together_batches.runs._joining import ForeignFileError
@@ -69,6 +69,7 @@ class Collecting:
     """Downloads and arranges results, and finds the evidence for rows that are left out."""
 
     def __init__(self, context: RunContext, steps: Steps) -> None:
+        self._run = context.run
         self._verbs = context.verbs
         self._time = context.time
         self._journal = context.journal
@@ -79,6 +80,7 @@ class Collecting:
         self._steps = steps
         self._downloads = asyncio.Semaphore(_DOWNLOADS_AT_ONCE)
         self._last_looks: dict[Key, Look] = {}
+        self._tried: dict[Key, set[str | None]] = {}
         self._arranging = asyncio.Semaphore(_ARRANGED_AT_ONCE)
 
     async def collect(self, key: Key, *, on_wait: Callable[[], None]) -> Arranged | None:
@@ -142,17 +144,45 @@ class Collecting:
             if pause is None:
                 return True
             await self._trouble.wait("a last look at the results", key, look, pause)
+        # A size that the metadata does not say proves nothing: then the files are read once more.
         same = not look.differs_from(attempt) and all(
-            noted is None or not said or said == noted
+            noted is None or (said or 0) == noted
             for said, noted in ((look.output_bytes, attempt.output_bytes), (look.error_bytes, attempt.error_bytes))
         )
-        if self._last_looks.get(key) == look:
-            return True  # it was collected anew since, so this is metadata that is wrong for good
-        if not same:
+        # If it was collected anew for this look already, its metadata is wrong for good.
+        if not same and self._last_looks.get(key) != look:
             self._last_looks[key] = look
             await self._journal.save(key, collected_at=None, outcomes=b"")
             await self._has_ended(key)
-        return same
+            return False
+        return not await self._has_other_job(key)
+
+    async def _has_other_job(self, key: Key) -> bool:
+        """Take up another job of the attempt's file, if its create may have made two: it may answer the rows."""
+        attempt = self._journal.at(key)
+        tried = self._tried.setdefault(key, set())
+        tried.add(attempt.job_id)
+        if not (attempt.marked and (attempt.posts > 1 or attempt.found)):
+            return False
+        try:
+            listing = await self._trouble.until_answered(
+                "look for other jobs", key, self._verbs.list_jobs, is_over=lambda _: True
+            )
+        except APIError:
+            return False
+        useless = {BatchJobStatus.FAILED, BatchJobStatus.EXPIRED, BatchJobStatus.CANCELLED}
+        jobs = [
+            job for job in listing.jobs if job.id not in tried and (job.status not in useless or job.output_file_id)
+        ]
+        found = _rules.lost_job(attempt, self._run, jobs, known=())
+        if found is None:
+            return False
+        anew: dict[str, Any] = dict.fromkeys(("status", "progress", "ended_at", "error", "collected_at"))
+        anew |= {"output_file_id": None, "error_file_id": None, "output_bytes": None, "error_bytes": None}
+        await self._journal.save(key, **anew, outcomes=b"")
+        self._verbs.know(found.job)
+        await self._steps.note_job(key, found)
+        return True
 
     async def restore(self) -> None:
         """Have the results of all attempts here, those again that were removed after the output was written.

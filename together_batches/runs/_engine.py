@@ -93,6 +93,8 @@ class Engine:
         self._timers: set[asyncio.Task[None]] = set()
         self._ended_at: dict[Key, float] = {}
         self._failures_in_a_row = 0
+        self._in_doubt: set[Key] = set()
+        """Attempts whose job seems to have failed as a whole, until there is evidence."""
         self._unresolved: list[BatchesError] = []
         self._has_left_validating = any(map(_has_run, books.attempts))
         self._scout: Key | None = None
@@ -115,8 +117,10 @@ class Engine:
         given_up = self._resuming.given_up()
         if not self.has_work:
             return
-        await self._resuming.look_around(given_up)
+        await self._resuming.look_around()
         for key in given_up:
+            if self._resuming.has_job_after_all(key):
+                continue
             arranged = await self._resuming.give_up(key)
             if arranged is not None:
                 self._count(key, arranged)
@@ -166,7 +170,8 @@ class Engine:
                 if self.stopped:
                     waiting.popleft()
                     continue
-                if answer == "later" or self._scout is not None:
+                failures = self._failures_in_a_row + len(self._in_doubt)
+                if answer == "later" or self._scout is not None or failures >= _MOST_FAILURES_IN_A_ROW:
                     return
                 if not self._has_left_validating:
                     self._scout = attempt.key
@@ -235,6 +240,7 @@ class Engine:
         else:
             self._follow_up(key, arranged, group)
         release()
+        self._in_doubt.discard(key)
         self._end_scouting(key, succeeded=False)
         self._working -= 1
         self._done.set()
@@ -269,6 +275,8 @@ class Engine:
                 self._stop(f"job {job.id} was cancelled")
                 if not (job.output_file_id or job.error_file_id):
                     return None
+            if _seems_to_have_failed(self.journal.at(key)):
+                self._in_doubt.add(key)
             noted = self.journal.at(key).ended_at
             arranged = await self._collecting.collect(key, on_wait=release)
             if self.journal.at(key).ended_at != noted:  # it had only seemed to have ended
@@ -277,6 +285,8 @@ class Engine:
                 self._load = attrs.evolve(self._load, tokens=self._load.tokens + arranged.usage.total_tokens)
                 return self._count(key, arranged)
             self._ended_at.pop(key, None)
+            self._in_doubt.discard(key)
+            self._done.set()
 
     def _count(self, key: Key, arranged: Arranged) -> Arranged:
         """Stop the run if what came of a job says that more jobs would come to the same."""
@@ -328,6 +338,11 @@ class Engine:
         self._timers.discard(timer)
         self._working -= 1
         self._done.set()
+
+
+def _seems_to_have_failed(attempt: Attempt) -> bool:
+    has_files = attempt.output_file_id or attempt.error_file_id
+    return attempt.status in {BatchJobStatus.FAILED, BatchJobStatus.EXPIRED} and not has_files
 
 
 def _has_run(attempt: Attempt) -> bool:

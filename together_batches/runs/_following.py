@@ -58,7 +58,7 @@ class Following:
     async def ending(self, key: Key, job_id: str) -> BatchJob | BatchesError:
         """The job when it has finished, or why it cannot be followed."""
         ending: asyncio.Future[BatchJob | BatchesError] = asyncio.get_running_loop().create_future()
-        self._waiting[job_id] = key, ending
+        self._waiting[job_id.lower()] = key, ending
         self._asked.put_nowait(job_id)
         return await ending
 
@@ -78,12 +78,12 @@ class Following:
             yield job_id
 
     def _end(self, job_id: str, ended: BatchJob | BatchesError) -> None:
-        _, ending = self._waiting.pop(job_id)
+        _, ending = self._waiting.pop(job_id.lower())
         if not ending.done():  # a cancelled one has nobody left to tell
             ending.set_result(ended)
 
     def _see(self, job: BatchJob) -> None:
-        key, _ = self._waiting[job.id]
+        key, _ = self._waiting[job.id.lower()]
         before = self._journal.at(key)
         if job.id not in self._seen and job.status in _CANCELLED:
             self._cancelled_before.add(job.id)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from typing import TYPE_CHECKING
 
-from together_batches.errors import NotFoundError, PermissionDeniedError, RunError, UsageError
+from together_batches.errors import (
+    APIError,
+    APIResponseValidationError,
+    AuthenticationError,
+    NotFoundError,
+    RunError,
+    UsageError,
+)
 from together_batches.runs import _rules
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
-
     from together_batches.models import BatchJob
     from together_batches.runs._collecting import Collecting
     from together_batches.runs._context import RunContext
@@ -23,6 +29,8 @@ __all__ = ["Resuming"]
 _log = logging.getLogger("together_batches")
 
 _BETWEEN_LOOKS_SECONDS = 10.0
+_MOST_LOOKS_AT_LIST = 6
+"""So often a list in trouble is read (in two minutes). All that follows waits out an outage anyway."""
 _MOST_LOOKED_AT = 3
 """So many attempts are looked at to see whether the account is the right one."""
 
@@ -43,7 +51,7 @@ class Resuming:
 
     # --- what the service shows -----------------------------------------------------------------------------------
 
-    async def look_around(self, given_up: Collection[Key]) -> None:
+    async def look_around(self) -> None:
         """Look in the list for jobs of the run that the ledger does not know, before anything is created.
 
         A ledger that is older than it should be, or has lost something, does not know them. Raises
@@ -54,7 +62,7 @@ class Resuming:
             return
         jobs = await self._listed()
         if not self._shows_any(jobs, attempts):
-            await self._check_account([attempt for attempt in attempts if attempt.key not in given_up])
+            await self._check_account(attempts)
         by_file: dict[str | None, list[BatchJob]] = {}
         for job in jobs:
             by_file.setdefault(job.input_file_id, []).append(job)
@@ -71,10 +79,23 @@ class Resuming:
                 self._warn_of_others(attempt, [job for job in of_its_files if job.id not in known])
 
     async def _listed(self) -> list[BatchJob]:
+        looks = itertools.count(1)
         try:
-            listing = await self._trouble.until_answered("first look at the list", None, self._verbs.list_jobs)
-        except PermissionDeniedError as error:
-            _log.warning("the list of jobs is refused, so jobs that the ledger does not know are not seen: %s", error)
+            listing = await self._trouble.until_answered(
+                "first look at the list",
+                None,
+                self._verbs.list_jobs,
+                is_over=lambda error: (
+                    isinstance(error, APIResponseValidationError) or next(looks) > _MOST_LOOKS_AT_LIST
+                ),
+            )
+        except AuthenticationError:
+            raise
+        except APIError as error:
+            _log.warning(
+                "the list of jobs is refused or cannot be read; jobs that the ledger does not know are not seen: %s",
+                error,
+            )
             return []
         return listing.jobs
 
@@ -159,6 +180,10 @@ class Resuming:
             if attempt.collected_at is None:
                 keys[attempt.key] = None
         return list(keys)
+
+    def has_job_after_all(self, key: Key) -> bool:
+        """Whether the job of a create that was given up shows by now: nobody has given up its results."""
+        return self._journal.at(key).job_id not in {None, *self._ids}
 
     async def give_up(self, key: Key) -> Arranged | None:
         """Take what one look shows of an attempt, and count the rest as missing.

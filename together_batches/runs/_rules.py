@@ -290,8 +290,8 @@ def unresolved(errors: Sequence[BatchesError]) -> BatchesError:
     ids = [error.job_id or "" for error in unavailable] + [error.input_file_id for error in unconfirmed]
     message = (
         f"{'; '.join(map(str, errors))}. The rows may have been answered and paid for, so they are not sent again. "
-        "Run it again to look again; if you know that results are gone, or that no job was created, give them up: "
-        f"give_up={ids}"
+        "Run it again to look again; if you know that results are gone, or that no job was created, name these ids "
+        f"with give_up: {', '.join(ids)}"
     )
     if unavailable:
         file_ids = [file_id for error in unavailable for file_id in error.file_ids]

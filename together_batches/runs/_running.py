@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 from anyio import CancelScope, move_on_after
 
-from together_batches.errors import BatchesError, RunLedgerError, UsageError
+from together_batches.errors import APIError, AuthenticationError, BatchesError, RunLedgerError, UsageError
 from together_batches.models import BatchJob
 from together_batches.runs import _input, _ledger, _rules
 from together_batches.runs._drafts import Draft, explained
@@ -66,9 +66,9 @@ def _is_new(directory: Path) -> bool:
     if os.path.lexists(directory / _ledger.NAME):
         return False
     with explained("read", directory):
-        if any((directory / PIECES).glob("*")):
+        if (directory / PIECES).is_dir():  # it is made after the ledger
             message = (
-                f"{directory} holds results of a run and no {_ledger.NAME}: put it back, or begin a new run in "
+                f"{directory} holds a run and no {_ledger.NAME}: put it back, or begin a new run in "
                 "another directory; all its jobs would be created anew"
             )
             raise RunLedgerError(message, directory=str(directory))
@@ -276,7 +276,13 @@ async def _unfinished(books: Books, list_jobs: Callable[[], Awaitable[list[Batch
     lost = [attempt for attempt in lost if not attempt.collected_at]
     if lost:
         known = {attempt.job_id for attempt in books.attempts}
-        jobs = await list_jobs()
+        try:
+            jobs = await list_jobs()
+        except AuthenticationError:
+            raise
+        except APIError as error:
+            _log.warning("the list of jobs cannot be read, so the jobs of lost creates are not looked for: %s", error)
+            jobs = []
         for attempt in lost:
             created = _rules.lost_job(attempt, books.run, jobs, known=known)
             if created is None:

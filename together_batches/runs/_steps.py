@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING
 
 from together_batches._marks import mark_of
 from together_batches._patience import until_found
-from together_batches.errors import APIError, BatchesError, NotFoundError, ResultsUnavailableError
+from together_batches.errors import (
+    APIError,
+    APIResponseValidationError,
+    BatchesError,
+    NotFoundError,
+    ResultsUnavailableError,
+)
 from together_batches.runs import _rules
 from together_batches.runs._trouble import SHORTEST_PAUSE_SECONDS
 from together_batches.runs._values import RunEventKind
@@ -33,6 +39,11 @@ _FILE_PATIENCE_SECONDS = 60.0
 """For the metadata of an input that was just uploaded. Then it is uploaded again, which costs nothing."""
 _SEARCH_SECONDS = 300.0
 """At most so long the job of a lost create is looked for: a shard that waits is a shard that makes no progress."""
+
+
+def _is_no_list(error: APIError) -> bool:
+    """True if an answer came that is no list: it counts against patience, and is no outage to be waited out."""
+    return isinstance(error, APIResponseValidationError)
 
 
 class Steps:
@@ -74,9 +85,7 @@ class Steps:
         changes: dict[str, Any] = {"file_id": uploaded.file.id, "uploaded_at": now, "marked": is_marked}
         if uploaded.known_id not in {None, uploaded.file.id}:
             changes["former_file_ids"] = f"{attempt.former_file_ids} {uploaded.known_id}".strip()
-        was_uploaded_before = (
-            self._context.is_resumed and is_marked and uploaded.known_id and key not in self._uploaded_here
-        )
+        was_uploaded_before = self._context.is_resumed and uploaded.known_id and key not in self._uploaded_here
         if was_uploaded_before and not attempt.posts:
             changes |= {"posts": 1, "creating_at": now}
         self._uploaded_here.add(key)
@@ -145,7 +154,9 @@ class Steps:
             try:
                 return await self._verbs.create(
                     _rules.wanted_job(attempt, self._context.run),
-                    list_jobs=lambda: self._trouble.until_answered("search for the job", key, self._verbs.list_jobs),
+                    list_jobs=lambda: self._trouble.until_answered(
+                        "search for the job", key, self._verbs.list_jobs, is_over=_is_no_list
+                    ),
                     patience=min(self._patience, _SEARCH_SECONDS),
                     posts=posts,
                     since=attempt.since or (_rules.LONG_AGO if posts else None),
@@ -194,11 +205,15 @@ class Steps:
         return ended
 
     async def note_end(self, key: Key, job: BatchJob) -> None:
-        """Note how a job stands: ended with its files, or not ended after all."""
+        """Note how a job stands: ended with its files, or not ended after all.
+
+        Its progress is the highest that was seen: rows that were done are paid for, whatever it says at its end.
+        """
+        seen = [progress for progress in (self._journal.at(key).progress, job.progress) if progress is not None]
         await self._journal.save(
             key,
             status=str(job.status),
-            progress=job.progress,
+            progress=max(seen, default=None),
             ended_at=self._time.now() if job.is_terminal else None,
             error=job.error,
             output_file_id=job.output_file_id,

@@ -32,14 +32,21 @@ class Trouble:
         self._time = time
         self._tell = tell
 
-    async def until_answered(self, what: str, key: Key | None, call: Callable[[], Awaitable[T]]) -> T:
-        """The answer of ``call``, however long an outage lasts. Any other error is raised."""
+    async def until_answered(
+        self,
+        what: str,
+        key: Key | None,
+        call: Callable[[], Awaitable[T]],
+        *,
+        is_over: Callable[[APIError], bool] = lambda _: False,
+    ) -> T:
+        """The answer of ``call``, however long an outage lasts. Other errors are raised, and one that ``is_over``."""
         pause = SHORTEST_PAUSE_SECONDS
         while True:
             try:
                 return await call()
             except APIError as error:
-                if not error.is_transient:
+                if not error.is_transient or is_over(error):
                     raise
                 pause = await self.wait(what, key, error, pause)
 
