@@ -95,7 +95,7 @@ class Following:
         changed = self._journal.change(
             key,
             status=status,
-            progress=job.progress,
+            progress=before.progress if job.progress is None else job.progress,
             created_at=job.created_at or before.created_at,
             running_at=self._time.now() if running else before.running_at,
         )
