@@ -26,14 +26,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from together_batches.models import BatchJob
+    from together_batches.runs._context import RunContext
     from together_batches.runs._joining import Arranged
-    from together_batches.runs._journal import Journal
     from together_batches.runs._records import Attempt, Key
     from together_batches.runs._steps import Steps
-    from together_batches.runs._telling import Telling
-    from together_batches.runs._trouble import Trouble
-    from together_batches.runs._verbs import Time, Verbs
-    from together_batches.runs._workshop import Workshop
 
 __all__ = ["Collecting"]
 
@@ -72,26 +68,15 @@ class _Results(NamedTuple):
 class Collecting:
     """Downloads and arranges results, and finds the evidence for rows that are left out."""
 
-    def __init__(
-        self,
-        *,
-        verbs: Verbs,
-        time: Time,
-        journal: Journal,
-        workshop: Workshop,
-        steps: Steps,
-        trouble: Trouble,
-        tell: Telling,
-        patience: float,
-    ) -> None:
-        self._verbs = verbs
-        self._time = time
-        self._journal = journal
-        self._workshop = workshop
+    def __init__(self, context: RunContext, steps: Steps) -> None:
+        self._verbs = context.verbs
+        self._time = context.time
+        self._journal = context.journal
+        self._workshop = context.workshop
+        self._trouble = context.trouble
+        self._tell = context.tell
+        self._patience = context.caution.patience
         self._steps = steps
-        self._trouble = trouble
-        self._tell = tell
-        self._patience = patience
         self._downloads = asyncio.Semaphore(_DOWNLOADS_AT_ONCE)
         self._last_looks: dict[Key, Look] = {}
         self._arranging = asyncio.Semaphore(_ARRANGED_AT_ONCE)

@@ -17,6 +17,7 @@ from together_batches.errors import BatchesError, CreateUnconfirmedError, Result
 from together_batches.models import BatchJob, BatchJobStatus
 from together_batches.runs import _rules
 from together_batches.runs._collecting import Collecting
+from together_batches.runs._context import RunContext
 from together_batches.runs._following import Following
 from together_batches.runs._journal import Journal
 from together_batches.runs._resuming import Resuming
@@ -66,42 +67,21 @@ class Engine:
         self._caution = caution
         self._tell = tell
         self._know = verbs.know
-        trouble = Trouble(time, tell)
-        self._following = Following(verbs.follow, self.journal, time, tell, on_status=self._see_status)
-        self._steps = Steps(
+        context = RunContext(
             run=books.run,
             verbs=verbs,
             time=time,
             journal=self.journal,
             workshop=workshop,
-            following=self._following,
-            trouble=trouble,
+            trouble=Trouble(time, tell),
             tell=tell,
-            patience=caution.patience,
-            unique_files=caution.unique_files,
+            caution=caution,
             is_resumed=is_resumed,
         )
-        self._collecting = Collecting(
-            verbs=verbs,
-            time=time,
-            journal=self.journal,
-            workshop=workshop,
-            steps=self._steps,
-            trouble=trouble,
-            tell=tell,
-            patience=caution.patience,
-        )
-        self._resuming = Resuming(
-            run=books.run,
-            verbs=verbs,
-            time=time,
-            journal=self.journal,
-            steps=self._steps,
-            collecting=self._collecting,
-            trouble=trouble,
-            directory=workshop.directory,
-            ids=caution.give_up,
-        )
+        self._following = Following(verbs.follow, self.journal, time, tell, on_status=self._see_status)
+        self._steps = Steps(context, self._following)
+        self._collecting = Collecting(context, self._steps)
+        self._resuming = Resuming(context, self._steps, self._collecting)
         self._load = _rules.Load(
             sent_rows=sum(attempt.rows for attempt in books.attempts if attempt.creating_at),
             tokens=sum(attempt.total_tokens for attempt in books.attempts),
@@ -306,7 +286,7 @@ class Engine:
             self._failures_in_a_row = 0
         elif _rules.failed_as_a_whole(self.journal.at(key)):
             self._failures_in_a_row += 1
-        if self._failures_in_a_row == _MOST_FAILURES_IN_A_ROW and self.has_work:
+        if self._failures_in_a_row >= _MOST_FAILURES_IN_A_ROW and self.has_work:
             why = self.journal.at(key).error or "without a reason"
             self._stop(f"{_MOST_FAILURES_IN_A_ROW} jobs in a row failed as a whole, the last one: {why}")
         return arranged

@@ -9,17 +9,14 @@ from together_batches.errors import NotFoundError, PermissionDeniedError, RunErr
 from together_batches.runs import _rules
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
-    from pathlib import Path
+    from collections.abc import Collection
 
     from together_batches.models import BatchJob
     from together_batches.runs._collecting import Collecting
+    from together_batches.runs._context import RunContext
     from together_batches.runs._joining import Arranged
-    from together_batches.runs._journal import Journal
-    from together_batches.runs._records import Attempt, Key, Run
+    from together_batches.runs._records import Attempt, Key
     from together_batches.runs._steps import Steps
-    from together_batches.runs._trouble import Trouble
-    from together_batches.runs._verbs import Time, Verbs
 
 __all__ = ["Resuming"]
 
@@ -33,28 +30,16 @@ _MOST_LOOKED_AT = 3
 class Resuming:
     """The first look of a run that goes on."""
 
-    def __init__(
-        self,
-        *,
-        run: Run,
-        verbs: Verbs,
-        time: Time,
-        journal: Journal,
-        steps: Steps,
-        collecting: Collecting,
-        trouble: Trouble,
-        directory: Path,
-        ids: Sequence[str],
-    ) -> None:
-        self._run = run
-        self._verbs = verbs
-        self._time = time
-        self._journal = journal
+    def __init__(self, context: RunContext, steps: Steps, collecting: Collecting) -> None:
+        self._run = context.run
+        self._verbs = context.verbs
+        self._time = context.time
+        self._journal = context.journal
+        self._trouble = context.trouble
+        self._directory = context.workshop.directory
+        self._ids = context.caution.give_up
         self._steps = steps
         self._collecting = collecting
-        self._trouble = trouble
-        self._directory = directory
-        self._ids = ids
 
     # --- what the service shows -----------------------------------------------------------------------------------
 

@@ -22,13 +22,9 @@ if TYPE_CHECKING:
 
     from together_batches._creating import Created
     from together_batches.models import BatchJob
+    from together_batches.runs._context import RunContext
     from together_batches.runs._following import Following
-    from together_batches.runs._journal import Journal
-    from together_batches.runs._records import Key, Run
-    from together_batches.runs._telling import Telling
-    from together_batches.runs._trouble import Trouble
-    from together_batches.runs._verbs import Time, Verbs
-    from together_batches.runs._workshop import Workshop
+    from together_batches.runs._records import Key
 
 __all__ = ["Steps"]
 
@@ -42,32 +38,16 @@ _SEARCH_SECONDS = 300.0
 class Steps:
     """What is done for an attempt until its job has ended. An outage is ridden out; any other error is raised."""
 
-    def __init__(
-        self,
-        *,
-        run: Run,
-        verbs: Verbs,
-        time: Time,
-        journal: Journal,
-        workshop: Workshop,
-        following: Following,
-        trouble: Trouble,
-        tell: Telling,
-        patience: float,
-        unique_files: bool,
-        is_resumed: bool,
-    ) -> None:
-        self._run = run
-        self._verbs = verbs
-        self._time = time
-        self._journal = journal
-        self._workshop = workshop
+    def __init__(self, context: RunContext, following: Following) -> None:
+        self._context = context
+        self._verbs = context.verbs
+        self._time = context.time
+        self._journal = context.journal
+        self._workshop = context.workshop
+        self._trouble = context.trouble
+        self._tell = context.tell
+        self._patience = context.caution.patience
         self._following = following
-        self._trouble = trouble
-        self._tell = tell
-        self._patience = patience
-        self._unique_files = unique_files
-        self._is_resumed = is_resumed
         self._transfers = asyncio.Semaphore(_TRANSFERS_AT_ONCE)
         self._uploaded_here = set[tuple[int, int]]()
         self._since: dict[Key, datetime | None] = {}
@@ -83,7 +63,7 @@ class Steps:
         attempt = self._journal.at(key)
         if attempt.file_id is not None:
             return
-        mark = mark_of(self._run.id, *key) if self._unique_files else None
+        mark = mark_of(self._context.run.id, *key) if self._context.caution.unique_files else None
         async with self._transfers:
             shard = self._journal.shards[attempt.shard]
             rows, is_marked = await self._workshop.rows_of(shard, self._journal.earlier(key), attempt, mark)
@@ -94,7 +74,9 @@ class Steps:
         changes: dict[str, Any] = {"file_id": uploaded.file.id, "uploaded_at": now, "marked": is_marked}
         if uploaded.known_id not in {None, uploaded.file.id}:
             changes["former_file_ids"] = f"{attempt.former_file_ids} {uploaded.known_id}".strip()
-        was_uploaded_before = self._is_resumed and is_marked and uploaded.known_id and key not in self._uploaded_here
+        was_uploaded_before = (
+            self._context.is_resumed and is_marked and uploaded.known_id and key not in self._uploaded_here
+        )
         if was_uploaded_before and not attempt.posts:
             changes |= {"posts": 1, "creating_at": now}
         self._uploaded_here.add(key)
@@ -162,7 +144,7 @@ class Steps:
             posts = max(attempt.posts, bool(attempt.creating_at))
             try:
                 return await self._verbs.create(
-                    _rules.wanted_job(attempt, self._run),
+                    _rules.wanted_job(attempt, self._context.run),
                     list_jobs=lambda: self._trouble.until_answered("search for the job", key, self._verbs.list_jobs),
                     patience=min(self._patience, _SEARCH_SECONDS),
                     posts=posts,
