@@ -49,8 +49,10 @@ _EARLY_SHARE = 0.3
 _REFUSED_SHARE = 0.8
 _LOOKED_SECONDS = 270.0
 _BETWEEN_LOOKS = 8
-"""A job that no list shows for so long may be taken for one that does not exist. Looks are half a minute apart, and so
-one is missed that is listed for less than so many times five seconds."""
+"""A job that no list shows for so long may be taken for one that does not exist.
+
+Looks are half a minute apart, and so one is missed that is listed for less than so many times five seconds.
+"""
 
 
 @attrs.frozen(kw_only=True)
