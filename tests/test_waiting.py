@@ -669,6 +669,25 @@ async def test_a_repeated_id_is_given_once() -> None:
 
 
 @without_wires
+async def test_an_id_that_may_repeat() -> None:
+    """Is followed again after its job was given, and once while it is followed."""
+    service = Service(a=QUICK)
+    again = asyncio.Event()
+
+    async def ids() -> AsyncIterator[str]:
+        yield "a"
+        yield "a"
+        await again.wait()
+        yield "a"
+
+    given: list[str] = []
+    async for job in each(service, ids(), may_repeat=True):
+        given.append(job.id)
+        again.set()
+    assert given == ["a", "a"]
+
+
+@without_wires
 async def test_none() -> None:
     """No jobs are none to wait for."""
     assert await ids_of(each(Service(), [])) == []

@@ -11,6 +11,7 @@ import pytest
 
 from together_batches import ResultsUnavailableError
 from together_batches.emulator import Failure, Fault, Missing, Timing
+from together_batches.emulator._files import StoredFile
 from together_batches.runs import RunEvent, RunEventKind
 
 if TYPE_CHECKING:
@@ -162,6 +163,25 @@ async def test_metadata_that_is_no_proof(run: Runner, emulator: Emulator, size: 
     emulator.heal()
     assert (await run()).ok
     assert len(emulator.jobs) == 2
+
+
+async def test_what_is_given_up_stays_given_up(
+    run: Runner, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Metadata that is wrong for good does not undo it: the rows that were left out go again."""
+    run.fates.planned = {"row-5": [Missing()]}
+    describe = StoredFile.to_json
+    results: list[object] = []
+
+    def described(file: StoredFile) -> dict[str, object]:
+        return describe(file) | ({"bytes": 10**9} if file.id in results else {})
+
+    monkeypatch.setattr(StoredFile, "to_json", described)
+    spoil = _at(RunEventKind.ENDED, lambda: results.append(emulator.jobs[0]["output_file_id"]))
+    with pytest.raises(ResultsUnavailableError, match="its metadata says"):
+        await run(**ONE_JOB, patience=90, on_event=spoil)
+    report = await run(give_up=[str(emulator.jobs[0]["id"])])
+    assert (report.ok, len(emulator.jobs)) == (True, 2)
 
 
 async def test_whole_results_need_no_proof(run: Runner, emulator: Emulator) -> None:

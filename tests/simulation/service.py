@@ -48,7 +48,11 @@ _LATE_ERROR = {"code": "batch_client_error", "message": "Internal Server Error"}
 _EARLY_SHARE = 0.3
 _REFUSED_SHARE = 0.8
 _LOOKED_SECONDS = 270.0
-"""A job that is in no list for so long may be taken for one that does not exist."""
+_BETWEEN_LOOKS = 8
+"""A job that no list shows for so long may be taken for one that does not exist.
+
+Looks are half a minute apart, and so one is missed that is listed for less than so many times five seconds.
+"""
 
 
 @attrs.frozen(kw_only=True)
@@ -257,10 +261,10 @@ class Service:
         return max((read for read in self.reads[made.job.id] if read <= at), default=None)
 
     def may_be_unheard_of(self, made: Made, at: float) -> bool:
-        """Whether, by then, a job was in no list for so long that a create may be sent once more."""
-        return at - made.at > _LOOKED_SECONDS and not any(
-            self._is_listed(made, at - before) for before in range(0, int(_LOOKED_SECONDS), 5)
-        )
+        """Whether, by then, looks at the list need not have shown a job, so that a create may be sent once more."""
+        seconds = range(0, int(_LOOKED_SECONDS), 5)
+        listed = "".join("x" if self._is_listed(made, at - before) else " " for before in seconds)
+        return at - made.at > _LOOKED_SECONDS and "x" * _BETWEEN_LOOKS not in listed
 
     def _is_listed(self, made: Made, at: float) -> bool:
         looks, age = made.looks, at - made.at

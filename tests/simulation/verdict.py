@@ -38,7 +38,7 @@ _WHOLE_SECONDS = 59.0
 """So long after its end, at the earliest, a job without results, or a result that leaves rows out, is believed; and a
 second less, since the clock of a run and that of the service are read one after the other."""
 _PAUSES_SECONDS = (29.0, 119.0, 599.0)
-"""So long after the end of a job, at the earliest, the call that has seen the end sends its rows again.
+"""So long after the end of a job, at the earliest, the call that has created it sends its rows again.
 
 After the first, the second, and any further job that failed as a whole; after any other job as after the first."""
 
@@ -131,6 +131,8 @@ def _trials(world: World, run: Run, noted: set[str]) -> _Trials:
             known = {_known(version, custom_id) for version in versions}
             if may_be_missed:
                 known.add("none")
+                if made.looks.errors_stay:
+                    known.add("failed")  # its error can be read, and its answer cannot
             trials[custom_id].append(_Trial(made, made.job.id in noted, is_bad, frozenset(known), counts))
     return trials
 
@@ -219,7 +221,7 @@ def _for_the_same_file(world: World, before: Made, after: Made) -> tuple[str, st
 def _evidence(world: World, run: Run, custom_id: str, before: Made, after: Made, pause: float) -> tuple[str, str]:
     """For what reason a row of one job may be in that of the next attempt, and what there is to object.
 
-    ``pause`` is how long a call that has seen the end of the one waits before it creates the other.
+    ``pause`` is how long a call that has created the one waits from its end until it creates the other.
     """
     service, at, ended_at = world.service, after.at, before.ended_at()
     given_up_at = run.given_up_at(before.job.id, before.job.input_file_id)
@@ -253,8 +255,8 @@ def _evidence(world: World, run: Run, custom_id: str, before: Made, after: Made,
     since = seen_at - ended_at
     if since < seconds:
         return WITHOUT, f"made {since:.0f} s after the end of the first, which is too soon to know"
-    saw_the_end = any(start.began <= ended_at and start.began <= at <= start.ended for start in run.starts)
-    if saw_the_end and at - ended_at < pause and "retry_delays" not in world.plan.settings:
+    is_of_one_call = any(start.began <= before.at and at <= start.ended for start in run.starts)
+    if is_of_one_call and at - ended_at < pause and "retry_delays" not in world.plan.settings:
         return WITHOUT, f"made {since:.0f} s after the end of the first, by the same call"
     return kind, ""
 
