@@ -8,14 +8,14 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, cast
 
 from together_batches import jsonl
-from together_batches._marks import MARK_BYTES
+from together_batches._marks import MARK_BYTES, sendable
 from together_batches.errors import RunChangedError, ValidationError
 from together_batches.runs import _ledger
+from together_batches.runs._directory import INVALID, SPOOL
 from together_batches.runs._drafts import Draft
 from together_batches.runs._records import Run
 from together_batches.runs._sharding import Scan, scan, sha256_of
 from together_batches.runs._threads import in_thread
-from together_batches.runs._workshop import INVALID, SPOOL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -41,7 +41,7 @@ async def begin(source: Requests, places: Places, options: Options, *, now: date
         found = _scanned(path, places.directory / INVALID, options, check_in)
         run = Run(
             id=secrets.token_hex(8),
-            input_name=path.name,
+            input_name=sendable(path.name),
             input_bytes=found.bytes,
             input_sha256=found.sha256,
             spooled=places.input is None,
