@@ -9,6 +9,7 @@ import io
 import os
 import re
 import resource
+import stat
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
