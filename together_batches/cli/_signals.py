@@ -1,4 +1,4 @@
-"""SIGTERM and SIGHUP end a command as Ctrl-C does: in order, and with a summary."""
+"""SIGTERM and SIGHUP end a command as Ctrl-C does: in order, with a summary, and with nothing half done left."""
 
 from __future__ import annotations
 
@@ -13,7 +13,28 @@ from together_batches.cli._exits import Interrupted
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-__all__ = ["ended_by_signals"]
+__all__ = ["ended_by_signals", "raised_by_signals"]
+
+
+_NAMES = ("SIGTERM", "SIGHUP")
+
+
+@contextmanager
+def raised_by_signals() -> Generator[None]:
+    """Within the block, which runs no loop, SIGTERM and SIGHUP raise ``KeyboardInterrupt``."""
+    ours: list[signal.Signals] = []
+    for name in _NAMES:
+        number = getattr(signal, name, None)
+        if number is None or signal.getsignal(number) is not signal.SIG_DFL:
+            continue
+        with contextlib.suppress(ValueError):  # another thread than the main one
+            signal.signal(number, signal.default_int_handler)
+            ours.append(number)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
 
 
 @contextmanager
@@ -33,7 +54,7 @@ def ended_by_signals() -> Generator[None]:
         task.cancel()
 
     ours: list[signal.Signals] = []
-    for name in ("SIGTERM", "SIGHUP"):
+    for name in _NAMES:
         number = getattr(signal, name, None)  # Windows has one of them
         if number is None or signal.getsignal(number) is not signal.SIG_DFL:
             continue

@@ -52,7 +52,7 @@ async def run(source: Requests, places: Places, options: Options, *, verbs: Verb
             await in_thread(lambda check_in: _refuse_others(places, options, (), check_in))
             await _input.begin(source, places, options, now=time.now())
         ledger = await stack.enter_async_context(_ledger.opened(directory, lock))
-        running = _Running(places, options, ledger=ledger, books=await ledger.load(), verbs=verbs, time=time)
+        running = _Running(source, places, options, ledger=ledger, books=await ledger.load(), verbs=verbs, time=time)
         return await running.run(is_new=is_new)
 
 
@@ -102,8 +102,17 @@ class _Running:
     """One call, over the books of a run."""
 
     def __init__(
-        self, places: Places, options: Options, *, ledger: Ledger, books: Books, verbs: Verbs, time: Time
+        self,
+        source: Requests,
+        places: Places,
+        options: Options,
+        *,
+        ledger: Ledger,
+        books: Books,
+        verbs: Verbs,
+        time: Time,
     ) -> None:
+        self._source = source
         self._places = places
         self._options = options
         self._ledger = ledger
@@ -116,7 +125,7 @@ class _Running:
     async def run(self, *, is_new: bool) -> RunReport:
         """Do what is left to be done."""
         options, places = self._options, self._places
-        path = await _input.known_input(places, options, self._run)
+        path = await _input.known_input(self._source, places, options, self._run)
         self._check_quota()
         claims = self._run.claims.split()
         ours = await in_thread(lambda check_in: _refuse_others(places, options, claims, check_in))
