@@ -529,8 +529,8 @@ class AsyncBatches:
         (401, 402, 403). A further call goes on.
 
         Parameters:
-            source: a path, or an iterable or async iterable of :class:`BatchRequest`, which is kept in the directory
-                and not asked again when the run goes on.
+            source: a path; or a file opened in binary mode, or an iterable or async iterable of
+                :class:`BatchRequest`, which is kept in the directory and not iterated again when the run goes on.
             output: the file to write.
             directory: where the run is kept; otherwise beside the output, with ``.run`` added to its name. It may be
                 moved to another machine, together with the input.

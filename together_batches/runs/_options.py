@@ -67,11 +67,10 @@ class Places:
 
     def check(self) -> None:
         """Refuse an input that can be read only once, and what would write one thing over another."""
-        if self.input is not None and self.input.exists() and not (self.input.is_file() or self.input.is_dir()):
-            message = (
-                f"{self.input} is a pipe or a device, which cannot be read again: open it, and pass the open file"
-            )
-            raise UsageError(message)
+        with explained("read", self.input or self.directory):
+            if self.input is not None and self.input.exists() and not (self.input.is_file() or self.input.is_dir()):
+                message = f"{self.input} is a pipe or a device, and cannot be read again: open it and pass the file"
+                raise UsageError(message)
         with explained("work in", self.directory):
             inside = self.directory.resolve()
             apart = {"output": self.output.resolve(), "failures": self.failures.resolve()}
