@@ -482,7 +482,7 @@ class AsyncBatches:
         rows = _results.results(verbs, job, requests=requests, order=order, patience=patience)
         if isinstance(job, BatchJob):
             self._known.note(job)
-        return Stream(rows)
+        return Stream(rows, looks_ahead=True)
 
     async def run(
         self,

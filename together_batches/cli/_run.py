@@ -8,6 +8,7 @@ import shlex
 import sys
 from collections import Counter
 from contextlib import ExitStack, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -161,7 +162,8 @@ class _Work:
             await self.changed.wait()
             self.changed.clear()
             view = await to_thread.run_sync(runs.read, self.directory)
-            show(view.rows - view.in_flight - view.not_sent, view.rows, _under_way(view))
+            elapsed = (datetime.now(UTC) - view.started_at).total_seconds()
+            show(_done(view), view.rows, _under_way(view), elapsed)
             await asyncio.sleep(_SECONDS_BETWEEN_LOOKS)
 
     def _tell_problems(self, error: ValidationError) -> None:
@@ -209,6 +211,13 @@ def _unfinished(view: RunView) -> Counter[str]:
         for attempt in shard.attempts
         if attempt.creating_at is not None and attempt.ended_at is None
     )
+
+
+def _done(view: RunView) -> int:
+    """The rows that are done, with those that jobs under way have answered as far as their progress says."""
+    attempts = (attempt for shard in view.shards for attempt in shard.attempts if attempt.ended_at is None)
+    answered = sum(int(attempt.rows * (attempt.progress or 0.0) / 100) for attempt in attempts)
+    return min(view.rows - view.in_flight - view.not_sent + answered, view.rows)
 
 
 def _under_way(view: RunView) -> str:
