@@ -455,7 +455,7 @@ class AsyncBatches:
 
         A job that failed, expired or was cancelled without files gives nothing, or :class:`BatchMissing` for each
         request. A ``BatchJob`` that had not finished is read anew. Use the iterator with ``async with``, or to its
-        end.
+        end; entered by ``async with``, it fails there if there is no such job, or no result of it.
 
         Absence is looked at again for ``patience`` seconds (0 looks once): a job that this client has seen, or that
         is passed as a :class:`BatchJob`, and that answers 404; a COMPLETED job that names no file; a file of a job
