@@ -288,6 +288,27 @@ def test_interrupted_before_a_pipe_is_written_to(
     assert list(tmp_path.iterdir()) == [pipe]
 
 
+@posix
+@pytest.mark.parametrize("command", ["cancel", "results"])
+def test_a_pipe_that_is_not_read(
+    emulator: Emulator, start: Callable[..., subprocess.Popen[bytes]], tmp_path: Path, command: str
+) -> None:
+    """Holds up no cancel, and keeps Ctrl-C from nothing."""
+    if command == "cancel":
+        ids = [emulator.add_job() for _ in range(4_000)]  # more lines than a pipe holds
+        (tmp_path / "ids").write_text("\n".join(ids))
+        with (tmp_path / "ids").open() as source:
+            process = start("cancel", "-", "--yes", stdin=source)
+        until(lambda: emulator.count("cancel") == len(ids))
+    else:
+        rows = b'{"custom_id":"a","response":{"status_code":200,"body":{}}}\n' * 20_000
+        process = start("results", emulator.add_job(status="COMPLETED", output_file_id=emulator.add_file(rows)))
+        until(lambda: emulator.count("content") == 1)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=10) == 130
+
+
 # --- a terminal
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
+from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from together_batches._plain import to_dict
 from together_batches.cli import _loop
 from together_batches.cli._client import connected
 from together_batches.cli._exits import CommandError, Exit, code_of_many
+from together_batches.cli._printing import printer
 from together_batches.cli._progress import bar
 from together_batches.cli._report import outcome_json, outcome_line, print_table
 from together_batches.cli._runs import named
@@ -166,15 +168,17 @@ class _Work:
             and not (each and on_screen)  # the lines are progress enough, and would be drawn over
         )
         began = time.monotonic()
-        with bar(self.total, shown=shown) as show:
+        async with AsyncExitStack() as stack:
+            out = await stack.enter_async_context(printer())
+            show = stack.enter_context(bar(self.total, shown=shown))
 
             def on_outcome(outcome: CancelOutcome) -> None:
                 self._note(outcome)
-                # Flushed one by one, so that a reader sees them as they come: 6 µs beside a request's 200.
+                # Flushed as they come, so that a reader sees them; one that reads nothing holds up no cancel.
                 if arguments.json:
-                    print(outcome_json(outcome), flush=True)
+                    out.line(outcome_json(outcome))
                 elif each and outcome.event != "accepted":
-                    print(outcome_line(outcome), flush=True)
+                    out.line(outcome_line(outcome))
                 show(self.ended, self.failed, self._notes())
 
             report = await batches.cancel_many(

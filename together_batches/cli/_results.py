@@ -14,6 +14,7 @@ from together_batches._wire import encode
 from together_batches.cli import _loop
 from together_batches.cli._client import connected
 from together_batches.cli._exits import Exit
+from together_batches.cli._printing import printer
 from together_batches.cli._requests import spooled
 from together_batches.cli._saving import free
 from together_batches.cli._text import as_json, complain, number, say
@@ -47,9 +48,11 @@ async def _run(arguments: Arguments, target: Path | None, requests: str | Binary
         patience = arguments.patience or 0
         async with batches.results(job, requests=requests, order=order, patience=patience) as rows:
             if target is None:
-                async for row in rows:
-                    tally.count(row)
-                    print(as_json(to_dict(row)))
+                async with printer() as out:
+                    async for row in rows:
+                        tally.count(row)
+                        out.line(as_json(to_dict(row)))
+                        await out.room()
             else:
                 async with target_at(target, replace=arguments.force) as file:
                     async for row in rows:

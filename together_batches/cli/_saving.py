@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from together_batches._disk import target_at
 from together_batches.cli._exits import CommandError
 
 if TYPE_CHECKING:
@@ -33,6 +32,8 @@ def refuse_dashes(named: Mapping[str, str | None], why: str) -> None:
 
 async def save(target: Path, text: str, *, force: bool) -> None:
     """Write a file, which appears when it is whole."""
+    from together_batches._disk import target_at
+
     async with target_at(target, replace=force) as file:
         await file.write(text.encode())
         await file.keep()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import signal
 from contextlib import contextmanager
@@ -43,6 +42,8 @@ def ended_by_signals() -> Generator[None]:
 
     A signal that is ignored (SIGHUP is, under nohup) or handled by others stays as it is.
     """
+    import asyncio  # here: a command without a loop takes the other function, and does without it
+
     task = asyncio.current_task()
     assert task is not None  # noqa: S101  # a coroutine that runs has one
     loop = asyncio.get_running_loop()
