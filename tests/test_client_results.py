@@ -253,3 +253,28 @@ def test_the_client_that_blocks(threaded: Emulator) -> None:
         bare = threaded.add_job(status="COMPLETED")
         with pytest.raises(ResultsUnavailableError):
             list(batches.results(bare, patience=0))
+
+
+async def test_a_job_that_is_not_there_fails_at_the_door(batches: AsyncBatches, emulator: Emulator) -> None:
+    """When it is entered by ``with``, and not at the first row."""
+    entered = False
+    with pytest.raises(NotFoundError):
+        async with batches.results("nope"):
+            entered = True
+    assert not entered
+
+
+def test_a_job_that_is_not_there_fails_at_the_door_of_the_sync_client() -> None:
+    """As in the async one; and what is entered gives every row all the same, or none."""
+    with Emulator().running_in_thread() as emulator, Batches(emulator.api_key, base_url=emulator.base_url) as batches:
+        entered = False
+        with pytest.raises(NotFoundError), batches.results("nope"):
+            entered = True
+        assert not entered
+        output = emulator.add_file(OUTPUT)
+        job_id = emulator.add_job(status="COMPLETED", output_file_id=output)
+        with batches.results(job_id) as rows:
+            assert len(list(rows)) == 3
+        nothing = emulator.add_job(status="CANCELLED")
+        with batches.results(nothing) as rows:
+            assert list(rows) == []

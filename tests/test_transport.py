@@ -1093,3 +1093,60 @@ def test_time_is_virtual_here() -> None:
     loop.run_until_complete(asyncio.sleep(3600))
     assert loop.time() == 3600
     loop.close()
+
+
+# --- a service that has never answered -------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def out_of_reach(**options: object) -> AsyncIterator[Transport]:
+    """A sender to a port at which nothing listens."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        sender = transport(f"http://127.0.0.1:{found.getsockname()[1]}/v1", **options)
+        try:
+            yield sender
+        finally:
+            await sender.connection.close()
+
+
+def test_the_first_silence_is_reported(caplog: pytest.LogCaptureFixture) -> None:
+    """Once, at the first attempt and not after the last; with fields of stable names."""
+
+    @in_virtual_time
+    async def play() -> None:
+        async with out_of_reach() as sender:
+            for _ in range(2):
+                assert (await failure(sender, READ)).is_transient
+            (warning,) = [record for record in caplog.records if record.levelname == "WARNING"]
+            assert vars(warning)["base_url"] == sender.config.base_url
+            assert warning.getMessage().startswith(f"no answer yet from {sender.config.base_url} (")
+            assert warning.getMessage().endswith("tried again for up to 60 s")
+
+    play()
+
+
+@in_virtual_time
+async def test_a_service_that_never_answers_is_given_up() -> None:
+    """After ``first_contact`` seconds, also by those who wait out any outage: the error is not transient then."""
+    loop = asyncio.get_running_loop()
+    async with out_of_reach(retry=RetryPolicy(max_attempts=3, base_delay=8, first_contact=60)) as sender:
+        began = loop.time()
+        while (error := await failure(sender, READ)).is_transient:  # noqa: ASYNC110  # a poll is what is tested
+            await asyncio.sleep(20)
+        assert 60 <= loop.time() - began < 90
+        assert "has not answered this client once in 60 s: check the base URL, the network and the proxy" in str(
+            error
+        )
+        await asyncio.sleep(600)
+        assert (await failure(sender, READ)).is_transient  # tried again after a break, it has its time anew
+
+
+@in_virtual_time
+async def test_a_service_that_has_answered_is_waited_for() -> None:
+    """Any answer will do, and from then on an outage may last."""
+    policy = RetryPolicy(max_attempts=1, first_contact=5)
+    async with between(OVERLOADED, ("reset",), retry=policy) as (sender, _):
+        for _ in range(10):
+            assert (await failure(sender, READ)).is_transient
+            await asyncio.sleep(10)

@@ -283,12 +283,13 @@ async def test_what_stays_is_raised(error: BatchesError) -> None:
 
 @without_wires
 async def test_the_end_of_the_time() -> None:
-    """Names the job and its state; the cause is what went wrong last."""
+    """Names the job and its state, and an outage that goes on; the cause is what went wrong last."""
     service = Service(a=[*ENDLESS, (500, TROUBLE)])
     with pytest.raises(WaitTimeoutError) as raised:
         await wait(service, timeout=600)
     assert str(raised.value) == (
         "the 600 s given to this wait are over, and 1 job was still pending; left alone: a was IN_PROGRESS at 37.25 %"
+        "; the service has given no good answer since 2026-09-14 12:00:00 UTC"
     )
     assert raised.value.jobs == (BatchJob(id="a", status=BatchJobStatus.IN_PROGRESS, progress=37.25),)
     assert TROUBLE is raised.value.__cause__

@@ -13,10 +13,11 @@ import io
 import os
 import secrets
 import stat
+import sys
 import tempfile
 import threading
 from collections.abc import AsyncIterable, Iterable
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
@@ -26,7 +27,8 @@ import anyio
 from anyio import to_thread
 
 from together_batches import jsonl
-from together_batches._marks import MARK_BYTES, Mark, place_in, tagged_name
+from together_batches._marks import MARK_BYTES, Mark, place_in, sendable, tagged_name
+from together_batches._replacing import created, destination, objection, take_place
 from together_batches.errors import UsageError, ValidationError
 from together_batches.rows import BatchRequest
 
@@ -46,6 +48,9 @@ _WAITING_BYTES = 1 << 23
 """With so much that is still to be written, the next piece has to wait."""
 _MOST_PIECES = 500
 """The system takes about a thousand in one call."""
+
+_MOST_PARTS = 100
+"""So many downloads to one place at a time have names that the next process can use again."""
 
 
 class _Bytes(Protocol):
@@ -189,12 +194,12 @@ class Content:
                 message = f"cannot read {self._where}: it is {'a directory' if stat.S_ISDIR(kind) else 'no file'}"
                 raise UsageError(message)
             self._file = Path(path).open("rb", buffering=0)  # noqa: SIM115  # closed by close()
-        self.name = Path(path).name
+        self.name = sendable(Path(path).name)
 
     def _open_file(self, file: IO[bytes]) -> None:
         name: object = getattr(file, "name", None)
         if isinstance(name, str):
-            self.name = Path(name).name or _UNNAMED
+            self.name = sendable(Path(name).name) or _UNNAMED
         self._where = self.name if isinstance(name, str) else "the file"
         with _explained("read", self._where):
             given: object = file.read(0)
@@ -359,7 +364,7 @@ class Target:
         self.path = Path(path)
         self._replace = replace
         self._lock = threading.Lock()
-        self._part = self.path.parent / f".together-batches-{secrets.token_hex(8)}.part"
+        self._place = self._part = self.path
         self._file: IO[bytes] | None = None
         self._held: list[bytes] = []
         self._held_bytes = 0
@@ -374,23 +379,18 @@ class Target:
         """Look at what is there, and open the file to write to; ``loop`` is told of what was written."""
         with self._lock, _explained("write", self.path):
             self._look()
-            self._file = self._part.open("xb")
+            self._place = destination(self.path)
+            self._part, self._file = _part_of(self._place)
             self._writer = threading.Thread(target=self._write_on, args=(loop,), name=f"writes {self.path.name}")
             self._writer.daemon = True
             self._writer.start()
 
     def _look(self) -> None:
-        try:
-            kind = self.path.stat().st_mode
-        except FileNotFoundError:
-            return
-        if stat.S_ISDIR(kind):
-            message = f"cannot write {self.path}: it is a directory; name the file to write in it"
+        against = objection(self.path)
+        if against is not None:
+            message = f"cannot write {self.path}: {against}"
             raise UsageError(message)
-        if not stat.S_ISREG(kind):
-            message = f"cannot write {self.path}: it is no file, and would be replaced by one"
-            raise UsageError(message)
-        if not self._replace:
+        if not self._replace and self.path.exists():
             message = f"{self.path} exists already, and is left alone; force=True replaces it"
             raise UsageError(message)
 
@@ -453,9 +453,11 @@ class Target:
         with self._lock, _explained("write", self.path):
             if self._file is None:
                 return
-            self._file.close()
-            self._look()  # somebody else may have put a file there meanwhile
-            self._part.replace(self.path)
+            self._look()  # another process may have put a file there meanwhile
+            if sys.platform == "win32":
+                self._file.close()  # an open file cannot be renamed there
+            take_place(self._part, self._place)
+            self._file.close()  # only now: the lock on the part goes with it, and another process may want the name
             self._file = None
 
     def close(self) -> None:
@@ -464,11 +466,50 @@ class Target:
         with self._lock:
             file, self._file = self._file, None
             if file is not None:
+                if sys.platform != "win32":
+                    self._part.unlink(missing_ok=True)  # before its lock is given up: the next part may have its name
                 with suppress(OSError):  # what could not be written before cannot be written now
                     file.close()
-                self._part.unlink(missing_ok=True)
+                if sys.platform == "win32":
+                    self._part.unlink(missing_ok=True)
         if self._writer is not None:
             self._writer.join()
+
+
+if sys.platform == "win32":
+
+    def _part_of(place: Path) -> tuple[Path, IO[bytes]]:
+        part = place.parent / f".together-batches-{secrets.token_hex(8)}.part"
+        return part, created(part)
+
+else:
+    import fcntl
+
+    def _part_of(place: Path) -> tuple[Path, IO[bytes]]:
+        """A file for what will be at ``place``, open and locked: one that a killed process left is used again.
+
+        Its name follows from that of the place. The lock shows whether a process is still at it, and ends with it.
+        """
+        stem = hashlib.sha256(os.fsencode(place.name)).hexdigest()[:16]
+        for number in range(_MOST_PARTS):
+            part = place.parent / f".together-batches-{stem}-{number}.part"
+            with ExitStack() as stack:
+                try:
+                    file = stack.enter_context(created(part, "ab"))
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    # Between opening and locking, the process that had it may have given it its final name.
+                    if os.path.samestat(os.fstat(file.fileno()), part.stat()):
+                        file.truncate(0)
+                        stack.pop_all()
+                        return part, file
+                except (BlockingIOError, FileNotFoundError):
+                    continue
+                except OSError:  # a file system without locks; what is wrong with any name shows at the last one
+                    with suppress(OSError):
+                        part.unlink(missing_ok=True)
+                    break
+        part = place.parent / f".together-batches-{stem}-{secrets.token_hex(8)}.part"
+        return part, created(part)
 
 
 def _write_all(file: IO[bytes], pieces: list[bytes]) -> None:

@@ -279,17 +279,19 @@ class LoopThread(Generic[T]):
         job = _Job(lambda: func(*args, **kwargs))
         return _open(self._loop.ask(job, partial(self._loop.start, job)))
 
-    def iterate(self, make: Callable[[], AsyncIterator[R]], /, *, limit: int = 256) -> LoopIterator[R]:
+    def iterate(
+        self, make: Callable[[], AsyncIterator[R]], /, *, limit: int = 256, looks_ahead: bool = False
+    ) -> LoopIterator[R]:
         """Return the plain twin of the async iterator that ``make`` gives; it is called now, on the loop.
 
-        The iterator itself does not begin before its first item is asked for. From then on up to ``limit``
-        items are made ahead, while the consumer is busy with others.
+        The iterator itself does not begin before its first item is asked for, or with ``looks_ahead`` when it is
+        entered by ``with``. From then on up to ``limit`` items are made ahead, while the consumer is busy.
         """
 
         async def made() -> AsyncIterator[R]:
             return make()
 
-        return LoopIterator(self, self._loop, self.call(made), limit)
+        return LoopIterator(self, self._loop, self.call(made), limit, looks_ahead=looks_ahead)
 
     def close(self) -> None:
         """Cancel the calls that are pending, leave the context manager, end the thread; again is harmless.
@@ -357,7 +359,16 @@ class LoopIterator(Iterator[R]):
 
     _begun = False  # a class's default, since an interrupted constructor has a destructor too
 
-    def __init__(self, thread: LoopThread[Any], loop: _Loop[Any], source: AsyncIterator[R], limit: int) -> None:
+    def __init__(
+        self,
+        thread: LoopThread[Any],
+        loop: _Loop[Any],
+        source: AsyncIterator[R],
+        limit: int,
+        *,
+        looks_ahead: bool = False,
+    ) -> None:
+        self._looks_ahead = looks_ahead
         self._thread = thread  # as long as somebody iterates, the client is not forgotten
         self._loop = loop
         self._pump = _Pump(source, limit)
@@ -398,6 +409,11 @@ class LoopIterator(Iterator[R]):
         self._page.clear()
 
     def __enter__(self) -> Self:
+        if self._looks_ahead:
+            self._looks_ahead = False
+            # An end without an item shows again when it is asked for.
+            with contextlib.suppress(StopIteration):
+                self._page.appendleft(next(self))
         return self
 
     def __exit__(self, *exc_info: object) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from typing import NamedTuple
 
-__all__ = ["MARK_BYTES", "Mark", "mark_of", "place_in", "tagged_name"]
+__all__ = ["MARK_BYTES", "Mark", "mark_of", "place_in", "sendable", "tagged_name"]
 
 MARK_BYTES = 64
 _BOM = b"\xef\xbb\xbf"
@@ -42,6 +42,11 @@ def place_in(beginning: bytes) -> int | None:
     start = len(_BOM) if beginning.startswith(_BOM) else 0
     rest = beginning[start:].lstrip(b" \t\r\n")
     return len(beginning) - len(rest) + 1 if rest.startswith(b"{") else None
+
+
+def sendable(name: str) -> str:
+    """The name of a file, with a question mark for each byte of it that is not UTF-8."""
+    return name.encode(errors="replace").decode()
 
 
 def tagged_name(name: str, mark: Mark) -> str:

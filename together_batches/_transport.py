@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
+import math
 import os
 import random
 import sys
@@ -50,7 +51,6 @@ if TYPE_CHECKING:
 __all__ = ["AGENT", "LONGEST_HEADER_BYTES", "MOST_HEADERS", "Bulk", "Call", "Connection", "NoAnswer", "Transport"]
 
 _log = logging.getLogger("together_batches")
-_log.addHandler(logging.NullHandler())
 
 AGENT = f"together-batches/{__version__} aiohttp/{aiohttp.__version__}"
 """Cloudflare, before the service, turns some libraries' default agents away with a 403."""
@@ -59,6 +59,8 @@ LONGEST_HEADER_BYTES = (1 << 16) + 512
 """A value of 64 KB, and its name: gateways and login pages of companies go far beyond the 8 KB that are usual."""
 MOST_HEADERS = 1_000
 _MOST_REDIRECTS = 5
+_LONGEST_BREAK_SECONDS = 120.0
+"""Those who wait for a service that fails try again within a minute."""
 _SHORTEST_PAUSE_SECONDS = 0.05
 _LONGEST_PAUSE_SECONDS = 1.0
 _MOST_EXCERPT_BYTES = 16 << 20
@@ -129,6 +131,21 @@ def _utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+class Silence:
+    """How long a service that has never answered has been tried in vain, without long breaks."""
+
+    def __init__(self) -> None:
+        self.is_reported = False
+        self._since = self._last = -math.inf
+
+    def lasts(self, sent_at: float, now: float) -> float:
+        """The seconds from the first failed attempt to ``now``, where another one that was ``sent_at`` has failed."""
+        if sent_at - self._last > _LONGEST_BREAK_SECONDS:
+            self._since = sent_at  # tried again after a break: it may have been mended
+        self._last = now
+        return now - self._since
+
+
 class Connection:
     """What all views of one client share: the session, the loop it belongs to, the brake, the retry budget."""
 
@@ -159,6 +176,8 @@ class Connection:
         self.budget = _retry.Budget(max(_SMALLEST_BUDGET, 5 * max_concurrency))
         self.slots = asyncio.Semaphore(max_concurrency)
         self.closed = False
+        self.has_answered = False
+        self.silence = Silence()
         self.headers: CIMultiDict[str] | None = None
         self.has_proxy = False
         self._session = session
@@ -376,6 +395,7 @@ class Transport:
             if there.capacity is not None:
                 there.capacity.leave(answered=isinstance(outcome, Answer))
             if isinstance(outcome, Answer):
+                there.has_answered = True
                 if outcome.status in good:
                     if self.is_ours(outcome.url):
                         there.brake.accepted()
@@ -394,6 +414,8 @@ class Transport:
                     await self._wait_for_connections(failure, began + policy.max_elapsed, shortages)
                     sent_at = there.clock()
                     continue
+                if not there.has_answered and isinstance(failure, APIConnectionError) and failure.is_transient:
+                    self._check_first_contact(failure, sent_at)
             wait = _retry.delay(
                 request,
                 failure,
@@ -407,11 +429,42 @@ class Transport:
             if wait is None:
                 raise failure
             _log.debug(
-                "%s %s: attempt %d failed (%s); again in %.2f s", request.method, request.path, attempt, failure, wait
+                "%s %s: attempt %d failed (%s); again in %.2f s",
+                request.method,
+                request.path,
+                attempt,
+                failure,
+                wait,
+                extra={"method": request.method, "path": request.path, "attempt": attempt, "wait": wait},
             )
             await there.sleep(wait)
             sent_at = there.clock()
             call.waited = 0.0
+
+    def _check_first_contact(self, failure: APIConnectionError, sent_at: float) -> None:
+        """Say once that a service which has never answered is not reached, and raise ``failure`` if that lasts.
+
+        A base URL, a proxy or a network that is wrong does not mend itself, and all who wait would wait in silence.
+        """
+        silence, limit = self.connection.silence, self.config.retry.first_contact
+        seconds = silence.lasts(sent_at, self.connection.clock())
+        if seconds < limit:
+            if not silence.is_reported:
+                silence.is_reported = True
+                _log.warning(
+                    "no answer yet from %s (%s); tried again for up to %g s",
+                    self._base,
+                    failure,
+                    limit,
+                    extra={"base_url": self._base, "first_contact": limit},
+                )
+            return
+        failure.message += (
+            f"; {self._base} has not answered this client once in {limit:g} s: check the base URL, the network and "
+            "the proxy"
+        )
+        failure.is_transient = False
+        raise failure
 
     async def _wait_for_connections(self, failure: APIError, deadline: float, shortages: int) -> None:
         """Wait until fewer attempts are under way; raise ``failure`` if that takes longer than the policy allows."""

@@ -138,6 +138,7 @@ class _Poller:
         self._failures = 0
         self._failures_in_a_row = 0
         self._failure: BatchesError | None = None
+        self._no_answer_since: datetime | None = None
         self.pending: dict[str, _Pending] = {}
         self.refusals: list[BatchesError] = []
 
@@ -238,6 +239,7 @@ class _Poller:
                 self._failures,
                 len(names),
                 self._failure,
+                extra={"failed": self._failures, "jobs": len(names)},
             )
 
     async def _look_in_list(self) -> None:
@@ -285,6 +287,7 @@ class _Poller:
             found = entry.job  # it has ended, whatever an answer that lags says: only its files are looked for
         if isinstance(found, BatchJob):
             self._failures_in_a_row = 0
+            self._no_answer_since = None
             entry.absence.over()
             self._take(entry, found, now)
             if found.is_terminal:
@@ -304,6 +307,7 @@ class _Poller:
                 self._on_refused(name, found)
                 return
             self._failure = found
+            self._no_answer_since = self._no_answer_since or self._time.now()
             self._failures += 1
             self._failures_in_a_row += 1
         entry.interval = self._interval(now - entry.began)
@@ -315,6 +319,7 @@ class _Poller:
                 name,
                 _state(entry.job),
                 (now - entry.moved) / 3_600,
+                extra={"job_id": name},
             )
 
     def _is_held(self, entry: _Pending, now: float) -> bool:
@@ -330,7 +335,11 @@ class _Poller:
         return True
 
     def _warn_of_no_files(self, job: BatchJob) -> None:
-        _log.warning("job %s is COMPLETED and names no file of results; they may appear later", job.id)
+        _log.warning(
+            "job %s is COMPLETED and names no file of results; they may appear later",
+            job.id,
+            extra={"job_id": job.id},
+        )
 
     def release_held(self) -> None:
         """Give out the jobs that have completed and whose files have not appeared yet."""
@@ -351,7 +360,13 @@ class _Poller:
             self._on_refused(name, error)
             return
         self._absence = error
-        _log.warning("job %s is absent (%s); it is looked for again in %g s", name, error, pause)
+        _log.warning(
+            "job %s is absent (%s); it is looked for again in %g s",
+            name,
+            error,
+            pause,
+            extra={"job_id": name, "wait": pause},
+        )
         self._look_after(entry, pause)
 
     def _look_after(self, entry: _Pending, pause: float) -> None:
@@ -360,7 +375,7 @@ class _Poller:
 
     def _refuse(self, name: str, error: BatchesError) -> None:
         self.refusals.append(error)
-        _log.warning("the job %s cannot be waited for: %s", name, error)
+        _log.warning("the job %s cannot be waited for: %s", name, error, extra={"job_id": name})
 
     def _take(self, entry: _Pending, found: BatchJob, now: float) -> None:
         """Note what was seen, and tell it if it is news."""
@@ -397,10 +412,16 @@ class _Poller:
         more = f"; and {len(jobs) - _MOST_NAMED} more" if len(jobs) > _MOST_NAMED else ""
         those = "1 job was" if len(jobs) == 1 else f"{len(jobs)} jobs were"
         over = f"the {self._timeout:g} s given to this wait are over" if self._timeout else "looked once"
-        message = f"{over}, and {those} still pending; left alone: {told}{more}"
+        message = f"{over}, and {those} still pending; left alone: {told}{more}{self._outage()}"
         error = WaitTimeoutError(message, jobs=jobs)
         error.__cause__ = self.refusals[0] if self.refusals else self._failure or self._absence
         return error
+
+    def _outage(self) -> str:
+        """The part of a sentence that names an outage that goes on."""
+        if self._no_answer_since is None:
+            return ""
+        return f"; the service has given no good answer since {self._no_answer_since:%Y-%m-%d %H:%M:%S} UTC"
 
     def refused(self) -> Exception:
         """What is raised where some could not be followed: the error, or a group of them."""

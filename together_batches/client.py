@@ -455,7 +455,7 @@ class AsyncBatches:
 
         A job that failed, expired or was cancelled without files gives nothing, or :class:`BatchMissing` for each
         request. A ``BatchJob`` that had not finished is read anew. Use the iterator with ``async with``, or to its
-        end.
+        end; entered by ``async with``, it fails there if there is no such job, or no result of it.
 
         Absence is looked at again for ``patience`` seconds (0 looks once): a job that this client has seen, or that
         is passed as a :class:`BatchJob`, and that answers 404; a COMPLETED job that names no file; a file of a job
@@ -482,7 +482,7 @@ class AsyncBatches:
         rows = _results.results(verbs, job, requests=requests, order=order, patience=patience)
         if isinstance(job, BatchJob):
             self._known.note(job)
-        return Stream(rows)
+        return Stream(rows, looks_ahead=True)
 
     async def run(
         self,
@@ -529,8 +529,8 @@ class AsyncBatches:
         (401, 402, 403). A further call goes on.
 
         Parameters:
-            source: a path, or an iterable or async iterable of :class:`BatchRequest`, which is kept in the directory
-                and not asked again when the run goes on.
+            source: a path; or a file opened in binary mode, or an iterable or async iterable of
+                :class:`BatchRequest`, which is kept in the directory and not iterated again when the run goes on.
             output: the file to write.
             directory: where the run is kept; otherwise beside the output, with ``.run`` added to its name. It may be
                 moved to another machine, together with the input.

@@ -87,12 +87,16 @@ class RetryPolicy:
     At most ``max_attempts`` times in all; after attempt *n* it waits a random time of up to
     ``min(max_delay, base_delay * 2**(n-1))`` seconds; a call with its attempts, its back-off and its waits for the
     rate limit ends after ``max_elapsed`` seconds. ``RetryPolicy(max_attempts=1)`` repeats nothing.
+
+    A wait or a run rides out an outage of any length; but a service that has never answered this client is given up
+    after ``first_contact`` seconds, since then the address or the network is wrong.
     """
 
     max_attempts: int = attrs.field(default=5, validator=_check_whole)
     base_delay: float = attrs.field(default=0.5, validator=_check_not_negative)
     max_delay: float = attrs.field(default=8.0, validator=_check_not_negative)
     max_elapsed: float = attrs.field(default=300.0, validator=_check_positive)
+    first_contact: float = attrs.field(default=60.0, validator=_check_positive)
 
 
 _INVISIBLE = "\ufeff\u200b\u200c\u200d\u2060"

@@ -244,7 +244,9 @@ class Batches:
         """
         # Few are made ahead: a row may be long.
         return self._thread.iterate(
-            lambda: self._async.results(job, requests=requests, order=order, patience=patience), limit=16
+            lambda: self._async.results(job, requests=requests, order=order, patience=patience),
+            limit=16,
+            looks_ahead=True,
         )
 
     def run(

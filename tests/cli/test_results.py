@@ -147,7 +147,7 @@ def test_a_target_that_exists(run: Run, job_id: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("target", "expected"),
-    [(".", "is a directory"), ("nowhere/r.jsonl", "no such file"), ("/dev/null", "is no file")],
+    [(".", "is a directory"), ("nowhere/r.jsonl", "no such file"), ("/dev/null", "is not a file")],
 )
 def test_a_target_that_cannot_be(run: Run, job_id: str, tmp_path: Path, target: str, expected: str) -> None:
     """Is a sentence, with --force too."""

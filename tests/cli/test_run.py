@@ -151,12 +151,30 @@ def test_a_stop_on_spending(run: Run, swift: Emulator, here: Path, requests: str
     assert len(swift.jobs) == 3
 
 
+def test_standard_input(run: Run, swift: Emulator, feed: Callable[..., None], here: Path, requests: str) -> None:
+    """Is kept in the directory of the run, so that the same command goes on; other requests are refused."""
+    content = Path(requests).read_bytes()
+    feed(content)
+    assert run("run", "-", "-o", "answers.jsonl", *OFTEN).code == 0
+    assert rows_of(here / "answers.jsonl") == NAMES
+    for again in (content, b""):
+        feed(again)
+        assert run("run", "-", "-o", "answers.jsonl", *OFTEN).code == 0
+    assert len(swift.jobs) == 1
+    feed(content + content)
+    ran = run("run", "-", "-o", "answers.jsonl", *OFTEN)
+    assert ran.code == 1
+    assert "what is read now is not what the run in answers.jsonl.run was begun with" in ran.err
+
+
 @pytest.mark.parametrize(
     ("argv", "complaint"),
     [
         (["requests.jsonl"], "a run takes a file of requests and, with -o, the file for the answers"),
         (["-o", "answers.jsonl"], "a run takes a file of requests and, with -o, the file for the answers"),
-        (["-", "-o", "answers.jsonl"], "standard input cannot be read again"),
+        (["requests.jsonl", "-o", "-"], "-o - would be standard output, and a run writes files"),
+        (["requests.jsonl", "-o", "answers.jsonl", "--failures", "-"], "--failures - would be standard output"),
+        (["requests.jsonl", "-o", "/dev/null"], "cannot write /dev/null: it is not a file"),
         (["requests.jsonl", "-o", "answers.jsonl", "--wait"], "--wait is for --cancel"),
         (["requests.jsonl", "--cancel", "answers.jsonl.run"], "--cancel takes the directory of a run"),
         (["--cancel", "answers.jsonl.run", "--max-jobs", "2"], "--cancel takes the directory of a run"),

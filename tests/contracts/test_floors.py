@@ -43,7 +43,7 @@ _HOUSE: dict[int, list[list[str]]] = {
         ["_coding"],
         ["_redaction"],
         ["_plain"],
-        ["_wire", "jsonl"],
+        ["_wire", "_replacing", "jsonl"],
         ["_retry"],
         ["_pacing"],
         ["_stream"],

@@ -253,6 +253,62 @@ def test_interrupted_emulator(start: Callable[..., subprocess.Popen[bytes]]) -> 
         urlopen(request, timeout=10)
 
 
+@posix
+@pytest.mark.parametrize("how", ["SIGTERM", "SIGHUP"])
+@pytest.mark.parametrize("command", ["results", "files download"])
+def test_ended_download(
+    emulator: Emulator, start: Callable[..., subprocess.Popen[bytes]], tmp_path: Path, how: str, command: str
+) -> None:
+    """A signal that ends the process leaves no half file under any name."""
+    emulator.fail(Fault(on="content", drip=0.002, times=None))
+    file_id = emulator.add_file(b'{"custom_id":"a","response":{"status_code":200,"body":{}}}\n' * 20_000)
+    wanted = file_id if command == "files download" else emulator.add_job(status="COMPLETED", output_file_id=file_id)
+    process = start(*command.split(), wanted, "-o", str(tmp_path / "out"))
+    until(lambda: list(tmp_path.iterdir()))
+    process.send_signal(getattr(signal, how))
+    out, err = process.communicate(timeout=20)
+    assert (process.returncode, out, err) == (130, b"", b"interrupted\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+@posix
+@pytest.mark.parametrize("command", ["run", "submit", "files upload"])
+def test_interrupted_before_a_pipe_is_written_to(
+    start: Callable[..., subprocess.Popen[bytes]], tmp_path: Path, command: str
+) -> None:
+    """Ctrl-C ends a command that waits for the other end of a pipe."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    output = ("-o", str(tmp_path / "out")) if command == "run" else ()
+    process = start(*command.split(), str(pipe), *output)
+    with pipe.open("wb"):  # it has opened its end, and waits for what comes
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=20)
+    assert (process.returncode, out, err.splitlines()[-1]) == (130, b"", b"interrupted")
+    assert list(tmp_path.iterdir()) == [pipe]
+
+
+@posix
+@pytest.mark.parametrize("command", ["cancel", "results"])
+def test_a_pipe_that_is_not_read(
+    emulator: Emulator, start: Callable[..., subprocess.Popen[bytes]], tmp_path: Path, command: str
+) -> None:
+    """Holds up no cancel, and keeps Ctrl-C from nothing."""
+    if command == "cancel":
+        ids = [emulator.add_job() for _ in range(4_000)]  # more lines than a pipe holds
+        (tmp_path / "ids").write_text("\n".join(ids))
+        with (tmp_path / "ids").open() as source:
+            process = start("cancel", "-", "--yes", stdin=source)
+        until(lambda: emulator.count("cancel") == len(ids))
+    else:
+        rows = b'{"custom_id":"a","response":{"status_code":200,"body":{}}}\n' * 20_000
+        process = start("results", emulator.add_job(status="COMPLETED", output_file_id=emulator.add_file(rows)))
+        until(lambda: emulator.count("content") == 1)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=10) == 130
+
+
 # --- a terminal
 
 

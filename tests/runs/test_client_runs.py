@@ -215,8 +215,8 @@ async def test_places_that_cannot_be(
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({"source": b"bytes"}, "come from a path, or from an iterable"),
-        ({"source": 7}, "come from a path, or from an iterable"),
+        ({"source": b"bytes"}, "come from a path, a binary file, or an iterable"),
+        ({"source": 7}, "come from a path, a binary file, or an iterable"),
         ({"output": 7}, "output is a path, not int"),
         ({"max_jobs": 0}, "max_jobs must be a whole number"),
         ({"max_attempts": 0}, "max_attempts must be a whole number"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
+from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,12 +16,12 @@ import attrs
 from together_batches._plain import to_dict
 from together_batches.cli import _loop
 from together_batches.cli._client import connected
-from together_batches.cli._exits import CommandError, Exit, Interrupted, code_of_many
+from together_batches.cli._exits import CommandError, Exit, code_of_many
+from together_batches.cli._printing import printer
 from together_batches.cli._progress import bar
 from together_batches.cli._report import outcome_json, outcome_line, print_table
 from together_batches.cli._runs import named
 from together_batches.cli._selecting import Chosen, by_status, chosen_jobs, confirmed, selector, typed_or_read
-from together_batches.cli._signals import ended_by_signals
 from together_batches.cli._text import as_json, draws_on, escape, is_terminal, number, say
 from together_batches.errors import APITimeoutError, BatchesError
 from together_batches.outcomes import CancelOutcome, CancelReport, CancelResult
@@ -69,7 +70,7 @@ def cancel_run(arguments: Arguments, directory: str) -> Exit:
 def _carried_out(work: _Work, start: Callable[[], Awaitable[Exit]]) -> Exit:
     try:
         return _loop.run(start)
-    except (KeyboardInterrupt, Interrupted):
+    except KeyboardInterrupt:
         if not work.total:
             raise
         with contextlib.suppress(OSError):  # a terminal that hung up takes no last words
@@ -167,15 +168,17 @@ class _Work:
             and not (each and on_screen)  # the lines are progress enough, and would be drawn over
         )
         began = time.monotonic()
-        with ended_by_signals(), bar(self.total, shown=shown) as show:
+        async with AsyncExitStack() as stack:
+            out = await stack.enter_async_context(printer())
+            show = stack.enter_context(bar(self.total, shown=shown))
 
             def on_outcome(outcome: CancelOutcome) -> None:
                 self._note(outcome)
-                # Flushed one by one, so that a reader sees them as they come: 6 µs beside a request's 200.
+                # Flushed as they come, so that a reader sees them; one that reads nothing holds up no cancel.
                 if arguments.json:
-                    print(outcome_json(outcome), flush=True)
+                    out.line(outcome_json(outcome))
                 elif each and outcome.event != "accepted":
-                    print(outcome_line(outcome), flush=True)
+                    out.line(outcome_line(outcome))
                 show(self.ended, self.failed, self._notes())
 
             report = await batches.cancel_many(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar, cast
 
 import anyio
@@ -14,6 +16,7 @@ from together_batches.cli import _loop
 from together_batches.cli._client import connected
 from together_batches.cli._exits import CommandError, Exit, code_of_many
 from together_batches.cli._progress import file_bar
+from together_batches.cli._requests import spooled
 from together_batches.cli._text import (
     as_json,
     block,
@@ -30,6 +33,7 @@ from together_batches.errors import BatchesError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from typing import BinaryIO
 
     from together_batches.cli._parser import Arguments
     from together_batches.files import AsyncFiles
@@ -42,17 +46,22 @@ T = TypeVar("T")
 
 def upload(arguments: Arguments) -> Exit:
     """Upload a file, and print its id."""
-    file = _loop.run(_uploaded, arguments)
+    with ExitStack() as stack:
+        file = _loop.run(_uploaded, arguments, spooled(arguments.path, stack))
     print(as_json(to_dict(file)) if arguments.json else escape(file.id))
     return Exit.DONE
 
 
-async def _uploaded(arguments: Arguments) -> FileObject:
+async def _uploaded(arguments: Arguments, source: str | BinaryIO) -> FileObject:
+    name = arguments.name
+    if name is None and not isinstance(source, str):
+        # A copy of a pipe has no name; that of the pipe says of which type the content is, if it has a suffix.
+        name = Path(arguments.path).name if Path(arguments.path).suffix else None
     via = cast("Literal['storage', 'api']", arguments.via)
     async with connected(arguments) as batches:
         with file_bar("Uploading", quiet=arguments.quiet or arguments.verbose) as show:
             return await batches.files.upload(
-                arguments.path, filename=arguments.name, purpose=arguments.purpose, via=via, on_progress=show
+                source, filename=name, purpose=arguments.purpose, via=via, on_progress=show
             )
 
 
@@ -131,7 +140,7 @@ def _of_each(
 
 def download(arguments: Arguments) -> Exit:
     """Write the content of a file to where it was asked for."""
-    if arguments.output is None:
+    if arguments.output is None or arguments.output == "-":
         _loop.run(_printed, arguments)
         return Exit.DONE
     size = _loop.run(_downloaded, arguments, arguments.output)

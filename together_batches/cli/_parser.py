@@ -314,7 +314,9 @@ def _fill_wait(parser: Parser) -> None:
 
 
 def _fill_run(parser: Parser) -> None:
-    parser.add_argument("input", nargs="?", metavar="INPUT", help="a file of requests, of any size")
+    parser.add_argument(
+        "input", nargs="?", metavar="INPUT", help="a file of requests, of any size; - is standard input"
+    )
     parser.add_argument("-o", "--output", metavar="FILE", help="where the answers go, in the order of the input")
     parser.add_argument("--cancel", metavar="DIR", help="cancel the jobs of the run in this directory instead")
     parser.add_argument("--run-dir", metavar="DIR", help="where the run is kept (FILE.run)")
@@ -381,7 +383,7 @@ def _group_parser(top: Parser, group: str) -> Parser:
 
 
 def _fill_files_upload(parser: Parser) -> None:
-    parser.add_argument("path", metavar="FILE", help="the file to upload")
+    parser.add_argument("path", metavar="FILE", help="the file to upload, or - for standard input")
     parser.add_argument("--name", metavar="NAME", help="what the service is to call it; otherwise its own name")
     parser.add_argument("--purpose", default="batch-api", metavar="P", help="what it is for (batch-api)")
     parser.add_argument(

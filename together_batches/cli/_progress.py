@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ShowJobs", "ShowRows", "bar", "file_bar", "rows_bar"]
 
-ShowRows = Callable[[int, int, str], None]
-"""Takes how many rows are done, of how many, and what else there is to tell."""
+ShowRows = Callable[[int, int, str, float], None]
+"""Takes how many rows are done, of how many, what else there is to say, and the seconds since the beginning."""
 
 
 class ShowJobs(Protocol):
@@ -102,7 +102,7 @@ def file_bar(doing: str, *, quiet: bool) -> Generator[Callable[[int, int | None]
 def rows_bar(*, shown: bool) -> Generator[ShowRows]:
     """A bar on standard error while the block runs, and what moves it. What is written meanwhile is above it."""
     if not shown:
-        yield lambda done, total, told: None
+        yield lambda done, total, told, elapsed: None
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -116,6 +116,11 @@ def rows_bar(*, shown: bool) -> Generator[ShowRows]:
     )
     with Progress(*columns, console=console, redirect_stdout=False) as progress:
         task = progress.add_task("", total=None, rows="Reading the input", told="")
-        yield lambda done, total, told: progress.update(
-            task, completed=done, total=total, rows=f"{number(done)} of {number(total)} rows", told=told
-        )
+
+        def show(done: int, total: int, told: str, elapsed: float) -> None:
+            # A run that goes on counts from its beginning, which may have been days ago.
+            progress.tasks[0].start_time = progress.get_time() - elapsed
+            rows = f"{number(done)} of {number(total)} rows"
+            progress.update(task, completed=done, total=total, rows=rows, told=told)
+
+        yield show

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import attrs
@@ -14,12 +14,17 @@ from together_batches._wire import encode
 from together_batches.cli import _loop
 from together_batches.cli._client import connected
 from together_batches.cli._exits import Exit
+from together_batches.cli._printing import printer
+from together_batches.cli._requests import spooled
 from together_batches.cli._saving import free
 from together_batches.cli._text import as_json, complain, number, say
 from together_batches.models import BatchJobStatus
 from together_batches.rows import BatchFailure, BatchMissing, BatchResult, BatchStray, BatchSuccess, Usage
 
 if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import BinaryIO
+
     from together_batches.cli._parser import Arguments
     from together_batches.models import BatchJob
 
@@ -28,21 +33,26 @@ __all__ = ["results"]
 
 def results(arguments: Arguments) -> Exit:
     """Write the rows of a finished job, one JSON object a line, and count them."""
-    target = None if arguments.output is None else free(Path(arguments.output), force=arguments.force)
-    return _loop.run(_run, arguments, target)
+    given = arguments.output
+    target = None if given is None or given == "-" else free(given, force=arguments.force)
+    with ExitStack() as stack:
+        requests = None if arguments.requests is None else spooled(arguments.requests, stack)
+        return _loop.run(_run, arguments, target, requests)
 
 
-async def _run(arguments: Arguments, target: Path | None) -> Exit:
+async def _run(arguments: Arguments, target: Path | None, requests: str | BinaryIO | None) -> Exit:
     tally = _Tally()
     async with connected(arguments) as batches:
         job = await batches.retrieve(arguments.id)
         order = cast("Literal['file', 'input']", arguments.order)
         patience = arguments.patience or 0
-        async with batches.results(job, requests=arguments.requests, order=order, patience=patience) as rows:
+        async with batches.results(job, requests=requests, order=order, patience=patience) as rows:
             if target is None:
-                async for row in rows:
-                    tally.count(row)
-                    print(as_json(to_dict(row)))
+                async with printer() as out:
+                    async for row in rows:
+                        tally.count(row)
+                        out.line(as_json(to_dict(row)))
+                        await out.room()
             else:
                 async with target_at(target, replace=arguments.force) as file:
                     async for row in rows:

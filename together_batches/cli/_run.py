@@ -7,7 +7,8 @@ import re
 import shlex
 import sys
 from collections import Counter
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,12 +22,16 @@ from together_batches.cli._client import connected
 from together_batches.cli._exits import CommandError, Exit, code_of
 from together_batches.cli._parser import PROGRAM
 from together_batches.cli._progress import rows_bar
+from together_batches.cli._requests import spooled
+from together_batches.cli._saving import refuse_dashes
 from together_batches.cli._text import as_json, complain, draws_on, number, say
 from together_batches.errors import BatchesError, ValidationError
 from together_batches.runs import RunEvent, RunEventKind, RunReport, RunView
 from together_batches.runs._timeline import lasted
 
 if TYPE_CHECKING:
+    from typing import BinaryIO
+
     from together_batches.cli._parser import Arguments
     from together_batches.cli._progress import ShowRows
     from together_batches.client import AsyncBatches
@@ -72,19 +77,19 @@ def run(arguments: Arguments) -> Exit:
     if arguments.input is None or arguments.output is None:
         message = "a run takes a file of requests and, with -o, the file for the answers"
         raise CommandError(message)
-    if arguments.input == "-":
-        message = "a run goes on from its file, and standard input cannot be read again: put the requests in a file"
-        raise CommandError(message)
+    written = {"-o": arguments.output, "--failures": arguments.failures, "--run-dir": arguments.run_dir}
+    refuse_dashes(written, "a run writes files, so that it can go on")
     if arguments.wait:
         message = "--wait is for --cancel: a run waits for its jobs in any case"
         raise CommandError(message)
-    work = _Work(arguments, arguments.input, Path(arguments.output))
-    try:
-        return _loop.run(work.run)
-    except KeyboardInterrupt:
-        for line in work.left_behind():
-            say(line)
-        return Exit.INTERRUPTED
+    with ExitStack() as stack:
+        work = _Work(arguments, spooled(arguments.input, stack), Path(arguments.output))
+        try:
+            return _loop.run(work.run)
+        except KeyboardInterrupt:
+            for line in work.left_behind():
+                say(line)
+            return Exit.INTERRUPTED
 
 
 @attrs.define
@@ -92,7 +97,7 @@ class _Work:
     """One call, and what it takes to go on: an interrupt leaves this behind."""
 
     arguments: Arguments
-    input: str
+    input: str | BinaryIO
     output: Path
     changed: asyncio.Event = attrs.field(factory=asyncio.Event)
 
@@ -157,7 +162,8 @@ class _Work:
             await self.changed.wait()
             self.changed.clear()
             view = await to_thread.run_sync(runs.read, self.directory)
-            show(view.rows - view.in_flight - view.not_sent, view.rows, _under_way(view))
+            elapsed = (datetime.now(UTC) - view.started_at).total_seconds()
+            show(_done(view), view.rows, _under_way(view), elapsed)
             await asyncio.sleep(_SECONDS_BETWEEN_LOOKS)
 
     def _tell_problems(self, error: ValidationError) -> None:
@@ -205,6 +211,13 @@ def _unfinished(view: RunView) -> Counter[str]:
         for attempt in shard.attempts
         if attempt.creating_at is not None and attempt.ended_at is None
     )
+
+
+def _done(view: RunView) -> int:
+    """The rows that are done, with those that jobs under way have answered as far as their progress says."""
+    attempts = (attempt for shard in view.shards for attempt in shard.attempts if attempt.ended_at is None)
+    answered = sum(int(attempt.rows * (attempt.progress or 0.0) / 100) for attempt in attempts)
+    return min(view.rows - view.in_flight - view.not_sent + answered, view.rows)
 
 
 def _under_way(view: RunView) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from together_batches import runs
 from together_batches.cli import _loop
 from together_batches.cli._exits import CommandError, Exit
-from together_batches.cli._saving import free, save
+from together_batches.cli._saving import free, refuse_dashes, save
 from together_batches.cli._text import as_json, draws_on, escape, is_terminal, number, print_lines, say
 from together_batches.runs._ledger import NAME as LEDGER
 from together_batches.runs._timeline import buckets
@@ -38,8 +38,9 @@ def show(arguments: Arguments) -> Exit:
     directory = Path(arguments.directory)
     if arguments.watch:
         return _watch(directory, arguments)
+    refuse_dashes({"--svg": arguments.svg, "--html": arguments.html}, "a picture goes to a file")
     targets = [
-        (free(Path(given), force=arguments.force), draw)
+        (free(given, force=arguments.force), draw)
         for given, draw in ((arguments.svg, runs.to_svg), (arguments.html, runs.to_html))
         if given is not None
     ]

@@ -229,9 +229,14 @@ def confirmed(count: int, *, yes: bool) -> bool:
 
 @contextmanager
 def _interruptible() -> Generator[None]:
-    """Let Ctrl-C break a read. A running loop catches it to end its task, which cannot end while it reads."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    """Let Ctrl-C, SIGTERM and SIGHUP break a read: a loop ends its task by them, which cannot end while it reads."""
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {number: signal.getsignal(number) for number in numbers}
     try:
+        for number, handler in before.items():
+            if handler is not signal.SIG_IGN:
+                signal.signal(number, signal.default_int_handler)
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

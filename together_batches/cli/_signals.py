@@ -1,8 +1,7 @@
-"""SIGTERM and SIGHUP end a command as Ctrl-C does: in order, and with a summary."""
+"""SIGTERM and SIGHUP end a command as Ctrl-C does: in order, with a summary, and with nothing half done left."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import signal
 from contextlib import contextmanager
@@ -13,7 +12,28 @@ from together_batches.cli._exits import Interrupted
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-__all__ = ["ended_by_signals"]
+__all__ = ["ended_by_signals", "raised_by_signals"]
+
+
+_NAMES = ("SIGTERM", "SIGHUP")
+
+
+@contextmanager
+def raised_by_signals() -> Generator[None]:
+    """Within the block, which runs no loop, SIGTERM and SIGHUP raise ``KeyboardInterrupt``."""
+    ours: list[signal.Signals] = []
+    for name in _NAMES:
+        number = getattr(signal, name, None)
+        if number is None or signal.getsignal(number) is not signal.SIG_DFL:
+            continue
+        with contextlib.suppress(ValueError):  # another thread than the main one
+            signal.signal(number, signal.default_int_handler)
+            ours.append(number)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
 
 
 @contextmanager
@@ -22,6 +42,8 @@ def ended_by_signals() -> Generator[None]:
 
     A signal that is ignored (SIGHUP is, under nohup) or handled by others stays as it is.
     """
+    import asyncio  # here: a command without a loop takes the other function, and does without it
+
     task = asyncio.current_task()
     assert task is not None  # noqa: S101  # a coroutine that runs has one
     loop = asyncio.get_running_loop()
@@ -33,7 +55,7 @@ def ended_by_signals() -> Generator[None]:
         task.cancel()
 
     ours: list[signal.Signals] = []
-    for name in ("SIGTERM", "SIGHUP"):
+    for name in _NAMES:
         number = getattr(signal, name, None)  # Windows has one of them
         if number is None or signal.getsignal(number) is not signal.SIG_DFL:
             continue

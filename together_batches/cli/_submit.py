@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -15,7 +13,7 @@ from together_batches.cli._client import connected
 from together_batches.cli._exits import CommandError, Exit, code_of
 from together_batches.cli._parser import PROGRAM
 from together_batches.cli._progress import file_bar
-from together_batches.cli._requests import requests_in
+from together_batches.cli._requests import spooled
 from together_batches.cli._text import as_json, complain, escape, say
 from together_batches.cli._wait import line_of_finished, tell_change
 from together_batches.errors import BatchesError, ValidationError, WaitTimeoutError
@@ -38,14 +36,7 @@ def submit(arguments: Arguments) -> Exit:
         message = "--deadline is the limit of --wait, which was not given"
         raise CommandError(message)
     with ExitStack() as stack:
-        source = requests_in(arguments.path)
-        if not isinstance(source, str):
-            # Here and not on the loop: its threads cannot be woken from a read that Ctrl-C is to end.
-            typed = source
-            source = stack.enter_context(tempfile.TemporaryFile())
-            shutil.copyfileobj(typed, source)
-            source.seek(0)
-        work = _Work(arguments, source)
+        work = _Work(arguments, spooled(arguments.path, stack))
         try:
             return _loop.run(work.run)
         except KeyboardInterrupt:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from together_batches._checks import whole
+from together_batches._replacing import destination, take_place
 from together_batches.errors import UsageError, ValidationError
 from together_batches.jsonl._checks import MAX_BYTES, MAX_ROWS, Check, Problem, Rules
 from together_batches.jsonl._lines import MAX_LINE_BYTES, split_lines
@@ -57,6 +58,8 @@ def write(requests: Iterable[BatchRequest], path: str | os.PathLike[str], *, ove
     target = Path(path)
     if not overwrite:
         _refuse([target])
+    with explained("write", target):
+        target = destination(target)  # a link stays, and what it leads to is replaced
     with _scratch(target.parent) as scratch:
         count = 0
         with _Part(scratch / "part", target) as part:
@@ -68,7 +71,7 @@ def write(requests: Iterable[BatchRequest], path: str | os.PathLike[str], *, ove
         if not overwrite:
             _refuse([target])
         with explained("write", target):
-            (scratch / "part").replace(target)
+            take_place(scratch / "part", target)
     return count
 
 

@@ -7,6 +7,7 @@ import os
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
+from together_batches._replacing import created, destination, take_place
 from together_batches.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,16 +21,18 @@ class Draft:
     """A file on its way: beside its place, which it takes when it is whole.
 
     ``mark`` is a part of its name until then, and the same for each try: a process that was killed leaves nothing
-    that the next one does not take over. Raises :class:`UsageError` where it cannot be written.
+    that the next one does not take over. With ``follow_links`` a link at its place stays, and what that leads to is
+    written. Raises :class:`UsageError` if it cannot be written.
     """
 
-    def __init__(self, target: Path, mark: str) -> None:
+    def __init__(self, target: Path, mark: str, *, follow_links: bool = False) -> None:
         self.target = target
         self.bytes = 0
-        self._part = target.parent / f".{target.name}.{mark}.part"
         self._digest = hashlib.sha256()
         with explained("write", target):
-            self._file = self._part.open("wb")
+            self._place = destination(target) if follow_links else target
+            self._part = self._place.parent / f".{self._place.name}.{mark}.part"
+            self._file = created(self._part, "wb")
 
     @property
     def sha256(self) -> str:
@@ -65,7 +68,7 @@ class Draft:
         """Have it on the disk, and give it its name."""
         self.finish()
         with explained("write", self.target):
-            self._part.replace(self.target)
+            take_place(self._part, self._place)
 
     def drop(self) -> None:
         """Remove what was not kept."""

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 from collections.abc import AsyncIterable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, cast
 
 from together_batches import jsonl
-from together_batches._marks import MARK_BYTES
+from together_batches._marks import MARK_BYTES, sendable
 from together_batches.errors import RunChangedError, ValidationError
+from together_batches.jsonl._sources import blocks_of
 from together_batches.runs import _ledger
+from together_batches.runs._directory import INVALID, SPOOL
 from together_batches.runs._drafts import Draft
 from together_batches.runs._records import Run
 from together_batches.runs._sharding import Scan, scan, sha256_of
 from together_batches.runs._threads import in_thread
-from together_batches.runs._workshop import INVALID, SPOOL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from datetime import datetime
     from pathlib import Path
+    from typing import BinaryIO
 
     from together_batches.rows import BatchRequest
     from together_batches.runs._options import Options, Places, Requests
@@ -33,7 +36,9 @@ _HELD_BYTES = 1 << 20
 async def begin(source: Requests, places: Places, options: Options, *, now: datetime) -> None:
     """Read the input, and begin the ledger with what is in it."""
     spool = places.directory / SPOOL
-    if places.input is None:
+    if hasattr(source, "read"):
+        await in_thread(lambda check_in: _copy(cast("BinaryIO", source), spool, check_in))
+    elif places.input is None:
         await _spool(cast("Iterable[BatchRequest] | AsyncIterable[BatchRequest]", source), spool)
     path = places.input or spool
 
@@ -41,7 +46,7 @@ async def begin(source: Requests, places: Places, options: Options, *, now: date
         found = _scanned(path, places.directory / INVALID, options, check_in)
         run = Run(
             id=secrets.token_hex(8),
-            input_name=path.name,
+            input_name=sendable(path.name),
             input_bytes=found.bytes,
             input_sha256=found.sha256,
             spooled=places.input is None,
@@ -74,6 +79,18 @@ def _scanned(path: Path, invalid: Path, options: Options, check_in: Callable[[],
         if aside is not None and found.invalid:
             aside.keep()
         return found
+
+
+def _copy(source: BinaryIO, target: Path, check_in: Callable[[], None]) -> None:
+    """Write the bytes of an open file to a file, which is there when it is whole."""
+    draft = Draft(target, "new")
+    try:
+        for block in blocks_of(source):
+            check_in()
+            draft.write(block)
+        draft.keep()
+    finally:
+        draft.drop()
 
 
 async def _spool(requests: Iterable[BatchRequest] | AsyncIterable[BatchRequest], target: Path) -> None:
@@ -119,10 +136,11 @@ def _line(request: BatchRequest, number: int) -> bytes:
         raise ValidationError(message, problems=[f"request {number}: {told}" for told in error.problems]) from error
 
 
-async def known_input(places: Places, options: Options, run: Run) -> Path:
+async def known_input(source: Requests, places: Places, options: Options, run: Run) -> Path:
     """The input of a run that was begun before; a :class:`RunChangedError` where it is another, or a setting is.
 
-    An iterable is not asked again: its requests were kept, and may not come a second time.
+    An iterable is not iterated again: its requests were kept, and may not come a second time. What a binary file
+    gives is compared with what was kept; if it gives nothing, as a pipe does that was read before, that stands.
     """
     directory = str(places.directory)
     for name in ("endpoint", "model_id"):
@@ -150,4 +168,22 @@ async def known_input(places: Places, options: Options, run: Run) -> Path:
             "begin a new run in another directory"
         )
         raise RunChangedError(message, directory=directory)
+    if hasattr(source, "read"):
+        given = await in_thread(lambda check_in: _hashed(cast("BinaryIO", source), check_in))
+        if given not in {None, run.input_sha256}:
+            message = (
+                f"what is read now is not what the run in {directory} was begun with: to go on, pass the same again, "
+                "or nothing, or begin a new run in another directory"
+            )
+            raise RunChangedError(message, directory=directory)
     return path
+
+
+def _hashed(source: BinaryIO, check_in: Callable[[], None]) -> str | None:
+    """The hash of what a file gives; None if that is nothing."""
+    digest, size = hashlib.sha256(), 0
+    for block in blocks_of(source):
+        check_in()
+        digest.update(block)
+        size += len(block)
+    return digest.hexdigest() if size else None

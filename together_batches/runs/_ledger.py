@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import attrs
 from anyio import CancelScope
 
+from together_batches._replacing import created
 from together_batches.errors import RunLedgerError
 from together_batches.runs import _lock, _rules
 from together_batches.runs._records import Attempt, Books, Run, Shard
@@ -136,7 +137,8 @@ def create(directory: Path, run: Run, shards: Iterable[Shard]) -> None:
         part = directory / f".{NAME}.{secrets.token_hex(8)}.part"
         _remove_parts(directory)
         try:
-            with closing(_connected(part, "mode=rwc")) as connection:
+            created(part).close()  # before SQLite has it, which would give it the rights of any file
+            with closing(_connected(part, "mode=rw")) as connection:
                 connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
                 _make_durable(directory, connection)
                 with _transaction(connection):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
 import socket
 import sys
 import time
@@ -17,17 +18,23 @@ from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING
 from weakref import WeakSet
 
-from together_batches.errors import RunInUseError, RunLedgerError
+from together_batches.errors import RunInUseError, RunLedgerError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Generator
     from pathlib import Path
 
-__all__ = ["Holder", "Lock", "has_record_locks", "holder", "locked", "taken_over"]
+__all__ = ["NAME", "Holder", "Lock", "has_record_locks", "holder", "is_lock", "is_marked", "locked", "taken_over"]
 
 _log = logging.getLogger("together_batches")
 
-_NAME = "lock"
+NAME = "lock"
+
+_MARKER = "a run of together_batches"
+"""The second line of a lock: its directory is a run's, also if the run has no ledger yet."""
+_LOCK = re.compile(rf"(\d+ \S+(\n({_MARKER}\n)?)?)?")
+"""What a lock holds. Older versions wrote no marker, and a full disk takes nothing."""
+_MOST_BYTES = 1024
 _TRIES = 20
 _PAUSE_SECONDS = 0.01
 """Looking at a run takes the lock for a moment, to see whether it is free."""
@@ -68,7 +75,7 @@ else:
         Tried on the lock file: it has no such lock that closing it could drop.
         """
         try:
-            with (directory / _NAME).open("rb") as file:
+            with (directory / NAME).open("rb") as file:
                 fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except OSError as error:
             return error.errno not in _NO_LOCKS
@@ -84,7 +91,7 @@ class Lock:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._path = directory / _NAME
+        self._path = directory / NAME
         self._file: IO[bytes] | None = None
 
     def take(self) -> None:
@@ -125,9 +132,14 @@ class Lock:
         # The file may have been removed since it was opened, and then another process locks the next one.
         if not self._is_in_place(file):
             return False
+        if _LOCK.fullmatch(_content(file)) is None:
+            message = (
+                f"cannot work in {self._directory}: its file {NAME} is not the lock of a run; name another directory"
+            )
+            raise UsageError(message)
         with suppress(OSError):  # a full disk: the name is for others, and the lock holds without it
             file.truncate(0)
-            file.write(f"{os.getpid()} {socket.gethostname()}\n".encode())
+            file.write(f"{os.getpid()} {socket.gethostname()}\n{_MARKER}\n".encode())
         return True
 
     def check(self) -> None:
@@ -202,7 +214,7 @@ def taken_over(directory: Path) -> RunInUseError:
 
 def holder(directory: Path) -> Holder | None:
     """The process at the run in a directory; None if the run is free. Needs no right to write."""
-    with suppress(OSError), (directory / _NAME).open("rb") as file:
+    with suppress(OSError), (directory / NAME).open("rb") as file:
         try:
             _take(file, shared=True)
         except OSError as error:
@@ -211,9 +223,36 @@ def holder(directory: Path) -> Holder | None:
     return None
 
 
+def is_lock(directory: Path) -> bool:
+    """Whether the lock file of a directory is there, and is one that a run has made."""
+    return _LOCK.fullmatch(_text_in(directory)) is not None
+
+
+def is_marked(directory: Path) -> bool:
+    """Whether a directory has the lock of a run, with its marker."""
+    return is_lock(directory) and _MARKER in _text_in(directory)
+
+
+def _text_in(directory: Path) -> str:
+    """The text of the lock file; something that no lock holds if it cannot be read."""
+    path = directory / NAME
+    try:
+        if path.is_symlink() or not path.is_file():  # to open a pipe would wait for its other end
+            return "?"
+        with path.open("rb") as file:
+            return _content(file)
+    except OSError:
+        return "?"
+
+
+def _content(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read(_MOST_BYTES).decode("utf-8", "replace")
+
+
 def _named(directory: Path) -> Holder:
     with suppress(OSError, ValueError):
-        pid, _, host = (directory / _NAME).read_text("utf-8").strip().partition(" ")
+        pid, _, host = (directory / NAME).read_text("utf-8").partition("\n")[0].strip().partition(" ")
         return int(pid), host
     return None, None
 

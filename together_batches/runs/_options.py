@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterable, Callable, Iterable
 from pathlib import Path
+from typing import BinaryIO
 
 import attrs
 
@@ -20,8 +21,8 @@ from together_batches.runs._values import RunEvent
 
 __all__ = ["Options", "Places", "Requests", "caution_of"]
 
-Requests = str | os.PathLike[str] | Iterable[BatchRequest] | AsyncIterable[BatchRequest]
-"""The input of a run: a path, or requests."""
+Requests = str | os.PathLike[str] | BinaryIO | Iterable[BatchRequest] | AsyncIterable[BatchRequest]
+"""The input of a run: a path, a file opened in binary mode, or requests."""
 
 
 @attrs.frozen(kw_only=True)
@@ -48,12 +49,12 @@ class Places:
                 message = f"{name} is a path, not {type(given).__name__}: {given!r}"
                 raise UsageError(message)
         requests: object = source
-        if isinstance(requests, bytes | bytearray | memoryview) or not isinstance(
-            requests, os.PathLike | Iterable | AsyncIterable
+        if isinstance(requests, bytes | bytearray | memoryview) or not (
+            isinstance(requests, os.PathLike | Iterable | AsyncIterable) or hasattr(requests, "read")
         ):
             message = (
-                "the requests of a run come from a path, or from an iterable or async iterable of BatchRequest, not "
-                f"from {type(requests).__name__}"
+                "the requests of a run come from a path, a binary file, or an iterable or async iterable of "
+                f"BatchRequest, not from {type(requests).__name__}"
             )
             raise UsageError(message)
         out = Path(output)
@@ -65,7 +66,11 @@ class Places:
         )
 
     def check(self) -> None:
-        """Refuse what would write one thing over another."""
+        """Refuse an input that can be read only once, and what would write one thing over another."""
+        with explained("read", self.input or self.directory):
+            if self.input is not None and self.input.exists() and not (self.input.is_file() or self.input.is_dir()):
+                message = f"{self.input} is a pipe or a device, and cannot be read again: open it and pass the file"
+                raise UsageError(message)
         with explained("work in", self.directory):
             inside = self.directory.resolve()
             apart = {"output": self.output.resolve(), "failures": self.failures.resolve()}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import os
 from contextlib import AsyncExitStack, ExitStack
@@ -13,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 import attrs
 from anyio import CancelScope, move_on_after
 
+from together_batches._replacing import objection
 from together_batches.errors import APIError, AuthenticationError, BatchesError, RunLedgerError, UsageError
 from together_batches.models import BatchJob
 from together_batches.runs import _input, _ledger, _rules
+from together_batches.runs._directory import INVALID, PIECES, check_directory
 from together_batches.runs._drafts import Draft, explained
 from together_batches.runs._engine import Engine
 from together_batches.runs._lock import locked
@@ -23,7 +24,7 @@ from together_batches.runs._sharding import sha256_of
 from together_batches.runs._telling import Telling
 from together_batches.runs._threads import in_thread
 from together_batches.runs._values import RunEventKind, RunReport
-from together_batches.runs._workshop import INVALID, PIECES, Workshop
+from together_batches.runs._workshop import Workshop
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -51,7 +52,7 @@ async def run(source: Requests, places: Places, options: Options, *, verbs: Verb
             await in_thread(lambda check_in: _refuse_others(places, options, (), check_in))
             await _input.begin(source, places, options, now=time.now())
         ledger = await stack.enter_async_context(_ledger.opened(directory, lock))
-        running = _Running(places, options, ledger=ledger, books=await ledger.load(), verbs=verbs, time=time)
+        running = _Running(source, places, options, ledger=ledger, books=await ledger.load(), verbs=verbs, time=time)
         return await running.run(is_new=is_new)
 
 
@@ -59,6 +60,7 @@ def _enter(places: Places) -> None:
     places.check()
     with explained("make", places.directory):
         places.directory.mkdir(parents=True, exist_ok=True)
+    check_directory(places.directory, places.input)
 
 
 def _is_new(directory: Path) -> bool:
@@ -82,8 +84,10 @@ def _refuse_others(
     ours: list[Path] = []
     for path in (places.output, places.failures):
         with explained("write", path):
-            if path.is_dir():
-                raise IsADirectoryError(errno.EISDIR, "it is a directory")
+            against = objection(path)
+            if against is not None:
+                message = f"cannot write {path}: {against}"
+                raise UsageError(message)
             if not os.path.lexists(path):
                 continue
             if claims and path.is_file() and sha256_of(path, check_in)[1] in claims:
@@ -98,8 +102,17 @@ class _Running:
     """One call, over the books of a run."""
 
     def __init__(
-        self, places: Places, options: Options, *, ledger: Ledger, books: Books, verbs: Verbs, time: Time
+        self,
+        source: Requests,
+        places: Places,
+        options: Options,
+        *,
+        ledger: Ledger,
+        books: Books,
+        verbs: Verbs,
+        time: Time,
     ) -> None:
+        self._source = source
         self._places = places
         self._options = options
         self._ledger = ledger
@@ -112,7 +125,7 @@ class _Running:
     async def run(self, *, is_new: bool) -> RunReport:
         """Do what is left to be done."""
         options, places = self._options, self._places
-        path = await _input.known_input(places, options, self._run)
+        path = await _input.known_input(self._source, places, options, self._run)
         self._check_quota()
         claims = self._run.claims.split()
         ours = await in_thread(lambda check_in: _refuse_others(places, options, claims, check_in))
@@ -205,7 +218,9 @@ class _Running:
         self._tell(RunEventKind.FINISHED, f"{places.output} is written")
 
     def _drafts(self, stack: ExitStack) -> tuple[Draft, Draft]:
-        drafts = [Draft(path, self._run.id) for path in (self._places.output, self._places.failures)]
+        drafts = [
+            Draft(path, self._run.id, follow_links=True) for path in (self._places.output, self._places.failures)
+        ]
         for draft in drafts:
             stack.callback(draft.drop)
         return drafts[0], drafts[1]

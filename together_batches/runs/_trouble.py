@@ -54,7 +54,8 @@ class Trouble:
         """Report that something failed, and wait. Returns the seconds to wait the next time."""
         subject = "the run" if key is None else f"shard {key[0]}, attempt {key[1]}"
         message = f"{subject}: {what} failed, retrying in {pause:g} s: {problem}"
-        _log.warning("%s", message)
+        shard, attempt = key or (None, None)
+        _log.warning("%s", message, extra={"shard": shard, "attempt": attempt, "wait": pause})
         self._tell(RunEventKind.TROUBLE, message, key)
         await self._time.sleep(pause)
         return min(2 * pause, _LONGEST_PAUSE_SECONDS)

@@ -9,9 +9,11 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from together_batches import jsonl
-from together_batches._marks import place_in, tagged_name
+from together_batches._marks import place_in, sendable, tagged_name
+from together_batches.errors import UsageError
 from together_batches.models import BatchJobStatus
 from together_batches.runs import _rules
+from together_batches.runs._directory import DOWNLOADS, PIECES, UPLOADS, is_scratch
 from together_batches.runs._drafts import Draft, explained
 from together_batches.runs._joining import Arranged, arrange, final_lines
 from together_batches.runs._sharding import custom_id_of, rows_in
@@ -24,15 +26,8 @@ if TYPE_CHECKING:
     from together_batches._marks import Mark
     from together_batches.runs._records import Attempt, Shard
 
-__all__ = ["INVALID", "PIECES", "SPOOL", "Workshop"]
+__all__ = ["Workshop"]
 
-SPOOL = "input.jsonl"
-"""The requests of an iterable, which cannot be asked for twice."""
-INVALID = "invalid.jsonl"
-"""The bad lines of the input, where they were set aside."""
-PIECES = "pieces"
-_DOWNLOADS = "downloads"
-_UPLOADS = "uploads"
 _ROWS_BETWEEN_LOOKS = 500
 _LONGEST_STEM = 40
 """So much of the input's name is in the names of uploads, whose length the service limits."""
@@ -48,17 +43,23 @@ class Workshop:
     def prepare(self) -> None:
         """Make what is missing, and remove what an earlier process left half done."""
         with explained("work in", self.directory):
-            for name in (PIECES, _DOWNLOADS, _UPLOADS):
-                (self.directory / name).mkdir(exist_ok=True)
-            for name in (_DOWNLOADS, _UPLOADS):
+            for name in (PIECES, DOWNLOADS, UPLOADS):
+                path = self.directory / name
+                if path.is_symlink():
+                    message = f"cannot work in {self.directory}: {path} is a link; put a directory in its place"
+                    raise UsageError(message)
+                path.mkdir(exist_ok=True)
+            for name in (DOWNLOADS, UPLOADS):
                 for left in (self.directory / name).iterdir():
-                    left.unlink()
+                    if is_scratch(left.name) and not left.is_dir():
+                        left.unlink()
 
     def name_of(self, attempt: Attempt, mark: Mark | None) -> str:
         """What the service calls the rows of an attempt."""
+        stem = sendable(self._source.stem)
         if mark is None:
-            return f"{self._source.stem}-{_name(attempt)}.jsonl"
-        return tagged_name(f"{self._source.stem[:_LONGEST_STEM]}-{_name(attempt)}.jsonl", mark)
+            return f"{stem}-{_name(attempt)}.jsonl"
+        return tagged_name(f"{stem[:_LONGEST_STEM]}-{_name(attempt)}.jsonl", mark)
 
     def piece_of(self, attempt: Attempt) -> Path:
         """Where the results of an attempt are, a line for each of its rows, in their order."""
@@ -66,13 +67,13 @@ class Workshop:
 
     def download_of(self, attempt: Attempt, number: int) -> Path:
         """Where a file of the results of an attempt goes."""
-        return self.directory / _DOWNLOADS / f"{_name(attempt)}-{number}.jsonl"
+        return self.directory / DOWNLOADS / f"{_name(attempt)}-{number}.jsonl"
 
     async def rows_of(
         self, shard: Shard, earlier: Sequence[Attempt], attempt: Attempt, mark: Mark | None
     ) -> tuple[Path, bool]:
         """A file with the rows of an attempt, and whether the mark is in it: in the first row, if that has room."""
-        path = self.directory / _UPLOADS / f"{_name(attempt)}.jsonl"
+        path = self.directory / UPLOADS / f"{_name(attempt)}.jsonl"
 
         def write(check_in: Callable[[], None]) -> bool:
             draft = Draft(path, "new")

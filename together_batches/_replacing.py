@@ -1,0 +1,61 @@
+"""Files that take the place of others: through links, with the mode of the file before, and for their owner alone."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+__all__ = ["created", "destination", "objection", "take_place"]
+
+_PRIVATE = 0o600
+"""Answers and ledgers hold what people wrote: the mode of a new file, unless the umask is stricter."""
+
+
+def destination(path: Path) -> Path:
+    """The file that ``path`` leads to: a link stays a link, and what it names is replaced."""
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
+
+
+def objection(path: Path) -> str | None:
+    """Why a file may not take the place of what is at ``path``; None if that is a file, or nothing."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return None
+    if stat.S_ISDIR(mode):
+        return "it is a directory; name the file to write in it"
+    if not stat.S_ISREG(mode):
+        return "it is not a file (a device or a pipe), and would be replaced by one; name another"
+    return None
+
+
+def created(path: Path, mode: str = "xb") -> IO[bytes]:
+    """Open a new file for writing; ``"wb"`` empties and ``"ab"`` keeps one that is there. A link is not followed."""
+    no_link = getattr(os, "O_NOFOLLOW", 0)
+    return open(path, mode, opener=lambda name, flags: os.open(name, flags | no_link, _PRIVATE))
+
+
+def take_place(part: Path, target: Path) -> None:
+    """Rename ``part`` to ``target``; it takes the mode, and if this process may, the owner of the file before."""
+    with suppress(FileNotFoundError):
+        there = target.stat()
+        # What cannot be set stays as it was made, which is stricter.
+        with suppress(OSError):
+            _take_owner(part, there)
+            part.chmod(stat.S_IMODE(there.st_mode))
+    part.replace(target)
+
+
+def _take_owner(part: Path, there: os.stat_result) -> None:
+    if sys.platform == "win32":
+        return
+    made = part.stat()
+    if (made.st_uid, made.st_gid) != (there.st_uid, there.st_gid):
+        # Only root gives files away; a group that this process is in can be set by anyone.
+        with suppress(PermissionError):
+            os.chown(part, -1, there.st_gid)
+            os.chown(part, there.st_uid, -1)

@@ -1,0 +1,84 @@
+"""Which directory may be a run's, and which files in it are a run's: others are neither written nor removed."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from together_batches._marks import sendable
+from together_batches.errors import UsageError
+from together_batches.runs import _ledger, _lock
+from together_batches.runs._drafts import explained
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["DOWNLOADS", "INVALID", "PIECES", "SPOOL", "UPLOADS", "check_directory", "is_scratch"]
+
+SPOOL = "input.jsonl"
+"""The requests of an iterable, which cannot be iterated twice."""
+INVALID = "invalid.jsonl"
+"""The bad lines of the input, if they were set aside."""
+PIECES = "pieces"
+DOWNLOADS = "downloads"
+UPLOADS = "uploads"
+
+_JOURNALS = tuple(f"{_ledger.NAME}{end}" for end in ("-journal", "-wal", "-shm"))
+_PART = re.compile(
+    rf"\.({re.escape(SPOOL)}|{re.escape(INVALID)})\.new\.part|\.{re.escape(_ledger.NAME)}\.[0-9a-f]+\.part(-\w+)?"
+)
+_SCRATCH = re.compile(r"\d{5,}-\d+(-\d+)?\.jsonl|\.\d{5,}-\d+\.jsonl\.new\.part|\.together-batches-[0-9a-f-]+\.part")
+
+
+def is_scratch(name: str) -> bool:
+    """Whether a run calls files like this in its directories for uploads and downloads."""
+    return _SCRATCH.fullmatch(name) is not None
+
+
+def check_directory(directory: Path, given: Path | None) -> None:
+    """Raise :class:`UsageError` unless the directory is empty or a run's, and the input ``given`` is safe from it."""
+    with explained("work in", directory):
+        names = sorted(path.name for path in directory.iterdir())
+        input_name = _name_within(directory, given)
+    is_begun = _ledger.NAME in names
+    reserved = {PIECES, DOWNLOADS, UPLOADS}
+    if not is_begun:
+        # Once a run has begun, these two are only read; and a copied input may be passed by its path.
+        reserved |= {SPOOL, INVALID}
+    if input_name is not None and (input_name in reserved or _PART.fullmatch(input_name)):
+        message = (
+            f"the input {given} has the place of a file that the run in {directory} writes: move it, or name another "
+            "directory for the run"
+        )
+        raise UsageError(message)
+    if is_begun or _lock.is_marked(directory):
+        return
+    has_lock = _lock.NAME in names
+    with explained("work in", directory):
+        if has_lock and _lock.is_lock(directory) and any((directory / PIECES).glob("*")):
+            return  # a run that has lost its ledger: the next step says how to go on
+        foreign = next((name for name in names if not (has_lock and _is_ours(directory, name))), None)
+    if foreign is not None:
+        message = (
+            f"{directory} is not the directory of a run, and is not empty (it holds {sendable(foreign)}): name a new "
+            "or an empty directory for the run"
+        )
+        raise UsageError(message)
+
+
+def _name_within(directory: Path, given: Path | None) -> str | None:
+    """The first name on the way from the directory to a file within it; None for a file elsewhere."""
+    if given is None:
+        return None
+    inside, path = directory.resolve(), given.resolve()
+    return path.relative_to(inside).parts[0] if inside in path.parents else None
+
+
+def _is_ours(directory: Path, name: str) -> bool:
+    """Whether a file is one that a run of an older version leaves when it is stopped before it has a ledger."""
+    path = directory / name
+    if path.is_symlink() or not path.is_file():
+        return False
+    if name == _lock.NAME:
+        return _lock.is_lock(directory)
+    return name in {SPOOL, INVALID, *_JOURNALS} or _PART.fullmatch(name) is not None
