@@ -107,7 +107,13 @@ def test_a_deleted_file_does_not_come_back(files: Files) -> None:
 def test_results_are_made_once_and_only_when_read(files: Files) -> None:
     """Most are never looked at."""
     made: list[int] = []
-    files.add_result("file-r", lambda: made.append(1) or content_of(CONTENT), filename="output.jsonl", created_at=5.0)
+    files.keep(
+        "file-r",
+        lambda: made.append(1) or content_of(CONTENT),
+        filename="output.jsonl",
+        purpose="batch-generated",
+        created_at=5.0,
+    )
     files.add(b"", filename="later")
     assert made == []
     described = files.listing()[0]

@@ -361,6 +361,50 @@ def test_a_seeded_job_runs_the_rows_of_its_file(service: Service) -> None:
     assert len(ids_in(service, whole["output_file_id"])) == 30
 
 
+def test_a_seeded_job_without_a_file_gets_one(service: Service, clock: Clock) -> None:
+    """Its input and its results are there under ids like the service's, and of the size that the job names."""
+    audio = "/v1/audio/transcriptions"
+    for job_id in (
+        service.add_job(status="COMPLETED"),
+        service.add_job(status="COMPLETED", endpoint=audio, model_id="openai/whisper-large-v3"),
+        service.add_job(ends_as="COMPLETED"),
+    ):
+        clock.time += 30
+        job = service.retrieve(job_id)
+        ids = ids_in(service, job["input_file_id"])
+        assert (job["status"], ids_in(service, job["output_file_id"])) == ("COMPLETED", ids)
+        assert "error_file_id" not in job
+        for name in ("input_file_id", "output_file_id"):
+            assert re.fullmatch(r"file-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", str(job[name]))
+        assert service.files.get(str(job["input_file_id"])).content.size == job["file_size_bytes"]
+    assert len(service.files.listing()) == 6
+
+
+@pytest.mark.parametrize(
+    "named", [{"output_file_id": None}, {"output_file_id": "file-x"}, {"error_file_id": "file-x"}]
+)
+def test_results_that_the_caller_names_are_the_only_ones(service: Service, named: dict[str, object]) -> None:
+    """Also a null, which makes a job that completed without files."""
+    job = service.retrieve(service.add_job(status="COMPLETED", extra_fields=named))
+    assert {name: value for name, value in job.items() if name in ("output_file_id", "error_file_id")} == named
+
+
+@pytest.mark.parametrize(("status", "progress"), [("FAILED", 50), ("CANCELLED", 0), ("EXPIRED", 0)])
+def test_a_seeded_job_that_did_no_row_has_no_results(service: Service, status: str, progress: float) -> None:
+    """Only those that its progress says were done are there."""
+    job = service.retrieve(service.add_job(status=status, extra_fields={"progress": progress}))
+    assert {"output_file_id", "error_file_id"}.isdisjoint(job)
+
+
+def test_a_cancelled_job_is_settled_when_it_has_drained(service: Service, clock: Clock) -> None:
+    """Its results are among the files then, and not only at the end that was planned before."""
+    service.cancel(service.add_job(extra_fields={"progress": 99}, ends_as="COMPLETED"))
+    clock.time += 0.5
+    assert len(service.files.listing()) == 1
+    clock.time += 0.5
+    assert [file["filename"] for file in service.files.listing()] == ["requests.jsonl", "output.jsonl"]
+
+
 def test_a_deleted_input_does_not_stop_its_job(service: Service, clock: Clock) -> None:
     """A deleted result, though, is gone."""
     job = created(service, MIXED)

@@ -228,8 +228,10 @@ class Emulator:
         From there it goes on by itself and stops changing at `ends_as`: COMPLETED if not said otherwise, at
         once where the status is an ended or an unknown one. `ends_as` may be a status on the way, for a job
         that stays there for ever. `cancels_as` is where it ends once cancelled: COMPLETED for a job that
-        outruns its cancellation. `fields` are sent as they are, on top of the rest; output and error files,
-        `error` and `completed_at` only once the job has ended.
+        outruns its cancellation. Without an `input_file_id`, it has an input file of a few good lines, and runs
+        them. `fields` are sent as they are, on top of the rest; output and error files, `error` and `completed_at`
+        only once the job has ended. A job without an input file of the caller's that is given an `output_file_id`
+        or `error_file_id`, None included, has no results but these.
 
         Raises ValueError for an id that is taken or empty, and for an end that cannot follow.
         """

@@ -120,9 +120,11 @@ class Files:
         self._files[file.id] = file
         return file
 
-    def add_result(self, file_id: str, make: Callable[[], Content], *, filename: str, created_at: float) -> None:
-        """Keep what a job has made, or will have made once somebody looks."""
-        self._files[file_id] = StoredFile(file_id, make, filename, "batch-generated", "jsonl", created_at)
+    def keep(
+        self, file_id: str, make: Callable[[], Content], *, filename: str, purpose: str, created_at: float
+    ) -> None:
+        """Keep a file under a known id; its content is made when it is read."""
+        self._files[file_id] = StoredFile(file_id, make, filename, purpose, "jsonl", created_at)
 
     def delete(self, file_id: str) -> None:
         """Forget the file, and the way by which it came. Raises Refusal 404."""

@@ -14,7 +14,7 @@ from typing import cast
 import msgspec
 from attrs import field, frozen, validators
 
-__all__ = ["Answer", "Answering", "Failure", "Missing", "Run", "first_model", "input_error", "lines_of"]
+__all__ = ["Answer", "Answering", "Failure", "Missing", "Run", "first_model", "input_error", "lines_of", "requests"]
 
 CHAT = "/v1/chat/completions"
 UNKNOWN_MODELS = "unknown/"
@@ -67,6 +67,20 @@ class Answering:
 def lines_of(content: bytes) -> list[bytes]:
     """The lines of a file of JSON Lines: they end at a newline and nowhere else."""
     return content.removesuffix(b"\n").split(b"\n")
+
+
+def requests(model: str, endpoint: str, count: int) -> bytes:
+    """So many good lines for this model and endpoint."""
+    rows: list[Row] = []
+    for number in range(1, count + 1):
+        custom_id = f"row-{number}"
+        if endpoint == CHAT:
+            messages = [{"role": "user", "content": f"Question {number}"}]
+            rows.append({"custom_id": custom_id, "body": {"model": model, "messages": messages}})
+        else:
+            body = {"model": model, "file": f"https://media.example/{number}.wav"}
+            rows.append({"custom_id": custom_id, "method": "FILE", "body": body})
+    return b"".join(msgspec.json.encode(row) + b"\n" for row in rows)
 
 
 def input_error(lines: list[bytes]) -> str | None:
