@@ -16,6 +16,7 @@ from together_batches.emulator._replies import Refusal
 from together_batches.emulator._state import Service
 
 CHAT = "/v1/chat/completions"
+BAD_LINE = "Failed to calculate tokens: input format error: Line %d (within chunk): Invalid JSON format"
 GOOD_LINE = b'{"custom_id":"a","body":{"model":"some/model","messages":[]}}\n'
 
 
@@ -98,11 +99,11 @@ def test_a_file_that_names_no_model_gives_none(service: Service, clock: Clock, c
 @pytest.mark.parametrize(
     ("content", "error"),
     [
-        (None, "failed to download input file file-gone: unexpected status code 404"),
-        (b"{}\nnot json\n", "input format error: Line 2 (within chunk): Invalid JSON format"),
-        (b"{}\n[]", "input format error: Line 2 (within chunk): Invalid JSON format"),
-        (b"", "input format error: Line 1 (within chunk): Invalid JSON format"),
-        (b'{"a":"\xff"}', "input format error: Line 1 (within chunk): Invalid JSON format"),
+        (None, "Failed to download input file: file-gone: unexpected status code: 404"),
+        (b"{}\n?\n", f"{BAD_LINE % 2} - JSON is malformed: invalid character (byte 0)"),
+        (b"{}\n[]", f"{BAD_LINE % 2} - a line must be an object"),
+        (b"", f"{BAD_LINE % 1} - unexpected end of JSON input"),
+        (b'{"a":"\xff"}', f"{BAD_LINE % 1} - 'utf-8' codec can't decode byte 0xff in position 0: invalid start byte"),
     ],
 )
 def test_bad_input_is_accepted_and_fails_after_validation(
@@ -132,6 +133,14 @@ def test_lines_end_at_newline_only(service: Service, clock: Clock) -> None:
         ({"input_file_id": "file-1"}, "invalid endpoint"),
         ({"input_file_id": "file-1", "endpoint": "/v1/other"}, "invalid endpoint"),
         ({"input_file_id": "file-1", "endpoint": []}, "invalid endpoint"),
+        ({"input_file_id": "file-1", "endpoint": CHAT, "model_id": 7}, "model_id must be a string"),
+        ({"input_file_id": "file-1", "endpoint": CHAT, "priority": "1"}, "priority must be an integer"),
+        ({"input_file_id": "file-1", "endpoint": CHAT, "priority": True}, "priority must be an integer"),
+        ({"input_file_id": "file-1", "endpoint": CHAT, "priority": 1.0}, "priority must be an integer"),
+        (
+            {"input_file_id": "file-1", "endpoint": CHAT, "completion_window": 24},
+            "completion_window must be a string",
+        ),
     ],
 )
 def test_create_refuses_what_it_can_see_at_once(service: Service, wanted: dict[str, object], message: str) -> None:
@@ -140,6 +149,12 @@ def test_create_refuses_what_it_can_see_at_once(service: Service, wanted: dict[s
         service.create(wanted)
     assert (400, message) == (refused.value.status, refused.value.message)
     assert service.listing() is None
+
+
+def test_options_may_be_null(service: Service) -> None:
+    """As if they were absent."""
+    options = dict.fromkeys(("model_id", "priority", "completion_window"))
+    assert "warning" not in service.create({"input_file_id": "file-1", "endpoint": CHAT, **options})
 
 
 def test_another_window_is_accepted_with_a_warning(service: Service) -> None:
@@ -422,7 +437,10 @@ def test_a_model_that_is_not_serverless_fails_the_whole_job(service: Service, cl
     job_id = created(service, MIXED + b'{"custom_id":"x","body":{"model":"dedicated/m"}}')["id"]
     clock.time += 2
     job = service.retrieve(job_id)
-    assert (job["status"], "non-serverless model dedicated/m" in str(job["error"])) == ("FAILED", True)
+    assert (
+        job["status"],
+        str(job["error"]).startswith("Invalid model ID: Unable to access non-serverless model dedicated/m"),
+    ) == ("FAILED", True)
 
 
 def test_a_job_may_outlive_its_deadline(clock: Clock) -> None:

@@ -88,10 +88,12 @@ def input_error(lines: list[bytes]) -> str | None:
     for number, line in enumerate(lines, start=1):
         row = _row(line)
         if row is None:
-            return f"input format error: Line {number} (within chunk): Invalid JSON format"
+            where = f"Line {number} (within chunk): Invalid JSON format"
+            return f"Failed to calculate tokens: input format error: {where} - {_flaw(line)}"
         model = _body(row).get("model")
         if isinstance(model, str) and model.startswith(DEDICATED_MODELS):
-            return f"Unable to access non-serverless model {model}. Create and start a dedicated endpoint for it."
+            text = f"Unable to access non-serverless model {model}. Create and start a dedicated endpoint for it."
+            return f"Invalid model ID: {text}"
     return None
 
 
@@ -188,7 +190,7 @@ def _objection(row: Row, endpoint: str) -> str | None:
     if not isinstance(row.get("custom_id"), str):
         return "custom_id is required"
     if not isinstance(model, str):
-        return "model is required"
+        return "missing 'model' field in body or not a string"
     if model.startswith(UNKNOWN_MODELS):
         return f"Unable to access model {model}. It does not exist."
     if isinstance(stop, list) and len(cast("list[object]", stop)) > 4:
@@ -244,6 +246,16 @@ def _row(line: bytes) -> Row | None:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     return cast("Row", row) if isinstance(row, dict) else None
+
+
+def _flaw(line: bytes) -> str:
+    if not line.strip():
+        return "unexpected end of JSON input"
+    try:
+        msgspec.json.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        return str(error)
+    return "a line must be an object"
 
 
 def _body(row: Row) -> Row:

@@ -27,6 +27,12 @@ __all__ = ["DEFAULT_MODEL", "ENDPOINTS", "Service"]
 
 ENDPOINTS = ("/v1/chat/completions", "/v1/audio/transcriptions", "/v1/audio/translations")
 DEFAULT_MODEL = "openai/gpt-oss-20b"
+# What a create may say besides, null included.
+OPTIONS = (
+    ("model_id", str, "a string"),
+    ("priority", int, "an integer"),
+    ("completion_window", str, "a string"),
+)
 
 
 class Service:
@@ -69,7 +75,8 @@ class Service:
         """Accept a job: `{"job": ...}`, with a `"warning"` where there is something to say.
 
         As at the real service, a file that is unknown or unreadable is not noticed here; the job fails after
-        validation. Raises Refusal 400 for a missing `input_file_id` and for an endpoint that does not exist.
+        validation. Raises Refusal 400 for a missing `input_file_id`, for an endpoint that does not exist, and for
+        a field of a wrong type.
         """
         input_file_id = wanted.get("input_file_id")
         if not isinstance(input_file_id, str) or not input_file_id:
@@ -77,6 +84,10 @@ class Service:
         endpoint = wanted.get("endpoint")
         if not isinstance(endpoint, str) or endpoint not in ENDPOINTS:
             raise Refusal(400, "invalid endpoint")
+        for name, kind, noun in OPTIONS:
+            value = wanted.get(name)
+            if value is not None and type(value) is not kind:  # True is an int for isinstance
+                raise Refusal(400, f"{name} must be {noun}")
         model_id = wanted.get("model_id")
         now = self._now()
         file = self._files.find(input_file_id)
@@ -90,7 +101,7 @@ class Service:
             phases=phases_from("VALIDATING", "FAILED" if error else self._ends_as, now, self.timing, runs=not error),
             running=self.timing.running,
             model_id=model_id if isinstance(model_id, str) else first_model(lines),
-            file_size_bytes=file.content.size if file else None,
+            file_size_bytes=file.content.size if file else 0,
             error=error,
             input=file.content if file else None,
         )
@@ -272,7 +283,7 @@ class Service:
 
 
 def _not_there(file_id: str) -> str:
-    return f"failed to download input file {file_id}: unexpected status code 404"
+    return f"Failed to download input file: {file_id}: unexpected status code: 404"
 
 
 def _made(make: Callable[[], bytes]) -> Content:
