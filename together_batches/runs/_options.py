@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterable, Callable, Iterable
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from pathlib import Path
 
 import attrs
@@ -12,15 +12,15 @@ from together_batches import jsonl
 from together_batches._checks import positive, whole
 from together_batches._many import is_plain
 from together_batches.errors import UsageError
+from together_batches.jsonl import RequestLike
 from together_batches.models import BatchJob
-from together_batches.rows import BatchRequest
 from together_batches.runs._drafts import explained
 from together_batches.runs._rules import Caution, Limits
 from together_batches.runs._values import RunEvent
 
 __all__ = ["Options", "Places", "Requests", "caution_of"]
 
-Requests = str | os.PathLike[str] | Iterable[BatchRequest] | AsyncIterable[BatchRequest]
+Requests = str | os.PathLike[str] | Iterable[RequestLike] | AsyncIterable[RequestLike]
 """The input of a run: a path, or requests."""
 
 
@@ -48,7 +48,7 @@ class Places:
                 message = f"{name} is a path, not {type(given).__name__}: {given!r}"
                 raise UsageError(message)
         requests: object = source
-        if isinstance(requests, bytes | bytearray | memoryview) or not isinstance(
+        if isinstance(requests, bytes | bytearray | memoryview | Mapping) or not isinstance(
             requests, os.PathLike | Iterable | AsyncIterable
         ):
             message = (
