@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import cast
@@ -87,13 +88,7 @@ def check_endpoint(endpoint: object) -> None:
         if likely:
             message = f"invalid endpoint {short(endpoint)}: use {likely[0]}"
             raise UsageError(message)
-        if (
-            endpoint.startswith("/")
-            and path != "/"
-            and endpoint.isascii()
-            and endpoint.isprintable()
-            and " " not in endpoint
-        ):
+        if path != "/" and re.fullmatch(r"/[!-~]+", endpoint):
             return
     message = f"endpoint must be a path such as {CHAT}; it is {short(endpoint)}"
     raise UsageError(message)
@@ -129,7 +124,7 @@ def encoded(request: RequestLike) -> bytes:
     if not isinstance(given, BatchRequest | Mapping):
         message = f"{short(given)} is no BatchRequest"
         raise invalid(message, [message])
-    row = _row(cast("RequestLike", given))
+    row = _row(request)
     if faults := _shape_faults(row):
         raise invalid(f"this is no request: {faults[0]}", faults)
     try:

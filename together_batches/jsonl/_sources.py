@@ -35,10 +35,11 @@ def holds_requests(source: object) -> bool:
     """True for an iterable of requests, False for the bytes of a file; a :class:`UsageError` for anything else."""
     if isinstance(source, str | os.PathLike | bytes | bytearray | memoryview) or hasattr(source, "read"):
         return False
+    given = source
     if isinstance(source, Iterable) and not isinstance(source, Mapping):
         return True
     message = (
-        f"requests come from a path, bytes, a binary file or an iterable of BatchRequest, not from {short(source)}"
+        f"requests come from a path, bytes, a binary file or an iterable of BatchRequest, not from {short(given)}"
     )
     raise UsageError(message)
 

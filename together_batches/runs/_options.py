@@ -48,12 +48,13 @@ class Places:
                 message = f"{name} is a path, not {type(given).__name__}: {given!r}"
                 raise UsageError(message)
         requests: object = source
+        kind = type(requests).__name__
         if isinstance(requests, bytes | bytearray | memoryview | Mapping) or not isinstance(
             requests, os.PathLike | Iterable | AsyncIterable
         ):
             message = (
                 "the requests of a run come from a path, or from an iterable or async iterable of BatchRequest, not "
-                f"from {type(requests).__name__}"
+                f"from {kind}"
             )
             raise UsageError(message)
         out = Path(output)
