@@ -133,6 +133,8 @@ async def test_nothing_is_sent_of_what_cannot_be_a_job(
     for source in none:
         with pytest.raises(UsageError):
             await batches.submit(source)
+    with pytest.raises(UsageError, match="invalid endpoint '/v1/chat/completion': use /v1/chat/completions"):
+        await batches.submit(REQUESTS, endpoint="/v1/chat/completion")
     with pytest.raises(UsageError, match="endpoint must be a path"):
         await batches.submit(LINES, endpoint="chat")
     assert len(emulator.requests) == 0

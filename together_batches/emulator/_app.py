@@ -85,6 +85,7 @@ class Gateway:
         now: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]],
         serving: Serving,
+        on_request: Callable[[Received], None] | None = None,
     ) -> None:
         self.service = service
         self.faults = faults
@@ -94,6 +95,7 @@ class Gateway:
         self.api_key = api_key
         self.storage_origin = ""
         self._serving = serving
+        self._on_request = on_request
         self._now = now
         self._sleep = sleep
         self._bucket: TokenBucket | None = None
@@ -134,7 +136,10 @@ class Gateway:
                 sending = send(request, reply, self._headers(reply))
             else:
                 sending = self._go_wrong(fault, route, request, received, checksum)
-        return await sending
+        response = await sending
+        if self._on_request is not None:
+            self._on_request(received)
+        return response
 
     async def _go_wrong(
         self, fault: Fault, route: Route, request: web.BaseRequest, received: Received, checksum: str | None

@@ -54,6 +54,7 @@ class Emulator:
     - `ends_as`: where jobs end that clients create; FAILED means on the way, with the rows done by then.
     - `ranges`, `gzip`: whether content is served in parts, and compressed to those who accept it.
     - `content_from_storage`: whether content is a redirect to the storage.
+    - `on_request`: called on the emulator's loop with each request, once it has been answered.
 
     Raises ValueError for a host that is not loopback, since this is no server for others, and for shares that
     are none.
@@ -78,6 +79,7 @@ class Emulator:
         ranges: bool = True,
         gzip: bool = False,
         content_from_storage: bool = False,
+        on_request: Callable[[Received], None] | None = None,
     ) -> None:
         self._host = _loopback(host)
         self._port = port
@@ -89,7 +91,15 @@ class Emulator:
         # Chances are drawn from a source of their own, so that one more fault does not change the ids.
         plan = FaultPlan(faults, Random(f"{seed} faults"))  # noqa: S311 - repeatable on purpose
         serving = Serving(ranges=ranges, gzip=gzip, from_storage=content_from_storage)
-        self._gateway = Gateway(self._service, plan, api_key=api_key, now=self.now, sleep=sleep, serving=serving)
+        self._gateway = Gateway(
+            self._service,
+            plan,
+            api_key=api_key,
+            now=self.now,
+            sleep=sleep,
+            serving=serving,
+            on_request=on_request,
+        )
         self._lock = self._gateway.lock
         self._doors: tuple[Door, ...] = ()
         self.rate_limit = rate_limit
