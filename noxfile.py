@@ -60,15 +60,14 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
-def official(session: nox.Session) -> None:
-    """The official package and its command against the emulator, in an environment apart: their pins are not ours."""
+@nox.parametrize("version", ["1.6.0", "2.42.0", "3.1.1"])
+def official(session: nox.Session, version: str) -> None:
+    """A generation of the official package against the emulator, in an environment apart: their pins are not ours."""
     install(session, "test")
     apart = Path(session.create_tmp()).resolve() / "official"
     session.run("python", "-m", "venv", "--clear", str(apart))
     python = str(apart / ("Scripts" if os.name == "nt" else "bin") / "python")
-    session.run(
-        python, "-m", "pip", "install", "--quiet", *nox.project.dependency_groups(PROJECT, "bench"), external=True
-    )
+    session.run(python, "-m", "pip", "install", "--quiet", f"together=={version}", external=True)
     environment = {"TOGETHER_BATCHES_OFFICIAL_PYTHON": python}
     session.run("pytest", "tests/process/test_official_package.py", *session.posargs, env=environment)
 

@@ -250,7 +250,7 @@ def test_the_client_that_blocks(threaded: Emulator) -> None:
             assert told(rows) == IN_ORDER
         with pytest.raises(UsageError, match="needs the input"):
             batches.results(job_id, order="input")
-        bare = threaded.add_job(status="COMPLETED")
+        bare = threaded.add_job(status="COMPLETED", output_file_id=None)
         with pytest.raises(ResultsUnavailableError):
             list(batches.results(bare, patience=0))
 

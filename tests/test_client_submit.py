@@ -67,7 +67,7 @@ async def _asked(emulator: Emulator, operation: str) -> None:
         await asyncio.sleep(0.01)
 
 
-@pytest.mark.parametrize("kind", ["path", "bytes", "file", "iterable", "async iterable"])
+@pytest.mark.parametrize("kind", ["path", "bytes", "file", "iterable", "dicts", "async iterable"])
 async def test_submit(emulator: Emulator, batches: AsyncBatches, tmp_path: Path, kind: str) -> None:
     """Four requests make a job of what is given; it runs, and every request is answered."""
     path = tmp_path / "rivers.jsonl"
@@ -77,6 +77,7 @@ async def test_submit(emulator: Emulator, batches: AsyncBatches, tmp_path: Path,
         "bytes": LINES,
         "file": io.BytesIO(LINES),
         "iterable": iter(REQUESTS),
+        "dicts": [{"custom_id": name, "body": BODY} for name in "abc"],
         "async iterable": _one_by_one(),
     }
     job = await batches.submit(sources[kind])
@@ -133,6 +134,8 @@ async def test_nothing_is_sent_of_what_cannot_be_a_job(
     for source in none:
         with pytest.raises(UsageError):
             await batches.submit(source)
+    with pytest.raises(UsageError, match="invalid endpoint '/v1/chat/completion': use /v1/chat/completions"):
+        await batches.submit(REQUESTS, endpoint="/v1/chat/completion")
     with pytest.raises(UsageError, match="endpoint must be a path"):
         await batches.submit(LINES, endpoint="chat")
     assert len(emulator.requests) == 0

@@ -232,7 +232,7 @@ def test_the_same_without_async() -> None:
                 batches.wait(running, timeout=0)
             with batches.as_completed([done[0], running]) as jobs:
                 assert next(jobs).id == done[0]
-            bare = emulator.add_job(status="COMPLETED")
+            bare = emulator.add_job(status="COMPLETED", output_file_id=None)
             assert batches.wait(bare, patience=0).id == bare
             assert [job.id for job in batches.as_completed([bare], patience=0)] == [bare]
             with pytest.raises(UsageError, match="patience must be a number"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import itertools
 import json
@@ -250,7 +251,9 @@ def test_what_is_encoded_is_decoded(request: BatchRequest) -> None:
         ("body is a list, and must be an object", BatchRequest("a", [])),  # type: ignore[arg-type]
         ("body is missing", BatchRequest("a", None)),  # type: ignore[arg-type]
         ("method is a number, and must be text", BatchRequest("a", {}, 1)),  # type: ignore[arg-type]
-        ("{'custom_id': 'a'} is no BatchRequest", {"custom_id": "a"}),
+        ("'custom_id' is no BatchRequest", "custom_id"),
+        ("body is missing", {"custom_id": "a"}),
+        ("custom_id is a number, and must be text", {"custom_id": 7, "body": {}}),
     ],
 )
 def test_what_json_cannot_say_is_not_written(problem: str, request_: Any) -> None:
@@ -441,14 +444,14 @@ def test_requests_are_checked_as_the_file_that_they_would_be() -> None:
     requests: list[Any] = [
         jsonl.chat_request("a", model="m", messages=[]),
         BatchRequest("b", {"c": math.nan}),
-        {"custom_id": "c"},
+        7,
         BatchRequest("a", {}),
     ]
     size = len(jsonl.encode(requests[0]))
     validation = jsonl.validate(iter(requests))
     assert [
         f"line 2 (byte {size}), custom_id 'b': the request cannot be written as JSON: a number is not finite",
-        f"line 3 (byte {size}): {{'custom_id': 'c'}} is no BatchRequest",
+        f"line 3 (byte {size}): 7 is no BatchRequest",
         f"line 4 (byte {size}), custom_id 'a': body.model is missing",
         f"line 4 (byte {size}), custom_id 'a': custom_id is that of line 1 too, and must be unique in the file",
     ] == [str(problem) for problem in validation.problems]
@@ -563,11 +566,111 @@ def test_a_file_without_rows(empty: Any) -> None:
     assert (validation.problems[0].line, validation.problems[0].offset) == (None, None)
 
 
-@pytest.mark.parametrize("content", [b"\x1f\x8b\x08\0\0\0\0\0", '{"a": 1}\n'.encode("utf-16"), b"PK\3\4\n\0\n\n"])
-def test_a_binary_file_is_one_problem(content: bytes) -> None:
+def test_a_binary_file_is_one_problem() -> None:
     """Not thousands of lines that are no JSON."""
     expected = "the file holds zero bytes: it is binary, compressed or UTF-16, and no JSON in UTF-8"
-    assert [expected] == _problems(content * 100)
+    assert [expected] == _problems(b"\x7fELF\2\1\1\0\n\n" * 100)
+
+
+_GOOD = {"custom_id": "a", "body": {"model": "m", "messages": []}}
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (gzip.compress(json.dumps(_GOOD).encode()), "compressed with gzip"),
+        (b"PK\3\4\n\0\n\n", "a zip archive or a spreadsheet"),
+        (json.dumps(_GOOD).encode("utf-16"), "UTF-16"),
+        (json.dumps(_GOOD).encode("utf-16-le"), "UTF-16"),
+        (json.dumps(_GOOD).encode("utf-16-be"), "UTF-16"),
+        (json.dumps([_GOOD] * 3).encode(), "one JSON array"),
+        (json.dumps([_GOOD] * 3, indent=2).encode(), "one JSON array"),
+        (b"\xef\xbb\xbf\n[\n" + json.dumps(_GOOD).encode() + b",\n" + json.dumps(_GOOD).encode() + b"\n]\n", "array"),
+        (json.dumps([{**_GOOD, "more": "x" * 500}] * 300).encode(), "one JSON array"),
+        (json.dumps(_GOOD, indent=2).encode(), "JSON over several lines"),
+        (b"\n".join([json.dumps(_GOOD, indent="\t").encode()] * 3), "JSON over several lines"),
+        (json.dumps({"more": ["x" * 100] * 2000, **_GOOD}, indent=2).encode(), "JSON over several lines"),
+        (f"{_GOOD}\n{_GOOD}\n".encode(), "Python dicts"),
+        (f"{ ({**_GOOD, 'more': None}) }".encode(), "Python dicts"),
+        (b"custom_id,prompt\na,Hello\nb,World\n", "CSV"),
+        (b'"custom_id"\t"prompt"\n"a"\t"Hello, you"\n', "CSV"),
+        (f"{json.dumps(json.dumps(_GOOD))}\n".encode() * 2, "JSON within quotes"),
+        (f"'{json.dumps(_GOOD)}'\n".encode() * 2, "JSON within quotes"),
+        (('"' + json.dumps(_GOOD).replace('"', '""') + '"\n').encode() * 2, "JSON within quotes"),
+        (b'{"custom_id": "a", "params": {"model": "m", "messages": []}}\n' * 2, "Anthropic's format"),
+        (b'{"key": "a", "request": {"contents": [{"parts": [{"text": "Hello"}]}]}}\n' * 2, "Gemini's format"),
+    ],
+)
+def test_a_file_of_another_shape_is_one_problem(content: bytes, what: str) -> None:
+    """It says what the file is and how to convert it, in place of a problem for each line."""
+    (problem,) = jsonl.validate(content).problems
+    assert (what in problem.message, ":" in problem.message) == (True, True)
+    assert (problem.line, problem.offset) == (None, None)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        f"{_GOOD}",
+        "[1]",
+        "[{}]",
+        json.dumps("{}"),
+        '{"custom_id": "a", "params": {}}',
+        '{"custom_id": "a", "body": {"model": "m"}, "params": {}}',
+        '{"key": "a", "request": {}}',
+        "custom_id,prompt",
+        "{",
+        '{"a": 1',
+    ],
+)
+def test_one_odd_row_is_a_problem_of_its_line(odd: str) -> None:
+    """Also the first one, if that which follows is a row like others."""
+    good = json.dumps({**_GOOD, "custom_id": "b"})
+    for lines, number in ((f"{odd}\n{good}\n", 1), (f"{good}\n{odd}\n", 2)):
+        assert {problem.line for problem in jsonl.validate(lines.encode()).problems} <= {number}
+        assert jsonl.validate(lines.encode()).rows == 2
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "meant"),
+    [
+        ("/v1/chat/completion", "/v1/chat/completions"),
+        ("/v1/chat/completions/", "/v1/chat/completions"),
+        ("v1/chat/completions", "/v1/chat/completions"),
+        ("/chat/completions", "/v1/chat/completions"),
+        ("/v1/chat", "/v1/chat/completions"),
+        ("/v1/Chat/Completions ", "/v1/chat/completions"),
+        ("/v1/audio/transcription", "/v1/audio/transcriptions"),
+        ("/v1/audio/translation", "/v1/audio/translations"),
+    ],
+)
+def test_a_misspelt_endpoint_is_refused(endpoint: str, meant: str) -> None:
+    """With the one that is meant."""
+    with pytest.raises(UsageError, match=f"^invalid endpoint '{endpoint}': use {meant}$"):
+        jsonl.validate(b"", endpoint=endpoint)
+
+
+def test_an_endpoint_that_resembles_none_is_left_to_the_service() -> None:
+    """It may have come to be after this version."""
+    assert jsonl.validate([_GOOD], endpoint="/v1/embeddings").ok
+    for nothing in ("", "/", "/v1/ä", "/v1/a b", "/v1/a\n", 7):
+        with pytest.raises(UsageError, match="endpoint"):
+            jsonl.validate([_GOOD], endpoint=nothing)  # type: ignore[arg-type]
+
+
+def test_a_request_may_be_a_dict() -> None:
+    """With the fields of its line, which are all written; not in place of a list of them."""
+    audio = {"custom_id": "b", "method": "FILE", "body": MappingProxyType({"model": "m"}), "url": None}
+    assert jsonl.encode(MappingProxyType(audio)) == (
+        b'{"custom_id":"b","method":"FILE","body":{"model":"m"},"url":null}\n'
+    )
+    assert jsonl.encode({"custom_id": "a", "method": None, "body": {}}) == b'{"custom_id":"a","body":{}}\n'
+    validation = jsonl.validate([_GOOD, {**_GOOD, "custom_id": "b", "body": {}}])
+    assert [(problem.custom_id, problem.message) for problem in validation.problems] == [
+        ("b", "body.model is missing")
+    ]
+    with pytest.raises(UsageError, match="an iterable of BatchRequest"):
+        jsonl.validate(_GOOD)  # type: ignore[arg-type]
 
 
 def test_so_many_problems() -> None:

@@ -41,6 +41,7 @@ from together_batches.models import BatchJob, BatchJobStatus, FileObject, Respon
 from together_batches.outcomes import CancelOutcome, CancelReport, CancelResult
 
 if TYPE_CHECKING:
+    from together_batches import jsonl
     from together_batches._plain import to_dict
     from together_batches._results import failed_requests
     from together_batches._wire import job_from_dict
@@ -102,6 +103,7 @@ __all__ = [
     "__version__",
     "failed_requests",
     "job_from_dict",
+    "jsonl",
     "to_dict",
 ]
 
@@ -117,6 +119,7 @@ _ON_FIRST_USE = {
     "Usage": "together_batches.rows",
     "failed_requests": "together_batches._results",
     "job_from_dict": "together_batches._wire",
+    "jsonl": "together_batches.jsonl",
     "to_dict": "together_batches._plain",
 }
 
@@ -127,10 +130,12 @@ def __getattr__(name: str) -> object:
         raise AttributeError(message)
     from importlib import import_module
 
-    value: object = getattr(import_module(_ON_FIRST_USE[name]), name)
+    module = import_module(_ON_FIRST_USE[name])
+    value: object = module if name == "jsonl" else getattr(module, name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_ON_FIRST_USE})
+    # The public names, and no modules that happen to be loaded nor what this file imports for itself.
+    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})

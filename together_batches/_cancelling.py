@@ -133,7 +133,7 @@ def _of_job(job_id: str, job: BatchJob, call: CancelCall) -> CancelOutcome:
     """The job's state decides. One that goes on after its cancel was refused is a failure."""
     status = job.status
     error: BatchesError | None = None
-    if status is not _CANCELING and status is not None and status.is_terminal:
+    if status is not _CANCELING and job.is_terminal:
         result = CancelResult.CANCELLED if status is _CANCELLED else CancelResult.ALREADY_FINISHED
     elif call.accepted or status in _STOPPING:
         call.accepted = True  # by an earlier cancel, if not by this one
@@ -179,7 +179,7 @@ def _record(call: CancelCall) -> bytes | None:
     answer, requested_at = call.answer, call.requested_at
     if answer is None or requested_at is None or call.sent != 1:
         return None
-    if call.job is None or call.job.status is None:
+    if call.job is None or not call.job.status:
         return _RECORD.pack(requested_at.timestamp(), 0) + answer
     status = call.job.status.encode("utf-8", "surrogatepass")
     return _RECORD.pack(requested_at.timestamp(), len(status)) + status + answer

@@ -30,7 +30,7 @@ from together_batches import jsonl
 from together_batches._marks import MARK_BYTES, Mark, place_in, sendable, tagged_name
 from together_batches._replacing import created, destination, objection, take_place
 from together_batches.errors import UsageError, ValidationError
-from together_batches.rows import BatchRequest
+from together_batches.jsonl._requests import custom_id_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator
@@ -111,7 +111,7 @@ class Content:
             raise UsageError(message)
         return block
 
-    async def spool(self, requests: AsyncIterable[BatchRequest]) -> None:
+    async def spool(self, requests: AsyncIterable[jsonl.RequestLike]) -> None:
         """Write requests to a file that has no name, as they come."""
         held = bytearray()
         async for request in requests:
@@ -123,15 +123,14 @@ class Content:
                 held.clear()
         await to_thread.run_sync(self._add, bytes(held))
 
-    def _line(self, request: BatchRequest) -> bytes:
+    def _line(self, request: jsonl.RequestLike) -> bytes:
         """The line of the next request; a blank one where it cannot be written, so that all such can be told."""
         self._rows += 1
         try:
             line = jsonl.encode(request)
         except ValidationError as error:
             line = b"\n"
-            given: object = getattr(request, "custom_id", None)
-            custom_id = given if isinstance(given, str) else None
+            custom_id = custom_id_of(request)
             self.unwritable += [
                 jsonl.Problem(problem, self._rows, self._spooled_bytes, custom_id) for problem in error.problems
             ]
@@ -301,7 +300,7 @@ class _MarkedFile:
         return block
 
 
-Source = jsonl.Source | AsyncIterable[BatchRequest] | Content
+Source = jsonl.Source | AsyncIterable[jsonl.RequestLike] | Content
 """What can be uploaded: a path, bytes, a file opened in binary mode (from where it stands; it is left open), or
 requests; and within the package, what was opened before."""
 

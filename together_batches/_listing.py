@@ -68,7 +68,7 @@ class Selection:
 
         def chosen(job: BatchJob) -> bool:
             return (
-                (self.statuses is None or (job.status is not None and job.status.upper() in self.statuses))
+                (self.statuses is None or (bool(job.status) and job.status.upper() in self.statuses))
                 and (self.model_id is None or job.model_id == self.model_id)
                 and (self.endpoint is None or job.endpoint == self.endpoint)
                 and (self.input_file_id is None or job.input_file_id == self.input_file_id)
@@ -82,7 +82,7 @@ class Selection:
     def _check_statuses(statuses: dict[str, str], jobs: Iterable[BatchJob]) -> None:
         unknown = statuses.keys() - _KNOWN
         if unknown:
-            unknown -= {job.status.upper() for job in jobs if job.status is not None}
+            unknown -= {job.status.upper() for job in jobs if job.status}
         if unknown:
             named = ", ".join(repr(statuses[status]) for status in sorted(unknown))
             message = f"unknown status {named}, and no job has it; the known ones are {', '.join(BatchJobStatus)}"

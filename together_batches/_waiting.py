@@ -431,7 +431,7 @@ class _Poller:
 
 
 def _state(job: BatchJob) -> str:
-    if job.status is None:
+    if not job.status:
         return "was never seen"
     return f"was {job.status}" if job.progress is None else f"was {job.status} at {job.progress:g} %"
 

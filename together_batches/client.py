@@ -152,6 +152,14 @@ class AsyncBatches:
         says. Advice of the service is in ``job.warning``. The service does not check the file here: an unknown file
         makes a job that fails a moment later. See https://docs.together.ai/reference/batch-create.
 
+        Parameters:
+            input_file_id: the id of an uploaded file.
+            endpoint: what the requests are for.
+            completion_window: sent with the job; the service documents one value, ``24h``.
+            model_id: sent with the job; it does not fill in a model that a row leaves out.
+            priority: sent with the job, an integer; the service does not document its effect.
+            patience: seconds for which a job whose create was lost is looked for. 0 looks once.
+
         Raises:
             JobNotCreatedError: the service declined, with its reason.
             CreateUnconfirmedError: a job may exist and is not listed, or which one it is is not clear.
@@ -176,8 +184,15 @@ class AsyncBatches:
         and may be repeated, and for the create see :meth:`create`. Each submission uploads content that no other has:
         64 spaces and tabs in the first object of the file, if the limits leave room for them. So a job of the file is
         the job of this submission, and no other can be taken for it.
-        ``source`` is a path, bytes, a file opened in binary mode, or an iterable or async iterable of
-        :class:`BatchRequest`. See https://docs.together.ai/docs/inference/batch/overview.
+        See https://docs.together.ai/docs/inference/batch/overview.
+
+        Parameters:
+            source: a path, bytes, a file opened in binary mode, or an iterable or async iterable of
+                :class:`BatchRequest`, or of dicts with ``custom_id`` and ``body``.
+            endpoint: what the requests are for. A misspelt one is refused before anything is uploaded.
+            model_id: sent with the job; it does not fill in a model that a row leaves out.
+            priority: sent with the job, an integer; the service does not document its effect.
+            patience: seconds for which a job whose create was lost is looked for. 0 looks once.
 
         Raises:
             ValidationError: the requests cannot be a job; ``problems`` has all of them, each with its line.
@@ -216,6 +231,9 @@ class AsyncBatches:
 
     async def retrieve(self, job_id: str | BatchJob) -> BatchJob:
         """The job as it now stands.
+
+        Parameters:
+            job_id: an id or a job.
 
         Raises:
             NotFoundError: the service knows no such job.
@@ -268,6 +286,9 @@ class AsyncBatches:
         A cancel is accepted first and takes effect later (the status is ``CANCELING`` meanwhile); rows that are done
         stay done, and paid for. A job that had already finished is an answer and not an error: it comes back in its
         final state. See https://docs.together.ai/reference/batch-cancel.
+
+        Parameters:
+            job_id: an id or a job.
 
         Raises:
             NotFoundError: the service knows no such job. For a ``BatchJob``, and a job that this client has seen,
@@ -335,7 +356,13 @@ class AsyncBatches:
 
         Memory does not grow with the number of ids, so a repeated id is merged only while it is in flight. With
         ``wait`` each outcome comes when its job has ended. Leaving the iterator stops the work: use it with
-        ``async with``, or to its end. Parameters and errors are those of :meth:`cancel_many`.
+        ``async with``, or to its end. Errors are those of :meth:`cancel_many`.
+
+        Parameters:
+            job_ids: an iterable or async iterable of ids or jobs.
+            max_concurrency: how many calls run at once at most; otherwise the client's number.
+            rate: at most so many requests a second; otherwise as fast as the service allows.
+            wait: follow each job until it has really stopped, or completed instead.
         """
         ids, at_once, bulk = self._bulk(job_ids, max_concurrency, rate)
         return Stream(_cancelling.iter_cancel(self._verbs, bulk, ids, at_once=at_once, wait=wait))
@@ -406,7 +433,13 @@ class AsyncBatches:
         repeated id is given once; ids of an async iterable are followed as they come. What finished before is given
         first, and jobs that are passed in as finished are given without a request. Leaving the iterator stops the
         work and leaves the jobs alone: use it with ``async with``, or to its end. Time counts from when the first
-        job is asked for; parameters and what is ridden out are those of :meth:`wait`.
+        job is asked for; what is ridden out is as for :meth:`wait`.
+
+        Parameters:
+            job_ids: an iterable or async iterable of ids or jobs.
+            timeout: seconds for all of it; otherwise as long as it takes.
+            poll_interval: seconds between looks; otherwise as for :meth:`wait`.
+            patience: seconds for which what is absent is looked for again, as for :meth:`wait`. 0 looks once.
 
         Raises:
             TypeError: one id in place of an iterable of them.
@@ -462,6 +495,12 @@ class AsyncBatches:
         that answers 404. If rows are left out, or a file ends within a line, its metadata is read, and a file shorter
         than that says is read on. If rows are left out, the job is read too, for the id of a file that appeared late.
         A result that has every row costs no such request.
+
+        Parameters:
+            job: an id or a job.
+            requests: the input of the job, or its ids.
+            order: ``"file"`` as the rows come, or ``"input"``, which needs ``requests``.
+            patience: seconds for which what is absent is looked for again. 0 looks once.
 
         Raises:
             UsageError: the job has not finished, ``requests`` cannot be read, or the disk is full.
@@ -529,9 +568,11 @@ class AsyncBatches:
         (401, 402, 403). A further call goes on.
 
         Parameters:
-            source: a path; or a file opened in binary mode, or an iterable or async iterable of
-                :class:`BatchRequest`, which is kept in the directory and not iterated again when the run goes on.
+            source: a path; or a file opened in binary mode, or an iterable or async iterable of :class:`BatchRequest`,
+                or of dicts with ``custom_id`` and ``body``, which is kept in the directory and not read again when the
+                run goes on.
             output: the file to write.
+            endpoint, model_id, priority: as for :meth:`submit`.
             directory: where the run is kept; otherwise beside the output, with ``.run`` added to its name. It may be
                 moved to another machine, together with the input.
             failures: the file for rows that failed or are missing in the end; otherwise beside the output, such as
@@ -607,9 +648,13 @@ class AsyncBatches:
         """Cancel all jobs of a run that have not finished, whether a process is at it or not.
 
         A process that is at it creates no more, collects what was done, and ends. The run itself stays as it is: to
-        go on with it is to send again what was cancelled. Parameters and errors are those of :meth:`cancel_many`.
+        go on with it is to send again what was cancelled. Errors are those of :meth:`cancel_many`.
         A create whose answer was lost and whose job is not listed cannot be cancelled: a warning in the log names its
         input file.
+
+        Parameters:
+            directory: where the run is kept.
+            max_concurrency, rate, wait, timeout, on_outcome: as for :meth:`cancel_many`.
 
         Raises:
             RunLedgerError: there is no run in the directory, or what it had noted cannot be read.
@@ -634,6 +679,11 @@ class AsyncBatches:
         """This client with other limits, another policy, or further headers.
 
         It shares the connections, the brake and the budget of the one it comes from, and is closed with it.
+
+        Parameters:
+            timeout: seconds, or a :class:`Timeout`; otherwise that of this client.
+            retry: a :class:`RetryPolicy`; otherwise that of this client.
+            headers: sent with each request, besides those of this client.
         """
         transport = self._transport
         view = object.__new__(type(self))
@@ -651,8 +701,13 @@ class AsyncBatches:
     ) -> Response:
         """The raw door: any call of the API, under the same key, retries and brake as the others.
 
-        ``path`` is within the API, such as ``/batches``, with or without ``/v1``. Only GET, HEAD and OPTIONS are
-        repeated after a lost answer.
+        Only GET, HEAD and OPTIONS are repeated after a lost answer.
+
+        Parameters:
+            method: such as ``"GET"``.
+            path: within the API, such as ``/batches``, with or without ``/v1``.
+            json: the body, of values that JSON can say; None for none.
+            params: the query.
 
         Raises:
             UsageError: a path that leads elsewhere, or a value that is no JSON.

@@ -254,6 +254,9 @@ class AsyncFiles:
 
         See https://docs.together.ai/reference/get-files-id.
 
+        Parameters:
+            file_id: an id or a file.
+
         Raises:
             NotFoundError: the service knows no such file.
             APIError: no good answer came.
@@ -278,6 +281,9 @@ class AsyncFiles:
 
         See https://docs.together.ai/reference/delete-files-id.
 
+        Parameters:
+            file_id: an id or a file.
+
         Raises:
             NotFoundError: the service knows no such file.
             APIError: no good answer came.
@@ -299,6 +305,9 @@ class AsyncFiles:
 
         A download that breaks off is taken up again where it stopped. Leave the iterator by its end or use it with
         ``async with``, so that the connection is let go. See https://docs.together.ai/reference/get-files-id-content.
+
+        Parameters:
+            file_id: an id or a file.
 
         Raises:
             NotFoundError: the service knows no such file; raised with the first piece, as all that follow.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import attrs
 
@@ -80,10 +80,17 @@ class BatchJobStatus(enum.StrEnum):
         return self._value_ in _TERMINAL
 
 
-def _status(value: BatchJobStatus | str | None) -> BatchJobStatus | None:
-    if value is None or isinstance(value, BatchJobStatus):
-        return value or None
-    return BatchJobStatus(value) if value else None
+if TYPE_CHECKING:
+    _Status = BatchJobStatus
+else:
+    # Every job from the service has a status; only one that is made by hand, or came broken, has None. Code that
+    # reads jobs is spared a check for it.
+    _Status = BatchJobStatus | None
+
+
+def _status(value: BatchJobStatus | str | None) -> _Status:
+    status = value if isinstance(value, BatchJobStatus) else BatchJobStatus(value or "")
+    return cast("_Status", status or None)
 
 
 def _percent(value: float | None) -> float | None:
@@ -116,14 +123,14 @@ def _normalised(_: type, fields: Sequence[attrs.Attribute[Any]]) -> list[attrs.A
 class BatchJob:
     """A batch job as the service last described it.
 
-    The fields are the service's own (https://docs.together.ai/reference/batch-get). Times are aware and in UTC,
-    ``progress`` is a percentage from 0 to 100. ``warning`` is the advice that came with a create. ``extra`` is a dict
-    of what the service sent and this version does not know, and of a field that came as something it cannot be (then
-    the field itself is None); it takes no part in the hash.
+    The fields are the service's own (https://docs.together.ai/reference/batch-get). ``status`` is None only if none
+    came. Times are aware and in UTC, ``progress`` is a percentage from 0 to 100. ``warning`` is the advice that came
+    with a create. ``extra`` is a dict of what the service sent and this version does not know, and of a field that
+    came as something it cannot be (then the field itself is None); it takes no part in the hash.
     """
 
     id: str
-    status: BatchJobStatus | None = attrs.field(default=None, converter=_status)
+    status: _Status = attrs.field(default=None, converter=_status)
     progress: float | None = None
     endpoint: str | None = None
     model_id: str | None = None
@@ -151,7 +158,7 @@ class BatchJob:
     @property
     def is_terminal(self) -> bool:
         """True if nothing more will happen to the job; False also if the service named no status."""
-        return self.status is not None and self.status.is_terminal
+        return bool(self.status) and self.status.is_terminal
 
 
 _FIELDS = frozenset(field.name for field in attrs.fields(BatchJob)) - {"extra"}

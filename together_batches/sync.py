@@ -6,6 +6,7 @@ what a verb does is told there.
 
 from __future__ import annotations
 
+import inspect
 from functools import cached_property
 from typing import TYPE_CHECKING, NoReturn, Self
 
@@ -34,6 +35,21 @@ if TYPE_CHECKING:
     from together_batches.runs._options import Requests as RunRequests
 
 __all__ = ["Batches", "Files"]
+
+
+_HEADS = ("Parameters", "Raises")
+
+
+def _document(ours: type, theirs: type) -> None:
+    """Add what the docstrings of the asynchronous class say of parameters and errors to those of its mirror.
+
+    So ``help`` and a notebook show them, and each is written once.
+    """
+    for name, method in vars(ours).items():
+        own, told = inspect.getdoc(method) or "", inspect.getdoc(vars(theirs).get(name)) or ""
+        begins = [place for head in _HEADS if (place := told.find(f"\n{head}:\n")) >= 0]
+        if callable(method) and not name.startswith("_") and begins and "\nRaises:\n" not in own:
+            method.__doc__ = f"{own}\n{told[min(begins) :]}"
 
 
 class Batches:
@@ -79,7 +95,9 @@ class Batches:
     @cached_property
     def files(self) -> Files:
         """The files of the account: upload, look up, list, download, delete."""
-        return Files(self._async.files, self._thread)
+        files = self._async.files
+        _document(Files, type(files))  # here, and not below: they are loaded on first use
+        return Files(files, self._thread)
 
     def create(
         self,
@@ -375,6 +393,9 @@ class Batches:
     def __reduce__(self) -> NoReturn:
         message = f"{type(self).__name__} cannot be pickled or copied: it holds connections and a key"
         raise TypeError(message)
+
+
+_document(Batches, AsyncBatches)
 
 
 class Files:

@@ -3,29 +3,38 @@
 from __future__ import annotations
 
 import signal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import aiohttp
 import anyio
 import pytest
 
 from together_batches.cli import _emulate
-from together_batches.emulator import Emulator
+from together_batches.emulator import Emulator, Fault
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from cli.conftest import Ran
 
     Run = Callable[..., Ran]
 
 
+class Noted(Emulator):
+    """An emulator that remembers the faults it was given."""
+
+    def __init__(self, *, faults: Iterable[Fault] = (), **options: Any) -> None:
+        self.planned = list(faults)
+        super().__init__(faults=self.planned, **options)
+
+
 @pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> list[Emulator]:
+def started(monkeypatch: pytest.MonkeyPatch) -> list[Noted]:
     """The emulators that the command starts; each is stopped by Ctrl-C as soon as it runs."""
-    made: list[Emulator] = []
+    made: list[Noted] = []
     sleep_forever = anyio.sleep_forever
 
-    class Noted(Emulator):
+    class Kept(Noted):
         async def start(self) -> None:
             await super().start()
             made.append(self)
@@ -34,12 +43,12 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Emulator]:
         signal.raise_signal(signal.SIGINT)
         await sleep_forever()
 
-    monkeypatch.setattr(_emulate, "Emulator", Noted)
+    monkeypatch.setattr(_emulate, "Emulator", Kept)
     monkeypatch.setattr(_emulate.anyio, "sleep_forever", interrupt)
     return made
 
 
-def test_exports(run: Run, started: list[Emulator]) -> None:
+def test_exports(run: Run, started: list[Noted]) -> None:
     """It prints the two lines that point a shell to it, and ends well by Ctrl-C."""
     ran = run("emulator", "--jobs", "7")
     (emulator,) = started
@@ -53,7 +62,7 @@ def test_exports(run: Run, started: list[Emulator]) -> None:
     assert emulator.rate_limit is None
 
 
-def test_rate_limit(run: Run, started: list[Emulator]) -> None:
+def test_rate_limit(run: Run, started: list[Noted]) -> None:
     """A rate limit has a burst of its own, or of a second."""
     run("emulator", "--rate-limit", "2.5")
     run("emulator", "--rate-limit", "2.5", "--burst", "9")
@@ -62,10 +71,91 @@ def test_rate_limit(run: Run, started: list[Emulator]) -> None:
     assert run("emulator", "--burst", "9").code == 2
 
 
-def test_port_that_is_taken(run: Run, started: list[Emulator]) -> None:
+def test_port_that_is_taken(run: Run, started: list[Noted]) -> None:
     """A port that somebody else has is one sentence."""
     with Emulator().running_in_thread() as other:
         ran = run("emulator", "--port", str(other.port))
     assert (ran.code, ran.out) == (1, "")
     assert "in use" in ran.err
     assert ran.err.count("\n") == 1
+
+
+def test_faults(run: Run, started: list[Noted]) -> None:
+    """They go wrong as `Fault` says, in the order in which they are given."""
+    ran = run(
+        "emulator",
+        *("--fault", "cancel,status=503,times=always"),
+        *("--fault", "*,lose=answer,chance=0.5"),
+        *("--fault", "retrieve,job_id=a,status=500,acts=yes,body=oops"),
+    )
+    assert ran.code == 0
+    (emulator,) = started
+    assert emulator.planned == [
+        Fault(on="cancel", status=503, times=None),
+        Fault(lose="answer", chance=0.5),
+        Fault(on="retrieve", job_id="a", status=500, acts=True, body="oops"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("fault", "sentence"),
+    [
+        ("cancel", "The fault does nothing"),
+        ("nothing,status=500", "There is no operation 'nothing'"),
+        ("cancel,status", "'status' is not NAME=VALUE"),
+        ("cancel,status=soon", "'status=soon' is not NAME=VALUE"),
+        ("cancel,colour=red", "'colour=red' is not NAME=VALUE"),
+        ("cancel,status=500,acts=maybe", "'acts=maybe' is not NAME=VALUE"),
+        ("cancel,status=99", "status must be a final one"),
+    ],
+)
+def test_a_fault_that_cannot_be(run: Run, started: list[Noted], fault: str, sentence: str) -> None:
+    """Is misuse, with a sentence, and nothing is started."""
+    ran = run("emulator", "--fault", fault)
+    assert (ran.code, ran.out, started) == (2, "", [])
+    assert f"invalid --fault {fault!r}: " in ran.err
+    assert sentence in ran.err
+
+
+def test_speed(run: Run, started: list[Noted], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs run faster; a limit of requests stays that of real seconds."""
+    now = 1000.0
+    monkeypatch.setattr(_emulate.time, "time", lambda: now)
+    run("emulator", "--speed", "60", "--rate-limit", "30")
+    (emulator,) = started
+    job_id = emulator.add_job()
+    now += 0.5
+    assert emulator.job(job_id)["status"] == "COMPLETED"
+    limit = emulator.rate_limit
+    assert limit is not None
+    assert (limit.per_second, limit.burst, limit.retry_after) == (0.5, 30, False)
+    assert run("emulator", "--speed", "0").code == 2
+
+
+@pytest.mark.parametrize("log", [True, False])
+def test_log(run: Run, monkeypatch: pytest.MonkeyPatch, log: bool) -> None:
+    """A line for each request, without the query, which may hold a signature."""
+
+    async def call() -> None:
+        (url,) = urls
+        async with (
+            aiohttp.ClientSession(headers={"Authorization": "Bearer emulator-key"}) as http,
+            http.get(f"{url}/batches/a?signature=secret") as response,
+        ):
+            assert response.status == 404
+        signal.raise_signal(signal.SIGINT)
+        await forever()
+
+    urls: list[str] = []
+    forever = anyio.sleep_forever
+
+    class Noted(Emulator):
+        async def start(self) -> None:
+            await super().start()
+            urls.append(self.base_url)
+
+    monkeypatch.setattr(_emulate, "Emulator", Noted)
+    monkeypatch.setattr(_emulate.anyio, "sleep_forever", call)
+    ran = run("emulator", *(["--log"] if log else []))
+    assert ("404 retrieve: GET /v1/batches/a\n" in ran.err) == log
+    assert "secret" not in ran.err

@@ -117,7 +117,7 @@ def test_a_job_without_results(run: Run, emulator: Emulator, tmp_path: Path) -> 
 def test_results_that_are_absent(run: Run, emulator: Emulator, tmp_path: Path) -> None:
     """A failure that names them, when --patience is over: the rows are not missing, but unknown. No file appears."""
     target = str(tmp_path / "results.jsonl")
-    bare = emulator.add_job(status="COMPLETED")
+    bare = emulator.add_job(status="COMPLETED", output_file_id=None)
     ran = run("results", bare, "-o", target, "--patience", "0.01")
     assert (ran.code, ran.out) == (1, "")
     assert f"error: job {bare} is COMPLETED and names no file of results" in ran.err

@@ -103,7 +103,7 @@ def test_some_in_vain(run: Run, emulator: Emulator) -> None:
 
 def test_files_that_are_late(run: Run, emulator: Emulator) -> None:
     """A job that completed without files is printed when --patience is over, with a warning."""
-    job_id, other = emulator.add_job(status="COMPLETED"), emulator.add_job(status="COMPLETED")
+    job_id, other = (emulator.add_job(status="COMPLETED", output_file_id=None) for _ in range(2))
     ran = run("wait", job_id, "--patience", "0")
     assert (ran.code, ran.lines) == (0, [f"{job_id}\tCOMPLETED\t-\t-\t-"])
     assert f"job {job_id} is COMPLETED and names no file of results; they may appear later" in ran.err

@@ -95,7 +95,7 @@ def test_the_front_door_has_everything() -> None:
 
     values = {*errors.__all__, *models.__all__, *outcomes.__all__}
     rest = {"AsyncBatches", "Batches", "RetryPolicy", "Timeout", "__version__"}
-    rest |= {"failed_requests", "job_from_dict", "to_dict"}
+    rest |= {"failed_requests", "job_from_dict", "jsonl", "to_dict"}
     assert set(together_batches.__all__) == values | rest
 
 
@@ -130,6 +130,13 @@ def test_a_public_name_is_listed_and_can_be_imported(name: str) -> None:
     namespace: dict[str, object] = {}
     exec(f"from together_batches import {name}", namespace)
     assert namespace[name] is getattr(together_batches, name)
+
+
+def test_the_front_door_shows_nothing_else() -> None:
+    """No module that happens to be loaded, and nothing that the package imports for itself."""
+    shown = {name for name in dir(together_batches) if not name.startswith("__")}
+    assert shown == {*together_batches.__all__} - {"__version__"}
+    assert together_batches.jsonl is importlib.import_module("together_batches.jsonl")
 
 
 def test_a_name_that_is_none() -> None:

@@ -52,3 +52,16 @@ def test_a_method_says_the_same_on_both_sides(theirs: type, ours: type, name: st
     """The first line of the docstring is the same."""
     told = [inspect.getdoc(getattr(cls, name)) or "" for cls in (theirs, ours)]
     assert told[0].splitlines()[0] == told[1].splitlines()[0]
+
+
+@pytest.mark.parametrize(("theirs", "ours", "name"), METHODS)
+def test_a_method_names_its_parameters_on_both_sides(theirs: type, ours: type, name: str) -> None:
+    """In the same words, which are written once; ``help`` shows them."""
+    with Batches("key") as batches:
+        assert type(batches.files) is Files  # which are documented when they are first used
+    parameters, of_ours = (
+        (inspect.getdoc(getattr(cls, name)) or "").partition("\nParameters:\n")[2] for cls in (theirs, ours)
+    )
+    assert parameters == of_ours
+    for parameter in list(inspect.signature(getattr(ours, name)).parameters)[1:]:
+        assert parameter in parameters

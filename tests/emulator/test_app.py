@@ -87,6 +87,17 @@ async def test_a_bad_create_is_400(http: aiohttp.ClientSession, body: bytes, mes
     assert await seen(http.post("batches", data=body)) == (400, {"error": message})
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [("HEAD", "batches/a", "GET"), ("HEAD", "files", "GET, POST"), ("PUT", "batches", "GET, POST")],
+)
+async def test_another_method_is_405(http: aiohttp.ClientSession, method: str, path: str, allowed: str) -> None:
+    """It names those that the path has; HEAD has no body here either."""
+    async with http.request(method, path) as response:
+        assert (response.status, response.headers["Allow"]) == (405, allowed)
+        assert (await response.read() == b"") == (method == "HEAD")
+
+
 async def test_an_unknown_path_is_404_in_the_other_shape(http: aiohttp.ClientSession) -> None:
     """The rest of the service answers with objects."""
     status, body = await seen(http.get("rivers?x=1"))
@@ -208,7 +219,8 @@ async def test_a_file_is_uploaded_read_and_deleted(http: aiohttp.ClientSession) 
     assert await seen(http.get("files")) == (200, {"data": [file]})
     async with http.get(f"files/{file['id']}/content") as response:
         assert (response.status, await response.read()) == (200, content)
-    assert await seen(http.delete(f"files/{file['id']}")) == (200, {"id": file["id"], "deleted": True})
+    deleted = {"id": file["id"], "object": "file", "deleted": True}
+    assert await seen(http.delete(f"files/{file['id']}")) == (200, deleted)
     for call in (
         http.get(f"files/{file['id']}"),
         http.get(f"files/{file['id']}/content"),

@@ -79,13 +79,18 @@ def test_content_is_known_by_its_checksum_and_purpose(files: Files) -> None:
 
 
 def test_an_address_allows_one_method_on_one_file_for_an_hour(files: Files, clock: Clock) -> None:
-    """In the very spelling in which it was handed out."""
+    """In any spelling and order that means the same: a signature is over what the parameters say."""
     address = files.presigned("PUT", files.begin(announced()))
     assert files.granted("PUT", address) == "file-1"
-    for spelling in ("%2F", "%7E", "%2B", "%3D"):
+    for spelling in ("%2F", "%7E", "%3D"):
         assert spelling in address
+        assert files.granted("PUT", address.replace(spelling, bytes.fromhex(spelling[1:]).decode())) == "file-1"
+        assert files.granted("PUT", address.replace(spelling, spelling.lower())) == "file-1"
+    path, _, query = address.partition("?")
+    assert files.granted("PUT", f"{path}?{'&'.join(reversed(query.split('&')))}") == "file-1"
+    for other in (address.replace("%2B", "+"), address[:-1], f"{address}&x=1", f"{address}&x=%FF", path):
         with pytest.raises(Refusal) as refused:
-            files.granted("PUT", address.replace(spelling, bytes.fromhex(spelling[1:]).decode()))
+            files.granted("PUT", other)
         assert (refused.value.status, refused.value.code) == (403, "SignatureDoesNotMatch")
     with pytest.raises(Refusal, match="does not match"):
         files.granted("GET", address)
@@ -107,7 +112,13 @@ def test_a_deleted_file_does_not_come_back(files: Files) -> None:
 def test_results_are_made_once_and_only_when_read(files: Files) -> None:
     """Most are never looked at."""
     made: list[int] = []
-    files.add_result("file-r", lambda: made.append(1) or content_of(CONTENT), filename="output.jsonl", created_at=5.0)
+    files.keep(
+        "file-r",
+        lambda: made.append(1) or content_of(CONTENT),
+        filename="output.jsonl",
+        purpose="batch-generated",
+        created_at=5.0,
+    )
     files.add(b"", filename="later")
     assert made == []
     described = files.listing()[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from together_batches.emulator._routes import Route, find_route, find_storage_route
+from together_batches.emulator._routes import Route, allowed_methods, find_route, find_storage_route
 
 
 @pytest.mark.parametrize(
@@ -41,6 +41,24 @@ def test_request_lines_name_operations(line: str, expected: Route) -> None:
     """Ids are decoded after splitting; what is not known is `other`."""
     method, _, path = line.partition(" ")
     assert expected == find_route(method, path)
+
+
+@pytest.mark.parametrize(
+    ("path", "methods"),
+    [
+        ("/v1/batches", ["GET", "POST"]),
+        ("/v1/batches/a", ["GET"]),
+        ("/v1/batches/a/cancel?x=1", ["POST"]),
+        ("/v1/files/upload", ["GET", "POST", "DELETE"]),
+        ("/v1/files/f", ["GET", "DELETE"]),
+        ("/v3/whoami", ["GET"]),
+        ("/v1/batches/a/b", []),
+        ("/", []),
+    ],
+)
+def test_a_path_allows_some_methods(path: str, methods: list[str]) -> None:
+    """Those that name an operation; none where nothing is."""
+    assert allowed_methods(path) == methods
 
 
 def test_only_reading_and_cancelling_are_about_one_job() -> None:

@@ -82,10 +82,10 @@ def test_an_error_row_has_a_code_that_is_a_word() -> None:
     ("line", "message"),
     [
         (chat("a", model="unknown/model"), "Unable to access model unknown/model. It does not exist."),
-        (chat("a", model=None), "model is required"),
+        (chat("a", model=None), "missing 'model' field in body or not a string"),
         (chat("a", stop=["1", "2", "3", "4", "5"]), "Maximum four stop sequences allowed"),
         (b'{"body":{"model":"m"}}', "custom_id is required"),
-        (b'{"custom_id":"a"}', "model is required"),
+        (b'{"custom_id":"a"}', "missing 'model' field in body or not a string"),
         (b"not json", "Invalid JSON format"),
     ],
 )
@@ -179,7 +179,8 @@ def test_odd_bodies_are_answered_too() -> None:
 
 def test_validation_names_the_line_or_the_model() -> None:
     """The whole job fails by one of them."""
-    assert input_error([chat("a"), b"{"]) == "input format error: Line 2 (within chunk): Invalid JSON format"
+    bad_line = "Failed to calculate tokens: input format error: Line 2 (within chunk): Invalid JSON format - "
+    assert str(input_error([chat("a"), b"{"])).startswith(bad_line)
     assert "non-serverless model dedicated/x" in str(input_error([chat("a", model="dedicated/x")]))
     assert input_error([chat("a"), chat("b")]) is None
 

@@ -16,6 +16,7 @@ from together_batches.emulator._replies import Refusal
 from together_batches.emulator._state import Service
 
 CHAT = "/v1/chat/completions"
+BAD_LINE = "Failed to calculate tokens: input format error: Line %d (within chunk): Invalid JSON format"
 GOOD_LINE = b'{"custom_id":"a","body":{"model":"some/model","messages":[]}}\n'
 
 
@@ -98,11 +99,11 @@ def test_a_file_that_names_no_model_gives_none(service: Service, clock: Clock, c
 @pytest.mark.parametrize(
     ("content", "error"),
     [
-        (None, "failed to download input file file-gone: unexpected status code 404"),
-        (b"{}\nnot json\n", "input format error: Line 2 (within chunk): Invalid JSON format"),
-        (b"{}\n[]", "input format error: Line 2 (within chunk): Invalid JSON format"),
-        (b"", "input format error: Line 1 (within chunk): Invalid JSON format"),
-        (b'{"a":"\xff"}', "input format error: Line 1 (within chunk): Invalid JSON format"),
+        (None, "Failed to download input file: file-gone: unexpected status code: 404"),
+        (b"{}\n?\n", f"{BAD_LINE % 2} - JSON is malformed: invalid character (byte 0)"),
+        (b"{}\n[]", f"{BAD_LINE % 2} - a line must be an object"),
+        (b"", f"{BAD_LINE % 1} - unexpected end of JSON input"),
+        (b'{"a":"\xff"}', f"{BAD_LINE % 1} - 'utf-8' codec can't decode byte 0xff in position 0: invalid start byte"),
     ],
 )
 def test_bad_input_is_accepted_and_fails_after_validation(
@@ -132,6 +133,14 @@ def test_lines_end_at_newline_only(service: Service, clock: Clock) -> None:
         ({"input_file_id": "file-1"}, "invalid endpoint"),
         ({"input_file_id": "file-1", "endpoint": "/v1/other"}, "invalid endpoint"),
         ({"input_file_id": "file-1", "endpoint": []}, "invalid endpoint"),
+        ({"input_file_id": "file-1", "endpoint": CHAT, "model_id": 7}, "model_id must be a string"),
+        ({"input_file_id": "file-1", "endpoint": CHAT, "priority": "1"}, "priority must be an integer"),
+        ({"input_file_id": "file-1", "endpoint": CHAT, "priority": True}, "priority must be an integer"),
+        ({"input_file_id": "file-1", "endpoint": CHAT, "priority": 1.0}, "priority must be an integer"),
+        (
+            {"input_file_id": "file-1", "endpoint": CHAT, "completion_window": 24},
+            "completion_window must be a string",
+        ),
     ],
 )
 def test_create_refuses_what_it_can_see_at_once(service: Service, wanted: dict[str, object], message: str) -> None:
@@ -140,6 +149,12 @@ def test_create_refuses_what_it_can_see_at_once(service: Service, wanted: dict[s
         service.create(wanted)
     assert (400, message) == (refused.value.status, refused.value.message)
     assert service.listing() is None
+
+
+def test_options_may_be_null(service: Service) -> None:
+    """As if they were absent."""
+    options = dict.fromkeys(("model_id", "priority", "completion_window"))
+    assert "warning" not in service.create({"input_file_id": "file-1", "endpoint": CHAT, **options})
 
 
 def test_another_window_is_accepted_with_a_warning(service: Service) -> None:
@@ -361,6 +376,50 @@ def test_a_seeded_job_runs_the_rows_of_its_file(service: Service) -> None:
     assert len(ids_in(service, whole["output_file_id"])) == 30
 
 
+def test_a_seeded_job_without_a_file_gets_one(service: Service, clock: Clock) -> None:
+    """Its input and its results are there under ids like the service's, and of the size that the job names."""
+    audio = "/v1/audio/transcriptions"
+    for job_id in (
+        service.add_job(status="COMPLETED"),
+        service.add_job(status="COMPLETED", endpoint=audio, model_id="openai/whisper-large-v3"),
+        service.add_job(ends_as="COMPLETED"),
+    ):
+        clock.time += 30
+        job = service.retrieve(job_id)
+        ids = ids_in(service, job["input_file_id"])
+        assert (job["status"], ids_in(service, job["output_file_id"])) == ("COMPLETED", ids)
+        assert "error_file_id" not in job
+        for name in ("input_file_id", "output_file_id"):
+            assert re.fullmatch(r"file-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", str(job[name]))
+        assert service.files.get(str(job["input_file_id"])).content.size == job["file_size_bytes"]
+    assert len(service.files.listing()) == 6
+
+
+@pytest.mark.parametrize(
+    "named", [{"output_file_id": None}, {"output_file_id": "file-x"}, {"error_file_id": "file-x"}]
+)
+def test_results_that_the_caller_names_are_the_only_ones(service: Service, named: dict[str, object]) -> None:
+    """Also a null, which makes a job that completed without files."""
+    job = service.retrieve(service.add_job(status="COMPLETED", extra_fields=named))
+    assert {name: value for name, value in job.items() if name in ("output_file_id", "error_file_id")} == named
+
+
+@pytest.mark.parametrize(("status", "progress"), [("FAILED", 50), ("CANCELLED", 0), ("EXPIRED", 0)])
+def test_a_seeded_job_that_did_no_row_has_no_results(service: Service, status: str, progress: float) -> None:
+    """Only those that its progress says were done are there."""
+    job = service.retrieve(service.add_job(status=status, extra_fields={"progress": progress}))
+    assert {"output_file_id", "error_file_id"}.isdisjoint(job)
+
+
+def test_a_cancelled_job_is_settled_when_it_has_drained(service: Service, clock: Clock) -> None:
+    """Its results are among the files then, and not only at the end that was planned before."""
+    service.cancel(service.add_job(extra_fields={"progress": 99}, ends_as="COMPLETED"))
+    clock.time += 0.5
+    assert len(service.files.listing()) == 1
+    clock.time += 0.5
+    assert [file["filename"] for file in service.files.listing()] == ["requests.jsonl", "output.jsonl"]
+
+
 def test_a_deleted_input_does_not_stop_its_job(service: Service, clock: Clock) -> None:
     """A deleted result, though, is gone."""
     job = created(service, MIXED)
@@ -378,7 +437,10 @@ def test_a_model_that_is_not_serverless_fails_the_whole_job(service: Service, cl
     job_id = created(service, MIXED + b'{"custom_id":"x","body":{"model":"dedicated/m"}}')["id"]
     clock.time += 2
     job = service.retrieve(job_id)
-    assert (job["status"], "non-serverless model dedicated/m" in str(job["error"])) == ("FAILED", True)
+    assert (
+        job["status"],
+        str(job["error"]).startswith("Invalid model ID: Unable to access non-serverless model dedicated/m"),
+    ) == ("FAILED", True)
 
 
 def test_a_job_may_outlive_its_deadline(clock: Clock) -> None:

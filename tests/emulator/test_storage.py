@@ -74,9 +74,40 @@ async def test_known_content_is_a_409_that_names_the_file(emulator: Emulator, ht
 
 async def test_the_form_needs_its_fields(http: aiohttp.ClientSession) -> None:
     """The checksum is not one of them."""
-    async with http.post("files", data={"purpose": "x"}, allow_redirects=False) as response:
+    async with http.post("files", data={"purpose": "batch-api"}, allow_redirects=False) as response:
         assert response.status == 400
     await begun(http, None)
+
+
+@pytest.mark.parametrize("wrong", [{"purpose": "7"}, {"purpose": ""}, {"file_type": "text"}])
+@pytest.mark.parametrize("path", ["files", "files/upload"])
+async def test_the_form_is_read_strictly(
+    emulator: Emulator, http: aiohttp.ClientSession, path: str, wrong: dict[str, str]
+) -> None:
+    """A purpose or a type that the service does not have is refused, and nothing is kept."""
+    data = form(**wrong)
+    data.add_field("file", CONTENT, filename="in.jsonl")
+    async with http.post(path, data=data, allow_redirects=False) as response:
+        error = (await response.json())["error"]
+    (name,) = wrong
+    assert (response.status, error["message"].startswith(f"{name} must be one of ")) == (400, True)
+    assert emulator.files == []
+
+
+@pytest.mark.parametrize("in_query", [False, True])
+async def test_the_form_may_be_urlencoded(
+    emulator: Emulator, http: aiohttp.ClientSession, bare: aiohttp.ClientSession, in_query: bool
+) -> None:
+    """In the body as SDK 1 sends it, or in the query, where that of TypeScript repeats it."""
+    fields = {"purpose": "batch-api", "file_name": "in.jsonl", "file_type": "jsonl"}
+    sent: dict[str, Any] = {"params": fields, "data": b""} if in_query else {"data": fields}
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}
+    async with http.post("files", headers=headers, allow_redirects=False, **sent) as response:
+        assert response.status == 302
+        url = URL(response.headers["Location"], encoded=True)
+    await put(bare, url)
+    (file,) = emulator.files
+    assert (file["id"], file["filename"]) == (response.headers["X-Together-File-Id"], "in.jsonl")
 
 
 async def test_the_storage_wants_no_key(
@@ -91,14 +122,15 @@ async def test_the_storage_wants_no_key(
     assert len(emulator.files) == 0
 
 
-async def test_the_address_must_arrive_as_it_was_written(
+async def test_the_address_may_be_spelled_in_another_way(
     http: aiohttp.ClientSession, bare: aiohttp.ClientSession
 ) -> None:
-    """A client that spells %2F or %7E in its own way is refused as by a signature."""
+    """Some clients write `/` for %2F or `~` for %7E; another meaning is refused as by a signature."""
     _, url = await begun(http)
     requoted = URL(str(url))
     assert str(requoted) != str(url)
-    status, _, body = await put(bare, requoted)
+    assert (await put(bare, requoted))[0] == 200
+    status, _, body = await put(bare, URL(str(url).replace("%2B", "+"), encoded=True))
     assert (status, b"<Code>SignatureDoesNotMatch</Code>" in body) == (403, True)
 
 

@@ -2,7 +2,8 @@
 
 They are strangers to this project: what they upload, create, poll, list, cancel and download here shows that it
 speaks as the service does, and not merely as our client likes it. They run under an interpreter of their own,
-since their requirements and ours are not the same; ``nox -s official`` makes one.
+since their requirements and ours are not the same; ``nox -s official`` makes one for each of the three generations
+that are in use.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from together_batches.emulator import Emulator
+from together_batches.emulator import Emulator, Timing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,6 +33,51 @@ CHAT = "/v1/chat/completions"
 ROWS = 20
 
 
+def _generation() -> int:
+    """The major version of the official package: its third has calls, and a base URL, that others have not."""
+    command = [OFFICIAL, "-c", "import importlib.metadata; print(importlib.metadata.version('together'))"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=True)
+    return int(done.stdout.partition(".")[0])
+
+
+GENERATION = _generation() if OFFICIAL else 3
+
+later_than_first = pytest.mark.skipif(
+    GENERATION == 1, reason="the first SDK sends no checksum and has no such command"
+)
+
+# The same calls in the words of the first SDK, and of those that came after it.
+DIALECTS = {
+    1: """
+        upload = lambda: client.files.upload("in.jsonl", purpose="batch-api")
+        create = lambda file_id: client.batches.create_batch(file_id, CHAT)
+        retrieve, cancel = client.batches.get_batch, client.batches.cancel_batch
+        list_jobs = client.batches.list_batches
+        fields, model = lambda value: value.model_dump(mode="json"), lambda job: job.model_id
+        def read(file_id):
+            client.files.retrieve_content(file_id, output="content")
+            return open("content").read()
+        async def async_job(client):
+            file = upload()  # its asynchronous client has none
+            return file, await client.batches.create_batch(file.id, CHAT)
+        async def async_status(client, job_id):
+            return (await client.batches.get_batch(job_id)).status
+    """,
+    2: """
+        upload = lambda: client.files.upload("in.jsonl", purpose="batch-api")
+        create = lambda file_id: client.batches.create(input_file_id=file_id, endpoint=CHAT).job
+        retrieve, cancel, list_jobs = client.batches.retrieve, client.batches.cancel, client.batches.list
+        fields, model = lambda value: value.to_dict(), lambda job: job.x_model_id
+        read = lambda file_id: client.files.content(file_id).read().decode()
+        async def async_job(client):
+            file = await client.files.upload("in.jsonl", purpose="batch-api")
+            return file, (await client.batches.create(input_file_id=file.id, endpoint=CHAT)).job
+        async def async_status(client, job_id):
+            return (await client.batches.retrieve(job_id)).status
+    """,
+}
+
+
 def lines() -> bytes:
     """A chat line for each row, and one in five for a model that does not exist."""
     models = ["unknown/model" if number % 5 == 0 else "openai/gpt-oss-20b" for number in range(ROWS)]
@@ -44,19 +90,21 @@ def lines() -> bytes:
 
 @pytest.fixture
 def emulator() -> Iterator[Emulator]:
-    with Emulator().running_in_thread() as running:
+    # Longer in validation than a slow machine takes from a create to the look at its status.
+    with Emulator(timing=Timing(validating=20)).running_in_thread() as running:
         yield running
 
 
 @pytest.fixture
 def environment(emulator: Emulator, tmp_path: Path) -> dict[str, str]:
-    """Theirs: a base URL without ``/v1``, an empty home, and no word to anybody but the emulator."""
+    """Theirs: a base URL, without ``/v1`` since the third SDK, an empty home, and the emulator as the only host."""
+    base_url = emulator.base_url if GENERATION < 3 else emulator.base_url.removesuffix("/v1")
     return {
         "PATH": os.environ.get("PATH", ""),
         "HOME": str(tmp_path),
         "NO_PROXY": "*",
         "TERM": "dumb",
-        "TOGETHER_BASE_URL": emulator.base_url.removesuffix("/v1"),
+        "TOGETHER_BASE_URL": base_url,
         "TOGETHER_API_KEY": str(emulator.api_key),
         "TOGETHER_TELEMETRY_DISABLED": "1",
         "TOGETHER_DISABLE_VERSION_CHECK": "1",
@@ -83,9 +131,10 @@ def sdk(environment: dict[str, str], requests_file: Path) -> Callable[..., Any]:
     """Run these statements with the official client at hand; what they assign to ``answer`` comes back."""
 
     def run_there(source: str, **known: str) -> Any:
-        given = "\n".join(f"{name} = {value!r}" for name, value in known.items())
-        head = "import json\nimport together\nfrom together import Together\nclient = Together()\nanswer = None\n"
-        script = f"{head}{given}\n{dedent(source)}\nprint(json.dumps(answer))\n"
+        given = "\n".join(f"{name} = {value!r}" for name, value in {"CHAT": CHAT, **known}.items())
+        head = "import json\nimport together\nclient = together.Together(max_retries=0)\nanswer = None\n"
+        dialect = dedent(DIALECTS[min(GENERATION, 2)])
+        script = f"{head}{given}\n{dialect}\n{dedent(source)}\nprint(json.dumps(answer))\n"
         return json.loads(run([OFFICIAL, "-c", script], environment, requests_file.parent))
 
     return run_there
@@ -112,18 +161,22 @@ KNOWN = {f"row-{number}" for number in range(ROWS)} - UNKNOWN
 
 def test_the_sdk_uploads_through_the_storage(emulator: Emulator, sdk: Callable[..., Any]) -> None:
     """Form, redirect, presigned PUT, preprocess; the storage has never seen the key, and got every byte."""
-    file = sdk("answer = client.files.upload('in.jsonl', purpose='batch-api').to_dict()")
+    file = sdk("answer = fields(upload())")
     assert [emulator.count(step) for step in ("begin_upload", "store", "preprocess")] == [1, 1, 1]
+    (begun,) = [request for request in emulator.requests if request.operation == "begin_upload"]
+    encoding = "application/x-www-form-urlencoded" if GENERATION == 1 else "multipart/form-data"
+    assert begun.headers["Content-Type"].startswith(encoding)
     assert emulator.content(file["id"]) == lines()
     assert (file["filename"], file["purpose"], file["bytes"]) == ("in.jsonl", "batch-api", len(lines()))
     (stored,) = [request for request in emulator.requests if request.operation == "store"]
     assert "Authorization" not in stored.headers
 
 
+@later_than_first
 def test_the_sdk_is_told_that_content_is_known(emulator: Emulator, sdk: Callable[..., Any]) -> None:
     """And takes the file that is there."""
     file_id = emulator.add_file(lines())
-    assert file_id == sdk("answer = client.files.upload('in.jsonl', purpose='batch-api').id")
+    assert file_id == sdk("answer = upload().id")
     assert emulator.count("store") == 0
 
 
@@ -131,37 +184,33 @@ def test_the_sdk_sees_a_job_through(emulator: Emulator, sdk: Callable[..., Any])
     """Created, polled until it has ended, listed, and both of its files read; all rows are there."""
     created = sdk(
         """
-        file = client.files.upload("in.jsonl", purpose="batch-api")
-        job = client.batches.create(input_file_id=file.id, endpoint=CHAT).job
-        answer = {"id": job.id, "status": job.status, "seen": client.batches.retrieve(job.id).status}
-        """,
-        CHAT=CHAT,
+        job = create(upload().id)
+        answer = {"id": job.id, "status": job.status, "seen": retrieve(job.id).status}
+        """
     )
     assert (created["status"], created["seen"]) == ("VALIDATING", "VALIDATING")
     emulator.advance(60)
     done = sdk(
         """
-        job = client.batches.retrieve(job_id)
-        read = lambda file_id: client.files.content(file_id).read().decode()
+        job = retrieve(job_id)
         answer = {
             "status": job.status,
-            "model": job.x_model_id,
-            "listed": [other.id for other in client.batches.list()],
+            "model": model(job),
+            "listed": [other.id for other in list_jobs()],
             "output": read(job.output_file_id),
             "errors": read(job.error_file_id),
-            "purposes": [file.purpose for file in client.files.list().data],
         }
         """,
         job_id=created["id"],
     )
     assert (done["status"], done["listed"]) == ("COMPLETED", [created["id"]])
+    assert done["model"] == "unknown/model"  # of the first row
     output = [json.loads(line) for line in done["output"].splitlines()]
     errors = [json.loads(line) for line in done["errors"].splitlines()]
     assert {row["custom_id"] for row in output} == KNOWN
     assert {row["custom_id"] for row in errors} == UNKNOWN
     answer = output[0]["response"]["body"]["choices"][0]["message"]["content"]
     assert answer == "You said: Hello"
-    assert done["purposes"] == ["batch-api", "batch-generated", "batch-generated"]
 
 
 def test_the_sdk_cancels(emulator: Emulator, sdk: Callable[..., Any]) -> None:
@@ -169,17 +218,18 @@ def test_the_sdk_cancels(emulator: Emulator, sdk: Callable[..., Any]) -> None:
     running, ended = emulator.add_job(), emulator.add_job(status="COMPLETED")
     answer = sdk(
         """
-        status = client.batches.cancel(running).status
+        status = cancel(running).status
         try:
-            client.with_options(max_retries=0).batches.cancel(ended)
-        except together.ConflictError as error:
-            answer = [status, error.body]
+            cancel(ended)
+        except Exception as error:  # the first SDK fails an assertion of its own over this shape of error
+            answer = [status, str(error)]
         """,
         running=running,
         ended=ended,
     )
     sentence = "Cannot cancel job - already in terminal state: COMPLETED"
-    assert answer == ["CANCELING", {"error": sentence}]
+    assert (answer[0], sentence in answer[1]) == ("CANCELING", True)
+    assert [request.status for request in emulator.requests] == [200, 409]
 
 
 def test_the_asynchronous_sdk_does_the_same(emulator: Emulator, sdk: Callable[..., Any]) -> None:
@@ -188,24 +238,39 @@ def test_the_asynchronous_sdk_does_the_same(emulator: Emulator, sdk: Callable[..
         """
         import asyncio
         async def main():
-            async with together.AsyncTogether() as client:
-                file = await client.files.upload("in.jsonl", purpose="batch-api")
-                job = (await client.batches.create(input_file_id=file.id, endpoint=CHAT)).job
-                status = (await client.batches.retrieve(job.id)).status
-                return status, (await client.files.delete(file.id)).deleted
+            client = together.AsyncTogether()
+            file, job = await async_job(client)
+            status = await async_status(client, job.id)
+            deleted = await client.files.delete(file.id)
+            return status, deleted.deleted
         answer = asyncio.run(main())
-        """,
-        CHAT=CHAT,
+        """
     )
     assert answer == ["VALIDATING", True]
     assert emulator.files == []
 
 
 def test_the_sdk_gets_null_for_an_empty_account(sdk: Callable[..., Any]) -> None:
-    """Whatever its type hint says: the service's own quirk."""
-    assert sdk("answer = client.batches.list()") is None
+    """Whatever its type hint says, the service's own quirk; the first SDK alone makes it a list."""
+    assert sdk("answer = list_jobs()") == ([] if GENERATION == 1 else None)
 
 
+def test_the_sdk_reads_a_seeded_job(emulator: Emulator, sdk: Callable[..., Any]) -> None:
+    """With the files that it names, also a job whose input file is not there."""
+    done = emulator.add_job(status="COMPLETED")
+    answer = sdk(
+        """
+        job = retrieve(done)
+        failed = create("file-gone")
+        answer = [read(job.input_file_id), read(job.output_file_id), failed.status]
+        """,
+        done=done,
+    )
+    questions, answers = ([json.loads(line)["custom_id"] for line in text.splitlines()] for text in answer[:2])
+    assert (sorted(questions), answer[2]) == (sorted(answers), "VALIDATING")
+
+
+@later_than_first
 def test_the_command_sees_a_job_through(emulator: Emulator, tg: Callable[..., str], requests_file: Path) -> None:
     """Submitted from a file, read, listed, and downloaded into two files."""
     submitted = json.loads(tg("batches", "submit", requests_file.name, "chat.completions", "--json"))
@@ -219,6 +284,7 @@ def test_the_command_sees_a_job_through(emulator: Emulator, tg: Callable[..., st
     assert ids_in(requests_file.with_name("out.errors.jsonl")) == UNKNOWN
 
 
+@later_than_first
 def test_the_command_cancels(emulator: Emulator, tg: Callable[..., str]) -> None:
     """After it has asked to whom the key belongs."""
     job_id = emulator.add_job()
@@ -227,6 +293,7 @@ def test_the_command_cancels(emulator: Emulator, tg: Callable[..., str]) -> None
     assert emulator.count("whoami") == 1
 
 
+@later_than_first
 def test_the_command_keeps_files(emulator: Emulator, tg: Callable[..., str], requests_file: Path) -> None:
     """Uploads, lists, describes, reads and deletes."""
     uploaded = json.loads(tg("files", "upload", requests_file.name, "--purpose", "batch-api", "--json"))

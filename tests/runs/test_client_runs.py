@@ -64,6 +64,27 @@ async def test_a_whole_run(run: Runner, emulator: Emulator) -> None:
     assert list((run.directory / "pieces").iterdir()) == []
 
 
+async def test_requests_may_be_dicts(run: Runner) -> None:
+    """With the fields of their lines."""
+    body = {"model": "m", "messages": [{"role": "user", "content": "Hello"}]}
+    report = await run(source=[{"custom_id": name, "body": body} for name in "abc"])
+    assert (report.ok, [line["custom_id"] for line in run.lines]) == (True, ["a", "b", "c"])
+
+
+async def test_what_is_no_input_is_refused_before_an_upload(run: Runner, emulator: Emulator, tmp_path: Path) -> None:
+    """A misspelt endpoint, one request in place of many, a file of another shape, also with bad lines set aside."""
+    array = tmp_path / "array.json"
+    array.write_bytes(b'[{"custom_id": "a", "body": {"model": "m"}}]')
+    with pytest.raises(UsageError, match="use /v1/chat/completions"):
+        await run(endpoint="/v1/chat/completion", directory=tmp_path / "1")
+    with pytest.raises(UsageError, match="the requests of a run come from"):
+        await run(source={"custom_id": "a", "body": {}}, directory=tmp_path / "2")
+    for number, skip_invalid in enumerate((False, True), start=3):
+        with pytest.raises(ValidationError, match="is one JSON array"):
+            await run(source=array, directory=tmp_path / str(number), skip_invalid=skip_invalid)
+    assert len(emulator.requests) == 0
+
+
 async def test_again_does_nothing(run: Runner, emulator: Emulator) -> None:
     """A run that is finished gives its report, and asks nothing of the service."""
     report = await run()

@@ -198,7 +198,7 @@ def the_synchronous_client() -> None:
 
 def jobs(job: BatchJob) -> None:
     assert_type(job.id, str)
-    assert_type(job.status, BatchJobStatus | None)
+    assert_type(job.status, BatchJobStatus)
     assert_type(job.progress, float | None)
     assert_type(job.endpoint, str | None)
     assert_type(job.model_id, str | None)
@@ -215,9 +215,8 @@ def jobs(job: BatchJob) -> None:
     assert_type(job.extra, Mapping[str, object])
     assert_type(job.is_terminal, bool)
     assert_type(hash(job), int)
-    if job.status is not None:
-        assert_type(job.status.is_terminal, bool)
-        assert_type(str(job.status), str)
+    assert_type(job.status.is_terminal, bool)
+    assert_type(str(job.status), str)
     if job.status == "COMPLETED" or job.status is BatchJobStatus.FAILED:
         print(job.output_file_id)
     made = BatchJob(id="a", status="PAUSED", progress=50, created_at=datetime.now(UTC), extra={"label": 1})
@@ -390,4 +389,4 @@ def misuse(client: AsyncBatches, batches: Batches) -> None:
     Batches(session=None)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     BatchJob("a")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     batches.submit(7)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-    BatchJob(id="a").status = None  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
+    BatchJob(id="a").status = None  # type: ignore[misc, assignment]  # pyright: ignore[reportAttributeAccessIssue]

@@ -100,6 +100,9 @@ class Arguments(argparse.Namespace):
     seed: int
     rate_limit: float | None
     burst: int | None
+    speed: float
+    faults: list[str]
+    log: bool
 
 
 class Parser(argparse.ArgumentParser):
@@ -417,6 +420,16 @@ def _fill_emulator(parser: Parser) -> None:
     parser.add_argument(
         "--burst", type=at_least_one, metavar="N", help="with --rate-limit: so many at once after a pause (R)"
     )
+    parser.add_argument("--speed", type=above_zero, default=1.0, metavar="X", help="its jobs run X times as fast (1)")
+    parser.add_argument(
+        "--fault",
+        dest="faults",
+        action="append",
+        default=[],
+        metavar="F",
+        help="what goes wrong, such as cancel,status=503,times=3; may be given again",
+    )
+    parser.add_argument("--log", action="store_true", help="write a line for each request to stderr")
 
 
 def _fill_demo(parser: Parser) -> None:

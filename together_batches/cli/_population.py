@@ -35,19 +35,16 @@ def _add(emulator: Emulator, kind: str, random: Random) -> str:
     # Evenly on a logarithmic scale: as many in the last hour as in the two days before it.
     age = _MINUTE * (_THREE_DAYS / _MINUTE) ** random.random()
     model = random.choice(_MODELS)
-    file = f"file-{random.getrandbits(64):016x}"
     match kind:
         case "running":
             progress = round(random.uniform(0, 99), 1)
             return emulator.add_job(ends_as="IN_PROGRESS", age_seconds=age, model_id=model, progress=progress)
         case "outruns its cancel":
-            return emulator.add_job(
-                ends_as="IN_PROGRESS", cancels_as="COMPLETED", age_seconds=age, model_id=model, output_file_id=file
-            )
+            return emulator.add_job(ends_as="IN_PROGRESS", cancels_as="COMPLETED", age_seconds=age, model_id=model)
         case "validating":
             return emulator.add_job(status="VALIDATING", ends_as="VALIDATING", age_seconds=age, model_id=model)
         case "completed":
-            return emulator.add_job(status="COMPLETED", age_seconds=age, model_id=model, output_file_id=file)
+            return emulator.add_job(status="COMPLETED", age_seconds=age, model_id=model)
         case "failed":
             return emulator.add_job(
                 status="FAILED", age_seconds=age, model_id=model, error="too many rows could not be processed"

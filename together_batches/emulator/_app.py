@@ -15,10 +15,10 @@ from attrs import define, field, frozen
 
 from together_batches.emulator._downloads import download
 from together_batches.emulator._files import Announced
+from together_batches.emulator._forms import parse_form, parse_query
 from together_batches.emulator._limits import RateLimit, TokenBucket
-from together_batches.emulator._multipart import parse_form
 from together_batches.emulator._replies import ERROR_TEXTS, Refusal, Reply, json_reply, refused
-from together_batches.emulator._routes import Route, find_route, find_storage_route
+from together_batches.emulator._routes import Route, allowed_methods, find_route, find_storage_route
 from together_batches.emulator._sending import drop, send
 
 if TYPE_CHECKING:
@@ -33,6 +33,12 @@ __all__ = ["Gateway", "Received", "Serving"]
 REQUESTS_KEPT = 100_000
 HEADER_SETS_SHARED = 256
 STORAGE_PATIENCE = 20.0  # seconds of the loop's own clock; so long the real kind waits for bytes that were promised
+
+PURPOSES = (
+    *("fine-tune", "calibration", "eval", "eval-sample", "eval-output", "eval-summary"),
+    *("batch-api", "batch-generated"),
+)
+FILE_TYPES = ("jsonl", "csv", "parquet")
 
 NOTHING = Reply(204, b"")
 
@@ -79,6 +85,7 @@ class Gateway:
         now: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]],
         serving: Serving,
+        on_request: Callable[[Received], None] | None = None,
     ) -> None:
         self.service = service
         self.faults = faults
@@ -88,6 +95,7 @@ class Gateway:
         self.api_key = api_key
         self.storage_origin = ""
         self._serving = serving
+        self._on_request = on_request
         self._now = now
         self._sleep = sleep
         self._bucket: TokenBucket | None = None
@@ -128,7 +136,10 @@ class Gateway:
                 sending = send(request, reply, self._headers(reply))
             else:
                 sending = self._go_wrong(fault, route, request, received, checksum)
-        return await sending
+        response = await sending
+        if self._on_request is not None:
+            self._on_request(received)
+        return response
 
     async def _go_wrong(
         self, fault: Fault, route: Route, request: web.BaseRequest, received: Received, checksum: str | None
@@ -191,30 +202,37 @@ class Gateway:
                 return self._content(route, request)
             case "delete":
                 service.files.delete(route.id)
-                return json_reply({"id": route.id, "deleted": True})
+                return json_reply({"id": route.id, "object": "file", "deleted": True})
             case "whoami":
                 return json_reply(service.whoami())
             case _:
-                raise Refusal(404, f"Unknown request URL: {request.method} {request.raw_path}")
+                return self._unknown(route, request)
+
+    def _unknown(self, route: Route, request: web.BaseRequest) -> Reply:
+        allowed = allowed_methods(request.raw_path)
+        if not allowed:
+            raise Refusal(404, f"Unknown request URL: {request.method} {request.raw_path}")
+        reply = self._refused(route, 405, f"{request.method} is not allowed here.")
+        return reply._replace(headers={"Allow": ", ".join(allowed)})
 
     def _upload(self, request: web.BaseRequest, body: bytes) -> dict[str, object]:
         form = _form(request, body, "purpose", "file_name", "file")
         file = self.service.files.add(
             form["file"],
             filename=_text(form["file_name"]),
-            purpose=_text(form["purpose"]),
-            file_type=_text(form.get("file_type", b"jsonl")),
+            purpose=_one_of(form, "purpose", PURPOSES),
+            file_type=_one_of(form, "file_type", FILE_TYPES, "jsonl"),
         )
         return file.to_json()
 
     def _begin_upload(self, request: web.BaseRequest, body: bytes) -> Reply:
         form = _form(request, body, "purpose", "file_name")
-        files, purpose = self.service.files, _text(form["purpose"])
+        files, purpose = self.service.files, _one_of(form, "purpose", PURPOSES)
+        file_type = _one_of(form, "file_type", FILE_TYPES, "jsonl")
         checksum = _text(form["checksum"]) if "checksum" in form else None
         known = files.known(purpose, checksum)
         if known is not None:
             return json_reply({"file_id": known.id}, 409)
-        file_type = _text(form.get("file_type", b"jsonl"))
         file_id = files.begin(Announced(_text(form["file_name"]), purpose, file_type, checksum))
         location = self.storage_origin + files.presigned("PUT", file_id)
         return Reply(302, b"", headers={"Location": location, "X-Together-File-Id": file_id})
@@ -305,14 +323,23 @@ def _json_object(body: bytes) -> Mapping[str, object]:
 
 
 def _form(request: web.BaseRequest, body: bytes, *required: str) -> dict[str, bytes]:
+    # The SDK for TypeScript says everything twice: in the query and in the body.
+    form = parse_query(request.raw_path.partition("?")[2].encode())
     try:
-        form = parse_form(request.headers.get("Content-Type", ""), body)
+        form |= parse_form(request.headers.get("Content-Type", ""), body)
     except ValueError as error:
         raise Refusal(400, str(error)) from error
     for name in required:
         if name not in form:
             raise Refusal(400, f"The form field {name} is required.")
     return form
+
+
+def _one_of(form: Mapping[str, bytes], name: str, choices: tuple[str, ...], default: str = "") -> str:
+    value = _text(form[name]) if name in form else default
+    if value not in choices:
+        raise Refusal(400, f"{name} must be one of {', '.join(choices)}")
+    return value
 
 
 def _text(value: bytes) -> str:

@@ -54,6 +54,7 @@ class Emulator:
     - `ends_as`: where jobs end that clients create; FAILED means on the way, with the rows done by then.
     - `ranges`, `gzip`: whether content is served in parts, and compressed to those who accept it.
     - `content_from_storage`: whether content is a redirect to the storage.
+    - `on_request`: called on the emulator's loop with each request, once it has been answered.
 
     Raises ValueError for a host that is not loopback, since this is no server for others, and for shares that
     are none.
@@ -78,6 +79,7 @@ class Emulator:
         ranges: bool = True,
         gzip: bool = False,
         content_from_storage: bool = False,
+        on_request: Callable[[Received], None] | None = None,
     ) -> None:
         self._host = _loopback(host)
         self._port = port
@@ -89,7 +91,15 @@ class Emulator:
         # Chances are drawn from a source of their own, so that one more fault does not change the ids.
         plan = FaultPlan(faults, Random(f"{seed} faults"))  # noqa: S311 - repeatable on purpose
         serving = Serving(ranges=ranges, gzip=gzip, from_storage=content_from_storage)
-        self._gateway = Gateway(self._service, plan, api_key=api_key, now=self.now, sleep=sleep, serving=serving)
+        self._gateway = Gateway(
+            self._service,
+            plan,
+            api_key=api_key,
+            now=self.now,
+            sleep=sleep,
+            serving=serving,
+            on_request=on_request,
+        )
         self._lock = self._gateway.lock
         self._doors: tuple[Door, ...] = ()
         self.rate_limit = rate_limit
@@ -228,8 +238,10 @@ class Emulator:
         From there it goes on by itself and stops changing at `ends_as`: COMPLETED if not said otherwise, at
         once where the status is an ended or an unknown one. `ends_as` may be a status on the way, for a job
         that stays there for ever. `cancels_as` is where it ends once cancelled: COMPLETED for a job that
-        outruns its cancellation. `fields` are sent as they are, on top of the rest; output and error files,
-        `error` and `completed_at` only once the job has ended.
+        outruns its cancellation. Without an `input_file_id`, it has an input file of a few good lines, and runs
+        them. `fields` are sent as they are, on top of the rest; output and error files, `error` and `completed_at`
+        only once the job has ended. A job without an input file of the caller's that is given an `output_file_id`
+        or `error_file_id`, None included, has no results but these.
 
         Raises ValueError for an id that is taken or empty, and for an end that cannot follow.
         """

@@ -10,6 +10,7 @@ from functools import cached_property
 from hashlib import sha256
 from time import gmtime, strftime
 from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import parse_qsl, unquote_to_bytes
 
 from attrs import define, field
 
@@ -75,6 +76,9 @@ class Grant(NamedTuple):
     until: float
 
 
+Signed = tuple[bytes, tuple[tuple[str, str], ...]]
+
+
 class Files:
     """The files, and the addresses at the storage that were handed out. `new_id` gives the next file's id."""
 
@@ -84,7 +88,7 @@ class Files:
         self._seed = seed
         self._files: dict[str, StoredFile] = {}
         self._announced: dict[str, Announced] = {}
-        self._grants: dict[str, Grant] = {}
+        self._grants: dict[Signed, Grant] = {}
 
     def get(self, file_id: str) -> StoredFile:
         """The file. Raises Refusal 404."""
@@ -120,9 +124,11 @@ class Files:
         self._files[file.id] = file
         return file
 
-    def add_result(self, file_id: str, make: Callable[[], Content], *, filename: str, created_at: float) -> None:
-        """Keep what a job has made, or will have made once somebody looks."""
-        self._files[file_id] = StoredFile(file_id, make, filename, "batch-generated", "jsonl", created_at)
+    def keep(
+        self, file_id: str, make: Callable[[], Content], *, filename: str, purpose: str, created_at: float
+    ) -> None:
+        """Keep a file under a known id; its content is made when it is read."""
+        self._files[file_id] = StoredFile(file_id, make, filename, purpose, "jsonl", created_at)
 
     def delete(self, file_id: str) -> None:
         """Forget the file, and the way by which it came. Raises Refusal 404."""
@@ -147,8 +153,7 @@ class Files:
     def presigned(self, method: str, file_id: str) -> str:
         """An address at the storage, from the slash on, that allows one method on one file for an hour.
 
-        Its query holds what clients like to spell in another way (%2F, %7E, %2B, %3D); only the very same
-        spelling is accepted, as a real signature over the query would have it.
+        Its query holds what clients like to spell in another way (%2F, %7E, %2B, %3D).
         """
         now = self._now()
         day, moment = strftime("%Y%m%d", gmtime(now)), strftime("%Y%m%dT%H%M%SZ", gmtime(now))
@@ -159,12 +164,12 @@ class Files:
             f"&X-Amz-Expires={PRESIGNED_FOR}&X-Amz-Security-Token=a%2Bb%7Ec%2Fd%3D%3D"
             f"&X-Amz-SignedHeaders=host&X-Amz-Signature={signature}"
         )
-        self._grants[address] = Grant(method, file_id, now + PRESIGNED_FOR)
+        self._grants[_signed(address)] = Grant(method, file_id, now + PRESIGNED_FOR)
         return address
 
     def granted(self, method: str, address: str) -> str:
         """The id of the file that this address allows to touch. Raises Refusal 403."""
-        grant = self._grants.get(address)
+        grant = self._grants.get(_signed(address))
         if grant is None or grant.method != method:
             text = "The request signature we calculated does not match the signature you provided."
             raise Refusal(403, text, "SignatureDoesNotMatch")
@@ -194,3 +199,13 @@ class Files:
         file = self.get(file_id)
         file.processed = True
         return file
+
+
+def _signed(address: str) -> Signed:
+    """What a signature covers: the path and the parameters decoded, in an order of their own.
+
+    So an address that a client spells in another way is accepted as long as it means the same, as at the real
+    storage: `~` for `%7E` does, `+` for `%2B` is a space.
+    """
+    path, _, query = address.partition("?")
+    return unquote_to_bytes(path), tuple(sorted(parse_qsl(query, keep_blank_values=True, errors="surrogateescape")))

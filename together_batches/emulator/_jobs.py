@@ -60,7 +60,7 @@ class Job:
     phases: tuple[Phase, ...]
     running: float
     model_id: str | None = None
-    file_size_bytes: int | None = None
+    file_size_bytes: int = 0
     error: str | None = None
     cancels_as: str = "CANCELLED"
     extra_fields: Mapping[str, object] = field(factory=dict[str, object])
@@ -149,8 +149,7 @@ def job_to_json(job: Job, now: float, owner: Mapping[str, str]) -> dict[str, obj
     ended = phase.status in ENDED
     validated = job.is_validated(now)
     shown: dict[str, object] = {"id": job.id, **owner, "input_file_id": job.input_file_id}
-    if job.file_size_bytes is not None:
-        shown["file_size_bytes"] = job.file_size_bytes
+    shown["file_size_bytes"] = job.file_size_bytes
     shown["status"] = phase.status
     shown["job_deadline"] = timestamp(job.created_at + DAY - DEADLINE_SHORTFALL)
     shown["created_at"] = timestamp(job.created_at)

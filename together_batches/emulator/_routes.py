@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 from urllib.parse import unquote
 
-__all__ = ["Route", "find_route", "find_storage_route"]
+__all__ = ["Route", "allowed_methods", "find_route", "find_storage_route"]
 
 
 class Route(NamedTuple):
@@ -36,6 +36,8 @@ class Route(NamedTuple):
 
 OTHER = Route("other")
 WHOAMI = Route("whoami")  # not part of these APIs, but the official command asks for it first
+
+METHODS = ("GET", "POST", "DELETE")
 
 WITHOUT_ID = {
     ("POST", "batches"): Route("create"),
@@ -73,6 +75,11 @@ def find_route(method: str, raw_path: str) -> Route:
         return OTHER
     operation = WITH_ID.get((method, kind, action))
     return Route(operation, unquote(raw_id)) if operation else OTHER
+
+
+def allowed_methods(raw_path: str) -> list[str]:
+    """The methods for which this path has an operation; none for a path that the emulator does not know."""
+    return [method for method in METHODS if find_route(method, raw_path) != OTHER]
 
 
 def find_storage_route(method: str) -> Route:

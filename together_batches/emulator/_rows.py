@@ -14,7 +14,7 @@ from typing import cast
 import msgspec
 from attrs import field, frozen, validators
 
-__all__ = ["Answer", "Answering", "Failure", "Missing", "Run", "first_model", "input_error", "lines_of"]
+__all__ = ["Answer", "Answering", "Failure", "Missing", "Run", "first_model", "input_error", "lines_of", "requests"]
 
 CHAT = "/v1/chat/completions"
 UNKNOWN_MODELS = "unknown/"
@@ -69,15 +69,31 @@ def lines_of(content: bytes) -> list[bytes]:
     return content.removesuffix(b"\n").split(b"\n")
 
 
+def requests(model: str, endpoint: str, count: int) -> bytes:
+    """So many good lines for this model and endpoint."""
+    rows: list[Row] = []
+    for number in range(1, count + 1):
+        custom_id = f"row-{number}"
+        if endpoint == CHAT:
+            messages = [{"role": "user", "content": f"Question {number}"}]
+            rows.append({"custom_id": custom_id, "body": {"model": model, "messages": messages}})
+        else:
+            body = {"model": model, "file": f"https://media.example/{number}.wav"}
+            rows.append({"custom_id": custom_id, "method": "FILE", "body": body})
+    return b"".join(msgspec.json.encode(row) + b"\n" for row in rows)
+
+
 def input_error(lines: list[bytes]) -> str | None:
     """What validation finds wrong with the input as a whole; None if nothing."""
     for number, line in enumerate(lines, start=1):
         row = _row(line)
         if row is None:
-            return f"input format error: Line {number} (within chunk): Invalid JSON format"
+            where = f"Line {number} (within chunk): Invalid JSON format"
+            return f"Failed to calculate tokens: input format error: {where} - {_flaw(line)}"
         model = _body(row).get("model")
         if isinstance(model, str) and model.startswith(DEDICATED_MODELS):
-            return f"Unable to access non-serverless model {model}. Create and start a dedicated endpoint for it."
+            text = f"Unable to access non-serverless model {model}. Create and start a dedicated endpoint for it."
+            return f"Invalid model ID: {text}"
     return None
 
 
@@ -174,7 +190,7 @@ def _objection(row: Row, endpoint: str) -> str | None:
     if not isinstance(row.get("custom_id"), str):
         return "custom_id is required"
     if not isinstance(model, str):
-        return "model is required"
+        return "missing 'model' field in body or not a string"
     if model.startswith(UNKNOWN_MODELS):
         return f"Unable to access model {model}. It does not exist."
     if isinstance(stop, list) and len(cast("list[object]", stop)) > 4:
@@ -230,6 +246,16 @@ def _row(line: bytes) -> Row | None:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     return cast("Row", row) if isinstance(row, dict) else None
+
+
+def _flaw(line: bytes) -> str:
+    if not line.strip():
+        return "unexpected end of JSON input"
+    try:
+        msgspec.json.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        return str(error)
+    return "a line must be an object"
 
 
 def _body(row: Row) -> Row:

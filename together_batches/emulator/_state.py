@@ -6,7 +6,8 @@ No I/O, no threads, no tasks.
 from __future__ import annotations
 
 from binascii import crc32
-from functools import partial
+from functools import lru_cache, partial
+from heapq import heappop, heappush
 from random import Random
 from typing import TYPE_CHECKING
 from uuid import NAMESPACE_OID, uuid5
@@ -15,7 +16,7 @@ from together_batches.emulator._content import content_of
 from together_batches.emulator._files import Files
 from together_batches.emulator._jobs import DEFAULT_TIMING, ENDED, Job, Timing, job_to_json, phases_from
 from together_batches.emulator._replies import Refusal
-from together_batches.emulator._rows import Answering, Run, first_model, input_error, lines_of
+from together_batches.emulator._rows import Answering, Run, first_model, input_error, lines_of, requests
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -26,6 +27,12 @@ __all__ = ["DEFAULT_MODEL", "ENDPOINTS", "Service"]
 
 ENDPOINTS = ("/v1/chat/completions", "/v1/audio/transcriptions", "/v1/audio/translations")
 DEFAULT_MODEL = "openai/gpt-oss-20b"
+# What a create may say besides, null included.
+OPTIONS = (
+    ("model_id", str, "a string"),
+    ("priority", int, "an integer"),
+    ("completion_window", str, "a string"),
+)
 
 
 class Service:
@@ -58,6 +65,8 @@ class Service:
         }
         self._jobs: dict[str, Job] = {}
         self._with_rows: dict[str, Job] = {}  # those that will have results and have none yet
+        # When each of them ends, so that a look at the files need not look at every job that still runs.
+        self._ends: list[tuple[float, int, str]] = []
         self._files = Files(now=now, new_id=lambda: f"file-{self._uuid()}", seed=seed)
 
     # What the service answers
@@ -66,7 +75,8 @@ class Service:
         """Accept a job: `{"job": ...}`, with a `"warning"` where there is something to say.
 
         As at the real service, a file that is unknown or unreadable is not noticed here; the job fails after
-        validation. Raises Refusal 400 for a missing `input_file_id` and for an endpoint that does not exist.
+        validation. Raises Refusal 400 for a missing `input_file_id`, for an endpoint that does not exist, and for
+        a field of a wrong type.
         """
         input_file_id = wanted.get("input_file_id")
         if not isinstance(input_file_id, str) or not input_file_id:
@@ -74,6 +84,10 @@ class Service:
         endpoint = wanted.get("endpoint")
         if not isinstance(endpoint, str) or endpoint not in ENDPOINTS:
             raise Refusal(400, "invalid endpoint")
+        for name, kind, noun in OPTIONS:
+            value = wanted.get(name)
+            if value is not None and type(value) is not kind:  # True is an int for isinstance
+                raise Refusal(400, f"{name} must be {noun}")
         model_id = wanted.get("model_id")
         now = self._now()
         file = self._files.find(input_file_id)
@@ -87,7 +101,7 @@ class Service:
             phases=phases_from("VALIDATING", "FAILED" if error else self._ends_as, now, self.timing, runs=not error),
             running=self.timing.running,
             model_id=model_id if isinstance(model_id, str) else first_model(lines),
-            file_size_bytes=file.content.size if file else None,
+            file_size_bytes=file.content.size if file else 0,
             error=error,
             input=file.content if file else None,
         )
@@ -122,14 +136,17 @@ class Service:
             raise Refusal(409, f"Cannot cancel job - already in terminal state: {status}")
         if status != "CANCELING":
             job.cancel(now, self.timing.canceling)
+            self._expect_end(job)
         return self._shown(job, now)
 
     @property
     def files(self) -> Files:
         """The files, with the results of every job that has ended by now."""
         now = self._now()
-        for job in list(self._with_rows.values()):
-            self._settle(job, now)
+        while self._ends and self._ends[0][0] <= now:
+            job = self._with_rows.get(heappop(self._ends)[2])
+            if job is not None:
+                self._settle(job, now)
         return self._files
 
     def whoami(self) -> dict[str, object]:
@@ -158,6 +175,8 @@ class Service:
     ) -> str:
         """Put a job there that was created `age_seconds` ago and enters `status` now.
 
+        A job without an input file gets one, and runs its rows, unless the caller names result files.
+
         Raises ValueError for an id that is taken or empty, and for an end that cannot follow.
         """
         now = self._now()
@@ -165,19 +184,33 @@ class Service:
         job_id = self._uuid() if id is None else id
         if not job_id or job_id in self._jobs:
             raise ValueError(f"A job needs an id of its own; {job_id!r} is {'taken' if job_id else 'empty'}.")
+        created_at, fields = now - age_seconds, extra_fields or {}
         file = self._files.find(input_file_id) if input_file_id else None
+        input_id = input_file_id or f"file-{self._uuid()}"
+        content = (
+            file.content if file else _requests(model_id or DEFAULT_MODEL, endpoint, 1 + self._random.getrandbits(3))
+        )
+        if not input_file_id:
+            self._files.keep(
+                input_id,
+                partial(_same, content),
+                filename="requests.jsonl",
+                purpose="batch-api",
+                created_at=created_at,
+            )
         job = Job(
             id=job_id,
-            created_at=now - age_seconds,
-            input_file_id=input_file_id or f"file-{self._uuid()}",
+            created_at=created_at,
+            input_file_id=input_id,
             endpoint=endpoint,
             phases=phases,
             running=self.timing.running,
             model_id=model_id,
-            file_size_bytes=file.content.size if file else 1000 + self._random.getrandbits(20),
+            file_size_bytes=content.size,
             cancels_as=cancels_as,
-            extra_fields=extra_fields or {},
-            input=file.content if file else None,
+            extra_fields=fields,
+            # The results of a made-up input would stand beside those that the caller names.
+            input=content if file or not fields.keys() & {"output_file_id", "error_file_id"} else None,
         )
         self._keep(job)
         return job_id
@@ -197,6 +230,12 @@ class Service:
         self._jobs[job.id] = job
         if job.input is not None:
             self._with_rows[job.id] = job
+            self._expect_end(job)
+
+    def _expect_end(self, job: Job) -> None:
+        last = job.phases[-1]
+        if last.status in ENDED:
+            heappush(self._ends, (last.begins, len(self._ends), job.id))
 
     def _shown(self, job: Job, now: float) -> dict[str, object]:
         if job.id in self._with_rows:
@@ -227,7 +266,13 @@ class Service:
             if wanted:
                 # Not the next id: ids must not depend on who looked first.
                 file_id = f"file-{uuid5(NAMESPACE_OID, f'{self._seed} {job.id} {field}')}"
-                self._files.add_result(file_id, partial(_made, make), filename=filename, created_at=ended.begins)
+                self._files.keep(
+                    file_id,
+                    partial(_made, make),
+                    filename=filename,
+                    purpose="batch-generated",
+                    created_at=ended.begins,
+                )
                 job.results[field] = file_id
 
     def _uuid(self) -> str:
@@ -238,8 +283,18 @@ class Service:
 
 
 def _not_there(file_id: str) -> str:
-    return f"failed to download input file {file_id}: unexpected status code 404"
+    return f"Failed to download input file: {file_id}: unexpected status code: 404"
 
 
 def _made(make: Callable[[], bytes]) -> Content:
     return content_of(make())
+
+
+def _same(content: Content) -> Content:
+    return content
+
+
+@lru_cache(maxsize=256)
+def _requests(model: str, endpoint: str, count: int) -> Content:
+    """The input of jobs that were put there without one. One copy serves all jobs of the same kind."""
+    return content_of(requests(model, endpoint, count))

@@ -8,7 +8,7 @@ synchronous and holds one row at a time; async code calls it in a thread.
 from together_batches.jsonl._checks import MAX_BYTES, MAX_ROWS, Problem, Validation, validate
 from together_batches.jsonl._files import read, split, write
 from together_batches.jsonl._lines import MAX_LINE_BYTES, Line, LineSplitter, split_lines
-from together_batches.jsonl._requests import MAX_CUSTOM_ID, audio_request, chat_request, decode, encode
+from together_batches.jsonl._requests import MAX_CUSTOM_ID, RequestLike, audio_request, chat_request, decode, encode
 from together_batches.jsonl._sources import Readable, Source
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "LineSplitter",
     "Problem",
     "Readable",
+    "RequestLike",
     "Source",
     "Validation",
     "audio_request",

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import Any, Protocol, cast
 
 import attrs
 
 from together_batches import _wire
 from together_batches._checks import whole
-from together_batches.errors import UsageError, ValidationError
+from together_batches.errors import ValidationError
 from together_batches.jsonl._lines import MAX_LINE_BYTES, Line, LineSplitter
 from together_batches.jsonl._requests import (
     AUDIO,
@@ -18,15 +18,16 @@ from together_batches.jsonl._requests import (
     JSON_SPACE,
     KEPT_OF_A_TEXT,
     MAX_CUSTOM_ID,
+    RequestLike,
+    check_endpoint,
+    custom_id_of,
     encoded,
     faults_of,
     no_json,
     short,
 )
+from together_batches.jsonl._shapes import other_shape
 from together_batches.jsonl._sources import Bytes, Source, blocks_of, holds_requests, name_of
-
-if TYPE_CHECKING:
-    from together_batches.rows import BatchRequest
 
 __all__ = ["MAX_BYTES", "MAX_ROWS", "Check", "FirstWith", "Problem", "Rules", "Validation", "validate"]
 
@@ -111,10 +112,7 @@ class Rules:
 
     def __attrs_post_init__(self) -> None:
         whole("max_custom_id", self.max_custom_id)
-        endpoint: object = self.endpoint
-        if not isinstance(endpoint, str) or not endpoint.startswith("/"):
-            message = f"endpoint must be a path such as {CHAT}; it is {short(endpoint)}"
-            raise UsageError(message)
+        check_endpoint(self.endpoint)
 
 
 class FirstWith(Protocol):
@@ -173,28 +171,33 @@ class Check:
     def lines(self, source: Source) -> Iterator[list[Line]]:
         """The lines of a source, some at a time; counts the bytes."""
         if holds_requests(source):
-            for number, request in enumerate(cast("Iterable[BatchRequest]", source), start=1):
+            for number, request in enumerate(cast("Iterable[RequestLike]", source), start=1):
                 yield self._written(number, request)
             return
         splitter = LineSplitter(self._rules.max_line_bytes)
         for block in blocks_of(cast("Bytes", source)):
             began = self.bytes
             self.bytes += len(block)
-            if not began and b"\0" in block:
-                self.note("the file holds zero bytes: it is binary, compressed or UTF-16, and no JSON in UTF-8")
+            if not began and self.is_other_shape(block):
                 return
             yield splitter.feed(block)
         yield splitter.close()
 
-    def _written(self, number: int, request: BatchRequest) -> list[Line]:
+    def is_other_shape(self, beginning: bytes) -> bool:
+        """Whether the file as a whole is no file of requests; then that is the one problem."""
+        sentence = other_shape(beginning)
+        if sentence is not None:
+            self.note(sentence)
+        return sentence is not None
+
+    def _written(self, number: int, request: RequestLike) -> list[Line]:
         offset = self.bytes
         try:
             content = encoded(request)
         except ValidationError as error:
             self.rows += 1
-            custom_id: object = getattr(request, "custom_id", None)
             for problem in error.problems:
-                self.note(problem, number, offset, custom_id if isinstance(custom_id, str) else None)
+                self.note(problem, number, offset, custom_id_of(request))
             return []
         self.bytes += len(content) + 1
         return [Line(number, offset, content, len(content))]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from typing import cast
 
 from together_batches import _wire
-from together_batches.errors import ValidationError
+from together_batches.errors import UsageError, ValidationError
 from together_batches.rows import BatchRequest
 
 __all__ = [
@@ -15,8 +17,11 @@ __all__ = [
     "JSON_SPACE",
     "KEPT_OF_A_TEXT",
     "MAX_CUSTOM_ID",
+    "RequestLike",
     "audio_request",
     "chat_request",
+    "check_endpoint",
+    "custom_id_of",
     "decode",
     "encode",
     "encoded",
@@ -30,8 +35,14 @@ MAX_CUSTOM_ID = 64
 """Characters of a ``custom_id``, as documented."""
 CHAT = "/v1/chat/completions"
 AUDIO = "/v1/audio/"
+ENDPOINTS = (CHAT, f"{AUDIO}transcriptions", f"{AUDIO}translations", "/v1/completions")
+"""Those that are documented, or were. Another may be added at any time."""
+_MISSPELT = 0.8
 JSON_SPACE = b" \t\r\n"
 KEPT_OF_A_TEXT = 200
+
+RequestLike = BatchRequest | Mapping[str, object]
+"""A request, or a mapping with the fields of its line: ``custom_id``, ``body`` and, for audio, ``method``."""
 
 
 def chat_request(
@@ -61,6 +72,38 @@ def audio_request(custom_id: str, *, model: str, file: str, **parameters: object
     return _made(BatchRequest(custom_id, {"model": model, "file": file, **parameters}, method="FILE"), AUDIO)
 
 
+def check_endpoint(endpoint: object) -> None:
+    """Raise :class:`UsageError` if this is no path, or one that looks like a misspelling of a known endpoint.
+
+    A path that resembles none is left to the service: it may have come to be.
+    """
+    if endpoint in ENDPOINTS:
+        return
+    if isinstance(endpoint, str):
+        path = f"/{endpoint.strip().strip('/').lower()}"
+        near = (
+            [known for known in ENDPOINTS if known.startswith(path) or path.startswith(known)] if path != "/" else []
+        )
+        likely = get_close_matches(path, ENDPOINTS, n=1, cutoff=_MISSPELT) or near
+        if likely:
+            message = f"invalid endpoint {short(endpoint)}: use {likely[0]}"
+            raise UsageError(message)
+        if path != "/" and re.fullmatch(r"/[!-~]+", endpoint):
+            return
+    message = f"endpoint must be a path such as {CHAT}; it is {short(endpoint)}"
+    raise UsageError(message)
+
+
+def custom_id_of(request: object) -> str | None:
+    """The ``custom_id`` of a request or a mapping, if it is text."""
+    custom_id: object
+    if isinstance(request, Mapping):
+        custom_id = cast("Mapping[str, object]", request).get("custom_id")
+    else:
+        custom_id = getattr(request, "custom_id", None)
+    return custom_id if isinstance(custom_id, str) else None
+
+
 def _made(request: BatchRequest, endpoint: str) -> BatchRequest:
     # How long a custom_id may be is left to validate, which can be told another limit.
     if faults := faults_of(_row(request), endpoint, max_custom_id=None):
@@ -68,20 +111,20 @@ def _made(request: BatchRequest, endpoint: str) -> BatchRequest:
     return request
 
 
-def encode(request: BatchRequest) -> bytes:
-    """The line of a request, its newline included.
+def encode(request: RequestLike) -> bytes:
+    """The line of a request, its newline included. A mapping is written with all of its fields.
 
     Raises :class:`ValidationError` where it has no ``custom_id`` or body, or a value that JSON cannot say (NaN).
     """
     return encoded(request) + b"\n"
 
 
-def encoded(request: BatchRequest) -> bytes:
+def encoded(request: RequestLike) -> bytes:
     given: object = request
-    if not isinstance(given, BatchRequest):
+    if not isinstance(given, BatchRequest | Mapping):
         message = f"{short(given)} is no BatchRequest"
         raise invalid(message, [message])
-    row = _row(given)
+    row = _row(request)
     if faults := _shape_faults(row):
         raise invalid(f"this is no request: {faults[0]}", faults)
     try:
@@ -91,7 +134,14 @@ def encoded(request: BatchRequest) -> bytes:
         raise invalid(message, [message]) from error
 
 
-def _row(request: BatchRequest) -> dict[str, object]:
+def _row(request: RequestLike) -> dict[str, object]:
+    if isinstance(request, Mapping):
+        row = dict(request)
+        if isinstance(inner := row.get("body"), Mapping):
+            row["body"] = dict(cast("Mapping[str, object]", inner))
+        if row.get("method", "") is None:
+            del row["method"]
+        return row
     body: object = request.body
     method = {} if request.method is None else {"method": request.method}
     # JSON knows dicts and no other mappings.

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Protocol, cast
 
 from together_batches.errors import UsageError
-from together_batches.jsonl._requests import short
-from together_batches.rows import BatchRequest
+from together_batches.jsonl._requests import RequestLike, short
 
 __all__ = ["Bytes", "Readable", "Source", "blocks_of", "explained", "holds_requests", "name_of"]
 
@@ -25,9 +24,9 @@ class Readable(Protocol):
         ...
 
 
-Source = str | os.PathLike[str] | bytes | bytearray | memoryview | Readable | Iterable[BatchRequest]
+Source = str | os.PathLike[str] | bytes | bytearray | memoryview | Readable | Iterable[RequestLike]
 """Where requests come from: a path, the bytes of a file, a file opened in binary mode (it is read from where it
-stands, and left open), or requests."""
+stands, and left open), or requests, also as mappings with their fields."""
 Bytes = str | os.PathLike[str] | bytes | bytearray | memoryview | Readable
 """Those of the sources that give the bytes of a file."""
 
@@ -36,10 +35,11 @@ def holds_requests(source: object) -> bool:
     """True for an iterable of requests, False for the bytes of a file; a :class:`UsageError` for anything else."""
     if isinstance(source, str | os.PathLike | bytes | bytearray | memoryview) or hasattr(source, "read"):
         return False
-    if isinstance(source, Iterable):
+    given = source
+    if isinstance(source, Iterable) and not isinstance(source, Mapping):
         return True
     message = (
-        f"requests come from a path, bytes, a binary file or an iterable of BatchRequest, not from {short(source)}"
+        f"requests come from a path, bytes, a binary file or an iterable of BatchRequest, not from {short(given)}"
     )
     raise UsageError(message)
 

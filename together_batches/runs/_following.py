@@ -91,7 +91,7 @@ class Following:
         if not job.is_terminal:
             self._running.add(job.id)
         running = job.status == BatchJobStatus.IN_PROGRESS and before.running_at is None
-        status = None if job.status is None else str(job.status)
+        status = str(job.status) if job.status else None
         changed = self._journal.change(
             key,
             status=status,

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import BinaryIO
 
-    from together_batches.rows import BatchRequest
+    from together_batches.jsonl import RequestLike
     from together_batches.runs._options import Options, Places, Requests
 
 __all__ = ["begin", "known_input"]
@@ -39,7 +39,7 @@ async def begin(source: Requests, places: Places, options: Options, *, now: date
     if hasattr(source, "read"):
         await in_thread(lambda check_in: _copy(cast("BinaryIO", source), spool, check_in))
     elif places.input is None:
-        await _spool(cast("Iterable[BatchRequest] | AsyncIterable[BatchRequest]", source), spool)
+        await _spool(cast("Iterable[RequestLike] | AsyncIterable[RequestLike]", source), spool)
     path = places.input or spool
 
     def begin(check_in: Callable[[], None]) -> None:
@@ -93,7 +93,7 @@ def _copy(source: BinaryIO, target: Path, check_in: Callable[[], None]) -> None:
         draft.drop()
 
 
-async def _spool(requests: Iterable[BatchRequest] | AsyncIterable[BatchRequest], target: Path) -> None:
+async def _spool(requests: Iterable[RequestLike] | AsyncIterable[RequestLike], target: Path) -> None:
     """Write requests to a file, which is there when it is whole.
 
     A plain iterable is run through in a thread: it may take its time.
@@ -128,7 +128,7 @@ async def _add(draft: Draft, held: bytearray) -> None:
     await in_thread(lambda _: draft.write(lines))
 
 
-def _line(request: BatchRequest, number: int) -> bytes:
+def _line(request: RequestLike, number: int) -> bytes:
     try:
         return jsonl.encode(request)
     except ValidationError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterable, Callable, Iterable
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -13,15 +13,15 @@ from together_batches import jsonl
 from together_batches._checks import positive, whole
 from together_batches._many import is_plain
 from together_batches.errors import UsageError
+from together_batches.jsonl import RequestLike
 from together_batches.models import BatchJob
-from together_batches.rows import BatchRequest
 from together_batches.runs._drafts import explained
 from together_batches.runs._rules import Caution, Limits
 from together_batches.runs._values import RunEvent
 
 __all__ = ["Options", "Places", "Requests", "caution_of"]
 
-Requests = str | os.PathLike[str] | BinaryIO | Iterable[BatchRequest] | AsyncIterable[BatchRequest]
+Requests = str | os.PathLike[str] | BinaryIO | Iterable[RequestLike] | AsyncIterable[RequestLike]
 """The input of a run: a path, a file opened in binary mode, or requests."""
 
 
@@ -49,7 +49,7 @@ class Places:
                 message = f"{name} is a path, not {type(given).__name__}: {given!r}"
                 raise UsageError(message)
         requests: object = source
-        if isinstance(requests, bytes | bytearray | memoryview) or not (
+        if isinstance(requests, bytes | bytearray | memoryview | Mapping) or not (
             isinstance(requests, os.PathLike | Iterable | AsyncIterable) or hasattr(requests, "read")
         ):
             message = (

@@ -132,6 +132,8 @@ class _Reading:
         splitter = jsonl.LineSplitter(rules.max_line_bytes)
         for block in blocks_of(self._path):
             check_in()
+            if not self._bytes and self._check.is_other_shape(block):
+                self._check.finish(str(self._path)).raise_for_problems()
             digest.update(block)
             self._bytes += len(block)
             self._take(splitter.feed(block))

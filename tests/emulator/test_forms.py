@@ -1,10 +1,10 @@
-"""Reading a form upload."""
+"""Reading the form of an upload."""
 
 from __future__ import annotations
 
 import pytest
 
-from together_batches.emulator._multipart import parse_form
+from together_batches.emulator._forms import parse_form
 
 TYPE = "multipart/form-data; boundary=XX"
 
@@ -25,6 +25,15 @@ def test_fields_come_out_byte_for_byte() -> None:
         ),
     )
     assert parse_form(TYPE, body) == {"purpose": b"batch-api", "file": content}
+
+
+def test_a_form_may_be_encoded_like_a_query() -> None:
+    """As SDK 1 and that of TypeScript send it, with or without a charset."""
+    body = b"purpose=batch-api&file_name=%2Fhome%2Fa+b%7E.jsonl&checksum="
+    expected = {"purpose": b"batch-api", "file_name": b"/home/a b~.jsonl", "checksum": b""}
+    for content_type in ("application/x-www-form-urlencoded", "Application/X-WWW-Form-Urlencoded; charset=UTF-8"):
+        assert parse_form(content_type, body) == expected
+    assert parse_form("application/x-www-form-urlencoded", b"") == {}
 
 
 def test_a_quoted_boundary_and_an_empty_form_are_fine() -> None:

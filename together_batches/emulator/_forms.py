@@ -1,4 +1,4 @@
-"""Reading a form upload.
+"""Reading the form of an upload, in either of the two encodings of HTML.
 
 By hand, on the whole body: aiohttp's reader takes a stream, but the emulator keeps every body for its records
 anyway, and the standard library's e-mail parser is meant for text and may change line ends.
@@ -7,17 +7,22 @@ anyway, and the standard library's e-mail parser is meant for text and may chang
 from __future__ import annotations
 
 from email.message import Message
+from urllib.parse import parse_qsl
 
-__all__ = ["parse_form"]
+__all__ = ["parse_form", "parse_query"]
 
 
 def parse_form(content_type: str, body: bytes) -> dict[str, bytes]:
-    """The fields of a `multipart/form-data` body by name; of a repeated one, the last.
+    """The fields of a form by name; of a repeated one, the last.
 
-    Raises ValueError, with a sentence, for a body that is no such form or is not complete.
+    The form is `multipart/form-data`, or `application/x-www-form-urlencoded` as old SDKs and that of TypeScript
+    send it. Raises ValueError, with a sentence, for a body that is neither or is not complete.
     """
+    media_type = content_type.partition(";")[0].strip().lower()
+    if media_type == "application/x-www-form-urlencoded":
+        return parse_query(body)
     boundary = _parameters(content_type).get_boundary()
-    if not content_type.lower().startswith("multipart/form-data") or not boundary:
+    if media_type != "multipart/form-data" or not boundary:
         raise ValueError("The body must be multipart/form-data with a boundary.")
     # The first delimiter may stand at the very start; a line end before it makes it look like the others.
     _, *parts = (b"\r\n" + body).split(b"\r\n--" + boundary.encode())
@@ -31,6 +36,12 @@ def parse_form(content_type: str, body: bytes) -> dict[str, bytes]:
             raise ValueError("A part of the form has no name.")
         fields[name] = content
     return fields
+
+
+def parse_query(query: bytes) -> dict[str, bytes]:
+    """The fields of a query or of a form that is encoded like one."""
+    pairs = parse_qsl(query.strip(), keep_blank_values=True)
+    return {name.decode("utf-8", "replace"): value for name, value in pairs}
 
 
 def _parameters(content_type: str) -> Message:
