@@ -216,8 +216,8 @@ def test_an_answer_to_nobody(custom_id: object) -> None:
     ("line", "message", "raw"),
     [
         (b'{"custom_id": "a", ', "the line cannot be read: it is no JSON", '{"custom_id": "a", '),
-        (b'{"custom_id": NaN}', "the line cannot be read: it is no JSON", '{"custom_id": NaN}'),
-        (b'{"custom_id": "\xff"}', "the line cannot be read: it is no JSON", '{"custom_id": "\\xff"}'),
+        (b'{"custom_id": NaN}', _NEITHER, '{"custom_id": NaN}'),
+        (b'{"custom_id": "\xff"', "the line cannot be read: it is no JSON", '{"custom_id": "\\xff"'),
         (b"[" * 5_000, "the line cannot be read: it is no JSON", "[" * 5_000),
         (b"[1]", "the line is a list in place of an object", "[1]"),
         (b"null", "the line is null in place of an object", "null"),
@@ -255,9 +255,9 @@ async def test_both_files_are_one_stream() -> None:
 
 
 async def test_a_failure_may_be_in_the_output_and_an_answer_among_the_errors() -> None:
-    """The row decides, not the file."""
+    """The row decides, not the file; failures come last, since an answer to the same row may come after them."""
     account = Account(lines(answer("a", {"error": "x"}, 500)), lines(answer("b")))
-    assert names(await account.rows()) == [("failure", "a"), ("success", "b")]
+    assert names(await account.rows()) == [("success", "b"), ("failure", "a")]
 
 
 @pytest.mark.parametrize("status", TERMINAL)
@@ -306,11 +306,11 @@ async def test_a_very_long_row() -> None:
 
 @pytest.mark.parametrize("order", ["file", "input"])
 async def test_a_row_without_an_end(order: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Memory has a limit: of a longer line the beginning is told, and the others come."""
+    """Memory has a limit: of a longer line the beginning is told, with the row that it names; the others come."""
     monkeypatch.setattr(_results, "_LONGEST_LINE_BYTES", 2_000)
     account = Account(lines(answer("a", {"text": "x" * 3_000}), answer("b")))
     rows = await account.rows(requests=["a", "b"], order=order)
-    assert sorted(names(rows), key=str) == [("failure", None), ("missing", "a"), ("success", "b")]
+    assert sorted(names(rows)) == [("failure", "a"), ("success", "b")]
     (failure,) = [row for row in rows if isinstance(row, BatchFailure)]
     assert failure.message == "the line has more than 2,000 bytes; this is its beginning"
     assert failure.raw.startswith('{"id":"br_1","custom_id":"a"')
@@ -555,7 +555,7 @@ async def test_a_file_that_stays_cut(patience: float, slept: list[float]) -> Non
     """Is an error that names it, after the rows that are there; those that are not are not called missing."""
     account = Account(lines(answer("a")), lines(refusal("b")), metadata={"file-output": 1_000, "file-errors": 0})
     stream = account.results(requests=list("abc"), patience=patience)
-    assert names([await anext(stream) for _ in range(2)]) == [("success", "a"), ("failure", "b")]
+    assert names([await anext(stream)]) == [("success", "a")]  # an answer to b may still come
     with pytest.raises(ResultsUnavailableError, match=r"job-1 are not whole: file-output has \d+ bytes") as caught:
         await anext(stream)
     assert (caught.value.job_id, caught.value.file_ids) == ("job-1", ("file-output",))
@@ -836,11 +836,21 @@ def test_every_row_is_in_one_bucket(
     async def run() -> tuple[list[BatchResult], list[BatchResult]]:
         return await account.rows(requests=requests), await account.rows(requests=requests, order="input")
 
-    by_file, by_input = asyncio.run(run())
+    try:
+        by_file, by_input = asyncio.run(run())
+    except ResultsUnavailableError:
+        assert any(_is_page(file, at_errors=file is errors) for file in (output, errors))
+        return
     for rows in (by_file, by_input):
         _account_for_all(rows, requests, (output or b"").split(b"\n") + (errors or b"").split(b"\n"))
     assert Counter(by_file) == Counter(by_input)
     assert requests == [row.custom_id for row in by_input if not isinstance(row, BatchStray)][: len(requests)]
+
+
+def _is_page(file: bytes | None, *, at_errors: bool) -> bool:
+    """Whether a file has lines, and none is about a row."""
+    told = [line for line in (file or b"").split(b"\n") if line.strip()]
+    return bool(told) and not any(b"custom_id" in line or (at_errors and b"error" in line) for line in told)
 
 
 def _account_for_all(rows: Sequence[BatchResult], requests: list[str], told: list[bytes]) -> None:

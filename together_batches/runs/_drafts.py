@@ -15,38 +15,55 @@ if TYPE_CHECKING:
 
 __all__ = ["Draft", "explained"]
 
+_BLOCK_BYTES = 1 << 18
+
 
 class Draft:
     """A file on its way: beside its place, which it takes when it is whole.
 
     ``mark`` is a part of its name until then, and the same for each try: a process that was killed leaves nothing
-    that the next one does not take over. Raises :class:`UsageError` where it cannot be written.
+    that the next one does not take over. A hash is made of what is written, unless it is not ``hashed``. Raises
+    :class:`UsageError` where it cannot be written.
     """
 
-    def __init__(self, target: Path, mark: str) -> None:
+    def __init__(self, target: Path, mark: str, *, hashed: bool = True) -> None:
         self.target = target
         self.bytes = 0
+        self._hashed = hashed
+        self._held: list[bytes] = []
+        self._held_bytes = 0
         self._part = target.parent / f".{target.name}.{mark}.part"
         self._digest = hashlib.sha256()
         with explained("write", target):
-            self._file = self._part.open("wb")
+            self._file = self._part.open("wb", buffering=0)
 
     @property
     def sha256(self) -> str:
-        """The hash of what was written."""
+        """The hash of what was written, when that is finished."""
         return self._digest.hexdigest()
 
     def write(self, content: bytes) -> None:
-        """Add bytes at the end."""
-        try:
-            self._file.write(content)
-        except OSError as error:
-            raise _error("write", self.target, error) from error
-        self._digest.update(content)
+        """Add bytes at the end. They are written in large blocks, because lines are many, and each write costs."""
+        self._held.append(content)
         self.bytes += len(content)
+        self._held_bytes += len(content)
+        if self._held_bytes >= _BLOCK_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        block = memoryview(b"".join(self._held))
+        self._held.clear()
+        self._held_bytes = 0
+        if self._hashed:
+            self._digest.update(block)
+        with explained("write", self.target):
+            while block:
+                block = block[self._file.write(block) :]
 
     def start_over(self) -> None:
         """Forget what was written."""
+        self._held.clear()
+        self._held_bytes = 0
         with explained("write", self.target):
             self._file.seek(0)
             self._file.truncate()
@@ -56,8 +73,8 @@ class Draft:
     def finish(self) -> None:
         """All is there: have it on the disk."""
         if not self._file.closed:
+            self._flush()
             with explained("write", self.target):
-                self._file.flush()
                 os.fsync(self._file.fileno())
                 self._file.close()
 
