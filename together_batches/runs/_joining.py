@@ -7,6 +7,7 @@ sent. The output is made of the pieces in one go, line by line, without an index
 from __future__ import annotations
 
 from array import array
+from collections import Counter
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, NamedTuple, cast
 
@@ -20,7 +21,7 @@ from together_batches.rows import BatchFailure, BatchMissing, BatchSuccess, Usag
 from together_batches.runs import _rules
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from io import FileIO
     from pathlib import Path
 
@@ -32,7 +33,6 @@ __all__ = ["Arranged", "ForeignFileError", "arrange", "final_lines"]
 
 _LONGEST_LINE_BYTES = 256_000_000
 _BLOCK_BYTES = 1 << 18
-_ROWS_BETWEEN_LOOKS = 500
 _TOGETHER_BYTES = 2 << 20
 _GAP_BYTES = 1 << 14
 """So much that is not wanted is read between two texts rather than to begin another read."""
@@ -101,19 +101,22 @@ def arrange(
         left = index.kinds.count(_ABSENT)
         if foreign is not None and left:
             raise ForeignFileError(foreign)
-        for custom_id, kind, status_code, text in index.rows(check_in):
-            if kind == _ANSWER:
-                target.write(_plain.success_line(custom_id, text, status_code) + b"\n")
-                outcomes.append(_rules.SUCCEEDED)
-            else:
+        for some in index.rows(check_in):
+            lines: list[bytes] = []
+            for custom_id, kind, status_code, text in some:
+                if kind == _ANSWER:
+                    lines.append(_plain.success_line(custom_id, text, status_code))
+                    outcomes.append(_rules.SUCCEEDED)
+                    continue
                 result = absent(custom_id) if kind == _ABSENT else _result(custom_id, kind, text)
                 outcome = _rules.outcome_of(result)
                 outcomes.append(outcome)
                 if outcome in _rules.FOR_THE_ACCOUNT and refusal is None and isinstance(result, BatchFailure):
                     refusal = f"{result.code or result.status_code}: {result.message}"
                 if isinstance(result, BatchSuccess):
-                    index.count(result.usage)
-                target.write(_plain.line_of(result) + b"\n")
+                    index.usage += result.usage or Usage()
+                lines.append(_plain.line_of(result))
+            target.write(b"\n".join(lines) + b"\n")
     return Arranged(
         outcomes=bytes(outcomes),
         usage=index.usage,
@@ -143,14 +146,8 @@ class _Told(NamedTuple):
     of_errors: int
 
 
-class _Odd(NamedTuple):
-    """A line that is of a row by its ``custom_id`` alone."""
-
-    number: int
-    kind: int
-    file: int
-    offset: int
-    length: int
+_NOTHING, _A_ROW, _AN_ERROR = range(3)
+"""What a line is about: nothing of the job; a row of it; an error that does not say whose it is."""
 
 
 class _Index:
@@ -165,76 +162,73 @@ class _Index:
         self._offsets = array("Q", bytes(8 * len(custom_ids)))
         self._lengths = array("L", bytes(array("L").itemsize * len(custom_ids)))
         self._status_codes = array("H", bytes(2 * len(custom_ids)))
-        self._odd: list[_Odd] = []
-        self._tokens = (0, 0, 0)
+        self._odd: list[tuple[int, int, int, int, int]] = []
+        self.usage = Usage()
         self.lines = 0
-
-    @property
-    def usage(self) -> Usage:
-        """The tokens of all answers."""
-        return Usage(*self._tokens)
-
-    def count(self, usage: Usage | None) -> None:
-        """Add the tokens of an answer."""
-        if usage is not None:
-            self._tokens = _sum(self._tokens, (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens))
 
     def add(self, file: FileIO, check_in: Callable[[], None]) -> _Told:
         """Note where the rows are in a file: the answer of each, if there is one."""
-        number_of_file = len(self._files)
         self._files.append(file)
-        lines = of_rows = of_errors = 0
-        kinds, numbers = self.kinds, self._numbers
-        tokens = self._tokens
-        for line, has_end in _lines(file, check_in):
-            content = line.content
+        told = Counter[int]()
+        splitter = LineSplitter(_LONGEST_LINE_BYTES)
+        while block := file.read(_BLOCK_BYTES):
+            check_in()
+            self._note(splitter.feed(block), told)
+        self._note(splitter.close(), told, have_ends=False)
+        self.lines += told.total()
+        return _Told(told.total(), told[_A_ROW], told[_AN_ERROR])
+
+    def _note(self, lines: Iterable[Line], told: Counter[int], *, have_ends: bool = True) -> None:
+        """Note lines, and count what they are about."""
+        # Every row of a run goes through here, which is why nothing in this loop is a method of ours.
+        decode_row, usage, numbers, kinds, answered = _wire.decode_row, _wire.usage, self._numbers, self.kinds, _ANSWERS
+        file_of, offsets, lengths, file = self._file_of, self._offsets, self._lengths, len(self._files) - 1
+        rows = prompt = completion = total = 0
+        for line in lines:
+            _, offset, content, length = line
             if not content or content.isspace():
                 continue
-            lines += 1
+            if len(content) != length:
+                told[self._note_odd(line, _LONG)] += 1
+                continue
             try:
-                if not line.whole:
-                    raise _wire.WireError("too long")
-                row = _wire.decode_row(content)
+                row = decode_row(content)
             except _wire.WireError:
                 # A last line that ends within itself was cut, and more of it may come.
-                if has_end or not line.whole:
-                    of_rows += self._note_odd(line, number_of_file)
+                told[self._note_odd(line, _ODD) if have_ends else _NOTHING] += 1
                 continue
             custom_id = row.custom_id
             number = numbers.get(custom_id) if isinstance(custom_id, str) else None
             if number is None:
-                of_errors += bool(row.error) and not (isinstance(custom_id, str) and custom_id)
+                is_nameless = not (isinstance(custom_id, str) and custom_id)
+                told[_AN_ERROR if row.error and is_nameless else _NOTHING] += 1
                 continue
-            of_rows += 1
+            rows += 1
             answers = is_answer(row)
-            before = kinds[number]
-            if before and (before in _ANSWERS or not answers):
+            if kinds[number] and (kinds[number] in answered or not answers):
                 continue
-            offset, length = line.offset, len(content)
-            kind = _UNUSUAL_ANSWER if answers else _FAILURE
-            body = row.body
-            if answers and body is not None:
-                place = _place_of(body, content)
-                if place is not None:
-                    kind, offset, length = _ANSWER, offset + place, len(body)
-                    self._status_codes[number] = cast("int", row.status_code)
-                    counted = _wire.usage(body)
-                    if counted is not None:
-                        tokens = _sum(tokens, counted)
+            kind, body = _UNUSUAL_ANSWER if answers else _FAILURE, row.body
+            if answers and body is not None and (place := _place_of(body, content)) >= 0:
+                kind, offset, length = _ANSWER, offset + place, len(body)
+                self._status_codes[number] = cast("int", row.status_code)
+                if (tokens := usage(body)) is not None:
+                    prompt += tokens[0]
+                    completion += tokens[1]
+                    total += tokens[2]
             kinds[number] = kind
-            self._file_of[number] = number_of_file
-            self._offsets[number], self._lengths[number] = offset, length
-        self._tokens = tokens
-        self.lines += lines
-        return _Told(lines, of_rows, of_errors)
+            file_of[number] = file
+            offsets[number] = offset
+            lengths[number] = length
+        told[_A_ROW] += rows
+        self.usage += Usage(prompt, completion, total)
 
-    def _note_odd(self, line: Line, file: int) -> bool:
+    def _note_odd(self, line: Line, kind: int) -> int:
         custom_id = _wire.salvaged_id(line.content)
         number = None if custom_id is None else self._numbers.get(custom_id)
-        if number is not None:
-            kind = _ODD if line.whole else _LONG
-            self._odd.append(_Odd(number, kind, file, line.offset, len(line.content)))
-        return number is not None
+        if number is None:
+            return _NOTHING
+        self._odd.append((number, kind, len(self._files) - 1, line.offset, len(line.content)))
+        return _A_ROW
 
     def salvage(self) -> None:
         """Give the rows that have no other line those that are theirs by their ``custom_id`` alone."""
@@ -244,19 +238,19 @@ class _Index:
                 self._file_of[number] = file
                 self._offsets[number], self._lengths[number] = offset, length
 
-    def rows(self, check_in: Callable[[], None]) -> Iterator[tuple[str, int, int, bytes]]:
-        """Each row, in order: its id, what there is of it, the status of its answer, and its text."""
+    def rows(self, check_in: Callable[[], None]) -> Iterator[Iterable[tuple[str, int, int, bytes]]]:
+        """All rows in order, some at a time: the id, what there is of it, the status of its answer, and its text."""
         start = held = 0
         for number, length in enumerate(self._lengths, start=1):
             held += length
             if held >= _TOGETHER_BYTES or number == len(self._lengths):
                 check_in()
-                texts = self._texts(start, number)
-                yield from zip(
-                    self._custom_ids[start:number],
-                    self.kinds[start:number],
-                    self._status_codes[start:number],
-                    texts,
+                rows = slice(start, number)
+                yield zip(
+                    self._custom_ids[rows],
+                    self.kinds[rows],
+                    self._status_codes[rows],
+                    self._texts(start, number),
                     strict=True,
                 )
                 start, held = number, 0
@@ -295,29 +289,11 @@ class _Index:
         return texts
 
 
-def _place_of(body: bytes, line: bytes) -> int | None:
-    """Where the text of an answer is in its line; None if a carriage return in it was replaced."""
+def _place_of(body: bytes, line: bytes) -> int:
+    """Where the text of an answer is in its line; -1 if a carriage return in it was replaced."""
     # Nearly always the two objects around it end right after it, and to look for it takes longer.
     place = len(line) - len(body) - 2
-    if line.startswith(body, place):
-        return place
-    place = line.find(body)
-    return None if place < 0 else place
-
-
-def _sum(tokens: tuple[int, int, int], more: tuple[int, int, int]) -> tuple[int, int, int]:
-    return tokens[0] + more[0], tokens[1] + more[1], tokens[2] + more[2]
-
-
-def _lines(file: FileIO, check_in: Callable[[], None]) -> Iterator[tuple[Line, bool]]:
-    """The lines of a file, and whether each has an end."""
-    splitter = LineSplitter(_LONGEST_LINE_BYTES)
-    while block := file.read(_BLOCK_BYTES):
-        check_in()
-        for line in splitter.feed(block):
-            yield line, True
-    for line in splitter.close():
-        yield line, False
+    return place if line.startswith(body, place) else line.find(body)
 
 
 def _read(file: FileIO, size: int) -> bytes:
