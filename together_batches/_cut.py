@@ -18,8 +18,10 @@ _TOKEN = re.compile(
 )
 _LEVELS = 2
 _ROUGH_TOKEN = re.compile(
-    rb'(?P<open>[{\[])|(?P<close>[}\]])|(?P<text>"[^"\\]*+(?:\\.[^"\\]*+)*+")(?P<colon>[ \t\r]*+:[ \t\r]*+)?', re.DOTALL
+    rb'(?P<open>[{\[])|(?P<close>[}\]])|(?P<text>"[^"\\]*+(?:\\.[^"\\]*+)*+")(?P<colon>[ \t\r]*+:[ \t\r]*+)?',
+    re.DOTALL,
 )
+"""What can be told of the structure of a text that is no JSON."""
 
 
 def members(line: bytes) -> dict[tuple[str, ...], bytes]:

@@ -10,10 +10,11 @@ from typing import Any
 import attrs
 
 from together_batches import _wire
+from together_batches._fields import carried
 from together_batches.errors import APIResponseValidationError, APIStatusError, BatchesError
 from together_batches.models import BatchJob, FileObject
 from together_batches.outcomes import CancelOutcome, CancelReport
-from together_batches.rows import BatchFailure, BatchMissing, BatchResult, BatchStray, BatchSuccess, Usage, carried
+from together_batches.rows import BatchFailure, BatchMissing, BatchResult, BatchStray, BatchSuccess, Usage
 
 __all__ = ["line_of", "success_line", "to_dict"]
 

@@ -20,6 +20,7 @@ import attrs
 from anyio import CancelScope, to_thread
 
 from together_batches import _protocol, _wire, jsonl
+from together_batches._fields import carried
 from together_batches._patience import Absence, until_found
 from together_batches._stream import Stream
 from together_batches.errors import (
@@ -32,7 +33,14 @@ from together_batches.errors import (
 )
 from together_batches.jsonl import Line, LineSplitter, Source
 from together_batches.models import BatchJob, BatchJobStatus, FileObject
-from together_batches.rows import BatchFailure, BatchMissing, BatchRequest, BatchResult, BatchStray, BatchSuccess, carried
+from together_batches.rows import (
+    BatchFailure,
+    BatchMissing,
+    BatchRequest,
+    BatchResult,
+    BatchStray,
+    BatchSuccess,
+)
 
 __all__ = [
     "Order",
@@ -349,19 +357,19 @@ def read_row(line: bytes, *, whole: bool = True) -> BatchSuccess | BatchFailure:
         can_be_read = "in place of" in error.problem
         message = f"the line is {error.problem}" if can_be_read else f"the line cannot be read: it is {error.problem}"
         return BatchFailure(None, None, message, raw=as_text(line))
-    return row_of(row, line)
+    return _row_of(row, line)
 
 
-def row_of(row: _wire.Row, line: bytes) -> BatchSuccess | BatchFailure:
+def _row_of(row: _wire.Row, line: bytes) -> BatchSuccess | BatchFailure:
     """What a line says that was decoded."""
     status, problem = row.status_code, row.error
     custom_id = row.custom_id if isinstance(row.custom_id, str) and row.custom_id else None
     status_code = status if isinstance(status, int) and not isinstance(status, bool) else None
     if custom_id is not None and is_answer(row):
-        code = cast("int", status_code)
+        answered = cast("int", status_code)
         if row.body is not None:
-            return success(custom_id, row.body, code, line)
-        return BatchSuccess(custom_id, cast("dict[str, object]", row.value), code, as_text(line))
+            return _success(custom_id, row.body, answered, line)
+        return BatchSuccess(custom_id, cast("dict[str, object]", row.value), answered, as_text(line))
     good = not problem and status_code is not None and 200 <= status_code < 300
     if problem:
         code, message = _reason(problem)
@@ -378,7 +386,7 @@ def row_of(row: _wire.Row, line: bytes) -> BatchSuccess | BatchFailure:
     return BatchFailure(custom_id, code, message or "the service gave no reason", status_code, as_text(line))
 
 
-def success(custom_id: str, body: bytes, status_code: int, line: bytes) -> BatchSuccess:
+def _success(custom_id: str, body: bytes, status_code: int, line: bytes) -> BatchSuccess:
     """A row that was answered with the object that ``body`` is the text of."""
     answer = _wire.Body(body)
     # What is nested too deeply to be decoded is not decoded to find out, unless it may be.
@@ -603,8 +611,8 @@ async def _in_file_order(files: _Files, ledger: _Ledger) -> AsyncGenerator[Batch
                     yield row
         files.check(ledger)
         async with aclosing(later.lines()) as lines:
-            async for line, extent in lines:
-                yield _failure(line, extent, ledger)
+            async for kept, extent in lines:
+                yield _failure(kept, extent, ledger)
                 await pauses.take()
     finally:
         with CancelScope(shield=True):
@@ -845,7 +853,9 @@ class _Spool:
         if place.status_code:
             return BatchSuccess(cast("str", custom_id), _wire.Body(text), place.status_code)
         row = read_row(text, whole=place.extent != _LONG)
-        return row if row.custom_id == custom_id else attrs.evolve(row, custom_id=custom_id)
+        if row.custom_id is None and custom_id is not None:
+            return salvaged(custom_id, text, whole=place.extent != _LONG)
+        return row
 
     def _text(self, place: _Place) -> bytes:
         file = cast("IO[bytes]", self._file)
@@ -869,8 +879,8 @@ def failed_requests(requests: Source, results: Iterable[BatchResult]) -> Iterato
     ``requests`` is what the job was made from: a path, the bytes of the file, the file opened in binary mode, or the
     requests. ``results`` are rows of :meth:`AsyncBatches.results`, of one job or of several; what any of them
     answered is not sent again, and neither is a row whose line says nothing of an error: it may have been answered,
-    and paid for, in a way that cannot be read. Only results that were read with ``requests=`` name the missing. All results are
-    taken in before the first request is given; their ids are all that is kept.
+    and paid for, in a way that cannot be read. Only results that were read with ``requests=`` name the missing. All
+    results are taken in before the first request is given; their ids are all that is kept.
 
     Raises:
         UsageError: the file cannot be read.

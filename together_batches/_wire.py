@@ -23,7 +23,7 @@ import msgspec
 from msgspec import Meta, Raw, Struct
 
 from together_batches._cut import members, salvaged_id
-from together_batches._fields import OnDemand, time_of
+from together_batches._fields import Carried, OnDemand, time_of
 from together_batches.errors import APIResponseValidationError, ValidationError
 from together_batches.models import BatchJob, BatchJobStatus, FileObject
 
@@ -45,6 +45,7 @@ __all__ = [
     "kind",
     "quoted",
     "read",
+    "request_body",
     "salvaged_id",
     "usage",
 ]
@@ -468,13 +469,15 @@ def decode_row(line: bytes) -> Row:
         error = None if row.error is _ABSENT else cast("object", _decode(row.error))
         # What is passed over is not looked at for broken characters.
         if line.isascii() or line.decode():
-            return _row(row.custom_id, row.response.status_code, error, bytes(row.response.body))
+            body = bytes(row.response.body).replace(b"\r", b" ")
+            return Row(row.custom_id, row.response.status_code, error, body or None)
     except _UNDECODABLE:
         pass
     try:
         found = members(line)
         custom_id, status_code, error = map(_small, map(found.get, _SMALL))
-        return _row(custom_id, status_code, error, found.get(("response", "body"), b""))
+        body = found.get(("response", "body"), b"").replace(b"\r", b" ")
+        return Row(custom_id, status_code, error, body or None)
     except (ValueError, RecursionError):
         value = read(line)
     if not isinstance(value, dict):
@@ -502,10 +505,10 @@ def usage(body: bytes) -> tuple[int, int, int] | None:
     return prompt, completion, total
 
 
-class Body(Struct, frozen=True, gc=False):
-    """An object that is carried as its text, and decoded when its value is wanted."""
+class Body(Carried):
+    """The body of an answer or of a request that is carried."""
 
-    text: bytes
+    __slots__ = ()
 
     def decode(self) -> dict[str, object]:
         """The value; :class:`APIResponseValidationError` if nothing reads it."""
@@ -567,6 +570,18 @@ def custom_id(line: bytes) -> str:
     raise WireError(problem)
 
 
+def request_body(line: bytes) -> Body:
+    """The body of a request, cut from the line of it, which is known to be JSON with an object as its body."""
+    return Body(bytes(_read_body(line).body).replace(b"\r", b" "))
+
+
+class _Request(Struct, gc=False):
+    body: Raw
+
+
+_read_body = msgspec.json.Decoder(_Request).decode
+
+
 class _Named(Struct, gc=False):
     custom_id: str
 
@@ -580,10 +595,6 @@ def quoted(text: str) -> bytes:
 
 
 _encode_text = msgspec.json.Encoder().encode
-
-
-def _row(custom_id: object, status_code: object, error: object, body: bytes) -> Row:
-    return Row(custom_id, status_code, error, body.replace(b"\r", b" ") or None)
 
 
 def _small(text: bytes | None) -> object:

@@ -6,25 +6,83 @@ Apart from the other values, because a program that starts, watches or cancels j
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol, cast
+from typing import cast
 
 import attrs
 
+from together_batches._fields import Carried
 from together_batches.errors import APIResponseValidationError
 
 __all__ = ["BatchFailure", "BatchMissing", "BatchRequest", "BatchResult", "BatchStray", "BatchSuccess", "Usage"]
 
 
-@attrs.frozen
-class BatchRequest:
+@attrs.frozen(eq=False, repr=False, match_args=False)
+class _WithBody:
+    """A row with a body, which is a mapping, or is carried as its text until it is wanted."""
+
+    custom_id: str
+    _body: Mapping[str, object] | Carried = attrs.field(alias="body")
+
+    @property
+    def body(self) -> Mapping[str, object]:
+        """The body, decoded."""
+        body = self._body
+        if isinstance(body, Carried):
+            body = body.decode()
+            object.__setattr__(self, "_body", body)
+        return body
+
+    @property
+    def _value(self) -> Mapping[str, object] | bytes:
+        """The body, or its text if nothing can decode it."""
+        try:
+            return self.body
+        except APIResponseValidationError:
+            return cast("Carried", self._body).text
+
+    @property
+    def _others(self) -> dict[str, object]:
+        """The fields beside the body."""
+        names = [field.name for field in attrs.fields(type(self))]
+        return {name: getattr(self, name) for name in names if name != "_body"}
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, _WithBody) or type(other) is not type(self):
+            return NotImplemented
+        if self._others != other._others:
+            return False
+        try:
+            return self._value == other._value
+        except RecursionError:  # it is nested as deeply as can be decoded
+            return False
+
+    def __hash__(self) -> int:
+        return hash(tuple(self._others.values()))
+
+    def __repr__(self) -> str:
+        try:
+            value = self._value
+            body = f"<{len(value):,} bytes that cannot be decoded>" if isinstance(value, bytes) else repr(value)
+        except RecursionError:
+            body = "<nested too deeply>"
+        others = self._others
+        others.pop("raw", None)
+        custom_id = others.pop("custom_id")
+        rest = "".join(f", {name}={value!r}" for name, value in others.items())
+        return f"{type(self).__name__}(custom_id={custom_id!r}, body={body}{rest})"
+
+
+@attrs.frozen(eq=False, repr=False, match_args=False)
+class BatchRequest(_WithBody):
     """One row of a batch: ``custom_id`` is its name, unique in the file, ``body`` what the endpoint is asked.
 
-    ``method`` is left out for chat and is ``"FILE"`` for audio.
+    ``method`` is left out for chat and is ``"FILE"`` for audio. Of requests that were read from a file the body is
+    decoded when it is read for the first time; until then it is written again as it stands there.
     See https://docs.together.ai/docs/inference/batch/overview.
     """
 
-    custom_id: str
-    body: Mapping[str, object] = attrs.field(hash=False)
+    __match_args__ = ("custom_id", "body", "method")
+
     method: str | None = None
 
 
@@ -57,47 +115,19 @@ def _inside(value: object, *path: str | int) -> object:
     return value
 
 
-class Carried(Protocol):
-    """The body of an answer as the text that came, which is decoded when its value is wanted."""
-
-    @property
-    def text(self) -> bytes:
-        """The text, an object in JSON."""
-        ...
-
-    def decode(self) -> Mapping[str, object]:
-        """The value; :class:`APIResponseValidationError` if nothing reads it."""
-        ...
-
-    def outline(self) -> Mapping[str, object]:
-        """The members that texts and tokens are in; none if nothing reads it."""
-        ...
-
-
-@attrs.frozen
-class BatchSuccess:
+@attrs.frozen(eq=False, repr=False, match_args=False)
+class BatchSuccess(_WithBody):
     """A row that was answered; ``body`` is the endpoint's answer.
 
     Of rows that :meth:`AsyncBatches.results` gives, the answer is decoded when ``body`` is read for the first time.
     That raises :class:`APIResponseValidationError` if nothing can decode it (it is nested too deeply); nothing else
-    does. ``raw`` is the line as it came, if its answer is no JSON that every reader takes, and empty otherwise.
+    does. ``raw`` is the line as it came, if its answer is not plain JSON, or cannot be decoded, and empty otherwise.
     """
 
     __match_args__ = ("custom_id", "body", "status_code", "raw")
 
-    custom_id: str
-    _body: Mapping[str, object] | Carried = attrs.field(alias="body")
     status_code: int = 200
     raw: str = ""
-
-    @property
-    def body(self) -> Mapping[str, object]:
-        """The endpoint's answer, decoded."""
-        body = self._body
-        if not isinstance(body, Mapping):
-            body = body.decode()
-            object.__setattr__(self, "_body", body)
-        return body
 
     @property
     def text(self) -> str | None:
@@ -121,42 +151,7 @@ class BatchSuccess:
     @property
     def _outline(self) -> Mapping[str, object]:
         body = self._body
-        return body if isinstance(body, Mapping) else body.outline()
-
-    @property
-    def _value(self) -> Mapping[str, object] | bytes:
-        """The body, or its text if nothing can decode it."""
-        try:
-            return self.body
-        except APIResponseValidationError:
-            return cast("Carried", self._body).text
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, BatchSuccess):
-            return NotImplemented
-        if (self.custom_id, self.status_code, self.raw) != (other.custom_id, other.status_code, other.raw):
-            return False
-        try:
-            return self._value == other._value
-        except RecursionError:  # it is nested as deeply as can be decoded
-            return False
-
-    def __hash__(self) -> int:
-        return hash((self.custom_id, self.status_code, self.raw))
-
-    def __repr__(self) -> str:
-        try:
-            value = self._value
-            body = f"<{len(value):,} bytes that cannot be decoded>" if isinstance(value, bytes) else repr(value)
-        except RecursionError:
-            body = "<nested too deeply>"
-        return f"BatchSuccess(custom_id={self.custom_id!r}, body={body}, status_code={self.status_code!r})"
-
-
-def carried(row: BatchSuccess) -> bytes | None:
-    """The text of an answer that was not decoded, and so is as it came; None if it was."""
-    body = row._body  # pyright: ignore[reportPrivateUsage]
-    return None if isinstance(body, Mapping) else body.text
+        return body.outline() if isinstance(body, Carried) else body
 
 
 @attrs.frozen

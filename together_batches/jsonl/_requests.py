@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import cast
 
+import attrs
+
 from together_batches import _wire
+from together_batches._fields import carried
 from together_batches.errors import ValidationError
 from together_batches.rows import BatchRequest
 
@@ -81,10 +84,15 @@ def encoded(request: BatchRequest) -> bytes:
     if not isinstance(given, BatchRequest):
         message = f"{short(given)} is no BatchRequest"
         raise invalid(message, [message])
-    row = _row(given)
+    text = carried(given)
+    row = _row(given) if text is None else _row(attrs.evolve(given, body={}))
     if faults := _shape_faults(row):
         raise invalid(f"this is no request: {faults[0]}", faults)
     try:
+        if text is not None:
+            method = b"" if given.method is None else b',"method":' + _wire.encode(given.method)
+            # As it was written, by whatever writes requests: nothing is to change between two readings.
+            return b'{"custom_id":' + _wire.encode(given.custom_id) + method + b',"body":' + text + b"}"
         return _wire.encode(row)
     except _wire.WireError as error:
         message = f"the request cannot be written as JSON: {error.problem}"
@@ -117,7 +125,7 @@ def decode(line: bytes) -> BatchRequest:
     fields = cast("dict[str, object]", row)
     return BatchRequest(
         cast("str", fields["custom_id"]),
-        cast("dict[str, object]", fields["body"]),
+        _wire.request_body(line),
         cast("str | None", fields.get("method")),
     )
 

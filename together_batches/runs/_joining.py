@@ -181,7 +181,8 @@ class _Index:
     def _note(self, lines: Iterable[Line], told: Counter[int], *, have_ends: bool = True) -> None:
         """Note lines, and count what they are about."""
         # Every row of a run goes through here, which is why nothing in this loop is a method of ours.
-        decode_row, usage, numbers, kinds, answered = _wire.decode_row, _wire.usage, self._numbers, self.kinds, _ANSWERS
+        decode_row, usage, answered = _wire.decode_row, _wire.usage, _ANSWERS
+        numbers, kinds = self._numbers, self.kinds
         file_of, offsets, lengths, file = self._file_of, self._offsets, self._lengths, len(self._files) - 1
         rows = prompt = completion = total = 0
         for line in lines:
