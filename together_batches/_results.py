@@ -202,7 +202,8 @@ class _File:
         row = read_row(line.content, whole=line.whole)
         self.has_lines = True
         if not self.has_rows:
-            self.has_rows = row.custom_id is not None or (self._is_of_errors and states_error(row))
+            names_a_row = row.custom_id is not None or _wire.salvaged_id(line.content) is not None
+            self.has_rows = names_a_row or (self._is_of_errors and states_error(row))
         return row
 
     def is_cut(self) -> bool:
