@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import attrs
 
 from together_batches._disk import target_at
-from together_batches._plain import to_dict
-from together_batches._wire import encode
+from together_batches._plain import line_of, to_dict
 from together_batches.cli import _loop
 from together_batches.cli._client import connected
 from together_batches.cli._exits import Exit
 from together_batches.cli._saving import free
-from together_batches.cli._text import as_json, complain, number, say
+from together_batches.cli._text import as_json, complain, in_ascii, number, say
 from together_batches.models import BatchJobStatus
 from together_batches.rows import BatchFailure, BatchMissing, BatchResult, BatchStray, BatchSuccess, Usage
 
@@ -42,12 +41,12 @@ async def _run(arguments: Arguments, target: Path | None) -> Exit:
             if target is None:
                 async for row in rows:
                     tally.count(row)
-                    print(as_json(to_dict(row)))
+                    print(in_ascii(line_of(row)))
             else:
                 async with target_at(target, replace=arguments.force) as file:
                     async for row in rows:
                         tally.count(row)
-                        await file.write(encode(to_dict(row)) + b"\n")
+                        await file.write(line_of(row) + b"\n")
                     await file.keep()
     if arguments.json and target is not None:
         print(as_json({"job": to_dict(job), "output": str(target), **tally.to_dict()}))
