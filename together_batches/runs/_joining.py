@@ -34,6 +34,8 @@ __all__ = ["Arranged", "ForeignFileError", "arrange", "final_lines"]
 _LONGEST_LINE_BYTES = 256_000_000
 _BLOCK_BYTES = 1 << 18
 _TOGETHER_BYTES = 2 << 20
+"""So much text of rows is held at a time."""
+_LONGEST_READ_BYTES = 1 << 20
 _GAP_BYTES = 1 << 14
 """So much that is not wanted is read between two texts rather than to begin another read."""
 
@@ -102,10 +104,9 @@ def arrange(
         if foreign is not None and left:
             raise ForeignFileError(foreign)
         for some in index.rows(check_in):
-            lines: list[bytes] = []
             for custom_id, kind, status_code, text in some:
                 if kind == _ANSWER:
-                    lines.append(_plain.success_line(custom_id, text, status_code))
+                    target.write(_plain.success_line(custom_id, text, status_code) + b"\n")
                     outcomes.append(_rules.SUCCEEDED)
                     continue
                 result = absent(custom_id) if kind == _ABSENT else _result(custom_id, kind, text)
@@ -115,8 +116,7 @@ def arrange(
                     refusal = f"{result.code or result.status_code}: {result.message}"
                 if isinstance(result, BatchSuccess):
                     index.usage += result.usage or Usage()
-                lines.append(_plain.line_of(result))
-            target.write(b"\n".join(lines) + b"\n")
+                target.write(_plain.line_of(result) + b"\n")
     return Arranged(
         outcomes=bytes(outcomes),
         usage=index.usage,
@@ -277,7 +277,7 @@ class _Index:
                 last = first + 1
                 while last < len(wanted):
                     offset = offsets[wanted[last]]
-                    if offset - stop > _GAP_BYTES or stop - begin > _TOGETHER_BYTES:
+                    if offset - stop > _GAP_BYTES or stop - begin > _LONGEST_READ_BYTES:
                         break
                     stop = offset + lengths[wanted[last]]
                     last += 1
