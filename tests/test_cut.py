@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from together_batches._cut import members
+from together_batches._cut import members, salvaged_id
 
 _ANY = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -62,3 +62,27 @@ def test_any_depth() -> None:
 def test_the_last_of_two_is_taken_with_what_is_in_it() -> None:
     """And nothing that was in the first."""
     assert members(b'{"a": {"b": 1, "c": 2}, "a": {"c" : 3 }}') == {("a",): b'{"c" : 3 }', ("a", "c"): b"3"}
+
+
+@pytest.mark.parametrize(
+    ("line", "custom_id"),
+    [
+        (b'{"custom_id": "a", "response": {"x": }}', "a"),
+        (b'{"custom_id" : "a\x01", "x": [{"custom_id": "b"', "a\x01"),
+        (b'{"x": "custom_id", "custom_id": "\\u00e9",,', "\u00e9"),
+        (b'{"custom_id": "a", "custom_id": "b", NaN', "b"),
+        (b'{"custom_id": "a", "custom_id": 7,', None),
+        (b'{"x": {"custom_id": "a"},', None),
+        (b'{"x": "\\"custom_id\\": \\"a\\"",', None),
+        (b'{} {"custom_id": "a"', None),
+        (b'[{"custom_id": "a"', None),
+        (b'{"custom_id": "a', None),
+        (b'{"custom_id": "",', None),
+        (b'{"custom_id": ' + b"[" * 100_000, None),
+        (b"<html>", None),
+        (b"", None),
+    ],
+)
+def test_the_id_in_a_line_that_nothing_reads(line: bytes, custom_id: str | None) -> None:
+    """Only what stands right in the object is one; the last of several counts."""
+    assert salvaged_id(line) == custom_id

@@ -7,7 +7,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from together_batches._plain import to_dict
+from together_batches import _wire
+from together_batches._plain import line_of, to_dict
+from together_batches._results import read_row
 from together_batches.errors import NotFoundError, UsageError
 from together_batches.models import BatchJob, BatchJobStatus, FileObject
 from together_batches.outcomes import CancelOutcome, CancelReport, CancelResult
@@ -127,3 +129,22 @@ def test_what_is_no_value_of_this_package() -> None:
     """Is refused by its type."""
     with pytest.raises(TypeError, match=r"to_dict takes the values of this package, not int"):
         to_dict(7)  # type: ignore[arg-type]
+
+
+def test_an_answer_that_json_cannot_say() -> None:
+    """Is left out, and in ``raw``; one that Python could read and JSON can say is there too."""
+    line = b'{"custom_id": "a", "response": {"status_code": 200, "body": {"x": %b}}}'
+    told = to_dict(read_row(line % b"NaN"))
+    assert told == {"custom_id": "a", "result": "success", "status_code": 200, "raw": (line % b"NaN").decode()}
+    told = to_dict(read_row(line % b'"\x01"'))
+    assert (told["body"], told["raw"]) == ({"x": "\x01"}, (line % b'"\x01"').decode())
+
+
+def test_a_row_as_a_line() -> None:
+    """An answer stands in it as it came; all else is as in :func:`to_dict`, and JSON whatever it holds."""
+    body = b'{"x": 1E400, "y":\t"\\ud83d", "x": 12345678901234567890123}'
+    row = BatchSuccess("\u00e9", _wire.Body(body), 201)
+    assert line_of(row) == '{"custom_id":"\u00e9","result":"success","body":'.encode() + body + b',"status_code":201}'
+    assert line_of(BatchMissing("a")) == b'{"custom_id":"a","result":"missing"}'
+    stray = BatchStray("\ud83d", "why")
+    assert json.loads(line_of(stray)) == to_dict(stray)

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from together_batches import _results
+from together_batches import _results, jsonl
 from together_batches._results import Order, Verbs, failed_requests, read_row, results
 from together_batches._stream import Stream
 from together_batches.errors import (
@@ -40,6 +40,9 @@ TERMINAL = [status for status in BatchJobStatus if status.is_terminal]
 BACK_OFF = [1, 2, 4, 8, 16, 29]
 """The pauses between looks at what is absent, with a patience of 60 s."""
 
+
+ORDERS: list[Order] = ["file", "input"]
+in_both_orders = pytest.mark.parametrize("order", ORDERS)
 
 # --- fakes --------------------------------------------------------------------------------------------------------
 
@@ -216,8 +219,8 @@ def test_an_answer_to_nobody(custom_id: object) -> None:
     ("line", "message", "raw"),
     [
         (b'{"custom_id": "a", ', "the line cannot be read: it is no JSON", '{"custom_id": "a", '),
-        (b'{"custom_id": NaN}', "the line cannot be read: it is no JSON", '{"custom_id": NaN}'),
-        (b'{"custom_id": "\xff"}', "the line cannot be read: it is no JSON", '{"custom_id": "\\xff"}'),
+        (b'{"custom_id": NaN}', _NEITHER, '{"custom_id": NaN}'),
+        (b'{"custom_id": "\xff"', "the line cannot be read: it is no JSON", '{"custom_id": "\\xff"'),
         (b"[" * 5_000, "the line cannot be read: it is no JSON", "[" * 5_000),
         (b"[1]", "the line is a list in place of an object", "[1]"),
         (b"null", "the line is null in place of an object", "null"),
@@ -255,9 +258,9 @@ async def test_both_files_are_one_stream() -> None:
 
 
 async def test_a_failure_may_be_in_the_output_and_an_answer_among_the_errors() -> None:
-    """The row decides, not the file."""
+    """The row decides, not the file; failures come last, since an answer to the same row may come after them."""
     account = Account(lines(answer("a", {"error": "x"}, 500)), lines(answer("b")))
-    assert names(await account.rows()) == [("failure", "a"), ("success", "b")]
+    assert names(await account.rows()) == [("success", "b"), ("failure", "a")]
 
 
 @pytest.mark.parametrize("status", TERMINAL)
@@ -306,11 +309,11 @@ async def test_a_very_long_row() -> None:
 
 @pytest.mark.parametrize("order", ["file", "input"])
 async def test_a_row_without_an_end(order: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Memory has a limit: of a longer line the beginning is told, and the others come."""
+    """Memory has a limit: of a longer line the beginning is told, with the row that it names; the others come."""
     monkeypatch.setattr(_results, "_LONGEST_LINE_BYTES", 2_000)
     account = Account(lines(answer("a", {"text": "x" * 3_000}), answer("b")))
     rows = await account.rows(requests=["a", "b"], order=order)
-    assert sorted(names(rows), key=str) == [("failure", None), ("missing", "a"), ("success", "b")]
+    assert sorted(names(rows)) == [("failure", "a"), ("success", "b")]
     (failure,) = [row for row in rows if isinstance(row, BatchFailure)]
     assert failure.message == "the line has more than 2,000 bytes; this is its beginning"
     assert failure.raw.startswith('{"id":"br_1","custom_id":"a"')
@@ -390,6 +393,130 @@ async def test_requests_that_are_none() -> None:
     assert account.requests == []
 
 
+# --- odd rows -----------------------------------------------------------------------------------------------------
+
+ODD_BODIES = {
+    "half a pair": b'{"x": "\\ud83d"}',
+    "beyond floats": b'{"x": 1e999, "y": -0.0}',
+    "a long integer": b'{"x": 1234567890123456789012345678901234567890}',
+    "deep": b'{"x": ' + b"[" * 300 + b"]" * 300 + b"}",
+    "too deep": b'{"x": ' + b"[" * 20_000 + b"]" * 20_000 + b"}",
+    "NaN": b'{"x": NaN}',
+    "minus infinity": b'{"x": -Infinity}',
+    "half a character": b'{"x": "\xf0\x9f\x98"}',
+    "a raw control character": b'{"x": "\x01"}',
+}
+NO_JSON = {
+    "a stray brace": b'{"x": }',
+    "a bare quote": b'{"x": "a"b"}',
+    "cut and glued": b'{"x": "a',
+    "deep": b"[" * 9_999,
+}
+
+
+def row_with(custom_id: str, body: bytes) -> bytes:
+    return b'{"custom_id": "%b", "response": {"status_code": 200, "body": %b}}' % (custom_id.encode(), body)
+
+
+@in_both_orders
+@pytest.mark.parametrize("body", ODD_BODIES.values(), ids=ODD_BODIES)
+async def test_an_odd_answer_is_an_answer(body: bytes, order: str) -> None:
+    """In one bucket, beside the others; what no JSON library reads is in ``raw``, in the line as it came."""
+    line = row_with("b", body)
+    rows = await Account(lines(answer("a"), line, answer("c"))).rows(requests=list("abc"), order=order)
+    assert names(rows) == [("success", name) for name in "abc"]
+    odd = rows[1]
+    assert isinstance(odd, BatchSuccess)
+    is_json = body in [*ODD_BODIES.values()][:4]
+    assert odd.raw == ("" if is_json else line.decode("utf-8", "backslashreplace"))
+    if body != ODD_BODIES["too deep"]:
+        assert "x" in odd.body
+    assert list(failed_requests([BatchRequest(name, {}) for name in "abc"], rows)) == []
+
+
+@in_both_orders
+@pytest.mark.parametrize("body", NO_JSON.values(), ids=NO_JSON)
+async def test_a_line_that_cannot_be_read_is_of_the_row_that_it_names(body: bytes, order: str) -> None:
+    """The row was answered, and paid for: it is not missing, and does not go again."""
+    line = row_with("b", body)
+    rows = await Account(lines(answer("a"), line, answer("c"))).rows(requests=list("abc"), order=order)
+    assert sorted(names(rows)) == [("failure", "b"), ("success", "a"), ("success", "c")]
+    (failure,) = [row for row in rows if isinstance(row, BatchFailure)]
+    assert failure == BatchFailure("b", None, "the line cannot be read: it is no JSON", raw=line.decode())
+    assert list(failed_requests([BatchRequest(name, {}) for name in "abc"], rows)) == []
+
+
+@in_both_orders
+@pytest.mark.parametrize("other", [answer("b"), refusal("b")], ids=["an answer", "an error"])
+async def test_a_row_with_a_line_that_can_be_read_has_no_other(other: bytes, order: str) -> None:
+    """A line that cannot be read is then nobody's, as it is if it names a row of another job."""
+    broken = [row_with(name, NO_JSON["a stray brace"]) for name in "bx"]
+    rows = await Account(lines(*broken), lines(answer("a"), other)).rows(requests=list("ab"), order=order)
+    found = [("success", "a"), ("success" if b"response" in other else "failure", "b")]
+    assert sorted(names(rows), key=str) == sorted([("failure", None)] * 2 + found, key=str)
+
+
+@in_both_orders
+async def test_a_second_line_that_cannot_be_read(order: str) -> None:
+    """Is nobody's: a row has one."""
+    account = Account(lines(*[row_with("a", NO_JSON["a stray brace"])] * 2))
+    assert names(await account.rows(requests=["a"], order=order)) == [("failure", "a"), ("failure", None)]
+
+
+@in_both_orders
+@pytest.mark.parametrize(
+    ("output", "errors"),
+    [
+        (lines(answer("a")), lines(refusal("a"))),
+        (lines(refusal("a")), lines(answer("a"))),
+        (lines(refusal("a"), answer("a")), b""),
+        (lines(answer("a"), refusal("a")), b""),
+    ],
+    ids=["in two files", "the other way round", "after it", "before it"],
+)
+async def test_an_answer_beats_an_error(output: bytes, errors: bytes, order: str) -> None:
+    """Of the same row, wherever the two are; the error is a stray."""
+    for options in ({}, {"requests": ["a"]}):
+        if order == "input" and not options:
+            continue
+        rows = await Account(output, errors).rows(**options, order=order)
+        assert names(rows) == [("success", "a"), ("stray", "a")]
+        assert rows[1] == BatchStray("a", "a row with this custom_id came before", refusal("a").decode())
+
+
+async def test_many_failures_wait_on_the_disk(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And come in the order in which they were read."""
+    monkeypatch.setattr(_results, "_PIECE_BYTES", 500)
+    ids = [f"row-{number}" for number in range(100)]
+    account = Account(lines(answer("first")), lines(*map(refusal, ids)), size=300)
+    stream = account.results()
+    assert names([await anext(stream)]) == [("success", "first")]
+    assert names([await anext(stream)]) == [("failure", "row-0")]
+    assert len(files_open_in(temporary)) == 1
+    assert names([row async for row in stream]) == [("failure", name) for name in ids[1:]]
+    assert files_open_in(temporary) == []
+
+
+PAGE = b"<html>\n<body>Sorted out soon.</body>\n</html>\n"
+
+
+@in_both_orders
+@pytest.mark.parametrize("which", ["file-output", "file-errors"])
+@pytest.mark.parametrize("page", [PAGE, b"[]\n", b"\x1f\x8b\x08\n", lines(answer("a")).decode().encode("utf-16")])
+async def test_a_page_in_place_of_a_file(page: bytes, which: str, order: str) -> None:
+    """Says nothing about the rows that are left out: to call them missing would be to pay for them again."""
+    files = {"file-output": lines(answer("a")), "file-errors": lines(refusal("b")), which: page}
+    account = Account(files["file-output"], files["file-errors"])
+    with pytest.raises(ResultsUnavailableError, match=f"{which} has lines, and none is about a row") as caught:
+        await account.rows(requests=list("abc"), order=order)
+    assert caught.value.file_ids == (which,)
+
+
+async def test_a_page_beside_a_whole_result() -> None:
+    """Does no harm: no row is left out."""
+    assert len(await Account(lines(answer("a")), PAGE).rows(requests=["a"])) == 1 + PAGE.count(b"\n")
+
+
 # --- the job ------------------------------------------------------------------------------------------------------
 
 
@@ -424,9 +551,7 @@ async def test_what_cannot_be_is_told_at_once() -> None:
 
 # --- absence ------------------------------------------------------------------------------------------------------
 
-ORDERS: list[Order] = ["file", "input"]
 ABC = lines(answer("a"), answer("b"), answer("c"))
-in_both_orders = pytest.mark.parametrize("order", ORDERS)
 
 
 async def read_all(account: Account, job: str | BatchJob = "job-1", **options: Any) -> list[tuple[str, str | None]]:
@@ -555,7 +680,7 @@ async def test_a_file_that_stays_cut(patience: float, slept: list[float]) -> Non
     """Is an error that names it, after the rows that are there; those that are not are not called missing."""
     account = Account(lines(answer("a")), lines(refusal("b")), metadata={"file-output": 1_000, "file-errors": 0})
     stream = account.results(requests=list("abc"), patience=patience)
-    assert names([await anext(stream) for _ in range(2)]) == [("success", "a"), ("failure", "b")]
+    assert names([await anext(stream)]) == [("success", "a")]  # an answer to b may still come
     with pytest.raises(ResultsUnavailableError, match=r"job-1 are not whole: file-output has \d+ bytes") as caught:
         await anext(stream)
     assert (caught.value.job_id, caught.value.file_ids) == ("job-1", ("file-output",))
@@ -836,11 +961,21 @@ def test_every_row_is_in_one_bucket(
     async def run() -> tuple[list[BatchResult], list[BatchResult]]:
         return await account.rows(requests=requests), await account.rows(requests=requests, order="input")
 
-    by_file, by_input = asyncio.run(run())
+    try:
+        by_file, by_input = asyncio.run(run())
+    except ResultsUnavailableError:
+        assert any(_is_page(file, at_errors=file is errors) for file in (output, errors))
+        return
     for rows in (by_file, by_input):
         _account_for_all(rows, requests, (output or b"").split(b"\n") + (errors or b"").split(b"\n"))
     assert Counter(by_file) == Counter(by_input)
     assert requests == [row.custom_id for row in by_input if not isinstance(row, BatchStray)][: len(requests)]
+
+
+def _is_page(file: bytes | None, *, at_errors: bool) -> bool:
+    """Whether a file has lines, and none is about a row."""
+    told = [line for line in (file or b"").split(b"\n") if line.strip()]
+    return bool(told) and not any(b"custom_id" in line or (at_errors and b"error" in line) for line in told)
 
 
 def _account_for_all(rows: Sequence[BatchResult], requests: list[str], told: list[bytes]) -> None:
@@ -874,6 +1009,28 @@ def test_a_request_is_sent_again_once() -> None:
 def test_what_was_answered_is_not_sent_again() -> None:
     """By any of several jobs: it would be paid for twice."""
     assert list(failed_requests(REQUESTS, [BatchFailure("b", None, "x"), BatchSuccess("b", {})])) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "is_sent"),
+    [
+        (refusal("b"), True),
+        (answer("b", {"error": "x"}, 500), True),
+        (answer("b", "text"), False),
+        (answer("b", 7), False),
+        (b'{"custom_id":"b"}', False),
+    ],
+)
+def test_a_row_is_sent_again_on_evidence(line: bytes, is_sent: bool) -> None:
+    """What says nothing of an error may have been answered, and paid for."""
+    assert list(failed_requests(REQUESTS, [read_row(line)])) == [REQUESTS[1]] * is_sent
+
+
+def test_a_request_is_sent_again_as_it_was_written() -> None:
+    """Its body, byte for byte."""
+    line = b'{"custom_id":"a","body":{"model": "m",\t"x": 1.50, "y": 12345678901234567890123, "z": "\\u00e9"}}\n'
+    (request,) = failed_requests(line, [BatchMissing("a")])
+    assert jsonl.encode(request) == line
 
 
 def test_requests_to_send_again_may_be_in_a_file(tmp_path: Path) -> None:

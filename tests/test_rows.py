@@ -9,7 +9,7 @@ import attrs
 import pytest
 
 import together_batches
-from together_batches import models, rows
+from together_batches import APIResponseValidationError, _wire, models, rows, to_dict
 from together_batches.rows import BatchFailure, BatchMissing, BatchRequest, BatchStray, BatchSuccess, Usage
 
 _ROWS = [
@@ -62,3 +62,63 @@ def test_tokens_add_up() -> None:
 def test_tokens_of_an_answer(body: dict[str, object], expected: Usage | None) -> None:
     """They are there where the answer says so."""
     assert BatchSuccess("a", body).usage == expected
+
+
+# --- a body that is carried ---------------------------------------------------------------------------------------
+
+DEEP = b'{"x": ' + b"[" * 20_000 + b"]" * 20_000 + b', "text": "hello", "usage": {"total_tokens": 3}}'
+
+
+def _carried(text: bytes) -> BatchSuccess:
+    return BatchSuccess("a", _wire.Body(text))
+
+
+def test_a_body_is_decoded_when_it_is_wanted() -> None:
+    """And then once: what is done to it stays done, and is written."""
+    row = _carried(b'{"text": "hello"}')
+    assert row.body == {"text": "hello"}
+    assert row.body is row.body
+    row.body["more"] = 1  # type: ignore[index]
+    assert to_dict(row)["body"] == {"text": "hello", "more": 1}
+
+
+def test_text_tokens_and_status_need_no_decoding() -> None:
+    """What stands beside them may be anything."""
+    body = b'{"x": "\\ud83d", "choices": [{"message": {"content": "hi"}}], "usage": {"prompt_tokens": 1}}'
+    for row in (_carried(body), BatchSuccess("a", {**_carried(body).body})):
+        assert (row.text, row.usage, row.status_code) == ("hi", Usage(1, 0, 0), 200)
+    assert _carried(b'{"choices": 7, "text": "hi"}').text == "hi"
+
+
+@pytest.mark.parametrize("row", [_carried(DEEP), BatchSuccess("a", _wire.Body(DEEP), 200, "the line")])
+def test_a_body_that_cannot_be_decoded(row: BatchSuccess) -> None:
+    """Raises when it is read, and does no harm otherwise."""
+    with pytest.raises(APIResponseValidationError, match="nested too deeply; its text is in raw"):
+        row.body  # noqa: B018
+    assert (row.custom_id, row.status_code, row.text, row.usage) == ("a", 200, None, None)
+    assert f"{len(DEEP):,} bytes that cannot be decoded" in repr(row)
+    assert "body" not in to_dict(row)
+    for twin in (copy.deepcopy(row), pickle.loads(pickle.dumps(row)), attrs.evolve(row)):
+        assert twin == row
+        assert hash(twin) == hash(row)
+    assert attrs.evolve(row, body={}).body == {}
+    assert row != attrs.evolve(row, body={})
+
+
+def test_rows_are_equal_if_what_they_say_is() -> None:
+    """However it is written, decoded or not; and not if anything else of them differs."""
+    assert _carried(b'{"x":1, "y":2}') == _carried(b'{"y": 2, "x": 1.0}') == BatchSuccess("a", {"x": 1, "y": 2})
+    assert _carried(b'{"x": 1}') != _carried(b'{"x": 2}')
+    assert BatchSuccess("a", {}) != BatchSuccess("a", {}, 201)
+    assert BatchSuccess("a", {}) != BatchSuccess("a", {}, raw="x")
+    assert BatchSuccess("a", {}) != BatchRequest("a", {})
+
+
+def test_rows_are_matched_by_place_and_by_name() -> None:
+    """The body that a pattern gets is decoded."""
+    match _carried(b'{"x": 1}'):
+        case BatchSuccess(custom_id, body, 200, raw):
+            assert (custom_id, body, raw) == ("a", {"x": 1}, "")
+    match BatchRequest("a", {"model": "m"}):
+        case BatchRequest(custom_id="a", body={"model": model}, method=None):
+            assert model == "m"

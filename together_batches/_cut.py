@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 
-__all__ = ["members"]
+__all__ = ["members", "salvaged_id"]
 
 _TOKEN = re.compile(
     rb"[ \t\r\n]*+(?:(?P<mark>[{}\[\],:])"
@@ -17,6 +17,11 @@ _TOKEN = re.compile(
     rb"|(?P<plain>-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?(?:[eE][+-]?[0-9]++)?|true|false|null))[ \t\r\n]*+"
 )
 _LEVELS = 2
+_ROUGH_TOKEN = re.compile(
+    rb'(?P<open>[{\[])|(?P<close>[}\]])|(?P<text>"[^"\\]*+(?:\\.[^"\\]*+)*+")(?P<colon>[ \t\r]*+:[ \t\r]*+)?',
+    re.DOTALL,
+)
+"""What can be told of the structure of a text that is no JSON."""
 
 
 def members(line: bytes) -> dict[tuple[str, ...], bytes]:
@@ -74,3 +79,34 @@ def members(line: bytes) -> dict[tuple[str, ...], bytes]:
             return found
     message = f"no JSON object: byte {place}"
     raise ValueError(message)
+
+
+def salvaged_id(line: bytes) -> str | None:
+    """The ``custom_id`` that stands right in the object of a line which nothing reads; None if there is none.
+
+    Of several the last is taken. What is nested deeper may be part of an answer, and says nothing about the line.
+    """
+    found: str | None = None
+    level, awaited_at = 0, -1
+    if not line.lstrip().startswith(b"{"):
+        return None
+    for token in _ROUGH_TOKEN.finditer(line):
+        if token["open"]:
+            level += 1
+        elif token["close"]:
+            level -= 1
+            if level <= 0:
+                break
+        elif level == 1 and token["colon"]:
+            if _text_of(token["text"]) == "custom_id":
+                found, awaited_at = None, token.end()
+        elif level == 1 and token.start() == awaited_at:
+            found = _text_of(token["text"])
+    return found or None
+
+
+def _text_of(text: bytes) -> str | None:
+    try:
+        return str(json.loads(text.decode("utf-8", "replace"), strict=False))
+    except ValueError:
+        return None

@@ -1,11 +1,15 @@
-"""Fields of the values: a time, and one that is read when it is wanted."""
+"""Fields of the values: a time, and those that are read when they are wanted."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["OnDemand", "in_utc", "time_of"]
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["Carried", "OnDemand", "carried", "in_utc", "time_of"]
 
 
 def time_of(text: str) -> datetime | None:
@@ -51,3 +55,26 @@ class OnDemand:
 
     def __set__(self, instance: object, value: object) -> None:
         self.slot.__set__(instance, value)
+
+
+class Carried:
+    """An object as its ``text`` in JSON, which is carried as it is, and decoded when its value is wanted."""
+
+    __slots__ = ("text",)
+
+    def __init__(self, text: bytes) -> None:
+        self.text = text
+
+    @abstractmethod
+    def decode(self) -> Mapping[str, object]:
+        """The value; :class:`APIResponseValidationError` if nothing reads it."""
+
+    @abstractmethod
+    def outline(self) -> Mapping[str, object]:
+        """The members that texts and tokens are in; none if nothing reads it."""
+
+
+def carried(row: Any) -> bytes | None:
+    """The text of a row's body that was not decoded, and so is as it came; None if it was."""
+    body: object = row._body
+    return body.text if isinstance(body, Carried) else None

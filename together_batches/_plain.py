@@ -1,19 +1,22 @@
-"""Values as plain data, ready for JSON: the public :func:`to_dict`, and no more."""
+"""Values as plain data, ready for JSON: the public :func:`to_dict`, and a row as a line of JSON."""
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
 import attrs
 
-from together_batches.errors import APIStatusError, BatchesError
+from together_batches import _wire
+from together_batches._fields import carried
+from together_batches.errors import APIResponseValidationError, APIStatusError, BatchesError
 from together_batches.models import BatchJob, FileObject
 from together_batches.outcomes import CancelOutcome, CancelReport
 from together_batches.rows import BatchFailure, BatchMissing, BatchResult, BatchStray, BatchSuccess, Usage
 
-__all__ = ["to_dict"]
+__all__ = ["line_of", "success_line", "to_dict"]
 
 _RESULTS: dict[type, str] = {
     BatchSuccess: "success",
@@ -28,7 +31,8 @@ def to_dict(value: BatchJob | FileObject | CancelOutcome | CancelReport | BatchR
 
     Absent fields are left out, times are text in UTC with ``Z``, and what a job has in ``extra`` stands beside its
     fields, as the service sent it: ``job_from_dict(to_dict(job)) == job``. The row of a batch says in ``result``
-    which it is: ``success``, ``failure``, ``missing`` or ``stray``; its ``custom_id`` is null where it has none.
+    which it is: ``success``, ``failure``, ``missing`` or ``stray``; its ``custom_id`` is null where it has none. An
+    answer that JSON cannot say (it has a NaN) is left out, and then is in ``raw``, in the line as it came.
     """
     if isinstance(value, BatchJob | FileObject):
         return {**_fields(value, without="extra"), **value.extra}
@@ -46,9 +50,44 @@ def to_dict(value: BatchJob | FileObject | CancelOutcome | CancelReport | BatchR
     if kind is None:
         message = f"to_dict takes the values of this package, not {type(value).__name__}"
         raise TypeError(message)
+    if isinstance(value, BatchSuccess):
+        return _success(value)
     # An id is said also where there is none; a raw text is left out where it is empty.
     told = {name: field for name, field in _fields(value).items() if field != ""}
     return {"custom_id": value.custom_id, "result": kind, **told}
+
+
+def _success(row: BatchSuccess) -> dict[str, Any]:
+    plain: dict[str, Any] = {"custom_id": row.custom_id, "result": "success"}
+    try:
+        body = row.body
+        if row.raw:
+            _wire.encode(body)
+        plain["body"] = body
+    except (APIResponseValidationError, _wire.WireError):
+        pass
+    plain["status_code"] = row.status_code
+    return {**plain, "raw": row.raw} if row.raw else plain
+
+
+def line_of(row: BatchResult) -> bytes:
+    """A row as a line of JSON without its end: :func:`to_dict` of it, with an answer as it came."""
+    if isinstance(row, BatchSuccess) and (text := carried(row)) is not None:
+        return success_line(row.custom_id, text, row.status_code)
+    plain = to_dict(row)
+    try:
+        return _wire.encode(plain)
+    except _wire.WireError:  # half of a surrogate pair in an id, which stands for itself only as an escape
+        return json.dumps(plain, separators=(",", ":")).encode()
+
+
+def success_line(custom_id: str, body: bytes, status_code: int) -> bytes:
+    """The line of a row that was answered, around the text of the answer."""
+    return b'{"custom_id":%b,"result":"success","body":%b,"status_code":%d}' % (
+        _wire.quoted(custom_id),
+        body,
+        status_code,
+    )
 
 
 def _fields(value: attrs.AttrsInstance, *, without: str | None = None) -> dict[str, Any]:

@@ -33,10 +33,10 @@ def objection(path: Path) -> str | None:
     return None
 
 
-def created(path: Path, mode: str = "xb") -> IO[bytes]:
+def created(path: Path, mode: str = "xb", *, buffering: int = -1) -> IO[bytes]:
     """Open a new file for writing; ``"wb"`` empties and ``"ab"`` keeps one that is there. A link is not followed."""
     no_link = getattr(os, "O_NOFOLLOW", 0)
-    return open(path, mode, opener=lambda name, flags: os.open(name, flags | no_link, _PRIVATE))
+    return open(path, mode, buffering, opener=lambda name, flags: os.open(name, flags | no_link, _PRIVATE))
 
 
 def take_place(part: Path, target: Path) -> None:

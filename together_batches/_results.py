@@ -20,6 +20,7 @@ import attrs
 from anyio import CancelScope, to_thread
 
 from together_batches import _protocol, _wire, jsonl
+from together_batches._fields import carried
 from together_batches._patience import Absence, until_found
 from together_batches._stream import Stream
 from together_batches.errors import (
@@ -32,9 +33,27 @@ from together_batches.errors import (
 )
 from together_batches.jsonl import Line, LineSplitter, Source
 from together_batches.models import BatchJob, BatchJobStatus, FileObject
-from together_batches.rows import BatchFailure, BatchMissing, BatchRequest, BatchResult, BatchStray, BatchSuccess
+from together_batches.rows import (
+    BatchFailure,
+    BatchMissing,
+    BatchRequest,
+    BatchResult,
+    BatchStray,
+    BatchSuccess,
+)
 
-__all__ = ["Order", "Requests", "Verbs", "failed_requests", "read_row", "results"]
+__all__ = [
+    "Order",
+    "Requests",
+    "Verbs",
+    "as_text",
+    "failed_requests",
+    "is_answer",
+    "read_row",
+    "results",
+    "salvaged",
+    "states_error",
+]
 
 Requests = Source | Iterable[BatchRequest | str]
 """The input of a job: a path, the bytes of the file, the file opened in binary mode, its requests, or their ids."""
@@ -49,6 +68,10 @@ _PIECE_BYTES = 1_000_000
 _PIECE_ROWS = 500
 _SECONDS_BETWEEN_PAUSES = 0.004
 """What else is to be done on the loop may have to wait for three times as long: a timer's turn comes after ours."""
+
+_LEVELS_IN_DOUBT = 256
+"""JSON with fewer brackets is not nested too deeply for anything."""
+_UNREADABLE = object()
 
 _ANSWERED_BEFORE = "a row with this custom_id came before"
 _FOREIGN = "its custom_id is not among the requests"
@@ -143,10 +166,12 @@ def _is_without_files(job: BatchJob) -> bool:
 class _File:
     """A file of results that is read from its beginning, and on from where it ended if more of it appears."""
 
-    def __init__(self, file_id: str, job_id: str) -> None:
+    def __init__(self, file_id: str, job: BatchJob) -> None:
         self.id = file_id
-        self.job_id = job_id
+        self.job_id = job.id
+        self._is_of_errors = file_id == job.error_file_id
         self.size = 0
+        self.has_lines = self.has_rows = False
         self.splitter = LineSplitter(max_line_bytes=_LONGEST_LINE_BYTES)
         self._checksum = 0
 
@@ -169,13 +194,25 @@ class _File:
                     self.size += len(chunk)
                     yield chunk
 
+    def read_line(self, line: Line) -> BatchSuccess | BatchFailure:
+        """What a line says; notes whether the file has lines, and whether it has any of a row.
+
+        An error that does not say whose it is stands for a row in a file of errors.
+        """
+        row = read_row(line.content, whole=line.whole)
+        self.has_lines = True
+        if not self.has_rows:
+            names_a_row = row.custom_id is not None or _wire.salvaged_id(line.content) is not None
+            self.has_rows = names_a_row or (self._is_of_errors and states_error(row))
+        return row
+
     def is_cut(self) -> bool:
         """Whether the file ends within a line. One that is whole needs no line end."""
         line = self.splitter.peek()
         if line is None or not line.content.strip():
             return False
         try:
-            _wire.decode(line.content)
+            _wire.decode_row(line.content)
         except _wire.WireError:
             return True
         return False
@@ -200,7 +237,7 @@ class _Files:
         # Whatever the end was: rows that were done when a job was cancelled, expired or failed are in its files.
         known = {file.id for file in self.each}
         ids = dict.fromkeys(file_id for file_id in (job.output_file_id, job.error_file_id) if file_id)
-        added = [_File(file_id, job.id) for file_id in ids if file_id not in known]
+        added = [_File(file_id, job) for file_id in ids if file_id not in known]
         self.each += added
         return added
 
@@ -235,6 +272,16 @@ class _Files:
             yield short
             if sum(file.size for file in short) > before:
                 absence.over()
+
+    def check(self, ledger: _Ledger) -> None:
+        """Raise :class:`ResultsUnavailableError` if rows are left out and a file is a page in place of results."""
+        foreign = [file.id for file in self.each if file.has_lines and not file.has_rows]
+        if foreign and ledger.lacks_any_but(()):
+            message = (
+                f"the results of job {self._job.id} are unavailable: {' and '.join(foreign)} has lines, and none is "
+                "about a row; it may be a page in place of the file: read the results again later"
+            )
+            raise ResultsUnavailableError(message, job_id=self._job.id, file_ids=foreign)
 
     def last_ids(self) -> set[str | None]:
         """The ids of rows that have come whole, in lines without a line end."""
@@ -304,35 +351,96 @@ def read_row(line: bytes, *, whole: bool = True) -> BatchSuccess | BatchFailure:
     """
     if not whole:
         message = f"the line has more than {_LONGEST_LINE_BYTES:,} bytes; this is its beginning"
-        return BatchFailure(None, None, message, raw=_as_text(line))
+        return BatchFailure(None, None, message, raw=as_text(line))
     try:
-        row = _wire.decode(line)
+        row = _wire.decode_row(line)
     except _wire.WireError as error:
-        return BatchFailure(None, None, f"the line cannot be read: it is {error.problem}", raw=_as_text(line))
-    if not isinstance(row, dict):
-        return BatchFailure(None, None, f"the line is {_wire.kind(row)} in place of an object", raw=_as_text(line))
-    fields = cast("dict[str, object]", row)
-    name = fields.get("custom_id")
-    custom_id = name if isinstance(name, str) and name else None
-    answer = fields.get("response")
-    response = cast("dict[str, object]", answer) if isinstance(answer, dict) else {}
-    status, body = response.get("status_code"), response.get("body")
+        can_be_read = "in place of" in error.problem
+        message = f"the line is {error.problem}" if can_be_read else f"the line cannot be read: it is {error.problem}"
+        return BatchFailure(None, None, message, raw=as_text(line))
+    return _row_of(row, line)
+
+
+def _row_of(row: _wire.Row, line: bytes) -> BatchSuccess | BatchFailure:
+    """What a line says that was decoded."""
+    status, problem = row.status_code, row.error
+    custom_id = row.custom_id if isinstance(row.custom_id, str) and row.custom_id else None
     status_code = status if isinstance(status, int) and not isinstance(status, bool) else None
-    problem = fields.get("error")
+    if custom_id is not None and is_answer(row):
+        answered = cast("int", status_code)
+        if row.body is not None:
+            return _success(custom_id, row.body, answered, line)
+        return BatchSuccess(custom_id, cast("dict[str, object]", row.value), answered, as_text(line))
     good = not problem and status_code is not None and 200 <= status_code < 300
-    if good and custom_id is not None and isinstance(body, dict):
-        return BatchSuccess(custom_id, cast("dict[str, object]", body), cast("int", status_code))
     if problem:
         code, message = _reason(problem)
-    elif good:
-        code = None
-        message = "the row names no custom_id" if isinstance(body, dict) else f"the answer is {_wire.kind(body)}"
-    elif status_code is not None:
-        code, message = _reason(body)
-        message = message or f"the service answered {status_code}"
     else:
-        code, message = None, "the row has neither an answer nor an error"
-    return BatchFailure(custom_id, code, message or "the service gave no reason", status_code, _as_text(line))
+        answer = _answer_in(row)
+        if good:
+            code = None
+            message = "the row names no custom_id" if isinstance(answer, dict) else f"the answer is {_kind(answer)}"
+        elif status_code is not None:
+            code, message = _reason(answer)
+            message = message or f"the service answered {status_code}"
+        else:
+            code, message = None, "the row has neither an answer nor an error"
+    return BatchFailure(custom_id, code, message or "the service gave no reason", status_code, as_text(line))
+
+
+def _success(custom_id: str, body: bytes, status_code: int, line: bytes) -> BatchSuccess:
+    """A row that was answered with the object that ``body`` is the text of."""
+    answer = _wire.Body(body)
+    # What is nested too deeply to be decoded is not decoded to find out, unless it may be.
+    if body.count(b"{") + body.count(b"[") > _LEVELS_IN_DOUBT:
+        try:
+            answer.decode()
+        except APIResponseValidationError:
+            return BatchSuccess(custom_id, answer, status_code, as_text(line))
+    return BatchSuccess(custom_id, answer, status_code)
+
+
+def _answer_in(row: _wire.Row) -> object:
+    if row.body is None:
+        return row.value
+    try:
+        return _wire.read(row.body)
+    except _wire.WireError:
+        return _UNREADABLE
+
+
+def _kind(answer: object) -> str:
+    return "nested too deeply" if answer is _UNREADABLE else _wire.kind(answer)
+
+
+def states_error(failure: BatchSuccess | BatchFailure) -> bool:
+    """Whether this is a failure of the service: a line that says that its row failed.
+
+    Any other line that came for a row, odd as it is, may be an answer that was paid for, and is no reason to send
+    the row again. A failure without a line is believed.
+    """
+    if isinstance(failure, BatchSuccess):
+        return False
+    if not failure.raw:
+        return True
+    try:
+        row = _wire.decode_row(failure.raw.encode("utf-8", "surrogatepass"))
+    except _wire.WireError:
+        return False
+    status = failure.status_code
+    return bool(row.error) or (status is not None and not 200 <= status < 300)
+
+
+def is_answer(row: _wire.Row) -> bool:
+    """Whether a line answers a row, whichever that is, with an object."""
+    status = row.status_code
+    if type(status) is not int or not 200 <= status < 300 or row.error:
+        return False
+    return isinstance(row.value, dict) if row.body is None else row.body[:1] == b"{"
+
+
+def salvaged(custom_id: str, line: bytes, *, whole: bool) -> BatchFailure:
+    """What came for a row in a line that cannot be read."""
+    return attrs.evolve(cast("BatchFailure", read_row(line, whole=whole)), custom_id=custom_id)
 
 
 def _reason(error: object) -> tuple[str | None, str]:
@@ -348,23 +456,30 @@ def _reason(error: object) -> tuple[str | None, str]:
     return None, error if isinstance(error, str) else ""
 
 
-def _as_text(line: bytes) -> str:
+def as_text(line: bytes) -> str:
     return line.decode("utf-8", "backslashreplace")
 
 
 # --- the account --------------------------------------------------------------------------------------------------
 
 
+_WHOLE, _UNENDED, _LONG = b"w", b"u", b"l"
+"""The extent of a line: it is whole; the same, but nothing ends it; it was too long to be held."""
+
+
 class _Place(NamedTuple):
-    """Where a row was put down."""
+    """Where a row was put down: the text of an answer, if ``status_code`` says what that has, and a line if not."""
 
     offset: int
     length: int
-    whole: bool = True
+    extent: bytes = _WHOLE
+    status_code: int = 0
+    is_answer: bool = False
 
 
-_NOWHERE = _Place(0, 0)
-"""Of a row that was handed on and not put down."""
+_ANSWERED = _Place(0, 0, is_answer=True)
+_FAILED = _Place(0, 0)
+"""Of rows that are not put down in order: one that was handed on, and one that waits for its answer."""
 
 
 class _Ledger:
@@ -377,16 +492,28 @@ class _Ledger:
         self._closed = expected is not None
         self.places: dict[str, _Place | int] = {} if expected is None else expected
 
-    def objection(self, custom_id: str | None, place: _Place) -> str | None:
-        """Why a row is a stray. One that is none, and names its id, is noted."""
-        if custom_id is None:
-            return None
-        if self._closed and custom_id not in self.places:
+    def note(self, custom_id: str, place: _Place) -> _Place | str | None:
+        """Note where a row is; why it is a stray, if it is one, or the place of the error that an answer beats."""
+        before = self.places.get(custom_id)
+        if before is None and self._closed:
             return _FOREIGN
-        if isinstance(self.places.get(custom_id), _Place):
-            return _ANSWERED_BEFORE
+        if isinstance(before, _Place):
+            if before.is_answer or not place.is_answer:
+                return _ANSWERED_BEFORE
+            self.places[custom_id] = place
+            return before
         self.places[custom_id] = place
         return None
+
+    def salvaged(self, row: BatchSuccess | BatchFailure, line: bytes, extent: bytes) -> str | None:
+        """The row that a line which cannot be read is of: it has to be expected, and to have no other line.
+
+        A line that nothing ends was cut, and says nothing.
+        """
+        if not self._closed or extent == _UNENDED or states_error(row):
+            return None
+        custom_id = _wire.salvaged_id(line)
+        return custom_id if custom_id is not None and isinstance(self.places.get(custom_id), int) else None
 
     def lacks_any_but(self, ids: Container[str | None]) -> bool:
         """Whether a row that is expected has not come, those with these ids aside."""
@@ -450,28 +577,111 @@ class _Ids:
 
 
 async def _in_file_order(files: _Files, ledger: _Ledger) -> AsyncGenerator[BatchResult, None]:
+    """Answers as they come, and what else there is after them: an answer to a row that failed may still come."""
     pauses = _Pauses()
+    later = _Later()
 
-    def read(line: Line) -> BatchResult:
-        row = read_row(line.content, whole=line.whole)
-        objection = ledger.objection(row.custom_id, _NOWHERE)
-        return row if objection is None else BatchStray(row.custom_id, objection, _as_text(line.content))
+    def answer(file: _File, line: Line) -> BatchSuccess | BatchStray | None:
+        row = file.read_line(line)
+        if not isinstance(row, BatchSuccess):
+            if row.custom_id is not None:
+                ledger.note(row.custom_id, _FAILED)
+            return None
+        objection = ledger.note(row.custom_id, _ANSWERED)
+        return BatchStray(row.custom_id, objection, as_text(line.content)) if isinstance(objection, str) else row
 
     async def is_incomplete() -> bool:
         return ledger.lacks_any_but(files.last_ids())
 
-    async with aclosing(files.read(is_incomplete=is_incomplete)) as pieces:
-        async for file, piece in pieces:
-            for line in _with_text(file.splitter.feed(piece)):
-                yield read(line)
+    try:
+        async with aclosing(files.read(is_incomplete=is_incomplete)) as pieces:
+            async for file, piece in pieces:
+                for line in _with_text(file.splitter.feed(piece)):
+                    row = answer(file, line)
+                    if row is None:
+                        await later.add(line.content, _WHOLE if line.whole else _LONG)
+                    else:
+                        yield row
+                    await pauses.take()
+        for file in files.each:
+            for line in _with_text(file.splitter.close()):
+                row = answer(file, line)
+                if row is None:
+                    await later.add(line.content, _UNENDED if line.whole else _LONG)
+                else:
+                    yield row
+        files.check(ledger)
+        async with aclosing(later.lines()) as lines:
+            async for kept, extent in lines:
+                yield _failure(kept, extent, ledger)
                 await pauses.take()
-    for file in files.each:
-        for line in _with_text(file.splitter.close()):
-            yield read(line)
+    finally:
+        with CancelScope(shield=True):
+            await to_thread.run_sync(later.close)
     for custom_id, place in ledger.places.items():
         if not isinstance(place, _Place):
             yield BatchMissing(custom_id)
         await pauses.take()
+
+
+def _failure(line: bytes, extent: bytes, ledger: _Ledger) -> BatchFailure | BatchStray:
+    """A line without an answer, when all answers are known."""
+    row = cast("BatchFailure", read_row(line, whole=extent != _LONG))
+    custom_id = row.custom_id
+    if custom_id is None:
+        custom_id = ledger.salvaged(row, line, extent)
+        if custom_id is None:
+            return row
+        ledger.places[custom_id] = _ANSWERED
+        return attrs.evolve(row, custom_id=custom_id)
+    place = ledger.places.get(custom_id)
+    if place is _FAILED:
+        ledger.places[custom_id] = _ANSWERED
+        return row
+    return BatchStray(custom_id, _FOREIGN if place is None else _ANSWERED_BEFORE, row.raw)
+
+
+class _Later:
+    """Lines for later: in memory as long as they are few, and then on the disk, in a file without a name."""
+
+    def __init__(self) -> None:
+        self._held: list[bytes] = []
+        self._held_bytes = 0
+        self._file: IO[bytes] | None = None
+        self._closed = False
+        # A task that is cancelled does not stop its thread, and must not close what that is writing to.
+        self._lock = threading.Lock()
+
+    async def add(self, line: bytes, extent: bytes) -> None:
+        """Keep a line."""
+        self._held.append(extent + line + b"\n")
+        self._held_bytes += len(line)
+        if self._held_bytes >= _PIECE_BYTES:
+            await _in_thread(self._write, b"".join(self._held))
+            self._held, self._held_bytes = [], 0
+
+    def _write(self, lines: bytes) -> None:
+        with self._lock:
+            if not self._closed:
+                self._file = self._file or tempfile.TemporaryFile()  # noqa: SIM115  # closed by close()
+                self._file.write(lines)
+
+    async def lines(self) -> AsyncGenerator[tuple[bytes, bytes], None]:
+        """The lines, each with its extent, in the order in which they came."""
+        if self._file is not None:
+            await _in_thread(self._file.seek, 0)
+            while kept := await _in_thread(self._file.readlines, _PIECE_BYTES):
+                for line in kept:
+                    yield line[1:-1], line[:1]
+        for line in self._held:
+            yield line[1:-1], line[:1]
+
+    def close(self) -> None:
+        """Give the room back."""
+        with self._lock:
+            self._closed = True
+            if self._file is not None:
+                self._file.close()
 
 
 def _with_text(lines: Iterable[Line]) -> Iterator[Line]:
@@ -524,6 +734,8 @@ async def _in_input_order(files: _Files, ledger: _Ledger) -> AsyncGenerator[Batc
                     await put_down(file)
         for file in files.each:
             await _in_thread(spool.end, file)
+        files.check(ledger)
+        await _in_thread(spool.salvage, ledger)
         for entries in spool.pieces():
             for row in await _in_thread(spool.read, entries):
                 yield row
@@ -546,7 +758,7 @@ async def _in_thread(work: Callable[[A], T], argument: A) -> T:
 class _Entry(NamedTuple):
     """A row to hand on: one that is missing has a number in place of a place, a stray an objection."""
 
-    custom_id: str
+    custom_id: str | None
     place: _Place | int
     objection: str | None = None
 
@@ -570,26 +782,50 @@ class _Spool:
         """Put down the next piece of a file."""
         file, content = piece
         with self._lock:
-            self._put(file.splitter.feed(content))
+            self._put(file, file.splitter.feed(content), _WHOLE)
 
     def end(self, file: _File) -> None:
         """Put down the last line of a file, if nothing ends it."""
         with self._lock:
-            self._put(file.splitter.close())
+            self._put(file, file.splitter.close(), _UNENDED)
 
-    def _put(self, lines: Iterable[Line]) -> None:
+    def _put(self, file: _File, lines: Iterable[Line], extent: bytes) -> None:
         if self._closed:
             return
         if self._file is None:
             self._file = tempfile.TemporaryFile()  # noqa: SIM115  # closed by close()
         for line in _with_text(lines):
-            self._file.write(line.content)
-            place = _Place(self._size, len(line.content), line.whole)
+            row = file.read_line(line)
+            extent_of_line = extent if line.whole else _LONG
+            custom_id, content = row.custom_id, line.content
+            status_code, answers = 0, isinstance(row, BatchSuccess)
+            if isinstance(row, BatchSuccess) and not row.raw and (text := carried(row)) is not None:
+                content, status_code = text, row.status_code
+            place = _Place(self._size, len(content), extent_of_line, status_code, answers)
+            found = None if custom_id is None else self._ledger.note(custom_id, place)
+            if isinstance(found, str):  # a stray is told with its line
+                content, place = line.content, _Place(self._size, len(line.content), extent_of_line)
+            self._file.write(content)
             self._size += place.length
-            custom_id = read_row(line.content, whole=line.whole).custom_id
-            objection = self._ledger.objection(custom_id, place)
-            if objection is not None or custom_id is None:
-                self._others.append(_Entry(custom_id or "", place, objection))
+            if isinstance(found, _Place):
+                self._others.append(_Entry(custom_id, found, _ANSWERED_BEFORE))
+            elif custom_id is None or found is not None:
+                self._others.append(_Entry(custom_id, place, found))
+
+    def salvage(self, ledger: _Ledger) -> None:
+        """Give rows that have no other line those that are theirs by their ``custom_id`` alone."""
+        others, self._others = self._others, []
+        for entry in others:
+            custom_id = None
+            if entry.custom_id is None:
+                place = cast("_Place", entry.place)
+                line = self._text(place)
+                row = read_row(line, whole=place.extent != _LONG)
+                custom_id = ledger.salvaged(row, line, place.extent)
+            if custom_id is None:
+                self._others.append(entry)
+            else:
+                ledger.places[custom_id] = entry.place  # of two such lines the first is of the row
 
     def pieces(self) -> Iterator[list[_Entry]]:
         """All rows in the order of the input, and then those that are none of it, in the order in which they came."""
@@ -609,13 +845,23 @@ class _Spool:
             return [self._read(entry) for entry in entries]
 
     def _read(self, entry: _Entry) -> BatchResult:
-        if not isinstance(entry.place, _Place) or self._file is None:
-            return BatchMissing(entry.custom_id)
-        self._file.seek(entry.place.offset)
-        line = self._file.read(entry.place.length)
-        if entry.objection is not None:
-            return BatchStray(entry.custom_id, entry.objection, _as_text(line))
-        return read_row(line, whole=entry.place.whole)
+        custom_id, place, objection = entry
+        if not isinstance(place, _Place):
+            return BatchMissing(cast("str", custom_id))
+        text = self._text(place)
+        if objection is not None:
+            return BatchStray(custom_id, objection, as_text(text))
+        if place.status_code:
+            return BatchSuccess(cast("str", custom_id), _wire.Body(text), place.status_code)
+        row = read_row(text, whole=place.extent != _LONG)
+        if row.custom_id is None and custom_id is not None:
+            return salvaged(custom_id, text, whole=place.extent != _LONG)
+        return row
+
+    def _text(self, place: _Place) -> bytes:
+        file = cast("IO[bytes]", self._file)
+        file.seek(place.offset)
+        return file.read(place.length)
 
     def close(self) -> None:
         """Give the room back."""
@@ -633,8 +879,9 @@ def failed_requests(requests: Source, results: Iterable[BatchResult]) -> Iterato
 
     ``requests`` is what the job was made from: a path, the bytes of the file, the file opened in binary mode, or the
     requests. ``results`` are rows of :meth:`AsyncBatches.results`, of one job or of several; what any of them
-    answered is not sent again. Only results that were read with ``requests=`` name the missing. All results are
-    taken in before the first request is given; their ids are all that is kept.
+    answered is not sent again, and neither is a row whose line says nothing of an error: it may have been answered,
+    and paid for, in a way that cannot be read. Only results that were read with ``requests=`` name the missing. All
+    results are taken in before the first request is given; their ids are all that is kept.
 
     Raises:
         UsageError: the file cannot be read.
@@ -646,7 +893,8 @@ def failed_requests(requests: Source, results: Iterable[BatchResult]) -> Iterato
         if isinstance(result, BatchSuccess):
             answered.add(result.custom_id)
         elif isinstance(result, (BatchFailure, BatchMissing)) and result.custom_id is not None:
-            failed.add(result.custom_id)
+            is_evidence = isinstance(result, BatchMissing) or states_error(result)
+            (failed if is_evidence else answered).add(result.custom_id)
     failed -= answered
     for request in jsonl.read(requests):
         if request.custom_id in failed:

@@ -15,24 +15,26 @@ import sys
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, time
 from functools import cache
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypedDict, TypeVar, cast
 from uuid import UUID
 
 import attrs
 import msgspec
 from msgspec import Meta, Raw, Struct
 
-from together_batches._cut import members
-from together_batches._fields import OnDemand, time_of
-from together_batches.errors import ValidationError
+from together_batches._cut import members, salvaged_id
+from together_batches._fields import Carried, OnDemand, time_of
+from together_batches.errors import APIResponseValidationError, ValidationError
 from together_batches.models import BatchJob, BatchJobStatus, FileObject
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = [
+    "Body",
     "Row",
     "WireError",
+    "custom_id",
     "decode",
     "decode_row",
     "encode",
@@ -41,7 +43,10 @@ __all__ = [
     "job",
     "job_from_dict",
     "kind",
+    "quoted",
     "read",
+    "request_body",
+    "salvaged_id",
     "usage",
 ]
 
@@ -464,13 +469,15 @@ def decode_row(line: bytes) -> Row:
         error = None if row.error is _ABSENT else cast("object", _decode(row.error))
         # What is passed over is not looked at for broken characters.
         if line.isascii() or line.decode():
-            return _row(row.custom_id, row.response.status_code, error, bytes(row.response.body))
+            body = bytes(row.response.body).replace(b"\r", b" ")
+            return Row(row.custom_id, row.response.status_code, error, body or None)
     except _UNDECODABLE:
         pass
     try:
         found = members(line)
         custom_id, status_code, error = map(_small, map(found.get, _SMALL))
-        return _row(custom_id, status_code, error, found.get(("response", "body"), b""))
+        body = found.get(("response", "body"), b"").replace(b"\r", b" ")
+        return Row(custom_id, status_code, error, body or None)
     except (ValueError, RecursionError):
         value = read(line)
     if not isinstance(value, dict):
@@ -498,8 +505,96 @@ def usage(body: bytes) -> tuple[int, int, int] | None:
     return prompt, completion, total
 
 
-def _row(custom_id: object, status_code: object, error: object, body: bytes) -> Row:
-    return Row(custom_id, status_code, error, body.replace(b"\r", b" ") or None)
+class Body(Carried):
+    """The body of an answer or of a request that is carried."""
+
+    __slots__ = ()
+
+    def decode(self) -> dict[str, object]:
+        """The value; :class:`APIResponseValidationError` if nothing reads it."""
+        try:
+            value = read(self.text)
+            if isinstance(value, dict):
+                return cast("_Object", value)
+            problem = f"it is {kind(value)}"
+        except WireError as error:
+            problem = error.reason
+        message = f"{problem}; its text is in raw, and in the output of a run"
+        raise APIResponseValidationError(message, expected="an answer that can be decoded", excerpt=self._excerpt())
+
+    def outline(self) -> Mapping[str, object]:
+        """The members that texts and tokens are in, without decoding the others; none if nothing reads it."""
+        try:
+            return cast("Mapping[str, object]", _read_outline(self.text))
+        except _UNDECODABLE:
+            pass
+        try:
+            return self.decode()
+        except APIResponseValidationError:
+            return {}
+
+    def _excerpt(self) -> str:
+        return self.text[:_EXCERPT_BYTES].decode("utf-8", "replace")
+
+
+_EXCERPT_BYTES = 200
+
+
+class _Message(TypedDict, total=False):
+    content: Any
+
+
+class _Choice(TypedDict, total=False):
+    message: _Message
+
+
+class _Outline(TypedDict, total=False):
+    choices: list[_Choice]
+    text: Any
+    usage: Any
+
+
+_read_outline = msgspec.json.Decoder(_Outline).decode
+
+
+def custom_id(line: bytes) -> str:
+    """The ``custom_id`` of a request, read without its body; :class:`WireError` if it has none."""
+    try:
+        return _read_id(line).custom_id
+    except _UNDECODABLE:
+        fields = read(line)
+    found = cast("_Object", fields).get("custom_id") if isinstance(fields, dict) else None
+    if isinstance(found, str):
+        return found
+    problem = "no custom_id"
+    raise WireError(problem)
+
+
+def request_body(line: bytes) -> Body:
+    """The body of a request, cut from the line of it, which is known to be JSON with an object as its body."""
+    return Body(bytes(_read_body(line).body).replace(b"\r", b" "))
+
+
+class _Request(Struct, gc=False):
+    body: Raw
+
+
+_read_body = msgspec.json.Decoder(_Request).decode
+
+
+class _Named(Struct, gc=False):
+    custom_id: str
+
+
+_read_id = msgspec.json.Decoder(_Named).decode
+
+
+def quoted(text: str) -> bytes:
+    """A text as JSON."""
+    return _encode_text(text)
+
+
+_encode_text = msgspec.json.Encoder().encode
 
 
 def _small(text: bytes | None) -> object:

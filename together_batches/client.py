@@ -474,11 +474,12 @@ class AsyncBatches:
         order: Order = "file",
         patience: float = 60,
     ) -> Stream[BatchResult]:
-        """The rows of a finished job, one after another: of its output file, and then of its error file.
+        """The rows of a finished job, one after another: the answers of both its files, and then the failures.
 
         Each is a :class:`BatchSuccess` or a :class:`BatchFailure`, match them by class. Rows that were done before a
-        job was cancelled, expired or failed are there too. A row whose ``custom_id`` came before is a
-        :class:`BatchStray`. The files are streamed: memory holds one row, and the ids of all.
+        job was cancelled, expired or failed are there too. An answer beats an error of the same row; a further row
+        with its ``custom_id`` is a :class:`BatchStray`. The files are streamed: memory holds one row, and the ids of
+        all; failures wait in a temporary file, if they are many, until both files are read.
 
         The service writes rows in any order and may leave some out
         (https://docs.together.ai/docs/inference/batch/overview). With ``requests``, which is the input of the job or
@@ -505,7 +506,8 @@ class AsyncBatches:
         Raises:
             UsageError: the job has not finished, ``requests`` cannot be read, or the disk is full.
             ValidationError: ``requests`` holds a line that is no request, or an id twice.
-            ResultsUnavailableError: files of the job stayed absent or cut, after the rows that came before.
+            ResultsUnavailableError: files of the job stayed absent or cut, after the rows that came before; or rows
+                are left out, and a file is a page in place of results.
             NotFoundError: the service knows no such job.
             APIError: no good answer came, or a file broke off, after the rows that came before.
         """
@@ -568,9 +570,9 @@ class AsyncBatches:
         (401, 402, 403). A further call goes on.
 
         Parameters:
-            source: a path; or a file opened in binary mode, or an iterable or async iterable of :class:`BatchRequest`,
-                or of dicts with ``custom_id`` and ``body``, which is kept in the directory and not read again when the
-                run goes on.
+            source: a path; or a file opened in binary mode, or an iterable or async iterable of
+                :class:`BatchRequest`, or of dicts with ``custom_id`` and ``body``, which is kept in the directory and
+                not read again when the run goes on.
             output: the file to write.
             endpoint, model_id, priority: as for :meth:`submit`.
             directory: where the run is kept; otherwise beside the output, with ``.run`` added to its name. It may be

@@ -10,19 +10,79 @@ from typing import cast
 
 import attrs
 
+from together_batches._fields import Carried
+from together_batches.errors import APIResponseValidationError
+
 __all__ = ["BatchFailure", "BatchMissing", "BatchRequest", "BatchResult", "BatchStray", "BatchSuccess", "Usage"]
 
 
-@attrs.frozen
-class BatchRequest:
+@attrs.frozen(eq=False, repr=False, match_args=False)
+class _WithBody:
+    """A row with a body, which is a mapping, or is carried as its text until it is wanted."""
+
+    custom_id: str
+    _body: Mapping[str, object] | Carried = attrs.field(alias="body")
+
+    @property
+    def body(self) -> Mapping[str, object]:
+        """The body, decoded."""
+        body = self._body
+        if isinstance(body, Carried):
+            body = body.decode()
+            object.__setattr__(self, "_body", body)
+        return body
+
+    @property
+    def _value(self) -> Mapping[str, object] | bytes:
+        """The body, or its text if nothing can decode it."""
+        try:
+            return self.body
+        except APIResponseValidationError:
+            return cast("Carried", self._body).text
+
+    @property
+    def _others(self) -> dict[str, object]:
+        """The fields beside the body."""
+        names = [field.name for field in attrs.fields(type(self))]
+        return {name: getattr(self, name) for name in names if name != "_body"}
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, _WithBody) or type(other) is not type(self):
+            return NotImplemented
+        if self._others != other._others:
+            return False
+        try:
+            return self._value == other._value
+        except RecursionError:  # it is nested as deeply as can be decoded
+            return False
+
+    def __hash__(self) -> int:
+        return hash(tuple(self._others.values()))
+
+    def __repr__(self) -> str:
+        try:
+            value = self._value
+            body = f"<{len(value):,} bytes that cannot be decoded>" if isinstance(value, bytes) else repr(value)
+        except RecursionError:
+            body = "<nested too deeply>"
+        others = self._others
+        others.pop("raw", None)
+        custom_id = others.pop("custom_id")
+        rest = "".join(f", {name}={value!r}" for name, value in others.items())
+        return f"{type(self).__name__}(custom_id={custom_id!r}, body={body}{rest})"
+
+
+@attrs.frozen(eq=False, repr=False, match_args=False)
+class BatchRequest(_WithBody):
     """One row of a batch: ``custom_id`` is its name, unique in the file, ``body`` what the endpoint is asked.
 
-    ``method`` is left out for chat and is ``"FILE"`` for audio.
+    ``method`` is left out for chat and is ``"FILE"`` for audio. Of requests that were read from a file the body is
+    decoded when it is read for the first time; until then it is written again as it stands there.
     See https://docs.together.ai/docs/inference/batch/overview.
     """
 
-    custom_id: str
-    body: Mapping[str, object] = attrs.field(hash=False)
+    __match_args__ = ("custom_id", "body", "method")
+
     method: str | None = None
 
 
@@ -55,31 +115,43 @@ def _inside(value: object, *path: str | int) -> object:
     return value
 
 
-@attrs.frozen
-class BatchSuccess:
-    """A row that was answered; ``body`` is the endpoint's answer, decoded."""
+@attrs.frozen(eq=False, repr=False, match_args=False)
+class BatchSuccess(_WithBody):
+    """A row that was answered; ``body`` is the endpoint's answer.
 
-    custom_id: str
-    body: Mapping[str, object] = attrs.field(hash=False)
+    Of rows that :meth:`AsyncBatches.results` gives, the answer is decoded when ``body`` is read for the first time.
+    That raises :class:`APIResponseValidationError` if nothing can decode it (it is nested too deeply); nothing else
+    does. ``raw`` is the line as it came, if its answer is not plain JSON, or cannot be decoded, and empty otherwise.
+    """
+
+    __match_args__ = ("custom_id", "body", "status_code", "raw")
+
     status_code: int = 200
+    raw: str = ""
 
     @property
     def text(self) -> str | None:
-        """The text of the answer, of a chat or of a transcription; None where there is none."""
-        text = _inside(self.body, "choices", 0, "message", "content")
-        text = _inside(self.body, "text") if text is None else text
+        """The text of the answer, of a chat or of a transcription; None if there is none."""
+        outline = self._outline
+        text = _inside(outline, "choices", 0, "message", "content")
+        text = _inside(outline, "text") if text is None else text
         return text if isinstance(text, str) else None
 
     @property
     def usage(self) -> Usage | None:
-        """The tokens that this row took, where the answer says."""
-        found = _inside(self.body, "usage")
+        """The tokens that this row took, if the answer says."""
+        found = _inside(self._outline, "usage")
         if not isinstance(found, Mapping):
             return None
         counts = [
             _inside(cast("object", found), name) for name in ("prompt_tokens", "completion_tokens", "total_tokens")
         ]
         return Usage(*(count if isinstance(count, int) else 0 for count in counts))
+
+    @property
+    def _outline(self) -> Mapping[str, object]:
+        body = self._body
+        return body.outline() if isinstance(body, Carried) else body
 
 
 @attrs.frozen

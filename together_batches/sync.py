@@ -255,7 +255,7 @@ class Batches:
         order: Order = "file",
         patience: float = 60,
     ) -> LoopIterator[BatchResult]:
-        """The rows of a finished job, one after another: of its output file, and then of its error file.
+        """The rows of a finished job, one after another: the answers of both its files, and then the failures.
 
         ``requests`` that are an iterable are iterated in the client's own thread. Leaving the iterator stops the
         download: use it with ``with``, or to its end.

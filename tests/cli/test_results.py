@@ -59,7 +59,7 @@ def test_rows_on_standard_output(run: Run, job_id: str) -> None:
 
 
 def test_rows_in_a_file(run: Run, job_id: str, tmp_path: Path) -> None:
-    """UTF-8, and nothing beside it; --json tells the figures."""
+    """As they came, and nothing beside the file; --json tells the figures."""
     target = tmp_path / "results.jsonl"
     ran = run("results", job_id, "-o", str(target), "--json")
     assert ran.code == 0
@@ -69,7 +69,7 @@ def test_rows_in_a_file(run: Run, job_id: str, tmp_path: Path) -> None:
     assert told["counts"] == {"success": 2, "failure": 0, "missing": 0, "stray": 0}
     assert told["usage"] == {"prompt_tokens": 4_000, "completion_tokens": 1_000, "total_tokens": 5_000}
     assert rows(target.read_text("utf-8")) == [("success", "b"), ("success", "a")]
-    assert "Größe" in target.read_text("utf-8")
+    assert "Gr\\u00f6\\u00dfe" in target.read_text("utf-8")  # as the service wrote it
     assert list(tmp_path.iterdir()) == [target]
 
 

@@ -9,7 +9,18 @@ from datetime import UTC, datetime
 
 import pytest
 
-from together_batches.cli._text import as_json, complain, draws_on, escape, is_terminal, moment, number, say, table
+from together_batches.cli._text import (
+    as_json,
+    complain,
+    draws_on,
+    escape,
+    in_ascii,
+    is_terminal,
+    moment,
+    number,
+    say,
+    table,
+)
 
 
 @pytest.mark.parametrize(
@@ -34,6 +45,16 @@ def test_json_is_ascii_on_one_line() -> None:
     assert as_json(value).isascii()
     assert "\n" not in as_json(value)
     assert value == json.loads(as_json(value))
+
+
+def test_json_that_is_there_already() -> None:
+    """Becomes ASCII, and is the same value, letter for letter."""
+    line = '{"x": "caf\u00e9 \U0001f600 \u2028", "y": 1E400, "z": "\\\\ud83d"}'.encode()
+    text = in_ascii(line)
+    assert text.isascii()
+    assert json.loads(text) == json.loads(line)
+    assert "1E400" in text
+    assert in_ascii(b'{"x": 1.50}') == '{"x": 1.50}'
 
 
 def test_numbers_and_times() -> None:

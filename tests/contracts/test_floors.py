@@ -39,10 +39,9 @@ _HOUSE: dict[int, list[list[str]]] = {
     ],
     2: [["_gate", "_capacity", "_sockets", "_watch", "_failures", "_transport", "_streaming"], ["_disk"]],
     1: [
-        ["_cut", "_reach", "_wire", "_protocol", "_file_protocol"],
+        ["_cut", "_reach", "_wire", "_plain", "_protocol", "_file_protocol"],
         ["_coding"],
         ["_redaction"],
-        ["_plain"],
         ["_wire", "_replacing", "jsonl"],
         ["_retry"],
         ["_pacing"],
@@ -50,7 +49,7 @@ _HOUSE: dict[int, list[list[str]]] = {
         ["_patience"],
         ["_marks"],
     ],
-    0: [["_version"], ["rows", "_fields", "models", "errors", "outcomes"], ["errors", "_checks", "config"]],
+    0: [["_version"], ["errors", "_fields", "rows", "models", "outcomes"], ["errors", "_checks", "config"]],
 }
 _FRONT = ""
 """The front door, ``together_batches/__init__.py``: it imports the words, and nobody within comes in through it."""

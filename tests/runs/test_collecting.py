@@ -98,6 +98,44 @@ async def test_file_ids_that_never_come(run: Runner, emulator: Emulator, time: V
     assert (report.ok, len(emulator.jobs)) == (True, 2)
 
 
+# --- odd rows ---
+
+ODD = {
+    1: b'{"x": 12345678901234567890123456789012345678901, "y": -0.0, "z": 1E400}',
+    2: b'{"x": "\\ud83d", "x": "\xe2\x80\xa8", "usage": {"total_tokens": 3}}',
+    3: b'{"x": ' + b"[" * 20_000 + b"]" * 20_000 + b"}",
+    4: b'{"x": NaN}',
+    5: b'{"x": "caf\xe9"}',
+    6: b'{"x": }',
+    7: b'"text"',
+}
+
+
+async def test_odd_rows_are_kept_and_do_not_go_again(run: Runner, emulator: Emulator) -> None:
+    """What is JSON stands in the output byte for byte, and the rest in ``raw``; the others have their answers."""
+
+    def odd() -> None:
+        rows = [
+            b'{"custom_id":"row-%d","response":{"status_code":200,"body":%b}}' % (number, ODD.get(number, b"{}"))
+            for number in range(10)
+        ]
+        content = b"\n".join(reversed(rows)) + b"\n"
+        emulator.fail(Fault(on="content", status=200, body=content, times=10))
+
+    report = await run(**ONE_JOB, on_event=_at(RunEventKind.ENDED, odd))
+    assert (report.succeeded, report.failed, len(emulator.jobs)) == (8, 2, 1)
+    lines = run.output.read_bytes().splitlines()
+    for number in (0, 1, 2, 3, 8, 9):
+        body = ODD.get(number, b"{}")
+        assert lines[number] == b'{"custom_id":"row-%d","result":"success","body":%b,"status_code":200}' % (
+            number,
+            body,
+        )
+    for number in (4, 5, 6, 7):
+        told = json.loads(lines[number])
+        assert told["raw"].encode().endswith(ODD[number].replace(b"\xe9", b"\\xe9") + b"}}")
+
+
 # --- files that are cut ---
 
 

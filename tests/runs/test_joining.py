@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from together_batches import BatchMissing, RunError, Usage
-from together_batches.runs import _rules
+from together_batches.runs import _joining, _rules
 from together_batches.runs._drafts import Draft
 from together_batches.runs._joining import Arranged, ForeignFileError, arrange, final_lines
 from together_batches.runs._records import Attempt, Shard
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Sequence
+    from random import Random
 
 
 def _good(custom_id: str, tokens: int = 1) -> dict[str, Any]:
@@ -143,6 +148,124 @@ def test_rows_refused_for_the_account(tmp_path: Path) -> None:
     arranged, _ = _arranged(tmp_path, "abcd", [], errors)
     assert (arranged.outcomes, arranged.refusal) == (b"frrd", "402: no")
     assert arranged.is_whole
+
+
+# --- as they came ---
+
+EXACT = [
+    b'{"x": 1234567890123456789012345678901234567890, "y": -0.0, "z": 1E400}',
+    b'{ "x":\t1 , "x": 2 }',
+    b'{"x": "\\ud83d", "usage": {"total_tokens": 2}}',
+    '{"x": "\u2028 \u00e9 \U0001f600"}'.encode(),
+    b'{"x": ' + b"[" * 20_000 + b"]" * 20_000 + b"}",
+    b'{"x": "' + b"x" * 3_000_000 + b'"}',
+]
+
+
+def _line(custom_id: str, body: bytes) -> bytes:
+    return b'{"custom_id": "%b", "response": {"status_code": 200, "body": %b}}\n' % (custom_id.encode(), body)
+
+
+def _piece(directory: Path, ids: Sequence[str], output: bytes) -> tuple[Arranged, list[bytes]]:
+    (directory / "output").write_bytes(output)
+    piece = Draft(directory / "piece", "new")
+    try:
+        arranged = arrange(
+            ids, directory / "output", None, piece, completed=True, absent=BatchMissing, check_in=lambda: None
+        )
+        piece.keep()
+    finally:
+        piece.drop()
+    return arranged, (directory / "piece").read_bytes().split(b"\n")[:-1]
+
+
+def _answered(custom_id: str, body: bytes) -> bytes:
+    return b'{"custom_id":"%b","result":"success","body":%b,"status_code":200}' % (custom_id.encode(), body)
+
+
+def test_an_answer_is_copied_byte_for_byte(tmp_path: Path) -> None:
+    """Whatever JSON libraries make of it, and wherever it stands in its line."""
+    ids = [f"{number}" for number in range(len(EXACT))]
+    output = [_line(name, body) for name, body in zip(ids, EXACT, strict=True)]
+    output[0] = output[0][:-2] + b', "error": null}\n'
+    arranged, found = _piece(tmp_path, ids, b"".join(reversed(output)))
+    assert found == [_answered(name, body) for name, body in zip(ids, EXACT, strict=True)]
+    assert (arranged.outcomes, arranged.usage.total_tokens) == (b"s" * len(EXACT), 2)
+
+
+def test_a_carriage_return_in_an_answer(tmp_path: Path) -> None:
+    """Becomes a space: it would end a line for many a reader."""
+    _, found = _piece(tmp_path, "a", _line("a", b'{\r"x": 1}'))
+    assert [json.loads(line)["body"] for line in found] == [{"x": 1}]
+    assert b"\r" not in found[0]
+
+
+ODD: dict[str, tuple[bytes, str]] = {
+    "NaN": (b'{"x": NaN}', "success"),
+    "half a character": (b'{"x": "caf\xe9"}', "success"),
+    "a control character": (b'{"x": "\x01"}', "success"),
+    "text": (b'"text"', "failure"),
+    "null": (b"null", "failure"),
+    "no JSON": (b'{"x": }', "failure"),
+    "deep, and no JSON": (b"[" * 20_000 + b"NaN", "failure"),
+}
+
+
+@pytest.mark.parametrize(("body", "result"), ODD.values(), ids=ODD)
+def test_an_odd_line_is_kept_and_its_row_does_not_go_again(tmp_path: Path, body: bytes, result: str) -> None:
+    """It is text in ``raw``, in a line that any JSON reader reads, and the others are not in its way."""
+    line = _line("b", body)
+    arranged, found = _piece(tmp_path, "abc", line + _line("c", b"{}") + _line("a", b"{}"))
+    assert arranged.outcomes == (b"sss" if result == "success" else b"sfs")
+    assert (arranged.left, arranged.strays) == (0, 0)
+    told = json.loads(found[1])
+    assert (told["custom_id"], told["result"]) == ("b", result)
+    assert told["raw"] == line[:-1].decode("utf-8", "backslashreplace")
+
+
+def test_a_line_that_is_cut_says_nothing_of_its_row(tmp_path: Path) -> None:
+    """More of it may come: the row is left."""
+    arranged, _ = _piece(tmp_path, "ab", _line("a", b"{}") + _line("b", b"{}")[:-5])
+    assert (arranged.outcomes, arranged.left) == (b"sm", 1)
+
+
+def test_a_line_that_cannot_be_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Is of the row that its beginning names, which does not go again."""
+    monkeypatch.setattr(_joining, "_LONGEST_LINE_BYTES", 2_000)
+    arranged, found = _piece(tmp_path, "ab", _line("a", b'{"x": "%b"}' % (b"x" * 3_000)) + _line("b", b"{}"))
+    assert arranged.outcomes == b"fs"
+    assert json.loads(found[0])["raw"].startswith('{"custom_id": "a"')
+
+
+def test_a_second_answer_is_a_stray(tmp_path: Path) -> None:
+    """Also if the first is one that JSON cannot say."""
+    arranged, found = _piece(tmp_path, "a", _line("a", b'{"x": NaN}') + _line("a", b'{"x": 1}'))
+    assert (arranged.outcomes, arranged.strays) == (b"s", 1)
+    assert "NaN" in json.loads(found[0])["raw"]
+
+
+_bodies = st.recursive(
+    st.none()
+    | st.integers()
+    | st.integers(min_value=10**39, max_value=10**41)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text()
+    | st.sampled_from(["\u2028", "\ud83d", "\\"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(deadline=None)
+@given(st.lists(st.dictionaries(st.text(max_size=3), _bodies, max_size=3), max_size=8), st.randoms())
+def test_any_answers_are_copied_byte_for_byte(bodies: list[dict[str, Any]], random: Random) -> None:
+    """In the order of the rows, whatever the order of the lines."""
+    rows = [(f"row-{number}", json.dumps(body).encode()) for number, body in enumerate(bodies)]
+    shuffled = random.sample(rows, len(rows))
+    with tempfile.TemporaryDirectory() as directory:
+        if rows:
+            _, found = _piece(Path(directory), [name for name, _ in rows], b"".join(_line(*row) for row in shuffled))
+            assert found == [_answered(*row) for row in rows]
 
 
 def _pieces(directory: Path, *outcomes: bytes) -> list[tuple[Attempt, Path]]:

@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import attrs
 
 from together_batches._disk import target_at
-from together_batches._plain import to_dict
-from together_batches._wire import encode
+from together_batches._plain import line_of, to_dict
 from together_batches.cli import _loop
 from together_batches.cli._client import connected
 from together_batches.cli._exits import Exit
 from together_batches.cli._printing import printer
 from together_batches.cli._requests import spooled
 from together_batches.cli._saving import free
-from together_batches.cli._text import as_json, complain, number, say
+from together_batches.cli._text import as_json, complain, in_ascii, number, say
 from together_batches.models import BatchJobStatus
 from together_batches.rows import BatchFailure, BatchMissing, BatchResult, BatchStray, BatchSuccess, Usage
 
@@ -51,13 +50,13 @@ async def _run(arguments: Arguments, target: Path | None, requests: str | Binary
                 async with printer() as out:
                     async for row in rows:
                         tally.count(row)
-                        out.line(as_json(to_dict(row)))
+                        out.line(in_ascii(line_of(row)))
                         await out.room()
             else:
                 async with target_at(target, replace=arguments.force) as file:
                     async for row in rows:
                         tally.count(row)
-                        await file.write(encode(to_dict(row)) + b"\n")
+                        await file.write(line_of(row) + b"\n")
                     await file.keep()
     if arguments.json and target is not None:
         print(as_json({"job": to_dict(job), "output": str(target), **tally.to_dict()}))

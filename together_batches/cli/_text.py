@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ __all__ = [
     "draws_on",
     "escape",
     "has",
+    "in_ascii",
     "is_terminal",
     "moment",
     "number",
@@ -57,6 +59,13 @@ def complain(text: str) -> None:
 def as_json(value: object) -> str:
     """JSON on one line, in ASCII: complete and harmless on any terminal and in any encoding."""
     return json.dumps(value, ensure_ascii=True, separators=(",", ":"))
+
+
+def in_ascii(line: bytes) -> str:
+    """JSON that is there already, as :func:`as_json` writes it: letters beyond ASCII become escapes."""
+    text = line.decode()
+    # Such letters stand in nothing but texts, and so each may be written as a text is.
+    return text if text.isascii() else re.sub(r"[^\x00-\x7f]", lambda found: json.dumps(found[0])[1:-1], text)
 
 
 def number(value: int) -> str:

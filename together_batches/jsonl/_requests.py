@@ -7,7 +7,10 @@ from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import cast
 
+import attrs
+
 from together_batches import _wire
+from together_batches._fields import carried
 from together_batches.errors import UsageError, ValidationError
 from together_batches.rows import BatchRequest
 
@@ -124,11 +127,16 @@ def encoded(request: RequestLike) -> bytes:
     if not isinstance(given, BatchRequest | Mapping):
         message = f"{short(given)} is no BatchRequest"
         raise invalid(message, [message])
-    row = _row(request)
+    text = carried(given) if isinstance(given, BatchRequest) else None
+    row = _row(attrs.evolve(given, body={}) if text is not None and isinstance(given, BatchRequest) else request)
     if faults := _shape_faults(row):
         raise invalid(f"this is no request: {faults[0]}", faults)
     try:
-        return _wire.encode(row)
+        if text is None:
+            return _wire.encode(row)
+        # The body as it was written, by whatever writes requests: nothing is to change between two readings.
+        del row["body"]
+        return _wire.encode(row)[:-1] + b',"body":' + text + b"}"
     except _wire.WireError as error:
         message = f"the request cannot be written as JSON: {error.problem}"
         raise invalid(message, [message]) from error
@@ -167,7 +175,7 @@ def decode(line: bytes) -> BatchRequest:
     fields = cast("dict[str, object]", row)
     return BatchRequest(
         cast("str", fields["custom_id"]),
-        cast("dict[str, object]", fields["body"]),
+        _wire.request_body(line),
         cast("str | None", fields.get("method")),
     )
 

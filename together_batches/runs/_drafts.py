@@ -16,40 +16,57 @@ if TYPE_CHECKING:
 
 __all__ = ["Draft", "explained"]
 
+_BLOCK_BYTES = 1 << 18
+
 
 class Draft:
     """A file on its way: beside its place, which it takes when it is whole.
 
     ``mark`` is a part of its name until then, and the same for each try: a process that was killed leaves nothing
     that the next one does not take over. With ``follow_links`` a link at its place stays, and what that leads to is
-    written. Raises :class:`UsageError` if it cannot be written.
+    written. A hash is made of what is written, unless it is not ``hashed``. Raises :class:`UsageError` if it cannot
+    be written.
     """
 
-    def __init__(self, target: Path, mark: str, *, follow_links: bool = False) -> None:
+    def __init__(self, target: Path, mark: str, *, follow_links: bool = False, hashed: bool = True) -> None:
         self.target = target
         self.bytes = 0
+        self._hashed = hashed
+        self._held: list[bytes] = []
+        self._held_bytes = 0
         self._digest = hashlib.sha256()
         with explained("write", target):
             self._place = destination(target) if follow_links else target
             self._part = self._place.parent / f".{self._place.name}.{mark}.part"
-            self._file = created(self._part, "wb")
+            self._file = created(self._part, "wb", buffering=0)
 
     @property
     def sha256(self) -> str:
-        """The hash of what was written."""
+        """The hash of what was written, when that is finished."""
         return self._digest.hexdigest()
 
     def write(self, content: bytes) -> None:
-        """Add bytes at the end."""
-        try:
-            self._file.write(content)
-        except OSError as error:
-            raise _error("write", self.target, error) from error
-        self._digest.update(content)
+        """Add bytes at the end. They are written in large blocks, because lines are many, and each write costs."""
+        self._held.append(content)
         self.bytes += len(content)
+        self._held_bytes += len(content)
+        if self._held_bytes >= _BLOCK_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        block = memoryview(b"".join(self._held))
+        self._held.clear()
+        self._held_bytes = 0
+        if self._hashed:
+            self._digest.update(block)
+        with explained("write", self.target):
+            while block:
+                block = block[self._file.write(block) :]
 
     def start_over(self) -> None:
         """Forget what was written."""
+        self._held.clear()
+        self._held_bytes = 0
         with explained("write", self.target):
             self._file.seek(0)
             self._file.truncate()
@@ -59,8 +76,8 @@ class Draft:
     def finish(self) -> None:
         """All is there: have it on the disk."""
         if not self._file.closed:
+            self._flush()
             with explained("write", self.target):
-                self._file.flush()
                 os.fsync(self._file.fileno())
                 self._file.close()
 

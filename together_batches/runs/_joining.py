@@ -6,22 +6,26 @@ sent. The output is made of the pieces in one go, line by line, without an index
 
 from __future__ import annotations
 
+from array import array
+from collections import Counter
 from contextlib import ExitStack
-from typing import IO, TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import attrs
 
 from together_batches import _plain, _wire
-from together_batches._results import read_row
+from together_batches._results import is_answer, read_row, salvaged
 from together_batches.errors import RunError
-from together_batches.jsonl import split_lines
+from together_batches.jsonl import LineSplitter
 from together_batches.rows import BatchFailure, BatchMissing, BatchSuccess, Usage
 from together_batches.runs import _rules
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from io import FileIO
     from pathlib import Path
 
+    from together_batches.jsonl import Line
     from together_batches.runs._drafts import Draft
     from together_batches.runs._records import Attempt, Shard
 
@@ -29,7 +33,11 @@ __all__ = ["Arranged", "ForeignFileError", "arrange", "final_lines"]
 
 _LONGEST_LINE_BYTES = 256_000_000
 _BLOCK_BYTES = 1 << 18
-_ROWS_BETWEEN_LOOKS = 500
+_TOGETHER_BYTES = 2 << 20
+"""So much text of rows is held at a time."""
+_LONGEST_READ_BYTES = 1 << 20
+_GAP_BYTES = 1 << 14
+"""So much that is not wanted is read between two texts rather than to begin another read."""
 
 
 @attrs.frozen(kw_only=True)
@@ -62,18 +70,6 @@ class ForeignFileError(Exception):
         self.path = path
 
 
-class _Place(NamedTuple):
-    file: IO[bytes]
-    offset: int
-    length: int
-    whole: bool
-    is_answer: bool
-
-    def line(self) -> bytes:
-        self.file.seek(self.offset)
-        return self.file.read(self.length)
-
-
 def arrange(
     custom_ids: Sequence[str],
     output: Path | None,
@@ -86,51 +82,60 @@ def arrange(
 ) -> Arranged:
     """Write the results of a job in the order of its rows; ``absent`` says what a row is that has none.
 
-    An answer beats an error of the same row, in one file or in two; of two answers the first counts.
+    An answer beats an error of the same row, in one file or in two; of two answers the first counts. Answers are
+    copied from the files without being decoded.
 
     Raises :class:`ForeignFileError`, before anything is written, where rows are left that a file should tell of: it
     has lines, and none is about a row of the job, or it is the output of a job that ``completed``, and has no line.
     """
-    places: dict[str, _Place | None] = dict.fromkeys(custom_ids)
-    lines = 0
+    index = _Index(custom_ids)
     outcomes = bytearray()
     refusal: str | None = None
-    prompt = completion = total = 0
     with ExitStack() as stack:
         foreign: Path | None = None
         for path in filter(None, (output, errors)):
-            told = _find(stack.enter_context(path.open("rb")), places, check_in)
-            lines += told.lines
+            found = index.add(stack.enter_context(path.open("rb", buffering=0)), check_in)
             # Errors that name no row have been seen, and such rows cost nothing when they are sent again.
-            is_ours = told.of_rows or (path is errors and told.of_errors)
-            if not is_ours and (told.lines or (completed and path is output)):
+            is_ours = found.of_rows or (path is errors and found.of_errors)
+            if not is_ours and (found.lines or (completed and path is output)):
                 foreign = foreign or path
-        left = sum(place is None for place in places.values())
+        index.salvage()
+        left = index.kinds.count(_ABSENT)
         if foreign is not None and left:
             raise ForeignFileError(foreign)
-        for number, (custom_id, place) in enumerate(places.items()):
-            if number % _ROWS_BETWEEN_LOOKS == 0:
-                check_in()
-            result = absent(custom_id) if place is None else read_row(place.line(), whole=place.whole)
-            if isinstance(result, BatchSuccess) and (usage := result.usage) is not None:
-                prompt += usage.prompt_tokens
-                completion += usage.completion_tokens
-                total += usage.total_tokens
-            outcome = _rules.outcome_of(result)
-            outcomes.append(outcome)
-            if outcome in _rules.FOR_THE_ACCOUNT and refusal is None and isinstance(result, BatchFailure):
-                refusal = f"{result.code or result.status_code}: {result.message}"
-            target.write(_wire.encode(_plain.to_dict(result)) + b"\n")
-    strays = lines - (len(places) - left)
+        for some in index.rows(check_in):
+            for custom_id, kind, status_code, text in some:
+                if kind == _ANSWER:
+                    target.write(_plain.success_line(custom_id, text, status_code) + b"\n")
+                    outcomes.append(_rules.SUCCEEDED)
+                    continue
+                result = absent(custom_id) if kind == _ABSENT else _result(custom_id, kind, text)
+                outcome = _rules.outcome_of(result)
+                outcomes.append(outcome)
+                if outcome in _rules.FOR_THE_ACCOUNT and refusal is None and isinstance(result, BatchFailure):
+                    refusal = f"{result.code or result.status_code}: {result.message}"
+                if isinstance(result, BatchSuccess):
+                    index.usage += result.usage or Usage()
+                target.write(_plain.line_of(result) + b"\n")
     return Arranged(
         outcomes=bytes(outcomes),
-        usage=Usage(prompt, completion, total),
-        strays=strays,
+        usage=index.usage,
+        strays=index.lines - (len(custom_ids) - left),
         left=left,
         refusal=refusal,
         output_bytes=None if output is None else output.stat().st_size,
         error_bytes=None if errors is None else errors.stat().st_size,
     )
+
+
+_ABSENT, _ANSWER, _UNUSUAL_ANSWER, _FAILURE, _ODD, _LONG = range(6)
+"""What there is of a row: nothing; the text of an answer; the line of one whose text cannot be copied; the line of a
+failure; a line that cannot be read, or that is too long, and is of the row by its ``custom_id`` alone."""
+_ANSWERS = frozenset({_ANSWER, _UNUSUAL_ANSWER})
+
+
+def _result(custom_id: str, kind: int, line: bytes) -> BatchSuccess | BatchFailure:
+    return read_row(line) if kind in {_UNUSUAL_ANSWER, _FAILURE} else salvaged(custom_id, line, whole=kind == _ODD)
 
 
 class _Told(NamedTuple):
@@ -141,37 +146,163 @@ class _Told(NamedTuple):
     of_errors: int
 
 
-def _find(file: IO[bytes], places: dict[str, _Place | None], check_in: Callable[[], None]) -> _Told:
-    """Note the place of each row: of its answer, if there is one."""
-    lines = of_rows = of_errors = 0
-    for line in split_lines(_blocks(file, check_in), _LONGEST_LINE_BYTES):
-        if not line.content.strip():
-            continue
-        lines += 1
-        row = read_row(line.content, whole=line.whole)
-        custom_id = row.custom_id
-        if custom_id is None:
-            of_errors += _is_error(line.content)
-        elif custom_id in places:
-            of_rows += 1
-            before, is_answer = places[custom_id], isinstance(row, BatchSuccess)
-            if before is None or (is_answer and not before.is_answer):
-                places[custom_id] = _Place(file, line.offset, len(line.content), line.whole, is_answer)
-    return _Told(lines, of_rows, of_errors)
+_NOTHING, _A_ROW, _AN_ERROR = range(3)
+"""What a line is about: nothing of the job; a row of it; an error that does not say whose it is."""
 
 
-def _blocks(file: IO[bytes], check_in: Callable[[], None]) -> Iterator[bytes]:
-    while block := file.read(_BLOCK_BYTES):
-        check_in()
-        yield block
+class _Index:
+    """Where in the files each row is: arrays, since a job may have 50,000 rows, and several are read at a time."""
+
+    def __init__(self, custom_ids: Sequence[str]) -> None:
+        self._custom_ids = custom_ids
+        self._numbers = {custom_id: number for number, custom_id in enumerate(custom_ids)}
+        self._files: list[FileIO] = []
+        self.kinds = bytearray(len(custom_ids))
+        self._file_of = bytearray(len(custom_ids))
+        self._offsets = array("Q", bytes(8 * len(custom_ids)))
+        self._lengths = array("L", bytes(array("L").itemsize * len(custom_ids)))
+        self._status_codes = array("H", bytes(2 * len(custom_ids)))
+        self._odd: list[tuple[int, int, int, int, int]] = []
+        self.usage = Usage()
+        self.lines = 0
+
+    def add(self, file: FileIO, check_in: Callable[[], None]) -> _Told:
+        """Note where the rows are in a file: the answer of each, if there is one."""
+        self._files.append(file)
+        told = Counter[int]()
+        splitter = LineSplitter(_LONGEST_LINE_BYTES)
+        while block := file.read(_BLOCK_BYTES):
+            check_in()
+            self._note(splitter.feed(block), told)
+        self._note(splitter.close(), told, have_ends=False)
+        self.lines += told.total()
+        return _Told(told.total(), told[_A_ROW], told[_AN_ERROR])
+
+    def _note(self, lines: Iterable[Line], told: Counter[int], *, have_ends: bool = True) -> None:
+        """Note lines, and count what they are about."""
+        # Every row of a run goes through here, which is why nothing in this loop is a method of ours.
+        decode_row, usage, answered = _wire.decode_row, _wire.usage, _ANSWERS
+        numbers, kinds = self._numbers, self.kinds
+        file_of, offsets, lengths, file = self._file_of, self._offsets, self._lengths, len(self._files) - 1
+        rows = prompt = completion = total = 0
+        for line in lines:
+            _, offset, content, length = line
+            if not content or content.isspace():
+                continue
+            if len(content) != length:
+                told[self._note_odd(line, _LONG)] += 1
+                continue
+            try:
+                row = decode_row(content)
+            except _wire.WireError:
+                # A last line that ends within itself was cut, and more of it may come.
+                told[self._note_odd(line, _ODD) if have_ends else _NOTHING] += 1
+                continue
+            custom_id = row.custom_id
+            number = numbers.get(custom_id) if isinstance(custom_id, str) else None
+            if number is None:
+                is_nameless = not (isinstance(custom_id, str) and custom_id)
+                told[_AN_ERROR if row.error and is_nameless else _NOTHING] += 1
+                continue
+            rows += 1
+            answers = is_answer(row)
+            if kinds[number] and (kinds[number] in answered or not answers):
+                continue
+            kind, body = _UNUSUAL_ANSWER if answers else _FAILURE, row.body
+            if answers and body is not None and (place := _place_of(body, content)) >= 0:
+                kind, offset, length = _ANSWER, offset + place, len(body)
+                self._status_codes[number] = cast("int", row.status_code)
+                if (tokens := usage(body)) is not None:
+                    prompt += tokens[0]
+                    completion += tokens[1]
+                    total += tokens[2]
+            kinds[number] = kind
+            file_of[number] = file
+            offsets[number] = offset
+            lengths[number] = length
+        told[_A_ROW] += rows
+        self.usage += Usage(prompt, completion, total)
+
+    def _note_odd(self, line: Line, kind: int) -> int:
+        custom_id = _wire.salvaged_id(line.content)
+        number = None if custom_id is None else self._numbers.get(custom_id)
+        if number is None:
+            return _NOTHING
+        self._odd.append((number, kind, len(self._files) - 1, line.offset, len(line.content)))
+        return _A_ROW
+
+    def salvage(self) -> None:
+        """Give the rows that have no other line those that are theirs by their ``custom_id`` alone."""
+        for number, kind, file, offset, length in self._odd:
+            if self.kinds[number] == _ABSENT:
+                self.kinds[number] = kind
+                self._file_of[number] = file
+                self._offsets[number], self._lengths[number] = offset, length
+
+    def rows(self, check_in: Callable[[], None]) -> Iterator[Iterable[tuple[str, int, int, bytes]]]:
+        """All rows in order, some at a time: the id, what there is of it, the status of its answer, and its text."""
+        start = held = 0
+        for number, length in enumerate(self._lengths, start=1):
+            held += length
+            if held >= _TOGETHER_BYTES or number == len(self._lengths):
+                check_in()
+                rows = slice(start, number)
+                yield zip(
+                    self._custom_ids[rows],
+                    self.kinds[rows],
+                    self._status_codes[rows],
+                    self._texts(start, number),
+                    strict=True,
+                )
+                start, held = number, 0
+
+    def _texts(self, start: int, end: int) -> list[bytes]:
+        """The texts of these rows, read in the order of the files: what is near in one is read in one go.
+
+        To read row by row would have each wait for its turn at the interpreter's lock, which is let go for a read.
+        """
+        texts = [b""] * (end - start)
+        offsets, lengths = self._offsets, self._lengths
+        for number_of_file, file in enumerate(self._files):
+            wanted = [
+                number
+                for number in range(start, end)
+                if self.kinds[number] and self._file_of[number] == number_of_file
+            ]
+            wanted.sort(key=offsets.__getitem__)
+            first = 0
+            while first < len(wanted):
+                begin = offsets[wanted[first]]
+                stop = begin + lengths[wanted[first]]
+                last = first + 1
+                while last < len(wanted):
+                    offset = offsets[wanted[last]]
+                    if offset - stop > _GAP_BYTES or stop - begin > _LONGEST_READ_BYTES:
+                        break
+                    stop = offset + lengths[wanted[last]]
+                    last += 1
+                file.seek(begin)
+                block = _read(file, stop - begin)
+                for number in wanted[first:last]:
+                    place = offsets[number] - begin
+                    texts[number - start] = block[place : place + lengths[number]]
+                first = last
+        return texts
 
 
-def _is_error(line: bytes) -> bool:
-    try:
-        value = _wire.decode(line)
-    except _wire.WireError:
-        return False
-    return isinstance(value, dict) and "error" in value
+def _place_of(body: bytes, line: bytes) -> int:
+    """Where the text of an answer is in its line; -1 if a carriage return in it was replaced."""
+    # Nearly always the two objects around it end right after it, and to look for it takes longer.
+    place = len(line) - len(body) - 2
+    return place if line.startswith(body, place) else line.find(body)
+
+
+def _read(file: FileIO, size: int) -> bytes:
+    """So many bytes, which the operating system may give in pieces."""
+    block = file.read(size)
+    while len(block) < size and (more := file.read(size - len(block))):
+        block += more
+    return block
 
 
 def final_lines(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import attrs
 
 from together_batches._creating import Created, WantedJob, best_of
+from together_batches._results import states_error
 from together_batches.errors import BatchesError, CreateUnconfirmedError, ResultsUnavailableError
 from together_batches.models import BatchJobStatus
 from together_batches.rows import BatchFailure, BatchMissing, BatchSuccess, Usage
@@ -85,13 +86,16 @@ def outcome_of(result: BatchSuccess | BatchFailure | BatchMissing) -> int:
     A failure with a 4xx status of its own (as ``status_code`` or as ``code``), or with a code that says as much,
     would come again, but for those that are about the account. Any other may pass: the service gives
     ``batch_client_error`` for nearly everything, an "Internal Server Error" included, and rows that fail cost nothing
-    (https://docs.together.ai/docs/inference/batch/overview).
+    (https://docs.together.ai/docs/inference/batch/overview). A line that says nothing of an error may be an answer
+    in a way that cannot be read, and that was paid for: it does not go again.
     """
     if isinstance(result, BatchSuccess):
         return SUCCEEDED
     if not isinstance(result, BatchFailure):
         return MISSING
     code = result.code or ""
+    if not states_error(result):
+        return FAILED
     status = result.status_code or (int(code) if code.isdecimal() and len(code) == 3 else None)
     if status in {401, 402}:
         return REFUSED

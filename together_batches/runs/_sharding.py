@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import itertools
 from array import array
-from typing import TYPE_CHECKING, cast
+from itertools import chain
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -260,12 +261,19 @@ def rows_in(path: Path, shard: Shard, *, directory: Path) -> Iterator[bytes]:
     """The rows of a shard, each a line without its end; a :class:`RunChangedError` where they are others by now."""
     bad = frozenset(unpacked(shard.skipped))
     digest = hashlib.sha256()
-    for index, line in enumerate(jsonl.split_lines(_range(path, shard.offset, shard.size))):
-        if index in bad or not line.content.strip(JSON_SPACE):
-            continue
-        digest.update(line.content)
-        digest.update(b"\n")
-        yield line.content
+    splitter = jsonl.LineSplitter()
+    number = 0
+    for lines in chain(map(splitter.feed, _range(path, shard.offset, shard.size)), [None]):
+        lines = splitter.close() if lines is None else lines
+        rows = [
+            line.content
+            for index, line in enumerate(lines, start=number)
+            if index not in bad and line.content.strip(JSON_SPACE)
+        ]
+        number += len(lines)
+        if rows:
+            digest.update(b"\n".join(rows) + b"\n")
+            yield from rows
     if digest.hexdigest() != shard.sha256:
         message = (
             f"{path} is not what the run in {directory} began with: the rows from line {shard.first_line} on are "
@@ -289,8 +297,8 @@ def _range(path: Path, offset: int, size: int) -> Iterator[bytes]:
 def custom_id_of(row: bytes) -> str:
     """The id of a row; of one that has none, which is noticed at the end of its shard, an empty one."""
     try:
-        return cast("dict[str, str]", _wire.decode(row))["custom_id"]
-    except (_wire.WireError, TypeError, KeyError):
+        return _wire.custom_id(row)
+    except _wire.WireError:
         return ""
 
 

@@ -76,7 +76,7 @@ class Workshop:
         path = self.directory / UPLOADS / f"{_name(attempt)}.jsonl"
 
         def write(check_in: Callable[[], None]) -> bool:
-            draft = Draft(path, "new")
+            draft = Draft(path, "new", hashed=False)
             is_marked = False
             try:
                 for number, row in enumerate(self._rows(shard, earlier, check_in)):
@@ -102,7 +102,7 @@ class Workshop:
 
         def make(check_in: Callable[[], None]) -> Arranged:
             ids = [custom_id_of(row) for row in self._rows(shard, earlier, check_in)]
-            piece = Draft(self.piece_of(attempt), "new")
+            piece = Draft(self.piece_of(attempt), "new", hashed=False)
             try:
                 arranged = arrange(
                     ids,
