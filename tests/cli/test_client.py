@@ -46,12 +46,13 @@ def test_impossible_urls(
 
 
 def test_refused_connection(run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where nobody listens, one sentence says so."""
+    """If nothing listens there, a warning says so at once, and one sentence at the end."""
     monkeypatch.setenv("TOGETHER_API_KEY", "k")
     code, out, err = run("list", "--base-url", "http://127.0.0.1:9")
     assert (code, out) == (1, "")
-    assert err.startswith("together-batches: error: no connection to 127.0.0.1:9")
-    assert err.count("\n") == 1
+    warning, error = err.splitlines()
+    assert "no answer yet from http://127.0.0.1:9/v1 (no connection to 127.0.0.1:9" in warning
+    assert error.startswith("together-batches: error: no connection to 127.0.0.1:9")
 
 
 def test_time_limit_of_an_attempt(run: Callable[..., tuple[int, str, str]], emulator: Emulator) -> None:

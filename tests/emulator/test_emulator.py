@@ -18,7 +18,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from together_batches.emulator import Emulator, Fault
+from together_batches.emulator import Emulator, Fault, Timing
 
 HEADERS = {"Authorization": "Bearer emulator-key", "User-Agent": "test"}
 
@@ -159,7 +159,7 @@ async def test_it_is_closed_on_its_own_loop() -> None:
 
 async def test_many_may_connect_at_once() -> None:
     """A burst of new connections is accepted without delay."""
-    async with Emulator(seed=1) as emulator:
+    async with Emulator(seed=1, timing=Timing(canceling=600)) as emulator:
         ids = [emulator.add_job() for _ in range(150)]
         connector = aiohttp.TCPConnector(limit=0)
         async with aiohttp.ClientSession(f"{emulator.base_url}/", headers=HEADERS, connector=connector) as http:
