@@ -49,12 +49,13 @@ class Places:
                 message = f"{name} is a path, not {type(given).__name__}: {given!r}"
                 raise UsageError(message)
         requests: object = source
+        kind = type(requests).__name__
         if isinstance(requests, bytes | bytearray | memoryview | Mapping) or not (
             isinstance(requests, os.PathLike | Iterable | AsyncIterable) or hasattr(requests, "read")
         ):
             message = (
                 "the requests of a run come from a path, a binary file, or an iterable or async iterable of "
-                f"BatchRequest, not from {type(requests).__name__}"
+                f"BatchRequest, not from {kind}"
             )
             raise UsageError(message)
         out = Path(output)
