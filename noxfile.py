@@ -49,14 +49,14 @@ def tests(session: nox.Session) -> None:
     install(session, "test")
     scratch = Path(session.create_tmp())
     environment = {"COVERAGE_FILE": str(scratch / "coverage"), "HYPOTHESIS_STORAGE_DIRECTORY": str(scratch)}
-    chosen = session.posargs or ["--ignore=tests/simulation"]
+    chosen = session.posargs or ["--numprocesses=auto", "--ignore=tests/simulation"]
     session.run("coverage", "erase", env=environment)
     session.run("coverage", "run", "-m", "pytest", *chosen, env=environment)
     session.run("coverage", "combine", "--quiet", env=environment)
     if not session.posargs:
         session.run("coverage", "report", env=environment)
         # Without coverage, which makes it take twice the time and finds nothing here that the others do not run.
-        session.run("pytest", "tests/simulation", env=environment)
+        session.run("pytest", "--numprocesses=auto", "tests/simulation", env=environment)
 
 
 @nox.session

@@ -24,6 +24,13 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """The same name in every worker: not that of an address, nor that of bytes that a compression made."""
+    if isinstance(val, bytes) and not val.isascii():
+        return argname
+    return None
+
+
 @pytest.fixture(autouse=True)
 def empty_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test sees the keys and proxies of the machine it runs on."""

@@ -17,7 +17,7 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from wires import AT_ONCE, KEY, ONCE, RawServer, clocked, http, in_virtual_time, job, told
+from wires import AT_ONCE, KEY, ONCE, RawServer, clocked, http, in_virtual_time, job, stable, told
 from yarl import URL
 
 from together_batches import (
@@ -298,7 +298,7 @@ async def test_the_newest_come_first(emulator: Emulator, batches: AsyncBatches) 
         ({"model_id": "m-1", "status": "PAUSED"}, "d"),
         ({"model_id": "none"}, ""),
     ],
-    ids=str,
+    ids=stable,
 )
 async def test_jobs_can_be_chosen(
     emulator: Emulator, batches: AsyncBatches, filters: dict[str, Any], expected: str
@@ -989,7 +989,7 @@ def _reading_hook() -> aiohttp.TraceConfig:
         {"json_serialize": repr},
         {"requote_redirect_url": False},
     ],
-    ids=str,
+    ids=stable,
 )
 async def test_the_settings_of_a_given_session_do_no_harm(emulator: Emulator, settings: dict[str, Any]) -> None:
     """Errors are ours, the address is ours, the key is ours, the limits are ours."""

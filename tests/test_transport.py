@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import pytest
-from wires import AT_ONCE, KEY, ONCE, RawServer, VirtualLoop, http, in_virtual_time, job, transport
+from wires import AT_ONCE, KEY, ONCE, RawServer, VirtualLoop, http, in_virtual_time, job, stable, transport
 
 from together_batches import (
     APIConnectionError,
@@ -976,7 +976,7 @@ def test_trio_is_recognised_where_no_call_is_made_yet(monkeypatch: pytest.Monkey
     connection.check()
 
 
-@pytest.mark.parametrize("session", ["x", 5, object()], ids=repr)
+@pytest.mark.parametrize("session", ["x", 5, object()], ids=stable)
 def test_a_session_is_a_session(session: Any) -> None:
     """Said when the client is made."""
     with pytest.raises(UsageError, match=r"^session must be an aiohttp\.ClientSession"):

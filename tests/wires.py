@@ -6,6 +6,7 @@ import asyncio
 import functools
 import heapq
 import pickle
+import re
 import selectors
 import traceback
 from pathlib import Path
@@ -118,6 +119,11 @@ class VirtualTime:
             if self._is_busy() or len(self.slept) != begun:
                 return False
         return True
+
+
+def stable(value: object) -> str:
+    """The text of a value, without addresses."""
+    return re.sub(r" at 0x[0-9a-f]+", "", ascii(value))
 
 
 # --- a server that says what it is told, byte for byte ---
