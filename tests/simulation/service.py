@@ -233,8 +233,12 @@ class Service:
             for field, file_id in version.ids.items():
                 self._result_of.setdefault(file_id, (made, field, version))
                 if self._books._files.find(file_id) is None:
-                    self._books._files.add_result(
-                        file_id, lambda: content_of(b""), filename="results.jsonl", created_at=ended_at
+                    self._books._files.keep(
+                        file_id,
+                        lambda: content_of(b""),
+                        filename="results.jsonl",
+                        purpose="batch-generated",
+                        created_at=ended_at,
                     )
 
     def _new_id(self, job_id: str, what: str) -> str:

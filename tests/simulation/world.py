@@ -46,7 +46,7 @@ _CALLS_BEFORE_GIVING_UP = 2
 _COPY_CHANCE = 0.3
 _BY_CHANCE = re.compile(r"[0-9a-f]{16,}")
 """What names of temporary files have in them, which no seed decides."""
-_GIVE_UP = re.compile(r"give_up=\[([^\]]*)\]")
+_GIVE_UP = re.compile(r"with give_up: ([\w-]+(?:, [\w-]+)*)")
 """How an error says what its user may give up."""
 _PATIENCE_SECONDS = 20_000.0
 """So long a user waits for a service that does not come back."""
@@ -432,9 +432,10 @@ class World:
 @contextmanager
 def quiet() -> Iterator[None]:
     """For whoever plays a world: what the killed leave open, and what HTTP says of broken connections, is no news."""
-    aiohttp = logging.getLogger("aiohttp.server")
-    level = aiohttp.level
-    aiohttp.setLevel(logging.CRITICAL)
+    loggers = [logging.getLogger(name) for name in ("aiohttp.server", "together_batches")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
     gc.freeze()  # so that only what is made from now on is gone through
     try:
         with warnings.catch_warnings():
@@ -445,7 +446,8 @@ def quiet() -> Iterator[None]:
                 gc.collect()
     finally:
         gc.unfreeze()
-        aiohttp.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _without_the_killed(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
