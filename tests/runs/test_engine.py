@@ -249,6 +249,7 @@ IDS = {
 _both = pytest.mark.parametrize("ids", IDS.values(), ids=IDS.keys())
 
 
+@pytest.mark.timeout(300)  # as many lives as there are steps
 @_both
 async def test_killed_at_any_step(tmp_path: Path, ids: list[str]) -> None:
     """The next process goes on: no job twice, no row lost."""

@@ -16,6 +16,7 @@ import zipfile
 from contextlib import asynccontextmanager, closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -454,11 +455,14 @@ def _as_nobody() -> Generator[None]:
     if os.geteuid() != 0:
         yield
         return
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
+    with TemporaryDirectory(prefix="together_batches-test-") as scratch, pytest.MonkeyPatch.context() as patch:
+        Path(scratch).chmod(0o777)  # the usual one may be of root alone
+        patch.setattr(tempfile, "tempdir", scratch)
+        os.seteuid(65534)
+        try:
+            yield
+        finally:
+            os.seteuid(0)
 
 
 @pytest.fixture
