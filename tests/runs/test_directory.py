@@ -12,7 +12,7 @@ import pytest
 
 from together_batches import RunChangedError, UsageError, runs
 from together_batches.runs._directory import check_directory, is_scratch
-from together_batches.runs._lock import locked
+from together_batches.runs._lock import is_lock, locked
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,6 +46,20 @@ async def test_a_directory_of_other_files_is_refused(run: Runner, tmp_path: Path
     with pytest.raises(UsageError, match="is not the directory of a run, and is not empty"):
         await run(directory=site)
     assert contents(site) == before
+
+
+@pytest.mark.parametrize("size", range(len("17 host\na run of together_batches\n")))
+def test_a_lock_that_a_full_disk_cut(tmp_path: Path, size: int) -> None:
+    """Is a run's, wherever it ends."""
+    (tmp_path / "lock").write_text("17 host\na run of together_batches\n"[:size])
+    assert is_lock(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["17\n", "host", "17 host\nanother\n", "17 host\na run of together_batches\n?"])
+def test_a_lock_of_another_program(tmp_path: Path, text: str) -> None:
+    """Is not taken for a run's."""
+    (tmp_path / "lock").write_text(text)
+    assert not is_lock(tmp_path)
 
 
 async def test_a_foreign_lock_beside_a_ledger_is_left_alone(run: Runner, tmp_path: Path) -> None:

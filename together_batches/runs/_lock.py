@@ -32,8 +32,8 @@ NAME = "lock"
 
 _MARKER = "a run of together_batches"
 """The second line of a lock: its directory is a run's, also if the run has no ledger yet."""
-_LOCK = re.compile(rf"(\d+ \S+(\n({_MARKER}\n)?)?)?")
-"""What a lock holds. Older versions wrote no marker, and a full disk takes nothing."""
+_FIRST_LINE = re.compile(r"\d+ \S+")
+_START_OF_FIRST_LINE = re.compile(r"(\d+( \S*)?)?")
 _MOST_BYTES = 1024
 _TRIES = 20
 _PAUSE_SECONDS = 0.01
@@ -132,7 +132,7 @@ class Lock:
         # The file may have been removed since it was opened, and then another process locks the next one.
         if not self._is_in_place(file):
             return False
-        if _LOCK.fullmatch(_content(file)) is None:
+        if not _may_be_ours(_content(file)):
             message = (
                 f"cannot work in {self._directory}: its file {NAME} is not the lock of a run; name another directory"
             )
@@ -225,7 +225,7 @@ def holder(directory: Path) -> Holder | None:
 
 def is_lock(directory: Path) -> bool:
     """Whether the lock file of a directory is there, and is one that a run has made."""
-    return _LOCK.fullmatch(_text_in(directory)) is not None
+    return _may_be_ours(_text_in(directory))
 
 
 def is_marked(directory: Path) -> bool:
@@ -243,6 +243,14 @@ def _text_in(directory: Path) -> str:
             return _content(file)
     except OSError:
         return "?"
+
+
+def _may_be_ours(text: str) -> bool:
+    """Whether a run has written it: whole, without the marker as older versions, or as far as a disk took it."""
+    first, newline, rest = text.partition("\n")
+    if not newline:
+        return _START_OF_FIRST_LINE.fullmatch(first) is not None
+    return _FIRST_LINE.fullmatch(first) is not None and f"{_MARKER}\n".startswith(rest)
 
 
 def _content(file: IO[bytes]) -> str:
