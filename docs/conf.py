@@ -36,7 +36,7 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(collections|datetime|enum|os|pathlib|types|typing)\b.*"),
     (r"py:.*", r"(bool|bytes|dict|float|int|list|object|str|tuple|None)"),
     (r"py:.*", r"(Exception|ExceptionGroup|KeyError|TimeoutError|TypeError|ValueError)"),
-    (r"py:.*", r"ClientSession|Path"),
+    (r"py:.*", r"ClientSession|Path|SSLContext|timedelta"),
 ]
 
 html_theme = "furo"
@@ -69,9 +69,13 @@ def _read_sections(app: Sphinx, what: str, name: str, obj: object, options: obje
 def _simplify_signature(
     app: Sphinx, what: str, name: str, obj: object, options: object, signature: str | None, returns: str | None
 ) -> tuple[str | None, str | None]:
-    """Errors are caught and not made, so how they are made is left out; and ``builtins.list`` is a list."""
+    """Show what a user writes: ``list`` and not ``builtins.list``, and a body without the text that it is carried as.
+
+    Errors are caught and not made, so how they are made is left out.
+    """
     if what == "exception":
         return (signature and ""), None
+    signature = signature and signature.replace(" | ~together_batches._fields.Carried", "")
     return signature, returns and returns.replace("builtins.", "")
 
 
