@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import attrs
 
 from together_batches._patience import Absence
-from together_batches.errors import APIError, NotFoundError, ResultsUnavailableError, RunError
+from together_batches.errors import APIError, ResultsUnavailableError, RunError
 from together_batches.models import BatchJobStatus
 from together_batches.runs import _rules
 from together_batches.runs._joining import ForeignFileError
@@ -252,11 +252,12 @@ class Collecting:
     async def _download(self, key: Key, number: int, file_id: str) -> Path | None:
         """A file of the results; None if the service answers that there is none."""
         path = self._workshop.download_of(self._journal.at(key), number)
-        try:
-            await self._trouble.until_answered("download", key, lambda: self._verbs.download(file_id, path))
-        except NotFoundError:
-            return None
-        return path
+
+        async def download() -> Path:
+            await self._verbs.download(file_id, path)
+            return path
+
+        return await self._trouble.if_present("download", key, download)
 
     # --- evidence -------------------------------------------------------------------------------------------------
 
@@ -300,22 +301,18 @@ class Collecting:
         for file_id in (job.output_file_id, job.error_file_id):
             size = None
             if file_id:
-                try:
-                    file, _ = await self._trouble.until_answered(
-                        "look-up of the results", key, partial(self._verbs.file, file_id)
-                    )
-                except NotFoundError:
+                found = await self._trouble.if_present(
+                    "look-up of the results", key, partial(self._verbs.file, file_id)
+                )
+                if found is None:
                     return f"the metadata of {file_id}, which holds results of job {job.id}, is absent"
-                size = file.bytes
+                size = found[0].bytes
             sizes.append(size)
         return attrs.evolve(_look_at(job), output_bytes=sizes[0], error_bytes=sizes[1])
 
     async def _job(self, key: Key) -> BatchJob | None:
         job_id = self._journal.at(key).job_id or ""
-        try:
-            return await self._trouble.until_answered("look-up of the job", key, lambda: self._verbs.retrieve(job_id))
-        except NotFoundError:
-            return None
+        return await self._trouble.if_present("look-up of the job", key, lambda: self._verbs.retrieve(job_id))
 
     async def _has_ended(self, key: Key) -> bool:
         """Note how the job stands now, and whether it has ended. One that is absent is left as it was noted."""

@@ -101,6 +101,15 @@ class Attempt:
         """What tells it from all others of the run."""
         return self.shard, self.number
 
+    @property
+    def file_ids(self) -> tuple[str, ...]:
+        """The inputs that it has had, the present one last."""
+        return tuple(self.former_file_ids_with(self.file_id).split())
+
+    def former_file_ids_with(self, file_id: str | None) -> str:
+        """``former_file_ids``, with one more if there is one."""
+        return f"{self.former_file_ids} {file_id or ''}".strip()
+
 
 @attrs.frozen
 class Books:

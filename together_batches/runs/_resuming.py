@@ -10,7 +10,6 @@ from together_batches.errors import (
     APIError,
     APIResponseValidationError,
     AuthenticationError,
-    NotFoundError,
     RunError,
     UsageError,
 )
@@ -68,7 +67,7 @@ class Resuming:
             by_file.setdefault(job.input_file_id, []).append(job)
         known = {attempt.job_id: attempt.key for attempt in attempts}
         for attempt in attempts:
-            of_its_files = [job for file_id in _files_of(attempt) for job in by_file.get(file_id, ())]
+            of_its_files = [job for file_id in attempt.file_ids for job in by_file.get(file_id, ())]
             others = {job_id for job_id, key in known.items() if key != attempt.key}
             if attempt.job_id is None:
                 found = _rules.lost_job(attempt, self._run, of_its_files, known=others)
@@ -102,7 +101,7 @@ class Resuming:
     @staticmethod
     def _shows_any(jobs: list[BatchJob], attempts: list[Attempt]) -> bool:
         ids = {attempt.job_id for attempt in attempts}
-        files = {file_id for attempt in attempts for file_id in _files_of(attempt)}
+        files = {file_id for attempt in attempts for file_id in attempt.file_ids}
         return any(job.id in ids or job.input_file_id in files for job in jobs)
 
     async def _check_account(self, attempts: list[Attempt]) -> None:
@@ -130,17 +129,11 @@ class Resuming:
         job_id, file_id = attempt.job_id, attempt.file_id or ""
         if job_id is not None and await self._job(job_id) is not None:
             return True
-        try:
-            await self._trouble.until_answered("look-up of the input", attempt.key, lambda: self._verbs.file(file_id))
-        except NotFoundError:
-            return False
-        return True
+        found = await self._trouble.if_present("look-up of the input", attempt.key, lambda: self._verbs.file(file_id))
+        return found is not None
 
     async def _job(self, job_id: str) -> BatchJob | None:
-        try:
-            return await self._trouble.until_answered("look-up of a job", None, lambda: self._verbs.retrieve(job_id))
-        except NotFoundError:
-            return None
+        return await self._trouble.if_present("look-up of a job", None, lambda: self._verbs.retrieve(job_id))
 
     @staticmethod
     def _warn_of_others(attempt: Attempt, others: list[BatchJob]) -> None:
@@ -163,7 +156,7 @@ class Resuming:
         for each in self._journal.attempts:
             if each.job_id:
                 by_id[each.job_id] = each
-            for file_id in _files_of(each):
+            for file_id in each.file_ids:
                 by_id.setdefault(file_id, each)
         for given in self._ids:
             attempt = by_id.get(given)
@@ -182,7 +175,7 @@ class Resuming:
         return list(keys)
 
     def has_job_after_all(self, key: Key) -> bool:
-        """Whether the job of a create that was given up shows by now: nobody has given up its results."""
+        """Whether the job of a create that was given up shows by now: its results are not given up."""
         return self._journal.at(key).job_id not in {None, *self._ids}
 
     async def give_up(self, key: Key) -> Arranged | None:
@@ -211,7 +204,3 @@ class Resuming:
 
     def _known(self) -> set[str | None]:
         return {attempt.job_id for attempt in self._journal.attempts}
-
-
-def _files_of(attempt: Attempt) -> list[str]:
-    return [*attempt.former_file_ids.split(), *([attempt.file_id] if attempt.file_id else [])]

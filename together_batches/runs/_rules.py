@@ -152,7 +152,7 @@ def next_attempt(shard: Shard, attempts: Sequence[Attempt], *, max_attempts: int
         left = _left(outcomes_of(_last_with_rows(attempts[: attempt.number - 1])))
         if left == attempt.rows:
             return attempt
-        former = f"{attempt.former_file_ids} {attempt.file_id or ''}".strip()
+        former = attempt.former_file_ids_with(attempt.file_id)
         return attrs.evolve(attempt, rows=left, file_id=None, uploaded_at=None, former_file_ids=former)
     left = _left(outcomes_of(_last_with_rows(attempts)))
     if not left or _tries(attempts) >= max_attempts:

@@ -84,7 +84,7 @@ class Steps:
         now = self._time.now()
         changes: dict[str, Any] = {"file_id": uploaded.file.id, "uploaded_at": now, "marked": is_marked}
         if uploaded.known_id not in {None, uploaded.file.id}:
-            changes["former_file_ids"] = f"{attempt.former_file_ids} {uploaded.known_id}".strip()
+            changes["former_file_ids"] = attempt.former_file_ids_with(uploaded.known_id)
         was_uploaded_before = self._context.is_resumed and uploaded.known_id and key not in self._uploaded_here
         if was_uploaded_before and not attempt.posts:
             changes |= {"posts": 1, "creating_at": now}
@@ -138,7 +138,7 @@ class Steps:
                 sleep=self._time.sleep,
             )
         except NotFoundError:
-            former = f"{self._journal.at(key).former_file_ids} {file_id}".strip()
+            former = self._journal.at(key).former_file_ids_with(file_id)
             await self._journal.save(key, file_id=None, uploaded_at=None, former_file_ids=former)
             await self.upload(key)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, TypeVar
 
-from together_batches.errors import APIError, BatchesError
+from together_batches.errors import APIError, BatchesError, NotFoundError
 from together_batches.runs._values import RunEventKind
 
 if TYPE_CHECKING:
@@ -49,6 +49,13 @@ class Trouble:
                 if not error.is_transient or is_over(error):
                     raise
                 pause = await self.wait(what, key, error, pause)
+
+    async def if_present(self, what: str, key: Key | None, call: Callable[[], Awaitable[T]]) -> T | None:
+        """The answer of ``call``, however long an outage lasts; None if it is that there is no such thing (a 404)."""
+        try:
+            return await self.until_answered(what, key, call)
+        except NotFoundError:
+            return None
 
     async def wait(self, what: str, key: Key | None, problem: BatchesError | str, pause: float) -> float:
         """Report that something failed, and wait. Returns the seconds to wait the next time."""
