@@ -367,12 +367,12 @@ async def test_patience_with_one_job_holds_up_no_other() -> None:
     ids = names(40)
     service.known = set(ids)
     service.cancels = {job_id: [UNKNOWN, "CANCELING"] for job_id in ids[:10]}
-    told: dict[str, float] = {}
+    noted: dict[str, float] = {}
     report = await cancel_many(
-        service, ids, at_once=5, on_outcome=lambda outcome: told.setdefault(outcome.job_id, now())
+        service, ids, at_once=5, on_outcome=lambda outcome: noted.setdefault(outcome.job_id, now())
     )
     assert report.counts[R.CANCELING] == 40
-    assert max(told[job_id] for job_id in ids[10:]) <= 11
+    assert max(noted[job_id] for job_id in ids[10:]) <= 11
     assert service.most_at_once <= 6
 
 
@@ -688,7 +688,7 @@ async def test_an_endless_repetition_in_flight_does_not_lock_an_iteration_up() -
 @in_virtual_time
 async def test_outcomes_are_told_as_they_are_known() -> None:
     """In order of completion, once each, on the loop; the report has them in the order of the ids."""
-    told: list[tuple[str, float]] = []
+    noted: list[tuple[str, float]] = []
     service = Service()
     waits = {"slow": 3.0, "fast": 1.0, "faster": 0.5, "bad id": 0.0}
 
@@ -705,9 +705,9 @@ async def test_outcomes_are_told_as_they_are_known() -> None:
         at_once=10,
         wait=False,
         timeout=None,
-        on_outcome=lambda outcome: told.append((outcome.job_id, now())),
+        on_outcome=lambda outcome: noted.append((outcome.job_id, now())),
     )
-    assert told == [("", 0.0), ("faster", 0.5), ("fast", 1.0), ("slow", 3.0)]
+    assert noted == [("", 0.0), ("faster", 0.5), ("fast", 1.0), ("slow", 3.0)]
     assert [outcome.job_id for outcome in report] == ["slow", "fast", "", "faster"]
 
 
@@ -743,17 +743,17 @@ async def test_a_service_that_gets_slow_is_asked_for_fewer_at_once() -> None:
 async def test_what_a_callback_raises_ends_the_call(wait: bool) -> None:
     """As it was raised, in no group; nothing more is begun."""
     service = Service(seconds=0.001, default="CANCELLED")
-    told: list[str] = []
+    noted: list[str] = []
 
     def tell(outcome: CancelOutcome) -> None:
-        told.append(outcome.job_id)
-        if len(told) == 5:
+        noted.append(outcome.job_id)
+        if len(noted) == 5:
             raise EnoughError("enough")
 
     before = asyncio.all_tasks()
     with pytest.raises(EnoughError, match="enough"):
         await cancel_many(service, names(1000), on_outcome=tell, wait=wait)
-    assert len(told) == 5
+    assert len(noted) == 5
     assert len(service.asked) <= 5 + 2 * 10
     assert asyncio.all_tasks() == before
 
@@ -804,10 +804,10 @@ async def test_a_callback_is_a_plain_function(wrong: Any) -> None:
 
 async def test_any_plain_callable_is_a_callback() -> None:
     """A method, a partial, a lambda, a class."""
-    told: list[Any] = []
-    for callback in (told.append, functools.partial(told.append), lambda outcome: told.append(outcome), repr):
+    noted: list[Any] = []
+    for callback in (noted.append, functools.partial(noted.append), lambda outcome: noted.append(outcome), repr):
         await cancel_many(Service(), ["a"], on_outcome=callback)
-    assert len(told) == 3
+    assert len(noted) == 3
 
 
 # --- sources that fail ----------------------------------------------------------------------------------------
@@ -830,14 +830,14 @@ async def test_what_the_source_raises_is_raised(
     make: Callable[[list[str], BaseException], Any], error: BaseException
 ) -> None:
     """As it is, and for a cancelled source likewise: ids would be lost in silence otherwise."""
-    told: list[CancelOutcome] = []
+    noted: list[CancelOutcome] = []
     before = asyncio.all_tasks()
     with pytest.raises(type(error)):
         await cancel_many(
-            Service(seconds=0.001), make(names(20), error), at_once=5, on_outcome=told.append, timeout=50
+            Service(seconds=0.001), make(names(20), error), at_once=5, on_outcome=noted.append, timeout=50
         )
     assert asyncio.all_tasks() == before
-    assert len(told) >= (20 if make is failing_later else 10)
+    assert len(noted) >= (20 if make is failing_later else 10)
     found: list[CancelOutcome] = []
     with pytest.raises(type(error)):
         await gather_into(found, iter_cancel(Service(seconds=0.001), make(names(20), error), at_once=5))
@@ -859,9 +859,9 @@ def test_a_limit_ends_with_a_complete_report(make: Callable[[list[str]], Any]) -
     @in_virtual_time
     async def run() -> None:
         service = Service(seconds=1)
-        told: list[CancelOutcome] = []
+        noted: list[CancelOutcome] = []
         ids = [*names(50), "job-0"]
-        report = await cancel_many(service, make(ids), at_once=10, timeout=2.5, on_outcome=told.append)
+        report = await cancel_many(service, make(ids), at_once=10, timeout=2.5, on_outcome=noted.append)
         assert now() == pytest.approx(2.5, abs=0.01)
         expected = [R.CANCELING] * 20 + [R.FAILED] * 10 + [R.NOT_ATTEMPTED] * 20
         assert [outcome.result for outcome in report] == expected
@@ -869,7 +869,7 @@ def test_a_limit_ends_with_a_complete_report(make: Callable[[list[str]], Any]) -
         assert "the 2.5 s given to this bulk cancel were over" in str(report.failures[0].error)
         assert Counter(outcome.attempts for outcome in report) == {1: 30, 0: 20}
         assert [outcome.job_id for outcome in report] == names(50)
-        assert sorted(outcome.job_id for outcome in told) == sorted(names(50))
+        assert sorted(outcome.job_id for outcome in noted) == sorted(names(50))
         assert service.at_once == 0
 
     run()
@@ -947,10 +947,10 @@ async def test_wait_follows_each_job_to_its_end() -> None:
         "outruns": ["CANCELING", "COMPLETED"],
         "fails": "FAILED",
     }
-    told: list[tuple[str, str | None]] = []
+    noted: list[tuple[str, str | None]] = []
     ids = ["drains", "outruns", "fails", "done", "late"]
     report = await cancel_many(
-        service, ids, wait=True, on_outcome=lambda outcome: told.append((outcome.job_id, outcome.event))
+        service, ids, wait=True, on_outcome=lambda outcome: noted.append((outcome.job_id, outcome.event))
     )
     assert results(report) == [
         ("drains", R.CANCELLED),
@@ -962,7 +962,7 @@ async def test_wait_follows_each_job_to_its_end() -> None:
     assert {outcome.attempts for outcome in report} == {1}
     assert [outcome.completed_anyway for outcome in report] == [False, True, False, False, True]
     assert str(report) == "2 cancelled, 1 already finished, 2 completed anyway"
-    assert told == [
+    assert noted == [
         ("drains", "accepted"),
         ("outruns", "accepted"),
         ("fails", "accepted"),
@@ -993,7 +993,7 @@ async def test_a_new_job_is_not_late_because_an_old_one_is_stuck() -> None:
     """Each has its own rhythm."""
     service = Service()
     service.reads = {"stuck": "CANCELING", "new": "CANCELLED"}
-    told: dict[str, float] = {}
+    noted: dict[str, float] = {}
 
     async def ids() -> AsyncIterator[str]:
         yield "stuck"
@@ -1001,9 +1001,9 @@ async def test_a_new_job_is_not_late_because_an_old_one_is_stuck() -> None:
         yield "new"
 
     await cancel_many(
-        service, ids(), wait=True, timeout=300, on_outcome=lambda outcome: told.__setitem__(outcome.job_id, now())
+        service, ids(), wait=True, timeout=300, on_outcome=lambda outcome: noted.__setitem__(outcome.job_id, now())
     )
-    assert told["new"] <= 200 + 3
+    assert noted["new"] <= 200 + 3
 
 
 @in_virtual_time
@@ -1118,9 +1118,9 @@ async def test_a_refused_cancel_is_looked_at_for_a_while_if_it_is_waited_for() -
         "is over": ["IN_PROGRESS", "COMPLETED"],
         "unread": [TROUBLE, UNKNOWN, "CANCELLED"],
     }
-    told: list[tuple[str, str | None]] = []
+    noted: list[tuple[str, str | None]] = []
     report = await cancel_many(
-        service, list(service.cancels), wait=True, on_outcome=lambda found: told.append((found.job_id, found.event))
+        service, list(service.cancels), wait=True, on_outcome=lambda found: noted.append((found.job_id, found.event))
     )
     assert results(report) == [
         ("stops", R.CANCELLED),
@@ -1131,8 +1131,8 @@ async def test_a_refused_cancel_is_looked_at_for_a_while_if_it_is_waited_for() -
     assert (report["goes on"].error, report["goes on"].job) == (NOT_NOW, a_job("goes on", "IN_PROGRESS"))
     assert [outcome.accepted for outcome in report] == [True, False, False, False]
     assert not report["is over"].completed_anyway
-    assert [name for name, event in told if event == "accepted"] == ["stops"]
-    assert sorted(name for name, event in told if event == "ended") == sorted(service.cancels)
+    assert [name for name, event in noted if event == "accepted"] == ["stops"]
+    assert sorted(name for name, event in noted if event == "ended") == sorted(service.cancels)
     assert now() == pytest.approx(60, abs=2)
     assert len(service.asked) == 4
 
@@ -1237,8 +1237,8 @@ def test_what_was_accepted_by_then_has_been_reported(how: str) -> None:
     async def run() -> None:
         service = Service(seconds=0.1)
         service.list_answer = []
-        told: list[CancelOutcome] = []
-        bulk = cancel_many(service, names(500), wait=True, on_outcome=told.append)
+        noted: list[CancelOutcome] = []
+        bulk = cancel_many(service, names(500), wait=True, on_outcome=noted.append)
         if how == "asyncio.timeout":
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(3.05):
@@ -1252,11 +1252,11 @@ def test_what_was_accepted_by_then_has_been_reported(how: str) -> None:
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-        assert {outcome.job_id for outcome in told} == set(names(300))
-        assert {(outcome.event, outcome.result, outcome.accepted) for outcome in told} == {
+        assert {outcome.job_id for outcome in noted} == set(names(300))
+        assert {(outcome.event, outcome.result, outcome.accepted) for outcome in noted} == {
             ("accepted", R.CANCELING, True)
         }
-        assert to_dict(told[0])["event"] == "accepted"
+        assert to_dict(noted[0])["event"] == "accepted"
 
     run()
 
@@ -1271,7 +1271,7 @@ def test_what_was_accepted_is_reported_also_while_its_job_is_looked_up(limit: st
         service = Service()
         service.cancels["a"] = NoJob(NO_ANSWER, accepted=True)
         service.cancels["b"] = NoJob(NO_ANSWER, accepted=False)
-        told: list[CancelOutcome] = []
+        noted: list[CancelOutcome] = []
 
         async def slowly(job_id: str, call: Call) -> BatchJob:
             await asyncio.sleep(100)
@@ -1281,7 +1281,7 @@ def test_what_was_accepted_is_reported_also_while_its_job_is_looked_up(limit: st
         timeout = 1 if limit == "its own" else None
         task = asyncio.create_task(
             cancelling.cancel_many(
-                verbs, Bulk(None), ["a", "b"], at_once=2, wait=wait, timeout=timeout, on_outcome=told.append
+                verbs, Bulk(None), ["a", "b"], at_once=2, wait=wait, timeout=timeout, on_outcome=noted.append
             )
         )
         if timeout is None:
@@ -1289,10 +1289,10 @@ def test_what_was_accepted_is_reported_also_while_its_job_is_looked_up(limit: st
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-            assert [(outcome.job_id, outcome.result) for outcome in told] == [("a", R.CANCELING)]
+            assert [(outcome.job_id, outcome.result) for outcome in noted] == [("a", R.CANCELING)]
         else:
             assert results(await task) == [("a", R.CANCELING), ("b", R.FAILED)]
-        assert told[0].accepted
+        assert noted[0].accepted
 
     run()
 
@@ -1300,10 +1300,10 @@ def test_what_was_accepted_is_reported_also_while_its_job_is_looked_up(limit: st
 @in_virtual_time
 async def test_a_limit_of_its_own_ends_each_job_once() -> None:
     """Also those that drain: the last word on each id is the one of the report."""
-    told: list[CancelOutcome] = []
-    report = await cancel_many(Service(), names(30), wait=True, timeout=10, on_outcome=told.append)
-    assert Counter(outcome.event for outcome in told) == {"accepted": 30, "ended": 30}
-    assert {outcome.job_id: outcome for outcome in told if outcome.event == "ended"} == {
+    noted: list[CancelOutcome] = []
+    report = await cancel_many(Service(), names(30), wait=True, timeout=10, on_outcome=noted.append)
+    assert Counter(outcome.event for outcome in noted) == {"accepted": 30, "ended": 30}
+    assert {outcome.job_id: outcome for outcome in noted if outcome.event == "ended"} == {
         outcome.job_id: outcome for outcome in report
     }
 
@@ -1315,14 +1315,14 @@ def test_a_cancelled_bulk_ends_at_once_and_leaves_nothing_running(wait: bool) ->
     @in_virtual_time
     async def run() -> None:
         service = Service(seconds=1, default="CANCELLED")
-        told: list[CancelOutcome] = []
-        task = asyncio.create_task(cancel_many(service, names(1000), wait=wait, on_outcome=told.append))
+        noted: list[CancelOutcome] = []
+        task = asyncio.create_task(cancel_many(service, names(1000), wait=wait, on_outcome=noted.append))
         await asyncio.sleep(3.5)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
         assert now() == pytest.approx(3.5, abs=0.01)
-        assert (len(told), service.at_once) == (30, 0)
+        assert (len(noted), service.at_once) == (30, 0)
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
     run()
@@ -1550,7 +1550,7 @@ async def test_an_outcome_says_what_was_known_before_and_when_it_was_sent() -> N
 async def test_a_report_gives_what_the_callback_got(status: str, before: str | None) -> None:
     """Although it keeps a good answer as bytes, and makes its outcome anew."""
     at = datetime(2026, 11, 2, 10, 20, 30, 481_925, tzinfo=UTC)
-    told: list[CancelOutcome] = []
+    noted: list[CancelOutcome] = []
 
     async def cancel(job_id: str, call: Call) -> BatchJob:
         call.attempts += 1
@@ -1560,10 +1560,10 @@ async def test_a_report_gives_what_the_callback_got(status: str, before: str | N
     verbs = attrs.evolve(Service().verbs_with(cancel), now=lambda: at)
     job: Any = "a" if before is None else a_job("a", before)
     report = await cancelling.cancel_many(
-        verbs, Bulk(None), [job], at_once=1, wait=False, timeout=None, on_outcome=told.append
+        verbs, Bulk(None), [job], at_once=1, wait=False, timeout=None, on_outcome=noted.append
     )
-    assert [report["a"]] == told
-    assert report["a"] is not told[0]
+    assert [report["a"]] == noted
+    assert report["a"] is not noted[0]
     assert (report["a"].requested_at, report["a"].status_before, report["a"].accepted) == (at, before, True)
 
 
@@ -1624,20 +1624,20 @@ def test_every_id_ends_in_exactly_one_bucket(
         service = Service(seconds=0.5, default="CANCELLED")
         turn = itertools.cycle(fates)
         service.cancels = {job_id.strip(): next(turn) for job_id in ids if isinstance(job_id, str)}
-        told: list[CancelOutcome] = []
+        noted: list[CancelOutcome] = []
         source = later(ids) if as_async else ids
         report = await cancel_many(
-            service, source, at_once=at_once, wait=wait, timeout=timeout, on_outcome=told.append
+            service, source, at_once=at_once, wait=wait, timeout=timeout, on_outcome=noted.append
         )
         wanted = list(
             dict.fromkeys(job_id.strip() or job_id if isinstance(job_id, str) else f"<{job_id!r}>" for job_id in ids)
         )
         got = [outcome.job_id for outcome in report]
         assert got == wanted if not (as_async and timeout is not None) else got == wanted[: len(got)]
-        ended = [outcome for outcome in told if outcome.event != "accepted"]
+        ended = [outcome for outcome in noted if outcome.event != "accepted"]
         assert Counter(outcome.job_id for outcome in ended) == Counter(got)
         assert {outcome.job_id: outcome for outcome in ended} == {outcome.job_id: outcome for outcome in report}
-        assert {outcome.job_id for outcome in told if outcome.event == "accepted"} <= set(got)
+        assert {outcome.job_id for outcome in noted if outcome.event == "accepted"} <= set(got)
         assert sum(report.counts.values()) == len(report)
         assert max(Counter(service.asked).values(), default=1) == 1
         assert service.most_at_once <= at_once

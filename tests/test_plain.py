@@ -21,15 +21,15 @@ _NOON = datetime(2026, 9, 14, 12, tzinfo=UTC)
 def test_a_job_as_plain_data() -> None:
     """Absent fields are left out, times end in Z, the status is text, and ``extra`` stands beside the fields."""
     job = BatchJob(id="a", status="PAUSED", progress=50, created_at=_NOON, extra={"organization_id": None})
-    told = to_dict(job)
-    assert told == {
+    plain = to_dict(job)
+    assert plain == {
         "id": "a",
         "status": "PAUSED",
         "progress": 50.0,
         "created_at": "2026-09-14T12:00:00Z",
         "organization_id": None,
     }
-    assert type(told["status"]) is str
+    assert type(plain["status"]) is str
 
 
 def test_a_file_as_plain_data() -> None:
@@ -61,7 +61,7 @@ def test_an_outcome_as_plain_data() -> None:
         "accepted": False,
         "error": {"type": "NotFoundError", "message": str(error), "status": 404, "request_id": "oJ3x"},
     }
-    told = to_dict(
+    plain = to_dict(
         CancelOutcome(
             "c",
             CancelResult.CANCELING,
@@ -71,7 +71,7 @@ def test_an_outcome_as_plain_data() -> None:
             event="accepted",
         )
     )
-    assert told == {
+    assert plain == {
         "job_id": "c",
         "event": "accepted",
         "result": "canceling",
@@ -80,7 +80,7 @@ def test_an_outcome_as_plain_data() -> None:
         "status_before": "VALIDATING",
         "requested_at": "2026-09-14T10:20:30Z",
     }
-    assert json.loads(json.dumps(told)) == told
+    assert json.loads(json.dumps(plain)) == plain
     assert to_dict(CancelOutcome("", CancelResult.FAILED, error=UsageError("a job id is empty")))["error"] == {
         "type": "UsageError",
         "message": "a job id is empty",
@@ -90,10 +90,10 @@ def test_an_outcome_as_plain_data() -> None:
 def test_a_report_as_plain_data() -> None:
     """Complete, and ready for JSON."""
     report = CancelReport([CancelOutcome("a", CancelResult.CANCELLED), CancelOutcome("b", CancelResult.FAILED)])
-    told = to_dict(report)
-    assert (told["ok"], told["counts"]["cancelled"], told["counts"]["denied"]) == (False, 1, 0)
-    assert [outcome["job_id"] for outcome in told["outcomes"]] == ["a", "b"]
-    assert json.loads(json.dumps(told)) == told
+    plain = to_dict(report)
+    assert (plain["ok"], plain["counts"]["cancelled"], plain["counts"]["denied"]) == (False, 1, 0)
+    assert [outcome["job_id"] for outcome in plain["outcomes"]] == ["a", "b"]
+    assert json.loads(json.dumps(plain)) == plain
 
 
 @pytest.mark.parametrize(
@@ -134,10 +134,10 @@ def test_what_is_no_value_of_this_package() -> None:
 def test_an_answer_that_json_cannot_say() -> None:
     """Is left out, and in ``raw``; one that Python could read and JSON can say is there too."""
     line = b'{"custom_id": "a", "response": {"status_code": 200, "body": {"x": %b}}}'
-    told = to_dict(read_row(line % b"NaN"))
-    assert told == {"custom_id": "a", "result": "success", "status_code": 200, "raw": (line % b"NaN").decode()}
-    told = to_dict(read_row(line % b'"\x01"'))
-    assert (told["body"], told["raw"]) == ({"x": "\x01"}, (line % b'"\x01"').decode())
+    plain = to_dict(read_row(line % b"NaN"))
+    assert plain == {"custom_id": "a", "result": "success", "status_code": 200, "raw": (line % b"NaN").decode()}
+    plain = to_dict(read_row(line % b'"\x01"'))
+    assert (plain["body"], plain["raw"]) == ({"x": "\x01"}, (line % b'"\x01"').decode())
 
 
 def test_a_row_as_a_line() -> None:

@@ -227,10 +227,10 @@ async def test_days() -> None:
 async def test_a_finished_job_is_not_asked_after() -> None:
     """A terminal state never changes."""
     service = Service()
-    told: list[BatchJob] = []
+    updates: list[BatchJob] = []
     job = BatchJob(id="a", status=BatchJobStatus.EXPIRED)
-    assert job is await wait(service, job, on_update=told.append)
-    assert ([job], []) == (told, service.retrieved)
+    assert job is await wait(service, job, on_update=updates.append)
+    assert ([job], []) == (updates, service.retrieved)
 
 
 @without_wires
@@ -386,9 +386,9 @@ async def test_a_job_that_only_the_list_shows_is_there() -> None:
     """A look at the list says as much as one at the job, also when the job ends."""
     service = Service(a=QUICK)
     service.only_listed = {"a"}
-    told: list[BatchJob] = []
-    assert (await wait(service, knows=knows_all, on_update=told.append)).status == "COMPLETED"
-    assert [job.status for job in told] == ["IN_PROGRESS", "COMPLETED"]
+    updates: list[BatchJob] = []
+    assert (await wait(service, knows=knows_all, on_update=updates.append)).status == "COMPLETED"
+    assert [job.status for job in updates] == ["IN_PROGRESS", "COMPLETED"]
     assert [round(time, 3) for time in service.listed] == service.times
 
 
@@ -483,11 +483,11 @@ async def test_an_absent_job_among_many_is_raised_at_the_end(caplog: pytest.LogC
 async def test_a_completed_job_is_held_until_it_names_a_file() -> None:
     """The ids may appear after the status; it is looked at ever less often, and each change is an update."""
     service = Service(a=[(0, "COMPLETED", 100)], files={"output_file_id": 20})
-    told: list[BatchJob] = []
-    job = await wait(service, on_update=told.append)
+    updates: list[BatchJob] = []
+    job = await wait(service, on_update=updates.append)
     assert job.output_file_id
     assert service.times == [0, 1, 3, 7, 15, 31]
-    assert [seen.output_file_id for seen in told] == [None, "output_file_id"]
+    assert [seen.output_file_id for seen in updates] == [None, "output_file_id"]
 
 
 @pytest.mark.parametrize("first", ["output_file_id", "error_file_id"])
@@ -556,10 +556,10 @@ async def test_an_outage_while_a_job_is_held() -> None:
 async def test_an_end_is_an_end(lagging: Phase) -> None:
     """A later answer that denies it, from a replica that lags, is one more look in vain at its files."""
     service = Service(a=[(0, "COMPLETED", 100), lagging], files={})
-    told: list[BatchJob] = []
-    assert (await wait(service, on_update=told.append)).status == "COMPLETED"
+    updates: list[BatchJob] = []
+    assert (await wait(service, on_update=updates.append)).status == "COMPLETED"
     assert service.times == BACK_OFF
-    assert [job.status for job in told] == ["COMPLETED"]
+    assert [job.status for job in updates] == ["COMPLETED"]
 
 
 @without_wires
@@ -595,25 +595,25 @@ async def test_updates() -> None:
             (60, "FAILED", 0),
         ]
     )
-    told: list[BatchJob] = []
-    returned = await wait(service, poll_interval=1, on_update=told.append)
-    assert [(str(job.status), job.progress) for job in told] == [
+    updates: list[BatchJob] = []
+    returned = await wait(service, poll_interval=1, on_update=updates.append)
+    assert [(str(job.status), job.progress) for job in updates] == [
         ("VALIDATING", None),
         ("IN_PROGRESS", 10),
         ("IN_PROGRESS", 30),
         ("IN_PROGRESS", 40),
         ("FAILED", 40),
     ]
-    assert told[-1] is returned
+    assert updates[-1] is returned
 
 
 @without_wires
 async def test_progress_that_was_known_before() -> None:
     """A job that is passed in is the first that is known of it."""
     known = BatchJob(id="a", status=BatchJobStatus.IN_PROGRESS, progress=50)
-    told: list[BatchJob] = []
-    await wait(Service(a=[(0, "IN_PROGRESS", 40), (5, "COMPLETED", 100)]), known, on_update=told.append)
-    assert [job.progress for job in told] == [50, 100]
+    updates: list[BatchJob] = []
+    await wait(Service(a=[(0, "IN_PROGRESS", 40), (5, "COMPLETED", 100)]), known, on_update=updates.append)
+    assert [job.progress for job in updates] == [50, 100]
 
 
 @without_wires

@@ -21,7 +21,7 @@ _ROUGH_TOKEN = re.compile(
     rb'(?P<open>[{\[])|(?P<close>[}\]])|(?P<text>"[^"\\]*+(?:\\.[^"\\]*+)*+")(?P<colon>[ \t\r]*+:[ \t\r]*+)?',
     re.DOTALL,
 )
-"""What can be told of the structure of a text that is no JSON."""
+"""What the structure of a text that is not JSON shows."""
 
 
 def members(line: bytes) -> dict[tuple[str, ...], bytes]:

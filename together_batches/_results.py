@@ -803,7 +803,7 @@ class _Spool:
                 content, status_code = text, row.status_code
             place = _Place(self._size, len(content), extent_of_line, status_code, answers)
             found = None if custom_id is None else self._ledger.note(custom_id, place)
-            if isinstance(found, str):  # a stray is told with its line
+            if isinstance(found, str):  # a stray carries its line
                 content, place = line.content, _Place(self._size, len(line.content), extent_of_line)
             self._file.write(content)
             self._size += place.length

@@ -408,11 +408,11 @@ class _Poller:
     def too_late(self) -> WaitTimeoutError:
         """What is raised when the time is over; its cause is what went wrong last, if anything did."""
         jobs = [entry.job for entry in self.pending.values()]
-        told = "; ".join(f"{job.id} {_state(job)}" for job in jobs[:_MOST_NAMED])
+        named = "; ".join(f"{job.id} {_state(job)}" for job in jobs[:_MOST_NAMED])
         more = f"; and {len(jobs) - _MOST_NAMED} more" if len(jobs) > _MOST_NAMED else ""
         those = "1 job was" if len(jobs) == 1 else f"{len(jobs)} jobs were"
         over = f"the {self._timeout:g} s given to this wait are over" if self._timeout else "looked once"
-        message = f"{over}, and {those} still pending; left alone: {told}{more}{self._outage()}"
+        message = f"{over}, and {those} still pending; left alone: {named}{more}{self._outage()}"
         error = WaitTimeoutError(message, jobs=jobs)
         error.__cause__ = self.refusals[0] if self.refusals else self._failure or self._absence
         return error

@@ -52,7 +52,7 @@ __all__ = [
 
 
 class WireError(Exception):
-    """What was wrong, and where; it never leaves the package: whoever decodes says whose fault it is.
+    """What was wrong, and where; it never leaves the package: the caller of the decoder says whose fault it is.
 
     Of text that is no JSON, ``reason`` says why, and ``at`` is the byte, if that is known.
     """

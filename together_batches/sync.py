@@ -46,10 +46,10 @@ def _document(ours: type, theirs: type) -> None:
     So ``help`` and a notebook show them, and each is written once.
     """
     for name, method in vars(ours).items():
-        own, told = inspect.getdoc(method) or "", inspect.getdoc(vars(theirs).get(name)) or ""
-        begins = [place for head in _HEADS if (place := told.find(f"\n{head}:\n")) >= 0]
+        own, source = inspect.getdoc(method) or "", inspect.getdoc(vars(theirs).get(name)) or ""
+        begins = [place for head in _HEADS if (place := source.find(f"\n{head}:\n")) >= 0]
         if callable(method) and not name.startswith("_") and begins and "\nRaises:\n" not in own:
-            method.__doc__ = f"{own}\n{told[min(begins) :]}"
+            method.__doc__ = f"{own}\n{source[min(begins) :]}"
 
 
 class Batches:

@@ -55,8 +55,8 @@ def test_two_files_become_one(tmp_path: Path) -> None:
         outcomes=b"sfms", usage=Usage(5, 0, 5), left=1, output_bytes=sizes[0], error_bytes=sizes[1]
     )
     assert not arranged.is_whole
-    told = [(line["custom_id"], line["result"]) for line in lines]
-    assert told == [("a", "success"), ("b", "failure"), ("c", "missing"), ("d", "success")]
+    printed = [(line["custom_id"], line["result"]) for line in lines]
+    assert printed == [("a", "success"), ("b", "failure"), ("c", "missing"), ("d", "success")]
 
 
 def test_rows_that_were_not_asked_for(tmp_path: Path) -> None:
@@ -218,9 +218,9 @@ def test_an_odd_line_is_kept_and_its_row_does_not_go_again(tmp_path: Path, body:
     arranged, found = _piece(tmp_path, "abc", line + _line("c", b"{}") + _line("a", b"{}"))
     assert arranged.outcomes == (b"sss" if result == "success" else b"sfs")
     assert (arranged.left, arranged.strays) == (0, 0)
-    told = json.loads(found[1])
-    assert (told["custom_id"], told["result"]) == ("b", result)
-    assert told["raw"] == line[:-1].decode("utf-8", "backslashreplace")
+    printed = json.loads(found[1])
+    assert (printed["custom_id"], printed["result"]) == ("b", result)
+    assert printed["raw"] == line[:-1].decode("utf-8", "backslashreplace")
 
 
 def test_a_line_that_is_cut_says_nothing_of_its_row(tmp_path: Path) -> None:

@@ -367,12 +367,12 @@ class Service:
         if age < looks.grows_for:
             content = _cut(content, age / looks.grows_for, within_line=looks.within_line)
         if route.operation == "file":
-            told = msgspec.json.decode(_whole(reply)) | {"bytes": len(content)}
+            metadata = msgspec.json.decode(_whole(reply)) | {"bytes": len(content)}
             if isinstance(looks.size, int):
-                told["bytes"] = max(0, looks.size if looks.size >= 0 else len(content) + looks.size)
+                metadata["bytes"] = max(0, looks.size if looks.size >= 0 else len(content) + looks.size)
             if looks.size == "absent":
-                del told["bytes"]
-            return json_reply(told)
+                del metadata["bytes"]
+            return json_reply(metadata)
         if self._downloads[route.id] < looks.short and not self._at_peace:
             self._downloads[route.id] += 1
             content = _cut(content, looks.share, within_line=looks.within_line)

@@ -1,4 +1,4 @@
-"""Lines for standard output that hold up nothing: a pipe or a terminal that nobody reads keeps its writer waiting."""
+"""Lines for standard output that hold up nothing: a pipe or a terminal that is not read blocks its writer."""
 
 from __future__ import annotations
 

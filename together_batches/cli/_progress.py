@@ -102,7 +102,7 @@ def file_bar(doing: str, *, quiet: bool) -> Generator[Callable[[int, int | None]
 def rows_bar(*, shown: bool) -> Generator[ShowRows]:
     """A bar on standard error while the block runs, and what moves it. What is written meanwhile is above it."""
     if not shown:
-        yield lambda done, total, told, elapsed: None
+        yield lambda done, total, text, elapsed: None
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -112,15 +112,15 @@ def rows_bar(*, shown: bool) -> Generator[ShowRows]:
         TextColumn("{task.fields[rows]}", markup=False),
         BarColumn(bar_width=None if console.width < 80 else 30),
         TimeElapsedColumn(),
-        TextColumn("{task.fields[told]}", markup=False),
+        TextColumn("{task.fields[text]}", markup=False),
     )
     with Progress(*columns, console=console, redirect_stdout=False) as progress:
-        task = progress.add_task("", total=None, rows="Reading the input", told="")
+        task = progress.add_task("", total=None, rows="Reading the input", text="")
 
-        def show(done: int, total: int, told: str, elapsed: float) -> None:
+        def show(done: int, total: int, text: str, elapsed: float) -> None:
             # A run that goes on counts from its beginning, which may have been days ago.
             progress.tasks[0].start_time = progress.get_time() - elapsed
             rows = f"{number(done)} of {number(total)} rows"
-            progress.update(task, completed=done, total=total, rows=rows, told=told)
+            progress.update(task, completed=done, total=total, rows=rows, text=text)
 
         yield show

@@ -80,9 +80,9 @@ class _Work:
         return Exit.ENDED_BADLY if self.bad else Exit.DONE
 
     async def _one(self, batches: AsyncBatches) -> None:
-        told = tell_change(quiet=self.arguments.quiet)
+        on_update = tell_change(quiet=self.arguments.quiet)
         deadline, patience = self.arguments.deadline, self.arguments.patience
-        self._print(await batches.wait(self.ids[0], timeout=deadline, patience=patience or 0, on_update=told))
+        self._print(await batches.wait(self.ids[0], timeout=deadline, patience=patience or 0, on_update=on_update))
 
     async def _many(self, batches: AsyncBatches) -> None:
         arguments = self.arguments

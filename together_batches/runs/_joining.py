@@ -138,7 +138,7 @@ def _result(custom_id: str, kind: int, line: bytes) -> BatchSuccess | BatchFailu
     return read_row(line) if kind in {_UNUSUAL_ANSWER, _FAILURE} else salvaged(custom_id, line, whole=kind == _ODD)
 
 
-class _Told(NamedTuple):
+class _LineCounts(NamedTuple):
     """How many lines a file has, how many tell of a row of the job, and how many of an error without saying whose."""
 
     lines: int
@@ -166,19 +166,19 @@ class _Index:
         self.usage = Usage()
         self.lines = 0
 
-    def add(self, file: FileIO, check_in: Callable[[], None]) -> _Told:
+    def add(self, file: FileIO, check_in: Callable[[], None]) -> _LineCounts:
         """Note where the rows are in a file: the answer of each, if there is one."""
         self._files.append(file)
-        told = Counter[int]()
+        counts = Counter[int]()
         splitter = LineSplitter(_LONGEST_LINE_BYTES)
         while block := file.read(_BLOCK_BYTES):
             check_in()
-            self._note(splitter.feed(block), told)
-        self._note(splitter.close(), told, have_ends=False)
-        self.lines += told.total()
-        return _Told(told.total(), told[_A_ROW], told[_AN_ERROR])
+            self._note(splitter.feed(block), counts)
+        self._note(splitter.close(), counts, have_ends=False)
+        self.lines += counts.total()
+        return _LineCounts(counts.total(), counts[_A_ROW], counts[_AN_ERROR])
 
-    def _note(self, lines: Iterable[Line], told: Counter[int], *, have_ends: bool = True) -> None:
+    def _note(self, lines: Iterable[Line], counts: Counter[int], *, have_ends: bool = True) -> None:
         """Note lines, and count what they are about."""
         # Every row of a run goes through here, which is why nothing in this loop is a method of ours.
         decode_row, usage, answered = _wire.decode_row, _wire.usage, _ANSWERS
@@ -190,19 +190,19 @@ class _Index:
             if not content or content.isspace():
                 continue
             if len(content) != length:
-                told[self._note_odd(line, _LONG)] += 1
+                counts[self._note_odd(line, _LONG)] += 1
                 continue
             try:
                 row = decode_row(content)
             except _wire.WireError:
                 # A last line that ends within itself was cut, and more of it may come.
-                told[self._note_odd(line, _ODD) if have_ends else _NOTHING] += 1
+                counts[self._note_odd(line, _ODD) if have_ends else _NOTHING] += 1
                 continue
             custom_id = row.custom_id
             number = numbers.get(custom_id) if isinstance(custom_id, str) else None
             if number is None:
                 is_nameless = not (isinstance(custom_id, str) and custom_id)
-                told[_AN_ERROR if row.error and is_nameless else _NOTHING] += 1
+                counts[_AN_ERROR if row.error and is_nameless else _NOTHING] += 1
                 continue
             rows += 1
             answers = is_answer(row)
@@ -220,7 +220,7 @@ class _Index:
             file_of[number] = file
             offsets[number] = offset
             lengths[number] = length
-        told[_A_ROW] += rows
+        counts[_A_ROW] += rows
         self.usage += Usage(prompt, completion, total)
 
     def _note_odd(self, line: Line, kind: int) -> int:
