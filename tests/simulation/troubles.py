@@ -321,8 +321,7 @@ def _odd_creates(random: Random) -> tuple[OddCreate, ...]:
         OddCreate(status=random.choice((200, 202)), body=random.choice(_UNREADABLE), made=made, later=later),
         OddCreate(status=204, made=made, later=later),
         OddCreate(status=random.choice((301, 303)), made=made, later=later, location=random.random() < 0.5),
-        # These say, to whom they send elsewhere, that nothing was done.
-        OddCreate(status=random.choice((307, 308)), made=False, location=random.random() < 0.5),
+        OddCreate(status=random.choice((307, 308)), made=made, later=later, location=random.random() < 0.5),
         OddCreate(status=random.choice((408, 409)), body=b'{"error":"conflict"}', made=made, later=later),
         OddCreate(status=random.choice((500, 504)), body=b"<html>", made=made, later=later),
         OddCreate(status=random.choice(_REFUSALS), body=b'{"error":"not now"}', made=False),
