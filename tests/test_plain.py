@@ -9,7 +9,7 @@ import pytest
 
 from together_batches import _wire
 from together_batches._plain import line_of, to_dict
-from together_batches._results import read_row
+from together_batches._result_lines import read_row
 from together_batches.errors import NotFoundError, UsageError
 from together_batches.models import BatchJob, BatchJobStatus, FileObject
 from together_batches.outcomes import CancelOutcome, CancelReport, CancelResult

@@ -16,8 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from together_batches import _results, jsonl
-from together_batches._results import Order, Verbs, failed_requests, read_row, results
+from together_batches import _result_lines, _results, jsonl
+from together_batches._result_lines import read_row
+from together_batches._results import Order, Verbs, failed_requests, results
 from together_batches._stream import Stream
 from together_batches.errors import (
     APIConnectionError,
@@ -155,99 +156,6 @@ def names(rows: Iterable[BatchResult]) -> list[tuple[str, str | None]]:
     return [(type(row).__name__.removeprefix("Batch").lower(), row.custom_id) for row in rows]
 
 
-_NEITHER = "the row has neither an answer nor an error"
-
-# --- a line -------------------------------------------------------------------------------------------------------
-
-
-def test_a_success() -> None:
-    """A status of 2xx with a body."""
-    row = read_row(answer("a", {"choices": [{"message": {"content": "The Elbe."}}]}, 201))
-    assert isinstance(row, BatchSuccess)
-    assert (row.custom_id, row.status_code, row.text) == ("a", 201, "The Elbe.")
-
-
-@pytest.mark.parametrize(
-    ("fields", "expected"),
-    [
-        ({"error": {"code": "timeout", "message": "too slow"}}, ("a", "timeout", "too slow", None)),
-        ({"error": {"type": "not_found", "message": "gone", "code": None}}, ("a", "not_found", "gone", None)),
-        ({"error": {"code": 429}}, ("a", "429", "the service gave no reason", None)),
-        ({"error": {"message": 1}}, ("a", None, "the service gave no reason", None)),
-        ({"error": "it broke"}, ("a", None, "it broke", None)),
-        ({"error": 500}, ("a", "500", "the service gave no reason", None)),
-        ({"error": [1]}, ("a", None, "the service gave no reason", None)),
-        ({"error": "x", "response": {"status_code": 200, "body": {}}}, ("a", None, "x", 200)),
-        ({"response": {"status_code": 500, "body": None}}, ("a", None, "the service answered 500", 500)),
-        ({"response": {"status_code": 400, "body": {"error": "bad"}}}, ("a", None, "bad", 400)),
-        ({"response": {"status_code": 404, "body": {"error": {"message": "m", "code": "c"}}}}, ("a", "c", "m", 404)),
-        ({"response": {"status_code": 502, "body": "<html>"}}, ("a", None, "<html>", 502)),
-        ({"response": {"status_code": 200, "body": None}}, ("a", None, "the answer is null", 200)),
-        ({"response": {"status_code": "200", "body": {}}}, ("a", None, _NEITHER, None)),
-        ({"response": {"status_code": True, "body": {}}}, ("a", None, _NEITHER, None)),
-        ({"response": {"body": {}}}, ("a", None, _NEITHER, None)),
-        ({"response": [], "error": {}}, ("a", None, _NEITHER, None)),
-        ({}, ("a", None, _NEITHER, None)),
-    ],
-)
-def test_a_failure(fields: dict[str, object], expected: tuple[object, ...]) -> None:
-    """Every shape that an error has, in either file, with the line as it came."""
-    line = msgspec.json.encode({"custom_id": "a", **fields})
-    row = read_row(line)
-    assert isinstance(row, BatchFailure)
-    assert expected == (row.custom_id, row.code, row.message, row.status_code)
-    assert row.raw == line.decode()
-
-
-@pytest.mark.parametrize("error", [None, "", {}])
-def test_an_error_that_is_none(error: object) -> None:
-    """Null, an empty text and an empty object stand for nothing."""
-    line = {"custom_id": "a", "error": error, "response": {"status_code": 200, "body": {"text": "hello"}}}
-    row = read_row(msgspec.json.encode(line))
-    assert isinstance(row, BatchSuccess)
-    assert row.text == "hello"
-
-
-@pytest.mark.parametrize("custom_id", [None, "", 7, ["a"]])
-def test_an_answer_to_nobody(custom_id: object) -> None:
-    """A row that names no custom_id is a failure without one, however good its answer is."""
-    line = msgspec.json.encode({"custom_id": custom_id, "response": {"status_code": 200, "body": {}}})
-    assert read_row(line) == BatchFailure(None, None, "the row names no custom_id", 200, line.decode())
-
-
-@pytest.mark.parametrize(
-    ("line", "message", "raw"),
-    [
-        (b'{"custom_id": "a", ', "the line cannot be read: it is no JSON", '{"custom_id": "a", '),
-        (b'{"custom_id": NaN}', _NEITHER, '{"custom_id": NaN}'),
-        (b'{"custom_id": "\xff"', "the line cannot be read: it is no JSON", '{"custom_id": "\\xff"'),
-        (b"[" * 5_000, "the line cannot be read: it is no JSON", "[" * 5_000),
-        (b"[1]", "the line is a list in place of an object", "[1]"),
-        (b"null", "the line is null in place of an object", "null"),
-    ],
-)
-def test_a_line_that_is_none(line: bytes, message: str, raw: str) -> None:
-    """Is a failure without an id, with its text."""
-    assert read_row(line) == BatchFailure(None, None, message, raw=raw)
-
-
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(0, 600) | st.text(max_size=3),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(
-            st.sampled_from(["custom_id", "error", "code", "message", "response", "status_code", "body"]), inner
-        )
-    ),
-)
-
-
-@given(st.binary() | JSON.map(msgspec.json.encode))
-def test_no_line_raises(line: bytes) -> None:
-    """Whatever it holds."""
-    assert read_row(line)
-
-
 # --- two files ----------------------------------------------------------------------------------------------------
 
 
@@ -310,7 +218,7 @@ async def test_a_very_long_row() -> None:
 @pytest.mark.parametrize("order", ["file", "input"])
 async def test_a_row_without_an_end(order: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory has a limit: of a longer line the beginning is told, with the row that it names; the others come."""
-    monkeypatch.setattr(_results, "_LONGEST_LINE_BYTES", 2_000)
+    monkeypatch.setattr(_result_lines, "LONGEST_LINE_BYTES", 2_000)
     account = Account(lines(answer("a", {"text": "x" * 3_000}), answer("b")))
     rows = await account.rows(requests=["a", "b"], order=order)
     assert sorted(names(rows)) == [("failure", "a"), ("success", "b")]

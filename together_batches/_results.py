@@ -11,7 +11,7 @@ import os
 import tempfile
 import threading
 import zlib
-from collections.abc import AsyncGenerator, Awaitable, Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Container, Iterable, Iterator
 from contextlib import aclosing
 from itertools import chain, starmap
 from typing import IO, Literal, NamedTuple, TypeVar, cast
@@ -19,9 +19,10 @@ from typing import IO, Literal, NamedTuple, TypeVar, cast
 import attrs
 from anyio import CancelScope, to_thread
 
-from together_batches import _protocol, _wire, jsonl
+from together_batches import _protocol, _result_lines, _wire, jsonl
 from together_batches._fields import carried
 from together_batches._patience import Absence, until_found
+from together_batches._result_lines import as_text, read_row, salvaged, states_error
 from together_batches._stream import Stream
 from together_batches.errors import (
     APIResponseValidationError,
@@ -42,18 +43,7 @@ from together_batches.rows import (
     BatchSuccess,
 )
 
-__all__ = [
-    "Order",
-    "Requests",
-    "Verbs",
-    "as_text",
-    "failed_requests",
-    "is_answer",
-    "read_row",
-    "results",
-    "salvaged",
-    "states_error",
-]
+__all__ = ["Order", "Requests", "Verbs", "failed_requests", "results"]
 
 Requests = Source | Iterable[BatchRequest | str]
 """The input of a job: a path, the bytes of the file, the file opened in binary mode, its requests, or their ids."""
@@ -62,16 +52,10 @@ Order = Literal["file", "input"]
 A = TypeVar("A")
 T = TypeVar("T")
 
-_LONGEST_LINE_BYTES = 256_000_000
-"""An answer has no limit of its own (an input line has: 10 MB), but memory has."""
 _PIECE_BYTES = 1_000_000
 _PIECE_ROWS = 500
 _SECONDS_BETWEEN_PAUSES = 0.004
 """What else is to be done on the loop may have to wait for three times as long: a timer's turn comes after ours."""
-
-_LEVELS_IN_DOUBT = 256
-"""JSON with fewer brackets is not nested too deeply for anything."""
-_UNREADABLE = object()
 
 _ANSWERED_BEFORE = "a row with this custom_id came before"
 _FOREIGN = "its custom_id is not among the requests"
@@ -172,7 +156,7 @@ class _File:
         self._is_of_errors = file_id == job.error_file_id
         self.size = 0
         self.has_lines = self.has_rows = False
-        self.splitter = LineSplitter(max_line_bytes=_LONGEST_LINE_BYTES)
+        self.splitter = LineSplitter(max_line_bytes=_result_lines.LONGEST_LINE_BYTES)
         self._checksum = 0
 
     async def read(self, content: Callable[[str], Stream[bytes]]) -> AsyncGenerator[bytes, None]:
@@ -338,126 +322,6 @@ class _Files:
                 if size > file.size:
                     short.append(file)
         return short
-
-
-# --- a line -------------------------------------------------------------------------------------------------------
-
-
-def read_row(line: bytes, *, whole: bool = True) -> BatchSuccess | BatchFailure:
-    """What a line of an output or an error file says; never raises. Of one that is not whole this is the beginning.
-
-    See https://docs.together.ai/docs/inference/batch/overview. The two files differ in nothing here: an answer may
-    be an error with a status in either.
-    """
-    if not whole:
-        message = f"the line has more than {_LONGEST_LINE_BYTES:,} bytes; this is its beginning"
-        return BatchFailure(None, None, message, raw=as_text(line))
-    try:
-        row = _wire.decode_row(line)
-    except _wire.WireError as error:
-        can_be_read = "in place of" in error.problem
-        message = f"the line is {error.problem}" if can_be_read else f"the line cannot be read: it is {error.problem}"
-        return BatchFailure(None, None, message, raw=as_text(line))
-    return _row_of(row, line)
-
-
-def _row_of(row: _wire.Row, line: bytes) -> BatchSuccess | BatchFailure:
-    """What a line says that was decoded."""
-    status, problem = row.status_code, row.error
-    custom_id = row.custom_id if isinstance(row.custom_id, str) and row.custom_id else None
-    status_code = status if isinstance(status, int) and not isinstance(status, bool) else None
-    if custom_id is not None and is_answer(row):
-        answered = cast("int", status_code)
-        if row.body is not None:
-            return _success(custom_id, row.body, answered, line)
-        return BatchSuccess(custom_id, cast("dict[str, object]", row.value), answered, as_text(line))
-    good = not problem and status_code is not None and 200 <= status_code < 300
-    if problem:
-        code, message = _reason(problem)
-    else:
-        answer = _answer_in(row)
-        if good:
-            code = None
-            message = "the row names no custom_id" if isinstance(answer, dict) else f"the answer is {_kind(answer)}"
-        elif status_code is not None:
-            code, message = _reason(answer)
-            message = message or f"the service answered {status_code}"
-        else:
-            code, message = None, "the row has neither an answer nor an error"
-    return BatchFailure(custom_id, code, message or "the service gave no reason", status_code, as_text(line))
-
-
-def _success(custom_id: str, body: bytes, status_code: int, line: bytes) -> BatchSuccess:
-    """A row that was answered with the object that ``body`` is the text of."""
-    answer = _wire.Body(body)
-    # What is nested too deeply to be decoded is not decoded to find out, unless it may be.
-    if body.count(b"{") + body.count(b"[") > _LEVELS_IN_DOUBT:
-        try:
-            answer.decode()
-        except APIResponseValidationError:
-            return BatchSuccess(custom_id, answer, status_code, as_text(line))
-    return BatchSuccess(custom_id, answer, status_code)
-
-
-def _answer_in(row: _wire.Row) -> object:
-    if row.body is None:
-        return row.value
-    try:
-        return _wire.read(row.body)
-    except _wire.WireError:
-        return _UNREADABLE
-
-
-def _kind(answer: object) -> str:
-    return "nested too deeply" if answer is _UNREADABLE else _wire.kind(answer)
-
-
-def states_error(failure: BatchSuccess | BatchFailure) -> bool:
-    """Whether this is a failure of the service: a line that says that its row failed.
-
-    Any other line that came for a row, odd as it is, may be an answer that was paid for, and is no reason to send
-    the row again. A failure without a line is believed.
-    """
-    if isinstance(failure, BatchSuccess):
-        return False
-    if not failure.raw:
-        return True
-    try:
-        row = _wire.decode_row(failure.raw.encode("utf-8", "surrogatepass"))
-    except _wire.WireError:
-        return False
-    status = failure.status_code
-    return bool(row.error) or (status is not None and not 200 <= status < 300)
-
-
-def is_answer(row: _wire.Row) -> bool:
-    """Whether a line answers a row, whichever that is, with an object."""
-    status = row.status_code
-    if type(status) is not int or not 200 <= status < 300 or row.error:
-        return False
-    return isinstance(row.value, dict) if row.body is None else row.body[:1] == b"{"
-
-
-def salvaged(custom_id: str, line: bytes, *, whole: bool) -> BatchFailure:
-    """What came for a row in a line that cannot be read."""
-    return attrs.evolve(cast("BatchFailure", read_row(line, whole=whole)), custom_id=custom_id)
-
-
-def _reason(error: object) -> tuple[str | None, str]:
-    """Code and message of an error, which is an object, a text or a number, or an object around one of these."""
-    if isinstance(error, Mapping):
-        facts = cast("Mapping[str, object]", error)
-        if inner := facts.get("error"):
-            return _reason(inner)
-        code, message = facts.get("code") or facts.get("type"), facts.get("message")
-        return None if code is None else str(code), message if isinstance(message, str) else ""
-    if isinstance(error, int) and not isinstance(error, bool):
-        return str(error), ""
-    return None, error if isinstance(error, str) else ""
-
-
-def as_text(line: bytes) -> str:
-    return line.decode("utf-8", "backslashreplace")
 
 
 # --- the account --------------------------------------------------------------------------------------------------

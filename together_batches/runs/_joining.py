@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 import attrs
 
-from together_batches import _plain, _wire
-from together_batches._results import is_answer, read_row, salvaged
+from together_batches import _plain, _result_lines, _wire
+from together_batches._result_lines import is_answer, read_row, salvaged
 from together_batches.errors import RunError
 from together_batches.jsonl import LineSplitter
 from together_batches.rows import BatchFailure, BatchMissing, BatchSuccess, Usage
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Arranged", "ForeignFileError", "arrange", "final_lines"]
 
-_LONGEST_LINE_BYTES = 256_000_000
 _BLOCK_BYTES = 1 << 18
 _TOGETHER_BYTES = 2 << 20
 """So much text of rows is held at a time."""
@@ -170,7 +169,7 @@ class _Index:
         """Note where the rows are in a file: the answer of each, if there is one."""
         self._files.append(file)
         counts = Counter[int]()
-        splitter = LineSplitter(_LONGEST_LINE_BYTES)
+        splitter = LineSplitter(_result_lines.LONGEST_LINE_BYTES)
         while block := file.read(_BLOCK_BYTES):
             check_in()
             self._note(splitter.feed(block), counts)
