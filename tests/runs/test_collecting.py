@@ -222,6 +222,24 @@ async def test_what_is_given_up_stays_given_up(
     assert (report.ok, len(emulator.jobs)) == (True, 2)
 
 
+@pytest.mark.parametrize("size", [None, 0, 1], ids=repr)
+async def test_sizes_that_are_wrong_for_good(
+    run: Runner, emulator: Emulator, monkeypatch: pytest.MonkeyPatch, size: int | None
+) -> None:
+    """Have whole results read once more before rows go again, and not in every call."""
+    run.fates.planned = {"row-5": [Failure("Credit limit exceeded", "402")]}
+    describe = StoredFile.to_json
+
+    def described(file: StoredFile) -> dict[str, object]:
+        return describe(file) | ({"bytes": size} if file.purpose == "batch-generated" else {})
+
+    monkeypatch.setattr(StoredFile, "to_json", described)
+    assert not (await run(**ONE_JOB)).complete
+    assert not (await run(**ONE_JOB)).complete  # read once more
+    report = await run(**ONE_JOB)
+    assert (report.ok, len(emulator.jobs)) == (True, 2)
+
+
 async def test_whole_results_need_no_proof(run: Runner, emulator: Emulator) -> None:
     """No metadata is read of a result that accounts for every row."""
     run.fates.planned = {"row-5": [Failure("four stops at most", "invalid_request_error")]}

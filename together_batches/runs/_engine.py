@@ -28,6 +28,7 @@ from together_batches.runs._values import RunEventKind
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from together_batches._creating import Created
     from together_batches.runs._joining import Arranged
     from together_batches.runs._records import Attempt, Books, Key, Ledger, Shard
     from together_batches.runs._rules import Caution, Limits
@@ -250,16 +251,21 @@ class Engine:
     ) -> Arranged | None:
         """The results of an attempt, when they are here; None if it has none, or they are left for the next call."""
         key = attempt.key
+        other: Created | None = None
         if attempt.number > 1 and not attempt.creating_at:
             previous = (attempt.shard, attempt.number - 1)
             if self.journal.at(previous).rows and not await self._collecting.is_as_collected(previous):
-                self._load = attrs.evolve(self._load, sent_rows=self._load.sent_rows - attempt.rows)
+                self._send_less(attempt.rows)
                 return None
+            other = await self._collecting.other_job(previous)
         await self.journal.begin(attempt, planned_at=self._time.now())
         if not attempt.rows:
             await self.journal.save(key, collected_at=self._time.now())
             return None
-        is_ours = self.journal.at(key).job_id is None
+        is_ours = other is None and self.journal.at(key).job_id is None
+        if other is not None:
+            self._send_less(attempt.rows)
+            await self._steps.take_up(key, other)
         await self._steps.upload(key)
         await self._steps.create(key)
         if self._scout == key:
@@ -287,6 +293,10 @@ class Engine:
             self._ended_at.pop(key, None)
             self._in_doubt.discard(key)
             self._done.set()
+
+    def _send_less(self, rows: int) -> None:
+        """So many rows, which were about to be sent, are not."""
+        self._load = attrs.evolve(self._load, sent_rows=self._load.sent_rows - rows)
 
     def _count(self, key: Key, arranged: Arranged) -> Arranged:
         """Stop the run if what came of a job says that more jobs would come to the same."""

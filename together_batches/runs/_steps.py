@@ -104,8 +104,8 @@ class Steps:
         created = await self._created(key)
         await self.note_job(key, created)
 
-    async def note_job(self, key: Key, created: Created) -> None:
-        """Note the job of an attempt, and report it."""
+    async def note_job(self, key: Key, created: Created, **changes: Any) -> None:
+        """Note the job of an attempt, with other ``changes`` of it, and report it."""
         attempt, job = self._journal.at(key), created.job
         now = self._time.now()
         await self._journal.save(
@@ -117,6 +117,7 @@ class Steps:
             known_at=now,
             created_at=job.created_at,
             warning=job.warning,
+            **changes,
         )
         kind = RunEventKind.FOUND if created.found else RunEventKind.CREATED
         message = f"job {job.id} is {'found again' if created.found else 'created'}"
@@ -124,6 +125,17 @@ class Steps:
             ids = ", ".join(other.id for other in created.others)
             message += f"; these were created from its file as well, cancel them if they still run: {ids}"
         self._tell(kind, message, key, job.id)
+
+    async def take_up(self, key: Key, other: Created) -> None:
+        """Have an attempt be of a job that was made beside that of the attempt before, of the same file."""
+        self._verbs.know(other.job)
+        attempt = self._journal.at(key)
+        file_id = other.job.input_file_id
+        former = (
+            attempt.former_file_ids if attempt.file_id == file_id else attempt.former_file_ids_with(attempt.file_id)
+        )
+        # In one save: with the file alone, and the job not listed for a moment, all of its rows would be sent again.
+        await self.note_job(key, other, file_id=file_id, former_file_ids=former, marked=True)
 
     async def _check_file(self, key: Key) -> None:
         """See that the input is still at the service, and what its clock says, before a create is sent.
