@@ -60,4 +60,4 @@ def renew(path: Path, cases: Mapping[str, Case], found: Mapping[str, Measured]) 
 def _of_the_machine(found: Mapping[str, Measured]) -> str:
     """What the figures were measured on; where cases differ, all that they were measured on."""
     facts = dict.fromkeys(fact for measured in found.values() for fact in measured.machine)
-    return f"The figures are those of a machine with {', '.join(facts)}."
+    return f"Measured on a machine with {', '.join(facts)}."
