@@ -743,9 +743,9 @@ async def test_an_outage_is_ridden_out(emulator: Emulator) -> None:
 @in_virtual_time
 async def test_concurrency_of_single_calls_and_of_bulks() -> None:
     """Single calls share the client's number; a bulk may name a higher one for itself."""
-    reply = (1.0, http(200, job()))
+    reply = (1.0, http(404, '{"error": "Job not found"}'))
     async with RawServer(reply) as server, clocked(server.base_url, max_concurrency=3) as batches:
-        await asyncio.gather(*(batches.retrieve("job-1") for _ in range(9)))
+        await asyncio.gather(*(batches.retrieve("job-1") for _ in range(9)), return_exceptions=True)
         assert server.most_open == 3
         await batches.cancel_many([f"job-{number}" for number in range(40)], max_concurrency=20)
         assert server.most_open == 20

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING
 
-from together_batches.errors import BatchesError, UsageError
+from together_batches.errors import APIError, AuthenticationError, BatchesError, UsageError
 from together_batches.models import BatchJob
 
 if TYPE_CHECKING:
@@ -107,6 +107,8 @@ class Lookout:
             # Perhaps it is the list alone: next time one by one, and so ever longer while the list goes on failing.
             self._without_list = min(_MOST_LOOKS_WITHOUT_LIST, 2 * self._without_list or 1)
             self._looks_until_list = self._without_list
+            if isinstance(error, APIError) and not error.is_transient and not isinstance(error, AuthenticationError):
+                return job_ids  # a key that may not list says nothing about the jobs
             for job_id in job_ids:
                 tell(job_id, error)
             return []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, NoReturn, Self
 
+import attrs
 from anyio import to_thread
 
 from together_batches import _cancelling, _creating, _listing, _protocol
@@ -108,6 +109,7 @@ class AsyncBatches:
         self._verbs = _cancelling.Verbs(
             cancel=self._post_cancel,
             retrieve=self._get,
+            look=self._get_once,
             list_jobs=self._get_all,
             knows=known.knows,
             now=transport.connection.now,
@@ -883,6 +885,11 @@ class AsyncBatches:
     async def _get(self, job_id: str, call: Call) -> BatchJob:
         answer = await self._transport.send(_protocol.retrieve(job_id), call)
         return self._known.note(_protocol.read_job(answer, job_id))
+
+    async def _get_once(self, job_id: str, call: Call) -> BatchJob:
+        """A job, by one request that is not repeated."""
+        once = attrs.evolve(self._transport.config.retry, max_attempts=1)
+        return await self.with_options(retry=once)._get(job_id, call)
 
     async def _get_all(self, call: Call) -> builtins.list[BatchJob]:
         return await self._jobs_in(await self._transport.send(_protocol.list_jobs(), call))
