@@ -151,8 +151,9 @@ class AsyncBatches:
         The service has no idempotency key, so a create that may have worked is not simply sent again: the client
         looks for a new job of this file, endpoint, model and priority in the list, for ``patience`` seconds, and only
         then posts once more, and never a third time. After an answer of 2xx it never posts again, whatever the answer
-        says. Advice of the service is in ``job.warning``. The service does not check the file here: an unknown file
-        makes a job that fails a moment later. See https://docs.together.ai/reference/batch-create.
+        says. The job that an answer names is not looked up: one that does not exist is a 404 for :meth:`wait`, after
+        its patience. Advice of the service is in ``job.warning``. The service does not check the file here: an
+        unknown file makes a job that fails a moment later. See https://docs.together.ai/reference/batch-create.
 
         Parameters:
             input_file_id: the id of an uploaded file.
@@ -380,10 +381,10 @@ class AsyncBatches:
     ) -> BatchJob:
         """Wait until a job has finished, and return it as it ended.
 
-        However it ended: look at ``status``. A job that is passed in as a finished one comes back at once, without a
-        request. Lost answers, broken ones, a service in trouble and refusals for the rate of calls are ridden out,
-        with a warning in the log, for as long as the time allows; so is a job that does not move, with a warning each
-        hour. Ending the wait in any way leaves the job alone.
+        However it ended: look at ``status``. The first end that the service shows is believed. A job that is passed
+        in as a finished one comes back at once, without a request. Lost answers, broken ones, a service in trouble
+        and refusals for the rate of calls are ridden out, with a warning in the log, for as long as the time allows;
+        so is a job that does not move, with a warning each hour. Ending the wait in any way leaves the job alone.
 
         Parameters:
             job_id: an id or a job.
