@@ -370,7 +370,14 @@ async def test_a_time_that_means_no_moment_is_refused(
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"status": 7}, {"status": b"FAILED"}, {"status": [None]}, {"model_id": ["a", "b"]}, {"endpoint": 1}],
+    [
+        {"status": 7},
+        {"status": b"FAILED"},
+        {"status": [None]},
+        {"model_id": ["a", "b"]},
+        {"model_id": ""},
+        {"endpoint": 1},
+    ],
     ids=str,
 )
 async def test_a_filter_of_another_kind_is_refused(

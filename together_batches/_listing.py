@@ -101,8 +101,8 @@ def _statuses(status: object) -> Iterable[str]:
 
 
 def _check_text(name: str, value: object) -> None:
-    if value is not None and not isinstance(value, str):
-        message = f"{name} must be text; it is {value!r}"
+    if value is not None and not (isinstance(value, str) and value.strip()):
+        message = f"{name} must be text that is not empty; it is {value!r}"
         raise UsageError(message)
 
 

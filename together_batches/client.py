@@ -11,7 +11,7 @@ from anyio import to_thread
 from together_batches import _cancelling, _creating, _listing, _protocol
 from together_batches._checks import positive, whole
 from together_batches._creating import Created, KnownJobs, Listing, WantedJob
-from together_batches._many import checked_ids
+from together_batches._many import by_ids, checked_ids
 from together_batches._patience import until_found
 from together_batches._stream import Stream
 from together_batches._transport import Bulk, Call, Connection, Transport
@@ -870,10 +870,10 @@ class AsyncBatches:
                 listed = await self._get_all(Call())
             except BatchesError:
                 raise error from None
-            found = next((job for job in listed if job.id == job_id), None)
-            if found is None:
+            found = by_ids(listed, [job_id])
+            if not found:
                 raise
-            return found
+            return found[job_id]
 
     async def _post_cancel(self, job_id: str, call: Call) -> BatchJob | NoJob:
         answer = await self._transport.send(_protocol.cancel(job_id), call)
