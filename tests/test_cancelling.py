@@ -1196,6 +1196,26 @@ async def test_a_list_that_cannot_be_read_is_not_the_only_way() -> None:
 
 
 @in_virtual_time
+async def test_ids_in_another_case_are_found_in_the_list() -> None:
+    """The service answers in its own spelling; one list still serves them all."""
+    service = Service()
+    service.list_answer = [a_job(name, "CANCELLED") for name in names(100)]
+    report = await cancel_many(service, [name.upper() for name in names(100)], wait=True)
+    assert report.counts[R.CANCELLED] == 100
+    assert (service.lists, service.read) == (1, [])
+
+
+@in_virtual_time
+async def test_a_key_that_may_not_list_reads_one_by_one() -> None:
+    """A refused list says nothing about the jobs."""
+    service = Service()
+    service.list_answer = FORBIDDEN
+    service.reads = dict.fromkeys(names(50), "CANCELLED")
+    report = await cancel_many(service, names(50), wait=True)
+    assert report.counts[R.CANCELLED] == 50
+
+
+@in_virtual_time
 async def test_failed_polls_are_ridden_out() -> None:
     """A few; and then what was known is told, with the error."""
     service = Service()
