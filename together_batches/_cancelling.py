@@ -445,23 +445,26 @@ class _Crew:
 
     def _take(self, outcome: CancelOutcome, call: CancelCall) -> None:
         """Report the outcome of a cancel that was answered, or have its job followed."""
-        if outcome.error is not None:
-            outcome.error.__traceback__ = None  # its frames would be kept as long as the outcome
-            if isinstance(outcome.error, AuthenticationError) and self._refusal is None:
-                self._refusal = outcome.error
-                self._bulk.refuse(outcome.error)
-        if self._wait and outcome.result is _DRAINING:
-            self._follow(outcome, call)
+        error = outcome.error
+        if error is None:
+            if self._wait and outcome.result is _DRAINING:
+                self._follow(outcome, call)
+            else:
+                self._done(outcome, _record(call))
             return
+        error.__traceback__ = None  # its frames would be kept as long as the outcome
+        if isinstance(error, AuthenticationError) and self._refusal is None:
+            self._refusal = error
+            self._bulk.refuse(error)
         if _is_unclear(outcome, call) and self._verbs.clock() >= self._no_look_until:
             self._follow(outcome, call, _FIRST_POLL_SECONDS, is_unclear=True)
             return
-        if self._wait and outcome.error is not None and outcome.error is call.refusal and not outcome.ok:
+        if self._wait and error is call.refusal and not outcome.ok:
             pause = call.next_pause()  # the state may lag behind
         else:
-            pause = None if outcome.error is None else _doubt(self._verbs, outcome, call)
+            pause = _doubt(self._verbs, outcome, call)
         if pause is None:
-            self._done(outcome, _record(call))
+            self._done(outcome)
         else:
             self._follow(outcome, call, pause)
 
