@@ -49,7 +49,12 @@ _HOUSE: dict[int, list[list[str]]] = {
         ["_patience"],
         ["_marks"],
     ],
-    0: [["_version"], ["errors", "_fields", "rows", "models", "outcomes"], ["errors", "_checks", "config"]],
+    0: [
+        ["_version"],
+        ["_paging"],
+        ["errors", "_fields", "rows", "models", "outcomes"],
+        ["errors", "_checks", "config"],
+    ],
 }
 _FRONT = ""
 """The front door, ``together_batches/__init__.py``: it imports the words, and nobody within comes in through it."""
