@@ -172,6 +172,19 @@ async def test_a_download_that_is_cut_for_good(run: Runner, emulator: Emulator) 
     assert sent == [10, report.not_sent]
 
 
+async def test_results_that_grow(run: Runner, emulator: Emulator, time: VirtualTime) -> None:
+    """Are waited for beyond patience, which counts from the last time that there was more of them."""
+
+    def grow() -> None:
+        content = emulator.content(str(emulator.jobs[0]["output_file_id"]))
+        for length in range(100, len(content), 100):
+            emulator.fail(Fault(on="content", status=200, body=content[:length], times=2))
+
+    report = await run(**ONE_JOB, patience=5, on_event=_at(RunEventKind.ENDED, grow))
+    assert (report.ok, len(emulator.jobs)) == (True, 1)
+    assert time.seconds > 10
+
+
 # --- rows that are left out ---
 
 

@@ -90,8 +90,12 @@ class Collecting:
         stay absent, short or foreign beyond patience.
         """
         absence = Absence(self._patience, shortest=SHORTEST_PAUSE_SECONDS / 5)
+        most_bytes = 0
         while True:
             arranged, problem = await self._read(key)
+            if arranged is not None and arranged.bytes > most_bytes:
+                most_bytes = arranged.bytes
+                absence.over()  # results that grow are not absent
             if arranged is not None and not arranged.is_whole:
                 on_wait()
                 doubt = await self._doubt(key, arranged)

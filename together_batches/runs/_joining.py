@@ -56,6 +56,11 @@ class Arranged:
     error_bytes: int | None = None
 
     @property
+    def bytes(self) -> int:
+        """The size of the files."""
+        return (self.output_bytes or 0) + (self.error_bytes or 0)
+
+    @property
     def is_whole(self) -> bool:
         """Whether the files account for every row, so that nothing more needs to be proved."""
         return not self.left
