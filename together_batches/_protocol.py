@@ -306,7 +306,13 @@ def read_list(answer: Answer, what: str, read: Callable[[object], T]) -> list[T]
         where = f"$[{index}]{unreadable.where.removeprefix('$')}"
         if not found:
             raise no_answer(answer, what, unreadable.problem, where) from unreadable
-        _log.warning("an entry of %s is left out, since it cannot be read: %s at %s", what, unreadable.problem, where)
+        _log.warning(
+            "an entry of %s is left out, since it cannot be read: %s at %s",
+            what,
+            unreadable.problem,
+            where,
+            extra={"where": where},
+        )
     return found
 
 

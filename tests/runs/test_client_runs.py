@@ -64,6 +64,36 @@ async def test_a_whole_run(run: Runner, emulator: Emulator) -> None:
     assert list((run.directory / "pieces").iterdir()) == []
 
 
+async def test_events_count_the_rows(run: Runner) -> None:
+    """As they are after each: every row of the input is in one place, with the bad lines that were set aside."""
+    run.source.write_bytes(run.source.read_bytes() + b"{}\n")
+    run.fates.planned = {"row-1": [Failure("four stops at most", "invalid_request_error")]}
+    await run(skip_invalid=True)
+    assert {event.rows for event in run.events} == {11}
+    assert {event.invalid for event in run.events} == {1}
+    first, last = run.events[0], run.events[-1]
+    assert (first.not_sent, first.in_flight, first.succeeded) == (10, 0, 0)
+    assert (last.not_sent, last.in_flight, last.succeeded, last.failed) == (0, 0, 9, 1)
+    created = next(event for event in run.events if event.kind == RunEventKind.CREATED)
+    assert (created.not_sent, created.in_flight) == (7, 3)
+    collected = [event.succeeded for event in run.events if event.kind == RunEventKind.COLLECTED]
+    assert collected == [2, 5, 8, 9]
+    assert first.to_dict()["rows"] == 11
+
+
+async def test_events_count_rows_that_jobs_under_way_have_answered(
+    run: Runner, emulator: Emulator, time: VirtualTime
+) -> None:
+    """By their progress, from zero up, and none of a job that was collected."""
+    emulator.timing = Timing(validating=1, running=10)
+    await run(max_rows_per_job=50, poll_interval=1)
+    answered = [event.answered for event in run.events]
+    assert 0 < max(answered) <= 10
+    assert answered[-1] == 0
+    under_way = [event for event in run.events if event.answered]
+    assert all(event.in_flight >= event.answered for event in under_way)
+
+
 async def test_requests_may_be_dicts(run: Runner) -> None:
     """With the fields of their lines."""
     body = {"model": "m", "messages": [{"role": "user", "content": "Hello"}]}

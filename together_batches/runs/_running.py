@@ -120,7 +120,7 @@ class _Running:
         self._run = books.run
         self._verbs = verbs
         self._time = time
-        self._tell = Telling(options.on_event, time)
+        self._tell = Telling(options.on_event, time, invalid=books.run.invalid)
 
     async def run(self, *, is_new: bool) -> RunReport:
         """Do what is left to be done."""
@@ -145,6 +145,7 @@ class _Running:
             is_resumed=not is_new,
             tell=self._tell,
         )
+        self._tell.counts = lambda: engine.journal.counts(options.max_attempts)
         self._tell_beginning(engine, is_new=is_new)
         if engine.has_work and self._run.finished_at is not None:
             await self._save(finished_at=None)
@@ -196,7 +197,13 @@ class _Running:
             if found.jobs:
                 await self._verbs.cancel(found.jobs)
         except BatchesError as error:
-            _log.warning("the jobs of the run in %s could not be cancelled: %s", self._places.directory, error)
+            directory = self._places.directory
+            _log.warning(
+                "the jobs of the run in %s could not be cancelled: %s",
+                directory,
+                error,
+                extra={"directory": str(directory)},
+            )
 
     async def _list(self) -> list[BatchJob]:
         return (await self._verbs.list_jobs()).jobs
@@ -296,7 +303,11 @@ async def _unfinished(books: Books, list_jobs: Callable[[], Awaitable[list[Batch
         except AuthenticationError:
             raise
         except APIError as error:
-            _log.warning("the list of jobs cannot be read, so the jobs of lost creates are not looked for: %s", error)
+            _log.warning(
+                "the list of jobs cannot be read, so the jobs of lost creates are not looked for: %s",
+                error,
+                extra={"input_file_ids": [attempt.file_id for attempt in lost]},
+            )
             jobs = []
         for attempt in lost:
             created = _rules.lost_job(attempt, books.run, jobs, known=known)
@@ -315,4 +326,5 @@ def warn_of_unconfirmed(directory: str | os.PathLike[str], unconfirmed: Sequence
             "jobs of these input files, or cancel the run again later: %s",
             directory,
             ", ".join(unconfirmed),
+            extra={"directory": str(directory), "input_file_ids": list(unconfirmed)},
         )
