@@ -236,8 +236,8 @@ def requests() -> Iterator[BatchRequest]:
     assert_type(jsonl.write(requests(), Path("requests.jsonl"), overwrite=True), int)
     for request in jsonl.read("requests.jsonl"):
         assert_type(request.body, Mapping[str, Any])
-        question: str = request.body["messages"][0]["content"]
-        print(question)
+        text: str = request.body["messages"][0]["content"]
+        print(text)
         assert_type(jsonl.decode(jsonl.encode(request)), BatchRequest)
     found = assert_type(jsonl.validate(b"{}", endpoint="/v1/chat/completions"), jsonl.Validation)
     for problem in found.problems:

@@ -220,8 +220,8 @@ class Collecting:
         if attempt.piece_sha256 and await self._workshop.piece_sha256(attempt) != attempt.piece_sha256:
             path = self._workshop.piece_of(attempt)
             message = (
-                f"{path} is not as this run wrote it, so no output is made of it: put it back as it was, or remove it "
-                f"and run again, and the results of job {attempt.job_id} are downloaded anew"
+                f"{path} is not as this run wrote it, so no output is made of it: put it back as it was, or remove "
+                f"it and run again, and the results of job {attempt.job_id} are downloaded anew"
             )
             raise RunError(message, directory=str(self._workshop.directory))
 

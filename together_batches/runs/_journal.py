@@ -28,7 +28,8 @@ class _Counts(NamedTuple):
 
     def changed(self, before: _Counts, after: _Counts) -> _Counts:
         """The counts if those of one shard change."""
-        return _Counts(self.buckets - before.buckets + after.buckets, self.answered - before.answered + after.answered)
+        answered = self.answered - before.answered + after.answered
+        return _Counts(self.buckets - before.buckets + after.buckets, answered)
 
 
 class Journal:
