@@ -27,6 +27,7 @@ from together_batches import (
     APIResponseValidationError,
     APIStatusError,
     APITimeoutError,
+    AsyncBatches,
     AuthenticationError,
     BadRequestError,
     ConflictError,
@@ -972,6 +973,8 @@ def test_trio_is_recognised_where_no_call_is_made_yet(monkeypatch: pytest.Monkey
     connection = Connection(None, max_concurrency=1)
     with pytest.raises(UsageError, match="with trio or curio, call Batches in a worker thread"):
         connection.check()
+    with pytest.raises(UsageError, match="with trio or curio, call Batches in a worker thread"):
+        _ = AsyncBatches(KEY).files
     trio.lowlevel.in_trio_run = lambda: False
     connection.check()
 
