@@ -211,6 +211,14 @@ def test_an_answer_is_what_it_stands_for(coding: str, body: bytes, *, given: boo
     run()
 
 
+@in_virtual_time
+async def test_compressions_in_two_headers() -> None:
+    """Are a list like those in one."""
+    twice = http(200, gzip.compress(gzip.compress(LONG)), headers={"Content-Encoding": "gzip"})
+    async with between(twice.replace(b"\r\n\r\n", b"\r\nContent-Encoding: gzip\r\n\r\n", 1)) as (sender, _):
+        assert (await sender.send(READ, Call())).body == LONG
+
+
 @pytest.mark.parametrize("coding", ["gzip", "x-gzip", "aws-chunked"])
 @pytest.mark.parametrize("status", [200, 204, 404])
 def test_an_empty_answer_is_empty_under_any_coding(coding: str, status: int) -> None:

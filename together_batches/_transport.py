@@ -650,9 +650,11 @@ class Transport:
         """What came: decoded, of bounded size, and without secrets, since what is not kept cannot leak."""
         headers: Mapping[str, str] = response.headers
         refused = response.status >= 400
-        # aiohttp undoes one compression; what it has left are several, and labels that are no compression at all.
-        if body and "Content-Encoding" in headers and response.content.total_compressed_bytes is None:
+        # aiohttp undoes one compression, that of the last header. It leaves lists, and labels that are none.
+        if body and "Content-Encoding" in headers:
             names = _coding.compressions(", ".join(response.headers.getall("Content-Encoding")))
+            if response.content.total_compressed_bytes is not None:
+                names = names[:-1]
             try:
                 body = (
                     _coding.decode(body, names, _most(request, response.status), whole=not refused) if names else body

@@ -6,12 +6,12 @@ import asyncio
 import logging
 import os
 from contextlib import AsyncExitStack, ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
 from anyio import CancelScope, move_on_after
 
+from together_batches._checks import path_of
 from together_batches._replacing import objection
 from together_batches.errors import APIError, AuthenticationError, BatchesError, RunLedgerError, UsageError
 from together_batches.models import BatchJob
@@ -28,6 +28,7 @@ from together_batches.runs._workshop import Workshop
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
+    from pathlib import Path
 
     from together_batches.runs._options import Options, Places, Requests
     from together_batches.runs._records import Attempt, Books, Ledger, Shard
@@ -284,7 +285,8 @@ async def unfinished(
     directory: str | os.PathLike[str], list_jobs: Callable[[], Awaitable[list[BatchJob]]]
 ) -> Unfinished:
     """What a run has under way as far as it knows, and as far as the service lists jobs of its lost creates."""
-    return await _unfinished(await in_thread(lambda _: _ledger.read(Path(directory))), list_jobs)
+    path = path_of("directory", directory)
+    return await _unfinished(await in_thread(lambda _: _ledger.read(path)), list_jobs)
 
 
 async def _unfinished(books: Books, list_jobs: Callable[[], Awaitable[list[BatchJob]]]) -> Unfinished:
