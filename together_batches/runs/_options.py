@@ -11,6 +11,7 @@ import attrs
 
 from together_batches import jsonl
 from together_batches._checks import is_plain, path_of, positive, whole
+from together_batches._replacing import resolved
 from together_batches.errors import UsageError
 from together_batches.jsonl import RequestLike
 from together_batches.models import BatchJob
@@ -43,6 +44,9 @@ class Places:
     ) -> Places:
         """The places that a caller names, and the usual ones for those that he does not."""
         out = path_of("output", output)
+        if not out.name:
+            message = f"output is not the path of a file: {str(output)!r}"
+            raise UsageError(message)
         run = None if directory is None else path_of("directory", directory)
         failed = None if failures is None else path_of("failures", failures)
         requests: object = source
@@ -69,9 +73,9 @@ class Places:
                 message = f"{self.input} is a pipe or a device, and cannot be read again: open it and pass the file"
                 raise UsageError(message)
         with explained("work in", self.directory):
-            inside = self.directory.resolve()
-            apart = {"output": self.output.resolve(), "failures": self.failures.resolve()}
-            given = self.input.resolve() if self.input is not None else None
+            inside = resolved(self.directory)
+            apart = {"output": resolved(self.output), "failures": resolved(self.failures)}
+            given = resolved(self.input) if self.input is not None else None
         for name, path in apart.items():
             if path == inside or inside in path.parents:
                 message = f"{name} is in the directory of the run, {self.directory}: name a place outside of it"
