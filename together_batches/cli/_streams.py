@@ -1,4 +1,4 @@
-"""Standard streams that hold up nothing: a pipe or a terminal that is not read would block whoever writes to it."""
+"""Standard streams that hold up nothing: a pipe or a terminal that is not read would block its writer."""
 
 from __future__ import annotations
 
