@@ -152,6 +152,7 @@ def test_a_secret_is_its_text_where_it_is_used() -> None:
         ("https://api.together.ai/v1/", "https://api.together.ai/v1"),
         ("https://api.together.ai/v1//", "https://api.together.ai/v1"),
         ("  https://api.together.xyz/v1\n", "https://api.together.xyz/v1"),
+        (" http://127.0.0.1:8000 \u200b", "http://127.0.0.1:8000/v1"),
         ("https://gateway.example/together", "https://gateway.example/together/v1"),
         ("https://gateway.example/together/v1", "https://gateway.example/together/v1"),
         ("https://gateway.example/notv1", "https://gateway.example/notv1/v1"),
@@ -293,6 +294,12 @@ def test_only_a_context_is_one(given: Any) -> None:
     """There is no way to switch the checks off by mistake."""
     with pytest.raises(UsageError, match=r"^ssl must be an ssl\.SSLContext"):
         _config(ssl=given)
+
+
+def test_a_context_of_a_server_is_none() -> None:
+    """Every connection would fail with it."""
+    with pytest.raises(UsageError, match="ssl is a context for servers; make one for clients"):
+        _config(ssl=ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
 
 
 # --- numbers ------------------------------------------------------------------------------------------------------

@@ -203,6 +203,12 @@ async def test_nothing_is_sent_of_what_cannot_be_uploaded(tmp_path: Path) -> Non
             await service.files.upload(source)
     with pytest.raises(UsageError, match="via must be 'storage' or 'api'; it is 'mail'"):
         await service.files.upload(REQUESTS, via=cast("Any", "mail"))
+    with pytest.raises(UsageError, match="via must be"):
+        await service.files.upload(REQUESTS, via=cast("Any", ["api"]))
+    with pytest.raises(TypeError, match="on_progress must be a plain function"):
+        await service.files.upload(REQUESTS, on_progress=cast("Any", "print"))
+    with pytest.raises(UsageError, match="path is a path, not int"):
+        await service.files.download("file-1", cast("Any", 5))
     assert service.requests == []
 
 

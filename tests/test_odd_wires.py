@@ -757,6 +757,7 @@ async def test_a_proxy_that_refuses(reply: Reply, log: Callable[[], str]) -> Non
         (http(999), "refused the connection with status 999", 5),
         (b"", "closed the connection without an answer", 5),
         (b"noise\r\n\r\n", "is not HTTP", 5),
+        (b"HTTP/1.1 200 OK\r\n\r\n", "no TLS connection to api.together.invalid through the proxy", 5),
         ((60.0,), "nothing came from the proxy", 5),
     ],
 )

@@ -6,6 +6,7 @@ import contextlib
 import gc
 from datetime import UTC, datetime
 from pathlib import Path
+from traceback import TracebackException
 from typing import Any
 from urllib.parse import unquote
 
@@ -16,6 +17,7 @@ from wires import stable
 
 from together_batches import _protocol, _wire
 from together_batches._protocol import Answer, Request
+from together_batches.config import Secret
 from together_batches.errors import (
     APIResponseValidationError,
     APIStatusError,
@@ -815,6 +817,9 @@ def test_only_a_refusal_can_mean_finished(status: int, text: str, *, finished: b
         ("https://api.x/v1/files", "https://s3.x/a b", None),
         ("https://api.x/v1/files", "https://", "https://api.x/v1/files"),
         ("https://api.x/v1/files", "https://[s3.x/a", None),
+        ("https://api.x/v1/files", "https://s3.x:99999/a", None),
+        ("http://127.0.0.1/v1/files", "http://127.1/a", None),
+        ("http://127.0.0.1/v1/files", "http://0/a", None),
     ],
 )
 def test_where_a_file_may_travel(here: str, location: str, there: str | None) -> None:
@@ -829,6 +834,17 @@ def test_where_a_file_may_travel(here: str, location: str, there: str | None) ->
         target = _protocol.safe_target(here, location, here)
         assert target == there
         assert repr(target) == "'[secret]'"
+
+
+@pytest.mark.parametrize("place", ["https://10.0.0.7/a", "https://[s3.x/a", "ftp://s3.x/a", "https://a@s3.x/a"])
+def test_where_a_file_may_not_travel_shows_no_signature(place: str) -> None:
+    """Neither in the error nor in the variables of its frames."""
+    here = "https://api.x/v1/files"
+    with pytest.raises(ValueError, match=r".") as caught:
+        _protocol.safe_target(here, Secret(f"{place}?signature=0123456789"), here)
+    report = TracebackException.from_exception(caught.value, capture_locals=True)
+    del report.stack[0]  # ours
+    assert "0123456789" not in "".join(report.format())
 
 
 def test_an_error_keeps_no_more_of_a_body_than_it_may() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from together_batches._reach import reach_of
+from together_batches._reach import is_disguised, reach_of
 
 
 @pytest.mark.parametrize(
@@ -36,3 +36,15 @@ from together_batches._reach import reach_of
 def test_from_where_a_host_can_be_reached(host: str, reach: str) -> None:
     """By its address, however that is spelled."""
     assert reach_of(host) == reach
+
+
+@pytest.mark.parametrize("host", ["127.1", "0", "0x7f000001", "2130706433", "10.1."])
+def test_addresses_in_disguise(host: str) -> None:
+    """Other spellings than the usual one."""
+    assert is_disguised(host)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "fe80::1%eth0", "api.together.ai", "999.1.1.1", "cafe"])
+def test_hosts_that_are_what_they_seem(host: str) -> None:
+    """Addresses as they are written, and names."""
+    assert not is_disguised(host)

@@ -9,10 +9,11 @@ import asyncio
 import errno
 import gzip
 import os
+import re
 import socket
 import sys
 import zlib
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from importlib.util import find_spec
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ from together_batches import (
     APIResponseValidationError,
     APIStatusError,
     APITimeoutError,
+    AsyncBatches,
     AuthenticationError,
     BadRequestError,
     ConflictError,
@@ -208,6 +210,14 @@ def test_an_answer_is_what_it_stands_for(coding: str, body: bytes, *, given: boo
             await sender.connection.close()
 
     run()
+
+
+@in_virtual_time
+async def test_compressions_in_two_headers() -> None:
+    """Are a list like those in one."""
+    twice = http(200, gzip.compress(gzip.compress(LONG)), headers={"Content-Encoding": "gzip"})
+    async with between(twice.replace(b"\r\n\r\n", b"\r\nContent-Encoding: gzip\r\n\r\n", 1)) as (sender, _):
+        assert (await sender.send(READ, Call())).body == LONG
 
 
 @pytest.mark.parametrize("coding", ["gzip", "x-gzip", "aws-chunked"])
@@ -972,6 +982,8 @@ def test_trio_is_recognised_where_no_call_is_made_yet(monkeypatch: pytest.Monkey
     connection = Connection(None, max_concurrency=1)
     with pytest.raises(UsageError, match="with trio or curio, call Batches in a worker thread"):
         connection.check()
+    with pytest.raises(UsageError, match="with trio or curio, call Batches in a worker thread"):
+        _ = AsyncBatches(KEY).files
     trio.lowlevel.in_trio_run = lambda: False
     connection.check()
 
@@ -1122,6 +1134,21 @@ def test_the_first_silence_is_reported(caplog: pytest.LogCaptureFixture) -> None
             assert vars(warning)["base_url"] == sender.config.base_url
             assert warning.getMessage().startswith(f"no answer yet from {sender.config.base_url} (")
             assert warning.getMessage().endswith("tried again for up to 60 s")
+
+    play()
+
+
+def test_a_service_that_takes_a_request_and_says_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """Is reported within seconds, long before the limit of the attempt; one that has answered before is not."""
+
+    @in_virtual_time
+    async def play() -> None:
+        async with between((20.0,), http(200, job()), (20.0,), retry=ONCE) as (sender, _):
+            for _ in range(3):
+                with suppress(APIConnectionError):
+                    await sender.send(READ, Call())
+            (warning,) = [record for record in caplog.records if record.levelname == "WARNING"]
+            assert re.fullmatch(r"no answer yet from http.*, and nothing for [5-6] s; still waiting", warning.message)
 
     play()
 

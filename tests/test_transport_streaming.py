@@ -250,6 +250,18 @@ def test_where_an_upload_went_wrong_is_told_without_its_signature(trouble: Reply
 
 
 @in_virtual_time
+async def test_a_storage_that_quotes_the_signature_which_it_refuses() -> None:
+    """The error keeps the reason, and nothing of the URL's query."""
+    refusal = "<Error><Code>SignatureDoesNotMatch</Code><Signature>0123/45~6~7&amp;</Signature></Error>"
+    async with between(http(403, refusal), retry=ONCE) as (streaming, server, _):
+        request = protocol.put(Bytes(DIGITS), f"{server.origin}/bucket?X-Amz-Signature=0123%2F45~6%7E7&x=a")
+        with pytest.raises(PermissionDeniedError, match="SignatureDoesNotMatch") as caught:
+            await streaming.send(request)
+    assert "<Signature>[secret]&amp;</Signature>" in str(caught.value.body)
+    assert "0123/45" not in told(caught.value)
+
+
+@in_virtual_time
 async def test_a_storage_elsewhere_is_followed() -> None:
     """As storages ask for another region, with 307 or 308: the same request, from its beginning."""
     async with RawServer(http(200)) as other:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from types import MappingProxyType, SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
 import attrs
@@ -549,6 +549,8 @@ def test_a_mapping_that_is_no_job_is_the_caller_s_mistake() -> None:
     ) as caught:
         job_from_dict({"id": 7})
     assert caught.value.problems == (str(caught.value),)
+    with pytest.raises(ValidationError, match="expected a mapping, not list"):
+        job_from_dict(cast("Any", ["id"]))
 
 
 # --- the quick way and the thorough one -----------------------------------------------------------------------------

@@ -41,7 +41,7 @@ from together_batches.models import BatchJob, BatchJobStatus, FileObject, Respon
 from together_batches.outcomes import CancelOutcome, CancelReport, CancelResult
 
 if TYPE_CHECKING:
-    from together_batches import jsonl
+    from together_batches import jsonl, runs
     from together_batches._plain import to_dict
     from together_batches._results import failed_requests
     from together_batches._wire import job_from_dict
@@ -104,6 +104,7 @@ __all__ = [
     "failed_requests",
     "job_from_dict",
     "jsonl",
+    "runs",
     "to_dict",
 ]
 
@@ -120,6 +121,7 @@ _ON_FIRST_USE = {
     "failed_requests": "together_batches._results",
     "job_from_dict": "together_batches._wire",
     "jsonl": "together_batches.jsonl",
+    "runs": "together_batches.runs",
     "to_dict": "together_batches._plain",
 }
 
@@ -131,7 +133,7 @@ def __getattr__(name: str) -> object:
     from importlib import import_module
 
     module = import_module(_ON_FIRST_USE[name])
-    value: object = module if name == "jsonl" else getattr(module, name)
+    value: object = module if name in {"jsonl", "runs"} else getattr(module, name)
     globals()[name] = value
     return value
 

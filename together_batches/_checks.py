@@ -1,12 +1,15 @@
-"""Numbers that are passed in: what can be, and a sentence for what cannot."""
+"""Validation of numbers, paths and callbacks that are passed in."""
 
 from __future__ import annotations
 
+import os
 import sys
+from inspect import iscoroutinefunction
+from pathlib import Path
 
 from together_batches.errors import UsageError
 
-__all__ = ["positive", "whole"]
+__all__ = ["is_plain", "path_of", "positive", "whole"]
 
 
 def positive(name: str, value: float, *, zero: bool = False) -> float:
@@ -28,3 +31,27 @@ def whole(name: str, value: int) -> int:
         message = f"{name} must be a whole number, 1 or more; it is {value!r}"
         raise UsageError(message)
     return value
+
+
+def path_of(name: str, value: str | os.PathLike[str]) -> Path:
+    """``value`` as a path; a :class:`UsageError` for what no file can have as its path."""
+    given: object = value
+    if not isinstance(given, str | os.PathLike):
+        message = f"{name} is a path, not {type(given).__name__}: {given!r}"
+        raise UsageError(message)
+    path = Path(given)
+    try:
+        is_possible = b"\0" not in os.fsencode(path)
+    except UnicodeEncodeError:
+        is_possible = False
+    if not is_possible:
+        message = f"{name} is not a path that a file can have: {str(path)!r}"
+        raise UsageError(message)
+    return path
+
+
+def is_plain(function: object) -> bool:
+    """True for what can be called and need not be awaited."""
+    if not callable(function):
+        return False
+    return not (iscoroutinefunction(function) or iscoroutinefunction(getattr(function, "__call__", None)))  # noqa: B004

@@ -123,6 +123,7 @@ class KnownJobs:
                 file_id,
                 first,
                 job.id,
+                extra={"job_id": first, "job_ids": [job.id], "input_file_id": file_id},
             )
 
     @property
@@ -401,14 +402,18 @@ def _why(cause: APIError | None) -> str:
 
 
 def _tell(wanted: WantedJob, found: Created) -> None:
-    _log.warning("the answer to a create for %s was lost; its job %s was found", wanted.file_id, found.job.id)
+    about = {"job_id": found.job.id, "input_file_id": wanted.file_id}
+    _log.warning(
+        "the answer to a create for %s was lost; its job %s was found", wanted.file_id, found.job.id, extra=about
+    )
     if found.others:
-        ids = ", ".join(job.id for job in found.others)
+        others = [job.id for job in found.others]
         _log.warning(
             "job %s of %s is used; these could be it as well, cancel them if they still run: %s",
             found.job.id,
             wanted.file_id,
-            ids,
+            ", ".join(others),
+            extra={**about, "job_ids": others},
         )
 
 

@@ -118,6 +118,8 @@ def _no_connection(error: aiohttp.ClientConnectorError, host: str, proxy: URL | 
     # The text of the error itself is asyncio's, and reads like code.
     reason = os.strerror(number) if number and number > 0 else "none of its addresses answered"
     message = f"no connection to {host}: {reason}"
+    if proxy is not None and not number:  # the proxy agreed to a tunnel, and then closed it
+        message = f"no TLS connection to {host} through {_named(proxy)}: it was closed"
     if number in _OUT_OF_CONNECTIONS:
         message += "; this machine opens no further one: raise the limit of open files, or lower max_concurrency"
     elif isinstance(error, aiohttp.ClientConnectorDNSError):

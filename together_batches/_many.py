@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
-from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING
 
+from together_batches._checks import is_plain
 from together_batches.errors import APIError, AuthenticationError, BatchesError, UsageError
 from together_batches.models import BatchJob
 
@@ -33,13 +33,6 @@ def checked_ids(job_ids: Ids, *, verb_for_one: str) -> Ids:
         message = f"job_ids must be an iterable or async iterable of ids, not {type(job_ids).__name__}"
         raise TypeError(message)
     return job_ids
-
-
-def is_plain(function: object) -> bool:
-    """True for what can be called and need not be awaited."""
-    if not callable(function):
-        return False
-    return not (iscoroutinefunction(function) or iscoroutinefunction(getattr(function, "__call__", None)))  # noqa: B004
 
 
 def by_ids(jobs: Iterable[BatchJob], job_ids: Iterable[str]) -> dict[str, BatchJob]:

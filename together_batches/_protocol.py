@@ -16,7 +16,7 @@ import attrs
 
 from together_batches import _wire
 from together_batches._paging import sign_in_headers
-from together_batches._reach import reach_of
+from together_batches._reach import is_disguised, reach_of
 from together_batches.config import Secret
 from together_batches.errors import (
     APIConnectionError,
@@ -311,7 +311,13 @@ def read_list(answer: Answer, what: str, read: Callable[[object], T]) -> list[T]
         where = f"$[{index}]{unreadable.where.removeprefix('$')}"
         if not found:
             raise no_answer(answer, what, unreadable.problem, where) from unreadable
-        _log.warning("an entry of %s is left out, since it cannot be read: %s at %s", what, unreadable.problem, where)
+        _log.warning(
+            "an entry of %s is left out, since it cannot be read: %s at %s",
+            what,
+            unreadable.problem,
+            where,
+            extra={"where": where},
+        )
     return found
 
 
@@ -361,21 +367,32 @@ def safe_target(here: str, location: str, base_url: str) -> Secret:
     there: a public service has no business to send us to what only we can reach, such as the keys of a cloud's
     machine at 169.254.169.254. The text is left as it is, for it may be signed, and is a secret for the same reason.
     """
-    target = Secret(urljoin(here, location))
-    parts = urlsplit(target)
+    objection = _objection_to_target(here, location, base_url)
+    if objection is not None:  # raised here, where no variable shows the URL
+        raise ValueError(objection)
+    return Secret(urljoin(here, location).partition("#")[0])
+
+
+def _objection_to_target(here: str, location: str, base_url: str) -> str | None:
+    """Why files may not go to a place; None if they may."""
+    try:
+        target = urljoin(here, location)
+        parts = urlsplit(target)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        return "it leads to a place with an invalid host or port"
     plain = parts.scheme == "http" and here.startswith("http:")
-    if not parts.hostname or (parts.scheme != "https" and not plain):
-        message = f"it leads to a place that is not https:// ({parts.scheme}://{parts.hostname or ''})"
-        raise ValueError(message)
+    if not host or (parts.scheme != "https" and not plain):
+        return f"it leads to a place that is not https:// ({parts.scheme}://{host or ''})"
     if "@" in parts.netloc or not re.fullmatch(r"[\x21-\x7e]+", target):
-        message = "it leads to a place that holds a login, or what is no part of a URL"
-        raise ValueError(message)
+        return "it leads to a place that holds a login, or what is no part of a URL"
+    if is_disguised(host):
+        return f"it leads to {host}, an address that is not written as one"
     base_host = urlsplit(base_url).hostname or ""
-    reach = reach_of(parts.hostname)
-    if parts.hostname != base_host and reach not in {"public", reach_of(base_host)}:
-        message = f"it leads to {parts.hostname}, which is {_REACHES[reach]}, and the service is not"
-        raise ValueError(message)
-    return Secret(target.partition("#")[0])
+    reach = reach_of(host)
+    if host != base_host and reach not in {"public", reach_of(base_host)}:
+        return f"it leads to {host}, which is {_REACHES[reach]}, and the service is not"
+    return None
 
 
 _REACHES = {

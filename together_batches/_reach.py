@@ -7,7 +7,7 @@ import re
 import socket
 from typing import Literal
 
-__all__ = ["reach_of"]
+__all__ = ["is_disguised", "reach_of"]
 
 Reach = Literal["public", "loopback", "link-local", "private"]
 
@@ -27,6 +27,16 @@ def reach_of(host: str) -> Reach:
     if address.is_link_local:
         return "link-local"
     return "public" if address.is_global and not address.is_multicast else "private"
+
+
+def is_disguised(host: str) -> bool:
+    """Whether a host is an address in another spelling than the usual, such as ``127.1`` or ``0x7f000001``."""
+    name = host.lower().rstrip(".")
+    try:
+        ipaddress.ip_address(name.partition("%")[0])
+    except ValueError:
+        return _address(name) is not None
+    return False
 
 
 def _address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

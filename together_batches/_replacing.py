@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-__all__ = ["created", "destination", "objection", "take_place"]
+__all__ = ["created", "destination", "objection", "resolved", "take_place"]
 
 _PRIVATE = 0o600
 """Answers and ledgers hold what people wrote: the mode of a new file, unless the umask is stricter."""
@@ -17,7 +17,12 @@ _PRIVATE = 0o600
 
 def destination(path: Path) -> Path:
     """The file that ``path`` leads to: a link stays a link, and what it names is replaced."""
-    return Path(os.path.realpath(path)) if path.is_symlink() else path
+    return resolved(path) if path.is_symlink() else path
+
+
+def resolved(path: Path) -> Path:
+    """The path without links; before Python 3.13 ``Path.resolve`` fails on links in a circle."""
+    return Path(os.path.realpath(path))
 
 
 def objection(path: Path) -> str | None:

@@ -19,6 +19,7 @@ from yarl import URL
 from together_batches import _coding, _protocol, _retry
 from together_batches._failures import NETWORK_ERRORS
 from together_batches._protocol import Answer
+from together_batches._redaction import Redactor
 from together_batches._transport import AGENT, LONGEST_HEADER_BYTES, MOST_HEADERS, Call, NoAnswer
 from together_batches.errors import APIConnectionError, APIError
 
@@ -251,7 +252,13 @@ class Streaming:
             )
         async with response:
             attempt.progress = response.content
-            return transport.answer(transfer, shown, response, await transport.read(response, transfer))
+            content = await transport.read(response, transfer)
+            if place.query_string and response.status >= 300:
+                # A storage quotes the signature that it refuses.
+                content = Redactor(
+                    "", {str(number): value for number, value in enumerate(place.query.values())}
+                ).bad_body(content)
+            return transport.answer(transfer, shown, response, content)
 
 
 class _Body:

@@ -131,6 +131,10 @@ def _utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+_SILENT_SECONDS = 5.0
+"""So long a service that has never answered may be silent before that is said."""
+
+
 class Silence:
     """How long a service that has never answered has been tried in vain, without long breaks."""
 
@@ -390,6 +394,8 @@ class Transport:
                 sent_at = there.clock()
             attempt += 1
             call.attempts += 1
+            if not there.has_answered:
+                there.watch.on_silence = self._note_silence
             outcome = await exchange(session, request)
             call.seconds = there.clock() - sent_at
             if there.capacity is not None:
@@ -440,6 +446,20 @@ class Transport:
             await there.sleep(wait)
             sent_at = there.clock()
             call.waited = 0.0
+
+    def _note_silence(self, seconds: float) -> None:
+        """Say once that a service which has never answered does not answer: its first limit may be far away."""
+        there, silence = self.connection, self.connection.silence
+        if there.has_answered or silence.is_reported:
+            there.watch.on_silence = None
+        elif seconds >= _SILENT_SECONDS:
+            silence.is_reported = True
+            _log.warning(
+                "no answer yet from %s, and nothing for %.0f s; still waiting",
+                self._base,
+                seconds,
+                extra={"base_url": self._base, "first_contact": self.config.retry.first_contact},
+            )
 
     def _check_first_contact(self, failure: APIConnectionError, sent_at: float) -> None:
         """Say once that a service which has never answered is not reached, and raise ``failure`` if that lasts.
@@ -650,9 +670,11 @@ class Transport:
         """What came: decoded, of bounded size, and without secrets, since what is not kept cannot leak."""
         headers: Mapping[str, str] = response.headers
         refused = response.status >= 400
-        # aiohttp undoes one compression; what it has left are several, and labels that are no compression at all.
-        if body and "Content-Encoding" in headers and response.content.total_compressed_bytes is None:
+        # aiohttp undoes one compression, that of the last header. It leaves lists, and labels that are none.
+        if body and "Content-Encoding" in headers:
             names = _coding.compressions(", ".join(response.headers.getall("Content-Encoding")))
+            if response.content.total_compressed_bytes is not None:
+                names = names[:-1]
             try:
                 body = (
                     _coding.decode(body, names, _most(request, response.status), whole=not refused) if names else body

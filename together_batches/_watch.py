@@ -100,6 +100,8 @@ class Watch:
         self._clock = clock
         self._attempts: set[Attempt] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self.on_silence: Callable[[float], None] | None = None
+        """Called in each round with the seconds for which nothing has come of the quietest attempt under way."""
 
     def begin(self, attempt: Attempt) -> None:
         """Look after this attempt until :meth:`end`."""
@@ -128,4 +130,6 @@ class Watch:
             self._attempts.discard(attempt)
             attempt.task.cancel()
         if self._attempts:
+            if self.on_silence is not None:
+                self.on_silence(now - min(attempt.heard_at for attempt in self._attempts))
             self._come_round(min(self._attempts, key=lambda attempt: min(attempt.read, attempt.total)))

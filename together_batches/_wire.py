@@ -328,6 +328,10 @@ def job_from_dict(mapping: Mapping[str, object]) -> BatchJob:
     What the mapping holds beyond the fields of :class:`BatchJob`, or in a field that cannot hold it, is kept in
     ``extra``. Raises :class:`ValidationError`, whose text names the field, if the mapping has no id.
     """
+    given: object = mapping
+    if not isinstance(given, Mapping):
+        message = f"this is no batch job: expected a mapping, not {type(given).__name__}"
+        raise ValidationError(message, problems=[message])
     try:
         return job(dict(mapping))
     except WireError as error:

@@ -131,6 +131,7 @@ class AsyncBatches:
         from together_batches._streaming import Streaming
         from together_batches.files import Transfers
 
+        self._transport.connection.check_library()  # before a file of this machine is opened
         streaming = Streaming(self._transport)
         return Transfers(self._transport.send, streaming.send, streaming.receive, self._known)
 

@@ -122,7 +122,7 @@ def _split(name: str, url: str) -> SplitResult:
     try:
         if not isinstance(given, str):
             raise ValueError
-        parts = urlsplit(url)
+        parts = urlsplit(_bare(given))
         parts.port  # noqa: B018  # parsed on access, and a bad one should be found here
     except ValueError:
         # What urllib says of it quotes parts of the URL, and they may be a password.
@@ -134,7 +134,6 @@ def _split(name: str, url: str) -> SplitResult:
 def _base_url(url: str, *, allow_insecure_http: bool) -> str:
     parts = _split("base_url", url)
     url = _bare(url)
-    parts = urlsplit(url)
     host = parts.hostname
     if parts.scheme not in {"https", "http"} or not host:
         message = "base_url must begin with https:// and name a host, such as https://api.together.ai/v1"
@@ -236,6 +235,9 @@ def _tls(given: SSLContext | None, environ: Mapping[str, str] | None) -> SSLCont
                 f"ssl must be an ssl.SSLContext, such as ssl.create_default_context(cafile=...); it is of type "
                 f"{type(context).__name__}"
             )
+            raise UsageError(message)
+        if context.protocol == ssl.PROTOCOL_TLS_SERVER:
+            message = "ssl is a context for servers; make one for clients, such as by ssl.create_default_context()"
             raise UsageError(message)
         return _without_strictness(context)
     bundle = _setting(environ, "TOGETHER_CA_BUNDLE")

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from together_batches import _file_protocol
-from together_batches._checks import positive
+from together_batches._checks import is_plain, path_of, positive
 from together_batches._disk import content_of, target_at
 from together_batches._patience import Absence, say_how_long
 from together_batches._stream import Stream
@@ -243,9 +243,10 @@ class AsyncFiles:
             APIError: it could not be uploaded.
         """
         given: object = via
-        if given not in {"storage", "api"}:
+        if not isinstance(given, str) or given not in {"storage", "api"}:
             message = f"via must be 'storage' or 'api'; it is {via!r}"
             raise UsageError(message)
+        _check_callback(on_progress)
         async with content_of(source, filename) as content:
             return (await self._transfers.upload(content, purpose, via, on_progress)).file
 
@@ -348,6 +349,8 @@ class AsyncFiles:
             APIError: it could not be downloaded, as :meth:`content` tells.
         """
         positive("patience", patience, zero=True)
+        path_of("path", path)
+        _check_callback(on_progress)
         wanted = _file_protocol.file_id(file_id)
         exists = isinstance(file_id, FileObject) or self._transfers.known.knows_file(wanted)
         absence = Absence(patience)
@@ -377,3 +380,9 @@ class AsyncFiles:
                 if pause is None:
                     raise
             await self._sleep(pause)
+
+
+def _check_callback(on_progress: object) -> None:
+    if on_progress is not None and not is_plain(on_progress):
+        message = "on_progress must be a plain function: it is called, not awaited"
+        raise TypeError(message)

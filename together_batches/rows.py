@@ -6,7 +6,7 @@ Apart from the other values, because a program that starts, watches or cancels j
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import cast
+from typing import Any, cast
 
 import attrs
 
@@ -24,7 +24,7 @@ class _WithBody:
     _body: Mapping[str, object] | Carried = attrs.field(alias="body")
 
     @property
-    def body(self) -> Mapping[str, object]:
+    def body(self) -> Mapping[str, Any]:
         """The body, decoded."""
         body = self._body
         if isinstance(body, Carried):

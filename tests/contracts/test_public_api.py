@@ -95,7 +95,7 @@ def test_the_front_door_has_everything() -> None:
 
     values = {*errors.__all__, *models.__all__, *outcomes.__all__}
     rest = {"AsyncBatches", "Batches", "RetryPolicy", "Timeout", "__version__"}
-    rest |= {"failed_requests", "job_from_dict", "jsonl", "to_dict"}
+    rest |= {"failed_requests", "job_from_dict", "jsonl", "runs", "to_dict"}
     assert set(together_batches.__all__) == values | rest
 
 
@@ -137,6 +137,7 @@ def test_the_front_door_shows_nothing_else() -> None:
     shown = {name for name in dir(together_batches) if not name.startswith("__")}
     assert shown == {*together_batches.__all__} - {"__version__"}
     assert together_batches.jsonl is importlib.import_module("together_batches.jsonl")
+    assert together_batches.runs is importlib.import_module("together_batches.runs")
 
 
 def test_a_name_that_is_none() -> None:

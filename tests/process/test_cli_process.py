@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.request import Request, urlopen
@@ -305,6 +306,48 @@ def test_a_pipe_that_is_not_read(
         process = start("results", emulator.add_job(status="COMPLETED", output_file_id=emulator.add_file(rows)))
         until(lambda: emulator.count("content") == 1)
     time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=10) == 130
+
+
+@posix
+@pytest.mark.parametrize("opened", [os.pipe, os.openpty])
+def test_standard_error_that_is_not_read(
+    emulator: Emulator,
+    start: Callable[..., subprocess.Popen[bytes]],
+    tmp_path: Path,
+    opened: Callable[[], tuple[int, int]],
+) -> None:
+    """Holds up no call, and does not keep Ctrl-C from ending the command: a full pipe, and a full terminal."""
+    ids = [emulator.add_job(ends_as="IN_PROGRESS") for _ in range(5)]
+    (tmp_path / "ids").write_text("\n".join(ids))
+    ours, theirs = opened()
+    os.set_blocking(theirs, False)
+    with suppress(BlockingIOError):
+        while os.write(theirs, b"x" * 100):
+            pass
+    os.set_blocking(theirs, True)
+    with (tmp_path / "ids").open() as source, os.fdopen(ours, "rb"), os.fdopen(theirs, "wb") as unread:
+        process = start("cancel", "-", "--yes", "--wait", "--verbose", stdin=source, stderr=unread)
+        until(lambda: emulator.count("cancel") == 5)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=10) == 130
+
+
+@posix
+@pytest.mark.parametrize("argv", [["list", "--json"], ["files", "download", "ID", "-o", "-"], ["wait", "-"]])
+def test_standard_output_of_other_commands_that_is_not_read(
+    emulator: Emulator, start: Callable[..., subprocess.Popen[bytes]], tmp_path: Path, argv: list[str]
+) -> None:
+    """Ctrl-C ends them, too."""
+    ids = [emulator.add_job(status="COMPLETED") for _ in range(1_000)]
+    (tmp_path / "ids").write_text("\n".join(ids))
+    file_id = emulator.add_file(b"x" * 10_000_000)
+    with (tmp_path / "ids").open() as source:
+        process = start(*(file_id if word == "ID" else word for word in argv), stdin=source)
+    until(lambda: emulator.requests)
+    time.sleep(1.5)  # until the pipe is full
+    assert process.poll() is None
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=10) == 130
 

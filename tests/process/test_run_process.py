@@ -61,12 +61,32 @@ def test_a_run_that_was_taken_over(tmp_path: Path) -> None:
     assert len(output.read_text().splitlines()) == 12
 
 
+@posix
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_cancels_the_jobs_if_wanted(tmp_path: Path, number: signal.Signals) -> None:
+    """``--cancel-on-interrupt`` holds for SIGTERM and SIGHUP as for Ctrl-C."""
+    source, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    row = {"custom_id": "a", "body": {"model": "m", "messages": [{"role": "user", "content": "Hello."}]}}
+    source.write_text(json.dumps(row) + "\n")
+    with Emulator(api_key=KEY, timing=Timing(validating=0, running=600)).running_in_thread() as emulator:
+        with _running(emulator, source, output, "0.1", "1", "--cancel-on-interrupt") as process:
+            try:
+                while not _has_jobs(output.with_name("out.jsonl.run"), 1):
+                    time.sleep(0.01)
+                process.send_signal(number)
+                said, _ = process.communicate(timeout=50)
+            finally:
+                process.kill()
+        assert process.returncode == Exit.INTERRUPTED, said
+        assert emulator.jobs[0]["status"] in {"CANCELING", "CANCELLED"}
+
+
 def _running(
-    emulator: Emulator, source: Path, output: Path, poll_interval: str, max_jobs: str
+    emulator: Emulator, source: Path, output: Path, poll_interval: str, max_jobs: str, *options: str
 ) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "together_batches", "run", str(source), "-o", str(output), "--max-rows", "2"]
     return subprocess.Popen(
-        [*command, "--poll-interval", poll_interval, "--max-jobs", max_jobs],
+        [*command, "--poll-interval", poll_interval, "--max-jobs", max_jobs, *options],
         env={**os.environ, "TOGETHER_API_KEY": KEY, "TOGETHER_BASE_URL": emulator.base_url},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

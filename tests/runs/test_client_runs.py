@@ -64,6 +64,46 @@ async def test_a_whole_run(run: Runner, emulator: Emulator) -> None:
     assert list((run.directory / "pieces").iterdir()) == []
 
 
+@pytest.mark.parametrize("output", ["", "/", "."])
+async def test_an_output_without_a_name(run: Runner, output: str) -> None:
+    """Is refused by its value."""
+    with pytest.raises(UsageError, match="output is not the path of a file"):
+        await run(output=output)
+
+
+async def test_links_in_a_circle(run: Runner, tmp_path: Path) -> None:
+    """Are no place for an output."""
+    (tmp_path / "circle").symlink_to("circle")
+    with pytest.raises(UsageError, match=r"cannot write .*circle: too many levels of symbolic links"):
+        await run(output=tmp_path / "circle")
+
+
+async def test_events_count_the_rows(run: Runner) -> None:
+    """As they are after each: every row of the input is in one place, with the bad lines that were set aside."""
+    run.source.write_bytes(run.source.read_bytes() + b"{}\n")
+    run.fates.planned = {"row-1": [Failure("four stops at most", "invalid_request_error")]}
+    await run(skip_invalid=True)
+    assert {event.rows for event in run.events} == {11}
+    assert {event.invalid for event in run.events} == {1}
+    first, last = run.events[0], run.events[-1]
+    assert (first.not_sent, first.in_flight, first.succeeded) == (10, 0, 0)
+    assert (last.not_sent, last.in_flight, last.succeeded, last.failed) == (0, 0, 9, 1)
+    created = next(event for event in run.events if event.kind == RunEventKind.CREATED)
+    assert (created.not_sent, created.in_flight) == (7, 3)
+    collected = [event.succeeded for event in run.events if event.kind == RunEventKind.COLLECTED]
+    assert collected == [2, 5, 8, 9]
+    assert first.to_dict()["rows"] == 11
+
+
+async def test_events_count_rows_that_jobs_under_way_have_answered(run: Runner) -> None:
+    """By their progress, until their results are collected."""
+    await run(max_rows_per_job=50)
+    answered = [event.answered for event in run.events]
+    assert 0 < max(answered) <= 10
+    assert answered[-1] == 0
+    assert all(event.in_flight >= event.answered for event in run.events)
+
+
 async def test_requests_may_be_dicts(run: Runner) -> None:
     """With the fields of their lines."""
     body = {"model": "m", "messages": [{"role": "user", "content": "Hello"}]}
@@ -893,3 +933,14 @@ def test_the_same_without_async(tmp_path: Path) -> None:
         assert events[-1].kind == RunEventKind.FINISHED
         assert str(batches.cancel_run(report.directory)) == "no jobs"
         assert runs.read(report.directory).state == "finished"
+
+
+async def test_a_copied_directory(run: Runner, emulator: Emulator, tmp_path: Path) -> None:
+    """A copy that goes on after its original finds the jobs which that has made since: none is created twice."""
+    await run(stop_after_rows=3)
+    copy = tmp_path / "copy.run"
+    shutil.copytree(run.directory, copy)
+    await run()
+    report = await run(output=tmp_path / "copy.jsonl", directory=copy)
+    assert (report.ok, len(emulator.jobs)) == (True, 4)
+    assert (tmp_path / "copy.jsonl").read_bytes() == run.output.read_bytes()

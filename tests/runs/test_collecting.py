@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from together_batches import ResultsUnavailableError
+from together_batches import ResultsUnavailableError, RunError
 from together_batches.emulator import Failure, Fault, Missing, Timing
 from together_batches.emulator._files import StoredFile
 from together_batches.runs import RunEvent, RunEventKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from wires import VirtualTime
 
@@ -429,3 +430,45 @@ async def test_error_rows_of_a_job_that_is_gone(run: Runner, emulator: Emulator)
 
     report = await run(**ONE_JOB, on_event=_at(RunEventKind.COLLECTED, forget))
     assert (report.ok, emulator.count("create")) == (True, 2)
+
+
+# --- pieces that were edited ---
+
+
+async def _edited(run: Runner, content: bytes) -> tuple[Path, bytes]:
+    """A run that stops because the piece of its first job was edited; the piece, and what it held before."""
+    piece = run.directory / "pieces" / "00001-1.jsonl"
+    before = b""
+
+    def edit() -> None:
+        nonlocal before
+        before = piece.read_bytes()
+        piece.write_bytes(content)
+
+    with pytest.raises(RunError, match=r"00001-1\.jsonl is not as this run wrote it.*put it back .*, or remove it"):
+        await run(**ONE_JOB, on_event=_at(RunEventKind.COLLECTED, edit))
+    return piece, before
+
+
+EDITED = {"longer": b"{}\n" * 11, "of as many lines": b"{}\n" * 10, "cut": b'{"custom_id": "row-0"', "empty": b""}
+
+
+@pytest.mark.parametrize("content", EDITED.values(), ids=EDITED)
+async def test_an_edited_piece(run: Runner, emulator: Emulator, content: bytes) -> None:
+    """Is an error that names the file. Nothing is written; once it is put back, the run ends without a new job."""
+    piece, before = await _edited(run, content)
+    assert not run.output.exists()
+    piece.write_bytes(before)
+    report = await run()
+    assert (report.ok, len(emulator.jobs)) == (True, 1)
+
+
+async def test_an_edited_piece_that_is_removed(run: Runner, emulator: Emulator) -> None:
+    """Is made again of the files of the job, and noted as it is then."""
+    piece, before = await _edited(run, b"{}\n")
+    piece.unlink()
+    report = await run()
+    assert (report.ok, len(emulator.jobs)) == (True, 1)
+    assert len(before.splitlines()) == len(run.lines)
+    run.output.unlink()
+    assert (await run()).ok

@@ -224,7 +224,7 @@ def test_bytes_that_were_turned(directory: Path) -> None:
 def test_a_newer_version(directory: Path) -> None:
     """Is refused with what to do."""
     with _plain(directory) as newer:
-        newer.execute("PRAGMA user_version = 3")
+        newer.execute(f"PRAGMA user_version = {_ledger.VERSION + 1}")
     with pytest.raises(RunLedgerError, match=r"newer version of together_batches .* install that version"):
         _ledger.read(directory)
 
@@ -631,7 +631,19 @@ async def test_a_run_of_version_1_goes_on(old: Path) -> None:
         assert _names(old) == ["ledger.sqlite"]
     assert _ledger.read(old).attempts == (*books.attempts[:2], changed)
     with _plain(old) as connection:
-        assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+        assert connection.execute("PRAGMA user_version").fetchone() == (_ledger.VERSION,)
+
+
+async def test_a_run_of_version_2_goes_on(directory: Path) -> None:
+    """It is brought up: no hash is noted of the pieces that it has."""
+    with _plain(directory) as earlier:
+        earlier.execute("ALTER TABLE attempt DROP COLUMN piece_sha256")
+        earlier.execute("PRAGMA user_version = 2")
+    before = _ledger.read(directory)
+    async with _opened(directory) as ledger:
+        assert await ledger.load() == before
+        await ledger.save(ATTEMPT)
+    assert [attempt.piece_sha256 for attempt in _ledger.read(directory).attempts] == [""]
 
 
 async def test_what_cannot_be_brought_up(old: Path) -> None:

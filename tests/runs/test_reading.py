@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import pytest
 
-from together_batches import RunLedgerError, Usage, runs
+from together_batches import RunLedgerError, Usage, UsageError, runs
 from together_batches.runs import _ledger, _rules
 from together_batches.runs._lock import locked
 from together_batches.runs._reading import view_of
@@ -110,3 +110,10 @@ def test_what_is_no_run(tmp_path: Path) -> None:
     """Is told as that."""
     with pytest.raises(RunLedgerError, match="is not the directory of a run"):
         runs.read(tmp_path)
+
+
+@pytest.mark.parametrize("given", [None, 5, ["a"], "a\0b", "\ud800"])
+def test_what_is_no_path(given: Any) -> None:
+    """Is refused with its value."""
+    with pytest.raises(UsageError, match=r"directory is (a path, not|not a path that a file can have)"):
+        runs.read(given)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Literal, assert_type
+from typing import IO, TYPE_CHECKING, Any, Literal, assert_type
 
 from together_batches import (
     APIConnectionError,
@@ -235,7 +235,9 @@ def requests() -> Iterator[BatchRequest]:
     yield BatchRequest("c", {"model": "model"}, method="FILE")
     assert_type(jsonl.write(requests(), Path("requests.jsonl"), overwrite=True), int)
     for request in jsonl.read("requests.jsonl"):
-        assert_type(request.body, Mapping[str, object])
+        assert_type(request.body, Mapping[str, Any])
+        text: str = request.body["messages"][0]["content"]
+        print(text)
         assert_type(jsonl.decode(jsonl.encode(request)), BatchRequest)
     found = assert_type(jsonl.validate(b"{}", endpoint="/v1/chat/completions"), jsonl.Validation)
     for problem in found.problems:
@@ -345,6 +347,8 @@ async def errors(client: AsyncBatches) -> None:
 
 def told(event: runs.RunEvent) -> None:
     assert_type(event.kind, runs.RunEventKind)
+    assert_type(event.answered, int)
+    assert_type(event.rows, int)
     print(event.message, event.at.isoformat(), event.shard, event.job_id)
 
 

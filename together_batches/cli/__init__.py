@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from together_batches.cli._exits import CommandError, Exit, Interrupted, code_of
 from together_batches.cli._parser import Arguments, parse
+from together_batches.cli._streams import unblocked_streams
 from together_batches.cli._text import complain, has, say
 from together_batches.errors import BatchesError
 
@@ -28,19 +29,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         # What a narrow encoding cannot say is written as an escape, and never ends the command.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    try:
-        code = _guarded(argv)
-        # Here and not at the interpreter's exit, where a closed pipe would be complained about.
-        if has(sys.stdout):
-            sys.stdout.flush()
-    except BrokenPipeError:
-        _mute_stdout()
-        return Exit.FAILED
-    except OSError as error:
-        complain(f"the output cannot be written: {error.strerror or error}")
-        _mute_stdout()
-        return Exit.FAILED
-    return code
+    with unblocked_streams() as finish:
+        try:
+            code = _guarded(argv)
+            # Here and not at the interpreter's exit, where a closed pipe would be complained about.
+            finish(code == Exit.INTERRUPTED)
+        except KeyboardInterrupt:
+            return Exit.INTERRUPTED
+        except BrokenPipeError:
+            _mute_stdout()
+            return Exit.FAILED
+        except OSError as error:
+            complain(f"the output cannot be written: {error.strerror or error}")
+            _mute_stdout()
+            return Exit.FAILED
+        return code
 
 
 def _guarded(argv: Sequence[str] | None) -> int:

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar, cast
 
 import anyio
-from anyio import to_thread
 
 from together_batches._plain import to_dict
 from together_batches.cli import _loop
 from together_batches.cli._client import connected
 from together_batches.cli._exits import CommandError, Exit, code_of_many
+from together_batches.cli._printing import printer
 from together_batches.cli._progress import file_bar
 from together_batches.cli._requests import spooled
 from together_batches.cli._text import (
@@ -168,14 +168,10 @@ async def _downloaded(arguments: Arguments, output: str) -> int:
 
 
 async def _printed(arguments: Arguments) -> None:
-    async with connected(arguments) as batches, batches.files.content(arguments.id) as pieces:
+    async with connected(arguments) as batches, batches.files.content(arguments.id) as pieces, printer() as out:
         async for piece in pieces:
-            await to_thread.run_sync(_print, piece)
-
-
-def _print(piece: bytes) -> None:
-    sys.stdout.buffer.write(piece)
-    sys.stdout.buffer.flush()  # so that a reader who left is noticed now
+            out.piece(piece)
+            await out.room()
 
 
 def _tell(arguments: Arguments, text: str) -> None:

@@ -105,7 +105,7 @@ class _Work:
     def directory(self) -> Path:
         """Where the run is kept."""
         given = self.arguments.run_dir
-        return self.output.with_name(f"{self.output.name}.run") if given is None else Path(given)
+        return self.output.parent / f"{self.output.name}.run" if given is None else Path(given)
 
     async def run(self) -> Exit:
         """Run, show how it comes along, and tell how it ended."""

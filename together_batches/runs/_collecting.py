@@ -180,16 +180,23 @@ class Collecting:
     async def restore(self) -> None:
         """Have the results of all attempts here, those again that were removed after the output was written.
 
-        Every row that was noted as answered has to be answered; no more is demanded.
+        Every row that was noted as answered has to be answered; no more is demanded. Raises :class:`RunError` if a
+        piece is not as this run wrote it.
         """
         for attempt in self._journal.attempts:
-            if not attempt.rows or await self._workshop.has_piece(attempt):
+            if not attempt.rows:
                 continue
+            if await self._workshop.has_piece(attempt):
+                await self._check_piece(attempt)
+                continue
+            # First, so that a process which ends in between leaves no piece beside the hash of another.
+            await self._journal.save(attempt.key, piece_sha256="")
             noted = _rules.outcomes_of(attempt)
             absence = Absence(self._patience, shortest=SHORTEST_PAUSE_SECONDS / 5)
             while True:
                 arranged, problem = await self._read(attempt.key, leniently=_rules.SUCCEEDED not in noted)
                 if arranged is not None and _covers(arranged.outcomes, noted):
+                    await self._journal.save(attempt.key, piece_sha256=await self._workshop.piece_sha256(attempt))
                     break
                 await self._workshop.drop(self._workshop.piece_of(attempt))
                 pause = absence.pause()
@@ -201,6 +208,15 @@ class Collecting:
                     )
                     raise RunError(message, directory=str(self._workshop.directory))
                 await self._trouble.wait("collecting the results again", attempt.key, problem or "rows lack", pause)
+
+    async def _check_piece(self, attempt: Attempt) -> None:
+        if attempt.piece_sha256 and await self._workshop.piece_sha256(attempt) != attempt.piece_sha256:
+            path = self._workshop.piece_of(attempt)
+            message = (
+                f"{path} is not as this run wrote it, so no output is made of it: put it back as it was, or remove "
+                f"it and run again, and the results of job {attempt.job_id} are downloaded anew"
+            )
+            raise RunError(message, directory=str(self._workshop.directory))
 
     # --- reading --------------------------------------------------------------------------------------------------
 
@@ -325,6 +341,7 @@ class Collecting:
         await self._journal.save(
             key,
             collected_at=self._time.now(),
+            piece_sha256=await self._workshop.piece_sha256(attempt),
             outcomes=_rules.packed(arranged.outcomes),
             output_bytes=arranged.output_bytes if look is None else look.output_bytes,
             error_bytes=arranged.error_bytes if look is None else look.error_bytes,

@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from together_batches._marks import sendable
+from together_batches._replacing import resolved
 from together_batches.errors import UsageError
 from together_batches.runs import _ledger, _lock
 from together_batches.runs._drafts import explained
@@ -70,7 +71,7 @@ def _name_within(directory: Path, given: Path | None) -> str | None:
     """The first name on the way from the directory to a file within it; None for a file elsewhere."""
     if given is None:
         return None
-    inside, path = directory.resolve(), given.resolve()
+    inside, path = resolved(directory), resolved(given)
     return path.relative_to(inside).parts[0] if inside in path.parents else None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import attrs
 
@@ -22,6 +22,16 @@ _NOTED_AFTER_SECONDS = 1.0
 """So long a change of a job may wait for others, to be noted together with them."""
 
 
+class _Counts(NamedTuple):
+    buckets: _rules.Buckets = _rules.Buckets()
+    answered: int = 0
+
+    def changed(self, before: _Counts, after: _Counts) -> _Counts:
+        """The counts if those of one shard change."""
+        answered = self.answered - before.answered + after.answered
+        return _Counts(self.buckets - before.buckets + after.buckets, answered)
+
+
 class Journal:
     """The attempts at each shard, over a :class:`Ledger`."""
 
@@ -30,6 +40,9 @@ class Journal:
         self._attempts = {shard.number: list[Attempt]() for shard in books.shards}
         for attempt in books.attempts:
             self._attempts[attempt.shard].append(attempt)
+        self._counts: dict[int, _Counts] = {}
+        self._total = _Counts()
+        self._uncounted = set(self._attempts)
         self._changed: dict[Key, None] = {}
         self._change = asyncio.Event()
         self.shards = {shard.number: shard for shard in books.shards}
@@ -60,6 +73,21 @@ class Journal:
         )
         return sum(found, _rules.Buckets())
 
+    def counts(self, max_attempts: int) -> tuple[_rules.Buckets, int]:
+        """Where each row of the run is, and how many of those in flight are answered, by the progress of their jobs.
+
+        Only shards that changed since are counted again: it is called for each event.
+        """
+        while self._uncounted:
+            number = self._uncounted.pop()
+            attempts = self._attempts[number]
+            found = _Counts(
+                _rules.buckets(self.shards[number], attempts, max_attempts=max_attempts), _rules.answered(attempts)
+            )
+            self._total = self._total.changed(self._counts.get(number, _Counts()), found)
+            self._counts[number] = found
+        return self._total.buckets, self._total.answered
+
     async def begin(self, attempt: Attempt, *, planned_at: datetime) -> None:
         """Note an attempt, if it is not noted yet, or was planned anew."""
         attempts = self._attempts[attempt.shard]
@@ -69,6 +97,7 @@ class Journal:
             attempts[attempt.number - 1] = attempt
         else:
             return
+        self._uncounted.add(attempt.shard)
         await self._ledger.save(self.at(attempt.key))
 
     async def save(self, key: Key, **changes: Any) -> None:
@@ -89,6 +118,7 @@ class Journal:
         shard, number = key
         attempt = attrs.evolve(self.at(key), **changes)
         self._attempts[shard][number - 1] = attempt
+        self._uncounted.add(shard)
         return attempt
 
     async def note_changes(self, sleep: Callable[[float], Awaitable[None]]) -> None:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["NAME", "SqliteLedger", "create", "opened", "read"]
 
 NAME = "ledger.sqlite"
-VERSION = 2
+VERSION = 3
 
 _APPLICATION = 0x54424C47
 """Says that a file of SQLite is a ledger of ours, and not somebody's database."""
@@ -102,6 +102,7 @@ CREATE TABLE attempt (
     output_bytes INTEGER,
     error_bytes INTEGER,
     collected_at TEXT,
+    piece_sha256 TEXT NOT NULL,
     outcomes BLOB NOT NULL,
     prompt_tokens INTEGER NOT NULL,
     completion_tokens INTEGER NOT NULL,
@@ -110,7 +111,8 @@ CREATE TABLE attempt (
 );
 """
 
-_TO_VERSION_2 = """
+_UPGRADES = {
+    1: """
 ALTER TABLE run ADD COLUMN holder INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE attempt ADD COLUMN marked INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE attempt ADD COLUMN former_file_ids TEXT NOT NULL DEFAULT '';
@@ -118,9 +120,11 @@ ALTER TABLE attempt ADD COLUMN posts INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE attempt ADD COLUMN output_bytes INTEGER;
 ALTER TABLE attempt ADD COLUMN error_bytes INTEGER;
 UPDATE attempt SET posts = 1 WHERE creating_at IS NOT NULL;
-PRAGMA user_version = 2;
-"""
-"""Version 1 noted a create, but not how often it was sent: once at least."""
+""",
+    2: "ALTER TABLE attempt ADD COLUMN piece_sha256 TEXT NOT NULL DEFAULT ''",
+}
+"""What brings a ledger of each version to the next. Version 1 noted a create, but not how often it was sent: once at
+least."""
 
 _Record = TypeVar("_Record", Run, Shard, Attempt)
 T = TypeVar("T")
@@ -405,8 +409,9 @@ class SqliteLedger:
                 _make_durable(self._directory, connection)
                 connection.execute("PRAGMA foreign_keys = ON")
                 with _transaction(connection):
-                    if version < VERSION:
-                        _execute_all(connection, _TO_VERSION_2)
+                    for older in range(version, VERSION):
+                        _execute_all(connection, _UPGRADES[older])
+                    connection.execute(f"PRAGMA user_version = {VERSION}")
                     connection.execute("UPDATE run SET holder = holder + 1")
                     (self._holder,) = connection.execute("SELECT holder FROM run").fetchone()
             self._opened_file = _identity(path)

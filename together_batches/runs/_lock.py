@@ -128,6 +128,7 @@ class Lock:
                 "the file system of %s has no locks (%s): make sure that no other process works on this run",
                 self._directory,
                 error.strerror,
+                extra={"directory": str(self._directory)},
             )
         # The file may have been removed since it was opened, and then another process locks the next one.
         if not self._is_in_place(file):

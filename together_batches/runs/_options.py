@@ -10,8 +10,8 @@ from typing import BinaryIO
 import attrs
 
 from together_batches import jsonl
-from together_batches._checks import positive, whole
-from together_batches._many import is_plain
+from together_batches._checks import is_plain, path_of, positive, whole
+from together_batches._replacing import resolved
 from together_batches.errors import UsageError
 from together_batches.jsonl import RequestLike
 from together_batches.models import BatchJob
@@ -43,11 +43,12 @@ class Places:
         failures: str | os.PathLike[str] | None,
     ) -> Places:
         """The places that a caller names, and the usual ones for those that he does not."""
-        named = {"output": output, "directory": directory, "failures": failures}
-        for name, given in named.items():
-            if given is not None and not isinstance(given, str | os.PathLike):
-                message = f"{name} is a path, not {type(given).__name__}: {given!r}"
-                raise UsageError(message)
+        out = path_of("output", output)
+        if not out.name:
+            message = f"output is not the path of a file: {str(output)!r}"
+            raise UsageError(message)
+        run = None if directory is None else path_of("directory", directory)
+        failed = None if failures is None else path_of("failures", failures)
         requests: object = source
         kind = type(requests).__name__
         if isinstance(requests, bytes | bytearray | memoryview | Mapping) or not (
@@ -58,12 +59,11 @@ class Places:
                 f"BatchRequest, not from {kind}"
             )
             raise UsageError(message)
-        out = Path(output)
         return cls(
-            directory=Path(directory) if directory is not None else out.with_name(f"{out.name}.run"),
+            directory=run or out.with_name(f"{out.name}.run"),
             output=out,
-            failures=Path(failures) if failures is not None else out.with_name(f"{out.stem}.failures{out.suffix}"),
-            input=Path(source) if isinstance(source, str | os.PathLike) else None,
+            failures=failed or out.with_name(f"{out.stem}.failures{out.suffix}"),
+            input=path_of("the input", source) if isinstance(source, str | os.PathLike) else None,
         )
 
     def check(self) -> None:
@@ -73,9 +73,9 @@ class Places:
                 message = f"{self.input} is a pipe or a device, and cannot be read again: open it and pass the file"
                 raise UsageError(message)
         with explained("work in", self.directory):
-            inside = self.directory.resolve()
-            apart = {"output": self.output.resolve(), "failures": self.failures.resolve()}
-            given = self.input.resolve() if self.input is not None else None
+            inside = resolved(self.directory)
+            apart = {"output": resolved(self.output), "failures": resolved(self.failures)}
+            given = resolved(self.input) if self.input is not None else None
         for name, path in apart.items():
             if path == inside or inside in path.parents:
                 message = f"{name} is in the directory of the run, {self.directory}: name a place outside of it"

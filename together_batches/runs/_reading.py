@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from together_batches._checks import path_of
 from together_batches.rows import Usage
 from together_batches.runs import _ledger, _rules
 from together_batches.runs._lock import holder
@@ -12,6 +12,7 @@ from together_batches.runs._values import AttemptView, RunView, ShardView
 
 if TYPE_CHECKING:
     import os
+    from pathlib import Path
 
     from together_batches.runs._lock import Holder
     from together_batches.runs._records import Attempt, Books
@@ -27,8 +28,9 @@ def read(directory: str | os.PathLike[str]) -> RunView:
 
     Raises:
         RunLedgerError: there is no run, or what it had noted cannot be read.
+        UsageError: that is not a path.
     """
-    path = Path(directory)
+    path = path_of("directory", directory)
     held = holder(path)
     return view_of(path, _ledger.read(path), held)
 

@@ -61,8 +61,8 @@ class Attempt:
     ``former_file_ids`` are those that it had before ``file_id``, with a space between them. ``posts`` counts the
     creates that may have reached the service, noted before each is sent. ``since`` is the service's own clock when
     the first of them was about to be sent. ``output_bytes`` and ``error_bytes`` are the sizes of the files of results
-    as they were collected. ``outcomes`` has a byte for each row of the attempt, compressed, once its results are
-    here.
+    as they were collected. ``piece_sha256`` is the hash of the piece that was made of them, empty if none was noted.
+    ``outcomes`` has a byte for each row of the attempt, compressed, once its results are here.
     """
 
     shard: int
@@ -91,6 +91,7 @@ class Attempt:
     output_bytes: int | None = None
     error_bytes: int | None = None
     collected_at: datetime | None = None
+    piece_sha256: str = ""
     outcomes: bytes = b""
     prompt_tokens: int = 0
     completion_tokens: int = 0

@@ -94,6 +94,7 @@ class Resuming:
             _log.warning(
                 "the list of jobs is refused or cannot be read; jobs that the ledger does not know are not seen: %s",
                 error,
+                extra={"directory": str(self._directory)},
             )
             return []
         return listing.jobs
@@ -145,6 +146,12 @@ class Resuming:
                 attempt.shard,
                 attempt.number,
                 ", ".join(job.id for job in others),
+                extra={
+                    "job_id": attempt.job_id,
+                    "job_ids": [job.id for job in others],
+                    "shard": attempt.shard,
+                    "attempt": attempt.number,
+                },
             )
 
     # --- what is given up -----------------------------------------------------------------------------------------

@@ -44,6 +44,7 @@ __all__ = [
     "Stop",
     "absent",
     "admission",
+    "answered",
     "buckets",
     "failed_as_a_whole",
     "lost_job",
@@ -314,7 +315,7 @@ def unresolved(errors: Sequence[BatchesError]) -> BatchesError:
 
 @attrs.frozen
 class Buckets:
-    """How many rows are where; together they are all rows of the shards. They add up."""
+    """How many rows are where; together they are all rows of the shards. They can be added and subtracted."""
 
     succeeded: int = 0
     failed: int = 0
@@ -324,6 +325,9 @@ class Buckets:
 
     def __add__(self, other: Buckets) -> Buckets:
         return Buckets(*(mine + theirs for mine, theirs in zip(_counts(self), _counts(other), strict=True)))
+
+    def __sub__(self, other: Buckets) -> Buckets:
+        return Buckets(*(mine - theirs for mine, theirs in zip(_counts(self), _counts(other), strict=True)))
 
 
 def _counts(found: Buckets) -> tuple[int, ...]:
@@ -349,6 +353,15 @@ def buckets(shard: Shard, attempts: Sequence[Attempt], *, max_attempts: int) -> 
     if left and _tries(attempts) < max_attempts:
         return Buckets(counts[SUCCEEDED], counts[FAILED], not_sent=left)
     return Buckets(counts[SUCCEEDED], counts[FAILED] + left - missing, missing)
+
+
+def answered(attempts: Iterable[Attempt]) -> int:
+    """How many rows in flight are answered already, by the progress of their jobs."""
+    return sum(
+        int(attempt.rows * (attempt.progress or 0.0) / 100)
+        for attempt in attempts
+        if attempt.creating_at is not None and attempt.collected_at is None
+    )
 
 
 def usage(attempts: Iterable[Attempt]) -> Usage:

@@ -6,12 +6,12 @@ import asyncio
 import logging
 import os
 from contextlib import AsyncExitStack, ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
 from anyio import CancelScope, move_on_after
 
+from together_batches._checks import path_of
 from together_batches._replacing import objection
 from together_batches.errors import APIError, AuthenticationError, BatchesError, RunLedgerError, UsageError
 from together_batches.models import BatchJob
@@ -28,6 +28,7 @@ from together_batches.runs._workshop import Workshop
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
+    from pathlib import Path
 
     from together_batches.runs._options import Options, Places, Requests
     from together_batches.runs._records import Attempt, Books, Ledger, Shard
@@ -120,7 +121,7 @@ class _Running:
         self._run = books.run
         self._verbs = verbs
         self._time = time
-        self._tell = Telling(options.on_event, time)
+        self._tell = Telling(options.on_event, time, invalid=books.run.invalid)
 
     async def run(self, *, is_new: bool) -> RunReport:
         """Do what is left to be done."""
@@ -145,6 +146,7 @@ class _Running:
             is_resumed=not is_new,
             tell=self._tell,
         )
+        self._tell.counts = lambda: engine.journal.counts(options.max_attempts)
         self._tell_beginning(engine, is_new=is_new)
         if engine.has_work and self._run.finished_at is not None:
             await self._save(finished_at=None)
@@ -196,7 +198,13 @@ class _Running:
             if found.jobs:
                 await self._verbs.cancel(found.jobs)
         except BatchesError as error:
-            _log.warning("the jobs of the run in %s could not be cancelled: %s", self._places.directory, error)
+            directory = self._places.directory
+            _log.warning(
+                "the jobs of the run in %s could not be cancelled: %s",
+                directory,
+                error,
+                extra={"directory": str(directory)},
+            )
 
     async def _list(self) -> list[BatchJob]:
         return (await self._verbs.list_jobs()).jobs
@@ -277,7 +285,8 @@ async def unfinished(
     directory: str | os.PathLike[str], list_jobs: Callable[[], Awaitable[list[BatchJob]]]
 ) -> Unfinished:
     """What a run has under way as far as it knows, and as far as the service lists jobs of its lost creates."""
-    return await _unfinished(await in_thread(lambda _: _ledger.read(Path(directory))), list_jobs)
+    path = path_of("directory", directory)
+    return await _unfinished(await in_thread(lambda _: _ledger.read(path)), list_jobs)
 
 
 async def _unfinished(books: Books, list_jobs: Callable[[], Awaitable[list[BatchJob]]]) -> Unfinished:
@@ -297,7 +306,11 @@ async def _unfinished(books: Books, list_jobs: Callable[[], Awaitable[list[Batch
         except AuthenticationError:
             raise
         except APIError as error:
-            _log.warning("the list of jobs cannot be read, so the jobs of lost creates are not looked for: %s", error)
+            _log.warning(
+                "the list of jobs cannot be read, so the jobs of lost creates are not looked for: %s",
+                error,
+                extra={"input_file_ids": [attempt.file_id for attempt in lost]},
+            )
             jobs = []
         for attempt in lost:
             created = _rules.lost_job(attempt, books.run, jobs, known=known)
@@ -316,4 +329,5 @@ def warn_of_unconfirmed(directory: str | os.PathLike[str], unconfirmed: Sequence
             "jobs of these input files, or cancel the run again later: %s",
             directory,
             ", ".join(unconfirmed),
+            extra={"directory": str(directory), "input_file_ids": list(unconfirmed)},
         )

@@ -1,8 +1,10 @@
-"""Telling what happens in a run, to whoever asked for it."""
+"""The events of a run, for the function that was passed as ``on_event``."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+
+import attrs
 
 from together_batches.runs._values import RunEvent, RunEventKind
 
@@ -10,21 +12,42 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from together_batches.runs._records import Key
+    from together_batches.runs._rules import Buckets
     from together_batches.runs._verbs import Time
 
 __all__ = ["Telling"]
 
 
 class Telling:
-    """Makes events of what is told, and calls ``on_event`` with each, which may be None."""
+    """Makes events, and calls ``on_event`` with each, unless that is None.
 
-    def __init__(self, on_event: Callable[[RunEvent], None] | None, time: Time) -> None:
+    ``counts`` returns where the rows are, and how many of those in flight are answered; it is set before the first
+    event.
+    """
+
+    counts: Callable[[], tuple[Buckets, int]]
+
+    def __init__(self, on_event: Callable[[RunEvent], None] | None, time: Time, *, invalid: int = 0) -> None:
         self._on_event = on_event
         self._time = time
+        self._invalid = invalid
 
     def __call__(self, kind: RunEventKind, message: str, key: Key | None = None, job_id: str | None = None) -> None:
-        """Tell it."""
-        if self._on_event is not None:
-            shard, attempt = key or (None, None)
-            at = self._time.now()
-            self._on_event(RunEvent(kind=kind, message=message, at=at, shard=shard, attempt=attempt, job_id=job_id))
+        """Report something that happened."""
+        if self._on_event is None:
+            return
+        shard, attempt = key or (None, None)
+        buckets, answered = self.counts()
+        self._on_event(
+            RunEvent(
+                kind=kind,
+                message=message,
+                at=self._time.now(),
+                shard=shard,
+                attempt=attempt,
+                job_id=job_id,
+                invalid=self._invalid,
+                answered=answered,
+                **attrs.asdict(buckets),
+            )
+        )

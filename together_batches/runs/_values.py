@@ -51,7 +51,11 @@ class RunEventKind(enum.StrEnum):
 
 @attrs.frozen(kw_only=True)
 class RunEvent:
-    """Something that happened in a run, in words in ``message``; ``shard`` and ``attempt`` count from 1."""
+    """Something that happened in a run, in words in ``message``; ``shard`` and ``attempt`` count from 1.
+
+    Rows are counted as in :class:`RunReport`, as they are after it, with those that are under way in ``in_flight``.
+    Of these, ``answered`` are answered already, by the progress of their jobs.
+    """
 
     kind: RunEventKind
     message: str
@@ -59,10 +63,22 @@ class RunEvent:
     shard: int | None = None
     attempt: int | None = None
     job_id: str | None = None
+    succeeded: int = 0
+    failed: int = 0
+    missing: int = 0
+    invalid: int = 0
+    in_flight: int = 0
+    not_sent: int = 0
+    answered: int = 0
+
+    @property
+    def rows(self) -> int:
+        """How many rows the input has."""
+        return self.succeeded + self.failed + self.missing + self.invalid + self.in_flight + self.not_sent
 
     def to_dict(self) -> dict[str, object]:
         """As plain data, ready for JSON; what is absent is left out."""
-        return _plain(self)
+        return {**_plain(self), "rows": self.rows}
 
 
 @attrs.frozen(kw_only=True)

@@ -16,7 +16,7 @@ from together_batches.runs import _rules
 from together_batches.runs._directory import DOWNLOADS, PIECES, UPLOADS, is_scratch
 from together_batches.runs._drafts import Draft, explained
 from together_batches.runs._joining import Arranged, arrange, final_lines
-from together_batches.runs._sharding import custom_id_of, rows_in
+from together_batches.runs._sharding import custom_id_of, rows_in, sha256_of
 from together_batches.runs._threads import in_thread
 
 if TYPE_CHECKING:
@@ -140,6 +140,10 @@ class Workshop:
     async def has_piece(self, attempt: Attempt) -> bool:
         """Whether the results of an attempt are here."""
         return await in_thread(lambda _: self.piece_of(attempt).is_file())
+
+    async def piece_sha256(self, attempt: Attempt) -> str:
+        """The hash of the results of an attempt, as they are here."""
+        return await in_thread(lambda check_in: sha256_of(self.piece_of(attempt), check_in)[1])
 
     async def drop(self, *paths: Path) -> None:
         """Remove what is not needed any more."""
