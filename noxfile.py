@@ -73,6 +73,14 @@ def tests(session: nox.Session) -> None:
     session.run("pytest", XDIST, *APART, env=environment)
 
 
+@nox.session(python=PYTHONS[0])
+def lowest(session: nox.Session) -> None:
+    """The suite on the oldest Python, with the lowest version of each requirement of ours. Not in CI."""
+    requirements = [*PROJECT["project"]["dependencies"], *nox.project.dependency_groups(PROJECT, "test")]
+    session.install(*(requirement.replace(">=", "==") for requirement in requirements), "-e", ".")
+    session.run("pytest", *(session.posargs or [XDIST, "--ignore=tests/simulation"]), env=scratch_of(session))
+
+
 @nox.session
 def simulation(session: nox.Session) -> None:
     """Whole runs in a made-up world: fifty seeds, and deaths at each step. By the thousand: ``nox -s simulate``."""

@@ -41,7 +41,7 @@ def test_fifty_seeds(first: int) -> None:
     # So that it is known to have been tried.
     ends = sum((outcome.ends for outcome in outcomes), Counter[str]())
     assert ends["RunReport"] >= AT_ONCE
-    assert ends["killed"] > AT_ONCE
+    assert ends["killed"] > AT_ONCE // 2
     assert sum(outcome.jobs for outcome in outcomes) > 2 * AT_ONCE
     again = simulate_all(seeds[:PLAYED_AGAIN])
     assert [outcome.fingerprint for outcome in again] == [outcome.fingerprint for outcome in outcomes[:PLAYED_AGAIN]]
