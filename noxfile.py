@@ -55,6 +55,8 @@ def typing(session: nox.Session) -> None:
     session.run("mypy")
     # Said, because it would rather look into a .venv that lies about.
     session.run("basedpyright", "--pythonpath", str(Path(session.bin, "python")))
+    session.install("--no-deps", ".")  # what is public is checked as it is installed
+    session.run("basedpyright", "--verifytypes", "together_batches", "--ignoreexternal")
 
 
 @nox.session(python=PYTHONS)
