@@ -1,4 +1,4 @@
-"""What CI does, and what a developer does: ``nox`` alone runs the sessions that CI runs.
+"""What CI does, and what a developer does: ``nox`` alone runs the sessions that CI runs, one on each CPU.
 
 Needs nothing but nox: each session installs what it uses into an environment of its own.
 """
@@ -7,29 +7,43 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import nox
 
-nox.options.sessions = ["lint", "typing", "tests", "official", "docs"]
+nox.needs_version = ">=2026.8.10"  # sessions in parallel
+# The longest first: what is short fills the time until it ends.
+nox.options.sessions = ["tests", "simulation", "typing", "official", "docs", "lint"]
+nox.options.parallel = "auto"
+nox.options.allow_parallel = True
 # A machine has the Pythons that it has; nox would insist on all of them wherever CI is set.
 nox.options.error_on_missing_interpreters = False
 
 PROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PROJECT)
 HERE = Path(__file__).parent
+XDIST = "--numprocesses=auto"
+APART = ["tests/contracts", "tests/process"]
+"""Tests of files and of processes, which coverage of this process would only slow down."""
 
 
 def install(session: nox.Session, *groups: str, package: bool = True) -> None:
-    """Install the package and dependency groups (expanded here: older pips do not know groups)."""
+    """Install dependency groups (expanded here: older pips do not know groups), and the package or what it needs."""
     needed = nox.project.dependency_groups(PROJECT, *groups) if groups else ()
-    session.install(*needed, *(["-e", "."] if package else []))
+    session.install(*needed, *(["-e", "."] if package else PROJECT["project"]["dependencies"]))
+
+
+def scratch_of(session: nox.Session) -> dict[str, str]:
+    """What keeps the files of tests in the session's own directory."""
+    scratch = session.create_tmp()
+    return {"COVERAGE_FILE": str(Path(scratch, "coverage")), "HYPOTHESIS_STORAGE_DIRECTORY": scratch}
 
 
 @nox.session
 def lint(session: nox.Session) -> None:
     """Style, imports, likely mistakes, and formatting."""
-    install(session, "lint", package=False)
+    session.install(*nox.project.dependency_groups(PROJECT, "lint"))
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
 
@@ -37,59 +51,78 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def typing(session: nox.Session) -> None:
     """The package and the uses in tests/typing, under two type checkers."""
-    install(session, "typing")
+    install(session, "typing", package=False)
     session.run("mypy")
     # Said, because it would rather look into a .venv that lies about.
     session.run("basedpyright", "--pythonpath", str(Path(session.bin, "python")))
+    session.install("--no-deps", ".")  # what is public is checked as it is installed
+    session.run("basedpyright", "--verifytypes", "together_batches", "--ignoreexternal")
 
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """The suite, with branch coverage of the package and of the processes that it starts."""
+    """The suite. On the oldest Python, the tests that run within their own process under branch coverage."""
     install(session, "test")
-    scratch = Path(session.create_tmp())
-    environment = {"COVERAGE_FILE": str(scratch / "coverage"), "HYPOTHESIS_STORAGE_DIRECTORY": str(scratch)}
-    chosen = session.posargs or ["--numprocesses=auto", "--ignore=tests/simulation"]
+    environment = scratch_of(session)
+    if session.posargs or session.python != PYTHONS[0]:
+        session.run("pytest", *(session.posargs or [XDIST, "--ignore=tests/simulation"]), env=environment)
+        return
+    measured = [XDIST, "--ignore=tests/simulation", *(f"--ignore={path}" for path in APART)]
     session.run("coverage", "erase", env=environment)
-    session.run("coverage", "run", "-m", "pytest", *chosen, env=environment)
+    session.run("coverage", "run", "-m", "pytest", *measured, env=environment)
     session.run("coverage", "combine", "--quiet", env=environment)
-    if not session.posargs:
-        session.run("coverage", "report", env=environment)
-        # Without coverage, which makes it take twice the time and finds nothing here that the others do not run.
-        session.run("pytest", "--numprocesses=auto", "tests/simulation", env=environment)
+    session.run("coverage", "report", env=environment)
+    session.run("pytest", XDIST, *APART, env=environment)
+
+
+@nox.session(python=PYTHONS[0])
+def lowest(session: nox.Session) -> None:
+    """The suite on the oldest Python, with the lowest version of each requirement of ours. Not in CI."""
+    requirements = [*PROJECT["project"]["dependencies"], *nox.project.dependency_groups(PROJECT, "test")]
+    session.install(*(requirement.replace(">=", "==") for requirement in requirements), "-e", ".")
+    session.run("pytest", *(session.posargs or [XDIST, "--ignore=tests/simulation"]), env=scratch_of(session))
 
 
 @nox.session
-@nox.parametrize("version", ["1.6.0", "2.42.0", "3.1.1"])
-def official(session: nox.Session, version: str) -> None:
-    """A generation of the official package against the emulator, in an environment apart: their pins are not ours."""
-    install(session, "test")
-    apart = Path(session.create_tmp()).resolve() / "official"
-    session.run("python", "-m", "venv", "--clear", str(apart))
-    python = str(apart / ("Scripts" if os.name == "nt" else "bin") / "python")
-    session.run(python, "-m", "pip", "install", "--quiet", f"together=={version}", external=True)
-    environment = {"TOGETHER_BATCHES_OFFICIAL_PYTHON": python}
-    session.run("pytest", "tests/process/test_official_package.py", *session.posargs, env=environment)
+def simulation(session: nox.Session) -> None:
+    """Whole runs in a made-up world: fifty seeds, and deaths at each step. By the thousand: ``nox -s simulate``."""
+    install(session, "test", package=False)
+    session.run("pytest", XDIST, "tests/simulation", *session.posargs, env=scratch_of(session))
+
+
+@nox.session
+def official(session: nox.Session) -> None:
+    """Each generation of the official package against the emulator, each in an environment of its own."""
+    install(session, "test", package=False)
+    environment = scratch_of(session)
+    for version in ("1.6.0", "2.42.0", "3.1.1"):
+        apart = Path(session.create_tmp()).resolve() / f"official-{version}"
+        session.run(sys.executable, "-m", "virtualenv", "--quiet", "--clear", str(apart), external=True)
+        python = str(apart / ("Scripts" if os.name == "nt" else "bin") / "python")
+        session.run(python, "-m", "pip", "install", "--quiet", f"together=={version}", external=True)
+        environment["TOGETHER_BATCHES_OFFICIAL_PYTHON"] = python
+        session.run("pytest", "tests/process/test_official_package.py", *session.posargs, env=environment)
 
 
 @nox.session
 def docs(session: nox.Session) -> None:
     """The pages, with warnings as errors. Their examples are run by the tests."""
-    install(session, "docs")
+    install(session, "docs", package=False)
     out = HERE / "docs" / "_build"
     shutil.rmtree(out, ignore_errors=True)
-    session.run("sphinx-build", "-W", "--keep-going", "-n", "-q", "-b", "html", "docs", str(out))
+    build = ["sphinx-build", "-W", "--keep-going", "-n", "-q", "-b", "html", "docs", str(out)]
+    session.run(*build, env={"PYTHONPATH": str(HERE)})
 
 
 @nox.session
 def bench(session: nox.Session) -> None:
     """What things cost, beside bare libraries and other SDKs, as ratios; ``-- --list`` tells the cases. Not in CI."""
     install(session, "bench")
-    session.run("python", "-m", "tests.benchmarks", *session.posargs, env={"PYTHONPATH": os.fspath(HERE)})
+    session.run("python", "-m", "tests.benchmarks", *session.posargs, env={"PYTHONPATH": str(HERE)})
 
 
 @nox.session
 def simulate(session: nox.Session) -> None:
     """Whole runs in a made-up world, by the thousand; or one again (--seed 123), or kills for real (--kill 30)."""
     install(session)
-    session.run("python", "-m", "tests.simulation", *session.posargs, env={"PYTHONPATH": os.fspath(HERE)})
+    session.run("python", "-m", "tests.simulation", *session.posargs, env={"PYTHONPATH": str(HERE)})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import aioresponses.core
 import pytest
 from aiohttp import ClientResponse
+from hypothesis import settings
 from wires import KEY
 
 from together_batches.emulator import Emulator
@@ -18,8 +20,24 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
 
+# No deadline: a busy machine is not a failure. Fewer examples than Hypothesis's 100: every run draws others.
+settings.register_profile("suite", deadline=None, max_examples=50, print_blob=True)
+settings.register_profile("thorough", settings.get_profile("suite"), max_examples=1_000)
+settings.load_profile("suite")
+
+
+def _without_stacks(_loop: asyncio.AbstractEventLoop) -> bool:
+    """Answer ``loop.get_debug()``: what decides if each future and handle keeps the stack that made it.
+
+    The debug mode of the tests is there for the check that a loop is used from its own thread only, and that one does
+    not go through this method. The stacks make a test take three times as long.
+    """
+    return False
+
+
 def pytest_configure() -> None:
-    """A shell that starts a job in the background has it ignore Ctrl-C, and so the programs that the job starts."""
+    """Debug loops without stacks; and Ctrl-C, which a shell has background jobs ignore, with all that they start."""
+    asyncio.BaseEventLoop.get_debug = _without_stacks  # type: ignore[method-assign]
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

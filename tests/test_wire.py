@@ -594,14 +594,14 @@ def test_what_is_unknown_is_read_when_it_is_wanted() -> None:
 
 
 def test_what_is_unknown_and_too_deep_is_left_out() -> None:
-    """Rather than that the job raises when it is looked at."""
+    """Rather than that the job raises when it is looked at. Since Python 3.12, depth in C has a limit of its own."""
     deep = b'{"id": "a", "x": ' + b"[" * 900 + b"]" * 900 + b"}"
     job = _wire.job(deep)
 
-    def deeper(levels: int) -> object:
-        return deeper(levels - 1) if levels else job.extra
+    def deeper(levels: int) -> list[str]:
+        return deeper(levels - 1) if levels else list(job.extra)
 
-    assert deeper(150) == {}
+    assert deeper(150) == ([] if sys.version_info < (3, 12) else ["x"])
 
 
 # --- a row --------------------------------------------------------------------------------------------------------

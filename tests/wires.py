@@ -17,7 +17,6 @@ import anyio.to_thread
 import msgspec
 
 from together_batches import AsyncBatches, BatchJob, BatchJobStatus, RetryPolicy
-from together_batches._creating import KnownJobs
 from together_batches._disk import Target
 from together_batches._transport import Connection, Transport
 from together_batches.config import Config
@@ -64,9 +63,7 @@ class VirtualTime:
         connection = Connection(None, max_concurrency=config.max_concurrency, clock=self.clock)
         connection.sleep = self.sleep
         self._connections.append(connection)
-        client = object.__new__(AsyncBatches)
-        client._set_up(Transport(config, connection), KnownJobs(), owner=True)
-        return client
+        return AsyncBatches._over(Transport(config, connection))
 
     def clock(self) -> float:
         return self.seconds
@@ -343,9 +340,7 @@ def transport(base_url: str, *, chance: float = 1.0, **options: Any) -> Transpor
 
 def clocked(base_url: str, *, chance: float = 1.0, **options: Any) -> AsyncBatches:
     """A client over such a :func:`transport`."""
-    client = object.__new__(AsyncBatches)
-    client._set_up(transport(base_url, chance=chance, **options), KnownJobs(), owner=True)
-    return client
+    return AsyncBatches._over(transport(base_url, chance=chance, **options))
 
 
 # --- what leaked ---

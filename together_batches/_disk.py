@@ -64,10 +64,10 @@ class _Bytes(Protocol):
 class Content:
     """What is to be uploaded: its size and hash are known beforehand, and it has to be the same when it is sent."""
 
-    name = _UNNAMED
-    size = 0
-    sha256 = ""
-    is_marked = False
+    name: str = _UNNAMED
+    size: int = 0
+    sha256: str = ""
+    is_marked: bool = False
     """Whether white space of its own was added to it."""
 
     def __init__(self) -> None:

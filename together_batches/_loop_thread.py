@@ -116,9 +116,11 @@ class _Loop(Generic[T]):
 
     def __init__(self, factory: Callable[[], AbstractAsyncContextManager[T]], name: str) -> None:
         self.factory = factory
-        self.process = os.getpid()
+        self.process: int = os.getpid()
         # An empty context: a free-threaded build would let the thread inherit its maker's.
-        self.thread = threading.Thread(target=contextvars.Context().run, args=(self.run,), name=name, daemon=True)
+        self.thread: threading.Thread = threading.Thread(
+            target=contextvars.Context().run, args=(self.run,), name=name, daemon=True
+        )
         self.news: queue.SimpleQueue[_Answer[T]] = queue.SimpleQueue()  # of the start; of the end, if it failed
         self.loop: asyncio.AbstractEventLoop | None = None
         self.task: asyncio.Task[Any] | None = None
@@ -127,8 +129,8 @@ class _Loop(Generic[T]):
         self.jobs: set[_Job[Any]] = set()
         # The thread's own word for its end. Asking Thread.is_alive() is not safe: an interrupt at the wrong moment
         # makes Python 3.11 and 3.12 take the thread for dead from then on.
-        self.gone = False
-        self.closed = False
+        self.gone: bool = False
+        self.closed: bool = False
         self.forgotten = True  # nobody has called close()
 
     # On the loop's thread

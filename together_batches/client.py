@@ -102,6 +102,13 @@ class AsyncBatches:
         connection = Connection(session, max_concurrency=config.max_concurrency)
         self._set_up(Transport(config, connection), KnownJobs(), owner=True)
 
+    @classmethod
+    def _over(cls, transport: Transport, known: KnownJobs | None = None, *, owner: bool = True) -> Self:
+        """A client over a given transport: a view of another client, or one with a clock of its own."""
+        client = cls.__new__(cls)
+        client._set_up(transport, KnownJobs() if known is None else known, owner=owner)
+        return client
+
     def _set_up(self, transport: Transport, known: KnownJobs, *, owner: bool) -> None:
         self._transport = transport
         self._known = known
@@ -692,10 +699,8 @@ class AsyncBatches:
             headers: sent with each request, besides those of this client.
         """
         transport = self._transport
-        view = object.__new__(type(self))
         config = transport.config.with_options(timeout=timeout, retry=retry, headers=headers)
-        view._set_up(transport.with_config(config), self._known, owner=False)
-        return view
+        return self._over(transport.with_config(config), self._known, owner=False)
 
     async def request(
         self,

@@ -121,7 +121,7 @@ class APIStatusError(APIError):
     ) -> None:
         super().__init__(message, method=method, url=url)
         self.status = status
-        self.is_transient = status >= 500 or status in {408, 429}
+        self.is_transient: bool = status >= 500 or status in {408, 429}
         self.request_id = request_id
         self.body = body
 
@@ -254,7 +254,7 @@ class CreateUnconfirmedError(BatchesError):
     def __init__(self, message: str, *, input_file_id: str, candidates: Iterable[BatchJob] = ()) -> None:
         super().__init__(message)
         self.input_file_id = input_file_id
-        self.candidates = tuple(candidates)
+        self.candidates: tuple[BatchJob, ...] = tuple(candidates)
 
 
 class WaitTimeoutError(BatchesError, TimeoutError):
@@ -262,7 +262,7 @@ class WaitTimeoutError(BatchesError, TimeoutError):
 
     def __init__(self, message: str, *, jobs: Iterable[BatchJob] = ()) -> None:
         super().__init__(message)
-        self.jobs = tuple(jobs)
+        self.jobs: tuple[BatchJob, ...] = tuple(jobs)
 
 
 class ResultsUnavailableError(BatchesError):
@@ -276,7 +276,7 @@ class ResultsUnavailableError(BatchesError):
     def __init__(self, message: str, *, job_id: str | None = None, file_ids: Iterable[str] = ()) -> None:
         super().__init__(message)
         self.job_id = job_id
-        self.file_ids = tuple(file_ids)
+        self.file_ids: tuple[str, ...] = tuple(file_ids)
 
 
 class RunError(BatchesError):
@@ -312,7 +312,7 @@ class ValidationError(BatchesError, ValueError):
 
     def __init__(self, message: str, *, problems: Iterable[str] = ()) -> None:
         super().__init__(message)
-        self.problems = tuple(problems)
+        self.problems: tuple[str, ...] = tuple(problems)
 
 
 class UsageError(BatchesError):

@@ -90,8 +90,8 @@ def lines() -> bytes:
 
 @pytest.fixture
 def emulator() -> Iterator[Emulator]:
-    # Longer in validation than a slow machine takes from a create to the look at its status.
-    with Emulator(timing=Timing(validating=20)).running_in_thread() as running:
+    # Longer in each state than a slow machine takes to look at it.
+    with Emulator(timing=Timing(validating=20, canceling=20)).running_in_thread() as running:
         yield running
 
 

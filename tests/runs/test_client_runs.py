@@ -184,7 +184,7 @@ async def test_a_job_that_failed_for_its_input(run: Runner, emulator: Emulator, 
 @pytest.mark.parametrize("status", ["EXPIRED", "FAILED"])
 async def test_jobs_that_end_badly(run: Runner, emulator: Emulator, status: str) -> None:
     """Their rows go again, up to so many times; what was done is kept."""
-    emulator._service._ends_as = status
+    emulator.ends_as = status
     report = await run(max_attempts=2, max_rows_per_job=50)
     assert [job["status"] for job in emulator.jobs] == [status, status]
     assert report.complete
@@ -505,11 +505,11 @@ async def test_two_at_once(run: Runner, emulator: Emulator) -> None:
         with pytest.raises(RunInUseError) as raised:
             await run.batches.run(run.source, run.output.with_name("other.jsonl"), directory=run.directory)
         refused.append(raised.value)
-        emulator._service.timing = QUICK
+        emulator.timing = QUICK
         emulator.advance(1_000)
 
     seconds: list[asyncio.Task[None]] = []
-    emulator._service.timing = Timing(validating=100, running=100)
+    emulator.timing = Timing(validating=100, running=100)
 
     def begin(event: RunEvent) -> None:
         if event.kind == RunEventKind.BEGUN:
@@ -590,7 +590,7 @@ async def test_no_more_in_flight_than_allowed(
         if event.kind == RunEventKind.CREATED:
             under_way.append(sum(job["status"] != "COMPLETED" for job in emulator.jobs))
 
-    emulator._service.timing = Timing(validating=10, running=10)
+    emulator.timing = Timing(validating=10, running=10)
     report = await run(**limits, on_event=watch, max_rows_per_job=2, poll_interval=2)
     assert (report.ok, len(emulator.jobs), max(under_way)) == (True, 5, expected)
 
@@ -600,7 +600,7 @@ async def test_no_more_in_flight_than_allowed(
 
 async def test_a_run_that_is_cancelled_from_outside(run: Runner, emulator: Emulator) -> None:
     """Its process creates no more, collects what was done and ends; the next call sends what was cancelled again."""
-    emulator._service.timing = Timing(validating=0, running=1e9, canceling=0)
+    emulator.timing = Timing(validating=0, running=1e9, canceling=0)
     outcomes: list[str] = []
 
     async def cancel() -> None:
@@ -617,14 +617,14 @@ async def test_a_run_that_is_cancelled_from_outside(run: Runner, emulator: Emula
     assert outcomes in (["1 canceling"], ["1 cancelled"])
     assert (report.complete, report.not_sent) == (False, 10)
     assert report.stopped == f"job {report.job_ids[0]} was cancelled"
-    emulator._service.timing = QUICK
+    emulator.timing = QUICK
     assert (await run(max_attempts=1)).ok
     assert len(emulator.jobs) == 5
 
 
 async def test_cancel_on_interrupt(run: Runner, emulator: Emulator) -> None:
     """Then the jobs do not outlive the call; the next one sends their rows again."""
-    emulator._service.timing = Timing(validating=0, running=1e9, canceling=0)
+    emulator.timing = Timing(validating=0, running=1e9, canceling=0)
     created = asyncio.Event()
 
     def told(event: RunEvent) -> None:
@@ -638,7 +638,7 @@ async def test_cancel_on_interrupt(run: Runner, emulator: Emulator) -> None:
         await running
     assert [job["status"] for job in emulator.jobs] == ["CANCELLED"]
     assert str(await run.batches.cancel_run(run.directory)) == "1 cancelled"
-    emulator._service.timing = QUICK
+    emulator.timing = QUICK
     assert (await run()).ok
     assert len(emulator.jobs) == 5
 
@@ -767,7 +767,7 @@ def _deleting(emulator: Emulator, field: str) -> Callable[[RunEvent], None]:
 
 async def test_a_job_that_runs_cannot_be_given_up(run: Runner, emulator: Emulator) -> None:
     """It would be paid for, and its rows sent again."""
-    emulator._service.timing = Timing(validating=0, running=1e9)
+    emulator.timing = Timing(validating=0, running=1e9)
     await _stopped(run, RunEventKind.CREATED)
     with pytest.raises(UsageError, match=r"has not ended \(IN_PROGRESS\); cancel it first"):
         await run(give_up=[str(emulator.jobs[0]["id"])])
@@ -824,11 +824,11 @@ async def test_jobs_that_fail_are_spaced_out(
         if event.kind == RunEventKind.CREATED:
             created.append(time.seconds)
             emulator.jobs  # noqa: B018  # settles what has ended
-            emulator._service._ends_as = "FAILED" if len(created) < 2 else None
+            emulator.ends_as = "FAILED" if len(created) < 2 else None
             job = list(emulator._service._jobs.values())[-1]
             job.extra_fields = {"progress": 0, **({} if len(created) > 2 else {"output_file_id": None})}
 
-    emulator._service._ends_as = "FAILED"
+    emulator.ends_as = "FAILED"
     report = await run(on_event=on_event, max_rows_per_job=50, poll_interval=1, **options)
     assert (report.ok, len(created)) == (True, 3)
     assert [after - before for before, after in itertools.pairwise(created)] == pytest.approx(gaps, abs=4)
@@ -864,7 +864,7 @@ async def test_the_first_job_goes_ahead_alone(
     run: Runner, emulator: Emulator, time: VirtualTime, validating: float, others: float
 ) -> None:
     """Until it leaves VALIDATING, for at most ten minutes; then the others follow all at once."""
-    emulator._service.timing = Timing(validating=validating, running=1_000)
+    emulator.timing = Timing(validating=validating, running=1_000)
     created: list[float] = []
 
     def note(event: RunEvent) -> None:

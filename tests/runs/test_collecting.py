@@ -278,11 +278,10 @@ async def test_a_job_that_ends_without_files(
     run: Runner, emulator: Emulator, time: VirtualTime, percent: float, wait: float
 ) -> None:
     """Is evidence after a second look that says the same; if rows were done, only when patience is over."""
-    service = emulator._service
-    service._ends_as = "FAILED"
+    emulator.ends_as = "FAILED"
 
     def become_well() -> None:
-        service._ends_as = None
+        emulator.ends_as = None
         job = _job(emulator)
         job.extra_fields = {"progress": percent, "output_file_id": None, "error": "internal error"}
 
@@ -303,7 +302,7 @@ async def test_a_job_that_has_not_failed_after_all(
     run: Runner, emulator: Emulator, time: VirtualTime, seconds: float
 ) -> None:
     """Is followed on, if it still runs, and otherwise collected; nothing is sent again."""
-    emulator._service.timing = Timing(validating=0, running=seconds)
+    emulator.timing = Timing(validating=0, running=seconds)
 
     def seem_to_fail() -> None:
         failed = {**emulator.jobs[0], "status": "FAILED", "error": "internal error", "progress": 0}

@@ -45,7 +45,7 @@ async def _stopped(run: Runner, kind: RunEventKind, times: int = 1, **options: o
 async def test_a_ledger_that_is_older(run: Runner, emulator: Emulator, tmp_path: Path) -> None:
     """Than the jobs that were created: each is found by its file, and none is created again."""
     ledger = run.directory / "ledger.sqlite"
-    emulator._service.timing = Timing(validating=0, running=1_000)
+    emulator.timing = Timing(validating=0, running=1_000)
     await _stopped(run, RunEventKind.CREATED)
     shutil.copy(ledger, tmp_path / "older")
     await _stopped(run, RunEventKind.CREATED, times=3)

@@ -62,7 +62,10 @@ class Disk:
 
     def holds(self, path: object) -> bool:
         """Whether this is a path within, or that of the root."""
-        return isinstance(path, str | os.PathLike) and Path(os.fsdecode(path)).is_relative_to(self.root)
+        if not isinstance(path, str | os.PathLike):
+            return False
+        name, root = os.fsdecode(path), str(self.root)  # not by pathlib: it takes a twentieth of a simulation
+        return name == root or name.startswith(root + os.sep)
 
     # --- what a dead process leaves behind ---
 

@@ -141,7 +141,7 @@ class Service:
         """Have each job that is created live as the plan says."""
         number, now = len(self.made) + 1, self._loop.unix_time()
         life = self._life(number, now - self.began)
-        self._books.timing, self._books._ends_as = life.timing, life.ends_as
+        self._books.timing, self._books.ends_as = life.timing, life.ends_as
         answer = self._really_create(wanted)
         job_id = str(answer["job"]["id"])  # type: ignore[index]
         job = self._books._jobs[job_id]

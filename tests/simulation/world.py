@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from together_batches import AsyncBatches, CreateUnconfirmedError, ResultsUnavailableError, RetryPolicy
-from together_batches._creating import KnownJobs
 from together_batches._transport import Connection, Transport
 from together_batches.config import Config
 
@@ -341,9 +340,7 @@ class World:
             chance=self.random.random,
             now=now,
         )
-        client = object.__new__(AsyncBatches)
-        client._set_up(Transport(config, connection), KnownJobs(), owner=True)
-        return client
+        return AsyncBatches._over(Transport(config, connection))
 
     def _step(self, process: Process, what: str) -> None:
         start = self.starts[-1]

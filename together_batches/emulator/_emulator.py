@@ -331,6 +331,26 @@ class Emulator:
             self._rate_limit = limit
             self._gateway.limit(limit)
 
+    @property
+    def timing(self) -> Timing:
+        """How long jobs stay in their phases; setting it holds for what clients create and cancel later."""
+        return self._service.timing
+
+    @timing.setter
+    def timing(self, timing: Timing) -> None:
+        with self._lock:
+            self._service.timing = timing
+
+    @property
+    def ends_as(self) -> str | None:
+        """Where jobs end that clients create from good files from now on; None for COMPLETED."""
+        return self._service.ends_as
+
+    @ends_as.setter
+    def ends_as(self, status: str | None) -> None:
+        with self._lock:
+            self._service.ends_as = status
+
     def fail(self, fault: Fault) -> None:
         """Plan a fault, after those already planned."""
         with self._lock:

@@ -56,7 +56,7 @@ class Service:
         self._now = now
         self._seed = seed
         self._answering = answering or Answering(seed=seed)
-        self._ends_as = ends_as
+        self.ends_as = ends_as
         self._random = Random(seed)  # noqa: S311 - repeatable on purpose
         self._owner = {
             "user_id": f"{self._random.getrandbits(96):024x}",
@@ -98,7 +98,7 @@ class Service:
             created_at=now,
             input_file_id=input_file_id,
             endpoint=endpoint,
-            phases=phases_from("VALIDATING", "FAILED" if error else self._ends_as, now, self.timing, runs=not error),
+            phases=phases_from("VALIDATING", "FAILED" if error else self.ends_as, now, self.timing, runs=not error),
             running=self.timing.running,
             model_id=model_id if isinstance(model_id, str) else first_model(lines),
             file_size_bytes=file.content.size if file else 0,
