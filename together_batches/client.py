@@ -680,7 +680,7 @@ class AsyncBatches:
     ) -> Self:
         """This client with other limits, another policy, or further headers.
 
-        It shares the connections, the brake and the budget of the one it comes from, and is closed with it.
+        It shares the connections, the rate limiter and the budget of the one it comes from, and is closed with it.
 
         Parameters:
             timeout: seconds, or a :class:`Timeout`; otherwise that of this client.
@@ -701,7 +701,7 @@ class AsyncBatches:
         json: object = None,
         params: Mapping[str, str] | None = None,
     ) -> Response:
-        """The raw door: any call of the API, under the same key, retries and brake as the others.
+        """The raw door: any call of the API, under the same key, retries and rate limit as the others.
 
         Only GET, HEAD and OPTIONS are repeated after a lost answer.
 
