@@ -889,8 +889,7 @@ class AsyncBatches:
 
     async def _jobs_in(self, answer: Answer) -> builtins.list[BatchJob]:
         jobs = await _read_jobs(answer)
-        for job in jobs:
-            self._known.note(job)
+        self._known.note_all(jobs)
         return jobs
 
 
@@ -903,6 +902,7 @@ def _check_times(timeout: float | None, poll_interval: float | None, patience: f
 
 
 async def _read_jobs(answer: Answer) -> list[BatchJob]:
-    if len(answer.body) > _LONG_BODY_BYTES:
-        return await to_thread.run_sync(_protocol.read_jobs, answer)
-    return _protocol.read_jobs(answer)
+    def read() -> list[BatchJob]:
+        return _listing.newest_first(_protocol.read_jobs(answer))
+
+    return await to_thread.run_sync(read) if len(answer.body) > _LONG_BODY_BYTES else read()
