@@ -119,7 +119,7 @@ class _State:
         raise NotImplementedError
 
     def on_refused(self, now: float, sent_at: float, retry_after: float | None, limit: float | None) -> _State:
-        """The service refused a call, asked for a wait, and named its limit, if it did."""
+        """The service refused a call; it may have sent a Retry-After, or named its limit."""
         raise NotImplementedError
 
     def on_unanswered(self) -> None:
@@ -396,7 +396,7 @@ class AdaptiveRateLimiter:
     ) -> None:
         """The service refused what was sent at ``sent_at``.
 
-        It asked for ``retry_after`` seconds, and says that it allows ``limit`` a second, if it does.
+        ``retry_after`` is the wait in seconds that it sent, ``limit`` the calls a second that it named, if any.
         """
         self._state = self._state.on_refused(now, sent_at, retry_after, limit)
         self.is_active = True
