@@ -607,6 +607,15 @@ async def test_one_of_several_is_taken_and_the_others_are_named(
     assert len(caplog.messages) == 2
 
 
+async def test_of_a_long_list_the_newest_jobs_are_remembered_and_those_without_a_time() -> None:
+    """Only a young job can be taken for one just created; one that may be young is never forgotten for a list."""
+    known = KnownJobs()
+    now = datetime(2026, 11, 1, tzinfo=UTC)
+    jobs = [BatchJob(id=f"job-{age}", created_at=now - timedelta(minutes=age)) for age in range(12_000)]
+    known.note_all([*jobs, BatchJob(id="undated")])
+    assert [known.knows(name) for name in ("job-0", "job-4000", "job-11999", "undated")] == [True, True, False, True]
+
+
 # --- a second job that shows later --------------------------------------------------------------------------------
 
 

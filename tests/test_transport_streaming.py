@@ -27,7 +27,7 @@ from together_batches import (
     UsageError,
 )
 from together_batches import _file_protocol as protocol
-from together_batches._pacing import Brake
+from together_batches._pacing import AdaptiveRateLimiter
 from together_batches._stream import Stream
 from together_batches._streaming import Streaming
 
@@ -140,8 +140,8 @@ def test_an_upload_is_repeated_from_its_beginning(trouble: Reply) -> None:
             await streaming.send(request, on_sent=lambda done, total: steps.append((done, total)))
             assert [sent.partition(b"\r\n\r\n")[2] for sent in server.requests] == [DIGITS, DIGITS]
             assert steps == 2 * [(0, 10), (3, 10), (6, 10), (9, 10), (10, 10)]
-            assert sender.connection.brake.hold(0) == 0
-            assert sender.connection.brake.rate == Brake().rate
+            assert sender.connection.limiter.blocked_for(0) == 0
+            assert sender.connection.limiter.rate == AdaptiveRateLimiter().rate
 
     run()
 

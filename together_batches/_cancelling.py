@@ -18,9 +18,9 @@ import attrs
 from anyio import CancelScope
 
 from together_batches import _many, _protocol
+from together_batches._concurrency import AdaptiveConcurrency
 from together_batches._kept import Kept
 from together_batches._many import Found, Ids, Lookout, is_plain, plain_group
-from together_batches._pacing import Breadth
 from together_batches._protocol import NoJob
 from together_batches._transport import Call
 from together_batches.errors import (
@@ -355,7 +355,7 @@ class _Crew:
         self._now = verbs.now
         self._bulk = bulk
         self._source = _Source(ids)
-        self._breadth = Breadth(at_once)
+        self._concurrency = AdaptiveConcurrency(at_once)
         self._wait = wait
         self._emit = emit
         self._admit = admit
@@ -395,11 +395,11 @@ class _Crew:
         group.create_task(self._work(group))
 
     async def _work(self, group: asyncio.TaskGroup) -> None:
-        source, breadth = self._source, self._breadth
+        source, concurrency = self._source, self._concurrency
         try:
             # An eager task runs within the one that makes it: each worker would stand on the stack of the one before.
             await asyncio.sleep(0)
-            while self._workers <= breadth.now:
+            while self._workers <= concurrency.limit:
                 while self._full is not None and self._full():
                     self._room.clear()
                     await self._room.wait()
@@ -407,17 +407,17 @@ class _Crew:
                 if given is _END:
                     break
                 # Each worker that finds work calls the next one in: three ids do not cost a hundred tasks.
-                if self._workers < breadth.now:
+                if self._workers < concurrency.limit:
                     self._hire(group)
                 name = _name(given)
                 call = self._begin(given, name)
                 if call is None:
                     await asyncio.sleep(0)  # there may be a million such ids, and the loop has other work
                     continue
-                changes = breadth.changes
+                generation = concurrency.generation
                 outcome = await _cancel_once(self._verbs, name, call)
                 if call.sent:
-                    breadth.answered(call.seconds, changes=changes, waited=call.waited)
+                    concurrency.answered(call.seconds, generation=generation, waited=call.waited)
                 self._take(outcome, call)
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
@@ -538,7 +538,7 @@ class _Crew:
                 self._take(await _cancel_once(self._verbs, name, entry.call), entry.call)
 
         async with plain_group() as group:
-            for _ in range(min(len(entries), max(1, self._breadth.now - self._workers))):
+            for _ in range(min(len(entries), max(1, self._concurrency.limit - self._workers))):
                 group.create_task(again())
 
     async def _look(self, names: list[str]) -> None:

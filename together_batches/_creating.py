@@ -31,7 +31,7 @@ from together_batches.errors import (
 from together_batches.models import BatchJob, BatchJobStatus
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 
 __all__ = ["Created", "KnownJobs", "Listing", "WantedJob", "best_of", "create_once"]
 
@@ -81,6 +81,14 @@ class KnownJobs:
         if self._single and job.input_file_id in self._single:
             self._warn_of_second(job)
         return job
+
+    def note_all(self, newest_first: Sequence[BatchJob]) -> None:
+        """Remember the jobs of a list. If it is long, those created long ago would be forgotten on the way."""
+        for job in reversed(newest_first[:_MOST_REMEMBERED]):
+            self.note(job)
+        for job in newest_first[_MOST_REMEMBERED:]:
+            if job.created_at is None or job.input_file_id in self._single:
+                self.note(job)
 
     def knows(self, job_id: str) -> bool:
         """True if the service has shown this job, so that a 404 for it may be an inconsistency that passes."""

@@ -1,4 +1,4 @@
-"""Where calls wait for their turn: the waiting that belongs to the paces of :mod:`together_batches._pacing`."""
+"""The queue of the calls that wait for a permit of a limiter of :mod:`together_batches._pacing`."""
 
 from __future__ import annotations
 
@@ -9,39 +9,39 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from together_batches._pacing import Brake, Pace
+    from together_batches._pacing import AdaptiveRateLimiter, FixedRate
 
-__all__ = ["Gate"]
+__all__ = ["RateLimitQueue"]
 
 
-class Gate:
-    """Lets callers through in the order they came, as fast as a pace allows.
+class RateLimitQueue:
+    """Lets calls go in the order they came, as fast as a limiter allows.
 
-    They queue here, and not in timers of their own, because the pace may change while they wait.
+    They queue here, and not in timers of their own, because the rate may change while they wait.
     """
 
-    def __init__(self, pace: Pace | Brake, clock: Callable[[], float]) -> None:
-        self._pace = pace
+    def __init__(self, limiter: FixedRate | AdaptiveRateLimiter, clock: Callable[[], float]) -> None:
+        self._limiter = limiter
         self._clock = clock
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._timer: asyncio.TimerHandle | None = None
 
-    def passes(self) -> bool:
-        """True where a send may happen now (and it is counted); otherwise :meth:`enter` is to be awaited."""
+    def try_acquire(self) -> bool:
+        """True if a send may happen now (and it is counted); otherwise :meth:`acquire` is to be awaited."""
         if self._waiting:
             return False
-        wait = self._pace.take(self._clock())
+        wait = self._limiter.try_acquire(self._clock())
         if wait > 0:
-            self._wake_in(wait)
+            self._look_in(wait)
             return False
         return True
 
-    async def enter(self, seconds_left: float | None) -> float:
+    async def acquire(self, seconds_left: float | None) -> float:
         """Return when a send may happen, with the seconds that were waited for it.
 
-        Raises :class:`TimeoutError` where it takes longer than is left (None: as long as it takes).
+        Raises :class:`TimeoutError` if it takes longer than is left (None: as long as it takes).
         """
-        if self.passes():
+        if self.try_acquire():
             return 0.0
         came = self._clock()
         turn = asyncio.get_running_loop().create_future()
@@ -49,30 +49,36 @@ class Gate:
         try:
             async with asyncio.timeout(seconds_left):
                 await turn
-        finally:
-            turn.cancel()  # does nothing to a turn that came; one that was given up is skipped when it comes
+        except BaseException:
+            if not turn.cancel() and not turn.cancelled():
+                self._limiter.on_unanswered()  # its turn had come
+            raise
         return self._clock() - came
 
-    def open(self) -> None:
-        """Let everyone in who waits: there is nothing left to wait for."""
+    def release_all(self) -> None:
+        """Let all go that wait: there is nothing left to wait for."""
         while self._waiting:
             turn = self._waiting.popleft()
             if not turn.done():
                 turn.set_result(None)
 
-    def _wake_in(self, seconds: float) -> None:
+    def look_again(self) -> None:
+        """The limiter may allow more than before."""
+        if self._waiting:
+            self._look()
+
+    def _look_in(self, seconds: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._let_in)
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._look)
 
-    def _let_in(self) -> None:
-        self._timer = None
+    def _look(self) -> None:
         while self._waiting:
             if self._waiting[0].done():
                 self._waiting.popleft()
                 continue
-            wait = self._pace.take(self._clock())
+            wait = self._limiter.try_acquire(self._clock())
             if wait > 0:
-                self._wake_in(wait)
+                self._look_in(wait)
                 return
             self._waiting.popleft().set_result(None)

@@ -14,7 +14,7 @@ from together_batches.models import BatchJob, BatchJobStatus
 if TYPE_CHECKING:
     from typing import Self
 
-__all__ = ["Age", "Selection"]
+__all__ = ["Age", "Selection", "newest_first"]
 
 Age = datetime | timedelta
 """A moment, or how long ago: then it counts from the service's own clock."""
@@ -61,22 +61,23 @@ class Selection:
         A status that this version does not know and that no job of the list has is a :class:`UsageError`: it is
         more likely misspelt than new, and the work on an empty list looks like success.
         """
-        jobs = list(jobs)
-        if self.statuses is not None:
-            self._check_statuses(self.statuses, jobs)
+        jobs = newest_first(jobs)
+        # One after the other, since most calls choose by one thing or by none.
+        if (statuses := self.statuses) is not None:
+            self._check_statuses(statuses, jobs)
+            jobs = [job for job in jobs if job.status and job.status.upper() in statuses]
+        if self.model_id is not None:
+            jobs = [job for job in jobs if job.model_id == self.model_id]
+        if self.endpoint is not None:
+            jobs = [job for job in jobs if job.endpoint == self.endpoint]
+        if self.input_file_id is not None:
+            jobs = [job for job in jobs if job.input_file_id == self.input_file_id]
         after, before = _moment(self.created_after, at), _moment(self.created_before, at)
-
-        def chosen(job: BatchJob) -> bool:
-            return (
-                (self.statuses is None or (bool(job.status) and job.status.upper() in self.statuses))
-                and (self.model_id is None or job.model_id == self.model_id)
-                and (self.endpoint is None or job.endpoint == self.endpoint)
-                and (self.input_file_id is None or job.input_file_id == self.input_file_id)
-                and (after is None or (job.created_at is not None and job.created_at >= after))
-                and (before is None or (job.created_at is not None and job.created_at < before))
-            )
-
-        return sorted(filter(chosen, jobs), key=lambda job: job.created_at or _LONG_AGO, reverse=True)
+        if after is not None:
+            jobs = [job for job in jobs if job.created_at is not None and job.created_at >= after]
+        if before is not None:
+            jobs = [job for job in jobs if job.created_at is not None and job.created_at < before]
+        return jobs
 
     @staticmethod
     def _check_statuses(statuses: dict[str, str], jobs: Iterable[BatchJob]) -> None:
@@ -87,6 +88,11 @@ class Selection:
             named = ", ".join(repr(statuses[status]) for status in sorted(unknown))
             message = f"unknown status {named}, and no job has it; the known ones are {', '.join(BatchJobStatus)}"
             raise UsageError(message)
+
+
+def newest_first(jobs: Iterable[BatchJob]) -> list[BatchJob]:
+    """The jobs by their creation, those without a time last. To sort what is sorted costs next to nothing."""
+    return sorted(jobs, key=lambda job: job.created_at or _LONG_AGO, reverse=True)
 
 
 def _statuses(status: object) -> Iterable[str]:

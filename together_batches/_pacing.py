@@ -1,27 +1,30 @@
-"""The rate at which a client may send. Pure: the clock's reading is an argument, the waiting is the transport's.
+"""The rate at which a client may send. Pure: the clock's reading is an argument, the waiting is the queue's.
 
-:class:`Pace` spaces sends evenly. :class:`Brake` is a pace that finds its own rate: it begins at a brisk one and
-doubles while all goes well, until nothing holds us back, or until the service refuses something (429); from then on
-it stays just under what the service lets through.
+:class:`FixedRate` spaces sends evenly. :class:`AdaptiveRateLimiter` finds its own rate, in three states.
 
-How that rate is found. After the first refusal everything slows down well below what seemed to be allowed, or to just
-under what the service names, and speeds up from there. Services count with a bucket of tokens that fills at the
-allowed rate. At the moment of a refusal the bucket is empty. So of what was let through between two refusals each
-call has cost a token that was earned in between, and the count over the time is the allowed rate, or less where the
-bucket was full for a while and tokens were lost. The rate that we went at when we were refused is more than is
-allowed. Where the two are close, or where we did not speed up in between, the first is the answer; otherwise the
-truth is somewhere between, we go on with their geometric mean, and the next refusal tells, which comes soon if it is
-too much, and soon enough if it is too little: without refusals the pace goes up by one, two, four … percent each half
-a second.
+:class:`Probing`, until the first refusal (429). Fifty calls go at once. More are let go by the answers, as in the
+slow start of TCP: one call in flight, then two, three, five, seven …, until a fast service is at full speed, which
+takes some hundredths of a second near it. What is in flight at the first refusal is refused as well, and
+that is little: answers bound the number in flight, which a rate does not.
+
+:class:`Blocked`, from a refusal until something is let through. One call is sent after ever longer pauses. They bound
+the allowed rate from both sides: a token came in the last pause, and none in the one before.
+
+:class:`Tracking`, from then on: just under what the service lets through. Services count with a bucket of tokens that
+fills at the allowed rate. At the moment of a refusal the bucket is empty. So of what was let through between two
+refusals each call has cost a token that was earned in between, and the count over the time is the allowed rate, or
+less if the bucket was full for a while and tokens were lost. The rate of our sends at the refusal is more than is
+allowed. If the two are close, or if we did not speed up in between, the first is the answer; otherwise the truth is
+somewhere between, and the rate is set to their geometric mean. The next refusal measures again. It comes soon if that
+was too much; without refusals the rate goes up by one, two, four … percent every half second, or every 24 calls.
 
 What it cannot do: fill a bucket of one token when the way there takes now longer and now less, so that two calls
 arrive together. It then goes as slowly as it must to be refused seldom.
 
-Rejected: additive increase and halving (TCP's way, and that of botocore's adaptive mode), which swings between half
-the rate and above it for ever; and a free start, with which two thousand calls meet a limit of fifty all at once.
-
-:class:`Breadth` is the other half: not how fast, but how many at once. A service that refuses nothing and answers
-ever more slowly is not asked for more at a time than it gets done.
+Rejected: additive increase and halving (TCP's way after its start, and that of botocore's adaptive mode), which
+swings between half the rate and above it for ever; a free start, with which two thousand calls meet a limit of fifty
+all at once; and a start whose rate doubles by the clock, which takes a quarter of a second where nothing refuses, and
+is refused more often where something does.
 """
 
 from __future__ import annotations
@@ -30,31 +33,49 @@ import math
 
 from together_batches._checks import positive
 
-__all__ = ["Brake", "Breadth", "Pace"]
+__all__ = ["AdaptiveRateLimiter", "FixedRate"]
 
 _SLACK_SECONDS = 0.02
 """Timers fire late; up to this much of a delay is caught up by sending closer together."""
-_FIRST_RATE = 500.0
-_FIRST_SLACK_SECONDS = 0.1
-"""Before anything is known: fifty calls at once, and then so many a second."""
-_FREE_RATE = 4_000.0
-"""A client that went at this rate without a refusal has nothing to fear."""
-_CAUTIOUS_RATE = 20.0
-_LEAST_TOLD_RATE = 1.0
-"""A limit that the service tells is not believed below this: it would take too long to find out better."""
-_DOUBLING_SECONDS = 0.05
-_LONGEST_DOUBLING_SECONDS = 0.5
+
+_FIRST_CALLS = 50
+_UNPROVEN_RATE = 20.0
+"""Fifty calls at once, and so many a second, may go whatever is in flight: a lost answer must block no other call."""
+_FIRST_ROUND_RATE = 400.0
+_NEAR_SECONDS = 0.01
+_LARGEST_FIRST_ROUND = 15
+"""The first round after those calls is one call. If answers take long, it is what this rate allows meanwhile."""
+_PROVING_CALLS = 256
+_PROVING_SECONDS = 1.0
+"""A client that sent so many calls beyond those, in so short a time and without a refusal, need not be limited."""
+_IDLE_SECONDS = 1.0
+
+_MOST_NAMED_RATE = 500.0
+_LEAST_NAMED_RATE = 1.0
+"""A limit that the service names is believed between these, since it may count something else."""
+
+_FIRST_PAUSE_SECONDS = 0.05
+_SHORTEST_PAUSE_SECONDS = 0.02
+_FIRST_PAUSE_AT_A_KNOWN_RATE_SECONDS = 0.2
+_LONGEST_PAUSE_SECONDS = 8.0
+_LOST_SECONDS = 1.0
+"""After so long a call that has no answer no longer keeps the next one from being sent."""
+_LONG_BLOCK_SECONDS = 0.5
+"""After so long a limit on each second, or minute, of the clock is more likely than so low a rate."""
+
+_SEARCH_FACTOR = 4.0
+"""The rate of a search is so many times that of what it was let through: that grows fast, and overshoots little."""
 _RAISING_SECONDS = 0.5
+_RAISING_CALLS = 24
 _FEWEST_TO_MEASURE = 8
 _CLOSE = 1.5
 _UNDER = 0.97
 _CUSHION_SECONDS = 0.05
 _CUSHION_CALLS = 10
 """After a refusal the bucket gets so long, or time for so many tokens: else the least jitter is refused again."""
-_LONGEST_HOLD_SECONDS = 8.0
 
 
-class Pace:
+class FixedRate:
     """At most ``rate`` sends a second, evenly spaced, the first one not before ``start``."""
 
     def __init__(self, rate: float, *, start: float = -math.inf, slack: float = _SLACK_SECONDS) -> None:
@@ -62,261 +83,320 @@ class Pace:
         self._next = start
         self._slack = slack
 
-    def take(self, now: float) -> float:
-        """0 where a send may happen now (and it is counted), otherwise the seconds until one may."""
+    def try_acquire(self, now: float) -> float:
+        """0 if a send may happen now (and it is counted), otherwise the seconds until one may."""
         slot = max(self._next, now - self._slack)
         if slot > now:
             return slot - now
         self._next = slot + 1 / self.rate
         return 0.0
 
+    def on_unanswered(self) -> None:
+        """A permit that was not used is not given back."""
 
-class Brake:
-    """One for all calls of a client: a refusal slows everyone."""
 
-    def __init__(self) -> None:
-        self._pace: Pace | None = Pace(_FIRST_RATE, slack=_FIRST_SLACK_SECONDS)
-        # Raising: by what share, how often, when next; and whether somebody waited and something was let through
-        # since the last time. Without both, more speed is neither wanted nor earned.
-        self._share = 1.0
-        self._every = _DOUBLING_SECONDS
-        self._raise_at = -math.inf
-        self._waited = False
-        self._let_one_through = False
-        # Measuring: when the bucket was last known to be empty, what was let through since, and whether we sped up.
-        self._empty_at: float | None = None
-        self._let_through = 0
-        self._sped_up = False
-        self._measured = False
-        self._began_at: float | None = None
-        # Refusals of what was sent before the last correction are of the same flood, and have been counted.
-        self._corrected_at = -math.inf
-        self._answered = True
-        # The door is shut: how often in a row, until when, and the rate to go on with when it opens.
-        self._strikes = 0
-        self._hold_until = -math.inf
-        self._rate_before = _CAUTIOUS_RATE
+class _State:
+    """What a limiter does in one state, and which state comes after an answer.
+
+    ``sent_at`` is when the call was sent that was answered.
+    """
 
     @property
     def rate(self) -> float | None:
-        """What the brake holds to, in sends a second; None while nothing holds us back."""
-        return None if self._pace is None else self._pace.rate
+        """In sends a second; None if it is not known."""
+        return None
+
+    def blocked_for(self, now: float) -> float:
+        """The seconds for which nothing may be sent, whatever the rate."""
+        return 0.0
+
+    def try_acquire(self, now: float) -> float:
+        """0 if a send may happen now (and it is counted), otherwise the seconds until one may."""
+        raise NotImplementedError
+
+    def on_accepted(self, now: float, sent_at: float) -> _State:
+        """The service let a call through."""
+        raise NotImplementedError
+
+    def on_refused(self, now: float, sent_at: float, retry_after: float | None, limit: float | None) -> _State:
+        """The service refused a call; it may have sent a Retry-After, or named its limit."""
+        raise NotImplementedError
+
+    def on_unanswered(self) -> None:
+        """A call has ended, and neither was known to be let through nor refused."""
+
+
+class Probing(_State):
+    """Nothing has been refused yet: the answers let the next calls go."""
+
+    def __init__(self) -> None:
+        self.is_proven = False
+        """True if calls need no permit any more."""
+        self._unproven = FixedRate(_UNPROVEN_RATE, slack=(_FIRST_CALLS - 1) / _UNPROVEN_RATE)
+        self._fastest = math.inf
+        self._last_at = -math.inf
+        self._begin()
+
+    def _begin(self) -> None:
+        self._in_flight = self._earned = self._proven = 0
+        self._proven_since = -math.inf
+        self._has_waiting = False
 
     @property
-    def on(self) -> bool:
-        """True where callers have to ask for their turn."""
-        return self._pace is not None
+    def _window(self) -> int:
+        """How many may be in flight beside the first: half as many again (less a little) after each round."""
+        first = _FIRST_ROUND_RATE * (self._fastest - _NEAR_SECONDS) if self._fastest < math.inf else 1
+        return max(1, min(int(first), _LARGEST_FIRST_ROUND)) + 3 * self._earned // 8
 
-    def hold(self, now: float) -> float:
-        """The seconds for which nobody may send, whatever the rate."""
-        return max(0.0, self._hold_until - now)
-
-    def take(self, now: float) -> float:
-        """0 where a send may happen now (and it is counted), otherwise the seconds until one may."""
-        if self._hold_until > now:
-            return self._hold_until - now
-        if self._began_at is None:
-            self._began_at = now
-        if now >= self._raise_at:
-            self._speed_up(now)
-        if self._pace is None:
+    def try_acquire(self, now: float) -> float:
+        """0 if a send may happen now, otherwise the seconds until one may even if nothing is answered."""
+        if self.is_proven:
             return 0.0
-        wait = self._pace.take(now)
+        if now - self._last_at > _IDLE_SECONDS:
+            self._begin()
+        wait = self._unproven.try_acquire(now)
+        if wait > 0:
+            if self._in_flight >= self._window:
+                self._has_waiting = True
+                return wait
+            self._prove(now)
+        self._in_flight += 1
+        self._last_at = now
+        return 0.0
+
+    def _prove(self, now: float) -> None:
+        """Count a call beyond the unproven ones, if they come fast: 30 a second for a day prove nothing about 300."""
+        if now - self._proven_since > _PROVING_SECONDS:
+            self._proven, self._proven_since = 0, now
+        self._proven += 1
+        self.is_proven = self._proven > _PROVING_CALLS
+
+    def on_accepted(self, now: float, sent_at: float) -> _State:
+        """Let more be in flight than before, if calls are waiting for that."""
+        self._fastest = min(self._fastest, now - sent_at)
+        if self._has_waiting and self._in_flight <= self._window:
+            self._earned += 1
+        self.on_unanswered()
+        return self
+
+    def on_unanswered(self) -> None:
+        """Make room for another call."""
+        self._in_flight = max(0, self._in_flight - 1)
+        self._has_waiting = False
+
+    def on_refused(self, now: float, sent_at: float, retry_after: float | None, limit: float | None) -> _State:
+        """Begin the search: at the limit that the service names, or with a call after a pause."""
+        passed = _Passed(now)
+        if limit is not None and limit < _MOST_NAMED_RATE:
+            return Tracking(passed, now, max(_UNDER * limit, _LEAST_NAMED_RATE))
+        # While the refusal came back, and while the next call goes there, tokens come as well.
+        pause = max(_SHORTEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS - (now - sent_at))
+        return Blocked(passed, now, pause)
+
+
+class _Passed:
+    """How many calls were let through since the bucket was last known to be empty."""
+
+    def __init__(self, empty_at: float) -> None:
+        self.empty_at = empty_at
+        self.count = 0
+
+    def per_second(self, now: float, *, more: int = 0) -> float:
+        return (self.count + more) / (now - self.empty_at)
+
+
+class Blocked(_State):
+    """Nothing was let through since the last refusal: one call is sent after ever longer pauses.
+
+    ``rate`` is the one to go on with when something is let through; if it is None, the pauses tell it.
+    """
+
+    def __init__(
+        self,
+        passed: _Passed,
+        now: float,
+        pause: float,
+        *,
+        rate: float | None = None,
+        is_measured: bool = False,
+        retry_after: float | None = None,
+    ) -> None:
+        self._passed = passed
+        self._pause = pause
+        self._rate = rate
+        self._is_measured = is_measured
+        self._most = math.inf
+        self._refused_at = now
+        self._opens_at = now + max(pause, retry_after or 0.0)
+
+    @property
+    def rate(self) -> float | None:
+        """The rate of before."""
+        return self._rate
+
+    def blocked_for(self, now: float) -> float:
+        """The rest of the pause."""
+        return max(0.0, self._opens_at - now)
+
+    def try_acquire(self, now: float) -> float:
+        """0 for the one call after a pause."""
+        if self._opens_at > now:
+            return self._opens_at - now
+        self._opens_at = now + max(_LOST_SECONDS, self._pause)
+        return 0.0
+
+    def on_accepted(self, now: float, sent_at: float) -> _State:
+        """Go on at the rate of before, or with what the pauses say."""
+        passed = self._passed
+        passed.count += 1
+        if sent_at <= self._refused_at:
+            return self
+        if self._rate is not None:
+            return Tracking(passed, now, self._rate, after_a_call=True, is_measured=self._is_measured)
+        seconds = now - passed.empty_at
+        if seconds > _LONG_BLOCK_SECONDS:
+            return Tracking(
+                passed, now, 1 / _FIRST_PAUSE_SECONDS, after_a_call=True, since=now - _FIRST_PAUSE_SECONDS
+            )
+        if self._most < math.inf and 4 * (now - sent_at) < seconds:  # else the way there blurs the bounds
+            return Tracking(passed, now, math.sqrt(self._most / seconds), after_a_call=True)
+        return Tracking(passed, now, 1 / seconds, after_a_call=True, since=passed.empty_at)
+
+    def on_refused(self, now: float, sent_at: float, retry_after: float | None, limit: float | None) -> _State:
+        """Wait for twice as long, unless the call was sent before the refusal that blocked us."""
+        if sent_at > self._refused_at:
+            self._most = self._passed.per_second(now, more=1)
+            self._pause = min(_LONGEST_PAUSE_SECONDS, 2 * max(self._pause, _FIRST_PAUSE_SECONDS))
+            self._refused_at = now
+            self._opens_at = now + max(self._pause, retry_after or 0.0)
+        return self
+
+
+class Tracking(_State):
+    """Just under the rate that the service allows, as far as it is known.
+
+    ``since`` is when the search for it began, if only that is known which let the first call through.
+    """
+
+    def __init__(
+        self,
+        passed: _Passed,
+        now: float,
+        rate: float,
+        *,
+        after_a_call: bool = False,
+        is_measured: bool = False,
+        since: float | None = None,
+    ) -> None:
+        cushion = 1 / rate if after_a_call else min(_CUSHION_SECONDS, _CUSHION_CALLS / rate)
+        self._pace = FixedRate(rate, start=now + cushion)
+        self._passed = passed
+        self._is_measured = is_measured
+        self._since, self._passed_since = since, 1
+        self._growth = 0.01
+        self._raise_at = now + self._raising_seconds
+        # Refusals of what was sent before are of the same flood, and have been counted.
+        self._corrected_at = now
+        self._is_answered = after_a_call
+        self._waited = self._let_one_through = self._sped_up = False
+
+    @property
+    def rate(self) -> float:
+        """As far as it is known."""
+        return self._pace.rate
+
+    @property
+    def _raising_seconds(self) -> float:
+        return max(_RAISING_SECONDS, _RAISING_CALLS / self.rate)
+
+    def try_acquire(self, now: float) -> float:
+        """0 if a send may happen now, otherwise the seconds until one may."""
+        if now >= self._raise_at and self._since is None:
+            self._raise(now)
+        wait = self._pace.try_acquire(now)
         if wait > 0:
             self._waited = True
         return wait
 
-    def accepted(self) -> None:
-        """The service let one through (whatever else it answered)."""
-        self._let_through += 1
-        self._let_one_through = self._answered = True
-        if self._strikes:
-            self._strikes = 0
-            self._pace = Pace(self._rate_before)
+    def _raise(self, now: float) -> None:
+        # More speed is neither wanted nor earned, unless something waited and something was let through.
+        if self._waited and self._let_one_through:
+            self._pace.rate *= 1 + self._growth
+            self._growth = min(1.0, 2 * self._growth)
+            self._sped_up = True
+        self._raise_at = now + self._raising_seconds
+        self._waited = self._let_one_through = False
 
-    def refused(
+    def on_accepted(self, now: float, sent_at: float) -> _State:
+        """Count it, and speed up in a search."""
+        self._passed.count += 1
+        self._passed_since += 1
+        self._let_one_through = self._is_answered = True
+        if self._since is not None and self._waited:
+            rate = _SEARCH_FACTOR * self._passed_since / (now - self._since)
+            if rate > self._pace.rate:
+                self._pace.rate = rate
+                self._sped_up = True
+        return self
+
+    def on_refused(self, now: float, sent_at: float, retry_after: float | None, limit: float | None) -> _State:
+        """Correct the rate by what was let through, or wait if that is nothing."""
+        if sent_at <= self._corrected_at:
+            return self
+        rate, passed, is_measured = self.rate, self._passed, self._is_measured
+        if not self._is_answered:
+            before = rate if is_measured else rate / 2
+            pause = _FIRST_PAUSE_AT_A_KNOWN_RATE_SECONDS
+            return Blocked(passed, now, pause, rate=before, is_measured=is_measured, retry_after=retry_after)
+        if passed.count < _FEWEST_TO_MEASURE:  # too few to tell; measuring goes on
+            less = 0.7 * rate if is_measured else min(0.7 * rate, passed.per_second(now, more=1))
+            return Tracking(passed, now, less, is_measured=is_measured)
+        # At least a quarter: a pause of ours, or an hour of blocking, says nothing about the rate.
+        measured = max(passed.per_second(now), rate / 4)
+        is_sure = not self._sped_up or rate < _CLOSE * measured
+        next_rate = _UNDER * measured if is_sure else math.sqrt(measured * rate)
+        return Tracking(_Passed(now), now, next_rate, is_measured=True)
+
+
+class AdaptiveRateLimiter:
+    """One for all calls of a client: a refusal slows all of them."""
+
+    def __init__(self) -> None:
+        self._state: _State = Probing()
+        self.is_active = True
+        """True if calls need a permit."""
+
+    @property
+    def rate(self) -> float | None:
+        """What is held to, in sends a second; None if it is not known, or not limited."""
+        return self._state.rate
+
+    def blocked_for(self, now: float) -> float:
+        """The seconds for which nothing may be sent, whatever the rate."""
+        return self._state.blocked_for(now)
+
+    def try_acquire(self, now: float) -> float:
+        """0 if a send may happen now (and it is counted), otherwise the seconds until one may."""
+        state = self._state
+        wait = state.try_acquire(now)
+        if isinstance(state, Probing) and state.is_proven:
+            self.is_active = False
+        return wait
+
+    def on_accepted(self, now: float, *, sent_at: float) -> None:
+        """The service let through what was sent at ``sent_at``, whatever else it answered."""
+        self._state = self._state.on_accepted(now, sent_at)
+
+    def on_unanswered(self) -> None:
+        """A call has ended, and the service neither let it through nor refused it, as far as is known."""
+        self._state.on_unanswered()
+
+    def on_refused(
         self, now: float, *, sent_at: float, retry_after: float | None = None, limit: float | None = None
     ) -> None:
         """The service refused what was sent at ``sent_at``.
 
-        It asked for ``retry_after`` seconds, and says that it allows ``limit`` a second, where it does.
+        ``retry_after`` is the wait in seconds that it sent, ``limit`` the calls a second that it named, if any.
         """
-        if sent_at <= self._corrected_at:
-            return
-        fastest = self._pace.rate if self._pace is not None else _FREE_RATE
-        since, let_through = self._empty_at, self._let_through
-        if since is None:
-            # What was let through before the first refusal came out of a bucket of unknown size: a bound, no more.
-            # Double at most once in the time that an answer takes.
-            self._every = min(max(2 * (now - sent_at), _DOUBLING_SECONDS), _LONGEST_DOUBLING_SECONDS)
-            began = now if self._began_at is None else self._began_at
-            most = min(fastest, let_through / max(now - began, _DOUBLING_SECONDS))
-            self._begin_to_measure(now)
-            if limit is not None and limit < fastest:
-                # Advice, to begin with: it may count something else, so from here on it is measured as ever.
-                self._share, self._every = 0.01, _RAISING_SECONDS
-                self._correct(now, max(_UNDER * limit, _LEAST_TOLD_RATE))
-            else:
-                self._correct(now, max(_CAUTIOUS_RATE, most / 6))
-        elif not self._answered:
-            self._strike(now, fastest, retry_after)
-        elif let_through < _FEWEST_TO_MEASURE:
-            self._correct(now, (0.7 if self._measured else 0.5) * fastest)  # too few to tell; measuring goes on
-        else:
-            # At least a quarter: a pause of ours, or an hour of a shut door, says nothing about the rate.
-            measured = max(let_through / (now - since), fastest / 4)
-            sure = not self._sped_up or fastest < _CLOSE * measured
-            self._share, self._every = 0.01, _RAISING_SECONDS
-            self._measured = True
-            self._begin_to_measure(now)
-            self._correct(now, _UNDER * measured if sure else math.sqrt(measured * fastest))
-
-    def _begin_to_measure(self, now: float) -> None:
-        self._empty_at = now
-        self._let_through = 0
-
-    def _correct(self, now: float, rate: float) -> None:
-        self._pace = Pace(rate, start=now + min(_CUSHION_SECONDS, _CUSHION_CALLS / rate))
-        self._corrected_at = now
-        self._raise_at = now + self._every
-        self._waited = self._let_one_through = self._answered = self._sped_up = False
-
-    def _strike(self, now: float, fastest: float, retry_after: float | None) -> None:
-        """Nothing got through since the last correction: it is not our rate, the door is shut. Everyone waits."""
-        if self._strikes == 0:
-            self._rate_before = fastest if self._measured else fastest / 2
-        self._strikes += 1
-        wait = min(_LONGEST_HOLD_SECONDS, 0.1 * 2.0 ** min(self._strikes, 20))
-        self._hold_until = max(self._hold_until, now + max(wait, retry_after or 0.0))
-        self._correct(now, min(_CAUTIOUS_RATE, self._rate_before))
-
-    def _speed_up(self, now: float) -> None:
-        if self._pace is not None and self._waited and self._let_one_through:
-            self._pace.rate *= 1 + self._share
-            self._sped_up = True
-            if self._empty_at is None:
-                if self._pace.rate > _FREE_RATE:
-                    self._pace = None
-            elif self._share < 1:
-                self._share = min(1.0, 2 * self._share)
-        self._raise_at = now + self._every
-        self._waited = self._let_one_through = False
-
-
-_FIRST_BREADTH = 100
-_NARROWEST = 10
-_LOOK = 20
-"""So many answers are looked at together, at least."""
-_NARROWER = 0.7
-_LEAST_DELAY_SECONDS = 1.0
-_MOST_DELAY_SECONDS = 5.0
-"""A delay below the first is nobody's trouble, and may be our own: many answers at once take us a while."""
-_LONGEST_LEAP = 8.0
-_LEAP_SECONDS = 0.0125
-"""For each of these that an answer takes, as many more at once: a hundred calls keep a processor busy for as long."""
-_IN_VAIN = 0.7
-_FIRST_PATIENCE = 4
-_LONGEST_PATIENCE = 1_024
-
-
-class Breadth:
-    """How many calls of a bulk run at once: as many as get more done, and never more than ``wanted``.
-
-    A hundred, to begin with. Twice as many get twice as much done, if each of them takes no longer than before; where
-    each takes 1.7 times as long, little is gained, and as many as before are enough, until that is tried again some
-    time later. Where answers take long from the start, the service is far away, and up to eight times as many are
-    tried instead. So such a service is soon asked for all that was wanted, and for one that is near no thousand
-    connections are opened that would only wait for each other.
-
-    A service that gets slow is not buried: where twenty answers together took four times as long as any twenty before
-    them, and the difference is worth the name, fewer run at once, at once; more are then tried as ever. That rule is
-    of the family of TCP Vegas and Netflix's concurrency limits (https://github.com/Netflix/concurrency-limits), and
-    coarser on purpose, so that answers which take now longer and now less seldom set it off.
-    """
-
-    def __init__(self, wanted: int) -> None:
-        self.now = min(wanted, _FIRST_BREADTH)
-        self.changes = 0
-        """How often ``now`` was changed: a call notes it when it begins."""
-        self._wanted = self._enough = wanted
-        self._narrowest = min(_NARROWEST, wanted)
-        # The look at all answers: is the service slow?
-        self._usual = math.inf  # seconds, the least average of a look
-        self._looked_at, self._look_seconds = 0, 0.0
-        # The round, of as many answers as run at once now, to calls that began since that is so: does it help?
-        self._before: tuple[int, float] | None = None  # how many ran before there were more, and their average
-        self._leap = _LONGEST_LEAP
-        self._patience = self._patience_left = _FIRST_PATIENCE
-        self._begin_round(passed_over=self.now // 2)
-
-    def answered(self, seconds: float, *, changes: int, waited: float) -> None:
-        """An answer came, or was given up, so long after it was asked for.
-
-        ``changes`` is what it was when the call began. ``waited`` are the seconds for which the call waited for its
-        turn, at the brake or at the cap of the caller's.
-        """
-        self._looked_at += 1
-        self._look_seconds += seconds
-        if self._looked_at >= _LOOK:
-            average = self._look_seconds / self._looked_at
-            self._looked_at, self._look_seconds = 0, 0.0
-            self._look(average)
-        if changes != self.changes:
-            return
-        self._answers += 1
-        if self._answers <= self._passed_over:
-            return
-        self._seconds += seconds
-        self._waited += waited
-        if self._answers >= self.now and self._answers >= _LOOK:
-            average, held_back = self._seconds / (self._answers - self._passed_over), self._waited > self._seconds
-            self._begin_round()
-            if not held_back:  # by the brake, which then decides how much gets done
-                self._end_round(average)
-
-    def _look(self, average: float) -> None:
-        if average < self._usual:
-            self._usual = average
-        elif average > self._usual + min(max(3 * self._usual, _LEAST_DELAY_SECONDS), _MOST_DELAY_SECONDS):
-            if self._before is not None:
-                self._give_up(self._before[0])
-            elif self.now > self._narrowest:
-                self._change(max(self._narrowest, int(_NARROWER * self.now)))
-            else:
-                self._usual = average  # it is not for our number: this is how long it takes now
-
-    def _begin_round(self, passed_over: int = 0) -> None:
-        self._answers, self._seconds, self._waited = 0, 0.0, 0.0
-        self._passed_over = passed_over
-
-    def _end_round(self, average: float) -> None:
-        if self._before is not None:
-            breadth, average_then = self._before
-            if average > average_then * (1 + _IN_VAIN * (self.now / breadth - 1)):
-                self._give_up(breadth)
-                return
-            self._before = None
-            self._patience = _FIRST_PATIENCE
-        if self.now < self._enough:
-            leap = max(2.0, min(self._usual / _LEAP_SECONDS, self._leap))
-            self._before = self.now, average
-            self._change(min(self._enough, int(leap * self.now)))
-        elif self._enough < self._wanted:
-            self._patience_left -= 1
-            if not self._patience_left:
-                self._enough = self._wanted
-
-    def _give_up(self, breadth: int) -> None:
-        """More were tried in vain."""
-        self._before = None
-        self._leap = 2.0
-        self._enough = breadth
-        self._patience_left = self._patience
-        self._patience = min(4 * self._patience, _LONGEST_PATIENCE)
-        self._change(breadth)
-
-    def _change(self, breadth: int) -> None:
-        self.now = breadth
-        self.changes += 1
-        # The first of them were sent while there were not yet, or still, as many as there are to be.
-        self._begin_round(passed_over=breadth // 2)
+        self._state = self._state.on_refused(now, sent_at, retry_after, limit)
+        self.is_active = True

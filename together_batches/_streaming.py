@@ -1,8 +1,8 @@
 """Files on the way: bodies that are read from somewhere as they are sent, answers that are read as they come.
 
-Only what differs from an ordinary request is here; repeating, the brake and the wording of failures are those of
-:mod:`together_batches._transport`. A file takes as long as it takes, so no limit on the whole holds for it: what ends
-it is that nothing moves any more.
+Only what differs from an ordinary request is here; repeating, the rate limiter and the wording of failures are those
+of :mod:`together_batches._transport`. A file takes as long as it takes, so no limit on the whole holds for it: what
+ends it is that nothing moves any more.
 """
 
 from __future__ import annotations

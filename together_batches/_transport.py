@@ -25,8 +25,8 @@ from yarl import URL
 from together_batches import _coding, _failures, _protocol, _retry
 from together_batches._capacity import Capacity
 from together_batches._failures import NETWORK_ERRORS
-from together_batches._gate import Gate
-from together_batches._pacing import Brake, Pace
+from together_batches._gate import RateLimitQueue
+from together_batches._pacing import AdaptiveRateLimiter, FixedRate
 from together_batches._protocol import EXCERPT_BYTES, Answer, Request
 from together_batches._redaction import Redactor
 from together_batches._sockets import open_socket
@@ -102,10 +102,10 @@ class Call:
 class Bulk:
     """What the calls of one bulk have in common: a cap on their rate, and a refused key that stops them all."""
 
-    def __init__(self, gate: Gate | None) -> None:
-        self.gate = gate
+    def __init__(self, queue: RateLimitQueue | None) -> None:
+        self.queue = queue
         self.refusal: AuthenticationError | None = None
-        self.limited = gate is not None
+        self.limited = queue is not None
         self.session: aiohttp.ClientSession | None = None
         self._excerpt_bytes_left = _MOST_EXCERPT_BYTES
 
@@ -123,8 +123,8 @@ class Bulk:
         """Let no further call of this bulk be sent, nor wait for its turn."""
         self.refusal = reason
         self.limited = True
-        if self.gate is not None:
-            self.gate.open()
+        if self.queue is not None:
+            self.queue.release_all()
 
 
 def _utc_now() -> datetime:
@@ -151,7 +151,7 @@ class Silence:
 
 
 class Connection:
-    """What all views of one client share: the session, the loop it belongs to, the brake, the retry budget."""
+    """What all views of one client share: the session, the loop it belongs to, the rate limiter, the retry budget."""
 
     def __init__(
         self,
@@ -173,8 +173,8 @@ class Connection:
         self.sleep = sleep
         self.chance = chance
         self.now = now
-        self.brake = Brake()
-        self.gate = Gate(self.brake, clock)
+        self.limiter = AdaptiveRateLimiter()
+        self.queue = RateLimitQueue(self.limiter, clock)
         self.watch = Watch(clock)
         self.capacity: Capacity | None = None  # made when the machine has run out of connections for the first time
         self.budget = _retry.Budget(max(_SMALLEST_BUDGET, 5 * max_concurrency))
@@ -358,7 +358,7 @@ class Transport:
     def bulk(self, rate: float | None) -> Bulk:
         """A bulk of calls, with a cap of its own on its sends a second if ``rate`` is given."""
         self.connection.check()
-        return Bulk(None if rate is None else Gate(Pace(rate), self.connection.clock))
+        return Bulk(None if rate is None else RateLimitQueue(FixedRate(rate), self.connection.clock))
 
     def send(self, request: Request, call: Call) -> Coroutine[Any, Any, Answer]:
         """The answer to ``request``, which is a good one (2xx).
@@ -382,6 +382,7 @@ class Transport:
 
     async def _send(self, request: Request, call: Call, exchange: Exchange, good: range) -> Answer:
         there = self.connection
+        limiter = there.limiter
         policy = self.config.retry
         bulk = call.bulk
         attempt = shortages = 0
@@ -389,27 +390,33 @@ class Transport:
         while True:
             session = there.session() if bulk is None else there.session_of(bulk)
             limited = bulk is not None and bulk.limited
-            if limited or (there.brake.on and not there.gate.passes()):
+            if limited or (limiter.is_active and not there.queue.try_acquire()):
                 began += await self._turn(call, began + policy.max_elapsed)
                 sent_at = there.clock()
             attempt += 1
             call.attempts += 1
             if not there.has_answered:
                 there.watch.on_silence = self._note_silence
-            outcome = await exchange(session, request)
-            call.seconds = there.clock() - sent_at
+            try:
+                outcome = await exchange(session, request)
+            except BaseException:
+                limiter.on_unanswered()
+                raise
+            now = there.clock()
+            call.seconds = now - sent_at
             if there.capacity is not None:
                 there.capacity.leave(answered=isinstance(outcome, Answer))
             if isinstance(outcome, Answer):
                 there.has_answered = True
                 if outcome.status in good:
-                    if self.is_ours(outcome.url):
-                        there.brake.accepted()
+                    if limiter.is_active:
+                        self._note_accepted(outcome, now, sent_at)
                     there.budget.succeeded()
                     return outcome
                 headers = outcome.headers
-                failure = self._refusal(outcome, sent_at, bulk)
+                failure = self._refusal(outcome, now, sent_at, bulk)
             else:
+                limiter.on_unanswered()
                 headers = _NO_HEADERS
                 failure = outcome.error
                 if outcome.out_of_connections:
@@ -501,15 +508,25 @@ class Transport:
             raise failure from None
 
     def is_ours(self, url: str) -> bool:
-        """True for a URL of the service: what a storage behind it refuses or accepts teaches the brake nothing."""
+        """True for a URL of the service: what a storage behind it refuses or accepts teaches the limiter nothing."""
         return url.startswith(self._base)
 
-    def _refusal(self, answer: Answer, sent_at: float, bulk: Bulk | None) -> APIError:
-        """The error that an answer is, and what the brake learns from it."""
+    def _note_accepted(self, answer: Answer, now: float, sent_at: float) -> None:
+        """Note for the limiter that a call was let through. A storage has no part in the rate of the service."""
+        there = self.connection
+        if self.is_ours(answer.url):
+            there.limiter.on_accepted(now, sent_at=sent_at)
+        else:
+            there.limiter.on_unanswered()
+        there.queue.look_again()
+
+    def _refusal(self, answer: Answer, now: float, sent_at: float, bulk: Bulk | None) -> APIError:
+        """The error that an answer is, and what the limiter learns from it."""
         there = self.connection
         proxy = self.proxy if answer.url.startswith("http:") else None
         if proxy is not None and answer.status == 407:
             message = _failures.refused_by_proxy(f"the proxy {proxy.host_port_subcomponent}", 407)
+            there.limiter.on_unanswered()
             return self._error_without_answer(answer.request, message, sent=False, transient=False)
         keep = None if bulk is None else bulk.keep(len(answer.body))
         ours = self.is_ours(answer.url)
@@ -517,10 +534,11 @@ class Transport:
             asked = _retry.retry_after(answer.headers)
             if ours:
                 limit = _retry.limit(answer.headers)
-                there.brake.refused(there.clock(), sent_at=sent_at, retry_after=asked, limit=limit)
+                there.limiter.on_refused(now, sent_at=sent_at, retry_after=asked, limit=limit)
+            else:
+                there.limiter.on_unanswered()
             return _protocol.error_of(answer, retry_after=asked, keep=keep)
-        if ours:
-            there.brake.accepted()
+        self._note_accepted(answer, now, sent_at)
         if answer.status < 400:
             return _protocol.no_answer(answer, "an answer", _instead(answer))
         error = _protocol.error_of(answer, keep=keep)
@@ -529,9 +547,9 @@ class Transport:
         return error
 
     async def _turn(self, call: Call, deadline: float) -> float:
-        """Wait for the caller's own cap and for the shared brake.
+        """Wait for the caller's own cap and for the shared rate limiter.
 
-        Returns the seconds that the cap took: the caller asked for it, so they are not held against the call.
+        Returns the seconds that the cap took: it is the caller's own, so they are not held against the call.
         """
         there = self.connection
         bulk = call.bulk
@@ -539,25 +557,25 @@ class Transport:
         if bulk is not None:
             if bulk.refusal is not None:
                 raise bulk.refusal
-            if bulk.gate is not None:
-                queued = await bulk.gate.enter(None)
+            if bulk.queue is not None:
+                queued = await bulk.queue.acquire(None)
                 call.waited += queued
         left = deadline + queued - there.clock()
-        hold = there.brake.hold(there.clock())
+        hold = there.limiter.blocked_for(there.clock())
         try:
             if hold > left:
                 raise TimeoutError
-            call.waited += await there.gate.enter(left)
+            call.waited += await there.queue.acquire(left)
         except TimeoutError:
-            told = (
-                f"it asked for {hold:g} s" if hold else f"it allows about {there.brake.rate or 0:.3g} calls a second"
-            )
-            message = (
-                f"the service is refusing calls of this client for their rate, and {told}; "
-                f"not sent again within max_elapsed ({self.config.retry.max_elapsed:g} s)"
-            )
+            rate = there.limiter.rate
+            allowed = f"about {rate:.3g} requests/s allowed" if rate else "the allowed rate is not known yet"
+            if hold:
+                allowed = f"all requests are refused, the next one is sent in {hold:.3g} s"
+            elapsed = f"max_elapsed={self.config.retry.max_elapsed:g} s"
+            message = f"rate limited ({allowed}); gave up, since this call would not be sent within {elapsed}"
             raise RateLimitError(message, retry_after=hold or None) from None
         if bulk is not None and bulk.refusal is not None:
+            there.limiter.on_unanswered()
             raise bulk.refusal
         return queued
 

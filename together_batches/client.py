@@ -691,7 +691,7 @@ class AsyncBatches:
     ) -> Self:
         """This client with other limits, another policy, or further headers.
 
-        It shares the connections, the brake and the budget of the one it comes from, and is closed with it.
+        It shares the connections, the rate limiter and the budget of the one it comes from, and is closed with it.
 
         Parameters:
             timeout: seconds, or a :class:`Timeout`; otherwise that of this client.
@@ -710,7 +710,7 @@ class AsyncBatches:
         json: object = None,
         params: Mapping[str, str] | None = None,
     ) -> Response:
-        """The raw door: any call of the API, under the same key, retries and brake as the others.
+        """The raw door: any call of the API, under the same key, retries and rate limit as the others.
 
         Only GET, HEAD and OPTIONS are repeated after a lost answer.
 
@@ -903,8 +903,7 @@ class AsyncBatches:
 
     async def _jobs_in(self, answer: Answer) -> builtins.list[BatchJob]:
         jobs = await _read_jobs(answer)
-        for job in jobs:
-            self._known.note(job)
+        self._known.note_all(jobs)
         return jobs
 
 
@@ -917,6 +916,7 @@ def _check_times(timeout: float | None, poll_interval: float | None, patience: f
 
 
 async def _read_jobs(answer: Answer) -> list[BatchJob]:
-    if len(answer.body) > _LONG_BODY_BYTES:
-        return await to_thread.run_sync(_protocol.read_jobs, answer)
-    return _protocol.read_jobs(answer)
+    def read() -> list[BatchJob]:
+        return _listing.newest_first(_protocol.read_jobs(answer))
+
+    return await to_thread.run_sync(read) if len(answer.body) > _LONG_BODY_BYTES else read()

@@ -369,7 +369,7 @@ class Batches:
         json: object = None,
         params: Mapping[str, str] | None = None,
     ) -> Response:
-        """The raw door: any call of the API, under the same key, retries and brake as the others."""
+        """The raw door: any call of the API, under the same key, retries and rate limit as the others."""
         return self._thread.call(self._async.request, method, path, json=json, params=params)
 
     def close(self) -> None:

@@ -45,6 +45,7 @@ _HOUSE: dict[int, list[list[str]]] = {
         ["_wire", "_result_lines"],
         ["_retry"],
         ["_pacing"],
+        ["_concurrency"],
         ["_stream"],
         ["_patience"],
         ["_marks"],
