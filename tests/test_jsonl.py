@@ -377,6 +377,7 @@ def test_a_disk_that_is_full() -> None:
     """Is said too, whether the bytes fail to be written or to be flushed."""
     part = _Part.__new__(_Part)
     part._target, part.rows, part.bytes = Path("requests.jsonl"), 0, 0
+    part._held, part._held_bytes = [], 0
     part._file = Path("/dev/full").open("wb")  # noqa: SIM115  # closed by the context
     with pytest.raises(UsageError, match=r"cannot write requests\.jsonl: No space left on device"), part:
         part.add(b"x")

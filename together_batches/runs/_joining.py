@@ -9,6 +9,7 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from contextlib import ExitStack
+from itertools import count
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 import attrs
@@ -22,10 +23,11 @@ from together_batches.runs import _rules
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
-    from io import FileIO
+    from io import BufferedReader, FileIO
     from pathlib import Path
 
     from together_batches.jsonl import Line
+    from together_batches.jsonl._lines import Lines
     from together_batches.runs._drafts import Draft
     from together_batches.runs._records import Attempt, Shard
 
@@ -103,9 +105,10 @@ def arrange(
         if foreign is not None and left:
             raise ForeignFileError(foreign)
         for some in index.rows(check_in):
+            lines: list[bytes] = []
             for custom_id, kind, status_code, text in some:
                 if kind == _ANSWER:
-                    target.write(_plain.success_line(custom_id, text, status_code) + b"\n")
+                    lines.append(_plain.success_line(custom_id, text, status_code))
                     outcomes.append(_rules.SUCCEEDED)
                     continue
                 result = absent(custom_id) if kind == _ABSENT else _result(custom_id, kind, text)
@@ -115,7 +118,9 @@ def arrange(
                     refusal = f"{result.code or result.status_code}: {result.message}"
                 if isinstance(result, BatchSuccess):
                     index.usage += result.usage or Usage()
-                target.write(_plain.line_of(result) + b"\n")
+                lines.append(_plain.line_of(result))
+            lines.append(b"")
+            target.write(b"\n".join(lines))
     return Arranged(
         outcomes=bytes(outcomes),
         usage=index.usage,
@@ -145,97 +150,112 @@ class _LineCounts(NamedTuple):
     of_errors: int
 
 
-_NOTHING, _A_ROW, _AN_ERROR = range(3)
-"""What a line is about: nothing of the job; a row of it; an error that does not say whose it is."""
+_BLANK, _NOTHING, _A_ROW, _AN_ERROR = range(4)
+"""What a line is about: nothing at all; nothing of the job; a row of it; an error that does not say whose it is."""
 
 
 class _Index:
-    """Where in the files each row is: arrays, since a job may have 50,000 rows, and several are read at a time."""
+    """Where each row is in the files: arrays, since a job may have 50,000 rows.
+
+    Offsets are counted through the files, as if the second one stood right after the first.
+    """
 
     def __init__(self, custom_ids: Sequence[str]) -> None:
         self._custom_ids = custom_ids
         self._numbers = {custom_id: number for number, custom_id in enumerate(custom_ids)}
-        self._files: list[FileIO] = []
+        self._files: list[tuple[int, FileIO]] = []
+        self._end = 0
         self.kinds = bytearray(len(custom_ids))
-        self._file_of = bytearray(len(custom_ids))
         self._offsets = array("Q", bytes(8 * len(custom_ids)))
         self._lengths = array("L", bytes(array("L").itemsize * len(custom_ids)))
-        self._status_codes = array("H", bytes(2 * len(custom_ids)))
-        self._odd: list[tuple[int, int, int, int, int]] = []
+        self._status_codes = array("H", [200]) * len(custom_ids)
+        self._odd: list[tuple[int, int, int, int]] = []
         self.usage = Usage()
         self.lines = 0
 
     def add(self, file: FileIO, check_in: Callable[[], None]) -> _LineCounts:
         """Note where the rows are in a file: the answer of each, if there is one."""
-        self._files.append(file)
+        self._files.append((self._end, file))
         counts = Counter[int]()
         splitter = LineSplitter(_result_lines.LONGEST_LINE_BYTES)
+        begin = self._end
         while block := file.read(_BLOCK_BYTES):
             check_in()
-            self._note(splitter.feed(block), counts)
-        self._note(splitter.close(), counts, have_ends=False)
-        self.lines += counts.total()
-        return _LineCounts(counts.total(), counts[_A_ROW], counts[_AN_ERROR])
+            self._end += len(block)
+            self._note_all(splitter.cut(block), begin, counts)
+        counts.update(self._note(line, begin, ends=False) for line in splitter.close())
+        lines = counts.total() - counts[_BLANK]
+        self.lines += lines
+        return _LineCounts(lines, counts[_A_ROW], counts[_AN_ERROR])
 
-    def _note(self, lines: Iterable[Line], counts: Counter[int], *, have_ends: bool = True) -> None:
-        """Note lines, and count what they are about."""
-        # Every row of a run goes through here, which is why nothing in this loop is a method of ours.
-        decode_row, usage, answered = _wire.decode_row, _wire.usage, _ANSWERS
-        numbers, kinds = self._numbers, self.kinds
-        file_of, offsets, lengths, file = self._file_of, self._offsets, self._lengths, len(self._files) - 1
+    def _note_all(self, lines: Lines, begin: int, counts: Counter[int]) -> None:
+        """Note lines of a file, and count what they are about."""
+        # Every row of a run goes through here: that it has 0 to 2 calls of ours is for a reason.
+        answer, numbers, kinds = _wire.answer, self._numbers, self.kinds
+        offsets, lengths = self._offsets, self._lengths
         rows = prompt = completion = total = 0
-        for line in lines:
-            _, offset, content, length = line
-            if not content or content.isspace():
-                continue
-            if len(content) != length:
-                counts[self._note_odd(line, _LONG)] += 1
-                continue
-            try:
-                row = decode_row(content)
-            except _wire.WireError:
-                # A last line that ends within itself was cut, and more of it may come.
-                counts[self._note_odd(line, _ODD) if have_ends else _NOTHING] += 1
-                continue
-            custom_id = row.custom_id
-            number = numbers.get(custom_id) if isinstance(custom_id, str) else None
-            if number is None:
-                is_nameless = not (isinstance(custom_id, str) and custom_id)
-                counts[_AN_ERROR if row.error and is_nameless else _NOTHING] += 1
-                continue
-            rows += 1
-            answers = is_answer(row)
-            if kinds[number] and (kinds[number] in answered or not answers):
-                continue
-            kind, body = _UNUSUAL_ANSWER if answers else _FAILURE, row.body
-            if answers and body is not None and (place := _place_of(body, content)) >= 0:
-                kind, offset, length = _ANSWER, offset + place, len(body)
-                self._status_codes[number] = cast("int", row.status_code)
-                if (tokens := usage(body)) is not None:
-                    prompt += tokens[0]
-                    completion += tokens[1]
-                    total += tokens[2]
-            kinds[number] = kind
-            file_of[number] = file
-            offsets[number] = offset
-            lengths[number] = length
+        for number_of_line, offset, content in zip(count(), lines.offsets(), lines.contents, strict=False):
+            found = answer(content)
+            if found is not None:
+                custom_id, place, size, tokens = found
+                number = numbers.get(custom_id)
+                if number is not None and not kinds[number]:
+                    if tokens is not None:
+                        prompt += tokens.prompt_tokens
+                        completion += tokens.completion_tokens
+                        total += tokens.total_tokens
+                    kinds[number] = _ANSWER
+                    offsets[number] = begin + offset + place
+                    lengths[number] = size
+                    rows += 1
+                    continue
+            counts[self._note(lines[number_of_line], begin)] += 1
         counts[_A_ROW] += rows
         self.usage += Usage(prompt, completion, total)
 
-    def _note_odd(self, line: Line, kind: int) -> int:
-        custom_id = _wire.salvaged_id(line.content)
+    def _note(self, line: Line, begin: int, *, ends: bool = True) -> int:
+        """Note a line, whatever it is; what it is about."""
+        _, offset, content, length = line
+        offset += begin
+        if not content or content.isspace():
+            return _BLANK
+        if len(content) != length:
+            return self._note_odd(content, offset, _LONG)
+        try:
+            row = _wire.decode_row(content)
+        except _wire.WireError:
+            # A last line that ends within itself was cut, and more of it may come.
+            return self._note_odd(content, offset, _ODD) if ends else _NOTHING
+        custom_id = row.custom_id
+        number = self._numbers.get(custom_id) if isinstance(custom_id, str) else None
+        if number is None:
+            is_nameless = not (isinstance(custom_id, str) and custom_id)
+            return _AN_ERROR if row.error and is_nameless else _NOTHING
+        answers = is_answer(row)
+        if self.kinds[number] and (self.kinds[number] in _ANSWERS or not answers):
+            return _A_ROW
+        kind, body = _UNUSUAL_ANSWER if answers else _FAILURE, row.body
+        if answers and body is not None and (place := content.find(body)) >= 0:  # -1: a carriage return was replaced
+            kind, offset, length = _ANSWER, offset + place, len(body)
+            self._status_codes[number] = cast("int", row.status_code)
+            self.usage += Usage(*(_wire.usage(body) or ()))
+        self.kinds[number] = kind
+        self._offsets[number], self._lengths[number] = offset, length
+        return _A_ROW
+
+    def _note_odd(self, content: bytes, offset: int, kind: int) -> int:
+        custom_id = _wire.salvaged_id(content)
         number = None if custom_id is None else self._numbers.get(custom_id)
         if number is None:
             return _NOTHING
-        self._odd.append((number, kind, len(self._files) - 1, line.offset, len(line.content)))
+        self._odd.append((number, kind, offset, len(content)))
         return _A_ROW
 
     def salvage(self) -> None:
         """Give the rows that have no other line those that are theirs by their ``custom_id`` alone."""
-        for number, kind, file, offset, length in self._odd:
+        for number, kind, offset, length in self._odd:
             if self.kinds[number] == _ABSENT:
                 self.kinds[number] = kind
-                self._file_of[number] = file
                 self._offsets[number], self._lengths[number] = offset, length
 
     def rows(self, check_in: Callable[[], None]) -> Iterator[Iterable[tuple[str, int, int, bytes]]]:
@@ -261,68 +281,85 @@ class _Index:
         To read row by row would have each wait for its turn at the interpreter's lock, which is let go for a read.
         """
         texts = [b""] * (end - start)
-        offsets, lengths = self._offsets, self._lengths
-        for number_of_file, file in enumerate(self._files):
-            wanted = [
-                number
-                for number in range(start, end)
-                if self.kinds[number] and self._file_of[number] == number_of_file
-            ]
-            wanted.sort(key=offsets.__getitem__)
-            first = 0
-            while first < len(wanted):
-                begin = offsets[wanted[first]]
-                stop = begin + lengths[wanted[first]]
-                last = first + 1
-                while last < len(wanted):
-                    offset = offsets[wanted[last]]
-                    if offset - stop > _GAP_BYTES or stop - begin > _LONGEST_READ_BYTES:
-                        break
-                    stop = offset + lengths[wanted[last]]
-                    last += 1
-                file.seek(begin)
-                block = _read(file, stop - begin)
-                for number in wanted[first:last]:
-                    place = offsets[number] - begin
-                    texts[number - start] = block[place : place + lengths[number]]
-                first = last
+        offsets, lengths, kinds, bound = self._offsets, self._lengths, self.kinds, self._files[-1][0] if self._files else 0
+        wanted = sorted((number for number in range(start, end) if kinds[number]), key=offsets.__getitem__)
+        first = 0
+        while first < len(wanted):
+            begin = offsets[wanted[first]]
+            stop, longest = begin, begin + _LONGEST_READ_BYTES
+            for last in range(first, len(wanted)):
+                offset = offsets[wanted[last]]
+                if offset - stop > _GAP_BYTES or offset > longest or begin < bound <= offset:
+                    break
+                stop = offset + lengths[wanted[last]]
+            else:
+                last = len(wanted)
+            block = self._read(begin, stop - begin)
+            for number in wanted[first:last]:
+                place = offsets[number] - begin
+                texts[number - start] = block[place : place + lengths[number]]
+            first = last
         return texts
 
-
-def _place_of(body: bytes, line: bytes) -> int:
-    """Where the text of an answer is in its line; -1 if a carriage return in it was replaced."""
-    # Nearly always the two objects around it end right after it, and to look for it takes longer.
-    place = len(line) - len(body) - 2
-    return place if line.startswith(body, place) else line.find(body)
-
-
-def _read(file: FileIO, size: int) -> bytes:
-    """So many bytes, which the operating system may give in pieces."""
-    block = file.read(size)
-    while len(block) < size and (more := file.read(size - len(block))):
-        block += more
-    return block
+    def _read(self, begin: int, size: int) -> bytes:
+        """So many bytes of one of the files, which the operating system may give in pieces."""
+        base, file = self._files[-1] if begin >= self._files[-1][0] else self._files[0]
+        file.seek(begin - base)
+        block = file.read(size)
+        while len(block) < size and (more := file.read(size - len(block))):
+            block += more
+        return block
 
 
 def final_lines(
     shard: Shard, pieces: Sequence[tuple[Attempt, Path]], *, directory: Path
-) -> Iterator[tuple[int, bytes]]:
-    """What became of each row of a shard in the end, and its line: that of the last attempt it was in."""
+) -> Iterator[tuple[bytes, bytes]]:
+    """The lines of a shard, some at a time, and those of them whose rows were not answered.
+
+    The line of a row is that of the last attempt it was in.
+    """
     with ExitStack() as stack:
-        sources = [
-            (iter(_rules.outcomes_of(attempt)), stack.enter_context(path.open("rb")), path)
+        tries = [
+            _Try(_rules.outcomes_of(attempt), stack.enter_context(path.open("rb", _BLOCK_BYTES)), path, directory)
             for attempt, path in pieces
             if attempt.rows
         ]
-        for _ in range(shard.rows):
-            outcome, line = _rules.MISSING, b""
-            for outcomes, file, path in sources:
-                outcome, line = next(outcomes), file.readline()
-                if not line.endswith(b"\n"):
-                    message = (
-                        f"{path} has been cut short: remove it and run again, and its results are downloaded anew"
-                    )
-                    raise RunError(message, directory=str(directory))
-                if outcome in {_rules.SUCCEEDED, _rules.FAILED}:
-                    break
-            yield outcome, line
+        left = shard.rows if tries else 0
+        while left:
+            outcomes, lines = tries[0].take(_BLOCK_BYTES)
+            left -= len(lines)
+            if len(outcomes) == outcomes.count(_rules.SUCCEEDED):
+                yield b"".join(lines), b""
+                continue
+            for outcome, line in zip(outcomes, lines, strict=True):
+                for again in tries[1:]:
+                    if outcome in _SETTLED:
+                        break
+                    (outcome,), (line,) = again.take(1)
+                yield line, b"" if outcome == _rules.SUCCEEDED else line
+
+
+_SETTLED = frozenset({_rules.SUCCEEDED, _rules.FAILED})
+
+
+class _Try:
+    """The outcomes of an attempt, and the lines of its piece, in their order."""
+
+    def __init__(self, outcomes: bytes, file: BufferedReader, path: Path, directory: Path) -> None:
+        self._outcomes = outcomes
+        self._file = file
+        self._path = path
+        self._directory = directory
+        self._taken = 0
+
+    def take(self, size: int) -> tuple[bytes, list[bytes]]:
+        """Those of the next rows, until their lines have so many bytes."""
+        lines = self._file.readlines(size)
+        outcomes = self._outcomes[self._taken : self._taken + len(lines)]
+        self._taken += len(lines)
+        if not lines or not lines[-1].endswith(b"\n") or len(outcomes) < len(lines):
+            message = (
+                f"{self._path} has been cut short: remove it and run again, and its results are downloaded anew"
+            )
+            raise RunError(message, directory=str(self._directory))
+        return outcomes, lines
