@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = [
-    "Body",
     "UNREADABLE",
     "UNSET",
+    "Body",
     "Row",
     "Tokens",
     "WireError",
@@ -694,7 +694,7 @@ def request(line: bytes) -> object:
 
 
 def carried_request(line: bytes) -> tuple[str, Body, str | None] | None:
-    """The ``custom_id``, body and method of a request, without decoding the body; None if anything about it is odd."""
+    """The ``custom_id``, body and method of a request, whose body is not decoded; None if anything about it is odd."""
     try:
         row = _read_carried(line)
         text = bytes(row.body)

@@ -23,8 +23,9 @@ from together_batches.runs import _rules
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
-    from io import BufferedReader, FileIO
+    from io import FileIO
     from pathlib import Path
+    from typing import BinaryIO
 
     from together_batches.jsonl import Line
     from together_batches.jsonl._lines import Lines
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["Arranged", "ForeignFileError", "arrange", "final_lines"]
 
 _BLOCK_BYTES = 1 << 18
-_TOGETHER_BYTES = 2 << 20
+_TOGETHER_BYTES = 4 << 20
 """So much text of rows is held at a time."""
 _LONGEST_READ_BYTES = 1 << 20
 _GAP_BYTES = 1 << 14
@@ -101,14 +102,14 @@ def arrange(
             if not is_ours and (found.lines or (completed and path is output)):
                 foreign = foreign or path
         index.salvage()
-        left = index.kinds.count(_ABSENT)
+        left = index.left
         if foreign is not None and left:
             raise ForeignFileError(foreign)
         for some in index.rows(check_in):
             lines: list[bytes] = []
-            for custom_id, kind, status_code, text in some:
-                if kind == _ANSWER:
-                    lines.append(_plain.success_line(custom_id, text, status_code))
+            for custom_id, kind, text in some:
+                if kind >= _OK:
+                    lines.append(_plain.success_line(custom_id, text, kind))
                     outcomes.append(_rules.SUCCEEDED)
                     continue
                 result = absent(custom_id) if kind == _ABSENT else _result(custom_id, kind, text)
@@ -132,10 +133,12 @@ def arrange(
     )
 
 
-_ABSENT, _ANSWER, _UNUSUAL_ANSWER, _FAILURE, _ODD, _LONG = range(6)
-"""What there is of a row: nothing; the text of an answer; the line of one whose text cannot be copied; the line of a
-failure; a line that cannot be read, or that is too long, and is of the row by its ``custom_id`` alone."""
-_ANSWERS = frozenset({_ANSWER, _UNUSUAL_ANSWER})
+_ABSENT, _UNUSUAL_ANSWER, _FAILURE, _ODD, _LONG = range(5)
+"""What there is of a row: nothing; the line of an answer whose text cannot be copied; the line of a failure; a line
+that cannot be read, or that is too long, and is of the row by its ``custom_id`` alone. The text of an answer has the
+status of that in place of these."""
+_OK = 200
+_ANSWERS = frozenset({_UNUSUAL_ANSWER, *range(200, 300)})
 
 
 def _result(custom_id: str, kind: int, line: bytes) -> BatchSuccess | BatchFailure:
@@ -155,9 +158,11 @@ _BLANK, _NOTHING, _A_ROW, _AN_ERROR = range(4)
 
 
 class _Index:
-    """Where each row is in the files: arrays, since a job may have 50,000 rows.
+    """What the lines of the files say, and which of them is of each row: arrays, since a job may have 50,000 rows.
 
-    Offsets are counted through the files, as if the second one stood right after the first.
+    What is noted of a line follows what was noted of the one before it, and each row has the place of that alone: a
+    processor is quick where it goes on, and slow where it jumps about. Offsets are counted through both files, as if
+    the second stood right after the first.
     """
 
     def __init__(self, custom_ids: Sequence[str]) -> None:
@@ -165,20 +170,25 @@ class _Index:
         self._numbers = {custom_id: number for number, custom_id in enumerate(custom_ids)}
         self._files: list[tuple[int, FileIO]] = []
         self._end = 0
-        self.kinds = bytearray(len(custom_ids))
-        self._offsets = array("Q", bytes(8 * len(custom_ids)))
-        self._lengths = array("L", bytes(array("L").itemsize * len(custom_ids)))
-        self._status_codes = array("H", [200]) * len(custom_ids)
+        self._places = array("L", [0]) * len(custom_ids)
+        # At place 0 is what there is of a row that is in no file.
+        self._kinds, self._rows = array("H", [_ABSENT]), array("L", [0])
+        self._offsets, self._lengths = array("Q", [0]), array("Q", [0])
         self._odd: list[tuple[int, int, int, int]] = []
         self.usage = Usage()
         self.lines = 0
 
+    @property
+    def left(self) -> int:
+        """How many rows are in no file."""
+        return self._places.count(0)
+
     def add(self, file: FileIO, check_in: Callable[[], None]) -> _LineCounts:
         """Note where the rows are in a file: the answer of each, if there is one."""
-        self._files.append((self._end, file))
+        begin = self._end
+        self._files.append((begin, file))
         counts = Counter[int]()
         splitter = LineSplitter(_result_lines.LONGEST_LINE_BYTES)
-        begin = self._end
         while block := file.read(_BLOCK_BYTES):
             check_in()
             self._end += len(block)
@@ -190,28 +200,39 @@ class _Index:
 
     def _note_all(self, lines: Lines, begin: int, counts: Counter[int]) -> None:
         """Note lines of a file, and count what they are about."""
-        # Every row of a run goes through here: that it has 0 to 2 calls of ours is for a reason.
-        answer, numbers, kinds = _wire.answer, self._numbers, self.kinds
-        offsets, lengths = self._offsets, self._lengths
+        # Every row of a run goes through here, so the first answer of a row is noted on the spot.
+        answer, numbers, places = _wire.answer, self._numbers, self._places
+        kind_of, row_of = self._kinds.append, self._rows.append
+        offset_of, length_of = self._offsets.append, self._lengths.append
         rows = prompt = completion = total = 0
-        for number_of_line, offset, content in zip(count(), lines.offsets(), lines.contents, strict=False):
+        for place, offset, content in zip(count(), lines.offsets(), lines.contents, strict=False):
             found = answer(content)
             if found is not None:
-                custom_id, place, size, tokens = found
+                custom_id, start, size, tokens = found
                 number = numbers.get(custom_id)
-                if number is not None and not kinds[number]:
+                if number is not None and not places[number]:
                     if tokens is not None:
                         prompt += tokens.prompt_tokens
                         completion += tokens.completion_tokens
                         total += tokens.total_tokens
-                    kinds[number] = _ANSWER
-                    offsets[number] = begin + offset + place
-                    lengths[number] = size
+                    places[number] = len(self._rows)
+                    kind_of(_OK)
+                    row_of(number)
+                    offset_of(begin + offset + start)
+                    length_of(size)
                     rows += 1
                     continue
-            counts[self._note(lines[number_of_line], begin)] += 1
+            counts[self._note(lines[place], begin)] += 1
         counts[_A_ROW] += rows
         self.usage += Usage(prompt, completion, total)
+
+    def _put(self, number: int, kind: int, offset: int, length: int) -> None:
+        """Have a row be what there is at a place in the files."""
+        self._places[number] = len(self._kinds)
+        self._kinds.append(kind)
+        self._rows.append(number)
+        self._offsets.append(offset)
+        self._lengths.append(length)
 
     def _note(self, line: Line, begin: int, *, ends: bool = True) -> int:
         """Note a line, whatever it is; what it is about."""
@@ -231,16 +252,15 @@ class _Index:
         if number is None:
             is_nameless = not (isinstance(custom_id, str) and custom_id)
             return _AN_ERROR if row.error and is_nameless else _NOTHING
-        answers = is_answer(row)
-        if self.kinds[number] and (self.kinds[number] in _ANSWERS or not answers):
+        answers, body = is_answer(row), row.body
+        before = self._kinds[self._places[number]]
+        if before != _ABSENT and (before in _ANSWERS or not answers):
             return _A_ROW
-        kind, body = _UNUSUAL_ANSWER if answers else _FAILURE, row.body
-        if answers and body is not None and (place := content.find(body)) >= 0:  # -1: a carriage return was replaced
-            kind, offset, length = _ANSWER, offset + place, len(body)
-            self._status_codes[number] = cast("int", row.status_code)
+        if answers and body is not None and (start := content.find(body)) >= 0:  # -1: a carriage return was replaced
+            self._put(number, cast("int", row.status_code), offset + start, len(body))
             self.usage += Usage(*(_wire.usage(body) or ()))
-        self.kinds[number] = kind
-        self._offsets[number], self._lengths[number] = offset, length
+        else:
+            self._put(number, _UNUSUAL_ANSWER if answers else _FAILURE, offset, length)
         return _A_ROW
 
     def _note_odd(self, content: bytes, offset: int, kind: int) -> int:
@@ -254,39 +274,37 @@ class _Index:
     def salvage(self) -> None:
         """Give the rows that have no other line those that are theirs by their ``custom_id`` alone."""
         for number, kind, offset, length in self._odd:
-            if self.kinds[number] == _ABSENT:
-                self.kinds[number] = kind
-                self._offsets[number], self._lengths[number] = offset, length
+            if not self._places[number]:
+                self._put(number, kind, offset, length)
 
-    def rows(self, check_in: Callable[[], None]) -> Iterator[Iterable[tuple[str, int, int, bytes]]]:
-        """All rows in order, some at a time: the id, what there is of it, the status of its answer, and its text."""
+    def rows(self, check_in: Callable[[], None]) -> Iterator[Iterable[tuple[str, int, bytes]]]:
+        """All rows in order, some at a time: the id, what there is of it, and its text."""
         start = held = 0
-        for number, length in enumerate(self._lengths, start=1):
-            held += length
-            if held >= _TOGETHER_BYTES or number == len(self._lengths):
+        lengths, kinds = self._lengths, self._kinds
+        for number, place in enumerate(self._places, start=1):
+            held += lengths[place]
+            if held >= _TOGETHER_BYTES or number == len(self._places):
                 check_in()
-                rows = slice(start, number)
-                yield zip(
-                    self._custom_ids[rows],
-                    self.kinds[rows],
-                    self._status_codes[rows],
-                    self._texts(start, number),
-                    strict=True,
-                )
+                places = self._places[start:number]
+                ids = self._custom_ids[start:number]
+                yield zip(ids, map(kinds.__getitem__, places), self._texts(start, places), strict=True)
                 start, held = number, 0
 
-    def _texts(self, start: int, end: int) -> list[bytes]:
-        """The texts of these rows, read in the order of the files: what is near in one is read in one go.
+    def _texts(self, start: int, places: array[int]) -> list[bytes]:
+        """The texts of the rows from ``start`` on, read in the order of the files: what is near is read in one go.
 
         To read row by row would have each wait for its turn at the interpreter's lock, which is let go for a read.
         """
-        texts = [b""] * (end - start)
-        offsets, lengths, kinds, bound = self._offsets, self._lengths, self.kinds, self._files[-1][0] if self._files else 0
-        wanted = sorted((number for number in range(start, end) if kinds[number]), key=offsets.__getitem__)
+        texts = [b""] * len(places)
+        rows, offsets, lengths, second = self._rows, self._offsets, self._lengths, self._files[-1:]
+        bound = second[0][0] if second else 0
+        wanted = sorted(filter(None, places))
+        if self._odd:  # these were noted last, wherever they are
+            wanted.sort(key=offsets.__getitem__)
         first = 0
         while first < len(wanted):
-            begin = offsets[wanted[first]]
-            stop, longest = begin, begin + _LONGEST_READ_BYTES
+            begin = stop = offsets[wanted[first]]
+            longest = begin + _LONGEST_READ_BYTES
             for last in range(first, len(wanted)):
                 offset = offsets[wanted[last]]
                 if offset - stop > _GAP_BYTES or offset > longest or begin < bound <= offset:
@@ -295,9 +313,9 @@ class _Index:
             else:
                 last = len(wanted)
             block = self._read(begin, stop - begin)
-            for number in wanted[first:last]:
-                place = offsets[number] - begin
-                texts[number - start] = block[place : place + lengths[number]]
+            for place in wanted[first:last]:
+                offset = offsets[place] - begin
+                texts[rows[place] - start] = block[offset : offset + lengths[place]]
             first = last
         return texts
 
@@ -345,7 +363,7 @@ _SETTLED = frozenset({_rules.SUCCEEDED, _rules.FAILED})
 class _Try:
     """The outcomes of an attempt, and the lines of its piece, in their order."""
 
-    def __init__(self, outcomes: bytes, file: BufferedReader, path: Path, directory: Path) -> None:
+    def __init__(self, outcomes: bytes, file: BinaryIO, path: Path, directory: Path) -> None:
         self._outcomes = outcomes
         self._file = file
         self._path = path
@@ -358,8 +376,6 @@ class _Try:
         outcomes = self._outcomes[self._taken : self._taken + len(lines)]
         self._taken += len(lines)
         if not lines or not lines[-1].endswith(b"\n") or len(outcomes) < len(lines):
-            message = (
-                f"{self._path} has been cut short: remove it and run again, and its results are downloaded anew"
-            )
+            message = f"{self._path} has been cut short: remove it and run again, and its results are downloaded anew"
             raise RunError(message, directory=str(self._directory))
         return outcomes, lines

@@ -122,9 +122,7 @@ class Workshop:
 
         return await in_thread(make)
 
-    def _rows(
-        self, shard: Shard, earlier: Sequence[Attempt], check_in: Callable[[], None]
-    ) -> Iterator[list[bytes]]:
+    def _rows(self, shard: Shard, earlier: Sequence[Attempt], check_in: Callable[[], None]) -> Iterator[list[bytes]]:
         """The rows of a shard that earlier attempts left, some at a time."""
         left = bytearray(shard.rows)
         for row in _rules.rows_of(shard, earlier):
