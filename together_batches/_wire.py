@@ -694,7 +694,7 @@ def request(line: bytes) -> object:
 
 
 def carried_request(line: bytes) -> tuple[str, Body, str | None] | None:
-    """The ``custom_id``, body and method of a request, whose body is not decoded; None if anything about it is odd."""
+    """The ``custom_id``, the body as it stands, and the method of a request; None if anything about it is odd."""
     try:
         row = _read_carried(line)
         text = bytes(row.body)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from io import BytesIO
-from itertools import accumulate, count
+from itertools import accumulate, count, islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from together_batches._checks import whole
@@ -39,7 +39,7 @@ class Line(NamedTuple):
         return len(self.content) == self.length
 
 
-_LINE: Any = partial(tuple.__new__, Line)
+_LINE: Any = partial(tuple.__new__, Line)  # pyright: ignore[reportUnknownMemberType]
 """A line of its fields, without a step in Python."""
 
 
@@ -69,7 +69,8 @@ class Lines:
         """The offset of each."""
         if self.odd is not None:
             return [line.offset for line in self.odd]
-        return accumulate([len(content) + 1 for content in self.contents[:-1]], initial=self.offset)
+        ends = accumulate([len(content) + 1 for content in self.contents], initial=self.offset)
+        return islice(ends, len(self.contents))
 
     def size(self) -> int:
         """Bytes of the contents, with a newline each."""
