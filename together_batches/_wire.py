@@ -565,12 +565,8 @@ class _Outline(TypedDict, total=False):
 _read_outline = msgspec.json.Decoder(_Outline).decode
 
 
-def quoted(text: str) -> bytes:
-    """A text as JSON."""
-    return _encode_text(text)
-
-
-_encode_text = msgspec.json.Encoder().encode
+quoted: Callable[[str], bytes] = msgspec.json.Encoder().encode
+"""A text as JSON."""
 
 
 def _small(text: bytes | None) -> object:

@@ -22,7 +22,7 @@ from together_batches.rows import BatchFailure, BatchMissing, BatchSuccess, Usag
 from together_batches.runs import _rules
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from io import FileIO
     from pathlib import Path
     from typing import BinaryIO
@@ -35,8 +35,9 @@ if TYPE_CHECKING:
 __all__ = ["Arranged", "ForeignFileError", "arrange", "final_lines"]
 
 _BLOCK_BYTES = 1 << 18
-_TOGETHER_BYTES = 2 << 20
+_TOGETHER_BYTES = 4 << 20
 """So much text of rows is held at a time."""
+_LINES_TOGETHER = 200
 _LONGEST_READ_BYTES = 1 << 20
 _GAP_BYTES = 1 << 14
 """So much that is not wanted is read between two texts rather than to begin another read."""
@@ -105,11 +106,16 @@ def arrange(
         left = index.left
         if foreign is not None and left:
             raise ForeignFileError(foreign)
-        for some in index.rows(check_in):
-            lines: list[bytes] = []
-            for custom_id, kind, text in some:
+        for ids, kinds, texts in index.rows(check_in):
+            if kinds.count(_OK) == len(kinds):
+                for start in range(0, len(ids), _LINES_TOGETHER):
+                    some = slice(start, start + _LINES_TOGETHER)
+                    target.write(_plain.success_lines(ids[some], texts[some], _OK))
+                outcomes += bytes([_rules.SUCCEEDED]) * len(kinds)
+                continue
+            for custom_id, kind, text in zip(ids, kinds, texts, strict=True):
                 if kind >= _OK:
-                    lines.append(_plain.success_line(custom_id, text, kind))
+                    target.write(_plain.success_line(custom_id, text, kind) + b"\n")
                     outcomes.append(_rules.SUCCEEDED)
                     continue
                 result = absent(custom_id) if kind == _ABSENT else _result(custom_id, kind, text)
@@ -119,9 +125,7 @@ def arrange(
                     refusal = f"{result.code or result.status_code}: {result.message}"
                 if isinstance(result, BatchSuccess):
                     index.usage += result.usage or Usage()
-                lines.append(_plain.line_of(result))
-            lines.append(b"")
-            target.write(b"\n".join(lines))
+                target.write(_plain.line_of(result) + b"\n")
     return Arranged(
         outcomes=bytes(outcomes),
         usage=index.usage,
@@ -277,8 +281,8 @@ class _Index:
             if not self._places[number]:
                 self._put(number, kind, offset, length)
 
-    def rows(self, check_in: Callable[[], None]) -> Iterator[Iterable[tuple[str, int, bytes]]]:
-        """All rows in order, some at a time: the id, what there is of it, and its text."""
+    def rows(self, check_in: Callable[[], None]) -> Iterator[tuple[Sequence[str], list[int], list[bytes]]]:
+        """All rows in order, some at a time: their ids, what there is of each, and their texts."""
         start = held = 0
         lengths, kinds = self._lengths, self._kinds
         for number, place in enumerate(self._places, start=1):
@@ -287,7 +291,7 @@ class _Index:
                 check_in()
                 places = self._places[start:number]
                 ids = self._custom_ids[start:number]
-                yield zip(ids, map(kinds.__getitem__, places), self._texts(start, places), strict=True)
+                yield ids, [kinds[place] for place in places], self._texts(start, places)
                 start, held = number, 0
 
     def _texts(self, start: int, places: array[int]) -> list[bytes]:
