@@ -180,7 +180,7 @@ async def test_a_job_that_is_known_is_looked_for(known: str) -> None:
     wanted: str | BatchJob = "a" if known == "seen" else BatchJob(id="a", status="IN_PROGRESS")
     seen = [http(200, unfinished)] if known == "seen" else []
     for end in ([http(200, JOB)], [GONE, http(200, [JOB])]):
-        replies = [*seen, *[GONE, http(200, [])] * 3, *end, content(ROWS)]
+        replies = [*seen, *[GONE, http(200, [])] * 3, *end, content(ROWS), metadata(len(ROWS))]
         async with RawServer(*replies) as server, clocked(server.base_url) as batches:
             if seen:
                 await batches.retrieve("a")

@@ -179,6 +179,32 @@ def test_chunks_may_be_cut_anywhere(requests: list[BatchRequest], data: st.DataO
     assert list(range(1, len(found) + 1)) == [line.number for line in found]
 
 
+@given(st.lists(st.sampled_from([b"", b"a", b"bb\r", b"\rc", _BOM, b"d" * 30]), max_size=8), st.data())
+def test_lines_that_are_cut_together_are_those_that_are_made_one_by_one(contents: list[bytes], data: Any) -> None:
+    """With the same numbers and offsets, as a whole and in parts, whatever is odd about any of them."""
+    splitter = jsonl.LineSplitter(20)
+    number = 1
+    for chunk in _cut(data, b"\n".join(contents)):
+        lines = splitter.cut(chunk)
+        assert [line.content for line in lines] == lines.contents
+        assert [line.offset for line in lines] == list(lines.offsets())
+        assert [line.number for line in lines] == list(range(number, number + len(lines)))
+        middle = len(lines) // 2
+        assert [*lines.part(0, middle), *lines.part(middle, len(lines))] == [*lines]
+        number += len(lines)
+    assert number - 1 + len(splitter.close()) == b"\n".join(contents).count(b"\n") + bool(contents and contents[-1])
+
+
+def test_a_number_beyond_floats_is_carried() -> None:
+    """It is JSON: the row is good in any line of a file, and is read with the body that it has there."""
+    body = b'{"model": "m", "x": 1e999}'
+    content = b"".join(b'{"custom_id": "%d", "body": %b}\n' % (number, body) for number in range(3))
+    assert jsonl.validate(content).ok
+    assert [jsonl.encode(request) for request in jsonl.read(content)] == [
+        b'{"custom_id":"%d","body":%b}\n' % (number, body) for number in range(3)
+    ]
+
+
 # --- one request --------------------------------------------------------------------------------------------------
 
 
@@ -377,6 +403,7 @@ def test_a_disk_that_is_full() -> None:
     """Is said too, whether the bytes fail to be written or to be flushed."""
     part = _Part.__new__(_Part)
     part._target, part.rows, part.bytes = Path("requests.jsonl"), 0, 0
+    part._held, part._held_bytes = [], 0
     part._file = Path("/dev/full").open("wb")  # noqa: SIM115  # closed by the context
     with pytest.raises(UsageError, match=r"cannot write requests\.jsonl: No space left on device"), part:
         part.add(b"x")

@@ -474,9 +474,9 @@ async def read_all(account: Account, job: str | BatchJob = "job-1", **options: A
 
 
 async def test_a_whole_result_costs_no_further_request() -> None:
-    """Neither with nor without the requests, and whether or not the last line has an end: it is proof enough."""
+    """Whether or not the last line has an end: that no row is left out is proof enough."""
     for output in (ABC, ABC[:-1]):
-        for options in ({}, {"requests": list("abcx")}, {"requests": list("abcx"), "order": "input"}):
+        for options in ({"requests": list("abcx")}, {"requests": list("abcx"), "order": "input"}):
             account = Account(output, lines(refusal("x"))[:-1], metadata={"file-output": 10_000})
             assert len(await account.rows(**options)) == 4
             assert account.requests == ["job job-1", "content file-output", "content file-errors"]
@@ -486,7 +486,7 @@ async def test_a_whole_result_costs_no_further_request() -> None:
 async def test_a_finished_job_that_is_passed_in_is_not_read() -> None:
     """It has all that is needed: the ids of its files."""
     account = Account(ABC)
-    assert len(await account.rows(account.job)) == 3
+    assert len(await account.rows(account.job, requests=list("abc"))) == 3
     assert account.requests == ["content file-output"]
 
 
@@ -631,16 +631,33 @@ async def test_metadata_that_cannot_be_had() -> None:
     assert await read_all(account, requests=["a", "b"]) == [("success", "a"), ("InternalServerError", None)]
 
 
-async def test_without_requests_a_file_that_ends_within_a_line_is_known_to_be_cut() -> None:
-    """Only then its metadata is read, and no other's; rows that are left out cannot be known."""
-    cut = ABC[:-10]
-    account = Account(ABC, lines(refusal("d")), shown={"file-output": [cut]}, metadata={"file-output": len(ABC)})
+@pytest.mark.parametrize("cut", [len(ABC) - 10, ABC.index(b"\n") + 1], ids=["within a line", "at the end of a line"])
+async def test_without_requests_a_file_that_is_cut_is_read_on(cut: int) -> None:
+    """Rows that are left out cannot be known, so the metadata of the output says whether there is more of it."""
+    shown = {"file-output": [ABC[:cut]]}
+    account = Account(ABC, lines(refusal("d")), shown=shown, metadata={"file-output": len(ABC)})
     assert sorted(names(await account.rows())) == [("failure", "d"), *[("success", name) for name in "abc"]]
     assert account.requests.count("metadata file-output") == 1
     assert "metadata file-errors" not in account.requests
+
+
+async def test_without_requests_a_whole_result_costs_one_further_request() -> None:
+    """The metadata of the output, or, if there is none, of the errors; what says nothing is no reason to wait."""
+    for size in (None, 0, len(ABC), gone()):
+        account = Account(ABC, lines(refusal("d")), metadata={"file-output": size})
+        assert len(await account.rows()) == 4
+        assert account.requests == ["job job-1", "content file-output", "content file-errors", "metadata file-output"]
+        assert account.slept == []
+    account = Account(None, lines(refusal("d")))
+    assert names(await account.rows()) == [("failure", "d")]
+    assert account.requests == ["job job-1", "content file-errors", "metadata file-errors"]
+
+
+async def test_without_requests_a_file_that_stays_cut() -> None:
+    """Is an error, after the rows that are there."""
     account = Account(lines(answer("a")), metadata={"file-output": 1_000})
-    assert names(await account.rows()) == [("success", "a")]
-    assert account.requests == ["job job-1", "content file-output"]
+    assert await read_all(account) == [("success", "a"), ("ResultsUnavailableError", None)]
+    assert account.slept == BACK_OFF
 
 
 async def test_a_line_that_is_cut_for_good() -> None:

@@ -728,3 +728,100 @@ def test_any_body_is_cut_as_it_came(body: object, ascii_only: bool, indent: int 
     except UnicodeEncodeError:
         return
     assert _wire.decode_row(_line(text)).body == text
+
+
+# --- the quick way ------------------------------------------------------------------------------------------------
+
+_ends = st.sampled_from(
+    [b"}}", b"} }", b'}, "error": null}', b'}, "error": {"code": 1}}', b', "x": {}}}', b"}}}", b"}"]
+)
+_members = st.lists(
+    st.sampled_from(
+        [
+            b'"custom_id": "b"',
+            b'"body": {"x": 1}',
+            b'"body" :null',
+            b'"b\\u006fdy":{"y": 2}',
+            b'"status_code": 200',
+            b'"status_code": 200.0',
+            b'"status_code": 500',
+            b'"response": {"status_code": 200, "body": {}}',
+            b'"error": null',
+            b'"x": {"body": {"z": 3}}',
+            b'"x": {"body": 7',
+            b'"x": "\\"body\\":{"',
+            b'"x": "\xff"',
+        ]
+    ),
+    max_size=3,
+)
+
+
+@given(_members, _members, st.sampled_from([b"", b" ", b"  ", b"\r"]), _row_bodies, _ends)
+def test_the_quick_way_to_an_answer_is_the_right_one(
+    before: list[bytes], within: list[bytes], space: bytes, body: object, end: bytes
+) -> None:
+    """What it finds is what the thorough one finds, in any line; what may be otherwise, it leaves to that."""
+    text = b'{"t": ' + json.dumps(body).encode() + b', "usage": {"prompt_tokens": 3}}'
+    head = b", ".join([b'"custom_id": "a"', *before, b'"response": {' + b", ".join([b'"status_code": 200', *within])])
+    line = b"{" + head + b', "body":' + space + text + end
+    found = _wire.answer(line)
+    if found is not None:
+        custom_id, begin, length, tokens = found
+        cut = line[begin : begin + length]
+        assert _wire.decode_row(line) == _wire.Row(custom_id, 200, None, cut)
+        assert tokens is None or (tokens.prompt_tokens, tokens.completion_tokens, tokens.total_tokens) == _wire.usage(
+            cut
+        )
+
+
+def test_the_usual_line_goes_the_quick_way() -> None:
+    """As the service writes it, and as others do."""
+    body = b'{"choices": [{"message": {"content": "hi"}}], "usage": {"prompt_tokens": 3}}'
+    for space in (b"", b" "):
+        line = b'{"id":"br_1","custom_id":"a","response":{"status_code":200,"body":' + space + body + b"}}"
+        assert _wire.answer(line) == ("a", line.index(body), len(body), _wire.Tokens(3))
+    assert _wire.answer(line.replace(body, b"{}")) == ("a", line.index(body), 2, None)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b"\n",
+        b"{}",
+        b'{"custom_id": "a", "error": {"message": "no"}}',
+        b'{"custom_id": "a", "response": {"status_code": 500, "body": {}}}',
+        b'{"custom_id": "a", "response": {"status_code": 200, "body": {"x": "\xff"}}}',
+        b'{"custom_id": "a", "response": {"status_code": 200, "body": {"x": NaN}}}',
+        b'{"custom_id": "a", "response": {"status_code": 200, "body": {"x":\r1}}}',
+        b'{"custom_id": "a", "response": {"status_code": 200, "body": "x"}}',
+        b'{"custom_id": "a", "response": {"body": {}}, "response": {"status_code": 200, "body": {}}}',
+        b'{"custom_id": "a", "response": {"status_code": 200, "body" :null}, "x": {"body": {}}}',
+        b'{"custom_id": "a", "response": {"status_code": 200, "body": {"usage": {"prompt_tokens": "3"}}}}',
+    ],
+)
+def test_any_other_line_does_not(line: bytes) -> None:
+    """It is none that was answered, or not in a way that can be told at one look."""
+    assert _wire.answer(line) is None
+
+
+def test_a_request_with_a_number_beyond_floats() -> None:
+    """Is JSON, and carried; in a line that is no request it is what is wrong with that."""
+    body = b'{"model": "m", "x": 1e999, "y": ' + b"1" * 5_000 + b"}"
+    line = b'{"custom_id": "a", "body": ' + body + b"}"
+    value: Any = _wire.request(line)
+    assert (value["custom_id"], value["body"]["x"]) == ("a", math.inf)
+    found = _wire.carried_request(line)
+    assert found is not None
+    assert (found[0], found[1].text, found[2]) == ("a", body, None)
+    with pytest.raises(WireError):
+        _wire.request(b'{"custom_id": "a", "x": 1e999}')
+    with pytest.raises(WireError):
+        _wire.request(line.replace(b'"m"', b'"\xff"'))
+
+
+def test_the_ids_of_requests() -> None:
+    """Are read without the bodies; there may be none."""
+    assert _wire.custom_ids([b'{"custom_id": "a", "body": {}}', b'{"body": [[]], "custom_id": "b"}']) == ["a", "b"]
+    assert _wire.custom_ids([b"x", b"[]", b"{}", b'{"custom_id": 7}', b'{"custom_id": "a"}']) == ["", "", "", "", "a"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -16,7 +16,10 @@ from together_batches.models import BatchJob, FileObject
 from together_batches.outcomes import CancelOutcome, CancelReport
 from together_batches.rows import BatchFailure, BatchMissing, BatchResult, BatchStray, BatchSuccess, Usage
 
-__all__ = ["line_of", "success_line", "to_dict"]
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["line_of", "success_line", "success_lines", "to_dict"]
 
 _RESULTS: dict[type, str] = {
     BatchSuccess: "success",
@@ -83,11 +86,18 @@ def line_of(row: BatchResult) -> bytes:
 
 def success_line(custom_id: str, body: bytes, status_code: int) -> bytes:
     """The line of a row that was answered, around the text of the answer."""
-    return b'{"custom_id":%b,"result":"success","body":%b,"status_code":%d}' % (
-        _wire.quoted(custom_id),
-        body,
-        status_code,
+    return _SUCCESS % (_wire.quoted(custom_id), body, status_code)
+
+
+def success_lines(custom_ids: Iterable[str], bodies: Iterable[bytes], status_code: int) -> bytes:
+    """The lines, with their ends, of rows that were answered with the same status."""
+    line, quoted = _SUCCESS + b"\n", _wire.quoted
+    return b"".join(
+        [line % (quoted(custom_id), body, status_code) for custom_id, body in zip(custom_ids, bodies, strict=True)]
     )
+
+
+_SUCCESS = b'{"custom_id":%b,"result":"success","body":%b,"status_code":%d}'
 
 
 def _fields(value: attrs.AttrsInstance, *, without: str | None = None) -> dict[str, Any]:

@@ -469,7 +469,7 @@ def may_have_been_taken(error: BatchesError) -> bool:
     Not what refuses it (a 4xx, but for 408), and not what never reached the service.
     """
     if isinstance(error, APIConnectionError):
-        return error.request_sent
+        return error.request_sent and error.is_transient
     if isinstance(error, APIStatusError):
         return error.status == HTTPStatus.REQUEST_TIMEOUT or not 400 <= error.status < 500
     return isinstance(error, APIResponseValidationError)

@@ -107,7 +107,7 @@ async def _results(
     verbs: Verbs, job: str | BatchJob, requests: Requests | None, order: Order, patience: float
 ) -> AsyncGenerator[BatchResult, None]:
     ledger = _Ledger(None if requests is None else await _ids_of(requests))
-    files = _Files(verbs, await _finished(job, verbs, patience), patience)
+    files = _Files(verbs, await _finished(job, verbs, patience), patience, counted=requests is not None)
     rows = _in_input_order if order == "input" else _in_file_order
     found = rows(files, ledger)
     try:
@@ -155,6 +155,8 @@ class _File:
         self.job_id = job.id
         self._is_of_errors = file_id == job.error_file_id
         self.size = 0
+        self.expected_size: int | None = None
+        """What its metadata says, once that was read."""
         self.has_lines = self.has_rows = False
         self.splitter = LineSplitter(max_line_bytes=_result_lines.LONGEST_LINE_BYTES)
         self._checksum = 0
@@ -208,13 +210,18 @@ class _File:
 
 
 class _Files:
-    """The files of a job, read whole: absence and short reads are looked at again, as long as patience allows."""
+    """The files of a job, read whole: absence and short reads are looked at again, as long as patience allows.
 
-    def __init__(self, verbs: Verbs, job: BatchJob, patience: float) -> None:
+    ``counted`` says whether rows that are left out are noticed. If they are not, a file that was cut at the end of a
+    line looks like a shorter result, and the metadata of the first file, which has the answers, is always read.
+    """
+
+    def __init__(self, verbs: Verbs, job: BatchJob, patience: float, *, counted: bool) -> None:
         self.each: list[_File] = []
         self._verbs = verbs
         self._job = job
         self._patience = patience
+        self._counted = counted
         self._add_files_of(job)
 
     def _add_files_of(self, job: BatchJob) -> list[_File]:
@@ -230,9 +237,9 @@ class _Files:
     ) -> AsyncGenerator[tuple[_File, bytes], None]:
         """All bytes of each file, with the file they are from.
 
-        If rows are left out, or a file ends within a line, metadata is read: a file shorter than that says was cut on
-        the way, or is still being written, and is read on from where it ended. If rows are left out, the job is read
-        too: the id of one file may appear after that of the other.
+        If rows are left out or cannot be counted, or a file ends within a line, metadata is read: a file shorter than
+        that says was cut on the way, or is still being written, and is read on from where it ended. If rows are left
+        out, the job is read too: the id of one file may appear after that of the other.
         """
         async with aclosing(self._rounds(is_incomplete)) as rounds:
             async for files in rounds:
@@ -314,12 +321,13 @@ class _Files:
         """The files that are shorter than their metadata says. Metadata that cannot be had says nothing."""
         short: list[_File] = []
         for file in self.each:
-            if all_of_them or file.is_cut():
+            is_uncounted = not self._counted and file is self.each[0] and file.size != file.expected_size
+            if all_of_them or file.is_cut() or is_uncounted:
                 try:
-                    size = (await self._verbs.file(file.id)).bytes or 0
+                    file.expected_size = (await self._verbs.file(file.id)).bytes or 0
                 except _NO_EVIDENCE:
                     continue
-                if size > file.size:
+                if file.expected_size > file.size:
                     short.append(file)
         return short
 

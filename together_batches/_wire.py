@@ -11,6 +11,7 @@ import dataclasses
 import enum
 import json
 import math
+import os
 import sys
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, time
@@ -20,7 +21,7 @@ from uuid import UUID
 
 import attrs
 import msgspec
-from msgspec import Meta, Raw, Struct
+from msgspec import UNSET, Meta, Raw, Struct
 
 from together_batches._cut import members, salvaged_id
 from together_batches._fields import Carried, OnDemand, time_of
@@ -32,10 +33,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = [
+    "UNREADABLE",
+    "UNSET",
     "Body",
     "Row",
+    "Tokens",
     "WireError",
-    "custom_id",
+    "answer",
+    "carried_request",
+    "custom_ids",
     "decode",
     "decode_row",
     "encode",
@@ -46,6 +52,8 @@ __all__ = [
     "kind",
     "quoted",
     "read",
+    "read_request",
+    "request",
     "request_body",
     "salvaged_id",
     "usage",
@@ -68,7 +76,7 @@ class WireError(Exception):
 
 # --- JSON ---------------------------------------------------------------------------------------------------------
 
-_UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _decode = msgspec.json.Decoder().decode
 
 
@@ -79,7 +87,7 @@ def decode(body: bytes) -> object:
     """
     try:
         return cast("object", _decode(body))
-    except _UNDECODABLE as error:
+    except UNREADABLE as error:
         raise _no_json(body, error) from error
 
 
@@ -91,7 +99,7 @@ def read(body: bytes | Raw) -> object:
     """
     try:
         return cast("object", _decode(body))
-    except _UNDECODABLE as error:
+    except UNREADABLE as error:
         text = bytes(body)
         try:
             return cast("object", json.loads(text.decode("utf-8", "replace"), strict=False))
@@ -289,7 +297,7 @@ def job(sent: object, where: str = "$") -> BatchJob:
             return _made(_read_usual(sent), _Later(bytes(sent)))
         usual = msgspec.convert(sent, _Usual)
         return _made(usual, {name: value for name, value in cast("_Object", sent).items() if name not in _NAMES})
-    except (*_UNDECODABLE, ValueError, OverflowError):
+    except (*UNREADABLE, ValueError, OverflowError):
         return _structured(BatchJob, read(sent) if isinstance(sent, _TEXT) else sent, where)
 
 
@@ -306,7 +314,7 @@ def entries(body: bytes) -> list[object]:
     """
     try:
         return cast("list[object]", _read_entries(body) or [])
-    except _UNDECODABLE:
+    except UNREADABLE:
         value = read(body)
     if isinstance(value, dict):
         page = cast("_Object", value)
@@ -476,7 +484,7 @@ def decode_row(line: bytes) -> Row:
         if line.isascii() or line.decode():
             body = bytes(row.response.body).replace(b"\r", b" ")
             return Row(row.custom_id, row.response.status_code, error, body or None)
-    except _UNDECODABLE:
+    except UNREADABLE:
         pass
     try:
         found = members(line)
@@ -499,11 +507,11 @@ def usage(body: bytes) -> tuple[int, int, int] | None:
     try:
         found = _read_usage(body).usage
         return None if found is None else (found.prompt_tokens, found.completion_tokens, found.total_tokens)
-    except _UNDECODABLE:
+    except UNREADABLE:
         pass
     try:
         value: Any = read(body)
-        counts = [value["usage"].get(name) for name in _Tokens.__struct_fields__]
+        counts = [value["usage"].get(name) for name in Tokens.__struct_fields__]
     except (WireError, AttributeError, LookupError, TypeError):
         return None
     prompt, completion, total = (count if isinstance(count, int) else 0 for count in counts)
@@ -531,7 +539,7 @@ class Body(Carried):
         """The members that texts and tokens are in, without decoding the others; none if nothing reads it."""
         try:
             return cast("Mapping[str, object]", _read_outline(self.text))
-        except _UNDECODABLE:
+        except UNREADABLE:
             pass
         try:
             return self.decode()
@@ -562,44 +570,8 @@ class _Outline(TypedDict, total=False):
 _read_outline = msgspec.json.Decoder(_Outline).decode
 
 
-def custom_id(line: bytes) -> str:
-    """The ``custom_id`` of a request, read without its body; :class:`WireError` if it has none."""
-    try:
-        return _read_id(line).custom_id
-    except _UNDECODABLE:
-        fields = read(line)
-    found = cast("_Object", fields).get("custom_id") if isinstance(fields, dict) else None
-    if isinstance(found, str):
-        return found
-    problem = "no custom_id"
-    raise WireError(problem)
-
-
-def request_body(line: bytes) -> Body:
-    """The body of a request, cut from the line of it, which is known to be JSON with an object as its body."""
-    return Body(bytes(_read_body(line).body).replace(b"\r", b" "))
-
-
-class _Request(Struct, gc=False):
-    body: Raw
-
-
-_read_body = msgspec.json.Decoder(_Request).decode
-
-
-class _Named(Struct, gc=False):
-    custom_id: str
-
-
-_read_id = msgspec.json.Decoder(_Named).decode
-
-
-def quoted(text: str) -> bytes:
-    """A text as JSON."""
-    return _encode_text(text)
-
-
-_encode_text = msgspec.json.Encoder().encode
+quoted: Callable[[str], bytes] = msgspec.json.Encoder().encode
+"""A text as JSON."""
 
 
 def _small(text: bytes | None) -> object:
@@ -621,15 +593,160 @@ class _Line(Struct, gc=False):
     error: Raw = _ABSENT
 
 
-class _Tokens(Struct, gc=False):
+class Tokens(Struct, gc=False):
     prompt_tokens: int = 0
     completion_tokens: int = 0
     total_tokens: int = 0
 
 
 class _Usage(Struct, gc=False):
-    usage: _Tokens | None = None
+    usage: Tokens | None = None
 
 
 _read_row = msgspec.json.Decoder(_Line).decode
 _read_usage = msgspec.json.Decoder(_Usage).decode
+
+
+class _Head(Struct, gc=False):
+    custom_id: str
+    response: _HeadOfAnswer
+    error: None = None
+
+
+class _HeadOfAnswer(Struct, gc=False):
+    status_code: int
+    body: int
+
+
+_read_head = msgspec.json.Decoder(_Head).decode
+_STAND_IN = int.from_bytes(os.urandom(7))
+_STAND_IN_AND_ENDS = b"%d}}" % _STAND_IN
+
+
+def answer(line: bytes) -> tuple[str, int, int, Tokens | None] | None:
+    """Of a line that answers a row with 200 in the usual way: the ``custom_id``, where the body begins, its length,
+    and its tokens. None for any other line, whatever it is, and for what only :func:`decode_row` can tell.
+
+    The body is taken to begin after the first ``"body":``, and to end before the last two braces. That is so, if it
+    is an object by itself, and if a number that stands for nothing else, in its place, is the answer's body. It is
+    looked through once, where to cut it and to read its tokens looks at each byte twice.
+    """
+    begin = line.find(b'"body":') + 7
+    if line[begin : begin + 1] == b" ":
+        begin += 1
+    body = line[begin:-2]
+    try:
+        head = _read_head(line[:begin] + _STAND_IN_AND_ENDS)
+        response = head.response
+        if (
+            response.body == _STAND_IN
+            and response.status_code == 200
+            and line[-2:] == b"}}"
+            and body[0] == _OPENING
+            and body[-1] == _CLOSING
+            and _RETURN not in body
+            and (line.isascii() or line.decode())  # what is passed over is not looked at for broken characters
+        ):
+            return head.custom_id, begin, len(body), _read_usage(body).usage
+    except (*UNREADABLE, IndexError):
+        pass
+    return None
+
+
+_OPENING, _CLOSING, _RETURN = b"{}\r"
+
+
+# --- a request ----------------------------------------------------------------------------------------------------
+
+
+class _Asked(Struct, gc=False):
+    model: str
+    stream: Any = UNSET
+
+
+class _RequestLine(Struct, gc=False):
+    custom_id: str
+    body: _Asked
+    method: Any = None
+    url: Any = UNSET
+
+
+read_request = msgspec.json.Decoder(_RequestLine).decode
+"""A line of a request, of which most is checked and passed over. Raises one of ``UNREADABLE`` if it is not like that;
+broken UTF-8 in what is passed over remains."""
+
+
+def request(line: bytes) -> object:
+    """The value in a line of a request; :class:`WireError` if it is no JSON.
+
+    A number beyond the range of floats is JSON, and a row is carried with it.
+    """
+    try:
+        return decode(line)
+    except WireError:
+        try:
+            line.decode()
+            read_request(line)
+        except UNREADABLE:
+            pass
+        else:
+            return cast("object", json.loads(line, parse_int=float))
+        raise
+
+
+def carried_request(line: bytes) -> tuple[str, Body, str | None] | None:
+    """The ``custom_id``, the body as it stands, and the method of a request; None if anything about it is odd."""
+    try:
+        row = _read_carried(line)
+        text = bytes(row.body)
+        if row.custom_id and text[0] == _OPENING and (line.isascii() or line.decode()):
+            return row.custom_id, Body(text.replace(b"\r", b" ")), row.method
+    except UNREADABLE:
+        pass
+    return None
+
+
+def request_body(line: bytes) -> Body:
+    """The body of a request, cut from the line of it, which is known to be JSON with an object as its body."""
+    return Body(bytes(_read_body(line).body).replace(b"\r", b" "))
+
+
+class _BodyOfRequest(Struct, gc=False):
+    body: Raw
+
+
+_read_body = msgspec.json.Decoder(_BodyOfRequest).decode
+
+
+class _CarriedRequest(Struct, gc=False):
+    custom_id: str
+    body: Raw
+    method: str | None = None
+
+
+_read_carried = msgspec.json.Decoder(_CarriedRequest).decode
+
+
+def custom_ids(lines: list[bytes]) -> list[str]:
+    """The ``custom_id`` of each of these requests, read without their bodies; an empty one if it has none."""
+    read_id = _read_id
+    try:
+        return [read_id(line).custom_id for line in lines]
+    except UNREADABLE:
+        return [_custom_id(line) for line in lines]
+
+
+def _custom_id(line: bytes) -> str:
+    try:
+        fields = read(line)
+    except WireError:
+        return ""
+    found = cast("_Object", fields).get("custom_id") if isinstance(fields, dict) else None
+    return found if isinstance(found, str) else ""
+
+
+class _Named(Struct, gc=False):
+    custom_id: str
+
+
+_read_id = msgspec.json.Decoder(_Named).decode

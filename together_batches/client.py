@@ -506,7 +506,8 @@ class AsyncBatches:
         is passed as a :class:`BatchJob`, and that answers 404; a COMPLETED job that names no file; a file of a job
         that answers 404. If rows are left out, or a file ends within a line, its metadata is read, and a file shorter
         than that says is read on. If rows are left out, the job is read too, for the id of a file that appeared late.
-        A result that has every row costs no such request.
+        A result that has every row costs no such request. Without ``requests`` rows that are left out cannot be
+        counted, and the metadata of one file, which has the answers, is always read.
 
         Parameters:
             job: an id or a job.

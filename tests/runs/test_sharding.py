@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tracemalloc
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -37,7 +38,11 @@ def _scan(path: Path, content: bytes, **options: Any) -> Scan:
 
 
 def _read(path: Path, shards: tuple[Shard, ...]) -> list[list[bytes]]:
-    return [list(rows_in(path, shard, directory=path.parent)) for shard in shards]
+    return [_rows_in(path, shard) for shard in shards]
+
+
+def _rows_in(path: Path, shard: Shard) -> list[bytes]:
+    return list(chain.from_iterable(rows_in(path, shard, directory=path.parent)))
 
 
 @pytest.fixture
@@ -181,10 +186,10 @@ def test_rows_that_are_others_by_now(path: Path, change: bytes) -> None:
     """Are noticed, by their shard; the others are as they were."""
     found = _scan(path, _lines(*ROWS))
     path.write_bytes(_lines(*ROWS[:3], change.ljust(len(ROWS[3])), *ROWS[4:]))
-    assert list(rows_in(path, found.shards[0], directory=path.parent)) == ROWS[:3]
-    assert list(rows_in(path, found.shards[2], directory=path.parent)) == ROWS[6:]
+    assert _rows_in(path, found.shards[0]) == ROWS[:3]
+    assert _rows_in(path, found.shards[2]) == ROWS[6:]
     with pytest.raises(RunChangedError, match=r"the rows from line 4 on are others\. Put the file back") as raised:
-        list(rows_in(path, found.shards[1], directory=path.parent))
+        _rows_in(path, found.shards[1])
     assert raised.value.directory == str(path.parent)
 
 
@@ -193,7 +198,7 @@ def test_an_input_that_is_gone(path: Path) -> None:
     found = _scan(path, _lines(*ROWS))
     path.unlink()
     with pytest.raises(UsageError, match=r"cannot read .*in\.jsonl: No such file"):
-        list(rows_in(path, found.shards[0], directory=path.parent))
+        _rows_in(path, found.shards[0])
     with pytest.raises(UsageError, match=r"cannot read .*in\.jsonl: No such file"):
         _sharding.sha256_of(path, lambda: None)
 
@@ -219,9 +224,3 @@ def test_whoever_waits_may_end_it(path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         _scan(path, _lines(*ROWS), check_in=check_in)
-
-
-def test_the_id_of_a_row() -> None:
-    """Is empty where there is none, which the hash of its shard tells."""
-    assert _sharding.custom_id_of(ROWS[1]) == "row-1"
-    assert [_sharding.custom_id_of(row) for row in (b"x", b"[]", b"{}")] == ["", "", ""]

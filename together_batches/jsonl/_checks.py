@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Protocol, cast
+from typing import Protocol, cast
 
 import attrs
 
 from together_batches import _wire
 from together_batches._checks import whole
 from together_batches.errors import ValidationError
-from together_batches.jsonl._lines import MAX_LINE_BYTES, Line, LineSplitter
+from together_batches.jsonl._lines import MAX_LINE_BYTES, Line, Lines, LineSplitter, cut_lines
 from together_batches.jsonl._requests import (
     AUDIO,
     CHAT,
@@ -133,55 +133,54 @@ class Check:
         self._models: dict[str, int] = {}
         self.problem_count = self.rows = self.bytes = 0
 
-    def good(self, lines: Iterable[Line]) -> list[Line]:
-        """Those of the lines that are rows without a problem; what is wrong with the others is noted."""
-        decode, rules, first_with, models = _wire.decode, self._rules, self._first_with, self._models
-        method = "FILE" if rules.endpoint.startswith(AUDIO) else None
-        longest, longest_id = rules.max_line_bytes, min(rules.max_custom_id, KEPT_OF_A_TEXT)
-        good: list[Line] = []
-        for line in lines:
-            number, _, content, length = line
+    def bad(self, lines: Lines) -> list[int]:
+        """Which of the lines are no rows, or rows with a problem, which is noted."""
+        read_request, first_with, models = _wire.read_request, self._first_with, self._models
+        method = "FILE" if self._rules.endpoint.startswith(AUDIO) else None
+        longest, longest_id = self._rules.max_line_bytes, min(self._rules.max_custom_id, KEPT_OF_A_TEXT)
+        odd, bad = lines.odd, list[int]()
+        for place, content in enumerate(lines.contents):
             # The quick way decides, and the thorough one explains: to ask for every reason costs as much as decoding.
-            # Most rows ask for a model that is known already, which settles that it is text.
             try:
-                row: Any = decode(content)
-                custom_id, body = row["custom_id"], row["body"]
-                model = body["model"]
+                row = read_request(content)
+                custom_id, body = row.custom_id, row.body
+                model, number = body.model, lines.number + place
                 quick = (
                     model in models
-                    and type(custom_id) is str
                     and 0 < len(custom_id) <= longest_id
-                    and "stream" not in body
-                    and "url" not in row
-                    and row.get("method") == method
-                    and length <= longest
+                    and row.method == method
+                    and row.url is _wire.UNSET
+                    and body.stream is _wire.UNSET
+                    and (content.isascii() or content.decode())
+                    and len(content) <= longest
+                    and (odd is None or odd[place].whole)
                     and number > 1
                     and first_with.setdefault(custom_id, number) == number
                 )
-            except (_wire.WireError, TypeError, KeyError):
+            except _wire.UNREADABLE:
                 quick, model = False, ""
             if quick:
                 self.rows += 1
                 models[model] += 1
-                good.append(line)
-            elif self._is_good(line):
-                good.append(line)
-        return good
+            elif not self._is_good(lines[place]):
+                bad.append(place)
+        return bad
 
-    def lines(self, source: Source) -> Iterator[list[Line]]:
+    def lines(self, source: Source) -> Iterator[Lines]:
         """The lines of a source, some at a time; counts the bytes."""
         if holds_requests(source):
             for number, request in enumerate(cast("Iterable[RequestLike]", source), start=1):
-                yield self._written(number, request)
+                yield Lines.of(self._written(number, request))
             return
-        splitter = LineSplitter(self._rules.max_line_bytes)
-        for block in blocks_of(cast("Bytes", source)):
+        yield from cut_lines(self._blocks(cast("Bytes", source)), LineSplitter(self._rules.max_line_bytes))
+
+    def _blocks(self, source: Bytes) -> Iterator[bytes]:
+        for block in blocks_of(source):
             began = self.bytes
             self.bytes += len(block)
             if not began and self.is_other_shape(block):
                 return
-            yield splitter.feed(block)
-        yield splitter.close()
+            yield block
 
     def is_other_shape(self, beginning: bytes) -> bool:
         """Whether the file as a whole is no file of requests; then that is the one problem."""
@@ -228,7 +227,7 @@ class Check:
             self.note(f"the line has {line.length:,} bytes, more than {rules.max_line_bytes:,}", number, offset)
             return False
         try:
-            row = _wire.decode(content)
+            row = _wire.request(content)
         except _wire.WireError as error:
             self.note(no_json(content, error), number, offset)
             return False
@@ -288,7 +287,7 @@ def validate(
     rules = Rules(endpoint=endpoint, max_custom_id=max_custom_id, max_line_bytes=max_line_bytes)
     check = Check(rules)
     for lines in check.lines(source):
-        check.good(lines)
+        check.bad(lines)
     if check.rows > max_rows:
         check.note(f"there are {check.rows:,} rows, more than {max_rows:,}: cut them into several files with split")
     if check.bytes > max_bytes:

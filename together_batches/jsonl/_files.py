@@ -7,7 +7,6 @@ import re
 import shutil
 import tempfile
 from contextlib import ExitStack, contextmanager
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
@@ -15,7 +14,7 @@ from together_batches._checks import whole
 from together_batches._replacing import destination, take_place
 from together_batches.errors import UsageError, ValidationError
 from together_batches.jsonl._checks import MAX_BYTES, MAX_ROWS, Check, Problem, Rules
-from together_batches.jsonl._lines import MAX_LINE_BYTES, split_lines
+from together_batches.jsonl._lines import MAX_LINE_BYTES, LineSplitter, cut_lines
 from together_batches.jsonl._requests import CHAT, JSON_SPACE, MAX_CUSTOM_ID, decode, encoded, invalid, short
 from together_batches.jsonl._sources import Bytes, Source, blocks_of, explained, holds_requests, name_of
 
@@ -25,6 +24,8 @@ if TYPE_CHECKING:
     from together_batches.rows import BatchRequest
 
 __all__ = ["read", "split", "write"]
+
+_WRITE_BYTES = 1 << 18
 
 
 def read(source: Source) -> Iterator[BatchRequest]:
@@ -36,17 +37,20 @@ def read(source: Source) -> Iterator[BatchRequest]:
     if holds_requests(source):
         yield from cast("Iterable[BatchRequest]", source)
         return
-    for line in split_lines(blocks_of(cast("Bytes", source))):
-        if not line.content.strip(JSON_SPACE) and line.whole:
-            continue
-        try:
-            if not line.whole:
-                message = f"the line has {line.length:,} bytes, more than {MAX_LINE_BYTES:,}"
-                raise invalid(message, [message])
-            yield decode(line.content)
-        except ValidationError as error:
-            places = [str(Problem(problem, line.number, line.offset)) for problem in error.problems]
-            raise invalid(f"{name_of(source)}: {places[0]}", places) from error
+    for lines in cut_lines(blocks_of(cast("Bytes", source)), LineSplitter()):
+        for place, content in enumerate(lines.contents):
+            is_whole = lines.odd is None or lines.odd[place].whole
+            if is_whole and not content.strip(JSON_SPACE):
+                continue
+            try:
+                if not is_whole:
+                    message = f"the line has {lines[place].length:,} bytes, more than {MAX_LINE_BYTES:,}"
+                    raise invalid(message, [message])
+                yield decode(content)
+            except ValidationError as error:
+                line = lines[place]
+                places = [str(Problem(problem, line.number, line.offset)) for problem in error.problems]
+                raise invalid(f"{name_of(source)}: {places[0]}", places) from error
 
 
 def write(requests: Iterable[BatchRequest], path: str | os.PathLike[str], *, overwrite: bool = False) -> int:
@@ -93,21 +97,35 @@ class _Part:
         self._target = target
         with explained("write", target):
             self._file: BinaryIO = path.open("xb")
+        self._held: list[bytes] = []
+        self._held_bytes = 0
         self.rows = self.bytes = 0
 
     def add(self, content: bytes) -> None:
-        with explained("write", self._target):
-            self._file.write(content)
-            self._file.write(b"\n")
+        """Add a line; lines are written many at a time."""
+        size = len(content) + 1
+        self._held.append(content)
+        self._held_bytes += size
         self.rows += 1
-        self.bytes += len(content) + 1
+        self.bytes += size
+        if self._held_bytes >= _WRITE_BYTES:
+            self._write()
+
+    def _write(self) -> None:
+        lines = b"\n".join([*self._held, b""])
+        self._held, self._held_bytes = [], 0
+        with explained("write", self._target):
+            self._file.write(lines)
 
     def __enter__(self) -> _Part:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with explained("write", self._target):
-            self._file.close()
+        try:
+            self._write()
+        finally:
+            with explained("write", self._target):
+                self._file.close()
 
 
 def _refuse(targets: Iterable[Path]) -> None:
@@ -160,15 +178,19 @@ def split(
         parts: list[Path] = []
         with ExitStack() as stack:
             part: _Part | None = None
-            for line in chain.from_iterable(map(check.good, check.lines(source))):
+            for lines in check.lines(source):
+                bad = frozenset(check.bad(lines))
                 # After the first problem there is nothing to write, and still all others to find.
                 if check.problem_count:
                     continue
-                if part is None or part.rows == max_rows or part.bytes + len(line.content) + 1 > max_bytes:
-                    stack.pop_all().close()
-                    parts.append(scratch / str(len(parts)))
-                    part = stack.enter_context(_Part(parts[-1], folder))
-                part.add(line.content)
+                for place, content in enumerate(lines.contents):
+                    if place in bad:
+                        continue
+                    if part is None or part.rows == max_rows or part.bytes + len(content) + 1 > max_bytes:
+                        stack.pop_all().close()
+                        parts.append(scratch / str(len(parts)))
+                        part = stack.enter_context(_Part(parts[-1], folder))
+                    part.add(content)
         check.finish(name_of(source)).raise_for_problems()
         width = max(3, len(str(len(parts))))
         targets = [folder / f"{prefix}-{number:0{width}}.jsonl" for number in range(1, len(parts) + 1)]

@@ -165,19 +165,18 @@ def decode(line: bytes) -> BatchRequest:
 
     Only ``custom_id``, ``method`` and ``body`` are read. Raises :class:`ValidationError` where the line holds none.
     """
+    if (found := _wire.carried_request(line)) is not None:
+        return BatchRequest(*found)
     try:
-        row = _wire.decode(line)
+        row = _wire.request(line)
     except _wire.WireError as error:
         message = no_json(line, error)
         raise invalid(message, [message]) from error
     if faults := _shape_faults(row):
         raise invalid(faults[0], faults)
     fields = cast("dict[str, object]", row)
-    return BatchRequest(
-        cast("str", fields["custom_id"]),
-        _wire.request_body(line),
-        cast("str | None", fields.get("method")),
-    )
+    method = cast("str | None", fields.get("method"))
+    return BatchRequest(cast("str", fields["custom_id"]), _wire.request_body(line), method)
 
 
 def invalid(message: str, problems: Iterable[str]) -> ValidationError:

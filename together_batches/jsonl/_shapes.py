@@ -83,7 +83,7 @@ def _shape_of(line: str) -> str | None:
     if not line.startswith("{"):
         return None
     try:
-        row = _wire.decode(line.encode())
+        row = _wire.request(line.encode())
     except _wire.WireError:
         return _PYTHON if _is_python(line) else None
     if not isinstance(row, dict):
@@ -115,7 +115,7 @@ def _is_python(line: str) -> bool:
 
 def _is_json(text: str) -> bool:
     try:
-        _wire.decode(text.encode())
+        _wire.request(text.encode())
     except _wire.WireError:
         return False
     return True

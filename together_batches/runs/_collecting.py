@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["Collecting"]
 
 _DOWNLOADS_AT_ONCE = 4
-_ARRANGED_AT_ONCE = 2
+_ARRANGED_AT_ONCE = 1
 """Each holds the ids of a job."""
 _BETWEEN_LOOKS_AT_FILES_SECONDS = 60.0
 _BETWEEN_LOOKS_AT_A_JOB_SECONDS = 30.0

@@ -9,6 +9,7 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from contextlib import ExitStack
+from itertools import count
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 import attrs
@@ -21,19 +22,22 @@ from together_batches.rows import BatchFailure, BatchMissing, BatchSuccess, Usag
 from together_batches.runs import _rules
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
     from io import FileIO
     from pathlib import Path
+    from typing import BinaryIO
 
     from together_batches.jsonl import Line
+    from together_batches.jsonl._lines import Lines
     from together_batches.runs._drafts import Draft
     from together_batches.runs._records import Attempt, Shard
 
 __all__ = ["Arranged", "ForeignFileError", "arrange", "final_lines"]
 
 _BLOCK_BYTES = 1 << 18
-_TOGETHER_BYTES = 2 << 20
+_TOGETHER_BYTES = 4 << 20
 """So much text of rows is held at a time."""
+_LINES_TOGETHER = 200
 _LONGEST_READ_BYTES = 1 << 20
 _GAP_BYTES = 1 << 14
 """So much that is not wanted is read between two texts rather than to begin another read."""
@@ -107,13 +111,19 @@ def arrange(
             if not is_ours and (found.lines or (completed and path is output)):
                 foreign = foreign or path
         index.salvage()
-        left = index.kinds.count(_ABSENT)
+        left = index.left
         if foreign is not None and left:
             raise ForeignFileError(foreign)
-        for some in index.rows(check_in):
-            for custom_id, kind, status_code, text in some:
-                if kind == _ANSWER:
-                    target.write(_plain.success_line(custom_id, text, status_code) + b"\n")
+        for ids, kinds, texts in index.rows(check_in):
+            if kinds.count(_OK) == len(kinds):
+                for start in range(0, len(ids), _LINES_TOGETHER):
+                    some = slice(start, start + _LINES_TOGETHER)
+                    target.write(_plain.success_lines(ids[some], texts[some], _OK))
+                outcomes += bytes([_rules.SUCCEEDED]) * len(kinds)
+                continue
+            for custom_id, kind, text in zip(ids, kinds, texts, strict=True):
+                if kind >= _OK:
+                    target.write(_plain.success_line(custom_id, text, kind) + b"\n")
                     outcomes.append(_rules.SUCCEEDED)
                     continue
                 result = absent(custom_id) if kind == _ABSENT else _result(custom_id, kind, text)
@@ -135,10 +145,12 @@ def arrange(
     )
 
 
-_ABSENT, _ANSWER, _UNUSUAL_ANSWER, _FAILURE, _ODD, _LONG = range(6)
-"""What there is of a row: nothing; the text of an answer; the line of one whose text cannot be copied; the line of a
-failure; a line that cannot be read, or that is too long, and is of the row by its ``custom_id`` alone."""
-_ANSWERS = frozenset({_ANSWER, _UNUSUAL_ANSWER})
+_ABSENT, _UNUSUAL_ANSWER, _FAILURE, _ODD, _LONG = range(5)
+"""What there is of a row: nothing; the line of an answer whose text cannot be copied; the line of a failure; a line
+that cannot be read, or that is too long, and is of the row by its ``custom_id`` alone. The text of an answer has the
+status of that in place of these."""
+_OK = 200
+_ANSWERS = frozenset({_UNUSUAL_ANSWER, *range(200, 300)})
 
 
 def _result(custom_id: str, kind: int, line: bytes) -> BatchSuccess | BatchFailure:
@@ -153,191 +165,231 @@ class _LineCounts(NamedTuple):
     of_errors: int
 
 
-_NOTHING, _A_ROW, _AN_ERROR, _SETTLED = range(4)
-"""What a line is about: nothing of the job; a row of it; an error that does not say whose it is; a settled row."""
+_BLANK, _NOTHING, _A_ROW, _AN_ERROR, _OF_ANOTHER_JOB = range(5)
+"""What a line is about: nothing at all; nothing of the job; a row of it; an error without an id; a settled row."""
 
 
 class _Index:
-    """Where in the files each row is: arrays, since a job may have 50,000 rows, and several are read at a time."""
+    """What the lines of the files say, and which of them is of each row: arrays, since a job may have 50,000 rows.
+
+    What is noted of a line follows what was noted of the one before it, and each row has the place of that alone: a
+    processor is quick where it goes on, and slow where it jumps about. Offsets are counted through both files, as if
+    the second stood right after the first.
+    """
 
     def __init__(self, custom_ids: Sequence[str], settled: Collection[str]) -> None:
         self._custom_ids = custom_ids
         self._settled = settled
         self._numbers = {custom_id: number for number, custom_id in enumerate(custom_ids)}
-        self._files: list[FileIO] = []
-        self.kinds = bytearray(len(custom_ids))
-        self._file_of = bytearray(len(custom_ids))
-        self._offsets = array("Q", bytes(8 * len(custom_ids)))
-        self._lengths = array("L", bytes(array("L").itemsize * len(custom_ids)))
-        self._status_codes = array("H", bytes(2 * len(custom_ids)))
-        self._odd: list[tuple[int, int, int, int, int]] = []
+        self._files: list[tuple[int, FileIO]] = []
+        self._end = 0
+        self._places = array("L", [0]) * len(custom_ids)
+        # At place 0 is what there is of a row that is in no file.
+        self._kinds, self._rows = array("H", [_ABSENT]), array("L", [0])
+        self._offsets, self._lengths = array("Q", [0]), array("Q", [0])
+        self._odd: list[tuple[int, int, int, int]] = []
         self.usage = Usage()
         self.lines = 0
 
+    @property
+    def left(self) -> int:
+        """How many rows are in no file."""
+        return self._places.count(0)
+
     def add(self, file: FileIO, check_in: Callable[[], None]) -> _LineCounts:
         """Note where the rows are in a file: the answer of each, if there is one."""
-        self._files.append(file)
+        begin = self._end
+        self._files.append((begin, file))
         counts = Counter[int]()
         splitter = LineSplitter(_result_lines.LONGEST_LINE_BYTES)
         while block := file.read(_BLOCK_BYTES):
             check_in()
-            self._note(splitter.feed(block), counts)
-        self._note(splitter.close(), counts, have_ends=False)
-        self.lines += counts.total() - counts[_SETTLED]
-        return _LineCounts(counts.total(), counts[_A_ROW] + counts[_SETTLED], counts[_AN_ERROR])
+            self._end += len(block)
+            self._note_all(splitter.cut(block), begin, counts)
+        counts.update(self._note(line, begin, ends=False) for line in splitter.close())
+        lines = counts.total() - counts[_BLANK]
+        self.lines += lines - counts[_OF_ANOTHER_JOB]
+        return _LineCounts(lines, counts[_A_ROW] + counts[_OF_ANOTHER_JOB], counts[_AN_ERROR])
 
-    def _note(self, lines: Iterable[Line], counts: Counter[int], *, have_ends: bool = True) -> None:
-        """Note lines, and count what they are about."""
-        # Every row of a run goes through here, which is why nothing in this loop is a method of ours.
-        decode_row, usage, answered = _wire.decode_row, _wire.usage, _ANSWERS
-        numbers, kinds = self._numbers, self.kinds
-        file_of, offsets, lengths, file = self._file_of, self._offsets, self._lengths, len(self._files) - 1
+    def _note_all(self, lines: Lines, begin: int, counts: Counter[int]) -> None:
+        """Note lines of a file, and count what they are about."""
+        # Every row of a run goes through here, so the first answer of a row is noted on the spot.
+        answer, numbers, places = _wire.answer, self._numbers, self._places
+        kind_of, row_of = self._kinds.append, self._rows.append
+        offset_of, length_of = self._offsets.append, self._lengths.append
         rows = prompt = completion = total = 0
-        for line in lines:
-            _, offset, content, length = line
-            if not content or content.isspace():
-                continue
-            if len(content) != length:
-                counts[self._note_odd(line, _LONG)] += 1
-                continue
-            try:
-                row = decode_row(content)
-            except _wire.WireError:
-                # A last line that ends within itself was cut, and more of it may come.
-                counts[self._note_odd(line, _ODD) if have_ends else _NOTHING] += 1
-                continue
-            custom_id = row.custom_id
-            number = numbers.get(custom_id) if isinstance(custom_id, str) else None
-            if number is None:
-                counts[self._without_a_row(row)] += 1
-                continue
-            rows += 1
-            answers = is_answer(row)
-            if kinds[number] and (kinds[number] in answered or not answers):
-                continue
-            kind, body = _UNUSUAL_ANSWER if answers else _FAILURE, row.body
-            if answers and body is not None and (place := _place_of(body, content)) >= 0:
-                kind, offset, length = _ANSWER, offset + place, len(body)
-                self._status_codes[number] = cast("int", row.status_code)
-                if (tokens := usage(body)) is not None:
-                    prompt += tokens[0]
-                    completion += tokens[1]
-                    total += tokens[2]
-            kinds[number] = kind
-            file_of[number] = file
-            offsets[number] = offset
-            lengths[number] = length
+        for place, offset, content in zip(count(), lines.offsets(), lines.contents, strict=False):
+            found = answer(content)
+            if found is not None:
+                custom_id, start, size, tokens = found
+                number = numbers.get(custom_id)
+                if number is not None and not places[number]:
+                    if tokens is not None:
+                        prompt += tokens.prompt_tokens
+                        completion += tokens.completion_tokens
+                        total += tokens.total_tokens
+                    places[number] = len(self._rows)
+                    kind_of(_OK)
+                    row_of(number)
+                    offset_of(begin + offset + start)
+                    length_of(size)
+                    rows += 1
+                    continue
+            counts[self._note(lines[place], begin)] += 1
         counts[_A_ROW] += rows
         self.usage += Usage(prompt, completion, total)
 
-    def _without_a_row(self, row: _wire.Row) -> int:
-        """What the line of a row is about that is none of these."""
-        custom_id = row.custom_id
-        if isinstance(custom_id, str) and custom_id:
-            return _SETTLED if custom_id in self._settled else _NOTHING
-        return _AN_ERROR if row.error else _NOTHING
+    def _put(self, number: int, kind: int, offset: int, length: int) -> None:
+        """Have a row be what there is at a place in the files."""
+        self._places[number] = len(self._kinds)
+        self._kinds.append(kind)
+        self._rows.append(number)
+        self._offsets.append(offset)
+        self._lengths.append(length)
 
-    def _note_odd(self, line: Line, kind: int) -> int:
-        custom_id = _wire.salvaged_id(line.content)
+    def _note(self, line: Line, begin: int, *, ends: bool = True) -> int:
+        """Note a line, whatever it is; what it is about."""
+        _, offset, content, length = line
+        offset += begin
+        if not content or content.isspace():
+            return _BLANK
+        if len(content) != length:
+            return self._note_odd(content, offset, _LONG)
+        try:
+            row = _wire.decode_row(content)
+        except _wire.WireError:
+            # A last line that ends within itself was cut, and more of it may come.
+            return self._note_odd(content, offset, _ODD) if ends else _NOTHING
+        custom_id = row.custom_id
+        number = self._numbers.get(custom_id) if isinstance(custom_id, str) else None
+        if number is None:
+            if isinstance(custom_id, str) and custom_id:
+                return _OF_ANOTHER_JOB if custom_id in self._settled else _NOTHING
+            return _AN_ERROR if row.error else _NOTHING
+        answers, body = is_answer(row), row.body
+        before = self._kinds[self._places[number]]
+        if before != _ABSENT and (before in _ANSWERS or not answers):
+            return _A_ROW
+        if answers and body is not None and (start := content.find(body)) >= 0:  # -1: a carriage return was replaced
+            self._put(number, cast("int", row.status_code), offset + start, len(body))
+            self.usage += Usage(*(_wire.usage(body) or ()))
+        else:
+            self._put(number, _UNUSUAL_ANSWER if answers else _FAILURE, offset, length)
+        return _A_ROW
+
+    def _note_odd(self, content: bytes, offset: int, kind: int) -> int:
+        custom_id = _wire.salvaged_id(content)
         number = None if custom_id is None else self._numbers.get(custom_id)
         if number is None:
             return _NOTHING
-        self._odd.append((number, kind, len(self._files) - 1, line.offset, len(line.content)))
+        self._odd.append((number, kind, offset, len(content)))
         return _A_ROW
 
     def salvage(self) -> None:
         """Give the rows that have no other line those that are theirs by their ``custom_id`` alone."""
-        for number, kind, file, offset, length in self._odd:
-            if self.kinds[number] == _ABSENT:
-                self.kinds[number] = kind
-                self._file_of[number] = file
-                self._offsets[number], self._lengths[number] = offset, length
+        for number, kind, offset, length in self._odd:
+            if not self._places[number]:
+                self._put(number, kind, offset, length)
 
-    def rows(self, check_in: Callable[[], None]) -> Iterator[Iterable[tuple[str, int, int, bytes]]]:
-        """All rows in order, some at a time: the id, what there is of it, the status of its answer, and its text."""
+    def rows(self, check_in: Callable[[], None]) -> Iterator[tuple[Sequence[str], list[int], list[bytes]]]:
+        """All rows in order, some at a time: their ids, what there is of each, and their texts."""
         start = held = 0
-        for number, length in enumerate(self._lengths, start=1):
-            held += length
-            if held >= _TOGETHER_BYTES or number == len(self._lengths):
+        lengths, kinds = self._lengths, self._kinds
+        for number, place in enumerate(self._places, start=1):
+            held += lengths[place]
+            if held >= _TOGETHER_BYTES or number == len(self._places):
                 check_in()
-                rows = slice(start, number)
-                yield zip(
-                    self._custom_ids[rows],
-                    self.kinds[rows],
-                    self._status_codes[rows],
-                    self._texts(start, number),
-                    strict=True,
-                )
+                places = self._places[start:number]
+                ids = self._custom_ids[start:number]
+                yield ids, [kinds[place] for place in places], self._texts(start, places)
                 start, held = number, 0
 
-    def _texts(self, start: int, end: int) -> list[bytes]:
-        """The texts of these rows, read in the order of the files: what is near in one is read in one go.
+    def _texts(self, start: int, places: array[int]) -> list[bytes]:
+        """The texts of the rows from ``start`` on, read in the order of the files: what is near is read in one go.
 
         To read row by row would have each wait for its turn at the interpreter's lock, which is let go for a read.
         """
-        texts = [b""] * (end - start)
-        offsets, lengths = self._offsets, self._lengths
-        for number_of_file, file in enumerate(self._files):
-            wanted = [
-                number
-                for number in range(start, end)
-                if self.kinds[number] and self._file_of[number] == number_of_file
-            ]
+        texts = [b""] * len(places)
+        rows, offsets, lengths, second = self._rows, self._offsets, self._lengths, self._files[-1:]
+        bound = second[0][0] if second else 0
+        wanted = sorted(filter(None, places))
+        if self._odd:  # these were noted last, wherever they are
             wanted.sort(key=offsets.__getitem__)
-            first = 0
-            while first < len(wanted):
-                begin = offsets[wanted[first]]
-                stop = begin + lengths[wanted[first]]
-                last = first + 1
-                while last < len(wanted):
-                    offset = offsets[wanted[last]]
-                    if offset - stop > _GAP_BYTES or stop - begin > _LONGEST_READ_BYTES:
-                        break
-                    stop = offset + lengths[wanted[last]]
-                    last += 1
-                file.seek(begin)
-                block = _read(file, stop - begin)
-                for number in wanted[first:last]:
-                    place = offsets[number] - begin
-                    texts[number - start] = block[place : place + lengths[number]]
-                first = last
+        first = 0
+        while first < len(wanted):
+            begin = stop = offsets[wanted[first]]
+            longest = begin + _LONGEST_READ_BYTES
+            for last in range(first, len(wanted)):
+                offset = offsets[wanted[last]]
+                if offset - stop > _GAP_BYTES or offset > longest or begin < bound <= offset:
+                    break
+                stop = offset + lengths[wanted[last]]
+            else:
+                last = len(wanted)
+            block = self._read(begin, stop - begin)
+            for place in wanted[first:last]:
+                offset = offsets[place] - begin
+                texts[rows[place] - start] = block[offset : offset + lengths[place]]
+            first = last
         return texts
 
-
-def _place_of(body: bytes, line: bytes) -> int:
-    """Where the text of an answer is in its line; -1 if a carriage return in it was replaced."""
-    # Nearly always the two objects around it end right after it, and to look for it takes longer.
-    place = len(line) - len(body) - 2
-    return place if line.startswith(body, place) else line.find(body)
-
-
-def _read(file: FileIO, size: int) -> bytes:
-    """So many bytes, which the operating system may give in pieces."""
-    block = file.read(size)
-    while len(block) < size and (more := file.read(size - len(block))):
-        block += more
-    return block
+    def _read(self, begin: int, size: int) -> bytes:
+        """So many bytes of one of the files, which the operating system may give in pieces."""
+        base, file = self._files[-1] if begin >= self._files[-1][0] else self._files[0]
+        file.seek(begin - base)
+        block = file.read(size)
+        while len(block) < size and (more := file.read(size - len(block))):
+            block += more
+        return block
 
 
 def final_lines(
     shard: Shard, pieces: Sequence[tuple[Attempt, Path]], *, directory: Path
-) -> Iterator[tuple[int, bytes]]:
-    """What became of each row of a shard in the end, and its line: that of the last attempt it was in."""
+) -> Iterator[tuple[bytes, bytes]]:
+    """The lines of a shard, some at a time, and those of them whose rows were not answered.
+
+    The line of a row is that of the last attempt it was in.
+    """
     with ExitStack() as stack:
-        sources = [
-            (iter(_rules.outcomes_of(attempt)), stack.enter_context(path.open("rb")), path)
+        tries = [
+            _Try(_rules.outcomes_of(attempt), stack.enter_context(path.open("rb", _BLOCK_BYTES)), path, directory)
             for attempt, path in pieces
             if attempt.rows
         ]
-        for _ in range(shard.rows):
-            outcome, line = _rules.MISSING, b""
-            for outcomes, file, path in sources:
-                outcome, line = next(outcomes), file.readline()
-                if not line.endswith(b"\n"):
-                    message = (
-                        f"{path} has been cut short: remove it and run again, and its results are downloaded anew"
-                    )
-                    raise RunError(message, directory=str(directory))
-                if outcome in {_rules.SUCCEEDED, _rules.FAILED}:
-                    break
-            yield outcome, line
+        left = shard.rows if tries else 0
+        while left:
+            outcomes, lines = tries[0].take(_BLOCK_BYTES)
+            left -= len(lines)
+            if len(outcomes) == outcomes.count(_rules.SUCCEEDED):
+                yield b"".join(lines), b""
+                continue
+            for outcome, line in zip(outcomes, lines, strict=True):
+                for again in tries[1:]:
+                    if outcome in _SETTLED:
+                        break
+                    (outcome,), (line,) = again.take(1)
+                yield line, b"" if outcome == _rules.SUCCEEDED else line
+
+
+_SETTLED = frozenset({_rules.SUCCEEDED, _rules.FAILED})
+
+
+class _Try:
+    """The outcomes of an attempt, and the lines of its piece, in their order."""
+
+    def __init__(self, outcomes: bytes, file: BinaryIO, path: Path, directory: Path) -> None:
+        self._outcomes = outcomes
+        self._file = file
+        self._path = path
+        self._directory = directory
+        self._taken = 0
+
+    def take(self, size: int) -> tuple[bytes, list[bytes]]:
+        """Those of the next rows, until their lines have so many bytes."""
+        lines = self._file.readlines(size)
+        outcomes = self._outcomes[self._taken : self._taken + len(lines)]
+        self._taken += len(lines)
+        if not lines or not lines[-1].endswith(b"\n") or len(outcomes) < len(lines):
+            message = f"{self._path} has been cut short: remove it and run again, and its results are downloaded anew"
+            raise RunError(message, directory=str(self._directory))
+        return outcomes, lines

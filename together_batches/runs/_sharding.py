@@ -9,14 +9,14 @@ from __future__ import annotations
 import hashlib
 import itertools
 from array import array
-from itertools import chain
 from typing import TYPE_CHECKING
 
 import attrs
 
-from together_batches import _wire, jsonl
+from together_batches import jsonl
 from together_batches.errors import RunChangedError, UsageError, ValidationError
 from together_batches.jsonl._checks import Check, Rules
+from together_batches.jsonl._lines import cut_lines
 from together_batches.jsonl._requests import JSON_SPACE
 from together_batches.jsonl._sources import blocks_of
 from together_batches.runs._records import Shard
@@ -27,9 +27,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from together_batches.jsonl import Line
+    from together_batches.jsonl._lines import Lines
     from together_batches.runs._drafts import Draft
 
-__all__ = ["Scan", "custom_id_of", "rows_in", "scan", "sha256_of"]
+__all__ = ["Scan", "rows_in", "scan", "sha256_of"]
 
 _BUCKETS = 256
 _LINES_IN_A_MESSAGE = 20
@@ -85,12 +86,13 @@ class _Prints:
 
     def __init__(self) -> None:
         self._buckets = [array("q") for _ in range(_BUCKETS)]
+        self._add = [bucket.append for bucket in self._buckets]
 
     def setdefault(self, custom_id: str, number: int, /) -> int:
         """For now each id is taken for new."""
         # Python's own hash is another in each process, so that nobody can make ids that look alike.
         found = hash(custom_id)
-        self._buckets[found & (_BUCKETS - 1)].append(found)
+        self._add[found & (_BUCKETS - 1)](found)
         return number
 
     def alike(self) -> set[int]:
@@ -130,30 +132,35 @@ class _Reading:
     def run(self, rules: Rules, check_in: Callable[[], None]) -> None:
         """Read it."""
         digest = hashlib.sha256()
-        splitter = jsonl.LineSplitter(rules.max_line_bytes)
-        for block in blocks_of(self._path):
-            check_in()
-            if not self._bytes and self._check.is_other_shape(block):
-                self._check.finish(str(self._path)).raise_for_problems()
-            digest.update(block)
-            self._bytes += len(block)
-            self._take(splitter.feed(block))
-        self._take(splitter.close())
+
+        def blocks() -> Iterator[bytes]:
+            for block in blocks_of(self._path):
+                check_in()
+                if not self._bytes and self._check.is_other_shape(block):
+                    self._check.finish(str(self._path)).raise_for_problems()
+                digest.update(block)
+                self._bytes += len(block)
+                yield block
+
+        for lines in cut_lines(blocks(), jsonl.LineSplitter(rules.max_line_bytes)):
+            self._take(lines)
         self.sha256 = digest.hexdigest()
 
-    def _take(self, lines: list[Line]) -> None:
-        good = iter(self._check.good(lines))
-        row = next(good, None)
-        for line in lines:
-            if line is row:
-                self._cutter.add(line)
-                row = next(good, None)
-            elif line.content.strip(JSON_SPACE) or not line.whole:
-                self._bad += 1
-                self._bad_lines.add(line.number)
-                self._cutter.skip(line)
-                if self._aside is not None:
-                    self._aside.write(self._text(line) + b"\n")
+    def _take(self, lines: Lines) -> None:
+        start = 0
+        for place in self._check.bad(lines):
+            self._cutter.add(lines.part(start, place))
+            self._set_aside(lines[place])
+            start = place + 1
+        self._cutter.add(lines.part(start, len(lines)) if start else lines)
+
+    def _set_aside(self, line: Line) -> None:
+        if line.content.strip(JSON_SPACE) or not line.whole:
+            self._bad += 1
+            self._bad_lines.add(line.number)
+            self._cutter.skip(line)
+            if self._aside is not None:
+                self._aside.write(self._text(line) + b"\n")
 
     def _text(self, line: Line) -> bytes:
         if line.whole:
@@ -216,15 +223,20 @@ class _Cutter:
         self._digest = hashlib.sha256()
         self._bad = array("I")
 
-    def add(self, line: Line) -> None:
-        """The next row."""
-        size = len(line.content) + 1
-        if self._first is None or self._rows == self._max_rows or self._bytes + size > self._max_bytes:
-            self._end(line.offset)
-            self._first = line
-        self._digest.update(line.content)
-        self._digest.update(b"\n")
-        self._rows += 1
+    def add(self, lines: Lines) -> None:
+        """The next rows."""
+        rows, size = len(lines), lines.size()
+        if not rows:
+            return
+        if self._first is None or self._rows + rows > self._max_rows or self._bytes + size > self._max_bytes:
+            if rows > 1:  # where to cut is found by halves
+                self.add(lines.part(0, rows // 2))
+                self.add(lines.part(rows // 2, rows))
+                return
+            self._end(lines.offset)
+            self._first = lines[0]
+        self._digest.update(b"\n".join([*lines.contents, b""]))
+        self._rows += rows
         self._bytes += size
 
     def skip(self, line: Line) -> None:
@@ -257,23 +269,26 @@ class _Cutter:
 # --- read again ---------------------------------------------------------------------------------------------------
 
 
-def rows_in(path: Path, shard: Shard, *, directory: Path) -> Iterator[bytes]:
-    """The rows of a shard, each a line without its end; a :class:`RunChangedError` where they are others by now."""
+def rows_in(path: Path, shard: Shard, *, directory: Path) -> Iterator[list[bytes]]:
+    """The rows of a shard, some at a time, each a line without its end.
+
+    Raises :class:`RunChangedError` at the end if they are others by now.
+    """
     bad = frozenset(unpacked(shard.skipped))
     digest = hashlib.sha256()
-    splitter = jsonl.LineSplitter()
     number = 0
-    for lines in chain(map(splitter.feed, _range(path, shard.offset, shard.size)), [None]):
-        lines = splitter.close() if lines is None else lines
-        rows = [
-            line.content
-            for index, line in enumerate(lines, start=number)
-            if index not in bad and line.content.strip(JSON_SPACE)
-        ]
+    for lines in cut_lines(_range(path, shard.offset, shard.size), jsonl.LineSplitter()):
+        rows = [content for content in lines.contents if content.strip(JSON_SPACE)]
+        if bad:
+            rows = [
+                content
+                for place, content in enumerate(lines.contents, start=number)
+                if place not in bad and content.strip(JSON_SPACE)
+            ]
         number += len(lines)
         if rows:
-            digest.update(b"\n".join(rows) + b"\n")
-            yield from rows
+            digest.update(b"\n".join([*rows, b""]))
+            yield rows
     if digest.hexdigest() != shard.sha256:
         message = (
             f"{path} is not what the run in {directory} began with: the rows from line {shard.first_line} on are "
@@ -292,14 +307,6 @@ def _range(path: Path, offset: int, size: int) -> Iterator[bytes]:
     except OSError as error:
         message = f"cannot read {path}: {error.strerror or error}"
         raise UsageError(message) from error
-
-
-def custom_id_of(row: bytes) -> str:
-    """The id of a row; of one that has none, which is noticed at the end of its shard, an empty one."""
-    try:
-        return _wire.custom_id(row)
-    except _wire.WireError:
-        return ""
 
 
 def sha256_of(path: Path, check_in: Callable[[], None]) -> tuple[int, str]:

@@ -6,9 +6,10 @@ Nothing here decides anything. What is lost of it is made again, from the input 
 from __future__ import annotations
 
 from functools import partial
+from itertools import compress
 from typing import TYPE_CHECKING
 
-from together_batches import jsonl
+from together_batches import _wire, jsonl
 from together_batches._marks import place_in, sendable, tagged_name
 from together_batches.errors import UsageError
 from together_batches.models import BatchJobStatus
@@ -16,7 +17,7 @@ from together_batches.runs import _rules
 from together_batches.runs._directory import DOWNLOADS, PIECES, UPLOADS, is_scratch
 from together_batches.runs._drafts import Draft, explained
 from together_batches.runs._joining import Arranged, arrange, final_lines
-from together_batches.runs._sharding import custom_id_of, rows_in, sha256_of
+from together_batches.runs._sharding import rows_in, sha256_of
 from together_batches.runs._threads import in_thread
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Workshop"]
 
-_ROWS_BETWEEN_LOOKS = 500
 _LONGEST_STEM = 40
 """So much of the input's name is in the names of uploads, whose length the service limits."""
 
@@ -79,14 +79,14 @@ class Workshop:
             draft = Draft(path, "new", hashed=False)
             is_marked = False
             try:
-                for number, row in enumerate(self._rows(shard, earlier, check_in)):
-                    marked = _marked(row, mark) if number == 0 and mark is not None else None
-                    is_marked = is_marked or marked is not None
-                    draft.write((row if marked is None else marked) + b"\n")
+                for rows in self._rows(shard, earlier, check_in):
+                    if mark is not None and not draft.bytes and (marked := _marked(rows[0], mark)) is not None:
+                        rows[0], is_marked = marked, True
+                    draft.write(b"\n".join([*rows, b""]))
                 if is_marked and draft.bytes > jsonl.MAX_BYTES:  # a shard of a run that was begun without marks
                     draft.start_over()
-                    for row in self._rows(shard, earlier, check_in):
-                        draft.write(row + b"\n")
+                    for rows in self._rows(shard, earlier, check_in):
+                        draft.write(b"\n".join([*rows, b""]))
                     is_marked = False
                 draft.keep()
             finally:
@@ -101,12 +101,12 @@ class Workshop:
         """Make the piece of an attempt from the files of its results."""
 
         def make(check_in: Callable[[], None]) -> Arranged:
-            ids = [custom_id_of(row) for row in self._rows(shard, earlier, check_in)]
+            ids = self._ids(shard, earlier, check_in)
             settled: set[str] = set()
             same_file = [each.file_id in attempt.file_ids for each in earlier]
             if True in same_file:  # the second job of a file has the rows of the first
-                rows = self._rows(shard, earlier[: same_file.index(True)], check_in)
-                settled = set(map(custom_id_of, rows)).difference(ids)
+                of_first = self._ids(shard, earlier[: same_file.index(True)], check_in)
+                settled = set(of_first).difference(ids)
             piece = Draft(self.piece_of(attempt), "new", hashed=False)
             try:
                 arranged = arrange(
@@ -126,16 +126,22 @@ class Workshop:
 
         return await in_thread(make)
 
-    def _rows(self, shard: Shard, earlier: Sequence[Attempt], check_in: Callable[[], None]) -> Iterator[bytes]:
-        """The rows of a shard that earlier attempts left."""
-        wanted = iter(_rules.rows_of(shard, earlier))
-        next_wanted = next(wanted, None)
-        for number, row in enumerate(rows_in(self._source, shard, directory=self.directory)):
-            if number % _ROWS_BETWEEN_LOOKS == 0:
-                check_in()
-            if number == next_wanted:
-                next_wanted = next(wanted, None)
-                yield row
+    def _rows(self, shard: Shard, earlier: Sequence[Attempt], check_in: Callable[[], None]) -> Iterator[list[bytes]]:
+        """The rows of a shard that earlier attempts left, some at a time."""
+        left = bytearray(shard.rows)
+        for row in _rules.rows_of(shard, earlier):
+            left[row] = True
+        number = 0
+        for rows in rows_in(self._source, shard, directory=self.directory):
+            check_in()
+            found = list(compress(rows, left[number : number + len(rows)]))
+            number += len(rows)
+            if found:
+                yield found
+
+    def _ids(self, shard: Shard, earlier: Sequence[Attempt], check_in: Callable[[], None]) -> list[str]:
+        """The ids of these rows."""
+        return [custom_id for rows in self._rows(shard, earlier, check_in) for custom_id in _wire.custom_ids(rows)]
 
     async def has_piece(self, attempt: Attempt) -> bool:
         """Whether the results of an attempt are here."""
@@ -161,13 +167,10 @@ class Workshop:
         def write(check_in: Callable[[], None]) -> None:
             for shard, attempts in shards:
                 pieces = [(attempt, self.piece_of(attempt)) for attempt in attempts]
-                lines = final_lines(shard, pieces, directory=self.directory)
-                for number, (outcome, line) in enumerate(lines):
-                    if number % _ROWS_BETWEEN_LOOKS == 0:
-                        check_in()
-                    output.write(line)
-                    if outcome != _rules.SUCCEEDED:
-                        failures.write(line)
+                for lines, failed in final_lines(shard, pieces, directory=self.directory):
+                    check_in()
+                    output.write(lines)
+                    failures.write(failed)
             output.finish()
             failures.finish()
 
