@@ -333,7 +333,7 @@ async def test_a_download_that_fails_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "old").write_bytes(b"old")
     for name in ("new", "old"):
         with pytest.raises(APIConnectionError):
-            await Broken().files.download("file-1", tmp_path / name, force=True)
+            await Broken().files.download("file-1", tmp_path / name, overwrite=True)
 
     def tell(*_: object) -> None:
         raise ZeroDivisionError
@@ -443,7 +443,7 @@ async def test_a_download_that_is_shorter_than_its_metadata_says(wanted: Any, tm
     (tmp_path / "out").write_bytes(b"old")
     sizes = [(200, {"id": "file-1", "bytes": 6})] * 3
     service = Service(*sizes, contents=[b"one", b"onet", b"onetwo"])
-    path = await service.files.download(wanted, tmp_path / "out", force=True)
+    path = await service.files.download(wanted, tmp_path / "out", overwrite=True)
     assert path.read_bytes() == b"onetwo"
     assert service.slept == BACK_OFF[:2]
     assert service.lines == ["GET /files/file-1/content", "GET /files/file-1"] * 3
@@ -455,7 +455,7 @@ async def test_a_download_that_stays_short(patience: float, slept: list[float], 
     (tmp_path / "out").write_bytes(b"old")
     service = Service(*[(200, {"id": "file-1", "bytes": 1_234})] * 9, contents=[b"one"])
     with pytest.raises(ResultsUnavailableError) as caught:
-        await service.files.download("file-1", tmp_path / "out", force=True, patience=patience)
+        await service.files.download("file-1", tmp_path / "out", overwrite=True, patience=patience)
     assert str(caught.value).startswith("file file-1 is cut: 3 bytes came, and its metadata says 1,234")
     assert (caught.value.job_id, caught.value.file_ids) == (None, ("file-1",))
     assert slept == service.slept

@@ -390,7 +390,7 @@ class Target:
             message = f"cannot write {self.path}: {against}"
             raise UsageError(message)
         if not self._replace and self.path.exists():
-            message = f"{self.path} exists already, and is left alone; force=True replaces it"
+            message = f"{self.path} exists already, and is left alone; overwrite=True replaces it"
             raise UsageError(message)
 
     async def write(self, piece: bytes) -> None:

@@ -162,7 +162,7 @@ class Transfers:
         file_id: str,
         path: str | os.PathLike[str],
         *,
-        force: bool,
+        overwrite: bool,
         on_progress: Callable[[int, int | None], None] | None = None,
         check_size: bool = False,
     ) -> Path:
@@ -175,7 +175,7 @@ class Transfers:
             nonlocal total
             total = length
 
-        async with target_at(path, replace=force) as target, Stream(self.receive(request, on_length)) as pieces:
+        async with target_at(path, replace=overwrite) as target, Stream(self.receive(request, on_length)) as pieces:
             async for piece in pieces:
                 await target.write(piece)
                 done += len(piece)
@@ -321,7 +321,7 @@ class AsyncFiles:
         file_id: str | FileObject,
         path: str | os.PathLike[str],
         *,
-        force: bool = False,
+        overwrite: bool = False,
         patience: float = 60,
         on_progress: Callable[[int, int | None], None] | None = None,
     ) -> Path:
@@ -335,7 +335,7 @@ class AsyncFiles:
         Parameters:
             file_id: the file.
             path: the file to write, not a directory.
-            force: replace a file that is there already.
+            overwrite: replace a file that is there already.
             patience: seconds for which a file that exists (it is passed as a :class:`FileObject`, was uploaded here,
                 or a job that this client has seen names it) and answers 404, or has fewer bytes than its metadata
                 says, is looked at again. 0 looks once.
@@ -354,7 +354,7 @@ class AsyncFiles:
         while True:
             try:
                 return await self._transfers.fetch(
-                    wanted, path, force=force, on_progress=on_progress, check_size=True
+                    wanted, path, overwrite=overwrite, on_progress=on_progress, check_size=True
                 )
             except NotFoundError as error:
                 pause = absence.pause() if exists else None

@@ -270,7 +270,7 @@ def the_same_without_async(batches: Batches) -> list[BatchRequest]:
 async def files(client: AsyncBatches, batches: Batches, opened: IO[bytes]) -> None:
     file = assert_type(await client.files.upload(opened, via="api", on_progress=print), FileObject)
     await client.files.upload([BatchRequest("row-1", {})])
-    await client.files.download("file-1", "out.jsonl", force=True, patience=2.5)
+    await client.files.download("file-1", "out.jsonl", overwrite=True, patience=2.5)
     assert_type(await client.files.retrieve(file), FileObject)
     assert_type(await client.files.list(), list[FileObject])
     assert_type(await client.files.download(file, "out.jsonl", on_progress=print), Path)

@@ -1,7 +1,6 @@
 """The command ``together-batches``: arguments, output and exit codes around the async client.
 
-One command is one loop. aiohttp, rich and the like are imported by the commands that need them, so that ``--help``
-and a mistyped option are answered at once.
+Each command is a function in the file of that name. One command is one loop.
 """
 
 from __future__ import annotations
@@ -11,103 +10,148 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+import click
+
+from together_batches._version import __version__
+from together_batches.cli._command import Group, explain
 from together_batches.cli._exits import CommandError, Exit, Interrupted, code_of
-from together_batches.cli._parser import Arguments, parse
-from together_batches.cli._text import complain, has, say
+from together_batches.cli._text import PROGRAM, is_open, print_err, print_error
 from together_batches.errors import BatchesError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["main"]
+__all__ = ["COMMANDS", "main"]
+
+_FILES = Group(
+    "files",
+    """Upload, look up, list, download and delete the files of the account.
+
+    examples:
+      together-batches files upload requests.jsonl
+      together-batches files list
+      together-batches files download ID -o output.jsonl
+    """,
+    {
+        "upload": ("_files", "upload", "upload a file"),
+        "list": ("_files", "list_files", "list the files of the account"),
+        "get": ("_files", "get", "show files by their ids"),
+        "download": ("_files", "download", "download the content of a file"),
+        "delete": ("_files", "delete", "delete files"),
+    },
+)
+
+_RUNS = Group(
+    "runs",
+    """Look at a durable run, one that goes on or one that ended. It needs no key
+    and no network.
+
+    examples:
+      together-batches runs show answers.jsonl.run
+    """,
+    {"show": ("_runs", "show", "show a run: its rows, its shards along the time")},
+)
+
+COMMANDS = click.version_option(__version__, prog_name=PROGRAM, message="%(prog)s %(version)s")(
+    Group(
+        PROGRAM,
+        """Batch inference jobs on Together AI, from a file of requests to their results,
+        one job or many thousands at a time.
+        The API key is read from the environment variable TOGETHER_API_KEY, and from
+        nowhere else.
+
+        examples:
+          together-batches demo                        see it at work, without a key
+          together-batches run FILE -o out.jsonl       every answer to a file
+          together-batches submit FILE --wait          a file of requests becomes a job
+          together-batches results ID -o out.jsonl     what became of each request
+          together-batches list --status IN_PROGRESS   the jobs that are running
+          together-batches cancel ID ID ID             cancel these jobs
+          together-batches cancel --all --dry-run      see what would be cancelled
+        """,
+        {
+            "demo": ("_demo", "demo", "see a thousand jobs being cancelled, on this machine alone"),
+            "cancel": ("_cancel", "cancel", "cancel jobs: by id, from standard input, or by filters"),
+            "list": ("_list_get", "list_jobs", "list the jobs of the account"),
+            "get": ("_list_get", "get", "show jobs by their ids"),
+            "validate": ("_validate", "validate", "find every problem of a file of requests"),
+            "split": ("_split", "split", "cut a file of requests into files that the service takes"),
+            "submit": ("_submit", "submit", "check a file of requests, upload it, and create a job"),
+            "results": ("_results", "results", "write what became of each row of a finished job"),
+            "wait": ("_wait", "wait", "wait for jobs, and print each as it finishes"),
+            "run": ("_run", "run", "every answer to a file of any size; run it again and it goes on"),
+            "runs": _RUNS,
+            "files": _FILES,
+            "emulator": ("_emulate", "emulator", "run a stand-in for the service on this machine"),
+        },
+    )
+)
+
+_COMPLETE = "_TOGETHER_BATCHES_COMPLETE"
+"""The variable by which a shell asks for completions, as click names it."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command on ``argv`` (otherwise on what was typed) and return its exit code."""
+    """Run the command on ``argv``, by default that of the process, and return its exit code."""
     for stream in (sys.stdout, sys.stderr):
-        # What a narrow encoding cannot say is written as an escape, and never ends the command.
+        # A character that the encoding lacks is written as an escape, and never ends the command.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        code = _guarded(argv)
-        # Here and not at the interpreter's exit, where a closed pipe would be complained about.
-        if has(sys.stdout):
+        code = _guarded(list(sys.argv[1:] if argv is None else argv))
+        # Here and not at the interpreter's exit, which would complain about a closed pipe.
+        if is_open(sys.stdout):
             sys.stdout.flush()
     except BrokenPipeError:
         _mute_stdout()
         return Exit.FAILED
     except OSError as error:
-        complain(f"the output cannot be written: {error.strerror or error}")
+        print_error(f"the output cannot be written: {error.strerror or error}")
         _mute_stdout()
         return Exit.FAILED
     return code
 
 
-def _guarded(argv: Sequence[str] | None) -> int:
-    """The exit code; what goes wrong is told in a sentence, and only a closed pipe is raised."""
+def _guarded(argv: list[str]) -> int:
+    """Run the command; every error is printed as a sentence but a closed pipe, which is raised."""
     try:
-        return _carry_out(parse(argv))
-    except (KeyboardInterrupt, Interrupted):
-        say("interrupted")
+        return _invoke(argv)
+    except click.exceptions.Exit as end:  # after --help and --version
+        return end.exit_code
+    except click.UsageError as error:
+        print_error(explain(error))
+        return Exit.USAGE
+    except (KeyboardInterrupt, Interrupted) as error:
+        print_err(str(error) or str(Interrupted()))
         return Exit.INTERRUPTED
     except CommandError as error:
-        complain(str(error))
+        print_error(str(error))
         return error.code
     except BatchesError as error:
-        complain(str(error))
+        print_error(str(error))
         return code_of(error)
     except BrokenPipeError:
         raise
     except OSError as error:  # after BatchesError: our APITimeoutError is one too
-        complain(error.strerror or str(error))
+        print_error(error.strerror or str(error))
         return Exit.FAILED
-    except SystemExit as end:  # argparse, after --help and --version
-        return int(end.code or 0)
 
 
-def _carry_out(arguments: Arguments) -> Exit:
-    match arguments.command:
-        case "cancel":
-            from together_batches.cli._cancel import cancel as command
-        case "list":
-            from together_batches.cli._read import list_jobs as command
-        case "get":
-            from together_batches.cli._read import get as command
-        case "results":
-            from together_batches.cli._results import results as command
-        case "submit":
-            from together_batches.cli._submit import submit as command
-        case "wait":
-            from together_batches.cli._wait import wait as command
-        case "run":
-            from together_batches.cli._run import run as command
-        case "runs show":
-            from together_batches.cli._runs import show as command
-        case "validate":
-            from together_batches.cli._validate import validate as command
-        case "split":
-            from together_batches.cli._split import split as command
-        case "files upload":
-            from together_batches.cli._files import upload as command
-        case "files list":
-            from together_batches.cli._files import list_files as command
-        case "files get":
-            from together_batches.cli._files import get as command
-        case "files download":
-            from together_batches.cli._files import download as command
-        case "files delete":
-            from together_batches.cli._files import delete as command
-        case "emulator":
-            from together_batches.cli._emulate import emulator as command
-        case _:
-            from together_batches.cli._demo import demo as command
-    return command(arguments)
+def _invoke(argv: list[str]) -> int:
+    if instruction := os.environ.get(_COMPLETE):
+        from click.shell_completion import shell_complete
+
+        return shell_complete(COMMANDS, {}, PROGRAM, _COMPLETE, instruction)
+    # Not click's own main(), which prints errors, interrupts and closed pipes in its way.
+    with COMMANDS.make_context(PROGRAM, argv) as context:
+        code: int = COMMANDS.invoke(context)
+        return code
 
 
 def _mute_stdout() -> None:
-    """Let what the interpreter flushes at its exit go nowhere: it cannot be written, and that has been dealt with."""
-    if not has(sys.stdout):
+    """Discard what the interpreter flushes at its exit: it cannot be written, and the error was printed."""
+    if not is_open(sys.stdout):
         return
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)

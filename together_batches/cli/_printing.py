@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from together_batches.cli._text import has
+from together_batches.cli._text import is_open
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -122,7 +122,7 @@ async def printer() -> AsyncGenerator[Printer]:
 
 def _waiting_file() -> int | None:
     """The number of standard output, if it is a pipe, a terminal or the like; None for a file, or no stream."""
-    if not has(sys.stdout):
+    if not is_open(sys.stdout):
         return None
     try:
         number = sys.stdout.fileno()

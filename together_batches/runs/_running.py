@@ -23,7 +23,7 @@ from together_batches.runs._lock import locked
 from together_batches.runs._sharding import sha256_of
 from together_batches.runs._telling import Telling
 from together_batches.runs._threads import in_thread
-from together_batches.runs._values import RunEventKind, RunReport
+from together_batches.runs._values import RunEventKind, RunReport, UnfinishedJobs
 from together_batches.runs._workshop import Workshop
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from together_batches.runs._records import Attempt, Books, Ledger, Shard
     from together_batches.runs._verbs import Time, Verbs
 
-__all__ = ["Unfinished", "run", "unfinished", "warn_of_unconfirmed"]
+__all__ = ["run", "unfinished", "warn_of_unconfirmed"]
 
 _log = logging.getLogger("together_batches")
 
@@ -265,22 +265,14 @@ def _is_complete(found: _rules.Buckets) -> bool:
     return not (found.not_sent or found.in_flight)
 
 
-@attrs.frozen
-class Unfinished:
-    """What a run may have under way: its jobs, and the input files of creates that no job is listed for."""
-
-    jobs: tuple[BatchJob, ...]
-    unconfirmed: tuple[str, ...]
-
-
 async def unfinished(
     directory: str | os.PathLike[str], list_jobs: Callable[[], Awaitable[list[BatchJob]]]
-) -> Unfinished:
+) -> UnfinishedJobs:
     """What a run has under way as far as it knows, and as far as the service lists jobs of its lost creates."""
     return await _unfinished(await in_thread(lambda _: _ledger.read(Path(directory))), list_jobs)
 
 
-async def _unfinished(books: Books, list_jobs: Callable[[], Awaitable[list[BatchJob]]]) -> Unfinished:
+async def _unfinished(books: Books, list_jobs: Callable[[], Awaitable[list[BatchJob]]]) -> UnfinishedJobs:
     found = [
         BatchJob(id=attempt.job_id, created_at=attempt.created_at)
         for attempt in books.attempts
@@ -304,7 +296,7 @@ async def _unfinished(books: Books, list_jobs: Callable[[], Awaitable[list[Batch
                 unconfirmed.append(attempt.file_id or "")
             else:
                 found += [created.job, *(created.others if attempt.marked else ())]
-    return Unfinished(tuple(found), tuple(unconfirmed))
+    return UnfinishedJobs(tuple(found), tuple(unconfirmed))
 
 
 def warn_of_unconfirmed(directory: str | os.PathLike[str], unconfirmed: Sequence[str]) -> None:

@@ -9,12 +9,23 @@ from typing import TYPE_CHECKING, Literal
 
 import attrs
 
+from together_batches.models import BatchJob
 from together_batches.rows import Usage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["AttemptState", "AttemptView", "RunEvent", "RunEventKind", "RunReport", "RunState", "RunView", "ShardView"]
+__all__ = [
+    "AttemptState",
+    "AttemptView",
+    "RunEvent",
+    "RunEventKind",
+    "RunReport",
+    "RunState",
+    "RunView",
+    "ShardView",
+    "UnfinishedJobs",
+]
 
 RunState = Literal["running", "interrupted", "finished"]
 AttemptState = Literal["planned", "uploaded", "creating", "running", "ended", "collected"]
@@ -222,6 +233,17 @@ class RunView:
     def to_dict(self) -> dict[str, object]:
         """As plain data, ready for JSON; what is absent is left out."""
         return {**_plain(self), "rows": self.rows}
+
+
+@attrs.frozen
+class UnfinishedJobs:
+    """What a run has under way: its ``jobs``, and in ``unconfirmed`` the input files of creates without a listed job.
+
+    Such a create may have made a job, which then runs.
+    """
+
+    jobs: tuple[BatchJob, ...]
+    unconfirmed: tuple[str, ...]
 
 
 def _plain(value: attrs.AttrsInstance) -> dict[str, object]:

@@ -1,0 +1,107 @@
+"""``together-batches list`` and ``together-batches get``."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from together_batches.cli._client import connected
+from together_batches.cli._command import Common, command, option, service_options
+from together_batches.cli._exits import Exit
+from together_batches.cli._loop import in_loop
+from together_batches.cli._numbers import duration
+from together_batches.cli._report import print_each
+from together_batches.cli._selecting import (
+    Chosen,
+    Filters,
+    by_status,
+    chosen_jobs,
+    filter_options,
+    given_ids,
+    ids_argument,
+)
+from together_batches.cli._text import as_json, block, columns, format_time, is_terminal, print_lines, table
+
+if TYPE_CHECKING:
+    from together_batches.models import BatchJob
+
+__all__ = ["get", "list_jobs"]
+
+
+@command("list")
+@filter_options("jobs of this status; may be repeated")
+@option("--newer-than", metavar="D", type=duration, help="jobs created no longer ago than this")
+@option("--endpoint", metavar="E", help="jobs of this endpoint, such as /v1/chat/completions")
+@option("--input-file", metavar="ID", help="jobs made from this file")
+@service_options
+def list_jobs(common: Common, **filters: Any) -> Exit:
+    """List jobs, newest first: as a table on a terminal, with tabs between the columns
+    elsewhere.
+
+    examples:
+      together-batches list                         every job, newest first
+      together-batches list --status FAILED --newer-than 1d
+      together-batches list --json | together-batches cancel - --dry-run
+    """
+    jobs, _ = chosen = _chosen(common, Filters(**filters))
+    if note := chosen.note():
+        common.note(note)
+    if common.json:
+        print("[" + ",\n".join(map(as_json, jobs)) + "]")
+    elif not jobs:
+        common.note("no job matches")
+    elif is_terminal(sys.stdout):
+        print_lines(table(("ID", "STATUS", "DONE", "CREATED", "MODEL"), [_row(job) for job in jobs]))
+        common.note(by_status(jobs))
+    else:
+        print_lines("\t".join(_fields(job)) for job in jobs)
+    return Exit.DONE
+
+
+@in_loop
+async def _chosen(common: Common, filters: Filters) -> Chosen:
+    async with connected(common) as batches:
+        return await chosen_jobs(batches, filters, finished=True)
+
+
+@command("get")
+@ids_argument("ids of jobs", required=True)
+@service_options
+def get(common: Common, ids: tuple[str, ...]) -> Exit:
+    """Show jobs as they now stand.
+
+    examples:
+      together-batches get ID
+      together-batches get ID ID --json     one JSON object a line
+    """
+    shown = (lambda job: f"{as_json(job)}\n") if common.json else block
+    return print_each(
+        common,
+        given_ids(ids),
+        lambda batches, job_id: batches.retrieve(job_id),
+        lambda _, job: shown(job),
+        between="" if common.json else "\n",
+    )
+
+
+def _row(job: BatchJob) -> tuple[str, ...]:
+    done = None if job.progress is None else f"{job.progress:.0f} %"
+    return columns((job.id, job.status, done, format_time(job.created_at), job.model_id))
+
+
+def _fields(job: BatchJob) -> tuple[str, ...]:
+    """The columns that the reference names."""
+    return columns(
+        (
+            job.id,
+            job.status,
+            None if job.progress is None else f"{job.progress:g}",
+            format_time(job.created_at),
+            format_time(job.completed_at),
+            job.endpoint,
+            job.model_id,
+            job.input_file_id,
+            job.output_file_id,
+            job.error_file_id,
+        )
+    )
