@@ -56,9 +56,9 @@ def test_refused_connection(run: Callable[..., tuple[int, str, str]], monkeypatc
 
 
 def test_time_limit_of_an_attempt(run: Callable[..., tuple[int, str, str]], emulator: Emulator) -> None:
-    """--timeout ends each attempt of a request."""
+    """--request-timeout ends each attempt of a request."""
     emulator.fail(Fault(on="list", times=None, delay=0.5))
-    code, _, err = run("list", "--timeout", "0.05")
+    code, _, err = run("list", "--request-timeout", "0.05")
     assert code == 1
     assert "0.05 s" in err
     assert emulator.count("list") == 3

@@ -7,9 +7,9 @@ import re
 from pathlib import Path
 
 import pytest
+from together_batches.cli._parser import Parser, build_parser
 
 from together_batches.cli._exits import Exit
-from together_batches.cli._parser import Parser, build_parser
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "cli.md").read_text("utf-8")
 SECTIONS = {

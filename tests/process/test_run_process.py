@@ -64,7 +64,17 @@ def test_a_run_that_was_taken_over(tmp_path: Path) -> None:
 def _running(
     emulator: Emulator, source: Path, output: Path, poll_interval: str, max_jobs: str
 ) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "together_batches", "run", str(source), "-o", str(output), "--max-rows", "2"]
+    command = [
+        sys.executable,
+        "-m",
+        "together_batches",
+        "run",
+        str(source),
+        "-o",
+        str(output),
+        "--max-rows-per-job",
+        "2",
+    ]
     return subprocess.Popen(
         [*command, "--poll-interval", poll_interval, "--max-jobs", max_jobs],
         env={**os.environ, "TOGETHER_API_KEY": KEY, "TOGETHER_BASE_URL": emulator.base_url},

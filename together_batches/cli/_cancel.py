@@ -81,7 +81,7 @@ def cancel(
     examples:
       together-batches cancel ID                    cancel one job
       together-batches cancel - --yes < ids.txt     what a file names, an id a line
-      together-batches cancel --all                 all unfinished jobs, after a prompt
+      together-batches cancel --all                 all unfinished, after a prompt
       together-batches cancel --status IN_PROGRESS --older-than 2h --yes --wait
     """
     filters = Filters(status, models, older_than)

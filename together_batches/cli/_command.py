@@ -76,20 +76,38 @@ class Common(NamedTuple):
 
 
 class _Option(click.Option):
-    def process_value(self, ctx: click.Context, value: Any) -> Any:
-        """The value. click takes whatever comes next, even if that is an option, which is an error here."""
+    def type_cast_value(self, ctx: click.Context, value: Any) -> Any:
+        """Convert the value. click takes whatever comes next, even an option, which is an error here."""
         values = value if isinstance(value, tuple | list) else (value,)
         if any(isinstance(each, str) and each in _options(ctx.command) for each in values):
             raise click.BadOptionUsage(max(self.opts, key=len), "", ctx)
-        return super().process_value(ctx, value)
+        return super().type_cast_value(ctx, value)
 
 
 class _CommonOption(_Option):
     """An option of :class:`Common`."""
 
 
-class _Command(click.Command):
-    """A command whose help begins with its examples, and whose usage errors name their context."""
+class _Documented(click.Command):
+    """What commands and groups have in common: a help that begins with its examples."""
+
+    def get_help_option(self, ctx: click.Context) -> click.Option | None:
+        """The option ``--help``, in our voice."""
+        found = super().get_help_option(ctx)
+        if found is not None:
+            found.help = "show this help and exit"
+        return found
+
+    def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the examples, and then the description."""
+        # As it stands: examples are aligned, and lines are broken where the source breaks them.
+        description, _, examples = cleandoc(self.help or "").partition(_EXAMPLES)
+        key = _KEY if any(isinstance(param, _CommonOption) for param in self.params) else ""
+        formatter.write(f"\n{_EXAMPLES}{examples.rstrip()}\n\n{description.rstrip()}\n{key}")
+
+
+class _Command(_Documented):
+    """A command whose usage errors name their context."""
 
     allow_extra_args = True  # refused below, in our words
 
@@ -104,11 +122,6 @@ class _Command(click.Command):
             ctx.fail(f"{ctx.args[0]!r} is one argument too many")
         return ctx.args
 
-    def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the examples, and then the description."""
-        needs_key = any(isinstance(param, _CommonOption) for param in self.params)
-        _write_help(self, formatter, _KEY if needs_key else "")
-
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the command's own options, and then the common ones."""
         common = [param for param in self.params if isinstance(param, _CommonOption)]
@@ -119,7 +132,7 @@ class _Command(click.Command):
                     formatter.write_dl(records)
 
 
-class Group(click.Group):
+class Group(_Documented, click.Group):
     """A group of commands, each imported on first use.
 
     ``entries`` has for each name the module and the function of the command and a line about it, or a further group.
@@ -157,10 +170,6 @@ class Group(click.Group):
             raise click.NoSuchCommand(args[0], possibilities=self.entries, ctx=ctx)
         return super().resolve_command(ctx, args)
 
-    def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the examples, and then the description."""
-        _write_help(self, formatter)
-
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write a line about each command, without importing any."""
         with formatter.section("Commands"):
@@ -173,12 +182,6 @@ class Group(click.Group):
                 yield from ((f"{name} {sub}", line) for sub, line in entry.summaries())
             else:
                 yield name, entry[2]
-
-
-def _write_help(command: click.Command, formatter: click.HelpFormatter, key: str = "") -> None:
-    # As it stands: examples are aligned, and lines are broken where the source breaks them.
-    description, _, examples = cleandoc(command.help or "").partition(_EXAMPLES)
-    formatter.write(f"\n{_EXAMPLES}{examples.rstrip()}\n\n{description.rstrip()}\n{key}")
 
 
 def command(name: str) -> Callable[[Callable[..., Exit]], click.Command]:
@@ -218,13 +221,13 @@ def _options(command: click.Command) -> dict[str, click.Option]:
 
 
 def _suggestions(names: Sequence[str] | None) -> str:
-    return f"; did you mean {' or '.join(names)}?" if names else ""
+    return f" (did you mean {' or '.join(names)}?)" if names else ""
 
 
 def _name(param: click.Parameter | None) -> str:
     if isinstance(param, click.Option):
         return max(param.opts, key=len)
-    return param.human_readable_name if param else "value"
+    return param.human_readable_name.strip("[].") if param else "value"
 
 
 # --- arguments and options
@@ -237,7 +240,9 @@ def argument(name: str, metavar: str, help: str, **attrs: Any) -> Callable[[F], 
 
 def option(*names: str, help: str, cls: type[click.Option] = _Option, **attrs: Any) -> Callable[[F], F]:  # noqa: A002
     """An option of a command; one without a ``metavar`` is a flag."""
-    return click.option(*names, cls=cls, help=help, is_flag="metavar" not in attrs, **attrs)
+    if "metavar" not in attrs:
+        attrs["is_flag"] = True  # False would make the value of an option optional
+    return click.option(*names, cls=cls, help=help, **attrs)
 
 
 def complete_files(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:

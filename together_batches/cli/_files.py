@@ -158,7 +158,8 @@ def delete(common: Common, ids: tuple[str, ...]) -> Exit:
 @patience_option(60)
 @service_options
 def download(common: Common, file_id: str, output: str | None, overwrite: bool, patience: float) -> Exit:
-    """Download the content of a file. It appears under the given name when it is whole.
+    """Download the content of a file. It appears under the given name when it is
+    whole.
 
     examples:
       together-batches files download ID -o output.jsonl

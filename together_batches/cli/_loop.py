@@ -59,7 +59,7 @@ def last_words(state: Callable[[], str]) -> Generator[None]:
     except CommandError as error:
         if error.code is not Exit.TIMED_OUT:
             raise
-        message = f"{error}: {state()}"
+        message = f"{error}: {state()}".replace("\n", "; ")
         raise CommandError(message, Exit.TIMED_OUT) from None
 
 

@@ -61,7 +61,7 @@ _NOT_PRINTED = {"trouble", "gone", "progressed"}
 
 
 @command("run")
-@argument("source", "INPUT", "a file of requests, of any size; - is standard input", required=False)
+@argument("source", "[INPUT]", "a file of requests, of any size; - is standard input", required=False)
 @option(
     "-o",
     "--output",

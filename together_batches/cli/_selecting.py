@@ -86,7 +86,7 @@ def filter_options(status: str) -> Callable[[F], F]:
 
 def ids_argument(help: str, *, required: bool) -> Callable[[F], F]:  # noqa: A002
     """Any number of ids."""
-    return argument("ids", "ID", help, nargs=-1, required=required)
+    return argument("ids", "ID..." if required else "[ID]...", help, nargs=-1, required=required)
 
 
 def is_input(ids: Sequence[str]) -> bool:
@@ -213,11 +213,9 @@ class Chosen(NamedTuple):
         """A line about jobs that were left because they name no model, if there are any."""
         if not self.nameless:
             return None
-        count = len(self.nameless)
-        jobs, name, were = ("job", "names", "was") if count == 1 else ("jobs", "name", "were")
-        return (
-            f"note: {format_count(count)} {jobs} that {name} no model (yet) {were} left: {by_status(self.nameless)}"
-        )
+        name, were = ("names", "was") if len(self.nameless) == 1 else ("name", "were")
+        jobs = count_of(len(self.nameless), "job")
+        return f"note: {jobs} that {name} no model (yet) {were} left: {by_status(self.nameless)}"
 
 
 async def chosen_jobs(batches: AsyncBatches, filters: Filters, *, finished: bool = False) -> Chosen:
