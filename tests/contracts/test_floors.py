@@ -49,7 +49,11 @@ _HOUSE: dict[int, list[list[str]]] = {
         ["_patience"],
         ["_marks"],
     ],
-    0: [["_version"], ["errors", "_fields", "rows", "models", "outcomes"], ["errors", "_checks", "config"]],
+    0: [
+        ["_version"],
+        ["_text", "errors", "_fields", "rows", "models", "outcomes"],
+        ["_text", "errors", "_checks", "config"],
+    ],
 }
 _FRONT = ""
 """The front door, ``together_batches/__init__.py``: it imports the words, and nobody within comes in through it."""
@@ -63,6 +67,7 @@ _LIBRARIES: dict[str, set[str]] = {
     "cattrs": {"_wire"},
     "msgspec": {"_wire", "emulator"},
     "rich": {"cli"},
+    "click": {"cli"},
     "pytest": {"pytest_plugin"},
     "anyio": {"_disk", "runs", "_cancelling", "_waiting", "_results", "_submitting", "client", "_loop_thread", "cli"},
     "attrs": {room for rows in _HOUSE.values() for row in rows for room in row} | {"emulator"},

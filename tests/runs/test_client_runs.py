@@ -558,6 +558,19 @@ async def test_cancel_on_interrupt(run: Runner, emulator: Emulator) -> None:
     assert len(emulator.jobs) == 5
 
 
+async def test_unfinished_jobs(run: Runner, emulator: Emulator) -> None:
+    """Jobs that have not ended are listed, and so is the input file of a create without a listed job."""
+    await _stopped(run, RunEventKind.UPLOADED)
+    assert await run.batches.unfinished_jobs(run.directory) == UnfinishedJobs((), ())
+    file_id = str(runs.read(run.directory).shards[0].attempts[0].file_id)
+    with closing(sqlite3.connect(run.directory / "ledger.sqlite", isolation_level=None)) as ledger:
+        ledger.execute("UPDATE attempt SET creating_at = planned_at")
+    assert await run.batches.unfinished_jobs(run.directory) == UnfinishedJobs((), (file_id,))
+    job_id = emulator.add_job(input_file_id=file_id)
+    found = await run.batches.unfinished_jobs(run.directory)
+    assert ([job.id for job in found.jobs], found.unconfirmed) == ([job_id], ())
+
+
 async def test_cancelling_a_job_that_nobody_heard_of(run: Runner, emulator: Emulator) -> None:
     """It is looked for; a run without jobs has none to cancel, and what is no run is told."""
     await _stopped(run, RunEventKind.UPLOADED)

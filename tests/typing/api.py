@@ -246,7 +246,7 @@ def requests() -> Iterator[BatchRequest]:
 async def a_whole_life(client: AsyncBatches, opened: IO[bytes], source: AsyncIterator[BatchRequest]) -> None:
     job = await client.submit("requests.jsonl", endpoint="/v1/chat/completions", model_id="model", priority=1)
     assert_type(job, BatchJob)
-    await client.submit(Path("requests.jsonl"))
+    await client.submit(Path("requests.jsonl"), on_progress=print, on_uploaded=lambda file: print(file.id))
     await client.submit(b"{}")
     await client.submit(opened)
     await client.submit(requests())
@@ -354,6 +354,8 @@ async def a_durable_run(client: AsyncBatches, requests: AsyncIterator[BatchReque
     assert_type((report.output, report.complete, report.stopped), tuple[Path | None, bool, str | None])
     await client.run(requests, "out.jsonl", directory=Path("run"), model_id="m", priority=1)
     assert_type(await client.cancel_run(report.directory), CancelReport)
+    unfinished = assert_type(await client.unfinished_jobs(report.directory), runs.UnfinishedJobs)
+    assert_type((unfinished.jobs, unfinished.unconfirmed), tuple[tuple[BatchJob, ...], tuple[str, ...]])
     view = runs.read("out.jsonl.run")
     for shard in view.shards:
         for attempt in shard.attempts:
@@ -365,6 +367,7 @@ async def a_durable_run(client: AsyncBatches, requests: AsyncIterator[BatchReque
 def a_durable_run_without_async(batches: Batches, requests: list[BatchRequest]) -> None:
     assert_type(batches.run(requests, "out.jsonl", overwrite=True), runs.RunReport)
     assert_type(batches.cancel_run("out.jsonl.run"), CancelReport)
+    assert_type(batches.unfinished_jobs("out.jsonl.run"), runs.UnfinishedJobs)
 
 
 def answer(row: Mapping[str, object]) -> Answer | Failure | Missing | None:
