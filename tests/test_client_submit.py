@@ -24,6 +24,7 @@ from together_batches import (
     BatchRequest,
     BatchSuccess,
     CreateUnconfirmedError,
+    FileObject,
     JobNotCreatedError,
     RetryPolicy,
     UsageError,
@@ -105,7 +106,7 @@ async def test_what_is_asked_of_the_job(emulator: Emulator, batches: AsyncBatche
 
 
 async def test_how_far_it_is(emulator: Emulator, batches: AsyncBatches) -> None:
-    """The bytes that were sent are passed to ``on_progress``, and the file to ``on_uploaded`` before there is a job."""
+    """``on_progress`` gets the bytes that were sent, and ``on_uploaded`` the file before there is a job."""
     sent: list[tuple[int, int]] = []
     uploaded: list[str] = []
 

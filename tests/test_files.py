@@ -456,7 +456,7 @@ async def test_a_download_that_stays_short(patience: float, slept: list[float], 
     service = Service(*[(200, {"id": "file-1", "bytes": 1_234})] * 9, contents=[b"one"])
     with pytest.raises(ResultsUnavailableError) as caught:
         await service.files.download("file-1", tmp_path / "out", overwrite=True, patience=patience)
-    assert str(caught.value).startswith("file file-1 is cut: 3 bytes came, and its metadata says 1,234")
+    assert str(caught.value).startswith("file file-1 is cut: 3 bytes came, and its metadata says 1 234")
     assert (caught.value.job_id, caught.value.file_ids) == (None, ("file-1",))
     assert slept == service.slept
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"out": b"old"}

@@ -11,6 +11,7 @@ from together_batches._checks import positive
 from together_batches._disk import content_of, target_at
 from together_batches._patience import Absence, say_how_long
 from together_batches._stream import Stream
+from together_batches._text import count_of, format_count
 from together_batches._transport import Call
 from together_batches.errors import (
     APIError,
@@ -195,7 +196,8 @@ class Transfers:
         expected = file.bytes or 0
         if expected > size:
             message = (
-                f"file {file_id} is cut: {size:,} bytes came, and its metadata says {expected:,}; download it again "
+                f"file {file_id} is cut: {count_of(size, 'byte')} came, and its metadata says "
+                f"{format_count(expected)}; download it again "
                 "later"
             )
             raise ResultsUnavailableError(message, file_ids=[file_id])

@@ -12,8 +12,6 @@ import pytest
 from together_batches.cli._text import (
     as_json,
     can_redraw,
-    escape,
-    format_count,
     format_time,
     in_ascii,
     is_terminal,
@@ -21,22 +19,6 @@ from together_batches.cli._text import (
     print_error,
     table,
 )
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("plain, with ümlaut and 漢字", "plain, with ümlaut and 漢字"),
-        ("\x1b[31mred\x07", r"\x1b[31mred\x07"),
-        ("two\nlines\tand a tab\r", r"two\nlines\tand a tab\r"),
-        ("\u202egnp.exe", r"\u202egnp.exe"),
-        ("\x9b31m", r"\x9b31m"),
-        ("\udc80", r"\udc80"),
-    ],
-)
-def test_escape(text: str, expected: str) -> None:
-    """What steers a terminal, breaks a line or turns the reading direction becomes visible; letters stay."""
-    assert expected == escape(text)
 
 
 def test_json_is_ascii_on_one_line() -> None:
@@ -57,9 +39,8 @@ def test_json_that_is_there_already() -> None:
     assert in_ascii(b'{"x": 1.50}') == '{"x": 1.50}'
 
 
-def test_numbers_and_times() -> None:
-    """Thousands stand apart; times are in UTC and in whole seconds."""
-    assert format_count(9_998_001) == "9 998 001"
+def test_times() -> None:
+    """Times are in UTC and in whole seconds."""
     assert format_time(datetime(2026, 9, 14, 10, 20, 30, 481925, tzinfo=UTC)) == "2026-09-14T10:20:30Z"
     assert format_time(None) == "-"
 

@@ -44,7 +44,7 @@ def documented(section: str) -> dict[str, str | None]:
 def test_every_command_has_its_section() -> None:
     """A command without a section, or a section without a command, fails; the table has the lines of the help."""
     assert set(SUMMARIES) == {title for title in SECTIONS if f"## `{title}`" in PAGE}
-    assert SUMMARIES == dict(re.findall(r"^\| \[`([\w ]+)`\]\(.*?\) \| (.+) \|$", PAGE, flags=re.MULTILINE))
+    assert dict(re.findall(r"^\| \[`([\w ]+)`\]\(.*?\) \| (.+) \|$", PAGE, flags=re.MULTILINE)) == SUMMARIES
 
 
 @pytest.mark.parametrize("command", SUMMARIES)

@@ -32,7 +32,7 @@ from together_batches import (
     runs,
 )
 from together_batches.emulator import Emulator, Failure, Fault, Missing, Timing
-from together_batches.runs import RunEvent, RunEventKind
+from together_batches.runs import RunEvent, RunEventKind, UnfinishedJobs
 
 from .stage import QUICK, ROWS, Runner, requests
 
@@ -241,7 +241,7 @@ async def test_places_that_cannot_be(
         ({"output": 7}, "output is a path, not int"),
         ({"max_jobs": 0}, "max_jobs must be a whole number"),
         ({"max_attempts": 0}, "max_attempts must be a whole number"),
-        ({"max_rows_per_job": 50_001}, "max_rows_per_job is at most 50,000"),
+        ({"max_rows_per_job": 50_001}, "max_rows_per_job is at most 50 000"),
         ({"stop_after_rows": 0}, "stop_after_rows must be a whole number"),
         ({"poll_interval": 0}, "poll_interval must be a number"),
         ({"max_enqueued_rows": 2}, "max_enqueued_rows is 2, and the run has a job of 3 rows"),

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from together_batches.cli._text import escape
-from together_batches.runs._timeline import PHASES, buckets, count, facts, ticks, timeline
+from together_batches.cli._text import count_of, escape
+from together_batches.runs._timeline import PHASES, buckets, facts, ticks, timeline
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -51,7 +51,7 @@ def chart(view: RunView, now: datetime, *, width: int, most_lanes: int, ascii_on
         Text(f"began {drawn.began:%Y-%m-%d %H:%M:%S} UTC"),
         Text(""),
         pen.shares(view, width),
-        *pen.legend([(name, f"{count(many, 'row')} {word}") for name, word, many in buckets(view) if many], width),
+        *pen.legend([(name, f"{count_of(many, 'row')} {word}") for name, word, many in buckets(view) if many], width),
         Text(""),
         *pen.lanes(drawn, width, most_lanes),
         Text(""),
@@ -125,7 +125,7 @@ class _Pen:
             yield self._left_out(names, left_out)
 
     def _left_out(self, names: int, many: int) -> Text:
-        return Text(f"{self._dots:>{names}}{_GAP}{count(many, 'more shard')}", style="dim")
+        return Text(f"{self._dots:>{names}}{_GAP}{count_of(many, 'more shard')}", style="dim")
 
     def _cells(self, drawn: Timeline, lane: Lane, room: int) -> Iterator[tuple[str, str]]:
         """A sign for each piece of the time: the phase that took most of it, or what happened in it."""

@@ -78,8 +78,8 @@ class Common(NamedTuple):
 class _Option(click.Option):
     def type_cast_value(self, ctx: click.Context, value: Any) -> Any:
         """Convert the value. click takes whatever comes next, even an option, which is an error here."""
-        values = value if isinstance(value, tuple | list) else (value,)
-        if any(isinstance(each, str) and each in _options(ctx.command) for each in values):
+        values: list[object] = [*value] if self.multiple else [value]
+        if any(each in _options(ctx.command) for each in values):
             raise click.BadOptionUsage(max(self.opts, key=len), "", ctx)
         return super().type_cast_value(ctx, value)
 

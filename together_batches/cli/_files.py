@@ -21,13 +21,12 @@ from together_batches.cli._command import (
 from together_batches.cli._exits import Exit
 from together_batches.cli._loop import in_loop
 from together_batches.cli._progress import file_bar
-from together_batches.cli._report import print_each
+from together_batches.cli._report import print_each, print_values
 from together_batches.cli._requests import spooled
 from together_batches.cli._saving import ensure_writable, output_options
 from together_batches.cli._selecting import ids_argument
 from together_batches.cli._text import (
     as_json,
-    block,
     columns,
     count_of,
     escape,
@@ -126,14 +125,7 @@ def get(common: Common, ids: tuple[str, ...]) -> Exit:
       together-batches files get ID
       together-batches files get ID ID --json     one JSON object a line
     """
-    shown = (lambda file: f"{as_json(file)}\n") if common.json else block
-    return print_each(
-        common,
-        list(dict.fromkeys(ids)),
-        lambda batches, file_id: batches.files.retrieve(file_id),
-        lambda _, file: shown(file),
-        between="" if common.json else "\n",
-    )
+    return print_values(common, list(dict.fromkeys(ids)), lambda batches, file_id: batches.files.retrieve(file_id))
 
 
 @command("delete")

@@ -10,7 +10,7 @@ from together_batches.cli._command import Common, command, option, service_optio
 from together_batches.cli._exits import Exit
 from together_batches.cli._loop import in_loop
 from together_batches.cli._numbers import duration
-from together_batches.cli._report import print_each
+from together_batches.cli._report import print_values
 from together_batches.cli._selecting import (
     Chosen,
     Filters,
@@ -20,7 +20,7 @@ from together_batches.cli._selecting import (
     given_ids,
     ids_argument,
 )
-from together_batches.cli._text import as_json, block, columns, format_time, is_terminal, print_lines, table
+from together_batches.cli._text import as_json, columns, format_time, is_terminal, print_lines, table
 
 if TYPE_CHECKING:
     from together_batches.models import BatchJob
@@ -74,14 +74,7 @@ def get(common: Common, ids: tuple[str, ...]) -> Exit:
       together-batches get ID
       together-batches get ID ID --json     one JSON object a line
     """
-    shown = (lambda job: f"{as_json(job)}\n") if common.json else block
-    return print_each(
-        common,
-        given_ids(ids),
-        lambda batches, job_id: batches.retrieve(job_id),
-        lambda _, job: shown(job),
-        between="" if common.json else "\n",
-    )
+    return print_values(common, given_ids(ids), lambda batches, job_id: batches.retrieve(job_id))
 
 
 def _row(job: BatchJob) -> tuple[str, ...]:

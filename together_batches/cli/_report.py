@@ -9,7 +9,7 @@ from together_batches.cli._client import connected
 from together_batches.cli._exits import Exit, code_of_many
 from together_batches.cli._loop import in_loop
 from together_batches.cli._selecting import by_status
-from together_batches.cli._text import as_json, columns, escape, format_count, print_error
+from together_batches.cli._text import as_json, block, columns, escape, format_count, print_error
 from together_batches.errors import BatchesError
 from together_batches.outcomes import CancelResult
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from together_batches.client import AsyncBatches
     from together_batches.outcomes import CancelOutcome, CancelReport
 
-__all__ = ["outcome_json", "outcome_line", "print_each", "print_table"]
+__all__ = ["outcome_json", "outcome_line", "print_each", "print_table", "print_values"]
 
 T = TypeVar("T")
 
@@ -91,6 +91,15 @@ def print_each(
             texts.append(shown(job_id, answer))
     print(between.join(texts), end="")
     return code_of_many(errors, len(ids))
+
+
+def print_values(common: Common, ids: Sequence[str], verb: Callable[[AsyncBatches, str], Awaitable[object]]) -> Exit:
+    """Look up the value of each id and print it: a block of lines, or with ``--json`` an object a line."""
+
+    def shown(_: str, value: object) -> str:
+        return f"{as_json(value)}\n" if common.json else block(value)
+
+    return print_each(common, ids, verb, shown, between="" if common.json else "\n")
 
 
 @in_loop

@@ -156,9 +156,10 @@ def run(
     if wait:
         message = "--wait is for --cancel: a run waits for its jobs in any case"
         raise CommandError(message)
+    requests = spooled(source)
     work = _Run(common, Path(output), directory, cancels=options["cancel_on_interrupt"])
     with last_words(work.state):
-        return work.run(spooled(source), unique_files=not shared_files, **options)
+        return work.run(requests, unique_files=not shared_files, **options)
 
 
 def _given() -> set[str]:

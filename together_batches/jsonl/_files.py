@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 
 from together_batches._checks import whole
 from together_batches._replacing import destination, take_place
+from together_batches._text import format_count
 from together_batches.errors import UsageError, ValidationError
 from together_batches.jsonl._checks import MAX_BYTES, MAX_ROWS, Check, Problem, Rules
 from together_batches.jsonl._lines import MAX_LINE_BYTES, split_lines
@@ -41,7 +42,7 @@ def read(source: Source) -> Iterator[BatchRequest]:
             continue
         try:
             if not line.whole:
-                message = f"the line has {line.length:,} bytes, more than {MAX_LINE_BYTES:,}"
+                message = f"the line has {format_count(line.length)} bytes, more than {format_count(MAX_LINE_BYTES)}"
                 raise invalid(message, [message])
             yield decode(line.content)
         except ValidationError as error:

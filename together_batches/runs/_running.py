@@ -13,6 +13,7 @@ import attrs
 from anyio import CancelScope, move_on_after
 
 from together_batches._replacing import objection
+from together_batches._text import count_of, format_count
 from together_batches.errors import APIError, AuthenticationError, BatchesError, RunLedgerError, UsageError
 from together_batches.models import BatchJob
 from together_batches.runs import _input, _ledger, _rules
@@ -159,22 +160,25 @@ class _Running:
         largest = max(shard.rows for shard in self._books.shards)
         if most is not None and most < largest:
             message = (
-                f"max_enqueued_rows is {most:,}, and the run has a job of {largest:,} rows, which could never be "
-                "sent: raise it, or begin a new run with a smaller max_rows_per_job"
+                f"max_enqueued_rows is {format_count(most)}, and the run has a job of {count_of(largest, 'row')}, "
+                "which could never be sent: raise it, or begin a new run with a smaller max_rows_per_job"
             )
             raise UsageError(message)
 
     def _tell_beginning(self, engine: Engine, *, is_new: bool) -> None:
         run, shards = self._run, len(self._books.shards)
         rows = sum(shard.rows for shard in self._books.shards)
-        what = f"{rows:,} rows of {run.input_name} in {shards:,} shard{'' if shards == 1 else 's'}"
+        what = f"{count_of(rows, 'row')} of {run.input_name} in {count_of(shards, 'shard')}"
         if is_new:
-            aside = f"; {run.invalid:,} bad lines are set aside" if run.invalid else ""
+            aside = f"; {format_count(run.invalid)} bad lines are set aside" if run.invalid else ""
             self._tell(RunEventKind.BEGUN, f"{what}{aside}")
         else:
             found = engine.journal.buckets(self._options.max_attempts)
             done = found.succeeded + found.failed + found.missing
-            self._tell(RunEventKind.RESUMED, f"{what}: {done:,} are done, {found.in_flight:,} under way")
+            self._tell(
+                RunEventKind.RESUMED,
+                f"{what}: {format_count(done)} are done, {format_count(found.in_flight)} under way",
+            )
 
     async def _save(self, **changes: Any) -> None:
         self._run = attrs.evolve(self._run, **changes)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import attrs
 
+from together_batches._text import count_of, format_count
 from together_batches.models import BatchJob
 from together_batches.rows import Usage
 
@@ -128,16 +129,12 @@ class RunReport:
             "invalid": self.invalid,
             "not sent": self.not_sent,
         }
-        told = ", ".join(f"{_number(count)} {word}" for word, count in words.items() if count) or "no rows"
+        told = ", ".join(f"{format_count(count)} {word}" for word, count in words.items() if count) or "no rows"
         jobs = len(self.job_ids)
-        told += f"; {_number(jobs)} job{'' if jobs == 1 else 's'}"
+        told += f"; {count_of(jobs, 'job')}"
         if self.usage.total_tokens:
-            told += f", {_number(self.usage.total_tokens)} tokens"
+            told += f", {format_count(self.usage.total_tokens)} tokens"
         return f"{told}; stopped: {self.stopped}" if self.stopped else told
-
-
-def _number(count: int) -> str:
-    return f"{count:,}".replace(",", " ")
 
 
 @attrs.frozen(kw_only=True)
