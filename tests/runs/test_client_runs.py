@@ -385,7 +385,7 @@ async def test_an_input_that_changed(run: Runner, emulator: Emulator) -> None:
     with pytest.raises(RunChangedError, match=r"in.jsonl is not what .* was begun with \(its bytes differ\): put"):
         await run()
     run.source.write_bytes(content + content)
-    with pytest.raises(RunChangedError, match=r"it has [\d,]+ bytes, and had"):
+    with pytest.raises(RunChangedError, match=r"it has [\d ]+ bytes, and had"):
         await run()
     run.source.write_bytes(content)
     with pytest.raises(RunChangedError, match="was begun with model_id=None, and is to go on with model_id='m'"):

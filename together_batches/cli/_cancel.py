@@ -6,7 +6,7 @@ import contextlib
 import sys
 import time
 from contextlib import AsyncExitStack, contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from together_batches.cli._client import connected
 from together_batches.cli._command import Common, command, option, service_options
@@ -25,21 +25,12 @@ from together_batches.cli._selecting import (
     ids_or_input,
     is_input,
 )
-from together_batches.cli._text import (
-    as_json,
-    can_redraw,
-    count_of,
-    escape,
-    format_count,
-    is_terminal,
-    print_err,
-)
+from together_batches.cli._text import as_json, can_redraw, count_of, escape, format_count, is_terminal, print_err
 from together_batches.errors import APITimeoutError
 from together_batches.outcomes import CancelOutcome, CancelReport, CancelResult
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator
-    from datetime import timedelta
     from pathlib import Path
 
     from together_batches.client import AsyncBatches
@@ -53,26 +44,24 @@ FEW = 20
 
 @command("cancel")
 @ids_argument("ids of jobs; or - alone, to read them from standard input", required=False)
-@option("--all", "every", help="every job that has not finished; other filters narrow it")
+@option("--all", "every job that has not finished; other filters narrow it", "every")
 @filter_options("jobs of this status, finished ones included if it is one; may be repeated")
-@option("--dry-run", help="print what would be cancelled, and cancel nothing")
-@option("--yes", help="no prompt; required for - and filters without a terminal")
-@option("--wait", help="follow each job until it has really stopped")
-@option("--max-concurrency", metavar="N", type=at_least_one, help="requests at once (100)")
-@option("--rate", metavar="R", type=above_zero, help="at most so many requests a second")
+@option("--dry-run", "print what would be cancelled, and cancel nothing")
+@option("--yes", "no prompt; required for - and filters without a terminal")
+@option("--wait", "follow each job until it has really stopped")
+@option("--max-concurrency N", "requests at once (100)", type=at_least_one)
+@option("--rate R", "at most so many requests a second", type=above_zero)
 @service_options
 def cancel(
     common: Common,
     ids: tuple[str, ...],
     every: bool,
-    status: tuple[str, ...],
-    models: tuple[str, ...],
-    older_than: timedelta | None,
     dry_run: bool,
     yes: bool,
     wait: bool,
     max_concurrency: int | None,
     rate: float | None,
+    **filtering: Any,
 ) -> Exit:
     """Cancel the jobs whose ids are given, or that standard input names, or that the
     filters choose. A cancel may be repeated, and does no harm to a job that has
@@ -84,7 +73,7 @@ def cancel(
       together-batches cancel --all                 all unfinished, after a prompt
       together-batches cancel --status IN_PROGRESS --older-than 2h --yes --wait
     """
-    filters = Filters(status, models, older_than)
+    filters = Filters(**filtering)
     if (has_filters := every or filters != Filters()) and ids:
         message = "ids and filters were given; give ids or filters, not both"
         raise CommandError(message)

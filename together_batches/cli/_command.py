@@ -7,7 +7,7 @@ are answered without the HTTP client.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import update_wrapper
+from functools import partial, update_wrapper
 from importlib import import_module
 from inspect import cleandoc
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -29,14 +29,14 @@ __all__ = [
     "Group",
     "argument",
     "command",
-    "complete_directories",
-    "complete_files",
+    "endpoint_option",
     "explain",
     "json_option",
+    "model_option",
     "option",
     "patience_option",
     "priority_option",
-    "requests_arguments",
+    "requests_argument",
     "service_options",
 ]
 
@@ -233,96 +233,70 @@ def _name(param: click.Parameter | None) -> str:
 # --- arguments and options
 
 
-def argument(name: str, metavar: str, help: str, **attrs: Any) -> Callable[[F], F]:  # noqa: A002
-    """An argument of a command."""
-    return click.argument(name, metavar=metavar, help=help, **attrs)
+def argument(name: str, metavar: str, help: str, *, complete: str | None = None, **attrs: Any) -> Callable[[F], F]:  # noqa: A002
+    """An argument of a command; ``complete`` lets the shell complete paths, of a ``file`` or a ``dir``."""
+    return click.argument(name, metavar=metavar, help=help, shell_complete=_completer(complete), **attrs)
 
 
-def option(*names: str, help: str, cls: type[click.Option] = _Option, **attrs: Any) -> Callable[[F], F]:  # noqa: A002
-    """An option of a command; one without a ``metavar`` is a flag."""
-    if "metavar" not in attrs:
+def option(
+    spelling: str,
+    help: str,  # noqa: A002
+    name: str | None = None,
+    *,
+    complete: str | Callable[..., list[str]] | None = None,
+    cls: type[click.Option] = _Option,
+    **attrs: Any,
+) -> Callable[[F], F]:
+    """An option of a command, spelled as in its help: ``--wait``, which is a flag, or ``-o, --output FILE``.
+
+    ``name`` is that of the parameter if it is not the option's; ``complete`` is a function, or as for an argument.
+    """
+    names = spelling.replace(",", "").split()
+    if names[-1].startswith("-"):
         attrs["is_flag"] = True  # False would make the value of an option optional
-    return click.option(*names, cls=cls, help=help, **attrs)
+    else:
+        attrs["metavar"] = names.pop()
+    completer = complete if callable(complete) else _completer(complete)
+    return click.option(*names, *filter(None, [name]), cls=cls, help=help, shell_complete=completer, **attrs)
 
 
-def complete_files(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Let the shell complete the path of a file."""
-    from click.shell_completion import CompletionItem
+def _completer(kind: str | None) -> Callable[..., list[CompletionItem]] | None:
+    if kind is None:
+        return None
 
-    return [CompletionItem(incomplete, type="file")]
+    def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem
 
+        return [CompletionItem(incomplete, type=kind)]
 
-def complete_directories(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Let the shell complete the path of a directory."""
-    from click.shell_completion import CompletionItem
-
-    return [CompletionItem(incomplete, type="dir")]
+    return complete
 
 
-def json_option(function: F) -> F:
-    """``--json``, of a command that needs no service."""
-    return option("--json", help="complete JSON on standard output")(function)
-
-
-def priority_option(function: F) -> F:
-    """``--priority``, of what creates jobs."""
-    return option("--priority", type=whole_number, metavar="N", help="the priority of a job, a whole number")(
-        function
-    )
+json_option = option("--json", "complete JSON on standard output")
+model_option = option("--model M", "the job's model_id; each request names its model all the same", "model_id")
+priority_option = option("--priority N", "the job's priority, a whole number", type=whole_number)
+endpoint_option = option(
+    "--endpoint E", "what the requests are for (/v1/chat/completions)", default="/v1/chat/completions"
+)
+requests_argument = argument(
+    "source", "FILE", "a file of requests; or -, to read them from standard input", complete="file"
+)
 
 
 def patience_option(usual: float) -> Callable[[F], F]:
     """``--patience``, with its usual value."""
-    return option(
-        "--patience",
-        type=zero_or_above,
-        default=usual,
-        metavar="SECONDS",
-        help=f"look again so long for what is absent and should exist ({usual:g})",
-    )
+    help = f"look again so long for what is absent and should exist ({usual:g})"  # noqa: A001
+    return option("--patience SECONDS", help, type=zero_or_above, default=usual)
 
 
-def requests_arguments(function: F) -> F:
-    """A file of requests, as ``source``, and what they are for, as ``endpoint``."""
-    source = argument(
-        "source",
-        "FILE",
-        "a file of requests; or -, to read them from standard input",
-        shell_complete=complete_files,
-    )
-    endpoint = option(
-        "--endpoint",
-        default="/v1/chat/completions",
-        metavar="E",
-        help="what the requests are for (/v1/chat/completions)",
-    )
-    return source(endpoint(function))
-
-
+_common = partial(option, cls=_CommonOption)
 _COMMON = (
-    option("--json", cls=_CommonOption, help="complete JSON on standard output"),
-    option(
-        "--base-url",
-        cls=_CommonOption,
-        metavar="URL",
-        help="the service; otherwise TOGETHER_BASE_URL, otherwise Together AI",
-    ),
-    option(
-        "--timeout",
-        cls=_CommonOption,
-        type=above_zero,
-        metavar="SECONDS",
-        help="limit of the whole call; then the exit code is 6",
-    ),
-    option(
-        "--request-timeout",
-        cls=_CommonOption,
-        type=above_zero,
-        metavar="SECONDS",
-        help="limit of one attempt of one request",
-    ),
-    option("-v", "--verbose", cls=_CommonOption, help="log retries to standard error"),
-    option("-q", "--quiet", cls=_CommonOption, help="no progress and no summary; errors are still printed"),
+    _common("--json", "complete JSON on standard output"),
+    _common("--base-url URL", "the service; otherwise TOGETHER_BASE_URL, otherwise Together AI"),
+    _common("--timeout SECONDS", "limit of the whole call; then the exit code is 6", type=above_zero),
+    _common("--request-timeout SECONDS", "limit of one attempt of one request", type=above_zero),
+    _common("-v, --verbose", "log retries to standard error"),
+    _common("-q, --quiet", "no progress and no summary; errors are still printed"),
 )
 
 

@@ -29,8 +29,8 @@ _STRAY_IDS = ("no-such-job", "odd id/with?#", "..")
 
 
 @command("demo")
-@option("--jobs", metavar="N", type=at_least_one, default=1_000, help="how many jobs (1000)")
-@option("--seed", metavar="N", type=zero_or_more, default=0, help="another number, other fates (0)")
+@option("--jobs N", "how many jobs (1000)", type=at_least_one, default=1_000)
+@option("--seed N", "another number, other fates (0)", type=zero_or_more, default=0)
 def demo(jobs: int, seed: int) -> Exit:
     """Start a stand-in for the service on this machine, fill it with jobs of mixed
     fates, and cancel them all while some requests fail, get lost or are refused.

@@ -38,20 +38,14 @@ _IN_A_FAULT: dict[str, Callable[[str], object]] = {
 
 
 @command("emulator")
-@option("--port", "listen_port", metavar="N", type=port, default=0, help="where it listens (any free port)")
-@option("--jobs", metavar="N", type=zero_or_more, default=100, help="how many jobs it has (100)")
-@option("--seed", metavar="N", type=zero_or_more, default=0, help="another number, other jobs (0)")
-@option("--rate-limit", metavar="R", type=above_zero, help="refuse more requests a second than this")
-@option("--burst", metavar="N", type=at_least_one, help="with --rate-limit: so many at once after a pause (R)")
-@option("--speed", metavar="X", type=above_zero, default=1.0, help="its jobs run X times as fast (1)")
-@option(
-    "--fault",
-    "faults",
-    metavar="F",
-    multiple=True,
-    help="what goes wrong, such as cancel,status=503,times=3; may be given again",
-)
-@option("--log", help="write a line for each request to stderr")
+@option("--port N", "where it listens (any free port)", "listen_port", type=port, default=0)
+@option("--jobs N", "how many jobs it has (100)", type=zero_or_more, default=100)
+@option("--seed N", "another number, other jobs (0)", type=zero_or_more, default=0)
+@option("--rate-limit R", "refuse more requests a second than this", type=above_zero)
+@option("--burst N", "with --rate-limit: so many at once after a pause (R)", type=at_least_one)
+@option("--speed X", "its jobs run X times as fast (1)", type=above_zero, default=1.0)
+@option("--fault F", "what goes wrong, such as cancel,status=503,times=3; may be repeated", "faults", multiple=True)
+@option("--log", "write a line for each request to stderr")
 def emulator(
     listen_port: int,
     jobs: int,

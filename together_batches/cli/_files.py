@@ -9,19 +9,11 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from together_batches.cli._client import connected
-from together_batches.cli._command import (
-    Common,
-    argument,
-    command,
-    complete_files,
-    option,
-    patience_option,
-    service_options,
-)
+from together_batches.cli._command import Common, argument, command, option, patience_option, service_options
 from together_batches.cli._exits import Exit
 from together_batches.cli._loop import in_loop
 from together_batches.cli._progress import file_bar
-from together_batches.cli._report import print_each, print_values
+from together_batches.cli._report import print_each, print_list, print_values
 from together_batches.cli._requests import spooled
 from together_batches.cli._saving import ensure_writable, output_options
 from together_batches.cli._selecting import ids_argument
@@ -32,13 +24,10 @@ from together_batches.cli._text import (
     escape,
     format_count,
     format_time,
-    is_terminal,
-    print_lines,
-    table,
 )
 
 if TYPE_CHECKING:
-    from typing import BinaryIO
+    from collections.abc import Callable
 
     from together_batches.models import FileObject
 
@@ -46,15 +35,14 @@ __all__ = ["delete", "download", "get", "list_files", "upload"]
 
 
 @command("upload")
-@argument("path", "FILE", "the file to upload, or - for standard input", shell_complete=complete_files)
-@option("--name", metavar="NAME", help="the name of the file at the service; otherwise its own name")
-@option("--purpose", metavar="P", default="batch-api", help="the purpose of the file (batch-api)")
+@argument("path", "FILE", "the file to upload, or - for standard input", complete="file")
+@option("--name NAME", "the name of the file at the service; otherwise its own name")
+@option("--purpose P", "the purpose of the file (batch-api)", default="batch-api")
 @option(
-    "--via",
-    metavar="WAY",
+    "--via WAY",
+    "storage, to where the service says, or api, through the service itself (storage)",
     type=click.Choice(("storage", "api")),
     default="storage",
-    help="storage, to where the service says, or api, through the service itself (storage)",
 )
 @service_options
 def upload(common: Common, path: str, name: str | None, purpose: str, via: Literal["storage", "api"]) -> Exit:
@@ -69,18 +57,16 @@ def upload(common: Common, path: str, name: str | None, purpose: str, via: Liter
     if name is None and not isinstance(source, str) and Path(path).suffix:
         # A copy of a pipe has no name; the suffix of the pipe's own says of which type the content is.
         name = Path(path).name
-    file = _upload(common, source, name, purpose, via)
+
+    @in_loop
+    async def send() -> FileObject:
+        async with connected(common) as batches:
+            with file_bar("Uploading", shown=common.shows_progress) as show:
+                return await batches.files.upload(source, filename=name, purpose=purpose, via=via, on_progress=show)
+
+    file = send()
     print(as_json(file) if common.json else escape(file.id))
     return Exit.DONE
-
-
-@in_loop
-async def _upload(
-    common: Common, source: str | BinaryIO, name: str | None, purpose: str, via: Literal["storage", "api"]
-) -> FileObject:
-    async with connected(common) as batches:
-        with file_bar("Uploading", shown=common.shows_progress) as show:
-            return await batches.files.upload(source, filename=name, purpose=purpose, via=via, on_progress=show)
 
 
 @command("list")
@@ -92,27 +78,25 @@ def list_files(common: Common) -> Exit:
       together-batches files list
       together-batches files list --json | jq -r '.[].id'
     """
-    files = _list(common)
-    if common.json:
-        print("[" + ",\n".join(map(as_json, files)) + "]")
-    elif not files:
-        common.note("there are no files")
-    elif is_terminal(sys.stdout):
-        rows = [_columns(file, None if file.bytes is None else format_count(file.bytes)) for file in files]
-        print_lines(table(("ID", "BYTES", "CREATED", "PURPOSE", "NAME"), rows))
-    else:
-        print_lines("\t".join(_columns(file, None if file.bytes is None else str(file.bytes))) for file in files)
+
+    @in_loop
+    async def read() -> list[FileObject]:
+        async with connected(common) as batches:
+            return await batches.files.list()
+
+    def fields(file: FileObject, written: Callable[[int], str]) -> tuple[str, ...]:
+        size = None if file.bytes is None else written(file.bytes)
+        return columns((file.id, size, format_time(file.created_at), file.purpose, file.filename))
+
+    print_list(
+        common,
+        read(),
+        none="there are no files",
+        header=("ID", "BYTES", "CREATED", "PURPOSE", "NAME"),
+        row=lambda file: fields(file, format_count),
+        fields=lambda file: fields(file, str),
+    )
     return Exit.DONE
-
-
-@in_loop
-async def _list(common: Common) -> list[FileObject]:
-    async with connected(common) as batches:
-        return await batches.files.list()
-
-
-def _columns(file: FileObject, size: str | None) -> tuple[str, ...]:
-    return columns((file.id, size, format_time(file.created_at), file.purpose, file.filename))
 
 
 @command("get")
@@ -160,25 +144,21 @@ def download(common: Common, file_id: str, output: str | None, overwrite: bool, 
     if output is None or output == "-":
         _print_content(common, file_id)
         return Exit.DONE
-    ensure_writable(output, overwrite=overwrite)
-    size = _download(common, file_id, output, overwrite, patience)
+    path = ensure_writable(output, overwrite=overwrite)
+
+    @in_loop
+    async def receive() -> None:
+        async with connected(common) as batches:
+            with file_bar("Downloading", shown=common.shows_progress) as show:
+                await batches.files.download(file_id, path, overwrite=overwrite, patience=patience, on_progress=show)
+
+    receive()
+    size = path.stat().st_size
     if common.json:
         print(as_json({"id": file_id, "output": output, "bytes": size}))
     else:
         common.note(f"{count_of(size, 'byte')} in {output}")
     return Exit.DONE
-
-
-@in_loop
-async def _download(common: Common, file_id: str, output: str, overwrite: bool, patience: float) -> int:
-    from anyio import Path
-
-    async with connected(common) as batches:
-        with file_bar("Downloading", shown=common.shows_progress) as show:
-            path = await batches.files.download(
-                file_id, output, overwrite=overwrite, patience=patience, on_progress=show
-            )
-        return (await Path(path).stat()).st_size
 
 
 @in_loop

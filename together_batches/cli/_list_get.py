@@ -10,7 +10,7 @@ from together_batches.cli._command import Common, command, option, service_optio
 from together_batches.cli._exits import Exit
 from together_batches.cli._loop import in_loop
 from together_batches.cli._numbers import duration
-from together_batches.cli._report import print_values
+from together_batches.cli._report import print_list, print_values
 from together_batches.cli._selecting import (
     Chosen,
     Filters,
@@ -20,7 +20,7 @@ from together_batches.cli._selecting import (
     given_ids,
     ids_argument,
 )
-from together_batches.cli._text import as_json, columns, format_time, is_terminal, print_lines, table
+from together_batches.cli._text import columns, format_time, is_terminal
 
 if TYPE_CHECKING:
     from together_batches.models import BatchJob
@@ -30,9 +30,9 @@ __all__ = ["get", "list_jobs"]
 
 @command("list")
 @filter_options("jobs of this status; may be repeated")
-@option("--newer-than", metavar="D", type=duration, help="jobs created no longer ago than this")
-@option("--endpoint", metavar="E", help="jobs of this endpoint, such as /v1/chat/completions")
-@option("--input-file", metavar="ID", help="jobs made from this file")
+@option("--newer-than D", "jobs created no longer ago than this", type=duration)
+@option("--endpoint E", "jobs of this endpoint, such as /v1/chat/completions")
+@option("--input-file ID", "jobs made from this file")
 @service_options
 def list_jobs(common: Common, **filters: Any) -> Exit:
     """List jobs, newest first: as a table on a terminal, with tabs between the columns
@@ -46,15 +46,10 @@ def list_jobs(common: Common, **filters: Any) -> Exit:
     jobs, _ = chosen = _chosen(common, Filters(**filters))
     if note := chosen.note():
         common.note(note)
-    if common.json:
-        print("[" + ",\n".join(map(as_json, jobs)) + "]")
-    elif not jobs:
-        common.note("no job matches")
-    elif is_terminal(sys.stdout):
-        print_lines(table(("ID", "STATUS", "DONE", "CREATED", "MODEL"), [_row(job) for job in jobs]))
+    header = ("ID", "STATUS", "DONE", "CREATED", "MODEL")
+    print_list(common, jobs, none="no job matches", header=header, row=_row, fields=_fields)
+    if jobs and is_terminal(sys.stdout) and not common.json:
         common.note(by_status(jobs))
-    else:
-        print_lines("\t".join(_fields(job)) for job in jobs)
     return Exit.DONE
 
 

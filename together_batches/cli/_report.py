@@ -9,7 +9,17 @@ from together_batches.cli._client import connected
 from together_batches.cli._exits import Exit, code_of_many
 from together_batches.cli._loop import in_loop
 from together_batches.cli._selecting import by_status
-from together_batches.cli._text import as_json, block, columns, escape, format_count, print_error
+from together_batches.cli._text import (
+    as_json,
+    block,
+    columns,
+    escape,
+    format_count,
+    is_terminal,
+    print_error,
+    print_lines,
+    table,
+)
 from together_batches.errors import BatchesError
 from together_batches.outcomes import CancelResult
 
@@ -20,7 +30,7 @@ if TYPE_CHECKING:
     from together_batches.client import AsyncBatches
     from together_batches.outcomes import CancelOutcome, CancelReport
 
-__all__ = ["outcome_json", "outcome_line", "print_each", "print_table", "print_values"]
+__all__ = ["outcome_json", "outcome_line", "print_each", "print_list", "print_table", "print_values"]
 
 T = TypeVar("T")
 
@@ -91,6 +101,26 @@ def print_each(
             texts.append(shown(job_id, answer))
     print(between.join(texts), end="")
     return code_of_many(errors, len(ids))
+
+
+def print_list(
+    common: Common,
+    values: Sequence[T],
+    *,
+    none: str,
+    header: Sequence[str],
+    row: Callable[[T], Sequence[str]],
+    fields: Callable[[T], Sequence[str]],
+) -> None:
+    """Print a list: a table of rows on a terminal, elsewhere lines of fields, or with ``--json`` an array."""
+    if common.json:
+        print("[" + ",\n".join(map(as_json, values)) + "]")
+    elif not values:
+        common.note(none)
+    elif is_terminal(sys.stdout):
+        print_lines(table(header, [row(value) for value in values]))
+    else:
+        print_lines("\t".join(fields(value)) for value in values)
 
 
 def print_values(common: Common, ids: Sequence[str], verb: Callable[[AsyncBatches, str], Awaitable[object]]) -> Exit:

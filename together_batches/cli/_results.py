@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from together_batches.cli._client import connected
-from together_batches.cli._command import (
-    Common,
-    argument,
-    command,
-    complete_files,
-    option,
-    patience_option,
-    service_options,
-)
+from together_batches.cli._command import Common, argument, command, option, patience_option, service_options
 from together_batches.cli._exits import Exit
 from together_batches.cli._loop import in_loop
 from together_batches.cli._requests import spooled
@@ -26,30 +18,20 @@ from together_batches.models import BatchJobStatus
 from together_batches.rows import BatchFailure, BatchMissing, BatchResult, BatchStray, BatchSuccess, Usage
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from together_batches.models import BatchJob
 
 __all__ = ["results"]
-
-_Order = Literal["file", "input"]
 
 
 @command("results")
 @argument("job_id", "ID", "id of a job that has finished")
 @output_options
+@option("--requests FILE", "the job's input: its rows that are missing are counted too", complete="file")
 @option(
-    "--requests",
-    metavar="FILE",
-    help="the job's input: its rows that are missing are counted too",
-    shell_complete=complete_files,
-)
-@option(
-    "--order",
-    metavar="ORDER",
+    "--order ORDER",
+    "file, as the service wrote them, or input, as the requests stand (needs --requests)",
     type=click.Choice(("file", "input")),
     default="file",
-    help="file, as the service wrote them, or input, as the requests stand (needs --requests)",
 )
 @patience_option(60)
 @service_options
@@ -59,7 +41,7 @@ def results(
     output: str | None,
     overwrite: bool,
     requests: str | None,
-    order: _Order,
+    order: Literal["file", "input"],
     patience: float,
 ) -> Exit:
     """Write what became of each row of a finished job, one JSON object a line: those
@@ -72,38 +54,31 @@ def results(
     """
     target = None if output is None or output == "-" else ensure_writable(output, overwrite=overwrite)
     source = None if requests is None else spooled(requests)
-    return _write(common, job_id, target, overwrite, source, order, patience)
 
+    @in_loop
+    async def write() -> tuple[BatchJob, _Tally]:
+        from together_batches._plain import line_of
+        from together_batches.cli._printing import printer
 
-@in_loop
-async def _write(
-    common: Common,
-    job_id: str,
-    target: Path | None,
-    overwrite: bool,
-    requests: str | BinaryIO | None,
-    order: _Order,
-    patience: float,
-) -> Exit:
-    from together_batches._plain import line_of
-    from together_batches.cli._printing import printer
+        tally = _Tally()
+        async with connected(common) as batches:
+            job = await batches.retrieve(job_id)
+            async with batches.results(job, requests=source, order=order, patience=patience) as rows:
+                if target is None:
+                    async with printer() as out:
+                        async for row in rows:
+                            tally.count(row)
+                            out.line(in_ascii(line_of(row)))
+                            await out.room()
+                else:
+                    async with target_at(target, overwrite=overwrite) as file:
+                        async for row in rows:
+                            tally.count(row)
+                            await file.write(line_of(row) + b"\n")
+                        await file.keep()
+        return job, tally
 
-    tally = _Tally()
-    async with connected(common) as batches:
-        job = await batches.retrieve(job_id)
-        async with batches.results(job, requests=requests, order=order, patience=patience) as rows:
-            if target is None:
-                async with printer() as out:
-                    async for row in rows:
-                        tally.count(row)
-                        out.line(in_ascii(line_of(row)))
-                        await out.room()
-            else:
-                async with target_at(target, overwrite=overwrite) as file:
-                    async for row in rows:
-                        tally.count(row)
-                        await file.write(line_of(row) + b"\n")
-                    await file.keep()
+    job, tally = write()
     if common.json and target is not None:
         print(as_json({"job": plain(job), "output": str(target), **tally.to_dict()}))
     else:

@@ -19,8 +19,8 @@ from together_batches.cli._command import (
     Common,
     argument,
     command,
-    complete_directories,
-    complete_files,
+    endpoint_option,
+    model_option,
     option,
     patience_option,
     priority_option,
@@ -33,15 +33,7 @@ from together_batches.cli._progress import rows_bar
 from together_batches.cli._requests import spooled
 from together_batches.cli._runs import existing_run
 from together_batches.cli._saving import refuse_dashes
-from together_batches.cli._text import (
-    PROGRAM,
-    as_json,
-    can_redraw,
-    count_of,
-    format_count,
-    print_err,
-    print_error,
-)
+from together_batches.cli._text import PROGRAM, as_json, can_redraw, count_of, format_count, print_err, print_error
 from together_batches.errors import BatchesError, ValidationError
 
 if TYPE_CHECKING:
@@ -62,66 +54,37 @@ _NOT_PRINTED = {"trouble", "gone", "progressed"}
 
 @command("run")
 @argument("source", "[INPUT]", "a file of requests, of any size; - is standard input", required=False)
-@option(
-    "-o",
-    "--output",
-    metavar="FILE",
-    help="where the answers go, in the order of the input",
-    shell_complete=complete_files,
-)
-@option(
-    "--cancel",
-    metavar="DIR",
-    help="cancel the jobs of the run in this directory instead",
-    shell_complete=complete_directories,
-)
-@option(
-    "--run-dir",
-    "directory",
-    metavar="DIR",
-    help="where the run is kept (FILE.run)",
-    shell_complete=complete_directories,
-)
-@option(
-    "--failures",
-    metavar="FILE",
-    help="where the rows go that were not answered in the end",
-    shell_complete=complete_files,
-)
-@option(
-    "--endpoint",
-    metavar="E",
-    default="/v1/chat/completions",
-    help="what the requests are for (/v1/chat/completions)",
-)
-@option("--model", "model_id", metavar="M", help="the jobs' model_id; each request names its model all the same")
+@option("-o, --output FILE", "where the answers go, in the order of the input", complete="file")
+@option("--cancel DIR", "cancel the jobs of the run in this directory instead", complete="dir")
+@option("--run-dir DIR", "where the run is kept (FILE.run)", "directory", complete="dir")
+@option("--failures FILE", "where the rows go that were not answered in the end", complete="file")
+@endpoint_option
+@model_option
 @priority_option
-@option("--max-rows-per-job", metavar="N", type=at_least_one, default=50_000, help="most requests in a job (50000)")
-@option("--max-jobs", metavar="N", type=at_least_one, default=100, help="most jobs at once (100)")
-@option("--max-enqueued-rows", metavar="N", type=at_least_one, help="most rows in jobs at once")
-@option("--max-attempts", metavar="N", type=at_least_one, default=3, help="how often a row is sent at most (3)")
-@option("--stop-after-rows", metavar="N", type=at_least_one, help="send no more rows than this")
-@option("--stop-after-tokens", metavar="N", type=at_least_one, help="create nothing more once so many were used")
-@option("--skip-invalid", help="set bad lines aside; otherwise nothing is sent")
-@option("--overwrite", help="replace the file of the answers if it exists")
-@option("--poll-interval", metavar="SECONDS", type=above_zero, help="how often jobs are looked at")
+@option("--max-rows-per-job N", "most requests in a job (50000)", type=at_least_one, default=50_000)
+@option("--max-jobs N", "most jobs at once (100)", type=at_least_one, default=100)
+@option("--max-enqueued-rows N", "most rows in jobs at once", type=at_least_one)
+@option("--max-attempts N", "how often a row is sent at most (3)", type=at_least_one, default=3)
+@option("--stop-after-rows N", "send no more rows than this", type=at_least_one)
+@option("--stop-after-tokens N", "create nothing more once so many were used", type=at_least_one)
+@option("--skip-invalid", "set bad lines aside; otherwise nothing is sent")
+@option("--overwrite", "replace the file of the answers if it exists")
+@option("--poll-interval SECONDS", "how often jobs are looked at", type=above_zero)
 @patience_option(900)
 @option(
-    "--give-up",
-    metavar="ID",
+    "--give-up ID",
+    "a job whose results are gone, or an input file no job came of: what is missing may be sent again",
     multiple=True,
-    help="a job whose results are gone, or an input file no job came of: what is missing may be sent again",
 )
 @option(
-    "--retry-delays",
-    metavar="SECONDS",
+    "--retry-delays SECONDS",
+    "pauses before rows go again, with commas between several (30,120,600)",
     type=delays,
     default="30,120,600",
-    help="pauses before rows go again, with commas between several (30,120,600)",
 )
-@option("--shared-files", help="upload the rows as they are, without white space of their own")
-@option("--cancel-on-interrupt", help="Ctrl-C cancels the jobs; otherwise they are left alone")
-@option("--wait", help="with --cancel: until each job has really stopped")
+@option("--shared-files", "upload the rows as they are, without white space of their own")
+@option("--cancel-on-interrupt", "Ctrl-C cancels the jobs; otherwise they are left alone")
+@option("--wait", "with --cancel: until each job has really stopped")
 @service_options
 def run(
     common: Common,

@@ -8,19 +8,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from together_batches.cli._command import argument, command, complete_directories, complete_files, json_option, option
+from together_batches.cli._command import argument, command, json_option, option
 from together_batches.cli._exits import CommandError, Exit
 from together_batches.cli._loop import in_loop
 from together_batches.cli._saving import ensure_writable, refuse_dashes, target_at
-from together_batches.cli._text import (
-    as_json,
-    can_redraw,
-    columns,
-    format_count,
-    is_terminal,
-    print_err,
-    print_lines,
-)
+from together_batches.cli._text import as_json, can_redraw, columns, format_count, is_terminal, print_err, print_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,16 +30,11 @@ _OTHER_LINES = 14
 
 
 @command("show")
-@argument("directory", "DIR", "the directory of a run", shell_complete=complete_directories)
-@option("--watch", help="draw it again and again until the run has finished")
-@option("--svg", metavar="FILE", help="write the picture to this file", shell_complete=complete_files)
-@option(
-    "--html",
-    metavar="FILE",
-    help="write a page with the picture and all jobs to this file",
-    shell_complete=complete_files,
-)
-@option("--overwrite", help="replace these files if they exist")
+@argument("directory", "DIR", "the directory of a run", complete="dir")
+@option("--watch", "draw it again and again until the run has finished")
+@option("--svg FILE", "write the picture to this file", complete="file")
+@option("--html FILE", "write a page with the picture and all jobs to this file", complete="file")
+@option("--overwrite", "replace these files if they exist")
 @json_option
 def show(directory: str, watch: bool, svg: str | None, html: str | None, overwrite: bool, json: bool) -> Exit:
     """Show a run as it stands in its directory: its rows, its shards along the time,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from together_batches.cli._command import complete_files, option
+from together_batches.cli._command import option
 from together_batches.cli._exits import CommandError
 
 if TYPE_CHECKING:
@@ -22,14 +22,8 @@ __all__ = ["ensure_writable", "output_options", "refuse_dashes", "target_at"]
 
 def output_options(function: F) -> F:
     """``-o`` and ``--overwrite``, of a command that writes to a file or to standard output."""
-    output = option(
-        "-o",
-        "--output",
-        metavar="FILE",
-        help="write to this file; otherwise to standard output",
-        shell_complete=complete_files,
-    )
-    return output(option("--overwrite", help="replace the file if it exists")(function))
+    output = option("-o, --output FILE", "write to this file; otherwise to standard output", complete="file")
+    return output(option("--overwrite", "replace the file if it exists")(function))
 
 
 def ensure_writable(given: str, *, overwrite: bool) -> Path:

@@ -59,27 +59,13 @@ def _complete_status(ctx: click.Context, param: click.Parameter, incomplete: str
 
 def filter_options(status: str) -> Callable[[F], F]:
     """The filters of every command that has some; ``status`` is the help of ``--status``."""
-    options = (
-        option("--status", metavar="S", multiple=True, shell_complete=_complete_status, help=status),
-        option(
-            "--model",
-            "models",
-            metavar="M",
-            multiple=True,
-            help="jobs of this model, once they have been validated; may be repeated",
-        ),
-        option(
-            "--older-than",
-            metavar="D",
-            type=duration,
-            help="jobs created longer ago than this: 90s, 15m, 2h, 3d, 1h30m",
-        ),
-    )
 
     def add(function: F) -> F:
-        for each in reversed(options):
-            function = each(function)
-        return function
+        older_than = option("--older-than D", "jobs created longer ago than this: 90s, 2h, 3d, 1h30m", type=duration)
+        model = option(
+            "--model M", "jobs of this model, once they have been validated; may be repeated", "models", multiple=True
+        )
+        return option("--status S", status, multiple=True, complete=_complete_status)(model(older_than(function)))
 
     return add
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from together_batches.cli._command import command, complete_directories, json_option, option, requests_arguments
+from together_batches.cli._command import command, endpoint_option, json_option, option, requests_argument
 from together_batches.cli._exits import Exit
 from together_batches.cli._numbers import at_least_one
 from together_batches.cli._requests import requests_in
@@ -14,18 +14,11 @@ __all__ = ["split"]
 
 
 @command("split")
-@requests_arguments
-@option(
-    "-o",
-    "--output",
-    "directory",
-    metavar="DIR",
-    default=".",
-    help="where the files go (here)",
-    shell_complete=complete_directories,
-)
-@option("--max-rows", metavar="N", type=at_least_one, default=50_000, help="most requests in a file (50000)")
-@option("--max-bytes", metavar="N", type=at_least_one, default=100_000_000, help="most bytes in a file (100000000)")
+@requests_argument
+@endpoint_option
+@option("-o, --output DIR", "where the files go (here)", "directory", default=".", complete="dir")
+@option("--max-rows N", "most requests in a file (50000)", type=at_least_one, default=50_000)
+@option("--max-bytes N", "most bytes in a file (100000000)", type=at_least_one, default=100_000_000)
 @json_option
 def split(source: str, endpoint: str, directory: str, max_rows: int, max_bytes: int, json: bool) -> Exit:
     """Cut any number of requests into as few files as the service's limits allow, and

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from together_batches.cli._client import connected
 from together_batches.cli._command import (
     Common,
     command,
+    endpoint_option,
+    model_option,
     option,
     patience_option,
     priority_option,
-    requests_arguments,
+    requests_argument,
     service_options,
 )
 from together_batches.cli._exits import Exit, code_of
@@ -31,17 +33,18 @@ __all__ = ["submit"]
 
 
 @command("submit")
-@requests_arguments
-@option("--model", metavar="M", help="the job's model_id; each request names its model all the same")
+@requests_argument
+@endpoint_option
+@model_option
 @priority_option
-@option("--wait", help="wait until the job has finished")
+@option("--wait", "wait until the job has finished")
 @patience_option(120)
 @service_options
 def submit(
     common: Common,
     source: str,
     endpoint: str,
-    model: str | None,
+    model_id: str | None,
     priority: int | None,
     wait: bool,
     patience: float,
@@ -56,7 +59,7 @@ def submit(
     """
     work = _Submission(common, spooled(source), patience)
     with last_words(work.state):
-        return work.run(endpoint, model, priority, wait=wait)
+        return work.run(wait=wait, endpoint=endpoint, model_id=model_id, priority=priority)
 
 
 class _Submission:
@@ -70,7 +73,7 @@ class _Submission:
         self._job: BatchJob | None = None
 
     @in_loop
-    async def run(self, endpoint: str, model: str | None, priority: int | None, *, wait: bool) -> Exit:
+    async def run(self, *, wait: bool, **options: Any) -> Exit:
         common = self._common
         began = time.monotonic()
         async with connected(common, limited=False) as batches:
@@ -79,9 +82,7 @@ class _Submission:
                     with file_bar("Uploading", shown=common.shows_progress) as show:
                         job = self._job = await batches.submit(
                             self._source,
-                            endpoint=endpoint,
-                            model_id=model,
-                            priority=priority,
+                            **options,
                             patience=self._patience,
                             on_progress=show,
                             on_uploaded=self._note_file,

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from together_batches.cli._command import command, json_option, requests_arguments
+import attrs
+
+from together_batches.cli._command import command, endpoint_option, json_option, requests_argument
 from together_batches.cli._exits import Exit
 from together_batches.cli._requests import requests_in
 from together_batches.cli._text import as_json, columns, format_count, print_err, print_lines
 
 if TYPE_CHECKING:
-    from together_batches.jsonl import Problem, Validation
+    from together_batches.jsonl import Problem
 
 __all__ = ["validate"]
 
 
 @command("validate")
-@requests_arguments
+@requests_argument
+@endpoint_option
 @json_option
 def validate(source: str, endpoint: str, json: bool) -> Exit:
     """Find every problem of a file of requests before it is sent. It needs no key and
@@ -31,7 +34,7 @@ def validate(source: str, endpoint: str, json: bool) -> Exit:
 
     found = jsonl.validate(requests_in(source), endpoint=endpoint)
     if json:
-        print(as_json(_plain(found)))
+        print(as_json({**attrs.asdict(found), "ok": found.ok}))
     else:
         print_lines(map(_line, found.problems))
         left_out = found.problem_count - len(found.problems)
@@ -43,24 +46,3 @@ def _line(problem: Problem) -> str:
     """The columns that the reference names."""
     line = None if problem.line is None else str(problem.line)
     return "\t".join(columns((line, problem.custom_id, problem.message)))
-
-
-def _plain(found: Validation) -> dict[str, object]:
-    problems = [
-        {
-            "line": problem.line,
-            "offset": problem.offset,
-            "custom_id": problem.custom_id,
-            "message": problem.message,
-        }
-        for problem in found.problems
-    ]
-    return {
-        "source": found.source,
-        "ok": found.ok,
-        "rows": found.rows,
-        "bytes": found.bytes,
-        "models": dict(found.models),
-        "problem_count": found.problem_count,
-        "problems": problems,
-    }

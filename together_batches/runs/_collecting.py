@@ -125,8 +125,8 @@ class Collecting:
         await self._note(key, attrs.evolve(arranged, output_bytes=None, error_bytes=None))
         attempt = self._journal.at(key)
         message = (
-            f"{format_count(arranged.left)} of {count_of(attempt.rows, 'row')} of {attempt.job_id or attempt.file_id} "
-            "are given up: they count as missing"
+            f"{format_count(arranged.left)} of {count_of(attempt.rows, 'row')} of "
+            f"{attempt.job_id or attempt.file_id} are given up: they count as missing"
         )
         self._tell(RunEventKind.GONE, message, key, attempt.job_id)
         return arranged
