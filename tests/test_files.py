@@ -666,3 +666,15 @@ def test_the_same_without_await(tmp_path: Path) -> None:
             assert b"".join(pieces) == REQUESTS
         files.delete(file)
         assert files.list() == []
+
+
+@pytest.mark.parametrize(
+    ("keyword", "expected"),
+    [("force", "unexpected keyword argument 'force': it is called 'overwrite' now$"), ("other", "argument 'other'$")],
+)
+async def test_a_keyword_that_was_renamed(tmp_path: Path, keyword: str, expected: str) -> None:
+    """The old one is an error that names the new one."""
+    old: Any = {keyword: True}
+    async with AsyncBatches("k") as batches:
+        with pytest.raises(TypeError, match=expected):
+            await batches.files.download("file-1", tmp_path / "out", **old)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 from together_batches.errors import UsageError
 
-__all__ = ["positive", "whole"]
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["positive", "refuse_renamed", "whole"]
 
 
 def positive(name: str, value: float, *, zero: bool = False) -> float:
@@ -28,3 +32,11 @@ def whole(name: str, value: int) -> int:
         message = f"{name} must be a whole number, 1 or more; it is {value!r}"
         raise UsageError(message)
     return value
+
+
+def refuse_renamed(function: str, given: Mapping[str, object], **renamed: str) -> None:
+    """Raise a ``TypeError`` for keywords that a function does not take; of a renamed one it names the new name."""
+    for old in given:
+        hint = f": it is called {renamed[old]!r} now" if old in renamed else ""
+        message = f"{function}() got an unexpected keyword argument {old!r}{hint}"
+        raise TypeError(message)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Never, Protocol
 
 from together_batches import _file_protocol
-from together_batches._checks import positive
+from together_batches._checks import positive, refuse_renamed
 from together_batches._disk import content_of, target_at
 from together_batches._patience import Absence, say_how_long
 from together_batches._stream import Stream
@@ -326,6 +326,7 @@ class AsyncFiles:
         overwrite: bool = False,
         patience: float = 60,
         on_progress: Callable[[int, int | None], None] | None = None,
+        **renamed: Never,
     ) -> Path:
         """Write the content of a file to ``path``, which appears when all of it has come and its length is right.
 
@@ -343,12 +344,14 @@ class AsyncFiles:
                 says, is looked at again. 0 looks once.
             on_progress: a plain function that is called on the loop with the bytes that came, and how many there
                 are, or None where that is not known. What it raises ends the call.
+            renamed: no further keywords; ``force`` is called ``overwrite`` now.
 
         Raises:
             UsageError: the file exists, or cannot be written, such as on a full disk.
             ResultsUnavailableError: it stayed shorter than its metadata says.
             APIError: it could not be downloaded, as :meth:`content` tells.
         """
+        refuse_renamed("download", renamed, force="overwrite")
         positive("patience", patience, zero=True)
         wanted = _file_protocol.file_id(file_id)
         exists = isinstance(file_id, FileObject) or self._transfers.known.knows_file(wanted)

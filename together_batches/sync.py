@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from functools import cached_property
-from typing import TYPE_CHECKING, NoReturn, Self
+from typing import TYPE_CHECKING, Never, NoReturn, Self
 
 from together_batches._loop_thread import LoopIterator, LoopThread
 from together_batches.client import AsyncBatches
@@ -464,11 +464,18 @@ class Files:
         overwrite: bool = False,
         patience: float = 60,
         on_progress: Callable[[int, int | None], None] | None = None,
+        **renamed: Never,
     ) -> Path:
         """Write the content of a file to ``path``, which appears when all of it has come and its length is right.
 
         ``on_progress`` is called in the client's own thread.
         """
         return self._thread.call(
-            self._async.download, file_id, path, overwrite=overwrite, patience=patience, on_progress=on_progress
+            self._async.download,
+            file_id,
+            path,
+            overwrite=overwrite,
+            patience=patience,
+            on_progress=on_progress,
+            **renamed,
         )

@@ -64,6 +64,17 @@ def test_time_limit_of_an_attempt(run: Callable[..., tuple[int, str, str]], emul
     assert emulator.count("list") == 3
 
 
+@pytest.mark.parametrize(
+    "argv", [["list"], ["get", "a", "b"], ["results", "a"], ["files", "list"], ["files", "get", "a"]]
+)
+def test_time_limit_of_the_whole(
+    run: Callable[..., tuple[int, str, str]], emulator: Emulator, argv: list[str]
+) -> None:
+    """--timeout ends the call, whatever it is doing."""
+    emulator.fail(Fault(times=None, delay=5))
+    assert run(*argv, "--timeout", "0.1") == (6, "", "together-batches: error: timed out after 0.1 s\n")
+
+
 def test_verbose(run: Callable[..., tuple[int, str, str]], emulator: Emulator) -> None:
     """-v tells about retries on standard error, harmlessly, and the logger is left as it was."""
     emulator.fail(Fault(on="list", status=500, body={"error": "\x1b[2J"}))

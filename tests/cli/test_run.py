@@ -273,6 +273,14 @@ def test_cancel_on_interrupt(left: Callable[..., Ran], emulator: Emulator) -> No
     assert {job["status"] for job in emulator.jobs} <= {"CANCELING", "CANCELLED"}
 
 
+def test_too_long(run: Run, emulator: Emulator, here: Path, requests: str) -> None:
+    """At the end of the time the jobs are left alone, and the error says how to go on."""
+    ran = run("run", requests, "-o", "answers.jsonl", "--timeout", "1")
+    assert (ran.code, ran.out) == (6, "")
+    assert "timed out after 1 s: 0 of 5 rows are done; run the same command again to go on" in ran.err
+    assert emulator.count("cancel") == 0
+
+
 def test_cancel(left: Callable[..., Ran], run: Run, emulator: Emulator) -> None:
     """The jobs of the run that have not ended, without a question; they are told like those of ``cancel``."""
     left()

@@ -166,6 +166,15 @@ def test_wait_too_long(run: Run, emulator: Emulator, requests: str) -> None:
     assert emulator.count("cancel") == 0
 
 
+def test_too_long_before_there_is_a_job(run: Run, emulator: Emulator, requests: str) -> None:
+    """The time limit is that of the whole call; what may exist by then is named."""
+    emulator.fail(Fault(on="create", delay=60))
+    ran = run("submit", requests, "--timeout", "1")
+    assert (ran.code, ran.out) == (6, "")
+    (file,) = emulator.files
+    assert f"timed out after 1 s: a job may have been created from {file['id']}; look with" in ran.err
+
+
 @pytest.mark.parametrize(
     ("place", "expected"),
     [

@@ -72,7 +72,7 @@ async def time_limit(seconds: float | None, doing: str = "") -> AsyncGenerator[N
         with fail_after(seconds):
             yield
     except TimeoutError as error:
-        if isinstance(error, BatchesError):
+        if seconds is None or isinstance(error, BatchesError):
             raise  # the limit of one request, or of a wait
         message = f"timed out after {seconds:g} s{doing}"
         raise CommandError(message, Exit.TIMED_OUT) from None
