@@ -27,6 +27,7 @@ from wires import a_job, in_virtual_time
 from together_batches import (
     APIConnectionError,
     APIResponseValidationError,
+    APIStatusError,
     APITimeoutError,
     AuthenticationError,
     BadRequestError,
@@ -64,6 +65,7 @@ NOT_NOW = BadRequestError("batches cannot be cancelled once processing begins", 
 UNFIT = UnprocessableEntityError("batches cannot be cancelled once processing begins", status=422)
 NO_ANSWER = APIResponseValidationError("nothing at all", status=200)
 BROKEN = APIConnectionError("the connection broke")
+NOT_SENT = APIConnectionError("no connection", request_sent=False)
 TROUBLE = InternalServerError("trouble", status=500)
 
 
@@ -82,6 +84,7 @@ class Service:
         self.list_answer: Any = BROKEN
         self.asked: list[str] = []
         self.read: list[str] = []
+        self.looked_at: list[str] = []
         self.lists = 0
         self.at_once = 0
         self.most_at_once = 0
@@ -95,6 +98,7 @@ class Service:
         return cancelling.Verbs(
             cancel=cancel,
             retrieve=self.retrieve,
+            look=self.look,
             list_jobs=self.list_jobs,
             knows=self.known.__contains__,
             now=lambda: BEGAN + timedelta(seconds=now()),
@@ -119,6 +123,12 @@ class Service:
         call.attempts += 1
         self.read.append(job_id)
         self.times.append(asyncio.get_running_loop().time())
+        await asyncio.sleep(self.seconds)
+        return self.answer(self.reads, job_id)
+
+    async def look(self, job_id: str, call: Call) -> BatchJob:
+        call.attempts += 1
+        self.looked_at.append(job_id)
         await asyncio.sleep(self.seconds)
         return self.answer(self.reads, job_id)
 
@@ -196,10 +206,7 @@ def names(count: int) -> list[str]:
         (UNKNOWN, R.NOT_FOUND),
         (REFUSED_KEY, R.DENIED),
         (FORBIDDEN, R.DENIED),
-        (BROKEN, R.FAILED),
-        (TROUBLE, R.FAILED),
-        (APITimeoutError("too long"), R.FAILED),
-        (APIResponseValidationError("about another job"), R.FAILED),
+        (NOT_SENT, R.FAILED),
         (RateLimitError("slowly", status=429), R.FAILED),
     ],
     ids=str,
@@ -213,7 +220,130 @@ async def test_the_state_of_the_job_decides(answer: Any, expected: CancelResult)
     assert outcome.error is (answer if isinstance(answer, Exception) else None)
     assert outcome.job == (None if isinstance(answer, Exception) else a_job("a", answer))
     assert (outcome.accepted, outcome.requested_at) == (not isinstance(answer, Exception), BEGAN)
-    assert service.read == []
+    assert service.read == service.looked_at == []
+
+
+UNCLEAR = [
+    BROKEN,
+    TROUBLE,
+    APITimeoutError("too long"),
+    APIStatusError("try there", status=307),
+    APIStatusError("too slow", status=408),
+    APIResponseValidationError("about another job"),
+]
+
+
+@pytest.mark.parametrize("many", [False, True], ids=["cancel", "cancel_many"])
+@pytest.mark.parametrize("error", UNCLEAR, ids=str)
+@pytest.mark.parametrize(
+    ("read", "expected"),
+    [
+        ("CANCELLED", R.CANCELLED),
+        ("CANCELING", R.CANCELING),
+        ("COMPLETED", R.ALREADY_FINISHED),
+        ("FAILED", R.ALREADY_FINISHED),
+        ("EXPIRED", R.ALREADY_FINISHED),
+        ("IN_PROGRESS", R.FAILED),
+        ("SOMETHING_NEW", R.FAILED),
+        (UNKNOWN, R.FAILED),
+        (TROUBLE, R.FAILED),
+        (FORBIDDEN, R.FAILED),
+    ],
+    ids=str,
+)
+def test_a_cancel_that_may_have_been_taken_is_looked_up_once(
+    error: BatchesError, read: Any, expected: CancelResult, many: bool
+) -> None:
+    """The state of the job decides; if it says nothing, the outcome is the error that answered the cancel."""
+
+    @in_virtual_time
+    async def run() -> None:
+        service = Service()
+        service.cancels["a"], service.reads["a"] = error, read
+        if many:
+            outcome = (await cancel_many(service, ["a"]))["a"]
+        else:
+            outcome = await cancelling.cancel_one(service.verbs, "a", a_call())
+        assert (outcome.result, outcome.attempts) == (expected, 1)
+        assert outcome.error is (error if expected is R.FAILED else None)
+        assert outcome.job == (None if isinstance(read, Exception) else a_job("a", read))
+        assert (service.asked, service.looked_at, service.read) == (["a"], ["a"], [])
+
+    run()
+
+
+@in_virtual_time
+async def test_many_cancels_that_may_have_been_taken_are_looked_up_in_one_list() -> None:
+    """Those that took are followed like any other, if it is waited for; those that did not are looked at a while."""
+    service = Service()
+    service.cancels = dict.fromkeys(names(400), TROUBLE)
+    service.reads = dict.fromkeys(names(400), "CANCELLED")
+    service.list_answer = [a_job(name, "CANCELING") for name in names(300)]
+    service.list_answer += [a_job(name, "IN_PROGRESS") for name in names(400)[300:]]
+    report = await cancel_many(service, names(400))
+    assert (report.counts[R.CANCELING], report.counts[R.FAILED]) == (300, 100)
+    assert (service.lists, service.looked_at, service.read) == (1, [], [])
+    noted: list[CancelOutcome] = []
+    report = await cancel_many(service, names(400), wait=True, timeout=600, on_outcome=noted.append)
+    assert Counter(outcome.event for outcome in noted) == {"accepted": 300, "ended": 400}
+    assert (report.counts[R.CANCELING], report.counts[R.FAILED]) == (300, 100)
+    assert len(service.asked) == 800
+
+
+@pytest.mark.parametrize("error", [BROKEN, TROUBLE], ids=str)
+@pytest.mark.parametrize("list_answer", [TROUBLE, []], ids=["no list", "a list without them"])
+@pytest.mark.parametrize("seconds", [0.001, 1.0])
+def test_an_outage_costs_few_looks(error: BatchesError, list_answer: Any, seconds: float) -> None:
+    """Thousands of cancels that fail, fast or slowly: after a look in vain there is none for half a minute."""
+
+    @in_virtual_time
+    async def run() -> None:
+        service = Service(seconds=seconds)
+        ids = names(3_000)
+        service.cancels = dict.fromkeys(ids, error)
+        service.reads = dict.fromkeys(ids, error)
+        service.list_answer = list_answer
+        report = await cancel_many(service, ids, at_once=100)
+        assert report.counts[R.FAILED] == 3_000
+        assert {outcome.error for outcome in report} == {error}
+        assert service.lists + len(service.looked_at) < 100
+
+    run()
+
+
+@in_virtual_time
+async def test_looks_are_made_again_after_an_outage() -> None:
+    """A service that recovers says what became of the cancels that go unanswered then."""
+    service = Service(seconds=1)
+    ids = names(80)
+    service.cancels = dict.fromkeys(ids, TROUBLE)
+    service.reads = dict.fromkeys(ids[:40], TROUBLE) | dict.fromkeys(ids[40:], "CANCELLED")
+    report = await cancel_many(service, ids, at_once=1)
+    assert [outcome.result for outcome in report][:40] == [R.FAILED] * 40
+    assert {outcome.result for outcome in list(report)[70:]} == {R.CANCELLED}
+
+
+@in_virtual_time
+async def test_a_limit_before_a_look_at_what_is_unclear() -> None:
+    """The outcome is what the cancel was answered with."""
+    service = Service()
+    service.cancels["a"], service.reads["a"] = TROUBLE, "CANCELLED"
+    assert (await cancel_many(service, ["a"], timeout=0.5))["a"].error is TROUBLE
+    noted: list[CancelOutcome] = []
+    task = asyncio.create_task(cancel_many(service, ["a"], on_outcome=noted.append))
+    await asyncio.sleep(0.5)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert [(outcome.result, outcome.error) for outcome in noted] == [(R.FAILED, TROUBLE)]
+
+
+async def test_misuse_at_such_a_look_is_raised() -> None:
+    """Such as a client that was closed meanwhile."""
+    service = Service()
+    service.cancels["a"], service.reads["a"] = TROUBLE, UsageError("this client is closed")
+    with pytest.raises(UsageError, match="closed"):
+        await cancelling.cancel_one(service.verbs, "a", a_call())
 
 
 @pytest.mark.parametrize("refusal", [TOO_LATE, TOO_LATE_AS_DOCUMENTED, NOT_NOW, UNFIT], ids=str)
@@ -385,7 +515,8 @@ def test_another_answer_ends_the_doubt(then: BatchesError, expected: CancelResul
     @in_virtual_time
     async def run() -> None:
         service = Service()
-        service.cancels["a"], service.reads["a"], service.known = [UNKNOWN, then], "CANCELLED", {"a"}
+        service.cancels["a"], service.known = [UNKNOWN, then], {"a"}
+        service.reads["a"] = "IN_PROGRESS" if then is TROUBLE else "CANCELLED"
         assert results(await cancel_many(service, ["a"])) == [("a", expected)]
         assert len(service.asked) == 2
 
@@ -525,9 +656,10 @@ async def test_a_plain_async_iterator_serves() -> None:
 # --- one bad id stops nobody, a refused key stops all ---------------------------------------------------------
 
 
+@in_virtual_time
 async def test_failures_of_single_ids_stop_nobody() -> None:
     """Whatever they are."""
-    service = Service()
+    service = Service(default="IN_PROGRESS")
     ids = names(40)
     fates = itertools.cycle([UNKNOWN, FORBIDDEN, TROUBLE, BROKEN, "CANCELLED"])
     service.cancels = dict(zip(ids, fates, strict=False))
@@ -1061,6 +1193,26 @@ async def test_a_list_that_cannot_be_read_is_not_the_only_way() -> None:
     report = await cancel_many(service, ids, wait=True)
     assert report.counts[R.CANCELLED] == 50
     assert service.lists == 1
+
+
+@in_virtual_time
+async def test_ids_in_another_case_are_found_in_the_list() -> None:
+    """The service answers in its own spelling; one list still serves them all."""
+    service = Service()
+    service.list_answer = [a_job(name, "CANCELLED") for name in names(100)]
+    report = await cancel_many(service, [name.upper() for name in names(100)], wait=True)
+    assert report.counts[R.CANCELLED] == 100
+    assert (service.lists, service.read) == (1, [])
+
+
+@in_virtual_time
+async def test_a_key_that_may_not_list_reads_one_by_one() -> None:
+    """A refused list says nothing about the jobs."""
+    service = Service()
+    service.list_answer = FORBIDDEN
+    service.reads = dict.fromkeys(names(50), "CANCELLED")
+    report = await cancel_many(service, names(50), wait=True)
+    assert report.counts[R.CANCELLED] == 50
 
 
 @in_virtual_time

@@ -370,7 +370,14 @@ async def test_a_time_that_means_no_moment_is_refused(
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"status": 7}, {"status": b"FAILED"}, {"status": [None]}, {"model_id": ["a", "b"]}, {"endpoint": 1}],
+    [
+        {"status": 7},
+        {"status": b"FAILED"},
+        {"status": [None]},
+        {"model_id": ["a", "b"]},
+        {"model_id": ""},
+        {"endpoint": 1},
+    ],
     ids=str,
 )
 async def test_a_filter_of_another_kind_is_refused(
@@ -639,6 +646,27 @@ async def test_cancel_raises_what_no_answer_explains(emulator: Emulator, batches
 # --- many -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("many", [False, True], ids=["cancel", "cancel_many"])
+@pytest.mark.parametrize("trouble", [http(503), http(307), b""], ids=["503", "307", "a lost answer"])
+@in_virtual_time
+async def test_a_cancel_without_a_good_answer_that_took(trouble: bytes, many: bool) -> None:
+    """The job is looked at once, after the attempts, by one request that is not repeated."""
+    policy = RetryPolicy(max_attempts=3, base_delay=0)
+    attempts = 1 if trouble.startswith(b"HTTP/1.1 307") else 3
+    for found, expected in ((http(200, job("a", "CANCELING")), "CANCELING"), (http(503), None)):
+        replies = [*[trouble or (b"", "reset")] * attempts, found]
+        async with RawServer(*replies) as server, clocked(server.base_url, retry=policy) as batches:
+            if many:
+                outcome = (await batches.cancel_many(["a"]))["a"]
+                assert (outcome.ok, outcome.job and str(outcome.job.status)) == (expected is not None, expected)
+            elif expected is None:
+                with pytest.raises(APIError):
+                    await batches.cancel("a")
+            else:
+                assert (await batches.cancel("a")).status == expected
+            assert server.lines == ["POST /v1/batches/a/cancel"] * attempts + ["GET /v1/batches/a"]
+
+
 async def test_cancel_many_of_mixed_fates(emulator: Emulator, batches: AsyncBatches) -> None:
     """The whole way: one of each."""
     running = emulator.add_job()
@@ -743,9 +771,9 @@ async def test_an_outage_is_ridden_out(emulator: Emulator) -> None:
 @in_virtual_time
 async def test_concurrency_of_single_calls_and_of_bulks() -> None:
     """Single calls share the client's number; a bulk may name a higher one for itself."""
-    reply = (1.0, http(200, job()))
+    reply = (1.0, http(404, '{"error": "Job not found"}'))
     async with RawServer(reply) as server, clocked(server.base_url, max_concurrency=3) as batches:
-        await asyncio.gather(*(batches.retrieve("job-1") for _ in range(9)))
+        await asyncio.gather(*(batches.retrieve("job-1") for _ in range(9)), return_exceptions=True)
         assert server.most_open == 3
         await batches.cancel_many([f"job-{number}" for number in range(40)], max_concurrency=20)
         assert server.most_open == 20

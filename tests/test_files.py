@@ -442,11 +442,35 @@ async def test_a_download_that_is_shorter_than_its_metadata_says(wanted: Any, tm
     """Is no download: it is made again until it is whole, and only then appears under the name."""
     (tmp_path / "out").write_bytes(b"old")
     sizes = [(200, {"id": "file-1", "bytes": 6})] * 3
-    service = Service(*sizes, contents=[b"one", b"onet", b"onetwo"])
+    service = Service(*sizes, contents=[b"one", b"one", b"onetwo"])
     path = await service.files.download(wanted, tmp_path / "out", overwrite=True)
     assert path.read_bytes() == b"onetwo"
     assert service.slept == BACK_OFF[:2]
     assert service.lines == ["GET /files/file-1/content", "GET /files/file-1"] * 3
+
+
+async def test_a_file_that_grows_has_patience_anew(tmp_path: Path) -> None:
+    """It is being written: only looks that find no more than was there before use patience up."""
+    sizes = range(1, 100)
+    noted: list[int] = []
+    service = Service(
+        *[(200, {"id": "file-1", "bytes": 99})] * 200,
+        contents=[b"x" * size for size in sizes for _ in range(2)],
+    )
+    path = await service.files.download(
+        "file-1", tmp_path / "out", patience=2, on_progress=lambda done, _: noted.append(done)
+    )
+    assert path.stat().st_size == 99
+    assert service.slept == [1, 1] * 98
+    assert noted[-1] == 99
+
+
+async def test_a_file_that_shrinks_has_not_grown(tmp_path: Path) -> None:
+    """Growth is beyond what has come before, so a file that goes to and fro does not last for ever."""
+    service = Service(*[(200, {"id": "file-1", "bytes": 9})] * 9, contents=[b"one", b"o", b"one", b"o", b"one"])
+    with pytest.raises(ResultsUnavailableError, match="is cut"):
+        await service.files.download("file-1", tmp_path / "out", patience=7)
+    assert service.slept == [1, 2, 4]
 
 
 @pytest.mark.parametrize(("patience", "slept"), [(60, BACK_OFF), (2.5, [1, 1.5]), (0, [])])

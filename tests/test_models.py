@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import attrs
 import pytest
 
+from together_batches import job_from_dict
 from together_batches.models import BatchJob, BatchJobStatus, Response
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 _ALL = ["VALIDATING", "IN_PROGRESS", "CANCELING", "COMPLETED", "FAILED", "EXPIRED", "CANCELLED"]
 _TERMINAL = {"COMPLETED", "FAILED", "EXPIRED", "CANCELLED"}
-_UNKNOWN = ["PAUSED", "CANCELLING", "canceled", "in progress", "\N{SNOWMAN}"]
+_UNKNOWN = ["PAUSED", "paused ", "IN_PROGRESS_SOON", "COMPLETED!", "\N{SNOWMAN}"]
 
 _WAYS: list[Callable[[object], object]] = [
     copy.copy,
@@ -44,6 +45,28 @@ def test_a_known_status(text: str) -> None:
     assert status is BatchJobStatus[text]
     assert str(status) == f"{status}" == status == text
     assert status.is_terminal is (text in _TERMINAL)
+
+
+@pytest.mark.parametrize(
+    ("text", "status"),
+    [
+        ("completed", "COMPLETED"),
+        ("Cancelled", "CANCELLED"),
+        (" FAILED\n", "FAILED"),
+        ("\tin_progress", "IN_PROGRESS"),
+        ("In Progress", "IN_PROGRESS"),
+        ("CANCELED", "CANCELLED"),
+        ("canceled", "CANCELLED"),
+        ("CANCELLING", "CANCELING"),
+    ],
+)
+def test_a_known_status_in_another_spelling(text: str, status: str) -> None:
+    """Letter case, white space, and the number of Ls do not make another status of it."""
+    assert BatchJobStatus(text) is BatchJobStatus[status]
+    job = BatchJob(id="a", status=text)
+    assert job.status is BatchJobStatus[status]
+    assert job_from_dict({"id": "a", "status": text}) == job
+    assert job.is_terminal is (status in _TERMINAL)
 
 
 @pytest.mark.parametrize("text", _UNKNOWN)

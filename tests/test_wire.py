@@ -339,7 +339,15 @@ def test_a_time_in_any_spelling(text: str, time: datetime) -> None:
     assert job.created_at.tzinfo is UTC
 
 
-@pytest.mark.parametrize("status", ["PAUSED", "CANCELLING", "completed", "0"])
+@pytest.mark.parametrize("text", ["completed", "Completed", " COMPLETED\\n"])
+def test_a_status_in_another_spelling(text: str) -> None:
+    """It is known, in a job by itself and in a list."""
+    sent = f'{{"id": "a", "status": "{text}"}}'.encode()
+    assert _wire.job(sent).status is BatchJobStatus.COMPLETED
+    assert [_wire.job(entry).status for entry in _wire.entries(b"[" + sent + b"]")] == [BatchJobStatus.COMPLETED]
+
+
+@pytest.mark.parametrize("status", ["PAUSED", "paused", "COMPLETED?", "0"])
 def test_a_status_that_is_not_known(status: str) -> None:
     """Keeps its text."""
     assert _job(status=status).status == status

@@ -9,6 +9,7 @@ import pickle
 import re
 import selectors
 import traceback
+import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -17,6 +18,7 @@ import msgspec
 
 from together_batches import AsyncBatches, BatchJob, BatchJobStatus, RetryPolicy
 from together_batches._creating import KnownJobs
+from together_batches._disk import Target
 from together_batches._transport import Connection, Transport
 from together_batches.config import Config
 
@@ -53,6 +55,8 @@ class VirtualTime:
         self._emulator = emulator
         self._connections: list[Connection] = []
         self._running: set[asyncio.Future[Any]] = set()
+        self._targets = weakref.WeakSet[Target]()
+        """Downloads: the thread that writes one is none of the loop's."""
 
     def client(self, **options: Any) -> AsyncBatches:
         """A client of the emulator that lives in this time."""
@@ -91,16 +95,25 @@ class VirtualTime:
             return running
 
         loop.run_in_executor = counted  # type: ignore[assignment,method-assign]
+        self._begin = begin = Target.begin
+
+        def begun(target: Target, of_loop: asyncio.AbstractEventLoop) -> None:
+            self._targets.add(target)
+            begin(target, of_loop)
+
+        Target.begin = begun  # type: ignore[method-assign]
         self._task = asyncio.create_task(self._pass())
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        Target.begin = self._begin  # type: ignore[method-assign]
         self._task.cancel()
         await asyncio.wait([self._task])
 
     def _is_busy(self) -> bool:
         threads = anyio.to_thread.current_default_thread_limiter().borrowed_tokens
-        return bool(threads or self._running or any(there.watch._attempts for there in self._connections))
+        is_writing = any(target._waiting_bytes for target in self._targets)
+        return bool(threads or is_writing or self._running or any(each.watch._attempts for each in self._connections))
 
     async def _pass(self) -> None:
         while True:

@@ -53,14 +53,21 @@ _PATIENCE_SECONDS = 60.0
 """For so long an answer that contradicts what is known is doubted: a 404 for a job that exists, a refused cancel."""
 _LONGEST_PAUSE_SECONDS = 10.0
 _GROWTH = 1.5
+_SECONDS_WITHOUT_LOOKS = 30.0
+"""After a look in vain at jobs whose cancel went unanswered: an outage is not made longer by twice the requests."""
+_MOST_VAIN_LOOKS = 10
 
 
 @attrs.frozen
 class Verbs:
-    """What this module needs of the service, and of the client: which jobs it has seen, and its time."""
+    """What this module needs of the service, and of the client: which jobs it has seen, and its time.
+
+    ``look`` reads a job as ``retrieve`` does, by a single request that is not repeated.
+    """
 
     cancel: Callable[[str, Call], Awaitable[BatchJob | NoJob]]
     retrieve: Callable[[str, Call], Awaitable[BatchJob]]
+    look: Callable[[str, Call], Awaitable[BatchJob]]
     list_jobs: Callable[[Call], Awaitable[list[BatchJob]]]
     knows: Callable[[str], bool]
     now: Callable[[], datetime]
@@ -125,8 +132,6 @@ def _pauses() -> Iterator[float]:
 
 # Under names of this module, since an enum takes its time to find a member.
 _CANCELLED, _CANCELING, _DRAINING = BatchJobStatus.CANCELLED, BatchJobStatus.CANCELING, CancelResult.CANCELING
-_STOPPING = frozenset({str(_CANCELING), "CANCELLING"})
-"""Two Ls were never seen, and are what the word looks like elsewhere."""
 
 
 def _of_job(job_id: str, job: BatchJob, call: CancelCall) -> CancelOutcome:
@@ -135,7 +140,7 @@ def _of_job(job_id: str, job: BatchJob, call: CancelCall) -> CancelOutcome:
     error: BatchesError | None = None
     if status is not _CANCELING and job.is_terminal:
         result = CancelResult.CANCELLED if status is _CANCELLED else CancelResult.ALREADY_FINISHED
-    elif call.accepted or status in _STOPPING:
+    elif call.accepted or status is _CANCELING:
         call.accepted = True  # by an earlier cancel, if not by this one
         result = _DRAINING
     else:
@@ -202,10 +207,19 @@ def _of_record(job_id: str, record: bytes) -> CancelOutcome:
 async def cancel_one(verbs: Verbs, job_id: str, call: CancelCall) -> CancelOutcome:
     """What becomes of one job when it is cancelled. Only misuse of the client raises.
 
-    A 404 for a job that is known to exist is doubted for a while, and the cancel sent again.
+    A 404 for a job that is known to exist is doubted for a while, and the cancel sent again. If a cancel may have
+    been taken although no good answer came, the job is looked at once.
     """
     while True:
         outcome = await _cancel_once(verbs, job_id, call)
+        if _is_unclear(outcome, call):
+            try:
+                job = await verbs.look(job_id, call.read())
+            except UsageError:
+                raise
+            except BatchesError:
+                return outcome
+            return _after_look(outcome, job, call)
         pause = _doubt(verbs, outcome, call)
         if pause is None:
             return outcome
@@ -217,6 +231,20 @@ def _doubt(verbs: Verbs, outcome: CancelOutcome, call: CancelCall) -> float | No
     if outcome.result is CancelResult.NOT_FOUND and (call.job is not None or verbs.knows(outcome.job_id)):
         return call.next_pause()
     return None
+
+
+def _is_unclear(outcome: CancelOutcome, call: CancelCall) -> bool:
+    """True if the cancel may have been taken although no good answer came, and the job was not looked at since."""
+    if outcome.result is not CancelResult.FAILED or outcome.error is None or outcome.error is call.refusal:
+        return False
+    return _protocol.may_have_been_taken(outcome.error)
+
+
+def _after_look(outcome: CancelOutcome, job: BatchJob, call: CancelCall) -> CancelOutcome:
+    """What the state of the job makes of an outcome that is unclear."""
+    assert isinstance(outcome.error, APIError)  # noqa: S101  # that is why it is unclear
+    call.refusal = outcome.error
+    return _of_job(outcome.job_id, job, call)
 
 
 async def _cancel_once(verbs: Verbs, job_id: str, call: CancelCall) -> CancelOutcome:
@@ -288,6 +316,8 @@ class _Followed:
     due: float
     early: float
     """How long before it is due it may be looked at, together with others: one list serves them all."""
+    is_unclear: bool = False
+    """Whether its cancel may have been taken although no good answer came: then it is looked at once."""
     interval: float = _FIRST_POLL_SECONDS
     failures: int = 0
 
@@ -337,6 +367,9 @@ class _Crew:
         self._follower_runs = False
         self._refusal: AuthenticationError | None = None
         self._lookout = Lookout(self._read, self._list_jobs, at_once=at_once)
+        self._single_look = Lookout(self._look_once, self._list_jobs, at_once=min(at_once, _MOST_VAIN_LOOKS))
+        self._no_look_until = 0.0
+        self._vain_looks = 0
         self.in_flight: dict[str, CancelCall] = {}
         self.followed: dict[str, _Followed] = {}
 
@@ -412,20 +445,26 @@ class _Crew:
 
     def _take(self, outcome: CancelOutcome, call: CancelCall) -> None:
         """Report the outcome of a cancel that was answered, or have its job followed."""
-        if outcome.error is not None:
-            outcome.error.__traceback__ = None  # its frames would be kept as long as the outcome
-            if isinstance(outcome.error, AuthenticationError) and self._refusal is None:
-                self._refusal = outcome.error
-                self._bulk.refuse(outcome.error)
-        if self._wait and outcome.result is _DRAINING:
-            self._follow(outcome, call)
+        error = outcome.error
+        if error is None:
+            if self._wait and outcome.result is _DRAINING:
+                self._follow(outcome, call)
+            else:
+                self._done(outcome, _record(call))
             return
-        if self._wait and outcome.error is not None and outcome.error is call.refusal and not outcome.ok:
+        error.__traceback__ = None  # its frames would be kept as long as the outcome
+        if isinstance(error, AuthenticationError) and self._refusal is None:
+            self._refusal = error
+            self._bulk.refuse(error)
+        if _is_unclear(outcome, call) and self._verbs.clock() >= self._no_look_until:
+            self._follow(outcome, call, _FIRST_POLL_SECONDS, is_unclear=True)
+            return
+        if self._wait and error is call.refusal and not outcome.ok:
             pause = call.next_pause()  # the state may lag behind
         else:
-            pause = None if outcome.error is None else _doubt(self._verbs, outcome, call)
+            pause = _doubt(self._verbs, outcome, call)
         if pause is None:
-            self._done(outcome, _record(call))
+            self._done(outcome)
         else:
             self._follow(outcome, call, pause)
 
@@ -435,13 +474,16 @@ class _Crew:
 
     # --- the follower of jobs that are looked at again ---
 
-    def _follow(self, outcome: CancelOutcome, call: CancelCall, pause: float | None = None) -> None:
+    def _follow(
+        self, outcome: CancelOutcome, call: CancelCall, pause: float | None = None, *, is_unclear: bool = False
+    ) -> None:
         """Look at a job again, after ``pause`` seconds, or else as often as one that drains should be looked at."""
         if outcome.result is CancelResult.CANCELING:
             self._announce(outcome, call)
         early = _FIRST_POLL_SECONDS / 2 if pause is None else 0.0
         pause = _FIRST_POLL_SECONDS if pause is None else pause
-        self.followed[outcome.job_id] = _Followed(outcome, call, self._verbs.clock() + pause, early)
+        due = self._verbs.clock() + pause
+        self.followed[outcome.job_id] = _Followed(outcome, call, due, early, is_unclear)
         if not self._follower_runs:
             assert self._group is not None  # noqa: S101  # there is one as long as anything runs
             self._follower_runs = True
@@ -462,11 +504,29 @@ class _Crew:
             await self._verbs.sleep(max(_FIRST_POLL_SECONDS, due - now))
             now = self._verbs.clock()
             names = [name for name, entry in self.followed.items() if entry.due - entry.early <= now]
-            absent = {name for name in names if self.followed[name].outcome.result is CancelResult.NOT_FOUND}
+            absent = [name for name in names if self.followed[name].outcome.result is CancelResult.NOT_FOUND]
+            unclear = [name for name in names if self.followed[name].is_unclear]
             if absent:
-                await self._cancel_again([name for name in names if name in absent])
-            await self._look([name for name in names if name not in absent])
+                await self._cancel_again(absent)
+            if unclear:
+                await self._look_at_unclear(unclear)
+            others = set(names).difference(absent, unclear)
+            await self._look([name for name in names if name in others])
         self._follower_runs = False
+
+    async def _look_at_unclear(self, names: list[str]) -> None:
+        """Look once at jobs whose cancels went without a good answer; what stays unclear is reported as it is."""
+        found: dict[str, Found] = {}
+        self._vain_looks = 0
+        await self._single_look.look(names, found.__setitem__)
+        if not any(isinstance(job, BatchJob) for job in found.values()):
+            self._no_look_until = self._verbs.clock() + _SECONDS_WITHOUT_LOOKS
+        for name in names:
+            entry, job = self.followed.pop(name), found[name]
+            if isinstance(job, BatchJob):
+                self._take(_after_look(entry.outcome, job, entry.call), entry.call)
+            else:
+                self._done(entry.outcome)
 
     async def _cancel_again(self, names: list[str]) -> None:
         """Send the cancels once more that were answered 404, as many at once as the workers leave room for."""
@@ -491,6 +551,17 @@ class _Crew:
 
     async def _read(self, name: str) -> BatchJob:
         return await self._verbs.retrieve(name, self._bulk.call())
+
+    async def _look_once(self, name: str) -> BatchJob:
+        if self._vain_looks >= _MOST_VAIN_LOOKS:
+            raise BatchesError("not looked at: the looks before failed")  # an outcome has a better error
+        try:
+            job = await self._verbs.look(name, self._bulk.call())
+        except BatchesError as error:
+            self._vain_looks += not isinstance(error, NotFoundError)
+            raise
+        self._vain_looks = 0
+        return job
 
     async def _list_jobs(self) -> list[BatchJob]:
         return await self._verbs.list_jobs(self._bulk.call())
@@ -535,10 +606,13 @@ class _Crew:
     # --- what is left when the time is over, or the call is cancelled ---
 
     def report_unread(self) -> None:
-        """Emit an outcome for every cancel that was accepted and whose job has not been read since."""
+        """Emit an outcome for every cancel that was accepted, or has failed, and whose job was not read since."""
         for name, call in list(self.in_flight.items()):
             entry = self.followed.get(name)
-            if call.accepted and (entry is None or entry.outcome.result is CancelResult.FAILED):
+            if entry is not None and entry.is_unclear:
+                del self.followed[name]
+                self._done(entry.outcome)
+            elif call.accepted and (entry is None or entry.outcome.result is CancelResult.FAILED):
                 self.followed.pop(name, None)
                 self._done(_without_job(name, CancelResult.CANCELING, None, call))
 

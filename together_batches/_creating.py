@@ -84,7 +84,7 @@ class KnownJobs:
 
     def knows(self, job_id: str) -> bool:
         """True if the service has shown this job, so that a 404 for it may be an inconsistency that passes."""
-        return job_id in self._seen
+        return job_id in self._seen or job_id.lower() in self._seen
 
     def note_files(self, *file_ids: str | None) -> None:
         """Remember files that exist: uploaded here, or named by a job."""

@@ -52,7 +52,7 @@ class Selection:
             _check_text(name, text)
         for name, age in (("created_after", created_after), ("created_before", created_before)):
             _check_age(name, age)
-        statuses = None if status is None else {text.upper(): text for text in _statuses(status)}
+        statuses = None if status is None else {BatchJobStatus(text).upper(): text for text in _statuses(status)}
         return cls(statuses, model_id, endpoint, input_file_id, created_after, created_before)
 
     def choose(self, jobs: Iterable[BatchJob], at: datetime) -> list[BatchJob]:
@@ -101,8 +101,8 @@ def _statuses(status: object) -> Iterable[str]:
 
 
 def _check_text(name: str, value: object) -> None:
-    if value is not None and not isinstance(value, str):
-        message = f"{name} must be text; it is {value!r}"
+    if value is not None and not (isinstance(value, str) and value.strip()):
+        message = f"{name} must be text that is not empty; it is {value!r}"
         raise UsageError(message)
 
 

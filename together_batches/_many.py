@@ -8,13 +8,13 @@ from contextlib import asynccontextmanager
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING
 
-from together_batches.errors import BatchesError, UsageError
+from together_batches.errors import APIError, AuthenticationError, BatchesError, UsageError
 from together_batches.models import BatchJob
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-__all__ = ["Found", "Ids", "Lookout", "checked_ids", "is_plain", "plain_group"]
+__all__ = ["Found", "Ids", "Lookout", "by_ids", "checked_ids", "is_plain", "plain_group"]
 
 Ids = Iterable[str | BatchJob] | AsyncIterable[str | BatchJob]
 Found = BatchJob | BatchesError
@@ -40,6 +40,19 @@ def is_plain(function: object) -> bool:
     if not callable(function):
         return False
     return not (iscoroutinefunction(function) or iscoroutinefunction(getattr(function, "__call__", None)))  # noqa: B004
+
+
+def by_ids(jobs: Iterable[BatchJob], job_ids: Iterable[str]) -> dict[str, BatchJob]:
+    """The jobs of a list that these ids mean, by the ids as they are spelled here. Letter case does not matter."""
+    listed = {job.id: job for job in jobs}
+    found = {job_id: listed[job_id] for job_id in job_ids if job_id in listed}
+    unfound = {job_id.lower(): job_id for job_id in job_ids if job_id not in found}
+    if unfound:
+        for job in listed.values():
+            job_id = unfound.get(job.id.lower())
+            if job_id is not None:
+                found[job_id] = job
+    return found
 
 
 @asynccontextmanager
@@ -107,15 +120,16 @@ class Lookout:
             # Perhaps it is the list alone: next time one by one, and so ever longer while the list goes on failing.
             self._without_list = min(_MOST_LOOKS_WITHOUT_LIST, 2 * self._without_list or 1)
             self._looks_until_list = self._without_list
+            if isinstance(error, APIError) and not error.is_transient and not isinstance(error, AuthenticationError):
+                return job_ids  # a key that may not list says nothing about the jobs
             for job_id in job_ids:
                 tell(job_id, error)
             return []
         self._without_list = 0
         self._account_size = len(jobs)
-        found = {job.id: job for job in jobs}
-        for job_id in job_ids:
-            if job_id in found:
-                tell(job_id, found[job_id])
+        found = by_ids(jobs, job_ids)
+        for job_id, job in found.items():
+            tell(job_id, job)
         return [job_id for job_id in job_ids if job_id not in found]
 
     async def _read(self, job_id: str) -> Found:

@@ -15,9 +15,11 @@ from urllib.parse import quote, urlencode, urljoin, urlsplit
 import attrs
 
 from together_batches import _wire
+from together_batches._paging import sign_in_headers
 from together_batches._reach import reach_of
 from together_batches.config import Secret
 from together_batches.errors import (
+    APIConnectionError,
     APIResponseValidationError,
     APIStatusError,
     AuthenticationError,
@@ -290,6 +292,9 @@ def read_jobs(answer: Answer) -> list[BatchJob]:
 
 def read_list(answer: Answer, what: str, read: Callable[[object], T]) -> list[T]:
     """Each entry of a list, by ``read``; one that cannot be read is left out, unless none can."""
+    header = sign_in_headers(answer.headers)
+    if header is not None:
+        raise no_answer(answer, what, "it is only a part of one, and no paging is known", f"header {header}")
     try:
         entries = _wire.entries(answer.body)
     except _wire.WireError as error:
@@ -439,6 +444,18 @@ def is_refusal(error: BatchesError) -> TypeGuard[APIStatusError]:
         and 400 <= error.status < 500
         and error.status not in {401, 403, 404, 408, 429}
     )
+
+
+def may_have_been_taken(error: BatchesError) -> bool:
+    """True if a cancel may have taken effect although it was answered with this error, or not answered.
+
+    Not what refuses it (a 4xx, but for 408), and not what never reached the service.
+    """
+    if isinstance(error, APIConnectionError):
+        return error.request_sent
+    if isinstance(error, APIStatusError):
+        return error.status == HTTPStatus.REQUEST_TIMEOUT or not 400 <= error.status < 500
+    return isinstance(error, APIResponseValidationError)
 
 
 def says_finished(error: APIStatusError) -> bool:

@@ -19,7 +19,7 @@ import attrs
 from anyio import CancelScope
 
 from together_batches import _protocol
-from together_batches._many import Found, Ids, Lookout, is_plain, plain_group
+from together_batches._many import Found, Ids, Lookout, by_ids, is_plain, plain_group
 from together_batches._patience import Absence, say_how_long
 from together_batches.errors import (
     APIError,
@@ -246,7 +246,7 @@ class _Poller:
         """Look for the jobs that answered 404 in the list: what either of the two shows is there."""
         absent, self._absent = self._absent, []
         try:
-            listed = {job.id: job for job in await self._list()}
+            listed = by_ids(await self._list(), [name for name, _ in absent])
         except (UsageError, AuthenticationError):
             raise
         except BatchesError:

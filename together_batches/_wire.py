@@ -24,6 +24,7 @@ from msgspec import Meta, Raw, Struct
 
 from together_batches._cut import members, salvaged_id
 from together_batches._fields import Carried, OnDemand, time_of
+from together_batches._paging import sign_of_more
 from together_batches.errors import APIResponseValidationError, ValidationError
 from together_batches.models import BatchJob, BatchJobStatus, FileObject
 
@@ -309,10 +310,10 @@ def entries(body: bytes) -> list[object]:
         value = read(body)
     if isinstance(value, dict):
         page = cast("_Object", value)
-        # No paging is documented: a part of a list that is taken for all of it hides jobs and files.
-        if page.get("has_more"):
-            raise WireError("it is only a part of one, and no paging is known", "$.has_more")
         value = page.get("data", cast("object", value))
+        sign = sign_of_more(page, len(cast("list[object]", value)) if isinstance(value, list) else 0)
+        if sign is not None:
+            raise WireError("it is only a part of one, and no paging is known", f"$.{sign}")
     if value is None:
         return []
     if not isinstance(value, list):

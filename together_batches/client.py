@@ -5,12 +5,13 @@ from __future__ import annotations
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, NoReturn, Self
 
+import attrs
 from anyio import to_thread
 
 from together_batches import _cancelling, _creating, _listing, _protocol
 from together_batches._checks import positive, whole
 from together_batches._creating import Created, KnownJobs, Listing, WantedJob
-from together_batches._many import checked_ids, is_plain
+from together_batches._many import by_ids, checked_ids, is_plain
 from together_batches._patience import until_found
 from together_batches._stream import Stream
 from together_batches._transport import Bulk, Call, Connection, Transport
@@ -108,6 +109,7 @@ class AsyncBatches:
         self._verbs = _cancelling.Verbs(
             cancel=self._post_cancel,
             retrieve=self._get,
+            look=self._get_once,
             list_jobs=self._get_all,
             knows=known.knows,
             now=transport.connection.now,
@@ -149,8 +151,9 @@ class AsyncBatches:
         The service has no idempotency key, so a create that may have worked is not simply sent again: the client
         looks for a new job of this file, endpoint, model and priority in the list, for ``patience`` seconds, and only
         then posts once more, and never a third time. After an answer of 2xx it never posts again, whatever the answer
-        says. Advice of the service is in ``job.warning``. The service does not check the file here: an unknown file
-        makes a job that fails a moment later. See https://docs.together.ai/reference/batch-create.
+        says. The job that an answer names is not looked up: one that does not exist is a 404 for :meth:`wait`, after
+        its patience. Advice of the service is in ``job.warning``. The service does not check the file here: an
+        unknown file makes a job that fails a moment later. See https://docs.together.ai/reference/batch-create.
 
         Parameters:
             input_file_id: the id of an uploaded file.
@@ -373,10 +376,10 @@ class AsyncBatches:
     ) -> BatchJob:
         """Wait until a job has finished, and return it as it ended.
 
-        However it ended: look at ``status``. A job that is passed in as a finished one comes back at once, without a
-        request. Lost answers, broken ones, a service in trouble and refusals for the rate of calls are ridden out,
-        with a warning in the log, for as long as the time allows; so is a job that does not move, with a warning each
-        hour. Ending the wait in any way leaves the job alone.
+        However it ended: look at ``status``. The first end that the service shows is believed. A job that is passed
+        in as a finished one comes back at once, without a request. Lost answers, broken ones, a service in trouble
+        and refusals for the rate of calls are ridden out, with a warning in the log, for as long as the time allows;
+        so is a job that does not move, with a warning each hour. Ending the wait in any way leaves the job alone.
 
         Parameters:
             job_id: an id or a job.
@@ -877,10 +880,10 @@ class AsyncBatches:
                 listed = await self._get_all(Call())
             except BatchesError:
                 raise error from None
-            found = next((job for job in listed if job.id == job_id), None)
-            if found is None:
+            found = by_ids(listed, [job_id])
+            if not found:
                 raise
-            return found
+            return found[job_id]
 
     async def _post_cancel(self, job_id: str, call: Call) -> BatchJob | NoJob:
         answer = await self._transport.send(_protocol.cancel(job_id), call)
@@ -893,6 +896,11 @@ class AsyncBatches:
     async def _get(self, job_id: str, call: Call) -> BatchJob:
         answer = await self._transport.send(_protocol.retrieve(job_id), call)
         return self._known.note(_protocol.read_job(answer, job_id))
+
+    async def _get_once(self, job_id: str, call: Call) -> BatchJob:
+        """A job, by one request that is not repeated."""
+        once = attrs.evolve(self._transport.config.retry, max_attempts=1)
+        return await self.with_options(retry=once)._get(job_id, call)
 
     async def _get_all(self, call: Call) -> builtins.list[BatchJob]:
         return await self._jobs_in(await self._transport.send(_protocol.list_jobs(), call))

@@ -341,7 +341,7 @@ class AsyncFiles:
             overwrite: replace a file that is there already.
             patience: seconds for which a file that exists (it is passed as a :class:`FileObject`, was uploaded here,
                 or a job that this client has seen names it) and answers 404, or has fewer bytes than its metadata
-                says, is looked at again. 0 looks once.
+                says, is looked at again. A file that has grown has them anew. 0 looks once.
             on_progress: a plain function that is called on the loop with the bytes that came, and how many there
                 are, or None where that is not known. What it raises ends the call.
             renamed: no further keywords; ``force`` is called ``overwrite`` now.
@@ -356,10 +356,19 @@ class AsyncFiles:
         wanted = _file_protocol.file_id(file_id)
         exists = isinstance(file_id, FileObject) or self._transfers.known.knows_file(wanted)
         absence = Absence(patience)
+        size = largest = 0
+
+        def note_size(done: int, total: int | None) -> None:
+            nonlocal size
+            size = done
+            if on_progress is not None:
+                on_progress(done, total)
+
         while True:
+            size = 0
             try:
                 return await self._transfers.fetch(
-                    wanted, path, overwrite=overwrite, on_progress=on_progress, check_size=True
+                    wanted, path, overwrite=overwrite, on_progress=note_size, check_size=True
                 )
             except NotFoundError as error:
                 pause = absence.pause() if exists else None
@@ -368,6 +377,9 @@ class AsyncFiles:
                         say_how_long(error, patience)
                     raise
             except ResultsUnavailableError:
+                if size > largest:  # it is being written
+                    largest = size
+                    absence.over()
                 pause = absence.pause()
                 if pause is None:
                     raise

@@ -44,14 +44,18 @@ __all__ = [
 ]
 
 _TERMINAL = frozenset({"COMPLETED", "FAILED", "EXPIRED", "CANCELLED"})
+_OTHER_SPELLINGS = {"CANCELED": "CANCELLED", "CANCELLING": "CANCELING"}
+"""Neither was seen on the wire. But the service spells one of the two words with one L and the other with two, and a
+wait for a job that is CANCELED would never end."""
 
 
 class BatchJobStatus(enum.StrEnum):
     """Where a job stands. ``str(status)`` is the text on the wire.
 
     A status that this version does not know keeps its text and is not terminal: ``BatchJobStatus("PAUSED")``
-    works and equals ``"PAUSED"``. ``CANCELING`` (one L) means that a cancel was accepted and the job is
-    draining; the service sends it, although its reference does not list it.
+    works and equals ``"PAUSED"``. A known one is known in either letter case, with white space around it, and with
+    the other number of Ls: ``BatchJobStatus("canceled")`` is ``CANCELLED``. ``CANCELING`` (one L) means that a
+    cancel was accepted and the job is draining; the service sends it, although its reference does not list it.
     See https://docs.together.ai/docs/inference/batch/manage.
     """
 
@@ -67,6 +71,10 @@ class BatchJobStatus(enum.StrEnum):
     def _missing_(cls, value: object) -> BatchJobStatus | None:
         if not isinstance(value, str):
             return None
+        text = value.strip().upper().replace(" ", "_")
+        known = cls.__members__.get(_OTHER_SPELLINGS.get(text, text))
+        if known is not None:
+            return known
         # An open enum: a member in all but the class's own list. Not remembered, so that a service which sends
         # nonsense cannot make this grow; equal and hashed by its text like any other member.
         member = str.__new__(cls, value)

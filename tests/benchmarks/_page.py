@@ -1,4 +1,4 @@
-"""The page about speed: its tables and plots are made of figures that were written down."""
+"""The performance page: its tables and plots, made from recorded figures."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MACHINE = "machine"
 
 
 def plots(cases: Mapping[str, Case], found: Mapping[str, Measured]) -> Iterator[tuple[str, str]]:
-    """The plots of all cases that were measured: the name of the file, and what is in it."""
+    """The plots of all measured cases, as pairs of file name and content."""
     for name, measured in found.items():
         case = cases[name]
         if case.draw is not None:
@@ -30,34 +30,34 @@ def plots(cases: Mapping[str, Case], found: Mapping[str, Measured]) -> Iterator[
 
 
 def draw(directory: Path, cases: Mapping[str, Case], found: Mapping[str, Measured]) -> None:
-    """Write the plots of all cases that were measured."""
+    """Write the plots of all measured cases."""
     directory.mkdir(parents=True, exist_ok=True)
     for file, drawing in plots(cases, found):
         (directory / file).write_text(drawing, "utf-8")
 
 
 def renewed(page: str, cases: Mapping[str, Case], found: Mapping[str, Measured]) -> str:
-    """The page with what stands between its marks made anew; a case that was not measured stays as it is."""
+    """The page with new figures between its marks; a case that was not measured stays as it is."""
 
     def table(mark: re.Match[str]) -> str:
         name = mark[1]
         if name == MACHINE and found:
-            told = _of_the_machine(found)
+            text = _of_the_machine(found)
         elif name in found:
-            told = as_table(cases[name], found[name].samples)
+            text = as_table(cases[name], found[name].samples)
         else:
             return mark[0]
-        return f"{name}{mark[2]}\n{told}\n\n"
+        return f"{name}{mark[2]}\n{text}\n\n"
 
     return _MARKED.sub(table, page)
 
 
 def renew(path: Path, cases: Mapping[str, Case], found: Mapping[str, Measured]) -> None:
-    """Renew a page in its file."""
+    """Update the figures of a page file."""
     path.write_text(renewed(path.read_text("utf-8"), cases, found), "utf-8")
 
 
 def _of_the_machine(found: Mapping[str, Measured]) -> str:
-    """What the figures were measured on; where cases differ, all that they were measured on."""
+    """A sentence about the machine of the figures; if cases differ, about all machines."""
     facts = dict.fromkeys(fact for measured in found.values() for fact in measured.machine)
-    return f"The figures are those of a machine with {', '.join(facts)}."
+    return f"Measured on a machine with {', '.join(facts)}."

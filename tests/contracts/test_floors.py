@@ -51,6 +51,7 @@ _HOUSE: dict[int, list[list[str]]] = {
     ],
     0: [
         ["_version"],
+        ["_paging"],
         ["_text", "errors", "_fields", "rows", "models", "outcomes"],
         ["_text", "errors", "_checks", "config"],
     ],

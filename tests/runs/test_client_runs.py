@@ -31,7 +31,7 @@ from together_batches import (
     ValidationError,
     runs,
 )
-from together_batches.emulator import Emulator, Failure, Fault, Missing, Timing
+from together_batches.emulator import Answer, Emulator, Failure, Fault, Missing, Timing
 from together_batches.runs import RunEvent, RunEventKind, UnfinishedJobs
 
 from .stage import QUICK, ROWS, Runner, requests
@@ -375,6 +375,51 @@ async def test_several_jobs_could_be_it(run: Runner, emulator: Emulator) -> None
     assert (report.ok, report.job_ids[0], len(emulator.jobs)) == (True, ours, 5)
     (found,) = [event for event in run.events if event.kind == RunEventKind.FOUND]
     assert re.search(f"job {ours} is found again; .*created from its file as well.*{other}", found.message)
+
+
+async def test_a_second_job_of_a_create(run: Runner, emulator: Emulator) -> None:
+    """Answers what the first has left, and only what both have left goes again; it is no attempt of its own."""
+    run.fates.planned = {"row-1": [Failure(), Answer("third")], "row-2": [Failure()]}
+    await _stopped(run, RunEventKind.UPLOADED)
+    file_id = str(runs.read(run.directory).shards[0].attempts[0].file_id)
+    first = emulator.add_job(input_file_id=file_id, status="COMPLETED")
+    answers = b"".join(
+        json.dumps({"custom_id": custom_id, "response": {"status_code": 200, "body": {"by": "second"}}}).encode()
+        + b"\n"
+        for custom_id in ("row-0", "row-1")
+    )
+    added: list[str] = []
+
+    def add(event: RunEvent) -> None:
+        if event.kind == RunEventKind.COLLECTED and not added:
+            files = {"output_file_id": emulator.add_file(answers), "error_file_id": None}
+            added.append(emulator.add_job(input_file_id=file_id, status="COMPLETED", **files))
+
+    report = await run(max_attempts=2, on_event=add)
+    assert (report.ok, len(emulator.jobs)) == (True, 6)
+    assert report.job_ids[:2] == (first, added[0])
+    assert [line["body"].get("by") for line in run.lines[:3]] == [None, "second", None]
+    sent = {str(job["id"]): emulator.content(str(job["input_file_id"])).count(b"\n") for job in emulator.jobs}
+    assert sent[report.job_ids[2]] == 1
+    found = [event.message for event in run.events if event.kind == RunEventKind.FOUND]
+    assert [message.split()[1] for message in found] == [first, added[0]]
+    assert not any("belong to no request" in event.message for event in run.events)
+
+
+async def test_two_jobs_of_a_create_without_results(run: Runner, emulator: Emulator) -> None:
+    """Can be given up one after the other; each is taken up once, and then the rows go again."""
+    await _stopped(run, RunEventKind.UPLOADED)
+    file_id = str(runs.read(run.directory).shards[0].attempts[0].file_id)
+    without = {"output_file_id": None, "error_file_id": None}
+    jobs = {emulator.add_job(input_file_id=file_id, status="COMPLETED", **without) for _ in range(2)}
+    given_up: list[str] = []
+    for _ in range(2):
+        with pytest.raises(ResultsUnavailableError, match="names no file of results") as caught:
+            await run(give_up=given_up[-1:])
+        given_up.append(str(caught.value.job_id))
+    assert set(given_up) == jobs
+    assert (await run(give_up=given_up[-1:])).ok
+    assert len(emulator.jobs) == 2 + 4
 
 
 async def test_an_input_that_changed(run: Runner, emulator: Emulator) -> None:

@@ -172,6 +172,19 @@ async def test_a_download_that_is_cut_for_good(run: Runner, emulator: Emulator) 
     assert sent == [10, report.not_sent]
 
 
+async def test_results_that_grow(run: Runner, emulator: Emulator, time: VirtualTime) -> None:
+    """Are waited for beyond patience, which counts from the last time that there was more of them."""
+
+    def grow() -> None:
+        content = emulator.content(str(emulator.jobs[0]["output_file_id"]))
+        for length in range(100, len(content), 100):
+            emulator.fail(Fault(on="content", status=200, body=content[:length], times=2))
+
+    report = await run(**ONE_JOB, patience=5, on_event=_at(RunEventKind.ENDED, grow))
+    assert (report.ok, len(emulator.jobs)) == (True, 1)
+    assert time.seconds > 10
+
+
 # --- rows that are left out ---
 
 
@@ -219,6 +232,24 @@ async def test_what_is_given_up_stays_given_up(
     with pytest.raises(ResultsUnavailableError, match="its metadata says"):
         await run(**ONE_JOB, patience=90, on_event=spoil)
     report = await run(give_up=[str(emulator.jobs[0]["id"])])
+    assert (report.ok, len(emulator.jobs)) == (True, 2)
+
+
+@pytest.mark.parametrize("size", [None, 0, 1], ids=repr)
+async def test_sizes_that_are_wrong_for_good(
+    run: Runner, emulator: Emulator, monkeypatch: pytest.MonkeyPatch, size: int | None
+) -> None:
+    """Have whole results read once more before rows go again, and not in every call."""
+    run.fates.planned = {"row-5": [Failure("Credit limit exceeded", "402")]}
+    describe = StoredFile.to_json
+
+    def described(file: StoredFile) -> dict[str, object]:
+        return describe(file) | ({"bytes": size} if file.purpose == "batch-generated" else {})
+
+    monkeypatch.setattr(StoredFile, "to_json", described)
+    assert not (await run(**ONE_JOB)).complete
+    assert not (await run(**ONE_JOB)).complete  # read once more
+    report = await run(**ONE_JOB)
     assert (report.ok, len(emulator.jobs)) == (True, 2)
 
 
@@ -280,6 +311,92 @@ async def test_a_job_that_has_not_failed_after_all(
     report = await run(**ONE_JOB, poll_interval=5, on_event=_at(RunEventKind.CREATED, seem_to_fail))
     assert (report.ok, len(emulator.jobs)) == (True, 1)
     assert time.seconds >= seconds
+
+
+_GHOST = "5b0c2d6e-8f14-4a7b-9c33-0e5d7a61f2b8"
+
+
+@pytest.mark.parametrize("unique_files", [True, False])
+async def test_a_create_that_is_answered_with_a_job_that_never_exists(
+    run: Runner, emulator: Emulator, unique_files: bool
+) -> None:
+    """It is looked for throughout patience, then named. No other job is created before its rows are given up."""
+    answered = {"job": {"id": _GHOST, "status": "VALIDATING"}}
+    emulator.fail(Fault(on="create", status=201, body=answered))
+    with pytest.raises(ResultsUnavailableError, match="was never seen since its create was answered") as caught:
+        await run(**ONE_JOB, patience=100, unique_files=unique_files)
+    assert caught.value.job_id == _GHOST
+    assert emulator.jobs == []
+    with pytest.raises(ResultsUnavailableError, match=_GHOST):
+        await run(**ONE_JOB, patience=100, unique_files=unique_files)
+    assert emulator.jobs == []
+    report = await run(**ONE_JOB, patience=100, unique_files=unique_files, give_up=[_GHOST])
+    assert (report.ok, len(emulator.jobs)) == (True, 1)
+
+
+async def test_a_create_that_is_answered_with_the_id_of_another_job_than_it_made(
+    run: Runner, emulator: Emulator, time: VirtualTime
+) -> None:
+    """The job of the attempt's own file is the job, whatever the answer said."""
+    answered = {"job": {"id": _GHOST, "status": "VALIDATING"}}
+    emulator.fail(Fault(on="create", status=201, acts=True, body=answered))
+    report = await run(**ONE_JOB, patience=100)
+    assert (report.ok, len(emulator.jobs)) == (True, 1)
+    assert report.job_ids == (emulator.jobs[0]["id"],)
+    assert 100 <= time.seconds < 120
+
+
+class Flapping:
+    """A status that the service shows of the first job for so many seconds, while the job goes on."""
+
+    def __init__(self, emulator: Emulator, time: VirtualTime, status: str, seconds: float) -> None:
+        self.emulator, self.time, self.status, self.seconds = emulator, time, status, seconds
+        self.created: list[float] = []
+        self.over_at = math.inf
+        self.task: asyncio.Task[None] | None = None
+
+    def __call__(self, event: RunEvent) -> None:
+        if event.kind == RunEventKind.CREATED:
+            self.created.append(self.time.seconds)
+        if event.kind == RunEventKind.PROGRESSED and self.task is None:
+            self.task = asyncio.create_task(self._flap())
+
+    async def _flap(self) -> None:
+        job = _job(self.emulator)
+        before = job.extra_fields
+        job.extra_fields = {**before, "status": self.status, "output_file_id": None, "error_file_id": None}
+        if self.seconds == FOR_EVER:
+            return
+        await self.time.sleep(self.seconds)
+        job.extra_fields = before
+        self.over_at = self.time.seconds
+
+
+@pytest.mark.parametrize(
+    ("status", "seconds"), [("CANCELLED", 3), ("CANCELLED", 20), ("FAILED", 9), ("EXPIRED", 9), ("COMPLETED", 9)]
+)
+async def test_an_end_that_is_shown_for_a_moment(
+    run: Runner, emulator: Emulator, time: VirtualTime, status: str, seconds: float
+) -> None:
+    """Nothing is stopped, and nothing sent again, before a second look; then the job is followed on."""
+    emulator._service.timing = Timing(validating=0, running=60)
+    flapping = Flapping(emulator, time, status, seconds)
+    report = await run(poll_interval=2, max_rows_per_job=5, on_event=flapping)
+    assert (report.ok, report.stopped, len(emulator.jobs)) == (True, None, 2)
+    assert flapping.over_at < 30
+    assert time.seconds >= 60
+
+
+async def test_nothing_is_created_while_a_job_seems_to_have_been_cancelled(
+    run: Runner, emulator: Emulator, time: VirtualTime
+) -> None:
+    """Somebody may want an end of it. A job that has stayed cancelled stops the run, half a minute later."""
+    emulator._service.timing = Timing(validating=0, running=5)
+    flapping = Flapping(emulator, time, "CANCELLED", FOR_EVER)
+    report = await run(poll_interval=1, max_jobs=2, on_event=flapping)
+    assert (report.complete, report.stopped) == (False, f"job {report.job_ids[0]} was cancelled")
+    assert len(emulator.jobs) == len(flapping.created) == 2
+    assert 30 <= time.seconds < 40
 
 
 # --- once more before rows go again ---

@@ -28,7 +28,7 @@ def _good(custom_id: str, tokens: int = 1) -> dict[str, Any]:
 
 
 def _arranged(
-    directory: Path, ids: str, *files: list[Any], completed: bool = False
+    directory: Path, ids: str, *files: list[Any], completed: bool = False, settled: str = ""
 ) -> tuple[Arranged, list[dict[str, Any]]]:
     paths: list[Any] = []
     for number, rows in enumerate(files):
@@ -38,7 +38,7 @@ def _arranged(
     piece = Draft(directory / "piece", "new")
     try:
         output, errors = [*paths, None, None][:2]
-        options: Any = {"completed": completed, "absent": BatchMissing, "check_in": lambda: None}
+        options: Any = {"completed": completed, "absent": BatchMissing, "check_in": lambda: None, "settled": settled}
         arranged = arrange(list(ids), output, errors, piece, **options)
         piece.keep()
     finally:
@@ -88,6 +88,12 @@ def test_errors_with_none_of_the_rows(tmp_path: Path, page: list[Any]) -> None:
     with pytest.raises(ForeignFileError) as caught:
         _arranged(tmp_path, "ab", [_good("a")], page)
     assert caught.value.path.name == "file-1"
+
+
+def test_rows_that_another_job_has_settled(tmp_path: Path) -> None:
+    """Show that a file is the job's own, and are no strays."""
+    arranged, _ = _arranged(tmp_path, "ab", [_good("c"), _good("x")], completed=True, settled="cd")
+    assert (arranged.outcomes, arranged.left, arranged.strays) == (b"mm", 2, 1)
 
 
 def test_an_output_without_rows(tmp_path: Path) -> None:

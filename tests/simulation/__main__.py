@@ -60,13 +60,21 @@ def _many(seeds: range, plans: int, processes: int) -> int:
         parts = [seeds[first : first + _AT_A_TIME] for first in range(0, len(seeds), _AT_A_TIME)]
         for found in pool.map(simulate_all, parts):
             outcomes += found
+            _name_the_broken(found)
             _progress(outcomes, len(seeds), began)
         played = len(outcomes)
         for number, found in enumerate(pool.map(each_step, range(plans)), start=1):
             outcomes += found
+            _name_the_broken(found)
             _say(f"small run {number} of {plans}: killed before each of its {len(found) - 1} steps")
     seconds = time.monotonic() - began
     return _summary(outcomes, played, seconds)
+
+
+def _name_the_broken(outcomes: list[Outcome]) -> None:
+    for outcome in outcomes:
+        if outcome.failure:
+            _say(f"BROKEN: {outcome.name}: {outcome.failure}")
 
 
 def _progress(outcomes: list[Outcome], wanted: int, began: float) -> None:
@@ -77,8 +85,6 @@ def _progress(outcomes: list[Outcome], wanted: int, began: float) -> None:
 
 def _summary(outcomes: list[Outcome], seeds: int, seconds: float) -> int:
     broken = [outcome for outcome in outcomes if outcome.failure]
-    for outcome in broken[:20]:
-        _say(f"BROKEN: {outcome.name}: {outcome.failure}")
     ends = sum((outcome.ends for outcome in outcomes), Counter[str]())
     _say(
         f"{seeds} seeds and {len(outcomes) - seeds} single steps in {seconds:.0f} s: "

@@ -19,7 +19,7 @@ from together_batches import BatchesError, RunInUseError, RunLedgerError, runs
 from .service import FOREIGN, Made
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from .service import Version
@@ -45,13 +45,13 @@ After the first, the second, and any further job that failed as a whole; after a
 
 @attrs.frozen
 class _Trial:
-    """A row in one job: what may be known of it, and whether the job is one of its attempts.
+    """A row in one job: what may be known of it, and which of its attempts the job is, if it is one.
 
     ``counts`` are the numbers of attempts that it may be: 0, 1, or either.
     """
 
     made: Made
-    is_noted: bool
+    attempt: int | None
     failed_as_a_whole: bool
     known_as: frozenset[str]
     """``answered``, ``failed for good``, ``failed``, ``refused`` for the account, ``none``.
@@ -59,6 +59,11 @@ class _Trial:
     More than one if it depends on when it is read.
     """
     counts: frozenset[int]
+
+    @property
+    def is_noted(self) -> bool:
+        """Whether the run knows the job as its own."""
+        return self.attempt is not None
 
 
 _Trials = dict[str, list[_Trial]]
@@ -91,11 +96,12 @@ def _judge_starts(world: World) -> None:
         assert kept_out or isinstance(start.error, RunInUseError) or start.result is not None, f"let in: {start}"
 
 
-def _noted(world: World, run: Run) -> set[str]:
-    """The jobs of the ledger: those of the service, each once, and no other."""
+def _noted(world: World, run: Run) -> dict[str, int]:
+    """The jobs of the ledger, with the numbers of their attempts: those of the service, each once, and no other."""
     service = world.service
     view = runs.read(run.root / "answers.jsonl.run")
-    noted = [str(attempt.job_id) for shard in view.shards for attempt in shard.attempts if attempt.job_id]
+    attempts = [attempt for shard in view.shards for attempt in shard.attempts if attempt.job_id]
+    noted = [str(attempt.job_id) for attempt in attempts]
     by_id = {made.job.id: made for made in world.made}
     assert len(set(noted)) == len(noted), f"noted twice: {noted}"
     assert set(noted) <= set(by_id), f"never made: {set(noted) - set(by_id)}"
@@ -111,13 +117,13 @@ def _noted(world: World, run: Run) -> set[str]:
         is_ours = made.by == run.name
         assert not is_ours or job.id in noted or is_equal or is_gone, f"made, and not noted: {job.id}"
     assert sum(shard.rows for shard in view.shards) == len(world.plan.rows)
-    return set(noted)
+    return {str(attempt.job_id): attempt.number for attempt in attempts}
 
 
 # --- rows and jobs ------------------------------------------------------------------------------------------------
 
 
-def _trials(world: World, run: Run, noted: set[str]) -> _Trials:
+def _trials(world: World, run: Run, noted: Mapping[str, int]) -> _Trials:
     """Of each row the jobs that it was in: those that the run made, and those of others that it took for its own."""
     trials: _Trials = {row.custom_id: [] for row in world.plan.rows}
     for made in world.made:
@@ -133,7 +139,7 @@ def _trials(world: World, run: Run, noted: set[str]) -> _Trials:
                 known.add("none")
                 if made.looks.errors_stay:
                     known.add("failed")  # its error can be read, and its answer cannot
-            trials[custom_id].append(_Trial(made, made.job.id in noted, is_bad, frozenset(known), counts))
+            trials[custom_id].append(_Trial(made, noted.get(made.job.id), is_bad, frozenset(known), counts))
     return trials
 
 
@@ -146,7 +152,7 @@ def _known(version: Version, custom_id: str) -> str:
     return "none" if code is None else "failed for good" if code == _FOR_GOOD else "failed"
 
 
-def _counts(world: World, run: Run, made: Made, noted: set[str]) -> frozenset[int]:
+def _counts(world: World, run: Run, made: Made, noted: Mapping[str, int]) -> frozenset[int]:
     """How many attempts this is: none if the job was cancelled, either if that could not be seen.
 
     Rows that are refused for the account are no attempt, and in a job of which others are, it may be none.
@@ -189,24 +195,37 @@ def _judge_jobs(world: World, run: Run, trials: _Trials, paid: Counter[str]) -> 
             else:
                 failures = sum(each.failed_as_a_whole for each in tried if each.made.number <= before.made.number)
                 pause = _PAUSES_SECONDS[min(failures - 1, 2) if failures and before.failed_as_a_whole else 0]
-                evidence, objection = _evidence(world, run, custom_id, _taken(before, tried), after.made, pause)
+                found = [
+                    _evidence(world, run, custom_id, made, after.made, pause) for made in _taken(before, after, tried)
+                ]
+                evidence, objection = next((each for each in found if each[1]), found[0])
             paid[evidence] += 1
             if objection:
                 what = f"in job {before.made.number} and in job {after.made.number}, {objection}"
                 without.setdefault(what, []).append(custom_id)
         most = world.plan.settings["max_attempts"]
-        counted = sum(min(trial.counts) for trial in tried)
+        counted = _attempts(tried, min)
         assert counted <= most, f"{custom_id} was sent {counted} times, and {most} were allowed"
     worst = next(iter(without), "")
     rows = sum(map(len, without.values()))
     assert not without, f"{rows} rows paid without evidence: {without[worst][0]} is {worst}"
 
 
-def _taken(trial: _Trial, tried: Sequence[_Trial]) -> Made:
-    """The job that is the one of an attempt, where there are several of its file: then the run knows that one."""
-    same = [each for each in tried if each.made.job.input_file_id == trial.made.job.input_file_id]
+def _taken(before: _Trial, after: _Trial, tried: Sequence[_Trial]) -> list[Made]:
+    """The jobs of the first one's file that the run knew: each of them has to leave a row, if it is to go again."""
+    same = [each for each in tried if each.made.job.input_file_id == before.made.job.input_file_id]
     noted = [each for each in same if each.is_noted]
-    return noted[0].made if noted and not trial.is_noted else trial.made
+    known = [each.made for each in noted if (each.attempt or 0) < (after.attempt or inf)]
+    return known or [(noted[0] if noted and not before.is_noted else before).made]
+
+
+def _attempts(tried: Iterable[_Trial], bound: Callable[[Iterable[int]], int]) -> int:
+    """How many attempts these are, by the ``bound`` of each: two jobs of one file are one."""
+    by_file: dict[str | None, int] = {}
+    for trial in tried:
+        file_id = trial.made.job.input_file_id
+        by_file[file_id] = max(by_file.get(file_id, 0), bound(trial.counts))
+    return sum(by_file.values())
 
 
 def _for_the_same_file(world: World, before: Made, after: Made) -> tuple[str, str]:
@@ -325,7 +344,7 @@ def _judge_row(custom_id: str, bucket: str, tried: Sequence[_Trial], world: Worl
         allowed |= {_BUCKETS.get(each, "failed") for trial in known for each in trial.known_as} | {"missing"}
     assert bucket in allowed, f"{custom_id} is {bucket}, and should be {allowed}"
     most = world.plan.settings["max_attempts"]
-    counted = sum(max(trial.counts) for trial in tried) + given_up_files
+    counted = _attempts(tried, max) + given_up_files
     is_settled = bucket == "succeeded" or "failed for good" in last
     assert is_settled or counted >= most, f"{custom_id} was sent only {counted} times"
 

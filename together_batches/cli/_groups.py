@@ -36,7 +36,7 @@ _RUNS = Group(
     examples:
       together-batches runs show answers.jsonl.run
     """,
-    {"show": ("_runs", "show", "show a run: its rows, its shards along the time")},
+    {"show": ("_runs", "show", "show a run: its rows, and its shards over time")},
 )
 
 COMMANDS = click.version_option(
@@ -59,16 +59,16 @@ COMMANDS = click.version_option(
           together-batches cancel --all --dry-run      see what would be cancelled
         """,
         {
-            "demo": ("_demo", "demo", "see a thousand jobs being cancelled, on this machine alone"),
+            "demo": ("_demo", "demo", "watch a thousand jobs being cancelled, on this machine alone"),
             "cancel": ("_cancel", "cancel", "cancel jobs: by id, from standard input, or by filters"),
             "list": ("_list_get", "list_jobs", "list the jobs of the account"),
             "get": ("_list_get", "get", "show jobs by their ids"),
-            "validate": ("_validate", "validate", "find every problem of a file of requests"),
-            "split": ("_split", "split", "cut a file of requests into files that the service takes"),
+            "validate": ("_validate", "validate", "find every problem in a file of requests"),
+            "split": ("_split", "split", "split a file of requests into files that the service accepts"),
             "submit": ("_submit", "submit", "check a file of requests, upload it, and create a job"),
-            "results": ("_results", "results", "write what became of each row of a finished job"),
+            "results": ("_results", "results", "write the result of each row of a finished job"),
             "wait": ("_wait", "wait", "wait for jobs, and print each as it finishes"),
-            "run": ("_run", "run", "every answer to a file of any size; run again, it goes on"),
+            "run": ("_run", "run", "get every answer to a file of any size; run it again to resume"),
             "runs": _RUNS,
             "files": _FILES,
             "emulator": ("_emulate", "emulator", "run a stand-in for the service on this machine"),

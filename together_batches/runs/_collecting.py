@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import attrs
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from together_batches._creating import Created
     from together_batches.models import BatchJob
     from together_batches.runs._context import RunContext
     from together_batches.runs._joining import Arranged
@@ -81,7 +82,6 @@ class Collecting:
         self._steps = steps
         self._downloads = asyncio.Semaphore(_DOWNLOADS_AT_ONCE)
         self._last_looks: dict[Key, Look] = {}
-        self._tried: dict[Key, set[str | None]] = {}
         self._arranging = asyncio.Semaphore(_ARRANGED_AT_ONCE)
 
     async def collect(self, key: Key, *, on_wait: Callable[[], None]) -> Arranged | None:
@@ -91,8 +91,12 @@ class Collecting:
         stay absent, short or foreign beyond patience.
         """
         absence = Absence(self._patience, shortest=SHORTEST_PAUSE_SECONDS / 5)
+        most_bytes = 0
         while True:
             arranged, problem = await self._read(key)
+            if arranged is not None and arranged.bytes > most_bytes:
+                most_bytes = arranged.bytes
+                absence.over()  # results that grow are not absent
             if arranged is not None and not arranged.is_whole:
                 on_wait()
                 doubt = await self._doubt(key, arranged)
@@ -156,34 +160,23 @@ class Collecting:
             await self._journal.save(key, collected_at=None, outcomes=b"")
             await self._has_ended(key)
             return False
-        return not await self._has_other_job(key)
+        return True
 
-    async def _has_other_job(self, key: Key) -> bool:
-        """Take up another job of the attempt's file, if its create may have made two: it may answer the rows."""
+    async def other_job(self, key: Key) -> Created | None:
+        """Another job of an attempt's file, if its create may have made two: it may answer the rows that are left."""
         attempt = self._journal.at(key)
-        tried = self._tried.setdefault(key, set())
-        tried.add(attempt.job_id)
         if not (attempt.marked and (attempt.posts > 1 or attempt.found)):
-            return False
+            return None
         try:
             listing = await self._trouble.until_answered(
                 "look for other jobs", key, self._verbs.list_jobs, is_over=lambda _: True
             )
         except APIError:
-            return False
+            return None
         useless = {BatchJobStatus.FAILED, BatchJobStatus.EXPIRED, BatchJobStatus.CANCELLED}
-        jobs = [
-            job for job in listing.jobs if job.id not in tried and (job.status not in useless or job.output_file_id)
-        ]
-        found = _rules.lost_job(attempt, self._run, jobs, known=())
-        if found is None:
-            return False
-        anew: dict[str, Any] = dict.fromkeys(("status", "progress", "ended_at", "error", "collected_at"))
-        anew |= {"output_file_id": None, "error_file_id": None, "output_bytes": None, "error_bytes": None}
-        await self._journal.save(key, **anew, outcomes=b"")
-        self._verbs.know(found.job)
-        await self._steps.note_job(key, found)
-        return True
+        jobs = [job for job in listing.jobs if job.status not in useless or job.output_file_id]
+        known = {other.job_id for other in self._journal.attempts}
+        return _rules.lost_job(attempt, self._run, jobs, known=known)
 
     async def restore(self) -> None:
         """Have the results of all attempts here, those again that were removed after the output was written.
@@ -327,14 +320,15 @@ class Collecting:
 
     async def _note(self, key: Key, arranged: Arranged) -> None:
         attempt = self._journal.at(key)
-        # Sizes for which it was collected anew are compared the next time, since they may be wrong for good.
+        # Sizes for which it was collected anew are compared the next time, also in the next call: they may be wrong
+        # for good, or not there at all.
         look = self._last_looks.get(key)
         await self._journal.save(
             key,
             collected_at=self._time.now(),
             outcomes=_rules.packed(arranged.outcomes),
-            output_bytes=look.output_bytes if look and look.output_bytes else arranged.output_bytes,
-            error_bytes=look.error_bytes if look and look.error_bytes else arranged.error_bytes,
+            output_bytes=arranged.output_bytes if look is None else look.output_bytes,
+            error_bytes=arranged.error_bytes if look is None else look.error_bytes,
             prompt_tokens=arranged.usage.prompt_tokens,
             completion_tokens=arranged.usage.completion_tokens,
             total_tokens=arranged.usage.total_tokens,

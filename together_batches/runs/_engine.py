@@ -28,6 +28,7 @@ from together_batches.runs._values import RunEventKind
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from together_batches._creating import Created
     from together_batches.runs._joining import Arranged
     from together_batches.runs._records import Attempt, Books, Key, Ledger, Shard
     from together_batches.runs._rules import Caution, Limits
@@ -95,6 +96,8 @@ class Engine:
         self._failures_in_a_row = 0
         self._in_doubt: set[Key] = set()
         """Attempts whose job seems to have failed as a whole, until there is evidence."""
+        self._seem_cancelled: set[Key] = set()
+        """Attempts whose job seems to have been cancelled: until a second look nothing is created, or stopped."""
         self._unresolved: list[BatchesError] = []
         self._has_left_validating = any(map(_has_run, books.attempts))
         self._scout: Key | None = None
@@ -171,7 +174,8 @@ class Engine:
                     waiting.popleft()
                     continue
                 failures = self._failures_in_a_row + len(self._in_doubt)
-                if answer == "later" or self._scout is not None or failures >= _MOST_FAILURES_IN_A_ROW:
+                must_wait = self._scout is not None or self._seem_cancelled or failures >= _MOST_FAILURES_IN_A_ROW
+                if answer == "later" or must_wait:
                     return
                 if not self._has_left_validating:
                     self._scout = attempt.key
@@ -250,16 +254,21 @@ class Engine:
     ) -> Arranged | None:
         """The results of an attempt, when they are here; None if it has none, or they are left for the next call."""
         key = attempt.key
+        other: Created | None = None
         if attempt.number > 1 and not attempt.creating_at:
             previous = (attempt.shard, attempt.number - 1)
             if self.journal.at(previous).rows and not await self._collecting.is_as_collected(previous):
-                self._load = attrs.evolve(self._load, sent_rows=self._load.sent_rows - attempt.rows)
+                self._send_less(attempt.rows)
                 return None
+            other = await self._collecting.other_job(previous)
         await self.journal.begin(attempt, planned_at=self._time.now())
         if not attempt.rows:
             await self.journal.save(key, collected_at=self._time.now())
             return None
-        is_ours = self.journal.at(key).job_id is None
+        is_ours = other is None and self.journal.at(key).job_id is None
+        if other is not None:
+            self._send_less(attempt.rows)
+            await self._steps.take_up(key, other)
         await self._steps.upload(key)
         await self._steps.create(key)
         if self._scout == key:
@@ -271,10 +280,15 @@ class Engine:
             if job is not None and (is_ours or self._following.saw_running(job.id)):
                 self._ended_at[key] = self._time.clock()
             if job is not None and self._following.cancelled_meanwhile(job):
-                # Somebody wants an end of it, and is not to be answered with new jobs.
-                self._stop(f"job {job.id} was cancelled")
-                if not (job.output_file_id or job.error_file_id):
-                    return None
+                job = await self._seen_twice(key, job)
+                if not job.is_terminal:
+                    self._ended_at.pop(key, None)
+                    continue
+                if job.status == BatchJobStatus.CANCELLED:
+                    # Somebody wants an end of it, and is not to be answered with new jobs.
+                    self._stop(f"job {job.id} was cancelled")
+                    if not (job.output_file_id or job.error_file_id):
+                        return None
             if _seems_to_have_failed(self.journal.at(key)):
                 self._in_doubt.add(key)
             noted = self.journal.at(key).ended_at
@@ -287,6 +301,18 @@ class Engine:
             self._ended_at.pop(key, None)
             self._in_doubt.discard(key)
             self._done.set()
+
+    def _send_less(self, rows: int) -> None:
+        """So many rows, which were about to be sent, are not."""
+        self._load = attrs.evolve(self._load, sent_rows=self._load.sent_rows - rows)
+
+    async def _seen_twice(self, key: Key, job: BatchJob) -> BatchJob:
+        """A job that seems to have been cancelled, as a second look finds it."""
+        self._seem_cancelled.add(key)
+        job = await self._steps.look_again(key, job)
+        self._seem_cancelled.discard(key)
+        self._done.set()
+        return job
 
     def _count(self, key: Key, arranged: Arranged) -> Arranged:
         """Stop the run if what came of a job says that more jobs would come to the same."""

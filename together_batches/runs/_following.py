@@ -85,7 +85,9 @@ class Following:
     def _see(self, job: BatchJob) -> None:
         key, _ = self._waiting[job.id.lower()]
         before = self._journal.at(key)
-        if job.id not in self._seen and job.status in _CANCELLED:
+        if job.status not in _CANCELLED:
+            self._cancelled_before.discard(job.id)
+        elif job.id not in self._seen:
             self._cancelled_before.add(job.id)
         self._seen.add(job.id)
         if not job.is_terminal:

@@ -21,7 +21,7 @@ from together_batches.rows import BatchFailure, BatchMissing, BatchSuccess, Usag
 from together_batches.runs import _rules
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
     from io import FileIO
     from pathlib import Path
 
@@ -56,6 +56,11 @@ class Arranged:
     error_bytes: int | None = None
 
     @property
+    def bytes(self) -> int:
+        """The size of the files."""
+        return (self.output_bytes or 0) + (self.error_bytes or 0)
+
+    @property
     def is_whole(self) -> bool:
         """Whether the files account for every row, so that nothing more needs to be proved."""
         return not self.left
@@ -78,8 +83,11 @@ def arrange(
     completed: bool,
     absent: Callable[[str], BatchFailure | BatchMissing],
     check_in: Callable[[], None],
+    settled: Collection[str] = (),
 ) -> Arranged:
     """Write the results of a job in the order of its rows; ``absent`` says what a row is that has none.
+
+    ``settled`` are the ids of rows that the job has as well, and another job has settled.
 
     An answer beats an error of the same row, in one file or in two; of two answers the first counts. Answers are
     copied from the files without being decoded.
@@ -87,7 +95,7 @@ def arrange(
     Raises :class:`ForeignFileError`, before anything is written, where rows are left that a file should tell of: it
     has lines, and none is about a row of the job, or it is the output of a job that ``completed``, and has no line.
     """
-    index = _Index(custom_ids)
+    index = _Index(custom_ids, settled)
     outcomes = bytearray()
     refusal: str | None = None
     with ExitStack() as stack:
@@ -145,15 +153,16 @@ class _LineCounts(NamedTuple):
     of_errors: int
 
 
-_NOTHING, _A_ROW, _AN_ERROR = range(3)
-"""What a line is about: nothing of the job; a row of it; an error that does not say whose it is."""
+_NOTHING, _A_ROW, _AN_ERROR, _SETTLED = range(4)
+"""What a line is about: nothing of the job; a row of it; an error that does not say whose it is; a settled row."""
 
 
 class _Index:
     """Where in the files each row is: arrays, since a job may have 50,000 rows, and several are read at a time."""
 
-    def __init__(self, custom_ids: Sequence[str]) -> None:
+    def __init__(self, custom_ids: Sequence[str], settled: Collection[str]) -> None:
         self._custom_ids = custom_ids
+        self._settled = settled
         self._numbers = {custom_id: number for number, custom_id in enumerate(custom_ids)}
         self._files: list[FileIO] = []
         self.kinds = bytearray(len(custom_ids))
@@ -174,8 +183,8 @@ class _Index:
             check_in()
             self._note(splitter.feed(block), counts)
         self._note(splitter.close(), counts, have_ends=False)
-        self.lines += counts.total()
-        return _LineCounts(counts.total(), counts[_A_ROW], counts[_AN_ERROR])
+        self.lines += counts.total() - counts[_SETTLED]
+        return _LineCounts(counts.total(), counts[_A_ROW] + counts[_SETTLED], counts[_AN_ERROR])
 
     def _note(self, lines: Iterable[Line], counts: Counter[int], *, have_ends: bool = True) -> None:
         """Note lines, and count what they are about."""
@@ -200,8 +209,7 @@ class _Index:
             custom_id = row.custom_id
             number = numbers.get(custom_id) if isinstance(custom_id, str) else None
             if number is None:
-                is_nameless = not (isinstance(custom_id, str) and custom_id)
-                counts[_AN_ERROR if row.error and is_nameless else _NOTHING] += 1
+                counts[self._without_a_row(row)] += 1
                 continue
             rows += 1
             answers = is_answer(row)
@@ -221,6 +229,13 @@ class _Index:
             lengths[number] = length
         counts[_A_ROW] += rows
         self.usage += Usage(prompt, completion, total)
+
+    def _without_a_row(self, row: _wire.Row) -> int:
+        """What the line of a row is about that is none of these."""
+        custom_id = row.custom_id
+        if isinstance(custom_id, str) and custom_id:
+            return _SETTLED if custom_id in self._settled else _NOTHING
+        return _AN_ERROR if row.error else _NOTHING
 
     def _note_odd(self, line: Line, kind: int) -> int:
         custom_id = _wire.salvaged_id(line.content)

@@ -173,15 +173,20 @@ def _tries(attempts: Iterable[Attempt]) -> int:
     """How many attempts count.
 
     Not those whose job was cancelled, or whose rows were refused for the account: the chance that was meant was not
-    had yet. Nor those that were given up without a job.
+    had yet. Nor those that were given up without a job. Two jobs of one file count once: the second was made by a
+    create whose answer was lost.
     """
-    return sum(
-        bool(attempt.rows and attempt.job_id)
-        and attempt.status != BatchJobStatus.CANCELLED
-        and REFUSED not in outcomes_of(attempt)
-        for attempt in attempts
-        if attempt.collected_at
-    )
+    tries, counted = 0, set[str | None]()
+    for attempt in attempts:
+        if not (attempt.collected_at and attempt.rows and attempt.job_id):
+            continue
+        if attempt.status == BatchJobStatus.CANCELLED or REFUSED in outcomes_of(attempt):
+            continue
+        if attempt.marked and attempt.file_id in counted:
+            continue
+        counted.add(attempt.file_id)
+        tries += 1
+    return tries
 
 
 def rows_of(shard: Shard, earlier: Sequence[Attempt]) -> Sequence[int]:

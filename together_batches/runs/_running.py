@@ -280,7 +280,8 @@ async def _unfinished(books: Books, list_jobs: Callable[[], Awaitable[list[Batch
     found = [
         BatchJob(id=attempt.job_id, created_at=attempt.created_at)
         for attempt in books.attempts
-        if attempt.job_id and not attempt.ended_at
+        # Also a job that was seen to have ended: a service may show an end for a moment, and a second cancel is free.
+        if attempt.job_id and not attempt.collected_at
     ]
     unconfirmed: list[str] = []
     lost = [attempt for attempt in books.attempts if attempt.creating_at and not attempt.job_id and attempt.rows]

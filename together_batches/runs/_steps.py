@@ -38,6 +38,7 @@ __all__ = ["Steps"]
 _TRANSFERS_AT_ONCE = 4
 _FILE_PATIENCE_SECONDS = 60.0
 """For the metadata of an input that was just uploaded. Then it is uploaded again, which costs nothing."""
+_BETWEEN_LOOKS_SECONDS = 30.0
 _SEARCH_SECONDS = 300.0
 """At most so long the job of a lost create is looked for: a shard that waits is a shard that makes no progress."""
 
@@ -105,8 +106,8 @@ class Steps:
         created = await self._created(key)
         await self.note_job(key, created)
 
-    async def note_job(self, key: Key, created: Created) -> None:
-        """Note the job of an attempt, and report it."""
+    async def note_job(self, key: Key, created: Created, **changes: Any) -> None:
+        """Note the job of an attempt, with other ``changes`` of it, and report it."""
         attempt, job = self._journal.at(key), created.job
         now = self._time.now()
         await self._journal.save(
@@ -118,6 +119,7 @@ class Steps:
             known_at=now,
             created_at=job.created_at,
             warning=job.warning,
+            **changes,
         )
         kind = RunEventKind.FOUND if created.found else RunEventKind.CREATED
         message = f"job {job.id} is {'found again' if created.found else 'created'}"
@@ -125,6 +127,17 @@ class Steps:
             ids = ", ".join(other.id for other in created.others)
             message += f"; these were created from its file as well, cancel them if they still run: {ids}"
         self._tell(kind, message, key, job.id)
+
+    async def take_up(self, key: Key, other: Created) -> None:
+        """Have an attempt be of a job that was made beside that of the attempt before, of the same file."""
+        self._verbs.know(other.job)
+        attempt = self._journal.at(key)
+        file_id = other.job.input_file_id
+        former = (
+            attempt.former_file_ids if attempt.file_id == file_id else attempt.former_file_ids_with(attempt.file_id)
+        )
+        # In one save: with the file alone, and the job not listed for a moment, all of its rows would be sent again.
+        await self.note_job(key, other, file_id=file_id, former_file_ids=former, marked=True)
 
     async def _check_file(self, key: Key) -> None:
         """See that the input is still at the service, and what its clock says, before a create is sent.
@@ -194,8 +207,12 @@ class Steps:
         job_id = attempt.job_id or ""
         ended = await self._following.ending(key, job_id)
         if isinstance(ended, NotFoundError):
+            if await self._has_other_job(key):
+                return await self.end(key)
+            seen = "" if self._journal.at(key).status else ", and was never seen since its create was answered"
             message = (
-                f"job {job_id} of shard {attempt.shard} has been absent for {self._patience:g} s ({ended.message})"
+                f"job {job_id} of shard {attempt.shard} has been absent for {self._patience:g} s{seen} "
+                f"({ended.message})"
             )
             raise ResultsUnavailableError(message, job_id=job_id) from ended
         if isinstance(ended, BatchesError):
@@ -204,6 +221,47 @@ class Steps:
         why = f": {ended.error}" if ended.error else ""
         self._tell(RunEventKind.ENDED, f"job {job_id} is {ended.status}{why}", key, job_id)
         return ended
+
+    async def _has_other_job(self, key: Key) -> bool:
+        """Take up another job of the attempt's own file in place of one that is absent, if there is one.
+
+        A create may have been answered with the id of a job that does not exist.
+        """
+        attempt = self._journal.at(key)
+        if not attempt.marked:
+            return False
+        try:
+            listing = await self._trouble.until_answered(
+                "search for the job", key, self._verbs.list_jobs, is_over=_is_no_list
+            )
+        except APIError:
+            return False
+        known = {each.job_id for each in self._journal.attempts}
+        found = _rules.lost_job(attempt, self._context.run, listing.jobs, known=known)
+        if found is None:
+            return False
+        self._verbs.know(found.job)
+        await self.note_job(key, found)
+        return True
+
+    async def look_again(self, key: Key, job: BatchJob) -> BatchJob:
+        """The job as it stands half a minute after it was said to have ended. If it is absent, as it was.
+
+        A service that looks inconsistent for a moment may show an end that is none.
+        """
+        await self._time.sleep(min(_BETWEEN_LOOKS_SECONDS, self._patience))
+        try:
+            found = await until_found(
+                lambda: self._trouble.until_answered(
+                    "second look at the job", key, lambda: self._verbs.retrieve(job.id)
+                ),
+                patience=self._patience,
+                sleep=self._time.sleep,
+            )
+        except NotFoundError:
+            return job
+        await self.note_end(key, found)
+        return found
 
     async def note_end(self, key: Key, job: BatchJob) -> None:
         """Note how a job stands: ended with its files, or not ended after all.

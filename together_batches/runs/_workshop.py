@@ -102,6 +102,11 @@ class Workshop:
 
         def make(check_in: Callable[[], None]) -> Arranged:
             ids = [custom_id_of(row) for row in self._rows(shard, earlier, check_in)]
+            settled: set[str] = set()
+            same_file = [each.file_id in attempt.file_ids for each in earlier]
+            if True in same_file:  # the second job of a file has the rows of the first
+                rows = self._rows(shard, earlier[: same_file.index(True)], check_in)
+                settled = set(map(custom_id_of, rows)).difference(ids)
             piece = Draft(self.piece_of(attempt), "new", hashed=False)
             try:
                 arranged = arrange(
@@ -112,6 +117,7 @@ class Workshop:
                     completed=attempt.status == BatchJobStatus.COMPLETED,
                     absent=partial(_rules.absent, attempt),
                     check_in=check_in,
+                    settled=settled,
                 )
                 piece.keep()
             finally:

@@ -1,0 +1,73 @@
+"""Signs that a list is only a part of one.
+
+The service documents no paging of its lists, and none was seen. But a part that is taken for all of it hides jobs and
+files: one that hides is created again, or not cancelled. So a list that says that there is more is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, cast
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+__all__ = ["sign_in_headers", "sign_of_more"]
+
+
+def _says_so(value: object, _: int) -> bool:
+    """For flags, and for the name of what comes next: anything but the ways of saying no."""
+    return value not in (None, False, 0, "", "false") and value != {} and value != []
+
+
+def _is_more(value: object, entries: int) -> bool:
+    return isinstance(value, int | float) and value > entries
+
+
+def _is_several(value: object, _: int) -> bool:
+    return _is_more(value, 1)
+
+
+_SIGNS: dict[str, Callable[[object, int], bool]] = {
+    "hasmore": _says_so,
+    "hasnext": _says_so,
+    "hasnextpage": _says_so,
+    "truncated": _says_so,
+    "istruncated": _says_so,
+    "next": _says_so,
+    "nextpage": _says_so,
+    "nextpagetoken": _says_so,
+    "nexttoken": _says_so,
+    "nextcursor": _says_so,
+    "nexturl": _says_so,
+    "nextlink": _says_so,
+    "continuationtoken": _says_so,
+    "total": _is_more,
+    "totalcount": _is_more,
+    "totalitems": _is_more,
+    "totalpages": _is_several,
+}
+"""What says that there is more, without regard to case and underscores, and when it does, given how many came."""
+_NESTED_IN = frozenset({"pagination", "paging", "pageinfo", "meta", "metadata", "links"})
+
+
+def sign_of_more(page: Mapping[str, object], entries: int) -> str | None:
+    """The path within an object of ``entries`` that says that there are more of them; None if nothing does."""
+    for name, value in page.items():
+        plain = name.replace("_", "").replace("-", "").lower()
+        says_more = _SIGNS.get(plain)
+        if says_more is not None and says_more(value, entries):
+            return name
+        if plain in _NESTED_IN and isinstance(value, dict):
+            inner = sign_of_more(cast("dict[str, object]", value), entries)
+            if inner is not None:
+                return f"{name}.{inner}"
+    return None
+
+
+def sign_in_headers(headers: Mapping[str, str]) -> str | None:
+    """The header that names a next page (https://www.rfc-editor.org/rfc/rfc8288); None if there is none."""
+    for name, value in headers.items():
+        if name.lower() == "link" and re.search(r";\s*rel\s*=\s*\"?[^\",;]*\bnext\b", value, re.IGNORECASE):
+            return name
+    return None
