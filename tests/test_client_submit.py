@@ -24,6 +24,7 @@ from together_batches import (
     BatchRequest,
     BatchSuccess,
     CreateUnconfirmedError,
+    FileObject,
     JobNotCreatedError,
     RetryPolicy,
     UsageError,
@@ -102,6 +103,32 @@ async def test_what_is_asked_of_the_job(emulator: Emulator, batches: AsyncBatche
     (create,) = [request for request in emulator.requests if request.operation == "create"]
     for part in (b'"endpoint":"/v1/audio/transcriptions"', b'"model_id":"m"', b'"priority":2'):
         assert part in create.body
+
+
+async def test_how_far_it_is(emulator: Emulator, batches: AsyncBatches) -> None:
+    """``on_progress`` gets the bytes that were sent, and ``on_uploaded`` the file before there is a job."""
+    sent: list[tuple[int, int]] = []
+    uploaded: list[str] = []
+
+    def on_uploaded(file: FileObject) -> None:
+        assert emulator.count("create") == 0
+        uploaded.append(file.id)
+
+    job = await batches.submit(LINES, on_progress=lambda *sizes: sent.append(sizes), on_uploaded=on_uploaded)
+    assert uploaded == [job.input_file_id]
+    size = len(emulator.content(uploaded[0]))
+    assert sent[-1] == (size, size)
+
+
+async def test_a_callback_is_a_plain_function(emulator: Emulator, batches: AsyncBatches) -> None:
+    """A coroutine function would not be awaited, and is refused before anything is sent."""
+
+    async def on_uploaded(file: FileObject) -> None:
+        pass
+
+    with pytest.raises(TypeError, match="on_uploaded must be a plain function"):
+        await batches.submit(LINES, on_uploaded=on_uploaded)  # type: ignore[arg-type]
+    assert not emulator.requests
 
 
 async def test_the_key_goes_to_the_service_alone(emulator: Emulator, batches: AsyncBatches) -> None:

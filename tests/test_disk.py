@@ -473,7 +473,7 @@ async def test_what_is_there_is_left_alone(tmp_path: Path) -> None:
     """Unless it is to be replaced, and then until the new one is whole."""
     path = tmp_path / "out"
     path.write_bytes(b"old")
-    with pytest.raises(UsageError, match="out exists already, and is left alone; force=True replaces it"):
+    with pytest.raises(UsageError, match="out exists already, and is left alone; overwrite=True replaces it"):
         await write(path, b"new")
     seen: list[bytes] = []
     await write(path, b"new", replace=True, meanwhile=lambda: seen.append(path.read_bytes()))

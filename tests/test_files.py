@@ -339,7 +339,7 @@ async def test_a_download_that_fails_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "old").write_bytes(b"old")
     for name in ("new", "old"):
         with pytest.raises(APIConnectionError):
-            await Broken().files.download("file-1", tmp_path / name, force=True)
+            await Broken().files.download("file-1", tmp_path / name, overwrite=True)
 
     def tell(*_: object) -> None:
         raise ZeroDivisionError
@@ -449,7 +449,7 @@ async def test_a_download_that_is_shorter_than_its_metadata_says(wanted: Any, tm
     (tmp_path / "out").write_bytes(b"old")
     sizes = [(200, {"id": "file-1", "bytes": 6})] * 3
     service = Service(*sizes, contents=[b"one", b"one", b"onetwo"])
-    path = await service.files.download(wanted, tmp_path / "out", force=True)
+    path = await service.files.download(wanted, tmp_path / "out", overwrite=True)
     assert path.read_bytes() == b"onetwo"
     assert service.slept == BACK_OFF[:2]
     assert service.lines == ["GET /files/file-1/content", "GET /files/file-1"] * 3
@@ -485,8 +485,8 @@ async def test_a_download_that_stays_short(patience: float, slept: list[float], 
     (tmp_path / "out").write_bytes(b"old")
     service = Service(*[(200, {"id": "file-1", "bytes": 1_234})] * 9, contents=[b"one"])
     with pytest.raises(ResultsUnavailableError) as caught:
-        await service.files.download("file-1", tmp_path / "out", force=True, patience=patience)
-    assert str(caught.value).startswith("file file-1 is cut: 3 bytes came, and its metadata says 1,234")
+        await service.files.download("file-1", tmp_path / "out", overwrite=True, patience=patience)
+    assert str(caught.value).startswith("file file-1 is cut: 3 bytes came, and its metadata says 1 234")
     assert (caught.value.job_id, caught.value.file_ids) == (None, ("file-1",))
     assert slept == service.slept
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"out": b"old"}
@@ -696,3 +696,15 @@ def test_the_same_without_await(tmp_path: Path) -> None:
             assert b"".join(pieces) == REQUESTS
         files.delete(file)
         assert files.list() == []
+
+
+@pytest.mark.parametrize(
+    ("keyword", "expected"),
+    [("force", "unexpected keyword argument 'force': it is called 'overwrite' now$"), ("other", "argument 'other'$")],
+)
+async def test_a_keyword_that_was_renamed(tmp_path: Path, keyword: str, expected: str) -> None:
+    """The old one is an error that names the new one."""
+    old: Any = {keyword: True}
+    async with AsyncBatches("k") as batches:
+        with pytest.raises(TypeError, match=expected):
+            await batches.files.download("file-1", tmp_path / "out", **old)

@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from together_batches import BatchRequest, UsageError, ValidationError, jsonl
+from together_batches._text import format_count
 from together_batches.jsonl._files import _Part
 
 if TYPE_CHECKING:
@@ -350,7 +351,7 @@ def test_reading_stops_at_a_line_that_is_no_request(tmp_path: Path) -> None:
 def test_reading_stops_at_a_line_that_is_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is not held."""
     with pytest.raises(
-        ValidationError, match=r"line 1 \(byte 0\): the line has 10,000,011 bytes, more than 10,000,000"
+        ValidationError, match=r"line 1 \(byte 0\): the line has 10 000 011 bytes, more than 10 000 000"
     ):
         next(jsonl.read(io.BytesIO(b'{"a": "' + b"x" * 10_000_002 + b'"}')))
 
@@ -579,10 +580,10 @@ def test_lines_over_the_limit_of_the_service() -> None:
     """Ten million bytes; of requests that are not written yet as well."""
     content = _bytes(_row("a", body={"model": "m", "x": "x" * 10_000_000}), _row("b"))
     size = content.index(b"\n")
-    expected = f"line 1 (byte 0): the line has {size:,} bytes, more than 10,000,000"
+    expected = f"line 1 (byte 0): the line has {format_count(size)} bytes, more than 10 000 000"
     assert [expected] == _problems(content)
     (told,) = _problems([*list(jsonl.read(content[size + 1 :])), BatchRequest("c", {"model": "x" * 10000000})])
-    assert told == "line 2 (byte 73): the line has 10,000,037 bytes, more than 10,000,000"
+    assert told == "line 2 (byte 73): the line has 10 000 037 bytes, more than 10 000 000"
 
 
 @pytest.mark.parametrize("empty", [b"", []])
@@ -704,9 +705,9 @@ def test_so_many_problems() -> None:
     """A thousand are kept, all are counted, and the summary says how many there are."""
     validation = jsonl.validate(b"{}\n" * 3000)
     assert (len(validation.problems), validation.problem_count, validation.ok) == (1000, 6000, False)
-    assert str(validation) == "the file: 3,000 rows, 9,000 bytes, 6,000 problems"
+    assert str(validation) == "the file: 3 000 rows, 9 000 bytes, 6 000 problems"
     with pytest.raises(
-        ValidationError, match=r"^the file: 6,000 problems in lines 1, 2, .*, 20, …; the first: line 1"
+        ValidationError, match=r"^the file: 6 000 problems in lines 1, 2, .*, 20, …; the first: line 1"
     ):
         validation.raise_for_problems()
 

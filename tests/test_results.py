@@ -223,7 +223,7 @@ async def test_a_row_without_an_end(order: str, monkeypatch: pytest.MonkeyPatch)
     rows = await account.rows(requests=["a", "b"], order=order)
     assert sorted(names(rows)) == [("failure", "a"), ("success", "b")]
     (failure,) = [row for row in rows if isinstance(row, BatchFailure)]
-    assert failure.message == "the line has more than 2,000 bytes; this is its beginning"
+    assert failure.message == "the line has more than 2 000 bytes; this is its beginning"
     assert failure.raw.startswith('{"id":"br_1","custom_id":"a"')
 
 

@@ -2,7 +2,8 @@
 
 >>> from together_batches import AsyncBatches, Batches, BatchJob, BatchJobStatus
 
-Jobs and errors load at once; the rows of jobs, the clients, and aiohttp with them, on first use.
+Every name is loaded on first use, so that each user pays for what it takes: the command for no client, errors for no
+aiohttp.
 """
 
 from __future__ import annotations
@@ -10,35 +11,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from together_batches._version import __version__
-from together_batches.config import RetryPolicy, Timeout
-from together_batches.errors import (
-    APIConnectionError,
-    APIError,
-    APIResponseValidationError,
-    APIStatusError,
-    APITimeoutError,
-    AuthenticationError,
-    BadRequestError,
-    BatchesError,
-    ConflictError,
-    CreateUnconfirmedError,
-    InternalServerError,
-    JobNotCreatedError,
-    NotFoundError,
-    PermissionDeniedError,
-    RateLimitError,
-    ResultsUnavailableError,
-    RunChangedError,
-    RunError,
-    RunInUseError,
-    RunLedgerError,
-    UnprocessableEntityError,
-    UsageError,
-    ValidationError,
-    WaitTimeoutError,
-)
-from together_batches.models import BatchJob, BatchJobStatus, FileObject, Response
-from together_batches.outcomes import CancelOutcome, CancelReport, CancelResult
 
 if TYPE_CHECKING:
     from together_batches import jsonl, runs
@@ -46,6 +18,35 @@ if TYPE_CHECKING:
     from together_batches._results import failed_requests
     from together_batches._wire import job_from_dict
     from together_batches.client import AsyncBatches
+    from together_batches.config import RetryPolicy, Timeout
+    from together_batches.errors import (
+        APIConnectionError,
+        APIError,
+        APIResponseValidationError,
+        APIStatusError,
+        APITimeoutError,
+        AuthenticationError,
+        BadRequestError,
+        BatchesError,
+        ConflictError,
+        CreateUnconfirmedError,
+        InternalServerError,
+        JobNotCreatedError,
+        NotFoundError,
+        PermissionDeniedError,
+        RateLimitError,
+        ResultsUnavailableError,
+        RunChangedError,
+        RunError,
+        RunInUseError,
+        RunLedgerError,
+        UnprocessableEntityError,
+        UsageError,
+        ValidationError,
+        WaitTimeoutError,
+    )
+    from together_batches.models import BatchJob, BatchJobStatus, FileObject, Response
+    from together_batches.outcomes import CancelOutcome, CancelReport, CancelResult
     from together_batches.rows import (
         BatchFailure,
         BatchMissing,
@@ -108,34 +109,69 @@ __all__ = [
     "to_dict",
 ]
 
-_ON_FIRST_USE = {
-    "AsyncBatches": "together_batches.client",
-    "BatchFailure": "together_batches.rows",
-    "BatchMissing": "together_batches.rows",
-    "BatchRequest": "together_batches.rows",
-    "BatchResult": "together_batches.rows",
-    "BatchStray": "together_batches.rows",
-    "BatchSuccess": "together_batches.rows",
-    "Batches": "together_batches.sync",
-    "Usage": "together_batches.rows",
-    "failed_requests": "together_batches._results",
-    "job_from_dict": "together_batches._wire",
-    "jsonl": "together_batches.jsonl",
-    "runs": "together_batches.runs",
-    "to_dict": "together_batches._plain",
+_HOMES: dict[str, tuple[str, ...]] = {
+    "_plain": ("to_dict",),
+    "_results": ("failed_requests",),
+    "_wire": ("job_from_dict",),
+    "client": ("AsyncBatches",),
+    "config": ("RetryPolicy", "Timeout"),
+    "errors": (
+        "APIConnectionError",
+        "APIError",
+        "APIResponseValidationError",
+        "APIStatusError",
+        "APITimeoutError",
+        "AuthenticationError",
+        "BadRequestError",
+        "BatchesError",
+        "ConflictError",
+        "CreateUnconfirmedError",
+        "InternalServerError",
+        "JobNotCreatedError",
+        "NotFoundError",
+        "PermissionDeniedError",
+        "RateLimitError",
+        "ResultsUnavailableError",
+        "RunChangedError",
+        "RunError",
+        "RunInUseError",
+        "RunLedgerError",
+        "UnprocessableEntityError",
+        "UsageError",
+        "ValidationError",
+        "WaitTimeoutError",
+    ),
+    "models": ("BatchJob", "BatchJobStatus", "FileObject", "Response"),
+    "outcomes": ("CancelOutcome", "CancelReport", "CancelResult"),
+    "rows": (
+        "BatchFailure",
+        "BatchMissing",
+        "BatchRequest",
+        "BatchResult",
+        "BatchStray",
+        "BatchSuccess",
+        "Usage",
+    ),
+    "sync": ("Batches",),
 }
+"""The names by the module that they are in."""
+
+_MODULES = {"config", "errors", "jsonl", "models", "outcomes", "runs"}
+"""Modules that are loaded on first use as well."""
 
 
 def __getattr__(name: str) -> object:
-    if name not in _ON_FIRST_USE:
-        message = f"module {__name__!r} has no attribute {name!r}"
-        raise AttributeError(message)
     from importlib import import_module
 
-    module = import_module(_ON_FIRST_USE[name])
-    value: object = module if name in {"jsonl", "runs"} else getattr(module, name)
-    globals()[name] = value
-    return value
+    if name in _MODULES:
+        return import_module(f"{__name__}.{name}")
+    for module, names in _HOMES.items():
+        if name in names:
+            value: object = getattr(import_module(f"{__name__}.{module}"), name)
+            globals()[name] = value
+            return value
+    message = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(message)
 
 
 def __dir__() -> list[str]:

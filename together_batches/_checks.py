@@ -6,10 +6,14 @@ import os
 import sys
 from inspect import iscoroutinefunction
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from together_batches.errors import UsageError
 
-__all__ = ["is_plain", "path_of", "positive", "whole"]
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["is_plain", "path_of", "positive", "refuse_renamed", "whole"]
 
 
 def positive(name: str, value: float, *, zero: bool = False) -> float:
@@ -55,3 +59,11 @@ def is_plain(function: object) -> bool:
     if not callable(function):
         return False
     return not (iscoroutinefunction(function) or iscoroutinefunction(getattr(function, "__call__", None)))  # noqa: B004
+
+
+def refuse_renamed(function: str, given: Mapping[str, object], **renamed: str) -> None:
+    """Raise a ``TypeError`` for keywords that a function does not take; of a renamed one it names the new name."""
+    for old in given:
+        hint = f": it is called {renamed[old]!r} now" if old in renamed else ""
+        message = f"{function}() got an unexpected keyword argument {old!r}{hint}"
+        raise TypeError(message)

@@ -29,6 +29,7 @@ from anyio import to_thread
 from together_batches import jsonl
 from together_batches._marks import MARK_BYTES, Mark, place_in, sendable, tagged_name
 from together_batches._replacing import created, destination, objection, take_place
+from together_batches._text import format_count
 from together_batches.errors import UsageError, ValidationError
 from together_batches.jsonl._requests import custom_id_of
 
@@ -141,7 +142,7 @@ class Content:
         """Raise :class:`ValidationError` with all requests that cannot be written as a line, where there are any."""
         if self.unwritable:
             told = [f"request {problem.line}: {problem.message}" for problem in self.unwritable]
-            more = f"; {len(told):,} problems in all" if len(told) > 1 else ""
+            more = f"; {format_count(len(told))} problems in all" if len(told) > 1 else ""
             raise ValidationError(told[0] + more, problems=told)
 
     def _add(self, lines: bytes) -> None:
@@ -390,7 +391,7 @@ class Target:
             message = f"cannot write {self.path}: {against}"
             raise UsageError(message)
         if not self._replace and self.path.exists():
-            message = f"{self.path} exists already, and is left alone; force=True replaces it"
+            message = f"{self.path} exists already, and is left alone; overwrite=True replaces it"
             raise UsageError(message)
 
     async def write(self, piece: bytes) -> None:

@@ -8,6 +8,7 @@ from typing import cast
 import attrs
 
 from together_batches import _wire
+from together_batches._text import format_count
 from together_batches.errors import APIResponseValidationError
 from together_batches.rows import BatchFailure, BatchSuccess
 
@@ -27,7 +28,7 @@ def read_row(line: bytes, *, whole: bool = True) -> BatchSuccess | BatchFailure:
     be an error with a status in either.
     """
     if not whole:
-        message = f"the line has more than {LONGEST_LINE_BYTES:,} bytes; this is its beginning"
+        message = f"the line has more than {format_count(LONGEST_LINE_BYTES)} bytes; this is its beginning"
         return BatchFailure(None, None, message, raw=as_text(line))
     try:
         row = _wire.decode_row(line)

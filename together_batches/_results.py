@@ -24,6 +24,7 @@ from together_batches._fields import carried
 from together_batches._patience import Absence, until_found
 from together_batches._result_lines import as_text, read_row, salvaged, states_error
 from together_batches._stream import Stream
+from together_batches._text import count_of
 from together_batches.errors import (
     APIResponseValidationError,
     NotFoundError,
@@ -289,8 +290,8 @@ class _Files:
 
     def _cut(self, short: list[_File]) -> ResultsUnavailableError:
         message = (
-            f"the results of job {self._job.id} are not whole: {short[0].id} has {short[0].size:,} bytes, and its "
-            "metadata says more; read them again later"
+            f"the results of job {self._job.id} are not whole: {short[0].id} has "
+            f"{count_of(short[0].size, 'byte')}, and its metadata says more; read them again later"
         )
         return ResultsUnavailableError(message, job_id=self._job.id, file_ids=[file.id for file in short])
 

@@ -11,7 +11,7 @@ from anyio import to_thread
 from together_batches import _cancelling, _creating, _listing, _protocol
 from together_batches._checks import positive, whole
 from together_batches._creating import Created, KnownJobs, Listing, WantedJob
-from together_batches._many import by_ids, checked_ids
+from together_batches._many import by_ids, checked_ids, is_plain
 from together_batches._patience import until_found
 from together_batches._stream import Stream
 from together_batches._transport import Bulk, Call, Connection, Transport
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from together_batches.models import FileObject
     from together_batches.outcomes import CancelOutcome, CancelReport
     from together_batches.rows import BatchResult
-    from together_batches.runs import RunEvent, RunReport, _verbs
+    from together_batches.runs import RunEvent, RunReport, UnfinishedJobs, _verbs
     from together_batches.runs._options import Options
     from together_batches.runs._options import Requests as RunRequests
 
@@ -188,6 +188,8 @@ class AsyncBatches:
         model_id: str | None = None,
         priority: int | None = None,
         patience: float = 120,
+        on_progress: Callable[[int, int], None] | None = None,
+        on_uploaded: Callable[[FileObject], None] | None = None,
     ) -> BatchJob:
         """Check requests, upload them, and create one job from them.
 
@@ -204,6 +206,9 @@ class AsyncBatches:
             model_id: sent with the job; it does not fill in a model that a row leaves out.
             priority: sent with the job, an integer; the service does not document its effect.
             patience: seconds for which a job whose create was lost is looked for. 0 looks once.
+            on_progress: called in the event loop with the bytes sent and their total, as for ``files.upload``; not a
+                coroutine function. An exception from it ends the call.
+            on_uploaded: called in the event loop with the uploaded file, before the job is created; likewise.
 
         Raises:
             ValidationError: the requests cannot be a job; ``problems`` has all of them, each with its line.
@@ -211,26 +216,13 @@ class AsyncBatches:
             JobNotCreatedError, CreateUnconfirmedError, APIError: as for :meth:`create`.
         """
         positive("patience", patience, zero=True)
-        return await self._submit(
-            source,
-            upload=self.files.upload,
-            endpoint=endpoint,
-            model_id=model_id,
-            priority=priority,
-            patience=patience,
-        )
-
-    async def _submit(
-        self,
-        source: Source,
-        *,
-        upload: Callable[[Content], Awaitable[FileObject]],
-        endpoint: str,
-        model_id: str | None,
-        priority: int | None,
-        patience: float,
-    ) -> BatchJob:
         from together_batches import _submitting
+
+        async def upload(content: Content) -> FileObject:
+            file = await self.files.upload(content, on_progress=on_progress)
+            if on_uploaded is not None:
+                on_uploaded(file)
+            return file
 
         async def create(file_id: str, has_own_file: bool) -> BatchJob:
             wanted = WantedJob(
@@ -238,6 +230,9 @@ class AsyncBatches:
             )
             return (await self._create_once(wanted, patience=patience)).job
 
+        if on_uploaded is not None and not is_plain(on_uploaded):
+            message = "on_uploaded must be a plain function: it is called, not awaited"
+            raise TypeError(message)
         return await _submitting.submit(source, endpoint=endpoint, upload=upload, create=create)
 
     async def retrieve(self, job_id: str | BatchJob) -> BatchJob:
@@ -675,11 +670,26 @@ class AsyncBatches:
         """
         from together_batches.runs import _running
 
-        found = await _running.unfinished(directory, lambda: self._get_all(Call()))
+        found = await self.unfinished_jobs(directory)
         _running.warn_of_unconfirmed(directory, found.unconfirmed)
         return await self.cancel_many(
             found.jobs, max_concurrency=max_concurrency, rate=rate, wait=wait, timeout=timeout, on_outcome=on_outcome
         )
+
+    async def unfinished_jobs(self, directory: str | os.PathLike[str]) -> UnfinishedJobs:
+        """The jobs of a run that have not ended: those that the run knows, and those of its lost creates.
+
+        The jobs are as the run last saw them. The service is called only if the answer to a create was lost.
+
+        Parameters:
+            directory: where the run is kept.
+
+        Raises:
+            RunLedgerError: there is no run in the directory, or its ledger is unreadable.
+        """
+        from together_batches.runs import _running
+
+        return await _running.unfinished(directory, lambda: self._get_all(Call()))
 
     # --- the client itself ----------------------------------------------------------------------------------------
 
@@ -806,7 +816,7 @@ class AsyncBatches:
                 holds=False,
                 may_repeat=True,  # a job that was seen to have ended may run after all
             ),
-            download=lambda file_id, path: self._transfers.fetch(file_id, path, force=True),
+            download=lambda file_id, path: self._transfers.fetch(file_id, path, overwrite=True),
             cancel=self.cancel_many,
         )
 

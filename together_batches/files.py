@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Never, Protocol
 
 from together_batches import _file_protocol
-from together_batches._checks import is_plain, path_of, positive
+from together_batches._checks import is_plain, path_of, positive, refuse_renamed
 from together_batches._disk import content_of, target_at
 from together_batches._patience import Absence, say_how_long
 from together_batches._stream import Stream
+from together_batches._text import count_of, format_count
 from together_batches._transport import Call
 from together_batches.errors import (
     APIError,
@@ -162,7 +163,7 @@ class Transfers:
         file_id: str,
         path: str | os.PathLike[str],
         *,
-        force: bool,
+        overwrite: bool,
         on_progress: Callable[[int, int | None], None] | None = None,
         check_size: bool = False,
     ) -> Path:
@@ -175,7 +176,7 @@ class Transfers:
             nonlocal total
             total = length
 
-        async with target_at(path, replace=force) as target, Stream(self.receive(request, on_length)) as pieces:
+        async with target_at(path, replace=overwrite) as target, Stream(self.receive(request, on_length)) as pieces:
             async for piece in pieces:
                 await target.write(piece)
                 done += len(piece)
@@ -195,7 +196,8 @@ class Transfers:
         expected = file.bytes or 0
         if expected > size:
             message = (
-                f"file {file_id} is cut: {size:,} bytes came, and its metadata says {expected:,}; download it again "
+                f"file {file_id} is cut: {count_of(size, 'byte')} came, and its metadata says "
+                f"{format_count(expected)}; download it again "
                 "later"
             )
             raise ResultsUnavailableError(message, file_ids=[file_id])
@@ -322,9 +324,10 @@ class AsyncFiles:
         file_id: str | FileObject,
         path: str | os.PathLike[str],
         *,
-        force: bool = False,
+        overwrite: bool = False,
         patience: float = 60,
         on_progress: Callable[[int, int | None], None] | None = None,
+        **renamed: Never,
     ) -> Path:
         """Write the content of a file to ``path``, which appears when all of it has come and its length is right.
 
@@ -336,18 +339,20 @@ class AsyncFiles:
         Parameters:
             file_id: the file.
             path: the file to write, not a directory.
-            force: replace a file that is there already.
+            overwrite: replace a file that is there already.
             patience: seconds for which a file that exists (it is passed as a :class:`FileObject`, was uploaded here,
                 or a job that this client has seen names it) and answers 404, or has fewer bytes than its metadata
                 says, is looked at again. A file that has grown has them anew. 0 looks once.
             on_progress: a plain function that is called on the loop with the bytes that came, and how many there
                 are, or None where that is not known. What it raises ends the call.
+            renamed: no further keywords; ``force`` is called ``overwrite`` now.
 
         Raises:
             UsageError: the file exists, or cannot be written, such as on a full disk.
             ResultsUnavailableError: it stayed shorter than its metadata says.
             APIError: it could not be downloaded, as :meth:`content` tells.
         """
+        refuse_renamed("download", renamed, force="overwrite")
         positive("patience", patience, zero=True)
         path_of("path", path)
         _check_callback(on_progress)
@@ -365,7 +370,9 @@ class AsyncFiles:
         while True:
             size = 0
             try:
-                return await self._transfers.fetch(wanted, path, force=force, on_progress=note_size, check_size=True)
+                return await self._transfers.fetch(
+                    wanted, path, overwrite=overwrite, on_progress=note_size, check_size=True
+                )
             except NotFoundError as error:
                 pause = absence.pause() if exists else None
                 if pause is None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, Self
 
 import attrs
 
+from together_batches._text import format_count
 from together_batches.errors import BatchesError
 from together_batches.models import BatchJob, BatchJobStatus
 
@@ -178,7 +179,7 @@ class CancelReport:
         counts = {result.words: count for result, count in self.counts.items()}
         counts[CancelResult.ALREADY_FINISHED.words] -= self._completed_anyway
         counts["completed anyway"] = self._completed_anyway
-        parts = [f"{count:,} {words}".replace(",", " ") for words, count in counts.items() if count]
+        parts = [f"{format_count(count)} {words}" for words, count in counts.items() if count]
         return ", ".join(parts) or "no jobs"
 
     def __repr__(self) -> str:

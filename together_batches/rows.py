@@ -11,6 +11,7 @@ from typing import Any, cast
 import attrs
 
 from together_batches._fields import Carried
+from together_batches._text import format_count
 from together_batches.errors import APIResponseValidationError
 
 __all__ = ["BatchFailure", "BatchMissing", "BatchRequest", "BatchResult", "BatchStray", "BatchSuccess", "Usage"]
@@ -62,7 +63,11 @@ class _WithBody:
     def __repr__(self) -> str:
         try:
             value = self._value
-            body = f"<{len(value):,} bytes that cannot be decoded>" if isinstance(value, bytes) else repr(value)
+            body = (
+                f"<{format_count(len(value))} bytes that cannot be decoded>"
+                if isinstance(value, bytes)
+                else repr(value)
+            )
         except RecursionError:
             body = "<nested too deeply>"
         others = self._others

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from functools import cached_property
-from typing import TYPE_CHECKING, NoReturn, Self
+from typing import TYPE_CHECKING, Never, NoReturn, Self
 
 from together_batches._loop_thread import LoopIterator, LoopThread
 from together_batches.client import AsyncBatches
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from together_batches.models import BatchJob, FileObject, Response
     from together_batches.outcomes import CancelOutcome, CancelReport
     from together_batches.rows import BatchResult
-    from together_batches.runs import RunEvent, RunReport
+    from together_batches.runs import RunEvent, RunReport, UnfinishedJobs
     from together_batches.runs._options import Requests as RunRequests
 
 __all__ = ["Batches", "Files"]
@@ -128,8 +128,13 @@ class Batches:
         model_id: str | None = None,
         priority: int | None = None,
         patience: float = 120,
+        on_progress: Callable[[int, int], None] | None = None,
+        on_uploaded: Callable[[FileObject], None] | None = None,
     ) -> BatchJob:
-        """Check requests, upload them, and create one job from them."""
+        """Check requests, upload them, and create one job from them.
+
+        ``on_progress`` and ``on_uploaded`` are called in the client's own thread.
+        """
         return self._thread.call(
             self._async.submit,
             source,
@@ -137,6 +142,8 @@ class Batches:
             model_id=model_id,
             priority=priority,
             patience=patience,
+            on_progress=on_progress,
+            on_uploaded=on_uploaded,
         )
 
     def retrieve(self, job_id: str | BatchJob) -> BatchJob:
@@ -347,6 +354,10 @@ class Batches:
             on_outcome=on_outcome,
         )
 
+    def unfinished_jobs(self, directory: str | os.PathLike[str]) -> UnfinishedJobs:
+        """The jobs of a run that have not ended: those that the run knows, and those of its lost creates."""
+        return self._thread.call(self._async.unfinished_jobs, directory)
+
     def with_options(
         self,
         *,
@@ -450,14 +461,21 @@ class Files:
         file_id: str | FileObject,
         path: str | os.PathLike[str],
         *,
-        force: bool = False,
+        overwrite: bool = False,
         patience: float = 60,
         on_progress: Callable[[int, int | None], None] | None = None,
+        **renamed: Never,
     ) -> Path:
         """Write the content of a file to ``path``, which appears when all of it has come and its length is right.
 
         ``on_progress`` is called in the client's own thread.
         """
         return self._thread.call(
-            self._async.download, file_id, path, force=force, patience=patience, on_progress=on_progress
+            self._async.download,
+            file_id,
+            path,
+            overwrite=overwrite,
+            patience=patience,
+            on_progress=on_progress,
+            **renamed,
         )

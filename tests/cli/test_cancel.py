@@ -13,7 +13,6 @@ import pytest
 
 from together_batches.cli import _cancel
 from together_batches.cli._exits import Exit
-from together_batches.cli._parser import parse
 from together_batches.emulator import Emulator, Fault, RateLimit, Timing
 
 if TYPE_CHECKING:
@@ -186,24 +185,24 @@ def test_deadline(run: Run, emulator: Emulator) -> None:
     """When the time is over, all ids are told, what is left is named, and the exit code is its own."""
     ids = seed(emulator, 6)
     emulator.fail(Fault(on="cancel", times=None, delay=0.4))
-    ran = run("cancel", *ids, "--deadline", "0.6", "--max-concurrency", "2")
+    ran = run("cancel", *ids, "--timeout", "0.6", "--max-concurrency", "2")
     assert ran.code == 6
     assert set(ids) == {line.partition("\t")[0] for line in ran.lines}
-    assert "the 0.6 s were over" in ran.err
+    assert "timed out after 0.6 s" in ran.err
     assert "not attempted" in ran.err
 
 
 def test_deadline_of_a_wait(run: Run, emulator: Emulator) -> None:
     """Jobs that are still draining when the time is over have not been seen to stop."""
     (job_id,) = seed(emulator, 1)
-    ran = run("cancel", job_id, "--wait", "--deadline", "0.3")
+    ran = run("cancel", job_id, "--wait", "--timeout", "0.3")
     assert (ran.code, ran.out) == (6, f"{job_id}\tcanceling\tCANCELING\n")
 
 
 def test_deadline_while_listing(run: Run, emulator: Emulator) -> None:
     """The time may be over before it is known what to cancel; then nothing is."""
     emulator.fail(Fault(on="list", delay=1))
-    ran = run("cancel", "--all", "--yes", "--deadline", "0.1")
+    ran = run("cancel", "--all", "--yes", "--timeout", "0.1")
     assert ran.code == 6
     assert "nothing was cancelled" in ran.err
 
@@ -211,7 +210,7 @@ def test_deadline_while_listing(run: Run, emulator: Emulator) -> None:
 def test_time_limit_of_listing_is_another(run: Run, emulator: Emulator) -> None:
     """An attempt that takes too long is a failure, and not the end of the whole command's time."""
     emulator.fail(Fault(on="list", delay=1, times=None))
-    ran = run("cancel", "--all", "--yes", "--timeout", "0.05", "--deadline", "30")
+    ran = run("cancel", "--all", "--yes", "--request-timeout", "0.05", "--timeout", "30")
     assert ran.code == 1
     assert "0.05 s" in ran.err
 
@@ -219,7 +218,7 @@ def test_time_limit_of_listing_is_another(run: Run, emulator: Emulator) -> None:
 def test_deadline_that_is_kept(run: Run, emulator: Emulator) -> None:
     """A deadline that is far away changes nothing."""
     seed(emulator, 2)
-    assert run("cancel", "--all", "--yes", "--deadline", "30").code == 0
+    assert run("cancel", "--all", "--yes", "--timeout", "30").code == 0
 
 
 def test_rate(run: Run, emulator: Emulator) -> None:
@@ -254,7 +253,7 @@ def test_output_of_list_and_cancel_is_input(run: Run, emulator: Emulator, feed: 
 def test_json_of_list_is_input(run: Run, emulator: Emulator, feed: Feed) -> None:
     """The array that `list --json` prints names its jobs, and that of an empty account names none."""
     feed(run("list", "--json").out.encode())
-    assert run("cancel", "-", "--yes").err.startswith("no ids came from standard input")
+    assert run("cancel", "-", "--yes").err.startswith("standard input has no ids")
     ids = seed(emulator, 3)
     feed(run("list", "--json").out.encode())
     assert {line.partition("\t")[0] for line in run("cancel", "-", "--yes").lines} == set(ids)
@@ -277,7 +276,7 @@ def test_several_ids_in_one_word(run: Run, emulator: Emulator, feed: Feed) -> No
 def test_standard_input_without_ids(run: Run, feed: Feed) -> None:
     """Where nothing is to be cancelled, that is said, and it is no failure; not even a key is needed."""
     feed(b"\r\n# nothing\n")
-    assert run("cancel", "-") == (0, "", "no ids came from standard input; there is nothing to cancel\n")
+    assert run("cancel", "-") == (0, "", "standard input has no ids; there is nothing to cancel\n")
 
 
 def test_standard_input_needs_yes(run: Run, emulator: Emulator, feed: Feed) -> None:
@@ -541,7 +540,7 @@ def test_reader_that_leaves(
 
     monkeypatch.setattr(sys.stdout, "write", closed)
     with pytest.raises(BrokenPipeError):
-        _cancel.cancel(parse(["cancel", *ids, "--max-concurrency", "1"]))
+        _cancel.cancel.main([*ids, "--max-concurrency", "1"], standalone_mode=False)
     err = capsys.readouterr().err
     assert err.startswith(told)
     assert bool(told) is bool(err)

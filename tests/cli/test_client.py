@@ -56,12 +56,23 @@ def test_refused_connection(run: Callable[..., tuple[int, str, str]], monkeypatc
 
 
 def test_time_limit_of_an_attempt(run: Callable[..., tuple[int, str, str]], emulator: Emulator) -> None:
-    """--timeout ends each attempt of a request."""
+    """--request-timeout ends each attempt of a request."""
     emulator.fail(Fault(on="list", times=None, delay=0.5))
-    code, _, err = run("list", "--timeout", "0.05")
+    code, _, err = run("list", "--request-timeout", "0.05")
     assert code == 1
     assert "0.05 s" in err
     assert emulator.count("list") == 3
+
+
+@pytest.mark.parametrize(
+    "argv", [["list"], ["get", "a", "b"], ["results", "a"], ["files", "list"], ["files", "get", "a"]]
+)
+def test_time_limit_of_the_whole(
+    run: Callable[..., tuple[int, str, str]], emulator: Emulator, argv: list[str]
+) -> None:
+    """--timeout ends the call, whatever it is doing."""
+    emulator.fail(Fault(times=None, delay=5))
+    assert run(*argv, "--timeout", "0.1") == (6, "", "together-batches: error: timed out after 0.1 s\n")
 
 
 def test_verbose(run: Callable[..., tuple[int, str, str]], emulator: Emulator) -> None:

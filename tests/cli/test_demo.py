@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from typing import TYPE_CHECKING
 
-from together_batches.cli import _demo
+from together_batches.cli import _demo_jobs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,7 +42,7 @@ def test_interrupted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         signal.raise_signal(signal.SIGINT)
         return ["a"]
 
-    monkeypatch.setattr(_demo, "populate", interrupt)
+    monkeypatch.setattr(_demo_jobs, "populate", interrupt)
     ran = run("demo")
     assert (ran.code, ran.out) == (130, "")
     assert ran.err.endswith("interrupted: 0 ids answered: no jobs; the jobs were the emulator's own\n")

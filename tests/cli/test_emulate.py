@@ -9,6 +9,7 @@ import aiohttp
 import anyio
 import pytest
 
+from together_batches import emulator as emulator_package
 from together_batches.cli import _emulate
 from together_batches.emulator import Emulator, Fault
 
@@ -43,8 +44,8 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Noted]:
         signal.raise_signal(signal.SIGINT)
         await sleep_forever()
 
-    monkeypatch.setattr(_emulate, "Emulator", Kept)
-    monkeypatch.setattr(_emulate.anyio, "sleep_forever", interrupt)
+    monkeypatch.setattr(emulator_package, "Emulator", Kept)
+    monkeypatch.setattr(anyio, "sleep_forever", interrupt)
     return made
 
 
@@ -154,8 +155,8 @@ def test_log(run: Run, monkeypatch: pytest.MonkeyPatch, log: bool) -> None:
             await super().start()
             urls.append(self.base_url)
 
-    monkeypatch.setattr(_emulate, "Emulator", Noted)
-    monkeypatch.setattr(_emulate.anyio, "sleep_forever", call)
+    monkeypatch.setattr(emulator_package, "Emulator", Noted)
+    monkeypatch.setattr(anyio, "sleep_forever", call)
     ran = run("emulator", *(["--log"] if log else []))
     assert ("404 retrieve: GET /v1/batches/a\n" in ran.err) == log
     assert "secret" not in ran.err

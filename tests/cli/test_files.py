@@ -100,7 +100,7 @@ def test_get(run: Run, emulator: Emulator) -> None:
 
 
 def test_download(run: Run, emulator: Emulator, tmp_path: Path) -> None:
-    """Into the file that is named, which is told on standard error; one that exists is left alone without --force."""
+    """Into the given file, with a line on standard error; one that exists is left alone without --overwrite."""
     file_id = emulator.add_file(REQUESTS)
     out = tmp_path / "out.jsonl"
     ran = run("files", "download", file_id, "-o", str(out))
@@ -108,9 +108,9 @@ def test_download(run: Run, emulator: Emulator, tmp_path: Path) -> None:
     assert out.read_bytes() == REQUESTS
     out.write_bytes(b"old")
     ran = run("files", "download", file_id, "-o", str(out))
-    assert (ran.code, ran.err) == (2, f"together-batches: error: {out} exists already; --force replaces it\n")
+    assert (ran.code, ran.err) == (2, f"together-batches: error: {out} exists already; --overwrite replaces it\n")
     assert out.read_bytes() == b"old"
-    ran = run("files", "download", file_id, "-o", str(out), "--force", "--json")
+    ran = run("files", "download", file_id, "-o", str(out), "--overwrite", "--json")
     assert json.loads(ran.out) == {"id": file_id, "output": str(out), "bytes": len(REQUESTS)}
     assert out.read_bytes() == REQUESTS
     assert list(tmp_path.iterdir()) == [out]
@@ -147,7 +147,7 @@ def test_download_of_a_file_that_is_cut(run: Run, emulator: Emulator, path: Path
     for patience, downloads in (("0.01", 2), ("0", 3)):
         ran = run("files", "download", file_id, "-o", str(target), "--patience", patience)
         assert (ran.code, ran.out) == (1, "")
-        assert f"error: file {file_id} is cut: {len(REQUESTS)} bytes came, and its metadata says 1,234" in ran.err
+        assert f"error: file {file_id} is cut: {len(REQUESTS)} bytes came, and its metadata says 1 234" in ran.err
         assert emulator.count("content") == downloads
     assert run("files", "download", file_id, "-o", str(target), "--patience", "-1").code == 2
     assert list(tmp_path.iterdir()) == [path]

@@ -9,9 +9,12 @@ from types import ModuleType
 
 import pytest
 
-from together_batches.cli import _loop
+from together_batches.cli._exits import CommandError, Exit, Interrupted
+from together_batches.cli._loop import in_loop, last_words, time_limit
+from together_batches.errors import APITimeoutError
 
 
+@in_loop
 async def the_sum(left: int, right: int) -> tuple[int, type[asyncio.AbstractEventLoop]]:
     return left + right, type(asyncio.get_running_loop())
 
@@ -31,15 +34,15 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("installed")
 def test_uvloop_is_taken_where_it_is_installed() -> None:
-    """Nobody has to ask for it."""
-    assert _loop.run(the_sum, 1, 2) == (3, QuickLoop)
+    """Nothing has to be set for it."""
+    assert the_sum(1, 2) == (3, QuickLoop)
 
 
 @pytest.mark.usefixtures("installed")
 def test_uvloop_is_left_alone_where_a_standard_stream_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     """It would end the process, since it takes the number of that stream for a file of its own."""
     monkeypatch.setattr(sys, "stdin", None)
-    total, loop = _loop.run(the_sum, 1, 2)
+    total, loop = the_sum(1, 2)
     assert total == 3
     assert loop is not QuickLoop
 
@@ -47,6 +50,44 @@ def test_uvloop_is_left_alone_where_a_standard_stream_is_closed(monkeypatch: pyt
 def test_without_it_the_loop_is_the_usual_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is an extra, and nothing is missed where it is not there."""
     monkeypatch.setitem(sys.modules, "uvloop", None)
-    total, loop = _loop.run(the_sum, 1, 2)
+    total, loop = the_sum(1, 2)
     assert total == 3
     assert "uvloop" not in loop.__module__
+
+
+def test_last_words_of_an_interrupted_command() -> None:
+    """They say how far it came, as it stands when it ends."""
+    done: list[str] = []
+
+    def interrupted() -> None:
+        with last_words(lambda: f"{len(done)} is done"):
+            done.append("a")
+            raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted, match=r"^interrupted: 1 is done$"):
+        interrupted()
+
+
+def test_last_words_at_the_end_of_the_time() -> None:
+    """They follow the error, in one line; other errors are left as they are."""
+    with pytest.raises(CommandError, match=r"^timed out: one; two$"), last_words(lambda: "one\ntwo"):
+        raise CommandError("timed out", Exit.TIMED_OUT)
+    with pytest.raises(CommandError, match=r"^no$"), last_words(lambda: "one"):
+        raise CommandError("no")
+
+
+async def test_time_limit() -> None:
+    """The end of the time is an error with its own exit code; without a limit there is none."""
+    with pytest.raises(CommandError, match=r"^timed out after 0.01 s while waiting$") as caught:
+        async with time_limit(0.01, " while waiting"):
+            await asyncio.get_running_loop().create_future()
+    assert caught.value.code is Exit.TIMED_OUT
+    async with time_limit(None):
+        pass
+
+
+async def test_time_limit_of_a_request_is_another() -> None:
+    """An error of the client that is a TimeoutError too passes unchanged."""
+    with pytest.raises(APITimeoutError):
+        async with time_limit(30):
+            raise APITimeoutError("slow")

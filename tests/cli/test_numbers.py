@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentTypeError
 from datetime import timedelta
 
+import click
 import pytest
 
 from together_batches.cli._numbers import (
@@ -13,6 +13,7 @@ from together_batches.cli._numbers import (
     delays,
     duration,
     port,
+    whole_number,
     zero_or_above,
     zero_or_more,
 )
@@ -38,7 +39,7 @@ def test_durations(text: str, expected: timedelta) -> None:
 @pytest.mark.parametrize("text", ["", "90", "h", "2 h", "-2h", "2w", "1h30", "٣h", "2h\n", "999999999d", "nanh"])
 def test_no_durations(text: str) -> None:
     """What has no unit, or an unknown one, or more than a hundred years, is refused with the text in the sentence."""
-    with pytest.raises(ArgumentTypeError) as caught:
+    with pytest.raises(click.BadParameter) as caught:
         duration(text)
     assert repr(text) in str(caught.value)
 
@@ -47,7 +48,7 @@ def test_no_durations(text: str) -> None:
 def test_above_zero(text: str) -> None:
     """Seconds and rates are finite and above zero."""
     assert above_zero("0.5") == 0.5
-    with pytest.raises(ArgumentTypeError, match="not a number above zero"):
+    with pytest.raises(click.BadParameter, match="not a number above zero"):
         above_zero(text)
 
 
@@ -55,7 +56,7 @@ def test_above_zero(text: str) -> None:
 def test_zero_or_above(text: str) -> None:
     """Patience is finite, and may be none."""
     assert (zero_or_above("0"), zero_or_above("2.5")) == (0, 2.5)
-    with pytest.raises(ArgumentTypeError, match="not a number, zero or above") as caught:
+    with pytest.raises(click.BadParameter, match="not a number, zero or above") as caught:
         zero_or_above(text)
     assert repr(text) in str(caught.value)
 
@@ -64,7 +65,7 @@ def test_zero_or_above(text: str) -> None:
 def test_delays(text: str) -> None:
     """One number of seconds, or several with commas between them; zero is allowed."""
     assert (delays("0"), delays("30, 2.5,600")) == ((0,), (30, 2.5, 600))
-    with pytest.raises(ArgumentTypeError, match="not a number, zero or above"):
+    with pytest.raises(click.BadParameter, match="not a number, zero or above"):
         delays(text)
 
 
@@ -73,20 +74,27 @@ def test_whole_numbers(text: str) -> None:
     """Counts are whole numbers."""
     assert zero_or_more("0") == 0
     assert at_least_one("1") == 1
-    with pytest.raises(ArgumentTypeError, match="0 or more"):
+    with pytest.raises(click.BadParameter, match="0 or more"):
         zero_or_more(text)
-    with pytest.raises(ArgumentTypeError, match="1 or more"):
+    with pytest.raises(click.BadParameter, match="1 or more"):
         at_least_one(text)
+
+
+def test_whole_numbers_of_any_sign() -> None:
+    """A priority may be below zero."""
+    assert whole_number("-1") == -1
+    with pytest.raises(click.BadParameter, match="'high' is not a whole number"):
+        whole_number("high")
 
 
 def test_at_least_one() -> None:
     """None at all is not at least one."""
-    with pytest.raises(ArgumentTypeError, match="1 or more"):
+    with pytest.raises(click.BadParameter, match="1 or more"):
         at_least_one("0")
 
 
 def test_ports() -> None:
     """Ports end at 65535."""
     assert port("65535") == 65_535
-    with pytest.raises(ArgumentTypeError, match="no port"):
+    with pytest.raises(click.BadParameter, match="not a port"):
         port("65536")

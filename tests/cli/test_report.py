@@ -55,7 +55,7 @@ def test_table(capsys: pytest.CaptureFixture[str]) -> None:
         "RESULT JOBS WHICH MEANS",
         "cancelled 1 stopped; rows that were done are kept",
         "already finished 2 had ended before: 1 COMPLETED",
-        "failed 1 refused, or no good answer came, or it is no id",
+        "failed 1 refused, or the request failed, or the id is invalid",
     ]
     print_table(CancelReport([UNREAD]))
     assert capsys.readouterr().out.rstrip().endswith("had ended before")

@@ -139,9 +139,9 @@ def test_a_target_that_exists(run: Run, job_id: str, tmp_path: Path) -> None:
     target.write_text("precious")
     ran = run("results", job_id, "-o", str(target))
     assert (ran.code, ran.out) == (2, "")
-    assert ran.err == f"together-batches: error: {target} exists already; --force replaces it\n"
+    assert ran.err == f"together-batches: error: {target} exists already; --overwrite replaces it\n"
     assert target.read_text() == "precious"
-    assert run("results", job_id, "-o", str(target), "--force").code == 0
+    assert run("results", job_id, "-o", str(target), "--overwrite").code == 0
     assert len(rows(target.read_text("utf-8"))) == 2
 
 
@@ -150,8 +150,8 @@ def test_a_target_that_exists(run: Run, job_id: str, tmp_path: Path) -> None:
     [(".", "is a directory"), ("nowhere/r.jsonl", "no such file"), ("/dev/null", "is not a file")],
 )
 def test_a_target_that_cannot_be(run: Run, job_id: str, tmp_path: Path, target: str, expected: str) -> None:
-    """Is a sentence, with --force too."""
-    ran = run("results", job_id, "-o", str(tmp_path / target), "--force")
+    """Is a sentence, with --overwrite too."""
+    ran = run("results", job_id, "-o", str(tmp_path / target), "--overwrite")
     assert (ran.code, ran.out) == (2, "")
     assert expected in ran.err
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from together_batches import jsonl
-from together_batches.cli import _run, _text
+from together_batches.cli import _command, _text
 from together_batches.client import AsyncBatches
 from together_batches.emulator import Answer, Emulator, Failure, Fault, Timing
 from together_batches.runs._lock import locked
@@ -65,7 +65,7 @@ def swift(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
 
 def test_run(run: Run, swift: Emulator, here: Path, requests: str) -> None:
     """Every answer, in order, in one file; what happens is told in lines, and how it ended in the last ones."""
-    ran = run("run", requests, "-o", "answers.jsonl", "--max-rows", "2", *OFTEN)
+    ran = run("run", requests, "-o", "answers.jsonl", "--max-rows-per-job", "2", *OFTEN)
     assert (ran.code, ran.out) == (0, "")
     assert rows_of(here / "answers.jsonl") == NAMES
     assert len(swift.jobs) == 3
@@ -142,12 +142,12 @@ def test_bad_lines(run: Run, swift: Emulator, here: Path) -> None:
 
 def test_a_stop_on_spending(run: Run, swift: Emulator, here: Path, requests: str) -> None:
     """Is no end: more may be sent by the same command."""
-    ran = run("run", requests, "-o", "answers.jsonl", "--max-rows", "2", "--stop-after-rows", "2", *OFTEN)
+    ran = run("run", requests, "-o", "answers.jsonl", "--max-rows-per-job", "2", "--stop-after-rows", "2", *OFTEN)
     assert ran.code == 5
     assert "2 answered, 3 not sent; 1 job" in ran.err
     assert ran.err.endswith("run the same command again to go on; the run is kept in answers.jsonl.run\n")
     assert not (here / "answers.jsonl").exists()
-    assert run("run", requests, "-o", "answers.jsonl", "--max-rows", "2", *OFTEN).code == 0
+    assert run("run", requests, "-o", "answers.jsonl", "--max-rows-per-job", "2", *OFTEN).code == 0
     assert len(swift.jobs) == 3
 
 
@@ -182,10 +182,10 @@ def test_standard_input(run: Run, swift: Emulator, feed: Callable[..., None], he
         (["--cancel", "."], "there is no run in ."),
         (
             ["requests.jsonl", "-o", "there.jsonl"],
-            "there.jsonl exists already, and is left alone; --force replaces",
+            "there.jsonl exists already, and is left alone; --overwrite replaces",
         ),
         (["requests.jsonl", "-o", "requests.jsonl"], "the same file"),
-        (["requests.jsonl", "-o", "answers.jsonl", "--max-rows", "50001"], "--max-rows is at most "),
+        (["requests.jsonl", "-o", "answers.jsonl", "--max-rows-per-job", "50001"], "--max-rows-per-job is at most "),
         (["nowhere.jsonl", "-o", "answers.jsonl"], "nowhere.jsonl"),
     ],
 )
@@ -204,7 +204,7 @@ def test_what_cannot_be(
 def test_force(run: Run, swift: Emulator, here: Path, requests: str) -> None:
     """A file that is there is replaced on request."""
     (here / "answers.jsonl").write_text("old")
-    assert run("run", requests, "-o", "answers.jsonl", "--force", *OFTEN).code == 0
+    assert run("run", requests, "-o", "answers.jsonl", "--overwrite", *OFTEN).code == 0
     assert rows_of(here / "answers.jsonl") == NAMES
 
 
@@ -240,16 +240,16 @@ def left(
     """A run that is interrupted when its three jobs are there, which take their time."""
     created = 0
 
-    def say(text: str) -> None:
+    def print_err(text: str) -> None:
         nonlocal created
-        _text.say(text)
+        _text.print_err(text)
         created += text.endswith("is created")
         if created == 3:
             created += 1
             signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(_run, "say", say)
-    return lambda *options: run("run", requests, "-o", "answers.jsonl", "--max-rows", "2", *options)
+    monkeypatch.setattr(_command, "print_err", print_err)
+    return lambda *options: run("run", requests, "-o", "answers.jsonl", "--max-rows-per-job", "2", *options)
 
 
 def test_interrupted(left: Callable[..., Ran], emulator: Emulator) -> None:
@@ -271,6 +271,14 @@ def test_cancel_on_interrupt(left: Callable[..., Ran], emulator: Emulator) -> No
         "3 jobs had to be cancelled; to make sure: together-batches run --cancel answers.jsonl.run\n"
     )
     assert {job["status"] for job in emulator.jobs} <= {"CANCELING", "CANCELLED"}
+
+
+def test_too_long(run: Run, emulator: Emulator, here: Path, requests: str) -> None:
+    """At the end of the time the jobs are left alone, and the error says how to go on."""
+    ran = run("run", requests, "-o", "answers.jsonl", "--timeout", "1")
+    assert (ran.code, ran.out) == (6, "")
+    assert "timed out after 1 s: 0 of 5 rows are done; run the same command again to go on" in ran.err
+    assert emulator.count("cancel") == 0
 
 
 def test_cancel(left: Callable[..., Ran], run: Run, emulator: Emulator) -> None:

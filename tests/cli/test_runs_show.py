@@ -81,8 +81,8 @@ def test_files(run: Run, finished: Path, tmp_path: Path) -> None:
     svg.write_text("mine")
     ran = run("runs", "show", str(finished), "--svg", str(svg))
     assert (ran.code, svg.read_text()) == (2, "mine")
-    assert f"{svg} exists already; --force replaces it" in ran.err
-    assert run("runs", "show", str(finished), "--svg", str(svg), "--force", "--json").code == 0
+    assert f"{svg} exists already; --overwrite replaces it" in ran.err
+    assert run("runs", "show", str(finished), "--svg", str(svg), "--overwrite", "--json").code == 0
     assert svg.read_text("utf-8").startswith("<svg")
     assert run("runs", "show", str(finished), "--html", str(tmp_path)).code == 2
     assert run("runs", "show", str(finished), "--html", str(tmp_path / "no" / "run.html")).code == 2

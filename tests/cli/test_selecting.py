@@ -9,47 +9,39 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from together_batches.cli import _selecting
 from together_batches.cli._exits import CommandError, Interrupted
-from together_batches.cli._parser import parse
-from together_batches.cli._selecting import by_status, confirmed, read_ids, selector
+from together_batches.cli._selecting import by_status, confirmed, ids_or_input, read_ids
 from together_batches.models import BatchJob
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-
-@pytest.mark.parametrize(
-    ("argv", "expected"),
-    [
-        (["a", "b"], "ids"),
-        (["-"], "stdin"),
-        (["--all"], "filters"),
-        (["--all", "--model", "m"], "filters"),
-        (["--status", "X"], "filters"),
-        (["--older-than", "0s"], "filters"),
-    ],
-)
-def test_selector(argv: list[str], expected: str) -> None:
-    """Ids, standard input or filters: one of them chooses."""
-    assert expected == selector(parse(["cancel", *argv]))
+    from cli.conftest import Ran
 
 
 @pytest.mark.parametrize(
     ("argv", "expected"),
     [
-        ([], "nothing says what to cancel"),
-        (["--wait", "--yes"], "nothing says what to cancel"),
+        ([], "no jobs are given"),
+        (["--wait", "--yes"], "no jobs are given"),
         (["a", "--all"], "ids or filters, not both"),
         (["-", "--status", "X"], "ids or filters, not both"),
         (["-", "a"], "beside ids"),
         (["-", "-"], "beside ids"),
     ],
 )
-def test_no_selector_or_two(argv: list[str], expected: str) -> None:
-    """None of them, or two, is an error that says what to do."""
-    with pytest.raises(CommandError, match=expected):
-        selector(parse(["cancel", *argv]))
+def test_no_jobs_or_jobs_twice(run: Callable[..., Ran], argv: list[str], expected: str) -> None:
+    """Ids, standard input or filters: none of them, or two, is an error that says what to do."""
+    ran = run("cancel", *argv)
+    assert (ran.code, ran.out) == (2, "")
+    assert expected in ran.err
+
+
+@pytest.mark.usefixtures("emulator")
+@pytest.mark.parametrize("filters", [["--all", "--model", "m"], ["--status", "FAILED"], ["--older-than", "0s"]])
+def test_every_filter_alone_is_enough(run: Callable[..., Ran], filters: list[str]) -> None:
+    """A filter chooses jobs, even if it is the only one and chooses all."""
+    assert run("cancel", *filters, "--dry-run").err == "no job matches; there is nothing to cancel\n"
 
 
 def test_reading_ids() -> None:
@@ -151,7 +143,7 @@ def test_asking(
 
 
 @pytest.mark.parametrize("terminals", [(), ("stdin",), ("stderr",)])
-def test_nobody_to_ask(
+def test_no_terminal_for_a_prompt(
     feed: Callable[..., None], on_terminal: Callable[..., None], terminals: tuple[str, ...]
 ) -> None:
     """Where the question would not be seen or could not be answered, --yes is required."""
@@ -181,11 +173,11 @@ def test_closed_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ids from a standard input that is closed are an error."""
     monkeypatch.setattr(sys, "stdin", None)
     with pytest.raises(CommandError, match="closed"):
-        _selecting.typed_or_read(parse(["cancel", "-"]))
+        ids_or_input(["-"])
 
 
 def test_typed_ids(feed: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
     """Whoever types the ids is told how the list ends."""
     feed(b"a\nb\na\n", terminal=True)
-    assert _selecting.typed_or_read(parse(["cancel", "-"])) == ["a", "b"]
+    assert ids_or_input(["-"]) == ["a", "b"]
     assert "Ctrl-D" in capsys.readouterr().err

@@ -93,7 +93,6 @@ def test_nothing_is_sent_of_what_cannot_be_a_job(run: Run, emulator: Emulator, r
     assert ran.err.endswith(f"nothing was sent; to see all problems: together-batches validate {bad}\n")
     assert run("submit", str(tmp_path / "nowhere.jsonl")).code == 2
     assert run("submit", str(tmp_path)).code == 2
-    assert run("submit", requests, "--deadline", "5").code == 2
     assert len(emulator.requests) == 0
 
 
@@ -143,7 +142,7 @@ def test_wait(run: Run, swift: Emulator, requests: str) -> None:
     (job,) = swift.jobs
     assert (ran.code, ran.out) == (0, f"{job['id']}\tCOMPLETED\t{job['output_file_id']}\t-\t-\n")
     assert ran.err.startswith(f"job {job['id']} was created from {job['input_file_id']}\n")
-    ran = run("submit", requests, "--wait", "--quiet", "--json", "--deadline", "60")
+    ran = run("submit", requests, "--wait", "--quiet", "--json", "--timeout", "60")
     assert (ran.code, ran.err, json.loads(ran.out)["status"]) == (0, "", "COMPLETED")
 
 
@@ -158,13 +157,22 @@ def test_wait_for_a_job_that_ends_badly(run: Run, swift: Emulator, tmp_path: Pat
 
 def test_wait_too_long(run: Run, emulator: Emulator, requests: str) -> None:
     """The job is told all the same, as it was last seen, and left alone."""
-    ran = run("submit", requests, "--wait", "--deadline", "0.2")
+    ran = run("submit", requests, "--wait", "--timeout", "1")
     assert (6, f"{emulator.jobs[0]['id']}\tVALIDATING\t-\t-\t-\n") == (ran.code, ran.out)
     assert "was still pending; left alone" in ran.err
     emulator.fail(Fault(on="retrieve", status=401, times=None))
     ran = run("submit", requests, "--wait")
     assert (3, emulator.jobs[1]["id"]) == (ran.code, ran.out.split("\t")[0])
     assert emulator.count("cancel") == 0
+
+
+def test_too_long_before_there_is_a_job(run: Run, emulator: Emulator, requests: str) -> None:
+    """The time limit is that of the whole call; what may exist by then is named."""
+    emulator.fail(Fault(on="create", delay=60))
+    ran = run("submit", requests, "--timeout", "1")
+    assert (ran.code, ran.out) == (6, "")
+    (file,) = emulator.files
+    assert f"timed out after 1 s: a job may have been created from {file['id']}; look with" in ran.err
 
 
 @pytest.mark.parametrize(

@@ -11,32 +11,14 @@ import pytest
 
 from together_batches.cli._text import (
     as_json,
-    complain,
-    draws_on,
-    escape,
+    can_redraw,
+    format_time,
     in_ascii,
     is_terminal,
-    moment,
-    number,
-    say,
+    print_err,
+    print_error,
     table,
 )
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("plain, with ümlaut and 漢字", "plain, with ümlaut and 漢字"),
-        ("\x1b[31mred\x07", r"\x1b[31mred\x07"),
-        ("two\nlines\tand a tab\r", r"two\nlines\tand a tab\r"),
-        ("\u202egnp.exe", r"\u202egnp.exe"),
-        ("\x9b31m", r"\x9b31m"),
-        ("\udc80", r"\udc80"),
-    ],
-)
-def test_escape(text: str, expected: str) -> None:
-    """What steers a terminal, breaks a line or turns the reading direction becomes visible; letters stay."""
-    assert expected == escape(text)
 
 
 def test_json_is_ascii_on_one_line() -> None:
@@ -57,11 +39,10 @@ def test_json_that_is_there_already() -> None:
     assert in_ascii(b'{"x": 1.50}') == '{"x": 1.50}'
 
 
-def test_numbers_and_times() -> None:
-    """Thousands stand apart; times are in UTC and in whole seconds."""
-    assert number(9_998_001) == "9 998 001"
-    assert moment(datetime(2026, 9, 14, 10, 20, 30, 481925, tzinfo=UTC)) == "2026-09-14T10:20:30Z"
-    assert moment(None) == "-"
+def test_times() -> None:
+    """Times are in UTC and in whole seconds."""
+    assert format_time(datetime(2026, 9, 14, 10, 20, 30, 481925, tzinfo=UTC)) == "2026-09-14T10:20:30Z"
+    assert format_time(None) == "-"
 
 
 def test_table_aligns_and_cuts_nothing() -> None:
@@ -71,16 +52,16 @@ def test_table_aligns_and_cuts_nothing() -> None:
     assert lines == ["ID" + " " * 198 + "  N", "a" * 200 + "  1", "b" + " " * 199 + "  2"]
 
 
-def test_say_escapes(capsys: pytest.CaptureFixture[str]) -> None:
+def test_messages_are_escaped(capsys: pytest.CaptureFixture[str]) -> None:
     """Whatever a message holds, it is one harmless line on standard error."""
-    complain("bad\x1b[2J\n")
+    print_error("bad\x1b[2J\n")
     assert capsys.readouterr() == ("", "together-batches: error: bad\\x1b[2J\\n\n")
 
 
 def test_closed_streams(monkeypatch: pytest.MonkeyPatch) -> None:
     """A standard stream that was closed from the start is no terminal, and what is said to it is dropped."""
     monkeypatch.setattr(sys, "stderr", None)
-    say("to nobody")
+    print_err("to a closed stream")
     assert not is_terminal(None)
 
 
@@ -95,6 +76,6 @@ def test_where_a_bar_is_drawn(monkeypatch: pytest.MonkeyPatch, environment: dict
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert not draws_on(stream)
+    assert not can_redraw(stream)
     monkeypatch.setattr(stream, "isatty", lambda: True)
-    assert expected is draws_on(stream)
+    assert expected is can_redraw(stream)

@@ -65,7 +65,7 @@ def test_more_problems_than_anybody_reads(run: Run, tmp_path: Path) -> None:
     file.write_bytes(b"\n" * 1200)
     ran = run("validate", str(file))
     assert len(ran.lines) == 1000
-    assert ran.err.endswith("1,200 problems, of which the first 1 000 were told\n")
+    assert ran.err.endswith("1 200 problems; the first 1 000 are listed\n")
     file.write_bytes(b"\0")
     assert run("validate", str(file)).out.startswith("-\t-\tthe file holds zero bytes")
 

@@ -64,7 +64,7 @@ def test_standard_input(run: Run, emulator: Emulator, feed: Callable[..., None])
     feed(run("list").out.encode())
     assert [job_id] == [line.split("\t")[0] for line in run("wait", "-").lines]
     feed(b"")
-    assert run("wait", "-") == (0, "", "no ids came from standard input; there is nothing to wait for\n")
+    assert run("wait", "-") == (0, "", "standard input has no ids; there is nothing to wait for\n")
     assert run("wait", "-", job_id).code == 2
 
 
@@ -72,7 +72,7 @@ def test_too_long(run: Run, emulator: Emulator) -> None:
     """What has finished is printed, what has not is named."""
     done, running = emulator.add_job(status="FAILED"), emulator.add_job(ends_as="IN_PROGRESS")
     for ids in ([running], [done, running]):
-        ran = run("wait", *ids, "--deadline", "0.2")
+        ran = run("wait", *ids, "--timeout", "0.2")
         assert (6, len(ids) - 1) == (ran.code, len(ran.lines))
         assert (
             f"the 0.2 s given to this wait are over, and 1 job was still pending; left alone: {running} " in ran.err
@@ -125,8 +125,8 @@ def test_a_warning_is_shown(run: Run, emulator: Emulator) -> None:
     """Unless nothing but errors is wanted."""
     emulator.fail(Fault(on="retrieve", status=503, times=6))
     job_id = emulator.add_job(status="COMPLETED", output_file_id="file-o")
-    assert "1 of 1 jobs could not be looked at, and will be again" in run("wait", job_id, "--deadline", "0.2").err
-    assert "could not be looked at" not in run("wait", job_id, "--quiet", "--deadline", "0.2").err
+    assert "1 of 1 jobs could not be looked at, and will be again" in run("wait", job_id, "--timeout", "0.2").err
+    assert "could not be looked at" not in run("wait", job_id, "--quiet", "--timeout", "0.2").err
 
 
 def test_interrupted(run: Run, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,7 +136,7 @@ def test_interrupted(run: Run, emulator: Emulator, monkeypatch: pytest.MonkeyPat
         raise KeyboardInterrupt
 
     job_id = emulator.add_job(status="COMPLETED", output_file_id="file-o")
-    monkeypatch.setattr(_wait, "line_of_finished", interrupt)
+    monkeypatch.setattr(_wait, "print_finished", interrupt)
     ran = run("wait", job_id)
     assert (ran.code, ran.out) == (130, "")
     assert ran.err == "interrupted: 1 of 1 job finished: 1 COMPLETED; the jobs were left alone\n"

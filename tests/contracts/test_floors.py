@@ -53,8 +53,8 @@ _HOUSE: dict[int, list[list[str]]] = {
     0: [
         ["_version"],
         ["_paging"],
-        ["errors", "_fields", "rows", "models", "outcomes"],
-        ["errors", "_checks", "config"],
+        ["_text", "errors", "_fields", "rows", "models", "outcomes"],
+        ["_text", "errors", "_checks", "config"],
     ],
 }
 _FRONT = ""
@@ -69,6 +69,7 @@ _LIBRARIES: dict[str, set[str]] = {
     "cattrs": {"_wire"},
     "msgspec": {"_wire", "emulator"},
     "rich": {"cli"},
+    "click": {"cli"},
     "pytest": {"pytest_plugin"},
     "anyio": {"_disk", "runs", "_cancelling", "_waiting", "_results", "_submitting", "client", "_loop_thread", "cli"},
     "attrs": {room for rows in _HOUSE.values() for row in rows for room in row} | {"emulator"},

@@ -202,7 +202,7 @@ def test_interrupted_run(emulator: Emulator, start: Callable[..., subprocess.Pop
     requests = tmp_path / "requests.jsonl"
     requests.write_text("".join(f'{{"custom_id": "{name}", "body": {{"model": "m"}}}}\n' for name in "abcde"))
     output = tmp_path / "answers.jsonl"
-    argv = ("run", str(requests), "-o", str(output), "--max-rows", "2", "--poll-interval", "0.05")
+    argv = ("run", str(requests), "-o", str(output), "--max-rows-per-job", "2", "--poll-interval", "0.05")
     process = start(*argv)
     assert process.stderr is not None
     created = 0

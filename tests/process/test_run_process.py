@@ -84,7 +84,17 @@ def test_a_signal_cancels_the_jobs_if_wanted(tmp_path: Path, number: signal.Sign
 def _running(
     emulator: Emulator, source: Path, output: Path, poll_interval: str, max_jobs: str, *options: str
 ) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "together_batches", "run", str(source), "-o", str(output), "--max-rows", "2"]
+    command = [
+        sys.executable,
+        "-m",
+        "together_batches",
+        "run",
+        str(source),
+        "-o",
+        str(output),
+        "--max-rows-per-job",
+        "2",
+    ]
     return subprocess.Popen(
         [*command, "--poll-interval", poll_interval, "--max-jobs", max_jobs, *options],
         env={**os.environ, "TOGETHER_API_KEY": KEY, "TOGETHER_BASE_URL": emulator.base_url},

@@ -32,7 +32,7 @@ from together_batches import (
     runs,
 )
 from together_batches.emulator import Answer, Emulator, Failure, Fault, Missing, Timing
-from together_batches.runs import RunEvent, RunEventKind
+from together_batches.runs import RunEvent, RunEventKind, UnfinishedJobs
 
 from .stage import QUICK, ROWS, Runner, requests
 
@@ -281,7 +281,7 @@ async def test_places_that_cannot_be(
         ({"output": 7}, "output is a path, not int"),
         ({"max_jobs": 0}, "max_jobs must be a whole number"),
         ({"max_attempts": 0}, "max_attempts must be a whole number"),
-        ({"max_rows_per_job": 50_001}, "max_rows_per_job is at most 50,000"),
+        ({"max_rows_per_job": 50_001}, "max_rows_per_job is at most 50 000"),
         ({"stop_after_rows": 0}, "stop_after_rows must be a whole number"),
         ({"poll_interval": 0}, "poll_interval must be a number"),
         ({"max_enqueued_rows": 2}, "max_enqueued_rows is 2, and the run has a job of 3 rows"),
@@ -470,7 +470,7 @@ async def test_an_input_that_changed(run: Runner, emulator: Emulator) -> None:
     with pytest.raises(RunChangedError, match=r"in.jsonl is not what .* was begun with \(its bytes differ\): put"):
         await run()
     run.source.write_bytes(content + content)
-    with pytest.raises(RunChangedError, match=r"it has [\d,]+ bytes, and had"):
+    with pytest.raises(RunChangedError, match=r"it has [\d ]+ bytes, and had"):
         await run()
     run.source.write_bytes(content)
     with pytest.raises(RunChangedError, match="was begun with model_id=None, and is to go on with model_id='m'"):
@@ -641,6 +641,19 @@ async def test_cancel_on_interrupt(run: Runner, emulator: Emulator) -> None:
     emulator.timing = QUICK
     assert (await run()).ok
     assert len(emulator.jobs) == 5
+
+
+async def test_unfinished_jobs(run: Runner, emulator: Emulator) -> None:
+    """Jobs that have not ended are listed, and so is the input file of a create without a listed job."""
+    await _stopped(run, RunEventKind.UPLOADED)
+    assert await run.batches.unfinished_jobs(run.directory) == UnfinishedJobs((), ())
+    file_id = str(runs.read(run.directory).shards[0].attempts[0].file_id)
+    with closing(sqlite3.connect(run.directory / "ledger.sqlite", isolation_level=None)) as ledger:
+        ledger.execute("UPDATE attempt SET creating_at = planned_at")
+    assert await run.batches.unfinished_jobs(run.directory) == UnfinishedJobs((), (file_id,))
+    job_id = emulator.add_job(input_file_id=file_id)
+    found = await run.batches.unfinished_jobs(run.directory)
+    assert ([job.id for job in found.jobs], found.unconfirmed) == ([job_id], ())
 
 
 async def test_cancelling_a_job_that_nobody_heard_of(run: Runner, emulator: Emulator) -> None:

@@ -207,7 +207,7 @@ def test_limits(limits: Limits, load: Load, expected: str) -> None:
             Load(sent_rows=21, jobs=1),
             "21 rows were sent, the next job has 10, and .* 30",
         ),
-        (Limits(1, stop_after_tokens=1000), Load(tokens=1000), "1,000 tokens were used, and .* 1,000"),
+        (Limits(1, stop_after_tokens=1000), Load(tokens=1000), "1 000 tokens were used, and .* 1 000"),
     ],
 )
 def test_the_end_of_spending(limits: Limits, load: Load, reason: str) -> None:

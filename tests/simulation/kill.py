@@ -132,7 +132,7 @@ def _begin(emulator: Emulator, source: Path, output: Path, rows_per_job: int) ->
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     environment |= {"PYTHONPATH": str(ROOT), "TOGETHER_API_KEY": _KEY, "TOGETHER_BASE_URL": emulator.base_url}
     command = [sys.executable, "-m", "together_batches", "run", str(source), "-o", str(output)]
-    limits = ["--max-rows", str(rows_per_job), "--max-attempts", "2", "--poll-interval", "0.1"]
+    limits = ["--max-rows-per-job", str(rows_per_job), "--max-attempts", "2", "--poll-interval", "0.1"]
     limits += ["--patience", "5", "--retry-delays", "0"]  # for a service that hides nothing for longer
     return subprocess.Popen(
         [*command, *limits], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

@@ -248,7 +248,7 @@ def requests() -> Iterator[BatchRequest]:
 async def a_whole_life(client: AsyncBatches, opened: IO[bytes], source: AsyncIterator[BatchRequest]) -> None:
     job = await client.submit("requests.jsonl", endpoint="/v1/chat/completions", model_id="model", priority=1)
     assert_type(job, BatchJob)
-    await client.submit(Path("requests.jsonl"))
+    await client.submit(Path("requests.jsonl"), on_progress=print, on_uploaded=lambda file: print(file.id))
     await client.submit(b"{}")
     await client.submit(opened)
     await client.submit(requests())
@@ -272,7 +272,7 @@ def the_same_without_async(batches: Batches) -> list[BatchRequest]:
 async def files(client: AsyncBatches, batches: Batches, opened: IO[bytes]) -> None:
     file = assert_type(await client.files.upload(opened, via="api", on_progress=print), FileObject)
     await client.files.upload([BatchRequest("row-1", {})])
-    await client.files.download("file-1", "out.jsonl", force=True, patience=2.5)
+    await client.files.download("file-1", "out.jsonl", overwrite=True, patience=2.5)
     assert_type(await client.files.retrieve(file), FileObject)
     assert_type(await client.files.list(), list[FileObject])
     assert_type(await client.files.download(file, "out.jsonl", on_progress=print), Path)
@@ -358,6 +358,8 @@ async def a_durable_run(client: AsyncBatches, requests: AsyncIterator[BatchReque
     assert_type((report.output, report.complete, report.stopped), tuple[Path | None, bool, str | None])
     await client.run(requests, "out.jsonl", directory=Path("run"), model_id="m", priority=1)
     assert_type(await client.cancel_run(report.directory), CancelReport)
+    unfinished = assert_type(await client.unfinished_jobs(report.directory), runs.UnfinishedJobs)
+    assert_type((unfinished.jobs, unfinished.unconfirmed), tuple[tuple[BatchJob, ...], tuple[str, ...]])
     view = runs.read("out.jsonl.run")
     for shard in view.shards:
         for attempt in shard.attempts:
@@ -369,6 +371,7 @@ async def a_durable_run(client: AsyncBatches, requests: AsyncIterator[BatchReque
 def a_durable_run_without_async(batches: Batches, requests: list[BatchRequest]) -> None:
     assert_type(batches.run(requests, "out.jsonl", overwrite=True), runs.RunReport)
     assert_type(batches.cancel_run("out.jsonl.run"), CancelReport)
+    assert_type(batches.unfinished_jobs("out.jsonl.run"), runs.UnfinishedJobs)
 
 
 def answer(row: Mapping[str, object]) -> Answer | Failure | Missing | None:

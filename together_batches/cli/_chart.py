@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from together_batches.cli._text import escape
-from together_batches.runs._timeline import PHASES, buckets, count, facts, ticks, timeline
+from together_batches.cli._text import count_of, escape
+from together_batches.runs._timeline import PHASES, buckets, facts, ticks, timeline
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -51,7 +51,7 @@ def chart(view: RunView, now: datetime, *, width: int, most_lanes: int, ascii_on
         Text(f"began {drawn.began:%Y-%m-%d %H:%M:%S} UTC"),
         Text(""),
         pen.shares(view, width),
-        *pen.legend([(name, f"{count(many, 'row')} {word}") for name, word, many in buckets(view) if many], width),
+        *pen.legend([(name, f"{count_of(many, 'row')} {word}") for name, word, many in buckets(view) if many], width),
         Text(""),
         *pen.lanes(drawn, width, most_lanes),
         Text(""),
@@ -78,8 +78,8 @@ class _Pen:
         self._dots = "..." if ascii_only else "…"
 
     def _sign(self, name: str) -> tuple[str, str]:
-        told = _SIGNS.get(name)
-        return (name, "bold") if told is None else (told[self._which], told[2])
+        sign = _SIGNS.get(name)
+        return (name, "bold") if sign is None else (sign[self._which], sign[2])
 
     def legend(self, items: Sequence[tuple[str, str]], width: int) -> list[Text]:
         """Signs with their words, in as many lines as they take."""
@@ -93,9 +93,9 @@ class _Pen:
 
     def shares(self, view: RunView, width: int) -> Text:
         """The rows by what became of them, as one bar; also of the fewest something is seen."""
-        told = [(name, many) for name, _, many in buckets(view) if many]
+        shares = [(name, many) for name, _, many in buckets(view) if many]
         line, drawn, seen = Text(), 0, 0
-        for left, (name, many) in zip(range(len(told) - 1, -1, -1), told, strict=True):
+        for left, (name, many) in zip(range(len(shares) - 1, -1, -1), shares, strict=True):
             seen += many
             end = min(max(round(width * seen / view.rows), drawn + 1), width - left)
             sign, style = self._sign(name)
@@ -106,9 +106,9 @@ class _Pen:
     def lanes(self, drawn: Timeline, width: int, most: int) -> Iterator[Text]:
         """The axis, and a line for each shard."""
         shown = _chosen(drawn.lanes, most)
-        told = {lane.shard.number: lane.outcome for lane in shown}
-        names = max([len("shard"), *(len(str(number)) for number in told)])
-        outcomes = max([len("answered"), *map(len, told.values())])
+        results = {lane.shard.number: lane.outcome for lane in shown}
+        names = max([len("shard"), *(len(str(number)) for number in results)])
+        outcomes = max([len("answered"), *map(len, results.values())])
         room = max(width - names - outcomes - 2 * len(_GAP), _NARROWEST)
         yield Text(f"{'shard':>{names}}{_GAP}{_axis(drawn, room)}{_GAP}answered", style="dim")
         before = 0
@@ -120,12 +120,12 @@ class _Pen:
             line = Text(f"{number:>{names}}{_GAP}")
             for sign, style in self._cells(drawn, lane, room):
                 line.append(sign, style)
-            yield line.append(f"{_GAP}{told[number]}")
+            yield line.append(f"{_GAP}{results[number]}")
         if left_out := len(drawn.lanes) - before:
             yield self._left_out(names, left_out)
 
     def _left_out(self, names: int, many: int) -> Text:
-        return Text(f"{self._dots:>{names}}{_GAP}{count(many, 'more shard')}", style="dim")
+        return Text(f"{self._dots:>{names}}{_GAP}{count_of(many, 'more shard')}", style="dim")
 
     def _cells(self, drawn: Timeline, lane: Lane, room: int) -> Iterator[tuple[str, str]]:
         """A sign for each piece of the time: the phase that took most of it, or what happened in it."""
@@ -177,9 +177,9 @@ def _axis(drawn: Timeline, room: int) -> str:
     end = min(round(drawn.known / drawn.seconds * room), room)
     line = drawn.end.rjust(end)[:room]
     taken = max(end - len(drawn.end), 0)
-    told = ""
+    marks = ""
     for seconds, words in ticks(drawn.known, max(room // 10, 1)):
         place = int(seconds / drawn.seconds * room)
-        if place >= len(told) + bool(told) and place + len(words) < taken:
-            told = told.ljust(place) + words
-    return (told + line[len(told) :]).ljust(room)
+        if place >= len(marks) + bool(marks) and place + len(words) < taken:
+            marks = marks.ljust(place) + words
+    return (marks + line[len(marks) :]).ljust(room)

@@ -8,46 +8,52 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
 from together_batches.cli._exits import CommandError, Exit
+from together_batches.cli._loop import time_limit
 from together_batches.cli._text import escape
-from together_batches.client import AsyncBatches
 from together_batches.config import Config, RetryPolicy, Timeout
 from together_batches.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator
 
-    from together_batches.cli._parser import Arguments
+    from together_batches.cli._command import Common
+    from together_batches.client import AsyncBatches
 
 __all__ = ["connected"]
 
 RETRY = RetryPolicy()
 
 _IN_CODE_ONLY = (", or pass api_key=", ", or say allow_insecure_http=True")
-"""Advice of the library that helps those who write code, and nobody here."""
+"""Advice of the library that is of use in code only."""
 
 
 @asynccontextmanager
-async def connected(arguments: Arguments) -> AsyncGenerator[AsyncBatches]:
-    """A client as the options and the environment say; :class:`CommandError` where there can be none."""
-    with _log(verbose=arguments.verbose, quiet=arguments.quiet):
-        async with _client(arguments) as batches:
+async def connected(common: Common, *, limited: bool = True) -> AsyncGenerator[AsyncBatches]:
+    """A client as the options and the environment say; :class:`CommandError` if they are invalid.
+
+    ``--timeout`` ends the block, unless the command applies it (``limited=False``).
+    """
+    with _log(verbose=common.verbose, quiet=common.quiet):
+        async with _client(common) as batches, time_limit(common.timeout if limited else None):
             yield batches
 
 
-def _client(arguments: Arguments) -> AsyncBatches:
-    timeout = Timeout() if arguments.timeout is None else Timeout.of(arguments.timeout)
+def _client(common: Common) -> AsyncBatches:
+    from together_batches.client import AsyncBatches
+
+    timeout = Timeout() if common.request_timeout is None else Timeout.of(common.request_timeout)
     try:
-        return AsyncBatches(base_url=arguments.base_url, timeout=timeout, retry=RETRY)
+        return AsyncBatches(base_url=common.base_url, timeout=timeout, retry=RETRY)
     except UsageError as error:
-        told = str(error)
+        message = str(error)
     for advice in _IN_CODE_ONLY:
-        told = told.removesuffix(advice)
+        message = message.removesuffix(advice)
     try:
-        Config.from_env(api_key="any", base_url=arguments.base_url)
+        Config.from_env(api_key="any", base_url=common.base_url)
     except UsageError:
-        raise CommandError(told) from None
-    # With any other key it works, so it is the key.
-    raise CommandError(told, Exit.DENIED)
+        raise CommandError(message) from None
+    # Any other key is accepted, so the key is what is wrong.
+    raise CommandError(message, Exit.DENIED)
 
 
 class _Formatter(logging.Formatter):

@@ -7,20 +7,18 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from together_batches.cli import _loop
+from together_batches.cli._command import command, option
 from together_batches.cli._exits import Exit
-from together_batches.cli._parser import PROGRAM
-from together_batches.cli._population import populate
+from together_batches.cli._loop import in_loop, last_words
+from together_batches.cli._numbers import at_least_one, zero_or_more
 from together_batches.cli._progress import bar
 from together_batches.cli._report import print_table
-from together_batches.cli._text import draws_on, escape, number, say, table
-from together_batches.client import AsyncBatches
-from together_batches.emulator import Emulator, Fault, RateLimit, Timing
+from together_batches.cli._text import PROGRAM, can_redraw, count_of, escape, format_count, print_err, table
 from together_batches.errors import APIError
 from together_batches.outcomes import CancelReport
 
 if TYPE_CHECKING:
-    from together_batches.cli._parser import Arguments
+    from together_batches.emulator import Emulator, Fault
     from together_batches.outcomes import CancelOutcome
 
 __all__ = ["demo"]
@@ -30,23 +28,38 @@ _STRAY_IDS = ("no-such-job", "odd id/with?#", "..")
 """Two ids that the service does not know, and one that cannot be sent."""
 
 
-def demo(arguments: Arguments) -> Exit:
-    """Cancel many jobs of an emulator, and show how it went."""
+@command("demo")
+@option("--jobs N", "how many jobs (1000)", type=at_least_one, default=1_000)
+@option("--seed N", "another number, other fates (0)", type=zero_or_more, default=0)
+def demo(jobs: int, seed: int) -> Exit:
+    """Start a stand-in for the service on this machine, fill it with jobs of mixed
+    fates, and cancel them all while some requests fail, get lost or are refused.
+    It needs no key and no network, and ignores the environment's TOGETHER_*.
+
+    examples:
+      together-batches demo
+      together-batches demo --jobs 10000
+    """
     seen: dict[str, CancelOutcome] = {}
-    try:
-        _loop.run(_demonstrate, arguments, seen)
-    except KeyboardInterrupt:
+
+    def state() -> str:
         report = CancelReport(seen.values())
-        say(f"interrupted: {number(len(seen))} ids answered: {report}; the jobs were the emulator's own")
-        return Exit.INTERRUPTED
+        return f"{count_of(len(seen), 'id')} answered: {report}; the jobs were the emulator's own"
+
+    with last_words(state):
+        _demonstrate(jobs, seed, seen)
     return Exit.DONE
 
 
-async def _demonstrate(arguments: Arguments, seen: dict[str, CancelOutcome]) -> None:
-    jobs = arguments.jobs
+@in_loop
+async def _demonstrate(jobs: int, seed: int, seen: dict[str, CancelOutcome]) -> None:
+    from together_batches.cli._demo_jobs import populate
+    from together_batches.client import AsyncBatches
+    from together_batches.emulator import Emulator, RateLimit, Timing
+
     emulator = Emulator(
         api_key=_KEY,
-        seed=arguments.seed,
+        seed=seed,
         timing=Timing(canceling=1.0),
         # Low enough to be run into, and high enough to be done with in seconds.
         rate_limit=RateLimit(per_second=max(100.0, jobs / 2), burst=max(50, jobs // 4)),
@@ -54,12 +67,12 @@ async def _demonstrate(arguments: Arguments, seen: dict[str, CancelOutcome]) -> 
     )
     # Key and address are given, so that nothing of the user's environment is used.
     async with emulator, AsyncBatches(_KEY, base_url=emulator.base_url) as batches:
-        ids = [*populate(emulator, jobs, arguments.seed), *_STRAY_IDS]
-        say(f"An emulator of the service runs on this machine, with {number(jobs)} jobs of mixed fates.")
-        say(f"Cancelling them and {len(_STRAY_IDS)} stray ids, 100 at once, until they have really stopped:")
+        ids = [*populate(emulator, jobs, seed), *_STRAY_IDS]
+        print_err(f"An emulator of the service runs on this machine, with {count_of(jobs, 'job')} of mixed fates.")
+        print_err(f"Cancelling them and {len(_STRAY_IDS)} stray ids, 100 at once, until they have really stopped:")
         began = time.monotonic()
         ended = failed = 0
-        with bar(len(ids), shown=draws_on(sys.stderr)) as show:
+        with bar(len(ids), shown=can_redraw(sys.stderr)) as show:
 
             def on_outcome(outcome: CancelOutcome) -> None:
                 nonlocal ended, failed
@@ -68,7 +81,7 @@ async def _demonstrate(arguments: Arguments, seen: dict[str, CancelOutcome]) -> 
                     ended += 1
                     failed += not outcome.ok
                 stopping = len(seen) - ended
-                show(ended, failed, f"{number(stopping)} accepted and stopping" if stopping else "")
+                show(ended, failed, f"{format_count(stopping)} accepted and stopping" if stopping else "")
 
             report = await batches.cancel_many(ids, wait=True, on_outcome=on_outcome)
         elapsed = time.monotonic() - began
@@ -77,6 +90,8 @@ async def _demonstrate(arguments: Arguments, seen: dict[str, CancelOutcome]) -> 
 
 def _faults(jobs: int) -> list[Fault]:
     """What goes wrong, in proportion to the number of jobs; and the time that every answer takes."""
+    from together_batches.emulator import Fault
+
     some = max(1, jobs // 100)
     return [
         Fault(on="cancel", chance=0.05, times=some, status=500),
@@ -94,16 +109,16 @@ def _show(report: CancelReport, elapsed: float, emulator: Emulator) -> None:
     for line in table(("STRAY ID", "RESULT", "WHY"), strays):
         print(line)
     print()
-    # Of what went wrong on the way nothing is to be seen above, and that is the point: so it is told.
+    # The table above shows nothing of what went wrong on the way, which is the point; so it is printed here.
     statuses = Counter(request.status for request in emulator.requests)
     print(
-        f"{number(len(report))} ids in {elapsed:.1f} s, each accounted for once. "
-        f"On the way, of {number(statuses.total())} requests,\n"
-        f"{number(statuses[429])} were refused for their rate, {number(statuses[500])} failed, "
-        f"{number(statuses[None])} got no answer; all were repeated."
+        f"{format_count(len(report))} ids in {elapsed:.1f} s, each accounted for once. "
+        f"On the way, of {format_count(statuses.total())} requests,\n"
+        f"{format_count(statuses[429])} were refused for their rate, {format_count(statuses[500])} failed, "
+        f"{format_count(statuses[None])} got no answer; all were repeated."
     )
     print()
-    print("Next, with your own jobs (this only looks; without --dry-run it asks first):")
+    print("Next, with your own jobs (this only looks; without --dry-run there is a prompt):")
     print("  export TOGETHER_API_KEY=...")
     print(f"  {PROGRAM} cancel --all --dry-run")
 

@@ -7,19 +7,16 @@ import shlex
 import time
 from typing import TYPE_CHECKING, Any
 
-import anyio
-
-from together_batches.cli import _loop
+from together_batches.cli._command import command, option
 from together_batches.cli._exits import CommandError, Exit
-from together_batches.cli._population import populate
-from together_batches.cli._text import escape, number, say
-from together_batches.emulator import Emulator, Fault, RateLimit
+from together_batches.cli._loop import in_loop
+from together_batches.cli._numbers import above_zero, at_least_one, port, zero_or_more
+from together_batches.cli._text import count_of, print_err
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from together_batches.cli._parser import Arguments
-    from together_batches.emulator import Received
+    from together_batches.emulator import Emulator, Fault, Received
 
 __all__ = ["emulator"]
 
@@ -37,46 +34,73 @@ _IN_A_FAULT: dict[str, Callable[[str], object]] = {
     "acts": lambda text: {"yes": True, "no": False}[text],
     "drip": float,
 }
-"""What the command can say of a fault, in the words of :class:`Fault`."""
+"""The fields of :class:`Fault` that the command can set, and how each is read."""
 
 
-def emulator(arguments: Arguments) -> Exit:
-    """Serve until Ctrl-C, which is how this command is meant to end, and so no failure."""
-    if arguments.burst is not None and arguments.rate_limit is None:
+@command("emulator")
+@option("--port N", "where it listens (any free port)", "listen_port", type=port, default=0)
+@option("--jobs N", "how many jobs it has (100)", type=zero_or_more, default=100)
+@option("--seed N", "another number, other jobs (0)", type=zero_or_more, default=0)
+@option("--rate-limit R", "refuse more requests a second than this", type=above_zero)
+@option("--burst N", "with --rate-limit: so many at once after a pause (R)", type=at_least_one)
+@option("--speed X", "its jobs run X times as fast (1)", type=above_zero, default=1.0)
+@option("--fault F", "what goes wrong, such as cancel,status=503,times=3; may be repeated", "faults", multiple=True)
+@option("--log", "write a line for each request to stderr")
+def emulator(
+    listen_port: int,
+    jobs: int,
+    seed: int,
+    rate_limit: float | None,
+    burst: int | None,
+    speed: float,
+    faults: tuple[str, ...],
+    log: bool,
+) -> Exit:
+    """Run a stand-in for the service on this machine until Ctrl-C. It prints the two
+    lines that point this command, and the library, to it. Its jobs live in memory
+    and are gone afterwards.
+
+    examples:
+      together-batches emulator             some jobs to play with, on any free port
+      together-batches emulator --port 8765 --jobs 5000 --rate-limit 50
+    """
+    from together_batches.emulator import Emulator, RateLimit
+
+    if burst is not None and rate_limit is None:
         message = "--burst belongs to --rate-limit; give both"
         raise CommandError(message)
+    limit = None
+    if rate_limit is not None:
+        # The limit is one of real seconds, while the emulator counts its own, so its advice would be wrong.
+        limit = RateLimit(rate_limit / speed, burst or math.ceil(rate_limit), retry_after=speed == 1)
     made = Emulator(
         api_key=_KEY,
-        seed=arguments.seed,
-        port=arguments.port,
-        rate_limit=_limit(arguments),
-        clock=_clock(arguments.speed),
-        faults=[_fault(text) for text in arguments.faults],
-        on_request=_log if arguments.log else None,
+        seed=seed,
+        port=listen_port,
+        rate_limit=limit,
+        clock=_clock(speed),
+        faults=[_fault(text) for text in faults],
+        on_request=_log if log else None,
     )
     try:
-        _loop.run(_serve, made, arguments)
-    except KeyboardInterrupt:
-        say("the emulator has stopped, and its jobs are gone")
+        _serve(made, jobs, seed)
+    except KeyboardInterrupt:  # the intended end of this command, and so no failure
+        print_err("the emulator has stopped, and its jobs are gone")
     return Exit.DONE
 
 
-async def _serve(made: Emulator, arguments: Arguments) -> None:
+@in_loop
+async def _serve(made: Emulator, jobs: int, seed: int) -> None:
+    import anyio
+
+    from together_batches.cli._demo_jobs import populate
+
     async with made as running:
-        populate(running, arguments.jobs, arguments.seed)
+        populate(running, jobs, seed)
         print(f"export TOGETHER_BASE_URL={shlex.quote(running.base_url)}")
         print(f"export TOGETHER_API_KEY={shlex.quote(_KEY)}", flush=True)
-        say(f"the emulator runs with {number(arguments.jobs)} jobs until Ctrl-C; use it from another shell")
+        print_err(f"the emulator runs with {count_of(jobs, 'job')} until Ctrl-C; use it from another shell")
         await anyio.sleep_forever()
-
-
-def _limit(arguments: Arguments) -> RateLimit | None:
-    rate = arguments.rate_limit
-    if rate is None:
-        return None
-    # The limit is one of real seconds, while the emulator counts its own: advice in these would be wrong.
-    is_real = arguments.speed == 1
-    return RateLimit(rate / arguments.speed, arguments.burst or math.ceil(rate), retry_after=is_real)
 
 
 def _clock(speed: float) -> Callable[[], float]:
@@ -86,6 +110,8 @@ def _clock(speed: float) -> Callable[[], float]:
 
 def _fault(text: str) -> Fault:
     """A fault of ``OPERATION,NAME=VALUE,…``."""
+    from together_batches.emulator import Fault
+
     operation, *settings = text.split(",")
     values: dict[str, Any] = {}
     for setting in settings:
@@ -106,4 +132,4 @@ def _fault(text: str) -> Fault:
 def _log(request: Received) -> None:
     # Without the query, which holds the signature of a presigned address.
     path = request.path.partition("?")[0]
-    say(escape(f"{request.status or 'no answer'} {request.operation}: {request.method} {path}"))
+    print_err(f"{request.status or 'no answer'} {request.operation}: {request.method} {path}")

@@ -1,4 +1,4 @@
-"""How the command ends: the exit codes, and which error leads to which."""
+"""Exit codes, and the error that leads to each."""
 
 from __future__ import annotations
 
@@ -41,12 +41,18 @@ class CommandError(Exception):
         self.code = code
 
 
-class Interrupted(Exception):  # noqa: N818  # nothing went wrong
-    """Ctrl-C while the loop stood still, SIGTERM or SIGHUP; a ``KeyboardInterrupt`` must not come out of a task."""
+class Interrupted(Exception):  # noqa: N818  # not an error
+    """The command was ended by Ctrl-C, SIGTERM or SIGHUP; the message says how far it came.
+
+    A ``KeyboardInterrupt`` must not come out of a task.
+    """
+
+    def __init__(self, state: str = "") -> None:
+        super().__init__(f"interrupted: {state}" if state else "interrupted")
 
 
 def code_of(error: BatchesError) -> Exit:
-    """The exit code for an error that ended a command, or that befell its only job."""
+    """The exit code of an error that ended a command, or that befell its only job."""
     if isinstance(error, (AuthenticationError, PermissionDeniedError)):
         return Exit.DENIED
     if isinstance(error, NotFoundError):
@@ -57,7 +63,7 @@ def code_of(error: BatchesError) -> Exit:
 
 
 def code_of_many(errors: Sequence[BatchesError | None], total: int) -> Exit:
-    """The exit code where these errors befell ``total`` jobs; None is a failure without an error of its own."""
+    """The exit code if these errors befell ``total`` jobs; None is a failure without an error of its own."""
     if not errors:
         return Exit.DONE
     if total == 1:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
-from together_batches.cli._text import draws_on, number
+from together_batches.cli._text import can_redraw, format_count
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 __all__ = ["ShowJobs", "ShowRows", "bar", "file_bar", "rows_bar"]
 
 ShowRows = Callable[[int, int, str, float], None]
-"""Takes how many rows are done, of how many, what else there is to say, and the seconds since the beginning."""
+"""Takes how many rows are done, of how many, further words, and the seconds since the beginning."""
 
 
 class ShowJobs(Protocol):
-    """Takes how many jobs are done, how many of them failed, and what else there is to say, in a few words."""
+    """Takes how many jobs are done, how many of them failed, and a few further words."""
 
     def __call__(self, done: int, failed: int, notes: str = "") -> None:
         """Show these numbers from now on."""
@@ -51,9 +51,9 @@ def bar(total: int, *, shown: bool, doing: str = "Cancelling") -> Generator[Show
         def get_renderables(self) -> Iterable[RenderableType]:
             done, failed, notes = state
             parts = [
-                f"{number(done)} of {number(total)}",
+                f"{format_count(done)} of {format_count(total)}",
                 notes,
-                f"[red]{number(failed)} failed[/]" if failed else "",
+                f"[red]{format_count(failed)} failed[/]" if failed else "",
             ]
             for task in self.task_ids:
                 self.update(task, completed=done, numbers=", ".join(filter(None, parts)))
@@ -73,12 +73,12 @@ def bar(total: int, *, shown: bool, doing: str = "Cancelling") -> Generator[Show
 
 
 @contextmanager
-def file_bar(doing: str, *, quiet: bool) -> Generator[Callable[[int, int | None], None]]:
+def file_bar(doing: str, *, shown: bool) -> Generator[Callable[[int, int | None], None]]:
     """A bar on standard error while the block runs, and what moves it: how many bytes went, and of how many.
 
-    There is none where nobody sees it, or it is ``quiet``.
+    There is none unless it is to be ``shown`` and standard error is a terminal.
     """
-    if quiet or not draws_on(sys.stderr):
+    if not (shown and can_redraw(sys.stderr)):
         yield lambda done, total: None
         return
     from rich.console import Console
@@ -120,7 +120,7 @@ def rows_bar(*, shown: bool) -> Generator[ShowRows]:
         def show(done: int, total: int, text: str, elapsed: float) -> None:
             # A run that goes on counts from its beginning, which may have been days ago.
             progress.tasks[0].start_time = progress.get_time() - elapsed
-            rows = f"{number(done)} of {number(total)} rows"
+            rows = f"{format_count(done)} of {format_count(total)} rows"
             progress.update(task, completed=done, total=total, rows=rows, text=text)
 
         yield show

@@ -2,145 +2,181 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import shlex
 import sys
 from collections import Counter
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import attrs
-from anyio import to_thread
+import click
 
-from together_batches import runs
-from together_batches.cli import _loop
 from together_batches.cli._cancel import cancel_run
 from together_batches.cli._client import connected
+from together_batches.cli._command import (
+    Common,
+    argument,
+    command,
+    endpoint_option,
+    model_option,
+    option,
+    patience_option,
+    priority_option,
+    service_options,
+)
 from together_batches.cli._exits import CommandError, Exit, code_of
-from together_batches.cli._parser import PROGRAM
+from together_batches.cli._loop import in_loop, last_words
+from together_batches.cli._numbers import above_zero, at_least_one, delays
 from together_batches.cli._progress import rows_bar
 from together_batches.cli._requests import spooled
+from together_batches.cli._runs import existing_run
 from together_batches.cli._saving import refuse_dashes
-from together_batches.cli._text import as_json, complain, draws_on, number, say
+from together_batches.cli._text import PROGRAM, as_json, can_redraw, count_of, format_count, print_err, print_error
 from together_batches.errors import BatchesError, ValidationError
-from together_batches.runs import RunEvent, RunEventKind, RunReport, RunView
-from together_batches.runs._timeline import lasted
 
 if TYPE_CHECKING:
+    import asyncio
     from typing import BinaryIO
 
-    from together_batches.cli._parser import Arguments
     from together_batches.cli._progress import ShowRows
     from together_batches.client import AsyncBatches
+    from together_batches.runs import RunEvent, RunReport, RunView
 
 __all__ = ["run"]
 
 _SECONDS_BETWEEN_LOOKS = 0.5
 _MOST_PROBLEMS = 20
-_LOGGED = {RunEventKind.TROUBLE, RunEventKind.GONE}
-_MANY = {RunEventKind.PROGRESSED}
-"""Not told in lines: there may be thousands. On a terminal they move the bar."""
-
-_OPTIONS = {
-    "endpoint": "endpoint",
-    "model": "model_id",
-    "priority": "priority",
-    "failures": "failures",
-    "max_rows": "max_rows_per_job",
-    "max_jobs": "max_jobs",
-    "max_enqueued_rows": "max_enqueued_rows",
-    "max_attempts": "max_attempts",
-    "stop_after_rows": "stop_after_rows",
-    "stop_after_tokens": "stop_after_tokens",
-    "skip_invalid": "skip_invalid",
-    "force": "overwrite",
-    "poll_interval": "poll_interval",
-    "patience": "patience",
-    "give_up": "give_up",
-    "retry_delays": "retry_delays",
-    "cancel_on_interrupt": "cancel_on_interrupt",
-}
-"""The options, and what they are called in Python."""
+_NOT_PRINTED = {"trouble", "gone", "progressed"}
+"""Events that are logged in any case, or that there may be thousands of; on a terminal they move the bar."""
 
 
-def run(arguments: Arguments) -> Exit:
-    """Take a file to its answers, through as many jobs as it takes; or cancel the jobs of a run."""
-    if arguments.cancel is not None:
-        others = [name for name in ("input", "output", "run_dir", *_OPTIONS) if getattr(arguments, name)]
-        if others:
+@command("run")
+@argument("source", "[INPUT]", "a file of requests, of any size; - is standard input", required=False)
+@option("-o, --output FILE", "where the answers go, in the order of the input", complete="file")
+@option("--cancel DIR", "cancel the jobs of the run in this directory instead", complete="dir")
+@option("--run-dir DIR", "where the run is kept (FILE.run)", "directory", complete="dir")
+@option("--failures FILE", "where the rows go that were not answered in the end", complete="file")
+@endpoint_option
+@model_option
+@priority_option
+@option("--max-rows-per-job N", "most requests in a job (50000)", type=at_least_one, default=50_000)
+@option("--max-jobs N", "most jobs at once (100)", type=at_least_one, default=100)
+@option("--max-enqueued-rows N", "most rows in jobs at once", type=at_least_one)
+@option("--max-attempts N", "how often a row is sent at most (3)", type=at_least_one, default=3)
+@option("--stop-after-rows N", "send no more rows than this", type=at_least_one)
+@option("--stop-after-tokens N", "create nothing more once so many were used", type=at_least_one)
+@option("--skip-invalid", "set bad lines aside; otherwise nothing is sent")
+@option("--overwrite", "replace the file of the answers if it exists")
+@option("--poll-interval SECONDS", "how often jobs are looked at", type=above_zero)
+@patience_option(900)
+@option(
+    "--give-up ID",
+    "a job whose results are gone, or an input file no job came of: what is missing may be sent again",
+    multiple=True,
+)
+@option(
+    "--retry-delays SECONDS",
+    "pauses before rows go again, with commas between several (30,120,600)",
+    type=delays,
+    default="30,120,600",
+)
+@option("--shared-files", "upload the rows as they are, without white space of their own")
+@option("--cancel-on-interrupt", "Ctrl-C cancels the jobs; otherwise they are left alone")
+@option("--wait", "with --cancel: until each job has really stopped")
+@service_options
+def run(
+    common: Common,
+    source: str | None,
+    output: str | None,
+    directory: str | None,
+    cancel: str | None,
+    wait: bool,
+    shared_files: bool,
+    **options: Any,
+) -> Exit:
+    """Take a file of any size through as many jobs as it takes, and write every answer
+    in the order of the file. Interrupted in any way, the same command goes on where
+    it was. What fails on the way is sent again.
+
+    examples:
+      together-batches run requests.jsonl -o answers.jsonl
+      together-batches run requests.jsonl -o answers.jsonl --skip-invalid
+      together-batches run --cancel answers.jsonl.run
+    """
+    if cancel is not None:
+        if _given() - {"cancel", "wait", *Common._fields}:
             message = "--cancel takes the directory of a run, and beside it only --wait and the common options"
             raise CommandError(message)
-        return cancel_run(arguments, arguments.cancel)
-    if arguments.input is None or arguments.output is None:
+        return cancel_run(common, existing_run(cancel), wait=wait)
+    if source is None or output is None:
         message = "a run takes a file of requests and, with -o, the file for the answers"
         raise CommandError(message)
-    written = {"-o": arguments.output, "--failures": arguments.failures, "--run-dir": arguments.run_dir}
-    refuse_dashes(written, "a run writes files, so that it can go on")
-    if arguments.wait:
+    refuse_dashes(
+        "a run writes files, so that it can go on", o=output, failures=options["failures"], run_dir=directory
+    )
+    if wait:
         message = "--wait is for --cancel: a run waits for its jobs in any case"
         raise CommandError(message)
-    with ExitStack() as stack:
-        work = _Work(arguments, spooled(arguments.input, stack), Path(arguments.output))
-        try:
-            return _loop.run(work.run)
-        except KeyboardInterrupt:
-            for line in work.left_behind():
-                say(line)
-            return Exit.INTERRUPTED
+    requests = spooled(source)
+    work = _Run(common, Path(output), directory, cancels=options["cancel_on_interrupt"])
+    with last_words(work.state):
+        return work.run(requests, unique_files=not shared_files, **options)
 
 
-@attrs.define
-class _Work:
-    """One call, and what it takes to go on: an interrupt leaves this behind."""
+def _given() -> set[str]:
+    """The parameters that stand on the command line."""
+    context = click.get_current_context()
+    typed = click.core.ParameterSource.COMMANDLINE
+    return {name for name in context.params if context.get_parameter_source(name) is typed}
 
-    arguments: Arguments
-    input: str | BinaryIO
-    output: Path
-    changed: asyncio.Event = attrs.field(factory=asyncio.Event)
 
-    @property
-    def directory(self) -> Path:
-        """Where the run is kept."""
-        given = self.arguments.run_dir
-        return self.output.parent / f"{self.output.name}.run" if given is None else Path(given)
+class _Run:
+    """One call, and what it takes to go on."""
 
-    async def run(self) -> Exit:
-        """Run, show how it comes along, and tell how it ended."""
-        arguments = self.arguments
-        shown = draws_on(sys.stderr) and not (arguments.quiet or arguments.verbose)
+    def __init__(self, common: Common, output: Path, directory: str | None, *, cancels: bool) -> None:
+        self._common = common
+        self._output = output
+        self._directory = output.parent / f"{output.name}.run" if directory is None else Path(directory)
+        self._cancels = cancels
+
+    @in_loop
+    async def run(self, source: str | BinaryIO, **options: Any) -> Exit:
+        """Run, show the progress, and print how it ended; ``options`` are those of :meth:`AsyncBatches.run`."""
+        common = self._common
+        shown = common.shows_progress and can_redraw(sys.stderr)
         try:
             # The bar first: what is logged below it stands above it.
             with rows_bar(shown=shown) as show:
-                async with connected(arguments) as batches:
-                    report = await self._run(batches, show if shown else None)
+                async with connected(common) as batches:
+                    report = await self._run(batches, source, show if shown else None, options)
         except ValidationError as error:
-            complain(_as_options(str(error)))
-            self._tell_problems(error)
+            print_error(_as_options(str(error)))
+            _print_problems(error)
             return Exit.FAILED
         except BatchesError as error:
             raise CommandError(_as_options(str(error)), code_of(error)) from error
-        if arguments.json:
+        if common.json:
             print(as_json(report.to_dict()))
-        if not arguments.quiet:
-            for line in _summary(report):
-                say(line)
+        for line in _summary(report):
+            common.note(line)
         return Exit.DONE if report.ok else Exit.SOME_FAILED
 
-    async def _run(self, batches: AsyncBatches, show: ShowRows | None) -> RunReport:
-        given = {name: getattr(self.arguments, name) for name in _OPTIONS}
-        given = {name: value for name, value in given.items() if value is not None and value is not False}
-        looking = None if show is None else asyncio.create_task(self._look(show))
+    async def _run(
+        self, batches: AsyncBatches, source: str | BinaryIO, show: ShowRows | None, options: dict[str, Any]
+    ) -> RunReport:
+        import asyncio
+
+        changed = asyncio.Event()
+        looking = None if show is None else asyncio.create_task(self._look(changed, show))
         try:
             return await batches.run(
-                self.input,
-                self.output,
-                directory=self.directory,
-                unique_files=not self.arguments.shared_files,
-                on_event=self._on_event if show is None else lambda _: self.changed.set(),
-                **{_OPTIONS[name]: value for name, value in given.items()},
+                source,
+                self._output,
+                directory=self._directory,
+                on_event=self._print_event if show is None else lambda _: changed.set(),
+                **options,
             )
         finally:
             if looking is not None:
@@ -148,63 +184,70 @@ class _Work:
                 with suppress(asyncio.CancelledError):
                     await looking
 
-    def _on_event(self, event: RunEvent) -> None:
-        if self.arguments.quiet or event.kind in _LOGGED | _MANY:
+    def _print_event(self, event: RunEvent) -> None:
+        if event.kind in _NOT_PRINTED:
             return
         place = "" if event.shard is None else f"shard {event.shard}: "
         if event.attempt is not None and event.attempt > 1:
             place = f"shard {event.shard}, attempt {event.attempt}: "
-        say(f"{place}{event.message}")
+        self._common.note(f"{place}{event.message}")
 
-    async def _look(self, show: ShowRows) -> None:
-        """Show the run again where something happened, and not too often."""
+    async def _look(self, changed: asyncio.Event, show: ShowRows) -> None:
+        """Show the run again if something happened, and not too often."""
+        import asyncio
+
+        from anyio import to_thread
+
+        from together_batches import runs
+
         while True:
-            await self.changed.wait()
-            self.changed.clear()
-            view = await to_thread.run_sync(runs.read, self.directory)
+            await changed.wait()
+            changed.clear()
+            view = await to_thread.run_sync(runs.read, self._directory)
             elapsed = (datetime.now(UTC) - view.started_at).total_seconds()
             show(_done(view), view.rows, _under_way(view), elapsed)
             await asyncio.sleep(_SECONDS_BETWEEN_LOOKS)
 
-    def _tell_problems(self, error: ValidationError) -> None:
-        problems = error.problems
-        for problem in problems[:_MOST_PROBLEMS] if len(problems) > 1 else ():
-            say(str(problem))
-        if len(problems) > _MOST_PROBLEMS:
-            say(f"and {number(len(problems) - _MOST_PROBLEMS)} more")
-        say("nothing was sent")
+    def state(self) -> str:
+        """What is left behind, and what can be done about it."""
+        from together_batches import runs
 
-    def left_behind(self) -> list[str]:
-        """What an interrupt leaves behind, and what can be done about it."""
         try:
-            view = runs.read(self.directory)
+            view = runs.read(self._directory)
         except BatchesError:
-            return ["interrupted: nothing was sent; run the same command again to begin anew"]
+            return "nothing was sent; run the same command again to begin anew"
         done = view.rows - view.in_flight - view.not_sent
-        lines = [
-            f"interrupted: {number(done)} of {number(view.rows)} rows are done; run the same command again to go on"
-        ]
-        jobs = sum(_unfinished(view).values())
-        if jobs:
-            command = f"{PROGRAM} run --cancel {shlex.quote(str(self.directory))}"
-            those, go = ("1 job", "goes") if jobs == 1 else (f"{number(jobs)} jobs", "go")
-            if self.arguments.cancel_on_interrupt:
-                lines.append(f"{those} had to be cancelled; to make sure: {command}")
+        text = f"{format_count(done)} of {format_count(view.rows)} rows are done; run the same command again to go on"
+        if jobs := sum(_unfinished(view).values()):
+            command = f"{PROGRAM} run --cancel {shlex.quote(str(self._directory))}"
+            those = count_of(jobs, "job")
+            if self._cancels:
+                text += f"\n{those} had to be cancelled; to make sure: {command}"
             else:
-                lines.append(f"{those} {go} on at the service; to cancel: {command}")
-        return lines
+                text += f"\n{those} {'goes' if jobs == 1 else 'go'} on at the service; to cancel: {command}"
+        return text
+
+
+def _print_problems(error: ValidationError) -> None:
+    problems = error.problems
+    for problem in problems[:_MOST_PROBLEMS] if len(problems) > 1 else ():
+        print_err(str(problem))
+    if len(problems) > _MOST_PROBLEMS:
+        print_err(f"and {format_count(len(problems) - _MOST_PROBLEMS)} more")
+    print_err("nothing was sent")
 
 
 def _as_options(message: str) -> str:
-    """A sentence of the library, in the words of the command."""
-    for name, called in _OPTIONS.items():
-        if "_" in called or name == "force":
-            message = re.sub(rf"\b{called}\b(=True)?", f"--{name.replace('_', '-')}", message)
+    """A sentence of the library, with options in place of keywords."""
+    for param in click.get_current_context().command.params:
+        name = param.name or ""
+        if "_" in name or name == "overwrite":
+            message = re.sub(rf"\b{name}\b(=True)?", max(param.opts, key=len), message)
     return message
 
 
 def _unfinished(view: RunView) -> Counter[str]:
-    """The jobs that have not ended, by their state; those included whose create was not heard of."""
+    """The jobs that have not ended, by their state; those included whose create got no answer."""
     return Counter(
         str(attempt.status or "CREATED")
         for shard in view.shards
@@ -221,15 +264,16 @@ def _done(view: RunView) -> int:
 
 
 def _under_way(view: RunView) -> str:
-    jobs = ", ".join(f"{number(many)} {status}" for status, many in _unfinished(view).most_common())
+    jobs = ", ".join(f"{format_count(count)} {status}" for status, count in _unfinished(view).most_common())
     failed = view.failed + view.missing
-    return "; ".join(told for told in (jobs, f"{number(failed)} failed" if failed else "") if told)
+    return "; ".join(part for part in (jobs, f"{format_count(failed)} failed" if failed else "") if part)
 
 
 def _summary(report: RunReport) -> list[str]:
     """How it ended, and where everything is."""
-    took = lasted((report.finished_at - report.started_at).total_seconds())
-    lines = [f"{report}; took {took}"]
+    from together_batches.runs._timeline import lasted
+
+    lines = [f"{report}; took {lasted((report.finished_at - report.started_at).total_seconds())}"]
     if report.output is not None:
         lines.append(f"answers: {report.output}")
     else:

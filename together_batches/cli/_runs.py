@@ -5,27 +5,23 @@ from __future__ import annotations
 import sys
 import time
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from together_batches import runs
-from together_batches.cli import _loop
+from together_batches.cli._command import argument, command, json_option, option
 from together_batches.cli._exits import CommandError, Exit
-from together_batches.cli._saving import free, refuse_dashes, save
-from together_batches.cli._text import as_json, draws_on, escape, is_terminal, number, print_lines, say
-from together_batches.runs._ledger import NAME as LEDGER
-from together_batches.runs._timeline import buckets
+from together_batches.cli._loop import in_loop
+from together_batches.cli._saving import ensure_writable, refuse_dashes, target_at
+from together_batches.cli._text import as_json, can_redraw, columns, format_count, is_terminal, print_err, print_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rich.console import Console, Group
 
-    from together_batches.cli._parser import Arguments
     from together_batches.runs import AttemptView, RunView, ShardView
 
-__all__ = ["named", "show"]
+__all__ = ["existing_run", "show"]
 
 _SECONDS_BETWEEN_LOOKS = 1.0
 _MOST_LANES = 40
@@ -33,67 +29,96 @@ _OTHER_LINES = 14
 """What a picture takes beside its lanes, at most: they are to be seen together."""
 
 
-def show(arguments: Arguments) -> Exit:
-    """Show a run as it stands in its directory, once or until it has finished."""
-    directory = Path(arguments.directory)
-    if arguments.watch:
-        return _watch(directory, arguments)
-    refuse_dashes({"--svg": arguments.svg, "--html": arguments.html}, "a picture goes to a file")
+@command("show")
+@argument("directory", "DIR", "the directory of a run", complete="dir")
+@option("--watch", "draw it again and again until the run has finished")
+@option("--svg FILE", "write the picture to this file", complete="file")
+@option("--html FILE", "write a page with the picture and all jobs to this file", complete="file")
+@option("--overwrite", "replace these files if they exist")
+@json_option
+def show(directory: str, watch: bool, svg: str | None, html: str | None, overwrite: bool, json: bool) -> Exit:
+    """Show a run as it stands in its directory: its rows, its shards along the time,
+    and their jobs. It needs no key and no network.
+
+    examples:
+      together-batches runs show answers.jsonl.run
+      together-batches runs show answers.jsonl.run --watch
+      together-batches runs show answers.jsonl.run --svg run.svg --html run.html
+    """
+    from together_batches import runs
+
+    if watch:
+        if svg is not None or html is not None:
+            message = "--watch draws on the terminal, and --svg and --html write a file: give one or the other"
+            raise CommandError(message)
+        return _watch(Path(directory), as_lines=json)
+    refuse_dashes("a picture goes to a file", svg=svg, html=html)
     targets = [
-        (free(given, force=arguments.force), draw)
-        for given, draw in ((arguments.svg, runs.to_svg), (arguments.html, runs.to_html))
+        (ensure_writable(given, overwrite=overwrite), draw)
+        for given, draw in ((svg, runs.to_svg), (html, runs.to_html))
         if given is not None
     ]
-    view = _seen(directory)
+    view = _read(directory)
     for target, draw in targets:
-        _loop.run(partial(save, target, draw(view), force=arguments.force))
-        say(f"the picture is in {target}")
-    if arguments.json:
+        _save(target, draw(view), overwrite=overwrite)
+        print_err(f"the picture is in {target}")
+    if json:
         print(as_json(view.to_dict()))
     elif not targets:
         _print(view)
     return Exit.DONE
 
 
-def _seen(directory: Path) -> RunView:
-    """The run in a directory; :class:`CommandError` where there is none."""
-    return runs.read(named(directory))
+@in_loop
+async def _save(target: Path, text: str, *, overwrite: bool) -> None:
+    async with target_at(target, overwrite=overwrite) as file:
+        await file.write(text.encode())
+        await file.keep()
 
 
-def named(directory: Path) -> Path:
-    """A directory with a run in it; :class:`CommandError` where it is none."""
-    if not (directory / LEDGER).is_file():
-        what = "there is no run in" if directory.is_dir() else "there is no directory"
-        message = f"{what} {directory}; name that of a run, such as answers.jsonl.run"
+def _read(directory: str | Path) -> RunView:
+    """The run in a directory; :class:`CommandError` if there is none."""
+    from together_batches import runs
+
+    return runs.read(existing_run(directory))
+
+
+def existing_run(directory: str | Path) -> Path:
+    """A directory with a run in it; :class:`CommandError` if there is none."""
+    from together_batches.runs._ledger import NAME
+
+    path = Path(directory)
+    if not (path / NAME).is_file():
+        what = "there is no run in" if path.is_dir() else "there is no directory"
+        message = f"{what} {path}; name that of a run, such as answers.jsonl.run"
         raise CommandError(message)
-    return directory
+    return path
 
 
 def _summary(view: RunView) -> str:
     """The run in a line: how it stands, and its rows by what became of them."""
-    told = ", ".join(f"{number(many)} {word}" for _, word, many in buckets(view) if many) or "no rows"
-    return f"{view.input_name}: {view.state}: {told}"
+    from together_batches.runs._timeline import buckets
+
+    counts = ", ".join(f"{format_count(many)} {word}" for _, word, many in buckets(view) if many) or "no rows"
+    return f"{view.input_name}: {view.state}: {counts}"
 
 
 def _print(view: RunView) -> None:
     if not is_terminal(sys.stdout):
         print_lines(_lines(view))
-        say(_summary(view))
+        print_err(_summary(view))
         return
     console = _console()
     console.print(_drawn(view, console, most_lanes=_MOST_LANES))
 
 
-def _watch(directory: Path, arguments: Arguments) -> Exit:
-    """Draw it, or with --json print it where it has changed, until it has finished; Ctrl-C is a normal end too."""
-    if arguments.svg is not None or arguments.html is not None:
-        message = "--watch draws on the terminal, and --svg and --html write a file: ask for the one or the other"
-        raise CommandError(message)
-    if not (arguments.json or draws_on(sys.stdout)):
+def _watch(directory: Path, *, as_lines: bool) -> Exit:
+    """Draw it, or print it as JSON if it has changed, until it has finished; Ctrl-C is a normal end too."""
+    if not (as_lines or can_redraw(sys.stdout)):
         message = "--watch needs a terminal to draw on; elsewhere add --json, or do without --watch"
         raise CommandError(message)
     try:
-        if arguments.json:
+        if as_lines:
             _watch_as_json(directory)
         else:
             _watch_on_screen(directory)
@@ -105,7 +130,7 @@ def _watch(directory: Path, arguments: Arguments) -> Exit:
 def _watch_as_json(directory: Path) -> None:
     last = None
     while True:
-        view = _seen(directory)
+        view = _read(directory)
         if view != last:
             print(as_json(view.to_dict()), flush=True)
         if view.state == "finished":
@@ -120,7 +145,7 @@ def _watch_on_screen(directory: Path) -> None:
     console = _console()
 
     def drawn() -> tuple[RunView, Group]:
-        view = _seen(directory)
+        view = _read(directory)
         return view, _drawn(view, console, most_lanes=max(console.height - _OTHER_LINES, 1))
 
     view, picture = drawn()
@@ -147,22 +172,18 @@ def _drawn(view: RunView, console: Console, *, most_lanes: int) -> Group:
 
 
 def _lines(view: RunView) -> Iterator[str]:
-    """A line for each attempt, with the columns that the reference names; what is absent is ``-``."""
+    """A line for each attempt, with the columns that the reference names."""
     for shard in view.shards:
         for attempt in shard.attempts or (None,):
-            yield "\t".join(escape(fact) for fact in _columns(shard, attempt))
+            yield "\t".join(columns(_facts(shard, attempt)))
 
 
-def _columns(shard: ShardView, attempt: AttemptView | None) -> Iterator[str]:
+def _facts(shard: ShardView, attempt: AttemptView | None) -> Iterator[str | None]:
     yield str(shard.number)
     if attempt is None:
-        yield from ("-", str(shard.rows), "not sent", *["-"] * 10)
+        yield from (None, str(shard.rows), "not sent", *[None] * 10)
         return
-    yield str(attempt.number)
-    yield str(attempt.rows)
-    yield attempt.state
-    yield attempt.status or "-"
+    yield from (str(attempt.number), str(attempt.rows), attempt.state, attempt.status)
     for many in (attempt.succeeded, attempt.failed, attempt.again, attempt.missing):
         yield str(many)
-    for fact in (attempt.job_id, attempt.file_id, attempt.output_file_id, attempt.error_file_id, attempt.error):
-        yield fact or "-"
+    yield from (attempt.job_id, attempt.file_id, attempt.output_file_id, attempt.error_file_id, attempt.error)

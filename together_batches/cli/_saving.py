@@ -5,35 +5,47 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from together_batches.cli._command import option
 from together_batches.cli._exits import CommandError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable
+    from contextlib import AbstractAsyncContextManager
+    from typing import TypeVar
 
-__all__ = ["free", "refuse_dashes", "save"]
+    from together_batches._disk import Target
+
+    F = TypeVar("F", bound=Callable[..., object])
+
+__all__ = ["ensure_writable", "output_options", "refuse_dashes", "target_at"]
 
 
-def free(given: str, *, force: bool) -> Path:
+def output_options(function: F) -> F:
+    """``-o`` and ``--overwrite``, of a command that writes to a file or to standard output."""
+    output = option("-o, --output FILE", "write to this file; otherwise to standard output", complete="file")
+    return output(option("--overwrite", "replace the file if it exists")(function))
+
+
+def ensure_writable(given: str, *, overwrite: bool) -> Path:
     """The path of a file to write; :class:`CommandError`, in the words of the command, if it may not be replaced."""
     target = Path(given)
-    if target.is_file() and not force:
-        message = f"{target} exists already; --force replaces it"
+    if target.is_file() and not overwrite:
+        message = f"{target} exists already; --overwrite replaces it"
         raise CommandError(message)
     return target
 
 
-def refuse_dashes(named: Mapping[str, str | None], why: str) -> None:
+def refuse_dashes(why: str, **given: str | None) -> None:
     """Refuse ``-``, which means standard output, for options that name what is written."""
-    for option, given in named.items():
-        if given == "-":
-            message = f"{option} - would be standard output, and {why}: name a path"
+    for name, path in given.items():
+        if path == "-":
+            dashes = "-" if len(name) == 1 else "--"
+            message = f"{dashes}{name.replace('_', '-')} - would be standard output, and {why}: name a path"
             raise CommandError(message)
 
 
-async def save(target: Path, text: str, *, force: bool) -> None:
-    """Write a file, which appears when it is whole."""
-    from together_batches._disk import target_at
+def target_at(target: Path, *, overwrite: bool) -> AbstractAsyncContextManager[Target]:
+    """A file that appears under its name when it is whole."""
+    from together_batches import _disk
 
-    async with target_at(target, replace=force) as file:
-        await file.write(text.encode())
-        await file.keep()
+    return _disk.target_at(target, replace=overwrite)

@@ -7,75 +7,99 @@ import signal
 import sys
 from collections import Counter
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, TypeVar, cast
 
+from together_batches.cli._command import argument, option
 from together_batches.cli._exits import CommandError, Interrupted
-from together_batches.cli._text import has, is_terminal, number, say
+from together_batches.cli._numbers import duration
+from together_batches.cli._text import count_of, format_count, is_open, is_terminal, print_err
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Iterator
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+    from datetime import timedelta
 
-    from together_batches.cli._parser import Arguments
+    import click
+
     from together_batches.client import AsyncBatches
     from together_batches.models import BatchJob
 
+    F = TypeVar("F", bound=Callable[..., object])
+
 __all__ = [
     "Chosen",
+    "Filters",
     "by_status",
     "chosen_jobs",
     "confirmed",
+    "filter_options",
+    "given_ids",
+    "ids_argument",
+    "ids_or_input",
+    "is_input",
     "read_ids",
-    "reads_standard_input",
-    "selector",
-    "typed",
-    "typed_or_read",
 ]
 
 
-def selector(arguments: Arguments) -> Literal["ids", "stdin", "filters"]:
-    """The one way in which jobs are chosen; :class:`CommandError` where there is none, or more than one."""
-    filters = arguments.all or bool(arguments.status) or bool(arguments.models) or arguments.older_than is not None
-    if not arguments.ids:
-        if not filters:
-            message = (
-                "nothing says what to cancel; give ids, or - to read them from standard input, "
-                "or filters such as --all or --status IN_PROGRESS"
-            )
-            raise CommandError(message)
-        return "filters"
-    if filters:
-        message = "ids and filters were given; give ids or filters, not both"
-        raise CommandError(message)
-    return "stdin" if reads_standard_input(arguments.ids) else "ids"
+class Filters(NamedTuple):
+    """What chooses jobs by their properties, in the words of the options."""
+
+    status: Sequence[str] = ()
+    models: Sequence[str] = ()
+    older_than: timedelta | None = None
+    newer_than: timedelta | None = None
+    endpoint: str | None = None
+    input_file: str | None = None
 
 
-def reads_standard_input(ids: list[str]) -> bool:
-    """Whether ``-`` was given in place of ids; :class:`CommandError` where it stands beside some."""
+def _complete_status(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    from together_batches.models import BatchJobStatus
+
+    return [status for status in BatchJobStatus if status.startswith(incomplete.upper())]
+
+
+def filter_options(status: str) -> Callable[[F], F]:
+    """The filters of every command that has some; ``status`` is the help of ``--status``."""
+
+    def add(function: F) -> F:
+        older_than = option("--older-than D", "jobs created longer ago than this: 90s, 2h, 3d, 1h30m", type=duration)
+        model = option(
+            "--model M", "jobs of this model, once they have been validated; may be repeated", "models", multiple=True
+        )
+        return option("--status S", status, multiple=True, complete=_complete_status)(model(older_than(function)))
+
+    return add
+
+
+def ids_argument(help: str, *, required: bool) -> Callable[[F], F]:  # noqa: A002
+    """Any number of ids."""
+    return argument("ids", "ID..." if required else "[ID]...", help, nargs=-1, required=required)
+
+
+def is_input(ids: Sequence[str]) -> bool:
+    """Whether the ids come from standard input, by ``-`` alone; :class:`CommandError` for ``-`` beside ids."""
     if "-" in ids and len(ids) > 1:
         message = "- stands for standard input and was given beside ids; put all ids in one place"
         raise CommandError(message)
-    return ids == ["-"]
+    return "-" in ids
 
 
-def typed(arguments: Arguments) -> list[str]:
+def given_ids(ids: Sequence[str]) -> list[str]:
     """The ids that were given as arguments, in order, each once."""
-    for job_id in arguments.ids:
+    for job_id in ids:
         _check_single(job_id.strip(), "the argument", "give each id as an argument of its own")
-    return list(dict.fromkeys(job_id.strip() or job_id for job_id in arguments.ids))
+    return list(dict.fromkeys(job_id.strip() or job_id for job_id in ids))
 
 
-def typed_or_read(arguments: Arguments) -> list[str]:
+def ids_or_input(ids: Sequence[str]) -> list[str]:
     """The ids that were given, as arguments or on standard input, in order, each once."""
-    return list(dict.fromkeys(_standard_input())) if arguments.ids == ["-"] else typed(arguments)
-
-
-def _standard_input() -> list[str]:
-    if not has(sys.stdin):
+    if not is_input(ids):
+        return given_ids(ids)
+    if not is_open(sys.stdin):
         message = "ids are to come from standard input, and it is closed"
         raise CommandError(message)
     if is_terminal(sys.stdin):
-        say("one id a line; Ctrl-D ends the list")
-    return list(read_ids(sys.stdin.buffer))
+        print_err("one id a line; Ctrl-D ends the list")
+    return list(dict.fromkeys(read_ids(sys.stdin.buffer)))
 
 
 def read_ids(stream: BinaryIO) -> Iterator[str]:
@@ -175,49 +199,49 @@ class Chosen(NamedTuple):
         """A line about jobs that were left because they name no model, if there are any."""
         if not self.nameless:
             return None
-        count = len(self.nameless)
-        jobs, name, were = ("job", "names", "was") if count == 1 else ("jobs", "name", "were")
-        return f"note: {number(count)} {jobs} that {name} no model (yet) {were} left: {by_status(self.nameless)}"
+        name, were = ("names", "was") if len(self.nameless) == 1 else ("name", "were")
+        jobs = count_of(len(self.nameless), "job")
+        return f"note: {jobs} that {name} no model (yet) {were} left: {by_status(self.nameless)}"
 
 
-async def chosen_jobs(batches: AsyncBatches, arguments: Arguments, *, finished: bool = False) -> Chosen:
+async def chosen_jobs(batches: AsyncBatches, filters: Filters, *, finished: bool = False) -> Chosen:
     """The jobs that the filters choose: among those that have not finished, unless a status or ``finished`` is given.
 
     Ages are measured by the service's clock.
     """
     jobs = await batches.list(
-        status=arguments.status or None,
-        endpoint=arguments.endpoint,
-        input_file_id=arguments.input_file,
-        created_after=arguments.newer_than,
-        created_before=arguments.older_than,
+        status=filters.status or None,
+        endpoint=filters.endpoint,
+        input_file_id=filters.input_file,
+        created_after=filters.newer_than,
+        created_before=filters.older_than,
     )
-    if not (arguments.status or finished):
+    if not (filters.status or finished):
         jobs = [job for job in jobs if not job.is_terminal]
-    if not arguments.models:
+    if not filters.models:
         return Chosen(jobs, [])
-    models = set(arguments.models)
+    models = set(filters.models)
     return Chosen([job for job in jobs if job.model_id in models], [job for job in jobs if job.model_id is None])
 
 
 def by_status(jobs: Iterable[BatchJob]) -> str:
     """How many there are of each status, most of all first: ``30 IN_PROGRESS, 10 VALIDATING``."""
     counts = Counter(str(job.status or "without a status") for job in jobs)
-    return ", ".join(f"{number(count)} {status}" for status, count in counts.most_common())
+    return ", ".join(f"{format_count(count)} {status}" for status, count in counts.most_common())
 
 
 def confirmed(count: int, *, yes: bool) -> bool:
-    """Whether to go on; asks if it can, and :class:`CommandError` where it would have to and cannot.
+    """Whether to go on: prompts unless ``yes``, and :class:`CommandError` if there is no terminal for a prompt.
 
     Raises :class:`Interrupted` after Ctrl-C.
     """
     if yes:
         return True
     if not (is_terminal(sys.stdin) and is_terminal(sys.stderr)):
-        message = "nothing was cancelled: there is no terminal to ask on; add --yes, or look first with --dry-run"
+        message = "nothing was cancelled: there is no terminal for a prompt; add --yes, or look first with --dry-run"
         raise CommandError(message)
     # On standard error, where input() would write to standard output: that is for data.
-    print(f"Cancel {number(count)} {'job' if count == 1 else 'jobs'}? [y/N] ", end="", file=sys.stderr, flush=True)
+    print(f"Cancel {count_of(count, 'job')}? [y/N] ", end="", file=sys.stderr, flush=True)
     try:
         with _interruptible():
             answer = sys.stdin.readline()

@@ -2,35 +2,42 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from together_batches import jsonl
+from together_batches.cli._command import command, endpoint_option, json_option, option, requests_argument
 from together_batches.cli._exits import Exit
+from together_batches.cli._numbers import at_least_one
 from together_batches.cli._requests import requests_in
 from together_batches.cli._saving import refuse_dashes
 from together_batches.cli._signals import raised_by_signals
-from together_batches.cli._text import as_json, escape, number, print_lines, say
-
-if TYPE_CHECKING:
-    from together_batches.cli._parser import Arguments
+from together_batches.cli._text import as_json, count_of, escape, print_err, print_lines
 
 __all__ = ["split"]
 
 
-def split(arguments: Arguments) -> Exit:
-    """Cut a file of requests into files that the service takes, and print their paths."""
-    refuse_dashes({"-o": arguments.directory}, "the files go to a directory")
+@command("split")
+@requests_argument
+@endpoint_option
+@option("-o, --output DIR", "where the files go (here)", "directory", default=".", complete="dir")
+@option("--max-rows N", "most requests in a file (50000)", type=at_least_one, default=50_000)
+@option("--max-bytes N", "most bytes in a file (100000000)", type=at_least_one, default=100_000_000)
+@json_option
+def split(source: str, endpoint: str, directory: str, max_rows: int, max_bytes: int, json: bool) -> Exit:
+    """Cut any number of requests into as few files as the service's limits allow, and
+    print their paths. If there is a problem, nothing is written. It needs no key
+    and no network.
+
+    examples:
+      together-batches split requests.jsonl -o pieces
+      together-batches split requests.jsonl -o pieces --max-rows 10000
+      together-batches split requests.jsonl | xargs -n 1 together-batches submit
+    """
+    from together_batches import jsonl
+
+    refuse_dashes("the files go to a directory", o=directory)
     with raised_by_signals():
-        paths = jsonl.split(
-            requests_in(arguments.path),
-            arguments.directory,
-            endpoint=arguments.requests_endpoint,
-            max_rows=arguments.max_rows or jsonl.MAX_ROWS,
-            max_bytes=arguments.max_bytes or jsonl.MAX_BYTES,
-        )
-    if arguments.json:
+        paths = jsonl.split(requests_in(source), directory, endpoint=endpoint, max_rows=max_rows, max_bytes=max_bytes)
+    if json:
         print_lines(as_json({"path": str(path), "bytes": path.stat().st_size}) for path in paths)
     else:
         print_lines(escape(str(path)) for path in paths)
-        say(f"{number(len(paths))} {'file' if len(paths) == 1 else 'files'} in {arguments.directory}")
+        print_err(f"{count_of(len(paths), 'file')} in {directory}")
     return Exit.DONE

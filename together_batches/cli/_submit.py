@@ -2,129 +2,131 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-import attrs
-
-from together_batches._plain import to_dict
-from together_batches.cli import _loop
 from together_batches.cli._client import connected
-from together_batches.cli._exits import CommandError, Exit, code_of
-from together_batches.cli._parser import PROGRAM
+from together_batches.cli._command import (
+    Common,
+    command,
+    endpoint_option,
+    model_option,
+    option,
+    patience_option,
+    priority_option,
+    requests_argument,
+    service_options,
+)
+from together_batches.cli._exits import Exit, code_of
+from together_batches.cli._loop import in_loop, last_words, time_limit
 from together_batches.cli._progress import file_bar
 from together_batches.cli._requests import spooled
-from together_batches.cli._text import as_json, complain, escape, say
-from together_batches.cli._wait import line_of_finished, tell_change
+from together_batches.cli._text import PROGRAM, as_json, columns, print_err, print_error
+from together_batches.cli._wait import note_change, print_finished
 from together_batches.errors import BatchesError, ValidationError, WaitTimeoutError
-from together_batches.models import BatchJobStatus
+from together_batches.models import BatchJob, BatchJobStatus, FileObject
 
 if TYPE_CHECKING:
-    from typing import BinaryIO
-
-    from together_batches._disk import Content
-    from together_batches.cli._parser import Arguments
     from together_batches.client import AsyncBatches
-    from together_batches.models import BatchJob, FileObject
 
 __all__ = ["submit"]
 
 
-def submit(arguments: Arguments) -> Exit:
-    """Check requests, upload them, create one job from them, and wait for it on request."""
-    if arguments.deadline is not None and not arguments.wait:
-        message = "--deadline is the limit of --wait, which was not given"
-        raise CommandError(message)
-    with ExitStack() as stack:
-        work = _Work(arguments, spooled(arguments.path, stack))
-        try:
-            return _loop.run(work.run)
-        except KeyboardInterrupt:
-            say(f"interrupted: {work.state()}")
-            return Exit.INTERRUPTED
+@command("submit")
+@requests_argument
+@endpoint_option
+@model_option
+@priority_option
+@option("--wait", "wait until the job has finished")
+@patience_option(120)
+@service_options
+def submit(
+    common: Common,
+    source: str,
+    endpoint: str,
+    model_id: str | None,
+    priority: int | None,
+    wait: bool,
+    patience: float,
+) -> Exit:
+    """Check a file of requests, upload it, and create one job from it: one, even if
+    answers are lost on the way.
+
+    examples:
+      together-batches submit requests.jsonl
+      together-batches submit requests.jsonl --wait
+      together-batches submit - --json < requests.jsonl
+    """
+    work = _Submission(common, spooled(source), patience)
+    with last_words(work.state):
+        return work.run(wait=wait, endpoint=endpoint, model_id=model_id, priority=priority)
 
 
-@attrs.define
-class _Work:
-    """One submission, and how far it has come: an interrupt leaves this behind."""
+class _Submission:
+    """One submission, and how far it has come."""
 
-    arguments: Arguments
-    source: str | BinaryIO
-    file_id: str | None = None
-    job: BatchJob | None = None
+    def __init__(self, common: Common, source: str | BinaryIO, patience: float) -> None:
+        self._common = common
+        self._source = source
+        self._patience = patience
+        self._file: FileObject | None = None
+        self._job: BatchJob | None = None
 
-    async def run(self) -> Exit:
-        """Submit, follow and tell."""
-        arguments = self.arguments
-        async with connected(arguments) as batches:
+    @in_loop
+    async def run(self, *, wait: bool, **options: Any) -> Exit:
+        common = self._common
+        began = time.monotonic()
+        async with connected(common, limited=False) as batches:
             try:
-                job = self.job = await self._submitted(batches)
+                async with time_limit(common.timeout):
+                    with file_bar("Uploading", shown=common.shows_progress) as show:
+                        job = self._job = await batches.submit(
+                            self._source,
+                            **options,
+                            patience=self._patience,
+                            on_progress=show,
+                            on_uploaded=self._note_file,
+                        )
             except ValidationError as error:
-                complain(str(error))
-                if len(error.problems) > 1 and isinstance(self.source, str):
-                    say(f"nothing was sent; to see all problems: {PROGRAM} validate {self.source}")
+                print_error(str(error))
+                if len(error.problems) > 1 and isinstance(self._source, str):
+                    print_err(f"nothing was sent; to see all problems: {PROGRAM} validate {self._source}")
                 return Exit.FAILED
-            if job.warning and not arguments.quiet:
-                say(f"the service warns: {job.warning}")
-            if not arguments.wait:
-                self._print(job, "\t".join(escape(fact or "-") for fact in (job.id, job.status, job.input_file_id)))
+            if job.warning:
+                common.note(f"the service warns: {job.warning}")
+            if not wait:
+                print(as_json(job) if common.json else "\t".join(columns((job.id, job.status, job.input_file_id))))
                 return Exit.DONE
-            if not arguments.quiet:
-                say(f"job {job.id} was created from {job.input_file_id}")
-            return await self._followed(batches, job)
+            common.note(f"job {job.id} was created from {job.input_file_id}")
+            left = common.timeout and max(0.0, round(common.timeout - (time.monotonic() - began), 1))
+            return await self._wait(batches, job, left)
 
-    async def _submitted(self, batches: AsyncBatches) -> BatchJob:
-        arguments = self.arguments
-
-        async def upload(content: Content) -> FileObject:
-            with file_bar("Uploading", quiet=arguments.quiet or arguments.verbose) as show:
-                file = await batches.files.upload(content, on_progress=show)
-            self.file_id = file.id
-            return file
-
-        return await batches._submit(  # pyright: ignore[reportPrivateUsage]
-            self.source,
-            upload=upload,
-            endpoint=arguments.requests_endpoint,
-            model_id=arguments.model,
-            priority=arguments.priority,
-            patience=arguments.patience or 0,
-        )
-
-    async def _followed(self, batches: AsyncBatches, job: BatchJob) -> Exit:
-        tell = tell_change(quiet=self.arguments.quiet)
-
-        def on_update(seen: BatchJob) -> None:
-            self.job = seen
-            tell(seen)
-
+    async def _wait(self, batches: AsyncBatches, job: BatchJob, timeout: float | None) -> Exit:
+        code = None
         try:
-            deadline, patience = self.arguments.deadline, self.arguments.patience
-            await batches.wait(job, timeout=deadline, patience=patience or 0, on_update=on_update)
-            code = None
-        except WaitTimeoutError as error:
-            complain(str(error))
-            code = Exit.TIMED_OUT
+            await batches.wait(job, timeout=timeout, patience=self._patience, on_update=self._note_job)
         except BatchesError as error:
-            complain(str(error))
-            code = code_of(error)
-        # However the wait ended: the job is there, and whoever has its id can go on.
-        job = self.job or job
-        self._print(job, line_of_finished(job))
+            print_error(str(error))
+            code = Exit.TIMED_OUT if isinstance(error, WaitTimeoutError) else code_of(error)
+        # However the wait ended: the job exists, and its id is what it takes to go on.
+        job = self._job or job
+        print_finished(self._common, job)
         if code is not None:
             return code
         return Exit.DONE if job.status == BatchJobStatus.COMPLETED else Exit.ENDED_BADLY
 
-    def _print(self, job: BatchJob, line: str) -> None:
-        print(as_json(to_dict(job)) if self.arguments.json else line, flush=True)
+    def _note_file(self, file: FileObject) -> None:
+        self._file = file
+
+    def _note_job(self, job: BatchJob) -> None:
+        self._job = job
+        note_change(self._common, job)
 
     def state(self) -> str:
-        """What an interrupt leaves behind."""
-        if self.job is not None:
-            return f"job {self.job.id} was created, and was left alone"
-        if self.file_id is not None:
-            return (
-                f"a job may have been created from {self.file_id}; "
-                f"look with {PROGRAM} list --input-file {self.file_id}"
-            )
+        """What exists at the service."""
+        if self._job is not None:
+            return f"job {self._job.id} was created, and was left alone"
+        if self._file is not None:
+            name = self._file.id
+            return f"a job may have been created from {name}; look with {PROGRAM} list --input-file {name}"
         return "no job was created"

@@ -1,8 +1,4 @@
-"""Text for people: what goes to standard error, and values as they are read on a screen.
-
-What comes from the service or from the input may hold anything, also what steers a terminal. It is escaped here,
-and reaches the screen in no other way.
-"""
+"""Text on standard streams: harmless on any terminal, with one style for numbers and times."""
 
 from __future__ import annotations
 
@@ -10,55 +6,61 @@ import json
 import os
 import re
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from together_batches.cli._parser import PROGRAM
+from together_batches._text import count_of, escape, format_count
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
     from datetime import datetime
     from typing import TextIO
 
 __all__ = [
+    "PROGRAM",
     "as_json",
     "block",
-    "complain",
-    "draws_on",
+    "can_redraw",
+    "columns",
+    "count_of",
     "escape",
-    "has",
+    "format_count",
+    "format_time",
     "in_ascii",
+    "is_open",
     "is_terminal",
-    "moment",
-    "number",
+    "plain",
+    "print_err",
+    "print_error",
     "print_lines",
-    "say",
     "table",
 ]
 
-
-def escape(text: str) -> str:
-    """``text`` on one line and harmless: what is not printable becomes an escape such as ``\\x1b``."""
-    if text.isprintable():
-        return text
-    return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii") for letter in text
-    )
+PROGRAM = "together-batches"
 
 
-def say(text: str) -> None:
-    """One line on standard error."""
-    if has(sys.stderr):
+def print_err(text: str) -> None:
+    """Print one line on standard error."""
+    if is_open(sys.stderr):
         print(escape(text), file=sys.stderr, flush=True)
 
 
-def complain(text: str) -> None:
-    """What went wrong, in one line on standard error."""
-    say(f"{PROGRAM}: error: {text}")
+def print_error(text: str) -> None:
+    """Print an error, in one line on standard error."""
+    print_err(f"{PROGRAM}: error: {text}")
 
 
 def as_json(value: object) -> str:
-    """JSON on one line, in ASCII: complete and harmless on any terminal and in any encoding."""
+    """A value of the package, or plain data, as JSON on one line, in ASCII: harmless on any terminal."""
+    if not isinstance(value, dict | str | int | float | list | tuple | None):
+        value = plain(value)
     return json.dumps(value, ensure_ascii=True, separators=(",", ":"))
+
+
+def plain(value: Any) -> dict[str, Any]:
+    """A value of the package as plain data."""
+    from together_batches._plain import to_dict
+
+    return to_dict(value)
 
 
 def in_ascii(line: bytes) -> str:
@@ -68,14 +70,14 @@ def in_ascii(line: bytes) -> str:
     return text if text.isascii() else re.sub(r"[^\x00-\x7f]", lambda found: json.dumps(found[0])[1:-1], text)
 
 
-def number(value: int) -> str:
-    """A count with its thousands apart: ``10 000``."""
-    return f"{value:,}".replace(",", " ")
-
-
-def moment(time: datetime | None) -> str:
-    """A time in UTC, in whole seconds: ``2026-09-14T10:20:30Z``; ``-`` for none."""
+def format_time(time: datetime | None) -> str:
+    """A time in UTC, in whole seconds: ``2026-09-14T10:20:30Z``; ``-`` if there is none."""
     return "-" if time is None else time.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def columns(facts: Iterable[str | None]) -> tuple[str, ...]:
+    """The cells of one line; an absent fact is ``-``, so that every line has as many."""
+    return tuple(escape(fact or "-") for fact in facts)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterable[str]:
@@ -85,12 +87,13 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterable[str]
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
 
 
-def block(facts: Mapping[str, object]) -> str:
-    """A line for each fact."""
+def block(value: object) -> str:
+    """A value of the package, with a line for each of its facts."""
+    facts = plain(value)
     width = max(map(len, facts))
     return "".join(
-        f"{escape(name):<{width}}  {escape(value if isinstance(value, str) else as_json(value))}\n"
-        for name, value in facts.items()
+        f"{escape(name):<{width}}  {escape(fact if isinstance(fact, str) else as_json(fact))}\n"
+        for name, fact in facts.items()
     )
 
 
@@ -99,17 +102,17 @@ def print_lines(lines: Iterable[str]) -> None:
     print("".join(f"{line}\n" for line in lines), end="")
 
 
-def has(stream: TextIO | None) -> bool:
-    """False where Python found a standard stream closed when it started."""
+def is_open(stream: TextIO | None) -> bool:
+    """False if Python found a standard stream closed when it started."""
     return stream is not None
 
 
 def is_terminal(stream: TextIO | None) -> bool:
-    """True where somebody may be looking at ``stream``."""
+    """Whether ``stream`` is a terminal."""
     return stream is not None and stream.isatty()
 
 
-def draws_on(stream: TextIO | None) -> bool:
-    """True where a line may be drawn over: a terminal that can, and not a build server's."""
+def can_redraw(stream: TextIO | None) -> bool:
+    """Whether a line may be drawn over: on a terminal that can, and is not a build server's."""
     capable = os.environ.get("TERM") not in {"dumb", "unknown"} and not os.environ.get("CI")
     return capable and is_terminal(stream)

@@ -6,121 +6,121 @@ import sys
 import time
 from typing import TYPE_CHECKING, cast
 
-import attrs
-
-from together_batches._plain import to_dict
-from together_batches.cli import _loop
 from together_batches.cli._client import connected
+from together_batches.cli._command import Common, command, patience_option, service_options
 from together_batches.cli._exits import Exit, code_of_many
+from together_batches.cli._loop import in_loop, last_words
 from together_batches.cli._progress import bar
-from together_batches.cli._selecting import by_status, reads_standard_input, typed_or_read
-from together_batches.cli._text import as_json, complain, draws_on, escape, is_terminal, number, say
+from together_batches.cli._selecting import by_status, ids_argument, ids_or_input
+from together_batches.cli._text import (
+    as_json,
+    can_redraw,
+    columns,
+    count_of,
+    format_count,
+    is_terminal,
+    print_err,
+    print_error,
+)
 from together_batches.errors import AuthenticationError, BatchesError, UsageError, WaitTimeoutError
 from together_batches.models import BatchJob, BatchJobStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from together_batches.cli._parser import Arguments
     from together_batches.client import AsyncBatches
 
-__all__ = ["line_of_finished", "tell_change", "wait"]
+__all__ = ["note_change", "print_finished", "wait"]
 
 
-def wait(arguments: Arguments) -> Exit:
-    """Wait for these jobs, and print each as it finishes."""
-    reads_standard_input(arguments.ids)
-    ids = typed_or_read(arguments)
-    if not ids:
-        say("no ids came from standard input; there is nothing to wait for")
+@command("wait")
+@ids_argument("ids of jobs; or - alone, to read them from standard input", required=True)
+@patience_option(60)
+@service_options
+def wait(common: Common, ids: tuple[str, ...], patience: float) -> Exit:
+    """Wait for jobs, and print each as it finishes. The exit code is 0 if all of them
+    completed. Interrupting the wait leaves the jobs alone.
+
+    examples:
+      together-batches wait ID                      until it has finished
+      together-batches wait ID ID ID --json         each as it finishes
+      together-batches wait - --timeout 3600 < ids.txt
+    """
+    job_ids = ids_or_input(ids)
+    if not job_ids:
+        print_err("standard input has no ids; there is nothing to wait for")
         return Exit.DONE
-    work = _Work(arguments, ids)
-    try:
-        return _loop.run(work.run)
-    except KeyboardInterrupt:
-        say(f"interrupted: {work.summary()}; the jobs were left alone")
-        return Exit.INTERRUPTED
+    finished: list[BatchJob] = []
+    with last_words(lambda: f"{_summary(finished, job_ids)}; the jobs were left alone"):
+        return _wait(common, job_ids, patience, finished)
 
 
-@attrs.define
-class _Work:
-    """One wait, and how far it has come: an interrupt leaves this behind."""
-
-    arguments: Arguments
-    ids: list[str]
-    finished: list[BatchJob] = attrs.field(factory=list[BatchJob])
-    bad: int = 0
-
-    async def run(self) -> Exit:
-        """Follow, print and tell."""
-        began = time.monotonic()
-        errors: list[BatchesError] = []
-        over: WaitTimeoutError | None = None
-        async with connected(self.arguments) as batches:
-            try:
-                await (self._one(batches) if len(self.ids) == 1 else self._many(batches))
-            except WaitTimeoutError as error:
-                over = error
-            except (AuthenticationError, UsageError):
-                raise
-            except BatchesError as error:
-                errors = [error]
-            except ExceptionGroup as several:
-                errors = list(cast("ExceptionGroup[BatchesError]", several).exceptions)  # type: ignore[arg-type]
-        for trouble in errors:
-            complain(str(trouble))
-        if over is not None:
-            complain(str(over))
-        if not self.arguments.quiet:
-            say(f"{self.summary()}; took {time.monotonic() - began:.1f} s")
-        if over is not None:
-            return Exit.TIMED_OUT
-        if errors:
-            return code_of_many(errors, len(self.ids))
-        return Exit.ENDED_BADLY if self.bad else Exit.DONE
-
-    async def _one(self, batches: AsyncBatches) -> None:
-        on_update = tell_change(quiet=self.arguments.quiet)
-        deadline, patience = self.arguments.deadline, self.arguments.patience
-        self._print(await batches.wait(self.ids[0], timeout=deadline, patience=patience or 0, on_update=on_update))
-
-    async def _many(self, batches: AsyncBatches) -> None:
-        arguments = self.arguments
-        # On one screen the lines are progress enough, and would be drawn over.
-        shown = draws_on(sys.stderr) and not (arguments.quiet or arguments.verbose or is_terminal(sys.stdout))
-        with bar(len(self.ids), shown=shown, doing="Waiting") as show:
-            deadline, patience = arguments.deadline, arguments.patience or 0
-            async with batches.as_completed(self.ids, timeout=deadline, patience=patience) as jobs:
-                async for job in jobs:
-                    self._print(job)
-                    show(len(self.finished), self.bad)
-
-    def _print(self, job: BatchJob) -> None:
-        self.finished.append(job)
-        self.bad += job.status != BatchJobStatus.COMPLETED
-        # Flushed one by one, so that a reader sees them as they come.
-        print(as_json(to_dict(job)) if self.arguments.json else line_of_finished(job), flush=True)
-
-    def summary(self) -> str:
-        """How many have finished, and how."""
-        many = number(len(self.ids))
-        told = f"{number(len(self.finished))} of {many} {'job' if len(self.ids) == 1 else 'jobs'} finished"
-        return f"{told}: {by_status(self.finished)}" if self.finished else told
+@in_loop
+async def _wait(common: Common, ids: list[str], patience: float, finished: list[BatchJob]) -> Exit:
+    began = time.monotonic()
+    errors: list[BatchesError] = []
+    timed_out = False
+    async with connected(common, limited=False) as batches:
+        try:
+            await (_one if len(ids) == 1 else _many)(batches, common, ids, patience, finished)
+        except (AuthenticationError, UsageError):
+            raise
+        except BatchesError as error:
+            timed_out = isinstance(error, WaitTimeoutError)
+            errors = [error]
+        except ExceptionGroup as several:
+            errors = list(cast("ExceptionGroup[BatchesError]", several).exceptions)  # type: ignore[arg-type]
+    for each in errors:
+        print_error(str(each))
+    common.note(f"{_summary(finished, ids)}; took {time.monotonic() - began:.1f} s")
+    if timed_out:
+        return Exit.TIMED_OUT
+    if errors:
+        return code_of_many(errors, len(ids))
+    return Exit.DONE if all(map(_completed, finished)) else Exit.ENDED_BADLY
 
 
-def tell_change(*, quiet: bool) -> Callable[[BatchJob], None]:
-    """What tells how a job that is waited for comes along."""
-
-    def on_update(job: BatchJob) -> None:
-        if not job.is_terminal and not quiet:
-            done = "" if job.progress is None else f", {job.progress:g} % done"
-            say(f"{job.status or 'without a status'}{done}")
-
-    return on_update
-
-
-def line_of_finished(job: BatchJob) -> str:
-    """The columns that the reference names; what is absent is ``-``."""
-    return "\t".join(
-        escape(fact or "-") for fact in (job.id, job.status, job.output_file_id, job.error_file_id, job.error)
+async def _one(
+    batches: AsyncBatches, common: Common, ids: list[str], patience: float, finished: list[BatchJob]
+) -> None:
+    job = await batches.wait(
+        ids[0], timeout=common.timeout, patience=patience, on_update=lambda job: note_change(common, job)
     )
+    finished.append(job)
+    print_finished(common, job)
+
+
+async def _many(
+    batches: AsyncBatches, common: Common, ids: list[str], patience: float, finished: list[BatchJob]
+) -> None:
+    # On one screen the lines are progress enough, and would be drawn over.
+    shown = common.shows_progress and can_redraw(sys.stderr) and not is_terminal(sys.stdout)
+    bad = 0
+    with bar(len(ids), shown=shown, doing="Waiting") as show:
+        async with batches.as_completed(ids, timeout=common.timeout, patience=patience) as jobs:
+            async for job in jobs:
+                finished.append(job)
+                bad += not _completed(job)
+                print_finished(common, job)
+                show(len(finished), bad)
+
+
+def _completed(job: BatchJob) -> bool:
+    return job.status == BatchJobStatus.COMPLETED
+
+
+def _summary(finished: list[BatchJob], ids: list[str]) -> str:
+    """How many have finished, and how."""
+    text = f"{format_count(len(finished))} of {count_of(len(ids), 'job')} finished"
+    return f"{text}: {by_status(finished)}" if finished else text
+
+
+def note_change(common: Common, job: BatchJob) -> None:
+    """Print the state of a job that is waited for."""
+    if not job.is_terminal:
+        done = "" if job.progress is None else f", {job.progress:g} % done"
+        common.note(f"{job.status or 'without a status'}{done}")
+
+
+def print_finished(common: Common, job: BatchJob) -> None:
+    """Print a job that has finished, with the columns that the reference names; at once, so that a reader sees it."""
+    line = columns((job.id, job.status, job.output_file_id, job.error_file_id, job.error))
+    print(as_json(job) if common.json else "\t".join(line), flush=True)

@@ -10,6 +10,7 @@ import attrs
 
 from together_batches import _wire
 from together_batches._checks import whole
+from together_batches._text import count_of, format_count
 from together_batches.errors import ValidationError
 from together_batches.jsonl._lines import MAX_LINE_BYTES, Line, Lines, LineSplitter, cut_lines
 from together_batches.jsonl._requests import (
@@ -89,16 +90,12 @@ class Validation:
         lines = list(dict.fromkeys(str(problem.line) for problem in self.problems if problem.line is not None))
         more = ", …" if len(lines) > _LINES_IN_A_MESSAGE or self.problem_count > len(self.problems) else ""
         where = f" in lines {', '.join(lines[:_LINES_IN_A_MESSAGE])}{more}; the first" if len(lines) > 1 else ""
-        message = f"{self.source}: {_count(self.problem_count, 'problem')}{where}: {first}"
+        message = f"{self.source}: {count_of(self.problem_count, 'problem')}{where}: {first}"
         raise ValidationError(message, problems=[str(problem) for problem in self.problems])
 
     def __str__(self) -> str:
-        found = _count(self.problem_count, "problem") if self.problem_count else "no problems"
-        return f"{self.source}: {_count(self.rows, 'row')}, {_count(self.bytes, 'byte')}, {found}"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+        found = count_of(self.problem_count, "problem") if self.problem_count else "no problems"
+        return f"{self.source}: {count_of(self.rows, 'row')}, {count_of(self.bytes, 'byte')}, {found}"
 
 
 @attrs.frozen(kw_only=True)
@@ -224,7 +221,11 @@ class Check:
             return False
         self.rows += 1
         if line.length > rules.max_line_bytes:
-            self.note(f"the line has {line.length:,} bytes, more than {rules.max_line_bytes:,}", number, offset)
+            self.note(
+                f"the line has {format_count(line.length)} bytes, more than {format_count(rules.max_line_bytes)}",
+                number,
+                offset,
+            )
             return False
         try:
             row = _wire.request(content)
@@ -289,9 +290,13 @@ def validate(
     for lines in check.lines(source):
         check.bad(lines)
     if check.rows > max_rows:
-        check.note(f"there are {check.rows:,} rows, more than {max_rows:,}: cut them into several files with split")
+        check.note(
+            f"there are {count_of(check.rows, 'row')}, more than {format_count(max_rows)}: cut them into several "
+            "files with split"
+        )
     if check.bytes > max_bytes:
         check.note(
-            f"there are {check.bytes:,} bytes, more than {max_bytes:,}: cut them into several files with split"
+            f"there are {count_of(check.bytes, 'byte')}, more than {format_count(max_bytes)}: cut them into several "
+            "files with split"
         )
     return check.finish(name_of(source))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 
 from together_batches._checks import whole
 from together_batches._replacing import destination, take_place
+from together_batches._text import format_count
 from together_batches.errors import UsageError, ValidationError
 from together_batches.jsonl._checks import MAX_BYTES, MAX_ROWS, Check, Problem, Rules
 from together_batches.jsonl._lines import MAX_LINE_BYTES, LineSplitter, cut_lines
@@ -44,7 +45,8 @@ def read(source: Source) -> Iterator[BatchRequest]:
                 continue
             try:
                 if not is_whole:
-                    message = f"the line has {lines[place].length:,} bytes, more than {MAX_LINE_BYTES:,}"
+                    length = format_count(lines[place].length)
+                    message = f"the line has {length} bytes, more than {format_count(MAX_LINE_BYTES)}"
                     raise invalid(message, [message])
                 yield decode(content)
             except ValidationError as error:

@@ -11,6 +11,7 @@ import attrs
 
 from together_batches import _wire
 from together_batches._fields import carried
+from together_batches._text import format_count
 from together_batches.errors import UsageError, ValidationError
 from together_batches.rows import BatchRequest
 
@@ -213,7 +214,7 @@ def faults_of(row: object, endpoint: str, max_custom_id: int | None) -> list[str
     custom_id, body = fields.get("custom_id"), fields.get("body")
     method, url = fields.get("method"), fields.get("url")
     if max_custom_id is not None and isinstance(custom_id, str) and len(custom_id) > max_custom_id:
-        faults.append(f"custom_id has {len(custom_id):,} characters, more than {max_custom_id}")
+        faults.append(f"custom_id has {format_count(len(custom_id))} characters, more than {max_custom_id}")
     if isinstance(body, dict):
         asked = cast("dict[str, object]", body)
         if not isinstance(model := asked.get("model"), str) or not model:

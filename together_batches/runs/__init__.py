@@ -16,6 +16,7 @@ from together_batches.runs._values import (
     RunState,
     RunView,
     ShardView,
+    UnfinishedJobs,
 )
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "RunState",
     "RunView",
     "ShardView",
+    "UnfinishedJobs",
     "read",
     "to_html",
     "to_svg",

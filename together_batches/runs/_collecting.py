@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import attrs
 
 from together_batches._patience import Absence
+from together_batches._text import count_of, format_count
 from together_batches.errors import APIError, ResultsUnavailableError, RunError
 from together_batches.models import BatchJobStatus
 from together_batches.runs import _rules
@@ -128,8 +129,8 @@ class Collecting:
         await self._note(key, attrs.evolve(arranged, output_bytes=None, error_bytes=None))
         attempt = self._journal.at(key)
         message = (
-            f"{arranged.left:,} of {attempt.rows:,} rows of {attempt.job_id or attempt.file_id} are given up: they "
-            "count as missing"
+            f"{format_count(arranged.left)} of {count_of(attempt.rows, 'row')} of "
+            f"{attempt.job_id or attempt.file_id} are given up: they count as missing"
         )
         self._tell(RunEventKind.GONE, message, key, attempt.job_id)
         return arranged
@@ -295,7 +296,7 @@ class Collecting:
                 (look.error_file_id, look.error_bytes, arranged.error_bytes),
             ):
                 if file_id and size is not None and (not said or said != size):
-                    return f"{file_id} has {size:,} bytes, and its metadata says {said or 'nothing'}"
+                    return f"{file_id} has {format_count(size)} bytes, and its metadata says {said or 'nothing'}"
             if look == first or not wait:
                 return ""
             first = look
@@ -350,9 +351,11 @@ class Collecting:
             total_tokens=arranged.usage.total_tokens,
         )
         answered = arranged.outcomes.count(_rules.SUCCEEDED)
-        message = f"{answered:,} of {attempt.rows:,} rows of job {attempt.job_id} are answered"
+        message = (
+            f"{format_count(answered)} of {format_count(attempt.rows)} rows of job {attempt.job_id} are answered"
+        )
         if arranged.strays:
-            message += f"; {arranged.strays:,} rows that belong to no request are left out"
+            message += f"; {format_count(arranged.strays)} rows that belong to no request are left out"
         self._tell(RunEventKind.COLLECTED, message, key, attempt.job_id)
 
     def _unavailable(self, key: Key, problem: str) -> ResultsUnavailableError:

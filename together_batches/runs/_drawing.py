@@ -11,7 +11,8 @@ import unicodedata
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from together_batches.runs._timeline import PHASES, buckets, count, facts, lasted, ticks, timeline
+from together_batches._text import count_of, escape
+from together_batches.runs._timeline import PHASES, buckets, facts, lasted, ticks, timeline
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -102,16 +103,7 @@ def to_svg(view: RunView, *, now: datetime | None = None) -> str:
 
 def written(text: str) -> str:
     """``text`` in a place of XML or HTML."""
-    return html.escape(_printable(text))
-
-
-def _printable(text: str) -> str:
-    """What is not printable, and has no place in XML, becomes an escape such as ``\\x1b``."""
-    if text.isprintable():
-        return text
-    return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii") for letter in text
-    )
+    return html.escape(escape(text))
 
 
 def _width(text: str, size: float) -> float:
@@ -120,7 +112,7 @@ def _width(text: str, size: float) -> float:
 
 def _fitted(text: str, size: float, room: float) -> str:
     """``text``, cut where it does not fit."""
-    text = _printable(text)
+    text = escape(text)
     if _width(text, size) <= room:
         return text
     while text and _width(text + "…", size) > room:
@@ -158,14 +150,14 @@ def _shares(view: RunView, room: float) -> Iterator[str]:
     x, rest = float(_LEFT), room - _NARROWEST * len(told)
     for name, word, many in told:
         width = _NARROWEST + rest * many / view.rows
-        yield _rect(f"tb-{name}", x, 84, width, 16, f"{count(many, 'row')} {word}")
+        yield _rect(f"tb-{name}", x, 84, width, 16, f"{count_of(many, 'row')} {word}")
         x += width
     if not told:
         yield _rect("tb-waiting", x, 84, room, 16)
 
 
 def _bucket_words(view: RunView) -> list[tuple[str, str]]:
-    return [(f"tb-{name}", f"{count(many, 'row')} {word}") for name, word, many in buckets(view) if many]
+    return [(f"tb-{name}", f"{count_of(many, 'row')} {word}") for name, word, many in buckets(view) if many]
 
 
 def _phase_words(lanes: Sequence[Lane]) -> list[tuple[str, str]]:
@@ -255,7 +247,7 @@ def _lane(drawn: Timeline, lane: Lane, top: float, pitch: float) -> Iterator[str
 def _told(lane: Lane, bar: Bar, stretch: Stretch) -> str:
     """What is told of a stretch to whoever points at it."""
     attempt = bar.attempt
-    told = f"shard {lane.shard.number}, attempt {attempt.number} ({count(attempt.rows, 'row')}): "
+    told = f"shard {lane.shard.number}, attempt {attempt.number} ({count_of(attempt.rows, 'row')}): "
     told += f"{PHASES[stretch.phase]} for {lasted(stretch.end - stretch.begin)}"
     if attempt.job_id:
         told += f"; job {attempt.job_id} {attempt.status or ''}".rstrip()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 from together_batches import jsonl
 from together_batches._marks import MARK_BYTES, sendable
+from together_batches._text import format_count
 from together_batches.errors import RunChangedError, ValidationError
 from together_batches.jsonl._sources import blocks_of
 from together_batches.runs import _ledger
@@ -161,7 +162,9 @@ async def known_input(source: Requests, places: Places, options: Options, run: R
     size, sha256 = await in_thread(lambda check_in: sha256_of(path, check_in))
     if (size, sha256) != (run.input_bytes, run.input_sha256):
         what = (
-            f"it has {size:,} bytes, and had {run.input_bytes:,}" if size != run.input_bytes else "its bytes differ"
+            f"it has {format_count(size)} bytes, and had {format_count(run.input_bytes)}"
+            if size != run.input_bytes
+            else "its bytes differ"
         )
         message = (
             f"{path} is not what the run in {directory} was begun with ({what}): put the file back as it was, or "

@@ -12,6 +12,7 @@ import attrs
 from together_batches import jsonl
 from together_batches._checks import is_plain, path_of, positive, whole
 from together_batches._replacing import resolved
+from together_batches._text import format_count
 from together_batches.errors import UsageError
 from together_batches.jsonl import RequestLike
 from together_batches.models import BatchJob
@@ -116,7 +117,8 @@ class Options:
             raise TypeError(message)
         whole("max_attempts", self.max_attempts)
         if whole("max_rows_per_job", self.max_rows_per_job) > jsonl.MAX_ROWS:
-            message = f"max_rows_per_job is at most {jsonl.MAX_ROWS:,}; it is {self.max_rows_per_job:,}"
+            given = format_count(self.max_rows_per_job)
+            message = f"max_rows_per_job is at most {format_count(jsonl.MAX_ROWS)}; it is {given}"
             raise UsageError(message)
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from together_batches._text import count_of, format_count
 from together_batches.runs._drawing import to_svg, written
-from together_batches.runs._timeline import buckets, count, number
+from together_batches.runs._timeline import buckets
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -60,7 +61,7 @@ def to_html(view: RunView, *, now: datetime | None = None) -> str:
     parts = [
         to_svg(view, now=now),
         "<h2>Rows</h2>",
-        _table((("", ""), ("rows", "number")), [[word, number(many)] for _, word, many in buckets(view)]),
+        _table((("", ""), ("rows", "number")), [[word, format_count(many)] for _, word, many in buckets(view)]),
         "<h2>Jobs</h2>",
         _table(_JOBS, _attempts(view)),
         "<h2>Run</h2>",
@@ -114,14 +115,14 @@ def _attempt(shard: ShardView, attempt: AttemptView) -> list[str]:
         str(shard.number),
         str(attempt.number),
         f"{shard.first_line}–{shard.first_line + shard.rows - 1}",
-        number(attempt.rows),
+        format_count(attempt.rows),
         f"{attempt.state} ({attempt.status})" if attempt.status else attempt.state,
-        number(attempt.succeeded),
-        number(attempt.failed),
-        number(attempt.again),
-        number(attempt.missing),
-        number(attempt.usage.prompt_tokens),
-        number(attempt.usage.completion_tokens),
+        format_count(attempt.succeeded),
+        format_count(attempt.failed),
+        format_count(attempt.again),
+        format_count(attempt.missing),
+        format_count(attempt.usage.prompt_tokens),
+        format_count(attempt.usage.completion_tokens),
         *(item or "–" for item in (attempt.job_id, attempt.file_id, attempt.output_file_id, attempt.error_file_id)),
         *map(
             _moment,
@@ -140,7 +141,7 @@ def _attempt(shard: ShardView, attempt: AttemptView) -> list[str]:
 
 def _facts(view: RunView) -> Iterator[tuple[str, str]]:
     yield "directory", str(view.directory)
-    yield "input", f"{view.input_name}, {count(view.rows, 'row')}, {count(view.input_bytes, 'byte')}"
+    yield "input", f"{view.input_name}, {count_of(view.rows, 'row')}, {count_of(view.input_bytes, 'byte')}"
     yield "SHA-256 of the input", view.input_sha256
     yield "endpoint", view.endpoint
     if view.model_id is not None:
@@ -153,7 +154,7 @@ def _facts(view: RunView) -> Iterator[tuple[str, str]]:
     if view.pid is not None:
         yield "process", f"{view.pid} on {view.host or 'an unknown machine'}"
     usage = view.usage
-    yield "tokens", f"{number(usage.prompt_tokens)} in, {number(usage.completion_tokens)} out"
+    yield "tokens", f"{format_count(usage.prompt_tokens)} in, {format_count(usage.completion_tokens)} out"
 
 
 def _moment(time: datetime | None) -> str:

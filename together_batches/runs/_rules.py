@@ -16,6 +16,7 @@ import attrs
 
 from together_batches._creating import Created, WantedJob, best_of
 from together_batches._result_lines import states_error
+from together_batches._text import format_count
 from together_batches.errors import BatchesError, CreateUnconfirmedError, ResultsUnavailableError
 from together_batches.models import BatchJobStatus
 from together_batches.rows import BatchFailure, BatchMissing, BatchSuccess, Usage
@@ -250,11 +251,14 @@ class Stop(NamedTuple):
 def admission(limits: Limits, load: Load, rows: int) -> Literal["now", "later"] | Stop:
     """Whether a job of so many rows may be created: now, when others have ended, or not at all, and why."""
     if limits.stop_after_tokens is not None and load.tokens >= limits.stop_after_tokens:
-        return Stop(f"{load.tokens:,} tokens were used, and it was to stop after {limits.stop_after_tokens:,}")
+        return Stop(
+            f"{format_count(load.tokens)} tokens were used, and it was to stop after "
+            f"{format_count(limits.stop_after_tokens)}"
+        )
     if limits.stop_after_rows is not None and load.sent_rows + rows > limits.stop_after_rows:
         return Stop(
-            f"{load.sent_rows:,} rows were sent, the next job has {rows:,}, and it was to stop after "
-            f"{limits.stop_after_rows:,}"
+            f"{format_count(load.sent_rows)} rows were sent, the next job has {format_count(rows)}, and it was to "
+            f"stop after {format_count(limits.stop_after_rows)}"
         )
     room = limits.max_enqueued_rows is None or load.enqueued_rows + rows <= limits.max_enqueued_rows
     return "now" if room and load.jobs < limits.max_jobs else "later"

@@ -13,6 +13,7 @@ from anyio import CancelScope, move_on_after
 
 from together_batches._checks import path_of
 from together_batches._replacing import objection
+from together_batches._text import count_of, format_count
 from together_batches.errors import APIError, AuthenticationError, BatchesError, RunLedgerError, UsageError
 from together_batches.models import BatchJob
 from together_batches.runs import _input, _ledger, _rules
@@ -23,7 +24,7 @@ from together_batches.runs._lock import locked
 from together_batches.runs._sharding import sha256_of
 from together_batches.runs._telling import Telling
 from together_batches.runs._threads import in_thread
-from together_batches.runs._values import RunEventKind, RunReport
+from together_batches.runs._values import RunEventKind, RunReport, UnfinishedJobs
 from together_batches.runs._workshop import Workshop
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from together_batches.runs._records import Attempt, Books, Ledger, Shard
     from together_batches.runs._verbs import Time, Verbs
 
-__all__ = ["Unfinished", "run", "unfinished", "warn_of_unconfirmed"]
+__all__ = ["run", "unfinished", "warn_of_unconfirmed"]
 
 _log = logging.getLogger("together_batches")
 
@@ -161,22 +162,25 @@ class _Running:
         largest = max(shard.rows for shard in self._books.shards)
         if most is not None and most < largest:
             message = (
-                f"max_enqueued_rows is {most:,}, and the run has a job of {largest:,} rows, which could never be "
-                "sent: raise it, or begin a new run with a smaller max_rows_per_job"
+                f"max_enqueued_rows is {format_count(most)}, and the run has a job of {count_of(largest, 'row')}, "
+                "which could never be sent: raise it, or begin a new run with a smaller max_rows_per_job"
             )
             raise UsageError(message)
 
     def _tell_beginning(self, engine: Engine, *, is_new: bool) -> None:
         run, shards = self._run, len(self._books.shards)
         rows = sum(shard.rows for shard in self._books.shards)
-        what = f"{rows:,} rows of {run.input_name} in {shards:,} shard{'' if shards == 1 else 's'}"
+        what = f"{count_of(rows, 'row')} of {run.input_name} in {count_of(shards, 'shard')}"
         if is_new:
-            aside = f"; {run.invalid:,} bad lines are set aside" if run.invalid else ""
+            aside = f"; {format_count(run.invalid)} bad lines are set aside" if run.invalid else ""
             self._tell(RunEventKind.BEGUN, f"{what}{aside}")
         else:
             found = engine.journal.buckets(self._options.max_attempts)
             done = found.succeeded + found.failed + found.missing
-            self._tell(RunEventKind.RESUMED, f"{what}: {done:,} are done, {found.in_flight:,} under way")
+            self._tell(
+                RunEventKind.RESUMED,
+                f"{what}: {format_count(done)} are done, {format_count(found.in_flight)} under way",
+            )
 
     async def _save(self, **changes: Any) -> None:
         self._run = attrs.evolve(self._run, **changes)
@@ -273,23 +277,15 @@ def _is_complete(found: _rules.Buckets) -> bool:
     return not (found.not_sent or found.in_flight)
 
 
-@attrs.frozen
-class Unfinished:
-    """What a run may have under way: its jobs, and the input files of creates that no job is listed for."""
-
-    jobs: tuple[BatchJob, ...]
-    unconfirmed: tuple[str, ...]
-
-
 async def unfinished(
     directory: str | os.PathLike[str], list_jobs: Callable[[], Awaitable[list[BatchJob]]]
-) -> Unfinished:
+) -> UnfinishedJobs:
     """What a run has under way as far as it knows, and as far as the service lists jobs of its lost creates."""
     path = path_of("directory", directory)
     return await _unfinished(await in_thread(lambda _: _ledger.read(path)), list_jobs)
 
 
-async def _unfinished(books: Books, list_jobs: Callable[[], Awaitable[list[BatchJob]]]) -> Unfinished:
+async def _unfinished(books: Books, list_jobs: Callable[[], Awaitable[list[BatchJob]]]) -> UnfinishedJobs:
     found = [
         BatchJob(id=attempt.job_id, created_at=attempt.created_at)
         for attempt in books.attempts
@@ -318,7 +314,7 @@ async def _unfinished(books: Books, list_jobs: Callable[[], Awaitable[list[Batch
                 unconfirmed.append(attempt.file_id or "")
             else:
                 found += [created.job, *(created.others if attempt.marked else ())]
-    return Unfinished(tuple(found), tuple(unconfirmed))
+    return UnfinishedJobs(tuple(found), tuple(unconfirmed))
 
 
 def warn_of_unconfirmed(directory: str | os.PathLike[str], unconfirmed: Sequence[str]) -> None:

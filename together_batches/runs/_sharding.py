@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from together_batches import jsonl
+from together_batches._text import count_of
 from together_batches.errors import RunChangedError, UsageError, ValidationError
 from together_batches.jsonl._checks import Check, Rules
 from together_batches.jsonl._lines import cut_lines
@@ -177,9 +178,11 @@ class _Reading:
             lines = self._bad_lines.texts()
             few = ", ".join(lines[:_LINES_IN_A_MESSAGE]) + (", …" if len(lines) > _LINES_IN_A_MESSAGE else "")
             if checked.problem_count > len(problems):
-                problems.append(f"there are {checked.problem_count:,} problems, in lines {', '.join(lines)}")
+                problems.append(
+                    f"there are {count_of(checked.problem_count, 'problem')}, in lines {', '.join(lines)}"
+                )
             message = (
-                f"{self._path}: {self._bad:,} bad line{'' if self._bad == 1 else 's'} ({few}); the first: "
+                f"{self._path}: {count_of(self._bad, 'bad line')} ({few}); the first: "
                 f"{problems[0]}; mend them, or have them set aside with skip_invalid"
             )
             raise ValidationError(message, problems=problems)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from together_batches._marks import mark_of
 from together_batches._patience import until_found
+from together_batches._text import count_of
 from together_batches.errors import (
     APIError,
     APIResponseValidationError,
@@ -91,7 +92,7 @@ class Steps:
             changes |= {"posts": 1, "creating_at": now}
         self._uploaded_here.add(key)
         await self._journal.save(key, **changes)
-        self._tell(RunEventKind.UPLOADED, f"{attempt.rows:,} rows are uploaded as {uploaded.file.id}", key)
+        self._tell(RunEventKind.UPLOADED, f"{count_of(attempt.rows, 'row')} are uploaded as {uploaded.file.id}", key)
 
     # --- created --------------------------------------------------------------------------------------------------
 

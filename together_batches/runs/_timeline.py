@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 import attrs
 
+from together_batches._text import count_of, format_count
 from together_batches.models import BatchJobStatus
 from together_batches.runs._values import AttemptView, RunView, ShardView
 
@@ -25,10 +26,8 @@ __all__ = [
     "Stretch",
     "Timeline",
     "buckets",
-    "count",
     "facts",
     "lasted",
-    "number",
     "standing",
     "ticks",
     "timeline",
@@ -100,8 +99,8 @@ class Lane:
         """How it stands, or how many rows were answered where nothing is to be done any more."""
         if self.standing != "done":
             return self.standing
-        rows = number(self.shard.rows)
-        return f"all {rows}" if self.answered == self.shard.rows else f"{number(self.answered)} of {rows}"
+        rows = format_count(self.shard.rows)
+        return f"all {rows}" if self.answered == self.shard.rows else f"{format_count(self.answered)} of {rows}"
 
 
 @attrs.frozen
@@ -202,24 +201,14 @@ def facts(drawn: Timeline) -> str:
     view = drawn.view
     jobs = sum(attempt.job_id is not None for shard in view.shards for attempt in shard.attempts)
     told = [
-        count(view.rows, "row"),
-        count(len(view.shards), "shard"),
-        count(jobs, "job"),
+        count_of(view.rows, "row"),
+        count_of(len(view.shards), "shard"),
+        count_of(jobs, "job"),
         lasted(drawn.known),
     ]
     if view.usage.total_tokens:
-        told.append(count(view.usage.total_tokens, "token"))
+        told.append(count_of(view.usage.total_tokens, "token"))
     return ", ".join(told)
-
-
-def count(many: int, what: str) -> str:
-    """A count of things, with its thousands apart: ``10 000 rows``."""
-    return f"{number(many)} {what}{'' if many == 1 else 's'}"
-
-
-def number(many: int) -> str:
-    """A number with its thousands apart."""
-    return f"{many:,}".replace(",", " ")
 
 
 def lasted(seconds: float) -> str:

@@ -9,12 +9,24 @@ from typing import TYPE_CHECKING, Literal
 
 import attrs
 
+from together_batches._text import count_of, format_count
+from together_batches.models import BatchJob
 from together_batches.rows import Usage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["AttemptState", "AttemptView", "RunEvent", "RunEventKind", "RunReport", "RunState", "RunView", "ShardView"]
+__all__ = [
+    "AttemptState",
+    "AttemptView",
+    "RunEvent",
+    "RunEventKind",
+    "RunReport",
+    "RunState",
+    "RunView",
+    "ShardView",
+    "UnfinishedJobs",
+]
 
 RunState = Literal["running", "interrupted", "finished"]
 AttemptState = Literal["planned", "uploaded", "creating", "running", "ended", "collected"]
@@ -133,16 +145,12 @@ class RunReport:
             "invalid": self.invalid,
             "not sent": self.not_sent,
         }
-        told = ", ".join(f"{_number(count)} {word}" for word, count in words.items() if count) or "no rows"
+        told = ", ".join(f"{format_count(count)} {word}" for word, count in words.items() if count) or "no rows"
         jobs = len(self.job_ids)
-        told += f"; {_number(jobs)} job{'' if jobs == 1 else 's'}"
+        told += f"; {count_of(jobs, 'job')}"
         if self.usage.total_tokens:
-            told += f", {_number(self.usage.total_tokens)} tokens"
+            told += f", {format_count(self.usage.total_tokens)} tokens"
         return f"{told}; stopped: {self.stopped}" if self.stopped else told
-
-
-def _number(count: int) -> str:
-    return f"{count:,}".replace(",", " ")
 
 
 @attrs.frozen(kw_only=True)
@@ -238,6 +246,17 @@ class RunView:
     def to_dict(self) -> dict[str, object]:
         """As plain data, ready for JSON; what is absent is left out."""
         return {**_plain(self), "rows": self.rows}
+
+
+@attrs.frozen
+class UnfinishedJobs:
+    """What a run has under way: its ``jobs``, and in ``unconfirmed`` the input files of creates without a listed job.
+
+    Such a create may have made a job, which then runs.
+    """
+
+    jobs: tuple[BatchJob, ...]
+    unconfirmed: tuple[str, ...]
 
 
 def _plain(value: attrs.AttrsInstance) -> dict[str, object]:

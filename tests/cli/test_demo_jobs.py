@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from together_batches.cli._population import populate
+from together_batches.cli._demo_jobs import populate
 from together_batches.emulator import Emulator
 
 

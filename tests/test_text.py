@@ -1,0 +1,29 @@
+"""Text for people: counts, and texts of others."""
+
+from __future__ import annotations
+
+import pytest
+
+from together_batches._text import count_of, escape, format_count
+
+
+def test_counts() -> None:
+    """Thousands are separated; one thing is singular."""
+    assert format_count(9_998_001) == "9 998 001"
+    assert (count_of(0, "row"), count_of(1, "row"), count_of(10_000, "row")) == ("0 rows", "1 row", "10 000 rows")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("plain, with ümlaut and 漢字", "plain, with ümlaut and 漢字"),
+        ("\x1b[31mred\x07", r"\x1b[31mred\x07"),
+        ("two\nlines\tand a tab\r", r"two\nlines\tand a tab\r"),
+        ("\u202egnp.exe", r"\u202egnp.exe"),
+        ("\x9b31m", r"\x9b31m"),
+        ("\udc80", r"\udc80"),
+    ],
+)
+def test_escape(text: str, expected: str) -> None:
+    """A character that steers a terminal, breaks a line or turns the reading direction is escaped; letters stay."""
+    assert expected == escape(text)

@@ -1,0 +1,24 @@
+"""Text for people: counts with separators, and texts of others made harmless."""
+
+from __future__ import annotations
+
+__all__ = ["count_of", "escape", "format_count"]
+
+
+def format_count(value: int) -> str:
+    """A count with its thousands separated: ``10 000``."""
+    return f"{value:,}".replace(",", " ")
+
+
+def count_of(value: int, noun: str) -> str:
+    """A count of things: ``1 row``, ``10 000 rows``."""
+    return f"{format_count(value)} {noun}{'' if value == 1 else 's'}"
+
+
+def escape(text: str) -> str:
+    """``text`` on one line and harmless: a character that is not printable becomes an escape such as ``\\x1b``."""
+    if text.isprintable():
+        return text
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii") for letter in text
+    )

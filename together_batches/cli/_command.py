@@ -1,0 +1,313 @@
+"""Commands on click: lazy groups, the options that commands share, help with the examples first, usage errors.
+
+Nothing heavy is imported here, nor at the top of the file of any command: `--help`, completion and a mistyped option
+are answered without the HTTP client.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial, update_wrapper
+from importlib import import_module
+from inspect import cleandoc
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+import click
+
+from together_batches.cli._numbers import above_zero, whole_number, zero_or_above
+from together_batches.cli._text import PROGRAM, print_err
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from click.shell_completion import CompletionItem
+
+    from together_batches.cli._exits import Exit
+
+__all__ = [
+    "Common",
+    "Group",
+    "argument",
+    "command",
+    "endpoint_option",
+    "explain",
+    "json_option",
+    "model_option",
+    "option",
+    "patience_option",
+    "priority_option",
+    "requests_argument",
+    "service_options",
+]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_EXAMPLES = "examples:\n"
+_KEY = """\
+The API key is read from the environment variable TOGETHER_API_KEY, and from
+nowhere else.
+"""
+_RENAMED = {"--force": "--overwrite", "--max-rows": "--max-rows-per-job", "--deadline": "--timeout"}
+"""Options of the version before, which are errors that name the new option."""
+
+
+class Common(NamedTuple):
+    """The options of every command that talks to the service."""
+
+    json: bool
+    base_url: str | None
+    timeout: float | None
+    request_timeout: float | None
+    verbose: bool
+    quiet: bool
+
+    def note(self, text: str) -> None:
+        """Print one line on standard error, unless ``--quiet`` is given."""
+        if not self.quiet:
+            print_err(text)
+
+    @property
+    def shows_progress(self) -> bool:
+        """Whether a progress bar may be drawn, as far as the options say."""
+        return not (self.quiet or self.verbose)
+
+
+# --- commands and groups
+
+
+class _Option(click.Option):
+    def type_cast_value(self, ctx: click.Context, value: Any) -> Any:
+        """Convert the value. click takes whatever comes next, even an option, which is an error here."""
+        values: list[object] = [*value] if self.multiple else [value]
+        if any(each in _options(ctx.command) for each in values):
+            raise click.BadOptionUsage(max(self.opts, key=len), "", ctx)
+        return super().type_cast_value(ctx, value)
+
+
+class _CommonOption(_Option):
+    """An option of :class:`Common`."""
+
+
+class _Documented(click.Command):
+    """What commands and groups have in common: a help that begins with its examples."""
+
+    def get_help_option(self, ctx: click.Context) -> click.Option | None:
+        """The option ``--help``, in our voice."""
+        found = super().get_help_option(ctx)
+        if found is not None:
+            found.help = "show this help and exit"
+        return found
+
+    def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the examples, and then the description."""
+        # As it stands: examples are aligned, and lines are broken where the source breaks them.
+        description, _, examples = cleandoc(self.help or "").partition(_EXAMPLES)
+        key = _KEY if any(isinstance(param, _CommonOption) for param in self.params) else ""
+        formatter.write(f"\n{_EXAMPLES}{examples.rstrip()}\n\n{description.rstrip()}\n{key}")
+
+
+class _Command(_Documented):
+    """A command whose usage errors name their context."""
+
+    allow_extra_args = True  # refused below, in our words
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the options and arguments; an argument that is left over is an error."""
+        try:
+            super().parse_args(ctx, args)
+        except click.UsageError as error:
+            error.ctx = error.ctx or ctx
+            raise
+        if ctx.args and not ctx.resilient_parsing:
+            ctx.fail(f"{ctx.args[0]!r} is one argument too many")
+        return ctx.args
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the command's own options, and then the common ones."""
+        common = [param for param in self.params if isinstance(param, _CommonOption)]
+        own = [param for param in self.get_params(ctx) if isinstance(param, click.Option) and param not in common]
+        for title, options in (("Options", own), ("Options of every command that talks to the service", common)):
+            if records := [record for param in options if (record := param.get_help_record(ctx))]:
+                with formatter.section(title):
+                    formatter.write_dl(records)
+
+
+class Group(_Documented, click.Group):
+    """A group of commands, each imported on first use.
+
+    ``entries`` has for each name the module and the function of the command and a line about it, or a further group.
+    """
+
+    def __init__(self, name: str, help: str, entries: Mapping[str, Group | tuple[str, str, str]]) -> None:  # noqa: A002
+        super().__init__(name, help=help, context_settings={"help_option_names": ["-h", "--help"]})
+        self.entries = entries
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the options before the name of a command, which must follow."""
+        if not args and not ctx.resilient_parsing:
+            ctx.fail("no command given" + ("" if ctx.parent else f"; try '{PROGRAM} demo'"))
+        return super().parse_args(ctx, args)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names of the commands, in the order of the help."""
+        return list(self.entries)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of this name, imported now."""
+        entry = self.entries.get(cmd_name)
+        if not isinstance(entry, tuple):
+            return entry
+        module, function, summary = entry
+        found: click.Command = getattr(import_module(f"together_batches.cli.{module}"), function)
+        found.short_help = summary
+        return found
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; an unknown one is an error that names those nearest to it."""
+        if args[0] not in self.entries and not ctx.resilient_parsing:
+            raise click.NoSuchCommand(args[0], possibilities=self.entries, ctx=ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write a line about each command, without importing any."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(self.summaries()))
+
+    def summaries(self) -> Iterator[tuple[str, str]]:
+        """Every command with the line about it; those of a group by both their words."""
+        for name, entry in self.entries.items():
+            if isinstance(entry, Group):
+                yield from ((f"{name} {sub}", line) for sub, line in entry.summaries())
+            else:
+                yield name, entry[2]
+
+
+def command(name: str) -> Callable[[Callable[..., Exit]], click.Command]:
+    """Make a function a command. Its docstring is the help: a description, and ``examples:``."""
+    return click.command(name, cls=_Command)
+
+
+# --- usage errors
+
+
+def explain(error: click.UsageError) -> str:
+    """A usage error in one sentence, with the command whose help answers it.
+
+    Of an unknown option only the name is given: its value may be a key.
+    """
+    known = _options(error.ctx.command) if error.ctx else {}
+    match error:
+        case click.NoSuchOption(option_name=name) if _RENAMED.get(name) in known:
+            text = f"{name} is now {_RENAMED[name]}"
+        case click.NoSuchOption(option_name=name):
+            text = f"there is no option {name}{_suggestions(error.possibilities)}"
+        case click.NoSuchCommand(command_name=name):
+            text = f"there is no command {name!r}{_suggestions(error.possibilities)}"
+        case click.BadOptionUsage(option_name=name):
+            text = f"{name} {'takes no' if known[name].is_flag else 'needs a'} value"
+        case click.MissingParameter():
+            text = f"missing {_name(error.param)}"
+        case click.BadParameter():
+            text = f"invalid {_name(error.param)}: {error.message.rstrip('.')}"
+        case _:
+            text = error.message
+    return f"{text}; see {error.ctx.command_path if error.ctx else PROGRAM} --help"
+
+
+def _options(command: click.Command) -> dict[str, click.Option]:
+    return {name: param for param in command.params if isinstance(param, click.Option) for name in param.opts}
+
+
+def _suggestions(names: Sequence[str] | None) -> str:
+    return f" (did you mean {' or '.join(names)}?)" if names else ""
+
+
+def _name(param: click.Parameter | None) -> str:
+    if isinstance(param, click.Option):
+        return max(param.opts, key=len)
+    return param.human_readable_name.strip("[].") if param else "value"
+
+
+# --- arguments and options
+
+
+def argument(name: str, metavar: str, help: str, *, complete: str | None = None, **attrs: Any) -> Callable[[F], F]:  # noqa: A002
+    """An argument of a command; ``complete`` lets the shell complete paths, of a ``file`` or a ``dir``."""
+    return click.argument(name, metavar=metavar, help=help, shell_complete=_completer(complete), **attrs)
+
+
+def option(
+    spelling: str,
+    help: str,  # noqa: A002
+    name: str | None = None,
+    *,
+    complete: str | Callable[..., list[str]] | None = None,
+    cls: type[click.Option] = _Option,
+    **attrs: Any,
+) -> Callable[[F], F]:
+    """An option of a command, spelled as in its help: ``--wait``, which is a flag, or ``-o, --output FILE``.
+
+    ``name`` is that of the parameter if it is not the option's; ``complete`` is a function, or as for an argument.
+    """
+    names = spelling.replace(",", "").split()
+    if names[-1].startswith("-"):
+        attrs["is_flag"] = True  # False would make the value of an option optional
+    else:
+        attrs["metavar"] = names.pop()
+    completer = complete if callable(complete) else _completer(complete)
+    return click.option(*names, *filter(None, [name]), cls=cls, help=help, shell_complete=completer, **attrs)
+
+
+def _completer(kind: str | None) -> Callable[..., list[CompletionItem]] | None:
+    if kind is None:
+        return None
+
+    def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem
+
+        return [CompletionItem(incomplete, type=kind)]
+
+    return complete
+
+
+json_option = option("--json", "complete JSON on standard output")
+model_option = option("--model M", "the job's model_id; each request names its model all the same", "model_id")
+priority_option = option("--priority N", "the job's priority, a whole number", type=whole_number)
+endpoint_option = option(
+    "--endpoint E", "what the requests are for (/v1/chat/completions)", default="/v1/chat/completions"
+)
+requests_argument = argument(
+    "source", "FILE", "a file of requests; or -, to read them from standard input", complete="file"
+)
+
+
+def patience_option(usual: float) -> Callable[[F], F]:
+    """``--patience``, with its usual value."""
+    help = f"look again so long for what is absent and should exist ({usual:g})"  # noqa: A001
+    return option("--patience SECONDS", help, type=zero_or_above, default=usual)
+
+
+_common = partial(option, cls=_CommonOption)
+_COMMON = (
+    _common("--json", "complete JSON on standard output"),
+    _common("--base-url URL", "the service; otherwise TOGETHER_BASE_URL, otherwise Together AI"),
+    _common("--timeout SECONDS", "limit of the whole call; then the exit code is 6", type=above_zero),
+    _common("--request-timeout SECONDS", "limit of one attempt of one request", type=above_zero),
+    _common("-v, --verbose", "log retries to standard error"),
+    _common("-q, --quiet", "no progress and no summary; errors are still printed"),
+)
+
+
+def service_options(function: Callable[..., Exit]) -> Callable[..., Exit]:
+    """Add the common options, which the function takes as its first argument, a :class:`Common`."""
+
+    def with_common(**options: Any) -> Exit:
+        common = Common(**{name: options.pop(name) for name in Common._fields})
+        return function(common, **options)
+
+    decorated: Callable[..., Exit] = update_wrapper(with_common, function)
+    for add in reversed(_COMMON):
+        decorated = add(decorated)
+    return decorated
