@@ -34,6 +34,9 @@ class Unblocked(io.TextIOBase):
     def __init__(self, stream: TextIO, *, lossy: bool) -> None:
         self.waiting = 0
         self._file = stream.fileno()
+        # Of its own, so that the thread never writes to a file that got the number of a closed one.
+        self._own_file = os.dup(self._file)
+        self._is_closing = False
         self._encoding = stream.encoding
         self._is_terminal = stream.isatty()
         self._lossy = lossy
@@ -107,16 +110,32 @@ class Unblocked(io.TextIOBase):
         with self._changed:
             return self._changed.wait_for(lambda: not self.waiting or self._trouble is not None, seconds)
 
+    def end(self) -> None:
+        """Have the thread end when it has written all; nothing may be written any more."""
+        with self._changed:
+            self._is_closing = True
+            self._changed.notify_all()
+            if self._thread is None:
+                os.close(self._own_file)
+
     def _write_on(self) -> None:
+        try:
+            self._write_all()
+        finally:
+            os.close(self._own_file)
+
+    def _write_all(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._pieces)
+                self._changed.wait_for(lambda: self._pieces or self._is_closing)
+                if not self._pieces:
+                    return
                 block = b"".join(self._pieces)
                 self._pieces.clear()
             left = memoryview(block)
             while left:
                 try:
-                    left = left[os.write(self._file, left) :]
+                    left = left[os.write(self._own_file, left) :]
                 except BlockingIOError:  # another process that has this terminal made it so
                     time.sleep(_FLUSH_SECONDS)
                 except OSError as error:
@@ -154,6 +173,8 @@ def unblocked_streams() -> Generator[Callable[[bool], None]]:
         yield finish
     finally:
         sys.stdout, sys.stderr = before
+        for stream in made:
+            stream.end()
 
 
 def _may_wait(stream: TextIO | None) -> bool:

@@ -9,6 +9,7 @@ import attrs
 from together_batches.cli._command import command, endpoint_option, json_option, requests_argument
 from together_batches.cli._exits import Exit
 from together_batches.cli._requests import requests_in
+from together_batches.cli._signals import raised_by_signals
 from together_batches.cli._text import as_json, columns, format_count, print_err, print_lines
 
 if TYPE_CHECKING:
@@ -32,7 +33,8 @@ def validate(source: str, endpoint: str, json: bool) -> Exit:
     """
     from together_batches import jsonl
 
-    found = jsonl.validate(requests_in(source), endpoint=endpoint)
+    with raised_by_signals():
+        found = jsonl.validate(requests_in(source), endpoint=endpoint)
     if json:
         print(as_json({**attrs.asdict(found), "ok": found.ok}))
     else:
