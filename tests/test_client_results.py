@@ -216,7 +216,8 @@ async def test_results_that_stay_away() -> None:
             with pytest.raises(ResultsUnavailableError) as caught:
                 await rows_of(batches, "a", order="file")
             assert (caught.value.job_id, caught.value.file_ids) == ("a", file_ids)
-            assert asyncio.get_running_loop().time() - began == pytest.approx(60, abs=0.2)
+            # A tick of the monitor of timeouts passes whenever an answer takes a moment of real time.
+            assert asyncio.get_running_loop().time() - began == pytest.approx(60, abs=2)
 
 
 async def test_a_file_that_a_job_names_exists(batches: AsyncBatches, emulator: Emulator, tmp_path: Path) -> None:

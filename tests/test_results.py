@@ -420,6 +420,15 @@ async def test_a_page_in_place_of_a_file(page: bytes, which: str, order: str) ->
     assert caught.value.file_ids == (which,)
 
 
+@in_both_orders
+@pytest.mark.parametrize("requests", [["b"], None])
+async def test_a_page_in_place_of_answers(requests: list[str] | None, order: str) -> None:
+    """Errors of all rows beside it say nothing of the answers that may be in the file."""
+    account = Account(PAGE, lines(refusal("b")))
+    with pytest.raises(ResultsUnavailableError, match="file-output has lines"):
+        await account.rows(requests=requests, **({} if requests is None else {"order": order}))
+
+
 async def test_a_page_beside_a_whole_result() -> None:
     """Does no harm: no row is left out."""
     assert len(await Account(lines(answer("a")), PAGE).rows(requests=["a"])) == 1 + PAGE.count(b"\n")

@@ -266,9 +266,12 @@ class _Files:
                 absence.over()
 
     def check(self, ledger: _Ledger) -> None:
-        """Raise :class:`ResultsUnavailableError` if rows are left out and a file is a page in place of results."""
+        """Raise :class:`ResultsUnavailableError` for a page in place of the output, or of errors if rows are left out.
+
+        Errors of all rows say nothing of answers that a page stands in place of.
+        """
         foreign = [file.id for file in self.each if file.has_lines and not file.has_rows]
-        if foreign and ledger.lacks_any_but(()):
+        if foreign and (self._job.output_file_id in foreign or ledger.lacks_any_but(())):
             message = (
                 f"the results of job {self._job.id} are unavailable: {' and '.join(foreign)} has lines, and none is "
                 "about a row; it may be a page in place of the file: read the results again later"

@@ -90,6 +90,17 @@ def test_errors_with_none_of_the_rows(tmp_path: Path, page: list[Any]) -> None:
     assert caught.value.path.name == "file-1"
 
 
+@pytest.mark.parametrize("page", PAGES.values(), ids=PAGES)
+def test_a_page_beside_errors_of_all_rows(tmp_path: Path, page: list[Any]) -> None:
+    """In place of the output it may hide answers; in place of errors it hides nothing if all rows are answered."""
+    failed = [{"custom_id": custom_id, "error": {"code": "400"}} for custom_id in "ab"]
+    with pytest.raises(ForeignFileError) as caught:
+        _arranged(tmp_path, "ab", page, failed)
+    assert caught.value.path.name == "file-0"
+    arranged, _ = _arranged(tmp_path, "ab", [_good("a"), _good("b")], page)
+    assert arranged.outcomes == b"ss"
+
+
 def test_rows_that_another_job_has_settled(tmp_path: Path) -> None:
     """Show that a file is the job's own, and are no strays."""
     arranged, _ = _arranged(tmp_path, "ab", [_good("c"), _good("x")], completed=True, settled="cd")
@@ -111,7 +122,6 @@ def test_an_output_without_rows(tmp_path: Path) -> None:
         pytest.param("ab", [_good("a")], [NAMELESS], b"sm", id="an error that does not say whose"),
         pytest.param("ab", [_good("a"), _good("b")], [NAMELESS], b"ss", id="the same, and all are answered"),
         pytest.param("a", [], [{"custom_id": "a", "error": {"code": "400"}}], b"f", id="all failed"),
-        pytest.param("a", [_good("x")], [{"custom_id": "a", "error": {"code": "400"}}], b"f", id="nothing is left"),
         pytest.param("ab", [_good("a")], [_good("a")], b"sm", id="one that is told twice"),
     ],
 )

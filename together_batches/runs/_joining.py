@@ -96,23 +96,27 @@ def arrange(
     An answer beats an error of the same row, in one file or in two; of two answers the first counts. Answers are
     copied from the files without being decoded.
 
-    Raises :class:`ForeignFileError`, before anything is written, where rows are left that a file should tell of: it
-    has lines, and none is about a row of the job, or it is the output of a job that ``completed``, and has no line.
+    Raises :class:`ForeignFileError`, before anything is written, if a file has lines, and none is about a row of the
+    job: an output unless each row is answered elsewhere, errors if rows are left. If rows are left, an output of a
+    job that ``completed`` has to have lines.
     """
     index = _Index(custom_ids, settled)
     outcomes = bytearray()
     refusal: str | None = None
     with ExitStack() as stack:
         foreign: Path | None = None
+        is_page = False
         for path in filter(None, (output, errors)):
             found = index.add(stack.enter_context(path.open("rb", buffering=0)), check_in)
             # Errors that name no row have been seen, and such rows cost nothing when they are sent again.
             is_ours = found.of_rows or (path is errors and found.of_errors)
             if not is_ours and (found.lines or (completed and path is output)):
                 foreign = foreign or path
+                is_page = bool(found.lines) and path is output
         index.salvage()
         left = index.left
-        if foreign is not None and left:
+        # Errors of all rows say nothing of answers that a page stands in place of.
+        if foreign is not None and (left or (is_page and index.unanswered)):
             raise ForeignFileError(foreign)
         for ids, kinds, texts in index.rows(check_in):
             if kinds.count(_OK) == len(kinds):
@@ -195,6 +199,11 @@ class _Index:
     def left(self) -> int:
         """How many rows are in no file."""
         return self._places.count(0)
+
+    @property
+    def unanswered(self) -> bool:
+        """Whether any row has no answer."""
+        return any(self._kinds[place] not in _ANSWERS for place in self._places)
 
     def add(self, file: FileIO, check_in: Callable[[], None]) -> _LineCounts:
         """Note where the rows are in a file: the answer of each, if there is one."""
