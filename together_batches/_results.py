@@ -266,7 +266,7 @@ class _Files:
                 absence.over()
 
     def check(self, ledger: _Ledger) -> None:
-        """Raise :class:`ResultsUnavailableError` for a page in place of the output, or of errors if rows are left out.
+        """Raise :class:`ResultsUnavailableError` for a page in place of the output, or of errors if rows lack.
 
         Errors of all rows say nothing of answers that a page stands in place of.
         """
