@@ -54,10 +54,10 @@ class Lines:
     __slots__ = ("contents", "number", "odd", "offset")
 
     def __init__(self, number: int, offset: int, contents: list[bytes], odd: list[Line] | None = None) -> None:
-        self.number = number
-        self.offset = offset
-        self.contents = contents
-        self.odd = odd
+        self.number: int = number
+        self.offset: int = offset
+        self.contents: list[bytes] = contents
+        self.odd: list[Line] | None = odd
 
     @classmethod
     def of(cls, lines: list[Line]) -> Lines:
