@@ -10,6 +10,7 @@ import pytest
 
 import together_batches
 from together_batches import APIResponseValidationError, _wire, models, rows, to_dict
+from together_batches._text import format_count
 from together_batches.rows import BatchFailure, BatchMissing, BatchRequest, BatchStray, BatchSuccess, Usage
 
 _ROWS = [
@@ -96,7 +97,7 @@ def test_a_body_that_cannot_be_decoded(row: BatchSuccess) -> None:
     with pytest.raises(APIResponseValidationError, match="nested too deeply; its text is in raw"):
         row.body  # noqa: B018
     assert (row.custom_id, row.status_code, row.text, row.usage) == ("a", 200, None, None)
-    assert f"{len(DEEP):,} bytes that cannot be decoded" in repr(row)
+    assert f"{format_count(len(DEEP))} bytes that cannot be decoded" in repr(row)
     assert "body" not in to_dict(row)
     for twin in (copy.deepcopy(row), pickle.loads(pickle.dumps(row)), attrs.evolve(row)):
         assert twin == row
