@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["Arranged", "ForeignFileError", "arrange", "final_lines"]
 
 _BLOCK_BYTES = 1 << 18
-_TOGETHER_BYTES = 4 << 20
+_TOGETHER_BYTES = 1 << 20
 """So much text of rows is held at a time."""
 _LINES_TOGETHER = 200
 _LONGEST_READ_BYTES = 1 << 20
