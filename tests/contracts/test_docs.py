@@ -38,12 +38,13 @@ def _python(command: list[str], directory: Path) -> None:
         cwd=directory,
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=150,
         check=False,
     )
     assert (ended.returncode, ended.stderr) == (0, ""), ended.stdout + ended.stderr
 
 
+@pytest.mark.timeout(160)  # a page with many commands starts many processes
 @pytest.mark.parametrize("page", PAGES, ids=_name)
 def test_the_examples_of_a_page_run(page: Path, tmp_path: Path) -> None:
     """Every block runs in order and prints what the page says; examples that are tests are run by pytest."""
