@@ -46,7 +46,7 @@ from together_batches import (
     to_dict,
 )
 from together_batches import _cancelling as cancelling
-from together_batches._protocol import NoJob
+from together_batches._protocol.jobs import NoJob
 from together_batches._stream import Stream
 from together_batches._transport import Bulk, Call
 

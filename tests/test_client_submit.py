@@ -32,7 +32,7 @@ from together_batches import (
     jsonl,
 )
 from together_batches._disk import content_of
-from together_batches._marks import mark_of
+from together_batches._protocol.upload_marks import mark_of
 from together_batches.emulator import Emulator, Fault, Timing
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from together_batches import BatchRequest, UsageError, ValidationError, _disk, jsonl
 from together_batches._disk import Content, content_of, target_at
-from together_batches._marks import Mark, mark_of
+from together_batches._protocol.upload_marks import Mark, mark_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator

@@ -30,8 +30,8 @@ from together_batches import (
     to_dict,
 )
 from together_batches._creating import KnownJobs
-from together_batches._file_protocol import Transfer
-from together_batches._protocol import Answer, error_of
+from together_batches._protocol.files import Transfer
+from together_batches._protocol.jobs import Answer, error_of
 from together_batches.emulator import Emulator, Fault
 from together_batches.files import AsyncFiles, Transfers
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
     from pathlib import Path
 
-    from together_batches._protocol import Request
+    from together_batches._protocol.jobs import Request
     from together_batches._transport import Call
 
 REQUESTS = b'{"custom_id":"row-1","body":{"model":"m"}}\n'

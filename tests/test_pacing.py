@@ -16,7 +16,7 @@ import pytest
 
 from together_batches import _retry
 from together_batches._pacing import AdaptiveRateLimiter, FixedRate
-from together_batches._protocol import Request
+from together_batches._protocol.jobs import Request
 from together_batches.config import RetryPolicy
 from together_batches.errors import (
     APIConnectionError,

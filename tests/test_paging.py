@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from together_batches import _file_protocol, _protocol
 from together_batches._paging import sign_in_headers, sign_of_more
-from together_batches._protocol import Answer
-from together_batches._wire import encode
+from together_batches._protocol import files as file_protocol
+from together_batches._protocol import jobs as job_protocol
+from together_batches._protocol.jobs import Answer
+from together_batches._protocol.json_codec import encode
 from together_batches.errors import APIResponseValidationError
 
 _PARTS: list[tuple[dict[str, Any], str]] = [
@@ -55,12 +56,12 @@ def test_what_says_that_there_is_no_more(said: dict[str, Any]) -> None:
     assert sign_of_more(said, 2) is None
 
 
-_READERS = {"jobs": _protocol.read_jobs, "files": _file_protocol.read_files}
+_READERS = {"jobs": job_protocol.read_jobs, "files": file_protocol.read_files}
 
 
 def _answer(said: dict[str, Any], headers: dict[str, str] | None = None) -> Answer:
     body = encode({"data": [{"id": "a"}, {"id": "b"}], **said})
-    request = _protocol.Request("GET", "/batches", repeatable=True)
+    request = job_protocol.Request("GET", "/batches", repeatable=True)
     return Answer(request, "https://api.example/v1/batches", 200, headers or {}, body)
 
 

@@ -16,8 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from together_batches import _result_lines, _results, jsonl
-from together_batches._result_lines import read_row
+from together_batches import _results, jsonl
+from together_batches._protocol import result_lines
+from together_batches._protocol.result_lines import read_row
 from together_batches._results import Order, Verbs, failed_requests, results
 from together_batches._stream import Stream
 from together_batches.errors import (
@@ -218,7 +219,7 @@ async def test_a_very_long_row() -> None:
 @pytest.mark.parametrize("order", ["file", "input"])
 async def test_a_row_without_an_end(order: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory has a limit: of a longer line the beginning is told, with the row that it names; the others come."""
-    monkeypatch.setattr(_result_lines, "LONGEST_LINE_BYTES", 2_000)
+    monkeypatch.setattr(result_lines, "LONGEST_LINE_BYTES", 2_000)
     account = Account(lines(answer("a", {"text": "x" * 3_000}), answer("b")))
     rows = await account.rows(requests=["a", "b"], order=order)
     assert sorted(names(rows)) == [("failure", "a"), ("success", "b")]

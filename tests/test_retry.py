@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from together_batches import _retry
-from together_batches._protocol import Request
+from together_batches._protocol.jobs import Request
 from together_batches._retry import Budget
 from together_batches.config import RetryPolicy
 from together_batches.errors import (

@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, Any
 import pytest
 
 from together_batches import jsonl
-from together_batches._marks import MARK_BYTES
+from together_batches._protocol.upload_marks import MARK_BYTES
 from together_batches._submitting import submit
 from together_batches.errors import JobNotCreatedError, UsageError, ValidationError
 from together_batches.models import BatchJob, FileObject

@@ -40,9 +40,9 @@ from together_batches import (
     Timeout,
     UnprocessableEntityError,
     UsageError,
-    _protocol,
 )
-from together_batches._protocol import Request
+from together_batches._protocol import jobs as job_protocol
+from together_batches._protocol.jobs import Request
 from together_batches._retry import Budget
 from together_batches._transport import Call, Connection, Transport
 from together_batches.config import Config
@@ -273,7 +273,7 @@ def test_an_answer_has_a_limit(reply: Reply) -> None:
             assert error.status == 200
             assert "is not of 16 MB or less, the limit for this call: it is longer" in str(error)
             assert len(server.requests) == 1
-            assert len((await sender.send(_protocol.list_jobs(), Call())).body) == 17 << 20
+            assert len((await sender.send(job_protocol.list_jobs(), Call())).body) == 17 << 20
 
     run()
 

@@ -26,8 +26,8 @@ from together_batches import (
     Timeout,
     UsageError,
 )
-from together_batches import _file_protocol as protocol
 from together_batches._pacing import AdaptiveRateLimiter
+from together_batches._protocol import files as protocol
 from together_batches._stream import Stream
 from together_batches._streaming import Streaming
 

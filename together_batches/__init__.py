@@ -14,9 +14,9 @@ from together_batches._version import __version__
 
 if TYPE_CHECKING:
     from together_batches import jsonl, runs
-    from together_batches._plain import to_dict
+    from together_batches._protocol.json_codec import job_from_dict
+    from together_batches._protocol.to_dict import to_dict
     from together_batches._results import failed_requests
-    from together_batches._wire import job_from_dict
     from together_batches.client import AsyncBatches
     from together_batches.config import RetryPolicy, Timeout
     from together_batches.errors import (
@@ -110,9 +110,9 @@ __all__ = [
 ]
 
 _HOMES: dict[str, tuple[str, ...]] = {
-    "_plain": ("to_dict",),
+    "_protocol.to_dict": ("to_dict",),
     "_results": ("failed_requests",),
-    "_wire": ("job_from_dict",),
+    "_protocol.json_codec": ("job_from_dict",),
     "client": ("AsyncBatches",),
     "config": ("RetryPolicy", "Timeout"),
     "errors": (

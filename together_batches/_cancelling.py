@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Literal
 import attrs
 from anyio import CancelScope
 
-from together_batches import _many, _protocol
+from together_batches import _many
 from together_batches._concurrency import AdaptiveConcurrency
 from together_batches._kept import Kept
 from together_batches._many import Found, Ids, Lookout, is_plain, plain_group
-from together_batches._protocol import NoJob
+from together_batches._protocol import jobs as job_protocol
+from together_batches._protocol.jobs import NoJob
 from together_batches._transport import Call
 from together_batches.errors import (
     APIError,
@@ -198,7 +199,7 @@ def _of_record(job_id: str, record: bytes) -> CancelOutcome:
     call = CancelCall(None, lambda: datetime.fromtimestamp(requested_at, UTC), before)
     call.attempts = 1
     call.accepted = True
-    return _of_job(job_id, _protocol.job_in(record[answer:]), call)
+    return _of_job(job_id, job_protocol.job_in(record[answer:]), call)
 
 
 # --- one job --------------------------------------------------------------------------------------------------
@@ -237,7 +238,7 @@ def _is_unclear(outcome: CancelOutcome, call: CancelCall) -> bool:
     """True if the cancel may have been taken although no good answer came, and the job was not looked at since."""
     if outcome.result is not CancelResult.FAILED or outcome.error is None or outcome.error is call.refusal:
         return False
-    return _protocol.may_have_been_taken(outcome.error)
+    return job_protocol.may_have_been_taken(outcome.error)
 
 
 def _after_look(outcome: CancelOutcome, job: BatchJob, call: CancelCall) -> CancelOutcome:
@@ -254,7 +255,7 @@ async def _cancel_once(verbs: Verbs, job_id: str, call: CancelCall) -> CancelOut
     except UsageError:
         raise
     except BatchesError as error:
-        if not _protocol.is_refusal(error):
+        if not job_protocol.is_refusal(error):
             return _of_error(job_id, error, call)
         refusal: APIError = error
     else:
@@ -269,7 +270,7 @@ async def _cancel_once(verbs: Verbs, job_id: str, call: CancelCall) -> CancelOut
     except UsageError:
         raise
     except BatchesError:
-        finished = isinstance(refusal, APIStatusError) and _protocol.says_finished(refusal)
+        finished = isinstance(refusal, APIStatusError) and job_protocol.says_finished(refusal)
         result = CancelResult.ALREADY_FINISHED if finished else CancelResult.FAILED
         return _without_job(job_id, result, refusal, call)
     return _of_job(job_id, job, call)
@@ -435,7 +436,7 @@ class _Crew:
             self._emit(self._not_attempted(name, self._refusal, given), None)
             return None
         try:
-            _protocol.job_id(given)
+            job_protocol.job_id(given)
         except UsageError as error:
             self._emit(CancelOutcome(name, CancelResult.FAILED, None, error), None)
             return None

@@ -27,7 +27,7 @@ import anyio
 from anyio import to_thread
 
 from together_batches import jsonl
-from together_batches._marks import MARK_BYTES, Mark, place_in, sendable, tagged_name
+from together_batches._protocol.upload_marks import MARK_BYTES, Mark, place_in, sendable, tagged_name
 from together_batches._replacing import created, destination, objection, take_place
 from together_batches._text import format_count
 from together_batches.errors import UsageError, ValidationError

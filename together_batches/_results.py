@@ -19,10 +19,12 @@ from typing import IO, Literal, NamedTuple, TypeVar, cast
 import attrs
 from anyio import CancelScope, to_thread
 
-from together_batches import _protocol, _result_lines, _wire, jsonl
+from together_batches import jsonl
 from together_batches._fields import carried
 from together_batches._patience import Absence, until_found
-from together_batches._result_lines import as_text, read_row, salvaged, states_error
+from together_batches._protocol import jobs as job_protocol
+from together_batches._protocol import json_codec, result_lines
+from together_batches._protocol.result_lines import as_text, read_row, salvaged, states_error
 from together_batches._stream import Stream
 from together_batches._text import count_of
 from together_batches.errors import (
@@ -91,7 +93,7 @@ def results(
     With ``requests`` each of them has exactly one row that is no :class:`BatchStray`, and strays are all the rest.
     Files that are absent or cut are looked at again for ``patience`` seconds.
     """
-    _protocol.job_id(job)
+    job_protocol.job_id(job)
     if order not in {"file", "input"}:
         message = f"order is 'file' or 'input'; it is {order!r}"
         raise UsageError(message)
@@ -121,7 +123,7 @@ async def _results(
 async def _finished(job: str | BatchJob, verbs: Verbs, patience: float) -> BatchJob:
     """The job in its final state, with the ids of its files: these may appear after the status."""
     if not isinstance(job, BatchJob) or not job.is_terminal or _is_without_files(job):
-        job = await verbs.retrieve(_protocol.job_id(job))
+        job = await verbs.retrieve(job_protocol.job_id(job))
     if not job.is_terminal:
         message = f"job {job.id} is {job.status or 'of no status'} and has no results yet: wait until it has finished"
         raise UsageError(message)
@@ -159,7 +161,7 @@ class _File:
         self.expected_size: int | None = None
         """What its metadata says, once that was read."""
         self.has_lines = self.has_rows = False
-        self.splitter = LineSplitter(max_line_bytes=_result_lines.LONGEST_LINE_BYTES)
+        self.splitter = LineSplitter(max_line_bytes=result_lines.LONGEST_LINE_BYTES)
         self._checksum = 0
 
     async def read(self, content: Callable[[str], Stream[bytes]]) -> AsyncGenerator[bytes, None]:
@@ -189,7 +191,7 @@ class _File:
         row = read_row(line.content, whole=line.whole)
         self.has_lines = True
         if not self.has_rows:
-            names_a_row = row.custom_id is not None or _wire.salvaged_id(line.content) is not None
+            names_a_row = row.custom_id is not None or json_codec.salvaged_id(line.content) is not None
             self.has_rows = names_a_row or (self._is_of_errors and states_error(row))
         return row
 
@@ -199,8 +201,8 @@ class _File:
         if line is None or not line.content.strip():
             return False
         try:
-            _wire.decode_row(line.content)
-        except _wire.WireError:
+            json_codec.decode_row(line.content)
+        except json_codec.WireError:
             return True
         return False
 
@@ -388,7 +390,7 @@ class _Ledger:
         """
         if not self._closed or extent == _UNENDED or states_error(row):
             return None
-        custom_id = _wire.salvaged_id(line)
+        custom_id = json_codec.salvaged_id(line)
         return custom_id if custom_id is not None and isinstance(self.places.get(custom_id), int) else None
 
     def lacks_any_but(self, ids: Container[str | None]) -> bool:
@@ -728,7 +730,7 @@ class _Spool:
         if objection is not None:
             return BatchStray(custom_id, objection, as_text(text))
         if place.status_code:
-            return BatchSuccess(cast("str", custom_id), _wire.Body(text), place.status_code)
+            return BatchSuccess(cast("str", custom_id), json_codec.Body(text), place.status_code)
         row = read_row(text, whole=place.extent != _LONG)
         if row.custom_id is None and custom_id is not None:
             return salvaged(custom_id, text, whole=place.extent != _LONG)

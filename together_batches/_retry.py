@@ -13,7 +13,7 @@ from together_batches.errors import APIConnectionError, APIError, RateLimitError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from together_batches._protocol import Request
+    from together_batches._protocol.jobs import Request
     from together_batches.config import RetryPolicy
 
 _REPEATED_STATUSES = frozenset({408, 429, *range(500, 600)})

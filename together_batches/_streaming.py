@@ -16,9 +16,10 @@ import aiohttp
 import attrs
 from yarl import URL
 
-from together_batches import _coding, _protocol, _retry
+from together_batches import _coding, _retry
 from together_batches._failures import NETWORK_ERRORS
-from together_batches._protocol import Answer
+from together_batches._protocol import jobs as job_protocol
+from together_batches._protocol.jobs import Answer
 from together_batches._redaction import Redactor
 from together_batches._transport import AGENT, LONGEST_HEADER_BYTES, MOST_HEADERS, Call, NoAnswer
 from together_batches.errors import APIConnectionError, APIError
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
     from types import TracebackType
 
-    from together_batches._file_protocol import Transfer
+    from together_batches._protocol.files import Transfer
     from together_batches._transport import Transport
     from together_batches._watch import Attempt
 
@@ -95,7 +96,7 @@ class Streaming:
             except APIConnectionError as broke:
                 error = broke
             except _coding.CodingError as odd:
-                raise _protocol.no_answer(reception, "a file that can be read", str(odd)) from odd
+                raise job_protocol.no_answer(reception, "a file that can be read", str(odd)) from odd
             finally:
                 reception.close()
             failures = failures + 1 if at == broke_at else 1
@@ -138,7 +139,7 @@ class Streaming:
         self,
         transfer: Transfer,
         session: aiohttp.ClientSession,
-        request: _protocol.Request,
+        request: job_protocol.Request,
         *,
         follow: bool,
         streamed: bool = False,
@@ -185,9 +186,9 @@ class Streaming:
             if not location:
                 break
             try:
-                target = _protocol.safe_target(url, location, self._transport.config.base_url)
+                target = job_protocol.safe_target(url, location, self._transport.config.base_url)
             except ValueError as error:
-                return NoAnswer(_protocol.no_answer(answer, "a redirect that can be followed", str(error)))
+                return NoAnswer(job_protocol.no_answer(answer, "a redirect that can be followed", str(error)))
             # Within its own origin the key goes along, elsewhere never, and it does not come back.
             keyed = keyed and URL(target, encoded=True).origin() == URL(url, encoded=True).origin()
             url = target
@@ -407,7 +408,7 @@ _LENGTH = re.compile("[0-9]{1,18}").fullmatch
 
 
 def _other(answer: Reception, problem: str) -> APIError:
-    return _protocol.no_answer(answer, "the rest of the file", problem)
+    return job_protocol.no_answer(answer, "the rest of the file", problem)
 
 
 def _decoder(version: _Version, answer: Reception) -> _coding.Decoder:
@@ -416,4 +417,4 @@ def _decoder(version: _Version, answer: Reception) -> _coding.Decoder:
         return _coding.Decoder(version.compressions)
     except _coding.CodingError as error:
         answer.close()
-        raise _protocol.no_answer(answer, "a file that can be read", str(error)) from error
+        raise job_protocol.no_answer(answer, "a file that can be read", str(error)) from error

@@ -15,7 +15,7 @@ from anyio import to_thread
 
 from together_batches import jsonl
 from together_batches._disk import Content, Source, content_of
-from together_batches._marks import mark_of
+from together_batches._protocol.upload_marks import mark_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -22,12 +22,13 @@ import attrs
 from multidict import CIMultiDict
 from yarl import URL
 
-from together_batches import _coding, _failures, _protocol, _retry
+from together_batches import _coding, _failures, _retry
 from together_batches._capacity import Capacity
 from together_batches._failures import NETWORK_ERRORS
 from together_batches._gate import RateLimitQueue
 from together_batches._pacing import AdaptiveRateLimiter, FixedRate
-from together_batches._protocol import EXCERPT_BYTES, Answer, Request
+from together_batches._protocol import jobs as job_protocol
+from together_batches._protocol.jobs import EXCERPT_BYTES, Answer, Request
 from together_batches._redaction import Redactor
 from together_batches._sockets import open_socket
 from together_batches._version import __version__
@@ -537,11 +538,11 @@ class Transport:
                 there.limiter.on_refused(now, sent_at=sent_at, retry_after=asked, limit=limit)
             else:
                 there.limiter.on_unanswered()
-            return _protocol.error_of(answer, retry_after=asked, keep=keep)
+            return job_protocol.error_of(answer, retry_after=asked, keep=keep)
         self._note_accepted(answer, now, sent_at)
         if answer.status < 400:
-            return _protocol.no_answer(answer, "an answer", _instead(answer))
-        error = _protocol.error_of(answer, keep=keep)
+            return job_protocol.no_answer(answer, "an answer", _instead(answer))
+        error = job_protocol.error_of(answer, keep=keep)
         if proxy is not None and answer.status in _PERHAPS_THE_PROXY:
             error.message += f" (perhaps by the proxy {proxy.host_port_subcomponent}, through which it came)"
         return error
@@ -700,7 +701,7 @@ class Transport:
             except _coding.CodingError as error:
                 if not refused:
                     answer = Answer(request, url, response.status, headers, b"")
-                    return NoAnswer(_protocol.no_answer(answer, "an answer that can be read", str(error)))
+                    return NoAnswer(job_protocol.no_answer(answer, "an answer that can be read", str(error)))
         redactor = self._redactor
         body = redactor.bad_body(body[:EXCERPT_BYTES]) if refused else redactor.good_body(body)
         if redactor.is_in(response.raw_headers):
@@ -712,7 +713,7 @@ class Transport:
         if not refused and len(body) > request.most_bytes:
             size = f"{request.most_bytes >> 20} MB"
             return NoAnswer(
-                _protocol.no_answer(answer, f"of {size} or less, the limit for this call", "it is longer")
+                job_protocol.no_answer(answer, f"of {size} or less, the limit for this call", "it is longer")
             )
         return answer
 

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 import attrs
 from anyio import CancelScope
 
-from together_batches import _protocol
 from together_batches._many import Found, Ids, Lookout, by_ids, is_plain, plain_group
 from together_batches._patience import Absence, say_how_long
+from together_batches._protocol import jobs as job_protocol
 from together_batches.errors import (
     APIError,
     AuthenticationError,
@@ -165,7 +165,7 @@ class _Poller:
                 await asyncio.sleep(0)  # there may be a million, and the loop has other work
 
     def _admit(self, asked: str | BatchJob) -> None:
-        job_id = _protocol.job_id(asked)
+        job_id = job_protocol.job_id(asked)
         if job_id in (self.pending if self._may_repeat else self._known):
             return
         self._known.add(job_id)

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, NoReturn, Self
 import attrs
 from anyio import to_thread
 
-from together_batches import _cancelling, _creating, _listing, _protocol
+from together_batches import _cancelling, _creating, _listing
 from together_batches._checks import positive, whole
 from together_batches._creating import Created, KnownJobs, Listing, WantedJob
 from together_batches._many import by_ids, checked_ids, is_plain
 from together_batches._patience import until_found
+from together_batches._protocol import jobs as job_protocol
 from together_batches._stream import Stream
 from together_batches._transport import Bulk, Call, Connection, Transport
 from together_batches.config import Config, RetryPolicy, Secret, Timeout
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from together_batches import _waiting
     from together_batches._disk import Content, Source
     from together_batches._many import Ids
-    from together_batches._protocol import Answer, NoJob
+    from together_batches._protocol.jobs import Answer, NoJob
     from together_batches._results import Order, Requests
     from together_batches.files import AsyncFiles, Transfers, Uploaded
     from together_batches.models import FileObject
@@ -245,7 +246,7 @@ class AsyncBatches:
             NotFoundError: the service knows no such job.
             APIError: no good answer came.
         """
-        return await self._get(_protocol.job_id(job_id), Call())
+        return await self._get(job_protocol.job_id(job_id), Call())
 
     async def list(
         self,
@@ -283,7 +284,7 @@ class AsyncBatches:
             created_after=created_after,
             created_before=created_before,
         )
-        answer = await self._transport.send(_protocol.list_jobs(), Call())
+        answer = await self._transport.send(job_protocol.list_jobs(), Call())
         return selection.choose(await self._jobs_in(answer), answer.date or self._transport.connection.now())
 
     async def cancel(self, job_id: str | BatchJob) -> BatchJob:
@@ -305,7 +306,7 @@ class AsyncBatches:
         """
         job = job_id if isinstance(job_id, BatchJob) else None
         call = _cancelling.CancelCall(None, self._verbs.now, job)
-        outcome = await _cancelling.cancel_one(self._verbs, _protocol.job_id(job_id), call)
+        outcome = await _cancelling.cancel_one(self._verbs, job_protocol.job_id(job_id), call)
         if outcome.job is None or not outcome.ok:
             assert outcome.error is not None  # noqa: S101  # an outcome has the one or the other
             raise outcome.error
@@ -410,7 +411,7 @@ class AsyncBatches:
             TypeError: ``on_update`` is a coroutine function.
             UsageError: a number or an id that cannot be, or a client that cannot be used here.
         """
-        _protocol.job_id(job_id)
+        job_protocol.job_id(job_id)
         _check_times(timeout, poll_interval, patience)
         from together_batches import _waiting
 
@@ -735,7 +736,7 @@ class AsyncBatches:
             UsageError: a path that leads elsewhere, or a value that is no JSON.
             APIError: no good answer (2xx) came.
         """
-        answer = await self._transport.send(_protocol.raw(method, path, json=json, params=params), Call())
+        answer = await self._transport.send(job_protocol.raw(method, path, json=json, params=params), Call())
         headers = {name.lower(): value for name, value in answer.headers.items()}
         return Response(status=answer.status, headers=headers, body=answer.body, request_id=answer.request_id)
 
@@ -839,7 +840,7 @@ class AsyncBatches:
         is_another: Callable[[BatchJob], bool] | None = None,
         note_posts: Callable[[int], Awaitable[None]] | None = None,
     ) -> Created:
-        request = _protocol.create(
+        request = job_protocol.create(
             wanted.file_id,
             endpoint=wanted.endpoint,
             completion_window=completion_window,
@@ -848,7 +849,7 @@ class AsyncBatches:
         )
 
         async def post() -> BatchJob:
-            return _protocol.read_created(await self._transport.send(request, Call()), wanted.file_id)
+            return job_protocol.read_created(await self._transport.send(request, Call()), wanted.file_id)
 
         there = self._transport.connection
         return await _creating.create_once(
@@ -867,7 +868,7 @@ class AsyncBatches:
 
     async def _listing(self) -> Listing:
         """The list, without noting its jobs as seen: a create looks for what it has not seen before."""
-        answer = await self._transport.send(_protocol.list_jobs(), Call())
+        answer = await self._transport.send(job_protocol.list_jobs(), Call())
         return Listing(await _read_jobs(answer), answer.date)
 
     async def _get_patiently(self, job_id: str, *, patience: float) -> BatchJob:
@@ -893,16 +894,16 @@ class AsyncBatches:
             return found[job_id]
 
     async def _post_cancel(self, job_id: str, call: Call) -> BatchJob | NoJob:
-        answer = await self._transport.send(_protocol.cancel(job_id), call)
-        found = _protocol.read_cancelled(answer, job_id)
+        answer = await self._transport.send(job_protocol.cancel(job_id), call)
+        found = job_protocol.read_cancelled(answer, job_id)
         if isinstance(found, BatchJob):
             call.answer = answer.body
             self._known.note(found)
         return found
 
     async def _get(self, job_id: str, call: Call) -> BatchJob:
-        answer = await self._transport.send(_protocol.retrieve(job_id), call)
-        return self._known.note(_protocol.read_job(answer, job_id))
+        answer = await self._transport.send(job_protocol.retrieve(job_id), call)
+        return self._known.note(job_protocol.read_job(answer, job_id))
 
     async def _get_once(self, job_id: str, call: Call) -> BatchJob:
         """A job, by one request that is not repeated."""
@@ -910,7 +911,7 @@ class AsyncBatches:
         return await self.with_options(retry=once)._get(job_id, call)
 
     async def _get_all(self, call: Call) -> builtins.list[BatchJob]:
-        return await self._jobs_in(await self._transport.send(_protocol.list_jobs(), call))
+        return await self._jobs_in(await self._transport.send(job_protocol.list_jobs(), call))
 
     async def _jobs_in(self, answer: Answer) -> builtins.list[BatchJob]:
         jobs = await _read_jobs(answer)
@@ -928,6 +929,6 @@ def _check_times(timeout: float | None, poll_interval: float | None, patience: f
 
 async def _read_jobs(answer: Answer) -> list[BatchJob]:
     def read() -> list[BatchJob]:
-        return _listing.newest_first(_protocol.read_jobs(answer))
+        return _listing.newest_first(job_protocol.read_jobs(answer))
 
     return await to_thread.run_sync(read) if len(answer.body) > _LONG_BODY_BYTES else read()

@@ -6,10 +6,10 @@ import asyncio
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Never, Protocol
 
-from together_batches import _file_protocol
 from together_batches._checks import is_plain, path_of, positive, refuse_renamed
 from together_batches._disk import content_of, target_at
 from together_batches._patience import Absence, say_how_long
+from together_batches._protocol import files as file_protocol
 from together_batches._stream import Stream
 from together_batches._text import count_of, format_count
 from together_batches._transport import Call
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from together_batches._disk import Content, Source
-    from together_batches._file_protocol import Transfer
-    from together_batches._protocol import Answer, Request
+    from together_batches._protocol.files import Transfer
+    from together_batches._protocol.jobs import Answer, Request
 
 __all__ = ["AsyncFiles", "Transfers", "Uploaded"]
 
@@ -93,8 +93,8 @@ class Transfers:
 
     async def retrieve(self, file_id: str) -> tuple[FileObject, datetime | None]:
         """What the service knows of a file, and its own clock when it answered (None if it did not say)."""
-        answer = await self.send(_file_protocol.retrieve_file(file_id), Call())
-        file = _file_protocol.read_file(answer, file_id)
+        answer = await self.send(file_protocol.retrieve_file(file_id), Call())
+        file = file_protocol.read_file(answer, file_id)
         self.known.note_files(file.id)
         return file, answer.date
 
@@ -107,42 +107,42 @@ class Transfers:
     ) -> Uploaded:
         """Upload what was opened. Content that the service has already is not sent again."""
         content.raise_for_unwritable()
-        upload = _file_protocol.Upload(content.name, purpose, content)
+        upload = file_protocol.Upload(content.name, purpose, content)
         if via == "storage":
             uploaded = await self._upload_to_storage(upload, content, on_progress)
         else:
             try:
-                answer = await self._transmit(_file_protocol.upload(upload), on_sent=on_progress)
-                uploaded = Uploaded(_file_protocol.read_file(answer))
+                answer = await self._transmit(file_protocol.upload(upload), on_sent=on_progress)
+                uploaded = Uploaded(file_protocol.read_file(answer))
             except ConflictError as error:
-                file, _ = await self.retrieve(_file_protocol.read_known(error))
+                file, _ = await self.retrieve(file_protocol.read_known(error))
                 uploaded = Uploaded(file, file.id)
         self.known.note_files(uploaded.file.id)
         return uploaded
 
     async def _upload_to_storage(
-        self, file: _file_protocol.Upload, content: Content, on_progress: Callable[[int, int], None] | None
+        self, file: file_protocol.Upload, content: Content, on_progress: Callable[[int, int], None] | None
     ) -> Uploaded:
         known_id = None
         try:
-            answer = await self._transmit(_file_protocol.begin_upload(file, content.sha256), redirect_is_answer=True)
+            answer = await self._transmit(file_protocol.begin_upload(file, content.sha256), redirect_is_answer=True)
         except ConflictError as error:
-            known_id = _file_protocol.read_known(error)
+            known_id = file_protocol.read_known(error)
             known = await self._existing(known_id, content.size)
             if known is not None:
                 return Uploaded(known, known_id)
             # The service knows the hash and has not the content: an upload that was begun and never came to its end.
-            answer = await self._transmit(_file_protocol.begin_upload(file, None), redirect_is_answer=True)
-        file_id, target = _file_protocol.read_target(answer)
-        await self._transmit(_file_protocol.put(content, target), on_sent=on_progress)
+            answer = await self._transmit(file_protocol.begin_upload(file, None), redirect_is_answer=True)
+        file_id, target = file_protocol.read_target(answer)
+        await self._transmit(file_protocol.put(content, target), on_sent=on_progress)
         try:
-            answer = await self.send(_file_protocol.preprocess(file_id), Call())
+            answer = await self.send(file_protocol.preprocess(file_id), Call())
         except APIStatusError as error:
             # The official TypeScript SDK does without it, so a service without it is none the worse.
             if error.status not in _NO_PREPROCESSING:
                 raise
             return Uploaded(await self._uploaded(file_id, content), known_id)
-        return Uploaded(_file_protocol.read_file(answer, file_id), known_id)
+        return Uploaded(file_protocol.read_file(answer, file_id), known_id)
 
     async def _uploaded(self, file_id: str, content: Content) -> FileObject:
         """What the service knows of a file that was just uploaded. That may be nothing yet."""
@@ -168,7 +168,7 @@ class Transfers:
         check_size: bool = False,
     ) -> Path:
         """One download, as it is at the moment; :class:`ResultsUnavailableError` if ``check_size`` finds it short."""
-        request = _file_protocol.file_content(file_id)
+        request = file_protocol.file_content(file_id)
         total: int | None = None
         done = 0
 
@@ -264,7 +264,7 @@ class AsyncFiles:
             NotFoundError: the service knows no such file.
             APIError: no good answer came.
         """
-        file, _ = await self._transfers.retrieve(_file_protocol.file_id(file_id))
+        file, _ = await self._transfers.retrieve(file_protocol.file_id(file_id))
         return file
 
     async def list(self) -> builtins.list[FileObject]:
@@ -275,7 +275,7 @@ class AsyncFiles:
         Raises:
             APIError: no good answer came.
         """
-        files = _file_protocol.read_files(await self._transfers.send(_file_protocol.list_files(), Call()))
+        files = file_protocol.read_files(await self._transfers.send(file_protocol.list_files(), Call()))
         self._transfers.known.note_files(*(file.id for file in files))
         return sorted(files, key=lambda file: file.created_at or _LONG_AGO, reverse=True)
 
@@ -291,16 +291,16 @@ class AsyncFiles:
             NotFoundError: the service knows no such file.
             APIError: no good answer came.
         """
-        wanted = _file_protocol.file_id(file_id)
+        wanted = file_protocol.file_id(file_id)
         call = Call()
         try:
-            answer = await self._transfers.send(_file_protocol.delete_file(wanted), call)
+            answer = await self._transfers.send(file_protocol.delete_file(wanted), call)
         except NotFoundError:
             if call.attempts == 1:
                 raise
             # An attempt before this one had deleted it, and its answer was lost.
         else:
-            _file_protocol.read_deleted(answer, wanted)
+            file_protocol.read_deleted(answer, wanted)
         self._transfers.known.forget_file(wanted)
 
     def content(self, file_id: str | FileObject) -> Stream[bytes]:
@@ -317,7 +317,7 @@ class AsyncFiles:
             APIConnectionError: the rest did not come.
             APIResponseValidationError: the rest is that of another file.
         """
-        return Stream(self._transfers.receive(_file_protocol.file_content(_file_protocol.file_id(file_id))))
+        return Stream(self._transfers.receive(file_protocol.file_content(file_protocol.file_id(file_id))))
 
     async def download(
         self,
@@ -356,7 +356,7 @@ class AsyncFiles:
         positive("patience", patience, zero=True)
         path_of("path", path)
         _check_callback(on_progress)
-        wanted = _file_protocol.file_id(file_id)
+        wanted = file_protocol.file_id(file_id)
         exists = isinstance(file_id, FileObject) or self._transfers.known.knows_file(wanted)
         absence = Absence(patience)
         size = largest = 0

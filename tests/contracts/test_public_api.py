@@ -199,7 +199,17 @@ def test_a_client_costs_no_more_than_the_wire() -> None:
 def test_a_client_costs_what_every_client_needs() -> None:
     """Files, rows, results and waiting are loaded by whoever meets them first."""
     loaded = _modules_of("from together_batches import AsyncBatches; AsyncBatches('key')")
-    later = {"files", "jsonl", "rows", "_results", "_waiting", "_disk", "_streaming", "_file_protocol", "_plain"}
+    later = {
+        "files",
+        "jsonl",
+        "rows",
+        "_results",
+        "_waiting",
+        "_disk",
+        "_streaming",
+        "_protocol.files",
+        "_protocol.to_dict",
+    }
     assert {f"together_batches.{name}" for name in later} & loaded == set()
 
 

@@ -31,7 +31,7 @@ HEAVY = {
     "msgspec",
     "rich",
     "together_batches.client",
-    "together_batches._wire",
+    "together_batches._protocol.json_codec",
 }
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="signals and pseudo-terminals are those of POSIX")

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from together_batches import BatchMissing, RunError, Usage, _result_lines
+from together_batches import BatchMissing, RunError, Usage
+from together_batches._protocol import result_lines
 from together_batches.runs import _rules
 from together_batches.runs._drafts import Draft
 from together_batches.runs._joining import Arranged, ForeignFileError, arrange, final_lines
@@ -247,7 +248,7 @@ def test_a_line_that_is_cut_says_nothing_of_its_row(tmp_path: Path) -> None:
 
 def test_a_line_that_cannot_be_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Is of the row that its beginning names, which does not go again."""
-    monkeypatch.setattr(_result_lines, "LONGEST_LINE_BYTES", 2_000)
+    monkeypatch.setattr(result_lines, "LONGEST_LINE_BYTES", 2_000)
     arranged, found = _piece(tmp_path, "ab", _line("a", b'{"x": "%b"}' % (b"x" * 3_000)) + _line("b", b"{}"))
     assert arranged.outcomes == b"fs"
     assert json.loads(found[0])["raw"].startswith('{"custom_id": "a"')

@@ -57,7 +57,7 @@ def results(
 
     @in_loop
     async def write() -> tuple[BatchJob, _Tally]:
-        from together_batches._plain import line_of
+        from together_batches._protocol.to_dict import line_of
         from together_batches.cli._printing import printer
 
         tally = _Tally()

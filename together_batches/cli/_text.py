@@ -58,7 +58,7 @@ def as_json(value: object) -> str:
 
 def plain(value: Any) -> dict[str, Any]:
     """A value of the package as plain data."""
-    from together_batches._plain import to_dict
+    from together_batches._protocol.to_dict import to_dict
 
     return to_dict(value)
 

@@ -8,8 +8,8 @@ from typing import Protocol, cast
 
 import attrs
 
-from together_batches import _wire
 from together_batches._checks import whole
+from together_batches._protocol import json_codec
 from together_batches._text import count_of, format_count
 from together_batches.errors import ValidationError
 from together_batches.jsonl._lines import MAX_LINE_BYTES, Line, Lines, LineSplitter, cut_lines
@@ -132,7 +132,7 @@ class Check:
 
     def bad(self, lines: Lines) -> list[int]:
         """Which of the lines are no rows, or rows with a problem, which is noted."""
-        read_request, first_with, models = _wire.read_request, self._first_with, self._models
+        read_request, first_with, models = json_codec.read_request, self._first_with, self._models
         method = "FILE" if self._rules.endpoint.startswith(AUDIO) else None
         longest, longest_id = self._rules.max_line_bytes, min(self._rules.max_custom_id, KEPT_OF_A_TEXT)
         odd, bad = lines.odd, list[int]()
@@ -146,15 +146,15 @@ class Check:
                     model in models
                     and 0 < len(custom_id) <= longest_id
                     and row.method == method
-                    and row.url is _wire.UNSET
-                    and body.stream is _wire.UNSET
+                    and row.url is json_codec.UNSET
+                    and body.stream is json_codec.UNSET
                     and (content.isascii() or content.decode())
                     and len(content) <= longest
                     and (odd is None or odd[place].whole)
                     and number > 1
                     and first_with.setdefault(custom_id, number) == number
                 )
-            except _wire.UNREADABLE:
+            except json_codec.UNREADABLE:
                 quick, model = False, ""
             if quick:
                 self.rows += 1
@@ -228,8 +228,8 @@ class Check:
             )
             return False
         try:
-            row = _wire.request(content)
-        except _wire.WireError as error:
+            row = json_codec.request(content)
+        except json_codec.WireError as error:
             self.note(no_json(content, error), number, offset)
             return False
         faults = faults_of(row, rules.endpoint, rules.max_custom_id)
@@ -281,7 +281,8 @@ def validate(
 
     ``max_custom_id`` is in characters. Whether the parameters within a body make sense is for the endpoint to say.
     Holds one row and the ids. Raises :class:`UsageError` where the file cannot be read; what is wrong with its
-    content is in the :class:`Validation`. The limits are those of https://docs.together.ai/docs/inference/batch/overview.
+    content is in the :class:`Validation`. The limits are those of
+    https://docs.together.ai/docs/inference/batch/overview.
     """
     whole("max_rows", max_rows)
     whole("max_bytes", max_bytes)

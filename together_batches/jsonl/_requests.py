@@ -9,8 +9,8 @@ from typing import cast
 
 import attrs
 
-from together_batches import _wire
 from together_batches._fields import carried
+from together_batches._protocol import json_codec
 from together_batches._text import format_count
 from together_batches.errors import UsageError, ValidationError
 from together_batches.rows import BatchRequest
@@ -134,11 +134,11 @@ def encoded(request: RequestLike) -> bytes:
         raise invalid(f"this is no request: {faults[0]}", faults)
     try:
         if text is None:
-            return _wire.encode(row)
+            return json_codec.encode(row)
         # The body as it was written, by whatever writes requests: nothing is to change between two readings.
         del row["body"]
-        return _wire.encode(row)[:-1] + b',"body":' + text + b"}"
-    except _wire.WireError as error:
+        return json_codec.encode(row)[:-1] + b',"body":' + text + b"}"
+    except json_codec.WireError as error:
         message = f"the request cannot be written as JSON: {error.problem}"
         raise invalid(message, [message]) from error
 
@@ -166,18 +166,18 @@ def decode(line: bytes) -> BatchRequest:
 
     Only ``custom_id``, ``method`` and ``body`` are read. Raises :class:`ValidationError` where the line holds none.
     """
-    if (found := _wire.carried_request(line)) is not None:
+    if (found := json_codec.carried_request(line)) is not None:
         return BatchRequest(*found)
     try:
-        row = _wire.request(line)
-    except _wire.WireError as error:
+        row = json_codec.request(line)
+    except json_codec.WireError as error:
         message = no_json(line, error)
         raise invalid(message, [message]) from error
     if faults := _shape_faults(row):
         raise invalid(faults[0], faults)
     fields = cast("dict[str, object]", row)
     method = cast("str | None", fields.get("method"))
-    return BatchRequest(cast("str", fields["custom_id"]), _wire.request_body(line), method)
+    return BatchRequest(cast("str", fields["custom_id"]), json_codec.request_body(line), method)
 
 
 def invalid(message: str, problems: Iterable[str]) -> ValidationError:
@@ -187,7 +187,7 @@ def invalid(message: str, problems: Iterable[str]) -> ValidationError:
 def _shape_faults(row: object) -> list[str]:
     """Why a decoded line is no request."""
     if not isinstance(row, dict):
-        return [f"the line is {_wire.kind(row)}, and must be an object with custom_id and body"]
+        return [f"the line is {json_codec.kind(row)}, and must be an object with custom_id and body"]
     fields = cast("dict[str, object]", row)
     faults: list[str] = []
     if not isinstance(custom_id := fields.get("custom_id"), str) or not custom_id:
@@ -202,7 +202,7 @@ def _shape_faults(row: object) -> list[str]:
 def _wrong(name: str, value: object, expected: str) -> str:
     if value is None:
         return f"{name} is missing"
-    return f"{name} is empty" if value == "" else f"{name} is {_wire.kind(value)}, and must be {expected}"
+    return f"{name} is empty" if value == "" else f"{name} is {json_codec.kind(value)}, and must be {expected}"
 
 
 def faults_of(row: object, endpoint: str, max_custom_id: int | None) -> list[str]:
@@ -232,7 +232,7 @@ def faults_of(row: object, endpoint: str, max_custom_id: int | None) -> list[str
     return faults
 
 
-def no_json(line: bytes, error: _wire.WireError) -> str:
+def no_json(line: bytes, error: json_codec.WireError) -> str:
     """Why this is no JSON, with the place within the line."""
     if not line.strip(JSON_SPACE):
         return "the line is blank"

@@ -11,7 +11,7 @@ import json
 import re
 from typing import cast
 
-from together_batches import _wire
+from together_batches._protocol import json_codec
 
 __all__ = ["other_shape"]
 
@@ -83,8 +83,8 @@ def _shape_of(line: str) -> str | None:
     if not line.startswith("{"):
         return None
     try:
-        row = _wire.request(line.encode())
-    except _wire.WireError:
+        row = json_codec.request(line.encode())
+    except json_codec.WireError:
         return _PYTHON if _is_python(line) else None
     if not isinstance(row, dict):
         return None
@@ -115,8 +115,8 @@ def _is_python(line: str) -> bool:
 
 def _is_json(text: str) -> bool:
     try:
-        _wire.request(text.encode())
-    except _wire.WireError:
+        json_codec.request(text.encode())
+    except json_codec.WireError:
         return False
     return True
 

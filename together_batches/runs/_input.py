@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, cast
 
 from together_batches import jsonl
-from together_batches._marks import MARK_BYTES, sendable
+from together_batches._protocol.upload_marks import MARK_BYTES, sendable
 from together_batches._text import format_count
 from together_batches.errors import RunChangedError, ValidationError
 from together_batches.jsonl._sources import blocks_of

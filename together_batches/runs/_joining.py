@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 import attrs
 
-from together_batches import _plain, _result_lines, _wire
-from together_batches._result_lines import is_answer, read_row, salvaged
+from together_batches._protocol import json_codec, result_lines, to_dict
+from together_batches._protocol.result_lines import is_answer, read_row, salvaged
 from together_batches.errors import RunError
 from together_batches.jsonl import LineSplitter
 from together_batches.rows import BatchFailure, BatchMissing, BatchSuccess, Usage
@@ -122,12 +122,12 @@ def arrange(
             if kinds.count(_OK) == len(kinds):
                 for start in range(0, len(ids), _LINES_TOGETHER):
                     some = slice(start, start + _LINES_TOGETHER)
-                    target.write(_plain.success_lines(ids[some], texts[some], _OK))
+                    target.write(to_dict.success_lines(ids[some], texts[some], _OK))
                 outcomes += bytes([_rules.SUCCEEDED]) * len(kinds)
                 continue
             for custom_id, kind, text in zip(ids, kinds, texts, strict=True):
                 if kind >= _OK:
-                    target.write(_plain.success_line(custom_id, text, kind) + b"\n")
+                    target.write(to_dict.success_line(custom_id, text, kind) + b"\n")
                     outcomes.append(_rules.SUCCEEDED)
                     continue
                 result = absent(custom_id) if kind == _ABSENT else _result(custom_id, kind, text)
@@ -137,7 +137,7 @@ def arrange(
                     refusal = f"{result.code or result.status_code}: {result.message}"
                 if isinstance(result, BatchSuccess):
                     index.usage += result.usage or Usage()
-                target.write(_plain.line_of(result) + b"\n")
+                target.write(to_dict.line_of(result) + b"\n")
     return Arranged(
         outcomes=bytes(outcomes),
         usage=index.usage,
@@ -210,7 +210,7 @@ class _Index:
         begin = self._end
         self._files.append((begin, file))
         counts = Counter[int]()
-        splitter = LineSplitter(_result_lines.LONGEST_LINE_BYTES)
+        splitter = LineSplitter(result_lines.LONGEST_LINE_BYTES)
         while block := file.read(_BLOCK_BYTES):
             check_in()
             self._end += len(block)
@@ -223,7 +223,7 @@ class _Index:
     def _note_all(self, lines: Lines, begin: int, counts: Counter[int]) -> None:
         """Note lines of a file, and count what they are about."""
         # Every row of a run goes through here, so the first answer of a row is noted on the spot.
-        answer, numbers, places = _wire.answer, self._numbers, self._places
+        answer, numbers, places = json_codec.answer, self._numbers, self._places
         kind_of, row_of = self._kinds.append, self._rows.append
         offset_of, length_of = self._offsets.append, self._lengths.append
         rows = prompt = completion = total = 0
@@ -265,8 +265,8 @@ class _Index:
         if len(content) != length:
             return self._note_odd(content, offset, _LONG)
         try:
-            row = _wire.decode_row(content)
-        except _wire.WireError:
+            row = json_codec.decode_row(content)
+        except json_codec.WireError:
             # A last line that ends within itself was cut, and more of it may come.
             return self._note_odd(content, offset, _ODD) if ends else _NOTHING
         custom_id = row.custom_id
@@ -281,13 +281,13 @@ class _Index:
             return _A_ROW
         if answers and body is not None and (start := content.find(body)) >= 0:  # -1: a carriage return was replaced
             self._put(number, cast("int", row.status_code), offset + start, len(body))
-            self.usage += Usage(*(_wire.usage(body) or ()))
+            self.usage += Usage(*(json_codec.usage(body) or ()))
         else:
             self._put(number, _UNUSUAL_ANSWER if answers else _FAILURE, offset, length)
         return _A_ROW
 
     def _note_odd(self, content: bytes, offset: int, kind: int) -> int:
-        custom_id = _wire.salvaged_id(content)
+        custom_id = json_codec.salvaged_id(content)
         number = None if custom_id is None else self._numbers.get(custom_id)
         if number is None:
             return _NOTHING

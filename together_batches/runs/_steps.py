@@ -9,8 +9,8 @@ import asyncio
 from functools import partial
 from typing import TYPE_CHECKING
 
-from together_batches._marks import mark_of
 from together_batches._patience import until_found
+from together_batches._protocol.upload_marks import mark_of
 from together_batches._text import count_of
 from together_batches.errors import (
     APIError,

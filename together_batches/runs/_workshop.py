@@ -9,8 +9,9 @@ from functools import partial
 from itertools import compress
 from typing import TYPE_CHECKING
 
-from together_batches import _wire, jsonl
-from together_batches._marks import place_in, sendable, tagged_name
+from together_batches import jsonl
+from together_batches._protocol import json_codec
+from together_batches._protocol.upload_marks import place_in, sendable, tagged_name
 from together_batches.errors import UsageError
 from together_batches.models import BatchJobStatus
 from together_batches.runs import _rules
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from together_batches._marks import Mark
+    from together_batches._protocol.upload_marks import Mark
     from together_batches.runs._records import Attempt, Shard
 
 __all__ = ["Workshop"]
@@ -141,7 +142,9 @@ class Workshop:
 
     def _ids(self, shard: Shard, earlier: Sequence[Attempt], check_in: Callable[[], None]) -> list[str]:
         """The ids of these rows."""
-        return [custom_id for rows in self._rows(shard, earlier, check_in) for custom_id in _wire.custom_ids(rows)]
+        return [
+            custom_id for rows in self._rows(shard, earlier, check_in) for custom_id in json_codec.custom_ids(rows)
+        ]
 
     async def has_piece(self, attempt: Attempt) -> bool:
         """Whether the results of an attempt are here."""

@@ -1,4 +1,4 @@
-"""What :mod:`together_batches._protocol` is to jobs, for files: requests as values, answers as values or errors."""
+"""Requests about files as values, and their answers as values or errors."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 
 import attrs
 
-from together_batches import _wire
-from together_batches._protocol import (
+from together_batches._protocol import json_codec
+from together_batches._protocol.jobs import (
     Answer,
     Request,
     checked_id,
@@ -158,8 +158,8 @@ def read_file(answer: Answer, expected: str | None = None) -> FileObject:
     """The file that an answer describes; it must be the ``expected`` one, if that is known."""
     what = "a file" if expected is None else f"file {expected}"
     try:
-        file = _wire.file(answer.body)
-    except _wire.WireError as error:
+        file = json_codec.file(answer.body)
+    except json_codec.WireError as error:
         raise no_answer(answer, what, error.problem, error.where) from error
     if expected not in {None, file.id}:
         raise no_answer(answer, what, f"it is about file {file.id!r}", "$.id")
@@ -168,15 +168,15 @@ def read_file(answer: Answer, expected: str | None = None) -> FileObject:
 
 def read_files(answer: Answer) -> list[FileObject]:
     """All files of a list: of an object with ``data``, or of a bare one; null is an empty one."""
-    return read_list(answer, "a list of files", _wire.file)
+    return read_list(answer, "a list of files", json_codec.file)
 
 
 def read_deleted(answer: Answer, expected: str) -> None:
     """Nothing, where the answer is that the file is deleted."""
     what = f"that file {expected} is deleted"
     try:
-        value = _wire.decode(answer.body)
-    except _wire.WireError as error:
+        value = json_codec.decode(answer.body)
+    except json_codec.WireError as error:
         raise no_answer(answer, what, error.problem, error.where) from error
     said = cast("dict[str, object]", value) if isinstance(value, dict) else {}
     if said.get("deleted") is not True:

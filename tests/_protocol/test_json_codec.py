@@ -21,9 +21,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from together_batches import _wire
-from together_batches._plain import to_dict
-from together_batches._wire import WireError, job_from_dict
+from together_batches._protocol import json_codec
+from together_batches._protocol.json_codec import WireError, job_from_dict
+from together_batches._protocol.to_dict import to_dict
 from together_batches.errors import ValidationError
 from together_batches.models import BatchJob, BatchJobStatus
 
@@ -58,7 +58,7 @@ _NOON = datetime(2026, 9, 14, 12, tzinfo=UTC)
 def test_what_is_no_json(body: bytes, problem: str) -> None:
     """Broken, cut, too deep, not text, not a number: one error, whatever it is."""
     with pytest.raises(WireError) as caught:
-        _wire.decode(body)
+        json_codec.decode(body)
     assert (caught.value.problem, caught.value.where) == (problem, "$")
 
 
@@ -81,7 +81,7 @@ def test_what_is_no_json(body: bytes, problem: str) -> None:
 def test_what_json_cannot_say(value: object, problem: str) -> None:
     """Nothing is sent in place of it: NaN does not become null."""
     with pytest.raises(WireError, match=problem):
-        _wire.encode(value)
+        json_codec.encode(value)
 
 
 def test_what_refers_to_itself_is_no_json() -> None:
@@ -89,12 +89,12 @@ def test_what_refers_to_itself_is_no_json() -> None:
     value: list[object] = []
     value.append(value)
     with pytest.raises(WireError):
-        _wire.encode(value)
+        json_codec.encode(value)
 
 
 def test_null_is_json() -> None:
     """If the caller says null, null is sent."""
-    assert _wire.encode({"a": None, "b": [1.5, None]}) == b'{"a":null,"b":[1.5,null]}'
+    assert json_codec.encode({"a": None, "b": [1.5, None]}) == b'{"a":null,"b":[1.5,null]}'
 
 
 @dataclass
@@ -133,9 +133,9 @@ def test_what_holds_a_number_that_is_not_finite(holder: Callable[[Any], object])
     """Is refused, however deep the number is: msgspec would write null."""
     given_ = {"a": math.nan} if holder in {UserDict, dict, OrderedDict} else math.nan
     with pytest.raises(WireError, match="a number is not finite"):
-        _wire.encode(holder(given_))
+        json_codec.encode(holder(given_))
     with pytest.raises(WireError, match="a number is not finite"):
-        _wire.encode(_Level.ODD)
+        json_codec.encode(_Level.ODD)
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_what_holds_a_number_that_is_not_finite(holder: Callable[[Any], object])
 )
 def test_what_is_not_json_s_own_is_written_as_what_it_holds(value: object, text: bytes) -> None:
     """Dataclasses, attrs classes, enums, mappings; an integer of any length is exact."""
-    assert _wire.encode(value) == text
+    assert json_codec.encode(value) == text
 
 
 class _Number:
@@ -196,23 +196,23 @@ def numpy(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("numpy")
 def test_numbers_of_numpy_are_the_numbers_that_they_are() -> None:
     """And if one is not finite, it is refused like any other."""
-    assert _wire.encode([_Bool(1), _Floating(1.5), _Integer(7)]) == b"[true,1.5,7]"
+    assert json_codec.encode([_Bool(1), _Floating(1.5), _Integer(7)]) == b"[true,1.5,7]"
     with pytest.raises(WireError, match="a number is not finite"):
-        _wire.encode({"a": _Floating("nan")})
+        json_codec.encode({"a": _Floating("nan")})
 
 
 @pytest.mark.parametrize("number", ["123456789012345678901234567890", "-" + "9" * 40, "18446744073709551616", "-0.0"])
 def test_a_number_is_exact(number: str) -> None:
     """Integers have no 64 bits here: what was read is written."""
     text = f'{{"a":[{number}]}}'.encode()
-    assert _wire.encode(_wire.decode(text)) == text
+    assert json_codec.encode(json_codec.decode(text)) == text
 
 
-@pytest.mark.parametrize("decode", [_wire.decode, _wire.read])
+@pytest.mark.parametrize("decode", [json_codec.decode, json_codec.read])
 def test_deep_and_repeated(decode: Callable[[bytes], object]) -> None:
     """Three hundred levels are read, and of two values with one key the last is taken."""
     deep = b"[" * 300 + b"]" * 300
-    assert _wire.encode(decode(deep)) == deep
+    assert json_codec.encode(decode(deep)) == deep
     assert decode(b'{"a": 1, "b": {"c": 2, "c": 3}, "a": 4}') == {"a": 4, "b": {"c": 3}}
 
 
@@ -228,17 +228,17 @@ def test_deep_and_repeated(decode: Callable[[bytes], object]) -> None:
 )
 def test_what_python_reads_and_json_has_not(text: bytes, value: object) -> None:
     """Does no harm in a field that is not known here, neither in a job nor in a list of them."""
-    assert _wire.read(text) == {"id": "a", "x": value}
-    assert _wire.job(text) == BatchJob(id="a", extra={"x": value})
-    assert [_wire.job(entry).extra for entry in _wire.entries(b"[" + text + b"]")] == [{"x": value}]
+    assert json_codec.read(text) == {"id": "a", "x": value}
+    assert json_codec.job(text) == BatchJob(id="a", extra={"x": value})
+    assert [json_codec.job(entry).extra for entry in json_codec.entries(b"[" + text + b"]")] == [{"x": value}]
     with pytest.raises(WireError, match="no JSON"):
-        _wire.decode(text)
+        json_codec.decode(text)
 
 
 @pytest.mark.parametrize("text", [b"", b"<html>", b"[" * 100_000, b'{"id": "a"', b"9" * 10_000])
 def test_what_nobody_reads(text: bytes) -> None:
     """Is refused by whatever may read it."""
-    for reader in (_wire.read, _wire.job, _wire.file, _wire.entries):
+    for reader in (json_codec.read, json_codec.job, json_codec.file, json_codec.entries):
         with pytest.raises(WireError, match=r"no JSON|nothing at all"):
             reader(text)
 
@@ -247,7 +247,7 @@ def test_what_nobody_reads(text: bytes) -> None:
 
 
 def _job(**fields: object) -> BatchJob:
-    return _wire.job({"id": "a", **fields})
+    return json_codec.job({"id": "a", **fields})
 
 
 def test_every_field_arrives() -> None:
@@ -270,7 +270,7 @@ def test_every_field_arrives() -> None:
         "warning": "advice",
         "organization_id": "org-example",
     }
-    assert _wire.job(sent) == BatchJob(
+    assert json_codec.job(sent) == BatchJob(
         id="5b0c2d6e",
         user_id="6710aa3f",
         input_file_id="file-3e9d",
@@ -343,8 +343,10 @@ def test_a_time_in_any_spelling(text: str, time: datetime) -> None:
 def test_a_status_in_another_spelling(text: str) -> None:
     """It is known, in a job by itself and in a list."""
     sent = f'{{"id": "a", "status": "{text}"}}'.encode()
-    assert _wire.job(sent).status is BatchJobStatus.COMPLETED
-    assert [_wire.job(entry).status for entry in _wire.entries(b"[" + sent + b"]")] == [BatchJobStatus.COMPLETED]
+    assert json_codec.job(sent).status is BatchJobStatus.COMPLETED
+    assert [json_codec.job(entry).status for entry in json_codec.entries(b"[" + sent + b"]")] == [
+        BatchJobStatus.COMPLETED
+    ]
 
 
 @pytest.mark.parametrize("status", ["PAUSED", "paused", "COMPLETED?", "0"])
@@ -385,7 +387,7 @@ def test_what_is_unknown_is_kept_as_it_came(value: object) -> None:
 def test_what_is_no_object_is_no_job(value: object, problem: str) -> None:
     """Said in the words of JSON."""
     with pytest.raises(WireError) as caught:
-        _wire.job(value, "$[3]")
+        json_codec.job(value, "$[3]")
     assert (caught.value.problem, caught.value.where) == (problem, "$[3]")
 
 
@@ -405,7 +407,7 @@ def test_what_is_no_object_is_no_job(value: object, problem: str) -> None:
 def test_a_job_has_an_id(fields: dict[str, object], problem: str) -> None:
     """Text that is not empty; a number is not turned into text."""
     with pytest.raises(WireError) as caught:
-        _wire.job({"status": "COMPLETED", **fields}, "$[3]")
+        json_codec.job({"status": "COMPLETED", **fields}, "$[3]")
     assert (caught.value.problem, caught.value.where) == (problem, "$[3].id")
 
 
@@ -441,8 +443,8 @@ _ODD_FIELDS: list[tuple[str, object]] = [
 def test_a_field_that_cannot_be_read(name: str, value: object) -> None:
     """It is absent, and kept in ``extra`` under its name; nothing is guessed, and the rest of the job is there."""
     sent = {"id": "a", "user_id": "u", "project_id": "p", "created_at": "2026-09-14T12:00:00Z", name: value}
-    job = _wire.job(sent)
-    assert job == _wire.job(json.dumps(sent).encode())
+    job = json_codec.job(sent)
+    assert job == json_codec.job(json.dumps(sent).encode())
     assert (getattr(job, name), job.extra) == (None, {"project_id": "p", name: value})
     assert job == job_from_dict(to_dict(job))
     rest = {"user_id": "u", "created_at": _NOON}
@@ -454,7 +456,7 @@ def test_a_field_that_cannot_be_read(name: str, value: object) -> None:
 def test_several_fields_that_cannot_be_read() -> None:
     """Each costs itself."""
     sent = {"id": "a", "status": "FAILED", "progress": "100", "error": {"code": 1}, "extra": 2}
-    job = _wire.job(sent)
+    job = json_codec.job(sent)
     assert job == BatchJob(id="a", status="FAILED", extra={"progress": "100", "error": {"code": 1}, "extra": 2})
     assert job.is_terminal
 
@@ -529,7 +531,7 @@ def test_no_json_crashes_the_reader(value: Any) -> None:
     wheres = []
     for sent in (value, {"id": "a", "status": value}, {"id": value}, {"id": "a", "created_at": value}):
         try:
-            _wire.job(sent)
+            json_codec.job(sent)
         except WireError as error:
             wheres.append(error.where)
     assert all(where.startswith("$") for where in wheres)
@@ -564,7 +566,7 @@ _TIMES = st.sampled_from(
 @pytest.mark.parametrize("status", ["CANCELING", "COMPLETED"])
 def test_what_is_usual_is_read_by_msgspec(monkeypatch: pytest.MonkeyPatch, status: str) -> None:
     """And not by cattrs, which takes ten times the time."""
-    monkeypatch.setattr(_wire, "_structured", None)
+    monkeypatch.setattr(json_codec, "_structured", None)
     sent = {"created_at": "2026-09-14T12:00:00.1Z", "completed_at": None, "progress": 40, "file_size_bytes": 3}
     job = _job(status=status, **sent, endpoint="/v1/chat/completions", error_file_id=None, project_id="p")
     assert job.created_at == _NOON.replace(microsecond=100_000)
@@ -575,28 +577,28 @@ def test_what_is_usual_is_read_by_msgspec(monkeypatch: pytest.MonkeyPatch, statu
 def test_every_way_of_reading_a_job_agrees(sent: dict[str, Any]) -> None:
     """What msgspec reads, of text and of a dict, is what cattrs makes of it, and what is told of it comes back."""
     sent["id"] = "job-1"
-    job = _wire.job(sent)
-    assert repr(job) == repr(_wire._structured(BatchJob, sent, "$"))
-    assert repr(job) == repr(_wire.job(json.dumps(sent).encode()))
+    job = json_codec.job(sent)
+    assert repr(job) == repr(json_codec._structured(BatchJob, sent, "$"))
+    assert repr(job) == repr(json_codec.job(json.dumps(sent).encode()))
     assert repr(job) == repr(job_from_dict(to_dict(job)))
     assert type(job) is BatchJob
 
 
 def test_what_is_unknown_is_read_when_it_is_wanted() -> None:
     """And once: it is the job's own dict, which copies and pickles with it."""
-    job = _wire.job(b'{"id": "a", "extra": {"b": [1]}, "project_id": "p"}')
+    job = json_codec.job(b'{"id": "a", "extra": {"b": [1]}, "project_id": "p"}')
     assert job.extra is job.extra
     assert type(job.extra) is dict
     for twin in (pickle.loads(pickle.dumps(job)), copy.deepcopy(job), attrs.evolve(job, user_id=None)):
         assert twin == job
         assert twin.extra == {"extra": {"b": [1]}, "project_id": "p"}
-    assert "project_id" in repr(_wire.job(b'{"id": "a", "project_id": "p"}'))
+    assert "project_id" in repr(json_codec.job(b'{"id": "a", "project_id": "p"}'))
 
 
 def test_what_is_unknown_and_too_deep_is_left_out() -> None:
     """Rather than that the job raises when it is looked at. Since Python 3.12, depth in C has a limit of its own."""
     deep = b'{"id": "a", "x": ' + b"[" * 900 + b"]" * 900 + b"}"
-    job = _wire.job(deep)
+    job = json_codec.job(deep)
 
     def deeper(levels: int) -> list[str]:
         return deeper(levels - 1) if levels else list(job.extra)
@@ -631,14 +633,14 @@ def _line(body: bytes, more: bytes = b"") -> bytes:
 )
 def test_a_body_is_cut_as_it_came(body: bytes) -> None:
     """Byte for byte, and apart from the line that it was in."""
-    row = _wire.decode_row(_line(body, b', "error": null'))
-    assert row == _wire.Row("a", 200, None, body)
+    row = json_codec.decode_row(_line(body, b', "error": null'))
+    assert row == json_codec.Row("a", 200, None, body)
     assert type(row.body) is bytes
 
 
 def test_a_carriage_return_between_tokens_is_a_space() -> None:
     """It would end a line for whoever reads the body."""
-    assert _wire.decode_row(_line(b'{\r"a":\r1}') + b"\r").body == b'{ "a": 1}'
+    assert json_codec.decode_row(_line(b'{\r"a":\r1}') + b"\r").body == b'{ "a": 1}'
 
 
 @pytest.mark.parametrize(
@@ -653,7 +655,7 @@ def test_a_carriage_return_between_tokens_is_a_space() -> None:
 )
 def test_a_body_that_is_no_json_is_not_cut(body: bytes, value: object) -> None:
     """Python reads it: nobody else has to, so it does not stand in a file of JSON."""
-    row = _wire.decode_row(_line(body))
+    row = json_codec.decode_row(_line(body))
     assert (row.custom_id, row.status_code, row.error, row.body) == ("a", 200, None, None)
     assert row.value == value
 
@@ -661,34 +663,40 @@ def test_a_body_that_is_no_json_is_not_cut(body: bytes, value: object) -> None:
 @pytest.mark.parametrize(
     ("line", "row"),
     [
-        (b"{}", _wire.Row()),
-        (b'{"custom_id": 7, "response": null}', _wire.Row(7)),
-        (b'{"custom_id": "a", "response": "text"}', _wire.Row("a")),
-        (b'{"custom_id": "a", "response": {"status_code": "200", "body": {}}}', _wire.Row("a", "200", None, b"{}")),
-        (b'{"custom_id": "a", "response": {"status_code": 1e999, "body": 1}}', _wire.Row("a", math.inf, None, b"1")),
+        (b"{}", json_codec.Row()),
+        (b'{"custom_id": 7, "response": null}', json_codec.Row(7)),
+        (b'{"custom_id": "a", "response": "text"}', json_codec.Row("a")),
+        (
+            b'{"custom_id": "a", "response": {"status_code": "200", "body": {}}}',
+            json_codec.Row("a", "200", None, b"{}"),
+        ),
+        (
+            b'{"custom_id": "a", "response": {"status_code": 1e999, "body": 1}}',
+            json_codec.Row("a", math.inf, None, b"1"),
+        ),
         (
             b'{"custom_id": "a", "error": {"code": 1, "message": "m"}}',
-            _wire.Row("a", None, {"code": 1, "message": "m"}),
+            json_codec.Row("a", None, {"code": 1, "message": "m"}),
         ),
-        (b'{"custom_id": "a", "error": "\\ud800"}', _wire.Row("a", None, "\ud800")),
-        (b'{"custom_id": "a", "custom_id": "b"}', _wire.Row("b")),
+        (b'{"custom_id": "a", "error": "\\ud800"}', json_codec.Row("a", None, "\ud800")),
+        (b'{"custom_id": "a", "custom_id": "b"}', json_codec.Row("b")),
         (
             b'{"response": {"status_code": 1, "body": {}}, "response": {"status_code": 2}, "custom_id": "\\ud800"}',
-            _wire.Row("\ud800", 2),
+            json_codec.Row("\ud800", 2),
         ),
-        (b'{"response": {"status_code": 1, "body": {}}, "response": {"status_code": 2}}', _wire.Row(None, 2)),
+        (b'{"response": {"status_code": 1, "body": {}}, "response": {"status_code": 2}}', json_codec.Row(None, 2)),
     ],
 )
 def test_a_row_of_any_shape(line: bytes, row: object) -> None:
     """What is there is said, whatever it is; of two members with one name the last is taken."""
-    assert _wire.decode_row(line) == row
+    assert json_codec.decode_row(line) == row
 
 
 @pytest.mark.parametrize("line", [b"", b"[]", b"7", b'{"custom_id": "a"', b"<html>", b"\xff", b"[" * 100_000])
 def test_a_line_that_nothing_reads(line: bytes) -> None:
     """One error, whatever it is."""
     with pytest.raises(WireError):
-        _wire.decode_row(line)
+        json_codec.decode_row(line)
 
 
 @pytest.mark.parametrize(
@@ -710,7 +718,7 @@ def test_a_line_that_nothing_reads(line: bytes) -> None:
 )
 def test_the_tokens_of_an_answer(body: bytes, tokens: object) -> None:
     """Without decoding the rest of it."""
-    assert _wire.usage(body) == tokens
+    assert json_codec.usage(body) == tokens
 
 
 _row_bodies = st.recursive(
@@ -727,7 +735,7 @@ def test_any_body_is_cut_as_it_came(body: object, ascii_only: bool, indent: int 
         text = json.dumps(body, ensure_ascii=ascii_only, indent=indent).encode().replace(b"\n", b" ")
     except UnicodeEncodeError:
         return
-    assert _wire.decode_row(_line(text)).body == text
+    assert json_codec.decode_row(_line(text)).body == text
 
 
 # --- the quick way ------------------------------------------------------------------------------------------------
@@ -765,14 +773,16 @@ def test_the_quick_way_to_an_answer_is_the_right_one(
     text = b'{"t": ' + json.dumps(body).encode() + b', "usage": {"prompt_tokens": 3}}'
     head = b", ".join([b'"custom_id": "a"', *before, b'"response": {' + b", ".join([b'"status_code": 200', *within])])
     line = b"{" + head + b', "body":' + space + text + end
-    found = _wire.answer(line)
+    found = json_codec.answer(line)
     if found is not None:
         custom_id, begin, length, tokens = found
         cut = line[begin : begin + length]
-        assert _wire.decode_row(line) == _wire.Row(custom_id, 200, None, cut)
-        assert tokens is None or (tokens.prompt_tokens, tokens.completion_tokens, tokens.total_tokens) == _wire.usage(
-            cut
-        )
+        assert json_codec.decode_row(line) == json_codec.Row(custom_id, 200, None, cut)
+        assert tokens is None or (
+            tokens.prompt_tokens,
+            tokens.completion_tokens,
+            tokens.total_tokens,
+        ) == json_codec.usage(cut)
 
 
 def test_the_usual_line_goes_the_quick_way() -> None:
@@ -780,8 +790,8 @@ def test_the_usual_line_goes_the_quick_way() -> None:
     body = b'{"choices": [{"message": {"content": "hi"}}], "usage": {"prompt_tokens": 3}}'
     for space in (b"", b" "):
         line = b'{"id":"br_1","custom_id":"a","response":{"status_code":200,"body":' + space + body + b"}}"
-        assert _wire.answer(line) == ("a", line.index(body), len(body), _wire.Tokens(3))
-    assert _wire.answer(line.replace(body, b"{}")) == ("a", line.index(body), 2, None)
+        assert json_codec.answer(line) == ("a", line.index(body), len(body), json_codec.Tokens(3))
+    assert json_codec.answer(line.replace(body, b"{}")) == ("a", line.index(body), 2, None)
 
 
 @pytest.mark.parametrize(
@@ -803,25 +813,34 @@ def test_the_usual_line_goes_the_quick_way() -> None:
 )
 def test_any_other_line_does_not(line: bytes) -> None:
     """It is none that was answered, or not in a way that can be told at one look."""
-    assert _wire.answer(line) is None
+    assert json_codec.answer(line) is None
 
 
 def test_a_request_with_a_number_beyond_floats() -> None:
     """Is JSON, and carried; in a line that is no request it is what is wrong with that."""
     body = b'{"model": "m", "x": 1e999, "y": ' + b"1" * 5_000 + b"}"
     line = b'{"custom_id": "a", "body": ' + body + b"}"
-    value: Any = _wire.request(line)
+    value: Any = json_codec.request(line)
     assert (value["custom_id"], value["body"]["x"]) == ("a", math.inf)
-    found = _wire.carried_request(line)
+    found = json_codec.carried_request(line)
     assert found is not None
     assert (found[0], found[1].text, found[2]) == ("a", body, None)
     with pytest.raises(WireError):
-        _wire.request(b'{"custom_id": "a", "x": 1e999}')
+        json_codec.request(b'{"custom_id": "a", "x": 1e999}')
     with pytest.raises(WireError):
-        _wire.request(line.replace(b'"m"', b'"\xff"'))
+        json_codec.request(line.replace(b'"m"', b'"\xff"'))
 
 
 def test_the_ids_of_requests() -> None:
     """Are read without the bodies; there may be none."""
-    assert _wire.custom_ids([b'{"custom_id": "a", "body": {}}', b'{"body": [[]], "custom_id": "b"}']) == ["a", "b"]
-    assert _wire.custom_ids([b"x", b"[]", b"{}", b'{"custom_id": 7}', b'{"custom_id": "a"}']) == ["", "", "", "", "a"]
+    assert json_codec.custom_ids([b'{"custom_id": "a", "body": {}}', b'{"body": [[]], "custom_id": "b"}']) == [
+        "a",
+        "b",
+    ]
+    assert json_codec.custom_ids([b"x", b"[]", b"{}", b'{"custom_id": 7}', b'{"custom_id": "a"}']) == [
+        "",
+        "",
+        "",
+        "",
+        "a",
+    ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from together_batches._reach import is_disguised, reach_of
+from together_batches._protocol.reach import is_disguised, reach_of
 
 
 @pytest.mark.parametrize(

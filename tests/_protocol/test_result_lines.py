@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from together_batches._result_lines import read_row
+from together_batches._protocol.result_lines import read_row
 from together_batches.rows import BatchFailure, BatchSuccess
 
 _NEITHER = "the row has neither an answer nor an error"

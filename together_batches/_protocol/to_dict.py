@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from together_batches import _wire
 from together_batches._fields import carried
+from together_batches._protocol import json_codec
 from together_batches.errors import APIResponseValidationError, APIStatusError, BatchesError
 from together_batches.models import BatchJob, FileObject
 from together_batches.outcomes import CancelOutcome, CancelReport
@@ -65,9 +65,9 @@ def _success(row: BatchSuccess) -> dict[str, Any]:
     try:
         body = row.body
         if row.raw:
-            _wire.encode(body)
+            json_codec.encode(body)
         plain["body"] = body
-    except (APIResponseValidationError, _wire.WireError):
+    except (APIResponseValidationError, json_codec.WireError):
         pass
     plain["status_code"] = row.status_code
     return {**plain, "raw": row.raw} if row.raw else plain
@@ -79,19 +79,19 @@ def line_of(row: BatchResult) -> bytes:
         return success_line(row.custom_id, text, row.status_code)
     plain = to_dict(row)
     try:
-        return _wire.encode(plain)
-    except _wire.WireError:  # half of a surrogate pair in an id, which stands for itself only as an escape
+        return json_codec.encode(plain)
+    except json_codec.WireError:  # half of a surrogate pair in an id, which stands for itself only as an escape
         return json.dumps(plain, separators=(",", ":")).encode()
 
 
 def success_line(custom_id: str, body: bytes, status_code: int) -> bytes:
     """The line of a row that was answered, around the text of the answer."""
-    return _SUCCESS % (_wire.quoted(custom_id), body, status_code)
+    return _SUCCESS % (json_codec.quoted(custom_id), body, status_code)
 
 
 def success_lines(custom_ids: Iterable[str], bodies: Iterable[bytes], status_code: int) -> bytes:
     """The lines, with their ends, of rows that were answered with the same status."""
-    line, quoted = _SUCCESS + b"\n", _wire.quoted
+    line, quoted = _SUCCESS + b"\n", json_codec.quoted
     return b"".join(
         [line % (quoted(custom_id), body, status_code) for custom_id, body in zip(custom_ids, bodies, strict=True)]
     )

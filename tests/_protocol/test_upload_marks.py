@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from together_batches._marks import MARK_BYTES, Mark, mark_of, place_in, tagged_name
+from together_batches._protocol.upload_marks import MARK_BYTES, Mark, mark_of, place_in, tagged_name
 
 MARK = mark_of("run", 1, 2)
 _keys = st.dictionaries(st.text(max_size=5), st.none() | st.integers() | st.text(max_size=9), max_size=4)

@@ -14,9 +14,9 @@ from urllib.parse import quote, urlencode, urljoin, urlsplit
 
 import attrs
 
-from together_batches import _wire
 from together_batches._paging import sign_in_headers
-from together_batches._reach import is_disguised, reach_of
+from together_batches._protocol import json_codec
+from together_batches._protocol.reach import is_disguised, reach_of
 from together_batches.config import Secret
 from together_batches.errors import (
     APIConnectionError,
@@ -224,8 +224,8 @@ def raw(method: str, path: str, *, json: object, params: Mapping[str, str] | Non
 
 def _body(value: object) -> bytes:
     try:
-        return _wire.encode(value)
-    except _wire.WireError as error:
+        return json_codec.encode(value)
+    except json_codec.WireError as error:
         message = f"the request cannot be written as JSON: {error.problem}"
         raise UsageError(message) from error
 
@@ -258,7 +258,7 @@ def read_cancelled(answer: Answer, expected: str) -> BatchJob | NoJob:
     what = f"batch job {expected}"
     try:
         job = job_in(answer.body)
-    except _wire.WireError as error:
+    except json_codec.WireError as error:
         failure = no_answer(answer, what, error.problem, error.where)
         failure.__cause__ = error
         return NoJob(failure, accepted=_is_acceptance(answer.body))
@@ -276,18 +276,18 @@ def _is_acceptance(body: bytes) -> bool:
 def job_in(body: bytes) -> BatchJob:
     """The job in an answer, bare or as ``{"job": …}``; :class:`WireError` if there is none."""
     try:
-        return _wire.job(body)
-    except _wire.WireError:
-        value = _wire.read(body)
+        return json_codec.job(body)
+    except json_codec.WireError:
+        value = json_codec.read(body)
         fields = cast("dict[str, object]", value) if isinstance(value, dict) else {}
         if "id" in fields or not isinstance(fields.get("job"), dict):
             raise
-        return _wire.job(fields["job"], "$.job")
+        return json_codec.job(fields["job"], "$.job")
 
 
 def read_jobs(answer: Answer) -> list[BatchJob]:
     """All jobs of a list. An empty account answers a literal ``null``; an object with ``data`` is taken too."""
-    return read_list(answer, "a list of batch jobs", _wire.job)
+    return read_list(answer, "a list of batch jobs", json_codec.job)
 
 
 def read_list(answer: Answer, what: str, read: Callable[[object], T]) -> list[T]:
@@ -296,16 +296,16 @@ def read_list(answer: Answer, what: str, read: Callable[[object], T]) -> list[T]
     if header is not None:
         raise no_answer(answer, what, "it is only a part of one, and no paging is known", f"header {header}")
     try:
-        entries = _wire.entries(answer.body)
-    except _wire.WireError as error:
+        entries = json_codec.entries(answer.body)
+    except json_codec.WireError as error:
         raise no_answer(answer, what, error.problem, error.where) from error
     found: list[T] = []
-    unread: dict[int, _wire.WireError] = {}
+    unread: dict[int, json_codec.WireError] = {}
     with _without_collector():
         for index, entry in enumerate(entries):
             try:
                 found.append(read(entry))
-            except _wire.WireError as error:
+            except json_codec.WireError as error:
                 unread[index] = error
     for index, unreadable in unread.items():
         where = f"$[{index}]{unreadable.where.removeprefix('$')}"
@@ -341,9 +341,9 @@ def read_created(answer: Answer, input_file_id: str) -> BatchJob:
     """The job in ``{"job": …, "warning": …}``, with the warning; :class:`JobNotCreatedError` where it is null."""
     what = "a created batch job"
     try:
-        value = _wire.read(answer.body)
+        value = json_codec.read(answer.body)
         if not isinstance(value, dict):
-            raise no_answer(answer, what, f"{_wire.kind(value)} in place of an object")
+            raise no_answer(answer, what, f"{json_codec.kind(value)} in place of an object")
         if "job" not in value:
             raise no_answer(answer, what, 'there is no "job"')
         envelope = cast("dict[str, object]", value)
@@ -351,11 +351,11 @@ def read_created(answer: Answer, input_file_id: str) -> BatchJob:
         advice = warning if isinstance(warning, str) and warning else None
         if envelope["job"] is None:
             raise JobNotCreatedError(advice)
-        job = _wire.job(envelope["job"], "$.job")
+        job = json_codec.job(envelope["job"], "$.job")
         if job.input_file_id not in {None, input_file_id}:
             raise no_answer(answer, what, f"it is about file {job.input_file_id!r}", "$.job.input_file_id")
         return attrs.evolve(job, warning=advice or job.warning)
-    except _wire.WireError as error:
+    except json_codec.WireError as error:
         raise no_answer(answer, what, error.problem, error.where) from error
 
 
@@ -487,8 +487,8 @@ def says_finished(error: APIStatusError) -> bool:
 
 def _readable(body: bytes) -> object:
     try:
-        return _wire.decode(body)
-    except _wire.WireError:
+        return json_codec.decode(body)
+    except json_codec.WireError:
         return body.decode("utf-8", "replace")
 
 

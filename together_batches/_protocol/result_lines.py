@@ -7,7 +7,7 @@ from typing import cast
 
 import attrs
 
-from together_batches import _wire
+from together_batches._protocol import json_codec
 from together_batches._text import format_count
 from together_batches.errors import APIResponseValidationError
 from together_batches.rows import BatchFailure, BatchSuccess
@@ -31,15 +31,15 @@ def read_row(line: bytes, *, whole: bool = True) -> BatchSuccess | BatchFailure:
         message = f"the line has more than {format_count(LONGEST_LINE_BYTES)} bytes; this is its beginning"
         return BatchFailure(None, None, message, raw=as_text(line))
     try:
-        row = _wire.decode_row(line)
-    except _wire.WireError as error:
+        row = json_codec.decode_row(line)
+    except json_codec.WireError as error:
         can_be_read = "in place of" in error.problem
         message = f"the line is {error.problem}" if can_be_read else f"the line cannot be read: it is {error.problem}"
         return BatchFailure(None, None, message, raw=as_text(line))
     return _row_of(row, line)
 
 
-def _row_of(row: _wire.Row, line: bytes) -> BatchSuccess | BatchFailure:
+def _row_of(row: json_codec.Row, line: bytes) -> BatchSuccess | BatchFailure:
     """What a line says that was decoded."""
     status, problem = row.status_code, row.error
     custom_id = row.custom_id if isinstance(row.custom_id, str) and row.custom_id else None
@@ -67,7 +67,7 @@ def _row_of(row: _wire.Row, line: bytes) -> BatchSuccess | BatchFailure:
 
 def _success(custom_id: str, body: bytes, status_code: int, line: bytes) -> BatchSuccess:
     """A row that was answered with the object that ``body`` is the text of."""
-    answer = _wire.Body(body)
+    answer = json_codec.Body(body)
     # What is nested too deeply to be decoded is not decoded to find out, unless it may be.
     if body.count(b"{") + body.count(b"[") > _LEVELS_IN_DOUBT:
         try:
@@ -77,17 +77,17 @@ def _success(custom_id: str, body: bytes, status_code: int, line: bytes) -> Batc
     return BatchSuccess(custom_id, answer, status_code)
 
 
-def _answer_in(row: _wire.Row) -> object:
+def _answer_in(row: json_codec.Row) -> object:
     if row.body is None:
         return row.value
     try:
-        return _wire.read(row.body)
-    except _wire.WireError:
+        return json_codec.read(row.body)
+    except json_codec.WireError:
         return _UNREADABLE
 
 
 def _kind(answer: object) -> str:
-    return "nested too deeply" if answer is _UNREADABLE else _wire.kind(answer)
+    return "nested too deeply" if answer is _UNREADABLE else json_codec.kind(answer)
 
 
 def states_error(failure: BatchSuccess | BatchFailure) -> bool:
@@ -101,14 +101,14 @@ def states_error(failure: BatchSuccess | BatchFailure) -> bool:
     if not failure.raw:
         return True
     try:
-        row = _wire.decode_row(failure.raw.encode("utf-8", "surrogatepass"))
-    except _wire.WireError:
+        row = json_codec.decode_row(failure.raw.encode("utf-8", "surrogatepass"))
+    except json_codec.WireError:
         return False
     status = failure.status_code
     return bool(row.error) or (status is not None and not 200 <= status < 300)
 
 
-def is_answer(row: _wire.Row) -> bool:
+def is_answer(row: json_codec.Row) -> bool:
     """Whether a line answers a row, whichever that is, with an object."""
     status = row.status_code
     if type(status) is not int or not 200 <= status < 300 or row.error:

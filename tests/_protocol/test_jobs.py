@@ -15,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from wires import stable
 
-from together_batches import _protocol, _wire
-from together_batches._protocol import Answer, Request
+from together_batches._protocol import jobs as job_protocol
+from together_batches._protocol import json_codec
+from together_batches._protocol.jobs import Answer, Request
 from together_batches.config import Secret
 from together_batches.errors import (
     APIResponseValidationError,
@@ -34,7 +35,7 @@ from together_batches.errors import (
 )
 from together_batches.models import BatchJob, BatchJobStatus
 
-_SAMPLES = Path(__file__).parent / "samples"
+_SAMPLES = Path(__file__).parents[1] / "samples"
 _ID = "5b0c2d6e-8f14-4a7b-9c33-0e5d7a61f2b8"
 _FILE = "file-3e9d1c70-52af-4f0e-8a5b-7c1b90d4e6f2"
 _URL = "https://api.together.ai/v1/batches"
@@ -60,17 +61,17 @@ def _facts(request: Request) -> tuple[str, str, bool, bytes | None]:
 
 def test_retrieve() -> None:
     """A bare GET that may be repeated."""
-    assert _facts(_protocol.retrieve(_ID)) == ("GET", f"/batches/{_ID}", True, None)
+    assert _facts(job_protocol.retrieve(_ID)) == ("GET", f"/batches/{_ID}", True, None)
 
 
 def test_list() -> None:
     """It has no parameters."""
-    assert _facts(_protocol.list_jobs()) == ("GET", "/batches", True, None)
+    assert _facts(job_protocol.list_jobs()) == ("GET", "/batches", True, None)
 
 
 def test_cancel() -> None:
     """A POST without a body that may be repeated: cancelled twice is cancelled."""
-    assert _facts(_protocol.cancel(_ID)) == ("POST", f"/batches/{_ID}/cancel", True, None)
+    assert _facts(job_protocol.cancel(_ID)) == ("POST", f"/batches/{_ID}/cancel", True, None)
 
 
 def _create(input_file_id: Any = _FILE, **fields: Any) -> Request:
@@ -80,7 +81,7 @@ def _create(input_file_id: Any = _FILE, **fields: Any) -> Request:
         "model_id": None,
         "priority": None,
     }
-    return _protocol.create(input_file_id, **{**defaults, **fields})
+    return job_protocol.create(input_file_id, **{**defaults, **fields})
 
 
 def test_create() -> None:
@@ -151,9 +152,9 @@ def test_what_cannot_be_created(fields: dict[str, Any], reason: str) -> None:
 )
 def test_an_id_is_opaque(job: str, path: str) -> None:
     """Whatever is in it, it is one step of the path and changes no other."""
-    assert _protocol.job_id(job) == job
-    assert _protocol.retrieve(job).path == f"/batches/{path}"
-    assert _protocol.cancel(job).path == f"/batches/{path}/cancel"
+    assert job_protocol.job_id(job) == job
+    assert job_protocol.retrieve(job).path == f"/batches/{path}"
+    assert job_protocol.cancel(job).path == f"/batches/{path}/cancel"
 
 
 @given(
@@ -163,7 +164,7 @@ def test_an_id_is_opaque(job: str, path: str) -> None:
 )
 def test_any_id_arrives_as_it_was(job: str) -> None:
     """The service decodes exactly what was meant: the white space around it is no part of an id."""
-    path = _protocol.retrieve(_protocol.job_id(job)).path
+    path = job_protocol.retrieve(job_protocol.job_id(job)).path
     assert path.isascii()
     assert path.count("/") == 2
     assert unquote(path.removeprefix("/batches/"), errors="strict") == job.strip()
@@ -171,7 +172,7 @@ def test_any_id_arrives_as_it_was(job: str) -> None:
 
 def test_a_job_serves_as_an_id() -> None:
     """Wherever an id does."""
-    assert _protocol.job_id(BatchJob(id=_ID)) == _ID
+    assert job_protocol.job_id(BatchJob(id=_ID)) == _ID
 
 
 @pytest.mark.parametrize(
@@ -196,14 +197,14 @@ def test_a_job_serves_as_an_id() -> None:
 def test_what_is_no_id(job: Any, reason: str) -> None:
     """What would change the path's meaning is refused before anything is sent."""
     with pytest.raises(UsageError, match=reason):
-        _protocol.job_id(job)
+        job_protocol.job_id(job)
 
 
 # --- the raw door -------------------------------------------------------------------------------------------------
 
 
 def _raw(method: Any = "GET", path: Any = "/batches", *, json: Any = None, params: Any = None) -> Request:
-    return _protocol.raw(method, path, json=json, params=params)
+    return job_protocol.raw(method, path, json=json, params=params)
 
 
 @pytest.mark.parametrize(
@@ -367,7 +368,7 @@ def test_neither_answers_nor_requests_show_what_is_in_them() -> None:
 )
 def test_a_job_as_the_service_sends_it(case: str, status: str) -> None:
     """Every recorded one is understood."""
-    job = _protocol.read_job(sample(case), _ID)
+    job = job_protocol.read_job(sample(case), _ID)
     assert (job.id, job.status) == (_ID, status)
     assert isinstance(job.status, BatchJobStatus)
     assert job.extra == {}
@@ -375,9 +376,9 @@ def test_a_job_as_the_service_sends_it(case: str, status: str) -> None:
 
 def test_nothing_is_nothing_in_a_job_either() -> None:
     """Null, empty and zero, as recorded."""
-    job = _protocol.read_job(sample("cancel-done-with-nulls"), _ID)
+    job = job_protocol.read_job(sample("cancel-done-with-nulls"), _ID)
     assert (job.completed_at, job.output_file_id, job.error_file_id) == (None, None, None)
-    assert _protocol.read_job(sample("cancel-done-with-zero-time"), _ID).completed_at is None
+    assert job_protocol.read_job(sample("cancel-done-with-zero-time"), _ID).completed_at is None
 
 
 _NO_JOBS = [
@@ -406,7 +407,7 @@ _NO_JOBS = [
 def test_an_answer_that_is_not_the_job(body: str, problem: str, where: str) -> None:
     """What was asked for is named, what was wrong, where, how it began, and the service's name for the request."""
     with pytest.raises(APIResponseValidationError) as caught:
-        _protocol.read_job(answer(body, headers={"x-request-id": "oJ3x"}), _ID)
+        job_protocol.read_job(answer(body, headers={"x-request-id": "oJ3x"}), _ID)
     error = caught.value
     assert (error.message, error.where, error.expected) == (problem, where, f"batch job {_ID}")
     assert (error.status, error.request_id, error.method, error.url) == (200, "oJ3x", "GET", _URL)
@@ -416,7 +417,7 @@ def test_an_answer_that_is_not_the_job(body: str, problem: str, where: str) -> N
 @pytest.mark.parametrize("body", [f'{{"id": "{_ID.upper()}"}}', f'{{"job": {{"id": "{_ID}"}}, "warning": null}}'])
 def test_the_same_job_in_other_clothes(body: str) -> None:
     """In the other letter case, or in an envelope."""
-    assert _protocol.read_job(answer(body), _ID).id.lower() == _ID
+    assert job_protocol.read_job(answer(body), _ID).id.lower() == _ID
 
 
 @pytest.mark.parametrize(
@@ -436,12 +437,12 @@ def test_the_same_job_in_other_clothes(body: str) -> None:
 )
 def test_a_good_answer_to_a_cancel_that_has_no_job(body: str, *, accepted: bool) -> None:
     """It is an acceptance if an API may have given it, and none if it may come from elsewhere, or names an error."""
-    found = _protocol.read_cancelled(answer(body), _ID)
-    assert isinstance(found, _protocol.NoJob)
+    found = job_protocol.read_cancelled(answer(body), _ID)
+    assert isinstance(found, job_protocol.NoJob)
     assert found.accepted is accepted
     assert found.error.expected == f"batch job {_ID}"
     with pytest.raises(APIResponseValidationError) as caught:
-        _protocol.read_cancelled(answer('{"id": "another"}'), _ID)
+        job_protocol.read_cancelled(answer('{"id": "another"}'), _ID)
     assert caught.value.message == "it is about job 'another'"
 
 
@@ -452,14 +453,14 @@ def test_a_good_answer_to_a_cancel_that_has_no_job(body: str, *, accepted: bool)
 )
 def test_what_refuses_to_cancel_a_job(status: int, *, refusal: bool) -> None:
     """The key, an unknown job and trouble that may pass are other matters."""
-    assert _protocol.is_refusal(APIStatusError("no", status=status)) is refusal
-    assert not _protocol.is_refusal(UsageError("closed"))
+    assert job_protocol.is_refusal(APIStatusError("no", status=status)) is refusal
+    assert not job_protocol.is_refusal(UsageError("closed"))
 
 
 def test_an_answer_of_bytes_is_quoted_as_text() -> None:
     """Whatever they are, and at most so many."""
     with pytest.raises(APIResponseValidationError) as caught:
-        _protocol.read_job(answer(b"\xff\xfe" * 1000), _ID)
+        job_protocol.read_job(answer(b"\xff\xfe" * 1000), _ID)
     assert caught.value.excerpt == "\N{REPLACEMENT CHARACTER}" * 120
 
 
@@ -468,8 +469,8 @@ def test_an_answer_of_bytes_is_quoted_as_text() -> None:
 
 def test_a_list_as_the_service_sends_it() -> None:
     """In its order; choosing and sorting is for others."""
-    assert [job.status for job in _protocol.read_jobs(sample("list-two"))] == ["COMPLETED", "CANCELLED"]
-    assert [job.id for job in _protocol.read_jobs(sample("list-in-data"))] == [_ID]
+    assert [job.status for job in job_protocol.read_jobs(sample("list-two"))] == ["COMPLETED", "CANCELLED"]
+    assert [job.id for job in job_protocol.read_jobs(sample("list-in-data"))] == [_ID]
 
 
 @pytest.mark.parametrize(
@@ -485,8 +486,8 @@ def test_a_list_as_the_service_sends_it() -> None:
 )
 def test_an_empty_account(body: str) -> None:
     """A literal null, as recorded, an empty list, and an object with either."""
-    assert _protocol.read_jobs(answer(body)) == []
-    assert _protocol.read_jobs(sample("list-empty-account")) == []
+    assert job_protocol.read_jobs(answer(body)) == []
+    assert job_protocol.read_jobs(sample("list-empty-account")) == []
 
 
 @pytest.mark.parametrize(
@@ -513,7 +514,7 @@ def test_an_empty_account(body: str) -> None:
 def test_an_answer_that_is_no_list(body: str, problem: str, where: str) -> None:
     """The path counts the entries."""
     with pytest.raises(APIResponseValidationError) as caught:
-        _protocol.read_jobs(answer(body))
+        job_protocol.read_jobs(answer(body))
     assert (caught.value.message, caught.value.where) == (problem, where)
     assert caught.value.expected == "a list of batch jobs"
 
@@ -521,7 +522,7 @@ def test_an_answer_that_is_no_list(body: str, problem: str, where: str) -> None:
 def test_an_entry_that_is_no_job_does_not_cost_the_list(caplog: pytest.LogCaptureFixture) -> None:
     """It is left out, and the log says which one and why; nothing could be done with a job that has no id."""
     body = '[{"id": "a"}, {"id": 7}, {"id": "b", "created_at": 7}, {}]'
-    assert [job.id for job in _protocol.read_jobs(answer(body))] == ["a", "b"]
+    assert [job.id for job in job_protocol.read_jobs(answer(body))] == ["a", "b"]
     assert caplog.messages == [
         f"an entry of a list of batch jobs is left out, since it cannot be read: {problem}"
         for problem in ("a number in place of an id at $[1].id", "no id at $[3].id")
@@ -536,13 +537,13 @@ def test_the_garbage_collector_is_left_as_it_was(body: str, enabled: bool) -> No
 
     def read(entry: object) -> BatchJob:
         seen.append(gc.isenabled())
-        return _wire.job(entry)
+        return json_codec.job(entry)
 
     before = gc.isenabled()
     (gc.enable if enabled else gc.disable)()
     try:
         with contextlib.suppress(APIResponseValidationError):
-            _protocol.read_list(answer(body), "a list", read)
+            job_protocol.read_list(answer(body), "a list", read)
         assert (gc.isenabled(), seen) == (enabled, [False])
     finally:
         (gc.enable if before else gc.disable)()
@@ -553,21 +554,23 @@ def test_the_garbage_collector_is_left_as_it_was(body: str, enabled: bool) -> No
 
 def test_a_created_job() -> None:
     """Out of its envelope, with what this version does not know in ``extra``."""
-    job = _protocol.read_created(sample("create-accepted"), _FILE)
+    job = job_protocol.read_created(sample("create-accepted"), _FILE)
     assert (job.id, job.status, job.warning) == (_ID, "VALIDATING", None)
     assert job.extra == {"project_id": "proj-example", "organization_id": "org-example"}
 
 
 def test_advice_is_in_the_job() -> None:
     """It is the envelope's."""
-    assert _protocol.read_created(sample("create-with-warning"), _FILE).warning == "this model has no batch discount"
+    assert (
+        job_protocol.read_created(sample("create-with-warning"), _FILE).warning == "this model has no batch discount"
+    )
 
 
 @pytest.mark.parametrize("warning", ["null", '""', "7", "[]", '{"a": 1}'])
 def test_advice_that_is_none(warning: str) -> None:
     """Does not spoil the job, which is there."""
     body = f'{{"job": {{"id": "a"}}, "warning": {warning}}}'
-    assert _protocol.read_created(answer(body, 201), _FILE) == BatchJob(id="a")
+    assert job_protocol.read_created(answer(body, 201), _FILE) == BatchJob(id="a")
 
 
 @pytest.mark.parametrize(
@@ -583,14 +586,14 @@ def test_advice_that_is_none(warning: str) -> None:
 def test_a_job_that_was_not_created(body: str, warning: str | None) -> None:
     """A null job is the service's no, with its reason where it gave one."""
     with pytest.raises(JobNotCreatedError) as caught:
-        _protocol.read_created(answer(body), _FILE)
+        job_protocol.read_created(answer(body), _FILE)
     assert caught.value.warning == warning
 
 
 def test_a_declined_job_as_recorded() -> None:
     """The reason is in the text."""
     with pytest.raises(JobNotCreatedError, match="the queue for this model is full"):
-        _protocol.read_created(sample("create-declined"), _FILE)
+        job_protocol.read_created(sample("create-declined"), _FILE)
 
 
 @pytest.mark.parametrize(
@@ -613,7 +616,7 @@ def test_a_declined_job_as_recorded() -> None:
 def test_an_answer_that_is_no_created_job(body: str, problem: str, where: str) -> None:
     """It says nothing of whether there is a job now; who asked has to look."""
     with pytest.raises(APIResponseValidationError) as caught:
-        _protocol.read_created(answer(body, 201), _FILE)
+        job_protocol.read_created(answer(body, 201), _FILE)
     assert (caught.value.message, caught.value.where, caught.value.status) == (problem, where, 201)
 
 
@@ -646,7 +649,7 @@ def test_an_answer_that_is_no_created_job(body: str, problem: str, where: str) -
 )
 def test_the_kind_of_an_error(status: int, kind: type[APIStatusError]) -> None:
     """A class for each status that asks for another reaction."""
-    error = _protocol.error_of(answer('{"error": "text"}', status))
+    error = job_protocol.error_of(answer('{"error": "text"}', status))
     assert type(error) is kind
     assert (error.status, error.message, error.body) == (status, "text", {"error": "text"})
 
@@ -677,7 +680,7 @@ def test_an_error_as_the_service_sends_it(
     case: str, kind: type[APIStatusError], message: str, request_id: str | None
 ) -> None:
     """Every recorded shape of body gives its text and its request id."""
-    error = _protocol.error_of(sample(case))
+    error = job_protocol.error_of(sample(case))
     assert (type(error), error.message, error.request_id) == (kind, message, request_id)
 
 
@@ -715,23 +718,23 @@ def test_an_error_as_the_service_sends_it(
 )
 def test_the_text_of_an_error(body: str, message: str) -> None:
     """What the service said, in one line, or else the name of the status."""
-    assert _protocol.error_of(answer(body, 503)).message == message
+    assert job_protocol.error_of(answer(body, 503)).message == message
 
 
 def test_a_status_without_a_name() -> None:
     """Is no trouble."""
-    assert _protocol.error_of(answer("", 524)).message == "no reason given"
+    assert job_protocol.error_of(answer("", 524)).message == "no reason given"
 
 
 @pytest.mark.parametrize("page", ["<title>" * 100_000, "<" * 700_000, "<title " * 100_000], ids=lambda page: page[:8])
 def test_a_malicious_page_takes_no_time(page: str) -> None:
     """Half a megabyte of what looks like the beginning of something (the suite's time limit is the bar)."""
-    assert _protocol.error_of(answer(page, 502)).status == 502
+    assert job_protocol.error_of(answer(page, 502)).status == 502
 
 
 def test_bytes_that_are_no_text() -> None:
     """Are shown as well as can be."""
-    assert _protocol.error_of(answer(b"\xff\xfenope", 500)).message == "\N{REPLACEMENT CHARACTER}" * 2 + "nope"
+    assert job_protocol.error_of(answer(b"\xff\xfenope", 500)).message == "\N{REPLACEMENT CHARACTER}" * 2 + "nope"
 
 
 @pytest.mark.parametrize(
@@ -747,14 +750,14 @@ def test_bytes_that_are_no_text() -> None:
 )
 def test_the_request_id_of_an_error(body: str, request_id: str) -> None:
     """That of the body, which is the service's own, before that of the headers."""
-    error = _protocol.error_of(answer(body, 500, {"x-request-id": "header"}))
+    error = job_protocol.error_of(answer(body, 500, {"x-request-id": "header"}))
     assert error.request_id == request_id
     assert f"(request id {request_id})" in str(error)
 
 
 def test_a_rate_limit_carries_the_wait() -> None:
     """In seconds."""
-    error = _protocol.error_of(sample("error-b-too-fast"), retry_after=2.5)
+    error = job_protocol.error_of(sample("error-b-too-fast"), retry_after=2.5)
     assert isinstance(error, RateLimitError)
     assert error.retry_after == 2.5
 
@@ -771,7 +774,7 @@ def test_a_rate_limit_carries_the_wait() -> None:
 )
 def test_a_refused_cancel_that_means_finished(case: str, *, finished: bool) -> None:
     """A 409 does; a 400 where it says so, since the reference lists no 409."""
-    assert _protocol.says_finished(_protocol.error_of(sample(case))) is finished
+    assert job_protocol.says_finished(job_protocol.error_of(sample(case))) is finished
 
 
 @pytest.mark.parametrize(
@@ -786,7 +789,7 @@ def test_a_refused_cancel_that_means_finished(case: str, *, finished: bool) -> N
 )
 def test_only_a_refusal_can_mean_finished(status: int, text: str, *, finished: bool) -> None:
     """The text alone does not."""
-    assert _protocol.says_finished(_protocol.error_of(answer(f'{{"error": "{text}"}}', status))) is finished
+    assert job_protocol.says_finished(job_protocol.error_of(answer(f'{{"error": "{text}"}}', status))) is finished
 
 
 @pytest.mark.parametrize(
@@ -829,9 +832,9 @@ def test_where_a_file_may_travel(here: str, location: str, there: str | None) ->
     """
     if there is None:
         with pytest.raises(ValueError, match=r"."):
-            _protocol.safe_target(here, location, here)
+            job_protocol.safe_target(here, location, here)
     else:
-        target = _protocol.safe_target(here, location, here)
+        target = job_protocol.safe_target(here, location, here)
         assert target == there
         assert repr(target) == "'[secret]'"
 
@@ -841,7 +844,7 @@ def test_where_a_file_may_not_travel_shows_no_signature(place: str) -> None:
     """Neither in the error nor in the variables of its frames."""
     here = "https://api.x/v1/files"
     with pytest.raises(ValueError, match=r".") as caught:
-        _protocol.safe_target(here, Secret(f"{place}?signature=0123456789"), here)
+        job_protocol.safe_target(here, Secret(f"{place}?signature=0123456789"), here)
     report = TracebackException.from_exception(caught.value, capture_locals=True)
     del report.stack[0]  # ours
     assert "0123456789" not in "".join(report.format())
@@ -850,7 +853,7 @@ def test_where_a_file_may_not_travel_shows_no_signature(place: str) -> None:
 def test_an_error_keeps_no_more_of_a_body_than_it_may() -> None:
     """What it says is found all the same; a body that is cut is text."""
     refused = answer('{"error": "no", "request_id": "r-1", "page": "' + 5_000 * "x" + '"}', 400)
-    error = _protocol.error_of(refused, keep=100)
+    error = job_protocol.error_of(refused, keep=100)
     assert (error.message, error.request_id) == ("no", "r-1")
     assert isinstance(error.body, str)
     assert len(error.body) == len(refused.body) == 100
@@ -859,13 +862,13 @@ def test_an_error_keeps_no_more_of_a_body_than_it_may() -> None:
 @pytest.mark.parametrize(
     ("request_", "megabytes"),
     [
-        (_protocol.list_jobs(), 256),
-        (_protocol.raw("GET", "/batches?x=1", json=None, params=None), 256),
-        (_protocol.raw("GET", "/v1/files/", json=None, params=None), 256),
-        (_protocol.retrieve("job-1"), 16),
-        (_protocol.raw("GET", "/models", json=None, params=None), 16),
+        (job_protocol.list_jobs(), 256),
+        (job_protocol.raw("GET", "/batches?x=1", json=None, params=None), 256),
+        (job_protocol.raw("GET", "/v1/files/", json=None, params=None), 256),
+        (job_protocol.retrieve("job-1"), 16),
+        (job_protocol.raw("GET", "/models", json=None, params=None), 16),
     ],
 )
-def test_only_lists_may_be_long(request_: _protocol.Request, megabytes: int) -> None:
+def test_only_lists_may_be_long(request_: job_protocol.Request, megabytes: int) -> None:
     """The service has no pages, so a list is all of an account."""
     assert request_.most_bytes == megabytes << 20

@@ -23,9 +23,9 @@ import attrs
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct
 
-from together_batches._cut import members, salvaged_id
 from together_batches._fields import Carried, OnDemand, time_of
 from together_batches._paging import sign_of_more
+from together_batches._protocol.json_members import members, salvaged_id
 from together_batches.errors import APIResponseValidationError, ValidationError
 from together_batches.models import BatchJob, BatchJobStatus, FileObject
 
