@@ -17,7 +17,7 @@ import anyio.to_thread
 import msgspec
 
 from together_batches import AsyncBatches, BatchJob, BatchJobStatus, RetryPolicy
-from together_batches._disk import Target
+from together_batches._local.atomic_file import Target
 from together_batches._transport import Connection, Transport
 from together_batches.config import Config
 

@@ -7,28 +7,24 @@ hold the lock closes: nothing is written to a file that is closed, and nobody wa
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import io
 import os
-import secrets
 import stat
-import sys
 import tempfile
 import threading
 from collections.abc import AsyncIterable, Iterable
-from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
-from queue import SimpleQueue
 from typing import IO, TYPE_CHECKING, Protocol, cast
 
 import anyio
 from anyio import to_thread
 
 from together_batches import jsonl
+from together_batches._local.atomic_file import explained
 from together_batches._protocol.upload_marks import MARK_BYTES, Mark, place_in, sendable, tagged_name
-from together_batches._replacing import created, destination, objection, take_place
 from together_batches._text import format_count
 from together_batches.errors import UsageError, ValidationError
 from together_batches.jsonl._requests import custom_id_of
@@ -36,22 +32,14 @@ from together_batches.jsonl._requests import custom_id_of
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator
 
-__all__ = ["Content", "Reader", "Source", "Target", "content_of", "target_at"]
+
+__all__ = ["Content", "Reader", "Source", "content_of"]
 
 _UNNAMED = "requests.jsonl"
 """What an upload is called that nobody named: the service looks at the suffix."""
 _READ_BYTES = 1 << 20
 _MOST_UNWRITABLE = 1000
 """After so many nobody wants to know of more."""
-_WRITE_BYTES = 1 << 19
-"""So much is written at a time: with more of it, what is to be written is no longer in the processor's cache."""
-_WAITING_BYTES = 1 << 23
-"""With so much that is still to be written, the next piece has to wait."""
-_MOST_PIECES = 500
-"""The system takes about a thousand in one call."""
-
-_MOST_PARTS = 100
-"""So many downloads to one place at a time have names that the next process can use again."""
 
 
 class _Bytes(Protocol):
@@ -98,7 +86,7 @@ class Content:
                 self.close()
 
     def _block(self, position: int) -> bytes:
-        with self._at_work(), _explained("read", self._where):
+        with self._at_work(), explained("read", self._where):
             if position == 0:
                 self._hash = hashlib.sha256()
             self._sent.seek(self._start + position)
@@ -150,7 +138,7 @@ class Content:
             self._spool(lines)
 
     def _spool(self, lines: bytes) -> None:
-        with _explained("write to", "the directory for temporary files"):
+        with explained("write to", "the directory for temporary files"):
             if self._left:
                 return
             if isinstance(self._file, io.BytesIO):
@@ -188,7 +176,7 @@ class Content:
 
     def _open_path(self, path: str | os.PathLike[str]) -> None:
         self._where = os.fspath(path)
-        with _explained("read", self._where):
+        with explained("read", self._where):
             kind = Path(path).stat().st_mode  # before it is opened: opening a pipe would wait for its other end
             if not stat.S_ISREG(kind):
                 message = f"cannot read {self._where}: it is {'a directory' if stat.S_ISDIR(kind) else 'no file'}"
@@ -201,7 +189,7 @@ class Content:
         if isinstance(name, str):
             self.name = sendable(Path(name).name) or _UNNAMED
         self._where = self.name if isinstance(name, str) else "the file"
-        with _explained("read", self._where):
+        with explained("read", self._where):
             given: object = file.read(0)
             if not isinstance(given, bytes):
                 message = f"{self._where} gives {type(given).__name__} in place of bytes: open it in binary mode"
@@ -215,7 +203,7 @@ class Content:
                 self._spool(block)
 
     def _add_mark(self, mark: Mark) -> None:
-        with _explained("read", self._where):
+        with explained("read", self._where):
             place = self._place_of_mark()
         if place is not None:
             self._sent = _MarkedFile(self._file, self._start + place, mark.white_space)
@@ -242,7 +230,7 @@ class Content:
 
     def _measure(self) -> None:
         digest = hashlib.sha256()
-        with _explained("read", self._where):
+        with explained("read", self._where):
             self._sent.seek(self._start)
             while not self._left and (block := self._sent.read(_READ_BYTES)):
                 digest.update(block)
@@ -257,7 +245,7 @@ class Content:
         return Reader(partial(self._read_at, with_mark=with_mark), self._where)
 
     def _read_at(self, position: int, size: int, *, with_mark: bool) -> bytes:
-        with self._at_work(), _explained("read", self._where):
+        with self._at_work(), explained("read", self._where):
             file = self._sent if with_mark else self._file
             file.seek(self._start + position)
             return b"" if self._left else file.read(size)
@@ -351,196 +339,3 @@ async def content_of(source: Source, filename: str | None, *, mark: Mark | None 
     finally:
         with anyio.CancelScope(shield=True):
             await to_thread.run_sync(content.close)
-
-
-class Target:
-    """A file that is being written: under another name, in the directory where it will be, until it is whole."""
-
-    def __init__(self, path: str | os.PathLike[str], *, replace: bool) -> None:
-        given: object = path
-        if not isinstance(given, str | os.PathLike):
-            message = f"a path is text or a Path, not {type(given).__name__}: {given!r}"
-            raise UsageError(message)
-        self.path = Path(path)
-        self._replace = replace
-        self._lock = threading.Lock()
-        self._place = self._part = self.path
-        self._file: IO[bytes] | None = None
-        self._held: list[bytes] = []
-        self._held_bytes = 0
-        # One thread for the file: to ask the pool for one each time costs as much as the writing.
-        self._queue = SimpleQueue[list[bytes] | None]()
-        self._writer: threading.Thread | None = None
-        self._waiting_bytes = 0
-        self._wrote = asyncio.Event()
-        self._trouble: Exception | None = None
-
-    def begin(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Look at what is there, and open the file to write to; ``loop`` is told of what was written."""
-        with self._lock, _explained("write", self.path):
-            self._look()
-            self._place = destination(self.path)
-            self._part, self._file = _part_of(self._place)
-            self._writer = threading.Thread(target=self._write_on, args=(loop,), name=f"writes {self.path.name}")
-            self._writer.daemon = True
-            self._writer.start()
-
-    def _look(self) -> None:
-        against = objection(self.path)
-        if against is not None:
-            message = f"cannot write {self.path}: {against}"
-            raise UsageError(message)
-        if not self._replace and self.path.exists():
-            message = f"{self.path} exists already, and is left alone; overwrite=True replaces it"
-            raise UsageError(message)
-
-    async def write(self, piece: bytes) -> None:
-        """Add bytes at the end, some time before :meth:`keep` returns.
-
-        They are written while the next ones come; those that come sooner than the disk takes them wait here.
-        """
-        self._held.append(piece)
-        self._held_bytes += len(piece)
-        if self._held_bytes >= _WRITE_BYTES:
-            self._hand_over()
-            await self._written_but(_WAITING_BYTES)
-
-    def _hand_over(self) -> None:
-        self._queue.put(self._held)
-        self._waiting_bytes += self._held_bytes
-        self._held, self._held_bytes = [], 0
-
-    async def _written_but(self, rest: int) -> None:
-        """Wait until no more than so many bytes are still to be written, and raise what went wrong."""
-        while self._waiting_bytes > rest and self._trouble is None:
-            self._wrote.clear()
-            await self._wrote.wait()
-        if self._trouble is not None:
-            raise self._trouble
-
-    def _write_on(self, loop: asyncio.AbstractEventLoop) -> None:
-        """What the thread does until it is given None."""
-        while (pieces := self._queue.get()) is not None:
-            trouble: Exception | None = None
-            try:
-                self._write(pieces)
-            except Exception as error:  # noqa: BLE001  # raised where it is waited for
-                trouble = error
-            with suppress(RuntimeError):  # a loop that was closed meanwhile, and waits for nothing
-                loop.call_soon_threadsafe(self._note, sum(map(len, pieces)), trouble)
-
-    def _write(self, pieces: list[bytes]) -> None:
-        with self._lock, _explained("write", self.path):
-            if self._file is not None and pieces:  # not given up meanwhile
-                _write_all(self._file, pieces)
-
-    def _note(self, written: int, trouble: Exception | None) -> None:
-        self._waiting_bytes -= written
-        self._trouble = self._trouble or trouble
-        self._wrote.set()
-
-    async def keep(self) -> None:
-        """All is there: put it under its name.
-
-        It is not forced to the disk (``fsync``), since it can be had again: that would take longer than the download
-        wherever the network is quicker than the disk.
-        """
-        self._hand_over()
-        await self._written_but(0)
-        await to_thread.run_sync(self._keep)
-
-    def _keep(self) -> None:
-        with self._lock, _explained("write", self.path):
-            if self._file is None:
-                return
-            self._look()  # another process may have put a file there meanwhile
-            if sys.platform == "win32":
-                self._file.close()  # an open file cannot be renamed there
-            take_place(self._part, self._place)
-            self._file.close()  # only now: the lock on the part goes with it, and another process may want the name
-            self._file = None
-
-    def close(self) -> None:
-        """Remove what was not kept, and end the thread."""
-        self._queue.put(None)
-        with self._lock:
-            file, self._file = self._file, None
-            if file is not None:
-                if sys.platform != "win32":
-                    self._part.unlink(missing_ok=True)  # before its lock is given up: the next part may have its name
-                with suppress(OSError):  # what could not be written before cannot be written now
-                    file.close()
-                if sys.platform == "win32":
-                    self._part.unlink(missing_ok=True)
-        if self._writer is not None:
-            self._writer.join()
-
-
-if sys.platform == "win32":
-
-    def _part_of(place: Path) -> tuple[Path, IO[bytes]]:
-        part = place.parent / f".together-batches-{secrets.token_hex(8)}.part"
-        return part, created(part)
-
-else:
-    import fcntl
-
-    def _part_of(place: Path) -> tuple[Path, IO[bytes]]:
-        """A file for what will be at ``place``, open and locked: one that a killed process left is used again.
-
-        Its name follows from that of the place. The lock shows whether a process is still at it, and ends with it.
-        """
-        stem = hashlib.sha256(os.fsencode(place.name)).hexdigest()[:16]
-        for number in range(_MOST_PARTS):
-            part = place.parent / f".together-batches-{stem}-{number}.part"
-            with ExitStack() as stack:
-                try:
-                    file = stack.enter_context(created(part, "ab"))
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    # Between opening and locking, the process that had it may have given it its final name.
-                    if os.path.samestat(os.fstat(file.fileno()), part.stat()):
-                        file.truncate(0)
-                        stack.pop_all()
-                        return part, file
-                except (BlockingIOError, FileNotFoundError):
-                    continue
-                except OSError:  # a file system without locks; what is wrong with any name shows at the last one
-                    with suppress(OSError):
-                        part.unlink(missing_ok=True)
-                    break
-        part = place.parent / f".together-batches-{stem}-{secrets.token_hex(8)}.part"
-        return part, created(part)
-
-
-def _write_all(file: IO[bytes], pieces: list[bytes]) -> None:
-    """Write them in one call, where the system has such a call: after each this thread has to wait for its turn."""
-    if len(pieces) > _MOST_PIECES:
-        pieces = [b"".join(pieces)]
-    written = os.writev(file.fileno(), pieces) if hasattr(os, "writev") else 0
-    if written < sum(map(len, pieces)):
-        # The rest of what a disk took that is nearly full, and it says so now.
-        file.write(b"".join(pieces)[written:])
-        file.flush()
-
-
-@asynccontextmanager
-async def target_at(path: str | os.PathLike[str], *, replace: bool) -> AsyncGenerator[Target]:
-    """A file to write to, which is there at the end if it was kept, and otherwise as it was before."""
-    target = Target(path, replace=replace)
-    try:
-        await to_thread.run_sync(target.begin, asyncio.get_running_loop())
-        yield target
-    finally:
-        with anyio.CancelScope(shield=True):
-            await to_thread.run_sync(target.close)
-
-
-@contextmanager
-def _explained(doing: str, path: object) -> Generator[None]:
-    """Nobody should meet a bare OSError: what was tried, with what, and why it went wrong."""
-    try:
-        yield
-    except (OSError, ValueError) as error:  # a ValueError: a zero byte in a path, or a file that was closed
-        reason = getattr(error, "strerror", None) or str(error)
-        message = f"cannot {doing} {path}: {reason[:1].lower()}{reason[1:]}"
-        raise UsageError(message) from error

@@ -31,7 +31,7 @@ _HOUSE: dict[int, list[list[str]]] = {
     5: [["_kept"], ["_protocol"]],
     4: [["_creating"], ["_listing"], ["_many"]],
     3: [["_pacing"]],
-    2: [["_failures"], ["_loop_thread"], ["_patience"], ["_retry"]],
+    2: [["_failures"], ["_local"], ["_loop_thread"], ["_patience"], ["_retry"]],
     1: [
         ["_capacity"],
         ["_coding"],
@@ -39,7 +39,6 @@ _HOUSE: dict[int, list[list[str]]] = {
         ["_gate"],
         ["_paging"],
         ["_redaction"],
-        ["_replacing"],
         ["_sockets"],
         ["_stream"],
         ["_watch"],
@@ -61,7 +60,18 @@ _LIBRARIES: dict[str, set[str]] = {
     "rich": {"cli"},
     "click": {"cli"},
     "pytest": {"pytest_plugin"},
-    "anyio": {"_disk", "runs", "_cancelling", "_waiting", "_results", "_submitting", "client", "_loop_thread", "cli"},
+    "anyio": {
+        "_local",
+        "_disk",
+        "runs",
+        "_cancelling",
+        "_waiting",
+        "_results",
+        "_submitting",
+        "client",
+        "_loop_thread",
+        "cli",
+    },
     "attrs": {room for rows in _HOUSE.values() for row in rows for room in row} | {"emulator"},
 }
 """Who may import what is not ours and not Python's; whatever is not named here nobody may."""

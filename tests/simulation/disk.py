@@ -23,7 +23,7 @@ from unittest import mock
 import anyio.lowlevel
 import anyio.to_thread
 
-from together_batches import _disk
+from together_batches._local import atomic_file
 
 from .machine import Loop, Process, step
 
@@ -265,7 +265,7 @@ def made_up(disk: Disk, loop: Loop, random: Random) -> Iterator[None]:
             (io, "open", opened),
             (sqlite3, "connect", connected),
             (anyio.to_thread, "run_sync", run_sync),
-            (_disk, "SimpleQueue", _Handover),
+            (atomic_file, "SimpleQueue", _Handover),
             *([(os, "writev", writev)] if really_writev else []),
             (time, "sleep", lambda _seconds: None),
             *((os, name, stepping(name, getattr(os, name))) for name in _MOVING),

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from typing import TypeVar
 
-    from together_batches._disk import Target
+    from together_batches._local.atomic_file import Target
 
     F = TypeVar("F", bound=Callable[..., object])
 
@@ -46,6 +46,6 @@ def refuse_dashes(why: str, **given: str | None) -> None:
 
 def target_at(target: Path, *, overwrite: bool) -> AbstractAsyncContextManager[Target]:
     """A file that appears under its name when it is whole."""
-    from together_batches import _disk
+    from together_batches._local import atomic_file
 
-    return _disk.target_at(target, replace=overwrite)
+    return atomic_file.target_at(target, replace=overwrite)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from together_batches._checks import whole
-from together_batches._replacing import destination, take_place
+from together_batches._local.replace import destination, take_place
 from together_batches._text import format_count
 from together_batches.errors import UsageError, ValidationError
 from together_batches.jsonl._checks import MAX_BYTES, MAX_ROWS, Check, Problem, Rules

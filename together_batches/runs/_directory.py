@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from together_batches._local.replace import resolved
 from together_batches._protocol.upload_marks import sendable
-from together_batches._replacing import resolved
 from together_batches.errors import UsageError
 from together_batches.runs import _ledger, _lock
 from together_batches.runs._drafts import explained

@@ -7,7 +7,7 @@ import os
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from together_batches._replacing import created, destination, take_place
+from together_batches._local.replace import created, destination, take_place
 from together_batches.errors import UsageError
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import attrs
 from anyio import CancelScope
 
-from together_batches._replacing import created
+from together_batches._local.replace import created
 from together_batches.errors import RunLedgerError
 from together_batches.runs import _lock, _rules
 from together_batches.runs._records import Attempt, Books, Run, Shard

@@ -11,7 +11,7 @@ import attrs
 
 from together_batches import jsonl
 from together_batches._checks import is_plain, path_of, positive, whole
-from together_batches._replacing import resolved
+from together_batches._local.replace import resolved
 from together_batches._text import format_count
 from together_batches.errors import UsageError
 from together_batches.jsonl import RequestLike

@@ -12,7 +12,7 @@ import attrs
 from anyio import CancelScope, move_on_after
 
 from together_batches._checks import path_of
-from together_batches._replacing import objection
+from together_batches._local.replace import objection
 from together_batches._text import count_of, format_count
 from together_batches.errors import APIError, AuthenticationError, BatchesError, RunLedgerError, UsageError
 from together_batches.models import BatchJob

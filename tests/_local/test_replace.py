@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from together_batches import UsageError, jsonl
-from together_batches._disk import target_at
-from together_batches._replacing import created, destination, objection, take_place
+from together_batches._local.atomic_file import target_at
+from together_batches._local.replace import created, destination, objection, take_place
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -1,0 +1,1 @@
+"""Files of this machine: written beside their place, and put there when they are complete."""
