@@ -46,9 +46,9 @@ from together_batches import (
     to_dict,
 )
 from together_batches import _cancelling as cancelling
+from together_batches._http.transport import Bulk, Call
 from together_batches._protocol.jobs import NoJob
 from together_batches._stream import Stream
-from together_batches._transport import Bulk, Call
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator

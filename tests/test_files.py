@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
     from pathlib import Path
 
+    from together_batches._http.transport import Call
     from together_batches._protocol.jobs import Request
-    from together_batches._transport import Call
 
 REQUESTS = b'{"custom_id":"row-1","body":{"model":"m"}}\n'
 WHERE = {"Location": "https://storage.example/x?signature=%2F~", "X-Together-File-Id": "file-1"}

@@ -17,8 +17,8 @@ import anyio.to_thread
 import msgspec
 
 from together_batches import AsyncBatches, BatchJob, BatchJobStatus, RetryPolicy
+from together_batches._http.transport import Connection, Transport
 from together_batches._local.atomic_file import Target
-from together_batches._transport import Connection, Transport
 from together_batches.config import Config
 
 if TYPE_CHECKING:

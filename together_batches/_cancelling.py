@@ -18,12 +18,12 @@ import attrs
 from anyio import CancelScope
 
 from together_batches import _many
-from together_batches._concurrency import AdaptiveConcurrency
+from together_batches._http.concurrency import AdaptiveConcurrency
+from together_batches._http.transport import Call
 from together_batches._kept import Kept
 from together_batches._many import Found, Ids, Lookout, is_plain, plain_group
 from together_batches._protocol import jobs as job_protocol
 from together_batches._protocol.jobs import NoJob
-from together_batches._transport import Call
 from together_batches.errors import (
     APIError,
     APIStatusError,
@@ -40,7 +40,7 @@ from together_batches.outcomes import CancelOutcome, CancelReport, CancelResult
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
 
-    from together_batches._transport import Bulk
+    from together_batches._http.transport import Bulk
 
 __all__ = ["CancelCall", "Verbs", "cancel_many", "cancel_one", "checked_ids", "iter_cancel"]
 

@@ -11,11 +11,11 @@ from anyio import to_thread
 from together_batches import _cancelling, _creating, _listing
 from together_batches._checks import positive, whole
 from together_batches._creating import Created, KnownJobs, Listing, WantedJob
+from together_batches._http.transport import Bulk, Call, Connection, Transport
 from together_batches._many import by_ids, checked_ids, is_plain
 from together_batches._patience import until_found
 from together_batches._protocol import jobs as job_protocol
 from together_batches._stream import Stream
-from together_batches._transport import Bulk, Call, Connection, Transport
 from together_batches.config import Config, RetryPolicy, Secret, Timeout
 from together_batches.errors import BatchesError, NotFoundError
 from together_batches.models import BatchJob, Response
@@ -136,7 +136,7 @@ class AsyncBatches:
 
     @cached_property
     def _transfers(self) -> Transfers:
-        from together_batches._streaming import Streaming
+        from together_batches._http.streaming import Streaming
         from together_batches.files import Transfers
 
         self._transport.connection.check_library()  # before a file of this machine is opened

@@ -206,7 +206,7 @@ def test_a_client_costs_what_every_client_needs() -> None:
         "_results",
         "_waiting",
         "_disk",
-        "_streaming",
+        "_http.streaming",
         "_protocol.files",
         "_protocol.to_dict",
     }

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from together_batches import AsyncBatches, CreateUnconfirmedError, ResultsUnavailableError, RetryPolicy
-from together_batches._transport import Connection, Transport
+from together_batches._http.transport import Connection, Transport
 from together_batches.config import Config
 
 from .disk import Disk, made_up

@@ -7,7 +7,7 @@ import struct
 
 import pytest
 
-from together_batches._sockets import open_socket
+from together_batches._http.sockets import open_socket
 
 
 @pytest.fixture

@@ -22,17 +22,17 @@ import attrs
 from multidict import CIMultiDict
 from yarl import URL
 
-from together_batches import _coding, _failures, _retry
-from together_batches._capacity import Capacity
-from together_batches._failures import NETWORK_ERRORS
-from together_batches._gate import RateLimitQueue
-from together_batches._pacing import AdaptiveRateLimiter, FixedRate
+from together_batches._http import content_coding, network_errors, retry
+from together_batches._http.capacity import Capacity
+from together_batches._http.network_errors import NETWORK_ERRORS
+from together_batches._http.rate_limit_queue import RateLimitQueue
+from together_batches._http.rate_limiter import AdaptiveRateLimiter, FixedRate
+from together_batches._http.redaction import Redactor
+from together_batches._http.sockets import open_socket
+from together_batches._http.timeouts import Attempt, Watch
 from together_batches._protocol import jobs as job_protocol
 from together_batches._protocol.jobs import EXCERPT_BYTES, Answer, Request
-from together_batches._redaction import Redactor
-from together_batches._sockets import open_socket
 from together_batches._version import __version__
-from together_batches._watch import Attempt, Watch
 from together_batches.config import Config, Secret
 from together_batches.errors import (
     APIConnectionError,
@@ -178,7 +178,7 @@ class Connection:
         self.queue = RateLimitQueue(self.limiter, clock)
         self.watch = Watch(clock)
         self.capacity: Capacity | None = None  # made when the machine has run out of connections for the first time
-        self.budget = _retry.Budget(max(_SMALLEST_BUDGET, 5 * max_concurrency))
+        self.budget = retry.Budget(max(_SMALLEST_BUDGET, 5 * max_concurrency))
         self.slots = asyncio.Semaphore(max_concurrency)
         self.closed = False
         self.has_answered = False
@@ -430,7 +430,7 @@ class Transport:
                     continue
                 if not there.has_answered and isinstance(failure, APIConnectionError) and failure.is_transient:
                     self._check_first_contact(failure, sent_at)
-            wait = _retry.delay(
+            wait = retry.delay(
                 request,
                 failure,
                 headers,
@@ -526,15 +526,15 @@ class Transport:
         there = self.connection
         proxy = self.proxy if answer.url.startswith("http:") else None
         if proxy is not None and answer.status == 407:
-            message = _failures.refused_by_proxy(f"the proxy {proxy.host_port_subcomponent}", 407)
+            message = network_errors.refused_by_proxy(f"the proxy {proxy.host_port_subcomponent}", 407)
             there.limiter.on_unanswered()
             return self._error_without_answer(answer.request, message, sent=False, transient=False)
         keep = None if bulk is None else bulk.keep(len(answer.body))
         ours = self.is_ours(answer.url)
         if answer.status == 429:
-            asked = _retry.retry_after(answer.headers)
+            asked = retry.retry_after(answer.headers)
             if ours:
-                limit = _retry.limit(answer.headers)
+                limit = retry.limit(answer.headers)
                 there.limiter.on_refused(now, sent_at=sent_at, retry_after=asked, limit=limit)
             else:
                 there.limiter.on_unanswered()
@@ -691,14 +691,16 @@ class Transport:
         refused = response.status >= 400
         # aiohttp undoes one compression, that of the last header. It leaves lists, and labels that are none.
         if body and "Content-Encoding" in headers:
-            names = _coding.compressions(", ".join(response.headers.getall("Content-Encoding")))
+            names = content_coding.compressions(", ".join(response.headers.getall("Content-Encoding")))
             if response.content.total_compressed_bytes is not None:
                 names = names[:-1]
             try:
                 body = (
-                    _coding.decode(body, names, _most(request, response.status), whole=not refused) if names else body
+                    content_coding.decode(body, names, _most(request, response.status), whole=not refused)
+                    if names
+                    else body
                 )
-            except _coding.CodingError as error:
+            except content_coding.CodingError as error:
                 if not refused:
                     answer = Answer(request, url, response.status, headers, b"")
                     return NoAnswer(job_protocol.no_answer(answer, "an answer that can be read", str(error)))
@@ -731,7 +733,7 @@ class Transport:
             message = f"the request cannot be sent from here ({type(error).__name__})"
             raise UsageError(message)
         host = URL(attempt.place or self._base, encoded=True).host_port_subcomponent or ""
-        found = _failures.explain(error, attempt, host=host, proxy=self.proxy, timeout=self.config.timeout)
+        found = network_errors.explain(error, attempt, host=host, proxy=self.proxy, timeout=self.config.timeout)
         failure = self._error_without_answer(
             request,
             found.message,
@@ -741,7 +743,7 @@ class Transport:
             kind=found.kind,
         )
         # An error of aiohttp's about another place may quote its whole URL.
-        failure.__cause__ = _failures.without_frames(error) if attempt.place is None else None
+        failure.__cause__ = network_errors.without_frames(error) if attempt.place is None else None
         return NoAnswer(failure, found.out_of_connections)
 
     def _error_without_answer(

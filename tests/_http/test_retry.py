@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from together_batches import _retry
+from together_batches._http import retry
+from together_batches._http.retry import Budget
 from together_batches._protocol.jobs import Request
-from together_batches._retry import Budget
 from together_batches.config import RetryPolicy
 from together_batches.errors import (
     APIConnectionError,
@@ -43,7 +43,7 @@ def _delay(
     budget: Budget | None = None,
     chance: float = 1.0,
 ) -> float | None:
-    return _retry.delay(
+    return retry.delay(
         request,
         error,
         headers or {},
@@ -84,7 +84,7 @@ def _delay(
 )
 def test_a_wait_in_seconds(headers: dict[str, str], seconds: float | None) -> None:
     """A number, whole or not; milliseconds where they are given; and None where it is nonsense."""
-    assert _retry.retry_after(headers) == seconds
+    assert retry.retry_after(headers) == seconds
 
 
 _DATE = "Mon, 14 Sep 2026 12:00:00 GMT"
@@ -106,9 +106,9 @@ _DATE_SECONDS = 1789387200.0
 def test_a_wait_until_a_date(until: str, seconds: float | None) -> None:
     """Read by the service's own clock, and by ours where it does not tell; what is past is now."""
     by_its_own = {"Retry-After": until, "Date": _DATE}
-    assert _retry.retry_after(by_its_own, now=lambda: 0.0) == seconds
-    assert _retry.retry_after({"Retry-After": until}, now=lambda: _DATE_SECONDS) == seconds
-    assert _retry.retry_after({"Retry-After": until, "Date": "nonsense"}, now=lambda: _DATE_SECONDS) == seconds
+    assert retry.retry_after(by_its_own, now=lambda: 0.0) == seconds
+    assert retry.retry_after({"Retry-After": until}, now=lambda: _DATE_SECONDS) == seconds
+    assert retry.retry_after({"Retry-After": until, "Date": "nonsense"}, now=lambda: _DATE_SECONDS) == seconds
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_a_wait_until_a_date(until: str, seconds: float | None) -> None:
 )
 def test_a_limit_that_is_used_up_is_a_wait(headers: dict[str, str], seconds: float | None) -> None:
     """Until it begins anew, where there is no ``Retry-After``; a moment in place of seconds is nonsense here."""
-    assert _retry.retry_after(headers) == seconds
+    assert retry.retry_after(headers) == seconds
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_a_limit_that_is_used_up_is_a_wait(headers: dict[str, str], seconds: flo
 )
 def test_a_limit_that_is_told(headers: dict[str, str], limit: float | None) -> None:
     """The lower one of the two that the service may name; nonsense is none."""
-    assert _retry.limit(headers) == limit
+    assert retry.limit(headers) == limit
 
 
 _HEADERS = (
@@ -175,9 +175,9 @@ _HEADERS = (
 @given(st.dictionaries(st.sampled_from(_HEADERS), st.text() | st.floats().map(str)))
 def test_no_header_crashes_the_reader(headers: dict[str, str]) -> None:
     """It is a wait of zero or more, or None; and a limit of more than zero, or None."""
-    seconds = _retry.retry_after(headers, now=lambda: 0.0)
+    seconds = retry.retry_after(headers, now=lambda: 0.0)
     assert seconds is None or seconds >= 0
-    limit = _retry.limit(headers)
+    limit = retry.limit(headers)
     assert limit is None or limit > 0
 
 

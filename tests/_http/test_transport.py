@@ -41,10 +41,10 @@ from together_batches import (
     UnprocessableEntityError,
     UsageError,
 )
+from together_batches._http.retry import Budget
+from together_batches._http.transport import Call, Connection, Transport
 from together_batches._protocol import jobs as job_protocol
 from together_batches._protocol.jobs import Request
-from together_batches._retry import Budget
-from together_batches._transport import Call, Connection, Transport
 from together_batches.config import Config
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 """How many calls of a bulk run at once. Pure: how long the answers took is an argument.
 
-The rate limiter (:mod:`together_batches._pacing`) heeds what a service refuses. A service that refuses nothing and
-answers ever more slowly gets fewer calls at a time here.
+The rate limiter (:mod:`together_batches._http.rate_limiter`) heeds what a service refuses. A service that refuses
+nothing and answers ever more slowly gets fewer calls at a time here.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from together_batches.errors import APIConnectionError, APITimeoutError
 if TYPE_CHECKING:
     from yarl import URL
 
-    from together_batches._watch import Attempt
+    from together_batches._http.timeouts import Attempt
     from together_batches.config import Timeout
 
 __all__ = ["NETWORK_ERRORS", "Failure", "explain", "refused_by_proxy", "without_frames"]

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from wires import without_wires
 
-from together_batches._capacity import Capacity
+from together_batches._http.capacity import Capacity
 
 
 class Machine:

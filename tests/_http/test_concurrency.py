@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from together_batches._concurrency import AdaptiveConcurrency
+from together_batches._http.concurrency import AdaptiveConcurrency
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,8 +1,8 @@
 """Files on the way: bodies that are read from somewhere as they are sent, answers that are read as they come.
 
 Only what differs from an ordinary request is here; repeating, the rate limiter and the wording of failures are those
-of :mod:`together_batches._transport`. A file takes as long as it takes, so no limit on the whole holds for it: what
-ends it is that nothing moves any more.
+of :mod:`together_batches._http.transport`. A file takes as long as it takes, so no limit on the whole holds for it:
+what ends it is that nothing moves any more.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ import aiohttp
 import attrs
 from yarl import URL
 
-from together_batches import _coding, _retry
-from together_batches._failures import NETWORK_ERRORS
+from together_batches._http import content_coding, retry
+from together_batches._http.network_errors import NETWORK_ERRORS
+from together_batches._http.redaction import Redactor
+from together_batches._http.transport import AGENT, LONGEST_HEADER_BYTES, MOST_HEADERS, Call, NoAnswer
 from together_batches._protocol import jobs as job_protocol
 from together_batches._protocol.jobs import Answer
-from together_batches._redaction import Redactor
-from together_batches._transport import AGENT, LONGEST_HEADER_BYTES, MOST_HEADERS, Call, NoAnswer
 from together_batches.errors import APIConnectionError, APIError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
     from types import TracebackType
 
+    from together_batches._http.timeouts import Attempt
+    from together_batches._http.transport import Transport
     from together_batches._protocol.files import Transfer
-    from together_batches._transport import Transport
-    from together_batches._watch import Attempt
 
     Tell = Callable[[int, int], None]
 
@@ -95,7 +95,7 @@ class Streaming:
                 error = reception.broke_off()
             except APIConnectionError as broke:
                 error = broke
-            except _coding.CodingError as odd:
+            except content_coding.CodingError as odd:
                 raise job_protocol.no_answer(reception, "a file that can be read", str(odd)) from odd
             finally:
                 reception.close()
@@ -112,7 +112,7 @@ class Streaming:
         """Wait until the rest may be asked for; raises ``error`` where it may not."""
         there = self._transport.connection
         policy = self._transport.config.retry
-        wait = _retry.delay(
+        wait = retry.delay(
             request,
             error,
             {},
@@ -371,7 +371,7 @@ class _Version:
         return cls(
             int(length) if _LENGTH(length) else None,
             answer.headers.get("ETag"),
-            _coding.compressions(", ".join(answer.response.headers.getall("Content-Encoding", ()))),
+            content_coding.compressions(", ".join(answer.response.headers.getall("Content-Encoding", ()))),
         )
 
     @property
@@ -411,10 +411,10 @@ def _other(answer: Reception, problem: str) -> APIError:
     return job_protocol.no_answer(answer, "the rest of the file", problem)
 
 
-def _decoder(version: _Version, answer: Reception) -> _coding.Decoder:
+def _decoder(version: _Version, answer: Reception) -> content_coding.Decoder:
     """What undoes a compression, although none was requested: some storages compress all the same."""
     try:
-        return _coding.Decoder(version.compressions)
-    except _coding.CodingError as error:
+        return content_coding.Decoder(version.compressions)
+    except content_coding.CodingError as error:
         answer.close()
         raise job_protocol.no_answer(answer, "a file that can be read", str(error)) from error

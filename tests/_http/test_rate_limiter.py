@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Protocol
 import attrs
 import pytest
 
-from together_batches import _retry
-from together_batches._pacing import AdaptiveRateLimiter, FixedRate
+from together_batches._http import retry
+from together_batches._http.rate_limiter import AdaptiveRateLimiter, FixedRate
 from together_batches._protocol.jobs import Request
 from together_batches.config import RetryPolicy
 from together_batches.errors import (
@@ -390,7 +390,7 @@ class Simulation:
         self.losing = losing
         self.random = random.Random(seed)
         self.client = AdaptiveRateLimiter()
-        self.budget = _retry.Budget(100)
+        self.budget = retry.Budget(100)
         self.queue: deque[_Caller] = deque()
         self.timer = math.inf
         self.todo = 0
@@ -477,7 +477,7 @@ class Simulation:
             self.next_call(now)
             return
         self.run_.failed += not isinstance(error, RateLimitError)
-        wait = _retry.delay(
+        wait = retry.delay(
             _REQUEST,
             error,
             {} if advice is None else {"Retry-After": str(advice)},

@@ -1,4 +1,4 @@
-"""The queue of the calls that wait for a permit of a limiter of :mod:`together_batches._pacing`."""
+"""The queue of the calls that wait for a permit of a limiter of :mod:`together_batches._http.rate_limiter`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from together_batches._pacing import AdaptiveRateLimiter, FixedRate
+    from together_batches._http.rate_limiter import AdaptiveRateLimiter, FixedRate
 
 __all__ = ["RateLimitQueue"]
 

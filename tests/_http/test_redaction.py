@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import pytest
 
-from together_batches._redaction import Redactor
+from together_batches._http.redaction import Redactor
 
 KEY = "tgp_v1_0123456789"
 VALUE = 'token "<äö>" & more'

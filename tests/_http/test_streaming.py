@@ -26,17 +26,17 @@ from together_batches import (
     Timeout,
     UsageError,
 )
-from together_batches._pacing import AdaptiveRateLimiter
+from together_batches._http.rate_limiter import AdaptiveRateLimiter
+from together_batches._http.streaming import Streaming
 from together_batches._protocol import files as protocol
 from together_batches._stream import Stream
-from together_batches._streaming import Streaming
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from wires import Reply
 
-    from together_batches._transport import Transport
+    from together_batches._http.transport import Transport
 
 SIGNATURE = "X-Amz-Signature=0123%2F45~6%7E7&x=a+b"
 DENIED = (

@@ -7,7 +7,7 @@ import zlib
 
 import pytest
 
-from together_batches._coding import CodingError, Decoder, compressions, decode
+from together_batches._http.content_coding import CodingError, Decoder, compressions, decode
 
 TEXT = b'{"id": "job-1"}'
 
