@@ -31,7 +31,7 @@ from together_batches import (
     ValidationError,
     jsonl,
 )
-from together_batches._disk import content_of
+from together_batches._jobs.upload_source import content_of
 from together_batches._protocol.upload_marks import mark_of
 from together_batches.emulator import Emulator, Fault, Timing
 

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, NoReturn, Self
 import attrs
 from anyio import to_thread
 
-from together_batches import _cancelling, _creating, _listing
 from together_batches._checks import positive, whole
-from together_batches._creating import Created, KnownJobs, Listing, WantedJob
 from together_batches._http.transport import Bulk, Call, Connection, Transport
-from together_batches._many import by_ids, checked_ids, is_plain
-from together_batches._patience import until_found
+from together_batches._jobs import cancel, job_filter
+from together_batches._jobs import create as _create
+from together_batches._jobs.create import Created, KnownJobs, Listing, WantedJob
+from together_batches._jobs.patience import until_found
+from together_batches._jobs.status_reader import by_ids, checked_ids, is_plain
 from together_batches._protocol import jobs as job_protocol
 from together_batches._stream import Stream
 from together_batches.config import Config, RetryPolicy, Secret, Timeout
@@ -31,11 +32,11 @@ if TYPE_CHECKING:
 
     from aiohttp import ClientSession
 
-    from together_batches import _waiting
-    from together_batches._disk import Content, Source
-    from together_batches._many import Ids
+    from together_batches._jobs import wait as _wait
+    from together_batches._jobs.results import Order, Requests
+    from together_batches._jobs.status_reader import Ids
+    from together_batches._jobs.upload_source import Content, Source
     from together_batches._protocol.jobs import Answer, NoJob
-    from together_batches._results import Order, Requests
     from together_batches.files import AsyncFiles, Transfers, Uploaded
     from together_batches.models import FileObject
     from together_batches.outcomes import CancelOutcome, CancelReport
@@ -114,7 +115,7 @@ class AsyncBatches:
         self._transport = transport
         self._known = known
         self._owner = owner
-        self._verbs = _cancelling.Verbs(
+        self._verbs = cancel.Verbs(
             cancel=self._post_cancel,
             retrieve=self._get,
             look=self._get_once,
@@ -217,7 +218,7 @@ class AsyncBatches:
             JobNotCreatedError, CreateUnconfirmedError, APIError: as for :meth:`create`.
         """
         positive("patience", patience, zero=True)
-        from together_batches import _submitting
+        from together_batches._jobs import submit
 
         async def upload(content: Content) -> FileObject:
             file = await self.files.upload(content, on_progress=on_progress)
@@ -234,7 +235,7 @@ class AsyncBatches:
         if on_uploaded is not None and not is_plain(on_uploaded):
             message = "on_uploaded must be a plain function: it is called, not awaited"
             raise TypeError(message)
-        return await _submitting.submit(source, endpoint=endpoint, upload=upload, create=create)
+        return await submit.submit(source, endpoint=endpoint, upload=upload, create=create)
 
     async def retrieve(self, job_id: str | BatchJob) -> BatchJob:
         """The job as it now stands.
@@ -276,7 +277,7 @@ class AsyncBatches:
             UsageError: a time without a zone, an unknown status, or another argument that can choose nothing.
             APIError: the request failed, or the answer is not the whole list.
         """
-        selection = _listing.Selection.of(
+        selection = job_filter.Selection.of(
             status=status,
             model_id=model_id,
             endpoint=endpoint,
@@ -305,8 +306,8 @@ class AsyncBatches:
             APIError: the request failed after retries.
         """
         job = job_id if isinstance(job_id, BatchJob) else None
-        call = _cancelling.CancelCall(None, self._verbs.now, job)
-        outcome = await _cancelling.cancel_one(self._verbs, job_protocol.job_id(job_id), call)
+        call = cancel.CancelCall(None, self._verbs.now, job)
+        outcome = await cancel.cancel_one(self._verbs, job_protocol.job_id(job_id), call)
         if outcome.job is None or not outcome.ok:
             assert outcome.error is not None  # noqa: S101  # an outcome has the one or the other
             raise outcome.error
@@ -347,7 +348,7 @@ class AsyncBatches:
         ids, at_once, bulk = self._bulk(job_ids, max_concurrency, rate)
         if timeout is not None:
             positive("timeout", timeout, zero=True)
-        return await _cancelling.cancel_many(
+        return await cancel.cancel_many(
             self._verbs, bulk, ids, at_once=at_once, wait=wait, timeout=timeout, on_outcome=on_outcome
         )
 
@@ -372,7 +373,7 @@ class AsyncBatches:
             wait: follow each job until it has really stopped, or completed instead.
         """
         ids, at_once, bulk = self._bulk(job_ids, max_concurrency, rate)
-        return Stream(_cancelling.iter_cancel(self._verbs, bulk, ids, at_once=at_once, wait=wait))
+        return Stream(cancel.iter_cancel(self._verbs, bulk, ids, at_once=at_once, wait=wait))
 
     async def wait(
         self,
@@ -413,9 +414,9 @@ class AsyncBatches:
         """
         job_protocol.job_id(job_id)
         _check_times(timeout, poll_interval, patience)
-        from together_batches import _waiting
+        from together_batches._jobs import wait as _wait
 
-        return await _waiting.wait(
+        return await _wait.wait(
             self._followed,
             job_id,
             timeout=timeout,
@@ -456,12 +457,12 @@ class AsyncBatches:
                 end first; several such errors are an :class:`ExceptionGroup` of them.
             UsageError: a number or an id that cannot be, or a client that cannot be used here.
         """
-        from together_batches import _waiting
+        from together_batches._jobs import wait as _wait
 
         ids = checked_ids(job_ids, verb_for_one="wait")
         _check_times(timeout, poll_interval, patience)
         return Stream(
-            _waiting.as_completed(
+            _wait.as_completed(
                 self._followed,
                 ids,
                 at_once=self._transport.config.max_concurrency,
@@ -519,16 +520,16 @@ class AsyncBatches:
             NotFoundError: the service knows no such job.
             APIError: no good answer came, or a file broke off, after the rows that came before.
         """
-        from together_batches import _results
+        from together_batches._jobs import results
 
         positive("patience", patience, zero=True)
-        verbs = _results.Verbs(
+        verbs = results.Verbs(
             retrieve=partial(self._get_patiently, patience=patience),
             content=self.files.content,
             file=self.files.retrieve,
             sleep=self._transport.connection.sleep,
         )
-        rows = _results.results(verbs, job, requests=requests, order=order, patience=patience)
+        rows = results.results(verbs, job, requests=requests, order=order, patience=patience)
         if isinstance(job, BatchJob):
             self._known.note(job)
         return Stream(rows, looks_ahead=True)
@@ -766,7 +767,7 @@ class AsyncBatches:
     # --- what the verbs share -------------------------------------------------------------------------------------
 
     def _bulk(self, job_ids: Ids, max_concurrency: int | None, rate: float | None) -> tuple[Ids, int, Bulk]:
-        ids = _cancelling.checked_ids(job_ids)
+        ids = cancel.checked_ids(job_ids)
         if max_concurrency is not None:
             whole("max_concurrency", max_concurrency)
         if rate is not None:
@@ -774,24 +775,22 @@ class AsyncBatches:
         return ids, max_concurrency or self._transport.config.max_concurrency, self._transport.bulk(rate)
 
     @property
-    def _followed(self) -> _waiting.Verbs:
-        from together_batches import _waiting
+    def _followed(self) -> _wait.Verbs:
+        from together_batches._jobs import wait as _wait
 
         self._transport.connection.check_library()
-        return _waiting.Verbs(
-            retrieve=lambda job_id: self._get(job_id, Call()), list_jobs=lambda: self._get_all(Call())
-        )
+        return _wait.Verbs(retrieve=lambda job_id: self._get(job_id, Call()), list_jobs=lambda: self._get_all(Call()))
 
     @property
-    def _time(self) -> _waiting.Time:
-        from together_batches import _waiting
+    def _time(self) -> _wait.Time:
+        from together_batches._jobs import wait as _wait
 
         there = self._transport.connection
-        return _waiting.Time(clock=there.clock, sleep=there.sleep, chance=there.chance, now=there.now)
+        return _wait.Time(clock=there.clock, sleep=there.sleep, chance=there.chance, now=there.now)
 
     def _run_verbs(self, options: Options, poll_interval: float | None) -> _verbs.Verbs:
-        from together_batches import _waiting
-        from together_batches._disk import content_of
+        from together_batches._jobs import wait as _wait
+        from together_batches._jobs.upload_source import content_of
         from together_batches.runs import _verbs
 
         async def upload(path: Path, name: str) -> Uploaded:
@@ -806,7 +805,7 @@ class AsyncBatches:
             list_jobs=self._listing,
             retrieve=self._get_or_list,
             follow=partial(
-                _waiting.as_completed,
+                _wait.as_completed,
                 self._followed,
                 at_once=self._transport.config.max_concurrency,
                 timeout=None,
@@ -852,7 +851,7 @@ class AsyncBatches:
             return job_protocol.read_created(await self._transport.send(request, Call()), wanted.file_id)
 
         there = self._transport.connection
-        return await _creating.create_once(
+        return await _create.create_once(
             wanted,
             post=post,
             list_jobs=list_jobs or self._listing,
@@ -929,6 +928,6 @@ def _check_times(timeout: float | None, poll_interval: float | None, patience: f
 
 async def _read_jobs(answer: Answer) -> list[BatchJob]:
     def read() -> list[BatchJob]:
-        return _listing.newest_first(job_protocol.read_jobs(answer))
+        return job_filter.newest_first(job_protocol.read_jobs(answer))
 
     return await to_thread.run_sync(read) if len(answer.body) > _LONG_BODY_BYTES else read()

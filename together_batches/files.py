@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Never, Protocol
 
 from together_batches._checks import is_plain, path_of, positive, refuse_renamed
-from together_batches._disk import content_of
 from together_batches._http.transport import Call
+from together_batches._jobs.patience import Absence, say_how_long
+from together_batches._jobs.upload_source import content_of
 from together_batches._local.atomic_file import target_at
-from together_batches._patience import Absence, say_how_long
 from together_batches._protocol import files as file_protocol
 from together_batches._stream import Stream
 from together_batches._text import count_of, format_count
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
     from pathlib import Path
 
-    from together_batches._disk import Content, Source
+    from together_batches._jobs.upload_source import Content, Source
     from together_batches._protocol.files import Transfer
     from together_batches._protocol.jobs import Answer, Request
 

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, Literal
 
-    from together_batches._disk import Source
-    from together_batches._many import Ids
-    from together_batches._results import Order, Requests
+    from together_batches._jobs.results import Order, Requests
+    from together_batches._jobs.status_reader import Ids
+    from together_batches._jobs.upload_source import Source
     from together_batches.files import AsyncFiles
     from together_batches.models import BatchJob, FileObject, Response
     from together_batches.outcomes import CancelOutcome, CancelReport

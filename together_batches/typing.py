@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
-from together_batches._disk import Source
+from together_batches._jobs.results import Order, Requests
+from together_batches._jobs.status_reader import Ids
+from together_batches._jobs.upload_source import Source
 from together_batches._loop_thread import LoopIterator
-from together_batches._many import Ids
-from together_batches._results import Order, Requests
 from together_batches._stream import Stream
 from together_batches.runs._options import Requests as RunRequests
 

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from together_batches import _creating, _submitting, _waiting, jsonl
+from together_batches import jsonl
+from together_batches._jobs import create as _create
+from together_batches._jobs import submit, wait
 from together_batches.client import AsyncBatches
 from together_batches.emulator import Emulator, Fault, Timing
 
@@ -39,7 +41,7 @@ def requests(tmp_path: Path) -> str:
 @pytest.fixture
 def swift(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
     """An emulator whose jobs take no time, and is looked at often."""
-    monkeypatch.setattr(_waiting, "_SHORTEST_SECONDS", 0.02)
+    monkeypatch.setattr(wait, "_SHORTEST_SECONDS", 0.02)
     with Emulator(timing=Timing(validating=0.1, running=0.1)).running_in_thread() as emulator:
         monkeypatch.setenv("TOGETHER_API_KEY", str(emulator.api_key))
         monkeypatch.setenv("TOGETHER_BASE_URL", emulator.base_url)
@@ -178,9 +180,9 @@ def test_too_long_before_there_is_a_job(run: Run, emulator: Emulator, requests: 
 @pytest.mark.parametrize(
     ("place", "expected"),
     [
-        ((_submitting, "submit"), "no job was created"),
+        ((submit, "submit"), "no job was created"),
         (
-            (_creating, "create_once"),
+            (_create, "create_once"),
             "a job may have been created from file-1; look with together-batches list --input-file file-1",
         ),
         ((AsyncBatches, "wait"), "job job-1 was created, and was left alone"),

@@ -13,7 +13,7 @@ import attrs
 import pytest
 
 from together_batches import BatchJob, BatchRequest, CreateUnconfirmedError, FileObject, NotFoundError, jsonl
-from together_batches._creating import Created, Listing, WantedJob
+from together_batches._jobs.create import Created, Listing, WantedJob
 from together_batches.files import Uploaded
 from together_batches.runs import _rules
 from together_batches.runs._engine import Engine

@@ -11,8 +11,9 @@ from unittest import mock
 import attrs
 import pytest
 
-from together_batches import BatchesError, ResultsUnavailableError, _creating
-from together_batches._creating import Listing, WantedJob
+from together_batches import BatchesError, ResultsUnavailableError
+from together_batches._jobs import create
+from together_batches._jobs.create import Listing, WantedJob
 from together_batches.emulator import Fault
 from together_batches.runs import (
     _collecting,
@@ -185,7 +186,7 @@ def _is_found(plans: Iterator[Plan], *patches: Patch) -> bool:
         return bool(_found(plans))
 
 
-_SEARCH: Patch = (_creating._Creating, "find", _nothing)
+_SEARCH: Patch = (create._Creating, "find", _nothing)
 _ONE_LOOK: Patch = (_collecting.Collecting, "collect", _after_one_look)
 
 

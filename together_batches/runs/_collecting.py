@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import attrs
 
-from together_batches._patience import Absence
+from together_batches._jobs.patience import Absence
 from together_batches._text import count_of, format_count
 from together_batches.errors import APIError, ResultsUnavailableError, RunError
 from together_batches.models import BatchJobStatus
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from together_batches._creating import Created
+    from together_batches._jobs.create import Created
     from together_batches.models import BatchJob
     from together_batches.runs._context import RunContext
     from together_batches.runs._joining import Arranged

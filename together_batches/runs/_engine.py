@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from together_batches._many import plain_group
+from together_batches._jobs.status_reader import plain_group
 from together_batches.errors import BatchesError, CreateUnconfirmedError, ResultsUnavailableError
 from together_batches.models import BatchJob, BatchJobStatus
 from together_batches.runs import _rules
@@ -28,7 +28,7 @@ from together_batches.runs._values import RunEventKind
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from together_batches._creating import Created
+    from together_batches._jobs.create import Created
     from together_batches.runs._joining import Arranged
     from together_batches.runs._records import Attempt, Books, Key, Ledger, Shard
     from together_batches.runs._rules import Caution, Limits

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import attrs
 
-from together_batches._creating import Created, WantedJob, best_of
+from together_batches._jobs.create import Created, WantedJob, best_of
 from together_batches._protocol.result_lines import states_error
 from together_batches._text import format_count
 from together_batches.errors import BatchesError, CreateUnconfirmedError, ResultsUnavailableError

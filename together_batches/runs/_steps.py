@@ -9,7 +9,7 @@ import asyncio
 from functools import partial
 from typing import TYPE_CHECKING
 
-from together_batches._patience import until_found
+from together_batches._jobs.patience import until_found
 from together_batches._protocol.upload_marks import mark_of
 from together_batches._text import count_of
 from together_batches.errors import (
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from typing import Any
 
-    from together_batches._creating import Created
+    from together_batches._jobs.create import Created
     from together_batches.models import BatchJob
     from together_batches.runs._context import RunContext
     from together_batches.runs._following import Following

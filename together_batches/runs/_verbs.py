@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import attrs
 
-from together_batches._creating import Created, Listing, WantedJob
+from together_batches._jobs.create import Created, Listing, WantedJob
 from together_batches.files import Uploaded
 from together_batches.models import BatchJob, FileObject
 
@@ -21,7 +21,7 @@ __all__ = ["Create", "Follow", "Time", "Verbs"]
 
 
 class Create(Protocol):
-    """Creates one job, as :func:`together_batches._creating.create_once` does."""
+    """Creates one job, as :func:`together_batches._jobs.create.create_once` does."""
 
     def __call__(
         self,

@@ -27,9 +27,9 @@ from together_batches import (
     RateLimitError,
     UsageError,
     WaitTimeoutError,
-    _waiting,
 )
-from together_batches._waiting import Time, Verbs
+from together_batches._jobs import wait as _wait
+from together_batches._jobs.wait import Time, Verbs
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Iterable
@@ -146,12 +146,12 @@ USUAL: dict[str, Any] = {"timeout": None, "poll_interval": None, "patience": 60,
 
 async def wait(service: Service, job: str | BatchJob = "a", *, chance: float = 0.5, **options: Any) -> BatchJob:
     options = {**USUAL, "on_update": None, **options}
-    return await _waiting.wait(service.verbs, job, time=clocked(chance), **options)
+    return await _wait.wait(service.verbs, job, time=clocked(chance), **options)
 
 
 def each(service: Service, jobs: Any, *, chance: float = 0.5, **options: Any) -> AsyncGenerator[BatchJob, None]:
     options = {**USUAL, "at_once": 100, **options}
-    return _waiting.as_completed(service.verbs, jobs, time=clocked(chance), **options)
+    return _wait.as_completed(service.verbs, jobs, time=clocked(chance), **options)
 
 
 async def ids_of(jobs: AsyncIterator[BatchJob]) -> list[str]:

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Literal
 import attrs
 from anyio import CancelScope
 
-from together_batches import _many
 from together_batches._http.concurrency import AdaptiveConcurrency
 from together_batches._http.transport import Call
-from together_batches._kept import Kept
-from together_batches._many import Found, Ids, Lookout, is_plain, plain_group
+from together_batches._jobs import status_reader
+from together_batches._jobs.compact_outcomes import Kept
+from together_batches._jobs.status_reader import Found, Ids, Lookout, is_plain, plain_group
 from together_batches._protocol import jobs as job_protocol
 from together_batches._protocol.jobs import NoJob
 from together_batches.errors import (
@@ -278,7 +278,7 @@ async def _cancel_once(verbs: Verbs, job_id: str, call: CancelCall) -> CancelOut
 
 def checked_ids(job_ids: Ids) -> Ids:
     """The ids as they came; a :class:`TypeError` for one id where many are expected, and for what is no iterable."""
-    return _many.checked_ids(job_ids, verb_for_one="cancel")
+    return status_reader.checked_ids(job_ids, verb_for_one="cancel")
 
 
 class _Source:

@@ -45,8 +45,8 @@ from together_batches import (
     UsageError,
     to_dict,
 )
-from together_batches import _cancelling as cancelling
 from together_batches._http.transport import Bulk, Call
+from together_batches._jobs import cancel as cancelling
 from together_batches._protocol.jobs import NoJob
 from together_batches._stream import Stream
 

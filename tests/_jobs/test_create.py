@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from together_batches._creating import Created, KnownJobs, Listing, WantedJob, best_of, create_once
+from together_batches._jobs.create import Created, KnownJobs, Listing, WantedJob, best_of, create_once
 from together_batches.errors import (
     APIConnectionError,
     APIError,

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 import attrs
 from anyio import CancelScope
 
-from together_batches._many import Found, Ids, Lookout, by_ids, is_plain, plain_group
-from together_batches._patience import Absence, say_how_long
+from together_batches._jobs.patience import Absence, say_how_long
+from together_batches._jobs.status_reader import Found, Ids, Lookout, by_ids, is_plain, plain_group
 from together_batches._protocol import jobs as job_protocol
 from together_batches.errors import (
     APIError,

@@ -17,8 +17,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from together_batches import BatchRequest, UsageError, ValidationError, _disk, jsonl
-from together_batches._disk import Content, content_of
+from together_batches import BatchRequest, UsageError, ValidationError, jsonl
+from together_batches._jobs import upload_source
+from together_batches._jobs.upload_source import Content, content_of
 from together_batches._protocol.upload_marks import Mark, mark_of
 
 if TYPE_CHECKING:
@@ -261,7 +262,7 @@ async def test_a_cancelled_call_waits_for_no_read(way: str, tmp_path: Path, monk
             super().close()
             closed.set()
 
-    monkeypatch.setattr(_disk.tempfile, "TemporaryFile", lambda: Scratch(tmp_path / "scratch", "w+"))
+    monkeypatch.setattr(upload_source.tempfile, "TemporaryFile", lambda: Scratch(tmp_path / "scratch", "w+"))
     pipe, scope = _Stalled(), anyio.CancelScope()
 
     async def upload() -> None:
@@ -414,7 +415,7 @@ def test_a_marked_file_reads_right_across_its_mark(content: bytes, data: st.Data
     start = data.draw(st.integers(0, len(content) + 64))
     sizes = data.draw(st.lists(st.integers(1, 100), min_size=1))
     expected = content[:place] + MARK.white_space + content[place:]
-    file = _disk._MarkedFile(io.BytesIO(content), place, MARK.white_space)
+    file = upload_source._MarkedFile(io.BytesIO(content), place, MARK.white_space)
     for _ in range(2):
         file.seek(start)
         read, number = b"", 0
@@ -430,6 +431,6 @@ def test_a_marked_file_reads_right_across_its_mark(content: bytes, data: st.Data
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is always full")
 async def test_requests_that_fit_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """The temporary file has its limits too."""
-    monkeypatch.setattr(_disk.tempfile, "TemporaryFile", lambda: Path("/dev/full").open("w+b", buffering=0))  # noqa: SIM115
+    monkeypatch.setattr(upload_source.tempfile, "TemporaryFile", lambda: Path("/dev/full").open("w+b", buffering=0))  # noqa: SIM115
     with pytest.raises(UsageError, match="cannot write to the directory for temporary files: no space left"):
         await everything(REQUESTS)

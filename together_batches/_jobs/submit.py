@@ -14,7 +14,7 @@ import attrs
 from anyio import to_thread
 
 from together_batches import jsonl
-from together_batches._disk import Content, Source, content_of
+from together_batches._jobs.upload_source import Content, Source, content_of
 from together_batches._protocol.upload_marks import mark_of
 
 if TYPE_CHECKING:

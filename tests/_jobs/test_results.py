@@ -16,10 +16,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from together_batches import _results, jsonl
+from together_batches import jsonl
+from together_batches._jobs import results as _results
+from together_batches._jobs.results import Order, Verbs, failed_requests, results
 from together_batches._protocol import result_lines
 from together_batches._protocol.result_lines import read_row
-from together_batches._results import Order, Verbs, failed_requests, results
 from together_batches._stream import Stream
 from together_batches.errors import (
     APIConnectionError,

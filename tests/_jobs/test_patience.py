@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from together_batches._patience import Absence, until_found
+from together_batches._jobs.patience import Absence, until_found
 from together_batches.errors import APIConnectionError, NotFoundError
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import attrs
 
-from together_batches._patience import Absence
+from together_batches._jobs.patience import Absence
 from together_batches.errors import (
     APIConnectionError,
     APIError,

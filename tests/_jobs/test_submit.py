@@ -11,8 +11,8 @@ from typing import IO, TYPE_CHECKING, Any
 import pytest
 
 from together_batches import jsonl
+from together_batches._jobs.submit import submit
 from together_batches._protocol.upload_marks import MARK_BYTES
-from together_batches._submitting import submit
 from together_batches.errors import JobNotCreatedError, UsageError, ValidationError
 from together_batches.models import BatchJob, FileObject
 from together_batches.rows import BatchRequest
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
     from pathlib import Path
 
-    from together_batches._disk import Content, Source
+    from together_batches._jobs.upload_source import Content, Source
 
 CHAT = "/v1/chat/completions"
 REQUESTS = [jsonl.chat_request(name, model="m", messages=[]) for name in "abc"]

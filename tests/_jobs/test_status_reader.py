@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from together_batches._creating import KnownJobs
-from together_batches._many import by_ids
+from together_batches._jobs.create import KnownJobs
+from together_batches._jobs.status_reader import by_ids
 from together_batches.models import BatchJob
 
 _A, _B = BatchJob(id="a"), BatchJob(id="b")

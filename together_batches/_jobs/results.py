@@ -21,7 +21,7 @@ from anyio import CancelScope, to_thread
 
 from together_batches import jsonl
 from together_batches._fields import carried
-from together_batches._patience import Absence, until_found
+from together_batches._jobs.patience import Absence, until_found
 from together_batches._protocol import jobs as job_protocol
 from together_batches._protocol import json_codec, result_lines
 from together_batches._protocol.result_lines import as_text, read_row, salvaged, states_error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 
-from together_batches._kept import Kept
+from together_batches._jobs.compact_outcomes import Kept
 from together_batches.errors import NotFoundError
 from together_batches.models import BatchJob, BatchJobStatus
 from together_batches.outcomes import CancelOutcome, CancelReport, CancelResult
