@@ -12,9 +12,9 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from together_batches.emulator._app import Gateway, Received, Serving
-from together_batches.emulator._doors import Door
 from together_batches.emulator._faults import OPERATIONS, Fault, FaultPlan
 from together_batches.emulator._jobs import DEFAULT_TIMING
+from together_batches.emulator._loopback_server import Door
 from together_batches.emulator._replies import Refusal
 from together_batches.emulator._rows import Answering
 from together_batches.emulator._state import DEFAULT_MODEL, ENDPOINTS, Service
