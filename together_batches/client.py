@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, NoReturn, Self
 import attrs
 from anyio import to_thread
 
-from together_batches._checks import positive, whole
 from together_batches._http.transport import Bulk, Call, Connection, Transport
 from together_batches._jobs import cancel, job_filter
 from together_batches._jobs import create as _create
@@ -17,6 +16,7 @@ from together_batches._jobs.patience import until_found
 from together_batches._jobs.status_reader import by_ids, checked_ids, is_plain
 from together_batches._protocol import jobs as job_protocol
 from together_batches._stream import Stream
+from together_batches._validation import positive, whole
 from together_batches.config import Config, RetryPolicy, Secret, Timeout
 from together_batches.errors import BatchesError, NotFoundError
 from together_batches.models import BatchJob, Response
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from together_batches.models import FileObject
     from together_batches.outcomes import CancelOutcome, CancelReport
     from together_batches.rows import BatchResult
-    from together_batches.runs import RunEvent, RunReport, UnfinishedJobs, _verbs
+    from together_batches.runs import RunEvent, RunReport, UnfinishedJobs, _api
     from together_batches.runs._options import Options
     from together_batches.runs._options import Requests as RunRequests
 
@@ -788,16 +788,16 @@ class AsyncBatches:
         there = self._transport.connection
         return _wait.Time(clock=there.clock, sleep=there.sleep, chance=there.chance, now=there.now)
 
-    def _run_verbs(self, options: Options, poll_interval: float | None) -> _verbs.Verbs:
+    def _run_verbs(self, options: Options, poll_interval: float | None) -> _api.Verbs:
         from together_batches._jobs import wait as _wait
         from together_batches._jobs.upload_source import content_of
-        from together_batches.runs import _verbs
+        from together_batches.runs import _api
 
         async def upload(path: Path, name: str) -> Uploaded:
             async with content_of(path, name) as content:
                 return await self._transfers.upload(content, "batch-api", "storage", None)
 
-        return _verbs.Verbs(
+        return _api.Verbs(
             upload=upload,
             file=self._transfers.retrieve,
             know=self._known.note,
@@ -821,11 +821,11 @@ class AsyncBatches:
         )
 
     @property
-    def _run_time(self) -> _verbs.Time:
-        from together_batches.runs import _verbs
+    def _run_time(self) -> _api.Time:
+        from together_batches.runs import _api
 
         there = self._transport.connection
-        return _verbs.Time(now=there.now, sleep=there.sleep, clock=there.clock)
+        return _api.Time(now=there.now, sleep=there.sleep, clock=there.clock)
 
     async def _create_once(
         self,

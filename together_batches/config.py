@@ -12,7 +12,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import attrs
 
-from together_batches._checks import positive, whole
+from together_batches._validation import positive, whole
 from together_batches.errors import UsageError
 
 if TYPE_CHECKING:

@@ -6,7 +6,6 @@ import asyncio
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Never, Protocol
 
-from together_batches._checks import is_plain, path_of, positive, refuse_renamed
 from together_batches._http.transport import Call
 from together_batches._jobs.patience import Absence, say_how_long
 from together_batches._jobs.upload_source import content_of
@@ -14,6 +13,7 @@ from together_batches._local.atomic_file import target_at
 from together_batches._protocol import files as file_protocol
 from together_batches._stream import Stream
 from together_batches._text import count_of, format_count
+from together_batches._validation import is_plain, path_of, positive, refuse_renamed
 from together_batches.errors import (
     APIError,
     APIStatusError,

@@ -28,8 +28,8 @@ import msgspec
 from tests.benchmarks.results import write_output
 from together_batches import AsyncBatches, BatchMissing
 from together_batches.emulator import Emulator, Timing
-from together_batches.runs._drafts import Draft
 from together_batches.runs._joining import arrange
+from together_batches.runs._partial_file import Draft
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -31,7 +31,7 @@ _HOUSE: dict[int, list[list[str]]] = {
     3: [["_protocol"]],
     2: [["_local"], ["_loop_thread"]],
     1: [["_paging"], ["_stream"], ["pytest_plugin"]],
-    0: [["_fields", "_text", "_version", "errors", "_checks", "rows", "config", "models", "outcomes"]],
+    0: [["_fields", "_text", "_version", "errors", "_validation", "rows", "config", "models", "outcomes"]],
 }
 _FRONT = ""
 """The front door, ``together_batches/__init__.py``: it imports the words, and nobody within comes in through it."""

@@ -16,13 +16,13 @@ from together_batches import BatchJob, BatchRequest, CreateUnconfirmedError, Fil
 from together_batches._jobs.create import Created, Listing, WantedJob
 from together_batches.files import Uploaded
 from together_batches.runs import _rules
+from together_batches.runs._api import Time, Verbs
 from together_batches.runs._engine import Engine
+from together_batches.runs._events import Telling
 from together_batches.runs._records import Attempt, Books, Run
 from together_batches.runs._rules import Caution, Limits
+from together_batches.runs._run_directory import Workshop
 from together_batches.runs._sharding import scan
-from together_batches.runs._telling import Telling
-from together_batches.runs._verbs import Time, Verbs
-from together_batches.runs._workshop import Workshop
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from together_batches import BatchMissing, RunError, Usage
 from together_batches._protocol import result_lines
 from together_batches.runs import _rules
-from together_batches.runs._drafts import Draft
 from together_batches.runs._joining import Arranged, ForeignFileError, arrange, final_lines
+from together_batches.runs._partial_file import Draft
 from together_batches.runs._records import Attempt, Shard
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from together_batches import RunChangedError, UsageError, ValidationError
 from together_batches.runs import _sharding
-from together_batches.runs._drafts import Draft
+from together_batches.runs._partial_file import Draft
 from together_batches.runs._sharding import Scan, rows_in, scan
 
 if TYPE_CHECKING:

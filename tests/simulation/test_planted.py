@@ -17,16 +17,16 @@ from together_batches._jobs.create import Listing, WantedJob
 from together_batches.emulator import Fault
 from together_batches.runs import (
     _collecting,
-    _drafts,
     _engine,
     _joining,
     _ledger,
+    _partial_file,
     _resuming,
     _rules,
+    _run_directory,
     _running,
     _steps,
     _trouble,
-    _workshop,
 )
 
 from .plan import Death, Plan, drawn
@@ -75,7 +75,7 @@ class _NoLock:
         """Hold it, even if another process does."""
 
 
-class _InPlace(_drafts.Draft):
+class _InPlace(_partial_file.Draft):
     def __init__(self, target: Any, mark: str, **options: Any) -> None:
         super().__init__(target, mark, **options)
         self._part.rename(target)
@@ -87,7 +87,7 @@ class _InPlace(_drafts.Draft):
         self._file.close()
 
 
-class _OneInFourHundredLost(_drafts.Draft):
+class _OneInFourHundredLost(_partial_file.Draft):
     lines = 0
 
     def write(self, content: bytes) -> None:
@@ -210,7 +210,7 @@ _CREATE = "send POST /v1/batches "
         ),
         pytest.param(
             _with_another_page,
-            ((_workshop, "arrange", _whatever_it_is),),
+            ((_run_directory, "arrange", _whatever_it_is),),
             id="any page is taken for results",
         ),
         pytest.param(
@@ -242,7 +242,7 @@ PLANTED: dict[str, tuple[Callable[[str], Iterator[Plan]], tuple[Patch, ...]]] = 
     "growing results": (_seeds, (_ONE_LOOK,)),
     "short downloads": (_seeds, (_ONE_LOOK,)),
     "late answers": (_seeds, ((_collecting.Collecting, "is_as_collected", _always),)),
-    "errors of answered rows": (_seeds, ((_workshop, "arrange", _errors_first),)),
+    "errors of answered rows": (_seeds, ((_run_directory, "arrange", _errors_first),)),
     "wrong sizes": (_seeds, ((_collecting.Collecting, "give_up", _give_up_by_size),)),
     "failed for a moment": (_seeds, ((_collecting, "_BETWEEN_LOOKS_AT_A_JOB_SECONDS", 0.0),)),
     "odd creates": (_seeds, (_SEARCH,)),

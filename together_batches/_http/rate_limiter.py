@@ -31,7 +31,7 @@ from __future__ import annotations
 
 import math
 
-from together_batches._checks import positive
+from together_batches._validation import positive
 
 __all__ = ["AdaptiveRateLimiter", "FixedRate"]
 

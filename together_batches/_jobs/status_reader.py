@@ -7,7 +7,7 @@ from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from together_batches._checks import is_plain
+from together_batches._validation import is_plain
 from together_batches.errors import APIError, AuthenticationError, BatchesError, UsageError
 from together_batches.models import BatchJob
 

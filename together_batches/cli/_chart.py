@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from together_batches.cli._text import count_of, escape
-from together_batches.runs._timeline import PHASES, buckets, facts, ticks, timeline
+from together_batches.runs._picture.timeline import PHASES, buckets, facts, ticks, timeline
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from datetime import datetime
 
     from together_batches.runs import RunView
-    from together_batches.runs._timeline import Bar, Lane, Phase, Timeline
+    from together_batches.runs._picture.timeline import Bar, Lane, Phase, Timeline
 
 __all__ = ["chart"]
 

@@ -271,7 +271,7 @@ def _under_way(view: RunView) -> str:
 
 def _summary(report: RunReport) -> list[str]:
     """How it ended, and where everything is."""
-    from together_batches.runs._timeline import lasted
+    from together_batches.runs._picture.timeline import lasted
 
     lines = [f"{report}; took {lasted((report.finished_at - report.started_at).total_seconds())}"]
     if report.output is not None:

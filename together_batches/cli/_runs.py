@@ -97,7 +97,7 @@ def existing_run(directory: str | Path) -> Path:
 
 def _summary(view: RunView) -> str:
     """The run in a line: how it stands, and its rows by what became of them."""
-    from together_batches.runs._timeline import buckets
+    from together_batches.runs._picture.timeline import buckets
 
     counts = ", ".join(f"{format_count(many)} {word}" for _, word, many in buckets(view) if many) or "no rows"
     return f"{view.input_name}: {view.state}: {counts}"

@@ -8,9 +8,9 @@ from typing import Protocol, cast
 
 import attrs
 
-from together_batches._checks import whole
 from together_batches._protocol import json_codec
 from together_batches._text import count_of, format_count
+from together_batches._validation import whole
 from together_batches.errors import ValidationError
 from together_batches.jsonl._lines import MAX_LINE_BYTES, Line, Lines, LineSplitter, cut_lines
 from together_batches.jsonl._requests import (

@@ -7,7 +7,7 @@ from io import BytesIO
 from itertools import accumulate, count, islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from together_batches._checks import whole
+from together_batches._validation import whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

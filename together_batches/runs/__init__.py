@@ -4,8 +4,8 @@
 :func:`read`, for looking at one, with :func:`to_svg` and :func:`to_html` for its picture.
 """
 
-from together_batches.runs._drawing import to_svg
-from together_batches.runs._page import to_html
+from together_batches.runs._picture.html import to_html
+from together_batches.runs._picture.svg import to_svg
 from together_batches.runs._reading import read
 from together_batches.runs._values import (
     AttemptState,

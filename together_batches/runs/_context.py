@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import attrs
 
-from together_batches.runs._journal import Journal
+from together_batches.runs._api import Time, Verbs
+from together_batches.runs._attempts import Journal
+from together_batches.runs._events import Telling
 from together_batches.runs._records import Run
 from together_batches.runs._rules import Caution
-from together_batches.runs._telling import Telling
+from together_batches.runs._run_directory import Workshop
 from together_batches.runs._trouble import Trouble
-from together_batches.runs._verbs import Time, Verbs
-from together_batches.runs._workshop import Workshop
 
 __all__ = ["RunContext"]
 

@@ -16,10 +16,10 @@ from together_batches._jobs.status_reader import plain_group
 from together_batches.errors import BatchesError, CreateUnconfirmedError, ResultsUnavailableError
 from together_batches.models import BatchJob, BatchJobStatus
 from together_batches.runs import _rules
+from together_batches.runs._attempts import Journal
 from together_batches.runs._collecting import Collecting
 from together_batches.runs._context import RunContext
-from together_batches.runs._following import Following
-from together_batches.runs._journal import Journal
+from together_batches.runs._follower import Following
 from together_batches.runs._resuming import Resuming
 from together_batches.runs._steps import Steps
 from together_batches.runs._trouble import Trouble
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from together_batches._jobs.create import Created
+    from together_batches.runs._api import Time, Verbs
+    from together_batches.runs._events import Telling
     from together_batches.runs._joining import Arranged
     from together_batches.runs._records import Attempt, Books, Key, Ledger, Shard
     from together_batches.runs._rules import Caution, Limits
-    from together_batches.runs._telling import Telling
-    from together_batches.runs._verbs import Time, Verbs
-    from together_batches.runs._workshop import Workshop
+    from together_batches.runs._run_directory import Workshop
 
 __all__ = ["Engine"]
 

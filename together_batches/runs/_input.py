@@ -14,8 +14,8 @@ from together_batches._text import format_count
 from together_batches.errors import RunChangedError, ValidationError
 from together_batches.jsonl._sources import blocks_of
 from together_batches.runs import _ledger
-from together_batches.runs._directory import INVALID, SPOOL
-from together_batches.runs._drafts import Draft
+from together_batches.runs._directory_check import INVALID, SPOOL
+from together_batches.runs._partial_file import Draft
 from together_batches.runs._records import Run
 from together_batches.runs._sharding import Scan, scan, sha256_of
 from together_batches.runs._threads import in_thread

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from together_batches.jsonl import Line
     from together_batches.jsonl._lines import Lines
-    from together_batches.runs._drafts import Draft
+    from together_batches.runs._partial_file import Draft
     from together_batches.runs._records import Attempt, Shard
 
 __all__ = ["Arranged", "ForeignFileError", "arrange", "final_lines"]

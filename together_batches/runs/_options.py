@@ -10,13 +10,13 @@ from typing import BinaryIO
 import attrs
 
 from together_batches import jsonl
-from together_batches._checks import is_plain, path_of, positive, whole
 from together_batches._local.replace import resolved
 from together_batches._text import format_count
+from together_batches._validation import is_plain, path_of, positive, whole
 from together_batches.errors import UsageError
 from together_batches.jsonl import RequestLike
 from together_batches.models import BatchJob
-from together_batches.runs._drafts import explained
+from together_batches.runs._partial_file import explained
 from together_batches.runs._rules import Caution, Limits
 from together_batches.runs._values import RunEvent
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from together_batches._checks import path_of
+from together_batches._validation import path_of
 from together_batches.rows import Usage
 from together_batches.runs import _ledger, _rules
 from together_batches.runs._lock import holder

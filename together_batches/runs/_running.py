@@ -11,29 +11,29 @@ from typing import TYPE_CHECKING, Any
 import attrs
 from anyio import CancelScope, move_on_after
 
-from together_batches._checks import path_of
 from together_batches._local.replace import objection
 from together_batches._text import count_of, format_count
+from together_batches._validation import path_of
 from together_batches.errors import APIError, AuthenticationError, BatchesError, RunLedgerError, UsageError
 from together_batches.models import BatchJob
 from together_batches.runs import _input, _ledger, _rules
-from together_batches.runs._directory import INVALID, PIECES, check_directory
-from together_batches.runs._drafts import Draft, explained
+from together_batches.runs._directory_check import INVALID, PIECES, check_directory
 from together_batches.runs._engine import Engine
+from together_batches.runs._events import Telling
 from together_batches.runs._lock import locked
+from together_batches.runs._partial_file import Draft, explained
+from together_batches.runs._run_directory import Workshop
 from together_batches.runs._sharding import sha256_of
-from together_batches.runs._telling import Telling
 from together_batches.runs._threads import in_thread
 from together_batches.runs._values import RunEventKind, RunReport, UnfinishedJobs
-from together_batches.runs._workshop import Workshop
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
     from pathlib import Path
 
+    from together_batches.runs._api import Time, Verbs
     from together_batches.runs._options import Options, Places, Requests
     from together_batches.runs._records import Attempt, Books, Ledger, Shard
-    from together_batches.runs._verbs import Time, Verbs
 
 __all__ = ["run", "unfinished", "warn_of_unconfirmed"]
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from together_batches._jobs.create import Created
     from together_batches.models import BatchJob
     from together_batches.runs._context import RunContext
-    from together_batches.runs._following import Following
+    from together_batches.runs._follower import Following
     from together_batches.runs._records import Key
 
 __all__ = ["Steps"]

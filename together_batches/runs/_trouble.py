@@ -11,9 +11,9 @@ from together_batches.runs._values import RunEventKind
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from together_batches.runs._api import Time
+    from together_batches.runs._events import Telling
     from together_batches.runs._records import Key
-    from together_batches.runs._telling import Telling
-    from together_batches.runs._verbs import Time
 
 __all__ = ["Trouble"]
 

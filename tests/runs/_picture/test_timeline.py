@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 
 from runs.views import any_run, at, attempt, moments, run, shard
 from together_batches.models import Usage
-from together_batches.runs._timeline import buckets, facts, lasted, standing, ticks, timeline
+from together_batches.runs._picture.timeline import buckets, facts, lasted, standing, ticks, timeline
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from together_batches.runs import RunView
-    from together_batches.runs._timeline import Lane, Stretch
+    from together_batches.runs._picture.timeline import Lane, Stretch
 
 
 def lane_of(view: RunView, seconds: float = 100) -> Lane:

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
     from together_batches.errors import BatchesError
     from together_batches.models import BatchJob
-    from together_batches.runs._journal import Journal
+    from together_batches.runs._api import Follow, Time
+    from together_batches.runs._attempts import Journal
+    from together_batches.runs._events import Telling
     from together_batches.runs._records import Key
-    from together_batches.runs._telling import Telling
-    from together_batches.runs._verbs import Follow, Time
 
 __all__ = ["Following"]
 

@@ -11,9 +11,9 @@ from together_batches.runs._values import RunEvent, RunEventKind
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from together_batches.runs._api import Time
     from together_batches.runs._records import Key
     from together_batches.runs._rules import Buckets
-    from together_batches.runs._verbs import Time
 
 __all__ = ["Telling"]
 

@@ -12,12 +12,12 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from together_batches._text import count_of, escape
-from together_batches.runs._timeline import PHASES, buckets, facts, lasted, ticks, timeline
+from together_batches.runs._picture.timeline import PHASES, buckets, facts, lasted, ticks, timeline
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from together_batches.runs._timeline import Bar, Lane, Stretch, Timeline
+    from together_batches.runs._picture.timeline import Bar, Lane, Stretch, Timeline
     from together_batches.runs._values import RunView
 
 __all__ = ["to_svg", "written"]

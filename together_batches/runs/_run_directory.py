@@ -15,9 +15,9 @@ from together_batches._protocol.upload_marks import place_in, sendable, tagged_n
 from together_batches.errors import UsageError
 from together_batches.models import BatchJobStatus
 from together_batches.runs import _rules
-from together_batches.runs._directory import DOWNLOADS, PIECES, UPLOADS, is_scratch
-from together_batches.runs._drafts import Draft, explained
+from together_batches.runs._directory_check import DOWNLOADS, PIECES, UPLOADS, is_scratch
 from together_batches.runs._joining import Arranged, arrange, final_lines
+from together_batches.runs._partial_file import Draft, explained
 from together_batches.runs._sharding import rows_in, sha256_of
 from together_batches.runs._threads import in_thread
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from together_batches import RunChangedError, UsageError, runs
-from together_batches.runs._directory import check_directory, is_scratch
+from together_batches.runs._directory_check import check_directory, is_scratch
 from together_batches.runs._lock import is_lock, locked
 
 if TYPE_CHECKING:

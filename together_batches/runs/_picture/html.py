@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from together_batches._text import count_of, format_count
-from together_batches.runs._drawing import to_svg, written
-from together_batches.runs._timeline import buckets
+from together_batches.runs._picture.svg import to_svg, written
+from together_batches.runs._picture.timeline import buckets
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
