@@ -20,7 +20,7 @@ from together_batches.errors import APIConnectionError, APITimeoutError
 if TYPE_CHECKING:
     from yarl import URL
 
-    from together_batches._http.timeouts import Attempt
+    from together_batches._http.timeouts import RequestTimeout
     from together_batches.config import Timeout
 
 __all__ = ["NETWORK_ERRORS", "Failure", "explain", "refused_by_proxy", "without_frames"]
@@ -65,10 +65,10 @@ class Failure:
 
 
 def explain(
-    error: BaseException | None, attempt: Attempt, *, host: str, proxy: URL | None, timeout: Timeout
+    error: BaseException | None, attempt: RequestTimeout, *, host: str, proxy: URL | None, timeout: Timeout
 ) -> Failure:
     """Why an attempt at ``host``, perhaps through ``proxy``, got no answer."""
-    if attempt.struck is not None:
+    if attempt.expired is not None:
         error = None  # a cancelled request may come out of aiohttp as anything
     if isinstance(error, aiohttp.ClientHttpProxyError):
         return _refused_by_proxy(error, _named(proxy))
@@ -83,9 +83,9 @@ def explain(
     return attrs.evolve(_no_answer(error, attempt, _named(proxy), timeout), sent=False)
 
 
-def _no_answer(error: BaseException | None, attempt: Attempt, host: str, timeout: Timeout) -> Failure:
+def _no_answer(error: BaseException | None, attempt: RequestTimeout, host: str, timeout: Timeout) -> Failure:
     match error:
-        case None if attempt.struck == "read":
+        case None if attempt.expired == "read":
             return Failure(APITimeoutError, f"nothing came from {host} for {timeout.read:g} s")
         case None:
             return Failure(APITimeoutError, f"no whole answer from {host} within {timeout.total:g} s")

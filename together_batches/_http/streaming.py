@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
     from types import TracebackType
 
-    from together_batches._http.timeouts import Attempt
+    from together_batches._http.timeouts import RequestTimeout
     from together_batches._http.transport import Transport
     from together_batches._protocol.files import Transfer
 
@@ -154,7 +154,7 @@ class Streaming:
         try:
             answer = await self._hops(session, transfer, attempt, body, follow=follow, streamed=streamed)
         except (asyncio.CancelledError, *NETWORK_ERRORS) as error:
-            trouble = attempt.own(error)
+            trouble = attempt.classify(error)
         finally:
             transport.connection.watch.end(attempt)
         if body is not None and body.failure is not None:
@@ -170,7 +170,7 @@ class Streaming:
         self,
         session: aiohttp.ClientSession,
         transfer: Transfer,
-        attempt: Attempt,
+        attempt: RequestTimeout,
         body: _Body | None,
         *,
         follow: bool,
@@ -200,7 +200,7 @@ class Streaming:
         session: aiohttp.ClientSession,
         transfer: Transfer,
         url: str,
-        attempt: Attempt,
+        attempt: RequestTimeout,
         body: _Body | None,
         *,
         keyed: bool,
@@ -320,7 +320,7 @@ class Reception(Answer):
 
     response: aiohttp.ClientResponse = attrs.field(repr=False)
     transport: Transport = attrs.field(repr=False)
-    attempt: Attempt = attrs.field(repr=False)
+    attempt: RequestTimeout = attrs.field(repr=False)
 
     def __aiter__(self) -> Self:
         return self
@@ -342,7 +342,7 @@ class Reception(Answer):
     def broke_off(self, error: Exception | None = None) -> APIConnectionError:
         """Why no more of it came. Without an ``error`` HTTP took it for whole, and it was not."""
         if isinstance(error, TimeoutError):
-            self.attempt.struck, error = "read", None
+            self.attempt.expired, error = "read", None
         else:
             error = error or aiohttp.ClientPayloadError()
         return self.transport.failure(error, self.request, self.attempt).error

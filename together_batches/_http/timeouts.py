@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     Limit = Literal["read", "total"]
 
-__all__ = ["Attempt", "Watch"]
+__all__ = ["RequestTimeout", "TimeoutMonitor"]
 
 _SHORTEST_ROUND_SECONDS = 0.002
 _LONGEST_ROUND_SECONDS = 0.5
@@ -30,10 +30,10 @@ class Progress(Protocol):
         ...
 
 
-class Attempt:
+class RequestTimeout:
     """One attempt under way: the task that makes it, its limits, and how far it is.
 
-    ``struck`` names the limit that was reached, ``read`` (seconds without progress) or ``total``. ``place`` is the
+    ``expired`` names the limit that was reached, ``read`` (seconds without progress) or ``total``. ``place`` is the
     origin that the attempt has got to, if that is not the service itself. ``sent`` is False as long as the
     request has not gone out because a proxy comes first, None if that is not known. ``status`` is that of the answer
     that has begun, if one has.
@@ -42,6 +42,7 @@ class Attempt:
     __slots__ = (
         "began",
         "cancelling",
+        "expired",
         "heard_at",
         "heard_bytes",
         "place",
@@ -49,7 +50,6 @@ class Attempt:
         "read",
         "sent",
         "status",
-        "struck",
         "task",
         "total",
     )
@@ -66,44 +66,44 @@ class Attempt:
         self.status: int | None = None
         self.heard_at = began
         self.heard_bytes = -1
-        self.struck: Limit | None = None
+        self.expired: Limit | None = None
 
-    def own(self, error: BaseException) -> BaseException | None:
+    def classify(self, error: BaseException) -> BaseException | None:
         """What went wrong, or None where the watch struck; a cancellation that is somebody else's is raised again."""
         if not isinstance(error, asyncio.CancelledError):
-            if self.struck is not None:
+            if self.expired is not None:
                 self.task.uncancel()  # the strike came out of aiohttp as something else
             return error
         # Ours, if the watch struck and nothing else wants this task to end: as asyncio.timeout tells them apart.
-        if self.struck is None or self.task.uncancel() > self.cancelling:
+        if self.expired is None or self.task.uncancel() > self.cancelling:
             # Without aiohttp's frames, which hold the URL with its signature, and the headers.
             raise error.with_traceback(None)
         return None
 
     def is_over(self, now: float) -> bool:
-        """True where a limit is reached; ``struck`` then says which."""
+        """True where a limit is reached; ``expired`` then says which."""
         heard = -1 if self.progress is None else self.progress.total_bytes
         if heard != self.heard_bytes:
             self.heard_bytes = heard
             self.heard_at = now
         if now - self.began >= self.total:
-            self.struck = "total"
+            self.expired = "total"
         elif now - self.heard_at >= self.read:
-            self.struck = "read"
-        return self.struck is not None
+            self.expired = "read"
+        return self.expired is not None
 
 
-class Watch:
+class TimeoutMonitor:
     """Cancels the task of each attempt that reaches a limit. ``clock`` is in seconds and never goes back."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._attempts: set[Attempt] = set()
+        self._attempts: set[RequestTimeout] = set()
         self._timer: asyncio.TimerHandle | None = None
         self.on_silence: Callable[[float], None] | None = None
         """Called in each round with the seconds for which nothing has come of the quietest attempt under way."""
 
-    def begin(self, attempt: Attempt) -> None:
+    def begin(self, attempt: RequestTimeout) -> None:
         """Look after this attempt until :meth:`end`."""
         self._attempts.add(attempt)
         if self._timer is None:
@@ -114,11 +114,11 @@ class Watch:
         """How many attempts are under way."""
         return len(self._attempts)
 
-    def end(self, attempt: Attempt) -> None:
+    def end(self, attempt: RequestTimeout) -> None:
         """The attempt is over."""
         self._attempts.discard(attempt)
 
-    def _come_round(self, shortest: Attempt) -> None:
+    def _come_round(self, shortest: RequestTimeout) -> None:
         pause = min(shortest.read, shortest.total) / 8
         pause = min(max(pause, _SHORTEST_ROUND_SECONDS), _LONGEST_ROUND_SECONDS)
         self._timer = asyncio.get_running_loop().call_later(pause, self._look)

@@ -29,7 +29,7 @@ from together_batches._http.rate_limit_queue import RateLimitQueue
 from together_batches._http.rate_limiter import AdaptiveRateLimiter, FixedRate
 from together_batches._http.redaction import Redactor
 from together_batches._http.sockets import open_socket
-from together_batches._http.timeouts import Attempt, Watch
+from together_batches._http.timeouts import RequestTimeout, TimeoutMonitor
 from together_batches._protocol import jobs as job_protocol
 from together_batches._protocol.jobs import EXCERPT_BYTES, Answer, Request
 from together_batches._version import __version__
@@ -176,7 +176,7 @@ class Connection:
         self.now = now
         self.limiter = AdaptiveRateLimiter()
         self.queue = RateLimitQueue(self.limiter, clock)
-        self.watch = Watch(clock)
+        self.watch = TimeoutMonitor(clock)
         self.capacity: Capacity | None = None  # made when the machine has run out of connections for the first time
         self.budget = retry.Budget(max(_SMALLEST_BUDGET, 5 * max_concurrency))
         self.slots = asyncio.Semaphore(max_concurrency)
@@ -587,13 +587,13 @@ class Transport:
         try:
             return await self._hops(session, request, attempt)
         except (asyncio.CancelledError, *NETWORK_ERRORS) as error:
-            trouble = attempt.own(error)
+            trouble = attempt.classify(error)
         finally:
             self.connection.watch.end(attempt)
         return self.failure(trouble, request, attempt)
 
     async def _hops(
-        self, session: aiohttp.ClientSession, request: Request, attempt: Attempt
+        self, session: aiohttp.ClientSession, request: Request, attempt: RequestTimeout
     ) -> Answer | NoAnswer[APIError]:
         """The answer at the end of the redirects; within the origin, and no more than a few."""
         url, place = self._base + request.path, self._place(request.path)
@@ -638,7 +638,7 @@ class Transport:
             url = str(place.with_query(None))  # what is in a query of theirs may be a signature
             attempt.place = str(place.origin())
 
-    def begin(self, total: float) -> Attempt:
+    def begin(self, total: float) -> RequestTimeout:
         """An attempt of this task, under its limits, ``total`` seconds in all; the watch is to be told of its end.
 
         Why it got no answer is then a :meth:`failure`, returned and not raised, so that it carries none of aiohttp's
@@ -647,7 +647,7 @@ class Transport:
         there = self.connection
         task = asyncio.current_task(there.loop)
         assert task is not None  # noqa: S101  # a coroutine that runs has one
-        attempt = Attempt(task, there.clock(), self.config.timeout.read, total)
+        attempt = RequestTimeout(task, there.clock(), self.config.timeout.read, total)
         if self.proxy is not None and there.owns_session:
             attempt.sent = False
         there.watch.begin(attempt)
@@ -720,7 +720,7 @@ class Transport:
         return answer
 
     def failure(
-        self, error: BaseException | None, request: Request, attempt: Attempt
+        self, error: BaseException | None, request: Request, attempt: RequestTimeout
     ) -> NoAnswer[APIConnectionError]:
         """Why an attempt got no answer; a :class:`UsageError` is raised if that was not the network's fault."""
         if self.connection.closed:
