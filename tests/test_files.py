@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
     from pathlib import Path
 
-    from together_batches._http.transport import Call
+    from together_batches._http.transport import CallState
     from together_batches._protocol.jobs import Request
 
 REQUESTS = b'{"custom_id":"row-1","body":{"model":"m"}}\n'
@@ -72,7 +72,7 @@ class Service:
             raise error_of(answer)
         return answer
 
-    async def send(self, request: Request, call: Call) -> Answer:
+    async def send(self, request: Request, call: CallState) -> Answer:
         call.attempts += 1
         return self.answer(request)
 

@@ -17,7 +17,7 @@ import anyio.to_thread
 import msgspec
 
 from together_batches import AsyncBatches, BatchJob, BatchJobStatus, RetryPolicy
-from together_batches._http.transport import Connection, Transport
+from together_batches._http.transport import ClientState, Transport
 from together_batches._local.atomic_file import Target
 from together_batches.config import Config
 
@@ -52,7 +52,7 @@ class VirtualTime:
         self.slept: list[float] = []
         self._timers: list[tuple[float, int, asyncio.Event]] = []
         self._emulator = emulator
-        self._connections: list[Connection] = []
+        self._connections: list[ClientState] = []
         self._running: set[asyncio.Future[Any]] = set()
         self._targets = weakref.WeakSet[Target]()
         """Downloads: the thread that writes one is none of the loop's."""
@@ -60,7 +60,7 @@ class VirtualTime:
     def client(self, **options: Any) -> AsyncBatches:
         """A client of the emulator that lives in this time."""
         config = Config.from_env({}, api_key=KEY, base_url=self._emulator.base_url, retry=AT_ONCE, **options)
-        connection = Connection(None, max_concurrency=config.max_concurrency, clock=self.clock)
+        connection = ClientState(None, max_concurrency=config.max_concurrency, clock=self.clock)
         connection.sleep = self.sleep
         self._connections.append(connection)
         return AsyncBatches._over(Transport(config, connection))
@@ -110,7 +110,9 @@ class VirtualTime:
     def _is_busy(self) -> bool:
         threads = anyio.to_thread.current_default_thread_limiter().borrowed_tokens
         is_writing = any(target._waiting_bytes for target in self._targets)
-        return bool(threads or is_writing or self._running or any(each.watch._attempts for each in self._connections))
+        return bool(
+            threads or is_writing or self._running or any(each.timeouts._attempts for each in self._connections)
+        )
 
     async def _pass(self) -> None:
         while True:
@@ -329,7 +331,7 @@ def transport(base_url: str, *, chance: float = 1.0, **options: Any) -> Transpor
     config = Config.from_env({}, api_key=KEY, base_url=base_url, **options)
     return Transport(
         config,
-        Connection(
+        ClientState(
             None,
             max_concurrency=config.max_concurrency,
             clock=asyncio.get_running_loop().time,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NoReturn, Self
 import attrs
 from anyio import to_thread
 
-from together_batches._http.transport import Bulk, Call, Connection, Transport
+from together_batches._http.transport import BulkContext, CallState, ClientState, Transport
 from together_batches._jobs import cancel, job_filter
 from together_batches._jobs import create as _create
 from together_batches._jobs.create import Created, KnownJobs, Listing, WantedJob
@@ -101,7 +101,7 @@ class AsyncBatches:
             has_session=session is not None,
             allow_insecure_http=allow_insecure_http,
         )
-        connection = Connection(session, max_concurrency=config.max_concurrency)
+        connection = ClientState(session, max_concurrency=config.max_concurrency)
         self._set_up(Transport(config, connection), KnownJobs(), owner=True)
 
     @classmethod
@@ -121,9 +121,9 @@ class AsyncBatches:
             look=self._get_once,
             list_jobs=self._get_all,
             knows=known.knows,
-            now=transport.connection.now,
-            clock=transport.connection.clock,
-            sleep=transport.connection.sleep,
+            now=transport.state.now,
+            clock=transport.state.clock,
+            sleep=transport.state.sleep,
         )
 
     # What not everyone needs is imported where it is used: a service that cancels jobs starts without the files.
@@ -133,14 +133,14 @@ class AsyncBatches:
         """The files of the account: upload, look up, list, download, delete."""
         from together_batches.files import AsyncFiles
 
-        return AsyncFiles(self._transfers, self._transport.connection.sleep)
+        return AsyncFiles(self._transfers, self._transport.state.sleep)
 
     @cached_property
     def _transfers(self) -> Transfers:
         from together_batches._http.streaming import Streaming
         from together_batches.files import Transfers
 
-        self._transport.connection.check_library()  # before a file of this machine is opened
+        self._transport.state.check_library()  # before a file of this machine is opened
         streaming = Streaming(self._transport)
         return Transfers(self._transport.send, streaming.send, streaming.receive, self._known)
 
@@ -247,7 +247,7 @@ class AsyncBatches:
             NotFoundError: the service knows no such job.
             APIError: no good answer came.
         """
-        return await self._get(job_protocol.job_id(job_id), Call())
+        return await self._get(job_protocol.job_id(job_id), CallState())
 
     async def list(
         self,
@@ -285,8 +285,8 @@ class AsyncBatches:
             created_after=created_after,
             created_before=created_before,
         )
-        answer = await self._transport.send(job_protocol.list_jobs(), Call())
-        return selection.choose(await self._jobs_in(answer), answer.date or self._transport.connection.now())
+        answer = await self._transport.send(job_protocol.list_jobs(), CallState())
+        return selection.choose(await self._jobs_in(answer), answer.date or self._transport.state.now())
 
     async def cancel(self, job_id: str | BatchJob) -> BatchJob:
         """Cancel one job, and return it as it now stands.
@@ -527,7 +527,7 @@ class AsyncBatches:
             retrieve=partial(self._get_patiently, patience=patience),
             content=self.files.content,
             file=self.files.retrieve,
-            sleep=self._transport.connection.sleep,
+            sleep=self._transport.state.sleep,
         )
         rows = results.results(verbs, job, requests=requests, order=order, patience=patience)
         if isinstance(job, BatchJob):
@@ -691,7 +691,7 @@ class AsyncBatches:
         """
         from together_batches.runs import _running
 
-        return await _running.unfinished(directory, lambda: self._get_all(Call()))
+        return await _running.unfinished(directory, lambda: self._get_all(CallState()))
 
     # --- the client itself ----------------------------------------------------------------------------------------
 
@@ -737,17 +737,17 @@ class AsyncBatches:
             UsageError: a path that leads elsewhere, or a value that is no JSON.
             APIError: no good answer (2xx) came.
         """
-        answer = await self._transport.send(job_protocol.raw(method, path, json=json, params=params), Call())
+        answer = await self._transport.send(job_protocol.raw(method, path, json=json, params=params), CallState())
         headers = {name.lower(): value for name, value in answer.headers.items()}
         return Response(status=answer.status, headers=headers, body=answer.body, request_id=answer.request_id)
 
     async def close(self) -> None:
         """Close the connections. May be called twice; closing what ``with_options`` made closes nothing."""
         if self._owner:
-            await self._transport.connection.close()
+            await self._transport.state.close()
 
     async def __aenter__(self) -> Self:
-        self._transport.connection.session()
+        self._transport.state.session()
         return self
 
     async def __aexit__(
@@ -766,7 +766,7 @@ class AsyncBatches:
 
     # --- what the verbs share -------------------------------------------------------------------------------------
 
-    def _bulk(self, job_ids: Ids, max_concurrency: int | None, rate: float | None) -> tuple[Ids, int, Bulk]:
+    def _bulk(self, job_ids: Ids, max_concurrency: int | None, rate: float | None) -> tuple[Ids, int, BulkContext]:
         ids = cancel.checked_ids(job_ids)
         if max_concurrency is not None:
             whole("max_concurrency", max_concurrency)
@@ -778,15 +778,17 @@ class AsyncBatches:
     def _followed(self) -> _wait.Verbs:
         from together_batches._jobs import wait as _wait
 
-        self._transport.connection.check_library()
-        return _wait.Verbs(retrieve=lambda job_id: self._get(job_id, Call()), list_jobs=lambda: self._get_all(Call()))
+        self._transport.state.check_library()
+        return _wait.Verbs(
+            retrieve=lambda job_id: self._get(job_id, CallState()), list_jobs=lambda: self._get_all(CallState())
+        )
 
     @property
     def _time(self) -> _wait.Time:
         from together_batches._jobs import wait as _wait
 
-        there = self._transport.connection
-        return _wait.Time(clock=there.clock, sleep=there.sleep, chance=there.chance, now=there.now)
+        state = self._transport.state
+        return _wait.Time(clock=state.clock, sleep=state.sleep, chance=state.chance, now=state.now)
 
     def _run_verbs(self, options: Options, poll_interval: float | None) -> _api.Verbs:
         from together_batches._jobs import wait as _wait
@@ -824,8 +826,8 @@ class AsyncBatches:
     def _run_time(self) -> _api.Time:
         from together_batches.runs import _api
 
-        there = self._transport.connection
-        return _api.Time(now=there.now, sleep=there.sleep, clock=there.clock)
+        state = self._transport.state
+        return _api.Time(now=state.now, sleep=state.sleep, clock=state.clock)
 
     async def _create_once(
         self,
@@ -848,9 +850,9 @@ class AsyncBatches:
         )
 
         async def post() -> BatchJob:
-            return job_protocol.read_created(await self._transport.send(request, Call()), wanted.file_id)
+            return job_protocol.read_created(await self._transport.send(request, CallState()), wanted.file_id)
 
-        there = self._transport.connection
+        state = self._transport.state
         return await _create.create_once(
             wanted,
             post=post,
@@ -861,30 +863,30 @@ class AsyncBatches:
             since=since,
             is_another=is_another,
             note_posts=note_posts,
-            sleep=there.sleep,
-            clock=there.clock,
+            sleep=state.sleep,
+            clock=state.clock,
         )
 
     async def _listing(self) -> Listing:
         """The list, without noting its jobs as seen: a create looks for what it has not seen before."""
-        answer = await self._transport.send(job_protocol.list_jobs(), Call())
+        answer = await self._transport.send(job_protocol.list_jobs(), CallState())
         return Listing(await _read_jobs(answer), answer.date)
 
     async def _get_patiently(self, job_id: str, *, patience: float) -> BatchJob:
         """A job; a 404 for one that this client has seen is looked at again."""
         if not self._known.knows(job_id):
-            return await self._get(job_id, Call())
+            return await self._get(job_id, CallState())
         return await until_found(
-            lambda: self._get_or_list(job_id), patience=patience, sleep=self._transport.connection.sleep
+            lambda: self._get_or_list(job_id), patience=patience, sleep=self._transport.state.sleep
         )
 
     async def _get_or_list(self, job_id: str) -> BatchJob:
         """A job that exists as far as is known: by itself, or, if that answers 404, from the list."""
         try:
-            return await self._get(job_id, Call())
+            return await self._get(job_id, CallState())
         except NotFoundError as error:
             try:
-                listed = await self._get_all(Call())
+                listed = await self._get_all(CallState())
             except BatchesError:
                 raise error from None
             found = by_ids(listed, [job_id])
@@ -892,7 +894,7 @@ class AsyncBatches:
                 raise
             return found[job_id]
 
-    async def _post_cancel(self, job_id: str, call: Call) -> BatchJob | NoJob:
+    async def _post_cancel(self, job_id: str, call: CallState) -> BatchJob | NoJob:
         answer = await self._transport.send(job_protocol.cancel(job_id), call)
         found = job_protocol.read_cancelled(answer, job_id)
         if isinstance(found, BatchJob):
@@ -900,16 +902,16 @@ class AsyncBatches:
             self._known.note(found)
         return found
 
-    async def _get(self, job_id: str, call: Call) -> BatchJob:
+    async def _get(self, job_id: str, call: CallState) -> BatchJob:
         answer = await self._transport.send(job_protocol.retrieve(job_id), call)
         return self._known.note(job_protocol.read_job(answer, job_id))
 
-    async def _get_once(self, job_id: str, call: Call) -> BatchJob:
+    async def _get_once(self, job_id: str, call: CallState) -> BatchJob:
         """A job, by one request that is not repeated."""
         once = attrs.evolve(self._transport.config.retry, max_attempts=1)
         return await self.with_options(retry=once)._get(job_id, call)
 
-    async def _get_all(self, call: Call) -> builtins.list[BatchJob]:
+    async def _get_all(self, call: CallState) -> builtins.list[BatchJob]:
         return await self._jobs_in(await self._transport.send(job_protocol.list_jobs(), call))
 
     async def _jobs_in(self, answer: Answer) -> builtins.list[BatchJob]:

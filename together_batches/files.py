@@ -6,7 +6,7 @@ import asyncio
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Never, Protocol
 
-from together_batches._http.transport import Call
+from together_batches._http.transport import CallState
 from together_batches._jobs.patience import Absence, say_how_long
 from together_batches._jobs.upload_source import content_of
 from together_batches._local.atomic_file import target_at
@@ -82,7 +82,7 @@ class Transfers:
 
     def __init__(
         self,
-        send: Callable[[Request, Call], Coroutine[Any, Any, Answer]],
+        send: Callable[[Request, CallState], Coroutine[Any, Any, Answer]],
         transmit: _Transmit,
         receive: _Receive,
         known: _Known,
@@ -94,7 +94,7 @@ class Transfers:
 
     async def retrieve(self, file_id: str) -> tuple[FileObject, datetime | None]:
         """What the service knows of a file, and its own clock when it answered (None if it did not say)."""
-        answer = await self.send(file_protocol.retrieve_file(file_id), Call())
+        answer = await self.send(file_protocol.retrieve_file(file_id), CallState())
         file = file_protocol.read_file(answer, file_id)
         self.known.note_files(file.id)
         return file, answer.date
@@ -137,7 +137,7 @@ class Transfers:
         file_id, target = file_protocol.read_target(answer)
         await self._transmit(file_protocol.put(content, target), on_sent=on_progress)
         try:
-            answer = await self.send(file_protocol.preprocess(file_id), Call())
+            answer = await self.send(file_protocol.preprocess(file_id), CallState())
         except APIStatusError as error:
             # The official TypeScript SDK does without it, so a service without it is none the worse.
             if error.status not in _NO_PREPROCESSING:
@@ -276,7 +276,7 @@ class AsyncFiles:
         Raises:
             APIError: no good answer came.
         """
-        files = file_protocol.read_files(await self._transfers.send(file_protocol.list_files(), Call()))
+        files = file_protocol.read_files(await self._transfers.send(file_protocol.list_files(), CallState()))
         self._transfers.known.note_files(*(file.id for file in files))
         return sorted(files, key=lambda file: file.created_at or _LONG_AGO, reverse=True)
 
@@ -293,7 +293,7 @@ class AsyncFiles:
             APIError: no good answer came.
         """
         wanted = file_protocol.file_id(file_id)
-        call = Call()
+        call = CallState()
         try:
             answer = await self._transfers.send(file_protocol.delete_file(wanted), call)
         except NotFoundError:

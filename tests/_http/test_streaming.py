@@ -67,7 +67,7 @@ async def between(*replies: Reply, **options: object) -> AsyncIterator[tuple[Str
         try:
             yield Streaming(sender), server, sender
         finally:
-            await sender.connection.close()
+            await sender.state.close()
 
 
 def put(server: RawServer, content: Bytes) -> protocol.Transfer:
@@ -140,8 +140,8 @@ def test_an_upload_is_repeated_from_its_beginning(trouble: Reply) -> None:
             await streaming.send(request, on_sent=lambda done, total: steps.append((done, total)))
             assert [sent.partition(b"\r\n\r\n")[2] for sent in server.requests] == [DIGITS, DIGITS]
             assert steps == 2 * [(0, 10), (3, 10), (6, 10), (9, 10), (10, 10)]
-            assert sender.connection.limiter.blocked_for(0) == 0
-            assert sender.connection.limiter.rate == AdaptiveRateLimiter().rate
+            assert sender.state.limiter.blocked_for(0) == 0
+            assert sender.state.limiter.rate == AdaptiveRateLimiter().rate
 
     run()
 
@@ -652,7 +652,7 @@ async def test_leaving_closes_the_connection() -> None:
             assert server.open == 2
         await asyncio.sleep(0.1)
         assert server.open == 0
-        assert not sender.connection.session().closed
+        assert not sender.state.session().closed
 
 
 @in_virtual_time
@@ -661,7 +661,7 @@ async def test_a_client_that_is_closed_meanwhile() -> None:
     async with between((cut(4), asyncio.Event()), retry=AT_ONCE) as (streaming, _, sender):
         pieces = streaming.receive(CONTENT)
         assert await anext(pieces) == b"0123"
-        await sender.connection.close()
+        await sender.state.close()
         with pytest.raises(UsageError, match="closed while the call was under way"):
             await anext(pieces)
 

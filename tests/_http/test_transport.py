@@ -42,7 +42,7 @@ from together_batches import (
     UsageError,
 )
 from together_batches._http.retry import Budget
-from together_batches._http.transport import Call, Connection, Transport
+from together_batches._http.transport import CallState, ClientState, Transport
 from together_batches._protocol import jobs as job_protocol
 from together_batches._protocol.jobs import Request
 from together_batches.config import Config
@@ -68,12 +68,12 @@ async def between(*replies: Reply, **options: object) -> AsyncIterator[tuple[Tra
         try:
             yield sender, server
         finally:
-            await sender.connection.close()
+            await sender.state.close()
 
 
-async def failure(sender: Transport, request: Request, call: Call | None = None) -> APIError:
+async def failure(sender: Transport, request: Request, call: CallState | None = None) -> APIError:
     with pytest.raises(APIError) as caught:
-        await sender.send(request, call or Call())
+        await sender.send(request, call or CallState())
     return caught.value
 
 
@@ -84,7 +84,7 @@ async def failure(sender: Transport, request: Request, call: Call | None = None)
 async def test_a_request_says_who_asks_and_for_what() -> None:
     """The key, an agent that Cloudflare lets pass, JSON both ways; and the body as it is."""
     async with between(OK, headers={"X-Team": "blue"}) as (sender, server):
-        answer = await sender.send(CREATE, Call())
+        answer = await sender.send(CREATE, CallState())
         assert (answer.status, answer.body) == (200, OK.partition(b"\r\n\r\n")[2])
         assert server.lines == ["POST /v1/batches"]
         assert server.requests[0].endswith(b'\r\n\r\n{"input_file_id":"file-1"}')
@@ -144,7 +144,7 @@ def test_every_2xx_is_a_good_answer(status: int) -> None:
     @in_virtual_time
     async def run() -> None:
         async with between(http(status, b"" if status == 204 else b"{}")) as (sender, _):
-            assert (await sender.send(READ, Call())).status == status
+            assert (await sender.send(READ, CallState())).status == status
 
     run()
 
@@ -202,12 +202,12 @@ def test_an_answer_is_what_it_stands_for(coding: str, body: bytes, *, given: boo
         async with RawServer(*replies) as server, aiohttp.ClientSession(auto_decompress=False) as session:
             config = Config.from_env({}, api_key=KEY, base_url=server.base_url, retry=ONCE)
             clock = asyncio.get_running_loop().time
-            sender = Transport(config, Connection(session if given else None, max_concurrency=1, clock=clock))
-            assert (await sender.send(READ, Call())).body == LONG
+            sender = Transport(config, ClientState(session if given else None, max_concurrency=1, clock=clock))
+            assert (await sender.send(READ, CallState())).body == LONG
             error = await failure(sender, READ)
             assert isinstance(error, BadRequestError)
             assert str(error.body).startswith(LONG[:100].decode())
-            await sender.connection.close()
+            await sender.state.close()
 
     run()
 
@@ -217,7 +217,7 @@ async def test_compressions_in_two_headers() -> None:
     """Are a list like those in one."""
     twice = http(200, gzip.compress(gzip.compress(LONG)), headers={"Content-Encoding": "gzip"})
     async with between(twice.replace(b"\r\n\r\n", b"\r\nContent-Encoding: gzip\r\n\r\n", 1)) as (sender, _):
-        assert (await sender.send(READ, Call())).body == LONG
+        assert (await sender.send(READ, CallState())).body == LONG
 
 
 @pytest.mark.parametrize("coding", ["gzip", "x-gzip", "aws-chunked"])
@@ -231,10 +231,10 @@ def test_an_empty_answer_is_empty_under_any_coding(coding: str, status: int) -> 
             if status == 404:
                 assert (await failure(sender, READ)).message == "Not Found"
             else:
-                assert (await sender.send(READ, Call())).body == b""
+                assert (await sender.send(READ, CallState())).body == b""
             head = Request("HEAD", "/batches/job-1", repeatable=True)
             if status != 404:
-                assert (await sender.send(head, Call())).body == b""
+                assert (await sender.send(head, CallState())).body == b""
 
     run()
 
@@ -273,7 +273,7 @@ def test_an_answer_has_a_limit(reply: Reply) -> None:
             assert error.status == 200
             assert "is not of 16 MB or less, the limit for this call: it is longer" in str(error)
             assert len(server.requests) == 1
-            assert len((await sender.send(job_protocol.list_jobs(), Call())).body) == 17 << 20
+            assert len((await sender.send(job_protocol.list_jobs(), CallState())).body) == 17 << 20
 
     run()
 
@@ -324,9 +324,9 @@ def test_long_headers_are_read(*, given: bool) -> None:
         async with RawServer(reply) as server, aiohttp.ClientSession() as session:
             config = Config.from_env({}, api_key=KEY, base_url=server.base_url, retry=ONCE)
             clock = asyncio.get_running_loop().time
-            sender = Transport(config, Connection(session if given else None, max_concurrency=1, clock=clock))
-            assert len((await sender.send(READ, Call())).headers["X-Long"]) == 1 << 16
-            await sender.connection.close()
+            sender = Transport(config, ClientState(session if given else None, max_concurrency=1, clock=clock))
+            assert len((await sender.send(READ, CallState())).headers["X-Long"]) == 1 << 16
+            await sender.state.close()
 
     run()
 
@@ -346,7 +346,7 @@ def test_what_may_be_done_twice_is_repeated_while_the_service_is_in_trouble(requ
     @in_virtual_time
     async def run() -> None:
         async with between(http(status), retry=AT_ONCE) as (sender, server):
-            call = Call()
+            call = CallState()
             error = await failure(sender, request_, call)
             assert len(server.requests) == call.attempts == 5
             assert "given up after 5 attempts" in str(error)
@@ -361,7 +361,7 @@ def test_an_answer_is_an_answer(status: int) -> None:
     @in_virtual_time
     async def run() -> None:
         async with between(http(status), retry=AT_ONCE) as (sender, server):
-            call = Call()
+            call = CallState()
             await failure(sender, CANCEL, call)
             assert len(server.requests) == call.attempts == 1
 
@@ -386,7 +386,7 @@ def test_a_lost_answer_is_asked_for_again(broken: Reply) -> None:
     @in_virtual_time
     async def run() -> None:
         async with between(broken, broken, OK, retry=AT_ONCE) as (sender, server):
-            call = Call()
+            call = CallState()
             assert (await sender.send(CANCEL, call)).status == 200
             assert server.connections == call.attempts == 3
 
@@ -415,7 +415,7 @@ def test_a_create_that_may_have_worked_is_never_repeated_here(reply: Reply) -> N
 async def test_a_create_is_repeated_after_a_429_whatever_the_service_advises() -> None:
     """It was refused before anything was done. Where the service advises otherwise of a 500, nobody listens."""
     async with between(TOO_MANY, TOO_MANY, OK, retry=AT_ONCE) as (sender, server):
-        await sender.send(CREATE, Call())
+        await sender.send(CREATE, CallState())
         assert len(server.requests) == 3
     async with between(http(500, headers={"x-should-retry": "true"}), retry=AT_ONCE) as (sender, server):
         await failure(sender, CREATE)
@@ -427,9 +427,9 @@ async def test_a_create_that_could_not_be_sent_is_repeated() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound, and nobody listens
         sender = transport(f"http://127.0.0.1:{taken.getsockname()[1]}", retry=AT_ONCE)
-        call = Call()
+        call = CallState()
         error = await failure(sender, CREATE, call)
-        await sender.connection.close()
+        await sender.state.close()
     assert call.attempts == 5
     assert isinstance(error, APIConnectionError)
     assert not error.request_sent
@@ -511,7 +511,7 @@ def test_a_refused_call_waits_at_least_as_long_as_it_was_asked_to(
     @in_virtual_time
     async def run() -> None:
         async with between(http(status, headers=headers), OK) as (sender, server):
-            await sender.send(READ, Call())
+            await sender.send(READ, CallState())
             assert gaps(server) == [expected]
 
     run()
@@ -545,7 +545,7 @@ async def test_a_call_ends_within_max_elapsed() -> None:
 async def test_a_client_has_a_budget_for_repeating() -> None:
     """When everything fails, the service does not meet five times the load: 100 repetitions, then none."""
     async with between(OVERLOADED, retry=AT_ONCE, max_concurrency=1) as (sender, server):
-        budget = sender.connection.budget
+        budget = sender.state.budget
         assert [budget.spend() for _ in range(97)] == [True] * 97
         errors = [await failure(sender, READ) for _ in range(5)]
         assert len(server.requests) == 5 + 3
@@ -557,11 +557,11 @@ async def test_successes_refill_the_budget() -> None:
     """Five of them pay for one repetition."""
     replies = [*[OVERLOADED] * 5, *[OK] * 11, OVERLOADED]
     async with between(*replies, retry=AT_ONCE) as (sender, server):
-        sender.connection.budget = Budget(4)
+        sender.state.budget = Budget(4)
         await failure(sender, READ)
         assert len(server.requests) == 1 + 4
         for _ in range(11):
-            await sender.send(READ, Call())
+            await sender.send(READ, CallState())
         before = len(server.requests)
         await failure(sender, READ)
         assert len(server.requests) - before == 1 + 2
@@ -571,7 +571,7 @@ async def test_successes_refill_the_budget() -> None:
 async def test_429s_cost_nothing_of_the_budget() -> None:
     """They are the brake's business."""
     async with between(TOO_MANY, retry=AT_ONCE) as (sender, server):
-        sender.connection.budget = Budget(0)
+        sender.state.budget = Budget(0)
         await failure(sender, READ)
         assert len(server.requests) == 5
 
@@ -583,12 +583,12 @@ async def test_429s_cost_nothing_of_the_budget() -> None:
 async def test_a_429_slows_everyone() -> None:
     """All calls of a client share one brake: after a refusal the others do not go on as before."""
     async with between(http(429, headers={"Retry-After": "1"}), OK) as (sender, server):
-        await asyncio.gather(*(sender.send(READ, Call()) for _ in range(30)))
+        await asyncio.gather(*(sender.send(READ, CallState()) for _ in range(30)))
         assert len(server.requests) == 31
         one_go = [time for time in server.times if time < 0.02]
         assert len(one_go) == 30  # these were under way
         began = asyncio.get_running_loop().time()
-        await asyncio.gather(*(sender.send(READ, Call()) for _ in range(30)))
+        await asyncio.gather(*(sender.send(READ, CallState()) for _ in range(30)))
         assert asyncio.get_running_loop().time() - began > 0.2  # a client that knows of no limit takes no time
 
 
@@ -596,15 +596,15 @@ async def test_a_429_slows_everyone() -> None:
 async def test_a_limit_that_the_service_tells_is_where_everyone_begins() -> None:
     """A refusal that names the limit spares the client the search for it."""
     async with between(http(429, headers={"x-ratelimit-limit": "200"}), OK) as (sender, _):
-        await sender.send(READ, Call())
-        assert sender.connection.limiter.rate == pytest.approx(0.97 * 200)
+        await sender.send(READ, CallState())
+        assert sender.state.limiter.rate == pytest.approx(0.97 * 200)
 
 
 @in_virtual_time
 async def test_a_service_that_always_refuses_is_not_hammered() -> None:
     """Everyone gets an answer in the end, after no more attempts than the policy allows, and ever more slowly."""
     async with between(TOO_MANY, retry=RetryPolicy(max_elapsed=60)) as (sender, server):
-        calls = [Call(sender.bulk(None)) for _ in range(80)]
+        calls = [CallState(sender.bulk(None)) for _ in range(80)]
         results = await asyncio.gather(*(sender.send(READ, call) for call in calls), return_exceptions=True)
         assert {type(result) for result in results} == {RateLimitError}
         assert max(call.attempts for call in calls) <= 5
@@ -619,7 +619,7 @@ async def test_while_the_door_is_shut_for_long_others_are_told_at_once() -> None
         for _ in range(2):
             await failure(sender, READ)
             await asyncio.sleep(1)
-        call = Call()
+        call = CallState()
         error = await failure(sender, READ, call)
         assert len(server.requests) == 2
         assert call.attempts == 0
@@ -708,7 +708,7 @@ async def test_who_gives_up_its_turn_holds_up_nobody() -> None:
 async def test_calls_that_are_no_bulk_share_the_slots_of_the_client() -> None:
     """Never more at once than ``max_concurrency``, and as many as that."""
     async with between((1.0, OK), max_concurrency=3) as (sender, server):
-        await asyncio.gather(*(sender.send(READ, Call()) for _ in range(10)))
+        await asyncio.gather(*(sender.send(READ, CallState()) for _ in range(10)))
         assert server.most_open == 3
         assert asyncio.get_running_loop().time() == pytest.approx(4, abs=0.2)
 
@@ -763,7 +763,7 @@ async def crowded(most: int, number: int, server: RawServer) -> AsyncIterator[tu
     async with aiohttp.ClientSession(connector=connector) as session:
         config = Config.from_env({}, api_key=KEY, base_url=server.base_url, retry=RetryPolicy(max_elapsed=20))
         clock = asyncio.get_running_loop().time
-        yield Transport(config, Connection(session, max_concurrency=50, clock=clock)), connector
+        yield Transport(config, ClientState(session, max_concurrency=50, clock=clock)), connector
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL])
@@ -773,14 +773,14 @@ def test_out_of_descriptors_or_ports_fewer_calls_run_at_once(number: int) -> Non
     @in_virtual_time
     async def run() -> None:
         async with RawServer((0.1, OK)) as server, crowded(10, number, server) as (sender, connector):
-            calls = [Call() for _ in range(50)]
+            calls = [CallState() for _ in range(50)]
             await asyncio.gather(*(sender.send(CREATE, call) for call in calls))
             assert {call.attempts for call in calls} == {1}
             assert len(server.requests) == 50
             assert connector.refused >= 40
-            assert sender.connection.capacity is not None
-            assert sender.connection.capacity.limit is not None
-            assert sender.connection.capacity.limit <= 12
+            assert sender.state.capacity is not None
+            assert sender.state.capacity.limit is not None
+            assert sender.state.capacity.limit <= 12
 
     run()
 
@@ -789,7 +789,7 @@ def test_out_of_descriptors_or_ports_fewer_calls_run_at_once(number: int) -> Non
 async def test_out_of_descriptors_for_good_is_an_error_in_the_end() -> None:
     """After ``max_elapsed``; nothing was sent, and the sentence says what to do."""
     async with RawServer(OK) as server, crowded(0, errno.EMFILE, server) as (sender, _):
-        call = Call()
+        call = CallState()
         error = await failure(sender, READ, call)
         assert isinstance(error, APIConnectionError)
         assert not error.request_sent
@@ -847,7 +847,7 @@ async def test_an_answer_that_stops_half_way_is_silence() -> None:
 async def test_limits_are_those_of_one_attempt() -> None:
     """The second attempt has all the time again."""
     async with between((asyncio.Event(),), (4.0, OK), timeout=5) as (sender, _server):
-        call = Call()
+        call = CallState()
         await sender.send(CANCEL, call)
         assert call.attempts == 2
 
@@ -856,7 +856,7 @@ async def test_limits_are_those_of_one_attempt() -> None:
 async def test_the_views_of_a_client_have_their_own_limits() -> None:
     """A short limit is not late because a long one came first."""
     async with between((asyncio.Event(),), retry=ONCE) as (sender, _):
-        long = asyncio.create_task(sender.send(READ, Call()))
+        long = asyncio.create_task(sender.send(READ, CallState()))
         await asyncio.sleep(0.1)
         short = sender.with_config(sender.config.with_options(timeout=1))
         began = asyncio.get_running_loop().time()
@@ -882,9 +882,9 @@ async def test_a_connection_that_does_not_come_about_is_limited() -> None:
         sender = transport(
             f"http://127.0.0.1:{port}", retry=RetryPolicy(max_attempts=2, base_delay=0), timeout=limits
         )
-        call = Call()
+        call = CallState()
         error = await failure(sender, CREATE, call)
-        await sender.connection.close()
+        await sender.state.close()
         for caller in callers:
             caller.close()
     assert type(error) is APITimeoutError
@@ -900,7 +900,7 @@ async def test_a_limit_of_the_callers_is_the_callers() -> None:
         for limit in (1, 1.75, 2, 2.25):
             with pytest.raises(TimeoutError) as caught:
                 async with asyncio.timeout(limit):
-                    await sender.send(READ, Call())
+                    await sender.send(READ, CallState())
             assert isinstance(caught.value, APITimeoutError) == (limit > 2)
             task = asyncio.current_task()
             assert task is not None
@@ -938,7 +938,7 @@ async def test_a_limit_is_a_limit_whatever_comes_of_it() -> None:
     """The task is as before, also where the strike came out as something else."""
     config = Config.from_env({}, api_key=KEY, base_url="http://127.0.0.1:1", timeout=1, retry=ONCE)
     session: Any = ClumsySession()
-    sender = Transport(config, Connection(session, max_concurrency=1, clock=asyncio.get_running_loop().time))
+    sender = Transport(config, ClientState(session, max_concurrency=1, clock=asyncio.get_running_loop().time))
     assert type(await failure(sender, READ)) is APITimeoutError
     task = asyncio.current_task()
     assert task is not None
@@ -949,8 +949,8 @@ async def test_a_limit_is_a_limit_whatever_comes_of_it() -> None:
 async def test_a_cancelled_call_is_cancelled() -> None:
     """At once, wherever it is: under way, in its back-off, at the cap, or waiting for a slot."""
     async with between((asyncio.Event(),), max_concurrency=1) as (sender, server):
-        under_way = asyncio.create_task(sender.send(READ, Call()))
-        waiting = asyncio.create_task(sender.send(READ, Call()))
+        under_way = asyncio.create_task(sender.send(READ, CallState()))
+        waiting = asyncio.create_task(sender.send(READ, CallState()))
         await asyncio.sleep(1)
         for task in (waiting, under_way):
             task.cancel()
@@ -959,7 +959,7 @@ async def test_a_cancelled_call_is_cancelled() -> None:
         await asyncio.sleep(0.1)
         assert (len(server.requests), server.open) == (1, 0)
     async with between(OVERLOADED) as (sender, server):
-        backing_off = asyncio.create_task(sender.send(READ, Call()))
+        backing_off = asyncio.create_task(sender.send(READ, CallState()))
         await asyncio.sleep(0.1)
         backing_off.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -972,16 +972,16 @@ async def test_a_cancelled_call_is_cancelled() -> None:
 
 def test_a_loop_of_another_library_is_refused_in_a_sentence() -> None:
     """Such as trio's: there is no asyncio loop then, whatever runs the coroutine."""
-    sender = Transport(Config.from_env({}, api_key=KEY), Connection(None, max_concurrency=1))
+    sender = Transport(Config.from_env({}, api_key=KEY), ClientState(None, max_concurrency=1))
     with pytest.raises(UsageError, match="no asyncio event loop is running here; with trio"):
-        sender.send(READ, Call()).send(None)
+        sender.send(READ, CallState()).send(None)
 
 
 def test_trio_is_recognised_where_no_call_is_made_yet(monkeypatch: pytest.MonkeyPatch) -> None:
     """A bulk begins with tasks, which asyncio would refuse in its own words."""
     trio = SimpleNamespace(lowlevel=SimpleNamespace(in_trio_run=lambda: True))
     monkeypatch.setitem(sys.modules, "trio", trio)
-    connection = Connection(None, max_concurrency=1)
+    connection = ClientState(None, max_concurrency=1)
     with pytest.raises(UsageError, match="with trio or curio, call Batches in a worker thread"):
         connection.check()
     with pytest.raises(UsageError, match="with trio or curio, call Batches in a worker thread"):
@@ -994,28 +994,28 @@ def test_trio_is_recognised_where_no_call_is_made_yet(monkeypatch: pytest.Monkey
 def test_a_session_is_a_session(session: Any) -> None:
     """Said when the client is made."""
     with pytest.raises(UsageError, match=r"^session must be an aiohttp\.ClientSession"):
-        Connection(session, max_concurrency=1)
+        ClientState(session, max_concurrency=1)
 
 
 def test_a_connection_belongs_to_one_loop() -> None:
     """On another one it says so, also when its slots are taken."""
-    sender = Transport(Config.from_env({}, api_key=KEY), Connection(None, max_concurrency=1))
+    sender = Transport(Config.from_env({}, api_key=KEY), ClientState(None, max_concurrency=1))
 
     async def hold() -> None:
-        async with sender.connection.slots:
-            sender.connection.session()
-            await sender.connection.close()
+        async with sender.state.slots:
+            sender.state.session()
+            await sender.state.close()
 
     async def use() -> None:
-        await sender.send(READ, Call())
+        await sender.send(READ, CallState())
 
     asyncio.run(hold())
-    sender.connection.closed = False
+    sender.state.closed = False
     with pytest.raises(UsageError, match="belongs to another event loop"):
         asyncio.run(use())
 
     async def take_a_slot() -> None:
-        await sender.connection.slots.acquire()
+        await sender.state.slots.acquire()
 
     asyncio.run(take_a_slot())
     with pytest.raises(UsageError, match="belongs to another event loop"):
@@ -1025,10 +1025,10 @@ def test_a_connection_belongs_to_one_loop() -> None:
 async def test_a_closed_connection_says_so(emulator: object) -> None:
     """And closing it twice is fine."""
     sender = transport("http://127.0.0.1:1")
-    await sender.connection.close()
-    await sender.connection.close()
+    await sender.state.close()
+    await sender.state.close()
     with pytest.raises(UsageError, match="this client is closed"):
-        await sender.send(READ, Call())
+        await sender.send(READ, CallState())
 
 
 @pytest.mark.parametrize("moment", ["under way", "in the back-off"])
@@ -1039,9 +1039,9 @@ def test_closing_ends_what_is_under_way(moment: str) -> None:
     async def run() -> None:
         reply: Reply = (asyncio.Event(),) if moment == "under way" else OVERLOADED
         async with between(reply) as (sender, server):
-            task = asyncio.create_task(sender.send(READ, Call()))
+            task = asyncio.create_task(sender.send(READ, CallState()))
             await asyncio.sleep(0.1)
-            await sender.connection.close()
+            await sender.state.close()
             with pytest.raises(UsageError, match="closed"):
                 await task
             assert len(server.requests) == 1
@@ -1053,10 +1053,10 @@ async def test_a_session_that_was_closed_elsewhere() -> None:
     """A given session is the giver's; once closed it is of no use, and the error says whose it was."""
     session = aiohttp.ClientSession()
     config = Config.from_env({}, api_key=KEY, base_url="http://127.0.0.1:1")
-    sender = Transport(config, Connection(session, max_concurrency=1))
+    sender = Transport(config, ClientState(session, max_concurrency=1))
     await session.close()
     with pytest.raises(UsageError, match="the session that this client was given is closed"):
-        await sender.send(READ, Call())
+        await sender.send(READ, CallState())
 
 
 @in_virtual_time
@@ -1066,7 +1066,7 @@ async def test_a_session_that_is_closed_elsewhere_meanwhile() -> None:
         session = aiohttp.ClientSession()
         config = Config.from_env({}, api_key=KEY, base_url=server.base_url)
         clock = asyncio.get_running_loop().time
-        sender = Transport(config, Connection(session, max_concurrency=1, clock=clock))
+        sender = Transport(config, ClientState(session, max_concurrency=1, clock=clock))
         bulk = sender.bulk(1)
         await sender.send(READ, bulk.call())
         waiting = asyncio.create_task(sender.send(READ, bulk.call()))
@@ -1084,8 +1084,8 @@ def test_a_fork_is_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
     async def use() -> None:
         with pytest.raises(UsageError, match="made in another process"):
-            await sender.send(READ, Call())
-        await sender.connection.close()
+            await sender.send(READ, CallState())
+        await sender.state.close()
 
     asyncio.run(use())
 
@@ -1093,9 +1093,9 @@ def test_a_fork_is_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
 def transport_without_loop() -> Transport:
     async def make() -> Transport:
         sender = transport("http://127.0.0.1:1")
-        sender.connection.session()
-        await sender.connection.close()
-        sender.connection.closed = False
+        sender.state.session()
+        await sender.state.close()
+        sender.state.closed = False
         return sender
 
     return asyncio.run(make())
@@ -1121,7 +1121,7 @@ async def out_of_reach(**options: object) -> AsyncIterator[Transport]:
         try:
             yield sender
         finally:
-            await sender.connection.close()
+            await sender.state.close()
 
 
 def test_the_first_silence_is_reported(caplog: pytest.LogCaptureFixture) -> None:
@@ -1148,7 +1148,7 @@ def test_a_service_that_takes_a_request_and_says_nothing(caplog: pytest.LogCaptu
         async with between((20.0,), http(200, job()), (20.0,), retry=ONCE) as (sender, _):
             for _ in range(3):
                 with suppress(APIConnectionError):
-                    await sender.send(READ, Call())
+                    await sender.send(READ, CallState())
             (warning,) = [record for record in caplog.records if record.levelname == "WARNING"]
             assert re.fullmatch(r"no answer yet from http.*, and nothing for [5-6] s; still waiting", warning.message)
 

@@ -45,7 +45,7 @@ from together_batches import (
     UsageError,
     to_dict,
 )
-from together_batches._http.transport import Bulk, Call
+from together_batches._http.transport import BulkContext, CallState
 from together_batches._jobs import cancel as cancelling
 from together_batches._protocol.jobs import NoJob
 from together_batches._stream import Stream
@@ -94,7 +94,7 @@ class Service:
     def verbs(self) -> cancelling.Verbs:
         return self.verbs_with(self.cancel)
 
-    def verbs_with(self, cancel: Callable[[str, Call], Awaitable[BatchJob | NoJob]]) -> cancelling.Verbs:
+    def verbs_with(self, cancel: Callable[[str, CallState], Awaitable[BatchJob | NoJob]]) -> cancelling.Verbs:
         return cancelling.Verbs(
             cancel=cancel,
             retrieve=self.retrieve,
@@ -106,7 +106,7 @@ class Service:
             sleep=asyncio.sleep,
         )
 
-    async def cancel(self, job_id: str, call: Call) -> BatchJob | NoJob:
+    async def cancel(self, job_id: str, call: CallState) -> BatchJob | NoJob:
         call.attempts += 1
         self.asked.append(job_id)
         self.at_once += 1
@@ -119,20 +119,20 @@ class Service:
         answer = self.cancels.get(job_id)
         return answer if isinstance(answer, NoJob) else self.answer(self.cancels, job_id)
 
-    async def retrieve(self, job_id: str, call: Call) -> BatchJob:
+    async def retrieve(self, job_id: str, call: CallState) -> BatchJob:
         call.attempts += 1
         self.read.append(job_id)
         self.times.append(asyncio.get_running_loop().time())
         await asyncio.sleep(self.seconds)
         return self.answer(self.reads, job_id)
 
-    async def look(self, job_id: str, call: Call) -> BatchJob:
+    async def look(self, job_id: str, call: CallState) -> BatchJob:
         call.attempts += 1
         self.looked_at.append(job_id)
         await asyncio.sleep(self.seconds)
         return self.answer(self.reads, job_id)
 
-    async def list_jobs(self, call: Call) -> list[BatchJob]:
+    async def list_jobs(self, call: CallState) -> list[BatchJob]:
         call.attempts += 1
         self.lists += 1
         await asyncio.sleep(self.seconds)
@@ -151,7 +151,7 @@ class Service:
 
 async def cancel_many(service: Service, ids: Any, **options: Any) -> CancelReport:
     settings = {"at_once": 10, "wait": False, "timeout": None, "on_outcome": None, **options}
-    return await cancelling.cancel_many(service.verbs, Bulk(None), cancelling.checked_ids(ids), **settings)
+    return await cancelling.cancel_many(service.verbs, BulkContext(None), cancelling.checked_ids(ids), **settings)
 
 
 def a_call(job: BatchJob | None = None) -> cancelling.CancelCall:
@@ -161,7 +161,7 @@ def a_call(job: BatchJob | None = None) -> cancelling.CancelCall:
 
 def iter_cancel(service: Service, ids: Any, **options: Any) -> Stream[CancelOutcome]:
     settings = {"at_once": 10, "wait": False, **options}
-    return Stream(cancelling.iter_cancel(service.verbs, Bulk(None), cancelling.checked_ids(ids), **settings))
+    return Stream(cancelling.iter_cancel(service.verbs, BulkContext(None), cancelling.checked_ids(ids), **settings))
 
 
 async def later(ids: Iterable[Any], seconds: float = 0) -> AsyncIterator[Any]:
@@ -760,7 +760,7 @@ async def test_few_ids_do_not_cost_many_tasks() -> None:
     most = 0
 
     class Counting(Service):
-        async def cancel(self, job_id: str, call: Call) -> BatchJob | NoJob:
+        async def cancel(self, job_id: str, call: CallState) -> BatchJob | NoJob:
             nonlocal most
             most = max(most, len(asyncio.all_tasks()))
             return await super().cancel(job_id, call)
@@ -824,7 +824,7 @@ async def test_outcomes_are_told_as_they_are_known() -> None:
     service = Service()
     waits = {"slow": 3.0, "fast": 1.0, "faster": 0.5, "bad id": 0.0}
 
-    async def cancel(job_id: str, call: Call) -> BatchJob:
+    async def cancel(job_id: str, call: CallState) -> BatchJob:
         call.attempts += 1
         await asyncio.sleep(waits[job_id])
         return a_job(job_id)
@@ -832,7 +832,7 @@ async def test_outcomes_are_told_as_they_are_known() -> None:
     verbs = service.verbs_with(cancel)
     report = await cancelling.cancel_many(
         verbs,
-        Bulk(None),
+        BulkContext(None),
         ["slow", "fast", "", "faster"],
         at_once=10,
         wait=False,
@@ -849,7 +849,7 @@ async def test_a_service_that_gets_slow_is_asked_for_fewer_at_once() -> None:
     at_once: list[int] = []
     running = 0
 
-    async def cancel(job_id: str, call: Call) -> BatchJob:
+    async def cancel(job_id: str, call: CallState) -> BatchJob:
         nonlocal running
         call.attempts += 1
         running += 1
@@ -862,7 +862,7 @@ async def test_a_service_that_gets_slow_is_asked_for_fewer_at_once() -> None:
 
     verbs = service.verbs_with(cancel)
     report = await cancelling.cancel_many(
-        verbs, Bulk(None), names(1_000), at_once=100, wait=False, timeout=None, on_outcome=None
+        verbs, BulkContext(None), names(1_000), at_once=100, wait=False, timeout=None, on_outcome=None
     )
     assert len(report) == 1_000
     assert report.ok
@@ -1034,14 +1034,14 @@ async def test_a_limit_with_an_async_source() -> None:
 async def test_a_limit_while_calls_wait_for_their_turn() -> None:
     """What had not been sent yet was not attempted, although a worker had it in hand."""
 
-    async def cancel(job_id: str, call: Call) -> BatchJob:
+    async def cancel(job_id: str, call: CallState) -> BatchJob:
         await asyncio.sleep(100)
         raise AssertionError
 
     service = Service()
     verbs = service.verbs_with(cancel)
     report = await cancelling.cancel_many(
-        verbs, Bulk(None), names(3), at_once=2, wait=False, timeout=1, on_outcome=None
+        verbs, BulkContext(None), names(3), at_once=2, wait=False, timeout=1, on_outcome=None
     )
     assert [outcome.result for outcome in report] == [R.NOT_ATTEMPTED] * 3
 
@@ -1425,7 +1425,7 @@ def test_what_was_accepted_is_reported_also_while_its_job_is_looked_up(limit: st
         service.cancels["b"] = NoJob(NO_ANSWER, accepted=False)
         noted: list[CancelOutcome] = []
 
-        async def slowly(job_id: str, call: Call) -> BatchJob:
+        async def slowly(job_id: str, call: CallState) -> BatchJob:
             await asyncio.sleep(100)
             raise AssertionError(job_id)
 
@@ -1433,7 +1433,7 @@ def test_what_was_accepted_is_reported_also_while_its_job_is_looked_up(limit: st
         timeout = 1 if limit == "its own" else None
         task = asyncio.create_task(
             cancelling.cancel_many(
-                verbs, Bulk(None), ["a", "b"], at_once=2, wait=wait, timeout=timeout, on_outcome=noted.append
+                verbs, BulkContext(None), ["a", "b"], at_once=2, wait=wait, timeout=timeout, on_outcome=noted.append
             )
         )
         if timeout is None:
@@ -1650,7 +1650,7 @@ def peak_of(count: int) -> int:
         assert seen == count
 
     class Lean(Service):
-        async def cancel(self, job_id: str, call: Call) -> BatchJob | NoJob:
+        async def cancel(self, job_id: str, call: CallState) -> BatchJob | NoJob:
             call.attempts += 1
             await asyncio.sleep(0)
             if job_id.endswith("7"):
@@ -1704,7 +1704,7 @@ async def test_a_report_gives_what_the_callback_got(status: str, before: str | N
     at = datetime(2026, 11, 2, 10, 20, 30, 481_925, tzinfo=UTC)
     noted: list[CancelOutcome] = []
 
-    async def cancel(job_id: str, call: Call) -> BatchJob:
+    async def cancel(job_id: str, call: CallState) -> BatchJob:
         call.attempts += 1
         call.answer = f'{{"id": "{job_id}", "status": "{status}"}}'.encode()
         return a_job(job_id, status)
@@ -1712,7 +1712,7 @@ async def test_a_report_gives_what_the_callback_got(status: str, before: str | N
     verbs = attrs.evolve(Service().verbs_with(cancel), now=lambda: at)
     job: Any = "a" if before is None else a_job("a", before)
     report = await cancelling.cancel_many(
-        verbs, Bulk(None), [job], at_once=1, wait=False, timeout=None, on_outcome=noted.append
+        verbs, BulkContext(None), [job], at_once=1, wait=False, timeout=None, on_outcome=noted.append
     )
     assert [report["a"]] == noted
     assert report["a"] is not noted[0]

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from together_batches import AsyncBatches, CreateUnconfirmedError, ResultsUnavailableError, RetryPolicy
-from together_batches._http.transport import Connection, Transport
+from together_batches._http.transport import ClientState, Transport
 from together_batches.config import Config
 
 from .disk import Disk, made_up
@@ -333,7 +333,7 @@ class World:
         policy = RetryPolicy(max_attempts=3)
         base_url = self.service.emulator.base_url
         config = Config.from_env({}, api_key=KEY, base_url=base_url, retry=policy, headers={RUN_HEADER: run.name})
-        connection = Connection(
+        connection = ClientState(
             None,
             max_concurrency=config.max_concurrency,
             clock=self.loop.time,

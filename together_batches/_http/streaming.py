@@ -19,7 +19,7 @@ from yarl import URL
 from together_batches._http import content_coding, retry
 from together_batches._http.network_errors import NETWORK_ERRORS
 from together_batches._http.redaction import Redactor
-from together_batches._http.transport import AGENT, LONGEST_HEADER_BYTES, MOST_HEADERS, Call, NoAnswer
+from together_batches._http.transport import AGENT, LONGEST_HEADER_BYTES, MOST_HEADERS, CallState, RequestFailure
 from together_batches._protocol import jobs as job_protocol
 from together_batches._protocol.jobs import Answer
 from together_batches.errors import APIConnectionError, APIError
@@ -63,7 +63,7 @@ class Streaming:
         """
         good = range(200, 400) if redirect_is_answer else range(200, 300)
         exchange = partial(self._exchange, request, follow=not redirect_is_answer, on_sent=on_sent)
-        return self._transport.send_alone(request, Call(), exchange, good)
+        return self._transport.send_alone(request, CallState(), exchange, good)
 
     async def receive(
         self, request: Transfer, on_length: Callable[[int | None], None] | None = None
@@ -110,7 +110,7 @@ class Streaming:
 
     async def _pause(self, request: Transfer, error: APIConnectionError, failures: int) -> None:
         """Wait until the rest may be asked for; raises ``error`` where it may not."""
-        there = self._transport.connection
+        state = self._transport.state
         policy = self._transport.config.retry
         wait = retry.delay(
             request,
@@ -119,17 +119,17 @@ class Streaming:
             attempt=failures,
             policy=policy,
             seconds_left=policy.max_elapsed,
-            budget=there.budget,
-            chance=there.chance,
+            budget=state.budget,
+            chance=state.chance,
         )
         if wait is None:
             raise error
-        await there.sleep(wait)
+        await state.sleep(wait)
 
     async def _open(self, request: Transfer, headers: Mapping[str, str] | None = None) -> Reception:
         asked = attrs.evolve(request, headers={**request.headers, **(headers or {})})
         exchange = partial(self._exchange, asked, follow=True, streamed=True)
-        answer = await self._transport.send_alone(asked, Call(), exchange)
+        answer = await self._transport.send_alone(asked, CallState(), exchange)
         assert isinstance(answer, Reception)  # noqa: S101  # what a good answer to it is
         return answer
 
@@ -144,19 +144,19 @@ class Streaming:
         follow: bool,
         streamed: bool = False,
         on_sent: Tell | None = None,
-    ) -> Answer | NoAnswer[APIError]:
+    ) -> Answer | RequestFailure[APIError]:
         body = _Body(transfer, on_sent) if transfer.length else None
 
         transport = self._transport
         attempt = transport.begin(_FOREVER if streamed or transfer.content else transport.config.timeout.total)
         trouble: BaseException | None = None
-        answer: Answer | NoAnswer[APIError] | None = None
+        answer: Answer | RequestFailure[APIError] | None = None
         try:
             answer = await self._hops(session, transfer, attempt, body, follow=follow, streamed=streamed)
         except (asyncio.CancelledError, *NETWORK_ERRORS) as error:
             trouble = attempt.classify(error)
         finally:
-            transport.connection.watch.end(attempt)
+            transport.state.timeouts.end(attempt)
         if body is not None and body.failure is not None:
             # Ours or the caller's own, and not the network's: aiohttp made something else of it. Without aiohttp's
             # frames, and without that something, which both hold the URL.
@@ -175,7 +175,7 @@ class Streaming:
         *,
         follow: bool,
         streamed: bool,
-    ) -> Answer | NoAnswer[APIError]:
+    ) -> Answer | RequestFailure[APIError]:
         url = transfer.target or self._transport.config.base_url + transfer.path
         keyed = transfer.target is None
         answer = await self._hop(session, transfer, url, attempt, body, keyed=keyed, streamed=streamed)
@@ -188,7 +188,7 @@ class Streaming:
             try:
                 target = job_protocol.safe_target(url, location, self._transport.config.base_url)
             except ValueError as error:
-                return NoAnswer(job_protocol.no_answer(answer, "a redirect that can be followed", str(error)))
+                return RequestFailure(job_protocol.no_answer(answer, "a redirect that can be followed", str(error)))
             # Within its own origin the key goes along, elsewhere never, and it does not come back.
             keyed = keyed and URL(target, encoded=True).origin() == URL(url, encoded=True).origin()
             url = target
@@ -205,7 +205,7 @@ class Streaming:
         *,
         keyed: bool,
         streamed: bool,
-    ) -> Answer | NoAnswer[APIError]:
+    ) -> Answer | RequestFailure[APIError]:
         transport = self._transport
         place = URL(url, encoded=True)  # as it came: quoted anew, it would not be what was signed
         headers = dict(transfer.headers)
@@ -213,7 +213,7 @@ class Streaming:
         if keyed:
             headers = {**(transport.headers_to_add or {}), **headers}
         else:
-            session = transport.connection.keyless_session()
+            session = transport.state.keyless_session()
             headers = {"User-Agent": AGENT, **({} if place.scheme == "https" else proxy_login), **headers}
         if not keyed or place.query_string:
             attempt.place = str(place.origin())

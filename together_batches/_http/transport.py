@@ -46,10 +46,19 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Mapping
     from types import SimpleNamespace
 
-    Exchange = Callable[[aiohttp.ClientSession, Request], Awaitable["Answer | NoAnswer[APIError]"]]
+    Exchange = Callable[[aiohttp.ClientSession, Request], Awaitable["Answer | RequestFailure[APIError]"]]
     """One attempt: an answer, or why there is none."""
 
-__all__ = ["AGENT", "LONGEST_HEADER_BYTES", "MOST_HEADERS", "Bulk", "Call", "Connection", "NoAnswer", "Transport"]
+__all__ = [
+    "AGENT",
+    "LONGEST_HEADER_BYTES",
+    "MOST_HEADERS",
+    "BulkContext",
+    "CallState",
+    "ClientState",
+    "RequestFailure",
+    "Transport",
+]
 
 _log = logging.getLogger("together_batches")
 
@@ -76,14 +85,14 @@ E = TypeVar("E", bound=APIError, covariant=True)
 
 
 @attrs.frozen
-class NoAnswer(Generic[E]):
+class RequestFailure(Generic[E]):
     """Why an attempt has no answer that can be used. Returned and not raised: see :meth:`Transport.begin`."""
 
     error: E
     out_of_connections: bool = False
 
 
-class Call:
+class CallState:
     """The side of a call that outlives its attempts: the bulk it is part of, if any, and how often it was sent.
 
     ``seconds`` is how long the last attempt took, ``waited`` how long it waited for its turn before.
@@ -92,7 +101,7 @@ class Call:
 
     __slots__ = ("answer", "attempts", "bulk", "seconds", "waited")
 
-    def __init__(self, bulk: Bulk | None = None) -> None:
+    def __init__(self, bulk: BulkContext | None = None) -> None:
         self.answer: bytes | None = None
         self.attempts = 0
         self.bulk = bulk
@@ -100,7 +109,7 @@ class Call:
         self.waited = 0.0
 
 
-class Bulk:
+class BulkContext:
     """What the calls of one bulk have in common: a cap on their rate, and a refused key that stops them all."""
 
     def __init__(self, queue: RateLimitQueue | None) -> None:
@@ -110,9 +119,9 @@ class Bulk:
         self.session: aiohttp.ClientSession | None = None
         self._excerpt_bytes_left = _MOST_EXCERPT_BYTES
 
-    def call(self) -> Call:
+    def call(self) -> CallState:
         """A call of this bulk. Those who make a bulk decide how many of its calls run at once."""
-        return Call(self)
+        return CallState(self)
 
     def keep(self, size: int) -> int:
         """How many bytes of a refusal of ``size`` are kept in its error: a report may hold very many of them."""
@@ -151,7 +160,7 @@ class Silence:
         return now - self._since
 
 
-class Connection:
+class ClientState:
     """What all views of one client share: the session, the loop it belongs to, the rate limiter, the retry budget."""
 
     def __init__(
@@ -176,7 +185,7 @@ class Connection:
         self.now = now
         self.limiter = AdaptiveRateLimiter()
         self.queue = RateLimitQueue(self.limiter, clock)
-        self.watch = TimeoutMonitor(clock)
+        self.timeouts = TimeoutMonitor(clock)
         self.capacity: Capacity | None = None  # made when the machine has run out of connections for the first time
         self.budget = retry.Budget(max(_SMALLEST_BUDGET, 5 * max_concurrency))
         self.slots = asyncio.Semaphore(max_concurrency)
@@ -191,7 +200,7 @@ class Connection:
         self.loop: asyncio.AbstractEventLoop | None = None  # known since the session was asked for
         self._process = os.getpid()
 
-    def speaks_with(self, headers: CIMultiDict[str]) -> None:
+    def set_default_headers(self, headers: CIMultiDict[str]) -> None:
         """Send these ``headers`` with all requests, if the session is ours. The first word on this is the last.
 
         They are those of the client that its views come from: a view may add to them, and leaves none of them out.
@@ -219,7 +228,7 @@ class Connection:
             self._session = self._plain_session(connector, owner=True, headers=self.headers)
         return self._session
 
-    def session_of(self, bulk: Bulk) -> aiohttp.ClientSession:
+    def session_of(self, bulk: BulkContext) -> aiohttp.ClientSession:
         """The session, for a call of a bulk. Only the first one looks at where it is used.
 
         All calls of a bulk are made on one loop, and which loop and process that is, only the system can tell.
@@ -254,10 +263,10 @@ class Connection:
         """True if the session was closed by another than this client."""
         return self._session is not None and self._session.closed
 
-    def run_out(self) -> Capacity:
+    def limit_connections(self) -> Capacity:
         """Note that this machine has run out of connections, and return the limit that follows from it."""
         if self.capacity is None:
-            self.capacity = Capacity(lambda: self.watch.under_way)
+            self.capacity = Capacity(lambda: self.timeouts.under_way)
         self.capacity.ran_out()
         return self.capacity
 
@@ -319,9 +328,9 @@ def _notes_what_is_sent() -> aiohttp.TraceConfig:
 class Transport:
     """Sends requests under one configuration over a shared connection."""
 
-    def __init__(self, config: Config, connection: Connection) -> None:
+    def __init__(self, config: Config, connection: ClientState) -> None:
         self.config = config
-        self.connection = connection
+        self.state = connection
         limits = config.timeout
         # Only the limit of connecting is aiohttp's; the others are the watch's.
         self.limits = aiohttp.ClientTimeout(total=None, sock_connect=limits.connect)
@@ -342,7 +351,7 @@ class Transport:
             }
         )
         if self.proxy is None:  # aiohttp tells a proxy what it sends with all requests: our key, too
-            connection.speaks_with(self._headers)
+            connection.set_default_headers(self._headers)
         else:
             connection.has_proxy = True
         self.headers_to_add = None if self._headers is connection.headers else self._headers
@@ -354,14 +363,14 @@ class Transport:
 
     def with_config(self, config: Config) -> Self:
         """The same connection under another configuration."""
-        return type(self)(config, self.connection)
+        return type(self)(config, self.state)
 
-    def bulk(self, rate: float | None) -> Bulk:
+    def bulk(self, rate: float | None) -> BulkContext:
         """A bulk of calls, with a cap of its own on its sends a second if ``rate`` is given."""
-        self.connection.check()
-        return Bulk(None if rate is None else RateLimitQueue(FixedRate(rate), self.connection.clock))
+        self.state.check()
+        return BulkContext(None if rate is None else RateLimitQueue(FixedRate(rate), self.state.clock))
 
-    def send(self, request: Request, call: Call) -> Coroutine[Any, Any, Answer]:
+    def send(self, request: Request, call: CallState) -> Coroutine[Any, Any, Answer]:
         """The answer to ``request``, which is a good one (2xx).
 
         Repeats what may be repeated, as the policy and the budget allow. A call that is part of no bulk takes one of
@@ -372,47 +381,47 @@ class Transport:
             return self._send(request, call, self._exchange, _GOOD)
         return self.send_alone(request, call, self._exchange)
 
-    async def send_alone(self, request: Request, call: Call, exchange: Exchange, good: range = _GOOD) -> Answer:
+    async def send_alone(self, request: Request, call: CallState, exchange: Exchange, good: range = _GOOD) -> Answer:
         """The answer to ``request``, whose status is in ``good``, where ``exchange`` is one attempt at getting it.
 
         Takes one of the client's slots meanwhile; repeats and raises as :meth:`send` does.
         """
-        self.connection.session()  # what cannot be used here says so before its semaphore says it in asyncio's words
-        async with self.connection.slots:
+        self.state.session()  # what cannot be used here says so before its semaphore says it in asyncio's words
+        async with self.state.slots:
             return await self._send(request, call, exchange, good)
 
-    async def _send(self, request: Request, call: Call, exchange: Exchange, good: range) -> Answer:
-        there = self.connection
-        limiter = there.limiter
+    async def _send(self, request: Request, call: CallState, exchange: Exchange, good: range) -> Answer:
+        state = self.state
+        limiter = state.limiter
         policy = self.config.retry
         bulk = call.bulk
         attempt = shortages = 0
-        began = sent_at = there.clock()
+        began = sent_at = state.clock()
         while True:
-            session = there.session() if bulk is None else there.session_of(bulk)
+            session = state.session() if bulk is None else state.session_of(bulk)
             limited = bulk is not None and bulk.limited
-            if limited or (limiter.is_active and not there.queue.try_acquire()):
-                began += await self._turn(call, began + policy.max_elapsed)
-                sent_at = there.clock()
+            if limited or (limiter.is_active and not state.queue.try_acquire()):
+                began += await self._wait_for_rate_limit(call, began + policy.max_elapsed)
+                sent_at = state.clock()
             attempt += 1
             call.attempts += 1
-            if not there.has_answered:
-                there.watch.on_silence = self._note_silence
+            if not state.has_answered:
+                state.timeouts.on_silence = self._note_silence
             try:
                 outcome = await exchange(session, request)
             except BaseException:
                 limiter.on_unanswered()
                 raise
-            now = there.clock()
+            now = state.clock()
             call.seconds = now - sent_at
-            if there.capacity is not None:
-                there.capacity.leave(answered=isinstance(outcome, Answer))
+            if state.capacity is not None:
+                state.capacity.leave(answered=isinstance(outcome, Answer))
             if isinstance(outcome, Answer):
-                there.has_answered = True
+                state.has_answered = True
                 if outcome.status in good:
                     if limiter.is_active:
                         self._note_accepted(outcome, now, sent_at)
-                    there.budget.succeeded()
+                    state.budget.succeeded()
                     return outcome
                 headers = outcome.headers
                 failure = self._refusal(outcome, now, sent_at, bulk)
@@ -426,9 +435,9 @@ class Transport:
                     call.attempts -= 1
                     shortages += 1
                     await self._wait_for_connections(failure, began + policy.max_elapsed, shortages)
-                    sent_at = there.clock()
+                    sent_at = state.clock()
                     continue
-                if not there.has_answered and isinstance(failure, APIConnectionError) and failure.is_transient:
+                if not state.has_answered and isinstance(failure, APIConnectionError) and failure.is_transient:
                     self._check_first_contact(failure, sent_at)
             wait = retry.delay(
                 request,
@@ -436,9 +445,9 @@ class Transport:
                 headers,
                 attempt=attempt,
                 policy=policy,
-                seconds_left=began + policy.max_elapsed - there.clock(),
-                budget=there.budget,
-                chance=there.chance,
+                seconds_left=began + policy.max_elapsed - state.clock(),
+                budget=state.budget,
+                chance=state.chance,
             )
             if wait is None:
                 raise failure
@@ -451,15 +460,15 @@ class Transport:
                 wait,
                 extra={"method": request.method, "path": request.path, "attempt": attempt, "wait": wait},
             )
-            await there.sleep(wait)
-            sent_at = there.clock()
+            await state.sleep(wait)
+            sent_at = state.clock()
             call.waited = 0.0
 
     def _note_silence(self, seconds: float) -> None:
         """Say once that a service which has never answered does not answer: its first limit may be far away."""
-        there, silence = self.connection, self.connection.silence
+        there, silence = self.state, self.state.silence
         if there.has_answered or silence.is_reported:
-            there.watch.on_silence = None
+            there.timeouts.on_silence = None
         elif seconds >= _SILENT_SECONDS:
             silence.is_reported = True
             _log.warning(
@@ -474,8 +483,8 @@ class Transport:
 
         A base URL, a proxy or a network that is wrong does not mend itself, and all who wait would wait in silence.
         """
-        silence, limit = self.connection.silence, self.config.retry.first_contact
-        seconds = silence.lasts(sent_at, self.connection.clock())
+        silence, limit = self.state.silence, self.config.retry.first_contact
+        seconds = silence.lasts(sent_at, self.state.clock())
         if seconds < limit:
             if not silence.is_reported:
                 silence.is_reported = True
@@ -496,14 +505,14 @@ class Transport:
 
     async def _wait_for_connections(self, failure: APIError, deadline: float, shortages: int) -> None:
         """Wait until fewer attempts are under way; raise ``failure`` if that takes longer than the policy allows."""
-        there = self.connection
-        capacity = there.run_out()
+        state = self.state
+        capacity = state.limit_connections()
         pause = min(_LONGEST_PAUSE_SECONDS, _SHORTEST_PAUSE_SECONDS * 2.0 ** min(shortages, 10))
         try:
-            if there.clock() + pause > deadline:
+            if state.clock() + pause > deadline:
                 raise TimeoutError
-            await there.sleep(pause)  # at least: what is open may be another part of the program's
-            await capacity.enter(max(0.0, deadline - there.clock()))
+            await state.sleep(pause)  # at least: what is open may be another part of the program's
+            await capacity.enter(max(0.0, deadline - state.clock()))
         except TimeoutError:
             failure.message += f"; none came free within max_elapsed ({self.config.retry.max_elapsed:g} s)"
             raise failure from None
@@ -514,20 +523,20 @@ class Transport:
 
     def _note_accepted(self, answer: Answer, now: float, sent_at: float) -> None:
         """Note for the limiter that a call was let through. A storage has no part in the rate of the service."""
-        there = self.connection
+        there = self.state
         if self.is_ours(answer.url):
             there.limiter.on_accepted(now, sent_at=sent_at)
         else:
             there.limiter.on_unanswered()
         there.queue.look_again()
 
-    def _refusal(self, answer: Answer, now: float, sent_at: float, bulk: Bulk | None) -> APIError:
+    def _refusal(self, answer: Answer, now: float, sent_at: float, bulk: BulkContext | None) -> APIError:
         """The error that an answer is, and what the limiter learns from it."""
-        there = self.connection
+        state = self.state
         proxy = self.proxy if answer.url.startswith("http:") else None
         if proxy is not None and answer.status == 407:
             message = network_errors.refused_by_proxy(f"the proxy {proxy.host_port_subcomponent}", 407)
-            there.limiter.on_unanswered()
+            state.limiter.on_unanswered()
             return self._error_without_answer(answer.request, message, sent=False, transient=False)
         keep = None if bulk is None else bulk.keep(len(answer.body))
         ours = self.is_ours(answer.url)
@@ -535,24 +544,24 @@ class Transport:
             asked = retry.retry_after(answer.headers)
             if ours:
                 limit = retry.limit(answer.headers)
-                there.limiter.on_refused(now, sent_at=sent_at, retry_after=asked, limit=limit)
+                state.limiter.on_refused(now, sent_at=sent_at, retry_after=asked, limit=limit)
             else:
-                there.limiter.on_unanswered()
+                state.limiter.on_unanswered()
             return job_protocol.error_of(answer, retry_after=asked, keep=keep)
         self._note_accepted(answer, now, sent_at)
         if answer.status < 400:
-            return job_protocol.no_answer(answer, "an answer", _instead(answer))
+            return job_protocol.no_answer(answer, "an answer", _describe_unexpected(answer))
         error = job_protocol.error_of(answer, keep=keep)
         if proxy is not None and answer.status in _PERHAPS_THE_PROXY:
             error.message += f" (perhaps by the proxy {proxy.host_port_subcomponent}, through which it came)"
         return error
 
-    async def _turn(self, call: Call, deadline: float) -> float:
+    async def _wait_for_rate_limit(self, call: CallState, deadline: float) -> float:
         """Wait for the caller's own cap and for the shared rate limiter.
 
         Returns the seconds that the cap took: it is the caller's own, so they are not held against the call.
         """
-        there = self.connection
+        state = self.state
         bulk = call.bulk
         queued = 0.0
         if bulk is not None:
@@ -561,14 +570,14 @@ class Transport:
             if bulk.queue is not None:
                 queued = await bulk.queue.acquire(None)
                 call.waited += queued
-        left = deadline + queued - there.clock()
-        hold = there.limiter.blocked_for(there.clock())
+        left = deadline + queued - state.clock()
+        hold = state.limiter.blocked_for(state.clock())
         try:
             if hold > left:
                 raise TimeoutError
-            call.waited += await there.queue.acquire(left)
+            call.waited += await state.queue.acquire(left)
         except TimeoutError:
-            rate = there.limiter.rate
+            rate = state.limiter.rate
             allowed = f"about {rate:.3g} requests/s allowed" if rate else "the allowed rate is not known yet"
             if hold:
                 allowed = f"all requests are refused, the next one is sent in {hold:.3g} s"
@@ -576,11 +585,11 @@ class Transport:
             message = f"rate limited ({allowed}); gave up, since this call would not be sent within {elapsed}"
             raise RateLimitError(message, retry_after=hold or None) from None
         if bulk is not None and bulk.refusal is not None:
-            there.limiter.on_unanswered()
+            state.limiter.on_unanswered()
             raise bulk.refusal
         return queued
 
-    async def _exchange(self, session: aiohttp.ClientSession, request: Request) -> Answer | NoAnswer[APIError]:
+    async def _exchange(self, session: aiohttp.ClientSession, request: Request) -> Answer | RequestFailure[APIError]:
         """One attempt of an ordinary request."""
         attempt = self.begin(self.config.timeout.total)
         trouble: BaseException | None = None
@@ -589,12 +598,12 @@ class Transport:
         except (asyncio.CancelledError, *NETWORK_ERRORS) as error:
             trouble = attempt.classify(error)
         finally:
-            self.connection.watch.end(attempt)
+            self.state.timeouts.end(attempt)
         return self.failure(trouble, request, attempt)
 
     async def _hops(
         self, session: aiohttp.ClientSession, request: Request, attempt: RequestTimeout
-    ) -> Answer | NoAnswer[APIError]:
+    ) -> Answer | RequestFailure[APIError]:
         """The answer at the end of the redirects; within the origin, and no more than a few."""
         url, place = self._base + request.path, self._place(request.path)
         hops = 0
@@ -622,7 +631,7 @@ class Transport:
             content = attempt.progress = response.content
             # A short answer is there as a whole when its head is. But a session that we were given may have hooks
             # that read it first, and then only the response still has it.
-            whole = self.connection.owns_session and content.is_eof()
+            whole = self.state.owns_session and content.is_eof()
             body = content.read_nowait() if whole else await self.read(response, request)
             if not response.closed:
                 response.close()  # it switches to another protocol (101), and would hold on to its connection
@@ -644,13 +653,13 @@ class Transport:
         Why it got no answer is then a :meth:`failure`, returned and not raised, so that it carries none of aiohttp's
         frames: their variables hold the headers, and the headers hold the key.
         """
-        there = self.connection
-        task = asyncio.current_task(there.loop)
+        state = self.state
+        task = asyncio.current_task(state.loop)
         assert task is not None  # noqa: S101  # a coroutine that runs has one
-        attempt = RequestTimeout(task, there.clock(), self.config.timeout.read, total)
-        if self.proxy is not None and there.owns_session:
+        attempt = RequestTimeout(task, state.clock(), self.config.timeout.read, total)
+        if self.proxy is not None and state.owns_session:
             attempt.sent = False
-        there.watch.begin(attempt)
+        state.timeouts.begin(attempt)
         return attempt
 
     def _place(self, path: str) -> URL:
@@ -685,7 +694,7 @@ class Transport:
 
     def answer(
         self, request: Request, url: str, response: aiohttp.ClientResponse, body: bytes
-    ) -> Answer | NoAnswer[APIError]:
+    ) -> Answer | RequestFailure[APIError]:
         """What came: decoded, of bounded size, and without secrets, since what is not kept cannot leak."""
         headers: Mapping[str, str] = response.headers
         refused = response.status >= 400
@@ -703,7 +712,7 @@ class Transport:
             except content_coding.CodingError as error:
                 if not refused:
                     answer = Answer(request, url, response.status, headers, b"")
-                    return NoAnswer(job_protocol.no_answer(answer, "an answer that can be read", str(error)))
+                    return RequestFailure(job_protocol.no_answer(answer, "an answer that can be read", str(error)))
         redactor = self._redactor
         body = redactor.bad_body(body[:EXCERPT_BYTES]) if refused else redactor.good_body(body)
         if redactor.is_in(response.raw_headers):
@@ -714,19 +723,19 @@ class Transport:
         answer = Answer(request, url, response.status, headers, body, self.redact)
         if not refused and len(body) > request.most_bytes:
             size = f"{request.most_bytes >> 20} MB"
-            return NoAnswer(
+            return RequestFailure(
                 job_protocol.no_answer(answer, f"of {size} or less, the limit for this call", "it is longer")
             )
         return answer
 
     def failure(
         self, error: BaseException | None, request: Request, attempt: RequestTimeout
-    ) -> NoAnswer[APIConnectionError]:
+    ) -> RequestFailure[APIConnectionError]:
         """Why an attempt got no answer; a :class:`UsageError` is raised if that was not the network's fault."""
-        if self.connection.closed:
+        if self.state.closed:
             message = "this client was closed while the call was under way"
             raise UsageError(message)
-        if isinstance(error, RuntimeError) and self.connection.lost_session:
+        if isinstance(error, RuntimeError) and self.state.lost_session:
             message = "the session that this client was given was closed while the call was under way"
             raise UsageError(message)
         if isinstance(error, (aiohttp.InvalidURL, RuntimeError)):
@@ -744,7 +753,7 @@ class Transport:
         )
         # An error of aiohttp's about another place may quote its whole URL.
         failure.__cause__ = network_errors.without_frames(error) if attempt.place is None else None
-        return NoAnswer(failure, found.out_of_connections)
+        return RequestFailure(failure, found.out_of_connections)
 
     def _error_without_answer(
         self,
@@ -808,7 +817,7 @@ def _followed(answer: Answer) -> Secret | None:
         return None
 
 
-def _instead(answer: Answer) -> str:
+def _describe_unexpected(answer: Answer) -> str:
     """What an answer is that is neither good nor an error."""
     location = answer.headers.get("Location")
     if not location:

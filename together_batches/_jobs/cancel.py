@@ -18,7 +18,7 @@ import attrs
 from anyio import CancelScope
 
 from together_batches._http.concurrency import AdaptiveConcurrency
-from together_batches._http.transport import Call
+from together_batches._http.transport import CallState
 from together_batches._jobs import status_reader
 from together_batches._jobs.compact_outcomes import Kept
 from together_batches._jobs.status_reader import Found, Ids, Lookout, is_plain, plain_group
@@ -40,7 +40,7 @@ from together_batches.outcomes import CancelOutcome, CancelReport, CancelResult
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
 
-    from together_batches._http.transport import Bulk
+    from together_batches._http.transport import BulkContext
 
 __all__ = ["CancelCall", "Verbs", "cancel_many", "cancel_one", "checked_ids", "iter_cancel"]
 
@@ -66,22 +66,22 @@ class Verbs:
     ``look`` reads a job as ``retrieve`` does, by a single request that is not repeated.
     """
 
-    cancel: Callable[[str, Call], Awaitable[BatchJob | NoJob]]
-    retrieve: Callable[[str, Call], Awaitable[BatchJob]]
-    look: Callable[[str, Call], Awaitable[BatchJob]]
-    list_jobs: Callable[[Call], Awaitable[list[BatchJob]]]
+    cancel: Callable[[str, CallState], Awaitable[BatchJob | NoJob]]
+    retrieve: Callable[[str, CallState], Awaitable[BatchJob]]
+    look: Callable[[str, CallState], Awaitable[BatchJob]]
+    list_jobs: Callable[[CallState], Awaitable[list[BatchJob]]]
     knows: Callable[[str], bool]
     now: Callable[[], datetime]
     clock: Callable[[], float]
     sleep: Callable[[float], Awaitable[None]]
 
 
-class CancelCall(Call):
+class CancelCall(CallState):
     """The cancel of one job: what was known of the job before, and what its answers have said so far."""
 
     __slots__ = ("_now", "accepted", "job", "pauses", "refusal", "requested_at", "sent")
 
-    def __init__(self, bulk: Bulk | None, now: Callable[[], datetime], job: BatchJob | None = None) -> None:
+    def __init__(self, bulk: BulkContext | None, now: Callable[[], datetime], job: BatchJob | None = None) -> None:
         # All of it here and not in the class above, which would take as long again; one is made for each id.
         self.answer = None
         self.bulk = bulk
@@ -109,9 +109,9 @@ class CancelCall(Call):
             self.requested_at = self._now()
         self.sent = count
 
-    def read(self) -> Call:
+    def read(self) -> CallState:
         """A call that reads the job: it belongs to the same bulk, and is no cancel."""
-        return Call(self.bulk)
+        return CallState(self.bulk)
 
     def next_pause(self) -> float | None:
         """The seconds until the next look at what is in doubt; None if the patience is at its end."""
@@ -342,7 +342,7 @@ class _Crew:
     def __init__(
         self,
         verbs: Verbs,
-        bulk: Bulk,
+        bulk: BulkContext,
         ids: Ids,
         *,
         at_once: int,
@@ -650,7 +650,7 @@ def _name(given: object) -> str:
 
 async def cancel_many(
     verbs: Verbs,
-    bulk: Bulk,
+    bulk: BulkContext,
     job_ids: Ids,
     *,
     at_once: int,
@@ -702,7 +702,7 @@ async def cancel_many(
 
 
 async def iter_cancel(
-    verbs: Verbs, bulk: Bulk, job_ids: Ids, *, at_once: int, wait: bool
+    verbs: Verbs, bulk: BulkContext, job_ids: Ids, *, at_once: int, wait: bool
 ) -> AsyncGenerator[CancelOutcome, None]:
     """Cancel many jobs and yield what became of each as it is known, holding no more than is in flight.
 
