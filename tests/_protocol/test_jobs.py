@@ -774,7 +774,7 @@ def test_a_rate_limit_carries_the_wait() -> None:
 )
 def test_a_refused_cancel_that_means_finished(case: str, *, finished: bool) -> None:
     """A 409 does; a 400 where it says so, since the reference lists no 409."""
-    assert job_protocol.says_finished(job_protocol.error_of(sample(case))) is finished
+    assert job_protocol.means_already_finished(job_protocol.error_of(sample(case))) is finished
 
 
 @pytest.mark.parametrize(
@@ -789,7 +789,10 @@ def test_a_refused_cancel_that_means_finished(case: str, *, finished: bool) -> N
 )
 def test_only_a_refusal_can_mean_finished(status: int, text: str, *, finished: bool) -> None:
     """The text alone does not."""
-    assert job_protocol.says_finished(job_protocol.error_of(answer(f'{{"error": "{text}"}}', status))) is finished
+    assert (
+        job_protocol.means_already_finished(job_protocol.error_of(answer(f'{{"error": "{text}"}}', status)))
+        is finished
+    )
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,7 @@ class Streaming:
             except APIConnectionError as broke:
                 error = broke
             except content_coding.CodingError as odd:
-                raise job_protocol.no_answer(reception, "a file that can be read", str(odd)) from odd
+                raise job_protocol.invalid_response(reception, "a file that can be read", str(odd)) from odd
             finally:
                 reception.close()
             failures = failures + 1 if at == broke_at else 1
@@ -188,7 +188,9 @@ class Streaming:
             try:
                 target = job_protocol.safe_target(url, location, self._transport.config.base_url)
             except ValueError as error:
-                return RequestFailure(job_protocol.no_answer(answer, "a redirect that can be followed", str(error)))
+                return RequestFailure(
+                    job_protocol.invalid_response(answer, "a redirect that can be followed", str(error))
+                )
             # Within its own origin the key goes along, elsewhere never, and it does not come back.
             keyed = keyed and URL(target, encoded=True).origin() == URL(url, encoded=True).origin()
             url = target
@@ -408,7 +410,7 @@ _LENGTH = re.compile("[0-9]{1,18}").fullmatch
 
 
 def _other(answer: Reception, problem: str) -> APIError:
-    return job_protocol.no_answer(answer, "the rest of the file", problem)
+    return job_protocol.invalid_response(answer, "the rest of the file", problem)
 
 
 def _decoder(version: _Version, answer: Reception) -> content_coding.Decoder:
@@ -417,4 +419,4 @@ def _decoder(version: _Version, answer: Reception) -> content_coding.Decoder:
         return content_coding.Decoder(version.compressions)
     except content_coding.CodingError as error:
         answer.close()
-        raise job_protocol.no_answer(answer, "a file that can be read", str(error)) from error
+        raise job_protocol.invalid_response(answer, "a file that can be read", str(error)) from error

@@ -550,7 +550,7 @@ class Transport:
             return job_protocol.error_of(answer, retry_after=asked, keep=keep)
         self._note_accepted(answer, now, sent_at)
         if answer.status < 400:
-            return job_protocol.no_answer(answer, "an answer", _describe_unexpected(answer))
+            return job_protocol.invalid_response(answer, "an answer", _describe_unexpected(answer))
         error = job_protocol.error_of(answer, keep=keep)
         if proxy is not None and answer.status in _PERHAPS_THE_PROXY:
             error.message += f" (perhaps by the proxy {proxy.host_port_subcomponent}, through which it came)"
@@ -712,7 +712,9 @@ class Transport:
             except content_coding.CodingError as error:
                 if not refused:
                     answer = Answer(request, url, response.status, headers, b"")
-                    return RequestFailure(job_protocol.no_answer(answer, "an answer that can be read", str(error)))
+                    return RequestFailure(
+                        job_protocol.invalid_response(answer, "an answer that can be read", str(error))
+                    )
         redactor = self._redactor
         body = redactor.bad_body(body[:EXCERPT_BYTES]) if refused else redactor.good_body(body)
         if redactor.is_in(response.raw_headers):
@@ -724,7 +726,7 @@ class Transport:
         if not refused and len(body) > request.most_bytes:
             size = f"{request.most_bytes >> 20} MB"
             return RequestFailure(
-                job_protocol.no_answer(answer, f"of {size} or less, the limit for this call", "it is longer")
+                job_protocol.invalid_response(answer, f"of {size} or less, the limit for this call", "it is longer")
             )
         return answer
 

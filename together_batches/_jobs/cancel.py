@@ -270,7 +270,7 @@ async def _cancel_once(verbs: Verbs, job_id: str, call: CancelCall) -> CancelOut
     except UsageError:
         raise
     except BatchesError:
-        finished = isinstance(refusal, APIStatusError) and job_protocol.says_finished(refusal)
+        finished = isinstance(refusal, APIStatusError) and job_protocol.means_already_finished(refusal)
         result = CancelResult.ALREADY_FINISHED if finished else CancelResult.FAILED
         return _without_job(job_id, result, refusal, call)
     return _of_job(job_id, job, call)

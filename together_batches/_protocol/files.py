@@ -15,8 +15,8 @@ from together_batches._protocol.jobs import (
     Request,
     checked_id,
     encoded,
+    invalid_response,
     list_request,
-    no_answer,
     read_list,
     safe_target,
 )
@@ -160,9 +160,9 @@ def read_file(answer: Answer, expected: str | None = None) -> FileObject:
     try:
         file = json_codec.file(answer.body)
     except json_codec.WireError as error:
-        raise no_answer(answer, what, error.problem, error.where) from error
+        raise invalid_response(answer, what, error.problem, error.where) from error
     if expected not in {None, file.id}:
-        raise no_answer(answer, what, f"it is about file {file.id!r}", "$.id")
+        raise invalid_response(answer, what, f"it is about file {file.id!r}", "$.id")
     return file
 
 
@@ -177,12 +177,12 @@ def read_deleted(answer: Answer, expected: str) -> None:
     try:
         value = json_codec.decode(answer.body)
     except json_codec.WireError as error:
-        raise no_answer(answer, what, error.problem, error.where) from error
+        raise invalid_response(answer, what, error.problem, error.where) from error
     said = cast("dict[str, object]", value) if isinstance(value, dict) else {}
     if said.get("deleted") is not True:
-        raise no_answer(answer, what, "it does not say so", "$.deleted")
+        raise invalid_response(answer, what, "it does not say so", "$.deleted")
     if said.get("id") not in (None, expected):  # not a set: what came need not be hashable
-        raise no_answer(answer, what, f"it is about file {said['id']!r}", "$.id")
+        raise invalid_response(answer, what, f"it is about file {said['id']!r}", "$.id")
 
 
 def read_target(answer: Answer) -> tuple[str, Secret]:
@@ -191,13 +191,13 @@ def read_target(answer: Answer) -> tuple[str, Secret]:
     location = answer.headers.get("Location")
     file = answer.headers.get("X-Together-File-Id")
     if not 300 <= answer.status < 400 or not location or not file:
-        raise no_answer(answer, what, f"its status is {answer.status}, and it names no place or no file")
+        raise invalid_response(answer, what, f"its status is {answer.status}, and it names no place or no file")
     try:
         return file_id(file), safe_target(answer.url, location, answer.url)
     except UsageError as error:
-        raise no_answer(answer, what, str(error)) from error
+        raise invalid_response(answer, what, str(error)) from error
     except ValueError as error:
-        raise no_answer(answer, what, str(error), "Location") from error
+        raise invalid_response(answer, what, str(error), "Location") from error
 
 
 def read_known(error: ConflictError) -> str:

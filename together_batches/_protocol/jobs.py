@@ -259,12 +259,12 @@ def read_cancelled(answer: Answer, expected: str) -> BatchJob | NoJob:
     try:
         job = job_in(answer.body)
     except json_codec.WireError as error:
-        failure = no_answer(answer, what, error.problem, error.where)
+        failure = invalid_response(answer, what, error.problem, error.where)
         failure.__cause__ = error
         return NoJob(failure, accepted=_is_acceptance(answer.body))
     # Ids may be spelled in either case, and the service answers in its own.
     if job.id != expected and job.id.lower() != expected.lower():
-        raise no_answer(answer, what, f"it is about job {job.id!r}", "$.id")
+        raise invalid_response(answer, what, f"it is about job {job.id!r}", "$.id")
     return job
 
 
@@ -294,11 +294,11 @@ def read_list(answer: Answer, what: str, read: Callable[[object], T]) -> list[T]
     """Each entry of a list, by ``read``; one that cannot be read is left out, unless none can."""
     header = sign_in_headers(answer.headers)
     if header is not None:
-        raise no_answer(answer, what, "it is only a part of one, and no paging is known", f"header {header}")
+        raise invalid_response(answer, what, "it is only a part of one, and no paging is known", f"header {header}")
     try:
         entries = json_codec.entries(answer.body)
     except json_codec.WireError as error:
-        raise no_answer(answer, what, error.problem, error.where) from error
+        raise invalid_response(answer, what, error.problem, error.where) from error
     found: list[T] = []
     unread: dict[int, json_codec.WireError] = {}
     with _without_collector():
@@ -310,7 +310,7 @@ def read_list(answer: Answer, what: str, read: Callable[[object], T]) -> list[T]
     for index, unreadable in unread.items():
         where = f"$[{index}]{unreadable.where.removeprefix('$')}"
         if not found:
-            raise no_answer(answer, what, unreadable.problem, where) from unreadable
+            raise invalid_response(answer, what, unreadable.problem, where) from unreadable
         _log.warning(
             "an entry of %s is left out, since it cannot be read: %s at %s",
             what,
@@ -343,9 +343,9 @@ def read_created(answer: Answer, input_file_id: str) -> BatchJob:
     try:
         value = json_codec.read(answer.body)
         if not isinstance(value, dict):
-            raise no_answer(answer, what, f"{json_codec.kind(value)} in place of an object")
+            raise invalid_response(answer, what, f"{json_codec.kind(value)} in place of an object")
         if "job" not in value:
-            raise no_answer(answer, what, 'there is no "job"')
+            raise invalid_response(answer, what, 'there is no "job"')
         envelope = cast("dict[str, object]", value)
         warning = envelope.get("warning")
         advice = warning if isinstance(warning, str) and warning else None
@@ -353,10 +353,10 @@ def read_created(answer: Answer, input_file_id: str) -> BatchJob:
             raise JobNotCreatedError(advice)
         job = json_codec.job(envelope["job"], "$.job")
         if job.input_file_id not in {None, input_file_id}:
-            raise no_answer(answer, what, f"it is about file {job.input_file_id!r}", "$.job.input_file_id")
+            raise invalid_response(answer, what, f"it is about file {job.input_file_id!r}", "$.job.input_file_id")
         return attrs.evolve(job, warning=advice or job.warning)
     except json_codec.WireError as error:
-        raise no_answer(answer, what, error.problem, error.where) from error
+        raise invalid_response(answer, what, error.problem, error.where) from error
 
 
 def safe_target(here: str, location: str, base_url: str) -> Secret:
@@ -402,7 +402,7 @@ _REACHES = {
 }
 
 
-def no_answer(answer: Answer, expected: str, problem: str, where: str = "$") -> APIResponseValidationError:
+def invalid_response(answer: Answer, expected: str, problem: str, where: str = "$") -> APIResponseValidationError:
     """The error for an answer that is none."""
     beginning = answer.body[: 4 * _EXCERPT_CHARACTERS].decode("utf-8", "replace")
     return APIResponseValidationError(
@@ -433,7 +433,7 @@ def error_of(answer: Answer, *, retry_after: float | None = None, keep: int | No
     ``keep`` is how many bytes of the body stay in the error and in the answer: one that is longer becomes text.
     """
     body = _readable(answer.body)
-    message, request_id = _told(body)
+    message, request_id = _error_details(body)
     if keep is not None and len(answer.body) > keep:
         answer.body = answer.body[:keep]
         body = answer.body.decode("utf-8", "replace")
@@ -475,7 +475,7 @@ def may_have_been_taken(error: BatchesError) -> bool:
     return isinstance(error, APIResponseValidationError)
 
 
-def says_finished(error: APIStatusError) -> bool:
+def means_already_finished(error: APIStatusError) -> bool:
     """True if a refused cancel means that the job has already finished.
 
     The service answers 409; its reference lists 400 and no 409, so the same text is understood under either.
@@ -499,7 +499,7 @@ def _phrase(status: int) -> str:
         return "no reason given"
 
 
-def _told(body: object) -> tuple[str, str | None]:
+def _error_details(body: object) -> tuple[str, str | None]:
     """What an error body says, and the request id in it, whichever of its shapes the service chose.
 
     ``{"error": "text"}`` (batches), ``{"error": {"message": …}, "id": …}`` (files and the gateway),
