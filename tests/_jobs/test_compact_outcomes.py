@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 
-from together_batches._jobs.compact_outcomes import Kept
+from together_batches._jobs.compact_outcomes import CompactOutcomes
 from together_batches.errors import NotFoundError
 from together_batches.models import BatchJob, BatchJobStatus
 from together_batches.outcomes import CancelOutcome, CancelReport, CancelResult
@@ -19,8 +19,8 @@ _GOOD = _read("b", b"CANCELING")
 _GONE = CancelOutcome("a", CancelResult.NOT_FOUND, None, NotFoundError("gone", status=404), 1)
 
 
-def _kept() -> Kept:
-    kept = Kept(_read)
+def _kept() -> CompactOutcomes:
+    kept = CompactOutcomes(_read)
     assert kept.admit("a")
     assert kept.admit("b")
     assert not kept.admit("a")
@@ -60,7 +60,7 @@ def test_its_report_is_like_any_other() -> None:
 
 def test_jobs_that_completed_anyway_are_counted_as_they_come() -> None:
     """As a report of outcomes counts them."""
-    kept = Kept(_read)
+    kept = CompactOutcomes(_read)
     done = BatchJob(id="a", status=BatchJobStatus.COMPLETED)
     for name, accepted in (("a", True), ("b", False)):
         kept.admit(name)

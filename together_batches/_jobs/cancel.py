@@ -20,8 +20,8 @@ from anyio import CancelScope
 from together_batches._http.concurrency import AdaptiveConcurrency
 from together_batches._http.transport import CallState
 from together_batches._jobs import status_reader
-from together_batches._jobs.compact_outcomes import Kept
-from together_batches._jobs.status_reader import Found, Ids, Lookout, is_plain, plain_group
+from together_batches._jobs.compact_outcomes import CompactOutcomes
+from together_batches._jobs.status_reader import Found, Ids, StatusReader, is_plain, plain_group
 from together_batches._protocol import jobs as job_protocol
 from together_batches._protocol.jobs import NoJob
 from together_batches.errors import (
@@ -63,7 +63,7 @@ _MOST_VAIN_LOOKS = 10
 class Verbs:
     """What this module needs of the service, and of the client: which jobs it has seen, and its time.
 
-    ``look`` reads a job as ``retrieve`` does, by a single request that is not repeated.
+    ``read`` reads a job as ``retrieve`` does, by a single request that is not repeated.
     """
 
     cancel: Callable[[str, CallState], Awaitable[BatchJob | NoJob]]
@@ -281,7 +281,7 @@ def checked_ids(job_ids: Ids) -> Ids:
     return status_reader.checked_ids(job_ids, verb_for_one="cancel")
 
 
-class _Source:
+class _IdSource:
     """The ids, one at a time, for any number of askers; :data:`_END` after the last."""
 
     def __init__(self, ids: Ids) -> None:
@@ -331,7 +331,7 @@ class _StoppedError(Exception):
         self.reason = reason
 
 
-class _Crew:
+class _WorkerPool:
     """The workers of one bulk cancel.
 
     ``admit`` says whether an id is new. ``emit`` takes each outcome, and the record from which :func:`_of_record` can
@@ -355,7 +355,7 @@ class _Crew:
         self._verbs = verbs
         self._now = verbs.now
         self._bulk = bulk
-        self._source = _Source(ids)
+        self._source = _IdSource(ids)
         self._concurrency = AdaptiveConcurrency(at_once)
         self._wait = wait
         self._emit = emit
@@ -367,8 +367,8 @@ class _Crew:
         self._group: asyncio.TaskGroup | None = None
         self._follower_runs = False
         self._refusal: AuthenticationError | None = None
-        self._lookout = Lookout(self._read, self._list_jobs, at_once=at_once)
-        self._single_look = Lookout(self._look_once, self._list_jobs, at_once=min(at_once, _MOST_VAIN_LOOKS))
+        self._status_reader = StatusReader(self._read, self._list_jobs, at_once=at_once)
+        self._single_look = StatusReader(self._look_once, self._list_jobs, at_once=min(at_once, _MOST_VAIN_LOOKS))
         self._no_look_until = 0.0
         self._vain_looks = 0
         self.in_flight: dict[str, CancelCall] = {}
@@ -379,7 +379,7 @@ class _Crew:
         try:
             async with plain_group() as group:
                 self._group = group
-                self._hire(group)
+                self._start_worker(group)
             return
         except _StoppedError as stopped:
             reason = stopped.reason
@@ -391,7 +391,7 @@ class _Crew:
 
     # --- the workers ---
 
-    def _hire(self, group: asyncio.TaskGroup) -> None:
+    def _start_worker(self, group: asyncio.TaskGroup) -> None:
         self._workers += 1
         group.create_task(self._work(group))
 
@@ -409,7 +409,7 @@ class _Crew:
                     break
                 # Each worker that finds work calls the next one in: three ids do not cost a hundred tasks.
                 if self._workers < concurrency.limit:
-                    self._hire(group)
+                    self._start_worker(group)
                 name = _name(given)
                 call = self._begin(given, name)
                 if call is None:
@@ -519,7 +519,7 @@ class _Crew:
         """Look once at jobs whose cancels went without a good answer; what stays unclear is reported as it is."""
         found: dict[str, Found] = {}
         self._vain_looks = 0
-        await self._single_look.look(names, found.__setitem__)
+        await self._single_look.read(names, found.__setitem__)
         if not any(isinstance(job, BatchJob) for job in found.values()):
             self._no_look_until = self._verbs.clock() + _SECONDS_WITHOUT_LOOKS
         for name in names:
@@ -545,7 +545,7 @@ class _Crew:
     async def _look(self, names: list[str]) -> None:
         """Read these jobs once, and settle what can be settled."""
         found: dict[str, Found] = {}
-        await self._lookout.look(names, found.__setitem__)
+        await self._status_reader.read(names, found.__setitem__)
         spread = random.uniform(0.8, 1.2)  # noqa: S311  # spreads the polls of many clients, hides nothing
         for name in names:
             self._settle(name, found[name], spread)
@@ -662,7 +662,7 @@ async def cancel_many(
     if on_outcome is not None and not is_plain(on_outcome):
         message = "on_outcome must be a plain function: it is called, not awaited"
         raise TypeError(message)
-    kept = Kept(_of_record)
+    kept = CompactOutcomes(_of_record)
 
     def tell(outcome: CancelOutcome, event: Literal["accepted", "ended"]) -> None:
         nonlocal on_outcome
@@ -676,7 +676,7 @@ async def cancel_many(
         if on_outcome is not None:
             tell(outcome, "ended")
 
-    crew = _Crew(
+    pool = _WorkerPool(
         verbs,
         bulk,
         job_ids,
@@ -690,14 +690,14 @@ async def cancel_many(
     try:
         async with limit:
             await asyncio.sleep(0)  # no time at all is over now, before anything was sent
-            await crew.run()
+            await pool.run()
     except asyncio.CancelledError:
-        crew.report_unread()
+        pool.report_unread()
         raise
     except TimeoutError:
         if not limit.expired():
             raise  # somebody else's
-        crew.give_up(APITimeoutError(f"the {timeout:g} s given to this bulk cancel were over", request_sent=True))
+        pool.give_up(APITimeoutError(f"the {timeout:g} s given to this bulk cancel were over", request_sent=True))
     return kept.report()
 
 
@@ -717,19 +717,19 @@ async def iter_cancel(
         arrived.set()
 
     def admit(name: str) -> bool:
-        return name not in crew.in_flight
+        return name not in pool.in_flight
 
     def full() -> bool:
-        return len(ready) >= at_once or len(crew.followed) >= max(_MOST_DRAINING, at_once)
+        return len(ready) >= at_once or len(pool.followed) >= max(_MOST_DRAINING, at_once)
 
-    crew = _Crew(verbs, bulk, job_ids, at_once=at_once, wait=wait, emit=emit, admit=admit, full=full)
-    work = asyncio.create_task(crew.run())
+    pool = _WorkerPool(verbs, bulk, job_ids, at_once=at_once, wait=wait, emit=emit, admit=admit, full=full)
+    work = asyncio.create_task(pool.run())
     work.add_done_callback(lambda _: arrived.set())
     try:
         while True:
             while ready:
                 yield ready.popleft()
-            crew.go_on()
+            pool.go_on()
             if work.done():
                 work.result()
                 return

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
     Read = Callable[[str, bytes], CancelOutcome]
 
-__all__ = ["Kept"]
+__all__ = ["CompactOutcomes"]
 
 
-class Kept(Mapping[str, CancelOutcome]):
+class CompactOutcomes(Mapping[str, CancelOutcome]):
     """The outcomes by id, in the order in which the ids were admitted. ``read`` makes an outcome of a record."""
 
     __slots__ = ("_completed_anyway", "_counts", "_kept", "_read")

@@ -14,7 +14,7 @@ from together_batches.models import BatchJob
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-__all__ = ["Found", "Ids", "Lookout", "by_ids", "checked_ids", "is_plain", "plain_group"]
+__all__ = ["Found", "Ids", "StatusReader", "by_ids", "checked_ids", "is_plain", "plain_group"]
 
 Ids = Iterable[str | BatchJob] | AsyncIterable[str | BatchJob]
 Found = BatchJob | BatchesError
@@ -61,7 +61,7 @@ async def plain_group() -> AsyncGenerator[asyncio.TaskGroup]:
     raise failed
 
 
-class Lookout:
+class StatusReader:
     """Reads the states of many jobs: from the list where that is cheaper, and otherwise one by one."""
 
     def __init__(
@@ -78,7 +78,7 @@ class Lookout:
         self._without_list = 0
         self._looks_until_list = 0
 
-    async def look(self, job_ids: list[str], tell: Callable[[str, Found], None]) -> None:
+    async def read(self, job_ids: list[str], tell: Callable[[str, Found], None]) -> None:
         """Read each of these jobs once, and ``tell`` what was found as it comes.
 
         Raises a :class:`UsageError` where the client cannot be used any more, and what ``tell`` raises.

@@ -19,7 +19,7 @@ import attrs
 from anyio import CancelScope
 
 from together_batches._jobs.patience import Absence, say_how_long
-from together_batches._jobs.status_reader import Found, Ids, Lookout, by_ids, is_plain, plain_group
+from together_batches._jobs.status_reader import Found, Ids, StatusReader, by_ids, is_plain, plain_group
 from together_batches._protocol import jobs as job_protocol
 from together_batches.errors import (
     APIError,
@@ -128,7 +128,7 @@ class _Poller:
         self._on_update = on_update
         self._on_refused = on_refused or self._refuse
         self._emit = emit
-        self._lookout = Lookout(self._read, self._list, at_once=at_once)
+        self._status_reader = StatusReader(self._read, self._list, at_once=at_once)
         self._timeout = timeout
         self._last_look = None if not timeout else time.clock() + timeout - min(_LAST_LOOK_SECONDS, timeout / 10)
         self._known: set[str] = set()
@@ -230,7 +230,7 @@ class _Poller:
         # One spread for all: what is looked at together stays together. It keeps clients apart, not jobs.
         self._spread = 1 + _SPREAD * (2 * self._time.chance() - 1)
         self._failures = self._failures_in_a_row = 0
-        await self._lookout.look(names, self._settle)
+        await self._status_reader.read(names, self._settle)
         if self._absent:
             await self._look_in_list()
         if self._failures:
