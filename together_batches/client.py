@@ -115,7 +115,7 @@ class AsyncBatches:
         self._transport = transport
         self._known = known
         self._owner = owner
-        self._verbs = cancel.Verbs(
+        self._verbs = cancel.CancelApi(
             cancel=self._post_cancel,
             retrieve=self._get,
             look=self._get_once,
@@ -523,13 +523,13 @@ class AsyncBatches:
         from together_batches._jobs import results
 
         positive("patience", patience, zero=True)
-        verbs = results.Verbs(
+        api = results.ResultsApi(
             retrieve=partial(self._get_patiently, patience=patience),
             content=self.files.content,
             file=self.files.retrieve,
             sleep=self._transport.state.sleep,
         )
-        rows = results.results(verbs, job, requests=requests, order=order, patience=patience)
+        rows = results.results(api, job, requests=requests, order=order, patience=patience)
         if isinstance(job, BatchJob):
             self._known.note(job)
         return Stream(rows, looks_ahead=True)
@@ -643,8 +643,8 @@ class AsyncBatches:
             on_event=on_event,
         )
         places = Places.of(source, output, directory, failures)
-        verbs = self._run_verbs(options, poll_interval)
-        return await _running.run(source, places, options, verbs=verbs, time=self._run_time)
+        api = self._run_api(options, poll_interval)
+        return await _running.run(source, places, options, api=api, time=self._run_time)
 
     async def cancel_run(
         self,
@@ -775,22 +775,22 @@ class AsyncBatches:
         return ids, max_concurrency or self._transport.config.max_concurrency, self._transport.bulk(rate)
 
     @property
-    def _followed(self) -> _wait.Verbs:
+    def _followed(self) -> _wait.WaitApi:
         from together_batches._jobs import wait as _wait
 
         self._transport.state.check_library()
-        return _wait.Verbs(
+        return _wait.WaitApi(
             retrieve=lambda job_id: self._get(job_id, CallState()), list_jobs=lambda: self._get_all(CallState())
         )
 
     @property
-    def _time(self) -> _wait.Time:
+    def _time(self) -> _wait.Clock:
         from together_batches._jobs import wait as _wait
 
         state = self._transport.state
-        return _wait.Time(clock=state.clock, sleep=state.sleep, chance=state.chance, now=state.now)
+        return _wait.Clock(monotonic=state.clock, sleep=state.sleep, chance=state.chance, now=state.now)
 
-    def _run_verbs(self, options: Options, poll_interval: float | None) -> _api.Verbs:
+    def _run_api(self, options: Options, poll_interval: float | None) -> _api.RunApi:
         from together_batches._jobs import wait as _wait
         from together_batches._jobs.upload_source import content_of
         from together_batches.runs import _api
@@ -799,7 +799,7 @@ class AsyncBatches:
             async with content_of(path, name) as content:
                 return await self._transfers.upload(content, "batch-api", "storage", None)
 
-        return _api.Verbs(
+        return _api.RunApi(
             upload=upload,
             file=self._transfers.retrieve,
             know=self._known.note,
@@ -823,11 +823,11 @@ class AsyncBatches:
         )
 
     @property
-    def _run_time(self) -> _api.Time:
+    def _run_time(self) -> _api.Clock:
         from together_batches.runs import _api
 
         state = self._transport.state
-        return _api.Time(now=state.now, sleep=state.sleep, clock=state.clock)
+        return _api.Clock(now=state.now, sleep=state.sleep, monotonic=state.clock)
 
     async def _create_once(
         self,

@@ -91,11 +91,11 @@ class Service:
         self.times: list[float] = []
 
     @property
-    def verbs(self) -> cancelling.Verbs:
+    def api(self) -> cancelling.CancelApi:
         return self.verbs_with(self.cancel)
 
-    def verbs_with(self, cancel: Callable[[str, CallState], Awaitable[BatchJob | NoJob]]) -> cancelling.Verbs:
-        return cancelling.Verbs(
+    def verbs_with(self, cancel: Callable[[str, CallState], Awaitable[BatchJob | NoJob]]) -> cancelling.CancelApi:
+        return cancelling.CancelApi(
             cancel=cancel,
             retrieve=self.retrieve,
             look=self.look,
@@ -151,7 +151,7 @@ class Service:
 
 async def cancel_many(service: Service, ids: Any, **options: Any) -> CancelReport:
     settings = {"at_once": 10, "wait": False, "timeout": None, "on_outcome": None, **options}
-    return await cancelling.cancel_many(service.verbs, BulkContext(None), cancelling.checked_ids(ids), **settings)
+    return await cancelling.cancel_many(service.api, BulkContext(None), cancelling.checked_ids(ids), **settings)
 
 
 def a_call(job: BatchJob | None = None) -> cancelling.CancelCall:
@@ -161,7 +161,7 @@ def a_call(job: BatchJob | None = None) -> cancelling.CancelCall:
 
 def iter_cancel(service: Service, ids: Any, **options: Any) -> Stream[CancelOutcome]:
     settings = {"at_once": 10, "wait": False, **options}
-    return Stream(cancelling.iter_cancel(service.verbs, BulkContext(None), cancelling.checked_ids(ids), **settings))
+    return Stream(cancelling.iter_cancel(service.api, BulkContext(None), cancelling.checked_ids(ids), **settings))
 
 
 async def later(ids: Iterable[Any], seconds: float = 0) -> AsyncIterator[Any]:
@@ -215,7 +215,7 @@ async def test_the_state_of_the_job_decides(answer: Any, expected: CancelResult)
     """And where there is none, the error."""
     service = Service()
     service.cancels["a"] = answer
-    outcome = await cancelling.cancel_one(service.verbs, "a", a_call())
+    outcome = await cancelling.cancel_one(service.api, "a", a_call())
     assert (outcome.job_id, outcome.result, outcome.attempts) == ("a", expected, 1)
     assert outcome.error is (answer if isinstance(answer, Exception) else None)
     assert outcome.job == (None if isinstance(answer, Exception) else a_job("a", answer))
@@ -263,7 +263,7 @@ def test_a_cancel_that_may_have_been_taken_is_looked_up_once(
         if many:
             outcome = (await cancel_many(service, ["a"]))["a"]
         else:
-            outcome = await cancelling.cancel_one(service.verbs, "a", a_call())
+            outcome = await cancelling.cancel_one(service.api, "a", a_call())
         assert (outcome.result, outcome.attempts) == (expected, 1)
         assert outcome.error is (error if expected is R.FAILED else None)
         assert outcome.job == (None if isinstance(read, Exception) else a_job("a", read))
@@ -343,7 +343,7 @@ async def test_misuse_at_such_a_look_is_raised() -> None:
     service = Service()
     service.cancels["a"], service.reads["a"] = TROUBLE, UsageError("this client is closed")
     with pytest.raises(UsageError, match="closed"):
-        await cancelling.cancel_one(service.verbs, "a", a_call())
+        await cancelling.cancel_one(service.api, "a", a_call())
 
 
 @pytest.mark.parametrize("refusal", [TOO_LATE, TOO_LATE_AS_DOCUMENTED, NOT_NOW, UNFIT], ids=str)
@@ -366,7 +366,7 @@ async def test_after_a_refusal_the_state_of_the_job_decides(
     """Whatever its status code: cancelled once, read once. A job that goes on is a failure, and keeps the refusal."""
     service = Service()
     service.cancels["a"], service.reads["a"] = refusal, read
-    outcome = await cancelling.cancel_one(service.verbs, "a", a_call())
+    outcome = await cancelling.cancel_one(service.api, "a", a_call())
     assert (outcome.result, outcome.attempts, outcome.job) == (expected, 1, a_job("a", read))
     assert outcome.error is (refusal if expected is R.FAILED else None)
     assert outcome.accepted is (expected is R.CANCELING)
@@ -391,7 +391,7 @@ async def test_a_refusal_whose_job_cannot_be_read(
     """One that says that the job has finished is believed; any other leaves its fate unknown."""
     service = Service()
     service.cancels["a"], service.reads["a"] = refusal, read
-    outcome = await cancelling.cancel_one(service.verbs, "a", a_call())
+    outcome = await cancelling.cancel_one(service.api, "a", a_call())
     assert (outcome.result, outcome.job, outcome.error) == (expected, None, refusal)
     assert not outcome.accepted
 
@@ -415,7 +415,7 @@ async def test_a_good_answer_without_a_job_is_looked_up(accepted: bool, read: An
     """An answer of the service is an acceptance; the page of a proxy is none, and the state alone decides."""
     service = Service()
     service.cancels["a"], service.reads["a"] = NoJob(NO_ANSWER, accepted=accepted), read
-    outcome = await cancelling.cancel_one(service.verbs, "a", a_call())
+    outcome = await cancelling.cancel_one(service.api, "a", a_call())
     assert (outcome.result, outcome.attempts) == (expected, 1)
     assert outcome.error is (NO_ANSWER if expected is R.FAILED else None)
     assert outcome.accepted is (accepted or expected is R.CANCELING)
@@ -429,7 +429,7 @@ async def test_misuse_of_the_client_is_raised(where: str) -> None:
     service.cancels["a"] = TOO_LATE
     getattr(service, where)["a"] = UsageError("this client is closed")
     with pytest.raises(UsageError):
-        await cancelling.cancel_one(service.verbs, "a", a_call())
+        await cancelling.cancel_one(service.api, "a", a_call())
     with pytest.raises(UsageError):
         await cancel_many(service, ["a", "b"])
 
@@ -452,7 +452,7 @@ def test_a_job_that_is_known_to_exist_is_not_gone_for_one_404(how: str, many: bo
             outcome = (await cancel_many(service, [job]))["a"]
         else:
             outcome = await cancelling.cancel_one(
-                service.verbs, "a", a_call(job if isinstance(job, BatchJob) else None)
+                service.api, "a", a_call(job if isinstance(job, BatchJob) else None)
             )
         assert (outcome.result, outcome.attempts, outcome.error) == (R.CANCELING, 4, None)
         assert outcome.requested_at == BEGAN
@@ -472,7 +472,7 @@ def test_a_known_job_that_stays_absent_is_not_found_in_the_end(many: bool) -> No
         if many:
             outcome = (await cancel_many(service, ["a"]))["a"]
         else:
-            outcome = await cancelling.cancel_one(service.verbs, "a", a_call())
+            outcome = await cancelling.cancel_one(service.api, "a", a_call())
         assert (outcome.result, outcome.error, outcome.attempts) == (R.NOT_FOUND, UNKNOWN, len(service.asked))
         assert 5 < len(service.asked) < 15
         assert now() == pytest.approx(60, abs=1)
@@ -829,9 +829,9 @@ async def test_outcomes_are_told_as_they_are_known() -> None:
         await asyncio.sleep(waits[job_id])
         return a_job(job_id)
 
-    verbs = service.verbs_with(cancel)
+    api = service.verbs_with(cancel)
     report = await cancelling.cancel_many(
-        verbs,
+        api,
         BulkContext(None),
         ["slow", "fast", "", "faster"],
         at_once=10,
@@ -860,9 +860,9 @@ async def test_a_service_that_gets_slow_is_asked_for_fewer_at_once() -> None:
         running -= 1
         return a_job(job_id)
 
-    verbs = service.verbs_with(cancel)
+    api = service.verbs_with(cancel)
     report = await cancelling.cancel_many(
-        verbs, BulkContext(None), names(1_000), at_once=100, wait=False, timeout=None, on_outcome=None
+        api, BulkContext(None), names(1_000), at_once=100, wait=False, timeout=None, on_outcome=None
     )
     assert len(report) == 1_000
     assert report.ok
@@ -1039,9 +1039,9 @@ async def test_a_limit_while_calls_wait_for_their_turn() -> None:
         raise AssertionError
 
     service = Service()
-    verbs = service.verbs_with(cancel)
+    api = service.verbs_with(cancel)
     report = await cancelling.cancel_many(
-        verbs, BulkContext(None), names(3), at_once=2, wait=False, timeout=1, on_outcome=None
+        api, BulkContext(None), names(3), at_once=2, wait=False, timeout=1, on_outcome=None
     )
     assert [outcome.result for outcome in report] == [R.NOT_ATTEMPTED] * 3
 
@@ -1429,11 +1429,11 @@ def test_what_was_accepted_is_reported_also_while_its_job_is_looked_up(limit: st
             await asyncio.sleep(100)
             raise AssertionError(job_id)
 
-        verbs = attrs.evolve(service.verbs, retrieve=slowly)
+        api = attrs.evolve(service.api, retrieve=slowly)
         timeout = 1 if limit == "its own" else None
         task = asyncio.create_task(
             cancelling.cancel_many(
-                verbs, BulkContext(None), ["a", "b"], at_once=2, wait=wait, timeout=timeout, on_outcome=noted.append
+                api, BulkContext(None), ["a", "b"], at_once=2, wait=wait, timeout=timeout, on_outcome=noted.append
             )
         )
         if timeout is None:
@@ -1709,10 +1709,10 @@ async def test_a_report_gives_what_the_callback_got(status: str, before: str | N
         call.answer = f'{{"id": "{job_id}", "status": "{status}"}}'.encode()
         return a_job(job_id, status)
 
-    verbs = attrs.evolve(Service().verbs_with(cancel), now=lambda: at)
+    api = attrs.evolve(Service().verbs_with(cancel), now=lambda: at)
     job: Any = "a" if before is None else a_job("a", before)
     report = await cancelling.cancel_many(
-        verbs, BulkContext(None), [job], at_once=1, wait=False, timeout=None, on_outcome=noted.append
+        api, BulkContext(None), [job], at_once=1, wait=False, timeout=None, on_outcome=noted.append
     )
     assert [report["a"]] == noted
     assert report["a"] is not noted[0]

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from together_batches import jsonl
 from together_batches._jobs import results as _results
-from together_batches._jobs.results import Order, Verbs, failed_requests, results
+from together_batches._jobs.results import Order, ResultsApi, failed_requests, results
 from together_batches._protocol import result_lines
 from together_batches._protocol.result_lines import read_row
 from together_batches._stream import Stream
@@ -102,8 +102,8 @@ class Account:
         self.open = 0
 
     @property
-    def verbs(self) -> Verbs:
-        return Verbs(retrieve=self.retrieve, content=self.content, file=self.file, sleep=self.sleep)
+    def api(self) -> ResultsApi:
+        return ResultsApi(retrieve=self.retrieve, content=self.content, file=self.file, sleep=self.sleep)
 
     async def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
@@ -144,7 +144,7 @@ class Account:
         return Stream(self._content(file_id))
 
     def results(self, job: str | BatchJob = "job-1", **options: Any) -> AsyncGenerator[BatchResult, None]:
-        return results(self.verbs, job, **{"patience": 60, **options})
+        return results(self.api, job, **{"patience": 60, **options})
 
     async def rows(self, job: str | BatchJob = "job-1", **options: Any) -> list[BatchResult]:
         return [row async for row in self.results(job, **options)]
@@ -796,8 +796,8 @@ async def test_nothing_is_left_on_the_disk(end: str, temporary: Path) -> None:
             waiting.set()
             await asyncio.Event().wait()
 
-        verbs = attrs.evolve(account.verbs, content=lambda file_id: Stream(content(file_id)))
-        stream = results(verbs, "job-1", requests=["a"], order="input")
+        api = attrs.evolve(account.api, content=lambda file_id: Stream(content(file_id)))
+        stream = results(api, "job-1", requests=["a"], order="input")
         task = asyncio.ensure_future(anext(stream))
         await waiting.wait()
         assert len(files_open_in(temporary)) == 1

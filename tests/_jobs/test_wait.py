@@ -29,7 +29,7 @@ from together_batches import (
     WaitTimeoutError,
 )
 from together_batches._jobs import wait as _wait
-from together_batches._jobs.wait import Time, Verbs
+from together_batches._jobs.wait import Clock, WaitApi
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Iterable
@@ -76,7 +76,7 @@ class Service:
         self.retrieved: list[tuple[float, str]] = []
         self.listed: list[float] = []
         self.running = self.most_running = 0
-        self.verbs = Verbs(self.retrieve, self.list_jobs)
+        self.api = WaitApi(self.retrieve, self.list_jobs)
 
     @property
     def now(self) -> float:
@@ -128,9 +128,9 @@ class Service:
         return [round(time, 3) for time, _ in self.retrieved]
 
 
-def clocked(chance: float = 0.5) -> Time:
+def clocked(chance: float = 0.5) -> Clock:
     """The loop's own time; with this ``chance`` intervals are neither stretched nor shortened."""
-    return Time(clock=asyncio.get_running_loop().time, chance=lambda: chance, now=lambda: NOON)
+    return Clock(monotonic=asyncio.get_running_loop().time, chance=lambda: chance, now=lambda: NOON)
 
 
 def knows_none(_: str) -> bool:
@@ -146,12 +146,12 @@ USUAL: dict[str, Any] = {"timeout": None, "poll_interval": None, "patience": 60,
 
 async def wait(service: Service, job: str | BatchJob = "a", *, chance: float = 0.5, **options: Any) -> BatchJob:
     options = {**USUAL, "on_update": None, **options}
-    return await _wait.wait(service.verbs, job, time=clocked(chance), **options)
+    return await _wait.wait(service.api, job, time=clocked(chance), **options)
 
 
 def each(service: Service, jobs: Any, *, chance: float = 0.5, **options: Any) -> AsyncGenerator[BatchJob, None]:
     options = {**USUAL, "at_once": 100, **options}
-    return _wait.as_completed(service.verbs, jobs, time=clocked(chance), **options)
+    return _wait.as_completed(service.api, jobs, time=clocked(chance), **options)
 
 
 async def ids_of(jobs: AsyncIterator[BatchJob]) -> list[str]:

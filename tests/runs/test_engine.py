@@ -16,7 +16,7 @@ from together_batches import BatchJob, BatchRequest, CreateUnconfirmedError, Fil
 from together_batches._jobs.create import Created, Listing, WantedJob
 from together_batches.files import Uploaded
 from together_batches.runs import _rules
-from together_batches.runs._api import Time, Verbs
+from together_batches.runs._api import Clock, RunApi
 from together_batches.runs._engine import Engine
 from together_batches.runs._events import Telling
 from together_batches.runs._records import Attempt, Books, Run
@@ -163,8 +163,8 @@ class Service:
             path.write_bytes(self.files[file_id])  # noqa: ASYNC240  # a few bytes
 
     @property
-    def verbs(self) -> Verbs:
-        return Verbs(
+    def api(self) -> RunApi:
+        return RunApi(
             upload=self.upload,
             file=self.file,
             know=lambda _: None,
@@ -208,9 +208,9 @@ class World:
         self.lives += 1
         workshop = Workshop(self.directory, self.directory / "in.jsonl")
         workshop.prepare()
-        time = Time(now=self.service.now, sleep=self._sleep, clock=lambda: float(self.service.seconds))
+        time = Clock(now=self.service.now, sleep=self._sleep, monotonic=lambda: float(self.service.seconds))
         engine = Engine(
-            verbs=self.service.verbs,
+            api=self.service.api,
             time=time,
             ledger=self.ledger,
             books=await self.ledger.load(),

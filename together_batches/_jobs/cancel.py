@@ -1,6 +1,6 @@
 """Cancelling: one job, or any number of them with bounded concurrency and one outcome for each.
 
-Built on functions that are passed in (:class:`Verbs`), so that it can be tested with three-line fakes and knows
+Built on functions that are passed in (:class:`CancelApi`), so that it can be tested with three-line fakes and knows
 nothing of HTTP.
 """
 
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from together_batches._http.transport import BulkContext
 
-__all__ = ["CancelCall", "Verbs", "cancel_many", "cancel_one", "checked_ids", "iter_cancel"]
+__all__ = ["CancelApi", "CancelCall", "cancel_many", "cancel_one", "checked_ids", "iter_cancel"]
 
 # A drained job shows in seconds (about 15 were seen), a service asks for polls to be 30 to 60 s apart:
 # https://docs.together.ai/docs/inference/batch/manage. So: soon at first, then ever more seldom.
@@ -60,7 +60,7 @@ _MOST_VAIN_LOOKS = 10
 
 
 @attrs.frozen
-class Verbs:
+class CancelApi:
     """What this module needs of the service, and of the client: which jobs it has seen, and its time.
 
     ``read`` reads a job as ``retrieve`` does, by a single request that is not repeated.
@@ -205,31 +205,31 @@ def _of_record(job_id: str, record: bytes) -> CancelOutcome:
 # --- one job --------------------------------------------------------------------------------------------------
 
 
-async def cancel_one(verbs: Verbs, job_id: str, call: CancelCall) -> CancelOutcome:
+async def cancel_one(api: CancelApi, job_id: str, call: CancelCall) -> CancelOutcome:
     """What becomes of one job when it is cancelled. Only misuse of the client raises.
 
     A 404 for a job that is known to exist is doubted for a while, and the cancel sent again. If a cancel may have
     been taken although no good answer came, the job is looked at once.
     """
     while True:
-        outcome = await _cancel_once(verbs, job_id, call)
+        outcome = await _cancel_once(api, job_id, call)
         if _is_unclear(outcome, call):
             try:
-                job = await verbs.look(job_id, call.read())
+                job = await api.look(job_id, call.read())
             except UsageError:
                 raise
             except BatchesError:
                 return outcome
             return _after_look(outcome, job, call)
-        pause = _doubt(verbs, outcome, call)
+        pause = _doubt(api, outcome, call)
         if pause is None:
             return outcome
-        await verbs.sleep(pause)
+        await api.sleep(pause)
 
 
-def _doubt(verbs: Verbs, outcome: CancelOutcome, call: CancelCall) -> float | None:
+def _doubt(api: CancelApi, outcome: CancelOutcome, call: CancelCall) -> float | None:
     """The seconds after which a cancel that was answered 404 is sent again; None if that answer is believed."""
-    if outcome.result is CancelResult.NOT_FOUND and (call.job is not None or verbs.knows(outcome.job_id)):
+    if outcome.result is CancelResult.NOT_FOUND and (call.job is not None or api.knows(outcome.job_id)):
         return call.next_pause()
     return None
 
@@ -248,10 +248,10 @@ def _after_look(outcome: CancelOutcome, job: BatchJob, call: CancelCall) -> Canc
     return _of_job(outcome.job_id, job, call)
 
 
-async def _cancel_once(verbs: Verbs, job_id: str, call: CancelCall) -> CancelOutcome:
+async def _cancel_once(api: CancelApi, job_id: str, call: CancelCall) -> CancelOutcome:
     """Send one cancel. If the answer is a refusal, or has no job in it, the job is read to learn how it stands."""
     try:
-        answer = await verbs.cancel(job_id, call)
+        answer = await api.cancel(job_id, call)
     except UsageError:
         raise
     except BatchesError as error:
@@ -266,7 +266,7 @@ async def _cancel_once(verbs: Verbs, job_id: str, call: CancelCall) -> CancelOut
         refusal = answer.error
     call.refusal = refusal
     try:
-        job = await verbs.retrieve(job_id, call.read())
+        job = await api.retrieve(job_id, call.read())
     except UsageError:
         raise
     except BatchesError:
@@ -341,7 +341,7 @@ class _WorkerPool:
 
     def __init__(
         self,
-        verbs: Verbs,
+        api: CancelApi,
         bulk: BulkContext,
         ids: Ids,
         *,
@@ -352,8 +352,8 @@ class _WorkerPool:
         accepted: Callable[[CancelOutcome], None] | None = None,
         full: Callable[[], bool] | None = None,
     ) -> None:
-        self._verbs = verbs
-        self._now = verbs.now
+        self._api = api
+        self._now = api.now
         self._bulk = bulk
         self._source = _IdSource(ids)
         self._concurrency = AdaptiveConcurrency(at_once)
@@ -416,7 +416,7 @@ class _WorkerPool:
                     await asyncio.sleep(0)  # there may be a million such ids, and the loop has other work
                     continue
                 generation = concurrency.generation
-                outcome = await _cancel_once(self._verbs, name, call)
+                outcome = await _cancel_once(self._api, name, call)
                 if call.sent:
                     concurrency.answered(call.seconds, generation=generation, waited=call.waited)
                 self._take(outcome, call)
@@ -457,13 +457,13 @@ class _WorkerPool:
         if isinstance(error, AuthenticationError) and self._refusal is None:
             self._refusal = error
             self._bulk.refuse(error)
-        if _is_unclear(outcome, call) and self._verbs.clock() >= self._no_look_until:
+        if _is_unclear(outcome, call) and self._api.clock() >= self._no_look_until:
             self._follow(outcome, call, _FIRST_POLL_SECONDS, is_unclear=True)
             return
         if self._wait and error is call.refusal and not outcome.ok:
             pause = call.next_pause()  # the state may lag behind
         else:
-            pause = _doubt(self._verbs, outcome, call)
+            pause = _doubt(self._api, outcome, call)
         if pause is None:
             self._done(outcome)
         else:
@@ -483,7 +483,7 @@ class _WorkerPool:
             self._announce(outcome, call)
         early = _FIRST_POLL_SECONDS / 2 if pause is None else 0.0
         pause = _FIRST_POLL_SECONDS if pause is None else pause
-        due = self._verbs.clock() + pause
+        due = self._api.clock() + pause
         self.followed[outcome.job_id] = _Followed(outcome, call, due, early, is_unclear)
         if not self._follower_runs:
             assert self._group is not None  # noqa: S101  # there is one as long as anything runs
@@ -498,12 +498,12 @@ class _WorkerPool:
     async def _look_after_them(self) -> None:
         """Look at each job again when it is due, until none is left."""
         while self.followed:
-            now = self._verbs.clock()
+            now = self._api.clock()
             due = min(entry.due for entry in self.followed.values())
             if self._workers:  # they may add some that are due earlier
                 due = min(due, now + _FIRST_POLL_SECONDS)
-            await self._verbs.sleep(max(_FIRST_POLL_SECONDS, due - now))
-            now = self._verbs.clock()
+            await self._api.sleep(max(_FIRST_POLL_SECONDS, due - now))
+            now = self._api.clock()
             names = [name for name, entry in self.followed.items() if entry.due - entry.early <= now]
             absent = [name for name in names if self.followed[name].outcome.result is CancelResult.NOT_FOUND]
             unclear = [name for name in names if self.followed[name].is_unclear]
@@ -521,7 +521,7 @@ class _WorkerPool:
         self._vain_looks = 0
         await self._single_look.read(names, found.__setitem__)
         if not any(isinstance(job, BatchJob) for job in found.values()):
-            self._no_look_until = self._verbs.clock() + _SECONDS_WITHOUT_LOOKS
+            self._no_look_until = self._api.clock() + _SECONDS_WITHOUT_LOOKS
         for name in names:
             entry, job = self.followed.pop(name), found[name]
             if isinstance(job, BatchJob):
@@ -536,7 +536,7 @@ class _WorkerPool:
 
         async def again() -> None:
             for name, entry in rest:
-                self._take(await _cancel_once(self._verbs, name, entry.call), entry.call)
+                self._take(await _cancel_once(self._api, name, entry.call), entry.call)
 
         async with plain_group() as group:
             for _ in range(min(len(entries), max(1, self._concurrency.limit - self._workers))):
@@ -551,13 +551,13 @@ class _WorkerPool:
             self._settle(name, found[name], spread)
 
     async def _read(self, name: str) -> BatchJob:
-        return await self._verbs.retrieve(name, self._bulk.call())
+        return await self._api.retrieve(name, self._bulk.call())
 
     async def _look_once(self, name: str) -> BatchJob:
         if self._vain_looks >= _MOST_VAIN_LOOKS:
             raise BatchesError("not looked at: the looks before failed")  # an outcome has a better error
         try:
-            job = await self._verbs.look(name, self._bulk.call())
+            job = await self._api.look(name, self._bulk.call())
         except BatchesError as error:
             self._vain_looks += not isinstance(error, NotFoundError)
             raise
@@ -565,7 +565,7 @@ class _WorkerPool:
         return job
 
     async def _list_jobs(self) -> list[BatchJob]:
-        return await self._verbs.list_jobs(self._bulk.call())
+        return await self._api.list_jobs(self._bulk.call())
 
     def _settle(self, name: str, found: Found, spread: float) -> None:
         """Report what was found, or have the job looked at again."""
@@ -601,7 +601,7 @@ class _WorkerPool:
             del self.followed[name]
             self._done(entry.outcome)
             return
-        entry.due = self._verbs.clock() + pause
+        entry.due = self._api.clock() + pause
         entry.interval = min(_LONGEST_POLL_SECONDS, entry.interval * _GROWTH)
 
     # --- what is left when the time is over, or the call is cancelled ---
@@ -649,7 +649,7 @@ def _name(given: object) -> str:
 
 
 async def cancel_many(
-    verbs: Verbs,
+    api: CancelApi,
     bulk: BulkContext,
     job_ids: Ids,
     *,
@@ -677,7 +677,7 @@ async def cancel_many(
             tell(outcome, "ended")
 
     pool = _WorkerPool(
-        verbs,
+        api,
         bulk,
         job_ids,
         at_once=at_once,
@@ -702,7 +702,7 @@ async def cancel_many(
 
 
 async def iter_cancel(
-    verbs: Verbs, bulk: BulkContext, job_ids: Ids, *, at_once: int, wait: bool
+    api: CancelApi, bulk: BulkContext, job_ids: Ids, *, at_once: int, wait: bool
 ) -> AsyncGenerator[CancelOutcome, None]:
     """Cancel many jobs and yield what became of each as it is known, holding no more than is in flight.
 
@@ -722,7 +722,7 @@ async def iter_cancel(
     def full() -> bool:
         return len(ready) >= at_once or len(pool.followed) >= max(_MOST_DRAINING, at_once)
 
-    pool = _WorkerPool(verbs, bulk, job_ids, at_once=at_once, wait=wait, emit=emit, admit=admit, full=full)
+    pool = _WorkerPool(api, bulk, job_ids, at_once=at_once, wait=wait, emit=emit, admit=admit, full=full)
     work = asyncio.create_task(pool.run())
     work.add_done_callback(lambda _: arrived.set())
     try:

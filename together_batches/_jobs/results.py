@@ -46,7 +46,7 @@ from together_batches.rows import (
     BatchSuccess,
 )
 
-__all__ = ["Order", "Requests", "Verbs", "failed_requests", "results"]
+__all__ = ["Order", "Requests", "ResultsApi", "failed_requests", "results"]
 
 Requests = Source | Iterable[BatchRequest | str]
 """The input of a job: a path, the bytes of the file, the file opened in binary mode, its requests, or their ids."""
@@ -68,7 +68,7 @@ _NO_EVIDENCE = (NotFoundError, PermissionDeniedError, APIResponseValidationError
 
 
 @attrs.frozen(kw_only=True)
-class Verbs:
+class ResultsApi:
     """What this room needs of the service.
 
     ``retrieve`` reads a job, ``content`` streams a file of the account, ``file`` reads its metadata.
@@ -81,7 +81,7 @@ class Verbs:
 
 
 def results(
-    verbs: Verbs,
+    api: ResultsApi,
     job: str | BatchJob,
     *,
     requests: Requests | None = None,
@@ -103,14 +103,14 @@ def results(
     if requests is not None and not (_is_file(requests) or isinstance(requests, Iterable)):
         message = f"requests are a path, bytes, a binary file, or an iterable, not {type(requests).__name__}"
         raise UsageError(message)
-    return _results(verbs, job, requests, order, patience)
+    return _results(api, job, requests, order, patience)
 
 
 async def _results(
-    verbs: Verbs, job: str | BatchJob, requests: Requests | None, order: Order, patience: float
+    api: ResultsApi, job: str | BatchJob, requests: Requests | None, order: Order, patience: float
 ) -> AsyncGenerator[BatchResult, None]:
     ledger = _Ledger(None if requests is None else await _ids_of(requests))
-    files = _Files(verbs, await _finished(job, verbs, patience), patience, counted=requests is not None)
+    files = _Files(api, await _finished(job, api, patience), patience, counted=requests is not None)
     rows = _in_input_order if order == "input" else _in_file_order
     found = rows(files, ledger)
     try:
@@ -120,10 +120,10 @@ async def _results(
         await found.aclose()
 
 
-async def _finished(job: str | BatchJob, verbs: Verbs, patience: float) -> BatchJob:
+async def _finished(job: str | BatchJob, api: ResultsApi, patience: float) -> BatchJob:
     """The job in its final state, with the ids of its files: these may appear after the status."""
     if not isinstance(job, BatchJob) or not job.is_terminal or _is_without_files(job):
-        job = await verbs.retrieve(job_protocol.job_id(job))
+        job = await api.retrieve(job_protocol.job_id(job))
     if not job.is_terminal:
         message = f"job {job.id} is {job.status or 'of no status'} and has no results yet: wait until it has finished"
         raise UsageError(message)
@@ -136,8 +136,8 @@ async def _finished(job: str | BatchJob, verbs: Verbs, patience: float) -> Batch
                 "read them again later"
             )
             raise ResultsUnavailableError(message, job_id=job.id)
-        await verbs.sleep(pause)
-        job = await verbs.retrieve(job.id)
+        await api.sleep(pause)
+        job = await api.retrieve(job.id)
     return job
 
 
@@ -219,9 +219,9 @@ class _Files:
     line looks like a shorter result, and the metadata of the first file, which has the answers, is always read.
     """
 
-    def __init__(self, verbs: Verbs, job: BatchJob, patience: float, *, counted: bool) -> None:
+    def __init__(self, api: ResultsApi, job: BatchJob, patience: float, *, counted: bool) -> None:
         self.each: list[_File] = []
-        self._verbs = verbs
+        self._api = api
         self._job = job
         self._patience = patience
         self._counted = counted
@@ -261,7 +261,7 @@ class _Files:
             pause = absence.pause()
             if pause is None:
                 raise self._cut(short)
-            await self._verbs.sleep(pause)
+            await self._api.sleep(pause)
             before = sum(file.size for file in short)
             yield short
             if sum(file.size for file in short) > before:
@@ -289,7 +289,7 @@ class _Files:
         if self._job.status != BatchJobStatus.COMPLETED:
             return []
         try:
-            return self._add_files_of(await self._verbs.retrieve(self._job.id))
+            return self._add_files_of(await self._api.retrieve(self._job.id))
         except _NO_EVIDENCE:
             return []
 
@@ -304,11 +304,11 @@ class _Files:
         """What is new of a file, which exists, since its job names it: a 404 may pass."""
 
         async def begin() -> tuple[AsyncGenerator[bytes, None], bytes]:
-            pieces = file.read(self._verbs.content)
+            pieces = file.read(self._api.content)
             return pieces, await anext(pieces, b"")
 
         try:
-            pieces, first = await until_found(begin, patience=self._patience, sleep=self._verbs.sleep)
+            pieces, first = await until_found(begin, patience=self._patience, sleep=self._api.sleep)
         except NotFoundError as error:
             message = (
                 f"the results of job {self._job.id} in {file.id} are absent ({error}): they may appear later, or be "
@@ -330,7 +330,7 @@ class _Files:
             is_uncounted = not self._counted and file is self.each[0] and file.size != file.expected_size
             if all_of_them or file.is_cut() or is_uncounted:
                 try:
-                    file.expected_size = (await self._verbs.file(file.id)).bytes or 0
+                    file.expected_size = (await self._api.file(file.id)).bytes or 0
                 except _NO_EVIDENCE:
                     continue
                 if file.expected_size > file.size:

@@ -1,7 +1,7 @@
 """Waiting: for one job, or for any number of them with one poller, each given out when it has finished.
 
-Built on functions that are passed in (:class:`Verbs`, :class:`Time`), so that days of waiting are tested in no time.
-The deadline is the caller's own: a job may outlive the ``job_deadline`` that the service gave it.
+Built on functions that are passed in (:class:`WaitApi`, :class:`Clock`), so that days of waiting are tested in no
+time. The deadline is the caller's own: a job may outlive the ``job_deadline`` that the service gave it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from together_batches.models import BatchJob, BatchJobStatus
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-__all__ = ["Time", "Verbs", "as_completed", "wait"]
+__all__ = ["Clock", "WaitApi", "as_completed", "wait"]
 
 _log = logging.getLogger("together_batches")
 
@@ -58,7 +58,7 @@ _MOST_NAMED = 5
 
 
 @attrs.frozen
-class Verbs:
+class WaitApi:
     """What this room needs of the service."""
 
     retrieve: Callable[[str], Awaitable[BatchJob]]
@@ -66,11 +66,11 @@ class Verbs:
 
 
 @attrs.frozen(kw_only=True)
-class Time:
+class Clock:
     """Time and chance. ``now`` is only compared with the moment at which a job was created."""
 
     now: Callable[[], datetime]
-    clock: Callable[[], float] = monotonic
+    monotonic: Callable[[], float] = monotonic
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     chance: Callable[[], float] = random.random
 
@@ -102,8 +102,8 @@ class _Poller:
 
     def __init__(
         self,
-        verbs: Verbs,
-        time: Time,
+        api: WaitApi,
+        time: Clock,
         *,
         at_once: int,
         timeout: float | None,
@@ -116,7 +116,7 @@ class _Poller:
         on_refused: Callable[[str, BatchesError], None] | None,
         emit: Callable[[BatchJob], None],
     ) -> None:
-        self._verbs = verbs
+        self._api = api
         self._patience = patience
         self._holds = holds
         self._may_repeat = may_repeat
@@ -130,7 +130,7 @@ class _Poller:
         self._emit = emit
         self._status_reader = StatusReader(self._read, self._list, at_once=at_once)
         self._timeout = timeout
-        self._last_look = None if not timeout else time.clock() + timeout - min(_LAST_LOOK_SECONDS, timeout / 10)
+        self._last_look = None if not timeout else time.monotonic() + timeout - min(_LAST_LOOK_SECONDS, timeout / 10)
         self._known: set[str] = set()
         self._rest: asyncio.Task[None] | None = None
         self._listless = False
@@ -174,7 +174,7 @@ class _Poller:
             self._tell(job)
             self._emit(job)
             return
-        now = self._time.clock()
+        now = self._time.monotonic()
         self.pending[job_id] = _Pending(
             job,
             due=now,
@@ -210,7 +210,7 @@ class _Poller:
             self._rest.cancel()
 
     def _due(self) -> list[str]:
-        now = self._time.clock() + 0.001  # clocks and timers differ by their resolution
+        now = self._time.monotonic() + 0.001  # clocks and timers differ by their resolution
         if self._last_look is not None and now >= self._last_look:
             self._last_look = None
             return list(self.pending)
@@ -224,7 +224,7 @@ class _Poller:
         due = min(entry.due for entry in self.pending.values())
         if self._last_look is not None:
             due = min(due, self._last_look)
-        await self._time.sleep(due - self._time.clock())
+        await self._time.sleep(due - self._time.monotonic())
 
     async def _look(self, names: list[str]) -> None:
         # One spread for all: what is looked at together stays together. It keeps clients apart, not jobs.
@@ -260,14 +260,14 @@ class _Poller:
     async def _read(self, job_id: str) -> BatchJob:
         if self._failure is not None and self._failures_in_a_row >= _MOST_FAILURES_IN_A_ROW:
             raise self._failure.with_traceback(None)  # an outage, and thousands more questions would not end it
-        return await self._verbs.retrieve(job_id)
+        return await self._api.retrieve(job_id)
 
     async def _list(self) -> list[BatchJob]:
         """The list, or nothing for a key that may not have it: that says nothing about the jobs."""
         if self._listless:
             return []
         try:
-            return await self._verbs.list_jobs()
+            return await self._api.list_jobs()
         except (UsageError, AuthenticationError):
             raise
         except BatchesError as error:
@@ -282,7 +282,7 @@ class _Poller:
         entry = self.pending.get(name)
         if entry is None:
             return  # it was held, and given out when the time was over
-        now = self._time.clock()
+        now = self._time.monotonic()
         if entry.job.is_terminal and _denies_the_end(found):
             found = entry.job  # it has ended, whatever an answer that lags says: only its files are looked for
         if isinstance(found, BatchJob):
@@ -371,7 +371,7 @@ class _Poller:
 
     def _look_after(self, entry: _Pending, pause: float) -> None:
         # Never earlier, such as together with others: the pause is taken off the patience in full.
-        entry.interval, entry.due = 0.0, self._time.clock() + pause
+        entry.interval, entry.due = 0.0, self._time.monotonic() + pause
 
     def _refuse(self, name: str, error: BatchesError) -> None:
         self.refusals.append(error)
@@ -446,13 +446,13 @@ def _is_final(error: BatchesError) -> bool:
 
 
 async def as_completed(
-    verbs: Verbs,
+    api: WaitApi,
     job_ids: Ids,
     *,
     at_once: int,
     timeout: float | None,
     poll_interval: float | None,
-    time: Time,
+    time: Clock,
     patience: float,
     knows: Callable[[str], bool],
     holds: bool = True,
@@ -478,7 +478,7 @@ async def as_completed(
         arrived.set()
 
     poller = _Poller(
-        verbs,
+        api,
         time,
         at_once=at_once,
         timeout=timeout,
@@ -522,7 +522,7 @@ async def as_completed(
             work.exception()  # seen: it was raised above, or came while nobody was looking any more
 
 
-async def _alarm(time: Time, seconds: float | None) -> None:
+async def _alarm(time: Clock, seconds: float | None) -> None:
     """Return when the time is over: never where none was set, nor where one look is all there is."""
     if not seconds:
         await asyncio.Event().wait()
@@ -531,12 +531,12 @@ async def _alarm(time: Time, seconds: float | None) -> None:
 
 
 async def wait(
-    verbs: Verbs,
+    api: WaitApi,
     job_id: str | BatchJob,
     *,
     timeout: float | None,
     poll_interval: float | None,
-    time: Time,
+    time: Clock,
     patience: float,
     knows: Callable[[str], bool],
     on_update: Callable[[BatchJob], None] | None,
@@ -546,7 +546,7 @@ async def wait(
         message = "on_update must be a plain function: it is called, not awaited"
         raise TypeError(message)
     finished = as_completed(
-        verbs,
+        api,
         [job_id],
         at_once=1,
         timeout=timeout,

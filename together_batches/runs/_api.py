@@ -17,7 +17,7 @@ from together_batches.models import BatchJob, FileObject
 if TYPE_CHECKING:
     from together_batches.errors import BatchesError
 
-__all__ = ["Create", "Follow", "Time", "Verbs"]
+__all__ = ["Clock", "Create", "Follow", "RunApi"]
 
 
 class Create(Protocol):
@@ -49,7 +49,7 @@ class Follow(Protocol):
 
 
 @attrs.frozen(kw_only=True)
-class Verbs:
+class RunApi:
     """What this room needs of the service.
 
     ``upload`` takes a path and a name. ``file`` reads the metadata of a file, and the service's own clock when it
@@ -69,9 +69,9 @@ class Verbs:
 
 
 @attrs.frozen
-class Time:
-    """The time: ``now`` for what is noted, ``clock`` for how long things take, ``sleep`` for how it passes."""
+class Clock:
+    """The time: ``now`` for what is noted, ``monotonic`` for how long things take, ``sleep`` for how it passes."""
 
     now: Callable[[], datetime]
     sleep: Callable[[float], Awaitable[None]]
-    clock: Callable[[], float] = monotonic
+    monotonic: Callable[[], float] = monotonic

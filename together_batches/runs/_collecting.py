@@ -72,7 +72,7 @@ class Collecting:
 
     def __init__(self, context: RunContext, steps: Steps) -> None:
         self._run = context.run
-        self._verbs = context.verbs
+        self._api = context.api
         self._time = context.time
         self._journal = context.journal
         self._workshop = context.workshop
@@ -169,7 +169,7 @@ class Collecting:
             return None
         try:
             listing = await self._trouble.until_answered(
-                "look for other jobs", key, self._verbs.list_jobs, is_over=lambda _: True
+                "look for other jobs", key, self._api.list_jobs, is_over=lambda _: True
             )
         except APIError:
             return None
@@ -264,7 +264,7 @@ class Collecting:
         path = self._workshop.download_of(self._journal.at(key), number)
 
         async def download() -> Path:
-            await self._verbs.download(file_id, path)
+            await self._api.download(file_id, path)
             return path
 
         return await self._trouble.if_present("download", key, download)
@@ -312,7 +312,7 @@ class Collecting:
             size = None
             if file_id:
                 found = await self._trouble.if_present(
-                    "look-up of the results", key, partial(self._verbs.file, file_id)
+                    "look-up of the results", key, partial(self._api.file, file_id)
                 )
                 if found is None:
                     return f"the metadata of {file_id}, which holds results of job {job.id}, is absent"
@@ -322,7 +322,7 @@ class Collecting:
 
     async def _job(self, key: Key) -> BatchJob | None:
         job_id = self._journal.at(key).job_id or ""
-        return await self._trouble.if_present("look-up of the job", key, lambda: self._verbs.retrieve(job_id))
+        return await self._trouble.if_present("look-up of the job", key, lambda: self._api.retrieve(job_id))
 
     async def _has_ended(self, key: Key) -> bool:
         """Note how the job stands now, and whether it has ended. One that is absent is left as it was noted."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import attrs
 
-from together_batches.runs._api import Time, Verbs
+from together_batches.runs._api import Clock, RunApi
 from together_batches.runs._attempts import Journal
 from together_batches.runs._events import Telling
 from together_batches.runs._records import Run
@@ -23,8 +23,8 @@ class RunContext:
     """
 
     run: Run
-    verbs: Verbs
-    time: Time
+    api: RunApi
+    time: Clock
     journal: Journal
     workshop: Workshop
     trouble: Trouble

@@ -1,6 +1,6 @@
 """The engine of a run: carries attempts through their steps, as many at once as may be, until nothing is to be sent.
 
-Built on functions that are passed in (:class:`Verbs`, :class:`Time`) and on a :class:`Ledger`, so that it can be
+Built on functions that are passed in (:class:`RunApi`, :class:`Clock`) and on a :class:`Ledger`, so that it can be
 stopped between any two of them, and knows neither HTTP nor where the ledger is.
 """
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from together_batches._jobs.create import Created
-    from together_batches.runs._api import Time, Verbs
+    from together_batches.runs._api import Clock, RunApi
     from together_batches.runs._events import Telling
     from together_batches.runs._joining import Arranged
     from together_batches.runs._records import Attempt, Books, Key, Ledger, Shard
@@ -49,8 +49,8 @@ class Engine:
     def __init__(
         self,
         *,
-        verbs: Verbs,
-        time: Time,
+        api: RunApi,
+        time: Clock,
         ledger: Ledger,
         books: Books,
         workshop: Workshop,
@@ -67,10 +67,10 @@ class Engine:
         self._max_attempts = max_attempts
         self._caution = caution
         self._tell = tell
-        self._know = verbs.know
+        self._know = api.know
         context = RunContext(
             run=books.run,
-            verbs=verbs,
+            api=api,
             time=time,
             journal=self.journal,
             workshop=workshop,
@@ -79,7 +79,7 @@ class Engine:
             caution=caution,
             is_resumed=is_resumed,
         )
-        self._following = Following(verbs.follow, self.journal, time, tell, on_status=self._see_status)
+        self._following = Following(api.follow, self.journal, time, tell, on_status=self._see_status)
         self._steps = Steps(context, self._following)
         self._collecting = Collecting(context, self._steps)
         self._resuming = Resuming(context, self._steps, self._collecting)
@@ -278,7 +278,7 @@ class Engine:
         while True:
             job = await self._steps.end(key)
             if job is not None and (is_ours or self._following.saw_running(job.id)):
-                self._ended_at[key] = self._time.clock()
+                self._ended_at[key] = self._time.monotonic()
             if job is not None and self._following.cancelled_meanwhile(job):
                 job = await self._seen_twice(key, job)
                 if not job.is_terminal:
@@ -294,7 +294,7 @@ class Engine:
             noted = self.journal.at(key).ended_at
             arranged = await self._collecting.collect(key, on_wait=release)
             if self.journal.at(key).ended_at != noted:  # it had only seemed to have ended
-                self._ended_at[key] = self._time.clock()
+                self._ended_at[key] = self._time.monotonic()
             if arranged is not None:
                 self._load = attrs.evolve(self._load, tokens=self._load.tokens + arranged.usage.total_tokens)
                 return self._count(key, arranged)
@@ -353,7 +353,7 @@ class Engine:
         delays: Sequence[float] = self._caution.retry_delays
         number = max(failures - 1, 0) if _rules.failed_as_a_whole(self.journal.at(key)) else 0
         delay = delays[min(number, len(delays) - 1)] if delays else 0.0
-        return max(0.0, delay - (self._time.clock() - self._ended_at[key]))
+        return max(0.0, delay - (self._time.monotonic() - self._ended_at[key]))
 
     async def _after(self, seconds: float, following: Attempt) -> None:
         if seconds:

@@ -11,7 +11,7 @@ from together_batches.runs._values import RunEvent, RunEventKind
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from together_batches.runs._api import Time
+    from together_batches.runs._api import Clock
     from together_batches.runs._records import Key
     from together_batches.runs._rules import Buckets
 
@@ -27,7 +27,7 @@ class Telling:
 
     counts: Callable[[], tuple[Buckets, int]]
 
-    def __init__(self, on_event: Callable[[RunEvent], None] | None, time: Time, *, invalid: int = 0) -> None:
+    def __init__(self, on_event: Callable[[RunEvent], None] | None, time: Clock, *, invalid: int = 0) -> None:
         self._on_event = on_event
         self._time = time
         self._invalid = invalid

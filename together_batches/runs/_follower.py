@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from together_batches.errors import BatchesError
     from together_batches.models import BatchJob
-    from together_batches.runs._api import Follow, Time
+    from together_batches.runs._api import Clock, Follow
     from together_batches.runs._attempts import Journal
     from together_batches.runs._events import Telling
     from together_batches.runs._records import Key
@@ -31,7 +31,7 @@ class Following:
         self,
         follow: Follow,
         journal: Journal,
-        time: Time,
+        time: Clock,
         tell: Telling,
         *,
         on_status: Callable[[Key, str | None], None],

@@ -39,7 +39,7 @@ class Resuming:
 
     def __init__(self, context: RunContext, steps: Steps, collecting: Collecting) -> None:
         self._run = context.run
-        self._verbs = context.verbs
+        self._api = context.api
         self._time = context.time
         self._journal = context.journal
         self._trouble = context.trouble
@@ -83,7 +83,7 @@ class Resuming:
             listing = await self._trouble.until_answered(
                 "first look at the list",
                 None,
-                self._verbs.list_jobs,
+                self._api.list_jobs,
                 is_over=lambda error: (
                     isinstance(error, APIResponseValidationError) or next(looks) > _MOST_LOOKS_AT_LIST
                 ),
@@ -130,11 +130,11 @@ class Resuming:
         job_id, file_id = attempt.job_id, attempt.file_id or ""
         if job_id is not None and await self._job(job_id) is not None:
             return True
-        found = await self._trouble.if_present("look-up of the input", attempt.key, lambda: self._verbs.file(file_id))
+        found = await self._trouble.if_present("look-up of the input", attempt.key, lambda: self._api.file(file_id))
         return found is not None
 
     async def _job(self, job_id: str) -> BatchJob | None:
-        return await self._trouble.if_present("look-up of a job", None, lambda: self._verbs.retrieve(job_id))
+        return await self._trouble.if_present("look-up of a job", None, lambda: self._api.retrieve(job_id))
 
     @staticmethod
     def _warn_of_others(attempt: Attempt, others: list[BatchJob]) -> None:

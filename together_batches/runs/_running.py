@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
     from pathlib import Path
 
-    from together_batches.runs._api import Time, Verbs
+    from together_batches.runs._api import Clock, RunApi
     from together_batches.runs._options import Options, Places, Requests
     from together_batches.runs._records import Attempt, Books, Ledger, Shard
 
@@ -43,7 +43,7 @@ _CANCEL_SECONDS = 30.0
 """So long an interrupted run may take to cancel its jobs, where it is told to."""
 
 
-async def run(source: Requests, places: Places, options: Options, *, verbs: Verbs, time: Time) -> RunReport:
+async def run(source: Requests, places: Places, options: Options, *, api: RunApi, time: Clock) -> RunReport:
     """Begin a run, or go on with it, and return when no row of it is to be sent, or may be."""
     directory = places.directory
     async with AsyncExitStack() as stack:
@@ -54,7 +54,7 @@ async def run(source: Requests, places: Places, options: Options, *, verbs: Verb
             await in_thread(lambda check_in: _refuse_others(places, options, (), check_in))
             await _input.begin(source, places, options, now=time.now())
         ledger = await stack.enter_async_context(_ledger.opened(directory, lock))
-        running = _Running(source, places, options, ledger=ledger, books=await ledger.load(), verbs=verbs, time=time)
+        running = _Running(source, places, options, ledger=ledger, books=await ledger.load(), api=api, time=time)
         return await running.run(is_new=is_new)
 
 
@@ -111,8 +111,8 @@ class _Running:
         *,
         ledger: Ledger,
         books: Books,
-        verbs: Verbs,
-        time: Time,
+        api: RunApi,
+        time: Clock,
     ) -> None:
         self._source = source
         self._places = places
@@ -120,7 +120,7 @@ class _Running:
         self._ledger = ledger
         self._books = books
         self._run = books.run
-        self._verbs = verbs
+        self._api = api
         self._time = time
         self._tell = Telling(options.on_event, time, invalid=books.run.invalid)
 
@@ -136,7 +136,7 @@ class _Running:
         if self._run.max_attempts != options.max_attempts:
             await self._save(max_attempts=options.max_attempts)
         engine = Engine(
-            verbs=self._verbs,
+            api=self._api,
             time=self._time,
             ledger=self._ledger,
             books=self._books,
@@ -200,7 +200,7 @@ class _Running:
             found = await _unfinished(await self._ledger.load(), self._list)
             warn_of_unconfirmed(self._places.directory, found.unconfirmed)
             if found.jobs:
-                await self._verbs.cancel(found.jobs)
+                await self._api.cancel(found.jobs)
         except BatchesError as error:
             directory = self._places.directory
             _log.warning(
@@ -211,7 +211,7 @@ class _Running:
             )
 
     async def _list(self) -> list[BatchJob]:
-        return (await self._verbs.list_jobs()).jobs
+        return (await self._api.list_jobs()).jobs
 
     # --- the output -----------------------------------------------------------------------------------------------
 

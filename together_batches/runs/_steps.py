@@ -53,7 +53,7 @@ class Steps:
 
     def __init__(self, context: RunContext, following: Following) -> None:
         self._context = context
-        self._verbs = context.verbs
+        self._api = context.api
         self._time = context.time
         self._journal = context.journal
         self._workshop = context.workshop
@@ -81,7 +81,7 @@ class Steps:
             shard = self._journal.shards[attempt.shard]
             rows, is_marked = await self._workshop.rows_of(shard, self._journal.earlier(key), attempt, mark)
             name = self._workshop.name_of(attempt, mark if is_marked else None)
-            uploaded = await self._trouble.until_answered("upload", key, lambda: self._verbs.upload(rows, name))
+            uploaded = await self._trouble.until_answered("upload", key, lambda: self._api.upload(rows, name))
             await self._workshop.drop(rows)
         now = self._time.now()
         changes: dict[str, Any] = {"file_id": uploaded.file.id, "uploaded_at": now, "marked": is_marked}
@@ -130,7 +130,7 @@ class Steps:
 
     async def take_up(self, key: Key, other: Created) -> None:
         """Have an attempt be of a job that was made beside that of the attempt before, of the same file."""
-        self._verbs.know(other.job)
+        self._api.know(other.job)
         attempt = self._journal.at(key)
         file_id = other.job.input_file_id
         former = (
@@ -157,7 +157,7 @@ class Steps:
             await self.upload(key)
 
     async def _moment(self, key: Key, file_id: str) -> datetime | None:
-        _, moment = await self._trouble.until_answered("look-up of the input", key, lambda: self._verbs.file(file_id))
+        _, moment = await self._trouble.until_answered("look-up of the input", key, lambda: self._api.file(file_id))
         return moment
 
     async def _created(self, key: Key) -> Created:
@@ -166,10 +166,10 @@ class Steps:
             attempt = self._journal.at(key)
             posts = max(attempt.posts, bool(attempt.creating_at))
             try:
-                return await self._verbs.create(
+                return await self._api.create(
                     _rules.wanted_job(attempt, self._context.run),
                     list_jobs=lambda: self._trouble.until_answered(
-                        "search for the job", key, self._verbs.list_jobs, is_over=_is_no_list
+                        "search for the job", key, self._api.list_jobs, is_over=_is_no_list
                     ),
                     patience=min(self._patience, _SEARCH_SECONDS),
                     posts=posts,
@@ -232,7 +232,7 @@ class Steps:
             return False
         try:
             listing = await self._trouble.until_answered(
-                "search for the job", key, self._verbs.list_jobs, is_over=_is_no_list
+                "search for the job", key, self._api.list_jobs, is_over=_is_no_list
             )
         except APIError:
             return False
@@ -240,7 +240,7 @@ class Steps:
         found = _rules.lost_job(attempt, self._context.run, listing.jobs, known=known)
         if found is None:
             return False
-        self._verbs.know(found.job)
+        self._api.know(found.job)
         await self.note_job(key, found)
         return True
 
@@ -253,7 +253,7 @@ class Steps:
         try:
             found = await until_found(
                 lambda: self._trouble.until_answered(
-                    "second look at the job", key, lambda: self._verbs.retrieve(job.id)
+                    "second look at the job", key, lambda: self._api.retrieve(job.id)
                 ),
                 patience=self._patience,
                 sleep=self._time.sleep,
