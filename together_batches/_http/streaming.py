@@ -75,7 +75,7 @@ class Streaming:
         many bytes there are, where that is known.
         """
         reception = await self._open(request)
-        version = _Version.of(reception)
+        version = _FileIdentity.of(reception)
         decoder = _decoder(version, reception)
         if on_length is not None:
             on_length(None if version.compressions else version.size)
@@ -126,11 +126,11 @@ class Streaming:
             raise error
         await state.sleep(wait)
 
-    async def _open(self, request: Transfer, headers: Mapping[str, str] | None = None) -> Reception:
+    async def _open(self, request: Transfer, headers: Mapping[str, str] | None = None) -> StreamedResponse:
         asked = attrs.evolve(request, headers={**request.headers, **(headers or {})})
         exchange = partial(self._exchange, asked, follow=True, streamed=True)
         answer = await self._transport.send_alone(asked, CallState(), exchange)
-        assert isinstance(answer, Reception)  # noqa: S101  # what a good answer to it is
+        assert isinstance(answer, StreamedResponse)  # noqa: S101  # what a good answer to it is
         return answer
 
     # --- one attempt ----------------------------------------------------------------------------------------------
@@ -242,7 +242,7 @@ class Streaming:
             trace_request_ctx=attempt,
         )
         if streamed and 200 <= response.status < 300:
-            return Reception(
+            return StreamedResponse(
                 request=transfer,
                 url=shown,
                 status=response.status,
@@ -317,7 +317,7 @@ class _Body:
 
 
 @attrs.define(eq=False, kw_only=True)
-class Reception(Answer):
+class StreamedResponse(Answer):
     """A good answer whose body is still to come. To be closed, however it ends."""
 
     response: aiohttp.ClientResponse = attrs.field(repr=False)
@@ -355,7 +355,7 @@ class Reception(Answer):
 
 
 @attrs.frozen
-class _Version:
+class _FileIdentity:
     """By what a file is known again when the rest of it is asked for."""
 
     size: int | None
@@ -363,7 +363,7 @@ class _Version:
     compressions: tuple[str, ...]
 
     @classmethod
-    def of(cls, answer: Reception) -> _Version:
+    def of(cls, answer: StreamedResponse) -> _FileIdentity:
         if answer.status == 206:
             whole = re.fullmatch(r"bytes [0-9]+-[0-9]+/([0-9]+)", answer.headers.get("Content-Range", ""))
             length = whole[1] if whole else ""
@@ -385,9 +385,9 @@ class _Version:
         strong = self.etag is not None and not self.etag.startswith("W/")
         return {"Range": f"bytes={at}-", **({"If-Range": self.etag or ""} if strong else {})} if at else {}
 
-    def to_skip(self, answer: Reception, at: int) -> int:
+    def to_skip(self, answer: StreamedResponse, at: int) -> int:
         """How many bytes at the beginning of this answer are known already; raises where it is another file."""
-        now = _Version.of(answer)
+        now = _FileIdentity.of(answer)
         for name, value, before in (("size", now.size, self.size), ("ETag", now.etag, self.etag)):
             if None not in {value, before} and value != before:
                 raise _other(answer, f"its {name} is {value}, and was {before}: the file changed meanwhile")
@@ -409,11 +409,11 @@ _LENGTH = re.compile("[0-9]{1,18}").fullmatch
 """A number of bytes that a file can have. Python refuses to read one of thousands of digits."""
 
 
-def _other(answer: Reception, problem: str) -> APIError:
+def _other(answer: StreamedResponse, problem: str) -> APIError:
     return job_protocol.invalid_response(answer, "the rest of the file", problem)
 
 
-def _decoder(version: _Version, answer: Reception) -> content_coding.Decoder:
+def _decoder(version: _FileIdentity, answer: StreamedResponse) -> content_coding.Decoder:
     """What undoes a compression, although none was requested: some storages compress all the same."""
     try:
         return content_coding.Decoder(version.compressions)
