@@ -31,7 +31,7 @@ from together_batches import (
     ValidationError,
     jsonl,
 )
-from together_batches._jobs.upload_source import content_of
+from together_batches._jobs.upload_source import open_upload
 from together_batches._protocol.upload_marks import mark_of
 from together_batches.emulator import Emulator, Fault, Timing
 
@@ -264,7 +264,7 @@ async def test_a_job_of_the_file_is_the_job(emulator: Emulator, batches: AsyncBa
 
 async def test_an_upload_that_is_repeated_is_recognised(emulator: Emulator, batches: AsyncBatches) -> None:
     """Within one submission the content is the same, and is stored once."""
-    async with content_of(LINES, None, mark=mark_of("a submission")) as content:
+    async with open_upload(LINES, None, mark=mark_of("a submission")) as content:
         first, again = await batches.files.upload(content), await batches.files.upload(content)
     assert first.id == again.id
     assert emulator.count("store") == 1

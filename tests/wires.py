@@ -18,7 +18,7 @@ import msgspec
 
 from together_batches import AsyncBatches, BatchJob, BatchJobStatus, RetryPolicy
 from together_batches._http.transport import ClientState, Transport
-from together_batches._local.atomic_file import Target
+from together_batches._local.atomic_file import AtomicFile
 from together_batches.config import Config
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class VirtualTime:
         self._emulator = emulator
         self._connections: list[ClientState] = []
         self._running: set[asyncio.Future[Any]] = set()
-        self._targets = weakref.WeakSet[Target]()
+        self._targets = weakref.WeakSet[AtomicFile]()
         """Downloads: the thread that writes one is none of the loop's."""
 
     def client(self, **options: Any) -> AsyncBatches:
@@ -92,18 +92,18 @@ class VirtualTime:
             return running
 
         loop.run_in_executor = counted  # type: ignore[assignment,method-assign]
-        self._begin = begin = Target.begin
+        self._begin = begin = AtomicFile.begin
 
-        def begun(target: Target, of_loop: asyncio.AbstractEventLoop) -> None:
+        def begun(target: AtomicFile, of_loop: asyncio.AbstractEventLoop) -> None:
             self._targets.add(target)
             begin(target, of_loop)
 
-        Target.begin = begun  # type: ignore[method-assign]
+        AtomicFile.begin = begun  # type: ignore[method-assign]
         self._task = asyncio.create_task(self._pass())
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        Target.begin = self._begin  # type: ignore[method-assign]
+        AtomicFile.begin = self._begin  # type: ignore[method-assign]
         self._task.cancel()
         await asyncio.wait([self._task])
 

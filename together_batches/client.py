@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from together_batches._jobs import wait as _wait
     from together_batches._jobs.results import Order, Requests
     from together_batches._jobs.status_reader import Ids
-    from together_batches._jobs.upload_source import Content, Source
+    from together_batches._jobs.upload_source import Source, UploadSource
     from together_batches._protocol.jobs import Answer, NoJob
     from together_batches.files import AsyncFiles, Transfers, Uploaded
     from together_batches.models import FileObject
@@ -220,7 +220,7 @@ class AsyncBatches:
         positive("patience", patience, zero=True)
         from together_batches._jobs import submit
 
-        async def upload(content: Content) -> FileObject:
+        async def upload(content: UploadSource) -> FileObject:
             file = await self.files.upload(content, on_progress=on_progress)
             if on_uploaded is not None:
                 on_uploaded(file)
@@ -792,11 +792,11 @@ class AsyncBatches:
 
     def _run_api(self, options: Options, poll_interval: float | None) -> _api.RunApi:
         from together_batches._jobs import wait as _wait
-        from together_batches._jobs.upload_source import content_of
+        from together_batches._jobs.upload_source import open_upload
         from together_batches.runs import _api
 
         async def upload(path: Path, name: str) -> Uploaded:
-            async with content_of(path, name) as content:
+            async with open_upload(path, name) as content:
                 return await self._transfers.upload(content, "batch-api", "storage", None)
 
         return _api.RunApi(

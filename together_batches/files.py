@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Never, Protocol
 
 from together_batches._http.transport import CallState
 from together_batches._jobs.patience import Absence, say_how_long
-from together_batches._jobs.upload_source import content_of
-from together_batches._local.atomic_file import target_at
+from together_batches._jobs.upload_source import open_upload
+from together_batches._local.atomic_file import open_atomic
 from together_batches._protocol import files as file_protocol
 from together_batches._stream import Stream
 from together_batches._text import count_of, format_count
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
     from pathlib import Path
 
-    from together_batches._jobs.upload_source import Content, Source
+    from together_batches._jobs.upload_source import Source, UploadSource
     from together_batches._protocol.files import Transfer
     from together_batches._protocol.jobs import Answer, Request
 
@@ -101,7 +101,7 @@ class Transfers:
 
     async def upload(
         self,
-        content: Content,
+        content: UploadSource,
         purpose: str,
         via: Literal["storage", "api"],
         on_progress: Callable[[int, int], None] | None,
@@ -122,7 +122,7 @@ class Transfers:
         return uploaded
 
     async def _upload_to_storage(
-        self, file: file_protocol.Upload, content: Content, on_progress: Callable[[int, int], None] | None
+        self, file: file_protocol.Upload, content: UploadSource, on_progress: Callable[[int, int], None] | None
     ) -> Uploaded:
         known_id = None
         try:
@@ -145,7 +145,7 @@ class Transfers:
             return Uploaded(await self._uploaded(file_id, content), known_id)
         return Uploaded(file_protocol.read_file(answer, file_id), known_id)
 
-    async def _uploaded(self, file_id: str, content: Content) -> FileObject:
+    async def _uploaded(self, file_id: str, content: UploadSource) -> FileObject:
         """What the service knows of a file that was just uploaded. That may be nothing yet."""
         try:
             return (await self.retrieve(file_id))[0]
@@ -177,7 +177,7 @@ class Transfers:
             nonlocal total
             total = length
 
-        async with target_at(path, replace=overwrite) as target, Stream(self.receive(request, on_length)) as pieces:
+        async with open_atomic(path, replace=overwrite) as target, Stream(self.receive(request, on_length)) as pieces:
             async for piece in pieces:
                 await target.write(piece)
                 done += len(piece)
@@ -185,7 +185,7 @@ class Transfers:
                     on_progress(done, total)
             if check_size:
                 await self._check_size(file_id, done)
-            await target.keep()
+            await target.commit()
         return target.path
 
     async def _check_size(self, file_id: str, size: int) -> None:
@@ -250,7 +250,7 @@ class AsyncFiles:
             message = f"via must be 'storage' or 'api'; it is {via!r}"
             raise UsageError(message)
         _check_callback(on_progress)
-        async with content_of(source, filename) as content:
+        async with open_upload(source, filename) as content:
             return (await self._transfers.upload(content, purpose, via, on_progress)).file
 
     async def retrieve(self, file_id: str | FileObject) -> FileObject:

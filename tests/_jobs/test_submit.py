@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
     from pathlib import Path
 
-    from together_batches._jobs.upload_source import Content, Source
+    from together_batches._jobs.upload_source import Source, UploadSource
 
 CHAT = "/v1/chat/completions"
 REQUESTS = [jsonl.chat_request(name, model="m", messages=[]) for name in "abc"]
@@ -39,7 +39,7 @@ class Service:
         self.has_own_file = False
         self._while_uploading = while_uploading
 
-    async def upload(self, content: Content) -> FileObject:
+    async def upload(self, content: UploadSource) -> FileObject:
         self.done.append("upload")
         self._while_uploading()
         self.name, self.uploaded = content.name, b""
@@ -377,7 +377,7 @@ async def test_cancelled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, during
             yield BatchRequest(str(number), {"model": "m", "messages": ["x" * 100]})
         await stop("reading")
 
-    async def upload(_: Content) -> FileObject:
+    async def upload(_: UploadSource) -> FileObject:
         await stop("upload")
         return FileObject(id="file-1")
 

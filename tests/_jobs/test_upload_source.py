@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from together_batches import BatchRequest, UsageError, ValidationError, jsonl
 from together_batches._jobs import upload_source
-from together_batches._jobs.upload_source import Content, content_of
+from together_batches._jobs.upload_source import UploadSource, open_upload
 from together_batches._protocol.upload_marks import Mark, mark_of
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ REQUESTS = [BatchRequest(f"row-{number}", {"model": "m"}) for number in range(3)
 LINES = b"".join(b'{"custom_id":"row-%d","body":{"model":"m"}}\n' % number for number in range(3))
 
 
-async def rest_of(content: Content, position: int = 0) -> bytes:
+async def rest_of(content: UploadSource, position: int = 0) -> bytes:
     read = b""
     while position + len(read) < content.size:
         read += await content.block(position + len(read))
@@ -42,7 +42,7 @@ async def everything(
     source: Any, filename: str | None = None, *, mark: Mark | None = None
 ) -> tuple[bytes, str, int, str]:
     """What is read of a source, and what it is called."""
-    async with content_of(source, filename, mark=mark) as content:
+    async with open_upload(source, filename, mark=mark) as content:
         content.raise_for_unwritable()
         return await rest_of(content), content.name, content.size, content.sha256
 
@@ -185,7 +185,7 @@ async def test_a_file_that_changes_is_noticed(tmp_path: Path, change: str) -> No
     """Before the last of it is given away: what arrives is what was hashed, or it does not arrive."""
     path = tmp_path / "in.jsonl"
     path.write_bytes(BIG)
-    async with content_of(path, None) as content:
+    async with open_upload(path, None) as content:
         first = await content.block(0)
         with path.open("r+b") as file:
             match change:
@@ -205,7 +205,7 @@ async def test_a_file_that_changes_is_noticed(tmp_path: Path, change: str) -> No
 
 async def test_it_can_be_read_again() -> None:
     """From its beginning, as often as it has to be sent."""
-    async with content_of(BIG, None) as content:
+    async with open_upload(BIG, None) as content:
         for _ in range(2):
             assert await content.block(0) == BIG[: 1 << 20]
             assert await content.block(1 << 20) == BIG[1 << 20 : 2 << 20]
@@ -289,7 +289,7 @@ def marked(lines: bytes = LINES) -> bytes:
 
 async def is_marked(source: Any) -> bool:
     """Whether the mark is in what is uploaded of a source; in the name, the size and the hash as well, or nowhere."""
-    async with content_of(source, None, mark=MARK) as content:
+    async with open_upload(source, None, mark=MARK) as content:
         sent = await rest_of(content)
         found = MARK.white_space in sent
         assert (content.is_marked, MARK.tag in content.name) == (found, found)
@@ -340,7 +340,7 @@ async def test_a_mark_is_in_what_is_uploaded(tmp_path: Path, kind: str) -> None:
 
 async def test_without_a_mark_nothing_is_added() -> None:
     """The content and the name are the caller's."""
-    async with content_of(LINES, None) as content:
+    async with open_upload(LINES, None) as content:
         assert (await rest_of(content), content.name, content.is_marked) == (LINES, "requests.jsonl", False)
 
 
@@ -377,14 +377,14 @@ async def test_a_file_without_room_is_not_marked(tmp_path: Path) -> None:
     path.write_bytes(b"{}\n")
     for size, expected in ((jsonl.MAX_BYTES - 64, True), (jsonl.MAX_BYTES - 63, False)):
         os.truncate(path, size)
-        async with content_of(path, None, mark=MARK) as content:
+        async with open_upload(path, None, mark=MARK) as content:
             assert content.is_marked is expected
             assert content.size == size + 64 * expected <= jsonl.MAX_BYTES
 
 
 async def test_marked_content_can_be_read_again_and_from_within() -> None:
     """A block ends where the mark begins and ends, and the next one goes on there."""
-    async with content_of(LINES, None, mark=MARK) as content:
+    async with open_upload(LINES, None, mark=MARK) as content:
         for _ in range(2):
             assert await rest_of(content) == marked()
 
@@ -394,7 +394,7 @@ async def test_a_marked_file_that_changes_is_noticed(tmp_path: Path) -> None:
     for changed in (LINES[:-1] + b" ", LINES[:-1], b"", b"[" + LINES[1:]):
         path = tmp_path / "in.jsonl"
         path.write_bytes(LINES)
-        async with content_of(path, None, mark=MARK) as content:
+        async with open_upload(path, None, mark=MARK) as content:
             path.write_bytes(changed)
             with pytest.raises(UsageError, match=r"in\.jsonl changed while it was uploaded"):
                 await rest_of(content)
@@ -402,7 +402,7 @@ async def test_a_marked_file_that_changes_is_noticed(tmp_path: Path) -> None:
 
 async def test_a_reader_has_the_content_or_the_source() -> None:
     """With the mark, as it is uploaded, and without it, as it was given."""
-    async with content_of(LINES, None, mark=MARK) as content:
+    async with open_upload(LINES, None, mark=MARK) as content:
         for with_mark, expected in ((True, marked()), (False, LINES)):
             reader = content.reader(with_mark=with_mark)
             assert b"".join(iter(lambda: reader.read(7), b"")) == expected  # noqa: B023  # read at once

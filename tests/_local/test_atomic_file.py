@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from together_batches import UsageError
-from together_batches._local.atomic_file import target_at
+from together_batches._local.atomic_file import open_atomic
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,22 +22,22 @@ BIG = os.urandom(2_500_000)
 
 
 async def write(path: Any, *pieces: bytes, replace: bool = False, meanwhile: Callable[[], object] = int) -> None:
-    async with target_at(path, replace=replace) as target:
+    async with open_atomic(path, replace=replace) as target:
         for piece in pieces:
             await target.write(piece)
         meanwhile()
-        await target.keep()
+        await target.commit()
 
 
 async def test_a_file_appears_when_it_is_kept(tmp_path: Path) -> None:
     """And not before; its owner alone may read it."""
     path = tmp_path / "out.jsonl"
-    async with target_at(path, replace=False) as target:
+    async with open_atomic(path, replace=False) as target:
         for start in range(0, len(BIG), 300_000):
             await target.write(BIG[start : start + 300_000])
         assert not path.exists()
         assert len(list(tmp_path.iterdir())) == 1
-        await target.keep()
+        await target.commit()
     assert path.read_bytes() == BIG
     assert list(tmp_path.iterdir()) == [path]
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -47,7 +47,7 @@ async def test_what_is_not_kept_is_gone(tmp_path: Path) -> None:
     """However the block is left."""
 
     async def hang(ready: asyncio.Event) -> None:
-        async with target_at(tmp_path / "out", replace=False) as target:
+        async with open_atomic(tmp_path / "out", replace=False) as target:
             await target.write(BIG)
             ready.set()
             await asyncio.Event().wait()

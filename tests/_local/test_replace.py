@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from together_batches import UsageError, jsonl
-from together_batches._local.atomic_file import target_at
+from together_batches._local.atomic_file import open_atomic
 from together_batches._local.replace import created, destination, objection, take_place
 
 if TYPE_CHECKING:
@@ -82,9 +82,9 @@ def contents(directory: Path) -> dict[str, bytes]:
 
 
 async def fill(path: Path, *, replace: bool = False) -> None:
-    async with target_at(path, replace=replace) as target:
+    async with open_atomic(path, replace=replace) as target:
         await target.write(b"new")
-        await target.keep()
+        await target.commit()
 
 
 @posix
@@ -118,13 +118,13 @@ def test_requests_through_a_link(tmp_path: Path) -> None:
 @posix
 async def test_a_part_that_was_left_is_used_again(tmp_path: Path) -> None:
     """A killed process leaves one part for each place at most, whatever the number of tries."""
-    async with target_at(tmp_path / "out", replace=False):
+    async with open_atomic(tmp_path / "out", replace=False):
         (part,) = contents(tmp_path)
     (tmp_path / part).write_bytes(b"from a process that was killed")
-    async with target_at(tmp_path / "out", replace=False) as target:
+    async with open_atomic(tmp_path / "out", replace=False) as target:
         assert contents(tmp_path) == {part: b""}
         await target.write(b"new")
-        await target.keep()
+        await target.commit()
     assert contents(tmp_path) == {"out": b"new"}
 
 
@@ -132,15 +132,15 @@ async def test_a_part_that_was_left_is_used_again(tmp_path: Path) -> None:
 async def test_two_downloads_to_one_place(tmp_path: Path) -> None:
     """A part that a download is writing is left to it, and each file is whole."""
     async with (
-        target_at(tmp_path / "out", replace=True) as first,
-        target_at(tmp_path / "out", replace=True) as second,
+        open_atomic(tmp_path / "out", replace=True) as first,
+        open_atomic(tmp_path / "out", replace=True) as second,
     ):
         await first.write(b"1" * 10)
         await second.write(b"2" * 5)
         assert len(contents(tmp_path)) == 2
-        await first.keep()
+        await first.commit()
         assert (tmp_path / "out").read_bytes() == b"1" * 10
-        await second.keep()
+        await second.commit()
     assert contents(tmp_path) == {"out": b"2" * 5}
 
 

@@ -14,7 +14,7 @@ import attrs
 from anyio import to_thread
 
 from together_batches import jsonl
-from together_batches._jobs.upload_source import Content, Source, content_of
+from together_batches._jobs.upload_source import Source, UploadSource, open_upload
 from together_batches._protocol.upload_marks import mark_of
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ async def submit(
     source: Source,
     *,
     endpoint: str,
-    upload: Callable[[Content], Awaitable[FileObject]],
+    upload: Callable[[UploadSource], Awaitable[FileObject]],
     create: Callable[[str, bool], Awaitable[BatchJob]],
 ) -> BatchJob:
     """Check the requests, upload them, and create a job from them.
@@ -38,7 +38,7 @@ async def submit(
     An upload may be repeated, because it costs nothing. ``create`` gets the file's id, and whether no other create
     can use the file: each submission uploads content of its own.
     """
-    async with content_of(source, None, mark=mark_of(secrets.token_hex(16))) as content:
+    async with open_upload(source, None, mark=mark_of(secrets.token_hex(16))) as content:
         checked = await _check(content, endpoint)
         _with(content.unwritable, checked).raise_for_problems()
         file = await upload(content)
@@ -46,7 +46,7 @@ async def submit(
     return await create(file.id, is_marked)
 
 
-async def _check(content: Content, endpoint: str) -> Validation:
+async def _check(content: UploadSource, endpoint: str) -> Validation:
     check = partial(jsonl.validate, content.reader(), endpoint=endpoint)
     checked = await to_thread.run_sync(check, abandon_on_cancel=True)
     if checked.ok or not content.is_marked:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator
 
 
-__all__ = ["Content", "Reader", "Source", "content_of"]
+__all__ = ["Reader", "Source", "UploadSource", "open_upload"]
 
 _UNNAMED = "requests.jsonl"
 """What an upload is called that nobody named: the service looks at the suffix."""
@@ -50,7 +50,7 @@ class _Bytes(Protocol):
     def read(self, size: int, /) -> bytes: ...
 
 
-class Content:
+class UploadSource:
     """What is to be uploaded: its size and hash are known beforehand, and it has to be the same when it is sent."""
 
     name: str = _UNNAMED
@@ -65,7 +65,7 @@ class Content:
         self._where = "the requests"
         self._file: IO[bytes] = io.BytesIO()
         self._sent: _Bytes = self._file
-        self._ours = True
+        self._owns_file = True
         self._start = 0
         self._hash = hashlib.sha256()
         self._rows = self._spooled_bytes = 0
@@ -196,7 +196,7 @@ class Content:
                 raise UsageError(message)
             seekable = getattr(file, "seekable", None)
             if seekable is not None and seekable():
-                self._file, self._ours = file, False
+                self._file, self._owns_file = file, False
                 self._start = file.tell()
                 return
             while not self._left and (block := file.read(_READ_BYTES)):
@@ -255,7 +255,7 @@ class Content:
         self._left = True
         if self._lock.acquire(blocking=False):
             try:
-                if self._ours:
+                if self._owns_file:
                     self._file.close()
             finally:
                 self._lock.release()
@@ -289,13 +289,13 @@ class _MarkedFile:
         return block
 
 
-Source = jsonl.Source | AsyncIterable[jsonl.RequestLike] | Content
+Source = jsonl.Source | AsyncIterable[jsonl.RequestLike] | UploadSource
 """What can be uploaded: a path, bytes, a file opened in binary mode (from where it stands; it is left open), or
 requests; and within the package, what was opened before."""
 
 
 class Reader:
-    """A plain file over a :class:`Content`, to be read once."""
+    """A plain file over a :class:`UploadSource`, to be read once."""
 
     def __init__(self, read_at: Callable[[int, int], bytes], name: str) -> None:
         self._read_at = read_at
@@ -321,16 +321,18 @@ def _checked_name(name: object) -> str:
 
 
 @asynccontextmanager
-async def content_of(source: Source, filename: str | None, *, mark: Mark | None = None) -> AsyncGenerator[Content]:
+async def open_upload(
+    source: Source, filename: str | None, *, mark: Mark | None = None
+) -> AsyncGenerator[UploadSource]:
     """What is to be uploaded, under ``filename`` or its own name; a :class:`UsageError` if it cannot be read.
 
     With a ``mark`` it is uploaded with that white space in it, if there is room for it. A source that is open
     already is left to its owner.
     """
-    if isinstance(source, Content):
+    if isinstance(source, UploadSource):
         yield source
         return
-    content = Content()
+    content = UploadSource()
     try:
         if isinstance(source, AsyncIterable):
             await content.spool(source)

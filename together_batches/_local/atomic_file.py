@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator
 
 
-__all__ = ["Target", "explained", "target_at"]
+__all__ = ["AtomicFile", "explained", "open_atomic"]
 
 _WRITE_BYTES = 1 << 19
 """So much is written at a time: with more of it, what is to be written is no longer in the processor's cache."""
@@ -36,7 +36,7 @@ _MOST_PARTS = 100
 """So many downloads to one place at a time have names that the next process can use again."""
 
 
-class Target:
+class AtomicFile:
     """A file that is being written: under another name, in the directory where it will be, until it is whole."""
 
     def __init__(self, path: str | os.PathLike[str], *, replace: bool) -> None:
@@ -56,7 +56,7 @@ class Target:
         self._writer: threading.Thread | None = None
         self._waiting_bytes = 0
         self._wrote = asyncio.Event()
-        self._trouble: Exception | None = None
+        self._write_error: Exception | None = None
 
     def begin(self, loop: asyncio.AbstractEventLoop) -> None:
         """Look at what is there, and open the file to write to; ``loop`` is told of what was written."""
@@ -78,7 +78,7 @@ class Target:
             raise UsageError(message)
 
     async def write(self, piece: bytes) -> None:
-        """Add bytes at the end, some time before :meth:`keep` returns.
+        """Add bytes at the end, some time before :meth:`commit` returns.
 
         They are written while the next ones come; those that come sooner than the disk takes them wait here.
         """
@@ -86,20 +86,20 @@ class Target:
         self._held_bytes += len(piece)
         if self._held_bytes >= _WRITE_BYTES:
             self._hand_over()
-            await self._written_but(_WAITING_BYTES)
+            await self._drain(_WAITING_BYTES)
 
     def _hand_over(self) -> None:
         self._queue.put(self._held)
         self._waiting_bytes += self._held_bytes
         self._held, self._held_bytes = [], 0
 
-    async def _written_but(self, rest: int) -> None:
+    async def _drain(self, rest: int) -> None:
         """Wait until no more than so many bytes are still to be written, and raise what went wrong."""
-        while self._waiting_bytes > rest and self._trouble is None:
+        while self._waiting_bytes > rest and self._write_error is None:
             self._wrote.clear()
             await self._wrote.wait()
-        if self._trouble is not None:
-            raise self._trouble
+        if self._write_error is not None:
+            raise self._write_error
 
     def _write_on(self, loop: asyncio.AbstractEventLoop) -> None:
         """What the thread does until it is given None."""
@@ -119,20 +119,20 @@ class Target:
 
     def _note(self, written: int, trouble: Exception | None) -> None:
         self._waiting_bytes -= written
-        self._trouble = self._trouble or trouble
+        self._write_error = self._write_error or trouble
         self._wrote.set()
 
-    async def keep(self) -> None:
+    async def commit(self) -> None:
         """All is there: put it under its name.
 
         It is not forced to the disk (``fsync``), since it can be had again: that would take longer than the download
         wherever the network is quicker than the disk.
         """
         self._hand_over()
-        await self._written_but(0)
-        await to_thread.run_sync(self._keep)
+        await self._drain(0)
+        await to_thread.run_sync(self._commit)
 
-    def _keep(self) -> None:
+    def _commit(self) -> None:
         with self._lock, explained("write", self.path):
             if self._file is None:
                 return
@@ -143,7 +143,7 @@ class Target:
             self._file.close()  # only now: the lock on the part goes with it, and another process may want the name
             self._file = None
 
-    def close(self) -> None:
+    def abandon(self) -> None:
         """Remove what was not kept, and end the thread."""
         self._queue.put(None)
         with self._lock:
@@ -207,15 +207,15 @@ def _write_all(file: IO[bytes], pieces: list[bytes]) -> None:
 
 
 @asynccontextmanager
-async def target_at(path: str | os.PathLike[str], *, replace: bool) -> AsyncGenerator[Target]:
+async def open_atomic(path: str | os.PathLike[str], *, replace: bool) -> AsyncGenerator[AtomicFile]:
     """A file to write to, which is there at the end if it was kept, and otherwise as it was before."""
-    target = Target(path, replace=replace)
+    target = AtomicFile(path, replace=replace)
     try:
         await to_thread.run_sync(target.begin, asyncio.get_running_loop())
         yield target
     finally:
         with anyio.CancelScope(shield=True):
-            await to_thread.run_sync(target.close)
+            await to_thread.run_sync(target.abandon)
 
 
 @contextmanager

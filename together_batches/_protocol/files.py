@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-class Content(Protocol):
+class Uploadable(Protocol):
     """What is uploaded. It can be read again from its start, for it may have to be sent again."""
 
     @property
@@ -52,7 +52,7 @@ class Transfer(Request):
 
     headers: Mapping[str, str] = attrs.field(factory=dict[str, str], repr=False)
     head: bytes = attrs.field(default=b"", repr=False)
-    content: Content | None = None
+    content: Uploadable | None = None
     tail: bytes = attrs.field(default=b"", repr=False)
     target: Secret | None = attrs.field(default=None, repr=False)
 
@@ -98,7 +98,7 @@ class Upload:
 
     filename: str
     purpose: str
-    content: Content
+    content: Uploadable
 
     @property
     def fields(self) -> dict[str, str]:
@@ -122,7 +122,7 @@ def begin_upload(file: Upload, checksum: str | None) -> Transfer:
     return _form("/files", fields)
 
 
-def put(content: Content, target: str) -> Transfer:
+def put(content: Uploadable, target: str) -> Transfer:
     """The file itself, to where the service said. Not through the service, so without the key."""
     return Transfer(method="PUT", path=urlsplit(target).path, repeatable=True, content=content, target=Secret(target))
 
@@ -132,7 +132,7 @@ def preprocess(file: str) -> Request:
     return Request("POST", f"/files/{encoded(file)}/preprocess", repeatable=True)
 
 
-def _form(path: str, fields: Mapping[str, str], *, file: tuple[str, Content] | None = None) -> Transfer:
+def _form(path: str, fields: Mapping[str, str], *, file: tuple[str, Uploadable] | None = None) -> Transfer:
     boundary = f"together-batches-{secrets.token_hex(16)}"
     part = f"--{boundary}\r\nContent-Disposition: form-data; name="
     head = "".join(f'{part}"{name}"\r\n\r\n{value}\r\n' for name, value in fields.items())

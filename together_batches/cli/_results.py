@@ -12,7 +12,7 @@ from together_batches.cli._command import Common, argument, command, option, pat
 from together_batches.cli._exits import Exit
 from together_batches.cli._loop import in_loop
 from together_batches.cli._requests import spooled
-from together_batches.cli._saving import ensure_writable, output_options, target_at
+from together_batches.cli._saving import ensure_writable, open_atomic, output_options
 from together_batches.cli._text import as_json, count_of, format_count, in_ascii, plain, print_error
 from together_batches.models import BatchJobStatus
 from together_batches.rows import BatchFailure, BatchMissing, BatchResult, BatchStray, BatchSuccess, Usage
@@ -71,11 +71,11 @@ def results(
                             out.line(in_ascii(line_of(row)))
                             await out.room()
                 else:
-                    async with target_at(target, overwrite=overwrite) as file:
+                    async with open_atomic(target, overwrite=overwrite) as file:
                         async for row in rows:
                             tally.count(row)
                             await file.write(line_of(row) + b"\n")
-                        await file.keep()
+                        await file.commit()
         return job, tally
 
     job, tally = write()

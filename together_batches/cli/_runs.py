@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from together_batches.cli._command import argument, command, json_option, option
 from together_batches.cli._exits import CommandError, Exit
 from together_batches.cli._loop import in_loop
-from together_batches.cli._saving import ensure_writable, refuse_dashes, target_at
+from together_batches.cli._saving import ensure_writable, open_atomic, refuse_dashes
 from together_batches.cli._text import as_json, can_redraw, columns, format_count, is_terminal, print_err, print_lines
 
 if TYPE_CHECKING:
@@ -71,9 +71,9 @@ def show(directory: str, watch: bool, svg: str | None, html: str | None, overwri
 
 @in_loop
 async def _save(target: Path, text: str, *, overwrite: bool) -> None:
-    async with target_at(target, overwrite=overwrite) as file:
+    async with open_atomic(target, overwrite=overwrite) as file:
         await file.write(text.encode())
-        await file.keep()
+        await file.commit()
 
 
 def _read(directory: str | Path) -> RunView:

@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from typing import TypeVar
 
-    from together_batches._local.atomic_file import Target
+    from together_batches._local.atomic_file import AtomicFile
 
     F = TypeVar("F", bound=Callable[..., object])
 
-__all__ = ["ensure_writable", "output_options", "refuse_dashes", "target_at"]
+__all__ = ["ensure_writable", "open_atomic", "output_options", "refuse_dashes"]
 
 
 def output_options(function: F) -> F:
@@ -44,8 +44,8 @@ def refuse_dashes(why: str, **given: str | None) -> None:
             raise CommandError(message)
 
 
-def target_at(target: Path, *, overwrite: bool) -> AbstractAsyncContextManager[Target]:
+def open_atomic(target: Path, *, overwrite: bool) -> AbstractAsyncContextManager[AtomicFile]:
     """A file that appears under its name when it is whole."""
     from together_batches._local import atomic_file
 
-    return atomic_file.target_at(target, replace=overwrite)
+    return atomic_file.open_atomic(target, replace=overwrite)
