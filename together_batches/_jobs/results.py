@@ -109,7 +109,7 @@ def results(
 async def _results(
     api: ResultsApi, job: str | BatchJob, requests: Requests | None, order: Order, patience: float
 ) -> AsyncGenerator[BatchResult, None]:
-    ledger = _Ledger(None if requests is None else await _ids_of(requests))
+    ledger = _RowIndex(None if requests is None else await _ids_of(requests))
     files = _Files(api, await _finished(job, api, patience), patience, counted=requests is not None)
     rows = _in_input_order if order == "input" else _in_file_order
     found = rows(files, ledger)
@@ -267,7 +267,7 @@ class _Files:
             if sum(file.size for file in short) > before:
                 absence.over()
 
-    def check(self, ledger: _Ledger) -> None:
+    def check(self, ledger: _RowIndex) -> None:
         """Raise :class:`ResultsUnavailableError` for a page in place of the output, or of errors if rows lack.
 
         Errors of all rows say nothing of answers that a page stands in place of.
@@ -360,7 +360,7 @@ _FAILED = _Place(0, 0)
 """Of rows that are not put down in order: one that was handed on, and one that waits for its answer."""
 
 
-class _Ledger:
+class _RowIndex:
     """Which rows are expected, and where those are that came. ``expected`` None takes any, each once.
 
     What is expected is used up: of a row that has come it says the place, of any other the number in the input.
@@ -403,7 +403,7 @@ class _Ledger:
 async def _ids_of(requests: Requests) -> dict[str, _Place | int]:
     if _is_file(requests):
         return await to_thread.run_sync(lambda: _Ids().all(cast("Source", requests)), abandon_on_cancel=True)
-    ids, pauses = _Ids(), _Pauses()
+    ids, pauses = _Ids(), _CooperativeYield()
     for request in cast("Iterable[object]", requests):
         ids.add(request)
         await pauses.take()
@@ -454,9 +454,9 @@ class _Ids:
 # --- in the order of the files ------------------------------------------------------------------------------------
 
 
-async def _in_file_order(files: _Files, ledger: _Ledger) -> AsyncGenerator[BatchResult, None]:
+async def _in_file_order(files: _Files, ledger: _RowIndex) -> AsyncGenerator[BatchResult, None]:
     """Answers as they come, and what else there is after them: an answer to a row that failed may still come."""
-    pauses = _Pauses()
+    pauses = _CooperativeYield()
     later = _Later()
 
     def answer(file: _File, line: Line) -> BatchSuccess | BatchStray | None:
@@ -465,8 +465,10 @@ async def _in_file_order(files: _Files, ledger: _Ledger) -> AsyncGenerator[Batch
             if row.custom_id is not None:
                 ledger.note(row.custom_id, _FAILED)
             return None
-        objection = ledger.note(row.custom_id, _ANSWERED)
-        return BatchStray(row.custom_id, objection, as_text(line.content)) if isinstance(objection, str) else row
+        stray_reason = ledger.note(row.custom_id, _ANSWERED)
+        return (
+            BatchStray(row.custom_id, stray_reason, as_text(line.content)) if isinstance(stray_reason, str) else row
+        )
 
     async def is_incomplete() -> bool:
         return ledger.lacks_any_but(files.last_ids())
@@ -502,7 +504,7 @@ async def _in_file_order(files: _Files, ledger: _Ledger) -> AsyncGenerator[Batch
         await pauses.take()
 
 
-def _failure(line: bytes, extent: bytes, ledger: _Ledger) -> BatchFailure | BatchStray:
+def _failure(line: bytes, extent: bytes, ledger: _RowIndex) -> BatchFailure | BatchStray:
     """A line without an answer, when all answers are known."""
     row = cast("BatchFailure", read_row(line, whole=extent != _LONG))
     custom_id = row.custom_id
@@ -566,7 +568,7 @@ def _with_text(lines: Iterable[Line]) -> Iterator[Line]:
     return (line for line in lines if line.content.strip())
 
 
-class _Pauses:
+class _CooperativeYield:
     """Lets the loop do its other work now and then, however much is ready to be handed on.
 
     JSON is decoded on the loop, since a thread would hold the interpreter for as long, row by row.
@@ -586,7 +588,7 @@ class _Pauses:
 # --- in the order of the input ------------------------------------------------------------------------------------
 
 
-async def _in_input_order(files: _Files, ledger: _Ledger) -> AsyncGenerator[BatchResult, None]:
+async def _in_input_order(files: _Files, ledger: _RowIndex) -> AsyncGenerator[BatchResult, None]:
     spool = _Spool(ledger)
     held = bytearray()
 
@@ -638,7 +640,7 @@ class _Entry(NamedTuple):
 
     custom_id: str | None
     place: _Place | int
-    objection: str | None = None
+    stray_reason: str | None = None
 
 
 class _Spool:
@@ -647,7 +649,7 @@ class _Spool:
     A temporary file without a name: however this process ends, nothing is left of it.
     """
 
-    def __init__(self, ledger: _Ledger) -> None:
+    def __init__(self, ledger: _RowIndex) -> None:
         self._ledger = ledger
         self._others: list[_Entry] = []
         self._file: IO[bytes] | None = None
@@ -690,7 +692,7 @@ class _Spool:
             elif custom_id is None or found is not None:
                 self._others.append(_Entry(custom_id, place, found))
 
-    def salvage(self, ledger: _Ledger) -> None:
+    def salvage(self, ledger: _RowIndex) -> None:
         """Give rows that have no other line those that are theirs by their ``custom_id`` alone."""
         others, self._others = self._others, []
         for entry in others:
@@ -723,12 +725,12 @@ class _Spool:
             return [self._read(entry) for entry in entries]
 
     def _read(self, entry: _Entry) -> BatchResult:
-        custom_id, place, objection = entry
+        custom_id, place, stray_reason = entry
         if not isinstance(place, _Place):
             return BatchMissing(cast("str", custom_id))
         text = self._text(place)
-        if objection is not None:
-            return BatchStray(custom_id, objection, as_text(text))
+        if stray_reason is not None:
+            return BatchStray(custom_id, stray_reason, as_text(text))
         if place.status_code:
             return BatchSuccess(cast("str", custom_id), json_codec.Body(text), place.status_code)
         row = read_row(text, whole=place.extent != _LONG)
