@@ -623,7 +623,7 @@ class AsyncBatches:
             UsageError: a number or a path that cannot be, or a file that cannot be read or written.
         """
         from together_batches.runs import _running
-        from together_batches.runs._options import Options, Places, caution_of
+        from together_batches.runs._options import Options, RunPaths, caution_of
         from together_batches.runs._rules import Limits
 
         _check_times(None, poll_interval, patience)
@@ -642,7 +642,7 @@ class AsyncBatches:
             cancel_on_interrupt=cancel_on_interrupt,
             on_event=on_event,
         )
-        places = Places.of(source, output, directory, failures)
+        places = RunPaths.of(source, output, directory, failures)
         api = self._run_api(options, poll_interval)
         return await _running.run(source, places, options, api=api, time=self._run_time)
 

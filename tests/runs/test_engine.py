@@ -18,10 +18,10 @@ from together_batches.files import Uploaded
 from together_batches.runs import _rules
 from together_batches.runs._api import Clock, RunApi
 from together_batches.runs._engine import Engine
-from together_batches.runs._events import Telling
-from together_batches.runs._records import Attempt, Books, Run
+from together_batches.runs._events import EventSink
+from together_batches.runs._records import Attempt, LedgerSnapshot, Run
 from together_batches.runs._rules import Caution, Limits
-from together_batches.runs._run_directory import Workshop
+from together_batches.runs._run_directory import RunDirectory
 from together_batches.runs._sharding import scan
 
 if TYPE_CHECKING:
@@ -57,14 +57,14 @@ class Life:
 class Memory:
     """A ledger that is no file: the rules are the same."""
 
-    def __init__(self, books: Books) -> None:
-        self.run = books.run
-        self.shards = books.shards
+    def __init__(self, snapshot: LedgerSnapshot) -> None:
+        self.run = snapshot.run
+        self.shards = snapshot.shards
         self.attempts: dict[tuple[int, int], Attempt] = {}
         self.life = Life()
 
-    async def load(self) -> Books:
-        return Books(self.run, self.shards, tuple(self.attempts[key] for key in sorted(self.attempts)))
+    async def load(self) -> LedgerSnapshot:
+        return LedgerSnapshot(self.run, self.shards, tuple(self.attempts[key] for key in sorted(self.attempts)))
 
     async def save(self, *attempts: Attempt) -> None:
         async with self.life.around():
@@ -184,7 +184,7 @@ class World:
         self.directory = directory
         path = directory / "in.jsonl"
         jsonl.write((BatchRequest(custom_id, {"model": "m"}) for custom_id in ids), path, overwrite=True)
-        found = scan(path, endpoint="/v1/chat/completions", max_rows=3, check_in=lambda: None)
+        found = scan(path, endpoint="/v1/chat/completions", max_rows=3, raise_if_cancelled=lambda: None)
         run = Run(
             id="r",
             input_name=path.name,
@@ -200,26 +200,26 @@ class World:
         )
         self.service = Service()
         self.lives = 0
-        self.ledger = Memory(Books(run, found.shards))
+        self.ledger = Memory(LedgerSnapshot(run, found.shards))
 
     async def live(self, steps: int | None = None, give_up: tuple[str, ...] = ()) -> Life:
         """One process, from its start to its end, or until it is killed."""
         life = self.service.life = self.ledger.life = Life(steps)
         self.lives += 1
-        workshop = Workshop(self.directory, self.directory / "in.jsonl")
-        workshop.prepare()
+        run_directory = RunDirectory(self.directory, self.directory / "in.jsonl")
+        run_directory.prepare()
         time = Clock(now=self.service.now, sleep=self._sleep, monotonic=lambda: float(self.service.seconds))
         engine = Engine(
             api=self.service.api,
             time=time,
             ledger=self.ledger,
-            books=await self.ledger.load(),
-            workshop=workshop,
+            snapshot=await self.ledger.load(),
+            run_directory=run_directory,
             limits=Limits(max_jobs=1),
             max_attempts=3,
             caution=Caution(give_up=give_up),
             is_resumed=self.lives > 1,
-            tell=Telling(None, time),
+            tell=EventSink(None, time),
         )
         await engine.run()
         return life

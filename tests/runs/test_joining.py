@@ -15,7 +15,7 @@ from together_batches import BatchMissing, RunError, Usage
 from together_batches._protocol import result_lines
 from together_batches.runs import _rules
 from together_batches.runs._joining import Arranged, ForeignFileError, arrange, final_lines
-from together_batches.runs._partial_file import Draft
+from together_batches.runs._partial_file import PartialFile
 from together_batches.runs._records import Attempt, Shard
 
 if TYPE_CHECKING:
@@ -36,10 +36,15 @@ def _arranged(
         path = directory / f"file-{number}"
         path.write_text("".join(row if isinstance(row, str) else json.dumps(row) + "\n" for row in rows), "utf-8")
         paths.append(path)
-    piece = Draft(directory / "piece", "new")
+    piece = PartialFile(directory / "piece", "new")
     try:
         output, errors = [*paths, None, None][:2]
-        options: Any = {"completed": completed, "absent": BatchMissing, "check_in": lambda: None, "settled": settled}
+        options: Any = {
+            "completed": completed,
+            "absent": BatchMissing,
+            "raise_if_cancelled": lambda: None,
+            "settled": settled,
+        }
         arranged = arrange(list(ids), output, errors, piece, **options)
         piece.keep()
     finally:
@@ -185,10 +190,16 @@ def _line(custom_id: str, body: bytes) -> bytes:
 
 def _piece(directory: Path, ids: Sequence[str], output: bytes) -> tuple[Arranged, list[bytes]]:
     (directory / "output").write_bytes(output)
-    piece = Draft(directory / "piece", "new")
+    piece = PartialFile(directory / "piece", "new")
     try:
         arranged = arrange(
-            ids, directory / "output", None, piece, completed=True, absent=BatchMissing, check_in=lambda: None
+            ids,
+            directory / "output",
+            None,
+            piece,
+            completed=True,
+            absent=BatchMissing,
+            raise_if_cancelled=lambda: None,
         )
         piece.keep()
     finally:

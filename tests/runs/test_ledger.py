@@ -25,7 +25,7 @@ import pytest
 from together_batches import RunInUseError, RunLedgerError
 from together_batches.runs import _ledger, _rules
 from together_batches.runs._lock import locked
-from together_batches.runs._records import Attempt, Books, Run, Shard
+from together_batches.runs._records import Attempt, LedgerSnapshot, Run, Shard
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator
@@ -115,11 +115,11 @@ def _plain(directory: Path) -> Generator[sqlite3.Connection]:
 async def test_what_is_saved_is_there(directory: Path) -> None:
     """All of it as it was, for the next process and for whoever looks meanwhile."""
     async with _opened(directory) as ledger:
-        assert await ledger.load() == Books(RUN, SHARDS)
+        assert await ledger.load() == LedgerSnapshot(RUN, SHARDS)
         await ledger.save(ATTEMPT)
         await ledger.save(attrs.evolve(ATTEMPT, file_id="file-1"), FULL)
         await ledger.save_run(attrs.evolve(RUN, finished_at=NOON, claims="ab cd"))
-        expected = Books(
+        expected = LedgerSnapshot(
             attrs.evolve(RUN, finished_at=NOON, claims="ab cd"),
             SHARDS,
             (attrs.evolve(ATTEMPT, file_id="file-1"), FULL),
@@ -278,7 +278,7 @@ def test_a_disk_that_gets_full(tmp_path: Path, room: int) -> None:
         assert _names(tmp_path) == []
         assert re.search(r"cannot be written: .*; (look at the disk|make room)", str(full))
         _ledger.create(tmp_path, RUN, shards)
-    assert _ledger.read(tmp_path) == Books(RUN, tuple(shards))
+    assert _ledger.read(tmp_path) == LedgerSnapshot(RUN, tuple(shards))
 
 
 def test_what_an_earlier_try_left(tmp_path: Path) -> None:
@@ -394,14 +394,14 @@ async def test_the_last_process_that_took_it_has_it(directory: Path) -> None:
             for lost in (first.save(FULL), first.save_run(attrs.evolve(RUN, claims="ab"))):
                 with pytest.raises(RunInUseError, match="is in use by process"):
                     await lost
-            assert await second.load() == Books(RUN, SHARDS, (ATTEMPT,))
+            assert await second.load() == LedgerSnapshot(RUN, SHARDS, (ATTEMPT,))
             await second.save(FULL)
         for lost in (first.save(ATTEMPT), first.save_run(RUN)):
             with pytest.raises(RunInUseError, match="was taken over by another process, so this process stops"):
                 await lost
         with pytest.raises(RunInUseError, match="was taken over by"):
             await first.load()
-    assert _ledger.read(directory) == Books(RUN, SHARDS, (ATTEMPT, FULL))
+    assert _ledger.read(directory) == LedgerSnapshot(RUN, SHARDS, (ATTEMPT, FULL))
 
 
 @posix
@@ -544,7 +544,7 @@ async def test_a_file_system_without_locks(
     async with _opened(directory) as first:
         with _plain(directory) as other:
             other.execute("BEGIN EXCLUSIVE")  # a lock that is not heard of shows that there are none
-            assert _ledger.read(directory) == Books(RUN, SHARDS)
+            assert _ledger.read(directory) == LedgerSnapshot(RUN, SHARDS)
         await first.save(ATTEMPT)
         async with _opened(directory) as second:
             await second.save(FULL)
@@ -624,12 +624,12 @@ async def test_a_run_of_version_1_goes_on(old: Path) -> None:
     """It is brought up, all of it or nothing, and has no write-ahead log any more."""
     async with _opened(old) as ledger:
         assert _names(old) == ["ledger.sqlite"]
-        books = await ledger.load()
-        assert books.attempts == tuple(attrs.evolve(item, posts=int(item.creating_at is not None)) for item in OLD)
-        changed = attrs.evolve(books.attempts[2], marked=True, file_id="file-5", output_bytes=7)
+        snapshot = await ledger.load()
+        assert snapshot.attempts == tuple(attrs.evolve(item, posts=int(item.creating_at is not None)) for item in OLD)
+        changed = attrs.evolve(snapshot.attempts[2], marked=True, file_id="file-5", output_bytes=7)
         await ledger.save(changed)
         assert _names(old) == ["ledger.sqlite"]
-    assert _ledger.read(old).attempts == (*books.attempts[:2], changed)
+    assert _ledger.read(old).attempts == (*snapshot.attempts[:2], changed)
     with _plain(old) as connection:
         assert connection.execute("PRAGMA user_version").fetchone() == (_ledger.VERSION,)
 

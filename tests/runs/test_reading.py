@@ -13,7 +13,7 @@ from together_batches import RunLedgerError, Usage, UsageError, runs
 from together_batches.runs import _ledger, _rules
 from together_batches.runs._lock import locked
 from together_batches.runs._reading import view_of
-from together_batches.runs._records import Attempt, Books, Run, Shard
+from together_batches.runs._records import Attempt, LedgerSnapshot, Run, Shard
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -80,7 +80,7 @@ def test_a_run_that_was_only_begun(tmp_path: Path) -> None:
 )
 def test_how_far_an_attempt_is(tmp_path: Path, steps: int, state: str, in_flight: int) -> None:
     """Shows in what was noted of it; from its create on its rows are in flight, until they are somewhere else."""
-    view = view_of(tmp_path, Books(RUN, SHARDS, (_attempt(steps),)), None)
+    view = view_of(tmp_path, LedgerSnapshot(RUN, SHARDS, (_attempt(steps),)), None)
     ((attempt,), *others) = [shard.attempts for shard in view.shards]
     assert (attempt.state, view.in_flight, others) == (state, in_flight, [(), ()])
     assert view.rows == 14
@@ -88,19 +88,19 @@ def test_how_far_an_attempt_is(tmp_path: Path, steps: int, state: str, in_flight
 
 def test_what_became_of_its_rows(tmp_path: Path) -> None:
     """Is counted in the attempt and in the run: those that go again are not sent yet."""
-    view = view_of(tmp_path, Books(RUN, SHARDS, (_attempt(6),)), None)
+    view = view_of(tmp_path, LedgerSnapshot(RUN, SHARDS, (_attempt(6),)), None)
     attempt = view.shards[0].attempts[0]
     assert (attempt.succeeded, attempt.failed, attempt.again, attempt.missing) == (1, 1, 1, 1)
     assert (view.succeeded, view.failed, view.not_sent, view.warnings) == (1, 1, 10, ("slow",))
     assert view.usage == attempt.usage == Usage(0, 0, 7)
-    last = view_of(tmp_path, Books(attrs.evolve(RUN, max_attempts=1), SHARDS, (_attempt(6),)), None)
+    last = view_of(tmp_path, LedgerSnapshot(attrs.evolve(RUN, max_attempts=1), SHARDS, (_attempt(6),)), None)
     assert (last.succeeded, last.failed, last.missing, last.not_sent) == (1, 2, 1, 8)
 
 
 def test_a_view_is_plain_data(tmp_path: Path) -> None:
     """For JSON: times as text in UTC, what is absent left out."""
-    books = Books(attrs.evolve(RUN, finished_at=NOON), SHARDS, (_attempt(3),))
-    told = json.loads(json.dumps(view_of(tmp_path, books, None).to_dict()))
+    snapshot = LedgerSnapshot(attrs.evolve(RUN, finished_at=NOON), SHARDS, (_attempt(3),))
+    told = json.loads(json.dumps(view_of(tmp_path, snapshot, None).to_dict()))
     assert (told["state"], told["directory"], told["rows"]) == ("finished", str(tmp_path), 14)
     assert (told["started_at"], "model_id" in told) == ("2026-09-14T12:00:00Z", False)
     assert told["shards"][0]["attempts"][0]["creating_at"] == "2026-09-14T12:00:00Z"

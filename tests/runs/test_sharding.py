@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from together_batches import RunChangedError, UsageError, ValidationError
 from together_batches.runs import _sharding
-from together_batches.runs._partial_file import Draft
+from together_batches.runs._partial_file import PartialFile
 from together_batches.runs._sharding import Scan, rows_in, scan
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ ROWS = [_row(f"row-{number}") for number in range(7)]
 
 def _scan(path: Path, content: bytes, **options: Any) -> Scan:
     path.write_bytes(content)
-    return scan(path, **{"endpoint": ENDPOINT, "max_rows": 3, "check_in": lambda: None, **options})
+    return scan(path, **{"endpoint": ENDPOINT, "max_rows": 3, "raise_if_cancelled": lambda: None, **options})
 
 
 def _read(path: Path, shards: tuple[Shard, ...]) -> list[list[bytes]]:
@@ -95,7 +95,7 @@ def test_any_mixture_of_lines(kinds: list[str], max_rows: int, end: bool) -> Non
     bad = [line for kind, line in zip(kinds, content, strict=True) if kind == "bad"]
     with TemporaryDirectory() as directory:
         path = Path(directory, "in.jsonl")
-        aside = Draft(Path(directory, "aside"), "new")
+        aside = PartialFile(Path(directory, "aside"), "new")
         text = _lines(*content)
         try:
             found = _scan(path, text if end else text.removesuffix(b"\n"), max_rows=max_rows, aside=aside)
@@ -137,7 +137,7 @@ def test_bad_lines_set_aside(path: Path, tmp_path: Path) -> None:
     """Byte for byte, also one that is too long to be held, and the second of two ids."""
     long = b'{"custom_id": "long", "text": "' + b"x" * 5_000 + b'"}'
     content = _lines(b"no JSON", ROWS[0], long, ROWS[1], ROWS[1], ROWS[2], b"\xff", ROWS[3])
-    aside = Draft(tmp_path / "invalid.jsonl", "new")
+    aside = PartialFile(tmp_path / "invalid.jsonl", "new")
     found = _scan(path, content, max_bytes=2_000, aside=aside)
     aside.keep()
     assert found.invalid == 4
@@ -148,7 +148,7 @@ def test_bad_lines_set_aside(path: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"\n\n", b"no JSON\n"])
 def test_no_rows(path: Path, tmp_path: Path, content: bytes) -> None:
     """Are no input."""
-    aside = Draft(tmp_path / "invalid.jsonl", "new")
+    aside = PartialFile(tmp_path / "invalid.jsonl", "new")
     with pytest.raises(ValidationError, match="there are no rows to send"):
         _scan(path, content, aside=aside)
     aside.drop()
@@ -171,7 +171,7 @@ def test_memory_does_not_hold_the_ids(path: Path) -> None:
         path.write_bytes(content)
         tracemalloc.reset_peak()
         before, _ = tracemalloc.get_traced_memory()
-        scan(path, endpoint=ENDPOINT, max_rows=5_000, check_in=lambda: None)
+        scan(path, endpoint=ENDPOINT, max_rows=5_000, raise_if_cancelled=lambda: None)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -208,19 +208,19 @@ def test_an_input_that_changes_while_it_is_read(path: Path) -> None:
     content = _lines(*ROWS, ROWS[0])
     looks = iter(range(100))
 
-    def check_in() -> None:
+    def raise_if_cancelled() -> None:
         if next(looks) == 0:
             path.write_bytes(_lines(*ROWS))
 
     with pytest.raises(UsageError, match="changed while it was read"):
-        _scan(path, content, check_in=check_in)
+        _scan(path, content, raise_if_cancelled=raise_if_cancelled)
 
 
 def test_whoever_waits_may_end_it(path: Path) -> None:
     """At the next block."""
 
-    def check_in() -> None:
+    def raise_if_cancelled() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        _scan(path, _lines(*ROWS), check_in=check_in)
+        _scan(path, _lines(*ROWS), raise_if_cancelled=raise_if_cancelled)

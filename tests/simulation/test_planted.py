@@ -75,7 +75,7 @@ class _NoLock:
         """Hold it, even if another process does."""
 
 
-class _InPlace(_partial_file.Draft):
+class _InPlace(_partial_file.PartialFile):
     def __init__(self, target: Any, mark: str, **options: Any) -> None:
         super().__init__(target, mark, **options)
         self._part.rename(target)
@@ -87,7 +87,7 @@ class _InPlace(_partial_file.Draft):
         self._file.close()
 
 
-class _OneInFourHundredLost(_partial_file.Draft):
+class _OneInFourHundredLost(_partial_file.PartialFile):
     lines = 0
 
     def write(self, content: bytes) -> None:
@@ -104,7 +104,7 @@ async def _or_is_gone(self: _steps.Steps, key: Any) -> Any:
     try:
         return await _end(self, key)
     except ResultsUnavailableError:
-        await self._journal.save(key, status="FAILED", progress=0, ended_at=self._time.now())
+        await self._store.save(key, status="FAILED", progress=0, ended_at=self._time.now())
         return None
 
 
@@ -223,10 +223,10 @@ _CREATE = "send POST /v1/batches "
         ),
         pytest.param(
             partial(_with_a_death_after, *(Death(steps, "rename") for steps in (1, 2, 3))),
-            ((_running, "Draft", _InPlace),),
+            ((_running, "PartialFile", _InPlace),),
             id="the output is written in its place",
         ),
-        pytest.param(_seeds, ((_running, "Draft", _OneInFourHundredLost),), id="a line is lost"),
+        pytest.param(_seeds, ((_running, "PartialFile", _OneInFourHundredLost),), id="a line is lost"),
     ],
 )
 def test_it_is_found(plans: Plans, patches: tuple[Patch, ...]) -> None:

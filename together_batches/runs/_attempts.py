@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
     from datetime import datetime
 
-    from together_batches.runs._records import Books, Key, Ledger, Shard
+    from together_batches.runs._records import Key, Ledger, LedgerSnapshot, Shard
 
-__all__ = ["Journal"]
+__all__ = ["AttemptStore"]
 
 _NOTED_AFTER_SECONDS = 1.0
 """So long a change of a job may wait for others, to be noted together with them."""
@@ -32,20 +32,20 @@ class _Counts(NamedTuple):
         return _Counts(self.buckets - before.buckets + after.buckets, answered)
 
 
-class Journal:
+class AttemptStore:
     """The attempts at each shard, over a :class:`Ledger`."""
 
-    def __init__(self, ledger: Ledger, books: Books) -> None:
+    def __init__(self, ledger: Ledger, snapshot: LedgerSnapshot) -> None:
         self._ledger = ledger
-        self._attempts = {shard.number: list[Attempt]() for shard in books.shards}
-        for attempt in books.attempts:
+        self._attempts = {shard.number: list[Attempt]() for shard in snapshot.shards}
+        for attempt in snapshot.attempts:
             self._attempts[attempt.shard].append(attempt)
         self._counts: dict[int, _Counts] = {}
         self._total = _Counts()
         self._uncounted = set(self._attempts)
         self._changed: dict[Key, None] = {}
         self._change = asyncio.Event()
-        self.shards = {shard.number: shard for shard in books.shards}
+        self.shards = {shard.number: shard for shard in snapshot.shards}
 
     @property
     def attempts(self) -> list[Attempt]:

@@ -74,8 +74,8 @@ class Collecting:
         self._run = context.run
         self._api = context.api
         self._time = context.time
-        self._journal = context.journal
-        self._workshop = context.workshop
+        self._store = context.store
+        self._run_directory = context.run_directory
         self._trouble = context.trouble
         self._tell = context.tell
         self._patience = context.caution.patience
@@ -115,7 +115,7 @@ class Collecting:
             on_wait()
             await self._trouble.wait("collecting the results", key, problem, pause)
             job = await self._job(key)
-            if job is not None and _look_at(job).differs_from(self._journal.at(key)):
+            if job is not None and _look_at(job).differs_from(self._store.at(key)):
                 await self._steps.note_end(key, job)
                 if not job.is_terminal:
                     return None
@@ -127,7 +127,7 @@ class Collecting:
         assert arranged is not None  # noqa: S101  # without files there is always an arrangement
         # Without sizes: those that the metadata says may be why it is given up, and would undo that at the last look.
         await self._note(key, attrs.evolve(arranged, output_bytes=None, error_bytes=None))
-        attempt = self._journal.at(key)
+        attempt = self._store.at(key)
         message = (
             f"{format_count(arranged.left)} of {count_of(attempt.rows, 'row')} of "
             f"{attempt.job_id or attempt.file_id} are given up: they count as missing"
@@ -140,7 +140,7 @@ class Collecting:
 
         If they stay absent, nothing speaks against the evidence with which they were collected.
         """
-        attempt = self._journal.at(key)
+        attempt = self._store.at(key)
         if attempt.job_id is None:
             return True
         absence = Absence(min(self._patience, _BEFORE_ROWS_GO_AGAIN_SECONDS))
@@ -157,14 +157,14 @@ class Collecting:
         # If it was collected anew for this look already, its metadata is wrong for good.
         if not same and self._last_looks.get(key) != look:
             self._last_looks[key] = look
-            await self._journal.save(key, collected_at=None, outcomes=b"")
+            await self._store.save(key, collected_at=None, outcomes=b"")
             await self._has_ended(key)
             return False
         return True
 
     async def other_job(self, key: Key) -> Created | None:
         """Another job of an attempt's file, if its create may have made two: it may answer the rows that are left."""
-        attempt = self._journal.at(key)
+        attempt = self._store.at(key)
         if not (attempt.marked and (attempt.posts > 1 or attempt.found)):
             return None
         try:
@@ -175,7 +175,7 @@ class Collecting:
             return None
         useless = {BatchJobStatus.FAILED, BatchJobStatus.EXPIRED, BatchJobStatus.CANCELLED}
         jobs = [job for job in listing.jobs if job.status not in useless or job.output_file_id]
-        known = {other.job_id for other in self._journal.attempts}
+        known = {other.job_id for other in self._store.attempts}
         return _rules.lost_job(attempt, self._run, jobs, known=known)
 
     async def restore(self) -> None:
@@ -184,22 +184,22 @@ class Collecting:
         Every row that was noted as answered has to be answered; no more is demanded. Raises :class:`RunError` if a
         piece is not as this run wrote it.
         """
-        for attempt in self._journal.attempts:
+        for attempt in self._store.attempts:
             if not attempt.rows:
                 continue
-            if await self._workshop.has_piece(attempt):
+            if await self._run_directory.has_piece(attempt):
                 await self._check_piece(attempt)
                 continue
             # First, so that a process which ends in between leaves no piece beside the hash of another.
-            await self._journal.save(attempt.key, piece_sha256="")
+            await self._store.save(attempt.key, piece_sha256="")
             noted = _rules.outcomes_of(attempt)
             absence = Absence(self._patience, shortest=SHORTEST_PAUSE_SECONDS / 5)
             while True:
                 arranged, problem = await self._read(attempt.key, leniently=_rules.SUCCEEDED not in noted)
                 if arranged is not None and _covers(arranged.outcomes, noted):
-                    await self._journal.save(attempt.key, piece_sha256=await self._workshop.piece_sha256(attempt))
+                    await self._store.save(attempt.key, piece_sha256=await self._run_directory.piece_sha256(attempt))
                     break
-                await self._workshop.drop(self._workshop.piece_of(attempt))
+                await self._run_directory.drop(self._run_directory.piece_of(attempt))
                 pause = absence.pause()
                 if pause is None:
                     reason = problem or "rows that were answered are not there"
@@ -207,23 +207,23 @@ class Collecting:
                         f"the results of job {attempt.job_id} are not at the service any more as they were "
                         f"({reason}), and the output cannot be made again without them"
                     )
-                    raise RunError(message, directory=str(self._workshop.directory))
+                    raise RunError(message, directory=str(self._run_directory.directory))
                 await self._trouble.wait("collecting the results again", attempt.key, problem or "rows lack", pause)
 
     async def _check_piece(self, attempt: Attempt) -> None:
-        if attempt.piece_sha256 and await self._workshop.piece_sha256(attempt) != attempt.piece_sha256:
-            path = self._workshop.piece_of(attempt)
+        if attempt.piece_sha256 and await self._run_directory.piece_sha256(attempt) != attempt.piece_sha256:
+            path = self._run_directory.piece_of(attempt)
             message = (
                 f"{path} is not as this run wrote it, so no output is made of it: put it back as it was, or remove "
                 f"it and run again, and the results of job {attempt.job_id} are downloaded anew"
             )
-            raise RunError(message, directory=str(self._workshop.directory))
+            raise RunError(message, directory=str(self._run_directory.directory))
 
     # --- reading --------------------------------------------------------------------------------------------------
 
     async def _read(self, key: Key, *, leniently: bool = False) -> _Results:
         """The results, downloaded and put in order. ``leniently``, what cannot be had is left out."""
-        attempt = self._journal.at(key)
+        attempt = self._store.at(key)
         file_ids = [attempt.output_file_id, attempt.error_file_id]
         if attempt.status == BatchJobStatus.COMPLETED and not any(file_ids) and not leniently:
             return _Results(None, f"job {attempt.job_id} is COMPLETED and names no file of results")
@@ -245,15 +245,15 @@ class Collecting:
                 foreign = file_ids[paths.index(error.path)]
                 return _Results(None, f"the content of {foreign} has none of the rows of job {attempt.job_id}")
             finally:
-                await self._workshop.drop(*filter(None, paths))
+                await self._run_directory.drop(*filter(None, paths))
 
     async def _arranged(self, attempt: Attempt, paths: list[Path | None], *, leniently: bool) -> Arranged:
-        shard = self._journal.shards[attempt.shard]
-        earlier = self._journal.earlier(attempt.key)
+        shard = self._store.shards[attempt.shard]
+        earlier = self._store.earlier(attempt.key)
         output, errors = paths
         while True:
             try:
-                return await self._workshop.arrange(shard, earlier, attempt, output, errors)
+                return await self._run_directory.arrange(shard, earlier, attempt, output, errors)
             except ForeignFileError as error:
                 if not leniently:
                     raise
@@ -261,7 +261,7 @@ class Collecting:
 
     async def _download(self, key: Key, number: int, file_id: str) -> Path | None:
         """A file of the results; None if the service answers that there is none."""
-        path = self._workshop.download_of(self._journal.at(key), number)
+        path = self._run_directory.download_of(self._store.at(key), number)
 
         async def download() -> Path:
             await self._api.download(file_id, path)
@@ -276,7 +276,7 @@ class Collecting:
 
         None if the job has changed meanwhile, which is noted.
         """
-        attempt = self._journal.at(key)
+        attempt = self._store.at(key)
         has_files = bool(attempt.output_file_id or attempt.error_file_id)
         if has_files:
             wait = min(_BETWEEN_LOOKS_AT_FILES_SECONDS, self._patience)
@@ -306,7 +306,7 @@ class Collecting:
         """The job and the metadata of its files, read once; what is absent, if anything is."""
         job = await self._job(key)
         if job is None:
-            return f"job {self._journal.at(key).job_id} is absent"
+            return f"job {self._store.at(key).job_id} is absent"
         sizes: list[int | None] = []
         for file_id in (job.output_file_id, job.error_file_id):
             size = None
@@ -321,7 +321,7 @@ class Collecting:
         return attrs.evolve(_look_at(job), output_bytes=sizes[0], error_bytes=sizes[1])
 
     async def _job(self, key: Key) -> BatchJob | None:
-        job_id = self._journal.at(key).job_id or ""
+        job_id = self._store.at(key).job_id or ""
         return await self._trouble.if_present("look-up of the job", key, lambda: self._api.retrieve(job_id))
 
     async def _has_ended(self, key: Key) -> bool:
@@ -335,14 +335,14 @@ class Collecting:
     # --- noted ----------------------------------------------------------------------------------------------------
 
     async def _note(self, key: Key, arranged: Arranged) -> None:
-        attempt = self._journal.at(key)
+        attempt = self._store.at(key)
         # Sizes for which it was collected anew are compared the next time, also in the next call: they may be wrong
         # for good, or not there at all.
         look = self._last_looks.get(key)
-        await self._journal.save(
+        await self._store.save(
             key,
             collected_at=self._time.now(),
-            piece_sha256=await self._workshop.piece_sha256(attempt),
+            piece_sha256=await self._run_directory.piece_sha256(attempt),
             outcomes=_rules.packed(arranged.outcomes),
             output_bytes=arranged.output_bytes if look is None else look.output_bytes,
             error_bytes=arranged.error_bytes if look is None else look.error_bytes,
@@ -359,7 +359,7 @@ class Collecting:
         self._tell(RunEventKind.COLLECTED, message, key, attempt.job_id)
 
     def _unavailable(self, key: Key, problem: str) -> ResultsUnavailableError:
-        attempt = self._journal.at(key)
+        attempt = self._store.at(key)
         file_ids = [file_id for file_id in (attempt.output_file_id, attempt.error_file_id) if file_id]
         message = f"the results of job {attempt.job_id} are unavailable: {problem}"
         return ResultsUnavailableError(message, job_id=attempt.job_id, file_ids=file_ids)

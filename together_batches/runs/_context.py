@@ -5,11 +5,11 @@ from __future__ import annotations
 import attrs
 
 from together_batches.runs._api import Clock, RunApi
-from together_batches.runs._attempts import Journal
-from together_batches.runs._events import Telling
+from together_batches.runs._attempts import AttemptStore
+from together_batches.runs._events import EventSink
 from together_batches.runs._records import Run
 from together_batches.runs._rules import Caution
-from together_batches.runs._run_directory import Workshop
+from together_batches.runs._run_directory import RunDirectory
 from together_batches.runs._trouble import Trouble
 
 __all__ = ["RunContext"]
@@ -25,9 +25,9 @@ class RunContext:
     run: Run
     api: RunApi
     time: Clock
-    journal: Journal
-    workshop: Workshop
+    store: AttemptStore
+    run_directory: RunDirectory
     trouble: Trouble
-    tell: Telling
+    tell: EventSink
     caution: Caution
     is_resumed: bool

@@ -16,10 +16,10 @@ from together_batches._jobs.status_reader import plain_group
 from together_batches.errors import BatchesError, CreateUnconfirmedError, ResultsUnavailableError
 from together_batches.models import BatchJob, BatchJobStatus
 from together_batches.runs import _rules
-from together_batches.runs._attempts import Journal
+from together_batches.runs._attempts import AttemptStore
 from together_batches.runs._collecting import Collecting
 from together_batches.runs._context import RunContext
-from together_batches.runs._follower import Following
+from together_batches.runs._follower import JobFollower
 from together_batches.runs._resuming import Resuming
 from together_batches.runs._steps import Steps
 from together_batches.runs._trouble import Trouble
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 
     from together_batches._jobs.create import Created
     from together_batches.runs._api import Clock, RunApi
-    from together_batches.runs._events import Telling
+    from together_batches.runs._events import EventSink
     from together_batches.runs._joining import Arranged
-    from together_batches.runs._records import Attempt, Books, Key, Ledger, Shard
+    from together_batches.runs._records import Attempt, Key, Ledger, LedgerSnapshot, Shard
     from together_batches.runs._rules import Caution, Limits
-    from together_batches.runs._run_directory import Workshop
+    from together_batches.runs._run_directory import RunDirectory
 
 __all__ = ["Engine"]
 
@@ -52,15 +52,15 @@ class Engine:
         api: RunApi,
         time: Clock,
         ledger: Ledger,
-        books: Books,
-        workshop: Workshop,
+        snapshot: LedgerSnapshot,
+        run_directory: RunDirectory,
         limits: Limits,
         max_attempts: int,
         caution: Caution,
         is_resumed: bool,
-        tell: Telling,
+        tell: EventSink,
     ) -> None:
-        self.journal = Journal(ledger, books)
+        self.store = AttemptStore(ledger, snapshot)
         self.stopped: str | None = None
         self._time = time
         self._limits = limits
@@ -69,23 +69,23 @@ class Engine:
         self._tell = tell
         self._know = api.know
         context = RunContext(
-            run=books.run,
+            run=snapshot.run,
             api=api,
             time=time,
-            journal=self.journal,
-            workshop=workshop,
+            store=self.store,
+            run_directory=run_directory,
             trouble=Trouble(time, tell),
             tell=tell,
             caution=caution,
             is_resumed=is_resumed,
         )
-        self._following = Following(api.follow, self.journal, time, tell, on_status=self._see_status)
-        self._steps = Steps(context, self._following)
+        self._follower = JobFollower(api.follow, self.store, time, tell, on_status=self._see_status)
+        self._steps = Steps(context, self._follower)
         self._collecting = Collecting(context, self._steps)
         self._resuming = Resuming(context, self._steps, self._collecting)
         self._load = _rules.Load(
-            sent_rows=sum(attempt.rows for attempt in books.attempts if attempt.creating_at),
-            tokens=sum(attempt.total_tokens for attempt in books.attempts),
+            sent_rows=sum(attempt.rows for attempt in snapshot.attempts if attempt.creating_at),
+            tokens=sum(attempt.total_tokens for attempt in snapshot.attempts),
         )
         self._todo: deque[Attempt] = deque()
         """What was planned from the beginning: it comes before what is sent again."""
@@ -99,7 +99,7 @@ class Engine:
         self._seem_cancelled: set[Key] = set()
         """Attempts whose job seems to have been cancelled: until a second look nothing is created, or stopped."""
         self._unresolved: list[BatchesError] = []
-        self._has_left_validating = any(map(_has_run, books.attempts))
+        self._has_left_validating = any(map(_has_run, snapshot.attempts))
         self._scout: Key | None = None
         """The first shard, while it goes ahead alone."""
         self._done = asyncio.Event()
@@ -107,14 +107,14 @@ class Engine:
     @property
     def has_work(self) -> bool:
         """Whether rows are to be sent, or their results to be had."""
-        return any(self._next(shard) for shard in self.journal.shards.values())
+        return any(self._next(shard) for shard in self.store.shards.values())
 
     async def run(self) -> None:
         """Go on until no row is to be sent, or may be. What ends this early is raised; the rest can go on later.
 
         What stays unresolved is raised as one error, when all else has come to its end.
         """
-        for attempt in self.journal.attempts:
+        for attempt in self.store.attempts:
             if attempt.job_id is not None:
                 self._know(BatchJob(id=attempt.job_id, created_at=attempt.created_at))
         given_up = self._resuming.given_up()
@@ -127,7 +127,7 @@ class Engine:
             arranged = await self._resuming.give_up(key)
             if arranged is not None:
                 self._count(key, arranged)
-        attempts = [self._next(shard) for shard in self.journal.shards.values()]
+        attempts = [self._next(shard) for shard in self.store.shards.values()]
         # What may exist already comes first: it costs nothing more, and its results are waited for.
         self._todo.extend(
             sorted(
@@ -136,19 +136,19 @@ class Engine:
             )
         )
         async with plain_group() as group:
-            group.create_task(self._following.run())
-            noting = group.create_task(self.journal.note_changes(self._time.sleep))
+            group.create_task(self._follower.run())
+            noting = group.create_task(self.store.note_changes(self._time.sleep))
             while True:
                 self._begin_what_may(group)
                 if not self._working:
                     break
                 await self._done.wait()
                 self._done.clear()
-            self._following.stop()
+            self._follower.stop()
             noting.cancel()
             for timer in self._timers:
                 timer.cancel()
-        await self.journal.flush()
+        await self.store.flush()
         if self._unresolved:
             raise _rules.unresolved(self._unresolved)
 
@@ -157,7 +157,7 @@ class Engine:
         await self._collecting.restore()
 
     def _next(self, shard: Shard) -> Attempt | None:
-        attempts = self.journal.at_shard(shard)
+        attempts = self.store.at_shard(shard)
         return _rules.next_attempt(shard, attempts, max_attempts=self._max_attempts, now=self._time.now())
 
     # --- what may begin -------------------------------------------------------------------------------------------
@@ -257,15 +257,15 @@ class Engine:
         other: Created | None = None
         if attempt.number > 1 and not attempt.creating_at:
             previous = (attempt.shard, attempt.number - 1)
-            if self.journal.at(previous).rows and not await self._collecting.is_as_collected(previous):
+            if self.store.at(previous).rows and not await self._collecting.is_as_collected(previous):
                 self._send_less(attempt.rows)
                 return None
             other = await self._collecting.other_job(previous)
-        await self.journal.begin(attempt, planned_at=self._time.now())
+        await self.store.begin(attempt, planned_at=self._time.now())
         if not attempt.rows:
-            await self.journal.save(key, collected_at=self._time.now())
+            await self.store.save(key, collected_at=self._time.now())
             return None
-        is_ours = other is None and self.journal.at(key).job_id is None
+        is_ours = other is None and self.store.at(key).job_id is None
         if other is not None:
             self._send_less(attempt.rows)
             await self._steps.take_up(key, other)
@@ -277,9 +277,9 @@ class Engine:
             limit.add_done_callback(self._timers.discard)
         while True:
             job = await self._steps.end(key)
-            if job is not None and (is_ours or self._following.saw_running(job.id)):
+            if job is not None and (is_ours or self._follower.saw_running(job.id)):
                 self._ended_at[key] = self._time.monotonic()
-            if job is not None and self._following.cancelled_meanwhile(job):
+            if job is not None and self._follower.cancelled_meanwhile(job):
                 job = await self._seen_twice(key, job)
                 if not job.is_terminal:
                     self._ended_at.pop(key, None)
@@ -289,11 +289,11 @@ class Engine:
                     self._stop(f"job {job.id} was cancelled")
                     if not (job.output_file_id or job.error_file_id):
                         return None
-            if _seems_to_have_failed(self.journal.at(key)):
+            if _seems_to_have_failed(self.store.at(key)):
                 self._in_doubt.add(key)
-            noted = self.journal.at(key).ended_at
+            noted = self.store.at(key).ended_at
             arranged = await self._collecting.collect(key, on_wait=release)
-            if self.journal.at(key).ended_at != noted:  # it had only seemed to have ended
+            if self.store.at(key).ended_at != noted:  # it had only seemed to have ended
                 self._ended_at[key] = self._time.monotonic()
             if arranged is not None:
                 self._load = attrs.evolve(self._load, tokens=self._load.tokens + arranged.usage.total_tokens)
@@ -316,14 +316,14 @@ class Engine:
 
     def _count(self, key: Key, arranged: Arranged) -> Arranged:
         """Stop the run if what came of a job says that more jobs would come to the same."""
-        if arranged.refusal is not None and self._next(self.journal.shards[key[0]]) is not None:
+        if arranged.refusal is not None and self._next(self.store.shards[key[0]]) is not None:
             self._stop(f"rows are refused for the account ({arranged.refusal}): put it in order, and run it again")
         if _rules.SUCCEEDED in arranged.outcomes:
             self._failures_in_a_row = 0
-        elif _rules.failed_as_a_whole(self.journal.at(key)):
+        elif _rules.failed_as_a_whole(self.store.at(key)):
             self._failures_in_a_row += 1
         if self._failures_in_a_row >= _MOST_FAILURES_IN_A_ROW and self.has_work:
-            why = self.journal.at(key).error or "without a reason"
+            why = self.store.at(key).error or "without a reason"
             self._stop(f"{_MOST_FAILURES_IN_A_ROW} jobs in a row failed as a whole, the last one: {why}")
         return arranged
 
@@ -331,7 +331,7 @@ class Engine:
 
     def _follow_up(self, key: Key, arranged: Arranged | None, group: asyncio.TaskGroup) -> None:
         """Arrange for what is next at a shard: the rows that are left, or an attempt that is collected anew."""
-        following = self._next(self.journal.shards[key[0]])
+        following = self._next(self.store.shards[key[0]])
         # An attempt that would follow itself is left for the next call.
         if following is None or following.key == key or (self.stopped and not following.creating_at):
             return
@@ -347,11 +347,11 @@ class Engine:
         """
         if arranged is None or key not in self._ended_at:
             return 0.0
-        if self.journal.at(key).status == BatchJobStatus.CANCELLED:
+        if self.store.at(key).status == BatchJobStatus.CANCELLED:
             return 0.0
-        failures = sum(map(_rules.failed_as_a_whole, self.journal.at_shard(self.journal.shards[key[0]])))
+        failures = sum(map(_rules.failed_as_a_whole, self.store.at_shard(self.store.shards[key[0]])))
         delays: Sequence[float] = self._caution.retry_delays
-        number = max(failures - 1, 0) if _rules.failed_as_a_whole(self.journal.at(key)) else 0
+        number = max(failures - 1, 0) if _rules.failed_as_a_whole(self.store.at(key)) else 0
         delay = delays[min(number, len(delays) - 1)] if delays else 0.0
         return max(0.0, delay - (self._time.monotonic() - self._ended_at[key]))
 

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from together_batches.runs._records import Key
     from together_batches.runs._rules import Buckets
 
-__all__ = ["Telling"]
+__all__ = ["EventSink"]
 
 
-class Telling:
+class EventSink:
     """Makes events, and calls ``on_event`` with each, unless that is None.
 
     ``counts`` returns where the rows are, and how many of those in flight are answered; it is set before the first

@@ -15,30 +15,30 @@ if TYPE_CHECKING:
     from together_batches.errors import BatchesError
     from together_batches.models import BatchJob
     from together_batches.runs._api import Clock, Follow
-    from together_batches.runs._attempts import Journal
-    from together_batches.runs._events import Telling
+    from together_batches.runs._attempts import AttemptStore
+    from together_batches.runs._events import EventSink
     from together_batches.runs._records import Key
 
-__all__ = ["Following"]
+__all__ = ["JobFollower"]
 
 _CANCELLED = frozenset({BatchJobStatus.CANCELING, BatchJobStatus.CANCELLED})
 
 
-class Following:
+class JobFollower:
     """What becomes of jobs: :meth:`run` looks, :meth:`ending` waits for one of them."""
 
     def __init__(
         self,
         follow: Follow,
-        journal: Journal,
+        store: AttemptStore,
         time: Clock,
-        tell: Telling,
+        tell: EventSink,
         *,
         on_status: Callable[[Key, str | None], None],
     ) -> None:
         self._on_status = on_status
         self._follow = follow
-        self._journal = journal
+        self._store = store
         self._time = time
         self._tell = tell
         self._asked: asyncio.Queue[str | None] = asyncio.Queue()
@@ -84,7 +84,7 @@ class Following:
 
     def _see(self, job: BatchJob) -> None:
         key, _ = self._waiting[job.id.lower()]
-        before = self._journal.at(key)
+        before = self._store.at(key)
         if job.status not in _CANCELLED:
             self._cancelled_before.discard(job.id)
         elif job.id not in self._seen:
@@ -94,7 +94,7 @@ class Following:
             self._running.add(job.id)
         running = job.status == BatchJobStatus.IN_PROGRESS and before.running_at is None
         status = str(job.status) if job.status else None
-        changed = self._journal.change(
+        changed = self._store.change(
             key,
             status=status,
             progress=before.progress if job.progress is None else job.progress,

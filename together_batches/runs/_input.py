@@ -15,7 +15,7 @@ from together_batches.errors import RunChangedError, ValidationError
 from together_batches.jsonl._sources import blocks_of
 from together_batches.runs import _ledger
 from together_batches.runs._directory_check import INVALID, SPOOL
-from together_batches.runs._partial_file import Draft
+from together_batches.runs._partial_file import PartialFile
 from together_batches.runs._records import Run
 from together_batches.runs._sharding import Scan, scan, sha256_of
 from together_batches.runs._threads import in_thread
@@ -27,24 +27,24 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from together_batches.jsonl import RequestLike
-    from together_batches.runs._options import Options, Places, Requests
+    from together_batches.runs._options import Options, Requests, RunPaths
 
 __all__ = ["begin", "known_input"]
 
 _HELD_BYTES = 1 << 20
 
 
-async def begin(source: Requests, places: Places, options: Options, *, now: datetime) -> None:
+async def begin(source: Requests, places: RunPaths, options: Options, *, now: datetime) -> None:
     """Read the input, and begin the ledger with what is in it."""
     spool = places.directory / SPOOL
     if hasattr(source, "read"):
-        await in_thread(lambda check_in: _copy(cast("BinaryIO", source), spool, check_in))
+        await in_thread(lambda raise_if_cancelled: _copy(cast("BinaryIO", source), spool, raise_if_cancelled))
     elif places.input is None:
         await _spool(cast("Iterable[RequestLike] | AsyncIterable[RequestLike]", source), spool)
     path = places.input or spool
 
-    def begin(check_in: Callable[[], None]) -> None:
-        found = _scanned(path, places.directory / INVALID, options, check_in)
+    def begin(raise_if_cancelled: Callable[[], None]) -> None:
+        found = _scanned(path, places.directory / INVALID, options, raise_if_cancelled)
         run = Run(
             id=secrets.token_hex(8),
             input_name=sendable(path.name),
@@ -63,11 +63,11 @@ async def begin(source: Requests, places: Places, options: Options, *, now: date
     await in_thread(begin)
 
 
-def _scanned(path: Path, invalid: Path, options: Options, check_in: Callable[[], None]) -> Scan:
+def _scanned(path: Path, invalid: Path, options: Options, raise_if_cancelled: Callable[[], None]) -> Scan:
     with ExitStack() as stack:
-        aside: Draft | None = None
+        aside: PartialFile | None = None
         if options.skip_invalid:
-            aside = Draft(invalid, "new")
+            aside = PartialFile(invalid, "new")
             stack.callback(aside.drop)
         found = scan(
             path,
@@ -75,23 +75,23 @@ def _scanned(path: Path, invalid: Path, options: Options, check_in: Callable[[],
             max_rows=options.max_rows_per_job,
             max_bytes=jsonl.MAX_BYTES - MARK_BYTES,
             aside=aside,
-            check_in=check_in,
+            raise_if_cancelled=raise_if_cancelled,
         )
         if aside is not None and found.invalid:
             aside.keep()
         return found
 
 
-def _copy(source: BinaryIO, target: Path, check_in: Callable[[], None]) -> None:
+def _copy(source: BinaryIO, target: Path, raise_if_cancelled: Callable[[], None]) -> None:
     """Write the bytes of an open file to a file, which is there when it is whole."""
-    draft = Draft(target, "new")
+    partial_file = PartialFile(target, "new")
     try:
         for block in blocks_of(source):
-            check_in()
-            draft.write(block)
-        draft.keep()
+            raise_if_cancelled()
+            partial_file.write(block)
+        partial_file.keep()
     finally:
-        draft.drop()
+        partial_file.drop()
 
 
 async def _spool(requests: Iterable[RequestLike] | AsyncIterable[RequestLike], target: Path) -> None:
@@ -99,7 +99,7 @@ async def _spool(requests: Iterable[RequestLike] | AsyncIterable[RequestLike], t
 
     A plain iterable is run through in a thread: it may take its time.
     """
-    draft = await in_thread(lambda _: Draft(target, "new"))
+    partial_file = await in_thread(lambda _: PartialFile(target, "new"))
     try:
         if isinstance(requests, AsyncIterable):
             held = bytearray()
@@ -108,25 +108,25 @@ async def _spool(requests: Iterable[RequestLike] | AsyncIterable[RequestLike], t
                 number += 1
                 held += _line(request, number)
                 if len(held) >= _HELD_BYTES:
-                    await _add(draft, held)
-            await _add(draft, held)
+                    await _add(partial_file, held)
+            await _add(partial_file, held)
         else:
 
-            def write(check_in: Callable[[], None]) -> None:
+            def write(raise_if_cancelled: Callable[[], None]) -> None:
                 for number, request in enumerate(requests, start=1):
-                    check_in()
-                    draft.write(_line(request, number))
+                    raise_if_cancelled()
+                    partial_file.write(_line(request, number))
 
             await in_thread(write)
-        await in_thread(lambda _: draft.keep())
+        await in_thread(lambda _: partial_file.keep())
     finally:
-        draft.drop()
+        partial_file.drop()
 
 
-async def _add(draft: Draft, held: bytearray) -> None:
+async def _add(partial_file: PartialFile, held: bytearray) -> None:
     lines = bytes(held)
     held.clear()
-    await in_thread(lambda _: draft.write(lines))
+    await in_thread(lambda _: partial_file.write(lines))
 
 
 def _line(request: RequestLike, number: int) -> bytes:
@@ -137,7 +137,7 @@ def _line(request: RequestLike, number: int) -> bytes:
         raise ValidationError(message, problems=[f"request {number}: {told}" for told in error.problems]) from error
 
 
-async def known_input(source: Requests, places: Places, options: Options, run: Run) -> Path:
+async def known_input(source: Requests, places: RunPaths, options: Options, run: Run) -> Path:
     """The input of a run that was begun before; a :class:`RunChangedError` where it is another, or a setting is.
 
     An iterable is not iterated again: its requests were kept, and may not come a second time. What a binary file
@@ -159,7 +159,7 @@ async def known_input(source: Requests, places: Places, options: Options, run: R
         )
         raise RunChangedError(message, directory=directory)
     path = places.input or places.directory / SPOOL
-    size, sha256 = await in_thread(lambda check_in: sha256_of(path, check_in))
+    size, sha256 = await in_thread(lambda raise_if_cancelled: sha256_of(path, raise_if_cancelled))
     if (size, sha256) != (run.input_bytes, run.input_sha256):
         what = (
             f"it has {format_count(size)} bytes, and had {format_count(run.input_bytes)}"
@@ -172,7 +172,7 @@ async def known_input(source: Requests, places: Places, options: Options, run: R
         )
         raise RunChangedError(message, directory=directory)
     if hasattr(source, "read"):
-        given = await in_thread(lambda check_in: _hashed(cast("BinaryIO", source), check_in))
+        given = await in_thread(lambda raise_if_cancelled: _hashed(cast("BinaryIO", source), raise_if_cancelled))
         if given not in {None, run.input_sha256}:
             message = (
                 f"what is read now is not what the run in {directory} was begun with: to go on, pass the same again, "
@@ -182,11 +182,11 @@ async def known_input(source: Requests, places: Places, options: Options, run: R
     return path
 
 
-def _hashed(source: BinaryIO, check_in: Callable[[], None]) -> str | None:
+def _hashed(source: BinaryIO, raise_if_cancelled: Callable[[], None]) -> str | None:
     """The hash of what a file gives; None if that is nothing."""
     digest, size = hashlib.sha256(), 0
     for block in blocks_of(source):
-        check_in()
+        raise_if_cancelled()
         digest.update(block)
         size += len(block)
     return digest.hexdigest() if size else None

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from together_batches.jsonl import Line
     from together_batches.jsonl._lines import Lines
-    from together_batches.runs._partial_file import Draft
+    from together_batches.runs._partial_file import PartialFile
     from together_batches.runs._records import Attempt, Shard
 
 __all__ = ["Arranged", "ForeignFileError", "arrange", "final_lines"]
@@ -82,11 +82,11 @@ def arrange(
     custom_ids: Sequence[str],
     output: Path | None,
     errors: Path | None,
-    target: Draft,
+    target: PartialFile,
     *,
     completed: bool,
     absent: Callable[[str], BatchFailure | BatchMissing],
-    check_in: Callable[[], None],
+    raise_if_cancelled: Callable[[], None],
     settled: Collection[str] = (),
 ) -> Arranged:
     """Write the results of a job in the order of its rows; ``absent`` says what a row is that has none.
@@ -107,7 +107,7 @@ def arrange(
         foreign: Path | None = None
         is_page = False
         for path in filter(None, (output, errors)):
-            found = index.add(stack.enter_context(path.open("rb", buffering=0)), check_in)
+            found = index.add(stack.enter_context(path.open("rb", buffering=0)), raise_if_cancelled)
             # Errors that name no row have been seen, and such rows cost nothing when they are sent again.
             is_ours = found.of_rows or (path is errors and found.of_errors)
             if not is_ours and (found.lines or (completed and path is output)):
@@ -118,7 +118,7 @@ def arrange(
         # Errors of all rows say nothing of answers that a page stands in place of.
         if foreign is not None and (left or (is_page and index.unanswered)):
             raise ForeignFileError(foreign)
-        for ids, kinds, texts in index.rows(check_in):
+        for ids, kinds, texts in index.rows(raise_if_cancelled):
             if kinds.count(_OK) == len(kinds):
                 for start in range(0, len(ids), _LINES_TOGETHER):
                     some = slice(start, start + _LINES_TOGETHER)
@@ -205,14 +205,14 @@ class _Index:
         """Whether any row has no answer."""
         return any(self._kinds[place] not in _ANSWERS for place in self._places)
 
-    def add(self, file: FileIO, check_in: Callable[[], None]) -> _LineCounts:
+    def add(self, file: FileIO, raise_if_cancelled: Callable[[], None]) -> _LineCounts:
         """Note where the rows are in a file: the answer of each, if there is one."""
         begin = self._end
         self._files.append((begin, file))
         counts = Counter[int]()
         splitter = LineSplitter(result_lines.LONGEST_LINE_BYTES)
         while block := file.read(_BLOCK_BYTES):
-            check_in()
+            raise_if_cancelled()
             self._end += len(block)
             self._note_all(splitter.cut(block), begin, counts)
         counts.update(self._note(line, begin, ends=False) for line in splitter.close())
@@ -300,14 +300,14 @@ class _Index:
             if not self._places[number]:
                 self._put(number, kind, offset, length)
 
-    def rows(self, check_in: Callable[[], None]) -> Iterator[tuple[Sequence[str], list[int], list[bytes]]]:
+    def rows(self, raise_if_cancelled: Callable[[], None]) -> Iterator[tuple[Sequence[str], list[int], list[bytes]]]:
         """All rows in order, some at a time: their ids, what there is of each, and their texts."""
         start = held = 0
         lengths, kinds = self._lengths, self._kinds
         for number, place in enumerate(self._places, start=1):
             held += lengths[place]
             if held >= _TOGETHER_BYTES or number == len(self._places):
-                check_in()
+                raise_if_cancelled()
                 places = self._places[start:number]
                 ids = self._custom_ids[start:number]
                 yield ids, [kinds[place] for place in places], self._texts(start, places)

@@ -30,7 +30,7 @@ from anyio import CancelScope
 from together_batches._local.replace import created
 from together_batches.errors import RunLedgerError
 from together_batches.runs import _lock, _rules
-from together_batches.runs._records import Attempt, Books, Run, Shard
+from together_batches.runs._records import Attempt, LedgerSnapshot, Run, Shard
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator, Iterable
@@ -135,7 +135,7 @@ T = TypeVar("T")
 
 def create(directory: Path, run: Run, shards: Iterable[Shard]) -> None:
     """Begin a ledger: it is there with all of this, or not at all."""
-    books = Books(run, tuple(shards))
+    snapshot = LedgerSnapshot(run, tuple(shards))
     with _explained(directory, "written"):
         _refuse_journals(directory)
         part = directory / f".{NAME}.{secrets.token_hex(8)}.part"
@@ -149,10 +149,10 @@ def create(directory: Path, run: Run, shards: Iterable[Shard]) -> None:
                     _execute_all(connection, f"PRAGMA application_id = {_APPLICATION};{_SCHEMA}")
                     connection.execute(f"PRAGMA user_version = {VERSION}")
                     _insert(connection, "run", [run])
-                    _insert(connection, "shard", books.shards)
+                    _insert(connection, "shard", snapshot.shards)
             with closing(_connected(part, "mode=ro")) as connection:
                 _check(part, connection)
-                if _books(connection) != books:
+                if _books(connection) != snapshot:
                     raise sqlite3.DatabaseError("what was written is not what is read back")
             part.replace(directory / NAME)
             _sync_directory(directory)
@@ -291,7 +291,7 @@ def _version(directory: Path, connection: sqlite3.Connection) -> int:
 # --- looking ------------------------------------------------------------------------------------------------------
 
 
-def read(directory: Path) -> Books:
+def read(directory: Path) -> LedgerSnapshot:
     """What the ledger says, while a process may be at it. Of any version, and nothing is written beside it."""
     with _explained(directory, "read"):
         path = _path_in(directory)
@@ -306,7 +306,7 @@ def read(directory: Path) -> Books:
                     raise
 
 
-def _seen(path: Path, stamps: object) -> Books:
+def _seen(path: Path, stamps: object) -> LedgerSnapshot:
     directory = path.parent
     with closing(_unlocked(path)) as connection:
         version = _version(directory, connection)
@@ -321,10 +321,10 @@ def _seen(path: Path, stamps: object) -> Books:
             if _code(error) not in {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}:
                 raise
     with _recovered(path) as connection:
-        books = _books(connection)
+        snapshot = _books(connection)
     if _stamps(path) != stamps:
         raise _busy("it is being changed")
-    return books
+    return snapshot
 
 
 def _unlocked(path: Path) -> sqlite3.Connection:
@@ -428,13 +428,13 @@ class SqliteLedger:
         await self._do("written", disconnect)
         self._thread.shutdown(wait=False)
 
-    async def load(self) -> Books:
+    async def load(self) -> LedgerSnapshot:
         """All of it, as last saved."""
 
-        def load() -> Books:
-            books = _books(self._open_connection())
+        def load() -> LedgerSnapshot:
+            snapshot = _books(self._open_connection())
             self._check_holder()
-            return books
+            return snapshot
 
         return await self._do("read", load)
 
@@ -496,7 +496,7 @@ def _insert(connection: sqlite3.Connection, table: str, records: Iterable[Run | 
         )
 
 
-def _books(connection: sqlite3.Connection) -> Books:
+def _books(connection: sqlite3.Connection) -> LedgerSnapshot:
     """All records, as of one moment; a :class:`sqlite3.DatabaseError` if some are missing or cannot be read."""
     connection.execute("BEGIN")
     try:
@@ -511,7 +511,7 @@ def _books(connection: sqlite3.Connection) -> Books:
         if attempt.number != last[attempt.shard]:
             raise sqlite3.DatabaseError(f"attempts of shard {attempt.shard} are missing")
         _rules.outcomes_of(attempt)
-    return Books(run, tuple(shards), tuple(attempts))
+    return LedgerSnapshot(run, tuple(shards), tuple(attempts))
 
 
 def _select(connection: sqlite3.Connection, kind: type[_Record], table: str) -> list[_Record]:

@@ -20,14 +20,14 @@ from together_batches.runs._partial_file import explained
 from together_batches.runs._rules import Caution, Limits
 from together_batches.runs._values import RunEvent
 
-__all__ = ["Options", "Places", "Requests", "caution_of"]
+__all__ = ["Options", "Requests", "RunPaths", "caution_of"]
 
 Requests = str | os.PathLike[str] | BinaryIO | Iterable[RequestLike] | AsyncIterable[RequestLike]
 """The input of a run: a path, a file opened in binary mode, or requests."""
 
 
 @attrs.frozen(kw_only=True)
-class Places:
+class RunPaths:
     """Where things are: the ``directory`` of the run, its ``output``, what ``failures`` there are; and the input."""
 
     directory: Path
@@ -42,7 +42,7 @@ class Places:
         output: str | os.PathLike[str],
         directory: str | os.PathLike[str] | None,
         failures: str | os.PathLike[str] | None,
-    ) -> Places:
+    ) -> RunPaths:
         """The places that a caller names, and the usual ones for those that he does not."""
         out = path_of("output", output)
         if not out.name:

@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from collections.abc import Generator
     from pathlib import Path
 
-__all__ = ["Draft", "explained"]
+__all__ = ["PartialFile", "explained"]
 
 _BLOCK_BYTES = 1 << 18
 
 
-class Draft:
+class PartialFile:
     """A file on its way: beside its place, which it takes when it is whole.
 
     ``mark`` is a part of its name until then, and the same for each try: a process that was killed leaves nothing

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from together_batches.runs._lock import Holder
-    from together_batches.runs._records import Attempt, Books
+    from together_batches.runs._records import Attempt, LedgerSnapshot
     from together_batches.runs._values import AttemptState, RunState
 
 __all__ = ["read"]
@@ -35,13 +35,13 @@ def read(directory: str | os.PathLike[str]) -> RunView:
     return view_of(path, _ledger.read(path), held)
 
 
-def view_of(directory: Path, books: Books, held: Holder | None) -> RunView:
+def view_of(directory: Path, snapshot: LedgerSnapshot, held: Holder | None) -> RunView:
     """What the books say."""
-    run = books.run
-    at: dict[int, list[Attempt]] = {shard.number: [] for shard in books.shards}
-    for attempt in books.attempts:
+    run = snapshot.run
+    at: dict[int, list[Attempt]] = {shard.number: [] for shard in snapshot.shards}
+    for attempt in snapshot.attempts:
         at[attempt.shard].append(attempt)
-    each = (_rules.buckets(shard, at[shard.number], max_attempts=run.max_attempts) for shard in books.shards)
+    each = (_rules.buckets(shard, at[shard.number], max_attempts=run.max_attempts) for shard in snapshot.shards)
     found = sum(each, _rules.Buckets())
     state: RunState = "running" if held else "finished" if run.finished_at else "interrupted"
     shards = tuple(
@@ -53,7 +53,7 @@ def view_of(directory: Path, books: Books, held: Holder | None) -> RunView:
             bytes=shard.size,
             attempts=tuple(_attempt(attempt) for attempt in at[shard.number]),
         )
-        for shard in books.shards
+        for shard in snapshot.shards
     )
     return RunView(
         directory=directory,
@@ -76,8 +76,8 @@ def view_of(directory: Path, books: Books, held: Holder | None) -> RunView:
         invalid=run.invalid,
         in_flight=found.in_flight,
         not_sent=found.not_sent,
-        usage=_rules.usage(books.attempts),
-        warnings=tuple(dict.fromkeys(item.warning for item in books.attempts if item.warning)),
+        usage=_rules.usage(snapshot.attempts),
+        warnings=tuple(dict.fromkeys(item.warning for item in snapshot.attempts if item.warning)),
     )
 
 

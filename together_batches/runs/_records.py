@@ -10,7 +10,7 @@ from typing import Protocol
 
 import attrs
 
-__all__ = ["Attempt", "Books", "Key", "Ledger", "Run", "Shard"]
+__all__ = ["Attempt", "Key", "Ledger", "LedgerSnapshot", "Run", "Shard"]
 
 Key = tuple[int, int]
 """An attempt: the number of its shard, and its own."""
@@ -113,7 +113,7 @@ class Attempt:
 
 
 @attrs.frozen
-class Books:
+class LedgerSnapshot:
     """All that a ledger holds: the run, its shards in order, and their attempts in order."""
 
     run: Run
@@ -128,7 +128,7 @@ class Ledger(Protocol):
     with the run: then nothing more is saved, and so no job is created either.
     """
 
-    async def load(self) -> Books:
+    async def load(self) -> LedgerSnapshot:
         """All of it, as last saved."""
         ...
 

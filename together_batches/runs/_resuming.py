@@ -41,9 +41,9 @@ class Resuming:
         self._run = context.run
         self._api = context.api
         self._time = context.time
-        self._journal = context.journal
+        self._store = context.store
         self._trouble = context.trouble
-        self._directory = context.workshop.directory
+        self._directory = context.run_directory.directory
         self._ids = context.caution.give_up
         self._steps = steps
         self._collecting = collecting
@@ -56,7 +56,7 @@ class Resuming:
         A ledger that is older than it should be, or has lost something, does not know them. Raises
         :class:`RunError` if the service shows nothing of the run in two looks: that is another account.
         """
-        attempts = [attempt for attempt in self._journal.attempts if attempt.file_id]
+        attempts = [attempt for attempt in self._store.attempts if attempt.file_id]
         if not attempts:
             return
         jobs = await self._listed()
@@ -160,7 +160,7 @@ class Resuming:
         """The attempts that are given up, and not collected; :class:`UsageError` for an id that is not the run's."""
         keys: dict[Key, None] = {}
         by_id: dict[str, Attempt] = {}
-        for each in self._journal.attempts:
+        for each in self._store.attempts:
             if each.job_id:
                 by_id[each.job_id] = each
             for file_id in each.file_ids:
@@ -183,21 +183,21 @@ class Resuming:
 
     def has_job_after_all(self, key: Key) -> bool:
         """Whether the job of a create that was given up shows by now: its results are not given up."""
-        return self._journal.at(key).job_id not in {None, *self._ids}
+        return self._store.at(key).job_id not in {None, *self._ids}
 
     async def give_up(self, key: Key) -> Arranged | None:
         """Take what one look shows of an attempt, and count the rest as missing.
 
         None if its job was found. Raises :class:`UsageError` if its job has not ended.
         """
-        attempt = self._journal.at(key)
+        attempt = self._store.at(key)
         if attempt.job_id is None:
             found = _rules.lost_job(attempt, self._run, await self._listed(), known=self._known())
             if found is not None:
                 await self._steps.note_job(key, found)
                 return None
             now = self._time.now()
-            await self._journal.save(key, ended_at=now, error="given up: no job was found")
+            await self._store.save(key, ended_at=now, error="given up: no job was found")
             return await self._collecting.give_up(key)
         job = await self._job(attempt.job_id)
         if job is not None and not job.is_terminal:
@@ -206,8 +206,8 @@ class Resuming:
         if job is not None:
             await self._steps.note_end(key, job)
         elif attempt.ended_at is None:
-            await self._journal.save(key, ended_at=self._time.now(), error="given up: the job is absent")
+            await self._store.save(key, ended_at=self._time.now(), error="given up: the job is absent")
         return await self._collecting.give_up(key)
 
     def _known(self) -> set[str | None]:
-        return {attempt.job_id for attempt in self._journal.attempts}
+        return {attempt.job_id for attempt in self._store.attempts}

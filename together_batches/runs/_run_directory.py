@@ -17,7 +17,7 @@ from together_batches.models import BatchJobStatus
 from together_batches.runs import _rules
 from together_batches.runs._directory_check import DOWNLOADS, PIECES, UPLOADS, is_scratch
 from together_batches.runs._joining import Arranged, arrange, final_lines
-from together_batches.runs._partial_file import Draft, explained
+from together_batches.runs._partial_file import PartialFile, explained
 from together_batches.runs._sharding import rows_in, sha256_of
 from together_batches.runs._threads import in_thread
 
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
     from together_batches._protocol.upload_marks import Mark
     from together_batches.runs._records import Attempt, Shard
 
-__all__ = ["Workshop"]
+__all__ = ["RunDirectory"]
 
 _LONGEST_STEM = 40
 """So much of the input's name is in the names of uploads, whose length the service limits."""
 
 
-class Workshop:
+class RunDirectory:
     """Files in the ``directory`` of a run over the ``source``, its input."""
 
     def __init__(self, directory: Path, source: Path) -> None:
@@ -76,22 +76,24 @@ class Workshop:
         """A file with the rows of an attempt, and whether the mark is in it: in the first row, if that has room."""
         path = self.directory / UPLOADS / f"{_name(attempt)}.jsonl"
 
-        def write(check_in: Callable[[], None]) -> bool:
-            draft = Draft(path, "new", hashed=False)
+        def write(raise_if_cancelled: Callable[[], None]) -> bool:
+            partial_file = PartialFile(path, "new", hashed=False)
             is_marked = False
             try:
-                for rows in self._rows(shard, earlier, check_in):
-                    if mark is not None and not draft.bytes and (marked := _marked(rows[0], mark)) is not None:
+                for rows in self._rows(shard, earlier, raise_if_cancelled):
+                    if mark is not None and not partial_file.bytes and (marked := _marked(rows[0], mark)) is not None:
                         rows[0], is_marked = marked, True
-                    draft.write(b"\n".join([*rows, b""]))
-                if is_marked and draft.bytes > jsonl.MAX_BYTES:  # a shard of a run that was begun without marks
-                    draft.start_over()
-                    for rows in self._rows(shard, earlier, check_in):
-                        draft.write(b"\n".join([*rows, b""]))
+                    partial_file.write(b"\n".join([*rows, b""]))
+                if (
+                    is_marked and partial_file.bytes > jsonl.MAX_BYTES
+                ):  # a shard of a run that was begun without marks
+                    partial_file.start_over()
+                    for rows in self._rows(shard, earlier, raise_if_cancelled):
+                        partial_file.write(b"\n".join([*rows, b""]))
                     is_marked = False
-                draft.keep()
+                partial_file.keep()
             finally:
-                draft.drop()
+                partial_file.drop()
             return is_marked
 
         return path, await in_thread(write)
@@ -101,14 +103,14 @@ class Workshop:
     ) -> Arranged:
         """Make the piece of an attempt from the files of its results."""
 
-        def make(check_in: Callable[[], None]) -> Arranged:
-            ids = self._ids(shard, earlier, check_in)
+        def make(raise_if_cancelled: Callable[[], None]) -> Arranged:
+            ids = self._ids(shard, earlier, raise_if_cancelled)
             settled: set[str] = set()
             same_file = [each.file_id in attempt.file_ids for each in earlier]
             if True in same_file:  # the second job of a file has the rows of the first
-                of_first = self._ids(shard, earlier[: same_file.index(True)], check_in)
+                of_first = self._ids(shard, earlier[: same_file.index(True)], raise_if_cancelled)
                 settled = set(of_first).difference(ids)
-            piece = Draft(self.piece_of(attempt), "new", hashed=False)
+            piece = PartialFile(self.piece_of(attempt), "new", hashed=False)
             try:
                 arranged = arrange(
                     ids,
@@ -117,7 +119,7 @@ class Workshop:
                     piece,
                     completed=attempt.status == BatchJobStatus.COMPLETED,
                     absent=partial(_rules.absent, attempt),
-                    check_in=check_in,
+                    raise_if_cancelled=raise_if_cancelled,
                     settled=settled,
                 )
                 piece.keep()
@@ -127,23 +129,27 @@ class Workshop:
 
         return await in_thread(make)
 
-    def _rows(self, shard: Shard, earlier: Sequence[Attempt], check_in: Callable[[], None]) -> Iterator[list[bytes]]:
+    def _rows(
+        self, shard: Shard, earlier: Sequence[Attempt], raise_if_cancelled: Callable[[], None]
+    ) -> Iterator[list[bytes]]:
         """The rows of a shard that earlier attempts left, some at a time."""
         left = bytearray(shard.rows)
         for row in _rules.rows_of(shard, earlier):
             left[row] = True
         number = 0
         for rows in rows_in(self._source, shard, directory=self.directory):
-            check_in()
+            raise_if_cancelled()
             found = list(compress(rows, left[number : number + len(rows)]))
             number += len(rows)
             if found:
                 yield found
 
-    def _ids(self, shard: Shard, earlier: Sequence[Attempt], check_in: Callable[[], None]) -> list[str]:
+    def _ids(self, shard: Shard, earlier: Sequence[Attempt], raise_if_cancelled: Callable[[], None]) -> list[str]:
         """The ids of these rows."""
         return [
-            custom_id for rows in self._rows(shard, earlier, check_in) for custom_id in json_codec.custom_ids(rows)
+            custom_id
+            for rows in self._rows(shard, earlier, raise_if_cancelled)
+            for custom_id in json_codec.custom_ids(rows)
         ]
 
     async def has_piece(self, attempt: Attempt) -> bool:
@@ -152,7 +158,7 @@ class Workshop:
 
     async def piece_sha256(self, attempt: Attempt) -> str:
         """The hash of the results of an attempt, as they are here."""
-        return await in_thread(lambda check_in: sha256_of(self.piece_of(attempt), check_in)[1])
+        return await in_thread(lambda raise_if_cancelled: sha256_of(self.piece_of(attempt), raise_if_cancelled)[1])
 
     async def drop(self, *paths: Path) -> None:
         """Remove what is not needed any more."""
@@ -164,14 +170,16 @@ class Workshop:
 
         await in_thread(unlink)
 
-    async def join(self, shards: Sequence[tuple[Shard, Sequence[Attempt]]], output: Draft, failures: Draft) -> None:
+    async def join(
+        self, shards: Sequence[tuple[Shard, Sequence[Attempt]]], output: PartialFile, failures: PartialFile
+    ) -> None:
         """Write all rows in the order of the input, and those that were not answered apart as well."""
 
-        def write(check_in: Callable[[], None]) -> None:
+        def write(raise_if_cancelled: Callable[[], None]) -> None:
             for shard, attempts in shards:
                 pieces = [(attempt, self.piece_of(attempt)) for attempt in attempts]
                 for lines, failed in final_lines(shard, pieces, directory=self.directory):
-                    check_in()
+                    raise_if_cancelled()
                     output.write(lines)
                     failures.write(failed)
             output.finish()

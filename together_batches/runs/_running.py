@@ -19,10 +19,10 @@ from together_batches.models import BatchJob
 from together_batches.runs import _input, _ledger, _rules
 from together_batches.runs._directory_check import INVALID, PIECES, check_directory
 from together_batches.runs._engine import Engine
-from together_batches.runs._events import Telling
+from together_batches.runs._events import EventSink
 from together_batches.runs._lock import locked
-from together_batches.runs._partial_file import Draft, explained
-from together_batches.runs._run_directory import Workshop
+from together_batches.runs._partial_file import PartialFile, explained
+from together_batches.runs._run_directory import RunDirectory
 from together_batches.runs._sharding import sha256_of
 from together_batches.runs._threads import in_thread
 from together_batches.runs._values import RunEventKind, RunReport, UnfinishedJobs
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from together_batches.runs._api import Clock, RunApi
-    from together_batches.runs._options import Options, Places, Requests
-    from together_batches.runs._records import Attempt, Books, Ledger, Shard
+    from together_batches.runs._options import Options, Requests, RunPaths
+    from together_batches.runs._records import Attempt, Ledger, LedgerSnapshot, Shard
 
 __all__ = ["run", "unfinished", "warn_of_unconfirmed"]
 
@@ -43,7 +43,7 @@ _CANCEL_SECONDS = 30.0
 """So long an interrupted run may take to cancel its jobs, where it is told to."""
 
 
-async def run(source: Requests, places: Places, options: Options, *, api: RunApi, time: Clock) -> RunReport:
+async def run(source: Requests, places: RunPaths, options: Options, *, api: RunApi, time: Clock) -> RunReport:
     """Begin a run, or go on with it, and return when no row of it is to be sent, or may be."""
     directory = places.directory
     async with AsyncExitStack() as stack:
@@ -51,14 +51,14 @@ async def run(source: Requests, places: Places, options: Options, *, api: RunApi
         lock = await in_thread(lambda _: stack.enter_context(locked(directory)))
         is_new = await in_thread(lambda _: _is_new(directory))
         if is_new:
-            await in_thread(lambda check_in: _refuse_others(places, options, (), check_in))
+            await in_thread(lambda raise_if_cancelled: _refuse_others(places, options, (), raise_if_cancelled))
             await _input.begin(source, places, options, now=time.now())
         ledger = await stack.enter_async_context(_ledger.opened(directory, lock))
-        running = _Running(source, places, options, ledger=ledger, books=await ledger.load(), api=api, time=time)
+        running = _Running(source, places, options, ledger=ledger, snapshot=await ledger.load(), api=api, time=time)
         return await running.run(is_new=is_new)
 
 
-def _enter(places: Places) -> None:
+def _enter(places: RunPaths) -> None:
     places.check()
     with explained("make", places.directory):
         places.directory.mkdir(parents=True, exist_ok=True)
@@ -80,7 +80,7 @@ def _is_new(directory: Path) -> bool:
 
 
 def _refuse_others(
-    places: Places, options: Options, claims: Sequence[str], check_in: Callable[[], None]
+    places: RunPaths, options: Options, claims: Sequence[str], raise_if_cancelled: Callable[[], None]
 ) -> list[Path]:
     """Which of the files to be written are there, and were written by this run; others are left alone."""
     ours: list[Path] = []
@@ -92,7 +92,7 @@ def _refuse_others(
                 raise UsageError(message)
             if not os.path.lexists(path):
                 continue
-            if claims and path.is_file() and sha256_of(path, check_in)[1] in claims:
+            if claims and path.is_file() and sha256_of(path, raise_if_cancelled)[1] in claims:
                 ours.append(path)
             elif not options.overwrite:
                 message = f"{path} exists already, and is left alone; overwrite=True replaces it"
@@ -106,11 +106,11 @@ class _Running:
     def __init__(
         self,
         source: Requests,
-        places: Places,
+        places: RunPaths,
         options: Options,
         *,
         ledger: Ledger,
-        books: Books,
+        snapshot: LedgerSnapshot,
         api: RunApi,
         time: Clock,
     ) -> None:
@@ -118,11 +118,11 @@ class _Running:
         self._places = places
         self._options = options
         self._ledger = ledger
-        self._books = books
-        self._run = books.run
+        self._books = snapshot
+        self._run = snapshot.run
         self._api = api
         self._time = time
-        self._tell = Telling(options.on_event, time, invalid=books.run.invalid)
+        self._tell = EventSink(options.on_event, time, invalid=snapshot.run.invalid)
 
     async def run(self, *, is_new: bool) -> RunReport:
         """Do what is left to be done."""
@@ -130,31 +130,31 @@ class _Running:
         path = await _input.known_input(self._source, places, options, self._run)
         self._check_quota()
         claims = self._run.claims.split()
-        ours = await in_thread(lambda check_in: _refuse_others(places, options, claims, check_in))
-        workshop = Workshop(places.directory, path)
-        await in_thread(lambda _: workshop.prepare())
+        ours = await in_thread(lambda raise_if_cancelled: _refuse_others(places, options, claims, raise_if_cancelled))
+        run_directory = RunDirectory(places.directory, path)
+        await in_thread(lambda _: run_directory.prepare())
         if self._run.max_attempts != options.max_attempts:
             await self._save(max_attempts=options.max_attempts)
         engine = Engine(
             api=self._api,
             time=self._time,
             ledger=self._ledger,
-            books=self._books,
-            workshop=workshop,
+            snapshot=self._books,
+            run_directory=run_directory,
             limits=options.limits,
             max_attempts=options.max_attempts,
             caution=options.caution,
             is_resumed=not is_new,
             tell=self._tell,
         )
-        self._tell.counts = lambda: engine.journal.counts(options.max_attempts)
+        self._tell.counts = lambda: engine.store.counts(options.max_attempts)
         self._tell_beginning(engine, is_new=is_new)
         if engine.has_work and self._run.finished_at is not None:
             await self._save(finished_at=None)
         await self._with_cancelling(engine)
-        found = engine.journal.buckets(self._options.max_attempts)
+        found = engine.store.buckets(self._options.max_attempts)
         if _is_complete(found) and (self._run.finished_at is None or places.output not in ours):
-            await self._write_output(engine, workshop, ours)
+            await self._write_output(engine, run_directory, ours)
         return self._report(engine, found)
 
     def _check_quota(self) -> None:
@@ -175,7 +175,7 @@ class _Running:
             aside = f"; {format_count(run.invalid)} bad lines are set aside" if run.invalid else ""
             self._tell(RunEventKind.BEGUN, f"{what}{aside}")
         else:
-            found = engine.journal.buckets(self._options.max_attempts)
+            found = engine.store.buckets(self._options.max_attempts)
             done = found.succeeded + found.failed + found.missing
             self._tell(
                 RunEventKind.RESUMED,
@@ -215,33 +215,36 @@ class _Running:
 
     # --- the output -----------------------------------------------------------------------------------------------
 
-    async def _write_output(self, engine: Engine, workshop: Workshop, ours: Sequence[Path]) -> None:
+    async def _write_output(self, engine: Engine, run_directory: RunDirectory, ours: Sequence[Path]) -> None:
         """Write it, note what it is, and only then give it its name: it is known again after a crash in between."""
         places = self._places
         await engine.restore()
         with ExitStack() as stack:
             output, failures = await in_thread(lambda _: self._drafts(stack))
-            await workshop.join(self._with_attempts(engine), output, failures)
+            await run_directory.join(self._with_attempts(engine), output, failures)
             claims = dict.fromkeys([*self._run.claims.split(), output.sha256, failures.sha256])
             await self._save(claims=" ".join(claims))
-            await in_thread(lambda check_in: self._keep(output, failures, ours, check_in))
+            await in_thread(lambda raise_if_cancelled: self._keep(output, failures, ours, raise_if_cancelled))
         await self._save(finished_at=self._time.now())
-        await workshop.clear(engine.journal.attempts)
+        await run_directory.clear(engine.store.attempts)
         self._tell(RunEventKind.FINISHED, f"{places.output} is written")
 
-    def _drafts(self, stack: ExitStack) -> tuple[Draft, Draft]:
-        drafts = [
-            Draft(path, self._run.id, follow_links=True) for path in (self._places.output, self._places.failures)
+    def _drafts(self, stack: ExitStack) -> tuple[PartialFile, PartialFile]:
+        partial_files = [
+            PartialFile(path, self._run.id, follow_links=True)
+            for path in (self._places.output, self._places.failures)
         ]
-        for draft in drafts:
-            stack.callback(draft.drop)
-        return drafts[0], drafts[1]
+        for partial_file in partial_files:
+            stack.callback(partial_file.drop)
+        return partial_files[0], partial_files[1]
 
     def _with_attempts(self, engine: Engine) -> list[tuple[Shard, Sequence[Attempt]]]:
-        return [(shard, engine.journal.at_shard(shard)) for shard in self._books.shards]
+        return [(shard, engine.store.at_shard(shard)) for shard in self._books.shards]
 
-    def _keep(self, output: Draft, failures: Draft, ours: Sequence[Path], check_in: Callable[[], None]) -> None:
-        _refuse_others(self._places, self._options, self._run.claims.split(), check_in)  # as it is by now
+    def _keep(
+        self, output: PartialFile, failures: PartialFile, ours: Sequence[Path], raise_if_cancelled: Callable[[], None]
+    ) -> None:
+        _refuse_others(self._places, self._options, self._run.claims.split(), raise_if_cancelled)  # as it is by now
         if failures.bytes:
             failures.keep()
         elif self._places.failures in ours:
@@ -251,7 +254,7 @@ class _Running:
     # --- the report -----------------------------------------------------------------------------------------------
 
     def _report(self, engine: Engine, found: _rules.Buckets) -> RunReport:
-        places, attempts = self._places, engine.journal.attempts
+        places, attempts = self._places, engine.store.attempts
         complete = _is_complete(found)
         bad = bool(found.failed or found.missing)
         return RunReport(
@@ -285,18 +288,18 @@ async def unfinished(
     return await _unfinished(await in_thread(lambda _: _ledger.read(path)), list_jobs)
 
 
-async def _unfinished(books: Books, list_jobs: Callable[[], Awaitable[list[BatchJob]]]) -> UnfinishedJobs:
+async def _unfinished(snapshot: LedgerSnapshot, list_jobs: Callable[[], Awaitable[list[BatchJob]]]) -> UnfinishedJobs:
     found = [
         BatchJob(id=attempt.job_id, created_at=attempt.created_at)
-        for attempt in books.attempts
+        for attempt in snapshot.attempts
         # Also a job that was seen to have ended: a service may show an end for a moment, and a second cancel is free.
         if attempt.job_id and not attempt.collected_at
     ]
     unconfirmed: list[str] = []
-    lost = [attempt for attempt in books.attempts if attempt.creating_at and not attempt.job_id and attempt.rows]
+    lost = [attempt for attempt in snapshot.attempts if attempt.creating_at and not attempt.job_id and attempt.rows]
     lost = [attempt for attempt in lost if not attempt.collected_at]
     if lost:
-        known = {attempt.job_id for attempt in books.attempts}
+        known = {attempt.job_id for attempt in snapshot.attempts}
         try:
             jobs = await list_jobs()
         except AuthenticationError:
@@ -309,7 +312,7 @@ async def _unfinished(books: Books, list_jobs: Callable[[], Awaitable[list[Batch
             )
             jobs = []
         for attempt in lost:
-            created = _rules.lost_job(attempt, books.run, jobs, known=known)
+            created = _rules.lost_job(attempt, snapshot.run, jobs, known=known)
             if created is None:
                 unconfirmed.append(attempt.file_id or "")
             else:

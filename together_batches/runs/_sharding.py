@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from together_batches.jsonl import Line
     from together_batches.jsonl._lines import Lines
-    from together_batches.runs._partial_file import Draft
+    from together_batches.runs._partial_file import PartialFile
 
 __all__ = ["Scan", "rows_in", "scan", "sha256_of"]
 
@@ -53,12 +53,12 @@ def scan(
     endpoint: str,
     max_rows: int,
     max_bytes: int = jsonl.MAX_BYTES,
-    aside: Draft | None = None,
-    check_in: Callable[[], None],
+    aside: PartialFile | None = None,
+    raise_if_cancelled: Callable[[], None],
 ) -> Scan:
     """Check an input and cut it. Bad lines go ``aside``; without that they are a :class:`ValidationError`.
 
-    ``check_in`` is called now and then, and ends this by what it raises.
+    ``raise_if_cancelled`` is called now and then, and ends this by what it raises.
     """
     rules = Rules(
         endpoint=endpoint,
@@ -66,23 +66,23 @@ def scan(
         max_line_bytes=min(jsonl.MAX_LINE_BYTES, max_bytes - 1),
         mending=True,
     )
-    prints = _Prints()
+    prints = _HashedIds()
     reading = _Reading(path, Check(rules, prints), _Cutter(max_rows, max_bytes), aside)
-    reading.run(rules, check_in)
+    reading.run(rules, raise_if_cancelled)
     alike = prints.alike()
     if alike:
         before = reading
         if aside is not None:
             aside.start_over()
-        reading = _Reading(path, Check(rules, _Suspects(alike)), _Cutter(max_rows, max_bytes), aside)
-        reading.run(rules, check_in)
+        reading = _Reading(path, Check(rules, _DuplicateFinder(alike)), _Cutter(max_rows, max_bytes), aside)
+        reading.run(rules, raise_if_cancelled)
         if reading.sha256 != before.sha256:
             message = f"{path} changed while it was read: try again when nobody writes to it"
             raise UsageError(message)
     return reading.finished()
 
 
-class _Prints:
+class _HashedIds:
     """Takes eight bytes of each id, and says afterwards which may have come twice."""
 
     def __init__(self) -> None:
@@ -106,7 +106,7 @@ class _Prints:
         return found
 
 
-class _Suspects:
+class _DuplicateFinder:
     """Knows in which line an id came first, of those ids that may have come twice."""
 
     def __init__(self, hashes: Collection[int]) -> None:
@@ -121,7 +121,7 @@ class _Suspects:
 class _Reading:
     """The input, read from its beginning to its end."""
 
-    def __init__(self, path: Path, check: Check, cutter: _Cutter, aside: Draft | None) -> None:
+    def __init__(self, path: Path, check: Check, cutter: _Cutter, aside: PartialFile | None) -> None:
         self.sha256 = ""
         self._path = path
         self._check = check
@@ -130,13 +130,13 @@ class _Reading:
         self._bytes = self._bad = 0
         self._bad_lines = _Ranges()
 
-    def run(self, rules: Rules, check_in: Callable[[], None]) -> None:
+    def run(self, rules: Rules, raise_if_cancelled: Callable[[], None]) -> None:
         """Read it."""
         digest = hashlib.sha256()
 
         def blocks() -> Iterator[bytes]:
             for block in blocks_of(self._path):
-                check_in()
+                raise_if_cancelled()
                 if not self._bytes and self._check.is_other_shape(block):
                     self._check.finish(str(self._path)).raise_for_problems()
                 digest.update(block)
@@ -312,14 +312,14 @@ def _range(path: Path, offset: int, size: int) -> Iterator[bytes]:
         raise UsageError(message) from error
 
 
-def sha256_of(path: Path, check_in: Callable[[], None]) -> tuple[int, str]:
+def sha256_of(path: Path, raise_if_cancelled: Callable[[], None]) -> tuple[int, str]:
     """Size and hash of a file."""
     digest = hashlib.sha256()
     size = 0
     try:
         with path.open("rb", buffering=0) as file:
             while block := file.read(1 << 20):
-                check_in()
+                raise_if_cancelled()
                 digest.update(block)
                 size += len(block)
     except OSError as error:

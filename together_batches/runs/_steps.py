@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from together_batches._jobs.create import Created
     from together_batches.models import BatchJob
     from together_batches.runs._context import RunContext
-    from together_batches.runs._follower import Following
+    from together_batches.runs._follower import JobFollower
     from together_batches.runs._records import Key
 
 __all__ = ["Steps"]
@@ -51,16 +51,16 @@ def _is_no_list(error: APIError) -> bool:
 class Steps:
     """What is done for an attempt until its job has ended. An outage is ridden out; any other error is raised."""
 
-    def __init__(self, context: RunContext, following: Following) -> None:
+    def __init__(self, context: RunContext, following: JobFollower) -> None:
         self._context = context
         self._api = context.api
         self._time = context.time
-        self._journal = context.journal
-        self._workshop = context.workshop
+        self._store = context.store
+        self._run_directory = context.run_directory
         self._trouble = context.trouble
         self._tell = context.tell
         self._patience = context.caution.patience
-        self._following = following
+        self._follower = following
         self._transfers = asyncio.Semaphore(_TRANSFERS_AT_ONCE)
         self._uploaded_here = set[tuple[int, int]]()
         self._since: dict[Key, datetime | None] = {}
@@ -73,16 +73,16 @@ class Steps:
         The file has content that no other has. So a service that knows it already, in a run that goes on, says that
         an earlier process uploaded it, and perhaps created its job, although the ledger does not say so.
         """
-        attempt = self._journal.at(key)
+        attempt = self._store.at(key)
         if attempt.file_id is not None:
             return
         mark = mark_of(self._context.run.id, *key) if self._context.caution.unique_files else None
         async with self._transfers:
-            shard = self._journal.shards[attempt.shard]
-            rows, is_marked = await self._workshop.rows_of(shard, self._journal.earlier(key), attempt, mark)
-            name = self._workshop.name_of(attempt, mark if is_marked else None)
+            shard = self._store.shards[attempt.shard]
+            rows, is_marked = await self._run_directory.rows_of(shard, self._store.earlier(key), attempt, mark)
+            name = self._run_directory.name_of(attempt, mark if is_marked else None)
             uploaded = await self._trouble.until_answered("upload", key, lambda: self._api.upload(rows, name))
-            await self._workshop.drop(rows)
+            await self._run_directory.drop(rows)
         now = self._time.now()
         changes: dict[str, Any] = {"file_id": uploaded.file.id, "uploaded_at": now, "marked": is_marked}
         if uploaded.known_id not in {None, uploaded.file.id}:
@@ -91,14 +91,14 @@ class Steps:
         if was_uploaded_before and not attempt.posts:
             changes |= {"posts": 1, "creating_at": now}
         self._uploaded_here.add(key)
-        await self._journal.save(key, **changes)
+        await self._store.save(key, **changes)
         self._tell(RunEventKind.UPLOADED, f"{count_of(attempt.rows, 'row')} are uploaded as {uploaded.file.id}", key)
 
     # --- created --------------------------------------------------------------------------------------------------
 
     async def create(self, key: Key) -> None:
         """Have a job, and one only: if a create may have been sent before, its job is looked for first."""
-        attempt = self._journal.at(key)
+        attempt = self._store.at(key)
         if attempt.job_id is not None:
             return
         if not attempt.creating_at:
@@ -108,9 +108,9 @@ class Steps:
 
     async def note_job(self, key: Key, created: Created, **changes: Any) -> None:
         """Note the job of an attempt, with other ``changes`` of it, and report it."""
-        attempt, job = self._journal.at(key), created.job
+        attempt, job = self._store.at(key), created.job
         now = self._time.now()
-        await self._journal.save(
+        await self._store.save(
             key,
             job_id=job.id,
             found=created.found,
@@ -131,7 +131,7 @@ class Steps:
     async def take_up(self, key: Key, other: Created) -> None:
         """Have an attempt be of a job that was made beside that of the attempt before, of the same file."""
         self._api.know(other.job)
-        attempt = self._journal.at(key)
+        attempt = self._store.at(key)
         file_id = other.job.input_file_id
         former = (
             attempt.former_file_ids if attempt.file_id == file_id else attempt.former_file_ids_with(attempt.file_id)
@@ -144,7 +144,7 @@ class Steps:
 
         A file that was deleted is uploaded again: a job of it would fail.
         """
-        file_id = self._journal.at(key).file_id or ""
+        file_id = self._store.at(key).file_id or ""
         try:
             self._since[key] = await until_found(
                 partial(self._moment, key, file_id),
@@ -152,8 +152,8 @@ class Steps:
                 sleep=self._time.sleep,
             )
         except NotFoundError:
-            former = self._journal.at(key).former_file_ids_with(file_id)
-            await self._journal.save(key, file_id=None, uploaded_at=None, former_file_ids=former)
+            former = self._store.at(key).former_file_ids_with(file_id)
+            await self._store.save(key, file_id=None, uploaded_at=None, former_file_ids=former)
             await self.upload(key)
 
     async def _moment(self, key: Key, file_id: str) -> datetime | None:
@@ -163,7 +163,7 @@ class Steps:
     async def _created(self, key: Key) -> Created:
         pause = SHORTEST_PAUSE_SECONDS
         while True:
-            attempt = self._journal.at(key)
+            attempt = self._store.at(key)
             posts = max(attempt.posts, bool(attempt.creating_at))
             try:
                 return await self._api.create(
@@ -184,32 +184,32 @@ class Steps:
 
     def _is_another(self, key: Key, job: BatchJob) -> bool:
         """Whether the job is that of another attempt."""
-        return any(attempt.job_id == job.id and attempt.key != key for attempt in self._journal.attempts)
+        return any(attempt.job_id == job.id and attempt.key != key for attempt in self._store.attempts)
 
     async def _note_posts(self, key: Key, posts: int) -> None:
         """Note how many creates may have reached the service; the first intent counts, by the service's clock."""
-        attempt = self._journal.at(key)
+        attempt = self._store.at(key)
         if posts:
             creating_at = attempt.creating_at or self._time.now()
-            await self._journal.save(
+            await self._store.save(
                 key, posts=posts, creating_at=creating_at, since=attempt.since or self._since.get(key)
             )
         else:
-            await self._journal.save(key, posts=0, creating_at=None, since=None)
+            await self._store.save(key, posts=0, creating_at=None, since=None)
 
     # --- ended ----------------------------------------------------------------------------------------------------
 
     async def end(self, key: Key) -> BatchJob | None:
         """Wait until the job has finished; None if that was noted before."""
-        attempt = self._journal.at(key)
+        attempt = self._store.at(key)
         if attempt.ended_at is not None:
             return None
         job_id = attempt.job_id or ""
-        ended = await self._following.ending(key, job_id)
+        ended = await self._follower.ending(key, job_id)
         if isinstance(ended, NotFoundError):
             if await self._has_other_job(key):
                 return await self.end(key)
-            seen = "" if self._journal.at(key).status else ", and was never seen since its create was answered"
+            seen = "" if self._store.at(key).status else ", and was never seen since its create was answered"
             message = (
                 f"job {job_id} of shard {attempt.shard} has been absent for {self._patience:g} s{seen} "
                 f"({ended.message})"
@@ -227,7 +227,7 @@ class Steps:
 
         A create may have been answered with the id of a job that does not exist.
         """
-        attempt = self._journal.at(key)
+        attempt = self._store.at(key)
         if not attempt.marked:
             return False
         try:
@@ -236,7 +236,7 @@ class Steps:
             )
         except APIError:
             return False
-        known = {each.job_id for each in self._journal.attempts}
+        known = {each.job_id for each in self._store.attempts}
         found = _rules.lost_job(attempt, self._context.run, listing.jobs, known=known)
         if found is None:
             return False
@@ -268,8 +268,8 @@ class Steps:
 
         Its progress is the highest that was seen: rows that were done are paid for, whatever it says at its end.
         """
-        seen = [progress for progress in (self._journal.at(key).progress, job.progress) if progress is not None]
-        await self._journal.save(
+        seen = [progress for progress in (self._store.at(key).progress, job.progress) if progress is not None]
+        await self._store.save(
             key,
             status=str(job.status),
             progress=max(seen, default=None),

@@ -27,11 +27,11 @@ async def in_thread(work: Callable[[Callable[[], None]], T]) -> T:
     """
     over = threading.Event()
 
-    def check_in() -> None:
+    def raise_if_cancelled() -> None:
         if over.is_set():
             raise _StoppedError
 
-    working = asyncio.ensure_future(to_thread.run_sync(work, check_in))
+    working = asyncio.ensure_future(to_thread.run_sync(work, raise_if_cancelled))
     try:
         return await asyncio.shield(working)
     except asyncio.CancelledError:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from together_batches.runs._api import Clock
-    from together_batches.runs._events import Telling
+    from together_batches.runs._events import EventSink
     from together_batches.runs._records import Key
 
 __all__ = ["Trouble"]
@@ -28,7 +28,7 @@ T = TypeVar("T")
 class Trouble:
     """Reports trouble as a warning and as an event, and waits."""
 
-    def __init__(self, time: Clock, tell: Telling) -> None:
+    def __init__(self, time: Clock, tell: EventSink) -> None:
         self._time = time
         self._tell = tell
 
