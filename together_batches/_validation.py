@@ -13,10 +13,10 @@ from together_batches.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["is_plain", "path_of", "positive", "refuse_renamed", "whole"]
+__all__ = ["is_plain", "path_of", "positive_int", "positive_number", "refuse_renamed"]
 
 
-def positive(name: str, value: float, *, zero: bool = False) -> float:
+def positive_number(name: str, value: float, *, zero: bool = False) -> float:
     """``value`` where it is a finite number above zero (or zero, if allowed); a :class:`UsageError` elsewhere."""
     given: object = value
     number = isinstance(given, int | float) and not isinstance(given, bool)
@@ -28,7 +28,7 @@ def positive(name: str, value: float, *, zero: bool = False) -> float:
     return value
 
 
-def whole(name: str, value: int) -> int:
+def positive_int(name: str, value: int) -> int:
     """``value`` where it is a whole number of 1 or more; a :class:`UsageError` elsewhere."""
     given: object = value
     if not isinstance(given, int) or isinstance(given, bool) or given < 1:

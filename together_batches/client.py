@@ -16,7 +16,7 @@ from together_batches._jobs.patience import until_found
 from together_batches._jobs.status_reader import by_ids, checked_ids, is_plain
 from together_batches._protocol import jobs as job_protocol
 from together_batches._stream import Stream
-from together_batches._validation import positive, whole
+from together_batches._validation import positive_int, positive_number
 from together_batches.config import Config, RetryPolicy, Secret, Timeout
 from together_batches.errors import BatchesError, NotFoundError
 from together_batches.models import BatchJob, Response
@@ -178,7 +178,7 @@ class AsyncBatches:
             CreateUnconfirmedError: a job may exist and is not listed, or which one it is is not clear.
             APIError: the request was refused, or never reached the service.
         """
-        positive("patience", patience, zero=True)
+        positive_number("patience", patience, zero=True)
         wanted = WantedJob(file_id=input_file_id, endpoint=endpoint, model_id=model_id, priority=priority)
         return (await self._create_once(wanted, patience=patience, completion_window=completion_window)).job
 
@@ -217,7 +217,7 @@ class AsyncBatches:
             UsageError: the file is missing or unreadable, or changed meanwhile.
             JobNotCreatedError, CreateUnconfirmedError, APIError: as for :meth:`create`.
         """
-        positive("patience", patience, zero=True)
+        positive_number("patience", patience, zero=True)
         from together_batches._jobs import submit
 
         async def upload(content: UploadSource) -> FileObject:
@@ -347,7 +347,7 @@ class AsyncBatches:
         """
         ids, at_once, bulk = self._bulk(job_ids, max_concurrency, rate)
         if timeout is not None:
-            positive("timeout", timeout, zero=True)
+            positive_number("timeout", timeout, zero=True)
         return await cancel.cancel_many(
             self._verbs, bulk, ids, at_once=at_once, wait=wait, timeout=timeout, on_outcome=on_outcome
         )
@@ -522,7 +522,7 @@ class AsyncBatches:
         """
         from together_batches._jobs import results
 
-        positive("patience", patience, zero=True)
+        positive_number("patience", patience, zero=True)
         api = results.ResultsApi(
             retrieve=partial(self._get_patiently, patience=patience),
             content=self.files.content,
@@ -769,9 +769,9 @@ class AsyncBatches:
     def _bulk(self, job_ids: Ids, max_concurrency: int | None, rate: float | None) -> tuple[Ids, int, BulkContext]:
         ids = cancel.checked_ids(job_ids)
         if max_concurrency is not None:
-            whole("max_concurrency", max_concurrency)
+            positive_int("max_concurrency", max_concurrency)
         if rate is not None:
-            positive("rate", rate)
+            positive_number("rate", rate)
         return ids, max_concurrency or self._transport.config.max_concurrency, self._transport.bulk(rate)
 
     @property
@@ -921,11 +921,11 @@ class AsyncBatches:
 
 
 def _check_times(timeout: float | None, poll_interval: float | None, patience: float) -> None:
-    positive("patience", patience, zero=True)
+    positive_number("patience", patience, zero=True)
     if timeout is not None:
-        positive("timeout", timeout, zero=True)
+        positive_number("timeout", timeout, zero=True)
     if poll_interval is not None:
-        positive("poll_interval", poll_interval)
+        positive_number("poll_interval", poll_interval)
 
 
 async def _read_jobs(answer: Answer) -> list[BatchJob]:

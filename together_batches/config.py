@@ -12,7 +12,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import attrs
 
-from together_batches._validation import positive, whole
+from together_batches._validation import positive_int, positive_number
 from together_batches.errors import UsageError
 
 if TYPE_CHECKING:
@@ -52,15 +52,15 @@ class Secret(str):
 
 
 def _check_positive(_: object, attribute: attrs.Attribute[float], value: float) -> None:
-    positive(attribute.name, value)
+    positive_number(attribute.name, value)
 
 
 def _check_not_negative(_: object, attribute: attrs.Attribute[float], value: float) -> None:
-    positive(attribute.name, value, zero=True)
+    positive_number(attribute.name, value, zero=True)
 
 
 def _check_whole(_: object, attribute: attrs.Attribute[int], value: int) -> None:
-    whole(attribute.name, value)
+    positive_int(attribute.name, value)
 
 
 @attrs.frozen
@@ -76,7 +76,7 @@ class Timeout:
         """``value``, where it is a number: that many seconds in all, with the other limits no longer."""
         if isinstance(value, Timeout):
             return value
-        total = positive("timeout", value)
+        total = positive_number("timeout", value)
         return cls(min(5.0, total), min(30.0, total), total)
 
 

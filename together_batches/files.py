@@ -13,7 +13,7 @@ from together_batches._local.atomic_file import open_atomic
 from together_batches._protocol import files as file_protocol
 from together_batches._stream import Stream
 from together_batches._text import count_of, format_count
-from together_batches._validation import is_plain, path_of, positive, refuse_renamed
+from together_batches._validation import is_plain, path_of, positive_number, refuse_renamed
 from together_batches.errors import (
     APIError,
     APIStatusError,
@@ -354,7 +354,7 @@ class AsyncFiles:
             APIError: it could not be downloaded, as :meth:`content` tells.
         """
         refuse_renamed("download", renamed, force="overwrite")
-        positive("patience", patience, zero=True)
+        positive_number("patience", patience, zero=True)
         path_of("path", path)
         _check_callback(on_progress)
         wanted = file_protocol.file_id(file_id)

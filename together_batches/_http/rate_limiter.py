@@ -31,7 +31,7 @@ from __future__ import annotations
 
 import math
 
-from together_batches._validation import positive
+from together_batches._validation import positive_number
 
 __all__ = ["AdaptiveRateLimiter", "FixedRate"]
 
@@ -79,7 +79,7 @@ class FixedRate:
     """At most ``rate`` sends a second, evenly spaced, the first one not before ``start``."""
 
     def __init__(self, rate: float, *, start: float = -math.inf, slack: float = _SLACK_SECONDS) -> None:
-        self.rate = positive("rate", rate)
+        self.rate = positive_number("rate", rate)
         self._next = start
         self._slack = slack
 

@@ -10,7 +10,7 @@ import attrs
 
 from together_batches._protocol import json_codec
 from together_batches._text import count_of, format_count
-from together_batches._validation import whole
+from together_batches._validation import positive_int
 from together_batches.errors import ValidationError
 from together_batches.jsonl._lines import MAX_LINE_BYTES, Line, Lines, LineSplitter, cut_lines
 from together_batches.jsonl._requests import (
@@ -108,7 +108,7 @@ class Rules:
     mending: bool = False
 
     def __attrs_post_init__(self) -> None:
-        whole("max_custom_id", self.max_custom_id)
+        positive_int("max_custom_id", self.max_custom_id)
         check_endpoint(self.endpoint)
 
 
@@ -284,8 +284,8 @@ def validate(
     content is in the :class:`Validation`. The limits are those of
     https://docs.together.ai/docs/inference/batch/overview.
     """
-    whole("max_rows", max_rows)
-    whole("max_bytes", max_bytes)
+    positive_int("max_rows", max_rows)
+    positive_int("max_bytes", max_bytes)
     rules = Rules(endpoint=endpoint, max_custom_id=max_custom_id, max_line_bytes=max_line_bytes)
     check = Check(rules)
     for lines in check.lines(source):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 
 from together_batches._local.replace import destination, take_place
 from together_batches._text import format_count
-from together_batches._validation import whole
+from together_batches._validation import positive_int
 from together_batches.errors import UsageError, ValidationError
 from together_batches.jsonl._checks import MAX_BYTES, MAX_ROWS, Check, Problem, Rules
 from together_batches.jsonl._lines import MAX_LINE_BYTES, LineSplitter, cut_lines
@@ -158,8 +158,8 @@ def split(
     included), and :class:`UsageError` where a file of such a name exists already, or something cannot be read or
     written. Then nothing is written. Holds one row and the ids.
     """
-    whole("max_rows", max_rows)
-    whole("max_bytes", max_bytes)
+    positive_int("max_rows", max_rows)
+    positive_int("max_bytes", max_bytes)
     rules = Rules(
         endpoint=endpoint,
         max_custom_id=max_custom_id,

@@ -7,7 +7,7 @@ from io import BytesIO
 from itertools import accumulate, count, islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from together_batches._validation import whole
+from together_batches._validation import positive_int
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -108,7 +108,7 @@ class LineSplitter:
     """
 
     def __init__(self, max_line_bytes: int = MAX_LINE_BYTES) -> None:
-        self._max = whole("max_line_bytes", max_line_bytes)
+        self._max = positive_int("max_line_bytes", max_line_bytes)
         self._kept = min(_KEPT_OF_A_LONG_LINE, max_line_bytes)
         self._number = self._offset = 0
         # Of the line that has not ended yet. A bytearray grows in place: joining bytes anew for each chunk would cost

@@ -12,7 +12,7 @@ import attrs
 from together_batches import jsonl
 from together_batches._local.replace import resolved
 from together_batches._text import format_count
-from together_batches._validation import is_plain, path_of, positive, whole
+from together_batches._validation import is_plain, path_of, positive_int, positive_number
 from together_batches.errors import UsageError
 from together_batches.jsonl import RequestLike
 from together_batches.models import BatchJob
@@ -108,15 +108,15 @@ class Options:
     def __attrs_post_init__(self) -> None:
         for name, number in attrs.asdict(self.limits).items():
             if number is not None:
-                whole(name, number)
-        positive("patience", self.caution.patience, zero=True)
+                positive_int(name, number)
+        positive_number("patience", self.caution.patience, zero=True)
         for delay in self.caution.retry_delays:
-            positive("retry_delays", delay, zero=True)
+            positive_number("retry_delays", delay, zero=True)
         if self.on_event is not None and not is_plain(self.on_event):
             message = "on_event must be a plain function: it is called, not awaited"
             raise TypeError(message)
-        whole("max_attempts", self.max_attempts)
-        if whole("max_rows_per_job", self.max_rows_per_job) > jsonl.MAX_ROWS:
+        positive_int("max_attempts", self.max_attempts)
+        if positive_int("max_rows_per_job", self.max_rows_per_job) > jsonl.MAX_ROWS:
             given = format_count(self.max_rows_per_job)
             message = f"max_rows_per_job is at most {format_count(jsonl.MAX_ROWS)}; it is {given}"
             raise UsageError(message)
