@@ -708,7 +708,7 @@ async def test_a_limit_over_a_real_wire() -> None:
         emulator.fail(Fault(on="cancel", delay=20, status=503, times=None))
         report = await batches.cancel_many(ids, timeout=5, max_concurrency=10)
         assert (report.counts[R.FAILED], report.counts[R.NOT_ATTEMPTED]) == (10, 20)
-        emulator.heal()
+        emulator.clear_faults()
         assert (await batches.cancel_many(ids)).ok
         await asyncio.sleep(20)  # for the emulator's own tasks
 

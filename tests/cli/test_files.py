@@ -133,7 +133,7 @@ def test_download_that_fails(run: Run, emulator: Emulator, tmp_path: Path) -> No
     ran = run("files", "download", file_id, "-o", str(tmp_path / "out"))
     assert ran.code == 1
     assert f"after 0 bytes of {len(REQUESTS)}" in ran.err
-    emulator.heal()
+    emulator.clear_faults()
     assert run("files", "download", "none", "-o", str(tmp_path / "out")).code == 4
     assert "is a directory" in run("files", "download", file_id, "-o", str(tmp_path)).err
     assert list(tmp_path.iterdir()) == []

@@ -380,7 +380,7 @@ async def test_chance_and_heal(emulator: Emulator, http: aiohttp.ClientSession) 
     emulator.fail(Fault(on="list", status=500, times=None, chance=0.5))
     statuses = [(await seen(http.get("batches")))[0] for _ in range(30)]
     assert set(statuses) == {200, 500}
-    emulator.heal()
+    emulator.clear_faults()
     assert {(await seen(http.get("batches")))[0] for _ in range(10)} == {200}
 
 

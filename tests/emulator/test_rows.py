@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from together_batches.emulator import Answer, Failure, Missing
-from together_batches.emulator._rows import Answering, Run, first_model, input_error, lines_of
+from together_batches.emulator._rows import RowBehaviour, Run, first_model, input_error, lines_of
 
 CHAT = "/v1/chat/completions"
 AUDIO = "/v1/audio/transcriptions"
@@ -23,9 +23,9 @@ def chat(custom_id: str, content: str = "Name a river.", **more: object) -> byte
 
 
 def run(
-    lines: list[bytes], answering: Answering | None = None, *, job: str = "j", share: float = 1, to: str = CHAT
+    lines: list[bytes], answering: RowBehaviour | None = None, *, job: str = "j", share: float = 1, to: str = CHAT
 ) -> Run:
-    return Run(lines, answering or Answering(), job_id=job, endpoint=to, created=7, share=share)
+    return Run(lines, answering or RowBehaviour(), job_id=job, endpoint=to, created=7, share=share)
 
 
 def rows(content: bytes) -> list[dict[str, Any]]:
@@ -73,7 +73,7 @@ def test_audio_is_answered_with_text() -> None:
 
 def test_an_error_row_has_a_code_that_is_a_word() -> None:
     """And no response."""
-    (row,) = rows(run([chat("a")], Answering(fail_rows=1)).errors())
+    (row,) = rows(run([chat("a")], RowBehaviour(fail_rows=1)).errors())
     assert row["error"] == {"code": "batch_client_error", "message": "Internal Server Error"}
     assert list(row) == ["id", "custom_id", "error"]
 
@@ -125,7 +125,7 @@ def test_every_row_that_was_done_is_in_one_bucket(
 ) -> None:
     """Output, errors, or neither; and nothing was done that the share does not cover."""
     lines = [chat(str(number)) for number in range(total)]
-    ran = run(lines, Answering(fail_rows=fail, missing_rows=missing, seed=seed), share=share)
+    ran = run(lines, RowBehaviour(fail_rows=fail, missing_rows=missing, seed=seed), share=share)
     output = [row["custom_id"] for row in rows(ran.output())]
     errors = [row["custom_id"] for row in rows(ran.errors())]
     assert len(set(output + errors)) == len(output + errors) <= int(total * share + 1e-9)
@@ -135,7 +135,7 @@ def test_every_row_that_was_done_is_in_one_bucket(
 def test_shares_are_about_kept_and_a_row_sent_again_has_another_chance() -> None:
     """By job and place, not by name."""
     lines = [chat(str(number)) for number in range(1000)]
-    answering = Answering(fail_rows=0.2, missing_rows=0.1)
+    answering = RowBehaviour(fail_rows=0.2, missing_rows=0.1)
     ran = run(lines, answering)
     failed = {row["custom_id"] for row in rows(ran.errors())}
     assert 150 < len(failed) < 250
@@ -143,7 +143,7 @@ def test_shares_are_about_kept_and_a_row_sent_again_has_another_chance() -> None
     assert failed != {row["custom_id"] for row in rows(run(lines, answering, job="k").errors())}
     for shares in ({"fail_rows": 1.1}, {"missing_rows": -0.1}):
         with pytest.raises(ValueError, match="from 0 to 1"):
-            Answering(**shares)
+            RowBehaviour(**shares)
 
 
 def test_the_caller_has_the_first_word() -> None:
@@ -154,7 +154,7 @@ def test_the_caller_has_the_first_word() -> None:
         "fails": Failure("no", code="timeout"),
         "lost": Missing(),
     }
-    answering = Answering(answer=lambda row: fates.get(row["custom_id"]), fail_rows=1)
+    answering = RowBehaviour(answer=lambda row: fates.get(row["custom_id"]), fail_rows=1)
     ran = run([chat(str(name)) for name in (*fates, "usual")], answering)
     output = {row["custom_id"]: row["response"] for row in rows(ran.output())}
     errors = {row["custom_id"]: row["error"] for row in rows(ran.errors())}

@@ -551,7 +551,7 @@ async def test_an_output_that_was_removed(run: Runner, emulator: Emulator) -> No
     emulator.fail(Fault(on="content", status=404, body={"error": {"message": "gone"}}, times=1_000))
     with pytest.raises(RunError, match="are not at the service any more as they were"):
         await run()
-    emulator.heal()
+    emulator.clear_faults()
     await run()
     assert run.output.read_bytes() == content
 
@@ -747,7 +747,7 @@ async def test_results_that_stay_absent(run: Runner, emulator: Emulator) -> None
     assert (caught.value.job_id, caught.value.file_ids[0]) == (first["id"], first["output_file_id"])
     for job in emulator.jobs:
         assert str(job["id"]) in str(caught.value)
-    emulator.heal()
+    emulator.clear_faults()
     assert (await run()).ok
     assert len(emulator.jobs) == 4
 
@@ -912,7 +912,7 @@ async def test_results_with_none_of_the_rows(run: Runner, emulator: Emulator) ->
         await run()
     assert str(emulator.jobs[0]["output_file_id"]) in str(caught.value)
     assert len(emulator.jobs) == 4
-    emulator.heal()
+    emulator.clear_faults()
     assert (await run()).ok
     assert len(emulator.jobs) == 4
 

@@ -167,7 +167,7 @@ async def test_a_download_that_is_cut_for_good(run: Runner, emulator: Emulator) 
     report = await run(give_up=[str(emulator.jobs[0]["id"])], stop_after_rows=10)
     assert 0 < report.succeeded < 10
     assert report.succeeded + report.not_sent == 10
-    emulator.heal()
+    emulator.clear_faults()
     assert (await run()).ok
     sent = [emulator.content(str(job["input_file_id"])).count(b"\n") for job in emulator.jobs]
     assert sent == [10, report.not_sent]
@@ -212,7 +212,7 @@ async def test_metadata_that_is_no_proof(run: Runner, emulator: Emulator, size: 
     with pytest.raises(ResultsUnavailableError, match="its metadata says"):
         await run(**ONE_JOB, patience=90, on_event=_at(RunEventKind.ENDED, spoil))
     assert len(emulator.jobs) == 1
-    emulator.heal()
+    emulator.clear_faults()
     assert (await run()).ok
     assert len(emulator.jobs) == 2
 

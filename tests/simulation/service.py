@@ -132,7 +132,7 @@ class Service:
     def make_peace(self) -> None:
         """From now on nothing goes wrong. What became of the jobs that there are stays as it is."""
         self._at_peace = True
-        self.emulator.heal()
+        self.emulator.clear_faults()
         self.emulator.rate_limit = None
 
     # --- what it holds --------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from together_batches.cli._text import count_of, print_err
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from together_batches.emulator import Emulator, Fault, Received
+    from together_batches.emulator import Emulator, Fault, RecordedRequest
 
 __all__ = ["emulator"]
 
@@ -129,7 +129,7 @@ def _fault(text: str) -> Fault:
         raise CommandError(message) from error
 
 
-def _log(request: Received) -> None:
+def _log(request: RecordedRequest) -> None:
     # Without the query, which holds the signature of a presigned address.
     path = request.path.partition("?")[0]
     print_err(f"{request.status or 'no answer'} {request.operation}: {request.method} {path}")

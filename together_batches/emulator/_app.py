@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from together_batches.emulator._files import StoredFile
     from together_batches.emulator._state import Service
 
-__all__ = ["Gateway", "Received", "Serving"]
+__all__ = ["Gateway", "RecordedRequest", "Serving"]
 
 REQUESTS_KEPT = 100_000
 HEADER_SETS_SHARED = 256
@@ -44,7 +44,7 @@ NOTHING = Reply(204, b"")
 
 
 @define
-class Received:
+class RecordedRequest:
     """A request as it came, at `at` Unix seconds of the emulator's clock.
 
     `status` is what it was answered with: None before that, and for ever if nothing was sent. The names of
@@ -85,12 +85,12 @@ class Gateway:
         now: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]],
         serving: Serving,
-        on_request: Callable[[Received], None] | None = None,
+        on_request: Callable[[RecordedRequest], None] | None = None,
     ) -> None:
         self.service = service
         self.faults = faults
         self.lock = RLock()
-        self.requests: deque[Received] = deque(maxlen=REQUESTS_KEPT)
+        self.requests: deque[RecordedRequest] = deque(maxlen=REQUESTS_KEPT)
         self.counts: Counter[str] = Counter()
         self.api_key = api_key
         self.storage_origin = ""
@@ -124,7 +124,7 @@ class Gateway:
             return drop(request)  # gone in the middle of its upload: nobody is left to answer
         with self.lock:
             headers = self._one_copy_of_headers(request)
-            received = Received(
+            received = RecordedRequest(
                 request.method, request.raw_path, headers, body, self._now(), operation=route.operation
             )
             self.requests.append(received)
@@ -142,7 +142,7 @@ class Gateway:
         return response
 
     async def _go_wrong(
-        self, fault: Fault, route: Route, request: web.BaseRequest, received: Received, checksum: str | None
+        self, fault: Fault, route: Route, request: web.BaseRequest, received: RecordedRequest, checksum: str | None
     ) -> web.StreamResponse:
         if fault.delay:
             await self._sleep(fault.delay)

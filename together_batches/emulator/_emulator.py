@@ -11,12 +11,12 @@ from contextlib import contextmanager
 from random import Random
 from typing import TYPE_CHECKING
 
-from together_batches.emulator._app import Gateway, Received, Serving
+from together_batches.emulator._app import Gateway, RecordedRequest, Serving
 from together_batches.emulator._faults import OPERATIONS, Fault, FaultPlan
 from together_batches.emulator._jobs import DEFAULT_TIMING
-from together_batches.emulator._loopback_server import Door
+from together_batches.emulator._loopback_server import LoopbackServer
 from together_batches.emulator._replies import Refusal
-from together_batches.emulator._rows import Answering
+from together_batches.emulator._rows import RowBehaviour
 from together_batches.emulator._state import DEFAULT_MODEL, ENDPOINTS, Service
 
 if TYPE_CHECKING:
@@ -79,14 +79,14 @@ class Emulator:
         ranges: bool = True,
         gzip: bool = False,
         content_from_storage: bool = False,
-        on_request: Callable[[Received], None] | None = None,
+        on_request: Callable[[RecordedRequest], None] | None = None,
     ) -> None:
         self._host = _loopback(host)
         self._port = port
         self._storage_port = 0
         self._clock = clock
         self._offset = 0.0
-        answering = Answering(answer=answer, fail_rows=fail_rows, missing_rows=missing_rows, seed=seed)
+        answering = RowBehaviour(answer=answer, fail_rows=fail_rows, missing_rows=missing_rows, seed=seed)
         self._service = Service(now=self.now, seed=seed, timing=timing, answering=answering, ends_as=ends_as)
         # Chances are drawn from a source of their own, so that one more fault does not change the ids.
         plan = FaultPlan(faults, Random(f"{seed} faults"))  # noqa: S311 - repeatable on purpose
@@ -101,7 +101,7 @@ class Emulator:
             on_request=on_request,
         )
         self._lock = self._gateway.lock
-        self._doors: tuple[Door, ...] = ()
+        self._doors: tuple[LoopbackServer, ...] = ()
         self.rate_limit = rate_limit
 
     def __repr__(self) -> str:
@@ -114,9 +114,9 @@ class Emulator:
         """Listen. Raises OSError if the port is taken and RuntimeError if the emulator runs already."""
         if self._doors:
             raise RuntimeError("The emulator is running already.")
-        api = await Door.open(self._gateway, self._host, self._port)
+        api = await LoopbackServer.open(self._gateway, self._host, self._port)
         try:
-            storage = await Door.open(self._gateway.storage, self._host, self._storage_port)
+            storage = await LoopbackServer.open(self._gateway.storage, self._host, self._storage_port)
         except OSError:
             await api.close()
             raise
@@ -306,7 +306,7 @@ class Emulator:
     # What was asked, and what goes wrong
 
     @property
-    def requests(self) -> deque[Received]:
+    def requests(self) -> deque[RecordedRequest]:
         """The last 100,000 requests, oldest first, with their bodies."""
         return self._gateway.requests
 
@@ -356,7 +356,7 @@ class Emulator:
         with self._lock:
             self._gateway.faults.add(fault)
 
-    def heal(self) -> None:
+    def clear_faults(self) -> None:
         """Forget every fault that is still to come."""
         with self._lock:
             self._gateway.faults.clear()

@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from typing import Self
 
-__all__ = ["Door"]
+__all__ = ["LoopbackServer"]
 
 # Thousands of clients may connect in one burst; asyncio's 100 would leave some waiting for a second SYN.
 BACKLOG = 4096
 
 
-class Door:
+class LoopbackServer:
     """One port and the server behind it, on the loop that opened it."""
 
     def __init__(self, listener: asyncio.Server, server: web.Server) -> None:

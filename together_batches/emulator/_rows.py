@@ -14,7 +14,17 @@ from typing import cast
 import msgspec
 from attrs import field, frozen, validators
 
-__all__ = ["Answer", "Answering", "Failure", "Missing", "Run", "first_model", "input_error", "lines_of", "requests"]
+__all__ = [
+    "Answer",
+    "Failure",
+    "Missing",
+    "RowBehaviour",
+    "Run",
+    "first_model",
+    "input_error",
+    "lines_of",
+    "requests",
+]
 
 CHAT = "/v1/chat/completions"
 UNKNOWN_MODELS = "unknown/"
@@ -55,7 +65,7 @@ def _is_share(_: object, attribute: object, value: float) -> None:
 
 
 @frozen(kw_only=True)
-class Answering:
+class RowBehaviour:
     """How rows are answered. `answer` has the first word; where it is None or gives None, the shares decide."""
 
     answer: Callable[[Row], Outcome | None] | None = None
@@ -108,7 +118,7 @@ class Run:
     """The rows of one job that were done: a `share` of all, in the order in which they became so."""
 
     def __init__(
-        self, lines: list[bytes], answering: Answering, *, job_id: str, endpoint: str, created: int, share: float
+        self, lines: list[bytes], answering: RowBehaviour, *, job_id: str, endpoint: str, created: int, share: float
     ) -> None:
         self._lines = lines
         self._answering = answering

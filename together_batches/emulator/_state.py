@@ -16,7 +16,7 @@ from together_batches.emulator._content import content_of
 from together_batches.emulator._files import Files
 from together_batches.emulator._jobs import DEFAULT_TIMING, ENDED, Job, Timing, job_to_json, phases_from
 from together_batches.emulator._replies import Refusal
-from together_batches.emulator._rows import Answering, Run, first_model, input_error, lines_of, requests
+from together_batches.emulator._rows import RowBehaviour, Run, first_model, input_error, lines_of, requests
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -49,13 +49,13 @@ class Service:
         now: Callable[[], float],
         seed: int = 0,
         timing: Timing = DEFAULT_TIMING,
-        answering: Answering | None = None,
+        answering: RowBehaviour | None = None,
         ends_as: str | None = None,
     ) -> None:
         self.timing = timing
         self._now = now
         self._seed = seed
-        self._answering = answering or Answering(seed=seed)
+        self._answering = answering or RowBehaviour(seed=seed)
         self.ends_as = ends_as
         self._random = Random(seed)  # noqa: S311 - repeatable on purpose
         self._owner = {
