@@ -349,7 +349,7 @@ def test_an_outage_is_not_met_with_five_times_the_load() -> None:
 
 
 def test_what_was_refused_for_its_rate_costs_nothing() -> None:
-    """The brake sees to it."""
+    """The rate limiter sees to it."""
     budget = Budget(1)
     assert [_delay(_refused(429), budget=budget) is not None for _ in range(10)] == [True] * 10
     assert budget.spend() is True

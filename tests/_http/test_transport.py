@@ -569,19 +569,20 @@ async def test_successes_refill_the_budget() -> None:
 
 @in_virtual_time
 async def test_429s_cost_nothing_of_the_budget() -> None:
-    """They are the brake's business."""
+    """They are the rate limiter's business."""
     async with between(TOO_MANY, retry=AT_ONCE) as (sender, server):
         sender.state.budget = Budget(0)
         await failure(sender, READ)
         assert len(server.requests) == 5
 
 
-# --- the shared brake -----------------------------------------------------------------------------------------
+# --- the shared rate limiter
+# -----------------------------------------------------------------------------------------
 
 
 @in_virtual_time
 async def test_a_429_slows_everyone() -> None:
-    """All calls of a client share one brake: after a refusal the others do not go on as before."""
+    """All calls of a client share one rate limiter: after a refusal the others do not go on as before."""
     async with between(http(429, headers={"Retry-After": "1"}), OK) as (sender, server):
         await asyncio.gather(*(sender.send(READ, CallState()) for _ in range(30)))
         assert len(server.requests) == 31

@@ -42,7 +42,7 @@ _MOST_ATTEMPTS = 5
 
 
 async def ours(ids: Sequence[str], at_once: int, base_url: str) -> int:
-    """``cancel_many``, with the brake and the retries that a client has unless told otherwise."""
+    """``cancel_many``, with the rate limiter and the retries that a client has unless told otherwise."""
     from together_batches import AsyncBatches
 
     async with AsyncBatches(KEY, base_url=base_url) as batches:

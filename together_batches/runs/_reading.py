@@ -36,7 +36,7 @@ def read(directory: str | os.PathLike[str]) -> RunView:
 
 
 def view_of(directory: Path, snapshot: LedgerSnapshot, held: Holder | None) -> RunView:
-    """What the books say."""
+    """What the ledger says."""
     run = snapshot.run
     at: dict[int, list[Attempt]] = {shard.number: [] for shard in snapshot.shards}
     for attempt in snapshot.attempts:

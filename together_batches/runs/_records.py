@@ -122,7 +122,7 @@ class LedgerSnapshot:
 
 
 class Ledger(Protocol):
-    """Where the books of a run are kept. What is saved is there for good when the call returns.
+    """Where the ledger of a run are kept. What is saved is there for good when the call returns.
 
     Each raises :class:`RunLedgerError` if that cannot be, and :class:`RunInUseError` once another process goes on
     with the run: then nothing more is saved, and so no job is created either.

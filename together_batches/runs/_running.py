@@ -101,7 +101,7 @@ def _refuse_others(
 
 
 class _Running:
-    """One call, over the books of a run."""
+    """One call, over the ledger of a run."""
 
     def __init__(
         self,
