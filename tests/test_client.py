@@ -17,7 +17,7 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from wires import AT_ONCE, KEY, ONCE, RawServer, clocked, http, in_virtual_time, job, stable, told
+from wires import AT_ONCE, KEY, ONCE, RawServer, clocked, http, in_virtual_time, job, shown_text, stable
 from yarl import URL
 
 from together_batches import (
@@ -509,7 +509,7 @@ async def test_after_a_2xx_nothing_is_posted_again(
         await batches.create("file-1", patience=0)
     assert (caught.value.input_file_id, caught.value.candidates) == ("file-1", ())
     assert [request.operation for request in emulator.requests] == ["create", "list"]
-    assert KEY not in told(caught.value)
+    assert KEY not in shown_text(caught.value)
 
 
 @in_virtual_time
@@ -574,7 +574,7 @@ async def test_a_create_that_cannot_be_settled(emulator: Emulator, batches: Asyn
     assert [candidate.id for candidate in caught.value.candidates] == ["job-1"]
     assert caught.value.input_file_id == "file-1"
     assert emulator.count("create") == 1
-    assert KEY not in told(caught.value)
+    assert KEY not in shown_text(caught.value)
 
 
 async def test_a_second_job_that_shows_later(
@@ -1156,4 +1156,4 @@ def test_a_client_that_cannot_be_made_shows_no_key(
         monkeypatch.setenv("TOGETHER_API_KEY", KEY)
     with pytest.raises(UsageError) as caught:
         AsyncBatches(**wrong) if environment else AsyncBatches(KEY, **wrong)
-    assert KEY not in told(caught.value)
+    assert KEY not in shown_text(caught.value)

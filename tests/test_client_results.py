@@ -76,7 +76,7 @@ def finished(emulator: Emulator, status: str = "COMPLETED") -> str:
     )
 
 
-def told(rows: Iterable[BatchResult]) -> list[tuple[type[BatchResult], str | None]]:
+def kinds_and_ids(rows: Iterable[BatchResult]) -> list[tuple[type[BatchResult], str | None]]:
     return [(type(row), row.custom_id) for row in rows]
 
 
@@ -85,9 +85,9 @@ async def test_the_rows_of_a_job(batches: AsyncBatches, emulator: Emulator, stat
     """However it ended: output and errors, strays and missing ones."""
     job_id = finished(emulator, status)
     rows = [row async for row in batches.results(job_id, requests=REQUESTS)]
-    assert told(rows) == EXPECTED
+    assert kinds_and_ids(rows) == EXPECTED
     job = await batches.retrieve(job_id)
-    assert told([row async for row in batches.results(job, requests=REQUESTS, order="input")]) == IN_ORDER
+    assert kinds_and_ids([row async for row in batches.results(job, requests=REQUESTS, order="input")]) == IN_ORDER
 
 
 async def test_what_a_row_says(batches: AsyncBatches, emulator: Emulator) -> None:
@@ -124,7 +124,7 @@ async def test_a_file_that_is_gone(batches: AsyncBatches, emulator: Emulator) ->
         status="COMPLETED", output_file_id=emulator.add_file(OUTPUT), error_file_id="file-deleted"
     )
     rows = batches.results(job_id, requests=REQUESTS, patience=0)
-    assert told([await anext(rows) for _ in range(3)]) == EXPECTED[:3]
+    assert kinds_and_ids([await anext(rows) for _ in range(3)]) == EXPECTED[:3]
     with pytest.raises(ResultsUnavailableError, match="file-deleted") as caught:
         await anext(rows)
     assert (caught.value.job_id, caught.value.file_ids) == (job_id, ("file-deleted",))
@@ -246,9 +246,9 @@ def test_the_client_that_blocks(threaded: Emulator) -> None:
     """Has the same rows."""
     with Batches(KEY, base_url=threaded.base_url, retry=AT_ONCE) as batches:
         job_id = finished(threaded)
-        assert told(batches.results(job_id, requests=REQUESTS)) == EXPECTED
+        assert kinds_and_ids(batches.results(job_id, requests=REQUESTS)) == EXPECTED
         with batches.results(job_id, requests=REQUESTS, order="input") as rows:
-            assert told(rows) == IN_ORDER
+            assert kinds_and_ids(rows) == IN_ORDER
         with pytest.raises(UsageError, match="needs the input"):
             batches.results(job_id, order="input")
         bare = threaded.add_job(status="COMPLETED", output_file_id=None)

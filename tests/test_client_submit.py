@@ -216,7 +216,7 @@ async def test_what_is_lost(emulator: Emulator, batches: AsyncBatches, step: str
     """Is made good at every step: one file's content, one job."""
     emulator.fail(Fault(on=step, lose=lost))
     job = await batches.submit(LINES, patience=0)
-    assert [told["id"] for told in emulator.jobs] == [job.id]
+    assert [shown["id"] for shown in emulator.jobs] == [job.id]
     assert unmarked(emulator.content(str(job.input_file_id))) == LINES
     assert len(emulator.files) == 1
     assert (emulator.count("list"), emulator.count("create")) == {
@@ -312,7 +312,7 @@ def test_the_same_without_async(tmp_path: Path) -> None:
     ):
         emulator.fail(Fault(on="create", lose="answer"))
         job = batches.submit(generated(), priority=1)
-        assert [told["id"] for told in emulator.jobs] == [job.id]
+        assert [shown["id"] for shown in emulator.jobs] == [job.id]
         assert threading.get_ident() not in threads
         with pytest.raises(ValidationError, match="2 problems"):
             batches.submit(tmp_path / "bad.jsonl")

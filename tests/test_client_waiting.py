@@ -36,11 +36,11 @@ async def test_wait() -> None:
         http(200, job("a", "IN_PROGRESS", progress=37.25)),
         http(200, job("a", "COMPLETED", progress=100, output_file_id="file-o")),
     ]
-    told: list[float | None] = []
+    shown: list[float | None] = []
     async with RawServer(*replies) as server, clocked(server.base_url, chance=0.5) as batches:
-        finished = await batches.wait("a", on_update=lambda seen: told.append(seen.progress))
+        finished = await batches.wait("a", on_update=lambda seen: shown.append(seen.progress))
         assert (finished.status, finished.output_file_id) == ("COMPLETED", "file-o")
-        assert told == [None, 37.25, 100]
+        assert shown == [None, 37.25, 100]
         assert set(server.lines) == {"GET /v1/batches/a"}
         assert 6 < asyncio.get_running_loop().time() < 60
 
@@ -224,9 +224,9 @@ def test_the_same_without_async() -> None:
         running = emulator.add_job(ends_as="IN_PROGRESS")
         emulator.fail(Fault(on="retrieve", status=503))
         with Batches(KEY, base_url=emulator.base_url, retry=AT_ONCE) as batches:
-            told: list[BatchJob] = []
-            finished = batches.wait(done[0], on_update=told.append)
-            assert (finished.status, told) == ("COMPLETED", [finished])
+            seen: list[BatchJob] = []
+            finished = batches.wait(done[0], on_update=seen.append)
+            assert (finished.status, seen) == ("COMPLETED", [finished])
             assert {job.id for job in batches.as_completed(done)} == set(done)
             with pytest.raises(WaitTimeoutError, match=f"{running} was IN_PROGRESS"):
                 batches.wait(running, timeout=0)

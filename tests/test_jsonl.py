@@ -582,8 +582,8 @@ def test_lines_over_the_limit_of_the_service() -> None:
     size = content.index(b"\n")
     expected = f"line 1 (byte 0): the line has {format_count(size)} bytes, more than 10 000 000"
     assert [expected] == _problems(content)
-    (told,) = _problems([*list(jsonl.read(content[size + 1 :])), BatchRequest("c", {"model": "x" * 10000000})])
-    assert told == "line 2 (byte 73): the line has 10 000 037 bytes, more than 10 000 000"
+    (shown,) = _problems([*list(jsonl.read(content[size + 1 :])), BatchRequest("c", {"model": "x" * 10000000})])
+    assert shown == "line 2 (byte 73): the line has 10 000 037 bytes, more than 10 000 000"
 
 
 @pytest.mark.parametrize("empty", [b"", []])

@@ -17,7 +17,7 @@ import pytest
 from aiohttp.abc import AbstractResolver
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from wires import AT_ONCE, KEY, ONCE, RawServer, clocked, http, in_virtual_time, job, told
+from wires import AT_ONCE, KEY, ONCE, RawServer, clocked, http, in_virtual_time, job, shown_text
 
 from together_batches import (
     APIConnectionError,
@@ -296,7 +296,7 @@ def test_answers_that_are_errors_or_none(
             assert says in str(outcome.error)
             assert "\n" not in str(outcome.error)
             assert len(str(outcome.error)) < 600
-            assert KEY not in told(outcome.error)
+            assert KEY not in shown_text(outcome.error)
             assert KEY not in repr(outcome)
 
     run()
@@ -436,7 +436,7 @@ async def test_lists_that_are_none(body: bytes, says: str) -> None:
         with pytest.raises(APIResponseValidationError) as caught:
             await batches.list()
         assert says in str(caught.value)
-        assert KEY not in told(caught.value)
+        assert KEY not in shown_text(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -457,7 +457,7 @@ async def test_creates_that_certainly_made_nothing(reply: Reply, kind: type[Batc
             await batches.create("file-1")
         assert says in str(caught.value)
         assert len(server.requests) == 1
-        assert KEY not in told(caught.value)
+        assert KEY not in shown_text(caught.value)
 
 
 # --- redirects ------------------------------------------------------------------------------------------------
@@ -488,7 +488,7 @@ async def test_the_key_follows_no_redirect_to_another_origin(status: int, verb: 
                 await calls[verb](batches)
             assert f"it is a redirect ({status}) to {other.origin}" in str(caught.value)
             assert "sesame" not in str(caught.value)
-            assert KEY not in told(caught.value)
+            assert KEY not in shown_text(caught.value)
             # A create, and a cancel, may have worked all the same: then one look follows.
             assert (other.connections, len(server.requests)) == (0, 2 if verb in {"create", "cancel"} else 1)
     assert KEY not in log()
@@ -623,7 +623,7 @@ def test_a_key_that_is_quoted_back_is_not_kept(reply: Reply, log: Callable[[], s
                 try:
                     shown = repr(await call())
                 except BatchesError as error:
-                    shown = told(error)
+                    shown = shown_text(error)
                 assert KEY not in shown
             report = await batches.cancel_many(["job-1"])
             assert KEY not in repr(list(report))
@@ -649,7 +649,7 @@ async def test_a_header_of_ones_own_that_is_quoted_back_is_not_kept(reply: bytes
     async with RawServer(reply) as server, client_of(server.base_url, headers={"X-Gateway-Token": secret}) as batches:
         with pytest.raises(APIError) as caught:
             await batches.cancel("job-1")
-        assert secret not in told(caught.value)
+        assert secret not in shown_text(caught.value)
         assert server.headers()["x-gateway-token"] == secret
     assert secret not in log()
 
@@ -671,7 +671,7 @@ async def test_a_place_to_go_to_shows_itself_nowhere() -> None:
         for call in (lambda: batches.cancel("job-1"), lambda: batches.files.retrieve("file-1")):
             with pytest.raises(APIResponseValidationError) as caught:
                 await call()
-            assert "sesame" not in told(caught.value)
+            assert "sesame" not in shown_text(caught.value)
 
 
 async def test_a_client_shows_no_key_in_its_variables() -> None:
@@ -704,7 +704,7 @@ async def test_a_cancelled_call_shows_no_key_in_its_frames() -> None:
             with pytest.raises(TimeoutError) as caught:
                 async with asyncio.timeout(1):
                     await call()
-            assert KEY not in told(caught.value)
+            assert KEY not in shown_text(caught.value)
 
 
 # --- proxies --------------------------------------------------------------------------------------------------
@@ -745,7 +745,7 @@ async def test_a_proxy_that_refuses(reply: Reply, log: Callable[[], str]) -> Non
         login = base64.b64encode(f"ali:{PASSWORD}".encode()).decode()
         assert server.headers(0)["proxy-authorization"] == f"Basic {login}"
         assert "\n" not in str(caught.value)
-        assert secrets_in(told(caught.value)) == []
+        assert secrets_in(shown_text(caught.value)) == []
     assert secrets_in(log()) == []
 
 
@@ -792,7 +792,7 @@ async def test_a_proxy_that_makes_no_tunnel_and_wants_a_login() -> None:
             with pytest.raises(APIConnectionError, match=r"the proxy 127\.0\.0\.1:\d+ refused .* 407") as caught:
                 await batches.create("file-1")
         assert (caught.value.request_sent, len(server.requests)) == (False, 1)
-        assert secrets_in(told(caught.value)) == []
+        assert secrets_in(shown_text(caught.value)) == []
 
 
 @pytest.mark.parametrize("status", [403, 502])
@@ -803,7 +803,7 @@ async def test_a_proxy_that_makes_no_tunnel_may_be_what_refused(status: int) -> 
         async with through(server, "http://127.0.0.2:1") as batches:
             with pytest.raises(APIStatusError, match=r"perhaps by the proxy 127\.0\.0\.1:\d+") as caught:
                 await batches.retrieve("job-1")
-        assert secrets_in(told(caught.value)) == []
+        assert secrets_in(shown_text(caught.value)) == []
 
 
 async def test_a_proxy_without_an_address() -> None:
@@ -844,7 +844,7 @@ async def test_a_proxy_that_is_not_there() -> None:
                 await batches.cancel("job-1")
     assert str(caught.value) == f"no connection to the proxy {place}: Connection refused"
     assert not caught.value.request_sent
-    assert secrets_in(told(caught.value)) == []
+    assert secrets_in(shown_text(caught.value)) == []
 
 
 async def test_a_proxy_for_plain_http_is_logged_in_to_with_each_request() -> None:
@@ -867,7 +867,7 @@ def test_a_call_cut_off_at_a_proxy_shows_no_password(base_url: str) -> None:
             with pytest.raises(TimeoutError) as caught:
                 async with asyncio.timeout(1):
                     await batches.cancel("job-1")
-            assert secrets_in(told(caught.value)) == []
+            assert secrets_in(shown_text(caught.value)) == []
 
     run()
 
@@ -906,7 +906,7 @@ async def test_a_port_where_nobody_listens() -> None:
     assert (outcome.result, outcome.attempts) == (FAILED, 5)
     assert str(outcome.error) == f"no connection to 127.0.0.1:{port}: Connection refused; given up after 5 attempts"
     assert outcome.error is not None
-    assert KEY not in told(outcome.error)
+    assert KEY not in shown_text(outcome.error)
 
 
 async def test_tls_where_plain_http_is_spoken() -> None:
@@ -920,7 +920,7 @@ async def test_tls_where_plain_http_is_spoken() -> None:
     assert str(caught.value).startswith(f"127.0.0.1:{server.port} does not speak TLS; use ")
     assert "\n" not in str(caught.value)
     assert not caught.value.request_sent
-    assert KEY not in told(caught.value)
+    assert KEY not in shown_text(caught.value)
 
 
 @pytest.mark.parametrize("reply", [b"\x15\x03\x01\x00\x02\x02\x46", b"\x15\x03\x03\x00\x02\x02\x50"])

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from wires import AT_ONCE, KEY, ONCE, told
+from wires import AT_ONCE, KEY, ONCE, shown_text
 
 from together_batches import (
     AuthenticationError,
@@ -79,7 +79,7 @@ def test_errors_are_the_same(batches: Batches) -> None:
     with pytest.raises(NotFoundError) as caught:
         batches.retrieve("nobody")
     assert caught.value.request_id
-    assert KEY not in told(caught.value)
+    assert KEY not in shown_text(caught.value)
     with pytest.raises(UsageError):
         batches.cancel("")
     with pytest.raises(TypeError):
@@ -275,7 +275,7 @@ def test_a_client_that_cannot_be_made_leaves_no_thread(options: dict[str, Any]) 
     with pytest.raises(UsageError) as caught:
         Batches(**{"api_key": KEY, **options})
     assert threads() == before
-    assert KEY not in told(caught.value)
+    assert KEY not in shown_text(caught.value)
 
 
 def test_it_takes_no_session() -> None:

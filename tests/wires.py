@@ -348,12 +348,12 @@ def clocked(base_url: str, *, chance: float = 1.0, **options: Any) -> AsyncBatch
 # --- what leaked ---
 
 
-def told(error: BaseException) -> str:
+def shown_text(error: BaseException) -> str:
     """Everything that an error tells, in one text."""
-    return "\n".join(everything_told(error))
+    return "\n".join(shown_texts(error))
 
 
-def everything_told(error: BaseException) -> Iterator[str]:
+def shown_texts(error: BaseException) -> Iterator[str]:
     """All the ways in which an error may be shown, logged or stored, with those of the errors behind it."""
     seen: set[int] = set()
     errors = [error]

@@ -320,7 +320,7 @@ class _Pump(Generic[R]):
         self.source = source
         self.limit = limit
         self.ready: list[R] = []
-        self.asked = True  # starting it is the first request
+        self.requested = True  # starting it is the first request
         self.room = asyncio.Event()
 
     async def run(self) -> None:
@@ -341,12 +341,12 @@ class _Pump(Generic[R]):
             del self.source
 
     def ask(self) -> None:
-        self.asked = True
+        self.requested = True
         self.deliver()
 
     def deliver(self) -> None:
-        if self.asked and self.ready:
-            self.asked = False
+        if self.requested and self.ready:
+            self.requested = False
             self.pages.put(_Answer(self.ready, last=False))
             self.ready = []
             self.room.set()

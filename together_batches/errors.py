@@ -126,9 +126,9 @@ class APIStatusError(APIError):
         self.body = body
 
     def __str__(self) -> str:
-        asked = f" to {self.method} {self.url}" if self.method else ""
+        request = f" to {self.method} {self.url}" if self.method else ""
         quoted = f" (request id {self.request_id})" if self.request_id else ""
-        return f"the service answered {self.status}{asked}: {self.message}{quoted}"
+        return f"the service answered {self.status}{request}: {self.message}{quoted}"
 
 
 class BadRequestError(APIStatusError):
@@ -230,10 +230,10 @@ class APIResponseValidationError(APIError):
         self.request_id = request_id
 
     def __str__(self) -> str:
-        asked = f" to {self.method} {self.url}" if self.method else ""
+        request = f" to {self.method} {self.url}" if self.method else ""
         quoted = f" (request id {self.request_id})" if self.request_id else ""
         came = f"; it began {self.excerpt!r}" if self.excerpt else ""
-        return f"the answer{asked} is not {self.expected}: {self.message} at {self.where}{came}{quoted}"
+        return f"the answer{request} is not {self.expected}: {self.message} at {self.where}{came}{quoted}"
 
 
 class JobNotCreatedError(BatchesError):

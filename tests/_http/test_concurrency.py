@@ -39,8 +39,8 @@ class Crew:
                 free = heapq.heappop(self.workers)
                 done = max(free, now + self.way / 2) + self.work(now)
                 heapq.heappush(self.workers, done)
-                there = done + self.way / 2 * random_.uniform(0.9, 1.1)
-                heapq.heappush(answers, (there, now, self.concurrency.generation))
+                shown = done + self.way / 2 * random_.uniform(0.9, 1.1)
+                heapq.heappush(answers, (shown, now, self.concurrency.generation))
                 sent += 1
             now, sent_at, generation = heapq.heappop(answers)
             self.concurrency.answered(now - sent_at, generation=generation, waited=waited)

@@ -444,9 +444,9 @@ class Simulation:
         self.run_.sent_at.append(now)
         half = self.latency / 2 * self.random.uniform(0.8, 1.2)
 
-        def arrive(there: float) -> None:
-            allowed = self.limiter.allow(there)
-            advice = None if allowed else self.limiter.retry_after(there)
+        def arrive(arrived_at: float) -> None:
+            allowed = self.limiter.allow(arrived_at)
+            advice = None if allowed else self.limiter.retry_after(arrived_at)
             luck = self.random.random()
             error: APIError | None = None
             if not allowed:
@@ -455,7 +455,7 @@ class Simulation:
                 error = InternalServerError("out of order", status=500)
             elif luck < self.failing + self.losing:
                 error = APIConnectionError("lost", request_sent=True)
-            self.at(there + half, lambda back: self.answered(back, caller, now, error, advice))
+            self.at(arrived_at + half, lambda back: self.answered(back, caller, now, error, advice))
 
         self.at(now + half, arrive)
 

@@ -82,7 +82,7 @@ class Service:
         self.reads: dict[str, Any] = {}
         self.known: set[str] = set()
         self.list_answer: Any = BROKEN
-        self.asked: list[str] = []
+        self.sent: list[str] = []
         self.read: list[str] = []
         self.looked_at: list[str] = []
         self.lists = 0
@@ -108,7 +108,7 @@ class Service:
 
     async def cancel(self, job_id: str, call: CallState) -> BatchJob | NoJob:
         call.attempts += 1
-        self.asked.append(job_id)
+        self.sent.append(job_id)
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
         call.seconds = self.seconds if self.capacity is None else self.seconds * max(1, self.at_once / self.capacity)
@@ -267,7 +267,7 @@ def test_a_cancel_that_may_have_been_taken_is_looked_up_once(
         assert (outcome.result, outcome.attempts) == (expected, 1)
         assert outcome.error is (error if expected is R.FAILED else None)
         assert outcome.job == (None if isinstance(read, Exception) else a_job("a", read))
-        assert (service.asked, service.looked_at, service.read) == (["a"], ["a"], [])
+        assert (service.sent, service.looked_at, service.read) == (["a"], ["a"], [])
 
     run()
 
@@ -287,7 +287,7 @@ async def test_many_cancels_that_may_have_been_taken_are_looked_up_in_one_list()
     report = await cancel_many(service, names(400), wait=True, timeout=600, on_outcome=noted.append)
     assert Counter(outcome.event for outcome in noted) == {"accepted": 300, "ended": 400}
     assert (report.counts[R.CANCELING], report.counts[R.FAILED]) == (300, 100)
-    assert len(service.asked) == 800
+    assert len(service.sent) == 800
 
 
 @pytest.mark.parametrize("error", [BROKEN, TROUBLE], ids=str)
@@ -371,7 +371,7 @@ async def test_after_a_refusal_the_state_of_the_job_decides(
     assert outcome.error is (refusal if expected is R.FAILED else None)
     assert outcome.accepted is (expected is R.CANCELING)
     assert outcome.ok is (expected is not R.FAILED)
-    assert (service.asked, service.read) == (["a"], ["a"])
+    assert (service.sent, service.read) == (["a"], ["a"])
 
 
 @pytest.mark.parametrize(
@@ -473,8 +473,8 @@ def test_a_known_job_that_stays_absent_is_not_found_in_the_end(many: bool) -> No
             outcome = (await cancel_many(service, ["a"]))["a"]
         else:
             outcome = await cancelling.cancel_one(service.api, "a", a_call())
-        assert (outcome.result, outcome.error, outcome.attempts) == (R.NOT_FOUND, UNKNOWN, len(service.asked))
-        assert 5 < len(service.asked) < 15
+        assert (outcome.result, outcome.error, outcome.attempts) == (R.NOT_FOUND, UNKNOWN, len(service.sent))
+        assert 5 < len(service.sent) < 15
         assert now() == pytest.approx(60, abs=1)
 
     run()
@@ -487,7 +487,7 @@ async def test_an_id_that_was_never_seen_is_not_found_at_once() -> None:
     service.cancels = {"a": UNKNOWN}
     report = await cancel_many(service, ["a", "b"])
     assert (results(report), now()) == ([("a", R.NOT_FOUND), ("b", R.CANCELING)], 0)
-    assert service.asked == ["a", "b"]
+    assert service.sent == ["a", "b"]
 
 
 @in_virtual_time
@@ -518,7 +518,7 @@ def test_another_answer_ends_the_doubt(then: BatchesError, expected: CancelResul
         service.cancels["a"], service.known = [UNKNOWN, then], {"a"}
         service.reads["a"] = "IN_PROGRESS" if then is TROUBLE else "CANCELLED"
         assert results(await cancel_many(service, ["a"])) == [("a", expected)]
-        assert len(service.asked) == 2
+        assert len(service.sent) == 2
 
     run()
 
@@ -555,7 +555,7 @@ async def test_any_iterable_of_ids_or_jobs(make: Callable[[list[str]], Any]) -> 
     service = Service()
     report = await cancel_many(service, make(ids))
     assert results(report) == [(job_id, R.CANCELING) for job_id in ids]
-    assert sorted(service.asked) == sorted(ids)
+    assert sorted(service.sent) == sorted(ids)
     assert sorted(outcome.job_id for outcome in [o async for o in iter_cancel(Service(), make(ids))]) == sorted(ids)
 
 
@@ -581,7 +581,7 @@ async def test_a_repeated_id_is_sent_once(make: Callable[[list[Any]], Any]) -> N
     service = Service()
     report = await cancel_many(service, make(["b", "a", "b", a_job("a"), "b", "c"]))
     assert [outcome.job_id for outcome in report] == ["b", "a", "c"]
-    assert Counter(service.asked) == {"a": 1, "b": 1, "c": 1}
+    assert Counter(service.sent) == {"a": 1, "b": 1, "c": 1}
 
 
 @pytest.mark.parametrize("make", [list, later], ids=["list", "async"])
@@ -598,7 +598,7 @@ async def test_malformed_ids_are_failures_of_their_own(make: Callable[[list[Any]
     ]
     assert {outcome.attempts for outcome in report.failures} == {0}
     assert {type(outcome.error) for outcome in report.failures} == {UsageError}
-    assert sorted(service.asked) == ["7", "a", "b"]
+    assert sorted(service.sent) == ["7", "a", "b"]
 
 
 async def test_what_is_no_id_is_not_taken_for_one_that_looks_like_it() -> None:
@@ -606,7 +606,7 @@ async def test_what_is_no_id_is_not_taken_for_one_that_looks_like_it() -> None:
     for ids in ([7, "7"], ["7", 7]):
         service = Service()
         report = await cancel_many(service, ids)
-        assert service.asked == ["7"]
+        assert service.sent == ["7"]
         assert report["7"].result is R.CANCELING
         assert len(report) == 2
 
@@ -615,7 +615,7 @@ async def test_white_space_around_an_id_is_no_part_of_it() -> None:
     """A line of a file keeps its line end; the report finds the job under either."""
     service = Service()
     report = await cancel_many(service, ["a\n", " b\r\n", "a", "c\t"])
-    assert service.asked == ["a", "b", "c"]
+    assert service.sent == ["a", "b", "c"]
     assert [outcome.job_id for outcome in report] == ["a", "b", "c"]
     assert report["a\n"] is report["a"]
     assert "b\r\n" in report
@@ -666,7 +666,7 @@ async def test_failures_of_single_ids_stop_nobody() -> None:
     report = await cancel_many(service, ids)
     expected = [R.NOT_FOUND, R.DENIED, R.FAILED, R.FAILED, R.CANCELLED] * 8
     assert [outcome.result for outcome in report] == expected
-    assert len(service.asked) == 40
+    assert len(service.sent) == 40
     assert not report.ok
 
 
@@ -677,9 +677,9 @@ async def test_a_refused_key_stops_the_rest(make: Callable[[list[str]], Any]) ->
     ids = names(500)
     service.cancels = dict.fromkeys(ids, REFUSED_KEY)
     report = await cancel_many(service, make(ids), at_once=7)
-    assert 1 <= len(service.asked) <= 7
-    assert report.counts[R.DENIED] == len(service.asked)
-    assert report.counts[R.NOT_ATTEMPTED] == 500 - len(service.asked)
+    assert 1 <= len(service.sent) <= 7
+    assert report.counts[R.DENIED] == len(service.sent)
+    assert report.counts[R.NOT_ATTEMPTED] == 500 - len(service.sent)
     skipped = [outcome for outcome in report if outcome.result is R.NOT_ATTEMPTED]
     assert {(outcome.attempts, outcome.error, outcome.job) for outcome in skipped} == {(0, REFUSED_KEY, None)}
     assert [outcome.job_id for outcome in report] == ids
@@ -886,7 +886,7 @@ async def test_what_a_callback_raises_ends_the_call(wait: bool) -> None:
     with pytest.raises(EnoughError, match="enough"):
         await cancel_many(service, names(1000), on_outcome=tell, wait=wait)
     assert len(noted) == 5
-    assert len(service.asked) <= 5 + 2 * 10
+    assert len(service.sent) <= 5 + 2 * 10
     assert asyncio.all_tasks() == before
 
 
@@ -931,7 +931,7 @@ async def test_a_callback_is_a_plain_function(wrong: Any) -> None:
     service = Service()
     with pytest.raises(TypeError, match="on_outcome must be a plain function"):
         await cancel_many(service, ["a"], on_outcome=wrong)
-    assert service.asked == []
+    assert service.sent == []
 
 
 async def test_any_plain_callable_is_a_callback() -> None:
@@ -1013,7 +1013,7 @@ async def test_no_time_at_all() -> None:
     service = Service(seconds=1)
     report = await cancel_many(service, names(5), timeout=0)
     assert [outcome.result for outcome in report] == [R.NOT_ATTEMPTED] * 5
-    assert service.asked == []
+    assert service.sent == []
 
 
 @in_virtual_time
@@ -1286,7 +1286,7 @@ async def test_a_refused_cancel_is_looked_at_for_a_while_if_it_is_waited_for() -
     assert [name for name, event in noted if event == "accepted"] == ["stops"]
     assert sorted(name for name, event in noted if event == "ended") == sorted(service.cancels)
     assert now() == pytest.approx(60, abs=2)
-    assert len(service.asked) == 4
+    assert len(service.sent) == 4
 
 
 @in_virtual_time
@@ -1365,7 +1365,7 @@ async def test_an_iteration_that_waits_begins_no_more_than_it_can_follow() -> No
         await anext(outcomes)
     assert scope.cancelled_caught
     await outcomes.aclose()
-    assert 1000 <= len(service.asked) < 1100
+    assert 1000 <= len(service.sent) < 1100
 
 
 @in_virtual_time
@@ -1527,7 +1527,7 @@ def test_an_iteration_that_is_left_stops_its_work(way: str) -> None:
             await asyncio.sleep(0.1)
         assert service.at_once == 0
         assert asyncio.all_tasks() == {asyncio.current_task()}
-        assert len(service.asked) <= 30
+        assert len(service.sent) <= 30
 
     run()
 
@@ -1538,7 +1538,7 @@ async def test_an_iteration_that_never_began_has_nothing_to_stop() -> None:
     outcomes = iter_cancel(service, ["a"])
     await asyncio.sleep(0)
     await outcomes.aclose()
-    assert service.asked == []
+    assert service.sent == []
     assert [outcome async for outcome in outcomes] == []
 
 
@@ -1623,7 +1623,7 @@ async def test_a_slow_consumer_holds_the_work_back() -> None:
     for taken in range(1, 50):
         await anext(outcomes)
         await asyncio.sleep(1)
-        assert len(service.asked) <= taken + 2 * 10 + 1
+        assert len(service.sent) <= taken + 2 * 10 + 1
     await outcomes.aclose()
 
 
@@ -1639,7 +1639,7 @@ async def test_a_finished_id_may_come_again() -> None:
         yield "a"
 
     assert len([outcome async for outcome in iter_cancel(service, ids())]) == 2
-    assert service.asked == ["a", "a"]
+    assert service.sent == ["a", "a"]
 
 
 def peak_of(count: int) -> int:
@@ -1791,10 +1791,10 @@ def test_every_id_ends_in_exactly_one_bucket(
         assert {outcome.job_id: outcome for outcome in ended} == {outcome.job_id: outcome for outcome in report}
         assert {outcome.job_id for outcome in noted if outcome.event == "accepted"} <= set(got)
         assert sum(report.counts.values()) == len(report)
-        assert max(Counter(service.asked).values(), default=1) == 1
+        assert max(Counter(service.sent).values(), default=1) == 1
         assert service.most_at_once <= at_once
         for outcome in report:
-            assert (outcome.attempts == 0) == (outcome.job_id not in service.asked)
+            assert (outcome.attempts == 0) == (outcome.job_id not in service.sent)
             assert (outcome.attempts == 0) == (outcome.requested_at is None)
             assert outcome.ok or outcome.error is not None
 

@@ -910,14 +910,14 @@ def test_every_row_is_in_one_bucket(
 
 def _is_page(file: bytes | None, *, at_errors: bool) -> bool:
     """Whether a file has lines, and none is about a row."""
-    told = [line for line in (file or b"").split(b"\n") if line.strip()]
-    return bool(told) and not any(b"custom_id" in line or (at_errors and b"error" in line) for line in told)
+    lines = [line for line in (file or b"").split(b"\n") if line.strip()]
+    return bool(lines) and not any(b"custom_id" in line or (at_errors and b"error" in line) for line in lines)
 
 
-def _account_for_all(rows: Sequence[BatchResult], requests: list[str], told: list[bytes]) -> None:
+def _account_for_all(rows: Sequence[BatchResult], requests: list[str], lines: list[bytes]) -> None:
     buckets = Counter(row.custom_id for row in rows if not isinstance(row, BatchStray) and row.custom_id is not None)
     assert buckets == Counter(requests)
-    assert sum(bool(line.strip()) for line in told) == sum(not isinstance(row, BatchMissing) for row in rows)
+    assert sum(bool(line.strip()) for line in lines) == sum(not isinstance(row, BatchMissing) for row in rows)
 
 
 # --- the rows to send again ---------------------------------------------------------------------------------------

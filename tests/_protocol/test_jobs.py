@@ -796,7 +796,7 @@ def test_only_a_refusal_can_mean_finished(status: int, text: str, *, finished: b
 
 
 @pytest.mark.parametrize(
-    ("here", "location", "there"),
+    ("here", "location", "expected"),
     [
         ("https://api.x/v1/files", "https://s3.x/a%2Fb?X=%7E~#part", "https://s3.x/a%2Fb?X=%7E~"),
         ("https://api.x/v1/files", "/elsewhere", "https://api.x/elsewhere"),
@@ -828,17 +828,17 @@ def test_only_a_refusal_can_mean_finished(status: int, text: str, *, finished: b
         ("http://127.0.0.1/v1/files", "http://0/a", None),
     ],
 )
-def test_where_a_file_may_travel(here: str, location: str, there: str | None) -> None:
+def test_where_a_file_may_travel(here: str, location: str, expected: str | None) -> None:
     """Over TLS, and over plain HTTP only if the service itself is reached so; the URL stays as it was signed.
 
     To this machine, its link and private networks only if the service itself is there.
     """
-    if there is None:
+    if expected is None:
         with pytest.raises(ValueError, match=r"."):
             job_protocol.safe_target(here, location, here)
     else:
         target = job_protocol.safe_target(here, location, here)
-        assert target == there
+        assert target == expected
         assert repr(target) == "'[secret]'"
 
 

@@ -510,11 +510,11 @@ _jobs = st.builds(
 @example(BatchJob(id="a", status="PAUSED", created_at=datetime(2026, 9, 14, 12, 0, 0, 1, UTC)))
 def test_a_job_comes_back_as_it_was(job: BatchJob) -> None:
     """Through plain data, whatever it holds, and whatever the service has added."""
-    told = to_dict(job)
-    twin = job_from_dict(told)
+    decoded = to_dict(job)
+    twin = job_from_dict(decoded)
     assert twin == job
     assert twin.extra == job.extra
-    assert to_dict(twin) == told
+    assert to_dict(twin) == decoded
 
 
 @settings(max_examples=50, deadline=None)

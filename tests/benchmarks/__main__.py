@@ -69,11 +69,11 @@ def _arguments() -> argparse.Namespace:
 
 
 def _measured(case: Case, plan: Plan) -> _report.Measured | None:
-    missing = [told for need in case.needs if (told := need.missing())]
+    missing = [shown for need in case.needs if (shown := need.missing())]
     if missing:
         print(f"{case.name}: skipped, {missing[0]}")
         return None
-    print(f"{case.name}: {case.told}", flush=True)
+    print(f"{case.name}: {case.summary}", flush=True)
     began = time.perf_counter()
     samples = Samples(list(case.measure(plan)))
     print(_report.printed(case, samples))
@@ -87,7 +87,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
     options = _arguments()
     if options.list:
-        print(*(f"{case.name:17} {case.told}" for case in CASES.values()), sep="\n")
+        print(*(f"{case.name:17} {case.summary}" for case in CASES.values()), sep="\n")
         return
     if options.quick:
         print("quick: the sizes are smaller, so no figure and no bar says much")

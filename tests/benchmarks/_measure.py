@@ -84,7 +84,7 @@ class Line:
     unit: str = "×"
     bar: Bar | None = None
 
-    def told(self) -> tuple[str, str, str, str]:
+    def cells(self) -> tuple[str, str, str, str]:
         """What it is, its median with the lowest and the highest, the bar, and whether the bar is met."""
         middle = number(statistics.median(self.values))
         spread = f" ({number(min(self.values))} to {number(max(self.values))})" if len(self.values) > 1 else ""
@@ -92,8 +92,8 @@ class Line:
         if self.bar is None:
             return self.what, figure, "", ""
         each = "each " if self.bar.each else ""
-        told = f"{each}{self.bar.sign} {number(self.bar.limit)} {self.unit}"
-        return self.what, figure, told, "met" if self.bar.met(self.values) else "missed"
+        shown = f"{each}{self.bar.sign} {number(self.bar.limit)} {self.unit}"
+        return self.what, figure, shown, "met" if self.bar.met(self.values) else "missed"
 
 
 @attrs.frozen
@@ -142,7 +142,7 @@ class Case:
     """
 
     name: str
-    told: str
+    summary: str
     measure: Callable[[Plan], Iterable[Sample]]
     judge: Callable[[Samples], Sequence[Line]]
     needs: Sequence[Need] = ()
@@ -177,9 +177,9 @@ def ratios(samples: Samples, ours: str, theirs: str, figure: str, **setting: flo
     return [a / b for a, b in zip(mine, others, strict=False)]
 
 
-def lines(*told: tuple[str, Sequence[float], str, Bar | None]) -> list[Line]:
+def lines(*given: tuple[str, Sequence[float], str, Bar | None]) -> list[Line]:
     """The lines of those figures that were measured."""
-    return [Line(*parts) for parts in told if parts[1]]
+    return [Line(*parts) for parts in given if parts[1]]
 
 
 def run_module(module: str, *arguments: object) -> Figures:

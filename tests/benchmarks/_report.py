@@ -33,7 +33,7 @@ class Measured:
 def machine() -> list[str]:
     """What the figures depend on, in general words."""
     system = f"{os.cpu_count()} cores, {platform.system()} ({platform.machine()}), Python {platform.python_version()}"
-    return [*system.split(", "), *(told for name in _VERSIONS_OF if (told := _version(name)))]
+    return [*system.split(", "), *(shown for name in _VERSIONS_OF if (shown := _version(name)))]
 
 
 def _version(name: str) -> str:
@@ -45,14 +45,14 @@ def _version(name: str) -> str:
 
 def printed(case: Case, samples: Samples) -> str:
     """The lines of a case, below each other in columns."""
-    rows = [line.told() for line in case.judge(samples)]
+    rows = [line.cells() for line in case.judge(samples)]
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     return "\n".join("  " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
 
 def as_table(case: Case, samples: Samples) -> str:
     """The lines of a case as a table in Markdown."""
-    rows = [("", "median (lowest to highest)", "bar", ""), *(line.told() for line in case.judge(samples))]
+    rows = [("", "median (lowest to highest)", "bar", ""), *(line.cells() for line in case.judge(samples))]
     header, *body = ["| " + " | ".join(row) + " |" for row in rows]
     return "\n".join([header, "|---|---|---|---|", *body])
 
@@ -69,14 +69,14 @@ def read(path: Path) -> dict[str, Measured]:
 
 def write(path: Path, cases: Mapping[str, Measured]) -> None:
     """Write the figures of all runs to a file, one run a line."""
-    told = []
+    seen = []
     for name, measured in cases.items():
         runs = ",\n  ".join(
             json.dumps(_rounded(attrs.asdict(sample)), ensure_ascii=False) for sample in measured.samples.all
         )
         about = json.dumps(measured.machine, ensure_ascii=False)
-        told.append(f'"{name}": {{"machine": {about}, "samples": [\n  {runs}\n ]}}')
-    path.write_text("{\n " + ",\n ".join(told) + "\n}\n", "utf-8")
+        seen.append(f'"{name}": {{"machine": {about}, "samples": [\n  {runs}\n ]}}')
+    path.write_text("{\n " + ",\n ".join(seen) + "\n}\n", "utf-8")
 
 
 def _rounded(value: object) -> object:

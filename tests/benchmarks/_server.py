@@ -145,9 +145,9 @@ def lua_modules() -> list[Path]:
     program = nginx()
     if program is None:
         return []
-    told = subprocess.run([program, "-V"], capture_output=True, text=True, check=True).stderr
+    version = subprocess.run([program, "-V"], capture_output=True, text=True, check=True).stderr
     prefixes = [
-        Path(word.partition("=")[2]) for word in told.split() if word.startswith(("--modules-path=", "--prefix="))
+        Path(word.partition("=")[2]) for word in version.split() if word.startswith(("--modules-path=", "--prefix="))
     ]
     for place in (*prefixes, *(prefix / "modules" for prefix in prefixes), Path("/usr/lib/nginx/modules")):
         modules = [place / "ndk_http_module.so", place / "ngx_http_lua_module.so"]

@@ -78,12 +78,12 @@ def _measure(plan: Plan) -> Iterator[Sample]:
 
 
 def _judge(samples: Samples) -> list[Line]:
-    told: list[Line] = []
+    judged: list[Line] = []
     for count, name in itertools.product(samples.settings("count"), samples.candidates()):
-        told += lines(
+        judged += lines(
             (f"{count:,} ids, {name}: memory above idle", samples.of(name, count=count).values("memory"), "MB", None)
         )
-    return told
+    return judged
 
 
 def _measure_million(plan: Plan) -> Iterator[Sample]:

@@ -124,19 +124,19 @@ def flood(limit: Limit, candidate: str, count: int) -> Sample:
 
 
 def _judge(slowest: float, most_refused: float | None, samples: Samples) -> list[Line]:
-    told: list[Line] = []
+    verdict: list[Line] = []
     none_lost, in_time = Bar("≤", 0, each=True), Bar("≤", slowest)
     few_refused = None if most_refused is None else Bar("≤", most_refused)
     for name in samples.candidates():
         runs, judged = samples.of(name), name == "ours"
         times = [run.figures["seconds"] / run.figures["perfect_seconds"] for run in runs.all]
         shares = [100 * share for share in runs.values("refused_share")]
-        told += lines(
+        verdict += lines(
             (f"ids lost, {name}", runs.values("lost_ids"), "ids", none_lost if judged else None),
             (f"time / the limit's own, {name}", times, "×", in_time if judged else None),
             (f"calls refused, {name}", shares, "%", few_refused if judged else None),
         )
-    return told
+    return verdict
 
 
 def _draw(limit: Limit, title: str, samples: Samples) -> str:
@@ -182,9 +182,9 @@ def windows(counts: Mapping[str, Sequence[float]]) -> list[Window]:
     return found
 
 
-def _case(name: str, told: str, limit: Limit, *, slowest: float, most_refused: float | None) -> Case:
-    judge, draw = partial(_judge, slowest, most_refused), partial(_draw, limit, f"2,000 jobs cancelled, {told}")
-    return Case(name, f"cancel 2,000 jobs, {told}", partial(_measure, limit), judge, [LUA], draw)
+def _case(name: str, summary: str, limit: Limit, *, slowest: float, most_refused: float | None) -> Case:
+    judge, draw = partial(_judge, slowest, most_refused), partial(_draw, limit, f"2,000 jobs cancelled, {summary}")
+    return Case(name, f"cancel 2,000 jobs, {summary}", partial(_measure, limit), judge, [LUA], draw)
 
 
 STEADY = _case("flood", "200 a second allowed", Limit(), slowest=1.25, most_refused=5)

@@ -111,10 +111,10 @@ def _measure(plan: Plan) -> Iterator[Sample]:
 
 
 def _judge(samples: Samples) -> list[Line]:
-    told = {"ours": "as they come", "ordered": "in the order of the input"}
+    orders = {"ours": "as they come", "ordered": "in the order of the input"}
     memory = [
         (f"memory above idle, {how}", samples.of(name).values("memory"), "MB", Bar("≤", 64, each=True))
-        for name, how in told.items()
+        for name, how in orders.items()
     ]
     pauses = [
         (
@@ -123,7 +123,7 @@ def _judge(samples: Samples) -> list[Line]:
             "ms",
             Bar("≤", 50, each=True),
         )
-        for name, how in told.items()
+        for name, how in orders.items()
     ]
     return lines(
         ("seconds, ours", samples.of("ours").values("wall"), "s", None),

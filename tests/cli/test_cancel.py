@@ -120,10 +120,10 @@ def test_wait_in_json(run: Run, emulator: Emulator) -> None:
     (job_id,) = seed(emulator, 1, cancels_as="COMPLETED")
     done = emulator.add_job(status="COMPLETED")
     ran = run("cancel", job_id, done, "--wait", "--json")
-    told = [json.loads(line) for line in ran.lines]
-    events = [(outcome["event"], outcome["result"]) for outcome in told if outcome["job_id"] == job_id]
+    decoded = [json.loads(line) for line in ran.lines]
+    events = [(outcome["event"], outcome["result"]) for outcome in decoded if outcome["job_id"] == job_id]
     assert events == [("accepted", "canceling"), ("ended", "already_finished")]
-    assert [outcome["event"] for outcome in told if outcome["job_id"] == done] == ["ended"]
+    assert [outcome["event"] for outcome in decoded if outcome["job_id"] == done] == ["ended"]
     assert "1 already finished, 1 completed anyway; took" in ran.err
 
 
@@ -155,10 +155,10 @@ def test_json(run: Run, emulator: Emulator) -> None:
     (job_id,) = seed(emulator, 1)
     ran = run("cancel", job_id, "\x1bodd", "--json", "--quiet")
     assert (ran.code, ran.err) == (5, "")
-    told = {outcome["job_id"]: outcome for outcome in map(json.loads, ran.lines)}
-    assert told[job_id]["result"] == "canceling"
-    assert told[job_id]["job"]["id"] == job_id
-    assert told["\x1bodd"]["error"]["status"] == 404
+    decoded = {outcome["job_id"]: outcome for outcome in map(json.loads, ran.lines)}
+    assert decoded[job_id]["result"] == "canceling"
+    assert decoded[job_id]["job"]["id"] == job_id
+    assert decoded["\x1bodd"]["error"]["status"] == 404
     assert "\x1b" not in ran.out
 
 
@@ -522,7 +522,7 @@ def test_interrupt_before_anything(run: Run, emulator: Emulator, monkeypatch: py
 
 
 @pytest.mark.parametrize(
-    ("count", "told"),
+    ("count", "expected"),
     [(2, "the output was closed by its reader: 1 accepted and still stopping, 1 not sent"), (1, "")],
 )
 def test_reader_that_leaves(
@@ -530,7 +530,7 @@ def test_reader_that_leaves(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     count: int,
-    told: str,
+    expected: str,
 ) -> None:
     """A reader that leaves ends the command, and jobs that were not reached by then are not kept secret."""
     ids = seed(emulator, count)
@@ -542,5 +542,5 @@ def test_reader_that_leaves(
     with pytest.raises(BrokenPipeError):
         _cancel.cancel.main([*ids, "--max-concurrency", "1"], standalone_mode=False)
     err = capsys.readouterr().err
-    assert err.startswith(told)
-    assert bool(told) is bool(err)
+    assert err.startswith(expected)
+    assert bool(expected) is bool(err)

@@ -135,8 +135,8 @@ def test_help_says_where_the_key_is_read(run: Run, command: str) -> None:
 
 def test_the_help_lists_every_command(run: Run) -> None:
     """With a line about each, those of groups by both their words; -h is --help."""
-    told = run("-h").out
-    assert all(f"  {name}  " in told for name in NAMES)
+    text = run("-h").out
+    assert all(f"  {name}  " in text for name in NAMES)
     assert all(
         f"  {verb}  " in run("files", "--help").out for verb in ("upload", "list", "get", "download", "delete")
     )

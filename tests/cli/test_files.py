@@ -44,9 +44,9 @@ def test_upload(run: Run, emulator: Emulator, path: Path, via: tuple[str, ...]) 
 
 def test_upload_json(run: Run, emulator: Emulator, path: Path) -> None:
     """--json tells all that the service does; name and purpose may be given."""
-    told = json.loads(run("files", "upload", str(path), "--json", "--name", "a.csv", "--purpose", "eval").out)
-    assert (told["id"], told["bytes"], told["file_type"]) == (emulator.files[0]["id"], len(REQUESTS), "csv")
-    assert (told["filename"], told["purpose"]) == ("a.csv", "eval")
+    decoded = json.loads(run("files", "upload", str(path), "--json", "--name", "a.csv", "--purpose", "eval").out)
+    assert (decoded["id"], decoded["bytes"], decoded["file_type"]) == (emulator.files[0]["id"], len(REQUESTS), "csv")
+    assert (decoded["filename"], decoded["purpose"]) == ("a.csv", "eval")
 
 
 def test_upload_of_nothing(run: Run, emulator: Emulator, tmp_path: Path) -> None:
@@ -94,8 +94,8 @@ def test_get(run: Run, emulator: Emulator) -> None:
     assert ran.code == 5
     assert [line.split()[1] for line in ran.lines if line.startswith("id ")] == [second, first]
     assert "error: none: the service answered 404" in ran.err
-    told = [json.loads(line) for line in run("files", "get", first, second, "--json").lines]
-    assert [file["id"] for file in told] == [first, second]
+    decoded = [json.loads(line) for line in run("files", "get", first, second, "--json").lines]
+    assert [file["id"] for file in decoded] == [first, second]
     assert run("files", "get", "none").code == 4
 
 

@@ -52,9 +52,9 @@ def test_list_json(run: Run, emulator: Emulator) -> None:
     """--json is one complete array, with what this version does not know."""
     job_id = emulator.add_job(ends_as="IN_PROGRESS", colour="blue", error="\x1b")
     emulator.add_job()
-    told = json.loads(run("list", "--json").out)
-    assert len(told) == 2
-    assert {job_id: "blue"} == {job["id"]: job["colour"] for job in told if "colour" in job}
+    decoded = json.loads(run("list", "--json").out)
+    assert len(decoded) == 2
+    assert {job_id: "blue"} == {job["id"]: job["colour"] for job in decoded if "colour" in job}
 
 
 def test_list_of_nothing(run: Run, emulator: Emulator) -> None:

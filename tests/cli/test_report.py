@@ -28,10 +28,10 @@ def test_lines() -> None:
 
 def test_json() -> None:
     """JSON keeps the id as it is and all that is known."""
-    told = json.loads(outcome_json(FAILED))
-    assert told["job_id"] == "b\t\x1b"
-    assert told["result"] == "failed"
-    assert told["error"] == {"type": "APIConnectionError", "message": "it\nbroke"}
+    decoded = json.loads(outcome_json(FAILED))
+    assert decoded["job_id"] == "b\t\x1b"
+    assert decoded["result"] == "failed"
+    assert decoded["error"] == {"type": "APIConnectionError", "message": "it\nbroke"}
 
 
 def test_table_of_jobs_that_completed_anyway(capsys: pytest.CaptureFixture[str]) -> None:

@@ -63,11 +63,11 @@ def test_rows_in_a_file(run: Run, job_id: str, tmp_path: Path) -> None:
     target = tmp_path / "results.jsonl"
     ran = run("results", job_id, "-o", str(target), "--json")
     assert ran.code == 0
-    told: dict[str, Any] = json.loads(ran.out)
-    assert told["job"]["id"] == job_id
-    assert told["output"] == str(target)
-    assert told["counts"] == {"success": 2, "failure": 0, "missing": 0, "stray": 0}
-    assert told["usage"] == {"prompt_tokens": 4_000, "completion_tokens": 1_000, "total_tokens": 5_000}
+    decoded: dict[str, Any] = json.loads(ran.out)
+    assert decoded["job"]["id"] == job_id
+    assert decoded["output"] == str(target)
+    assert decoded["counts"] == {"success": 2, "failure": 0, "missing": 0, "stray": 0}
+    assert decoded["usage"] == {"prompt_tokens": 4_000, "completion_tokens": 1_000, "total_tokens": 5_000}
     assert rows(target.read_text("utf-8")) == [("success", "b"), ("success", "a")]
     assert "Gr\\u00f6\\u00dfe" in target.read_text("utf-8")  # as the service wrote it
     assert list(tmp_path.iterdir()) == [target]

@@ -127,11 +127,11 @@ def test_bad_lines(run: Run, swift: Emulator, here: Path) -> None:
     requests.write_bytes(b"no JSON\n" + requests.read_bytes() + b'{"custom_id": "c"}\n')
     ran = run("run", str(requests), "-o", "answers.jsonl", *OFTEN)
     assert (ran.code, ran.out) == (1, "")
-    told = ran.err.splitlines()
-    assert told[0].startswith("together-batches: error: ")
-    assert [line.split(" (")[0] for line in told[1:-1]] == ["line 1", "line 4"]
-    assert told[0].endswith("set aside with --skip-invalid")
-    assert told[-1] == "nothing was sent"
+    text = ran.err.splitlines()
+    assert text[0].startswith("together-batches: error: ")
+    assert [line.split(" (")[0] for line in text[1:-1]] == ["line 1", "line 4"]
+    assert text[0].endswith("set aside with --skip-invalid")
+    assert text[-1] == "nothing was sent"
     assert len(swift.jobs) == 0
     ran = run("run", str(requests), "-o", "answers.jsonl", "--skip-invalid", *OFTEN)
     assert ran.code == 5

@@ -46,9 +46,9 @@ def test_json(run: Run, tmp_path: Path) -> None:
     file.write_bytes(BAD)
     ran = run("validate", str(file), "--json")
     assert (ran.code, ran.err, len(ran.lines)) == (1, "", 1)
-    told = json.loads(ran.out)
-    problems = told.pop("problems")
-    assert told == {
+    decoded = json.loads(ran.out)
+    problems = decoded.pop("problems")
+    assert decoded == {
         "source": str(file),
         "ok": False,
         "rows": 3,

@@ -54,8 +54,8 @@ def test_several(run: Run, emulator: Emulator) -> None:
 def test_json(run: Run, emulator: Emulator) -> None:
     """One object a line."""
     ids = [emulator.add_job(status="COMPLETED", output_file_id="file-o") for _ in range(3)]
-    told = [json.loads(line) for line in run("wait", *ids, "--json").lines]
-    assert sorted(ids) == sorted(job["id"] for job in told)
+    decoded = [json.loads(line) for line in run("wait", *ids, "--json").lines]
+    assert sorted(ids) == sorted(job["id"] for job in decoded)
 
 
 def test_standard_input(run: Run, emulator: Emulator, feed: Callable[..., None]) -> None:

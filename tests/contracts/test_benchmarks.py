@@ -71,17 +71,18 @@ def test_a_bar_is_for_the_median_or_for_each_value(bar: Bar, values: list[float]
 def test_a_line_tells_median_spread_and_bar() -> None:
     """And nothing of a spread or of a bar where there is none."""
     line = Line("ours / bare", [1.5, 1.125, 1.25], "×", Bar("≤", 1.25))
-    assert line.told() == ("ours / bare", "1.25 × (1.12 to 1.50)", "≤ 1.25 ×", "met")
-    assert Line("lost", [0.0], "ids", Bar("≤", 0, each=True)).told() == ("lost", "0 ids", "each ≤ 0 ids", "met")
-    assert Line("rate", [12_345.6], "/s").told() == ("rate", "12,346 /s", "", "")
+    assert line.cells() == ("ours / bare", "1.25 × (1.12 to 1.50)", "≤ 1.25 ×", "met")
+    assert Line("lost", [0.0], "ids", Bar("≤", 0, each=True)).cells() == ("lost", "0 ids", "each ≤ 0 ids", "met")
+    assert Line("rate", [12_345.6], "/s").cells() == ("rate", "12,346 /s", "", "")
 
 
 @pytest.mark.parametrize(
-    ("value", "told"), [(0, "0"), (0.00391, "0.0039"), (0.25, "0.25"), (9.996, "10.00"), (12.34, "12.3"), (64, "64")]
+    ("value", "expected"),
+    [(0, "0"), (0.00391, "0.0039"), (0.25, "0.25"), (9.996, "10.00"), (12.34, "12.3"), (64, "64")],
 )
-def test_a_number_has_three_digits(value: float, told: str) -> None:
+def test_a_number_has_three_digits(value: float, expected: str) -> None:
     """More would be noise."""
-    assert number(value) == told
+    assert number(value) == expected
 
 
 def test_a_perfect_sender_uses_the_burst_and_each_token() -> None:
@@ -118,9 +119,9 @@ def test_figures_can_be_written_down(tmp_path: Path) -> None:
     assert _report.read(path) == {}
     sample = Sample("ours", {"kind": "steady"}, {"wall": 1.23456789}, {"goodput": [1, 2]})
     _report.write(path, {"flood": _report.Measured(Samples([sample]), ["2 cores"])})
-    told = _report.read(path)["flood"]
-    assert told.machine == ["2 cores"]
-    assert told.samples.all == [Sample("ours", {"kind": "steady"}, {"wall": 1.2346}, {"goodput": [1, 2]})]
+    shown = _report.read(path)["flood"]
+    assert shown.machine == ["2 cores"]
+    assert shown.samples.all == [Sample("ours", {"kind": "steady"}, {"wall": 1.2346}, {"goodput": [1, 2]})]
 
 
 def test_the_tables_of_a_page_are_renewed(tmp_path: Path) -> None:
@@ -135,14 +136,14 @@ def test_the_tables_of_a_page_are_renewed(tmp_path: Path) -> None:
     found = {"start": _report.Measured(samples, ["2 cores", "Python 3.11"])}
     _page.renew(page, {"start": _case(samples)}, found)
     _page.draw(tmp_path, {"start": _case(samples)}, found)
-    told = page.read_text("utf-8")
-    assert "| ours / bare | 1.10 × | ≤ 1.20 × | met |" in told
-    assert "stays" in told
-    assert "old" not in told
-    assert "a machine with 2 cores, Python 3.11." in told
+    text = page.read_text("utf-8")
+    assert "| ours / bare | 1.10 × | ≤ 1.20 × | met |" in text
+    assert "stays" in text
+    assert "old" not in text
+    assert "a machine with 2 cores, Python 3.11." in text
     assert (tmp_path / "performance-start.svg").read_text() == "<svg>2</svg>"
     _page.renew(page, {"start": _case(samples)}, found)
-    assert page.read_text("utf-8") == told
+    assert page.read_text("utf-8") == text
 
 
 def test_a_plot_is_a_picture_with_names_and_units() -> None:

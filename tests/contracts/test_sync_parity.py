@@ -50,8 +50,8 @@ def test_a_method_has_the_same_signature_on_both_sides(theirs: type, ours: type,
 @pytest.mark.parametrize(("theirs", "ours", "name"), METHODS)
 def test_a_method_says_the_same_on_both_sides(theirs: type, ours: type, name: str) -> None:
     """The first line of the docstring is the same."""
-    told = [inspect.getdoc(getattr(cls, name)) or "" for cls in (theirs, ours)]
-    assert told[0].splitlines()[0] == told[1].splitlines()[0]
+    shown = [inspect.getdoc(getattr(cls, name)) or "" for cls in (theirs, ours)]
+    assert shown[0].splitlines()[0] == shown[1].splitlines()[0]
 
 
 @pytest.mark.parametrize(("theirs", "ours", "name"), METHODS)

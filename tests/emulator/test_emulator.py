@@ -223,15 +223,15 @@ async def test_the_same_seed_and_clock_give_the_same_answers() -> None:
     """Byte for byte, request ids and dates included."""
 
     async def story() -> list[object]:
-        told: list[object] = []
+        seen: list[object] = []
         faults = [Fault(status=500, times=None, chance=0.3)]
         async with Emulator(seed=9, clock=lambda: 1_789_381_230.0, faults=faults) as emulator:
             ids = [emulator.add_job() for _ in range(5)]
             async with aiohttp.ClientSession(f"{emulator.base_url}/", headers=HEADERS) as http:
                 for path in ["batches", *(f"batches/{job_id}" for job_id in ids)]:
                     async with http.get(path) as response:
-                        told.append((dict(response.headers), await response.read()))
-        return told
+                        seen.append((dict(response.headers), await response.read()))
+        return seen
 
     assert await story() == await story()
 

@@ -379,8 +379,8 @@ def test_prompt(
     os.close(ours)
     assert code == process.returncode
     assert cancels == len(out.splitlines()) == emulator.count("cancel")
-    told = {0: "2 canceling; took", 1: "nothing was cancelled", 130: "interrupted"}
-    assert rest.splitlines()[-1].startswith(told[code])  # and neither a traceback nor a warning
+    shown = {0: "2 canceling; took", 1: "nothing was cancelled", 130: "interrupted"}
+    assert rest.splitlines()[-1].startswith(shown[code])  # and neither a traceback nor a warning
     assert len(rest.splitlines()) == 2
 
 

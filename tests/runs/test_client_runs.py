@@ -342,10 +342,10 @@ async def _stopped(run: Runner, kind: RunEventKind, times: int = 1) -> None:
     """Begin a run, and cancel it at this event."""
     task = asyncio.current_task()
     assert task is not None
-    running = asyncio.ensure_future(run(on_event=lambda event: told(event)))
+    running = asyncio.ensure_future(run(on_event=lambda event: on_event(event)))
     seen: list[RunEventKind] = []
 
-    def told(event: RunEvent) -> None:
+    def on_event(event: RunEvent) -> None:
         seen.append(event.kind)
         if seen.count(kind) == times:
             running.cancel()
@@ -608,11 +608,11 @@ async def test_a_run_that_is_cancelled_from_outside(run: Runner, emulator: Emula
 
     cancelling: list[asyncio.Task[None]] = []
 
-    def told(event: RunEvent) -> None:
+    def on_event(event: RunEvent) -> None:
         if event.kind == RunEventKind.PROGRESSED and not cancelling:
             cancelling.append(asyncio.create_task(cancel()))
 
-    report = await run(on_event=told)
+    report = await run(on_event=on_event)
     await asyncio.gather(*cancelling)
     assert outcomes in (["1 canceling"], ["1 cancelled"])
     assert (report.complete, report.not_sent) == (False, 10)
@@ -627,11 +627,11 @@ async def test_cancel_on_interrupt(run: Runner, emulator: Emulator) -> None:
     emulator.timing = Timing(validating=0, running=1e9, canceling=0)
     created = asyncio.Event()
 
-    def told(event: RunEvent) -> None:
+    def on_event(event: RunEvent) -> None:
         if event.kind == RunEventKind.CREATED:
             created.set()
 
-    running = asyncio.create_task(run(on_event=told, cancel_on_interrupt=True))
+    running = asyncio.create_task(run(on_event=on_event, cancel_on_interrupt=True))
     await created.wait()
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -771,11 +771,11 @@ async def test_results_that_are_given_up(run: Runner, emulator: Emulator) -> Non
 def _deleting(emulator: Emulator, field: str) -> Callable[[RunEvent], None]:
     """Delete a file of the first job's results as soon as it has ended."""
 
-    def told(event: RunEvent) -> None:
+    def on_event(event: RunEvent) -> None:
         if event.kind == RunEventKind.ENDED and event.shard == 1:
             emulator._service.files.delete(str(emulator.jobs[0][field]))
 
-    return told
+    return on_event
 
 
 async def test_a_job_that_runs_cannot_be_given_up(run: Runner, emulator: Emulator) -> None:

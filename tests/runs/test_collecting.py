@@ -133,8 +133,8 @@ async def test_odd_rows_are_kept_and_do_not_go_again(run: Runner, emulator: Emul
             body,
         )
     for number in (4, 5, 6, 7):
-        told = json.loads(lines[number])
-        assert told["raw"].encode().endswith(ODD[number].replace(b"\xe9", b"\\xe9") + b"}}")
+        decoded = json.loads(lines[number])
+        assert decoded["raw"].encode().endswith(ODD[number].replace(b"\xe9", b"\\xe9") + b"}}")
 
 
 # --- files that are cut ---

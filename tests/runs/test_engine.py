@@ -219,7 +219,7 @@ class World:
             max_attempts=3,
             caution=Caution(give_up=give_up),
             is_resumed=self.lives > 1,
-            tell=EventSink(None, time),
+            emit=EventSink(None, time),
         )
         await engine.run()
         return life

@@ -100,10 +100,10 @@ def test_what_became_of_its_rows(tmp_path: Path) -> None:
 def test_a_view_is_plain_data(tmp_path: Path) -> None:
     """For JSON: times as text in UTC, what is absent left out."""
     snapshot = LedgerSnapshot(attrs.evolve(RUN, finished_at=NOON), SHARDS, (_attempt(3),))
-    told = json.loads(json.dumps(view_of(tmp_path, snapshot, None).to_dict()))
-    assert (told["state"], told["directory"], told["rows"]) == ("finished", str(tmp_path), 14)
-    assert (told["started_at"], "model_id" in told) == ("2026-09-14T12:00:00Z", False)
-    assert told["shards"][0]["attempts"][0]["creating_at"] == "2026-09-14T12:00:00Z"
+    decoded = json.loads(json.dumps(view_of(tmp_path, snapshot, None).to_dict()))
+    assert (decoded["state"], decoded["directory"], decoded["rows"]) == ("finished", str(tmp_path), 14)
+    assert (decoded["started_at"], "model_id" in decoded) == ("2026-09-14T12:00:00Z", False)
+    assert decoded["shards"][0]["attempts"][0]["creating_at"] == "2026-09-14T12:00:00Z"
 
 
 def test_what_is_no_run(tmp_path: Path) -> None:

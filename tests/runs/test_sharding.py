@@ -118,8 +118,8 @@ def test_bad_lines_are_refused_with_all_their_numbers(path: Path) -> None:
     content = _lines(ROWS[0], b"no JSON", ROWS[1], ROWS[0], b'{"custom_id": "a"}', b"[]")
     with pytest.raises(ValidationError, match=r"4 bad lines \(2, 4-6\); the first: line 2 .*skip_invalid") as raised:
         _scan(path, content)
-    told = [problem.partition(" (")[0] for problem in raised.value.problems]
-    assert told == ["line 2", "line 4", "line 5", "line 6"]
+    shown = [problem.partition(" (")[0] for problem in raised.value.problems]
+    assert shown == ["line 2", "line 4", "line 5", "line 6"]
     assert "custom_id is that of line 1 too" in raised.value.problems[1]
 
 

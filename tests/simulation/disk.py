@@ -92,17 +92,17 @@ class _File(io.FileIO):
     """An open file whose every act is a step."""
 
     disk: Disk
-    told: str
+    file_name: str
 
     def write(self, data: Any, /) -> int:
         size = memoryview(data).nbytes
-        if self.disk.act(f"write {size} bytes to {self.told}"):
+        if self.disk.act(f"write {size} bytes to {self.file_name}"):
             super().write(memoryview(data).cast("B")[: size // 2])  # some of it still fits
-            raise _no_space(self.told)
+            raise _no_space(self.file_name)
         return super().write(data)
 
     def truncate(self, size: int | None = None, /) -> int:
-        step(f"truncate {self.told}")
+        step(f"truncate {self.file_name}")
         return super().truncate(size)
 
 
@@ -223,7 +223,7 @@ def made_up(disk: Disk, loop: Loop, random: Random) -> Iterator[None]:
         if disk.act(f"open {Path(file).name} ({mode})"):
             raise _no_space(str(file))
         raw = _File(file, mode.replace("b", "").replace("t", ""))
-        raw.disk, raw.told = disk, Path(file).name
+        raw.disk, raw.file_name = disk, Path(file).name
         if buffering == 0:
             return raw
         buffered = io.BufferedRandom(raw, _BUFFER_BYTES) if "+" in mode else io.BufferedWriter(raw, _BUFFER_BYTES)

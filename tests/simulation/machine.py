@@ -68,7 +68,7 @@ class Process:
         return _current.get()
 
     @staticmethod
-    def nobody() -> contextvars.Context:
+    def no_process() -> contextvars.Context:
         """A context of the world around the processes."""
         context = contextvars.Context()
         context.run(_current.set, None)

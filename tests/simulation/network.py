@@ -65,15 +65,15 @@ class Network:
         """The client's end of a new connection to where this socket had reached."""
         server = self._servers[self._reached.pop(sock)]
         sock.close()
-        here = _End(self, contextvars.copy_context())
-        there = _End(self, server.context, is_server=True)
-        here.peer, there.peer = there, here
-        self._ends |= {here, there}
+        local = _End(self, contextvars.copy_context())
+        remote = _End(self, server.context, is_server=True)
+        local.peer, remote.peer = remote, local
+        self._ends |= {local, remote}
         protocol = protocol_factory()
-        here.protocol = protocol
-        protocol.connection_made(here)
-        there.soon(lambda: there.accept(server.protocol_factory))
-        return here, protocol
+        local.protocol = protocol
+        protocol.connection_made(local)
+        remote.soon(lambda: remote.accept(server.protocol_factory))
+        return local, protocol
 
     def cut(self, process: Process) -> None:
         """The process is dead: whoever was connected to it will notice."""
@@ -181,7 +181,7 @@ class _End(asyncio.Transport):
             return
         sent = bytes(data)
         if self.process is not None:
-            self.process.step(f"send {_told(sent)}")
+            self.process.step(f"send {_first_line(sent)}")
         if self._network.resets():
             self.abort()
             return
@@ -254,7 +254,7 @@ class _End(asyncio.Transport):
         pass
 
 
-def _told(sent: bytes) -> str:
+def _first_line(sent: bytes) -> str:
     """A piece of bytes as one line of a trace."""
     line = sent.partition(b"\r\n")[0].partition(b"?")[0][:200].decode("ascii", "replace")
     return line if line.startswith(("GET", "POST", "PUT", "DELETE", "HTTP")) else f"{len(sent)} bytes of a body"

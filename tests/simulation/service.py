@@ -172,7 +172,7 @@ class Service:
         return plan.life(number)
 
     def _later(self, seconds: float, act: Callable[..., object], *what: object) -> None:
-        self._loop.call_later(seconds, act, *what, context=Process.nobody())
+        self._loop.call_later(seconds, act, *what, context=Process.no_process())
 
     def _delete(self, job_id: str) -> None:
         _ = self._books.files  # looking at them settles what has ended

@@ -116,7 +116,7 @@ def test_what_a_dead_process_had_sent_still_arrives() -> None:
 
     def die_of_it(line: str) -> None:
         if "send POST /v1/batches" in line and len(world.starts) == 1:
-            world.loop.call_soon(world.starts[0].process.kill, context=Process.nobody())
+            world.loop.call_soon(world.starts[0].process.kill, context=Process.no_process())
 
     world = World(CALM, submit, die_of_it)
     with quiet():

@@ -310,9 +310,9 @@ def _judge_files(world: World, run: Run, trials: _Trials) -> None:
     order = [row.custom_id for row in world.plan.rows]
     lines = _lines(run.root / "answers.jsonl")
     found = {custom_id: bucket for custom_id, bucket, _ in lines}
-    there = Counter(custom_id for custom_id, _, _ in lines)
-    assert not set(order) - set(there), f"lost: {set(order) - set(there)}"
-    assert there.total() == len(order), f"there twice, or no rows: {there - Counter(order)}"
+    written = Counter(custom_id for custom_id, _, _ in lines)
+    assert not set(order) - set(written), f"lost: {set(order) - set(written)}"
+    assert written.total() == len(order), f"there twice, or no rows: {written - Counter(order)}"
     assert [custom_id for custom_id, _, _ in lines] == order, "the output is out of order"
     unanswered = [line for line in lines if line[1] != "succeeded"]
     assert _lines(run.root / "answers.failures.jsonl") == unanswered, "the failures are others"

@@ -171,9 +171,9 @@ class World:
 
     def play(self, judge: Callable[[World], None]) -> None:
         """Go through with it, and have it judged before the dead are let go."""
-        there = "/dev/shm" if Path("/dev/shm").is_dir() else None  # a file is synced a dozen times in each
+        parent = "/dev/shm" if Path("/dev/shm").is_dir() else None  # a file is synced a dozen times in each
         with ExitStack() as stack:
-            directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="together-batches-", dir=there))
+            directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="together-batches-", dir=parent))
             self.disk = Disk(Path(directory, "machine"))
             self.runs.append(Run("the run", self.disk.root))
             if self.plan.troubles.another_run is not None:
@@ -200,7 +200,7 @@ class World:
             if away.how == "refused":
                 for moment, act in zip(away.span, (self._go_away, self._come_back), strict=True):
                     if moment < float("inf"):
-                        self.loop.call_later(moment, act, context=Process.nobody())
+                        self.loop.call_later(moment, act, context=Process.no_process())
         beside = self.plan.troubles.another_run
         others = [
             asyncio.create_task(self._to_the_end(run, after=beside))
@@ -263,7 +263,7 @@ class World:
             self.network.cut(start.process)
             self.loop.call_soon(over.set, context=context)
 
-        context = Process.nobody()
+        context = Process.no_process()
         start.process.on_death = died
         task = self._begin(run, start, wrong)
         task.add_done_callback(lambda _: over.set(), context=context)
@@ -348,7 +348,7 @@ class World:
         if death is not None and death.after and death.after in what and process.dies_at is None:
             process.dies_at = process.steps + death.steps
             if not death.steps:
-                self.loop.call_soon(process.kill, context=Process.nobody())
+                self.loop.call_soon(process.kill, context=Process.no_process())
         if "send POST /v1/batches" in what:
             self._copy(process)
         self._note(f"{process.name} #{process.steps}: {_BY_CHANCE.sub('*', what)}")

@@ -345,7 +345,7 @@ async def errors(client: AsyncBatches) -> None:
         print(error)
 
 
-def told(event: runs.RunEvent) -> None:
+def on_event(event: runs.RunEvent) -> None:
     assert_type(event.kind, runs.RunEventKind)
     assert_type(event.answered, int)
     assert_type(event.rows, int)
@@ -353,7 +353,7 @@ def told(event: runs.RunEvent) -> None:
 
 
 async def a_durable_run(client: AsyncBatches, requests: AsyncIterator[BatchRequest]) -> None:
-    report = await client.run("in.jsonl", Path("out.jsonl"), max_jobs=5, stop_after_rows=1_000, on_event=told)
+    report = await client.run("in.jsonl", Path("out.jsonl"), max_jobs=5, stop_after_rows=1_000, on_event=on_event)
     assert_type(report, runs.RunReport)
     assert_type((report.output, report.complete, report.stopped), tuple[Path | None, bool, str | None])
     await client.run(requests, "out.jsonl", directory=Path("run"), model_id="m", priority=1)

@@ -128,12 +128,12 @@ def delay(
         return None
     # Full jitter: https://aws.amazon.com/builders-library/timeouts-retries-and-backoff-with-jitter/
     wait = chance() * min(policy.max_delay, policy.base_delay * 2.0 ** min(attempt - 1, 60))
-    asked = retry_after(headers)
-    if asked is not None:
-        wait = max(wait, asked)
+    advised = retry_after(headers)
+    if advised is not None:
+        wait = max(wait, advised)
     if wait >= seconds_left:
-        told = f"the service asks for {asked:g} s" if asked == wait else f"the next attempt is {wait:.1f} s away"
-        error.message += f"; not repeated: {told}, more than is left of max_elapsed ({policy.max_elapsed:g} s)"
+        cause = f"the service asks for {advised:g} s" if advised == wait else f"the next attempt is {wait:.1f} s away"
+        error.message += f"; not repeated: {cause}, more than is left of max_elapsed ({policy.max_elapsed:g} s)"
         return None
     if not isinstance(error, RateLimitError) and not budget.spend():
         error.message += "; not repeated: this client's budget for repeating is used up, too much fails just now"

@@ -127,9 +127,9 @@ class Streaming:
         await state.sleep(wait)
 
     async def _open(self, request: Transfer, headers: Mapping[str, str] | None = None) -> StreamedResponse:
-        asked = attrs.evolve(request, headers={**request.headers, **(headers or {})})
-        exchange = partial(self._exchange, asked, follow=True, streamed=True)
-        answer = await self._transport.send_alone(asked, CallState(), exchange)
+        ranged = attrs.evolve(request, headers={**request.headers, **(headers or {})})
+        exchange = partial(self._exchange, ranged, follow=True, streamed=True)
+        answer = await self._transport.send_alone(ranged, CallState(), exchange)
         assert isinstance(answer, StreamedResponse)  # noqa: S101  # what a good answer to it is
         return answer
 
@@ -274,14 +274,14 @@ class _Body:
         self.failure_traceback: TracebackType | None = None
         self.total_bytes = 0
         self._at: int = 0
-        self._told = -1
+        self._reported_at = -1
         self._block = memoryview(b"")
         self._tail = b""
 
     def __aiter__(self) -> Self:
         # From the beginning: aiohttp itself sends a PUT once more where a connection that it had kept is found dead.
         self.total_bytes = self._at = 0
-        self._told = -1
+        self._reported_at = -1
         self._block = memoryview(self._transfer.head)
         self._tail = self._transfer.tail
         return self
@@ -302,8 +302,8 @@ class _Body:
     async def _next_block(self) -> bytes:
         content = self._transfer.content
         if content is not None:
-            if self._on_sent is not None and self._told != self._at:
-                self._told = self._at
+            if self._on_sent is not None and self._reported_at != self._at:
+                self._reported_at = self._at
                 self._on_sent(self._at, content.size)
             if self._at < content.size:
                 block = await content.block(self._at)

@@ -541,13 +541,13 @@ class Transport:
         keep = None if bulk is None else bulk.keep(len(answer.body))
         ours = self.is_ours(answer.url)
         if answer.status == 429:
-            asked = retry.retry_after(answer.headers)
+            advised = retry.retry_after(answer.headers)
             if ours:
                 limit = retry.limit(answer.headers)
-                state.limiter.on_refused(now, sent_at=sent_at, retry_after=asked, limit=limit)
+                state.limiter.on_refused(now, sent_at=sent_at, retry_after=advised, limit=limit)
             else:
                 state.limiter.on_unanswered()
-            return job_protocol.error_of(answer, retry_after=asked, keep=keep)
+            return job_protocol.error_of(answer, retry_after=advised, keep=keep)
         self._note_accepted(answer, now, sent_at)
         if answer.status < 400:
             return job_protocol.invalid_response(answer, "an answer", _describe_unexpected(answer))

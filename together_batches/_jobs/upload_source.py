@@ -129,9 +129,9 @@ class UploadSource:
     def raise_for_unwritable(self) -> None:
         """Raise :class:`ValidationError` with all requests that cannot be written as a line, where there are any."""
         if self.unwritable:
-            told = [f"request {problem.line}: {problem.message}" for problem in self.unwritable]
-            more = f"; {format_count(len(told))} problems in all" if len(told) > 1 else ""
-            raise ValidationError(told[0] + more, problems=told)
+            problems = [f"request {problem.line}: {problem.message}" for problem in self.unwritable]
+            more = f"; {format_count(len(problems))} problems in all" if len(problems) > 1 else ""
+            raise ValidationError(problems[0] + more, problems=problems)
 
     def _add(self, lines: bytes) -> None:
         with self._at_work():

@@ -156,20 +156,20 @@ class _Poller:
 
     async def _feed(self, ids: Ids) -> None:
         if isinstance(ids, AsyncIterable):
-            async for asked in ids:
-                self._admit(asked)
+            async for given in ids:
+                self._admit(given)
             return
-        for count, asked in enumerate(ids, start=1):
-            self._admit(asked)
+        for count, given in enumerate(ids, start=1):
+            self._admit(given)
             if count % _IDS_AT_A_TIME == 0:
                 await asyncio.sleep(0)  # there may be a million, and the loop has other work
 
-    def _admit(self, asked: str | BatchJob) -> None:
-        job_id = job_protocol.job_id(asked)
+    def _admit(self, given: str | BatchJob) -> None:
+        job_id = job_protocol.job_id(given)
         if job_id in (self.pending if self._may_repeat else self._known):
             return
         self._known.add(job_id)
-        job = asked if isinstance(asked, BatchJob) else BatchJob(id=job_id)
+        job = given if isinstance(given, BatchJob) else BatchJob(id=job_id)
         if job.is_terminal:  # nothing more will happen to it, so there is nothing to ask
             self._tell(job)
             self._emit(job)
@@ -181,7 +181,7 @@ class _Poller:
             began=now,
             moved=now,
             complain_at=now + _QUIET_SECONDS,
-            is_known=isinstance(asked, BatchJob) or self._knows(job_id),
+            is_known=isinstance(given, BatchJob) or self._knows(job_id),
             absence=Absence(self._patience),
             file_absence=Absence(self._patience),
         )

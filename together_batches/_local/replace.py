@@ -47,20 +47,20 @@ def created(path: Path, mode: str = "xb", *, buffering: int = -1) -> IO[bytes]:
 def take_place(part: Path, target: Path) -> None:
     """Rename ``part`` to ``target``; it takes the mode, and if this process may, the owner of the file before."""
     with suppress(FileNotFoundError):
-        there = target.stat()
+        existing = target.stat()
         # What cannot be set stays as it was made, which is stricter.
         with suppress(OSError):
-            _take_owner(part, there)
-            part.chmod(stat.S_IMODE(there.st_mode))
+            _take_owner(part, existing)
+            part.chmod(stat.S_IMODE(existing.st_mode))
     part.replace(target)
 
 
-def _take_owner(part: Path, there: os.stat_result) -> None:
+def _take_owner(part: Path, existing: os.stat_result) -> None:
     if sys.platform == "win32":
         return
     made = part.stat()
-    if (made.st_uid, made.st_gid) != (there.st_uid, there.st_gid):
+    if (made.st_uid, made.st_gid) != (existing.st_uid, existing.st_gid):
         # Only root gives files away; a group that this process is in can be set by anyone.
         with suppress(PermissionError):
-            os.chown(part, -1, there.st_gid)
-            os.chown(part, there.st_uid, -1)
+            os.chown(part, -1, existing.st_gid)
+            os.chown(part, existing.st_uid, -1)

@@ -56,8 +56,8 @@ def to_dict(value: BatchJob | FileObject | CancelOutcome | CancelReport | BatchR
     if isinstance(value, BatchSuccess):
         return _success(value)
     # An id is said also where there is none; a raw text is left out where it is empty.
-    told = {name: field for name, field in _fields(value).items() if field != ""}
-    return {"custom_id": value.custom_id, "result": kind, **told}
+    fields = {name: field for name, field in _fields(value).items() if field != ""}
+    return {"custom_id": value.custom_id, "result": kind, **fields}
 
 
 def _success(row: BatchSuccess) -> dict[str, Any]:

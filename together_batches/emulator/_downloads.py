@@ -15,20 +15,26 @@ if TYPE_CHECKING:
 __all__ = ["download"]
 
 
-def download(file: StoredFile, asked: Mapping[str, str], content_type: str, *, ranges: bool, gzip: bool) -> Reply:
+def download(
+    file: StoredFile, request_headers: Mapping[str, str], content_type: str, *, ranges: bool, gzip: bool
+) -> Reply:
     """The content as the headers that were `asked` want it, as far as the two switches allow.
 
     One range is served, several are not: such a request, like one that nobody can read, gets the whole.
     """
     content, etag = file.content, f'"{file.id.removeprefix("file-")}"'
-    if gzip and "gzip" in asked.get("Accept-Encoding", ""):
+    if gzip and "gzip" in request_headers.get("Accept-Encoding", ""):
         # Compressed on the fly there is no position to go on from: no ranges, and an ETag that says so.
         return Reply(200, content, content_type, {"ETag": f"W/{etag}", "Vary": "Accept-Encoding"}, gzip=True)
     headers = {"ETag": etag}
     if not ranges:
         return Reply(200, content, content_type, headers)
     headers["Accept-Ranges"] = "bytes"
-    part = _part(asked.get("Range", ""), content.size) if asked.get("If-Range", etag) == etag else None
+    part = (
+        _part(request_headers.get("Range", ""), content.size)
+        if request_headers.get("If-Range", etag) == etag
+        else None
+    )
     if part is None:
         return Reply(200, content, content_type, headers)
     start, stop = part

@@ -214,15 +214,15 @@ def _objection(row: Row, endpoint: str) -> str | None:
 
 def _chat_answer(row: Row, text: str | None, created: int) -> Row:
     body = _body(row)
-    asked = _last_words(body)
-    words = (text if text is not None else f"You said: {asked}").split(" ")
+    prompt = _last_words(body)
+    words = (text if text is not None else f"You said: {prompt}").split(" ")
     limit = body.get("max_tokens")
     kept = words[:limit] if isinstance(limit, int) and limit >= 0 else words
-    prompt_tokens, completion_tokens = len(asked.split()) + 8, len(kept)
+    prompt_tokens, completion_tokens = len(prompt.split()) + 8, len(kept)
     message: Row = {
         "role": "assistant",
         "content": " ".join(kept),
-        "reasoning": f"They said {len(asked)} characters, and I repeat them.",
+        "reasoning": f"They said {len(prompt)} characters, and I repeat them.",
         "tool_calls": list[object](),
     }
     finish_reason = "stop" if len(kept) == len(words) else "length"

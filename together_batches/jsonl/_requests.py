@@ -216,10 +216,10 @@ def faults_of(row: object, endpoint: str, max_custom_id: int | None) -> list[str
     if max_custom_id is not None and isinstance(custom_id, str) and len(custom_id) > max_custom_id:
         faults.append(f"custom_id has {format_count(len(custom_id))} characters, more than {max_custom_id}")
     if isinstance(body, dict):
-        asked = cast("dict[str, object]", body)
-        if not isinstance(model := asked.get("model"), str) or not model:
+        members = cast("dict[str, object]", body)
+        if not isinstance(model := members.get("model"), str) or not model:
             faults.append(_wrong("body.model", model, "text"))
-        if asked.get("stream") is True:
+        if members.get("stream") is True:
             faults.append("body.stream is true, and a batch cannot stream: leave it out")
     # A url is no part of the format, but the service tolerates it, and files made for others have it.
     if url is not None and not (isinstance(url, str) and url.endswith(endpoint)):

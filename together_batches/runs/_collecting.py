@@ -77,7 +77,7 @@ class Collecting:
         self._store = context.store
         self._run_directory = context.run_directory
         self._trouble = context.trouble
-        self._tell = context.tell
+        self._emit = context.emit
         self._patience = context.caution.patience
         self._steps = steps
         self._downloads = asyncio.Semaphore(_DOWNLOADS_AT_ONCE)
@@ -132,7 +132,7 @@ class Collecting:
             f"{format_count(arranged.left)} of {count_of(attempt.rows, 'row')} of "
             f"{attempt.job_id or attempt.file_id} are given up: they count as missing"
         )
-        self._tell(RunEventKind.GONE, message, key, attempt.job_id)
+        self._emit(RunEventKind.GONE, message, key, attempt.job_id)
         return arranged
 
     async def is_as_collected(self, key: Key) -> bool:
@@ -356,7 +356,7 @@ class Collecting:
         )
         if arranged.strays:
             message += f"; {format_count(arranged.strays)} rows that belong to no request are left out"
-        self._tell(RunEventKind.COLLECTED, message, key, attempt.job_id)
+        self._emit(RunEventKind.COLLECTED, message, key, attempt.job_id)
 
     def _unavailable(self, key: Key, problem: str) -> ResultsUnavailableError:
         attempt = self._store.at(key)

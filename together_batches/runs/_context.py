@@ -28,6 +28,6 @@ class RunContext:
     store: AttemptStore
     run_directory: RunDirectory
     trouble: Trouble
-    tell: EventSink
+    emit: EventSink
     caution: Caution
     is_resumed: bool

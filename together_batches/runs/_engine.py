@@ -58,7 +58,7 @@ class Engine:
         max_attempts: int,
         caution: Caution,
         is_resumed: bool,
-        tell: EventSink,
+        emit: EventSink,
     ) -> None:
         self.store = AttemptStore(ledger, snapshot)
         self.stopped: str | None = None
@@ -66,7 +66,7 @@ class Engine:
         self._limits = limits
         self._max_attempts = max_attempts
         self._caution = caution
-        self._tell = tell
+        self._emit = emit
         self._know = api.know
         context = RunContext(
             run=snapshot.run,
@@ -74,12 +74,12 @@ class Engine:
             time=time,
             store=self.store,
             run_directory=run_directory,
-            trouble=Trouble(time, tell),
-            tell=tell,
+            trouble=Trouble(time, emit),
+            emit=emit,
             caution=caution,
             is_resumed=is_resumed,
         )
-        self._follower = JobFollower(api.follow, self.store, time, tell, on_status=self._see_status)
+        self._follower = JobFollower(api.follow, self.store, time, emit, on_status=self._see_status)
         self._steps = Steps(context, self._follower)
         self._collecting = Collecting(context, self._steps)
         self._resuming = Resuming(context, self._steps, self._collecting)
@@ -197,7 +197,7 @@ class Engine:
             self.stopped = reason
             for timer in self._timers:
                 timer.cancel()
-            self._tell(RunEventKind.STOPPED, f"nothing more is created: {reason}; what runs is waited for")
+            self._emit(RunEventKind.STOPPED, f"nothing more is created: {reason}; what runs is waited for")
 
     # --- the first shard, alone -----------------------------------------------------------------------------------
 
@@ -240,7 +240,7 @@ class Engine:
         except (ResultsUnavailableError, CreateUnconfirmedError) as error:
             error.__traceback__ = None  # its frames would be kept as long as it is
             self._unresolved.append(error)
-            self._tell(RunEventKind.TROUBLE, f"left unresolved in this call: {error}", key)
+            self._emit(RunEventKind.TROUBLE, f"left unresolved in this call: {error}", key)
         else:
             self._follow_up(key, arranged, group)
         release()

@@ -32,7 +32,7 @@ class JobFollower:
         follow: Follow,
         store: AttemptStore,
         time: Clock,
-        tell: EventSink,
+        emit: EventSink,
         *,
         on_status: Callable[[Key, str | None], None],
     ) -> None:
@@ -40,8 +40,8 @@ class JobFollower:
         self._follow = follow
         self._store = store
         self._time = time
-        self._tell = tell
-        self._asked: asyncio.Queue[str | None] = asyncio.Queue()
+        self._emit = emit
+        self._requested: asyncio.Queue[str | None] = asyncio.Queue()
         self._waiting: dict[str, tuple[Key, asyncio.Future[BatchJob | BatchesError]]] = {}
         self._cancelled_before = set[str]()
         self._seen = set[str]()
@@ -59,12 +59,12 @@ class JobFollower:
         """The job when it has finished, or why it cannot be followed."""
         ending: asyncio.Future[BatchJob | BatchesError] = asyncio.get_running_loop().create_future()
         self._waiting[job_id.lower()] = key, ending
-        self._asked.put_nowait(job_id)
+        self._requested.put_nowait(job_id)
         return await ending
 
     def stop(self) -> None:
         """No more jobs will be asked for."""
-        self._asked.put_nowait(None)
+        self._requested.put_nowait(None)
 
     async def run(self) -> None:
         """Look at all that are asked for, until it is stopped."""
@@ -74,7 +74,7 @@ class JobFollower:
                 self._end(job.id, job)
 
     async def _job_ids(self) -> AsyncIterator[str]:
-        while (job_id := await self._asked.get()) is not None:
+        while (job_id := await self._requested.get()) is not None:
             yield job_id
 
     def _end(self, job_id: str, ended: BatchJob | BatchesError) -> None:
@@ -104,4 +104,4 @@ class JobFollower:
         self._on_status(key, status)
         if changed:
             at = "" if job.progress is None else f" at {job.progress:g} %"
-            self._tell(RunEventKind.PROGRESSED, f"job {job.id} is {status}{at}", key, job.id)
+            self._emit(RunEventKind.PROGRESSED, f"job {job.id} is {status}{at}", key, job.id)

@@ -134,7 +134,9 @@ def _line(request: RequestLike, number: int) -> bytes:
         return jsonl.encode(request)
     except ValidationError as error:
         message = f"request {number}: {error}"
-        raise ValidationError(message, problems=[f"request {number}: {told}" for told in error.problems]) from error
+        raise ValidationError(
+            message, problems=[f"request {number}: {problem}" for problem in error.problems]
+        ) from error
 
 
 async def known_input(source: Requests, places: RunPaths, options: Options, run: Run) -> Path:

@@ -112,7 +112,7 @@ def absent(attempt: Attempt, custom_id: str) -> BatchFailure | BatchMissing:
     Missing, unless the job failed for its input as a whole, and would fail again for the same.
     """
     reason = attempt.error or ""
-    if attempt.status == BatchJobStatus.FAILED and any(told in reason for told in _REASONS_FOR_GOOD):
+    if attempt.status == BatchJobStatus.FAILED and any(known in reason for known in _REASONS_FOR_GOOD):
         return BatchFailure(custom_id, JOB_FAILED, reason)
     return BatchMissing(custom_id)
 

@@ -122,7 +122,7 @@ class _Running:
         self._run = snapshot.run
         self._api = api
         self._time = time
-        self._tell = EventSink(options.on_event, time, invalid=snapshot.run.invalid)
+        self._emit = EventSink(options.on_event, time, invalid=snapshot.run.invalid)
 
     async def run(self, *, is_new: bool) -> RunReport:
         """Do what is left to be done."""
@@ -145,9 +145,9 @@ class _Running:
             max_attempts=options.max_attempts,
             caution=options.caution,
             is_resumed=not is_new,
-            tell=self._tell,
+            emit=self._emit,
         )
-        self._tell.counts = lambda: engine.store.counts(options.max_attempts)
+        self._emit.counts = lambda: engine.store.counts(options.max_attempts)
         self._tell_beginning(engine, is_new=is_new)
         if engine.has_work and self._run.finished_at is not None:
             await self._save(finished_at=None)
@@ -173,11 +173,11 @@ class _Running:
         what = f"{count_of(rows, 'row')} of {run.input_name} in {count_of(shards, 'shard')}"
         if is_new:
             aside = f"; {format_count(run.invalid)} bad lines are set aside" if run.invalid else ""
-            self._tell(RunEventKind.BEGUN, f"{what}{aside}")
+            self._emit(RunEventKind.BEGUN, f"{what}{aside}")
         else:
             found = engine.store.buckets(self._options.max_attempts)
             done = found.succeeded + found.failed + found.missing
-            self._tell(
+            self._emit(
                 RunEventKind.RESUMED,
                 f"{what}: {format_count(done)} are done, {format_count(found.in_flight)} under way",
             )
@@ -227,7 +227,7 @@ class _Running:
             await in_thread(lambda raise_if_cancelled: self._keep(output, failures, ours, raise_if_cancelled))
         await self._save(finished_at=self._time.now())
         await run_directory.clear(engine.store.attempts)
-        self._tell(RunEventKind.FINISHED, f"{places.output} is written")
+        self._emit(RunEventKind.FINISHED, f"{places.output} is written")
 
     def _drafts(self, stack: ExitStack) -> tuple[PartialFile, PartialFile]:
         partial_files = [

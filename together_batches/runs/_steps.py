@@ -58,7 +58,7 @@ class Steps:
         self._store = context.store
         self._run_directory = context.run_directory
         self._trouble = context.trouble
-        self._tell = context.tell
+        self._emit = context.emit
         self._patience = context.caution.patience
         self._follower = following
         self._transfers = asyncio.Semaphore(_TRANSFERS_AT_ONCE)
@@ -92,7 +92,7 @@ class Steps:
             changes |= {"posts": 1, "creating_at": now}
         self._uploaded_here.add(key)
         await self._store.save(key, **changes)
-        self._tell(RunEventKind.UPLOADED, f"{count_of(attempt.rows, 'row')} are uploaded as {uploaded.file.id}", key)
+        self._emit(RunEventKind.UPLOADED, f"{count_of(attempt.rows, 'row')} are uploaded as {uploaded.file.id}", key)
 
     # --- created --------------------------------------------------------------------------------------------------
 
@@ -126,7 +126,7 @@ class Steps:
         if created.others:
             ids = ", ".join(other.id for other in created.others)
             message += f"; these were created from its file as well, cancel them if they still run: {ids}"
-        self._tell(kind, message, key, job.id)
+        self._emit(kind, message, key, job.id)
 
     async def take_up(self, key: Key, other: Created) -> None:
         """Have an attempt be of a job that was made beside that of the attempt before, of the same file."""
@@ -219,7 +219,7 @@ class Steps:
             raise ended
         await self.note_end(key, ended)
         why = f": {ended.error}" if ended.error else ""
-        self._tell(RunEventKind.ENDED, f"job {job_id} is {ended.status}{why}", key, job_id)
+        self._emit(RunEventKind.ENDED, f"job {job_id} is {ended.status}{why}", key, job_id)
         return ended
 
     async def _has_other_job(self, key: Key) -> bool:

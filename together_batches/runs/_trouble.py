@@ -28,9 +28,9 @@ T = TypeVar("T")
 class Trouble:
     """Reports trouble as a warning and as an event, and waits."""
 
-    def __init__(self, time: Clock, tell: EventSink) -> None:
+    def __init__(self, time: Clock, emit: EventSink) -> None:
         self._time = time
-        self._tell = tell
+        self._emit = emit
 
     async def until_answered(
         self,
@@ -63,6 +63,6 @@ class Trouble:
         message = f"{subject}: {what} failed, retrying in {pause:g} s: {problem}"
         shard, attempt = key or (None, None)
         _log.warning("%s", message, extra={"shard": shard, "attempt": attempt, "wait": pause})
-        self._tell(RunEventKind.TROUBLE, message, key)
+        self._emit(RunEventKind.TROUBLE, message, key)
         await self._time.sleep(pause)
         return min(2 * pause, _LONGEST_PAUSE_SECONDS)

@@ -145,12 +145,12 @@ class RunReport:
             "invalid": self.invalid,
             "not sent": self.not_sent,
         }
-        told = ", ".join(f"{format_count(count)} {word}" for word, count in words.items() if count) or "no rows"
+        text = ", ".join(f"{format_count(count)} {word}" for word, count in words.items() if count) or "no rows"
         jobs = len(self.job_ids)
-        told += f"; {count_of(jobs, 'job')}"
+        text += f"; {count_of(jobs, 'job')}"
         if self.usage.total_tokens:
-            told += f", {format_count(self.usage.total_tokens)} tokens"
-        return f"{told}; stopped: {self.stopped}" if self.stopped else told
+            text += f", {format_count(self.usage.total_tokens)} tokens"
+        return f"{text}; stopped: {self.stopped}" if self.stopped else text
 
 
 @attrs.frozen(kw_only=True)
@@ -260,10 +260,10 @@ class UnfinishedJobs:
 
 
 def _plain(value: attrs.AttrsInstance) -> dict[str, object]:
-    told: Mapping[str, object] = attrs.asdict(
+    fields: Mapping[str, object] = attrs.asdict(
         value, value_serializer=_serialized, filter=lambda _, item: item is not None
     )
-    return dict(told)
+    return dict(fields)
 
 
 def _serialized(_: object, __: object, value: object) -> object:

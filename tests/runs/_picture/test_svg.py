@@ -78,9 +78,9 @@ def box_of(rect: ElementTree.Element) -> Box:
 def bars(image: ElementTree.Element) -> Iterator[tuple[str, Box, str]]:
     """What is drawn along the time: its phase, its place, and what is told of it."""
     for rect in image.iter(f"{SVG}rect"):
-        told = rect.findtext(f"{SVG}title", "")
-        if told.startswith("shard "):
-            yield rect.attrib["class"], box_of(rect), told
+        shown = rect.findtext(f"{SVG}title", "")
+        if shown.startswith("shard "):
+            yield rect.attrib["class"], box_of(rect), shown
 
 
 def test_a_lane_for_each_shard() -> None:
@@ -96,7 +96,7 @@ def test_a_lane_for_each_shard() -> None:
 
 def test_what_is_told_of_a_stretch() -> None:
     """To whoever points at it: which job, how long, and what went wrong."""
-    assert [told for phase, _, told in bars(drawn(FINISHED)) if phase == "tb-running"][1:] == [
+    assert [shown for phase, _, shown in bars(drawn(FINISHED)) if phase == "tb-running"][1:] == [
         "shard 1, attempt 2 (2 rows): running for 20s; job " + JOB,
         f"shard 2, attempt 1 (10 rows): running for 48s; job {JOB} EXPIRED: too late",
     ]
@@ -105,8 +105,8 @@ def test_what_is_told_of_a_stretch() -> None:
 def test_length_is_time() -> None:
     """A stretch is as long as it took, by the axis."""
     at_once = {
-        told.partition(": ")[2].partition(" for ")[0]: box
-        for _, box, told in bars(
+        shown.partition(": ")[2].partition(" for ")[0]: box
+        for _, box, shown in bars(
             drawn(run(shard(1, attempt(0, 10, 20, 40, 80)), state="finished", finished_at=at(100)))
         )
     }

@@ -25,14 +25,14 @@ def lane_of(view: RunView, seconds: float = 100) -> Lane:
     return lane
 
 
-def told(stretches: tuple[Stretch, ...]) -> list[tuple[str, float, float, bool]]:
+def summaries(stretches: tuple[Stretch, ...]) -> list[tuple[str, float, float, bool]]:
     return [(item.phase, item.begin, item.end, item.open) for item in stretches]
 
 
 def test_phases() -> None:
     """An attempt is a stretch for each phase, each of which begins where the one before it ends."""
     lane = lane_of(run(shard(1, attempt(1, 3, 10, 40, 42, succeeded=10)), state="finished", finished_at=at(50)))
-    assert told(lane.bars[0].stretches) == [
+    assert summaries(lane.bars[0].stretches) == [
         ("sending", 1, 3, False),
         ("waiting", 3, 10, False),
         ("running", 10, 40, False),
@@ -45,7 +45,7 @@ def test_what_goes_on_ends_now() -> None:
     """While a process is at the run, the last phase reaches up to the present."""
     drawn = timeline(run(shard(1, attempt(1, 3, 10, status="IN_PROGRESS"))), at(60))
     assert (drawn.seconds, drawn.known, drawn.end) == (60, 60, "now")
-    assert told(drawn.lanes[0].bars[0].stretches)[-1] == ("running", 10, 60, True)
+    assert summaries(drawn.lanes[0].bars[0].stretches)[-1] == ("running", 10, 60, True)
 
 
 def test_an_interrupted_run_ends_a_little_after_what_was_last_noted() -> None:

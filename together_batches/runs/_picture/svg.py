@@ -146,13 +146,13 @@ def _head(drawn: Timeline) -> Iterator[str]:
 
 def _shares(view: RunView, room: float) -> Iterator[str]:
     """The rows by what became of them, side by side; also of the fewest something is seen."""
-    told = [(name, word, many) for name, word, many in buckets(view) if many]
-    x, rest = float(_LEFT), room - _NARROWEST * len(told)
-    for name, word, many in told:
+    counts = [(name, word, many) for name, word, many in buckets(view) if many]
+    x, rest = float(_LEFT), room - _NARROWEST * len(counts)
+    for name, word, many in counts:
         width = _NARROWEST + rest * many / view.rows
         yield _rect(f"tb-{name}", x, 84, width, 16, f"{count_of(many, 'row')} {word}")
         x += width
-    if not told:
+    if not counts:
         yield _rect("tb-waiting", x, 84, room, 16)
 
 
@@ -162,12 +162,12 @@ def _bucket_words(view: RunView) -> list[tuple[str, str]]:
 
 def _phase_words(lanes: Sequence[Lane]) -> list[tuple[str, str]]:
     bars = [bar for lane in lanes for bar in lane.bars]
-    told = [(f"tb-{name}", words) for name, words in PHASES.items()]
+    labels = [(f"tb-{name}", words) for name, words in PHASES.items()]
     if any(bar.bad for bar in bars):
-        told.append(("tb-cross", "failed, expired or cancelled"))
+        labels.append(("tb-cross", "failed, expired or cancelled"))
     if any(bar.attempt.found for bar in bars):
-        told.append(("tb-found", "found again after a crash"))
-    return told
+        labels.append(("tb-found", "found again after a crash"))
+    return labels
 
 
 def _legend(items: Sequence[tuple[str, str]], y: float) -> tuple[list[str], float]:
@@ -227,10 +227,10 @@ def _lane(drawn: Timeline, lane: Lane, top: float, pitch: float) -> Iterator[str
         for stretch in bar.stretches:
             begin, end = _x(drawn, stretch.begin), _x(drawn, stretch.end)
             lost = " tb-lost" if stretch.open and drawn.view.state == "interrupted" else ""
-            told = _told(lane, bar, stretch)
+            title = _tooltip(lane, bar, stretch)
             # What is no job yet is thin.
             thin = height * 0.4 if stretch.phase == "sending" else height
-            yield _rect(f"tb-{stretch.phase}{lost}", begin, y + (height - thin) / 2, end - begin, thin, told)
+            yield _rect(f"tb-{stretch.phase}{lost}", begin, y + (height - thin) / 2, end - begin, thin, title)
         first, last = _x(drawn, bar.begin), _x(drawn, bar.end)
         signs.append(_line("tb-mark", first, y - 1, first, y + height + 1))
         if bar.attempt.number > 1 and pitch >= _LINE and last - first >= 24:
@@ -244,14 +244,14 @@ def _lane(drawn: Timeline, lane: Lane, top: float, pitch: float) -> Iterator[str
     yield from signs
 
 
-def _told(lane: Lane, bar: Bar, stretch: Stretch) -> str:
+def _tooltip(lane: Lane, bar: Bar, stretch: Stretch) -> str:
     """What is told of a stretch to whoever points at it."""
     attempt = bar.attempt
-    told = f"shard {lane.shard.number}, attempt {attempt.number} ({count_of(attempt.rows, 'row')}): "
-    told += f"{PHASES[stretch.phase]} for {lasted(stretch.end - stretch.begin)}"
+    text = f"shard {lane.shard.number}, attempt {attempt.number} ({count_of(attempt.rows, 'row')}): "
+    text += f"{PHASES[stretch.phase]} for {lasted(stretch.end - stretch.begin)}"
     if attempt.job_id:
-        told += f"; job {attempt.job_id} {attempt.status or ''}".rstrip()
-    return f"{told}: {attempt.error}" if attempt.error else told
+        text += f"; job {attempt.job_id} {attempt.status or ''}".rstrip()
+    return f"{text}: {attempt.error}" if attempt.error else text
 
 
 def _names(lanes: Sequence[Lane], top: float, pitch: float) -> Iterator[str]:

@@ -200,15 +200,15 @@ def facts(drawn: Timeline) -> str:
     """The run in one line: its size, its jobs, how long it took, and what it used."""
     view = drawn.view
     jobs = sum(attempt.job_id is not None for shard in view.shards for attempt in shard.attempts)
-    told = [
+    parts = [
         count_of(view.rows, "row"),
         count_of(len(view.shards), "shard"),
         count_of(jobs, "job"),
         lasted(drawn.known),
     ]
     if view.usage.total_tokens:
-        told.append(count_of(view.usage.total_tokens, "token"))
-    return ", ".join(told)
+        parts.append(count_of(view.usage.total_tokens, "token"))
+    return ", ".join(parts)
 
 
 def lasted(seconds: float) -> str:
@@ -216,12 +216,12 @@ def lasted(seconds: float) -> str:
     if round(seconds, 1) < 60:
         return f"{seconds:.3g}s"
     left = round(seconds)
-    told: list[str] = []
+    parts: list[str] = []
     for unit, size in _UNITS:
         many, left = divmod(left, size)
-        if many or told:
-            told.append(f"{many}{unit}" if many else "")
-    return "".join(told[:2])
+        if many or parts:
+            parts.append(f"{many}{unit}" if many else "")
+    return "".join(parts[:2])
 
 
 def ticks(seconds: float, most: int) -> Sequence[tuple[float, str]]:
