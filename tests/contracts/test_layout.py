@@ -1,0 +1,208 @@
+"""The map in docs/contributing.md is the layout: each room imports only from rooms below it in the table.
+
+The table names the libraries of each room, too, and the drawing below it shows every import between rooms. Both are
+compared with the imports, so that neither can lag. What is imported under ``TYPE_CHECKING`` does not count. To draw
+the map anew after a change: ``python tests/contracts/test_layout.py``.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from pathlib import Path
+from string import ascii_lowercase
+from typing import TYPE_CHECKING, NamedTuple
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_ROOT = Path(__file__).parents[2]
+_PACKAGE = _ROOT / "together_batches"
+_PAGE = _ROOT / "docs" / "contributing.md"
+_FILES = sorted(_PACKAGE.rglob("*.py"))
+
+_FRONT = "__init__.py"
+"""The front door imports values when it is loaded, and everything else on first use; no room imports from it."""
+_APART = "emulator/"
+"""The other side of the wire. It shares no code with the client."""
+_STARTS_THE_EMULATOR = {"cli/", "pytest_plugin.py"}
+_VALUES = {"_version.py", "config.py", "errors.py", "models.py", "outcomes.py"}
+_EVERYWHERE = {"attrs"}
+"""A library of values, which any room may use."""
+_IN_ONE_FILE = {"cattrs": "_protocol/json_codec.py", "msgspec": "_protocol/json_codec.py"}
+"""Within a room, the only file that may import a library."""
+
+
+class Room(NamedTuple):
+    """A row of the table."""
+
+    name: str
+    libraries: set[str]
+
+
+def _rooms() -> list[Room]:
+    rows = re.findall(r"^\| `([\w/]+(?:/|\.py))` \|[^|]*\| ([^|]*)\|$", _PAGE.read_text("utf-8"), flags=re.MULTILINE)
+    return [Room(name, set(re.findall(r"`([\w.]+)`", libraries))) for name, libraries in rows]
+
+
+_ROOMS = _rooms()
+_ORDER = [room.name for room in _ROOMS]
+
+
+def _room_of(module: str) -> str:
+    """The room that a module is in, by the part of its name after the package's."""
+    first = module.partition(".")[0]
+    return f"{first}/" if (_PACKAGE / first).is_dir() else f"{first}.py"
+
+
+def _room(file: Path) -> str:
+    parts = file.relative_to(_PACKAGE).parts
+    return parts[0] if len(parts) == 1 else f"{parts[0]}/"
+
+
+def _imports(tree: ast.AST) -> Iterator[tuple[str, list[str]]]:
+    """Each import that happens when the module runs, early or late, as (module, names)."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) in {"TYPE_CHECKING", "typing.TYPE_CHECKING"}:
+            for other in node.orelse:
+                yield from _imports(ast.Module([other], []))
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, []
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute here"
+            yield node.module or "", [alias.name for alias in node.names]
+        else:
+            yield from _imports(node)
+
+
+def _of(file: Path) -> list[tuple[str, list[str]]]:
+    return list(_imports(ast.parse(file.read_text("utf-8"))))
+
+
+def _rooms_imported(file: Path) -> set[str]:
+    rooms: set[str] = set()
+    known = {_room(other) for other in _FILES}
+    for module, names in _of(file):
+        if module == "together_batches":
+            found = {_room_of(name) for name in names}
+            rooms |= {room if room in known else _FRONT for room in found or {_FRONT}}
+        elif module.startswith("together_batches."):
+            rooms.add(_room_of(module.removeprefix("together_batches.")))
+    return rooms
+
+
+def _libraries_imported(file: Path) -> set[str]:
+    tops = {module.partition(".")[0] for module, _ in _of(file)}
+    return tops - sys.stdlib_module_names - {"together_batches"}
+
+
+def _libraries(room: str) -> set[str]:
+    used = {library for file in _FILES if _room(file) == room for library in _libraries_imported(file)}
+    return used - _EVERYWHERE
+
+
+def _draw() -> str:
+    """The imports between rooms: a row for the room that imports, a mark in the column of each that it imports."""
+    width = max(map(len, _ORDER))
+    lines = [" " * (width + 3) + " ".join(ascii_lowercase[: len(_ORDER)])]
+    for number, room in enumerate(_ORDER):
+        imported = {other for file in _FILES if _room(file) == room for other in _rooms_imported(file)}
+        marks = [
+            "\\" if column == number else "●" if other in imported else " " if column < number else "·"
+            for column, other in enumerate(_ORDER)
+        ]
+        lines.append(f"{ascii_lowercase[number]} {room:<{width}} {' '.join(marks)}")
+    return "\n".join(line.rstrip() for line in lines)
+
+
+_DRAWING = re.compile(r"(?<=```text\n)( +a b c .*?)(?=\n```)", flags=re.DOTALL)
+
+
+def _name(file: Path) -> str:
+    return str(file.relative_to(_PACKAGE))
+
+
+_each_file = pytest.mark.parametrize("file", _FILES, ids=_name)
+
+
+def test_every_room_is_on_the_map() -> None:
+    """A new one gets its row, on purpose; a row without files goes."""
+    assert sorted(_ORDER) == sorted({_room(file) for file in _FILES} - {_FRONT})
+
+
+@_each_file
+def test_imports_point_down(file: Path) -> None:
+    """To rooms further down the table, or within a room."""
+    room = _room(file)
+    below = _VALUES if room == _FRONT else set() if room == _APART else set(_ORDER[_ORDER.index(room) :]) - {_APART}
+    apart = {_APART} if room == _APART or room in _STARTS_THE_EMULATOR else set[str]()
+    if room == _FRONT:
+        # What is under ``__getattr__`` is imported by name, on first use.
+        assert _rooms_imported(file) <= below
+    else:
+        assert _rooms_imported(file) <= below | apart | {room}
+
+
+@pytest.mark.parametrize("room", _ROOMS, ids=_ORDER)
+def test_libraries_stay_in_their_rooms(room: Room) -> None:
+    """The table names the libraries that a room imports: all of them, and no more."""
+    assert _libraries(room.name) == room.libraries
+
+
+@_each_file
+def test_json_is_read_in_one_file(file: Path) -> None:
+    """Its libraries are imported there, and by the emulator, which shares nothing."""
+    if _room(file) != _APART:
+        elsewhere = {
+            library for library in _libraries_imported(file) if _IN_ONE_FILE.get(library, _name(file)) != _name(file)
+        }
+        assert elsewhere == set()
+
+
+def test_the_drawing_shows_the_imports() -> None:
+    """If it does not: ``python tests/contracts/test_layout.py`` draws it anew."""
+    found = _DRAWING.search(_PAGE.read_text("utf-8"))
+    assert found is not None
+    assert found.group() == _draw()
+
+
+@pytest.mark.parametrize("file", [file for file in _FILES if _room(file) not in {"cli/", _APART}], ids=_name)
+def test_only_the_configuration_reads_the_environment(file: Path) -> None:
+    """Settings are passed in; the command looks at what its terminal can do, the plugin writes."""
+    text = file.read_text("utf-8")
+    reads = "os.environ" in text or "getenv" in text
+    assert reads is (_name(file) == "config.py")
+
+
+def test_the_command_does_without_the_synchronous_client() -> None:
+    """One ``anyio.run`` for each command, and no second thread."""
+    used = {room for file in _FILES if _room(file) == "cli/" for room in _rooms_imported(file)}
+    assert used & {"sync.py", "_loop_thread.py"} == set()
+
+
+def test_late_imports_count() -> None:
+    """Those for type checkers do not."""
+    text = """
+import a.b
+from together_batches import _stream
+if TYPE_CHECKING:
+    import only_for_checkers
+else:
+    import at_run_time
+def late():
+    try:
+        from c import d
+    except ImportError:
+        pass
+"""
+    found = [module for module, _ in _imports(ast.parse(text))]
+    assert found == ["a.b", "together_batches", "at_run_time", "c"]
+
+
+if __name__ == "__main__":
+    page = _PAGE.read_text("utf-8")
+    _PAGE.write_text(_DRAWING.sub(lambda _: _draw(), page), "utf-8")
