@@ -1,6 +1,7 @@
 """Cancellation of one job, or of many with bounded concurrency and one outcome for each.
 
-Built on functions that are passed in (:class:`CancelApi`): tests use three-line fakes, and HTTP stays elsewhere.
+Built on functions that are passed in (:class:`CancelApi`): it can be tested with three-line fakes and does not depend
+on HTTP.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ _LONGEST_POLL_SECONDS = 30.0
 _MOST_FAILED_POLLS = 5
 _MOST_DRAINING = 1_000
 _PATIENCE_SECONDS = 60.0
-"""Seconds for which an answer that contradicts known facts is doubted: a 404 for a job that exists, a refused cancel."""
+"""Seconds for which answers that contradict known facts are doubted: a 404 for an existing job, a refused cancel."""
 _LONGEST_PAUSE_SECONDS = 10.0
 _GROWTH = 1.5
 _SECONDS_WITHOUT_LOOKS = 30.0
@@ -742,4 +743,4 @@ async def iter_cancel(
         with CancelScope(shield=True):  # in a cancelled scope around the iterator, nothing could be awaited
             await asyncio.wait([work])
         if not work.cancelled():
-            work.exception()  # mark as retrieved: it was raised above, or occurred after the last read
+            work.exception()  # mark as retrieved: it was raised above, or occurred after the iteration ended

@@ -359,8 +359,7 @@ class _Creating:
         return best_of(certain)
 
     def second_of(self, created: Created, known: KnownJobs, mark: int) -> Callable[[BatchJob], bool]:
-        """Return a predicate: True for a second job of this create, False for other jobs of its file and those
-        already named."""
+        """Return a predicate that is True only for a further job of this create that was not named yet."""
         wanted, since = self.wanted, self.began_at if self.since is None else self.since
         until = self.began_at + timedelta(seconds=self.clock() - self.began) + _MARGIN
         named = frozenset(job.id for job in (created.job, *created.others))

@@ -77,8 +77,8 @@ class UploadSource:
 
     @contextmanager
     def _at_work(self) -> Generator[None]:
-        """Hold the lock. A holder closes the file if :meth:`close` was called, because that does not wait for the
-        lock."""
+        """Hold the lock; on release, close the file if :meth:`close` was called meanwhile, because that does not
+        wait."""
         try:
             with self._lock:
                 yield
@@ -114,8 +114,7 @@ class UploadSource:
         await to_thread.run_sync(self._add, bytes(held))
 
     def _line(self, request: jsonl.RequestLike) -> bytes:
-        """Return the line of the next request; a blank line if it cannot be written, so that all such can be
-        reported."""
+        """Return the line of the next request; a blank one if it cannot be written, so that all such are reported."""
         self._rows += 1
         try:
             line = jsonl.encode(request)

@@ -143,8 +143,8 @@ class _Poller:
         self.refusals: list[BatchesError] = []
 
     async def run(self, ids: Ids) -> None:
-        """Follow all jobs. An exception from the source of ids or from ``on_update`` aborts this and is raised
-        unchanged."""
+        """Follow all jobs. An exception from the source of ids or from ``on_update`` ends this and is raised as it
+        is."""
         async with plain_group() as group:
             feeder = group.create_task(self._feed(ids))
             feeder.add_done_callback(lambda _: self._wake())
@@ -193,7 +193,7 @@ class _Poller:
     async def _follow(self, group: asyncio.TaskGroup, feeder: asyncio.Task[None]) -> None:
         while True:
             if feeder.cancelled():
-                raise asyncio.CancelledError  # by its source, not by this poller: the group would mistake it for the end of the task
+                raise asyncio.CancelledError  # by its source, not by this poller; the group would ignore it
             if not self.pending and feeder.done():
                 return
             names = self._due()
@@ -520,7 +520,7 @@ async def as_completed(
         with CancelScope(shield=True):  # in a cancelled scope around the iterator, nothing could be awaited
             await asyncio.wait([work, alarm])
         if not work.cancelled():
-            work.exception()  # mark as retrieved: it was raised above, or occurred after the last read
+            work.exception()  # mark as retrieved: it was raised above, or occurred after the iteration ended
 
 
 async def _alarm(time: Clock, seconds: float | None) -> None:

@@ -107,7 +107,7 @@ class AtomicFile:
             trouble: Exception | None = None
             try:
                 self._write(pieces)
-            except Exception as error:  # noqa: BLE001  # raised where it is waited for
+            except Exception as error:  # noqa: BLE001  # raised where it is awaited
                 trouble = error
             with suppress(RuntimeError):  # the loop was closed meanwhile, so nothing waits
                 loop.call_soon_threadsafe(self._note, sum(map(len, pieces)), trouble)
@@ -140,7 +140,7 @@ class AtomicFile:
             if sys.platform == "win32":
                 self._file.close()  # an open file cannot be renamed on Windows
             take_place(self._part, self._place)
-            self._file.close()  # only now, because closing releases the lock on the part, and another process may want its name
+            self._file.close()  # only now: it releases the lock on the part, and another process may want its name
             self._file = None
 
     def abandon(self) -> None:
@@ -196,7 +196,7 @@ else:
 
 
 def _write_all(file: IO[bytes], pieces: list[bytes]) -> None:
-    """Write all pieces in one call if the system supports it, because this thread waits for its turn after each call."""
+    """Write all pieces in one call if the system supports that, because this thread waits for its turn after each."""
     if len(pieces) > _MOST_PIECES:
         pieces = [b"".join(pieces)]
     written = os.writev(file.fileno(), pieces) if hasattr(os, "writev") else 0
