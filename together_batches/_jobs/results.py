@@ -58,8 +58,7 @@ T = TypeVar("T")
 _PIECE_BYTES = 1_000_000
 _PIECE_ROWS = 500
 _SECONDS_BETWEEN_PAUSES = 0.004
-"""Seconds of decoding between pauses. Other work of the loop may wait three times as long, because timers are handled
-after ready tasks."""
+"""Seconds of decoding between pauses; other work of the loop may wait three times as long, after its timers."""
 
 _ANSWERED_BEFORE = "a row with this custom_id came before"
 _FOREIGN = "its custom_id is not among the requests"
@@ -271,8 +270,7 @@ class _Files:
                 absence.over()
 
     def check(self, ledger: _RowIndex) -> None:
-        """Raise :class:`ResultsUnavailableError` for a page in place of the output, or of the errors if rows are
-        missing.
+        """Raise :class:`ResultsUnavailableError` for a page in place of the output, or of errors if rows are missing.
 
         An error file with all rows says nothing about answers that were replaced by a page.
         """
@@ -375,8 +373,7 @@ class _RowIndex:
         self.places: dict[str, _Place | int] = {} if expected is None else expected
 
     def note(self, custom_id: str, place: _Place) -> _Place | str | None:
-        """Note the place of a row; return the reason if it is a stray, or the place of an error that an answer
-        replaces."""
+        """Note the place of a row; return the reason if it is a stray, or the place of the error that it replaces."""
         before = self.places.get(custom_id)
         if before is None and self._closed:
             return _FOREIGN
@@ -649,10 +646,9 @@ class _Entry(NamedTuple):
 
 
 class _Spool:
-    """The files of a job on disk, one after another, and the places of rows. All methods but ``pieces`` are for a
-    thread.
+    """The files of a job in one temporary file, and the places of rows. All but ``pieces`` is for a thread.
 
-    The temporary file has no name: nothing of it remains, however this process ends.
+    The file has no name: nothing of it remains, however this process ends.
     """
 
     def __init__(self, ledger: _RowIndex) -> None:
@@ -761,17 +757,17 @@ class _Spool:
 
 
 def failed_requests(requests: Source, results: Iterable[BatchResult]) -> Iterator[BatchRequest]:
-    """The requests to send again: those that failed or are missing, each once, in the order of the input.
+    """Yield the requests to send again: those that failed or are missing, each once, in the order of the input.
 
-    ``requests`` is what the job was made from: a path, the bytes of the file, the file opened in binary mode, or the
-    requests. ``results`` are rows of :meth:`AsyncBatches.results`, of one job or of several; what any of them
-    answered is not sent again, and neither is a row whose line says nothing of an error: it may have been answered,
-    and paid for, in a way that cannot be read. Only results that were read with ``requests=`` name the missing. All
-    results are taken in before the first request is given; their ids are all that is kept.
+    ``requests`` is the input of the job: a path, the bytes of the file, the file opened in binary mode, or the
+    requests. ``results`` are rows of :meth:`AsyncBatches.results`, of one job or of several. A request that any of
+    them answered is omitted, and so is a row whose line states no error: it may have been answered, and paid for, in
+    a form that cannot be read. Only results that were read with ``requests=`` name missing rows. All results are
+    consumed before the first request is yielded; only their ids are kept.
 
     Raises:
         UsageError: the file cannot be read.
-        ValidationError: a line of it is no request.
+        ValidationError: a line is not a request.
     """
     failed = set[str]()
     answered = set[str]()

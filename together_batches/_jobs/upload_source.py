@@ -77,8 +77,7 @@ class UploadSource:
 
     @contextmanager
     def _at_work(self) -> Generator[None]:
-        """Hold the lock; on release, close the file if :meth:`close` was called meanwhile, because that does not
-        wait."""
+        """Hold the lock; on release, close the file if :meth:`close` was called, because that never waits."""
         try:
             with self._lock:
                 yield

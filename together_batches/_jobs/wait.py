@@ -143,8 +143,7 @@ class _Poller:
         self.refusals: list[BatchesError] = []
 
     async def run(self, ids: Ids) -> None:
-        """Follow all jobs. An exception from the source of ids or from ``on_update`` ends this and is raised as it
-        is."""
+        """Follow all jobs. An exception from the source of ids or from ``on_update`` ends this, unchanged."""
         async with plain_group() as group:
             feeder = group.create_task(self._feed(ids))
             feeder.add_done_callback(lambda _: self._wake())

@@ -122,8 +122,7 @@ def _is_json(text: str) -> bool:
 
 
 def _starts_with_json(text: str) -> bool:
-    """Return whether the text begins with an object over several lines; if it is longer than the text, its beginning
-    is enough."""
+    """Return whether the text begins with an object over several lines, or with the beginning of a long one."""
     first, _, rest = text.partition("\n")
     if not re.fullmatch(r'\{\s*("([^"\\]|\\.)*"\s*:.*)?', first.rstrip()) or not rest.strip():
         return False
