@@ -334,8 +334,8 @@ class AsyncFiles:
         """Write the content of a file to ``path``, which appears when all of it has come and its length is right.
 
         Until then the content is in a temporary file in the same directory, which is removed if the download fails or
-        is cancelled. Even if this process is killed, no partial file appears under the name. A loss of power may leave
-        one: the download does not wait until the data is on the disk (``os.fsync`` does).
+        is cancelled. Even if this process is killed, no partial file appears under the name. A loss of power may
+        leave one: the download does not wait until the data is on the disk (``os.fsync`` does).
         The service's own name for the file is never used, because the output of every job has the same.
 
         Parameters:

@@ -1,9 +1,9 @@
 """Compact storage for the outcomes of a bulk cancel.
 
-An outcome is three objects that the garbage collector tracks; a response body is none. With three more for each id,
-the collector starts after every two hundred ids and scans everything in flight. That took a tenth of the time of a
-hundred concurrent calls, and nearly half of that of a thousand. So for a cancel with a successful response only a
-record is kept, as bytes that contain the response body, and the outcome is decoded from it on each access.
+The garbage collector tracks three objects for each outcome, and none for a response body. With three more for each
+id, it starts after every two hundred ids and scans everything in flight. That took a tenth of the time of a hundred
+concurrent calls, and nearly half of that of a thousand. So for a cancel with a successful response only a record is
+kept, as bytes that contain the response body, and the outcome is decoded from it on each access.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ class KnownJobs:
         self._turns: dict[str, tuple[asyncio.Lock, int]] = {}
 
     def note(self, job: BatchJob) -> BatchJob:
-        """Remember a job; one that was seen before keeps its place."""
+        """Remember a job; one that was seen before keeps its position."""
         created = job.created_at or _UNKNOWN
         if created >= self._forgotten and job.id not in self._seen:
             self._count += 1

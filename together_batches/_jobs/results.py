@@ -58,7 +58,7 @@ T = TypeVar("T")
 _PIECE_BYTES = 1_000_000
 _PIECE_ROWS = 500
 _SECONDS_BETWEEN_PAUSES = 0.004
-"""Seconds of decoding between pauses; other work of the loop may wait three times as long, after its timers."""
+"""Seconds of decoding between pauses; other work may wait three times as long, because timers run after this task."""
 
 _ANSWERED_BEFORE = "a row with this custom_id came before"
 _FOREIGN = "its custom_id is not among the requests"
@@ -143,7 +143,7 @@ async def _finished(job: str | BatchJob, api: ResultsApi, patience: float) -> Ba
 
 
 def _is_without_files(job: BatchJob) -> bool:
-    """Return whether its files have not appeared yet. A status that is not final lags behind."""
+    """Return whether its files have not appeared yet. A status that is not final is outdated."""
     has_completed = job.status == BatchJobStatus.COMPLETED or not job.is_terminal
     return has_completed and not (job.output_file_id or job.error_file_id)
 
@@ -638,7 +638,7 @@ async def _in_thread(work: Callable[[A], T], argument: A) -> T:
 
 
 class _Entry(NamedTuple):
-    """A row to yield: a missing one has a number in place of a place, a stray has a reason."""
+    """A row to yield: a missing one has a number instead of a place, a stray has a reason."""
 
     custom_id: str | None
     place: _Place | int

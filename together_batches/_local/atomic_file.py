@@ -78,7 +78,7 @@ class AtomicFile:
             raise UsageError(message)
 
     async def write(self, piece: bytes) -> None:
-        """Append bytes; they are on their way to the file until :meth:`commit` returns.
+        """Append bytes, which are written by the time :meth:`commit` returns.
 
         They are written while the next ones arrive; if these arrive faster than the disk writes, this call waits.
         """
@@ -125,7 +125,7 @@ class AtomicFile:
     async def commit(self) -> None:
         """Complete the file, and rename it to its final name.
 
-        The data is not forced to the disk (``fsync``), because it can be downloaded again: that would take longer
+        The data is not forced to the disk (``fsync``): it can be downloaded again, and ``fsync`` would take longer
         than the download if the network is faster than the disk.
         """
         self._hand_over()
