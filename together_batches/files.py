@@ -1,4 +1,4 @@
-"""The files of an account: uploaded, looked up, listed, downloaded, deleted."""
+"""The files of an account: upload, metadata, list, download, deletion."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _NO_PREPROCESSING = frozenset({404, 405})
 
 
 class _Transmit(Protocol):
-    """Sends a request with a file in it, or one that prepares such a request."""
+    """Sends a request that contains a file, or one that prepares such a request."""
 
     def __call__(
         self,
@@ -53,7 +53,7 @@ class _Transmit(Protocol):
 
 
 class _Receive(Protocol):
-    """Gives the content that a request asks for, whole or with an error at its end, and its length beforehand."""
+    """Yields the requested content, in full or with an error at its end, and reports its length beforehand."""
 
     def __call__(
         self, request: Transfer, on_length: Callable[[int | None], None] | None = None
@@ -71,14 +71,14 @@ class _Known(Protocol):
 
 
 class Uploaded(NamedTuple):
-    """A file that is at the service; ``known_id`` is the id under which it had that content before, if it had."""
+    """An uploaded file; ``known_id`` is the id under which the service already had that content, if any."""
 
     file: FileObject
     known_id: str | None = None
 
 
 class Transfers:
-    """Uploads and downloads, each as a single try, and the metadata of files."""
+    """Uploads and downloads, each as a single attempt, and the metadata of files."""
 
     def __init__(
         self,
@@ -93,7 +93,7 @@ class Transfers:
         self._transmit = transmit
 
     async def retrieve(self, file_id: str) -> tuple[FileObject, datetime | None]:
-        """What the service knows of a file, and its own clock when it answered (None if it did not say)."""
+        """Return the metadata of a file, and the service's own time of the response (None if it has none)."""
         answer = await self.send(file_protocol.retrieve_file(file_id), CallState())
         file = file_protocol.read_file(answer, file_id)
         self.known.note_files(file.id)
@@ -106,7 +106,7 @@ class Transfers:
         via: Literal["storage", "api"],
         on_progress: Callable[[int, int], None] | None,
     ) -> Uploaded:
-        """Upload what was opened. Content that the service has already is not sent again."""
+        """Upload an opened source. Content that the service already has is not sent again."""
         content.raise_for_unwritable()
         upload = file_protocol.Upload(content.name, purpose, content)
         if via == "storage":
@@ -132,21 +132,22 @@ class Transfers:
             known = await self._existing(known_id, content.size)
             if known is not None:
                 return Uploaded(known, known_id)
-            # The service knows the hash and has not the content: an upload that was begun and never came to its end.
+            # The service knows the hash but does not have the content: an earlier upload was begun and never
+            # completed.
             answer = await self._transmit(file_protocol.begin_upload(file, None), redirect_is_answer=True)
         file_id, target = file_protocol.read_target(answer)
         await self._transmit(file_protocol.put(content, target), on_sent=on_progress)
         try:
             answer = await self.send(file_protocol.preprocess(file_id), CallState())
         except APIStatusError as error:
-            # The official TypeScript SDK does without it, so a service without it is none the worse.
+            # The official TypeScript SDK omits this step, so a service without it works as well.
             if error.status not in _NO_PREPROCESSING:
                 raise
             return Uploaded(await self._uploaded(file_id, content), known_id)
         return Uploaded(file_protocol.read_file(answer, file_id), known_id)
 
     async def _uploaded(self, file_id: str, content: UploadSource) -> FileObject:
-        """What the service knows of a file that was just uploaded. That may be nothing yet."""
+        """Return the metadata of a file that was just uploaded, which the service may not show yet."""
         try:
             return (await self.retrieve(file_id))[0]
         except NotFoundError:
@@ -168,7 +169,7 @@ class Transfers:
         on_progress: Callable[[int, int | None], None] | None = None,
         check_size: bool = False,
     ) -> Path:
-        """One download, as it is at the moment; :class:`ResultsUnavailableError` if ``check_size`` finds it short."""
+        """Download once, without retries; raise :class:`ResultsUnavailableError` if ``check_size`` finds it short."""
         request = file_protocol.file_content(file_id)
         total: int | None = None
         done = 0
@@ -189,7 +190,7 @@ class Transfers:
         return target.path
 
     async def _check_size(self, file_id: str, size: int) -> None:
-        """Compare a download with the metadata of its file. Metadata that cannot be read says nothing."""
+        """Compare a download with the metadata of its file. Metadata that cannot be read proves nothing."""
         try:
             file, _ = await self.retrieve(file_id)
         except APIError:
@@ -205,7 +206,7 @@ class Transfers:
 
 
 class AsyncFiles:
-    """The files of the account: what ``files`` of an :class:`AsyncBatches` is.
+    """The files of the account, as ``files`` of an :class:`AsyncBatches`.
 
     Files are streamed: neither their size nor a slow disk blocks the loop or fills the memory.
     """
@@ -225,25 +226,25 @@ class AsyncFiles:
     ) -> FileObject:
         """Upload a file; content that the account has already is recognised, and not sent again.
 
-        It is read twice, for its hash and for the sending, and a step that fails is repeated like any other call:
-        an upload costs nothing. Only the time without progress is limited, not the whole.
+        The source is read twice, for its hash and for the transfer. A step that fails is retried like any other call,
+        because an upload costs nothing. Only the time without progress is limited, not the total.
         See https://docs.together.ai/reference/upload-file.
 
         Parameters:
-            source: a path; bytes; a file opened in binary mode, from where it stands; or an iterable or async
-                iterable of :class:`BatchRequest`. A plain iterable is run through in a worker thread.
-            filename: what the service calls it; otherwise its own name, or ``requests.jsonl``. The suffix tells the
-                type: ``.csv``, ``.parquet``, anything else is JSONL.
-            purpose: what it is for.
-            via: ``"storage"`` asks the service where to put the file and sends it there, as the official SDKs do;
-                ``"api"`` sends it through the service, in a form.
-            on_progress: a plain function that is called on the loop with the bytes sent and their total; where a
-                step is repeated it begins again. What it raises ends the call.
+            source: a path; bytes; a file opened in binary mode, read from its current position; or an iterable or
+                async iterable of :class:`BatchRequest`. A plain iterable is consumed in a worker thread.
+            filename: the name at the service; by default the file's own name, or ``requests.jsonl``. The suffix
+                determines the type: ``.csv``, ``.parquet``, anything else is JSONL.
+            purpose: the purpose of the file.
+            via: ``"storage"`` requests an address from the service and sends the file there, as the official SDKs
+                do; ``"api"`` sends it through the service, in a form.
+            on_progress: called in the event loop with the bytes sent and their total; not a coroutine function. It
+                restarts when a step is retried. An exception from it aborts the call.
 
         Raises:
-            UsageError: the file is missing, empty or unreadable, or changed while it was uploaded.
-            ValidationError: requests that cannot be written as JSON; ``problems`` has all of them.
-            APIError: it could not be uploaded.
+            UsageError: the file is missing, empty or unreadable, or changed during the upload.
+            ValidationError: requests that cannot be written as JSON; ``problems`` contains all of them.
+            APIError: the upload failed after retries.
         """
         given: object = via
         if not isinstance(given, str) or given not in {"storage", "api"}:
@@ -262,8 +263,8 @@ class AsyncFiles:
             file_id: an id or a file.
 
         Raises:
-            NotFoundError: the service knows no such file.
-            APIError: no good answer came.
+            NotFoundError: the file does not exist.
+            APIError: the request failed after retries.
         """
         file, _ = await self._transfers.retrieve(file_protocol.file_id(file_id))
         return file
@@ -274,7 +275,7 @@ class AsyncFiles:
         See https://docs.together.ai/reference/get-files.
 
         Raises:
-            APIError: no good answer came.
+            APIError: the request failed after retries.
         """
         files = file_protocol.read_files(await self._transfers.send(file_protocol.list_files(), CallState()))
         self._transfers.known.note_files(*(file.id for file in files))
@@ -289,8 +290,8 @@ class AsyncFiles:
             file_id: an id or a file.
 
         Raises:
-            NotFoundError: the service knows no such file.
-            APIError: no good answer came.
+            NotFoundError: the file does not exist.
+            APIError: the request failed after retries.
         """
         wanted = file_protocol.file_id(file_id)
         call = CallState()
@@ -299,7 +300,7 @@ class AsyncFiles:
         except NotFoundError:
             if call.attempts == 1:
                 raise
-            # An attempt before this one had deleted it, and its answer was lost.
+            # An earlier attempt had deleted it, and its response was lost.
         else:
             file_protocol.read_deleted(answer, wanted)
         self._transfers.known.forget_file(wanted)
@@ -307,16 +308,16 @@ class AsyncFiles:
     def content(self, file_id: str | FileObject) -> Stream[bytes]:
         """The content of a file, in pieces of up to 1 MB as they come: all of it, or an error at the end.
 
-        A download that breaks off is taken up again where it stopped. Leave the iterator by its end or use it with
-        ``async with``, so that the connection is let go. See https://docs.together.ai/reference/get-files-id-content.
+        A download that breaks off is resumed where it stopped. Exhaust the iterator or use it with ``async with``, so
+        that the connection is released. See https://docs.together.ai/reference/get-files-id-content.
 
         Parameters:
             file_id: an id or a file.
 
         Raises:
-            NotFoundError: the service knows no such file; raised with the first piece, as all that follow.
-            APIConnectionError: the rest did not come.
-            APIResponseValidationError: the rest is that of another file.
+            NotFoundError: the file does not exist; raised during iteration, like the following errors.
+            APIConnectionError: the rest could not be downloaded.
+            APIResponseValidationError: the rest belongs to different content.
         """
         return Stream(self._transfers.receive(file_protocol.file_content(file_protocol.file_id(file_id))))
 
@@ -332,26 +333,27 @@ class AsyncFiles:
     ) -> Path:
         """Write the content of a file to ``path``, which appears when all of it has come and its length is right.
 
-        Until then it is in a temporary file beside it, which is removed where the download fails or is cancelled.
-        The end of this process, however sudden, leaves no half file under the name. A loss of power may: like other
-        downloads this one does not wait until the disk has all of it (``os.fsync`` does).
-        The name that the service has for the file is never used: every job's output has the same.
+        Until then the content is in a temporary file in the same directory, which is removed if the download fails or
+        is cancelled. Even if this process is killed, no partial file appears under the name. A loss of power may
+        leave one: the download does not wait until the data is on the disk (``os.fsync`` does).
+        The service's own name for the file is never used, because the output of every job has the same.
 
         Parameters:
             file_id: the file.
             path: the file to write, not a directory.
-            overwrite: replace a file that is there already.
-            patience: seconds for which a file that exists (it is passed as a :class:`FileObject`, was uploaded here,
-                or a job that this client has seen names it) and answers 404, or has fewer bytes than its metadata
-                says, is looked at again. A file that has grown has them anew. 0 looks once.
-            on_progress: a plain function that is called on the loop with the bytes that came, and how many there
-                are, or None where that is not known. What it raises ends the call.
-            renamed: no further keywords; ``force`` is called ``overwrite`` now.
+            overwrite: replace an existing file.
+            patience: seconds for which the download is retried if a file that exists (it is passed as a
+                :class:`FileObject`, was uploaded by this client, or is named by a job that this client has seen)
+                answers 404, or has fewer bytes than its metadata says. They restart when the file has grown. With 0
+                there is one attempt.
+            on_progress: called in the event loop with the bytes received and the total, or None if that is unknown;
+                not a coroutine function. An exception from it aborts the call.
+            renamed: no further keywords; ``force`` is now ``overwrite``.
 
         Raises:
-            UsageError: the file exists, or cannot be written, such as on a full disk.
-            ResultsUnavailableError: it stayed shorter than its metadata says.
-            APIError: it could not be downloaded, as :meth:`content` tells.
+            UsageError: the file exists, or cannot be written, for example because the disk is full.
+            ResultsUnavailableError: the file stayed shorter than its metadata says.
+            APIError: the download failed, as for :meth:`content`.
         """
         refuse_renamed("download", renamed, force="overwrite")
         positive_number("patience", patience, zero=True)
@@ -381,7 +383,7 @@ class AsyncFiles:
                         say_how_long(error, patience)
                     raise
             except ResultsUnavailableError:
-                if size > largest:  # it is being written
+                if size > largest:  # the file is still being written
                     largest = size
                     absence.over()
                 pause = absence.pause()

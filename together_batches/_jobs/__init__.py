@@ -1,1 +1,1 @@
-"""What a client does with jobs: one file for each verb, over functions that are passed in."""
+"""The operations on jobs: one file for each verb, over functions that are passed in."""

@@ -1,7 +1,7 @@
-"""Cancelling: one job, or any number of them with bounded concurrency and one outcome for each.
+"""Cancellation of one job, or of many with bounded concurrency and one outcome for each.
 
-Built on functions that are passed in (:class:`CancelApi`), so that it can be tested with three-line fakes and knows
-nothing of HTTP.
+Built on functions that are passed in (:class:`CancelApi`): it can be tested with three-line fakes and does not depend
+on HTTP.
 """
 
 from __future__ import annotations
@@ -44,26 +44,27 @@ if TYPE_CHECKING:
 
 __all__ = ["CancelApi", "CancelCall", "cancel_many", "cancel_one", "checked_ids", "iter_cancel"]
 
-# A drained job shows in seconds (about 15 were seen), a service asks for polls to be 30 to 60 s apart:
-# https://docs.together.ai/docs/inference/batch/manage. So: soon at first, then ever more seldom.
+# The service asks for polls 30 to 60 s apart (https://docs.together.ai/docs/inference/batch/manage), but a job drains
+# within seconds (about 15 observed). So the first poll is early, and the intervals grow.
 _FIRST_POLL_SECONDS = 1.0
 _LONGEST_POLL_SECONDS = 30.0
 _MOST_FAILED_POLLS = 5
 _MOST_DRAINING = 1_000
 _PATIENCE_SECONDS = 60.0
-"""For so long an answer that contradicts what is known is doubted: a 404 for a job that exists, a refused cancel."""
+"""Seconds for which answers that contradict known facts are doubted: a 404 for an existing job, a refused cancel."""
 _LONGEST_PAUSE_SECONDS = 10.0
 _GROWTH = 1.5
 _SECONDS_WITHOUT_LOOKS = 30.0
-"""After a look in vain at jobs whose cancel went unanswered: an outage is not made longer by twice the requests."""
+"""Seconds without reads of jobs with unanswered cancels, after such reads failed: doubling the requests would prolong
+an outage."""
 _MOST_VAIN_LOOKS = 10
 
 
 @attrs.frozen
 class CancelApi:
-    """What this module needs of the service, and of the client: which jobs it has seen, and its time.
+    """The functions of the service and of the client that cancelling uses.
 
-    ``read`` reads a job as ``retrieve`` does, by a single request that is not repeated.
+    ``look`` reads a job like ``retrieve``, by a single request without retries.
     """
 
     cancel: Callable[[str, CallState], Awaitable[BatchJob | NoJob]]
@@ -77,30 +78,31 @@ class CancelApi:
 
 
 class CancelCall(CallState):
-    """The cancel of one job: what was known of the job before, and what its answers have said so far."""
+    """The cancel of one job: the job as known before, and what the responses have shown so far."""
 
     __slots__ = ("_now", "accepted", "job", "pauses", "refusal", "requested_at", "sent")
 
     def __init__(self, bulk: BulkContext | None, now: Callable[[], datetime], job: BatchJob | None = None) -> None:
-        # All of it here and not in the class above, which would take as long again; one is made for each id.
+        # All attributes are set here and not in the base class, because a call of its ``__init__`` takes as long
+        # again, and one instance is made for each id.
         self.answer = None
         self.bulk = bulk
         self.seconds = self.waited = 0.0
         self.sent = 0
-        """How often the cancel was sent."""
+        """Number of times the cancel was sent."""
         self._now = now
         self.requested_at: datetime | None = None
         self.job = job
-        """The job as it was passed in, which shows that it exists; None for an id."""
+        """The job that was passed in, which shows that it exists; None for an id."""
         self.accepted = False
         self.refusal: APIError | None = None
-        """What the cancel was answered in place of the job, while what became of the job is in doubt."""
+        """The error that answered the cancel, while the state of the job is in doubt."""
         self.pauses: Iterator[float] | None = None
-        """What is left of the patience with answers that contradict what is known."""
+        """The remaining pauses for answers that contradict known facts."""
 
     @property
     def attempts(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """``sent``, as it is counted just before each send: so the first of them is noted here."""
+        """``sent``; it is incremented just before each send, so the setter records the time of the first one."""
         return self.sent
 
     @attempts.setter
@@ -110,18 +112,18 @@ class CancelCall(CallState):
         self.sent = count
 
     def read(self) -> CallState:
-        """A call that reads the job: it belongs to the same bulk, and is no cancel."""
+        """Return a call that reads the job: part of the same bulk, but not a cancel."""
         return CallState(self.bulk)
 
     def next_pause(self) -> float | None:
-        """The seconds until the next look at what is in doubt; None if the patience is at its end."""
+        """Return the seconds until the next read of a job in doubt; None if patience is used up."""
         if self.pauses is None:
             self.pauses = _pauses()
         return next(self.pauses, None)
 
 
 def _pauses() -> Iterator[float]:
-    """Ever longer pauses, of so many seconds in all. Outages between them do not count."""
+    """Yield growing pauses that add up to the patience. Outages between them do not count."""
     left, pause = _PATIENCE_SECONDS, _FIRST_POLL_SECONDS
     while left > 0:
         yield min(pause, left)
@@ -131,12 +133,12 @@ def _pauses() -> Iterator[float]:
 
 # --- from an answer to an outcome -----------------------------------------------------------------------------
 
-# Under names of this module, since an enum takes its time to find a member.
+# Module-level aliases, because looking up an enum member takes time.
 _CANCELLED, _CANCELING, _DRAINING = BatchJobStatus.CANCELLED, BatchJobStatus.CANCELING, CancelResult.CANCELING
 
 
 def _of_job(job_id: str, job: BatchJob, call: CancelCall) -> CancelOutcome:
-    """The job's state decides. One that goes on after its cancel was refused is a failure."""
+    """Return the outcome that the job's state implies. A job that still runs after a refused cancel is a failure."""
     status = job.status
     error: BatchesError | None = None
     if status is not _CANCELING and job.is_terminal:
@@ -177,11 +179,11 @@ def _of_error(job_id: str, error: BatchesError, call: CancelCall) -> CancelOutco
 
 
 _RECORD = struct.Struct("<dI")
-"""The head of a record: when the cancel was sent, and the length of the status that comes before the answer."""
+"""The header of a record: when the cancel was sent, and the length of the status that precedes the response body."""
 
 
 def _record(call: CancelCall) -> bytes | None:
-    """What :func:`_of_record` makes the outcome of, if the cancel was answered well the first time it was sent."""
+    """Return the record for :func:`_of_record`, if the first cancel that was sent got a successful response."""
     answer, requested_at = call.answer, call.requested_at
     if answer is None or requested_at is None or call.sent != 1:
         return None
@@ -206,10 +208,10 @@ def _of_record(job_id: str, record: bytes) -> CancelOutcome:
 
 
 async def cancel_one(api: CancelApi, job_id: str, call: CancelCall) -> CancelOutcome:
-    """What becomes of one job when it is cancelled. Only misuse of the client raises.
+    """Cancel one job and return its outcome. Only misuse of the client raises.
 
-    A 404 for a job that is known to exist is doubted for a while, and the cancel sent again. If a cancel may have
-    been taken although no good answer came, the job is looked at once.
+    A 404 for a job that is known to exist is doubted for a while, and the cancel is sent again. If a cancel may have
+    been accepted without a successful response, the job is read once.
     """
     while True:
         outcome = await _cancel_once(api, job_id, call)
@@ -228,28 +230,28 @@ async def cancel_one(api: CancelApi, job_id: str, call: CancelCall) -> CancelOut
 
 
 def _doubt(api: CancelApi, outcome: CancelOutcome, call: CancelCall) -> float | None:
-    """The seconds after which a cancel that was answered 404 is sent again; None if that answer is believed."""
+    """Return the seconds until a cancel that got a 404 is sent again; None if the 404 is accepted as final."""
     if outcome.result is CancelResult.NOT_FOUND and (call.job is not None or api.knows(outcome.job_id)):
         return call.next_pause()
     return None
 
 
 def _is_unclear(outcome: CancelOutcome, call: CancelCall) -> bool:
-    """True if the cancel may have been taken although no good answer came, and the job was not looked at since."""
+    """Return True if a cancel that got no successful response may have been accepted, and no read followed."""
     if outcome.result is not CancelResult.FAILED or outcome.error is None or outcome.error is call.refusal:
         return False
     return job_protocol.may_have_been_taken(outcome.error)
 
 
 def _after_look(outcome: CancelOutcome, job: BatchJob, call: CancelCall) -> CancelOutcome:
-    """What the state of the job makes of an outcome that is unclear."""
+    """Return the outcome that the job's state implies for a cancel whose result was unclear."""
     assert isinstance(outcome.error, APIError)  # noqa: S101  # that is why it is unclear
     call.refusal = outcome.error
     return _of_job(outcome.job_id, job, call)
 
 
 async def _cancel_once(api: CancelApi, job_id: str, call: CancelCall) -> CancelOutcome:
-    """Send one cancel. If the answer is a refusal, or has no job in it, the job is read to learn how it stands."""
+    """Send one cancel. If the response is a refusal, or contains no job, read the job to learn its state."""
     try:
         answer = await api.cancel(job_id, call)
     except UsageError:
@@ -277,12 +279,12 @@ async def _cancel_once(api: CancelApi, job_id: str, call: CancelCall) -> CancelO
 
 
 def checked_ids(job_ids: Ids) -> Ids:
-    """The ids as they came; a :class:`TypeError` for one id where many are expected, and for what is no iterable."""
+    """Return the ids unchanged. Raise :class:`TypeError` for a single id, or for a value that is not iterable."""
     return status_reader.checked_ids(job_ids, verb_for_one="cancel")
 
 
 class _IdSource:
-    """The ids, one at a time, for any number of askers; :data:`_END` after the last."""
+    """An iterator over the ids that many workers share; :data:`_END` after the last."""
 
     def __init__(self, ids: Ids) -> None:
         self.waits = isinstance(ids, AsyncIterable)
@@ -292,11 +294,11 @@ class _IdSource:
         self._ended = False
 
     def next(self) -> object:
-        """The next id of a source that need not be waited for."""
+        """Return the next id of a source that does not have to be awaited."""
         return next(self._sync, _END)
 
     async def anext(self) -> object:
-        """The next id of one that ``waits``."""
+        """Return the next id of a source with ``waits``."""
         async with self._turn:
             if self._ended or self._async is None:
                 return _END
@@ -310,21 +312,21 @@ _END = object()
 
 @attrs.define(eq=False)
 class _Followed:
-    """A job that is looked at again, and when: it drains, or what was answered contradicts what is known."""
+    """A job that will be read again, and when: it is draining, or an answer contradicts known facts."""
 
     outcome: CancelOutcome
     call: CancelCall
     due: float
     early: float
-    """How long before it is due it may be looked at, together with others: one list serves them all."""
+    """Seconds before ``due`` at which it may already be read with other jobs: one list serves them all."""
     is_unclear: bool = False
-    """Whether its cancel may have been taken although no good answer came: then it is looked at once."""
+    """Whether a cancel without a successful response may have been accepted; then the job is read once."""
     interval: float = _FIRST_POLL_SECONDS
     failures: int = 0
 
 
 class _StoppedError(Exception):
-    """Carries a cancellation that is not the worker's own out of its group."""
+    """Carries a cancellation that is not the worker's own out of its task group."""
 
     def __init__(self, reason: asyncio.CancelledError) -> None:
         super().__init__(reason)
@@ -334,9 +336,9 @@ class _StoppedError(Exception):
 class _WorkerPool:
     """The workers of one bulk cancel.
 
-    ``admit`` says whether an id is new. ``emit`` takes each outcome, and the record from which :func:`_of_record` can
-    make it again, if there is one. ``accepted`` takes the outcome of each job that is followed, when its cancel has
-    been accepted. ``full`` says that nothing more should be begun until :meth:`go_on` is called.
+    ``admit`` returns whether an id is new. ``emit`` receives each outcome, and the record from which
+    :func:`_of_record` can rebuild it, if one exists. ``accepted`` receives the outcome of each followed job when its
+    cancel has been accepted. While ``full`` returns True, no new cancel is started until :meth:`go_on` is called.
     """
 
     def __init__(
@@ -375,7 +377,7 @@ class _WorkerPool:
         self.followed: dict[str, _Followed] = {}
 
     async def run(self) -> None:
-        """Cancel them all. What a callback or the source raises ends the run and is raised as it is."""
+        """Cancel all jobs. An exception from a callback or from the source aborts the run and is raised unchanged."""
         try:
             async with plain_group() as group:
                 self._group = group
@@ -386,7 +388,7 @@ class _WorkerPool:
         raise reason
 
     def go_on(self) -> None:
-        """There may be room again."""
+        """Check again whether new cancels can be started."""
         self._room.set()
 
     # --- the workers ---
@@ -398,7 +400,7 @@ class _WorkerPool:
     async def _work(self, group: asyncio.TaskGroup) -> None:
         source, concurrency = self._source, self._concurrency
         try:
-            # An eager task runs within the one that makes it: each worker would stand on the stack of the one before.
+            # An eager task runs inside the task that creates it, so the workers would nest on the stack.
             await asyncio.sleep(0)
             while self._workers <= concurrency.limit:
                 while self._full is not None and self._full():
@@ -407,7 +409,7 @@ class _WorkerPool:
                 given = await source.anext() if source.waits else source.next()
                 if given is _END:
                     break
-                # Each worker that finds work calls the next one in: three ids do not cost a hundred tasks.
+                # Each worker that finds work starts the next one, so that three ids do not cost a hundred tasks.
                 if self._workers < concurrency.limit:
                     self._start_worker(group)
                 name = _name(given)
@@ -424,12 +426,13 @@ class _WorkerPool:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            # The source was cancelled, or a callback said so; the group would take it for the end of this worker.
+            # The source was cancelled, or a callback raised it; the group would mistake it for the end of this
+            # worker.
             raise _StoppedError(error) from error
         self._workers -= 1
 
     def _begin(self, given: object, name: str) -> CancelCall | None:
-        """The call to be made for this id; None if there is none to be made, and its outcome is known."""
+        """Return the call for this id; None if its outcome is known without one."""
         if not self._admit(name):
             return None
         if self._refusal is not None:
@@ -445,7 +448,7 @@ class _WorkerPool:
         return call
 
     def _take(self, outcome: CancelOutcome, call: CancelCall) -> None:
-        """Report the outcome of a cancel that was answered, or have its job followed."""
+        """Report the outcome of an answered cancel, or follow its job."""
         error = outcome.error
         if error is None:
             if self._wait and outcome.result is _DRAINING:
@@ -453,7 +456,7 @@ class _WorkerPool:
             else:
                 self._done(outcome, _record(call))
             return
-        error.__traceback__ = None  # its frames would be kept as long as the outcome
+        error.__traceback__ = None  # the traceback would keep its frames alive as long as the outcome
         if isinstance(error, AuthenticationError) and self._refusal is None:
             self._refusal = error
             self._bulk.refuse(error)
@@ -473,12 +476,12 @@ class _WorkerPool:
         self.in_flight.pop(outcome.job_id, None)
         self._emit(outcome, record)
 
-    # --- the follower of jobs that are looked at again ---
+    # --- the follower: jobs that are read again ---
 
     def _follow(
         self, outcome: CancelOutcome, call: CancelCall, pause: float | None = None, *, is_unclear: bool = False
     ) -> None:
-        """Look at a job again, after ``pause`` seconds, or else as often as one that drains should be looked at."""
+        """Read a job again, after ``pause`` seconds or by default at the interval for a draining job."""
         if outcome.result is CancelResult.CANCELING:
             self._announce(outcome, call)
         early = _FIRST_POLL_SECONDS / 2 if pause is None else 0.0
@@ -486,7 +489,7 @@ class _WorkerPool:
         due = self._api.clock() + pause
         self.followed[outcome.job_id] = _Followed(outcome, call, due, early, is_unclear)
         if not self._follower_runs:
-            assert self._group is not None  # noqa: S101  # there is one as long as anything runs
+            assert self._group is not None  # noqa: S101  # a group exists as long as anything runs
             self._follower_runs = True
             self._group.create_task(self._look_after_them())
 
@@ -496,11 +499,11 @@ class _WorkerPool:
             self._accepted(outcome)
 
     async def _look_after_them(self) -> None:
-        """Look at each job again when it is due, until none is left."""
+        """Read each job again when it is due, until none is left."""
         while self.followed:
             now = self._api.clock()
             due = min(entry.due for entry in self.followed.values())
-            if self._workers:  # they may add some that are due earlier
+            if self._workers:  # workers may add jobs that are due earlier
                 due = min(due, now + _FIRST_POLL_SECONDS)
             await self._api.sleep(max(_FIRST_POLL_SECONDS, due - now))
             now = self._api.clock()
@@ -516,7 +519,7 @@ class _WorkerPool:
         self._follower_runs = False
 
     async def _look_at_unclear(self, names: list[str]) -> None:
-        """Look once at jobs whose cancels went without a good answer; what stays unclear is reported as it is."""
+        """Read jobs whose cancels got no successful response once; those that stay unclear keep their outcome."""
         found: dict[str, Found] = {}
         self._vain_looks = 0
         await self._single_look.read(names, found.__setitem__)
@@ -530,7 +533,7 @@ class _WorkerPool:
                 self._done(entry.outcome)
 
     async def _cancel_again(self, names: list[str]) -> None:
-        """Send the cancels once more that were answered 404, as many at once as the workers leave room for."""
+        """Send the cancels that got a 404 again, as many concurrently as the workers leave room for."""
         entries = [(name, self.followed.pop(name)) for name in names]
         rest = iter(entries)
 
@@ -543,10 +546,10 @@ class _WorkerPool:
                 group.create_task(again())
 
     async def _look(self, names: list[str]) -> None:
-        """Read these jobs once, and settle what can be settled."""
+        """Read these jobs once, and settle those whose outcome is now known."""
         found: dict[str, Found] = {}
         await self._status_reader.read(names, found.__setitem__)
-        spread = random.uniform(0.8, 1.2)  # noqa: S311  # spreads the polls of many clients, hides nothing
+        spread = random.uniform(0.8, 1.2)  # noqa: S311  # spreads the polls of many clients, not for security
         for name in names:
             self._settle(name, found[name], spread)
 
@@ -555,7 +558,7 @@ class _WorkerPool:
 
     async def _look_once(self, name: str) -> BatchJob:
         if self._vain_looks >= _MOST_VAIN_LOOKS:
-            raise BatchesError("not looked at: the looks before failed")  # an outcome has a better error
+            raise BatchesError("not looked at: the looks before failed")  # the outcome has a better error
         try:
             job = await self._api.look(name, self._bulk.call())
         except BatchesError as error:
@@ -568,7 +571,7 @@ class _WorkerPool:
         return await self._api.list_jobs(self._bulk.call())
 
     def _settle(self, name: str, found: Found, spread: float) -> None:
-        """Report what was found, or have the job looked at again."""
+        """Report the outcome, or schedule the next read of the job."""
         entry = self.followed[name]
         call = entry.call
         before = entry.outcome
@@ -592,7 +595,7 @@ class _WorkerPool:
         else:
             entry.failures += 1
             if before.result is CancelResult.CANCELING:
-                # A job that was accepted and cannot be followed any more is still draining as far as is known.
+                # An accepted job that can no longer be followed is still draining as far as is known.
                 entry.outcome = attrs.evolve(before, error=found)
             hopeless = isinstance(found, (AuthenticationError, PermissionDeniedError))
             if hopeless or entry.failures >= _MOST_FAILED_POLLS:
@@ -604,10 +607,10 @@ class _WorkerPool:
         entry.due = self._api.clock() + pause
         entry.interval = min(_LONGEST_POLL_SECONDS, entry.interval * _GROWTH)
 
-    # --- what is left when the time is over, or the call is cancelled ---
+    # --- on timeout or cancellation ---
 
     def report_unread(self) -> None:
-        """Emit an outcome for every cancel that was accepted, or has failed, and whose job was not read since."""
+        """Emit an outcome for every cancel that was accepted or has failed, if its job was not read since."""
         for name, call in list(self.in_flight.items()):
             entry = self.followed.get(name)
             if entry is not None and entry.is_unclear:
@@ -641,10 +644,10 @@ class _WorkerPool:
 
 
 def _name(given: object) -> str:
-    """What an id is called in its outcome, even if it is no id; then in brackets, since 7 is not "7"."""
+    """Return the name of an id in its outcome; an invalid id is put in brackets, because 7 is not "7"."""
     if isinstance(given, BatchJob):
         given = given.id
-    # Without the line end of the file that it may come from; what is nothing but white space stays as it is.
+    # Strip the line end of the file that the id may come from; text of white space alone stays as it is.
     return given.strip() or given if isinstance(given, str) else f"<{given!r}>"
 
 
@@ -658,7 +661,7 @@ async def cancel_many(
     timeout: float | None,
     on_outcome: Callable[[CancelOutcome], None] | None,
 ) -> CancelReport:
-    """Cancel many jobs and report what became of each, in the order of the ids."""
+    """Cancel many jobs and return a report of their outcomes, in the order of the ids."""
     if on_outcome is not None and not is_plain(on_outcome):
         message = "on_outcome must be a plain function: it is called, not awaited"
         raise TypeError(message)
@@ -667,7 +670,7 @@ async def cancel_many(
     def tell(outcome: CancelOutcome, event: Literal["accepted", "ended"]) -> None:
         nonlocal on_outcome
         if on_outcome is not None:
-            call, on_outcome = on_outcome, None  # one that raises is not called again by those who are just behind
+            call, on_outcome = on_outcome, None  # after it raised, outcomes that follow closely do not call it again
             call(attrs.evolve(outcome, event=event) if wait else outcome)
             on_outcome = call
 
@@ -689,14 +692,14 @@ async def cancel_many(
     limit = asyncio.timeout(timeout)
     try:
         async with limit:
-            await asyncio.sleep(0)  # no time at all is over now, before anything was sent
+            await asyncio.sleep(0)  # a timeout of zero expires here, before anything is sent
             await pool.run()
     except asyncio.CancelledError:
         pool.report_unread()
         raise
     except TimeoutError:
         if not limit.expired():
-            raise  # somebody else's
+            raise  # raised by the caller's own timeout
         pool.give_up(APITimeoutError(f"the {timeout:g} s given to this bulk cancel were over", request_sent=True))
     return kept.report()
 
@@ -704,10 +707,10 @@ async def cancel_many(
 async def iter_cancel(
     api: CancelApi, bulk: BulkContext, job_ids: Ids, *, at_once: int, wait: bool
 ) -> AsyncGenerator[CancelOutcome, None]:
-    """Cancel many jobs and yield what became of each as it is known, holding no more than is in flight.
+    """Cancel many jobs and yield each outcome as soon as it is known, holding only those in flight.
 
-    The work is one task beside the generator, so that nothing is ever yielded from within a task group: it would
-    tie the group to whichever task asks for the next outcome.
+    The work is a task beside the generator, so that nothing is yielded inside a task group: that would tie the group
+    to the task that requests the next outcome.
     """
     ready: deque[CancelOutcome] = deque()
     arrived = asyncio.Event()
@@ -737,7 +740,7 @@ async def iter_cancel(
             await arrived.wait()
     finally:
         work.cancel()
-        with CancelScope(shield=True):  # a cancelled scope around the iterator would not let anything be awaited
+        with CancelScope(shield=True):  # in a cancelled scope around the iterator, nothing could be awaited
             await asyncio.wait([work])
         if not work.cancelled():
-            work.exception()  # seen: it was raised above, or came while nobody was looking any more
+            work.exception()  # mark as retrieved: it was raised above, or occurred after the iteration ended

@@ -1,9 +1,9 @@
-"""The outcomes of a bulk cancel, kept so that many of them weigh little.
+"""Compact storage for the outcomes of a bulk cancel.
 
-An outcome is three objects for the garbage collector to look after, an answer is none. That counts: with three more
-for each id the collector goes to work for every two hundred ids, and looks at all that is under way then. That took a
-tenth of the time of a hundred calls at once, and nearly half of that of a thousand. So of a job whose cancel was
-answered well a record is kept, bytes that hold the answer, and the outcome is read from it each time it is needed.
+The garbage collector tracks three objects for each outcome, and none for a response body. With three more for each
+id, it starts after every two hundred ids and scans everything in flight. That took a tenth of the time of a hundred
+concurrent calls, and nearly half of that of a thousand. So for a cancel with a successful response only a record is
+kept, as bytes that contain the response body, and the outcome is decoded from it on each access.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["CompactOutcomes"]
 
 
 class CompactOutcomes(Mapping[str, CancelOutcome]):
-    """The outcomes by id, in the order in which the ids were admitted. ``read`` makes an outcome of a record."""
+    """The outcomes by id, in the order in which the ids were admitted. ``read`` decodes a record to an outcome."""
 
     __slots__ = ("_completed_anyway", "_counts", "_kept", "_read")
 
@@ -34,21 +34,21 @@ class CompactOutcomes(Mapping[str, CancelOutcome]):
         self._completed_anyway = 0
 
     def admit(self, job_id: str) -> bool:
-        """Keep a place for this id; False where it has one."""
+        """Reserve the entry of this id; return False if it exists."""
         if job_id in self._kept:
             return False
         self._kept[job_id] = None
         return True
 
     def put(self, outcome: CancelOutcome, record: bytes | None) -> None:
-        """Keep the outcome of an id that was admitted, as the ``record`` it can be read from, if there is one."""
+        """Store the outcome of an admitted id, as its ``record`` if it has one."""
         self._kept[outcome.job_id] = outcome if record is None else record
         self._counts[outcome.result] += 1
         if outcome.result is CancelResult.ALREADY_FINISHED:
             self._completed_anyway += outcome.completed_anyway
 
     def report(self) -> CancelReport:
-        """The report, when every id has its outcome."""
+        """Return the report; every id must have its outcome."""
         whole = [kept for kept in self._kept.values() if isinstance(kept, CancelOutcome)]
         failures = [outcome for outcome in whole if not outcome.ok]
         return CancelReport._of(  # pyright: ignore[reportPrivateUsage]

@@ -1,9 +1,9 @@
-"""Creating a job exactly once, although the service has no idempotency key and answers get lost.
+"""Creation of a job exactly once, although the service has no idempotency key and responses get lost.
 
-After a create that may have worked the job is looked for, and the create is sent once more only if the job has not
-shown for all of ``patience``. If no other create uses the input file, a job of that file is the job. Otherwise it is
-looked for among the jobs of that file that were created since the attempt began: that is why creates for one file run
-one after another, and why jobs that are known already are left out of the search.
+After a create that may have succeeded, the list is searched for the job, and the create is sent once more only if the
+job does not appear during ``patience``. If no other create uses the input file, any job of that file is the job.
+Otherwise the search covers the jobs of that file that were created since the attempt began; so creates for one file
+run one after another, and jobs that are already known are excluded.
 """
 
 from __future__ import annotations
@@ -38,23 +38,23 @@ __all__ = ["Created", "KnownJobs", "Listing", "WantedJob", "best_of", "create_on
 _log = logging.getLogger("together_batches")
 
 _MARGIN = timedelta(minutes=5)
-"""How far the clocks of the service's machines may be apart."""
+"""Maximum difference between the clocks of the service's machines."""
 _MOST_REMEMBERED = 10_000
 _MOST_POSTS = 2
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 _UNKNOWN = datetime.max.replace(tzinfo=UTC)
 _REFUSALS = frozenset({400, 401, 402, 403, 404, 413, 422, 429})
-"""Statuses that say that no job was created. Any other may come from a gateway behind which one was."""
+"""Statuses that mean that no job was created. Any other may come from a gateway after a job was created behind it."""
 
 
 class KnownJobs:
-    """The jobs that this client has seen, and since when; those created longest ago are forgotten.
+    """The jobs that this client has seen, and since when; those with the oldest creation time are dropped first.
 
-    Shared by all views of a client, together with the turns of the files that jobs are being created from.
+    All views of a client share it, together with the locks of the files that jobs are being created from.
     """
 
     def __init__(self) -> None:
-        # Two plain mappings, since a pair for each job would be one more thing for the garbage collector to visit.
+        # Two plain mappings, because a pair for each job would be one more object for the garbage collector to visit.
         self._seen: dict[str, int] = {}
         self._created: dict[str, datetime] = {}
         self._forgotten = _LONG_AGO
@@ -64,14 +64,14 @@ class KnownJobs:
         self._turns: dict[str, tuple[asyncio.Lock, int]] = {}
 
     def note(self, job: BatchJob) -> BatchJob:
-        """Remember a job; what was seen before stays as old as it was."""
+        """Remember a job; one that was seen before keeps its position."""
         created = job.created_at or _UNKNOWN
         if created >= self._forgotten and job.id not in self._seen:
             self._count += 1
             self._seen[job.id] = self._count
             self._created[job.id] = created
             if len(self._seen) > _MOST_REMEMBERED:
-                # Only a young job can be taken for one just created, and a list has its jobs in no order.
+                # Only a recent job can be mistaken for a new one, and a list has no defined order.
                 oldest_first = sorted(self._created, key=self._created.__getitem__)
                 self._forgotten = self._created[oldest_first[_MOST_REMEMBERED // 2]]
                 for seen in oldest_first[: _MOST_REMEMBERED // 2]:
@@ -83,7 +83,7 @@ class KnownJobs:
         return job
 
     def note_all(self, newest_first: Sequence[BatchJob]) -> None:
-        """Remember the jobs of a list. If it is long, those created long ago would be forgotten on the way."""
+        """Remember the jobs of a list. In a long list the oldest are skipped: they would be dropped anyway."""
         for job in reversed(newest_first[:_MOST_REMEMBERED]):
             self.note(job)
         for job in newest_first[_MOST_REMEMBERED:]:
@@ -91,11 +91,11 @@ class KnownJobs:
                 self.note(job)
 
     def knows(self, job_id: str) -> bool:
-        """True if the service has shown this job, so that a 404 for it may be an inconsistency that passes."""
+        """Return True if the service has shown this job, so that a 404 for it may be a transient inconsistency."""
         return job_id in self._seen or job_id.lower() in self._seen
 
     def note_files(self, *file_ids: str | None) -> None:
-        """Remember files that exist: uploaded here, or named by a job."""
+        """Remember files that exist: uploaded by this client, or named by a job."""
         for file_id in file_ids:
             if file_id:
                 self._files[file_id] = None
@@ -104,20 +104,20 @@ class KnownJobs:
                 del self._files[file_id]
 
     def forget_file(self, file_id: str) -> None:
-        """Note that a file was deleted: there is nothing to look for."""
+        """Note that a file was deleted, so that its absence is final."""
         self._files.pop(file_id, None)
 
     def knows_file(self, file_id: str) -> bool:
-        """True if this file exists as far as is known."""
+        """Return True if this file exists as far as is known."""
         return file_id in self._files
 
     def expect_one(self, file_ids: Iterable[str], job_id: str, is_second: Callable[[BatchJob], bool]) -> None:
-        """Warn once if a second job of the same create shows: its answer was lost, or it was posted twice."""
+        """Warn once if a second job of the same create appears: its response was lost, or it was posted twice."""
         for file_id in file_ids:
             self._single[file_id] = job_id, is_second
 
     def expect_further(self, file_ids: Iterable[str]) -> None:
-        """Expect a further job of these files: another create is about to be sent."""
+        """Accept a further job of these files, because another create is about to be sent."""
         for file_id in file_ids:
             self._single.pop(file_id, None)
 
@@ -136,16 +136,16 @@ class KnownJobs:
 
     @property
     def now(self) -> int:
-        """A mark that tells what was seen before from what is seen after."""
+        """A mark that separates the jobs seen before from those seen after."""
         return self._count
 
     def seen_before(self, mark: int, job: BatchJob) -> bool:
-        """True if the job was known when the mark was made."""
+        """Return True if the job was known when the mark was made."""
         return self._seen.get(job.id, mark + 1) <= mark
 
     @asynccontextmanager
     async def turn(self, input_file_id: str) -> AsyncGenerator[None]:
-        """One create for a file at a time; locks that nobody holds or awaits are not kept."""
+        """Hold the lock for creates from one file; a lock without a holder or waiter is dropped."""
         lock, users = self._turns.get(input_file_id, (asyncio.Lock(), 0))
         self._turns[input_file_id] = lock, users + 1
         try:
@@ -159,7 +159,7 @@ class KnownJobs:
 
 @attrs.frozen
 class Listing:
-    """All jobs of the account, and the service's own clock when it listed them (None if it did not say)."""
+    """All jobs of the account, and the service's own time of the list (None if the response has none)."""
 
     jobs: list[BatchJob]
     at: datetime | None
@@ -167,10 +167,10 @@ class Listing:
 
 @attrs.frozen(kw_only=True)
 class WantedJob:
-    """The job that a create is to make.
+    """The job that a create should produce.
 
-    ``file_id`` is its input. ``has_own_file`` says that no other create uses that content, so that a job of the file,
-    or of one of ``former_file_ids``, is the job whenever it was created.
+    ``file_id`` is its input. ``has_own_file`` means that no other create uses that content, so that a job of the
+    file, or of one of ``former_file_ids``, is the job whenever it was created.
     """
 
     file_id: str
@@ -182,13 +182,13 @@ class WantedJob:
 
     @property
     def file_ids(self) -> tuple[str, ...]:
-        """The input, and the files that were the input before."""
+        """The input file, and the files that were the input before."""
         return self.file_id, *self.former_file_ids
 
     def matches(self, job: BatchJob, *, since: datetime) -> bool:
-        """True if the create may have made ``job``; ``since`` is when it began, by the service's own clock.
+        """Return True if the create may have made ``job``; ``since`` is its start, by the service's own clock.
 
-        A job that does not say when it was created, or with which model, may be the one.
+        A job without a creation time, or without a model, may be the one.
         """
         if self.has_own_file:
             return job.input_file_id in self.file_ids
@@ -203,7 +203,7 @@ class WantedJob:
 
 
 class Created(NamedTuple):
-    """The job of a create; ``found`` if it was looked for, ``others`` are jobs that could be it as well."""
+    """The job of a create; ``found`` if it came from a search, ``others`` are jobs that also match."""
 
     job: BatchJob
     found: bool = False
@@ -211,7 +211,7 @@ class Created(NamedTuple):
 
 
 def best_of(candidates: Iterable[BatchJob]) -> Created | None:
-    """The candidate to go on with, and the others: by their results, those that failed and were cancelled last."""
+    """Return the candidate to use, and the others: those with results first, failed and cancelled ones last."""
     ordered = sorted(candidates, key=_usefulness)
     return Created(ordered[0], True, tuple(ordered[1:])) if ordered else None
 
@@ -221,14 +221,14 @@ def _usefulness(job: BatchJob) -> tuple[bool, int, datetime, str]:
     if job.output_file_id or job.error_file_id:
         rank = 0
     elif job.status == BatchJobStatus.COMPLETED:
-        rank = 1  # its files may come yet
+        rank = 1  # its files may still appear
     else:
         rank = 3 if job.is_terminal else 2
     return is_cancelled, rank, job.created_at or _UNKNOWN, job.id
 
 
 async def _note_nothing(_: int) -> None:
-    """For callers that keep no record of their creates."""
+    """Do nothing, for callers that keep no record of their creates."""
 
 
 async def create_once(
@@ -247,14 +247,14 @@ async def create_once(
 ) -> Created:
     """Create one job, never two.
 
-    A create that may have worked is followed by looks at the list, with back-off, for ``patience`` seconds, and only
-    then by the one further create; after an answer of 2xx by none. Where the list cannot be read, nothing is sent
-    again. ``posts`` creates were sent by an earlier process, the first of them at ``since`` by the service's clock;
-    ``note_posts`` is awaited with their number before each is sent. ``is_another`` says which jobs are known not to
-    be the one; otherwise these are the jobs that were seen before.
+    After a create that may have succeeded, the list is read, with back-off, for ``patience`` seconds, and only then
+    is one further create sent; after a 2xx response, none. If the list cannot be read, nothing is sent again.
+    ``posts`` creates were sent by an earlier process, the first of them at ``since`` by the service's clock;
+    ``note_posts`` is awaited with their number before each is sent. ``is_another`` returns True for a job that cannot
+    be the one; by default these are the jobs seen before.
 
-    Raises :class:`CreateUnconfirmedError` if looking settles nothing, and what ``post`` raises if it is certain that
-    no job was created.
+    Raises :class:`CreateUnconfirmedError` if the search settles nothing, and the error of ``post`` if it is certain
+    that no job was created.
     """
     async with known.turn(wanted.file_id):
         known.expect_further(wanted.file_ids)
@@ -313,18 +313,18 @@ class _Creating:
     clock: Callable[[], float]
     began: float = attrs.field(init=False)
     began_at: datetime = _LONG_AGO
-    """When it began by the service's own clock, as the last list says."""
+    """The start of the create by the service's own clock, derived from the last list."""
     uncertain: tuple[BatchJob, ...] = ()
-    """Jobs of the caller's file that do not say when they were created: they may be older than the create."""
+    """Jobs of the caller's file without a creation time: they may be older than the create."""
     unreadable: BatchesError | None = None
 
     def __attrs_post_init__(self) -> None:
         self.began = self.clock()
 
     async def find(self, cause: APIError | None) -> Created | None:
-        """The job, looked for with back-off throughout ``patience``; None if it does not show.
+        """Return the job, searched for with back-off during ``patience``; None if it does not appear.
 
-        Raises :class:`CreateUnconfirmedError` if the list cannot be read, or does not tell which job it is.
+        Raises :class:`CreateUnconfirmedError` if the list cannot be read, or does not identify the job.
         """
         absence = Absence(self.patience)
         while True:
@@ -359,7 +359,7 @@ class _Creating:
         return best_of(certain)
 
     def second_of(self, created: Created, known: KnownJobs, mark: int) -> Callable[[BatchJob], bool]:
-        """Tell a second job of this create from a job of its file that another create made, or that was named."""
+        """Return a predicate that is True only for a further job of this create that was not named yet."""
         wanted, since = self.wanted, self.began_at if self.since is None else self.since
         until = self.began_at + timedelta(seconds=self.clock() - self.began) + _MARGIN
         named = frozenset(job.id for job in (created.job, *created.others))
@@ -383,7 +383,7 @@ class _Creating:
         return CreateUnconfirmedError(message, input_file_id=file_id, candidates=self.uncertain)
 
     def unconfirmed(self, cause: APIError | None) -> CreateUnconfirmedError:
-        """The error for a search that settled nothing."""
+        """Return the error for a search that settled nothing."""
         file_id = self.wanted.file_id
         if self.uncertain:
             ids = ", ".join(job.id for job in self.uncertain)
@@ -399,7 +399,7 @@ class _Creating:
 
 
 def _why(cause: APIError | None) -> str:
-    """What came in place of the answer."""
+    """Return the part of a message that says what was received instead of a job."""
     if cause is None:
         return " before, without a record of its answer"
     return (
@@ -426,12 +426,12 @@ def _tell(wanted: WantedJob, found: Created) -> None:
 
 
 def _made_no_job(error: APIError) -> bool:
-    """True if the service cannot have created the job: it was not reached, or it refused."""
+    """Return True if the service cannot have created the job: it was not reached, or it refused."""
     if isinstance(error, APIConnectionError):
         return not error.request_sent
     return isinstance(error, APIStatusError) and error.status in _REFUSALS
 
 
 def _was_accepted(error: APIError | None) -> bool:
-    """True for an answer of 2xx that could not be read, or not to its end: the job is there, wherever it shows."""
+    """Return True for a 2xx response that could not be read in full: the job exists, even if it is not listed yet."""
     return isinstance(error, APIResponseValidationError | APIConnectionError) and 200 <= (error.status or 0) < 300

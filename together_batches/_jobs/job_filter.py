@@ -1,4 +1,4 @@
-"""Which jobs of a list a selection means. The service sends the whole account, so the choosing is done here."""
+"""Selection of jobs from a list, done on the client because the service sends the whole account."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["Age", "Selection", "newest_first"]
 
 Age = datetime | timedelta
-"""A moment, or how long ago: then it counts from the service's own clock."""
+"""A point in time, or an age relative to the service's own clock."""
 
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 _FAR_AHEAD = datetime.max.replace(tzinfo=UTC)
@@ -26,10 +26,10 @@ _KNOWN = frozenset(BatchJobStatus)
 
 @attrs.frozen
 class Selection:
-    """The jobs that a caller means; None chooses all."""
+    """The selection criteria of a caller; None matches all jobs."""
 
     statuses: dict[str, str] | None
-    """The statuses in upper case, each with its spelling by the caller."""
+    """The statuses in upper case, each with the caller's spelling."""
     model_id: str | None
     endpoint: str | None
     input_file_id: str | None
@@ -47,7 +47,7 @@ class Selection:
         created_after: Age | None,
         created_before: Age | None,
     ) -> Self:
-        """The selection that these arguments are; a :class:`UsageError` if one of them can choose nothing."""
+        """Return the selection for these arguments. Raise :class:`UsageError` if one of them is invalid."""
         for name, text in (("model_id", model_id), ("endpoint", endpoint), ("input_file_id", input_file_id)):
             _check_text(name, text)
         for name, age in (("created_after", created_after), ("created_before", created_before)):
@@ -56,13 +56,13 @@ class Selection:
         return cls(statuses, model_id, endpoint, input_file_id, created_after, created_before)
 
     def choose(self, jobs: Iterable[BatchJob], at: datetime) -> list[BatchJob]:
-        """The jobs that are meant, newest first, of a list that the service made ``at`` a moment of its own clock.
+        """Return the selected jobs, newest first; ``at`` is when the service made the list, by its own clock.
 
-        A status that this version does not know and that no job of the list has is a :class:`UsageError`: it is
-        more likely misspelt than new, and the work on an empty list looks like success.
+        A status that is unknown to this version and that no job of the list has raises :class:`UsageError`: it is
+        more likely misspelt than new, and an empty selection would look like success.
         """
         jobs = newest_first(jobs)
-        # One after the other, since most calls choose by one thing or by none.
+        # One filter after the other, because most calls use one or none.
         if (statuses := self.statuses) is not None:
             self._check_statuses(statuses, jobs)
             jobs = [job for job in jobs if job.status and job.status.upper() in statuses]
@@ -91,7 +91,7 @@ class Selection:
 
 
 def newest_first(jobs: Iterable[BatchJob]) -> list[BatchJob]:
-    """The jobs by their creation, those without a time last. To sort what is sorted costs next to nothing."""
+    """Return the jobs sorted by creation time, those without one last. Sorting a sorted list costs almost nothing."""
     return sorted(jobs, key=lambda job: job.created_at or _LONG_AGO, reverse=True)
 
 

@@ -1,7 +1,7 @@
-"""How long something that is known to exist may be absent before its absence is reported.
+"""Limits on how long a resource that is known to exist may be absent before that is reported.
 
-A 404, a file id that is not there yet, a file shorter than its metadata says: each may be a service that looks
-inconsistent for a moment. Only answers that say "absent" use up patience. An outage does not, since no answer is no
+A 404, a file id that is not set yet, a file shorter than its metadata says: each may be a transient inconsistency of
+the service. Only answers that mean "absent" use up patience. An outage does not, because a missing answer is no
 evidence in either direction.
 """
 
@@ -23,9 +23,9 @@ T = TypeVar("T")
 
 
 class Absence:
-    """The looks at something absent: how long to pause before each, until patience is used up.
+    """The pauses between reads of an absent resource, until patience is used up.
 
-    The pauses are what is counted, not a clock: they pass only between two answers that say "absent".
+    Pauses are counted, and not a clock, because they pass only between two answers that mean "absent".
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class Absence:
         self._counted = 0.0
 
     def pause(self) -> float | None:
-        """Count a look in vain. Returns the seconds until the next look, or None if patience is used up."""
+        """Count a failed read. Return the seconds until the next one, or None if patience is used up."""
         left = self._patience - self._counted
         if left <= 0:
             return None
@@ -47,7 +47,7 @@ class Absence:
         return pause
 
     def over(self) -> None:
-        """Start anew: it has been seen."""
+        """Reset: the resource was found."""
         self._next = self._shortest
         self._counted = 0.0
 
@@ -59,10 +59,10 @@ async def until_found(
     sleep: Callable[[float], Awaitable[None]],
     on_absent: Callable[[NotFoundError, float], object] = lambda _, __: None,
 ) -> T:
-    """The answer of ``look``, which is called again after a 404 for as long as ``patience`` allows.
+    """Return the result of ``look``, called again after each 404 until ``patience`` is used up.
 
-    ``on_absent`` is called with each 404 and the pause before the next look. Raises the last
-    :class:`NotFoundError`, with the time in its text, and any other error of ``look`` at once.
+    ``on_absent`` is called with each 404 and the pause before the next call. Raises the last :class:`NotFoundError`,
+    with the duration in its text, and any other error of ``look`` immediately.
     """
     absence = Absence(patience)
     while True:
@@ -78,6 +78,6 @@ async def until_found(
 
 
 def say_how_long(error: NotFoundError, patience: float) -> None:
-    """Add to the text of an error that stayed for how long it did; nothing if there was one look."""
+    """Add the duration of the absence to the text of an error; nothing if there was only one read."""
     if patience:
         error.message += f" (it exists as far as is known, and has been absent for {patience:g} s)"

@@ -1,7 +1,7 @@
-"""Results: the output and the error file of a job as one stream of typed rows, and what of the input is in neither.
+"""Results of a job: its output and error file as one stream of typed rows, with the missing rows of its input.
 
-Built on functions that are passed in, so that it can be tested with three-line fakes and knows nothing of HTTP. Rows
-are never held: what grows with them is an index of their ids.
+Built on functions that are passed in: it can be tested with three-line fakes and does not depend on HTTP. Rows are
+never held in memory; only an index of their ids grows with them.
 """
 
 from __future__ import annotations
@@ -58,18 +58,19 @@ T = TypeVar("T")
 _PIECE_BYTES = 1_000_000
 _PIECE_ROWS = 500
 _SECONDS_BETWEEN_PAUSES = 0.004
-"""What else is to be done on the loop may have to wait for three times as long: a timer's turn comes after ours."""
+"""Seconds of decoding between pauses; other work may wait three times as long, because timers run after this task."""
 
 _ANSWERED_BEFORE = "a row with this custom_id came before"
 _FOREIGN = "its custom_id is not among the requests"
 
 _NO_EVIDENCE = (NotFoundError, PermissionDeniedError, APIResponseValidationError)
-"""What says nothing about results in place of a job or of metadata. Other errors may hide that rows are to come."""
+"""Errors that say nothing about results if they answer a read of a job or of metadata. Others may hide rows that are
+still to appear."""
 
 
 @attrs.frozen(kw_only=True)
 class ResultsApi:
-    """What this room needs of the service.
+    """The functions of the service that reading results uses.
 
     ``retrieve`` reads a job, ``content`` streams a file of the account, ``file`` reads its metadata.
     """
@@ -88,10 +89,10 @@ def results(
     order: Order = "file",
     patience: float = 0.0,
 ) -> AsyncGenerator[BatchResult, None]:
-    """The rows of a finished job.
+    """Return the rows of a finished job.
 
-    With ``requests`` each of them has exactly one row that is no :class:`BatchStray`, and strays are all the rest.
-    Files that are absent or cut are looked at again for ``patience`` seconds.
+    With ``requests``, each of them gets exactly one row that is not a :class:`BatchStray`; all other rows are strays.
+    Files that are absent or truncated are read again for ``patience`` seconds.
     """
     job_protocol.job_id(job)
     if order not in {"file", "input"}:
@@ -121,7 +122,7 @@ async def _results(
 
 
 async def _finished(job: str | BatchJob, api: ResultsApi, patience: float) -> BatchJob:
-    """The job in its final state, with the ids of its files: these may appear after the status."""
+    """Return the job in its final state, with the ids of its files: these may appear after the status."""
     if not isinstance(job, BatchJob) or not job.is_terminal or _is_without_files(job):
         job = await api.retrieve(job_protocol.job_id(job))
     if not job.is_terminal:
@@ -142,7 +143,7 @@ async def _finished(job: str | BatchJob, api: ResultsApi, patience: float) -> Ba
 
 
 def _is_without_files(job: BatchJob) -> bool:
-    """Whether its files are to come. A status of before its end is one that lags."""
+    """Return whether its files have not appeared yet. A status that is not final is outdated."""
     has_completed = job.status == BatchJobStatus.COMPLETED or not job.is_terminal
     return has_completed and not (job.output_file_id or job.error_file_id)
 
@@ -151,7 +152,7 @@ def _is_without_files(job: BatchJob) -> bool:
 
 
 class _File:
-    """A file of results that is read from its beginning, and on from where it ended if more of it appears."""
+    """A file of results, read from its beginning; if more of it appears, reading resumes where it ended."""
 
     def __init__(self, file_id: str, job: BatchJob) -> None:
         self.id = file_id
@@ -159,13 +160,13 @@ class _File:
         self._is_of_errors = file_id == job.error_file_id
         self.size = 0
         self.expected_size: int | None = None
-        """What its metadata says, once that was read."""
+        """The size in its metadata, once that was read."""
         self.has_lines = self.has_rows = False
         self.splitter = LineSplitter(max_line_bytes=result_lines.LONGEST_LINE_BYTES)
         self._checksum = 0
 
     async def read(self, content: Callable[[str], Stream[bytes]]) -> AsyncGenerator[bytes, None]:
-        """The bytes after those that were read before."""
+        """Yield the bytes after those that were read before."""
         known, checksum, skipped = self.size, 0, 0
         async with content(self.id) as chunks:
             async for chunk in chunks:
@@ -184,9 +185,9 @@ class _File:
                     yield chunk
 
     def read_line(self, line: Line) -> BatchSuccess | BatchFailure:
-        """What a line says; notes whether the file has lines, and whether it has any of a row.
+        """Return the row of a line; note whether the file has lines, and whether any is about a row.
 
-        An error that does not say whose it is stands for a row in a file of errors.
+        In an error file, an error without an id counts as a row.
         """
         row = read_row(line.content, whole=line.whole)
         self.has_lines = True
@@ -196,7 +197,7 @@ class _File:
         return row
 
     def is_cut(self) -> bool:
-        """Whether the file ends within a line. One that is whole needs no line end."""
+        """Return whether the file ends within a line. A complete line needs no line end."""
         line = self.splitter.peek()
         if line is None or not line.content.strip():
             return False
@@ -207,16 +208,16 @@ class _File:
         return False
 
     def last_id(self) -> str | None:
-        """The ``custom_id`` of a whole last line that has no line end."""
+        """Return the ``custom_id`` of a complete last line without a line end."""
         line = self.splitter.peek()
         return None if line is None else read_row(line.content, whole=line.whole).custom_id
 
 
 class _Files:
-    """The files of a job, read whole: absence and short reads are looked at again, as long as patience allows.
+    """The files of a job, read in full: absent or short ones are read again until patience is used up.
 
-    ``counted`` says whether rows that are left out are noticed. If they are not, a file that was cut at the end of a
-    line looks like a shorter result, and the metadata of the first file, which has the answers, is always read.
+    ``counted`` says whether missing rows are noticed. If not, a file truncated at the end of a line looks like a
+    shorter result, so the metadata of the first file, which contains the answers, is always read.
     """
 
     def __init__(self, api: ResultsApi, job: BatchJob, patience: float, *, counted: bool) -> None:
@@ -228,7 +229,8 @@ class _Files:
         self._add_files_of(job)
 
     def _add_files_of(self, job: BatchJob) -> list[_File]:
-        # Whatever the end was: rows that were done when a job was cancelled, expired or failed are in its files.
+        # Whatever the final state: the files contain the rows that were done when a job was cancelled, expired or
+        # failed.
         known = {file.id for file in self.each}
         ids = dict.fromkeys(file_id for file_id in (job.output_file_id, job.error_file_id) if file_id)
         added = [_File(file_id, job) for file_id in ids if file_id not in known]
@@ -238,11 +240,11 @@ class _Files:
     async def read(
         self, *, is_incomplete: Callable[[], Awaitable[bool]]
     ) -> AsyncGenerator[tuple[_File, bytes], None]:
-        """All bytes of each file, with the file they are from.
+        """Yield all bytes of each file, with the file that they are from.
 
-        If rows are left out or cannot be counted, or a file ends within a line, metadata is read: a file shorter than
-        that says was cut on the way, or is still being written, and is read on from where it ended. If rows are left
-        out, the job is read too: the id of one file may appear after that of the other.
+        If rows are missing or cannot be counted, or a file ends within a line, metadata is read: a file shorter than
+        its metadata says was truncated in transfer, or is still being written, and reading resumes where it ended. If
+        rows are missing, the job is read too: the id of one file may appear after that of the other.
         """
         async with aclosing(self._rounds(is_incomplete)) as rounds:
             async for files in rounds:
@@ -252,7 +254,7 @@ class _Files:
                             yield file, piece
 
     async def _rounds(self, is_incomplete: Callable[[], Awaitable[bool]]) -> AsyncGenerator[list[_File], None]:
-        """The files to read next, or to read on, until all are whole."""
+        """Yield the files to read or to resume, until all are complete."""
         yield self.each
         if await is_incomplete():
             yield await self._appeared()
@@ -268,9 +270,9 @@ class _Files:
                 absence.over()
 
     def check(self, ledger: _RowIndex) -> None:
-        """Raise :class:`ResultsUnavailableError` for a page in place of the output, or of errors if rows lack.
+        """Raise :class:`ResultsUnavailableError` for a page in place of the output, or of errors if rows are missing.
 
-        Errors of all rows say nothing of answers that a page stands in place of.
+        An error file with all rows says nothing about answers that were replaced by a page.
         """
         foreign = [file.id for file in self.each if file.has_lines and not file.has_rows]
         if foreign and (self._job.output_file_id in foreign or ledger.lacks_any_but(())):
@@ -281,11 +283,11 @@ class _Files:
             raise ResultsUnavailableError(message, job_id=self._job.id, file_ids=foreign)
 
     def last_ids(self) -> set[str | None]:
-        """The ids of rows that have come whole, in lines without a line end."""
+        """Return the ids of complete rows in last lines without a line end."""
         return {file.last_id() for file in self.each}
 
     async def _appeared(self) -> list[_File]:
-        """The files that a completed job names by now, beside those that it named before."""
+        """Return the files that a completed job names now and did not name before."""
         if self._job.status != BatchJobStatus.COMPLETED:
             return []
         try:
@@ -301,7 +303,7 @@ class _Files:
         return ResultsUnavailableError(message, job_id=self._job.id, file_ids=[file.id for file in short])
 
     async def _read(self, file: _File) -> AsyncGenerator[bytes, None]:
-        """What is new of a file, which exists, since its job names it: a 404 may pass."""
+        """Yield the new bytes of a file. A 404 is retried, because the job names the file and so it exists."""
 
         async def begin() -> tuple[AsyncGenerator[bytes, None], bytes]:
             pieces = file.read(self._api.content)
@@ -324,7 +326,7 @@ class _Files:
             await pieces.aclose()
 
     async def _short(self, *, all_of_them: bool) -> list[_File]:
-        """The files that are shorter than their metadata says. Metadata that cannot be had says nothing."""
+        """Return the files that are shorter than their metadata says. Unavailable metadata proves nothing."""
         short: list[_File] = []
         for file in self.each:
             is_uncounted = not self._counted and file is self.each[0] and file.size != file.expected_size
@@ -338,15 +340,15 @@ class _Files:
         return short
 
 
-# --- the account --------------------------------------------------------------------------------------------------
+# --- the index of rows --------------------------------------------------------------------------------------------
 
 
 _WHOLE, _UNENDED, _LONG = b"w", b"u", b"l"
-"""The extent of a line: it is whole; the same, but nothing ends it; it was too long to be held."""
+"""The extent of a line: complete; complete but without a line end; too long to be held."""
 
 
 class _Place(NamedTuple):
-    """Where a row was put down: the text of an answer, if ``status_code`` says what that has, and a line if not."""
+    """The stored position of a row: the text of a successful body if ``status_code`` is set, otherwise a line."""
 
     offset: int
     length: int
@@ -357,13 +359,13 @@ class _Place(NamedTuple):
 
 _ANSWERED = _Place(0, 0, is_answer=True)
 _FAILED = _Place(0, 0)
-"""Of rows that are not put down in order: one that was handed on, and one that waits for its answer."""
+"""Markers for rows that are not stored in order: one that was yielded, and one that failed and may get an answer."""
 
 
 class _RowIndex:
-    """Which rows are expected, and where those are that came. ``expected`` None takes any, each once.
+    """The expected rows, and the places of those that were found. ``expected`` None accepts any row, each once.
 
-    What is expected is used up: of a row that has come it says the place, of any other the number in the input.
+    The mapping is updated in place: a row that was found has its place, any other its number in the input.
     """
 
     def __init__(self, expected: dict[str, _Place | int] | None) -> None:
@@ -371,7 +373,7 @@ class _RowIndex:
         self.places: dict[str, _Place | int] = {} if expected is None else expected
 
     def note(self, custom_id: str, place: _Place) -> _Place | str | None:
-        """Note where a row is; why it is a stray, if it is one, or the place of the error that an answer beats."""
+        """Note the place of a row; return the reason if it is a stray, or the place of the error that it replaces."""
         before = self.places.get(custom_id)
         if before is None and self._closed:
             return _FOREIGN
@@ -384,9 +386,9 @@ class _RowIndex:
         return None
 
     def salvaged(self, row: BatchSuccess | BatchFailure, line: bytes, extent: bytes) -> str | None:
-        """The row that a line which cannot be read is of: it has to be expected, and to have no other line.
+        """Return the id of the row that an unreadable line belongs to; it must be expected and have no other line.
 
-        A line that nothing ends was cut, and says nothing.
+        A line without a line end was truncated, and proves nothing.
         """
         if not self._closed or extent == _UNENDED or states_error(row):
             return None
@@ -394,7 +396,7 @@ class _RowIndex:
         return custom_id if custom_id is not None and isinstance(self.places.get(custom_id), int) else None
 
     def lacks_any_but(self, ids: Container[str | None]) -> bool:
-        """Whether a row that is expected has not come, those with these ids aside."""
+        """Return whether an expected row is missing, apart from those with these ids."""
         return self._closed and not all(
             isinstance(place, _Place) or custom_id in ids for custom_id, place in self.places.items()
         )
@@ -423,7 +425,7 @@ class _Ids:
         self._problems: list[str] = []
 
     def add(self, request: object) -> None:
-        """Note the next row."""
+        """Add the next row."""
         custom_id = request.custom_id if isinstance(request, BatchRequest) else request
         if not isinstance(custom_id, str):
             message = f"requests are BatchRequests or ids, not {type(request).__name__}"
@@ -434,15 +436,15 @@ class _Ids:
             self._problems.append(f"rows {first} and {self._count} have the same custom_id {custom_id!r}")
 
     def all(self, file: Source) -> dict[str, _Place | int]:
-        """The ids in a file; it takes its time."""
+        """Return the ids in a file; blocking."""
         for request in jsonl.read(file):
             self.add(request)
         return self.checked()
 
     def checked(self) -> dict[str, _Place | int]:
-        """The ids, each with the number of its row.
+        """Return the ids, each with the number of its row.
 
-        Raises :class:`ValidationError` where ids are repeated: whose an answer is could not be told.
+        Raises :class:`ValidationError` if ids are repeated, because answers could not be assigned.
         """
         if self._problems:
             more = f", and {len(self._problems) - 1} more" if len(self._problems) > 1 else ""
@@ -455,7 +457,7 @@ class _Ids:
 
 
 async def _in_file_order(files: _Files, ledger: _RowIndex) -> AsyncGenerator[BatchResult, None]:
-    """Answers as they come, and what else there is after them: an answer to a row that failed may still come."""
+    """Yield answers as they arrive, and all else after them, because a row that failed may still get an answer."""
     pauses = _CooperativeYield()
     later = _Later()
 
@@ -505,7 +507,7 @@ async def _in_file_order(files: _Files, ledger: _RowIndex) -> AsyncGenerator[Bat
 
 
 def _failure(line: bytes, extent: bytes, ledger: _RowIndex) -> BatchFailure | BatchStray:
-    """A line without an answer, when all answers are known."""
+    """Return the row of a line without an answer, when all answers are known."""
     row = cast("BatchFailure", read_row(line, whole=extent != _LONG))
     custom_id = row.custom_id
     if custom_id is None:
@@ -522,18 +524,18 @@ def _failure(line: bytes, extent: bytes, ledger: _RowIndex) -> BatchFailure | Ba
 
 
 class _Later:
-    """Lines for later: in memory as long as they are few, and then on the disk, in a file without a name."""
+    """Lines that are set aside: in memory while they are few, then in an unnamed file on disk."""
 
     def __init__(self) -> None:
         self._held: list[bytes] = []
         self._held_bytes = 0
         self._file: IO[bytes] | None = None
         self._closed = False
-        # A task that is cancelled does not stop its thread, and must not close what that is writing to.
+        # Cancelling a task does not stop its thread, so the file must not be closed while that writes to it.
         self._lock = threading.Lock()
 
     async def add(self, line: bytes, extent: bytes) -> None:
-        """Keep a line."""
+        """Add a line."""
         self._held.append(extent + line + b"\n")
         self._held_bytes += len(line)
         if self._held_bytes >= _PIECE_BYTES:
@@ -547,7 +549,7 @@ class _Later:
                 self._file.write(lines)
 
     async def lines(self) -> AsyncGenerator[tuple[bytes, bytes], None]:
-        """The lines, each with its extent, in the order in which they came."""
+        """Yield the lines, each with its extent, in the order in which they were added."""
         if self._file is not None:
             await _in_thread(self._file.seek, 0)
             while kept := await _in_thread(self._file.readlines, _PIECE_BYTES):
@@ -557,7 +559,7 @@ class _Later:
             yield line[1:-1], line[:1]
 
     def close(self) -> None:
-        """Give the room back."""
+        """Release the disk space."""
         with self._lock:
             self._closed = True
             if self._file is not None:
@@ -569,9 +571,9 @@ def _with_text(lines: Iterable[Line]) -> Iterator[Line]:
 
 
 class _CooperativeYield:
-    """Lets the loop do its other work now and then, however much is ready to be handed on.
+    """Yields to the event loop regularly, however many rows are ready.
 
-    JSON is decoded on the loop, since a thread would hold the interpreter for as long, row by row.
+    JSON is decoded in the loop, because a thread would hold the interpreter lock for as long, row by row.
     """
 
     def __init__(self) -> None:
@@ -579,7 +581,7 @@ class _CooperativeYield:
         self._due = self._clock() + _SECONDS_BETWEEN_PAUSES
 
     async def take(self) -> None:
-        """Pause, if it is time to."""
+        """Pause if it is time to."""
         if self._clock() >= self._due:
             await asyncio.sleep(0)
             self._due = self._clock() + _SECONDS_BETWEEN_PAUSES
@@ -620,7 +622,7 @@ async def _in_input_order(files: _Files, ledger: _RowIndex) -> AsyncGenerator[Ba
             for row in await _in_thread(spool.read, entries):
                 yield row
     finally:
-        with CancelScope(shield=True):  # giving back the room of a long file takes its time
+        with CancelScope(shield=True):  # releasing the disk space of a long file takes time
             await to_thread.run_sync(spool.close)
 
 
@@ -636,7 +638,7 @@ async def _in_thread(work: Callable[[A], T], argument: A) -> T:
 
 
 class _Entry(NamedTuple):
-    """A row to hand on: one that is missing has a number in place of a place, a stray an objection."""
+    """A row to yield: a missing one has a number instead of a place, a stray has a reason."""
 
     custom_id: str | None
     place: _Place | int
@@ -644,9 +646,9 @@ class _Entry(NamedTuple):
 
 
 class _Spool:
-    """The files of a job one after another on the disk, and where each row is. All but ``pieces`` is for a thread.
+    """The files of a job in one temporary file, and the places of rows. All but ``pieces`` is for a thread.
 
-    A temporary file without a name: however this process ends, nothing is left of it.
+    The file has no name: nothing of it remains, however this process ends.
     """
 
     def __init__(self, ledger: _RowIndex) -> None:
@@ -655,17 +657,17 @@ class _Spool:
         self._file: IO[bytes] | None = None
         self._size = 0
         self._closed = False
-        # A task that is cancelled does not stop its thread, and must not close what that is writing to.
+        # Cancelling a task does not stop its thread, so the file must not be closed while that writes to it.
         self._lock = threading.Lock()
 
     def add(self, piece: tuple[_File, bytes]) -> None:
-        """Put down the next piece of a file."""
+        """Store the next piece of a file."""
         file, content = piece
         with self._lock:
             self._put(file, file.splitter.feed(content), _WHOLE)
 
     def end(self, file: _File) -> None:
-        """Put down the last line of a file, if nothing ends it."""
+        """Store the last line of a file, if it has no line end."""
         with self._lock:
             self._put(file, file.splitter.close(), _UNENDED)
 
@@ -683,7 +685,7 @@ class _Spool:
                 content, status_code = text, row.status_code
             place = _Place(self._size, len(content), extent_of_line, status_code, answers)
             found = None if custom_id is None else self._ledger.note(custom_id, place)
-            if isinstance(found, str):  # a stray carries its line
+            if isinstance(found, str):  # a stray contains its line
                 content, place = line.content, _Place(self._size, len(line.content), extent_of_line)
             self._file.write(content)
             self._size += place.length
@@ -693,7 +695,7 @@ class _Spool:
                 self._others.append(_Entry(custom_id, place, found))
 
     def salvage(self, ledger: _RowIndex) -> None:
-        """Give rows that have no other line those that are theirs by their ``custom_id`` alone."""
+        """Assign unreadable lines to rows without another line, by their ``custom_id`` alone."""
         others, self._others = self._others, []
         for entry in others:
             custom_id = None
@@ -705,10 +707,10 @@ class _Spool:
             if custom_id is None:
                 self._others.append(entry)
             else:
-                ledger.places[custom_id] = entry.place  # of two such lines the first is of the row
+                ledger.places[custom_id] = entry.place  # of two such lines the first belongs to the row
 
     def pieces(self) -> Iterator[list[_Entry]]:
-        """All rows in the order of the input, and then those that are none of it, in the order in which they came."""
+        """Yield all rows in the order of the input, and then all others in the order in which they arrived."""
         entries: list[_Entry] = []
         length = 0
         for entry in chain(starmap(_Entry, self._ledger.places.items()), self._others):
@@ -720,7 +722,7 @@ class _Spool:
         yield entries
 
     def read(self, entries: list[_Entry]) -> list[BatchResult]:
-        """These rows."""
+        """Return the rows of these entries."""
         with self._lock:
             return [self._read(entry) for entry in entries]
 
@@ -744,7 +746,7 @@ class _Spool:
         return file.read(place.length)
 
     def close(self) -> None:
-        """Give the room back."""
+        """Release the disk space."""
         with self._lock:
             self._closed = True
             if self._file is not None:
@@ -755,17 +757,17 @@ class _Spool:
 
 
 def failed_requests(requests: Source, results: Iterable[BatchResult]) -> Iterator[BatchRequest]:
-    """The requests to send again: those that failed or are missing, each once, in the order of the input.
+    """Yield the requests to send again: those that failed or are missing, each once, in the order of the input.
 
-    ``requests`` is what the job was made from: a path, the bytes of the file, the file opened in binary mode, or the
-    requests. ``results`` are rows of :meth:`AsyncBatches.results`, of one job or of several; what any of them
-    answered is not sent again, and neither is a row whose line says nothing of an error: it may have been answered,
-    and paid for, in a way that cannot be read. Only results that were read with ``requests=`` name the missing. All
-    results are taken in before the first request is given; their ids are all that is kept.
+    ``requests`` is the input of the job: a path, the bytes of the file, the file opened in binary mode, or the
+    requests. ``results`` are rows of :meth:`AsyncBatches.results`, of one job or of several. A request that any of
+    them answered is omitted, and so is a row whose line states no error: it may have been answered, and paid for, in
+    a form that cannot be read. Only results that were read with ``requests=`` name missing rows. All results are
+    consumed before the first request is yielded; only their ids are kept.
 
     Raises:
         UsageError: the file cannot be read.
-        ValidationError: a line of it is no request.
+        ValidationError: a line is not a request.
     """
     failed = set[str]()
     answered = set[str]()

@@ -1,4 +1,4 @@
-"""What all that deals with many jobs has in common: ids as passed in, reading many states, a group of tasks."""
+"""What the operations on many jobs share: checks of ids, reading of many states, a task group."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ __all__ = ["Found", "Ids", "StatusReader", "by_ids", "checked_ids", "is_plain", 
 
 Ids = Iterable[str | BatchJob] | AsyncIterable[str | BatchJob]
 Found = BatchJob | BatchesError
-"""What a look at a job gives: its state, or why that could not be had."""
+"""The result of reading a job: its state, or the error."""
 
 _FEW = 20
 _MOST_LOOKS_WITHOUT_LIST = 16
 
 
 def checked_ids(job_ids: Ids, *, verb_for_one: str) -> Ids:
-    """The ids as they came; a :class:`TypeError` for one id where many are expected, and for what is no iterable."""
+    """Return the ids unchanged. Raise :class:`TypeError` for a single id, or for a value that is not iterable."""
     if isinstance(job_ids, (str, bytes, BatchJob)):
         message = f"job_ids is an iterable of ids; for one id pass [{job_ids!r}], or use {verb_for_one}"
         raise TypeError(message)
@@ -36,7 +36,7 @@ def checked_ids(job_ids: Ids, *, verb_for_one: str) -> Ids:
 
 
 def by_ids(jobs: Iterable[BatchJob], job_ids: Iterable[str]) -> dict[str, BatchJob]:
-    """The jobs of a list that these ids mean, by the ids as they are spelled here. Letter case does not matter."""
+    """Return the jobs of a list that have these ids, by the ids as spelled by the caller. Case is ignored."""
     listed = {job.id: job for job in jobs}
     found = {job_id: listed[job_id] for job_id in job_ids if job_id in listed}
     unfound = {job_id.lower(): job_id for job_id in job_ids if job_id not in found}
@@ -50,7 +50,7 @@ def by_ids(jobs: Iterable[BatchJob], job_ids: Iterable[str]) -> dict[str, BatchJ
 
 @asynccontextmanager
 async def plain_group() -> AsyncGenerator[asyncio.TaskGroup]:
-    """A task group that ends with the first error, raised as it is and in no group."""
+    """Open a task group that raises its first error unchanged and not in an exception group."""
     failed: BaseException
     try:
         async with asyncio.TaskGroup() as group:
@@ -62,7 +62,7 @@ async def plain_group() -> AsyncGenerator[asyncio.TaskGroup]:
 
 
 class StatusReader:
-    """Reads the states of many jobs: from the list where that is cheaper, and otherwise one by one."""
+    """Reads the states of many jobs: from the list if that is cheaper, otherwise one by one."""
 
     def __init__(
         self,
@@ -79,9 +79,9 @@ class StatusReader:
         self._looks_until_list = 0
 
     async def read(self, job_ids: list[str], tell: Callable[[str, Found], None]) -> None:
-        """Read each of these jobs once, and ``tell`` what was found as it comes.
+        """Read each of these jobs once, and call ``tell`` with each result as it arrives.
 
-        Raises a :class:`UsageError` where the client cannot be used any more, and what ``tell`` raises.
+        Raises :class:`UsageError` if the client can no longer be used, and any exception of ``tell``.
         """
         unseen = await self._listed(job_ids, tell) if self._list_pays(len(job_ids)) else job_ids
         rest = iter(unseen)
@@ -95,7 +95,7 @@ class StatusReader:
                 group.create_task(read())
 
     def _list_pays(self, jobs: int) -> bool:
-        """Whether to ask for the list: it is the whole account in one answer, and may be very long."""
+        """Return whether to request the list: it is the whole account in one response, and may be very long."""
         if jobs <= _FEW:
             return False
         if self._looks_until_list:
@@ -104,17 +104,18 @@ class StatusReader:
         return self._account_size is None or self._account_size < 10 * jobs
 
     async def _listed(self, job_ids: list[str], tell: Callable[[str, Found], None]) -> list[str]:
-        """Tell what the list says, and return the ids that it does not name."""
+        """Call ``tell`` for each job in the list, and return the ids that are not in it."""
         try:
             jobs = await self._list_jobs()
         except UsageError:
             raise
         except BatchesError as error:
-            # Perhaps it is the list alone: next time one by one, and so ever longer while the list goes on failing.
+            # Possibly only the list fails: the next reads are one by one, and more of them each time that it fails
+            # again.
             self._without_list = min(_MOST_LOOKS_WITHOUT_LIST, 2 * self._without_list or 1)
             self._looks_until_list = self._without_list
             if isinstance(error, APIError) and not error.is_transient and not isinstance(error, AuthenticationError):
-                return job_ids  # a key that may not list says nothing about the jobs
+                return job_ids  # a key without permission to list says nothing about the jobs
             for job_id in job_ids:
                 tell(job_id, error)
             return []

@@ -1,6 +1,6 @@
-"""From requests to a job in one step: checked, uploaded, created once.
+"""Submission of requests as a job in one step: checked, uploaded, created once.
 
-What is uploaded is what was checked: both read the same opened file, and the upload refuses what has changed since.
+The upload is exactly what was checked: both read the same opened file, and the upload rejects later changes.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ async def submit(
 ) -> BatchJob:
     """Check the requests, upload them, and create a job from them.
 
-    An upload may be repeated, because it costs nothing. ``create`` gets the file's id, and whether no other create
-    can use the file: each submission uploads content of its own.
+    An upload may be repeated, because it costs nothing. ``create`` receives the id of the file, and whether no other
+    create can use the file: each submission uploads unique content.
     """
     async with open_upload(source, None, mark=mark_of(secrets.token_hex(16))) as content:
         checked = await _check(content, endpoint)
@@ -51,13 +51,13 @@ async def _check(content: UploadSource, endpoint: str) -> Validation:
     checked = await to_thread.run_sync(check, abandon_on_cancel=True)
     if checked.ok or not content.is_marked:
         return checked
-    # Its problems are those of the source, and so are to be their places.
+    # The problems are those of the source, so their positions must be, too.
     check = partial(jsonl.validate, content.reader(with_mark=False), endpoint=endpoint)
     return await to_thread.run_sync(check, abandon_on_cancel=True)
 
 
 def _with(unwritable: list[Problem], checked: Validation) -> Validation:
-    """What was found; and of the requests that stand there as blank lines not that, but what is wrong with them."""
+    """Return the validation with the problems of unwritable requests in place of those of their blank lines."""
     if not unwritable:
         return checked
     blank = {problem.line for problem in unwritable}

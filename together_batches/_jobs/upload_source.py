@@ -1,8 +1,8 @@
-"""Files of this machine, read and written by worker threads: never on the loop, and never whole in memory.
+"""The content of an upload, read and written by worker threads: never in the event loop, never whole in memory.
 
-A call that is cancelled leaves its thread behind: for a moment, or, where it reads from a pipe that gives nothing,
-until that gives something. So whatever a thread does to a file it does under the lock of that file, and the last to
-hold the lock closes: nothing is written to a file that is closed, and nobody waits for a read without an end.
+A cancelled call leaves its thread running: for a moment, or, if it reads from a pipe without data, until data
+arrives. So a thread accesses a file only under the lock of that file, and the last holder of the lock closes the
+file: nothing is written to a closed file, and nothing waits for an endless read.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ if TYPE_CHECKING:
 __all__ = ["Reader", "Source", "UploadSource", "open_upload"]
 
 _UNNAMED = "requests.jsonl"
-"""What an upload is called that nobody named: the service looks at the suffix."""
+"""The default file name of an upload: the service determines the type by the suffix."""
 _READ_BYTES = 1 << 20
 _MOST_UNWRITABLE = 1000
-"""After so many nobody wants to know of more."""
+"""Maximum number of unwritable requests that are collected."""
 
 
 class _Bytes(Protocol):
-    """What can be read from any place on."""
+    """A seekable source of bytes."""
 
     def seek(self, position: int, /) -> object: ...
 
@@ -51,13 +51,13 @@ class _Bytes(Protocol):
 
 
 class UploadSource:
-    """What is to be uploaded: its size and hash are known beforehand, and it has to be the same when it is sent."""
+    """The content of an upload: its size and hash are known beforehand, and it must be unchanged when it is sent."""
 
     name: str = _UNNAMED
     size: int = 0
     sha256: str = ""
     is_marked: bool = False
-    """Whether white space of its own was added to it."""
+    """Whether it contains added white space that makes it unique."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -72,12 +72,12 @@ class UploadSource:
         self.unwritable: list[jsonl.Problem] = []
 
     async def block(self, position: int) -> bytes:
-        """The bytes that begin here. The last ones are given only where all of them are what was hashed before."""
+        """Return the block at this position. The last one is returned only if the content still has its hash."""
         return await to_thread.run_sync(self._block, position, abandon_on_cancel=True)
 
     @contextmanager
     def _at_work(self) -> Generator[None]:
-        """The lock. Whoever has it when this is closed closes it, since nobody waits for the lock then."""
+        """Hold the lock; on release, close the file if :meth:`close` was called, because that never waits."""
         try:
             with self._lock:
                 yield
@@ -101,7 +101,7 @@ class UploadSource:
         return block
 
     async def spool(self, requests: AsyncIterable[jsonl.RequestLike]) -> None:
-        """Write requests to a file that has no name, as they come."""
+        """Write requests to an unnamed file, as they arrive."""
         held = bytearray()
         async for request in requests:
             held += self._line(request)
@@ -113,7 +113,7 @@ class UploadSource:
         await to_thread.run_sync(self._add, bytes(held))
 
     def _line(self, request: jsonl.RequestLike) -> bytes:
-        """The line of the next request; a blank one where it cannot be written, so that all such can be told."""
+        """Return the line of the next request; a blank one if it cannot be written, so that all such are reported."""
         self._rows += 1
         try:
             line = jsonl.encode(request)
@@ -127,7 +127,7 @@ class UploadSource:
         return line
 
     def raise_for_unwritable(self) -> None:
-        """Raise :class:`ValidationError` with all requests that cannot be written as a line, where there are any."""
+        """Raise :class:`ValidationError` with all requests that cannot be written as a line, if any."""
         if self.unwritable:
             problems = [f"request {problem.line}: {problem.message}" for problem in self.unwritable]
             more = f"; {format_count(len(problems))} problems in all" if len(problems) > 1 else ""
@@ -146,7 +146,7 @@ class UploadSource:
             self._file.write(lines)
 
     def open(self, source: Source, filename: str | None, mark: Mark | None = None) -> None:
-        """Find the bytes, add the mark if there is room for it, and read them once for their size and hash."""
+        """Open the source, add the mark if there is room for it, and read it once for its size and hash."""
         with self._at_work():
             if isinstance(source, str | os.PathLike):
                 self._open_path(source)
@@ -211,7 +211,7 @@ class UploadSource:
             self.is_marked = True
 
     def _place_of_mark(self) -> int | None:
-        """Where the mark goes; None if the first line is no object, or the limits leave no room for it."""
+        """Return the position of the mark; None if the first line is not an object, or the limits leave no room."""
         size = self._file.seek(0, os.SEEK_END) - self._start
         self._file.seek(self._start)
         beginning = self._file.read(_READ_BYTES)
@@ -241,7 +241,7 @@ class UploadSource:
         self.sha256 = digest.hexdigest()
 
     def reader(self, *, with_mark: bool = True) -> Reader:
-        """The bytes from the beginning, for a worker thread: those that are uploaded, or the source's own."""
+        """Return a file to read in a worker thread: the content that is uploaded, or the source without the mark."""
         return Reader(partial(self._read_at, with_mark=with_mark), self._where)
 
     def _read_at(self, position: int, size: int, *, with_mark: bool) -> bytes:
@@ -251,7 +251,7 @@ class UploadSource:
             return b"" if self._left else file.read(size)
 
     def close(self) -> None:
-        """Let whoever reads come to an end, and close what was opened here: now, or when that end has come."""
+        """Stop all reads, and close the file if it was opened here: now, or when a running read returns."""
         self._left = True
         if self._lock.acquire(blocking=False):
             try:
@@ -262,7 +262,7 @@ class UploadSource:
 
 
 class _MarkedFile:
-    """A file with white space inserted at one place; the file itself stays as it is."""
+    """A view of a file with white space inserted at one position; the file itself is not changed."""
 
     def __init__(self, file: IO[bytes], place: int, white_space: bytes) -> None:
         self._file = file
@@ -272,11 +272,11 @@ class _MarkedFile:
         self._position = 0
 
     def seek(self, position: int) -> None:
-        """Go to a place, counted with the white space in it."""
+        """Set the position, counted with the white space."""
         self._position = position
 
     def read(self, size: int) -> bytes:
-        """The next bytes, up to so many; a read ends where the white space begins and ends."""
+        """Return up to ``size`` bytes; a read stops at the beginning and the end of the white space."""
         if self._place <= self._position < self._end:
             block = self._white_space[self._position - self._place :][:size]
         elif self._position < self._place:
@@ -290,12 +290,12 @@ class _MarkedFile:
 
 
 Source = jsonl.Source | AsyncIterable[jsonl.RequestLike] | UploadSource
-"""What can be uploaded: a path, bytes, a file opened in binary mode (from where it stands; it is left open), or
-requests; and within the package, what was opened before."""
+"""The sources of an upload: a path, bytes, a file opened in binary mode (read from its current position and left
+open), or requests; within the package, also an :class:`UploadSource` that is already open."""
 
 
 class Reader:
-    """A plain file over a :class:`UploadSource`, to be read once."""
+    """A plain file over an :class:`UploadSource`, to be read once."""
 
     def __init__(self, read_at: Callable[[int, int], bytes], name: str) -> None:
         self._read_at = read_at
@@ -303,7 +303,7 @@ class Reader:
         self.name = name
 
     def read(self, size: int, /) -> bytes:
-        """The next bytes, up to so many; none at the end."""
+        """Return up to ``size`` bytes; none at the end."""
         block = self._read_at(self._position, size)
         self._position += len(block)
         return block
@@ -324,10 +324,9 @@ def _checked_name(name: object) -> str:
 async def open_upload(
     source: Source, filename: str | None, *, mark: Mark | None = None
 ) -> AsyncGenerator[UploadSource]:
-    """What is to be uploaded, under ``filename`` or its own name; a :class:`UsageError` if it cannot be read.
+    """Open a source under ``filename`` or its own name; raise :class:`UsageError` if it cannot be read.
 
-    With a ``mark`` it is uploaded with that white space in it, if there is room for it. A source that is open
-    already is left to its owner.
+    A ``mark`` is inserted as white space if there is room for it. A source that is already open is left to its owner.
     """
     if isinstance(source, UploadSource):
         yield source

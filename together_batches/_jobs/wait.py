@@ -1,7 +1,7 @@
-"""Waiting: for one job, or for any number of them with one poller, each given out when it has finished.
+"""Waiting for one job, or for many with one poller that returns each when it has finished.
 
-Built on functions that are passed in (:class:`WaitApi`, :class:`Clock`), so that days of waiting are tested in no
-time. The deadline is the caller's own: a job may outlive the ``job_deadline`` that the service gave it.
+Built on functions that are passed in (:class:`WaitApi`, :class:`Clock`), so that tests cover days of waiting in no
+time. The deadline is the caller's own: a job may outlive its ``job_deadline`` at the service.
 """
 
 from __future__ import annotations
@@ -38,19 +38,19 @@ __all__ = ["Clock", "WaitApi", "as_completed", "wait"]
 
 _log = logging.getLogger("together_batches")
 
-# The service asks for polls to be 30 to 60 s apart: https://docs.together.ai/docs/inference/batch/manage. A short job
-# would be noticed late by that, so the interval is a share of the time that the job has taken so far, and reaches the
-# 45 s (30 to 60 with the spread) where it has taken two minutes. By the time, and not by what is left according to
-# the progress: that stands still at 0 or 99 % for hours, and a guess that it ends in a second is no reason to ask
-# every second.
+# The service asks for polls 30 to 60 s apart: https://docs.together.ai/docs/inference/batch/manage. With that
+# interval alone, the end of a short job would be noticed late. So the interval is a share of the job's age, and
+# reaches 45 s (30 to 60 with the spread) at an age of two minutes. The age decides and not an estimate from the
+# progress, because the progress may stay at 0 or 99 % for hours, and an estimated end in one second does not justify
+# a request every second.
 _SHORTEST_SECONDS = 2.0
 _LONGEST_SECONDS = 45.0
 _SHARE_OF_AGE = 1 / 3
 _SPREAD = 1 / 3
 _EARLY = 1 / 4
-"""A job is looked at so much of its interval too early, if others are due: one look at many is cheaper."""
+"""Share of its interval by which a job may be read early, if others are due: reading many together is cheaper."""
 _LAST_LOOK_SECONDS = 1.0
-"""So long before the deadline everything is looked at once more: it may have finished since the last look."""
+"""Seconds before the deadline at which all jobs are read once more: some may have finished since the last read."""
 _QUIET_SECONDS = 3_600.0
 _MOST_FAILURES_IN_A_ROW = 20
 _IDS_AT_A_TIME = 1_000
@@ -59,7 +59,7 @@ _MOST_NAMED = 5
 
 @attrs.frozen
 class WaitApi:
-    """What this room needs of the service."""
+    """The functions of the service that waiting uses."""
 
     retrieve: Callable[[str], Awaitable[BatchJob]]
     list_jobs: Callable[[], Awaitable[list[BatchJob]]]
@@ -67,7 +67,7 @@ class WaitApi:
 
 @attrs.frozen(kw_only=True)
 class Clock:
-    """Time and chance. ``now`` is only compared with the moment at which a job was created."""
+    """Time and randomness. ``now`` is only compared with the creation times of jobs."""
 
     now: Callable[[], datetime]
     monotonic: Callable[[], float] = monotonic
@@ -77,28 +77,28 @@ class Clock:
 
 @attrs.define(eq=False)
 class _Pending:
-    """A job that has not finished as far as is known, on the poller's clock."""
+    """A job that has not finished as far as is known; times are those of the poller's clock."""
 
     job: BatchJob
-    """As last seen; without a status where it never was."""
+    """The job as last read; without a status if it was never read."""
     due: float
     began: float
-    """The moment that its age is counted from."""
+    """The time from which its age is counted."""
     moved: float
-    """The moment of the last change."""
+    """The time of the last change."""
     complain_at: float
     is_known: bool
-    """Whether it exists as far as is known, so that a 404 may be an inconsistency that passes."""
+    """Whether it exists as far as is known, so that a 404 may be a transient inconsistency."""
     absence: Absence
-    """Of the job itself."""
+    """The absence of the job itself."""
     file_absence: Absence
-    """Of its files, when it has completed."""
+    """The absence of its files after completion."""
     interval: float = _SHORTEST_SECONDS
     seen: bool = False
 
 
 class _Poller:
-    """Looks at jobs until all have finished; ``emit`` takes each that has."""
+    """Reads jobs until all have finished; ``emit`` receives each finished job."""
 
     def __init__(
         self,
@@ -143,11 +143,11 @@ class _Poller:
         self.refusals: list[BatchesError] = []
 
     async def run(self, ids: Ids) -> None:
-        """Follow them all. What the ids' source or ``on_update`` raises ends this and is raised as it is."""
+        """Follow all jobs. An exception from the source of ids or from ``on_update`` ends this, unchanged."""
         async with plain_group() as group:
             feeder = group.create_task(self._feed(ids))
             feeder.add_done_callback(lambda _: self._wake())
-            # Ids that come as they please are followed meanwhile; of others there would be nothing to gain.
+            # Ids from an async source are followed while more arrive; with a plain iterable nothing would be gained.
             if self._timeout == 0 or not isinstance(ids, AsyncIterable):
                 await asyncio.wait([feeder])
             await self._follow(group, feeder)
@@ -170,7 +170,7 @@ class _Poller:
             return
         self._known.add(job_id)
         job = given if isinstance(given, BatchJob) else BatchJob(id=job_id)
-        if job.is_terminal:  # nothing more will happen to it, so there is nothing to ask
+        if job.is_terminal:  # its state is final, so no request is needed
             self._tell(job)
             self._emit(job)
             return
@@ -187,12 +187,12 @@ class _Poller:
         )
         self._wake()
 
-    # --- looking ---
+    # --- reading ---
 
     async def _follow(self, group: asyncio.TaskGroup, feeder: asyncio.Task[None]) -> None:
         while True:
             if feeder.cancelled():
-                raise asyncio.CancelledError  # by its source, not from here: the group takes that for its end
+                raise asyncio.CancelledError  # by its source, not by this poller; the group would ignore it
             if not self.pending and feeder.done():
                 return
             names = self._due()
@@ -201,7 +201,7 @@ class _Poller:
                 if self._timeout == 0:
                     return
             else:
-                # A task of its own, so that a new id can end it.
+                # A separate task, so that a new id can end it.
                 self._rest = group.create_task(self._until_due())
                 await asyncio.wait([self._rest])
 
@@ -210,7 +210,7 @@ class _Poller:
             self._rest.cancel()
 
     def _due(self) -> list[str]:
-        now = self._time.monotonic() + 0.001  # clocks and timers differ by their resolution
+        now = self._time.monotonic() + 0.001  # clocks and timers differ in resolution
         if self._last_look is not None and now >= self._last_look:
             self._last_look = None
             return list(self.pending)
@@ -220,14 +220,14 @@ class _Poller:
 
     async def _until_due(self) -> None:
         if not self.pending:
-            await asyncio.Event().wait()  # until a new id comes
+            await asyncio.Event().wait()  # until a new id arrives
         due = min(entry.due for entry in self.pending.values())
         if self._last_look is not None:
             due = min(due, self._last_look)
         await self._time.sleep(due - self._time.monotonic())
 
     async def _look(self, names: list[str]) -> None:
-        # One spread for all: what is looked at together stays together. It keeps clients apart, not jobs.
+        # One spread for all, so that jobs that are read together stay together: it separates clients, not jobs.
         self._spread = 1 + _SPREAD * (2 * self._time.chance() - 1)
         self._failures = self._failures_in_a_row = 0
         await self._status_reader.read(names, self._settle)
@@ -243,7 +243,7 @@ class _Poller:
             )
 
     async def _look_in_list(self) -> None:
-        """Look for the jobs that answered 404 in the list: what either of the two shows is there."""
+        """Search the list for the jobs that answered 404: a job exists if either of the two shows it."""
         absent, self._absent = self._absent, []
         try:
             listed = by_ids(await self._list(), [name for name, _ in absent])
@@ -259,11 +259,11 @@ class _Poller:
 
     async def _read(self, job_id: str) -> BatchJob:
         if self._failure is not None and self._failures_in_a_row >= _MOST_FAILURES_IN_A_ROW:
-            raise self._failure.with_traceback(None)  # an outage, and thousands more questions would not end it
+            raise self._failure.with_traceback(None)  # during an outage, thousands more requests are pointless
         return await self._api.retrieve(job_id)
 
     async def _list(self) -> list[BatchJob]:
-        """The list, or nothing for a key that may not have it: that says nothing about the jobs."""
+        """Return the list; an empty one if the key has no permission, because that says nothing about the jobs."""
         if self._listless:
             return []
         try:
@@ -281,10 +281,10 @@ class _Poller:
     def _settle(self, name: str, found: Found) -> None:
         entry = self.pending.get(name)
         if entry is None:
-            return  # it was held, and given out when the time was over
+            return  # it was held, and released when the time was over
         now = self._time.monotonic()
         if entry.job.is_terminal and _denies_the_end(found):
-            found = entry.job  # it has ended, whatever an answer that lags says: only its files are looked for
+            found = entry.job  # the job has ended even if a later response lags behind: only its files are awaited
         if isinstance(found, BatchJob):
             self._failures_in_a_row = 0
             self._no_answer_since = None
@@ -296,7 +296,7 @@ class _Poller:
                     self._emit(entry.job)
                 return
         else:
-            found.__traceback__ = None  # its frames would be kept as long as it is
+            found.__traceback__ = None  # the traceback would keep its frames alive as long as the error
             if isinstance(found, AuthenticationError):
                 raise found  # every other call will be refused, too
             if isinstance(found, NotFoundError) and (entry.is_known or entry.seen):
@@ -323,7 +323,7 @@ class _Poller:
             )
 
     def _is_held(self, entry: _Pending, now: float) -> bool:
-        """Whether a job has completed and names no file yet, and there is patience left to look for them."""
+        """Return whether a completed job without files is held back, because patience for them is left."""
         job = entry.job
         if job.status != BatchJobStatus.COMPLETED or job.output_file_id or job.error_file_id or not self._holds:
             return False
@@ -342,7 +342,7 @@ class _Poller:
         )
 
     def release_held(self) -> None:
-        """Give out the jobs that have completed and whose files have not appeared yet."""
+        """Emit the completed jobs whose files have not appeared yet."""
         for name, entry in list(self.pending.items()):
             if entry.job.is_terminal:
                 self._warn_of_no_files(entry.job)
@@ -370,7 +370,7 @@ class _Poller:
         self._look_after(entry, pause)
 
     def _look_after(self, entry: _Pending, pause: float) -> None:
-        # Never earlier, such as together with others: the pause is taken off the patience in full.
+        # Not earlier together with other jobs, because the whole pause is deducted from the patience.
         entry.interval, entry.due = 0.0, self._time.monotonic() + pause
 
     def _refuse(self, name: str, error: BatchesError) -> None:
@@ -378,10 +378,10 @@ class _Poller:
         _log.warning("the job %s cannot be waited for: %s", name, error, extra={"job_id": name})
 
     def _take(self, entry: _Pending, found: BatchJob, now: float) -> None:
-        """Note what was seen, and tell it if it is news."""
+        """Store what was read, and report it if it has changed."""
         before = entry.job
         if before.progress is not None and (found.progress is None or found.progress < before.progress):
-            found = attrs.evolve(found, progress=before.progress)  # it never runs backwards
+            found = attrs.evolve(found, progress=before.progress)  # progress never decreases
         if not entry.seen and found.created_at is not None:
             entry.began -= max(0.0, (self._time.now() - found.created_at).total_seconds())
         if found.status == BatchJobStatus.CANCELING and (not entry.seen or before.status != found.status):
@@ -406,7 +406,7 @@ class _Poller:
     # --- the end ---
 
     def too_late(self) -> WaitTimeoutError:
-        """What is raised when the time is over; its cause is what went wrong last, if anything did."""
+        """Return the error for a timeout; its cause is the last failure, if any."""
         jobs = [entry.job for entry in self.pending.values()]
         named = "; ".join(f"{job.id} {_state(job)}" for job in jobs[:_MOST_NAMED])
         more = f"; and {len(jobs) - _MOST_NAMED} more" if len(jobs) > _MOST_NAMED else ""
@@ -418,13 +418,13 @@ class _Poller:
         return error
 
     def _outage(self) -> str:
-        """The part of a sentence that names an outage that goes on."""
+        """Return the part of the message that names a current outage."""
         if self._no_answer_since is None:
             return ""
         return f"; the service has given no good answer since {self._no_answer_since:%Y-%m-%d %H:%M:%S} UTC"
 
     def refused(self) -> Exception:
-        """What is raised where some could not be followed: the error, or a group of them."""
+        """Return the error for jobs that could not be followed: a single error, or a group."""
         if len(self.refusals) == 1:
             return self.refusals[0]
         return ExceptionGroup(f"{len(self.refusals)} jobs could not be waited for", self.refusals)
@@ -441,7 +441,7 @@ def _denies_the_end(found: Found) -> bool:
 
 
 def _is_final(error: BatchesError) -> bool:
-    """False for trouble that may pass: no answer, half of one, garbage, a service that is overloaded."""
+    """Return False for a transient failure: no response, a partial or invalid one, an overloaded service."""
     return not (isinstance(error, APIError) and error.is_transient)
 
 
@@ -462,13 +462,13 @@ async def as_completed(
 ) -> AsyncGenerator[BatchJob, None]:
     """Yield each job when it has finished.
 
-    A 404 for a job that is passed in as a :class:`BatchJob`, that ``knows`` knows or that was seen is looked at again
-    for ``patience`` seconds. So is a COMPLETED job that names no file, if ``holds``; then it is given with a warning.
-    An id that comes again is followed once, or again after its job was yielded if it ``may_repeat``. ``on_refused``
-    is called with each job that cannot be followed, and the error; otherwise such errors are raised at the end.
+    A 404 is retried for ``patience`` seconds if the job was passed as a :class:`BatchJob`, is known to ``knows``, or
+    was seen. With ``holds``, so is a COMPLETED job that names no file; after that it is yielded with a warning. A
+    repeated id is followed once, or, with ``may_repeat``, again after its job was yielded. ``on_refused`` is called
+    with each job that cannot be followed, and the error; without it such errors are raised at the end.
 
-    The work is one task beside the generator, so that nothing is ever yielded from within a task group: it would
-    tie the group to whichever task asks for the next job.
+    The work is a task beside the generator, so that nothing is yielded inside a task group: that would tie the group
+    to the task that requests the next job.
     """
     ready: deque[BatchJob] = deque()
     arrived = asyncio.Event()
@@ -516,14 +516,14 @@ async def as_completed(
     finally:
         work.cancel()
         alarm.cancel()
-        with CancelScope(shield=True):  # a cancelled scope around the iterator would not let anything be awaited
+        with CancelScope(shield=True):  # in a cancelled scope around the iterator, nothing could be awaited
             await asyncio.wait([work, alarm])
         if not work.cancelled():
-            work.exception()  # seen: it was raised above, or came while nobody was looking any more
+            work.exception()  # mark as retrieved: it was raised above, or occurred after the iteration ended
 
 
 async def _alarm(time: Clock, seconds: float | None) -> None:
-    """Return when the time is over: never where none was set, nor where one look is all there is."""
+    """Return when the time is over; never return without a timeout, or if it is zero (one read only)."""
     if not seconds:
         await asyncio.Event().wait()
     else:
@@ -541,7 +541,7 @@ async def wait(
     knows: Callable[[str], bool],
     on_update: Callable[[BatchJob], None] | None,
 ) -> BatchJob:
-    """The job when it has finished."""
+    """Return the job when it has finished."""
     if on_update is not None and not is_plain(on_update):
         message = "on_update must be a plain function: it is called, not awaited"
         raise TypeError(message)

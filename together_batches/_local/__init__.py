@@ -1,1 +1,1 @@
-"""Files of this machine: written beside their place, and put there when they are complete."""
+"""Local files that appear under their names only when they are complete."""

@@ -1,4 +1,4 @@
-"""A file that is written by a thread beside its place, and put there when it is complete."""
+"""A file that a thread writes under a temporary name and that is renamed when it is complete."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ if TYPE_CHECKING:
 __all__ = ["AtomicFile", "explained", "open_atomic"]
 
 _WRITE_BYTES = 1 << 19
-"""So much is written at a time: with more of it, what is to be written is no longer in the processor's cache."""
+"""Bytes written at a time: a larger block no longer fits in the processor's cache."""
 _WAITING_BYTES = 1 << 23
-"""With so much that is still to be written, the next piece has to wait."""
+"""Bytes waiting to be written at which the next piece has to wait."""
 _MOST_PIECES = 500
-"""The system takes about a thousand in one call."""
+"""Maximum pieces per call; the limit of the system is about a thousand."""
 
 _MOST_PARTS = 100
-"""So many downloads to one place at a time have names that the next process can use again."""
+"""Maximum number of concurrent downloads to one path with part names that the next process can reuse."""
 
 
 class AtomicFile:
-    """A file that is being written: under another name, in the directory where it will be, until it is whole."""
+    """A file that is being written: under a temporary name in the target directory until it is complete."""
 
     def __init__(self, path: str | os.PathLike[str], *, replace: bool) -> None:
         given: object = path
@@ -51,7 +51,7 @@ class AtomicFile:
         self._file: IO[bytes] | None = None
         self._held: list[bytes] = []
         self._held_bytes = 0
-        # One thread for the file: to ask the pool for one each time costs as much as the writing.
+        # One thread for the file: a request to the pool for each write costs as much as the write.
         self._queue = SimpleQueue[list[bytes] | None]()
         self._writer: threading.Thread | None = None
         self._waiting_bytes = 0
@@ -59,7 +59,7 @@ class AtomicFile:
         self._write_error: Exception | None = None
 
     def begin(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Look at what is there, and open the file to write to; ``loop`` is told of what was written."""
+        """Check the target, and open the part for writing; ``loop`` is notified after each write."""
         with self._lock, explained("write", self.path):
             self._look()
             self._place = destination(self.path)
@@ -78,9 +78,9 @@ class AtomicFile:
             raise UsageError(message)
 
     async def write(self, piece: bytes) -> None:
-        """Add bytes at the end, some time before :meth:`commit` returns.
+        """Append bytes, which are written by the time :meth:`commit` returns.
 
-        They are written while the next ones come; those that come sooner than the disk takes them wait here.
+        They are written while the next ones arrive; if these arrive faster than the disk writes, this call waits.
         """
         self._held.append(piece)
         self._held_bytes += len(piece)
@@ -94,7 +94,7 @@ class AtomicFile:
         self._held, self._held_bytes = [], 0
 
     async def _drain(self, rest: int) -> None:
-        """Wait until no more than so many bytes are still to be written, and raise what went wrong."""
+        """Wait until at most ``rest`` bytes are still to be written, and raise any write error."""
         while self._waiting_bytes > rest and self._write_error is None:
             self._wrote.clear()
             await self._wrote.wait()
@@ -102,19 +102,19 @@ class AtomicFile:
             raise self._write_error
 
     def _write_on(self, loop: asyncio.AbstractEventLoop) -> None:
-        """What the thread does until it is given None."""
+        """Run the writer thread until it receives None."""
         while (pieces := self._queue.get()) is not None:
             trouble: Exception | None = None
             try:
                 self._write(pieces)
-            except Exception as error:  # noqa: BLE001  # raised where it is waited for
+            except Exception as error:  # noqa: BLE001  # raised where it is awaited
                 trouble = error
-            with suppress(RuntimeError):  # a loop that was closed meanwhile, and waits for nothing
+            with suppress(RuntimeError):  # the loop was closed meanwhile, so nothing waits
                 loop.call_soon_threadsafe(self._note, sum(map(len, pieces)), trouble)
 
     def _write(self, pieces: list[bytes]) -> None:
         with self._lock, explained("write", self.path):
-            if self._file is not None and pieces:  # not given up meanwhile
+            if self._file is not None and pieces:  # not abandoned meanwhile
                 _write_all(self._file, pieces)
 
     def _note(self, written: int, trouble: Exception | None) -> None:
@@ -123,10 +123,10 @@ class AtomicFile:
         self._wrote.set()
 
     async def commit(self) -> None:
-        """All is there: put it under its name.
+        """Complete the file, and rename it to its final name.
 
-        It is not forced to the disk (``fsync``), since it can be had again: that would take longer than the download
-        wherever the network is quicker than the disk.
+        The data is not forced to the disk (``fsync``): it can be downloaded again, and ``fsync`` would take longer
+        than the download if the network is faster than the disk.
         """
         self._hand_over()
         await self._drain(0)
@@ -136,22 +136,22 @@ class AtomicFile:
         with self._lock, explained("write", self.path):
             if self._file is None:
                 return
-            self._look()  # another process may have put a file there meanwhile
+            self._look()  # another process may have created the file meanwhile
             if sys.platform == "win32":
-                self._file.close()  # an open file cannot be renamed there
+                self._file.close()  # an open file cannot be renamed on Windows
             take_place(self._part, self._place)
-            self._file.close()  # only now: the lock on the part goes with it, and another process may want the name
+            self._file.close()  # only now: it releases the lock on the part, and another process may want its name
             self._file = None
 
     def abandon(self) -> None:
-        """Remove what was not kept, and end the thread."""
+        """Remove the part unless it was committed, and end the thread."""
         self._queue.put(None)
         with self._lock:
             file, self._file = self._file, None
             if file is not None:
                 if sys.platform != "win32":
-                    self._part.unlink(missing_ok=True)  # before its lock is given up: the next part may have its name
-                with suppress(OSError):  # what could not be written before cannot be written now
+                    self._part.unlink(missing_ok=True)  # before its lock is released: the next part may have its name
+                with suppress(OSError):  # a write that failed before will fail again
                     file.close()
                 if sys.platform == "win32":
                     self._part.unlink(missing_ok=True)
@@ -169,9 +169,9 @@ else:
     import fcntl
 
     def _part_of(place: Path) -> tuple[Path, IO[bytes]]:
-        """A file for what will be at ``place``, open and locked: one that a killed process left is used again.
+        """Open and lock a part for ``place``; one that a killed process left is reused.
 
-        Its name follows from that of the place. The lock shows whether a process is still at it, and ends with it.
+        Its name is derived from that of the target. The lock shows whether a process still uses it, and ends with it.
         """
         stem = hashlib.sha256(os.fsencode(place.name)).hexdigest()[:16]
         for number in range(_MOST_PARTS):
@@ -180,14 +180,14 @@ else:
                 try:
                     file = stack.enter_context(created(part, "ab"))
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    # Between opening and locking, the process that had it may have given it its final name.
+                    # Between opening and locking, its former owner may have renamed it to the final name.
                     if os.path.samestat(os.fstat(file.fileno()), part.stat()):
                         file.truncate(0)
                         stack.pop_all()
                         return part, file
                 except (BlockingIOError, FileNotFoundError):
                     continue
-                except OSError:  # a file system without locks; what is wrong with any name shows at the last one
+                except OSError:  # a file system without locks; an error that any name would cause is raised below
                     with suppress(OSError):
                         part.unlink(missing_ok=True)
                     break
@@ -196,19 +196,19 @@ else:
 
 
 def _write_all(file: IO[bytes], pieces: list[bytes]) -> None:
-    """Write them in one call, where the system has such a call: after each this thread has to wait for its turn."""
+    """Write all pieces in one call if the system supports that, because this thread waits for its turn after each."""
     if len(pieces) > _MOST_PIECES:
         pieces = [b"".join(pieces)]
     written = os.writev(file.fileno(), pieces) if hasattr(os, "writev") else 0
     if written < sum(map(len, pieces)):
-        # The rest of what a disk took that is nearly full, and it says so now.
+        # A disk that is nearly full took only a part; writing the rest raises the error.
         file.write(b"".join(pieces)[written:])
         file.flush()
 
 
 @asynccontextmanager
 async def open_atomic(path: str | os.PathLike[str], *, replace: bool) -> AsyncGenerator[AtomicFile]:
-    """A file to write to, which is there at the end if it was kept, and otherwise as it was before."""
+    """Open a file for writing; it is at ``path`` afterwards if it was committed, otherwise ``path`` is unchanged."""
     target = AtomicFile(path, replace=replace)
     try:
         await to_thread.run_sync(target.begin, asyncio.get_running_loop())
@@ -220,10 +220,10 @@ async def open_atomic(path: str | os.PathLike[str], *, replace: bool) -> AsyncGe
 
 @contextmanager
 def explained(doing: str, path: object) -> Generator[None]:
-    """Nobody should meet a bare OSError: what was tried, with what, and why it went wrong."""
+    """Convert an OSError to a :class:`UsageError` that says what failed, for which path, and why."""
     try:
         yield
-    except (OSError, ValueError) as error:  # a ValueError: a zero byte in a path, or a file that was closed
+    except (OSError, ValueError) as error:  # a ValueError: a zero byte in a path, or a closed file
         reason = getattr(error, "strerror", None) or str(error)
         message = f"cannot {doing} {path}: {reason[:1].lower()}{reason[1:]}"
         raise UsageError(message) from error

@@ -1,8 +1,8 @@
-"""Files of requests: made, read, checked, and cut to the size that the service takes.
+"""Files of requests: creation, reading, validation, and splitting to the limits of the service.
 
-One request a line, as JSON, split at the byte ``\\n`` and nothing else: U+2028 and its like may stand in a text.
-What the service asks of a file is told at https://docs.together.ai/docs/inference/batch/overview. Everything here is
-synchronous and holds one row at a time; async code calls it in a thread.
+Each line is one request as JSON. Lines are split only at the byte ``\\n``, because U+2028 and similar characters may
+occur in a text. The format is documented at https://docs.together.ai/docs/inference/batch/overview. All functions are
+synchronous and hold one row at a time; async code calls them in a thread.
 """
 
 from together_batches.jsonl._checks import MAX_BYTES, MAX_ROWS, Problem, Validation, validate

@@ -1,4 +1,4 @@
-"""Requests looked at before they are sent: every problem is found, and told with its place."""
+"""Validation of requests before they are sent: every problem, with its position."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ from together_batches.jsonl._sources import Bytes, Source, blocks_of, holds_requ
 __all__ = ["MAX_BYTES", "MAX_ROWS", "Check", "FirstWith", "Problem", "Rules", "Validation", "validate"]
 
 MAX_ROWS = 50_000
-"""Requests in a file, as the service documents it."""
+"""Maximum requests in a file, as documented by the service."""
 MAX_BYTES = 100_000_000
-"""Bytes of a file: the documented 100 MB, read in the way that is safe."""
+"""Maximum bytes of a file: the documented 100 MB, in its smaller interpretation."""
 _KEPT_PROBLEMS = 1000
 _KEPT_MODELS = 1000
 _LINES_IN_A_MESSAGE = 20
@@ -43,10 +43,10 @@ _LINES_IN_A_MESSAGE = 20
 
 @attrs.frozen
 class Problem:
-    """What is wrong and where; ``str(problem)`` says it in a sentence.
+    """A problem and its position; ``str(problem)`` is a sentence.
 
-    ``line`` counts from 1, ``offset`` is the bytes before that line; both are None where it is about the file as a
-    whole. ``custom_id`` is that of the row, where it could be read.
+    ``line`` counts from 1, ``offset`` is the number of bytes before that line; both are None for a problem of the
+    file as a whole. ``custom_id`` is that of the row, if it could be read.
     """
 
     message: str
@@ -63,11 +63,11 @@ class Problem:
 
 @attrs.frozen(kw_only=True)
 class Validation:
-    """What :func:`validate` found; ``str(validation)`` is a summary in one line.
+    """The result of :func:`validate`; ``str(validation)`` is a summary in one line.
 
-    ``problems`` are in the order of the lines, those about the file as a whole at the end. At most 1,000 are kept;
-    ``problem_count`` is how many there are. ``rows`` are the lines that are not blank, ``bytes`` is the size of the
-    file, ``models`` says how many rows ask for each model (of up to 1,000 models).
+    ``problems`` are in the order of the lines, with those of the file as a whole at the end. At most 1,000 are kept;
+    ``problem_count`` is their total number. ``rows`` is the number of lines that are not blank, ``bytes`` is the size
+    of the file, ``models`` has the number of rows for each model (of up to 1,000 models).
     """
 
     source: str
@@ -79,11 +79,11 @@ class Validation:
 
     @property
     def ok(self) -> bool:
-        """True where there is no problem."""
+        """Whether there are no problems."""
         return not self.problem_count
 
     def raise_for_problems(self) -> None:
-        """Raise :class:`ValidationError`, with all the problems that were kept, where there are any."""
+        """Raise :class:`ValidationError`, with all problems that were kept, if there are any."""
         if not self.problem_count:
             return
         first, *_ = self.problems
@@ -100,7 +100,7 @@ class Validation:
 
 @attrs.frozen(kw_only=True)
 class Rules:
-    """What is asked of rows; ``mending`` passes over what is left out when the rows are written anew."""
+    """The rules for rows; ``mending`` ignores what is omitted when the rows are rewritten."""
 
     endpoint: str
     max_custom_id: int
@@ -113,15 +113,15 @@ class Rules:
 
 
 class FirstWith(Protocol):
-    """Remembers in which line an id came first, as a dict does."""
+    """A mapping from each id to its first line, like a dict."""
 
     def setdefault(self, custom_id: str, number: int, /) -> int:
-        """The line in which this id came first, which is ``number`` where it did not come before."""
+        """Return the first line with this id; that is ``number`` if the id is new."""
         ...
 
 
 class Check:
-    """Looks at rows, one after another, and remembers no more of them than their ids."""
+    """Checks rows one after another, and keeps only their ids."""
 
     def __init__(self, rules: Rules, first_with: FirstWith | None = None) -> None:
         self._rules = rules
@@ -131,13 +131,13 @@ class Check:
         self.problem_count = self.rows = self.bytes = 0
 
     def bad(self, lines: Lines) -> list[int]:
-        """Which of the lines are no rows, or rows with a problem, which is noted."""
+        """Return the positions of the lines that are not rows or that have a problem, and record the problems."""
         read_request, first_with, models = json_codec.read_request, self._first_with, self._models
         method = "FILE" if self._rules.endpoint.startswith(AUDIO) else None
         longest, longest_id = self._rules.max_line_bytes, min(self._rules.max_custom_id, KEPT_OF_A_TEXT)
         odd, bad = lines.odd, list[int]()
         for place, content in enumerate(lines.contents):
-            # The quick way decides, and the thorough one explains: to ask for every reason costs as much as decoding.
+            # The fast path decides, and the slow one explains: collecting every reason costs as much as decoding.
             try:
                 row = read_request(content)
                 custom_id, body = row.custom_id, row.body
@@ -164,7 +164,7 @@ class Check:
         return bad
 
     def lines(self, source: Source) -> Iterator[Lines]:
-        """The lines of a source, some at a time; counts the bytes."""
+        """Yield the lines of a source in groups; count the bytes."""
         if holds_requests(source):
             for number, request in enumerate(cast("Iterable[RequestLike]", source), start=1):
                 yield Lines.of(self._written(number, request))
@@ -180,7 +180,7 @@ class Check:
             yield block
 
     def is_other_shape(self, beginning: bytes) -> bool:
-        """Whether the file as a whole is no file of requests; then that is the one problem."""
+        """Return whether the file as a whole is not a file of requests; that is then the only problem."""
         sentence = other_shape(beginning)
         if sentence is not None:
             self.note(sentence)
@@ -211,7 +211,7 @@ class Check:
             self._problems.append(Problem(message, line, offset, kept))
 
     def _is_good(self, line: Line) -> bool:
-        """Whether the line is a row without a problem."""
+        """Return whether the line is a row without a problem."""
         rules, number, offset, content = self._rules, line.number, line.offset, line.content
         if number == 1 and offset and not rules.mending:
             self.note("the file begins with a byte order mark (BOM): save it as UTF-8 without one", 1, 0)
@@ -238,7 +238,7 @@ class Check:
             fields = cast("dict[str, object]", row)
             custom_id = fields.get("custom_id")
             if custom_id and isinstance(custom_id, str):
-                # The ids themselves, unless they are so long that a digest is the smaller thing to remember.
+                # The id itself, unless it is so long that its digest is smaller.
                 known = (
                     custom_id if len(custom_id) <= KEPT_OF_A_TEXT else hashlib.sha256(custom_id.encode()).hexdigest()
                 )
@@ -277,11 +277,11 @@ def validate(
     max_bytes: int = MAX_BYTES,
     max_line_bytes: int = MAX_LINE_BYTES,
 ) -> Validation:
-    """Check a file of requests, or requests that are to become one, before it is sent; finds every problem.
+    """Validate a file of requests, or requests that will become one, before it is sent; find every problem.
 
-    ``max_custom_id`` is in characters. Whether the parameters within a body make sense is for the endpoint to say.
-    Holds one row and the ids. Raises :class:`UsageError` where the file cannot be read; what is wrong with its
-    content is in the :class:`Validation`. The limits are those of
+    ``max_custom_id`` is in characters. The parameters within a body are not checked; that is left to the endpoint.
+    Holds one row and the ids in memory. Raises :class:`UsageError` if the file cannot be read; problems of its
+    content are in the :class:`Validation`. The limits are those of
     https://docs.together.ai/docs/inference/batch/overview.
     """
     positive_int("max_rows", max_rows)

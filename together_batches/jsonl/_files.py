@@ -1,4 +1,4 @@
-"""Files of requests: read, written, and cut to the size that the service takes."""
+"""Files of requests: reading, writing, and splitting to the limits of the service."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ _WRITE_BYTES = 1 << 18
 
 
 def read(source: Source) -> Iterator[BatchRequest]:
-    """The requests of a file, one after another; blank lines and a byte order mark are passed over.
+    """Yield the requests of a file one after another; skip blank lines and a byte order mark.
 
-    Raises :class:`UsageError` where the file cannot be read, and :class:`ValidationError` at the first line that
-    holds no request; :func:`validate` finds all of them.
+    Raises :class:`UsageError` if the file cannot be read, and :class:`ValidationError` at the first line that is not
+    a request; :func:`validate` finds all of them.
     """
     if holds_requests(source):
         yield from cast("Iterable[BatchRequest]", source)
@@ -56,16 +56,16 @@ def read(source: Source) -> Iterator[BatchRequest]:
 
 
 def write(requests: Iterable[BatchRequest], path: str | os.PathLike[str], *, overwrite: bool = False) -> int:
-    """Write requests to a file, one a line; returns how many.
+    """Write requests to a file, one per line; return their number.
 
-    The file appears under its name when it is whole. Raises :class:`UsageError` where it exists already and
-    ``overwrite`` is false, or cannot be written, and :class:`ValidationError` for a request that is none.
+    The file appears under its name when it is complete. Raises :class:`UsageError` if it cannot be written, or exists
+    already and ``overwrite`` is false, and :class:`ValidationError` for an invalid request.
     """
     target = Path(path)
     if not overwrite:
         _refuse([target])
     with explained("write", target):
-        target = destination(target)  # a link stays, and what it leads to is replaced
+        target = destination(target)  # a link is kept, and its target is replaced
     with _scratch(target.parent) as scratch:
         count = 0
         with _Part(scratch / "part", target) as part:
@@ -83,7 +83,7 @@ def write(requests: Iterable[BatchRequest], path: str | os.PathLike[str], *, ove
 
 @contextmanager
 def _scratch(directory: Path) -> Generator[Path]:
-    """A directory within ``directory``, from where a file can be renamed to its final place, and gone at the end."""
+    """Create a temporary directory in ``directory``, from which files can be renamed to their final place."""
     with explained("write in", directory):
         made = tempfile.mkdtemp(prefix=".together-batches-", dir=directory)
     try:
@@ -93,7 +93,7 @@ def _scratch(directory: Path) -> Generator[Path]:
 
 
 class _Part:
-    """A file that is being written, which will be called ``target``; errors speak of the latter."""
+    """A file that is being written and will be renamed to ``target``; errors name ``target``."""
 
     def __init__(self, path: Path, target: Path) -> None:
         self._target = target
@@ -104,7 +104,7 @@ class _Part:
         self.rows = self.bytes = 0
 
     def add(self, content: bytes) -> None:
-        """Add a line; lines are written many at a time."""
+        """Add a line; lines are written in blocks."""
         size = len(content) + 1
         self._held.append(content)
         self._held_bytes += size
@@ -147,16 +147,16 @@ def split(
     max_custom_id: int = MAX_CUSTOM_ID,
     prefix: str | None = None,
 ) -> list[Path]:
-    """Cut any number of requests into as few files as the limits allow; returns their paths, in order.
+    """Split any number of requests into as few files as the limits allow; return their paths, in order.
 
-    Order and ids are kept, and lines of a file are copied as they are, but for blank lines, a byte order mark and
-    carriage returns, which are left out. The files are called ``<prefix>-001.jsonl`` and so on; ``prefix`` is the
-    name of the source, or ``requests`` where it has none. ``directory`` is made where there is none. The files appear
-    under their names when all of them are whole.
+    Order and ids are kept, and the lines of a file are copied unchanged, except that blank lines, a byte order mark
+    and carriage returns are omitted. The files are called ``<prefix>-001.jsonl`` and so on; ``prefix`` defaults to
+    the name of the source, or ``requests`` if it has none. ``directory`` is created if it does not exist. The files
+    appear under their names when all of them are complete.
 
-    Raises :class:`ValidationError` with all problems where a row has one (an id that occurs twice among all rows
-    included), and :class:`UsageError` where a file of such a name exists already, or something cannot be read or
-    written. Then nothing is written. Holds one row and the ids.
+    Raises :class:`ValidationError` with all problems if a row has one (including an id that occurs twice among all
+    rows), and :class:`UsageError` if a file of such a name exists already, or something cannot be read or written. In
+    these cases nothing is written. Holds one row and the ids in memory.
     """
     positive_int("max_rows", max_rows)
     positive_int("max_bytes", max_bytes)
@@ -182,7 +182,7 @@ def split(
             part: _Part | None = None
             for lines in check.lines(source):
                 bad = frozenset(check.bad(lines))
-                # After the first problem there is nothing to write, and still all others to find.
+                # After the first problem nothing is written, but all others are still searched for.
                 if check.problem_count:
                     continue
                 for place, content in enumerate(lines.contents):
@@ -202,14 +202,14 @@ def split(
 
 
 def _earlier_pieces(folder: Path, prefix: str) -> list[Path]:
-    # Not only those that would be overwritten: pieces of two cuts side by side would pass for those of one.
+    # Not only those that would be overwritten: pieces of two splits in one directory would look like those of one.
     piece = re.compile(rf"{re.escape(prefix)}-\d{{3,}}\.jsonl")
     with explained("read", folder):
         return sorted(path for path in folder.iterdir() if piece.fullmatch(path.name))
 
 
 def _move(parts: list[Path], targets: list[Path]) -> None:
-    """All or none."""
+    """Move all files or none."""
     with ExitStack() as undo:
         for part, target in zip(parts, targets, strict=True):
             with explained("write", target):

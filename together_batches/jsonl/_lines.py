@@ -1,4 +1,4 @@
-"""Lines of a stream of bytes: split at ``\\n`` and nothing else, since U+2028 and its like may stand in a text."""
+"""Lines of a byte stream, split only at ``\\n``, because U+2028 and similar characters may occur in a text."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["MAX_LINE_BYTES", "Line", "LineSplitter", "Lines", "cut_lines", "split_lines"]
 
 MAX_LINE_BYTES = 10_000_000
-"""Bytes of a line without its end: the documented 10 MB, read in the way that is safe."""
+"""Maximum bytes of a line without its end: the documented 10 MB, in its smaller interpretation."""
 _BOM = b"\xef\xbb\xbf"
 _RETURN = ord("\r")
 _KEPT_OF_A_LONG_LINE = 1024
@@ -24,8 +24,8 @@ _KEPT_OF_A_LONG_LINE = 1024
 class Line(NamedTuple):
     """A line of a stream: ``number`` counts from 1, ``offset`` is the bytes before it, ``length`` its own.
 
-    ``content`` is without the end of the line (``\\n`` or ``\\r\\n``) and without a byte order mark, which shows as
-    an ``offset`` of 3 of the first line. Of a line that was too long to be held ``content`` is only the beginning.
+    ``content`` excludes the line end (``\\n`` or ``\\r\\n``) and a byte order mark, which shows as an ``offset`` of 3
+    of the first line. For a line that was too long to be held, ``content`` is only its beginning.
     """
 
     number: int
@@ -35,20 +35,20 @@ class Line(NamedTuple):
 
     @property
     def whole(self) -> bool:
-        """False where the line was too long to be held."""
+        """Whether the line is held in full; False if it was too long."""
         return len(self.content) == self.length
 
 
 _LINE: Any = partial(tuple.__new__, Line)  # pyright: ignore[reportUnknownMemberType]
-"""A line of its fields, without a step in Python."""
+"""Create a line from its fields, without a step in Python."""
 
 
 class Lines:
-    """Lines that follow each other: their ``contents``, of which each is made a :class:`Line` if that is wanted.
+    """Consecutive lines: their ``contents``, from which a :class:`Line` is made on demand.
 
-    Nearly all lines of a file are read for their content alone, and to make a tuple of each costs more than to split
-    them. ``number`` and ``offset`` are those of the first. ``odd`` are the lines themselves, if there is more to any
-    of them than its content and a newline.
+    Nearly all lines of a file are read for their content alone, and making a tuple of each costs more than splitting
+    them. ``number`` and ``offset`` are those of the first line. ``odd`` contains the lines themselves, if any of them
+    is more than its content and a newline.
     """
 
     __slots__ = ("contents", "number", "odd", "offset")
@@ -61,19 +61,19 @@ class Lines:
 
     @classmethod
     def of(cls, lines: list[Line]) -> Lines:
-        """These lines."""
+        """Return an instance for these lines."""
         number, offset = (lines[0].number, lines[0].offset) if lines else (1, 0)
         return cls(number, offset, [line.content for line in lines], lines)
 
     def offsets(self) -> Iterable[int]:
-        """The offset of each."""
+        """Return the offset of each line."""
         if self.odd is not None:
             return [line.offset for line in self.odd]
         ends = accumulate([len(content) + 1 for content in self.contents], initial=self.offset)
         return islice(ends, len(self.contents))
 
     def size(self) -> int:
-        """Bytes of the contents, with a newline each."""
+        """Return the bytes of the contents, with a newline each."""
         return sum(map(len, self.contents)) + len(self.contents)
 
     def __len__(self) -> int:
@@ -89,11 +89,11 @@ class Lines:
         return self.part(place, place + 1).line()
 
     def line(self) -> Line:
-        """The first of them."""
+        """Return the first line."""
         return next(iter(self))
 
     def part(self, start: int, stop: int) -> Lines:
-        """Those from one place up to another."""
+        """Return the lines from one position up to another."""
         if self.odd is not None:
             return Lines.of(self.odd[start:stop])
         offset = self.offset + sum(map(len, self.contents[:start])) + start
@@ -101,28 +101,28 @@ class Lines:
 
 
 class LineSplitter:
-    """Makes lines of chunks, whatever their borders: :meth:`feed` each chunk, then :meth:`close`.
+    """Splits chunks into lines, independent of chunk borders: :meth:`feed` each chunk, then :meth:`close`.
 
-    It knows no I/O, and so serves a file as well as an async stream. It holds one line at most, and of a line of more
-    than ``max_line_bytes`` only the beginning.
+    It does no I/O, so it serves files and async streams. It holds at most one line, and only the beginning of a line
+    of more than ``max_line_bytes``.
     """
 
     def __init__(self, max_line_bytes: int = MAX_LINE_BYTES) -> None:
         self._max = positive_int("max_line_bytes", max_line_bytes)
         self._kept = min(_KEPT_OF_A_LONG_LINE, max_line_bytes)
         self._number = self._offset = 0
-        # Of the line that has not ended yet. A bytearray grows in place: joining bytes anew for each chunk would cost
-        # the square of the line's length.
+        # The state of the unfinished line. A bytearray grows in place: joining bytes for each chunk would cost the
+        # square of the line's length.
         self._held = bytearray()
         self._length = 0
 
     def feed(self, chunk: bytes) -> list[Line]:
-        """The lines that end in this chunk."""
+        """Return the lines that end in this chunk."""
         return list(self.cut(chunk))
 
     def cut(self, chunk: bytes) -> Lines:
-        """The lines that end in this chunk, of which none is made yet."""
-        ended = BytesIO(chunk).readlines()  # which splits at newlines alone, twice as fast as bytes.split
+        """Return the lines that end in this chunk, without making a :class:`Line` of each."""
+        ended = BytesIO(chunk).readlines()  # splits only at newlines, twice as fast as bytes.split
         rest = ended.pop() if ended and not ended[-1].endswith(b"\n") else b""
         contents = [line[:-1] for line in ended]
         if contents:
@@ -133,7 +133,7 @@ class LineSplitter:
         return lines
 
     def _is_odd(self, chunk: bytes) -> bool:
-        """Whether a line in it may be too long, or have a carriage return or a byte order mark."""
+        """Return whether a line in it may be too long, or have a carriage return or a byte order mark."""
         return (
             _RETURN in chunk
             or _RETURN in self._held
@@ -161,22 +161,22 @@ class LineSplitter:
         return Lines.of(lines)
 
     def _ended(self, number: int, offset: int, content: bytes, length: int) -> Line:
-        """A line, without what belongs to its end."""
+        """Return a line without its line end."""
         if content.endswith(b"\r"):
             content, length = content[:-1], length - 1
         return Line(number, offset, content if length <= self._max else content[: self._kept], length)
 
     def peek(self) -> Line | None:
-        """The line that has not ended yet, as far as it came, if there is one. It goes on with the next chunk."""
+        """Return the unfinished line as far as it was received, if any. It continues in the next chunk."""
         return self._unfinished() if self._length else None
 
     def close(self) -> list[Line]:
-        """The last line, where the stream did not end with a newline."""
+        """Return the last line, if the stream did not end with a newline."""
         return [self._held_line()] if self._length else []
 
     def _hold(self, content: bytes) -> None:
         self._length += len(content)
-        # What is taken off a line before it is measured does not make it too long.
+        # Bytes that are removed before a line is measured do not make it too long.
         if self._length <= self._max + len(_BOM) + len(b"\r"):
             self._held += content
         elif len(self._held) < self._kept:
@@ -202,13 +202,13 @@ class LineSplitter:
 
 
 def split_lines(chunks: Iterable[bytes], max_line_bytes: int = MAX_LINE_BYTES) -> Iterator[Line]:
-    """The lines of a stream of bytes: split at ``\\n`` and nothing else, wherever the chunks begin and end."""
+    """Yield the lines of a byte stream, split only at ``\\n``, independent of chunk borders."""
     splitter = LineSplitter(max_line_bytes)
     for lines in cut_lines(chunks, splitter):
         yield from lines
 
 
 def cut_lines(chunks: Iterable[bytes], splitter: LineSplitter) -> Iterator[Lines]:
-    """The lines of a stream of bytes, those of a chunk together."""
+    """Yield the lines of a byte stream, grouped by chunk."""
     yield from map(splitter.cut, chunks)
     yield Lines.of(splitter.close())

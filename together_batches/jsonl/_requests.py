@@ -1,4 +1,4 @@
-"""One request: made, written as a line, read from one, and what can be wrong with it."""
+"""A single request: creation, encoding as a line, decoding, and its possible faults."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ __all__ = [
 ]
 
 MAX_CUSTOM_ID = 64
-"""Characters of a ``custom_id``, as documented."""
+"""Maximum characters of a ``custom_id``, as documented."""
 CHAT = "/v1/chat/completions"
 AUDIO = "/v1/audio/"
 ENDPOINTS = (CHAT, f"{AUDIO}transcriptions", f"{AUDIO}translations", "/v1/completions")
-"""Those that are documented, or were. Another may be added at any time."""
+"""The endpoints that are or were documented. Others may be added at any time."""
 _MISSPELT = 0.8
 JSON_SPACE = b" \t\r\n"
 KEPT_OF_A_TEXT = 200
@@ -52,10 +52,10 @@ RequestLike = BatchRequest | Mapping[str, object]
 def chat_request(
     custom_id: str, *, model: str, messages: Iterable[Mapping[str, object]], **parameters: object
 ) -> BatchRequest:
-    """A request for a chat completion; ``parameters`` are those of the endpoint, such as ``max_tokens``.
+    """Return a request for a chat completion; ``parameters`` are those of the endpoint, such as ``max_tokens``.
 
-    See https://docs.together.ai/reference/chat-completions-1. Raises :class:`ValidationError` for what no batch
-    takes.
+    See https://docs.together.ai/reference/chat-completions-1. Raises :class:`ValidationError` if a batch does not
+    accept it.
     """
     if isinstance(messages, str | bytes | Mapping):
         message = 'messages is one value, and must be a list such as [{"role": "user", "content": "Hello"}]'
@@ -64,10 +64,11 @@ def chat_request(
 
 
 def audio_request(custom_id: str, *, model: str, file: str, **parameters: object) -> BatchRequest:
-    """A request to transcribe or translate what ``file``, a public URL, leads to when the job runs.
+    """Return a request to transcribe or translate ``file``, a public URL that is fetched when the job runs.
 
     ``parameters`` are those of the endpoint, such as ``language``; see
-    https://docs.together.ai/docs/inference/batch/overview. Raises :class:`ValidationError` for what no batch takes.
+    https://docs.together.ai/docs/inference/batch/overview. Raises :class:`ValidationError` if a batch does not accept
+    it.
     """
     address: object = file
     if not isinstance(address, str) or not address.startswith(("https://", "http://")):
@@ -77,9 +78,9 @@ def audio_request(custom_id: str, *, model: str, file: str, **parameters: object
 
 
 def check_endpoint(endpoint: object) -> None:
-    """Raise :class:`UsageError` if this is no path, or one that looks like a misspelling of a known endpoint.
+    """Raise :class:`UsageError` if this is not a path, or looks like a misspelling of a known endpoint.
 
-    A path that resembles none is left to the service: it may have come to be.
+    A path that resembles none is left to the service, because it may be new.
     """
     if endpoint in ENDPOINTS:
         return
@@ -99,7 +100,7 @@ def check_endpoint(endpoint: object) -> None:
 
 
 def custom_id_of(request: object) -> str | None:
-    """The ``custom_id`` of a request or a mapping, if it is text."""
+    """Return the ``custom_id`` of a request or a mapping, if it is text."""
     custom_id: object
     if isinstance(request, Mapping):
         custom_id = cast("Mapping[str, object]", request).get("custom_id")
@@ -109,16 +110,16 @@ def custom_id_of(request: object) -> str | None:
 
 
 def _made(request: BatchRequest, endpoint: str) -> BatchRequest:
-    # How long a custom_id may be is left to validate, which can be told another limit.
+    # The length of custom_id is left to validate, which accepts another limit.
     if faults := faults_of(_row(request), endpoint, max_custom_id=None):
         raise invalid(f"this is no request: {faults[0]}", faults)
     return request
 
 
 def encode(request: RequestLike) -> bytes:
-    """The line of a request, its newline included. A mapping is written with all of its fields.
+    """Return the line of a request, including its newline. A mapping is written with all of its fields.
 
-    Raises :class:`ValidationError` where it has no ``custom_id`` or body, or a value that JSON cannot say (NaN).
+    Raises :class:`ValidationError` if it has no ``custom_id`` or body, or a value that JSON cannot express (NaN).
     """
     return encoded(request) + b"\n"
 
@@ -135,7 +136,7 @@ def encoded(request: RequestLike) -> bytes:
     try:
         if text is None:
             return json_codec.encode(row)
-        # The body as it was written, by whatever writes requests: nothing is to change between two readings.
+        # The body is copied as it was written: nothing may change between two readings.
         del row["body"]
         return json_codec.encode(row)[:-1] + b',"body":' + text + b"}"
     except json_codec.WireError as error:
@@ -153,7 +154,7 @@ def _row(request: RequestLike) -> dict[str, object]:
         return row
     body: object = request.body
     method = {} if request.method is None else {"method": request.method}
-    # JSON knows dicts and no other mappings.
+    # The encoder accepts only dicts, not other mappings.
     return {
         "custom_id": request.custom_id,
         **method,
@@ -162,9 +163,10 @@ def _row(request: RequestLike) -> dict[str, object]:
 
 
 def decode(line: bytes) -> BatchRequest:
-    """The request in a line.
+    """Return the request in a line.
 
-    Only ``custom_id``, ``method`` and ``body`` are read. Raises :class:`ValidationError` where the line holds none.
+    Only ``custom_id``, ``method`` and ``body`` are read. Raises :class:`ValidationError` if the line is not a
+    request.
     """
     if (found := json_codec.carried_request(line)) is not None:
         return BatchRequest(*found)
@@ -185,7 +187,7 @@ def invalid(message: str, problems: Iterable[str]) -> ValidationError:
 
 
 def _shape_faults(row: object) -> list[str]:
-    """Why a decoded line is no request."""
+    """Return why a decoded line is not a request."""
     if not isinstance(row, dict):
         return [f"the line is {json_codec.kind(row)}, and must be an object with custom_id and body"]
     fields = cast("dict[str, object]", row)
@@ -206,7 +208,7 @@ def _wrong(name: str, value: object, expected: str) -> str:
 
 
 def faults_of(row: object, endpoint: str, max_custom_id: int | None) -> list[str]:
-    """Why a decoded line cannot be sent to this endpoint; what only the endpoint can know is left to it."""
+    """Return why a decoded line cannot be sent to this endpoint; the rest is left to the endpoint."""
     faults = _shape_faults(row)
     if not isinstance(row, dict):
         return faults
@@ -221,7 +223,7 @@ def faults_of(row: object, endpoint: str, max_custom_id: int | None) -> list[str
             faults.append(_wrong("body.model", model, "text"))
         if members.get("stream") is True:
             faults.append("body.stream is true, and a batch cannot stream: leave it out")
-    # A url is no part of the format, but the service tolerates it, and files made for others have it.
+    # A url is not part of the format, but the service tolerates it, and files made for other services contain it.
     if url is not None and not (isinstance(url, str) and url.endswith(endpoint)):
         faults.append(f"url is {short(url)}, while the endpoint of the file is {endpoint}: a file has one")
     if endpoint.startswith(AUDIO):
@@ -233,7 +235,7 @@ def faults_of(row: object, endpoint: str, max_custom_id: int | None) -> list[str
 
 
 def no_json(line: bytes, error: json_codec.WireError) -> str:
-    """Why this is no JSON, with the place within the line."""
+    """Return why this is not JSON, with the position within the line."""
     if not line.strip(JSON_SPACE):
         return "the line is blank"
     try:

@@ -1,7 +1,7 @@
-"""Files of another shape than requests: what a whole file is, and how to convert it.
+"""Detection of files in other formats, and how to convert them.
 
-One sentence about the file serves better than a problem for each of its lines. Only the beginning is looked at, and
-two rows have to agree, so that one odd row in a good file remains a problem of its line.
+One sentence about the file is more useful than a problem for each of its lines. Only the beginning is examined, and
+two rows have to agree, so that one odd row in a valid file remains a problem of its line.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _ROWS = 2
 
 
 def other_shape(beginning: bytes) -> str | None:
-    """What a file is that begins like this, and how to convert it; None if it may be a file of requests."""
+    """Return the format of a file by its beginning, and how to convert it; None if it may be a file of requests."""
     for magic, sentence in _BINARY.items():
         if beginning.startswith(magic):
             return sentence
@@ -59,7 +59,7 @@ def other_shape(beginning: bytes) -> str | None:
         return _ZEROS
     text = beginning.decode("utf-8-sig", "replace").lstrip()
     if re.match(r"\[\s*\{", text):
-        # Rows that are arrays, one a line, are no such file.
+        # A file of one array per line is not such a file.
         return None if _is_json(text.partition("\n")[0]) and "\n" in text.strip() else _ARRAY
     lines = [line.strip() for line in text.split("\n", 64) if line.strip()][:_ROWS]
     if not lines:
@@ -73,7 +73,7 @@ def other_shape(beginning: bytes) -> str | None:
 
 
 def _whole(lines: list[str], beginning: bytes) -> list[str]:
-    """Without the last line if the beginning may end within it."""
+    """Return the lines without the last one if the beginning may end within it."""
     return lines[:1] if len(lines) > 1 and beginning.count(b"\n") < len(lines) and not _is_json(lines[-1]) else lines
 
 
@@ -97,7 +97,7 @@ def _shape_of(line: str) -> str | None:
 
 
 def _is_quoted(line: str) -> bool:
-    """A JSON text that holds an object, or an object in the quotes of CSV or Python."""
+    """Return whether this is a JSON string that contains an object, or an object in the quotes of CSV or Python."""
     try:
         inner = json.loads(line)
     except ValueError:
@@ -122,14 +122,14 @@ def _is_json(text: str) -> bool:
 
 
 def _starts_with_json(text: str) -> bool:
-    """Whether an object over several lines stands there; of one longer than the text, the beginning is enough."""
+    """Return whether the text begins with an object over several lines, or with the beginning of a long one."""
     first, _, rest = text.partition("\n")
     if not re.fullmatch(r'\{\s*("([^"\\]|\\.)*"\s*:.*)?', first.rstrip()) or not rest.strip():
         return False
     try:
         json.JSONDecoder().raw_decode(text)
     except json.JSONDecodeError as error:
-        # A flaw before the end of the text is a flaw; the end itself may only be that of what was read.
+        # An error before the end of the text is a fault; one at the end may only be where reading stopped.
         return error.msg.startswith("Unterminated") or error.pos >= len(text.rstrip()) - 1
     except RecursionError:
         return False
@@ -137,5 +137,5 @@ def _starts_with_json(text: str) -> bool:
 
 
 def _alternates(beginning: bytes) -> bool:
-    """Whether every other byte is zero, as in UTF-16 of Latin letters without a mark."""
+    """Return whether every other byte is zero, as in UTF-16 of Latin letters without a byte order mark."""
     return len(beginning) > 3 and (not any(beginning[:64:2]) or not any(beginning[1:64:2]))

@@ -1,4 +1,4 @@
-"""Where requests come from: files, whatever is read like one, and iterables."""
+"""Sources of requests: files, objects that can be read like one, and iterables."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from together_batches.jsonl._requests import RequestLike, short
 
 __all__ = ["Bytes", "Readable", "Source", "blocks_of", "explained", "holds_requests", "name_of"]
 
-_BLOCK = 1 << 16  # small: a block of nothing but newlines becomes as many lines
+_BLOCK = 1 << 16  # small, because a block of newlines alone becomes as many lines
 
 
 class Readable(Protocol):
-    """Whatever is read like a file opened in binary mode."""
+    """An object that can be read like a file opened in binary mode."""
 
     def read(self, size: int, /) -> bytes:
-        """At most ``size`` bytes, and none at the end."""
+        """Return at most ``size`` bytes, and none at the end."""
         ...
 
 
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview | Readable | Iterable[RequestLike]
-"""Where requests come from: a path, the bytes of a file, a file opened in binary mode (it is read from where it
-stands, and left open), or requests, also as mappings with their fields."""
+"""The sources of requests: a path, the bytes of a file, a file opened in binary mode (read from its current position
+and left open), or requests, also as mappings with their fields."""
 Bytes = str | os.PathLike[str] | bytes | bytearray | memoryview | Readable
-"""Those of the sources that give the bytes of a file."""
+"""The sources that provide the bytes of a file."""
 
 
 def holds_requests(source: object) -> bool:
-    """True for an iterable of requests, False for the bytes of a file; a :class:`UsageError` for anything else."""
+    """Return True for an iterable of requests, False for the bytes of a file; raise :class:`UsageError` otherwise."""
     if isinstance(source, str | os.PathLike | bytes | bytearray | memoryview) or hasattr(source, "read"):
         return False
     given = source
@@ -45,7 +45,7 @@ def holds_requests(source: object) -> bool:
 
 
 def name_of(source: object) -> str:
-    """What a source is called in messages."""
+    """Return the name of a source in messages."""
     if isinstance(source, str | os.PathLike):
         return str(Path(cast("str | os.PathLike[str]", source)))
     if holds_requests(source):
@@ -55,7 +55,7 @@ def name_of(source: object) -> str:
 
 
 def blocks_of(source: Bytes) -> Iterator[bytes]:
-    """The bytes of a source, some at a time."""
+    """Yield the bytes of a source in blocks."""
     if isinstance(source, bytes | bytearray | memoryview):
         for start in range(0, len(source), _BLOCK):
             yield bytes(source[start : start + _BLOCK])
@@ -75,7 +75,7 @@ def blocks_of(source: Bytes) -> Iterator[bytes]:
 
 @contextmanager
 def explained(doing: str, path: object) -> Generator[None]:
-    """Nobody should meet a bare OSError: what was tried, with what, and why it went wrong."""
+    """Convert an OSError to a :class:`UsageError` that says what failed, for which path, and why."""
     try:
         yield
     except FileNotFoundError as error:
