@@ -37,7 +37,7 @@ def is_scratch(name: str) -> bool:
 
 
 def check_directory(directory: Path, given: Path | None) -> None:
-    """Raise :class:`UsageError` if the directory is neither empty nor a run's, or the run would overwrite ``given``."""
+    """Raise :class:`UsageError` if the directory is neither empty nor a run's, or if it would overwrite ``given``."""
     with explained("work in", directory):
         names = sorted(path.name for path in directory.iterdir())
         input_name = _name_within(directory, given)

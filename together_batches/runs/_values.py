@@ -65,8 +65,8 @@ class RunEventKind(enum.StrEnum):
 class RunEvent:
     """Event in a run, described by ``message``; ``shard`` and ``attempt`` count from 1.
 
-    Rows are counted as in :class:`RunReport`, after the event; ``in_flight`` rows are with a job that is not
-    collected. Of these, ``answered`` are already answered, according to the progress of their jobs.
+    Rows are counted as in :class:`RunReport`, after the event; ``in_flight`` rows were sent and are not collected
+    yet. Of these, ``answered`` are already answered, according to the progress of their jobs.
     """
 
     kind: RunEventKind
@@ -98,8 +98,8 @@ class RunReport:
     """Result of a run; ``str(report)`` is a one-line summary.
 
     Every row of the input is counted once: ``succeeded``, ``failed``, ``missing`` (not answered), ``invalid`` (a bad
-    line that was set aside) or ``not_sent`` (still to be sent, or sent again). ``output`` is None until no row is left
-    to send, ``failures`` if no row failed or is missing, ``invalid_lines`` if no line is invalid. ``usage`` and
+    line that was set aside) or ``not_sent`` (still to be sent, or sent again). ``output`` is None until no row is
+    left to send, ``failures`` if no row failed or is missing, ``invalid_lines`` if no line is invalid. ``usage`` and
     ``job_ids`` cover the whole run, including earlier calls. ``stopped`` is the reason why rows were not sent.
     """
 
@@ -212,7 +212,7 @@ class RunView:
 
     ``state`` is ``running`` while a process (``pid`` on ``host``) holds the run, ``finished`` if its output was
     written and no row is left to send, and ``interrupted`` otherwise. Rows are counted as in :class:`RunReport`;
-    ``in_flight`` rows are with a job that is not collected.
+    ``in_flight`` rows were sent and are not collected yet.
     """
 
     directory: Path
