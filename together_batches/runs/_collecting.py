@@ -163,7 +163,7 @@ class Collecting:
         return True
 
     async def other_job(self, key: Key) -> Created | None:
-        """Return a second job of the attempt's file, if its create may have made two; it may answer remaining rows."""
+        """Return a second job of the attempt's file if its create may have made two; it may answer more rows."""
         attempt = self._store.at(key)
         if not (attempt.marked and (attempt.posts > 1 or attempt.found)):
             return None

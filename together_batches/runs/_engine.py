@@ -97,7 +97,7 @@ class Engine:
         self._in_doubt: set[Key] = set()
         """Attempts whose job seems to have failed as a whole, pending evidence."""
         self._seem_cancelled: set[Key] = set()
-        """Attempts whose job seems cancelled: until it is read again, nothing is created and the run is not stopped."""
+        """Attempts whose job seems cancelled: until it is read again, nothing is created and nothing stopped."""
         self._unresolved: list[BatchesError] = []
         self._has_left_validating = any(map(_has_run, snapshot.attempts))
         self._scout: Key | None = None

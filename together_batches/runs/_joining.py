@@ -151,8 +151,8 @@ def arrange(
 
 _ABSENT, _UNUSUAL_ANSWER, _FAILURE, _ODD, _LONG = range(5)
 """Kinds of row content: none; the line of an answer whose text cannot be copied; the line of a failure; a line that
-cannot be parsed, or is too long, and belongs to the row only by its ``custom_id``. The kind of a copyable answer is its
-status instead."""
+cannot be parsed, or is too long, and belongs to the row only by its ``custom_id``. The kind of a copyable answer is
+its status instead."""
 _OK = 200
 _ANSWERS = frozenset({_UNUSUAL_ANSWER, *range(200, 300)})
 

@@ -138,7 +138,7 @@ class Lock:
                 f"cannot work in {self._directory}: its file {NAME} is not the lock of a run; name another directory"
             )
             raise UsageError(message)
-        with suppress(OSError):  # a full disk: the text is only informative, and the lock holds without it
+        with suppress(OSError):  # a full disk: the text is informative, the lock holds without it
             file.truncate(0)
             file.write(f"{os.getpid()} {socket.gethostname()}\n{_MARKER}\n".encode())
         return True

@@ -40,7 +40,7 @@ class Trouble:
         *,
         is_over: Callable[[APIError], bool] = lambda _: False,
     ) -> T:
-        """Return the result of ``call`` after any outage; raise other errors, and those for which ``is_over`` is true."""
+        """Return the result of ``call``, after any outage; raise other errors, and one that ``is_over``."""
         pause = SHORTEST_PAUSE_SECONDS
         while True:
             try:
