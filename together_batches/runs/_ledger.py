@@ -228,7 +228,7 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 def _make_durable(directory: Path, connection: sqlite3.Connection) -> None:
     """Make each commit durable, in the ledger's own file, when it returns."""
-    # EXTRA with DELETE: a transaction ends when the name of its journal is removed, durably against power loss. If the
+    # EXTRA with DELETE: a transaction ends when the name of its journal is removed, also across a power loss. If the
     # directory cannot be synced, it ends when the journal is truncated, because SQLite would fail with DELETE.
     mode = "delete" if _sync_directory(directory) else "truncate"
     connection.execute("PRAGMA synchronous = EXTRA")

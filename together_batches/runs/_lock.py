@@ -157,7 +157,7 @@ class Lock:
                 _give(file)
 
     def abandon(self) -> None:
-        """Forget the lock in a forked child, and leave it to the parent: they share it, and either could release it."""
+        """Close the file in a forked child without releasing the lock, which the child shares with its parent."""
         if self._file is not None:
             self._file.close()
 

@@ -58,11 +58,11 @@ class Attempt:
     """One sending of rows of a shard. The times that are set show its step.
 
     ``marked`` means that no other file has the same content, so that a job of the file is the job of this attempt;
-    ``former_file_ids`` are the file ids before ``file_id``, separated by spaces. ``posts`` counts the creates that may
-    have reached the service, recorded before each is sent. ``since`` is the service's own clock immediately before
-    the first of them. ``output_bytes`` and ``error_bytes`` are the sizes of the files of results when they were
-    collected. ``piece_sha256`` is the hash of the piece made from them, empty if none was recorded. ``outcomes`` has a
-    byte for each row of the attempt, compressed, once its results are collected.
+    ``former_file_ids`` are the file ids before ``file_id``, separated by spaces. ``posts`` counts the creates that
+    may have reached the service, recorded before each is sent. ``since`` is the service's own clock immediately
+    before the first of them. ``output_bytes`` and ``error_bytes`` are the sizes of the files of results when they
+    were collected. ``piece_sha256`` is the hash of the piece made from them, empty if none was recorded. ``outcomes``
+    has a byte for each row of the attempt, compressed, once its results are collected.
     """
 
     shard: int
