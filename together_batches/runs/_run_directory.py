@@ -84,9 +84,8 @@ class RunDirectory:
                     if mark is not None and not partial_file.bytes and (marked := _marked(rows[0], mark)) is not None:
                         rows[0], is_marked = marked, True
                     partial_file.write(b"\n".join([*rows, b""]))
-                if (
-                    is_marked and partial_file.bytes > jsonl.MAX_BYTES
-                ):  # a shard that was cut without room for a mark
+                # Too large only in a run that was begun without marks, whose shards have no room for one.
+                if is_marked and partial_file.bytes > jsonl.MAX_BYTES:
                     partial_file.start_over()
                     for rows in self._rows(shard, earlier, raise_if_cancelled):
                         partial_file.write(b"\n".join([*rows, b""]))

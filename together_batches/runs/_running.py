@@ -66,7 +66,7 @@ def _enter(places: RunPaths) -> None:
 
 
 def _is_new(directory: Path) -> bool:
-    """Return whether to begin a run; raise :class:`RunLedgerError` if only the ledger of an earlier one is missing."""
+    """Return whether to begin a run; raise :class:`RunLedgerError` if a run exists without its ledger."""
     if os.path.lexists(directory / _ledger.NAME):
         return False
     with explained("read", directory):
@@ -216,7 +216,7 @@ class _Running:
     # --- the output -----------------------------------------------------------------------------------------------
 
     async def _write_output(self, engine: Engine, run_directory: RunDirectory, ours: Sequence[Path]) -> None:
-        """Write the output, record its hash, and only then move it in place, to recognise it after a crash in between."""
+        """Write the output, record its hash, and only then rename it, to recognise it after a crash in between."""
         places = self._places
         await engine.restore()
         with ExitStack() as stack:
@@ -244,7 +244,8 @@ class _Running:
     def _keep(
         self, output: PartialFile, failures: PartialFile, ours: Sequence[Path], raise_if_cancelled: Callable[[], None]
     ) -> None:
-        _refuse_others(self._places, self._options, self._run.claims.split(), raise_if_cancelled)  # again, because files may have appeared meanwhile
+        # Again, because files may have appeared meanwhile.
+        _refuse_others(self._places, self._options, self._run.claims.split(), raise_if_cancelled)
         if failures.bytes:
             failures.keep()
         elif self._places.failures in ours:
