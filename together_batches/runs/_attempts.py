@@ -89,7 +89,7 @@ class AttemptStore:
         return self._total.buckets, self._total.answered
 
     async def begin(self, attempt: Attempt, *, planned_at: datetime) -> None:
-        """Record an attempt if it is not recorded yet, or was planned anew."""
+        """Record an attempt if it is not recorded yet, or was planned again."""
         attempts = self._attempts[attempt.shard]
         if len(attempts) < attempt.number:
             attempts.append(attrs.evolve(attempt, planned_at=planned_at))

@@ -332,7 +332,7 @@ class Collecting:
         await self._steps.note_end(key, job)
         return job.is_terminal
 
-    # --- noted ----------------------------------------------------------------------------------------------------
+    # --- records and errors ---------------------------------------------------------------------------------------
 
     async def _note(self, key: Key, arranged: Arranged) -> None:
         attempt = self._store.at(key)

@@ -95,7 +95,7 @@ class Engine:
         self._ended_at: dict[Key, float] = {}
         self._failures_in_a_row = 0
         self._in_doubt: set[Key] = set()
-        """Attempts whose job seems to have failed as a whole, pending evidence."""
+        """Attempts whose job seems to have failed as a whole, until there is evidence."""
         self._seem_cancelled: set[Key] = set()
         """Attempts whose job seems cancelled: until it is read again, nothing is created and nothing stopped."""
         self._unresolved: list[BatchesError] = []
@@ -160,7 +160,7 @@ class Engine:
         attempts = self.store.at_shard(shard)
         return _rules.next_attempt(shard, attempts, max_attempts=self._max_attempts, now=self._time.now())
 
-    # --- what may begin -------------------------------------------------------------------------------------------
+    # --- admission ------------------------------------------------------------------------------------------------
 
     def _begin_what_may(self, group: asyncio.TaskGroup) -> None:
         while waiting := self._todo or self._again:
@@ -327,7 +327,7 @@ class Engine:
             self._stop(f"{_MOST_FAILURES_IN_A_ROW} jobs in a row failed as a whole, the last one: {why}")
         return arranged
 
-    # --- what follows an attempt ----------------------------------------------------------------------------------
+    # --- the next attempt -----------------------------------------------------------------------------------------
 
     def _follow_up(self, key: Key, arranged: Arranged | None, group: asyncio.TaskGroup) -> None:
         """Schedule the next attempt at a shard: its remaining rows, or an attempt that is collected again."""

@@ -115,7 +115,7 @@ def arrange(
                 is_page = bool(found.lines) and path is output
         index.salvage()
         left = index.left
-        # Errors for all rows do not exclude answers in an output that a page (of HTML, say) replaces.
+        # Errors for all rows do not exclude answers in an output that was replaced by a page (such as HTML).
         if foreign is not None and (left or (is_page and index.unanswered)):
             raise ForeignFileError(foreign)
         for ids, kinds, texts in index.rows(raise_if_cancelled):

@@ -130,7 +130,7 @@ _Record = TypeVar("_Record", Run, Shard, Attempt)
 T = TypeVar("T")
 
 
-# --- beginning ----------------------------------------------------------------------------------------------------
+# --- creation -----------------------------------------------------------------------------------------------------
 
 
 def create(directory: Path, run: Run, shards: Iterable[Shard]) -> None:
@@ -288,7 +288,7 @@ def _version(directory: Path, connection: sqlite3.Connection) -> int:
     return version
 
 
-# --- looking ------------------------------------------------------------------------------------------------------
+# --- reading without the lock -------------------------------------------------------------------------------------
 
 
 def read(directory: Path) -> LedgerSnapshot:
@@ -363,7 +363,7 @@ def _stamps(path: Path) -> list[tuple[int, int, int] | None]:
     return found
 
 
-# --- going on -----------------------------------------------------------------------------------------------------
+# --- the open ledger ----------------------------------------------------------------------------------------------
 
 
 @asynccontextmanager

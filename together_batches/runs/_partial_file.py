@@ -63,7 +63,7 @@ class PartialFile:
                 block = block[self._file.write(block) :]
 
     def start_over(self) -> None:
-        """Discard the content and begin again."""
+        """Discard the content."""
         self._held.clear()
         self._held_bytes = 0
         with explained("write", self.target):

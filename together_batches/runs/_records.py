@@ -20,9 +20,9 @@ Key = tuple[int, int]
 class Run:
     """Input and settings of a run, and the state of its output.
 
-    ``spooled`` means that the input is a copy in the run's directory, for example of an iterable. ``claims`` are the
-    hashes of all outputs that the run has written, or was about to write: it recognises its own files by them and not
-    by paths, so that it can be moved and never replaces other files.
+    ``spooled`` means that the input is a copy in the run's directory, because it came from an iterable or an open
+    file. ``claims`` are the hashes of all outputs that the run has written, or was about to write: it recognises its
+    own files by them and not by paths, so that it can be moved and never replaces other files.
     """
 
     id: str

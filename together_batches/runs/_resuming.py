@@ -48,7 +48,7 @@ class Resuming:
         self._steps = steps
         self._collecting = collecting
 
-    # --- what the service shows -----------------------------------------------------------------------------------
+    # --- reconciliation with the service --------------------------------------------------------------------------
 
     async def look_around(self) -> None:
         """Search the list for jobs of the run that are missing from the ledger, before anything is created.
@@ -154,10 +154,10 @@ class Resuming:
                 },
             )
 
-    # --- what is given up -----------------------------------------------------------------------------------------
+    # --- giving up ------------------------------------------------------------------------------------------------
 
     def given_up(self) -> list[Key]:
-        """Return the given-up attempts that are not collected; raise :class:`UsageError` for an id of no attempt."""
+        """Return the given-up attempts that are not collected; raise :class:`UsageError` for an invalid id."""
         keys: dict[Key, None] = {}
         by_id: dict[str, Attempt] = {}
         for each in self._store.attempts:

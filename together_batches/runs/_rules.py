@@ -60,7 +60,7 @@ __all__ = [
     "wanted_job",
 ]
 
-# --- what became of a row -----------------------------------------------------------------------------------------
+# --- outcomes of rows ---------------------------------------------------------------------------------------------
 
 SUCCEEDED = ord("s")
 FAILED = ord("f")
@@ -135,7 +135,7 @@ def outcomes_of(attempt: Attempt) -> bytes:
     return zlib.decompress(attempt.outcomes) if attempt.outcomes else b""
 
 
-# --- what is next -------------------------------------------------------------------------------------------------
+# --- the next attempt ---------------------------------------------------------------------------------------------
 
 
 def next_attempt(shard: Shard, attempts: Sequence[Attempt], *, max_attempts: int, now: datetime) -> Attempt | None:
@@ -204,7 +204,7 @@ def failed_as_a_whole(attempt: Attempt) -> bool:
     return attempt.status in {BatchJobStatus.FAILED, BatchJobStatus.EXPIRED} and SUCCEEDED not in outcomes_of(attempt)
 
 
-# --- what may be spent --------------------------------------------------------------------------------------------
+# --- limits -------------------------------------------------------------------------------------------------------
 
 
 @attrs.frozen
@@ -264,7 +264,7 @@ def admission(limits: Limits, load: Load, rows: int) -> Literal["now", "later"] 
     return "now" if room and load.jobs < limits.max_jobs else "later"
 
 
-# --- what may be there already ------------------------------------------------------------------------------------
+# --- jobs that may already exist ----------------------------------------------------------------------------------
 
 
 LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
@@ -315,7 +315,7 @@ def unresolved(errors: Sequence[BatchesError]) -> BatchesError:
     return CreateUnconfirmedError(message, input_file_id=unconfirmed[0].input_file_id, candidates=candidates)
 
 
-# --- every row in one bucket --------------------------------------------------------------------------------------
+# --- buckets of rows ----------------------------------------------------------------------------------------------
 
 
 @attrs.frozen

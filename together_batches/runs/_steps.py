@@ -65,7 +65,7 @@ class Steps:
         self._uploaded_here = set[tuple[int, int]]()
         self._since: dict[Key, datetime | None] = {}
 
-    # --- uploaded -------------------------------------------------------------------------------------------------
+    # --- upload ---------------------------------------------------------------------------------------------------
 
     async def upload(self, key: Key) -> None:
         """Upload the rows. An upload costs nothing, and may be repeated.
@@ -94,7 +94,7 @@ class Steps:
         await self._store.save(key, **changes)
         self._emit(RunEventKind.UPLOADED, f"{count_of(attempt.rows, 'row')} are uploaded as {uploaded.file.id}", key)
 
-    # --- created --------------------------------------------------------------------------------------------------
+    # --- create ---------------------------------------------------------------------------------------------------
 
     async def create(self, key: Key) -> None:
         """Create exactly one job: if a create may already have been sent, search for its job first."""
@@ -187,7 +187,7 @@ class Steps:
         return any(attempt.job_id == job.id and attempt.key != key for attempt in self._store.attempts)
 
     async def _note_posts(self, key: Key, posts: int) -> None:
-        """Record how many creates may have reached the service; the time of the first intent is kept."""
+        """Record how many creates may have reached the service; the service's time of the first is kept."""
         attempt = self._store.at(key)
         if posts:
             creating_at = attempt.creating_at or self._time.now()
@@ -197,7 +197,7 @@ class Steps:
         else:
             await self._store.save(key, posts=0, creating_at=None, since=None)
 
-    # --- ended ----------------------------------------------------------------------------------------------------
+    # --- end ------------------------------------------------------------------------------------------------------
 
     async def end(self, key: Key) -> BatchJob | None:
         """Wait until the job has finished and return it; None if its end is already recorded."""
