@@ -342,7 +342,7 @@ def _recovered(path: Path) -> Generator[sqlite3.Connection]:
         copy = Path(aside, NAME)
         with closing(_unlocked(path)) as source, closing(_connected(copy, "mode=rwc")) as target:
             source.backup(target)
-        for end in _JOURNALS:  # no lock is on these
+        for end in _JOURNALS:  # these files are not locked
             with suppress(FileNotFoundError):
                 shutil.copyfile(f"{path}{end}", f"{copy}{end}")
         with closing(_connected(copy, "mode=rw")) as connection:
@@ -447,7 +447,7 @@ class SqliteLedger:
         await self._do("written", lambda: self._put("run", [run]))
 
     def _open_connection(self) -> sqlite3.Connection:
-        assert self._connection is not None  # noqa: S101  # opened() sees to it
+        assert self._connection is not None  # noqa: S101  # opened() ensures it
         return self._connection
 
     def _put(self, table: str, records: Iterable[Run] | Iterable[Attempt]) -> None:

@@ -57,7 +57,7 @@ if sys.platform == "win32":
         msvcrt.locking(file.fileno(), msvcrt.LK_UNLCK, 1)
 
     def has_record_locks(directory: Path) -> bool:
-        """Whether the file system has the locks that SQLite needs."""
+        """Return whether the file system has the locks that SQLite needs."""
         return True
 
 else:
