@@ -1,7 +1,7 @@
 """Durable runs: a file of any size in, every answer out, whatever happens in between.
 
-:meth:`AsyncBatches.run` makes and continues a run, which is a directory; here is what it tells of itself, and
-:func:`read`, for looking at one, with :func:`to_svg` and :func:`to_html` for its picture.
+:meth:`AsyncBatches.run` begins and resumes a run, whose state is a directory. This package contains its events,
+report and view, :func:`read` to inspect a run, and :func:`to_svg` and :func:`to_html` to draw it.
 """
 
 from together_batches.runs._picture.html import to_html

@@ -1,4 +1,4 @@
-"""What a run needs of the outside: the service, and the time. Passed in, so that both can be played."""
+"""Interfaces of a run to the service and to the clock. They are passed in, so that both can be simulated."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["Clock", "Create", "Follow", "RunApi"]
 
 
 class Create(Protocol):
-    """Creates one job, as :func:`together_batches._jobs.create.create_once` does."""
+    """Function that creates one job, like :func:`together_batches._jobs.create.create_once`."""
 
     def __call__(
         self,
@@ -37,7 +37,7 @@ class Create(Protocol):
 
 
 class Follow(Protocol):
-    """Gives each job when it has finished, and reports those that have changed, or cannot be followed."""
+    """Function that yields each job when it has finished, and reports jobs that change or cannot be followed."""
 
     def __call__(
         self,
@@ -50,10 +50,10 @@ class Follow(Protocol):
 
 @attrs.frozen(kw_only=True)
 class RunApi:
-    """What this room needs of the service.
+    """The requests that a run sends to the service.
 
-    ``upload`` takes a path and a name. ``file`` reads the metadata of a file, and the service's own clock when it
-    answered (None if it does not say). ``know`` takes a job that exists, and that no later create can have made.
+    ``upload`` takes a path and a name. ``file`` returns the metadata of a file, and the service's own clock at the
+    response (None if it is not given). ``know`` takes an existing job, which no later create can have made.
     ``retrieve`` reads a job. ``download`` takes the id of a file, and the path to replace.
     """
 
@@ -70,7 +70,7 @@ class RunApi:
 
 @attrs.frozen
 class Clock:
-    """The time: ``now`` for what is noted, ``monotonic`` for how long things take, ``sleep`` for how it passes."""
+    """The time: ``now`` for records, ``monotonic`` for durations, ``sleep`` for waits."""
 
     now: Callable[[], datetime]
     sleep: Callable[[float], Awaitable[None]]

@@ -1,4 +1,4 @@
-"""The attempts of a run as they now are, in memory and in the ledger: what is changed here is noted there."""
+"""Current attempts of a run, in memory and in the ledger: each change here is recorded there."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["AttemptStore"]
 
 _NOTED_AFTER_SECONDS = 1.0
-"""So long a change of a job may wait for others, to be noted together with them."""
+"""Maximum seconds that a change of a job waits for others, to be recorded together with them."""
 
 
 class _Counts(NamedTuple):
@@ -27,13 +27,13 @@ class _Counts(NamedTuple):
     answered: int = 0
 
     def changed(self, before: _Counts, after: _Counts) -> _Counts:
-        """The counts if those of one shard change."""
+        """Return the counts after those of one shard change."""
         answered = self.answered - before.answered + after.answered
         return _Counts(self.buckets - before.buckets + after.buckets, answered)
 
 
 class AttemptStore:
-    """The attempts at each shard, over a :class:`Ledger`."""
+    """The attempts at each shard, backed by a :class:`Ledger`."""
 
     def __init__(self, ledger: Ledger, snapshot: LedgerSnapshot) -> None:
         self._ledger = ledger
@@ -53,30 +53,30 @@ class AttemptStore:
         return [attempt for attempts in self._attempts.values() for attempt in attempts]
 
     def at_shard(self, shard: Shard) -> Sequence[Attempt]:
-        """The attempts at a shard."""
+        """Return the attempts at a shard."""
         return self._attempts[shard.number]
 
     def at(self, key: Key) -> Attempt:
-        """One attempt."""
+        """Return one attempt."""
         shard, number = key
         return self._attempts[shard][number - 1]
 
     def earlier(self, key: Key) -> Sequence[Attempt]:
-        """The attempts at the same shard before this one."""
+        """Return the attempts at the same shard before this one."""
         shard, number = key
         return self._attempts[shard][: number - 1]
 
     def buckets(self, max_attempts: int) -> _rules.Buckets:
-        """Where each row of the run is."""
+        """Return how many rows of the run are in each bucket."""
         found = (
             _rules.buckets(shard, self.at_shard(shard), max_attempts=max_attempts) for shard in self.shards.values()
         )
         return sum(found, _rules.Buckets())
 
     def counts(self, max_attempts: int) -> tuple[_rules.Buckets, int]:
-        """Where each row of the run is, and how many of those in flight are answered, by the progress of their jobs.
+        """Return the buckets, and how many rows in flight are answered according to the progress of their jobs.
 
-        Only shards that changed since are counted again: it is called for each event.
+        Only shards that changed since the last call are counted again, because it is called for each event.
         """
         while self._uncounted:
             number = self._uncounted.pop()
@@ -89,7 +89,7 @@ class AttemptStore:
         return self._total.buckets, self._total.answered
 
     async def begin(self, attempt: Attempt, *, planned_at: datetime) -> None:
-        """Note an attempt, if it is not noted yet, or was planned anew."""
+        """Record an attempt if it is not recorded yet, or was planned again."""
         attempts = self._attempts[attempt.shard]
         if len(attempts) < attempt.number:
             attempts.append(attrs.evolve(attempt, planned_at=planned_at))
@@ -101,12 +101,12 @@ class AttemptStore:
         await self._ledger.save(self.at(attempt.key))
 
     async def save(self, key: Key, **changes: Any) -> None:
-        """Change an attempt, and return when that is noted for good."""
+        """Change an attempt, and return when the change is durable."""
         self._changed.pop(key, None)
         await self._ledger.save(self._put(key, changes))
 
     def change(self, key: Key, **changes: Any) -> bool:
-        """Change an attempt, to be noted soon; False where nothing is changed by it."""
+        """Change an attempt, to be recorded soon; return False if nothing changed."""
         before = self.at(key)
         if self._put(key, changes) == before:
             return False
@@ -122,14 +122,14 @@ class AttemptStore:
         return attempt
 
     async def note_changes(self, sleep: Callable[[float], Awaitable[None]]) -> None:
-        """Note what is changed, many at a time, until this is cancelled."""
+        """Record changes in groups until cancelled."""
         while True:
             await self._change.wait()
             await sleep(_NOTED_AFTER_SECONDS)
             await self.flush()
 
     async def flush(self) -> None:
-        """Note at once what is changed and not noted yet."""
+        """Record pending changes now."""
         self._change.clear()
         if self._changed:
             changed = [self.at(key) for key in self._changed]

@@ -1,8 +1,8 @@
-"""The last step of an attempt: its results are here, and it is known what became of each row.
+"""The last step of an attempt: its results are downloaded, and the outcome of each row is recorded.
 
-Rows are sent again only on evidence, because a row that was answered is paid for: an error row; a whole result that
-leaves them out; or a job that ended as a whole without results. A file that is absent, short or foreign is no
-evidence. It is looked at again as long as patience allows, and then its rows are left alone.
+Rows are sent again only on evidence, because a row that was answered is paid for: an error row; a complete result
+that omits them; or a job that ended as a whole without results. A file that is absent, short or foreign is no
+evidence. It is read again as long as patience allows, and then its rows are left alone.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ __all__ = ["Collecting"]
 
 _DOWNLOADS_AT_ONCE = 4
 _ARRANGED_AT_ONCE = 1
-"""Each holds the ids of a job."""
+"""Maximum jobs arranged at once, because each keeps all its ids in memory."""
 _BETWEEN_LOOKS_AT_FILES_SECONDS = 60.0
 _BETWEEN_LOOKS_AT_A_JOB_SECONDS = 30.0
 _BEFORE_ROWS_GO_AGAIN_SECONDS = 60.0
-"""So long a job that was collected and is absent is looked for before its rows go again on the evidence at hand."""
+"""Maximum seconds to wait for an absent collected job before its rows are sent again on the existing evidence."""
 
 
 @attrs.frozen(kw_only=True)
 class Look:
-    """What the service says of the results of a job at one moment. Sizes are in bytes, None if it does not say."""
+    """Metadata of a job's results at one moment. Sizes are in bytes, None if the service does not give them."""
 
     status: str
     output_file_id: str | None
@@ -55,20 +55,20 @@ class Look:
     error_bytes: int | None = None
 
     def differs_from(self, attempt: Attempt) -> bool:
-        """Whether the job is not as it was noted."""
+        """Return whether the job differs from its record."""
         noted = attempt.status, attempt.output_file_id, attempt.error_file_id
         return (self.status, self.output_file_id, self.error_file_id) != noted
 
 
 class _Results(NamedTuple):
-    """One reading of the files: put in order, or the ``problem`` with them."""
+    """Result of one reading of the files: arranged, or the ``problem`` with them."""
 
     arranged: Arranged | None
     problem: str = ""
 
 
 class Collecting:
-    """Downloads and arranges results, and finds the evidence for rows that are left out."""
+    """Download and arrangement of results, with the evidence for omitted rows."""
 
     def __init__(self, context: RunContext, steps: Steps) -> None:
         self._run = context.run
@@ -85,10 +85,10 @@ class Collecting:
         self._arranging = asyncio.Semaphore(_ARRANGED_AT_ONCE)
 
     async def collect(self, key: Key, *, on_wait: Callable[[], None]) -> Arranged | None:
-        """Have the results here, and what became of each row in the ledger; None if the job has not ended after all.
+        """Collect the results, and record the outcome of each row; return None if the job has not ended after all.
 
-        ``on_wait`` is called before anything is waited for. Raises :class:`ResultsUnavailableError` if the results
-        stay absent, short or foreign beyond patience.
+        ``on_wait`` is called before any wait. Raises :class:`ResultsUnavailableError` if the results stay absent,
+        short or foreign beyond patience.
         """
         absence = Absence(self._patience, shortest=SHORTEST_PAUSE_SECONDS / 5)
         most_bytes = 0
@@ -100,7 +100,7 @@ class Collecting:
             if arranged is not None and not arranged.is_whole:
                 on_wait()
                 doubt = await self._doubt(key, arranged)
-                if doubt is None:  # the job is not as it was noted
+                if doubt is None:  # the job differs from its record
                     if not await self._has_ended(key):
                         return None
                     absence.over()
@@ -122,10 +122,10 @@ class Collecting:
                 absence.over()
 
     async def give_up(self, key: Key) -> Arranged:
-        """Take what can be read of the results at one look, and count the rest as missing."""
+        """Collect the results that one attempt can read, and count the rest as missing."""
         arranged, _ = await self._read(key, leniently=True)
         assert arranged is not None  # noqa: S101  # without files there is always an arrangement
-        # Without sizes: those that the metadata says may be why it is given up, and would undo that at the last look.
+        # Without sizes: those in the metadata may be the reason to give up, and would undo that at the last check.
         await self._note(key, attrs.evolve(arranged, output_bytes=None, error_bytes=None))
         attempt = self._store.at(key)
         message = (
@@ -136,9 +136,9 @@ class Collecting:
         return arranged
 
     async def is_as_collected(self, key: Key) -> bool:
-        """Read the job and its files once more, before rows of this attempt go again: False if they differ.
+        """Read the job and its files once more before rows are sent again; return False if they differ.
 
-        If they stay absent, nothing speaks against the evidence with which they were collected.
+        If they stay absent, nothing contradicts the evidence with which they were collected.
         """
         attempt = self._store.at(key)
         if attempt.job_id is None:
@@ -149,12 +149,12 @@ class Collecting:
             if pause is None:
                 return True
             await self._trouble.wait("a last look at the results", key, look, pause)
-        # A size that the metadata does not say proves nothing: then the files are read once more.
+        # A size that the metadata omits proves nothing: then the files are read once more.
         same = not look.differs_from(attempt) and all(
             noted is None or (said or 0) == noted
             for said, noted in ((look.output_bytes, attempt.output_bytes), (look.error_bytes, attempt.error_bytes))
         )
-        # If it was collected anew for this look already, its metadata is wrong for good.
+        # If it was already collected again for the same metadata, the metadata is permanently wrong.
         if not same and self._last_looks.get(key) != look:
             self._last_looks[key] = look
             await self._store.save(key, collected_at=None, outcomes=b"")
@@ -163,7 +163,7 @@ class Collecting:
         return True
 
     async def other_job(self, key: Key) -> Created | None:
-        """Another job of an attempt's file, if its create may have made two: it may answer the rows that are left."""
+        """Return a second job of the attempt's file if its create may have made two; it may answer more rows."""
         attempt = self._store.at(key)
         if not (attempt.marked and (attempt.posts > 1 or attempt.found)):
             return None
@@ -179,10 +179,10 @@ class Collecting:
         return _rules.lost_job(attempt, self._run, jobs, known=known)
 
     async def restore(self) -> None:
-        """Have the results of all attempts here, those again that were removed after the output was written.
+        """Make all pieces available; download those again that were removed after the output was written.
 
-        Every row that was noted as answered has to be answered; no more is demanded. Raises :class:`RunError` if a
-        piece is not as this run wrote it.
+        Every row that was recorded as answered must be answered; nothing else is required. Raises :class:`RunError`
+        if a piece is not as this run wrote it.
         """
         for attempt in self._store.attempts:
             if not attempt.rows:
@@ -190,7 +190,7 @@ class Collecting:
             if await self._run_directory.has_piece(attempt):
                 await self._check_piece(attempt)
                 continue
-            # First, so that a process which ends in between leaves no piece beside the hash of another.
+            # First, so that a process which ends in between does not leave a piece with the hash of another.
             await self._store.save(attempt.key, piece_sha256="")
             noted = _rules.outcomes_of(attempt)
             absence = Absence(self._patience, shortest=SHORTEST_PAUSE_SECONDS / 5)
@@ -222,7 +222,7 @@ class Collecting:
     # --- reading --------------------------------------------------------------------------------------------------
 
     async def _read(self, key: Key, *, leniently: bool = False) -> _Results:
-        """The results, downloaded and put in order. ``leniently``, what cannot be had is left out."""
+        """Download and arrange the results; if ``leniently``, omit what is unavailable."""
         attempt = self._store.at(key)
         file_ids = [attempt.output_file_id, attempt.error_file_id]
         if attempt.status == BatchJobStatus.COMPLETED and not any(file_ids) and not leniently:
@@ -260,7 +260,7 @@ class Collecting:
                 output, errors = (None if path == error.path else path for path in (output, errors))
 
     async def _download(self, key: Key, number: int, file_id: str) -> Path | None:
-        """A file of the results; None if the service answers that there is none."""
+        """Download a file of the results; return None after a 404."""
         path = self._run_directory.download_of(self._store.at(key), number)
 
         async def download() -> Path:
@@ -272,16 +272,16 @@ class Collecting:
     # --- evidence -------------------------------------------------------------------------------------------------
 
     async def _doubt(self, key: Key, arranged: Arranged) -> str | None:
-        """Why the rows that are left out may still come; empty if two looks agree that they will not.
+        """Return why the omitted rows may still appear; empty if two readings agree that they will not.
 
-        None if the job has changed meanwhile, which is noted.
+        None if the job differs from its record.
         """
         attempt = self._store.at(key)
         has_files = bool(attempt.output_file_id or attempt.error_file_id)
         if has_files:
             wait = min(_BETWEEN_LOOKS_AT_FILES_SECONDS, self._patience)
         elif attempt.progress:
-            wait = self._patience  # rows were done, and done rows are in a file, as the documentation has it
+            wait = self._patience  # rows were done, and done rows are in a file according to the documentation
         else:
             wait = min(_BETWEEN_LOOKS_AT_A_JOB_SECONDS, self._patience)
         first: Look | None = None
@@ -303,7 +303,7 @@ class Collecting:
             await self._time.sleep(wait)
 
     async def _look(self, key: Key) -> Look | str:
-        """The job and the metadata of its files, read once; what is absent, if anything is."""
+        """Read the job and the metadata of its files once; return a description if any of them is absent."""
         job = await self._job(key)
         if job is None:
             return f"job {self._store.at(key).job_id} is absent"
@@ -325,19 +325,19 @@ class Collecting:
         return await self._trouble.if_present("look-up of the job", key, lambda: self._api.retrieve(job_id))
 
     async def _has_ended(self, key: Key) -> bool:
-        """Note how the job stands now, and whether it has ended. One that is absent is left as it was noted."""
+        """Record the current state of the job, and return whether it has ended; an absent job keeps its record."""
         job = await self._job(key)
         if job is None:
             return True
         await self._steps.note_end(key, job)
         return job.is_terminal
 
-    # --- noted ----------------------------------------------------------------------------------------------------
+    # --- records and errors ---------------------------------------------------------------------------------------
 
     async def _note(self, key: Key, arranged: Arranged) -> None:
         attempt = self._store.at(key)
-        # Sizes for which it was collected anew are compared the next time, also in the next call: they may be wrong
-        # for good, or not there at all.
+        # The sizes for which it was collected again are compared the next time, also in the next call: they may be
+        # permanently wrong, or not given at all.
         look = self._last_looks.get(key)
         await self._store.save(
             key,
@@ -370,7 +370,7 @@ def _look_at(job: BatchJob) -> Look:
 
 
 def _covers(outcomes: bytes, noted: bytes) -> bool:
-    """Whether every row that was noted as answered is answered."""
+    """Return whether every row that was recorded as answered is answered."""
     return len(outcomes) == len(noted) and all(
         now == _rules.SUCCEEDED for now, before in zip(outcomes, noted, strict=True) if before == _rules.SUCCEEDED
     )

@@ -1,4 +1,4 @@
-"""What all parts of the engine work with."""
+"""State shared by all parts of the engine."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ __all__ = ["RunContext"]
 
 @attrs.frozen(kw_only=True)
 class RunContext:
-    """One call of a run: what it is about, what it may use, and where it notes what it does.
+    """Context of one call of a run: its subject, its resources, and where it records its steps.
 
-    ``is_resumed`` says that an earlier call began the run.
+    ``is_resumed`` is true if an earlier call began the run.
     """
 
     run: Run

@@ -1,4 +1,4 @@
-"""Which directory may be a run's, and which files in it are a run's: others are neither written nor removed."""
+"""Checks for the directory and files of a run; other files are neither written nor removed."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 __all__ = ["DOWNLOADS", "INVALID", "PIECES", "SPOOL", "UPLOADS", "check_directory", "is_scratch"]
 
 SPOOL = "input.jsonl"
-"""The requests of an iterable, which cannot be iterated twice."""
+"""Name of the copy of the requests from an iterable, which cannot be iterated twice."""
 INVALID = "invalid.jsonl"
-"""The bad lines of the input, if they were set aside."""
+"""Name of the file with the bad lines of the input, if they were set aside."""
 PIECES = "pieces"
 DOWNLOADS = "downloads"
 UPLOADS = "uploads"
@@ -32,19 +32,19 @@ _SCRATCH = re.compile(r"\d{5,}-\d+(-\d+)?\.jsonl|\.\d{5,}-\d+\.jsonl\.new\.part|
 
 
 def is_scratch(name: str) -> bool:
-    """Whether a run calls files like this in its directories for uploads and downloads."""
+    """Return whether this is the name of a run's temporary file for uploads or downloads."""
     return _SCRATCH.fullmatch(name) is not None
 
 
 def check_directory(directory: Path, given: Path | None) -> None:
-    """Raise :class:`UsageError` unless the directory is empty or a run's, and the input ``given`` is safe from it."""
+    """Raise :class:`UsageError` if the directory is neither empty nor a run's, or if it would overwrite ``given``."""
     with explained("work in", directory):
         names = sorted(path.name for path in directory.iterdir())
         input_name = _name_within(directory, given)
     is_begun = _ledger.NAME in names
     reserved = {PIECES, DOWNLOADS, UPLOADS}
     if not is_begun:
-        # Once a run has begun, these two are only read; and a copied input may be passed by its path.
+        # After a run has begun, these two are only read; and a copied input may be passed by its path.
         reserved |= {SPOOL, INVALID}
     if input_name is not None and (input_name in reserved or _PART.fullmatch(input_name)):
         message = (
@@ -57,7 +57,7 @@ def check_directory(directory: Path, given: Path | None) -> None:
     has_lock = _lock.NAME in names
     with explained("work in", directory):
         if has_lock and _lock.is_lock(directory) and any((directory / PIECES).glob("*")):
-            return  # a run that has lost its ledger: the next step says how to go on
+            return  # a run without its ledger: the next step reports how to resume
         foreign = next((name for name in names if not (has_lock and _is_ours(directory, name))), None)
     if foreign is not None:
         message = (
@@ -68,7 +68,7 @@ def check_directory(directory: Path, given: Path | None) -> None:
 
 
 def _name_within(directory: Path, given: Path | None) -> str | None:
-    """The first name on the way from the directory to a file within it; None for a file elsewhere."""
+    """Return the first path component of a file below the directory; None for a file elsewhere."""
     if given is None:
         return None
     inside, path = resolved(directory), resolved(given)
@@ -76,7 +76,7 @@ def _name_within(directory: Path, given: Path | None) -> str | None:
 
 
 def _is_ours(directory: Path, name: str) -> bool:
-    """Whether a file is one that a run of an older version leaves when it is stopped before it has a ledger."""
+    """Return whether an older version leaves this file when a run is stopped before it has a ledger."""
     path = directory / name
     if path.is_symlink() or not path.is_file():
         return False

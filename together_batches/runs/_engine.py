@@ -1,7 +1,7 @@
-"""The engine of a run: carries attempts through their steps, as many at once as may be, until nothing is to be sent.
+"""The engine of a run: executes the steps of attempts, as many at once as allowed, until no row is left to send.
 
-Built on functions that are passed in (:class:`RunApi`, :class:`Clock`) and on a :class:`Ledger`, so that it can be
-stopped between any two of them, and knows neither HTTP nor where the ledger is.
+It uses functions that are passed in (:class:`RunApi`, :class:`Clock`) and a :class:`Ledger`, so that tests can stop
+it between any two calls, and does not depend on HTTP or on the location of the ledger.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ if TYPE_CHECKING:
 __all__ = ["Engine"]
 
 _ALONE_SECONDS = 600.0
-"""So long the first shard goes ahead alone: a queue at the service must not hold up a whole run."""
+"""Maximum seconds that the first shard runs alone: a queue at the service must not delay a whole run."""
 _MOST_FAILURES_IN_A_ROW = 3
 
 
 class Engine:
-    """The work of a run. ``stopped`` says afterwards why rows were left that could be sent."""
+    """The work of a run. ``stopped`` is the reason why sendable rows were not sent, if any."""
 
     def __init__(
         self,
@@ -88,7 +88,7 @@ class Engine:
             tokens=sum(attempt.total_tokens for attempt in snapshot.attempts),
         )
         self._todo: deque[Attempt] = deque()
-        """What was planned from the beginning: it comes before what is sent again."""
+        """Attempts planned from the beginning, which precede rows that are sent again."""
         self._again: deque[Attempt] = deque()
         self._working = 0
         self._timers: set[asyncio.Task[None]] = set()
@@ -97,22 +97,22 @@ class Engine:
         self._in_doubt: set[Key] = set()
         """Attempts whose job seems to have failed as a whole, until there is evidence."""
         self._seem_cancelled: set[Key] = set()
-        """Attempts whose job seems to have been cancelled: until a second look nothing is created, or stopped."""
+        """Attempts whose job seems cancelled: until it is read again, nothing is created and nothing stopped."""
         self._unresolved: list[BatchesError] = []
         self._has_left_validating = any(map(_has_run, snapshot.attempts))
         self._scout: Key | None = None
-        """The first shard, while it goes ahead alone."""
+        """The first shard, while it runs alone."""
         self._done = asyncio.Event()
 
     @property
     def has_work(self) -> bool:
-        """Whether rows are to be sent, or their results to be had."""
+        """Whether rows are left to send or to collect."""
         return any(self._next(shard) for shard in self.store.shards.values())
 
     async def run(self) -> None:
-        """Go on until no row is to be sent, or may be. What ends this early is raised; the rest can go on later.
+        """Work until no row is left to send, or no more may be sent. An error that ends this early is raised.
 
-        What stays unresolved is raised as one error, when all else has come to its end.
+        A later call can resume the rest. All unresolved attempts are raised as one error after all others ended.
         """
         for attempt in self.store.attempts:
             if attempt.job_id is not None:
@@ -128,7 +128,7 @@ class Engine:
             if arranged is not None:
                 self._count(key, arranged)
         attempts = [self._next(shard) for shard in self.store.shards.values()]
-        # What may exist already comes first: it costs nothing more, and its results are waited for.
+        # Jobs that may already exist come first: they cost nothing more, and their results are waited for.
         self._todo.extend(
             sorted(
                 (attempt for attempt in attempts if attempt is not None),
@@ -153,14 +153,14 @@ class Engine:
             raise _rules.unresolved(self._unresolved)
 
     async def restore(self) -> None:
-        """Have all results here, which the output is made of."""
+        """Make all pieces available, from which the output is written."""
         await self._collecting.restore()
 
     def _next(self, shard: Shard) -> Attempt | None:
         attempts = self.store.at_shard(shard)
         return _rules.next_attempt(shard, attempts, max_attempts=self._max_attempts, now=self._time.now())
 
-    # --- what may begin -------------------------------------------------------------------------------------------
+    # --- admission ------------------------------------------------------------------------------------------------
 
     def _begin_what_may(self, group: asyncio.TaskGroup) -> None:
         while waiting := self._todo or self._again:
@@ -202,7 +202,7 @@ class Engine:
     # --- the first shard, alone -----------------------------------------------------------------------------------
 
     def _see_status(self, key: Key, status: str | None) -> None:
-        """Note that jobs of this run get beyond VALIDATING, where an input that cannot be run fails."""
+        """End scouting once a job is past VALIDATING, the status in which an invalid input fails."""
         if status not in {None, BatchJobStatus.VALIDATING, BatchJobStatus.FAILED, BatchJobStatus.CANCELLED}:
             self._end_scouting(key, succeeded=True)
 
@@ -221,12 +221,12 @@ class Engine:
     # --- one attempt ----------------------------------------------------------------------------------------------
 
     async def _carry(self, attempt: Attempt, group: asyncio.TaskGroup) -> None:
-        """Carry an attempt to its end, and arrange for what follows it."""
+        """Execute an attempt, and schedule the next one."""
         key = attempt.key
         holds_a_place = True
 
         def release() -> None:
-            # A job that has ended keeps nothing from being created, however long its results take to appear.
+            # An ended job does not block creates, however long its results take to appear.
             nonlocal holds_a_place
             if holds_a_place:
                 holds_a_place = False
@@ -238,7 +238,7 @@ class Engine:
         try:
             arranged = await self._carried(attempt, group, release)
         except (ResultsUnavailableError, CreateUnconfirmedError) as error:
-            error.__traceback__ = None  # its frames would be kept as long as it is
+            error.__traceback__ = None  # it would keep its frames alive
             self._unresolved.append(error)
             self._emit(RunEventKind.TROUBLE, f"left unresolved in this call: {error}", key)
         else:
@@ -252,7 +252,7 @@ class Engine:
     async def _carried(
         self, attempt: Attempt, group: asyncio.TaskGroup, release: Callable[[], None]
     ) -> Arranged | None:
-        """The results of an attempt, when they are here; None if it has none, or they are left for the next call."""
+        """Return the results of an attempt; None if it has none, or they are left for the next call."""
         key = attempt.key
         other: Created | None = None
         if attempt.number > 1 and not attempt.creating_at:
@@ -285,7 +285,7 @@ class Engine:
                     self._ended_at.pop(key, None)
                     continue
                 if job.status == BatchJobStatus.CANCELLED:
-                    # Somebody wants an end of it, and is not to be answered with new jobs.
+                    # A user wants to end it, so no new jobs are created.
                     self._stop(f"job {job.id} was cancelled")
                     if not (job.output_file_id or job.error_file_id):
                         return None
@@ -293,7 +293,7 @@ class Engine:
                 self._in_doubt.add(key)
             noted = self.store.at(key).ended_at
             arranged = await self._collecting.collect(key, on_wait=release)
-            if self.store.at(key).ended_at != noted:  # it had only seemed to have ended
+            if self.store.at(key).ended_at != noted:  # it only seemed to have ended
                 self._ended_at[key] = self._time.monotonic()
             if arranged is not None:
                 self._load = attrs.evolve(self._load, tokens=self._load.tokens + arranged.usage.total_tokens)
@@ -303,11 +303,11 @@ class Engine:
             self._done.set()
 
     def _send_less(self, rows: int) -> None:
-        """So many rows, which were about to be sent, are not."""
+        """Subtract rows that were counted as sent and are not sent."""
         self._load = attrs.evolve(self._load, sent_rows=self._load.sent_rows - rows)
 
     async def _seen_twice(self, key: Key, job: BatchJob) -> BatchJob:
-        """A job that seems to have been cancelled, as a second look finds it."""
+        """Read a job again that seems to have been cancelled."""
         self._seem_cancelled.add(key)
         job = await self._steps.look_again(key, job)
         self._seem_cancelled.discard(key)
@@ -315,7 +315,7 @@ class Engine:
         return job
 
     def _count(self, key: Key, arranged: Arranged) -> Arranged:
-        """Stop the run if what came of a job says that more jobs would come to the same."""
+        """Stop the run if the results of a job show that more jobs would fail in the same way."""
         if arranged.refusal is not None and self._next(self.store.shards[key[0]]) is not None:
             self._stop(f"rows are refused for the account ({arranged.refusal}): put it in order, and run it again")
         if _rules.SUCCEEDED in arranged.outcomes:
@@ -327,12 +327,12 @@ class Engine:
             self._stop(f"{_MOST_FAILURES_IN_A_ROW} jobs in a row failed as a whole, the last one: {why}")
         return arranged
 
-    # --- what follows an attempt ----------------------------------------------------------------------------------
+    # --- the next attempt -----------------------------------------------------------------------------------------
 
     def _follow_up(self, key: Key, arranged: Arranged | None, group: asyncio.TaskGroup) -> None:
-        """Arrange for what is next at a shard: the rows that are left, or an attempt that is collected anew."""
+        """Schedule the next attempt at a shard: its remaining rows, or an attempt that is collected again."""
         following = self._next(self.store.shards[key[0]])
-        # An attempt that would follow itself is left for the next call.
+        # An attempt that would be followed by itself is left for the next call.
         if following is None or following.key == key or (self.stopped and not following.creating_at):
             return
         self._working += 1
@@ -341,9 +341,9 @@ class Engine:
         timer.add_done_callback(self._end_delay)
 
     def _delay(self, key: Key, arranged: Arranged | None) -> float:
-        """The seconds until the rows of an attempt that are left may go again.
+        """Return the seconds until the remaining rows of an attempt may be sent again.
 
-        The time since its end counts. None if that was before this call, or if somebody cancelled the job.
+        The time since its end counts. Zero if it ended before this call, or if its job was cancelled.
         """
         if arranged is None or key not in self._ended_at:
             return 0.0

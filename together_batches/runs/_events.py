@@ -1,4 +1,4 @@
-"""The events of a run, for the function that was passed as ``on_event``."""
+"""Delivery of a run's events to ``on_event``."""
 
 from __future__ import annotations
 
@@ -19,10 +19,9 @@ __all__ = ["EventSink"]
 
 
 class EventSink:
-    """Makes events, and calls ``on_event`` with each, unless that is None.
+    """Source of events, which calls ``on_event`` with each if it is not None.
 
-    ``counts`` returns where the rows are, and how many of those in flight are answered; it is set before the first
-    event.
+    ``counts`` returns the buckets, and how many rows in flight are answered; it is set before the first event.
     """
 
     counts: Callable[[], tuple[Buckets, int]]
@@ -33,7 +32,7 @@ class EventSink:
         self._invalid = invalid
 
     def __call__(self, kind: RunEventKind, message: str, key: Key | None = None, job_id: str | None = None) -> None:
-        """Report something that happened."""
+        """Report an event."""
         if self._on_event is None:
             return
         shard, attempt = key or (None, None)

@@ -1,4 +1,4 @@
-"""Following the jobs of a run: one poller for all, each awaited where its attempt is carried."""
+"""Polling of a run's jobs: one poller for all, each job awaited by the task of its attempt."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _CANCELLED = frozenset({BatchJobStatus.CANCELING, BatchJobStatus.CANCELLED})
 
 
 class JobFollower:
-    """What becomes of jobs: :meth:`run` looks, :meth:`ending` waits for one of them."""
+    """Follower of jobs: :meth:`run` polls them, :meth:`ending` waits for one of them."""
 
     def __init__(
         self,
@@ -48,26 +48,26 @@ class JobFollower:
         self._running = set[str]()
 
     def saw_running(self, job_id: str) -> bool:
-        """Whether the job was seen before its end in this call."""
+        """Return whether the job was seen before its end in this call."""
         return job_id in self._running
 
     def cancelled_meanwhile(self, job: BatchJob) -> bool:
-        """True for a job that was cancelled while it was followed, and not before."""
+        """Return whether the job was cancelled while it was followed, and not before."""
         return job.status == BatchJobStatus.CANCELLED and job.id not in self._cancelled_before
 
     async def ending(self, key: Key, job_id: str) -> BatchJob | BatchesError:
-        """The job when it has finished, or why it cannot be followed."""
+        """Wait until the job has finished and return it, or the error because of which it cannot be followed."""
         ending: asyncio.Future[BatchJob | BatchesError] = asyncio.get_running_loop().create_future()
         self._waiting[job_id.lower()] = key, ending
         self._requested.put_nowait(job_id)
         return await ending
 
     def stop(self) -> None:
-        """No more jobs will be asked for."""
+        """Accept no more jobs."""
         self._requested.put_nowait(None)
 
     async def run(self) -> None:
-        """Look at all that are asked for, until it is stopped."""
+        """Follow all requested jobs until stopped."""
         finished = self._follow(self._job_ids(), on_update=self._see, on_refused=self._end)
         async with aclosing(finished):
             async for job in finished:
@@ -79,7 +79,7 @@ class JobFollower:
 
     def _end(self, job_id: str, ended: BatchJob | BatchesError) -> None:
         _, ending = self._waiting.pop(job_id.lower())
-        if not ending.done():  # a cancelled one has nobody left to tell
+        if not ending.done():  # done if its waiter was cancelled
             ending.set_result(ended)
 
     def _see(self, job: BatchJob) -> None:

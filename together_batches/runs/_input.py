@@ -1,4 +1,4 @@
-"""The input of a run: kept if it cannot be asked for twice, read at the beginning, known again when it goes on."""
+"""Input of a run: copied if it cannot be read twice, scanned at the beginning, verified on resume."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _HELD_BYTES = 1 << 20
 
 
 async def begin(source: Requests, places: RunPaths, options: Options, *, now: datetime) -> None:
-    """Read the input, and begin the ledger with what is in it."""
+    """Scan the input, and create the ledger with its shards."""
     spool = places.directory / SPOOL
     if hasattr(source, "read"):
         await in_thread(lambda raise_if_cancelled: _copy(cast("BinaryIO", source), spool, raise_if_cancelled))
@@ -83,7 +83,7 @@ def _scanned(path: Path, invalid: Path, options: Options, raise_if_cancelled: Ca
 
 
 def _copy(source: BinaryIO, target: Path, raise_if_cancelled: Callable[[], None]) -> None:
-    """Write the bytes of an open file to a file, which is there when it is whole."""
+    """Copy the bytes of an open file to a file, which appears when it is complete."""
     partial_file = PartialFile(target, "new")
     try:
         for block in blocks_of(source):
@@ -95,9 +95,9 @@ def _copy(source: BinaryIO, target: Path, raise_if_cancelled: Callable[[], None]
 
 
 async def _spool(requests: Iterable[RequestLike] | AsyncIterable[RequestLike], target: Path) -> None:
-    """Write requests to a file, which is there when it is whole.
+    """Write requests to a file, which appears when it is complete.
 
-    A plain iterable is run through in a thread: it may take its time.
+    A synchronous iterable is iterated in a thread, because it may block.
     """
     partial_file = await in_thread(lambda _: PartialFile(target, "new"))
     try:
@@ -140,10 +140,11 @@ def _line(request: RequestLike, number: int) -> bytes:
 
 
 async def known_input(source: Requests, places: RunPaths, options: Options, run: Run) -> Path:
-    """The input of a run that was begun before; a :class:`RunChangedError` where it is another, or a setting is.
+    """Return the path of an existing run's input; raise :class:`RunChangedError` if it or a setting differs.
 
-    An iterable is not iterated again: its requests were kept, and may not come a second time. What a binary file
-    gives is compared with what was kept; if it gives nothing, as a pipe does that was read before, that stands.
+    An iterable is not iterated again, because its requests were copied and it may not yield them a second time. The
+    content of a binary file is compared with the copy; if it is empty, like a pipe that was read before, the copy is
+    used.
     """
     directory = str(places.directory)
     for name in ("endpoint", "model_id"):
@@ -185,7 +186,7 @@ async def known_input(source: Requests, places: RunPaths, options: Options, run:
 
 
 def _hashed(source: BinaryIO, raise_if_cancelled: Callable[[], None]) -> str | None:
-    """The hash of what a file gives; None if that is nothing."""
+    """Return the hash of a file's content; None if it is empty."""
     digest, size = hashlib.sha256(), 0
     for block in blocks_of(source):
         raise_if_cancelled()

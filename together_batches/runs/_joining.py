@@ -1,7 +1,7 @@
-"""Results into order: those of one job by the rows it was made from, and those of all jobs by the input.
+"""Ordering of results: those of one job by its rows, and those of all jobs by the input.
 
-A job's two files are written anew as one piece, a line for each row that was sent, in the order in which they were
-sent. The output is made of the pieces in one go, line by line, without an index. All for a thread.
+A job's two files are rewritten as one piece, with a line for each row that was sent, in that order. The output is
+made from the pieces in one pass, line by line, without an index. All functions block and run in a thread.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ __all__ = ["Arranged", "ForeignFileError", "arrange", "final_lines"]
 
 _BLOCK_BYTES = 1 << 18
 _TOGETHER_BYTES = 1 << 20
-"""So much text of rows is held at a time."""
+"""Bytes of row text held at a time."""
 _LINES_TOGETHER = 200
 _LONGEST_READ_BYTES = 1 << 20
 _GAP_BYTES = 1 << 14
-"""So much that is not wanted is read between two texts rather than to begin another read."""
+"""Maximum unneeded bytes between two texts that are read rather than skipped by another read."""
 
 
 @attrs.frozen(kw_only=True)
 class Arranged:
-    """What became of each row of an attempt, and the tokens.
+    """Outcome of each row of an attempt, and the tokens used.
 
-    ``left`` rows are in no file, ``strays`` are rows of the files that belong to none of the attempt's. ``refusal``
-    is what a row says that was refused for the account. Sizes are those of the files, None if there is none.
+    ``left`` rows are in no file; ``strays`` are rows of the files that match no row of the attempt. ``refusal`` is
+    the message of a row that was refused for the account. Sizes are those of the files, None without a file.
     """
 
     outcomes: bytes
@@ -61,17 +61,17 @@ class Arranged:
 
     @property
     def bytes(self) -> int:
-        """The size of the files."""
+        """Total size of the files."""
         return (self.output_bytes or 0) + (self.error_bytes or 0)
 
     @property
     def is_whole(self) -> bool:
-        """Whether the files account for every row, so that nothing more needs to be proved."""
+        """Whether the files contain every row, so that no more evidence is needed."""
         return not self.left
 
 
 class ForeignFileError(Exception):
-    """A file of results says nothing of the rows that the job was made of: it is not the file that it should be."""
+    """A file of results contains none of the job's rows, and so is not the right file."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
@@ -89,16 +89,16 @@ def arrange(
     raise_if_cancelled: Callable[[], None],
     settled: Collection[str] = (),
 ) -> Arranged:
-    """Write the results of a job in the order of its rows; ``absent`` says what a row is that has none.
+    """Write the results of a job in the order of its rows; ``absent`` returns the result of a row that has none.
 
-    ``settled`` are the ids of rows that the job has as well, and another job has settled.
+    ``settled`` are the ids of rows that the job also contains, but that another job has settled.
 
-    An answer beats an error of the same row, in one file or in two; of two answers the first counts. Answers are
-    copied from the files without being decoded.
+    An answer takes precedence over an error of the same row, in one file or in two; of two answers the first counts.
+    Answers are copied from the files without decoding.
 
-    Raises :class:`ForeignFileError`, before anything is written, if a file has lines, and none is about a row of the
+    Raises :class:`ForeignFileError`, before anything is written, if a file has lines and none is about a row of the
     job: an output unless each row is answered elsewhere, errors if rows are left. If rows are left, an output of a
-    job that ``completed`` has to have lines.
+    job that ``completed`` must have lines.
     """
     index = _Index(custom_ids, settled)
     outcomes = bytearray()
@@ -108,14 +108,14 @@ def arrange(
         is_page = False
         for path in filter(None, (output, errors)):
             found = index.add(stack.enter_context(path.open("rb", buffering=0)), raise_if_cancelled)
-            # Errors that name no row have been seen, and such rows cost nothing when they are sent again.
+            # Errors that name no row do occur, and such rows cost nothing when they are sent again.
             is_ours = found.of_rows or (path is errors and found.of_errors)
             if not is_ours and (found.lines or (completed and path is output)):
                 foreign = foreign or path
                 is_page = bool(found.lines) and path is output
         index.salvage()
         left = index.left
-        # Errors of all rows say nothing of answers that a page stands in place of.
+        # Errors for all rows do not exclude answers in an output that was replaced by a page (such as HTML).
         if foreign is not None and (left or (is_page and index.unanswered)):
             raise ForeignFileError(foreign)
         for ids, kinds, texts in index.rows(raise_if_cancelled):
@@ -150,9 +150,9 @@ def arrange(
 
 
 _ABSENT, _UNUSUAL_ANSWER, _FAILURE, _ODD, _LONG = range(5)
-"""What there is of a row: nothing; the line of an answer whose text cannot be copied; the line of a failure; a line
-that cannot be read, or that is too long, and is of the row by its ``custom_id`` alone. The text of an answer has the
-status of that in place of these."""
+"""Kinds of row content: none; the line of an answer whose text cannot be copied; the line of a failure; a line that
+cannot be parsed, or is too long, and belongs to the row only by its ``custom_id``. The kind of a copyable answer is
+its status instead."""
 _OK = 200
 _ANSWERS = frozenset({_UNUSUAL_ANSWER, *range(200, 300)})
 
@@ -162,7 +162,7 @@ def _result(custom_id: str, kind: int, line: bytes) -> BatchSuccess | BatchFailu
 
 
 class _LineCounts(NamedTuple):
-    """How many lines a file has, how many tell of a row of the job, and how many of an error without saying whose."""
+    """Number of lines in a file, of those about a row of the job, and of those with an error but no id."""
 
     lines: int
     of_rows: int
@@ -170,15 +170,15 @@ class _LineCounts(NamedTuple):
 
 
 _BLANK, _NOTHING, _A_ROW, _AN_ERROR, _OF_ANOTHER_JOB = range(5)
-"""What a line is about: nothing at all; nothing of the job; a row of it; an error without an id; a settled row."""
+"""Subjects of a line: none (blank); nothing of the job; a row of it; an error without an id; a settled row."""
 
 
 class _Index:
-    """What the lines of the files say, and which of them is of each row: arrays, since a job may have 50,000 rows.
+    """Index of the lines of the files by row, in arrays, because a job may have 50,000 rows.
 
-    What is noted of a line follows what was noted of the one before it, and each row has the place of that alone: a
-    processor is quick where it goes on, and slow where it jumps about. Offsets are counted through both files, as if
-    the second stood right after the first.
+    The entries are in the order of the lines, and each row has only the place of its entry, because sequential memory
+    access is fast and random access is slow. Offsets are counted through both files, as if the second directly
+    followed the first.
     """
 
     def __init__(self, custom_ids: Sequence[str], settled: Collection[str]) -> None:
@@ -188,7 +188,7 @@ class _Index:
         self._files: list[tuple[int, FileIO]] = []
         self._end = 0
         self._places = array("L", [0]) * len(custom_ids)
-        # At place 0 is what there is of a row that is in no file.
+        # Place 0 is the entry of a row that is in no file.
         self._kinds, self._rows = array("H", [_ABSENT]), array("L", [0])
         self._offsets, self._lengths = array("Q", [0]), array("Q", [0])
         self._odd: list[tuple[int, int, int, int]] = []
@@ -197,7 +197,7 @@ class _Index:
 
     @property
     def left(self) -> int:
-        """How many rows are in no file."""
+        """Number of rows that are in no file."""
         return self._places.count(0)
 
     @property
@@ -206,7 +206,7 @@ class _Index:
         return any(self._kinds[place] not in _ANSWERS for place in self._places)
 
     def add(self, file: FileIO, raise_if_cancelled: Callable[[], None]) -> _LineCounts:
-        """Note where the rows are in a file: the answer of each, if there is one."""
+        """Index the rows of a file, and prefer the answer of each row."""
         begin = self._end
         self._files.append((begin, file))
         counts = Counter[int]()
@@ -221,8 +221,8 @@ class _Index:
         return _LineCounts(lines, counts[_A_ROW] + counts[_OF_ANOTHER_JOB], counts[_AN_ERROR])
 
     def _note_all(self, lines: Lines, begin: int, counts: Counter[int]) -> None:
-        """Note lines of a file, and count what they are about."""
-        # Every row of a run goes through here, so the first answer of a row is noted on the spot.
+        """Index lines of a file, and count their subjects."""
+        # Every row of a run passes through here, so the first answer of a row is indexed inline.
         answer, numbers, places = json_codec.answer, self._numbers, self._places
         kind_of, row_of = self._kinds.append, self._rows.append
         offset_of, length_of = self._offsets.append, self._lengths.append
@@ -249,7 +249,7 @@ class _Index:
         self.usage += Usage(prompt, completion, total)
 
     def _put(self, number: int, kind: int, offset: int, length: int) -> None:
-        """Have a row be what there is at a place in the files."""
+        """Assign a row its content at an offset of the files."""
         self._places[number] = len(self._kinds)
         self._kinds.append(kind)
         self._rows.append(number)
@@ -257,7 +257,7 @@ class _Index:
         self._lengths.append(length)
 
     def _note(self, line: Line, begin: int, *, ends: bool = True) -> int:
-        """Note a line, whatever it is; what it is about."""
+        """Index a line of any kind, and return its subject."""
         _, offset, content, length = line
         offset += begin
         if not content or content.isspace():
@@ -267,7 +267,7 @@ class _Index:
         try:
             row = json_codec.decode_row(content)
         except json_codec.WireError:
-            # A last line that ends within itself was cut, and more of it may come.
+            # A last line without an end was truncated, and the rest may still appear.
             return self._note_odd(content, offset, _ODD) if ends else _NOTHING
         custom_id = row.custom_id
         number = self._numbers.get(custom_id) if isinstance(custom_id, str) else None
@@ -295,13 +295,13 @@ class _Index:
         return _A_ROW
 
     def salvage(self) -> None:
-        """Give the rows that have no other line those that are theirs by their ``custom_id`` alone."""
+        """Assign rows that have no other line those that match only by ``custom_id``."""
         for number, kind, offset, length in self._odd:
             if not self._places[number]:
                 self._put(number, kind, offset, length)
 
     def rows(self, raise_if_cancelled: Callable[[], None]) -> Iterator[tuple[Sequence[str], list[int], list[bytes]]]:
-        """All rows in order, some at a time: their ids, what there is of each, and their texts."""
+        """Yield all rows in order, some at a time: their ids, kinds and texts."""
         start = held = 0
         lengths, kinds = self._lengths, self._kinds
         for number, place in enumerate(self._places, start=1):
@@ -314,15 +314,15 @@ class _Index:
                 start, held = number, 0
 
     def _texts(self, start: int, places: array[int]) -> list[bytes]:
-        """The texts of the rows from ``start`` on, read in the order of the files: what is near is read in one go.
+        """Return the texts of the rows from ``start`` on, read in the order of the files; near ones share a read.
 
-        To read row by row would have each wait for its turn at the interpreter's lock, which is let go for a read.
+        With one read per row, each would wait for the interpreter's lock, which is released during a read.
         """
         texts = [b""] * len(places)
         rows, offsets, lengths, second = self._rows, self._offsets, self._lengths, self._files[-1:]
         bound = second[0][0] if second else 0
         wanted = sorted(filter(None, places))
-        if self._odd:  # these were noted last, wherever they are
+        if self._odd:  # these were indexed last, whatever their offset
             wanted.sort(key=offsets.__getitem__)
         first = 0
         while first < len(wanted):
@@ -343,7 +343,7 @@ class _Index:
         return texts
 
     def _read(self, begin: int, size: int) -> bytes:
-        """So many bytes of one of the files, which the operating system may give in pieces."""
+        """Read ``size`` bytes of one of the files, which the operating system may return in pieces."""
         base, file = self._files[-1] if begin >= self._files[-1][0] else self._files[0]
         file.seek(begin - base)
         block = file.read(size)
@@ -355,9 +355,9 @@ class _Index:
 def final_lines(
     shard: Shard, pieces: Sequence[tuple[Attempt, Path]], *, directory: Path
 ) -> Iterator[tuple[bytes, bytes]]:
-    """The lines of a shard, some at a time, and those of them whose rows were not answered.
+    """Yield the lines of a shard, some at a time, and those of them whose rows were not answered.
 
-    The line of a row is that of the last attempt it was in.
+    The line of a row comes from the last attempt that contained it.
     """
     with ExitStack() as stack:
         tries = [
@@ -384,7 +384,7 @@ _SETTLED = frozenset({_rules.SUCCEEDED, _rules.FAILED})
 
 
 class _Try:
-    """The outcomes of an attempt, and the lines of its piece, in their order."""
+    """Outcomes of an attempt and lines of its piece, in order."""
 
     def __init__(self, outcomes: bytes, file: BinaryIO, path: Path, directory: Path) -> None:
         self._outcomes = outcomes
@@ -394,7 +394,7 @@ class _Try:
         self._taken = 0
 
     def take(self, size: int) -> tuple[bytes, list[bytes]]:
-        """Those of the next rows, until their lines have so many bytes."""
+        """Return those of the next rows, up to about ``size`` bytes of lines."""
         lines = self._file.readlines(size)
         outcomes = self._outcomes[self._taken : self._taken + len(lines)]
         self._taken += len(lines)

@@ -1,11 +1,11 @@
-"""The ledger of a run in SQLite: one file in the run's directory, one thread that has the connection.
+"""The ledger of a run in SQLite: one file in the run's directory, one thread that owns the connection.
 
-A ledger appears under its name when it has been read back whole, and from then on it is believed or refused: one that
-cannot be read is never taken for an empty one, because the jobs that it names would be paid for again.
+A ledger appears under its name only after it has been read back in full, and is then either trusted or rejected: one
+that cannot be read is never taken for an empty one, because its jobs would be paid for again.
 
-Its file is opened by SQLite and by nothing else, since closing any other handle would drop SQLite's locks
-(https://www.sqlite.org/howtocorrupt.html, 2.2). It has a rollback journal and no write-ahead log: what is committed
-is in the one file then, whatever becomes of the files beside it.
+Only SQLite opens the file, because closing any other handle would drop SQLite's locks
+(https://www.sqlite.org/howtocorrupt.html, 2.2). It has a rollback journal and no write-ahead log, so that committed
+data is in this one file, whatever happens to the files beside it.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ NAME = "ledger.sqlite"
 VERSION = 3
 
 _APPLICATION = 0x54424C47
-"""Says that a file of SQLite is a ledger of ours, and not somebody's database."""
+"""SQLite application id that distinguishes a ledger from any other database."""
 _BUSY_SECONDS = 30.0
 _PAGE_BYTES = 4096
 _LOOKS = 5
-"""Reading without a lock is repeated so often if the files change meanwhile."""
+"""Maximum reads without a lock if the files change meanwhile."""
 _JOURNALS = ("-journal", "-wal")
-"""What SQLite keeps beside a database, and without which that may be older or torn."""
+"""Suffixes of SQLite's files beside a database, without which the database may be stale or torn."""
 
 _SCHEMA = """
 CREATE TABLE run (
@@ -123,25 +123,25 @@ UPDATE attempt SET posts = 1 WHERE creating_at IS NOT NULL;
 """,
     2: "ALTER TABLE attempt ADD COLUMN piece_sha256 TEXT NOT NULL DEFAULT ''",
 }
-"""What brings a ledger of each version to the next. Version 1 noted a create, but not how often it was sent: once at
-least."""
+"""Statements that upgrade a ledger of each version to the next. Version 1 recorded a create, but not how often it was
+sent: at least once."""
 
 _Record = TypeVar("_Record", Run, Shard, Attempt)
 T = TypeVar("T")
 
 
-# --- beginning ----------------------------------------------------------------------------------------------------
+# --- creation -----------------------------------------------------------------------------------------------------
 
 
 def create(directory: Path, run: Run, shards: Iterable[Shard]) -> None:
-    """Begin a ledger: it is there with all of this, or not at all."""
+    """Create a ledger that contains all of this, or none."""
     snapshot = LedgerSnapshot(run, tuple(shards))
     with _explained(directory, "written"):
         _refuse_journals(directory)
         part = directory / f".{NAME}.{secrets.token_hex(8)}.part"
         _remove_parts(directory)
         try:
-            created(part).close()  # before SQLite has it, which would give it the rights of any file
+            created(part).close()  # before SQLite creates it, with the default permissions
             with closing(_connected(part, "mode=rw")) as connection:
                 connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
                 _make_durable(directory, connection)
@@ -161,7 +161,7 @@ def create(directory: Path, run: Run, shards: Iterable[Shard]) -> None:
 
 
 def _refuse_journals(directory: Path) -> None:
-    """SQLite would apply a journal of the ledger that was here before to the new one."""
+    """Reject a journal of an earlier ledger, which SQLite would apply to the new one."""
     for end in (*_JOURNALS, "-shm"):
         left = directory / f"{NAME}{end}"
         if end in _JOURNALS and left.exists() and left.stat().st_size:
@@ -179,7 +179,7 @@ def _remove_parts(directory: Path) -> None:
 
 
 def _sync_directory(directory: Path) -> bool:
-    """Have the names in a directory survive a loss of power; False if the system has no such call."""
+    """Make the names in a directory survive a power loss; return False if the system does not support that."""
     if os.name == "nt":
         return False
     handle = os.open(directory, os.O_RDONLY)
@@ -198,7 +198,7 @@ def _sync_directory(directory: Path) -> bool:
 
 
 def _connected(path: Path, how: str) -> sqlite3.Connection:
-    # A file system without locks for SQLite has those of the run alone, or the holder number alone.
+    # Without locks for SQLite, the lock of the run or the holder number is the only protection.
     vfs = "" if _lock.has_record_locks(path.parent) else "&vfs=unix-none"
     return sqlite3.connect(
         f"{path.absolute().as_uri()}?{how}{vfs}",
@@ -218,7 +218,7 @@ def _path_in(directory: Path) -> Path:
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    """Which file has this name; None if there is none."""
+    """Return the device and inode of a file; None if it does not exist."""
     try:
         status = path.stat()
     except FileNotFoundError:
@@ -227,12 +227,12 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 
 def _make_durable(directory: Path, connection: sqlite3.Connection) -> None:
-    """Have each commit on the disk when it returns, in the ledger's own file."""
-    # EXTRA beside DELETE: the end of a transaction is that its journal has no name any more, also after a loss of
-    # power. It is the length of the journal where the directory cannot be synced: SQLite would fail there.
+    """Make each commit durable, in the ledger's own file, when it returns."""
+    # EXTRA with DELETE: a transaction ends when the name of its journal is removed, also across a power loss. If the
+    # directory cannot be synced, it ends when the journal is truncated, because SQLite would fail with DELETE.
     mode = "delete" if _sync_directory(directory) else "truncate"
     connection.execute("PRAGMA synchronous = EXTRA")
-    # Of a ledger of version 1, this moves what its write-ahead log has into its file.
+    # For a ledger of version 1, this moves the content of its write-ahead log into its file.
     (now,) = connection.execute(f"PRAGMA journal_mode = {mode}").fetchone()
     if now != mode:
         raise _busy("a connection keeps its write-ahead log in use")
@@ -251,18 +251,18 @@ def _transaction(connection: sqlite3.Connection) -> Generator[None]:
 
 
 def _execute_all(connection: sqlite3.Connection, statements: str) -> None:
-    """Execute statements within the transaction that is open; ``executescript`` would commit that first."""
+    """Execute statements within the open transaction; ``executescript`` would commit it first."""
     for statement in filter(str.strip, statements.split(";")):
         connection.execute(statement)
 
 
 def _check(path: Path, connection: sqlite3.Connection) -> int:
-    """The version of a ledger that can be believed."""
+    """Check that a ledger can be trusted, and return its version."""
     version = _version(path.parent, connection)
     (verdict,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
     if verdict != "ok":
         raise sqlite3.DatabaseError(verdict.splitlines()[-1])
-    # To SQLite a part of a page at the end is a page. Only a write-ahead log has the whole of it.
+    # SQLite accepts a partial page at the end as a page. Only a write-ahead log contains all of it.
     log = path.with_name(f"{path.name}-wal")
     if path.stat().st_size % _PAGE_BYTES and not (log.exists() and log.stat().st_size):
         raise sqlite3.DatabaseError("it has been cut short")
@@ -288,11 +288,11 @@ def _version(directory: Path, connection: sqlite3.Connection) -> int:
     return version
 
 
-# --- looking ------------------------------------------------------------------------------------------------------
+# --- reading without the lock -------------------------------------------------------------------------------------
 
 
 def read(directory: Path) -> LedgerSnapshot:
-    """What the ledger says, while a process may be at it. Of any version, and nothing is written beside it."""
+    """Return the content of a ledger of any version, possibly in use by a process; write nothing beside it."""
     with _explained(directory, "read"):
         path = _path_in(directory)
         looks = 0
@@ -310,14 +310,14 @@ def _seen(path: Path, stamps: object) -> LedgerSnapshot:
     directory = path.parent
     with closing(_unlocked(path)) as connection:
         version = _version(directory, connection)
-    # Just to open one of version 1 makes files beside it, since that had a write-ahead log.
+    # Opening a ledger of version 1 creates files beside it, because it has a write-ahead log.
     if version > 1:
         try:
             with closing(_connected(path, "mode=ro")) as connection:
                 _check(path, connection)
                 return _books(connection)
         except sqlite3.OperationalError as error:
-            # A process was killed in the middle of a change, which could be undone here by writing alone.
+            # A process was killed during a change, which could be undone in place only by writing.
             if _code(error) not in {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}:
                 raise
     with _recovered(path) as connection:
@@ -328,21 +328,21 @@ def _seen(path: Path, stamps: object) -> LedgerSnapshot:
 
 
 def _unlocked(path: Path) -> sqlite3.Connection:
-    """A connection to the file as it is, without a look at its journal."""
+    """Return a connection to the file as it is, ignoring its journal."""
     connection = _connected(path, "mode=ro&immutable=1")
-    # Otherwise one that lacks pages which its first page counts already would be refused: its journal restores both.
+    # Otherwise a file without pages that its first page already counts is rejected; its journal restores both.
     connection.execute("PRAGMA writable_schema = ON")
     return connection
 
 
 @contextmanager
 def _recovered(path: Path) -> Generator[sqlite3.Connection]:
-    """A copy that SQLite may make whole by its journal."""
+    """Open a copy, which SQLite may repair with its journal."""
     with TemporaryDirectory(prefix="together_batches-") as aside:
         copy = Path(aside, NAME)
         with closing(_unlocked(path)) as source, closing(_connected(copy, "mode=rwc")) as target:
             source.backup(target)
-        for end in _JOURNALS:  # no lock is on these
+        for end in _JOURNALS:  # these files are not locked
             with suppress(FileNotFoundError):
                 shutil.copyfile(f"{path}{end}", f"{copy}{end}")
         with closing(_connected(copy, "mode=rw")) as connection:
@@ -351,7 +351,7 @@ def _recovered(path: Path) -> Generator[sqlite3.Connection]:
 
 
 def _stamps(path: Path) -> list[tuple[int, int, int] | None]:
-    """What changes when the ledger does."""
+    """Return values that change whenever the ledger changes."""
     found: list[tuple[int, int, int] | None] = []
     for end in ("", *_JOURNALS):
         try:
@@ -363,14 +363,14 @@ def _stamps(path: Path) -> list[tuple[int, int, int] | None]:
     return found
 
 
-# --- going on -----------------------------------------------------------------------------------------------------
+# --- the open ledger ----------------------------------------------------------------------------------------------
 
 
 @asynccontextmanager
 async def opened(directory: Path, lock: _lock.Lock) -> AsyncGenerator[SqliteLedger]:
-    """The ledger that is in a directory, for the process that holds the run.
+    """Open the ledger in a directory, for the process that holds the run.
 
-    A :class:`RunLedgerError` if it cannot be believed.
+    Raise :class:`RunLedgerError` if it cannot be trusted.
     """
     ledger = SqliteLedger(directory, lock)
     try:
@@ -382,11 +382,11 @@ async def opened(directory: Path, lock: _lock.Lock) -> AsyncGenerator[SqliteLedg
 
 
 class SqliteLedger:
-    """A :class:`Ledger` over the file in a directory. A call that is cancelled may still be carried out.
+    """A :class:`Ledger` over the file in a directory. A call that is cancelled may still be executed.
 
-    To open it takes the next holder number. A process that finds another number there has lost the run, however that
-    came (its lock file was removed while it was stopped, or the file system has no locks): it gets a
-    :class:`RunInUseError`, and notes nothing more. Since a create is noted before it is sent, it sends none.
+    Opening it takes the next holder number. A process that later reads another number has lost the run, for whatever
+    reason (its lock file was removed while it was stopped, or the file system has no locks): it gets a
+    :class:`RunInUseError`, and records nothing more. It also sends no create, because that is recorded first.
     """
 
     def __init__(self, directory: Path, lock: _lock.Lock) -> None:
@@ -398,10 +398,10 @@ class SqliteLedger:
         self._opened_file: tuple[int, int] | None = None
 
     async def open(self) -> None:
-        """Open what is there, and bring it up to this version."""
+        """Open the existing ledger, and upgrade it to this version."""
 
         def connect() -> None:
-            # Never made where there is none: that would be an empty one.
+            # Never created here: a missing ledger must not become an empty one.
             path = _path_in(self._directory)
             self._connection = connection = _connected(path, "mode=rw")
             version = _check(path, connection)
@@ -419,7 +419,7 @@ class SqliteLedger:
         await self._do("read", connect)
 
     async def close(self) -> None:
-        """Finish what was begun, and let the file go."""
+        """Finish pending work, and close the file."""
 
         def disconnect() -> None:
             if self._connection is not None:
@@ -429,7 +429,7 @@ class SqliteLedger:
         self._thread.shutdown(wait=False)
 
     async def load(self) -> LedgerSnapshot:
-        """All of it, as last saved."""
+        """Return the whole ledger, as last saved."""
 
         def load() -> LedgerSnapshot:
             snapshot = _books(self._open_connection())
@@ -439,15 +439,15 @@ class SqliteLedger:
         return await self._do("read", load)
 
     async def save(self, *attempts: Attempt) -> None:
-        """Put down attempts as they now are, all of them or none."""
+        """Save attempts, all of them or none."""
         await self._do("written", lambda: self._put("attempt", attempts))
 
     async def save_run(self, run: Run) -> None:
-        """Put down the run as it now is."""
+        """Save the run."""
         await self._do("written", lambda: self._put("run", [run]))
 
     def _open_connection(self) -> sqlite3.Connection:
-        assert self._connection is not None  # noqa: S101  # opened() sees to it
+        assert self._connection is not None  # noqa: S101  # opened() ensures it
         return self._connection
 
     def _put(self, table: str, records: Iterable[Run] | Iterable[Attempt]) -> None:
@@ -487,7 +487,7 @@ def _insert(connection: sqlite3.Connection, table: str, records: Iterable[Run | 
         fields = attrs.asdict(record, recurse=False)
         names, places = ", ".join(fields), ", ".join("?" * len(fields))
         values = [value.isoformat() if isinstance(value, datetime) else value for value in fields.values()]
-        # Not OR REPLACE: of two attempts that name one job it would drop the first without a word.
+        # Not OR REPLACE: of two attempts with the same job it would silently drop the first.
         changes = ", ".join(f"{name} = excluded.{name}" for name in fields)
         connection.execute(
             f"INSERT INTO {table} ({names}) VALUES ({places}) "  # noqa: S608  # names of fields
@@ -497,7 +497,7 @@ def _insert(connection: sqlite3.Connection, table: str, records: Iterable[Run | 
 
 
 def _books(connection: sqlite3.Connection) -> LedgerSnapshot:
-    """All records, as of one moment; a :class:`sqlite3.DatabaseError` if some are missing or cannot be read."""
+    """Return all records of one moment; raise :class:`sqlite3.DatabaseError` if some are missing or unreadable."""
     connection.execute("BEGIN")
     try:
         (run,) = _select(connection, Run, "run")
@@ -516,7 +516,7 @@ def _books(connection: sqlite3.Connection) -> LedgerSnapshot:
 
 def _select(connection: sqlite3.Connection, kind: type[_Record], table: str) -> list[_Record]:
     attrs.resolve_types(kind)
-    # An older version lacks some, which have their defaults.
+    # Fields that an older version lacks keep their defaults.
     present = {name for (name,) in connection.execute("SELECT name FROM pragma_table_info(?)", [table])}
     fields = [field for field in attrs.fields(kind) if field.name in present]
     reads = [_READS.get(field.type, _as_it_is) for field in fields]
@@ -562,7 +562,7 @@ _ADVICE = {
     sqlite3.SQLITE_IOERR: "look at the disk, and try again",
     sqlite3.SQLITE_CONSTRAINT: "look at the list of jobs, and run it again: it goes on from what was noted",
 }
-"""What to do, by the first byte of SQLite's result code."""
+"""Advice by the primary (low byte) result code of SQLite."""
 _CODES = {
     errno.ENOSPC: sqlite3.SQLITE_FULL,
     errno.EDQUOT: sqlite3.SQLITE_FULL,
@@ -588,7 +588,7 @@ def _busy(what: str) -> sqlite3.OperationalError:
 
 @contextmanager
 def _explained(directory: Path, doing: str) -> Generator[None]:
-    """Turn errors of SQLite and of the system into ours: what is wrong with which ledger, and what to do."""
+    """Convert errors of SQLite and of the system: the message names the ledger, the cause, and what to do."""
     try:
         yield
     except (sqlite3.Error, OSError, ValueError, TypeError, zlib.error) as error:

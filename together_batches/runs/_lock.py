@@ -1,7 +1,7 @@
-"""One process at a time: a lock of the operating system on a file in the run's directory.
+"""Mutual exclusion of processes: a lock of the operating system on a file in the run's directory.
 
-It ends with the process, however that ends, and so there is never a lock to be removed by hand. If its file is
-removed all the same, or the file system has no locks, the holder number in the ledger decides which process goes on
+It ends with the process, however that ends, so a lock never has to be removed by hand. If its file is removed
+anyway, or the file system has no locks, the holder number in the ledger decides which process continues
 (:mod:`together_batches.runs._ledger`).
 """
 
@@ -31,13 +31,13 @@ _log = logging.getLogger("together_batches")
 NAME = "lock"
 
 _MARKER = "a run of together_batches"
-"""The second line of a lock: its directory is a run's, also if the run has no ledger yet."""
+"""Second line of a lock file, which marks its directory as a run's, even before the run has a ledger."""
 _FIRST_LINE = re.compile(r"\d+ \S+")
 _START_OF_FIRST_LINE = re.compile(r"(\d+( \S*)?)?")
 _MOST_BYTES = 1024
 _TRIES = 20
 _PAUSE_SECONDS = 0.01
-"""Looking at a run takes the lock for a moment, to see whether it is free."""
+"""Seconds between tries, because inspecting a run takes the lock for a moment to test whether it is free."""
 
 _HELD = frozenset({errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES})
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
@@ -45,7 +45,7 @@ _NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOS
 if sys.platform == "win32":
     import msvcrt
 
-    # Far beyond the text, which others are to read: on Windows what is locked cannot be read.
+    # Far beyond the text, which other processes read: on Windows a locked range cannot be read.
     _PLACE = 1 << 30
 
     def _take(file: IO[bytes], *, shared: bool = False) -> None:
@@ -57,7 +57,7 @@ if sys.platform == "win32":
         msvcrt.locking(file.fileno(), msvcrt.LK_UNLCK, 1)
 
     def has_record_locks(directory: Path) -> bool:
-        """Whether the file system has the locks that SQLite needs."""
+        """Return whether the file system has the locks that SQLite needs."""
         return True
 
 else:
@@ -70,9 +70,9 @@ else:
         fcntl.flock(file, fcntl.LOCK_UN)
 
     def has_record_locks(directory: Path) -> bool:
-        """Whether the file system has the locks that SQLite needs; they are another kind than the run's own.
+        """Return whether the file system has the locks that SQLite needs, which differ from the run's own.
 
-        Tried on the lock file: it has no such lock that closing it could drop.
+        Tried on the lock file, which has no such lock that closing it could drop.
         """
         try:
             with (directory / NAME).open("rb") as file:
@@ -83,7 +83,7 @@ else:
 
 
 Holder = tuple[int | None, str | None]
-"""The process and the machine that hold a run, each None if unknown."""
+"""Process and machine that hold a run, each None if unknown."""
 
 
 class Lock:
@@ -95,10 +95,10 @@ class Lock:
         self._file: IO[bytes] | None = None
 
     def take(self) -> None:
-        """Hold the run; a :class:`RunInUseError` names the process that has it already."""
+        """Take the lock, or raise :class:`RunInUseError`, which names the process that holds it."""
         for left in reversed(range(_TRIES)):
             try:
-                # Without a buffer: one that a full disk did not take would be tried again when the file is closed.
+                # Unbuffered: a buffer that a full disk rejected would be written again when the file is closed.
                 file = self._path.open("a+b", buffering=0)
             except OSError as error:
                 raise self._impossible(error) from error
@@ -130,7 +130,7 @@ class Lock:
                 error.strerror,
                 extra={"directory": str(self._directory)},
             )
-        # The file may have been removed since it was opened, and then another process locks the next one.
+        # The file may have been removed since it was opened; then another process can lock its replacement.
         if not self._is_in_place(file):
             return False
         if not _may_be_ours(_content(file)):
@@ -138,26 +138,26 @@ class Lock:
                 f"cannot work in {self._directory}: its file {NAME} is not the lock of a run; name another directory"
             )
             raise UsageError(message)
-        with suppress(OSError):  # a full disk: the name is for others, and the lock holds without it
+        with suppress(OSError):  # a full disk: the text is informative, the lock holds without it
             file.truncate(0)
             file.write(f"{os.getpid()} {socket.gethostname()}\n{_MARKER}\n".encode())
         return True
 
     def check(self) -> None:
-        """Hold it still: if its file was removed or replaced, take the lock of the one that is there for others."""
+        """Keep the lock: if its file was removed or replaced, lock the file that other processes now see."""
         if self._file is None or not self._is_in_place(self._file):
             self.give()
             self.take()
 
     def give(self) -> None:
-        """Let the run go. The file stays: a process that has opened it may be about to lock it."""
+        """Release the lock. The file remains, because a process that has opened it may be about to lock it."""
         file, self._file = self._file, None
         if file is not None and not file.closed:
-            with file, suppress(OSError):  # without locks there is none to give back; and closing does it, too
+            with file, suppress(OSError):  # without locks there is none to release; and closing releases it, too
                 _give(file)
 
     def abandon(self) -> None:
-        """Forget the lock in a forked child, and leave it to the parent: they share it, and either could undo it."""
+        """Close the file in a forked child without releasing the lock, which the child shares with its parent."""
         if self._file is not None:
             self._file.close()
 
@@ -186,7 +186,7 @@ if sys.platform != "win32":
 
 @contextmanager
 def locked(directory: Path) -> Generator[Lock]:
-    """Hold the run in a directory; a :class:`RunInUseError` names the process that has it already."""
+    """Hold the lock of a run, or raise :class:`RunInUseError`, which names the process that holds it."""
     lock = Lock(directory)
     try:
         lock.take()
@@ -202,7 +202,7 @@ def _in_use(directory: Path) -> RunInUseError:
 
 
 def taken_over(directory: Path) -> RunInUseError:
-    """The error of a process that goes on with a run although another has begun to."""
+    """Return the error of a process that continues a run which another process has taken over."""
     pid, host = _named(directory)
     if (pid, host) == (os.getpid(), socket.gethostname()):
         pid = host = None
@@ -214,7 +214,7 @@ def taken_over(directory: Path) -> RunInUseError:
 
 
 def holder(directory: Path) -> Holder | None:
-    """The process at the run in a directory; None if the run is free. Needs no right to write."""
+    """Return the process that holds a run; None if the run is free. Requires no write permission."""
     with suppress(OSError), (directory / NAME).open("rb") as file:
         try:
             _take(file, shared=True)
@@ -225,20 +225,20 @@ def holder(directory: Path) -> Holder | None:
 
 
 def is_lock(directory: Path) -> bool:
-    """Whether the lock file of a directory is there, and is one that a run has made."""
+    """Return whether a directory has a lock file that a run has written."""
     return _may_be_ours(_text_in(directory))
 
 
 def is_marked(directory: Path) -> bool:
-    """Whether a directory has the lock of a run, with its marker."""
+    """Return whether a directory has the lock file of a run, with its marker."""
     return is_lock(directory) and _MARKER in _text_in(directory)
 
 
 def _text_in(directory: Path) -> str:
-    """The text of the lock file; something that no lock holds if it cannot be read."""
+    """Return the text of the lock file; a text that no lock contains if it cannot be read."""
     path = directory / NAME
     try:
-        if path.is_symlink() or not path.is_file():  # to open a pipe would wait for its other end
+        if path.is_symlink() or not path.is_file():  # opening a pipe would wait for its other end
             return "?"
         with path.open("rb") as file:
             return _content(file)
@@ -247,7 +247,7 @@ def _text_in(directory: Path) -> str:
 
 
 def _may_be_ours(text: str) -> bool:
-    """Whether a run has written it: whole, without the marker as older versions, or as far as a disk took it."""
+    """Return whether a run wrote it: in full, without the marker (older versions), or truncated by a full disk."""
     first, newline, rest = text.partition("\n")
     if not newline:
         return _START_OF_FIRST_LINE.fullmatch(first) is not None

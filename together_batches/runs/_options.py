@@ -1,4 +1,4 @@
-"""What a run is asked for: where things are, and how it is to be done. What cannot be is refused here."""
+"""Paths and options of a run, and their validation."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from together_batches.runs._values import RunEvent
 __all__ = ["Options", "Requests", "RunPaths", "caution_of"]
 
 Requests = str | os.PathLike[str] | BinaryIO | Iterable[RequestLike] | AsyncIterable[RequestLike]
-"""The input of a run: a path, a file opened in binary mode, or requests."""
+"""Input of a run: a path, a file opened in binary mode, or requests."""
 
 
 @attrs.frozen(kw_only=True)
 class RunPaths:
-    """Where things are: the ``directory`` of the run, its ``output``, what ``failures`` there are; and the input."""
+    """Paths of a run: its ``directory``, its ``output``, the rows not answered (``failures``), and its input."""
 
     directory: Path
     output: Path
@@ -43,7 +43,7 @@ class RunPaths:
         directory: str | os.PathLike[str] | None,
         failures: str | os.PathLike[str] | None,
     ) -> RunPaths:
-        """The places that a caller names, and the usual ones for those that he does not."""
+        """Return the given paths, with defaults for those that are None."""
         out = path_of("output", output)
         if not out.name:
             message = f"output is not the path of a file: {str(output)!r}"
@@ -68,7 +68,7 @@ class RunPaths:
         )
 
     def check(self) -> None:
-        """Refuse an input that can be read only once, and what would write one thing over another."""
+        """Reject an input that can be read only once, and paths of which one would overwrite another."""
         with explained("read", self.input or self.directory):
             if self.input is not None and self.input.exists() and not (self.input.is_file() or self.input.is_dir()):
                 message = f"{self.input} is a pipe or a device, and cannot be read again: open it and pass the file"
@@ -91,7 +91,7 @@ class RunPaths:
 
 @attrs.frozen(kw_only=True)
 class Options:
-    """How a run is to be done."""
+    """Options of a run."""
 
     endpoint: str
     model_id: str | None
@@ -129,7 +129,7 @@ def caution_of(
     unique_files: bool,
     retry_delays: float | Iterable[float],
 ) -> Caution:
-    """How a run deals with a service that looks inconsistent; a :class:`UsageError` for what cannot be."""
+    """Return how a run handles an inconsistent service; raise :class:`UsageError` for invalid arguments."""
     given: object = give_up
     if isinstance(given, str | BatchJob) or not isinstance(given, Iterable):
         message = f"give_up is an iterable of ids, such as [{given!r}], not {type(given).__name__}"

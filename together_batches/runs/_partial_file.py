@@ -1,4 +1,4 @@
-"""Files that are being written: under another name, until they are whole. All for a thread."""
+"""Files that have a temporary name until they are complete. All functions block and run in a thread."""
 
 from __future__ import annotations
 
@@ -20,12 +20,11 @@ _BLOCK_BYTES = 1 << 18
 
 
 class PartialFile:
-    """A file on its way: beside its place, which it takes when it is whole.
+    """Incomplete file beside its destination, which it replaces when it is complete.
 
-    ``mark`` is a part of its name until then, and the same for each try: a process that was killed leaves nothing
-    that the next one does not take over. With ``follow_links`` a link at its place stays, and what that leads to is
-    written. A hash is made of what is written, unless it is not ``hashed``. Raises :class:`UsageError` if it cannot
-    be written.
+    ``mark`` is part of its temporary name, and the same for each try, so that the next process reuses the file of a
+    killed one. With ``follow_links`` a link at the destination remains, and its target is written. If ``hashed``, a
+    hash of the content is computed. Raises :class:`UsageError` if the file cannot be written.
     """
 
     def __init__(self, target: Path, mark: str, *, follow_links: bool = False, hashed: bool = True) -> None:
@@ -42,11 +41,11 @@ class PartialFile:
 
     @property
     def sha256(self) -> str:
-        """The hash of what was written, when that is finished."""
+        """Hash of the content, once it is finished."""
         return self._digest.hexdigest()
 
     def write(self, content: bytes) -> None:
-        """Add bytes at the end. They are written in large blocks, because lines are many, and each write costs."""
+        """Append bytes. They are written in large blocks, because there are many lines and each write is costly."""
         self._held.append(content)
         self.bytes += len(content)
         self._held_bytes += len(content)
@@ -64,7 +63,7 @@ class PartialFile:
                 block = block[self._file.write(block) :]
 
     def start_over(self) -> None:
-        """Forget what was written."""
+        """Discard the content."""
         self._held.clear()
         self._held_bytes = 0
         with explained("write", self.target):
@@ -74,7 +73,7 @@ class PartialFile:
         self.bytes = 0
 
     def finish(self) -> None:
-        """All is there: have it on the disk."""
+        """Sync the complete content to the disk, and close the file."""
         if not self._file.closed:
             self._flush()
             with explained("write", self.target):
@@ -82,21 +81,21 @@ class PartialFile:
                 self._file.close()
 
     def keep(self) -> None:
-        """Have it on the disk, and give it its name."""
+        """Sync the content to the disk, and move the file to its destination."""
         self.finish()
         with explained("write", self.target):
             take_place(self._part, self._place)
 
     def drop(self) -> None:
-        """Remove what was not kept."""
-        with suppress(OSError):  # what could not be written before cannot be written now
+        """Close the file, and remove it if it was not kept."""
+        with suppress(OSError):  # after a failed write, closing fails as well
             self._file.close()
         self._part.unlink(missing_ok=True)
 
 
 @contextmanager
 def explained(doing: str, path: Path) -> Generator[None]:
-    """Nobody should meet a bare OSError: what was tried, with what, why it went wrong, and that it can go on."""
+    """Convert an OSError into a :class:`UsageError`: the operation, the path, the cause, and how to continue."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""A run for whoever looks at it: from its ledger, without a lock, whether a process is at it or not."""
+"""Inspection of a run: from its ledger, without a lock, with or without a process at work on it."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ __all__ = ["read"]
 
 
 def read(directory: str | os.PathLike[str]) -> RunView:
-    """A run as it stands in its directory: while a process is at it, after it was interrupted, or finished.
+    """Return a snapshot of the run in a directory, whether it is running, interrupted or finished.
 
-    Reads a file of this machine, asks nobody, waits for nobody and changes nothing.
+    Read only local files: send no request, wait for no process and change nothing.
 
     Raises:
-        RunLedgerError: there is no run, or what it had noted cannot be read.
-        UsageError: that is not a path.
+        RunLedgerError: the directory contains no run, or its ledger cannot be read.
+        UsageError: ``directory`` is not a path.
     """
     path = path_of("directory", directory)
     held = holder(path)
@@ -36,7 +36,7 @@ def read(directory: str | os.PathLike[str]) -> RunView:
 
 
 def view_of(directory: Path, snapshot: LedgerSnapshot, held: Holder | None) -> RunView:
-    """What the ledger says."""
+    """Return the view of a run from a snapshot of its ledger."""
     run = snapshot.run
     at: dict[int, list[Attempt]] = {shard.number: [] for shard in snapshot.shards}
     for attempt in snapshot.attempts:

@@ -1,6 +1,6 @@
-"""What a ledger holds, as plain values, and what is asked of whatever holds it.
+"""Records of a ledger, as plain values, and the interface of a ledger.
 
-The rules of a run (:mod:`together_batches.runs._rules`) and the engine that follows them know these and no database.
+The rules of a run (:mod:`together_batches.runs._rules`) and the engine depend on these and not on a database.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ import attrs
 __all__ = ["Attempt", "Key", "Ledger", "LedgerSnapshot", "Run", "Shard"]
 
 Key = tuple[int, int]
-"""An attempt: the number of its shard, and its own."""
+"""Key of an attempt: the number of its shard, and its own."""
 
 
 @attrs.frozen(kw_only=True)
 class Run:
-    """What the run is about, and how far it is with its output.
+    """Input and settings of a run, and the state of its output.
 
-    ``spooled`` says that the input is a copy in the run's directory, since it came from an iterable. ``claims`` are
-    the hashes of all that the run has written, or was about to: by them, and not by paths, it knows its own files, so
-    that it may be moved, and replaces nothing of anybody else's.
+    ``spooled`` means that the input is a copy in the run's directory, because it came from an iterable or an open
+    file. ``claims`` are the hashes of all outputs that the run has written, or was about to write: it recognises its
+    own files by them and not by paths, so that it can be moved and never replaces other files.
     """
 
     id: str
@@ -42,7 +42,7 @@ class Run:
 
 @attrs.frozen(kw_only=True)
 class Shard:
-    """A range of ``size`` bytes of the input. ``skipped`` are the bad lines within it, as ``packed`` wrote them."""
+    """Range of ``size`` bytes of the input. ``skipped`` are the bad lines within it, encoded by ``packed``."""
 
     number: int
     first_line: int
@@ -55,14 +55,14 @@ class Shard:
 
 @attrs.frozen(kw_only=True)
 class Attempt:
-    """One sending of rows of a shard. Which step it is at shows in which of the times are there.
+    """One sending of rows of a shard. The times that are set show its step.
 
-    ``marked`` says that the file has content that no other file has, so that a job of it is the job of this attempt;
-    ``former_file_ids`` are those that it had before ``file_id``, with a space between them. ``posts`` counts the
-    creates that may have reached the service, noted before each is sent. ``since`` is the service's own clock when
-    the first of them was about to be sent. ``output_bytes`` and ``error_bytes`` are the sizes of the files of results
-    as they were collected. ``piece_sha256`` is the hash of the piece that was made of them, empty if none was noted.
-    ``outcomes`` has a byte for each row of the attempt, compressed, once its results are here.
+    ``marked`` means that no other file has the same content, so that a job of the file is the job of this attempt;
+    ``former_file_ids`` are the file ids before ``file_id``, separated by spaces. ``posts`` counts the creates that
+    may have reached the service, recorded before each is sent. ``since`` is the service's own clock immediately
+    before the first of them. ``output_bytes`` and ``error_bytes`` are the sizes of the files of results when they
+    were collected. ``piece_sha256`` is the hash of the piece made from them, empty if none was recorded. ``outcomes``
+    has a byte for each row of the attempt, compressed, once its results are collected.
     """
 
     shard: int
@@ -99,22 +99,22 @@ class Attempt:
 
     @property
     def key(self) -> Key:
-        """What tells it from all others of the run."""
+        """Key of the attempt, unique within the run."""
         return self.shard, self.number
 
     @property
     def file_ids(self) -> tuple[str, ...]:
-        """The inputs that it has had, the present one last."""
+        """Ids of all its input files, the current one last."""
         return tuple(self.former_file_ids_with(self.file_id).split())
 
     def former_file_ids_with(self, file_id: str | None) -> str:
-        """``former_file_ids``, with one more if there is one."""
+        """Return ``former_file_ids`` with ``file_id`` appended, if there is one."""
         return f"{self.former_file_ids} {file_id or ''}".strip()
 
 
 @attrs.frozen
 class LedgerSnapshot:
-    """All that a ledger holds: the run, its shards in order, and their attempts in order."""
+    """Content of a ledger: the run, its shards in order, and their attempts in order."""
 
     run: Run
     shards: tuple[Shard, ...]
@@ -122,20 +122,20 @@ class LedgerSnapshot:
 
 
 class Ledger(Protocol):
-    """Where the ledger of a run are kept. What is saved is there for good when the call returns.
+    """Storage of a run's ledger. Each save is durable when the call returns.
 
-    Each raises :class:`RunLedgerError` if that cannot be, and :class:`RunInUseError` once another process goes on
-    with the run: then nothing more is saved, and so no job is created either.
+    Each method raises :class:`RunLedgerError` if it fails, and :class:`RunInUseError` once another process has taken
+    over the run: then nothing more is saved, and so no job is created either.
     """
 
     async def load(self) -> LedgerSnapshot:
-        """All of it, as last saved."""
+        """Return the whole ledger, as last saved."""
         ...
 
     async def save(self, *attempts: Attempt) -> None:
-        """Put down attempts as they now are, all of them or none."""
+        """Save attempts, all of them or none."""
         ...
 
     async def save_run(self, run: Run) -> None:
-        """Put down the run as it now is."""
+        """Save the run."""
         ...

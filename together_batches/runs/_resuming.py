@@ -1,4 +1,4 @@
-"""Going on with a run: what the service shows of it, and what its user has given up."""
+"""First steps of a resumed run: reconciliation with the service, and results that the user gave up."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ _log = logging.getLogger("together_batches")
 
 _BETWEEN_LOOKS_SECONDS = 10.0
 _MOST_LOOKS_AT_LIST = 6
-"""So often a list in trouble is read (in two minutes). All that follows waits out an outage anyway."""
+"""Maximum reads of a failing list (in two minutes). All later steps wait out an outage anyway."""
 _MOST_LOOKED_AT = 3
-"""So many attempts are looked at to see whether the account is the right one."""
+"""Maximum attempts whose job or file is read to check whether the account is the right one."""
 
 
 class Resuming:
-    """The first look of a run that goes on."""
+    """Reconciliation of a resumed run with the service."""
 
     def __init__(self, context: RunContext, steps: Steps, collecting: Collecting) -> None:
         self._run = context.run
@@ -48,13 +48,13 @@ class Resuming:
         self._steps = steps
         self._collecting = collecting
 
-    # --- what the service shows -----------------------------------------------------------------------------------
+    # --- reconciliation with the service --------------------------------------------------------------------------
 
     async def look_around(self) -> None:
-        """Look in the list for jobs of the run that the ledger does not know, before anything is created.
+        """Search the list for jobs of the run that are missing from the ledger, before anything is created.
 
-        A ledger that is older than it should be, or has lost something, does not know them. Raises
-        :class:`RunError` if the service shows nothing of the run in two looks: that is another account.
+        They are missing if the ledger is an older copy or has lost records. Raises :class:`RunError` if the service
+        shows nothing of the run in two checks, because that indicates another account.
         """
         attempts = [attempt for attempt in self._store.attempts if attempt.file_id]
         if not attempts:
@@ -106,9 +106,9 @@ class Resuming:
         return any(job.id in ids or job.input_file_id in files for job in jobs)
 
     async def _check_account(self, attempts: list[Attempt]) -> None:
-        """Look twice for a job or a file of the run, which the list does not show.
+        """Check twice for a job or a file of the run, of which the list shows none.
 
-        If no create was sent yet, there is nothing that another account could hide.
+        If no create was sent yet, no job can be in another account.
         """
         latest = [attempt for attempt in attempts if attempt.creating_at][-_MOST_LOOKED_AT:]
         for look in (1, 2):
@@ -154,10 +154,10 @@ class Resuming:
                 },
             )
 
-    # --- what is given up -----------------------------------------------------------------------------------------
+    # --- giving up ------------------------------------------------------------------------------------------------
 
     def given_up(self) -> list[Key]:
-        """The attempts that are given up, and not collected; :class:`UsageError` for an id that is not the run's."""
+        """Return the given-up attempts that are not collected; raise :class:`UsageError` for an invalid id."""
         keys: dict[Key, None] = {}
         by_id: dict[str, Attempt] = {}
         for each in self._store.attempts:
@@ -182,13 +182,13 @@ class Resuming:
         return list(keys)
 
     def has_job_after_all(self, key: Key) -> bool:
-        """Whether the job of a create that was given up shows by now: its results are not given up."""
+        """Return whether the job of a given-up create was found meanwhile; then its results are not given up."""
         return self._store.at(key).job_id not in {None, *self._ids}
 
     async def give_up(self, key: Key) -> Arranged | None:
-        """Take what one look shows of an attempt, and count the rest as missing.
+        """Collect the available results of an attempt, and count the rest as missing.
 
-        None if its job was found. Raises :class:`UsageError` if its job has not ended.
+        Return None if its job was found. Raises :class:`UsageError` if its job has not ended.
         """
         attempt = self._store.at(key)
         if attempt.job_id is None:

@@ -1,7 +1,7 @@
-"""The rules of a run: what is next, by what the ledger says. Plain values in, plain values out.
+"""The rules of a run: the next step, derived from the ledger. Plain values in, plain values out.
 
-They know no database, no service and no clock, and so hold wherever the ledger is kept: every row in one bucket,
-nothing created that may be there already, nothing spent beyond what was allowed.
+They use no database, no service and no clock, and so are valid for any ledger: every row is in one bucket, no job is
+created that may already exist, and nothing is spent beyond the limits.
 """
 
 from __future__ import annotations
@@ -60,36 +60,36 @@ __all__ = [
     "wanted_job",
 ]
 
-# --- what became of a row -----------------------------------------------------------------------------------------
+# --- outcomes of rows ---------------------------------------------------------------------------------------------
 
 SUCCEEDED = ord("s")
 FAILED = ord("f")
-"""For good: it would fail again."""
+"""A failed row that would fail again."""
 AGAIN = ord("a")
-"""It failed, and may not fail again."""
+"""A failed row that may succeed if it is sent again."""
 MISSING = ord("m")
 REFUSED = ord("r")
-"""Refused for the account and not for the row: without credit (402), or with a key that is not accepted (401)."""
+"""A row refused because of the account: no credit (402), or a rejected key (401)."""
 DENIED = ord("d")
-"""Refused with 403, which may be for the account or for the row."""
+"""A row refused with 403, which may be because of the account or of the row."""
 FOR_THE_ACCOUNT = frozenset({REFUSED, DENIED})
 _TO_SEND_AGAIN = frozenset({AGAIN, MISSING, REFUSED, DENIED})
 
 _FOR_A_CLIENT_TO_MEND = frozenset(range(400, 500)) - {401, 402, 403, 408, 409, 425, 429}
 JOB_FAILED = "job_failed"
-"""The code of rows whose job failed for its input as a whole. It is ours: the service gives rows none then."""
+"""Code of rows whose job failed because of its whole input. Defined here: the service gives such rows none."""
 _CODES_FOR_GOOD = frozenset({JOB_FAILED, "invalid_model", "invalid_request", "invalid_request_error"})
 _REASONS_FOR_GOOD = ("input format error", "non-serverless model")
 
 
 def outcome_of(result: BatchSuccess | BatchFailure | BatchMissing) -> int:
-    """What became of a row, and so whether it is sent again.
+    """Return the outcome of a row, which determines whether it is sent again.
 
-    A failure with a 4xx status of its own (as ``status_code`` or as ``code``), or with a code that says as much,
-    would come again, but for those that are about the account. Any other may pass: the service gives
-    ``batch_client_error`` for nearly everything, an "Internal Server Error" included, and rows that fail cost nothing
-    (https://docs.together.ai/docs/inference/batch/overview). A line that says nothing of an error may be an answer
-    in a way that cannot be read, and that was paid for: it does not go again.
+    A failure with a 4xx status of its own (as ``status_code`` or as ``code``), or with an equivalent code, would
+    recur, except those about the account. Any other failure may be transient: the service gives
+    ``batch_client_error`` for nearly everything, including "Internal Server Error", and failed rows cost nothing
+    (https://docs.together.ai/docs/inference/batch/overview). A line that states no error may be an unreadable answer,
+    which was paid for, so it is not sent again.
     """
     if isinstance(result, BatchSuccess):
         return SUCCEEDED
@@ -107,9 +107,9 @@ def outcome_of(result: BatchSuccess | BatchFailure | BatchMissing) -> int:
 
 
 def absent(attempt: Attempt, custom_id: str) -> BatchFailure | BatchMissing:
-    """What a row is that is in no file of its job.
+    """Return the result of a row that is in no file of its job.
 
-    Missing, unless the job failed for its input as a whole, and would fail again for the same.
+    Missing, unless the job failed because of its whole input, and would fail again.
     """
     reason = attempt.error or ""
     if attempt.status == BatchJobStatus.FAILED and any(known in reason for known in _REASONS_FOR_GOOD):
@@ -118,12 +118,12 @@ def absent(attempt: Attempt, custom_id: str) -> BatchFailure | BatchMissing:
 
 
 def packed(numbers: bytes | Sequence[int]) -> bytes:
-    """Outcomes, or the numbers of lines, as a ledger keeps them: nearly all are alike, so they take no room."""
+    """Compress outcomes or line numbers for the ledger; nearly all are alike, so they take little space."""
     return zlib.compress(numbers if isinstance(numbers, bytes) else array("I", numbers).tobytes())
 
 
 def unpacked(kept: bytes) -> Sequence[int]:
-    """The numbers of lines that were packed."""
+    """Return the line numbers that were packed."""
     numbers = array("I")
     if kept:
         numbers.frombytes(zlib.decompress(kept))
@@ -131,18 +131,18 @@ def unpacked(kept: bytes) -> Sequence[int]:
 
 
 def outcomes_of(attempt: Attempt) -> bytes:
-    """What became of each row of an attempt, in order; nothing where it was not collected."""
+    """Return the outcome of each row of an attempt, in order; empty if it was not collected."""
     return zlib.decompress(attempt.outcomes) if attempt.outcomes else b""
 
 
-# --- what is next -------------------------------------------------------------------------------------------------
+# --- the next attempt ---------------------------------------------------------------------------------------------
 
 
 def next_attempt(shard: Shard, attempts: Sequence[Attempt], *, max_attempts: int, now: datetime) -> Attempt | None:
-    """The attempt to go on with, or to begin; None if no row of the shard is to be sent.
+    """Return the attempt to resume or to begin; None if no row of the shard is to be sent.
 
-    An attempt that was planned and not created is planned anew if the one before it was collected anew since. It may
-    then have no rows.
+    An attempt that was planned but not created is planned again if the previous one was collected again meanwhile. It
+    may then have no rows.
     """
     if not attempts:
         return Attempt(shard=shard.number, number=1, rows=shard.rows, planned_at=now)
@@ -171,11 +171,11 @@ def _left(outcomes: bytes) -> int:
 
 
 def _tries(attempts: Iterable[Attempt]) -> int:
-    """How many attempts count.
+    """Return the number of attempts that count towards the maximum.
 
-    Not those whose job was cancelled, or whose rows were refused for the account: the chance that was meant was not
-    had yet. Nor those that were given up without a job. Two jobs of one file count once: the second was made by a
-    create whose answer was lost.
+    Not counted are those whose job was cancelled or whose rows were refused for the account, because their rows had
+    no real try, and those that were given up without a job. Two jobs of one file count once, because the second was
+    made by a create whose response was lost.
     """
     tries, counted = 0, set[str | None]()
     for attempt in attempts:
@@ -191,7 +191,7 @@ def _tries(attempts: Iterable[Attempt]) -> int:
 
 
 def rows_of(shard: Shard, earlier: Sequence[Attempt]) -> Sequence[int]:
-    """Which rows of a shard the attempt after these is about, counted from 0."""
+    """Return the rows of a shard, counted from 0, that the attempt after ``earlier`` contains."""
     rows: Sequence[int] = range(shard.rows)
     for attempt in earlier:
         outcomes = zip(rows, outcomes_of(attempt), strict=True)
@@ -200,16 +200,16 @@ def rows_of(shard: Shard, earlier: Sequence[Attempt]) -> Sequence[int]:
 
 
 def failed_as_a_whole(attempt: Attempt) -> bool:
-    """Whether the job ended badly and answered nothing."""
+    """Return whether the job failed or expired and answered no row."""
     return attempt.status in {BatchJobStatus.FAILED, BatchJobStatus.EXPIRED} and SUCCEEDED not in outcomes_of(attempt)
 
 
-# --- what may be spent --------------------------------------------------------------------------------------------
+# --- limits -------------------------------------------------------------------------------------------------------
 
 
 @attrs.frozen
 class Limits:
-    """What a run may have in flight at once (jobs, rows), and send and use in all (rows, tokens)."""
+    """Limits of a run: jobs and rows in flight at once, and rows sent and tokens used in total."""
 
     max_jobs: int
     max_enqueued_rows: int | None = None
@@ -219,11 +219,11 @@ class Limits:
 
 @attrs.frozen(kw_only=True)
 class Caution:
-    """How a run deals with a service that looks inconsistent, and with trouble.
+    """Handling of an inconsistent service and of failures.
 
-    ``patience`` and ``retry_delays`` are seconds; of the delays the first comes after error rows and after the first
-    job of a shard that failed as a whole, and the last after all further ones. ``give_up`` are ids of jobs, or of
-    files whose create no job came of.
+    ``patience`` and ``retry_delays`` are in seconds; the first delay follows error rows and the first job of a shard
+    that failed as a whole, the next ones follow further such jobs, and the last is repeated. ``give_up`` contains ids
+    of jobs, or of files whose create made no job.
     """
 
     patience: float = 900.0
@@ -234,7 +234,7 @@ class Caution:
 
 @attrs.frozen
 class Load:
-    """What is in flight, and what was sent and used so far."""
+    """Jobs and rows in flight, and rows sent and tokens used so far."""
 
     jobs: int = 0
     enqueued_rows: int = 0
@@ -243,13 +243,13 @@ class Load:
 
 
 class Stop(NamedTuple):
-    """Nothing more is to be created, and why."""
+    """Decision that no more jobs are created, with the reason."""
 
     reason: str
 
 
 def admission(limits: Limits, load: Load, rows: int) -> Literal["now", "later"] | Stop:
-    """Whether a job of so many rows may be created: now, when others have ended, or not at all, and why."""
+    """Return whether a job of ``rows`` rows may be created: now, later (when others have ended), or not at all."""
     if limits.stop_after_tokens is not None and load.tokens >= limits.stop_after_tokens:
         return Stop(
             f"{format_count(load.tokens)} tokens were used, and it was to stop after "
@@ -264,14 +264,14 @@ def admission(limits: Limits, load: Load, rows: int) -> Literal["now", "later"] 
     return "now" if room and load.jobs < limits.max_jobs else "later"
 
 
-# --- what may be there already ------------------------------------------------------------------------------------
+# --- jobs that may already exist ----------------------------------------------------------------------------------
 
 
 LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def wanted_job(attempt: Attempt, run: Run) -> WantedJob:
-    """The job that a create for an attempt makes."""
+    """Return the job that a create for an attempt makes."""
     return WantedJob(
         file_id=attempt.file_id or "",
         endpoint=run.endpoint,
@@ -285,11 +285,12 @@ def wanted_job(attempt: Attempt, run: Run) -> WantedJob:
 def lost_job(
     attempt: Attempt, run: Run, jobs: Iterable[BatchJob], *, known: Collection[str | None]
 ) -> Created | None:
-    """The job, among those that the service lists, that a create made whose answer was not noted.
+    """Return the listed job that was made by a create whose response was not recorded.
 
-    It is one of the attempt's file, and none that is ``known`` to be of another attempt. A file without a mark may be
-    used by others: then it was also made like the attempt's, since the create was about to be sent by the service's
-    own clock (at any time, if that is not noted). Without an intent that is noted, only a marked file tells.
+    It is a job of the attempt's file, and not ``known`` to belong to another attempt. A file without a mark may have
+    other users: then the job must also have the attempt's settings, and be created after the create was about to be
+    sent by the service's own clock (at any time, if that is not recorded). Without a recorded intent, only a job of a
+    marked file is accepted.
     """
     if not (attempt.file_id and (attempt.marked or attempt.creating_at)):
         return None
@@ -298,7 +299,7 @@ def lost_job(
 
 
 def unresolved(errors: Sequence[BatchesError]) -> BatchesError:
-    """One error for all that is unresolved at the end of a call, with what can be done about it."""
+    """Return one error for all that is unresolved at the end of a call, with advice."""
     unavailable = [error for error in errors if isinstance(error, ResultsUnavailableError)]
     unconfirmed = [error for error in errors if isinstance(error, CreateUnconfirmedError)]
     ids = [error.job_id or "" for error in unavailable] + [error.input_file_id for error in unconfirmed]
@@ -314,12 +315,12 @@ def unresolved(errors: Sequence[BatchesError]) -> BatchesError:
     return CreateUnconfirmedError(message, input_file_id=unconfirmed[0].input_file_id, candidates=candidates)
 
 
-# --- every row in one bucket --------------------------------------------------------------------------------------
+# --- buckets of rows ----------------------------------------------------------------------------------------------
 
 
 @attrs.frozen
 class Buckets:
-    """How many rows are where; together they are all rows of the shards. They can be added and subtracted."""
+    """Number of rows by state; the sum is all rows of the shards. Supports addition and subtraction."""
 
     succeeded: int = 0
     failed: int = 0
@@ -339,16 +340,16 @@ def _counts(found: Buckets) -> tuple[int, ...]:
 
 
 def buckets(shard: Shard, attempts: Sequence[Attempt], *, max_attempts: int) -> Buckets:
-    """Where each row of a shard is, by the attempts at it."""
+    """Return the buckets of a shard's rows, according to the attempts at it."""
     counts = Counter[int]()
     attempts = [attempt for attempt in attempts if attempt.rows]
     for attempt in attempts:
         counts.update(outcomes_of(attempt))
         if attempt.collected_at is None:
-            # These had come out as to be sent again before, and are counted where they are now.
+            # These rows were to be sent again, and are counted by their current state.
             settled = counts[SUCCEEDED] + counts[FAILED]
             rest = {"in_flight": attempt.rows} if attempt.creating_at else {"not_sent": attempt.rows}
-            assert settled + attempt.rows == shard.rows  # noqa: S101  # an attempt is about all that are left
+            assert settled + attempt.rows == shard.rows  # noqa: S101  # an attempt contains all remaining rows
             return Buckets(counts[SUCCEEDED], counts[FAILED], **rest)
     if not attempts:
         return Buckets(not_sent=shard.rows)
@@ -360,7 +361,7 @@ def buckets(shard: Shard, attempts: Sequence[Attempt], *, max_attempts: int) -> 
 
 
 def answered(attempts: Iterable[Attempt]) -> int:
-    """How many rows in flight are answered already, by the progress of their jobs."""
+    """Return how many rows in flight are already answered, according to the progress of their jobs."""
     return sum(
         int(attempt.rows * (attempt.progress or 0.0) / 100)
         for attempt in attempts
@@ -369,6 +370,6 @@ def answered(attempts: Iterable[Attempt]) -> int:
 
 
 def usage(attempts: Iterable[Attempt]) -> Usage:
-    """The tokens of all these."""
+    """Return the tokens used by all attempts."""
     each = (Usage(item.prompt_tokens, item.completion_tokens, item.total_tokens) for item in attempts)
     return sum(each, Usage())

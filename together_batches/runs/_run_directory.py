@@ -1,6 +1,6 @@
-"""The directory of a run, but for its ledger: what is to be uploaded, what was downloaded, and results in order.
+"""The directory of a run, except its ledger: uploads, downloads, and ordered results.
 
-Nothing here decides anything. What is lost of it is made again, from the input and from the service.
+No decisions are made here. Lost files are recreated from the input and from the service.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ if TYPE_CHECKING:
 __all__ = ["RunDirectory"]
 
 _LONGEST_STEM = 40
-"""So much of the input's name is in the names of uploads, whose length the service limits."""
+"""Maximum characters of the input's name in the names of uploads, whose length the service limits."""
 
 
 class RunDirectory:
-    """Files in the ``directory`` of a run over the ``source``, its input."""
+    """Files in the ``directory`` of a run whose input is ``source``."""
 
     def __init__(self, directory: Path, source: Path) -> None:
         self.directory = directory
         self._source = source
 
     def prepare(self) -> None:
-        """Make what is missing, and remove what an earlier process left half done."""
+        """Create missing directories, and remove incomplete files of an earlier process."""
         with explained("work in", self.directory):
             for name in (PIECES, DOWNLOADS, UPLOADS):
                 path = self.directory / name
@@ -56,24 +56,24 @@ class RunDirectory:
                         left.unlink()
 
     def name_of(self, attempt: Attempt, mark: Mark | None) -> str:
-        """What the service calls the rows of an attempt."""
+        """Return the name under which the rows of an attempt are uploaded."""
         stem = sendable(self._source.stem)
         if mark is None:
             return f"{stem}-{_name(attempt)}.jsonl"
         return tagged_name(f"{stem[:_LONGEST_STEM]}-{_name(attempt)}.jsonl", mark)
 
     def piece_of(self, attempt: Attempt) -> Path:
-        """Where the results of an attempt are, a line for each of its rows, in their order."""
+        """Return the path of the results of an attempt, a line for each of its rows, in order."""
         return self.directory / PIECES / f"{_name(attempt)}.jsonl"
 
     def download_of(self, attempt: Attempt, number: int) -> Path:
-        """Where a file of the results of an attempt goes."""
+        """Return the path for the download of a file of an attempt's results."""
         return self.directory / DOWNLOADS / f"{_name(attempt)}-{number}.jsonl"
 
     async def rows_of(
         self, shard: Shard, earlier: Sequence[Attempt], attempt: Attempt, mark: Mark | None
     ) -> tuple[Path, bool]:
-        """A file with the rows of an attempt, and whether the mark is in it: in the first row, if that has room."""
+        """Write a file with the rows of an attempt; return its path, and whether its first row contains the mark."""
         path = self.directory / UPLOADS / f"{_name(attempt)}.jsonl"
 
         def write(raise_if_cancelled: Callable[[], None]) -> bool:
@@ -84,9 +84,8 @@ class RunDirectory:
                     if mark is not None and not partial_file.bytes and (marked := _marked(rows[0], mark)) is not None:
                         rows[0], is_marked = marked, True
                     partial_file.write(b"\n".join([*rows, b""]))
-                if (
-                    is_marked and partial_file.bytes > jsonl.MAX_BYTES
-                ):  # a shard of a run that was begun without marks
+                # Too large only in a run that was begun without marks, whose shards have no room for one.
+                if is_marked and partial_file.bytes > jsonl.MAX_BYTES:
                     partial_file.start_over()
                     for rows in self._rows(shard, earlier, raise_if_cancelled):
                         partial_file.write(b"\n".join([*rows, b""]))
@@ -101,13 +100,13 @@ class RunDirectory:
     async def arrange(
         self, shard: Shard, earlier: Sequence[Attempt], attempt: Attempt, output: Path | None, errors: Path | None
     ) -> Arranged:
-        """Make the piece of an attempt from the files of its results."""
+        """Write the piece of an attempt from the files of its results."""
 
         def make(raise_if_cancelled: Callable[[], None]) -> Arranged:
             ids = self._ids(shard, earlier, raise_if_cancelled)
             settled: set[str] = set()
             same_file = [each.file_id in attempt.file_ids for each in earlier]
-            if True in same_file:  # the second job of a file has the rows of the first
+            if True in same_file:  # the second job of a file contains the rows of the first
                 of_first = self._ids(shard, earlier[: same_file.index(True)], raise_if_cancelled)
                 settled = set(of_first).difference(ids)
             piece = PartialFile(self.piece_of(attempt), "new", hashed=False)
@@ -132,7 +131,7 @@ class RunDirectory:
     def _rows(
         self, shard: Shard, earlier: Sequence[Attempt], raise_if_cancelled: Callable[[], None]
     ) -> Iterator[list[bytes]]:
-        """The rows of a shard that earlier attempts left, some at a time."""
+        """Yield the rows of a shard that earlier attempts left, some at a time."""
         left = bytearray(shard.rows)
         for row in _rules.rows_of(shard, earlier):
             left[row] = True
@@ -145,7 +144,7 @@ class RunDirectory:
                 yield found
 
     def _ids(self, shard: Shard, earlier: Sequence[Attempt], raise_if_cancelled: Callable[[], None]) -> list[str]:
-        """The ids of these rows."""
+        """Return the ids of these rows."""
         return [
             custom_id
             for rows in self._rows(shard, earlier, raise_if_cancelled)
@@ -153,15 +152,15 @@ class RunDirectory:
         ]
 
     async def has_piece(self, attempt: Attempt) -> bool:
-        """Whether the results of an attempt are here."""
+        """Return whether the piece of an attempt exists."""
         return await in_thread(lambda _: self.piece_of(attempt).is_file())
 
     async def piece_sha256(self, attempt: Attempt) -> str:
-        """The hash of the results of an attempt, as they are here."""
+        """Return the hash of the piece of an attempt."""
         return await in_thread(lambda raise_if_cancelled: sha256_of(self.piece_of(attempt), raise_if_cancelled)[1])
 
     async def drop(self, *paths: Path) -> None:
-        """Remove what is not needed any more."""
+        """Remove files that are no longer needed."""
 
         def unlink(_: object) -> None:
             for path in paths:
@@ -173,7 +172,7 @@ class RunDirectory:
     async def join(
         self, shards: Sequence[tuple[Shard, Sequence[Attempt]]], output: PartialFile, failures: PartialFile
     ) -> None:
-        """Write all rows in the order of the input, and those that were not answered apart as well."""
+        """Write all rows to ``output`` in the order of the input, and those not answered also to ``failures``."""
 
         def write(raise_if_cancelled: Callable[[], None]) -> None:
             for shard, attempts in shards:
@@ -188,12 +187,12 @@ class RunDirectory:
         await in_thread(write)
 
     async def clear(self, attempts: Sequence[Attempt]) -> None:
-        """Remove the pieces, when the output is made of them."""
+        """Remove the pieces after the output is written."""
         await self.drop(*(self.piece_of(attempt) for attempt in attempts))
 
 
 def _marked(row: bytes, mark: Mark) -> bytes | None:
-    """The row with the mark in it; None if it has no room for it."""
+    """Return the row with the mark in it; None if the row has no room for it."""
     place = place_in(row)
     if place is None or len(row) + len(mark.white_space) > jsonl.MAX_LINE_BYTES:
         return None

@@ -1,4 +1,4 @@
-"""A run from its beginning to its report: who may be at it, what it is about, the work, and the output."""
+"""One call of a run: the lock, the checks, the work, the output and the report."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ __all__ = ["run", "unfinished", "warn_of_unconfirmed"]
 _log = logging.getLogger("together_batches")
 
 _CANCEL_SECONDS = 30.0
-"""So long an interrupted run may take to cancel its jobs, where it is told to."""
+"""Maximum seconds that an interrupted run takes to cancel its jobs, if that option is set."""
 
 
 async def run(source: Requests, places: RunPaths, options: Options, *, api: RunApi, time: Clock) -> RunReport:
-    """Begin a run, or go on with it, and return when no row of it is to be sent, or may be."""
+    """Begin or resume a run, and return when no row is left to send, or no more may be sent."""
     directory = places.directory
     async with AsyncExitStack() as stack:
         await in_thread(lambda _: _enter(places))
@@ -66,11 +66,11 @@ def _enter(places: RunPaths) -> None:
 
 
 def _is_new(directory: Path) -> bool:
-    """Whether a run is to be begun; a ledger that is gone, with results still there, is not taken for none."""
+    """Return whether to begin a run; raise :class:`RunLedgerError` if a run exists without its ledger."""
     if os.path.lexists(directory / _ledger.NAME):
         return False
     with explained("read", directory):
-        if (directory / PIECES).is_dir():  # it is made after the ledger
+        if (directory / PIECES).is_dir():  # created after the ledger
             message = (
                 f"{directory} holds a run and no {_ledger.NAME}: put it back, or begin a new run in "
                 "another directory; all its jobs would be created anew"
@@ -82,7 +82,7 @@ def _is_new(directory: Path) -> bool:
 def _refuse_others(
     places: RunPaths, options: Options, claims: Sequence[str], raise_if_cancelled: Callable[[], None]
 ) -> list[Path]:
-    """Which of the files to be written are there, and were written by this run; others are left alone."""
+    """Return the existing output files that this run wrote; raise :class:`UsageError` if others would be replaced."""
     ours: list[Path] = []
     for path in (places.output, places.failures):
         with explained("write", path):
@@ -101,7 +101,7 @@ def _refuse_others(
 
 
 class _Running:
-    """One call, over the ledger of a run."""
+    """One call of a run with an open ledger."""
 
     def __init__(
         self,
@@ -125,7 +125,7 @@ class _Running:
         self._emit = EventSink(options.on_event, time, invalid=snapshot.run.invalid)
 
     async def run(self, *, is_new: bool) -> RunReport:
-        """Do what is left to be done."""
+        """Execute the remaining work, and return the report."""
         options, places = self._options, self._places
         path = await _input.known_input(self._source, places, options, self._run)
         self._check_quota()
@@ -216,7 +216,7 @@ class _Running:
     # --- the output -----------------------------------------------------------------------------------------------
 
     async def _write_output(self, engine: Engine, run_directory: RunDirectory, ours: Sequence[Path]) -> None:
-        """Write it, note what it is, and only then give it its name: it is known again after a crash in between."""
+        """Write the output, record its hash, and only then rename it, to recognise it after a crash in between."""
         places = self._places
         await engine.restore()
         with ExitStack() as stack:
@@ -244,7 +244,8 @@ class _Running:
     def _keep(
         self, output: PartialFile, failures: PartialFile, ours: Sequence[Path], raise_if_cancelled: Callable[[], None]
     ) -> None:
-        _refuse_others(self._places, self._options, self._run.claims.split(), raise_if_cancelled)  # as it is by now
+        # Again, because files may have appeared meanwhile.
+        _refuse_others(self._places, self._options, self._run.claims.split(), raise_if_cancelled)
         if failures.bytes:
             failures.keep()
         elif self._places.failures in ours:
@@ -276,14 +277,14 @@ class _Running:
 
 
 def _is_complete(found: _rules.Buckets) -> bool:
-    """Whether no row is to be sent, or to be collected. A job that was cancelled may be left for the next call."""
+    """Return whether no row is left to send or collect. A cancelled job may be left for the next call."""
     return not (found.not_sent or found.in_flight)
 
 
 async def unfinished(
     directory: str | os.PathLike[str], list_jobs: Callable[[], Awaitable[list[BatchJob]]]
 ) -> UnfinishedJobs:
-    """What a run has under way as far as it knows, and as far as the service lists jobs of its lost creates."""
+    """Return the unfinished jobs of a run: those in its ledger, and listed jobs of its lost creates."""
     path = path_of("directory", directory)
     return await _unfinished(await in_thread(lambda _: _ledger.read(path)), list_jobs)
 
@@ -292,7 +293,7 @@ async def _unfinished(snapshot: LedgerSnapshot, list_jobs: Callable[[], Awaitabl
     found = [
         BatchJob(id=attempt.job_id, created_at=attempt.created_at)
         for attempt in snapshot.attempts
-        # Also a job that was seen to have ended: a service may show an end for a moment, and a second cancel is free.
+        # Includes a job that was seen ended: a service may show that for a moment only, and a second cancel is free.
         if attempt.job_id and not attempt.collected_at
     ]
     unconfirmed: list[str] = []
@@ -321,7 +322,7 @@ async def _unfinished(snapshot: LedgerSnapshot, list_jobs: Callable[[], Awaitabl
 
 
 def warn_of_unconfirmed(directory: str | os.PathLike[str], unconfirmed: Sequence[str]) -> None:
-    """Name the creates whose jobs are not listed: they may exist, and then they are not cancelled."""
+    """Warn about creates whose jobs are not listed: such jobs may exist, and are then not cancelled."""
     if unconfirmed:
         _log.warning(
             "creates of the run in %s could not be confirmed, so their jobs may run and are not cancelled; look for "

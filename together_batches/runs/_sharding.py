@@ -1,7 +1,7 @@
-"""From an input to shards: checked, hashed, and cut into ranges of bytes that each make a job. All for a thread.
+"""Sharding of an input: it is checked, hashed, and cut into byte ranges, one for each job. All functions block.
 
-The input is read once, and twice where an id seems to come twice: what is remembered of each id is eight bytes, and
-only those that look alike are compared themselves.
+The input is read once, and a second time if an id may occur twice: only an eight-byte hash of each id is kept, and
+only ids with equal hashes are compared.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _LINES_IN_A_MESSAGE = 20
 
 @attrs.frozen(kw_only=True)
 class Scan:
-    """What is in an input. ``invalid`` counts the bad lines."""
+    """Content of an input. ``invalid`` counts the bad lines."""
 
     bytes: int
     sha256: str
@@ -56,9 +56,9 @@ def scan(
     aside: PartialFile | None = None,
     raise_if_cancelled: Callable[[], None],
 ) -> Scan:
-    """Check an input and cut it. Bad lines go ``aside``; without that they are a :class:`ValidationError`.
+    """Check an input and cut it. Bad lines are written to ``aside``; if that is None, raise :class:`ValidationError`.
 
-    ``raise_if_cancelled`` is called now and then, and ends this by what it raises.
+    ``raise_if_cancelled`` is called regularly; an exception from it aborts the scan.
     """
     rules = Rules(
         endpoint=endpoint,
@@ -83,21 +83,21 @@ def scan(
 
 
 class _HashedIds:
-    """Takes eight bytes of each id, and says afterwards which may have come twice."""
+    """Hashes of all ids, of eight bytes each, from which possible duplicates are found."""
 
     def __init__(self) -> None:
         self._buckets = [array("q") for _ in range(_BUCKETS)]
         self._add = [bucket.append for bucket in self._buckets]
 
     def setdefault(self, custom_id: str, number: int, /) -> int:
-        """For now each id is taken for new."""
-        # Python's own hash is another in each process, so that nobody can make ids that look alike.
+        """Add the hash of an id, and treat the id as new."""
+        # Python's own hash differs in each process, so that ids cannot be crafted to collide.
         found = hash(custom_id)
         self._add[found & (_BUCKETS - 1)](found)
         return number
 
     def alike(self) -> set[int]:
-        """The hashes that came more than once; of one bucket at a time, so that there is never a set of all."""
+        """Return hashes that occurred more than once, one bucket at a time to avoid a set of all hashes."""
         found: set[int] = set()
         for bucket in self._buckets:
             if len(set(bucket)) != len(bucket):
@@ -107,19 +107,19 @@ class _HashedIds:
 
 
 class _DuplicateFinder:
-    """Knows in which line an id came first, of those ids that may have come twice."""
+    """First lines of the ids that may occur twice."""
 
     def __init__(self, hashes: Collection[int]) -> None:
         self._hashes = frozenset(hashes)
         self._first: dict[str, int] = {}
 
     def setdefault(self, custom_id: str, number: int, /) -> int:
-        """The line in which this id came first."""
+        """Return the line in which this id occurred first."""
         return self._first.setdefault(custom_id, number) if hash(custom_id) in self._hashes else number
 
 
 class _Reading:
-    """The input, read from its beginning to its end."""
+    """One reading of the whole input."""
 
     def __init__(self, path: Path, check: Check, cutter: _Cutter, aside: PartialFile | None) -> None:
         self.sha256 = ""
@@ -131,7 +131,7 @@ class _Reading:
         self._bad_lines = _Ranges()
 
     def run(self, rules: Rules, raise_if_cancelled: Callable[[], None]) -> None:
-        """Read it."""
+        """Read the input."""
         digest = hashlib.sha256()
 
         def blocks() -> Iterator[bytes]:
@@ -166,12 +166,12 @@ class _Reading:
     def _text(self, line: Line) -> bytes:
         if line.whole:
             return line.content
-        with self._path.open("rb") as file:  # only its beginning was held
+        with self._path.open("rb") as file:  # only the beginning of the line is in memory
             file.seek(line.offset)
             return file.read(line.length)
 
     def finished(self) -> Scan:
-        """What was found; a :class:`ValidationError` where that is no input."""
+        """Return the result; raise :class:`ValidationError` for an invalid input."""
         checked = self._check.finish(str(self._path))
         problems = [str(problem) for problem in checked.problems]
         if self._bad and self._aside is None:
@@ -194,14 +194,14 @@ class _Reading:
 
 
 class _Ranges:
-    """Numbers that grow, as text: ``3``, ``7-12``."""
+    """Ascending numbers as ranges: ``3``, ``7-12``."""
 
     def __init__(self) -> None:
         self._first = array("Q")
         self._last = array("Q")
 
     def add(self, number: int) -> None:
-        """The next one."""
+        """Add the next number."""
         if self._last and self._last[-1] == number - 1:
             self._last[-1] = number
         else:
@@ -209,13 +209,13 @@ class _Ranges:
             self._last.append(number)
 
     def texts(self) -> list[str]:
-        """All of them."""
+        """Return all ranges."""
         pairs = zip(self._first, self._last, strict=True)
         return [f"{first}" if first == last else f"{first}-{last}" for first, last in pairs]
 
 
 class _Cutter:
-    """Cuts rows into as few shards as the limits allow."""
+    """Cutter of rows into as few shards as the limits allow."""
 
     def __init__(self, max_rows: int, max_bytes: int) -> None:
         self._max_rows = max_rows
@@ -227,12 +227,12 @@ class _Cutter:
         self._bad = array("I")
 
     def add(self, lines: Lines) -> None:
-        """The next rows."""
+        """Add the next rows."""
         rows, size = len(lines), lines.size()
         if not rows:
             return
         if self._first is None or self._rows + rows > self._max_rows or self._bytes + size > self._max_bytes:
-            if rows > 1:  # where to cut is found by halves
+            if rows > 1:  # bisect to the place of the cut
                 self.add(lines.part(0, rows // 2))
                 self.add(lines.part(rows // 2, rows))
                 return
@@ -243,12 +243,12 @@ class _Cutter:
         self._bytes += size
 
     def skip(self, line: Line) -> None:
-        """A bad line: its place within the shard is noted, so that it is passed over again."""
+        """Record the place of a bad line within the shard, so that it is skipped again."""
         if self._first is not None:
             self._bad.append(line.number - self._first.number)
 
     def finished(self, end: int) -> tuple[Shard, ...]:
-        """All shards, of which the last reaches to the end."""
+        """Return all shards; the last one extends to ``end``."""
         self._end(end)
         return tuple(self._shards)
 
@@ -269,13 +269,13 @@ class _Cutter:
         self._bad = array("I")
 
 
-# --- read again ---------------------------------------------------------------------------------------------------
+# --- reading a shard ----------------------------------------------------------------------------------------------
 
 
 def rows_in(path: Path, shard: Shard, *, directory: Path) -> Iterator[list[bytes]]:
-    """The rows of a shard, some at a time, each a line without its end.
+    """Yield the rows of a shard, some at a time, each a line without its end.
 
-    Raises :class:`RunChangedError` at the end if they are others by now.
+    Raises :class:`RunChangedError` at the end if they have changed.
     """
     bad = frozenset(unpacked(shard.skipped))
     digest = hashlib.sha256()
@@ -313,7 +313,7 @@ def _range(path: Path, offset: int, size: int) -> Iterator[bytes]:
 
 
 def sha256_of(path: Path, raise_if_cancelled: Callable[[], None]) -> tuple[int, str]:
-    """Size and hash of a file."""
+    """Return the size and hash of a file."""
     digest = hashlib.sha256()
     size = 0
     try:

@@ -1,6 +1,6 @@
-"""The first steps of an attempt: uploaded, created, ended; each is noted before and after it is taken.
+"""The first steps of an attempt: upload, create, wait; each is recorded before and after it is taken.
 
-Each step may be taken up by another process than the one that began it, and does nothing if it was done.
+Each step may be resumed by another process than the one that began it, and does nothing if it was done.
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ __all__ = ["Steps"]
 
 _TRANSFERS_AT_ONCE = 4
 _FILE_PATIENCE_SECONDS = 60.0
-"""For the metadata of an input that was just uploaded. Then it is uploaded again, which costs nothing."""
+"""Maximum seconds to wait for the metadata of a new upload. Then it is uploaded again, which costs nothing."""
 _BETWEEN_LOOKS_SECONDS = 30.0
 _SEARCH_SECONDS = 300.0
-"""At most so long the job of a lost create is looked for: a shard that waits is a shard that makes no progress."""
+"""Maximum seconds to search for the job of a lost create, because the shard makes no progress meanwhile."""
 
 
 def _is_no_list(error: APIError) -> bool:
-    """True if an answer came that is no list: it counts against patience, and is no outage to be waited out."""
+    """Return whether the response is not a list: that counts against patience, and is not waited out as an outage."""
     return isinstance(error, APIResponseValidationError)
 
 
 class Steps:
-    """What is done for an attempt until its job has ended. An outage is ridden out; any other error is raised."""
+    """Steps of an attempt until its job has ended. An outage is waited out; any other error is raised."""
 
     def __init__(self, context: RunContext, following: JobFollower) -> None:
         self._context = context
@@ -65,13 +65,13 @@ class Steps:
         self._uploaded_here = set[tuple[int, int]]()
         self._since: dict[Key, datetime | None] = {}
 
-    # --- uploaded -------------------------------------------------------------------------------------------------
+    # --- upload ---------------------------------------------------------------------------------------------------
 
     async def upload(self, key: Key) -> None:
-        """Have the rows at the service. An upload costs nothing, and may be repeated.
+        """Upload the rows. An upload costs nothing, and may be repeated.
 
-        The file has content that no other has. So a service that knows it already, in a run that goes on, says that
-        an earlier process uploaded it, and perhaps created its job, although the ledger does not say so.
+        The content of the file is unique. If the service already knows it, in a resumed run, an earlier process
+        uploaded it, and perhaps created its job, although the ledger does not record that.
         """
         attempt = self._store.at(key)
         if attempt.file_id is not None:
@@ -94,10 +94,10 @@ class Steps:
         await self._store.save(key, **changes)
         self._emit(RunEventKind.UPLOADED, f"{count_of(attempt.rows, 'row')} are uploaded as {uploaded.file.id}", key)
 
-    # --- created --------------------------------------------------------------------------------------------------
+    # --- create ---------------------------------------------------------------------------------------------------
 
     async def create(self, key: Key) -> None:
-        """Have a job, and one only: if a create may have been sent before, its job is looked for first."""
+        """Create exactly one job: if a create may already have been sent, search for its job first."""
         attempt = self._store.at(key)
         if attempt.job_id is not None:
             return
@@ -107,7 +107,7 @@ class Steps:
         await self.note_job(key, created)
 
     async def note_job(self, key: Key, created: Created, **changes: Any) -> None:
-        """Note the job of an attempt, with other ``changes`` of it, and report it."""
+        """Record the job of an attempt, with other ``changes``, and report it."""
         attempt, job = self._store.at(key), created.job
         now = self._time.now()
         await self._store.save(
@@ -129,20 +129,20 @@ class Steps:
         self._emit(kind, message, key, job.id)
 
     async def take_up(self, key: Key, other: Created) -> None:
-        """Have an attempt be of a job that was made beside that of the attempt before, of the same file."""
+        """Assign an attempt the second job of the previous attempt's file."""
         self._api.know(other.job)
         attempt = self._store.at(key)
         file_id = other.job.input_file_id
         former = (
             attempt.former_file_ids if attempt.file_id == file_id else attempt.former_file_ids_with(attempt.file_id)
         )
-        # In one save: with the file alone, and the job not listed for a moment, all of its rows would be sent again.
+        # In one save: with the file alone, and the job not listed for a moment, all its rows would be sent again.
         await self.note_job(key, other, file_id=file_id, former_file_ids=former, marked=True)
 
     async def _check_file(self, key: Key) -> None:
-        """See that the input is still at the service, and what its clock says, before a create is sent.
+        """Check before a create that the input still exists, and read the service's clock.
 
-        A file that was deleted is uploaded again: a job of it would fail.
+        A deleted file is uploaded again, because a job of it would fail.
         """
         file_id = self._store.at(key).file_id or ""
         try:
@@ -183,11 +183,11 @@ class Steps:
                 pause = await self._trouble.wait("create", key, error, pause)
 
     def _is_another(self, key: Key, job: BatchJob) -> bool:
-        """Whether the job is that of another attempt."""
+        """Return whether the job belongs to another attempt."""
         return any(attempt.job_id == job.id and attempt.key != key for attempt in self._store.attempts)
 
     async def _note_posts(self, key: Key, posts: int) -> None:
-        """Note how many creates may have reached the service; the first intent counts, by the service's clock."""
+        """Record how many creates may have reached the service; the service's time of the first is kept."""
         attempt = self._store.at(key)
         if posts:
             creating_at = attempt.creating_at or self._time.now()
@@ -197,10 +197,10 @@ class Steps:
         else:
             await self._store.save(key, posts=0, creating_at=None, since=None)
 
-    # --- ended ----------------------------------------------------------------------------------------------------
+    # --- end ------------------------------------------------------------------------------------------------------
 
     async def end(self, key: Key) -> BatchJob | None:
-        """Wait until the job has finished; None if that was noted before."""
+        """Wait until the job has finished and return it; None if its end is already recorded."""
         attempt = self._store.at(key)
         if attempt.ended_at is not None:
             return None
@@ -223,9 +223,9 @@ class Steps:
         return ended
 
     async def _has_other_job(self, key: Key) -> bool:
-        """Take up another job of the attempt's own file in place of one that is absent, if there is one.
+        """Adopt another job of the attempt's own file in place of an absent one; return whether one exists.
 
-        A create may have been answered with the id of a job that does not exist.
+        The response to a create may have the id of a job that does not exist.
         """
         attempt = self._store.at(key)
         if not attempt.marked:
@@ -245,9 +245,9 @@ class Steps:
         return True
 
     async def look_again(self, key: Key, job: BatchJob) -> BatchJob:
-        """The job as it stands half a minute after it was said to have ended. If it is absent, as it was.
+        """Read an ended job again after half a minute; if it is absent, return it unchanged.
 
-        A service that looks inconsistent for a moment may show an end that is none.
+        An inconsistent service may show a false end for a moment.
         """
         await self._time.sleep(min(_BETWEEN_LOOKS_SECONDS, self._patience))
         try:
@@ -264,9 +264,9 @@ class Steps:
         return found
 
     async def note_end(self, key: Key, job: BatchJob) -> None:
-        """Note how a job stands: ended with its files, or not ended after all.
+        """Record the state of a job: ended with its files, or not ended after all.
 
-        Its progress is the highest that was seen: rows that were done are paid for, whatever it says at its end.
+        Its progress is the maximum seen, because rows that were done are paid for, whatever the job shows at its end.
         """
         seen = [progress for progress in (self._store.at(key).progress, job.progress) if progress is not None]
         await self._store.save(

@@ -1,4 +1,4 @@
-"""Work that takes its time, in a thread that ends when the task that waits for it is cancelled."""
+"""Blocking work in a thread, which ends when the task that waits for it is cancelled."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ T = TypeVar("T")
 
 
 class _StoppedError(Exception):
-    """Nobody waits for this any more."""
+    """Signal to the thread that its result is no longer needed."""
 
 
 async def in_thread(work: Callable[[Callable[[], None]], T]) -> T:
-    """What ``work`` returns. It is to call the function that it is given now and then, which ends it when told to.
+    """Return the result of ``work``, which must call its argument regularly; that raises after a cancellation.
 
-    Whoever is cancelled here waits until the thread has ended, so that nobody writes to what is being closed.
+    A cancelled caller waits until the thread has ended, so that the thread does not write to files being closed.
     """
     over = threading.Event()
 
@@ -39,5 +39,5 @@ async def in_thread(work: Callable[[Callable[[], None]], T]) -> T:
         with CancelScope(shield=True):
             await asyncio.wait([working])
         if not working.cancelled():
-            working.exception()  # seen: the cancellation is what counts
+            working.exception()  # retrieved, so that it is not logged: the cancellation takes precedence
         raise

@@ -1,4 +1,4 @@
-"""Trouble that may pass: reported, and waited out."""
+"""Transient failures: report them, and wait."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 class Trouble:
-    """Reports trouble as a warning and as an event, and waits."""
+    """Reporter of transient failures, as a warning and as an event, which then waits."""
 
     def __init__(self, time: Clock, emit: EventSink) -> None:
         self._time = time
@@ -40,7 +40,7 @@ class Trouble:
         *,
         is_over: Callable[[APIError], bool] = lambda _: False,
     ) -> T:
-        """The answer of ``call``, however long an outage lasts. Other errors are raised, and one that ``is_over``."""
+        """Return the result of ``call``, after any outage; raise other errors, and one that ``is_over``."""
         pause = SHORTEST_PAUSE_SECONDS
         while True:
             try:
@@ -51,14 +51,14 @@ class Trouble:
                 pause = await self.wait(what, key, error, pause)
 
     async def if_present(self, what: str, key: Key | None, call: Callable[[], Awaitable[T]]) -> T | None:
-        """The answer of ``call``, however long an outage lasts; None if it is that there is no such thing (a 404)."""
+        """Return the result of ``call``, however long an outage lasts; None after a 404."""
         try:
             return await self.until_answered(what, key, call)
         except NotFoundError:
             return None
 
     async def wait(self, what: str, key: Key | None, problem: BatchesError | str, pause: float) -> float:
-        """Report that something failed, and wait. Returns the seconds to wait the next time."""
+        """Report a failure, wait, and return the seconds to wait next time."""
         subject = "the run" if key is None else f"shard {key[0]}, attempt {key[1]}"
         message = f"{subject}: {what} failed, retrying in {pause:g} s: {problem}"
         shard, attempt = key or (None, None)

@@ -1,4 +1,4 @@
-"""What a durable run tells of itself: while it goes on, at its end, and to whoever looks."""
+"""Events, report and view of a durable run."""
 
 from __future__ import annotations
 
@@ -33,40 +33,40 @@ AttemptState = Literal["planned", "uploaded", "creating", "running", "ended", "c
 
 
 class RunEventKind(enum.StrEnum):
-    """What happened in a run."""
+    """Kind of an event in a run."""
 
     BEGUN = "begun"
     """The input was checked and cut into shards."""
     RESUMED = "resumed"
-    """A run that was begun before goes on."""
+    """A run that an earlier call began was resumed."""
     UPLOADED = "uploaded"
-    """The rows of an attempt are at the service."""
+    """The rows of an attempt were uploaded."""
     CREATED = "created"
     """A job was created."""
     FOUND = "found"
-    """The job that an earlier process had created, and had no time to note, was found."""
+    """A job was found that an earlier process had created but not recorded."""
     PROGRESSED = "progressed"
-    """A job is not as it was last seen."""
+    """The status or progress of a job changed."""
     ENDED = "ended"
-    """A job has finished, however it ended."""
+    """A job reached a terminal status."""
     GONE = "gone"
-    """The service knows a job, or a file of its results, no more."""
+    """A job, or a file of its results, no longer exists at the service."""
     COLLECTED = "collected"
-    """The results of a job are in the run's directory."""
+    """The results of a job were saved to the run's directory."""
     TROUBLE = "trouble"
-    """Something did not work, and is tried again."""
+    """An operation failed and is retried."""
     STOPPED = "stopped"
-    """Nothing more is created; what runs is waited for."""
+    """No more jobs are created; running jobs are waited for."""
     FINISHED = "finished"
-    """The output is there."""
+    """The output was written."""
 
 
 @attrs.frozen(kw_only=True)
 class RunEvent:
-    """Something that happened in a run, in words in ``message``; ``shard`` and ``attempt`` count from 1.
+    """Event in a run, described by ``message``; ``shard`` and ``attempt`` count from 1.
 
-    Rows are counted as in :class:`RunReport`, as they are after it, with those that are under way in ``in_flight``.
-    Of these, ``answered`` are answered already, by the progress of their jobs.
+    Rows are counted as in :class:`RunReport`, after the event; ``in_flight`` rows were sent and are not collected
+    yet. Of these, ``answered`` are already answered, according to the progress of their jobs.
     """
 
     kind: RunEventKind
@@ -85,22 +85,22 @@ class RunEvent:
 
     @property
     def rows(self) -> int:
-        """How many rows the input has."""
+        """Number of rows in the input."""
         return self.succeeded + self.failed + self.missing + self.invalid + self.in_flight + self.not_sent
 
     def to_dict(self) -> dict[str, object]:
-        """As plain data, ready for JSON; what is absent is left out."""
+        """Return JSON-serializable data; absent values are omitted."""
         return {**_plain(self), "rows": self.rows}
 
 
 @attrs.frozen(kw_only=True)
 class RunReport:
-    """What became of a run; ``str(report)`` is a summary in one line.
+    """Result of a run; ``str(report)`` is a one-line summary.
 
-    Every row of the input is in one of ``succeeded``, ``failed``, ``missing`` (not answered), ``invalid`` (a bad line
-    that was set aside) and ``not_sent`` (still to be sent, or sent again). ``output`` is None until no row is to be
-    sent, ``failures`` where none failed or is missing, ``invalid_lines`` where none is invalid. ``usage`` and
-    ``job_ids`` are of the whole run, those of earlier calls included. ``stopped`` says why rows were left.
+    Every row of the input is counted once: ``succeeded``, ``failed``, ``missing`` (not answered), ``invalid`` (a bad
+    line that was set aside) or ``not_sent`` (still to be sent, or sent again). ``output`` is None until no row is
+    left to send, ``failures`` if no row failed or is missing, ``invalid_lines`` if no line is invalid. ``usage`` and
+    ``job_ids`` cover the whole run, including earlier calls. ``stopped`` is the reason why rows were not sent.
     """
 
     directory: Path
@@ -120,21 +120,21 @@ class RunReport:
 
     @property
     def rows(self) -> int:
-        """How many rows the input has."""
+        """Number of rows in the input."""
         return self.succeeded + self.failed + self.missing + self.invalid + self.not_sent
 
     @property
     def complete(self) -> bool:
-        """True where nothing is left to send, so that the output is there."""
+        """Whether no row is left to send, so that the output is written."""
         return not self.not_sent
 
     @property
     def ok(self) -> bool:
-        """True where every row of the input was answered."""
+        """Whether every row of the input was answered."""
         return self.succeeded == self.rows
 
     def to_dict(self) -> dict[str, object]:
-        """As plain data, ready for JSON; what is absent is left out."""
+        """Return JSON-serializable data; absent values are omitted."""
         return {**_plain(self), "rows": self.rows, "complete": self.complete, "ok": self.ok}
 
     def __str__(self) -> str:
@@ -157,11 +157,11 @@ class RunReport:
 class AttemptView:
     """One sending of rows of a shard: a file, a job, and its results.
 
-    The times, aware and in UTC, are those of this machine but for ``created_at``, which is the service's: when it was
-    planned, before anything was sent; uploaded; when its create was about to be sent, and when the job was known;
-    when it was first seen to run; when it was seen to have ended; and when its results were here. ``found`` tells of
-    a job that was found again after a crash. ``failed`` rows are those that are not sent again, ``again`` those that
-    are, if attempts are left, and ``missing`` those without an answer, of which the same holds.
+    The times are aware and in UTC, by the clock of this machine except ``created_at``, which is the service's:
+    planned, before anything was sent; uploaded; immediately before the create was sent (``creating_at``); job id
+    received (``known_at``); first seen running; first seen ended; results collected. ``found`` is true for a job that
+    was found again after a crash. ``failed`` rows are not sent again; ``again`` rows, which failed, and ``missing``
+    rows, which have no answer, are sent again if attempts are left.
     """
 
     number: int
@@ -193,9 +193,9 @@ class AttemptView:
 
 @attrs.frozen(kw_only=True)
 class ShardView:
-    """A part of the input, small enough for one job: ``rows`` of it from ``first_line`` on, and the attempts at them.
+    """Part of the input that fits into one job: its ``rows``, beginning at ``first_line``, and the attempts at them.
 
-    ``offset`` and ``bytes`` are its place in the input.
+    ``offset`` and ``bytes`` are its position and size in the input.
     """
 
     number: int
@@ -208,11 +208,11 @@ class ShardView:
 
 @attrs.frozen(kw_only=True)
 class RunView:
-    """A run as it stands in its directory, whether a process is at it or not: what :func:`read` gives.
+    """Snapshot of a run from its directory, as :func:`read` returns it, with or without a process at work on it.
 
-    ``state`` is ``running`` while a process holds the run (``pid`` on ``host``), ``finished`` when its output was
-    written and no row is to be sent, and ``interrupted`` elsewhere. Rows are counted as in :class:`RunReport`, with
-    those that are under way in ``in_flight``.
+    ``state`` is ``running`` while a process (``pid`` on ``host``) holds the run, ``finished`` if its output was
+    written and no row is left to send, and ``interrupted`` otherwise. Rows are counted as in :class:`RunReport`;
+    ``in_flight`` rows were sent and are not collected yet.
     """
 
     directory: Path
@@ -240,17 +240,17 @@ class RunView:
 
     @property
     def rows(self) -> int:
-        """How many rows the input has."""
+        """Number of rows in the input."""
         return self.succeeded + self.failed + self.missing + self.invalid + self.in_flight + self.not_sent
 
     def to_dict(self) -> dict[str, object]:
-        """As plain data, ready for JSON; what is absent is left out."""
+        """Return JSON-serializable data; absent values are omitted."""
         return {**_plain(self), "rows": self.rows}
 
 
 @attrs.frozen
 class UnfinishedJobs:
-    """What a run has under way: its ``jobs``, and in ``unconfirmed`` the input files of creates without a listed job.
+    """Unfinished ``jobs`` of a run; ``unconfirmed`` are the input files of creates without a listed job.
 
     Such a create may have made a job, which then runs.
     """

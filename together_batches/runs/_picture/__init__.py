@@ -1,1 +1,1 @@
-"""A run as a picture: lanes and bars, drawn as SVG and shown on an HTML page."""
+"""Pictures of a run: lanes and bars, as SVG and on an HTML page."""

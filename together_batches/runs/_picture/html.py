@@ -1,4 +1,4 @@
-"""A run as a page: its picture, and all that is known of it in tables. It asks for nothing, and runs nothing."""
+"""HTML page of a run: its picture, and all its data in tables. It loads nothing, and contains no script."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ _JOBS = (
 
 
 def to_html(view: RunView, *, now: datetime | None = None) -> str:
-    """A run as a page of HTML that needs no other file: :func:`to_svg`, and tables of its rows, settings and jobs."""
+    """Return a run as a self-contained HTML page: :func:`to_svg`, and tables of its rows, settings and jobs."""
     parts = [
         to_svg(view, now=now),
         "<h2>Rows</h2>",
@@ -85,7 +85,7 @@ def _items(texts: Iterable[str]) -> Iterator[str]:
 
 
 def _table(columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[str]]) -> str:
-    """A table whose columns are given with their class; without a head where no column has a name."""
+    """Return a table with the given columns (name, CSS class); without a head if no column has a name."""
 
     def line(cell: str, texts: Iterable[str]) -> str:
         cells = zip(texts, columns, strict=True)

@@ -1,7 +1,6 @@
-"""A run as an image: SVG that needs nothing else. No script, no font and no file of anybody else's is asked for.
+"""Self-contained SVG image of a run, without scripts, fonts or external files.
 
-Words are given their room by a guess that is on the large side, so that they do not run into each other in
-whatever font they are shown.
+The width of text is estimated generously, so that texts do not overlap in any font.
 """
 
 from __future__ import annotations
@@ -25,15 +24,15 @@ __all__ = ["to_svg", "written"]
 WIDTH = 960
 _LEFT, _RIGHT = 24, WIDTH - 24
 _AXIS, _AXIS_END = 84, 780
-"""Where the time begins and ends; shards are named before it, and what became of them after it."""
+"""Horizontal positions of the begin and end of time; shard numbers are before it, and outcomes after it."""
 _PITCHES = ((16, 26.0), (40, 20.0), (100, 13.0), (300, 8.0))
-"""Up to so many lanes are that high each; more of them are ``_FLATTEST``."""
+"""Maximum number of lanes for each lane height; with more lanes, the height is ``_FLATTEST``."""
 _FLATTEST = 5.0
 _NARROWEST = 3
 _LINE = 15
-"""The least that is between two lines of words."""
+"""Minimum distance between two lines of text."""
 
-# Colours that are told apart by whoever sees fewer of them (Okabe and Ito), on white and on black.
+# Colours that are distinguishable with colour blindness (Okabe and Ito), on white and on black.
 _COLOURS = {
     "paper": ("#ffffff", "#0d1117"),
     "ink": ("#1f2328", "#e6edf3"),
@@ -73,9 +72,10 @@ _STYLE = (
 
 
 def to_svg(view: RunView, *, now: datetime | None = None) -> str:
-    """A run as an SVG image: a lane for each shard, a bar for each attempt, and the rows by what became of them.
+    """Return a run as an SVG image: a lane for each shard, a bar for each attempt, and the rows by outcome.
 
-    It ends at ``now`` (otherwise the present) while the run goes on. It is light or dark as its reader prefers.
+    For a running run, the image ends at ``now`` (by default the current time). It follows the reader's preference for
+    light or dark.
     """
     drawn = timeline(view, now or datetime.now(UTC))
     parts = list(_head(drawn))
@@ -102,7 +102,7 @@ def to_svg(view: RunView, *, now: datetime | None = None) -> str:
 
 
 def written(text: str) -> str:
-    """``text`` in a place of XML or HTML."""
+    """Return ``text`` escaped for XML and HTML."""
     return html.escape(escape(text))
 
 
@@ -111,7 +111,7 @@ def _width(text: str, size: float) -> float:
 
 
 def _fitted(text: str, size: float, room: float) -> str:
-    """``text``, cut where it does not fit."""
+    """Return ``text``, truncated if it does not fit."""
     text = escape(text)
     if _width(text, size) <= room:
         return text
@@ -135,7 +135,7 @@ def _line(css: str, x1: float, y1: float, x2: float, y2: float) -> str:
 
 
 def _head(drawn: Timeline) -> Iterator[str]:
-    """What the run is about, and its rows as one bar."""
+    """Yield the heading, and all rows as one bar."""
     view = drawn.view
     room = _RIGHT - _LEFT
     yield _text(_LEFT, 38, _fitted(f"{view.input_name}: {view.state}", 20, room), size=20, css="tb-ink")
@@ -145,7 +145,7 @@ def _head(drawn: Timeline) -> Iterator[str]:
 
 
 def _shares(view: RunView, room: float) -> Iterator[str]:
-    """The rows by what became of them, side by side; also of the fewest something is seen."""
+    """Yield the rows by outcome, side by side; even the smallest share is visible."""
     counts = [(name, word, many) for name, word, many in buckets(view) if many]
     x, rest = float(_LEFT), room - _NARROWEST * len(counts)
     for name, word, many in counts:
@@ -171,7 +171,7 @@ def _phase_words(lanes: Sequence[Lane]) -> list[tuple[str, str]]:
 
 
 def _legend(items: Sequence[tuple[str, str]], y: float) -> tuple[list[str], float]:
-    """Colours with their words, in as many lines as they take; and the line after which what follows may begin."""
+    """Return colours with their labels, in as many lines as needed, and the position below them."""
     parts: list[str] = []
     x = float(_LEFT)
     for css, words in items:
@@ -203,14 +203,14 @@ def _x(drawn: Timeline, seconds: float) -> float:
 
 
 def _axis(drawn: Timeline, top: float, bottom: float) -> Iterator[str]:
-    """The marks of time, and what its end is."""
+    """Yield the time marks, and the label of the end."""
     yield _text(_AXIS - 12, top - 10, "shard", anchor="end")
     yield _text(_AXIS_END + 14, top - 10, "answered")
     end = _x(drawn, drawn.known)
     for seconds, words in ticks(drawn.known, 8):
         x = _x(drawn, seconds)
         yield _line("tb-grid", x, top - 4, x, bottom)
-        # The first begins where the axis does: before it is a heading.
+        # The first label begins at the axis, because a heading is to its left.
         right = x + _width(words, 12) / (2 if seconds else 1)
         if right + 8 < end - _width(drawn.end, 12):
             yield _text(x, top - 10, words, anchor="middle" if seconds else "start")
@@ -219,7 +219,7 @@ def _axis(drawn: Timeline, top: float, bottom: float) -> Iterator[str]:
 
 
 def _lane(drawn: Timeline, lane: Lane, top: float, pitch: float) -> Iterator[str]:
-    """The bars of one shard, each with a mark where it begins; signs last, so that nothing covers them."""
+    """Yield the bars of one shard, each with a mark at its begin; signs last, so that nothing covers them."""
     height = pitch * 0.64
     y = top + (pitch - height) / 2
     signs: list[str] = []
@@ -228,7 +228,7 @@ def _lane(drawn: Timeline, lane: Lane, top: float, pitch: float) -> Iterator[str
             begin, end = _x(drawn, stretch.begin), _x(drawn, stretch.end)
             lost = " tb-lost" if stretch.open and drawn.view.state == "interrupted" else ""
             title = _tooltip(lane, bar, stretch)
-            # What is no job yet is thin.
+            # The time before there is a job is thin.
             thin = height * 0.4 if stretch.phase == "sending" else height
             yield _rect(f"tb-{stretch.phase}{lost}", begin, y + (height - thin) / 2, end - begin, thin, title)
         first, last = _x(drawn, bar.begin), _x(drawn, bar.end)
@@ -245,7 +245,7 @@ def _lane(drawn: Timeline, lane: Lane, top: float, pitch: float) -> Iterator[str
 
 
 def _tooltip(lane: Lane, bar: Bar, stretch: Stretch) -> str:
-    """What is told of a stretch to whoever points at it."""
+    """Return the tooltip of a stretch."""
     attempt = bar.attempt
     text = f"shard {lane.shard.number}, attempt {attempt.number} ({count_of(attempt.rows, 'row')}): "
     text += f"{PHASES[stretch.phase]} for {lasted(stretch.end - stretch.begin)}"
@@ -255,7 +255,7 @@ def _tooltip(lane: Lane, bar: Bar, stretch: Stretch) -> str:
 
 
 def _names(lanes: Sequence[Lane], top: float, pitch: float) -> Iterator[str]:
-    """The numbers of the shards, as many as there is room for, and what became of each."""
+    """Yield the numbers and outcomes of the shards, as many as fit."""
     every = max(1, -(-_LINE // int(pitch)))
     for number, lane in enumerate(lanes):
         y = top + pitch * (number + 0.5) + 4

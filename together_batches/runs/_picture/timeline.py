@@ -1,7 +1,7 @@
-"""A run as a picture, before it is drawn: one lane for each shard, a bar for each attempt, and the axis of time.
+"""Layout of a run's picture: one lane for each shard, a bar for each attempt, and the time axis.
 
-Everything is in seconds since the run began, never negative and never overlapping, whatever clocks were set to
-meanwhile. Those who draw (an image, a terminal) turn seconds into places, and decide nothing else.
+All times are in seconds since the run began, never negative and never overlapping, even if clocks were changed
+meanwhile. A renderer (an image, a terminal) only converts seconds into positions.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ PHASES: dict[Phase, str] = {
     "running": "running",
     "collecting": "collecting",
 }
-"""What an attempt goes through, in order, and the words for it."""
+"""Phases of an attempt in order, with their labels."""
 
 _UNITS = (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1))
 _STEPS = (
@@ -51,14 +51,14 @@ _STEPS = (
     *(86_400 * step * 10**power for power in range(7) for step in (1, 2, 5)),
 )
 _SHORTEST = 0.01
-"""A run that has lasted less is drawn as if it had lasted so long."""
+"""Minimum seconds of a picture; a shorter run is drawn as if it had lasted this long."""
 _BEYOND = 0.04
-"""How much is drawn beyond what was last noted of an interrupted run: nobody knows how it goes on."""
+"""Fraction of the time drawn beyond the last record of an interrupted run, whose continuation is unknown."""
 
 
 @attrs.frozen
 class Stretch:
-    """The time that an attempt spent in one phase; ``open`` where it has not left it."""
+    """Time that an attempt spent in one phase; ``open`` if it is still in it."""
 
     phase: Phase
     begin: float
@@ -68,7 +68,7 @@ class Stretch:
 
 @attrs.frozen
 class Bar:
-    """An attempt. ``bad`` tells that its job failed, expired or was cancelled."""
+    """An attempt. ``bad`` means that its job failed, expired or was cancelled."""
 
     attempt: AttemptView
     stretches: tuple[Stretch, ...]
@@ -76,18 +76,18 @@ class Bar:
 
     @property
     def begin(self) -> float:
-        """When it was planned."""
+        """Begin of the bar: when the attempt was planned."""
         return self.stretches[0].begin
 
     @property
     def end(self) -> float:
-        """When it was over, or the end of the picture."""
+        """End of the bar: when the attempt ended, or the end of the picture."""
         return self.stretches[-1].end
 
 
 @attrs.frozen
 class Lane:
-    """A shard, with the attempts at it, one after the other."""
+    """A shard, with the attempts at it in order."""
 
     shard: ShardView
     bars: tuple[Bar, ...]
@@ -96,7 +96,7 @@ class Lane:
 
     @property
     def outcome(self) -> str:
-        """How it stands, or how many rows were answered where nothing is to be done any more."""
+        """State of the shard, or the number of answered rows if it is done."""
         if self.standing != "done":
             return self.standing
         rows = format_count(self.shard.rows)
@@ -105,7 +105,7 @@ class Lane:
 
 @attrs.frozen
 class Timeline:
-    """All of it: ``seconds`` long, from ``began`` on. What is known ends after ``known``, and ``end`` names that."""
+    """Whole picture: ``seconds`` from ``began`` on. The records end after ``known`` seconds; ``end`` is the label."""
 
     view: RunView
     began: datetime
@@ -116,7 +116,7 @@ class Timeline:
 
 
 def timeline(view: RunView, now: datetime) -> Timeline:
-    """The picture of a run; ``now`` is where it ends while a process is at the run."""
+    """Return the layout of a run; it ends at ``now`` while a process is at work on the run."""
     noted = [view.started_at, *(time for shard in view.shards for item in shard.attempts for time in _times(item))]
     began, last, end = min(noted), max(noted), "last noted"
     if view.state == "running":
@@ -130,7 +130,7 @@ def timeline(view: RunView, now: datetime) -> Timeline:
 
 
 def _times(attempt: AttemptView) -> Iterator[datetime]:
-    """When it went from one phase to the next, as far as it came, by the clock of this machine."""
+    """Yield the times at which it changed phases so far, by the clock of this machine."""
     yield attempt.planned_at
     for time in (attempt.uploaded_at, attempt.running_at, attempt.ended_at, attempt.collected_at):
         if time is not None:
@@ -149,7 +149,7 @@ def _lane(shard: ShardView, max_attempts: int, began: datetime, seconds: float) 
 
 
 def _stretches(attempt: AttemptView, began: datetime, free: float, seconds: float) -> Iterator[Stretch]:
-    """The phases of an attempt, from ``free`` on, in which the lane is its own."""
+    """Yield the phases of an attempt, beginning at ``free`` at the earliest, when the lane is free."""
     begins: list[tuple[Phase, datetime | None]] = [
         ("sending", attempt.planned_at),
         ("waiting", attempt.uploaded_at),
@@ -171,7 +171,7 @@ def _ended_badly(attempt: AttemptView) -> bool:
 
 
 def standing(shard: ShardView, max_attempts: int) -> str:
-    """How a shard stands, in a few words."""
+    """Return the state of a shard in a few words."""
     if not shard.attempts:
         return "not sent"
     last = shard.attempts[-1]
@@ -185,7 +185,7 @@ def standing(shard: ShardView, max_attempts: int) -> str:
 
 
 def buckets(view: RunView) -> list[tuple[str, str, int]]:
-    """The rows of the input by what became of them: name, word and how many; each row in one."""
+    """Return the number of rows for each outcome, as (name, label, number); each row is counted once."""
     return [
         ("succeeded", "answered", view.succeeded),
         ("failed", "failed", view.failed),
@@ -197,7 +197,7 @@ def buckets(view: RunView) -> list[tuple[str, str, int]]:
 
 
 def facts(drawn: Timeline) -> str:
-    """The run in one line: its size, its jobs, how long it took, and what it used."""
+    """Return a one-line summary of the run: size, jobs, duration and tokens."""
     view = drawn.view
     jobs = sum(attempt.job_id is not None for shard in view.shards for attempt in shard.attempts)
     parts = [
@@ -212,7 +212,7 @@ def facts(drawn: Timeline) -> str:
 
 
 def lasted(seconds: float) -> str:
-    """A length of time in its two largest units: ``4.2s``, ``12m30s``, ``1h30m``, ``3d``."""
+    """Format a duration in its two largest units: ``4.2s``, ``12m30s``, ``1h30m``, ``3d``."""
     if round(seconds, 1) < 60:
         return f"{seconds:.3g}s"
     left = round(seconds)
@@ -225,6 +225,6 @@ def lasted(seconds: float) -> str:
 
 
 def ticks(seconds: float, most: int) -> Sequence[tuple[float, str]]:
-    """Where to mark the axis, in round steps and at most ``most`` beside that of 0, each with its words."""
+    """Return marks of the axis with labels: in round steps, and at most ``most`` besides that at 0."""
     step = next(step for step in _STEPS if seconds / step <= most)
     return [(step * place, lasted(step * place)) for place in range(int(seconds / step) + 1)]
