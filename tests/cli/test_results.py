@@ -93,7 +93,7 @@ def test_rows_that_failed(run: Run, emulator: Emulator) -> None:
 
 
 def test_a_job_that_ended_badly(run: Run, emulator: Emulator) -> None:
-    """For a job that ended early, the finished rows are written, and the reason why there are no more."""
+    """For a job that ended early, the finished rows are written, and the error states the reason."""
     job_id = emulator.add_job(status="EXPIRED", output_file_id=emulator.add_file(line("a")))
     ran = run("results", job_id, "--quiet")
     assert (ran.code, rows(ran.out)) == (7, [("success", "a")])

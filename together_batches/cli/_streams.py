@@ -48,12 +48,12 @@ class Unblocked(io.TextIOBase):
         self._thread: threading.Thread | None = None
 
     @property
-    def encoding(self) -> str:  # type: ignore[override]  # a plain attribute there
+    def encoding(self) -> str:  # type: ignore[override]  # a plain attribute in TextIOBase
         """The encoding of the underlying stream."""
         return self._encoding
 
     @property
-    def errors(self) -> str:  # type: ignore[override]  # a plain attribute there
+    def errors(self) -> str:  # type: ignore[override]  # a plain attribute in TextIOBase
         """The error handler, which writes a character that the encoding lacks as an escape."""
         return "backslashreplace"
 
