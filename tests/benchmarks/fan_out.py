@@ -43,7 +43,7 @@ _QUICKLY_OPENED = 100
 """Maximum number of connections that open within a fraction of a second; runs with more are longer."""
 _CONCURRENCIES = (1, 10, 100, 500, 2_000)
 _PAIRS_IN_A_ROUND = 4
-"""Pairs of runs in a round: the CPU time of consecutive runs may differ by a third on a busy machine."""
+"""Pairs of runs in a round: the CPU time of two runs may differ by a third on a busy machine, the median hardly."""
 
 
 class Tally:

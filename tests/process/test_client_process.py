@@ -245,7 +245,7 @@ def test_a_forgotten_async_client_does_not_keep_the_program(emulator: Emulator) 
 
 @posix
 def test_a_client_in_a_forked_child_says_so(emulator: Emulator) -> None:
-    """Each verb of a parent's client fails at once in a forked child; a client of the child works, the parent's too."""
+    """Each verb of a parent's client fails at once in a forked child; a new one works, and so does the parent's."""
     lines = run(
         emulator,
         """

@@ -71,7 +71,7 @@ def _signs(lanes: Sequence[Lane]) -> Iterator[tuple[str, str]]:
 
 
 class _Pen:
-    """Drawing with the characters that the terminal can write."""
+    """A renderer that uses only characters that the terminal can write."""
 
     def __init__(self, *, ascii_only: bool) -> None:
         self._which = 1 if ascii_only else 0

@@ -20,7 +20,7 @@ _MOST_WAITING = 8 << 20
 
 
 class Printer:
-    """Prints lines and flushes each one, so that a reader sees it at once."""
+    """A printer that flushes each line, so that a reader sees it at once."""
 
     def __init__(self) -> None:
         # Any other stream is a file, which does not block its writer.
