@@ -82,8 +82,8 @@ def _measured(case: Case, plan: Plan) -> _report.Measured | None:
 
 
 def main() -> None:
-    """Run the cases, and do with the figures what was asked for."""
-    # Ended from outside, the servers are to end too.
+    """Run the cases and write the figures, plots and page that the arguments request."""
+    # A SIGTERM must end the servers too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
     options = _arguments()
     if options.list:

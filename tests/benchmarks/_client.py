@@ -1,4 +1,4 @@
-"""What candidates have in common: they run in a process of their own, and print their figures."""
+"""Helpers of the candidates, which run in a process of their own and print their figures."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping
 
 KEY = "tgp_v1_" + 43 * "x"
-"""As long as a real one: it is looked for in every answer."""
+"""As long as a real key, because every response is searched for it."""
 _BEAT_SECONDS = 0.001
 _STATUS = Path("/proc/self/status")
 
 
 def job_ids(seed: int = 1) -> Iterator[str]:
-    """Ids without end, the same for each client."""
+    """Yield job ids without end, the same for each client."""
     draw = random.Random(seed)
     while True:
         digits = f"{draw.getrandbits(128):032x}"
@@ -30,20 +30,20 @@ def job_ids(seed: int = 1) -> Iterator[str]:
 
 
 def origin(base_url: str) -> str:
-    """The base URL as the official SDK wants it."""
+    """Return the base URL in the form that the official SDK expects."""
     return base_url.removesuffix("/v1")
 
 
 def peak_mb() -> float:
-    """The most memory that this process has had, or has had since :func:`forget_peak`."""
+    """Return the peak memory of this process in MB, since its start or since :func:`forget_peak`."""
     if not _STATUS.exists():
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1024)
-    # Linux counts in ru_maxrss what the process had been before it became this program: the parent's size.
+    # On Linux, ru_maxrss includes the process before it became this program: the parent's size.
     return _status_kb("VmHWM") / 1024
 
 
 def forget_peak() -> float:
-    """Let the peak begin anew, where the system can do that; returns what it is now, in MB."""
+    """Reset the peak, if the system supports it, and return the current value in MB."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
     return peak_mb()
@@ -56,7 +56,7 @@ def _status_kb(name: str) -> int:
 
 @contextlib.asynccontextmanager
 async def pauses_noted(figures: dict[str, float]) -> AsyncIterator[None]:
-    """Note as ``pause`` for how many seconds the loop stood still at most while the block ran."""
+    """Record as ``pause`` the longest time in seconds that the event loop was blocked during the block."""
     longest = 0.0
     loop = asyncio.get_running_loop()
 
@@ -79,11 +79,11 @@ async def pauses_noted(figures: dict[str, float]) -> AsyncIterator[None]:
 
 
 def pin_to_one_core() -> None:
-    """Keep this process, and the threads that it starts, to one core, where the system can do that."""
+    """Pin this process and its future threads to one core, if the system supports it."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
 
 
 def tell(figures: Mapping[str, float]) -> None:
-    """Print the figures for the process that asked."""
+    """Print the figures for the parent process."""
     print(json.dumps(dict(figures)))

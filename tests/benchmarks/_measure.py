@@ -1,7 +1,7 @@
-"""What a case is, what its runs give, and what is said of that.
+"""Cases, their samples, and the lines that judge them.
 
-A case measures (:class:`Sample`, one for each run of each candidate), and judges what was measured (:class:`Line`).
-The two are apart, so that lines, tables and plots can be made again of figures that were written down.
+A case measures (:class:`Sample`, one for each run of each candidate), and judges the samples (:class:`Line`).
+The two are separate, so that lines, tables and plots can be made again from recorded figures.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Setting = Mapping[str, float | str]
 
 @attrs.frozen
 class Sample:
-    """One run of one candidate: what it was set to do, what it took, and what happened over its time, if asked."""
+    """One run of one candidate: its settings, its figures, and optionally series over time."""
 
     candidate: str
     setting: Setting
@@ -34,12 +34,12 @@ class Sample:
 
 @attrs.frozen
 class Samples:
-    """All runs of one case, in the order they were made."""
+    """All runs of one case, in order."""
 
     all: Sequence[Sample]
 
     def of(self, candidate: str, **setting: float | str) -> Samples:
-        """The runs of one candidate, with these settings."""
+        """Return the runs of one candidate with these settings."""
         return Samples(
             [
                 sample
@@ -49,35 +49,35 @@ class Samples:
         )
 
     def values(self, figure: str) -> list[float]:
-        """One figure of each run that has it."""
+        """Return one figure of each run that has it."""
         return [sample.figures[figure] for sample in self.all if figure in sample.figures]
 
     def settings(self, name: str) -> list[float]:
-        """The numbers to which a setting was set, each once, in order."""
+        """Return the distinct numeric values of a setting, in order."""
         return sorted({value for sample in self.all if isinstance(value := sample.setting.get(name), (int, float))})
 
     def candidates(self) -> list[str]:
-        """Whose runs these are, each once, in the order of their first runs."""
+        """Return the distinct candidates, in the order of their first runs."""
         return list(dict.fromkeys(sample.candidate for sample in self.all))
 
 
 @attrs.frozen
 class Bar:
-    """What a figure has to reach: its median, or, where a promise is made, each of its values."""
+    """The limit for a figure: for its median or, with ``each``, for each of its values."""
 
     sign: Literal["≤", "≥"]
     limit: float
     each: bool = False
 
     def met(self, values: Sequence[float]) -> bool:
-        """Whether these values reach it."""
+        """Return whether these values meet the bar."""
         judged = values if self.each else [statistics.median(values)]
         return all(value <= self.limit if self.sign == "≤" else value >= self.limit for value in judged)
 
 
 @attrs.frozen
 class Line:
-    """One figure of a case in words: a value for each round."""
+    """One figure of a case with its label: a value for each round."""
 
     what: str
     values: Sequence[float] = attrs.field(validator=attrs.validators.min_len(1))
@@ -85,7 +85,7 @@ class Line:
     bar: Bar | None = None
 
     def cells(self) -> tuple[str, str, str, str]:
-        """What it is, its median with the lowest and the highest, the bar, and whether the bar is met."""
+        """Return the label, the median with the lowest and the highest value, the bar, and whether the bar is met."""
         middle = number(statistics.median(self.values))
         spread = f" ({number(min(self.values))} to {number(max(self.values))})" if len(self.values) > 1 else ""
         figure = f"{middle} {self.unit}{spread}"
@@ -98,27 +98,27 @@ class Line:
 
 @attrs.frozen
 class Plan:
-    """How thoroughly to measure."""
+    """The thoroughness of a measurement."""
 
     rounds: int = 3
     quick: bool = False
 
     @property
     def few(self) -> int:
-        """The rounds of what takes minutes."""
+        """Return the number of rounds for a case that takes minutes."""
         return max(1, self.rounds // 3)
 
 
 @attrs.frozen
 class Need:
-    """What has to be installed."""
+    """A requirement that has to be installed."""
 
     name: str
     is_there: Callable[[], bool]
     how: str
 
     def missing(self) -> str | None:
-        """What to do, if it is not there."""
+        """Return what to do if the requirement is missing, otherwise None."""
         return None if self.is_there() else f"{self.name} is not installed ({self.how})"
 
 
@@ -135,9 +135,9 @@ _PEERS = {"together": TOGETHER, "openai": OPENAI}
 
 @attrs.frozen
 class Case:
-    """One case: what it is, what it needs, how it is measured and judged, and its plot, as SVG.
+    """One case: its name and needs, its functions that measure and judge, and its plot, as SVG.
 
-    The plot also shows the runs of the cases ``drawn_with`` it. A case ends within three minutes at three rounds, so
+    The plot also shows the runs of the cases in ``drawn_with``. A case ends within three minutes at three rounds, so
     that it can be measured in a quiet moment.
     """
 
@@ -151,7 +151,7 @@ class Case:
 
 
 def present(*candidates: str) -> list[str]:
-    """Those of the candidates that are installed; of the others it is said how to install them."""
+    """Return the installed candidates, and print how to install the others."""
     found = []
     for candidate in candidates:
         missing = _PEERS[candidate].missing() if candidate in _PEERS else None
@@ -166,19 +166,19 @@ _Item = TypeVar("_Item")
 
 
 def in_turn(rounds: int, items: Sequence[_Item]) -> Iterator[_Item]:
-    """All items, once a round: noise that lasts a round strikes all alike."""
+    """Yield all items once a round, so that noise that lasts a round affects all alike."""
     for _ in range(rounds):
         yield from items
 
 
 def ratios(samples: Samples, ours: str, theirs: str, figure: str, **setting: float | str) -> list[float]:
-    """The rounds' own ratios of a figure; none, if one of the two was left out."""
+    """Return the ratios of a figure within each round; none if a candidate was omitted."""
     mine, others = (samples.of(name, **setting).values(figure) for name in (ours, theirs))
     return [a / b for a, b in zip(mine, others, strict=False)]
 
 
 def lines(*given: tuple[str, Sequence[float], str, Bar | None]) -> list[Line]:
-    """The lines of those figures that were measured."""
+    """Return the lines of those figures that were measured."""
     return [Line(*parts) for parts in given if parts[1]]
 
 
@@ -191,7 +191,7 @@ def run_module(module: str, *arguments: object) -> Figures:
 
 
 def number(value: float) -> str:
-    """A number with three digits, or all that stand before the point; a whole one as it is."""
+    """Format a number with three digits, or with all digits before the point; a whole number unchanged."""
     if abs(value) >= 100 or value == int(value):
         return f"{value:,.0f}"
     if abs(value) >= 0.1:

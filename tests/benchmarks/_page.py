@@ -20,7 +20,7 @@ MACHINE = "machine"
 
 
 def plots(cases: Mapping[str, Case], found: Mapping[str, Measured]) -> Iterator[tuple[str, str]]:
-    """The plots of all measured cases, as pairs of file name and content."""
+    """Yield the plots of all measured cases, as pairs of file name and content."""
     for name, measured in found.items():
         case = cases[name]
         if case.draw is not None:
@@ -37,7 +37,7 @@ def draw(directory: Path, cases: Mapping[str, Case], found: Mapping[str, Measure
 
 
 def renewed(page: str, cases: Mapping[str, Case], found: Mapping[str, Measured]) -> str:
-    """The page with new figures between its marks; a case that was not measured stays as it is."""
+    """Return the page with new figures between its marks; a case that was not measured stays unchanged."""
 
     def table(mark: re.Match[str]) -> str:
         name = mark[1]
@@ -58,6 +58,6 @@ def renew(path: Path, cases: Mapping[str, Case], found: Mapping[str, Measured]) 
 
 
 def _of_the_machine(found: Mapping[str, Measured]) -> str:
-    """A sentence about the machine of the figures; if cases differ, about all machines."""
+    """Return a sentence about the machine of the figures; if cases differ, about all machines."""
     facts = dict.fromkeys(fact for measured in found.values() for fact in measured.machine)
     return f"Measured on a machine with {', '.join(facts)}."

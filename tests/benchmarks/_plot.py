@@ -29,14 +29,14 @@ Point = tuple[float, float]
 
 @attrs.frozen
 class Axis:
-    """What is along an axis, with its unit, and where its ticks are: it goes from the first to the last."""
+    """A quantity along an axis, with its unit and ticks; the axis extends from the first tick to the last."""
 
     label: str
     ticks: Sequence[float]
     log: bool = False
 
     def share(self, value: float) -> float:
-        """Where a value lies, from 0 at the first tick to 1 at the last."""
+        """Return the position of a value, from 0 at the first tick to 1 at the last."""
         low, high = self.ticks[0], self.ticks[-1]
         value = min(max(value, low), high)
         if self.log:
@@ -46,7 +46,7 @@ class Axis:
 
 @attrs.frozen
 class Curve:
-    """A line through points, named at its end; a dashed one is no measurement."""
+    """A line through points, with its name at the end; a dashed one is not a measurement."""
 
     name: str
     points: Sequence[Point]
@@ -63,16 +63,16 @@ class Panel:
     y: Axis
     curves: Sequence[Curve]
     named_at_ends: bool = True
-    """False, where the curves end too close to each other: then the names stand below each other at the top."""
+    """False if the curves end too close to each other; the names then form a list at the top."""
 
 
 def middle(values: Sequence[float]) -> float:
-    """The median, and NaN where nothing was measured."""
+    """Return the median, and NaN if nothing was measured."""
     return statistics.median(values) if values else math.nan
 
 
 def drawing(title: str, panels: Sequence[Panel], *, columns: int = 1, height: int = 230) -> str:
-    """The panels, so many beside each other, as one SVG."""
+    """Return the panels as one SVG, with ``columns`` of them side by side."""
     columns = min(columns, len(panels))
     rows = math.ceil(len(panels) / columns)
     width = _WIDTH / columns
@@ -106,7 +106,7 @@ def _panel(panel: Panel, left: float, top: float, width: float, height: float) -
         _text(left + width / 2, bottom + 33, panel.x.label, anchor="middle"),
     ]
     ends: list[tuple[float, float, Curve]] = []
-    for curve in reversed(panel.curves):  # the first on top of the others
+    for curve in reversed(panel.curves):  # the first is drawn on top of the others
         places = [
             (left + panel.x.share(x) * width, bottom - panel.y.share(y) * height)
             for x, y in curve.points
@@ -137,12 +137,12 @@ def _curve(curve: Curve, places: Sequence[Point]) -> list[str]:
 
 
 def _apart(ends: Sequence[tuple[float, float, Curve]], top: float, bottom: float) -> list[tuple[float, float, Curve]]:
-    """The ends of the curves with room for a label at each, in the order of their heights."""
+    """Return the ends of the curves with room for a label at each, in the order of their heights."""
     placed: list[tuple[float, float, Curve]] = []
     for x, y, curve in sorted(ends, key=lambda end: end[1]):
         lowest = placed[-1][1] + _LABEL_HEIGHT if placed else top
         placed.append((x, max(y, lowest), curve))
-    # Pushed below the axis? Then the whole pile goes up.
+    # If they extend below the axis, the whole pile moves up.
     floor = bottom
     for index in range(len(placed) - 1, -1, -1):
         x, y, curve = placed[index]

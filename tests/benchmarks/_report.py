@@ -1,4 +1,4 @@
-"""What was measured, printed and written down."""
+"""Measured cases, printed and recorded."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _DIGITS = 5
 
 @attrs.frozen
 class Measured:
-    """One case as it was measured: its samples, and what they were measured on."""
+    """The samples of one case, and the machine that they were measured on."""
 
     samples: Samples
     machine: Sequence[str]
 
 
 def machine() -> list[str]:
-    """What the figures depend on, in general words."""
+    """Return the machine and versions that the figures depend on, in general words."""
     system = f"{os.cpu_count()} cores, {platform.system()} ({platform.machine()}), Python {platform.python_version()}"
     return [*system.split(", "), *(shown for name in _VERSIONS_OF if (shown := _version(name)))]
 
@@ -44,21 +44,21 @@ def _version(name: str) -> str:
 
 
 def printed(case: Case, samples: Samples) -> str:
-    """The lines of a case, below each other in columns."""
+    """Return the lines of a case in aligned columns."""
     rows = [line.cells() for line in case.judge(samples)]
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     return "\n".join("  " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
 
 def as_table(case: Case, samples: Samples) -> str:
-    """The lines of a case as a table in Markdown."""
+    """Return the lines of a case as a table in Markdown."""
     rows = [("", "median (lowest to highest)", "bar", ""), *(line.cells() for line in case.judge(samples))]
     header, *body = ["| " + " | ".join(row) + " |" for row in rows]
     return "\n".join([header, "|---|---|---|---|", *body])
 
 
 def read(path: Path) -> dict[str, Measured]:
-    """The cases in a file of figures, by name; none, if there is no such file."""
+    """Return the cases in a file of figures, by name; none if the file does not exist."""
     if not path.exists():
         return {}
     return {
@@ -80,7 +80,7 @@ def write(path: Path, cases: Mapping[str, Measured]) -> None:
 
 
 def _rounded(value: object) -> object:
-    """The same with floats of few digits: the others are noise."""
+    """Return the value with its floats rounded, because further digits are noise."""
     match value:
         case dict():
             return {name: _rounded(each) for name, each in value.items()}

@@ -1,9 +1,9 @@
 """Servers that are not the bottleneck: nginx, in one process of its own.
 
-:func:`fast_server` answers every cancel with a job of the size that is seen live, at once or some milliseconds later.
-A job that is asked for has completed, and its output is the file of its own name. Uploads are taken, and thrown away.
+:func:`fast_server` answers every cancel with a job of a realistic size, at once or some milliseconds later.
+A requested job has completed, and its output is the file of its own name. Uploads are accepted and discarded.
 
-:func:`limited_server` allows so many cancels a second, and fails now and then (``limit.lua``).
+:func:`limited_server` allows a limited rate of cancels, and fails now and then (``limit.lua``).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
 BIN_SECONDS = 0.1
-"""How finely the limited server counts."""
+"""Seconds in a bin of the limited server's counts."""
 
 _JOB = (
     '{"id":"$1","user_id":"6710aa3f4be8c09d51f2e7b4","project_id":"proj-example","organization_id":"org-example",'
@@ -86,7 +86,7 @@ _LIMITED = """
 
 @attrs.frozen
 class Limit:
-    """What a limited server allows and how it fails: ``steps`` are pairs of a second and the rate from then on."""
+    """The rate limit and the failures of a server: ``steps`` are pairs of a second and the rate from then on."""
 
     steps: tuple[tuple[float, float], ...] = ((0.0, 200.0),)
     burst: int = 50
@@ -97,7 +97,7 @@ class Limit:
     seed: int = 1
 
     def calls_needed(self, ids: Iterable[str]) -> int:
-        """How many calls have to be let through until each of the ids has had a good answer."""
+        """Return the number of calls that must be admitted until each id has had a successful response."""
         needed = 0
         for job_id in ids:
             attempt = 1
@@ -107,7 +107,7 @@ class Limit:
         return needed
 
     def seconds_for(self, calls: float) -> float:
-        """The least time in which so many calls can be let through: what a perfect sender would take."""
+        """Return the minimum time in which ``calls`` can be admitted, which a perfect sender would take."""
         left = max(0.0, calls - self.burst)
         ends = [*(began for began, _ in self.steps[1:]), float("inf")]
         for (began, rate), end in zip(self.steps, ends, strict=True):
@@ -117,7 +117,7 @@ class Limit:
         raise AssertionError(self.steps)  # the last step has no end
 
     def drawn_until(self, second: float) -> list[tuple[float, float]]:
-        """The rate over time as the corners of a line."""
+        """Return the rate over time as the corners of a line."""
         changes = [*self.steps, (second, self.steps[-1][1])]
         return [(at, rate) for (began, rate), (ended, _) in itertools.pairwise(changes) for at in (began, ended)]
 
@@ -126,7 +126,7 @@ class Limit:
         return int(hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()[:8], 16) / 2**32
 
     def in_lua(self) -> str:
-        """The settings as limit.lua takes them."""
+        """Return the settings in the form that limit.lua expects."""
         steps = ",".join(f"{{{began},{rate}}}" for began, rate in self.steps)
         retry_after = "nil" if self.retry_after is None else self.retry_after
         return (
@@ -136,12 +136,12 @@ class Limit:
 
 
 def nginx() -> str | None:
-    """Where nginx is, if it is installed."""
+    """Return the path of nginx, if it is installed."""
     return shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
 
 
 def lua_modules() -> list[Path]:
-    """The modules that let nginx run Lua, in the order they are loaded; none, if they are not installed."""
+    """Return the modules that let nginx run Lua, in loading order; none if they are not installed."""
     program = nginx()
     if program is None:
         return []
@@ -158,9 +158,9 @@ def lua_modules() -> list[Path]:
 
 @contextlib.contextmanager
 def fast_server(files: Path | None = None, *, latency: float = 0.0) -> Iterator[str]:
-    """The base URL of an nginx that runs while the block does; what is in the directory ``files`` are its files.
+    """Run an nginx during the block, and yield its base URL; it serves the files of the directory ``files``.
 
-    ``latency`` is the seconds that it takes over a cancel; any needs Lua.
+    ``latency`` is the seconds before the response to a cancel; any value above zero needs Lua.
     """
     cancel = _LATE % {"seconds": latency, "job": _JOB} if latency else f"return 200 '{_JOB}';"
     with _running(_FAST, lua=latency > 0, cancel=cancel, finished=_FINISHED, files=files) as origin:
@@ -169,17 +169,17 @@ def fast_server(files: Path | None = None, *, latency: float = 0.0) -> Iterator[
 
 @attrs.frozen
 class LimitedServer:
-    """A limited server that runs. ``elsewhere`` is a base URL where nothing is limited and nothing counted."""
+    """A running limited server; requests to the base URL ``elsewhere`` are neither limited nor counted."""
 
     base_url: str
     elsewhere: str
     origin: str
 
     def counts(self) -> Mapping[str, list[int]]:
-        """What it counted so far, by kind, for each tenth of a second since the first call.
+        """Return the counts so far, by kind, for each tenth of a second since the first call.
 
-        ``goodput`` are the calls that cancelled a job and said so, ``needless`` those for a job of which that had
-        been said before; ``refused``, ``failed`` (500) and ``lost`` (done, but the answer never came) are the others.
+        ``goodput`` counts the calls that cancelled a job and were answered, ``needless`` those for a job whose cancel
+        had been answered before; the others are ``refused``, ``failed`` (500) and ``lost`` (done, but not answered).
         """
         with urllib.request.urlopen(f"{self.origin}/counts") as answer:
             return {kind: figures or [] for kind, figures in json.load(answer).items()}
@@ -187,7 +187,7 @@ class LimitedServer:
 
 @contextlib.contextmanager
 def limited_server(limit: Limit) -> Iterator[LimitedServer]:
-    """A server that keeps to the ``limit`` while the block runs. It needs Lua."""
+    """Run a server with this ``limit`` during the block. It needs Lua."""
     here = Path(__file__).parent
     http = (
         f'lua_package_path "{here}/?.lua;;"; '
@@ -199,7 +199,7 @@ def limited_server(limit: Limit) -> Iterator[LimitedServer]:
 
 @contextlib.contextmanager
 def _running(locations: str, *, lua: bool, http: str = "", **words: object) -> Iterator[str]:
-    """The origin of an nginx that runs while the block does."""
+    """Run an nginx during the block, and yield its origin."""
     program = nginx()
     assert program is not None
     with socket.socket() as probe:

@@ -1,4 +1,4 @@
-"""What an id costs, in time and in memory, from ten ids to a million.
+"""Time and memory for each id, from ten ids to a million.
 
 One run: ``python -m tests.benchmarks.cost_curve CANDIDATE COUNT BASE_URL``.
 """
@@ -26,7 +26,7 @@ _FEW, _MILLION = 20_000, 1_000_000
 
 
 async def iter_cancel(ids: Iterable[str], base_url: str) -> int:
-    """One outcome after another, out of ids that are made as they are taken."""
+    """Iterate over the outcomes, with ids that are generated on demand."""
     from together_batches import AsyncBatches
 
     done = 0
@@ -40,7 +40,7 @@ async def iter_cancel(ids: Iterable[str], base_url: str) -> int:
 
 
 async def cancel_many(ids: Iterable[str], base_url: str) -> int:
-    """A report that holds every outcome."""
+    """Return a report that holds every outcome."""
     from together_batches import AsyncBatches
 
     async with AsyncBatches(KEY, base_url=base_url) as batches:
@@ -49,7 +49,7 @@ async def cancel_many(ids: Iterable[str], base_url: str) -> int:
 
 
 async def gather(ids: Iterable[str], base_url: str) -> int:
-    """What is often written: a task for each id over bare aiohttp, and a semaphore."""
+    """Run a common solution: a task for each id over bare aiohttp, and a semaphore."""
     import aiohttp
 
     headers = {"Authorization": f"Bearer {KEY}"}
@@ -142,7 +142,7 @@ async def _run(candidate: str, count: int, base_url: str) -> None:
 
 
 def main() -> None:
-    """Run it, and print what it took."""
+    """Run one candidate and print its figures."""
     asyncio.run(_run(sys.argv[1], int(sys.argv[2]), sys.argv[3]))
 
 

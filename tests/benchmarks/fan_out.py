@@ -1,7 +1,7 @@
-"""Many cancels at once, beside a bare loop and the official SDKs.
+"""Many concurrent cancels, beside a bare loop and the official SDKs.
 
 One run: ``python -m tests.benchmarks.fan_out CANDIDATE AT_ONCE COUNT SECONDS BASE_URL``. It ends after COUNT ids, or
-begins no further ones after SECONDS.
+starts no more after SECONDS.
 """
 
 from __future__ import annotations
@@ -38,22 +38,22 @@ if TYPE_CHECKING:
 
 _ENDLESS, _PLENTY = 60.0, 1_000_000
 _GRACE_SECONDS = 4.0
-"""What is under way at the end has so long to end; the official SDK at 2,000 at once takes longer."""
+"""Maximum seconds for calls in flight at the end; the official SDK at 2,000 at once takes longer."""
 _QUICKLY_OPENED = 100
-"""More connections than that take a good part of a second to open, so those runs are longer."""
+"""Maximum number of connections that open within a fraction of a second; runs with more are longer."""
 _CONCURRENCIES = (1, 10, 100, 500, 2_000)
 _PAIRS_IN_A_ROUND = 4
-"""The CPU of one run and the next may differ by a third on a busy machine; the median of many does not."""
+"""Pairs of runs in a round: the CPU time of two runs may differ by a third on a busy machine, the median hardly."""
 
 
 class Tally:
-    """How many ids have had their answer."""
+    """Number of ids that have been answered."""
 
     done = 0
 
 
 async def bare(ids: Iterable[str], at_once: int, base_url: str, tally: Tally) -> None:
-    """A loop over aiohttp that does the same posts, reads the answers and looks at nothing else."""
+    """Run a loop over aiohttp that sends the same posts, reads the responses and does nothing else."""
     import aiohttp
 
     headers = {"Authorization": f"Bearer {KEY}"}
@@ -68,7 +68,7 @@ async def bare(ids: Iterable[str], at_once: int, base_url: str, tally: Tally) ->
 
 
 async def ours(ids: Iterable[str], at_once: int, base_url: str, tally: Tally) -> None:
-    """``cancel_many``, which gives a report with every job in it."""
+    """Run ``cancel_many``, which returns a report with every job."""
     from together_batches import AsyncBatches
 
     async with AsyncBatches(KEY, base_url=base_url) as batches:
@@ -78,7 +78,7 @@ async def ours(ids: Iterable[str], at_once: int, base_url: str, tally: Tally) ->
 
 
 async def together(ids: Iterable[str], at_once: int, base_url: str, tally: Tally) -> None:
-    """The official SDK, in a loop of as many workers."""
+    """Run the official SDK, in a loop of ``at_once`` workers."""
     from together import AsyncTogether
 
     async with AsyncTogether(api_key=KEY, base_url=origin(base_url)) as client:
@@ -86,7 +86,7 @@ async def together(ids: Iterable[str], at_once: int, base_url: str, tally: Tally
 
 
 async def openai(ids: Iterable[str], at_once: int, base_url: str, tally: Tally) -> None:
-    """The SDK of OpenAI, whose path is the same, in a loop of as many workers."""
+    """Run the SDK of OpenAI, whose path is the same, in a loop of ``at_once`` workers."""
     from openai import AsyncOpenAI
 
     async with AsyncOpenAI(api_key=KEY, base_url=base_url) as client:
@@ -94,7 +94,7 @@ async def openai(ids: Iterable[str], at_once: int, base_url: str, tally: Tally) 
 
 
 async def workers(call: Callable[[str], Awaitable[object]], ids: Iterable[str], at_once: int, tally: Tally) -> None:
-    """Call for each id, so many at once."""
+    """Call for each id, with at most ``at_once`` concurrent calls."""
     source = iter(ids)
 
     async def work() -> None:
@@ -164,7 +164,7 @@ def _judge_wide(samples: Samples) -> list[Line]:
 
 
 def _rates(samples: Samples, bar: Bar) -> Iterator[tuple[str, list[float], str, Bar | None]]:
-    """The jobs a second of ours, beside those of each peer, with the bar that is set beside the official SDK."""
+    """Yield our jobs a second, and those of each peer, with the bar relative to the official SDK."""
     yield "jobs a second, ours", samples.of("ours").values("rate"), "/s", None
     for peer in ("bare", "together", "openai"):
         beside = ratios(samples, "ours", peer, "rate")
@@ -187,7 +187,7 @@ def _judge_grid(samples: Samples) -> list[Line]:
 
 
 def _draw_grid(latency: int, samples: Samples) -> str:
-    """The jobs a second, beside the CPU that one of them takes."""
+    """Draw the jobs a second, beside the CPU time of one job."""
     at_once = _plot.Axis("at once", samples.settings("at_once"), log=True)
     axes = {
         "rate": _plot.Axis("jobs a second", (1, 10, 100, 1_000, 10_000), log=True),
@@ -220,19 +220,19 @@ GRID = [
 
 
 async def _timed(work: Awaitable[None], seconds: float, tally: Tally) -> None:
-    """Print what the work took; after so many seconds it is given up, and so is this process."""
+    """Print the figures of the work; after ``seconds``, abandon it and exit the process."""
     cpu, wall = time.process_time(), time.perf_counter()
     task = asyncio.ensure_future(work)
     await asyncio.wait([task], timeout=seconds)
     tell({"cpu": time.process_time() - cpu, "wall": time.perf_counter() - wall, "done": tally.done})
     if not task.done():
         sys.stdout.flush()
-        os._exit(0)  # to cancel two thousand calls properly takes some SDKs longer than anybody would wait
+        os._exit(0)  # some SDKs take far too long to cancel two thousand calls properly
     task.result()
 
 
 def main() -> None:
-    """Run it, and print what it took."""
+    """Run one candidate and print its figures."""
     candidate, at_once, count, seconds, base_url = (
         sys.argv[1],
         *map(int, sys.argv[2:4]),
@@ -240,7 +240,7 @@ def main() -> None:
         sys.argv[5],
     )
     cancel = {"bare": bare, "ours": ours, "together": together, "openai": openai}[candidate]
-    # The first calls load modules, which is another case's business.
+    # The first calls load modules, which another case measures.
     asyncio.run(cancel(list(itertools.islice(job_ids(2), 20)), 10, base_url, Tally()))
     ids = list(itertools.islice(job_ids(), min(count, int(20_000 * seconds))))
     tally, end = Tally(), time.perf_counter() + seconds

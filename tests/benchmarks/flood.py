@@ -1,4 +1,4 @@
-"""The flood: cancel more than a service allows, that also fails now and then.
+"""More cancels than the service allows, while it also fails now and then.
 
 One run: ``python -m tests.benchmarks.flood CANDIDATE COUNT AT_ONCE BASE_URL ELSEWHERE``.
 """
@@ -42,7 +42,7 @@ _MOST_ATTEMPTS = 5
 
 
 async def ours(ids: Sequence[str], at_once: int, base_url: str) -> int:
-    """``cancel_many``, with the rate limiter and the retries that a client has unless told otherwise."""
+    """Run ``cancel_many``, with the default rate limiter and retries of a client."""
     from together_batches import AsyncBatches
 
     async with AsyncBatches(KEY, base_url=base_url) as batches:
@@ -51,7 +51,7 @@ async def ours(ids: Sequence[str], at_once: int, base_url: str) -> int:
 
 
 async def together(ids: Sequence[str], at_once: int, base_url: str) -> int:
-    """The official SDK with the retries that it has unless told otherwise, in a loop of workers."""
+    """Run the official SDK with its default retries, in a loop of workers."""
     from together import AsyncTogether, TogetherError
 
     source, done = iter(ids), 0
@@ -71,7 +71,7 @@ async def together(ids: Sequence[str], at_once: int, base_url: str) -> int:
 
 
 async def bare(ids: Sequence[str], at_once: int, base_url: str) -> int:
-    """The loop that everybody writes: five attempts, each after a random wait that doubles."""
+    """Run a typical hand-written loop: five attempts, each after a random wait that doubles."""
     import aiohttp
 
     source, done = iter(ids), 0
@@ -107,7 +107,7 @@ def _measure(limit: Limit, plan: Plan) -> Iterator[Sample]:
 
 
 def flood(limit: Limit, candidate: str, count: int) -> Sample:
-    """One run of one candidate."""
+    """Run one candidate once."""
     with limited_server(limit) as server:
         figures = run_module("tests.benchmarks.flood", candidate, count, _AT_ONCE, server.base_url, server.elsewhere)
         counts = server.counts()
@@ -140,7 +140,7 @@ def _judge(slowest: float, most_refused: float | None, samples: Samples) -> list
 
 
 def _draw(limit: Limit, title: str, samples: Samples) -> str:
-    """What got through, beside the share of what was refused, in the first run of each candidate."""
+    """Draw the admitted calls, beside the share of refused calls, in the first run of each candidate."""
     runs = {name: samples.of(name).all[0] for name in samples.candidates()}
     seen = {name: windows(run.series) for name, run in runs.items()}
     longest = max(run.figures["seconds"] for run in runs.values())
@@ -162,7 +162,7 @@ def _over_time(name: str, points: Sequence[_plot.Point]) -> _plot.Curve:
 
 @attrs.frozen
 class Window:
-    """Half a second of a flood: its middle, jobs cancelled a second, and the share of the calls that was refused."""
+    """Half a second of a run: its middle, jobs cancelled a second, and the share of calls that were refused."""
 
     middle: float
     goodput: float
@@ -170,7 +170,7 @@ class Window:
 
 
 def windows(counts: Mapping[str, Sequence[float]]) -> list[Window]:
-    """What the server counted, in windows; one without a call is left out."""
+    """Return the counts of the server in windows; a window without a call is omitted."""
     wide = round(_WINDOW_SECONDS / BIN_SECONDS)
     found = []
     for begin in range(0, max(map(len, counts.values())), wide):
@@ -203,7 +203,7 @@ FAR = _case("flood-far", "200 a second allowed, 50 ms away", Limit(latency=0.05)
 
 async def _run(candidate: str, count: int, at_once: int, base_url: str, elsewhere: str) -> None:
     cancel = {"ours": ours, "together": together, "bare": bare}[candidate]
-    # The first calls load modules, which is another case's business.
+    # The first calls load modules, which another case measures.
     await cancel(list(itertools.islice(job_ids(2), 10)), 10, elsewhere)
     ids = list(itertools.islice(job_ids(), count))
     began = time.perf_counter()
@@ -212,7 +212,7 @@ async def _run(candidate: str, count: int, at_once: int, base_url: str, elsewher
 
 
 def main() -> None:
-    """Run it, and print what it took."""
+    """Run one candidate and print its figures."""
     asyncio.run(_run(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), *sys.argv[4:]))
 
 

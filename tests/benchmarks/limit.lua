@@ -1,8 +1,8 @@
--- A service that allows so many calls a second, and fails now and then, in the one worker of nginx.
+-- A service with a rate limit that fails now and then, in the single worker of nginx.
 --
 -- A bucket of tokens is full at the first call and fills at the allowed rate. A call that finds no token is refused
--- (429). Of the calls that are let through some are answered 500, and some do their work and get no answer. Which ones
--- is decided by the id and by how often it has been let through, so every client meets the same faults.
+-- (429). Some of the admitted calls get a 500, and some do their work and get no response. The id, and how often it has
+-- been admitted, determine which ones, so every client gets the same faults.
 
 local limit = {}
 
@@ -17,7 +17,7 @@ function limit.start(given)
   tokens = given.burst
 end
 
--- How many calls are allowed in the first so many seconds, without the burst.
+-- Number of calls allowed in the first seconds, without the burst.
 local function allowed(seconds)
   local sum = 0
   for index, step in ipairs(settings.steps) do
@@ -87,7 +87,7 @@ function limit.cancel(id)
   elseif verdict == "failed" then
     return finish(500, '{"error":{"message":"internal error","type":"server_error","param":null,"code":null}}')
   elseif verdict == "lost" then
-    return ngx.exit(444) -- nginx's own word for: close the connection
+    return ngx.exit(444) -- nginx's code for closing the connection
   end
   return finish(200, (string.gsub(settings.job, "$1", id, 1)))
 end
@@ -103,7 +103,7 @@ local function listed(kind)
   return '"' .. kind .. '":[' .. table.concat(figures, ",") .. "]"
 end
 
--- What was counted, for each bin of time since the first call.
+-- Counts for each bin of time since the first call.
 function limit.counts()
   local kinds = {}
   for kind in pairs(bins) do

@@ -40,7 +40,7 @@ _JOBS = 50_000
 
 
 def write_jobs(path: Path, count: int) -> None:
-    """A list of jobs as the service gives it, in all states, with what it sends and does not document."""
+    """Write a list of jobs as the service sends it, in all states, with its undocumented fields."""
     rows = []
     for number, job_id in enumerate(itertools.islice(job_ids(), count)):
         job: dict[str, object] = {
@@ -64,7 +64,7 @@ def write_jobs(path: Path, count: int) -> None:
 
 
 async def retrieve(candidate: str, ids: Sequence[str], base_url: str, tally: Tally) -> None:
-    """Ask for each job, a hundred at once."""
+    """Read each job, a hundred at once."""
     if candidate == "ours":
         from together_batches import AsyncBatches
 
@@ -89,7 +89,7 @@ async def retrieve(candidate: str, ids: Sequence[str], base_url: str, tally: Tal
 
 
 async def list_all(candidate: str, base_url: str) -> int:
-    """Ask for all jobs; returns how many there are."""
+    """Read the list of all jobs, and return their number."""
     if candidate == "ours":
         from together_batches import AsyncBatches
 
@@ -128,7 +128,7 @@ def _judge_retrieve(samples: Samples) -> list[Line]:
 
 def _measure_list(plan: Plan) -> Iterator[Sample]:
     with tempfile.TemporaryDirectory() as directory:
-        Path(directory).chmod(0o755)  # nginx reads as somebody else, if root starts it
+        Path(directory).chmod(0o755)  # nginx reads as another user if root starts it
         write_jobs(Path(directory, "jobs"), _JOBS)
         size = Path(directory, "jobs").stat().st_size / 1e6
         with fast_server(Path(directory)) as base_url:
@@ -158,9 +158,9 @@ LIST = Case("list", f"a list of {_JOBS:,} jobs (26 MB)", _measure_list, _judge_l
 
 
 def main() -> None:
-    """Run it, and print what it took."""
+    """Run one candidate and print its figures."""
     verb, candidate, count, base_url = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
-    # The first calls load modules, which is another case's business.
+    # The first calls load modules, which another case measures.
     asyncio.run(retrieve(candidate, list(itertools.islice(job_ids(2), 20)), base_url, Tally()))
     ids, tally = list(itertools.islice(job_ids(), count)), Tally()
     cpu, wall = time.process_time(), time.perf_counter()

@@ -1,8 +1,8 @@
-"""Read the rows of a long output.
+"""Reading the rows of a long output.
 
-One run: ``python -m tests.benchmarks.results CANDIDATE NAME SMALL_NAME BASE_URL``. What the server calls a job and a
-file is the name of a file on its disk. The small one is read first: that loads modules, and what the process weighs
-then is the idle size.
+One run: ``python -m tests.benchmarks.results CANDIDATE NAME SMALL_NAME BASE_URL``. The server uses the name of a file
+on its disk as the id of a job and a file. The small one is read first: that loads modules, and the size of the
+process after it is the idle size.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROWS = 50_000
-"""As many as a job may have."""
+"""The maximum of a job."""
 
 
 def write_output(path: Path, rows: int, row_bytes: int) -> None:
-    """An output file as the service writes it: answers of a chat, in text of one and more bytes a letter."""
+    """Write an output file as the service does: chat answers with characters of one and more bytes."""
     words = "Die Elbe entspringt im Riesengebirge\nund mündet bei Cuxhaven in die Nordsee. "
     text = words * (row_bytes // len(words.encode()))
     usage = {"prompt_tokens": 70, "completion_tokens": 900, "total_tokens": 970}
@@ -62,7 +62,7 @@ def write_output(path: Path, rows: int, row_bytes: int) -> None:
 
 
 async def bare(name: str, base_url: str) -> None:
-    """A copy to the disk that looks at nothing."""
+    """Copy to the disk without looking at the content."""
     import aiohttp
 
     headers = {"Authorization": "Bearer key"}
@@ -76,7 +76,7 @@ async def bare(name: str, base_url: str) -> None:
 
 
 async def ours(name: str, base_url: str) -> None:
-    """Every row, decoded, once."""
+    """Decode every row once."""
     from together_batches import AsyncBatches, BatchSuccess
 
     async with AsyncBatches("key", base_url=base_url) as batches, batches.results(name) as rows:
@@ -85,7 +85,7 @@ async def ours(name: str, base_url: str) -> None:
 
 
 async def ordered(name: str, base_url: str) -> None:
-    """The same in the order of the input, which is another one."""
+    """Decode every row in the order of the input, which differs."""
     from together_batches import AsyncBatches, BatchSuccess
 
     ids = [f"row-{number}" for number in reversed(range(ROWS))]
@@ -99,7 +99,7 @@ async def ordered(name: str, base_url: str) -> None:
 
 def _measure(plan: Plan) -> Iterator[Sample]:
     with tempfile.TemporaryDirectory() as directory:
-        Path(directory).chmod(0o755)  # nginx reads as somebody else, if root starts it
+        Path(directory).chmod(0o755)  # nginx reads as another user if root starts it
         write_output(Path(directory, "long"), ROWS, 2_000 if plan.quick else 20_000)
         write_output(Path(directory, "short"), 10, 20_000)
         size = Path(directory, "long").stat().st_size / 1e6
@@ -149,7 +149,7 @@ async def _run(candidate: str, name: str, small: str, base_url: str) -> dict[str
 
 
 def main() -> None:
-    """Run it, and print what it took."""
+    """Run one candidate and print its figures."""
     tell(asyncio.run(_run(*sys.argv[1:])))
 
 

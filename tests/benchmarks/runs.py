@@ -1,11 +1,11 @@
 """A whole run, against an emulator in another process: ``python -m tests.benchmarks.runs ROWS [ROWS_PER_JOB]``.
 
-Prints its figures as JSON. A small run goes first: that loads modules, and what the process weighs then is the idle
-size. ``emulator_cpu`` is what the other side took, ``ledger_share`` the ledger's part of the input's size, and
-``cpu_ratio`` what the run took against ``json.loads`` of the lines of its output.
+Prints its figures as JSON. A small run goes first: that loads modules, and the size of the process after it is the
+idle size. ``emulator_cpu`` is the CPU time of the emulator, ``ledger_share`` the size of the ledger relative to the
+input's, and ``cpu_ratio`` the CPU time of the run relative to ``json.loads`` of the lines of its output.
 
-``python -m tests.benchmarks.runs --arrange`` measures one step of it: the results of a job of 50,000 rows, which came
-in any order, put in order, against ``json.loads`` and ``orjson.loads`` (if it is installed) of the same lines.
+``python -m tests.benchmarks.runs --arrange`` measures one step of it: the results of a job of 50,000 rows, in any
+order, are put in order, against ``json.loads`` and ``orjson.loads`` (if it is installed) of the same lines.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _ROWS_OF_A_JOB = 50_000
 
 
 def write_input(path: Path, rows: int) -> None:
-    """Requests for chats of about 300 bytes each."""
+    """Write chat requests of about 300 bytes each."""
     text = "Say this number, and nothing else beside it, whatever you may think of it at this moment: "
     with path.open("wb") as file:
         for number in range(rows):
@@ -53,7 +53,7 @@ def write_input(path: Path, rows: int) -> None:
 
 
 async def _serve() -> None:
-    """Serve until stdin ends, and then print what it took."""
+    """Serve until stdin ends, and then print the CPU time."""
     async with Emulator(api_key=_KEY, timing=Timing(validating=0, running=0)) as emulator:
         print(emulator.base_url, flush=True)
         await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
@@ -83,7 +83,7 @@ async def _run(batches: AsyncBatches, directory: Path, rows: int, rows_per_job: 
 
 
 def least_cpu(work: Callable[[], object], rounds: int = 3) -> float:
-    """The least CPU time that this takes, of some rounds: what others do on the machine only adds to it."""
+    """Return the minimum CPU time of some rounds, because other load on the machine only adds to it."""
 
     def once() -> float:
         began = time.process_time()
@@ -130,7 +130,7 @@ async def _measured(base_url: str, rows: int, rows_per_job: int) -> dict[str, fl
 
 
 def main() -> None:
-    """Run it, and print what it took."""
+    """Run the measurement and print its figures."""
     if sys.argv[1] == "--serve":
         asyncio.run(_serve())
         return

@@ -1,4 +1,4 @@
-"""What it takes to begin: the import of the package, and the help of the command."""
+"""Start-up cost: the import of the package, and the help of the command."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _COMMANDS = Need("the command of the official SDK", lambda: _command("tg") is no
 
 def _timed(commands: Mapping[str, Sequence[str]], rounds: int) -> Iterator[Sample]:
     environment = {**os.environ, "TOGETHER_API_KEY": "key"}
-    # What is installed was compiled when it was installed; this package, run from its sources, may be compiled too.
+    # Installed packages were compiled at installation; this package, run from its sources, may be compiled too.
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     for command in commands.values():
         subprocess.run(command, check=True, capture_output=True, env=environment)

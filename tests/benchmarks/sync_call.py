@@ -1,4 +1,4 @@
-"""What a call of the synchronous client costs above the awaited one, on one core.
+"""The overhead of a call of the synchronous client over the awaited one, on one core.
 
 One run: ``python -m tests.benchmarks.sync_call CANDIDATE COUNT BASE_URL``.
 """
@@ -35,7 +35,7 @@ _WARM_UP = 100
 
 
 def sync(ids: Sequence[str], base_url: str) -> float:
-    """``Batches``, one call after another; the seconds that they took, without the first ones."""
+    """Call ``Batches`` sequentially, and return the seconds without the first calls."""
     from together_batches import Batches
 
     with Batches(KEY, base_url=base_url) as batches:
@@ -48,7 +48,7 @@ def sync(ids: Sequence[str], base_url: str) -> float:
 
 
 def awaited(ids: Sequence[str], base_url: str) -> float:
-    """``AsyncBatches``, one call after another."""
+    """Call ``AsyncBatches`` sequentially."""
     from together_batches import AsyncBatches
 
     async def calls() -> float:
@@ -64,7 +64,7 @@ def awaited(ids: Sequence[str], base_url: str) -> float:
 
 
 def together(ids: Sequence[str], base_url: str) -> float:
-    """The synchronous client of the official SDK."""
+    """Call the synchronous client of the official SDK."""
     from together import Together
 
     with Together(api_key=KEY, base_url=origin(base_url)) as client:
@@ -100,7 +100,7 @@ CASE = Case(
 
 
 def main() -> None:
-    """Run it, and print what it took."""
+    """Run one candidate and print its figures."""
     candidate, count, base_url = sys.argv[1], int(sys.argv[2]), sys.argv[3]
     pin_to_one_core()
     ids = list(itertools.islice(job_ids(), count + _WARM_UP))

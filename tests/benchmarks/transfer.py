@@ -1,4 +1,4 @@
-"""One file there, or one back.
+"""One upload or download of a file.
 
 One run: ``python -m tests.benchmarks.transfer CANDIDATE BASE_URL FILE``. CANDIDATE is ``download-ours``,
 ``download-bare``, ``upload-ours`` or ``upload-bare``; FILE is read, or written under the name of the file that is
@@ -42,7 +42,7 @@ _UPLOADED, _DOWNLOADED = 100_000_000, 1 << 30
 
 @asynccontextmanager
 async def _noted(figures: dict[str, float]) -> AsyncIterator[None]:
-    """The time of the block, the memory above what there was before, and how long the loop stood still at most."""
+    """Record the time of the block, the additional memory, and the longest time that the event loop was blocked."""
     async with pauses_noted(figures):
         idle, began = forget_peak(), time.perf_counter()
         yield
@@ -50,7 +50,7 @@ async def _noted(figures: dict[str, float]) -> AsyncIterator[None]:
 
 
 async def download_bare(base_url: str, path: Path, figures: dict[str, float]) -> None:
-    """The loop that everybody writes: what comes is written, on the loop, to the file itself."""
+    """Run a typical hand-written loop, which writes to the file itself in the event loop."""
     import aiohttp
 
     async with aiohttp.ClientSession(headers=_KEY, timeout=aiohttp.ClientTimeout(total=None)) as session:
@@ -63,7 +63,7 @@ async def download_bare(base_url: str, path: Path, figures: dict[str, float]) ->
 
 
 async def download_ours(base_url: str, path: Path, figures: dict[str, float]) -> None:
-    """``files.download``, which checks the length, writes elsewhere than on the loop, and renames."""
+    """Run ``files.download``, which checks the length, writes outside the event loop, and renames."""
     from together_batches import AsyncBatches
 
     async with AsyncBatches("key", base_url=base_url) as batches:
@@ -73,7 +73,7 @@ async def download_ours(base_url: str, path: Path, figures: dict[str, float]) ->
 
 
 async def upload_bare(base_url: str, path: Path, figures: dict[str, float]) -> None:
-    """The steps of the upload, and nothing else; aiohttp reads the file in a thread."""
+    """Send the requests of an upload, and nothing else; aiohttp reads the file in a thread."""
     import aiohttp
 
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None)) as session:
@@ -94,7 +94,7 @@ async def upload_bare(base_url: str, path: Path, figures: dict[str, float]) -> N
 
 
 async def upload_ours(base_url: str, path: Path, figures: dict[str, float]) -> None:
-    """``files.upload``, which also sees to it that what is sent is what was hashed."""
+    """Run ``files.upload``, which also ensures that the uploaded content is what was hashed."""
     from together_batches import AsyncBatches
 
     async with AsyncBatches("key", base_url=base_url) as batches:
@@ -118,7 +118,7 @@ def _measure_upload(plan: Plan) -> Iterator[Sample]:
 
 def _measure_download(plan: Plan) -> Iterator[Sample]:
     with tempfile.TemporaryDirectory() as served, tempfile.TemporaryDirectory() as scratch:
-        Path(served).chmod(0o755)  # nginx reads as somebody else, if root starts it
+        Path(served).chmod(0o755)  # nginx reads as another user if root starts it
         with Path(served, "file").open("wb") as output:
             output.truncate(_DOWNLOADED)  # a hole: the server has nothing to read from the disk
         with fast_server(Path(served)) as base_url:
@@ -141,7 +141,7 @@ DOWNLOAD = Case("download", "download 1 GB to the disk", _measure_download, _jud
 
 
 def main() -> None:
-    """Run it, and print what it took."""
+    """Run one candidate and print its figures."""
     candidate, base_url, path = sys.argv[1], sys.argv[2], Path(sys.argv[3])
     candidates = {
         "download-ours": download_ours,
@@ -150,7 +150,7 @@ def main() -> None:
         "upload-bare": upload_bare,
     }
     figures: dict[str, float] = {}
-    os.sync()  # what earlier runs left to be written would be in the way
+    os.sync()  # pending writes of earlier runs would disturb the measurement
     asyncio.run(candidates[candidate](base_url, path, figures))
     if candidate.startswith("download"):
         assert path.stat().st_size == _DOWNLOADED, path.stat()

@@ -1,4 +1,4 @@
-"""Check a file of requests.
+"""Validation of a file of requests.
 
 One run: ``python -m tests.benchmarks.validate CANDIDATE FILE``.
 """
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROWS = 50_000
-"""As many as the service takes in a file."""
+"""The maximum that the service accepts in a file."""
 _MODULES = {"ours": "together_batches.jsonl", "together": "together.lib.utils.files"}
 
 
 def write_chats(path: Path) -> None:
-    """A file of 85 MB: English, with some of everything that JSON escapes, and one row in twenty in other scripts."""
+    """Write a file of 85 MB: English, with some of everything that JSON escapes, and 1 row in 20 in other scripts."""
     choose = random.Random(1)
     english = ["river", "the", "of", '"quoted"', "line\nline", "answer", "model", "and", "question", "which", "a"]
     others = [*english, "Straße", "北京", "naïve", "🙂", "\u2028"]
@@ -58,7 +58,7 @@ def write_chats(path: Path) -> None:
 
 
 def ours(path: str) -> None:
-    """Every check."""
+    """Run every check."""
     from together_batches import jsonl
 
     validation = jsonl.validate(path)
@@ -67,7 +67,7 @@ def ours(path: str) -> None:
 
 
 def together(path: str) -> None:
-    """The official SDK's check of a batch file: each line is a JSON object, in UTF-8."""
+    """Run the official SDK's check of a batch file: each line is a JSON object, in UTF-8."""
     from together.lib.utils.files import check_file
 
     report = check_file(path, purpose="batch-api")
@@ -75,7 +75,7 @@ def together(path: str) -> None:
 
 
 def interpreter(_: str) -> None:
-    """Nothing: what Python itself takes."""
+    """Do nothing, to measure Python itself."""
 
 
 def _measure(plan: Plan) -> Iterator[Sample]:
@@ -102,13 +102,13 @@ CASE = Case("validate", f"check a file of {ROWS:,} chats (85 MB)", _measure, _ju
 
 
 def main() -> None:
-    """Run it, and print what it took."""
+    """Run one candidate and print its figures."""
     candidate = {"ours": ours, "together": together, "interpreter": interpreter}[sys.argv[1]]
     path = sys.argv[2]
-    with Path(path).open("rb") as file:  # so that nobody's figure has the disk in it
+    with Path(path).open("rb") as file:  # so that no figure includes the disk
         while file.read(1 << 20):
             pass
-    # To load the modules is another case's business; the memory that they take counts.
+    # Another case measures the time to load the modules; their memory counts here.
     if sys.argv[1] in _MODULES:
         importlib.import_module(_MODULES[sys.argv[1]])
     cpu, wall = time.process_time(), time.perf_counter()

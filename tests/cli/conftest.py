@@ -1,4 +1,4 @@
-"""The command, run within the test against an emulator on a thread of its own."""
+"""Fixtures that run the command within the test, against an emulator in a thread of its own."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Ran(NamedTuple):
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No settings of whoever runs the tests, and no pauses between retries."""
+    """Remove the settings of the environment that runs the tests, and the pauses between retries."""
     for name in ("TOGETHER_API_KEY", "TOGETHER_BASE_URL", "CI", "FORCE_COLOR", "COLUMNS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TERM", "xterm")

@@ -1,4 +1,4 @@
-"""Cancelling from the command line."""
+"""The command ``cancel``."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_one(run: Run, emulator: Emulator) -> None:
 
 
 def test_several(run: Run, emulator: Emulator) -> None:
-    """Each of several ids is told once, also where it is named twice; a finished one is no failure."""
+    """Each of several ids is reported once, even if it is repeated; a finished job is not a failure."""
     running, *_ = seed(emulator, 1)
     done = emulator.add_job(status="COMPLETED")
     ran = run("cancel", running, done, running)
@@ -65,7 +65,7 @@ def test_several(run: Run, emulator: Emulator) -> None:
 def test_exit_code_of_one(
     run: Run, emulator: Emulator, fault: dict[str, object] | None, result: str, expected: Exit
 ) -> None:
-    """The exit code of a single cancel says what became of it."""
+    """The exit code of a single cancel depends on its result."""
     if fault is not None:
         emulator.fail(Fault(on="cancel", times=None, **fault))
     ran = run("cancel", "some-id")
@@ -75,14 +75,14 @@ def test_exit_code_of_one(
 
 
 def test_no_id(run: Run, emulator: Emulator) -> None:
-    """An id that cannot be one is a usage error, and nothing is sent."""
+    """An invalid id is a usage error, and nothing is sent."""
     assert run("cancel", "..").code == 2
     assert run("cancel", "").code == 2
     assert not emulator.requests
 
 
 def test_some_failed(run: Run, emulator: Emulator) -> None:
-    """Among many, one that fails stops nobody and decides the exit code."""
+    """One failure among many cancels stops none of the others, and decides the exit code."""
     ids = [*seed(emulator, 2), "unknown/?#%é"]
     ran = run("cancel", *ids)
     assert ran.code == 5
@@ -91,7 +91,7 @@ def test_some_failed(run: Run, emulator: Emulator) -> None:
 
 
 def test_refused_key(run: Run, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A key that is refused stops the rest, and every id is still told."""
+    """A refused key stops the remaining cancels, and every id is still reported."""
     ids = seed(emulator, 300)
     monkeypatch.setenv("TOGETHER_API_KEY", "tgp_not_this_one")
     ran = run("cancel", *ids, "--max-concurrency", "4")
@@ -103,7 +103,7 @@ def test_refused_key(run: Run, emulator: Emulator, monkeypatch: pytest.MonkeyPat
 
 
 def test_wait(run: Run, emulator: Emulator, on_terminal: Callable[..., None]) -> None:
-    """--wait tells how each job ended: one that outran its cancel had finished."""
+    """--wait reports how each job ended; one that completed in spite of its cancel counts as finished."""
     stopped, *_ = seed(emulator, 1)
     completed, *_ = seed(emulator, 1, cancels_as="COMPLETED")
     on_terminal("stderr")
@@ -112,11 +112,11 @@ def test_wait(run: Run, emulator: Emulator, on_terminal: Callable[..., None]) ->
     assert sorted([f"{stopped}\tcancelled\tCANCELLED", f"{completed}\talready_finished\tCOMPLETED"]) == sorted(
         ran.lines
     )
-    assert "2 of 2" in ran.err  # the bar: standard output is no terminal here
+    assert "2 of 2" in ran.err  # the bar, because standard output is not a terminal here
 
 
 def test_wait_in_json(run: Run, emulator: Emulator) -> None:
-    """A job is reported when it takes the cancel and when it has ended; what needs no wait, once."""
+    """With --wait --json, a job is reported when its cancel is accepted and when it ends; others once."""
     (job_id,) = seed(emulator, 1, cancels_as="COMPLETED")
     done = emulator.add_job(status="COMPLETED")
     ran = run("cancel", job_id, done, "--wait", "--json")
@@ -130,7 +130,7 @@ def test_wait_in_json(run: Run, emulator: Emulator) -> None:
 @pytest.mark.parametrize(("count", "code"), [(1, 1), (2, 5)])
 @pytest.mark.parametrize("status", [409, 400, 422])
 def test_refused_while_it_goes_on(run: Run, emulator: Emulator, count: int, code: int, status: int) -> None:
-    """A job that goes on after its cancel was refused is a failure, with the refusal, whatever its status code."""
+    """A job that is still running after a refused cancel is a failure with the refusal, whatever its status code."""
     ids = seed(emulator, count)
     emulator.fail(Fault(on="cancel", times=None, status=status, body={"error": "not once processing begins"}))
     ran = run("cancel", *ids)
@@ -142,7 +142,7 @@ def test_refused_while_it_goes_on(run: Run, emulator: Emulator, count: int, code
 
 
 def test_wait_that_cannot_follow(run: Run, emulator: Emulator) -> None:
-    """A job that --wait could not follow to its end has not been seen to stop, which is no success."""
+    """A job that --wait cannot follow to its end counts as a failure, because it was not seen to stop."""
     (job_id,) = seed(emulator, 1)
     emulator.fail(Fault(on="retrieve", times=None, status=403))
     ran = run("cancel", job_id, "--wait")
@@ -151,7 +151,7 @@ def test_wait_that_cannot_follow(run: Run, emulator: Emulator) -> None:
 
 
 def test_json(run: Run, emulator: Emulator) -> None:
-    """--json gives one object for each outcome, complete, on a line of its own."""
+    """--json prints one complete object for each outcome, on a line of its own."""
     (job_id,) = seed(emulator, 1)
     ran = run("cancel", job_id, "\x1bodd", "--json", "--quiet")
     assert (ran.code, ran.err) == (5, "")
@@ -163,7 +163,7 @@ def test_json(run: Run, emulator: Emulator) -> None:
 
 
 def test_control_characters_stay_off_the_terminal(run: Run, emulator: Emulator) -> None:
-    """What the service or the input says cannot steer the terminal."""
+    """Control characters from the service or from the input are never written to the terminal."""
     emulator.fail(Fault(on="cancel", status=400, body={"error": "\x1b[2J\x9b31m\u202e"}))
     ran = run("cancel", "\x1b]0;title\x07")
     assert ran.code == 1
@@ -182,7 +182,7 @@ def test_dry_run_of_ids(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_deadline(run: Run, emulator: Emulator) -> None:
-    """When the time is over, all ids are told, what is left is named, and the exit code is its own."""
+    """When --timeout expires, all ids are reported, the unfinished ones are named, and the exit code is its own."""
     ids = seed(emulator, 6)
     emulator.fail(Fault(on="cancel", times=None, delay=0.4))
     ran = run("cancel", *ids, "--timeout", "0.6", "--max-concurrency", "2")
@@ -193,14 +193,14 @@ def test_deadline(run: Run, emulator: Emulator) -> None:
 
 
 def test_deadline_of_a_wait(run: Run, emulator: Emulator) -> None:
-    """Jobs that are still draining when the time is over have not been seen to stop."""
+    """Jobs that are still stopping when --timeout expires count as unfinished."""
     (job_id,) = seed(emulator, 1)
     ran = run("cancel", job_id, "--wait", "--timeout", "0.3")
     assert (ran.code, ran.out) == (6, f"{job_id}\tcanceling\tCANCELING\n")
 
 
 def test_deadline_while_listing(run: Run, emulator: Emulator) -> None:
-    """The time may be over before it is known what to cancel; then nothing is."""
+    """If --timeout expires while jobs are listed, nothing is cancelled."""
     emulator.fail(Fault(on="list", delay=1))
     ran = run("cancel", "--all", "--yes", "--timeout", "0.1")
     assert ran.code == 6
@@ -208,7 +208,7 @@ def test_deadline_while_listing(run: Run, emulator: Emulator) -> None:
 
 
 def test_time_limit_of_listing_is_another(run: Run, emulator: Emulator) -> None:
-    """An attempt that takes too long is a failure, and not the end of the whole command's time."""
+    """A request that exceeds --request-timeout is a failure, and does not end the command as --timeout does."""
     emulator.fail(Fault(on="list", delay=1, times=None))
     ran = run("cancel", "--all", "--yes", "--request-timeout", "0.05", "--timeout", "30")
     assert ran.code == 1
@@ -216,13 +216,13 @@ def test_time_limit_of_listing_is_another(run: Run, emulator: Emulator) -> None:
 
 
 def test_deadline_that_is_kept(run: Run, emulator: Emulator) -> None:
-    """A deadline that is far away changes nothing."""
+    """A timeout that is not reached changes nothing."""
     seed(emulator, 2)
     assert run("cancel", "--all", "--yes", "--timeout", "30").code == 0
 
 
 def test_rate(run: Run, emulator: Emulator) -> None:
-    """--rate is held: the service never has to refuse."""
+    """With --rate, the service never has to refuse a request."""
     ids = seed(emulator, 10)
     emulator.rate_limit = RateLimit(40, 2)
     assert run("cancel", *ids, "--rate", "30").code == 0
@@ -233,7 +233,7 @@ def test_rate(run: Run, emulator: Emulator) -> None:
 
 
 def test_standard_input(run: Run, emulator: Emulator, feed: Feed) -> None:
-    """Ids come from a file as it is: Windows line ends, blank lines, comments, repeats."""
+    """Ids are read from a file with Windows line ends, blank lines, comments and repetitions."""
     one, two = seed(emulator, 2)
     feed(f"# to stop\r\n{one}\r\n\r\n  {two}\r\n{one}\r\n".encode())
     ran = run("cancel", "-", "--yes")
@@ -243,7 +243,7 @@ def test_standard_input(run: Run, emulator: Emulator, feed: Feed) -> None:
 
 
 def test_output_of_list_and_cancel_is_input(run: Run, emulator: Emulator, feed: Feed) -> None:
-    """What list and cancel print, as columns and as JSON lines, names jobs for the next cancel."""
+    """The output of list and cancel, as columns or as JSON lines, is valid input of cancel."""
     (job_id,) = seed(emulator, 1)
     for printed in (run("list").out, run("get", job_id, "--json").out, run("cancel", job_id, "--json").out):
         feed(printed.encode())
@@ -251,7 +251,7 @@ def test_output_of_list_and_cancel_is_input(run: Run, emulator: Emulator, feed: 
 
 
 def test_json_of_list_is_input(run: Run, emulator: Emulator, feed: Feed) -> None:
-    """The array that `list --json` prints names its jobs, and that of an empty account names none."""
+    """The array that `list --json` prints is valid input of cancel; that of an empty account contains no ids."""
     feed(run("list", "--json").out.encode())
     assert run("cancel", "-", "--yes").err.startswith("standard input has no ids")
     ids = seed(emulator, 3)
@@ -260,7 +260,7 @@ def test_json_of_list_is_input(run: Run, emulator: Emulator, feed: Feed) -> None
 
 
 def test_several_ids_in_one_word(run: Run, emulator: Emulator, feed: Feed) -> None:
-    """They are refused with the mend, and nothing is sent."""
+    """Several ids in one word are refused with a hint, and nothing is sent."""
     for argv, content, mend in (
         (["cancel", "a,b"], "", "give each id as an argument of its own"),
         (["cancel", "a b"], "", "give each id as an argument of its own"),
@@ -274,13 +274,13 @@ def test_several_ids_in_one_word(run: Run, emulator: Emulator, feed: Feed) -> No
 
 
 def test_standard_input_without_ids(run: Run, feed: Feed) -> None:
-    """Where nothing is to be cancelled, that is said, and it is no failure; not even a key is needed."""
+    """Empty standard input is reported, is not a failure, and needs no key."""
     feed(b"\r\n# nothing\n")
     assert run("cancel", "-") == (0, "", "standard input has no ids; there is nothing to cancel\n")
 
 
 def test_standard_input_needs_yes(run: Run, emulator: Emulator, feed: Feed) -> None:
-    """Without a terminal to ask on, ids from standard input need --yes."""
+    """Ids from standard input need --yes if there is no terminal for a prompt."""
     feed(b"a\n")
     ran = run("cancel", "-")
     assert (ran.code, ran.out) == (2, "")
@@ -289,9 +289,9 @@ def test_standard_input_needs_yes(run: Run, emulator: Emulator, feed: Feed) -> N
 
 
 def test_declined(run: Run, emulator: Emulator, feed: Feed, on_terminal: Callable[..., None]) -> None:
-    """Who says no at the prompt has cancelled nothing."""
+    """A declined prompt cancels nothing."""
     on_terminal("stderr")
-    feed(b"a\nb\n", terminal=True)  # its end is the answer too: none
+    feed(b"a\nb\n", terminal=True)  # the end of the input declines as well
     ran = run("cancel", "-")
     assert ran.code == 1
     assert "Cancel 2 jobs? [y/N] nothing was cancelled" in ran.err
@@ -302,7 +302,7 @@ def test_declined(run: Run, emulator: Emulator, feed: Feed, on_terminal: Callabl
 
 
 def test_all(run: Run, emulator: Emulator) -> None:
-    """--all is every job that has not finished; what will be cancelled is shown first."""
+    """--all selects every job that has not finished, and the jobs to cancel are shown first."""
     running = seed(emulator, 2)
     validating = emulator.add_job(status="VALIDATING", ends_as="VALIDATING")
     emulator.add_job(status="FAILED")
@@ -314,7 +314,7 @@ def test_all(run: Run, emulator: Emulator) -> None:
 
 
 def test_filters(run: Run, emulator: Emulator) -> None:
-    """Filters narrow each other."""
+    """Several filters must all match."""
     (wanted,) = seed(emulator, 1, model_id="m/1", age_seconds=7_300)
     seed(emulator, 1, model_id="m/1")
     seed(emulator, 1, model_id="m/2", age_seconds=7_300)
@@ -323,13 +323,13 @@ def test_filters(run: Run, emulator: Emulator) -> None:
 
 
 def test_finished_ones_on_request(run: Run, emulator: Emulator) -> None:
-    """A finished status is taken at its word."""
+    """A finished status as a filter selects finished jobs."""
     job_id = emulator.add_job(status="FAILED")
     assert run("cancel", "--status", "FAILED", "--yes").lines == [f"{job_id}\talready_finished\tFAILED"]
 
 
 def test_mistyped_status(run: Run, emulator: Emulator) -> None:
-    """A status that is neither known nor borne by a job is an error: nothing to cancel would look like success."""
+    """A status that is neither known nor that of any job is an error: "nothing to cancel" would look like success."""
     seed(emulator, 1)
     ran = run("cancel", "--status", "RUNNING", "--yes")
     assert (ran.code, ran.out) == (2, "")
@@ -337,7 +337,7 @@ def test_mistyped_status(run: Run, emulator: Emulator) -> None:
 
 
 def test_several_models(run: Run, emulator: Emulator) -> None:
-    """--model adds up. How many jobs name no model yet, and were left, is said before anything is asked or done."""
+    """Several --model options are alternatives; the number of jobs without a model is shown before any prompt."""
     wanted = {*seed(emulator, 1, model_id="m/1"), *seed(emulator, 1, model_id="m/2")}
     seed(emulator, 1, model_id="m/3")
     for _ in range(2):
@@ -352,7 +352,7 @@ def test_several_models(run: Run, emulator: Emulator) -> None:
 
 @pytest.mark.parametrize("as_json", [False, True])
 def test_dry_run_of_filters(run: Run, emulator: Emulator, as_json: bool) -> None:
-    """--dry-run asks nothing, prints the jobs that would be cancelled, and cancels none."""
+    """--dry-run with filters prints the jobs that would be cancelled, without a prompt, and cancels none."""
     ids = seed(emulator, 2)
     ran = run("cancel", "--all", "--dry-run", *(["--json"] if as_json else []))
     assert ran.code == 0
@@ -362,7 +362,7 @@ def test_dry_run_of_filters(run: Run, emulator: Emulator, as_json: bool) -> None
 
 
 def test_filters_need_yes(run: Run, emulator: Emulator) -> None:
-    """Without a terminal to ask on, filters need --yes, and say what they would have chosen."""
+    """Filters need --yes if there is no terminal for a prompt; the error shows how many jobs match."""
     seed(emulator, 1)
     ran = run("cancel", "--all")
     assert (ran.code, ran.out) == (2, "")
@@ -380,7 +380,7 @@ def test_asking(
     code: int,
     sent: int,
 ) -> None:
-    """On a terminal the choice is shown and asked about, and the answer holds."""
+    """On a terminal the chosen jobs are shown with a prompt, whose answer decides."""
     seed(emulator, 1)
     on_terminal("stderr")
     feed(answer, terminal=True)
@@ -394,7 +394,7 @@ def test_asking(
 
 
 def test_many_on_a_terminal(run: Run, emulator: Emulator, on_terminal: Callable[..., None]) -> None:
-    """More jobs than fit a glance get a bar, every failure in full, a table, and the summary."""
+    """Many jobs on a terminal get a bar, every failure in full, a table, and the summary."""
     unknown = "unknown-" + "x" * 200
     ids = [*seed(emulator, 30), unknown]
     on_terminal("stdout", "stderr")
@@ -409,7 +409,7 @@ def test_many_on_a_terminal(run: Run, emulator: Emulator, on_terminal: Callable[
 
 
 def test_many_that_went_well(run: Run, emulator: Emulator, on_terminal: Callable[..., None]) -> None:
-    """Where nothing failed, the table stands alone."""
+    """Many jobs without a failure get only the table."""
     ids = seed(emulator, 21)
     on_terminal("stdout")
     ran = run("cancel", *ids)
@@ -419,7 +419,7 @@ def test_many_that_went_well(run: Run, emulator: Emulator, on_terminal: Callable
 
 
 def test_few_on_a_terminal(run: Run, emulator: Emulator, on_terminal: Callable[..., None]) -> None:
-    """A few jobs get a line each and neither bar nor table."""
+    """A few jobs get a line each and neither a bar nor a table."""
     ids = seed(emulator, 20)
     on_terminal("stdout", "stderr")
     ran = run("cancel", *ids)
@@ -435,11 +435,11 @@ def test_quiet_on_a_terminal(run: Run, emulator: Emulator, on_terminal: Callable
     assert (ran.code, len(ran.lines), ran.err) == (0, 30, "")
 
 
-# --- ends before the end
+# --- interrupts
 
 
 def test_interrupt(run: Run, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ctrl-C in the middle says how far it came."""
+    """Ctrl-C during a cancel reports the progress."""
     ids = seed(emulator, 3)
 
     def line(outcome: CancelOutcome) -> str:
@@ -458,7 +458,7 @@ def test_interrupt(run: Run, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 def test_interrupt_while_jobs_stop(
     run: Run, monkeypatch: pytest.MonkeyPatch, how: signal.Signals, as_json: bool
 ) -> None:
-    """What was accepted is in the summary and on standard output: no id is in no file."""
+    """After an interrupt, accepted cancels are in the summary and on standard output, so that no id is lost."""
     before = signal.getsignal(how)
     with Emulator(timing=Timing(canceling=600)).running_in_thread() as emulator:
         monkeypatch.setenv("TOGETHER_API_KEY", str(emulator.api_key))
@@ -467,7 +467,7 @@ def test_interrupt_while_jobs_stop(
         ended = threading.Event()
 
         def interrupt() -> None:
-            # The first look at those that stop comes when all have been cancelled.
+            # The first read of the jobs that are stopping comes after all have been cancelled.
             while not emulator.count("list"):
                 ended.wait(0.01)
             signal.pthread_kill(threading.main_thread().ident or 0, how)
@@ -493,7 +493,7 @@ def test_interrupt_while_jobs_stop(
 def test_a_signal_that_is_ignored_stays_ignored(
     run: Run, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As SIGHUP is under nohup."""
+    """A signal that is ignored when the command starts stays ignored, as SIGHUP is under nohup."""
     ids = seed(emulator, 2)
     original = _cancel.outcome_line
 
@@ -511,7 +511,7 @@ def test_a_signal_that_is_ignored_stays_ignored(
 
 
 def test_interrupt_before_anything(run: Run, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ctrl-C before the first cancel has nothing to tell but itself."""
+    """Ctrl-C before the first cancel reports only the interrupt."""
 
     async def interrupted(*_: object) -> None:
         signal.raise_signal(signal.SIGINT)
@@ -532,7 +532,7 @@ def test_reader_that_leaves(
     count: int,
     expected: str,
 ) -> None:
-    """A reader that leaves ends the command, and jobs that were not reached by then are not kept secret."""
+    """A reader that closes its pipe ends the command, which reports the jobs that were not reached."""
     ids = seed(emulator, count)
 
     def closed(*_: object) -> None:

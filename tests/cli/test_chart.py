@@ -1,4 +1,4 @@
-"""A run on a terminal."""
+"""The drawing of a run on a terminal."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ VIEW = run(
 
 
 def test_it() -> None:
-    """What the run is about, its rows as a bar, its shards along the time, and what the signs mean."""
+    """A chart shows the state of the run, its rows as a bar, its shards over time, and the meaning of the signs."""
     assert lines_of(VIEW, width=62) == [
         "requests.jsonl: running (process 4711 on worker-3)",
         "30 rows, 3 shards, 3 jobs, 1m40s",
@@ -57,12 +57,12 @@ def test_it() -> None:
 
 
 def test_only_ascii() -> None:
-    """Where the terminal can write nothing else."""
+    """A terminal that can write only ASCII gets a chart in ASCII."""
     assert all(line.isascii() for line in lines_of(VIEW, ascii_only=True, most_lanes=1))
 
 
 def test_more_shards_than_there_is_room_for() -> None:
-    """What goes on is shown, then what is still to come; what is done is left out first, and counted."""
+    """If there are too many shards, unfinished ones come first, then future ones; omitted ones are counted."""
     done = [shard(number, attempt(1, 2, 3, 4, 5, succeeded=10)) for number in range(1, 51)]
     going = [shard(51, attempt(1, 2, 3)), shard(52, attempt(1, 2, 3))]
     waiting = [shard(number) for number in range(53, 101)]
@@ -73,7 +73,7 @@ def test_more_shards_than_there_is_room_for() -> None:
 
 
 def test_what_is_not_known() -> None:
-    """Beyond what was last noted of an interrupted run there are question marks."""
+    """The time after the last record of an interrupted run is drawn as question marks."""
     view = run(shard(1, attempt(0, 10, 50)), shard(2, attempt(0, 10, 50, 99, 100)), state="interrupted")
     (first,) = [line for line in lines_of(view) if line.startswith("    1")]
     (second,) = [line for line in lines_of(view) if line.startswith("    2")]
@@ -83,7 +83,7 @@ def test_what_is_not_known() -> None:
 
 
 def test_any_text_is_text() -> None:
-    """A name cannot steer the terminal."""
+    """A name with control characters is written as harmless text."""
     assert lines_of(run(input_name="\x1b[31m\n"))[0] == "\\x1b[31m\\n: running (process 4711 on worker-3)"
 
 
@@ -95,7 +95,7 @@ def test_any_width(width: int) -> None:
 
 @given(any_run(), moments, st.integers(10, 200), st.integers(1, 5))
 def test_any_run(view: RunView, now: datetime, width: int, most: int) -> None:
-    """It fits, whatever there is to be shown."""
+    """The chart of any run fits the terminal."""
     lines = chart(view, now, width=width, most_lanes=most, ascii_only=False)
     assert all(line.cell_len <= width for line in lines)
     assert all(line.plain.isprintable() for line in lines)

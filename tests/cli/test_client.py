@@ -1,4 +1,4 @@
-"""The client of a command: settings, refusals, and the log."""
+"""The client of a command: settings, errors, and the log."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 def test_no_key(run: Callable[..., tuple[int, str, str]]) -> None:
-    """Without a key the variable that should hold it is named, and nothing that only programs can do."""
+    """The error about a missing key names the environment variable, and omits advice that applies only to code."""
     assert run("list") == (3, "", "together-batches: error: no API key: set TOGETHER_API_KEY\n")
 
 
 def test_broken_key(run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A key that cannot be one is a refused key, and is not shown."""
+    """A key in an invalid format is reported as a refused key, and is not shown."""
     monkeypatch.setenv("TOGETHER_API_KEY", "tgp key")
     code, _, err = run("get", "a")
     assert code == 3
@@ -36,7 +36,7 @@ def test_broken_key(run: Callable[..., tuple[int, str, str]], monkeypatch: pytes
 def test_impossible_urls(
     run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch, url: str, expected: str
 ) -> None:
-    """A URL that cannot be is a usage error, with or without a key."""
+    """An invalid URL is a usage error, with or without a key."""
     code, out, err = run("list", "--base-url", url)
     assert (code, out) == (2, "")
     assert expected in err
@@ -46,7 +46,7 @@ def test_impossible_urls(
 
 
 def test_refused_connection(run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch) -> None:
-    """If nothing listens there, a warning says so at once, and one sentence at the end."""
+    """A refused connection logs a warning at once, and ends with an error in one sentence."""
     monkeypatch.setenv("TOGETHER_API_KEY", "k")
     code, out, err = run("list", "--base-url", "http://127.0.0.1:9")
     assert (code, out) == (1, "")
@@ -70,13 +70,13 @@ def test_time_limit_of_an_attempt(run: Callable[..., tuple[int, str, str]], emul
 def test_time_limit_of_the_whole(
     run: Callable[..., tuple[int, str, str]], emulator: Emulator, argv: list[str]
 ) -> None:
-    """--timeout ends the call, whatever it is doing."""
+    """--timeout ends the command in any phase."""
     emulator.fail(Fault(times=None, delay=5))
     assert run(*argv, "--timeout", "0.1") == (6, "", "together-batches: error: timed out after 0.1 s\n")
 
 
 def test_verbose(run: Callable[..., tuple[int, str, str]], emulator: Emulator) -> None:
-    """-v tells about retries on standard error, harmlessly, and the logger is left as it was."""
+    """-v logs retries on standard error as harmless text, and leaves the logger as it was."""
     emulator.fail(Fault(on="list", status=500, body={"error": "\x1b[2J"}))
     code, _, err = run("list", "-v")
     assert code == 0

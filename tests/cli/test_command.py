@@ -23,12 +23,12 @@ TALKING = [name for name in NAMES if name.split()[0] not in {"demo", "emulator",
 
 
 def test_ids_and_options_in_any_order(run: Run) -> None:
-    """An id after an option is an id like the others, and after -- every argument is one."""
+    """Ids and options may be mixed; every argument after -- is an id."""
     assert run("cancel", "a", "--dry-run", "b", "--rate", "2", "--", "--c", "-1").lines == ["a", "b", "--c", "-1"]
 
 
 def test_values() -> None:
-    """Options arrive as values, not as text."""
+    """Options are converted to values."""
     options = ["--older-than", "1h30m", "--status", "A", "--status", "B", "--timeout", "0.5"]
     params = cancel.make_context("cancel", options).params
     assert timedelta(minutes=90) == params["older_than"]
@@ -37,7 +37,7 @@ def test_values() -> None:
 
 
 def test_a_value_may_begin_with_a_dash(run: Run) -> None:
-    """A number below zero is the value of an option, and not an option."""
+    """A number below zero is accepted as the value of an option."""
     assert "invalid --rate: '-1' is not a number above zero" in run("cancel", "a", "--rate", "-1").err
 
 
@@ -118,7 +118,7 @@ def test_old_names(run: Run, argv: list[str], expected: str) -> None:
 
 @pytest.mark.parametrize("command", ["", "files", "runs", *NAMES])
 def test_help_leads_with_examples(run: Run, command: str) -> None:
-    """Every help begins with examples that may be typed as they stand, on lines of 80 letters."""
+    """Every help text begins with examples that can be typed unchanged, on lines of at most 80 characters."""
     ran = run(*command.split(), "--help")
     assert (ran.code, ran.err) == (0, "")
     assert ran.out.startswith(f"Usage: together-batches {command}".rstrip())
@@ -129,12 +129,12 @@ def test_help_leads_with_examples(run: Run, command: str) -> None:
 
 @pytest.mark.parametrize("command", NAMES)
 def test_help_says_where_the_key_is_read(run: Run, command: str) -> None:
-    """The key has no option; the help of each command that needs one names its environment variable."""
+    """The help of each command that needs a key names its environment variable, because the key has no option."""
     assert ("TOGETHER_API_KEY" in run(*command.split(), "--help").out) is (command in TALKING)
 
 
 def test_the_help_lists_every_command(run: Run) -> None:
-    """With a line about each, those of groups by both their words; -h is --help."""
+    """The help lists every command with its summary, those of groups by their full names; -h is --help."""
     text = run("-h").out
     assert all(f"  {name}  " in text for name in NAMES)
     assert all(
@@ -144,7 +144,7 @@ def test_the_help_lists_every_command(run: Run) -> None:
 
 @pytest.mark.parametrize("command", NAMES)
 def test_every_option_is_explained(command: str) -> None:
-    """Each option and argument has its line in the help."""
+    """Each option and argument has a line in the help."""
     assert all(
         param.help for param in command_named(command).params if isinstance(param, click.Option | click.Argument)
     )
@@ -163,7 +163,7 @@ def command_named(words: str) -> click.Command:
 
 @pytest.fixture
 def complete(run: Run, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[str]]:
-    """What bash is offered at the end of a line."""
+    """Return the completions that bash gets at the end of a line."""
 
     def complete(line: str) -> list[str]:
         monkeypatch.setenv("_TOGETHER_BATCHES_COMPLETE", "bash_complete")
@@ -191,13 +191,13 @@ def complete(run: Run, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[
     ],
 )
 def test_completion(complete: Callable[[str], list[str]], line: str, expected: list[str]) -> None:
-    """Commands, options, states and choices are offered; paths are left to the shell."""
+    """Commands, options, statuses and choices are completed; paths are left to the shell."""
     assert complete(line) == expected
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_script(run: Run, monkeypatch: pytest.MonkeyPatch, shell: str) -> None:
-    """Each shell gets a script that calls the command back for its completions."""
+    """Each shell gets a script that calls the command for its completions."""
     monkeypatch.setenv("_TOGETHER_BATCHES_COMPLETE", f"{shell}_source")
     ran = run()
     assert ran.code == 0

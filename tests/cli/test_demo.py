@@ -1,4 +1,4 @@
-"""The demo."""
+"""The command ``demo``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def test_demo(run: Run, monkeypatch: pytest.MonkeyPatch, on_terminal: Callable[..., None]) -> None:
-    """It needs no key, ignores the environment's, accounts for every id, and names the next step."""
+    """The demo needs no key, ignores the environment, accounts for every id, and names the next step."""
     monkeypatch.setenv("TOGETHER_API_KEY", "not a key at all")
     monkeypatch.setenv("TOGETHER_BASE_URL", "ftp://nowhere")
     monkeypatch.setenv("HTTP_PROXY", "http://192.0.2.1:1")
@@ -36,7 +36,7 @@ def test_demo(run: Run, monkeypatch: pytest.MonkeyPatch, on_terminal: Callable[.
 
 
 def test_interrupted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ctrl-C ends the demo with a word, too."""
+    """Ctrl-C ends the demo with a message."""
 
     def interrupt(*_: object) -> list[str]:
         signal.raise_signal(signal.SIGINT)

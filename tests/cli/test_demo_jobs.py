@@ -9,7 +9,7 @@ from together_batches.emulator import Emulator
 
 
 def test_every_kind_and_the_same_again() -> None:
-    """A few hundred jobs are of every kind, and the same for the same seed."""
+    """A few hundred jobs are of every kind, and equal for an equal seed."""
     statuses = {"IN_PROGRESS", "VALIDATING", "COMPLETED", "FAILED", "EXPIRED", "CANCELLED", "CANCELING"}
     emulators = [Emulator(seed=3) for _ in range(2)]
     ids = [populate(emulator, 400, 3) for emulator in emulators]

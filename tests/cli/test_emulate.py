@@ -1,4 +1,4 @@
-"""The emulator as a command."""
+"""The command ``emulator``."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Noted(Emulator):
-    """An emulator that remembers the faults it was given."""
+    """An emulator that records the faults that it is given."""
 
     def __init__(self, *, faults: Iterable[Fault] = (), **options: Any) -> None:
         self.planned = list(faults)
@@ -31,7 +31,7 @@ class Noted(Emulator):
 
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> list[Noted]:
-    """The emulators that the command starts; each is stopped by Ctrl-C as soon as it runs."""
+    """Return the emulators that the command starts; each is stopped by Ctrl-C as soon as it runs."""
     made: list[Noted] = []
     sleep_forever = anyio.sleep_forever
 
@@ -50,7 +50,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Noted]:
 
 
 def test_exports(run: Run, started: list[Noted]) -> None:
-    """It prints the two lines that point a shell to it, and ends well by Ctrl-C."""
+    """The command prints the two lines that configure a shell, and Ctrl-C is a normal end."""
     ran = run("emulator", "--jobs", "7")
     (emulator,) = started
     assert ran.code == 0
@@ -64,7 +64,7 @@ def test_exports(run: Run, started: list[Noted]) -> None:
 
 
 def test_rate_limit(run: Run, started: list[Noted]) -> None:
-    """A rate limit has a burst of its own, or of a second."""
+    """A rate limit has a given burst, by default that of one second."""
     run("emulator", "--rate-limit", "2.5")
     run("emulator", "--rate-limit", "2.5", "--burst", "9")
     limits = [emulator.rate_limit for emulator in started]
@@ -73,7 +73,7 @@ def test_rate_limit(run: Run, started: list[Noted]) -> None:
 
 
 def test_port_that_is_taken(run: Run, started: list[Noted]) -> None:
-    """A port that somebody else has is one sentence."""
+    """A port that is in use is an error in one sentence."""
     with Emulator().running_in_thread() as other:
         ran = run("emulator", "--port", str(other.port))
     assert (ran.code, ran.out) == (1, "")
@@ -82,7 +82,7 @@ def test_port_that_is_taken(run: Run, started: list[Noted]) -> None:
 
 
 def test_faults(run: Run, started: list[Noted]) -> None:
-    """They go wrong as `Fault` says, in the order in which they are given."""
+    """Faults have the fields of `Fault` and apply in the order in which they are given."""
     ran = run(
         "emulator",
         *("--fault", "cancel,status=503,times=always"),
@@ -111,7 +111,7 @@ def test_faults(run: Run, started: list[Noted]) -> None:
     ],
 )
 def test_a_fault_that_cannot_be(run: Run, started: list[Noted], fault: str, sentence: str) -> None:
-    """Is misuse, with a sentence, and nothing is started."""
+    """An invalid fault is a usage error, and no emulator is started."""
     ran = run("emulator", "--fault", fault)
     assert (ran.code, ran.out, started) == (2, "", [])
     assert f"invalid --fault {fault!r}: " in ran.err
@@ -119,7 +119,7 @@ def test_a_fault_that_cannot_be(run: Run, started: list[Noted], fault: str, sent
 
 
 def test_speed(run: Run, started: list[Noted], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Jobs run faster; a limit of requests stays that of real seconds."""
+    """--speed makes jobs run faster; the rate limit stays in real seconds."""
     now = 1000.0
     monkeypatch.setattr(_emulate.time, "time", lambda: now)
     run("emulator", "--speed", "60", "--rate-limit", "30")
@@ -135,7 +135,7 @@ def test_speed(run: Run, started: list[Noted], monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize("log", [True, False])
 def test_log(run: Run, monkeypatch: pytest.MonkeyPatch, log: bool) -> None:
-    """A line for each request, without the query, which may hold a signature."""
+    """--log writes a line for each request, without the query, which may contain a signature."""
 
     async def call() -> None:
         (url,) = urls

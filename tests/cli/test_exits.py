@@ -1,4 +1,4 @@
-"""Which error leads to which exit code."""
+"""The exit code of each error."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ABSENT = NotFoundError("no", status=404)
     ],
 )
 def test_one(error: BatchesError, expected: Exit) -> None:
-    """One error that ends the command decides by its kind, also where it befell the only job."""
+    """The kind of an error determines the exit code, whether it ends the command or concerns its only job."""
     assert expected is code_of(error)
     assert expected is code_of_many([error], 1)
 
@@ -48,5 +48,5 @@ def test_one(error: BatchesError, expected: Exit) -> None:
     ],
 )
 def test_many(errors: list[BatchesError | None], total: int, expected: Exit) -> None:
-    """Among many, any failure is "some failed"; only a key that was refused for all of them is told apart."""
+    """Any failure among many jobs is "some failed"; only a key that is refused for all has its own exit code."""
     assert expected is code_of_many(errors, total)

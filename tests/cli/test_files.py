@@ -1,4 +1,4 @@
-"""Uploading, listing, showing, downloading and deleting files."""
+"""The commands ``files upload``, ``list``, ``get``, ``download`` and ``delete``."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("via", [(), ("--via", "api")])
 def test_upload(run: Run, emulator: Emulator, path: Path, via: tuple[str, ...]) -> None:
-    """The id is all that is printed, so that a script can use it."""
+    """An upload prints only the id, so that a script can use it."""
     ran = run("files", "upload", str(path), *via)
     assert (ran.code, ran.err) == (0, "")
     (file,) = emulator.files
@@ -43,14 +43,14 @@ def test_upload(run: Run, emulator: Emulator, path: Path, via: tuple[str, ...]) 
 
 
 def test_upload_json(run: Run, emulator: Emulator, path: Path) -> None:
-    """--json tells all that the service does; name and purpose may be given."""
+    """--json prints everything that the service returns; name and purpose can be set."""
     decoded = json.loads(run("files", "upload", str(path), "--json", "--name", "a.csv", "--purpose", "eval").out)
     assert (decoded["id"], decoded["bytes"], decoded["file_type"]) == (emulator.files[0]["id"], len(REQUESTS), "csv")
     assert (decoded["filename"], decoded["purpose"]) == ("a.csv", "eval")
 
 
 def test_upload_of_nothing(run: Run, emulator: Emulator, tmp_path: Path) -> None:
-    """A file that is not there is a mistake of usage, in one sentence."""
+    """Uploading a file that does not exist is a usage error in one sentence."""
     ran = run("files", "upload", str(tmp_path / "none"))
     assert (ran.code, ran.out) == (2, "")
     assert ran.err == f"together-batches: error: cannot read {tmp_path}/none: no such file or directory\n"
@@ -60,14 +60,14 @@ def test_upload_of_nothing(run: Run, emulator: Emulator, tmp_path: Path) -> None
 def test_upload_shows_how_far_it_is(
     run: Run, emulator: Emulator, path: Path, on_terminal: Callable[..., None]
 ) -> None:
-    """On a terminal, on standard error; not with --quiet."""
+    """An upload shows its progress on standard error if that is a terminal, unless --quiet is given."""
     on_terminal("stderr")
     assert "Uploading" in run("files", "upload", str(path)).err
     assert run("files", "upload", str(path), "--quiet").err == ""
 
 
 def test_list(run: Run, emulator: Emulator, on_terminal: Callable[..., None]) -> None:
-    """In a pipe, five columns between tabs; on a terminal a table; nothing steers the terminal."""
+    """A list is five columns with tabs in a pipe and a table on a terminal, without control characters."""
     assert run("files", "list").err == "there are no files\n"
     file_id = emulator.add_file(bytes(1234), filename="a\t\x1b.jsonl", purpose="eval")
     (line,) = run("files", "list").lines
@@ -81,14 +81,14 @@ def test_list(run: Run, emulator: Emulator, on_terminal: Callable[..., None]) ->
 
 
 def test_list_json(run: Run, emulator: Emulator) -> None:
-    """One complete array."""
+    """A list with --json is one complete array."""
     assert json.loads(run("files", "list", "--json").out) == []
     ids = {emulator.add_file(REQUESTS), emulator.add_file(b"{}\n")}
     assert ids == {file["id"] for file in json.loads(run("files", "list", "--json").out)}
 
 
 def test_get(run: Run, emulator: Emulator) -> None:
-    """A block for each, in the order in which they were named; those that are none are named on standard error."""
+    """Each file is printed as a block, in the order of the ids; ids of no file are named on standard error."""
     first, second = emulator.add_file(REQUESTS), emulator.add_file(b"{}\n")
     ran = run("files", "get", second, "none", first)
     assert ran.code == 5
@@ -100,7 +100,7 @@ def test_get(run: Run, emulator: Emulator) -> None:
 
 
 def test_download(run: Run, emulator: Emulator, tmp_path: Path) -> None:
-    """Into the given file, with a line on standard error; one that exists is left alone without --overwrite."""
+    """A download goes to the given file, with a line on standard error; --overwrite replaces an existing file."""
     file_id = emulator.add_file(REQUESTS)
     out = tmp_path / "out.jsonl"
     ran = run("files", "download", file_id, "-o", str(out))
@@ -117,7 +117,7 @@ def test_download(run: Run, emulator: Emulator, tmp_path: Path) -> None:
 
 
 def test_download_to_standard_output(run: Run, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without -o, byte for byte."""
+    """A download without -o is written to standard output byte for byte."""
     file_id = emulator.add_file(b"\xff\r\n\0")
     content = io.BytesIO()
     out = io.TextIOWrapper(content)
@@ -127,7 +127,7 @@ def test_download_to_standard_output(run: Run, emulator: Emulator, monkeypatch: 
 
 
 def test_download_that_fails(run: Run, emulator: Emulator, tmp_path: Path) -> None:
-    """Leaves nothing behind, and says what happened."""
+    """A failed download leaves no file, and the error states the cause."""
     file_id = emulator.add_file(REQUESTS)
     emulator.fail(Fault(on="content", cut_after=0, times=None))
     ran = run("files", "download", file_id, "-o", str(tmp_path / "out"))
@@ -140,7 +140,7 @@ def test_download_that_fails(run: Run, emulator: Emulator, tmp_path: Path) -> No
 
 
 def test_download_of_a_file_that_is_cut(run: Run, emulator: Emulator, path: Path, tmp_path: Path) -> None:
-    """Fails when --patience is over, and leaves nothing: a file shorter than its metadata says is not the file."""
+    """A download shorter than the file's metadata says fails when --patience expires, and leaves no file."""
     file_id = emulator.add_file(REQUESTS)
     emulator.fail(Fault(on="file", body={"id": file_id, "bytes": 1_234}, times=None))
     target = tmp_path / "out"
@@ -154,7 +154,7 @@ def test_download_of_a_file_that_is_cut(run: Run, emulator: Emulator, path: Path
 
 
 def test_delete(run: Run, emulator: Emulator) -> None:
-    """The ids of those that are gone are printed; one that was gone before is named on standard error."""
+    """A delete prints the ids of the deleted files; a file that did not exist is named on standard error."""
     first, second = emulator.add_file(REQUESTS), emulator.add_file(b"{}\n")
     ran = run("files", "delete", first, "none")
     assert (ran.code, ran.lines) == (5, [first])

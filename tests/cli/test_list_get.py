@@ -1,4 +1,4 @@
-"""Listing jobs, and looking them up."""
+"""The commands ``list`` and ``get``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def test_list_in_a_pipe(run: Run, emulator: Emulator) -> None:
-    """Elsewhere than on a terminal, list prints ten columns between tabs, newest first, and nothing else."""
+    """In a pipe, list prints only ten columns between tabs, newest first."""
     old = emulator.add_job(
         age_seconds=100, ends_as="IN_PROGRESS", model_id="m\t\x1b", input_file_id="file-1", progress=7
     )
@@ -36,7 +36,7 @@ def test_list_in_a_pipe(run: Run, emulator: Emulator) -> None:
 
 
 def test_list_on_a_terminal(run: Run, emulator: Emulator, on_terminal: Callable[..., None]) -> None:
-    """On a terminal it is a table under a header, and no id is ever cut."""
+    """On a terminal, list prints a table under a header, and cuts no id."""
     long = "x" * 300
     emulator.add_job(id=long, ends_as="IN_PROGRESS", progress=41.6)
     emulator.add_job(status="FAILED")
@@ -49,7 +49,7 @@ def test_list_on_a_terminal(run: Run, emulator: Emulator, on_terminal: Callable[
 
 
 def test_list_json(run: Run, emulator: Emulator) -> None:
-    """--json is one complete array, with what this version does not know."""
+    """--json prints one complete array, including fields that this version does not know."""
     job_id = emulator.add_job(ends_as="IN_PROGRESS", colour="blue", error="\x1b")
     emulator.add_job()
     decoded = json.loads(run("list", "--json").out)
@@ -58,14 +58,14 @@ def test_list_json(run: Run, emulator: Emulator) -> None:
 
 
 def test_list_of_nothing(run: Run, emulator: Emulator) -> None:
-    """No jobs are an empty output, an empty array, and a word on standard error."""
+    """An empty account gives an empty output, or an empty array, and a message on standard error."""
     assert run("list") == (0, "", "no job matches\n")
     assert run("list", "--quiet") == (0, "", "")
     assert run("list", "--json") == (0, "[]\n", "")
 
 
 def test_list_filters(run: Run, emulator: Emulator) -> None:
-    """Each filter chooses by itself, and all of them together."""
+    """Each filter works alone, and all of them work together."""
     wanted = emulator.add_job(
         ends_as="IN_PROGRESS",
         age_seconds=5_400,
@@ -91,7 +91,7 @@ def test_list_filters(run: Run, emulator: Emulator) -> None:
 
 
 def test_list_of_several_models(run: Run, emulator: Emulator) -> None:
-    """--model adds up, and jobs that name no model yet are counted: they may be of it."""
+    """Several --model options are alternatives; jobs without a model, which may be of one of them, are counted."""
     wanted = [emulator.add_job(model_id=f"m/{number}") for number in (1, 2)]
     emulator.add_job(model_id="m/3")
     emulator.add_job(status="VALIDATING", ends_as="VALIDATING", model_id=None)
@@ -101,7 +101,7 @@ def test_list_of_several_models(run: Run, emulator: Emulator) -> None:
 
 
 def test_get_of_ids_in_one_word(run: Run, emulator: Emulator) -> None:
-    """Ids with a comma between them are refused with the mend, and nothing is sent."""
+    """Ids separated by a comma are refused with a hint, and nothing is sent."""
     ran = run("get", "a,b")
     assert (ran.code, ran.out) == (2, "")
     assert "has a comma in it ('a,b'), and no id has; give each id as an argument of its own" in ran.err
@@ -109,7 +109,7 @@ def test_get_of_ids_in_one_word(run: Run, emulator: Emulator) -> None:
 
 
 def test_list_refused(run: Run, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A refused key has its exit code."""
+    """A refused key has its own exit code."""
     monkeypatch.setenv("TOGETHER_API_KEY", "other")
     ran = run("list")
     assert (ran.code, ran.out) == (3, "")
@@ -117,7 +117,7 @@ def test_list_refused(run: Run, emulator: Emulator, monkeypatch: pytest.MonkeyPa
 
 
 def test_get(run: Run, emulator: Emulator) -> None:
-    """get prints a block for each job, in the order in which they were named, and all that is known."""
+    """get prints a block with every known field for each job, in the order of the ids."""
     one = emulator.add_job(ends_as="IN_PROGRESS", colour={"a": [1]}, model_id="m\x1b")
     two = emulator.add_job(status="FAILED", error="line one\nline two")
     ran = run("get", two, one)
@@ -133,14 +133,14 @@ def test_get(run: Run, emulator: Emulator) -> None:
 
 
 def test_get_json(run: Run, emulator: Emulator) -> None:
-    """--json is one object a line."""
+    """--json prints one object a line."""
     ids = [emulator.add_job() for _ in range(3)]
     assert ids == [json.loads(line)["id"] for line in run("get", *ids, "--json").lines]
 
 
 @pytest.mark.parametrize(("fault", "expected"), [(None, 4), (401, 3), (403, 3), (500, 1)])
 def test_get_one_in_vain(run: Run, emulator: Emulator, fault: int | None, expected: int) -> None:
-    """The exit code says why a job could not be shown."""
+    """The exit code states why a job could not be read."""
     if fault is not None:
         emulator.fail(Fault(on="retrieve", status=fault, times=None))
     ran = run("get", "nowhere")
@@ -150,7 +150,7 @@ def test_get_one_in_vain(run: Run, emulator: Emulator, fault: int | None, expect
 
 
 def test_get_some_in_vain(run: Run, emulator: Emulator) -> None:
-    """What can be shown is shown; each that cannot is named."""
+    """Jobs that can be read are printed, and each of the others is named."""
     job_id = emulator.add_job()
     ran = run("get", "nowhere", job_id, "..")
     assert ran.code == 5

@@ -1,4 +1,4 @@
-"""The loop of a command."""
+"""The event loop of a command."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("installed")
 def test_uvloop_is_taken_where_it_is_installed() -> None:
-    """Nothing has to be set for it."""
+    """uvloop is used if it is installed, without any setting."""
     assert the_sum(1, 2) == (3, QuickLoop)
 
 
 @pytest.mark.usefixtures("installed")
 def test_uvloop_is_left_alone_where_a_standard_stream_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It would end the process, since it takes the number of that stream for a file of its own."""
+    """uvloop is not used if a standard stream is closed: it would reuse its number, and abort the process."""
     monkeypatch.setattr(sys, "stdin", None)
     total, loop = the_sum(1, 2)
     assert total == 3
@@ -48,7 +48,7 @@ def test_uvloop_is_left_alone_where_a_standard_stream_is_closed(monkeypatch: pyt
 
 
 def test_without_it_the_loop_is_the_usual_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is an extra, and nothing is missed where it is not there."""
+    """Without uvloop, which is an extra, the standard event loop is used."""
     monkeypatch.setitem(sys.modules, "uvloop", None)
     total, loop = the_sum(1, 2)
     assert total == 3
@@ -56,7 +56,7 @@ def test_without_it_the_loop_is_the_usual_one(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_last_words_of_an_interrupted_command() -> None:
-    """They say how far it came, as it stands when it ends."""
+    """The last words of an interrupted command report the state at its end."""
     done: list[str] = []
 
     def interrupted() -> None:
@@ -69,7 +69,7 @@ def test_last_words_of_an_interrupted_command() -> None:
 
 
 def test_last_words_at_the_end_of_the_time() -> None:
-    """They follow the error, in one line; other errors are left as they are."""
+    """The state is printed on one line after the error of a timeout; other errors pass unchanged."""
     with pytest.raises(CommandError, match=r"^timed out: one; two$"), last_words(lambda: "one\ntwo"):
         raise CommandError("timed out", Exit.TIMED_OUT)
     with pytest.raises(CommandError, match=r"^no$"), last_words(lambda: "one"):
@@ -77,7 +77,7 @@ def test_last_words_at_the_end_of_the_time() -> None:
 
 
 async def test_time_limit() -> None:
-    """The end of the time is an error with its own exit code; without a limit there is none."""
+    """An expired time limit is an error with its own exit code; None means no limit."""
     with pytest.raises(CommandError, match=r"^timed out after 0.01 s while waiting$") as caught:
         async with time_limit(0.01, " while waiting"):
             await asyncio.get_running_loop().create_future()
@@ -87,7 +87,7 @@ async def test_time_limit() -> None:
 
 
 async def test_time_limit_of_a_request_is_another() -> None:
-    """An error of the client that is a TimeoutError too passes unchanged."""
+    """An error of the client that is also a TimeoutError passes unchanged."""
     with pytest.raises(APITimeoutError):
         async with time_limit(30):
             raise APITimeoutError("slow")

@@ -1,4 +1,4 @@
-"""What every command has in common."""
+"""Behaviour that all commands share."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def test_version(run: Run) -> None:
-    """--version is the package's."""
+    """--version prints the version of the package."""
     assert run("--version") == (0, f"together-batches {__version__}\n", "")
 
 
@@ -32,7 +32,7 @@ def test_usage_error(run: Run) -> None:
 
 
 def test_narrow_encoding(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What standard output's encoding cannot say is escaped."""
+    """A character that the encoding of standard output lacks is escaped."""
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, "ascii"))
     assert cli.main(["cancel", "--dry-run", "jöb"]) == 0
@@ -40,7 +40,7 @@ def test_narrow_encoding(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_full_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Output that cannot be written is a failure with its reason."""
+    """Output that cannot be written is a failure with its cause."""
 
     class Full(io.StringIO):
         def flush(self) -> None:
@@ -56,7 +56,7 @@ def test_full_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pyte
 
 
 def test_everything_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where standard output was closed from the start and standard error is closed by its reader, it just ends."""
+    """The command ends without a traceback if standard output is closed and the reader of standard error has left."""
 
     class Closed(io.StringIO):
         def write(self, _: str) -> int:

@@ -1,4 +1,4 @@
-"""Numbers and durations as they are typed."""
+"""Numbers and durations on the command line."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_durations(text: str, expected: timedelta) -> None:
 
 @pytest.mark.parametrize("text", ["", "90", "h", "2 h", "-2h", "2w", "1h30", "٣h", "2h\n", "999999999d", "nanh"])
 def test_no_durations(text: str) -> None:
-    """What has no unit, or an unknown one, or more than a hundred years, is refused with the text in the sentence."""
+    """A duration without a known unit, or above a hundred years, is refused with its text in the error."""
     with pytest.raises(click.BadParameter) as caught:
         duration(text)
     assert repr(text) in str(caught.value)
@@ -54,7 +54,7 @@ def test_above_zero(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["-1", "-0.1", "nan", "inf", "", "ten", "60s"])
 def test_zero_or_above(text: str) -> None:
-    """Patience is finite, and may be none."""
+    """Patience is finite, and may be zero."""
     assert (zero_or_above("0"), zero_or_above("2.5")) == (0, 2.5)
     with pytest.raises(click.BadParameter, match="not a number, zero or above") as caught:
         zero_or_above(text)
@@ -63,7 +63,7 @@ def test_zero_or_above(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "30,", ",30", "30;120", "30,-1", "30,x"])
 def test_delays(text: str) -> None:
-    """One number of seconds, or several with commas between them; zero is allowed."""
+    """Delays are one or several numbers of seconds separated by commas; zero is allowed."""
     assert (delays("0"), delays("30, 2.5,600")) == ((0,), (30, 2.5, 600))
     with pytest.raises(click.BadParameter, match="not a number, zero or above"):
         delays(text)
@@ -88,13 +88,13 @@ def test_whole_numbers_of_any_sign() -> None:
 
 
 def test_at_least_one() -> None:
-    """None at all is not at least one."""
+    """A count of at least one refuses zero."""
     with pytest.raises(click.BadParameter, match="1 or more"):
         at_least_one("0")
 
 
 def test_ports() -> None:
-    """Ports end at 65535."""
+    """A port is at most 65535."""
     assert port("65535") == 65_535
     with pytest.raises(click.BadParameter, match="not a port"):
         port("65536")

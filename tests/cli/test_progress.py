@@ -1,4 +1,4 @@
-"""The progress bar."""
+"""Progress bars."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ if TYPE_CHECKING:
 
 
 def test_nothing_is_drawn_where_nobody_looks(capsys: pytest.CaptureFixture[str]) -> None:
-    """A bar that is not shown writes nothing at all."""
+    """A bar that is not shown writes nothing."""
     with bar(10, shown=False) as show:
         show(5, 1)
     assert capsys.readouterr() == ("", "")
 
 
 def test_drawn_on_standard_error(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A bar shows how many are done and how many failed, and leaves standard output alone."""
+    """A bar shows the number of jobs done and failed, and writes nothing to standard output."""
     monkeypatch.setenv("NO_COLOR", "1")
     with bar(12_000, shown=True) as show:
         for done in range(12_001):
@@ -30,7 +30,7 @@ def test_drawn_on_standard_error(capsys: pytest.CaptureFixture[str], monkeypatch
 
 
 def test_what_else_there_is_to_say(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stands between how many are done and how many failed."""
+    """Further text stands between the numbers of jobs done and failed."""
     monkeypatch.setenv("NO_COLOR", "1")
     with bar(650, shown=True) as show:
         show(340, 1, "261 accepted and stopping")
@@ -40,7 +40,7 @@ def test_what_else_there_is_to_say(capsys: pytest.CaptureFixture[str], monkeypat
 def test_the_last_numbers_of_a_burst_are_drawn(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However fast they come, and although nothing comes after them; a failure and the end alike."""
+    """The last numbers of a burst are drawn, although no update follows them, after a failure too."""
     monkeypatch.setenv("NO_COLOR", "1")
     for last in (209, 340):
         with bar(650, shown=True) as show:
@@ -50,7 +50,7 @@ def test_the_last_numbers_of_a_burst_are_drawn(
 
 
 def test_narrow_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a narrow terminal the bar gives way to the numbers."""
+    """On a narrow terminal the bar is dropped and the numbers stay."""
     monkeypatch.setenv("COLUMNS", "40")
     with bar(10, shown=True) as show:
         show(10, 0)

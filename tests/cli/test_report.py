@@ -1,4 +1,4 @@
-"""What became of the jobs of a cancel, as text."""
+"""The output of a bulk cancel as text."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ FINISHED = CancelOutcome("d", CancelResult.ALREADY_FINISHED, BatchJob(id="d", st
 
 
 def test_lines() -> None:
-    """A line has three columns, whatever is in them."""
+    """A line has three columns, whatever they contain."""
     assert outcome_line(CANCELLED) == "a\tcancelled\tCANCELLED"
     assert outcome_line(FAILED) == "b\\t\\x1b\tfailed\tit\\nbroke"
     assert outcome_line(CancelOutcome("e", CancelResult.CANCELING, BatchJob(id="e"), None, 1)) == "e\tcanceling\t-"
 
 
 def test_json() -> None:
-    """JSON keeps the id as it is and all that is known."""
+    """JSON keeps the id unchanged, and every known field."""
     decoded = json.loads(outcome_json(FAILED))
     assert decoded["job_id"] == "b\t\x1b"
     assert decoded["result"] == "failed"
@@ -35,7 +35,7 @@ def test_json() -> None:
 
 
 def test_table_of_jobs_that_completed_anyway(capsys: pytest.CaptureFixture[str]) -> None:
-    """They have a row of their own, apart from those that had ended before the cancel."""
+    """Jobs that completed in spite of the cancel have a row of their own, apart from those that had ended before."""
     outran = CancelOutcome("e", CancelResult.ALREADY_FINISHED, BatchJob(id="e", status="COMPLETED"), accepted=True)
     print_table(CancelReport([FINISHED, outran]))
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
@@ -48,7 +48,7 @@ def test_table_of_jobs_that_completed_anyway(capsys: pytest.CaptureFixture[str])
 
 
 def test_table(capsys: pytest.CaptureFixture[str]) -> None:
-    """The table counts each result that occurred, and says how finished jobs had ended where that is known."""
+    """The table counts each result that occurred, with the final statuses of finished jobs if known."""
     print_table(CancelReport([CANCELLED, FAILED, UNREAD, FINISHED]))
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert lines == [

@@ -1,4 +1,4 @@
-"""``together-batches results``."""
+"""The command ``results``."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def line(custom_id: str, **fields: object) -> bytes:
 
 @pytest.fixture
 def job_id(emulator: Emulator) -> str:
-    """A completed job whose every row was answered."""
+    """Return the id of a completed job whose rows were all answered."""
     return emulator.add_job(status="COMPLETED", output_file_id=emulator.add_file(line("b") + line("a")))
 
 
 @pytest.fixture
 def requests(tmp_path: Path) -> str:
-    """A file of three requests, one of which is not in the output."""
+    """Return a file of three requests, one of which is missing in the output."""
     file = tmp_path / "requests.jsonl"
     file.write_bytes(b"".join(line(name, body={"model": "m"}) for name in "abc"))
     return str(file)
@@ -47,7 +47,7 @@ def rows(text: str) -> list[tuple[str, str]]:
 
 
 def test_rows_on_standard_output(run: Run, job_id: str) -> None:
-    """One object a line, in ASCII; figures on standard error."""
+    """Rows are printed as one object a line, in ASCII, and counts on standard error."""
     ran = run("results", job_id)
     assert ran.code == 0
     assert ran.out.isascii()
@@ -59,7 +59,7 @@ def test_rows_on_standard_output(run: Run, job_id: str) -> None:
 
 
 def test_rows_in_a_file(run: Run, job_id: str, tmp_path: Path) -> None:
-    """As they came, and nothing beside the file; --json tells the figures."""
+    """Rows are written to a file in the service's order, with no other file beside it; --json prints the counts."""
     target = tmp_path / "results.jsonl"
     ran = run("results", job_id, "-o", str(target), "--json")
     assert ran.code == 0
@@ -74,7 +74,7 @@ def test_rows_in_a_file(run: Run, job_id: str, tmp_path: Path) -> None:
 
 
 def test_every_request_is_told(run: Run, job_id: str, requests: str) -> None:
-    """Missing ones too, and then the exit code says so; in the order of the input on request."""
+    """Missing rows are reported and set the exit code; the order of the input is optional."""
     ran = run("results", job_id, "--requests", requests)
     assert ran.code == 5
     assert rows(ran.out) == [("success", "b"), ("success", "a"), ("missing", "c")]
@@ -84,7 +84,7 @@ def test_every_request_is_told(run: Run, job_id: str, requests: str) -> None:
 
 
 def test_rows_that_failed(run: Run, emulator: Emulator) -> None:
-    """Are some of many."""
+    """Failed rows count as some failures among many."""
     errors = emulator.add_file(line("a", error={"code": "timeout", "message": "too slow"}) * 2)
     ran = run("results", emulator.add_job(status="COMPLETED", error_file_id=errors))
     assert ran.code == 5
@@ -93,7 +93,7 @@ def test_rows_that_failed(run: Run, emulator: Emulator) -> None:
 
 
 def test_a_job_that_ended_badly(run: Run, emulator: Emulator) -> None:
-    """What was done is told, and why there is no more."""
+    """For a job that ended early, the finished rows are written, and the error states the reason."""
     job_id = emulator.add_job(status="EXPIRED", output_file_id=emulator.add_file(line("a")))
     ran = run("results", job_id, "--quiet")
     assert (ran.code, rows(ran.out)) == (7, [("success", "a")])
@@ -105,7 +105,7 @@ def test_a_job_that_ended_badly(run: Run, emulator: Emulator) -> None:
 
 
 def test_a_job_without_results(run: Run, emulator: Emulator, tmp_path: Path) -> None:
-    """One that runs is misuse, one that is none is not found; no file appears."""
+    """An unfinished job is a usage error, an unknown id is not found, and neither creates a file."""
     target = tmp_path / "results.jsonl"
     ran = run("results", emulator.add_job(ends_as="IN_PROGRESS"), "-o", str(target))
     assert ran.code == 2
@@ -115,7 +115,7 @@ def test_a_job_without_results(run: Run, emulator: Emulator, tmp_path: Path) -> 
 
 
 def test_results_that_are_absent(run: Run, emulator: Emulator, tmp_path: Path) -> None:
-    """A failure that names them, when --patience is over: the rows are not missing, but unknown. No file appears."""
+    """Absent results are an error that names them when --patience expires, not missing rows, and create no file."""
     target = str(tmp_path / "results.jsonl")
     bare = emulator.add_job(status="COMPLETED", output_file_id=None)
     ran = run("results", bare, "-o", target, "--patience", "0.01")
@@ -134,7 +134,7 @@ def test_results_that_are_absent(run: Run, emulator: Emulator, tmp_path: Path) -
 
 
 def test_a_target_that_exists(run: Run, job_id: str, tmp_path: Path) -> None:
-    """Is replaced when told to, and before that nothing is asked of the service."""
+    """An existing target is replaced with --overwrite; without it, no request is sent."""
     target = tmp_path / "results.jsonl"
     target.write_text("precious")
     ran = run("results", job_id, "-o", str(target))
@@ -150,14 +150,14 @@ def test_a_target_that_exists(run: Run, job_id: str, tmp_path: Path) -> None:
     [(".", "is a directory"), ("nowhere/r.jsonl", "no such file"), ("/dev/null", "is not a file")],
 )
 def test_a_target_that_cannot_be(run: Run, job_id: str, tmp_path: Path, target: str, expected: str) -> None:
-    """Is a sentence, with --overwrite too."""
+    """An invalid target is an error in one sentence, with --overwrite too."""
     ran = run("results", job_id, "-o", str(tmp_path / target), "--overwrite")
     assert (ran.code, ran.out) == (2, "")
     assert expected in ran.err
 
 
 def test_requests_that_cannot_be_read(run: Run, job_id: str, tmp_path: Path) -> None:
-    """Are misuse; and so is an order that needs them."""
+    """Unreadable requests are a usage error, and so is --order input without --requests."""
     ran = run("results", job_id, "--requests", str(tmp_path / "nowhere.jsonl"))
     assert ran.code == 2
     assert "nowhere.jsonl" in ran.err
@@ -165,7 +165,7 @@ def test_requests_that_cannot_be_read(run: Run, job_id: str, tmp_path: Path) -> 
 
 
 def test_a_download_that_breaks(run: Run, emulator: Emulator, job_id: str, tmp_path: Path) -> None:
-    """Leaves no file, and no half of one; on standard output what came before stands."""
+    """A broken download leaves no file, complete or partial; rows already on standard output remain."""
     emulator.fail(Fault(on="content", status=500, times=None))
     target = tmp_path / "results.jsonl"
     ran = run("results", job_id, "-o", str(target))

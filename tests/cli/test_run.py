@@ -1,4 +1,4 @@
-"""``together-batches run``."""
+"""The command ``run``."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ OFTEN = ("--poll-interval", "0.02")
 
 
 def answer(row: dict[str, Any]) -> Answer | Failure | None:
-    """What the emulator makes of a row: "bad" fails, and would again."""
+    """Return the emulator's result of a row: "bad" fails, and would fail again."""
     return Failure("no such thing", code="400") if row["custom_id"] == "bad" else Answer(f"to {row['custom_id']}")
 
 
@@ -42,20 +42,20 @@ def rows_of(path: Path) -> list[str]:
 
 @pytest.fixture
 def requests(here: Path) -> str:
-    """A file of five requests."""
+    """Return a file of five requests."""
     return written(here / "requests.jsonl", NAMES)
 
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The directory that the command runs in."""
+    """Return the directory that the command runs in."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 @pytest.fixture
 def swift(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
-    """An emulator whose jobs take no time."""
+    """Return an emulator whose jobs finish at once."""
     timing = Timing(validating=0, running=0)
     with Emulator(timing=timing, answer=answer).running_in_thread() as emulator:
         monkeypatch.setenv("TOGETHER_API_KEY", str(emulator.api_key))
@@ -64,7 +64,7 @@ def swift(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
 
 
 def test_run(run: Run, swift: Emulator, here: Path, requests: str) -> None:
-    """Every answer, in order, in one file; what happens is told in lines, and how it ended in the last ones."""
+    """A run writes every answer in order to one file, prints its events as lines, and ends with a summary."""
     ran = run("run", requests, "-o", "answers.jsonl", "--max-rows-per-job", "2", *OFTEN)
     assert (ran.code, ran.out) == (0, "")
     assert rows_of(here / "answers.jsonl") == NAMES
@@ -78,7 +78,7 @@ def test_run(run: Run, swift: Emulator, here: Path, requests: str) -> None:
 
 
 def test_again(run: Run, swift: Emulator, here: Path, requests: str) -> None:
-    """Nothing is done twice."""
+    """A finished run that is started again creates no job."""
     run("run", requests, "-o", "answers.jsonl", *OFTEN)
     ran = run("run", requests, "-o", "answers.jsonl", *OFTEN)
     assert (ran.code, len(swift.jobs)) == (0, 1)
@@ -86,12 +86,12 @@ def test_again(run: Run, swift: Emulator, here: Path, requests: str) -> None:
 
 
 def test_quiet(run: Run, swift: Emulator, here: Path, requests: str) -> None:
-    """Nothing but the file."""
+    """--quiet prints nothing."""
     assert run("run", requests, "-o", "answers.jsonl", "--quiet", *OFTEN) == (0, "", "")
 
 
 def test_json(run: Run, swift: Emulator, here: Path, requests: str) -> None:
-    """The report, whole."""
+    """--json prints the complete report."""
     ran = run("run", requests, "-o", "answers.jsonl", "--json", "--quiet", *OFTEN)
     report = json.loads(ran.out)
     assert (ran.code, report["succeeded"], report["ok"], report["output"]) == (0, 5, True, "answers.jsonl")
@@ -99,7 +99,7 @@ def test_json(run: Run, swift: Emulator, here: Path, requests: str) -> None:
 
 
 def test_what_is_asked_of_the_jobs(run: Run, swift: Emulator, here: Path) -> None:
-    """Goes with the creates; and everything is where it was asked for."""
+    """Options of the jobs are sent with each create, and each file is written to the requested path."""
     clip = jsonl.audio_request("clip", model="m", file="https://media.example/clip.wav")
     (here / "clips.jsonl").write_bytes(jsonl.encode(clip))
     options = ["--endpoint", "/v1/audio/transcriptions", "--model", "m", "--priority", "-2", "--run-dir", "kept"]
@@ -111,7 +111,7 @@ def test_what_is_asked_of_the_jobs(run: Run, swift: Emulator, here: Path) -> Non
 
 
 def test_rows_that_fail(run: Run, swift: Emulator, here: Path) -> None:
-    """Are told by the exit code, and are in a file of their own."""
+    """Failed rows set the exit code, and are written to a file of their own."""
     requests = written(here / "requests.jsonl", ["a", "bad"])
     ran = run("run", requests, "-o", "answers.jsonl", *OFTEN)
     assert ran.code == 5
@@ -122,7 +122,7 @@ def test_rows_that_fail(run: Run, swift: Emulator, here: Path) -> None:
 
 
 def test_bad_lines(run: Run, swift: Emulator, here: Path) -> None:
-    """Are refused, each with its line; or set aside, if that is asked for."""
+    """Invalid lines are refused with their line numbers, or set aside with --skip-invalid."""
     requests = Path(written(here / "requests.jsonl", ["a", "b"]))
     requests.write_bytes(b"no JSON\n" + requests.read_bytes() + b'{"custom_id": "c"}\n')
     ran = run("run", str(requests), "-o", "answers.jsonl", *OFTEN)
@@ -141,7 +141,7 @@ def test_bad_lines(run: Run, swift: Emulator, here: Path) -> None:
 
 
 def test_a_stop_on_spending(run: Run, swift: Emulator, here: Path, requests: str) -> None:
-    """Is no end: more may be sent by the same command."""
+    """A run that a spending limit stopped is not finished, and the same command sends more."""
     ran = run("run", requests, "-o", "answers.jsonl", "--max-rows-per-job", "2", "--stop-after-rows", "2", *OFTEN)
     assert ran.code == 5
     assert "2 answered, 3 not sent; 1 job" in ran.err
@@ -152,7 +152,7 @@ def test_a_stop_on_spending(run: Run, swift: Emulator, here: Path, requests: str
 
 
 def test_standard_input(run: Run, swift: Emulator, feed: Callable[..., None], here: Path, requests: str) -> None:
-    """Is kept in the directory of the run, so that the same command goes on; other requests are refused."""
+    """Standard input is kept in the run directory, so that the same command resumes; other requests are refused."""
     content = Path(requests).read_bytes()
     feed(content)
     assert run("run", "-", "-o", "answers.jsonl", *OFTEN).code == 0
@@ -192,7 +192,7 @@ def test_standard_input(run: Run, swift: Emulator, feed: Callable[..., None], he
 def test_what_cannot_be(
     run: Run, swift: Emulator, here: Path, requests: str, argv: list[str], complaint: str
 ) -> None:
-    """Is refused before anything is sent, in the words of the command."""
+    """Invalid combinations are refused before anything is sent, with the names of the options."""
     (here / "there.jsonl").write_text("mine")
     ran = run("run", *argv)
     assert (ran.code, ran.out) == (2, "")
@@ -202,14 +202,14 @@ def test_what_cannot_be(
 
 
 def test_force(run: Run, swift: Emulator, here: Path, requests: str) -> None:
-    """A file that is there is replaced on request."""
+    """An existing output is replaced with --overwrite."""
     (here / "answers.jsonl").write_text("old")
     assert run("run", requests, "-o", "answers.jsonl", "--overwrite", *OFTEN).code == 0
     assert rows_of(here / "answers.jsonl") == NAMES
 
 
 def test_an_input_that_changed(run: Run, swift: Emulator, here: Path, requests: str) -> None:
-    """Is refused: its answers would be of two inputs."""
+    """A changed input is refused, because the answers would be of two inputs."""
     run("run", requests, "-o", "answers.jsonl", *OFTEN)
     written(here / "requests.jsonl", ["x"])
     ran = run("run", requests, "-o", "answers.jsonl", *OFTEN)
@@ -218,7 +218,7 @@ def test_an_input_that_changed(run: Run, swift: Emulator, here: Path, requests: 
 
 
 def test_a_run_in_use(run: Run, swift: Emulator, here: Path, requests: str) -> None:
-    """The process that has it is named."""
+    """A run in use is refused, and the error names the process that has it."""
     directory = here / "answers.jsonl.run"
     directory.mkdir()
     with locked(directory):
@@ -228,7 +228,7 @@ def test_a_run_in_use(run: Run, swift: Emulator, here: Path, requests: str) -> N
 
 
 def test_a_key_that_is_refused(run: Run, swift: Emulator, here: Path, requests: str) -> None:
-    """Ends it, with the exit code for that."""
+    """A refused key ends the run with its own exit code."""
     swift.fail(Fault(on="begin_upload", status=401, times=None))
     assert run("run", requests, "-o", "answers.jsonl", *OFTEN).code == 3
 
@@ -237,7 +237,7 @@ def test_a_key_that_is_refused(run: Run, swift: Emulator, here: Path, requests: 
 def left(
     run: Run, emulator: Emulator, here: Path, requests: str, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Ran]:
-    """A run that is interrupted when its three jobs are there, which take their time."""
+    """Return a run that is interrupted while its three jobs are still running."""
     created = 0
 
     def print_err(text: str) -> None:
@@ -253,7 +253,7 @@ def left(
 
 
 def test_interrupted(left: Callable[..., Ran], emulator: Emulator) -> None:
-    """It is told how to go on, and how to cancel; the jobs are left alone."""
+    """An interrupted run prints how to resume and how to cancel, and leaves the jobs alone."""
     ran = left()
     assert (ran.code, ran.out) == (130, "")
     assert ran.err.splitlines()[-2:] == [
@@ -264,7 +264,7 @@ def test_interrupted(left: Callable[..., Ran], emulator: Emulator) -> None:
 
 
 def test_cancel_on_interrupt(left: Callable[..., Ran], emulator: Emulator) -> None:
-    """If that was asked for."""
+    """With --cancel-on-interrupt, an interrupt cancels the jobs."""
     ran = left("--cancel-on-interrupt")
     assert ran.code == 130
     assert ran.err.endswith(
@@ -274,7 +274,7 @@ def test_cancel_on_interrupt(left: Callable[..., Ran], emulator: Emulator) -> No
 
 
 def test_too_long(run: Run, emulator: Emulator, here: Path, requests: str) -> None:
-    """At the end of the time the jobs are left alone, and the error says how to go on."""
+    """When --timeout expires, the jobs are left alone, and the error states how to resume."""
     ran = run("run", requests, "-o", "answers.jsonl", "--timeout", "1")
     assert (ran.code, ran.out) == (6, "")
     assert "timed out after 1 s: 0 of 5 rows are done; run the same command again to go on" in ran.err
@@ -282,7 +282,7 @@ def test_too_long(run: Run, emulator: Emulator, here: Path, requests: str) -> No
 
 
 def test_cancel(left: Callable[..., Ran], run: Run, emulator: Emulator) -> None:
-    """The jobs of the run that have not ended, without a question; they are told like those of ``cancel``."""
+    """--cancel cancels the unfinished jobs of the run without a prompt, with the output of ``cancel``."""
     left()
     ran = run("run", "--cancel", "answers.jsonl.run")
     assert ran.code == 0
@@ -295,7 +295,7 @@ def test_cancel(left: Callable[..., Ran], run: Run, emulator: Emulator) -> None:
 
 
 def test_cancel_what_has_ended(run: Run, swift: Emulator, here: Path, requests: str) -> None:
-    """Is nothing to be done."""
+    """--cancel on a finished run does nothing."""
     run("run", requests, "-o", "answers.jsonl", *OFTEN)
     ran = run("run", "--cancel", "answers.jsonl.run")
     assert ran == (0, "", "every job of the run in answers.jsonl.run has ended; there is nothing to cancel\n")
@@ -304,7 +304,7 @@ def test_cancel_what_has_ended(run: Run, swift: Emulator, here: Path, requests: 
 def test_interrupted_before_anything_was_begun(
     run: Run, swift: Emulator, here: Path, requests: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Then there is nothing to go on with."""
+    """A run that is interrupted before it starts prints no hint to resume."""
 
     async def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
@@ -315,7 +315,7 @@ def test_interrupted_before_anything_was_begun(
 
 
 def test_a_bar(run: Run, swift: Emulator, here: Path, requests: str, on_terminal: Callable[..., None]) -> None:
-    """Where somebody sees it, in place of the lines."""
+    """On a terminal, a run draws a bar in place of the lines."""
     on_terminal("stderr")
     ran = run("run", requests, "-o", "answers.jsonl", *OFTEN)
     assert ran.code == 0

@@ -1,4 +1,4 @@
-"""``together-batches runs show``."""
+"""The command ``runs show``."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory of a finished run: three rows in two jobs."""
+    """Return the directory of a finished run with three rows in two jobs."""
     from together_batches import Batches
 
     here = tmp_path_factory.mktemp("finished")
@@ -42,7 +42,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_lines(run: Run, finished: Path) -> None:
-    """Elsewhere than on a terminal, a line for each attempt, with tabs between its columns."""
+    """In a pipe, each attempt is a line with tabs between its columns."""
     ran = run("runs", "show", str(finished))
     view = runs.read(finished)
     first, second = (shard.attempts[0] for shard in view.shards)
@@ -56,14 +56,14 @@ def test_lines(run: Run, finished: Path) -> None:
 
 
 def test_json(run: Run, finished: Path) -> None:
-    """All that is known."""
+    """--json prints every field."""
     ran = run("runs", "show", str(finished), "--json")
     assert (ran.code, ran.err) == (0, "")
     assert json.loads(ran.out) == json.loads(json.dumps(runs.read(finished).to_dict()))
 
 
 def test_on_a_terminal(run: Run, finished: Path, on_terminal: Callable[..., None]) -> None:
-    """A picture."""
+    """On a terminal, the run is drawn."""
     on_terminal("stdout")
     ran = run("runs", "show", str(finished))
     assert (ran.code, ran.err) == (0, "")
@@ -72,7 +72,7 @@ def test_on_a_terminal(run: Run, finished: Path, on_terminal: Callable[..., None
 
 
 def test_files(run: Run, finished: Path, tmp_path: Path) -> None:
-    """The picture as an image, and in a page; nothing is replaced that is there."""
+    """The picture is written as SVG and in an HTML page, and existing files are not replaced."""
     svg, html = tmp_path / "run.svg", tmp_path / "run.html"
     ran = run("runs", "show", str(finished), "--svg", str(svg), "--html", str(html))
     assert ran == (0, "", f"the picture is in {svg}\nthe picture is in {html}\n")
@@ -89,7 +89,7 @@ def test_files(run: Run, finished: Path, tmp_path: Path) -> None:
 
 
 def test_where_there_is_no_run(run: Run, tmp_path: Path) -> None:
-    """What was named is no run: usage."""
+    """A directory without a run is a usage error."""
     ran = run("runs", "show", str(tmp_path / "nowhere"))
     assert (ran.code, ran.out) == (2, "")
     assert f"there is no directory {tmp_path / 'nowhere'}; name that of a run" in ran.err
@@ -100,7 +100,7 @@ def test_where_there_is_no_run(run: Run, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"no database", b"SQLite format 3\0"])
 def test_a_ledger_that_cannot_be_read(run: Run, tmp_path: Path, content: bytes) -> None:
-    """Is told in one sentence, and is not taken for an empty one."""
+    """An unreadable ledger is an error in one sentence, and is not taken for an empty one."""
     (tmp_path / NAME).write_bytes(content)
     ran = run("runs", "show", str(tmp_path))
     assert (ran.code, ran.out, ran.err.count("\n")) == (1, "", 1)
@@ -108,7 +108,7 @@ def test_a_ledger_that_cannot_be_read(run: Run, tmp_path: Path, content: bytes) 
 
 
 def test_a_newer_version(run: Run, finished: Path, tmp_path: Path) -> None:
-    """Is not guessed at."""
+    """A ledger of a newer version is refused."""
     newer = tmp_path / NAME
     newer.write_bytes((finished / NAME).read_bytes())
     ledger = sqlite3.connect(newer)
@@ -120,7 +120,7 @@ def test_a_newer_version(run: Run, finished: Path, tmp_path: Path) -> None:
 
 
 def test_watch(run: Run, finished: Path, on_terminal: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Is drawn again until it has finished."""
+    """--watch redraws the run until it has finished."""
     on_terminal("stdout")
     monkeypatch.setattr(_runs, "_SECONDS_BETWEEN_LOOKS", 0)
     last = runs.read(finished)
@@ -137,7 +137,7 @@ def test_watch(run: Run, finished: Path, on_terminal: Callable[..., None], monke
 
 
 def test_watch_as_json(run: Run, finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A line where something has changed, for programs."""
+    """--watch --json prints a line after each change."""
     monkeypatch.setattr(_runs, "_SECONDS_BETWEEN_LOOKS", 0)
     last = runs.read(finished)
     running = attrs.evolve(last, state="running")
@@ -148,7 +148,7 @@ def test_watch_as_json(run: Run, finished: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_watch_until_ctrl_c(run: Run, finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Is a normal end."""
+    """Ctrl-C is a normal end of --watch."""
 
     def read(_: Path) -> runs.RunView:
         raise KeyboardInterrupt
@@ -158,7 +158,7 @@ def test_watch_until_ctrl_c(run: Run, finished: Path, monkeypatch: pytest.Monkey
 
 
 def test_where_nothing_can_be_watched(run: Run, finished: Path, tmp_path: Path) -> None:
-    """It is said what can be done."""
+    """If a run cannot be watched, the error states the reason."""
     assert "--watch needs a terminal to draw on" in run("runs", "show", str(finished), "--watch").err
     ran = run("runs", "show", str(finished), "--watch", "--svg", str(tmp_path / "run.svg"))
     assert ran.code == 2

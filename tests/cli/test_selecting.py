@@ -1,4 +1,4 @@
-"""Which jobs a cancel is about."""
+"""The choice of jobs for a cancel."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     ],
 )
 def test_no_jobs_or_jobs_twice(run: Callable[..., Ran], argv: list[str], expected: str) -> None:
-    """Ids, standard input or filters: none of them, or two, is an error that says what to do."""
+    """Exactly one of ids, standard input and filters must be given; the error states what to do."""
     ran = run("cancel", *argv)
     assert (ran.code, ran.out) == (2, "")
     assert expected in ran.err
@@ -40,12 +40,12 @@ def test_no_jobs_or_jobs_twice(run: Callable[..., Ran], argv: list[str], expecte
 @pytest.mark.usefixtures("emulator")
 @pytest.mark.parametrize("filters", [["--all", "--model", "m"], ["--status", "FAILED"], ["--older-than", "0s"]])
 def test_every_filter_alone_is_enough(run: Callable[..., Ran], filters: list[str]) -> None:
-    """A filter chooses jobs, even if it is the only one and chooses all."""
+    """Each filter is sufficient alone, even if it selects all jobs."""
     assert run("cancel", *filters, "--dry-run").err == "no job matches; there is nothing to cancel\n"
 
 
 def test_reading_ids() -> None:
-    """Windows line ends, blank lines, comments, a byte order mark and columns after a tab are no part of an id."""
+    """Windows line ends, blank lines, comments, a byte order mark and columns after a tab are not part of an id."""
     text = "\ufeffone\r\n\r\n  # not this\n two \nthree\tcancelled\tCANCELLED\n\nfür\u2028vier\nlast"
     assert list(read_ids(io.BytesIO(text.encode()))) == ["one", "two", "three", "für\u2028vier", "last"]
 
@@ -65,7 +65,7 @@ def test_reading_ids() -> None:
     ],
 )
 def test_reading_json(text: str, expected: list[str]) -> None:
-    """Ids as JSON texts, arrays and objects, as --json and jq print them, over as many lines as they take."""
+    """Ids are read from JSON texts, arrays and objects, as --json and jq print them, over any number of lines."""
     assert list(read_ids(io.BytesIO(text.encode()))) == expected
 
 
@@ -89,21 +89,21 @@ def test_reading_json(text: str, expected: list[str]) -> None:
     ids=lambda line: line[:20],
 )
 def test_no_id_in_json(line: bytes) -> None:
-    """A line that looks like JSON and names no job is an error that names the line."""
+    """A line that looks like JSON without an id is an error that names the line."""
     with pytest.raises(CommandError, match="line 2 of standard input"):
         list(read_ids(io.BytesIO(b"fine\n" + line)))
 
 
 @pytest.mark.parametrize("content", ["one\n{\n}\nbad id\n", '{"id":\n "x"\n}\n\nbad id'])
 def test_lines_are_counted_over_json(content: str) -> None:
-    """An error names the line of the file."""
+    """An error after JSON over several lines names the line of the file."""
     with pytest.raises(CommandError, match=r"line (2|5) of standard input"):
         list(read_ids(io.BytesIO(content.encode())))
 
 
 @pytest.mark.parametrize(("line", "name"), [("one,two", "a comma"), ("one, two", "a comma"), ("one two", "a blank")])
 def test_several_ids_on_a_line(line: str, name: str) -> None:
-    """They are refused: as it stands, it would be an id that no job has."""
+    """Several ids on a line are refused, because the whole line is the id of no job."""
     with pytest.raises(
         CommandError, match=f"line 1 of standard input has {name} in it .* each id on a line of its own"
     ):
@@ -111,13 +111,13 @@ def test_several_ids_on_a_line(line: str, name: str) -> None:
 
 
 def test_undecodable_line() -> None:
-    """Bytes that are no text are an error that names the line."""
+    """Bytes that are not UTF-8 are an error that names the line."""
     with pytest.raises(CommandError, match="line 3 of standard input is not UTF-8"):
         list(read_ids(io.BytesIO(b"one\ntwo\n\xff\xfe\n")))
 
 
 def test_by_status() -> None:
-    """Jobs are counted by status, the most frequent first; one without a status is counted too."""
+    """Jobs are counted by status, the most frequent first, including jobs without a status."""
     jobs = [BatchJob(id=str(n), status=status) for n, status in enumerate(["A", "B", "B", None])]
     assert by_status(jobs) == "2 B, 1 A, 1 without a status"
 
@@ -133,7 +133,7 @@ def test_asking(
     answer: str,
     expected: bool,
 ) -> None:
-    """The question is on standard error; only a clear yes is one; the handler of Ctrl-C is put back."""
+    """The prompt is on standard error, accepts only a clear yes, and restores the handler of Ctrl-C."""
     feed(answer.encode(), terminal=True)
     on_terminal("stderr")
     before = signal.getsignal(signal.SIGINT)
@@ -146,7 +146,7 @@ def test_asking(
 def test_no_terminal_for_a_prompt(
     feed: Callable[..., None], on_terminal: Callable[..., None], terminals: tuple[str, ...]
 ) -> None:
-    """Where the question would not be seen or could not be answered, --yes is required."""
+    """--yes is required if the prompt cannot be seen or answered."""
     feed(b"y\n", terminal="stdin" in terminals)
     on_terminal(*(name for name in terminals if name == "stderr"))
     with pytest.raises(CommandError, match="--yes"):
@@ -160,7 +160,7 @@ def test_interrupt_at_the_prompt(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Ctrl-C at the prompt breaks the read, and is no KeyboardInterrupt, which would tear a task apart."""
+    """Ctrl-C at the prompt interrupts the read without a KeyboardInterrupt, which would break up a task."""
     feed(b"", terminal=True)
     on_terminal("stderr")
     monkeypatch.setattr(sys.stdin, "readline", lambda: signal.raise_signal(signal.SIGINT), raising=False)
@@ -170,14 +170,14 @@ def test_interrupt_at_the_prompt(
 
 
 def test_closed_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ids from a standard input that is closed are an error."""
+    """Ids from a closed standard input are an error."""
     monkeypatch.setattr(sys, "stdin", None)
     with pytest.raises(CommandError, match="closed"):
         ids_or_input(["-"])
 
 
 def test_typed_ids(feed: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
-    """Whoever types the ids is told how the list ends."""
+    """If ids are typed on a terminal, a message states how the list ends."""
     feed(b"a\nb\na\n", terminal=True)
     assert ids_or_input(["-"]) == ["a", "b"]
     assert "Ctrl-D" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""``together-batches split``."""
+"""The command ``split``."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ LINES = [jsonl.encode(jsonl.chat_request(name, model="m", messages=[])) for name
 
 @pytest.fixture
 def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A file of five requests, in the directory where the command runs."""
+    """Return a file of five requests in the working directory of the command."""
     monkeypatch.chdir(tmp_path)
     Path("all.jsonl").write_bytes(b"".join(LINES))
     return "all.jsonl"
 
 
 def test_files_here(run: Run, source: str) -> None:
-    """Their paths on standard output, in order; how many on standard error."""
+    """The paths of the files are on standard output, in order, and their number on standard error."""
     ran = run("split", source, "--max-rows", "2")
     assert ran == (0, "all-001.jsonl\nall-002.jsonl\nall-003.jsonl\n", "3 files in .\n")
     assert [Path(path).read_bytes() for path in ran.lines] == [
@@ -40,7 +40,7 @@ def test_files_here(run: Run, source: str) -> None:
 
 
 def test_files_elsewhere(run: Run, source: str) -> None:
-    """In a directory that is made; as objects on request."""
+    """The output directory is created if necessary; --json prints the files as objects."""
     ran = run("split", source, "-o", "in/pieces", "--max-bytes", str(len(LINES[0]) * 4), "--json")
     assert (ran.code, ran.err) == (0, "")
     assert [json.loads(line) for line in ran.lines] == [
@@ -50,18 +50,18 @@ def test_files_elsewhere(run: Run, source: str) -> None:
 
 
 def test_one_file_is_enough(run: Run, source: str) -> None:
-    """Within the limits of the service."""
+    """Requests within the limits of the service are written to one file."""
     assert run("split", source, "-o", "pieces") == (0, f"{Path('pieces/all-001.jsonl')}\n", "1 file in pieces\n")
 
 
 def test_standard_input(run: Run, source: str, feed: Callable[..., None]) -> None:
-    """Has no name, so the pieces are called requests."""
+    """The pieces of standard input, which has no name, are called requests."""
     feed(LINES[0])
     assert run("split", "-").out == "requests-001.jsonl\n"
 
 
 def test_what_cannot_be_split(run: Run, source: str) -> None:
-    """A problem, an earlier cut, no file: a sentence, and nothing is written."""
+    """A problem in the input, existing pieces or a missing file is an error, and nothing is written."""
     Path("bad.jsonl").write_bytes(LINES[0] + LINES[0])
     ran = run("split", "bad.jsonl")
     assert (ran.code, ran.out) == (1, "")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="pipes of POSIX")
 
 MUCH = "x" * 1_000_000
-"""More than a pipe takes."""
+"""More bytes than a pipe holds."""
 
 
 class Pipe:
@@ -47,7 +47,7 @@ def pipe() -> Iterator[Pipe]:
 
 
 def test_a_pipe_that_is_not_read(pipe: Pipe) -> None:
-    """Holds up nothing: all of it comes once it is read, in its order."""
+    """A pipe that is not read does not block its writer; everything arrives in order once it is read."""
     stream = Unblocked(pipe.writer, lossy=False)
     stream.write("first\n")
     stream.write(MUCH)
@@ -61,13 +61,13 @@ def test_a_pipe_that_is_not_read(pipe: Pipe) -> None:
 
 
 def test_what_the_encoding_cannot_say(pipe: Pipe) -> None:
-    """Becomes an escape."""
+    """A character that the encoding lacks becomes an escape."""
     Unblocked(pipe.writer, lossy=False).write("é\udc80")
     assert pipe.read(10) == b"\\xe9\\udc80"
 
 
 def test_bytes(pipe: Pipe) -> None:
-    """Are written as they are, in their place."""
+    """Bytes are written unchanged, in order with text."""
     stream = Unblocked(pipe.writer, lossy=False)
     stream.write("a")
     stream.write_bytes(b"\xff")
@@ -75,7 +75,7 @@ def test_bytes(pipe: Pipe) -> None:
 
 
 def test_a_reader_that_left(pipe: Pipe) -> None:
-    """Is an error of the next write, and of no write of a stream that may lose text."""
+    """A closed pipe raises an error in the next write, except in a lossy stream."""
     pipe.reader.close()
     strict, lossy = Unblocked(pipe.writer, lossy=False), Unblocked(pipe.writer, lossy=True)
     for stream in (strict, lossy):
@@ -89,7 +89,7 @@ def test_a_reader_that_left(pipe: Pipe) -> None:
 
 
 def test_a_lossy_stream_is_bounded(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is too much is left out, and counted once there is room again."""
+    """A lossy stream drops text above its limit, and reports the amount once there is room again."""
     monkeypatch.setattr(_streams, "_MOST_WAITING", 1_000_000)
     stream = Unblocked(pipe.writer, lossy=True)
     stream.write(MUCH + "\n")
@@ -103,7 +103,7 @@ def test_a_lossy_stream_is_bounded(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_one_wait_for_a_reader_that_does_not_read(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A flush waits for a moment, and once: then the stream is known to be stalled, until it is read again."""
+    """Only one flush waits for a stalled stream; later ones return at once until it is read again."""
     monkeypatch.setattr(_streams, "_FLUSH_SECONDS", 0.2)
     stream = Unblocked(pipe.writer, lossy=False)
     stream.write(MUCH)
@@ -114,7 +114,7 @@ def test_one_wait_for_a_reader_that_does_not_read(pipe: Pipe, monkeypatch: pytes
 
 
 def test_both_streams_of_a_command(pipe: Pipe, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A pipe is replaced within the block, and a file is not; at its end all is written, and both are as before."""
+    """Pipes are replaced within the block, and files are not; at its end all is written and both are restored."""
     with (tmp_path / "errors").open("w") as file:
         monkeypatch.setattr(sys, "stdout", pipe.writer)
         monkeypatch.setattr(sys, "stderr", file)
@@ -129,7 +129,7 @@ def test_both_streams_of_a_command(pipe: Pipe, monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_an_interrupted_command(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ends, whether what it printed is read or not."""
+    """An interrupted command ends, whether its output is read or not."""
     monkeypatch.setattr(sys, "stdout", pipe.writer)
     with unblocked_streams() as finish:
         print(MUCH)
@@ -137,7 +137,7 @@ def test_an_interrupted_command(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_no_streams(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Streams that were closed when the command started, or that are closed, stay as they are."""
+    """Streams that are closed, or were closed when the command started, are not replaced."""
     monkeypatch.setattr(sys, "stdout", None)
     closed = io.TextIOWrapper(io.BytesIO())
     closed.close()

@@ -1,4 +1,4 @@
-"""``together-batches submit``."""
+"""The command ``submit``."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ LINES = b"".join(jsonl.encode(jsonl.chat_request(name, model="m", messages=[])) 
 
 
 def unmarked(content: bytes) -> bytes:
-    """What was uploaded, less the 64 spaces and tabs that each submission adds."""
+    """Return an upload without the 64 spaces and tabs that each submission adds."""
     return re.sub(rb"\{[ \t]{64}", b"{", content)
 
 
 @pytest.fixture
 def requests(tmp_path: Path) -> str:
-    """A file of two requests."""
+    """Return a file of two requests."""
     file = tmp_path / "requests.jsonl"
     file.write_bytes(LINES)
     return str(file)
@@ -40,7 +40,7 @@ def requests(tmp_path: Path) -> str:
 
 @pytest.fixture
 def swift(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
-    """An emulator whose jobs take no time, and is looked at often."""
+    """Return an emulator whose jobs finish at once, with short intervals between reads."""
     monkeypatch.setattr(wait, "_SHORTEST_SECONDS", 0.02)
     with Emulator(timing=Timing(validating=0.1, running=0.1)).running_in_thread() as emulator:
         monkeypatch.setenv("TOGETHER_API_KEY", str(emulator.api_key))
@@ -49,7 +49,7 @@ def swift(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
 
 
 def test_submit(run: Run, emulator: Emulator, requests: str) -> None:
-    """A line on standard output, that can be waited for."""
+    """A submission prints a line on standard output that ``wait`` accepts as input."""
     ran = run("submit", requests)
     (job,) = emulator.jobs
     assert (0, f"{job['id']}\tVALIDATING\t{job['input_file_id']}\n", "") == ran
@@ -58,14 +58,14 @@ def test_submit(run: Run, emulator: Emulator, requests: str) -> None:
 
 
 def test_json(run: Run, emulator: Emulator, requests: str) -> None:
-    """The job, whole."""
+    """--json prints the complete job."""
     ran = run("submit", requests, "--json")
     assert (ran.code, ran.err) == (0, "")
     assert json.loads(ran.out)["id"] == emulator.jobs[0]["id"]
 
 
 def test_what_is_asked_of_the_job(run: Run, emulator: Emulator, tmp_path: Path) -> None:
-    """Goes with the create."""
+    """Options of the job are sent with the create."""
     clip = jsonl.audio_request("clip", model="m", file="https://media.example/clip.wav")
     (tmp_path / "clips.jsonl").write_bytes(jsonl.encode(clip))
     options = ["--endpoint", "/v1/audio/transcriptions", "--model", "m", "--priority", "-2"]
@@ -75,7 +75,7 @@ def test_what_is_asked_of_the_job(run: Run, emulator: Emulator, tmp_path: Path) 
 
 
 def test_standard_input(run: Run, emulator: Emulator, feed: Callable[..., None]) -> None:
-    """Is a file as any other."""
+    """Standard input is accepted like any other file."""
     feed(LINES)
     assert run("submit", "-").code == 0
     assert unmarked(emulator.content(str(emulator.jobs[0]["input_file_id"]))) == LINES
@@ -86,7 +86,7 @@ def test_standard_input(run: Run, emulator: Emulator, feed: Callable[..., None])
 
 
 def test_nothing_is_sent_of_what_cannot_be_a_job(run: Run, emulator: Emulator, requests: str, tmp_path: Path) -> None:
-    """The first problem is told, and how to see the others."""
+    """An invalid file is not sent; the error shows the first problem, and how to see the others."""
     bad = tmp_path / "bad.jsonl"
     bad.write_bytes(LINES + LINES)
     ran = run("submit", str(bad))
@@ -99,7 +99,7 @@ def test_nothing_is_sent_of_what_cannot_be_a_job(run: Run, emulator: Emulator, r
 
 
 def test_what_the_service_says(run: Run, emulator: Emulator, requests: str) -> None:
-    """Its advice beside the job, its refusal in place of one."""
+    """A warning of the service is printed beside the job, and its refusal as the error."""
     job = {"id": "job-1", "status": "VALIDATING"}
     emulator.fail(Fault(on="create", status=201, body={"job": job, "warning": "busy\x1b"}))
     assert run("submit", requests) == (0, "job-1\tVALIDATING\t-\n", "the service warns: busy\\x1b\n")
@@ -113,14 +113,14 @@ def test_what_the_service_says(run: Run, emulator: Emulator, requests: str) -> N
 
 
 def test_the_same_file_twice(run: Run, emulator: Emulator, requests: str) -> None:
-    """Makes two jobs of two files, and leaves the file as it is."""
+    """The same file twice becomes two jobs with two uploaded files, and stays unchanged itself."""
     ids = {tuple(run("submit", requests).out.split("\t")) for _ in range(2)}
     assert len({job for job, _, _ in ids}) == len({file for _, _, file in ids}) == 2
     assert Path(requests).read_bytes() == LINES
 
 
 def test_a_lost_answer(run: Run, emulator: Emulator, requests: str) -> None:
-    """The job is looked for, and found."""
+    """After a lost response, the created job is looked for and found."""
     emulator.fail(Fault(on="create", lose="answer"))
     ran = run("submit", requests)
     (job,) = emulator.jobs
@@ -128,7 +128,7 @@ def test_a_lost_answer(run: Run, emulator: Emulator, requests: str) -> None:
 
 
 def test_patience(run: Run, emulator: Emulator, requests: str) -> None:
-    """Says how long a job is looked for whose create may have worked; then its file is named."""
+    """--patience limits the search for a job whose create may have worked; then the error names its file."""
     emulator.fail(Fault(on="create", lose="request", times=None))
     ran = run("submit", requests, "--patience", "0")
     assert (ran.code, ran.out) == (1, "")
@@ -139,7 +139,7 @@ def test_patience(run: Run, emulator: Emulator, requests: str) -> None:
 
 
 def test_wait(run: Run, swift: Emulator, requests: str) -> None:
-    """The line is that of ``wait``; what happens meanwhile is told."""
+    """--wait prints the line of ``wait``, and each change of status before it."""
     ran = run("submit", requests, "--wait")
     (job,) = swift.jobs
     assert (ran.code, ran.out) == (0, f"{job['id']}\tCOMPLETED\t{job['output_file_id']}\t-\t-\n")
@@ -149,7 +149,7 @@ def test_wait(run: Run, swift: Emulator, requests: str) -> None:
 
 
 def test_wait_for_a_job_that_ends_badly(run: Run, swift: Emulator, tmp_path: Path) -> None:
-    """Is told by the exit code."""
+    """A job that ends badly sets the exit code of --wait."""
     file = tmp_path / "requests.jsonl"
     file.write_bytes(jsonl.encode(jsonl.chat_request("a", model="dedicated/m", messages=[])))
     ran = run("submit", str(file), "--wait")
@@ -158,7 +158,7 @@ def test_wait_for_a_job_that_ends_badly(run: Run, swift: Emulator, tmp_path: Pat
 
 
 def test_wait_too_long(run: Run, emulator: Emulator, requests: str) -> None:
-    """The job is told all the same, as it was last seen, and left alone."""
+    """If --timeout expires during --wait, the job is printed as last read, and left alone."""
     ran = run("submit", requests, "--wait", "--timeout", "1")
     assert (6, f"{emulator.jobs[0]['id']}\tVALIDATING\t-\t-\t-\n") == (ran.code, ran.out)
     assert "was still pending; left alone" in ran.err
@@ -169,7 +169,7 @@ def test_wait_too_long(run: Run, emulator: Emulator, requests: str) -> None:
 
 
 def test_too_long_before_there_is_a_job(run: Run, emulator: Emulator, requests: str) -> None:
-    """The time limit is that of the whole call; what may exist by then is named."""
+    """--timeout covers the whole call; before the create, the error names what may exist."""
     emulator.fail(Fault(on="create", delay=60))
     ran = run("submit", requests, "--timeout", "1")
     assert (ran.code, ran.out) == (6, "")
@@ -197,7 +197,7 @@ def test_interrupted(
     place: tuple[object, str],
     expected: str,
 ) -> None:
-    """What is left behind is told."""
+    """An interrupted submission reports what exists at the service."""
 
     async def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
@@ -210,7 +210,7 @@ def test_interrupted(
 
 
 def test_a_bar(run: Run, emulator: Emulator, requests: str, on_terminal: Callable[..., None]) -> None:
-    """Of the upload, where somebody sees it."""
+    """On a terminal, an upload shows a bar."""
     on_terminal("stderr")
     assert "Uploading" in run("submit", requests).err
     assert "Uploading" not in run("submit", requests, "--quiet").err

@@ -1,4 +1,4 @@
-"""Text for people."""
+"""Text on standard streams."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from together_batches.cli._text import (
 
 
 def test_json_is_ascii_on_one_line() -> None:
-    """JSON holds the text exactly, and nothing that a terminal or an encoding could trip over."""
+    """JSON keeps the text exactly, without characters that a terminal or an encoding cannot handle."""
     value = {"id": "\x1b\u202eü\n"}
     assert as_json(value).isascii()
     assert "\n" not in as_json(value)
@@ -30,7 +30,7 @@ def test_json_is_ascii_on_one_line() -> None:
 
 
 def test_json_that_is_there_already() -> None:
-    """Becomes ASCII, and is the same value, letter for letter."""
+    """Existing JSON becomes ASCII with an equal value."""
     line = '{"x": "caf\u00e9 \U0001f600 \u2028", "y": 1E400, "z": "\\\\ud83d"}'.encode()
     text = in_ascii(line)
     assert text.isascii()
@@ -53,13 +53,13 @@ def test_table_aligns_and_cuts_nothing() -> None:
 
 
 def test_messages_are_escaped(capsys: pytest.CaptureFixture[str]) -> None:
-    """Whatever a message holds, it is one harmless line on standard error."""
+    """Any message is written as one harmless line on standard error."""
     print_error("bad\x1b[2J\n")
     assert capsys.readouterr() == ("", "together-batches: error: bad\\x1b[2J\\n\n")
 
 
 def test_closed_streams(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A standard stream that was closed from the start is no terminal, and what is said to it is dropped."""
+    """A standard stream that was closed from the start is not a terminal, and messages to it are dropped."""
     monkeypatch.setattr(sys, "stderr", None)
     print_err("to a closed stream")
     assert not is_terminal(None)
@@ -70,7 +70,7 @@ def test_closed_streams(monkeypatch: pytest.MonkeyPatch) -> None:
     [({}, True), ({"TERM": "dumb"}, False), ({"CI": "true"}, False), ({"NO_COLOR": "1"}, True)],
 )
 def test_where_a_bar_is_drawn(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], expected: bool) -> None:
-    """A bar needs a terminal that can, and no build server; without colour it is still a bar."""
+    """A bar needs a capable terminal that is not a build server's; NO_COLOR does not disable it."""
     stream = io.StringIO()
     for name in ("CI", "TERM", "NO_COLOR"):
         monkeypatch.delenv(name, raising=False)

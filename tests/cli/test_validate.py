@@ -1,4 +1,4 @@
-"""``together-batches validate``."""
+"""The command ``validate``."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ BAD = b'{"custom_id": "a\\u001b"}\n\n' + GOOD[:-1] + b"}\n"
 
 
 def test_a_good_file(run: Run, tmp_path: Path) -> None:
-    """Has nothing on standard output, and a summary on standard error."""
+    """A valid file prints nothing on standard output, and a summary on standard error."""
     file = tmp_path / "requests.jsonl"
     file.write_bytes(GOOD)
     assert run("validate", str(file)) == (0, "", f"{file}: 2 rows, {len(GOOD)} bytes, no problems\n")
 
 
 def test_every_problem(run: Run, tmp_path: Path) -> None:
-    """Is a line with its place; nothing in it steers the terminal."""
+    """Every problem is a line with its position, without control characters."""
     file = tmp_path / "requests.jsonl"
     file.write_bytes(BAD)
     ran = run("validate", str(file))
@@ -41,7 +41,7 @@ def test_every_problem(run: Run, tmp_path: Path) -> None:
 
 
 def test_json(run: Run, tmp_path: Path) -> None:
-    """All of it, in one object, and nothing beside it."""
+    """--json prints one object with every problem, and nothing else."""
     file = tmp_path / "requests.jsonl"
     file.write_bytes(BAD)
     ran = run("validate", str(file), "--json")
@@ -60,7 +60,7 @@ def test_json(run: Run, tmp_path: Path) -> None:
 
 
 def test_more_problems_than_anybody_reads(run: Run, tmp_path: Path) -> None:
-    """The first thousand are told, and how many there are; those of the whole file have no line."""
+    """Only the first thousand problems are printed, with the total; those of the whole file have no line number."""
     file = tmp_path / "requests.jsonl"
     file.write_bytes(b"\n" * 1200)
     ran = run("validate", str(file))
@@ -71,7 +71,7 @@ def test_more_problems_than_anybody_reads(run: Run, tmp_path: Path) -> None:
 
 
 def test_the_endpoint(run: Run, tmp_path: Path) -> None:
-    """Decides what a request is."""
+    """The endpoint determines what a valid request is."""
     file = tmp_path / "requests.jsonl"
     file.write_bytes(GOOD)
     ran = run("validate", str(file), "--endpoint", "/v1/audio/transcriptions")
@@ -80,7 +80,7 @@ def test_the_endpoint(run: Run, tmp_path: Path) -> None:
 
 
 def test_standard_input(run: Run, feed: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Is read where it is asked for; on a terminal somebody is told to type."""
+    """Standard input is read for ``-``; on a terminal a message asks the user to type."""
     feed(GOOD)
     assert run("validate", "-") == (0, "", f"the file: 2 rows, {len(GOOD)} bytes, no problems\n")
     feed(GOOD, terminal=True)
@@ -91,7 +91,7 @@ def test_standard_input(run: Run, feed: Callable[..., None], monkeypatch: pytest
 
 @pytest.mark.parametrize(("name", "expected"), [("nowhere", "there is no such file"), (".", "it is a directory")])
 def test_a_file_that_is_none(run: Run, tmp_path: Path, name: str, expected: str) -> None:
-    """Is misuse, and a sentence names it."""
+    """A file that does not exist, or is a directory, is a usage error that names it."""
     ran = run("validate", str(tmp_path / name))
     assert (ran.code, ran.out) == (2, "")
     assert f"cannot read {tmp_path / name}: {expected}" in ran.err

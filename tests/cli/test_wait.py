@@ -1,4 +1,4 @@
-"""Waiting for jobs."""
+"""The command ``wait``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def test_one(run: Run, emulator: Emulator) -> None:
-    """A line on standard output, what it took on standard error."""
+    """A finished job is a line on standard output, with the duration on standard error."""
     job_id = emulator.add_job(status="COMPLETED", output_file_id="file-o")
     ran = run("wait", job_id)
     assert (0, [f"{job_id}\tCOMPLETED\tfile-o\t-\t-"]) == (ran.code, ran.lines)
@@ -29,7 +29,7 @@ def test_one(run: Run, emulator: Emulator) -> None:
 
 
 def test_one_that_runs(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each change is told on standard error."""
+    """Each change of status is printed on standard error."""
     monkeypatch.setattr(wait, "_SHORTEST_SECONDS", 0.02)
     with Emulator(timing=Timing(running=0.2)).running_in_thread() as emulator:
         monkeypatch.setenv("TOGETHER_API_KEY", str(emulator.api_key))
@@ -42,7 +42,7 @@ def test_one_that_runs(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_several(run: Run, emulator: Emulator) -> None:
-    """Each once; one that ended badly decides the exit code."""
+    """Each job is printed once, and one that ended badly decides the exit code."""
     good = emulator.add_job(status="COMPLETED", output_file_id="file-o")
     bad = emulator.add_job(status="FAILED", error="no\x1b")
     ran = run("wait", good, bad, good)
@@ -52,14 +52,14 @@ def test_several(run: Run, emulator: Emulator) -> None:
 
 
 def test_json(run: Run, emulator: Emulator) -> None:
-    """One object a line."""
+    """--json prints one object a line."""
     ids = [emulator.add_job(status="COMPLETED", output_file_id="file-o") for _ in range(3)]
     decoded = [json.loads(line) for line in run("wait", *ids, "--json").lines]
     assert sorted(ids) == sorted(job["id"] for job in decoded)
 
 
 def test_standard_input(run: Run, emulator: Emulator, feed: Callable[..., None]) -> None:
-    """What list prints can be waited for."""
+    """The output of list is valid input of wait."""
     job_id = emulator.add_job(status="COMPLETED", output_file_id="file-o")
     feed(run("list").out.encode())
     assert [job_id] == [line.split("\t")[0] for line in run("wait", "-").lines]
@@ -69,7 +69,7 @@ def test_standard_input(run: Run, emulator: Emulator, feed: Callable[..., None])
 
 
 def test_too_long(run: Run, emulator: Emulator) -> None:
-    """What has finished is printed, what has not is named."""
+    """When --timeout expires, finished jobs have been printed, and unfinished ones are named."""
     done, running = emulator.add_job(status="FAILED"), emulator.add_job(ends_as="IN_PROGRESS")
     for ids in ([running], [done, running]):
         ran = run("wait", *ids, "--timeout", "0.2")
@@ -82,7 +82,7 @@ def test_too_long(run: Run, emulator: Emulator) -> None:
 
 @pytest.mark.parametrize(("fault", "expected"), [(None, 4), (401, 3), (403, 3)])
 def test_one_in_vain(run: Run, emulator: Emulator, fault: int | None, expected: int) -> None:
-    """The exit code says why a job cannot be waited for."""
+    """The exit code states why a job cannot be waited for."""
     if fault is not None:
         emulator.fail(Fault(on="retrieve", status=fault, times=None))
     ran = run("wait", "nowhere", "--quiet")
@@ -92,7 +92,7 @@ def test_one_in_vain(run: Run, emulator: Emulator, fault: int | None, expected: 
 
 
 def test_some_in_vain(run: Run, emulator: Emulator) -> None:
-    """The others are waited for; each that cannot be is told."""
+    """The other jobs are waited for, and each that cannot be is named."""
     job_id = emulator.add_job(status="COMPLETED", output_file_id="file-o")
     ran = run("wait", "nowhere", job_id, "elsewhere")
     assert (ran.code, len(ran.lines)) == (5, 1)
@@ -102,7 +102,7 @@ def test_some_in_vain(run: Run, emulator: Emulator) -> None:
 
 
 def test_files_that_are_late(run: Run, emulator: Emulator) -> None:
-    """A job that completed without files is printed when --patience is over, with a warning."""
+    """A job that completed without files is printed with a warning when --patience expires."""
     job_id, other = (emulator.add_job(status="COMPLETED", output_file_id=None) for _ in range(2))
     ran = run("wait", job_id, "--patience", "0")
     assert (ran.code, ran.lines) == (0, [f"{job_id}\tCOMPLETED\t-\t-\t-"])
@@ -114,7 +114,7 @@ def test_files_that_are_late(run: Run, emulator: Emulator) -> None:
 
 @pytest.mark.parametrize("patience", ["-1", "nan", "soon"])
 def test_a_patience_that_cannot_be(run: Run, emulator: Emulator, patience: str) -> None:
-    """Is misuse, before anything is sent."""
+    """An invalid --patience is a usage error, and nothing is sent."""
     ran = run("wait", "a", "--patience", patience)
     assert (ran.code, ran.out) == (2, "")
     assert f"{patience!r} is not a number, zero or above" in ran.err
@@ -122,7 +122,7 @@ def test_a_patience_that_cannot_be(run: Run, emulator: Emulator, patience: str) 
 
 
 def test_a_warning_is_shown(run: Run, emulator: Emulator) -> None:
-    """Unless nothing but errors is wanted."""
+    """A warning is shown unless --quiet is given."""
     emulator.fail(Fault(on="retrieve", status=503, times=6))
     job_id = emulator.add_job(status="COMPLETED", output_file_id="file-o")
     assert "1 of 1 jobs could not be looked at, and will be again" in run("wait", job_id, "--timeout", "0.2").err
@@ -130,7 +130,7 @@ def test_a_warning_is_shown(run: Run, emulator: Emulator) -> None:
 
 
 def test_interrupted(run: Run, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """How far it came is told, and that the jobs go on."""
+    """An interrupted wait reports its progress, and that the jobs are still running."""
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
@@ -143,7 +143,7 @@ def test_interrupted(run: Run, emulator: Emulator, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_bar_where_lines_go_elsewhere(run: Run, emulator: Emulator, on_terminal: Callable[..., None]) -> None:
-    """For several jobs."""
+    """Several jobs get a bar if standard output is not the terminal."""
     ids = [emulator.add_job(status="COMPLETED", output_file_id="file-o") for _ in range(2)]
     on_terminal("stderr")
     assert "Waiting" in run("wait", *ids).err

@@ -1,11 +1,11 @@
-"""Runs the examples of one page, in order, against an emulator: ``python tests/contracts/run_page.py PAGE``.
+"""Run the examples of one page, in order, against an emulator: ``python tests/contracts/run_page.py PAGE``.
 
-What runs: each ``python`` block, and each ``$`` command of a ``console`` block. All blocks of a page share one
+These run: each ``python`` block, and each ``$`` command of a ``console`` block. All blocks of a page share one
 namespace and one event loop; ``await`` may stand at the top of a block. TOGETHER_BASE_URL and TOGETHER_API_KEY point
 at an emulator that has a few jobs. A ``text`` block right after a ``python`` block, and the lines below a command,
-are the output that is expected; ``...`` stands for anything.
+are the expected output; ``...`` stands for anything.
 
-What the reader does not see, in HTML comments:
+HTML comments contain instructions that the reader does not see:
 
 - ``<!-- run`` … ``-->``: code that runs at this place; ``page_emulator`` is the emulator.
 - ``<!-- exit: 5 -->`` before a ``console`` block: the exit code of its commands.
@@ -40,17 +40,17 @@ class Block(NamedTuple):
     text: str
     line: int
     follows: bool = False
-    """Nothing but blank lines stands between this block and the one before it."""
+    """Only blank lines separate this block from the one before it."""
     exit_code: int = 0
     not_run: str | None = None
 
 
 class MismatchError(Exception):
-    """What came is not what the page shows."""
+    """The output differs from the page."""
 
 
 def blocks(page: str) -> Iterator[Block]:
-    """The fenced blocks and the hidden code of a page; ``kind`` is the word after the fence, or ``run``."""
+    """Yield the fenced blocks and the hidden code of a page; ``kind`` is the word after the fence, or ``run``."""
     exit_code, not_run, follows = 0, None, False
     lines = enumerate(page.splitlines(), start=1)
     for number, line in lines:
@@ -75,7 +75,7 @@ def blocks(page: str) -> Iterator[Block]:
 
 
 def commands(block: Block) -> Iterator[tuple[str, str]]:
-    """The commands of a ``console`` block, each with the output that is shown below it."""
+    """Yield the commands of a ``console`` block, each with the output that is shown below it."""
     for part in re.split(r"^\$ ", block.text, flags=re.MULTILINE)[1:]:
         command, _, output = part.partition("\n")
         while command.endswith("\\"):
@@ -85,7 +85,7 @@ def commands(block: Block) -> Iterator[tuple[str, str]]:
 
 
 def compare(shown: str, came: str, where: str) -> None:
-    """Raise :class:`MismatchError` where ``came`` is not what ``shown`` says; ``...`` stands for anything."""
+    """Raise :class:`MismatchError` if ``came`` differs from ``shown``; ``...`` stands for anything."""
     pattern = ".*".join(re.escape(part) for part in shown.strip().split("..."))
     if not re.fullmatch(pattern, came.strip(), re.DOTALL):
         message = f"{where}: the page shows\n{shown.rstrip()}\nand this came:\n{came.rstrip()}"
@@ -94,7 +94,7 @@ def compare(shown: str, came: str, where: str) -> None:
 
 def run_python(block: Block, path: Path, namespace: dict[str, object], runner: asyncio.Runner) -> None:
     """Run a block."""
-    # As many empty lines before it as there are on the page, so that tracebacks show the page.
+    # Preceded by as many empty lines as on the page, so that the line numbers of tracebacks are those of the page.
     source = "\n" * (block.line - 1) + block.text
     code = compile(source, str(path), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
     awaited: Coroutine[Any, Any, None] | None = eval(code, namespace)
@@ -103,7 +103,7 @@ def run_python(block: Block, path: Path, namespace: dict[str, object], runner: a
 
 
 def run_command(command: str, block: Block, where: str) -> str:
-    """Run a command, and return what it printed, in either way."""
+    """Run a command, and return its output from both streams."""
     if not command.startswith("together-batches "):
         message = f"{where}: console blocks are for together-batches; for `{command}` take an sh block"
         raise MismatchError(message)
@@ -123,10 +123,10 @@ def run_command(command: str, block: Block, where: str) -> str:
 
 
 def run(path: Path, emulator: Emulator) -> None:
-    """Run all blocks of a page; raises what an example raises, or :class:`MismatchError`."""
+    """Run all blocks of a page; raise the error of an example, or :class:`MismatchError`."""
     namespace: dict[str, object] = {"__name__": "__main__", "page_emulator": emulator}
     printed: str | None = None
-    # One stream for the page: what writes to it (a log handler) may be made in one block and write in the next.
+    # One stream for the page, because a log handler that one block creates may write to it in the next.
     with asyncio.Runner() as runner, contextlib.redirect_stdout(io.StringIO()) as stream:
         for block in blocks(path.read_text("utf-8")):
             where = f"{path}:{block.line}"

@@ -1,4 +1,4 @@
-"""What the benchmarks compute from what they measure. Nothing is measured here."""
+"""Computations of the benchmarks, without a measurement."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PAGE, FIGURES = EXPLANATION / "performance.md", EXPLANATION / "performance.json"
 
 
 def _samples(**walls: list[float]) -> Samples:
-    """Runs in turn: one of each candidate a round."""
+    """Return samples with one run of each candidate in a round."""
     return Samples([
         Sample(name, {"at_once": 10}, {"wall": wall})
         for walls_of_a_round in zip(*walls.values(), strict=True)
@@ -40,14 +40,14 @@ def _case(measured: Samples) -> Case:
 
 
 def test_a_ratio_is_that_of_one_round() -> None:
-    """Noise that lasts a round strikes both candidates, and cancels out."""
+    """A ratio is formed within one round, so that noise that affects both candidates cancels out."""
     samples = _samples(ours=[2.0, 20.0], bare=[1.0, 10.0])
     assert ratios(samples, "ours", "bare", "wall", at_once=10) == [2.0, 2.0]
     assert ratios(samples, "ours", "absent", "wall") == []
 
 
 def test_candidates_take_turns() -> None:
-    """Each once a round, not one after the other."""
+    """Each candidate runs once a round."""
     assert list(in_turn(2, ["ours", "bare"])) == ["ours", "bare", "ours", "bare"]
     assert Plan(rounds=1).few == 1
 
@@ -69,7 +69,7 @@ def test_a_bar_is_for_the_median_or_for_each_value(bar: Bar, values: list[float]
 
 
 def test_a_line_tells_median_spread_and_bar() -> None:
-    """And nothing of a spread or of a bar where there is none."""
+    """A line shows median, spread and bar, and omits a spread or bar that does not exist."""
     line = Line("ours / bare", [1.5, 1.125, 1.25], "×", Bar("≤", 1.25))
     assert line.cells() == ("ours / bare", "1.25 × (1.12 to 1.50)", "≤ 1.25 ×", "met")
     assert Line("lost", [0.0], "ids", Bar("≤", 0, each=True)).cells() == ("lost", "0 ids", "each ≤ 0 ids", "met")
@@ -81,12 +81,12 @@ def test_a_line_tells_median_spread_and_bar() -> None:
     [(0, "0"), (0.00391, "0.0039"), (0.25, "0.25"), (9.996, "10.00"), (12.34, "12.3"), (64, "64")],
 )
 def test_a_number_has_three_digits(value: float, expected: str) -> None:
-    """More would be noise."""
+    """A number has three digits, because more would be noise."""
     assert number(value) == expected
 
 
 def test_a_perfect_sender_uses_the_burst_and_each_token() -> None:
-    """The limit's own time is the burst for nothing, and then the rate, whatever that is at the time."""
+    """A perfect sender gets the burst in no time, and then the rate of the moment."""
     assert Limit(burst=50).seconds_for(50) == 0
     assert Limit(burst=50).seconds_for(2_050) == 10
     changing = Limit(steps=((0.0, 200.0), (3.0, 100.0), (8.0, 200.0)), burst=50)
@@ -94,7 +94,7 @@ def test_a_perfect_sender_uses_the_burst_and_each_token() -> None:
 
 
 def test_a_perfect_sender_repeats_what_failed() -> None:
-    """So it needs more calls than there are ids: as many more as the faults are likely, and always the same."""
+    """A perfect sender needs more calls than there are ids, according to the fault rate, and always equally many."""
     ids = list(itertools.islice(job_ids(), 2_000))
     assert Limit(failing=0, losing=0).calls_needed(ids) == 2_000
     assert 2_040 < Limit().calls_needed(ids) < 2_130
@@ -102,19 +102,19 @@ def test_a_perfect_sender_repeats_what_failed() -> None:
 
 
 def test_a_limit_is_drawn_with_its_corners() -> None:
-    """A rate that changes at once goes straight down, or up."""
+    """A rate that changes at once is drawn as a vertical line."""
     limit = Limit(steps=((0.0, 200.0), (3.0, 100.0)))
     assert limit.drawn_until(5.0) == [(0.0, 200.0), (3.0, 200.0), (3.0, 100.0), (5.0, 100.0)]
 
 
 def test_a_flood_is_told_in_windows_of_half_a_second() -> None:
-    """Jobs cancelled a second, and the refused share; nothing is said of a time without calls."""
+    """Counts are divided into windows of half a second; windows without calls are omitted."""
     counts = {"goodput": [10] * 5 + [0] * 5 + [20], "refused": [30, 20], "lost": []}
     assert windows(counts) == [Window(0.25, 100.0, 0.5), Window(1.25, 40.0, 0.0)]
 
 
 def test_figures_can_be_written_down(tmp_path: Path) -> None:
-    """What is read again is what was written, to five digits."""
+    """Figures that are read equal those that were written, to five digits."""
     path = tmp_path / "figures.json"
     assert _report.read(path) == {}
     sample = Sample("ours", {"kind": "steady"}, {"wall": 1.23456789}, {"goodput": [1, 2]})
@@ -125,7 +125,7 @@ def test_figures_can_be_written_down(tmp_path: Path) -> None:
 
 
 def test_the_tables_of_a_page_are_renewed(tmp_path: Path) -> None:
-    """What stands between the marks of a case is made anew; the rest of the page stays, and so do other cases."""
+    """The table between the marks of a measured case is replaced; the rest of the page and other cases stay."""
     samples = _samples(ours=[1.1], bare=[1.0])
     page = tmp_path / "page.md"
     page.write_text(
@@ -147,7 +147,7 @@ def test_the_tables_of_a_page_are_renewed(tmp_path: Path) -> None:
 
 
 def test_a_plot_is_a_picture_with_names_and_units() -> None:
-    """Well-formed, with each curve's name, and without what was not measured; nothing goes beyond the axes."""
+    """A plot is well-formed, names each measured curve, and draws nothing beyond the axes."""
     axis = _plot.Axis("at once", (1, 10, 100), log=True)
     curves = [
         _plot.Curve("ours", [(1, 1.0), (10, 5_000.0), (100, float("nan"))]),
@@ -166,7 +166,7 @@ def test_a_plot_is_a_picture_with_names_and_units() -> None:
 
 
 def test_names_of_curves_that_end_together_do_not_cover_each_other() -> None:
-    """They move apart, and not below the axis."""
+    """Names of curves that end close together move apart, and stay above the axis."""
     axis = _plot.Axis("s", (0, 1))
     curves = [_plot.Curve(name, [(1, 0.0)], dots=False) for name in ("ours", "bare", "together")]
     root = ElementTree.fromstring(_plot.drawing("", [_plot.Panel("", axis, axis, curves)]))
@@ -177,7 +177,7 @@ def test_names_of_curves_that_end_together_do_not_cover_each_other() -> None:
 
 
 def test_the_page_shows_what_was_measured() -> None:
-    """Its tables and plots are those of the figures beside it, and every case has its place on the page."""
+    """The tables and plots of the page are those of its figures, and every case is on the page."""
     page, found = PAGE.read_text("utf-8"), _report.read(FIGURES)
     assert set(found) == set(CASES)
     assert all(f"<!-- figures: {name} -->" in page for name in CASES)

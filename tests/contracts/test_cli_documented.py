@@ -1,4 +1,4 @@
-"""The reference of the command names the options of each command, and nothing else."""
+"""The reference of the command lists exactly the options of each command."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WITHOUT_THE_SERVICE = {"demo", "emulator", "validate", "split", "runs show"}
 
 
 def options(words: str) -> Iterator[tuple[str, str | None]]:
-    """Each option of a command, with the word for its value if it takes one."""
+    """Yield each option of a command, with the name of its value if it takes one."""
     found: click.Command | None = COMMANDS
     for word in words.split():
         assert isinstance(found, click.Group)
@@ -36,20 +36,20 @@ def options(words: str) -> Iterator[tuple[str, str | None]]:
 
 
 def documented(section: str) -> dict[str, str | None]:
-    """Each option in the first column of the tables of a section, with the word for its value."""
+    """Return each option in the first column of the tables of a section, with the name of its value."""
     cells = re.findall(r"^\| (`-.*?`) \|", SECTIONS[section], flags=re.MULTILINE)
     return {name: value or None for cell in cells for name, value in re.findall(r"`(--?[\w-]+)(?: (\w+))?`", cell)}
 
 
 def test_every_command_has_its_section() -> None:
-    """A command without a section, or a section without a command, fails; the table has the lines of the help."""
+    """Every command has a section and every section a command; the table has the summaries of the help."""
     assert set(SUMMARIES) == {title for title in SECTIONS if f"## `{title}`" in PAGE}
     assert dict(re.findall(r"^\| \[`([\w ]+)`\]\(.*?\) \| (.+) \|$", PAGE, flags=re.MULTILINE)) == SUMMARIES
 
 
 @pytest.mark.parametrize("command", SUMMARIES)
 def test_every_option_is_documented(command: str) -> None:
-    """The options of a command and those on the page are the same, names of values included."""
+    """The options of a command and those on the page are the same, including the names of values."""
     common = {} if command in WITHOUT_THE_SERVICE else documented("Common options")
     own = documented(command)
     assert not own.keys() & common.keys()
@@ -57,7 +57,7 @@ def test_every_option_is_documented(command: str) -> None:
 
 
 def test_every_exit_code_is_documented() -> None:
-    """The table of exit codes is that of the program."""
+    """The table of exit codes equals the enumeration."""
     assert {int(code) for code in re.findall(r"^\| (\d+) \|", SECTIONS["Exit codes"], flags=re.MULTILINE)} == set(
         Exit
     )

@@ -1,4 +1,4 @@
-"""The documentation runs, links to what exists, and leaves nothing out."""
+"""The documentation runs, links to existing pages, and is complete."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _name(page: Path) -> str:
 
 
 def _python(command: list[str], directory: Path) -> None:
-    """Run Python with warnings as errors; it has to end well and to complain about nothing."""
+    """Run Python with warnings as errors; it must succeed and print nothing on standard error."""
     ended = subprocess.run(
         [sys.executable, "-W", "error", *command],
         cwd=directory,
@@ -47,7 +47,7 @@ def _python(command: list[str], directory: Path) -> None:
 @pytest.mark.timeout(160)  # a page with many commands starts many processes
 @pytest.mark.parametrize("page", PAGES, ids=_name)
 def test_the_examples_of_a_page_run(page: Path, tmp_path: Path) -> None:
-    """Every block runs in order and prints what the page says; examples that are tests are run by pytest."""
+    """Every block runs in order and prints what the page shows; examples that are tests are run by pytest."""
     found = [block.text for block in blocks(page.read_text("utf-8")) if block.kind == "python"]
     if not any("def test_" in text for text in found):
         _python([str(ROOT / "tests" / "contracts" / "run_page.py"), str(page)], ROOT)
@@ -59,7 +59,7 @@ def test_the_examples_of_a_page_run(page: Path, tmp_path: Path) -> None:
 
 
 def test_few_examples_are_not_run() -> None:
-    """A block that cannot run says why, and that is rare; no block hides in a list or under another name."""
+    """Blocks that do not run are rare and state the reason; no block hides in a list or under another name."""
     hidden = re.compile(r"^ +```(?:python|console)|^```(?:py|pycon|python3|shell|bash)$", re.MULTILINE)
     not_run = []
     for page in PAGES:
@@ -71,12 +71,12 @@ def test_few_examples_are_not_run() -> None:
 
 @pytest.mark.parametrize("name", together_batches.__all__)
 def test_every_public_name_is_in_the_reference(name: str) -> None:
-    """What ``from together_batches import …`` gives is documented, with its source."""
+    """Every name in ``together_batches.__all__`` is documented, with its source."""
     assert re.search(rf"(?<!\w){re.escape(name)}(?!\w)", REFERENCE)
 
 
 def test_every_variable_that_is_read_is_in_the_reference() -> None:
-    """What a client looks for in the environment is documented; it is asked, and what it asks for is noted."""
+    """Every variable that a client reads is documented; an environment that records reads gives the names."""
 
     asked = set[str]()
 
@@ -93,13 +93,13 @@ def test_every_variable_that_is_read_is_in_the_reference() -> None:
 
 
 def test_the_test_command_of_the_readme_is_what_ci_runs() -> None:
-    """Who follows the README sees what CI sees."""
+    """The command in the README is the one that CI runs."""
     (command,) = re.findall(r"^python3 -m venv .*nox$", README.read_text("utf-8"), re.MULTILINE)
     assert command in (ROOT / ".ci" / "run").read_text("utf-8").splitlines()
 
 
 def test_the_readme_leads_somewhere() -> None:
-    """It names files that are there, and links to none of them: on a package index, such a link leads nowhere."""
+    """The README names existing files and has no relative links, which lead nowhere on a package index."""
     text = README.read_text("utf-8")
     assert re.findall(r"\]\((?!https://)", text) == []
     named = re.findall(r"`((?:docs/)?[\w/-]+\.md)`", text)
@@ -108,7 +108,7 @@ def test_the_readme_leads_somewhere() -> None:
 
 
 def test_the_changelog_tells_of_this_version() -> None:
-    """There is a section for what is not released yet, or for the version that the package says it is."""
+    """The changelog has a section for unreleased changes, or for the version of the package."""
     sections = re.findall(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
     assert {"Unreleased", together_batches.__version__} & set(sections)
 
@@ -126,12 +126,12 @@ def test_blocks_are_found_with_what_was_said_about_them() -> None:
 
 
 def test_commands_are_told_from_their_output() -> None:
-    """A command may go on in the next line."""
+    """A command may continue on the next line."""
     assert list(commands(Block("console", "$ a \\\n> b\nout\n$ c\n", 1))) == [("a b", "out\n"), ("c", "")]
 
 
 def test_output_is_compared_to_the_letter() -> None:
-    """Three dots stand for anything; everything else is meant."""
+    """Three dots stand for anything; all other output must match exactly."""
     compare("a\n... of it\nb", "a\nmuch\nmore of it\nb\n", "here")
     with pytest.raises(MismatchError, match="the page shows"):
         compare("a", "b", "here")

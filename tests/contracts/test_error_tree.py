@@ -1,4 +1,4 @@
-"""Every error derives from the root, is in the drawing, pickles and copies with all its facts, and hides the key."""
+"""Every error derives from the root, is in the drawing, survives pickling and copying, and hides the key."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ _each_example = pytest.mark.parametrize("error", _EXAMPLES, ids=lambda error: ty
 
 
 def _drawn(docstring: str) -> dict[str, str | None]:
-    """Each name in the drawing, with the name of its parent."""
+    """Return each name in the drawing, with the name of its parent."""
     parents: dict[str, str | None] = {}
     branch: list[str] = []
     for line in docstring.splitlines():
@@ -102,7 +102,7 @@ def test_the_drawing_is_the_tree() -> None:
 
 
 def test_the_public_names_are_all_the_errors_there_are() -> None:
-    """No class of the tree is hidden from ``__all__``."""
+    """Every class of the tree is in ``__all__``."""
 
     def family(cls: type[BatchesError]) -> set[type[BatchesError]]:
         return {cls}.union(*(family(child) for child in cls.__subclasses__()))
@@ -112,7 +112,7 @@ def test_the_public_names_are_all_the_errors_there_are() -> None:
 
 @pytest.mark.parametrize("cls", _ALL, ids=lambda cls: cls.__name__)
 def test_every_error_is_caught_by_the_root(cls: type[BatchesError]) -> None:
-    """``except BatchesError`` catches them all, and only ordinary exceptions are among them."""
+    """``except BatchesError`` catches every error of the package, and all are ordinary exceptions."""
     assert issubclass(cls, BatchesError)
     assert issubclass(cls, Exception)
     assert cls.__doc__
@@ -124,12 +124,12 @@ def test_every_error_is_caught_by_the_root(cls: type[BatchesError]) -> None:
     ids=lambda cls: cls.__name__,
 )
 def test_some_are_errors_of_python_too(cls: type[BatchesError], also: type[Exception]) -> None:
-    """So that code which knows nothing of this package catches them."""
+    """Some errors also derive from a built-in one, so that code without knowledge of this package catches them."""
     assert issubclass(cls, also)
 
 
 def test_there_is_an_example_of_each() -> None:
-    """The tests below leave none out."""
+    """There is an example of each error, so that the tests below cover all of them."""
     assert {type(error) for error in _EXAMPLES} == set(_ALL)
 
 
@@ -148,7 +148,7 @@ _WAYS: list[Callable[[BatchesError], BatchesError]] = [
 @_each_example
 @pytest.mark.parametrize("way", _WAYS, ids=["copy", "deepcopy", *map("pickle {}".format, range(6))])
 def test_an_error_survives_a_copy(error: BatchesError, way: Callable[[BatchesError], BatchesError]) -> None:
-    """Another process, or a cache, gets the same class, the same text and the same facts."""
+    """A copied or pickled error has the same class, text and attributes."""
     twin = way(error)
     assert type(twin) is type(error)
     assert str(twin) == str(error)
@@ -158,7 +158,7 @@ def test_an_error_survives_a_copy(error: BatchesError, way: Callable[[BatchesErr
 
 @_each_example
 def test_what_was_added_survives_a_copy(error: BatchesError) -> None:
-    """Notes, and the reason for giving up, travel along."""
+    """A copied or pickled error keeps its notes, and the reason for giving up."""
     error = copy.deepcopy(error)
     error.add_note("job 17 of 40")
     if isinstance(error, APIError):
@@ -170,7 +170,7 @@ def test_what_was_added_survives_a_copy(error: BatchesError) -> None:
 
 @_each_example
 def test_facts_are_attributes(error: BatchesError) -> None:
-    """Nobody has to take a text apart: each parameter of an error is an attribute of it."""
+    """Each parameter of an error is an attribute of it, so that its text need not be parsed."""
     facts = {*inspect.getfullargspec(type(error).__init__).kwonlyargs}
     assert facts <= vars(error).keys()
 
@@ -198,7 +198,7 @@ def test_facts_are_attributes(error: BatchesError) -> None:
     ids=lambda settings: "-".join(settings),
 )
 def test_no_text_of_an_error_shows_the_key(settings: dict[str, Any]) -> None:
-    """Whatever is wrong with the configuration, neither message nor traceback quotes what may be secret."""
+    """An error about an invalid configuration quotes nothing that may be secret, in message and traceback."""
     with pytest.raises(UsageError) as caught:
         Config.from_env(**{"environ": {}, "api_key": _KEY, **settings})
     shown = "".join(traceback.format_exception(caught.value)) + repr(caught.value) + repr(vars(caught.value))

@@ -1,8 +1,8 @@
-"""The map in docs/contributing.md is the layout: each room imports only from rooms below it in the table.
+"""The map in docs/contributing.md matches the layout: each room imports only from rooms below it in the table.
 
-The table names the libraries of each room, too, and the drawing below it shows every import between rooms. Both are
-compared with the imports, so that neither can lag. What is imported under ``TYPE_CHECKING`` does not count. To draw
-the map anew after a change: ``python tests/contracts/test_layout.py``.
+The table also names the libraries of each room, and the drawing below it shows every import between rooms. Both are
+compared with the imports, so that neither can lag. Imports under ``TYPE_CHECKING`` do not count. To redraw the map
+after a change: ``python tests/contracts/test_layout.py``.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ _PAGE = _ROOT / "docs" / "contributing.md"
 _FILES = sorted(_PACKAGE.rglob("*.py"))
 
 _FRONT = "__init__.py"
-"""The front door imports values when it is loaded, and everything else on first use; no room imports from it."""
+"""The root package, which imports values when it is loaded and the rest on first use; no room imports from it."""
 _APART = "emulator/"
-"""The other side of the wire. It shares no code with the client."""
+"""The other side of the wire, which shares no code with the client."""
 _STARTS_THE_EMULATOR = {"cli/", "pytest_plugin.py"}
 _VALUES = {"_version.py", "config.py", "errors.py", "models.py", "outcomes.py"}
 _EVERYWHERE = {"attrs"}
-"""A library of values, which any room may use."""
+"""A library of values, which every room may use."""
 _IN_ONE_FILE = {"cattrs": "_protocol/json_codec.py", "msgspec": "_protocol/json_codec.py"}
-"""Within a room, the only file that may import a library."""
+"""The only file of a room that may import a library."""
 
 
 class Room(NamedTuple):
@@ -53,7 +53,7 @@ _ORDER = [room.name for room in _ROOMS]
 
 
 def _room_of(module: str) -> str:
-    """The room that a module is in, by the part of its name after the package's."""
+    """Return the room of a module, from the part of its name after the package's."""
     first = module.partition(".")[0]
     return f"{first}/" if (_PACKAGE / first).is_dir() else f"{first}.py"
 
@@ -64,7 +64,7 @@ def _room(file: Path) -> str:
 
 
 def _imports(tree: ast.AST) -> Iterator[tuple[str, list[str]]]:
-    """Each import that happens when the module runs, early or late, as (module, names)."""
+    """Yield each import that happens at run time, early or late, as (module, names)."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.If) and ast.unparse(node.test) in {"TYPE_CHECKING", "typing.TYPE_CHECKING"}:
             for other in node.orelse:
@@ -106,7 +106,7 @@ def _libraries(room: str) -> set[str]:
 
 
 def _draw() -> str:
-    """The imports between rooms: a row for the room that imports, a mark in the column of each that it imports."""
+    """Return the imports between rooms: a row for each room that imports, a mark for each room that it imports."""
     width = max(map(len, _ORDER))
     lines = [" " * (width + 3) + " ".join(ascii_lowercase[: len(_ORDER)])]
     for number, room in enumerate(_ORDER):
@@ -130,18 +130,18 @@ _each_file = pytest.mark.parametrize("file", _FILES, ids=_name)
 
 
 def test_every_room_is_on_the_map() -> None:
-    """A new one gets its row, on purpose; a row without files goes."""
+    """Every room has a row, and every row has files."""
     assert sorted(_ORDER) == sorted({_room(file) for file in _FILES} - {_FRONT})
 
 
 @_each_file
 def test_imports_point_down(file: Path) -> None:
-    """To rooms further down the table, or within a room."""
+    """A room imports only from itself and from rooms further down the table."""
     room = _room(file)
     below = _VALUES if room == _FRONT else set() if room == _APART else set(_ORDER[_ORDER.index(room) :]) - {_APART}
     apart = {_APART} if room == _APART or room in _STARTS_THE_EMULATOR else set[str]()
     if room == _FRONT:
-        # What is under ``__getattr__`` is imported by name, on first use.
+        # Imports in ``__getattr__`` are by name, on first use.
         assert _rooms_imported(file) <= below
     else:
         assert _rooms_imported(file) <= below | apart | {room}
@@ -149,13 +149,13 @@ def test_imports_point_down(file: Path) -> None:
 
 @pytest.mark.parametrize("room", _ROOMS, ids=_ORDER)
 def test_libraries_stay_in_their_rooms(room: Room) -> None:
-    """The table names the libraries that a room imports: all of them, and no more."""
+    """The table names exactly the libraries that a room imports."""
     assert _libraries(room.name) == room.libraries
 
 
 @_each_file
 def test_json_is_read_in_one_file(file: Path) -> None:
-    """Its libraries are imported there, and by the emulator, which shares nothing."""
+    """The JSON libraries are imported in one file, and in the emulator, which shares no code."""
     if _room(file) != _APART:
         elsewhere = {
             library for library in _libraries_imported(file) if _IN_ONE_FILE.get(library, _name(file)) != _name(file)
@@ -164,7 +164,7 @@ def test_json_is_read_in_one_file(file: Path) -> None:
 
 
 def test_the_drawing_shows_the_imports() -> None:
-    """If it does not: ``python tests/contracts/test_layout.py`` draws it anew."""
+    """The drawing equals the imports; ``python tests/contracts/test_layout.py`` redraws it."""
     found = _DRAWING.search(_PAGE.read_text("utf-8"))
     assert found is not None
     assert found.group() == _draw()
@@ -172,20 +172,20 @@ def test_the_drawing_shows_the_imports() -> None:
 
 @pytest.mark.parametrize("file", [file for file in _FILES if _room(file) not in {"cli/", _APART}], ids=_name)
 def test_only_the_configuration_reads_the_environment(file: Path) -> None:
-    """Settings are passed in; the command looks at what its terminal can do, the plugin writes."""
+    """Only the configuration reads the environment, except for the command's terminal; the plugin writes to it."""
     text = file.read_text("utf-8")
     reads = "os.environ" in text or "getenv" in text
     assert reads is (_name(file) == "config.py")
 
 
 def test_the_command_does_without_the_synchronous_client() -> None:
-    """One ``anyio.run`` for each command, and no second thread."""
+    """The command does not import the synchronous client: it runs one event loop, and no second thread."""
     used = {room for file in _FILES if _room(file) == "cli/" for room in _rooms_imported(file)}
     assert used & {"sync.py", "_loop_thread.py"} == set()
 
 
 def test_late_imports_count() -> None:
-    """Those for type checkers do not."""
+    """Late imports count, but not those for type checkers."""
     text = """
 import a.b
 from together_batches import _stream

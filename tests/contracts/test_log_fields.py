@@ -1,4 +1,4 @@
-"""Log records carry what they are about in fields, whose names a page documents."""
+"""Log records carry their subject in fields, whose names a page documents."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PAGE = ROOT / "docs" / "how-to" / "log-and-debug.md"
 
 
 def _calls() -> list[tuple[str, ast.Call]]:
-    """Every call of a logger in the package, and where it is."""
+    """Return every call of a logger in the package, with its location."""
     found: list[tuple[str, ast.Call]] = []
     for path in sorted((ROOT / "together_batches").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
@@ -35,12 +35,12 @@ def _extra(call: ast.Call) -> ast.expr | None:
 
 @pytest.mark.parametrize("call", [pytest.param(call, id=place.partition(":")[0]) for place, call in CALLS])
 def test_every_record_has_fields(call: ast.Call) -> None:
-    """A message alone cannot be searched by job."""
+    """Every record has fields, because a message alone cannot be searched by job."""
     assert _extra(call) is not None, ast.unparse(call)
 
 
 def test_the_names_are_those_of_the_page() -> None:
-    """No field is missing there, and none is there that no record has."""
+    """The fields on the page are exactly those of the records."""
     section = PAGE.read_text("utf-8").partition("## Fields of log records")[2].partition("\n## ")[0]
     rows = [row.split("|")[1] for row in section.splitlines() if row.startswith("| `")]
     documented = {name for row in rows for name in re.findall(r"`(\w+)`", row)}

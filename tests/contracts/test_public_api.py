@@ -1,4 +1,4 @@
-"""What may be imported is what is promised: ``__all__`` equals reality, and costs no more than it must."""
+"""The public API equals ``__all__``, and its imports cost no more than necessary."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _public_modules() -> list[str]:
 
 
 def _told_apart(body: list[ast.stmt], *, front_door: bool) -> set[str]:
-    """The public names that a module's own text makes: what it defines, and, at a front door, what it hands on."""
+    """Return the public names that a module defines and, for a front door, re-exports."""
     names: set[str] = set()
     for statement in body:
         if isinstance(statement, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
@@ -41,11 +41,11 @@ def _told_apart(body: list[ast.stmt], *, front_door: bool) -> set[str]:
             if (statement.module or "").startswith("together_batches"):
                 names |= {alias.asname or alias.name for alias in statement.names}
         elif front_door and isinstance(statement, ast.If):
-            names |= _told_apart(statement.body, front_door=True)  # TYPE_CHECKING: what is loaded on first use
+            names |= _told_apart(statement.body, front_door=True)  # TYPE_CHECKING: names that are loaded on first use
     return {name for name in names if not name.startswith("_") or name == "__version__"}
 
 
-# The command's front door hands on nothing: what it imports is its own business. The models hand on the rows.
+# The command's package re-exports nothing, so its imports are private. The models re-export the rows.
 _FRONT_DOORS = {
     "together_batches",
     "together_batches.emulator",
@@ -57,7 +57,7 @@ _FRONT_DOORS = {
 
 
 def test_the_public_modules() -> None:
-    """A new one is a promise, and so has to be named here."""
+    """The list of public modules is deliberate, because a new one is a promise."""
     assert set(_public_modules()) == {
         "together_batches",
         "together_batches.cli",
@@ -79,7 +79,7 @@ def test_the_public_modules() -> None:
 
 @pytest.mark.parametrize("name", _public_modules())
 def test_all_is_all(name: str) -> None:
-    """``__all__`` names what the module makes public, no more and no less, in order and once; and it can be had."""
+    """``__all__`` equals the public names of the module, sorted and without repetitions, and each can be imported."""
     module = importlib.import_module(name)
     assert module.__file__ is not None
     body = ast.parse(Path(module.__file__).read_text("utf-8")).body
@@ -90,7 +90,7 @@ def test_all_is_all(name: str) -> None:
 
 
 def test_the_front_door_has_everything() -> None:
-    """Values, errors and clients are all to be had from the package itself."""
+    """Values, errors and clients can be imported from the package itself."""
     from together_batches import errors, models, outcomes
 
     values = {*errors.__all__, *models.__all__, *outcomes.__all__}
@@ -101,7 +101,7 @@ def test_the_front_door_has_everything() -> None:
 
 @pytest.mark.parametrize("client", ["AsyncBatches", "Batches"])
 def test_what_signatures_name_can_be_imported(client: str) -> None:
-    """From the package, from ``together_batches.typing``, or from where everybody has it."""
+    """Types in signatures are exported by the package or ``together_batches.typing``, or are commonly known."""
     known = {*together_batches.__all__, *importlib.import_module("together_batches.typing").__all__}
     known |= {*vars(builtins), "builtins", "Any", "Callable", "ClientSession", "Iterable", "Mapping", "Self"}
     known |= {
@@ -125,7 +125,7 @@ def test_what_signatures_name_can_be_imported(client: str) -> None:
 
 @pytest.mark.parametrize("name", together_batches.__all__)
 def test_a_public_name_is_listed_and_can_be_imported(name: str) -> None:
-    """Also where it is loaded on first use: ``dir`` and tab completion show it before."""
+    """A public name can be imported, and is in ``dir`` before it is loaded on first use."""
     assert name in dir(together_batches)
     namespace: dict[str, object] = {}
     exec(f"from together_batches import {name}", namespace)
@@ -133,7 +133,7 @@ def test_a_public_name_is_listed_and_can_be_imported(name: str) -> None:
 
 
 def test_the_front_door_shows_nothing_else() -> None:
-    """No module that happens to be loaded, and nothing that the package imports for itself."""
+    """``dir`` of the package shows no loaded submodule and no import that is private."""
     shown = {name for name in dir(together_batches) if not name.startswith("__")}
     assert shown == {*together_batches.__all__} - {"__version__"}
     assert together_batches.jsonl is importlib.import_module("together_batches.jsonl")
@@ -141,7 +141,7 @@ def test_the_front_door_shows_nothing_else() -> None:
 
 
 def test_a_name_that_is_none() -> None:
-    """Is an :class:`AttributeError` as of any module."""
+    """An unknown name raises an :class:`AttributeError`, as in any module."""
     nobody = "Batch"
     with pytest.raises(AttributeError, match="module 'together_batches' has no attribute 'Batch'"):
         getattr(together_batches, nobody)
@@ -150,7 +150,7 @@ def test_a_name_that_is_none() -> None:
 
 
 def _imported_by(code: str) -> set[str]:
-    """The top-level packages that a fresh interpreter has loaded after running ``code``."""
+    """Return the top-level packages that a fresh interpreter has loaded after running ``code``."""
     return {name.partition(".")[0] for name in _modules_of(code)}
 
 
@@ -180,24 +180,24 @@ _HEAVY = {"aiohttp", "cattrs", "msgspec", "rich", "anyio", "asyncio", "yarl", "s
     ],
 )
 def test_values_and_errors_cost_little(code: str) -> None:
-    """Neither the wire nor its libraries are loaded for them."""
+    """The import of values and errors loads neither the transport nor its libraries."""
     assert _imported_by(code) & _HEAVY == set()
 
 
 def test_plain_data_costs_no_wire() -> None:
-    """``to_dict`` needs JSON's libraries, and not those of HTTP."""
+    """``to_dict`` loads the JSON libraries, but not those of HTTP."""
     assert _imported_by("from together_batches import to_dict") & {"aiohttp", "rich", "anyio", "asyncio"} == set()
 
 
 def test_a_client_costs_no_more_than_the_wire() -> None:
-    """No emulator, no table printer, no test framework."""
+    """A client loads no emulator, no table printer and no test framework."""
     loaded = _imported_by("from together_batches import AsyncBatches, Batches")
     assert loaded & {"rich", "pytest"} == set()
     assert "aiohttp" in loaded
 
 
 def test_a_client_costs_what_every_client_needs() -> None:
-    """Files, rows, results and waiting are loaded by whoever meets them first."""
+    """A client loads modules for files, rows, results and waiting only on first use."""
     loaded = _modules_of("from together_batches import AsyncBatches; AsyncBatches('key')")
     later = {
         "files",
@@ -215,11 +215,11 @@ def test_a_client_costs_what_every_client_needs() -> None:
 
 @pytest.mark.parametrize("name", ["AsyncBatches", "Batches"])
 def test_a_client_is_found_by_pickle_under_its_public_name(name: str) -> None:
-    """The classes themselves travel, as any class does; their instances refuse."""
+    """The client classes can be pickled, as any class; their instances refuse."""
     cls = getattr(together_batches, name)
     assert pickle.loads(pickle.dumps(cls)) is cls
 
 
 def test_the_package_is_typed() -> None:
-    """And says so."""
+    """The package has the marker for type checkers."""
     assert (_PACKAGE / "py.typed").exists()

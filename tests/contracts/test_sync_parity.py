@@ -32,13 +32,13 @@ METHODS = [(theirs, ours, name) for theirs, ours in PAIRS for name in sorted(_pu
 
 @pytest.mark.parametrize(("theirs", "ours"), PAIRS)
 def test_both_have_the_same_public_methods(theirs: type, ours: type) -> None:
-    """Nothing is missing on either side."""
+    """Both sides have the same public methods."""
     assert set(_public(theirs)) == set(_public(ours))
 
 
 @pytest.mark.parametrize(("theirs", "ours", "name"), [(AsyncBatches, Batches, "__init__"), *METHODS])
 def test_a_method_has_the_same_signature_on_both_sides(theirs: type, ours: type, name: str) -> None:
-    """Parameters, kinds, defaults and annotations agree; results too, iterators and the session aside."""
+    """Parameters, kinds, defaults and annotations agree; results too, except for iterators and the session."""
     wanted, found = inspect.signature(getattr(theirs, name)), inspect.signature(getattr(ours, name))
     left_out = ONLY_ASYNC_PARAMETERS.get(name, set())
     parameters = [parameter for parameter in wanted.parameters.values() if parameter.name not in left_out]
@@ -49,16 +49,16 @@ def test_a_method_has_the_same_signature_on_both_sides(theirs: type, ours: type,
 
 @pytest.mark.parametrize(("theirs", "ours", "name"), METHODS)
 def test_a_method_says_the_same_on_both_sides(theirs: type, ours: type, name: str) -> None:
-    """The first line of the docstring is the same."""
+    """The first line of the docstring is the same on both sides."""
     shown = [inspect.getdoc(getattr(cls, name)) or "" for cls in (theirs, ours)]
     assert shown[0].splitlines()[0] == shown[1].splitlines()[0]
 
 
 @pytest.mark.parametrize(("theirs", "ours", "name"), METHODS)
 def test_a_method_names_its_parameters_on_both_sides(theirs: type, ours: type, name: str) -> None:
-    """In the same words, which are written once; ``help`` shows them."""
+    """Parameters are documented once, in the same words on both sides, and shown by ``help``."""
     with Batches("key") as batches:
-        assert type(batches.files) is Files  # which are documented when they are first used
+        assert type(batches.files) is Files  # documented on first use
     parameters, of_ours = (
         (inspect.getdoc(getattr(cls, name)) or "").partition("\nParameters:\n")[2] for cls in (theirs, ours)
     )

@@ -1,4 +1,4 @@
-"""The command as a process: what it imports, how it ends, and what it leaves on its streams."""
+"""The command as a process: its imports, its exit, and its output."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def emulator() -> Iterator[Emulator]:
 
 @pytest.fixture
 def environment(emulator: Emulator) -> dict[str, str]:
-    """The tests' own environment, pointed to the emulator, with every warning shown."""
+    """Return the environment of the tests, pointed at the emulator, with every warning shown."""
     unwanted = ("CI", "NO_COLOR", "FORCE_COLOR", "PYTHONIOENCODING", "PYTHONUNBUFFERED")
     kept = {name: value for name, value in os.environ.items() if name not in unwanted}
     return {
@@ -59,7 +59,7 @@ def environment(emulator: Emulator) -> dict[str, str]:
 
 @pytest.fixture
 def start(environment: dict[str, str]) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
-    """Start the command with these arguments; what still runs at the end of the test is killed."""
+    """Start the command with these arguments, and kill it if it is still running at the end of the test."""
     started: list[subprocess.Popen[bytes]] = []
 
     def start(*argv: str, **how: object) -> subprocess.Popen[bytes]:
@@ -78,14 +78,14 @@ def start(environment: dict[str, str]) -> Iterator[Callable[..., subprocess.Pope
 
 
 def until(happened: Callable[[], object]) -> None:
-    """Wait for it, and not for long."""
+    """Wait until it happens, for a short time at most."""
     limit = time.monotonic() + 20
     while not happened():
         assert time.monotonic() < limit
         time.sleep(0.01)
 
 
-# --- what it imports
+# --- imports
 
 WHAT_IT_IMPORTS = """
 import sys; from together_batches.cli import main; code = main(sys.argv[1:])
@@ -107,7 +107,7 @@ print("\\n" + " ".join(sys.modules)); sys.exit(code)
     ],
 )
 def test_quick_answers_import_nothing_heavy(argv: Sequence[str], code: int) -> None:
-    """Help, version and usage errors do not wait for the HTTP client, nor for anything else that takes its time."""
+    """Help, version and usage errors import neither the HTTP client nor any other slow module."""
     ran = subprocess.run(
         [sys.executable, "-c", WHAT_IT_IMPORTS, *argv],
         cwd=ROOT,
@@ -122,7 +122,7 @@ def test_quick_answers_import_nothing_heavy(argv: Sequence[str], code: int) -> N
 
 @pytest.mark.parametrize("argv", [["validate", "requests.jsonl"], ["split", "requests.jsonl"]])
 def test_what_needs_no_network_imports_none(argv: Sequence[str], tmp_path: Path) -> None:
-    """Files are checked and cut without the HTTP client."""
+    """Files are checked and split without an import of the HTTP client."""
     (tmp_path / "requests.jsonl").write_text('{"custom_id": "a", "body": {"model": "m"}}\n')
     ran = subprocess.run(
         [sys.executable, "-c", WHAT_IT_IMPORTS, *argv],
@@ -138,7 +138,7 @@ def test_what_needs_no_network_imports_none(argv: Sequence[str], tmp_path: Path)
 
 
 def test_looking_at_a_run_needs_no_network(tmp_path: Path) -> None:
-    """The HTTP client is not imported for what is in a directory."""
+    """A run is shown from its directory without an import of the HTTP client."""
     ran = subprocess.run(
         [sys.executable, "-c", WHAT_IT_IMPORTS, "runs", "show", str(tmp_path)],
         cwd=tmp_path,
@@ -152,7 +152,7 @@ def test_looking_at_a_run_needs_no_network(tmp_path: Path) -> None:
 
 
 def test_error_is_one_line(environment: dict[str, str]) -> None:
-    """An error is one sentence on standard error, and the exit code is that of the table."""
+    """An error is one sentence on standard error, with the exit code of the table."""
     del environment["TOGETHER_API_KEY"]
     ran = subprocess.run([*COMMAND, "list"], cwd=ROOT, env=environment, capture_output=True, timeout=30, check=False)
     assert ran.returncode == 3
@@ -168,7 +168,7 @@ def test_error_is_one_line(environment: dict[str, str]) -> None:
 def test_interrupted_cancel(
     emulator: Emulator, start: Callable[..., subprocess.Popen[bytes]], tmp_path: Path, how: str
 ) -> None:
-    """In the middle of 10,000 cancels: it ends in under a second, and says what was done and what was not."""
+    """An interrupt during 10,000 cancels ends the command in under a second, with a report of what was done."""
     emulator.fail(Fault(on="cancel", times=None, delay=0.05))
     ids = [emulator.add_job() for _ in range(10_000)]
     (tmp_path / "ids").write_text("\n".join(ids))
@@ -181,7 +181,7 @@ def test_interrupted_cancel(
     _, err = process.communicate(timeout=20)
     assert time.monotonic() - interrupted < 1
     assert process.returncode == 130
-    preview, summary = err.decode().splitlines()  # and neither a traceback nor a warning
+    preview, summary = err.decode().splitlines()  # neither a traceback nor a warning
     assert preview == "10 000 jobs named on standard input"
     lines = output.read_text().splitlines()
     found = re.fullmatch(
@@ -198,7 +198,7 @@ def test_interrupted_cancel(
 
 @posix
 def test_interrupted_run(emulator: Emulator, start: Callable[..., subprocess.Popen[bytes]], tmp_path: Path) -> None:
-    """Ctrl-C leaves the jobs alone, says how to go on and how to cancel, and both are so."""
+    """Ctrl-C leaves the jobs alone and prints how to resume and how to cancel, and both work."""
     requests = tmp_path / "requests.jsonl"
     requests.write_text("".join(f'{{"custom_id": "{name}", "body": {{"model": "m"}}}}\n' for name in "abcde"))
     output = tmp_path / "answers.jsonl"
@@ -215,7 +215,7 @@ def test_interrupted_run(emulator: Emulator, start: Callable[..., subprocess.Pop
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=20)
     assert (process.returncode, out) == (130, b"")
-    *_, again, cancel = err.decode().splitlines()  # and neither a traceback nor a warning
+    *_, again, cancel = err.decode().splitlines()  # neither a traceback nor a warning
     assert again == "interrupted: 0 of 5 rows are done; run the same command again to go on"
     hint = "3 jobs go on at the service; to cancel: together-batches "
     assert cancel == f"{hint}run --cancel {output}.run"
@@ -228,7 +228,7 @@ def test_interrupted_run(emulator: Emulator, start: Callable[..., subprocess.Pop
         str(job["id"]) for job in emulator.jobs
     )
     emulator.advance(3_600)
-    process = start(*argv, "--patience", "0")  # the end of a job without files is believed at one look
+    process = start(*argv, "--patience", "0")  # one read suffices to accept that a job ended without files
     until(lambda: len(emulator.jobs) == 6)
     emulator.advance(3_600)
     process.communicate(timeout=20)
@@ -238,7 +238,7 @@ def test_interrupted_run(emulator: Emulator, start: Callable[..., subprocess.Pop
 
 @posix
 def test_interrupted_emulator(start: Callable[..., subprocess.Popen[bytes]]) -> None:
-    """The emulator serves until Ctrl-C, which is no failure, and then nobody listens any more."""
+    """The emulator serves until Ctrl-C, which is not a failure, and then closes its port."""
     process = start("emulator", "--jobs", "3")
     assert process.stdout is not None
     exports = dict(process.stdout.readline().decode().removeprefix("export ").strip().split("=") for _ in range(2))
@@ -260,7 +260,7 @@ def test_interrupted_emulator(start: Callable[..., subprocess.Popen[bytes]]) -> 
 def test_ended_download(
     emulator: Emulator, start: Callable[..., subprocess.Popen[bytes]], tmp_path: Path, how: str, command: str
 ) -> None:
-    """A signal that ends the process leaves no half file under any name."""
+    """A signal that ends the process leaves no incomplete file."""
     emulator.fail(Fault(on="content", drip=0.002, times=None))
     file_id = emulator.add_file(b'{"custom_id":"a","response":{"status_code":200,"body":{}}}\n' * 20_000)
     wanted = file_id if command == "files download" else emulator.add_job(status="COMPLETED", output_file_id=file_id)
@@ -282,7 +282,7 @@ def test_interrupted_before_a_pipe_is_written_to(
     os.mkfifo(pipe)
     output = ("-o", str(tmp_path / "out")) if command == "run" else ()
     process = start(*command.split(), str(pipe), *output)
-    with pipe.open("wb"):  # it has opened its end, and waits for what comes
+    with pipe.open("wb"):  # the command has opened its end, and waits for input
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=20)
     assert (process.returncode, out, err.splitlines()[-1]) == (130, b"", b"interrupted")
@@ -294,7 +294,7 @@ def test_interrupted_before_a_pipe_is_written_to(
 def test_a_pipe_that_is_not_read(
     emulator: Emulator, start: Callable[..., subprocess.Popen[bytes]], tmp_path: Path, command: str
 ) -> None:
-    """Holds up no cancel, and keeps Ctrl-C from nothing."""
+    """A pipe that is not read delays no cancel, and Ctrl-C still ends the command."""
     if command == "cancel":
         ids = [emulator.add_job() for _ in range(4_000)]  # more lines than a pipe holds
         (tmp_path / "ids").write_text("\n".join(ids))
@@ -318,7 +318,7 @@ def test_standard_error_that_is_not_read(
     tmp_path: Path,
     opened: Callable[[], tuple[int, int]],
 ) -> None:
-    """Holds up no call, and does not keep Ctrl-C from ending the command: a full pipe, and a full terminal."""
+    """Standard error that is not read, a full pipe or terminal, delays no call, and Ctrl-C still ends the command."""
     ids = [emulator.add_job(ends_as="IN_PROGRESS") for _ in range(5)]
     (tmp_path / "ids").write_text("\n".join(ids))
     ours, theirs = opened()
@@ -339,7 +339,7 @@ def test_standard_error_that_is_not_read(
 def test_standard_output_of_other_commands_that_is_not_read(
     emulator: Emulator, start: Callable[..., subprocess.Popen[bytes]], tmp_path: Path, argv: list[str]
 ) -> None:
-    """Ctrl-C ends them, too."""
+    """Ctrl-C ends other commands too if their standard output is not read."""
     ids = [emulator.add_job(status="COMPLETED") for _ in range(1_000)]
     (tmp_path / "ids").write_text("\n".join(ids))
     file_id = emulator.add_file(b"x" * 10_000_000)
@@ -360,7 +360,7 @@ def test_standard_output_of_other_commands_that_is_not_read(
 def test_prompt(
     emulator: Emulator, start: Callable[..., subprocess.Popen[bytes]], typed: bytes | None, code: int, cancels: int
 ) -> None:
-    """On a terminal it asks; the answer decides, and Ctrl-C at the prompt ends it at once."""
+    """On a terminal the command prompts; the answer decides, and Ctrl-C at the prompt ends it at once."""
     for _ in range(2):
         emulator.add_job(ends_as="IN_PROGRESS")
     ours, theirs = os.openpty()
@@ -380,7 +380,7 @@ def test_prompt(
     assert code == process.returncode
     assert cancels == len(out.splitlines()) == emulator.count("cancel")
     shown = {0: "2 canceling; took", 1: "nothing was cancelled", 130: "interrupted"}
-    assert rest.splitlines()[-1].startswith(shown[code])  # and neither a traceback nor a warning
+    assert rest.splitlines()[-1].startswith(shown[code])  # neither a traceback nor a warning
     assert len(rest.splitlines()) == 2
 
 
@@ -403,7 +403,7 @@ def test_reader_that_leaves(emulator: Emulator, start: Callable[..., subprocess.
 
 @posix
 def test_reader_that_leaves_a_cancel(emulator: Emulator, start: Callable[..., subprocess.Popen[bytes]]) -> None:
-    """A pipe that is closed in the middle of a cancel ends it, and the jobs left out are not kept secret."""
+    """A pipe that is closed during a cancel ends it, and the remaining jobs are reported."""
     emulator.fail(Fault(on="cancel", times=None, delay=0.05))
     ids = [emulator.add_job() for _ in range(50)]
     process = start("cancel", "--max-concurrency", "5", *ids)
@@ -421,7 +421,7 @@ def test_reader_that_leaves_a_cancel(emulator: Emulator, start: Callable[..., su
 @posix
 @pytest.mark.parametrize("argv", [["--help"], ["get", "ID"], ["list"], ["cancel", "ID"]])
 def test_closed_standard_output(emulator: Emulator, environment: dict[str, str], argv: list[str]) -> None:
-    """A standard output that was closed from the start is no reason for a traceback."""
+    """A standard output that was closed from the start causes no traceback."""
     emulator.add_job(id="ID")
     shell = ["sh", "-c", 'exec "$@" >&-', "sh", *COMMAND, *argv]
     ran = subprocess.run(shell, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=30, check=False)
@@ -430,7 +430,7 @@ def test_closed_standard_output(emulator: Emulator, environment: dict[str, str],
 
 
 def test_narrow_encoding(emulator: Emulator, environment: dict[str, str]) -> None:
-    """What the encoding of standard output cannot say becomes an escape."""
+    """A character that the encoding of standard output lacks becomes an escape."""
     emulator.add_job(model_id="módel", ends_as="IN_PROGRESS")
     ran = subprocess.run(
         [*COMMAND, "list"],
@@ -445,7 +445,7 @@ def test_narrow_encoding(emulator: Emulator, environment: dict[str, str]) -> Non
 
 
 def test_bytes_that_are_no_text(environment: dict[str, str]) -> None:
-    """An id that is no text in any encoding is refused in a sentence."""
+    """An id that is not text in any encoding is refused in one sentence."""
     ran = subprocess.run(
         [*COMMAND, "get", b"\xff"], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=30, check=False
     )

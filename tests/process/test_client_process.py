@@ -1,7 +1,7 @@
-"""Whole programs that use the clients: Ctrl-C in the middle, a client that was forgotten, a fork.
+"""Whole programs that use the clients: Ctrl-C during a call, a client that is never closed, a fork.
 
-Each script runs in an interpreter of its own against an emulator in this one. What it prints is what happened, and
-on stderr it may say nothing.
+Each script runs in an interpreter of its own against an emulator in this one. It prints what happened, and must
+print nothing on stderr.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def run(emulator: Emulator, script: str, *options: str) -> list[str]:
 
 
 def interrupted(emulator: Emulator, script: str, *options: str, code: int = 0) -> list[str]:
-    """The program is struck by Ctrl-C while a hundred of its cancels are under way at a service that is slow."""
+    """Interrupt the program while a hundred of its cancels are in flight at a slow service."""
     emulator.fail(Fault(on="cancel", delay=3, status=503, times=None))
     process = start(emulator, script, *options)
     limit = time.monotonic() + 15
@@ -103,7 +103,7 @@ def interrupted(emulator: Emulator, script: str, *options: str, code: int = 0) -
 
 
 DEVELOPING = ("-X", "dev", "-W", "error")
-FORKING = ("-W", "ignore:This process:DeprecationWarning")  # what Python 3.12 says of any fork beside a thread
+FORKING = ("-W", "ignore:This process:DeprecationWarning")  # Python 3.12 warns about any fork beside a thread
 
 
 # --- Ctrl-C ---------------------------------------------------------------------------------------------------
@@ -112,7 +112,7 @@ FORKING = ("-W", "ignore:This process:DeprecationWarning")  # what Python 3.12 s
 @posix
 @pytest.mark.parametrize("options", [(), DEVELOPING], ids=["plain", "dev mode"])
 def test_ctrl_c_in_a_sync_bulk_of_ten_thousand(emulator: Emulator, options: tuple[str, ...]) -> None:
-    """Back in under a second, with nothing but ``KeyboardInterrupt``; the client can be used on."""
+    """Ctrl-C returns in under a second with nothing but ``KeyboardInterrupt``; the client can still be used."""
     lines = interrupted(
         emulator,
         """
@@ -131,7 +131,7 @@ def test_ctrl_c_in_a_sync_bulk_of_ten_thousand(emulator: Emulator, options: tupl
 
 @posix
 def test_ctrl_c_that_nobody_catches_ends_the_program(emulator: Emulator) -> None:
-    """It dies of SIGINT, with its own traceback and no other."""
+    """An uncaught Ctrl-C ends the program by SIGINT, with its own traceback and no other."""
     lines = interrupted(
         emulator,
         """
@@ -146,7 +146,7 @@ def test_ctrl_c_that_nobody_catches_ends_the_program(emulator: Emulator) -> None
 
 @posix
 def test_ctrl_c_in_a_sync_iteration(emulator: Emulator) -> None:
-    """The same where outcomes are iterated over."""
+    """Ctrl-C during an iteration over outcomes returns in under a second, and the client can still be used."""
     lines = interrupted(
         emulator,
         """
@@ -166,9 +166,9 @@ def test_ctrl_c_in_a_sync_iteration(emulator: Emulator) -> None:
 @posix
 @pytest.mark.parametrize("way", ["cancel_many", "iter_cancel"])
 def test_ctrl_c_in_async_code(emulator: Emulator, way: str) -> None:
-    """``asyncio.run`` cancels the main task, and nothing is left behind to complain about.
+    """``asyncio.run`` cancels the main task, and nothing that remains prints an error.
 
-    It does so with a handler of its own, which it puts in the place of Python's and of no other.
+    It does so with a handler of its own, which replaces Python's and no other.
     """
     call = {
         "cancel_many": "await batches.cancel_many(many)",
@@ -197,7 +197,7 @@ def test_ctrl_c_in_async_code(emulator: Emulator, way: str) -> None:
 
 
 def test_a_plain_script(emulator: Emulator) -> None:
-    """No warning of any kind, with all of them on."""
+    """A plain script causes no warning of any kind, with all of them enabled."""
     ids = [emulator.add_job() for _ in range(50)]
     lines = run(
         emulator,
@@ -213,7 +213,7 @@ def test_a_plain_script(emulator: Emulator) -> None:
 
 @pytest.mark.parametrize("kept", ["global", "local", "in a cycle", "with an iterator half way"])
 def test_a_forgotten_client_does_not_keep_the_program(emulator: Emulator, kept: str) -> None:
-    """It ends by itself, and in silence."""
+    """A program with a client that was never closed ends silently."""
     emulator.add_job(id="job-1")
     scripts = {
         "global": "batches = Batches(); batches.list()",
@@ -225,7 +225,7 @@ def test_a_forgotten_client_does_not_keep_the_program(emulator: Emulator, kept: 
 
 
 def test_a_forgotten_async_client_does_not_keep_the_program(emulator: Emulator) -> None:
-    """Whoever runs a loop is told by aiohttp, as for any session."""
+    """A program with an async client that was never closed ends; aiohttp warns, as for any session."""
     process = start(
         emulator,
         """
@@ -245,7 +245,7 @@ def test_a_forgotten_async_client_does_not_keep_the_program(emulator: Emulator) 
 
 @posix
 def test_a_client_in_a_forked_child_says_so(emulator: Emulator) -> None:
-    """At once, for each verb; the child can make one of its own, ends by itself, and the parent's goes on."""
+    """Each verb of a parent's client fails at once in a forked child; a new one works, and so does the parent's."""
     lines = run(
         emulator,
         """
@@ -276,7 +276,7 @@ def test_a_client_in_a_forked_child_says_so(emulator: Emulator) -> None:
 @posix
 @pytest.mark.parametrize("where", ["beside the loop", "within the loop"])
 def test_an_async_client_in_a_forked_child_says_so(emulator: Emulator, where: str) -> None:
-    """Whether the child runs a loop of its own, or the fork came in the middle of a coroutine."""
+    """A client fails in the child, whether it runs a loop of its own or the fork happened within a coroutine."""
     scripts = {
         "beside the loop": """
         with asyncio.Runner() as runner:

@@ -1,6 +1,6 @@
-"""The loop thread where a whole process is at stake: Ctrl-C, forgotten clients, exit and fork.
+"""The loop thread in a whole process: Ctrl-C, clients that are never closed, exit and fork.
 
-Each script runs in an interpreter of its own, under a time limit; what it prints is what happened.
+Each script runs in an interpreter of its own, under a time limit; it prints what happened.
 """
 
 from __future__ import annotations
@@ -60,9 +60,9 @@ async def work(first=lambda: None):
 
 
 def run(script: str, *options: str, code: int = 0, traced: bool = True) -> list[str]:
-    """Run the script as `python script.py` would be, and return its lines; nothing may be said on stderr.
+    """Run the script as `python script.py` would, and return its lines; it must print nothing on stderr.
 
-    ``traced=False`` keeps coverage out: it works in callbacks, and an interrupt within a callback is lost.
+    ``traced=False`` disables coverage, which works in callbacks, where an interrupt is lost.
     """
     ignored = ("PYTHONWARNINGS", "PYTHONASYNCIODEBUG", "PYTHONDEVMODE") + (() if traced else ("COVERAGE",))
     done = subprocess.run(
@@ -79,7 +79,7 @@ def run(script: str, *options: str, code: int = 0, traced: bool = True) -> list[
 
 @posix
 def test_ctrl_c_during_a_call() -> None:
-    """The coroutine is cancelled and cleans up, then the caller is interrupted, and all of it within a second."""
+    """The coroutine is cancelled and cleans up, then the caller is interrupted, all within a second."""
     lines = run(
         """
         times = []
@@ -97,7 +97,7 @@ def test_ctrl_c_during_a_call() -> None:
 
 @posix
 def test_ctrl_c_that_nobody_catches_ends_the_program() -> None:
-    """A program interrupted in the middle of a call dies of SIGINT, with its own traceback and nothing else."""
+    """A program interrupted during a call dies of SIGINT, with its own traceback and nothing else."""
     lines = run(
         """
         def excepthook(kind, error, trace):
@@ -114,7 +114,7 @@ def test_ctrl_c_that_nobody_catches_ends_the_program() -> None:
 
 @posix
 def test_ctrl_c_at_any_moment_of_a_call() -> None:
-    """Wherever an interrupt strikes, nothing runs on behind the caller's back, and nothing hangs."""
+    """An interrupt at any moment of a call leaves nothing running, and nothing hangs."""
     lines = run(
         """
         random.seed(7)
@@ -154,7 +154,7 @@ def test_ctrl_c_at_any_moment_of_a_call() -> None:
 
 @posix
 def test_ctrl_c_at_any_moment_of_an_iteration() -> None:
-    """The same holds for an iteration, left by the interrupt wherever it is."""
+    """An interrupt at any moment of an iteration leaves nothing running, and nothing hangs."""
     lines = run(
         """
         random.seed(8)
@@ -195,7 +195,7 @@ def test_ctrl_c_at_any_moment_of_an_iteration() -> None:
 
 @posix
 def test_ctrl_c_at_any_moment_of_the_start() -> None:
-    """An interrupted constructor leaves no thread and no wedged process, and the context manager is left."""
+    """An interrupted constructor leaves no thread and no hanging process, and exits the context manager."""
     lines = run(
         """
         import gc, warnings
@@ -294,24 +294,24 @@ def test_ctrl_c_at_any_moment_of_the_start() -> None:
     ],
 )
 def test_a_forgotten_client_lets_the_interpreter_end(script: str) -> None:
-    """However it was forgotten: the context manager is left, nothing is said, and the program ends."""
+    """A client that is never closed exits its context manager, prints nothing, and lets the program end."""
     assert run(textwrap.dedent(script)) == ["left"]
 
 
 def test_a_collected_client_is_left_before_the_end_of_the_program() -> None:
-    """A client that goes out of scope is closed there and then."""
+    """A client that goes out of scope is closed at once."""
     assert run("LoopThread(resource)\nsay('next')") == ["left", "next"]
 
 
 def test_a_forgotten_client_warns_those_who_asked_for_it() -> None:
-    """Under -W always the ResourceWarning is shown, at exit too, and tells what to do."""
+    """Under -W always the ResourceWarning is shown, at exit too, and states what to do."""
     lines = run("sys.stderr = sys.stdout\nthread = LoopThread(resource)", "-W", "always::ResourceWarning")
     assert lines[0] == "left"
     assert "ResourceWarning: a client was forgotten without being closed" in lines[1]
 
 
 def test_development_mode_has_nothing_to_say() -> None:
-    """Under -X dev, with its warnings and asyncio's debug mode, a client that was closed leaves no complaint."""
+    """Under -X dev, with its warnings and asyncio's debug mode, a closed client causes no warning."""
     lines = run(
         """
         with contextlib.closing(LoopThread(resource)) as thread:
@@ -330,7 +330,7 @@ def test_development_mode_has_nothing_to_say() -> None:
 
 @posix
 def test_a_forked_child() -> None:
-    """In the child a call is refused at once, close() does nothing, and the child exits in the ordinary way."""
+    """In a forked child a call is refused at once, close() does nothing, and the child exits normally."""
     lines = run("""
         import warnings
         warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 on: a fork with threads may deadlock
@@ -375,7 +375,7 @@ def test_a_forked_child() -> None:
 
 @posix
 def test_a_forked_child_that_merely_exits() -> None:
-    """A child that never touches the client it has a copy of ends as if there were none."""
+    """A child that never uses its copy of the client exits as if there were none."""
     lines = run("""
         import warnings
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -389,7 +389,7 @@ def test_a_forked_child_that_merely_exits() -> None:
 
 
 def test_a_client_may_be_closed_by_an_exit_function() -> None:
-    """A close() registered with atexit runs in either order with our own end."""
+    """A close() registered with atexit runs in either order with our own exit function."""
     lines = run("""
         import atexit
 

@@ -1,9 +1,9 @@
 """The official package and its command use the emulator as they use the service.
 
-They are strangers to this project: what they upload, create, poll, list, cancel and download here shows that it
-speaks as the service does, and not merely as our client likes it. They run under an interpreter of their own,
-since their requirements and ours are not the same; ``nox -s official`` makes one for each of the three generations
-that are in use.
+They are independent of this project: what they upload, create, poll, list, cancel and download here shows that
+the emulator behaves as the service does, and not merely as our client expects. They run under an interpreter of
+their own, because their requirements differ from ours; ``nox -s official`` creates one for each of the three
+generations in use.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ ROWS = 20
 
 
 def _generation() -> int:
-    """The major version of the official package: its third has calls, and a base URL, that others have not."""
+    """Return the major version of the official package: only the third has some calls, and another base URL."""
     command = [OFFICIAL, "-c", "import importlib.metadata; print(importlib.metadata.version('together'))"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=True)
     return int(done.stdout.partition(".")[0])
@@ -46,7 +46,7 @@ later_than_first = pytest.mark.skipif(
     GENERATION == 1, reason="the first SDK sends no checksum and has no such command"
 )
 
-# The same calls in the words of the first SDK, and of those that came after it.
+# The same calls in the API of the first SDK, and of later ones.
 DIALECTS = {
     1: """
         upload = lambda: client.files.upload("in.jsonl", purpose="batch-api")
@@ -79,7 +79,7 @@ DIALECTS = {
 
 
 def lines() -> bytes:
-    """A chat line for each row, and one in five for a model that does not exist."""
+    """Return a chat line for each row, one in five for a model that does not exist."""
     models = ["unknown/model" if number % 5 == 0 else "openai/gpt-oss-20b" for number in range(ROWS)]
     rows = [
         {"custom_id": f"row-{number}", "body": {"model": model, "messages": [{"role": "user", "content": "Hello"}]}}
@@ -90,14 +90,14 @@ def lines() -> bytes:
 
 @pytest.fixture
 def emulator() -> Iterator[Emulator]:
-    # Longer in each state than a slow machine takes to look at it.
+    # Longer in each state than a slow machine takes to read it.
     with Emulator(timing=Timing(validating=20, canceling=20)).running_in_thread() as running:
         yield running
 
 
 @pytest.fixture
 def environment(emulator: Emulator, tmp_path: Path) -> dict[str, str]:
-    """Theirs: a base URL, without ``/v1`` since the third SDK, an empty home, and the emulator as the only host."""
+    """Return their environment: a base URL, without ``/v1`` since the third SDK, an empty home, and no other host."""
     base_url = emulator.base_url if GENERATION < 3 else emulator.base_url.removesuffix("/v1")
     return {
         "PATH": os.environ.get("PATH", ""),
@@ -128,7 +128,7 @@ def run(command: list[str], environment: dict[str, str], folder: Path) -> str:
 
 @pytest.fixture
 def sdk(environment: dict[str, str], requests_file: Path) -> Callable[..., Any]:
-    """Run these statements with the official client at hand; what they assign to ``answer`` comes back."""
+    """Run these statements with the official client, and return what they assign to ``answer``."""
 
     def run_there(source: str, **known: str) -> Any:
         given = "\n".join(f"{name} = {value!r}" for name, value in {"CHAT": CHAT, **known}.items())
@@ -142,7 +142,7 @@ def sdk(environment: dict[str, str], requests_file: Path) -> Callable[..., Any]:
 
 @pytest.fixture
 def tg(environment: dict[str, str], requests_file: Path) -> Callable[..., str]:
-    """Run the official command; what it prints comes back."""
+    """Run the official command, and return its output."""
 
     def run_there(*arguments: str) -> str:
         command = [str(Path(OFFICIAL).parent / "tg"), *arguments, "--non-interactive"]
@@ -160,7 +160,7 @@ KNOWN = {f"row-{number}" for number in range(ROWS)} - UNKNOWN
 
 
 def test_the_sdk_uploads_through_the_storage(emulator: Emulator, sdk: Callable[..., Any]) -> None:
-    """Form, redirect, presigned PUT, preprocess; the storage has never seen the key, and got every byte."""
+    """An upload takes a form, a redirect, a presigned PUT and preprocess; the storage gets every byte and no key."""
     file = sdk("answer = fields(upload())")
     assert [emulator.count(step) for step in ("begin_upload", "store", "preprocess")] == [1, 1, 1]
     (begun,) = [request for request in emulator.requests if request.operation == "begin_upload"]
@@ -174,14 +174,14 @@ def test_the_sdk_uploads_through_the_storage(emulator: Emulator, sdk: Callable[.
 
 @later_than_first
 def test_the_sdk_is_told_that_content_is_known(emulator: Emulator, sdk: Callable[..., Any]) -> None:
-    """And takes the file that is there."""
+    """For known content, the SDK uses the existing file."""
     file_id = emulator.add_file(lines())
     assert file_id == sdk("answer = upload().id")
     assert emulator.count("store") == 0
 
 
 def test_the_sdk_sees_a_job_through(emulator: Emulator, sdk: Callable[..., Any]) -> None:
-    """Created, polled until it has ended, listed, and both of its files read; all rows are there."""
+    """A job is created, polled until it has ended, and listed, and its two files contain all rows."""
     created = sdk(
         """
         job = create(upload().id)
@@ -214,7 +214,7 @@ def test_the_sdk_sees_a_job_through(emulator: Emulator, sdk: Callable[..., Any])
 
 
 def test_the_sdk_cancels(emulator: Emulator, sdk: Callable[..., Any]) -> None:
-    """CANCELING at once; a job that has ended is a 409 with the service's sentence."""
+    """A cancel gives CANCELING at once; for a job that has ended, 409 with the service's message."""
     running, ended = emulator.add_job(), emulator.add_job(status="COMPLETED")
     answer = sdk(
         """
@@ -233,7 +233,7 @@ def test_the_sdk_cancels(emulator: Emulator, sdk: Callable[..., Any]) -> None:
 
 
 def test_the_asynchronous_sdk_does_the_same(emulator: Emulator, sdk: Callable[..., Any]) -> None:
-    """Upload, create, read, delete."""
+    """The asynchronous SDK uploads, creates, reads and deletes."""
     answer = sdk(
         """
         import asyncio
@@ -251,12 +251,12 @@ def test_the_asynchronous_sdk_does_the_same(emulator: Emulator, sdk: Callable[..
 
 
 def test_the_sdk_gets_null_for_an_empty_account(sdk: Callable[..., Any]) -> None:
-    """Whatever its type hint says, the service's own quirk; the first SDK alone makes it a list."""
+    """An empty account is null, a quirk of the service, despite the type hint; only the first SDK makes it a list."""
     assert sdk("answer = list_jobs()") == ([] if GENERATION == 1 else None)
 
 
 def test_the_sdk_reads_a_seeded_job(emulator: Emulator, sdk: Callable[..., Any]) -> None:
-    """With the files that it names, also a job whose input file is not there."""
+    """A seeded job is read with its files, also if its input file does not exist."""
     done = emulator.add_job(status="COMPLETED")
     answer = sdk(
         """
@@ -272,7 +272,7 @@ def test_the_sdk_reads_a_seeded_job(emulator: Emulator, sdk: Callable[..., Any])
 
 @later_than_first
 def test_the_command_sees_a_job_through(emulator: Emulator, tg: Callable[..., str], requests_file: Path) -> None:
-    """Submitted from a file, read, listed, and downloaded into two files."""
+    """The command submits a job from a file, reads and lists it, and downloads its two files."""
     submitted = json.loads(tg("batches", "submit", requests_file.name, "chat.completions", "--json"))
     job_id = submitted["job"]["id"]
     assert emulator.count("store") == 1
@@ -286,7 +286,7 @@ def test_the_command_sees_a_job_through(emulator: Emulator, tg: Callable[..., st
 
 @later_than_first
 def test_the_command_cancels(emulator: Emulator, tg: Callable[..., str]) -> None:
-    """After it has asked to whom the key belongs."""
+    """The command cancels a job after it has requested the owner of the key."""
     job_id = emulator.add_job()
     assert json.loads(tg("batches", "cancel", job_id, "--json"))["status"] == "CANCELING"
     assert emulator.job(job_id)["status"] == "CANCELING"
@@ -295,7 +295,7 @@ def test_the_command_cancels(emulator: Emulator, tg: Callable[..., str]) -> None
 
 @later_than_first
 def test_the_command_keeps_files(emulator: Emulator, tg: Callable[..., str], requests_file: Path) -> None:
-    """Uploads, lists, describes, reads and deletes."""
+    """The command uploads, lists, describes, reads and deletes files."""
     uploaded = json.loads(tg("files", "upload", requests_file.name, "--purpose", "batch-api", "--json"))
     file_id = uploaded["id"]
     assert file_id in tg("files", "list", "--json")

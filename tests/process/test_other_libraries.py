@@ -1,4 +1,4 @@
-"""Programs that run on something other than asyncio. What is not installed is not tried."""
+"""Programs that run on libraries other than asyncio, as far as these are installed."""
 
 from __future__ import annotations
 
@@ -80,12 +80,12 @@ def _ran(script: str, *argv: str) -> str:
 
 @pytest.mark.parametrize("library", PATCHED)
 def test_the_sync_client_beside_greenlets(emulator: Emulator, library: str) -> None:
-    """It works in a patched process, and others run while one waits."""
+    """The sync client works in a patched process, and other greenlets run while one waits."""
     pytest.importorskip(library)
     assert _ran(PATCHED[library] + BESIDE, emulator.base_url) == "slow\nTrue True\n"
 
 
 def test_trio() -> None:
-    """Every call of the async client is refused in a sentence, on a client that was not entered, too."""
+    """Every call of the async client under trio is refused in one sentence, also before the client is entered."""
     pytest.importorskip("trio")
     assert _ran(TRIO) == "refused\n"

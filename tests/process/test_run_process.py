@@ -1,4 +1,4 @@
-"""A durable run in a process that is killed, or stopped: what no clean-up could make good is good all the same."""
+"""A durable run in a process that is killed or stopped, without any clean-up."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ posix = pytest.mark.skipif(sys.platform == "win32", reason="there are no SIGKILL
 
 @posix
 def test_kill_9(tmp_path: Path) -> None:
-    """Five times, at random moments: one job for each attempt, and the output is what it is without a kill.
+    """A run killed five times, at random moments, has one job for each attempt and the same output as without a kill.
 
-    ``nox -s simulate -- --kill 30`` does it thirty times over a run of 200,000 rows.
+    ``nox -s simulate -- --kill 30`` kills thirty times during a run of 200,000 rows.
     """
     came_of_it = killed(tmp_path, rows=2_000, kills=5, rows_per_job=250, seed=0, say=print)
     assert (came_of_it.kills, came_of_it.jobs) == (5, 16)
@@ -34,14 +34,12 @@ def test_kill_9(tmp_path: Path) -> None:
 
 @posix
 def test_a_run_that_was_taken_over(tmp_path: Path) -> None:
-    """A process that is stopped, and whose lock file is removed, so that another goes on with its run: it ends when
-    it is continued, without a job more.
-    """
+    """A stopped process whose run is taken over, after its lock file is removed, ends without another job."""
     source, output, lock = tmp_path / "in.jsonl", tmp_path / "out.jsonl", tmp_path / "out.jsonl.run" / "lock"
     row = {"body": {"model": "m", "messages": [{"role": "user", "content": "Hello."}]}}
     source.write_text("".join(json.dumps({"custom_id": f"row-{n}", **row}) + "\n" for n in range(12)))
     with Emulator(api_key=KEY, timing=Timing(validating=0, running=0.2)).running_in_thread() as emulator:
-        # It creates two jobs, and looks at them, and creates more, two seconds later.
+        # It creates two jobs, reads their states, and creates more, two seconds later.
         with _running(emulator, source, output, "2", "2") as first:
             try:
                 while not _has_jobs(output.with_name("out.jsonl.run"), 2):
@@ -64,7 +62,7 @@ def test_a_run_that_was_taken_over(tmp_path: Path) -> None:
 @posix
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_cancels_the_jobs_if_wanted(tmp_path: Path, number: signal.Signals) -> None:
-    """``--cancel-on-interrupt`` holds for SIGTERM and SIGHUP as for Ctrl-C."""
+    """``--cancel-on-interrupt`` applies to SIGTERM and SIGHUP as to Ctrl-C."""
     source, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     row = {"custom_id": "a", "body": {"model": "m", "messages": [{"role": "user", "content": "Hello."}]}}
     source.write_text(json.dumps(row) + "\n")

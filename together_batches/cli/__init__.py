@@ -1,6 +1,6 @@
 """The command ``together-batches``: arguments, output and exit codes around the async client.
 
-Each command is a function in the file of that name. One command is one loop.
+Each command is a function in the file of that name, and runs one event loop.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 _COMPLETE = "_TOGETHER_BATCHES_COMPLETE"
-"""The variable by which a shell asks for completions, as click names it."""
+"""The environment variable by which a shell requests completions, in click's spelling."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command on ``argv``, by default that of the process, and return its exit code."""
     for stream in (sys.stdout, sys.stderr):
-        # A character that the encoding lacks is written as an escape, and never ends the command.
+        # A character that the encoding lacks is written as an escape and does not end the command.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     with unblocked_streams() as finish:
         try:
             code = _guarded(list(sys.argv[1:] if argv is None else argv))
-            # Here and not at the interpreter's exit, which would complain about a closed pipe.
+            # Not at the interpreter's exit, which would print an error about a closed pipe.
             finish(code == Exit.INTERRUPTED)
         except KeyboardInterrupt:
             return Exit.INTERRUPTED
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _guarded(argv: list[str]) -> int:
-    """Run the command; every error is printed as a sentence but a closed pipe, which is raised."""
+    """Run the command. Print every error as a sentence; raise only the one of a closed pipe."""
     try:
         return _invoke(argv)
     except click.exceptions.Exit as end:  # after --help and --version
@@ -72,7 +72,7 @@ def _guarded(argv: list[str]) -> int:
         return code_of(error)
     except BrokenPipeError:
         raise
-    except OSError as error:  # after BatchesError: our APITimeoutError is one too
+    except OSError as error:  # after BatchesError, because APITimeoutError is both
         print_error(error.strerror or str(error))
         return Exit.FAILED
 
@@ -82,14 +82,14 @@ def _invoke(argv: list[str]) -> int:
         from click.shell_completion import shell_complete
 
         return shell_complete(COMMANDS, {}, PROGRAM, _COMPLETE, instruction)
-    # Not click's own main(), which prints errors, interrupts and closed pipes in its way.
+    # Not click's own main(), which prints errors, interrupts and closed pipes in its own way.
     with COMMANDS.make_context(PROGRAM, argv) as context:
         code: int = COMMANDS.invoke(context)
         return code
 
 
 def _mute_stdout() -> None:
-    """Discard what the interpreter flushes at its exit: it cannot be written, and the error was printed."""
+    """Discard what the interpreter flushes at its exit: it cannot be written, and the error has been printed."""
     if not is_open(sys.stdout):
         return
     null = os.open(os.devnull, os.O_WRONLY)

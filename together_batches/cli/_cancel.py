@@ -1,4 +1,4 @@
-"""``together-batches cancel``, and ``run --cancel``."""
+"""The commands ``together-batches cancel`` and ``run --cancel``."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["cancel", "cancel_run"]
 
 FEW = 20
-"""Up to so many jobs each gets its line on a terminal; more of them get a bar, and a table at the end."""
+"""Maximum number of jobs that get a line each on a terminal; more of them get a bar, and a table at the end."""
 
 
 @command("cancel")
@@ -104,7 +104,7 @@ def cancel(
 
 
 def cancel_run(common: Common, directory: Path, *, wait: bool) -> Exit:
-    """Cancel the jobs of a run that have not ended, without a prompt: the run was named."""
+    """Cancel the unfinished jobs of a run, without a prompt because the run was named."""
     work = _Cancel(common, _Pace(wait=wait))
     with work.reported():
         return work.run_of(directory)
@@ -117,7 +117,7 @@ class _Pace(NamedTuple):
 
 
 class _Cancel:
-    """One bulk cancel, and how far it has come."""
+    """One bulk cancel and its progress."""
 
     def __init__(self, common: Common, pace: _Pace) -> None:
         self._common = common
@@ -125,21 +125,21 @@ class _Cancel:
         self._seconds_left = common.timeout
         self._total = 0
         self._begun = 0
-        """How many ids were taken up; those without an outcome may have been sent."""
+        """Number of ids that were started; those without an outcome may have been sent."""
         self._seen: dict[str, CancelOutcome] = {}
         self._ended = self._failed = self._not_found = 0
         self._prints_lines = True
-        """Whether each outcome gets a line of text on standard output."""
+        """Whether each outcome is printed as a line of text on standard output."""
 
     @in_loop
     async def run(self, ids: list[str]) -> Exit:
-        """Cancel these jobs."""
+        """Cancel the jobs with these ids."""
         async with connected(self._common, limited=False) as batches:
             return await self._cancel(batches, ids)
 
     @in_loop
     async def run_filtered(self, filters: Filters, *, dry_run: bool, yes: bool) -> Exit:
-        """Cancel the jobs that the filters choose, after a prompt."""
+        """Cancel the jobs that match the filters, after a prompt."""
         common = self._common
         async with connected(common, limited=False) as batches:
             began = time.monotonic()
@@ -164,7 +164,7 @@ class _Cancel:
 
     @in_loop
     async def run_of(self, directory: Path) -> Exit:
-        """Cancel what a run has under way."""
+        """Cancel the unfinished jobs of a run."""
         async with connected(self._common, limited=False) as batches:
             found = await batches.unfinished_jobs(directory)
             for file_id in found.unconfirmed:
@@ -191,7 +191,7 @@ class _Cancel:
             (self._total > FEW or pace.wait)
             and can_redraw(sys.stderr)
             and common.shows_progress
-            and not (each and on_screen)  # the lines are progress enough, and would be drawn over
+            and not (each and on_screen)  # the lines show the progress, and a bar would be drawn over them
         )
         began = time.monotonic()
         async with AsyncExitStack() as stack:
@@ -200,7 +200,7 @@ class _Cancel:
 
             def on_outcome(outcome: CancelOutcome) -> None:
                 self._note(outcome)
-                # Flushed as they come, so that a reader sees them; a reader that has stopped holds up no cancel.
+                # Flushed one by one, so that a reader sees them; a reader that has stopped delays no cancel.
                 if common.json:
                     out.line(outcome_json(outcome))
                 elif each and outcome.event != "accepted":
@@ -220,7 +220,7 @@ class _Cancel:
         return self._end(report, elapsed)
 
     def _begin(self, chosen: Iterable[str | BatchJob]) -> Iterator[str | BatchJob]:
-        """The chosen jobs, counted as they are taken up."""
+        """Yield the chosen jobs, and count each as it is started."""
         for job in chosen:
             self._begun += 1
             yield job
@@ -233,7 +233,7 @@ class _Cancel:
             self._failed += not outcome.ok and outcome.result is not CancelResult.NOT_FOUND
 
     def _notes(self) -> str:
-        """What the bar shows beside the count: jobs that are stopping, and ids that the service does not know."""
+        """Return the text beside the bar: jobs that are stopping, and ids that the service does not know."""
         stopping = len(self._seen) - self._ended
         parts = (
             f"{format_count(stopping)} accepted and stopping" if stopping else "",
@@ -242,7 +242,7 @@ class _Cancel:
         return ", ".join(filter(None, parts))
 
     def _end(self, report: CancelReport, elapsed: float) -> Exit:
-        """Print the summary, and decide the exit code."""
+        """Print the summary and return the exit code."""
         common, wait = self._common, self._pace.wait
         draining = report.counts[CancelResult.CANCELING]
         summary = f"{report}; took {elapsed:.1f} s"
@@ -260,23 +260,23 @@ class _Cancel:
 
     @contextmanager
     def reported(self) -> Generator[None]:
-        """Say how far the cancel came if it is interrupted, or if the reader of its output leaves."""
+        """Report the progress of the cancel if it is interrupted, or if the reader of its output closes the pipe."""
         try:
             yield
         except KeyboardInterrupt:
             if not self._total:
                 raise
-            with contextlib.suppress(OSError):  # a terminal that hung up takes no last words
+            with contextlib.suppress(OSError):  # a terminal that hung up cannot be written to
                 self._print_unended()
             raise Interrupted(self._unfinished()) from None
         except BrokenPipeError:
-            # A reader that leaves is no trouble to a command that prints; jobs that should stop and still run are.
+            # A closed pipe is harmless to a command that prints, but not if jobs that should stop are still running.
             if self._ended < self._total:
                 print_err(f"the output was closed by its reader: {self._unfinished()}")
             raise
 
     def _unfinished(self) -> str:
-        """How far it came, and how to go on."""
+        """Return the progress, and how to resume."""
         stopping = self._stopping()
         ended = CancelReport(outcome for outcome in self._seen.values() if outcome.job_id not in stopping)
         counts = {
@@ -291,7 +291,7 @@ class _Cancel:
         return f"{', '.join(filter(None, parts))}; run it again to go on, a repeated cancel does no harm"
 
     def _print_unended(self) -> None:
-        """Print the lines of the jobs that are still stopping: their cancel was accepted."""
+        """Print the lines of the jobs that are still stopping, because their cancel was accepted."""
         if self._prints_lines and self._pace.wait:
             for outcome in self._stopping().values():
                 if outcome.event == "accepted":
@@ -303,7 +303,7 @@ class _Cancel:
 
 
 def _was_cut_off(outcome: CancelOutcome) -> bool:
-    """Whether the end of the time left this one unfinished."""
+    """Return whether this job is unfinished because the time limit ran out."""
     return outcome.result is CancelResult.CANCELING or isinstance(outcome.error, APITimeoutError)
 
 

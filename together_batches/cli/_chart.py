@@ -1,4 +1,4 @@
-"""A run on a terminal: its rows, and its shards along the time. Also without colours it can be read."""
+"""A run drawn on a terminal: its rows, and its shards over time; legible without colours too."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ _SIGNS: dict[str, tuple[str, str, str]] = {
     "in_flight": ("▒", "=", "#56b4e9"),
     "not_sent": ("░", ".", "bright_black"),
 }
-"""What stands for each, where all can be written, and where only ASCII can; and its colour."""
+"""Sign and colour of each item: the sign where every character can be written, and the sign in ASCII."""
 
 _NARROWEST = 10
 _GAP = "  "
 
 
 def chart(view: RunView, now: datetime, *, width: int, most_lanes: int, ascii_only: bool) -> list[Text]:
-    """The lines of it, none longer than ``width``; where there are more shards than ``most_lanes`` some are left out.
+    """Return the lines of the chart, none longer than ``width``; at most ``most_lanes`` shards are shown.
 
-    Those that are done are left out first.
+    Shards that are done are omitted first.
     """
     drawn = timeline(view, now)
     pen = _Pen(ascii_only=ascii_only)
@@ -71,7 +71,7 @@ def _signs(lanes: Sequence[Lane]) -> Iterator[tuple[str, str]]:
 
 
 class _Pen:
-    """Draws with what the terminal can write."""
+    """A renderer that uses only characters that the terminal can write."""
 
     def __init__(self, *, ascii_only: bool) -> None:
         self._which = 1 if ascii_only else 0
@@ -82,7 +82,7 @@ class _Pen:
         return (name, "bold") if sign is None else (sign[self._which], sign[2])
 
     def legend(self, items: Sequence[tuple[str, str]], width: int) -> list[Text]:
-        """Signs with their words, in as many lines as they take."""
+        """Return the signs with their meanings, in as many lines as needed."""
         lines = [Text()]
         for name, words in items:
             sign, style = self._sign(name)
@@ -92,7 +92,7 @@ class _Pen:
         return lines
 
     def shares(self, view: RunView, width: int) -> Text:
-        """The rows by what became of them, as one bar; also of the fewest something is seen."""
+        """Return the rows by result, as one bar; even the smallest part is visible."""
         shares = [(name, many) for name, _, many in buckets(view) if many]
         line, drawn, seen = Text(), 0, 0
         for left, (name, many) in zip(range(len(shares) - 1, -1, -1), shares, strict=True):
@@ -104,7 +104,7 @@ class _Pen:
         return line
 
     def lanes(self, drawn: Timeline, width: int, most: int) -> Iterator[Text]:
-        """The axis, and a line for each shard."""
+        """Yield the axis, and a line for each shard."""
         shown = _chosen(drawn.lanes, most)
         results = {lane.shard.number: lane.outcome for lane in shown}
         names = max([len("shard"), *(len(str(number)) for number in results)])
@@ -128,7 +128,7 @@ class _Pen:
         return Text(f"{self._dots:>{names}}{_GAP}{count_of(many, 'more shard')}", style="dim")
 
     def _cells(self, drawn: Timeline, lane: Lane, room: int) -> Iterator[tuple[str, str]]:
-        """A sign for each piece of the time: the phase that took most of it, or what happened in it."""
+        """Yield a sign for each piece of the time: the phase that took most of it, or an event within it."""
         phases, marks = _pieces(drawn, lane.bars, room)
         lost = drawn.view.state == "interrupted" and bool(lane.bars) and lane.bars[-1].stretches[-1].open
         known = drawn.known / drawn.seconds * room
@@ -164,7 +164,7 @@ def _pieces(drawn: Timeline, bars: Sequence[Bar], room: int) -> tuple[dict[int, 
 
 
 def _chosen(lanes: Sequence[Lane], most: int) -> list[Lane]:
-    """The lanes to show, in order: those that go on, then those that have not begun, then those that are done."""
+    """Return the lanes to show, in order: unfinished ones, then those not yet begun, then those that are done."""
 
     def rank(lane: Lane) -> int:
         return 2 if lane.standing == "done" else 0 if lane.bars else 1
@@ -173,7 +173,7 @@ def _chosen(lanes: Sequence[Lane], most: int) -> list[Lane]:
 
 
 def _axis(drawn: Timeline, room: int) -> str:
-    """The marks of time, as far as they do not run into each other, and what its end is."""
+    """Return the marks of time, as far as they do not overlap, and the meaning of the end of the axis."""
     end = min(round(drawn.known / drawn.seconds * room), room)
     line = drawn.end.rjust(end)[:room]
     taken = max(end - len(drawn.end), 0)

@@ -1,4 +1,4 @@
-"""The client of a command, and its log."""
+"""The client of a command, and its logging."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ __all__ = ["connected"]
 RETRY = RetryPolicy()
 
 _IN_CODE_ONLY = (", or pass api_key=", ", or say allow_insecure_http=True")
-"""Advice of the library that is of use in code only."""
+"""Advice in the library's messages that applies only to code."""
 
 
 @asynccontextmanager
 async def connected(common: Common, *, limited: bool = True) -> AsyncGenerator[AsyncBatches]:
-    """A client as the options and the environment say; :class:`CommandError` if they are invalid.
+    """Open a client from the options and the environment; raise :class:`CommandError` if they are invalid.
 
     ``--timeout`` ends the block, unless the command applies it (``limited=False``).
     """
@@ -52,7 +52,7 @@ def _client(common: Common) -> AsyncBatches:
         Config.from_env(api_key="any", base_url=common.base_url)
     except UsageError:
         raise CommandError(message) from None
-    # Any other key is accepted, so the key is what is wrong.
+    # Every other key is accepted, so the key is at fault.
     raise CommandError(message, Exit.DENIED)
 
 

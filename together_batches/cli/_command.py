@@ -1,7 +1,7 @@
-"""Commands on click: lazy groups, the options that commands share, help with the examples first, usage errors.
+"""Commands on click: lazy groups, common options, help that begins with the examples, usage errors.
 
-Nothing heavy is imported here, nor at the top of the file of any command: `--help`, completion and a mistyped option
-are answered without the HTTP client.
+Nothing slow to import is imported here, nor at the top of the file of any command: `--help`, completion and a
+mistyped option work without the HTTP client.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ The API key is read from the environment variable TOGETHER_API_KEY, and from
 nowhere else.
 """
 _RENAMED = {"--force": "--overwrite", "--max-rows": "--max-rows-per-job", "--deadline": "--timeout"}
-"""Options of the version before, which are errors that name the new option."""
+"""Options of the previous version, which now raise an error that names the new option."""
 
 
 class Common(NamedTuple):
-    """The options of every command that talks to the service."""
+    """The options of every command that sends requests to the service."""
 
     json: bool
     base_url: str | None
@@ -68,7 +68,7 @@ class Common(NamedTuple):
 
     @property
     def shows_progress(self) -> bool:
-        """Whether a progress bar may be drawn, as far as the options say."""
+        """Whether the options allow a progress bar."""
         return not (self.quiet or self.verbose)
 
 
@@ -77,7 +77,7 @@ class Common(NamedTuple):
 
 class _Option(click.Option):
     def type_cast_value(self, ctx: click.Context, value: Any) -> Any:
-        """Convert the value. click takes whatever comes next, even an option, which is an error here."""
+        """Convert the value. click accepts whatever follows, even an option, which is an error here."""
         values: list[object] = [*value] if self.multiple else [value]
         if any(each in _options(ctx.command) for each in values):
             raise click.BadOptionUsage(max(self.opts, key=len), "", ctx)
@@ -89,10 +89,10 @@ class _CommonOption(_Option):
 
 
 class _Documented(click.Command):
-    """What commands and groups have in common: a help that begins with its examples."""
+    """A command or group whose help begins with its examples."""
 
     def get_help_option(self, ctx: click.Context) -> click.Option | None:
-        """The option ``--help``, in our voice."""
+        """Return the option ``--help``, with a help text in this package's style."""
         found = super().get_help_option(ctx)
         if found is not None:
             found.help = "show this help and exit"
@@ -100,7 +100,7 @@ class _Documented(click.Command):
 
     def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the examples, and then the description."""
-        # As it stands: examples are aligned, and lines are broken where the source breaks them.
+        # Not rewrapped: examples are aligned, and lines are broken where the source breaks them.
         description, _, examples = cleandoc(self.help or "").partition(_EXAMPLES)
         key = _KEY if any(isinstance(param, _CommonOption) for param in self.params) else ""
         formatter.write(f"\n{_EXAMPLES}{examples.rstrip()}\n\n{description.rstrip()}\n{key}")
@@ -109,10 +109,10 @@ class _Documented(click.Command):
 class _Command(_Documented):
     """A command whose usage errors name their context."""
 
-    allow_extra_args = True  # refused below, in our words
+    allow_extra_args = True  # refused below, with a message of our own
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse the options and arguments; an argument that is left over is an error."""
+        """Parse the options and arguments; an extra argument is an error."""
         try:
             super().parse_args(ctx, args)
         except click.UsageError as error:
@@ -135,7 +135,7 @@ class _Command(_Documented):
 class Group(_Documented, click.Group):
     """A group of commands, each imported on first use.
 
-    ``entries`` has for each name the module and the function of the command and a line about it, or a further group.
+    ``entries`` maps each name to the module and the function of the command and its summary, or to another group.
     """
 
     def __init__(self, name: str, help: str, entries: Mapping[str, Group | tuple[str, str, str]]) -> None:  # noqa: A002
@@ -143,17 +143,17 @@ class Group(_Documented, click.Group):
         self.entries = entries
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse the options before the name of a command, which must follow."""
+        """Parse the options before the name of a command, which is required."""
         if not args and not ctx.resilient_parsing:
             ctx.fail("no command given" + ("" if ctx.parent else f"; try '{PROGRAM} demo'"))
         return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The names of the commands, in the order of the help."""
+        """Return the names of the commands, in the order of the help."""
         return list(self.entries)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command of this name, imported now."""
+        """Return the command of this name, which is imported now."""
         entry = self.entries.get(cmd_name)
         if not isinstance(entry, tuple):
             return entry
@@ -165,18 +165,18 @@ class Group(_Documented, click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command; an unknown one is an error that names those nearest to it."""
+        """Find the command; an unknown name is an error that lists the nearest ones."""
         if args[0] not in self.entries and not ctx.resilient_parsing:
             raise click.NoSuchCommand(args[0], possibilities=self.entries, ctx=ctx)
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write a line about each command, without importing any."""
+        """Write the summary of each command, without importing any."""
         with formatter.section("Commands"):
             formatter.write_dl(list(self.summaries()))
 
     def summaries(self) -> Iterator[tuple[str, str]]:
-        """Every command with the line about it; those of a group by both their words."""
+        """Yield every command with its summary; those of a group by their full names."""
         for name, entry in self.entries.items():
             if isinstance(entry, Group):
                 yield from ((f"{name} {sub}", line) for sub, line in entry.summaries())
@@ -193,9 +193,9 @@ def command(name: str) -> Callable[[Callable[..., Exit]], click.Command]:
 
 
 def explain(error: click.UsageError) -> str:
-    """A usage error in one sentence, with the command whose help answers it.
+    """Return a usage error as one sentence, with the command whose help explains it.
 
-    Of an unknown option only the name is given: its value may be a key.
+    For an unknown option only its name is shown, because its value may be a key.
     """
     known = _options(error.ctx.command) if error.ctx else {}
     match error:
@@ -234,7 +234,7 @@ def _name(param: click.Parameter | None) -> str:
 
 
 def argument(name: str, metavar: str, help: str, *, complete: str | None = None, **attrs: Any) -> Callable[[F], F]:  # noqa: A002
-    """An argument of a command; ``complete`` lets the shell complete paths, of a ``file`` or a ``dir``."""
+    """Add an argument of a command; ``complete`` makes the shell complete paths, of a ``file`` or a ``dir``."""
     return click.argument(name, metavar=metavar, help=help, shell_complete=_completer(complete), **attrs)
 
 
@@ -247,13 +247,14 @@ def option(
     cls: type[click.Option] = _Option,
     **attrs: Any,
 ) -> Callable[[F], F]:
-    """An option of a command, spelled as in its help: ``--wait``, which is a flag, or ``-o, --output FILE``.
+    """Add an option of a command, spelled as in its help: ``--wait``, which is a flag, or ``-o, --output FILE``.
 
-    ``name`` is that of the parameter if it is not the option's; ``complete`` is a function, or as for an argument.
+    ``name`` is the name of the parameter if it differs from the option's; ``complete`` is a function, or as for an
+    argument.
     """
     names = spelling.replace(",", "").split()
     if names[-1].startswith("-"):
-        attrs["is_flag"] = True  # False would make the value of an option optional
+        attrs["is_flag"] = True  # with False, the value of an option would be optional
     else:
         attrs["metavar"] = names.pop()
     completer = complete if callable(complete) else _completer(complete)
@@ -284,7 +285,7 @@ requests_argument = argument(
 
 
 def patience_option(usual: float) -> Callable[[F], F]:
-    """``--patience``, with its usual value."""
+    """Return the option ``--patience``, with its default."""
     help = f"look again so long for what is absent and should exist ({usual:g})"  # noqa: A001
     return option("--patience SECONDS", help, type=zero_or_above, default=usual)
 

@@ -1,4 +1,4 @@
-"""``together-batches demo``: the bulk cancel at work, on this machine alone."""
+"""The command ``together-batches demo``: a bulk cancel against a local emulator."""
 
 from __future__ import annotations
 
@@ -61,11 +61,11 @@ async def _demonstrate(jobs: int, seed: int, seen: dict[str, CancelOutcome]) -> 
         api_key=_KEY,
         seed=seed,
         timing=Timing(canceling=1.0),
-        # Low enough to be run into, and high enough to be done with in seconds.
+        # Low enough to be reached, and high enough to finish within seconds.
         rate_limit=RateLimit(per_second=max(100.0, jobs / 2), burst=max(50, jobs // 4)),
         faults=_faults(jobs),
     )
-    # Key and address are given, so that nothing of the user's environment is used.
+    # The key and the address are passed, so that nothing of the user's environment is used.
     async with emulator, AsyncBatches(_KEY, base_url=emulator.base_url) as batches:
         ids = [*populate(emulator, jobs, seed), *_STRAY_IDS]
         print_err(f"An emulator of the service runs on this machine, with {count_of(jobs, 'job')} of mixed fates.")
@@ -89,7 +89,7 @@ async def _demonstrate(jobs: int, seed: int, seen: dict[str, CancelOutcome]) -> 
 
 
 def _faults(jobs: int) -> list[Fault]:
-    """What goes wrong, in proportion to the number of jobs; and the time that every answer takes."""
+    """Return the faults, in proportion to the number of jobs, and the latency of every response."""
     from together_batches.emulator import Fault
 
     some = max(1, jobs // 100)
@@ -109,7 +109,7 @@ def _show(report: CancelReport, elapsed: float, emulator: Emulator) -> None:
     for line in table(("STRAY ID", "RESULT", "WHY"), strays):
         print(line)
     print()
-    # The table above shows nothing of what went wrong on the way, which is the point; so it is printed here.
+    # The table above does not show the faults on the way, which are the point of the demo, so they are printed here.
     statuses = Counter(request.status for request in emulator.requests)
     print(
         f"{format_count(len(report))} ids in {elapsed:.1f} s, each accounted for once. "

@@ -1,4 +1,4 @@
-"""Jobs for the emulator, of as many kinds as an account has."""
+"""Jobs for the emulator, of the kinds that an account has."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _MINUTE, _THREE_DAYS = 60.0, 259_200.0
 
 
 def populate(emulator: Emulator, count: int, seed: int) -> list[str]:
-    """Give the emulator so many jobs, the same for the same seed, and return their ids."""
+    """Add ``count`` jobs to the emulator, equal for an equal seed, and return their ids."""
     random = Random(seed)  # noqa: S311  # repeatable on purpose
     kinds = random.choices(list(_KINDS), weights=list(_KINDS.values()), k=count)
     return [_add(emulator, kind, random) for kind in kinds]

@@ -1,4 +1,4 @@
-"""``together-batches emulator``."""
+"""The command ``together-batches emulator``."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _IN_A_FAULT: dict[str, Callable[[str], object]] = {
     "acts": lambda text: {"yes": True, "no": False}[text],
     "drip": float,
 }
-"""The fields of :class:`Fault` that the command can set, and how each is read."""
+"""The fields of :class:`Fault` that the command can set, and the parser of each."""
 
 
 @command("emulator")
@@ -71,7 +71,7 @@ def emulator(
         raise CommandError(message)
     limit = None
     if rate_limit is not None:
-        # The limit is one of real seconds, while the emulator counts its own, so its advice would be wrong.
+        # The limit is in real seconds, but the emulator counts its own, so its Retry-After would be wrong.
         limit = RateLimit(rate_limit / speed, burst or math.ceil(rate_limit), retry_after=speed == 1)
     made = Emulator(
         api_key=_KEY,
@@ -84,7 +84,7 @@ def emulator(
     )
     try:
         _serve(made, jobs, seed)
-    except KeyboardInterrupt:  # the intended end of this command, and so no failure
+    except KeyboardInterrupt:  # the intended end of this command, and not a failure
         print_err("the emulator has stopped, and its jobs are gone")
     return Exit.DONE
 
@@ -109,7 +109,7 @@ def _clock(speed: float) -> Callable[[], float]:
 
 
 def _fault(text: str) -> Fault:
-    """A fault of ``OPERATION,NAME=VALUE,…``."""
+    """Parse a fault of the form ``OPERATION,NAME=VALUE,…``."""
     from together_batches.emulator import Fault
 
     operation, *settings = text.split(",")
@@ -130,6 +130,6 @@ def _fault(text: str) -> Fault:
 
 
 def _log(request: RecordedRequest) -> None:
-    # Without the query, which holds the signature of a presigned address.
+    # Without the query, which contains the signature of a presigned address.
     path = request.path.partition("?")[0]
     print_err(f"{request.status or 'no answer'} {request.operation}: {request.method} {path}")

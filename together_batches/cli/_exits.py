@@ -1,4 +1,4 @@
-"""Exit codes, and the error that leads to each."""
+"""Exit codes, and the errors that lead to them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["CommandError", "Exit", "Interrupted", "code_of", "code_of_many"]
 
 
 class Exit(enum.IntEnum):
-    """The exit codes, as the reference lists them."""
+    """Exit codes, as the reference lists them."""
 
     DONE = 0
     FAILED = 1
@@ -34,7 +34,7 @@ class Exit(enum.IntEnum):
 
 
 class CommandError(Exception):
-    """The command ends here, with this sentence and this exit code."""
+    """An error that ends the command with this sentence and this exit code."""
 
     def __init__(self, message: str, code: Exit = Exit.USAGE) -> None:
         super().__init__(message)
@@ -42,9 +42,9 @@ class CommandError(Exception):
 
 
 class Interrupted(Exception):  # noqa: N818  # not an error
-    """The command was ended by Ctrl-C, SIGTERM or SIGHUP; the message says how far it came.
+    """Raised if the command is ended by Ctrl-C, SIGTERM or SIGHUP; the message reports its progress.
 
-    A ``KeyboardInterrupt`` must not come out of a task.
+    Not a ``KeyboardInterrupt``, because a task must not raise one.
     """
 
     def __init__(self, state: str = "") -> None:
@@ -52,7 +52,7 @@ class Interrupted(Exception):  # noqa: N818  # not an error
 
 
 def code_of(error: BatchesError) -> Exit:
-    """The exit code of an error that ended a command, or that befell its only job."""
+    """Return the exit code of an error that ended a command, or of its only job."""
     if isinstance(error, (AuthenticationError, PermissionDeniedError)):
         return Exit.DENIED
     if isinstance(error, NotFoundError):
@@ -63,7 +63,7 @@ def code_of(error: BatchesError) -> Exit:
 
 
 def code_of_many(errors: Sequence[BatchesError | None], total: int) -> Exit:
-    """The exit code if these errors befell ``total`` jobs; None is a failure without an error of its own."""
+    """Return the exit code for these errors of ``total`` jobs; None is a failure without an error of its own."""
     if not errors:
         return Exit.DONE
     if total == 1:

@@ -1,4 +1,4 @@
-"""``together-batches files …``."""
+"""The commands ``together-batches files …``."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def upload(common: Common, path: str, name: str | None, purpose: str, via: Liter
     """
     source = spooled(path)
     if name is None and not isinstance(source, str) and Path(path).suffix:
-        # A copy of a pipe has no name; the suffix of the pipe's own says of which type the content is.
+        # A copy of a pipe has no name; the suffix of the pipe's path gives the type of the content.
         name = Path(path).name
 
     @in_loop

@@ -1,4 +1,4 @@
-"""All commands: where each is, and the line about it in the help."""
+"""All commands: the location of each, and its summary in the help."""
 
 from __future__ import annotations
 

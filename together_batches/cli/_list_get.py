@@ -1,4 +1,4 @@
-"""``together-batches list`` and ``together-batches get``."""
+"""The commands ``together-batches list`` and ``together-batches get``."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def _row(job: BatchJob) -> tuple[str, ...]:
 
 
 def _fields(job: BatchJob) -> tuple[str, ...]:
-    """The columns that the reference names."""
+    """Return the columns that the reference names."""
     return columns(
         (
             job.id,

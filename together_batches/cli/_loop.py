@@ -1,4 +1,4 @@
-"""The loop of a command: one for each, and uvloop's if that is installed."""
+"""The event loop of a command: one for each, from uvloop if that is installed."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ T = TypeVar("T")
 
 
 def in_loop(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
-    """Make a coroutine function a plain one, which runs it on a loop of its own.
+    """Turn a coroutine function into a plain one that runs it in its own event loop.
 
     SIGTERM and SIGHUP end it as Ctrl-C does: by a ``KeyboardInterrupt``, with nothing left half done.
-    The loop of a library's user is the user's; that of a command is ours, so the faster one may be taken.
+    The event loop of the library belongs to its user; that of a command is ours, so the faster one may be used.
     """
 
     async def interruptible(work: partial[Coroutine[Any, Any, T]]) -> T:
@@ -38,7 +38,7 @@ def in_loop(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
     def run(*args: P.args, **kwargs: P.kwargs) -> T:
         import anyio
 
-        # Without standard streams the loop's own files take their numbers, and libuv ends the process for that.
+        # Without standard streams the loop's own files get their numbers, and libuv then aborts the process.
         fast = all(map(is_open, (sys.stdin, sys.stdout, sys.stderr))) and find_spec("uvloop") is not None
         work = partial(function, *args, **kwargs)
         try:
@@ -51,7 +51,7 @@ def in_loop(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
 
 @contextmanager
 def last_words(state: Callable[[], str]) -> Generator[None]:
-    """Say how far the command came, and what is left behind, if the block is interrupted or its time is over."""
+    """Report the progress of the command, and what remains, if the block is interrupted or its time limit expires."""
     try:
         yield
     except KeyboardInterrupt:
@@ -65,7 +65,7 @@ def last_words(state: Callable[[], str]) -> Generator[None]:
 
 @asynccontextmanager
 async def time_limit(seconds: float | None, doing: str = "") -> AsyncGenerator[None]:
-    """End the block after so many seconds, if a limit is given."""
+    """End the block after ``seconds``, if a limit is given."""
     from anyio import fail_after
 
     try:
@@ -73,6 +73,6 @@ async def time_limit(seconds: float | None, doing: str = "") -> AsyncGenerator[N
             yield
     except TimeoutError as error:
         if seconds is None or isinstance(error, BatchesError):
-            raise  # the limit of one request, or of a wait
+            raise  # the timeout of one request, or of a wait
         message = f"timed out after {seconds:g} s{doing}"
         raise CommandError(message, Exit.TIMED_OUT) from None

@@ -1,4 +1,4 @@
-"""Numbers and durations as click parameter types: each function takes the text and returns the value."""
+"""Numbers and durations as click parameter types: each function parses a text and returns the value."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LONGEST = timedelta(days=36_500)
 
 
 def above_zero(text: str) -> float:
-    """A finite number above zero: seconds, or requests a second."""
+    """Parse a finite number above zero: seconds, or requests a second."""
     number = _number(text)
     if not number > 0:
         _refuse(text, "a number above zero")
@@ -33,7 +33,7 @@ def above_zero(text: str) -> float:
 
 
 def zero_or_above(text: str | float) -> float:
-    """A finite number, zero or above: seconds."""
+    """Parse a finite number, zero or above: seconds."""
     number = _number(text)
     if not number >= 0:
         _refuse(text, "a number, zero or above")
@@ -41,12 +41,12 @@ def zero_or_above(text: str | float) -> float:
 
 
 def delays(text: str) -> tuple[float, ...]:
-    """Seconds, one number or several with commas between them."""
+    """Parse seconds: one number, or several separated by commas."""
     return tuple(map(zero_or_above, text.split(",")))
 
 
 def whole_number(text: str | int) -> int:
-    """A whole number."""
+    """Parse a whole number."""
     try:
         return int(text)
     except ValueError:
@@ -54,17 +54,17 @@ def whole_number(text: str | int) -> int:
 
 
 def zero_or_more(text: str | int) -> int:
-    """A whole number, 0 or more."""
+    """Parse a whole number, 0 or more."""
     return _at_least(0, text)
 
 
 def at_least_one(text: str | int) -> int:
-    """A whole number, 1 or more."""
+    """Parse a whole number, 1 or more."""
     return _at_least(1, text)
 
 
 def port(text: str | int) -> int:
-    """A TCP port, or 0 for any that is free."""
+    """Parse a TCP port, or 0 for any free one."""
     number = zero_or_more(text)
     if number > 65_535:
         _refuse(text, "a port; ports go up to 65535")
@@ -72,9 +72,9 @@ def port(text: str | int) -> int:
 
 
 def duration(text: str) -> timedelta:
-    """A length of time such as ``90s``, ``15m``, ``2h``, ``3d`` or ``1h30m``.
+    """Parse a length of time such as ``90s``, ``15m``, ``2h``, ``3d`` or ``1h30m``.
 
-    The unit is required: a bare number may mean minutes to one reader and days to another.
+    The unit is required, because a bare number may mean minutes to one reader and days to another.
     """
     if not re.fullmatch(r"(\d+(\.\d+)?[smhd])+", text, re.ASCII):
         _refuse(text, "a duration; write it as 90s, 15m, 2h, 3d or 1h30m")

@@ -1,4 +1,4 @@
-"""Lines for standard output from within a loop, which waits for no reader."""
+"""Lines for standard output from within an event loop, which never blocks on a reader."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ _MOST_WAITING = 8 << 20
 
 
 class Printer:
-    """Prints lines, and flushes each, so that a reader sees them as they come."""
+    """A printer that flushes each line, so that a reader sees it at once."""
 
     def __init__(self) -> None:
-        # A stream that is none of these is a file, which does not make its writer wait.
+        # Any other stream is a file, which does not block its writer.
         self._stream = sys.stdout if isinstance(sys.stdout, Unblocked) else None
 
     def line(self, text: str) -> None:
-        """Print a line, now or soon. What went wrong with one is raised here by a later one."""
+        """Print a line, now or soon. An error in writing it is raised by a later call."""
         print(text, flush=self._stream is None)
 
     def piece(self, content: bytes) -> None:
-        """Print bytes as they are."""
+        """Print bytes unchanged."""
         if self._stream is not None:
             self._stream.write_bytes(content)
         else:
@@ -39,29 +39,29 @@ class Printer:
             sys.stdout.buffer.flush()
 
     async def room(self) -> None:
-        """Wait until there is room for more lines, if those who make them can be held up."""
+        """Wait until there is room for more lines, if their producer can be paused."""
         await self._until_waiting(_MOST_WAITING)
 
     async def finish(self) -> None:
-        """Wait until all is written, and raise what went wrong."""
+        """Wait until everything is written, and raise the error if writing failed."""
         await self._until_waiting(0)
 
     async def _until_waiting(self, most: int) -> None:
         stream = self._stream
         if stream is not None:
-            while stream.waiting > most and not stream.drain(0):  # noqa: ASYNC110  # a thread is what is waited for
+            while stream.waiting > most and not stream.drain(0):  # noqa: ASYNC110  # the wait is for a thread
                 await anyio.sleep(_LOOK_SECONDS)
             stream.check()
 
 
 @asynccontextmanager
 async def printer() -> AsyncGenerator[Printer]:
-    """A printer whose lines are written when the block ends; after an interrupt, the command waits for the rest."""
+    """Yield a printer; its lines are written when the block ends, or after an interrupt when the command ends."""
     made = Printer()
     try:
         yield made
     except Exception:
-        with suppress(OSError):  # the first error counts
+        with suppress(OSError):  # the first error is the one to report
             await made.finish()
         raise
     await made.finish()

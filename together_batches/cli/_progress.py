@@ -1,4 +1,4 @@
-"""Progress bars: of what is done with many jobs, and of a file on its way."""
+"""Progress bars: of many jobs, of rows, and of a file that is transferred."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 __all__ = ["ShowJobs", "ShowRows", "bar", "file_bar", "rows_bar"]
 
 ShowRows = Callable[[int, int, str, float], None]
-"""Takes how many rows are done, of how many, further words, and the seconds since the beginning."""
+"""Callback with the rows that are done, their total, further text, and the seconds since the start."""
 
 
 class ShowJobs(Protocol):
-    """Takes how many jobs are done, how many of them failed, and a few further words."""
+    """Callback with the jobs that are done, the number of them that failed, and a short text."""
 
     def __call__(self, done: int, failed: int, notes: str = "") -> None:
         """Show these numbers from now on."""
@@ -30,10 +30,10 @@ class ShowJobs(Protocol):
 
 @contextmanager
 def bar(total: int, *, shown: bool, doing: str = "Cancelling") -> Generator[ShowJobs]:
-    """A bar on standard error while the block runs, and what moves it.
+    """Show a bar on standard error during the block, and yield the function that updates it.
 
-    It draws itself ten times a second with the last numbers that it was given, and once more at the end: a burst of
-    thousands costs no drawing, and none of it is left out.
+    The bar is drawn ten times a second with the latest numbers, and once more at the end: a burst of thousands of
+    updates costs no drawing, and the last one is always shown.
     """
     if not shown:
         yield lambda done, failed, notes="": None
@@ -66,7 +66,7 @@ def bar(total: int, *, shown: bool, doing: str = "Cancelling") -> Generator[Show
         TextColumn("{task.fields[numbers]}"),
         TimeElapsedColumn(),
     )
-    # Standard output keeps to itself: what is written there is data, also while a bar is drawn.
+    # Standard output is not redirected: it carries data, also while a bar is drawn.
     with Bar(*columns, console=console, redirect_stdout=False, redirect_stderr=False) as progress:
         progress.add_task("", total=total, numbers="")
         yield show
@@ -74,9 +74,9 @@ def bar(total: int, *, shown: bool, doing: str = "Cancelling") -> Generator[Show
 
 @contextmanager
 def file_bar(doing: str, *, shown: bool) -> Generator[Callable[[int, int | None], None]]:
-    """A bar on standard error while the block runs, and what moves it: how many bytes went, and of how many.
+    """Show a bar on standard error during the block, and yield its update function: bytes done, and their total.
 
-    There is none unless it is to be ``shown`` and standard error is a terminal.
+    The bar appears only if ``shown`` is set and standard error is a terminal.
     """
     if not (shown and can_redraw(sys.stderr)):
         yield lambda done, total: None
@@ -100,7 +100,7 @@ def file_bar(doing: str, *, shown: bool) -> Generator[Callable[[int, int | None]
 
 @contextmanager
 def rows_bar(*, shown: bool) -> Generator[ShowRows]:
-    """A bar on standard error while the block runs, and what moves it. What is written meanwhile is above it."""
+    """Show a bar on standard error during the block, and yield its update function. Other output appears above it."""
     if not shown:
         yield lambda done, total, text, elapsed: None
         return
@@ -118,7 +118,7 @@ def rows_bar(*, shown: bool) -> Generator[ShowRows]:
         task = progress.add_task("", total=None, rows="Reading the input", text="")
 
         def show(done: int, total: int, text: str, elapsed: float) -> None:
-            # A run that goes on counts from its beginning, which may have been days ago.
+            # A resumed run counts from its first start, which may have been days ago.
             progress.tasks[0].start_time = progress.get_time() - elapsed
             rows = f"{format_count(done)} of {format_count(total)} rows"
             progress.update(task, completed=done, total=total, rows=rows, text=text)

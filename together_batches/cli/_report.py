@@ -1,4 +1,4 @@
-"""What became of each id: lines of a bulk cancel, a table of all, and what was looked up one by one."""
+"""Output of results: lines and table of a bulk cancel, lists, and values that were read one by one."""
 
 from __future__ import annotations
 
@@ -46,18 +46,18 @@ _MEANINGS = {
 
 
 def outcome_line(outcome: CancelOutcome) -> str:
-    """``ID<TAB>result<TAB>detail``: what went wrong, or else the job's status."""
+    """Return ``ID<TAB>result<TAB>detail``; the detail is the error, or else the job's status."""
     status = outcome.job.status if outcome.job else None
     return "\t".join(columns((outcome.job_id, outcome.result, str(outcome.error) if outcome.error else status)))
 
 
 def outcome_json(outcome: CancelOutcome) -> str:
-    """All of it, on one line."""
+    """Return the outcome with all fields as JSON on one line."""
     return as_json(outcome)
 
 
 def print_table(report: CancelReport) -> None:
-    """How many jobs there are of each result, and what it means, on standard output."""
+    """Print the number of jobs with each result, and its meaning, on standard output."""
     from rich.console import Console
     from rich.table import Table
 
@@ -90,7 +90,7 @@ def print_each(
     *,
     between: str = "",
 ) -> Exit:
-    """Call a verb for each id, all at once, and print the answers in the order of the ids, and then the errors."""
+    """Call a verb for each id concurrently; print the results in the order of the ids, and then the errors."""
     errors: list[BatchesError | None] = []
     texts: list[str] = []
     for job_id, answer in zip(ids, _each(common, ids, verb), strict=True):
@@ -112,7 +112,7 @@ def print_list(
     row: Callable[[T], Sequence[str]],
     fields: Callable[[T], Sequence[str]],
 ) -> None:
-    """Print a list: a table of rows on a terminal, elsewhere lines of fields, or with ``--json`` an array."""
+    """Print a list: a table of rows on a terminal, otherwise lines of fields, or with ``--json`` an array."""
     if common.json:
         print("[" + ",\n".join(map(as_json, values)) + "]")
     elif not values:
@@ -124,7 +124,7 @@ def print_list(
 
 
 def print_values(common: Common, ids: Sequence[str], verb: Callable[[AsyncBatches, str], Awaitable[object]]) -> Exit:
-    """Look up the value of each id and print it: a block of lines, or with ``--json`` an object a line."""
+    """Read the value of each id and print it: a block of lines, or with ``--json`` one object a line."""
 
     def shown(_: str, value: object) -> str:
         return f"{as_json(value)}\n" if common.json else block(value)

@@ -1,4 +1,4 @@
-"""Where the requests of a command come from: a file, or standard input and its like."""
+"""The input of a command: a file, standard input, a pipe or a device."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["requests_in", "spooled"]
 
 
 def requests_in(path: str) -> str | BinaryIO:
-    """The file of this name, or standard input for ``-``."""
+    """Return the path, or standard input for ``-``."""
     if path != "-":
         return path
     if not is_open(sys.stdin):
@@ -33,10 +33,10 @@ def requests_in(path: str) -> str | BinaryIO:
 
 
 def spooled(path: str) -> str | BinaryIO:
-    """The file of this name; or an unnamed copy of what comes from standard input, a pipe or a device.
+    """Return the path; or, for standard input, a pipe or a device, an unnamed copy of its content.
 
-    It is kept until the command ends. Called before the loop runs: a thread of the loop cannot be woken from a read
-    that Ctrl-C is to end.
+    The copy is kept until the command ends. Call this before the event loop runs: Ctrl-C cannot interrupt a read in a
+    thread of the loop.
     """
     import shutil
     import tempfile
@@ -55,11 +55,11 @@ def spooled(path: str) -> str | BinaryIO:
 
 
 def _is_stream(path: str) -> bool:
-    """Whether a path gives its bytes once, and may keep its reader waiting for them."""
+    """Return whether a path can be read only once, and may block its reader."""
     try:
         mode = Path(path).stat().st_mode
     except (OSError, ValueError):
-        return False  # its reader says what is wrong
+        return False  # its reader reports the error
     return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 

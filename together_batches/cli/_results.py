@@ -1,4 +1,4 @@
-"""``together-batches results``."""
+"""The command ``together-batches results``."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def _exit_code(job: BatchJob, tally: _Tally) -> Exit:
 
 
 class _Tally:
-    """How many rows of each kind there were, and what they took."""
+    """Number of rows of each kind, and their token usage."""
 
     def __init__(self) -> None:
         self.rows = Counter[type]()

@@ -1,4 +1,4 @@
-"""``together-batches run``."""
+"""The command ``together-batches run``."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ __all__ = ["run"]
 _SECONDS_BETWEEN_LOOKS = 0.5
 _MOST_PROBLEMS = 20
 _NOT_PRINTED = {"trouble", "gone", "progressed"}
-"""Events that are logged in any case, or that there may be thousands of; on a terminal they move the bar."""
+"""Events that are logged anyway, or that may occur thousands of times; on a terminal they update the bar."""
 
 
 @command("run")
@@ -126,14 +126,14 @@ def run(
 
 
 def _given() -> set[str]:
-    """The parameters that stand on the command line."""
+    """Return the names of the parameters that the command line sets."""
     context = click.get_current_context()
     typed = click.core.ParameterSource.COMMANDLINE
     return {name for name in context.params if context.get_parameter_source(name) is typed}
 
 
 class _Run:
-    """One call, and what it takes to go on."""
+    """One run of the command, and the state to report if it ends early."""
 
     def __init__(self, common: Common, output: Path, directory: str | None, *, cancels: bool) -> None:
         self._common = common
@@ -143,11 +143,11 @@ class _Run:
 
     @in_loop
     async def run(self, source: str | BinaryIO, **options: Any) -> Exit:
-        """Run, show the progress, and print how it ended; ``options`` are those of :meth:`AsyncBatches.run`."""
+        """Run, show the progress, and print the result; ``options`` are those of :meth:`AsyncBatches.run`."""
         common = self._common
         shown = common.shows_progress and can_redraw(sys.stderr)
         try:
-            # The bar first: what is logged below it stands above it.
+            # The bar first, so that log lines appear above it.
             with rows_bar(shown=shown) as show:
                 async with connected(common) as batches:
                     report = await self._run(batches, source, show if shown else None, options)
@@ -193,7 +193,7 @@ class _Run:
         self._common.note(f"{place}{event.message}")
 
     async def _look(self, changed: asyncio.Event, show: ShowRows) -> None:
-        """Show the run again if something happened, and not too often."""
+        """Redraw the run after a change, at a limited rate."""
         import asyncio
 
         from anyio import to_thread
@@ -209,7 +209,7 @@ class _Run:
             await asyncio.sleep(_SECONDS_BETWEEN_LOOKS)
 
     def state(self) -> str:
-        """What is left behind, and what can be done about it."""
+        """Return what is left at the service, and what the user can do about it."""
         from together_batches import runs
 
         try:
@@ -238,7 +238,7 @@ def _print_problems(error: ValidationError) -> None:
 
 
 def _as_options(message: str) -> str:
-    """A sentence of the library, with options in place of keywords."""
+    """Return a message of the library, with options in place of keywords."""
     for param in click.get_current_context().command.params:
         name = param.name or ""
         if "_" in name or name == "overwrite":
@@ -247,7 +247,7 @@ def _as_options(message: str) -> str:
 
 
 def _unfinished(view: RunView) -> Counter[str]:
-    """The jobs that have not ended, by their state; those included whose create got no answer."""
+    """Return the unfinished jobs by state, including those whose create got no response."""
     return Counter(
         str(attempt.status or "CREATED")
         for shard in view.shards
@@ -257,7 +257,7 @@ def _unfinished(view: RunView) -> Counter[str]:
 
 
 def _done(view: RunView) -> int:
-    """The rows that are done, with those that jobs under way have answered as far as their progress says."""
+    """Return the rows that are done, including those that running jobs report as answered."""
     attempts = (attempt for shard in view.shards for attempt in shard.attempts if attempt.ended_at is None)
     answered = sum(int(attempt.rows * (attempt.progress or 0.0) / 100) for attempt in attempts)
     return min(view.rows - view.in_flight - view.not_sent + answered, view.rows)
@@ -270,7 +270,7 @@ def _under_way(view: RunView) -> str:
 
 
 def _summary(report: RunReport) -> list[str]:
-    """How it ended, and where everything is."""
+    """Return the result of the run, and the location of each file."""
     from together_batches.runs._picture.timeline import lasted
 
     lines = [f"{report}; took {lasted((report.finished_at - report.started_at).total_seconds())}"]

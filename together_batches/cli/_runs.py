@@ -1,4 +1,4 @@
-"""``together-batches runs show``."""
+"""The command ``together-batches runs show``."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ["existing_run", "show"]
 _SECONDS_BETWEEN_LOOKS = 1.0
 _MOST_LANES = 40
 _OTHER_LINES = 14
-"""What a picture takes beside its lanes, at most: they are to be seen together."""
+"""Maximum number of lines of a picture beside its lanes, which must fit on one screen with them."""
 
 
 @command("show")
@@ -77,14 +77,14 @@ async def _save(target: Path, text: str, *, overwrite: bool) -> None:
 
 
 def _read(directory: str | Path) -> RunView:
-    """The run in a directory; :class:`CommandError` if there is none."""
+    """Read the run in a directory; raise :class:`CommandError` if it contains none."""
     from together_batches import runs
 
     return runs.read(existing_run(directory))
 
 
 def existing_run(directory: str | Path) -> Path:
-    """A directory with a run in it; :class:`CommandError` if there is none."""
+    """Return a directory that contains a run; raise :class:`CommandError` if it contains none."""
     from together_batches.runs._ledger import NAME
 
     path = Path(directory)
@@ -96,7 +96,7 @@ def existing_run(directory: str | Path) -> Path:
 
 
 def _summary(view: RunView) -> str:
-    """The run in a line: how it stands, and its rows by what became of them."""
+    """Return the run as one line: its state, and its rows by result."""
     from together_batches.runs._picture.timeline import buckets
 
     counts = ", ".join(f"{format_count(many)} {word}" for _, word, many in buckets(view) if many) or "no rows"
@@ -113,7 +113,7 @@ def _print(view: RunView) -> None:
 
 
 def _watch(directory: Path, *, as_lines: bool) -> Exit:
-    """Draw it, or print it as JSON if it has changed, until it has finished; Ctrl-C is a normal end too."""
+    """Redraw the run, or print it as JSON after each change, until it has finished; Ctrl-C is a normal end too."""
     if not (as_lines or can_redraw(sys.stdout)):
         message = "--watch needs a terminal to draw on; elsewhere add --json, or do without --watch"
         raise CommandError(message)
@@ -172,7 +172,7 @@ def _drawn(view: RunView, console: Console, *, most_lanes: int) -> Group:
 
 
 def _lines(view: RunView) -> Iterator[str]:
-    """A line for each attempt, with the columns that the reference names."""
+    """Yield a line for each attempt, with the columns that the reference names."""
     for shard in view.shards:
         for attempt in shard.attempts or (None,):
             yield "\t".join(columns(_facts(shard, attempt)))

@@ -21,13 +21,13 @@ __all__ = ["ensure_writable", "open_atomic", "output_options", "refuse_dashes"]
 
 
 def output_options(function: F) -> F:
-    """``-o`` and ``--overwrite``, of a command that writes to a file or to standard output."""
+    """Add ``-o`` and ``--overwrite``, for a command that writes to a file or to standard output."""
     output = option("-o, --output FILE", "write to this file; otherwise to standard output", complete="file")
     return output(option("--overwrite", "replace the file if it exists")(function))
 
 
 def ensure_writable(given: str, *, overwrite: bool) -> Path:
-    """The path of a file to write; :class:`CommandError`, in the words of the command, if it may not be replaced."""
+    """Return the path of a file to write; raise :class:`CommandError` if it may not be replaced."""
     target = Path(given)
     if target.is_file() and not overwrite:
         message = f"{target} exists already; --overwrite replaces it"
@@ -36,7 +36,7 @@ def ensure_writable(given: str, *, overwrite: bool) -> Path:
 
 
 def refuse_dashes(why: str, **given: str | None) -> None:
-    """Refuse ``-``, which means standard output, for options that name what is written."""
+    """Refuse ``-``, which means standard output, for options that name an output."""
     for name, path in given.items():
         if path == "-":
             dashes = "-" if len(name) == 1 else "--"
@@ -45,7 +45,7 @@ def refuse_dashes(why: str, **given: str | None) -> None:
 
 
 def open_atomic(target: Path, *, overwrite: bool) -> AbstractAsyncContextManager[AtomicFile]:
-    """A file that appears under its name when it is whole."""
+    """Open a file that appears under its name when it is complete."""
     from together_batches._local import atomic_file
 
     return atomic_file.open_atomic(target, replace=overwrite)

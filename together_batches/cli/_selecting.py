@@ -1,4 +1,4 @@
-"""Which jobs a command is about: ids as arguments, ids from standard input, or filters; exactly one of them."""
+"""The choice of jobs for a command: ids as arguments, ids from standard input, or filters; exactly one of them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ __all__ = [
 
 
 class Filters(NamedTuple):
-    """What chooses jobs by their properties, in the words of the options."""
+    """Conditions on the properties of jobs, named as the options are."""
 
     status: Sequence[str] = ()
     models: Sequence[str] = ()
@@ -58,7 +58,7 @@ def _complete_status(ctx: click.Context, param: click.Parameter, incomplete: str
 
 
 def filter_options(status: str) -> Callable[[F], F]:
-    """The filters of every command that has some; ``status`` is the help of ``--status``."""
+    """Add the filters that commands share; ``status`` is the help of ``--status``."""
 
     def add(function: F) -> F:
         older_than = option("--older-than D", "jobs created longer ago than this: 90s, 2h, 3d, 1h30m", type=duration)
@@ -71,12 +71,12 @@ def filter_options(status: str) -> Callable[[F], F]:
 
 
 def ids_argument(help: str, *, required: bool) -> Callable[[F], F]:  # noqa: A002
-    """Any number of ids."""
+    """Add an argument that takes any number of ids."""
     return argument("ids", "ID..." if required else "[ID]...", help, nargs=-1, required=required)
 
 
 def is_input(ids: Sequence[str]) -> bool:
-    """Whether the ids come from standard input, by ``-`` alone; :class:`CommandError` for ``-`` beside ids."""
+    """Return whether ``-`` alone selects standard input; raise :class:`CommandError` for ``-`` beside ids."""
     if "-" in ids and len(ids) > 1:
         message = "- stands for standard input and was given beside ids; put all ids in one place"
         raise CommandError(message)
@@ -84,14 +84,14 @@ def is_input(ids: Sequence[str]) -> bool:
 
 
 def given_ids(ids: Sequence[str]) -> list[str]:
-    """The ids that were given as arguments, in order, each once."""
+    """Return the ids from the arguments, in order, without repetitions."""
     for job_id in ids:
         _check_single(job_id.strip(), "the argument", "give each id as an argument of its own")
     return list(dict.fromkeys(job_id.strip() or job_id for job_id in ids))
 
 
 def ids_or_input(ids: Sequence[str]) -> list[str]:
-    """The ids that were given, as arguments or on standard input, in order, each once."""
+    """Return the ids from the arguments or from standard input, in order, without repetitions."""
     if not is_input(ids):
         return given_ids(ids)
     if not is_open(sys.stdin):
@@ -103,12 +103,12 @@ def ids_or_input(ids: Sequence[str]) -> list[str]:
 
 
 def read_ids(stream: BinaryIO) -> Iterator[str]:
-    """The ids in a file: one a line, or JSON.
+    """Yield the ids in a file: one a line, or JSON.
 
-    White space around them, blank lines, lines that begin with ``#``, a byte order mark and what follows a tab are
-    skipped, so that what `list` and `cancel` print can be read again. A line that begins like a JSON text, an array
-    or an object is one, over as many lines as it takes: an id, an array of ids, or an object with an ``id`` or a
-    ``job_id``. What cannot be an id is a :class:`CommandError` that names the line, raised before any is sent.
+    Surrounding white space, blank lines, lines that begin with ``#``, a byte order mark and text after a tab are
+    skipped, so that the output of `list` and `cancel` can be read again. A line that begins like JSON is parsed as
+    JSON, over as many lines as it takes: an id, an array of ids, or an object with an ``id`` or a ``job_id``.
+    An invalid id raises a :class:`CommandError` that names the line, before any request is sent.
     """
     content = stream.read().removeprefix(b"\xef\xbb\xbf")
     try:
@@ -142,7 +142,7 @@ _DECODER = json.JSONDecoder()
 
 
 def _json_value(text: str, begin: int, position: int) -> tuple[object, int]:
-    """The JSON value at this place, and where it ends."""
+    """Return the JSON value at this position, and its end."""
     try:
         return cast("tuple[object, int]", _DECODER.raw_decode(text, begin))
     except (ValueError, RecursionError):
@@ -151,7 +151,7 @@ def _json_value(text: str, begin: int, position: int) -> tuple[object, int]:
 
 
 def _after_value(text: str, end: int, position: int) -> int:
-    """Where to go on behind a JSON value: with the next value, or with the next line."""
+    """Return the position after a JSON value: the start of the next value, or of the next line."""
     while end < len(text) and text[end] in " \t\r":
         end += 1
     if end < len(text) and text[end] not in '\n{["':
@@ -164,7 +164,7 @@ def _after_value(text: str, end: int, position: int) -> int:
 
 
 def _ids_in(value: object, position: int) -> Iterator[str]:
-    """The ids that a JSON value holds."""
+    """Yield the ids in a JSON value."""
     left = [value]
     while left:
         found = entry = left.pop()
@@ -182,7 +182,7 @@ def _ids_in(value: object, position: int) -> Iterator[str]:
 
 
 def _check_single(job_id: str, place: str, mend: str) -> None:
-    """Refuse what is several ids in one: sent as it stands, the service would know no such job."""
+    """Refuse several ids in one argument: sent unchanged, the service would know no such job."""
     for separator, name in ((",", "a comma"), (" ", "a blank")):
         if separator in job_id:
             message = f"{place} has {name} in it ({job_id[:80]!r}), and no id has; {mend}"
@@ -190,13 +190,13 @@ def _check_single(job_id: str, place: str, mend: str) -> None:
 
 
 class Chosen(NamedTuple):
-    """The jobs that the filters choose, and those that only the lack of a model kept from being chosen."""
+    """The jobs that match the filters, and those that fail to match only because they name no model."""
 
     jobs: list[BatchJob]
     nameless: list[BatchJob]
 
     def note(self) -> str | None:
-        """A line about jobs that were left because they name no model, if there are any."""
+        """Return a line about jobs that were omitted because they name no model, if any."""
         if not self.nameless:
             return None
         name, were = ("names", "was") if len(self.nameless) == 1 else ("name", "were")
@@ -205,7 +205,7 @@ class Chosen(NamedTuple):
 
 
 async def chosen_jobs(batches: AsyncBatches, filters: Filters, *, finished: bool = False) -> Chosen:
-    """The jobs that the filters choose: among those that have not finished, unless a status or ``finished`` is given.
+    """Return the jobs that match the filters: only unfinished ones, unless a status or ``finished`` is given.
 
     Ages are measured by the service's clock.
     """
@@ -225,35 +225,35 @@ async def chosen_jobs(batches: AsyncBatches, filters: Filters, *, finished: bool
 
 
 def by_status(jobs: Iterable[BatchJob]) -> str:
-    """How many there are of each status, most of all first: ``30 IN_PROGRESS, 10 VALIDATING``."""
+    """Return the number of jobs by status, the most frequent first: ``30 IN_PROGRESS, 10 VALIDATING``."""
     counts = Counter(str(job.status or "without a status") for job in jobs)
     return ", ".join(f"{format_count(count)} {status}" for status, count in counts.most_common())
 
 
 def confirmed(count: int, *, yes: bool) -> bool:
-    """Whether to go on: prompts unless ``yes``, and :class:`CommandError` if there is no terminal for a prompt.
+    """Prompt unless ``yes``, and return whether to continue.
 
-    Raises :class:`Interrupted` after Ctrl-C.
+    Raises :class:`CommandError` if there is no terminal for a prompt, and :class:`Interrupted` after Ctrl-C.
     """
     if yes:
         return True
     if not (is_terminal(sys.stdin) and is_terminal(sys.stderr)):
         message = "nothing was cancelled: there is no terminal for a prompt; add --yes, or look first with --dry-run"
         raise CommandError(message)
-    # On standard error, where input() would write to standard output: that is for data.
+    # Not input(), which would write to standard output: that is for data.
     print(f"Cancel {count_of(count, 'job')}? [y/N] ", end="", file=sys.stderr, flush=True)
     try:
         with _interruptible():
             answer = sys.stdin.readline()
     except KeyboardInterrupt:
-        print(file=sys.stderr)  # the terminal has echoed ^C, and no line end
+        print(file=sys.stderr)  # the terminal has echoed ^C without a line end
         raise Interrupted from None
     return answer.strip().lower() in {"y", "yes"}
 
 
 @contextmanager
 def _interruptible() -> Generator[None]:
-    """Let Ctrl-C, SIGTERM and SIGHUP break a read: a loop ends its task by them, which cannot end while it reads."""
+    """Let Ctrl-C, SIGTERM and SIGHUP interrupt a read: a loop would only cancel its task, which is reading."""
     numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
     before = {number: signal.getsignal(number) for number in numbers}
     try:

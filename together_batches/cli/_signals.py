@@ -1,4 +1,4 @@
-"""SIGTERM and SIGHUP end a command as Ctrl-C does: in order, with a summary, and with nothing half done left."""
+"""Signal handling: SIGTERM and SIGHUP end a command as Ctrl-C does, with a summary and nothing left half done."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _NAMES = ("SIGTERM", "SIGHUP")
 
 @contextmanager
 def raised_by_signals() -> Generator[None]:
-    """Within the block, which runs no loop, SIGTERM and SIGHUP raise ``KeyboardInterrupt``."""
+    """Make SIGTERM and SIGHUP raise ``KeyboardInterrupt`` within the block, which runs no event loop."""
     ours: list[signal.Signals] = []
     for name in _NAMES:
         number = getattr(signal, name, None)
         if number is None or signal.getsignal(number) is not signal.SIG_DFL:
             continue
-        with contextlib.suppress(ValueError):  # another thread than the main one
+        with contextlib.suppress(ValueError):  # not the main thread
             signal.signal(number, signal.default_int_handler)
             ours.append(number)
     try:
@@ -38,14 +38,14 @@ def raised_by_signals() -> Generator[None]:
 
 @contextmanager
 def ended_by_signals() -> Generator[None]:
-    """Within the block, SIGTERM and SIGHUP cancel the task that runs it, and :class:`Interrupted` is raised.
+    """Make SIGTERM and SIGHUP cancel the task that runs the block, and raise :class:`Interrupted`.
 
-    A signal that is ignored (SIGHUP is, under nohup) or handled by others stays as it is.
+    A signal that is ignored (SIGHUP is, under nohup) or already handled keeps its handler.
     """
-    import asyncio  # here: a command without a loop takes the other function, and does without it
+    import asyncio  # here, because a command without an event loop uses the other function and does not need it
 
     task = asyncio.current_task()
-    assert task is not None  # noqa: S101  # a coroutine that runs has one
+    assert task is not None  # noqa: S101  # a running coroutine has a task
     loop = asyncio.get_running_loop()
     came = False
 
@@ -56,10 +56,10 @@ def ended_by_signals() -> Generator[None]:
 
     ours: list[signal.Signals] = []
     for name in _NAMES:
-        number = getattr(signal, name, None)  # Windows has one of them
+        number = getattr(signal, name, None)  # Windows has only one of them
         if number is None or signal.getsignal(number) is not signal.SIG_DFL:
             continue
-        # A loop of Windows, or of another thread than the main one, has no handlers for signals.
+        # An event loop on Windows, or outside the main thread, supports no signal handlers.
         with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):
             loop.add_signal_handler(number, end)
             ours.append(number)

@@ -1,4 +1,4 @@
-"""``together-batches split``."""
+"""The command ``together-batches split``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Standard streams that hold up nothing: a pipe or a terminal that is not read would block its writer."""
+"""Standard streams that never block: a pipe or a terminal that is not read would block its writer."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ if TYPE_CHECKING:
 __all__ = ["Unblocked", "unblocked_streams"]
 
 _FLUSH_SECONDS = 0.05
-"""A flush waits so long for the reader. It keeps the order of two streams on one terminal."""
+"""Maximum seconds a flush waits for the reader, which keeps the order of two streams on one terminal."""
 _GRACE_SECONDS = 0.5
-"""An interrupted command gives its readers so long to take what was printed before."""
+"""Maximum seconds an interrupted command waits for its readers to take what was printed before."""
 _MOST_WAITING = 8 << 20
 
 
 class Unblocked(io.TextIOBase):
     """A text stream over the file descriptor of ``stream``, with a thread that writes.
 
-    If that fails, a later call raises what went wrong. A ``lossy`` stream leaves text out in place of that, and if
-    too much is waiting. ``waiting`` is how many bytes are not written yet.
+    If a write fails, a later call raises the error. A ``lossy`` stream drops text instead, and also if too much is
+    waiting. ``waiting`` is the number of bytes that are not written yet.
     """
 
     def __init__(self, stream: TextIO, *, lossy: bool) -> None:
         self.waiting = 0
         self._file = stream.fileno()
-        # Of its own, so that the thread never writes to a file that got the number of a closed one.
+        # A duplicate, so that the thread never writes to a file that got the number of a closed one.
         self._own_file = os.dup(self._file)
         self._is_closing = False
         self._encoding = stream.encoding
@@ -48,36 +48,36 @@ class Unblocked(io.TextIOBase):
         self._thread: threading.Thread | None = None
 
     @property
-    def encoding(self) -> str:  # type: ignore[override]  # a plain attribute there
-        """That of the stream below."""
+    def encoding(self) -> str:  # type: ignore[override]  # a plain attribute in TextIOBase
+        """The encoding of the underlying stream."""
         return self._encoding
 
     @property
-    def errors(self) -> str:  # type: ignore[override]  # a plain attribute there
-        """What an encoding cannot say is written as an escape."""
+    def errors(self) -> str:  # type: ignore[override]  # a plain attribute in TextIOBase
+        """The error handler, which writes a character that the encoding lacks as an escape."""
         return "backslashreplace"
 
     def fileno(self) -> int:
-        """The number of the file below."""
+        """Return the file descriptor of the underlying stream."""
         return self._file
 
     def isatty(self) -> bool:
-        """Whether it is a terminal."""
+        """Return whether the stream is a terminal."""
         return self._is_terminal
 
     def writable(self) -> bool:
-        """Always."""
+        """Return True."""
         return True
 
     def write(self, text: str, /) -> int:
-        """Have the thread write ``text``; on a terminal, wait a moment for the end of a line."""
+        """Pass ``text`` to the writing thread; on a terminal, wait briefly at the end of a line."""
         self.write_bytes(text.encode(self._encoding, "backslashreplace"))
         if self._is_terminal and "\n" in text:
             self.flush()
         return len(text)
 
     def write_bytes(self, piece: bytes) -> None:
-        """Have the thread write bytes as they are."""
+        """Pass bytes to the writing thread unchanged."""
         with self._changed:
             self.check()
             if self._lossy and (self._trouble or self.waiting > _MOST_WAITING):
@@ -90,28 +90,28 @@ class Unblocked(io.TextIOBase):
             self.waiting += len(piece)
             self._changed.notify_all()
             if self._thread is None:
-                # A daemon: it may be stuck in its last write for ever.
+                # A daemon, because its last write may block for ever.
                 self._thread = threading.Thread(target=self._write_on, name="prints", daemon=True)
                 self._thread.start()
 
     def flush(self) -> None:
-        """Wait for what was written, if its reader takes it soon."""
+        """Wait until the pending text is written, but only for a short time."""
         if not self._is_stalled:
             self._is_stalled = not self.drain(_FLUSH_SECONDS)
         self.check()
 
     def check(self) -> None:
-        """Raise what went wrong with an earlier text."""
+        """Raise the error of an earlier write, if any."""
         if self._trouble is not None and not self._lossy:
             raise self._trouble
 
     def drain(self, seconds: float | None) -> bool:
-        """Wait until all is written, or cannot be; False if that takes longer than ``seconds``."""
+        """Wait until everything is written or writing has failed; return False after ``seconds``."""
         with self._changed:
             return self._changed.wait_for(lambda: not self.waiting or self._trouble is not None, seconds)
 
     def end(self) -> None:
-        """Have the thread end when it has written all; nothing may be written any more."""
+        """Make the thread end after its last write; nothing may be written afterwards."""
         with self._changed:
             self._is_closing = True
             self._changed.notify_all()
@@ -136,7 +136,7 @@ class Unblocked(io.TextIOBase):
             while left:
                 try:
                     left = left[os.write(self._own_file, left) :]
-                except BlockingIOError:  # another process that has this terminal made it so
+                except BlockingIOError:  # another process that shares this terminal made it non-blocking
                     time.sleep(_FLUSH_SECONDS)
                 except OSError as error:
                     with self._changed:
@@ -151,10 +151,10 @@ class Unblocked(io.TextIOBase):
 
 @contextmanager
 def unblocked_streams() -> Generator[Callable[[bool], None]]:
-    """Put such streams in the place of standard output and standard error, unless these are files.
+    """Replace standard output and standard error by such streams, unless they are files.
 
-    Gives a function that waits until all is written, for a moment only if the command was interrupted, and raises
-    what went wrong with standard output.
+    Yield a function that waits until everything is written, only briefly after an interrupt, and raises the error
+    if writing to standard output failed.
     """
     before = sys.stdout, sys.stderr
     made: list[Unblocked] = []
@@ -178,7 +178,7 @@ def unblocked_streams() -> Generator[Callable[[bool], None]]:
 
 
 def _may_wait(stream: TextIO | None) -> bool:
-    """Whether a stream may make its writer wait, as a pipe or a terminal may: a file does not, nor a closed one."""
+    """Return whether a stream may block its writer, like a pipe or a terminal; a file or a closed stream cannot."""
     if not isinstance(stream, io.TextIOWrapper):
         return False
     try:

@@ -1,4 +1,4 @@
-"""``together-batches submit``."""
+"""The command ``together-batches submit``."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def submit(
 
 
 class _Submission:
-    """One submission, and how far it has come."""
+    """One submission and its progress."""
 
     def __init__(self, common: Common, source: str | BinaryIO, patience: float) -> None:
         self._common = common
@@ -108,7 +108,7 @@ class _Submission:
         except BatchesError as error:
             print_error(str(error))
             code = Exit.TIMED_OUT if isinstance(error, WaitTimeoutError) else code_of(error)
-        # However the wait ended: the job exists, and its id is what it takes to go on.
+        # In any case: the job exists, and its id is needed to resume.
         job = self._job or job
         print_finished(self._common, job)
         if code is not None:
@@ -123,7 +123,7 @@ class _Submission:
         note_change(self._common, job)
 
     def state(self) -> str:
-        """What exists at the service."""
+        """Return what exists at the service."""
         if self._job is not None:
             return f"job {self._job.id} was created, and was left alone"
         if self._file is not None:

@@ -1,4 +1,4 @@
-"""Text on standard streams: harmless on any terminal, with one style for numbers and times."""
+"""Text on standard streams: safe on any terminal, with one style for numbers and times."""
 
 from __future__ import annotations
 
@@ -45,50 +45,50 @@ def print_err(text: str) -> None:
 
 
 def print_error(text: str) -> None:
-    """Print an error, in one line on standard error."""
+    """Print an error as one line on standard error."""
     print_err(f"{PROGRAM}: error: {text}")
 
 
 def as_json(value: object) -> str:
-    """A value of the package, or plain data, as JSON on one line, in ASCII: harmless on any terminal."""
+    """Return a value of the package, or plain data, as JSON on one line, in ASCII, which is safe on any terminal."""
     if not isinstance(value, dict | str | int | float | list | tuple | None):
         value = plain(value)
     return json.dumps(value, ensure_ascii=True, separators=(",", ":"))
 
 
 def plain(value: Any) -> dict[str, Any]:
-    """A value of the package as plain data."""
+    """Return a value of the package as plain data."""
     from together_batches._protocol.to_dict import to_dict
 
     return to_dict(value)
 
 
 def in_ascii(line: bytes) -> str:
-    """JSON that is there already, as :func:`as_json` writes it: letters beyond ASCII become escapes."""
+    """Return existing JSON as :func:`as_json` writes it: characters beyond ASCII become escapes."""
     text = line.decode()
-    # Such letters stand in nothing but texts, and so each may be written as a text is.
+    # Such characters occur only within strings, so each may be written as in a string.
     return text if text.isascii() else re.sub(r"[^\x00-\x7f]", lambda found: json.dumps(found[0])[1:-1], text)
 
 
 def format_time(time: datetime | None) -> str:
-    """A time in UTC, in whole seconds: ``2026-09-14T10:20:30Z``; ``-`` if there is none."""
+    """Return a time in UTC, in whole seconds: ``2026-09-14T10:20:30Z``; ``-`` for None."""
     return "-" if time is None else time.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def columns(facts: Iterable[str | None]) -> tuple[str, ...]:
-    """The cells of one line; an absent fact is ``-``, so that every line has as many."""
+    """Return the cells of one line; a missing value is ``-``, so that every line has the same number."""
     return tuple(escape(fact or "-") for fact in facts)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterable[str]:
-    """Aligned lines; nothing is ever cut. (rich takes 20 s for a table of 40,000 jobs.)"""
+    """Yield aligned lines; nothing is ever cut. (rich takes 20 s for a table of 40,000 jobs.)"""
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     for row in (header, *rows):
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
 
 
 def block(value: object) -> str:
-    """A value of the package, with a line for each of its facts."""
+    """Return a value of the package as text, with one line for each field."""
     facts = plain(value)
     width = max(map(len, facts))
     return "".join(
@@ -98,21 +98,21 @@ def block(value: object) -> str:
 
 
 def print_lines(lines: Iterable[str]) -> None:
-    """Lines on standard output, in one go: forty thousand prints take their time where it is not buffered."""
+    """Print lines on standard output in one write: forty thousand prints are slow on an unbuffered stream."""
     print("".join(f"{line}\n" for line in lines), end="")
 
 
 def is_open(stream: TextIO | None) -> bool:
-    """False if Python found a standard stream closed when it started."""
+    """Return False if Python found a standard stream closed at its start."""
     return stream is not None
 
 
 def is_terminal(stream: TextIO | None) -> bool:
-    """Whether ``stream`` is a terminal."""
+    """Return whether ``stream`` is a terminal."""
     return stream is not None and stream.isatty()
 
 
 def can_redraw(stream: TextIO | None) -> bool:
-    """Whether a line may be drawn over: on a terminal that can, and is not a build server's."""
+    """Return whether a line may be overwritten: on a capable terminal that is not a build server's."""
     capable = os.environ.get("TERM") not in {"dumb", "unknown"} and not os.environ.get("CI")
     return capable and is_terminal(stream)

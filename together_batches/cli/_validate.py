@@ -1,4 +1,4 @@
-"""``together-batches validate``."""
+"""The command ``together-batches validate``."""
 
 from __future__ import annotations
 
@@ -45,6 +45,6 @@ def validate(source: str, endpoint: str, json: bool) -> Exit:
 
 
 def _line(problem: Problem) -> str:
-    """The columns that the reference names."""
+    """Return the columns that the reference names."""
     line = None if problem.line is None else str(problem.line)
     return "\t".join(columns((line, problem.custom_id, problem.message)))

@@ -1,4 +1,4 @@
-"""``together-batches wait``."""
+"""The command ``together-batches wait``."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ async def _one(
 async def _many(
     batches: AsyncBatches, common: Common, ids: list[str], patience: float, finished: list[BatchJob]
 ) -> None:
-    # On one screen the lines are progress enough, and would be drawn over.
+    # On one screen the lines show the progress, and a bar would be drawn over them.
     shown = common.shows_progress and can_redraw(sys.stderr) and not is_terminal(sys.stdout)
     bad = 0
     with bar(len(ids), shown=shown, doing="Waiting") as show:
@@ -108,19 +108,19 @@ def _completed(job: BatchJob) -> bool:
 
 
 def _summary(finished: list[BatchJob], ids: list[str]) -> str:
-    """How many have finished, and how."""
+    """Return the number of jobs that have finished, by status."""
     text = f"{format_count(len(finished))} of {count_of(len(ids), 'job')} finished"
     return f"{text}: {by_status(finished)}" if finished else text
 
 
 def note_change(common: Common, job: BatchJob) -> None:
-    """Print the state of a job that is waited for."""
+    """Print the new state of a job during a wait."""
     if not job.is_terminal:
         done = "" if job.progress is None else f", {job.progress:g} % done"
         common.note(f"{job.status or 'without a status'}{done}")
 
 
 def print_finished(common: Common, job: BatchJob) -> None:
-    """Print a job that has finished, with the columns that the reference names; at once, so that a reader sees it."""
+    """Print a job that has finished, with the columns that the reference names, and flush."""
     line = columns((job.id, job.status, job.output_file_id, job.error_file_id, job.error))
     print(as_json(job) if common.json else "\t".join(line), flush=True)
