@@ -43,7 +43,7 @@ pytestmark = pytest.mark.timeout(300)
 Plans = Callable[[], Iterator[Plan]]
 Patch = tuple[object, str, object]
 
-# --- what is planted ----------------------------------------------------------------------------------------------
+# --- planted bugs -------------------------------------------------------------------------------------------------
 
 _save = _ledger.SqliteLedger.save
 _outcome_of = _rules.outcome_of
@@ -142,7 +142,7 @@ async def _an_empty_list_if_none(self: _trouble.Trouble, what: str, key: Any, ca
         return Listing([], None)
 
 
-# --- where it is planted ------------------------------------------------------------------------------------------
+# --- seeds that find them -----------------------------------------------------------------------------------------
 
 
 def _seeds(kind: str | None = None, **changes: Any) -> Iterator[Plan]:

@@ -1,7 +1,7 @@
 """Conditions that must hold after a simulation, by the service's true state and by the files on the disk.
 
 They are stated independently of the package: for each row, in which jobs it was and their results for it, which of
-them were evidence for sending it again, and therefore where it must be found.
+them were evidence for sending it again, and therefore in which file it must be.
 """
 
 from __future__ import annotations

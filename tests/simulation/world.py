@@ -1,4 +1,4 @@
-"""One simulation: the service, the process that is restarted until the run ends, and what is judged."""
+"""One simulation: the service, the process that is restarted until the run ends, and the facts to judge."""
 
 from __future__ import annotations
 
