@@ -244,7 +244,7 @@ class Service:
     def _new_id(self, job_id: str, what: str) -> str:
         return f"file-{uuid5(NAMESPACE_OID, f'{self._plan.seed} {job_id} {what}')}"
 
-    # --- the facts to judge by ----------------------------------------------------------------------------------------
+    # --- the facts to judge by --------------------------------------------------------------------------------------
 
     def version(self, made: Made, at: float) -> Version:
         """Return the files of a job at that moment, visible or not."""
@@ -290,7 +290,7 @@ class Service:
             and looks.size is None
         )
 
-    # --- the view of clients ------------------------------------------------------------------------------------------
+    # --- the view of clients ----------------------------------------------------------------------------------------
 
     def _answer(self, route: Route, request: web.BaseRequest, body: bytes, checksum: str | None) -> Reply:
         try:
