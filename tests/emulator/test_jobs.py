@@ -49,7 +49,7 @@ def test_the_phases_lead_from_the_first_status_to_the_end(
 
 
 def test_an_ended_job_cannot_end_otherwise() -> None:
-    """A job that is created as ended cannot end in another status: an error in the test."""
+    """A job that is created as ended cannot end in another status: the call raises ValueError."""
     with pytest.raises(ValueError, match="already COMPLETED cannot end as FAILED"):
         phases_from("COMPLETED", "FAILED", 0.0, TIMING)
 

@@ -112,7 +112,7 @@ async def test_requests_may_be_dicts(run: Runner) -> None:
 
 
 async def test_what_is_no_input_is_refused_before_an_upload(run: Runner, emulator: Emulator, tmp_path: Path) -> None:
-    """Invalid input is refused before any upload: a wrong endpoint, a single request, a file of another shape."""
+    """Invalid input is refused before an upload, also with ``skip_invalid``: an endpoint, a request, an array."""
     array = tmp_path / "array.json"
     array.write_bytes(b'[{"custom_id": "a", "body": {"model": "m"}}]')
     with pytest.raises(UsageError, match="use /v1/chat/completions"):
@@ -339,7 +339,7 @@ async def test_what_is_there_is_left_alone(run: Runner, emulator: Emulator) -> N
 
 
 async def _stopped(run: Runner, kind: RunEventKind, times: int = 1) -> None:
-    """Begin a run, and cancel it at this event."""
+    """Begin a run, and cancel it at the given occurrence of this event."""
     task = asyncio.current_task()
     assert task is not None
     running = asyncio.ensure_future(run(on_event=lambda event: on_event(event)))
@@ -836,7 +836,7 @@ async def test_jobs_that_fail_are_spaced_out(
     def on_event(event: RunEvent) -> None:
         if event.kind == RunEventKind.CREATED:
             created.append(time.seconds)
-            emulator.jobs  # noqa: B018  # settles what has ended
+            emulator.jobs  # noqa: B018  # settles ended jobs
             emulator.ends_as = "FAILED" if len(created) < 2 else None
             job = list(emulator._service._jobs.values())[-1]
             job.extra_fields = {"progress": 0, **({} if len(created) > 2 else {"output_file_id": None})}

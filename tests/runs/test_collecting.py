@@ -34,7 +34,7 @@ def _job(emulator: Emulator, number: int = 0) -> Job:
 
 
 def _at(kind: RunEventKind, act: Callable[[], object], times: int = 1) -> Callable[[RunEvent], None]:
-    """Call ``act`` when an event occurs for the first time."""
+    """Call ``act`` at the first ``times`` occurrences of an event."""
     left = times
 
     def on_event(event: RunEvent) -> None:

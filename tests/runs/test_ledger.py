@@ -308,7 +308,7 @@ MANY = tuple(attrs.evolve(ATTEMPT, number=n, job_id=f"job-{n}", error="x" * 2_00
 
 @pytest.fixture
 async def torn(directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The state after a process is killed while SQLite writes: some pages are changed, and the journal has them."""
+    """Return the directory that a process leaves if killed while SQLite writes: the journal has the former pages."""
     async with _opened(directory) as ledger:
         await ledger.save(*MANY)
     left = tmp_path_factory.mktemp("torn")

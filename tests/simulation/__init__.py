@@ -4,7 +4,7 @@ One seed decides everything: the input, what the service does with each job and 
 when the process is killed, when the disk is full. ``python -m tests.simulation`` plays many seeds; with ``--seed`` it
 replays one of them step by step.
 
-Real are the client, the run and its ledger, SQLite, the files, HTTP on both sides, and the emulator. Simulated are
-time (:mod:`.machine`), the network (:mod:`.network`), the failures of the disk (:mod:`.disk`), what the service shows
-of its state (:mod:`.service`, :mod:`.troubles`), and a user who calls again (:mod:`.world`).
+The client, the run and its ledger, SQLite, the files, HTTP on both sides, and the emulator are real. Time
+(:mod:`.machine`), the network (:mod:`.network`), the failures of the disk (:mod:`.disk`), the view that the service
+gives of its state (:mod:`.service`, :mod:`.troubles`), and a user who calls again (:mod:`.world`) are simulated.
 """

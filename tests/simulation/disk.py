@@ -1,7 +1,7 @@
 """A disk for everything under one directory, which may be full, or find its process dead, at any time.
 
-The files are real. Simulated is that each operation is a step of the calling process, and that it may fail. What a
-process had not handed to the system (the buffer of an open file) is lost with it; what it had handed over remains.
+The files are real. Each operation is a step of the calling process, and may fail. What a process had not handed to
+the system (the buffer of an open file) is lost with it; what it had handed over remains.
 """
 
 from __future__ import annotations

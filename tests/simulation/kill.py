@@ -108,8 +108,7 @@ def _emulator(seed: int) -> Emulator:
 def _answer(row: Mapping[str, object]) -> Answer | Failure:
     """Decide by the row alone: one in a hundred fails, and is sent again in a second job.
 
-    It fails rather than being lost: a job with only lost rows has no results, and such a job is read again for a long
-    time.
+    It is not lost, because a job with only lost rows has no results, and is then read again for a long time.
     """
     name = str(row["custom_id"])
     if _fails(name):

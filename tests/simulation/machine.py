@@ -231,7 +231,7 @@ class Loop(asyncio.SelectorEventLoop):
                 return
             try:
                 result.set_result(func(*args))
-            except BaseException as error:  # noqa: BLE001  # as a thread would hand it over
+            except BaseException as error:  # noqa: BLE001  # as a thread would pass it on
                 result.set_exception(error)
 
         self.call_later(self.thread_seconds(), work)

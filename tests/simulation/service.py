@@ -1,7 +1,7 @@
 """The service of a simulation: its true state, by which it is judged, and what it shows of that state.
 
-The state is in the emulator, with jobs that live as planned. Shown is the emulator's response, altered by the
-troubles of the seed for as long as they last.
+The state is in the emulator, with jobs that live as planned. The service shows the emulator's responses, altered by
+the troubles of the seed for as long as they last.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ _EARLY_SHARE = 0.3
 _REFUSED_SHARE = 0.8
 _LOOKED_SECONDS = 270.0
 _BETWEEN_LOOKS = 8
-"""Seconds of absence from every list after which a job may be taken for one that does not exist.
+"""Number of five-second samples in a row for which a job must be listed; otherwise reads may miss it.
 
-Reads are half a minute apart, so a job is missed if it is listed for less than so many times five seconds.
+Reads are half a minute apart.
 """
 
 

@@ -64,7 +64,7 @@ def _whatever_it_is(custom_ids: Any, output: Any, *rest: Any, **options: Any) ->
 
 
 def _errors_first(custom_ids: Any, output: Any, errors: Any, *rest: Any, **options: Any) -> _joining.Arranged:
-    """Ignore what is found second."""
+    """Join with the error file first, whose rows then beat answers."""
     with mock.patch.object(_joining, "_ANSWERS", frozenset(range(256))):
         return _joining.arrange(custom_ids, errors, output, *rest, **options)
 

@@ -32,7 +32,7 @@ _ACCOUNT = frozenset({"401", "402"})
 """Codes of rows that were refused for the account, not for their content."""
 _PATIENCE_SECONDS = 900.0
 _RACE_SECONDS = 20.0
-"""Seconds before a create in which an answer, coming after the last read of the job, cannot be seen."""
+"""Maximum seconds between the last read of a job and the next create: an answer in between is not seen."""
 _SECOND_LOOK_SECONDS = 29.0
 _WHOLE_SECONDS = 59.0
 """Seconds after its end before which a job without results, or with rows omitted, is not believed.

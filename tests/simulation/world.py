@@ -302,7 +302,7 @@ class World:
             try:
                 async with self._client(run, wrong) as client:
                     start.result = await self.program(client, run.root, plan)
-            except Exception as error:  # noqa: BLE001  # which of them may be, is judged
+            except Exception as error:  # noqa: BLE001  # which errors are allowed, is judged later
                 start.error = error
             except (Killed, asyncio.CancelledError):
                 raise
