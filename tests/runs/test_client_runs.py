@@ -112,7 +112,7 @@ async def test_requests_may_be_dicts(run: Runner) -> None:
 
 
 async def test_what_is_no_input_is_refused_before_an_upload(run: Runner, emulator: Emulator, tmp_path: Path) -> None:
-    """Invalid input is refused before an upload, also with ``skip_invalid``: an endpoint, a request, an array."""
+    """A wrong endpoint, a single request, and an array are refused before an upload, also with ``skip_invalid``."""
     array = tmp_path / "array.json"
     array.write_bytes(b'[{"custom_id": "a", "body": {"model": "m"}}]')
     with pytest.raises(UsageError, match="use /v1/chat/completions"):

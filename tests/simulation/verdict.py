@@ -35,7 +35,7 @@ _RACE_SECONDS = 20.0
 """Maximum seconds between the last read of a job and the next create: an answer in between is not seen."""
 _SECOND_LOOK_SECONDS = 29.0
 _WHOLE_SECONDS = 59.0
-"""Seconds after its end before which a job without results, or with rows omitted, is not believed.
+"""Seconds after the end of a job before which absent results, or omitted rows, are not believed.
 
 A second less than a minute, because the clocks of a run and of the service are read one after the other.
 """
