@@ -1,1 +1,1 @@
-"""The emulator. A package, so that its test files may bear names that others bear too."""
+"""Tests of the emulator. A package, so that files may have the names of other test files."""

@@ -1,4 +1,4 @@
-"""A clock that stands still until told, a sleep that only takes notes, and a bare HTTP client."""
+"""A clock that advances only by hand, a sleep that only records, and a bare HTTP client."""
 
 from __future__ import annotations
 

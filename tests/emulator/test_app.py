@@ -1,4 +1,4 @@
-"""What goes over the wire, looked at with a bare aiohttp client."""
+"""The traffic on the wire, tested with a bare aiohttp client."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CHAT = "/v1/chat/completions"
 
 
 async def seen(call: Any) -> tuple[int, Any]:
-    """Status and JSON of an answer."""
+    """Return the status and the JSON of a response."""
     async with call as response:
         return response.status, await response.json()
 
@@ -31,7 +31,7 @@ async def seen(call: Any) -> tuple[int, Any]:
 async def test_a_job_is_created_read_and_cancelled(
     emulator: Emulator, http: aiohttp.ClientSession, clock: FakeClock
 ) -> None:
-    """201 with an envelope; bare jobs afterwards; 409 once all is over."""
+    """A create returns 201 with an envelope, later calls the bare job; a cancel of an ended job is a 409."""
     file_id = emulator.add_file(b'{"custom_id":"a","body":{"model":"m"}}\n')
     wanted = {"input_file_id": file_id, "endpoint": CHAT, "completion_window": "24h"}
     status, created = await seen(http.post("batches", json=wanted))
@@ -48,7 +48,7 @@ async def test_a_job_is_created_read_and_cancelled(
 
 
 async def test_the_list_is_null_or_an_array(emulator: Emulator, http: aiohttp.ClientSession) -> None:
-    """The literal null for an empty account."""
+    """The list of an empty account is the literal null, otherwise an array."""
     async with http.get("batches") as response:
         assert (response.status, await response.read()) == (200, b"null")
     job_id = emulator.add_job()
@@ -56,7 +56,7 @@ async def test_the_list_is_null_or_an_array(emulator: Emulator, http: aiohttp.Cl
 
 
 async def test_an_unknown_job_is_404_with_the_request_id(http: aiohttp.ClientSession) -> None:
-    """The id in the body is the one in the header."""
+    """The 404 for an unknown job contains the request id of the header."""
     for call in (http.get("batches/nobody"), http.post("batches/nobody/cancel")):
         async with call as response:
             request_id = response.headers["x-request-id"]
@@ -65,7 +65,7 @@ async def test_an_unknown_job_is_404_with_the_request_id(http: aiohttp.ClientSes
 
 
 async def test_ids_are_decoded(emulator: Emulator, http: aiohttp.ClientSession) -> None:
-    """Any text may be an id."""
+    """Ids in paths are decoded, because any text may be an id."""
     emulator.add_job(id="a/b?#%é")
     path = "batches/a%2Fb%3F%23%25%C3%A9/cancel"
     url = aiohttp.client.URL(f"{emulator.base_url}/{path}", encoded=True)
@@ -83,7 +83,7 @@ async def test_ids_are_decoded(emulator: Emulator, http: aiohttp.ClientSession) 
     ],
 )
 async def test_a_bad_create_is_400(http: aiohttp.ClientSession, body: bytes, message: str) -> None:
-    """With a plain text, as the Batch API words its errors."""
+    """A bad create is a 400 with a plain text, as the Batch API words its errors."""
     assert await seen(http.post("batches", data=body)) == (400, {"error": message})
 
 
@@ -92,21 +92,21 @@ async def test_a_bad_create_is_400(http: aiohttp.ClientSession, body: bytes, mes
     [("HEAD", "batches/a", "GET"), ("HEAD", "files", "GET, POST"), ("PUT", "batches", "GET, POST")],
 )
 async def test_another_method_is_405(http: aiohttp.ClientSession, method: str, path: str, allowed: str) -> None:
-    """It names those that the path has; HEAD has no body here either."""
+    """Another method is a 405 that names the allowed ones; HEAD has no body here either."""
     async with http.request(method, path) as response:
         assert (response.status, response.headers["Allow"]) == (405, allowed)
         assert (await response.read() == b"") == (method == "HEAD")
 
 
 async def test_an_unknown_path_is_404_in_the_other_shape(http: aiohttp.ClientSession) -> None:
-    """The rest of the service answers with objects."""
+    """The 404 for an unknown path has an object as its error, like the rest of the service."""
     status, body = await seen(http.get("rivers?x=1"))
     assert (status, body["error"]["type"]) == (404, "not_found")
     assert "GET /v1/rivers?x=1" in body["error"]["message"]
 
 
 async def test_the_key_belongs_to_the_project_of_the_jobs(emulator: Emulator, http: aiohttp.ClientSession) -> None:
-    """The official command asks before it does anything else."""
+    """The key belongs to the project of the jobs, which the official command requests before anything else."""
     job = emulator.job(emulator.add_job())
     status, owner = await seen(http.get(f"http://127.0.0.1:{emulator.port}/v3/whoami"))
     assert (status, owner["type"]) == (200, "project_api_key")
@@ -114,7 +114,7 @@ async def test_the_key_belongs_to_the_project_of_the_jobs(emulator: Emulator, ht
     assert ids == (job["organization_id"], job["project_id"])
 
 
-# The door
+# Access
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ async def test_the_key_belongs_to_the_project_of_the_jobs(emulator: Emulator, ht
     [{}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic emulator-key"}, {"Authorization": ""}],
 )
 async def test_a_wrong_or_missing_key_is_401(emulator: Emulator, headers: dict[str, str]) -> None:
-    """In the wording of whoever was asked."""
+    """A wrong or missing key is a 401, in the wording of the API in question."""
     job_id = emulator.add_job()
     async with aiohttp.ClientSession(f"{emulator.base_url}/", headers=headers) as http:
         assert await seen(http.post(f"batches/{job_id}/cancel")) == (401, {"error": "Unauthorized"})
@@ -132,7 +132,7 @@ async def test_a_wrong_or_missing_key_is_401(emulator: Emulator, headers: dict[s
 
 
 async def test_without_a_key_of_its_own_it_takes_any() -> None:
-    """But it wants one."""
+    """An emulator without an API key of its own accepts any key, but requires one."""
     async with Emulator(api_key=None) as emulator, aiohttp.ClientSession(f"{emulator.base_url}/") as http:
         assert (await seen(http.get("batches", headers={"Authorization": "Bearer x"})))[0] == 200
         assert (await seen(http.get("batches")))[0] == 401
@@ -141,7 +141,7 @@ async def test_without_a_key_of_its_own_it_takes_any() -> None:
 
 @pytest.mark.parametrize("agent", ["Python-urllib/3.11", ""])
 async def test_the_network_in_front_refuses_some_agents(http: aiohttp.ClientSession, agent: str) -> None:
-    """403, and no JSON."""
+    """The network in front refuses some user agents with a 403 without JSON."""
     async with http.get("batches", headers={"User-Agent": agent}) as response:
         assert (response.status, response.content_type) == (403, "text/plain")
         assert await response.text() == "error code: 1010"
@@ -150,7 +150,7 @@ async def test_the_network_in_front_refuses_some_agents(http: aiohttp.ClientSess
 async def test_every_answer_has_the_emulators_date_and_its_own_request_id(
     emulator: Emulator, http: aiohttp.ClientSession
 ) -> None:
-    """The date follows `advance`; the ids never repeat."""
+    """Every response has the emulator's date, which follows ``advance``, and a request id that never repeats."""
     dates: list[str] = []
     ids: set[str] = set()
     for path in ("batches", "batches/nobody", "rivers"):
@@ -163,7 +163,7 @@ async def test_every_answer_has_the_emulators_date_and_its_own_request_id(
 
 
 async def test_over_the_rate_is_429_until_time_has_passed(emulator: Emulator, http: aiohttp.ClientSession) -> None:
-    """On the emulator's clock; a refused cancel has not happened."""
+    """Requests over the rate are 429 until the emulator's clock advances; a refused cancel has no effect."""
     job_id = emulator.add_job()
     emulator.rate_limit = RateLimit(0.5, 1)
     assert (await seen(http.get("batches")))[0] == 200
@@ -183,7 +183,7 @@ async def test_over_the_rate_is_429_until_time_has_passed(emulator: Emulator, ht
 async def test_a_silent_limit_gives_no_advice_and_can_be_lifted(
     emulator: Emulator, http: aiohttp.ClientSession
 ) -> None:
-    """A 429 without any header about it."""
+    """A silent limit gives a 429 without headers about it, and can be removed."""
     emulator.rate_limit = RateLimit(1, 1, retry_after=False)
     assert emulator.rate_limit == RateLimit(1, 1, retry_after=False)
     assert (await seen(http.get("batches")))[0] == 200
@@ -204,7 +204,7 @@ def upload_form(content: bytes, **fields: str) -> aiohttp.FormData:
 
 
 async def test_a_file_is_uploaded_read_and_deleted(http: aiohttp.ClientSession) -> None:
-    """Byte for byte, also beyond a mebibyte."""
+    """A file is uploaded, read and deleted, byte for byte, also beyond a mebibyte."""
     content = b'{"custom_id":"a"}\r\n\xff' * 100_000
     form = upload_form(content, purpose="batch-api", file_name="in.jsonl")
     status, file = await seen(http.post("files/upload", data=form))
@@ -233,7 +233,7 @@ async def test_a_file_is_uploaded_read_and_deleted(http: aiohttp.ClientSession) 
 
 @pytest.mark.parametrize("missing", ["purpose", "file_name"])
 async def test_an_upload_needs_its_fields(http: aiohttp.ClientSession, missing: str) -> None:
-    """The error names the one that is not there."""
+    """An upload with a missing field is an error that names the field."""
     fields = {"purpose": "batch-api", "file_name": "in.jsonl"}
     del fields[missing]
     status, body = await seen(http.post("files/upload", data=upload_form(b"{}", **fields)))
@@ -241,19 +241,19 @@ async def test_an_upload_needs_its_fields(http: aiohttp.ClientSession, missing: 
 
 
 async def test_an_upload_is_a_form(http: aiohttp.ClientSession) -> None:
-    """Nothing else is taken for one."""
+    """An upload that is not a form is refused."""
     status, body = await seen(http.post("files/upload", json={}))
     assert (status, body["error"]["type"]) == (400, "invalid_request_error")
 
 
 async def test_who_asks_first_is_told_to_go_on(emulator: Emulator, http: aiohttp.ClientSession) -> None:
-    """curl asks before it sends a large body."""
+    """``Expect: 100-continue`` is answered, because curl sends it before a large body."""
     form = upload_form(b"{}", purpose="batch-api", file_name="in.jsonl")
     assert (await seen(http.post("files/upload", data=form, expect100=True)))[0] == 200
 
 
 async def test_an_upload_that_breaks_off_harms_nobody(emulator: Emulator) -> None:
-    """The emulator goes on, and records nothing."""
+    """An upload that breaks off has no effect: the emulator keeps running, and records nothing."""
     reader, writer = await asyncio.open_connection("127.0.0.1", emulator.port)
     writer.write(b"POST /v1/batches HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
     await writer.drain()
@@ -269,7 +269,7 @@ async def test_an_upload_that_breaks_off_harms_nobody(emulator: Emulator) -> Non
 
 
 async def test_a_status_instead_of_acting(emulator: Emulator, http: aiohttp.ClientSession) -> None:
-    """In the service's own wording; the next request goes well."""
+    """A fault with a status replaces the effect, in the service's own wording; the next request succeeds."""
     job_id = emulator.add_job()
     emulator.fail(Fault(on="cancel", status=500))
     emulator.fail(Fault(on="files", status=503))
@@ -281,7 +281,7 @@ async def test_a_status_instead_of_acting(emulator: Emulator, http: aiohttp.Clie
 
 
 async def test_a_status_after_acting(emulator: Emulator, http: aiohttp.ClientSession) -> None:
-    """The answer says no, and yet it is done."""
+    """A fault with a status after the effect returns an error although the request has taken effect."""
     job_id = emulator.add_job()
     page = "<html>bad gateway</html>"
     emulator.fail(Fault(status=502, acts=True, body=page, content_type="text/html", headers={"cf-ray": "1"}))
@@ -292,7 +292,7 @@ async def test_a_status_after_acting(emulator: Emulator, http: aiohttp.ClientSes
 
 
 async def test_an_answer_can_be_altered(emulator: Emulator, http: aiohttp.ClientSession) -> None:
-    """Without a status the service acts, and the rest of its answer stays; headers are replaced, not repeated."""
+    """A fault without a status alters the response after the effect; headers are replaced, not repeated."""
     job_id = emulator.add_job()
     emulator.fail(Fault(body={"id": "somebody-else"}, headers={"date": "never"}))
     async with http.post(f"batches/{job_id}/cancel") as response:
@@ -302,7 +302,7 @@ async def test_an_answer_can_be_altered(emulator: Emulator, http: aiohttp.Client
 
 
 async def test_a_job_that_was_not_created(emulator: Emulator, http: aiohttp.ClientSession) -> None:
-    """A status below 400 with a body stands for any answer at all."""
+    """A fault with a status below 400 and a body replaces the response to a create, and no job is created."""
     answer = {"job": None, "warning": "no room"}
     emulator.fail(Fault(on="create", status=201, body=answer))
     emulator.fail(Fault(on="create", status=204))
@@ -312,7 +312,7 @@ async def test_a_job_that_was_not_created(emulator: Emulator, http: aiohttp.Clie
 
 
 async def test_a_delay_comes_before_acting(emulator: Emulator, http: aiohttp.ClientSession, sleep: FakeSleep) -> None:
-    """On the sleep that was passed in."""
+    """A delay precedes the effect, and uses the sleep that was passed in."""
     emulator.fail(Fault(on="list", delay=7.5))
     assert (await seen(http.get("batches")))[0] == 200
     assert sleep.naps == [7.5]
@@ -322,7 +322,7 @@ async def test_a_delay_comes_before_acting(emulator: Emulator, http: aiohttp.Cli
 async def test_a_lost_request_was_not_acted_upon_and_a_lost_answer_was(
     emulator: Emulator, http: aiohttp.ClientSession, lose: Any, status: str
 ) -> None:
-    """The client cannot tell them apart."""
+    """A lost request has no effect and a lost response has one; the client cannot tell them apart."""
     job_id = emulator.add_job()
     emulator.fail(Fault(lose=lose))
     with pytest.raises(aiohttp.ClientConnectionError):
@@ -336,7 +336,7 @@ async def test_a_lost_request_was_not_acted_upon_and_a_lost_answer_was(
 async def test_a_cut_answer_promises_more_than_it_gives(
     emulator: Emulator, http: aiohttp.ClientSession, cut_after: int
 ) -> None:
-    """The whole length in the headers, the first bytes, and then nothing."""
+    """A cut response announces the whole length in the headers, and stops after the first bytes."""
     job_id = emulator.add_job()
     emulator.fail(Fault(cut_after=cut_after))
     async with http.post(f"batches/{job_id}/cancel") as response:
@@ -351,14 +351,14 @@ async def test_a_cut_answer_promises_more_than_it_gives(
 async def test_a_dripping_answer_comes_byte_by_byte(
     emulator: Emulator, http: aiohttp.ClientSession, sleep: FakeSleep
 ) -> None:
-    """And is whole in the end."""
+    """A dripping response comes byte by byte, and is complete in the end."""
     emulator.fail(Fault(drip=0.5))
     assert await seen(http.get("batches")) == (200, None)
     assert sleep.naps == [0.5] * len("null")
 
 
 async def test_who_hangs_up_during_a_drip_is_let_go() -> None:
-    """Without a word in the log."""
+    """A client that disconnects during a drip is dropped without a log message."""
     endless = asyncio.Event()
 
     async def sleep(seconds: float) -> None:
@@ -376,7 +376,7 @@ async def test_who_hangs_up_during_a_drip_is_let_go() -> None:
 
 
 async def test_chance_and_heal(emulator: Emulator, http: aiohttp.ClientSession) -> None:
-    """Some of many fail until all is forgiven."""
+    """A fault with a probability hits some of many requests until the faults are cleared."""
     emulator.fail(Fault(on="list", status=500, times=None, chance=0.5))
     statuses = [(await seen(http.get("batches")))[0] for _ in range(30)]
     assert set(statuses) == {200, 500}
@@ -388,7 +388,7 @@ async def test_chance_and_heal(emulator: Emulator, http: aiohttp.ClientSession) 
 
 
 async def test_requests_are_recorded_as_they_came(emulator: Emulator, http: aiohttp.ClientSession) -> None:
-    """Method, path, headers, body, time and what became of it; `repr` is silent about the headers."""
+    """A request is recorded with method, path, headers, body, time and outcome; ``repr`` omits the headers."""
     await seen(http.post("batches", data=b'{"a":1}', headers={"X-Odd": "1"}))
     await seen(http.get("rivers?a=%20"))
     first, second = emulator.requests
@@ -399,7 +399,7 @@ async def test_requests_are_recorded_as_they_came(emulator: Emulator, http: aioh
 
 
 async def test_operations_are_counted(emulator: Emulator, http: aiohttp.ClientSession) -> None:
-    """Also those that went wrong; a name that is none is a mistake."""
+    """Operations are counted, also failed ones; an unknown operation is an error."""
     for path in ("batches", "batches", "batches/a", "files", "files/a", "files/a/content", "rivers"):
         await seen(http.get(path))
     names = ("list", "retrieve", "files", "file", "content", "other", "cancel")
@@ -409,7 +409,7 @@ async def test_operations_are_counted(emulator: Emulator, http: aiohttp.ClientSe
 
 
 async def test_records_share_headers_up_to_a_bound(emulator: Emulator, http: aiohttp.ClientSession) -> None:
-    """Ten thousand equal requests keep one copy; ever-changing headers do not pile up."""
+    """Ten thousand equal requests share one copy of the headers; ever-changing headers do not pile up."""
     for number in range(-1, 300):
         await seen(http.get("batches", headers={"X-Number": str(max(0, number))}))
     first, second, *_, last = emulator.requests

@@ -1,4 +1,4 @@
-"""Which part of a file somebody gets, and with which headers."""
+"""Ranges of a download, and its headers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def body(reply: Reply) -> bytes:
 
 
 def test_the_whole_comes_with_what_is_needed_to_go_on_later() -> None:
-    """An ETag, and the word that ranges are served."""
+    """A full response has an ETag and announces ranges, which are needed to resume."""
     reply = answer()
     assert (reply.status, body(reply)) == (200, b"0123456789")
     assert reply.headers == {"ETag": ETAG, "Accept-Ranges": "bytes"}
@@ -44,38 +44,38 @@ def test_the_whole_comes_with_what_is_needed_to_go_on_later() -> None:
     ],
 )
 def test_a_part_is_206_and_says_where_it_belongs(asked: str, got: bytes, where: str) -> None:
-    """From the start, to the end, or the last so many bytes."""
+    """A range is a 206 with its position: from the start, to the end, or the last bytes."""
     reply = answer(Range=asked)
     assert (206, got, where) == (reply.status, body(reply), reply.headers["Content-Range"])
 
 
 @pytest.mark.parametrize("asked", ["bytes=10-", "bytes=99-100", "bytes=-0"])
 def test_a_part_that_is_not_there_is_416(asked: str) -> None:
-    """With the size, so that one can think again."""
+    """A range beyond the end is a 416 with the size, so that the client can correct it."""
     reply = answer(Range=asked)
     assert (reply.status, body(reply), reply.headers["Content-Range"]) == (416, b"", "bytes */10")
 
 
 @pytest.mark.parametrize("asked", ["", "bytes=-", "bytes=3-1", "bytes=0-1,3-4", "rows=0-1", "nonsense"])
 def test_what_is_no_single_range_gets_the_whole(asked: str) -> None:
-    """As the standard allows."""
+    """An invalid or multiple range gets the full content, as the standard allows."""
     assert (answer(Range=asked).status, body(answer(Range=asked))) == (200, b"0123456789")
 
 
 def test_if_range_guards_against_another_file() -> None:
-    """The part only where the tag is the same."""
+    """``If-Range`` with another tag gets the full content instead of the range."""
     assert answer(Range="bytes=4-", If_Range=ETAG).status == 206
     assert answer(Range="bytes=4-", If_Range='"8"').status == 200
 
 
 def test_ranges_can_be_switched_off() -> None:
-    """Then nobody promises them, and nobody gets them."""
+    """Ranges that are disabled are neither announced nor served."""
     reply = answer(ranges=False, Range="bytes=4-")
     assert (reply.status, reply.headers) == (200, {"ETag": ETAG})
 
 
 def test_compression_is_for_those_who_accept_it() -> None:
-    """And has neither ranges nor a strong tag."""
+    """Compressed content is served if accepted, without ranges and without a strong tag."""
     reply = answer(gzip=True, Accept_Encoding="gzip, deflate", Range="bytes=4-")
     assert (reply.status, reply.gzip, reply.headers["ETag"]) == (200, True, f"W/{ETAG}")
     assert "Accept-Ranges" not in reply.headers

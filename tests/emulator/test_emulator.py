@@ -1,4 +1,4 @@
-"""Starting, stopping and steering, from one loop, from other threads and in other processes."""
+"""Starting, stopping and controlling the emulator, from one loop, other threads and other processes."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ HEADERS = {"Authorization": "Bearer emulator-key", "User-Agent": "test"}
 
 
 def fetch(url: str) -> object:
-    """The JSON at a loopback URL, from plain synchronous code."""
+    """Return the JSON at a loopback URL, from plain synchronous code."""
     with urllib.request.urlopen(urllib.request.Request(url, headers=HEADERS), timeout=10) as response:
         return json.load(response)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "example.com", "::", "192.168.0.1", ""])
 def test_only_loopback_will_do(host: str) -> None:
-    """The emulator must never be reachable for others."""
+    """Only loopback hosts are accepted, because the emulator must never be reachable for others."""
     with pytest.raises(ValueError, match="loopback"):
         Emulator(host=host)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.0.0.2"])
 async def test_it_listens_where_it_says(host: str) -> None:
-    """`base_url` holds an address with exactly one port."""
+    """The emulator listens at ``base_url``, which has exactly one port."""
     async with Emulator(host=host) as emulator:
         assert emulator.base_url.endswith(f":{emulator.port}/v1")
         assert emulator.base_url in repr(emulator)
@@ -50,12 +50,12 @@ async def test_it_listens_where_it_says(host: str) -> None:
 
 
 def test_a_v6_address_is_written_in_brackets() -> None:
-    """As URLs want it."""
+    """An IPv6 address is in brackets, as URLs require."""
     assert Emulator(host="::1", port=8123).base_url == "http://[::1]:8123/v1"
 
 
 def test_there_is_no_port_before_the_start() -> None:
-    """Unless one was asked for."""
+    """A port that was not given is unknown before the start."""
     emulator = Emulator()
     with pytest.raises(RuntimeError, match="before it is started"):
         _ = emulator.base_url
@@ -63,7 +63,7 @@ def test_there_is_no_port_before_the_start() -> None:
 
 
 async def test_starting_twice_is_a_mistake_and_closing_twice_is_none() -> None:
-    """As with files."""
+    """A second start is an error and a second close is not, as with files."""
     emulator = Emulator()
     await emulator.close()
     await emulator.start()
@@ -74,7 +74,7 @@ async def test_starting_twice_is_a_mistake_and_closing_twice_is_none() -> None:
 
 
 async def test_a_second_start_serves_the_same_jobs_on_the_same_port() -> None:
-    """An outage, as clients see it."""
+    """A second start serves the same jobs on the same port, as after an outage."""
     emulator = Emulator()
     async with emulator:
         job_id, url = emulator.add_job(), emulator.base_url
@@ -86,7 +86,7 @@ async def test_a_second_start_serves_the_same_jobs_on_the_same_port() -> None:
 
 
 async def test_a_taken_port_is_an_oserror() -> None:
-    """And leaves the emulator as it was."""
+    """A taken port raises OSError, and leaves the emulator unchanged."""
     async with Emulator() as first:
         second = Emulator(port=first.port)
         with pytest.raises(OSError, match="in use"):
@@ -98,7 +98,7 @@ async def test_a_taken_port_is_an_oserror() -> None:
     "fault", [Fault(delay=3600), Fault(drip=3600), Fault(delay=3600, lose="answer")], ids=["delay", "drip", "lose"]
 )
 async def test_closing_waits_for_nobody(fault: Fault, caplog: pytest.LogCaptureFixture) -> None:
-    """Neither for requests in flight nor for idle connections; and nothing is logged."""
+    """Closing waits neither for requests in flight nor for idle connections, and logs nothing."""
     async with aiohttp.ClientSession(headers=HEADERS) as http:
         reached, never = asyncio.Event(), asyncio.Event()
 
@@ -128,7 +128,7 @@ async def test_closing_waits_for_nobody(fault: Fault, caplog: pytest.LogCaptureF
 
 
 async def test_a_client_that_does_not_read_does_not_hold_up_closing() -> None:
-    """Its answer is thrown away with the connection."""
+    """A client that does not read does not delay closing: its response is discarded with the connection."""
     emulator = Emulator()
     await emulator.start()
     file_id = emulator.add_file(b"x" * 20_000_000)
@@ -143,7 +143,7 @@ async def test_a_client_that_does_not_read_does_not_hold_up_closing() -> None:
 
 
 async def test_it_is_closed_on_its_own_loop() -> None:
-    """From another one it would break."""
+    """The emulator is closed on its own loop; another one raises."""
     async with Emulator() as emulator:
         problems: list[BaseException] = []
 
@@ -173,7 +173,7 @@ async def test_many_may_connect_at_once() -> None:
 
 
 def test_synchronous_code_has_it_in_a_thread() -> None:
-    """Every handle works from here, while it serves there."""
+    """Synchronous code runs the emulator in a thread, and every method works while it serves there."""
     with Emulator().running_in_thread() as emulator:
         job_id = emulator.add_job(id="a", status="VALIDATING")
         assert fetch(f"{emulator.base_url}/batches/a") == emulator.job(job_id)
@@ -186,7 +186,7 @@ def test_synchronous_code_has_it_in_a_thread() -> None:
 
 
 def test_threads_may_steer_it_while_it_serves() -> None:
-    """Nothing is lost and nothing breaks."""
+    """Other threads may control the emulator while it serves, without losses or errors."""
     with Emulator(seed=2).running_in_thread() as emulator:
 
         def seed() -> None:
@@ -203,7 +203,7 @@ def test_threads_may_steer_it_while_it_serves() -> None:
 
 
 def test_a_start_that_fails_in_the_thread_is_raised_here() -> None:
-    """And the thread is gone."""
+    """A failed start in the thread is raised in the caller, and the thread has ended."""
     with (
         Emulator().running_in_thread() as first,
         pytest.raises(OSError, match="in use"),
@@ -214,13 +214,13 @@ def test_a_start_that_fails_in_the_thread_is_raised_here() -> None:
 
 
 def test_what_the_block_raises_comes_out() -> None:
-    """After the emulator has stopped."""
+    """An exception in the block is raised after the emulator has stopped."""
     with pytest.raises(LookupError), Emulator().running_in_thread():
         raise LookupError
 
 
 async def test_the_same_seed_and_clock_give_the_same_answers() -> None:
-    """Byte for byte, request ids and dates included."""
+    """The same seed and clock give the same responses, byte for byte, request ids and dates included."""
 
     async def story() -> list[object]:
         seen: list[object] = []
@@ -237,13 +237,13 @@ async def test_the_same_seed_and_clock_give_the_same_answers() -> None:
 
 
 def test_faults_do_not_change_ids() -> None:
-    """Chances are drawn from another source."""
+    """Faults do not change ids, because their random numbers come from another source."""
     plain, faulty = Emulator(seed=5), Emulator(seed=5, faults=[Fault(status=500, chance=0.5)])
     assert plain.add_job() == faulty.add_job()
 
 
 def test_odd_steps_are_refused() -> None:
-    """Time does not go back, and jobs that are not there are a KeyError."""
+    """A negative advance is refused, and an unknown job is a KeyError."""
     emulator = Emulator()
     with pytest.raises(ValueError, match="forward"):
         emulator.advance(-1)
@@ -252,7 +252,7 @@ def test_odd_steps_are_refused() -> None:
 
 
 def test_seeding_many_jobs_is_cheap() -> None:
-    """Benchmarks seed a hundred thousand; a tenth of them is far below a second even here."""
+    """Seeding ten thousand jobs takes far less than a second; benchmarks seed ten times as many."""
     emulator = Emulator()
     began = time.process_time()
     for _ in range(10_000):
@@ -261,7 +261,7 @@ def test_seeding_many_jobs_is_cheap() -> None:
 
 
 def test_it_knows_nothing_of_the_client() -> None:
-    """The two meet only on the wire, so that one cannot hide the other's mistake."""
+    """The emulator imports nothing of the client, so that one cannot hide the other's mistake."""
     imported: set[str] = set()
     for path in Path(inspect.getfile(Emulator)).parent.glob("*.py"):
         for node in ast.walk(ast.parse(path.read_bytes())):
@@ -275,7 +275,7 @@ def test_it_knows_nothing_of_the_client() -> None:
 
 
 def test_it_leaves_no_warning_behind() -> None:
-    """A process that ends with requests in flight ends silently."""
+    """A process that ends with requests in flight ends without warnings."""
     script = """
 import asyncio, aiohttp
 from together_batches.emulator import Emulator, Fault
@@ -298,7 +298,7 @@ asyncio.run(main(), debug=True)
 
 
 def test_the_storage_has_an_origin_once_started() -> None:
-    """And keeps it over an outage."""
+    """The storage has an origin once it is started, and keeps it over an outage."""
     emulator = Emulator()
     with pytest.raises(RuntimeError, match="no storage before"):
         _ = emulator.storage_origin
@@ -309,7 +309,7 @@ def test_the_storage_has_an_origin_once_started() -> None:
 
 
 async def test_a_storage_port_that_was_taken_meanwhile_is_an_oserror() -> None:
-    """And leaves no half of it listening."""
+    """A storage port that was taken meanwhile raises OSError, and neither server keeps listening."""
     emulator = Emulator()
     async with emulator:
         port = int(emulator.storage_origin.rpartition(":")[2])
@@ -320,7 +320,7 @@ async def test_a_storage_port_that_was_taken_meanwhile_is_an_oserror() -> None:
 
 
 def test_files_can_be_looked_at_from_outside() -> None:
-    """What is there, and what is in it."""
+    """Files and their content can be read from outside."""
     emulator = Emulator()
     file_id = emulator.add_file(b"abc", filename="in.jsonl")
     assert [(file["id"], file["bytes"]) for file in emulator.files] == [(file_id, 3)]

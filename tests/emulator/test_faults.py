@@ -1,4 +1,4 @@
-"""Which fault befalls which request."""
+"""The choice of a fault for a request."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ def plan(*faults: Fault) -> FaultPlan:
 
 
 def test_a_fault_happens_once_unless_told() -> None:
-    """`times` counts down; None never ends."""
+    """A fault happens once by default; ``times`` counts down; None never ends."""
     once, twice, always = Fault(status=500), Fault(status=502, times=2), Fault(status=503, times=None)
     happening = plan(once, twice, always)
     assert [once, twice, twice, always, always] == [happening.pick("list", None) for _ in range(5)]
 
 
 def test_a_fault_strikes_its_operation_and_its_job_only() -> None:
-    """Others pass, and do not use it up."""
+    """A fault applies only to its operation and its job; other requests do not use it up."""
     fault = Fault(on="cancel", job_id="a", status=500)
     happening = plan(fault)
     assert happening.pick("retrieve", "a") is None
@@ -33,7 +33,7 @@ def test_a_fault_strikes_its_operation_and_its_job_only() -> None:
 
 
 def test_chance_comes_from_the_source_that_is_passed_in() -> None:
-    """About as often as said, and the same each time."""
+    """A probability uses the random source that was passed in: about the given share, and the same each time."""
     fault = Fault(status=500, times=None, chance=0.25)
     first = [FaultPlan([fault], random).pick("list", None) for random in [Random(7)] * 1000]
     again = [FaultPlan([fault], random).pick("list", None) for random in [Random(7)] * 1000]
@@ -42,7 +42,7 @@ def test_chance_comes_from_the_source_that_is_passed_in() -> None:
 
 
 def test_clear_forgets_all() -> None:
-    """Afterwards all goes well."""
+    """After ``clear`` no request fails."""
     happening = plan(Fault(status=500, times=None))
     happening.add(Fault(status=502))
     happening.clear()
@@ -71,7 +71,7 @@ def test_clear_forgets_all() -> None:
     ],
 )
 def test_senseless_faults_are_refused_with_a_sentence(wrong: dict[str, Any], sentence: str) -> None:
-    """A test that asks for nonsense should not pass by accident."""
+    """Invalid faults are refused with a message, so that a wrong test cannot pass by accident."""
     with pytest.raises(ValueError, match=sentence):
         Fault(**wrong)
 
@@ -89,7 +89,7 @@ def test_senseless_faults_are_refused_with_a_sentence(wrong: dict[str, Any], sen
     ],
 )
 def test_a_status_stands_for_not_acting(fault: Fault, acts: bool) -> None:
-    """Only `acts` changes that; a fault without a status alters an answer that was earned."""
+    """A fault with a status replaces the effect unless ``acts`` is set; one without alters the response."""
     assert fault.acted_upon is acts
 
 
@@ -103,6 +103,6 @@ def test_a_status_stands_for_not_acting(fault: Fault, acts: bool) -> None:
     ],
 )
 def test_bodies_go_as_they_are_or_as_json(body: object, sent: bytes, content_type: str) -> None:
-    """Bytes and text untouched."""
+    """Bytes and text are sent unchanged, other bodies as JSON."""
     fault = Fault(body=body)
     assert (sent, content_type) == (fault.body_bytes(), fault.body_type())

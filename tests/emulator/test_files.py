@@ -1,4 +1,4 @@
-"""The files of the account: kept, described, found again, and taken through the storage."""
+"""The files of the account: stored, described, found again, and transferred through the storage."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def announced(checksum: str | None = CHECKSUM) -> Announced:
 
 
 def test_an_upload_has_three_steps(files: Files) -> None:
-    """It is not there before its bytes are, and not processed before somebody asks for that."""
+    """An uploaded file exists once its bytes are stored, and is processed only on request."""
     file_id = files.begin(announced())
     assert files.find(file_id) is None
     with pytest.raises(Refusal, match="not found"):
@@ -51,7 +51,7 @@ def test_an_upload_has_three_steps(files: Files) -> None:
 
 
 def test_storing_again_changes_nothing(files: Files) -> None:
-    """A client whose answer was lost may put the same bytes once more."""
+    """Storing the same bytes again changes nothing: a client may repeat a PUT whose response was lost."""
     file_id = files.begin(announced())
     files.store(file_id, CONTENT, CHECKSUM)
     files.preprocess(file_id)
@@ -60,7 +60,7 @@ def test_storing_again_changes_nothing(files: Files) -> None:
 
 
 def test_other_bytes_than_announced_are_refused(files: Files) -> None:
-    """Where a checksum was announced; without one anything will do."""
+    """Bytes that do not match the announced checksum are refused; without a checksum any are accepted."""
     with pytest.raises(Refusal) as refused:
         files.store(files.begin(announced()), b"other", sha256(b"other").hexdigest())
     assert (refused.value.status, refused.value.code) == (400, "BadDigest")
@@ -68,7 +68,7 @@ def test_other_bytes_than_announced_are_refused(files: Files) -> None:
 
 
 def test_content_is_known_by_its_checksum_and_purpose(files: Files) -> None:
-    """Until the file is deleted; what nobody hashed is not known."""
+    """Content is known by its checksum and purpose until the file is deleted, if it was hashed at all."""
     file = files.add(CONTENT, filename="a")
     files.add(lambda: [CONTENT], size=len(CONTENT), filename="b")
     assert files.known("batch-api", CHECKSUM) is file
@@ -79,7 +79,7 @@ def test_content_is_known_by_its_checksum_and_purpose(files: Files) -> None:
 
 
 def test_an_address_allows_one_method_on_one_file_for_an_hour(files: Files, clock: Clock) -> None:
-    """In any spelling and order that means the same: a signature is over what the parameters say."""
+    """A signed address allows one method on one file for an hour, in any equivalent spelling and order."""
     address = files.presigned("PUT", files.begin(announced()))
     assert files.granted("PUT", address) == "file-1"
     for spelling in ("%2F", "%7E", "%3D"):
@@ -100,7 +100,7 @@ def test_an_address_allows_one_method_on_one_file_for_an_hour(files: Files, cloc
 
 
 def test_a_deleted_file_does_not_come_back(files: Files) -> None:
-    """Its address leads nowhere any more."""
+    """A deleted file does not return, and its address is invalid."""
     file_id = files.begin(announced())
     files.store(file_id, CONTENT, CHECKSUM)
     files.delete(file_id)
@@ -110,7 +110,7 @@ def test_a_deleted_file_does_not_come_back(files: Files) -> None:
 
 
 def test_results_are_made_once_and_only_when_read(files: Files) -> None:
-    """Most are never looked at."""
+    """Results are made once and only when they are read, because most never are."""
     made: list[int] = []
     files.keep(
         "file-r",

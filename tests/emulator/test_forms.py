@@ -1,4 +1,4 @@
-"""Reading the form of an upload."""
+"""Parsing the form of an upload."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def form(*parts: tuple[str, bytes]) -> bytes:
 
 
 def test_fields_come_out_byte_for_byte() -> None:
-    """Whatever line ends, dashes and bytes are in them."""
+    """Fields are returned byte for byte, whatever line ends, dashes and bytes they contain."""
     content = b'{"a":1}\r\n--X\n\r\n\xff\x00\r'
     body = form(
         ('Content-Disposition: form-data; name="purpose"', b"batch-api"),
@@ -28,7 +28,7 @@ def test_fields_come_out_byte_for_byte() -> None:
 
 
 def test_a_form_may_be_encoded_like_a_query() -> None:
-    """As SDK 1 and that of TypeScript send it, with or without a charset."""
+    """A form may be urlencoded, as SDK 1 and the TypeScript SDK send it, with or without a charset."""
     body = b"purpose=batch-api&file_name=%2Fhome%2Fa+b%7E.jsonl&checksum="
     expected = {"purpose": b"batch-api", "file_name": b"/home/a b~.jsonl", "checksum": b""}
     for content_type in ("application/x-www-form-urlencoded", "Application/X-WWW-Form-Urlencoded; charset=UTF-8"):
@@ -37,7 +37,7 @@ def test_a_form_may_be_encoded_like_a_query() -> None:
 
 
 def test_a_quoted_boundary_and_an_empty_form_are_fine() -> None:
-    """A form may have no field at all."""
+    """A quoted boundary and a form without fields are valid."""
     assert parse_form('multipart/form-data; boundary="XX"', form()) == {}
 
 
@@ -54,6 +54,6 @@ def test_a_quoted_boundary_and_an_empty_form_are_fine() -> None:
     ],
 )
 def test_what_is_no_form_is_refused(content_type: str, body: bytes, sentence: str) -> None:
-    """With a sentence."""
+    """A body that is not a form is refused with a message."""
     with pytest.raises(ValueError, match=sentence):
         parse_form(content_type, body)

@@ -1,4 +1,4 @@
-"""A job's life is a list of phases; its state is looked up in it."""
+"""The life of a job is a list of phases, which determines its state at any time."""
 
 from __future__ import annotations
 
@@ -44,24 +44,24 @@ def job_of(status: str, *, ends_as: str | None = None, running: float = 30, **mo
 def test_the_phases_lead_from_the_first_status_to_the_end(
     status: str, ends_as: str | None, expected: list[tuple[float, str]]
 ) -> None:
-    """Each phase lasts as long as the timing says, and nothing comes after `ends_as`."""
+    """Each phase lasts as long as the timing says, and nothing comes after ``ends_as``."""
     assert expected == list(phases_from(status, ends_as, 100.0, TIMING))
 
 
 def test_an_ended_job_cannot_end_otherwise() -> None:
-    """Asking for it is a mistake in the test, and said."""
+    """A job that is created as ended cannot end in another status: the call raises ValueError."""
     with pytest.raises(ValueError, match="already COMPLETED cannot end as FAILED"):
         phases_from("COMPLETED", "FAILED", 0.0, TIMING)
 
 
 def test_timing_refuses_negative_lengths() -> None:
-    """A phase cannot end before it begins."""
+    """Negative durations are refused, because a phase cannot end before it begins."""
     with pytest.raises(ValueError, match="validating"):
         Timing(validating=-1)
 
 
 def test_progress_grows_with_time_and_says_100_only_when_completed() -> None:
-    """0 while validating, the share of the run meanwhile, at most 99 before the end."""
+    """Progress is 0 while validating, then the elapsed share of the run, at most 99, and 100 only when completed."""
     job = job_of("VALIDATING")
     assert [job.progress(t) for t in (100.0, 102.0, 117.0, 131.9, 132.0)] == [0, 0, 50.0, 99.0, 100]
     assert job_of("IN_PROGRESS", ends_as="IN_PROGRESS").progress(1e6) == 99.0
@@ -69,7 +69,7 @@ def test_progress_grows_with_time_and_says_100_only_when_completed() -> None:
 
 
 def test_a_cancelled_run_keeps_its_progress() -> None:
-    """What was done is done, also after the end."""
+    """A cancelled job keeps its progress, also after the end."""
     job = job_of("IN_PROGRESS")
     job.cancel(107.5, 1)
     assert [job.progress(107.6), job.progress(500.0)] == [25.0, 25.0]
@@ -77,12 +77,12 @@ def test_a_cancelled_run_keeps_its_progress() -> None:
 
 
 def test_before_its_first_phase_a_job_is_in_it() -> None:
-    """A clock that was set back does not make a job vanish."""
+    """Before its first phase a job is in that phase: a clock that was set back does not make it vanish."""
     assert job_of("VALIDATING").phase(3.0).status == "VALIDATING"
 
 
 def test_the_deadline_is_a_day_less_a_few_microseconds() -> None:
-    """As recorded from the real service; a client that truncates instead of rounding gets 23 hours."""
+    """The deadline is a day less a few microseconds, as recorded from the service: truncation gives 23 hours."""
     shown = job_to_json(job_of("IN_PROGRESS"), 100.0, {})
     assert (
         shown["created_at"],
@@ -91,7 +91,7 @@ def test_the_deadline_is_a_day_less_a_few_microseconds() -> None:
 
 
 def test_timestamps_have_microseconds_and_z() -> None:
-    """Also on the full second."""
+    """Timestamps have microseconds and ``Z``, also on the full second."""
     assert timestamp(1_789_381_230.0) == "2026-09-14T10:20:30.000000Z"
     assert timestamp(1_789_381_230.481925) == "2026-09-14T10:20:30.481925Z"
 
@@ -105,7 +105,7 @@ def test_fields_of_the_end_appear_at_the_end() -> None:
 
 
 def test_a_job_cancelled_while_validating_has_neither_model_nor_files() -> None:
-    """No row has run, and the service has not yet looked at the file."""
+    """A job cancelled while validating has neither model nor files: no row has run, and the file was not read yet."""
     job = job_of("VALIDATING", output_file_id="file-out")
     job.cancel(101.0, 1)
     shown = job_to_json(job, 200.0, {})
@@ -114,6 +114,6 @@ def test_a_job_cancelled_while_validating_has_neither_model_nor_files() -> None:
 
 
 def test_given_fields_win() -> None:
-    """So that a test can make the odd answers the service has been seen to give."""
+    """Given fields take precedence, so that a test can make the odd responses that the service has given."""
     shown = job_to_json(job_of("CANCELLED", completed_at=None, progress=3.5), 100.0, {})
     assert (shown["completed_at"], shown["progress"]) == (None, 3.5)

@@ -1,4 +1,4 @@
-"""Which operation a request line asks for."""
+"""The operation of a request line."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from together_batches.emulator._routes import Route, allowed_methods, find_route
     ],
 )
 def test_request_lines_name_operations(line: str, expected: Route) -> None:
-    """Ids are decoded after splitting; what is not known is `other`."""
+    """Request lines map to operations: ids are decoded after splitting; unknown ones are ``other``."""
     method, _, path = line.partition(" ")
     assert expected == find_route(method, path)
 
@@ -57,16 +57,16 @@ def test_request_lines_name_operations(line: str, expected: Route) -> None:
     ],
 )
 def test_a_path_allows_some_methods(path: str, methods: list[str]) -> None:
-    """Those that name an operation; none where nothing is."""
+    """A path allows the methods that name an operation, and none if it is unknown."""
     assert allowed_methods(path) == methods
 
 
 def test_only_reading_and_cancelling_are_about_one_job() -> None:
-    """A file's id is not a job's."""
+    """Only retrieve and cancel are about one job: a file's id is not a job's."""
     assert (Route("cancel", "a").job_id, Route("file", "a").job_id) == ("a", None)
 
 
 def test_the_storage_stores_and_fetches() -> None:
-    """Its addresses say no more than that."""
+    """The storage has two operations, store and fetch, and its addresses contain nothing else."""
     assert (Route("store"), Route("fetch")) == (find_storage_route("PUT"), find_storage_route("GET"))
     assert [Route(name).about_storage for name in ("store", "fetch", "content")] == [True, True, False]

@@ -1,4 +1,4 @@
-"""What becomes of a job's rows."""
+"""The results of a job's rows."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def rows(content: bytes) -> list[dict[str, Any]]:
 
 
 def message_for(line: bytes, endpoint: str = CHAT) -> str:
-    """What the error file says about this one row."""
+    """Return the message of the error file for this one row."""
     (row,) = rows(run([line], to=endpoint).errors())
     return row["error"]["message"]
 
 
 def test_an_output_row_is_shaped_like_the_services() -> None:
-    """With the extras that it sends and leaves undocumented."""
+    """An output row has the shape of the service's, with the undocumented extra fields."""
     (row,) = rows(run([chat("a")]).output())
     assert list(row) == ["id", "custom_id", "response"]
     assert row["id"].startswith("br_")
@@ -54,7 +54,7 @@ def test_an_output_row_is_shaped_like_the_services() -> None:
 
 
 def test_an_answer_may_be_cut_by_its_limit() -> None:
-    """A success all the same, also without a word in it."""
+    """An answer that is cut by its token limit is a success, even if it is empty."""
     for limit, content in ((2, "You said:"), (0, "")):
         (row,) = rows(run([chat("a", max_tokens=limit)]).output())
         choice = row["response"]["body"]["choices"][0]
@@ -62,7 +62,7 @@ def test_an_answer_may_be_cut_by_its_limit() -> None:
 
 
 def test_audio_is_answered_with_text() -> None:
-    """For a line with FILE and a public address."""
+    """An audio row with FILE and a public address is answered with text."""
     line = msgspec.json.encode(
         {"custom_id": "a", "method": "FILE", "body": {"model": "m", "file": "https://x.example/a.wav"}}
     )
@@ -72,7 +72,7 @@ def test_audio_is_answered_with_text() -> None:
 
 
 def test_an_error_row_has_a_code_that_is_a_word() -> None:
-    """And no response."""
+    """An error row has a word as its code, and no response."""
     (row,) = rows(run([chat("a")], RowBehaviour(fail_rows=1)).errors())
     assert row["error"] == {"code": "batch_client_error", "message": "Internal Server Error"}
     assert list(row) == ["id", "custom_id", "error"]
@@ -90,12 +90,12 @@ def test_an_error_row_has_a_code_that_is_a_word() -> None:
     ],
 )
 def test_some_rows_fail_by_what_they_ask(line: bytes, message: str) -> None:
-    """One by one; the others do not mind."""
+    """Some rows fail by their content, one by one, without effect on the others."""
     assert message == message_for(line)
 
 
 def test_audio_rows_fail_without_a_method_and_a_public_address() -> None:
-    """As the tutorial warns."""
+    """Audio rows fail without a method and a public address, as the tutorial warns."""
     body = {"model": "m", "file": "file:///etc/passwd"}
     assert "content type" in message_for(msgspec.json.encode({"custom_id": "a", "body": body}), AUDIO)
     line = msgspec.json.encode({"custom_id": "a", "method": "FILE", "body": body})
@@ -103,7 +103,7 @@ def test_audio_rows_fail_without_a_method_and_a_public_address() -> None:
 
 
 def test_the_order_is_none_and_always_the_same() -> None:
-    """Neither that of the input nor its reverse; another job has another."""
+    """The order is neither that of the input nor its reverse, is stable, and differs between jobs."""
     lines = [chat(str(number)) for number in range(50)]
     ids = [row["custom_id"] for row in rows(run(lines).output())]
     assert sorted(ids, key=int) == [str(number) for number in range(50)]
@@ -112,7 +112,7 @@ def test_the_order_is_none_and_always_the_same() -> None:
 
 
 def test_an_answer_depends_on_its_row_alone() -> None:
-    """Whatever job it is in, and whatever stands beside it."""
+    """An answer depends on its row alone, not on its job or on other rows."""
     line = chat("a")
     alone = rows(run([line]).output())[0]["response"]
     others = {row["custom_id"]: row["response"] for row in rows(run([chat("b"), line], job="k").output())}
@@ -123,7 +123,7 @@ def test_an_answer_depends_on_its_row_alone() -> None:
 def test_every_row_that_was_done_is_in_one_bucket(
     total: int, fail: float, missing: float, share: float, seed: int
 ) -> None:
-    """Output, errors, or neither; and nothing was done that the share does not cover."""
+    """Every completed row is in the output, the errors, or neither; the share limits the number of rows."""
     lines = [chat(str(number)) for number in range(total)]
     ran = run(lines, RowBehaviour(fail_rows=fail, missing_rows=missing, seed=seed), share=share)
     output = [row["custom_id"] for row in rows(ran.output())]
@@ -133,7 +133,7 @@ def test_every_row_that_was_done_is_in_one_bucket(
 
 
 def test_shares_are_about_kept_and_a_row_sent_again_has_another_chance() -> None:
-    """By job and place, not by name."""
+    """Shares are approximate and drawn by job and place, not by id: a row sent again has another chance."""
     lines = [chat(str(number)) for number in range(1000)]
     answering = RowBehaviour(fail_rows=0.2, missing_rows=0.1)
     ran = run(lines, answering)
@@ -147,7 +147,7 @@ def test_shares_are_about_kept_and_a_row_sent_again_has_another_chance() -> None
 
 
 def test_the_caller_has_the_first_word() -> None:
-    """An outcome of their own, or None for the usual way."""
+    """The caller's function decides the outcome of a row; None means the usual one."""
     fates: dict[object, Answer | Failure | Missing] = {
         "text": Answer("Elbe"),
         "body": Answer(body={"odd": True}, status_code=201),
@@ -165,7 +165,7 @@ def test_the_caller_has_the_first_word() -> None:
 
 
 def test_odd_bodies_are_answered_too() -> None:
-    """The emulator judges no more than it has to."""
+    """Odd bodies are answered, because the emulator validates no more than necessary."""
     odd: list[dict[str, object]] = [
         {"messages": []},
         {"messages": "x"},
@@ -178,7 +178,7 @@ def test_odd_bodies_are_answered_too() -> None:
 
 
 def test_validation_names_the_line_or_the_model() -> None:
-    """The whole job fails by one of them."""
+    """Validation fails the whole job, and the message names the line or the model."""
     bad_line = "Failed to calculate tokens: input format error: Line 2 (within chunk): Invalid JSON format - "
     assert str(input_error([chat("a"), b"{"])).startswith(bad_line)
     assert "non-serverless model dedicated/x" in str(input_error([chat("a", model="dedicated/x")]))
@@ -186,7 +186,7 @@ def test_validation_names_the_line_or_the_model() -> None:
 
 
 def test_lines_end_at_newline_only_and_the_first_names_the_model() -> None:
-    """U+2028 and a carriage return are characters like others."""
+    """Lines end only at a newline, not at U+2028 or a carriage return, and the first one names the model."""
     assert lines_of("a\u2028b\r\nc\n".encode()) == ["a\u2028b\r".encode(), b"c"]
     assert first_model([chat("a", model="x"), chat("b", model="y")]) == "x"
     assert first_model([]) is None

@@ -1,4 +1,4 @@
-"""The service as a machine over virtual time."""
+"""The service as a state machine over virtual time."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def service(clock: Clock) -> Service:
 
 
 def created(service: Service, content: bytes | None = GOOD_LINE, **more: object) -> dict[str, Any]:
-    """A job made from a file with this content; None: from a file that does not exist."""
+    """Create a job from a file with this content; None: from a file that does not exist."""
     file_id = "file-gone" if content is None else service.files.add(content, filename="in.jsonl").id
     answer = service.create({"input_file_id": file_id, "endpoint": CHAT, **more})
     return cast("dict[str, Any]", answer["job"])
 
 
 def test_a_new_job_is_validating_and_lean(service: Service) -> None:
-    """What cannot be known yet is absent, not null."""
+    """A new job is validating, and omits unknown fields instead of showing null."""
     job = created(service)
     assert list(job) == [
         "id",
@@ -67,7 +67,7 @@ def test_a_new_job_is_validating_and_lean(service: Service) -> None:
 
 
 def test_a_job_runs_and_completes_by_the_clock_alone(service: Service, clock: Clock) -> None:
-    """The model appears once the input is validated, `completed_at` once all is over."""
+    """A job runs and completes by the clock alone: the model appears after validation, ``completed_at`` last."""
     job_id = created(service)["id"]
     clock.time += 2
     running = service.retrieve(job_id)
@@ -82,7 +82,7 @@ def test_a_job_runs_and_completes_by_the_clock_alone(service: Service, clock: Cl
 
 
 def test_the_model_of_the_request_wins_over_that_of_the_file(service: Service, clock: Clock) -> None:
-    """The file's is only a guess when the request is silent."""
+    """The model of the request takes precedence; that of the file is used only without one."""
     job_id = created(service, model_id="asked/for")["id"]
     clock.time += 2
     assert service.retrieve(job_id)["model_id"] == "asked/for"
@@ -90,7 +90,7 @@ def test_the_model_of_the_request_wins_over_that_of_the_file(service: Service, c
 
 @pytest.mark.parametrize("content", [b'{"custom_id":"a","body":{}}', b'{"body":{"model":7}}', b"{}"])
 def test_a_file_that_names_no_model_gives_none(service: Service, clock: Clock, content: bytes) -> None:
-    """The field stays away then."""
+    """A job from a file that names no model has no such field."""
     job_id = created(service, content)["id"]
     clock.time += 2
     assert "model_id" not in service.retrieve(job_id)
@@ -109,7 +109,7 @@ def test_a_file_that_names_no_model_gives_none(service: Service, clock: Clock, c
 def test_bad_input_is_accepted_and_fails_after_validation(
     service: Service, clock: Clock, content: bytes | None, error: str
 ) -> None:
-    """The job looks healthy at first and never gets a model or files."""
+    """Bad input is accepted, and fails after validation without a model or files."""
     job = created(service, content)
     assert job["status"] == "VALIDATING"
     clock.time += 2
@@ -119,7 +119,7 @@ def test_bad_input_is_accepted_and_fails_after_validation(
 
 
 def test_lines_end_at_newline_only(service: Service, clock: Clock) -> None:
-    """U+2028 is a line end for str.splitlines and an ordinary character in JSON."""
+    """Lines end only at a newline: U+2028 ends a line for str.splitlines, but is an ordinary character in JSON."""
     job_id = created(service, '{"a":"x\u2028y"}\n{}\n'.encode())["id"]
     clock.time += 2
     assert service.retrieve(job_id)["status"] == "IN_PROGRESS"
@@ -144,7 +144,7 @@ def test_lines_end_at_newline_only(service: Service, clock: Clock) -> None:
     ],
 )
 def test_create_refuses_what_it_can_see_at_once(service: Service, wanted: dict[str, object], message: str) -> None:
-    """400, and no job."""
+    """Create refuses invalid requests at once with a 400, and makes no job."""
     with pytest.raises(Refusal) as refused:
         service.create(wanted)
     assert (400, message) == (refused.value.status, refused.value.message)
@@ -152,13 +152,13 @@ def test_create_refuses_what_it_can_see_at_once(service: Service, wanted: dict[s
 
 
 def test_options_may_be_null(service: Service) -> None:
-    """As if they were absent."""
+    """Null options are treated as absent."""
     options = dict.fromkeys(("model_id", "priority", "completion_window"))
     assert "warning" not in service.create({"input_file_id": "file-1", "endpoint": CHAT, **options})
 
 
 def test_another_window_is_accepted_with_a_warning(service: Service) -> None:
-    """24h is what everybody gets."""
+    """Another completion window is accepted with a warning, and replaced by 24h."""
     wanted = {"input_file_id": "file-1", "endpoint": CHAT}
     assert "warning" not in service.create({**wanted, "completion_window": "24h"})
     assert "24h" in str(service.create({**wanted, "completion_window": "72h"})["warning"])
@@ -166,7 +166,7 @@ def test_another_window_is_accepted_with_a_warning(service: Service) -> None:
 
 @pytest.mark.parametrize("status", ["VALIDATING", "IN_PROGRESS", "PAUSED"])
 def test_cancel_drains_and_then_ends(service: Service, clock: Clock, status: str) -> None:
-    """CANCELING first, CANCELLED after the draining; asking again meanwhile changes nothing."""
+    """A cancelled job is CANCELING, then CANCELLED after the drain; a repeated cancel meanwhile changes nothing."""
     job_id = service.add_job(status=status)
     assert service.cancel(job_id)["status"] == "CANCELING"
     clock.time += 0.9
@@ -177,7 +177,7 @@ def test_cancel_drains_and_then_ends(service: Service, clock: Clock, status: str
 
 @pytest.mark.parametrize("status", sorted(ENDED))
 def test_cancelling_an_ended_job_is_a_409_that_names_the_state(service: Service, status: str) -> None:
-    """The text is the one captured from the service."""
+    """Cancelling an ended job is a 409 that names the state, with the text captured from the service."""
     with pytest.raises(Refusal) as refused:
         service.cancel(service.add_job(status=status))
     expected = f"Cannot cancel job - already in terminal state: {status}"
@@ -185,7 +185,7 @@ def test_cancelling_an_ended_job_is_a_409_that_names_the_state(service: Service,
 
 
 def test_a_job_can_outrun_its_cancellation(service: Service, clock: Clock) -> None:
-    """Accepted, and completed all the same."""
+    """A job can complete although its cancellation was accepted."""
     job_id = service.add_job(cancels_as="COMPLETED")
     assert service.cancel(job_id)["status"] == "CANCELING"
     clock.time += 1
@@ -193,7 +193,7 @@ def test_a_job_can_outrun_its_cancellation(service: Service, clock: Clock) -> No
 
 
 def test_unknown_jobs_are_404(service: Service) -> None:
-    """For reading and for cancelling."""
+    """Unknown jobs are a 404 for retrieve and cancel."""
     for ask in (service.retrieve, service.cancel):
         with pytest.raises(Refusal) as refused:
             ask("nobody")
@@ -201,7 +201,7 @@ def test_unknown_jobs_are_404(service: Service) -> None:
 
 
 def test_the_list_is_null_when_empty_and_unsorted_otherwise(service: Service, clock: Clock) -> None:
-    """Its order is neither that of creation nor its reverse, and it is the same each time."""
+    """The list is null if empty; otherwise its order is stable, and neither that of creation nor its reverse."""
     assert service.listing() is None
     ids: list[object] = []
     for _ in range(20):
@@ -215,7 +215,7 @@ def test_the_list_is_null_when_empty_and_unsorted_otherwise(service: Service, cl
 
 
 def test_the_same_seed_gives_the_same_ids_and_the_same_order() -> None:
-    """And another seed gives others."""
+    """The same seed gives the same ids and the same order, and another seed gives others."""
 
     def story(seed: int) -> list[dict[str, object]]:
         service = Service(now=Clock(), seed=seed)
@@ -229,7 +229,7 @@ def test_the_same_seed_gives_the_same_ids_and_the_same_order() -> None:
 
 
 def test_seeded_jobs_are_as_old_as_told(service: Service) -> None:
-    """Their phase begins now all the same."""
+    """Seeded jobs have the given age, and their phase begins now."""
     job = service.retrieve(service.add_job(age_seconds=3600, id="job/1"))
     assert (
         job["id"],
@@ -239,18 +239,18 @@ def test_seeded_jobs_are_as_old_as_told(service: Service) -> None:
 
 
 def test_a_seeded_failure_has_an_error(service: Service) -> None:
-    """Every FAILED job says why."""
+    """Every seeded FAILED job has an error."""
     assert service.retrieve(service.add_job(status="FAILED"))["error"]
 
 
 def test_a_seeded_job_knows_the_size_of_its_file(service: Service) -> None:
-    """If the file is there."""
+    """A seeded job shows the size of its file, if the file exists."""
     file = service.files.add(b"12345", filename="x")
     assert service.retrieve(service.add_job(input_file_id=file.id))["file_size_bytes"] == 5
 
 
 def test_ids_are_taken_once(service: Service) -> None:
-    """An id that is taken, and an empty one, are mistakes."""
+    """An id that is taken, or empty, is refused."""
     service.add_job(id="a")
     for bad in ("a", ""):
         with pytest.raises(ValueError, match="id of its own"):
@@ -258,7 +258,7 @@ def test_ids_are_taken_once(service: Service) -> None:
 
 
 def test_files_are_kept_described_and_forgotten(service: Service) -> None:
-    """Their dates are whole seconds; their odd key names are the service's."""
+    """Files are stored, described with dates in whole seconds and the service's odd key names, and deleted."""
     file = service.files.add(b"abc", filename="in.jsonl", purpose="fine-tune")
     expected = {
         "id": file.id,
@@ -294,7 +294,7 @@ def ids_in(service: Service, file_id: object) -> set[str]:
 
 
 def test_a_completed_job_has_both_files(service: Service, clock: Clock) -> None:
-    """Made of its rows, listed under the service's names, and named only at the end."""
+    """A completed job has both files, made of its rows, listed under the service's names, and named at its end."""
     job_id = created(service, MIXED)["id"]
     clock.time += 31.9
     assert {"output_file_id", "error_file_id"}.isdisjoint(service.retrieve(job_id))
@@ -315,7 +315,7 @@ def test_a_completed_job_has_both_files(service: Service, clock: Clock) -> None:
 def test_a_file_without_a_row_is_not_there(
     service: Service, clock: Clock, model: bytes, present: str, absent: str
 ) -> None:
-    """All rows good: no errors; all bad: no output, and COMPLETED all the same."""
+    """Without failed rows there is no error file; without good ones no output, and the job is still COMPLETED."""
     job_id = created(service, b'{"custom_id":"a","body":{"model":"%s"}}' % model)["id"]
     clock.time += 32
     job = service.retrieve(job_id)
@@ -323,7 +323,7 @@ def test_a_file_without_a_row_is_not_there(
 
 
 def test_results_are_listed_also_where_nobody_asked_for_the_job(service: Service, clock: Clock) -> None:
-    """And the ids do not depend on who looked first."""
+    """Results are listed even if the job was never read, and their ids do not depend on the order of reads."""
     ids: list[set[object]] = []
     for look_first in (True, False):
         other = Service(now=clock, seed=5)
@@ -340,7 +340,7 @@ def test_results_are_listed_also_where_nobody_asked_for_the_job(service: Service
 
 @pytest.mark.parametrize("end", ["CANCELLED", "EXPIRED", "FAILED"])
 def test_a_job_that_ends_early_keeps_the_rows_done_by_then(clock: Clock, end: str) -> None:
-    """As many as its progress says; the others are in neither file."""
+    """A job that ends early keeps as many rows as its progress says; the others are in neither file."""
     service = Service(now=clock, timing=Timing(validating=2, running=30), ends_as=None if end == "CANCELLED" else end)
     job_id = created(service, MIXED)["id"]
     if end == "CANCELLED":
@@ -356,7 +356,7 @@ def test_a_job_that_ends_early_keeps_the_rows_done_by_then(clock: Clock, end: st
 
 
 def test_a_job_cancelled_while_validating_has_no_files(service: Service, clock: Clock) -> None:
-    """No row has run."""
+    """A job cancelled while validating has no files, because no row has run."""
     job_id = created(service, MIXED)["id"]
     service.cancel(job_id)
     clock.time += 60
@@ -365,7 +365,7 @@ def test_a_job_cancelled_while_validating_has_no_files(service: Service, clock: 
 
 
 def test_a_seeded_job_runs_the_rows_of_its_file(service: Service) -> None:
-    """As many as the progress that it was given; files of one's own choice win."""
+    """A seeded job runs as many rows of its file as its progress says; files given by the caller take precedence."""
     file_id = service.files.add(MIXED, filename="in.jsonl").id
     half = service.retrieve(
         service.add_job(status="EXPIRED", input_file_id=file_id, extra_fields={"progress": 50, "error_file_id": None})
@@ -377,7 +377,7 @@ def test_a_seeded_job_runs_the_rows_of_its_file(service: Service) -> None:
 
 
 def test_a_seeded_job_without_a_file_gets_one(service: Service, clock: Clock) -> None:
-    """Its input and its results are there under ids like the service's, and of the size that the job names."""
+    """A seeded job without a file gets an input and results, with ids and sizes like the service's."""
     audio = "/v1/audio/transcriptions"
     for job_id in (
         service.add_job(status="COMPLETED"),
@@ -399,20 +399,20 @@ def test_a_seeded_job_without_a_file_gets_one(service: Service, clock: Clock) ->
     "named", [{"output_file_id": None}, {"output_file_id": "file-x"}, {"error_file_id": "file-x"}]
 )
 def test_results_that_the_caller_names_are_the_only_ones(service: Service, named: dict[str, object]) -> None:
-    """Also a null, which makes a job that completed without files."""
+    """Result ids given by the caller are the only ones; null makes a completed job without files."""
     job = service.retrieve(service.add_job(status="COMPLETED", extra_fields=named))
     assert {name: value for name, value in job.items() if name in ("output_file_id", "error_file_id")} == named
 
 
 @pytest.mark.parametrize(("status", "progress"), [("FAILED", 50), ("CANCELLED", 0), ("EXPIRED", 0)])
 def test_a_seeded_job_that_did_no_row_has_no_results(service: Service, status: str, progress: float) -> None:
-    """Only those that its progress says were done are there."""
+    """A seeded job without a completed row has no results."""
     job = service.retrieve(service.add_job(status=status, extra_fields={"progress": progress}))
     assert {"output_file_id", "error_file_id"}.isdisjoint(job)
 
 
 def test_a_cancelled_job_is_settled_when_it_has_drained(service: Service, clock: Clock) -> None:
-    """Its results are among the files then, and not only at the end that was planned before."""
+    """The results of a cancelled job are listed once it has drained, not only at the end planned before."""
     service.cancel(service.add_job(extra_fields={"progress": 99}, ends_as="COMPLETED"))
     clock.time += 0.5
     assert len(service.files.listing()) == 1
@@ -421,7 +421,7 @@ def test_a_cancelled_job_is_settled_when_it_has_drained(service: Service, clock:
 
 
 def test_a_deleted_input_does_not_stop_its_job(service: Service, clock: Clock) -> None:
-    """A deleted result, though, is gone."""
+    """A deleted input does not stop its job, but a deleted result is gone."""
     job = created(service, MIXED)
     service.files.delete(job["input_file_id"])
     clock.time += 32
@@ -433,7 +433,7 @@ def test_a_deleted_input_does_not_stop_its_job(service: Service, clock: Clock) -
 
 
 def test_a_model_that_is_not_serverless_fails_the_whole_job(service: Service, clock: Clock) -> None:
-    """Unlike one that nobody knows."""
+    """A model that is not serverless fails the whole job, unlike an unknown one."""
     job_id = created(service, MIXED + b'{"custom_id":"x","body":{"model":"dedicated/m"}}')["id"]
     clock.time += 2
     job = service.retrieve(job_id)
@@ -444,7 +444,7 @@ def test_a_model_that_is_not_serverless_fails_the_whole_job(service: Service, cl
 
 
 def test_a_job_may_outlive_its_deadline(clock: Clock) -> None:
-    """The service's is no hard stop."""
+    """A job may outlive its deadline, which is no hard stop at the service."""
     service = Service(now=clock, ends_as="IN_PROGRESS")
     job_id = created(service)["id"]
     clock.time += 2 * 86_400
@@ -453,7 +453,7 @@ def test_a_job_may_outlive_its_deadline(clock: Clock) -> None:
 
 
 class Histories(RuleBasedStateMachine):
-    """Whatever happens in whatever order, an ended job never changes and time never runs backwards."""
+    """In any order of operations, an ended job never changes and time never runs backwards."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The upload by way of the storage, and content that comes from there: two origins, looked at with a bare client."""
+"""The upload through the storage, and downloads from it: two origins, tested with a bare client."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ KEY = {"Authorization": "Bearer emulator-key"}
 
 @pytest.fixture
 async def bare() -> AsyncIterator[aiohttp.ClientSession]:
-    """A client that knows no key."""
+    """Return a client without a key."""
     async with aiohttp.ClientSession() as session:
         yield session
 
@@ -35,7 +35,7 @@ def form(checksum: str | None = CHECKSUM, **more: str) -> aiohttp.FormData:
 
 
 async def begun(http: aiohttp.ClientSession, checksum: str | None = CHECKSUM) -> tuple[str, URL]:
-    """The id and the address for an upload."""
+    """Begin an upload; return the id and the address."""
     async with http.post("files", data=form(checksum), allow_redirects=False) as response:
         assert (response.status, await response.read()) == (302, b"")
         return response.headers["X-Together-File-Id"], URL(response.headers["Location"], encoded=True)
@@ -49,7 +49,7 @@ async def put(bare: aiohttp.ClientSession, url: URL, data: Any = CONTENT, **head
 async def test_form_redirect_put_preprocess(
     emulator: Emulator, http: aiohttp.ClientSession, bare: aiohttp.ClientSession
 ) -> None:
-    """The bytes go to another origin, and the file is there afterwards."""
+    """The bytes of an upload go to another origin by a redirect, and the file exists afterwards."""
     file_id, url = await begun(http)
     assert str(url.origin()) == emulator.storage_origin
     assert emulator.storage_origin not in emulator.base_url
@@ -66,14 +66,14 @@ async def test_form_redirect_put_preprocess(
 
 
 async def test_known_content_is_a_409_that_names_the_file(emulator: Emulator, http: aiohttp.ClientSession) -> None:
-    """Whichever way it came; nothing is sent again."""
+    """Known content is a 409 that names the file, however it was uploaded; nothing is sent again."""
     file_id = emulator.add_file(CONTENT)
     async with http.post("files", data=form(), allow_redirects=False) as response:
         assert (response.status, await response.json()) == (409, {"file_id": file_id})
 
 
 async def test_the_form_needs_its_fields(http: aiohttp.ClientSession) -> None:
-    """The checksum is not one of them."""
+    """A form without a required field is refused; the checksum is optional."""
     async with http.post("files", data={"purpose": "batch-api"}, allow_redirects=False) as response:
         assert response.status == 400
     await begun(http, None)
@@ -84,7 +84,7 @@ async def test_the_form_needs_its_fields(http: aiohttp.ClientSession) -> None:
 async def test_the_form_is_read_strictly(
     emulator: Emulator, http: aiohttp.ClientSession, path: str, wrong: dict[str, str]
 ) -> None:
-    """A purpose or a type that the service does not have is refused, and nothing is kept."""
+    """An unknown purpose or type in the form is refused, and no file is kept."""
     data = form(**wrong)
     data.add_field("file", CONTENT, filename="in.jsonl")
     async with http.post(path, data=data, allow_redirects=False) as response:
@@ -98,7 +98,7 @@ async def test_the_form_is_read_strictly(
 async def test_the_form_may_be_urlencoded(
     emulator: Emulator, http: aiohttp.ClientSession, bare: aiohttp.ClientSession, in_query: bool
 ) -> None:
-    """In the body as SDK 1 sends it, or in the query, where that of TypeScript repeats it."""
+    """The form may be urlencoded, in the body (SDK 1), or in the query, where the TypeScript SDK repeats it."""
     fields = {"purpose": "batch-api", "file_name": "in.jsonl", "file_type": "jsonl"}
     sent: dict[str, Any] = {"params": fields, "data": b""} if in_query else {"data": fields}
     headers = {"Content-Type": "application/x-www-form-urlencoded"}
@@ -113,7 +113,7 @@ async def test_the_form_may_be_urlencoded(
 async def test_the_storage_wants_no_key(
     emulator: Emulator, http: aiohttp.ClientSession, bare: aiohttp.ClientSession
 ) -> None:
-    """It refuses, and the records show that it was sent: so a test can be sure that none was."""
+    """The storage refuses a key, and the records show it, so that a test can be sure that none was sent."""
     _, url = await begun(http)
     status, content_type, body = await put(bare, url, **KEY)
     assert (status, content_type) == (400, "application/xml")
@@ -125,7 +125,7 @@ async def test_the_storage_wants_no_key(
 async def test_the_address_may_be_spelled_in_another_way(
     http: aiohttp.ClientSession, bare: aiohttp.ClientSession
 ) -> None:
-    """Some clients write `/` for %2F or `~` for %7E; another meaning is refused as by a signature."""
+    """An equivalent spelling of the address is accepted (``/`` for %2F, ``~`` for %7E), another address is not."""
     _, url = await begun(http)
     requoted = URL(str(url))
     assert str(requoted) != str(url)
@@ -135,7 +135,7 @@ async def test_the_address_may_be_spelled_in_another_way(
 
 
 async def test_chunked_is_not_implemented(http: aiohttp.ClientSession, bare: aiohttp.ClientSession) -> None:
-    """The length has to be said, as at S3."""
+    """A chunked PUT is not implemented: the length is required, as at S3."""
 
     async def pieces() -> AsyncIterator[bytes]:
         yield CONTENT
@@ -146,7 +146,7 @@ async def test_chunked_is_not_implemented(http: aiohttp.ClientSession, bare: aio
 
 
 async def raw(emulator: Emulator, url: URL, head: str, body: bytes) -> bytes:
-    """The answer to a PUT that no client library would send."""
+    """Return the response to a PUT that no client library would send."""
     reader, writer = await asyncio.open_connection(url.host, url.port)
     writer.write(f"PUT {url.raw_path_qs} HTTP/1.1\r\nHost: x\r\n{head}Connection: close\r\n\r\n".encode() + body)
     answer = await reader.read()
@@ -157,7 +157,7 @@ async def raw(emulator: Emulator, url: URL, head: str, body: bytes) -> bytes:
 async def test_the_length_must_be_said_and_kept(
     emulator: Emulator, http: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """411 without one; 400 once the storage has waited long enough for the rest."""
+    """A PUT without a length is a 411; one with missing bytes is a 400 after the storage's time limit."""
     monkeypatch.setattr(_app, "STORAGE_PATIENCE", 0.01)
     _, url = await begun(http)
     assert b"<Code>MissingContentLength</Code>" in await raw(emulator, url, "", b"")
@@ -168,7 +168,7 @@ async def test_the_length_must_be_said_and_kept(
 
 @pytest.mark.parametrize("sent", [b"", CONTENT[:-1], CONTENT + b"x"])
 async def test_other_bytes_are_refused(http: aiohttp.ClientSession, bare: aiohttp.ClientSession, sent: bytes) -> None:
-    """By their checksum."""
+    """Bytes with another checksum are refused."""
     _, url = await begun(http)
     status, _, body = await put(bare, url, sent)
     assert (status, b"<Code>BadDigest</Code>" in body) == (400, True)
@@ -177,7 +177,7 @@ async def test_other_bytes_are_refused(http: aiohttp.ClientSession, bare: aiohtt
 async def test_the_storage_fails_in_xml(
     emulator: Emulator, http: aiohttp.ClientSession, bare: aiohttp.ClientSession
 ) -> None:
-    """And a lost answer leaves the file there; the same PUT works again."""
+    """The storage fails in XML; a lost response leaves the file stored, and the same PUT succeeds again."""
     file_id, url = await begun(http)
     emulator.fail(Fault(on="store", status=503))
     status, content_type, body = await put(bare, url)
@@ -191,7 +191,7 @@ async def test_the_storage_fails_in_xml(
 
 
 async def test_a_redirect_without_its_headers(emulator: Emulator, http: aiohttp.ClientSession) -> None:
-    """By a fault, as every other odd answer."""
+    """A fault can replace the redirect, without its ``Location``."""
     emulator.fail(Fault(on="begin_upload", status=200))
     async with http.post("files", data=form(), allow_redirects=False) as response:
         assert (response.status, "Location" in response.headers) == (200, False)
@@ -200,7 +200,7 @@ async def test_a_redirect_without_its_headers(emulator: Emulator, http: aiohttp.
 async def test_what_was_uploaded_so_can_be_run(
     emulator: Emulator, http: aiohttp.ClientSession, bare: aiohttp.ClientSession
 ) -> None:
-    """From the first byte of the input to the last of the output."""
+    """An uploaded file can be run, from the first byte of the input to the last of the output."""
     file_id, url = await begun(http)
     await put(bare, url)
     async with http.post("batches", json={"input_file_id": file_id, "endpoint": "/v1/chat/completions"}) as response:
@@ -215,7 +215,7 @@ async def test_what_was_uploaded_so_can_be_run(
 
 
 async def test_a_download_can_be_cut_and_gone_on_with(emulator: Emulator, http: aiohttp.ClientSession) -> None:
-    """The headers promise all; the rest comes by a range."""
+    """A cut download announces its whole length in the headers, and is resumed by a range."""
     file_id = emulator.add_file(b"0123456789")
     emulator.fail(Fault(on="content", cut_after=4))
     async with http.get(f"files/{file_id}/content") as response:
@@ -230,7 +230,7 @@ async def test_a_download_can_be_cut_and_gone_on_with(emulator: Emulator, http: 
 async def test_content_larger_than_memory_likes_is_made_on_the_way(
     emulator: Emulator, http: aiohttp.ClientSession
 ) -> None:
-    """From a function, of which no more is asked than somebody reads."""
+    """Large content is generated while it is sent, and its function is consumed only as far as the client reads."""
     asked: list[int] = []
 
     def chunks() -> Any:
@@ -249,7 +249,7 @@ async def test_content_larger_than_memory_likes_is_made_on_the_way(
 async def test_a_function_that_gives_less_than_its_size_is_a_broken_download(
     emulator: Emulator, http: aiohttp.ClientSession
 ) -> None:
-    """Nobody takes it for the whole."""
+    """A function that gives less than its size breaks the download, which no client takes for complete."""
     file_id = emulator.add_file(lambda: [b"01234"], size=10)
     async with http.get(f"files/{file_id}/content") as response:
         with pytest.raises(aiohttp.ClientPayloadError):
@@ -259,7 +259,7 @@ async def test_a_function_that_gives_less_than_its_size_is_a_broken_download(
 async def test_a_file_on_disk_is_served_from_there(
     emulator: Emulator, http: aiohttp.ClientSession, tmp_path: Path
 ) -> None:
-    """And is a broken download once it is gone."""
+    """A file on the disk is served from the disk, and is a broken download once it is gone."""
     path = tmp_path / "out.jsonl"
     path.write_bytes(CONTENT)
     file_id = emulator.add_file(path)
@@ -272,7 +272,7 @@ async def test_a_file_on_disk_is_served_from_there(
 
 
 async def test_content_may_come_compressed() -> None:
-    """To those who accept it; aiohttp unpacks it by itself."""
+    """Content may be compressed for clients that accept it; aiohttp unpacks it by itself."""
     async with Emulator(gzip=True) as emulator, aiohttp.ClientSession(headers=KEY, auto_decompress=False) as http:
         url = f"{emulator.base_url}/files/{emulator.add_file(CONTENT)}/content"
         async with http.get(url, headers={"Accept-Encoding": "gzip"}) as response:
@@ -284,7 +284,7 @@ async def test_content_may_come_compressed() -> None:
 
 
 async def test_content_may_be_a_redirect_to_the_storage(bare: aiohttp.ClientSession) -> None:
-    """Which wants no key there either, and serves ranges as well."""
+    """Content may be a redirect to the storage, which refuses a key, and serves ranges as well."""
     async with Emulator(content_from_storage=True) as emulator:
         url = f"{emulator.base_url}/files/{emulator.add_file(CONTENT)}/content"
         async with bare.get(url, headers=KEY, allow_redirects=False) as response:

@@ -1,1 +1,1 @@
-"""Durable runs, room by room."""
+"""Tests of durable runs, one file for each module."""

@@ -1,4 +1,4 @@
-"""Fixtures of runs: a client in virtual time, beside an emulator."""
+"""Fixtures for runs: a client in virtual time, and an emulator."""
 
 from __future__ import annotations
 

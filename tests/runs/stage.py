@@ -1,4 +1,4 @@
-"""A run on a stage: an input of ten rows, what becomes of each of them, and what happened."""
+"""The setting of a run: an input of ten rows, the fate of each of them, and the events."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def requests(count: int = ROWS) -> Iterator[BatchRequest]:
 
 
 class Fates:
-    """What becomes of rows, each time they are sent; where nothing is planned they are answered."""
+    """The outcomes of rows, for each time they are sent; without a plan they are answered."""
 
     def __init__(self) -> None:
         self.planned: dict[str, list[Any]] = {}
@@ -36,7 +36,7 @@ class Fates:
 
     def __call__(self, row: Any) -> Any:
         planned = self.planned.get(row["custom_id"], [])
-        # The emulator may ask again about the same sending, and has to get the same answer.
+        # The emulator may repeat the call for the same sending, and must get the same outcome.
         sending = self.asked.setdefault(row["custom_id"], {})
         if self.round not in sending:
             sending[self.round] = (
@@ -46,7 +46,7 @@ class Fates:
 
 
 class Runner:
-    """Runs one input, three rows to a job, and keeps what was told."""
+    """Run one input, three rows to a job, and keep the events."""
 
     def __init__(self, batches: AsyncBatches, source: Any, output: Path, fates: Fates) -> None:
         self.batches = batches

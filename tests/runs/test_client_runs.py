@@ -43,11 +43,11 @@ if TYPE_CHECKING:
 IDS = [f"row-{number}" for number in range(ROWS)]
 
 
-# --- the way it is meant ---
+# --- the normal course ---
 
 
 async def test_a_whole_run(run: Runner, emulator: Emulator) -> None:
-    """One job for every three rows, one line for each row in the order of the input, and a report."""
+    """A run makes one job for every three rows, one line for each row in input order, and a report."""
     report = await run()
     assert str(report) == "10 answered; 4 jobs, 30 tokens"
     assert (report.ok, report.complete, report.stopped, report.usage) == (True, True, None, Usage(0, 0, 30))
@@ -66,20 +66,20 @@ async def test_a_whole_run(run: Runner, emulator: Emulator) -> None:
 
 @pytest.mark.parametrize("output", ["", "/", "."])
 async def test_an_output_without_a_name(run: Runner, output: str) -> None:
-    """Is refused by its value."""
+    """An output without a file name is refused, with the value in the message."""
     with pytest.raises(UsageError, match="output is not the path of a file"):
         await run(output=output)
 
 
 async def test_links_in_a_circle(run: Runner, tmp_path: Path) -> None:
-    """Are no place for an output."""
+    """An output path through a circle of links is refused."""
     (tmp_path / "circle").symlink_to("circle")
     with pytest.raises(UsageError, match=r"cannot write .*circle: too many levels of symbolic links"):
         await run(output=tmp_path / "circle")
 
 
 async def test_events_count_the_rows(run: Runner) -> None:
-    """As they are after each: every row of the input is in one place, with the bad lines that were set aside."""
+    """The counts of each event put every row of the input into one bucket, with the bad lines that were set aside."""
     run.source.write_bytes(run.source.read_bytes() + b"{}\n")
     run.fates.planned = {"row-1": [Failure("four stops at most", "invalid_request_error")]}
     await run(skip_invalid=True)
@@ -96,7 +96,7 @@ async def test_events_count_the_rows(run: Runner) -> None:
 
 
 async def test_events_count_rows_that_jobs_under_way_have_answered(run: Runner) -> None:
-    """By their progress, until their results are collected."""
+    """Events count the rows that unfinished jobs have answered by their progress, until results are collected."""
     await run(max_rows_per_job=50)
     answered = [event.answered for event in run.events]
     assert 0 < max(answered) <= 10
@@ -105,14 +105,14 @@ async def test_events_count_rows_that_jobs_under_way_have_answered(run: Runner) 
 
 
 async def test_requests_may_be_dicts(run: Runner) -> None:
-    """With the fields of their lines."""
+    """Requests may be dicts with the fields of their lines."""
     body = {"model": "m", "messages": [{"role": "user", "content": "Hello"}]}
     report = await run(source=[{"custom_id": name, "body": body} for name in "abc"])
     assert (report.ok, [line["custom_id"] for line in run.lines]) == (True, ["a", "b", "c"])
 
 
 async def test_what_is_no_input_is_refused_before_an_upload(run: Runner, emulator: Emulator, tmp_path: Path) -> None:
-    """A misspelt endpoint, one request in place of many, a file of another shape, also with bad lines set aside."""
+    """A wrong endpoint, a single request, and an array are refused before an upload, also with ``skip_invalid``."""
     array = tmp_path / "array.json"
     array.write_bytes(b'[{"custom_id": "a", "body": {"model": "m"}}]')
     with pytest.raises(UsageError, match="use /v1/chat/completions"):
@@ -126,7 +126,7 @@ async def test_what_is_no_input_is_refused_before_an_upload(run: Runner, emulato
 
 
 async def test_again_does_nothing(run: Runner, emulator: Emulator) -> None:
-    """A run that is finished gives its report, and asks nothing of the service."""
+    """A further call on a finished run returns its report, without a request to the service."""
     report = await run()
     asked = len(emulator.requests)
     assert await run() == report
@@ -134,7 +134,7 @@ async def test_again_does_nothing(run: Runner, emulator: Emulator) -> None:
 
 
 async def test_lines_are_those_of_the_command_results(run: Runner, batches: AsyncBatches) -> None:
-    """The same words for the same rows."""
+    """The lines have the same form as those of the command ``results``."""
     from together_batches import to_dict
 
     report = await run(max_rows_per_job=50)
@@ -143,7 +143,7 @@ async def test_lines_are_those_of_the_command_results(run: Runner, batches: Asyn
 
 
 async def test_what_fails_goes_again_alone(run: Runner, emulator: Emulator) -> None:
-    """What may pass, in a new job; what would fail again does not; each row has its last answer, in its place."""
+    """Rows with transient failures go again in a new job, others do not; each row has its last answer, in place."""
     gone, lost, bad = Failure(), Missing(), Failure("four stops at most", "invalid_request_error")
     run.fates.planned = {"row-1": [gone, lost], "row-2": [lost], "row-4": [bad], "row-9": [gone, gone, gone]}
     report = await run()
@@ -161,7 +161,7 @@ async def test_what_fails_goes_again_alone(run: Runner, emulator: Emulator) -> N
 
 
 async def test_rows_that_never_come(run: Runner) -> None:
-    """Are missing, and said to be; a further call with more attempts goes on, and replaces both files."""
+    """Rows that never come are reported missing; a call with more attempts resumes and replaces both files."""
     run.fates.planned = {"row-5": [Missing()]}
     report = await run(max_attempts=1)
     assert (report.succeeded, report.missing, report.complete) == (9, 1, True)
@@ -173,7 +173,7 @@ async def test_rows_that_never_come(run: Runner) -> None:
 
 
 async def test_a_job_that_failed_for_its_input(run: Runner, emulator: Emulator, tmp_path: Path) -> None:
-    """Is not sent again; its rows failed, with its reason."""
+    """A job that failed for its input is not sent again; its rows failed, with its reason."""
     rows = [BatchRequest(name, {"model": "dedicated/m", "messages": []}) for name in "ab"]
     report = await run(source=rows)
     assert (report.failed, len(emulator.jobs)) == (2, 1)
@@ -183,7 +183,7 @@ async def test_a_job_that_failed_for_its_input(run: Runner, emulator: Emulator, 
 
 @pytest.mark.parametrize("status", ["EXPIRED", "FAILED"])
 async def test_jobs_that_end_badly(run: Runner, emulator: Emulator, status: str) -> None:
-    """Their rows go again, up to so many times; what was done is kept."""
+    """The rows of jobs that end badly go again, up to the maximum of attempts; completed rows are kept."""
     emulator.ends_as = status
     report = await run(max_attempts=2, max_rows_per_job=50)
     assert [job["status"] for job in emulator.jobs] == [status, status]
@@ -192,12 +192,12 @@ async def test_jobs_that_end_badly(run: Runner, emulator: Emulator, status: str)
     assert report.missing
 
 
-# --- what comes in ---
+# --- the input ---
 
 
 @pytest.mark.parametrize("kind", ["list", "generator", "async generator"])
 async def test_requests(run: Runner, emulator: Emulator, kind: str) -> None:
-    """Of any iterable are kept, so that it is asked once, whatever happens."""
+    """Requests of any iterable are stored, so that it is iterated once, whatever happens."""
 
     async def one_by_one() -> AsyncIterator[BatchRequest]:
         for request in requests():
@@ -223,7 +223,7 @@ async def test_requests(run: Runner, emulator: Emulator, kind: str) -> None:
 
 
 async def test_a_source_that_fails(run: Runner) -> None:
-    """Raises what it raises, and the run is not begun: the next call asks a new one."""
+    """An exception of the source is raised as it is, and the run is not begun: the next call iterates a new one."""
 
     def broken() -> Iterator[BatchRequest]:
         yield next(requests())
@@ -237,7 +237,7 @@ async def test_a_source_that_fails(run: Runner) -> None:
 
 
 async def test_bad_lines(run: Runner, emulator: Emulator) -> None:
-    """Are refused with all their numbers, before anything is sent; or set aside in their own file."""
+    """Bad lines are refused with all their numbers before a request is sent, or set aside in their own file."""
     run.source.write_bytes(b"no JSON\n" + run.source.read_bytes() + b"{}\n")
     with pytest.raises(ValidationError, match=r"2 bad lines \(1, 12\)"):
         await run()
@@ -266,7 +266,7 @@ async def test_bad_lines(run: Runner, emulator: Emulator) -> None:
 async def test_places_that_cannot_be(
     run: Runner, tmp_path: Path, options: dict[str, str], expected: str, emulator: Emulator
 ) -> None:
-    """Are told before anything is sent."""
+    """Invalid paths are refused before a request is sent."""
     (tmp_path / "there").mkdir()
     with pytest.raises(UsageError, match=expected):
         await run(**{name: tmp_path / place for name, place in options.items()})
@@ -297,13 +297,13 @@ async def test_places_that_cannot_be(
     ],
 )
 async def test_arguments_that_cannot_be(run: Runner, options: dict[str, Any], expected: str) -> None:
-    """Are refused in a sentence."""
+    """Invalid arguments are refused with a message."""
     with pytest.raises(UsageError, match=expected):
         await run(**options)
 
 
 async def test_a_callback_has_to_be_plain(run: Runner) -> None:
-    """And what it raises ends the call, as it is; the run goes on with the next."""
+    """A callback must not be a coroutine function; its exception aborts the call as it is, and the next resumes."""
 
     async def coroutine(_: RunEvent) -> None: ...
 
@@ -321,7 +321,7 @@ async def test_a_callback_has_to_be_plain(run: Runner) -> None:
 
 
 async def test_what_is_there_is_left_alone(run: Runner, emulator: Emulator) -> None:
-    """Told before anything is sent; replaced where that was asked for, and only at the end."""
+    """Existing files are refused before a request is sent; with ``overwrite`` they are replaced, only at the end."""
     run.output.write_bytes(b"precious")
     with pytest.raises(UsageError, match=r"out\.jsonl exists already, and is left alone; overwrite=True"):
         await run()
@@ -335,11 +335,11 @@ async def test_what_is_there_is_left_alone(run: Runner, emulator: Emulator) -> N
     assert len(run.lines) == ROWS
 
 
-# --- going on ---
+# --- resuming ---
 
 
 async def _stopped(run: Runner, kind: RunEventKind, times: int = 1) -> None:
-    """Begin a run, and cancel it at this event."""
+    """Begin a run, and cancel it at the given occurrence of this event."""
     task = asyncio.current_task()
     assert task is not None
     running = asyncio.ensure_future(run(on_event=lambda event: on_event(event)))
@@ -367,7 +367,7 @@ async def _stopped(run: Runner, kind: RunEventKind, times: int = 1) -> None:
 )
 @pytest.mark.parametrize("times", [1, 3])
 async def test_cancelled_and_continued(run: Runner, emulator: Emulator, kind: RunEventKind, times: int) -> None:
-    """At any step: nothing is left under a final name, the jobs are left alone, and no job is made twice."""
+    """A run cancelled at any step leaves no final files, does not touch its jobs, and resumes without duplicates."""
     if kind == RunEventKind.BEGUN and times > 1:
         return
     await _stopped(run, kind, times)
@@ -383,14 +383,14 @@ async def test_cancelled_and_continued(run: Runner, emulator: Emulator, kind: Ru
 
 
 async def test_a_job_that_nobody_heard_of_is_found(run: Runner, emulator: Emulator) -> None:
-    """A create whose answer was not noted is not sent again: its job is looked for, by the service's clock."""
+    """A create whose answer was lost is not sent again: its job is looked for, by the service's clock."""
     await _stopped(run, RunEventKind.UPLOADED)
     view = runs.read(run.directory)
     file_id = view.shards[0].attempts[0].file_id
     async with AsyncBatches(KEY, base_url=emulator.base_url) as another:
         job = await another.create(str(file_id))
     with closing(sqlite3.connect(run.directory / "ledger.sqlite", isolation_level=None)) as ledger:
-        # As the intent is noted, of a machine whose own clock was far ahead then.
+        # The recorded intent is of a machine whose own clock was far ahead then.
         since = job.created_at
         assert since is not None
         ledger.execute("UPDATE attempt SET since = ?, creating_at = '2999-01-01T00:00:00+00:00'", [since.isoformat()])
@@ -403,7 +403,7 @@ async def test_a_job_that_nobody_heard_of_is_found(run: Runner, emulator: Emulat
 
 
 async def test_several_jobs_could_be_it(run: Runner, emulator: Emulator) -> None:
-    """One with results, or one that runs, is taken, and the others are named."""
+    """If several jobs match, one with results, or one that runs, is adopted, and the others are named."""
     await _stopped(run, RunEventKind.UPLOADED)
     file_id = str(runs.read(run.directory).shards[0].attempts[0].file_id)
     ours = emulator.add_job(input_file_id=file_id, status="IN_PROGRESS", ends_as="COMPLETED")
@@ -418,7 +418,7 @@ async def test_several_jobs_could_be_it(run: Runner, emulator: Emulator) -> None
 
 
 async def test_a_second_job_of_a_create(run: Runner, emulator: Emulator) -> None:
-    """Answers what the first has left, and only what both have left goes again; it is no attempt of its own."""
+    """A second job of a create supplies what the first lacks; only the rest goes again, and it is no attempt."""
     run.fates.planned = {"row-1": [Failure(), Answer("third")], "row-2": [Failure()]}
     await _stopped(run, RunEventKind.UPLOADED)
     file_id = str(runs.read(run.directory).shards[0].attempts[0].file_id)
@@ -447,7 +447,7 @@ async def test_a_second_job_of_a_create(run: Runner, emulator: Emulator) -> None
 
 
 async def test_two_jobs_of_a_create_without_results(run: Runner, emulator: Emulator) -> None:
-    """Can be given up one after the other; each is taken up once, and then the rows go again."""
+    """Two jobs of a create, both without results, are given up in turn: each is adopted once, then rows go again."""
     await _stopped(run, RunEventKind.UPLOADED)
     file_id = str(runs.read(run.directory).shards[0].attempts[0].file_id)
     without = {"output_file_id": None, "error_file_id": None}
@@ -463,7 +463,7 @@ async def test_two_jobs_of_a_create_without_results(run: Runner, emulator: Emula
 
 
 async def test_an_input_that_changed(run: Runner, emulator: Emulator) -> None:
-    """Is refused with what to do, and the run goes on when it is put back; so are other settings."""
+    """A changed input, or other settings, are refused with advice; the run resumes when they are restored."""
     await _stopped(run, RunEventKind.CREATED)
     content = run.source.read_bytes()
     run.source.write_bytes(content.replace(b"row-9", b"row-8"))
@@ -484,7 +484,7 @@ async def test_an_input_that_changed(run: Runner, emulator: Emulator) -> None:
 
 
 async def test_moved_to_another_machine(run: Runner, emulator: Emulator, tmp_path: Path) -> None:
-    """The directory and the input go on elsewhere, under other names."""
+    """The directory and the input resume on another machine, under other names."""
     await _stopped(run, RunEventKind.COLLECTED)
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -498,7 +498,7 @@ async def test_moved_to_another_machine(run: Runner, emulator: Emulator, tmp_pat
 
 
 async def test_two_at_once(run: Runner, emulator: Emulator) -> None:
-    """The second is refused, and names the first."""
+    """A second call on a run is refused, and the message names the first."""
     refused: list[RunInUseError] = []
 
     async def second() -> None:
@@ -522,7 +522,7 @@ async def test_two_at_once(run: Runner, emulator: Emulator) -> None:
 
 
 async def test_a_ledger_that_is_gone_or_broken(run: Runner, emulator: Emulator) -> None:
-    """Is an error, and never a new run."""
+    """A missing or damaged ledger is an error, and never a new run."""
     await _stopped(run, RunEventKind.COLLECTED)
     ledger = run.directory / "ledger.sqlite"
     content = ledger.read_bytes()
@@ -539,7 +539,7 @@ async def test_a_ledger_that_is_gone_or_broken(run: Runner, emulator: Emulator) 
 
 
 async def test_an_output_that_was_removed(run: Runner, emulator: Emulator) -> None:
-    """Is made again of the jobs' files, byte for byte; where those are gone too, that is said."""
+    """A removed output is made again from the jobs' files, byte for byte; an error says if those are gone too."""
     run.fates.planned = {"row-1": [Missing()]}
     await run()
     content = run.output.read_bytes()
@@ -560,7 +560,7 @@ async def test_an_output_that_was_removed(run: Runner, emulator: Emulator) -> No
 
 
 async def test_a_stop_on_rows(run: Runner, emulator: Emulator) -> None:
-    """Nothing is created beyond it, what runs is collected, and a larger number goes on."""
+    """With a limit of rows no job is created beyond it, running jobs are collected, and a larger limit resumes."""
     report = await run(stop_after_rows=7)
     assert str(report).startswith("6 answered, 4 not sent; 2 jobs")
     assert (report.complete, report.output, report.ok) == (False, None, False)
@@ -572,7 +572,7 @@ async def test_a_stop_on_rows(run: Runner, emulator: Emulator) -> None:
 
 
 async def test_a_stop_on_tokens(run: Runner, emulator: Emulator) -> None:
-    """As soon as so many are used."""
+    """With a limit of tokens no job is created as soon as they are used."""
     report = await run(stop_after_tokens=10)
     assert (report.usage.total_tokens, report.not_sent, len(emulator.jobs)) == (18, 4, 2)
     assert report.stopped == "18 tokens were used, and it was to stop after 10"
@@ -583,7 +583,7 @@ async def test_a_stop_on_tokens(run: Runner, emulator: Emulator) -> None:
 async def test_no_more_in_flight_than_allowed(
     run: Runner, emulator: Emulator, limits: dict[str, int], expected: int
 ) -> None:
-    """So many jobs, or rows; the rest is released as earlier jobs drain."""
+    """No more jobs, or rows, are in flight than allowed; the rest is released as earlier jobs end."""
     under_way: list[int] = []
 
     def watch(event: RunEvent) -> None:
@@ -599,7 +599,7 @@ async def test_no_more_in_flight_than_allowed(
 
 
 async def test_a_run_that_is_cancelled_from_outside(run: Runner, emulator: Emulator) -> None:
-    """Its process creates no more, collects what was done and ends; the next call sends what was cancelled again."""
+    """A run cancelled from outside creates no job, collects results and ends; the next call sends the rest again."""
     emulator.timing = Timing(validating=0, running=1e9, canceling=0)
     outcomes: list[str] = []
 
@@ -623,7 +623,7 @@ async def test_a_run_that_is_cancelled_from_outside(run: Runner, emulator: Emula
 
 
 async def test_cancel_on_interrupt(run: Runner, emulator: Emulator) -> None:
-    """Then the jobs do not outlive the call; the next one sends their rows again."""
+    """With ``cancel_on_interrupt`` the jobs do not outlive the call; the next one sends their rows again."""
     emulator.timing = Timing(validating=0, running=1e9, canceling=0)
     created = asyncio.Event()
 
@@ -657,7 +657,7 @@ async def test_unfinished_jobs(run: Runner, emulator: Emulator) -> None:
 
 
 async def test_cancelling_a_job_that_nobody_heard_of(run: Runner, emulator: Emulator) -> None:
-    """It is looked for; a run without jobs has none to cancel, and what is no run is told."""
+    """A job whose create was not answered is found and cancelled; a run without jobs has none; no run is an error."""
     await _stopped(run, RunEventKind.UPLOADED)
     assert str(await run.batches.cancel_run(run.directory)) == "no jobs"
     file_id = str(runs.read(run.directory).shards[0].attempts[0].file_id)
@@ -670,11 +670,11 @@ async def test_cancelling_a_job_that_nobody_heard_of(run: Runner, emulator: Emul
         await run.batches.cancel_run(run.source.parent)
 
 
-# --- trouble ---
+# --- failures ---
 
 
 async def test_trouble_is_ridden_out(run: Runner, emulator: Emulator, time: VirtualTime) -> None:
-    """However often it comes back, at every step, with pauses of up to a minute."""
+    """Failures at every step are retried however often they return, with pauses of up to a minute."""
     for step in ("begin_upload", "store", "preprocess", "file", "list", "retrieve", "content"):
         emulator.fail(Fault(on=step, status=503, times=7))
     emulator.fail(Fault(on="create", status=503))
@@ -687,7 +687,7 @@ async def test_trouble_is_ridden_out(run: Runner, emulator: Emulator, time: Virt
 
 @pytest.mark.parametrize("step", ["begin_upload", "create", "retrieve", "content"])
 async def test_a_refusal_ends_it(run: Runner, emulator: Emulator, step: str) -> None:
-    """With the service's own error, and the next call goes on."""
+    """A refusal ends the run with the service's own error, and the next call resumes."""
     emulator.fail(Fault(on=step, status=401, body={"error": "Unauthorized"}))
     with pytest.raises(AuthenticationError):
         await run()
@@ -697,7 +697,7 @@ async def test_a_refusal_ends_it(run: Runner, emulator: Emulator, step: str) -> 
 
 
 async def test_the_service_declines(run: Runner, emulator: Emulator) -> None:
-    """With its reason; nothing is created, and the next call tries again."""
+    """If the service declines a create, its reason is raised, nothing is created, and the next call tries again."""
     emulator.fail(Fault(on="create", status=201, body={"job": None, "warning": "quota exceeded"}))
     with pytest.raises(JobNotCreatedError, match="quota exceeded"):
         await run()
@@ -706,14 +706,14 @@ async def test_the_service_declines(run: Runner, emulator: Emulator) -> None:
 
 
 async def test_answers_that_are_lost(run: Runner, emulator: Emulator) -> None:
-    """No job is made twice."""
+    """Lost answers never lead to a second job."""
     emulator.fail(Fault(on="create", lose="answer", times=3))
     assert (await run()).ok
     assert len(emulator.jobs) == 4
 
 
 async def test_creates_that_are_refused_in_an_odd_way(run: Runner, emulator: Emulator) -> None:
-    """Are posted twice and never a third time; the other jobs come to their end, and the error says how to go on."""
+    """Creates refused in an odd way are sent at most twice; the other jobs end, and the error says how to resume."""
     emulator.fail(Fault(on="create", status=503, times=2))
     with pytest.raises(
         CreateUnconfirmedError, match=r"503.*Run it again to look again.*with give_up: file-"
@@ -726,18 +726,18 @@ async def test_creates_that_are_refused_in_an_odd_way(run: Runner, emulator: Emu
     assert emulator.count("create") == 5
     assert (await run(give_up=[file_id])).ok
     assert len(emulator.jobs) == 4
-    assert (await run(give_up=[file_id])).ok  # said again, it changes nothing
+    assert (await run(give_up=[file_id])).ok  # given up again, which changes nothing
 
 
 async def test_a_job_that_answers_404_for_a_moment(run: Runner, emulator: Emulator) -> None:
-    """Is looked for in the list, and again; nothing is sent a second time."""
+    """A job with a passing 404 is looked for in the list, and read again; nothing is sent a second time."""
     emulator.fail(Fault(on="retrieve", status=404, body={"error": "Job not found"}, times=3))
     report = await run()
     assert (report.ok, len(emulator.jobs)) == (True, 4)
 
 
 async def test_results_that_stay_absent(run: Runner, emulator: Emulator) -> None:
-    """Are no reason to pay for them again: the rest is carried to its end, and the next call looks again."""
+    """Results that stay absent are not paid for again: the rest completes, and the next call reads again."""
     gone = Fault(on="content", status=404, body={"error": {"message": "File not found"}}, times=1_000)
     emulator.fail(gone)
     with pytest.raises(ResultsUnavailableError, match="is absent") as caught:
@@ -753,7 +753,7 @@ async def test_results_that_stay_absent(run: Runner, emulator: Emulator) -> None
 
 
 async def test_results_that_are_given_up(run: Runner, emulator: Emulator) -> None:
-    """By whoever knows that they are gone: what can be read is taken, the rest is sent again."""
+    """Results given up by the user are read as far as possible, and the rest is sent again."""
     run.fates.planned = {"row-1": [Failure("four stops at most", "invalid_request_error")]}
     with pytest.raises(ResultsUnavailableError):
         await run(stop_after_rows=3, on_event=_deleting(emulator, "output_file_id"))
@@ -779,7 +779,7 @@ def _deleting(emulator: Emulator, field: str) -> Callable[[RunEvent], None]:
 
 
 async def test_a_job_that_runs_cannot_be_given_up(run: Runner, emulator: Emulator) -> None:
-    """It would be paid for, and its rows sent again."""
+    """A running job cannot be given up: it would be paid for, and its rows sent again."""
     emulator.timing = Timing(validating=0, running=1e9)
     await _stopped(run, RunEventKind.CREATED)
     with pytest.raises(UsageError, match=r"has not ended \(IN_PROGRESS\); cancel it first"):
@@ -789,7 +789,7 @@ async def test_a_job_that_runs_cannot_be_given_up(run: Runner, emulator: Emulato
 
 @pytest.mark.parametrize("code", ["401", "402", "403"])
 async def test_rows_that_are_refused_for_the_account(run: Runner, emulator: Emulator, code: str) -> None:
-    """Stop the run, naming the account, and go again when it is called again."""
+    """Rows refused for the account stop the run with an error that names it; the next call sends them again."""
     run.fates.planned = {"row-1": [Failure("Credit limit exceeded", code)]}
     report = await run()
     assert (report.complete, report.not_sent, len(emulator.jobs)) == (False, 8, 1)
@@ -802,7 +802,7 @@ async def test_rows_that_are_refused_for_the_account(run: Runner, emulator: Emul
 
 @pytest.mark.parametrize(("code", "goes_on"), [("401", True), ("402", True), ("403", False)])
 async def test_a_refusal_for_the_account_is_no_attempt(run: Runner, code: str, goes_on: bool) -> None:
-    """But a 403 is one, since it may be for the row itself."""
+    """A 401 or 402 is not counted as an attempt; a 403 is, because it may be for the row itself."""
     run.fates.planned = {"row-9": [Failure("no", code)]}
     report = await run(max_attempts=1)
     assert report.complete is not goes_on
@@ -811,7 +811,7 @@ async def test_a_refusal_for_the_account_is_no_attempt(run: Runner, code: str, g
 
 
 async def test_an_ineligible_model_costs_three_jobs(run: Runner, emulator: Emulator, tmp_path: Path) -> None:
-    """One after the other, whatever the number of shards; a new call starts the count anew."""
+    """An ineligible model costs three jobs in sequence, whatever the number of shards; a new call counts anew."""
     rows = [BatchRequest(f"row-{number}", {"model": "dedicated/m", "messages": []}) for number in range(10)]
     report = await run(source=rows, max_rows_per_job=1, max_jobs=100)
     assert (len(emulator.jobs), report.failed, report.not_sent, report.complete) == (3, 3, 7, False)
@@ -830,13 +830,13 @@ async def test_an_ineligible_model_costs_three_jobs(run: Runner, emulator: Emula
 async def test_jobs_that_fail_are_spaced_out(
     run: Runner, emulator: Emulator, time: VirtualTime, options: dict[str, Any], gaps: list[float]
 ) -> None:
-    """Ever more, so that trouble which passes costs no attempt; what the evidence took counts."""
+    """Pauses after failed jobs grow, and include waits for evidence, so that a passing failure costs no attempt."""
     created: list[float] = []
 
     def on_event(event: RunEvent) -> None:
         if event.kind == RunEventKind.CREATED:
             created.append(time.seconds)
-            emulator.jobs  # noqa: B018  # settles what has ended
+            emulator.jobs  # noqa: B018  # settles ended jobs
             emulator.ends_as = "FAILED" if len(created) < 2 else None
             job = list(emulator._service._jobs.values())[-1]
             job.extra_fields = {"progress": 0, **({} if len(created) > 2 else {"output_file_id": None})}
@@ -848,7 +848,7 @@ async def test_jobs_that_fail_are_spaced_out(
 
 
 async def test_error_rows_wait_and_a_new_call_does_not(run: Runner, emulator: Emulator, time: VirtualTime) -> None:
-    """30 s after the job has ended they go again, and at once if the run is called anew."""
+    """Error rows go again 30 s after the end of their job, or at once if the run is called anew."""
     run.fates.planned = {"row-1": [Failure(), Failure()]}
     created: list[float] = []
 
@@ -865,7 +865,7 @@ async def test_error_rows_wait_and_a_new_call_does_not(run: Runner, emulator: Em
 
 
 async def test_rows_that_go_again_hold_no_place_back(run: Runner, emulator: Emulator) -> None:
-    """From a shard that was not sent yet: its job comes first."""
+    """Rows that go again wait for shards that were not sent yet: their jobs come first."""
     run.fates.planned = {"row-1": [Failure()], "row-4": [Failure()]}
     assert (await run(max_jobs=1, retry_delays=0)).ok
     created = [(event.shard, event.attempt) for event in run.events if event.kind == RunEventKind.CREATED]
@@ -876,7 +876,7 @@ async def test_rows_that_go_again_hold_no_place_back(run: Runner, emulator: Emul
 async def test_the_first_job_goes_ahead_alone(
     run: Runner, emulator: Emulator, time: VirtualTime, validating: float, others: float
 ) -> None:
-    """Until it leaves VALIDATING, for at most ten minutes; then the others follow all at once."""
+    """The first job runs alone until it leaves VALIDATING, for at most ten minutes; then the others follow."""
     emulator.timing = Timing(validating=validating, running=1_000)
     created: list[float] = []
 
@@ -898,7 +898,7 @@ def _page(times: int, body: str | bytes = PAGE) -> Fault:
 
 @pytest.mark.parametrize("body", [PAGE, b""], ids=["a page", "nothing"])
 async def test_a_page_in_place_of_results(run: Runner, emulator: Emulator, body: str | bytes) -> None:
-    """Passes: the results are asked for again."""
+    """A page in place of results is transient: the results are requested again."""
     emulator.fail(_page(2, body))
     assert (await run()).ok
     assert len(emulator.jobs) == 4
@@ -906,7 +906,7 @@ async def test_a_page_in_place_of_results(run: Runner, emulator: Emulator, body:
 
 
 async def test_results_with_none_of_the_rows(run: Runner, emulator: Emulator) -> None:
-    """Are not taken for the results: rows that may have been paid for are not sent again."""
+    """A file with none of the rows is not taken for the results: rows that may have been paid for do not go again."""
     emulator.fail(_page(1_000))
     with pytest.raises(ResultsUnavailableError, match="has none of the rows") as caught:
         await run()
@@ -919,7 +919,7 @@ async def test_results_with_none_of_the_rows(run: Runner, emulator: Emulator) ->
 
 @pytest.mark.parametrize("kind", [RunEventKind.CREATED, RunEventKind.UPLOADED])
 async def test_another_account(run: Runner, kind: RunEventKind, tmp_path: Path) -> None:
-    """Knows nothing of the run, which is not taken for a reason to send all anew."""
+    """Another account does not know the run; that is no reason to send everything anew."""
     await _stopped(run, kind)
     with closing(sqlite3.connect(run.directory / "ledger.sqlite", isolation_level=None)) as ledger:
         ledger.execute("UPDATE attempt SET creating_at = planned_at")
@@ -935,7 +935,7 @@ async def test_another_account(run: Runner, kind: RunEventKind, tmp_path: Path) 
 
 
 def test_the_same_without_async(tmp_path: Path) -> None:
-    """The same report of the same files."""
+    """The synchronous client gives the same report of the same files."""
     with (
         Emulator(api_key=KEY, timing=QUICK).running_in_thread() as emulator,
         Batches(KEY, base_url=emulator.base_url, retry=AT_ONCE) as batches,
@@ -949,7 +949,7 @@ def test_the_same_without_async(tmp_path: Path) -> None:
 
 
 async def test_a_copied_directory(run: Runner, emulator: Emulator, tmp_path: Path) -> None:
-    """A copy that goes on after its original finds the jobs which that has made since: none is created twice."""
+    """A copied directory finds the jobs that its original has made since the copy: none is created twice."""
     await run(stop_after_rows=3)
     copy = tmp_path / "copy.run"
     shutil.copytree(run.directory, copy)

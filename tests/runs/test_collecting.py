@@ -1,4 +1,4 @@
-"""Rows go again only on evidence; what is absent, short or foreign is looked at again. In virtual time."""
+"""Rows go again only on evidence; absent, short or foreign results are read again. In virtual time."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _job(emulator: Emulator, number: int = 0) -> Job:
 
 
 def _at(kind: RunEventKind, act: Callable[[], object], times: int = 1) -> Callable[[RunEvent], None]:
-    """Act when something happens in the run for the first time."""
+    """Call ``act`` at the first ``times`` occurrences of an event."""
     left = times
 
     def on_event(event: RunEvent) -> None:
@@ -72,7 +72,7 @@ class Hidden:
 
 
 async def test_file_ids_that_come_late(run: Runner, emulator: Emulator, time: VirtualTime) -> None:
-    """Are waited for; nothing is sent again."""
+    """The run waits for file ids that come late; nothing is sent again."""
     hide = Hidden(emulator, time, output_file_id=200)
     report = await run(**ONE_JOB, on_event=_at(RunEventKind.CREATED, hide))
     assert (report.ok, len(emulator.jobs)) == (True, 1)
@@ -80,7 +80,7 @@ async def test_file_ids_that_come_late(run: Runner, emulator: Emulator, time: Vi
 
 
 async def test_one_file_id_that_comes_after_the_other(run: Runner, emulator: Emulator, time: VirtualTime) -> None:
-    """Rows that are in neither file are no evidence yet: two looks a minute apart have to agree."""
+    """Rows in neither file are no evidence while one file id is missing: two reads a minute apart must agree."""
     run.fates.planned = {"row-1": [Failure("four stops at most", "invalid_request_error")]}
     hide = Hidden(emulator, time, output_file_id=40)
     report = await run(**ONE_JOB, on_event=_at(RunEventKind.CREATED, hide))
@@ -88,7 +88,7 @@ async def test_one_file_id_that_comes_after_the_other(run: Runner, emulator: Emu
 
 
 async def test_file_ids_that_never_come(run: Runner, emulator: Emulator, time: VirtualTime) -> None:
-    """End in an error when patience is over. The job may have been paid for, so its rows are not sent again."""
+    """File ids that never come end in an error after patience: rows that may have been paid for do not go again."""
     hide = Hidden(emulator, time, output_file_id=FOR_EVER)
     with pytest.raises(ResultsUnavailableError, match="is COMPLETED and names no file of results") as caught:
         await run(**ONE_JOB, patience=300, on_event=_at(RunEventKind.CREATED, hide))
@@ -113,7 +113,7 @@ ODD = {
 
 
 async def test_odd_rows_are_kept_and_do_not_go_again(run: Runner, emulator: Emulator) -> None:
-    """What is JSON stands in the output byte for byte, and the rest in ``raw``; the others have their answers."""
+    """Valid JSON is in the output byte for byte, the rest in ``raw``; the other rows have their answers."""
 
     def odd() -> None:
         rows = [
@@ -141,7 +141,7 @@ async def test_odd_rows_are_kept_and_do_not_go_again(run: Runner, emulator: Emul
 
 
 def _cut(emulator: Emulator, count: int, *, times: int = 1) -> Callable[[], None]:
-    """Give so many bytes of the output, as if they were all."""
+    """Serve only the first bytes of the output, as if they were all."""
 
     def cut() -> None:
         content = emulator.content(str(emulator.jobs[0]["output_file_id"]))
@@ -153,13 +153,13 @@ def _cut(emulator: Emulator, count: int, *, times: int = 1) -> Callable[[], None
 
 @pytest.mark.parametrize("count", [-1, 100], ids=["at the end of a line", "within a line"])
 async def test_a_download_that_was_cut(run: Runner, emulator: Emulator, count: int) -> None:
-    """Is shorter than its metadata says, and is downloaded again."""
+    """A download that is shorter than its metadata says is repeated."""
     report = await run(**ONE_JOB, on_event=_at(RunEventKind.ENDED, _cut(emulator, count)))
     assert (report.ok, len(emulator.jobs)) == (True, 1)
 
 
 async def test_a_download_that_is_cut_for_good(run: Runner, emulator: Emulator) -> None:
-    """Ends in an error that names the file; to give it up is to keep the rows that can be read."""
+    """A download that is always cut ends in an error that names the file; giving it up keeps the readable rows."""
     cut = _at(RunEventKind.ENDED, _cut(emulator, -1, times=10_000))
     with pytest.raises(ResultsUnavailableError, match="bytes, and its metadata says") as caught:
         await run(**ONE_JOB, patience=60, on_event=cut)
@@ -174,7 +174,7 @@ async def test_a_download_that_is_cut_for_good(run: Runner, emulator: Emulator) 
 
 
 async def test_results_that_grow(run: Runner, emulator: Emulator, time: VirtualTime) -> None:
-    """Are waited for beyond patience, which counts from the last time that there was more of them."""
+    """The run waits beyond patience for results that grow; patience counts from the last growth."""
 
     def grow() -> None:
         content = emulator.content(str(emulator.jobs[0]["output_file_id"]))
@@ -186,11 +186,11 @@ async def test_results_that_grow(run: Runner, emulator: Emulator, time: VirtualT
     assert time.seconds > 10
 
 
-# --- rows that are left out ---
+# --- rows that are omitted ---
 
 
 async def test_rows_that_are_left_out(run: Runner, emulator: Emulator, time: VirtualTime) -> None:
-    """Go again after two looks at the job and its file, a minute apart, that agree; and once more right before."""
+    """Omitted rows go again after two equal reads of the job and its file, a minute apart, and one right before."""
     run.fates.planned = {"row-5": [Missing()]}
     created: list[float] = []
     report = await run(**ONE_JOB, on_event=_at(RunEventKind.CREATED, lambda: created.append(time.seconds), times=2))
@@ -201,7 +201,7 @@ async def test_rows_that_are_left_out(run: Runner, emulator: Emulator, time: Vir
 
 @pytest.mark.parametrize("size", [None, 0, 1, 10**9], ids=repr)
 async def test_metadata_that_is_no_proof(run: Runner, emulator: Emulator, size: int | None) -> None:
-    """Without a size that fits, rows that are left out may still come."""
+    """Without a matching size in the metadata, omitted rows may still come, and do not go again."""
     run.fates.planned = {"row-5": [Missing()]}
 
     def spoil() -> None:
@@ -220,7 +220,7 @@ async def test_metadata_that_is_no_proof(run: Runner, emulator: Emulator, size: 
 async def test_what_is_given_up_stays_given_up(
     run: Runner, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Metadata that is wrong for good does not undo it: the rows that were left out go again."""
+    """Metadata that stays wrong does not undo a give-up: the omitted rows go again."""
     run.fates.planned = {"row-5": [Missing()]}
     describe = StoredFile.to_json
     results: list[object] = []
@@ -240,7 +240,7 @@ async def test_what_is_given_up_stays_given_up(
 async def test_sizes_that_are_wrong_for_good(
     run: Runner, emulator: Emulator, monkeypatch: pytest.MonkeyPatch, size: int | None
 ) -> None:
-    """Have whole results read once more before rows go again, and not in every call."""
+    """If sizes stay wrong, whole results are read once more before rows go again, but not in every call."""
     run.fates.planned = {"row-5": [Failure("Credit limit exceeded", "402")]}
     describe = StoredFile.to_json
 
@@ -263,7 +263,7 @@ async def test_whole_results_need_no_proof(run: Runner, emulator: Emulator) -> N
 
 
 async def test_without_patience_there_is_one_look(run: Runner, emulator: Emulator, time: VirtualTime) -> None:
-    """What is absent is an error at once, and what is left out goes again at once."""
+    """Without patience absent results are an error at once, and omitted rows go again at once."""
     run.fates.planned = {"row-5": [Missing()]}
     assert (await run(**ONE_JOB, patience=0, retry_delays=0)).ok
     assert time.seconds < 10
@@ -277,7 +277,7 @@ async def test_without_patience_there_is_one_look(run: Runner, emulator: Emulato
 async def test_a_job_that_ends_without_files(
     run: Runner, emulator: Emulator, time: VirtualTime, percent: float, wait: float
 ) -> None:
-    """Is evidence after a second look that says the same; if rows were done, only when patience is over."""
+    """A job that ends without files is evidence after a second, equal read; after patience if rows were done."""
     emulator.ends_as = "FAILED"
 
     def become_well() -> None:
@@ -301,7 +301,7 @@ async def test_a_job_that_ends_without_files(
 async def test_a_job_that_has_not_failed_after_all(
     run: Runner, emulator: Emulator, time: VirtualTime, seconds: float
 ) -> None:
-    """Is followed on, if it still runs, and otherwise collected; nothing is sent again."""
+    """A job that has not failed after all is followed if it still runs, else collected; nothing is sent again."""
     emulator.timing = Timing(validating=0, running=seconds)
 
     def seem_to_fail() -> None:
@@ -320,7 +320,7 @@ _GHOST = "5b0c2d6e-8f14-4a7b-9c33-0e5d7a61f2b8"
 async def test_a_create_that_is_answered_with_a_job_that_never_exists(
     run: Runner, emulator: Emulator, unique_files: bool
 ) -> None:
-    """It is looked for throughout patience, then named. No other job is created before its rows are given up."""
+    """A job that never exists is looked for throughout patience, then named; no other is created before a give-up."""
     answered = {"job": {"id": _GHOST, "status": "VALIDATING"}}
     emulator.fail(Fault(on="create", status=201, body=answered))
     with pytest.raises(ResultsUnavailableError, match="was never seen since its create was answered") as caught:
@@ -337,7 +337,7 @@ async def test_a_create_that_is_answered_with_a_job_that_never_exists(
 async def test_a_create_that_is_answered_with_the_id_of_another_job_than_it_made(
     run: Runner, emulator: Emulator, time: VirtualTime
 ) -> None:
-    """The job of the attempt's own file is the job, whatever the answer said."""
+    """The job of the attempt's own file is the job, whatever id the response contained."""
     answered = {"job": {"id": _GHOST, "status": "VALIDATING"}}
     emulator.fail(Fault(on="create", status=201, acts=True, body=answered))
     report = await run(**ONE_JOB, patience=100)
@@ -347,7 +347,7 @@ async def test_a_create_that_is_answered_with_the_id_of_another_job_than_it_made
 
 
 class Flapping:
-    """A status that the service shows of the first job for so many seconds, while the job goes on."""
+    """A status that the service shows of the first job for so many seconds, while the job continues."""
 
     def __init__(self, emulator: Emulator, time: VirtualTime, status: str, seconds: float) -> None:
         self.emulator, self.time, self.status, self.seconds = emulator, time, status, seconds
@@ -378,7 +378,7 @@ class Flapping:
 async def test_an_end_that_is_shown_for_a_moment(
     run: Runner, emulator: Emulator, time: VirtualTime, status: str, seconds: float
 ) -> None:
-    """Nothing is stopped, and nothing sent again, before a second look; then the job is followed on."""
+    """A passing final status stops nothing and sends nothing before a second read; then the job is followed."""
     emulator._service.timing = Timing(validating=0, running=60)
     flapping = Flapping(emulator, time, status, seconds)
     report = await run(poll_interval=2, max_rows_per_job=5, on_event=flapping)
@@ -390,7 +390,7 @@ async def test_an_end_that_is_shown_for_a_moment(
 async def test_nothing_is_created_while_a_job_seems_to_have_been_cancelled(
     run: Runner, emulator: Emulator, time: VirtualTime
 ) -> None:
-    """Somebody may want an end of it. A job that has stayed cancelled stops the run, half a minute later."""
+    """No job is created while one seems cancelled, perhaps on purpose; one that stays so stops the run in 30 s."""
     emulator._service.timing = Timing(validating=0, running=5)
     flapping = Flapping(emulator, time, "CANCELLED", FOR_EVER)
     report = await run(poll_interval=1, max_jobs=2, on_event=flapping)
@@ -421,7 +421,7 @@ async def test_an_answer_that_comes_after_an_error(run: Runner, emulator: Emulat
 
 
 async def test_error_rows_of_a_job_that_is_gone(run: Runner, emulator: Emulator) -> None:
-    """Go again all the same: they were read, and that the job is absent by now says nothing against it."""
+    """Error rows that were read go again even if their job no longer exists."""
     run.fates.planned = {"row-5": [Failure()]}
 
     def forget() -> None:
@@ -435,7 +435,7 @@ async def test_error_rows_of_a_job_that_is_gone(run: Runner, emulator: Emulator)
 
 
 async def _edited(run: Runner, content: bytes) -> tuple[Path, bytes]:
-    """A run that stops because the piece of its first job was edited; the piece, and what it held before."""
+    """Stop a run by editing the piece of its first job; return the piece and its former content."""
     piece = run.directory / "pieces" / "00001-1.jsonl"
     before = b""
 
@@ -454,7 +454,7 @@ EDITED = {"longer": b"{}\n" * 11, "of as many lines": b"{}\n" * 10, "cut": b'{"c
 
 @pytest.mark.parametrize("content", EDITED.values(), ids=EDITED)
 async def test_an_edited_piece(run: Runner, emulator: Emulator, content: bytes) -> None:
-    """Is an error that names the file. Nothing is written; once it is put back, the run ends without a new job."""
+    """An edited piece is an error that names the file; once it is restored, the run ends without a new job."""
     piece, before = await _edited(run, content)
     assert not run.output.exists()
     piece.write_bytes(before)
@@ -463,7 +463,7 @@ async def test_an_edited_piece(run: Runner, emulator: Emulator, content: bytes) 
 
 
 async def test_an_edited_piece_that_is_removed(run: Runner, emulator: Emulator) -> None:
-    """Is made again of the files of the job, and noted as it is then."""
+    """A removed piece is made again from the files of the job, and its hash recorded anew."""
     piece, before = await _edited(run, b"{}\n")
     piece.unlink()
     report = await run()

@@ -29,7 +29,7 @@ def contents(directory: Path) -> dict[str, bytes]:
     [
         ["notes.txt"],
         ["uploads/photo.jpg", "downloads/thesis.pdf"],
-        ["input.jsonl"],  # without a lock, it may be anybody's
+        ["input.jsonl"],  # without a lock, it may be any file
         ["invalid.jsonl"],
         ["lock", "input.jsonl"],  # with a lock that no run wrote
         [".hidden"],
@@ -37,7 +37,7 @@ def contents(directory: Path) -> dict[str, bytes]:
     ],
 )
 async def test_a_directory_of_other_files_is_refused(run: Runner, tmp_path: Path, names: list[str]) -> None:
-    """And every file in it stays as it was."""
+    """A directory of other files is refused, and every file in it stays as it was."""
     site = tmp_path / "site"
     for name in names:
         (site / name).parent.mkdir(parents=True, exist_ok=True)
@@ -50,20 +50,20 @@ async def test_a_directory_of_other_files_is_refused(run: Runner, tmp_path: Path
 
 @pytest.mark.parametrize("size", range(len("17 host\na run of together_batches\n")))
 def test_a_lock_that_a_full_disk_cut(tmp_path: Path, size: int) -> None:
-    """Is a run's, wherever it ends."""
+    """A lock that a full disk cut is recognised as a run's, wherever it ends."""
     (tmp_path / "lock").write_text("17 host\na run of together_batches\n"[:size])
     assert is_lock(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["17\n", "host", "17 host\nanother\n", "17 host\na run of together_batches\n?"])
 def test_a_lock_of_another_program(tmp_path: Path, text: str) -> None:
-    """Is not taken for a run's."""
+    """The lock of another program is not taken for a run's."""
     (tmp_path / "lock").write_text(text)
     assert not is_lock(tmp_path)
 
 
 async def test_a_foreign_lock_beside_a_ledger_is_left_alone(run: Runner, tmp_path: Path) -> None:
-    """Whatever the files beside it are called."""
+    """A foreign lock is left alone whatever the names of the files beside it."""
     site = tmp_path / "site"
     site.mkdir()
     (site / "ledger.sqlite").write_text("accounts of the company")
@@ -75,7 +75,7 @@ async def test_a_foreign_lock_beside_a_ledger_is_left_alone(run: Runner, tmp_pat
 
 
 def test_what_a_stopped_run_leaves_is_taken_over(tmp_path: Path) -> None:
-    """Its lock has a marker; without that, as older versions wrote it, nothing else may be there."""
+    """A stopped run's directory is adopted by the marker of its lock; older versions, if no other file is present."""
     check_directory(tmp_path, None)
     with locked(tmp_path):
         pass
@@ -96,7 +96,7 @@ def test_what_a_stopped_run_leaves_is_taken_over(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["input.jsonl", "invalid.jsonl", "uploads/00001-1.jsonl", "pieces/mine.jsonl"])
 def test_an_input_in_the_place_of_a_file_of_the_run(tmp_path: Path, name: str) -> None:
-    """Would be overwritten or removed, also in a directory of ours and through a link."""
+    """An input in the place of a run's file is refused, also through a link: it would be overwritten or removed."""
     directory, link = tmp_path / "run", tmp_path / "link.jsonl"
     (directory / name).parent.mkdir(parents=True)
     (directory / name).write_text("precious")
@@ -109,7 +109,7 @@ def test_an_input_in_the_place_of_a_file_of_the_run(tmp_path: Path, name: str) -
 
 
 async def test_only_scratch_files_are_removed(run: Runner) -> None:
-    """From the directories for uploads and downloads, where a user may have put others."""
+    """Only scratch files are removed from the directories for uploads and downloads, which may hold others."""
     with pytest.raises(UsageError):
         await run(max_enqueued_rows=1)  # begun, and nothing sent
     uploads, downloads = run.directory / "uploads", run.directory / "downloads"
@@ -130,7 +130,7 @@ async def test_only_scratch_files_are_removed(run: Runner) -> None:
 
 @pytest.mark.parametrize("name", ["pieces", "uploads", "downloads"])
 async def test_a_link_in_the_place_of_a_directory(run: Runner, tmp_path: Path, name: str) -> None:
-    """Is not followed: what it leads to is not the run's."""
+    """A link in the place of a directory is not followed: its target is not the run's."""
     with pytest.raises(UsageError):
         await run(max_enqueued_rows=1)
     elsewhere = tmp_path / "elsewhere"
@@ -155,12 +155,12 @@ async def test_a_link_in_the_place_of_a_directory(run: Runner, tmp_path: Path, n
     ],
 )
 def test_names_of_scratch_files(name: str, *, ours: bool) -> None:
-    """Those that a run gives, now or in an older version."""
+    """Scratch files are recognised by the names that a run gives, now or in an older version."""
     assert is_scratch(name) is ours
 
 
 async def test_the_files_of_a_run_are_for_their_owner(run: Runner) -> None:
-    """The answers and the ledger; a link in their place stays, with the mode of its file."""
+    """The answers and the ledger are readable by their owner only; a link keeps its place, and its file the mode."""
     real = run.output.with_name("real.jsonl")
     real.touch(0o640)
     real.chmod(0o640)
@@ -177,7 +177,7 @@ async def test_the_files_of_a_run_are_for_their_owner(run: Runner) -> None:
 
 
 async def test_outputs_that_are_no_files(run: Runner, tmp_path: Path) -> None:
-    """Are refused before anything is sent, and never replaced."""
+    """Outputs that are not regular files are refused before a request is sent, and never replaced."""
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "pipe", tmp_path):
         with pytest.raises(UsageError, match=f"cannot write {path}: it is "):
@@ -186,7 +186,7 @@ async def test_outputs_that_are_no_files(run: Runner, tmp_path: Path) -> None:
 
 
 async def test_a_name_that_is_not_utf8(run: Runner, tmp_path: Path) -> None:
-    """The run has its input by that name, and writes a question mark for what cannot be said."""
+    """A name that is not UTF-8 works; unencodable characters are written as question marks."""
     odd = tmp_path / os.fsdecode(b"in\xff.jsonl")
     try:
         shutil.copyfile(run.source, odd)
@@ -198,7 +198,7 @@ async def test_a_name_that_is_not_utf8(run: Runner, tmp_path: Path) -> None:
 
 
 async def test_an_open_file(run: Runner) -> None:
-    """Is kept in the directory: the run goes on from there, and refuses other bytes."""
+    """An open file is copied into the directory: the run resumes from there, and refuses other bytes."""
     content = run.source.read_bytes()
     assert (await run(source=io.BytesIO(content))).ok
     assert (run.directory / "input.jsonl").read_bytes() == content
@@ -209,7 +209,7 @@ async def test_an_open_file(run: Runner) -> None:
 
 
 async def test_a_pipe_by_its_path(run: Runner, tmp_path: Path) -> None:
-    """Is refused, where opening it would wait in a thread that nothing can end."""
+    """A pipe given by its path is refused, because opening it would block a thread that cannot be stopped."""
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(
         UsageError, match="is a pipe or a device, and cannot be read again: open it and pass the file"

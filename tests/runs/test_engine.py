@@ -1,4 +1,4 @@
-"""The engine over a ledger in memory and a service of a few lines, stopped between any two of its steps."""
+"""The engine with a ledger in memory and a minimal service, stopped between any two of its steps."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ NOON = datetime(2026, 9, 14, 12, tzinfo=UTC)
 
 
 class KilledError(Exception):
-    """The process is no more."""
+    """The end of the process."""
 
 
 class Life:
-    """Of a process: it ends after so many steps, before or after what it was about to do."""
+    """The life of a process: it ends after so many steps, before or after the effect of the last."""
 
     def __init__(self, steps: int | None = None) -> None:
         self.steps = 0
@@ -55,7 +55,7 @@ class Life:
 
 
 class Memory:
-    """A ledger that is no file: the rules are the same."""
+    """A ledger without a file: the rules are the same."""
 
     def __init__(self, snapshot: LedgerSnapshot) -> None:
         self.run = snapshot.run
@@ -75,7 +75,7 @@ class Memory:
 
 
 class Service:
-    """Jobs that end at once. The first time a row is sent it may be lost, by its name."""
+    """Jobs that end at once. A row may be lost the first time it is sent, by its name."""
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
@@ -110,7 +110,7 @@ class Service:
         note_posts: Callable[[int], Awaitable[None]],
         **_: Any,
     ) -> Created:
-        """What the client does where no answer gets lost: looks first if something may have been sent before."""
+        """Create a job as the client does without losses: if a create may have been sent, look for its job first."""
         if posts:
             found = [job for job in (await list_jobs()).jobs if job.input_file_id == wanted.file_id]
             if found:
@@ -178,7 +178,7 @@ class Service:
 
 
 class World:
-    """One input of seven rows, three to a shard, and what processes make of it one after another."""
+    """One input of seven rows, three to a shard, and the successive processes that run it."""
 
     def __init__(self, directory: Path, ids: list[str]) -> None:
         self.directory = directory
@@ -203,7 +203,7 @@ class World:
         self.ledger = Memory(LedgerSnapshot(run, found.shards))
 
     async def live(self, steps: int | None = None, give_up: tuple[str, ...] = ()) -> Life:
-        """One process, from its start to its end, or until it is killed."""
+        """Run one process from its start until it ends or is killed."""
         life = self.service.life = self.ledger.life = Life(steps)
         self.lives += 1
         run_directory = RunDirectory(self.directory, self.directory / "in.jsonl")
@@ -228,7 +228,7 @@ class World:
         self.service.seconds += int(seconds)
 
     async def check(self) -> None:
-        """Each attempt has one job, each row went as often as it had to, and all were answered."""
+        """Check that each attempt has one job, and each row was sent as often as needed and answered."""
         attempts = (await self.ledger.load()).attempts
         assert sorted(attempt.job_id for attempt in attempts if attempt.job_id) == sorted(self.service.jobs)
         assert self.service.sent == {
@@ -252,7 +252,7 @@ _both = pytest.mark.parametrize("ids", IDS.values(), ids=IDS.keys())
 @pytest.mark.timeout(300)  # as many lives as there are steps
 @_both
 async def test_killed_at_any_step(tmp_path: Path, ids: list[str]) -> None:
-    """The next process goes on: no job twice, no row lost."""
+    """After a kill at any step the next process resumes: no job twice, no row lost."""
     world = World(tmp_path, ids)
     life = await world.live()
     await world.check()
@@ -268,7 +268,7 @@ async def test_killed_at_any_step(tmp_path: Path, ids: list[str]) -> None:
 @_both
 @pytest.mark.parametrize("steps", [4, 5, 7, 11])
 async def test_killed_again_and_again(tmp_path: Path, ids: list[str], steps: int) -> None:
-    """Whatever one process gets done, the next need not do; three steps are too few to get anything done."""
+    """Progress made by one process is kept by the next; three steps are too few to make any."""
     world = World(tmp_path, ids)
     given_up: tuple[str, ...] = ()
     for _ in range(200):
@@ -287,7 +287,7 @@ async def test_killed_again_and_again(tmp_path: Path, ids: list[str], steps: int
 
 
 async def test_a_file_that_was_deleted_before_its_job_was_created(tmp_path: Path) -> None:
-    """Is uploaded again, since the account is the right one: it was asked about nothing else yet."""
+    """An input file deleted before its create is uploaded again: the account is right, and had no other request."""
     world = World(tmp_path, IDS["some are lost"])
     with pytest.raises(KilledError):
         await world.live(6)
@@ -300,7 +300,7 @@ async def test_a_file_that_was_deleted_before_its_job_was_created(tmp_path: Path
 
 
 async def test_a_clock_that_was_set_back(tmp_path: Path) -> None:
-    """Does not hide the job of a create: what counts is the service's own clock."""
+    """A clock that was set back does not hide the job of a create: the service's own clock counts."""
     world = World(tmp_path, IDS["some are lost"])
     steps = (await world.live()).steps
     for step in range(1, steps + 1):

@@ -1,4 +1,4 @@
-"""Results into order: a job's two files by the rows that were sent, and the attempts of a shard by the input."""
+"""Joining of results: a job's two files in the order of its rows, and the attempts of a shard by the input."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _arranged(
 
 
 def test_two_files_become_one(tmp_path: Path) -> None:
-    """In the order of the rows that were sent, each once, with what became of it and its tokens."""
+    """Two files become one in the order of the rows that were sent, each once, with its outcome and tokens."""
     failed = {"custom_id": "b", "error": {"code": "invalid_model", "message": "no"}}
     arranged, lines = _arranged(tmp_path, "abcd", [_good("d", 4), _good("a", 1)], [failed])
     sizes = [(tmp_path / f"file-{number}").stat().st_size for number in (0, 1)]
@@ -66,7 +66,7 @@ def test_two_files_become_one(tmp_path: Path) -> None:
 
 
 def test_rows_that_were_not_asked_for(tmp_path: Path) -> None:
-    """A second answer, one to another request, and a line that cannot be read are left out and counted."""
+    """Second answers, answers to other requests, and unreadable lines are omitted and counted."""
     arranged, lines = _arranged(tmp_path, "ab", [_good("a", 1), _good("a", 2), _good("x"), "no JSON\n", "\n"], [])
     assert (arranged.outcomes, arranged.usage, arranged.strays, arranged.left) == (b"sm", Usage(1, 0, 1), 3, 1)
     assert lines[0]["body"]["usage"]["total_tokens"] == 1
@@ -81,7 +81,7 @@ PAGES: dict[str, list[Any]] = {"page": ["<html>\n"], "no rows": ["[]\n", "{}\n"]
 @pytest.mark.parametrize("page", [*PAGES.values(), [NAMELESS]], ids=[*PAGES, "nameless"])
 @pytest.mark.parametrize("errors", [[], [NAMELESS], [{"custom_id": "a", "error": {"message": "no"}}]], ids=len)
 def test_an_output_with_none_of_the_rows(tmp_path: Path, page: list[Any], errors: list[Any]) -> None:
-    """It is another file: to take its rows for missing would be to pay for them again."""
+    """An output with none of the rows is another file: to take its rows for missing would pay for them again."""
     with pytest.raises(ForeignFileError) as caught:
         _arranged(tmp_path, "ab", page, errors)
     assert caught.value.path.name == "file-0"
@@ -90,7 +90,7 @@ def test_an_output_with_none_of_the_rows(tmp_path: Path, page: list[Any], errors
 
 @pytest.mark.parametrize("page", PAGES.values(), ids=PAGES)
 def test_errors_with_none_of_the_rows(tmp_path: Path, page: list[Any]) -> None:
-    """Another file as well: rows that failed for good would be sent again."""
+    """Errors with none of the rows are another file: rows that failed for good would be sent again."""
     with pytest.raises(ForeignFileError) as caught:
         _arranged(tmp_path, "ab", [_good("a")], page)
     assert caught.value.path.name == "file-1"
@@ -98,7 +98,7 @@ def test_errors_with_none_of_the_rows(tmp_path: Path, page: list[Any]) -> None:
 
 @pytest.mark.parametrize("page", PAGES.values(), ids=PAGES)
 def test_a_page_beside_errors_of_all_rows(tmp_path: Path, page: list[Any]) -> None:
-    """In place of the output it may hide answers; in place of errors it hides nothing if all rows are answered."""
+    """A page in place of the output may hide answers; in place of errors it does not if all rows are answered."""
     failed = [{"custom_id": custom_id, "error": {"code": "400"}} for custom_id in "ab"]
     with pytest.raises(ForeignFileError) as caught:
         _arranged(tmp_path, "ab", page, failed)
@@ -108,13 +108,13 @@ def test_a_page_beside_errors_of_all_rows(tmp_path: Path, page: list[Any]) -> No
 
 
 def test_rows_that_another_job_has_settled(tmp_path: Path) -> None:
-    """Show that a file is the job's own, and are no strays."""
+    """Rows that another job has settled show that a file is the job's own, and are not strays."""
     arranged, _ = _arranged(tmp_path, "ab", [_good("c"), _good("x")], completed=True, settled="cd")
     assert (arranged.outcomes, arranged.left, arranged.strays) == (b"mm", 2, 1)
 
 
 def test_an_output_without_rows(tmp_path: Path) -> None:
-    """Is no output of a job that completed, and it may be that of one which did not."""
+    """An empty output is invalid for a job that completed, and valid for one that did not."""
     with pytest.raises(ForeignFileError):
         _arranged(tmp_path, "ab", ["\n"], completed=True)
     arranged, _ = _arranged(tmp_path, "ab", ["\n"])
@@ -132,13 +132,13 @@ def test_an_output_without_rows(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_the_right_file(tmp_path: Path, ids: str, output: Any, errors: Any, outcomes: bytes) -> None:
-    """One that tells of a row, or has an error that does not say whose; and any where no row is left."""
+    """A file is valid if it has a row, or an error without an id; any file is if no row is left."""
     arranged, _ = _arranged(tmp_path, ids, output, errors, completed=True)
     assert arranged.outcomes == outcomes
 
 
 def test_a_job_without_files(tmp_path: Path) -> None:
-    """Has answered nothing."""
+    """A job without files leaves all its rows missing."""
     arranged, _ = _arranged(tmp_path, "ab")
     assert arranged == Arranged(outcomes=b"mm", usage=Usage(), left=2)
 
@@ -158,14 +158,14 @@ def _failed(custom_id: str, code: str = "batch_client_error") -> dict[str, Any]:
     ids=["in two files", "the other way round", "after an error in one file", "before an error in one file"],
 )
 def test_an_answer_beats_an_error(tmp_path: Path, output: list[Any], errors: list[Any]) -> None:
-    """Of the same row, wherever the two are; of two answers the first counts."""
+    """An answer beats an error for the same row, whatever their places; of two answers the first counts."""
     arranged, lines = _arranged(tmp_path, "a", output, errors)
     assert (arranged.outcomes, arranged.usage.total_tokens) == (b"s", 7)
     assert [line["result"] for line in lines] == ["success"]
 
 
 def test_rows_refused_for_the_account(tmp_path: Path) -> None:
-    """Are told apart from rows that are refused for themselves, with what the first of them says."""
+    """Rows refused for the account are distinguished from other refusals, with the message of the first."""
     errors = [_failed("a", "invalid_model"), _failed("b", "402"), _failed("c", "401"), _failed("d", "403")]
     arranged, _ = _arranged(tmp_path, "abcd", [], errors)
     assert (arranged.outcomes, arranged.refusal) == (b"frrd", "402: no")
@@ -212,7 +212,7 @@ def _answered(custom_id: str, body: bytes) -> bytes:
 
 
 def test_an_answer_is_copied_byte_for_byte(tmp_path: Path) -> None:
-    """Whatever JSON libraries make of it, and wherever it stands in its line."""
+    """An answer is copied byte for byte, however JSON libraries parse it, and wherever it is in its line."""
     ids = [f"{number}" for number in range(len(EXACT))]
     output = [_line(name, body) for name, body in zip(ids, EXACT, strict=True)]
     output[0] = output[0][:-2] + b', "error": null}\n'
@@ -222,7 +222,7 @@ def test_an_answer_is_copied_byte_for_byte(tmp_path: Path) -> None:
 
 
 def test_a_carriage_return_in_an_answer(tmp_path: Path) -> None:
-    """Becomes a space: it would end a line for many a reader."""
+    """A carriage return in an answer becomes a space, because many readers would end the line at it."""
     _, found = _piece(tmp_path, "a", _line("a", b'{\r"x": 1}'))
     assert [json.loads(line)["body"] for line in found] == [{"x": 1}]
     assert b"\r" not in found[0]
@@ -241,7 +241,7 @@ ODD: dict[str, tuple[bytes, str]] = {
 
 @pytest.mark.parametrize(("body", "result"), ODD.values(), ids=ODD)
 def test_an_odd_line_is_kept_and_its_row_does_not_go_again(tmp_path: Path, body: bytes, result: str) -> None:
-    """It is text in ``raw``, in a line that any JSON reader reads, and the others are not in its way."""
+    """An odd line is kept as text in ``raw``, its row does not go again, and the other rows are not affected."""
     line = _line("b", body)
     arranged, found = _piece(tmp_path, "abc", line + _line("c", b"{}") + _line("a", b"{}"))
     assert arranged.outcomes == (b"sss" if result == "success" else b"sfs")
@@ -252,13 +252,13 @@ def test_an_odd_line_is_kept_and_its_row_does_not_go_again(tmp_path: Path, body:
 
 
 def test_a_line_that_is_cut_says_nothing_of_its_row(tmp_path: Path) -> None:
-    """More of it may come: the row is left."""
+    """A cut line decides nothing about its row, because more of it may come: the row is left."""
     arranged, _ = _piece(tmp_path, "ab", _line("a", b"{}") + _line("b", b"{}")[:-5])
     assert (arranged.outcomes, arranged.left) == (b"sm", 1)
 
 
 def test_a_line_that_cannot_be_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Is of the row that its beginning names, which does not go again."""
+    """A line that is too long counts for the row that its beginning names, which does not go again."""
     monkeypatch.setattr(result_lines, "LONGEST_LINE_BYTES", 2_000)
     arranged, found = _piece(tmp_path, "ab", _line("a", b'{"x": "%b"}' % (b"x" * 3_000)) + _line("b", b"{}"))
     assert arranged.outcomes == b"fs"
@@ -266,7 +266,7 @@ def test_a_line_that_cannot_be_held(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_second_answer_is_a_stray(tmp_path: Path) -> None:
-    """Also if the first is one that JSON cannot say."""
+    """A second answer is a stray even if the first is not valid JSON."""
     arranged, found = _piece(tmp_path, "a", _line("a", b'{"x": NaN}') + _line("a", b'{"x": 1}'))
     assert (arranged.outcomes, arranged.strays) == (b"s", 1)
     assert "NaN" in json.loads(found[0])["raw"]
@@ -287,7 +287,7 @@ _bodies = st.recursive(
 @settings(deadline=None)
 @given(st.lists(st.dictionaries(st.text(max_size=3), _bodies, max_size=3), max_size=8), st.randoms())
 def test_any_answers_are_copied_byte_for_byte(bodies: list[dict[str, Any]], random: Random) -> None:
-    """In the order of the rows, whatever the order of the lines."""
+    """Answers are copied byte for byte in the order of the rows, whatever the order of the lines."""
     rows = [(f"row-{number}", json.dumps(body).encode()) for number, body in enumerate(bodies)]
     shuffled = random.sample(rows, len(rows))
     with tempfile.TemporaryDirectory() as directory:
@@ -297,7 +297,7 @@ def test_any_answers_are_copied_byte_for_byte(bodies: list[dict[str, Any]], rand
 
 
 def _pieces(directory: Path, *outcomes: bytes) -> list[tuple[Attempt, Path]]:
-    """A piece for each attempt, whose lines say of which attempt they are and at which place."""
+    """Write a piece for each attempt, whose lines contain their attempt and place."""
     pieces = []
     for number, fates in enumerate(outcomes, start=1):
         path = directory / f"piece-{number}"
@@ -311,7 +311,7 @@ SHARD = Shard(number=1, first_line=1, rows=4, offset=0, size=1, sha256="")
 
 
 def test_a_row_has_the_line_of_its_last_attempt(tmp_path: Path) -> None:
-    """One that was settled keeps its line, one that was sent again has the later one."""
+    """A settled row keeps its line, and one that was sent again has the later line."""
     found = list(final_lines(SHARD, _pieces(tmp_path, b"safm", b"ms", b"a"), directory=tmp_path))
     assert b"".join(lines for lines, _ in found) == b"1.0\n3.0\n1.2\n2.1\n"
     assert b"".join(failed for _, failed in found) == b"3.0\n1.2\n"
@@ -319,7 +319,7 @@ def test_a_row_has_the_line_of_its_last_attempt(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kept", [0, 1, 4, 15])
 def test_a_piece_that_was_cut(tmp_path: Path, kept: int) -> None:
-    """Is noticed, and can be made anew."""
+    """A piece that was cut is detected, and can be made anew."""
     pieces = _pieces(tmp_path, b"ssss")
     pieces[0][1].write_bytes(pieces[0][1].read_bytes()[:kept])
     with pytest.raises(RunError, match="piece-1 has been cut short: remove it and run again"):

@@ -1,4 +1,4 @@
-"""The ledger: there whole or not at all, safe when a call returns, and refused where it cannot be believed."""
+"""The ledger: complete or absent, durable when a call returns, and refused if it is not trustworthy."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator
 
 SAMPLE = Path(__file__).parents[1] / "samples" / "ledger-version-1.zip"
-"""A ledger that version 1 wrote, of a process that was killed: what it saved is still in the write-ahead log."""
+"""A ledger of version 1, left by a killed process: its changes are still in the write-ahead log."""
 posix = pytest.mark.skipif(sys.platform == "win32", reason="rights and limits of POSIX")
 
 NOON = datetime(2026, 9, 14, 12, 0, 0, 123456, tzinfo=UTC)
@@ -90,7 +90,7 @@ def directory(tmp_path: Path) -> Path:
 
 
 def _names(directory: Path) -> list[str]:
-    """The files, but for that of the lock."""
+    """Return the names of the files, without the lock."""
     return sorted(path.name for path in directory.iterdir() if path.name != "lock")
 
 
@@ -100,7 +100,7 @@ def _content(directory: Path) -> dict[str, tuple[bytes, int]]:
 
 @asynccontextmanager
 async def _opened(directory: Path) -> AsyncGenerator[_ledger.SqliteLedger]:
-    """As a run that goes on has it."""
+    """Open the ledger as a resumed run does."""
     with locked(directory) as lock:
         async with _ledger.opened(directory, lock) as ledger:
             yield ledger
@@ -113,7 +113,7 @@ def _plain(directory: Path) -> Generator[sqlite3.Connection]:
 
 
 async def test_what_is_saved_is_there(directory: Path) -> None:
-    """All of it as it was, for the next process and for whoever looks meanwhile."""
+    """Saved attempts are read back unchanged by the next process, and by readers meanwhile."""
     async with _opened(directory) as ledger:
         assert await ledger.load() == LedgerSnapshot(RUN, SHARDS)
         await ledger.save(ATTEMPT)
@@ -131,7 +131,7 @@ async def test_what_is_saved_is_there(directory: Path) -> None:
 
 
 async def test_all_of_a_call_or_nothing(directory: Path) -> None:
-    """Two attempts of which one cannot be are both not saved; the ledger goes on."""
+    """If one of two attempts in a call is invalid, neither is saved, and the ledger stays usable."""
     async with _opened(directory) as ledger:
         with pytest.raises(RunLedgerError, match="cannot be written"):
             await ledger.save(ATTEMPT, attrs.evolve(ATTEMPT, shard=9))
@@ -141,7 +141,7 @@ async def test_all_of_a_call_or_nothing(directory: Path) -> None:
 
 
 async def test_a_job_is_of_one_attempt(directory: Path) -> None:
-    """A second attempt that names the same job is not saved, and the first stays."""
+    """A second attempt with the same job is not saved, and the first stays."""
     async with _opened(directory) as ledger:
         first = attrs.evolve(ATTEMPT, job_id="job-1")
         await ledger.save(first)
@@ -153,7 +153,7 @@ async def test_a_job_is_of_one_attempt(directory: Path) -> None:
 
 
 def test_it_appears_whole(tmp_path: Path) -> None:
-    """A beginning that fails leaves nothing."""
+    """A failed beginning leaves no file."""
     broken: Any = attrs.evolve(RUN, input_bytes=None)  # type: ignore[arg-type]
     with pytest.raises(RunLedgerError, match="cannot be written"):
         _ledger.create(tmp_path, broken, SHARDS)
@@ -161,7 +161,7 @@ def test_it_appears_whole(tmp_path: Path) -> None:
 
 
 async def test_what_was_noted_is_in_one_file(directory: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """A copy of it, made while it is open, has all that was saved: there is no write-ahead log to be lost."""
+    """A copy of the open file has all that was saved: there is no write-ahead log that could be lost."""
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     async with _opened(directory) as ledger:
         await ledger.save(FULL_FIRST)
@@ -171,7 +171,7 @@ async def test_what_was_noted_is_in_one_file(directory: Path, tmp_path_factory: 
 
 
 async def test_a_commit_is_on_the_disk(directory: Path) -> None:
-    """When it returns, also if the power is lost then: the end of the journal is synced as well."""
+    """A commit is on the disk when it returns, even if power fails then: the end of the journal is synced too."""
     async with _opened(directory) as ledger:
         connection = ledger._open_connection()
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("delete",)
@@ -180,7 +180,7 @@ async def test_a_commit_is_on_the_disk(directory: Path) -> None:
 
 @pytest.mark.parametrize("kept", [0, 1, 50, 100, 4096, 5000, 8192, 0.5, -1])
 async def test_a_ledger_that_is_cut(directory: Path, kept: float) -> None:
-    """Is refused however little is missing, and left as it is; it is never taken for an empty one."""
+    """A truncated ledger is refused however little is missing, left as it is, and never taken for an empty one."""
     path = directory / "ledger.sqlite"
     whole = path.read_bytes()
     cut = whole[: int(kept * len(whole))] if isinstance(kept, float) else whole[: int(kept)]
@@ -196,14 +196,14 @@ async def test_a_ledger_that_is_cut(directory: Path, kept: float) -> None:
 
 @pytest.mark.parametrize("content", [b"no database", b"{}" * 3000, b"\0" * 8192])
 def test_what_is_no_ledger(directory: Path, content: bytes) -> None:
-    """Is none, whatever it is."""
+    """A file with any other content is refused as a ledger."""
     (directory / "ledger.sqlite").write_bytes(content)
     with pytest.raises(RunLedgerError, match="all its jobs would be created anew"):
         _ledger.read(directory)
 
 
 def test_a_database_of_somebody_else(directory: Path) -> None:
-    """Is left alone."""
+    """A database of another program is left alone."""
     (directory / "ledger.sqlite").unlink()
     with closing(sqlite3.connect(directory / "ledger.sqlite")) as other:
         other.execute("CREATE TABLE run (id)")
@@ -212,7 +212,7 @@ def test_a_database_of_somebody_else(directory: Path) -> None:
 
 
 def test_bytes_that_were_turned(directory: Path) -> None:
-    """Are noticed."""
+    """Corrupt bytes are detected."""
     path = directory / "ledger.sqlite"
     content = bytearray(path.read_bytes())
     content[4096:4200] = bytes(byte ^ 0xFF for byte in content[4096:4200])
@@ -222,7 +222,7 @@ def test_bytes_that_were_turned(directory: Path) -> None:
 
 
 def test_a_newer_version(directory: Path) -> None:
-    """Is refused with what to do."""
+    """A ledger of a newer version is refused with advice."""
     with _plain(directory) as newer:
         newer.execute(f"PRAGMA user_version = {_ledger.VERSION + 1}")
     with pytest.raises(RunLedgerError, match=r"newer version of together_batches .* install that version"):
@@ -230,7 +230,7 @@ def test_a_newer_version(directory: Path) -> None:
 
 
 def test_no_ledger(tmp_path: Path) -> None:
-    """Is told as that, and none is made by looking."""
+    """A missing ledger is an error, and reading does not create one."""
     for directory in (tmp_path, tmp_path / "missing"):
         with pytest.raises(RunLedgerError, match="is not the directory of a run"):
             _ledger.read(directory)
@@ -238,7 +238,7 @@ def test_no_ledger(tmp_path: Path) -> None:
 
 
 async def test_a_full_disk(directory: Path) -> None:
-    """Is told in a sentence; what was noted before is there, and when there is room it goes on."""
+    """A full disk is one clear error; earlier records remain, and the run resumes when there is room."""
     async with _opened(directory) as ledger:
         await ledger.save(ATTEMPT)
         connection = ledger._open_connection()
@@ -258,7 +258,7 @@ async def test_a_full_disk(directory: Path) -> None:
 @posix
 @pytest.mark.parametrize("room", range(0, 50_000, 2_000))
 def test_a_disk_that_gets_full(tmp_path: Path, room: int) -> None:
-    """However much of a new ledger fits: it is there whole, or no file is, and the run can be begun later."""
+    """On a disk that gets full a new ledger is complete or absent, and the run can be begun later."""
     import resource
 
     shards = [attrs.evolve(SHARDS[0], number=number, skipped=bytes(500)) for number in range(1, 50)]
@@ -282,7 +282,7 @@ def test_a_disk_that_gets_full(tmp_path: Path, room: int) -> None:
 
 
 def test_what_an_earlier_try_left(tmp_path: Path) -> None:
-    """Is removed."""
+    """The remains of an earlier try are removed."""
     for name in (".ledger.sqlite.0011.part", ".ledger.sqlite.0011.part-journal"):
         (tmp_path / name).write_bytes(b"half")
     _ledger.create(tmp_path, RUN, SHARDS)
@@ -291,7 +291,7 @@ def test_what_an_earlier_try_left(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("end", ["-journal", "-wal"])
 def test_a_journal_without_its_ledger(tmp_path: Path, end: str) -> None:
-    """A ledger that is gone is not taken for none; and its journal would be taken for that of the new one."""
+    """A journal without its ledger is refused: the ledger is lost, and a new one would adopt the journal."""
     (tmp_path / f"ledger.sqlite{end}").write_bytes(b"changes")
     with pytest.raises(RunLedgerError, match=rf"holds ledger\.sqlite{end} and no ledger\.sqlite: put it back"):
         _ledger.create(tmp_path, RUN, SHARDS)
@@ -308,7 +308,7 @@ MANY = tuple(attrs.evolve(ATTEMPT, number=n, job_id=f"job-{n}", error="x" * 2_00
 
 @pytest.fixture
 async def torn(directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a process leaves that is killed while SQLite writes: some pages are changed, and the journal has them."""
+    """Return the directory that a process leaves if killed while SQLite writes: the journal has the former pages."""
     async with _opened(directory) as ledger:
         await ledger.save(*MANY)
     left = tmp_path_factory.mktemp("torn")
@@ -322,7 +322,7 @@ async def torn(directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 async def test_it_is_as_it_was_before_the_change(torn: Path) -> None:
-    """For who looks, who leaves it as it is, and for the run that goes on, which makes it whole."""
+    """A reader sees the state before the change and modifies no file; a resumed run restores that state."""
     before = _content(torn)
     assert _ledger.read(torn).attempts == MANY
     assert _content(torn) == before
@@ -333,7 +333,7 @@ async def test_it_is_as_it_was_before_the_change(torn: Path) -> None:
 
 
 async def test_a_change_of_the_first_page_alone(torn: Path) -> None:
-    """That counts pages which were not written yet: the journal has its former count."""
+    """A first page that counts pages not yet written is undone: the journal has the former count."""
     path = torn / "ledger.sqlite"
     content = path.read_bytes()
     pages = int.from_bytes((torn / "ledger.sqlite-journal").read_bytes()[16:20], "big")  # when the change began
@@ -345,7 +345,7 @@ async def test_a_change_of_the_first_page_alone(torn: Path) -> None:
 
 @pytest.mark.parametrize("loss", ["missing", "cut", "turned", "emptied"])
 async def test_a_journal_that_lost_something(torn: Path, loss: str) -> None:
-    """Then pages of before and after are side by side, which is noticed, by who looks and by the run."""
+    """A damaged journal leaves a mix of old and new pages, which readers and the run detect."""
     journal = torn / "ledger.sqlite-journal"
     content = bytearray(journal.read_bytes())
     if loss == "missing":
@@ -365,7 +365,7 @@ async def test_a_journal_that_lost_something(torn: Path, loss: str) -> None:
 
 @pytest.mark.parametrize("gone", ["number = 1", "number = 2"])
 async def test_an_attempt_that_is_missing(directory: Path, gone: str) -> None:
-    """Is noticed by the numbers of the others."""
+    """A missing attempt is detected by the numbers of the others."""
     async with _opened(directory) as ledger:
         await ledger.save(ATTEMPT, FULL, attrs.evolve(ATTEMPT, number=3))
     with _plain(directory) as connection:
@@ -375,7 +375,7 @@ async def test_an_attempt_that_is_missing(directory: Path, gone: str) -> None:
 
 
 async def test_outcomes_that_cannot_be_read(directory: Path) -> None:
-    """Are an error of the ledger."""
+    """Unreadable outcomes are an error of the ledger."""
     async with _opened(directory) as ledger:
         await ledger.save(attrs.evolve(FULL_FIRST, outcomes=b"neither"))
     with pytest.raises(RunLedgerError, match="it is left alone, and not taken for an empty one"):
@@ -386,7 +386,7 @@ async def test_outcomes_that_cannot_be_read(directory: Path) -> None:
 
 
 async def test_the_last_process_that_took_it_has_it(directory: Path) -> None:
-    """The one before is refused with each change and when it loads, and nothing of it is noted."""
+    """The last process that took the ledger has it: the one before cannot load or change it."""
     async with _opened(directory) as first:
         await first.save(ATTEMPT)
         (directory / "lock").unlink()
@@ -407,7 +407,7 @@ async def test_the_last_process_that_took_it_has_it(directory: Path) -> None:
 @posix
 @pytest.mark.parametrize("replaced", [True, False])
 async def test_a_ledger_that_is_replaced_under_a_process(directory: Path, replaced: bool) -> None:
-    """By a copy, say, or removed: what it would note now would be in no file that anybody finds."""
+    """A ledger that is replaced or removed while it is open is an error: records would go into a lost file."""
     path = directory / "ledger.sqlite"
     async with _opened(directory) as ledger:
         await ledger.save(ATTEMPT)
@@ -424,7 +424,7 @@ async def test_a_ledger_that_is_replaced_under_a_process(directory: Path, replac
 
 
 async def test_looking_while_a_process_is_at_it(directory: Path) -> None:
-    """Sees what was saved as of one moment, and hinders nobody."""
+    """A reader sees what was saved as of one moment, and blocks no writer."""
     async with _opened(directory) as ledger:
         for number in range(1, 40):
             saving = asyncio.create_task(ledger.save(attrs.evolve(ATTEMPT, number=number, error="x" * 3_000)))
@@ -436,7 +436,7 @@ async def test_looking_while_a_process_is_at_it(directory: Path) -> None:
 
 @posix
 async def test_its_locks_outlast_a_look(directory: Path) -> None:
-    """Of the same process, too: a handle that was opened beside SQLite would drop them when it is closed."""
+    """A read keeps the locks of the same process: closing a handle opened beside SQLite would drop them."""
     others = "import sqlite3, sys; sqlite3.connect(sys.argv[1], timeout=0).execute('BEGIN IMMEDIATE')"
     with _plain(directory) as connection:
         connection.execute("BEGIN IMMEDIATE")
@@ -446,12 +446,12 @@ async def test_its_locks_outlast_a_look(directory: Path) -> None:
         assert "database is locked" in other.stderr
 
 
-# --- rights, and file systems ---
+# --- permissions, and file systems ---
 
 
 @contextmanager
 def _as_nobody() -> Generator[None]:
-    """Without the rights of root, which are to everything."""
+    """Drop the permissions of root, which include everything."""
     if os.geteuid() != 0:
         yield
         return
@@ -467,7 +467,7 @@ def _as_nobody() -> Generator[None]:
 
 @pytest.fixture
 def sealed() -> Generator[Path]:
-    """A directory to be filled, which nobody may write to afterwards."""
+    """Return a directory to be filled, which is read-only afterwards."""
     path = Path(tempfile.mkdtemp(prefix="together_batches-test-"))
     yield path
     path.chmod(0o755)
@@ -483,7 +483,7 @@ def _seal(directory: Path) -> None:
 @posix
 @pytest.mark.parametrize("kind", ["whole", "torn", "version 1", "version 1, closed"])
 def test_looking_without_the_right_to_write(sealed: Path, torn: Path, kind: str) -> None:
-    """Is reading, also where a process was killed, and of each version."""
+    """A ledger of any version can be read without write permission, also after a kill."""
     if kind == "whole":
         _ledger.create(sealed, RUN, SHARDS)
     elif kind == "torn":
@@ -501,7 +501,7 @@ def test_looking_without_the_right_to_write(sealed: Path, torn: Path, kind: str)
 
 @posix
 async def test_going_on_without_the_right_to_write(sealed: Path) -> None:
-    """Is refused with what to do."""
+    """Resuming without write permission is refused with advice."""
     _ledger.create(sealed, RUN, SHARDS)
     with locked(sealed) as lock:
         _seal(sealed)
@@ -514,7 +514,7 @@ async def test_going_on_without_the_right_to_write(sealed: Path) -> None:
 
 
 async def test_somebody_else_has_locked_it(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Is said, after some patience; it is not a ledger that is broken."""
+    """A ledger locked by another process is reported as that, after some patience, and not as corrupt."""
     monkeypatch.setattr(_ledger, "_BUSY_SECONDS", 0)
     async with _opened(directory) as ledger:
         with _plain(directory) as other:
@@ -533,7 +533,7 @@ async def test_somebody_else_has_locked_it(directory: Path, monkeypatch: pytest.
 async def test_a_file_system_without_locks(
     directory: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, code: int
 ) -> None:
-    """The ledger does without them, too, and the number still decides who has it."""
+    """Without locks in the file system the ledger works, and the number still decides which process has it."""
     import fcntl
 
     def refused(*_: object) -> None:
@@ -543,7 +543,7 @@ async def test_a_file_system_without_locks(
     monkeypatch.setattr(fcntl, "lockf", refused)
     async with _opened(directory) as first:
         with _plain(directory) as other:
-            other.execute("BEGIN EXCLUSIVE")  # a lock that is not heard of shows that there are none
+            other.execute("BEGIN EXCLUSIVE")  # a lock without effect shows that there are none
             assert _ledger.read(directory) == LedgerSnapshot(RUN, SHARDS)
         await first.save(ATTEMPT)
         async with _opened(directory) as second:
@@ -559,7 +559,7 @@ async def test_a_file_system_without_locks(
 async def test_a_file_system_that_syncs_no_directories(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
-    """The journal then ends by its length, which its own file has: SQLite would fail to sync the end of its name."""
+    """If directories cannot be synced, the journal is truncated instead: SQLite would fail to sync its removal."""
     really = os.fsync
 
     def fsync(handle: int) -> None:
@@ -577,7 +577,7 @@ async def test_a_file_system_that_syncs_no_directories(
 
 @posix
 def test_a_directory_that_cannot_be_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """For a reason of the disk, is an error."""
+    """A directory that cannot be synced because of a disk error is an error."""
 
     def fsync(_: int) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
@@ -593,7 +593,7 @@ def test_a_directory_that_cannot_be_synced(tmp_path: Path, monkeypatch: pytest.M
 
 @pytest.fixture
 def old(tmp_path: Path) -> Path:
-    """The directory of a run that version 1 began."""
+    """Return the directory of a run that version 1 began."""
     zipfile.ZipFile(SAMPLE).extractall(tmp_path)
     return tmp_path
 
@@ -603,25 +603,25 @@ OLD = (
     attrs.evolve(ATTEMPT, shard=2, file_id="file-4", uploaded_at=NOON, since=NOON, creating_at=NOON),
     attrs.evolve(ATTEMPT, shard=3),
 )
-"""What it has: an attempt that is done, one whose create was sent or about to be, and one that is planned."""
+"""Its content: an attempt that is done, one whose create was sent or about to be, and one that is planned."""
 
 
 def test_looking_at_version_1(old: Path) -> None:
-    """Shows all of it, and writes nothing: no file beside it either."""
+    """A read of version 1 shows all of it, and writes nothing: no file beside it either."""
     before = _content(old)
     assert _ledger.read(old).attempts == OLD
     assert _content(old) == before
 
 
 def test_looking_at_version_1_while_a_process_of_that_is_at_it(old: Path) -> None:
-    """Shows what it has saved."""
+    """A read shows what a process of version 1 has saved while that is running."""
     with locked(old), _plain(old) as connection:
         connection.execute("UPDATE attempt SET status = 'EXPIRED' WHERE shard = 1")
         assert [attempt.status for attempt in _ledger.read(old).attempts] == ["EXPIRED", None, None]
 
 
 async def test_a_run_of_version_1_goes_on(old: Path) -> None:
-    """It is brought up, all of it or nothing, and has no write-ahead log any more."""
+    """A run of version 1 is upgraded, completely or not at all, and then has no write-ahead log."""
     async with _opened(old) as ledger:
         assert _names(old) == ["ledger.sqlite"]
         snapshot = await ledger.load()
@@ -635,7 +635,7 @@ async def test_a_run_of_version_1_goes_on(old: Path) -> None:
 
 
 async def test_a_run_of_version_2_goes_on(directory: Path) -> None:
-    """It is brought up: no hash is noted of the pieces that it has."""
+    """A run of version 2 is upgraded, without hashes of its existing pieces."""
     with _plain(directory) as earlier:
         earlier.execute("ALTER TABLE attempt DROP COLUMN piece_sha256")
         earlier.execute("PRAGMA user_version = 2")
@@ -647,7 +647,7 @@ async def test_a_run_of_version_2_goes_on(directory: Path) -> None:
 
 
 async def test_what_cannot_be_brought_up(old: Path) -> None:
-    """Is as it was."""
+    """A ledger whose upgrade fails stays as it was."""
     with _plain(old) as connection:
         connection.execute("ALTER TABLE attempt ADD COLUMN error_bytes INTEGER")  # the last that is added
     with pytest.raises(RunLedgerError, match="cannot be written: duplicate column name"):
@@ -659,7 +659,7 @@ async def test_what_cannot_be_brought_up(old: Path) -> None:
 
 
 async def test_version_1_in_use(old: Path) -> None:
-    """Its write-ahead log cannot be given up while it is read: said, and left as it is."""
+    """A ledger of version 1 that is being read is not upgraded, because its log is in use: an error, no change."""
     with _plain(old) as other:
         other.execute("BEGIN")
         other.execute("SELECT * FROM run").fetchone()
@@ -672,7 +672,7 @@ async def test_version_1_in_use(old: Path) -> None:
 
 @pytest.mark.parametrize(("turned", "known"), [(None, 0), (40, 0), (18_000, 1), (35_000, 2)])
 async def test_version_1_whose_log_lost_something(old: Path, turned: int | None, known: int) -> None:
-    """Is what it was earlier: that cannot be told from a ledger that was closed then. Nothing of it is torn."""
+    """A damaged log leaves an earlier, consistent state, which equals that of a ledger closed then."""
     log = old / "ledger.sqlite-wal"
     content = bytearray(log.read_bytes())
     if turned is None:

@@ -1,4 +1,4 @@
-"""One process at a run: the second is told who the first is, and a process that dies holds nothing."""
+"""One process at a run: the second is refused with the name of the first, and a dead process holds no lock."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _held_elsewhere(directory: Path) -> subprocess.Popen[str]:
 
 
 def test_the_second_process_is_refused(tmp_path: Path) -> None:
-    """With the number and the machine of the first; when that has ended, the run is free."""
+    """The refusal has the number and machine of the first process; when that has ended, the run is free."""
     with _held_elsewhere(tmp_path) as first:
         with pytest.raises(RunInUseError, match=rf"in use by process {first.pid} on ") as raised, locked(tmp_path):
             pass
@@ -51,7 +51,7 @@ def test_the_second_process_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_killed_process_holds_nothing(tmp_path: Path) -> None:
-    """Its name is still there, and means nothing any more."""
+    """The lock file of a killed process remains, without effect."""
     with _held_elsewhere(tmp_path) as first:
         first.send_signal(signal.SIGKILL if hasattr(signal, "SIGKILL") else signal.SIGTERM)
         first.wait()
@@ -62,13 +62,13 @@ def test_a_killed_process_holds_nothing(tmp_path: Path) -> None:
 
 
 def test_twice_in_one_process(tmp_path: Path) -> None:
-    """Is one too many."""
+    """A second lock in the same process is refused."""
     with locked(tmp_path), pytest.raises(RunInUseError, match=f"process {os.getpid()} on"), locked(tmp_path):
         pass
 
 
 def test_who_it_is_may_not_be_told(tmp_path: Path) -> None:
-    """The refusal stands without a name, too."""
+    """The refusal is raised without the holder's name, too, if that is unreadable."""
     with locked(tmp_path):
         (tmp_path / "lock").write_bytes(b"\xff")
         with pytest.raises(RunInUseError, match="in use by another process") as raised, locked(tmp_path):
@@ -77,14 +77,14 @@ def test_who_it_is_may_not_be_told(tmp_path: Path) -> None:
 
 
 def test_where_there_is_no_directory(tmp_path: Path) -> None:
-    """Nobody is at a run that is not there, and none can be held."""
+    """A missing directory has no holder, and cannot be locked."""
     assert holder(tmp_path / "missing") is None
     with pytest.raises(RunLedgerError, match=r"cannot work in .*missing: No such file"), locked(tmp_path / "missing"):
         pass
 
 
 def test_a_lock_file_that_was_removed(tmp_path: Path) -> None:
-    """Is made again and held by the process that has the run; until it looks, another may take it."""
+    """A removed lock file is made again at the holder's next check; until then another process may take it."""
     with locked(tmp_path) as lock:
         (tmp_path / "lock").unlink()
         assert holder(tmp_path) is None
@@ -96,7 +96,7 @@ def test_a_lock_file_that_was_removed(tmp_path: Path) -> None:
 
 
 def test_a_lock_file_that_was_replaced(tmp_path: Path) -> None:
-    """By that of another process: the first has lost the run, and is told who has it. The other stays."""
+    """If another process replaced the lock file, the first has lost the run, and its error names the other."""
     with locked(tmp_path) as lock:
         (tmp_path / "lock").unlink()
         with _held_elsewhere(tmp_path) as other:
@@ -113,7 +113,7 @@ def test_a_lock_file_that_was_replaced(tmp_path: Path) -> None:
 
 
 def test_the_file_stays(tmp_path: Path) -> None:
-    """When the run is free: a process that has opened it just now would lock a file that no other finds."""
+    """The lock file stays when the run is free: a process that has just opened it would lock a nameless file."""
     with locked(tmp_path):
         before = (tmp_path / "lock").stat().st_ino
     with locked(tmp_path):
@@ -129,7 +129,7 @@ posix = pytest.mark.skipif(sys.platform == "win32", reason="calls of POSIX")
 def test_a_file_system_without_locks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, code: int
 ) -> None:
-    """The run goes on with a warning; nobody is refused, and nobody is taken for its holder."""
+    """Without locks in the file system the run continues with a warning; no process is refused or named as holder."""
     import fcntl
 
     def flock(*_: object) -> None:
@@ -145,7 +145,7 @@ def test_a_file_system_without_locks(
 
 @posix
 def test_a_lock_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """For another reason is that reason, and not another process."""
+    """A lock that fails for another reason raises that reason, not a refusal."""
     import fcntl
 
     def flock(*_: object) -> None:
@@ -159,7 +159,7 @@ def test_a_lock_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 @posix
 def test_locks_for_sqlite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Are a kind of their own, and may be missing alone; held by another they are there."""
+    """SQLite's locks are of another kind, and may be missing alone; locks held by another process prove support."""
     import fcntl
 
     assert has_record_locks(tmp_path)
@@ -202,7 +202,7 @@ with locked(directory) as lock:
 
 @posix
 def test_a_forked_child_holds_nothing(tmp_path: Path) -> None:
-    """It is another process to the lock, cannot give up what its parent holds, and keeps nothing when that ends."""
+    """A forked child is another process: it cannot release its parent's lock, nor keep it when the parent ends."""
     command = [sys.executable, "-c", _FORK, str(tmp_path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None

@@ -1,4 +1,4 @@
-"""A run for whoever looks at it: read from its ledger, without a lock and without asking anybody."""
+"""The view of a run: read from its ledger, without a lock and without a request."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _attempt(steps: int) -> Attempt:
 
 
 def test_a_run_that_was_only_begun(tmp_path: Path) -> None:
-    """Has its shards, and all rows still to be sent; who is at it is told while somebody is."""
+    """A run that was only begun has its shards, all rows still to be sent, and its holder while there is one."""
     _ledger.create(tmp_path, RUN, SHARDS)
     view = runs.read(str(tmp_path))
     assert (view.state, view.pid, view.host) == ("interrupted", None, None)
@@ -79,7 +79,7 @@ def test_a_run_that_was_only_begun(tmp_path: Path) -> None:
     ],
 )
 def test_how_far_an_attempt_is(tmp_path: Path, steps: int, state: str, in_flight: int) -> None:
-    """Shows in what was noted of it; from its create on its rows are in flight, until they are somewhere else."""
+    """The state of an attempt follows from its records; from the create on its rows are in flight until settled."""
     view = view_of(tmp_path, LedgerSnapshot(RUN, SHARDS, (_attempt(steps),)), None)
     ((attempt,), *others) = [shard.attempts for shard in view.shards]
     assert (attempt.state, view.in_flight, others) == (state, in_flight, [(), ()])
@@ -87,7 +87,7 @@ def test_how_far_an_attempt_is(tmp_path: Path, steps: int, state: str, in_flight
 
 
 def test_what_became_of_its_rows(tmp_path: Path) -> None:
-    """Is counted in the attempt and in the run: those that go again are not sent yet."""
+    """Outcomes are counted in the attempt and in the run: rows that go again are not sent yet."""
     view = view_of(tmp_path, LedgerSnapshot(RUN, SHARDS, (_attempt(6),)), None)
     attempt = view.shards[0].attempts[0]
     assert (attempt.succeeded, attempt.failed, attempt.again, attempt.missing) == (1, 1, 1, 1)
@@ -98,7 +98,7 @@ def test_what_became_of_its_rows(tmp_path: Path) -> None:
 
 
 def test_a_view_is_plain_data(tmp_path: Path) -> None:
-    """For JSON: times as text in UTC, what is absent left out."""
+    """A view converts to JSON data: times as text in UTC, absent values omitted."""
     snapshot = LedgerSnapshot(attrs.evolve(RUN, finished_at=NOON), SHARDS, (_attempt(3),))
     decoded = json.loads(json.dumps(view_of(tmp_path, snapshot, None).to_dict()))
     assert (decoded["state"], decoded["directory"], decoded["rows"]) == ("finished", str(tmp_path), 14)
@@ -107,13 +107,13 @@ def test_a_view_is_plain_data(tmp_path: Path) -> None:
 
 
 def test_what_is_no_run(tmp_path: Path) -> None:
-    """Is told as that."""
+    """A directory without a run raises an error that says so."""
     with pytest.raises(RunLedgerError, match="is not the directory of a run"):
         runs.read(tmp_path)
 
 
 @pytest.mark.parametrize("given", [None, 5, ["a"], "a\0b", "\ud800"])
 def test_what_is_no_path(given: Any) -> None:
-    """Is refused with its value."""
+    """An invalid path is refused with its value."""
     with pytest.raises(UsageError, match=r"directory is (a path, not|not a path that a file can have)"):
         runs.read(given)

@@ -1,4 +1,4 @@
-"""Going on with a run: what the service shows that the ledger does not know, and whose account it is."""
+"""Resuming: jobs that the service shows and the ledger does not know, and whose account it is."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 async def _stopped(run: Runner, kind: RunEventKind, times: int = 1, **options: object) -> None:
-    """Cancel the run when something has happened so often."""
+    """Cancel the run at the given occurrence of an event."""
     reached = asyncio.Event()
     left = times
 
@@ -43,7 +43,7 @@ async def _stopped(run: Runner, kind: RunEventKind, times: int = 1, **options: o
 
 
 async def test_a_ledger_that_is_older(run: Runner, emulator: Emulator, tmp_path: Path) -> None:
-    """Than the jobs that were created: each is found by its file, and none is created again."""
+    """If the ledger is older than the created jobs, each is found by its file, and none is created again."""
     ledger = run.directory / "ledger.sqlite"
     emulator.timing = Timing(validating=0, running=1_000)
     await _stopped(run, RunEventKind.CREATED)
@@ -57,7 +57,7 @@ async def test_a_ledger_that_is_older(run: Runner, emulator: Emulator, tmp_path:
 
 
 async def test_a_ledger_without_any_attempt(run: Runner, emulator: Emulator, tmp_path: Path) -> None:
-    """An upload that the service knows says that a create may have followed: its job is looked for."""
+    """An upload that the service knows means that a create may have followed: its job is looked for."""
     ledger = run.directory / "ledger.sqlite"
     await _stopped(run, RunEventKind.BEGUN)
     shutil.copy(ledger, tmp_path / "older")
@@ -69,7 +69,7 @@ async def test_a_ledger_without_any_attempt(run: Runner, emulator: Emulator, tmp
 
 
 async def test_a_healthy_resumed_run_lists_once(run: Runner, emulator: Emulator) -> None:
-    """That is all that going on costs."""
+    """Resuming a healthy run costs one request for a list."""
     await _stopped(run, RunEventKind.CREATED)
     before = emulator.count("list")
     report = await run()
@@ -78,7 +78,7 @@ async def test_a_healthy_resumed_run_lists_once(run: Runner, emulator: Emulator)
 
 
 async def test_a_list_that_is_refused(run: Runner, emulator: Emulator, caplog: pytest.LogCaptureFixture) -> None:
-    """For a key that may not list: the run goes on with what the ledger knows, and says so."""
+    """If the key may not list, the run continues with what the ledger knows, and logs a warning."""
     await _stopped(run, RunEventKind.CREATED)
     emulator.fail(Fault(on="list", status=403, body={"error": "forbidden"}, times=100))
     with caplog.at_level(logging.WARNING):
@@ -88,7 +88,7 @@ async def test_a_list_that_is_refused(run: Runner, emulator: Emulator, caplog: p
 
 
 async def test_an_account_that_shows_nothing(run: Runner, emulator: Emulator, time: VirtualTime) -> None:
-    """In two looks ten seconds apart is another account: nothing is created there."""
+    """An account that shows nothing in two reads ten seconds apart is another account: no job is created in it."""
     await _stopped(run, RunEventKind.CREATED)
     gone = {"error": "not found"}
     for step in ("retrieve", "file"):
@@ -103,7 +103,7 @@ async def test_an_account_that_shows_nothing(run: Runner, emulator: Emulator, ti
 
 
 async def test_an_account_that_shows_nothing_for_a_moment(run: Runner, emulator: Emulator) -> None:
-    """Is looked at twice."""
+    """An account that shows nothing for a moment is read twice."""
     await _stopped(run, RunEventKind.CREATED)
     gone = {"error": "not found"}
     for step in ("retrieve", "file"):
@@ -114,7 +114,7 @@ async def test_an_account_that_shows_nothing_for_a_moment(run: Runner, emulator:
 
 
 async def test_two_runs_of_one_input(run: Runner, batches: AsyncBatches, emulator: Emulator, tmp_path: Path) -> None:
-    """Never take each other's jobs, although their rows are the same."""
+    """Two runs of one input never adopt each other's jobs, although their rows are the same."""
     assert (await run()).ok
     second = Runner(batches, run.source, tmp_path / "second.jsonl", run.fates)
     emulator.fail(Fault(on="create", lose="request"))  # dies between the intent and the create
@@ -131,7 +131,7 @@ async def test_two_runs_of_one_input(run: Runner, batches: AsyncBatches, emulato
 
 
 async def test_without_files_of_their_own(run: Runner, emulator: Emulator) -> None:
-    """What is uploaded is what was written, byte for byte."""
+    """Without files of their own, uploads equal the input byte for byte."""
     report = await run(unique_files=False, max_rows_per_job=50)
     (job,) = emulator.jobs
     assert report.rows == ROWS
@@ -139,7 +139,7 @@ async def test_without_files_of_their_own(run: Runner, emulator: Emulator) -> No
 
 
 async def test_files_of_their_own(run: Runner, emulator: Emulator) -> None:
-    """Have 64 spaces and tabs in the first object and are the same otherwise; the tag is in the name."""
+    """Own files have 64 spaces and tabs in the first object and are equal otherwise; the tag is in the name."""
     await run(max_rows_per_job=50)
     (job,) = emulator.jobs
     content = emulator.content(str(job["input_file_id"]))

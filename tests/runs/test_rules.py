@@ -1,4 +1,4 @@
-"""The rules of a run: what is next, what may be spent, which job it was, and every row in one bucket."""
+"""The rules of a run: the next step, the budget, the job of a create, and every row in one bucket."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def _shard(rows: int) -> Shard:
 
 
 def _attempt(number: int = 1, outcomes: bytes | None = None, **facts: Any) -> Attempt:
-    """One that was collected, if it has outcomes."""
+    """Return an attempt, collected if it has outcomes."""
     if outcomes is not None:
         collected = {"rows": len(outcomes), "collected_at": NOON, "outcomes": _rules.packed(outcomes)}
         facts = {**collected, "creating_at": NOON, "job_id": f"job-{number}", **facts}
     return Attempt(**{"shard": 1, "number": number, "rows": 4, "planned_at": NOON, **facts})
 
 
-# --- what became of a row ---
+# --- the outcome of a row ---
 
 
 @pytest.mark.parametrize(
@@ -65,12 +65,12 @@ def _attempt(number: int = 1, outcomes: bytes | None = None, **facts: Any) -> At
     ],
 )
 def test_what_is_sent_again(result: Any, expected: str) -> None:
-    """What a client has to mend is not; a failure without a status, of the service's own or of the account is."""
+    """Client errors do not go again; failures without a status, of the service or of the account do."""
     assert chr(_rules.outcome_of(result)) == expected
 
 
 def test_rows_of_a_job_that_failed_as_a_whole() -> None:
-    """For its input: they failed, and would again. For anything else: they are missing, and go again."""
+    """Rows of a job that failed for its input failed for good; after any other failure they are missing."""
     reason = "input format error: Line 2 (within chunk): Invalid JSON format"
     failed = _rules.absent(_attempt(status="FAILED", error=reason), "a")
     assert failed == BatchFailure("a", "job_failed", reason)
@@ -84,7 +84,7 @@ def test_rows_of_a_job_that_failed_as_a_whole() -> None:
         assert _rules.absent(attempt, "a") == BatchMissing("a")
 
 
-# --- what is next ---
+# --- the next attempt ---
 
 
 @pytest.mark.parametrize(
@@ -106,17 +106,17 @@ def test_rows_of_a_job_that_failed_as_a_whole() -> None:
     ],
 )
 def test_the_next_attempt(attempts: list[Attempt], expected: tuple[int, int] | None) -> None:
-    """Goes on with what is not collected, sends again what may succeed, and has three tries.
+    """The next attempt resumes an uncollected one, sends again what may succeed, and makes at most three tries.
 
-    Those do not count whose job was cancelled, whose rows were refused for the account (401, 402), or that were given
-    up without a job.
+    Tries do not count if their job was cancelled, their rows were refused for the account (401, 402), or they were
+    given up without a job.
     """
     found = _rules.next_attempt(_shard(4), attempts, max_attempts=3, now=NOON)
     assert (found and (found.number, found.rows)) == expected
 
 
 def test_an_attempt_whose_rows_are_others_by_now() -> None:
-    """Is planned anew while no create was sent for it; the file that it had may still have a job."""
+    """An attempt whose rows changed is planned anew if no create was sent; its former file may still have a job."""
     planned = _attempt(2, rows=2, file_id="file-2", former_file_ids="file-1", uploaded_at=NOON)
     found = _rules.next_attempt(_shard(4), [_attempt(1, b"sssa"), planned], max_attempts=3, now=NOON)
     assert found is not None
@@ -127,7 +127,7 @@ def test_an_attempt_whose_rows_are_others_by_now() -> None:
 
 
 def test_an_attempt_that_is_collected_anew() -> None:
-    """Comes before the one that was planned after it."""
+    """An attempt that is collected anew comes before the one that was planned after it."""
     first = _attempt(1, rows=4, creating_at=NOON, job_id="job-1")
     found = _rules.next_attempt(_shard(4), [first, _attempt(2, rows=2)], max_attempts=3, now=NOON)
     assert found is first
@@ -135,7 +135,7 @@ def test_an_attempt_that_is_collected_anew() -> None:
 
 
 def test_which_rows_an_attempt_is_about() -> None:
-    """Those that the attempts before left, by their place in the shard."""
+    """The rows of an attempt are those that earlier attempts left, by their place in the shard."""
     attempts = [_attempt(1, b"sasm"), _attempt(2, b"as")]
     assert list(_rules.rows_of(_shard(4), [])) == [0, 1, 2, 3]
     assert list(_rules.rows_of(_shard(4), attempts[:1])) == [1, 3]
@@ -147,7 +147,7 @@ def test_which_rows_an_attempt_is_about() -> None:
 
 @given(st.lists(st.lists(st.sampled_from(b"sfamrd"), min_size=40, max_size=40), max_size=4), st.integers(1, 4))
 def test_every_row_is_in_one_bucket(fates: list[list[int]], max_attempts: int) -> None:
-    """Whatever became of the attempts, and before, between and after them."""
+    """Every row is in one bucket at any stage of the attempts."""
     shard = _shard(40)
     attempts: list[Attempt] = []
     for fate in [*fates, [0] * 40]:
@@ -167,7 +167,7 @@ def test_every_row_is_in_one_bucket(fates: list[list[int]], max_attempts: int) -
 
 
 def test_buckets_add_up() -> None:
-    """And tokens do."""
+    """The buckets add up, and so do the tokens."""
     assert Buckets(1, 2, 3, 4, 5) + Buckets(1, 1, 1, 1, 1) == Buckets(2, 3, 4, 5, 6)
     attempts = [_attempt(prompt_tokens=1, completion_tokens=2, total_tokens=3)] * 2
     assert _rules.usage(attempts) == Usage(2, 4, 6)
@@ -175,12 +175,12 @@ def test_buckets_add_up() -> None:
 
 @given(st.lists(st.integers(0, 2**32 - 1)))
 def test_numbers_of_lines_are_kept(numbers: list[int]) -> None:
-    """As they were, and those of a shard without bad lines are nothing at all."""
+    """Line numbers survive encoding; those of a shard without bad lines take no space."""
     assert list(_rules.unpacked(_rules.packed(numbers))) == numbers
     assert list(_rules.unpacked(b"")) == []
 
 
-# --- what may be spent ---
+# --- the budget ---
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ def test_numbers_of_lines_are_kept(numbers: list[int]) -> None:
     ],
 )
 def test_limits(limits: Limits, load: Load, expected: str) -> None:
-    """Of what is in flight: a job waits until there is room for all of it."""
+    """Limits apply to what is in flight: a job waits until there is room for all of it."""
     assert _rules.admission(limits, load, 10) == expected
 
 
@@ -211,13 +211,13 @@ def test_limits(limits: Limits, load: Load, expected: str) -> None:
     ],
 )
 def test_the_end_of_spending(limits: Limits, load: Load, reason: str) -> None:
-    """No job is created beyond it; the reason has the figures."""
+    """No job is created beyond the budget; the reason has the figures."""
     answer = _rules.admission(limits, load, 10)
     assert isinstance(answer, Stop)
     assert re.search(reason, answer.reason)
 
 
-# --- what may be there already ---
+# --- existing jobs ---
 
 _RUN = Run(
     id="r",
@@ -261,13 +261,13 @@ def _job(job_id: str, seconds: float | None = 1, status: str = "IN_PROGRESS", **
     ],
 )
 def test_the_job_of_a_file_that_others_may_use(jobs: list[BatchJob], expected: str | None) -> None:
-    """Was made like the attempt's, since the intent by the service's clock, and is of no other attempt."""
+    """The job of a shared file was made like the attempt's, after the intent by the service's clock, and is free."""
     found = _rules.lost_job(_UNMARKED, _RUN, jobs, known={"known", None})
     assert (found and found.job.id) == expected
 
 
 def test_a_service_that_does_not_tell_its_clock() -> None:
-    """Then any job of the file could be it, since the clock of this machine may have been set since."""
+    """Without the service's clock any job of the file may match, because the local clock may have been set since."""
     attempt = attrs.evolve(_UNMARKED, since=None)
     found = _rules.lost_job(attempt, _RUN, [_job("lost", -86_400)], known=())
     assert found is not None
@@ -275,7 +275,7 @@ def test_a_service_that_does_not_tell_its_clock() -> None:
 
 @pytest.mark.parametrize("file_id", ["file-0", "file-1"])
 def test_the_job_of_a_marked_file(file_id: str) -> None:
-    """Is the job, whenever it was created, and although no intent is noted: a ledger may be too old."""
+    """A job of a marked file matches whenever it was created, even without an intent: a ledger may be too old."""
     job = _job("lost", -86_400, input_file_id=file_id, endpoint="/v1/other")
     found = _rules.lost_job(_MARKED, _RUN, [job], known={None})
     assert found is not None
@@ -283,7 +283,7 @@ def test_the_job_of_a_marked_file(file_id: str) -> None:
 
 
 def test_equal_candidates() -> None:
-    """One is taken, and the others are named."""
+    """Of equal candidates one is adopted, and the others are named."""
     jobs = [
         _job("failed", status="FAILED"),
         _job("cancelled", status="CANCELLED"),
@@ -298,7 +298,7 @@ def test_equal_candidates() -> None:
 
 
 def test_an_unmarked_file_without_an_intent() -> None:
-    """Says nothing: a job of it may be anybody's."""
+    """An unmarked file without an intent matches no job: it may be any user's."""
     attempt = attrs.evolve(_UNMARKED, creating_at=None)
     assert _rules.lost_job(attempt, _RUN, [_job("lost")], known=()) is None
 
@@ -307,7 +307,7 @@ def test_an_unmarked_file_without_an_intent() -> None:
 
 
 def test_one_error_for_all_that_is_unresolved() -> None:
-    """Names everything that is missing, and how to go on."""
+    """One error names everything that is missing, and how to resume."""
     errors: list[BatchesError] = [
         CreateUnconfirmedError("a create was lost", input_file_id="file-3", candidates=[_job("c")]),
         ResultsUnavailableError("no output", job_id="job-1", file_ids=["file-1"]),
@@ -328,5 +328,5 @@ def test_one_error_for_all_that_is_unresolved() -> None:
     [("FAILED", b"mm", True), ("EXPIRED", b"mm", True), ("FAILED", b"sm", False), ("COMPLETED", b"aa", False)],
 )
 def test_a_job_that_failed_as_a_whole(status: str, outcomes: bytes, expected: bool) -> None:
-    """Ended badly, and answered nothing."""
+    """A job failed as a whole if it ended badly and answered no row."""
     assert _rules.failed_as_a_whole(_attempt(1, outcomes, status=status)) is expected

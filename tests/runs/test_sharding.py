@@ -1,4 +1,4 @@
-"""From an input to shards: cut where the limits are, bad lines told or set aside, and the same rows read again."""
+"""From an input to shards: cut at the limits, bad lines reported or set aside, and the same rows read again."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def _lines(*rows: bytes, end: bytes = b"\n") -> bytes:
 @pytest.mark.parametrize("bom", [b"", b"\xef\xbb\xbf"])
 @pytest.mark.parametrize("last", [True, False])
 def test_shards_are_ranges_of_the_input(path: Path, end: bytes, bom: bytes, *, last: bool) -> None:
-    """Of as many rows as may be; blank lines, carriage returns and a byte order mark are none of them."""
+    """Shards have the maximum of rows; blank lines, carriage returns and a byte order mark are not part of rows."""
     content = bom + _lines(*ROWS, end=end)
     content = content if last else content.rstrip()
     found = _scan(path, content)
@@ -73,7 +73,7 @@ def test_shards_are_ranges_of_the_input(path: Path, end: bytes, bom: bytes, *, l
 
 
 def test_a_shard_has_so_many_bytes_at_most(path: Path) -> None:
-    """As they are uploaded: without what is left out, and with a newline each."""
+    """The limit of bytes applies to the upload: without omitted bytes, and with a newline for each row."""
     size = len(ROWS[0]) + 1
     for max_bytes, expected in ((2 * size, [2, 2, 2, 1]), (3 * size - 1, [2, 2, 2, 1]), (3 * size, [3, 3, 1])):
         found = _scan(path, _lines(*ROWS, end=b"\r\n"), max_rows=100, max_bytes=max_bytes)
@@ -86,7 +86,7 @@ def test_a_shard_has_so_many_bytes_at_most(path: Path) -> None:
     st.booleans(),
 )
 def test_any_mixture_of_lines(kinds: list[str], max_rows: int, end: bool) -> None:  # hypothesis gives it by position
-    """Each good row is in one shard, in its place; each bad line is set aside; nothing else is anywhere."""
+    """Each good row is in one shard, in its place; each bad line is set aside; nothing is added."""
     lines = {"bad": b"no JSON", "blank": b" \t", "again": _row("again")}
     content = [lines.get(kind, _row(f"row-{number}")) for number, kind in enumerate(kinds)]
     good = [line for kind, line in zip(kinds, content, strict=True) if kind == "good"]
@@ -114,7 +114,7 @@ def test_any_mixture_of_lines(kinds: list[str], max_rows: int, end: bool) -> Non
 
 
 def test_bad_lines_are_refused_with_all_their_numbers(path: Path) -> None:
-    """The message names some, ``problems`` all with their reasons."""
+    """Bad lines are refused: the message names some, ``problems`` all with their reasons."""
     content = _lines(ROWS[0], b"no JSON", ROWS[1], ROWS[0], b'{"custom_id": "a"}', b"[]")
     with pytest.raises(ValidationError, match=r"4 bad lines \(2, 4-6\); the first: line 2 .*skip_invalid") as raised:
         _scan(path, content)
@@ -124,7 +124,7 @@ def test_bad_lines_are_refused_with_all_their_numbers(path: Path) -> None:
 
 
 def test_more_bad_lines_than_anyone_reads(path: Path) -> None:
-    """Their reasons are told up to a thousand, their numbers all."""
+    """The reasons of bad lines are given up to a thousand, their numbers all."""
     content = _lines(*(b"{" if number % 2 else _row(str(number)) for number in range(3_000)))
     with pytest.raises(ValidationError, match=r"1 500 bad lines \(2, 4, .*40, …\)") as raised:
         _scan(path, content)
@@ -134,7 +134,7 @@ def test_more_bad_lines_than_anyone_reads(path: Path) -> None:
 
 
 def test_bad_lines_set_aside(path: Path, tmp_path: Path) -> None:
-    """Byte for byte, also one that is too long to be held, and the second of two ids."""
+    """Bad lines are set aside byte for byte, even one too long for memory, and the second of two equal ids."""
     long = b'{"custom_id": "long", "text": "' + b"x" * 5_000 + b'"}'
     content = _lines(b"no JSON", ROWS[0], long, ROWS[1], ROWS[1], ROWS[2], b"\xff", ROWS[3])
     aside = PartialFile(tmp_path / "invalid.jsonl", "new")
@@ -147,7 +147,7 @@ def test_bad_lines_set_aside(path: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"\n\n", b"no JSON\n"])
 def test_no_rows(path: Path, tmp_path: Path, content: bytes) -> None:
-    """Are no input."""
+    """An input without rows is refused."""
     aside = PartialFile(tmp_path / "invalid.jsonl", "new")
     with pytest.raises(ValidationError, match="there are no rows to send"):
         _scan(path, content, aside=aside)
@@ -155,7 +155,7 @@ def test_no_rows(path: Path, tmp_path: Path, content: bytes) -> None:
 
 
 def test_an_id_that_only_seems_to_come_twice(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Is compared itself, and found to be another."""
+    """An id with the hash of another is compared itself, and found to be different."""
     monkeypatch.setattr(_sharding, "hash", lambda _: 7, raising=False)
     found = _scan(path, _lines(*ROWS))
     assert sum(shard.rows for shard in found.shards) == len(ROWS)
@@ -164,7 +164,7 @@ def test_an_id_that_only_seems_to_come_twice(path: Path, monkeypatch: pytest.Mon
 
 
 def test_memory_does_not_hold_the_ids(path: Path) -> None:
-    """Eight bytes of each row are remembered, and some more for a moment."""
+    """Eight bytes of each row are kept in memory, and some more for a moment."""
     content = _lines(*(_row(f"{number:060}") for number in range(50_000)))
     tracemalloc.start()
     try:
@@ -183,7 +183,7 @@ def test_memory_does_not_hold_the_ids(path: Path) -> None:
 
 @pytest.mark.parametrize("change", [b"x", b"", b'{"custom_id": "row-3", "body": {"model": "n"}}'])
 def test_rows_that_are_others_by_now(path: Path, change: bytes) -> None:
-    """Are noticed, by their shard; the others are as they were."""
+    """Changed rows are detected, by their shard; the other shards are read unchanged."""
     found = _scan(path, _lines(*ROWS))
     path.write_bytes(_lines(*ROWS[:3], change.ljust(len(ROWS[3])), *ROWS[4:]))
     assert _rows_in(path, found.shards[0]) == ROWS[:3]
@@ -194,7 +194,7 @@ def test_rows_that_are_others_by_now(path: Path, change: bytes) -> None:
 
 
 def test_an_input_that_is_gone(path: Path) -> None:
-    """Is told as that."""
+    """A missing input is an error that says so."""
     found = _scan(path, _lines(*ROWS))
     path.unlink()
     with pytest.raises(UsageError, match=r"cannot read .*in\.jsonl: No such file"):
@@ -204,7 +204,7 @@ def test_an_input_that_is_gone(path: Path) -> None:
 
 
 def test_an_input_that_changes_while_it_is_read(path: Path) -> None:
-    """Is refused, where it is read twice."""
+    """An input that changes between two reads is refused."""
     content = _lines(*ROWS, ROWS[0])
     looks = iter(range(100))
 
@@ -217,7 +217,7 @@ def test_an_input_that_changes_while_it_is_read(path: Path) -> None:
 
 
 def test_whoever_waits_may_end_it(path: Path) -> None:
-    """At the next block."""
+    """The caller can stop the read at the next block."""
 
     def raise_if_cancelled() -> None:
         raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""Runs as they may be seen: made by hand, or any at all."""
+"""Views of runs: made by hand, or generated."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ STATES = ("planned", "uploaded", "running", "ended", "collected")
 
 
 def at(seconds: float) -> datetime:
-    """So many seconds after the run began."""
+    """Return the time so many seconds after the run began."""
     return BEGAN + timedelta(seconds=seconds)
 
 
 def attempt(*seconds: float, number: int = 1, rows: int = 10, **others: Any) -> AttemptView:
-    """An attempt that reached its steps at these seconds: planned, uploaded, running, ended, collected."""
+    """Return an attempt with the times of its steps: planned, uploaded, running, ended, collected."""
     times: dict[str, Any] = {step: at(second) for step, second in zip(STEPS, seconds, strict=False)}
     known: dict[str, Any] = {"file_id": "file-1", "job_id": JOB} if len(seconds) > 2 else {}
     state: Any = STATES[len(seconds) - 1]
@@ -34,14 +34,14 @@ def attempt(*seconds: float, number: int = 1, rows: int = 10, **others: Any) -> 
 
 
 def shard(number: int = 1, *attempts: AttemptView, rows: int = 10) -> ShardView:
-    """A shard with these attempts at it."""
+    """Return a shard with these attempts."""
     return ShardView(
         number=number, first_line=1 + (number - 1) * rows, rows=rows, offset=0, bytes=rows * 100, attempts=attempts
     )
 
 
 def run(*shards: ShardView, state: RunState = "running", **others: Any) -> RunView:
-    """A run of these shards; what is not answered is not sent."""
+    """Return a run of these shards; rows without an answer are not sent."""
     rows = sum(shard.rows for shard in shards)
     answered = sum(attempt.succeeded for shard in shards for attempt in shard.attempts)
     counts = {"succeeded": answered, "failed": 0, "missing": 0, "invalid": 0, "in_flight": 0}
@@ -92,7 +92,7 @@ _shards = st.lists(st.tuples(_counts, st.lists(_attempts, max_size=3)), max_size
 
 @st.composite
 def any_run(draw: st.DrawFn) -> RunView:
-    """Any run there could be, and some that could not: times in any order, names of any characters."""
+    """Generate any run, including impossible ones: times in any order, names of any characters."""
     shards = [
         shard(
             number,

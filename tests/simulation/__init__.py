@@ -1,10 +1,10 @@
-"""Whole runs on a machine that is made up: a clock that costs nothing, wires and a disk that fail, a power switch.
+"""Whole runs on a simulated machine: time costs nothing, the network and the disk fail, processes are killed.
 
-One seed decides everything: the input, what the service does to each job and to each row, what gets lost on the way,
-when the process is killed, when the disk is full. ``python -m tests.simulation`` plays many of them, and with
-``--seed`` one of them again, step by step.
+One seed decides everything: the input, what the service does with each job and each row, which messages are lost,
+when the process is killed, when the disk is full. ``python -m tests.simulation`` plays many seeds; with ``--seed`` it
+replays one of them step by step.
 
-What is real: the client, the run and its ledger, SQLite, the files, the HTTP on both sides, the emulator. What is
-made up: time (:mod:`.machine`), the wires (:mod:`.network`), what the disk does (:mod:`.disk`), what the service
-shows of what it holds (:mod:`.service`, :mod:`.troubles`), and a user who calls again (:mod:`.world`).
+The client, the run and its ledger, SQLite, the files, HTTP on both sides, and the emulator are real. Time
+(:mod:`.machine`), the network (:mod:`.network`), the failures of the disk (:mod:`.disk`), the view that the service
+gives of its state (:mod:`.service`, :mod:`.troubles`), and a user who calls again (:mod:`.world`) are simulated.
 """

@@ -1,4 +1,4 @@
-"""``python -m tests.simulation``: many seeds, one seed again, or the kills for real. See ``--help``."""
+"""``python -m tests.simulation``: many seeds, one seed again, or real kills. See ``--help``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _AT_A_TIME = 20
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Do what was asked for; 1 where something does not hold."""
+    """Run the command; return 1 if a check fails."""
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
     parser.add_argument("--seed", type=int, help="play this one, and print each step")
     parser.add_argument("--seeds", type=int, default=2_000, help="how many to play (2,000)")

@@ -1,7 +1,7 @@
-"""A disk that is asked for everything under one directory, and may be full or find its process dead at any time.
+"""A disk for everything under one directory, which may be full, or find its process dead, at any time.
 
-The files are real ones. What is made up is that each act is a step of the process that asks, and that an act may
-fail. What a process had not handed to the system (the buffer of an open file) is lost with it, what it had, is there.
+The files are real. Each operation is a step of the calling process, and may fail. What a process had not handed to
+the system (the buffer of an open file) is lost with it; what it had handed over remains.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _CHANGING_NOTHING = ("select", "pragma", "explain", "begin", "rollback")
 
 
 class Disk:
-    """What is under ``root``. The act ``full_at``, counted from 1, and ``full_for`` more, find no space."""
+    """The files under ``root``. Operation ``full_at``, counted from 1, and ``full_for`` more find no space."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -50,7 +50,7 @@ class Disk:
         self._copies = 0
 
     def act(self, what: str) -> bool:
-        """A process is about to take space; True where there is none."""
+        """Count an operation that takes space; return True if there is none."""
         step(what)
         self.acts += 1
         full = self.full_at is not None and self.full_at <= self.acts <= self.full_at + self.full_for
@@ -61,7 +61,7 @@ class Disk:
         return full
 
     def holds(self, path: object) -> bool:
-        """Whether this is a path within, or that of the root."""
+        """Return whether this path is the root or within it."""
         if not isinstance(path, str | os.PathLike):
             return False
         name, root = os.fsdecode(path), str(self.root)  # not by pathlib: it takes a twentieth of a simulation
@@ -70,26 +70,26 @@ class Disk:
     # --- what a dead process leaves behind ---
 
     def copy(self) -> Path:
-        """Everything as it is now, put aside."""
+        """Save a copy of the current state."""
         self._copies += 1
         aside = self.root.with_name(f"{self.root.name}.{self._copies}")
         shutil.copytree(self.root, aside)
         return aside
 
     def restore(self, aside: Path) -> None:
-        """Everything as it was then. What is open stays open, and is no file any more that could be found."""
+        """Restore the saved state. Open files stay open, but no longer have a name."""
         self._copies += 1
         self.root.rename(self.root.with_name(f"{self.root.name}.{self._copies}"))
         aside.rename(self.root)
 
     def clear(self) -> None:
-        """Remove it, and all copies."""
+        """Remove the directory, and all copies."""
         for left in self.root.parent.glob(f"{self.root.name}*"):
             shutil.rmtree(left, ignore_errors=True)
 
 
 class _File(io.FileIO):
-    """An open file whose every act is a step."""
+    """An open file whose every operation is a step."""
 
     disk: Disk
     file_name: str
@@ -137,7 +137,7 @@ class _Ledger(sqlite3.Connection):
         return False
 
     def act(self, sql: str) -> None:
-        """A statement is about to be executed."""
+        """Count a statement that is about to be executed."""
         words = " ".join(sql.split())
         if words.lower().startswith(_CHANGING_NOTHING):
             return
@@ -149,7 +149,7 @@ class _Ledger(sqlite3.Connection):
 
 
 class _Cursor(sqlite3.Cursor):
-    """A cursor of it."""
+    """A cursor of :class:`_Ledger`."""
 
     connection: _Ledger
 
@@ -167,9 +167,9 @@ class _Cursor(sqlite3.Cursor):
 
 
 class _Handover(Generic[T]):
-    """A queue to a thread whose giver waits until the taker has done what it was given: so there is one order.
+    """A queue to a thread; ``put`` returns only after the thread has processed the item, so the order is fixed.
 
-    The taker is no part of the process. Its giver takes the step in its place.
+    The thread is not part of the process. The caller of ``put`` takes the step for it.
     """
 
     given: ClassVar[list[_Handover[Any]]] = []
@@ -182,7 +182,7 @@ class _Handover(Generic[T]):
 
     @classmethod
     def end_all(cls) -> None:
-        """Threads of the killed wait for more: there is none."""
+        """Send the end to the threads of killed processes, which still wait for items."""
         for left in cls.given:
             left.put(None)
             if left._taker is not None:
@@ -190,7 +190,7 @@ class _Handover(Generic[T]):
         cls.given.clear()
 
     def put(self, item: T | None) -> None:
-        if item is None:  # the end, and joined by whoever gives it
+        if item is None:  # the end: the caller joins the thread
             self._queue.put(item)
             return
         step("hand over to the thread that writes")
@@ -211,10 +211,10 @@ def _no_space(path: str) -> OSError:
 
 @contextmanager
 def made_up(disk: Disk, loop: Loop, random: Random) -> Iterator[None]:
-    """While this holds, the processes of a simulation have this disk, and no threads that run beside them.
+    """Give the processes of a simulation this disk, and no threads that run in parallel.
 
-    What they give to a thread of the pool is done in one go, some time after it was given, and the loop goes on
-    meanwhile. What they give to a thread of their own is done before they go on.
+    Work for a thread of the pool is done at once, some time after it was submitted, and the loop continues meanwhile.
+    Work for a dedicated thread is done before the caller continues.
     """
 
     def opened(file: Any, mode: str = "r", buffering: int = -1, *args: Any, **options: Any) -> Any:

@@ -1,7 +1,7 @@
-"""The same for real: ``kill -9`` of the command at random moments, against an emulator that goes on.
+"""Real kills: ``kill -9`` of the command at random moments, against an emulator that keeps running.
 
-The process is started again after each kill, and at last goes on to its end. What it has written then is what it
-writes without a kill, and the service has one job for each attempt at each shard.
+The process is started again after each kill, and finally runs to completion. Its output must equal that of a run
+without kills, and the service must have one job for each attempt at each shard.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 _KEY = "key-of-the-kills"
 _MOVING = ("begin_upload", "store", "preprocess", "create", "content")
-"""The calls by which a run moves on: a moment is chosen by their number, since a slow machine makes as many."""
+"""Calls by which a run advances. Moments are chosen by their count, because a slow machine makes as many."""
 _PATIENCE = 600.0
 _LOOK_SECONDS = 0.002
 
 
 @attrs.frozen
 class Killing:
-    """What came of it."""
+    """The result of a run with kills."""
 
     rows: int
     kills: int
@@ -46,13 +46,13 @@ class Killing:
     seconds_without: float
     seconds_with: float
     last_calls: Counter[str]
-    """How many of the kills came after which call to the service, as the last one."""
+    """Number of kills by the last call that the service received before them."""
 
 
 def killed(
     directory: Path, *, rows: int, kills: int, rows_per_job: int, seed: int, say: Callable[[str], None]
 ) -> Killing:
-    """Go through with it; an :class:`AssertionError` says what does not hold."""
+    """Run with kills; raise :class:`AssertionError` if a check fails."""
     random = Random(f"kill {seed}")
     source = directory / "input.jsonl"
     with source.open("wb") as file:
@@ -72,8 +72,8 @@ def killed(
         began = time.monotonic()
         output = directory / "with" / "answers.jsonl"
         while done < kills:
-            # Spread over the run, by what it is without a kill; some before a start has made its first call: it
-            # reads its input and its ledger, and joins what it has.
+            # Spread over the run, by the length of one without kills; some come before a start has made its first
+            # call: it reads its input and its ledger, and joins its results.
             made = _moves(emulator)
             latest = max(made, moves * (done + 1) / (kills + 1))
             goal = made if random.random() < 0.3 else random.uniform(made, latest)
@@ -100,15 +100,15 @@ def _emulator(seed: int) -> Emulator:
         seed=seed,
         timing=Timing(validating=0.1, running=0.3),
         answer=_answer,
-        # A create that takes its time is struck more often between its act and its answer.
+        # A slow create is more often killed between its effect and its response.
         faults=[Fault(on="create", delay=0.05, times=None)],
     )
 
 
 def _answer(row: Mapping[str, object]) -> Answer | Failure:
-    """By the row alone. One in a hundred fails, and is sent again in a second job.
+    """Decide by the row alone: one in a hundred fails, and is sent again in a second job.
 
-    Failed and not lost: a job of nothing but lost rows has no results, and such a job is looked at for long.
+    It is not lost, because a job with only lost rows has no results, and is then read again for a long time.
     """
     name = str(row["custom_id"])
     if _fails(name):
@@ -151,7 +151,7 @@ def _to_the_end(emulator: Emulator, source: Path, output: Path, rows_per_job: in
 def _one_kill(
     emulator: Emulator, source: Path, output: Path, rows_per_job: int, goal: float, pause: float
 ) -> str | None:
-    """Start it, and kill it ``pause`` seconds after so many calls; what it said, where it ended before."""
+    """Start the command and kill it ``pause`` seconds after so many calls; return its output if it ended before."""
     with _begin(emulator, source, output, rows_per_job) as process:
         try:
             limit = time.monotonic() + _PATIENCE
@@ -170,12 +170,12 @@ def _moves(emulator: Emulator) -> int:
 
 
 def _last(emulator: Emulator) -> str:
-    """The call that was made last."""
+    """Return the last call."""
     return emulator.requests[-1].operation if emulator.requests else "none"
 
 
 def _judge(emulator: Emulator, directory: Path, rows: int) -> int:
-    """One job for each attempt, one line for each row; gives the number of jobs."""
+    """Check for one job for each attempt and one line for each row; return the number of jobs."""
     inputs: Counter[bytes] = Counter(emulator.content(str(job["input_file_id"])) for job in emulator.jobs)
     assert set(inputs.values()) == {1}, f"{inputs.total()} jobs for {len(inputs)} inputs"
     view = runs.read(directory / "answers.jsonl.run")
@@ -188,7 +188,7 @@ def _judge(emulator: Emulator, directory: Path, rows: int) -> int:
 
 
 def _without_numbers(path: Path) -> bytes:
-    """What was written, but for the numbers that the emulator gives to each line of each job, which errors quote."""
+    """Return the output without the emulator's numbers of the lines of each job, which errors quote."""
     return re.sub(rb"br_[0-9a-f]+", b"br_", path.read_bytes())
 
 

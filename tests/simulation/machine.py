@@ -1,15 +1,15 @@
-"""Time that costs nothing, and processes that can be killed: the loop that a whole simulation runs on.
+"""The event loop of a simulation: time costs nothing, and processes can be killed.
 
-Everything happens in one thread and in an order that the seed decides. Where nothing is ready, time goes on to the
-next timer. Each task and callback belongs to the process that it was started from, by a context variable.
+Everything happens in one thread, in an order that the seed decides. If nothing is ready, time advances to the next
+timer. Each task and callback belongs to the process that started it, by a context variable.
 
-A process that is killed does nothing more, not even its clean-up: its callbacks are put aside when they would run,
-and its tasks are kept, for the garbage collector would close their coroutines, which is a clean-up too. Only when
-all has been judged are they let go.
+A killed process does nothing more, not even its clean-up: its callbacks are set aside when they are due, and its
+tasks are kept, because the garbage collector would close their coroutines, which is a clean-up too. They are released
+only after the verdict.
 
-What a process does to the world is a *step*: bytes that leave, bytes that are written, a file that gets its name, a
-statement of SQL. Between two steps a process changes nothing that outlives it, and so a kill right before each of its
-steps is a kill at every moment there is.
+An effect of a process on the world is a *step*: bytes sent, bytes written, a file renamed, a statement of SQL.
+Between two steps a process changes nothing that outlives it, so a kill right before each of its steps covers a kill
+at every moment.
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ _ENOUGH_CALLBACKS = 3_000_000
 
 
 class Killed(BaseException):
-    """The process ends here, at once."""
+    """The end of the process, at once."""
 
 
 class NoEndError(AssertionError):
-    """Everybody waits for somebody else, or the time for all of it is over."""
+    """A deadlock of all tasks, or the end of the simulated time."""
 
 
 class Process:
-    """A process that is made up: what it did so far, and whether it still lives.
+    """A simulated process: its steps so far, and whether it is alive.
 
     It is killed right before its step ``dies_at``, counted from 1. ``on_death`` is called at that moment, with
     everything as it was left; ``on_step`` with each step before it is done. ``killed`` stays true for ever, ``dead``
-    until it is let go.
+    until :meth:`let_go`.
     """
 
     def __init__(self, name: str) -> None:
@@ -64,24 +64,24 @@ class Process:
 
     @staticmethod
     def current() -> Process | None:
-        """The one whose code is running; None for the world around them."""
+        """Return the process whose code is running; None for the world around them."""
         return _current.get()
 
     @staticmethod
     def no_process() -> contextvars.Context:
-        """A context of the world around the processes."""
+        """Return a context of the world around the processes."""
         context = contextvars.Context()
         context.run(_current.set, None)
         return context
 
     def context(self) -> contextvars.Context:
-        """One in which whatever runs belongs to this process."""
+        """Return a context whose code belongs to this process."""
         context = contextvars.Context()
         context.run(_current.set, self)
         return context
 
     def step(self, what: str) -> None:
-        """It is about to do this to the world; raises :class:`Killed` where it does not come to that."""
+        """Count a step that is about to be taken; raise :class:`Killed` if the process dies before it."""
         if self._ghost:
             return
         if not self.dead:
@@ -97,43 +97,46 @@ class Process:
         self.on_step(self, what)
 
     def kill(self) -> None:
-        """End it here."""
+        """Kill the process now."""
         if not self.dead:
             self.dead = self.killed = True
             self.on_death()
 
     def run(self, context: contextvars.Context, callback: Callable[P, object], *args: P.args, **_: P.kwargs) -> None:
-        """What the loop calls in place of a callback of this process."""
+        """Run a callback of this process, in place of the loop."""
         if self.dead:
             self._put_aside.append((context, partial(callback, *args)))
         else:
             callback(*args)
 
     def let_go(self, loop: Loop) -> None:
-        """All has been judged: let it clean up, as one whose tasks are cancelled. What it does, counts no more."""
+        """Let the process clean up after the verdict, as if its tasks were cancelled. The effects no longer count."""
         self.dead, self._ghost = False, True
         while self._put_aside:
             context, callback = self._put_aside.popleft()
             loop.call_soon(callback, context=context)
-        for task in self.tasks - self._unwinding:  # those are at it already
+        for task in self.tasks - self._unwinding:  # those are unwinding already
             task.cancel()
 
     def forget(self) -> None:
-        """Hold nothing of it any more: what a task had open is open as long as its frames are held."""
+        """Drop all references: what a task has open stays open as long as its frames are held."""
         self.tasks.clear()
         self._unwinding.clear()
         self._put_aside.clear()
 
 
 def step(what: str) -> None:
-    """The process whose code is running is about to do this to the world."""
+    """Count a step of the process whose code is running."""
     process = _current.get()
     if process is not None:
         process.step(what)
 
 
 class _Task(asyncio.Task[Any]):
-    """One that is hashed by its number: the order of a set of tasks must not depend on where they lie in memory."""
+    """A task that is hashed by its number.
+
+    The order of a set of tasks must not depend on addresses in memory.
+    """
 
     _numbers = count()
 
@@ -154,7 +157,7 @@ class _Task(asyncio.Task[Any]):
 
 
 class _Selector(selectors.DefaultSelector):
-    """Nothing ever comes from without: where there is nothing to do, time goes on."""
+    """A selector without external events: if nothing is ready, time advances."""
 
     now = 1_000.0
     end = float("inf")
@@ -171,9 +174,9 @@ class _Selector(selectors.DefaultSelector):
 
 
 class Loop(asyncio.SelectorEventLoop):
-    """The loop of a simulation: see the module.
+    """The event loop of a simulation; see the module.
 
-    ``network`` answers for its connections and servers, ``thread_seconds`` says how long a thread takes.
+    ``network`` provides its connections and servers, ``thread_seconds`` returns how long a thread takes.
     """
 
     def __init__(self) -> None:
@@ -187,14 +190,14 @@ class Loop(asyncio.SelectorEventLoop):
         return self._made_up.now
 
     def unix_time(self) -> float:
-        """The time of day, as it is where all clocks are right."""
+        """Return the time of day of a correct clock."""
         return _BEGIN + self._made_up.now
 
     def end_after(self, seconds: float) -> None:
-        """Raise :class:`NoEndError` where it is not over by then."""
+        """Raise :class:`NoEndError` if the simulation has not ended by then."""
         self._made_up.end = self._made_up.now + seconds
 
-    # --- whose callback it is ---
+    # --- the process of a callback ---
 
     def call_soon(
         self, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
@@ -220,7 +223,7 @@ class Loop(asyncio.SelectorEventLoop):
         return self.call_soon(callback, *args, context=context)  # there are no threads
 
     def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
-        """Done in one go by the loop itself, a little later: see :mod:`.disk` on threads."""
+        """Run the function at once in the loop itself, a little later: see :mod:`.disk` on threads."""
         result: asyncio.Future[Any] = self.create_future()
 
         def work() -> None:
@@ -228,13 +231,13 @@ class Loop(asyncio.SelectorEventLoop):
                 return
             try:
                 result.set_result(func(*args))
-            except BaseException as error:  # noqa: BLE001  # as a thread would hand it over
+            except BaseException as error:  # noqa: BLE001  # as a thread would pass it on
                 result.set_exception(error)
 
         self.call_later(self.thread_seconds(), work)
         return result
 
-    # --- the wires ---
+    # --- the network ---
 
     async def sock_connect(self, sock: socket.socket, address: Any) -> None:
         await self.network.reach(sock, address)

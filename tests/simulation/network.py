@@ -1,7 +1,7 @@
-"""Wires that are made up: what is written at one end comes out at the other, later, or never.
+"""A simulated network: bytes written at one end arrive at the other, later, or never.
 
-HTTP is real on both sides; only the bytes travel through lists. A process that is killed leaves its connections to
-be reset, and what it had sent still arrives: a job may be created after the death of the one that asked for it.
+HTTP is real on both sides; only the bytes travel through lists. The connections of a killed process are reset, and
+what it had sent still arrives: a job may be created after the death of the process that requested it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _FIRST_PORT = 10_000
 
 
 class Network:
-    """All connections there are. ``reset_chance`` is that of each piece of bytes to be the end of its connection."""
+    """All connections. ``reset_chance`` is the probability that a piece of bytes resets its connection."""
 
     def __init__(self, loop: Loop, random: Random) -> None:
         self.loop = loop
@@ -42,17 +42,17 @@ class Network:
         loop.network = self
 
     def listen(self, protocol_factory: Callable[[], asyncio.Protocol], host: str, port: int) -> _Server:
-        """A server; for port 0 at the next free one."""
+        """Open a server; for port 0 at the next free one."""
         address = host, port or _FIRST_PORT + len(self._servers)
         self._servers[address] = server = _Server(self, protocol_factory, address)
         return server
 
     def forget(self, address: Address) -> None:
-        """Nobody listens there any more."""
+        """Close a server."""
         self._servers.pop(address, None)
 
     async def reach(self, sock: socket.socket, address: Address) -> None:
-        """What connecting a socket takes; the socket itself stays as it is."""
+        """Connect a socket: take the time, and leave the socket itself as it is."""
         step(f"connect to port {address[1]}")
         await asyncio.sleep(self.latency())
         if address not in self._servers or self.is_away:
@@ -62,7 +62,7 @@ class Network:
     def connect(
         self, protocol_factory: Callable[[], asyncio.Protocol], sock: socket.socket
     ) -> tuple[asyncio.Transport, asyncio.Protocol]:
-        """The client's end of a new connection to where this socket had reached."""
+        """Return the client's end of a new connection to the address that this socket has reached."""
         server = self._servers[self._reached.pop(sock)]
         sock.close()
         local = _End(self, contextvars.copy_context())
@@ -76,39 +76,39 @@ class Network:
         return local, protocol
 
     def cut(self, process: Process) -> None:
-        """The process is dead: whoever was connected to it will notice."""
+        """Cut the connections of a dead process; their other ends will notice."""
         for end in sorted((end for end in self._ends if end.process is process), key=lambda end: end.number):
             self._vanished.append(end)
             end.vanish()
 
     def go_away(self) -> None:
-        """No server is there any more, for as long as ``is_away`` says: its connections are reset."""
+        """Take the server away for as long as ``is_away`` returns true: its connections are reset."""
         self.is_away = True
         for end in sorted((end for end in self._ends if end.is_server), key=lambda end: end.number):
             end.abort()
 
     def bury(self, process: Process) -> None:
-        """Tell what is left of a dead process that its connections are gone."""
+        """Notify the remains of a dead process that its connections are gone."""
         for end in [end for end in self._vanished if end.process is process]:
             self._vanished.remove(end)
             end.perish()
 
     def latency(self) -> float:
-        """The seconds that the next bytes will take."""
+        """Return the seconds that the next bytes take."""
         slow = self.slow_chance and self._random.random() < self.slow_chance
         return self._random.uniform(1, 4) if slow else self._random.uniform(0.001, 0.02)
 
     def resets(self) -> bool:
-        """Whether the next bytes are the end of their connection."""
+        """Return whether the next bytes reset their connection."""
         return bool(self.reset_chance) and self._random.random() < self.reset_chance
 
     def drop(self, end: _End) -> None:
-        """This end is closed."""
+        """Remove this end, which is closed."""
         self._ends.discard(end)
 
 
 class _Listening:
-    """All that is asked of a listening socket."""
+    """The parts of a listening socket that are used."""
 
     def __init__(self, address: Address) -> None:
         self._address = address
@@ -154,19 +154,19 @@ class _End(asyncio.Transport):
         self._inbox: deque[Callable[[], None]] = deque()
 
     def accept(self, protocol_factory: Callable[[], asyncio.Protocol]) -> None:
-        """The server's side begins."""
+        """Accept the connection on the server's side."""
         self.protocol = protocol_factory()
         self.protocol.connection_made(self)
 
     def soon(self, happens: Callable[[], None]) -> None:
-        """Let something happen here, once it has come over the wire, and after all that is on it already."""
+        """Schedule a callback at this end, after the latency and after everything in transit."""
         loop = self._network.loop
         self._arrives = max(self._arrives, loop.time() + self._network.latency())
         self._on_the_wire.append(happens)
         loop.call_at(self._arrives, self._arrive, context=self._context)
 
     def _arrive(self) -> None:
-        # The next one, whichever timer this is: of two that are due together a loop may take the later one first.
+        # The next item, whichever timer this is: of two timers due together a loop may run the later one first.
         self._inbox.append(self._on_the_wire.popleft())
         self._take_in()
 
@@ -174,7 +174,7 @@ class _End(asyncio.Transport):
         while self._inbox and self._reading and not self._closing:
             self._inbox.popleft()()
 
-    # --- what the protocols ask for ---
+    # --- the interface that protocols use ---
 
     def write(self, data: Any) -> None:
         if self._closing or not data:
@@ -188,7 +188,7 @@ class _End(asyncio.Transport):
         self.peer.soon(lambda: self.peer.receive(sent))
 
     def receive(self, data: bytes) -> None:
-        """Bytes have come."""
+        """Receive bytes."""
         if self.protocol is not None:
             self.protocol.data_received(data)
 
@@ -199,23 +199,23 @@ class _End(asyncio.Transport):
         self._close(None, self.peer.broken)
 
     def vanish(self) -> None:
-        """The process of this end is gone."""
+        """Remove the process of this end."""
         self._closing = True
         self._network.drop(self)
         self.peer.soon(self.peer.broken)
 
     def perish(self) -> None:
-        """What there is of the protocol learns that it is over."""
+        """Notify the remaining protocol that the connection is lost."""
         if self.protocol is not None:
             self._network.loop.call_soon(self.protocol.connection_lost, None, context=self._context)
 
     def end_of_file(self) -> None:
-        """The other side will send no more."""
+        """Receive the end of the stream from the other side."""
         if self.protocol is not None and not self.protocol.eof_received():
             self.close()
 
     def broken(self) -> None:
-        """The other side is gone."""
+        """Lose the other side."""
         self._close(ConnectionResetError(104, "Connection reset by peer"), None)
 
     def _close(self, error: Exception | None, peer_learns: Callable[[], None] | None) -> None:
@@ -255,6 +255,6 @@ class _End(asyncio.Transport):
 
 
 def _first_line(sent: bytes) -> str:
-    """A piece of bytes as one line of a trace."""
+    """Return a piece of bytes as one line of a trace."""
     line = sent.partition(b"\r\n")[0].partition(b"?")[0][:200].decode("ascii", "replace")
     return line if line.startswith(("GET", "POST", "PUT", "DELETE", "HTTP")) else f"{len(sent)} bytes of a body"

@@ -32,7 +32,7 @@ _OPERATIONS = (
 
 @attrs.frozen
 class Row:
-    """A line of the input. ``fate`` is what the service always makes of it; None where it differs from job to job."""
+    """A line of the input. ``fate`` is its fixed outcome; None if it differs from job to job."""
 
     custom_id: str
     line: bytes
@@ -41,7 +41,7 @@ class Row:
 
 @attrs.frozen
 class Life:
-    """What becomes of a job: where it ends, with how many of its rows done; when it, or its output, is deleted."""
+    """The life of a job: its final status, the rows done by then, and when it, or its output, is deleted."""
 
     timing: Timing
     ends_as: str | None = None
@@ -52,7 +52,7 @@ class Life:
 
 @attrs.frozen
 class Death:
-    """Right before which step a process is killed: so many after the first one that is told in these words.
+    """The step right before which a process is killed: so many after the first one with this description.
 
     With 0 it is killed right after that step itself: what was sent is on its way.
     """
@@ -63,43 +63,43 @@ class Death:
 
 @attrs.frozen(kw_only=True)
 class Plan:
-    """A simulation, written down before it begins. Times are in seconds of its own clock."""
+    """A simulation, decided before it begins. Times are in seconds of its own clock."""
 
     seed: int
     rows: tuple[Row, ...]
     settings: Mapping[str, Any]
     bad_lines: Mapping[int, bytes] = attrs.field(factory=dict[int, bytes])
-    """Lines that are none, by the number of the row that they stand before."""
+    """Invalid lines, by the number of the row that they precede."""
     from_iterable: bool = False
-    """Whether the requests come from an iterable, and not from a path."""
+    """Whether the requests come from an iterable instead of a path."""
     fail_rows: float = 0.0
     missing_rows: float = 0.0
     calm: bool = False
-    """Whether jobs all end well."""
+    """Whether all jobs complete."""
     patient: bool = False
-    """Whether jobs may be stuck for days; then they are seldom looked at."""
+    """Whether jobs may be stuck for days; then they are polled rarely."""
     faults: tuple[Fault, ...] = ()
     rate_limit: RateLimit | None = None
     slow_chance: float = 0.0
     reset_chance: float = 0.0
     deaths: tuple[Death | None, ...] = ()
-    """For each start of the process when it is killed, if it is."""
+    """For each start of the process, the kill, if any."""
     full_at: int | None = None
     full_for: int = 0
     second_after: float | None = None
-    """When a second process tries the same run, while the first one is at it."""
+    """Seconds after which a second process tries the same run while the first one is working on it."""
     clocks: tuple[float, ...] = ()
-    """For each start, by how much the clock of this machine is wrong."""
+    """For each start, the error of this machine's clock in seconds."""
     troubles: Troubles = attrs.field(factory=Troubles)
-    """What the service shows for a while that is not so."""
+    """False states that the service shows for a while."""
 
     @property
     def input(self) -> bytes:
-        """The file of requests."""
+        """Return the file of requests."""
         return b"".join(self.bad_lines.get(number, b"") + row.line for number, row in enumerate(self.rows))
 
     def life(self, number: int) -> Life:
-        """That of the job which is created as this one."""
+        """Return the life of the job with this number."""
         random = Random(f"{self.seed} job {number}")
         quick = Timing(validating=random.uniform(0, 5), running=random.uniform(0, 60))
         if self.calm or random.random() < 0.6:
@@ -119,7 +119,7 @@ class Plan:
 
 
 def drawn(seed: int) -> Plan:
-    """The plan of a seed."""
+    """Return the plan of a seed."""
     random = Random(f"plan {seed}")
     rows = _rows(random)
     per_job = max(1, -(-len(rows) // random.randint(1, 6)))
@@ -175,7 +175,7 @@ def _death(random: Random) -> Death | None:
             Death(random.randint(1, 40)),
             Death(random.randint(20, 150)),
             Death(random.randint(100, 600)),
-            # Between an act at the service and its record: where most is at stake.
+            # Between an effect at the service and its record: the most critical moments.
             Death(0, "send POST /v1/batches "),
             Death(random.randint(1, 3), "send POST /v1/batches "),
             Death(random.randint(1, 12), "send POST /v1/batches "),
@@ -206,7 +206,7 @@ def _rows(random: Random) -> tuple[Row, ...]:
     odd = random.choice((0.0, 0.05, 0.5))
     rows = tuple(_row(random, number, odd) for number in range(count))
     if random.random() < 0.1:
-        # Where no row is ever answered, each attempt is made of the same rows, and so of the same file.
+        # If no row is ever answered, each attempt consists of the same rows, and so of the same file.
         fate = random.choice((Failure(), Missing()))
         rows = tuple(attrs.evolve(row, fate=fate) for row in rows)
     return rows
@@ -221,7 +221,7 @@ def _row(random: Random, number: int, odd: float) -> Row:
 
 
 def small(number: int) -> Plan:
-    """A run of few steps and of all kinds: some shards, rows that are sent again, an answer that is lost."""
+    """Return a plan of few steps that covers all kinds: several shards, rows sent again, a lost response."""
     random = Random(f"small {number}")
     rows = tuple(_row(random, place, 0.3) for place in range(random.randint(3, 9)))
     lost = Fault(on=random.choice(("create", "list", "store", "content")), **random.choice(_TROUBLES[:4]))

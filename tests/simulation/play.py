@@ -1,4 +1,4 @@
-"""Simulations by the seed, and by the step."""
+"""Simulations by seed, and by step."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = ["Outcome", "durable", "each_step", "play", "simulate", "simulate_all"
 
 
 async def durable(client: AsyncBatches, root: Path, plan: Plan) -> RunReport:
-    """What is simulated: the run, as a user starts it."""
+    """Start the run as a user does."""
     source: Path | Iterator[BatchRequest] = root / "input.jsonl"
     if plan.from_iterable:
         lines = map(msgspec.json.decode, plan.input.split(b"\n")[:-1])
@@ -38,39 +38,39 @@ async def durable(client: AsyncBatches, root: Path, plan: Plan) -> RunReport:
 
 @attrs.frozen
 class Outcome:
-    """What came of a simulation; ``failure`` says what does not hold, and is empty where all does."""
+    """The result of a simulation; ``failure`` describes the violated condition, empty if there is none."""
 
     name: str
     failure: str
     rows: int
     jobs: int
     steps: tuple[int, ...]
-    """How many each start of the process took."""
+    """Number of steps of each start of the process."""
     days: float
     ends: Counter[str]
-    """How the process ended, each time that it was started."""
+    """Number of starts by how the process ended."""
     paid_again: Counter[str]
-    """How many rows were paid for again, by what evidence there was for it."""
+    """Number of rows that were paid for again, by the evidence for it."""
     fingerprint: str
 
 
 def simulate(seed: int, tell: Callable[[str], None] | None = None) -> Outcome:
-    """Play what a seed decides. ``tell`` takes each step, as a line."""
+    """Play a seed. ``tell`` is called with each step, as a line."""
     return play(f"seed {seed}", drawn(seed), durable, tell)
 
 
 def simulate_all(seeds: Iterable[int]) -> list[Outcome]:
-    """One after another."""
+    """Play seeds one after another."""
     return [simulate(seed) for seed in seeds]
 
 
 def each_step(number: int) -> list[Outcome]:
-    """A small run, and its deaths: see :func:`by_step`."""
+    """Play a small run and its deaths: see :func:`by_step`."""
     return list(by_step(small(number)))
 
 
 def by_step(plan: Plan) -> Iterator[Outcome]:
-    """Play a plan once as it is, and once for each of its steps with a death right before that one."""
+    """Play a plan once as it is, and once for each of its steps with a death right before it."""
     whole = play("undisturbed", plan, durable)
     yield whole
     for before, steps in enumerate(whole.steps):
@@ -80,7 +80,7 @@ def by_step(plan: Plan) -> Iterator[Outcome]:
 
 
 def play(name: str, plan: Plan, program: Program, tell: Callable[[str], None] | None = None) -> Outcome:
-    """Play a plan, and judge it."""
+    """Play a plan and judge it."""
     with quiet():
         return _played(name, plan, program, tell)
 

@@ -1,7 +1,7 @@
-"""The service of a simulation: what it holds, which is the truth that is judged by, and what it shows of it.
+"""The service of a simulation: its true state, by which it is judged, and what it shows of that state.
 
-What it holds is in the emulator: jobs that live as the plan says. What it shows is what the emulator answers, with
-the troubles of the seed on top of it, for as long as they last.
+The state is in the emulator, with jobs that live as planned. The service shows the emulator's responses, altered by
+the troubles of the seed for as long as they last.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ if TYPE_CHECKING:
 
 KEY = "key-of-the-simulation"
 RUN_HEADER = "X-Simulated-Run"
-"""Names the run that a request is of: all are of one account."""
+"""Name of the header that identifies the run of a request, because all are of one account."""
 FOREIGN = "somebody else"
 COPIES = "somebody else, with a copy"
-"""Who created a job that no run has posted: of the file of a run, which then is as good as its own, or of a copy."""
+"""Creator of a job that no run posted, of a run's own file, which is then as good as the run's job, or of a copy."""
 
 _OUTPUT, _ERRORS = "output_file_id", "error_file_id"
 _LATE_ERROR = {"code": "batch_client_error", "message": "Internal Server Error"}
@@ -49,15 +49,15 @@ _EARLY_SHARE = 0.3
 _REFUSED_SHARE = 0.8
 _LOOKED_SECONDS = 270.0
 _BETWEEN_LOOKS = 8
-"""A job that no list shows for so long may be taken for one that does not exist.
+"""Number of five-second samples in a row for which a job must be listed; otherwise reads may miss it.
 
-Looks are half a minute apart, and so one is missed that is listed for less than so many times five seconds.
+Reads are half a minute apart.
 """
 
 
 @attrs.frozen(kw_only=True)
 class Made:
-    """A job that the service created: which one, of which rows, when, and by which run.
+    """A created job: its file and rows, its time and its run.
 
     ``refusal`` is how most of its rows are refused for the account, if they are.
     """
@@ -71,14 +71,14 @@ class Made:
     refusal: Answer | Failure | None = None
 
     def ended_at(self) -> float:
-        """When it ends, or has ended."""
+        """Return when the job ends, or ended."""
         last = self.job.phases[-1]
         return last.begins if last.status in ENDED else float("inf")
 
 
 @attrs.frozen
 class Version:
-    """The files of a job from one moment on: their ids, and what is in them; rows by what is said of them."""
+    """The files of a job from one moment on: their ids and their content; the rows by their results."""
 
     since: float
     ids: Mapping[str, str]
@@ -91,10 +91,10 @@ _NO_VERSION = Version(0.0, {}, {}, frozenset(), {})
 
 
 class Service:
-    """All that the service holds and does.
+    """The complete state and behaviour of the service.
 
-    ``made`` are the jobs, in their order, ``gone`` those that were deleted, or their results, and when. ``reads`` are
-    the moments at which a run has read of a job, or of its files, ``began`` is the first moment there is.
+    ``made`` are the jobs in order of creation; ``gone`` those that were deleted, or their results, and when.
+    ``reads`` are the moments at which a run has read a job, or its files; ``began`` is the first moment.
     """
 
     def __init__(self, plan: Plan, loop: Loop) -> None:
@@ -130,7 +130,7 @@ class Service:
         self._really_answer, self._gateway._answer = self._gateway._answer, self._answer  # type: ignore[method-assign]
 
     def make_peace(self) -> None:
-        """From now on nothing goes wrong. What became of the jobs that there are stays as it is."""
+        """Stop all troubles from now on; existing jobs keep their results."""
         self._at_peace = True
         self.emulator.clear_faults()
         self.emulator.rate_limit = None
@@ -138,7 +138,7 @@ class Service:
     # --- what it holds --------------------------------------------------------------------------------------------
 
     def _create(self, wanted: Mapping[str, object]) -> dict[str, object]:
-        """Have each job that is created live as the plan says."""
+        """Let each created job live as planned."""
         number, now = len(self.made) + 1, self._loop.unix_time()
         life = self._life(number, now - self.began)
         self._books.timing, self._books.ends_as = life.timing, life.ends_as
@@ -175,7 +175,7 @@ class Service:
         self._loop.call_later(seconds, act, *what, context=Process.no_process())
 
     def _delete(self, job_id: str) -> None:
-        _ = self._books.files  # looking at them settles what has ended
+        _ = self._books.files  # reading them settles ended jobs
         self.gone[job_id] = self._loop.unix_time()
         self._books._jobs.pop(job_id)
         self._books._with_rows.pop(job_id, None)
@@ -189,7 +189,7 @@ class Service:
             files.delete(file_id)
 
     def _settle(self, job: Job, now: float) -> None:
-        """A job has ended, if it has: its rows are refused where they are, and its files are what they are."""
+        """Settle a job if it has ended: refuse its rows if planned, and fix its files."""
         if job.phase(now).status not in ENDED or job.id not in self._books._with_rows:
             return
         made, usual = self._by_id[job.id], self._books._answering
@@ -244,10 +244,10 @@ class Service:
     def _new_id(self, job_id: str, what: str) -> str:
         return f"file-{uuid5(NAMESPACE_OID, f'{self._plan.seed} {job_id} {what}')}"
 
-    # --- what is judged by ----------------------------------------------------------------------------------------
+    # --- the facts to judge by --------------------------------------------------------------------------------------
 
     def version(self, made: Made, at: float) -> Version:
-        """What the job had made of its rows by then, whether it could be seen or not."""
+        """Return the files of a job at that moment, visible or not."""
         _ = self._books.files
         found = _NO_VERSION
         for version in self._versions.get(made.job.id, ()):
@@ -256,16 +256,16 @@ class Service:
         return found
 
     def stored_at(self, made: Made) -> float:
-        """When the input of a job was stored."""
+        """Return when the input of a job was stored."""
         file = self._books._files.find(made.job.input_file_id)
         return made.at if file is None else file.created_at
 
     def read_before(self, made: Made, at: float) -> float | None:
-        """When its run last read of a job, or of its files, before that moment."""
+        """Return when its run last read a job, or its files, before that moment."""
         return max((read for read in self.reads[made.job.id] if read <= at), default=None)
 
     def may_be_unheard_of(self, made: Made, at: float) -> bool:
-        """Whether, by then, looks at the list need not have shown a job, so that a create may be sent once more."""
+        """Return whether the list may have hidden a job until then, so that a create may be sent once more."""
         seconds = range(0, int(_LOOKED_SECONDS), 5)
         listed = "".join("x" if self._is_listed(made, at - before) else " " for before in seconds)
         return at - made.at > _LOOKED_SECONDS and "x" * _BETWEEN_LOOKS not in listed
@@ -276,7 +276,7 @@ class Service:
         return not is_deleted and age >= looks.listed_after and not (looks.unlisted and within(age, looks.unlisted))
 
     def can_be_read(self, made: Made, at: float) -> bool:
-        """Whether the whole result of a job can be read by then, and from then on."""
+        """Return whether the whole result of a job can be read from that moment on."""
         looks, age = made.looks, at - made.ended_at()
         absent = [span for span in (looks.no_content, looks.no_metadata) if span is not None]
         gone = self.gone.get(made.job.id) is not None
@@ -290,12 +290,12 @@ class Service:
             and looks.size is None
         )
 
-    # --- what it shows --------------------------------------------------------------------------------------------
+    # --- the view of clients ----------------------------------------------------------------------------------------
 
     def _answer(self, route: Route, request: web.BaseRequest, body: bytes, checksum: str | None) -> Reply:
         try:
             return self._shown_answer(route, request, body, checksum)
-        except Exception as error:  # a mistake of this simulation, which would look like a service in trouble
+        except Exception as error:  # a bug in this simulation, which would look like a failing service
             self.mistakes.append(error)
             raise
 
@@ -335,7 +335,7 @@ class Service:
         return json_reply(self._shown(msgspec.json.decode(_whole(reply)), now))
 
     def _shown(self, job: dict[str, Any], now: float) -> dict[str, Any]:
-        """A job as it is shown."""
+        """Return a job as it is shown."""
         made = self._by_id[job["id"]]
         looks = made.looks
         if looks.fails is not None and within(now - made.at, looks.fails):
@@ -353,7 +353,7 @@ class Service:
         return shown
 
     def _shown_file(self, route: Route, request: web.BaseRequest, reply: Reply, now: float) -> Reply:
-        """A file of results as it is shown: its metadata, or its content."""
+        """Return a file of results as it is shown: its metadata, or its content."""
         made, field, version = self._result_of[route.id]
         looks, age = made.looks, now - made.ended_at()
         current = self.version(made, now)
@@ -401,7 +401,7 @@ class Service:
         self._books.create(wanted)
 
     def _be_found_by_others(self, file_id: str) -> None:
-        """Somebody else with the same account may create a job of this file, too, or of a copy of it."""
+        """Let another user of the same account create a job of this file, or of a copy of it."""
         self._stored += 1
         foreign = None if self._at_peace else self._troubles.foreign(self._stored)
         if foreign is None:
@@ -457,7 +457,7 @@ def _whole(reply: Reply) -> bytes:
 
 
 def _as_it_is(file: StoredFile, content: bytes) -> StoredFile:
-    """The file with this content, and an ETag of its own."""
+    """Return the file with this content, and an ETag of its own."""
     return attrs.evolve(file, id=f"{file.id}-{crc32(content):08x}", make=lambda: content_of(content))
 
 

@@ -1,4 +1,4 @@
-"""Bugs that are planted into a run are found: a simulation that finds none has looked."""
+"""A simulation finds bugs that are planted into a run: proof that it would find others."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ pytestmark = pytest.mark.timeout(300)
 Plans = Callable[[], Iterator[Plan]]
 Patch = tuple[object, str, object]
 
-# --- what is planted ----------------------------------------------------------------------------------------------
+# --- planted bugs -------------------------------------------------------------------------------------------------
 
 _save = _ledger.SqliteLedger.save
 _outcome_of = _rules.outcome_of
@@ -64,7 +64,7 @@ def _whatever_it_is(custom_ids: Any, output: Any, *rest: Any, **options: Any) ->
 
 
 def _errors_first(custom_ids: Any, output: Any, errors: Any, *rest: Any, **options: Any) -> _joining.Arranged:
-    """What is found second does not count."""
+    """Join with the error file first, whose rows then beat answers."""
     with mock.patch.object(_joining, "_ANSWERS", frozenset(range(256))):
         return _joining.arrange(custom_ids, errors, output, *rest, **options)
 
@@ -72,7 +72,7 @@ def _errors_first(custom_ids: Any, output: Any, errors: Any, *rest: Any, **optio
 class _NoLock:
     @staticmethod
     def check() -> None:
-        """Hold it, even if another process does."""
+        """Hold the lock even if another process does."""
 
 
 class _InPlace(_partial_file.PartialFile):
@@ -109,7 +109,7 @@ async def _or_is_gone(self: _steps.Steps, key: Any) -> Any:
 
 
 async def _nothing(*_: Any, **__: Any) -> None:
-    """Do nothing, find nothing."""
+    """Do nothing, and return nothing."""
 
 
 async def _always(*_: Any) -> bool:
@@ -142,11 +142,11 @@ async def _an_empty_list_if_none(self: _trouble.Trouble, what: str, key: Any, ca
         return Listing([], None)
 
 
-# --- where it is planted ------------------------------------------------------------------------------------------
+# --- seeds that find them -----------------------------------------------------------------------------------------
 
 
 def _seeds(kind: str | None = None, **changes: Any) -> Iterator[Plan]:
-    """The plans as they are drawn, or with one kind of trouble and no other."""
+    """Return the plans as drawn, or with a single kind of trouble."""
     for seed in range(MOST_SEEDS):
         plan = drawn(seed)
         if kind is not None:
@@ -164,7 +164,7 @@ def _with_another_page() -> Iterator[Plan]:
 
 
 def _with_a_death_after(*deaths: Death) -> Iterator[Plan]:
-    """Deaths at which most is at stake, and a service that is slow to show a job."""
+    """Return plans with deaths at the most critical moments, and a service that is slow to show a job."""
     for number, plan in enumerate(_seeds("late in the list")):
         yield attrs.evolve(plan, deaths=(deaths[number % len(deaths)],), faults=(), slow_chance=0.4)
 
@@ -174,7 +174,7 @@ def _with_shared_files(kind: str) -> Iterator[Plan]:
 
 
 def _found(plans: Iterator[Plan]) -> str:
-    """What is found first, and nothing if there is nothing."""
+    """Return the first failure, or an empty result."""
     outcomes = (play("planted", plan, durable) for plan in plans)
     return next((outcome.failure for outcome in outcomes if outcome.failure), "")
 
@@ -230,7 +230,7 @@ _CREATE = "send POST /v1/batches "
     ],
 )
 def test_it_is_found(plans: Plans, patches: tuple[Patch, ...]) -> None:
-    """Within a hundred and fifty seeds, of which each passes without it."""
+    """A planted bug is found within 150 seeds, each of which passes without it."""
     assert _is_found(plans(), *patches)
 
 
@@ -263,6 +263,6 @@ PLANTED: dict[str, tuple[Callable[[str], Iterator[Plan]], tuple[Patch, ...]]] = 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_kind_of_trouble_finds_it(kind: str) -> None:
-    """Each kind of trouble finds a run that does not know it, and so is known to come."""
+    """Each kind of trouble finds a run that does not handle it, which proves that it occurs."""
     plans, patches = PLANTED[kind]
     assert _is_found(plans(kind), *patches)

@@ -1,4 +1,4 @@
-"""Whole runs in a world that is made up: whatever happens, one job for each attempt, and one line for each row."""
+"""Whole runs in a simulated world: whatever happens, one job for each attempt and one line for each row."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 SEEDS = 50
 AT_ONCE = 10
-"""So many are one test: tests are what is spread over the CPUs."""
+"""Number of seeds in one test: tests are the unit that is spread over the CPUs."""
 PLAYED_AGAIN = 2
 
 pytestmark = pytest.mark.timeout(300)  # whole runs by the dozen, on a machine that may be busy
@@ -30,15 +30,15 @@ def _broken(outcomes: Iterable[Outcome]) -> list[str]:
 
 @pytest.mark.parametrize("first", range(0, SEEDS, AT_ONCE))
 def test_fifty_seeds(first: int) -> None:
-    """Nothing is paid for twice, no row is lost or there twice, and there is always an end.
+    """Nothing is paid for twice, no row is lost or duplicated, and every run ends.
 
-    A seed that is named here is played again, step by step, by ``nox -s simulate -- --seed N``. One that is played
-    again is the same, step by step, at the same time.
+    ``nox -s simulate -- --seed N`` replays a seed that is named here, step by step. A replay takes the same steps at
+    the same times.
     """
     seeds = range(first, first + AT_ONCE)
     outcomes = simulate_all(seeds)
     assert _broken(outcomes) == []
-    # So that it is known to have been tried.
+    # Proof that each kind of end occurred.
     ends = sum((outcome.ends for outcome in outcomes), Counter[str]())
     assert ends["RunReport"] >= AT_ONCE
     assert ends["killed"] > AT_ONCE // 2
@@ -49,7 +49,7 @@ def test_fifty_seeds(first: int) -> None:
 
 @pytest.mark.parametrize("number", [0, 6])
 def test_a_death_at_any_step(number: int) -> None:
-    """A small run that is killed right before one of its steps, whichever it is, goes on and ends as well."""
+    """A small run that is killed right before any one of its steps resumes and ends as well."""
     outcomes = each_step(number)
     assert _broken(outcomes) == []
     assert len(outcomes) > 80
@@ -57,7 +57,7 @@ def test_a_death_at_any_step(number: int) -> None:
 
 
 def test_a_job_of_an_earlier_attempt_is_not_taken_for_the_one_that_was_asked_for() -> None:
-    """A row that fails in every job is sent in a file of its own each time, also after a create that got lost."""
+    """A row that fails in every job is sent in a new file each time, also after a lost create."""
     row = attrs.evolve(drawn(0).rows[0], fate=Failure())
     plan = Plan(
         seed=1,

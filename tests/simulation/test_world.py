@@ -1,4 +1,4 @@
-"""The world of the simulations: time, death, wires and the disk are what they are taken for, and bugs are found."""
+"""The simulated world behaves as assumed (time, death, network, disk), and bugs are found."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ CALM = attrs.evolve(
 
 
 def played(program: Program, plan: Plan = CALM, judge: Callable[[World], None] = lambda _: None) -> World:
-    """The world after this program has come to its end in it."""
+    """Return the world after this program has ended in it."""
     world = World(plan, program)
     with quiet():
         world.play(judge)
@@ -41,7 +41,7 @@ def played(program: Program, plan: Plan = CALM, judge: Callable[[World], None] =
 
 
 def test_a_day_takes_no_time() -> None:
-    """Where everybody waits, the clock goes on."""
+    """The clock advances if every task waits."""
 
     async def sleep(*_: object) -> None:
         await asyncio.sleep(86_400)
@@ -52,7 +52,7 @@ def test_a_day_takes_no_time() -> None:
 
 
 def test_waiting_for_nothing_is_an_error() -> None:
-    """So is a run that never ends."""
+    """Waiting for nothing is an error, and so is a run that never ends."""
 
     async def hang(*_: object) -> None:
         await asyncio.Event().wait()
@@ -67,7 +67,7 @@ def test_waiting_for_nothing_is_an_error() -> None:
 
 
 def test_a_death_leaves_what_the_system_was_given() -> None:
-    """Clean-up comes to nothing, a buffer is lost, what was handed over is there: so the next start finds it."""
+    """After a death no clean-up runs, buffers are lost, and the next start finds what was handed to the system."""
     found: list[dict[str, bytes]] = []
 
     async def write(_: object, root: Path, __: object) -> None:
@@ -93,7 +93,7 @@ def _files(root: Path) -> list[Path]:
 
 
 def test_a_full_disk_takes_some_of_it() -> None:
-    """And says so; later there is room again."""
+    """A full disk accepts a part of a write and raises; later writes succeed."""
     sizes: list[int] = []
 
     async def write(_: object, root: Path, __: object) -> None:
@@ -109,7 +109,7 @@ def test_a_full_disk_takes_some_of_it() -> None:
 
 
 def test_what_a_dead_process_had_sent_still_arrives() -> None:
-    """A job comes to be after the death of the one that asked for it."""
+    """A request that a dead process had sent still arrives and creates its job."""
 
     async def submit(client: AsyncBatches, root: Path, _: object) -> None:
         await client.submit(root / "input.jsonl")
@@ -126,7 +126,7 @@ def test_what_a_dead_process_had_sent_still_arrives() -> None:
 
 
 def test_the_same_seed_is_the_same_simulation() -> None:
-    """To the last step, and the last millisecond."""
+    """One seed gives the same simulation, to the last step and the last millisecond."""
 
     async def submit(client: AsyncBatches, root: Path, _: object) -> None:
         await client.wait(await client.submit(root / "input.jsonl"), poll_interval=900)
@@ -135,7 +135,7 @@ def test_the_same_seed_is_the_same_simulation() -> None:
         assert len({played(submit, drawn(seed)).fingerprint for _ in range(2)}) == 1
 
 
-# --- what is known to be right is found right, and what is known to be wrong, wrong ---
+# --- correct programs pass, and wrong ones fail ---
 
 
 async def _submit(client: AsyncBatches, root: Path, _: object) -> None:
@@ -143,7 +143,7 @@ async def _submit(client: AsyncBatches, root: Path, _: object) -> None:
 
 
 async def _post_until_it_answers(client: AsyncBatches, root: Path, _: object) -> None:
-    """What nobody should do."""
+    """Repeat a create until it is answered, which is wrong."""
     file = await client.files.upload(root / "input.jsonl")
     wanted = {"input_file_id": file.id, "endpoint": "/v1/chat/completions"}
     while True:
@@ -155,14 +155,14 @@ async def _post_until_it_answers(client: AsyncBatches, root: Path, _: object) ->
 
 
 def _job_counts(program: Program) -> Counter[int]:
-    """How many jobs it makes where some answers to a create are lost, and some are slow."""
+    """Return how many jobs a program makes if some responses to a create are lost, and some are slow."""
     lost = (Fault(on="create", lose="answer", times=3, chance=0.4), Fault(on="list", status=500))
     plans = [attrs.evolve(CALM, seed=seed, faults=lost, slow_chance=0.05) for seed in range(40)]
     return Counter(len(played(program, plan).made) for plan in plans)
 
 
 def test_a_lost_answer_is_no_second_job() -> None:
-    """Forty times one job; and where a create is sent again blindly, the same losses make more."""
+    """Forty runs make one job each; if a create is repeated blindly, the same losses make more."""
     assert _job_counts(_submit) == {1: 40}
     blind = _job_counts(_post_until_it_answers)
     assert blind.total() - blind[1] > 10

@@ -1,8 +1,8 @@
-"""What a service may show for a while that is not so: the troubles of a seed, each of a kind that can be left out.
+"""False states that a service may show for a while: the troubles of a seed, each of a kind that can be omitted.
 
-Everything is drawn when it is needed, by the seed and a number, so that one kind more or less changes no other.
-Times are in seconds, spans are from the one moment up to the other. The facts behind what a job shows stay as they
-are: a job that cannot be seen runs, and a file that cannot be read has been paid for.
+Everything is drawn when it is needed, from the seed and a number, so one kind more or less changes no other. Times
+are in seconds, spans include their start and exclude their end. The facts behind what a job shows do not change: a
+job that cannot be seen runs, and a file that cannot be read has been paid for.
 """
 
 from __future__ import annotations
@@ -38,31 +38,30 @@ KINDS = (
     "away",
 )
 _SHOULD_BE_THE_SAME = frozenset({"late answers", "refused rows", "failing jobs", "odd creates", "foreign jobs"})
-"""Kinds by which a call that begins again from an older ledger may come to other attempts than the first one."""
+"""Kinds by which a call that resumes from an older ledger may make other attempts than the first one."""
 
 SETTLED_SECONDS = 25.0
-"""By then the answers are there that come after an error of the same row, and the file ids of a job are the last."""
+"""Seconds after which answers that follow an error of the same row have arrived, and a job's file ids are final."""
 WHOLE_SECONDS = 50.0
-"""By then the files of a job have grown to their whole, and the second file id is there after the first."""
+"""Seconds after which a job's files are complete, and the second file id has followed the first."""
 LISTED_SECONDS = 240.0
-"""By then a job is in the list."""
+"""Seconds after which a job is in the list."""
 
 
 def within(moment: float, *spans: Span) -> bool:
-    """Whether a moment is within one of these."""
+    """Return whether a moment is within one of these spans."""
     return any(begins <= moment < ends for begins, ends in spans)
 
 
 @attrs.frozen(kw_only=True)
 class Looks:
-    """How the service shows a job: ``listed_after``, ``unknown`` and ``fails`` count from its create, the rest from
-    its end.
+    """The view of a job: ``listed_after``, ``unknown`` and ``fails`` count from its create, the rest from its end.
 
-    ``ids_after`` are those of its output and of its errors. Of each file, ``no_content`` and ``no_metadata`` say when
-    it is a 404. ``short`` downloads are cut after a ``share``, at the end of a line unless ``within_line``.
-    ``size`` is what the metadata says in place of the size, if anything. A share of the answers is an error until
-    ``answers_after``; ``new_ids`` says that the files have others then. ``errors_stay`` is the share of the answered
-    rows that are in the error file as well.
+    ``ids_after`` are those of its output and of its errors. Of each file, ``no_content`` and ``no_metadata`` are the
+    spans of a 404. ``short`` downloads are cut after a ``share``, at the end of a line unless ``within_line``.
+    ``size`` is the value that the metadata shows in place of the size, if any. A share of the answers is an error
+    until ``answers_after``; with ``new_ids`` the files then have other ids. ``errors_stay`` is the share of the
+    answered rows that are in the error file as well.
     """
 
     listed_after: float = 0.0
@@ -85,7 +84,7 @@ class Looks:
 
 @attrs.frozen(kw_only=True)
 class OddCreate:
-    """An answer to a create: with this ``status`` and ``body``, whether the job is ``made``, and how much later.
+    """A response to a create: its ``status`` and ``body``, whether the job is ``made``, and how much later.
 
     A body is named: ``usual``, ``bare`` (without the envelope), ``other file``, ``number`` (in place of a date),
     ``null job``, or given as it is sent.
@@ -100,9 +99,9 @@ class OddCreate:
 
 @attrs.frozen
 class Away:
-    """The service is not there in this ``span``: connections are ``refused``, or all is an ``error``, 503.
+    """An outage of the service in this ``span``: connections are ``refused``, or every response is an ``error``, 503.
 
-    If its ``jobs`` are away, files can be had, and what is asked of jobs is done, but answered 503.
+    If only its ``jobs`` are away, files can be read, and requests about jobs take effect, but are answered with 503.
     """
 
     span: Span
@@ -111,7 +110,7 @@ class Away:
 
 @attrs.frozen
 class Loss:
-    """What becomes of a ledger between two starts: ``older``, ``without its journal``, or ``cut`` to a share."""
+    """The fate of a ledger between two starts: ``older``, ``without its journal``, or ``cut`` to a share."""
 
     kind: str
     share: float = 0.0
@@ -126,7 +125,7 @@ class Troubles:
 
     @classmethod
     def drawn(cls, seed: int) -> Troubles:
-        """None for one seed in five, otherwise up to three kinds."""
+        """Draw no kind for one seed in five, otherwise up to three kinds."""
         random = Random(f"{seed} kinds of trouble")
         kinds = frozenset(random.sample(KINDS, random.choice((0, 1, 1, 2, 3))))
         if "lost ledger" in kinds:
@@ -139,7 +138,7 @@ class Troubles:
     # --- jobs and their files -------------------------------------------------------------------------------------
 
     def looks(self, number: int) -> Looks:
-        """How the job is shown that was created as this one."""
+        """Return how the job with this number is shown."""
         looks = Looks()
         for kind, drawn in _LOOKS.items():
             random = self._random(f"{kind} of job {number}")
@@ -149,16 +148,19 @@ class Troubles:
 
     @property
     def _longest(self) -> float:
-        """How long something may last. An older ledger leads to the same attempts if nothing is given up."""
+        """Return the longest duration of a trouble.
+
+        A call that resumes from an older ledger makes the same attempts if nothing is given up.
+        """
         return 200.0 if "lost ledger" in self.kinds else inf
 
     @property
     def lets_jobs_go(self) -> bool:
-        """Whether jobs, and their files, may be deleted."""
+        """Return whether jobs, and their files, may be deleted."""
         return "lost ledger" not in self.kinds
 
     def refused(self, at: float) -> Answer | Failure | None:
-        """How rows of a job are refused for the account, if it was created ``at`` seconds from the beginning."""
+        """Return how rows of a job created ``at`` that moment are refused for the account, if they are."""
         random = self._random("refused rows")
         begins = random.choice((0.0, random.uniform(0, 200)))
         span = begins, begins + random.choice((random.uniform(10, 100), random.uniform(1_000, 10_000)))
@@ -171,7 +173,7 @@ class Troubles:
         return Answer(body={"error": {"message": message}}, status_code=code)
 
     def fails_at_once(self, at: float) -> bool:
-        """Whether a job that is created then fails while it is validated."""
+        """Return whether a job created at that moment fails while it is validated."""
         random = self._random("failing jobs")
         begins = random.choice((0.0, random.uniform(0, 200)))
         span = begins, begins + random.choice((random.uniform(10, 100), random.uniform(100, 5_000)))
@@ -180,14 +182,14 @@ class Troubles:
     # --- creates --------------------------------------------------------------------------------------------------
 
     def odd_create(self, number: int) -> OddCreate | None:
-        """How the create is answered that comes as this one; None for as usual."""
+        """Return the response to the create with this number; None for the usual one."""
         random = self._random(f"create {number}")
         if "odd creates" not in self.kinds or number > 12 or random.random() < 0.5:
             return None
         return random.choice(_odd_creates(random))
 
     def foreign(self, number: int) -> tuple[float, bool] | None:
-        """When somebody else creates a job of the file that was stored as this one, and whether of a copy of it."""
+        """Return when another user creates a job of the file with this number, and whether of a copy of it."""
         random = self._random(f"foreign job of file {number}")
         if "foreign jobs" not in self.kinds or random.random() < 0.4:
             return None
@@ -197,7 +199,7 @@ class Troubles:
 
     @property
     def away(self) -> tuple[Away, ...]:
-        """When the service is not there."""
+        """Return when the service is away."""
         random = self._random("away")
         if "away" not in self.kinds:
             return ()
@@ -215,14 +217,14 @@ class Troubles:
 
     @property
     def another_run(self) -> float | None:
-        """When a run of the same input is begun in another directory; infinite for after the end of the first."""
+        """Return when a run of the same input begins in another directory; infinite if after the first one."""
         random = self._random("another run")
         if "another run" not in self.kinds:
             return None
         return random.choice((0.0, random.uniform(0, 3), random.uniform(0, 60), inf))
 
     def loss(self, number: int) -> Loss | None:
-        """What becomes of the ledger before the start of this number, if there is a ledger."""
+        """Return the fate of the ledger before the start of this number, if there is a ledger."""
         random = self._random(f"ledger before start {number}")
         if "lost ledger" not in self.kinds or number > 8 or random.random() < 0.4:
             return None
@@ -230,7 +232,7 @@ class Troubles:
         return Loss(kind, random.choice((0.0, 0.001, 0.5, 0.9)))
 
 
-# --- how jobs look ------------------------------------------------------------------------------------------------
+# --- how jobs are shown ---------------------------------------------------------------------------------------------
 
 
 def _lasts(random: Random, longest: float) -> float:

@@ -1,7 +1,7 @@
-"""What must hold when a simulation is over, by the service's own books and by what is on the disk.
+"""Conditions that must hold after a simulation, by the service's true state and by the files on the disk.
 
-It is stated anew here and asks the package nothing: of each row by which jobs it went and what they made of it, for
-which of them there was evidence that it had to go again, and from that where it must be found.
+They are stated independently of the package: for each row, in which jobs it was and their results for it, which of
+them were evidence for sending it again, and therefore in which file it must be.
 """
 
 from __future__ import annotations
@@ -29,25 +29,28 @@ WITHOUT = "without evidence"
 
 _FOR_GOOD = "invalid_request_error"
 _ACCOUNT = frozenset({"401", "402"})
-"""Codes of rows that were refused for the account, and not for what they are."""
+"""Codes of rows that were refused for the account, not for their content."""
 _PATIENCE_SECONDS = 900.0
 _RACE_SECONDS = 20.0
-"""An answer that comes between the last look at a job and the create that follows it cannot be seen."""
+"""Maximum seconds between the last read of a job and the next create: an answer in between is not seen."""
 _SECOND_LOOK_SECONDS = 29.0
 _WHOLE_SECONDS = 59.0
-"""So long after its end, at the earliest, a job without results, or a result that leaves rows out, is believed; and a
-second less, since the clock of a run and that of the service are read one after the other."""
-_PAUSES_SECONDS = (29.0, 119.0, 599.0)
-"""So long after the end of a job, at the earliest, the call that has created it sends its rows again.
+"""Seconds after the end of a job before which absent results, or omitted rows, are not believed.
 
-After the first, the second, and any further job that failed as a whole; after any other job as after the first."""
+A second less than a minute, because the clocks of a run and of the service are read one after the other.
+"""
+_PAUSES_SECONDS = (29.0, 119.0, 599.0)
+"""Seconds after the end of a job before which the call that created it does not send its rows again.
+
+After the first, the second, and any further job that failed as a whole; after any other job as after the first.
+"""
 
 
 @attrs.frozen
 class _Trial:
     """A row in one job: what may be known of it, and which of its attempts the job is, if it is one.
 
-    ``counts`` are the numbers of attempts that it may be: 0, 1, or either.
+    ``counts`` are the possible numbers of attempts: 0, 1, or either.
     """
 
     made: Made
@@ -62,7 +65,7 @@ class _Trial:
 
     @property
     def is_noted(self) -> bool:
-        """Whether the run knows the job as its own."""
+        """Return whether the run knows the job as its own."""
         return self.attempt is not None
 
 
@@ -70,7 +73,7 @@ _Trials = dict[str, list[_Trial]]
 
 
 def judge(world: World, paid: Counter[str]) -> None:
-    """Raise an :class:`AssertionError` that says what does not hold; count rows that were ``paid`` for again.
+    """Raise :class:`AssertionError` if a condition is violated; count rows that were ``paid`` for again.
 
     They are counted by the evidence for it.
     """
@@ -84,20 +87,20 @@ def judge(world: World, paid: Counter[str]) -> None:
 
 
 def _judge_starts(world: World) -> None:
-    """Errors are those of the package, only the first of two processes gets the run, a cut ledger is refused."""
+    """Check that errors are the package's, only one of two processes gets the run, a cut ledger is refused."""
     for start in (start for run in world.runs for start in run.starts):
         assert start.error is None or isinstance(start.error, BatchesError), f"not an error of ours: {start}"
         assert not isinstance(start.error, RunInUseError), f"refused, and no other process was at it: {start}"
         is_refused = start.killed or isinstance(start.error, RunLedgerError)
         assert is_refused or not start.is_cut, f"a ledger that was cut is believed: {start}"
     for start in world.seconds:
-        # On a full disk not even the lock can be had, and a ledger that has been cut is refused first.
+        # On a full disk not even the lock can be taken, and a ledger that has been cut is refused first.
         kept_out = isinstance(start.error, RunLedgerError)
         assert kept_out or isinstance(start.error, RunInUseError) or start.result is not None, f"let in: {start}"
 
 
 def _noted(world: World, run: Run) -> dict[str, int]:
-    """The jobs of the ledger, with the numbers of their attempts: those of the service, each once, and no other."""
+    """Return the jobs of the ledger with their attempt numbers: each a job of the service, once, and no other."""
     service = world.service
     view = runs.read(run.root / "answers.jsonl.run")
     attempts = [attempt for shard in view.shards for attempt in shard.attempts if attempt.job_id]
@@ -110,8 +113,8 @@ def _noted(world: World, run: Run) -> dict[str, int]:
     files = {by_id[job_id].job.input_file_id for job_id in noted}
     for made in world.made:
         job = made.job
-        # Of two jobs of one file either is the one. A job that is deleted before the answer to its create was heard
-        # is known to no one any more; and a file may be given up.
+        # Of two jobs of one file either is valid. A job that is deleted before its create is answered is unknown to
+        # all; and a file may be given up.
         is_equal = job.input_file_id in files
         is_gone = job.id in service.gone or run.given_up_at(job.input_file_id) < inf
         is_ours = made.by == run.name
@@ -124,7 +127,7 @@ def _noted(world: World, run: Run) -> dict[str, int]:
 
 
 def _trials(world: World, run: Run, noted: Mapping[str, int]) -> _Trials:
-    """Of each row the jobs that it was in: those that the run made, and those of others that it took for its own."""
+    """Return for each row the jobs that it was in: those that the run made, and those of others that it adopted."""
     trials: _Trials = {row.custom_id: [] for row in world.plan.rows}
     for made in world.made:
         if made.by != run.name and made.job.id not in noted:
@@ -153,9 +156,9 @@ def _known(version: Version, custom_id: str) -> str:
 
 
 def _counts(world: World, run: Run, made: Made, noted: Mapping[str, int]) -> frozenset[int]:
-    """How many attempts this is: none if the job was cancelled, either if that could not be seen.
+    """Return how many attempts a job counts as: none if it was cancelled, either if that could not be seen.
 
-    Rows that are refused for the account are no attempt, and in a job of which others are, it may be none.
+    Rows that are refused for the account are no attempt, and a job in which others are refused may be none.
     """
     if made.job.id not in noted:
         return frozenset({0})
@@ -172,7 +175,7 @@ def _was_given_up(run: Run, made: Made) -> bool:
 
 
 def _is_late(made: Made, world: World) -> bool:
-    """Whether a job that ended badly names its files so late that it may be taken for one without results."""
+    """Return whether a job that ended badly names its files so late that it may be taken for one without results."""
     return made.job.phase(inf).status != "COMPLETED" and max(made.looks.ids_after) >= _patience(world)
 
 
@@ -181,7 +184,7 @@ def _patience(world: World) -> float:
 
 
 def _judge_jobs(world: World, run: Run, trials: _Trials, paid: Counter[str]) -> None:
-    """A row is in a second job only on evidence."""
+    """Check that a row is in a second job only on evidence."""
     for made in world.made:
         assert len(set(made.ids)) == len(made.ids), f"job {made.number} has a row twice"
         assert made.ids, f"job {made.number} was made of nothing"
@@ -212,7 +215,7 @@ def _judge_jobs(world: World, run: Run, trials: _Trials, paid: Counter[str]) -> 
 
 
 def _taken(before: _Trial, after: _Trial, tried: Sequence[_Trial]) -> list[Made]:
-    """The jobs of the first one's file that the run knew: each of them has to leave a row, if it is to go again."""
+    """Return the jobs of the first one's file that the run knew: a row goes again only if each leaves it."""
     same = [each for each in tried if each.made.job.input_file_id == before.made.job.input_file_id]
     noted = [each for each in same if each.is_noted]
     known = [each.made for each in noted if (each.attempt or 0) < (after.attempt or inf)]
@@ -220,7 +223,7 @@ def _taken(before: _Trial, after: _Trial, tried: Sequence[_Trial]) -> list[Made]
 
 
 def _attempts(tried: Iterable[_Trial], bound: Callable[[Iterable[int]], int]) -> int:
-    """How many attempts these are, by the ``bound`` of each: two jobs of one file are one."""
+    """Return how many attempts these are, by the ``bound`` of each: two jobs of one file are one."""
     by_file: dict[str | None, int] = {}
     for trial in tried:
         file_id = trial.made.job.input_file_id
@@ -229,7 +232,7 @@ def _attempts(tried: Iterable[_Trial], bound: Callable[[Iterable[int]], int]) ->
 
 
 def _for_the_same_file(world: World, before: Made, after: Made) -> tuple[str, str]:
-    """For what reason there are two jobs of one file, and what there is to object."""
+    """Return the reason for two jobs of one file, and the objection, if any."""
     if before.by == FOREIGN:
         return "another's job of the same file", ""
     if world.service.may_be_unheard_of(before, after.at):
@@ -238,7 +241,7 @@ def _for_the_same_file(world: World, before: Made, after: Made) -> tuple[str, st
 
 
 def _evidence(world: World, run: Run, custom_id: str, before: Made, after: Made, pause: float) -> tuple[str, str]:
-    """For what reason a row of one job may be in that of the next attempt, and what there is to object.
+    """Return the reason for a row of one job in that of the next attempt, and the objection, if any.
 
     ``pause`` is how long a call that has created the one waits from its end until it creates the other.
     """
@@ -281,10 +284,10 @@ def _evidence(world: World, run: Run, custom_id: str, before: Made, after: Made,
 
 
 def _seen_at(world: World, before: Made, after: Made) -> float | None:
-    """The moment by which it is judged what a job had made of its rows; None if its run could not know its end.
+    """Return the moment by which the result of a job is judged; None if its run could not know its end.
 
-    It is that of the next create. If an answer came shortly before that, it is the last look; and if the job, or its
-    files, were deleted, it is the last look before that.
+    It is that of the next create. If an answer came shortly before that, it is the last read; and if the job, or its
+    files, were deleted, it is the last read before that.
     """
     service, at = world.service, after.at
     gone_at = service.gone.get(before.job.id, inf)
@@ -296,7 +299,7 @@ def _seen_at(world: World, before: Made, after: Made) -> float | None:
 
 
 def _away(world: World, begins: float, ends: float) -> Iterator[bool]:
-    """Whether the service was away at any time in between, for each time that it was."""
+    """Return for each outage whether the service was away at any time in between."""
     began = world.service.began
     for away in world.plan.troubles.away:
         yield away.span[0] + began <= ends and away.span[1] + began >= begins
@@ -306,7 +309,7 @@ def _away(world: World, begins: float, ends: float) -> Iterator[bool]:
 
 
 def _judge_files(world: World, run: Run, trials: _Trials) -> None:
-    """Every row is in the output once, in its place, with what was made of it last; what was not answered, apart."""
+    """Check that every row is in the output once, in its place, with its last result; unanswered rows apart."""
     order = [row.custom_id for row in world.plan.rows]
     lines = _lines(run.root / "answers.jsonl")
     found = {custom_id: bucket for custom_id, bucket, _ in lines}
@@ -339,7 +342,7 @@ def _judge_row(custom_id: str, bucket: str, tried: Sequence[_Trial], world: Worl
     last = known[-1].known_as if known else frozenset({"none"})
     allowed = {_BUCKETS[each] for each in last if each in _BUCKETS}
     if any("answered" in trial.known_as for trial in known):
-        allowed.add("succeeded")  # one that came to light after all: an answer beats an error
+        allowed.add("succeeded")  # a late answer: an answer beats an error
     if given_up_files:
         allowed |= {_BUCKETS.get(each, "failed") for trial in known for each in trial.known_as} | {"missing"}
     assert bucket in allowed, f"{custom_id} is {bucket}, and should be {allowed}"
@@ -349,7 +352,7 @@ def _judge_row(custom_id: str, bucket: str, tried: Sequence[_Trial], world: Worl
     assert is_settled or counted >= most, f"{custom_id} was sent only {counted} times"
 
 
-# A row that is refused for the account is in none: it is sent again, when the run is called again.
+# A row that is refused for the account is in no bucket: it is sent again when the run is called again.
 _BUCKETS = {"answered": "succeeded", "failed for good": "failed", "failed": "failed", "none": "missing"}
 
 
@@ -357,7 +360,7 @@ _RESULTS = {"success": "succeeded", "failure": "failed", "missing": "missing"}
 
 
 def _lines(path: Path) -> list[tuple[str, str, bytes]]:
-    """Of each line the id, the bucket that it names, and the line itself."""
+    """Return for each line its id, the bucket that it names, and the line itself."""
     if not path.exists():
         return []
     lines = path.read_bytes().split(b"\n")[:-1]

@@ -1,4 +1,4 @@
-"""One simulation: the service, the process that is started until it comes to an end, and what there is to judge."""
+"""One simulation: the service, the process that is restarted until the run ends, and the facts to judge."""
 
 from __future__ import annotations
 
@@ -39,23 +39,23 @@ if TYPE_CHECKING:
 _DAYS = 60
 _STARTS_BEFORE_PEACE = 25
 _MOST_STARTS = 40
-"""After so many starts nothing goes wrong any more; and with so many it must have come to its end."""
+"""Number of starts after which nothing fails any more, and the run must have ended."""
 _CALLS_BEFORE_GIVING_UP = 2
-"""So often an error names something that is not there, until the user says that it is gone."""
+"""Number of errors that name something as absent before the user gives it up."""
 _COPY_CHANCE = 0.3
 _BY_CHANCE = re.compile(r"[0-9a-f]{16,}")
-"""What names of temporary files have in them, which no seed decides."""
+"""Random parts of the names of temporary files, which no seed decides."""
 _GIVE_UP = re.compile(r"with give_up: ([\w-]+(?:, [\w-]+)*)")
-"""How an error says what its user may give up."""
+"""The part of an error that says what its user may give up."""
 _PATIENCE_SECONDS = 20_000.0
-"""So long a user waits for a service that does not come back."""
+"""Seconds that a user waits for a service that does not come back."""
 _MOST_INTERRUPTIONS = 2
-"""So often he has to, until it comes back after all."""
+"""Maximum number of such waits, after which the service comes back."""
 
 
 @attrs.define
 class Start:
-    """How one start of the process ended: killed where there is neither a result nor an error."""
+    """The end of one start of the process: killed if there is neither a result nor an error."""
 
     process: Process
     death: Death | None = None
@@ -69,18 +69,18 @@ class Start:
 
     @property
     def killed(self) -> bool:
-        """Whether it was."""
+        """Return whether the process was killed."""
         return self.process.killed
 
     @property
     def is_the_end(self) -> bool:
-        """Whether it need not be started again."""
+        """Return whether no further start is needed."""
         is_over = not self.killed and not self.is_interrupted
         return is_over and self.error is None and getattr(self.result, "complete", True)
 
     @property
     def kind(self) -> str:
-        """In which way it ended."""
+        """Return how the process ended."""
         if self.is_interrupted and self.error is None and self.result is None:
             return "interrupted"
         return "killed" if self.killed else type(self.result if self.error is None else self.error).__name__
@@ -93,7 +93,7 @@ class Start:
 
 @attrs.define
 class Run:
-    """A run in its directory, with all starts of it, and its user, who calls again and gives up what is gone."""
+    """A run in its directory, with all its starts, and its user, who calls again and gives up what is gone."""
 
     name: str
     root: Path
@@ -103,7 +103,7 @@ class Run:
     _named: Counter[str] = attrs.field(factory=Counter[str])
 
     def see(self, start: Start) -> None:
-        """A call has ended: what it names for the second time as not there is given up by the next one."""
+        """Note the end of a call: what it names as absent for the second time, the next one gives up."""
         if start.killed or start.is_interrupted:
             return  # its user does not know how far it came, and calls again as before
         self.giving_up = ()
@@ -114,12 +114,12 @@ class Run:
             self._named.clear()
 
     def given_up_at(self, *ids: str) -> float:
-        """When one of these was given up for the first time; infinite if none was."""
+        """Return when one of these was first given up; infinite if none was."""
         return min((at for given, at in self.gave_up if given in ids), default=float("inf"))
 
 
 def _named_as_absent(error: BaseException | None) -> set[str]:
-    """The jobs, and the files of creates, that an error says are not to be had."""
+    """Return the jobs, and the files of creates, that an error names as unavailable."""
     if not isinstance(error, ResultsUnavailableError | CreateUnconfirmedError):
         return set()
     named = _GIVE_UP.search(str(error))
@@ -127,9 +127,9 @@ def _named_as_absent(error: BaseException | None) -> set[str]:
 
 
 class World:
-    """All that a simulation is made of. When it is over, ``runs`` and ``made`` are there to be judged.
+    """All parts of a simulation. After it has ended, ``runs`` and ``made`` are judged.
 
-    ``tell`` takes each line of the trace.
+    ``tell`` is called with each line of the trace.
     """
 
     def __init__(self, plan: Plan, program: Program, tell: Callable[[str], None] | None = None) -> None:
@@ -137,9 +137,7 @@ class World:
         self.program = program
         self.tell = tell
         self.seconds: list[Start] = []  # those of a second process, beside the first
-        self.seen: list[
-            tuple[str, str, bytes]
-        ] = []  # files that were there at an end: at whose, the name, the content
+        self.seen: list[tuple[str, str, bytes]] = []  # files present at an end: whose end, the name, the content
         self.lived = 0.0  # seconds, by its own clock
         self.random = Random(f"world {plan.seed}")
         self.loop = Loop()
@@ -156,21 +154,21 @@ class World:
 
     @property
     def fingerprint(self) -> str:
-        """The same for two simulations in which the same was done at the same time."""
+        """Return a value that is equal for two simulations with the same actions at the same times."""
         return self._digest.hexdigest()
 
     @property
     def starts(self) -> list[Start]:
-        """Those of the first run."""
+        """Return the starts of the first run."""
         return self.runs[0].starts
 
     @property
     def made(self) -> list[Made]:
-        """The jobs that were created."""
+        """Return the jobs that were created."""
         return self.service.made
 
     def play(self, judge: Callable[[World], None]) -> None:
-        """Go through with it, and have it judged before the dead are let go."""
+        """Play the simulation, and have it judged before the dead processes are released."""
         parent = "/dev/shm" if Path("/dev/shm").is_dir() else None  # a file is synced a dozen times in each
         with ExitStack() as stack:
             directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="together-batches-", dir=parent))
@@ -216,7 +214,7 @@ class World:
         self.lived = self.loop.time() - began
 
     async def _to_the_end(self, run: Run, *, after: float = 0.0) -> None:
-        """Start it until it need not be started again."""
+        """Start the process until no further start is needed."""
         await asyncio.sleep(after)
         while True:
             if len(run.starts) == _STARTS_BEFORE_PEACE:
@@ -246,7 +244,7 @@ class World:
     # --- the process ---
 
     async def _start(self, run: Run) -> Start:
-        """Start the process once, and return when it has ended in whichever way."""
+        """Start the process once, and return when it has ended, in any way."""
         number, is_first = len(run.starts), run is self.runs[0]
         deaths, clocks = (self.plan.deaths, self.plan.clocks) if is_first else ((), ())
         name = f"start {number + 1}" if is_first else f"{run.name}, start {number + 1}"
@@ -304,7 +302,7 @@ class World:
             try:
                 async with self._client(run, wrong) as client:
                     start.result = await self.program(client, run.root, plan)
-            except Exception as error:  # noqa: BLE001  # which of them may be, is judged
+            except Exception as error:  # noqa: BLE001  # which errors are allowed, is judged later
                 start.error = error
             except (Killed, asyncio.CancelledError):
                 raise
@@ -325,7 +323,7 @@ class World:
         self._note(f"--- {start.process.name} {start.kind}", more=str(start))
 
     def _client(self, run: Run, wrong: float) -> AsyncBatches:
-        """A client whose clock, chance and time of day are those of this world."""
+        """Return a client whose clock, random numbers and time of day are those of this world."""
 
         def now() -> datetime:
             return datetime.fromtimestamp(self.loop.unix_time(), UTC) + timedelta(seconds=wrong)
@@ -357,12 +355,12 @@ class World:
 
     @property
     def _ledger(self) -> dict[str, bytes]:
-        """The files of the ledger as they are; what SQLite shares between processes is made anew."""
+        """Return the files of the ledger as they are; what SQLite shares between processes is made anew."""
         found = sorted((self.disk.root / "answers.jsonl.run").glob("ledger.sqlite*"))
         return {path.name: path.read_bytes() for path in found if not path.name.endswith("-shm")}
 
     def _copy(self, process: Process) -> None:
-        """Somebody makes a copy of the ledger now and then. Between two requests SQLite has nothing half done."""
+        """Copy the ledger now and then, as a user might. Between two requests SQLite has no change half done."""
         is_right = process is self.starts[-1].process and not self.starts[-1].is_cut
         if is_right and "lost ledger" in self.plan.troubles.kinds and self._chance_of_copies.random() < _COPY_CHANCE:
             ledger = self._ledger
@@ -370,7 +368,7 @@ class World:
                 self._copies.append(ledger)
 
     def _lose(self, number: int, start: Start) -> dict[str, bytes] | None:
-        """Something becomes of the ledger, if it is to. What is to be put back after this start, if anything."""
+        """Damage the ledger, if planned. Return what is to be restored after this start, if anything."""
         loss = None if self._at_peace else self.plan.troubles.loss(number)
         ledger = self._ledger
         if loss is None or not ledger:
@@ -381,7 +379,7 @@ class World:
             self._put({"ledger.sqlite": whole[: int(len(whole) * loss.share)]})
             return ledger
         if loss.kind == "older":
-            # Once the output is there, an older ledger does not know it for its own, and says so.
+            # Once the output exists, an older ledger does not recognise it, and refuses.
             if self._copies and not (self.disk.root / "answers.jsonl").exists():
                 self._put(self._chance_of_copies.choice(self._copies))
         else:
@@ -399,14 +397,14 @@ class World:
     # --- the trace, and the end -----------------------------------------------------------------------------------
 
     def _note(self, line: str, *, more: str = "") -> None:
-        """Tell a line of the trace; what is told ``more`` may be another when it is played again."""
+        """Write a line of the trace; the text in ``more`` may differ in a replay."""
         line = f"{self.loop.time() - 1_000:12.3f}  {line}"
         self._digest.update(line.encode())
         if self.tell is not None:
             self.tell(f"{line}: {more}" if more else line)
 
     def _let_go(self, runner: asyncio.Runner) -> None:
-        """It has been judged: the dead may clean up, and everybody goes home."""
+        """Let the dead processes clean up after the verdict, and close everything."""
 
         async def go() -> None:
             self.loop.end_after(86_400)
@@ -428,12 +426,12 @@ class World:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """For whoever plays a world: what the killed leave open, and what HTTP says of broken connections, is no news."""
+    """Silence warnings about what the killed leave open, and about broken connections."""
     loggers = [logging.getLogger(name) for name in ("aiohttp.server", "together_batches")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.CRITICAL)
-    gc.freeze()  # so that only what is made from now on is gone through
+    gc.freeze()  # so that only objects made from now on are scanned
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ResourceWarning)

@@ -1,4 +1,4 @@
-"""The page of a run."""
+"""The HTML page of a run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ VOID = {"meta"}
 
 
 class Page(HTMLParser):
-    """What a reader sees; elements that are not closed, or not open, are noted."""
+    """The visible text of a page; unclosed and unopened elements are recorded."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ def page_of(view: RunView, now: datetime) -> Page:
 
 
 def test_all_that_is_known() -> None:
-    """A line for each bucket, each attempt and each fact; ids are whole."""
+    """The page has a line for each bucket, each attempt and each fact, with full ids."""
     done = attempt(
         1,
         3,
@@ -110,20 +110,20 @@ def test_all_that_is_known() -> None:
 
 
 def test_with_the_picture() -> None:
-    """The page is that and the tables."""
+    """The page consists of the image and the tables."""
     view = run(shard(1, attempt(1, 2, 3)))
     assert to_svg(view, now=at(9)) in to_html(view, now=at(9))
 
 
 def test_alone() -> None:
-    """It asks for nothing, and could not: it says so to the browser."""
+    """The page loads nothing, and its security policy forbids it to."""
     text = to_html(run(shard(1, attempt(1, 2, 3))), now=at(9))
     assert "default-src 'none'" in text
     assert set(re.findall(r"https?://[^\"]+", text)) == {"http://www.w3.org/2000/svg"}
 
 
 def test_any_text_is_text() -> None:
-    """Names and messages cannot be anything else."""
+    """Names and messages are escaped."""
     view = run(
         shard(1, attempt(1, 2, 3, error="<script>alert(1)</script>\x1b")), input_name="<h1>", warnings=("<b>\u202e",)
     )
@@ -135,7 +135,7 @@ def test_any_text_is_text() -> None:
 
 @given(any_run(), moments)
 def test_any_run(view: RunView, now: datetime) -> None:
-    """What is opened is closed, and all of it can be written to a file."""
+    """Any run gives a page with balanced elements that can be written to a file."""
     text = to_html(view, now=now)
     page = Page(text)
     assert (page.open, page.wrong) == ([], [])

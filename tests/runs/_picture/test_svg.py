@@ -1,4 +1,4 @@
-"""The image of a run."""
+"""The SVG image of a run."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Box(NamedTuple):
     bottom: float
 
     def overlaps(self, other: Box) -> bool:
-        """A hair is none: places are written with two digits."""
+        """Return whether two boxes overlap by more than the two digits to which coordinates are rounded."""
         hair = 0.02
         across = min(self.right, other.right) - max(self.left, other.left)
         return across > hair and min(self.bottom, other.bottom) - max(self.top, other.top) > hair
@@ -62,7 +62,7 @@ def words(image: ElementTree.Element) -> list[str]:
 
 
 def boxes_of_words(image: ElementTree.Element) -> Iterator[Box]:
-    """Where words are, in a font of the usual width: 0.6 of its height for a letter, all of it for a wide one."""
+    """Return the boxes of words in a font of usual width: 0.6 of its height for a letter, all for a wide one."""
     for text in image.iter(f"{SVG}text"):
         size = number(text, "font-size")
         width = size * sum(1 if unicodedata.east_asian_width(letter) in "WF" else 0.6 for letter in text.text or "")
@@ -76,7 +76,7 @@ def box_of(rect: ElementTree.Element) -> Box:
 
 
 def bars(image: ElementTree.Element) -> Iterator[tuple[str, Box, str]]:
-    """What is drawn along the time: its phase, its place, and what is told of it."""
+    """Return the bars along the time axis: the phase, the position, and the tooltip."""
     for rect in image.iter(f"{SVG}rect"):
         shown = rect.findtext(f"{SVG}title", "")
         if shown.startswith("shard "):
@@ -84,7 +84,7 @@ def bars(image: ElementTree.Element) -> Iterator[tuple[str, Box, str]]:
 
 
 def test_a_lane_for_each_shard() -> None:
-    """With its phases in order, its attempts one after the other, and what became of it."""
+    """A lane for each shard shows its phases in order, its attempts one after the other, and its result."""
     image = drawn(FINISHED)
     lanes: dict[float, list[str]] = {}
     for phase, box, _ in bars(image):
@@ -95,7 +95,7 @@ def test_a_lane_for_each_shard() -> None:
 
 
 def test_what_is_told_of_a_stretch() -> None:
-    """To whoever points at it: which job, how long, and what went wrong."""
+    """The tooltip of a bar names the job, the duration, and the error."""
     assert [shown for phase, _, shown in bars(drawn(FINISHED)) if phase == "tb-running"][1:] == [
         "shard 1, attempt 2 (2 rows): running for 20s; job " + JOB,
         f"shard 2, attempt 1 (10 rows): running for 48s; job {JOB} EXPIRED: too late",
@@ -103,7 +103,7 @@ def test_what_is_told_of_a_stretch() -> None:
 
 
 def test_length_is_time() -> None:
-    """A stretch is as long as it took, by the axis."""
+    """The length of a bar is proportional to its duration."""
     at_once = {
         shown.partition(": ")[2].partition(" for ")[0]: box
         for _, box, shown in bars(
@@ -116,7 +116,7 @@ def test_length_is_time() -> None:
 
 
 def test_what_it_says() -> None:
-    """Its name, how it stands, its figures, the rows by what became of them, and the axis."""
+    """The image shows the name, the state, the figures, the rows by bucket, and the axis."""
     said = words(drawn(FINISHED))
     assert said[:2] == [
         "requests.jsonl: finished",
@@ -127,7 +127,7 @@ def test_what_it_says() -> None:
 
 
 def test_signs_are_explained_where_they_occur() -> None:
-    """A cross for a job that ended badly, a diamond for one that was found again."""
+    """The legend explains a cross (a job that ended badly) and a diamond (a job found again) only if they occur."""
     image = drawn(FINISHED)
     classes = [path.attrib["class"] for path in image.iter(f"{SVG}path")]
     assert sorted(classes) == ["tb-cross", "tb-cross", "tb-found", "tb-found"]  # in the legend, and at the bar
@@ -137,7 +137,7 @@ def test_signs_are_explained_where_they_occur() -> None:
 
 
 def test_what_is_not_known_is_pale() -> None:
-    """Of an interrupted run that which had not ended; of a running one nothing."""
+    """The phase that had not ended is pale in an interrupted run; a running one has no pale phase."""
     view = run(shard(1, attempt(1, 3, 10, 40, 42), attempt(43, 44, 50, number=2)), state="interrupted")
     assert [phase for phase, _, _ in bars(drawn(view))][-1] == "tb-running tb-lost"
     assert "tb-lost" not in [phase for phase, _, _ in bars(drawn(view))][2]
@@ -146,14 +146,14 @@ def test_what_is_not_known_is_pale() -> None:
 
 
 def test_of_the_fewest_rows_something_is_seen() -> None:
-    """One row that failed among a million."""
+    """One failed row among a million is visible."""
     image = drawn(run(shard(1, rows=10**6), succeeded=10**6 - 1, failed=1))
     (failed,) = [rect for rect in image.iter(f"{SVG}rect") if rect.findtext(f"{SVG}title") == "1 row failed"]
     assert number(failed, "width") >= 3
 
 
 def test_light_and_dark_and_alone() -> None:
-    """One image for both; and it asks for nothing: no script, no font, no other file."""
+    """One image serves light and dark mode; it has no script, and loads no font or other file."""
     text = to_svg(FINISHED, now=at(0))
     assert "@media(prefers-color-scheme:dark)" in text
     assert re.findall(r"https?://[^\"]+", text) == ["http://www.w3.org/2000/svg"]
@@ -162,7 +162,7 @@ def test_light_and_dark_and_alone() -> None:
 
 @pytest.mark.parametrize("shards", [0, 1, 16, 17, 60, 200, 1_000])
 def test_any_number_of_shards(shards: int) -> None:
-    """It grows more slowly than they do, and never so flat that a lane is no more to be seen."""
+    """The image grows more slowly than the number of shards, and lanes stay visible."""
     image = drawn(run(*[shard(number, attempt(number, number + 1, number + 2)) for number in range(1, shards + 1)]))
     assert number(image, "height") <= 250 + shards * 26
     assert number(image, "height") <= 6_000
@@ -171,7 +171,7 @@ def test_any_number_of_shards(shards: int) -> None:
 
 
 def test_any_text_is_text() -> None:
-    """Names and messages cannot be anything else."""
+    """Names and messages are escaped."""
     view = run(shard(1, attempt(1, 2, 3, error="</title><script>\x1b[31m\udcff")), input_name='<b>"&\x00.jsonl')
     image = drawn(view)
     assert words(image)[0] == '<b>"&\\x00.jsonl: running'
@@ -179,7 +179,7 @@ def test_any_text_is_text() -> None:
 
 
 def test_a_long_name_is_cut() -> None:
-    """It is made harmless before, and not after."""
+    """A long name is cut after it is escaped, not before."""
     check_room(drawn(run(input_name="\x1b" * 100)))
     (first, *_) = words(drawn(run(input_name="very-" * 100)))
     assert first.startswith("very-very-")
@@ -188,13 +188,13 @@ def test_a_long_name_is_cut() -> None:
 
 @given(any_run(), moments)
 def test_any_run(view: RunView, now: datetime) -> None:
-    """Well-formed, no words over words, no stretch over another, and nothing out of the image."""
+    """Any run gives a well-formed image: no overlapping words or bars, and everything within the image."""
     image = ElementTree.fromstring(to_svg(view, now=now))
     check_room(image)
 
 
 def check_room(image: ElementTree.Element) -> None:
-    """Everything is within the image, and in nobody's way."""
+    """Check that everything is within the image, and that nothing overlaps."""
     whole = Box(0, 0, number(image, "width"), number(image, "height"))
     assert image.attrib["viewBox"] == f"0 0 {image.attrib['width']} {image.attrib['height']}"
     written = sorted(boxes_of_words(image), key=lambda box: (box.top, box.left))

@@ -1,4 +1,4 @@
-"""A run along the time, before it is drawn."""
+"""The timeline of a run, before it is drawn."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def summaries(stretches: tuple[Stretch, ...]) -> list[tuple[str, float, float, b
 
 
 def test_phases() -> None:
-    """An attempt is a stretch for each phase, each of which begins where the one before it ends."""
+    """An attempt has a bar for each phase, each of which begins where the one before it ends."""
     lane = lane_of(run(shard(1, attempt(1, 3, 10, 40, 42, succeeded=10)), state="finished", finished_at=at(50)))
     assert summaries(lane.bars[0].stretches) == [
         ("sending", 1, 3, False),
@@ -42,14 +42,14 @@ def test_phases() -> None:
 
 
 def test_what_goes_on_ends_now() -> None:
-    """While a process is at the run, the last phase reaches up to the present."""
+    """While a process works on the run, the last phase ends at the present."""
     drawn = timeline(run(shard(1, attempt(1, 3, 10, status="IN_PROGRESS"))), at(60))
     assert (drawn.seconds, drawn.known, drawn.end) == (60, 60, "now")
     assert summaries(drawn.lanes[0].bars[0].stretches)[-1] == ("running", 10, 60, True)
 
 
 def test_an_interrupted_run_ends_a_little_after_what_was_last_noted() -> None:
-    """Nobody knows how it went on; looked at a week later the picture is the same."""
+    """An interrupted run ends a little after its last record, so the picture is the same a week later."""
     view = run(shard(1, attempt(1, 3, 100)), state="interrupted")
     drawn = timeline(view, at(600_000))
     assert drawn == timeline(view, at(700_000))
@@ -58,13 +58,13 @@ def test_an_interrupted_run_ends_a_little_after_what_was_last_noted() -> None:
 
 
 def test_a_finished_run_ends_when_it_finished() -> None:
-    """The present is of no interest."""
+    """A finished run ends when it finished, whatever the present time."""
     view = run(shard(1, attempt(1, 3, 10, 20, 22)), state="finished", finished_at=at(25))
     assert (timeline(view, at(9_999)).seconds, timeline(view, at(9_999)).end) == (25, "finished")
 
 
 def test_a_job_that_was_never_seen_to_run() -> None:
-    """Waits until it ends: it ran between two looks."""
+    """A job that was never seen running waits until it ends, because it ran between two polls."""
     lane = lane_of(
         run(shard(1, attempt(1, 3, running_at=None, ended_at=at(30), collected_at=at(31), state="collected")))
     )
@@ -72,7 +72,7 @@ def test_a_job_that_was_never_seen_to_run() -> None:
 
 
 def test_attempts_follow_each_other() -> None:
-    """Also where a clock was set back in between: nothing is drawn over what was there."""
+    """Attempts follow each other even if a clock was set back in between: no bar covers another."""
     first = attempt(1, 3, 10, 40, 42, status="EXPIRED", again=10)
     second = attempt(20, 22, 30, 50, 52, number=2, succeeded=10)
     lane = lane_of(run(shard(1, first, second)))
@@ -81,7 +81,7 @@ def test_attempts_follow_each_other() -> None:
 
 
 def test_a_clock_that_was_set_back_before_the_run_began() -> None:
-    """The picture begins with the earliest of all."""
+    """If a clock was set back before the run began, the picture begins with the earliest time."""
     drawn = timeline(run(shard(1, attempt(-30, -20, 5))), at(10))
     assert (drawn.began, drawn.seconds) == (at(-30), 40)
     assert drawn.lanes[0].bars[0].begin == 0
@@ -111,19 +111,19 @@ def test_how_a_job_ended(status: str) -> None:
     ],
 )
 def test_how_a_shard_stands(attempts: list[object], words: str) -> None:
-    """In the words for its last attempt; rows that may be sent again make it wait for that."""
+    """The state of a shard is that of its last attempt; rows that may be sent again keep it waiting."""
     assert standing(shard(1, *attempts), 3) == words  # type: ignore[arg-type]
 
 
 def test_outcome() -> None:
-    """Of a shard that is done the rows that were answered."""
+    """A completed shard shows how many of its rows were answered."""
     assert lane_of(run(shard(1, attempt(1, 2, 3, 4, 5, succeeded=9_999, failed=1), rows=10_000))).outcome == (
         "9 999 of 10 000"
     )
 
 
 def test_facts() -> None:
-    """The size of it, and what it used."""
+    """The facts are the size of the run and its use of tokens."""
     view = run(shard(1, attempt(1, 2, 3), rows=10_000), shard(2, rows=1), usage=Usage(1, 2, 3))
     assert facts(timeline(view, at(90))) == "10 001 rows, 2 shards, 1 job, 1m30s, 3 tokens"
     assert facts(timeline(run(), at(1))) == "0 rows, 0 shards, 0 jobs, 1s"
@@ -145,7 +145,7 @@ def test_facts() -> None:
     ],
 )
 def test_lasted(seconds: float, words: str) -> None:
-    """A length of time in its two largest units, as durations are typed."""
+    """A duration is shown in its two largest units, as durations are typed."""
     assert lasted(seconds) == words
 
 
@@ -159,13 +159,13 @@ def test_lasted(seconds: float, words: str) -> None:
     ],
 )
 def test_ticks(seconds: float, words: list[str]) -> None:
-    """Round steps, as many as there is room for."""
+    """Ticks are at round steps, as many as fit."""
     assert [word for _, word in ticks(seconds, 4)] == words
 
 
 @given(st.floats(0.01, 3e11), st.integers(1, 20))
 def test_any_ticks(seconds: float, most: int) -> None:
-    """Never more than there is room for, each further on than the one before, and none beyond the end."""
+    """Ticks never exceed the available space, increase strictly, and stay within the duration."""
     found = ticks(seconds, most)
     assert 1 <= len(found) <= most + 1
     assert all(before < after for (before, _), (after, _) in pairwise(found))
@@ -175,7 +175,7 @@ def test_any_ticks(seconds: float, most: int) -> None:
 
 @given(any_run(), moments)
 def test_any_run(view: RunView, now: datetime) -> None:
-    """Whatever clocks were set to: within the picture, in order, and nothing over anything else."""
+    """Any clock values give bars within the picture, in order and without overlap."""
     drawn = timeline(view, now)
     assert 0 < drawn.known <= drawn.seconds
     for lane in drawn.lanes:
