@@ -1510,7 +1510,7 @@ async def test_an_iteration_is_cancelled_with_its_consumer() -> None:
 
 @pytest.mark.parametrize("way", ["break", "async with", "aclose", "error"])
 def test_an_iteration_that_is_left_stops_its_work(way: str) -> None:
-    """Leaving an iteration stops its work: ``async with`` and ``aclose`` at once, ``break`` a moment later."""
+    """Leaving an iteration stops its work: ``async with`` and ``aclose`` wait for that, and ``break`` does not."""
 
     @in_virtual_time
     async def run() -> None:
