@@ -634,7 +634,7 @@ async def test_a_cancel_survives_what_the_network_does(emulator: Emulator, batch
 
 
 async def test_cancel_raises_what_no_answer_explains(emulator: Emulator, batches: AsyncBatches) -> None:
-    """A single cancel raises unexplained responses, because it has no report to put them in."""
+    """A single cancel raises errors that the job's state does not explain, because it has no report for them."""
     with pytest.raises(NotFoundError):
         await batches.cancel("nobody")
     job_id = emulator.add_job()
@@ -744,7 +744,7 @@ async def test_a_wrong_key_over_a_real_wire(emulator: Emulator) -> None:
 
 @in_virtual_time
 async def test_a_flood_finds_the_rate_that_the_service_allows() -> None:
-    """An unlimited number of cancels against 50 requests/s succeed, with few refusals, in about the minimum time."""
+    """Cancels without a rate of their own succeed at 50 requests/s, with few refusals, in about the minimum time."""
     limit = RateLimit(per_second=50, burst=50)
     async with virtual_emulator(rate_limit=limit) as emulator, clocked(emulator.base_url) as batches:
         ids = [emulator.add_job() for _ in range(250)]

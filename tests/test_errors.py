@@ -66,7 +66,7 @@ def test_an_answer_that_is_none_says_what_was_wrong_where() -> None:
 
 
 def test_a_connection_error_says_whether_the_request_may_have_arrived() -> None:
-    """A connection error may have been sent by default; only its creator can exclude that."""
+    """By default a connection error means that the request may have been sent; its creator can exclude that."""
     assert APIConnectionError("the connection broke").request_sent is True
     assert APIConnectionError("refused", request_sent=False).request_sent is False
 

@@ -829,7 +829,7 @@ async def test_a_proxy_without_an_address() -> None:
 
 
 async def test_a_proxy_without_a_login_is_told_nothing() -> None:
-    """A proxy without a login receives no credentials, and not the key."""
+    """A proxy without a login receives neither credentials nor the key."""
     async with RawServer(http(407)) as server:
         proxy = f"http://127.0.0.1:{server.port}"
         async with client_of("https://api.together.invalid", proxy=proxy, retry=ONCE) as batches:

@@ -297,7 +297,7 @@ async def test_many_cancels_that_may_have_been_taken_are_looked_up_in_one_list()
 @pytest.mark.parametrize("list_answer", [TROUBLE, []], ids=["no list", "a list without them"])
 @pytest.mark.parametrize("seconds", [0.001, 1.0])
 def test_an_outage_costs_few_looks(error: BatchesError, list_answer: Any, seconds: float) -> None:
-    """Thousands of failing cancels, fast or slow, cost one lookup: after a fruitless one, none for half a minute."""
+    """Thousands of failing cancels, fast or slow, cost few lookups: half a minute passes after a failed one."""
 
     @in_virtual_time
     async def run() -> None:
@@ -466,7 +466,7 @@ def test_a_job_that_is_known_to_exist_is_not_gone_for_one_404(how: str, many: bo
 
 @pytest.mark.parametrize("many", [False, True], ids=["one", "many"])
 def test_a_known_job_that_stays_absent_is_not_found_in_the_end(many: bool) -> None:
-    """A known job is not found after a minute of 404s, and its error is the last of them."""
+    """A known job is reported as not found after a minute of 404s, with the last of them as its error."""
 
     @in_virtual_time
     async def run() -> None:
@@ -485,7 +485,7 @@ def test_a_known_job_that_stays_absent_is_not_found_in_the_end(many: bool) -> No
 
 @in_virtual_time
 async def test_an_id_that_was_never_seen_is_not_found_at_once() -> None:
-    """An id that was never seen is not found at its first 404, even if other ids of the bulk exist."""
+    """An id that was never seen is reported as not found at its first 404, even if other ids of the bulk exist."""
     service = Service()
     service.cancels = {"a": UNKNOWN}
     report = await cancel_many(service, ["a", "b"])
@@ -808,7 +808,7 @@ async def test_ids_that_cost_nothing_do_not_block_the_loop() -> None:
 
 
 async def test_an_endless_repetition_in_flight_does_not_lock_an_iteration_up() -> None:
-    """Endless repeats of an id in flight are merged without starving its request, which returns."""
+    """Endless repeats of an id in flight are merged without blocking its request, which returns."""
     found = 0
     async with iter_cancel(Service(seconds=0.001), itertools.repeat("same")) as outcomes:
         async for _ in outcomes:
@@ -1253,7 +1253,7 @@ def test_polls_that_will_never_succeed(error: BatchesError) -> None:
 
 @in_virtual_time
 async def test_a_job_that_took_the_cancel_and_is_absent_then() -> None:
-    """A job that is absent after its cancel was accepted is not found after a minute.
+    """A job that is absent after its cancel was accepted is reported as not found after a minute.
 
     Its 404s are doubted because it exists; each successful read restarts the minute.
     """
