@@ -1,4 +1,4 @@
-"""What every test stands on: an empty environment, an emulator with a key worth hiding, aioresponses made to work."""
+"""Fixtures for every test: an empty environment, an emulator with a known key, a fix for aioresponses."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ settings.load_profile("suite")
 
 
 def _without_stacks(_loop: asyncio.AbstractEventLoop) -> bool:
-    """Answer ``loop.get_debug()``: what decides if each future and handle keeps the stack that made it.
+    """Return the value of ``loop.get_debug()``, which decides if each future and handle keeps its creation stack.
 
-    The debug mode of the tests is there for the check that a loop is used from its own thread only, and that one does
-    not go through this method. The stacks make a test take three times as long.
+    The tests use debug mode to check that a loop is used from its own thread only, and that check does not call this
+    method. The stacks make a test take three times as long.
     """
     return False
 
 
 def pytest_configure() -> None:
-    """Debug loops without stacks; and Ctrl-C, which a shell has background jobs ignore, with all that they start."""
+    """Disable stacks in debug loops, and restore Ctrl-C, which a shell disables in background jobs."""
     asyncio.BaseEventLoop.get_debug = _without_stacks  # type: ignore[method-assign]
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
-    """The same name in every worker: not that of an address, nor that of bytes that a compression made."""
+    """Return the same id in every worker: no object address, and no bytes of compressed data."""
     if isinstance(val, bytes) and not val.isascii():
         return argname
     return None
@@ -51,7 +51,7 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
 
 @pytest.fixture(autouse=True)
 def empty_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test sees the keys and proxies of the machine it runs on."""
+    """Hide the keys and proxies of this machine from every test."""
     for name in list(os.environ):
         if name.startswith("TOGETHER_") or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
@@ -59,16 +59,16 @@ def empty_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 async def emulator() -> AsyncIterator[Emulator]:
-    """A running emulator that takes :data:`wires.KEY` and no other."""
+    """A running emulator that accepts :data:`wires.KEY` and no other key."""
     async with Emulator(api_key=KEY) as running:
         yield running
 
 
 @pytest.fixture
 def aioresponses_for_aiohttp_3_14(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give aioresponses 0.7.9 the ``stream_writer`` that aiohttp wants for each response since 3.14.
+    """Give aioresponses 0.7.9 the ``stream_writer`` that aiohttp requires for each response since 3.14.
 
-    To be deleted once https://github.com/pnuckowski/aioresponses/issues/289 is closed by a release.
+    Delete this once a release closes https://github.com/pnuckowski/aioresponses/issues/289.
     """
 
     class Response(ClientResponse):
@@ -80,9 +80,9 @@ def aioresponses_for_aiohttp_3_14(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def answers(aioresponses_for_aiohttp_3_14: None) -> Iterator[aioresponses.core.aioresponses]:
-    """Canned answers for requests that are never sent: for the shape of requests and sequences of replies only.
+    """Canned responses for requests that are never sent: only for the shape of requests and sequences of replies.
 
-    It knows no sockets, and so tells nothing about redirects, time limits or broken connections.
+    No sockets are involved, so it cannot test redirects, time limits or broken connections.
     """
     with aioresponses.core.aioresponses() as canned:
         yield canned

@@ -1,4 +1,4 @@
-"""The client as its users hold it: each verb over a real wire, on one loop, with one session, under one brake."""
+"""The client from its users' side: each verb over a real connection, on one loop, one session, one rate limiter."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def batches(emulator: Emulator) -> AsyncIterator[AsyncBatches]:
 
 
 def virtual_emulator(**options: Any) -> Emulator:
-    """One whose time is that of the running loop."""
+    """An emulator whose clock is that of the running loop."""
     return Emulator(api_key=KEY, clock=lambda: 1_789_381_230 + asyncio.get_running_loop().time(), **options)
 
 
@@ -63,12 +63,12 @@ def asked(emulator: Emulator) -> list[str]:
     return [f"{request.method} {request.path}" for request in emulator.requests]
 
 
-# --- where it goes, and as whom -------------------------------------------------------------------------------
+# --- addresses and keys ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("suffix", ["", "/", "/v1", "/v1/"])
 async def test_the_base_url_with_or_without_version_and_slash(emulator: Emulator, suffix: str) -> None:
-    """All four mean the same."""
+    """The base URL is the same with or without version and trailing slash."""
     job_id = emulator.add_job()
     base_url = emulator.base_url.removesuffix("/v1") + suffix
     async with AsyncBatches(KEY, base_url=base_url) as batches:
@@ -77,7 +77,7 @@ async def test_the_base_url_with_or_without_version_and_slash(emulator: Emulator
 
 
 async def test_a_base_url_may_have_a_path() -> None:
-    """A gateway's, for example."""
+    """A base URL may have a path, for example that of a gateway."""
     async with RawServer(http(200, job())) as server:
         async with AsyncBatches(KEY, base_url=f"{server.origin}/gate%20way/together") as batches:
             await batches.retrieve("job-1")
@@ -87,7 +87,7 @@ async def test_a_base_url_may_have_a_path() -> None:
 async def test_key_and_address_may_come_from_the_environment(
     emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They are read when the client is made; what is passed comes first."""
+    """Key and base URL are read from the environment when the client is made; arguments take precedence."""
     monkeypatch.setenv("TOGETHER_API_KEY", KEY)
     monkeypatch.setenv("TOGETHER_BASE_URL", emulator.base_url)
     batches = AsyncBatches()
@@ -102,13 +102,13 @@ async def test_key_and_address_may_come_from_the_environment(
 
 
 def test_without_a_key_there_is_no_client() -> None:
-    """One sentence, before anything is sent."""
+    """A missing key is reported in one sentence, before anything is sent."""
     with pytest.raises(UsageError, match="no API key: set TOGETHER_API_KEY, or pass api_key="):
         AsyncBatches()
 
 
 def test_the_key_does_not_travel_in_the_clear_unless_told_to() -> None:
-    """But to this machine."""
+    """Plain HTTP is accepted for this machine only, unless it is allowed explicitly."""
     with pytest.raises(UsageError, match="plain HTTP") as caught:
         AsyncBatches(KEY, base_url="http://gateway.invalid")
     assert KEY not in str(caught.value)
@@ -120,7 +120,7 @@ def test_the_key_does_not_travel_in_the_clear_unless_told_to() -> None:
 async def test_a_proxy_of_the_environment_is_not_asked_about_this_machine(
     emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nor does aiohttp look there behind our back."""
+    """A proxy of the environment is not used for this machine, and aiohttp does not read it on its own."""
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     async with AsyncBatches(KEY, base_url=emulator.base_url, retry=ONCE) as batches:
@@ -131,7 +131,7 @@ async def test_a_proxy_of_the_environment_is_not_asked_about_this_machine(
 
 
 async def test_create_sends_what_was_given_and_no_more(answers: aioresponses) -> None:
-    """Absent fields are absent, not null."""
+    """Absent fields are omitted from the body of a create, not sent as null."""
     created = {"job": {"id": "job-1", "status": "VALIDATING"}, "warning": ""}
     answers.post(f"{BASE}/batches", status=201, payload=created, repeat=True)
     async with AsyncBatches(KEY, base_url=BASE) as batches:
@@ -154,7 +154,7 @@ async def test_create_sends_what_was_given_and_no_more(answers: aioresponses) ->
 
 
 async def test_the_other_verbs_send_no_body(answers: aioresponses) -> None:
-    """A path and a method say it all."""
+    """Retrieve, list and cancel send a method and a path, and no body."""
     answers.get(f"{BASE}/batches/job-1", payload=job())
     answers.get(f"{BASE}/batches", payload=None, body="null")
     answers.post(f"{BASE}/batches/job-1/cancel", payload=job())
@@ -168,7 +168,7 @@ async def test_the_other_verbs_send_no_body(answers: aioresponses) -> None:
 
 
 async def test_a_sequence_of_replies(answers: aioresponses) -> None:
-    """Trouble twice, then an answer."""
+    """Two failures and a success are one successful call."""
     url = f"{BASE}/batches/job-1/cancel"
     answers.post(url, status=503)
     answers.post(url, exception=aiohttp.ServerDisconnectedError())
@@ -201,7 +201,7 @@ ODD_IDS = {
 
 @pytest.mark.parametrize(("job_id", "encoded"), ODD_IDS.items(), ids=map(repr, ODD_IDS))
 async def test_ids_are_opaque(job_id: str, encoded: str) -> None:
-    """Percent-encoded into one step of the path, once, for every verb."""
+    """Every verb percent-encodes an id once, into a single path segment."""
     async with RawServer(http(200, job(job_id))) as server, AsyncBatches(KEY, base_url=server.base_url) as batches:
         assert (await batches.retrieve(job_id)).id == job_id
         assert (await batches.cancel(job_id)).id == job_id
@@ -214,7 +214,7 @@ async def test_ids_are_opaque(job_id: str, encoded: str) -> None:
 async def test_what_cannot_be_an_id_is_refused_before_anything_is_sent(
     emulator: Emulator, batches: AsyncBatches, wrong: Any
 ) -> None:
-    """Empty ones, dot segments, and what is no text."""
+    """Empty ids, dot segments and values that are not text are refused before anything is sent."""
     for verb in (batches.retrieve, batches.cancel):
         with pytest.raises(UsageError):
             await verb(wrong)
@@ -225,7 +225,7 @@ async def test_what_cannot_be_an_id_is_refused_before_anything_is_sent(
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(job_id=st.text(max_size=12) | st.text("./%\\?#\r\n \x00ü", min_size=1, max_size=6))
 def test_any_text_is_refused_or_arrives_as_it_is(job_id: str) -> None:
-    """Decoded once, what the server reads is what was meant, without white space around it."""
+    """An id is either refused or, decoded once by the server, equal to the original without outer white space."""
 
     @in_virtual_time
     async def run() -> None:
@@ -250,7 +250,7 @@ def test_any_text_is_refused_or_arrives_as_it_is(job_id: str) -> None:
 
 
 async def test_retrieve(emulator: Emulator, batches: AsyncBatches) -> None:
-    """The job as it stands; by id, or by a job that was read earlier."""
+    """``retrieve`` returns the current job, given an id or a job that was read earlier."""
     job_id = emulator.add_job(status="IN_PROGRESS", input_file_id="file-1", project_id="p-1")
     found = await batches.retrieve(job_id)
     assert (found.id, found.status, found.input_file_id) == (job_id, BatchJobStatus.IN_PROGRESS, "file-1")
@@ -262,7 +262,7 @@ async def test_retrieve(emulator: Emulator, batches: AsyncBatches) -> None:
 
 
 async def test_retrieve_an_unknown_job(batches: AsyncBatches) -> None:
-    """A 404, with the request id of the body."""
+    """An unknown job is a 404 error with the request id from the body."""
     with pytest.raises(NotFoundError, match="Job not found") as caught:
         await batches.retrieve("nobody")
     assert caught.value.request_id
@@ -270,12 +270,12 @@ async def test_retrieve_an_unknown_job(batches: AsyncBatches) -> None:
 
 
 async def test_an_account_without_jobs(batches: AsyncBatches) -> None:
-    """The service answers null, and that is an empty list."""
+    """The service answers null for an account without jobs; the client returns an empty list."""
     assert await batches.list() == []
 
 
 async def test_the_newest_come_first(emulator: Emulator, batches: AsyncBatches) -> None:
-    """The service does not sort; jobs without a time come last."""
+    """Jobs are sorted newest first, because the service does not sort; jobs without a time come last."""
     ids = [emulator.add_job(age_seconds=age) for age in (50, 10, 90, 30)]
     timeless = emulator.add_job(created_at=None)
     expected = [ids[1], ids[3], ids[0], ids[2], timeless]
@@ -303,7 +303,7 @@ async def test_the_newest_come_first(emulator: Emulator, batches: AsyncBatches) 
 async def test_jobs_can_be_chosen(
     emulator: Emulator, batches: AsyncBatches, filters: dict[str, Any], expected: str
 ) -> None:
-    """The service does not filter, so the client does; one request."""
+    """Jobs are filtered by the client, because the service does not filter; it takes one request."""
     emulator.add_job(id="a", age_seconds=1, model_id="m-1")
     emulator.add_job(
         id="b", age_seconds=2, status="VALIDATING", input_file_id="file-b", endpoint="/v1/audio/transcriptions"
@@ -315,7 +315,7 @@ async def test_jobs_can_be_chosen(
 
 
 async def test_jobs_can_be_chosen_by_age(emulator: Emulator, batches: AsyncBatches) -> None:
-    """From a moment on, and up to before another; in any time zone. Jobs without a time are in no range."""
+    """Times select jobs from one moment up to before another, in any time zone; jobs without a time never match."""
     for name, created in {
         "old": "2026-09-14T10:00:00Z",
         "mid": "2026-09-14T11:00:00Z",
@@ -334,7 +334,7 @@ async def test_jobs_can_be_chosen_by_age(emulator: Emulator, batches: AsyncBatch
 
 
 async def test_an_age_is_measured_by_the_clock_of_the_service() -> None:
-    """Which may be hours away from ours; if a list does not say when it was made, ours has to do."""
+    """An age is measured by the service's clock, which may be hours off; the local clock is the fallback."""
     jobs = [job(name, created_at=f"2031-05-05T{hour}:00:00Z") for name, hour in {"old": "08", "new": "10"}.items()]
     dated = http(200, jobs, headers={"Date": "Mon, 05 May 2031 11:00:00 GMT"})
     async with (
@@ -362,7 +362,7 @@ async def test_an_age_is_measured_by_the_clock_of_the_service() -> None:
 async def test_a_time_that_means_no_moment_is_refused(
     emulator: Emulator, batches: AsyncBatches, name: str, wrong: Any, says: str
 ) -> None:
-    """One without a zone would mean another moment on each machine."""
+    """A time without a zone is refused, because it means another moment on each machine."""
     with pytest.raises(UsageError, match=f"{name} {says}"):
         await batches.list(**{name: wrong})
     assert asked(emulator) == []
@@ -383,14 +383,14 @@ async def test_a_time_that_means_no_moment_is_refused(
 async def test_a_filter_of_another_kind_is_refused(
     emulator: Emulator, batches: AsyncBatches, wrong: dict[str, Any]
 ) -> None:
-    """It would choose nothing, and look like an account without jobs."""
+    """A filter of the wrong type is refused; it would match nothing and look like an account without jobs."""
     with pytest.raises(UsageError, match=next(iter(wrong))):
         await batches.list(**wrong)
     assert asked(emulator) == []
 
 
 async def test_the_spelling_of_a_status(emulator: Emulator, batches: AsyncBatches) -> None:
-    """In upper or lower case; one that is neither known nor borne by a job is misspelt, and no empty list."""
+    """A status matches in any case; one that is neither known nor present in a job is an error, not an empty list."""
     emulator.add_job(id="a", status="IN_PROGRESS")
     emulator.add_job(id="b", status="Paused")
     for status in ("in_progress", "In_Progress", ["IN_PROGRESS", "expired"]):
@@ -403,7 +403,7 @@ async def test_the_spelling_of_a_status(emulator: Emulator, batches: AsyncBatche
 
 
 async def test_a_part_of_a_list_is_not_taken_for_all_of_it() -> None:
-    """No paging is documented, so what is left out could not be fetched."""
+    """A partial list is an error: paging is not documented, so the rest could not be fetched."""
     page = http(200, {"data": [job()], "has_more": True})
     async with RawServer(page) as server, AsyncBatches(KEY, base_url=server.base_url) as batches:
         with pytest.raises(APIResponseValidationError, match=r"only a part .* at \$.has_more"):
@@ -413,7 +413,7 @@ async def test_a_part_of_a_list_is_not_taken_for_all_of_it() -> None:
 
 
 async def test_a_very_long_list() -> None:
-    """Fifty thousand jobs do not hold the loop up: they are decoded in another thread."""
+    """A list of fifty thousand jobs does not block the loop, because it is decoded in another thread."""
     entry = b'{"id":"job-%d","status":"COMPLETED","created_at":"2026-09-14T10:00:00Z"}'
     body = b"[" + b",".join(entry % number for number in range(20_000)) + b"]"
     async with RawServer(http(200, body)) as server, AsyncBatches(KEY, base_url=server.base_url) as batches:
@@ -424,7 +424,7 @@ async def test_a_very_long_list() -> None:
 
 
 async def test_create(emulator: Emulator, batches: AsyncBatches) -> None:
-    """A job, with the service's advice if there is any."""
+    """A create returns a job, with the service's advice if there is any."""
     created = await batches.create("file-unknown", completion_window="48h")
     assert (created.status, created.input_file_id) == ("VALIDATING", "file-unknown")
     assert created.warning
@@ -433,7 +433,7 @@ async def test_create(emulator: Emulator, batches: AsyncBatches) -> None:
 
 
 async def test_a_create_that_was_declined() -> None:
-    """With the reason, and nothing to look for."""
+    """A declined create raises with the service's reason, and no job is searched for."""
     reply = http(201, {"job": None, "warning": "too many jobs"})
     async with RawServer(reply) as server, AsyncBatches(KEY, base_url=server.base_url) as batches:
         with pytest.raises(JobNotCreatedError, match="too many jobs") as caught:
@@ -469,7 +469,7 @@ _LOST_CREATES = {
 async def test_a_create_makes_one_job_whatever_happens_to_its_answer(
     emulator: Emulator, batches: AsyncBatches, fault: Fault
 ) -> None:
-    """Not none, not two; and it is the one that comes back. Older jobs of the file are not taken for it."""
+    """A create makes exactly one job if its answer is lost, and returns that job, not an older one of the file."""
     emulator.add_job(input_file_id="file-1", age_seconds=3600)
     emulator.fail(fault)
     created = await batches.create("file-1", patience=0)
@@ -480,7 +480,7 @@ async def test_a_create_makes_one_job_whatever_happens_to_its_answer(
 
 @pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 413, 422])
 async def test_a_create_that_was_refused(emulator: Emulator, batches: AsyncBatches, status: int) -> None:
-    """Is raised at once: no job is looked for, and nothing is sent again."""
+    """A refused create is raised at once: no job is searched for, and nothing is sent again."""
     emulator.fail(Fault(on="create", status=status, body={"error": "no"}, times=None))
     with pytest.raises(APIStatusError, match="no") as caught:
         await batches.create("file-1")
@@ -503,7 +503,7 @@ async def test_a_create_that_was_refused(emulator: Emulator, batches: AsyncBatch
 async def test_after_a_2xx_nothing_is_posted_again(
     emulator: Emulator, batches: AsyncBatches, fault: Fault, reads: str
 ) -> None:
-    """A job that then does not show is not made again; the error says what was read."""
+    """After a 2xx a create is not sent again if its job does not appear; the error quotes what was read."""
     emulator.fail(fault)
     with pytest.raises(CreateUnconfirmedError, match=f"its answer does not name the job .*{reads}") as caught:
         await batches.create("file-1", patience=0)
@@ -514,7 +514,7 @@ async def test_after_a_2xx_nothing_is_posted_again(
 
 @in_virtual_time
 async def test_a_create_is_looked_for_throughout_its_patience() -> None:
-    """With back-off, two minutes unless another number is given; then it is posted once more, and no third time."""
+    """A lost create is searched for with back-off, for two minutes by default, then sent once more, never again."""
     async with virtual_emulator() as emulator, clocked(emulator.base_url) as batches:
         emulator.fail(Fault(on="create", lose="request", times=None))
         with pytest.raises(CreateUnconfirmedError, match="no job of the file was listed for 120 s"):
@@ -525,7 +525,7 @@ async def test_a_create_is_looked_for_throughout_its_patience() -> None:
 
 @in_virtual_time
 async def test_a_job_that_is_listed_late_is_not_made_twice() -> None:
-    """Such as after a minute."""
+    """A job that is listed as late as a minute after its create is not made twice."""
     async with virtual_emulator() as emulator, clocked(emulator.base_url) as batches:
         emulator.fail(Fault(on="create", lose="answer"))
         emulator.fail(Fault(on="list", body=b"null", times=6))
@@ -535,7 +535,7 @@ async def test_a_job_that_is_listed_late_is_not_made_twice() -> None:
 
 
 async def test_a_job_with_other_settings_is_not_taken(emulator: Emulator, batches: AsyncBatches) -> None:
-    """Another program made jobs of the same file a moment ago, for another endpoint and another model."""
+    """A job of the same file with another endpoint or model, made by another program, is not adopted."""
     emulator.add_job(input_file_id="file-1", endpoint="/v1/audio/translations")
     emulator.add_job(input_file_id="file-1", model_id="another/model")
     emulator.fail(Fault(on="create", lose="request"))
@@ -546,7 +546,7 @@ async def test_a_job_with_other_settings_is_not_taken(emulator: Emulator, batche
 async def test_creates_for_one_file_do_not_mistake_each_others_jobs(
     emulator: Emulator, batches: AsyncBatches
 ) -> None:
-    """They run one after another, and each knows what the others made."""
+    """Creates for one file run one after another, and each knows the jobs that the others made."""
     emulator.fail(Fault(on="create", lose="answer", times=None, chance=0.4))
     created = await asyncio.gather(*(batches.create("file-1") for _ in range(8)))
     assert len({made.id for made in created}) == len(emulator.jobs) == 8
@@ -555,7 +555,7 @@ async def test_creates_for_one_file_do_not_mistake_each_others_jobs(
 async def test_a_create_whose_job_is_one_of_several(
     emulator: Emulator, batches: AsyncBatches, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Another program made a job from the same file meanwhile: one is taken, and the other is named in a warning."""
+    """If another program made a job of the same file meanwhile, one is adopted and a warning names the other."""
     emulator.fail(Fault(on="create", lose="answer"))
     other = emulator.add_job(input_file_id="file-1", status="CANCELLED")
     created = await batches.create("file-1")
@@ -566,7 +566,7 @@ async def test_a_create_whose_job_is_one_of_several(
 
 
 async def test_a_create_that_cannot_be_settled(emulator: Emulator, batches: AsyncBatches) -> None:
-    """A job of the file does not say when it was created: it is named, and nothing is posted again."""
+    """If a job of the file has no creation time, the error names it and nothing is sent again."""
     emulator.fail(Fault(on="create", lose="request"))
     emulator.add_job(id="job-1", input_file_id="file-1", created_at=None)
     with pytest.raises(CreateUnconfirmedError, match=r"do not say when they were created .*job-1") as caught:
@@ -580,7 +580,7 @@ async def test_a_create_that_cannot_be_settled(emulator: Emulator, batches: Asyn
 async def test_a_second_job_that_shows_later(
     emulator: Emulator, batches: AsyncBatches, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Is named in a warning, once, when this client sees it."""
+    """A second job that appears later is named in one warning, when this client first sees it."""
     emulator.fail(Fault(on="create", lose="answer"))
     emulator.fail(Fault(on="list", body=b"null"))
     created = await batches.create("file-1", patience=0)
@@ -595,7 +595,7 @@ async def test_a_second_job_that_shows_later(
 
 @pytest.mark.parametrize("patience", [-1, float("nan"), "60", True, None], ids=repr)
 async def test_a_patience_that_cannot_be(emulator: Emulator, batches: AsyncBatches, patience: Any) -> None:
-    """Is refused before anything is sent."""
+    """An invalid patience is refused before anything is sent."""
     for call in (batches.create("file-1", patience=patience), batches.submit(b"{}", patience=patience)):
         with pytest.raises(UsageError, match="patience must be"):
             await call
@@ -606,7 +606,7 @@ async def test_a_patience_that_cannot_be(emulator: Emulator, batches: AsyncBatch
 
 
 async def test_cancel(emulator: Emulator, batches: AsyncBatches) -> None:
-    """It drains first, and is cancelled then; cancelling it again changes nothing."""
+    """A cancelled job drains first and is then cancelled; cancelling it again changes nothing."""
     job_id = emulator.add_job()
     assert (await batches.cancel(job_id)).status == "CANCELING"
     assert (await batches.cancel(job_id)).status == "CANCELING"
@@ -617,14 +617,14 @@ async def test_cancel(emulator: Emulator, batches: AsyncBatches) -> None:
 
 @pytest.mark.parametrize("status", ["COMPLETED", "FAILED", "EXPIRED", "CANCELLED"])
 async def test_a_job_that_had_finished_is_an_answer(emulator: Emulator, batches: AsyncBatches, status: str) -> None:
-    """Its final state comes back: one POST, one GET."""
+    """The cancel of a finished job returns its final state, with one POST and one GET."""
     job_id = emulator.add_job(status=status)
     assert (await batches.cancel(await batches.retrieve(job_id))).status == status
     assert (emulator.count("cancel"), emulator.count("retrieve")) == (1, 2)
 
 
 async def test_a_cancel_survives_what_the_network_does(emulator: Emulator, batches: AsyncBatches) -> None:
-    """A lost answer, a page of the gateway, a drip: it is asked again until there is an answer."""
+    """A cancel is retried after a lost answer, a gateway's page or a stalled body, until an answer arrives."""
     job_id = emulator.add_job()
     emulator.fail(Fault(on="cancel", lose="answer"))
     emulator.fail(Fault(on="cancel", status=502, body="<html>", content_type="text/html"))
@@ -634,7 +634,7 @@ async def test_a_cancel_survives_what_the_network_does(emulator: Emulator, batch
 
 
 async def test_cancel_raises_what_no_answer_explains(emulator: Emulator, batches: AsyncBatches) -> None:
-    """A single cancel has no report to put it in."""
+    """A single cancel raises errors that the job's state does not explain, because it has no report for them."""
     with pytest.raises(NotFoundError):
         await batches.cancel("nobody")
     job_id = emulator.add_job()
@@ -643,14 +643,14 @@ async def test_cancel_raises_what_no_answer_explains(emulator: Emulator, batches
         await batches.cancel(job_id)
 
 
-# --- many -----------------------------------------------------------------------------------------------------
+# --- bulk calls -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("many", [False, True], ids=["cancel", "cancel_many"])
 @pytest.mark.parametrize("trouble", [http(503), http(307), b""], ids=["503", "307", "a lost answer"])
 @in_virtual_time
 async def test_a_cancel_without_a_good_answer_that_took(trouble: bytes, many: bool) -> None:
-    """The job is looked at once, after the attempts, by one request that is not repeated."""
+    """After the last attempt of a cancel, the job is read once, by a request that is not retried."""
     policy = RetryPolicy(max_attempts=3, base_delay=0)
     attempts = 1 if trouble.startswith(b"HTTP/1.1 307") else 3
     for found, expected in ((http(200, job("a", "CANCELING")), "CANCELING"), (http(503), None)):
@@ -668,7 +668,7 @@ async def test_a_cancel_without_a_good_answer_that_took(trouble: bytes, many: bo
 
 
 async def test_cancel_many_of_mixed_fates(emulator: Emulator, batches: AsyncBatches) -> None:
-    """The whole way: one of each."""
+    """A bulk cancel over a real connection reports each kind of outcome."""
     running = emulator.add_job()
     done = emulator.add_job(status="COMPLETED")
     gone = emulator.add_job(status="CANCELLED")
@@ -689,7 +689,7 @@ async def test_cancel_many_of_mixed_fates(emulator: Emulator, batches: AsyncBatc
 
 @in_virtual_time
 async def test_wait_over_a_real_wire() -> None:
-    """Each job is followed until it has stopped; one outruns its cancel."""
+    """With ``wait``, each job is followed until it has stopped, one that finishes before its cancel included."""
     async with virtual_emulator(timing=Timing(canceling=15)) as emulator, clocked(emulator.base_url) as batches:
         ids = [emulator.add_job() for _ in range(60)]
         fast = emulator.add_job(cancels_as="COMPLETED")
@@ -702,7 +702,7 @@ async def test_wait_over_a_real_wire() -> None:
 
 @in_virtual_time
 async def test_a_limit_over_a_real_wire() -> None:
-    """Calls in flight are given up, their sockets are closed, and the client goes on working."""
+    """When the time limit expires, calls in flight are abandoned, sockets closed, and the client remains usable."""
     async with virtual_emulator(sleep=asyncio.sleep) as emulator, clocked(emulator.base_url) as batches:
         ids = [emulator.add_job() for _ in range(30)]
         emulator.fail(Fault(on="cancel", delay=20, status=503, times=None))
@@ -715,7 +715,7 @@ async def test_a_limit_over_a_real_wire() -> None:
 
 @in_virtual_time
 async def test_a_rate_is_kept() -> None:
-    """So many requests a second, reads of finished jobs included."""
+    """A fixed rate limits all requests of a bulk call, reads of finished jobs included."""
     async with virtual_emulator() as emulator, clocked(emulator.base_url) as batches:
         ids = [emulator.add_job(status="COMPLETED") for _ in range(20)]
         report = await batches.cancel_many(ids, rate=5)
@@ -725,7 +725,7 @@ async def test_a_rate_is_kept() -> None:
 
 @in_virtual_time
 async def test_a_refused_key_stops_a_capped_bulk_at_once() -> None:
-    """Those who wait for their turn are not sent into the wall one by one."""
+    """After a refused key, a rate-limited bulk call stops without sending the calls that still wait."""
     async with virtual_emulator() as emulator, clocked(emulator.base_url) as batches:
         emulator.fail(Fault(on="cancel", status=401, times=None))
         report = await batches.cancel_many([f"job-{number}" for number in range(100)], rate=1, max_concurrency=10)
@@ -735,7 +735,7 @@ async def test_a_refused_key_stops_a_capped_bulk_at_once() -> None:
 
 
 async def test_a_wrong_key_over_a_real_wire(emulator: Emulator) -> None:
-    """No more calls than were in flight."""
+    """A wrong key ends a bulk call after no more requests than were in flight."""
     async with AsyncBatches("wrong-key-0123", base_url=emulator.base_url, max_concurrency=5) as batches:
         report = await batches.cancel_many([emulator.add_job() for _ in range(200)])
     assert emulator.count("cancel") == report.counts[R.DENIED] <= 5
@@ -744,7 +744,7 @@ async def test_a_wrong_key_over_a_real_wire(emulator: Emulator) -> None:
 
 @in_virtual_time
 async def test_a_flood_finds_the_rate_that_the_service_allows() -> None:
-    """Cancels without end against 50 a second: all get through, few are refused, in about the time it must take."""
+    """Cancels without a rate of their own succeed at 50 requests/s, with few refusals, in about the minimum time."""
     limit = RateLimit(per_second=50, burst=50)
     async with virtual_emulator(rate_limit=limit) as emulator, clocked(emulator.base_url) as batches:
         ids = [emulator.add_job() for _ in range(250)]
@@ -756,7 +756,7 @@ async def test_a_flood_finds_the_rate_that_the_service_allows() -> None:
 
 
 async def test_an_outage_is_ridden_out(emulator: Emulator) -> None:
-    """The service goes away, and comes back."""
+    """A bulk call survives an outage of the service."""
     job_id = emulator.add_job()
     policy = RetryPolicy(max_attempts=100, base_delay=0.01, max_delay=0.02)
     async with AsyncBatches(KEY, base_url=emulator.base_url, retry=policy) as batches:
@@ -770,7 +770,7 @@ async def test_an_outage_is_ridden_out(emulator: Emulator) -> None:
 
 @in_virtual_time
 async def test_concurrency_of_single_calls_and_of_bulks() -> None:
-    """Single calls share the client's number; a bulk may name a higher one for itself."""
+    """Single calls share the client's concurrency; a bulk call may set a higher one for itself."""
     reply = (1.0, http(404, '{"error": "Job not found"}'))
     async with RawServer(reply) as server, clocked(server.base_url, max_concurrency=3) as batches:
         await asyncio.gather(*(batches.retrieve("job-1") for _ in range(9)), return_exceptions=True)
@@ -784,7 +784,7 @@ async def test_concurrency_of_single_calls_and_of_bulks() -> None:
 
 @in_virtual_time
 async def test_a_cancelled_bulk_leaves_no_socket_and_no_task() -> None:
-    """What was known by then has been told; the client can be used on."""
+    """A cancelled bulk call leaves no socket or task, has reported all known outcomes; the client stays usable."""
     replies = *[http(200, job("job-0"))] * 3, (asyncio.Event(),)
     async with RawServer(*replies) as server, clocked(server.base_url) as batches:
         told_of: list[CancelOutcome] = []
@@ -802,7 +802,7 @@ async def test_a_cancelled_bulk_leaves_no_socket_and_no_task() -> None:
 
 
 async def test_iter_cancel(emulator: Emulator, batches: AsyncBatches) -> None:
-    """Each outcome as it is known; leaving stops the work."""
+    """``iter_cancel`` yields each outcome as soon as it is known, and leaving it stops the work."""
     ids = [emulator.add_job() for _ in range(30)]
     found = [outcome async for outcome in batches.iter_cancel(ids)]
     assert sorted(outcome.job_id for outcome in found) == sorted(ids)
@@ -832,7 +832,7 @@ async def test_iter_cancel(emulator: Emulator, batches: AsyncBatches) -> None:
     ids=str,
 )
 async def test_numbers_that_cannot_be(emulator: Emulator, batches: AsyncBatches, options: dict[str, Any]) -> None:
-    """Refused before anything is sent, with the name of the number."""
+    """Invalid numbers are refused before anything is sent, and the error names the argument."""
     (name,) = options
     with pytest.raises(UsageError, match=f"{name} must be"):
         await batches.cancel_many(["job-1"], **options)
@@ -844,7 +844,7 @@ async def test_numbers_that_cannot_be(emulator: Emulator, batches: AsyncBatches,
 
 @pytest.mark.parametrize("wrong", ["job-1", b"job-1", BatchJob(id="job-1"), 7, None], ids=repr)
 async def test_one_id_where_many_are_expected(emulator: Emulator, batches: AsyncBatches, wrong: Any) -> None:
-    """A ``TypeError``, and at once."""
+    """A single id in place of several is a ``TypeError``, raised at once."""
     with pytest.raises(TypeError):
         await batches.cancel_many(wrong)
     with pytest.raises(TypeError):
@@ -852,11 +852,11 @@ async def test_one_id_where_many_are_expected(emulator: Emulator, batches: Async
     assert asked(emulator) == []
 
 
-# --- the raw door ---------------------------------------------------------------------------------------------
+# --- any request of the API -----------------------------------------------------------------------------------
 
 
 async def test_the_raw_door() -> None:
-    """Any call of the API, and the answer as it came; its text shows neither headers nor body."""
+    """``request`` sends any API request and returns the response; its text shows neither headers nor body."""
     reply = http(200, {"data": []}, headers={"X-Request-Id": "req-1", "X-Other": "secret-header"})
     async with RawServer(reply) as server, AsyncBatches(KEY, base_url=server.base_url) as batches:
         response = await batches.request("get", "/models")
@@ -898,7 +898,7 @@ async def test_the_raw_door() -> None:
 async def test_the_raw_door_leads_nowhere_else(
     emulator: Emulator, batches: AsyncBatches, method: str, path: str, options: dict[str, Any]
 ) -> None:
-    """Only into the API, with what can be sent."""
+    """``request`` accepts only paths within the API, and only values that can be sent."""
     with pytest.raises(UsageError):
         await batches.request(method, path, **options)
     assert asked(emulator) == []
@@ -906,7 +906,7 @@ async def test_the_raw_door_leads_nowhere_else(
 
 @pytest.mark.parametrize(("method", "expected"), [("GET", 5), ("HEAD", 5), ("POST", 1), ("DELETE", 1), ("PUT", 1)])
 async def test_only_reads_are_repeated_at_the_raw_door(method: str, expected: int) -> None:
-    """Nobody knows what the others do when done twice."""
+    """``request`` retries only reads, because the effect of repeating another request is unknown."""
     async with RawServer(b"") as server, AsyncBatches(KEY, base_url=server.base_url, retry=AT_ONCE) as batches:
         with pytest.raises(APIError):
             await batches.request(method, "/x")
@@ -917,7 +917,7 @@ async def test_only_reads_are_repeated_at_the_raw_door(method: str, expected: in
 
 
 async def test_a_view_shares_connections(emulator: Emulator, batches: AsyncBatches) -> None:
-    """It differs in what was said, and closing it closes nothing."""
+    """A view differs from its client only in the given options, and closing it closes nothing."""
     view = batches.with_options(timeout=5, headers={"X-Team": "blue"}, retry=ONCE)
     assert isinstance(view, AsyncBatches)
     async with view:
@@ -932,7 +932,7 @@ async def test_a_view_shares_connections(emulator: Emulator, batches: AsyncBatch
 
 
 async def test_headers_of_one_view_are_not_those_of_another(emulator: Emulator) -> None:
-    """Whichever is used first: it opens the connection for all."""
+    """Each view sends its own headers, no matter which one opens the shared connection."""
     async with AsyncBatches(KEY, base_url=emulator.base_url, headers={"X-Base": "1"}) as base:
         blue = base.with_options(headers={"X-Team": "blue"})
         deep = blue.with_options(headers={"x-team": "deep blue", "user-agent": "mine/1"})
@@ -948,7 +948,7 @@ async def test_headers_of_one_view_are_not_those_of_another(emulator: Emulator) 
 
 @in_virtual_time
 async def test_views_share_the_brake() -> None:
-    """A 429 to one slows the others."""
+    """A 429 to one view slows the others."""
     async with RawServer(http(429), http(200, job())) as server, clocked(server.base_url, retry=ONCE) as batches:
         view = batches.with_options(timeout=5)
         with pytest.raises(RateLimitError):
@@ -958,7 +958,7 @@ async def test_views_share_the_brake() -> None:
 
 
 async def test_views_share_what_they_know_of_jobs(emulator: Emulator, batches: AsyncBatches) -> None:
-    """A job that one of them made is not taken for another's, and creates for one file wait for each other."""
+    """Views share known jobs: none adopts the job of another, and creates for one file wait for each other."""
     await batches.create("file-1")
     emulator.fail(Fault(on="create", lose="answer"))
     second = await batches.with_options(timeout=5).create("file-1")
@@ -969,7 +969,7 @@ async def test_views_share_what_they_know_of_jobs(emulator: Emulator, batches: A
     "options", [{"timeout": 0}, {"timeout": "x"}, {"retry": 3}, {"headers": {"Host": "x"}}], ids=str
 )
 async def test_options_that_cannot_be(batches: AsyncBatches, options: dict[str, Any]) -> None:
-    """The same checks as for a client."""
+    """Options of a view get the same checks as those of a client."""
     with pytest.raises(UsageError):
         batches.with_options(**options)
 
@@ -978,7 +978,7 @@ async def test_options_that_cannot_be(batches: AsyncBatches, options: dict[str, 
 
 
 async def test_a_session_that_was_handed_in_is_never_closed(emulator: Emulator) -> None:
-    """Who opens it, closes it."""
+    """A session that was passed in is never closed; closing it is up to its owner."""
     async with aiohttp.ClientSession() as session:
         async with AsyncBatches(KEY, base_url=emulator.base_url, session=session) as batches:
             await batches.list()
@@ -1020,7 +1020,7 @@ def _reading_hook() -> aiohttp.TraceConfig:
     ids=stable,
 )
 async def test_the_settings_of_a_given_session_do_no_harm(emulator: Emulator, settings: dict[str, Any]) -> None:
-    """Errors are ours, the address is ours, the key is ours, the limits are ours."""
+    """With a given session, errors, address, key and limits are still those of the client."""
     job_id = emulator.add_job()
     async with (
         aiohttp.ClientSession(**settings) as session,
@@ -1035,7 +1035,7 @@ async def test_the_settings_of_a_given_session_do_no_harm(emulator: Emulator, se
 
 
 async def test_a_given_session_with_a_login_of_its_own_is_refused() -> None:
-    """aiohttp sends one of the two, and nobody should have to guess which."""
+    """A given session with its own login is refused: aiohttp sends only one of the two, and which is not obvious."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         session = aiohttp.ClientSession(auth=aiohttp.BasicAuth("a", "b"))
@@ -1045,7 +1045,7 @@ async def test_a_given_session_with_a_login_of_its_own_is_refused() -> None:
 
 
 async def test_connections_open_on_first_use_and_close_without_a_warning(emulator: Emulator) -> None:
-    """A client that is never used opens nothing; warnings are errors here."""
+    """Connections open on first use and close without a warning; an unused client opens none."""
     AsyncBatches(KEY, base_url=emulator.base_url)
     client = AsyncBatches(KEY, base_url=emulator.base_url)
     await client.close()
@@ -1057,22 +1057,22 @@ async def test_connections_open_on_first_use_and_close_without_a_warning(emulato
 
 
 async def test_connections_are_used_again(emulator: Emulator) -> None:
-    """A hundred calls one after another need one."""
+    """A hundred consecutive calls use one connection."""
     async with RawServer(b"") as server:
         body = msgspec.json.encode(job())
         kept = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
-        # Two answers on one connection: the second is sent ahead, for the request that will come on it.
+        # Two answers on one connection: the second is sent ahead, for the next request on that connection.
         server.replies = [(kept, 0.05, kept, 0.2)]
         async with AsyncBatches(KEY, base_url=server.base_url, retry=ONCE) as batches:
             await batches.retrieve("job-1")
         assert server.connections == 1
 
 
-# --- where it can be used -------------------------------------------------------------------------------------
+# --- where a client can be used -------------------------------------------------------------------------------
 
 
 async def test_a_closed_client_says_so(emulator: Emulator) -> None:
-    """Each verb, in one sentence."""
+    """Each verb of a closed client raises one sentence that says so."""
     batches = AsyncBatches(KEY, base_url=emulator.base_url)
     await batches.close()
     calls: list[Callable[[], Any]] = [
@@ -1092,7 +1092,7 @@ async def test_a_closed_client_says_so(emulator: Emulator) -> None:
 
 
 def test_a_client_belongs_to_one_loop() -> None:
-    """On a second one it says so, for single calls and for bulks."""
+    """Use in a second event loop is an error, for single and for bulk calls."""
     batches = AsyncBatches(KEY, base_url="http://127.0.0.1:1", retry=ONCE)
 
     async def first() -> None:
@@ -1112,7 +1112,7 @@ def test_a_client_belongs_to_one_loop() -> None:
 
 @pytest.mark.parametrize("way", [pickle.dumps, copy.copy, copy.deepcopy], ids=lambda way: way.__name__)
 def test_a_client_is_not_pickled_or_copied(way: Callable[[Any], Any]) -> None:
-    """It holds connections and a key."""
+    """A client cannot be pickled or copied, because it holds connections and a key."""
     with pytest.raises(TypeError, match="AsyncBatches cannot be pickled or copied"):
         way(AsyncBatches(KEY))
 
@@ -1123,7 +1123,7 @@ def test_a_client_is_not_pickled_or_copied(way: Callable[[Any], Any]) -> None:
 async def test_nothing_about_a_client_shows_its_key(
     emulator: Emulator, batches: AsyncBatches, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Neither its text, nor its parts, nor what it logs in detail while it works and fails."""
+    """The key appears in no text of a client or its parts, and in no debug log of successful or failed calls."""
     caplog.set_level(logging.DEBUG)
     emulator.fail(Fault(on="cancel", status=503, times=2))
     job_id = emulator.add_job()
@@ -1151,7 +1151,7 @@ async def test_nothing_about_a_client_shows_its_key(
 def test_a_client_that_cannot_be_made_shows_no_key(
     wrong: dict[str, Any], environment: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not even where somebody dumps the variables of our frames."""
+    """The key does not appear if a debugger dumps the variables of this package's frames."""
     if environment:
         monkeypatch.setenv("TOGETHER_API_KEY", KEY)
     with pytest.raises(UsageError) as caught:

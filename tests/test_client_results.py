@@ -1,4 +1,4 @@
-"""``results`` of both clients, against the emulator: from a job's id to rows."""
+"""``results`` of both clients, against the emulator: from the id of a job to its rows."""
 
 from __future__ import annotations
 
@@ -62,13 +62,13 @@ async def batches(emulator: Emulator) -> AsyncIterator[AsyncBatches]:
 
 @pytest.fixture
 def threaded() -> Iterator[Emulator]:
-    """For the client that blocks."""
+    """Run a call of the blocking client in a thread."""
     with Emulator(api_key=KEY).running_in_thread() as running:
         yield running
 
 
 def finished(emulator: Emulator, status: str = "COMPLETED") -> str:
-    """A job with both files."""
+    """A finished job with an output file and an error file."""
     return emulator.add_job(
         status=status,
         output_file_id=emulator.add_file(OUTPUT, filename="output.jsonl"),
@@ -82,7 +82,7 @@ def kinds_and_ids(rows: Iterable[BatchResult]) -> list[tuple[type[BatchResult], 
 
 @pytest.mark.parametrize("status", ["COMPLETED", "CANCELLED", "EXPIRED"])
 async def test_the_rows_of_a_job(batches: AsyncBatches, emulator: Emulator, status: str) -> None:
-    """However it ended: output and errors, strays and missing ones."""
+    """All rows of a job are returned, however it ended: output, errors, strays and missing ones."""
     job_id = finished(emulator, status)
     rows = [row async for row in batches.results(job_id, requests=REQUESTS)]
     assert kinds_and_ids(rows) == EXPECTED
@@ -91,27 +91,27 @@ async def test_the_rows_of_a_job(batches: AsyncBatches, emulator: Emulator, stat
 
 
 async def test_what_a_row_says(batches: AsyncBatches, emulator: Emulator) -> None:
-    """The text of a chat answer, and the tokens of them all."""
+    """A row gives the text of a chat response, and the results the total number of tokens."""
     rows = [row async for row in batches.results(finished(emulator)) if isinstance(row, BatchSuccess)]
     assert [row.text for row in rows] == ["cc", "xx", "aa"]
     assert sum((row.usage for row in rows if row.usage), Usage()) == Usage(9, 6, 15)
 
 
 async def test_the_rows_to_send_again(batches: AsyncBatches, emulator: Emulator, tmp_path: Path) -> None:
-    """From results to requests."""
+    """The requests to send again can be built from results."""
     rows = [row async for row in batches.results(finished(emulator), requests=REQUESTS)]
     assert list(failed_requests(REQUESTS, rows)) == [REQUESTS[1], REQUESTS[3]]
 
 
 async def test_a_job_that_runs(batches: AsyncBatches, emulator: Emulator) -> None:
-    """Has no results yet."""
+    """A running job has no results yet."""
     job_id = emulator.add_job(status="IN_PROGRESS", ends_as="IN_PROGRESS")
     with pytest.raises(UsageError, match=f"job {job_id} is IN_PROGRESS and has no results yet"):
         await anext(batches.results(job_id))
 
 
 async def test_a_job_that_is_none(batches: AsyncBatches) -> None:
-    """Is the service's to say; what cannot be an id is said here, and at once."""
+    """A nonexistent job is an error of the service; an invalid id is refused locally, at once."""
     with pytest.raises(NotFoundError):
         await anext(batches.results("nowhere"))
     with pytest.raises(UsageError, match="is no job id"):
@@ -119,7 +119,7 @@ async def test_a_job_that_is_none(batches: AsyncBatches) -> None:
 
 
 async def test_a_file_that_is_gone(batches: AsyncBatches, emulator: Emulator) -> None:
-    """The rows before it are given, and then an error names it: what was in it is not missing, but unknown."""
+    """If a file is gone, the rows before it are yielded and an error names it: its rows are unknown, not missing."""
     job_id = emulator.add_job(
         status="COMPLETED", output_file_id=emulator.add_file(OUTPUT), error_file_id="file-deleted"
     )
@@ -134,7 +134,7 @@ async def test_a_file_that_is_gone(batches: AsyncBatches, emulator: Emulator) ->
 async def test_a_whole_result_costs_no_further_request(
     batches: AsyncBatches, emulator: Emulator, order: Literal["file", "input"]
 ) -> None:
-    """The job and its files; a job that is passed in as finished not even itself."""
+    """A complete result reads only the job and its files, and a job passed in as finished is not read."""
     job_id = finished(emulator)
     assert len([row async for row in batches.results(job_id, requests=list("abcx"), order=order)]) == 4
     assert emulator.requests[0].path == f"/v1/batches/{job_id}"
@@ -145,7 +145,7 @@ async def test_a_whole_result_costs_no_further_request(
     assert len(emulator.requests) == 3 + 1 + 2
 
 
-# --- absence, on a wire whose hours take no time ---
+# --- absence, in virtual time ----------------------
 
 JOB = job("a", "COMPLETED", output_file_id="file-o")
 ROWS = b'{"custom_id":"a","response":{"status_code":200,"body":{}}}\n{"custom_id":"b","error":"no"}\n'
@@ -165,7 +165,7 @@ async def rows_of(batches: AsyncBatches, wanted: str | BatchJob, **options: Any)
 
 @in_virtual_time
 async def test_an_id_that_was_never_seen_is_a_404_at_once() -> None:
-    """One request, and no pause."""
+    """A 404 for an id that was never seen is raised at once, after one request and no pause."""
     async with RawServer(GONE) as server, clocked(server.base_url) as batches:
         with pytest.raises(NotFoundError):
             await rows_of(batches, "a")
@@ -175,7 +175,7 @@ async def test_an_id_that_was_never_seen_is_a_404_at_once() -> None:
 @pytest.mark.parametrize("known", ["seen", "passed as a job"])
 @in_virtual_time
 async def test_a_job_that_is_known_is_looked_for(known: str) -> None:
-    """By itself and in the list, and raised when patience is over."""
+    """A known job is searched for by id and in the list; its absence is raised when patience is over."""
     unfinished = job("a", "IN_PROGRESS")
     wanted: str | BatchJob = "a" if known == "seen" else BatchJob(id="a", status="IN_PROGRESS")
     seen = [http(200, unfinished)] if known == "seen" else []
@@ -195,7 +195,7 @@ async def test_a_job_that_is_known_is_looked_for(known: str) -> None:
 
 @in_virtual_time
 async def test_results_that_come_late() -> None:
-    """First the ids of files, then their content, then the rest of it: each row comes once."""
+    """File ids, then content, then the rest of it may arrive late; each row is yielded once."""
     bare = http(200, job("a", "COMPLETED"))
     replies = [bare, bare, http(200, JOB), GONE, GONE, content(ROWS[:50])]
     rest = [metadata(len(ROWS)), content(ROWS[:70]), metadata(len(ROWS)), content(ROWS)]
@@ -207,7 +207,7 @@ async def test_results_that_come_late() -> None:
 
 @in_virtual_time
 async def test_results_that_stay_away() -> None:
-    """Are an error, which names the job and what of it is absent; no request of them is called missing."""
+    """Results that stay absent raise an error with the job and what is absent; no request counts as missing."""
     bare = http(200, job("a", "COMPLETED"))
     cut = [http(200, JOB), content(ROWS[:50]), *[metadata(len(ROWS)), content(ROWS[:50])] * 9]
     for replies, file_ids in (([bare], ()), ([http(200, JOB), GONE], ("file-o",)), (cut, ("file-o",))):
@@ -216,12 +216,12 @@ async def test_results_that_stay_away() -> None:
             with pytest.raises(ResultsUnavailableError) as caught:
                 await rows_of(batches, "a", order="file")
             assert (caught.value.job_id, caught.value.file_ids) == ("a", file_ids)
-            # A tick of the monitor of timeouts passes whenever an answer takes a moment of real time.
+            # A tick of the timeout monitor passes whenever a response takes a moment of real time.
             assert asyncio.get_running_loop().time() - began == pytest.approx(60, abs=2)
 
 
 async def test_a_file_that_a_job_names_exists(batches: AsyncBatches, emulator: Emulator, tmp_path: Path) -> None:
-    """So a download of it that answers 404 is looked at again, and one of another file is not."""
+    """A 404 for a file that a job names is retried, and one for another file is not."""
     job_id = finished(emulator)
     output = (await batches.retrieve(job_id)).output_file_id
     assert output
@@ -236,14 +236,14 @@ async def test_a_file_that_a_job_names_exists(batches: AsyncBatches, emulator: E
 
 @pytest.mark.parametrize("patience", [-1, float("nan"), float("inf"), "60", True, None])
 async def test_a_patience_that_cannot_be(batches: AsyncBatches, emulator: Emulator, patience: Any) -> None:
-    """Is misuse, when it is passed in."""
+    """An invalid patience is refused when it is passed in."""
     with pytest.raises(UsageError, match="patience must be a number, zero or more; it is"):
         batches.results("a", patience=patience)
     assert len(emulator.requests) == 0
 
 
 def test_the_client_that_blocks(threaded: Emulator) -> None:
-    """Has the same rows."""
+    """The blocking client returns the same rows."""
     with Batches(KEY, base_url=threaded.base_url, retry=AT_ONCE) as batches:
         job_id = finished(threaded)
         assert kinds_and_ids(batches.results(job_id, requests=REQUESTS)) == EXPECTED
@@ -257,7 +257,7 @@ def test_the_client_that_blocks(threaded: Emulator) -> None:
 
 
 async def test_a_job_that_is_not_there_fails_at_the_door(batches: AsyncBatches, emulator: Emulator) -> None:
-    """When it is entered by ``with``, and not at the first row."""
+    """A nonexistent job fails on entering ``with``, not at the first row."""
     entered = False
     with pytest.raises(NotFoundError):
         async with batches.results("nope"):
@@ -266,7 +266,7 @@ async def test_a_job_that_is_not_there_fails_at_the_door(batches: AsyncBatches, 
 
 
 def test_a_job_that_is_not_there_fails_at_the_door_of_the_sync_client() -> None:
-    """As in the async one; and what is entered gives every row all the same, or none."""
+    """In the sync client too, a nonexistent job fails on entering ``with``; otherwise all rows come, or none."""
     with Emulator().running_in_thread() as emulator, Batches(emulator.api_key, base_url=emulator.base_url) as batches:
         entered = False
         with pytest.raises(NotFoundError), batches.results("nope"):

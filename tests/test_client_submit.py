@@ -57,7 +57,7 @@ async def _one_by_one() -> AsyncIterator[BatchRequest]:
 
 
 def unmarked(content: bytes) -> bytes:
-    """What was uploaded, less the 64 spaces and tabs that each submission adds."""
+    """Return the uploaded content without the 64 spaces and tabs that each submission adds."""
     given, marks = re.subn(rb"\{[ \t]{64}", b"{", content)
     assert marks == 1
     return given
@@ -70,7 +70,7 @@ async def _asked(emulator: Emulator, operation: str) -> None:
 
 @pytest.mark.parametrize("kind", ["path", "bytes", "file", "iterable", "dicts", "async iterable"])
 async def test_submit(emulator: Emulator, batches: AsyncBatches, tmp_path: Path, kind: str) -> None:
-    """Four requests make a job of what is given; it runs, and every request is answered."""
+    """A submission takes four requests; the job runs, and every request is answered."""
     path = tmp_path / "rivers.jsonl"
     path.write_bytes(LINES)
     sources: dict[str, Any] = {
@@ -97,7 +97,7 @@ async def test_submit(emulator: Emulator, batches: AsyncBatches, tmp_path: Path,
 
 
 async def test_what_is_asked_of_the_job(emulator: Emulator, batches: AsyncBatches) -> None:
-    """Goes with the create, and the endpoint is that of the checks."""
+    """Options of the job are sent with the create, and its endpoint is the one of the checks."""
     clip = jsonl.audio_request("clip", model="openai/whisper-large-v3", file="https://media.example/clip.wav")
     await batches.submit([clip], endpoint="/v1/audio/transcriptions", model_id="m", priority=2)
     (create,) = [request for request in emulator.requests if request.operation == "create"]
@@ -106,7 +106,7 @@ async def test_what_is_asked_of_the_job(emulator: Emulator, batches: AsyncBatche
 
 
 async def test_how_far_it_is(emulator: Emulator, batches: AsyncBatches) -> None:
-    """``on_progress`` gets the bytes that were sent, and ``on_uploaded`` the file before there is a job."""
+    """``on_progress`` receives the number of bytes sent, and ``on_uploaded`` the file before the job exists."""
     sent: list[tuple[int, int]] = []
     uploaded: list[str] = []
 
@@ -121,7 +121,7 @@ async def test_how_far_it_is(emulator: Emulator, batches: AsyncBatches) -> None:
 
 
 async def test_a_callback_is_a_plain_function(emulator: Emulator, batches: AsyncBatches) -> None:
-    """A coroutine function would not be awaited, and is refused before anything is sent."""
+    """A coroutine function as callback would not be awaited, and is refused before anything is sent."""
 
     async def on_uploaded(file: FileObject) -> None:
         pass
@@ -132,7 +132,7 @@ async def test_a_callback_is_a_plain_function(emulator: Emulator, batches: Async
 
 
 async def test_the_key_goes_to_the_service_alone(emulator: Emulator, batches: AsyncBatches) -> None:
-    """The storage gets the bytes and nothing else."""
+    """The key is sent to the service only; the storage receives the bytes and nothing else."""
     await batches.submit(LINES)
     assert {name: request.headers.get("Authorization") for name, request in _by_operation(emulator).items()} == {
         "begin_upload": f"Bearer {KEY}",
@@ -149,7 +149,7 @@ def _by_operation(emulator: Emulator) -> dict[str, Any]:
 async def test_nothing_is_sent_of_what_cannot_be_a_job(
     emulator: Emulator, batches: AsyncBatches, tmp_path: Path
 ) -> None:
-    """Bad lines, bad requests, no requests, no file: told before the service hears of them."""
+    """Invalid lines, invalid requests, no requests and a missing file are reported before anything is sent."""
     (tmp_path / "bad.jsonl").write_bytes(LINES + b'{"custom_id": "a"}\n\n{')
     with pytest.raises(ValidationError, match=r"bad\.jsonl: \d problems in lines 4, 5, 6") as raised:
         await batches.submit(tmp_path / "bad.jsonl")
@@ -171,7 +171,7 @@ async def test_nothing_is_sent_of_what_cannot_be_a_job(
 async def test_a_file_that_changes_meanwhile_makes_no_job(
     emulator: Emulator, batches: AsyncBatches, tmp_path: Path
 ) -> None:
-    """Between the check and the upload, or while a step is repeated."""
+    """A file that changes between check and upload, or during a retry, makes no job."""
     path = tmp_path / "requests.jsonl"
     path.write_bytes(LINES)
     emulator.fail(Fault(on="begin_upload", delay=0.2, status=503))
@@ -184,7 +184,7 @@ async def test_a_file_that_changes_meanwhile_makes_no_job(
 
 
 async def test_the_service_s_advice(emulator: Emulator, batches: AsyncBatches) -> None:
-    """Is with the job."""
+    """The service's advice is returned with the job."""
     advice = {"job": {"id": "job-1", "status": "VALIDATING"}, "warning": "model is busy"}
     emulator.fail(Fault(on="create", status=201, body=advice))
     job = await batches.submit(LINES)
@@ -192,7 +192,7 @@ async def test_the_service_s_advice(emulator: Emulator, batches: AsyncBatches) -
 
 
 async def test_the_service_declines(emulator: Emulator, batches: AsyncBatches) -> None:
-    """With its reason, and it is not asked again; the file is there to try with."""
+    """A declined create raises with the reason and is not retried; the uploaded file remains for another attempt."""
     emulator.fail(Fault(on="create", status=201, body={"job": None, "warning": "quota exceeded"}))
     with pytest.raises(JobNotCreatedError, match="quota exceeded") as raised:
         await batches.submit(LINES)
@@ -202,7 +202,7 @@ async def test_the_service_declines(emulator: Emulator, batches: AsyncBatches) -
 
 @pytest.mark.parametrize("step", STEPS)
 async def test_a_refusal(emulator: Emulator, batches: AsyncBatches, step: str) -> None:
-    """At any step ends it there."""
+    """A refusal ends the submission at the step that was refused."""
     emulator.fail(Fault(on=step, status=401, body={"error": "Unauthorized"}, times=None))
     with pytest.raises(APIError if step == "store" else AuthenticationError):
         await batches.submit(LINES)
@@ -213,7 +213,7 @@ async def test_a_refusal(emulator: Emulator, batches: AsyncBatches, step: str) -
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("lost", ["request", "answer"])
 async def test_what_is_lost(emulator: Emulator, batches: AsyncBatches, step: str, lost: Any) -> None:
-    """Is made good at every step: one file's content, one job."""
+    """A loss at any step is recovered: one file's content, one job."""
     emulator.fail(Fault(on=step, lose=lost))
     job = await batches.submit(LINES, patience=0)
     assert [shown["id"] for shown in emulator.jobs] == [job.id]
@@ -226,7 +226,7 @@ async def test_what_is_lost(emulator: Emulator, batches: AsyncBatches, step: str
 
 
 async def test_the_list_is_lost_too(emulator: Emulator, batches: AsyncBatches) -> None:
-    """Then it cannot be known: the job that was made is not made again."""
+    """If the list is lost too, the outcome is unknown and the job is not created again."""
     emulator.fail(Fault(on="create", lose="answer"))
     emulator.fail(Fault(on="list", status=503, times=None))
     with pytest.raises(CreateUnconfirmedError) as raised:
@@ -236,11 +236,11 @@ async def test_the_list_is_lost_too(emulator: Emulator, batches: AsyncBatches) -
     assert emulator.count("create") == 1
 
 
-# --- content of its own -------------------------------------------------------------------------------------------
+# --- unique content -----------------------------------------------------------------------------------------------
 
 
 async def test_the_same_requests_twice(emulator: Emulator, batches: AsyncBatches, tmp_path: Path) -> None:
-    """Make two jobs of two files, one after another or at once, and none is taken for another's."""
+    """The same requests submitted twice, in sequence or at once, make two jobs of two files, and none is mixed up."""
     path = tmp_path / "requests.jsonl"
     path.write_bytes(LINES)
     first = await batches.submit(path)
@@ -253,7 +253,7 @@ async def test_the_same_requests_twice(emulator: Emulator, batches: AsyncBatches
 
 
 async def test_a_job_of_the_file_is_the_job(emulator: Emulator, batches: AsyncBatches) -> None:
-    """Even if its time is another, since no other submission has the file."""
+    """A job of the file is adopted even if its time differs, because no other submission has the file."""
     emulator.fail(Fault(on="create", lose="request"))
     submitting = asyncio.create_task(batches.submit(LINES, patience=10))
     await _asked(emulator, "list")
@@ -263,7 +263,7 @@ async def test_a_job_of_the_file_is_the_job(emulator: Emulator, batches: AsyncBa
 
 
 async def test_an_upload_that_is_repeated_is_recognised(emulator: Emulator, batches: AsyncBatches) -> None:
-    """Within one submission the content is the same, and is stored once."""
+    """Within one submission a repeated upload has the same content, and is stored once."""
     async with open_upload(LINES, None, mark=mark_of("a submission")) as content:
         first, again = await batches.files.upload(content), await batches.files.upload(content)
     assert first.id == again.id
@@ -271,7 +271,7 @@ async def test_an_upload_that_is_repeated_is_recognised(emulator: Emulator, batc
 
 
 async def test_a_file_that_is_uploaded_by_itself_is_as_it_is(emulator: Emulator, batches: AsyncBatches) -> None:
-    """``files.upload`` adds nothing, and what is there already is used again."""
+    """``files.upload`` adds nothing to the content, and a file that the service already stores is used again."""
     files = [await batches.files.upload(LINES) for _ in range(2)]
     assert emulator.content(files[0].id) == LINES
     assert (files[0].filename, files[0].id) == ("requests.jsonl", files[1].id)
@@ -285,7 +285,7 @@ async def test_a_file_that_is_uploaded_by_itself_is_as_it_is(emulator: Emulator,
 async def test_cancelled(
     emulator: Emulator, batches: AsyncBatches, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, step: str
 ) -> None:
-    """At any step it ends at once, and leaves no temporary file."""
+    """A cancelled submission ends at once at any step, and leaves no temporary file."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     emulator.fail(Fault(on=step, delay=60))
     submitting = asyncio.create_task(batches.submit(_one_by_one()))
@@ -297,7 +297,7 @@ async def test_cancelled(
 
 
 def test_the_same_without_async(tmp_path: Path) -> None:
-    """A plain value, a plain error; a generator is run through elsewhere."""
+    """The sync client returns plain values and raises plain errors; a generator is consumed in another thread."""
     (tmp_path / "bad.jsonl").write_bytes(b"{}\n")
     threads = set[int]()
 
@@ -320,7 +320,7 @@ def test_the_same_without_async(tmp_path: Path) -> None:
             assert {(type(row), row.custom_id) for row in rows} == {(BatchSuccess, name) for name in "abc"}
 
 
-# --- any losses ---------------------------------------------------------------------------------------------------
+# --- random losses ------------------------------------------------------------------------------------------------
 
 SEEDS = 300
 TROUBLES: tuple[dict[str, Any], ...] = (
@@ -337,12 +337,12 @@ TROUBLES: tuple[dict[str, Any], ...] = (
 
 
 def _faults(chance: random.Random) -> list[Fault]:
-    """Some troubles at some steps, from none to more than the retries outlast."""
+    """Some failures at some steps, from none to more than the retries outlast."""
     faults: list[Fault] = []
     for _ in range(chance.randrange(7)):
         trouble = chance.choice(TROUBLES)
         step = chance.choice((*STEPS, "create", "list", "list", "file", "*"))
-        # Refusals for the rate hold everyone back, the longer the more there are; one tells as much as six.
+        # Rate limits slow every call, and more of them slow it longer; one covers as much as six.
         times = 1 if trouble.get("status") == 429 else chance.choice((1, 2, 3, 6))
         faults.append(Fault(on=step, times=times, chance=chance.choice((0.3, 1.0)), **trouble))
     return faults
@@ -356,7 +356,7 @@ async def _submitted(batches: AsyncBatches, content: bytes) -> BatchJob | Batche
 
 
 async def _accidents(seed: int) -> Counter[str]:
-    """Three submissions at once, some of the same content, and how they ended."""
+    """Make three submissions at once, some of the same content, and return how they ended."""
     chance = random.Random(seed)
     contents = [jsonl.encode(BatchRequest(f"row-{chance.randrange(3)}", BODY)) for _ in range(3)]
     policy = RetryPolicy(max_attempts=3, base_delay=0, max_delay=0)
@@ -377,7 +377,7 @@ async def _many_accidents(seeds: Iterator[int]) -> Counter[str]:
 
 
 def test_whatever_is_lost_no_submission_makes_two_jobs() -> None:
-    """Of hundreds of accidents: each submission that returns has one job, each that raises one at most."""
+    """After any losses, each submission that returns has one job, and each that raises has at most one."""
 
     async def run() -> Counter[str]:
         seeds = iter(range(SEEDS))  # some at once, since a refusal for the rate takes its time
@@ -385,7 +385,7 @@ def test_whatever_is_lost_no_submission_makes_two_jobs() -> None:
 
     with asyncio.Runner(debug=False) as runner:  # which takes three times as long
         ended = runner.run(run())
-    # So that it is known to have been tried: all three come, and not rarely.
+    # To be sure that all three outcomes are covered: each occurs, and not rarely.
     assert ended.total() >= 3 * SEEDS
     assert ended["returned"] > SEEDS
     assert ended["raised"] > SEEDS / 2

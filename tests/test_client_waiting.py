@@ -1,4 +1,4 @@
-"""``wait`` and ``as_completed`` of both clients, over the wire."""
+"""``wait`` and ``as_completed`` of both clients, over a real connection."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ GONE = http(404, {"error": "Job not found"})
 
 @in_virtual_time
 async def test_wait() -> None:
-    """Looks until the job has finished, through trouble that the call's own retries do not outlast."""
+    """``wait`` reads a job until it has finished, through errors that outlast the retries of a single call."""
     replies = [
         http(200, job("a", "VALIDATING")),
         *[http(503)] * 7,
@@ -47,7 +47,7 @@ async def test_wait() -> None:
 
 @in_virtual_time
 async def test_wait_through_an_outage() -> None:
-    """an outage of ten minutes is ridden out too, and the client's own time is the clock."""
+    """``wait`` survives an outage of ten minutes, measured by the client's own clock."""
     down = asyncio.Event()
 
     async def restart() -> None:
@@ -65,7 +65,7 @@ async def test_wait_through_an_outage() -> None:
 
 @in_virtual_time
 async def test_wait_raises_what_stays() -> None:
-    """No job is no job."""
+    """A nonexistent job is raised."""
     async with RawServer(GONE) as server, clocked(server.base_url) as batches:
         with pytest.raises(NotFoundError):
             await batches.wait("a")
@@ -74,7 +74,7 @@ async def test_wait_raises_what_stays() -> None:
 
 @in_virtual_time
 async def test_wait_for_a_job_that_was_seen() -> None:
-    """A 404 for it is an inconsistency that may pass: it is looked for by itself and in the list."""
+    """A 404 for a known job may be a passing inconsistency: the job is searched for by id and in the list."""
     replies = [
         http(201, {"job": job("a", "VALIDATING", input_file_id="file-i")}),
         *[GONE, http(200, [])] * 2,
@@ -91,7 +91,7 @@ async def test_wait_for_a_job_that_was_seen() -> None:
 @pytest.mark.parametrize("known", ["created", "retrieved", "listed", "passed as a job"])
 @in_virtual_time
 async def test_a_job_that_was_seen_and_is_gone(known: str) -> None:
-    """Is raised when patience is over; a view shares what its client has seen."""
+    """The absence of a known job is raised when patience is over; a view shares what its client has seen."""
     shown = job("a", "IN_PROGRESS", input_file_id="file-i")
     first = {"created": http(201, {"job": shown}), "retrieved": http(200, shown), "listed": http(200, [shown])}
     async with RawServer(first.get(known, GONE), GONE) as server, clocked(server.base_url) as batches:
@@ -116,7 +116,7 @@ async def test_a_job_that_was_seen_and_is_gone(known: str) -> None:
 
 @in_virtual_time
 async def test_wait_for_files_that_are_late(caplog: pytest.LogCaptureFixture) -> None:
-    """A completed job is given when it names one, or with a warning when patience is over."""
+    """A completed job is returned once it names a file, or with a warning when patience is over."""
     bare = http(200, job("a", "COMPLETED"))
     replies = [bare, bare, http(200, job("a", "COMPLETED", error_file_id="file-e"))]
     async with RawServer(*replies) as server, clocked(server.base_url) as batches:
@@ -131,7 +131,7 @@ async def test_wait_for_files_that_are_late(caplog: pytest.LogCaptureFixture) ->
 
 @in_virtual_time
 async def test_wait_in_vain() -> None:
-    """The time is over also in the middle of a call, and nothing is left open."""
+    """The timeout of ``wait`` applies in the middle of a call too, and nothing is left open."""
     async with RawServer((asyncio.Event(),)) as server, clocked(server.base_url) as batches:
         with pytest.raises(WaitTimeoutError, match="a was never seen") as raised:
             await batches.wait("a", timeout=7)
@@ -140,7 +140,7 @@ async def test_wait_in_vain() -> None:
 
 
 async def test_nothing_is_asked_about_a_finished_job() -> None:
-    """Not even whether there is a service."""
+    """A finished job is returned without any request, even if the service is down."""
     finished = BatchJob(id="a", status=BatchJobStatus.COMPLETED)
     async with AsyncBatches(KEY, base_url="http://127.0.0.1:9") as batches:
         assert finished is await batches.wait(finished)
@@ -162,7 +162,7 @@ async def test_nothing_is_asked_about_a_finished_job() -> None:
     ],
 )
 async def test_numbers_that_cannot_be(options: dict[str, Any]) -> None:
-    """Are refused, by both, when they are passed in."""
+    """Both methods refuse invalid numbers when they are passed in."""
     async with AsyncBatches(KEY) as batches:
         with pytest.raises(UsageError, match="must be a number"):
             await batches.wait("a", **options)
@@ -171,7 +171,7 @@ async def test_numbers_that_cannot_be(options: dict[str, Any]) -> None:
 
 
 async def test_ids_that_cannot_be() -> None:
-    """One where many are expected, and none at all."""
+    """A single id in place of several is refused, and so is an invalid id."""
     async with AsyncBatches(KEY) as batches:
         with pytest.raises(TypeError, match=r"for one id pass \['a'\], or use wait"):
             batches.as_completed("a")
@@ -180,7 +180,7 @@ async def test_ids_that_cannot_be() -> None:
 
 
 async def test_as_completed(emulator: Emulator) -> None:
-    """Ids, jobs and repeats, from the list where there are many."""
+    """``as_completed`` accepts ids, jobs and repeats, and reads many of them from the list."""
     statuses = ("COMPLETED", "FAILED", "EXPIRED", "CANCELLED") * 10
     ids = [emulator.add_job(status=status, output_file_id="file-o") for status in statuses]
     async with AsyncBatches(KEY, base_url=emulator.base_url, retry=AT_ONCE) as batches:
@@ -191,7 +191,7 @@ async def test_as_completed(emulator: Emulator) -> None:
 
 
 async def test_as_completed_of_few_takes_the_clients_slots(emulator: Emulator) -> None:
-    """No more calls run at once than the client allows; ids may come asynchronously."""
+    """``as_completed`` runs no more calls at once than the client allows, and accepts ids from an async iterable."""
     ids = [emulator.add_job(status="COMPLETED", output_file_id="file-o") for _ in range(15)]
 
     async def source() -> AsyncIterator[str]:
@@ -205,7 +205,7 @@ async def test_as_completed_of_few_takes_the_clients_slots(emulator: Emulator) -
 
 
 async def test_as_completed_in_vain(emulator: Emulator) -> None:
-    """What has finished is given, what has not is named, and left alone."""
+    """On timeout ``as_completed`` has yielded the finished jobs; the error names the others, which keep running."""
     running = emulator.add_job(ends_as="IN_PROGRESS")
     done = emulator.add_job(status="COMPLETED", output_file_id="file-o")
     async with AsyncBatches(KEY, base_url=emulator.base_url) as batches:
@@ -218,7 +218,7 @@ async def test_as_completed_in_vain(emulator: Emulator) -> None:
 
 
 def test_the_same_without_async() -> None:
-    """Plain values, plain iterators, plain errors."""
+    """The sync client returns plain values and iterators, and raises plain errors."""
     with Emulator(api_key=KEY).running_in_thread() as emulator:
         done = [emulator.add_job(status=status, output_file_id="file-o") for status in ("COMPLETED", "FAILED")]
         running = emulator.add_job(ends_as="IN_PROGRESS")

@@ -1,4 +1,4 @@
-"""How a client is set up: what is taken, what is refused with a sentence, and what is never shown."""
+"""The configuration of a client: accepted values, refused values with their messages, and hidden secrets."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def _config(environ: Mapping[str, str] | None = None, **arguments: Any) -> Confi
     return Config.from_env({"TOGETHER_API_KEY": _KEY, **(environ or {})}, **arguments)
 
 
-# --- where settings come from -------------------------------------------------------------------------------------
+# --- sources of settings ------------------------------------------------------------------------------------------
 
 
 def test_defaults() -> None:
-    """With nothing but a key."""
+    """With a key and nothing else, every other setting has its default."""
     config = _config()
     assert config == Config(api_key=Secret(_KEY))
     assert config.base_url == "https://api.together.ai/v1"
@@ -39,7 +39,7 @@ def test_defaults() -> None:
 
 
 def test_the_environment_is_asked_where_nothing_was_passed() -> None:
-    """For the key and for the base URL."""
+    """Key and base URL are read from the environment if they are not passed."""
     environ = {"TOGETHER_API_KEY": "from-env", "TOGETHER_BASE_URL": "https://env.example"}
     config = Config.from_env(environ)
     assert (config.api_key, config.base_url) == ("from-env", "https://env.example/v1")
@@ -48,12 +48,12 @@ def test_the_environment_is_asked_where_nothing_was_passed() -> None:
 
 
 def test_an_empty_base_url_in_the_environment_is_none() -> None:
-    """As shells have it."""
+    """An empty base URL in the environment counts as unset, because shells export unset variables so."""
     assert _config({"TOGETHER_BASE_URL": ""}).base_url == "https://api.together.ai/v1"
 
 
 def test_the_real_environment_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a mapping it is the process's own."""
+    """Without a mapping, the environment is that of the process."""
     monkeypatch.setenv("TOGETHER_API_KEY", "from-the-process")
     assert Config.from_env().api_key == "from-the-process"
 
@@ -63,19 +63,19 @@ def test_the_real_environment_is_the_default(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize("key", [None, "", "  ", "\n"], ids=repr)
 def test_no_key(key: str | None) -> None:
-    """One sentence that says what to do."""
+    """A missing key raises one sentence that says what to do."""
     with pytest.raises(UsageError, match="no API key: set TOGETHER_API_KEY, or pass api_key="):
         Config.from_env({}, api_key=key)
 
 
 def test_an_empty_key_is_not_replaced_by_another() -> None:
-    """Who passes one that is empty made a mistake, and does not mean the environment's."""
+    """An empty key that was passed is an error, and is not replaced by that of the environment."""
     with pytest.raises(UsageError, match="no API key"):
         _config(api_key="")
 
 
 def test_a_key_is_taken_without_the_white_space_around_it() -> None:
-    """Keys come out of files, and files end in a newline."""
+    """White space around a key is removed, because keys are read from files, and files end in a newline."""
     assert _config(api_key=f" {_KEY}\r\n").api_key == _KEY
 
 
@@ -83,7 +83,7 @@ def test_a_key_is_taken_without_the_white_space_around_it() -> None:
     "key", ["a b", "a\nb", "a\r\nX-Evil: b", "a\0b", "schlüssel", "a\u2028b", "a\ud800"], ids=ascii
 )
 def test_a_key_that_is_none(key: str) -> None:
-    """What no header could carry is refused, and not shown."""
+    """A key that no header can contain is refused, and is not shown."""
     with pytest.raises(UsageError, match="the API key holds white space or characters that no key has") as caught:
         _config(api_key=key)
     assert key not in str(caught.value)
@@ -91,12 +91,12 @@ def test_a_key_that_is_none(key: str) -> None:
 
 @pytest.mark.parametrize("key", [b"bytes", 7, ["list"]], ids=repr)
 def test_a_key_is_text(key: object) -> None:
-    """Its type is named, its value is not."""
+    """A key that is not text is refused with its type, and without its value."""
     with pytest.raises(UsageError, match=f"the API key must be text; it is of type {type(key).__name__}"):
         _config(api_key=key)
 
 
-# --- what is secret -----------------------------------------------------------------------------------------------
+# --- secrets ------------------------------------------------------------------------------------------------------
 
 
 def _secretive() -> Config:
@@ -104,14 +104,14 @@ def _secretive() -> Config:
 
 
 def test_nothing_shows_the_key() -> None:
-    """Neither ``repr`` nor ``str`` nor a dump of the fields, of any depth."""
+    """The key appears in no ``repr``, ``str`` or dump of the fields, at any depth."""
     config = _secretive()
     shown = [repr(config), str(config), f"{config}", repr(attrs.asdict(config)), repr(attrs.astuple(config))]
     assert [text for text in shown if _KEY in text] == []
 
 
 def test_the_key_cannot_be_pickled() -> None:
-    """A configuration that leaves the process would take the key along."""
+    """A configuration cannot be pickled, because the key would leave the process with it."""
     for value in (_secretive(), _secretive().api_key, {"headers": _secretive().headers}):
         for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
             with pytest.raises(TypeError, match="a secret cannot be pickled") as caught:
@@ -120,7 +120,7 @@ def test_the_key_cannot_be_pickled() -> None:
 
 
 def test_a_configuration_can_be_copied() -> None:
-    """Within the process."""
+    """A configuration can be copied within the process."""
     config = _secretive()
     assert copy.copy(config) == copy.deepcopy(config) == config
     for key in (copy.copy(config.api_key), copy.deepcopy(config.api_key)):
@@ -128,13 +128,13 @@ def test_a_configuration_can_be_copied() -> None:
 
 
 def test_a_key_that_was_passed_as_plain_text_is_a_secret_too() -> None:
-    """Whichever way a configuration was made."""
+    """A key that was passed as plain text becomes a secret, however the configuration is made."""
     config = Config(api_key=_KEY)  # type: ignore[arg-type]
     assert _KEY not in repr(attrs.asdict(config))
 
 
 def test_a_secret_is_its_text_where_it_is_used() -> None:
-    """It has to be sent, after all."""
+    """A secret is usable as its text, because it has to be sent."""
     assert f"Bearer {Secret(_KEY)}" == f"Bearer {_KEY}"
     assert Secret(_KEY) == _KEY
     assert hash(Secret(_KEY)) == hash(_KEY)
@@ -167,7 +167,7 @@ def test_a_secret_is_its_text_where_it_is_used() -> None:
     ],
 )
 def test_a_base_url(given: str, expected: str) -> None:
-    """With or without ``/v1`` and slashes; plain HTTP to this machine."""
+    """A base URL is accepted with or without ``/v1`` and slashes, and with plain HTTP for this machine."""
     assert _config(base_url=given).base_url == expected
     assert _config({"TOGETHER_BASE_URL": given}).base_url == expected
 
@@ -203,7 +203,7 @@ def test_a_base_url(given: str, expected: str) -> None:
     ids=ascii,
 )
 def test_what_is_no_base_url(given: str, reason: str) -> None:
-    """Each gets one sentence."""
+    """Each invalid base URL raises one sentence."""
     with pytest.raises(UsageError, match=f"^base_url.*{reason}"):
         _config(base_url=given)
 
@@ -213,7 +213,7 @@ def test_what_is_no_base_url(given: str, reason: str) -> None:
     ["http://api.together.ai", "http://10.0.0.1", "http://localhost.evil.example", "http://0.0.0.0", "http://[::2]"],
 )
 def test_a_key_does_not_travel_in_the_clear(given: str) -> None:
-    """Plain HTTP to another machine is refused, unless it is asked for by name."""
+    """Plain HTTP to another machine is refused, unless it is allowed explicitly."""
     with pytest.raises(UsageError, match=r"is plain HTTP to .*, where anyone on the way could read the key"):
         _config(base_url=given)
     assert _config(base_url=given, allow_insecure_http=True).base_url == f"{given}/v1"
@@ -221,7 +221,7 @@ def test_a_key_does_not_travel_in_the_clear(given: str) -> None:
 
 @pytest.mark.parametrize("around", [" ", "\n", "\r\n", "\u00a0", "\ufeff", "\u200b", "\t \n"], ids=ascii)
 def test_what_is_copied_along_with_a_url_or_a_key_is_dropped(around: str) -> None:
-    """White space, line ends and marks that cannot be seen, at both ends, in arguments and in the environment."""
+    """White space, line ends and invisible characters around a URL or key are removed, also in the environment."""
     config = _config(base_url=f"{around}https://x.example/v1/{around}", api_key=f"{around}key-1{around}")
     assert (config.base_url, config.api_key) == ("https://x.example/v1", "key-1")
     environ = {"TOGETHER_BASE_URL": f"{around}https://x.example{around}", "HTTPS_PROXY": f"{_PROXY}{around}"}
@@ -236,7 +236,7 @@ _SAMPLES = Path(__file__).parent / "samples"
 
 
 def test_the_certificates_of_a_company() -> None:
-    """A file of them is trusted beside those of the system, and without the strictness that they often fail."""
+    """A company's certificate file is trusted beside the system's, without the strict checks that such often fail."""
     context = _config({"TOGETHER_CA_BUNDLE": str(_SAMPLES / "company-authority.pem")}).ssl
     assert context is not None
     assert "Company CA" in str(context.get_ca_certs())
@@ -246,7 +246,7 @@ def test_the_certificates_of_a_company() -> None:
 
 
 def test_a_context_that_was_passed_wins() -> None:
-    """Over the file of the environment; a newer Python's strictness is taken from it, too."""
+    """A context that was passed overrides the environment's file, and loses a newer Python's strict checks too."""
     context = ssl.create_default_context()
     context.verify_flags |= ssl.VERIFY_X509_STRICT
     assert _config({"TOGETHER_CA_BUNDLE": "/nowhere"}, ssl=context).ssl is context
@@ -254,20 +254,20 @@ def test_a_context_that_was_passed_wins() -> None:
 
 
 def test_a_session_brings_its_own_certificates() -> None:
-    """The environment has no say in them; an argument has."""
+    """With a given session the environment's certificates are ignored, and those of an argument are used."""
     assert _config({"TOGETHER_CA_BUNDLE": "/nowhere"}, has_session=True).ssl is None
     assert _config(has_session=True, ssl=ssl.create_default_context()).ssl is not None
 
 
 def test_without_any_of_it_the_default_is_the_default() -> None:
-    """An empty name is none."""
+    """Without any of these settings, or with an empty file name, certificates are the default ones."""
     assert _config().ssl is None
     assert _config({"TOGETHER_CA_BUNDLE": ""}).ssl is None
 
 
 @pytest.mark.skipif(sys.version_info < (3, 13), reason="the default is not strict before 3.13")
 def test_a_file_that_openssl_reads_is_not_checked_strictly() -> None:
-    """``SSL_CERT_FILE`` is how other programs are given a company's authority."""
+    """A file of ``SSL_CERT_FILE`` is not checked strictly, because it may contain a company's authority."""
     context = _config({"SSL_CERT_FILE": str(_SAMPLES / "company-authority.pem")}).ssl
     assert context is not None
     assert not context.verify_flags & ssl.VERIFY_X509_STRICT
@@ -284,20 +284,20 @@ def test_a_file_that_openssl_reads_is_not_checked_strictly() -> None:
     ids=["absent", "directory", "no certificate", "no path"],
 )
 def test_a_file_of_certificates_that_is_none(bundle: str, reason: str) -> None:
-    """One sentence, which names the file."""
+    """An invalid certificate file raises one sentence that names it."""
     with pytest.raises(UsageError, match=f"^TOGETHER_CA_BUNDLE names .*{reason}"):
         _config({"TOGETHER_CA_BUNDLE": bundle})
 
 
 @pytest.mark.parametrize("given", [False, True, "/etc/ssl/ca.pem", object()], ids=lambda given: type(given).__name__)
 def test_only_a_context_is_one(given: Any) -> None:
-    """There is no way to switch the checks off by mistake."""
+    """Only an SSL context is accepted, so that the checks cannot be switched off by mistake."""
     with pytest.raises(UsageError, match=r"^ssl must be an ssl\.SSLContext"):
         _config(ssl=given)
 
 
 def test_a_context_of_a_server_is_none() -> None:
-    """Every connection would fail with it."""
+    """A server-side context is refused, because every connection would fail with it."""
     with pytest.raises(UsageError, match="ssl is a context for servers; make one for clients"):
         _config(ssl=ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
 
@@ -322,14 +322,14 @@ _NO_NUMBERS: list[object] = [
 @pytest.mark.parametrize("field", ["connect", "read", "total"])
 @pytest.mark.parametrize("value", [0, *_NO_NUMBERS], ids=lambda value: repr(value)[:20])
 def test_a_limit_is_a_number_above_zero(field: str, value: object) -> None:
-    """Everything else is misuse."""
+    """A rate limit is a number above zero; anything else is misuse."""
     with pytest.raises(UsageError, match=f"{field} must be a number, more than zero"):
         Timeout(**{field: value})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("value", [0, *(value for value in _NO_NUMBERS)], ids=lambda value: repr(value)[:20])
 def test_a_timeout_is_a_number_above_zero(value: object) -> None:
-    """Or a :class:`Timeout`."""
+    """A timeout is a number above zero or a :class:`Timeout`."""
     with pytest.raises(UsageError, match="timeout must be a number, more than zero"):
         _config(timeout=value)
 
@@ -339,7 +339,7 @@ def test_a_timeout_is_a_number_above_zero(value: object) -> None:
     [(120, Timeout(5, 30, 120)), (10, Timeout(5, 10, 10)), (0.5, Timeout(0.5, 0.5, 0.5))],
 )
 def test_a_number_is_the_limit_of_all(seconds: float, expected: Timeout) -> None:
-    """No part may take longer than the whole."""
+    """A single number limits the total, and no part may be longer than the total."""
     assert _config(timeout=seconds).timeout == expected
     assert _config(timeout=expected).timeout is expected
 
@@ -347,7 +347,7 @@ def test_a_number_is_the_limit_of_all(seconds: float, expected: Timeout) -> None
 @pytest.mark.parametrize("field", ["base_delay", "max_delay"])
 @pytest.mark.parametrize("value", _NO_NUMBERS, ids=lambda value: repr(value)[:20])
 def test_a_delay_is_a_number(field: str, value: object) -> None:
-    """Zero is one, too: repeat at once."""
+    """A delay is a number from zero, which means an immediate retry."""
     with pytest.raises(UsageError, match=f"{field} must be a number, zero or more"):
         RetryPolicy(**{field: value})  # type: ignore[arg-type]
     assert getattr(RetryPolicy(**{field: 0}), field) == 0
@@ -355,7 +355,7 @@ def test_a_delay_is_a_number(field: str, value: object) -> None:
 
 @pytest.mark.parametrize("value", [0, *_NO_NUMBERS], ids=lambda value: repr(value)[:20])
 def test_the_time_for_repeating_is_a_number_above_zero(value: object) -> None:
-    """Everything else is misuse."""
+    """The time for retries is a number above zero; anything else is misuse."""
     with pytest.raises(UsageError, match="max_elapsed must be a number, more than zero"):
         RetryPolicy(max_elapsed=value)  # type: ignore[arg-type]
 
@@ -364,7 +364,7 @@ def test_the_time_for_repeating_is_a_number_above_zero(value: object) -> None:
     "value", [0, -1, True, 2.0, "3", None, float("nan"), float("inf")], ids=lambda value: repr(value)[:20]
 )
 def test_what_is_counted_is_whole(value: Any) -> None:
-    """Attempts and calls at once come in ones."""
+    """Attempts and concurrency are whole numbers."""
     with pytest.raises(UsageError, match="max_attempts must be a whole number, 1 or more"):
         RetryPolicy(max_attempts=value)
     with pytest.raises(UsageError, match="max_concurrency must be a whole number, 1 or more"):
@@ -373,7 +373,7 @@ def test_what_is_counted_is_whole(value: Any) -> None:
 
 @pytest.mark.parametrize("value", [None, 5, {"max_attempts": 3}], ids=repr)
 def test_a_policy_is_a_policy(value: object) -> None:
-    """Not a number of attempts, nor a mapping."""
+    """Only a retry policy is accepted, not a number of attempts or a mapping."""
     with pytest.raises(UsageError, match="retry must be a RetryPolicy"):
         _config(retry=value)
 
@@ -382,7 +382,7 @@ def test_a_policy_is_a_policy(value: object) -> None:
 
 
 def test_headers_have_one_spelling() -> None:
-    """So that a name is sent once, whichever way it was written when it was said again."""
+    """The names of headers are normalised, so that a name is sent once if it is set again in another spelling."""
     config = _config(headers={"x-team": "a", "X-TEAM": "b", "user-agent": "mine"})
     assert config.headers == {"X-Team": "b", "User-Agent": "mine"}
     assert config.with_options(headers={"X-team": "c"}).headers == {"X-Team": "c", "User-Agent": "mine"}
@@ -413,7 +413,7 @@ def test_headers_have_one_spelling() -> None:
     ids=ascii,
 )
 def test_what_is_no_header(name: Any, value: Any, reason: str) -> None:
-    """Nothing slips another header, another key or another request in; values are not shown."""
+    """An invalid header cannot inject another header, key or request, and its value is not shown."""
     with pytest.raises(UsageError, match=f"^headers: .*{reason}"):
         _config(headers={name: value})
     with pytest.raises(UsageError, match=f"^headers: .*{reason}"):
@@ -422,7 +422,7 @@ def test_what_is_no_header(name: Any, value: Any, reason: str) -> None:
 
 @pytest.mark.parametrize("headers", [5, "X: y", [("X", "y")]], ids=repr)
 def test_headers_are_a_mapping(headers: Any) -> None:
-    """Anything else is refused in a sentence."""
+    """Headers that are not a mapping are refused with a message."""
     with pytest.raises(UsageError, match=r"^headers must be a mapping"):
         _config(headers=headers)
 
@@ -465,12 +465,12 @@ _PROXY = "http://proxy.example:3128"
     ids=str,
 )
 def test_proxies_of_the_environment(environ: dict[str, str], base_url: str | None, expected: str | None) -> None:
-    """As curl has it: lower case wins, ``NO_PROXY`` lets hosts out, and this machine is never behind one."""
+    """Proxies of the environment follow curl: lower case first, ``NO_PROXY``, and never for this machine."""
     assert _config(environ, base_url=base_url, allow_insecure_http=True).proxy == expected
 
 
 def test_a_proxy_that_was_passed_wins() -> None:
-    """Over the environment, and over what the environment says of hosts without one."""
+    """A proxy that was passed overrides the environment, ``NO_PROXY`` included."""
     assert _config({"HTTPS_PROXY": "http://other", "NO_PROXY": "*"}, proxy=_PROXY).proxy == _PROXY
 
 
@@ -489,13 +489,13 @@ def test_a_proxy_that_was_passed_wins() -> None:
     ids=repr,
 )
 def test_what_is_no_proxy(proxy: Any, reason: str) -> None:
-    """Each gets one sentence, and not a stack trace at the first call."""
+    """Each invalid proxy raises one sentence, instead of a stack trace at the first call."""
     with pytest.raises(UsageError, match=reason):
         _config(proxy=proxy)
 
 
 def test_a_proxy_of_the_environment_that_cannot_be_used_is_refused() -> None:
-    """To go without it in silence could be what somebody wanted to prevent."""
+    """An unusable proxy in the environment is refused, because ignoring it silently could be unwanted."""
     with pytest.raises(UsageError, match="socks5:// is not supported"):
         _config({"ALL_PROXY": "socks5://proxy.example:1080"})
 
@@ -504,7 +504,7 @@ def test_a_proxy_of_the_environment_that_cannot_be_used_is_refused() -> None:
     "proxy", ["http://user:hunter2/@proxy.example", "http://user:hunter2\u2100@proxy.example", "socks5://u:hunter2@p"]
 )
 def test_a_password_in_a_proxy_is_not_shown(proxy: str) -> None:
-    """Not where the URL is wrong either."""
+    """The password in a proxy is not shown, even if the URL is invalid."""
     with pytest.raises(UsageError) as caught:
         _config(proxy=proxy)
     assert "hunter2" not in str(caught.value)
@@ -512,7 +512,7 @@ def test_a_password_in_a_proxy_is_not_shown(proxy: str) -> None:
 
 @pytest.mark.parametrize("proxy", ["http://proxy.example:3128", "proxy.example:3128"])
 def test_the_key_reaches_no_proxy_in_the_clear(proxy: str) -> None:
-    """Through a proxy TLS is a tunnel; a plain request would show it the key, and all on the way there."""
+    """Plain HTTP through a proxy is refused, because proxy and network would see the key; TLS uses a tunnel."""
     with pytest.raises(UsageError, match=r"the key would reach the proxy proxy\.example over plain HTTP"):
         _config(base_url="http://127.0.0.1:8000", proxy=proxy)
     assert _config(base_url="https://api.together.ai", proxy=proxy).proxy is not None
@@ -525,7 +525,7 @@ def test_the_key_reaches_no_proxy_in_the_clear(proxy: str) -> None:
 
 
 def test_options_change_a_copy() -> None:
-    """What was not named stays, headers are added, and the original is as it was."""
+    """Options change a copy: other settings stay, headers are added, and the original is unchanged."""
     config = _config(headers={"X-A": "1"}, max_concurrency=7)
     other = config.with_options(timeout=10, retry=RetryPolicy(max_attempts=1), headers={"X-B": "2"})
     assert (other.timeout, other.retry.max_attempts) == (Timeout(5, 10, 10), 1)
@@ -536,7 +536,7 @@ def test_options_change_a_copy() -> None:
 
 
 def test_options_are_checked_like_settings() -> None:
-    """The same sentences."""
+    """Options are checked like settings, with the same messages."""
     with pytest.raises(UsageError, match="timeout must be a number"):
         _config().with_options(timeout=0)
     with pytest.raises(UsageError, match="retry must be a RetryPolicy"):

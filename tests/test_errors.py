@@ -1,4 +1,4 @@
-"""What the errors say, and the facts that they carry. Their tree is in contracts/test_error_tree.py."""
+"""The texts and fields of errors. Their class tree is tested in contracts/test_error_tree.py."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _URL = "https://api.together.ai/v1/batches/x"
 
 
 def test_a_status_error_reads_as_a_sentence() -> None:
-    """It says what was asked, what came, why, and under which name the service knows the request."""
+    """The text of a status error has the request, the status, the reason and the request id."""
     error = NotFoundError("Job not found", status=404, request_id="oJ3x", body={"error": 1}, method="GET", url=_URL)
     assert str(error) == f"the service answered 404 to GET {_URL}: Job not found (request id oJ3x)"
     assert (error.status, error.message, error.request_id) == (404, "Job not found", "oJ3x")
@@ -34,19 +34,19 @@ def test_a_status_error_reads_as_a_sentence() -> None:
 
 
 def test_a_status_error_says_only_what_it_knows() -> None:
-    """Without a request id and a request the sentence is shorter, not full of holes."""
+    """Without a request id and a request, the text of a status error is shorter, without gaps."""
     assert str(APIStatusError("I'm a teapot", status=418)) == "the service answered 418: I'm a teapot"
 
 
 def test_a_rate_limit_is_a_429_with_the_wait_that_was_asked_for() -> None:
-    """``retry_after`` is in seconds; None where the service did not say."""
+    """A 429 is a :class:`RateLimitError`; ``retry_after`` is in seconds, or None if the service sent none."""
     error = RateLimitError("slow down", retry_after=2.5)
     assert (error.status, error.retry_after) == (429, 2.5)
     assert RateLimitError("slow down").retry_after is None
 
 
 def test_an_answer_that_is_none_says_what_was_wrong_where() -> None:
-    """The path, the beginning of what came, and the request id are in the sentence."""
+    """The text of an invalid response has the path in it, the beginning of the body and the request id."""
     error = APIResponseValidationError(
         "a number in place of a time",
         expected="a list of batch jobs",
@@ -66,7 +66,7 @@ def test_an_answer_that_is_none_says_what_was_wrong_where() -> None:
 
 
 def test_a_connection_error_says_whether_the_request_may_have_arrived() -> None:
-    """By default it may: only who knows better says otherwise."""
+    """By default a connection error means that the request may have been sent; its creator can exclude that."""
     assert APIConnectionError("the connection broke").request_sent is True
     assert APIConnectionError("refused", request_sent=False).request_sent is False
 
@@ -82,27 +82,27 @@ def test_a_connection_error_says_whether_the_request_may_have_arrived() -> None:
     ids=lambda error: type(error).__name__,
 )
 def test_what_is_added_to_the_message_is_shown(error: APIConnectionError) -> None:
-    """Whoever gives up on repeating adds the reason, and the text has it."""
+    """A note that is added to the message, such as why retries ended, is in the text."""
     error.message += "; given up after 5 attempts"
     assert "; given up after 5 attempts" in str(error)
 
 
 @pytest.mark.parametrize("error", [APITimeoutError("no answer"), WaitTimeoutError("still running")], ids=repr)
 def test_a_timeout_is_a_timeout_error_and_keeps_its_text(error: Exception) -> None:
-    """``except TimeoutError`` catches both, and the operating system's fields do not garble them."""
+    """``except TimeoutError`` catches an API timeout, and ``OSError``'s fields do not alter its text."""
     assert isinstance(error, TimeoutError)
     assert str(error) == error.args[0]
 
 
 def test_a_job_that_was_not_created_says_the_service_s_reason() -> None:
-    """Where it gave one; and says so where it gave none."""
+    """The error of a job that was not created has the service's reason, or says that there is none."""
     assert str(JobNotCreatedError("quota")) == "the service created no job: quota"
     assert str(JobNotCreatedError()) == "the service created no job: it gave no reason"
     assert JobNotCreatedError().warning is None
 
 
 def test_facts_are_kept_as_tuples() -> None:
-    """Whatever iterable they came from."""
+    """Fields of any iterable are kept as tuples."""
     jobs = [BatchJob(id="a"), BatchJob(id="b")]
     assert CreateUnconfirmedError("?", input_file_id="f", candidates=iter(jobs)).candidates == tuple(jobs)
     assert WaitTimeoutError("?", jobs=iter(jobs)).jobs == tuple(jobs)
@@ -111,7 +111,7 @@ def test_facts_are_kept_as_tuples() -> None:
 
 
 def test_results_that_are_unavailable_name_what_is_known() -> None:
-    """The job is None if only its file is known, and no file is named if the job names none."""
+    """The error of unavailable results has no job if only its file is known, and no file if the job names none."""
     error = ResultsUnavailableError("the results are absent", job_id="job-1")
     assert (str(error), error.job_id, error.file_ids) == ("the results are absent", "job-1", ())
     assert ResultsUnavailableError("file-1 is cut", file_ids=["file-1"]).job_id is None
@@ -134,10 +134,10 @@ def test_results_that_are_unavailable_name_what_is_known() -> None:
     ids=lambda value: str(getattr(value, "status", None) or type(value).__name__),
 )
 def test_trouble_that_may_pass(error: APIError, expected: bool) -> None:
-    """``is_transient`` says whether the same call may succeed later. A 404 does not say so by itself."""
+    """``is_transient`` says if the same call may succeed later, which a 404 alone does not imply."""
     assert error.is_transient is expected
 
 
 def test_data_that_is_wrong_is_a_value_error() -> None:
-    """Who validates with ``except ValueError`` is served."""
+    """Errors about invalid data are caught by ``except ValueError``."""
     assert isinstance(ValidationError("wrong"), ValueError)

@@ -1,5 +1,5 @@
 # ruff: noqa: ASYNC240  # a test may wait for the disk
-"""The files of an account: with fakes that answer what they are told, and with the emulator on real sockets."""
+"""The files of an account: with fakes that return scripted responses, and with the emulator on real sockets."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ WHERE = {"Location": "https://storage.example/x?signature=%2F~", "X-Together-Fil
 
 
 class Service:
-    """Answers each step as it was told to, and keeps what came, and every pause.
+    """A scripted response to each step, and a record of requests and pauses.
 
-    A download gives the next of ``contents``, the last one again and again; an error is raised.
+    A download returns the next of ``contents``, the last one again and again; an error is raised.
     """
 
     def __init__(self, *answers: object, contents: Sequence[bytes | BatchesError] = (b"onetwo",)) -> None:
@@ -112,7 +112,7 @@ def client(emulator: Emulator, **options: Any) -> AsyncBatches:
 
 
 async def test_an_upload_takes_three_steps() -> None:
-    """Where to, the bytes, and a word that they are there; the hash goes with the first."""
+    """An upload has three steps: get a URL, send the bytes, confirm them; the first one includes the hash."""
     service = Service((302, b"", WHERE), (200, b""), (200, {"id": "file-1", "bytes": len(REQUESTS)}))
     file = await service.files.upload(REQUESTS, filename="rows.jsonl", purpose="eval")
     assert file == FileObject(id="file-1", bytes=len(REQUESTS))
@@ -128,21 +128,21 @@ async def test_an_upload_takes_three_steps() -> None:
 
 @pytest.mark.parametrize("status", [404, 405])
 async def test_a_service_without_preprocessing(status: int) -> None:
-    """Is none the worse: the file is looked up."""
+    """If the service has no preprocessing step, the file is read instead."""
     service = Service((302, b"", WHERE), (200, b""), (status, b""), (200, {"id": "file-1"}))
     assert (await service.files.upload(REQUESTS)).id == "file-1"
     assert service.lines[3:] == ["GET /files/file-1"]
 
 
 async def test_preprocessing_that_fails() -> None:
-    """Is a failure: nobody can tell whether the file may be used."""
+    """If preprocessing fails, the upload fails, because it is unknown if the file is usable."""
     service = Service((302, b"", WHERE), (200, b""), (500, b""))
     with pytest.raises(InternalServerError):
         await service.files.upload(REQUESTS)
 
 
 async def test_known_content_is_not_sent_again() -> None:
-    """The service answers with the file that has it."""
+    """Known content is not sent again: the service returns the file that has it."""
     service = Service((409, {"file_id": "file-0"}), (200, {"id": "file-0", "bytes": len(REQUESTS)}))
     assert (await service.files.upload(REQUESTS)).id == "file-0"
     assert service.lines == ["POST /files", "GET /files/file-0"]
@@ -150,7 +150,7 @@ async def test_known_content_is_not_sent_again() -> None:
 
 @pytest.mark.parametrize("found", [(200, {"id": "file-0", "bytes": 0}), (404, b"")])
 async def test_content_that_is_known_and_not_there_is_sent(found: tuple[int, object]) -> None:
-    """A hash may be known from an upload that never came to its end: so no hash is told the second time."""
+    """Content whose hash is known from an incomplete upload is sent, without a hash the second time."""
     service = Service((409, {"file_id": "file-0"}), found, (302, b"", WHERE), (200, b""), (200, {"id": "file-1"}))
     assert (await service.files.upload(REQUESTS)).id == "file-1"
     first, _, second, *_ = service.requests
@@ -161,7 +161,7 @@ async def test_content_that_is_known_and_not_there_is_sent(found: tuple[int, obj
 
 @pytest.mark.parametrize("body", [b"", {"file_id": ".."}, {"error": "no"}])
 async def test_another_conflict_is_one(body: object) -> None:
-    """Where no file is named, or none that could be."""
+    """A conflict that names no file or an invalid one is an error."""
     for via in ("storage", "api"):
         with pytest.raises(ConflictError):
             await Service((409, body)).files.upload(REQUESTS, via=cast("Any", via))
@@ -180,7 +180,7 @@ async def test_another_conflict_is_one(body: object) -> None:
     ],
 )
 async def test_a_place_that_no_file_may_go_to(status: int, headers: Mapping[str, str]) -> None:
-    """An answer that names none, or one to which a file should not travel, is no answer."""
+    """A missing or unsafe upload URL is an invalid response."""
     service = Service((status, b"", headers))
     with pytest.raises(APIResponseValidationError, match="where to upload the file to"):
         await service.files.upload(REQUESTS)
@@ -188,7 +188,7 @@ async def test_a_place_that_no_file_may_go_to(status: int, headers: Mapping[str,
 
 
 async def test_an_upload_in_a_form() -> None:
-    """One step, and the same for content that is known."""
+    """An upload in a form is one request, for known content too."""
     service = Service((200, {"id": "file-1"}), (409, {"file_id": "file-0"}), (200, {"id": "file-0"}))
     assert (await service.files.upload(REQUESTS, via="api")).id == "file-1"
     assert (await service.files.upload(REQUESTS, via="api")).id == "file-0"
@@ -196,7 +196,7 @@ async def test_an_upload_in_a_form() -> None:
 
 
 async def test_nothing_is_sent_of_what_cannot_be_uploaded(tmp_path: Path) -> None:
-    """A mistake is told before the service hears of it."""
+    """A file that cannot be uploaded is reported before anything is sent."""
     service = Service()
     for source in (tmp_path, tmp_path / "none", b"", []):
         with pytest.raises(UsageError):
@@ -212,11 +212,11 @@ async def test_nothing_is_sent_of_what_cannot_be_uploaded(tmp_path: Path) -> Non
     assert service.requests == []
 
 
-# --- the small calls ------------------------------------------------------------------------------------------
+# --- small requests -------------------------------------------------------------------------------------------
 
 
 async def test_a_file_as_the_service_tells_it() -> None:
-    """Its times are seconds, its names have capitals, and what nobody knows is kept."""
+    """A file is decoded from the service's form: times in seconds, capitalised names, unknown fields kept."""
     sent = {
         "id": "file-1",
         "object": "file",
@@ -256,14 +256,14 @@ async def test_a_file_as_the_service_tells_it() -> None:
     ],
 )
 async def test_what_is_no_file(sent: object, where: str) -> None:
-    """Is told with the place where it is wrong."""
+    """An invalid file is reported with the position of the error."""
     with pytest.raises(APIResponseValidationError) as caught:
         await Service((200, sent)).files.retrieve("file-1")
     assert where in str(caught.value)
 
 
 async def test_files_are_listed_newest_first() -> None:
-    """Whatever the service wraps them in; those without a time come last, and absent values are None."""
+    """Files are listed newest first in any wrapping; those without a time are last, and absent values are None."""
     files = [{"id": "b", "created_at": 1}, {"id": "c", "created_at": 0, "filename": ""}, {"id": "a", "created_at": 2}]
     for body in (files, {"data": files}):
         found = await Service((200, body)).files.list()
@@ -281,13 +281,13 @@ async def test_files_are_listed_newest_first() -> None:
     [("bytes", "5"), ("created_at", 1e300), ("Processed", 1), ("LineCount", "3"), ("purpose", ["x"])],
 )
 async def test_a_field_of_a_file_that_cannot_be_read(name: str, value: object) -> None:
-    """Is absent, and kept in ``extra`` under the service's name; it costs neither the file nor the list."""
+    """An unreadable field of a file is None and kept in ``extra``; neither the file nor the list is an error."""
     file = await Service((200, {"id": "file-1", "filename": "a.jsonl", name: value})).files.retrieve("file-1")
     assert file == FileObject(id="file-1", filename="a.jsonl", extra={name: value})
 
 
 async def test_deleting() -> None:
-    """Is done when the service says so, about this file."""
+    """A delete has succeeded if the response says so, about this file."""
     service = Service((200, {"id": "file-1", "deleted": True}))
     await service.files.delete(FileObject(id="file-1"))
     assert service.lines == ["DELETE /files/file-1"]
@@ -300,7 +300,7 @@ async def test_deleting() -> None:
 
 @pytest.mark.parametrize("wrong", ["", " ", ".", "..", None, 5, b"file-1", "\ud800"])
 async def test_what_is_no_id_is_refused(wrong: Any, tmp_path: Path) -> None:
-    """Before anything is sent; slashes and the like are encoded."""
+    """An invalid id is refused before anything is sent; slashes and similar characters are encoded."""
     files = Service().files
     for call in (files.retrieve, files.delete, lambda wrong: files.download(wrong, tmp_path / "x")):
         with pytest.raises(UsageError, match="file id"):
@@ -316,7 +316,7 @@ async def test_what_is_no_id_is_refused(wrong: Any, tmp_path: Path) -> None:
 
 
 async def test_content_and_download_are_the_same_bytes(tmp_path: Path) -> None:
-    """The one in pieces, the other in a file; the progress of a download is told."""
+    """``content`` yields the same bytes that ``download`` writes, which reports its progress."""
     files = Service((200, {"id": "file-1", "bytes": 6})).files
     async with files.content(FileObject(id="file-1")) as pieces:
         assert [piece async for piece in pieces] == [b"one", b"two"]
@@ -328,7 +328,7 @@ async def test_content_and_download_are_the_same_bytes(tmp_path: Path) -> None:
 
 
 async def test_a_download_that_fails_leaves_nothing(tmp_path: Path) -> None:
-    """Neither under the name nor beside it; what was there stays."""
+    """A failed download leaves no file, under its name or beside it, and an existing file stays."""
 
     class Broken(Service):
         async def receive(self, *_: object) -> AsyncGenerator[bytes]:
@@ -351,10 +351,10 @@ async def test_a_download_that_fails_leaves_nothing(tmp_path: Path) -> None:
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"old": b"old"}
 
 
-# --- a file that is absent, or cut ---
+# --- a file that is absent or truncated ---
 
 BACK_OFF = [1, 2, 4, 8, 16, 29]
-"""The pauses between looks at what is absent, with a patience of 60 s."""
+"""Seconds between reads of an absent file, with a patience of 60 s."""
 
 
 def gone() -> NotFoundError:
@@ -362,7 +362,7 @@ def gone() -> NotFoundError:
 
 
 async def test_a_file_that_was_never_seen_is_a_404_at_once(tmp_path: Path) -> None:
-    """The id is wrong, or of another account."""
+    """A 404 for an id that was never seen is raised at once: the id is wrong, or of another account."""
     service = Service(contents=[gone()])
     with pytest.raises(NotFoundError, match=r"no such file$"):
         await service.files.download("file-1", tmp_path / "out")
@@ -399,14 +399,14 @@ async def _see_a_job(service: Service) -> None:
 
 
 async def _pass_it(service: Service) -> None:
-    """The file is passed as a value."""
+    """Pass the file as a value."""
 
 
 @pytest.mark.parametrize(
     "see", [_upload, _upload_in_a_form, _upload_what_is_known, _retrieve, _list, _see_a_job, _pass_it]
 )
 async def test_a_404_of_a_known_file_passes(see: Callable[[Service], Awaitable[None]], tmp_path: Path) -> None:
-    """It exists as far as is known, so it is looked at again, ever less often."""
+    """A 404 of a known file is retried with back-off, because the file is known to exist."""
     service = Service(contents=[gone(), gone(), gone(), b"onetwo"])
     await see(service)
     service.answers = [(200, {"id": "file-1", "bytes": 6})]
@@ -424,7 +424,10 @@ async def test_a_404_of_a_known_file_passes(see: Callable[[Service], Awaitable[N
     ],
 )
 async def test_a_404_that_stays(patience: float, slept: list[float], text: str, tmp_path: Path) -> None:
-    """Is raised when patience is over, which the text names; without any there is one look. No file is left."""
+    """A lasting 404 is raised when patience is over, which the text names; without patience there is one request.
+
+    No file is left.
+    """
     service = Service(contents=[gone() for _ in range(9)])
     with pytest.raises(NotFoundError, match=text):
         await service.files.download(FileObject(id="file-1"), tmp_path / "out", patience=patience)
@@ -434,7 +437,7 @@ async def test_a_404_that_stays(patience: float, slept: list[float], text: str, 
 
 
 async def test_a_file_that_was_deleted_here_is_known_to_be_gone(tmp_path: Path) -> None:
-    """There is nothing to look for."""
+    """A 404 of a file that this client deleted is not retried."""
     service = Service((200, {"id": "file-1"}), (200, {"id": "file-1", "deleted": True}), contents=[gone()])
     await service.files.retrieve("file-1")
     await service.files.delete("file-1")
@@ -445,7 +448,7 @@ async def test_a_file_that_was_deleted_here_is_known_to_be_gone(tmp_path: Path) 
 
 @pytest.mark.parametrize("wanted", ["file-1", FileObject(id="file-1")])
 async def test_a_download_that_is_shorter_than_its_metadata_says(wanted: Any, tmp_path: Path) -> None:
-    """Is no download: it is made again until it is whole, and only then appears under the name."""
+    """A download shorter than its metadata says is repeated until it is complete, and only then gets its name."""
     (tmp_path / "out").write_bytes(b"old")
     sizes = [(200, {"id": "file-1", "bytes": 6})] * 3
     service = Service(*sizes, contents=[b"one", b"one", b"onetwo"])
@@ -456,7 +459,7 @@ async def test_a_download_that_is_shorter_than_its_metadata_says(wanted: Any, tm
 
 
 async def test_a_file_that_grows_has_patience_anew(tmp_path: Path) -> None:
-    """It is being written: only looks that find no more than was there before use patience up."""
+    """A file that grows restarts patience: only reads that find no more than before use it up."""
     sizes = range(1, 100)
     noted: list[int] = []
     service = Service(
@@ -472,7 +475,7 @@ async def test_a_file_that_grows_has_patience_anew(tmp_path: Path) -> None:
 
 
 async def test_a_file_that_shrinks_has_not_grown(tmp_path: Path) -> None:
-    """Growth is beyond what has come before, so a file that goes to and fro does not last for ever."""
+    """Only growth beyond the previous maximum restarts patience, so a varying length does not last forever."""
     service = Service(*[(200, {"id": "file-1", "bytes": 9})] * 9, contents=[b"one", b"o", b"one", b"o", b"one"])
     with pytest.raises(ResultsUnavailableError, match="is cut"):
         await service.files.download("file-1", tmp_path / "out", patience=7)
@@ -481,7 +484,7 @@ async def test_a_file_that_shrinks_has_not_grown(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("patience", "slept"), [(60, BACK_OFF), (2.5, [1, 1.5]), (0, [])])
 async def test_a_download_that_stays_short(patience: float, slept: list[float], tmp_path: Path) -> None:
-    """Is an error that says how much came. What was there stays, and no half file takes its place."""
+    """A download that stays short is an error with its length; an existing file is not replaced by a partial one."""
     (tmp_path / "out").write_bytes(b"old")
     service = Service(*[(200, {"id": "file-1", "bytes": 1_234})] * 9, contents=[b"one"])
     with pytest.raises(ResultsUnavailableError) as caught:
@@ -507,7 +510,7 @@ async def test_a_download_that_stays_short(patience: float, slept: list[float], 
     ids=lambda metadata: str(metadata[1] or metadata[0]),
 )
 async def test_metadata_that_says_nothing(metadata: object, tmp_path: Path) -> None:
-    """Absent, zero, smaller or unreadable: what came had the length that was announced for it."""
+    """If the metadata has no size, or an invalid, zero or smaller one, a download of announced length is complete."""
     service = Service(metadata)
     path = await service.files.download("file-1", tmp_path / "out")
     assert path.read_bytes() == b"onetwo"
@@ -516,19 +519,19 @@ async def test_metadata_that_says_nothing(metadata: object, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("patience", [-1, float("nan"), float("inf"), "60", True, None])
 async def test_a_patience_that_cannot_be(patience: Any, tmp_path: Path) -> None:
-    """Is misuse, before anything is sent or written."""
+    """An invalid patience is misuse, before anything is sent or written."""
     service = Service()
     with pytest.raises(UsageError, match="patience must be a number, zero or more; it is"):
         await service.files.download("file-1", tmp_path / "out", patience=patience)
     assert (service.requests, list(tmp_path.iterdir())) == ([], [])
 
 
-# --- on real sockets ------------------------------------------------------------------------------------------
+# --- real sockets ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("via", ["storage", "api"])
 async def test_there_and_back(emulator: Emulator, tmp_path: Path, via: Any) -> None:
-    """What is uploaded comes back as it was, in either way; the storage never sees the key."""
+    """Uploaded content is downloaded unchanged in both ways, and the storage never receives the key."""
     content = REQUESTS * 50_000
     steps: list[tuple[int, int]] = []
     async with client(emulator) as batches:
@@ -551,7 +554,7 @@ async def test_there_and_back(emulator: Emulator, tmp_path: Path, via: Any) -> N
 
 
 async def test_known_content_is_recognised(emulator: Emulator) -> None:
-    """The same file comes back, and its bytes do not travel twice."""
+    """For known content the same file is returned, and its bytes are not sent twice."""
     async with client(emulator) as batches:
         first = await batches.files.upload([BatchRequest("row-1", {"model": "m"})])
         assert await batches.files.upload(REQUESTS) == first
@@ -561,7 +564,7 @@ async def test_known_content_is_recognised(emulator: Emulator) -> None:
 @pytest.mark.parametrize("step", ["begin_upload", "store", "preprocess"])
 @pytest.mark.parametrize("trouble", [{"status": 503}, {"lose": "request"}, {"lose": "answer"}])
 async def test_every_step_of_an_upload_may_fail(emulator: Emulator, step: str, trouble: Any) -> None:
-    """It is repeated, and the file is there in the end, whole."""
+    """A failure at any step of an upload is retried, and the file is complete."""
     emulator.fail(Fault(on=step, **trouble))
     async with client(emulator) as batches:
         file = await batches.files.upload(REQUESTS)
@@ -570,7 +573,7 @@ async def test_every_step_of_an_upload_may_fail(emulator: Emulator, step: str, t
 
 
 async def test_a_delete_whose_answer_was_lost(emulator: Emulator) -> None:
-    """Is repeated, finds nothing, and that is what was wanted."""
+    """A delete whose response was lost is repeated, and its 404 counts as success."""
     async with client(emulator) as batches:
         file = await batches.files.upload(REQUESTS)
         emulator.fail(Fault(on="delete", lose="answer"))
@@ -581,7 +584,7 @@ async def test_a_delete_whose_answer_was_lost(emulator: Emulator) -> None:
 
 @pytest.mark.parametrize("options", [{}, {"ranges": False}, {"content_from_storage": True}, {"gzip": True}])
 async def test_a_download_that_is_cut_again_and_again(options: Any, tmp_path: Path) -> None:
-    """Is whole in the end, whatever the service can do."""
+    """A download that is cut repeatedly becomes complete, whatever range support the service has."""
     content = os.urandom(500_000)
     async with Emulator(api_key=KEY, **options) as emulator:
         file_id = emulator.add_file(content)
@@ -594,7 +597,7 @@ async def test_a_download_that_is_cut_again_and_again(options: Any, tmp_path: Pa
 
 
 async def test_cancelling_a_download(emulator: Emulator, tmp_path: Path) -> None:
-    """Ends at once, and leaves no file and no connection behind."""
+    """A cancelled download ends at once, and leaves no file and no connection."""
     file_id = emulator.add_file(REQUESTS * 1000)
     emulator.fail(Fault(on="content", drip=0.01))
     began = asyncio.Event()
@@ -609,7 +612,7 @@ async def test_cancelling_a_download(emulator: Emulator, tmp_path: Path) -> None
 
 
 async def test_a_name_from_outside_is_no_path(emulator: Emulator, tmp_path: Path) -> None:
-    """The file is where it was to be, and nowhere else."""
+    """A file name from the service is not used as a path: the download is written only where requested."""
     file_id = emulator.add_file(REQUESTS, filename="../../evil")
     (tmp_path / "here").mkdir()
     async with client(emulator) as batches:
@@ -620,7 +623,7 @@ async def test_a_name_from_outside_is_no_path(emulator: Emulator, tmp_path: Path
 
 
 async def test_a_view_has_files_of_its_own(emulator: Emulator) -> None:
-    """The headers that it adds go to the service, and never to the storage."""
+    """The headers of a view are sent to the service, and never to the storage."""
     async with client(emulator) as batches:
         await batches.with_options(headers={"X-Team": "blue"}).files.upload(REQUESTS)
     teams = {request.method + request.path[:10]: request.headers.get("X-Team") for request in emulator.requests}
@@ -629,7 +632,7 @@ async def test_a_view_has_files_of_its_own(emulator: Emulator) -> None:
 
 
 async def test_a_large_upload_does_not_hold_the_loop(emulator: Emulator) -> None:
-    """Hashing and reading happen elsewhere: while a slow thread reads, the loop goes on."""
+    """Hashing and reading a large upload does not block the loop, even if the thread that reads is slow."""
     reading, beats = asyncio.Event(), 0
     loop = asyncio.get_running_loop()
 
@@ -667,7 +670,7 @@ async def test_a_large_upload_does_not_hold_the_loop(emulator: Emulator) -> None
 
 
 async def test_what_a_storage_refuses(tmp_path: Path) -> None:
-    """Is told in its own words."""
+    """The error of a refused upload has the storage's own text."""
     xml = "<Error><Code>EntityTooLarge</Code><Message>Your proposed upload exceeds the maximum</Message></Error>"
     async with RawServer(http(400, xml)) as storage:
         headers = {"Location": f"{storage.origin}/x?secret", "X-Together-File-Id": "file-1"}
@@ -683,7 +686,7 @@ async def test_what_a_storage_refuses(tmp_path: Path) -> None:
 
 
 def test_the_same_without_await(tmp_path: Path) -> None:
-    """``Batches`` has files too, and its views as well."""
+    """``Batches`` and its views have ``files`` too."""
     with Emulator(api_key=KEY).running_in_thread() as emulator, Batches(KEY, base_url=emulator.base_url) as batches:
         files = batches.with_options(headers={"X-Team": "blue"}).files
         file = files.upload(iter([BatchRequest("row-1", {"model": "m"})]))
@@ -703,7 +706,7 @@ def test_the_same_without_await(tmp_path: Path) -> None:
     [("force", "unexpected keyword argument 'force': it is called 'overwrite' now$"), ("other", "argument 'other'$")],
 )
 async def test_a_keyword_that_was_renamed(tmp_path: Path, keyword: str, expected: str) -> None:
-    """The old one is an error that names the new one."""
+    """The old name of a keyword raises an error that gives the new one."""
     old: Any = {keyword: True}
     async with AsyncBatches("k") as batches:
         with pytest.raises(TypeError, match=expected):

@@ -1,4 +1,4 @@
-"""Files of requests: lines of chunks, requests of lines, every problem of a file, and files of the right size."""
+"""Files of requests: lines of chunks, requests of lines, all problems of a file, and files of the right size."""
 
 from __future__ import annotations
 
@@ -55,19 +55,19 @@ def test_lines_have_a_number_and_an_offset() -> None:
 
 
 def test_nothing_but_a_newline_ends_a_line() -> None:
-    """What ``str.splitlines`` takes for an end may stand in a text: U+2028, U+2029, U+0085, form feeds, a bare CR."""
+    """Only a newline ends a line, unlike ``str.splitlines``: U+2028, U+2029, U+0085, form feeds, a bare CR do not."""
     content = "\u2028 \u2029 \u0085 \x0b \x0c \x1c \x1d \x1e \r .".encode()
     assert [line.content for line in jsonl.split_lines([content])] == [content]
 
 
 def test_a_carriage_return_before_the_newline_belongs_to_the_end() -> None:
-    """And counts for the offset of the next line."""
+    """A carriage return before the newline is part of the line end, and counts for the offset of the next line."""
     lines = list(jsonl.split_lines([b"a\r\nb\r", b"\nc\r\n"]))
     assert [(line.offset, line.content, line.length) for line in lines] == [(0, b"a", 1), (3, b"b", 1), (6, b"c", 1)]
 
 
 def test_a_byte_order_mark_is_no_part_of_the_first_line() -> None:
-    """It shows in the offset; elsewhere it is a character like any other."""
+    """A byte order mark at the start counts for the offset only; elsewhere it is an ordinary character."""
     content = _BOM + b"a\n" + _BOM + b"b"
     for chunks in ([content], [content[:1], content[1:2], content[2:]]):
         lines = list(jsonl.split_lines(chunks))
@@ -75,14 +75,14 @@ def test_a_byte_order_mark_is_no_part_of_the_first_line() -> None:
 
 
 def test_nothing_has_no_lines() -> None:
-    """Nor have empty chunks."""
+    """No content, or only empty chunks, has no lines."""
     assert list(jsonl.split_lines([])) == []
     assert list(jsonl.split_lines([b"", b""])) == []
 
 
 @pytest.mark.parametrize("size", [1, 3, 1000])
 def test_a_line_that_is_too_long_is_told_and_not_held(size: int) -> None:
-    """Only its beginning is kept; those around it are whole."""
+    """Only the beginning of a line that is too long is kept, with a flag; its neighbours are complete."""
     content = b"a\n" + b"x" * 50 + b"\nb\n" + b"y" * 10 + b"\r\n" + b"z" * 11
     chunks = [content[start : start + size] for start in range(0, len(content), size)]
     lines = list(jsonl.split_lines(chunks, 10))
@@ -98,7 +98,7 @@ def test_a_line_that_is_too_long_is_told_and_not_held(size: int) -> None:
 
 
 def test_a_line_without_end_takes_no_memory() -> None:
-    """Whatever comes of it, the splitter holds its beginning."""
+    """A line without an end takes no more memory than its beginning."""
     splitter = jsonl.LineSplitter(100_000)
     chunk = b"x" * 65_536
     tracemalloc.start()
@@ -113,7 +113,7 @@ def test_a_line_without_end_takes_no_memory() -> None:
 
 
 def test_a_long_line_in_small_chunks_costs_no_square() -> None:
-    """Ten million bytes, thirty at a time: a splitter that copies what it holds would be at it for hours."""
+    """Ten million bytes in chunks of thirty take linear time: copying the buffer each time would take hours."""
     splitter = jsonl.LineSplitter()
     for _ in range(10_000_000 // 40):
         splitter.feed(b"0123456789012345678901234567890123456789")
@@ -122,7 +122,7 @@ def test_a_long_line_in_small_chunks_costs_no_square() -> None:
 
 
 def test_a_line_that_has_not_ended_can_be_seen() -> None:
-    """As far as it came, without an end to it: it goes on with the next chunk."""
+    """``peek`` returns the current line so far; the next chunk continues it."""
     splitter = jsonl.LineSplitter(10)
     assert splitter.peek() is None
     splitter.feed(b"\xef\xbb\xbfa")
@@ -138,7 +138,7 @@ def test_a_line_that_has_not_ended_can_be_seen() -> None:
 
 
 def test_the_most_that_is_held_is_a_number() -> None:
-    """Of bytes, from 1."""
+    """The maximum number of bytes to keep is an integer from 1."""
     with pytest.raises(UsageError, match="max_line_bytes must be a whole number, 1 or more; it is 0"):
         jsonl.LineSplitter(0)
 
@@ -166,8 +166,8 @@ def _cut(data: st.DataObject, content: bytes) -> Iterator[bytes]:
 
 @given(st.lists(_requests, max_size=5), st.data())
 def test_chunks_may_be_cut_anywhere(requests: list[BatchRequest], data: st.DataObject) -> None:
-    """The rows are the same, whatever the ends of the lines, with a byte order mark or without."""
-    # As others write: not escaped, so that U+2028 and its like are there as they are.
+    """Chunks may be cut anywhere: the rows are the same, with any line ends, with or without a byte order mark."""
+    # Like other writers: not escaped, so that U+2028 and similar characters occur unchanged.
     rows = [{"custom_id": row.custom_id, "body": row.body, "method": row.method} for row in requests]
     ends = data.draw(st.lists(st.sampled_from(["\n", "\r\n"]), min_size=len(rows), max_size=len(rows)))
     lines = [json.dumps(row, ensure_ascii=False) + end for row, end in zip(rows, ends, strict=True)]
@@ -182,7 +182,7 @@ def test_chunks_may_be_cut_anywhere(requests: list[BatchRequest], data: st.DataO
 
 @given(st.lists(st.sampled_from([b"", b"a", b"bb\r", b"\rc", _BOM, b"d" * 30]), max_size=8), st.data())
 def test_lines_that_are_cut_together_are_those_that_are_made_one_by_one(contents: list[bytes], data: Any) -> None:
-    """With the same numbers and offsets, as a whole and in parts, whatever is odd about any of them."""
+    """Lines cut together equal those cut one by one, in content, number and offset, as a whole and in parts."""
     splitter = jsonl.LineSplitter(20)
     number = 1
     for chunk in _cut(data, b"\n".join(contents)):
@@ -197,7 +197,7 @@ def test_lines_that_are_cut_together_are_those_that_are_made_one_by_one(contents
 
 
 def test_a_number_beyond_floats_is_carried() -> None:
-    """It is JSON: the row is good in any line of a file, and is read with the body that it has there."""
+    """A number beyond floats is valid JSON: the row is accepted on any line of a file and keeps its body."""
     body = b'{"model": "m", "x": 1e999}'
     content = b"".join(b'{"custom_id": "%d", "body": %b}\n' % (number, body) for number in range(3))
     assert jsonl.validate(content).ok
@@ -210,7 +210,7 @@ def test_a_number_beyond_floats_is_carried() -> None:
 
 
 def test_a_chat_request() -> None:
-    """Has the model, the messages and the parameters in its body, and no method."""
+    """A chat request has the model, the messages and the parameters in its body, and no method."""
     messages = ({"role": role, "content": "?"} for role in ("system", "user"))
     request = jsonl.chat_request("row-1", model=_MODEL, messages=messages, max_tokens=32)
     body = {
@@ -222,7 +222,7 @@ def test_a_chat_request() -> None:
 
 
 def test_an_audio_request() -> None:
-    """Has the address of a file, and the method that the service wants for it."""
+    """An audio request has the URL of a file, and the method that the service requires."""
     request = jsonl.audio_request(
         "clip", model="openai/whisper-large-v3", file="https://a.example/b.wav", language="de"
     )
@@ -242,14 +242,14 @@ def test_an_audio_request() -> None:
     ],
 )
 def test_a_request_that_no_batch_takes_is_not_made(problem: str, build: Any) -> None:
-    """The builders say so at once, where it is easy to mend."""
+    """The builders refuse a request that no batch accepts, where it is easy to correct."""
     with pytest.raises(ValidationError, match=problem) as caught:
         build()
     assert len(caught.value.problems) == 1
 
 
 def test_a_request_is_one_line() -> None:
-    """With the newline, without what is absent, and in UTF-8 that is not escaped."""
+    """A request is one line with a newline, without absent fields, in UTF-8 without escapes."""
     expected = '{"custom_id":"é","body":{"a":"x\\ny"}}\n'.encode()
     assert expected == jsonl.encode(BatchRequest("é", {"a": "x\ny"}))
     assert jsonl.encode(BatchRequest("a", {}, "FILE")) == b'{"custom_id":"a","method":"FILE","body":{}}\n'
@@ -258,7 +258,7 @@ def test_a_request_is_one_line() -> None:
 
 @given(_requests)
 def test_what_is_encoded_is_decoded(request: BatchRequest) -> None:
-    """Any request, and it stays one line."""
+    """Any request is a single line that decodes to the same request."""
     line = jsonl.encode(request)
     assert request == jsonl.decode(line)
     assert line.count(b"\n") == 1
@@ -284,7 +284,7 @@ def test_what_is_encoded_is_decoded(request: BatchRequest) -> None:
     ],
 )
 def test_what_json_cannot_say_is_not_written(problem: str, request_: Any) -> None:
-    """And neither is a row that is none."""
+    """Values that JSON cannot represent and invalid rows are not written."""
     with pytest.raises(ValidationError, match=problem):
         jsonl.encode(request_)
 
@@ -312,7 +312,7 @@ _NO_ROWS = [
 
 @pytest.mark.parametrize(("line", "problems"), _NO_ROWS)
 def test_a_line_that_is_no_request(line: bytes, problems: str) -> None:
-    """Everything that is wrong with it is said, with the byte where that helps."""
+    """The error of an invalid line lists all its problems, with the byte if that helps."""
     with pytest.raises(ValidationError) as caught:
         jsonl.decode(line)
     assert problems == "; ".join(caught.value.problems)
@@ -322,7 +322,7 @@ def test_a_line_that_is_no_request(line: bytes, problems: str) -> None:
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
-    """One line for each; the number of rows is returned."""
+    """Written requests are read back, one for each line; ``write`` returns their number."""
     requests = [jsonl.chat_request(f"row-{number}", model=_MODEL, messages=[]) for number in range(3)]
     path = tmp_path / "requests.jsonl"
     assert jsonl.write(iter(requests), path) == 3
@@ -332,13 +332,13 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 
 
 def test_reading_passes_over_what_is_no_row() -> None:
-    """A byte order mark, blank lines and carriage returns."""
+    """Reading skips a byte order mark, blank lines and carriage returns."""
     content = _BOM + b"\r\n" + _bytes(_row("a")).replace(b"\n", b"\r\n") + b" \n\n" + _bytes(_row("b"))
     assert [request.custom_id for request in jsonl.read(content)] == ["a", "b"]
 
 
 def test_reading_stops_at_a_line_that_is_no_request(tmp_path: Path) -> None:
-    """The error names the file and the line; the rows before it came."""
+    """Reading stops at an invalid line with an error that names file and line; earlier rows were yielded."""
     path = tmp_path / "r.jsonl"
     path.write_bytes(_bytes(_row("a")) + b"{}\n")
     requests = jsonl.read(path)
@@ -349,7 +349,7 @@ def test_reading_stops_at_a_line_that_is_no_request(tmp_path: Path) -> None:
 
 
 def test_reading_stops_at_a_line_that_is_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is not held."""
+    """Reading stops at a line that is too long, without keeping it."""
     with pytest.raises(
         ValidationError, match=r"line 1 \(byte 0\): the line has 10 000 011 bytes, more than 10 000 000"
     ):
@@ -357,7 +357,7 @@ def test_reading_stops_at_a_line_that_is_too_long(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
-    """A row that cannot be written, or an error of the caller's own, leaves nothing behind."""
+    """A file appears when it is complete: an invalid row or an error of the caller leaves nothing behind."""
     bad = [BatchRequest("a", {}), BatchRequest("b", {"c": math.nan})]
     with pytest.raises(ValidationError, match="request 2: the request cannot be written as JSON: a number is not"):
         jsonl.write(bad, tmp_path / "requests.jsonl")
@@ -372,7 +372,7 @@ def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
 
 
 def test_a_file_is_not_overwritten_unless_told(tmp_path: Path) -> None:
-    """Neither one that was there, nor one that came while it was written."""
+    """A file is not overwritten without ``overwrite``, even if it appeared during the write."""
     path = tmp_path / "requests.jsonl"
     path.write_text("precious")
     with pytest.raises(UsageError, match=r"requests\.jsonl exists already; give another name, or remove it first"):
@@ -391,7 +391,7 @@ def test_a_file_is_not_overwritten_unless_told(tmp_path: Path) -> None:
 
 
 def test_where_nothing_can_be_written(tmp_path: Path) -> None:
-    """Is said with the path."""
+    """An unwritable path is an error that names it."""
     with pytest.raises(UsageError, match=r"cannot write in .*nowhere: there is no such file or directory"):
         jsonl.write([], tmp_path / "nowhere" / "requests.jsonl")
     (tmp_path / "requests.jsonl").mkdir()
@@ -401,7 +401,7 @@ def test_where_nothing_can_be_written(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is full")
 def test_a_disk_that_is_full() -> None:
-    """Is said too, whether the bytes fail to be written or to be flushed."""
+    """A full disk is an error, for a failed write and for a failed flush."""
     part = _Part.__new__(_Part)
     part._target, part.rows, part.bytes = Path("requests.jsonl"), 0, 0
     part._held, part._held_bytes = [], 0
@@ -412,7 +412,7 @@ def test_a_disk_that_is_full() -> None:
 
 @pytest.mark.parametrize("use", [jsonl.validate, lambda path: list(jsonl.read(path))])
 def test_a_file_that_cannot_be_read(use: Any, tmp_path: Path) -> None:
-    """Is a sentence that names it."""
+    """An unreadable file raises an error that names it."""
     (tmp_path / "file").write_bytes(b"")
     for path, reason in [
         (tmp_path / "none.jsonl", r"cannot read .*none\.jsonl: there is no such file or directory"),
@@ -427,7 +427,7 @@ def test_a_file_that_cannot_be_read(use: Any, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="whoever is root may read everything")
 def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
-    """Is a sentence that names it."""
+    """A file without read permission raises an error that names it."""
     path = tmp_path / "secret.jsonl"
     path.touch(mode=0o000)
     with pytest.raises(UsageError, match=r"cannot read .*secret\.jsonl: Permission denied"):
@@ -435,7 +435,7 @@ def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
 
 
 def test_sources_that_are_none() -> None:
-    """Text files, closed files, and what is neither a file nor requests."""
+    """Text files, closed files and values that are neither files nor requests are refused."""
     with pytest.raises(UsageError, match="the file gives str in place of bytes: open it in binary mode"):
         jsonl.validate(io.StringIO("{}"))  # type: ignore[arg-type]
     closed = io.BytesIO()
@@ -451,7 +451,7 @@ def test_sources_that_are_none() -> None:
 
 
 def test_a_good_file(tmp_path: Path) -> None:
-    """Has no problems, and is counted: rows, bytes, and rows for each model."""
+    """A valid file has no problems, and its bytes, its rows and the rows of each model are counted."""
     rows = [_row("a"), _row("b"), _row("c", body={"model": "other", "stream": False}), _row("d", method="POST")]
     content = _bytes(*rows)
     path = tmp_path / "requests.jsonl"
@@ -468,7 +468,7 @@ def test_a_good_file(tmp_path: Path) -> None:
 
 
 def test_requests_are_checked_as_the_file_that_they_would_be() -> None:
-    """Also those that cannot be written: the others are looked at all the same."""
+    """Requests are checked like the file of them; one that cannot be written does not stop the check of others."""
     requests: list[Any] = [
         jsonl.chat_request("a", model="m", messages=[]),
         BatchRequest("b", {"c": math.nan}),
@@ -508,7 +508,7 @@ def test_requests_are_checked_as_the_file_that_they_would_be() -> None:
     ],
 )  # fmt: skip
 def test_a_row_with_a_problem(row: object, problem: str) -> None:
-    """It is told wherever the row stands, the first of a file or among good ones."""
+    """A problem is reported on the first row of a file and among valid rows."""
     where = ", " if problem.startswith("custom_id '") else ": "
     assert [f"line 1 (byte 0){where}{problem}"] == _problems(_bytes(row))
     good = _bytes(_row("first"))
@@ -517,7 +517,7 @@ def test_a_row_with_a_problem(row: object, problem: str) -> None:
 
 @pytest.mark.parametrize(("line", "problems"), [case for case in _NO_ROWS if case[0] != b""])
 def test_a_line_that_is_no_row(line: bytes, problems: str) -> None:
-    """Is told with its place in the file, and in the line where that helps; all of it."""
+    """All problems of an invalid line are reported, with its position, and the position in the line if that helps."""
     good = _bytes(_row("first"))
     expected = [f"line 2 (byte {len(good)}): {problem}" for problem in problems.split("; ")]
     found = _problems(good + line + b"\n" + _bytes(_row("last")))
@@ -525,7 +525,7 @@ def test_a_line_that_is_no_row(line: bytes, problems: str) -> None:
 
 
 def test_no_error_ends_the_check() -> None:
-    """All problems of all lines, in the order of the lines, and those of the file at the end."""
+    """All problems of all lines are reported in the order of the lines, those of the file last."""
     content = _BOM + b"{\n" + _bytes({}, _row("a"), _row("a", url="/x")) + b"\n" + _bytes(_row("b"))
     assert _problems(content, max_rows=2, max_bytes=249) == [
         "line 1 (byte 0): the file begins with a byte order mark (BOM): save it as UTF-8 without one",
@@ -541,14 +541,14 @@ def test_no_error_ends_the_check() -> None:
 
 
 def test_the_url_of_the_endpoint_is_fine() -> None:
-    """Files made for other services have one, and this service does not mind."""
+    """The endpoint's URL is accepted, because files for other services contain one and this service ignores it."""
     url = "/v1/chat/completions"
     rows = [_row("a", url=url, method="POST"), _row("b", url="https://api.example" + url), _row("c", url=None)]
     assert _problems(_bytes(*rows)) == []
 
 
 def test_audio_needs_its_method() -> None:
-    """On every line, for either endpoint."""
+    """An audio request requires its method, on every line and for both endpoints."""
     rows = [_row("a", method="FILE"), _row("b"), _row("c", method="POST"), _row("d", method="FILE")]
     for endpoint in ("/v1/audio/transcriptions", "/v1/audio/translations"):
         assert _problems(_bytes(*rows), endpoint=endpoint) == [
@@ -558,7 +558,7 @@ def test_audio_needs_its_method() -> None:
 
 
 def test_every_repetition_names_the_first() -> None:
-    """However long the ids are, and whatever else is wrong with the rows."""
+    """Every repeated id names its first line, for ids of any length and rows with other problems."""
     long = "x" * 5000
     rows = [_row("a"), _row(long), _row("a"), _row("a", body=None), _row(long)]
     repeated = [problem for problem in _problems(_bytes(*rows), max_custom_id=10_000) if "too, and" in problem]
@@ -567,7 +567,7 @@ def test_every_repetition_names_the_first() -> None:
 
 
 def test_limits_are_met_to_the_byte() -> None:
-    """What is at a limit is within it."""
+    """Values equal to a limit are accepted, to the byte."""
     content = _bytes(_row("x" * 64), _row("b"))
     limits = {"max_rows": 2, "max_bytes": len(content), "max_line_bytes": content.index(b"\n"), "max_custom_id": 64}
     assert _problems(content, **limits) == []
@@ -577,7 +577,7 @@ def test_limits_are_met_to_the_byte() -> None:
 
 
 def test_lines_over_the_limit_of_the_service() -> None:
-    """Ten million bytes; of requests that are not written yet as well."""
+    """Lines above the service's limit of ten million bytes are problems, also of requests not written yet."""
     content = _bytes(_row("a", body={"model": "m", "x": "x" * 10_000_000}), _row("b"))
     size = content.index(b"\n")
     expected = f"line 1 (byte 0): the line has {format_count(size)} bytes, more than 10 000 000"
@@ -588,14 +588,14 @@ def test_lines_over_the_limit_of_the_service() -> None:
 
 @pytest.mark.parametrize("empty", [b"", []])
 def test_a_file_without_rows(empty: Any) -> None:
-    """Is a problem of the file."""
+    """A file without rows is a problem of the file."""
     validation = jsonl.validate(empty)
     assert [str(p) for p in validation.problems] == ["there are no rows: a file of requests has one request a line"]
     assert (validation.problems[0].line, validation.problems[0].offset) == (None, None)
 
 
 def test_a_binary_file_is_one_problem() -> None:
-    """Not thousands of lines that are no JSON."""
+    """A binary file is one problem, instead of thousands of invalid lines."""
     expected = "the file holds zero bytes: it is binary, compressed or UTF-16, and no JSON in UTF-8"
     assert [expected] == _problems(b"\x7fELF\2\1\1\0\n\n" * 100)
 
@@ -630,7 +630,7 @@ _GOOD = {"custom_id": "a", "body": {"model": "m", "messages": []}}
     ],
 )
 def test_a_file_of_another_shape_is_one_problem(content: bytes, what: str) -> None:
-    """It says what the file is and how to convert it, in place of a problem for each line."""
+    """A file in another format is one problem that names the format and a conversion."""
     (problem,) = jsonl.validate(content).problems
     assert (what in problem.message, ":" in problem.message) == (True, True)
     assert (problem.line, problem.offset) == (None, None)
@@ -652,7 +652,7 @@ def test_a_file_of_another_shape_is_one_problem(content: bytes, what: str) -> No
     ],
 )
 def test_one_odd_row_is_a_problem_of_its_line(odd: str) -> None:
-    """Also the first one, if that which follows is a row like others."""
+    """One invalid row is a problem of its line, also the first one if the next row is valid."""
     good = json.dumps({**_GOOD, "custom_id": "b"})
     for lines, number in ((f"{odd}\n{good}\n", 1), (f"{good}\n{odd}\n", 2)):
         assert {problem.line for problem in jsonl.validate(lines.encode()).problems} <= {number}
@@ -673,13 +673,13 @@ def test_one_odd_row_is_a_problem_of_its_line(odd: str) -> None:
     ],
 )
 def test_a_misspelt_endpoint_is_refused(endpoint: str, meant: str) -> None:
-    """With the one that is meant."""
+    """A misspelt endpoint is refused with the correct one."""
     with pytest.raises(UsageError, match=f"^invalid endpoint '{endpoint}': use {meant}$"):
         jsonl.validate(b"", endpoint=endpoint)
 
 
 def test_an_endpoint_that_resembles_none_is_left_to_the_service() -> None:
-    """It may have come to be after this version."""
+    """An unknown endpoint unlike any known one is left to the service, which may have added it since this version."""
     assert jsonl.validate([_GOOD], endpoint="/v1/embeddings").ok
     for nothing in ("", "/", "/v1/ä", "/v1/a b", "/v1/a\n", 7):
         with pytest.raises(UsageError, match="endpoint"):
@@ -687,7 +687,7 @@ def test_an_endpoint_that_resembles_none_is_left_to_the_service() -> None:
 
 
 def test_a_request_may_be_a_dict() -> None:
-    """With the fields of its line, which are all written; not in place of a list of them."""
+    """A request may be a dict with the fields of its line; a dict in place of a list is refused."""
     audio = {"custom_id": "b", "method": "FILE", "body": MappingProxyType({"model": "m"}), "url": None}
     assert jsonl.encode(MappingProxyType(audio)) == (
         b'{"custom_id":"b","method":"FILE","body":{"model":"m"},"url":null}\n'
@@ -702,7 +702,7 @@ def test_a_request_may_be_a_dict() -> None:
 
 
 def test_so_many_problems() -> None:
-    """A thousand are kept, all are counted, and the summary says how many there are."""
+    """A thousand problems are kept and all are counted; the summary has the total."""
     validation = jsonl.validate(b"{}\n" * 3000)
     assert (len(validation.problems), validation.problem_count, validation.ok) == (1000, 6000, False)
     assert str(validation) == "the file: 3 000 rows, 9 000 bytes, 6 000 problems"
@@ -713,7 +713,7 @@ def test_so_many_problems() -> None:
 
 
 def test_the_error_has_all_problems() -> None:
-    """Its text has the lines and the first of them."""
+    """The text of the error has the lines and the first problems."""
     validation = jsonl.validate(_bytes({}, _row("a"), _row("a")))
     with pytest.raises(ValidationError) as caught:
         validation.raise_for_problems()
@@ -724,7 +724,7 @@ def test_the_error_has_all_problems() -> None:
 
 
 def test_many_models_are_counted_and_not_all_kept() -> None:
-    """A thousand names are enough for a summary."""
+    """A thousand names of models are kept for the summary, and all rows are counted."""
     validation = jsonl.validate(_bytes(*[_row(str(n), body={"model": f"m{n}"}) for n in range(1100)]))
     assert validation.ok
     assert (validation.rows, len(validation.models)) == (1100, 1000)
@@ -734,13 +734,13 @@ def test_many_models_are_counted_and_not_all_kept() -> None:
     "options", [{"max_rows": 0}, {"max_bytes": 0.5}, {"max_custom_id": 0}, {"max_line_bytes": True}, {"endpoint": ""}]
 )
 def test_options_that_are_none(options: dict[str, Any]) -> None:
-    """Are misuse."""
+    """Invalid options are misuse."""
     with pytest.raises(UsageError, match=next(iter(options))):
         jsonl.validate(b"", **options)
 
 
 def test_memory_is_that_of_a_row_and_the_ids() -> None:
-    """Twenty megabytes of rows: what is held at once is a small part of them."""
+    """Checking 20 MB of rows takes the memory of one row and the ids."""
 
     class Endless(io.RawIOBase):
         def __init__(self) -> None:
@@ -777,7 +777,7 @@ def _requests_of(count: int) -> list[BatchRequest]:
 
 
 def test_pieces_by_rows(tmp_path: Path) -> None:
-    """As few as the limit allows, all but the last full, in order, with names that sort."""
+    """A split by rows has the fewest pieces, all but the last full, in order, with names that sort."""
     requests = _requests_of(7)
     pieces = jsonl.split(iter(requests), tmp_path / "made" / "here", max_rows=3)
     assert [len(list(jsonl.read(piece))) for piece in pieces] == [3, 3, 1]
@@ -787,7 +787,7 @@ def test_pieces_by_rows(tmp_path: Path) -> None:
 
 
 def test_pieces_by_bytes(tmp_path: Path) -> None:
-    """To the byte."""
+    """A split by bytes is exact to the byte."""
     requests = _requests_of(4)
     size = len(jsonl.encode(requests[0]))
     assert len(jsonl.split(requests, tmp_path / "a", max_bytes=2 * size)) == 2
@@ -795,7 +795,7 @@ def test_pieces_by_bytes(tmp_path: Path) -> None:
 
 
 def test_lines_are_copied_as_they_are(tmp_path: Path) -> None:
-    """With their spaces and what we do not know; what is no part of a row is left out. The name is the source's."""
+    """Lines are copied unchanged, spaces and unknown fields too; the rest is omitted. Names are the source's."""
     first, second = b'{ "custom_id":"a", "body":{"model":"m"}, "x":1 }', b'{"body":{"model":"m"},"custom_id":"b"}'
     source = tmp_path / "mine.v2.jsonl"
     source.write_bytes(_BOM + b"\n" + first + b"\r\n\r\n" + second)
@@ -807,7 +807,7 @@ def test_lines_are_copied_as_they_are(tmp_path: Path) -> None:
 
 @given(st.lists(_texts.filter(bool), max_size=12, unique=True), st.integers(1, 5), st.integers(120, 400))
 def test_pieces_are_the_whole(tmp_path_factory: pytest.TempPathFactory, ids: list[str], rows: int, size: int) -> None:
-    """Put together they are the input; each is within the limits, and no two neighbours would fit into one."""
+    """The pieces together equal the input; each is within the limits, and no two neighbours would fit into one."""
     requests = [BatchRequest(custom_id[:20] + str(n), {"model": "m"}) for n, custom_id in enumerate(ids)]
     requests = requests or [BatchRequest("only", {"model": "m"})]
     pieces = jsonl.split(requests, tmp_path_factory.mktemp("pieces"), max_rows=rows, max_bytes=size)
@@ -819,7 +819,7 @@ def test_pieces_are_the_whole(tmp_path_factory: pytest.TempPathFactory, ids: lis
 
 
 def test_rows_with_problems_are_not_split(tmp_path: Path) -> None:
-    """All of them are told, also an id that would be in another piece; nothing is written."""
+    """If rows have problems, all are reported, ids repeated across pieces included, and nothing is written."""
     content = _bytes(_row("a"), {}, _row("b"), _row("a"), [])
     with pytest.raises(ValidationError, match=r"^the file: 4 problems in lines 2, 4, 5; the first: line 2") as caught:
         jsonl.split(content, tmp_path, max_rows=1)
@@ -832,13 +832,13 @@ def test_rows_with_problems_are_not_split(tmp_path: Path) -> None:
 
 
 def test_audio_is_split_for_its_endpoint(tmp_path: Path) -> None:
-    """As it is validated."""
+    """Audio is validated for its endpoint when it is split."""
     request = jsonl.audio_request("a", model="m", file="https://a.example/b")
     assert len(jsonl.split([request], tmp_path, endpoint="/v1/audio/translations")) == 1
 
 
 def test_earlier_pieces_are_not_overwritten_or_added_to(tmp_path: Path) -> None:
-    """Pieces of two cuts side by side would pass for those of one."""
+    """Earlier pieces are neither overwritten nor added to: two splits side by side would look like one."""
     (tmp_path / "requests-009.jsonl").write_text("precious")
     (tmp_path / "other-001.jsonl").write_text("precious")
     with pytest.raises(
@@ -850,7 +850,7 @@ def test_earlier_pieces_are_not_overwritten_or_added_to(tmp_path: Path) -> None:
 
 
 def test_pieces_appear_all_or_none(tmp_path: Path) -> None:
-    """Also where a name is taken while they are written."""
+    """Either all pieces appear or none, also if one of their names is taken during the split."""
 
     def somebody_else_writes() -> Iterator[BatchRequest]:
         (tmp_path / "requests-002.jsonl").write_text("precious")
@@ -862,7 +862,7 @@ def test_pieces_appear_all_or_none(tmp_path: Path) -> None:
 
 
 def test_a_rename_that_fails_is_undone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No piece stays where another could not get its name."""
+    """If one rename fails, the earlier ones are undone."""
     rename = Path.rename
 
     def fails_for_the_third(self: Path, target: Path) -> Path:
@@ -888,18 +888,18 @@ def test_a_rename_that_fails_is_undone(tmp_path: Path, monkeypatch: pytest.Monke
     ],
 )
 def test_splitting_with_options_that_are_none(tmp_path: Path, options: dict[str, Any], message: str) -> None:
-    """Is misuse."""
+    """Invalid options of a split are misuse."""
     with pytest.raises(UsageError, match=message):
         jsonl.split(_requests_of(1), tmp_path, **options)
 
 
 def test_a_place_that_is_no_directory(tmp_path: Path) -> None:
-    """Is said with its path."""
+    """A path that is not a directory is an error that names it."""
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match=r"cannot make .*file: File exists"):
         jsonl.split(_requests_of(1), tmp_path / "file")
 
 
 def test_dates_are_text() -> None:
-    """What JSON libraries write as text may stand in a body."""
+    """Dates and other values that JSON libraries write as text may be in a body."""
     assert b'"2026-09-14"' in jsonl.encode(BatchRequest("a", {"day": date(2026, 9, 14)}))

@@ -1,4 +1,4 @@
-"""One loop in a thread of its own: what a caller of the synchronous client may rely on."""
+"""An event loop in its own thread: the guarantees for callers of the synchronous client."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ posix = pytest.mark.skipif(sys.platform == "win32", reason="sends itself a POSIX
 
 
 class Resource:
-    """An async context manager that remembers where it was entered and left."""
+    """An async context manager that records where it was entered and left."""
 
     def __init__(self, enter: Exception | None = None, leave: Exception | None = None) -> None:
         self.errors = enter, leave
@@ -53,7 +53,7 @@ class Resource:
 
 
 class Work:
-    """A coroutine function that goes on until it is cancelled, and takes a moment for its clean-up."""
+    """A coroutine function that runs until it is cancelled, and whose clean-up takes a moment."""
 
     def __init__(self, when_running: Callable[[], object] = lambda: None) -> None:
         self.when_running = when_running
@@ -119,7 +119,7 @@ def interrupt(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
 
 class TestStartAndEnd:
     def test_the_context_manager_lives_in_one_task_of_another_thread(self) -> None:
-        """It is entered and left by the same task, which is in no thread of the caller's."""
+        """The context manager is entered and left by the same task, in a thread that is not the caller's."""
         thread = LoopThread(Resource)
         thread.close()
         assert thread.value.entered == thread.value.left
@@ -142,7 +142,7 @@ class TestStartAndEnd:
 
     @pytest.mark.parametrize("broken", ["make", "enter"])
     def test_what_goes_wrong_at_the_start_is_raised_by_the_constructor(self, broken: str) -> None:
-        """An error of the factory or of entering comes through as it is, and no thread stays."""
+        """An error of the factory or of entering is raised unchanged, and no thread remains."""
 
         def factory() -> Resource:
             if broken == "make":
@@ -154,7 +154,7 @@ class TestStartAndEnd:
         assert loop_threads() == []
 
     def test_a_thread_that_cannot_have_a_loop_says_why(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Where the system gives no loop (too many open files), its own error is raised."""
+        """If the system provides no loop (too many open files), its own error is raised."""
 
         def no_loop() -> None:
             raise OSError(24, "Too many open files")
@@ -172,7 +172,7 @@ class TestStartAndEnd:
         thread.close()
 
     def test_a_forgotten_client_is_closed_and_complained_about(self) -> None:
-        """Collection leaves the context manager, ends the thread, and warns."""
+        """Collection of a client leaves the context manager, ends the thread, and warns."""
         thread = LoopThread(Resource)
         resource = thread.value
         with pytest.warns(ResourceWarning, match="forgotten without being closed"):
@@ -181,7 +181,7 @@ class TestStartAndEnd:
         assert loop_threads() == []
 
     def test_a_client_forgotten_in_a_cycle_is_closed_by_the_collector(self) -> None:
-        """A reference from what the factory knows to the client does not keep the client alive."""
+        """A reference from the factory to the client does not keep the client alive."""
 
         class Client:
             def __init__(self) -> None:
@@ -200,7 +200,7 @@ class TestStartAndEnd:
         assert loop_threads() == []
 
     def test_collection_on_the_loop_itself_does_not_wait_for_the_loop(self) -> None:
-        """The collector runs in any thread; on the loop's own it only says that it is time."""
+        """The collector may run in any thread; on the loop's own it starts the end without waiting for it."""
         holder = [LoopThread(Resource)]
         resource = holder[0].value
         begun = time.monotonic()
@@ -211,7 +211,7 @@ class TestStartAndEnd:
 
     @posix
     def test_ctrl_c_in_the_constructor_leaves_no_thread(self, interrupt: Callable[[], None]) -> None:
-        """An interrupt while the context manager is being entered cancels the entering."""
+        """An interrupt while the context manager is being entered cancels the entering, and no thread remains."""
         work = Work(interrupt)
 
         @contextlib.asynccontextmanager
@@ -228,7 +228,7 @@ class TestStartAndEnd:
     def test_ctrl_c_before_there_is_a_loop_leaves_no_thread(
         self, interrupt: Callable[[], None], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """An interrupt that finds no loop to stop yet is seen by the loop when it comes."""
+        """An interrupt before the loop exists is handled by the loop once it starts."""
         interrupted = threading.Event()
         new_event_loop = asyncio.events.new_event_loop
         entered: list[Resource] = []
@@ -253,11 +253,11 @@ class TestStartAndEnd:
 
 class TestCall:
     def test_arguments_go_in_and_the_result_comes_back(self, thread: LoopThread[Resource]) -> None:
-        """Positional and keyword arguments arrive as they were given."""
+        """Positional and keyword arguments reach the coroutine unchanged, and its result is returned."""
         assert thread.call(echo, 1, two=2) == ((1,), {"two": 2})
 
     def test_context_variables_go_in(self, thread: LoopThread[Resource]) -> None:
-        """A call sees the caller's context at the moment of the call, and keeps its changes to itself."""
+        """A call runs in a copy of the caller's context at the time of the call."""
         variable = contextvars.ContextVar("variable", default="outside")
 
         async def read_and_set() -> str:
@@ -271,7 +271,7 @@ class TestCall:
         assert variable.get() == "now"
 
     def test_an_exception_comes_with_type_cause_and_a_short_traceback(self, thread: LoopThread[Resource]) -> None:
-        """Two frames of ours stand between the caller's and those of the coroutine."""
+        """An exception has its type and cause, and two frames of the package between the caller and the coroutine."""
         error = LookupError("not here")
         error.__cause__ = ValueError("the reason")
         with pytest.raises(LookupError) as caught:
@@ -282,7 +282,7 @@ class TestCall:
         assert frames[1:] == ["call", "_open", "fail"]
 
     def test_an_exception_is_gone_when_the_caller_lets_go_of_it(self, thread: LoopThread[Resource]) -> None:
-        """No cycle keeps the error, and with it the frames, until the collector comes."""
+        """No reference cycle keeps an error and its frames alive once the caller drops it."""
 
         class Special(Exception):  # noqa: N818 - a stand-in
             pass
@@ -314,7 +314,7 @@ class TestCall:
     def test_the_loop_survives_what_a_coroutine_raises(
         self, thread: LoopThread[Resource], kind: type[BaseException]
     ) -> None:
-        """Even an exception that ends programs reaches the caller only."""
+        """An exception that ends programs is raised to the caller, and the loop survives it."""
         with pytest.raises(kind):
             thread.call(fail, kind())
         assert thread.call(echo) == ((), {})
@@ -323,12 +323,12 @@ class TestCall:
     def test_a_cancellation_from_within_is_put_in_words(
         self, thread: LoopThread[Resource], kind: type[BaseException]
     ) -> None:
-        """A caller without a loop never gets a bare CancelledError, of which there are two unequal kinds."""
+        """A cancellation inside a coroutine is not raised as a bare CancelledError, of which two classes exist."""
         with pytest.raises(UsageError, match="cancelled on the client's own loop"):
             thread.call(fail, kind())
 
     def test_several_threads_call_at_once(self, thread: LoopThread[Resource]) -> None:
-        """Calls of different threads run together: each of these ends only when all have begun."""
+        """Calls of different threads run concurrently: each of these ends only when all have begun."""
         barrier = asyncio.Barrier(8)
 
         async def meet(number: int) -> int:
@@ -339,13 +339,13 @@ class TestCall:
         assert [call.result(10) for call in calls] == list(range(8))
 
     async def test_a_thread_with_a_running_loop_may_call(self) -> None:
-        """In a notebook a loop is running already; it stands still meanwhile."""
+        """A thread with a running loop, such as a notebook's, may call; its loop is blocked meanwhile."""
         with contextlib.closing(LoopThread(Resource)) as thread:
             assert thread.call(echo, "here") == (("here",), {})
             assert list(thread.iterate(lambda: items(3))) == [0, 1, 2]
 
     def test_the_loop_itself_may_not_call(self, thread: LoopThread[Resource]) -> None:
-        """A call from the loop's own thread would wait for itself, and is refused."""
+        """A call from the loop's own thread is refused, because it would wait for itself."""
 
         async def again() -> object:
             return thread.call(echo)
@@ -354,7 +354,7 @@ class TestCall:
             thread.call(again)
 
     def test_a_closed_client_says_so(self) -> None:
-        """After close() neither a call nor an iteration begins, and one that had begun goes no further."""
+        """After close() no call or iteration begins, and one that had begun does not continue."""
         thread = LoopThread(Resource)
         rows = thread.iterate(lambda: items(1000), limit=2)
         assert next(rows) == 0
@@ -364,7 +364,7 @@ class TestCall:
                 refused()
 
     def test_closing_during_a_call_ends_the_call(self) -> None:
-        """The caller in the other thread is told that the client was closed; the clean-up is finished by then."""
+        """A call in another thread fails because the client was closed, after its clean-up has finished."""
         thread = LoopThread(Resource)
         work = Work()
         call = in_thread(lambda: thread.call(work))
@@ -377,7 +377,7 @@ class TestCall:
         assert "closed" in str(error)
 
     def test_a_call_that_meets_the_end_is_answered(self) -> None:
-        """A call posted when the loop takes no more, or is gone, gets the same answer and never hangs."""
+        """A call that is posted while the loop stops or after it has stopped gets the same error, and never hangs."""
         thread = LoopThread(Resource)
         refusals: list[object] = []
 
@@ -399,7 +399,7 @@ class TestCall:
         assert [str(refusal) for refusal in refusals] == ["this client is closed: make a new one"] * 2
 
     def test_work_that_cancels_everything_closes_the_client(self) -> None:
-        """Where a coroutine cancels all tasks of the loop, the client ends in order and says that it is closed."""
+        """If a coroutine cancels all tasks of the loop, the client closes in order and says that it is closed."""
         thread = LoopThread(Resource)
 
         async def cancel_all() -> None:
@@ -417,7 +417,7 @@ class TestCall:
     def test_the_cost_of_a_call(
         self, thread: LoopThread[Resource], record_property: Callable[[str, object], None]
     ) -> None:
-        """Printed and not asserted: it is the cost of waking another thread, and varies with the machine."""
+        """The cost of a call is printed, not asserted: it is that of waking a thread, and varies with the machine."""
         costs = []
         for _ in range(300):
             begun = time.perf_counter()
@@ -433,7 +433,7 @@ class TestCtrlC:
     def test_the_work_is_cancelled_and_cleaned_up_first(
         self, thread: LoopThread[Resource], interrupt: Callable[[], None]
     ) -> None:
-        """KeyboardInterrupt reaches the caller when the coroutine has finished its clean-up; the client lives on."""
+        """KeyboardInterrupt is raised when the coroutine has finished its clean-up, and the client remains usable."""
         work = Work(interrupt)
         with pytest.raises(KeyboardInterrupt):
             thread.call(work)
@@ -441,7 +441,7 @@ class TestCtrlC:
         assert thread.call(echo) == ((), {})
 
     def test_a_second_one_does_not_wait(self, thread: LoopThread[Resource], interrupt: Callable[[], None]) -> None:
-        """Who presses again while the clean-up takes its time is back at once."""
+        """A second interrupt returns at once, without waiting for the clean-up."""
         cleaning_up = asyncio.Event()
         done = threading.Event()
 
@@ -465,7 +465,7 @@ class TestCtrlC:
     def test_work_that_will_not_end_is_not_waited_for_for_ever(
         self, thread: LoopThread[Resource], interrupt: Callable[[], None], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A coroutine that swallows its cancellation delays the caller by a bounded time only."""
+        """A coroutine that swallows its cancellation delays the caller for a limited time only."""
         monkeypatch.setattr("together_batches._loop_thread._PATIENCE", 0.01)
         enough = asyncio.Event()
         done = threading.Event()
@@ -487,7 +487,7 @@ class TestCtrlC:
     def test_the_odd_moments(
         self, thread: LoopThread[Resource], monkeypatch: pytest.MonkeyPatch, moment: str
     ) -> None:
-        """An interrupt at either edge of the wait finds nothing to cancel, and does not wait for an end in vain."""
+        """An interrupt at either edge of the wait finds nothing to cancel, and does not wait for an end."""
         loop = thread._loop
         post, take = loop.post, loop.take
         posted: list[object] = []
@@ -514,7 +514,7 @@ class TestCtrlC:
     def test_a_page_in_the_hand_is_no_way_out(
         self, thread: LoopThread[Resource], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """An interrupt between taking a page and keeping it ends the iteration too, rather than skip the page."""
+        """An interrupt between taking a page and storing it ends the iteration, so that the page is not skipped."""
 
         def interrupted(answer: object) -> None:
             raise KeyboardInterrupt
@@ -550,7 +550,7 @@ class TestCtrlC:
 async def items(
     count: int, *, then: BaseException | None = None, made: list[int] | None = None
 ) -> AsyncIterator[int]:
-    """Count without ever suspending, and remember how far it went."""
+    """Count without ever suspending, and record how far it got."""
     for number in range(count):
         if made is not None:
             made.append(number)
@@ -562,14 +562,14 @@ async def items(
 class TestIterate:
     @pytest.mark.parametrize("limit", [1, 2, 256])
     def test_all_items_come_in_order(self, thread: LoopThread[Resource], limit: int) -> None:
-        """What the async iterator yields is what the plain one yields, and then it stays ended."""
+        """All items of the async iterator are yielded in order, and then the iterator stays exhausted."""
         rows = thread.iterate(lambda: items(1000), limit=limit)
         assert iter(rows) is rows
         assert list(rows) == list(range(1000))
         assert list(rows) == []
 
     def test_an_item_does_not_wait_for_a_page_to_fill(self, thread: LoopThread[Resource]) -> None:
-        """Each item is there as soon as it is made, though the next will not come before it was seen."""
+        """Each item is yielded as soon as it is made, although the next one is made only after that."""
         seen = asyncio.Semaphore(1)
 
         async def one_by_one() -> AsyncIterator[int]:
@@ -586,7 +586,7 @@ class TestIterate:
     def test_what_is_ready_crosses_in_one_hand_over(
         self, thread: LoopThread[Resource], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A thousand ready items cross four times, at the default limit, and not a thousand times."""
+        """A thousand ready items take four hand-overs at the default limit, instead of a thousand."""
         asked: list[object] = []
         ask = thread._loop.ask
 
@@ -600,7 +600,7 @@ class TestIterate:
         assert len(asked) == 5  # and once for the end
 
     def test_the_number_of_items_made_ahead_is_bounded(self, thread: LoopThread[Resource]) -> None:
-        """An endless iterator that never suspends neither fills the memory nor starves other calls."""
+        """An endless iterator that never suspends neither fills the memory nor blocks other calls."""
         made: list[int] = []
         rows = thread.iterate(lambda: items(10**9, made=made), limit=10)
         assert made == []
@@ -613,7 +613,7 @@ class TestIterate:
         rows.close()
 
     def test_an_error_comes_after_the_items_before_it(self, thread: LoopThread[Resource]) -> None:
-        """Nothing that was made is lost to an error, and after the error the iterator is at its end."""
+        """All items before an error are yielded, then the error is raised, and then the iterator is exhausted."""
         rows = thread.iterate(lambda: items(600, then=LookupError("row 600")))
         assert [next(rows) for _ in range(600)] == list(range(600))
         with pytest.raises(LookupError, match="row 600"):
@@ -621,7 +621,7 @@ class TestIterate:
         assert list(rows) == []
 
     def test_what_goes_wrong_in_making_the_iterator_is_raised_at_once(self, thread: LoopThread[Resource]) -> None:
-        """A bad argument is an error of the call, not of the first item."""
+        """An error of making the iterator, such as a bad argument, is raised by the call, not the first item."""
 
         def make() -> AsyncIterator[int]:
             raise TypeError("a bare str is no list of ids")
@@ -631,7 +631,7 @@ class TestIterate:
 
     @pytest.mark.parametrize("way", ["with", "close", "break"])
     def test_leaving_early_stops_the_work(self, thread: LoopThread[Resource], way: str) -> None:
-        """Where a block or close() is left, the clean-up is done; a broken loop does not wait for it."""
+        """Leaving a block, or close(), waits for the clean-up; leaving a broken loop does not."""
         cleaned_up = threading.Event()
 
         async def endless() -> AsyncIterator[int]:
@@ -658,14 +658,14 @@ class TestIterate:
         assert cleaned_up.is_set()
 
     def test_an_iteration_that_never_began_has_nothing_to_stop(self, thread: LoopThread[Resource]) -> None:
-        """Closing before the first item runs nothing of the iterator."""
+        """Closing an iteration before its first item runs nothing of the iterator."""
         made: list[int] = []
         rows = thread.iterate(lambda: items(3, made=made))
         rows.close()
         assert made == []
 
     def test_a_time_limit_around_a_yield_is_kept(self, thread: LoopThread[Resource]) -> None:
-        """All of the iterator runs in one task, so that timeouts and cancel scopes in it work."""
+        """The whole iterator runs in one task, so that timeouts and cancel scopes around its yields work."""
 
         async def limited() -> AsyncIterator[object]:
             async with asyncio.timeout(0.02):
@@ -679,7 +679,7 @@ class TestIterate:
             next(rows)
 
     def test_any_async_iterator_will_do(self, thread: LoopThread[Resource]) -> None:
-        """An object with ``__anext__`` is iterated, and closed if it can be."""
+        """Any object with ``__anext__`` is iterated, and closed if it has a method for that."""
 
         class Countdown:
             left = 3
@@ -704,7 +704,7 @@ class TestIterate:
         assert closing.closed
 
     def test_two_threads_iterate_at_once(self, thread: LoopThread[Resource]) -> None:
-        """Different iterations do not get into each other's way."""
+        """Two threads can iterate at once, each over its own iterator."""
 
         def total(step: int) -> int:
             return sum(thread.iterate(lambda: stepped(step)))
@@ -719,7 +719,7 @@ class TestIterate:
         assert [done.result(10) for done in totals] == [124750, 249500, 374250]
 
     def test_two_threads_do_not_share_an_iterator(self, thread: LoopThread[Resource]) -> None:
-        """As with a generator that is already running, the second is refused; and it may close the first."""
+        """A second thread is refused by a running iterator, like by a running generator, but may close it."""
         work = Work()
 
         async def slow() -> AsyncIterator[int]:
@@ -736,7 +736,7 @@ class TestIterate:
         assert isinstance(waiting.result(10), UsageError)
 
     def test_an_iterator_keeps_its_client(self) -> None:
-        """Who still iterates has not forgotten the client; the warning comes when the iterator goes."""
+        """An iterator keeps its client alive; the warning about an unclosed client appears once it is collected."""
         thread = LoopThread(Resource)
         rows = thread.iterate(lambda: items(1000), limit=2)
         del thread
@@ -747,7 +747,7 @@ class TestIterate:
         assert loop_threads() == []
 
     def test_an_iterator_closed_on_the_loop_itself_does_not_wait(self, thread: LoopThread[Resource]) -> None:
-        """A callback on the loop may close an iterator; waiting there would be waiting for itself."""
+        """A callback on the loop may close an iterator without waiting, because it would wait for itself."""
         rows: Any = thread.iterate(lambda: items(1000), limit=2)
         assert next(rows) == 0
 
@@ -761,7 +761,7 @@ class TestIterate:
 
 
 def test_pending_work_that_will_not_end_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The context manager is left, and close() returns, though a coroutine swallowed its cancellation."""
+    """The context manager is left, and close() returns, although a coroutine swallowed its cancellation."""
     monkeypatch.setattr("together_batches._loop_thread._PATIENCE", 0.2)
     thread = LoopThread(Resource)
     running = threading.Event()

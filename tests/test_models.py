@@ -1,4 +1,4 @@
-"""The values of the service: frozen, comparable, hashable, and one way of saying that something is absent."""
+"""The values of the service: frozen, comparable, hashable, with one representation of absence."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ _each_way = pytest.mark.parametrize("way", _WAYS, ids=["copy", "deepcopy", *map(
 
 
 def test_the_known_statuses_are_those_of_the_service() -> None:
-    """The six of the reference, and CANCELING, which is on the wire all the same."""
+    """The known statuses are the six of the reference, and CANCELING, which the service sends too."""
     assert list(BatchJobStatus) == _ALL
 
 
 @pytest.mark.parametrize("text", _ALL)
 def test_a_known_status(text: str) -> None:
-    """It is its text, it is one object, and it knows whether it is the end."""
+    """A known status equals its text, is a single object, and knows if it is terminal."""
     status = BatchJobStatus(text)
     assert status is BatchJobStatus[text]
     assert str(status) == f"{status}" == status == text
@@ -61,7 +61,7 @@ def test_a_known_status(text: str) -> None:
     ],
 )
 def test_a_known_status_in_another_spelling(text: str, status: str) -> None:
-    """Letter case, white space, and the number of Ls do not make another status of it."""
+    """A known status is recognised in any letter case, with white space, and with one L or two."""
     assert BatchJobStatus(text) is BatchJobStatus[status]
     job = BatchJob(id="a", status=text)
     assert job.status is BatchJobStatus[status]
@@ -71,7 +71,7 @@ def test_a_known_status_in_another_spelling(text: str, status: str) -> None:
 
 @pytest.mark.parametrize("text", _UNKNOWN)
 def test_an_unknown_status(text: str) -> None:
-    """It keeps its text, is not terminal, and is no different from another one of the same text."""
+    """An unknown status keeps its text, is not terminal, and equals another one of the same text."""
     status = BatchJobStatus(text)
     assert isinstance(status, BatchJobStatus)
     assert str(status) == f"{status}" == status == status.value == status.name == text
@@ -85,14 +85,14 @@ def test_an_unknown_status(text: str) -> None:
 @pytest.mark.parametrize("text", [*_ALL, *_UNKNOWN])
 @_each_way
 def test_a_status_survives_a_copy(text: str, way: Callable[[object], object]) -> None:
-    """Known or not, it arrives as a status of the same text."""
+    """A known or unknown status survives a copy with the same text."""
     twin = way(BatchJobStatus(text))
     assert type(twin) is BatchJobStatus
     assert twin == text
 
 
 def test_unknown_statuses_are_not_remembered() -> None:
-    """A service that sends nonsense adds nothing to the list of what is known."""
+    """Unknown statuses are not added to the members of the enum."""
     BatchJobStatus("NONSENSE")
     assert list(BatchJobStatus) == _ALL
     assert "NONSENSE" not in BatchJobStatus.__members__
@@ -100,7 +100,7 @@ def test_unknown_statuses_are_not_remembered() -> None:
 
 @pytest.mark.parametrize("value", [None, 7, b"COMPLETED", ["COMPLETED"]], ids=repr)
 def test_a_status_is_text(value: object) -> None:
-    """Anything else is a mistake."""
+    """A status that is not text is an error."""
     with pytest.raises(ValueError, match="not a valid BatchJobStatus"):
         BatchJobStatus(value)  # type: ignore[arg-type]
 
@@ -120,7 +120,7 @@ _JOB = BatchJob(
 
 
 def test_a_job_needs_nothing_but_an_id() -> None:
-    """All else may be absent, and then is None."""
+    """Only the id of a job is required; every other field may be absent, and is None then."""
     job = BatchJob(id="a")
     rest = {name: value for name, value in attrs.asdict(job).items() if name not in {"id", "extra"}}
     assert set(rest.values()) == {None}
@@ -129,13 +129,13 @@ def test_a_job_needs_nothing_but_an_id() -> None:
 
 
 def test_a_job_is_named_by_keywords_only() -> None:
-    """Fifteen fields in a row are for nobody to remember."""
+    """The fields of a job are keyword-only, because the order of fifteen is hard to remember."""
     with pytest.raises(TypeError, match="positional"):
         BatchJob("a")  # type: ignore[misc]
 
 
 def test_a_job_cannot_be_changed() -> None:
-    """Neither its fields nor what it has none for."""
+    """A job has no settable attributes, neither fields nor others."""
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         _JOB.status = None  # type: ignore[misc]
     with pytest.raises((AttributeError, attrs.exceptions.FrozenInstanceError)):
@@ -143,7 +143,7 @@ def test_a_job_cannot_be_changed() -> None:
 
 
 def test_the_empty_text_is_absent() -> None:
-    """A backend's way of saying null."""
+    """An empty text is None, because a backend sends it as null."""
     names = [
         "endpoint",
         "model_id",
@@ -169,12 +169,12 @@ def test_the_empty_text_is_absent() -> None:
     ids=str,
 )
 def test_the_zero_time_is_absent(name: str, zero: datetime) -> None:
-    """Another way of saying null, in whatever zone."""
+    """A zero time is None in any time zone, because a backend sends it as null."""
     assert BatchJob(id="a", **{name: zero}) == BatchJob(id="a")  # type: ignore[arg-type]
 
 
 def test_times_are_in_utc() -> None:
-    """One moment is one value, in whatever zone it was written."""
+    """Times are converted to UTC, so that equal moments are equal values."""
     tokyo = _NOON.astimezone(timezone(timedelta(hours=9)))
     job = BatchJob(id="a", created_at=tokyo)
     assert job.created_at == _NOON
@@ -183,7 +183,7 @@ def test_times_are_in_utc() -> None:
 
 
 def test_a_time_without_a_zone_is_refused() -> None:
-    """Nobody knows what moment it is."""
+    """A time without a zone is refused, because its moment is unknown."""
     with pytest.raises(ValueError, match="times are aware: 2026-09-14T12:00:00 names no time zone"):
         BatchJob(id="a", created_at=datetime(2026, 9, 14, 12))
 
@@ -193,18 +193,18 @@ def test_a_time_without_a_zone_is_refused() -> None:
     [(0, 0), (100, 100), (37.25, 37.25), (-3, 0), (100.0001, 100), (float("inf"), 100), (float("nan"), None)],
 )
 def test_progress_is_a_percentage(given: float, progress: float | None) -> None:
-    """What is beyond the ends is at the ends, and what is no number is absent."""
+    """Progress is a percentage: values beyond the ends are clamped, and invalid ones are None."""
     assert BatchJob(id="a", progress=given).progress == progress
 
 
 @pytest.mark.parametrize("status", [*_ALL, "PAUSED"])
 def test_a_job_is_terminal_where_its_status_is(status: str) -> None:
-    """The shortcut says the same."""
+    """``job.is_terminal`` equals that of its status."""
     assert BatchJob(id="a", status=status).is_terminal is (status in _TERMINAL)
 
 
 def test_a_job_is_a_key() -> None:
-    """Equal jobs have equal hashes, and ``extra``, which may hold anything, takes no part."""
+    """Equal jobs have equal hashes, and ``extra``, which may contain anything, is ignored."""
     other = attrs.evolve(_JOB, extra={"organization_id": "other"})
     assert hash(other) == hash(_JOB)
     assert other != _JOB
@@ -212,13 +212,13 @@ def test_a_job_is_a_key() -> None:
 
 
 def test_extra_holds_only_what_has_no_field() -> None:
-    """Two places for one fact could disagree."""
+    """``extra`` has no keys of fields, because two values for one fact could disagree."""
     with pytest.raises(ValueError, match="has these: model_id, status"):
         BatchJob(id="a", extra={"status": "COMPLETED", "model_id": "m", "other": 1})
 
 
 def test_extra_holds_what_a_field_cannot() -> None:
-    """Until the field has a value."""
+    """``extra`` keeps values that a field cannot represent, until the field has a value."""
     odd = {"created_at": "soon", "file_size_bytes": "6311", "progress": [1], "error": {"code": 1}, "id": 7}
     job = BatchJob(id="a", error="e", extra={**odd, "other": 1})
     assert job.extra == {"created_at": "soon", "file_size_bytes": "6311", "progress": [1], "other": 1}
@@ -230,19 +230,19 @@ def test_extra_holds_what_a_field_cannot() -> None:
     [("created_at", "2026-09-14T12:00:00Z"), ("progress", 5), ("file_size_bytes", 5), ("error", None), ("error", "")],
 )
 def test_extra_does_not_hold_what_the_field_could(name: str, value: object) -> None:
-    """Whoever reads the job would not find it."""
+    """``extra`` refuses values that belong in a field, where readers of the job expect them."""
     with pytest.raises(ValueError, match=f"has these: {name}"):
         BatchJob(id="a", extra={name: value})
 
 
 def test_extra_may_hold_a_key_named_extra() -> None:
-    """The service may choose that name as well as any other."""
+    """``extra`` may have a key named extra, because the service may use that name too."""
     assert BatchJob(id="a", extra={"extra": 1}).extra == {"extra": 1}
 
 
 @_each_way
 def test_a_job_survives_a_copy(way: Callable[[object], object]) -> None:
-    """With its unknown status and all that is in ``extra``."""
+    """A job survives a copy, with its unknown status and ``extra``."""
     assert way(_JOB) == _JOB
 
 
@@ -252,12 +252,12 @@ _RESPONSE = Response(status=200, headers={"set-cookie": "session=secret"}, body=
 
 
 def test_a_response_shows_neither_headers_nor_body() -> None:
-    """A log line with a response in it gives nothing away."""
+    """The ``repr`` of a response has neither headers nor body, so that a log line reveals nothing."""
     assert repr(_RESPONSE) == "Response(status=200, request_id='oJ3x')"
 
 
 @_each_way
 def test_a_response_survives_a_copy(way: Callable[[object], object]) -> None:
-    """Whole."""
+    """A response survives a copy completely."""
     assert way(_RESPONSE) == _RESPONSE
     assert hash(way(_RESPONSE)) == hash(_RESPONSE)

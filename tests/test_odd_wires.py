@@ -1,4 +1,4 @@
-"""What the wire may bring: each id ends in the right bucket, with one clear sentence, and the key stays here."""
+"""Unusual responses: each id ends in the right bucket with one clear sentence, and the key is never revealed."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ JOB = msgspec.json.encode(job())
 
 @pytest.fixture
 def log(caplog: pytest.LogCaptureFixture) -> Iterator[Callable[[], str]]:
-    """All that anybody logs meanwhile, in detail: this package, aiohttp, asyncio."""
+    """Everything that is logged meanwhile, at debug level, by this package, aiohttp and asyncio."""
     caplog.set_level(logging.DEBUG)
     for name in ("together_batches", "aiohttp", "aiohttp.client", "asyncio"):
         caplog.set_level(logging.DEBUG, logger=name)
@@ -75,11 +75,11 @@ def log(caplog: pytest.LogCaptureFixture) -> Iterator[Callable[[], str]]:
 
 
 def client_of(base_url: str, **options: Any) -> AsyncBatches:
-    """One that repeats without waiting, and waits for no answer for long."""
+    """A client that retries without pauses and has short timeouts."""
     return clocked(base_url, **{"retry": AT_ONCE, "timeout": Timeout(read=1, total=3), **options})
 
 
-# --- each answer to a cancel, its bucket, its error, its attempts ---------------------------------------------
+# --- each response to a cancel: bucket, error, attempts -------------------------------------------------------
 
 GOOD: list[tuple[str, Reply, CancelResult]] = [
     ("canceling", http(200, job()), CANCELING),
@@ -117,7 +117,7 @@ GOOD: list[tuple[str, Reply, CancelResult]] = [
 
 @pytest.mark.parametrize(("reply", "result"), [case[1:] for case in GOOD], ids=[case[0] for case in GOOD])
 def test_good_answers(reply: Reply, result: CancelResult) -> None:
-    """The job's state decides, however it is dressed; one request, no error."""
+    """The job's state in a 2xx decides, in any form of body; one request, no error."""
 
     @in_virtual_time
     async def run() -> None:
@@ -230,7 +230,7 @@ BAD: list[tuple[str, Reply, CancelResult, type[BatchesError], int, str]] = [
     ("cut chunk", CHUNKED + b"50\r\n{", FAILED, APIConnectionError, 5, "broke off"),
     ("no last chunk", CHUNKED + b"%x\r\n%s\r\n" % (len(JOB), JOB), FAILED, APIConnectionError, 5, "broke off"),
     ("bad chunk", CHUNKED + b"ZZ\r\n{}\r\n", FAILED, APIConnectionError, 5, "is not HTTP"),
-    # aiohttp's reader is not woken by what its parser rejects in the middle of a body; our limit ends the wait.
+    # aiohttp's reader is not woken by what its parser rejects in the middle of a body; our timeout ends the wait.
     ("late bad chunk", (CHUNKED, 0.1, b"ZZ\r\n{}\r\n"), FAILED, APITimeoutError, 5, "nothing came"),
     ("no gzip", http(200, JOB, headers={"Content-Encoding": "gzip"}), FAILED, APIConnectionError, 5, "broke off"),
     ("closed", b"", FAILED, APIConnectionError, 5, "closed the connection without an answer"),
@@ -269,7 +269,7 @@ BAD: list[tuple[str, Reply, CancelResult, type[BatchesError], int, str]] = [
 
 
 def error_is_looked_up(error: BatchesError | None) -> bool:
-    """A refusal, and whatever leaves open if the cancel was taken."""
+    """Return if an error is a refusal or leaves open if the cancel was accepted."""
     if isinstance(error, APIStatusError):
         return error.status in {400, 402, 408} or not 400 <= error.status < 500
     if isinstance(error, APIConnectionError):
@@ -283,14 +283,14 @@ def error_is_looked_up(error: BatchesError | None) -> bool:
 def test_answers_that_are_errors_or_none(
     reply: Reply, result: CancelResult, kind: type[BatchesError], attempts: int, says: str, log: Callable[[], str]
 ) -> None:
-    """The bucket, the class, the number of attempts, and one clear sentence without the key."""
+    """Each bad response has its bucket, class and number of attempts, and one clear sentence without the key."""
 
     @in_virtual_time
     async def run() -> None:
         async with RawServer(reply) as server, client_of(server.base_url) as batches:
             outcome = (await batches.cancel_many(["job-1"]))["job-1"]
             assert (outcome.result, type(outcome.error), outcome.job) == (result, kind, None)
-            # The look is no attempt.
+            # The lookup does not count as an attempt.
             assert outcome.attempts == attempts == server.connections - error_is_looked_up(outcome.error)
             assert outcome.error is not None
             assert says in str(outcome.error)
@@ -314,7 +314,7 @@ TOO_LATE = {"error": "Cannot cancel job - already in terminal state: COMPLETED"}
     [("COMPLETED", FINISHED), ("FAILED", FINISHED), ("EXPIRED", FINISHED), ("CANCELLED", CANCELLED)],
 )
 def test_a_conflict_is_an_answer(status: int, state: str, expected: CancelResult) -> None:
-    """One POST, then the job's final state, which decides; also where it comes as the 400 of the reference."""
+    """A conflict takes one POST and a read of the final state, which decides; so does the 400 of the reference."""
 
     @in_virtual_time
     async def run() -> None:
@@ -336,7 +336,7 @@ def test_a_conflict_is_an_answer(status: int, state: str, expected: CancelResult
     ids=["404", "500", "closed", "another job", "401"],
 )
 def test_a_conflict_whose_job_cannot_be_read(status: int, second: Reply, requests: int) -> None:
-    """It has finished all the same; how is not known, and the refusal stands beside it."""
+    """If the job of a conflict cannot be read, it has finished with unknown status, and the error is kept."""
 
     @in_virtual_time
     async def run() -> None:
@@ -352,7 +352,7 @@ def test_a_conflict_whose_job_cannot_be_read(status: int, second: Reply, request
 
 @in_virtual_time
 async def test_a_400_that_says_something_else_is_no_conflict() -> None:
-    """Only the text about a terminal state makes one."""
+    """Only a 400 whose text is about a terminal state is a conflict."""
     async with RawServer(http(400, {"error": "no such field"})) as server, client_of(server.base_url) as batches:
         outcome = (await batches.cancel_many(["job-1"]))["job-1"]
         assert (outcome.result, outcome.attempts) == (FAILED, 1)
@@ -362,7 +362,7 @@ async def test_a_400_that_says_something_else_is_no_conflict() -> None:
     ("status", "kind"), [(409, ConflictError), (400, BadRequestError), (422, UnprocessableEntityError)]
 )
 def test_a_refusal_over_a_job_that_goes_on_is_a_failure(status: int, kind: type[BatchesError]) -> None:
-    """Nobody should believe that it drains: in bulk the refusal is in the outcome, and alone it is raised."""
+    """A refusal for a job that continues is a failure: in bulk it is in the outcome, and alone it is raised."""
 
     @in_virtual_time
     async def run() -> None:
@@ -385,7 +385,7 @@ def test_a_refusal_over_a_job_that_goes_on_is_a_failure(status: int, kind: type[
     "answer", [http(204), http(200), http(200, {}), http(200, {"status": "CANCELING"}), http(200, HTML_502)], ids=repr
 )
 def test_a_good_answer_without_a_job_is_looked_up(answer: bytes) -> None:
-    """In bulk and alone."""
+    """A 2xx without a job is looked up, in bulk and alone."""
 
     @in_virtual_time
     async def run() -> None:
@@ -400,7 +400,7 @@ def test_a_good_answer_without_a_job_is_looked_up(answer: bytes) -> None:
     run()
 
 
-# --- odd answers to the other verbs ---------------------------------------------------------------------------
+# --- unusual responses to the other verbs ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -415,7 +415,7 @@ def test_a_good_answer_without_a_job_is_looked_up(answer: bytes) -> None:
     ],
 )
 async def test_lists(body: bytes, expected: list[str]) -> None:
-    """An account without jobs answers null; an object with the list in it is taken, too."""
+    """A list may be null for an account without jobs, or an object that contains the list."""
     async with RawServer(http(200, body)) as server, client_of(server.base_url) as batches:
         assert [found.id for found in await batches.list()] == expected
 
@@ -431,7 +431,7 @@ async def test_lists(body: bytes, expected: list[str]) -> None:
     ],
 )
 async def test_lists_that_are_none(body: bytes, says: str) -> None:
-    """The error says where."""
+    """The error of an invalid list says where it is invalid."""
     async with RawServer(http(200, body)) as server, client_of(server.base_url) as batches:
         with pytest.raises(APIResponseValidationError) as caught:
             await batches.list()
@@ -451,7 +451,7 @@ async def test_lists_that_are_none(body: bytes, says: str) -> None:
     ids=["declined", "declined without a reason", "400", "401", "429"],
 )
 async def test_creates_that_certainly_made_nothing(reply: Reply, kind: type[BatchesError], says: str) -> None:
-    """They are raised as they are, and nobody looks for a job."""
+    """Errors of creates that certainly made no job are raised unchanged, without a search for a job."""
     async with RawServer(reply) as server, client_of(server.base_url) as batches:
         with pytest.raises(kind) as caught:
             await batches.create("file-1")
@@ -466,9 +466,9 @@ async def test_creates_that_certainly_made_nothing(reply: Reply, kind: type[Batc
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 @pytest.mark.parametrize("verb", ["cancel", "retrieve", "list", "create", "request"])
 async def test_the_key_follows_no_redirect_to_another_origin(status: int, verb: str, log: Callable[[], str]) -> None:
-    """The call fails, says where it was sent to, and nothing at all arrives there.
+    """A redirect to another origin is an error that names it, and nothing at all is sent to it.
 
-    A create is looked for first: the redirect may come after the job was made.
+    After a create the job is searched for first, because the redirect may come after it was made.
     """
     calls: dict[str, Callable[[AsyncBatches], Awaitable[object]]] = {
         "cancel": lambda batches: batches.cancel("job-1"),
@@ -489,7 +489,7 @@ async def test_the_key_follows_no_redirect_to_another_origin(status: int, verb: 
             assert f"it is a redirect ({status}) to {other.origin}" in str(caught.value)
             assert "sesame" not in str(caught.value)
             assert KEY not in shown_text(caught.value)
-            # A create, and a cancel, may have worked all the same: then one look follows.
+            # A create or a cancel may have succeeded all the same, so one lookup follows.
             assert (other.connections, len(server.requests)) == (0, 2 if verb in {"create", "cancel"} else 1)
     assert KEY not in log()
 
@@ -518,7 +518,7 @@ async def test_the_key_follows_no_redirect_to_another_origin(status: int, verb: 
     ],
 )
 async def test_what_only_looks_like_the_same_origin(location: str) -> None:
-    """Scheme, host and port, all three, and no login."""
+    """The same origin means equal scheme, host and port, without a login in the URL."""
     async with RawServer(b"") as server, client_of(server.base_url) as batches:
         server.replies = [http(307, headers={"Location": location.format(port=server.port)})]
         with pytest.raises(APIResponseValidationError, match="redirect"):
@@ -528,7 +528,7 @@ async def test_what_only_looks_like_the_same_origin(location: str) -> None:
 
 @pytest.mark.parametrize("status", [307, 308])
 async def test_redirects_within_the_origin_keep_the_request(status: int) -> None:
-    """Method, key and body arrive as they were; in percent-encoding, too."""
+    """A redirect within the origin keeps method, key and body, and works with percent-encoding."""
     async with (
         RawServer(http(status, headers={"Location": "/v2/batches/a%2Fb/cancel?x=1"}), http(200, job())) as server,
         client_of(server.base_url) as batches,
@@ -540,7 +540,7 @@ async def test_redirects_within_the_origin_keep_the_request(status: int) -> None
 
 @pytest.mark.parametrize("status", [307, 308])
 async def test_a_redirect_does_not_repeat_what_must_not_be_repeated(status: int) -> None:
-    """A create is not sent elsewhere: its job is looked for first."""
+    """A create is not repeated after a redirect: its job is searched for first."""
     redirect = http(status, headers={"Location": "/v2/batches"})
     found = http(200, [job("job-1", input_file_id="file-1", created_at="2999-01-01T00:00:00Z")])
     async with RawServer(redirect, found) as server, client_of(server.base_url) as batches:
@@ -550,7 +550,10 @@ async def test_a_redirect_does_not_repeat_what_must_not_be_repeated(status: int)
 
 @pytest.mark.parametrize("status", [301, 302, 303])
 async def test_a_read_may_be_sent_elsewhere_within_the_origin_and_a_post_may_not(status: int) -> None:
-    """Those turn a POST into a GET, which would cancel nothing. The job decides if the cancel was taken."""
+    """A 301, 302 or 303 within the origin is followed for a read only.
+
+    They turn a POST into a GET, which would cancel nothing. The job's state decides if the cancel was accepted.
+    """
     redirect = http(status, headers={"Location": "elsewhere"})
     async with RawServer(redirect, http(200, job())) as server, client_of(server.base_url) as batches:
         await batches.retrieve("job-1")
@@ -563,7 +566,7 @@ async def test_a_read_may_be_sent_elsewhere_within_the_origin_and_a_post_may_not
 
 
 async def test_a_redirect_loop_ends() -> None:
-    """After five hops; so does the look that follows."""
+    """A redirect loop ends after five hops, and so does the lookup that follows."""
     loop = http(308, headers={"Location": "/v1/batches/job-1/cancel"})
     async with RawServer(loop) as server, client_of(server.base_url) as batches:
         with pytest.raises(APIResponseValidationError, match="redirect"):
@@ -572,13 +575,13 @@ async def test_a_redirect_loop_ends() -> None:
 
 
 async def test_a_redirect_to_nowhere() -> None:
-    """Without a Location it is just an odd status."""
+    """A redirect without a Location is an unexpected status."""
     async with RawServer(http(302)) as server, client_of(server.base_url) as batches:
         with pytest.raises(APIResponseValidationError, match="its status is 302"):
             await batches.list()
 
 
-# --- the service quotes the key back --------------------------------------------------------------------------
+# --- responses that quote the key -----------------------------------------------------------------------------
 
 ECHOES: dict[str, Reply] = {
     "text": http(401, {"error": f"invalid key {KEY}"}),
@@ -608,7 +611,7 @@ ECHOES: dict[str, Reply] = {
 
 @pytest.mark.parametrize("reply", ECHOES.values(), ids=ECHOES)
 def test_a_key_that_is_quoted_back_is_not_kept(reply: Reply, log: Callable[[], str]) -> None:
-    """In no text, repr, attribute, cause, traceback with locals, pickle or log, whichever verb met it."""
+    """For every verb, a key in a response is in no text, repr, attribute, cause, traceback, pickle or log."""
 
     @in_virtual_time
     async def run() -> None:
@@ -644,7 +647,7 @@ def test_a_key_that_is_quoted_back_is_not_kept(reply: Reply, log: Callable[[], s
     ids=["body", "headers", "excerpt", "problem", "no HTTP"],
 )
 async def test_a_header_of_ones_own_that_is_quoted_back_is_not_kept(reply: bytes, log: Callable[[], str]) -> None:
-    """It may be a gateway's key."""
+    """A custom header in a response is removed too, because it may be the key of a gateway."""
     secret = KEY[::-1]
     async with RawServer(reply) as server, client_of(server.base_url, headers={"X-Gateway-Token": secret}) as batches:
         with pytest.raises(APIError) as caught:
@@ -655,7 +658,7 @@ async def test_a_header_of_ones_own_that_is_quoted_back_is_not_kept(reply: bytes
 
 
 async def test_a_good_answer_keeps_what_only_looks_like_a_header() -> None:
-    """The name of a model is no secret because a header names it, too."""
+    """A 2xx keeps a model's name that also occurs in a header, because that is not a secret."""
     reply = http(200, job(model_id="openai/gpt-oss-20b"))
     async with (
         RawServer(reply) as server,
@@ -665,7 +668,7 @@ async def test_a_good_answer_keeps_what_only_looks_like_a_header() -> None:
 
 
 async def test_a_place_to_go_to_shows_itself_nowhere() -> None:
-    """The URL of a redirect may be signed; frames and variables of the error do not have it either."""
+    """The URL of a redirect is nowhere, not even in frames or variables of the error, because it may be signed."""
     signed = http(307, headers={"Location": "https://storage.example/x?Signature=sesame"})
     async with RawServer(signed) as server, client_of(server.base_url) as batches:
         for call in (lambda: batches.cancel("job-1"), lambda: batches.files.retrieve("file-1")):
@@ -675,7 +678,7 @@ async def test_a_place_to_go_to_shows_itself_nowhere() -> None:
 
 
 async def test_a_client_shows_no_key_in_its_variables() -> None:
-    """Not in those of what it is made of either."""
+    """The variables of a client and its parts do not show the key."""
     async with AsyncBatches(KEY, headers={"X-Gateway": KEY[::-1]}) as batches:
         parts: list[object] = [batches]
         for part in parts:
@@ -687,18 +690,18 @@ async def test_a_client_shows_no_key_in_its_variables() -> None:
 
 
 async def test_a_short_key_mutilates_nothing() -> None:
-    """A key of a few letters is a test's; what a good answer says is not changed for its sake."""
+    """A key of a few letters occurs only in tests, and the text of a 2xx is not altered because of it."""
     reply = http(200, job("test-1", status="CANCELLED"))
     async with RawServer(reply) as server, AsyncBatches("test", base_url=server.base_url) as batches:
         assert (await batches.cancel("test-1")).id == "test-1"
 
 
-# --- what the callers' own limits show ------------------------------------------------------------------------
+# --- the caller's own timeouts --------------------------------------------------------------------------------
 
 
 @in_virtual_time
 async def test_a_cancelled_call_shows_no_key_in_its_frames() -> None:
-    """``asyncio.timeout`` keeps the frames it cut off, those of aiohttp among them, with all their variables."""
+    """The frames that ``asyncio.timeout`` keeps, aiohttp's included, do not show the key in any variable."""
     async with RawServer((asyncio.Event(),)) as server, client_of(server.base_url) as batches:
         for call in (lambda: batches.cancel("job-1"), lambda: batches.cancel_many(["job-1"])):
             with pytest.raises(TimeoutError) as caught:
@@ -735,7 +738,7 @@ def secrets_in(text: str) -> list[str]:
     ids=["407", "403", "502", "closed", "reset", "noise", "echo"],
 )
 async def test_a_proxy_that_refuses(reply: Reply, log: Callable[[], str]) -> None:
-    """It is told its own login and never the key; one sentence; nothing shows either."""
+    """A proxy that refuses got its own login and never the key; the error is one sentence without either."""
     async with RawServer(reply) as server, through(server, "https://api.together.invalid") as batches:
         with pytest.raises(APIConnectionError) as caught:
             await batches.cancel("job-1")
@@ -765,7 +768,10 @@ async def test_a_proxy_that_refuses(reply: Reply, log: Callable[[], str]) -> Non
     ],
 )
 def test_what_a_proxy_does_is_the_proxys(reply: Reply, says: str, attempts: int) -> None:
-    """Its name and its status; once if it will say the same again. A create was not sent, and is not looked for."""
+    """An error of the proxy has its name and status, and is not retried if permanent.
+
+    A create was not sent, so its job is not searched for.
+    """
 
     @in_virtual_time
     async def run() -> None:
@@ -784,7 +790,7 @@ def test_what_a_proxy_does_is_the_proxys(reply: Reply, says: str, attempts: int)
 
 
 async def test_a_proxy_that_makes_no_tunnel_and_wants_a_login() -> None:
-    """A 407 is a proxy's and no other's; what it echoes of the login is not kept."""
+    """A 407 only comes from a proxy; what it quotes of the login is removed."""
     echo = base64.b64encode(f"ali:{PASSWORD}".encode()).decode()
     async with RawServer(http(407, f"Basic {echo} for ali:{PASSWORD}?")) as server:
         proxy = f"http://ali:{PASSWORD}@127.0.0.1:{server.port}"
@@ -797,7 +803,7 @@ async def test_a_proxy_that_makes_no_tunnel_and_wants_a_login() -> None:
 
 @pytest.mark.parametrize("status", [403, 502])
 async def test_a_proxy_that_makes_no_tunnel_may_be_what_refused(status: int) -> None:
-    """Nothing tells its refusal from the service's, so both are named; and what it echoes is not kept."""
+    """If a proxy's refusal looks like the service's, the error names both, and what it quotes is removed."""
     echo = base64.b64encode(f"ali:{PASSWORD}".encode()).decode()
     async with RawServer(http(status, f"{echo} {PASSWORD}")) as server:
         async with through(server, "http://127.0.0.2:1") as batches:
@@ -807,7 +813,7 @@ async def test_a_proxy_that_makes_no_tunnel_may_be_what_refused(status: int) -> 
 
 
 async def test_a_proxy_without_an_address() -> None:
-    """It is the proxy's name that cannot be resolved."""
+    """If the proxy's name cannot be resolved, the error says so."""
     async with (
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(resolver=NoNames())) as session,
         AsyncBatches(
@@ -823,7 +829,7 @@ async def test_a_proxy_without_an_address() -> None:
 
 
 async def test_a_proxy_without_a_login_is_told_nothing() -> None:
-    """In particular not the key."""
+    """A proxy without a login receives neither credentials nor the key."""
     async with RawServer(http(407)) as server:
         proxy = f"http://127.0.0.1:{server.port}"
         async with client_of("https://api.together.invalid", proxy=proxy, retry=ONCE) as batches:
@@ -834,7 +840,7 @@ async def test_a_proxy_without_a_login_is_told_nothing() -> None:
 
 
 async def test_a_proxy_that_is_not_there() -> None:
-    """The sentence says that it is the proxy."""
+    """If the proxy is down, the error says that it is the proxy."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         place = f"127.0.0.1:{taken.getsockname()[1]}"
@@ -848,7 +854,7 @@ async def test_a_proxy_that_is_not_there() -> None:
 
 
 async def test_a_proxy_for_plain_http_is_logged_in_to_with_each_request() -> None:
-    """There is no tunnel then, and the proxy sees the whole request."""
+    """For plain HTTP a proxy gets its login with each request, because there is no tunnel and it sees all of it."""
     async with RawServer(http(200, job())) as server, through(server, "http://127.0.0.2:1") as batches:
         await batches.cancel("job-1")
         assert server.lines == ["POST http://127.0.0.2:1/v1/batches/job-1/cancel"]
@@ -859,7 +865,7 @@ async def test_a_proxy_for_plain_http_is_logged_in_to_with_each_request() -> Non
 
 @pytest.mark.parametrize("base_url", ["https://api.together.invalid", "http://127.0.0.2:1"], ids=["tunnel", "plain"])
 def test_a_call_cut_off_at_a_proxy_shows_no_password(base_url: str) -> None:
-    """aiohttp's frames know the proxy's URL, and theirs is one without the login."""
+    """A call cut off at a proxy shows no password, because aiohttp's frames have the URL without the login."""
 
     @in_virtual_time
     async def run() -> None:
@@ -872,7 +878,7 @@ def test_a_call_cut_off_at_a_proxy_shows_no_password(base_url: str) -> None:
     run()
 
 
-# --- no way to the service ------------------------------------------------------------------------------------
+# --- no connection to the service -----------------------------------------------------------------------------
 
 
 class NoNames(AbstractResolver):
@@ -884,7 +890,7 @@ class NoNames(AbstractResolver):
 
 
 async def test_a_host_without_an_address() -> None:
-    """One sentence that names the host."""
+    """A host without an address raises one sentence that names it."""
     async with (
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(resolver=NoNames())) as session,
         AsyncBatches(Secret(KEY), base_url="https://nowhere.invalid", session=session, retry=ONCE) as batches,
@@ -897,7 +903,7 @@ async def test_a_host_without_an_address() -> None:
 
 
 async def test_a_port_where_nobody_listens() -> None:
-    """In the system's words, and no more."""
+    """A closed port is an error in the system's words, without additions."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
@@ -910,7 +916,7 @@ async def test_a_port_where_nobody_listens() -> None:
 
 
 async def test_tls_where_plain_http_is_spoken() -> None:
-    """One sentence; and the key is not sent in the clear."""
+    """TLS to a plain HTTP port raises one sentence, and the key is not sent unencrypted."""
     async with RawServer(("unread", http(400))) as server:
         base_url = server.base_url.replace("http:", "https:")
         async with client_of(base_url) as batches:
@@ -925,7 +931,7 @@ async def test_tls_where_plain_http_is_spoken() -> None:
 
 @pytest.mark.parametrize("reply", [b"\x15\x03\x01\x00\x02\x02\x46", b"\x15\x03\x03\x00\x02\x02\x50"])
 async def test_plain_http_where_tls_is_spoken(reply: bytes) -> None:
-    """What comes is an alert of TLS; the sentence says which URL to use."""
+    """Plain HTTP to a TLS port returns a TLS alert; the error says which URL to use."""
     async with RawServer(reply) as server, client_of(server.base_url) as batches:
         with pytest.raises(APIConnectionError, match=r"^127\.0\.0\.1:\d+ speaks TLS; use an https:// URL$"):
             await batches.cancel("job-1")
@@ -933,14 +939,14 @@ async def test_plain_http_where_tls_is_spoken(reply: bytes) -> None:
 
 
 def company() -> ssl.SSLContext:
-    """A server's certificate, of an authority that is no public one; both lack an Authority Key Identifier."""
+    """A server certificate of a private authority; both lack an Authority Key Identifier."""
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     tls.load_cert_chain(SAMPLES / "company-server.pem")
     return tls
 
 
 async def test_the_authority_of_a_company(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By a file that the environment names, or by a context; also for a session that was given."""
+    """A company's authority is trusted by a file of the environment or by a context, for a given session too."""
     authority = str(SAMPLES / "company-authority.pem")
     async with RawServer(http(200, job()), tls=company()) as server:
         context = ssl.create_default_context(cafile=authority)
@@ -962,7 +968,7 @@ async def test_the_authority_of_a_company(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 async def test_files_go_to_a_storage_of_the_company_too() -> None:
-    """The same certificates hold wherever the client goes."""
+    """The same certificates are used for the storage of files."""
     context = ssl.create_default_context(cafile=SAMPLES / "company-authority.pem")
     async with RawServer(http(200, b"{}\n"), tls=company()) as storage:
         moved = http(302, headers={"Location": f"{storage.origin}/x"})
@@ -975,7 +981,7 @@ async def test_files_go_to_a_storage_of_the_company_too() -> None:
 
 
 async def test_a_certificate_that_nobody_vouches_for() -> None:
-    """TLS is on: a stranger gets no request, and the sentence says why."""
+    """An untrusted certificate is an error with the reason, and no request is sent."""
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     tls.load_cert_chain(SAMPLES / "self-signed.pem")
     loop = asyncio.get_running_loop()
@@ -991,7 +997,7 @@ async def test_a_certificate_that_nobody_vouches_for() -> None:
     assert "TOGETHER_CA_BUNDLE" in str(outcome.error)
 
 
-# --- anything at all ------------------------------------------------------------------------------------------
+# --- arbitrary bytes ------------------------------------------------------------------------------------------
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -1016,7 +1022,7 @@ async def test_a_certificate_that_nobody_vouches_for() -> None:
     )
 )
 def test_whatever_comes_is_one_of_our_errors(noise: bytes) -> None:
-    """No bytes whatever make a bulk cancel raise, or end in another bucket than they should."""
+    """No response of arbitrary bytes makes a bulk cancel raise, or end in the wrong bucket."""
 
     @in_virtual_time
     async def run() -> None:

@@ -1,4 +1,4 @@
-"""What became of each job of a bulk cancel, and the sum of it."""
+"""The outcome of each job of a bulk cancel, and the report of them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _outcomes(**results: CancelResult) -> list[CancelOutcome]:
 
 
 def test_the_buckets() -> None:
-    """Seven, whose text is for machines, and whose words are for people."""
+    """The seven buckets have texts for machines and descriptions for people."""
     assert [str(result) for result in CancelResult] == [
         "cancelled",
         "canceling",
@@ -34,13 +34,13 @@ def test_the_buckets() -> None:
 
 @pytest.mark.parametrize("result", CancelResult)
 def test_an_outcome_is_fine_where_nothing_is_left_to_do(result: CancelResult) -> None:
-    """Cancelled, draining, or finished before."""
+    """An outcome is ok if nothing is left to do: cancelled, draining, or finished before."""
     assert CancelOutcome("a", result).ok is (result in _FINE)
     assert CancelReport([CancelOutcome("a", result)]).ok is (result in _FINE)
 
 
 def test_the_text_is_the_summary_line() -> None:
-    """What did not occur is not mentioned, the order is fixed, and thousands are told apart."""
+    """The text is the summary line, in a fixed order, with thousands separators and without zero counts."""
     many = [CancelOutcome(f"job-{number}", CancelResult.CANCELLED) for number in range(9_998)]
     report = CancelReport([*_outcomes(x=CancelResult.NOT_FOUND, y=CancelResult.ALREADY_FINISHED), *many])
     assert str(report) == "9 998 cancelled, 1 already finished, 1 not found"
@@ -48,7 +48,10 @@ def test_the_text_is_the_summary_line() -> None:
 
 
 def test_jobs_that_completed_although_they_took_the_cancel_are_set_apart() -> None:
-    """In the text; the counts have them with the others that had finished. One that failed is no such job."""
+    """Jobs that completed after an accepted cancel are named separately in the text; failed ones are not.
+
+    The counts include them with the others that had finished.
+    """
     report = CancelReport(
         [
             CancelOutcome("a", CancelResult.ALREADY_FINISHED, BatchJob(id="a", status="COMPLETED"), accepted=True),
@@ -65,19 +68,19 @@ def test_jobs_that_completed_although_they_took_the_cancel_are_set_apart() -> No
 
 
 def test_an_event_is_no_part_of_what_became_of_a_job() -> None:
-    """What a callback got with one compares as what the report has without."""
+    """The event of an outcome is ignored in comparisons, so that a callback's equals the report's."""
     assert CancelOutcome("a", CancelResult.CANCELLED, event="ended") == CancelOutcome("a", CancelResult.CANCELLED)
 
 
 def test_a_report_of_nothing() -> None:
-    """Is fine, empty, and says so."""
+    """An empty report is ok, and says that it is empty."""
     report = CancelReport([])
     assert (len(report), report.ok, report.failures, str(report)) == (0, True, (), "no jobs")
     report.raise_for_failures()
 
 
 def test_a_report_is_in_the_order_of_the_ids() -> None:
-    """And is read like a collection: by id, by job, by ``in``."""
+    """A report is a collection in the order of the ids: by id, by job, by ``in``."""
     outcomes = _outcomes(b=CancelResult.CANCELLED, a=CancelResult.FAILED, c=CancelResult.CANCELING)
     report = CancelReport(iter(outcomes))
     assert list(report) == outcomes
@@ -93,7 +96,7 @@ def test_a_report_is_in_the_order_of_the_ids() -> None:
 
 
 def test_the_counts_name_every_result_and_cannot_be_changed() -> None:
-    """What did not occur counts 0."""
+    """The counts contain every result, with 0 if it did not occur, and are immutable."""
     report = CancelReport(_outcomes(a=CancelResult.CANCELLED, b=CancelResult.CANCELLED, c=CancelResult.DENIED))
     assert dict(report.counts) == {
         **dict.fromkeys(CancelResult, 0),
@@ -105,7 +108,7 @@ def test_the_counts_name_every_result_and_cannot_be_changed() -> None:
 
 
 def test_failures_are_raised_as_a_group() -> None:
-    """Each error once, also where one (a refused key) stopped many; the group's text is the summary."""
+    """Failures are raised as a group, each error once even if it stopped many jobs; its text is the summary."""
     refused = AuthenticationError("no", status=401)
     missing = NotFoundError("no", status=404)
     report = CancelReport(
@@ -124,7 +127,7 @@ def test_failures_are_raised_as_a_group() -> None:
 
 
 def test_a_failure_without_an_error_is_raised_all_the_same() -> None:
-    """A report that is not ok never passes in silence."""
+    """A report that is not ok raises, even if a failure has no error."""
     with pytest.raises(ExceptionGroup) as caught:
         CancelReport([CancelOutcome("a", CancelResult.FAILED)]).raise_for_failures()
     assert [str(error) for error in caught.value.exceptions] == ["a: failed"]
@@ -132,12 +135,12 @@ def test_a_failure_without_an_error_is_raised_all_the_same() -> None:
 
 
 def test_a_report_without_failures_raises_nothing() -> None:
-    """Also where jobs had finished before."""
+    """A report without failures raises nothing, even if jobs had finished before."""
     CancelReport(_outcomes(a=CancelResult.CANCELLED, b=CancelResult.ALREADY_FINISHED)).raise_for_failures()
 
 
 def test_reports_are_values() -> None:
-    """They compare, hash, pickle and copy."""
+    """Reports can be compared, hashed, pickled and copied."""
     outcomes = [CancelOutcome("a", CancelResult.CANCELLED, job=BatchJob(id="a", status="CANCELLED"), attempts=2)]
     report = CancelReport(outcomes)
     assert report == CancelReport(outcomes)
@@ -150,7 +153,7 @@ def test_reports_are_values() -> None:
 
 
 def test_errors_travel_with_their_report() -> None:
-    """Another process sees what went wrong, and one error of many outcomes is still one."""
+    """Errors are pickled with their report, and one error of many outcomes is still one object."""
     refused = AuthenticationError("no", status=401, request_id="oJ3x")
     report = CancelReport([CancelOutcome(name, CancelResult.DENIED, error=refused) for name in "ab"])
     twin = pickle.loads(pickle.dumps(report))

@@ -1,4 +1,4 @@
-"""The fixtures, used as a stranger would: in a project of its own, by a pytest of its own."""
+"""The fixtures as users see them: in a project of their own, in a separate pytest process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PACKAGE_PARENT = Path(__file__).resolve().parent.parent
 
 
 def run_tests(folder: Path, source: str, **environment: str) -> str:
-    """The last lines of `pytest -q` on this one test file, with the plugin in its conftest."""
+    """Run `pytest -q` on one test file, with the plugin in its conftest, and return the last lines of its output."""
     (folder / "conftest.py").write_text('pytest_plugins = ["together_batches.pytest_plugin"]\n')
     (folder / "test_it.py").write_text(dedent(source))
     command = [sys.executable, "-W", "error", "-m", "pytest", "-q", "-p", "no:cacheprovider"]
@@ -32,7 +32,7 @@ def run_tests(folder: Path, source: str, **environment: str) -> str:
 
 
 def test_synchronous_and_asynchronous_tests_find_the_emulator(tmp_path: Path) -> None:
-    """By the environment, each test its own, while the test steers it from its own thread."""
+    """Each test, sync or async, finds its own emulator by the environment, and controls it from its own thread."""
     output = run_tests(
         tmp_path,
         """
@@ -75,7 +75,7 @@ def test_synchronous_and_asynchronous_tests_find_the_emulator(tmp_path: Path) ->
 
 
 def test_options_are_chosen_by_overriding_a_fixture(tmp_path: Path) -> None:
-    """For a file, a class or the whole project, as pytest has it."""
+    """Options are set by overriding a fixture, for a file, a class or the whole project."""
     output = run_tests(
         tmp_path,
         """
@@ -99,13 +99,13 @@ def test_options_are_chosen_by_overriding_a_fixture(tmp_path: Path) -> None:
 
 
 def test_a_failing_test_ends_like_any_other(tmp_path: Path) -> None:
-    """The emulator is stopped, and pytest ends."""
+    """After a failing test the emulator is stopped, and pytest ends."""
     output = run_tests(tmp_path, "def test_wrong(emulator):\n    assert emulator.count('list') == 1\n")
     assert "1 failed" in output, output
 
 
 def test_the_how_to_page_works_as_written(tmp_path: Path) -> None:
-    """Its blocks, in their order, are one test file that passes."""
+    """The blocks of the how-to page, in their order, are one test file that passes."""
     page = PACKAGE_PARENT / "docs" / "how-to" / "test-your-code-with-the-emulator.md"
     conftest, *blocks = re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
     assert conftest == 'pytest_plugins = ["together_batches.pytest_plugin"]\n'

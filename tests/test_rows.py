@@ -1,4 +1,4 @@
-"""The rows of a job: frozen values, and what is asked of an answer most often."""
+"""The rows of a job: frozen values, and shortcuts for the most common parts of a response."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _ROWS = [
 
 @pytest.mark.parametrize("row", _ROWS, ids=lambda row: type(row).__name__)
 def test_a_row_is_a_value(row: attrs.AttrsInstance) -> None:
-    """It is frozen, has a hash, and travels."""
+    """A row is frozen, hashable, and can be pickled."""
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         setattr(row, attrs.fields(type(row))[0].name, None)
     for twin in (copy.deepcopy(row), pickle.loads(pickle.dumps(row))):
@@ -36,18 +36,18 @@ def test_a_row_is_a_value(row: attrs.AttrsInstance) -> None:
 
 @pytest.mark.parametrize("name", rows.__all__)
 def test_where_a_row_is_to_be_had(name: str) -> None:
-    """It is one and the same from the package, from its module and from the models."""
+    """A row class is the same object in the package, in its module and in the models."""
     assert getattr(together_batches, name) is getattr(models, name) is getattr(rows, name)
 
 
 def test_what_the_models_do_not_have() -> None:
-    """Is an :class:`AttributeError` as of any module."""
+    """An unknown name in the models is an :class:`AttributeError`, as in any module."""
     with pytest.raises(AttributeError, match=r"module 'together_batches\.models' has no attribute 'Batch'"):
         models.Batch  # type: ignore[attr-defined]  # noqa: B018
 
 
 def test_tokens_add_up() -> None:
-    """``sum`` works, from ``Usage()``."""
+    """Tokens can be added with ``sum``, from ``Usage()``."""
     assert sum([Usage(1, 2, 3), Usage(10, 20, 30)], Usage()) == Usage(11, 22, 33)
 
 
@@ -62,11 +62,11 @@ def test_tokens_add_up() -> None:
     ],
 )
 def test_tokens_of_an_answer(body: dict[str, object], expected: Usage | None) -> None:
-    """They are there where the answer says so."""
+    """The tokens of a response are read from it if it has them."""
     assert BatchSuccess("a", body).usage == expected
 
 
-# --- a body that is carried ---------------------------------------------------------------------------------------
+# --- a body that is decoded on access -----------------------------------------------------------------------------
 
 DEEP = b'{"x": ' + b"[" * 20_000 + b"]" * 20_000 + b', "text": "hello", "usage": {"total_tokens": 3}}'
 
@@ -76,7 +76,7 @@ def _carried(text: bytes) -> BatchSuccess:
 
 
 def test_a_body_is_decoded_when_it_is_wanted() -> None:
-    """And then once: what is done to it stays done, and is written."""
+    """A body is decoded on first access, and once: changes to it are kept and written."""
     row = _carried(b'{"text": "hello"}')
     assert row.body == {"text": "hello"}
     assert row.body is row.body
@@ -85,7 +85,7 @@ def test_a_body_is_decoded_when_it_is_wanted() -> None:
 
 
 def test_text_tokens_and_status_need_no_decoding() -> None:
-    """What stands beside them may be anything."""
+    """Text, tokens and status are read without decoding the rest of the body, which may be anything."""
     body = b'{"x": "\\ud83d", "choices": [{"message": {"content": "hi"}}], "usage": {"prompt_tokens": 1}}'
     for row in (_carried(body), BatchSuccess("a", {**_carried(body).body})):
         assert (row.text, row.usage, row.status_code) == ("hi", Usage(1, 0, 0), 200)
@@ -94,7 +94,7 @@ def test_text_tokens_and_status_need_no_decoding() -> None:
 
 @pytest.mark.parametrize("row", [_carried(DEEP), BatchSuccess("a", json_codec.Body(DEEP), 200, "the line")])
 def test_a_body_that_cannot_be_decoded(row: BatchSuccess) -> None:
-    """Raises when it is read, and does no harm otherwise."""
+    """A body that cannot be decoded raises on access, and is harmless otherwise."""
     with pytest.raises(APIResponseValidationError, match="nested too deeply; its text is in raw"):
         row.body  # noqa: B018
     assert (row.custom_id, row.status_code, row.text, row.usage) == ("a", 200, None, None)
@@ -108,7 +108,7 @@ def test_a_body_that_cannot_be_decoded(row: BatchSuccess) -> None:
 
 
 def test_rows_are_equal_if_what_they_say_is() -> None:
-    """However it is written, decoded or not; and not if anything else of them differs."""
+    """Rows are equal if their content is, in any spelling, decoded or not, and differ if any field does."""
     assert _carried(b'{"x":1, "y":2}') == _carried(b'{"y": 2, "x": 1.0}') == BatchSuccess("a", {"x": 1, "y": 2})
     assert _carried(b'{"x": 1}') != _carried(b'{"x": 2}')
     assert BatchSuccess("a", {}) != BatchSuccess("a", {}, 201)
@@ -117,7 +117,7 @@ def test_rows_are_equal_if_what_they_say_is() -> None:
 
 
 def test_rows_are_matched_by_place_and_by_name() -> None:
-    """The body that a pattern gets is decoded."""
+    """Rows match patterns by position and by keyword, and the body in a pattern is decoded."""
     match _carried(b'{"x": 1}'):
         case BatchSuccess(custom_id, body, 200, raw):
             assert (custom_id, body, raw) == ("a", {"x": 1}, "")

@@ -1,4 +1,4 @@
-"""What every iterator of the client is."""
+"""The stream that every iterator of the client is."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class _Work:
-    """A generator of numbers that notes when its work has begun and stopped."""
+    """A generator of numbers that records if its work has begun and stopped."""
 
     def __init__(self, numbers: int = 3) -> None:
         self.numbers = numbers
@@ -35,14 +35,14 @@ class _Work:
 
 
 async def test_a_stream_is_an_async_iterator() -> None:
-    """To its end."""
+    """A stream is an async iterator that ends."""
     work = _Work()
     assert [number async for number in work.stream()] == [0, 1, 2]
     assert work.stopped
 
 
 async def test_a_stream_is_an_async_context_manager() -> None:
-    """Leaving it stops the work, and has it stopped when it is left."""
+    """Leaving a stream as a context manager stops its work before the block has ended."""
     work = _Work()
     async with work.stream() as numbers:
         async for number in numbers:
@@ -53,7 +53,7 @@ async def test_a_stream_is_an_async_context_manager() -> None:
 
 
 async def test_an_error_in_the_block_stops_the_work_and_goes_on() -> None:
-    """It is not swallowed."""
+    """An error in the block stops the work and is not swallowed."""
     work = _Work()
 
     async def leave_with_an_error() -> None:
@@ -67,7 +67,7 @@ async def test_an_error_in_the_block_stops_the_work_and_goes_on() -> None:
 
 
 async def test_an_error_of_the_work_reaches_the_caller() -> None:
-    """As it was raised, and then the stream is at its end."""
+    """An error of the work is raised unchanged, and then the stream is exhausted."""
 
     async def broken() -> AsyncGenerator[int, None]:
         yield 1
@@ -82,7 +82,7 @@ async def test_an_error_of_the_work_reaches_the_caller() -> None:
 
 
 async def test_closing_twice_is_closing_once() -> None:
-    """And a closed stream is at its end."""
+    """A stream may be closed twice, and is exhausted then."""
     work = _Work()
     numbers = work.stream()
     await anext(numbers)
@@ -94,7 +94,7 @@ async def test_closing_twice_is_closing_once() -> None:
 
 
 async def test_what_was_never_asked_never_begins() -> None:
-    """Making a stream and closing it does nothing."""
+    """A stream that is made and closed never starts its work."""
     work = _Work()
     async with work.stream():
         pass
@@ -102,7 +102,7 @@ async def test_what_was_never_asked_never_begins() -> None:
 
 
 async def test_a_stream_that_is_dropped_stops_a_moment_later() -> None:
-    """The loop sees to it, without a warning."""
+    """A dropped stream is stopped by the loop a moment later, without a warning."""
     work = _Work()
     numbers = work.stream()
     await anext(numbers)
@@ -114,7 +114,7 @@ async def test_a_stream_that_is_dropped_stops_a_moment_later() -> None:
 
 
 async def test_a_cancelled_wait_is_cancelled() -> None:
-    """The cancellation goes through the work and is not swallowed."""
+    """A cancellation while waiting reaches the work and is not swallowed."""
     seen: list[str] = []
 
     async def endless() -> AsyncGenerator[int, None]:

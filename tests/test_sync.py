@@ -1,4 +1,4 @@
-"""The client for code that does not await: the same verbs, wherever they are called from."""
+"""The client for code without await: the same verbs, from any thread."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def threads() -> list[threading.Thread]:
 
 
 def test_every_verb(emulator: Emulator, batches: Batches) -> None:
-    """Create, look, choose, cancel; one, and many."""
+    """Creates, reads, filters and cancels work, for one job and for many."""
     created = batches.create("file-1", model_id="m")
     assert isinstance(created, BatchJob)
     assert batches.retrieve(created.id) == batches.retrieve(created)
@@ -68,14 +68,14 @@ def test_every_verb(emulator: Emulator, batches: Batches) -> None:
 
 
 def test_waiting_for_the_end(emulator: Emulator, batches: Batches) -> None:
-    """``wait`` works as it does for those who await."""
+    """``wait`` behaves as in the async client."""
     job_id = emulator.add_job()
     threading.Timer(0.3, emulator.advance, [60]).start()
     assert batches.cancel_many([job_id], wait=True)[job_id].result is R.CANCELLED
 
 
 def test_errors_are_the_same(batches: Batches) -> None:
-    """With their facts, and without the key."""
+    """Errors are the same as in the async client, with their fields and without the key."""
     with pytest.raises(NotFoundError) as caught:
         batches.retrieve("nobody")
     assert caught.value.request_id
@@ -89,7 +89,7 @@ def test_errors_are_the_same(batches: Batches) -> None:
 
 
 def test_ids_may_come_from_anything_that_can_be_iterated(emulator: Emulator, batches: Batches) -> None:
-    """A generator, or an async one: both run in the client's own thread."""
+    """Ids may come from a generator or an async generator; both run in the client's own thread."""
     ids = [emulator.add_job() for _ in range(20)]
     where = set()
 
@@ -111,7 +111,7 @@ def test_ids_may_come_from_anything_that_can_be_iterated(emulator: Emulator, bat
 
 
 async def test_it_works_where_a_loop_is_running(emulator: Emulator) -> None:
-    """As in a notebook; that loop stands still meanwhile."""
+    """The client works in a thread with a running loop, such as a notebook's, which is blocked meanwhile."""
     job_id = emulator.add_job()
     with Batches(KEY, base_url=emulator.base_url) as batches:
         assert batches.cancel(job_id).status == "CANCELING"
@@ -119,7 +119,7 @@ async def test_it_works_where_a_loop_is_running(emulator: Emulator) -> None:
 
 
 def test_it_works_from_many_threads(emulator: Emulator, batches: Batches) -> None:
-    """One client serves them all, with single calls and bulks at once."""
+    """One client serves many threads, with single and bulk calls at once."""
     ids = [[emulator.add_job() for _ in range(25)] for _ in range(8)]
     every_id = list(itertools.chain.from_iterable(ids))
     with ThreadPoolExecutor(8) as pool:
@@ -131,7 +131,7 @@ def test_it_works_from_many_threads(emulator: Emulator, batches: Batches) -> Non
 
 
 def test_its_slots_are_shared_between_threads(emulator: Emulator) -> None:
-    """Sixteen threads at once do not make sixteen connections where four are allowed."""
+    """The concurrency limit is shared by threads: sixteen make no more than the allowed four connections."""
     emulator.fail(Fault(on="retrieve", delay=0.02, status=404, times=None))
     with (
         Batches(KEY, base_url=emulator.base_url, max_concurrency=4, retry=ONCE) as batches,
@@ -151,7 +151,7 @@ def test_its_slots_are_shared_between_threads(emulator: Emulator) -> None:
 
 
 def test_outcomes_are_told_in_the_clients_thread(emulator: Emulator, batches: Batches) -> None:
-    """As they are known; what the callback raises ends the call, and is raised here."""
+    """Callbacks run in the client's thread as outcomes become known; their exceptions end the call and are raised."""
     ids = [emulator.add_job() for _ in range(20)]
     told_of: list[tuple[str, str]] = []
 
@@ -170,7 +170,7 @@ def test_outcomes_are_told_in_the_clients_thread(emulator: Emulator, batches: Ba
 
 
 def test_a_callback_that_calls_the_client_would_wait_for_itself(emulator: Emulator, batches: Batches) -> None:
-    """So it is told."""
+    """A callback that calls the client is refused, because the call would wait for itself."""
     job_id = emulator.add_job()
     with pytest.raises(UsageError, match="called from its own loop"):
         batches.cancel_many([job_id], on_outcome=lambda outcome: batches.retrieve(outcome.job_id))
@@ -178,7 +178,7 @@ def test_a_callback_that_calls_the_client_would_wait_for_itself(emulator: Emulat
 
 
 def test_an_iterator_gives_each_outcome(emulator: Emulator, batches: Batches) -> None:
-    """A plain iterator, to its end."""
+    """A plain iterator yields each outcome and ends."""
     ids = [emulator.add_job() for _ in range(600)]
     outcomes = batches.iter_cancel(ids)
     assert iter(outcomes) is outcomes
@@ -187,7 +187,7 @@ def test_an_iterator_gives_each_outcome(emulator: Emulator, batches: Batches) ->
 
 
 def test_leaving_an_iterator_stops_its_work(emulator: Emulator, batches: Batches) -> None:
-    """By ``with``, or by ``close``."""
+    """Leaving an iterator by ``with`` or ``close`` stops its work."""
     ids = [emulator.add_job() for _ in range(3_000)]
     with batches.iter_cancel(ids, max_concurrency=5) as outcomes:
         for outcome in outcomes:
@@ -196,7 +196,7 @@ def test_leaving_an_iterator_stops_its_work(emulator: Emulator, batches: Batches
     sent = emulator.count("cancel")
     assert sent < 2_000
     assert batches.request("GET", "/batches").status == 200
-    assert emulator.count("cancel") <= sent + 5  # those were on their way
+    assert emulator.count("cancel") <= sent + 5  # those in flight
     outcomes = batches.iter_cancel(ids, max_concurrency=5)
     next(outcomes)
     outcomes.close()
@@ -205,7 +205,7 @@ def test_leaving_an_iterator_stops_its_work(emulator: Emulator, batches: Batches
 
 
 def test_an_iterator_hands_over_what_came_before_an_error(emulator: Emulator, batches: Batches) -> None:
-    """Then the error."""
+    """An iterator yields the items before an error, and then raises it."""
     ids = [emulator.add_job() for _ in range(10)]
 
     def failing() -> Iterator[str]:
@@ -225,7 +225,7 @@ def test_an_iterator_hands_over_what_came_before_an_error(emulator: Emulator, ba
 
 
 def test_it_is_closed_once_and_for_all(emulator: Emulator) -> None:
-    """By ``with`` or by ``close``; again is harmless, and its thread is gone."""
+    """A client is closed by ``with`` or ``close``, repeatedly without harm, and its thread ends."""
     before = len(threads())
     batches = Batches(KEY, base_url=emulator.base_url)
     assert len(threads()) == before + 1
@@ -239,7 +239,7 @@ def test_it_is_closed_once_and_for_all(emulator: Emulator) -> None:
 
 
 def test_a_view_differs_in_what_was_said(emulator: Emulator, batches: Batches) -> None:
-    """It shares the thread and the connections; closing it closes nothing."""
+    """A view shares thread and connections and differs in the given options; closing it closes nothing."""
     view = batches.with_options(headers={"X-Team": "blue"}, timeout=5, retry=ONCE)
     assert isinstance(view, Batches)
     before = len(threads())
@@ -254,7 +254,7 @@ def test_a_view_differs_in_what_was_said(emulator: Emulator, batches: Batches) -
 
 
 def test_closing_ends_calls_in_other_threads(emulator: Emulator) -> None:
-    """They are told why."""
+    """Closing a client ends calls in other threads with an error that gives the reason."""
     emulator.fail(Fault(on="retrieve", delay=0.5, status=404, times=None))
     batches = Batches(KEY, base_url=emulator.base_url)
     with ThreadPoolExecutor(1) as pool:
@@ -270,7 +270,7 @@ def test_closing_ends_calls_in_other_threads(emulator: Emulator) -> None:
     "options", [{"api_key": ""}, {"timeout": -1}, {"base_url": "ftp://x"}, {"max_concurrency": 0}], ids=str
 )
 def test_a_client_that_cannot_be_made_leaves_no_thread(options: dict[str, Any]) -> None:
-    """And shows no key."""
+    """If a client cannot be made, no thread remains, and the error does not show the key."""
     before = threads()
     with pytest.raises(UsageError) as caught:
         Batches(**{"api_key": KEY, **options})
@@ -279,13 +279,13 @@ def test_a_client_that_cannot_be_made_leaves_no_thread(options: dict[str, Any]) 
 
 
 def test_it_takes_no_session() -> None:
-    """A session belongs to the loop that it was made in, and this client has one of its own."""
+    """A session is refused, because it belongs to the loop that made it, and this client has its own loop."""
     with pytest.raises(TypeError, match="session"):
         Batches(KEY, session=None)  # type: ignore[call-arg]
 
 
 def test_its_text_shows_no_key(batches: Batches, emulator: Emulator) -> None:
-    """Nor do its parts."""
+    """The texts of the client and its parts do not show the key."""
     assert repr(batches) == f"<Batches {emulator.base_url}>"
     assert KEY not in repr(vars(batches))
     assert repr(object.__new__(Batches)) == "<Batches not made>"
@@ -293,13 +293,13 @@ def test_its_text_shows_no_key(batches: Batches, emulator: Emulator) -> None:
 
 @pytest.mark.parametrize("way", [pickle.dumps, copy.copy, copy.deepcopy], ids=lambda way: way.__name__)
 def test_it_is_not_pickled_or_copied(batches: Batches, way: Callable[[Any], Any]) -> None:
-    """It holds a thread, connections and a key."""
+    """A client cannot be pickled or copied, because it holds a thread, connections and a key."""
     with pytest.raises(TypeError, match="Batches cannot be pickled or copied"):
         way(batches)
 
 
 def test_a_wrong_key(emulator: Emulator) -> None:
-    """Single calls raise, a bulk reports."""
+    """With a wrong key single calls raise, and a bulk call reports."""
     with Batches("wrong-key-0123", base_url=emulator.base_url) as batches:
         with pytest.raises(AuthenticationError):
             batches.list()

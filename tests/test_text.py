@@ -1,4 +1,4 @@
-"""Text for people: counts, and texts of others."""
+"""Text for people: counts, and escaped texts from outside."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from together_batches._text import count_of, escape, format_count
 
 
 def test_counts() -> None:
-    """Thousands are separated; one thing is singular."""
+    """Counts have thousands separators, and a singular for one."""
     assert format_count(9_998_001) == "9 998 001"
     assert (count_of(0, "row"), count_of(1, "row"), count_of(10_000, "row")) == ("0 rows", "1 row", "10 000 rows")
 
@@ -25,5 +25,5 @@ def test_counts() -> None:
     ],
 )
 def test_escape(text: str, expected: str) -> None:
-    """A character that steers a terminal, breaks a line or turns the reading direction is escaped; letters stay."""
+    """Characters that control a terminal, break a line or change the text direction are escaped; letters are not."""
     assert expected == escape(text)

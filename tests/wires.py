@@ -1,4 +1,4 @@
-"""What the tests of the client speak to: raw sockets, time that costs nothing, and a search for what leaked."""
+"""Test doubles for the client's connections: raw sockets, virtual time, and a search for leaked secrets."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ HERE = Path(__file__).parent
 KEY = "tgp_v1_never-to-be-seen-0123456789abcdef"
 ONCE = RetryPolicy(max_attempts=1)
 AT_ONCE = RetryPolicy(base_delay=0, max_delay=0)
-"""Repeats as usual, without the waits."""
+"""The default retries, without pauses."""
 
 
-# --- time that passes as soon as everybody waits for it ---
+# --- virtual time for real sockets ------------------------
 
 
 _QUIET_ROUNDS = 40
 
 
 class VirtualTime:
-    """The clock of clients, and of the emulator beside them: it goes on to the next timer that is due.
+    """A clock for clients and their emulator that advances to the next due timer once everything waits.
 
-    A moment of real time passes before each step, and every call, and every thread, that is under way comes first.
-    ``slept`` has the pauses that were begun, in their order.
+    Before each step a moment of real time passes, and every call and thread under way is awaited. ``slept`` contains
+    the pauses that were begun, in order.
     """
 
     def __init__(self, emulator: Emulator) -> None:
@@ -55,10 +55,10 @@ class VirtualTime:
         self._connections: list[ClientState] = []
         self._running: set[asyncio.Future[Any]] = set()
         self._targets = weakref.WeakSet[AtomicFile]()
-        """Downloads: the thread that writes one is none of the loop's."""
+        """Downloads, because the thread that writes one does not belong to the loop."""
 
     def client(self, **options: Any) -> AsyncBatches:
-        """A client of the emulator that lives in this time."""
+        """A client of the emulator that uses this clock."""
         config = Config.from_env({}, api_key=KEY, base_url=self._emulator.base_url, retry=AT_ONCE, **options)
         connection = ClientState(None, max_concurrency=config.max_concurrency, clock=self.clock)
         connection.sleep = self.sleep
@@ -124,7 +124,7 @@ class VirtualTime:
                 over.set()
 
     async def _is_quiet(self) -> bool:
-        """Whether nothing happens for so many rounds of the loop: whoever had something to do has done it."""
+        """Return if nothing happens for so many rounds of the loop, which means that no task is ready."""
         begun = len(self.slept)
         for _ in range(_QUIET_ROUNDS):
             await asyncio.sleep(0)
@@ -134,11 +134,11 @@ class VirtualTime:
 
 
 def stable(value: object) -> str:
-    """The text of a value, without addresses."""
+    """Return the text of a value, without addresses."""
     return re.sub(r" at 0x[0-9a-f]+", "", ascii(value))
 
 
-# --- a server that says what it is told, byte for byte ---
+# --- a server with scripted replies, byte for byte -------
 
 Step = bytes | str | float | asyncio.Event
 Reply = bytes | tuple[Step, ...]
@@ -147,7 +147,7 @@ Reply = bytes | tuple[Step, ...]
 def http(
     status: int, body: object = b"", *, headers: dict[str, str] | None = None, length: int | None = None
 ) -> bytes:
-    """One answer, the connection's last; ``body`` is bytes, text, or what becomes JSON."""
+    """Return one response, the last of its connection; ``body`` is bytes, text, or a value to send as JSON."""
     content = (
         body if isinstance(body, bytes) else body.encode() if isinstance(body, str) else msgspec.json.encode(body)
     )
@@ -168,10 +168,9 @@ def job(job_id: str = "job-1", status: str = "CANCELING", **fields: object) -> d
 class RawServer:
     """A listening socket. Each connection gets the next of the replies, the last one again and again.
 
-    A reply is the bytes to send after the request was read, or steps: bytes to send; ``"unread"``, as the first, to
-    answer before anything was read; ``"reset"`` to break the connection off; an event to wait for, or for the client
-    to leave; seconds to wait. After its reply the
-    connection is closed.
+    A reply is the bytes to send after the request was read, or a sequence of steps: bytes to send; ``"unread"``, as
+    the first, to respond before anything was read; ``"reset"`` to break the connection off; an event to wait for, or
+    for the client to leave; seconds to wait. After its reply the connection is closed.
     """
 
     def __init__(self, *replies: Reply, tls: ssl.SSLContext | None = None) -> None:
@@ -201,11 +200,11 @@ class RawServer:
 
     @property
     def lines(self) -> list[str]:
-        """The first lines of the requests, less the protocol."""
+        """The first lines of the requests, without the protocol."""
         return [request.split(b"\r\n")[0].decode().removesuffix(" HTTP/1.1") for request in self.requests]
 
     def headers(self, number: int = -1) -> dict[str, str]:
-        """The headers of one request, with names in lower case."""
+        """Return the headers of one request, with names in lower case."""
         lines = self.requests[number].partition(b"\r\n\r\n")[0].decode("latin-1").split("\r\n")[1:]
         return {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
 
@@ -235,7 +234,7 @@ class RawServer:
                 self.requests.append(await _read_request(reader))
                 self.times.append(asyncio.get_running_loop().time())
             except asyncio.IncompleteReadError:
-                return  # a client that left
+                return  # the client disconnected
         for step in steps:
             match step:
                 case bytes():
@@ -261,11 +260,11 @@ async def _read_request(reader: asyncio.StreamReader) -> bytes:
     return head + await reader.readexactly(length)
 
 
-# --- time that costs nothing ---
+# --- virtual time in the loop itself ---
 
 
 class _Selector(selectors.DefaultSelector):
-    """Where everybody waits for a timer, time goes on to it at once."""
+    """A selector that advances time to the next timer at once if nothing else is ready."""
 
     passed = 0.0
     patience = 0.002
@@ -274,7 +273,7 @@ class _Selector(selectors.DefaultSelector):
         ready = super().select(0)
         if ready or timeout == 0:
             return ready
-        # Bytes may be on their way within this machine; nothing but bytes can help where there is no timer.
+        # Bytes may be in transit within this machine; without a timer only bytes can wake the loop.
         ready = super().select(self.patience if timeout is not None else 10)
         if not ready:
             assert timeout is not None, "everybody waits, and nothing will ever come"
@@ -283,7 +282,7 @@ class _Selector(selectors.DefaultSelector):
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """A loop on which waiting for an hour takes no time; sockets work as ever."""
+    """A loop on which waiting for an hour takes no time, with working sockets."""
 
     def __init__(self) -> None:
         self._own_selector = _Selector()
@@ -294,7 +293,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 
 class WirelessLoop(VirtualLoop):
-    """One for tests without sockets: a day passes in a fraction of a second."""
+    """A loop for tests without sockets: a day passes in a fraction of a second."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -302,12 +301,12 @@ class WirelessLoop(VirtualLoop):
 
 
 def in_virtual_time(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
-    """Run a test, whose fixtures are plain ones, on a :class:`VirtualLoop`."""
+    """Run a test, whose fixtures are synchronous, on a :class:`VirtualLoop`."""
     return _on(VirtualLoop, test, debug=True)
 
 
 def without_wires(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
-    """Run a test, whose fixtures are plain ones, on a :class:`WirelessLoop`."""
+    """Run a test, whose fixtures are synchronous, on a :class:`WirelessLoop`."""
     return _on(WirelessLoop, test, debug=False)  # it takes five times as long for every step
 
 
@@ -327,7 +326,7 @@ async def _call(test: Callable[..., Awaitable[None]], args: tuple[Any, ...], kwa
 
 
 def transport(base_url: str, *, chance: float = 1.0, **options: Any) -> Transport:
-    """One that waits by the running loop's clock. With ``chance`` 1 each back-off is the longest it can be."""
+    """A transport that waits by the running loop's clock. With ``chance`` 1 each back-off is the longest possible."""
     config = Config.from_env({}, api_key=KEY, base_url=base_url, **options)
     return Transport(
         config,
@@ -341,20 +340,20 @@ def transport(base_url: str, *, chance: float = 1.0, **options: Any) -> Transpor
 
 
 def clocked(base_url: str, *, chance: float = 1.0, **options: Any) -> AsyncBatches:
-    """A client over such a :func:`transport`."""
+    """A client with such a :func:`transport`."""
     return AsyncBatches._over(transport(base_url, chance=chance, **options))
 
 
-# --- what leaked ---
+# --- leaked secrets ---
 
 
 def shown_text(error: BaseException) -> str:
-    """Everything that an error tells, in one text."""
+    """Return everything that an error shows, in one text."""
     return "\n".join(shown_texts(error))
 
 
 def shown_texts(error: BaseException) -> Iterator[str]:
-    """All the ways in which an error may be shown, logged or stored, with those of the errors behind it."""
+    """Return all texts by which an error may be shown, logged or stored, those of its causes included."""
     seen: set[int] = set()
     errors = [error]
     while errors:
@@ -379,7 +378,7 @@ def shown_texts(error: BaseException) -> Iterator[str]:
             assert not type(found).__module__.startswith("together_batches"), f"{found!r} cannot be pickled"
 
 
-# --- three-line fakes ---
+# --- small fakes --------
 
 
 def a_job(job_id: str, status: str = "CANCELING") -> BatchJob:

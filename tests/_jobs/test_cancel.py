@@ -1,6 +1,6 @@
-"""One job or any number of them: each id in one bucket, in order, within bounds, and nothing left behind.
+"""Cancelling one job or many: one outcome for each id, in order, within limits, with nothing left behind.
 
-Built on three-line fakes of the service; time is virtual wherever anybody waits.
+Built on small fakes of the service; every wait is in virtual time.
 """
 
 from __future__ import annotations
@@ -70,13 +70,13 @@ TROUBLE = InternalServerError("trouble", status=500)
 
 
 class Service:
-    """What a cancel, a read and a list answer, by id: a status, or an error to raise; a list of them in turn."""
+    """Responses to cancels, reads and lists by id: a status or an error to raise, or a list of them in order."""
 
     def __init__(
         self, *, seconds: float = 0, capacity: int | None = None, default: str = "CANCELING", **answers: Any
     ) -> None:
         self.seconds = seconds
-        self.capacity = capacity  # where more than these are cancelled at once, each takes longer in proportion
+        self.capacity = capacity  # if more than this many run at once, each takes proportionally longer
         self.default = default
         self.cancels: dict[str, Any] = {}
         self.reads: dict[str, Any] = {}
@@ -155,7 +155,7 @@ async def cancel_many(service: Service, ids: Any, **options: Any) -> CancelRepor
 
 
 def a_call(job: BatchJob | None = None) -> cancelling.CancelCall:
-    """The call of one cancel that is part of no bulk."""
+    """The call state of a cancel outside any bulk."""
     return cancelling.CancelCall(None, lambda: BEGAN, job)
 
 
@@ -172,7 +172,7 @@ async def later(ids: Iterable[Any], seconds: float = 0) -> AsyncIterator[Any]:
 
 
 async def gather_into(found: list[CancelOutcome], outcomes: AsyncIterable[CancelOutcome]) -> None:
-    """One by one: what came before an error is kept."""
+    """Append outcomes one by one, so that those before an error are kept."""
     async for outcome in outcomes:
         found.append(outcome)  # noqa: PERF401  # see above
 
@@ -212,7 +212,7 @@ def names(count: int) -> list[str]:
     ids=str,
 )
 async def test_the_state_of_the_job_decides(answer: Any, expected: CancelResult) -> None:
-    """And where there is none, the error."""
+    """The outcome is decided by the job's state, or by the error if no state is known."""
     service = Service()
     service.cancels["a"] = answer
     outcome = await cancelling.cancel_one(service.api, "a", a_call())
@@ -254,7 +254,7 @@ UNCLEAR = [
 def test_a_cancel_that_may_have_been_taken_is_looked_up_once(
     error: BatchesError, read: Any, expected: CancelResult, many: bool
 ) -> None:
-    """The state of the job decides; if it says nothing, the outcome is the error that answered the cancel."""
+    """A cancel that may have been accepted is looked up once; if that decides nothing, its error is the outcome."""
 
     @in_virtual_time
     async def run() -> None:
@@ -274,7 +274,10 @@ def test_a_cancel_that_may_have_been_taken_is_looked_up_once(
 
 @in_virtual_time
 async def test_many_cancels_that_may_have_been_taken_are_looked_up_in_one_list() -> None:
-    """Those that took are followed like any other, if it is waited for; those that did not are looked at a while."""
+    """Many unclear cancels are looked up in one list.
+
+    With ``wait``, those that were accepted are followed like any other; the others are read for a while.
+    """
     service = Service()
     service.cancels = dict.fromkeys(names(400), TROUBLE)
     service.reads = dict.fromkeys(names(400), "CANCELLED")
@@ -294,7 +297,7 @@ async def test_many_cancels_that_may_have_been_taken_are_looked_up_in_one_list()
 @pytest.mark.parametrize("list_answer", [TROUBLE, []], ids=["no list", "a list without them"])
 @pytest.mark.parametrize("seconds", [0.001, 1.0])
 def test_an_outage_costs_few_looks(error: BatchesError, list_answer: Any, seconds: float) -> None:
-    """Thousands of cancels that fail, fast or slowly: after a look in vain there is none for half a minute."""
+    """Thousands of failing cancels, fast or slow, cost few lookups: half a minute passes after a failed one."""
 
     @in_virtual_time
     async def run() -> None:
@@ -313,7 +316,7 @@ def test_an_outage_costs_few_looks(error: BatchesError, list_answer: Any, second
 
 @in_virtual_time
 async def test_looks_are_made_again_after_an_outage() -> None:
-    """A service that recovers says what became of the cancels that go unanswered then."""
+    """A service that recovers from an outage decides the cancels that remain unanswered after it."""
     service = Service(seconds=1)
     ids = names(80)
     service.cancels = dict.fromkeys(ids, TROUBLE)
@@ -325,7 +328,7 @@ async def test_looks_are_made_again_after_an_outage() -> None:
 
 @in_virtual_time
 async def test_a_limit_before_a_look_at_what_is_unclear() -> None:
-    """The outcome is what the cancel was answered with."""
+    """If the limit expires before an unclear cancel is looked up, the outcome is the error of the cancel."""
     service = Service()
     service.cancels["a"], service.reads["a"] = TROUBLE, "CANCELLED"
     assert (await cancel_many(service, ["a"], timeout=0.5))["a"].error is TROUBLE
@@ -339,7 +342,7 @@ async def test_a_limit_before_a_look_at_what_is_unclear() -> None:
 
 
 async def test_misuse_at_such_a_look_is_raised() -> None:
-    """Such as a client that was closed meanwhile."""
+    """Misuse during such a lookup is raised, for example a client that was closed meanwhile."""
     service = Service()
     service.cancels["a"], service.reads["a"] = TROUBLE, UsageError("this client is closed")
     with pytest.raises(UsageError, match="closed"):
@@ -363,7 +366,7 @@ async def test_misuse_at_such_a_look_is_raised() -> None:
 async def test_after_a_refusal_the_state_of_the_job_decides(
     refusal: BatchesError, read: str, expected: CancelResult
 ) -> None:
-    """Whatever its status code: cancelled once, read once. A job that goes on is a failure, and keeps the refusal."""
+    """After a refusal of any status the job is read once; a job that continues is a failure with that refusal."""
     service = Service()
     service.cancels["a"], service.reads["a"] = refusal, read
     outcome = await cancelling.cancel_one(service.api, "a", a_call())
@@ -388,7 +391,7 @@ async def test_after_a_refusal_the_state_of_the_job_decides(
 async def test_a_refusal_whose_job_cannot_be_read(
     refusal: BatchesError, expected: CancelResult, read: BatchesError
 ) -> None:
-    """One that says that the job has finished is believed; any other leaves its fate unknown."""
+    """If the job cannot be read, a refusal because it has finished is believed; any other leaves it unknown."""
     service = Service()
     service.cancels["a"], service.reads["a"] = refusal, read
     outcome = await cancelling.cancel_one(service.api, "a", a_call())
@@ -412,7 +415,7 @@ async def test_a_refusal_whose_job_cannot_be_read(
     ids=str,
 )
 async def test_a_good_answer_without_a_job_is_looked_up(accepted: bool, read: Any, expected: CancelResult) -> None:
-    """An answer of the service is an acceptance; the page of a proxy is none, and the state alone decides."""
+    """The service's 2xx without a job is an acceptance; after a proxy's page, only the state decides."""
     service = Service()
     service.cancels["a"], service.reads["a"] = NoJob(NO_ANSWER, accepted=accepted), read
     outcome = await cancelling.cancel_one(service.api, "a", a_call())
@@ -424,7 +427,7 @@ async def test_a_good_answer_without_a_job_is_looked_up(accepted: bool, read: An
 
 @pytest.mark.parametrize("where", ["cancels", "reads"])
 async def test_misuse_of_the_client_is_raised(where: str) -> None:
-    """It is no fate of a job."""
+    """Misuse of the client is raised, and is not an outcome of a job."""
     service = Service()
     service.cancels["a"] = TOO_LATE
     getattr(service, where)["a"] = UsageError("this client is closed")
@@ -440,7 +443,7 @@ async def test_misuse_of_the_client_is_raised(where: str) -> None:
 @pytest.mark.parametrize("how", ["a job", "seen"])
 @pytest.mark.parametrize("many", [False, True], ids=["one", "many"])
 def test_a_job_that_is_known_to_exist_is_not_gone_for_one_404(how: str, many: bool) -> None:
-    """It is cancelled again, with ever longer pauses; each cancel counts as an attempt."""
+    """A known job that answers 404 is cancelled again, with growing pauses; each cancel counts as an attempt."""
 
     @in_virtual_time
     async def run() -> None:
@@ -463,7 +466,7 @@ def test_a_job_that_is_known_to_exist_is_not_gone_for_one_404(how: str, many: bo
 
 @pytest.mark.parametrize("many", [False, True], ids=["one", "many"])
 def test_a_known_job_that_stays_absent_is_not_found_in_the_end(many: bool) -> None:
-    """After a minute of answers that say so, with the last of them."""
+    """A known job is reported as not found after a minute of 404s, with the last of them as its error."""
 
     @in_virtual_time
     async def run() -> None:
@@ -482,7 +485,7 @@ def test_a_known_job_that_stays_absent_is_not_found_in_the_end(many: bool) -> No
 
 @in_virtual_time
 async def test_an_id_that_was_never_seen_is_not_found_at_once() -> None:
-    """As is every other id of the bulk that does exist."""
+    """An id that was never seen is reported as not found at its first 404, even if other ids of the bulk exist."""
     service = Service()
     service.cancels = {"a": UNKNOWN}
     report = await cancel_many(service, ["a", "b"])
@@ -492,7 +495,7 @@ async def test_an_id_that_was_never_seen_is_not_found_at_once() -> None:
 
 @in_virtual_time
 async def test_patience_with_one_job_holds_up_no_other() -> None:
-    """The others are cancelled meanwhile, and no more run at once than is allowed."""
+    """Retries for one absent job do not delay the others, and no more run at once than is allowed."""
     service = Service(seconds=1)
     ids = names(40)
     service.known = set(ids)
@@ -510,7 +513,7 @@ async def test_patience_with_one_job_holds_up_no_other() -> None:
     ("then", "expected"), [(TROUBLE, R.FAILED), (TOO_LATE, R.CANCELLED), (REFUSED_KEY, R.DENIED)], ids=str
 )
 def test_another_answer_ends_the_doubt(then: BatchesError, expected: CancelResult) -> None:
-    """Only answers that say absent are doubted."""
+    """Only 404s are doubted: any other response decides at once."""
 
     @in_virtual_time
     async def run() -> None:
@@ -525,7 +528,7 @@ def test_another_answer_ends_the_doubt(then: BatchesError, expected: CancelResul
 
 @in_virtual_time
 async def test_a_limit_while_a_404_is_doubted() -> None:
-    """Whether the job exists is not settled by then, so it is not reported as not found."""
+    """If the limit expires while a 404 is doubted, the job is not reported as not found: that is undecided."""
     service = Service()
     service.cancels["a"], service.known = UNKNOWN, {"a"}
     outcome = (await cancel_many(service, ["a"], timeout=5))["a"]
@@ -550,7 +553,7 @@ async def test_a_limit_while_a_404_is_doubted() -> None:
     ids=["list", "tuple", "keys", "generator", "iterator", "async generator", "jobs", "async jobs"],
 )
 async def test_any_iterable_of_ids_or_jobs(make: Callable[[list[str]], Any]) -> None:
-    """Each is asked for once, and the report is in the order of the ids."""
+    """Any iterable of ids or jobs is accepted; each is cancelled once, and the report is in the order of the ids."""
     ids = names(25)
     service = Service()
     report = await cancel_many(service, make(ids))
@@ -561,7 +564,7 @@ async def test_any_iterable_of_ids_or_jobs(make: Callable[[list[str]], Any]) -> 
 
 @pytest.mark.parametrize("make", [list, later], ids=["list", "async"])
 async def test_no_ids(make: Callable[[list[str]], Any]) -> None:
-    """Nothing to do is done at once, and is fine."""
+    """Without ids the call returns at once, successfully."""
     for wait in (False, True):
         report = await cancel_many(Service(), make([]), wait=wait)
         assert (len(report), report.ok, str(report)) == (0, True, "no jobs")
@@ -570,14 +573,14 @@ async def test_no_ids(make: Callable[[list[str]], Any]) -> None:
 
 @pytest.mark.parametrize("wrong", ["job-1", b"job-1", a_job("job-1"), 7, None, bytearray(b"x").hex])
 def test_one_id_where_many_are_expected_is_refused(wrong: Any) -> None:
-    """A text is an iterable of letters, and nobody means those."""
+    """A single id is refused: a string is an iterable of letters, which is never meant."""
     with pytest.raises(TypeError, match="iterable"):
         cancelling.checked_ids(wrong)
 
 
 @pytest.mark.parametrize("make", [list, later], ids=["list", "async"])
 async def test_a_repeated_id_is_sent_once(make: Callable[[list[Any]], Any]) -> None:
-    """Also where it comes as a job; the report has it once, where it came first."""
+    """A repeated id is sent once, as a job too, and the report has it at its first position."""
     service = Service()
     report = await cancel_many(service, make(["b", "a", "b", a_job("a"), "b", "c"]))
     assert [outcome.job_id for outcome in report] == ["b", "a", "c"]
@@ -586,7 +589,7 @@ async def test_a_repeated_id_is_sent_once(make: Callable[[list[Any]], Any]) -> N
 
 @pytest.mark.parametrize("make", [list, later], ids=["list", "async"])
 async def test_malformed_ids_are_failures_of_their_own(make: Callable[[list[Any]], Any]) -> None:
-    """Nothing is sent for them, and they stop nobody: not even None does."""
+    """Malformed ids, None included, are failures without a request, and do not stop the other ids."""
     service = Service()
     malformed = ["", "  ", ".", "..", "\ud800", None, 7, b"a", 1.5]
     report = await cancel_many(service, make(["a", *malformed, "b", "7"]))
@@ -602,7 +605,7 @@ async def test_malformed_ids_are_failures_of_their_own(make: Callable[[list[Any]
 
 
 async def test_what_is_no_id_is_not_taken_for_one_that_looks_like_it() -> None:
-    """7 is malformed, "7" is not, whichever comes first."""
+    """7 is malformed and "7" is not, whichever comes first."""
     for ids in ([7, "7"], ["7", 7]):
         service = Service()
         report = await cancel_many(service, ids)
@@ -612,7 +615,7 @@ async def test_what_is_no_id_is_not_taken_for_one_that_looks_like_it() -> None:
 
 
 async def test_white_space_around_an_id_is_no_part_of_it() -> None:
-    """A line of a file keeps its line end; the report finds the job under either."""
+    """White space around an id, such as a line end, is ignored, and the report finds the job with or without it."""
     service = Service()
     report = await cancel_many(service, ["a\n", " b\r\n", "a", "c\t"])
     assert service.sent == ["a", "b", "c"]
@@ -623,20 +626,20 @@ async def test_white_space_around_an_id_is_no_part_of_it() -> None:
 
 
 async def test_any_text_that_can_be_sent_is_an_id() -> None:
-    """What it looks like is the service's business."""
+    """Any text that can be sent is accepted as an id, because its format is up to the service."""
     ids = ["a/b", "ü?", "%2F", "a b", "../x", "#", "x" * 500]
     report = await cancel_many(Service(), ids)
     assert results(report) == [(job_id, R.CANCELING) for job_id in ids]
 
 
 async def test_a_source_is_asked_by_one_worker_at_a_time() -> None:
-    """An async generator that is asked twice at once raises; so nobody does that."""
+    """Only one worker at a time advances the source, because an async generator rejects concurrent use."""
     report = await cancel_many(Service(), later(names(50), 0.0001), at_once=20)
     assert len(report) == 50
 
 
 async def test_a_plain_async_iterator_serves() -> None:
-    """It need not be a generator."""
+    """A plain async iterator is accepted; it need not be a generator."""
 
     class Ids:
         def __init__(self) -> None:
@@ -653,12 +656,12 @@ async def test_a_plain_async_iterator_serves() -> None:
     assert len(await cancel_many(Service(), Ids())) == 12
 
 
-# --- one bad id stops nobody, a refused key stops all ---------------------------------------------------------
+# --- a bad id stops only itself, a refused key stops all ------------------------------------------------------
 
 
 @in_virtual_time
 async def test_failures_of_single_ids_stop_nobody() -> None:
-    """Whatever they are."""
+    """Failures of single ids, of whatever kind, do not stop the others."""
     service = Service(default="IN_PROGRESS")
     ids = names(40)
     fates = itertools.cycle([UNKNOWN, FORBIDDEN, TROUBLE, BROKEN, "CANCELLED"])
@@ -672,7 +675,7 @@ async def test_failures_of_single_ids_stop_nobody() -> None:
 
 @pytest.mark.parametrize("make", [list, later], ids=["list", "async"])
 async def test_a_refused_key_stops_the_rest(make: Callable[[list[str]], Any]) -> None:
-    """After no more calls than were in flight; the rest were not attempted, for this reason."""
+    """A refused key stops the bulk after no more calls than were in flight; the rest are not attempted."""
     service = Service(seconds=0.001)
     ids = names(500)
     service.cancels = dict.fromkeys(ids, REFUSED_KEY)
@@ -689,7 +692,7 @@ async def test_a_refused_key_stops_the_rest(make: Callable[[list[str]], Any]) ->
 
 
 async def test_a_key_refused_half_way_keeps_what_was_done() -> None:
-    """What was cancelled before is in the report as such."""
+    """Jobs that were cancelled before a key is refused are reported as cancelled."""
     service = Service()
     service.cancels = {"job-20": REFUSED_KEY}
     report = await cancel_many(service, names(100), at_once=1)
@@ -699,7 +702,7 @@ async def test_a_key_refused_half_way_keeps_what_was_done() -> None:
 
 
 async def test_a_refused_key_ends_an_iteration_too() -> None:
-    """Every id is still yielded."""
+    """After a refused key an iteration still yields every id."""
     service = Service()
     service.cancels = dict.fromkeys(names(100), REFUSED_KEY)
     found = Counter([outcome.result async for outcome in iter_cancel(service, names(100), at_once=4)])
@@ -707,12 +710,12 @@ async def test_a_refused_key_ends_an_iteration_too() -> None:
     assert found[R.DENIED] + found[R.NOT_ATTEMPTED] == 100
 
 
-# --- how many at once -----------------------------------------------------------------------------------------
+# --- concurrency ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("at_once", "count", "expected"), [(1, 5, 1), (7, 50, 7), (100, 200, 100), (150, 3, 3)])
 def test_as_many_at_once_as_allowed_and_no_more(at_once: int, count: int, expected: int) -> None:
-    """For a report and for an iteration."""
+    """At most the allowed number of cancels run at once, for a report and for an iteration."""
 
     @in_virtual_time
     async def run() -> None:
@@ -740,9 +743,10 @@ def test_as_many_at_once_as_allowed_and_no_more(at_once: int, count: int, expect
 def test_more_than_a_hundred_at_once_come_by_and_by(
     service: dict[str, Any], count: int, at_once: int, most: int, took: object
 ) -> None:
-    """When a hundred have been answered, twice as many are sent, and from far away eight times as many.
+    """The number of concurrent cancels grows in steps while that raises throughput.
 
-    Near, that is 100, 200 twice, and then 400. Where more are answered no sooner, it goes back to a hundred.
+    Once 100 have been answered, 200 are sent at once, or 800 if the service is far away. If it is near, that is 100,
+    200 twice, and then 400. If more concurrent cancels are answered no sooner, it returns to 100.
     """
 
     @in_virtual_time
@@ -756,7 +760,7 @@ def test_more_than_a_hundred_at_once_come_by_and_by(
 
 
 async def test_few_ids_do_not_cost_many_tasks() -> None:
-    """Workers are called in as there is work."""
+    """Few ids start few tasks: workers are started as work arrives."""
     most = 0
 
     class Counting(Service):
@@ -770,7 +774,7 @@ async def test_few_ids_do_not_cost_many_tasks() -> None:
 
 
 class EnoughError(Exception):
-    """What these tests raise in places that are not ours."""
+    """The exception that these tests raise in callbacks and sources of the user."""
 
 
 def failing_after(ids: Iterable[str], error: BaseException | None = None) -> Iterator[str]:
@@ -780,7 +784,7 @@ def failing_after(ids: Iterable[str], error: BaseException | None = None) -> Ite
 
 @in_virtual_time
 async def test_ids_that_cost_nothing_do_not_block_the_loop() -> None:
-    """Repeats, malformed ones, and those after a refused key: everybody else has a turn meanwhile."""
+    """Repeats, malformed ids and ids after a refused key need no request; other tasks still run meanwhile."""
     service = Service()
     service.cancels["refused"] = REFUSED_KEY
     for endless in (
@@ -804,7 +808,7 @@ async def test_ids_that_cost_nothing_do_not_block_the_loop() -> None:
 
 
 async def test_an_endless_repetition_in_flight_does_not_lock_an_iteration_up() -> None:
-    """The repeats are merged while the first is in flight, and it does come back."""
+    """Endless repeats of an id in flight are merged without blocking its request, which returns."""
     found = 0
     async with iter_cancel(Service(seconds=0.001), itertools.repeat("same")) as outcomes:
         async for _ in outcomes:
@@ -814,12 +818,12 @@ async def test_an_endless_repetition_in_flight_does_not_lock_an_iteration_up() -
     assert found == 3
 
 
-# --- telling as it goes ---------------------------------------------------------------------------------------
+# --- outcomes as they become known ----------------------------------------------------------------------------
 
 
 @in_virtual_time
 async def test_outcomes_are_told_as_they_are_known() -> None:
-    """In order of completion, once each, on the loop; the report has them in the order of the ids."""
+    """``on_outcome`` gets each outcome once, on the loop, in order of completion; the report is in that of ids."""
     noted: list[tuple[str, float]] = []
     service = Service()
     waits = {"slow": 3.0, "fast": 1.0, "faster": 0.5, "bad id": 0.0}
@@ -844,7 +848,7 @@ async def test_outcomes_are_told_as_they_are_known() -> None:
 
 
 async def test_a_service_that_gets_slow_is_asked_for_fewer_at_once() -> None:
-    """The callers that are too many leave, and are called in again where that was of no use."""
+    """If the service slows down, surplus workers stop, and are started again if that did not help."""
     service = Service()
     at_once: list[int] = []
     running = 0
@@ -855,7 +859,7 @@ async def test_a_service_that_gets_slow_is_asked_for_fewer_at_once() -> None:
         running += 1
         at_once.append(running)
         await asyncio.sleep(0)
-        call.seconds = 0.1 if len(at_once) < 500 else 2.0  # tells of it, and takes none
+        call.seconds = 0.1 if len(at_once) < 500 else 2.0  # reports a duration, and takes none
         call.attempts += 1
         running -= 1
         return a_job(job_id)
@@ -873,7 +877,7 @@ async def test_a_service_that_gets_slow_is_asked_for_fewer_at_once() -> None:
 
 @pytest.mark.parametrize("wait", [False, True])
 async def test_what_a_callback_raises_ends_the_call(wait: bool) -> None:
-    """As it was raised, in no group; nothing more is begun."""
+    """An exception from a callback ends the call unchanged, outside any group; no further work is started."""
     service = Service(seconds=0.001, default="CANCELLED")
     noted: list[str] = []
 
@@ -892,7 +896,7 @@ async def test_what_a_callback_raises_ends_the_call(wait: bool) -> None:
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3)], ids=["Ctrl-C", "exit"])
 def test_a_callback_may_end_the_program(error: BaseException) -> None:
-    """What is no ``Exception`` gets through, too."""
+    """A callback may raise a ``BaseException`` to end the program; it passes through."""
 
     def tell(_: CancelOutcome) -> None:
         raise error
@@ -902,7 +906,7 @@ def test_a_callback_may_end_the_program(error: BaseException) -> None:
 
 
 async def test_a_group_that_a_callback_raises_stays_as_it_is() -> None:
-    """It is not taken apart."""
+    """An exception group from a callback is raised unchanged."""
 
     def tell(_: CancelOutcome) -> None:
         raise ExceptionGroup("mine", [ValueError("a"), ValueError("b")])
@@ -927,7 +931,7 @@ class AsyncCallable:
     ids=["coroutine function", "async callable", "partial", "mock", "list", "text"],
 )
 async def test_a_callback_is_a_plain_function(wrong: Any) -> None:
-    """Anything else is refused before anything is sent."""
+    """A callback that is not a plain function is refused before anything is sent."""
     service = Service()
     with pytest.raises(TypeError, match="on_outcome must be a plain function"):
         await cancel_many(service, ["a"], on_outcome=wrong)
@@ -935,7 +939,7 @@ async def test_a_callback_is_a_plain_function(wrong: Any) -> None:
 
 
 async def test_any_plain_callable_is_a_callback() -> None:
-    """A method, a partial, a lambda, a class."""
+    """Any plain callable is accepted as a callback: a method, a partial, a lambda, a class."""
     noted: list[Any] = []
     for callback in (noted.append, functools.partial(noted.append), lambda outcome: noted.append(outcome), repr):
         await cancel_many(Service(), ["a"], on_outcome=callback)
@@ -961,7 +965,7 @@ async def failing_later(ids: list[str], error: BaseException) -> AsyncIterator[s
 async def test_what_the_source_raises_is_raised(
     make: Callable[[list[str], BaseException], Any], error: BaseException
 ) -> None:
-    """As it is, and for a cancelled source likewise: ids would be lost in silence otherwise."""
+    """An exception or cancellation of the source is raised unchanged; otherwise ids would be lost silently."""
     noted: list[CancelOutcome] = []
     before = asyncio.all_tasks()
     with pytest.raises(type(error)):
@@ -981,12 +985,12 @@ async def test_what_the_source_raises_is_raised(
     assert task.cancelling() == 0 or sys.version_info < (3, 13)
 
 
-# --- a limit for all of it ------------------------------------------------------------------------------------
+# --- a time limit for the whole call --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("make", [list, lambda ids: iter(ids)], ids=["list", "generator"])
 def test_a_limit_ends_with_a_complete_report(make: Callable[[list[str]], Any]) -> None:
-    """What was done is done, what was in flight is not known, what was not sent was not attempted."""
+    """After a limit the report is complete: done as done, in flight as unknown, not sent as not attempted."""
 
     @in_virtual_time
     async def run() -> None:
@@ -1009,7 +1013,7 @@ def test_a_limit_ends_with_a_complete_report(make: Callable[[list[str]], Any]) -
 
 @in_virtual_time
 async def test_no_time_at_all() -> None:
-    """Nothing is sent, and every id is in the report."""
+    """With a limit of zero nothing is sent, and every id is in the report."""
     service = Service(seconds=1)
     report = await cancel_many(service, names(5), timeout=0)
     assert [outcome.result for outcome in report] == [R.NOT_ATTEMPTED] * 5
@@ -1018,21 +1022,21 @@ async def test_no_time_at_all() -> None:
 
 @in_virtual_time
 async def test_a_limit_that_is_not_reached_changes_nothing() -> None:
-    """Not even where it would be reached a moment later."""
+    """A limit that is not reached changes nothing, even if it would expire a moment later."""
     report = await cancel_many(Service(seconds=1), names(5), timeout=1.01)
     assert report.counts[R.CANCELING] == 5
 
 
 @in_virtual_time
 async def test_a_limit_with_an_async_source() -> None:
-    """What it had not given by then is not in the report; what it had given is."""
+    """After a limit the report contains exactly the ids that an async source had yielded."""
     report = await cancel_many(Service(seconds=10), later(names(50), 1), at_once=100, timeout=5.5)
     assert results(report) == [(job_id, R.FAILED) for job_id in names(5)]
 
 
 @in_virtual_time
 async def test_a_limit_while_calls_wait_for_their_turn() -> None:
-    """What had not been sent yet was not attempted, although a worker had it in hand."""
+    """After a limit an id that was not sent yet is not attempted, even if a worker had already taken it."""
 
     async def cancel(job_id: str, call: CallState) -> BatchJob:
         await asyncio.sleep(100)
@@ -1048,7 +1052,7 @@ async def test_a_limit_while_calls_wait_for_their_turn() -> None:
 
 @in_virtual_time
 async def test_a_limit_while_jobs_drain() -> None:
-    """Their cancel was accepted, so they are draining; that is no failure."""
+    """After a limit jobs whose cancel was accepted are reported as draining, which is not a failure."""
     report = await cancel_many(Service(), names(30), wait=True, timeout=10)
     assert [outcome.result for outcome in report] == [R.CANCELING] * 30
     assert report.ok
@@ -1057,7 +1061,7 @@ async def test_a_limit_while_jobs_drain() -> None:
 
 @in_virtual_time
 async def test_a_limit_around_it_is_somebody_elses() -> None:
-    """It ends the call as such, with its own exception."""
+    """A limit around the call, set by the caller, ends it with its own exception."""
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(1):
             await cancel_many(Service(seconds=5), names(5), timeout=3)
@@ -1071,7 +1075,7 @@ async def test_a_limit_around_it_is_somebody_elses() -> None:
 
 @in_virtual_time
 async def test_wait_follows_each_job_to_its_end() -> None:
-    """A job that completed instead says so; who was finished before is not read again."""
+    """``wait`` follows each job to its final state, completed included; a job that had finished is not read again."""
     service = Service()
     service.cancels = {"done": "CANCELLED", "late": "COMPLETED"}
     service.reads = {
@@ -1109,7 +1113,7 @@ async def test_wait_follows_each_job_to_its_end() -> None:
 
 @in_virtual_time
 async def test_polls_come_soon_at_first_and_then_ever_more_seldom() -> None:
-    """A second after the cancel, and never more than about half a minute apart."""
+    """Polls start a second after the cancel and slow down, to intervals of about half a minute at most."""
     service = Service()
     service.reads["a"] = ["CANCELING"] * 20 + ["CANCELLED"]
     report = await cancel_many(service, ["a"], wait=True)
@@ -1122,7 +1126,7 @@ async def test_polls_come_soon_at_first_and_then_ever_more_seldom() -> None:
 
 @in_virtual_time
 async def test_a_new_job_is_not_late_because_an_old_one_is_stuck() -> None:
-    """Each has its own rhythm."""
+    """Each job is polled at its own intervals, so one that is stuck does not delay a new one."""
     service = Service()
     service.reads = {"stuck": "CANCELING", "new": "CANCELLED"}
     noted: dict[str, float] = {}
@@ -1140,7 +1144,7 @@ async def test_a_new_job_is_not_late_because_an_old_one_is_stuck() -> None:
 
 @in_virtual_time
 async def test_many_draining_jobs_are_read_in_one_list() -> None:
-    """The whole account in one answer is cheaper than a thousand reads; those it leaves out are read one by one."""
+    """Many draining jobs are read in one list, cheaper than a thousand reads; those it omits are read one by one."""
     service = Service()
     ids = names(100)
     service.list_answer = [a_job(job_id, "CANCELLED") for job_id in ids[:95]]
@@ -1152,7 +1156,7 @@ async def test_many_draining_jobs_are_read_in_one_list() -> None:
 
 @in_virtual_time
 async def test_jobs_that_drain_for_long_are_read_together() -> None:
-    """However many they are, and whenever each was cancelled: the account is not fetched every other moment."""
+    """Jobs that drain for long are read together, whenever each was cancelled, so that few lists are fetched."""
     service = Service(seconds=0.05)
     ids = names(1_000)
     service.list_answer = [a_job(job_id) for job_id in ids]
@@ -1163,7 +1167,7 @@ async def test_jobs_that_drain_for_long_are_read_together() -> None:
 
 @in_virtual_time
 async def test_few_draining_jobs_are_read_one_by_one() -> None:
-    """Nobody fetches the account for three jobs."""
+    """Few draining jobs are read one by one, without a list of the account."""
     service = Service()
     service.reads = dict.fromkeys(names(3), "CANCELLED")
     await cancel_many(service, names(3), wait=True)
@@ -1172,7 +1176,7 @@ async def test_few_draining_jobs_are_read_one_by_one() -> None:
 
 @in_virtual_time
 async def test_a_very_long_account_is_read_once() -> None:
-    """From then on the few that drain are asked for by name."""
+    """A very long account is listed once; afterwards the few draining jobs are read by id."""
     service = Service()
     ids = names(30)
     others = [a_job(f"other-{number}", "COMPLETED") for number in range(1_000)]
@@ -1185,7 +1189,7 @@ async def test_a_very_long_account_is_read_once() -> None:
 
 @in_virtual_time
 async def test_a_list_that_cannot_be_read_is_not_the_only_way() -> None:
-    """One bad entry may spoil it for ever; the jobs can be asked for one by one."""
+    """If the list cannot be read, perhaps forever because of one bad entry, the jobs are read one by one."""
     service = Service()
     ids = names(50)
     service.list_answer = APIResponseValidationError("a number in place of text", where="$[3].id")
@@ -1197,7 +1201,7 @@ async def test_a_list_that_cannot_be_read_is_not_the_only_way() -> None:
 
 @in_virtual_time
 async def test_ids_in_another_case_are_found_in_the_list() -> None:
-    """The service answers in its own spelling; one list still serves them all."""
+    """Ids in another case than the service's own spelling are found in the list, in one request."""
     service = Service()
     service.list_answer = [a_job(name, "CANCELLED") for name in names(100)]
     report = await cancel_many(service, [name.upper() for name in names(100)], wait=True)
@@ -1207,7 +1211,7 @@ async def test_ids_in_another_case_are_found_in_the_list() -> None:
 
 @in_virtual_time
 async def test_a_key_that_may_not_list_reads_one_by_one() -> None:
-    """A refused list says nothing about the jobs."""
+    """A refused list does not decide about the jobs: a key that may not list reads them one by one."""
     service = Service()
     service.list_answer = FORBIDDEN
     service.reads = dict.fromkeys(names(50), "CANCELLED")
@@ -1217,7 +1221,7 @@ async def test_a_key_that_may_not_list_reads_one_by_one() -> None:
 
 @in_virtual_time
 async def test_failed_polls_are_ridden_out() -> None:
-    """A few; and then what was known is told, with the error."""
+    """A few failed polls are retried; after that the last known state is reported, with the error."""
     service = Service()
     service.reads = {
         "shaken": [TROUBLE, BROKEN, TROUBLE, TROUBLE, "CANCELING", TROUBLE, TROUBLE, TROUBLE, TROUBLE, "CANCELLED"],
@@ -1234,7 +1238,7 @@ async def test_failed_polls_are_ridden_out() -> None:
 
 @pytest.mark.parametrize("error", [REFUSED_KEY, FORBIDDEN], ids=str)
 def test_polls_that_will_never_succeed(error: BatchesError) -> None:
-    """They are not repeated; the cancel itself had been accepted."""
+    """Polls that cannot succeed are not retried; the cancel itself had been accepted."""
 
     @in_virtual_time
     async def run() -> None:
@@ -1249,7 +1253,10 @@ def test_polls_that_will_never_succeed(error: BatchesError) -> None:
 
 @in_virtual_time
 async def test_a_job_that_took_the_cancel_and_is_absent_then() -> None:
-    """It exists, so that is doubted; what stays absent for a minute is not found. Each sight of it begins anew."""
+    """A job that is absent after its cancel was accepted is reported as not found after a minute.
+
+    Its 404s are doubted because it exists; each successful read restarts the minute.
+    """
     service = Service()
     service.reads = {"back": [UNKNOWN] * 3 + ["CANCELING"] + [UNKNOWN] * 3 + ["CANCELLED"], "gone": UNKNOWN}
     report = await cancel_many(service, ["back", "gone"], wait=True)
@@ -1261,7 +1268,10 @@ async def test_a_job_that_took_the_cancel_and_is_absent_then() -> None:
 
 @in_virtual_time
 async def test_a_refused_cancel_is_looked_at_for_a_while_if_it_is_waited_for() -> None:
-    """The state may lag behind. A job that stops after all is no failure, and is reported as accepted then."""
+    """With ``wait`` a job is read for a while after a refused cancel, because its state may lag behind.
+
+    If the job stops after all, the outcome is not a failure, and is reported as accepted then.
+    """
     service = Service()
     service.cancels = dict.fromkeys(["stops", "goes on", "is over", "unread"], NOT_NOW)
     service.reads = {
@@ -1291,7 +1301,7 @@ async def test_a_refused_cancel_is_looked_at_for_a_while_if_it_is_waited_for() -
 
 @in_virtual_time
 async def test_a_limit_while_a_refusal_is_doubted() -> None:
-    """The refusal is what was answered, and so it is what is reported."""
+    """If the limit expires while a refusal is doubted, the refusal is reported, because it was the response."""
     service = Service()
     service.cancels["a"], service.reads["a"] = TOO_LATE, "IN_PROGRESS"
     outcome = (await cancel_many(service, ["a"], wait=True, timeout=5))["a"]
@@ -1300,7 +1310,7 @@ async def test_a_limit_while_a_refusal_is_doubted() -> None:
 
 @in_virtual_time
 async def test_a_job_whose_cancel_was_refused_and_that_cannot_be_read_for_long() -> None:
-    """The refusal stays, and the wait ends as for any job that cannot be followed."""
+    """If a job cannot be read after a refused cancel, the refusal remains, and its wait ends like any other."""
     service = Service()
     service.cancels["a"], service.reads["a"] = NOT_NOW, TROUBLE
     outcome = (await cancel_many(service, ["a"], wait=True))["a"]
@@ -1310,7 +1320,7 @@ async def test_a_job_whose_cancel_was_refused_and_that_cannot_be_read_for_long()
 
 @in_virtual_time
 async def test_misuse_while_following_is_raised() -> None:
-    """Such as a client that was closed meanwhile, whether it polls one by one or the list."""
+    """Misuse while following is raised, such as a client that was closed, during single polls and lists."""
     for count in (3, 30):
         service = Service()
         service.list_answer = UsageError("this client is closed")
@@ -1321,7 +1331,7 @@ async def test_misuse_while_following_is_raised() -> None:
 
 @in_virtual_time
 async def test_wait_ends_at_once_where_nothing_drains() -> None:
-    """And as soon as nothing drains any more."""
+    """``wait`` ends at once if nothing drains, and as soon as nothing drains any more."""
     service = Service(default="CANCELLED")
     await cancel_many(service, names(50), wait=True)
     assert now() < 0.1
@@ -1336,7 +1346,7 @@ async def test_wait_ends_at_once_where_nothing_drains() -> None:
 
 @in_virtual_time
 async def test_waiting_does_not_hold_up_the_cancelling() -> None:
-    """All are cancelled first, and as they come they are followed."""
+    """Waiting does not delay the cancels: all are sent first, and each job is followed from its acceptance."""
     service = Service(seconds=0.1)
     service.reads = dict.fromkeys(names(200), "CANCELLED")
     service.list_answer = []
@@ -1347,7 +1357,7 @@ async def test_waiting_does_not_hold_up_the_cancelling() -> None:
 
 @in_virtual_time
 async def test_an_iteration_can_wait_too() -> None:
-    """Each outcome comes when its job has stopped."""
+    """An iteration with ``wait`` yields each outcome when its job has stopped."""
     service = Service()
     service.reads = {"a": ["CANCELING", "CANCELLED"], "b": "CANCELLED"}
     found = [outcome async for outcome in iter_cancel(service, ["a", "b"], wait=True)]
@@ -1357,7 +1367,7 @@ async def test_an_iteration_can_wait_too() -> None:
 
 @in_virtual_time
 async def test_an_iteration_that_waits_begins_no_more_than_it_can_follow() -> None:
-    """A million stuck jobs do not pile up."""
+    """An iteration with ``wait`` starts no more jobs than it can follow, so a million stuck ones do not pile up."""
     service = Service()
     service.list_answer = [a_job(job_id) for job_id in names(1_100)]
     outcomes = iter_cancel(service, (f"job-{number}" for number in range(10_000)), wait=True, at_once=10)
@@ -1370,7 +1380,7 @@ async def test_an_iteration_that_waits_begins_no_more_than_it_can_follow() -> No
 
 @in_virtual_time
 async def test_a_key_refused_while_cancelling_leaves_those_that_drain_to_be_followed() -> None:
-    """They were accepted before."""
+    """After a refused key, jobs whose cancel was accepted before are still followed."""
     service = Service()
     service.cancels["bad"] = REFUSED_KEY
     service.reads["good"] = "CANCELLED"
@@ -1378,12 +1388,12 @@ async def test_a_key_refused_while_cancelling_leaves_those_that_drain_to_be_foll
     assert results(report) == [("good", R.CANCELLED), ("bad", R.DENIED), ("rest", R.NOT_ATTEMPTED)]
 
 
-# --- ends that come from outside ------------------------------------------------------------------------------
+# --- ends from outside ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("how", ["asyncio.timeout", "move_on_after", "a cancelled task"])
 def test_what_was_accepted_by_then_has_been_reported(how: str) -> None:
-    """With ``wait`` a job is reported when it takes the cancel, and again when it has ended."""
+    """With ``wait`` a job is reported when its cancel is accepted, and again when it has ended."""
 
     @in_virtual_time
     async def run() -> None:
@@ -1416,7 +1426,7 @@ def test_what_was_accepted_by_then_has_been_reported(how: str) -> None:
 @pytest.mark.parametrize("limit", ["its own", "a cancelled task"])
 @pytest.mark.parametrize("wait", [False, True])
 def test_what_was_accepted_is_reported_also_while_its_job_is_looked_up(limit: str, wait: bool) -> None:
-    """An answer without a job was an answer."""
+    """A 2xx without a job is reported as accepted, even if its job is still being looked up."""
 
     @in_virtual_time
     async def run() -> None:
@@ -1451,7 +1461,7 @@ def test_what_was_accepted_is_reported_also_while_its_job_is_looked_up(limit: st
 
 @in_virtual_time
 async def test_a_limit_of_its_own_ends_each_job_once() -> None:
-    """Also those that drain: the last word on each id is the one of the report."""
+    """At the call's own limit each job, a draining one too, has one final outcome: that of the report."""
     noted: list[CancelOutcome] = []
     report = await cancel_many(Service(), names(30), wait=True, timeout=10, on_outcome=noted.append)
     assert Counter(outcome.event for outcome in noted) == {"accepted": 30, "ended": 30}
@@ -1462,7 +1472,7 @@ async def test_a_limit_of_its_own_ends_each_job_once() -> None:
 
 @pytest.mark.parametrize("wait", [False, True])
 def test_a_cancelled_bulk_ends_at_once_and_leaves_nothing_running(wait: bool) -> None:
-    """What was known by then has been told."""
+    """A cancelled bulk ends at once, leaves nothing running, and has reported what was known."""
 
     @in_virtual_time
     async def run() -> None:
@@ -1482,7 +1492,7 @@ def test_a_cancelled_bulk_ends_at_once_and_leaves_nothing_running(wait: bool) ->
 
 @in_virtual_time
 async def test_an_iteration_is_cancelled_with_its_consumer() -> None:
-    """Nothing of it runs on."""
+    """An iteration is cancelled with its consumer, and nothing of it continues."""
     service = Service(seconds=1)
     found: list[CancelOutcome] = []
 
@@ -1500,7 +1510,7 @@ async def test_an_iteration_is_cancelled_with_its_consumer() -> None:
 
 @pytest.mark.parametrize("way", ["break", "async with", "aclose", "error"])
 def test_an_iteration_that_is_left_stops_its_work(way: str) -> None:
-    """By ``async with`` and ``aclose`` before they return, by a mere ``break`` a moment later."""
+    """Leaving an iteration stops its work: ``async with`` and ``aclose`` wait for that, and ``break`` does not."""
 
     @in_virtual_time
     async def run() -> None:
@@ -1533,7 +1543,7 @@ def test_an_iteration_that_is_left_stops_its_work(way: str) -> None:
 
 
 async def test_an_iteration_that_never_began_has_nothing_to_stop() -> None:
-    """Making it sends nothing."""
+    """Making an iteration sends nothing, so one that never began has nothing to stop."""
     service = Service()
     outcomes = iter_cancel(service, ["a"])
     await asyncio.sleep(0)
@@ -1544,7 +1554,7 @@ async def test_an_iteration_that_never_began_has_nothing_to_stop() -> None:
 
 @pytest.mark.parametrize("scope", ["fail_after", "move_on_after", "task group"])
 def test_the_scopes_of_anyio_work_around_an_iteration(scope: str) -> None:
-    """They cancel again and again until they are left, and still nothing is left behind."""
+    """Scopes of anyio, which cancel repeatedly until left, work around an iteration, and nothing is left behind."""
 
     @in_virtual_time
     async def run() -> None:
@@ -1575,7 +1585,7 @@ def test_the_scopes_of_anyio_work_around_an_iteration(scope: str) -> None:
 
 @in_virtual_time
 async def test_a_scope_may_be_opened_for_each_step() -> None:
-    """An iteration yields from within no scope of its own, so scopes around its steps do not get entangled."""
+    """An iteration never yields inside a scope of its own, so a scope around each step is properly nested."""
     outcomes = iter_cancel(Service(seconds=1), names(20), at_once=5)
     found = []
     for _ in range(20):
@@ -1587,7 +1597,7 @@ async def test_a_scope_may_be_opened_for_each_step() -> None:
 
 
 async def test_an_iteration_may_wander_from_task_to_task() -> None:
-    """Begun in one, continued in a second, ended in a third."""
+    """An iteration may begin in one task, continue in a second and end in a third."""
     outcomes = iter_cancel(Service(), names(30))
     found = [await asyncio.create_task(outcomes.__anext__()) for _ in range(5)]
 
@@ -1600,7 +1610,7 @@ async def test_an_iteration_may_wander_from_task_to_task() -> None:
 
 
 async def test_a_task_that_leaves_in_anger_is_not_told_of_the_works_own_error() -> None:
-    """An error of the source that nobody waited for any more is not reported as never retrieved."""
+    """After an iteration is left, an unread error of its source is not reported as never retrieved."""
     complaints: list[Any] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
     outcomes = iter_cancel(Service(), failing_after(names(3)), at_once=1)
@@ -1612,12 +1622,12 @@ async def test_a_task_that_leaves_in_anger_is_not_told_of_the_works_own_error() 
     assert complaints == []
 
 
-# --- how much is held -----------------------------------------------------------------------------------------
+# --- memory ---------------------------------------------------------------------------------------------------
 
 
 @in_virtual_time
 async def test_a_slow_consumer_holds_the_work_back() -> None:
-    """No more is done ahead than fits in one round."""
+    """A slow consumer holds the work back: at most one round is done ahead."""
     service = Service(seconds=0.001)
     outcomes = iter_cancel(service, (f"job-{number}" for number in range(100_000)), at_once=10)
     for taken in range(1, 50):
@@ -1629,7 +1639,7 @@ async def test_a_slow_consumer_holds_the_work_back() -> None:
 
 @in_virtual_time
 async def test_a_finished_id_may_come_again() -> None:
-    """Repeats are merged in flight only: who remembers all ids cannot forget any."""
+    """A finished id may come again: only repeats in flight are merged, because remembering all ids needs memory."""
     service = Service(seconds=1)
 
     async def ids() -> AsyncIterator[str]:
@@ -1667,14 +1677,14 @@ def peak_of(count: int) -> int:
 
 
 def test_memory_does_not_grow_with_the_number_of_ids() -> None:
-    """Thirty times the ids take the same memory, failures among them."""
+    """Thirty times the ids take the same memory, failures included."""
     peak_of(500)
     few, many = peak_of(500), peak_of(15_000)
     assert many < 2 * few + 200_000
 
 
 async def test_failures_in_a_report_hold_no_frames() -> None:
-    """The tracebacks of ten thousand errors would be most of it."""
+    """Failures in a report keep no tracebacks, which would be most of the memory of ten thousand errors."""
     service = Service()
     service.cancels = dict.fromkeys(names(10), NotFoundError("Job not found", status=404))
     report = await cancel_many(service, names(10))
@@ -1686,7 +1696,7 @@ async def test_failures_in_a_report_hold_no_frames() -> None:
 
 @in_virtual_time
 async def test_an_outcome_says_what_was_known_before_and_when_it_was_sent() -> None:
-    """The status of a job that was passed in, and the moment of the first cancel; neither is known of the rest."""
+    """An outcome has the status of a job that was passed in and the time of the first cancel, and None otherwise."""
     service = Service(seconds=1, default="CANCELLED")
     ids = [a_job("a", "IN_PROGRESS"), "b", a_job("c", "PAUSED"), "..", BatchJob(id="d")]
     report = await cancel_many(service, ids, at_once=1)
@@ -1700,7 +1710,7 @@ async def test_an_outcome_says_what_was_known_before_and_when_it_was_sent() -> N
 @pytest.mark.parametrize("status", ["CANCELING", "CANCELLED", "COMPLETED"])
 @pytest.mark.parametrize("before", [None, "IN_PROGRESS", "a\0b\n", "\ud800"], ids=repr)
 async def test_a_report_gives_what_the_callback_got(status: str, before: str | None) -> None:
-    """Although it keeps a good answer as bytes, and makes its outcome anew."""
+    """A report has the outcomes that the callback got, although it keeps 2xx bodies as bytes."""
     at = datetime(2026, 11, 2, 10, 20, 30, 481_925, tzinfo=UTC)
     noted: list[CancelOutcome] = []
 
@@ -1722,7 +1732,7 @@ async def test_a_report_gives_what_the_callback_got(status: str, before: str | N
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks came with Python 3.12")
 @pytest.mark.parametrize("wait", [False, True])
 def test_a_loop_with_eager_tasks_gives_the_same_outcomes(wait: bool) -> None:
-    """And no worker stands on the stack of another: a thousand at once are not too many."""
+    """With eager tasks the outcomes are the same, and a thousand workers at once do not nest on one stack."""
 
     @in_virtual_time
     async def run() -> None:
@@ -1748,7 +1758,7 @@ def test_a_loop_with_eager_tasks_gives_the_same_outcomes(wait: bool) -> None:
     run()
 
 
-# --- anything at all ------------------------------------------------------------------------------------------
+# --- arbitrary input ------------------------------------------------------------------------------------------
 
 
 @settings(max_examples=40, deadline=None)
@@ -1769,7 +1779,7 @@ def test_a_loop_with_eager_tasks_gives_the_same_outcomes(wait: bool) -> None:
 def test_every_id_ends_in_exactly_one_bucket(
     ids: list[Any], fates: list[Any], at_once: int, wait: bool, timeout: float | None, as_async: bool
 ) -> None:
-    """Whatever the ids, their fates, the concurrency and the limit."""
+    """Every id ends in exactly one bucket, for any ids, outcomes, concurrency and limit."""
 
     @in_virtual_time
     async def run() -> None:

@@ -1,4 +1,4 @@
-"""What a bulk cancel keeps of each id: in order, once, and read again when it is asked for."""
+"""The outcomes that a bulk cancel keeps in compact form: one for each id, in order, decoded on access."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _kept() -> CompactOutcomes:
 
 
 def test_outcomes_are_in_the_order_of_their_ids() -> None:
-    """However late they came."""
+    """Outcomes are in the order of their ids, not of their completion."""
     kept = _kept()
     assert list(kept) == ["a", "b"]
     assert list(kept.values()) == [_GONE, _GOOD]
@@ -39,14 +39,14 @@ def test_outcomes_are_in_the_order_of_their_ids() -> None:
 
 
 def test_what_was_kept_as_an_answer_is_read_when_it_is_asked_for() -> None:
-    """Each time, and equal each time."""
+    """An outcome that is kept as a response body is decoded on each access, and is equal each time."""
     kept = _kept()
     assert kept["b"] == kept["b"] == _GOOD
     assert kept["b"] is not kept["b"]
 
 
 def test_its_report_is_like_any_other() -> None:
-    """Counted, compared, pickled."""
+    """A report of compact outcomes can be counted, compared and pickled like any other."""
     report = _kept().report()
     assert report == CancelReport([_GONE, _GOOD])
     assert CancelReport([_GONE, _GOOD]) == report
@@ -59,7 +59,7 @@ def test_its_report_is_like_any_other() -> None:
 
 
 def test_jobs_that_completed_anyway_are_counted_as_they_come() -> None:
-    """As a report of outcomes counts them."""
+    """Jobs that completed anyway are counted on arrival, with the same result as in a report of outcomes."""
     kept = CompactOutcomes(_read)
     done = BatchJob(id="a", status=BatchJobStatus.COMPLETED)
     for name, accepted in (("a", True), ("b", False)):

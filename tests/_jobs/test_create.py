@@ -1,4 +1,4 @@
-"""Creating a job exactly once, against a service that loses answers, on a virtual clock."""
+"""Creating a job exactly once, against a service that loses responses, in virtual time."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _FILE = "file-1"
 _CHAT = "/v1/chat/completions"
 _PATIENCE = 120.0
 _PAUSES = [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 29.0]
-"""Between the looks at the list, until patience is used up."""
+"""Seconds between reads of the list, until patience is used up."""
 _LOST = APIConnectionError("the connection broke")
 _WANTED = WantedJob(file_id=_FILE, endpoint=_CHAT)
 _OWN = attrs.evolve(_WANTED, has_own_file=True)
@@ -56,7 +56,7 @@ def _odd(problem: str, *, status: int = 201, where: str = "$") -> APIResponseVal
 
 @attrs.frozen
 class Post:
-    """What becomes of one create: whether it makes a job, what is heard of it, how long it takes, when it shows."""
+    """The effects of one create: if it makes a job, its response, its duration, and when the job is listed."""
 
     makes: bool = True
     heard: BatchesError | None = None
@@ -70,7 +70,7 @@ _LOST_BEFORE = Post(makes=False, heard=_LOST)
 
 
 class Service:
-    """The service, with a list, a clock of its own, and a script of what becomes of each create."""
+    """A service with a list, a clock of its own, and a script for each create."""
 
     def __init__(self, *posts: Post, clock: datetime = datetime(2026, 9, 14, 12, tzinfo=UTC)) -> None:
         self.script = list(posts)
@@ -80,7 +80,7 @@ class Service:
         self.slept: list[float] = []
         self.noted: list[int] = []
         self.unreadable: Callable[[int], BatchesError | None] = lambda _: None
-        """What keeps a look at the list, by its number, from being answered."""
+        """The error for a read of the list, by its number, or None."""
         self.tells_the_time = True
         self.tells_when_created = True
         self._midnight = clock
@@ -99,7 +99,7 @@ class Service:
         self._seconds += seconds
 
     def add(self, *, ago: float | None = 0.0, shown_after: float = 0.0, **fields: Any) -> BatchJob:
-        """A job, created so many seconds ago (None: the service does not say when)."""
+        """Add a job that was created so many seconds ago (None: the job has no creation time)."""
         created_at = None if ago is None else self.now - timedelta(seconds=ago)
         usual = {"id": f"job-{next(self._names)}", "input_file_id": _FILE, "created_at": created_at}
         job = BatchJob(**usual | fields)
@@ -167,11 +167,11 @@ class Service:
         return self.posts, self.looks, self.slept
 
 
-# --- no answer was lost -------------------------------------------------------------------------------------------
+# --- no response was lost -----------------------------------------------------------------------------------------
 
 
 async def test_a_create_that_is_answered_is_one_call() -> None:
-    """The list is not read."""
+    """A create with a response is one request; the list is not read."""
     service = Service(_OK)
     assert await service.create() == Created(service.jobs[0][1])
     assert service.effort == (1, 0, [])
@@ -195,7 +195,7 @@ _REFUSED: list[BatchesError] = [
 
 @pytest.mark.parametrize("error", _REFUSED, ids=repr)
 async def test_what_certainly_made_no_job_is_raised_at_once(error: BatchesError) -> None:
-    """A refusal, a decline, a request that was never sent: no job is looked for, and nothing is sent again."""
+    """A refusal, a decline or an unsent request made no job: it is raised at once, without search or retry."""
     service = Service(Post(makes=False, heard=error))
     with pytest.raises(type(error)) as caught:
         await service.create()
@@ -203,7 +203,7 @@ async def test_what_certainly_made_no_job_is_raised_at_once(error: BatchesError)
     assert service.effort == (1, 0, [])
 
 
-# --- an answer was lost -------------------------------------------------------------------------------------------
+# --- a response was lost ------------------------------------------------------------------------------------------
 
 _LOSSES: list[APIError] = [
     _LOST,
@@ -225,7 +225,7 @@ _each_loss = pytest.mark.parametrize("error", _LOSSES, ids=repr)
 
 @_each_loss
 async def test_a_job_whose_answer_was_lost_is_found(error: APIError) -> None:
-    """At the first look: it is handed out, and nothing is sent again."""
+    """A job whose response was lost is found in the first list and returned; nothing is sent again."""
     service = Service(Post(heard=error))
     assert await service.create() == Created(service.jobs[0][1], found=True)
     assert service.effort == (1, 1, [])
@@ -233,7 +233,7 @@ async def test_a_job_whose_answer_was_lost_is_found(error: APIError) -> None:
 
 @_each_loss
 async def test_a_create_that_did_not_arrive_is_sent_once_more(error: APIError) -> None:
-    """After looks with back-off throughout ``patience``."""
+    """A create that did not arrive is sent once more, after reads of the list throughout ``patience``."""
     service = Service(Post(makes=False, heard=error), _OK)
     assert await service.create() == Created(service.jobs[0][1])
     assert service.effort == (2, 9, _PAUSES)
@@ -242,7 +242,7 @@ async def test_a_create_that_did_not_arrive_is_sent_once_more(error: APIError) -
 
 @pytest.mark.parametrize("seconds", [0.5, 5.0, 12.0, 60.0, 119.9])
 async def test_a_job_that_is_listed_late_is_found(seconds: float) -> None:
-    """At any time within ``patience``: the service may show a job long after it made it."""
+    """A job is found if it is listed at any time within ``patience``, because the service may list it late."""
     service = Service(Post(heard=_LOST, shown_after=seconds))
     assert await service.create() == Created(service.jobs[0][1], found=True)
     assert service.posts == 1
@@ -251,21 +251,21 @@ async def test_a_job_that_is_listed_late_is_found(seconds: float) -> None:
 
 @pytest.mark.parametrize(("patience", "slept"), [(0, []), (0.5, [0.5]), (10, [1, 2, 4, 3])])
 async def test_patience_is_how_long_is_looked(patience: float, slept: list[float]) -> None:
-    """With none there is one look."""
+    """``patience`` is the duration of the search; with 0 the list is read once."""
     service = Service(_LOST_BEFORE, _OK)
     await service.create(patience=patience)
     assert service.effort == (2, len(slept) + 1, slept)
 
 
 async def test_a_second_answer_that_is_lost_is_looked_for_as_well() -> None:
-    """And found."""
+    """If the second response is lost too, its job is searched for and found."""
     service = Service(_LOST_BEFORE, Post(heard=_LOST, shown_after=100))
     assert await service.create() == Created(service.jobs[0][1], found=True)
     assert service.posts == 2
 
 
 async def test_there_are_never_more_than_two_posts() -> None:
-    """Then the caller decides, with all that is known."""
+    """At most two creates are sent; then the error gives the caller all that is known, to decide."""
     service = Service(_LOST_BEFORE, _LOST_BEFORE)
     error = await service.refused()
     assert service.effort == (2, 18, _PAUSES * 2)
@@ -278,7 +278,7 @@ async def test_there_are_never_more_than_two_posts() -> None:
 
 
 async def test_a_second_post_that_is_refused_is_raised_as_it_is() -> None:
-    """The first one made no job that could be seen, and the second certainly made none."""
+    """A refused second create is raised: the first made no visible job, and the second certainly made none."""
     refusal = BadRequestError("no such endpoint", status=400)
     service = Service(_LOST_BEFORE, Post(makes=False, heard=refusal))
     with pytest.raises(BadRequestError) as caught:
@@ -287,7 +287,7 @@ async def test_a_second_post_that_is_refused_is_raised_as_it_is() -> None:
     assert service.posts == 2
 
 
-# --- the answer was 2xx, and odd ----------------------------------------------------------------------------------
+# --- unexpected 2xx responses -------------------------------------------------------------------------------------
 
 _ACCEPTED: list[APIError] = [
     _odd("it is about file 'file-2'", where="$.job.input_file_id"),
@@ -303,7 +303,7 @@ _each_accepted = pytest.mark.parametrize("error", _ACCEPTED, ids=repr)
 
 @_each_accepted
 async def test_a_job_whose_answer_was_odd_is_found(error: APIError) -> None:
-    """In the list, whenever it shows there."""
+    """A job whose 2xx response was unexpected is found in the list, whenever it is listed."""
     service = Service(Post(heard=error, shown_after=100))
     assert await service.create() == Created(service.jobs[0][1], found=True)
     assert service.posts == 1
@@ -311,7 +311,7 @@ async def test_a_job_whose_answer_was_odd_is_found(error: APIError) -> None:
 
 @_each_accepted
 async def test_after_a_2xx_nothing_is_posted_again(error: APIError) -> None:
-    """If the job does not show for all of ``patience``, the error says what was read."""
+    """After a 2xx nothing is sent again; if its job is not listed within ``patience``, the error quotes the body."""
     service = Service(Post(makes=False, heard=error))
     unconfirmed = await service.refused()
     assert service.effort == (1, 9, _PAUSES)
@@ -320,7 +320,7 @@ async def test_after_a_2xx_nothing_is_posted_again(error: APIError) -> None:
 
 
 async def test_after_a_second_2xx_that_is_odd_neither() -> None:
-    """The error is about the last answer."""
+    """After a second, unexpected 2xx nothing is sent again, and the error is about the last response."""
     service = Service(_LOST_BEFORE, Post(makes=False, heard=_odd("no JSON")))
     assert "no JSON" in str(await service.refused())
     assert service.posts == 2
@@ -340,7 +340,7 @@ async def test_after_a_second_2xx_that_is_odd_neither() -> None:
     ids=repr,
 )
 async def test_a_list_that_is_refused_settles_nothing(unreadable: BatchesError) -> None:
-    """That is raised at once, and nothing is sent again."""
+    """A refused list decides nothing: it is raised at once, and nothing is sent again."""
     service = Service(_LOST_AFTER)
     service.unreadable = lambda _: unreadable
     error = await service.refused()
@@ -363,7 +363,7 @@ _UNREADABLE: list[APIError] = [
 @pytest.mark.parametrize("unreadable", _UNREADABLE, ids=repr)
 @pytest.mark.parametrize("post", [_LOST_AFTER, _LOST_BEFORE], ids=["made", "not made"])
 async def test_a_list_in_trouble_is_read_again(unreadable: APIError, post: Post) -> None:
-    """Throughout ``patience``. If it stays like that, nothing is sent again."""
+    """A failing list is read again throughout ``patience``; if it keeps failing, the create is not sent again."""
     service = Service(post)
     service.unreadable = lambda _: unreadable
     error = await service.refused()
@@ -373,7 +373,7 @@ async def test_a_list_in_trouble_is_read_again(unreadable: APIError, post: Post)
 
 
 async def test_a_list_that_recovers_shows_the_job() -> None:
-    """Trouble of the list is no answer in either direction."""
+    """A failing list decides nothing; once it recovers, the job is found in it."""
     service = Service(_LOST_AFTER)
     service.unreadable = lambda look: _UNREADABLE[0] if look < 5 else None
     assert await service.create() == Created(service.jobs[0][1], found=True)
@@ -381,7 +381,7 @@ async def test_a_list_that_recovers_shows_the_job() -> None:
 
 
 async def test_a_list_that_recovers_and_shows_no_job() -> None:
-    """Is a list that was read when patience ended: the create is sent once more."""
+    """If a recovered list omits the job when patience ends, the create is sent once more."""
     service = Service(_LOST_BEFORE, _OK)
     service.unreadable = lambda look: _UNREADABLE[0] if look < 9 else None
     assert (await service.create()).found is False
@@ -389,18 +389,18 @@ async def test_a_list_that_recovers_and_shows_no_job() -> None:
 
 
 async def test_a_list_that_fails_at_the_last_look() -> None:
-    """The looks before it did not show the job, which may be the last to be listed."""
+    """If the last read of the list fails, nothing is sent again, because the job may be listed last."""
     service = Service(_LOST_BEFORE)
     service.unreadable = lambda look: _UNREADABLE[0] if look == 9 else None
     assert "could not be read" in str(await service.refused())
     assert service.posts == 1
 
 
-# --- which job it is ----------------------------------------------------------------------------------------------
+# --- identification of the job ------------------------------------------------------------------------------------
 
 
 async def test_jobs_of_other_files_and_of_no_file_are_others() -> None:
-    """Only the same input file counts."""
+    """Only jobs of the same input file are candidates."""
     service = Service(_LOST_AFTER)
     service.add(input_file_id="file-2")
     service.add(input_file_id=None)
@@ -413,7 +413,7 @@ async def test_jobs_of_other_files_and_of_no_file_are_others() -> None:
     ids=["endpoint", "model", "priority"],
 )
 async def test_a_job_with_other_settings_is_another(fields: dict[str, Any]) -> None:
-    """It is the job of another program, however young."""
+    """A job with other settings belongs to another program, however recent it is."""
     service = Service(_LOST_BEFORE, _OK)
     service.add(ago=60.0, **fields)
     wanted = attrs.evolve(_WANTED, model_id="m", priority=1)
@@ -434,34 +434,34 @@ async def test_a_job_with_other_settings_is_another(fields: dict[str, Any]) -> N
     ids=["none wanted", "none shown", "the same"],
 )
 async def test_settings_that_do_not_differ(wanted: WantedJob, fields: dict[str, Any]) -> None:
-    """A model is shown only after validation, and a priority perhaps never: what is not shown may be the same."""
+    """An absent setting does not exclude a job: a model is shown after validation, a priority perhaps never."""
     service = Service(_LOST_BEFORE)
     job = service.add(ago=60.0, **fields)
     assert (await service.create(wanted=wanted)).job == job
 
 
 async def test_an_old_job_is_another() -> None:
-    """One created more than five minutes before the attempt began."""
+    """A job created more than five minutes before the attempt began is not adopted."""
     service = Service(_LOST_AFTER)
     service.add(ago=5 * 60 + 2.0)
     assert (await service.create()).job.id == "job-2"
 
 
 async def test_a_job_within_the_margin_may_be_the_one() -> None:
-    """The clocks of the service's machines may be minutes apart."""
+    """A job within the margin may be adopted, because clocks of the service may differ by minutes."""
     service = Service(_LOST_BEFORE)
     young = service.add(ago=5 * 60 - 2.0)
     assert (await service.create()).job == young
 
 
 async def test_the_attempt_began_when_it_began() -> None:
-    """A job that was made at the beginning of an hour of trying is found at its end."""
+    """The margin counts from the beginning of the attempt: an early job is found even after an hour of retries."""
     service = Service(Post(heard=_LOST, seconds=7200.0))
     assert (await service.create()).job == service.jobs[0][1]
 
 
 async def test_a_job_that_was_known_before_is_another() -> None:
-    """Listed, retrieved, cancelled or created by this client."""
+    """A job that this client had already listed, retrieved, cancelled or created is not adopted."""
     service = Service(_LOST_AFTER)
     known = KnownJobs()
     known.note(service.add(ago=10.0))
@@ -470,7 +470,7 @@ async def test_a_job_that_was_known_before_is_another() -> None:
 
 
 async def test_a_job_that_was_seen_since_may_be_the_one() -> None:
-    """A listing in another task, while a create is under way, does not hide the job from its own create."""
+    """A job that another task lists during a create remains a candidate for that create."""
     service = Service(Post(heard=_LOST, shown_after=5.0))
     known = KnownJobs()
 
@@ -483,7 +483,7 @@ async def test_a_job_that_was_seen_since_may_be_the_one() -> None:
 
 
 async def test_a_job_is_handed_out_once() -> None:
-    """Two creates of one file whose answers were both lost get a job each."""
+    """Each job is returned once: two creates of one file that both lost their responses get different jobs."""
     service = Service(_LOST_AFTER, _LOST_AFTER, _OK, _LOST_AFTER)
     known = KnownJobs()
     created = [await service.create(known) for _ in range(4)]
@@ -492,14 +492,14 @@ async def test_a_job_is_handed_out_once() -> None:
 
 @pytest.mark.parametrize("days", [-400, -1, 1, 400])
 async def test_the_service_s_clock_decides(days: int) -> None:
-    """However far it is from ours: its own ``Date`` is what its times are compared with."""
+    """Times of jobs are compared with the service's ``Date``, however far it is from the local clock."""
     service = Service(_LOST_AFTER, clock=datetime.now(UTC) + timedelta(days=days))
     service.add(ago=600.0)
     assert (await service.create()).job.id == "job-2"
 
 
 async def test_a_service_that_does_not_tell_the_time_is_read_by_our_clock() -> None:
-    """The next best."""
+    """If the service sends no ``Date``, times are compared with the local clock."""
     service = Service(_LOST_AFTER, clock=datetime.now(UTC) - timedelta(seconds=1000))
     service.tells_the_time = False
     service.add(ago=900.0)
@@ -508,7 +508,7 @@ async def test_a_service_that_does_not_tell_the_time_is_read_by_our_clock() -> N
 
 @pytest.mark.parametrize("post", [_LOST_AFTER, _LOST_BEFORE], ids=["made", "not made"])
 async def test_a_job_of_no_known_time_is_never_certain(post: Post) -> None:
-    """It is named as a candidate when patience is used up, and nothing is sent again: it may be the one."""
+    """A job without creation time is named as a candidate when patience ends, and nothing is sent again."""
     service = Service(post)
     service.tells_when_created = False
     job = service.add(ago=None) if not post.makes else None
@@ -519,21 +519,21 @@ async def test_a_job_of_no_known_time_is_never_certain(post: Post) -> None:
 
 
 async def test_a_job_of_no_known_time_does_not_hide_a_certain_one() -> None:
-    """The one whose time fits is taken."""
+    """A job without creation time does not hide one whose time matches, which is adopted."""
     service = Service(Post(heard=_LOST, shown_after=20))
     service.add(ago=None)
     assert await service.create() == Created(service.jobs[1][1], found=True)
 
 
 async def test_candidates_are_named_if_the_list_fails_in_the_end() -> None:
-    """Those that the looks before it showed."""
+    """If the last read of the list fails, the candidates of earlier reads are named."""
     service = Service(_LOST_BEFORE)
     job = service.add(ago=None)
     service.unreadable = lambda look: PermissionDeniedError("not yours", status=403) if look == 3 else None
     assert (await service.refused()).candidates == (job,)
 
 
-# --- a file of the attempt's own ----------------------------------------------------------------------------------
+# --- a file that only this attempt has ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -547,7 +547,7 @@ async def test_candidates_are_named_if_the_list_fails_in_the_end() -> None:
     ids=["old", "without a time", "other settings", "former file"],
 )
 async def test_a_job_of_an_own_file_is_the_job(fields: dict[str, Any]) -> None:
-    """Whatever else it says: no other create can have made it."""
+    """A job of a file that only this attempt has is adopted whatever its fields, because no other create made it."""
     service = Service(_LOST_BEFORE)
     job = service.add(**fields)
     wanted = attrs.evolve(_OWN, model_id="m", former_file_ids=("file-0",))
@@ -555,13 +555,13 @@ async def test_a_job_of_an_own_file_is_the_job(fields: dict[str, Any]) -> None:
 
 
 async def test_a_job_of_another_file_is_none_of_an_own_file() -> None:
-    """However well all else fits."""
+    """A job of another file is not adopted, however well its fields match."""
     service = Service(_LOST_BEFORE, _OK)
     service.add(input_file_id="file-2")
     assert (await service.create(wanted=_OWN)).job.id == "job-2"
 
 
-# --- several that could be it -------------------------------------------------------------------------------------
+# --- several candidates -------------------------------------------------------------------------------------------
 
 _S = BatchJobStatus
 _NOON = datetime(2026, 9, 14, 12, tzinfo=UTC)
@@ -581,7 +581,7 @@ _BEST_FIRST = [
 
 @given(st.lists(st.sampled_from(_BEST_FIRST), unique=True))
 def test_the_best_of_several(candidates: list[BatchJob]) -> None:
-    """By its results, or those that may come: one that failed is the last but for those that were cancelled."""
+    """The best candidate is adopted by its results, present or expected; failed ranks above cancelled only."""
     best = best_of(candidates)
     ordered = tuple(sorted(candidates, key=_BEST_FIRST.index))
     assert best == (Created(ordered[0], True, ordered[1:]) if ordered else None)
@@ -591,7 +591,7 @@ def test_the_best_of_several(candidates: list[BatchJob]) -> None:
 async def test_one_of_several_is_taken_and_the_others_are_named(
     caplog: pytest.LogCaptureFixture, wanted: WantedJob
 ) -> None:
-    """In a warning: what is left to do is to cancel those that run."""
+    """One of several candidates is adopted; a warning names the others, so that running ones can be cancelled."""
     service, known = Service(_LOST_BEFORE), KnownJobs()
     for name in ("a", "b"):
         service.add(id=name, status=BatchJobStatus.COMPLETED)
@@ -608,7 +608,11 @@ async def test_one_of_several_is_taken_and_the_others_are_named(
 
 
 async def test_of_a_long_list_the_newest_jobs_are_remembered_and_those_without_a_time() -> None:
-    """Only a young job can be taken for one just created; one that may be young is never forgotten for a list."""
+    """From a long list only the newest jobs and those without a time are remembered.
+
+    Only a recent job can be confused with one just created, and one without a time may be recent, so it is never
+    dropped.
+    """
     known = KnownJobs()
     now = datetime(2026, 11, 1, tzinfo=UTC)
     jobs = [BatchJob(id=f"job-{age}", created_at=now - timedelta(minutes=age)) for age in range(12_000)]
@@ -616,7 +620,7 @@ async def test_of_a_long_list_the_newest_jobs_are_remembered_and_those_without_a
     assert [known.knows(name) for name in ("job-0", "job-4000", "job-11999", "undated")] == [True, True, False, True]
 
 
-# --- a second job that shows later --------------------------------------------------------------------------------
+# --- a second job that is listed later ----------------------------------------------------------------------------
 
 
 def _seconds(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -628,7 +632,7 @@ def _seconds(caplog: pytest.LogCaptureFixture) -> list[str]:
 async def test_a_second_job_that_shows_later_is_named_once(
     caplog: pytest.LogCaptureFixture, wanted: WantedJob, second: Post
 ) -> None:
-    """The first was listed after all patience: it runs, and is paid for, unless somebody cancels it."""
+    """A second job that is listed after all patience is named once, because it runs, and costs, until cancelled."""
     service, known = Service(Post(heard=_LOST, shown_after=500.0), second), KnownJobs()
     created = await service.create(known, wanted)
     first, used = (job for _, job in service.jobs)
@@ -643,7 +647,10 @@ async def test_a_second_job_that_shows_later_is_named_once(
 async def test_a_job_of_the_caller_s_file_that_another_create_made_is_no_second(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Older, much younger, with other settings, or made by this client: the advice to cancel it would be wrong."""
+    """A job of the caller's file that is older, much newer, different or already known is not named as a second.
+
+    The advice to cancel it would be wrong.
+    """
     service, known = Service(_LOST_AFTER, _OK), KnownJobs()
     earlier = known.note(service.add(ago=10.0))
     await service.create(known)
@@ -656,19 +663,19 @@ async def test_a_job_of_the_caller_s_file_that_another_create_made_is_no_second(
 
 
 async def test_an_answered_create_expects_no_second(caplog: pytest.LogCaptureFixture) -> None:
-    """Its job is certain, and so are other jobs of the file."""
+    """After a create with a response its job is certain, so other jobs of the file are not named as a second."""
     service, known = Service(_OK), KnownJobs()
     await service.create(known)
     known.note(service.add())
     assert caplog.messages == []
 
 
-# --- a caller that goes on ----------------------------------------------------------------------------------------
+# --- resumed creates ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("posts", [1, 2])
 async def test_a_create_that_was_sent_before_is_looked_for_first(posts: int) -> None:
-    """And found, without a create, however late it is listed."""
+    """A create that was sent by an earlier call is searched for first, and found without a create, however late."""
     service = Service()
     job = service.add(ago=30.0, shown_after=_PATIENCE - 1)
     assert await service.create(posts=posts) == Created(job, found=True)
@@ -676,14 +683,14 @@ async def test_a_create_that_was_sent_before_is_looked_for_first(posts: int) -> 
 
 
 async def test_a_create_that_was_sent_before_in_vain_is_sent_once_more() -> None:
-    """After all of patience; it is the second one."""
+    """If an earlier create made no job within all of patience, it is sent once more, as the second one."""
     service = Service(_OK)
     assert (await service.create(posts=1)).found is False
     assert (service.effort, service.noted) == ((1, 9, _PAUSES), [2])
 
 
 async def test_two_creates_that_were_sent_before_are_enough() -> None:
-    """The job is looked for, and nothing is sent."""
+    """After two earlier creates the job is only searched for, and nothing is sent."""
     service = Service()
     error = await service.refused(posts=2)
     assert service.effort == (0, 9, _PAUSES)
@@ -691,7 +698,7 @@ async def test_two_creates_that_were_sent_before_are_enough() -> None:
 
 
 async def test_the_time_of_an_earlier_process_counts() -> None:
-    """A job that was created since then, and long before this process began, is the job."""
+    """A job created after an earlier process began is adopted, even if that was long before this process began."""
     service = Service(_OK)
     job = service.add(ago=7200.0)
     older = service.add(ago=8000.0)
@@ -700,7 +707,7 @@ async def test_the_time_of_an_earlier_process_counts() -> None:
 
 
 async def test_a_caller_may_say_which_jobs_are_others() -> None:
-    """Then it is of no importance which jobs this client has seen."""
+    """If the caller names the jobs that are not candidates, the jobs that this client has seen do not matter."""
     service, known = Service(), KnownJobs()
     other, job = known.note(service.add()), known.note(service.add())
     assert (await service.create(known, posts=1, is_another=lambda seen: seen == other)).job == job
@@ -722,7 +729,7 @@ async def test_a_caller_may_say_which_jobs_are_others() -> None:
     ids=["answered", "lost", "twice", "odd", "refused", "429", "not sent", "declined", "second refused"],
 )
 async def test_the_number_of_creates_is_noted_before_each(posts: list[Post], noted: list[int]) -> None:
-    """What is noted is how many may have made a job: none that was refused, and no further one after a 2xx."""
+    """``note_posts`` counts the creates that may have made a job: not refused ones, and none after a 2xx."""
     service = Service(*posts)
     seen: list[tuple[int, list[int]]] = []
     post = service.post
@@ -739,7 +746,7 @@ async def test_the_number_of_creates_is_noted_before_each(posts: list[Post], not
 
 
 async def test_a_create_that_cannot_be_noted_is_not_sent() -> None:
-    """A crash after it would leave a job that no record names."""
+    """A create that cannot be recorded is not sent, because a crash after it would leave a job without a record."""
     service = Service(_OK)
 
     async def fail(_: int) -> None:
@@ -751,11 +758,11 @@ async def test_a_create_that_cannot_be_noted_is_not_sent() -> None:
     assert service.posts == 0
 
 
-# --- turns --------------------------------------------------------------------------------------------------------
+# --- creates in turn ----------------------------------------------------------------------------------------------
 
 
 class _Gate:
-    """Creates that wait until they are let go, and note which are under way."""
+    """Creates that block until they are released, and record which are under way."""
 
     def __init__(self) -> None:
         self.under_way: list[str] = []
@@ -784,7 +791,7 @@ async def _let_run() -> None:
 
 
 async def test_creates_for_one_file_run_one_after_another() -> None:
-    """Otherwise two lost answers could not be told apart; creates for other files do not wait."""
+    """Creates for one file run in sequence, or two lost responses would be ambiguous; other files do not wait."""
     gate, known = _Gate(), KnownJobs()
     tasks = [gate.create(known, name) for name in ("a", "a", "b", "a")]
     await _let_run()
@@ -796,7 +803,7 @@ async def test_creates_for_one_file_run_one_after_another() -> None:
 
 
 async def test_a_cancelled_create_gives_up_its_turn() -> None:
-    """Whether it was under way or waiting for it."""
+    """A cancelled create releases its turn, no matter if it was under way or waiting."""
     gate, known = _Gate(), KnownJobs()
     under_way, waiting, last = (gate.create(known, "a") for _ in range(3))
     await _let_run()
@@ -812,7 +819,7 @@ async def test_a_cancelled_create_gives_up_its_turn() -> None:
 
 
 async def test_a_failed_create_gives_up_its_turn() -> None:
-    """The next one is not held up."""
+    """A failed create releases its turn to the next one."""
     service = Service(Post(makes=False, heard=RateLimitError("slow down")), _OK)
     known = KnownJobs()
     with pytest.raises(RateLimitError):
@@ -821,7 +828,7 @@ async def test_a_failed_create_gives_up_its_turn() -> None:
 
 
 async def test_turns_of_a_thousand_files_are_not_kept() -> None:
-    """A client that lives for years does not grow by each file."""
+    """Turns of finished files are dropped, so that a client that lives for years does not grow with each file."""
     known = KnownJobs()
     for number in range(1_000):
         async with known.turn(f"file-{number}"):
@@ -829,11 +836,11 @@ async def test_turns_of_a_thousand_files_are_not_kept() -> None:
     assert known._turns == {}
 
 
-# --- what is known ------------------------------------------------------------------------------------------------
+# --- known jobs ---------------------------------------------------------------------------------------------------
 
 
 def test_what_was_seen_before_a_mark() -> None:
-    """And what was seen again stays as old as it was."""
+    """``seen_before`` counts the first sight of a job: seeing it again does not make it newer."""
     known = KnownJobs()
     before, after = BatchJob(id="before"), BatchJob(id="after")
     assert known.note(before) is before
@@ -847,7 +854,7 @@ def test_what_was_seen_before_a_mark() -> None:
 
 @pytest.mark.parametrize("newest_first", [True, False])
 def test_a_list_of_twenty_thousand_does_not_crowd_out_the_youngest(*, newest_first: bool) -> None:
-    """Only jobs of the last minutes can be mistaken for one just created, and the list has its jobs in any order."""
+    """A list of twenty thousand jobs, in any order, does not evict the newest, which matter for creates."""
     noon = datetime(2026, 9, 14, 12, tzinfo=UTC)
     jobs = [BatchJob(id=str(age), created_at=noon - timedelta(seconds=age)) for age in range(20_000)]
     known = KnownJobs()
@@ -857,7 +864,7 @@ def test_a_list_of_twenty_thousand_does_not_crowd_out_the_youngest(*, newest_fir
     assert sum(known.seen_before(known.now, job) for job in jobs) <= 10_000
 
 
-# --- any losses ---------------------------------------------------------------------------------------------------
+# --- random losses ------------------------------------------------------------------------------------------------
 
 _late = st.floats(0, _PATIENCE)
 _slow = st.floats(0, 300)
@@ -873,7 +880,7 @@ _fates = st.lists(_fate, min_size=6, max_size=6)
 
 
 async def _create_thrice(service: Service, wanted: WantedJob) -> list[tuple[Created | BatchesError, list[BatchJob]]]:
-    """Three creates, one after another, and the jobs that each made."""
+    """Run three creates, one after another, and return the jobs that each made."""
     known = KnownJobs()
     ends: list[tuple[Created | BatchesError, list[BatchJob]]] = []
     for _ in range(3):
@@ -890,7 +897,10 @@ async def _create_thrice(service: Service, wanted: WantedJob) -> list[tuple[Crea
 @settings(max_examples=100, deadline=None)
 @given(_fates)
 def test_whatever_is_lost_late_or_odd_no_job_is_made_twice(fates: list[Post]) -> None:
-    """As long as the list shows a job within patience: one job and its owner, or none and an error."""
+    """Whatever is lost, late or invalid, each create makes one job and returns it, or makes none and raises.
+
+    This holds if the list shows a job within patience.
+    """
     for outcome, made in asyncio.run(_create_thrice(Service(*fates), _WANTED)):
         assert made == ([outcome.job] if isinstance(outcome, Created) else [])
 
@@ -900,7 +910,7 @@ def test_whatever_is_lost_late_or_odd_no_job_is_made_twice(fates: list[Post]) ->
 def test_nor_if_the_list_says_less(
     fates: list[Post], unreadable: set[int], tells_when_created: bool, tells_the_time: bool
 ) -> None:
-    """A list that fails now and then, or jobs without times: one job at most for each create."""
+    """With a list that fails at times or jobs without times, each create makes at most one job."""
     service = Service(*fates, clock=datetime.now(UTC) - timedelta(seconds=1000))
     service.tells_when_created, service.tells_the_time = tells_when_created, tells_the_time
     service.unreadable = lambda look: _UNREADABLE[0] if look in unreadable else None
@@ -913,7 +923,7 @@ def test_nor_if_the_list_says_less(
 @settings(max_examples=100, deadline=None)
 @given(_fates, st.integers(0, 5), st.booleans())
 def test_only_a_job_that_stays_unlisted_can_be_made_twice(fates: list[Post], hidden: int, own: bool) -> None:
-    """Then two at most."""
+    """Only a job that stays unlisted beyond patience can be made twice, and never three times."""
     fates[hidden] = attrs.evolve(fates[hidden], shown_after=1_000.0)
     for _, made in asyncio.run(_create_thrice(Service(*fates), _OWN if own else _WANTED)):
         assert len(made) <= 2

@@ -1,4 +1,4 @@
-"""Looks at something absent: how often, with which pauses, and when its absence is a fact after all."""
+"""Patience with an absence: how often it is checked, with which pauses, and when it is final."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from together_batches.errors import APIConnectionError, NotFoundError
 
 
 def pauses(absence: Absence) -> list[float]:
-    """All the pauses that are left."""
+    """Return all pauses that are left."""
     return list(iter(absence.pause, None))
 
 
 class Shelf:
-    """Something that shows after so many looks, unless a look fails in another way."""
+    """A resource that appears after a number of reads, unless a read fails with another error."""
 
     def __init__(self, absent: int, failure: Exception | None = None) -> None:
         self.looks = 0
@@ -40,33 +40,33 @@ class Shelf:
 
 
 def test_the_pauses_double() -> None:
-    """From one second to thirty; the last one is what is left of patience."""
+    """Pauses double from one second to thirty; the last one is the rest of patience."""
     assert pauses(Absence(120)) == [1, 2, 4, 8, 16, 30, 30, 29]
     assert pauses(Absence(10, shortest=2, longest=3)) == [2, 3, 3, 2]
 
 
 @pytest.mark.parametrize("patience", [0, 0.0, -1])
 def test_without_patience_there_is_one_look(patience: float) -> None:
-    """And no pause."""
+    """Without patience there is one read and no pause."""
     assert pauses(Absence(patience)) == []
 
 
 @given(st.floats(0, 10_000))
 def test_the_last_look_is_when_patience_ends(patience: float) -> None:
-    """Neither before nor after: what shows within patience is seen."""
+    """The last read is exactly when patience ends, so anything that appears within patience is seen."""
     taken = pauses(Absence(patience))
     assert sum(taken) == pytest.approx(patience)
     assert all(0 < pause <= 30 for pause in taken)
 
 
 def test_patience_that_is_used_up_stays_used_up() -> None:
-    """A further look in vain is no new beginning."""
+    """Used-up patience stays used up: a further failed read does not restart it."""
     absence = Absence(1)
     assert [absence.pause() for _ in range(3)] == [1, None, None]
 
 
 def test_what_was_seen_starts_anew() -> None:
-    """A second absence is one of its own."""
+    """After a successful read, a second absence has the full patience."""
     absence = Absence(3)
     assert pauses(absence) == [1, 2]
     absence.over()
@@ -75,14 +75,14 @@ def test_what_was_seen_starts_anew() -> None:
 
 @pytest.mark.parametrize(("absent", "slept"), [(0, []), (1, [1]), (4, [1, 2, 4, 3])])
 async def test_what_shows_in_time_is_found(absent: int, slept: list[float]) -> None:
-    """At the first look without a pause, and at the last one that patience allows."""
+    """What appears in time is found: by the first read without a pause, or by the last one within patience."""
     shelf = Shelf(absent)
     assert await shelf.found(10) == "there"
     assert (shelf.looks, shelf.slept) == (absent + 1, slept)
 
 
 async def test_what_stays_absent() -> None:
-    """Is raised as the last look said it."""
+    """A lasting absence is raised as the error of the last read."""
     shelf = Shelf(99)
     with pytest.raises(NotFoundError, match="absent at look 5"):
         await shelf.found(10)
@@ -90,7 +90,7 @@ async def test_what_stays_absent() -> None:
 
 
 async def test_any_other_error_is_raised_at_once() -> None:
-    """It is no answer that says absent."""
+    """Any error other than an absence is raised at once."""
     failure = APIConnectionError("no connection")
     shelf = Shelf(1, failure)
     with pytest.raises(APIConnectionError) as caught:
@@ -100,7 +100,7 @@ async def test_any_other_error_is_raised_at_once() -> None:
 
 
 async def test_each_absence_is_reported() -> None:
-    """With its error, and the pause before the next look; the last one is raised instead."""
+    """Each absence is reported with its error and the next pause; the last one is raised instead."""
     shelf, reported = Shelf(99), list[tuple[str, float]]()
     with pytest.raises(NotFoundError):
         await until_found(

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 TERMINAL = [status for status in BatchJobStatus if status.is_terminal]
 BACK_OFF = [1, 2, 4, 8, 16, 29]
-"""The pauses between looks at what is absent, with a patience of 60 s."""
+"""Seconds between reads of an absent object, with a patience of 60 s."""
 
 
 ORDERS: list[Order] = ["file", "input"]
@@ -51,7 +51,7 @@ in_both_orders = pytest.mark.parametrize("order", ORDERS)
 
 
 def answer(custom_id: str, body: object = None, status_code: int = 200) -> bytes:
-    """A line of an output file."""
+    """Return a line of an output file."""
     body = {"choices": [{"message": {"content": custom_id.upper()}}]} if body is None else body
     return msgspec.json.encode(
         {"id": "br_1", "custom_id": custom_id, "response": {"status_code": status_code, "body": body}}
@@ -59,7 +59,7 @@ def answer(custom_id: str, body: object = None, status_code: int = 200) -> bytes
 
 
 def refusal(custom_id: str) -> bytes:
-    """A line of an error file."""
+    """Return a line of an error file."""
     return msgspec.json.encode({"custom_id": custom_id, "error": {"code": "batch_client_error", "message": "no"}})
 
 
@@ -68,11 +68,11 @@ def lines(*rows: bytes) -> bytes:
 
 
 class Account:
-    """One job and its two files, which come in chunks of ``size`` bytes; ``breaks`` after so many of them.
+    """A job and its two files, which arrive in chunks of ``size`` bytes and break off after ``breaks`` of them.
 
-    What a look shows before the last one is in ``shown``, by what is looked at: ``"job"`` or the id of a file; an
-    error is raised. ``metadata`` has what the service says of the files, each without ``bytes`` otherwise.
-    ``requests`` has every request, and ``slept`` every pause between them.
+    ``shown`` contains what reads return before the last one, by ``"job"`` or the id of a file; an error is raised.
+    ``metadata`` contains the service's metadata of the files, each without ``bytes`` by default. ``requests``
+    contains every request, and ``slept`` every pause between them.
     """
 
     def __init__(
@@ -162,20 +162,20 @@ def names(rows: Iterable[BatchResult]) -> list[tuple[str, str | None]]:
 
 
 async def test_both_files_are_one_stream() -> None:
-    """The output first, then the errors, each in its own order."""
+    """Both files are one stream: the output first, then the errors, each in its own order."""
     account = Account(lines(answer("c"), answer("a")), lines(refusal("b")))
     assert names(await account.rows()) == [("success", "c"), ("success", "a"), ("failure", "b")]
 
 
 async def test_a_failure_may_be_in_the_output_and_an_answer_among_the_errors() -> None:
-    """The row decides, not the file; failures come last, since an answer to the same row may come after them."""
+    """The row decides if it is a failure, not its file; failures come last, because a success may follow them."""
     account = Account(lines(answer("a", {"error": "x"}, 500)), lines(answer("b")))
     assert names(await account.rows()) == [("success", "b"), ("failure", "a")]
 
 
 @pytest.mark.parametrize("status", TERMINAL)
 async def test_partial_results_are_kept(status: str) -> None:
-    """However a job ended, what is in its files is told."""
+    """The rows of the files are returned, however the job ended."""
     account = Account(lines(answer("a")), None, status=status)
     rows = await account.rows(requests=["a", "b"])
     assert names(rows) == [("success", "a"), ("missing", "b")]
@@ -183,7 +183,7 @@ async def test_partial_results_are_kept(status: str) -> None:
 
 @pytest.mark.parametrize("status", ["FAILED", "EXPIRED", "CANCELLED"])
 async def test_a_job_without_files(status: str) -> None:
-    """Has nothing to tell, except that every request is missing."""
+    """A job without files has no rows, and every request is missing."""
     account = Account(status=status)
     assert await account.rows() == []
     assert await account.rows(requests=["a", "b"]) == [BatchMissing("a"), BatchMissing("b")]
@@ -196,13 +196,13 @@ async def test_a_job_without_files(status: str) -> None:
     "output", [b"", b"\n\n", answer("a"), b"\r\n" + answer("a") + b"\r\n \n", b"\xef\xbb\xbf" + answer("a")]
 )
 async def test_odd_files(output: bytes, order: str) -> None:
-    """Empty ones, blank lines, Windows line ends, a byte order mark, no last line end."""
+    """Empty files, blank lines, CRLF, a byte order mark and a missing last line end are accepted."""
     found = await Account(output, b"").rows(requests=["a"], order=order)
     assert names(found) == [("success", "a") if b"custom_id" in output else ("missing", "a")]
 
 
 async def test_lines_end_where_json_lines_do() -> None:
-    """U+2028 and its like are text."""
+    """Lines end only where JSON lines do; U+2028 and similar characters are text."""
     text = "a\u2028b\u0085c\x0bd\re"
     account = Account(lines(answer("a", {"text": text})).replace(b"\\u000b", b"\\u000b"))
     (row,) = await account.rows()
@@ -211,7 +211,7 @@ async def test_lines_end_where_json_lines_do() -> None:
 
 
 async def test_a_very_long_row() -> None:
-    """An answer has no limit of its own."""
+    """A row has no length limit of its own."""
     account = Account(lines(answer("a", {"text": "x" * 12_000_000}), answer("b")), size=1 << 16)
     rows = await account.rows()
     assert names(rows) == [("success", "a"), ("success", "b")]
@@ -219,7 +219,7 @@ async def test_a_very_long_row() -> None:
 
 @pytest.mark.parametrize("order", ["file", "input"])
 async def test_a_row_without_an_end(order: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Memory has a limit: of a longer line the beginning is told, with the row that it names; the others come."""
+    """A line above the memory limit is a failure with its beginning and its id; the other rows are returned."""
     monkeypatch.setattr(result_lines, "LONGEST_LINE_BYTES", 2_000)
     account = Account(lines(answer("a", {"text": "x" * 3_000}), answer("b")))
     rows = await account.rows(requests=["a", "b"], order=order)
@@ -230,14 +230,14 @@ async def test_a_row_without_an_end(order: str, monkeypatch: pytest.MonkeyPatch)
 
 
 async def test_a_file_that_is_both_is_read_once() -> None:
-    """Its rows would be strays of themselves."""
+    """A file that is both output and errors is read once; otherwise its rows would be strays of themselves."""
     account = Account(lines(answer("a")))
     account.job = BatchJob(id="job-1", status="COMPLETED", output_file_id="file-output", error_file_id="file-output")
     assert names(await account.rows()) == [("success", "a")]
 
 
 async def test_rows_before_a_break_are_told() -> None:
-    """And then the break, never a silent end."""
+    """The rows before a broken stream are yielded, and then its error is raised: it never ends silently."""
     account = Account(lines(answer("a"), answer("b")), size=len(answer("a")) + 1, breaks=1)
     stream = account.results(requests=["a", "b"])
     assert names([await anext(stream)]) == [("success", "a")]
@@ -245,11 +245,11 @@ async def test_rows_before_a_break_are_told() -> None:
         await anext(stream)
 
 
-# --- the account --------------------------------------------------------------------------------------------------
+# --- one result for each request ----------------------------------------------------------------------------------
 
 
 async def test_a_repeated_row_is_a_stray() -> None:
-    """The first one counts; without requests too."""
+    """Only the first row of an id counts and the others are strays, without requests too."""
     again = refusal("a")
     rows = await Account(lines(answer("a")), lines(again)).rows()
     assert names(rows) == [("success", "a"), ("stray", "a")]
@@ -257,7 +257,7 @@ async def test_a_repeated_row_is_a_stray() -> None:
 
 
 async def test_a_foreign_row_is_a_stray() -> None:
-    """As often as it comes."""
+    """A row of another job is a stray, each time it occurs."""
     rows = await Account(lines(answer("x"), answer("x"))).rows(requests=["a"])
     assert rows[0] == BatchStray("x", "its custom_id is not among the requests", answer("x").decode())
     assert names(rows) == [("stray", "x"), ("stray", "x"), ("missing", "a")]
@@ -265,7 +265,7 @@ async def test_a_foreign_row_is_a_stray() -> None:
 
 @pytest.mark.parametrize("way", ["path", "text", "bytes", "file", "rows", "ids", "generator"])
 async def test_requests_come_in_many_ways(way: str, tmp_path: Path) -> None:
-    """Missing ones are told last, in the order of the input."""
+    """Requests are accepted in several forms; missing ones are yielded last, in the order of the input."""
     content = lines(*[msgspec.json.encode({"custom_id": name, "body": {"model": "m"}}) for name in "cab"])
     file = tmp_path / "requests.jsonl"
     file.write_bytes(content)
@@ -283,7 +283,7 @@ async def test_requests_come_in_many_ways(way: str, tmp_path: Path) -> None:
 
 
 async def test_requests_that_cannot_be_told_apart() -> None:
-    """Whose answer it is would be a guess."""
+    """Requests with the same id are refused, because their answers could not be assigned."""
     account = Account(lines(answer("a")))
     with pytest.raises(ValidationError, match="rows 1 and 3 have the same custom_id 'a', and 1 more") as caught:
         await account.rows(requests=["a", "b", "a", "b"])
@@ -292,7 +292,7 @@ async def test_requests_that_cannot_be_told_apart() -> None:
 
 
 async def test_requests_that_are_none() -> None:
-    """Are told before anything is asked of the service."""
+    """Invalid requests are reported before anything is sent."""
     account = Account()
     with pytest.raises(UsageError, match="requests are a path, bytes, a binary file, or an iterable, not int"):
         account.results(requests=7)
@@ -303,7 +303,7 @@ async def test_requests_that_are_none() -> None:
     assert account.requests == []
 
 
-# --- odd rows -----------------------------------------------------------------------------------------------------
+# --- unusual rows -------------------------------------------------------------------------------------------------
 
 ODD_BODIES = {
     "half a pair": b'{"x": "\\ud83d"}',
@@ -331,7 +331,7 @@ def row_with(custom_id: str, body: bytes) -> bytes:
 @in_both_orders
 @pytest.mark.parametrize("body", ODD_BODIES.values(), ids=ODD_BODIES)
 async def test_an_odd_answer_is_an_answer(body: bytes, order: str) -> None:
-    """In one bucket, beside the others; what no JSON library reads is in ``raw``, in the line as it came."""
+    """An unusual response is in one bucket with the others; if no JSON library reads it, ``raw`` has its line."""
     line = row_with("b", body)
     rows = await Account(lines(answer("a"), line, answer("c"))).rows(requests=list("abc"), order=order)
     assert names(rows) == [("success", name) for name in "abc"]
@@ -347,7 +347,7 @@ async def test_an_odd_answer_is_an_answer(body: bytes, order: str) -> None:
 @in_both_orders
 @pytest.mark.parametrize("body", NO_JSON.values(), ids=NO_JSON)
 async def test_a_line_that_cannot_be_read_is_of_the_row_that_it_names(body: bytes, order: str) -> None:
-    """The row was answered, and paid for: it is not missing, and does not go again."""
+    """An unreadable line belongs to the row that it names: that was answered and paid for, and is not sent again."""
     line = row_with("b", body)
     rows = await Account(lines(answer("a"), line, answer("c"))).rows(requests=list("abc"), order=order)
     assert sorted(names(rows)) == [("failure", "b"), ("success", "a"), ("success", "c")]
@@ -359,7 +359,7 @@ async def test_a_line_that_cannot_be_read_is_of_the_row_that_it_names(body: byte
 @in_both_orders
 @pytest.mark.parametrize("other", [answer("b"), refusal("b")], ids=["an answer", "an error"])
 async def test_a_row_with_a_line_that_can_be_read_has_no_other(other: bytes, order: str) -> None:
-    """A line that cannot be read is then nobody's, as it is if it names a row of another job."""
+    """An unreadable line is without an id if its row has a readable one, or belongs to another job."""
     broken = [row_with(name, NO_JSON["a stray brace"]) for name in "bx"]
     rows = await Account(lines(*broken), lines(answer("a"), other)).rows(requests=list("ab"), order=order)
     found = [("success", "a"), ("success" if b"response" in other else "failure", "b")]
@@ -368,7 +368,7 @@ async def test_a_row_with_a_line_that_can_be_read_has_no_other(other: bytes, ord
 
 @in_both_orders
 async def test_a_second_line_that_cannot_be_read(order: str) -> None:
-    """Is nobody's: a row has one."""
+    """A second unreadable line of a row is without an id, because a row has only one."""
     account = Account(lines(*[row_with("a", NO_JSON["a stray brace"])] * 2))
     assert names(await account.rows(requests=["a"], order=order)) == [("failure", "a"), ("failure", None)]
 
@@ -385,7 +385,7 @@ async def test_a_second_line_that_cannot_be_read(order: str) -> None:
     ids=["in two files", "the other way round", "after it", "before it"],
 )
 async def test_an_answer_beats_an_error(output: bytes, errors: bytes, order: str) -> None:
-    """Of the same row, wherever the two are; the error is a stray."""
+    """The success of a row takes precedence over its error, whatever their order; the error is a stray."""
     for options in ({}, {"requests": ["a"]}):
         if order == "input" and not options:
             continue
@@ -395,7 +395,7 @@ async def test_an_answer_beats_an_error(output: bytes, errors: bytes, order: str
 
 
 async def test_many_failures_wait_on_the_disk(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And come in the order in which they were read."""
+    """Many failures are kept on the disk, and are yielded in the order in which they were read."""
     monkeypatch.setattr(_results, "_PIECE_BYTES", 500)
     ids = [f"row-{number}" for number in range(100)]
     account = Account(lines(answer("first")), lines(*map(refusal, ids)), size=300)
@@ -414,7 +414,7 @@ PAGE = b"<html>\n<body>Sorted out soon.</body>\n</html>\n"
 @pytest.mark.parametrize("which", ["file-output", "file-errors"])
 @pytest.mark.parametrize("page", [PAGE, b"[]\n", b"\x1f\x8b\x08\n", lines(answer("a")).decode().encode("utf-16")])
 async def test_a_page_in_place_of_a_file(page: bytes, which: str, order: str) -> None:
-    """Says nothing about the rows that are left out: to call them missing would be to pay for them again."""
+    """If a page replaces a file, absent rows raise an error: reported as missing, they would be paid for again."""
     files = {"file-output": lines(answer("a")), "file-errors": lines(refusal("b")), which: page}
     account = Account(files["file-output"], files["file-errors"])
     with pytest.raises(ResultsUnavailableError, match=f"{which} has lines, and none is about a row") as caught:
@@ -425,14 +425,14 @@ async def test_a_page_in_place_of_a_file(page: bytes, which: str, order: str) ->
 @in_both_orders
 @pytest.mark.parametrize("requests", [["b"], None])
 async def test_a_page_in_place_of_answers(requests: list[str] | None, order: str) -> None:
-    """Errors of all rows beside it say nothing of the answers that may be in the file."""
+    """If a page replaces the output, it may hide answers, even if the error file has errors of all rows."""
     account = Account(PAGE, lines(refusal("b")))
     with pytest.raises(ResultsUnavailableError, match="file-output has lines"):
         await account.rows(requests=requests, **({} if requests is None else {"order": order}))
 
 
 async def test_a_page_beside_a_whole_result() -> None:
-    """Does no harm: no row is left out."""
+    """A page beside a complete result is harmless, because no row is absent."""
     assert len(await Account(lines(answer("a")), PAGE).rows(requests=["a"])) == 1 + PAGE.count(b"\n")
 
 
@@ -441,7 +441,7 @@ async def test_a_page_beside_a_whole_result() -> None:
 
 @pytest.mark.parametrize("status", [*[status for status in BatchJobStatus if not status.is_terminal], "PAUSED", None])
 async def test_a_job_that_is_not_finished(status: str | None) -> None:
-    """Is misuse, and the sentence names its status."""
+    """A job that has not finished is misuse, and the message names its status."""
     account = Account(lines(answer("a")))
     account.job = BatchJob(id="job-1", status=status)
     with pytest.raises(UsageError, match=f"job job-1 is {status or 'of no status'} and has no results yet: wait"):
@@ -449,7 +449,7 @@ async def test_a_job_that_is_not_finished(status: str | None) -> None:
 
 
 async def test_a_job_is_read_anew_unless_it_has_finished() -> None:
-    """A finished one does not change any more."""
+    """A job that was passed in is read again unless it has finished, because a finished one does not change."""
     account = Account(lines(answer("a")))
     assert len(await account.rows(BatchJob(id="job-1", status="IN_PROGRESS"))) == 1
     assert account.requests.count("job job-1") == 1
@@ -458,7 +458,7 @@ async def test_a_job_is_read_anew_unless_it_has_finished() -> None:
 
 
 async def test_what_cannot_be_is_told_at_once() -> None:
-    """Before the iteration begins."""
+    """Invalid arguments are reported before the iteration begins."""
     account = Account()
     with pytest.raises(UsageError, match="a job id is empty"):
         account.results(" ")
@@ -474,7 +474,7 @@ ABC = lines(answer("a"), answer("b"), answer("c"))
 
 
 async def read_all(account: Account, job: str | BatchJob = "job-1", **options: Any) -> list[tuple[str, str | None]]:
-    """The rows up to the error that ends them, and the error's class."""
+    """Return the rows before the final error, and the class of that error."""
     found: list[tuple[str, str | None]] = []
     try:
         async for row in account.results(job, **options):
@@ -485,7 +485,7 @@ async def read_all(account: Account, job: str | BatchJob = "job-1", **options: A
 
 
 async def test_a_whole_result_costs_no_further_request() -> None:
-    """Whether or not the last line has an end: that no row is left out is proof enough."""
+    """A complete result costs no further request, even if the last line has no end: no row is absent."""
     for output in (ABC, ABC[:-1]):
         for options in ({"requests": list("abcx")}, {"requests": list("abcx"), "order": "input"}):
             account = Account(output, lines(refusal("x"))[:-1], metadata={"file-output": 10_000})
@@ -495,7 +495,7 @@ async def test_a_whole_result_costs_no_further_request() -> None:
 
 
 async def test_a_finished_job_that_is_passed_in_is_not_read() -> None:
-    """It has all that is needed: the ids of its files."""
+    """A finished job that is passed in is not read again, because it has the ids of its files."""
     account = Account(ABC)
     assert len(await account.rows(account.job, requests=list("abc"))) == 3
     assert account.requests == ["content file-output"]
@@ -504,7 +504,7 @@ async def test_a_finished_job_that_is_passed_in_is_not_read() -> None:
 @in_both_orders
 @pytest.mark.parametrize("passed", [False, True])
 async def test_a_completed_job_whose_files_are_late(order: Order, passed: bool) -> None:
-    """Is looked at until it names one; a status of before the end lags, and says nothing."""
+    """A completed job is read until it names a file; an unfinished status afterwards is outdated, and is ignored."""
     bare, early = BatchJob(id="job-1", status="COMPLETED"), BatchJob(id="job-1", status="IN_PROGRESS")
     account = Account(ABC, shown={"job": [bare, bare, early]})
     assert len(await account.rows(bare if passed else "job-1", requests=list("abc"), order=order)) == 3
@@ -514,7 +514,7 @@ async def test_a_completed_job_whose_files_are_late(order: Order, passed: bool) 
 
 @pytest.mark.parametrize(("patience", "slept"), [(60, BACK_OFF), (2.5, [1, 1.5]), (0, [])])
 async def test_a_completed_job_that_never_names_a_file(patience: float, slept: list[float]) -> None:
-    """Is no job without results: what became of the rows is not known."""
+    """A completed job that never names a file is an error, because the state of its rows is unknown."""
     account = Account()
     for job in ("job-1", account.job):
         account.slept.clear()
@@ -528,7 +528,7 @@ async def test_a_completed_job_that_never_names_a_file(patience: float, slept: l
 @in_both_orders
 @pytest.mark.parametrize("which", ["file-output", "file-errors"])
 async def test_a_content_that_is_absent_for_a_while(which: str, order: Order) -> None:
-    """Is looked at again, and each row comes once."""
+    """Content that is absent for a while is requested again, and each row is yielded once."""
     account = Account(lines(answer("a")), lines(refusal("b")), shown={which: [gone(), gone()]})
     assert await read_all(account, requests=["a", "b"], order=order) == [("success", "a"), ("failure", "b")]
     assert account.slept == BACK_OFF[:2]
@@ -538,7 +538,7 @@ async def test_a_content_that_is_absent_for_a_while(which: str, order: Order) ->
 
 @pytest.mark.parametrize(("patience", "slept"), [(60, BACK_OFF), (0, [])])
 async def test_a_content_that_stays_absent(patience: float, slept: list[float]) -> None:
-    """The rows before it are given, and then an error names the job and the file: no row of it is missing."""
+    """If content stays absent, the rows before it are yielded, then an error names job and file; none is missing."""
     account = Account(lines(answer("a")), b"", shown={"file-errors": [gone()] * 9})
     stream = account.results(requests=["a", "b"], patience=patience)
     assert names([await anext(stream)]) == [("success", "a")]
@@ -552,7 +552,7 @@ async def test_a_content_that_stays_absent(patience: float, slept: list[float]) 
 
 
 async def test_an_outage_is_no_absence() -> None:
-    """It is the client's to ride out; what is left of it is raised as it is, and does not wait for patience."""
+    """An outage is not an absence: the client retries it, and its final error is raised regardless of patience."""
     account = Account(lines(answer("a")), shown={"file-output": [InternalServerError("in trouble", status=503)]})
     with pytest.raises(InternalServerError):
         await account.rows()
@@ -572,7 +572,7 @@ CUTS = {
 @pytest.mark.parametrize("size", [7, 1 << 20])
 @pytest.mark.parametrize("cut", CUTS.values(), ids=CUTS.keys())
 async def test_a_file_that_is_cut_is_read_on(cut: int, size: int, order: Order) -> None:
-    """From where it ended: each row comes once, wherever the cut was."""
+    """A truncated file is read on from its end, and each row is yielded once, wherever the cut was."""
     shown = {"file-output": [ABC[:cut], ABC[:cut]]}
     account = Account(ABC, lines(refusal("d")), size=size, shown=shown, metadata={"file-output": len(ABC)})
     rows = await read_all(account, requests=list("abcd"), order=order)
@@ -585,7 +585,7 @@ async def test_a_file_that_is_cut_is_read_on(cut: int, size: int, order: Order) 
 
 @in_both_orders
 async def test_a_file_that_grows(order: Order) -> None:
-    """Patience starts anew with each bit that comes: it is for what stands still."""
+    """Patience restarts with each byte that arrives, because it is meant for files that do not grow."""
     grown = [ABC[:size] for size in range(0, len(ABC), 20)]
     account = Account(ABC, shown={"file-output": grown}, metadata={"file-output": len(ABC)})
     rows = await read_all(account, requests=list("abc"), order=order, patience=1)
@@ -596,7 +596,7 @@ async def test_a_file_that_grows(order: Order) -> None:
 
 @pytest.mark.parametrize(("patience", "slept"), [(60, BACK_OFF), (0, [])])
 async def test_a_file_that_stays_cut(patience: float, slept: list[float]) -> None:
-    """Is an error that names it, after the rows that are there; those that are not are not called missing."""
+    """A file that stays truncated raises an error that names it, after its rows; absent rows are not missing."""
     account = Account(lines(answer("a")), lines(refusal("b")), metadata={"file-output": 1_000, "file-errors": 0})
     stream = account.results(requests=list("abc"), patience=patience)
     assert names([await anext(stream)]) == [("success", "a")]  # an answer to b may still come
@@ -623,7 +623,7 @@ async def test_a_file_that_stays_cut(patience: float, slept: list[float]) -> Non
     ids=["none", "zero", "negative", "smaller", "equal", "404", "403", "unreadable"],
 )
 async def test_metadata_that_says_nothing(metadata: Any, order: Order) -> None:
-    """Absent, zero or smaller: then the file is as long as it is, and rows that are left out are missing."""
+    """If the metadata has no size, zero or a smaller one, the file is complete and absent rows are missing."""
     account = Account(lines(answer("a")), metadata={"file-output": metadata})
     rows = await read_all(account, requests=["a", "b"], order=order)
     assert rows == [("success", "a"), ("missing", "b")]
@@ -637,14 +637,14 @@ async def test_metadata_that_says_nothing(metadata: Any, order: Order) -> None:
 
 
 async def test_metadata_that_cannot_be_had() -> None:
-    """An outage may hide that rows are to come, so none is called missing."""
+    """If the metadata cannot be read, no row is reported as missing, because more may follow."""
     account = Account(lines(answer("a")), metadata={"file-output": InternalServerError("in trouble", status=503)})
     assert await read_all(account, requests=["a", "b"]) == [("success", "a"), ("InternalServerError", None)]
 
 
 @pytest.mark.parametrize("cut", [len(ABC) - 10, ABC.index(b"\n") + 1], ids=["within a line", "at the end of a line"])
 async def test_without_requests_a_file_that_is_cut_is_read_on(cut: int) -> None:
-    """Rows that are left out cannot be known, so the metadata of the output says whether there is more of it."""
+    """Without requests, absent rows are unknown, so the size in the output's metadata shows if it is truncated."""
     shown = {"file-output": [ABC[:cut]]}
     account = Account(ABC, lines(refusal("d")), shown=shown, metadata={"file-output": len(ABC)})
     assert sorted(names(await account.rows())) == [("failure", "d"), *[("success", name) for name in "abc"]]
@@ -653,7 +653,10 @@ async def test_without_requests_a_file_that_is_cut_is_read_on(cut: int) -> None:
 
 
 async def test_without_requests_a_whole_result_costs_one_further_request() -> None:
-    """The metadata of the output, or, if there is none, of the errors; what says nothing is no reason to wait."""
+    """Without requests, a complete result costs one read of metadata: of the output, else of the errors.
+
+    Metadata without a size causes no wait.
+    """
     for size in (None, 0, len(ABC), gone()):
         account = Account(ABC, lines(refusal("d")), metadata={"file-output": size})
         assert len(await account.rows()) == 4
@@ -665,14 +668,14 @@ async def test_without_requests_a_whole_result_costs_one_further_request() -> No
 
 
 async def test_without_requests_a_file_that_stays_cut() -> None:
-    """Is an error, after the rows that are there."""
+    """Without requests, a file that stays truncated is an error after its rows."""
     account = Account(lines(answer("a")), metadata={"file-output": 1_000})
     assert await read_all(account) == [("success", "a"), ("ResultsUnavailableError", None)]
     assert account.slept == BACK_OFF
 
 
 async def test_a_line_that_is_cut_for_good() -> None:
-    """Is a failure without an id, with its text, if nothing says that there is more of it."""
+    """A truncated last line is a failure without an id, with its text, if nothing indicates that more follows."""
     account = Account(ABC[:-10])
     rows = await account.rows(requests=list("abc"))
     assert names(rows) == [("success", "a"), ("success", "b"), ("failure", None), ("missing", "c")]
@@ -681,7 +684,7 @@ async def test_a_line_that_is_cut_for_good() -> None:
 @in_both_orders
 @pytest.mark.parametrize("passed", [False, True])
 async def test_a_file_whose_id_is_late(passed: bool, order: Order) -> None:
-    """If rows are left out, the job is read once more: the id of one file may appear after that of the other."""
+    """If rows are absent, the job is read once more, because it may name one file later than the other."""
     account = Account(ABC, lines(refusal("d")))
     early = attrs.evolve(account.job, output_file_id=None)
     account.shown = {"job": [] if passed else [early]}
@@ -692,7 +695,7 @@ async def test_a_file_whose_id_is_late(passed: bool, order: Order) -> None:
 
 @pytest.mark.parametrize("error", [gone(), PermissionDeniedError("no", status=403)])
 async def test_a_job_that_is_gone_when_rows_are_left_out(error: BatchesError) -> None:
-    """Says nothing about its files."""
+    """If that read of the job fails, the result stands, because the failure says nothing about files."""
     account = Account(lines(answer("a")))
     account.shown = {"job": [error]}
     assert await read_all(account, account.job, requests=["a", "b"]) == [("success", "a"), ("missing", "b")]
@@ -700,7 +703,7 @@ async def test_a_job_that_is_gone_when_rows_are_left_out(error: BatchesError) ->
 
 @in_both_orders
 async def test_a_file_that_changed_while_it_was_read(order: Order) -> None:
-    """Is no file to go on with: rows of two versions are never mixed."""
+    """A file that changes while it is read is an error: rows of two versions are never mixed."""
     other = lines(answer("x"), answer("b"), answer("c"))
     shown = {"file-output": [ABC[:40]]}
     account = Account(other, shown=shown, metadata={"file-output": len(ABC)})
@@ -713,7 +716,7 @@ async def test_a_file_that_changed_while_it_was_read(order: Order) -> None:
 
 
 async def test_a_file_that_shrank_while_it_was_read() -> None:
-    """Is still cut: what was read of it stays read."""
+    """A file that shrinks while it is read is still truncated, and the rows that were read remain."""
     shown = {"file-output": [ABC[:60], ABC[:20], ABC[:30]]}
     account = Account(ABC, shown=shown, metadata={"file-output": len(ABC)})
     assert await read_all(account, requests=list("abc")) == [("success", name) for name in "abc"]
@@ -726,7 +729,7 @@ async def test_a_file_that_shrank_while_it_was_read() -> None:
     order=st.sampled_from(ORDERS),
 )
 def test_however_a_file_grows_each_row_comes_once(cuts: list[int], size: int, order: Order) -> None:
-    """Whatever the looks at it show, and in whatever chunks they come."""
+    """However a file grows, each row is yielded once, whatever the reads return and in whatever chunks."""
     shown = {"file-output": [ABC[:cut] for cut in cuts]}
     account = Account(ABC, size=size, shown=shown, metadata={"file-output": len(ABC)})
     rows = asyncio.run(read_all(account, requests=list("abc"), order=order))
@@ -737,7 +740,7 @@ def test_however_a_file_grows_each_row_comes_once(cuts: list[int], size: int, or
 
 
 async def test_in_the_order_of_the_input() -> None:
-    """Missing rows at their place; then what is no row of the input, in the order in which it came."""
+    """In input order, missing rows are at their place; rows outside the input follow in the order of the files."""
     output = lines(answer("c"), b"broken", answer("x"), answer("a"), answer("a"))
     account = Account(output, lines(refusal("b")))
     rows = await account.rows(requests=list("abdc"), order="input")
@@ -747,7 +750,7 @@ async def test_in_the_order_of_the_input() -> None:
 
 
 async def test_many_rows_in_the_order_of_the_input(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In pieces that hold many rows, and rows that hold many pieces."""
+    """The order of the input is kept for chunks of many rows and rows of many chunks."""
     monkeypatch.setattr(_results, "_PIECE_BYTES", 1_000)
     monkeypatch.setattr(_results, "_PIECE_ROWS", 7)
     ids = [f"row-{number}" for number in range(500)]
@@ -760,13 +763,13 @@ async def test_many_rows_in_the_order_of_the_input(monkeypatch: pytest.MonkeyPat
 
 @pytest.fixture
 def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where temporary files go."""
+    """The directory for temporary files."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     return tmp_path
 
 
 def files_open_in(directory: Path) -> list[str]:
-    """Files of this process there, those without a name included."""
+    """Return the files of this process in a directory, including those without a name."""
     found = []
     for link in Path("/proc/self/fd").iterdir():
         try:
@@ -782,7 +785,7 @@ def files_in(directory: Path) -> list[Path]:
 
 @pytest.mark.parametrize("end", ["end", "left", "broken", "cancelled", "dropped"])
 async def test_nothing_is_left_on_the_disk(end: str, temporary: Path) -> None:
-    """However it ends."""
+    """No temporary file remains, however the iteration ends."""
     account = Account(lines(*[answer(name) for name in "abc"]), size=50, breaks=3 if end == "broken" else None)
     stream = account.results(requests=list("abc"), order="input")
     if end == "broken":
@@ -823,7 +826,7 @@ async def test_nothing_is_left_on_the_disk(end: str, temporary: Path) -> None:
 
 
 async def test_a_disk_that_is_full(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Is a sentence that says what to do."""
+    """A full disk raises an error that says what to do."""
 
     def full() -> None:
         raise OSError(28, "No space left on device")
@@ -834,12 +837,12 @@ async def test_a_disk_that_is_full(temporary: Path, monkeypatch: pytest.MonkeyPa
         await account.rows(requests=["a"], order="input")
 
 
-# --- the loop -----------------------------------------------------------------------------------------------------
+# --- the event loop -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("order", ["file", "input"])
 async def test_others_get_their_turn(order: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where everything is ready at once: between any two rows, if it is time."""
+    """Other tasks run between rows once a time slice is used up, even if all rows are ready."""
     monkeypatch.setattr(_results, "_SECONDS_BETWEEN_PAUSES", 0)
     monkeypatch.setattr(_results, "_PIECE_ROWS", 1)
     turns = 0
@@ -858,7 +861,7 @@ async def test_others_get_their_turn(order: str, monkeypatch: pytest.MonkeyPatch
 
 
 async def test_leaving_stops_the_download() -> None:
-    """The stream behind it is closed when it is left."""
+    """Leaving the iteration closes the download behind it."""
     account = Account(lines(answer("a"), answer("b")))
     stream = account.results()
     assert names([await anext(stream)]) == [("success", "a")]
@@ -889,8 +892,8 @@ LINES = st.one_of(
 def test_every_row_is_in_one_bucket(
     requests: list[str], output: bytes | None, errors: bytes | None, status: str, size: int
 ) -> None:
-    """For every end of a job: one result for each request, and every line of the files told."""
-    # What completed and names no file is a matter of patience, and not of rows.
+    """For every final state of a job, each request has one result and every line of the files is yielded."""
+    # A completed job without files is a matter of patience, and not of rows.
     output = b"" if output is None and errors is None and status == "COMPLETED" else output
     account = Account(output, errors, status=status, size=size)
 
@@ -909,7 +912,7 @@ def test_every_row_is_in_one_bucket(
 
 
 def _is_page(file: bytes | None, *, at_errors: bool) -> bool:
-    """Whether a file has lines, and none is about a row."""
+    """Return if a file has lines and none of them is about a row."""
     lines = [line for line in (file or b"").split(b"\n") if line.strip()]
     return bool(lines) and not any(b"custom_id" in line or (at_errors and b"error" in line) for line in lines)
 
@@ -926,13 +929,13 @@ REQUESTS = [BatchRequest(name, {"model": "m", "n": number}) for number, name in 
 
 
 def test_failed_and_missing_requests_are_sent_again() -> None:
-    """In the order of the input, whatever the order of the results."""
+    """Failed and missing requests are sent again in the order of the input, not of the results."""
     rows = [BatchMissing("d"), BatchSuccess("a", {}), BatchFailure("b", None, "x"), BatchSuccess("c", {})]
     assert list(failed_requests(REQUESTS, rows)) == [REQUESTS[1], REQUESTS[3]]
 
 
 def test_a_request_is_sent_again_once() -> None:
-    """However often it failed; and strays and unreadable lines are nobody's."""
+    """A request is sent again once, however often it failed; strays and lines without an id are ignored."""
     rows = [
         BatchFailure("b", None, "x"),
         BatchMissing("b"),
@@ -943,7 +946,7 @@ def test_a_request_is_sent_again_once() -> None:
 
 
 def test_what_was_answered_is_not_sent_again() -> None:
-    """By any of several jobs: it would be paid for twice."""
+    """A request that any of several jobs answered is not sent again, because it would be paid for twice."""
     assert list(failed_requests(REQUESTS, [BatchFailure("b", None, "x"), BatchSuccess("b", {})])) == []
 
 
@@ -958,19 +961,19 @@ def test_what_was_answered_is_not_sent_again() -> None:
     ],
 )
 def test_a_row_is_sent_again_on_evidence(line: bytes, is_sent: bool) -> None:
-    """What says nothing of an error may have been answered, and paid for."""
+    """A row is sent again only after an explicit error; any other line may be a paid answer."""
     assert list(failed_requests(REQUESTS, [read_row(line)])) == [REQUESTS[1]] * is_sent
 
 
 def test_a_request_is_sent_again_as_it_was_written() -> None:
-    """Its body, byte for byte."""
+    """The body of a request is sent again byte for byte."""
     line = b'{"custom_id":"a","body":{"model": "m",\t"x": 1.50, "y": 12345678901234567890123, "z": "\\u00e9"}}\n'
     (request,) = failed_requests(line, [BatchMissing("a")])
     assert jsonl.encode(request) == line
 
 
 def test_requests_to_send_again_may_be_in_a_file(tmp_path: Path) -> None:
-    """A path, or the bytes of one."""
+    """Requests to send again may be in a file: a path, or its bytes."""
     content = lines(*[msgspec.json.encode({"custom_id": row.custom_id, "body": row.body}) for row in REQUESTS])
     file = tmp_path / "requests.jsonl"
     file.write_bytes(content)
@@ -979,6 +982,6 @@ def test_requests_to_send_again_may_be_in_a_file(tmp_path: Path) -> None:
 
 
 def test_a_file_of_requests_that_is_none(tmp_path: Path) -> None:
-    """Is a sentence that names it."""
+    """An invalid file of requests raises an error that names it."""
     with pytest.raises(UsageError, match=r"nowhere\.jsonl"):
         list(failed_requests(tmp_path / "nowhere.jsonl", [BatchMissing("a")]))

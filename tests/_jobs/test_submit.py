@@ -1,4 +1,4 @@
-"""From requests to a job, against an upload and a create that are three lines each."""
+"""From requests to a job, with an upload and a create of three lines each."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ BAD = b'{"custom_id": "a"\n{"custom_id": "b", "body": {}}\n'
 
 
 class Service:
-    """Takes uploads and makes jobs, and notes in which order."""
+    """A service that accepts uploads, creates jobs, and records their order."""
 
     def __init__(self, while_uploading: Callable[[], object] = lambda: None) -> None:
         self.done: list[str] = []
@@ -57,13 +57,13 @@ class Service:
 
     @property
     def mark(self) -> bytes:
-        """The white space that was added to what was uploaded."""
+        """The white space that was added to the uploaded content."""
         start = self.uploaded.index(b"{") + 1
         return self.uploaded[start : start + MARK_BYTES]
 
     @property
     def given(self) -> bytes:
-        """What was uploaded, without the mark."""
+        """The uploaded content without the mark."""
         return self.uploaded.replace(self.mark, b"", 1)
 
 
@@ -74,7 +74,7 @@ async def _one_by_one() -> AsyncIterator[BatchRequest]:
 
 
 class _Pipe(io.RawIOBase):
-    """Can be read once."""
+    """A file that can be read once."""
 
     def __init__(self, content: bytes) -> None:
         self._rest = io.BytesIO(content)
@@ -101,7 +101,7 @@ class _Pipe(io.RawIOBase):
     ids=["bytes", "bytearray", "file", "pipe", "list", "tuple", "generator", "async generator"],
 )
 async def test_from_anything(source: Source) -> None:
-    """The lines are checked, uploaded with a mark and otherwise as they are, and made a job."""
+    """The lines of any source are checked, uploaded unchanged apart from a mark, and made a job."""
     service = Service()
     assert (await service.submit(source)).id == "job-1"
     assert service.done == ["upload", "create from file-1"]
@@ -111,7 +111,7 @@ async def test_from_anything(source: Source) -> None:
 
 @pytest.mark.parametrize("as_text", [True, False])
 async def test_from_a_path(tmp_path: Path, *, as_text: bool) -> None:
-    """Under the file's own name, byte by byte: what the checks pass over is uploaded too."""
+    """A path is uploaded under its own name, byte by byte, including what the checks skip."""
     path = tmp_path / "größe.jsonl"
     content = LINES.replace(b"\n", b"\r\n").rstrip()
     path.write_bytes(content)
@@ -122,7 +122,7 @@ async def test_from_a_path(tmp_path: Path, *, as_text: bool) -> None:
 
 
 async def test_an_open_file_is_read_from_where_it_stands(tmp_path: Path) -> None:
-    """And left open."""
+    """An open file is read from its current position, and stays open."""
     path = tmp_path / "requests.jsonl"
     path.write_bytes(b"no JSON\n" + LINES)
     service = Service()
@@ -133,11 +133,11 @@ async def test_an_open_file_is_read_from_where_it_stands(tmp_path: Path) -> None
     assert service.given == LINES
 
 
-# --- content of its own -------------------------------------------------------------------------------------------
+# --- unique content -----------------------------------------------------------------------------------------------
 
 
 async def test_each_submission_has_content_that_no_other_has() -> None:
-    """So that its file is no other's either, and a job of the file is its job, which ``create`` relies on."""
+    """The content of each submission is unique, and so is its file; ``create`` relies on that to identify the job."""
     service, marks = Service(), set[bytes]()
     for _ in range(5):
         await service.submit(LINES)
@@ -149,7 +149,7 @@ async def test_each_submission_has_content_that_no_other_has() -> None:
 
 
 async def test_a_first_line_without_room_is_submitted_as_it_is() -> None:
-    """Under its own name; a job of its file may then be another's, so ``create`` does not rely on it."""
+    """If the first line has no room for a mark, the file keeps its name, and ``create`` does not rely on it."""
     text = "x" * (jsonl.MAX_LINE_BYTES - len(jsonl.encode(jsonl.chat_request("a", model="m", messages=[], user=""))))
     line = jsonl.encode(jsonl.chat_request("a", model="m", messages=[], user=text))
     service = Service()
@@ -158,7 +158,7 @@ async def test_a_first_line_without_room_is_submitted_as_it_is() -> None:
 
 
 async def test_what_is_checked_is_what_is_uploaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The mark counts: the checks see the bytes that the service will see."""
+    """The checks include the mark: they read the bytes that are uploaded."""
     checked: list[int] = []
     validate = jsonl.validate
 
@@ -172,12 +172,12 @@ async def test_what_is_checked_is_what_is_uploaded(monkeypatch: pytest.MonkeyPat
     assert checked == [len(service.uploaded)] == [len(LINES) + MARK_BYTES]
 
 
-# --- what is refused ----------------------------------------------------------------------------------------------
+# --- refused sources ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("source", [BAD, io.BytesIO(BAD)], ids=["bytes", "file"])
 async def test_a_file_with_problems(source: Source) -> None:
-    """The error has all of them, each with its line and byte in the file as it was given, and nothing is uploaded."""
+    """The error lists all problems, with line and byte in the original file, and nothing is uploaded."""
     service = Service()
     with pytest.raises(ValidationError, match="2 problems in lines 1, 2; the first: line 1") as raised:
         await service.submit(source)
@@ -200,7 +200,7 @@ async def test_a_file_with_problems(source: Source) -> None:
     ],
 )
 async def test_requests_with_problems(requests: Any, expected: str) -> None:
-    """Are told by where they stand, and not uploaded."""
+    """Problems of requests are reported by position, and nothing is uploaded."""
     service = Service()
     with pytest.raises(ValidationError, match=expected):
         await service.submit(requests)
@@ -208,7 +208,7 @@ async def test_requests_with_problems(requests: Any, expected: str) -> None:
 
 
 class _Odd:
-    """What JSON does not know."""
+    """A value that JSON cannot represent."""
 
 
 _ODD_REQUESTS: list[Any] = [
@@ -233,7 +233,7 @@ _ODD_PROBLEMS = [
 
 @pytest.mark.parametrize("kind", ["list", "async"])
 async def test_every_problem_of_requests_is_told(kind: str) -> None:
-    """Those that cannot be written as JSON as well, each where it stands, and in one go."""
+    """All problems of requests are reported at once by position, values that JSON cannot represent included."""
 
     async def one_by_one() -> AsyncIterator[Any]:
         for request in _ODD_REQUESTS:
@@ -247,7 +247,7 @@ async def test_every_problem_of_requests_is_told(kind: str) -> None:
 
 
 async def test_requests_without_an_end_that_cannot_be_written() -> None:
-    """After a thousand problems nobody asks for more."""
+    """After a thousand problems an endless source of requests is not read further."""
     taken = 0
 
     def endless() -> Iterator[Any]:
@@ -263,7 +263,7 @@ async def test_requests_without_an_end_that_cannot_be_written() -> None:
 
 @pytest.mark.parametrize("source", [b"", [], io.BytesIO(), iter(())], ids=["bytes", "list", "file", "iterator"])
 async def test_nothing_at_all(source: Source) -> None:
-    """Is no job."""
+    """No requests are an error, and no job is made."""
     service = Service()
     with pytest.raises(UsageError, match="0 bytes, so there is nothing to upload"):
         await service.submit(source)
@@ -271,7 +271,7 @@ async def test_nothing_at_all(source: Source) -> None:
 
 
 async def test_a_file_that_is_none(tmp_path: Path) -> None:
-    """A sentence names it."""
+    """A missing or unreadable file raises an error that names it."""
     service = Service()
     (tmp_path / "empty.jsonl").touch()
     (tmp_path / "blank.jsonl").write_bytes(b"\n\n")
@@ -289,7 +289,7 @@ async def test_a_file_that_is_none(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("source", [7, None, io.StringIO("text"), {"a": 1}.keys()])
 async def test_what_is_no_source(source: Any) -> None:
-    """Is misuse, in words of its own."""
+    """A value of the wrong type as source is misuse, with a specific message."""
     service = Service()
     with pytest.raises((UsageError, ValidationError), match=r"not from|in place of bytes|is no BatchRequest"):
         await service.submit(source)
@@ -297,7 +297,7 @@ async def test_what_is_no_source(source: Any) -> None:
 
 
 async def test_the_endpoint_decides_what_is_checked() -> None:
-    """A line of audio is none of chat, and the reverse."""
+    """The endpoint decides the checks: an audio line is invalid for chat, and the reverse."""
     clip = jsonl.audio_request("clip", model="m", file="https://media.example/clip.wav")
     service = Service()
     await service.submit([clip], endpoint="/v1/audio/transcriptions")
@@ -313,7 +313,7 @@ async def test_the_endpoint_decides_what_is_checked() -> None:
 
 @pytest.mark.parametrize("change", [b"", LINES + LINES, LINES[:-2] + b" }", LINES[:-1]], ids=len)
 async def test_a_file_that_changes_meanwhile(tmp_path: Path, change: bytes) -> None:
-    """What is uploaded is what was checked, and otherwise there is no job."""
+    """If the file changes after the check, no job is created."""
     path = tmp_path / "requests.jsonl"
     path.write_bytes(LINES)
     service = Service(while_uploading=lambda: path.write_bytes(change))
@@ -323,7 +323,7 @@ async def test_a_file_that_changes_meanwhile(tmp_path: Path, change: bytes) -> N
 
 
 async def test_a_file_that_is_replaced_meanwhile(tmp_path: Path) -> None:
-    """The one that was checked is uploaded: another under its name is another."""
+    """If the file is replaced after the check, the checked one is uploaded."""
     path = tmp_path / "requests.jsonl"
     path.write_bytes(LINES)
     (tmp_path / "other").write_bytes(b"no JSON")
@@ -333,7 +333,7 @@ async def test_a_file_that_is_replaced_meanwhile(tmp_path: Path) -> None:
 
 
 async def test_what_goes_wrong_is_raised(tmp_path: Path) -> None:
-    """As it came: of the upload, and then nothing is created; of the create; of the source itself."""
+    """An error of upload, create or source is raised unchanged; after a failed upload nothing is created."""
 
     async def refuse(*_: object) -> Any:
         message = "declined"
@@ -356,7 +356,7 @@ async def test_what_goes_wrong_is_raised(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("during", ["reading", "upload", "create"])
 async def test_cancelled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, during: str) -> None:
-    """Nothing is left: no temporary file, and none that is open."""
+    """A cancelled submission leaves no temporary file and no open one."""
     opened: list[IO[bytes]] = []
     really = tempfile.TemporaryFile
 
@@ -387,7 +387,7 @@ async def test_cancelled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, during
 
     task = asyncio.create_task(submit(endless(), endpoint=CHAT, upload=upload, create=create))
     await asyncio.wait_for(reached.wait(), 20)
-    # Where the job is created the file is of no use any more.
+    # During the create the file is no longer needed.
     assert [file.closed for file in opened] == [during == "create"]
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

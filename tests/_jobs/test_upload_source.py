@@ -1,5 +1,5 @@
 # a test may wait for the disk
-"""Files of this machine: what can be uploaded, and how a download appears. No thread is ever the loop's own."""
+"""What can be uploaded. No read or write of a file happens in the thread of the event loop."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def rest_of(content: UploadSource, position: int = 0) -> bytes:
 async def everything(
     source: Any, filename: str | None = None, *, mark: Mark | None = None
 ) -> tuple[bytes, str, int, str]:
-    """What is read of a source, and what it is called."""
+    """Return the content of a source and its name."""
     async with open_upload(source, filename, mark=mark) as content:
         content.raise_for_unwritable()
         return await rest_of(content), content.name, content.size, content.sha256
@@ -57,7 +57,7 @@ async def refusal(source: Any, filename: str | None = None) -> str:
 
 
 async def test_a_path(tmp_path: Path) -> None:
-    """As text or as a path; it is called by its own name, and its size and hash are known beforehand."""
+    """A path, as text or ``Path``, has its own name, and a size and hash before the upload."""
     path = tmp_path / "in.jsonl"
     path.write_bytes(BIG)
     expected = (BIG, "in.jsonl", len(BIG), hashlib.sha256(BIG).hexdigest())
@@ -67,12 +67,12 @@ async def test_a_path(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview, io.BytesIO])
 async def test_bytes(kind: type) -> None:
-    """Of any sort, also as a file in memory; they are called as a file of requests is."""
+    """Bytes, in any type or in a file in memory, have the default name of a file of requests."""
     assert (await everything(kind(BIG)))[:2] == (BIG, "requests.jsonl")
 
 
 async def test_an_open_file(tmp_path: Path) -> None:
-    """Is read from where it stands, and left open; it is called as the file is."""
+    """An open file is read from its current position and stays open; its name is that of the file."""
     path = tmp_path / "in.jsonl"
     path.write_bytes(BIG)
     with path.open("rb") as file:
@@ -82,7 +82,7 @@ async def test_an_open_file(tmp_path: Path) -> None:
 
 
 async def test_a_file_that_can_be_read_only_once() -> None:
-    """Such as a pipe: it is kept in a temporary file meanwhile, for it may have to be sent again."""
+    """A file that can be read only once, such as a pipe, is kept in a temporary file, to be sent again if needed."""
     reading, writing = os.pipe()
 
     def feed() -> None:
@@ -98,7 +98,7 @@ async def test_a_file_that_can_be_read_only_once() -> None:
 
 
 async def test_requests() -> None:
-    """From an iterable, which is run through in another thread, or an async one, which is not."""
+    """An iterable of requests is consumed in another thread, and an async iterable in the event loop."""
     threads: set[int] = set()
 
     def plain() -> Iterator[BatchRequest]:
@@ -116,7 +116,7 @@ async def test_requests() -> None:
 
 
 async def test_many_requests_are_written_as_they_come() -> None:
-    """They are not gathered first."""
+    """Many requests are written as they arrive, and not collected first."""
     request = BatchRequest("row", {"text": "x" * 100_000})
 
     async def awaited() -> AsyncIterator[BatchRequest]:
@@ -127,7 +127,7 @@ async def test_many_requests_are_written_as_they_come() -> None:
 
 
 async def test_what_is_no_request() -> None:
-    """Is named by its number, in either kind of iterable."""
+    """An invalid request is reported by its number, for iterables of either kind."""
 
     async def awaited() -> AsyncIterator[BatchRequest]:
         yield REQUESTS[0]
@@ -142,7 +142,7 @@ async def test_what_is_no_request() -> None:
 
 
 async def test_what_an_iterable_raises_is_raised() -> None:
-    """It is the caller's own."""
+    """An exception from the iterable is raised unchanged, because it is the caller's own."""
 
     def plain() -> Iterator[BatchRequest]:
         yield REQUESTS[0]
@@ -154,7 +154,7 @@ async def test_what_an_iterable_raises_is_raised() -> None:
 
 
 async def test_what_cannot_be_uploaded(tmp_path: Path) -> None:
-    """Is refused with a sentence that names it."""
+    """A source that cannot be uploaded is refused with a message that names it."""
     (tmp_path / "empty").touch()
     os.mkfifo(tmp_path / "pipe")
     assert await refusal(tmp_path / "none") == f"cannot read {tmp_path}/none: no such file or directory"
@@ -173,7 +173,7 @@ async def test_what_cannot_be_uploaded(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 async def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
-    """Is refused like one that is not there."""
+    """A file without read permission is refused like a missing one."""
     path = tmp_path / "in.jsonl"
     path.write_bytes(BIG)
     path.chmod(0)
@@ -182,7 +182,7 @@ async def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("change", ["longer", "shorter", "other", "gone"])
 async def test_a_file_that_changes_is_noticed(tmp_path: Path, change: str) -> None:
-    """Before the last of it is given away: what arrives is what was hashed, or it does not arrive."""
+    """A change of a file is noticed before its last block is sent: only content with the original hash arrives."""
     path = tmp_path / "in.jsonl"
     path.write_bytes(BIG)
     async with open_upload(path, None) as content:
@@ -204,7 +204,7 @@ async def test_a_file_that_changes_is_noticed(tmp_path: Path, change: str) -> No
 
 
 async def test_it_can_be_read_again() -> None:
-    """From its beginning, as often as it has to be sent."""
+    """A source can be read again from its beginning, as often as it has to be sent."""
     async with open_upload(BIG, None) as content:
         for _ in range(2):
             assert await content.block(0) == BIG[: 1 << 20]
@@ -213,7 +213,7 @@ async def test_it_can_be_read_again() -> None:
 
 
 async def test_an_iterable_without_an_end_is_left() -> None:
-    """When the call is cancelled, its thread does not go on for ever."""
+    """The thread of an endless iterable stops when the call is cancelled."""
     going = threading.Event()
     left = threading.Event()
 
@@ -234,7 +234,7 @@ async def test_an_iterable_without_an_end_is_left() -> None:
 
 
 class _Stalled(io.RawIOBase):
-    """Can be read once: a line, and then nothing until it is told to end."""
+    """A file that can be read once: it returns a line, and then blocks until it is released."""
 
     def __init__(self) -> None:
         self._rest = [LINES]
@@ -254,7 +254,7 @@ class _Stalled(io.RawIOBase):
 
 @pytest.mark.parametrize("way", ["task", "scope"])
 async def test_a_cancelled_call_waits_for_no_read(way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A pipe that gives nothing holds nobody up. Its thread ends when the read does, and closes what was opened."""
+    """A cancelled call does not wait for a blocked read; its thread ends with the read and closes what was opened."""
     closed = threading.Event()
 
     class Scratch(io.FileIO):
@@ -280,7 +280,7 @@ async def test_a_cancelled_call_waits_for_no_read(way: str, tmp_path: Path, monk
     assert await asyncio.to_thread(closed.wait, 10)
 
 
-# --- content of its own ---------------------------------------------------------------------------------------
+# --- unique content -------------------------------------------------------------------------------------------
 
 
 def marked(lines: bytes = LINES) -> bytes:
@@ -288,7 +288,7 @@ def marked(lines: bytes = LINES) -> bytes:
 
 
 async def is_marked(source: Any) -> bool:
-    """Whether the mark is in what is uploaded of a source; in the name, the size and the hash as well, or nowhere."""
+    """Return if a source is marked; content, name, size and hash must agree."""
     async with open_upload(source, None, mark=MARK) as content:
         sent = await rest_of(content)
         found = MARK.white_space in sent
@@ -299,7 +299,7 @@ async def is_marked(source: Any) -> bool:
 
 @pytest.mark.parametrize("kind", ["path", "bytes", "bytearray", "open file", "pipe", "list", "generator", "async"])
 async def test_a_mark_is_in_what_is_uploaded(tmp_path: Path, kind: str) -> None:
-    """After the first brace, in the size, the hash and the name; the source itself stays as it is."""
+    """The mark is in the content after the first brace, and in size, hash and name; the source is unchanged."""
     path = tmp_path / "in.jsonl"
     path.write_bytes(b"before\n" + LINES if kind == "open file" else LINES)
 
@@ -339,30 +339,30 @@ async def test_a_mark_is_in_what_is_uploaded(tmp_path: Path, kind: str) -> None:
 
 
 async def test_without_a_mark_nothing_is_added() -> None:
-    """The content and the name are the caller's."""
+    """Without a mark the content and the name are the caller's."""
     async with open_upload(LINES, None) as content:
         assert (await rest_of(content), content.name, content.is_marked) == (LINES, "requests.jsonl", False)
 
 
 async def test_a_name_that_is_given_has_the_tag_too() -> None:
-    """Shortened, if it is long."""
+    """The tag is added to a given name too, which is shortened if it is long."""
     assert (await everything(LINES, "x" * 100 + ".csv", mark=MARK))[1] == f"{'x' * 60}-{MARK.tag}.csv"
 
 
 async def test_a_mark_has_its_place_after_what_is_no_content() -> None:
-    """A byte order mark, blanks, blank lines."""
+    """A byte order mark, blanks and blank lines before the first object are skipped to place the mark."""
     for before in (b"\xef\xbb\xbf", b"  \t", b"\n\r\n", b"\xef\xbb\xbf\n "):
         assert (await everything(before + LINES, mark=MARK))[0] == before + marked()
 
 
 async def test_what_begins_with_no_object_is_not_marked() -> None:
-    """Its name is its own, too."""
+    """Content that does not begin with an object gets no mark, and keeps its name."""
     for source in (b"[]\n", b"no JSON", b"\n\n", b"\0" + LINES):
         assert not await is_marked(source)
 
 
 async def test_a_first_line_without_room_is_not_marked() -> None:
-    """Since a line of more than 10 MB is refused; what stands in other lines does not count."""
+    """If the first line has no room within its limit of 10 MB, there is no mark; other lines may be longer."""
     for length, expected in ((jsonl.MAX_LINE_BYTES - 64, True), (jsonl.MAX_LINE_BYTES - 63, False)):
         line = b'{"x":"' + b"x" * (length - 8) + b'"}'
         assert len(line) == length
@@ -372,7 +372,7 @@ async def test_a_first_line_without_room_is_not_marked() -> None:
 
 
 async def test_a_file_without_room_is_not_marked(tmp_path: Path) -> None:
-    """Since a file of more than 100 MB is refused."""
+    """If the file has no room within its limit of 100 MB, there is no mark."""
     path = tmp_path / "in.jsonl"
     path.write_bytes(b"{}\n")
     for size, expected in ((jsonl.MAX_BYTES - 64, True), (jsonl.MAX_BYTES - 63, False)):
@@ -383,14 +383,14 @@ async def test_a_file_without_room_is_not_marked(tmp_path: Path) -> None:
 
 
 async def test_marked_content_can_be_read_again_and_from_within() -> None:
-    """A block ends where the mark begins and ends, and the next one goes on there."""
+    """Marked content can be read again and from any position: blocks end at both ends of the mark."""
     async with open_upload(LINES, None, mark=MARK) as content:
         for _ in range(2):
             assert await rest_of(content) == marked()
 
 
 async def test_a_marked_file_that_changes_is_noticed(tmp_path: Path) -> None:
-    """Behind the mark and before it."""
+    """A change of a marked file is noticed before and behind the mark."""
     for changed in (LINES[:-1] + b" ", LINES[:-1], b"", b"[" + LINES[1:]):
         path = tmp_path / "in.jsonl"
         path.write_bytes(LINES)
@@ -401,7 +401,7 @@ async def test_a_marked_file_that_changes_is_noticed(tmp_path: Path) -> None:
 
 
 async def test_a_reader_has_the_content_or_the_source() -> None:
-    """With the mark, as it is uploaded, and without it, as it was given."""
+    """A reader gets either the content with the mark, as uploaded, or the source without it."""
     async with open_upload(LINES, None, mark=MARK) as content:
         for with_mark, expected in ((True, marked()), (False, LINES)):
             reader = content.reader(with_mark=with_mark)
@@ -410,7 +410,7 @@ async def test_a_reader_has_the_content_or_the_source() -> None:
 
 @given(st.binary(min_size=1, max_size=200), st.data())
 def test_a_marked_file_reads_right_across_its_mark(content: bytes, data: st.DataObject) -> None:
-    """From any place on, in blocks of any size: never more than the size, and nothing only at the end."""
+    """A marked file is read correctly from any position in blocks of any size, which are empty only at the end."""
     place = data.draw(st.integers(1, len(content)))
     start = data.draw(st.integers(0, len(content) + 64))
     sizes = data.draw(st.lists(st.integers(1, 100), min_size=1))
@@ -425,12 +425,12 @@ def test_a_marked_file_reads_right_across_its_mark(content: bytes, data: st.Data
         assert read == expected[start:]
 
 
-# --- how a download appears -----------------------------------------------------------------------------------
+# --- a full disk ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is always full")
 async def test_requests_that_fit_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The temporary file has its limits too."""
+    """A full disk for temporary files is an error that names their directory."""
     monkeypatch.setattr(upload_source.tempfile, "TemporaryFile", lambda: Path("/dev/full").open("w+b", buffering=0))  # noqa: SIM115
     with pytest.raises(UsageError, match="cannot write to the directory for temporary files: no space left"):
         await everything(REQUESTS)

@@ -1,4 +1,4 @@
-"""Waiting: for one job, and for many with one poller, in days that take no time."""
+"""Waiting for one job, and for many with one poller, in virtual time."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ DAY = 24 * HOUR
 NOON = datetime(2026, 9, 14, 12, tzinfo=UTC)
 
 Phase = tuple[float, str] | tuple[float, str, float] | tuple[float, BatchesError]
-"""From which second on: a status, perhaps with a progress, or what is raised in place of an answer."""
+"""Seconds from which on a status, perhaps with a progress, is returned, or an error is raised."""
 QUICK: list[Phase] = [(0, "IN_PROGRESS"), (10, "COMPLETED", 100)]
 ENDLESS: list[Phase] = [(0, "IN_PROGRESS", 37.25)]
 TROUBLE = InternalServerError("in trouble", status=500)
 BACK_OFF = [0, 1, 3, 7, 15, 31, 60]
-"""When a look is taken at what is absent, with a patience of 60 s."""
+"""Seconds at which an absent object is read, with a patience of 60 s."""
 
 
 def gone() -> NotFoundError:
@@ -52,9 +52,9 @@ def gone() -> NotFoundError:
 
 
 class Service:
-    """Jobs whose lives are written down, and a note of what was asked when.
+    """Jobs with scripted states, and a record of the requests and their times.
 
-    A job that has completed names its output, or what ``files`` says: an id, and from which second on it is named.
+    A completed job names its output, or follows ``files``: an id, and the second from which on it is named.
     """
 
     def __init__(
@@ -129,7 +129,7 @@ class Service:
 
 
 def clocked(chance: float = 0.5) -> Clock:
-    """The loop's own time; with this ``chance`` intervals are neither stretched nor shortened."""
+    """Use the loop's clock; by default the random ``chance`` leaves intervals unchanged."""
     return Clock(monotonic=asyncio.get_running_loop().time, chance=lambda: chance, now=lambda: NOON)
 
 
@@ -162,12 +162,12 @@ def many(count: int, life: list[Phase]) -> dict[str, list[Phase]]:
     return {f"job-{number}": life for number in range(count)}
 
 
-# --- when it looks ---
+# --- intervals -------
 
 
 @without_wires
 async def test_a_short_job_is_noticed_soon() -> None:
-    """It is looked at at once, then every two seconds, then within a third of the time that it has taken."""
+    """A short job is read at once, then every two seconds, then within a third of its duration so far."""
     service = Service(a=[(0, "VALIDATING"), (5, "IN_PROGRESS"), (13, "COMPLETED", 100)])
     assert (await wait(service)).status == BatchJobStatus.COMPLETED
     assert service.times[:5] == [0, 2, 4, 6, 8]
@@ -177,7 +177,7 @@ async def test_a_short_job_is_noticed_soon() -> None:
 @pytest.mark.parametrize(("chance", "apart"), [(0, 30), (0.5, 45), (1, 60)])
 @without_wires
 async def test_a_long_one_is_looked_at_as_often_as_the_service_asks(chance: float, apart: float) -> None:
-    """30 to 60 s apart, by chance."""
+    """A long job is read every 30 to 60 s at random, as the service recommends."""
     service = Service(a=[(0, "IN_PROGRESS"), (HOUR, "COMPLETED")])
     await wait(service, chance=chance)
     assert service.times[-1] - service.times[-2] == pytest.approx(apart)
@@ -185,7 +185,7 @@ async def test_a_long_one_is_looked_at_as_often_as_the_service_asks(chance: floa
 
 @without_wires
 async def test_a_job_that_was_old_before_is_not_asked_after_more_often() -> None:
-    """The age counts from its creation, and not from when the wait began."""
+    """The age of a job counts from its creation, not from the beginning of the wait."""
     service = Service(a=[(0, "IN_PROGRESS"), (100, "COMPLETED")], created=NOON - timedelta(hours=5))
     await wait(service)
     assert service.times == [0, 45, 90, 135]
@@ -193,7 +193,7 @@ async def test_a_job_that_was_old_before_is_not_asked_after_more_often() -> None
 
 @without_wires
 async def test_a_job_created_in_the_future_is_a_young_one() -> None:
-    """Clocks that are apart do no harm."""
+    """A job with a creation time in the future counts as new, so that different clocks are harmless."""
     service = Service(a=QUICK, created=NOON + timedelta(days=1))
     await wait(service)
     assert service.times[:3] == [0, 2, 4]
@@ -201,7 +201,7 @@ async def test_a_job_created_in_the_future_is_a_young_one() -> None:
 
 @without_wires
 async def test_a_cancelled_job_is_looked_at_soon() -> None:
-    """Draining takes seconds, however long the job ran."""
+    """A cancelled job is read soon, however long it ran, because draining takes seconds."""
     service = Service(a=[(0, "CANCELING"), (5, "CANCELLED")], created=NOON - timedelta(hours=5))
     await wait(service)
     assert service.times == [0, 2, 4, 6]
@@ -209,7 +209,7 @@ async def test_a_cancelled_job_is_looked_at_soon() -> None:
 
 @without_wires
 async def test_an_interval_of_ones_own_is_kept() -> None:
-    """Neither spread nor grown."""
+    """An interval set by the caller is used without growth or random variation."""
     service = Service(a=[(0, "IN_PROGRESS"), (1000, "COMPLETED")])
     await wait(service, poll_interval=300, chance=1)
     assert service.times == [0, 300, 600, 900, 1200]
@@ -217,7 +217,7 @@ async def test_an_interval_of_ones_own_is_kept() -> None:
 
 @without_wires
 async def test_days() -> None:
-    """A job may outlive its deadline, and is waited for without one of the caller's."""
+    """A job may outlive its deadline, and a wait without a timeout continues."""
     service = Service(a=[(0, "IN_PROGRESS"), (3 * DAY, "COMPLETED")])
     await wait(service)
     assert pytest.approx(len(service.times), rel=0.01) == 3 * DAY / 45
@@ -225,7 +225,7 @@ async def test_days() -> None:
 
 @without_wires
 async def test_a_finished_job_is_not_asked_after() -> None:
-    """A terminal state never changes."""
+    """A finished job is not read, because a terminal state never changes."""
     service = Service()
     updates: list[BatchJob] = []
     job = BatchJob(id="a", status=BatchJobStatus.EXPIRED)
@@ -235,12 +235,12 @@ async def test_a_finished_job_is_not_asked_after() -> None:
 
 @without_wires
 async def test_a_status_of_tomorrow_is_waited_for() -> None:
-    """It is not terminal."""
+    """An unknown status is waited for, because it is not terminal."""
     service = Service(a=[(0, "PAUSED"), (100, "FAILED")])
     assert (await wait(service)).status == BatchJobStatus.FAILED
 
 
-# --- what goes wrong ---
+# --- failures ----------
 
 
 @pytest.mark.parametrize(
@@ -255,7 +255,7 @@ async def test_a_status_of_tomorrow_is_waited_for() -> None:
 )
 @without_wires
 async def test_what_may_pass_is_ridden_out(trouble: BatchesError, caplog: pytest.LogCaptureFixture) -> None:
-    """For hours, with a line in the log."""
+    """Transient errors are retried for hours, with a line in the log."""
     service = Service(a=[(0, "IN_PROGRESS"), (10, trouble), (2 * HOUR, "COMPLETED")])
     assert (await wait(service)).status == BatchJobStatus.COMPLETED
     assert ("together_batches", logging.WARNING) in {record[:2] for record in caplog.record_tuples}
@@ -273,7 +273,7 @@ async def test_what_may_pass_is_ridden_out(trouble: BatchesError, caplog: pytest
 )
 @without_wires
 async def test_what_stays_is_raised(error: BatchesError) -> None:
-    """At once, as it is."""
+    """Permanent errors are raised at once, unchanged."""
     service = Service(a=[(0, "IN_PROGRESS"), (5, error)])
     with pytest.raises(type(error)) as raised:
         await wait(service)
@@ -283,7 +283,7 @@ async def test_what_stays_is_raised(error: BatchesError) -> None:
 
 @without_wires
 async def test_the_end_of_the_time() -> None:
-    """Names the job and its state, and an outage that goes on; the cause is what went wrong last."""
+    """The timeout error names the job, its state and a continuing outage; its cause is the last error."""
     service = Service(a=[*ENDLESS, (500, TROUBLE)])
     with pytest.raises(WaitTimeoutError) as raised:
         await wait(service, timeout=600)
@@ -298,7 +298,7 @@ async def test_the_end_of_the_time() -> None:
 
 @without_wires
 async def test_a_look_before_the_end() -> None:
-    """What finished since the last look is not missed."""
+    """There is a last read before the timeout, so a job that finished since the previous one is not missed."""
     service = Service(a=[(0, "IN_PROGRESS"), (590, "COMPLETED")])
     await wait(service, timeout=600, poll_interval=400)
     assert service.times == [0, 400, 599]
@@ -306,7 +306,7 @@ async def test_a_look_before_the_end() -> None:
 
 @without_wires
 async def test_a_job_that_was_never_seen() -> None:
-    """Is named all the same, and a call that hangs is cut off."""
+    """A timeout names a job that was never seen too, and interrupts a call that hangs."""
     service = Service(a=QUICK, seconds=HOUR)
     with pytest.raises(WaitTimeoutError, match=r"left alone: a was never seen$") as raised:
         await wait(service, timeout=5)
@@ -317,7 +317,7 @@ async def test_a_job_that_was_never_seen() -> None:
 
 @without_wires
 async def test_no_time_at_all_is_one_look() -> None:
-    """Which takes as long as it takes."""
+    """A timeout of zero is one read, of any duration."""
     finished = Service(a=[(0, "COMPLETED")], seconds=3)
     assert (await wait(finished, timeout=0)).is_terminal
     running = Service(a=ENDLESS)
@@ -328,14 +328,14 @@ async def test_no_time_at_all_is_one_look() -> None:
 
 @without_wires
 async def test_a_timeout_is_a_timeout_error() -> None:
-    """For those who catch Python's own."""
+    """A timeout of a wait is also Python's ``TimeoutError``."""
     with pytest.raises(TimeoutError):
         await wait(Service(a=ENDLESS), timeout=1)
 
 
 @without_wires
 async def test_a_cancelled_wait_ends_at_once() -> None:
-    """And leaves nothing running."""
+    """A cancelled wait ends at once and leaves nothing running."""
     service = Service(a=ENDLESS, seconds=5)
     with pytest.raises(TimeoutError) as raised:
         async with asyncio.timeout(12):
@@ -347,7 +347,7 @@ async def test_a_cancelled_wait_ends_at_once() -> None:
 
 @without_wires
 async def test_a_cancelled_scope_around_a_wait() -> None:
-    """anyio's cancellation goes on and on, and does not keep the wait from cleaning up."""
+    """A wait can clean up in a cancelled scope of anyio, which cancels repeatedly."""
     service = Service(a=ENDLESS, seconds=5)
     with anyio.move_on_after(12) as scope:
         await wait(service)
@@ -355,12 +355,12 @@ async def test_a_cancelled_scope_around_a_wait() -> None:
     assert service.running == 0
 
 
-# --- a job that is absent ---
+# --- an absent job ----------
 
 
 @without_wires
 async def test_an_id_that_was_never_seen_is_a_404_at_once() -> None:
-    """No second look, and none at the list: the id is wrong, or of another account."""
+    """A 404 for an id that was never seen is raised at once, without another read or list: the id is wrong."""
     service = Service()
     with pytest.raises(NotFoundError, match=r"no such job$"):
         await wait(service, "nowhere")
@@ -370,7 +370,7 @@ async def test_an_id_that_was_never_seen_is_a_404_at_once() -> None:
 @pytest.mark.parametrize("known", ["passed as a job", "seen before", "seen by this wait"])
 @without_wires
 async def test_a_404_of_a_known_job_passes(known: str, caplog: pytest.LogCaptureFixture) -> None:
-    """It is looked for by itself and in the list, ever less often, with a warning for each look in vain."""
+    """A known job that answers 404 is searched for by id and in the list, with back-off and a warning each time."""
     seen = known == "seen by this wait"
     service = Service(a=[*([(0, "VALIDATING")] if seen else []), (1 if seen else 0, gone()), (30, "COMPLETED")])
     job = BatchJob(id="a") if known == "passed as a job" else "a"
@@ -383,7 +383,7 @@ async def test_a_404_of_a_known_job_passes(known: str, caplog: pytest.LogCapture
 
 @without_wires
 async def test_a_job_that_only_the_list_shows_is_there() -> None:
-    """A look at the list says as much as one at the job, also when the job ends."""
+    """A job that only the list shows is followed: the list counts like a read, for its final state too."""
     service = Service(a=QUICK)
     service.only_listed = {"a"}
     updates: list[BatchJob] = []
@@ -402,7 +402,7 @@ async def test_a_job_that_only_the_list_shows_is_there() -> None:
 )
 @without_wires
 async def test_a_404_that_stays(patience: float, looks: list[float], text: str) -> None:
-    """Is raised when the patience is over, which the text names; without any there is one look."""
+    """A lasting 404 is raised when patience is over, and the text names it; without patience there is one read."""
     service = Service()
     with pytest.raises(NotFoundError, match=text):
         await wait(service, knows=knows_all, patience=patience)
@@ -412,7 +412,7 @@ async def test_a_404_that_stays(patience: float, looks: list[float], text: str) 
 
 @without_wires
 async def test_an_outage_is_no_absence() -> None:
-    """Patience counts answers that say "absent". It starts anew when the job is seen."""
+    """An outage is not an absence: only 404s count towards patience, which restarts when the job is seen."""
     service = Service(
         a=[(0, gone()), (20, TROUBLE), (HOUR, gone()), (HOUR + 40, "IN_PROGRESS"), (2 * HOUR, gone())],
     )
@@ -425,7 +425,7 @@ async def test_an_outage_is_no_absence() -> None:
 @pytest.mark.parametrize("error", [PermissionDeniedError("no", status=403), TROUBLE])
 @without_wires
 async def test_a_list_that_cannot_be_read_shows_nothing(error: BatchesError) -> None:
-    """Then the 404 stands for that look."""
+    """If the list cannot be read either, the 404 counts as an absence."""
     service = Service(a=[(0, gone()), (5, "COMPLETED")])
     service.list_fails = [error] * 9
     assert (await wait(service, knows=knows_all)).status == "COMPLETED"
@@ -435,7 +435,7 @@ async def test_a_list_that_cannot_be_read_shows_nothing(error: BatchesError) -> 
 @pytest.mark.parametrize("error", [AuthenticationError("who?", status=401), UsageError("this client is closed")])
 @without_wires
 async def test_a_list_that_says_that_nothing_will_work(error: BatchesError) -> None:
-    """Ends the wait at once."""
+    """A permanent error of the list ends the wait at once."""
     service = Service()
     service.list_fails = [error]
     with pytest.raises(type(error)):
@@ -445,7 +445,7 @@ async def test_a_list_that_says_that_nothing_will_work(error: BatchesError) -> N
 
 @without_wires
 async def test_the_end_of_the_time_while_a_job_is_absent() -> None:
-    """Names the 404 as the cause: the job may be gone."""
+    """If the timeout expires while a job is absent, its cause is the 404, because the job may not exist any more."""
     for timeout in (0, 10):
         with pytest.raises(WaitTimeoutError, match="a was never seen") as raised:
             await wait(Service(), knows=knows_all, timeout=timeout)
@@ -454,7 +454,7 @@ async def test_the_end_of_the_time_while_a_job_is_absent() -> None:
 
 @without_wires
 async def test_an_absent_job_does_not_hold_up_the_others() -> None:
-    """Nor does their polling use up its patience: it is followed on its own schedule."""
+    """An absent job does not delay the others; their polls do not use up its patience: its schedule is its own."""
     service = Service(a=[(0, gone()), (58, "COMPLETED")], b=[(0, "IN_PROGRESS"), (9, "FAILED")], c=ENDLESS)
     jobs = each(service, ["a", "b", "c"], knows=knows_all, poll_interval=1.5, timeout=100)
     given = [((await anext(jobs)).id, service.now) for _ in range(2)]
@@ -465,7 +465,7 @@ async def test_an_absent_job_does_not_hold_up_the_others() -> None:
 
 @without_wires
 async def test_an_absent_job_among_many_is_raised_at_the_end(caplog: pytest.LogCaptureFixture) -> None:
-    """All others are followed to their end first."""
+    """An absent job among many is raised after all others were followed to their end."""
     lives = many(30, [(0, "IN_PROGRESS"), (HOUR, "COMPLETED")])
     service = Service(**lives)
     jobs = each(service, ["gone", *lives], knows=knows_all)
@@ -476,12 +476,15 @@ async def test_an_absent_job_among_many_is_raised_at_the_end(caplog: pytest.LogC
     assert "the job gone cannot be waited for" in caplog.text
 
 
-# --- files of results that are to come ---
+# --- result files that are late ----------
 
 
 @without_wires
 async def test_a_completed_job_is_held_until_it_names_a_file() -> None:
-    """The ids may appear after the status; it is looked at ever less often, and each change is an update."""
+    """A completed job is held until it names a file, which may be later than its status.
+
+    It is read with back-off, and each change is an update.
+    """
     service = Service(a=[(0, "COMPLETED", 100)], files={"output_file_id": 20})
     updates: list[BatchJob] = []
     job = await wait(service, on_update=updates.append)
@@ -493,7 +496,7 @@ async def test_a_completed_job_is_held_until_it_names_a_file() -> None:
 @pytest.mark.parametrize("first", ["output_file_id", "error_file_id"])
 @without_wires
 async def test_one_file_of_two_is_enough(first: str) -> None:
-    """A job may have answers alone, or errors alone: nothing says that there will be another file."""
+    """One file is enough, because a job may have only answers or only errors."""
     service = Service(a=[(0, "COMPLETED")], files={"output_file_id": 50, "error_file_id": 50, first: 5})
     job = await wait(service)
     assert service.now == 7
@@ -505,7 +508,7 @@ async def test_one_file_of_two_is_enough(first: str) -> None:
 async def test_a_completed_job_that_names_no_file(
     patience: float, looks: list[float], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Is given when the patience is over, with a warning: it has completed all the same."""
+    """A completed job without a file is returned with a warning when patience is over, because it has completed."""
     service = Service(a=[(0, "COMPLETED")], files={})
     assert (await wait(service, patience=patience)).status == "COMPLETED"
     assert looks == service.times
@@ -515,7 +518,7 @@ async def test_a_completed_job_that_names_no_file(
 @pytest.mark.parametrize("timeout", [0, 10])
 @without_wires
 async def test_the_end_of_the_time_while_a_job_is_held(timeout: float, caplog: pytest.LogCaptureFixture) -> None:
-    """Gives the job, with the warning: it has ended, so the wait was not in vain."""
+    """If the timeout expires while a completed job is held, the job is returned with the warning."""
     service = Service(a=[(0, "COMPLETED")], b=ENDLESS, files={})
     assert (await wait(service, timeout=timeout)).status == "COMPLETED"
     assert service.now == timeout
@@ -529,7 +532,7 @@ async def test_the_end_of_the_time_while_a_job_is_held(timeout: float, caplog: p
 @pytest.mark.parametrize("status", ["FAILED", "EXPIRED", "CANCELLED"])
 @without_wires
 async def test_a_job_that_ended_otherwise_is_not_held(status: str) -> None:
-    """It may have no files at all."""
+    """A job that ended otherwise is not held, because it may have no files at all."""
     service = Service(a=[(0, status)], files={})
     assert (await wait(service)).status == status
     assert service.times == [0]
@@ -537,7 +540,7 @@ async def test_a_job_that_ended_otherwise_is_not_held(status: str) -> None:
 
 @without_wires
 async def test_a_completed_job_without_files_that_is_passed_in() -> None:
-    """Is given as it is, without a request: the caller knows that it has ended."""
+    """A completed job without files that is passed in is returned without a request: the caller knows its state."""
     job = BatchJob(id="a", status=BatchJobStatus.COMPLETED)
     service = Service()
     assert job is await wait(service, job)
@@ -546,7 +549,7 @@ async def test_a_completed_job_without_files_that_is_passed_in() -> None:
 
 @without_wires
 async def test_an_outage_while_a_job_is_held() -> None:
-    """Is ridden out, and uses up no patience."""
+    """An outage while a job is held is retried and uses up no patience."""
     service = Service(a=[(0, "COMPLETED"), (10, TROUBLE), (HOUR, "COMPLETED")], files={"output_file_id": HOUR + 30})
     assert (await wait(service)).output_file_id
 
@@ -554,7 +557,7 @@ async def test_an_outage_while_a_job_is_held() -> None:
 @pytest.mark.parametrize("lagging", [(10, gone()), (10, "IN_PROGRESS", 50)])
 @without_wires
 async def test_an_end_is_an_end(lagging: Phase) -> None:
-    """A later answer that denies it, from a replica that lags, is one more look in vain at its files."""
+    """A terminal state is final: a later, different one comes from an outdated replica, and names no file either."""
     service = Service(a=[(0, "COMPLETED", 100), lagging], files={})
     updates: list[BatchJob] = []
     assert (await wait(service, on_update=updates.append)).status == "COMPLETED"
@@ -564,7 +567,7 @@ async def test_an_end_is_an_end(lagging: Phase) -> None:
 
 @without_wires
 async def test_no_job_is_held_for_those_who_look_for_files_themselves() -> None:
-    """Each is given when it has ended."""
+    """With no wait for files, each job is returned when it has ended."""
     service = Service(a=[(0, "COMPLETED")], files={})
     assert await ids_of(each(service, ["a"], holds=False)) == ["a"]
     assert service.times == [0]
@@ -572,18 +575,18 @@ async def test_no_job_is_held_for_those_who_look_for_files_themselves() -> None:
 
 @without_wires
 async def test_held_jobs_do_not_hold_up_the_others() -> None:
-    """Each is given when it is ready."""
+    """Held jobs do not delay the others: each is returned when it is ready."""
     service = Service(a=[(0, "COMPLETED")], b=[(0, "IN_PROGRESS"), (9, "FAILED")], files={"output_file_id": 20})
     jobs = each(service, ["a", "b"])
     assert [(job.id, service.now >= 20) async for job in jobs] == [("b", False), ("a", True)]
 
 
-# --- what is told meanwhile ---
+# --- updates ------------------
 
 
 @without_wires
 async def test_updates() -> None:
-    """The first state seen, each change, and at last what is returned; progress never goes back."""
+    """``on_update`` gets the first state, each change and the final job, and progress never decreases."""
     service = Service(
         a=[
             (0, "VALIDATING"),
@@ -609,7 +612,7 @@ async def test_updates() -> None:
 
 @without_wires
 async def test_progress_that_was_known_before() -> None:
-    """A job that is passed in is the first that is known of it."""
+    """The progress of a job that is passed in is its first known progress."""
     known = BatchJob(id="a", status=BatchJobStatus.IN_PROGRESS, progress=50)
     updates: list[BatchJob] = []
     await wait(Service(a=[(0, "IN_PROGRESS", 40), (5, "COMPLETED", 100)]), known, on_update=updates.append)
@@ -618,7 +621,7 @@ async def test_progress_that_was_known_before() -> None:
 
 @without_wires
 async def test_an_update_that_fails_ends_the_wait() -> None:
-    """With its own error."""
+    """An exception from ``on_update`` ends the wait and is raised unchanged."""
 
     def fail(job: BatchJob) -> None:
         raise ValueError(job.id)
@@ -629,7 +632,7 @@ async def test_an_update_that_fails_ends_the_wait() -> None:
 
 @without_wires
 async def test_a_coroutine_function_is_no_update() -> None:
-    """It would never be awaited."""
+    """A coroutine function is refused as ``on_update``, because it would never be awaited."""
 
     async def update(job: BatchJob) -> None: ...
 
@@ -641,7 +644,7 @@ async def test_a_coroutine_function_is_no_update() -> None:
 
 @without_wires
 async def test_a_job_that_does_not_move(caplog: pytest.LogCaptureFixture) -> None:
-    """Is named in the log once an hour, for as long as it does not."""
+    """A job without changes is logged once an hour."""
     service = Service(a=[(0, "IN_PROGRESS", 5), (HOUR / 2, "IN_PROGRESS", 6), (5 * HOUR, "COMPLETED")])
     await wait(service)
     assert caplog.messages == [
@@ -650,12 +653,12 @@ async def test_a_job_that_does_not_move(caplog: pytest.LogCaptureFixture) -> Non
     ]
 
 
-# --- many ---
+# --- many jobs ---
 
 
 @without_wires
 async def test_each_as_it_finishes() -> None:
-    """However it ends."""
+    """Each job is yielded as it finishes, in whatever final state."""
     service = Service(
         a=[(0, "IN_PROGRESS"), (100, "FAILED")], b=[(0, "COMPLETED")], c=[(0, "VALIDATING"), (50, "CANCELLED")]
     )
@@ -664,14 +667,14 @@ async def test_each_as_it_finishes() -> None:
 
 @without_wires
 async def test_a_repeated_id_is_given_once() -> None:
-    """Also where it is an id once and a job another time."""
+    """A repeated job is yielded once, by id or as a job."""
     service = Service(a=QUICK, b=QUICK)
     assert await ids_of(each(service, ["a", BatchJob(id="a"), "b", "a"])) == ["a", "b"]
 
 
 @without_wires
 async def test_an_id_that_may_repeat() -> None:
-    """Is followed again after its job was given, and once while it is followed."""
+    """With repeats allowed, an id is followed again after its job was yielded, and once at a time."""
     service = Service(a=QUICK)
     again = asyncio.Event()
 
@@ -690,13 +693,13 @@ async def test_an_id_that_may_repeat() -> None:
 
 @without_wires
 async def test_none() -> None:
-    """No jobs are none to wait for."""
+    """Without jobs the iteration is empty."""
     assert await ids_of(each(Service(), [])) == []
 
 
 @without_wires
 async def test_finished_ones_come_first_and_cost_nothing() -> None:
-    """They are given before anything is asked."""
+    """Finished jobs are yielded first, before any request."""
     service = Service(a=QUICK)
     done = BatchJob(id="b", status=BatchJobStatus.COMPLETED)
     async with aclosing(each(service, ["a", done])) as jobs:
@@ -707,7 +710,7 @@ async def test_finished_ones_come_first_and_cost_nothing() -> None:
 
 @without_wires
 async def test_many_are_read_from_the_list() -> None:
-    """One answer for all of them, and none for each."""
+    """Many jobs are read in one list, not one by one."""
     service = Service(**many(1000, [(0, "IN_PROGRESS"), (HOUR, "COMPLETED")]))
     service.others = 1000
     assert len(await ids_of(each(service, service.lives))) == 1000
@@ -717,7 +720,7 @@ async def test_many_are_read_from_the_list() -> None:
 
 @without_wires
 async def test_few_are_read_one_by_one() -> None:
-    """And so are many in an account that is far larger, once that is known; never too many at once."""
+    """Few jobs are read one by one, and never too many at once."""
     few = Service(**many(5, QUICK))
     await ids_of(each(few, few.lives))
     assert few.listed == []
@@ -725,7 +728,7 @@ async def test_few_are_read_one_by_one() -> None:
 
 @without_wires
 async def test_many_in_a_far_larger_account_are_read_one_by_one() -> None:
-    """Once its size is known; never too many at once."""
+    """Many jobs in a far larger account are read one by one once its size is known, and never too many at once."""
     service = Service(seconds=0.1, **many(30, QUICK))
     service.others = 1000
     assert len(await ids_of(each(service, service.lives, at_once=7))) == 30
@@ -735,7 +738,7 @@ async def test_many_in_a_far_larger_account_are_read_one_by_one() -> None:
 
 @without_wires
 async def test_a_job_that_the_list_leaves_out() -> None:
-    """Is asked after by itself."""
+    """A job that the list omits is read by itself."""
     service = Service(**many(30, QUICK))
     service.hidden = {"job-7"}
     assert len(await ids_of(each(service, service.lives))) == 30
@@ -744,7 +747,7 @@ async def test_a_job_that_the_list_leaves_out() -> None:
 
 @without_wires
 async def test_a_key_that_may_not_list() -> None:
-    """Says nothing about the jobs, and is not tried again."""
+    """A refused list does not decide about the jobs, and is not tried again."""
     lives = many(30, QUICK)
     service = Service(**lives)
     service.list_fails = [PermissionDeniedError("no", status=403)]
@@ -754,7 +757,7 @@ async def test_a_key_that_may_not_list() -> None:
 
 @without_wires
 async def test_a_key_that_is_refused_for_the_list() -> None:
-    """Would be refused for each job too."""
+    """A key that is refused for the list ends the wait, because it would be refused for each job too."""
     service = Service(**many(30, QUICK))
     service.list_fails = [AuthenticationError("who?", status=401)]
     with pytest.raises(AuthenticationError):
@@ -764,7 +767,7 @@ async def test_a_key_that_is_refused_for_the_list() -> None:
 
 @without_wires
 async def test_a_list_that_fails() -> None:
-    """Is done without for a look, and then tried again."""
+    """A failed list is skipped for one round, and then tried again."""
     service = Service(**many(30, [(0, "IN_PROGRESS"), (HOUR, "COMPLETED")]))
     service.list_fails = [None, TROUBLE]
     assert len(await ids_of(each(service, service.lives))) == 30
@@ -774,7 +777,7 @@ async def test_a_list_that_fails() -> None:
 
 @without_wires
 async def test_an_outage_is_not_made_worse() -> None:
-    """Where nothing works, a look gives up after a few in place of asking after everything."""
+    """During an outage a round stops after a few failures, so that it does not request every job."""
     lives = many(500, [(0, TROUBLE), (100, "COMPLETED")])
     service = Service(**lives)
     service.list_fails = [PermissionDeniedError("no", status=403)]
@@ -785,7 +788,7 @@ async def test_an_outage_is_not_made_worse() -> None:
 
 @without_wires
 async def test_jobs_of_different_ages_are_looked_at_together() -> None:
-    """What is due a little later is looked at now."""
+    """Jobs that are due soon are read together with those due now."""
     lives = many(40, [(0, "IN_PROGRESS"), (2 * HOUR, "COMPLETED")])
     service = Service(**lives)
 
@@ -798,12 +801,12 @@ async def test_jobs_of_different_ages_are_looked_at_together() -> None:
     assert len({time for time in service.times if time > HOUR} | set(service.listed)) < 4 * HOUR / 45 * 2
 
 
-# --- ids that come as they please ---
+# --- ids from an async source -------
 
 
 @without_wires
 async def test_ids_are_followed_as_they_come() -> None:
-    """Nobody waits for the last one."""
+    """Ids are followed as they arrive, without waiting for the last one."""
     service = Service(a=QUICK, b=[(0, "COMPLETED")])
 
     async def ids() -> AsyncIterator[str]:
@@ -817,7 +820,7 @@ async def test_ids_are_followed_as_they_come() -> None:
 
 @without_wires
 async def test_no_time_at_all_for_ids_that_come() -> None:
-    """Each of them is looked at once."""
+    """With a timeout of zero, each id of an async source is read once."""
     service = Service(a=ENDLESS, b=[(0, "COMPLETED")])
 
     async def ids() -> AsyncIterator[str]:
@@ -834,7 +837,7 @@ async def test_no_time_at_all_for_ids_that_come() -> None:
 
 @without_wires
 async def test_a_source_that_fails() -> None:
-    """Ends it with its own error, whatever is pending."""
+    """An exception from the source ends the iteration unchanged, even if jobs are pending."""
 
     async def ids() -> AsyncIterator[str]:
         yield "a"
@@ -854,7 +857,7 @@ async def test_a_source_that_fails() -> None:
 
 @without_wires
 async def test_a_source_that_was_cancelled() -> None:
-    """Is no source at its end."""
+    """A cancelled source is an error, not the end of the source."""
 
     async def ids() -> AsyncIterator[str]:
         yield "a"
@@ -866,7 +869,7 @@ async def test_a_source_that_was_cancelled() -> None:
 
 @without_wires
 async def test_a_long_source_lets_others_run() -> None:
-    """A million ids are not taken in one go."""
+    """A million ids are not consumed in one step, so that other tasks run."""
     service = Service()
     turns = 0
 
@@ -884,12 +887,12 @@ async def test_a_long_source_lets_others_run() -> None:
     assert turns >= 5
 
 
-# --- what goes wrong with some of many ---
+# --- failures of some of many ------------
 
 
 @without_wires
 async def test_a_job_that_cannot_be_followed(caplog: pytest.LogCaptureFixture) -> None:
-    """Is told in the log at once, and raised when the others have been followed to their end."""
+    """A job that cannot be followed is logged at once, and raised after the others were followed to their end."""
     service = Service(a=[(0, "IN_PROGRESS"), (HOUR / 2, "COMPLETED")])
     jobs = each(service, ["nowhere", "a"])
     assert (await anext(jobs)).id == "a"
@@ -901,7 +904,7 @@ async def test_a_job_that_cannot_be_followed(caplog: pytest.LogCaptureFixture) -
 
 @without_wires
 async def test_several_that_cannot_be_followed() -> None:
-    """Are a group, with an error for each."""
+    """Several jobs that cannot be followed raise a group with an error for each."""
     with pytest.raises(ExceptionGroup, match="2 jobs could not be waited for") as raised:
         await ids_of(each(Service(), ["x", "y"]))
     assert [NotFoundError, NotFoundError] == [type(error) for error in raised.value.exceptions]
@@ -909,7 +912,7 @@ async def test_several_that_cannot_be_followed() -> None:
 
 @without_wires
 async def test_a_refused_key_ends_it() -> None:
-    """When all that is known was given."""
+    """A refused key ends the iteration after all known jobs were yielded."""
     service = Service(a=[(0, AuthenticationError("who?", status=401))], b=ENDLESS)
     jobs = each(service, ["a", "b", BatchJob(id="c", status=BatchJobStatus.COMPLETED)])
     assert (await anext(jobs)).id == "c"
@@ -919,7 +922,7 @@ async def test_a_refused_key_ends_it() -> None:
 
 @without_wires
 async def test_what_is_no_id() -> None:
-    """Is misuse, and ends it before anything is asked."""
+    """An invalid id is misuse, and ends the iteration before any request."""
     service = Service(a=QUICK)
     with pytest.raises(UsageError, match="a job id is text"):
         await ids_of(each(service, ["a", 7]))
@@ -928,7 +931,7 @@ async def test_what_is_no_id() -> None:
 
 @without_wires
 async def test_the_end_of_the_time_for_many() -> None:
-    """All that finished was given; the others are named, the first few of them in the text."""
+    """At the timeout all finished jobs were yielded; the error has the others, and its text the first few."""
     lives = many(8, ENDLESS)
     service = Service(a=[(0, "IN_PROGRESS"), (50, "COMPLETED")], **lives)
     jobs = each(service, ["a", "nowhere", *lives], timeout=100)
@@ -946,11 +949,11 @@ async def test_the_end_of_the_time_for_many() -> None:
 
 @without_wires
 async def test_leaving_stops_the_work() -> None:
-    """At once, in the middle of a call."""
+    """Leaving stops the work at once, even in the middle of a call."""
     service = Service(a=[(0, "COMPLETED")], b=ENDLESS, seconds=1)
     async with aclosing(each(service, ["a", "b"])) as jobs:
         async for _ in jobs:
-            await asyncio.sleep(2.5)  # the second look at b is under way
+            await asyncio.sleep(2.5)  # the second read of b is under way
             assert service.running == 1
             break
     assert service.running == 0
@@ -961,7 +964,7 @@ async def test_leaving_stops_the_work() -> None:
 
 @without_wires
 async def test_the_jobs_may_be_asked_for_from_different_tasks() -> None:
-    """Nothing is yielded from within a task group or a cancel scope."""
+    """Each job may be requested from a different task, because no task group or cancel scope is open at a yield."""
     service = Service(a=[(0, "COMPLETED")], b=QUICK)
     jobs = each(service, ["a", "b"])
     with anyio.fail_after(5):
@@ -973,7 +976,7 @@ async def test_the_jobs_may_be_asked_for_from_different_tasks() -> None:
 
 @without_wires
 async def test_a_slow_reader_does_not_hold_up_the_looking() -> None:
-    """What finished meanwhile is ready."""
+    """A slow consumer does not delay the polls, and gets what finished meanwhile at once."""
     service = Service(a=[(0, "COMPLETED")], b=QUICK, c=QUICK)
     given: list[float] = []
     async for _ in each(service, ["a", "b", "c"]):

@@ -1,5 +1,5 @@
 # ruff: noqa: ASYNC240  # a test may wait for the disk
-"""Files of this machine: what can be uploaded, and how a download appears. No thread is ever the loop's own."""
+"""Files that appear complete. No read or write of a file happens in the thread of the event loop."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ async def write(path: Any, *pieces: bytes, replace: bool = False, meanwhile: Cal
 
 
 async def test_a_file_appears_when_it_is_kept(tmp_path: Path) -> None:
-    """And not before; its owner alone may read it."""
+    """A file appears only when it is committed, and only its owner may read it."""
     path = tmp_path / "out.jsonl"
     async with open_atomic(path, replace=False) as target:
         for start in range(0, len(BIG), 300_000):
@@ -44,7 +44,7 @@ async def test_a_file_appears_when_it_is_kept(tmp_path: Path) -> None:
 
 
 async def test_what_is_not_kept_is_gone(tmp_path: Path) -> None:
-    """However the block is left."""
+    """A file that is not committed is removed, however the block is left."""
 
     async def hang(ready: asyncio.Event) -> None:
         async with open_atomic(tmp_path / "out", replace=False) as target:
@@ -62,7 +62,7 @@ async def test_what_is_not_kept_is_gone(tmp_path: Path) -> None:
 
 
 async def test_what_is_there_is_left_alone(tmp_path: Path) -> None:
-    """Unless it is to be replaced, and then until the new one is whole."""
+    """An existing file is not touched without ``overwrite``, and with it only once the new one is complete."""
     path = tmp_path / "out"
     path.write_bytes(b"old")
     with pytest.raises(UsageError, match="out exists already, and is left alone; overwrite=True replaces it"):
@@ -74,7 +74,7 @@ async def test_what_is_there_is_left_alone(tmp_path: Path) -> None:
 
 
 async def test_what_came_there_meanwhile_is_left_alone(tmp_path: Path) -> None:
-    """Two downloads to one place do not overwrite each other without being told to."""
+    """A file that appeared meanwhile is not overwritten by a second download, unless that is requested."""
     path = tmp_path / "out"
     with pytest.raises(UsageError, match="exists already"):
         await write(path, b"ours", meanwhile=lambda: path.write_bytes(b"theirs"))
@@ -83,7 +83,7 @@ async def test_what_came_there_meanwhile_is_left_alone(tmp_path: Path) -> None:
 
 
 async def test_where_nothing_can_be_written(tmp_path: Path) -> None:
-    """A directory, a directory that is not there, what is no file: a sentence each, and nothing is replaced."""
+    """A directory, a missing directory and an invalid name are refused with a message each; nothing is replaced."""
     (tmp_path / "file").touch()
     os.mkfifo(tmp_path / "pipe")
     for path, problem in (
@@ -100,14 +100,14 @@ async def test_where_nothing_can_be_written(tmp_path: Path) -> None:
 
 
 async def test_many_small_pieces(tmp_path: Path) -> None:
-    """More of them than the system takes at a time, and a last one that is alone."""
+    """Many small pieces are written: more than the system accepts in one call, and a single one at the end."""
     await write(tmp_path / "out", *([b"piece\n"] * 100_000), b"end")
     assert (tmp_path / "out").read_bytes() == b"piece\n" * 100_000 + b"end"
 
 
 @pytest.mark.parametrize("pieces", [[BIG], [b"x" * 1_000] * 3_000], ids=["one", "many"])
 async def test_a_full_disk(tmp_path: Path, pieces: list[bytes]) -> None:
-    """Is told, and what had been written is removed, so that there is room again."""
+    """A full disk is an error, and the partial file is removed, so that its space is free again."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_001, hard))  # a part fits, and the rest does not
     try:

@@ -1,4 +1,4 @@
-"""Files that take the place of others: links and modes stay, and new files are for their owner."""
+"""Files that replace others: links and modes stay, and new files are private to their owner."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def mode_of(path: Path) -> int:
 @posix
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o600), (0o000, 0o600), (0o277, 0o400)])
 def test_a_new_file_is_for_its_owner(tmp_path: Path, umask: int, mode: int) -> None:
-    """Unless the umask is stricter."""
+    """A new file is private to its owner, or has a mode that is stricter by umask."""
     before = os.umask(umask)
     try:
         created(tmp_path / "new").close()
@@ -37,7 +37,7 @@ def test_a_new_file_is_for_its_owner(tmp_path: Path, umask: int, mode: int) -> N
 
 @posix
 def test_a_part_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
-    """A link under the name of a part would lead the content to a file of another's choice."""
+    """A link under the name of a part is not followed; it would direct the content to a file of another's choice."""
     (tmp_path / "precious").write_text("old")
     (tmp_path / "part").symlink_to(tmp_path / "precious")
     with pytest.raises(OSError, match="symbolic link"):
@@ -48,7 +48,7 @@ def test_a_part_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
 @posix
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o664])
 def test_the_mode_of_the_file_before_is_kept(tmp_path: Path, mode: int) -> None:
-    """Whether that is stricter or wider."""
+    """The mode of the replaced file is kept, stricter or wider."""
     old, part = tmp_path / "old", tmp_path / "part"
     old.write_text("old")
     old.chmod(mode)
@@ -59,7 +59,7 @@ def test_the_mode_of_the_file_before_is_kept(tmp_path: Path, mode: int) -> None:
 
 @posix
 def test_what_links_lead_to(tmp_path: Path) -> None:
-    """Through several, also to a file that is not there yet; what is no link is itself."""
+    """A chain of links is resolved, also to a file that does not exist yet; any other path is itself."""
     (tmp_path / "one").symlink_to("two")
     (tmp_path / "two").symlink_to(tmp_path / "three")
     assert destination(tmp_path / "one") == (tmp_path / "three").resolve()
@@ -68,7 +68,7 @@ def test_what_links_lead_to(tmp_path: Path) -> None:
 
 @posix
 def test_what_no_file_may_replace(tmp_path: Path) -> None:
-    """Directories, pipes and devices; a file, and nothing, may be replaced."""
+    """Directories, pipes and devices are not replaced; a regular file or a missing one is."""
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "file").touch()
     assert objection(tmp_path / "file") is None
@@ -89,7 +89,7 @@ async def fill(path: Path, *, replace: bool = False) -> None:
 
 @posix
 async def test_a_download_through_a_link(tmp_path: Path) -> None:
-    """The link stays, and its file, which may be in another directory, has the new content and the old mode."""
+    """A download through a link keeps the link; its file, in any directory, gets new content and keeps its mode."""
     (tmp_path / "far").mkdir()
     real, link = tmp_path / "far" / "real", tmp_path / "link"
     real.write_text("old")
@@ -105,7 +105,7 @@ async def test_a_download_through_a_link(tmp_path: Path) -> None:
 
 @posix
 def test_requests_through_a_link(tmp_path: Path) -> None:
-    """``jsonl.write`` keeps link and mode as well."""
+    """``jsonl.write`` keeps link and mode too."""
     real, link = tmp_path / "real", tmp_path / "link"
     real.write_text("old")
     real.chmod(0o600)
@@ -117,7 +117,7 @@ def test_requests_through_a_link(tmp_path: Path) -> None:
 
 @posix
 async def test_a_part_that_was_left_is_used_again(tmp_path: Path) -> None:
-    """A killed process leaves one part for each place at most, whatever the number of tries."""
+    """The part of a killed process is used again, so at most one exists for each path after any number of tries."""
     async with open_atomic(tmp_path / "out", replace=False):
         (part,) = contents(tmp_path)
     (tmp_path / part).write_bytes(b"from a process that was killed")
@@ -130,7 +130,7 @@ async def test_a_part_that_was_left_is_used_again(tmp_path: Path) -> None:
 
 @posix
 async def test_two_downloads_to_one_place(tmp_path: Path) -> None:
-    """A part that a download is writing is left to it, and each file is whole."""
+    """Two downloads to one path do not share a part, and each file is complete."""
     async with (
         open_atomic(tmp_path / "out", replace=True) as first,
         open_atomic(tmp_path / "out", replace=True) as second,
@@ -146,7 +146,7 @@ async def test_two_downloads_to_one_place(tmp_path: Path) -> None:
 
 @posix
 async def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each part has a name of its own there, and none is left."""
+    """Without file locks, each part has a unique name, and none remains."""
     import errno
     import fcntl
 

@@ -1,4 +1,4 @@
-"""The public names as people use them: never run, only type-checked, under mypy and pyright in strict mode."""
+"""The public names as users use them: never run, only type-checked by mypy and pyright in strict mode."""
 
 from __future__ import annotations
 
