@@ -175,7 +175,7 @@ class AsyncBatches:
 
         Raises:
             JobNotCreatedError: the service declined, with its reason.
-            CreateUnconfirmedError: a job may exist but is not listed, or several jobs match.
+            CreateUnconfirmedError: a job may exist, but is not listed or cannot be identified.
             APIError: the request was refused, or never reached the service.
         """
         positive_number("patience", patience, zero=True)
@@ -739,7 +739,7 @@ class AsyncBatches:
 
         Raises:
             UsageError: a path outside the API, or a value that JSON cannot represent.
-            APIError: the request failed after retries.
+            APIError: no 2xx response was received, after retries.
         """
         answer = await self._transport.send(job_protocol.raw(method, path, json=json, params=params), CallState())
         headers = {name.lower(): value for name, value in answer.headers.items()}

@@ -182,7 +182,7 @@ class BatchMissing:
 
 @attrs.frozen
 class BatchStray:
-    """A row that belongs to no row of the input, or to one that was already answered; ``reason`` says which."""
+    """A row that belongs to no row of the input, or to one that was already answered; ``reason`` states which."""
 
     custom_id: str | None
     reason: str

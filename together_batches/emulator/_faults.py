@@ -35,7 +35,7 @@ class Fault:
         chance: its probability at each request.
         delay: seconds to wait before anything else.
         status: respond with this instead of acting; with ``acts``, act first and then respond with it.
-        body, content_type, headers: replace these parts of the response; a body of bytes or text is sent unchanged,
+        body, content_type, headers: set these in the response; a body of bytes or text is sent unchanged,
             any other value as JSON. Without ``status`` the service acts, and its own response is altered.
         lose: drop the connection without a byte, before the service acts ("request") or after ("answer").
         cut_after: announce the whole body and drop the connection after this number of bytes.
