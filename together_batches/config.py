@@ -73,7 +73,7 @@ class Timeout:
 
     @classmethod
     def of(cls, value: float | Timeout) -> Timeout:
-        """Return ``value``, or for a number a timeout of that many seconds in total, which also caps the other limits."""
+        """Return ``value``, or for a number a timeout of that many seconds in total, which caps the other limits."""
         if isinstance(value, Timeout):
             return value
         total = positive_number("timeout", value)
