@@ -1,6 +1,6 @@
-"""What CI does, and what a developer does: ``nox`` alone runs the sessions that CI runs, one on each CPU.
+"""The sessions of CI and of development: ``nox`` alone runs the sessions that CI runs, one on each CPU.
 
-Needs nothing but nox: each session installs what it uses into an environment of its own.
+Requires only nox: each session installs what it uses into an environment of its own.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from pathlib import Path
 import nox
 
 nox.needs_version = ">=2026.8.10"  # sessions in parallel
-# The longest first: what is short fills the time until it ends.
+# The longest first: short sessions fill the time until it ends.
 nox.options.sessions = ["tests", "simulation", "typing", "official", "docs", "lint"]
 nox.options.parallel = "auto"
 nox.options.allow_parallel = True
-# A machine has the Pythons that it has; nox would insist on all of them wherever CI is set.
+# Not every machine has every Python; nox would require all of them if CI is set.
 nox.options.error_on_missing_interpreters = False
 
 PROJECT = nox.project.load_toml("pyproject.toml")
@@ -35,14 +35,14 @@ def install(session: nox.Session, *groups: str, package: bool = True) -> None:
 
 
 def scratch_of(session: nox.Session) -> dict[str, str]:
-    """What keeps the files of tests in the session's own directory."""
+    """Return the environment variables that keep the files of tests in the session's own directory."""
     scratch = session.create_tmp()
     return {"COVERAGE_FILE": str(Path(scratch, "coverage")), "HYPOTHESIS_STORAGE_DIRECTORY": scratch}
 
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Style, imports, likely mistakes, and formatting."""
+    """Check style, imports, likely mistakes, and formatting."""
     session.install(*nox.project.dependency_groups(PROJECT, "lint"))
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
@@ -50,18 +50,18 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def typing(session: nox.Session) -> None:
-    """The package and the uses in tests/typing, under two type checkers."""
+    """Check the package and the uses in tests/typing with two type checkers."""
     install(session, "typing", package=False)
     session.run("mypy")
-    # Said, because it would rather look into a .venv that lies about.
+    # Explicit, because it prefers a .venv directory if there is one.
     session.run("basedpyright", "--pythonpath", str(Path(session.bin, "python")))
-    session.install("--no-deps", ".")  # what is public is checked as it is installed
+    session.install("--no-deps", ".")  # the public API is checked as installed
     session.run("basedpyright", "--verifytypes", "together_batches", "--ignoreexternal")
 
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """The suite. On the oldest Python, the tests that run within their own process under branch coverage."""
+    """Run the suite; on the oldest Python, the tests within their own process under branch coverage."""
     install(session, "test")
     environment = scratch_of(session)
     if session.posargs or session.python != PYTHONS[0]:
@@ -77,7 +77,7 @@ def tests(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS[0])
 def lowest(session: nox.Session) -> None:
-    """The suite on the oldest Python, with the lowest version of each requirement of ours. Not in CI."""
+    """Run the suite on the oldest Python, with the lowest version of each requirement. Not in CI."""
     requirements = [*PROJECT["project"]["dependencies"], *nox.project.dependency_groups(PROJECT, "test")]
     session.install(*(requirement.replace(">=", "==") for requirement in requirements), "-e", ".")
     session.run("pytest", *(session.posargs or [XDIST, "--ignore=tests/simulation"]), env=scratch_of(session))
@@ -85,14 +85,14 @@ def lowest(session: nox.Session) -> None:
 
 @nox.session
 def simulation(session: nox.Session) -> None:
-    """Whole runs in a made-up world: fifty seeds, and deaths at each step. By the thousand: ``nox -s simulate``."""
+    """Run simulated runs: fifty seeds, and deaths at each step. For thousands: ``nox -s simulate``."""
     install(session, "test", package=False)
     session.run("pytest", XDIST, "tests/simulation", *session.posargs, env=scratch_of(session))
 
 
 @nox.session
 def official(session: nox.Session) -> None:
-    """Each generation of the official package against the emulator, each in an environment of its own."""
+    """Run each generation of the official package against the emulator, each in an environment of its own."""
     install(session, "test", package=False)
     environment = scratch_of(session)
     for version in ("1.6.0", "2.42.0", "3.1.1"):
@@ -106,7 +106,7 @@ def official(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """The pages, with warnings as errors. Their examples are run by the tests."""
+    """Build the pages, with warnings as errors. The tests run their examples."""
     install(session, "docs", package=False)
     out = HERE / "docs" / "_build"
     shutil.rmtree(out, ignore_errors=True)
@@ -116,13 +116,13 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """What things cost, beside bare libraries and other SDKs, as ratios; ``-- --list`` tells the cases. Not in CI."""
+    """Measure costs, next to bare libraries and other SDKs, as ratios; ``-- --list`` lists the cases. Not in CI."""
     install(session, "bench")
     session.run("python", "-m", "tests.benchmarks", *session.posargs, env={"PYTHONPATH": str(HERE)})
 
 
 @nox.session
 def simulate(session: nox.Session) -> None:
-    """Whole runs in a made-up world, by the thousand; or one again (--seed 123), or kills for real (--kill 30)."""
+    """Run simulated runs by the thousand, one seed again (--seed 123), or with real kills (--kill 30)."""
     install(session)
     session.run("python", "-m", "tests.simulation", *session.posargs, env={"PYTHONPATH": str(HERE)})

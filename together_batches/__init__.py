@@ -2,8 +2,8 @@
 
 >>> from together_batches import AsyncBatches, Batches, BatchJob, BatchJobStatus
 
-Every name is loaded on first use, so that each user pays for what it takes: the command for no client, errors for no
-aiohttp.
+Every name is loaded on first use, so that a program loads only what it uses: the command loads no client, and errors
+load no aiohttp.
 """
 
 from __future__ import annotations
@@ -154,10 +154,10 @@ _HOMES: dict[str, tuple[str, ...]] = {
     ),
     "sync": ("Batches",),
 }
-"""The names by the module that they are in."""
+"""The public names of each module."""
 
 _MODULES = {"config", "errors", "jsonl", "models", "outcomes", "runs"}
-"""Modules that are loaded on first use as well."""
+"""Modules that are also loaded on first use."""
 
 
 def __getattr__(name: str) -> object:
@@ -175,5 +175,5 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    # The public names, and no modules that happen to be loaded nor what this file imports for itself.
+    # Only the public names, without modules that happen to be loaded and the imports of this file.
     return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})

@@ -1,4 +1,4 @@
-"""``python -m together_batches`` is the command ``together-batches``."""
+"""The command ``together-batches``, as ``python -m together_batches``."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Fields of the values: a time, and those that are read when they are wanted."""
+"""Fields of the values: times, and fields that are decoded on first access."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ __all__ = ["Carried", "OnDemand", "carried", "in_utc", "time_of"]
 
 
 def time_of(text: str) -> datetime | None:
-    """The time in ISO 8601 text, in UTC; None for the zero time of a Go backend. ValueError if it is no time.
+    """Return the time in ISO 8601 text, in UTC; None for the zero time of a Go backend.
 
-    A text without an offset is in UTC, as all times of the service are.
+    A text without an offset is in UTC, as all times of the service are. Raises ValueError for an invalid time.
     """
-    # Since Python 3.11 this takes "Z", and 0 to 9 fractional digits (it cuts after six).
+    # Since Python 3.11 this accepts "Z", and 0 to 9 fractional digits (truncated to six).
     time = datetime.fromisoformat(text)
     if time.tzinfo is not UTC:
         return in_utc(time if time.tzinfo else time.replace(tzinfo=UTC))
@@ -30,15 +30,15 @@ def in_utc(time: datetime | None) -> datetime | None:
     if time.tzinfo is None:
         message = f"times are aware: {time.isoformat()} names no time zone"
         raise ValueError(message)
-    # The zero time has no other in UTC if it stands east of Greenwich.
+    # The zero time cannot be converted to UTC if its offset is east of Greenwich.
     return time.astimezone(UTC) if time.year > 1 else None
 
 
 class OnDemand:
-    """The slot of a field that may hold a function in place of its value: it is called when the value is wanted.
+    """A slot that may hold a function in place of its value; the function is called on first access.
 
-    Reading what is unknown takes as long as reading all the rest of a job, a list has 50,000 jobs, and few programs
-    look at it.
+    Decoding unknown fields takes as long as decoding all the rest of a job, a list may have 50,000 jobs, and few
+    programs read these fields.
     """
 
     def __init__(self, slot: Any) -> None:
@@ -58,7 +58,7 @@ class OnDemand:
 
 
 class Carried:
-    """An object as its ``text`` in JSON, which is carried as it is, and decoded when its value is wanted."""
+    """An object as its JSON ``text``, which is passed on unchanged, and decoded on first access."""
 
     __slots__ = ("text",)
 
@@ -67,14 +67,14 @@ class Carried:
 
     @abstractmethod
     def decode(self) -> Mapping[str, object]:
-        """The value; :class:`APIResponseValidationError` if nothing reads it."""
+        """Return the value; raise :class:`APIResponseValidationError` if it cannot be decoded."""
 
     @abstractmethod
     def outline(self) -> Mapping[str, object]:
-        """The members that texts and tokens are in; none if nothing reads it."""
+        """Return the members that contain texts and tokens; empty if they cannot be decoded."""
 
 
 def carried(row: Any) -> bytes | None:
-    """The text of a row's body that was not decoded, and so is as it came; None if it was."""
+    """Return the original text of a row's body if it was not decoded, otherwise None."""
     body: object = row._body
     return body.text if isinstance(body, Carried) else None

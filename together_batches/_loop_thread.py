@@ -1,16 +1,16 @@
-"""A loop in a thread of its own, for the synchronous client. It knows nothing about batches.
+"""An event loop in a thread of its own, for the synchronous client; it knows nothing about batches.
 
 The contract:
 
-- One daemon thread runs ``anyio.run``; ONE task there enters a context manager, and leaves it at the end.
-- A call crosses once each way: a callback over, an answer back through a ``SimpleQueue``. That queue has no
-  lock in Python that an interrupt could leave taken; a ``concurrent.futures.Future`` has one, and after an
-  interrupt at the wrong moment the loop waits for it for ever.
-- Python delivers Ctrl-C to the main thread only: it strikes the caller that waits, and the work would go on.
-  So whatever strikes the wait cancels the work first, and is raised when the work has ended.
-- The end is one function, run by ``close()``, by the garbage collector or at exit, whichever is first.
+- One daemon thread runs ``anyio.run``; ONE task in it enters a context manager, and leaves it at the end.
+- A call crosses once each way: a callback to the loop, an answer back through a ``SimpleQueue``. That queue has no
+  lock in Python that an interrupt could leave acquired; a ``concurrent.futures.Future`` has one, and after an
+  interrupt at the wrong moment the loop waits for it forever.
+- Python delivers Ctrl-C to the main thread only: it interrupts the waiting caller, and the work would continue.
+  So an exception that interrupts the wait first cancels the work, and is raised when the work has ended.
+- One function ends the thread, called by ``close()``, by the garbage collector or at exit, whichever is first.
 
-``docs/explanation/how-the-sync-client-works.md`` tells why each of these is so.
+``docs/explanation/how-the-sync-client-works.md`` explains the reasons.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
 
-# An interrupt that lands just before a wait is noticed only when that wait returns, and on Windows one that
-# lands within a wait is noticed no sooner: so every wait here is made of slices.
+# Seconds of one slice of a wait. An interrupt just before a wait is handled only when that wait returns, and on
+# Windows one within a wait no sooner: so every wait here consists of slices.
 _SLICE = 0.2
-# How long cancelled work may take over its clean-up before nobody waits for it any more.
+# Maximum seconds to wait for the clean-up of cancelled work.
 _PATIENCE = 5.0
 
 _CLOSED = "this client is closed: make a new one"
@@ -59,7 +59,7 @@ _FORGOTTEN = "a client was forgotten without being closed: use it in a `with` bl
 
 
 class _Answer(NamedTuple, Generic[R]):
-    """What comes back from a job: pages perhaps, and as the last what its coroutine returned or raised."""
+    """An answer from a job: pages possibly, and at last the value or the error of its coroutine."""
 
     value: R
     error: BaseException | None = None
@@ -67,7 +67,7 @@ class _Answer(NamedTuple, Generic[R]):
 
 
 def _open(answer: _Answer[R], /) -> R:
-    """Return or raise what came back. A bare cancellation would mean nothing to a caller without a loop."""
+    """Return the value or raise the error. A bare cancellation would mean nothing to a caller without a loop."""
     try:
         if answer.error is None:
             return answer.value
@@ -79,28 +79,28 @@ def _open(answer: _Answer[R], /) -> R:
 
 
 class _Job(Generic[R]):
-    """One coroutine, run as one task of the loop; its methods happen there, ``over`` is its caller's."""
+    """One coroutine, run as one task of the loop; its methods run on the loop, ``over`` belongs to its caller."""
 
     def __init__(self, make: Callable[[], Awaitable[R]]) -> None:
         self.make = make
         self.answers: queue.SimpleQueue[_Answer[R]] = queue.SimpleQueue()
         self.task: asyncio.Task[None] | None = None
-        self.over = False  # the last answer is taken, or nobody wants it any more
+        self.over = False  # the last answer is taken, or no longer wanted
 
     async def run(self) -> None:
-        # Everything is caught, KeyboardInterrupt and SystemExit too: what escapes from a task stops the loop.
+        # Catches KeyboardInterrupt and SystemExit too, because an exception that escapes from a task stops the loop.
         try:
             self.answers.put(_Answer(await self.make()))
         except BaseException as error:  # noqa: BLE001 - handed over, and raised in the caller
-            # Less this frame, which would tell the reader nothing. Nor does a name in here outlive the error:
-            # frames know each other, and would make a cycle that keeps error and frames until a collection.
+            # Without this frame, which would not help the reader. No name in this frame outlives the error either:
+            # frames refer to each other, and would make a cycle that keeps error and frames until a collection.
             error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next
             self.answers.put(_Answer[Any](None, error))
 
     def cancel(self) -> None:
-        # Each cancel has an answer of its own, once all has ended, as `run` may have none for who waits here:
-        # the interrupt came before the start was posted, or after the answer was taken; the cancel came
-        # before the first step; or another thread took what `run` had to say.
+        # Each cancel puts an answer of its own when the task has ended, because `run` may have none for this waiter:
+        # the interrupt came before the start was posted, or after the answer was taken; the cancel came before the
+        # first step; or another thread took the answer of `run`.
         if self.task is None:
             self.ended()
         else:
@@ -112,57 +112,57 @@ class _Job(Generic[R]):
 
 
 class _Loop(Generic[T]):
-    """What the thread and its callers share. It never refers to the LoopThread, which stays collectable."""
+    """State shared by the thread and its callers. It never refers to the LoopThread, which stays collectable."""
 
     def __init__(self, factory: Callable[[], AbstractAsyncContextManager[T]], name: str) -> None:
         self.factory = factory
         self.process: int = os.getpid()
-        # An empty context: a free-threaded build would let the thread inherit its maker's.
+        # An empty context, because in a free-threaded build the thread would inherit its creator's.
         self.thread: threading.Thread = threading.Thread(
             target=contextvars.Context().run, args=(self.run,), name=name, daemon=True
         )
-        self.news: queue.SimpleQueue[_Answer[T]] = queue.SimpleQueue()  # of the start; of the end, if it failed
+        self.news: queue.SimpleQueue[_Answer[T]] = queue.SimpleQueue()  # of the start, and of a failed end
         self.loop: asyncio.AbstractEventLoop | None = None
         self.task: asyncio.Task[Any] | None = None
-        # Plain tasks and no task group: a group's cancellation strikes again at every await, so in the work's
-        # clean-up too, where asyncio's single one lets a `finally: await ...` finish, as under `asyncio.run`.
+        # Plain tasks and no task group: a group's cancellation is raised again at every await, also in the work's
+        # clean-up, but asyncio's single one lets a `finally: await ...` finish, as under `asyncio.run`.
         self.jobs: set[_Job[Any]] = set()
-        # The thread's own word for its end. Asking Thread.is_alive() is not safe: an interrupt at the wrong moment
-        # makes Python 3.11 and 3.12 take the thread for dead from then on.
+        # Set by the thread at its end. Thread.is_alive() is not safe: after an interrupt at the wrong moment, Python
+        # 3.11 and 3.12 report the thread as dead from then on.
         self.gone: bool = False
         self.closed: bool = False
-        self.forgotten = True  # nobody has called close()
+        self.forgotten = True  # close() has not been called
 
     # On the loop's thread
 
     def run(self) -> None:
         try:
             anyio.run(self.main, backend="asyncio")
-        except BaseException as error:  # noqa: BLE001 - a thread has nobody to raise to
-            if self.task is None:  # no loop could be made, and the constructor waits for news
+        except BaseException as error:  # noqa: BLE001 - a thread has no caller to raise to
+            if self.task is None:  # no loop could be created, and the constructor waits for an answer
                 self.news.put(_Answer[Any](None, error))
-            # Otherwise all is closed, and only asyncio's own taking-down failed: at the interpreter's exit it
-            # may not start the thread that would wait for its executor.
+            # Otherwise everything is closed, and only asyncio's own shutdown failed: at the interpreter's exit it may
+            # not start the thread that would wait for its executor.
         finally:
             self.gone = True
 
     async def main(self) -> None:
         self.task = asyncio.current_task()
         self.loop = asyncio.get_running_loop()
-        if self.closed:  # the constructor was interrupted, and found no loop yet that it could stop
+        if self.closed:  # the constructor was interrupted before there was a loop to stop
             return
         try:
             manager = self.factory()
             del self.factory  # it may refer to the client
             async with manager as value:
                 self.news.put(_Answer(value))
-                with contextlib.suppress(asyncio.CancelledError):  # this is how `end` says that it is time
+                with contextlib.suppress(asyncio.CancelledError):  # `end` cancels this task
                     await self.loop.create_future()
                 self.closed = True
                 for job in self.jobs:
                     job.cancel()
                 if pending := [job.task for job in self.jobs if job.task is not None]:
-                    await asyncio.wait(pending, timeout=_PATIENCE / 2)  # half, to have time for what follows
+                    await asyncio.wait(pending, timeout=_PATIENCE / 2)  # half, to leave time for the rest
         except BaseException as error:  # noqa: BLE001 - raised in the constructor, or in close()
             self.news.put(_Answer[Any](None, error))
 
@@ -176,14 +176,15 @@ class _Loop(Generic[T]):
 
     def finish(self, job: _Job[Any], _: asyncio.Task[None]) -> None:
         self.jobs.discard(job)
-        # asyncio keeps weak references to its tasks. A task that died in a caller's thread would run their callback
-        # there, and an interrupt within a callback is lost: so the task dies here. The same goes for generators.
+        # asyncio keeps weak references to its tasks. A task that is freed in a caller's thread would run their
+        # callback in it, and an interrupt within a callback is lost: so the task is freed here. The same applies to
+        # generators.
         job.task = None
 
     # On any other thread
 
     def check(self) -> None:
-        """Refuse what could never be answered."""
+        """Raise UsageError for a call that could never be answered."""
         if os.getpid() != self.process:
             raise UsageError(_FORKED)
         if self.closed:
@@ -192,39 +193,39 @@ class _Loop(Generic[T]):
             raise UsageError(_OWN_LOOP)
 
     def post(self, callback: Callable[[], object]) -> bool:
-        """Have the loop call this, in a copy of the caller's context; False if there is no loop any more."""
+        """Schedule the callback on the loop, in a copy of the caller's context; return False without a loop."""
         if self.loop is None or os.getpid() != self.process:
             return False
         try:
             self.loop.call_soon_threadsafe(callback)
-        except RuntimeError:  # asyncio's word for a closed loop
+        except RuntimeError:  # raised by asyncio for a closed loop
             return False
         return True
 
     def take(self, answers: queue.SimpleQueue[_Answer[R]]) -> _Answer[R]:
-        """Wait for the next answer, or for the end of the thread that would have given it."""
+        """Wait for the next answer, or for the end of the thread that would have sent it."""
         while True:
-            gone = self.gone  # looked at first: what the thread has to say, it says before it goes
+            gone = self.gone  # read first, because the thread puts its answers before it ends
             with contextlib.suppress(queue.Empty):
                 return answers.get(timeout=0 if gone else _SLICE)
             if gone:
                 return _Answer[Any](None, asyncio.CancelledError())
 
     def ask(self, job: _Job[R], callback: Callable[[], object]) -> _Answer[R]:
-        """Post, and wait for the job's next answer; what strikes meanwhile, such as Ctrl-C, ends the job."""
+        """Post the callback, and wait for the job's next answer; an interrupt, such as Ctrl-C, ends the job."""
         try:
             self.post(callback)
             answer = self.take(job.answers)
             job.over = answer.last
         except BaseException:
-            self.abandon(job)  # a second Ctrl-C strikes in here, and leaves at once
+            self.abandon(job)  # a second Ctrl-C interrupts this, and is raised at once
             raise
         if self.closed and isinstance(answer.error, asyncio.CancelledError):
             raise UsageError(_CLOSED)
         return answer
 
     def abandon(self, job: _Job[Any]) -> None:
-        """Cancel the job, and wait until it has ended, but not for ever."""
+        """Cancel the job, and wait until it has ended, for a limited time."""
         job.over = True
         limit = time.monotonic() + _PATIENCE
         if self.post(job.cancel) and threading.get_ident() != self.thread.ident:
@@ -234,13 +235,13 @@ class _Loop(Generic[T]):
                         return
 
     def end(self) -> None:
-        """Cancel what is pending, leave the context manager, end the thread."""
+        """Cancel pending calls, leave the context manager, end the thread."""
         if os.getpid() != self.process:
             return  # a forked child has no thread to end, and the sockets are its parent's
         self.closed = True
         if self.task is not None:
             self.post(self.task.cancel)
-        if threading.get_ident() != self.thread.ident:  # the collector may run anywhere, so also on the loop
+        if threading.get_ident() != self.thread.ident:  # the collector may run in any thread, also on the loop
             limit = time.monotonic() + _PATIENCE
             while self.thread.is_alive() and time.monotonic() < limit:
                 self.thread.join(_SLICE)
@@ -249,9 +250,9 @@ class _Loop(Generic[T]):
 
 
 class LoopThread(Generic[T]):
-    """An event loop in a daemon thread, holding one entered async context manager: ``value`` is what it gave.
+    """An event loop in a daemon thread, with one entered async context manager: ``value`` is what it returned.
 
-    ``factory`` is called on the loop. What it or the entering raises is raised here, and leaves no thread.
+    ``factory`` is called on the loop. An exception from it or from entering is raised here, and leaves no thread.
     """
 
     value: T
@@ -272,10 +273,10 @@ class LoopThread(Generic[T]):
     def call(self, func: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Await ``func(*args, **kwargs)`` on the loop, in a copy of the caller's context; return its result.
 
-        Any thread may call, also one whose own loop is running: that loop stands still meanwhile. What
-        strikes the wait, such as Ctrl-C, cancels the call, and is raised when the call has ended. A
-        ``UsageError`` says that the client is closed (perhaps just now), was made in another process, or was
-        called from its own loop.
+        Any thread may call, also one whose own loop is running: that loop is blocked meanwhile. An exception that
+        interrupts the wait, such as Ctrl-C, cancels the call, and is raised when the call has ended. ``UsageError``
+        is raised if the client is closed (possibly just now), was created in another process, or was called from its
+        own loop.
         """
         self._loop.check()
         job = _Job(lambda: func(*args, **kwargs))
@@ -284,10 +285,10 @@ class LoopThread(Generic[T]):
     def iterate(
         self, make: Callable[[], AsyncIterator[R]], /, *, limit: int = 256, looks_ahead: bool = False
     ) -> LoopIterator[R]:
-        """Return the plain twin of the async iterator that ``make`` gives; it is called now, on the loop.
+        """Return a plain iterator over the async iterator that ``make`` returns; it is called now, on the loop.
 
-        The iterator itself does not begin before its first item is asked for, or with ``looks_ahead`` when it is
-        entered by ``with``. From then on up to ``limit`` items are made ahead, while the consumer is busy.
+        The async iterator starts when its first item is requested, or with ``looks_ahead`` when it is entered by
+        ``with``. From then on up to ``limit`` items are prefetched, while the consumer is busy.
         """
 
         async def made() -> AsyncIterator[R]:
@@ -296,9 +297,10 @@ class LoopThread(Generic[T]):
         return LoopIterator(self, self._loop, self.call(made), limit, looks_ahead=looks_ahead)
 
     def close(self) -> None:
-        """Cancel the calls that are pending, leave the context manager, end the thread; again is harmless.
+        """Cancel pending calls, leave the context manager, end the thread. Closing again does nothing.
 
-        Raises what the leaving raised. Calls that it cuts off in other threads raise ``UsageError``.
+        Raises the exception of leaving the context manager, if any. Calls pending in other threads raise
+        ``UsageError``.
         """
         self._loop.forgotten = False
         if os.getpid() == self._loop.process and self._end.alive:
@@ -308,10 +310,10 @@ class LoopThread(Generic[T]):
 
 
 class _Pump(Generic[R]):
-    """Runs through an async iterator in one task, and hands over all that is ready each time it is asked.
+    """A task that runs through an async iterator, and hands over all items that are ready on each request.
 
-    One task, since an async generator that is stepped by a new task for each item loses its time limits and
-    breaks its cancel scopes. All of it happens on the loop, one thing at a time: there is nothing to lock.
+    One task, because an async generator that is stepped by a new task for each item loses its time limits and breaks
+    its cancel scopes. All of it runs on the loop, one step at a time, so no lock is needed.
     """
 
     pages: queue.SimpleQueue[_Answer[list[R] | None]]
@@ -329,13 +331,13 @@ class _Pump(Generic[R]):
             async for item in self.source:
                 self.ready.append(item)
                 if len(self.ready) == 1:
-                    # Soon and not now: behind this one may be others that need no waiting, and go along.
+                    # Soon and not now, because more items may be ready without waiting, and are handed over with it.
                     loop.call_soon(self.deliver)
                 if len(self.ready) >= self.limit:
                     self.room.clear()
                     await self.room.wait()
         finally:
-            self.ask()  # what came before the end, or before an error, is handed over before it
+            self.ask()  # items before the end, or before an error, are handed over first
             if aclose := getattr(self.source, "aclose", None):
                 await aclose()
             del self.source
@@ -355,11 +357,11 @@ class _Pump(Generic[R]):
 class LoopIterator(Iterator[R]):
     """A plain iterator, and context manager, over an async iterator that runs on the loop.
 
-    Leaving the ``with`` block, or ``close()``, stops the work and waits for its clean-up; an iterator that is
-    merely dropped stops it too, without waiting. One thread at a time may ask for items.
+    Leaving the ``with`` block, or ``close()``, stops the work and waits for its clean-up; an iterator that is merely
+    dropped stops it too, without waiting. Only one thread at a time may request items.
     """
 
-    _begun = False  # a class's default, since an interrupted constructor has a destructor too
+    _begun = False  # a default of the class, because an interrupted constructor has a destructor too
 
     def __init__(
         self,
@@ -371,7 +373,7 @@ class LoopIterator(Iterator[R]):
         looks_ahead: bool = False,
     ) -> None:
         self._looks_ahead = looks_ahead
-        self._thread = thread  # as long as somebody iterates, the client is not forgotten
+        self._thread = thread  # the client is not collected during an iteration
         self._loop = loop
         self._pump = _Pump(source, limit)
         self._job: _Job[list[R] | None] = _Job(self._pump.run)
@@ -400,12 +402,12 @@ class LoopIterator(Iterator[R]):
             if page is not None:
                 self._page.extend(page)
         except BaseException:
-            if not self._job.over:  # an interrupt that came between the taking and the keeping
+            if not self._job.over:  # an interrupt between taking and storing the page
                 self._loop.abandon(self._job)
             raise
 
     def close(self) -> None:
-        """Stop the work, and wait for its clean-up, but not for ever; again is harmless."""
+        """Stop the work, and wait for its clean-up, for a limited time. Closing again does nothing."""
         if self._begun and not self._job.over:
             self._loop.abandon(self._job)
         self._page.clear()
@@ -413,7 +415,7 @@ class LoopIterator(Iterator[R]):
     def __enter__(self) -> Self:
         if self._looks_ahead:
             self._looks_ahead = False
-            # An end without an item shows again when it is asked for.
+            # An end without an item is raised again by the next iteration.
             with contextlib.suppress(StopIteration):
                 self._page.appendleft(next(self))
         return self
@@ -422,6 +424,6 @@ class LoopIterator(Iterator[R]):
         self.close()
 
     def __del__(self) -> None:
-        # Posted and not waited for: an interrupt would be lost in here, and the collector runs in any thread.
+        # Posted without waiting, because an interrupt would be lost here, and the collector runs in any thread.
         if self._begun and not self._job.over:
             self._loop.post(self._job.cancel)

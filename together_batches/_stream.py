@@ -1,4 +1,4 @@
-"""What every iterator of the client is: an async iterator and an async context manager around a generator."""
+"""The iterator that the client returns: an async iterator and async context manager over a generator."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ T = TypeVar("T")
 class Stream(Generic[T]):
     """An async iterator that stops its work when it is left.
 
-    Leave it by its end, by ``async with``, by :meth:`aclose`, or by dropping it: then the loop closes the generator
-    within, a moment later. One that ``looks_ahead`` gets its first item when it is entered by ``async with``, so that
-    what cannot be begun fails there.
+    It is left at its end, by ``async with``, by :meth:`aclose`, or by dropping it: then the loop closes the generator
+    shortly afterwards. With ``looks_ahead``, entering it by ``async with`` fetches its first item, so that an error
+    at the start is raised there.
     """
 
     def __init__(self, generator: AsyncGenerator[T, None], *, looks_ahead: bool = False) -> None:
@@ -33,7 +33,7 @@ class Stream(Generic[T]):
     async def __aenter__(self) -> Self:
         if self._looks_ahead:
             self._looks_ahead = False
-            # An end without an item shows again when it is asked for.
+            # An end without an item is raised again by the next iteration.
             with suppress(StopAsyncIteration):
                 self._ahead.append(await self._generator.__anext__())
         return self
@@ -42,6 +42,6 @@ class Stream(Generic[T]):
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Stop the work behind this iterator, and return when it has stopped. May be called twice."""
+        """Stop the work behind this iterator, and return when it has stopped. Closing again does nothing."""
         self._ahead.clear()
         await self._generator.aclose()

@@ -1,4 +1,4 @@
-"""Text for people: counts with separators, and texts of others made harmless."""
+"""Text for people: counts with separators, and external text made printable."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ __all__ = ["count_of", "escape", "format_count"]
 
 
 def format_count(value: int) -> str:
-    """A count with its thousands separated: ``10 000``."""
+    """Return a count with its thousands separated: ``10 000``."""
     return f"{value:,}".replace(",", " ")
 
 
 def count_of(value: int, noun: str) -> str:
-    """A count of things: ``1 row``, ``10 000 rows``."""
+    """Return a count with its noun: ``1 row``, ``10 000 rows``."""
     return f"{format_count(value)} {noun}{'' if value == 1 else 's'}"
 
 
 def escape(text: str) -> str:
-    """``text`` on one line and harmless: a character that is not printable becomes an escape such as ``\\x1b``."""
+    """Return ``text`` on one line, with each character that is not printable as an escape such as ``\\x1b``."""
     if text.isprintable():
         return text
     return "".join(

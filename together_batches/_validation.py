@@ -1,4 +1,4 @@
-"""Validation of numbers, paths and callbacks that are passed in."""
+"""Validation of numbers, paths and callbacks in arguments."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ __all__ = ["is_plain", "path_of", "positive_int", "positive_number", "refuse_ren
 
 
 def positive_number(name: str, value: float, *, zero: bool = False) -> float:
-    """``value`` where it is a finite number above zero (or zero, if allowed); a :class:`UsageError` elsewhere."""
+    """Return ``value`` if it is finite and above zero (or zero, if allowed); otherwise raise :class:`UsageError`."""
     given: object = value
     number = isinstance(given, int | float) and not isinstance(given, bool)
-    # Compared and not math.isfinite, which fails on a whole number of 400 digits. NaN compares as False.
+    # Comparisons and not math.isfinite, which raises for an int of 400 digits. NaN compares as False.
     if not number or not 0 <= value <= sys.float_info.max or (value == 0 and not zero):
         floor = "zero or more" if zero else "more than zero"
         message = f"{name} must be a number, {floor}; it is {value!r}"
@@ -29,7 +29,7 @@ def positive_number(name: str, value: float, *, zero: bool = False) -> float:
 
 
 def positive_int(name: str, value: int) -> int:
-    """``value`` where it is a whole number of 1 or more; a :class:`UsageError` elsewhere."""
+    """Return ``value`` if it is an integer of 1 or more; otherwise raise :class:`UsageError`."""
     given: object = value
     if not isinstance(given, int) or isinstance(given, bool) or given < 1:
         message = f"{name} must be a whole number, 1 or more; it is {value!r}"
@@ -38,7 +38,7 @@ def positive_int(name: str, value: int) -> int:
 
 
 def path_of(name: str, value: str | os.PathLike[str]) -> Path:
-    """``value`` as a path; a :class:`UsageError` for what no file can have as its path."""
+    """Return ``value`` as a path; raise :class:`UsageError` if no file can have it as its path."""
     given: object = value
     if not isinstance(given, str | os.PathLike):
         message = f"{name} is a path, not {type(given).__name__}: {given!r}"
@@ -55,14 +55,14 @@ def path_of(name: str, value: str | os.PathLike[str]) -> Path:
 
 
 def is_plain(function: object) -> bool:
-    """True for what can be called and need not be awaited."""
+    """Return whether ``function`` can be called and need not be awaited."""
     if not callable(function):
         return False
     return not (iscoroutinefunction(function) or iscoroutinefunction(getattr(function, "__call__", None)))  # noqa: B004
 
 
 def refuse_renamed(function: str, given: Mapping[str, object], **renamed: str) -> None:
-    """Raise a ``TypeError`` for keywords that a function does not take; of a renamed one it names the new name."""
+    """Raise a ``TypeError`` for unexpected keywords; for a renamed one it contains the new name."""
     for old in given:
         hint = f": it is called {renamed[old]!r} now" if old in renamed else ""
         message = f"{function}() got an unexpected keyword argument {old!r}{hint}"

@@ -1,4 +1,4 @@
-"""The client: one short method for each verb."""
+"""The asynchronous client: one short method for each verb."""
 
 from __future__ import annotations
 
@@ -48,30 +48,30 @@ if TYPE_CHECKING:
 __all__ = ["AsyncBatches"]
 
 _LONG_BODY_BYTES = 1_000_000
-"""Longer bodies are decoded in a worker thread: a list of 50,000 jobs takes half a second of a CPU."""
+"""Bytes above which a body is decoded in a worker thread: a list of 50,000 jobs takes half a second of CPU time."""
 
 
 class AsyncBatches:
-    """Batch jobs on Together AI, for code that awaits.
+    """The asynchronous client for batch jobs on Together AI.
 
-    One client serves one event loop, for as long as you like and from as many tasks as you like; connections open on
-    first use. Use it as an async context manager, or await :meth:`close`.
+    One client serves one event loop, for any length of time and from any number of tasks; connections open on first
+    use. Use it as an async context manager, or await :meth:`close`.
 
     Parameters:
-        api_key: the key; otherwise ``TOGETHER_API_KEY`` from the environment.
-        base_url: the service, with or without ``/v1``; otherwise ``TOGETHER_BASE_URL``, otherwise Together AI.
-        timeout: limits of one attempt, in seconds: one number for all of it, or a :class:`Timeout`.
-        retry: how failed calls are repeated.
-        max_concurrency: how many calls run at once; a bulk call may name another number for itself.
-        session: an aiohttp session of yours to send with; it is never closed here.
-        headers: sent with each call, beside the client's own.
-        proxy: URL of an HTTP proxy; otherwise ``HTTPS_PROXY``, ``HTTP_PROXY``, ``ALL_PROXY``, ``NO_PROXY``.
-        ssl: the context to verify certificates with, for the authority of a company; otherwise ``TOGETHER_CA_BUNDLE``
-            names a file of certificates that are trusted beside those of the system.
-        allow_insecure_http: let the key travel over plain HTTP to a host that is not this machine.
+        api_key: the API key; defaults to ``TOGETHER_API_KEY`` from the environment.
+        base_url: URL of the service, with or without ``/v1``; defaults to ``TOGETHER_BASE_URL``, then to Together AI.
+        timeout: time limits of one attempt: seconds for the whole attempt, or a :class:`Timeout`.
+        retry: how failed calls are retried.
+        max_concurrency: maximum number of concurrent calls; a bulk call may set its own.
+        session: an aiohttp session to send with; the client does not close it.
+        headers: additional headers, sent with each request.
+        proxy: URL of an HTTP proxy; defaults to ``HTTPS_PROXY``, ``HTTP_PROXY``, ``ALL_PROXY``, ``NO_PROXY``.
+        ssl: the context that verifies certificates, for a company's own authority; by default ``TOGETHER_CA_BUNDLE``
+            names a file of certificates that are trusted in addition to those of the system.
+        allow_insecure_http: allow the key to be sent over plain HTTP to another machine.
 
     Raises:
-        UsageError: no key, or a setting that cannot be.
+        UsageError: no API key, or an invalid setting.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class AsyncBatches:
 
     @classmethod
     def _over(cls, transport: Transport, known: KnownJobs | None = None, *, owner: bool = True) -> Self:
-        """A client over a given transport: a view of another client, or one with a clock of its own."""
+        """Return a client over a given transport: a view of another client, or one with its own clock."""
         client = cls.__new__(cls)
         client._set_up(transport, KnownJobs() if known is None else known, owner=owner)
         return client
@@ -126,11 +126,11 @@ class AsyncBatches:
             sleep=transport.state.sleep,
         )
 
-    # What not everyone needs is imported where it is used: a service that cancels jobs starts without the files.
+    # Optional parts are imported where they are used: a service that cancels jobs starts without the files.
 
     @cached_property
     def files(self) -> AsyncFiles:
-        """The files of the account: upload, look up, list, download, delete."""
+        """The files of the account: upload, retrieve, list, download, delete."""
         from together_batches.files import AsyncFiles
 
         return AsyncFiles(self._transfers, self._transport.state.sleep)
@@ -140,7 +140,7 @@ class AsyncBatches:
         from together_batches._http.streaming import Streaming
         from together_batches.files import Transfers
 
-        self._transport.state.check_library()  # before a file of this machine is opened
+        self._transport.state.check_library()  # before a local file is opened
         streaming = Streaming(self._transport)
         return Transfers(self._transport.send, streaming.send, streaming.receive, self._known)
 
@@ -156,26 +156,26 @@ class AsyncBatches:
         priority: int | None = None,
         patience: float = 120,
     ) -> BatchJob:
-        """Create one job from an uploaded file: one, even if answers are lost on the way.
+        """Create one job from an uploaded file, and only one even if responses are lost.
 
-        The service has no idempotency key, so a create that may have worked is not simply sent again: the client
-        looks for a new job of this file, endpoint, model and priority in the list, for ``patience`` seconds, and only
-        then posts once more, and never a third time. After an answer of 2xx it never posts again, whatever the answer
-        says. The job that an answer names is not looked up: one that does not exist is a 404 for :meth:`wait`, after
-        its patience. Advice of the service is in ``job.warning``. The service does not check the file here: an
+        The service has no idempotency key, so a create that may have succeeded is not simply sent again: the client
+        searches the list for a new job with this file, endpoint, model and priority, for ``patience`` seconds, then
+        posts once more, and never a third time. After a 2xx response it never posts again, whatever the response
+        contains. The job named in the response is not verified: if it does not exist, :meth:`wait` raises the 404,
+        after its patience. Advice of the service is in ``job.warning``. The service does not check the file here: an
         unknown file makes a job that fails a moment later. See https://docs.together.ai/reference/batch-create.
 
         Parameters:
             input_file_id: the id of an uploaded file.
-            endpoint: what the requests are for.
+            endpoint: the endpoint of the requests.
             completion_window: sent with the job; the service documents one value, ``24h``.
-            model_id: sent with the job; it does not fill in a model that a row leaves out.
+            model_id: sent with the job; it does not replace a model that a row omits.
             priority: sent with the job, an integer; the service does not document its effect.
-            patience: seconds for which a job whose create was lost is looked for. 0 looks once.
+            patience: seconds to search for a job whose create lost its response. 0 searches once.
 
         Raises:
             JobNotCreatedError: the service declined, with its reason.
-            CreateUnconfirmedError: a job may exist and is not listed, or which one it is is not clear.
+            CreateUnconfirmedError: a job may exist, but is not listed or cannot be identified.
             APIError: the request was refused, or never reached the service.
         """
         positive_number("patience", patience, zero=True)
@@ -195,25 +195,26 @@ class AsyncBatches:
     ) -> BatchJob:
         """Check requests, upload them, and create one job from them.
 
-        What is uploaded is what was checked. Whatever is lost on the way, there is one job: the upload costs nothing
-        and may be repeated, and for the create see :meth:`create`. Each submission uploads content that no other has:
-        64 spaces and tabs in the first object of the file, if the limits leave room for them. So a job of the file is
-        the job of this submission, and no other can be taken for it.
-        See https://docs.together.ai/docs/inference/batch/overview.
+        The upload is exactly the content that was checked. Whatever is lost on the way, there is one job: the upload
+        is free and may be repeated, and for the create see :meth:`create`. Each submission uploads unique content,
+        made unique by 64 spaces and tabs in the first object of the file if the limits leave room for them. So a job
+        of the file is the job of this submission and cannot be confused with another. See
+        https://docs.together.ai/docs/inference/batch/overview.
 
         Parameters:
             source: a path, bytes, a file opened in binary mode, or an iterable or async iterable of
                 :class:`BatchRequest`, or of dicts with ``custom_id`` and ``body``.
-            endpoint: what the requests are for. A misspelt one is refused before anything is uploaded.
-            model_id: sent with the job; it does not fill in a model that a row leaves out.
+            endpoint: the endpoint of the requests. A misspelt one is refused before anything is uploaded.
+            model_id: sent with the job; it does not replace a model that a row omits.
             priority: sent with the job, an integer; the service does not document its effect.
-            patience: seconds for which a job whose create was lost is looked for. 0 looks once.
+            patience: seconds to search for a job whose create lost its response. 0 searches once.
             on_progress: called in the event loop with the bytes sent and their total, as for ``files.upload``; not a
-                coroutine function. An exception from it ends the call.
-            on_uploaded: called in the event loop with the uploaded file, before the job is created; likewise.
+                coroutine function. An exception from it aborts the call.
+            on_uploaded: called in the event loop with the uploaded file, before the job is created; not a coroutine
+                function. An exception from it aborts the call.
 
         Raises:
-            ValidationError: the requests cannot be a job; ``problems`` has all of them, each with its line.
+            ValidationError: invalid requests; ``problems`` lists all problems, each with its line.
             UsageError: the file is missing or unreadable, or changed meanwhile.
             JobNotCreatedError, CreateUnconfirmedError, APIError: as for :meth:`create`.
         """
@@ -238,14 +239,14 @@ class AsyncBatches:
         return await submit.submit(source, endpoint=endpoint, upload=upload, create=create)
 
     async def retrieve(self, job_id: str | BatchJob) -> BatchJob:
-        """The job as it now stands.
+        """Return the current state of a job.
 
         Parameters:
             job_id: an id or a job.
 
         Raises:
-            NotFoundError: the service knows no such job.
-            APIError: no good answer came.
+            NotFoundError: the job does not exist.
+            APIError: the request failed after retries.
         """
         return await self._get(job_protocol.job_id(job_id), CallState())
 
@@ -259,23 +260,23 @@ class AsyncBatches:
         created_after: datetime | timedelta | None = None,
         created_before: datetime | timedelta | None = None,
     ) -> builtins.list[BatchJob]:
-        """The jobs of the account, newest first; jobs without a creation time come last.
+        """List the jobs of the account, newest first; jobs without a creation time come last.
 
-        The service sends the whole account, unsorted (https://docs.together.ai/reference/batch-list); the choosing
-        is done here.
+        The service sends all jobs of the account, unsorted (https://docs.together.ai/reference/batch-list); the
+        client filters them.
 
         Parameters:
-            status: one status or several, in upper or lower case. One that is neither known nor the status of any
-                job is an error.
+            status: one status or several, in upper or lower case. A status that is neither known nor that of any job
+                raises an error.
             model_id: jobs of this model. The service names the model only once a job has been validated.
             endpoint: jobs of this endpoint, such as ``/v1/chat/completions``.
-            input_file_id: jobs made from this file.
-            created_after: from this moment on. A ``timedelta`` is how long ago, by the service's own clock.
-            created_before: before this moment, likewise.
+            input_file_id: jobs created from this file.
+            created_after: jobs created at this time or later. A ``timedelta`` is an age, by the service's clock.
+            created_before: jobs created before this time, likewise.
 
         Raises:
-            UsageError: a time without a zone, an unknown status, or another argument that can choose nothing.
-            APIError: the request failed, or the answer is not the whole list.
+            UsageError: a time without a time zone, an unknown status, or another filter that cannot match.
+            APIError: the request failed, or the response is not the whole list.
         """
         selection = job_filter.Selection.of(
             status=status,
@@ -289,19 +290,19 @@ class AsyncBatches:
         return selection.choose(await self._jobs_in(answer), answer.date or self._transport.state.now())
 
     async def cancel(self, job_id: str | BatchJob) -> BatchJob:
-        """Cancel one job, and return it as it now stands.
+        """Cancel one job, and return its current state.
 
-        A cancel is accepted first and takes effect later (the status is ``CANCELING`` meanwhile); rows that are done
-        stay done, and paid for. A job that had already finished is an answer and not an error: it comes back in its
-        final state. See https://docs.together.ai/reference/batch-cancel.
+        A cancel is accepted first and takes effect later (the status is ``CANCELING`` meanwhile); completed rows are
+        kept and charged. A job that had already finished is not an error: it is returned in its final state. See
+        https://docs.together.ai/reference/batch-cancel.
 
         Parameters:
             job_id: an id or a job.
 
         Raises:
-            NotFoundError: the service knows no such job. For a ``BatchJob``, and a job that this client has seen,
-                that is doubted first, and the cancel sent again for a minute.
-            ConflictError, BadRequestError, UnprocessableEntityError: the cancel was refused, and the job goes on; a
+            NotFoundError: the job does not exist. For a ``BatchJob``, and for a job that this client has seen, the
+                cancel is first retried for a minute.
+            ConflictError, BadRequestError, UnprocessableEntityError: the cancel was refused, and the job continues; a
                 ``ConflictError`` also if the job could not be read.
             APIError: the request failed after retries.
         """
@@ -309,7 +310,7 @@ class AsyncBatches:
         call = cancel.CancelCall(None, self._verbs.now, job)
         outcome = await cancel.cancel_one(self._verbs, job_protocol.job_id(job_id), call)
         if outcome.job is None or not outcome.ok:
-            assert outcome.error is not None  # noqa: S101  # an outcome has the one or the other
+            assert outcome.error is not None  # noqa: S101  # an outcome has one of the two
             raise outcome.error
         return outcome.job
 
@@ -323,27 +324,27 @@ class AsyncBatches:
         timeout: float | None = None,
         on_outcome: Callable[[CancelOutcome], None] | None = None,
     ) -> CancelReport:
-        """Cancel many jobs at once, and report what became of each, in the order of the ids.
+        """Cancel many jobs concurrently, and report the outcome of each, in the order of the ids.
 
-        One bad id never stops the others; a refused key does, and then the rest is ``NOT_ATTEMPTED``. A repeated id
+        An invalid id does not stop the others; a refused key does, and the rest is ``NOT_ATTEMPTED``. A repeated id
         is sent once.
 
         Parameters:
             job_ids: an iterable or async iterable of ids or jobs.
-            max_concurrency: how many calls run at once at most; otherwise the client's number.
-            rate: at most so many requests a second; otherwise as fast as the service allows.
-            wait: follow each job until it has really stopped; a job that completed instead says so. A job whose
-                cancel was refused is looked at for a minute, since its state may lag.
-            timeout: seconds for all of it. Then what is in flight is ``FAILED``, what was not sent is
-                ``NOT_ATTEMPTED`` (ids that an async iterable had not given by then are not in the report), and what
-                was draining stays ``CANCELING``.
-            on_outcome: called on the loop with each outcome, as it is known; not a coroutine function. With ``wait``
-                it is called twice for a job that stops: when its cancel is accepted, and when it has ended;
-                ``outcome.event`` says which. An exception from it ends the call.
+            max_concurrency: maximum number of concurrent calls; defaults to that of the client.
+            rate: maximum requests per second; by default as fast as the service allows.
+            wait: follow each job until it has stopped; the outcome of a job that completed instead says so. A job
+                whose cancel was refused is followed for a minute, because its state may lag.
+            timeout: maximum seconds for the whole call. At the limit, calls in flight are ``FAILED``, unsent ids are
+                ``NOT_ATTEMPTED`` (ids that an async iterable had not yielded are not in the report), and jobs that
+                were draining stay ``CANCELING``.
+            on_outcome: called in the event loop for each outcome, as soon as it is known; not a coroutine function.
+                With ``wait`` it is called twice for a job that stops: when its cancel is accepted, and when it has
+                ended; ``outcome.event`` distinguishes them. An exception from it aborts the call.
 
         Raises:
-            TypeError: one id in place of an iterable of them.
-            UsageError: a number that cannot be, or a client that cannot be used here.
+            TypeError: one id in place of an iterable of ids.
+            UsageError: an invalid number, or a client that is closed or belongs to another loop.
         """
         ids, at_once, bulk = self._bulk(job_ids, max_concurrency, rate)
         if timeout is not None:
@@ -360,17 +361,17 @@ class AsyncBatches:
         rate: float | None = None,
         wait: bool = False,
     ) -> Stream[CancelOutcome]:
-        """Cancel many jobs at once, and give each outcome as it is known.
+        """Cancel many jobs concurrently, and yield each outcome as soon as it is known.
 
         Memory does not grow with the number of ids, so a repeated id is merged only while it is in flight. With
-        ``wait`` each outcome comes when its job has ended. Leaving the iterator stops the work: use it with
-        ``async with``, or to its end. Errors are those of :meth:`cancel_many`.
+        ``wait`` each outcome is yielded when its job has ended. Leaving the iterator stops the work: use it in
+        ``async with``, or iterate to its end. It raises the errors of :meth:`cancel_many`.
 
         Parameters:
             job_ids: an iterable or async iterable of ids or jobs.
-            max_concurrency: how many calls run at once at most; otherwise the client's number.
-            rate: at most so many requests a second; otherwise as fast as the service allows.
-            wait: follow each job until it has really stopped, or completed instead.
+            max_concurrency: maximum number of concurrent calls; defaults to that of the client.
+            rate: maximum requests per second; by default as fast as the service allows.
+            wait: follow each job until it has stopped, or completed instead.
         """
         ids, at_once, bulk = self._bulk(job_ids, max_concurrency, rate)
         return Stream(cancel.iter_cancel(self._verbs, bulk, ids, at_once=at_once, wait=wait))
@@ -384,33 +385,33 @@ class AsyncBatches:
         patience: float = 60,
         on_update: Callable[[BatchJob], None] | None = None,
     ) -> BatchJob:
-        """Wait until a job has finished, and return it as it ended.
+        """Wait until a job has finished, and return it in its final state.
 
-        However it ended: look at ``status``. The first end that the service shows is believed. A job that is passed
-        in as a finished one comes back at once, without a request. Lost answers, broken ones, a service in trouble
-        and refusals for the rate of calls are ridden out, with a warning in the log, for as long as the time allows;
-        so is a job that does not move, with a warning each hour. Ending the wait in any way leaves the job alone.
+        The final state may be any; check ``status``. The first terminal status that the service shows is final. A job
+        that is passed in as finished is returned at once, without a request. Lost or invalid responses, errors of the
+        service and rate limiting are retried, with a warning in the log, as long as the time allows; a job that makes
+        no progress is waited for too, with a warning each hour. Ending the wait, in any way, does not affect the job.
 
         Parameters:
             job_id: an id or a job.
-            timeout: seconds for all of it; otherwise as long as it takes, for a job may outlive its
-                ``job_deadline``. Shortly before the end there is one look more. 0 looks once, and takes as long as
-                one call may.
-            poll_interval: seconds between looks; otherwise about 2 for a young job, and up to the 30 to 60 that the
-                service asks for (https://docs.together.ai/docs/inference/batch/manage) as it gets older.
-            patience: seconds for which what is absent is looked for again: a job that this client has seen, or that
-                is passed as a :class:`BatchJob`, and that answers 404; and the files of a COMPLETED job that names
-                none. Such a job is then returned with a warning in the log, also when ``timeout`` is over. 0 looks
-                once.
-            on_update: a plain function that is called on the loop with the job as first seen, whenever something has
-                changed, and with what is returned. ``progress`` never goes back. What it raises ends the wait.
+            timeout: maximum seconds for the whole wait; unlimited by default, because a job may outlive its
+                ``job_deadline``. The job is read once more shortly before the limit. 0 reads the job once, and takes
+                as long as one call may take.
+            poll_interval: seconds between reads; by default about 2 for a young job, and up to the 30 to 60 that the
+                service recommends (https://docs.together.ai/docs/inference/batch/manage) as it gets older.
+            patience: seconds for which something absent is read again: a job that answers 404, although this client
+                has seen it or it is passed as a :class:`BatchJob`; and the files of a COMPLETED job that names none.
+                Such a job is then returned with a warning in the log, also when ``timeout`` is over. 0 reads once.
+            on_update: called in the event loop with the job as first seen, with each change, and with the job that is
+                returned; not a coroutine function. ``progress`` never decreases. An exception from it aborts the
+                wait.
 
         Raises:
             WaitTimeoutError: the time is over; ``jobs`` holds the job as last seen.
-            NotFoundError: the service knows no such job.
-            APIError: the key was refused, or the call was, in a way that waiting does not help.
+            NotFoundError: the job does not exist.
+            APIError: the key or the call was refused, in a way that waiting does not help.
             TypeError: ``on_update`` is a coroutine function.
-            UsageError: a number or an id that cannot be, or a client that cannot be used here.
+            UsageError: an invalid number or id, or a client that is closed or belongs to another loop.
         """
         job_protocol.job_id(job_id)
         _check_times(timeout, poll_interval, patience)
@@ -435,27 +436,27 @@ class AsyncBatches:
         poll_interval: float | None = None,
         patience: float = 60,
     ) -> Stream[BatchJob]:
-        """Wait for many jobs at once, and give each as it finishes, however it ended.
+        """Wait for many jobs concurrently, and yield each in its final state as it finishes.
 
-        One poller looks at them all, and reads the list of the account in place of each job where that is cheaper. A
-        repeated id is given once; ids of an async iterable are followed as they come. What finished before is given
-        first, and jobs that are passed in as finished are given without a request. Leaving the iterator stops the
-        work and leaves the jobs alone: use it with ``async with``, or to its end. Time counts from when the first
-        job is asked for; what is ridden out is as for :meth:`wait`.
+        One poller reads them all, and reads the list of the account instead of each job if that is cheaper. A
+        repeated id is yielded once; ids of an async iterable are followed as they arrive. Jobs that finished earlier
+        are yielded first, and jobs that are passed in as finished are yielded without a request. Leaving the iterator
+        stops the work and does not affect the jobs: use it in ``async with``, or iterate to its end. Time counts from
+        the first iteration; errors are retried as for :meth:`wait`.
 
         Parameters:
             job_ids: an iterable or async iterable of ids or jobs.
-            timeout: seconds for all of it; otherwise as long as it takes.
-            poll_interval: seconds between looks; otherwise as for :meth:`wait`.
-            patience: seconds for which what is absent is looked for again, as for :meth:`wait`. 0 looks once.
+            timeout: maximum seconds for the whole wait; unlimited by default.
+            poll_interval: seconds between reads; the default is that of :meth:`wait`.
+            patience: seconds for which something absent is read again, as for :meth:`wait`. 0 reads once.
 
         Raises:
-            TypeError: one id in place of an iterable of them.
-            WaitTimeoutError: the time is over, and all that had finished was given; ``jobs`` are the others.
-            AuthenticationError: the key was refused; raised when all that had finished was given.
-            APIError: a job cannot be followed (there is none with this id, say). The others are followed to their
-                end first; several such errors are an :class:`ExceptionGroup` of them.
-            UsageError: a number or an id that cannot be, or a client that cannot be used here.
+            TypeError: one id in place of an iterable of ids.
+            WaitTimeoutError: the time is over, and every finished job was yielded; ``jobs`` holds the others.
+            AuthenticationError: the key was refused; raised after every finished job was yielded.
+            APIError: a job cannot be followed (it does not exist, for example). The others are followed to their end
+                first; several such errors are raised as an :class:`ExceptionGroup`.
+            UsageError: an invalid number or id, or a client that is closed or belongs to another loop.
         """
         from together_batches._jobs import wait as _wait
 
@@ -482,43 +483,44 @@ class AsyncBatches:
         order: Order = "file",
         patience: float = 60,
     ) -> Stream[BatchResult]:
-        """The rows of a finished job, one after another: the answers of both its files, and then the failures.
+        """Iterate over the rows of a finished job: the answers of both its files, then the failures.
 
-        Each is a :class:`BatchSuccess` or a :class:`BatchFailure`, match them by class. Rows that were done before a
-        job was cancelled, expired or failed are there too. An answer beats an error of the same row; a further row
-        with its ``custom_id`` is a :class:`BatchStray`. The files are streamed: memory holds one row, and the ids of
-        all; failures wait in a temporary file, if they are many, until both files are read.
+        Each row is a :class:`BatchSuccess` or a :class:`BatchFailure`; match them by class. Rows that were completed
+        before a job was cancelled, expired or failed are included. An answer takes precedence over an error of the
+        same row; a further row with its ``custom_id`` is a :class:`BatchStray`. The files are streamed: memory holds
+        one row, and the ids of all; many failures are kept in a temporary file until both files are read.
 
-        The service writes rows in any order and may leave some out
+        The service writes rows in any order and may omit some
         (https://docs.together.ai/docs/inference/batch/overview). With ``requests``, which is the input of the job or
-        its ids, every request gets exactly one row: those in neither file come last, as :class:`BatchMissing`, and
-        what belongs to no request is a :class:`BatchStray`. With ``order="input"`` too, the rows come in the order of
-        the requests, and then those that are none of them; both files are put in a temporary file first.
+        its ids, every request gets exactly one row: those in neither file come last, as :class:`BatchMissing`, and a
+        row that belongs to no request is a :class:`BatchStray`. With ``order="input"`` too, the rows come in the
+        order of the requests, then the strays; both files are first written to a temporary file.
 
-        A job that failed, expired or was cancelled without files gives nothing, or :class:`BatchMissing` for each
-        request. A ``BatchJob`` that had not finished is read anew. Use the iterator with ``async with``, or to its
-        end; entered by ``async with``, it fails there if there is no such job, or no result of it.
+        A job that failed, expired or was cancelled without files yields nothing, or :class:`BatchMissing` for each
+        request. A ``BatchJob`` that had not finished is read again. Use the iterator in ``async with``, or iterate to
+        its end; entering it raises if the job does not exist, or has no results.
 
-        Absence is looked at again for ``patience`` seconds (0 looks once): a job that this client has seen, or that
-        is passed as a :class:`BatchJob`, and that answers 404; a COMPLETED job that names no file; a file of a job
-        that answers 404. If rows are left out, or a file ends within a line, its metadata is read, and a file shorter
-        than that says is read on. If rows are left out, the job is read too, for the id of a file that appeared late.
-        A result that has every row costs no such request. Without ``requests`` rows that are left out cannot be
-        counted, and the metadata of one file, which has the answers, is always read.
+        Anything absent is read again for ``patience`` seconds (0 reads once): a job that answers 404, although this
+        client has seen it or it is passed as a :class:`BatchJob`; the files of a COMPLETED job that names none; a
+        file of a job that answers 404. If rows are omitted, or a file ends within a line, the metadata of the file is
+        read, and if the file is shorter than its metadata says, the rest is read. If rows are omitted, the job is
+        read too, for the id of a file that appeared late. A result with every row costs no such request. Without
+        ``requests`` omitted rows cannot be counted, so the metadata of one file, the one with the answers, is always
+        read.
 
         Parameters:
             job: an id or a job.
             requests: the input of the job, or its ids.
-            order: ``"file"`` as the rows come, or ``"input"``, which needs ``requests``.
-            patience: seconds for which what is absent is looked for again. 0 looks once.
+            order: ``"file"`` for the order of the files, or ``"input"``, which needs ``requests``.
+            patience: seconds for which something absent is read again. 0 reads once.
 
         Raises:
             UsageError: the job has not finished, ``requests`` cannot be read, or the disk is full.
-            ValidationError: ``requests`` holds a line that is no request, or an id twice.
-            ResultsUnavailableError: files of the job stayed absent or cut, after the rows that came before; or rows
-                are left out, and a file is a page in place of results.
-            NotFoundError: the service knows no such job.
-            APIError: no good answer came, or a file broke off, after the rows that came before.
+            ValidationError: ``requests`` holds an invalid line, or a repeated id.
+            ResultsUnavailableError: files of the job stayed absent or truncated, after the rows before that; or rows
+                are omitted, and a file is a web page instead of results.
+            NotFoundError: the job does not exist.
+            APIError: a request failed after retries, or a file broke off, after the rows before that.
         """
         from together_batches._jobs import results
 
@@ -560,67 +562,69 @@ class AsyncBatches:
         cancel_on_interrupt: bool = False,
         on_event: Callable[[RunEvent], None] | None = None,
     ) -> RunReport:
-        """Send requests of any number, and write every answer to one file, whatever happens in between.
+        """Send any number of requests, and write every answer to one file, despite crashes and errors.
 
-        The input is checked and cut into as few jobs as the service's limits allow, and what each step is about is
-        noted in ``directory`` before it is taken. Call it again with the same arguments after a crash, a Ctrl-C or an
-        error, and it goes on: no job is created twice, and no row is lost. Rows that failed in a way that may pass,
-        expired or are missing are sent again, alone, in new jobs. ``output`` has one line for each row, in the order
-        of the input, as the command ``results`` writes them; it appears when no row is left to be sent.
+        The input is checked and split into as few jobs as the service's limits allow, and each step is recorded in
+        ``directory`` before it is taken. Call it again with the same arguments after a crash, a Ctrl-C or an error,
+        and it resumes: no job is created twice, and no row is lost. Rows that expired, are missing, or failed with an
+        error that may pass are sent again, alone, in new jobs. ``output`` has one line for each row, in the order of
+        the input, in the format of the command ``results``; it appears when no row is left to send.
 
-        Lost answers and a service in trouble are waited out, for hours if need be. Rows are sent again only on
-        evidence: an error row, a whole result that leaves them out, or a job that ended as a whole without results.
-        Absence is no evidence: a job, or a file of results, that is absent is looked at again for ``patience``, and
-        then raised as an error at the end of the call; the next call looks again. Cancelling this ends it at once,
-        and leaves the jobs alone.
+        Lost responses and outages of the service are waited out, for hours if necessary. Rows are sent again only on
+        evidence: an error row, a complete result that omits them, or a job that ended as a whole without results.
+        Absence is no evidence: a job, or a file of results, that is absent is read again for ``patience``, then
+        raised as an error at the end of the call; the next call reads it again. Cancelling the call ends it at once,
+        and does not affect the jobs.
 
-        The first job of a run goes ahead alone until it leaves VALIDATING, for at most ten minutes, and three jobs in
-        a row that fail as a whole with nothing answered stop the run. So do rows that are refused for the account
-        (401, 402, 403). A further call goes on.
+        The first job of a run is alone until it leaves VALIDATING, for at most ten minutes, and three consecutive
+        jobs that fail as a whole without answers stop the run. So do rows that are refused for the account (401, 402,
+        403). The next call resumes it.
 
         Parameters:
             source: a path; or a file opened in binary mode, or an iterable or async iterable of
-                :class:`BatchRequest`, or of dicts with ``custom_id`` and ``body``, which is kept in the directory and
-                not read again when the run goes on.
+                :class:`BatchRequest`, or of dicts with ``custom_id`` and ``body``, which is copied to the directory
+                and not read again when the run resumes.
             output: the file to write.
             endpoint, model_id, priority: as for :meth:`submit`.
-            directory: where the run is kept; otherwise beside the output, with ``.run`` added to its name. It may be
-                moved to another machine, together with the input.
-            failures: the file for rows that failed or are missing in the end; otherwise beside the output, such as
+            directory: where the run is kept; by default next to the output, with ``.run`` added to its name. It may
+                be moved to another machine, together with the input.
+            failures: the file for rows that finally failed or are missing; by default next to the output, such as
                 ``answers.failures.jsonl``.
-            max_rows_per_job: how many rows a job has at most; a run that goes on keeps its jobs as they are.
-            max_jobs: how many jobs are under way at once, and ``max_enqueued_rows`` how many rows.
-            max_attempts: how often a row is sent at most.
-            stop_after_rows: create no job beyond so many rows sent in all, repeated ones included;
-                ``stop_after_tokens``: none after so many tokens are used. What runs is waited for, and a call with a
-                larger number goes on.
-            skip_invalid: set bad lines aside, in ``invalid.jsonl`` in the directory, instead of refusing the input.
-            overwrite: replace an output that this run has not written.
-            poll_interval: seconds between looks at the jobs; otherwise as for :meth:`wait`.
-            patience: seconds for which a job, a file of results, or rows in it may be absent before the absence is
-                reported. 0 looks once. A lost create is looked for as long, and for at most 300 s, before it is
-                posted once more.
-            give_up: ids of jobs whose results are gone for good, or of input files whose create no job came of: what
-                one more look does not show counts as missing, and may be sent, and paid for, again.
-            unique_files: give each upload content of its own (64 spaces and tabs in its first row), by which its job
-                is known after a crash. Without it other jobs of the same rows may be taken for those of this run.
-            retry_delays: seconds until rows go again: the first after error rows and after a first job that failed as
-                a whole, the others after further such jobs. The time since the job ended counts, and a new call
-                starts at once.
-            cancel_on_interrupt: cancel the jobs that are under way when this call is cancelled, such as by Ctrl-C.
-            on_event: a plain function that is called on the loop with each event. What it raises ends the call.
+            max_rows_per_job: maximum rows in a job; a run that resumes keeps its jobs as they are.
+            max_jobs: maximum jobs in progress at once, and ``max_enqueued_rows`` the maximum rows in them.
+            max_attempts: maximum times that a row is sent.
+            stop_after_rows: create no job beyond this number of rows sent in total, repeated ones included;
+                ``stop_after_tokens``: none after this number of tokens is used. Running jobs are waited for, and a
+                call with a larger number resumes.
+            skip_invalid: write invalid lines to ``invalid.jsonl`` in the directory, instead of refusing the input.
+            overwrite: replace an output that this run did not write.
+            poll_interval: seconds between reads of the jobs; the default is that of :meth:`wait`.
+            patience: seconds for which a job, a file of results, or rows in it may be absent before this is raised as
+                an error. 0 reads once. A job whose create lost its response is searched for as long, and for at most
+                300 s, before the create is posted once more.
+            give_up: ids of jobs whose results are permanently lost, or of input files whose create led to no job:
+                what is still absent at one more read counts as missing, and may be sent, and charged, again.
+            unique_files: make the content of each upload unique (64 spaces and tabs in its first row), which
+                identifies its job after a crash. Without it, other jobs of the same rows may be mistaken for jobs of
+                this run.
+            retry_delays: seconds until rows are sent again: the first after error rows and after a first job that
+                failed as a whole, the others after further such jobs. The time since the job ended counts, and a new
+                call starts at once.
+            cancel_on_interrupt: cancel the jobs in progress when this call is cancelled, such as by Ctrl-C.
+            on_event: called in the event loop with each event; not a coroutine function. An exception from it aborts
+                the call.
 
         Raises:
-            ValidationError: the input has bad lines; ``problems`` names all of them.
-            RunInUseError: another process is at this run.
-            RunChangedError: the input, the endpoint or ``model_id`` is not what the run was begun with.
-            RunLedgerError: what was noted cannot be read, or cannot be written.
-            RunError: the key, or the base URL, is of another account.
-            ResultsUnavailableError: jobs or files of results stayed absent, cut or foreign for longer than
+            ValidationError: the input has invalid lines; ``problems`` lists all of them.
+            RunInUseError: another process is working on this run.
+            RunChangedError: the input, the endpoint or ``model_id`` differs from that of the run.
+            RunLedgerError: the ledger cannot be read or written.
+            RunError: the key, or the base URL, belongs to another account.
+            ResultsUnavailableError: jobs or files of results stayed absent, truncated or foreign for longer than
                 ``patience``; the message names all of them, and what to do.
-            CreateUnconfirmedError: the answer to a create was lost, and its job was not listed; likewise.
+            CreateUnconfirmedError: a create lost its response, and its job was not listed; likewise.
             JobNotCreatedError, APIError: the service refused, in a way that waiting does not help.
-            UsageError: a number or a path that cannot be, or a file that cannot be read or written.
+            UsageError: an invalid number or path, or a file that cannot be read or written.
         """
         from together_batches.runs import _running
         from together_batches.runs._options import Options, RunPaths, caution_of
@@ -656,19 +660,19 @@ class AsyncBatches:
         timeout: float | None = None,
         on_outcome: Callable[[CancelOutcome], None] | None = None,
     ) -> CancelReport:
-        """Cancel all jobs of a run that have not finished, whether a process is at it or not.
+        """Cancel all unfinished jobs of a run, whether or not a process is working on it.
 
-        A process that is at it creates no more, collects what was done, and ends. The run itself stays as it is: to
-        go on with it is to send again what was cancelled. Errors are those of :meth:`cancel_many`.
-        A create whose answer was lost and whose job is not listed cannot be cancelled: a warning in the log names its
-        input file.
+        A process that is working on the run creates no more jobs, collects the completed rows, and ends. The run
+        itself is unchanged: resuming it sends the cancelled rows again. It raises the errors of :meth:`cancel_many`.
+        A create whose response was lost and whose job is not listed cannot be cancelled: a warning in the log names
+        its input file.
 
         Parameters:
             directory: where the run is kept.
             max_concurrency, rate, wait, timeout, on_outcome: as for :meth:`cancel_many`.
 
         Raises:
-            RunLedgerError: there is no run in the directory, or what it had noted cannot be read.
+            RunLedgerError: the directory holds no run, or its ledger cannot be read.
         """
         from together_batches.runs import _running
 
@@ -679,15 +683,15 @@ class AsyncBatches:
         )
 
     async def unfinished_jobs(self, directory: str | os.PathLike[str]) -> UnfinishedJobs:
-        """The jobs of a run that have not ended: those that the run knows, and those of its lost creates.
+        """Return the unfinished jobs of a run: those in its ledger, and those of its lost creates.
 
-        The jobs are as the run last saw them. The service is called only if the answer to a create was lost.
+        The jobs are as the run last saw them. The service is called only if the response to a create was lost.
 
         Parameters:
             directory: where the run is kept.
 
         Raises:
-            RunLedgerError: there is no run in the directory, or its ledger is unreadable.
+            RunLedgerError: the directory holds no run, or its ledger cannot be read.
         """
         from together_batches.runs import _running
 
@@ -702,14 +706,14 @@ class AsyncBatches:
         retry: RetryPolicy | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Self:
-        """This client with other limits, another policy, or further headers.
+        """Return a view of this client with other limits, another policy, or additional headers.
 
-        It shares the connections, the rate limiter and the budget of the one it comes from, and is closed with it.
+        It shares the connections, the rate limiter and the retry budget of this client, and is closed with it.
 
         Parameters:
-            timeout: seconds, or a :class:`Timeout`; otherwise that of this client.
-            retry: a :class:`RetryPolicy`; otherwise that of this client.
-            headers: sent with each request, besides those of this client.
+            timeout: seconds, or a :class:`Timeout`; defaults to that of this client.
+            retry: a :class:`RetryPolicy`; defaults to that of this client.
+            headers: sent with each request, in addition to those of this client.
         """
         transport = self._transport
         config = transport.config.with_options(timeout=timeout, retry=retry, headers=headers)
@@ -723,26 +727,26 @@ class AsyncBatches:
         json: object = None,
         params: Mapping[str, str] | None = None,
     ) -> Response:
-        """The raw door: any call of the API, under the same key, retries and rate limit as the others.
+        """Send any API request, with the key, retries and rate limit of the other methods.
 
-        Only GET, HEAD and OPTIONS are repeated after a lost answer.
+        Only GET, HEAD and OPTIONS are repeated after a lost response.
 
         Parameters:
             method: such as ``"GET"``.
             path: within the API, such as ``/batches``, with or without ``/v1``.
-            json: the body, of values that JSON can say; None for none.
+            json: the body, as values that JSON can represent; None for no body.
             params: the query.
 
         Raises:
-            UsageError: a path that leads elsewhere, or a value that is no JSON.
-            APIError: no good answer (2xx) came.
+            UsageError: a path outside the API, or a value that JSON cannot represent.
+            APIError: no 2xx response was received, after retries.
         """
         answer = await self._transport.send(job_protocol.raw(method, path, json=json, params=params), CallState())
         headers = {name.lower(): value for name, value in answer.headers.items()}
         return Response(status=answer.status, headers=headers, body=answer.body, request_id=answer.request_id)
 
     async def close(self) -> None:
-        """Close the connections. May be called twice; closing what ``with_options`` made closes nothing."""
+        """Close the connections. Closing again does nothing; neither does closing a view from ``with_options``."""
         if self._owner:
             await self._transport.state.close()
 
@@ -756,7 +760,7 @@ class AsyncBatches:
         await self.close()
 
     def __repr__(self) -> str:
-        # A dump of variables may meet a client whose making failed.
+        # A dump of variables may contain a client whose construction failed.
         where = self._transport.config.base_url if "_transport" in vars(self) else "not made"
         return f"<{type(self).__name__} {where}>"
 
@@ -814,9 +818,9 @@ class AsyncBatches:
                 poll_interval=poll_interval,
                 time=self._time,
                 patience=options.caution.patience,
-                knows=lambda _: True,  # the ledger names them
+                knows=lambda _: True,  # they are in the ledger
                 holds=False,
-                may_repeat=True,  # a job that was seen to have ended may run after all
+                may_repeat=True,  # a job that appeared to have ended may still be running
             ),
             download=lambda file_id, path: self._transfers.fetch(file_id, path, overwrite=True),
             cancel=self.cancel_many,
@@ -868,12 +872,12 @@ class AsyncBatches:
         )
 
     async def _listing(self) -> Listing:
-        """The list, without noting its jobs as seen: a create looks for what it has not seen before."""
+        """Return the list without recording its jobs as seen, because a create looks for jobs that are new."""
         answer = await self._transport.send(job_protocol.list_jobs(), CallState())
         return Listing(await _read_jobs(answer), answer.date)
 
     async def _get_patiently(self, job_id: str, *, patience: float) -> BatchJob:
-        """A job; a 404 for one that this client has seen is looked at again."""
+        """Return a job; a 404 for one that this client has seen is retried until patience runs out."""
         if not self._known.knows(job_id):
             return await self._get(job_id, CallState())
         return await until_found(
@@ -881,7 +885,7 @@ class AsyncBatches:
         )
 
     async def _get_or_list(self, job_id: str) -> BatchJob:
-        """A job that exists as far as is known: by itself, or, if that answers 404, from the list."""
+        """Return a job that is known to exist: from its own endpoint, or, after a 404, from the list."""
         try:
             return await self._get(job_id, CallState())
         except NotFoundError as error:
@@ -907,7 +911,7 @@ class AsyncBatches:
         return self._known.note(job_protocol.read_job(answer, job_id))
 
     async def _get_once(self, job_id: str, call: CallState) -> BatchJob:
-        """A job, by one request that is not repeated."""
+        """Return a job, by one request that is not retried."""
         once = attrs.evolve(self._transport.config.retry, max_attempts=1)
         return await self.with_options(retry=once)._get(job_id, call)
 

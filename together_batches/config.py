@@ -1,4 +1,4 @@
-"""How a client is set up: frozen values, checked once. The environment is read here and nowhere else."""
+"""Configuration of a client: frozen values, validated once. Only this module reads the environment."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ _DEFAULT_BASE_URL = "https://api.together.ai/v1"
 
 
 class Secret(str):
-    """Text that does not show itself: not in a ``repr``, and so in no dump of locals, headers or arguments.
+    """Text whose ``repr`` does not show it, so that no dump of locals, headers or arguments contains it.
 
-    It cannot be pickled either. ``str(secret)`` and formatting give the text: they are how it is used.
+    It cannot be pickled either. ``str(secret)`` and formatting return the text, because it has to be used.
     """
 
     __slots__ = ()
 
     @classmethod
     def of(cls, text: str | None) -> str | None:
-        """``text`` as a secret, if it is text: the first thing done to a key that comes as an argument."""
+        """Return ``text`` as a secret if it is text: applied first to any key passed as an argument."""
         given: object = text
         return cls(given) if isinstance(given, str) else text
 
@@ -65,7 +65,7 @@ def _check_whole(_: object, attribute: attrs.Attribute[int], value: int) -> None
 
 @attrs.frozen
 class Timeout:
-    """Limits of one attempt, in seconds: to open a connection, between two arrivals of data, and in all."""
+    """Time limits of one attempt, in seconds: to open a connection, between two arrivals of data, and in total."""
 
     connect: float = attrs.field(default=5.0, validator=_check_positive)
     read: float = attrs.field(default=30.0, validator=_check_positive)
@@ -73,7 +73,7 @@ class Timeout:
 
     @classmethod
     def of(cls, value: float | Timeout) -> Timeout:
-        """``value``, where it is a number: that many seconds in all, with the other limits no longer."""
+        """Return ``value``, or for a number a timeout of that many seconds in total, which caps the other limits."""
         if isinstance(value, Timeout):
             return value
         total = positive_number("timeout", value)
@@ -82,14 +82,14 @@ class Timeout:
 
 @attrs.frozen
 class RetryPolicy:
-    """How a failed call is repeated.
+    """How a failed call is retried.
 
-    At most ``max_attempts`` times in all; after attempt *n* it waits a random time of up to
-    ``min(max_delay, base_delay * 2**(n-1))`` seconds; a call with its attempts, its back-off and its waits for the
-    rate limit ends after ``max_elapsed`` seconds. ``RetryPolicy(max_attempts=1)`` repeats nothing.
+    There are at most ``max_attempts`` attempts; after attempt *n* the delay is random, up to ``min(max_delay,
+    base_delay * 2**(n-1))`` seconds; a call with its attempts, its delays and its waits for the rate limit ends after
+    ``max_elapsed`` seconds. ``RetryPolicy(max_attempts=1)`` retries nothing.
 
-    A wait or a run rides out an outage of any length; but a service that has never answered this client is given up
-    after ``first_contact`` seconds, since then the address or the network is wrong.
+    A wait or a run continues through an outage of any length, but gives up on a service that has never responded to
+    this client after ``first_contact`` seconds, because then the address or the network is wrong.
     """
 
     max_attempts: int = attrs.field(default=5, validator=_check_whole)
@@ -103,12 +103,12 @@ _INVISIBLE = "\ufeff\u200b\u200c\u200d\u2060"
 
 
 def _bare(text: str) -> str:
-    """``text`` without what is copied along with it and cannot be seen: white space, line ends, marks of no width."""
+    """Return ``text`` without invisible characters at its ends: white space, line ends, zero-width marks."""
     return re.sub(rf"^[\s{_INVISIBLE}]+|[\s{_INVISIBLE}]+$", "", text)
 
 
 def _is_loopback(host: str) -> bool:
-    """True for this machine's own names and addresses."""
+    """Return whether ``host`` is a name or an address of this machine."""
     if host.lower() == "localhost":
         return True
     try:
@@ -123,9 +123,9 @@ def _split(name: str, url: str) -> SplitResult:
         if not isinstance(given, str):
             raise ValueError
         parts = urlsplit(_bare(given))
-        parts.port  # noqa: B018  # parsed on access, and a bad one should be found here
+        parts.port  # noqa: B018  # parsed on access, and an invalid one should be found here
     except ValueError:
-        # What urllib says of it quotes parts of the URL, and they may be a password.
+        # The message of urllib quotes parts of the URL, which may be a password.
         message = f"{name} is not a URL"
         raise UsageError(message) from None
     return parts
@@ -151,7 +151,7 @@ def _base_url(url: str, *, allow_insecure_http: bool) -> str:
         )
         raise UsageError(message)
     path = parts.path.rstrip("/")
-    # The documented base ends in /v1 and the newest official SDK adds it to each path: take either.
+    # The documented base ends in /v1 and the newest official SDK adds it to each path: accept either.
     path = path if path.endswith("/v1") else path + "/v1"
     return f"{parts.scheme}://{parts.netloc}{path}"
 
@@ -191,7 +191,7 @@ def _headers(headers: Mapping[str, str] | None) -> dict[str, str]:
         if name.lower() in {"authorization", "host", "content-length", "transfer-encoding"}:
             message = f"headers: {name} is set by the client; a key belongs in api_key"
             raise UsageError(message)
-        # One spelling for each name, so that a later one replaces an earlier one, and none is sent twice.
+        # One spelling for each name, so that a later value replaces an earlier one, and no header is sent twice.
         checked[name.title()] = Secret(value)
     return checked
 
@@ -208,7 +208,7 @@ def _proxy(proxy: str | None, base_url: str, *, allow_insecure_http: bool) -> Se
     if not parts.hostname:
         message = "proxy names no host"
         raise UsageError(message)
-    # Through a proxy TLS is a tunnel, and the proxy never sees the key; a plain request it sees as it is.
+    # TLS passes a proxy as a tunnel, so the proxy never sees the key; it does see a plain request.
     in_the_clear = base_url.startswith("http:") and parts.scheme == "http" and not _is_loopback(parts.hostname)
     if in_the_clear and not allow_insecure_http:
         message = (
@@ -220,14 +220,14 @@ def _proxy(proxy: str | None, base_url: str, *, allow_insecure_http: bool) -> Se
 
 
 def _setting(environ: Mapping[str, str] | None, name: str) -> str | None:
-    # Looked up in here, where nothing fails: a dump of a frame's variables would show the whole environment.
+    # A function of its own, in which nothing fails: a dump of a frame's variables would show the whole environment.
     return Secret.of((os.environ if environ is None else environ).get(name))
 
 
 def _tls(given: SSLContext | None, environ: Mapping[str, str] | None) -> SSLContext | None:
-    """The context to verify certificates with, or None for the default of this Python."""
+    """Return the context that verifies certificates, or None for the default of this Python."""
     if given is not None:
-        import ssl  # slow to import, seldom needed
+        import ssl  # slow to import, rarely needed
 
         context: object = given
         if not isinstance(context, ssl.SSLContext):
@@ -243,7 +243,7 @@ def _tls(given: SSLContext | None, environ: Mapping[str, str] | None) -> SSLCont
     bundle = _setting(environ, "TOGETHER_CA_BUNDLE")
     if bundle:
         return _with_authorities(bundle)
-    # OpenSSL itself reads these two; only the strictness of a newer Python is in the way of what they name.
+    # OpenSSL itself reads these two; only the strictness of newer Pythons could reject their certificates.
     if sys.version_info >= (3, 13) and (_setting(environ, "SSL_CERT_FILE") or _setting(environ, "SSL_CERT_DIR")):
         import ssl
 
@@ -268,8 +268,8 @@ def _with_authorities(bundle: str) -> SSLContext:
 
 
 def _without_strictness(context: SSLContext) -> SSLContext:
-    # Python 3.13 began to refuse certificates without an Authority Key Identifier. Those of companies' proxies often
-    # lack it, and to name an authority is to trust it. The signature is checked all the same, and the name.
+    # Python 3.13 and later refuse certificates without an Authority Key Identifier. Those of companies' proxies often
+    # lack it, and to name an authority is to trust it. The signature and the host name are still verified.
     import ssl
 
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
@@ -280,12 +280,12 @@ def _proxy_from(environ: Mapping[str, str] | None, base_url: str) -> str | None:
     environ = os.environ if environ is None else environ
     parts = urlsplit(base_url)
     host = parts.hostname or ""
-    # This machine is never on the far side of a proxy, whatever the environment says.
+    # Requests to this machine never use a proxy, whatever the environment says.
     if _is_loopback(host):
         return None
 
     def setting(name: str) -> str | None:
-        # An empty one in lower case switches off the one in upper case, as it does for curl.
+        # An empty variable in lower case disables the one in upper case, as in curl.
         return environ.get(name, environ.get(name.upper())) or None
 
     proxy = setting(f"{parts.scheme}_proxy") or setting("all_proxy")
@@ -298,15 +298,15 @@ def _proxy_from(environ: Mapping[str, str] | None, base_url: str) -> str | None:
 
 
 def _bypassed(host: str, no_proxy: str) -> bool:
-    from urllib import request  # slow to import, seldom needed
+    from urllib import request  # slow to import, rarely needed
 
-    # Not in the documentation, and so not in the type stubs, but what urllib itself and requests go by.
+    # Not documented, and so not in the type stubs, but used by urllib itself and by requests.
     return bool(request.proxy_bypass_environment(host, {"no": no_proxy}))  # type: ignore[attr-defined]
 
 
 @attrs.frozen(kw_only=True)
 class Config:
-    """All that a client is told, checked; what is secret is not in its ``repr``."""
+    """The validated configuration of a client; its ``repr`` omits what is secret."""
 
     api_key: Secret = attrs.field(repr=False, converter=Secret)
     base_url: str = _DEFAULT_BASE_URL
@@ -333,11 +333,12 @@ class Config:
         has_session: bool = False,
         allow_insecure_http: bool = False,
     ) -> Config:
-        """What was passed, then what the environment says, then the defaults; :class:`UsageError` for what cannot be.
+        """Return the configuration from the arguments, then the environment, then the defaults.
 
         Reads ``TOGETHER_API_KEY``, ``TOGETHER_BASE_URL``, ``TOGETHER_CA_BUNDLE``, and ``HTTPS_PROXY``,
-        ``HTTP_PROXY``, ``ALL_PROXY`` and ``NO_PROXY`` (in lower case too, which wins). A session that the caller made
-        brings certificates of its own, and the environment has no say in those.
+        ``HTTP_PROXY``, ``ALL_PROXY`` and ``NO_PROXY`` (in lower case too, which takes precedence). Raises
+        :class:`UsageError` for an invalid setting. A session of the caller has its own certificates, so those of the
+        environment do not apply to it.
         """
         api_key, proxy = Secret.of(api_key), Secret.of(proxy)
         url = _base_url(
@@ -366,7 +367,7 @@ class Config:
         retry: RetryPolicy | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Config:
-        """A copy with other limits, another policy, or further headers."""
+        """Return a copy with other limits, another policy, or additional headers."""
         changes: dict[str, Any] = {}
         if timeout is not None:
             changes["timeout"] = Timeout.of(timeout)

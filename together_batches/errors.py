@@ -1,10 +1,10 @@
-"""Everything that this package raises on purpose.
+"""All exceptions that this package raises deliberately.
 
 ::
 
     BatchesError
-    ├── APIError                            the service, or the way to it
-    │   ├── APIStatusError                  it answered with an error status
+    ├── APIError                            the request failed: the service, or the network
+    │   ├── APIStatusError                  a response with an error status
     │   │   ├── BadRequestError             400
     │   │   ├── AuthenticationError         401
     │   │   ├── PermissionDeniedError       403
@@ -13,22 +13,22 @@
     │   │   ├── UnprocessableEntityError    422
     │   │   ├── RateLimitError              429
     │   │   └── InternalServerError         5xx
-    │   ├── APIConnectionError              no answer, or half of one
-    │   │   └── APITimeoutError             none in time (also a TimeoutError)
-    │   └── APIResponseValidationError      an answer that is no answer
-    ├── JobNotCreatedError                  the service declined, and said why
-    ├── CreateUnconfirmedError              a job may exist; which one cannot be told
+    │   ├── APIConnectionError              no response, or only a part of one
+    │   │   └── APITimeoutError             no complete response in time (also a TimeoutError)
+    │   └── APIResponseValidationError      an invalid response
+    ├── JobNotCreatedError                  the service declined the job, with its reason
+    ├── CreateUnconfirmedError              a job may exist, but cannot be identified
     ├── WaitTimeoutError                    jobs were still running (also a TimeoutError)
     ├── ResultsUnavailableError             a job, or a file of its results, stays absent
-    ├── RunError                            a durable run cannot go on
-    │   ├── RunInUseError                   another process is at it
-    │   ├── RunChangedError                 its input or a setting is not what it began with
-    │   └── RunLedgerError                  what it had noted cannot be read or written
-    ├── ValidationError                     your data is wrong (also a ValueError)
-    └── UsageError                          this package was called wrongly
+    ├── RunError                            a durable run cannot continue
+    │   ├── RunInUseError                   another process is working on it
+    │   ├── RunChangedError                 its input or a setting differs from the original
+    │   └── RunLedgerError                  its ledger cannot be read or written
+    ├── ValidationError                     invalid user data (also a ValueError)
+    └── UsageError                          this package was called incorrectly
 
-The names are those of the official SDK where it has them. Facts are attributes; the text is a sentence.
-Every error can be pickled, and none ever holds the API key.
+The names are those of the official SDK if it has them. Facts are attributes; the text is a sentence.
+Every error can be pickled, and none ever contains the API key.
 """
 
 from __future__ import annotations
@@ -76,17 +76,17 @@ def _restore(cls: type[BatchesError], args: tuple[Any, ...], state: dict[str, An
 
 
 class BatchesError(Exception):
-    """The root: ``except BatchesError`` catches all that this package raises on purpose."""
+    """The base class of all exceptions that this package raises deliberately."""
 
-    # Exceptions pickle by calling the class with ``args``; ours have required facts beside the text.
+    # Exceptions pickle by calling the class with ``args``; these require further arguments besides the text.
     def __reduce__(self) -> tuple[Any, ...]:
         return _restore, (type(self), self.args, self.__dict__.copy())
 
 
 class APIError(BatchesError):
-    """The service, or the way to it, failed; ``method`` and ``url`` are those of the call.
+    """The request failed, at the service or on the way to it; ``method`` and ``url`` are those of the request.
 
-    ``is_transient`` says whether the same call may succeed later: the network failed, or the service is in trouble.
+    ``is_transient`` is True if the same request may succeed later: the network or the service failed.
     """
 
     def __init__(self, message: str, *, method: str = "", url: str = "") -> None:
@@ -97,16 +97,16 @@ class APIError(BatchesError):
         self.url = url
 
     def __str__(self) -> str:
-        # Not ``args``: the reason why a call is not repeated is added to ``message``.
+        # Not ``args``, because the reason why a call is not retried is added to ``message``.
         return self.message
 
 
 class APIStatusError(APIError):
-    """The service answered with an error status.
+    """The service responded with an error status.
 
-    ``status`` is the HTTP status, ``message`` what the service said, ``body`` the decoded body (the text where
-    it was no JSON), ``request_id`` the service's name for this request, if it gave one: quote it to support. It
-    ``is_transient`` if it is a 5xx, a 408 or a 429.
+    ``status`` is the HTTP status, ``message`` the service's message, ``body`` the decoded body (its text if it is not
+    JSON), ``request_id`` the service's id of this request, or None: quote it to support. ``is_transient`` is True for
+    a 5xx, a 408 and a 429.
     """
 
     def __init__(
@@ -132,7 +132,7 @@ class APIStatusError(APIError):
 
 
 class BadRequestError(APIStatusError):
-    """400: the request makes no sense to the service."""
+    """400: the service cannot process the request."""
 
 
 class AuthenticationError(APIStatusError):
@@ -140,23 +140,23 @@ class AuthenticationError(APIStatusError):
 
 
 class PermissionDeniedError(APIStatusError):
-    """403: the key is known, but may not do this."""
+    """403: the key is valid, but has no permission for the request."""
 
 
 class NotFoundError(APIStatusError):
-    """404: no such job or file for this key."""
+    """404: the job or file does not exist for this key."""
 
 
 class ConflictError(APIStatusError):
-    """409: the state of the thing forbids it, such as cancelling a job that has finished."""
+    """409: the current state does not allow the request, such as cancelling a job that has finished."""
 
 
 class UnprocessableEntityError(APIStatusError):
-    """422: well-formed, and still unacceptable."""
+    """422: the request is well-formed but invalid."""
 
 
 class RateLimitError(APIStatusError):
-    """429: too many requests. ``retry_after`` is the wait in seconds that the service asked for, if any."""
+    """429: too many requests. ``retry_after`` is the delay in seconds that the service requested, or None."""
 
     def __init__(
         self,
@@ -174,16 +174,16 @@ class RateLimitError(APIStatusError):
 
 
 class InternalServerError(APIStatusError):
-    """5xx: the service, or a gateway before it, is in trouble."""
+    """5xx: the service, or a gateway in front of it, failed."""
 
 
 class APIConnectionError(APIError):
-    """No answer came, or only a part of one.
+    """No response was received, or only a part of one.
 
-    ``request_sent`` is False where the request certainly did not reach the service (no connection could be
-    opened), and True if it may have been acted upon. ``status`` is that of an answer that broke off, and None if none
-    had begun. ``is_transient`` is False if the same call would fail in the same way again: an untrusted certificate,
-    a proxy that wants a login.
+    ``request_sent`` is False if the request certainly did not reach the service (no connection could be opened), and
+    True if it may have been executed. ``status`` is that of a response that broke off, and None if none had begun.
+    ``is_transient`` is False if the same request would fail again in the same way: an untrusted certificate, a proxy
+    that requires a login.
     """
 
     def __init__(
@@ -203,12 +203,15 @@ class APIConnectionError(APIError):
 
 
 class APITimeoutError(APIConnectionError, TimeoutError):
-    """No whole answer came in time; also a :class:`TimeoutError`."""
+    """No complete response was received in time; also a :class:`TimeoutError`."""
 
 
 class APIResponseValidationError(APIError):
-    """An answer came that is none: ``expected`` says what should have come, ``where`` is the path of what was
-    wrong (such as ``$[3].created_at``), ``excerpt`` the beginning of what came instead."""
+    """The response is not what the endpoint documents.
+
+    ``expected`` describes a valid response, ``where`` is the path of the invalid value (such as ``$[3].created_at``),
+    ``excerpt`` the beginning of the actual response.
+    """
 
     def __init__(
         self,
@@ -237,7 +240,7 @@ class APIResponseValidationError(APIError):
 
 
 class JobNotCreatedError(BatchesError):
-    """The service took the request and created no job; ``warning`` is its reason, where it gave one."""
+    """The service accepted the request and created no job; ``warning`` is its reason, or None."""
 
     def __init__(self, warning: str | None = None) -> None:
         super().__init__(f"the service created no job: {warning or 'it gave no reason'}")
@@ -245,10 +248,10 @@ class JobNotCreatedError(BatchesError):
 
 
 class CreateUnconfirmedError(BatchesError):
-    """A create was sent, its answer was lost, and looking for the job did not settle what became of it.
+    """A create lost its response, and searching for the job was inconclusive.
 
-    Creating again might pay twice, so that is left to you: ``candidates`` are the jobs that could be the one
-    (none where none was found), and ``input_file_id`` is what to look for in ``list``.
+    Creating it again might pay twice, so the caller decides: ``candidates`` are the jobs that may be the created one
+    (empty if none was found), and ``input_file_id`` is the file to search for in ``list``.
     """
 
     def __init__(self, message: str, *, input_file_id: str, candidates: Iterable[BatchJob] = ()) -> None:
@@ -258,7 +261,7 @@ class CreateUnconfirmedError(BatchesError):
 
 
 class WaitTimeoutError(BatchesError, TimeoutError):
-    """The time given to a wait is over; ``jobs`` are those still running, as last seen. They were left alone."""
+    """The time limit of a wait is over; ``jobs`` are those still running, as last seen. They are not affected."""
 
     def __init__(self, message: str, *, jobs: Iterable[BatchJob] = ()) -> None:
         super().__init__(message)
@@ -268,9 +271,9 @@ class WaitTimeoutError(BatchesError, TimeoutError):
 class ResultsUnavailableError(BatchesError):
     """A job that existed, or a file of its results, stayed absent for longer than ``patience``.
 
-    Its rows may have been answered and paid for, so they are not sent again. ``job_id`` is the job (None if only
-    the file is known), ``file_ids`` are the files that could not be read, none if the job itself is absent or names
-    no file.
+    Its rows may have been answered and charged, so they are not sent again. ``job_id`` is the job (None if only the
+    file is known), ``file_ids`` are the files that could not be read, empty if the job itself is absent or names no
+    file.
     """
 
     def __init__(self, message: str, *, job_id: str | None = None, file_ids: Iterable[str] = ()) -> None:
@@ -280,7 +283,7 @@ class ResultsUnavailableError(BatchesError):
 
 
 class RunError(BatchesError):
-    """A durable run cannot go on; ``directory`` is where it is kept. What it had done stays done."""
+    """A durable run cannot continue; ``directory`` is where it is kept. Completed work is kept."""
 
     def __init__(self, message: str, *, directory: str) -> None:
         super().__init__(message)
@@ -288,7 +291,7 @@ class RunError(BatchesError):
 
 
 class RunInUseError(RunError):
-    """Another process is at this run, or has taken it over: ``pid`` on ``host``, each None if unknown."""
+    """Another process is working on this run, or has taken it over: ``pid`` on ``host``, each None if unknown."""
 
     def __init__(self, message: str, *, directory: str, pid: int | None = None, host: str | None = None) -> None:
         super().__init__(message, directory=directory)
@@ -297,18 +300,18 @@ class RunInUseError(RunError):
 
 
 class RunChangedError(RunError):
-    """The input, or a setting that is part of the requests, is not the one that the run began with."""
+    """The input, or a setting that affects the requests, differs from that of the run."""
 
 
 class RunLedgerError(RunError):
-    """The ledger of a run cannot be read or written: broken, of a newer version, locked, or on a full disk.
+    """The ledger of a run cannot be read or written: corrupt, of a newer version, locked, or on a full disk.
 
-    It is never taken for an empty one: the jobs that it names would be paid for again.
+    It is never treated as empty, because the jobs in it would be paid for again.
     """
 
 
 class ValidationError(BatchesError, ValueError):
-    """Data of yours is wrong; ``problems`` are all that were found, each a sentence that says where."""
+    """Invalid user data; ``problems`` are all that were found, each a sentence with its location."""
 
     def __init__(self, message: str, *, problems: Iterable[str] = ()) -> None:
         super().__init__(message)
@@ -316,4 +319,4 @@ class ValidationError(BatchesError, ValueError):
 
 
 class UsageError(BatchesError):
-    """A bad argument or configuration, a closed client, or a client used from another loop or process."""
+    """An invalid argument or configuration, a closed client, or a client used from another loop or process."""

@@ -1,8 +1,8 @@
-"""The values of the service: frozen, slotted, hashable; they know no JSON and do no I/O.
+"""The values of the service: frozen, slotted, hashable, without JSON and without I/O.
 
-What the service leaves out, and what it sends in place of nothing (null, an empty string, the zero time of its
-backend), is ``None`` here, whichever way a value was made. The rows of a job have a module of their own,
-:mod:`together_batches.rows`, and are to be had from here too.
+Fields that the service omits, and its various null values (null, an empty string, the zero time of its backend), are
+``None`` here, however a value was created. The rows of a job are defined in :mod:`together_batches.rows`, and can be
+imported from here too.
 """
 
 from __future__ import annotations
@@ -45,18 +45,18 @@ __all__ = [
 
 _TERMINAL = frozenset({"COMPLETED", "FAILED", "EXPIRED", "CANCELLED"})
 _OTHER_SPELLINGS = {"CANCELED": "CANCELLED", "CANCELLING": "CANCELING"}
-"""Neither was seen on the wire. But the service spells one of the two words with one L and the other with two, and a
-wait for a job that is CANCELED would never end."""
+"""Other spellings of a status. Neither was seen on the wire. But the service spells one of the two words with one L
+and the other with two, and a wait for a job that is CANCELED would never end."""
 
 
 class BatchJobStatus(enum.StrEnum):
-    """Where a job stands. ``str(status)`` is the text on the wire.
+    """The status of a job. ``str(status)`` is the text on the wire.
 
-    A status that this version does not know keeps its text and is not terminal: ``BatchJobStatus("PAUSED")``
-    works and equals ``"PAUSED"``. A known one is known in either letter case, with white space around it, and with
-    the other number of Ls: ``BatchJobStatus("canceled")`` is ``CANCELLED``. ``CANCELING`` (one L) means that a
-    cancel was accepted and the job is draining; the service sends it, although its reference does not list it.
-    See https://docs.together.ai/docs/inference/batch/manage.
+    A status that this version does not know keeps its text and is not terminal: ``BatchJobStatus("PAUSED")`` is valid
+    and equals ``"PAUSED"``. A known one is recognised in either letter case, with surrounding white space, and with
+    the other number of Ls: ``BatchJobStatus("canceled")`` is ``CANCELLED``. ``CANCELING`` (one L) means that a cancel
+    was accepted and the job is draining; the service sends it, although its reference does not list it. See
+    https://docs.together.ai/docs/inference/batch/manage.
     """
 
     VALIDATING = "VALIDATING"
@@ -75,8 +75,8 @@ class BatchJobStatus(enum.StrEnum):
         known = cls.__members__.get(_OTHER_SPELLINGS.get(text, text))
         if known is not None:
             return known
-        # An open enum: a member in all but the class's own list. Not remembered, so that a service which sends
-        # nonsense cannot make this grow; equal and hashed by its text like any other member.
+        # An open enum: a member, except that the class does not list it. Not stored, so that arbitrary values from
+        # the service cannot use up memory; equal and hashed by its text like any other member.
         member = str.__new__(cls, value)
         member._name_ = value
         member._value_ = value
@@ -84,15 +84,15 @@ class BatchJobStatus(enum.StrEnum):
 
     @property
     def is_terminal(self) -> bool:
-        """True where nothing more will happen to the job."""
+        """True if the job will not change any more."""
         return self._value_ in _TERMINAL
 
 
 if TYPE_CHECKING:
     _Status = BatchJobStatus
 else:
-    # Every job from the service has a status; only one that is made by hand, or came broken, has None. Code that
-    # reads jobs is spared a check for it.
+    # Every job from the service has a status; only one that is constructed by hand, or came malformed, has None.
+    # Code that reads jobs need not check for it.
     _Status = BatchJobStatus | None
 
 
@@ -114,11 +114,11 @@ _ONE_NULL: dict[object, Callable[[Any], object]] = {
     "float | None": _percent,
     "datetime | None": _fields.in_utc,
 }
-"""What makes None of the various null values of a type."""
+"""For each type, the converter of its various null values to None."""
 
 
 def _normalised(_: type, fields: Sequence[attrs.Attribute[Any]]) -> list[attrs.Attribute[Any]]:
-    """A field is converted by its type, unless it has a converter of its own."""
+    """Convert each field by its type, unless it has a converter of its own."""
     changed: list[attrs.Attribute[Any]] = []
     for field in fields:
         if field.converter is None and field.type in _ONE_NULL:  # pyright: ignore[reportUnknownMemberType]
@@ -131,10 +131,10 @@ def _normalised(_: type, fields: Sequence[attrs.Attribute[Any]]) -> list[attrs.A
 class BatchJob:
     """A batch job as the service last described it.
 
-    The fields are the service's own (https://docs.together.ai/reference/batch-get). ``status`` is None only if none
-    came. Times are aware and in UTC, ``progress`` is a percentage from 0 to 100. ``warning`` is the advice that came
-    with a create. ``extra`` is a dict of what the service sent and this version does not know, and of a field that
-    came as something it cannot be (then the field itself is None); it takes no part in the hash.
+    The fields are the service's own (https://docs.together.ai/reference/batch-get). ``status`` is None only if the
+    service sent none. Times are aware and in UTC, ``progress`` is a percentage from 0 to 100. ``warning`` is the
+    advice in the response to a create. ``extra`` is a dict of the fields that this version does not know, and of
+    values that are invalid for their field (the field itself is then None); it is not part of the hash.
     """
 
     id: str
@@ -160,12 +160,12 @@ class BatchJob:
             message = f"extra holds only what BatchJob has no field for, and it has these: {', '.join(wrong)}"
             raise ValueError(message)
         if over := {name for name in known if getattr(self, name) is not None}:
-            # The field has a value by now, so what it could not be is of no more use.
+            # The field has a valid value now, so its invalid one is of no more use.
             object.__setattr__(self, "extra", {name: self.extra[name] for name in self.extra if name not in over})
 
     @property
     def is_terminal(self) -> bool:
-        """True if nothing more will happen to the job; False also if the service named no status."""
+        """True if the job will not change any more; False also if the service sent no status."""
         return bool(self.status) and self.status.is_terminal
 
 
@@ -174,7 +174,7 @@ _TIMES = frozenset({"created_at", "completed_at", "job_deadline"})
 
 
 def _fits(name: str, value: object) -> bool:
-    """Whether a field can hold what the service sent under its name; its various null values fit anywhere."""
+    """Return whether a field can hold the value that the service sent for it; null values fit any field."""
     if value is None or value == "":
         return True
     if name == "file_size_bytes":
@@ -194,14 +194,14 @@ BatchJob.extra = _fields.OnDemand(BatchJob.extra)  # type: ignore[assignment]
 
 @attrs.frozen(kw_only=True)
 class Response:
-    """What the raw door (``request``) returns: the answer as it came.
+    """The unprocessed response to ``request``.
 
     ``headers`` have lower-case names, ``body`` is the bytes after transfer and content decoding, ``request_id`` is
-    the service's name for the request, where it gave one.
+    the service's id of the request, or None.
     """
 
     status: int
-    # Neither belongs in a log line: headers and bodies may hold what is nobody else's business.
+    # Neither belongs in a log line, because headers and bodies may contain private data.
     headers: Mapping[str, str] = attrs.field(repr=False, hash=False)
     body: bytes = attrs.field(repr=False)
     request_id: str | None = None
@@ -209,10 +209,10 @@ class Response:
 
 @attrs.frozen(kw_only=True)
 class FileObject:
-    """A file of the account: an input that was uploaded, or the output or errors of a job.
+    """A file of the account: an uploaded input, or the output or errors of a job.
 
     See https://docs.together.ai/reference/get-files-id. ``created_at`` is aware and in UTC. ``filename`` is not
-    unique (every job's output is called ``output.jsonl``) and comes from outside: it is never used as a path here.
+    unique (every job's output is called ``output.jsonl``) and is external data: the client never uses it as a path.
     """
 
     id: str

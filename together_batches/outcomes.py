@@ -1,4 +1,4 @@
-"""What became of each job of a bulk cancel."""
+"""The outcomes of a bulk cancel, one for each job."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ __all__ = ["CancelOutcome", "CancelReport", "CancelResult"]
 
 
 class CancelResult(enum.StrEnum):
-    """The buckets of a bulk cancel; every id ends in exactly one."""
+    """The results of a bulk cancel; every id has exactly one."""
 
     CANCELLED = "cancelled"
     """The job has stopped."""
     CANCELING = "canceling"
     """The cancel was accepted and the job is draining."""
     ALREADY_FINISHED = "already_finished"
-    """The job had completed, failed or expired before the cancel could take effect."""
+    """The job completed, failed or expired before the cancel could take effect."""
     NOT_FOUND = "not_found"
-    """The service knows no such job."""
+    """The job does not exist."""
     DENIED = "denied"
-    """The key was refused, or may not touch this job."""
+    """The key was refused, or has no access to this job."""
     FAILED = "failed"
-    """The cancel was refused and the job goes on, or its fate is not known; ``error`` says why."""
+    """The cancel was refused and the job continues, or its state is unknown; ``error`` is the reason."""
     NOT_ATTEMPTED = "not_attempted"
-    """Nothing was sent for this id; ``error`` says why."""
+    """Nothing was sent for this id; ``error`` is the reason."""
 
     @property
     def words(self) -> str:
-        """The result as it reads in a sentence: ``already finished``."""
+        """The result as words of a sentence: ``already finished``."""
         return self.value.replace("_", " ")
 
 
@@ -49,17 +49,17 @@ _FINE = frozenset({CancelResult.CANCELLED, CancelResult.CANCELING, CancelResult.
 
 @attrs.frozen
 class CancelOutcome:
-    """What became of one id.
+    """The outcome of one id.
 
-    ``job`` is the job as last seen, if it could be read. ``error`` is set on everything that is not fine, and says
-    why. ``attempts`` counts the cancel requests that were sent for this id; reads of the job do not count.
+    ``job`` is the job as last seen, if it could be read. ``error`` is the reason of every outcome that is not ``ok``.
+    ``attempts`` is the number of cancel requests sent for this id, without reads of the job.
 
-    ``accepted`` is True if the service took the cancel, which is not to say that it took effect: see
+    ``accepted`` is True if the service accepted the cancel, which may still have had no effect: see
     ``completed_anyway``. ``status_before`` is the status of the ``BatchJob`` that was passed in, None for an id.
-    ``requested_at`` is the moment, in UTC, at which the first cancel request was sent; None if there was none.
+    ``requested_at`` is the time, in UTC, of the first cancel request; None if none was sent.
 
-    ``event`` is set on what ``on_outcome`` gets if ``wait`` is set: ``accepted`` for a job that is stopping and is
-    followed, ``ended`` for the last word on an id. Elsewhere it is None, and it takes no part in comparisons.
+    ``event`` is set on outcomes that ``on_outcome`` receives with ``wait``: ``accepted`` for a job that is stopping
+    and is followed, ``ended`` for the final outcome of an id. Otherwise it is None, and it is not compared.
     """
 
     job_id: str
@@ -79,14 +79,14 @@ class CancelOutcome:
 
     @property
     def completed_anyway(self) -> bool:
-        """True if the job took the cancel and completed all the same, and was paid for whole."""
+        """True if the job completed although its cancel was accepted, and was charged in full."""
         return self.accepted and self.job is not None and self.job.status == BatchJobStatus.COMPLETED
 
 
 class CancelReport:
     """The outcomes of a bulk cancel, in the order of the ids; its text is the summary line.
 
-    The text sets jobs that completed although they took the cancel apart from those that had finished before
+    The text distinguishes jobs that completed although their cancel was accepted from those that had finished before
     (``2 completed anyway``); ``counts`` has both under ``ALREADY_FINISHED``.
 
     ::
@@ -100,9 +100,9 @@ class CancelReport:
     __slots__ = ("_by_id", "_completed_anyway", "counts", "failures")
 
     counts: Mapping[CancelResult, int]
-    """How many outcomes there are of each result; results that did not occur count 0."""
+    """Number of outcomes for each result; 0 for results that did not occur."""
     failures: tuple[CancelOutcome, ...]
-    """The outcomes that are not fine, in the order of the ids."""
+    """The outcomes that are not ``ok``, in the order of the ids."""
 
     def __init__(self, outcomes: Iterable[CancelOutcome]) -> None:
         by_id = {outcome.job_id: outcome for outcome in outcomes}
@@ -130,7 +130,7 @@ class CancelReport:
         failures: Iterable[CancelOutcome],
         completed_anyway: int,
     ) -> Self:
-        """A report of outcomes that were counted as they came, and are made when they are asked for."""
+        """Return a report of outcomes that were counted as they arrived, and are constructed on access."""
         report = cls.__new__(cls)
         report._set(by_id, found, failures, completed_anyway)
         return report
@@ -142,7 +142,7 @@ class CancelReport:
         return len(self._by_id)
 
     def __getitem__(self, job: str | BatchJob) -> CancelOutcome:
-        """The outcome of one id, or of a job; :class:`KeyError` if it was not among the ids."""
+        """Return the outcome of an id or of a job; raise :class:`KeyError` if it was not among the ids."""
         job_id = job if isinstance(job, str) else job.id
         return self._by_id[job_id if job_id in self._by_id else job_id.strip()]
 
@@ -165,9 +165,9 @@ class CancelReport:
         return not self.failures
 
     def raise_for_failures(self) -> None:
-        """Raise an :class:`ExceptionGroup` of the errors behind ``failures``; do nothing if there are none.
+        """Raise an :class:`ExceptionGroup` of the errors in ``failures``; do nothing if there are none.
 
-        One error that stopped many ids (a refused key) stands in the group once.
+        One error that stopped many ids (a refused key) is in the group once.
         """
         errors = [
             failure.error or BatchesError(f"{failure.job_id}: {failure.result.words}") for failure in self.failures

@@ -1,8 +1,7 @@
-"""Fixtures for the tests of people who use this package: `pytest_plugins = ["together_batches.pytest_plugin"]`.
+"""Pytest fixtures for users of this package: ``pytest_plugins = ["together_batches.pytest_plugin"]``.
 
-- `emulator`: a running `together_batches.emulator.Emulator`, one for each test; clients made without
-  arguments find it.
-- `emulator_options`: override it to choose the arguments of that `Emulator`.
+The fixture ``emulator`` is a running :class:`~together_batches.emulator.Emulator`, one for each test; clients that
+are created without arguments use it. To choose the arguments of that ``Emulator``, override ``emulator_options``.
 """
 
 from __future__ import annotations
@@ -21,22 +20,22 @@ __all__ = ["emulator", "emulator_options"]
 
 @pytest.fixture
 def emulator_options() -> Mapping[str, Any]:
-    """The arguments of the `emulator` fixture's `Emulator`: none, unless a test overrides this fixture."""
+    """Return the arguments of the ``emulator`` fixture's ``Emulator``: none, unless a test overrides this fixture."""
     return {}
 
 
 @pytest.fixture
 def emulator(emulator_options: Mapping[str, Any], monkeypatch: pytest.MonkeyPatch) -> Generator[Emulator, None, None]:
-    """An emulator that runs while the test does, with TOGETHER_BASE_URL and TOGETHER_API_KEY pointing at it.
+    """Yield a running emulator, with ``TOGETHER_BASE_URL`` and ``TOGETHER_API_KEY`` set to it.
 
-    It has a loop and a thread of its own rather than the test's: so synchronous tests can use it, and
-    asynchronous ones under any runner.
+    It has a loop and a thread of its own, not those of the test, so synchronous tests can use it, and asynchronous
+    tests under any runner.
     """
     with Emulator(**emulator_options).running_in_thread() as running:
         monkeypatch.setenv("TOGETHER_BASE_URL", running.base_url)
-        # An emulator that takes any key still wants one.
+        # An emulator that accepts any key still requires one.
         monkeypatch.setenv("TOGETHER_API_KEY", running.api_key or "any-key")
         for name in ("NO_PROXY", "no_proxy"):
-            # Where a proxy is configured, requests to this machine must not go to it.
+            # If a proxy is configured, requests to this machine must not go to it.
             monkeypatch.setenv(name, running.base_url.split("/")[2].rpartition(":")[0].strip("[]"), prepend=",")
         yield running

@@ -1,6 +1,6 @@
-"""The rows of a job: a request on its way in, and what came of it.
+"""The rows of a job: requests, and their results.
 
-Apart from the other values, because a program that starts, watches or cancels jobs never meets one.
+Separate from the other values, because a program that creates, watches or cancels jobs does not need them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["BatchFailure", "BatchMissing", "BatchRequest", "BatchResult", "Batch
 
 @attrs.frozen(eq=False, repr=False, match_args=False)
 class _WithBody:
-    """A row with a body, which is a mapping, or is carried as its text until it is wanted."""
+    """A row with a body, which is a mapping, or undecoded text until it is read."""
 
     custom_id: str
     _body: Mapping[str, object] | Carried = attrs.field(alias="body")
@@ -43,7 +43,7 @@ class _WithBody:
 
     @property
     def _others(self) -> dict[str, object]:
-        """The fields beside the body."""
+        """The fields other than the body."""
         names = [field.name for field in attrs.fields(type(self))]
         return {name: getattr(self, name) for name in names if name != "_body"}
 
@@ -54,7 +54,7 @@ class _WithBody:
             return False
         try:
             return self._value == other._value
-        except RecursionError:  # it is nested as deeply as can be decoded
+        except RecursionError:  # nested as deeply as the decoder allows
             return False
 
     def __hash__(self) -> int:
@@ -79,11 +79,11 @@ class _WithBody:
 
 @attrs.frozen(eq=False, repr=False, match_args=False)
 class BatchRequest(_WithBody):
-    """One row of a batch: ``custom_id`` is its name, unique in the file, ``body`` what the endpoint is asked.
+    """One row of a batch: ``custom_id`` is its name, unique in the file, ``body`` the request to the endpoint.
 
-    ``method`` is left out for chat and is ``"FILE"`` for audio. Of requests that were read from a file the body is
-    decoded when it is read for the first time; until then it is written again as it stands there.
-    See https://docs.together.ai/docs/inference/batch/overview.
+    ``method`` is omitted for chat and is ``"FILE"`` for audio. The body of a request that was read from a file is
+    decoded on first access; until then it is written back unchanged. See
+    https://docs.together.ai/docs/inference/batch/overview.
     """
 
     __match_args__ = ("custom_id", "body", "method")
@@ -108,7 +108,7 @@ class Usage:
 
 
 def _inside(value: object, *path: str | int) -> object:
-    """What is at this path of decoded JSON, or None where the path leads nowhere."""
+    """Return the value at this path of decoded JSON, or None if the path does not exist."""
     for step in path:
         if isinstance(value, Mapping):
             value = cast("Mapping[object, object]", value).get(step)
@@ -122,11 +122,11 @@ def _inside(value: object, *path: str | int) -> object:
 
 @attrs.frozen(eq=False, repr=False, match_args=False)
 class BatchSuccess(_WithBody):
-    """A row that was answered; ``body`` is the endpoint's answer.
+    """A row that was answered; ``body`` is the response of the endpoint.
 
-    Of rows that :meth:`AsyncBatches.results` gives, the answer is decoded when ``body`` is read for the first time.
-    That raises :class:`APIResponseValidationError` if nothing can decode it (it is nested too deeply); nothing else
-    does. ``raw`` is the line as it came, if its answer is not plain JSON, or cannot be decoded, and empty otherwise.
+    In rows from :meth:`AsyncBatches.results`, the response is decoded when ``body`` is first read. That raises
+    :class:`APIResponseValidationError` if it cannot be decoded (it is nested too deeply); nothing else does. ``raw``
+    is the original line if its response is not plain JSON, or cannot be decoded, and empty otherwise.
     """
 
     __match_args__ = ("custom_id", "body", "status_code", "raw")
@@ -136,7 +136,7 @@ class BatchSuccess(_WithBody):
 
     @property
     def text(self) -> str | None:
-        """The text of the answer, of a chat or of a transcription; None if there is none."""
+        """The text of a chat or transcription response, or None."""
         outline = self._outline
         text = _inside(outline, "choices", 0, "message", "content")
         text = _inside(outline, "text") if text is None else text
@@ -144,7 +144,7 @@ class BatchSuccess(_WithBody):
 
     @property
     def usage(self) -> Usage | None:
-        """The tokens that this row took, if the answer says."""
+        """The tokens used for this row, or None if the response does not contain them."""
         found = _inside(self._outline, "usage")
         if not isinstance(found, Mapping):
             return None
@@ -161,9 +161,9 @@ class BatchSuccess(_WithBody):
 
 @attrs.frozen
 class BatchFailure:
-    """A row that failed, or a line that could not be read (then ``custom_id`` is None, where it could not either).
+    """A row that failed, or a line that could not be read (``custom_id`` is None if it could not be read either).
 
-    ``code`` and ``message`` are the service's, ``raw`` is the line as it came.
+    ``code`` and ``message`` are the service's, ``raw`` is the original line.
     """
 
     custom_id: str | None
@@ -182,7 +182,7 @@ class BatchMissing:
 
 @attrs.frozen
 class BatchStray:
-    """A row that belongs to no row of the input, or to one that was answered before; ``reason`` says which."""
+    """A row that belongs to no row of the input, or to one that was already answered; ``reason`` states which."""
 
     custom_id: str | None
     reason: str
@@ -190,4 +190,4 @@ class BatchStray:
 
 
 BatchResult = BatchSuccess | BatchFailure | BatchMissing | BatchStray
-"""What became of one row; match it by class."""
+"""The result of one row; match it by class."""

@@ -1,7 +1,7 @@
-"""The same client for code that does not await.
+"""The synchronous client: the methods of :class:`AsyncBatches` for code that does not await.
 
-Every method hands the call of the same name to one :class:`AsyncBatches` on a loop in a thread of its own, and waits;
-what a verb does is told there.
+Every method passes the call to the :class:`AsyncBatches` method of the same name, on an event loop in a thread of its
+own, and waits for the result. The behaviour of a verb is documented in :class:`AsyncBatches`.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ _HEADS = ("Parameters", "Raises")
 
 
 def _document(ours: type, theirs: type) -> None:
-    """Add what the docstrings of the asynchronous class say of parameters and errors to those of its mirror.
+    """Append the sections on parameters and errors of the asynchronous class to the docstrings of its mirror.
 
-    So ``help`` and a notebook show them, and each is written once.
+    So ``help`` and notebooks show them, and each is written once.
     """
     for name, method in vars(ours).items():
         own, source = inspect.getdoc(method) or "", inspect.getdoc(vars(theirs).get(name)) or ""
@@ -53,14 +53,14 @@ def _document(ours: type, theirs: type) -> None:
 
 
 class Batches:
-    """Batch jobs on Together AI, for code that does not await.
+    """The synchronous client for batch jobs on Together AI.
 
-    Works in scripts, in threads (one client serves any number of them) and in notebooks, where a loop is running
-    already. Use it as a context manager, or call :meth:`close`. Ctrl-C during a call cancels what it was doing here,
-    and leaves the jobs alone. After a fork, make a new one.
+    It works in scripts, in threads (any number of them may share one client) and in notebooks, where a loop is
+    already running. Use it as a context manager, or call :meth:`close`. Ctrl-C during a call cancels the work of the
+    call, and does not affect the jobs. After a fork, create a new client.
 
-    The parameters, and what is raised, are those of :class:`AsyncBatches`; only ``session`` is missing, because a
-    session belongs to the loop that it was made in.
+    The parameters and errors are those of :class:`AsyncBatches`, except ``session``, because a session belongs to the
+    loop that it was created in.
     """
 
     def __init__(
@@ -94,9 +94,9 @@ class Batches:
 
     @cached_property
     def files(self) -> Files:
-        """The files of the account: upload, look up, list, download, delete."""
+        """The files of the account: upload, retrieve, list, download, delete."""
         files = self._async.files
-        _document(Files, type(files))  # here, and not below: they are loaded on first use
+        _document(Files, type(files))  # here and not below, because AsyncFiles is loaded on first use
         return Files(files, self._thread)
 
     def create(
@@ -109,7 +109,7 @@ class Batches:
         priority: int | None = None,
         patience: float = 120,
     ) -> BatchJob:
-        """Create one job from an uploaded file: one, even if answers are lost on the way."""
+        """Create one job from an uploaded file, and only one even if responses are lost."""
         return self._thread.call(
             self._async.create,
             input_file_id,
@@ -147,7 +147,7 @@ class Batches:
         )
 
     def retrieve(self, job_id: str | BatchJob) -> BatchJob:
-        """The job as it now stands."""
+        """Return the current state of a job."""
         return self._thread.call(self._async.retrieve, job_id)
 
     def list(
@@ -160,7 +160,7 @@ class Batches:
         created_after: datetime | timedelta | None = None,
         created_before: datetime | timedelta | None = None,
     ) -> builtins.list[BatchJob]:
-        """The jobs of the account, newest first; jobs without a creation time come last."""
+        """List the jobs of the account, newest first; jobs without a creation time come last."""
         return self._thread.call(
             self._async.list,
             status=status,
@@ -172,7 +172,7 @@ class Batches:
         )
 
     def cancel(self, job_id: str | BatchJob) -> BatchJob:
-        """Cancel one job, and return it as it now stands."""
+        """Cancel one job, and return its current state."""
         return self._thread.call(self._async.cancel, job_id)
 
     def cancel_many(
@@ -185,9 +185,9 @@ class Batches:
         timeout: float | None = None,
         on_outcome: Callable[[CancelOutcome], None] | None = None,
     ) -> CancelReport:
-        """Cancel many jobs at once, and report what became of each, in the order of the ids.
+        """Cancel many jobs concurrently, and report the outcome of each, in the order of the ids.
 
-        ``on_outcome`` is called in the client's own thread, and ``job_ids`` is iterated there.
+        ``on_outcome`` is called in the client's own thread, and ``job_ids`` is iterated in it.
         """
         return self._thread.call(
             self._async.cancel_many,
@@ -207,9 +207,9 @@ class Batches:
         rate: float | None = None,
         wait: bool = False,
     ) -> LoopIterator[CancelOutcome]:
-        """Cancel many jobs at once, and give each outcome as it is known.
+        """Cancel many jobs concurrently, and yield each outcome as soon as it is known.
 
-        Leaving the iterator stops the work: use it with ``with``, or to its end.
+        Leaving the iterator stops the work: use it in ``with``, or iterate to its end.
         """
         return self._thread.iterate(
             lambda: self._async.iter_cancel(job_ids, max_concurrency=max_concurrency, rate=rate, wait=wait)
@@ -224,7 +224,7 @@ class Batches:
         patience: float = 60,
         on_update: Callable[[BatchJob], None] | None = None,
     ) -> BatchJob:
-        """Wait until a job has finished, and return it as it ended.
+        """Wait until a job has finished, and return it in its final state.
 
         ``on_update`` is called in the client's own thread.
         """
@@ -245,10 +245,10 @@ class Batches:
         poll_interval: float | None = None,
         patience: float = 60,
     ) -> LoopIterator[BatchJob]:
-        """Wait for many jobs at once, and give each as it finishes, however it ended.
+        """Wait for many jobs concurrently, and yield each in its final state as it finishes.
 
-        ``job_ids`` is iterated in the client's own thread. Leaving the iterator stops the work: use it with ``with``,
-        or to its end.
+        ``job_ids`` is iterated in the client's own thread. Leaving the iterator stops the work: use it in ``with``,
+        or iterate to its end.
         """
         return self._thread.iterate(
             lambda: self._async.as_completed(job_ids, timeout=timeout, poll_interval=poll_interval, patience=patience)
@@ -262,12 +262,12 @@ class Batches:
         order: Order = "file",
         patience: float = 60,
     ) -> LoopIterator[BatchResult]:
-        """The rows of a finished job, one after another: the answers of both its files, and then the failures.
+        """Iterate over the rows of a finished job: the answers of both its files, then the failures.
 
-        ``requests`` that are an iterable are iterated in the client's own thread. Leaving the iterator stops the
-        download: use it with ``with``, or to its end.
+        An iterable ``requests`` is iterated in the client's own thread. Leaving the iterator stops the download: use
+        it in ``with``, or iterate to its end.
         """
-        # Few are made ahead: a row may be long.
+        # Few are prefetched, because a row may be long.
         return self._thread.iterate(
             lambda: self._async.results(job, requests=requests, order=order, patience=patience),
             limit=16,
@@ -300,9 +300,9 @@ class Batches:
         cancel_on_interrupt: bool = False,
         on_event: Callable[[RunEvent], None] | None = None,
     ) -> RunReport:
-        """Send requests of any number, and write every answer to one file, whatever happens in between.
+        """Send any number of requests, and write every answer to one file, despite crashes and errors.
 
-        ``on_event`` is called in the client's own thread, and a ``source`` of requests is iterated in others.
+        ``on_event`` is called in the client's own thread, and a ``source`` of requests is iterated in other threads.
         """
         return self._thread.call(
             self._async.run,
@@ -340,7 +340,7 @@ class Batches:
         timeout: float | None = None,
         on_outcome: Callable[[CancelOutcome], None] | None = None,
     ) -> CancelReport:
-        """Cancel all jobs of a run that have not finished, whether a process is at it or not.
+        """Cancel all unfinished jobs of a run, whether or not a process is working on it.
 
         ``on_outcome`` is called in the client's own thread.
         """
@@ -355,7 +355,7 @@ class Batches:
         )
 
     def unfinished_jobs(self, directory: str | os.PathLike[str]) -> UnfinishedJobs:
-        """The jobs of a run that have not ended: those that the run knows, and those of its lost creates."""
+        """Return the unfinished jobs of a run: those in its ledger, and those of its lost creates."""
         return self._thread.call(self._async.unfinished_jobs, directory)
 
     def with_options(
@@ -365,7 +365,7 @@ class Batches:
         retry: RetryPolicy | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Self:
-        """This client with other limits, another policy, or further headers."""
+        """Return a view of this client with other limits, another policy, or additional headers."""
         view = object.__new__(type(self))
         view._async = self._async.with_options(timeout=timeout, retry=retry, headers=headers)
         view._thread = self._thread
@@ -380,11 +380,11 @@ class Batches:
         json: object = None,
         params: Mapping[str, str] | None = None,
     ) -> Response:
-        """The raw door: any call of the API, under the same key, retries and rate limit as the others."""
+        """Send any API request, with the key, retries and rate limit of the other methods."""
         return self._thread.call(self._async.request, method, path, json=json, params=params)
 
     def close(self) -> None:
-        """Close the connections. May be called twice; closing what ``with_options`` made closes nothing."""
+        """Close the connections. Closing again does nothing; neither does closing a view from ``with_options``."""
         if self._owner:
             self._thread.close()
 
@@ -397,7 +397,7 @@ class Batches:
         self.close()
 
     def __repr__(self) -> str:
-        made = vars(self).get("_async")  # a dump of variables may meet a client whose making failed
+        made = vars(self).get("_async")  # a dump of variables may contain a client whose construction failed
         name = type(self).__name__
         return f"<{name} not made>" if made is None else repr(made).replace("AsyncBatches", name, 1)
 
@@ -410,9 +410,9 @@ _document(Batches, AsyncBatches)
 
 
 class Files:
-    """The files of the account: what ``files`` of a :class:`Batches` is.
+    """The files of the account, as ``files`` of a :class:`Batches`.
 
-    The parameters, and what is raised, are those of :class:`~together_batches.files.AsyncFiles`.
+    The parameters and errors are those of :class:`~together_batches.files.AsyncFiles`.
     """
 
     def __init__(self, files: AsyncFiles, thread: LoopThread[Any]) -> None:
@@ -453,7 +453,7 @@ class Files:
 
         Leaving the iterator stops the download: use it with ``with``, or to its end.
         """
-        # Few are made ahead: a piece may be long.
+        # Few are prefetched, because a piece may be long.
         return self._thread.iterate(lambda: self._async.content(file_id), limit=4)
 
     def download(

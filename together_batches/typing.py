@@ -1,4 +1,4 @@
-"""The types that signatures name beside values and clients, to annotate code of your own with.
+"""Types in the signatures of the clients other than values, for annotations in user code.
 
 >>> from together_batches.typing import Ids, Stream
 """

@@ -1,7 +1,7 @@
-"""A stand-in for the service: the Batch and Files API on a loopback port, in memory, with its quirks and with faults.
+"""An emulator of the service: the Batch and Files API on a loopback port, in memory, with its quirks and with faults.
 
-It is for tests, for trying things out and for the command's `demo`. It shares no code with the client: the
-two meet only on the wire, so that one cannot hide the other's mistake.
+It is for tests, for experiments and for the command ``demo``. It shares no code with the client: the two meet only on
+the wire, so that one cannot hide the other's mistake.
 """
 
 from together_batches.emulator._app import RecordedRequest

@@ -1,4 +1,4 @@
-"""The service on the wire: requests in, answers out, with the faults that were asked for."""
+"""The HTTP side of the service: requests, responses and planned faults."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ __all__ = ["Gateway", "RecordedRequest", "Serving"]
 
 REQUESTS_KEPT = 100_000
 HEADER_SETS_SHARED = 256
-STORAGE_PATIENCE = 20.0  # seconds of the loop's own clock; so long the real kind waits for bytes that were promised
+STORAGE_PATIENCE = 20.0  # seconds by the loop's clock; as long as the real storage waits for announced bytes
 
 PURPOSES = (
     *("fine-tune", "calibration", "eval", "eval-sample", "eval-output", "eval-summary"),
@@ -45,10 +45,10 @@ NOTHING = Reply(204, b"")
 
 @define
 class RecordedRequest:
-    """A request as it came, at `at` Unix seconds of the emulator's clock.
+    """A request as it was received, at ``at`` Unix seconds of the emulator's clock.
 
-    `status` is what it was answered with: None before that, and for ever if nothing was sent. The names of
-    headers ignore case; headers hold the key, so `repr` leaves them out.
+    ``status`` is the status of its response: None before that, and permanently if nothing was sent. The names of
+    headers are case-insensitive; headers contain the key, so ``repr`` omits them.
     """
 
     method: str
@@ -62,7 +62,7 @@ class RecordedRequest:
 
 @frozen(kw_only=True)
 class Serving:
-    """How the content of files is served: with ranges or without, compressed or not, here or by the storage."""
+    """How the content of files is served: with or without ranges, compressed or not, by the API or by the storage."""
 
     ranges: bool = True
     gzip: bool = False
@@ -70,10 +70,10 @@ class Serving:
 
 
 class Gateway:
-    """Everything between the socket and the service: records, faults, door-keeping and wording.
+    """The layer between the socket and the service: records, faults, access control and error formats.
 
-    Its lock is held for every step that does not wait, so other threads may look at and change the same
-    objects under it.
+    Its lock is held for every step that does not wait, so other threads may read and change the same objects while
+    they hold it.
     """
 
     def __init__(
@@ -104,15 +104,15 @@ class Gateway:
         self._header_sets: dict[tuple[tuple[bytes, bytes], ...], Mapping[str, str]] = {}
 
     def limit(self, rate_limit: RateLimit | None) -> None:
-        """From now on, with a full bucket, hold requests to this rate; None: to none."""
+        """Limit requests to this rate from now on, starting with a full bucket; None removes the limit."""
         self._bucket = TokenBucket(rate_limit, self._now()) if rate_limit else None
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Handle one request to the API: the door of `aiohttp.web.Server`."""
+        """Handle one request to the API: the handler of ``aiohttp.web.Server``."""
         return await self._handle(request, find_route(request.method, request.raw_path))
 
     async def storage(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Handle one request to the storage: a door of its own, on another port."""
+        """Handle one request to the storage: a handler of its own, on another port."""
         return await self._handle(request, find_storage_route(request.method))
 
     async def _handle(self, request: web.BaseRequest, route: Route) -> web.StreamResponse:
@@ -121,7 +121,7 @@ class Gateway:
                 request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")  # curl waits for it before a large upload
             body, checksum = await _read(request, STORAGE_PATIENCE if route.about_storage else None)
         except (ConnectionError, web.RequestPayloadError):
-            return drop(request)  # gone in the middle of its upload: nobody is left to answer
+            return drop(request)  # the client disconnected during its upload: no response is possible
         with self.lock:
             headers = self._one_copy_of_headers(request)
             received = RecordedRequest(
@@ -164,7 +164,7 @@ class Gateway:
             return self._refused(route, no.status, no.message, no.code)
 
     def _turned_away(self, route: Route, request: web.BaseRequest) -> Reply | None:
-        """What the gateway answers by itself, in its order: the network in front of it, the key, the rate."""
+        """Return the gateway's own response, if any: from the network in front of it, the key, the rate, in order."""
         agent = request.headers.get("User-Agent", "")
         if not agent or agent.startswith("Python-urllib"):
             return Reply(403, b"error code: 1010", "text/plain; charset=UTF-8")
@@ -270,7 +270,7 @@ class Gateway:
         return refused(route, status, message, self._next_request_id(), code)
 
     def _altered(self, reply: Reply, fault: Fault, route: Route) -> Reply:
-        """The answer as the fault wants it."""
+        """Return the response as altered by the fault."""
         if fault.status is not None:
             text = ERROR_TEXTS.get(fault.status, f"status {fault.status} by request")
             reply = self._refused(route, fault.status, text) if fault.status >= 400 else Reply(fault.status, b"")
@@ -294,7 +294,7 @@ class Gateway:
         return headers
 
     def _one_copy_of_headers(self, request: web.BaseRequest) -> Mapping[str, str]:
-        """Clients send the same headers over and over; sharing one copy makes 100,000 records affordable."""
+        """Return a shared copy of the headers: clients repeat them, and sharing makes 100,000 records affordable."""
         known = self._header_sets.get(request.raw_headers)
         if known is None:
             if len(self._header_sets) >= HEADER_SETS_SHARED:
@@ -323,7 +323,7 @@ def _json_object(body: bytes) -> Mapping[str, object]:
 
 
 def _form(request: web.BaseRequest, body: bytes, *required: str) -> dict[str, bytes]:
-    # The SDK for TypeScript says everything twice: in the query and in the body.
+    # The SDK for TypeScript sends every field twice: in the query and in the body.
     form = parse_query(request.raw_path.partition("?")[2].encode())
     try:
         form |= parse_form(request.headers.get("Content-Type", ""), body)
@@ -347,9 +347,10 @@ def _text(value: bytes) -> str:
 
 
 async def _read(request: web.BaseRequest, patience: float | None) -> tuple[bytes, str | None]:
-    """The body, and its sha256: taken on the way, since a hundred megabytes at once would hold up everybody.
+    """Return the body and its sha256.
 
-    Without that checksum, it is not the whole body: for so many seconds nothing more of it came.
+    The sha256 is computed piece by piece, because hashing a hundred megabytes at once would block the loop. It is
+    None if the body is incomplete: nothing more of it arrived for ``patience`` seconds.
     """
     if not request.can_read_body:
         return b"", sha256().hexdigest()

@@ -1,4 +1,4 @@
-"""Bytes that are read or made when they are asked for, so that a gigabyte can be served without being held."""
+"""Content that is read or generated on demand, so that a gigabyte can be served without being held in memory."""
 
 from __future__ import annotations
 
@@ -12,36 +12,36 @@ from attrs import field, frozen
 __all__ = ["Content", "Source", "content_of", "gzipped"]
 
 PIECE = 256 * 1024
-GZIP = 31  # zlib's name for a gzip header around a window of 32 KiB
+GZIP = 31  # zlib's number for a gzip header and a window of 32 KiB
 
 Source = bytes | os.PathLike[str] | Callable[[], Iterable[bytes]]
 
 
 @frozen
 class Content:
-    """`size` bytes; `between` gives those from a position up to another, piece by piece."""
+    """Content of ``size`` bytes; ``between`` yields those from one position up to another, piece by piece."""
 
     size: int
     between: Callable[[int, int], Iterator[bytes]] = field(repr=False, eq=False)
 
     def part(self, start: int, stop: int) -> Content:
-        """A stretch of it, from `start` up to `stop`."""
+        """Return the part from ``start`` up to ``stop``."""
         return Content(stop - start, lambda begin, end: self.between(start + begin, start + end))
 
     def pieces(self) -> Iterator[bytes]:
-        """All of it, piece by piece."""
+        """Return an iterator over all of it, piece by piece."""
         return self.between(0, self.size)
 
     def read(self) -> bytes:
-        """All of it at once."""
+        """Return all of it at once."""
         return b"".join(self.pieces())
 
 
 def content_of(source: Source, size: int | None = None) -> Content:
-    """The content behind bytes, the path of a file, or a function that gives its chunks anew on each call.
+    """Return the content of bytes, of the path of a file, or of a function that returns its chunks anew on each call.
 
-    Only a function needs a `size`; its chunks are cut off there. Raises ValueError for a size that is missing
-    or that does not belong there, and OSError for a path that cannot be looked at.
+    Only a function requires a ``size``, at which its chunks are truncated. Raises ValueError for a size that is
+    missing or not allowed, and OSError for a path that cannot be accessed.
     """
     if callable(source):
         if size is None or size < 0:
@@ -56,7 +56,7 @@ def content_of(source: Source, size: int | None = None) -> Content:
 
 
 def gzipped(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """The same bytes, compressed on the way; how many there will be is not known before the end."""
+    """Compress the pieces; the compressed size is not known before the end."""
     squeeze = compressobj(level=1, wbits=GZIP)
     for piece in pieces:
         squeezed = squeeze.compress(piece)

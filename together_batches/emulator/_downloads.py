@@ -1,4 +1,4 @@
-"""The answer to whoever asks for a file's content: whole, in part, or compressed."""
+"""The response to a request for a file's content: whole, in part, or compressed."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ __all__ = ["download"]
 def download(
     file: StoredFile, request_headers: Mapping[str, str], content_type: str, *, ranges: bool, gzip: bool
 ) -> Reply:
-    """The content as the headers that were `asked` want it, as far as the two switches allow.
+    """Return the response that the request headers ask for, as far as ``ranges`` and ``gzip`` allow.
 
-    One range is served, several are not: such a request, like one that nobody can read, gets the whole.
+    One range is served; a request for several, or with an invalid one, gets the whole content.
     """
     content, etag = file.content, f'"{file.id.removeprefix("file-")}"'
     if gzip and "gzip" in request_headers.get("Accept-Encoding", ""):
-        # Compressed on the fly there is no position to go on from: no ranges, and an ETag that says so.
+        # Content compressed on the fly has no positions to resume from: no ranges, and a weak ETag.
         return Reply(200, content, content_type, {"ETag": f"W/{etag}", "Vary": "Accept-Encoding"}, gzip=True)
     headers = {"ETag": etag}
     if not ranges:
@@ -45,7 +45,7 @@ def download(
 
 
 def _part(header: str, size: int) -> tuple[int, int] | None:
-    """Where the part begins and ends; an empty one where there is no such part, None for the whole."""
+    """Return where the part begins and ends; an empty one if it does not exist, None for the whole content."""
     match = re.fullmatch(r"bytes=(\d*)-(\d*)", header.replace(" ", ""))
     if match is None or not any(match.groups()):
         return None

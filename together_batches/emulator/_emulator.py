@@ -1,4 +1,4 @@
-"""The emulator as its users hold it: starting, stopping, and the handles to turn while it runs."""
+"""The public emulator: start, stop, and controls while it runs."""
 
 from __future__ import annotations
 
@@ -34,30 +34,30 @@ __all__ = ["Emulator"]
 
 
 class Emulator:
-    """The Batch API, and what it needs of the Files API, on a loopback port and in memory.
+    """An emulator of the Batch API, and of the Files API as far as it needs it, on a loopback port and in memory.
 
-    `async with Emulator() as emulator` serves on the running loop; `with Emulator().running_in_thread() as
-    emulator` on a loop of its own. Everything else may be called from any thread at any time, also before the
-    start and after the end: the jobs stay, and a second start serves them again on the same port.
+    ``async with Emulator() as emulator`` serves on the running loop; ``with Emulator().running_in_thread() as
+    emulator`` on a loop of its own. All other methods may be called from any thread at any time, also before the
+    start and after the end: the jobs are kept, and a second start serves them again on the same port.
 
-    - `api_key`: the key that is accepted; None for any. A request without a key is refused in either case.
-    - `seed`: decides ids, the order of lists and the chances of faults.
-    - `clock`: gives Unix seconds; `advance` adds to it. Every date in an answer, `Date` included, comes from
-      it.
-    - `sleep`: waits for so many seconds; used by faults with `delay` or `drip`, and by nothing else.
-    - `host`, `port`: a loopback address, and 0 for any free port.
-    - `timing`: how long jobs stay in their phases.
-    - `rate_limit`, `faults`: what is to go wrong from the start; see also the attribute and `fail`.
-    - `answer`: decides about each row of a job: an `Answer`, a `Failure`, `Missing`, or None for the usual
-      way. It must depend on the row alone, since it may be asked again. Then `missing_rows` and `fail_rows`
-      are the shares of rows that get lost and that fail, by the seed.
-    - `ends_as`: where jobs end that clients create; FAILED means on the way, with the rows done by then.
-    - `ranges`, `gzip`: whether content is served in parts, and compressed to those who accept it.
-    - `content_from_storage`: whether content is a redirect to the storage.
-    - `on_request`: called on the emulator's loop with each request, once it has been answered.
+    Parameters:
+        api_key: the key that is accepted; None for any. A request without a key is refused in either case.
+        seed: determines ids, the order of lists and the chances of faults.
+        clock: returns Unix seconds; ``advance`` adds to it. Every date in a response, ``Date`` included, is from it.
+        sleep: waits for a number of seconds; used only by faults with ``delay`` or ``drip``.
+        host, port: a loopback address, and 0 for any free port.
+        timing: the length of each phase of a job.
+        rate_limit, faults: what fails from the start; see also the attribute and ``fail``.
+        answer: decides about each row of a job: an ``Answer``, a ``Failure``, ``Missing``, or None for the default.
+            It must depend on the row alone, because it may be called again for the same row.
+        fail_rows, missing_rows: shares of the other rows that fail and that are lost, by the seed.
+        ends_as: the final status of jobs that clients create; FAILED means during the run, with the rows completed by
+            then.
+        ranges, gzip: whether content is served in parts, and compressed for clients that accept it.
+        content_from_storage: whether content is a redirect to the storage.
+        on_request: called on the emulator's loop with each request, after its response.
 
-    Raises ValueError for a host that is not loopback, since this is no server for others, and for shares that
-    are none.
+    Raises ValueError for a host that is not loopback, because this is no public server, and for invalid shares.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Emulator:
         self._offset = 0.0
         answering = RowBehaviour(answer=answer, fail_rows=fail_rows, missing_rows=missing_rows, seed=seed)
         self._service = Service(now=self.now, seed=seed, timing=timing, answering=answering, ends_as=ends_as)
-        # Chances are drawn from a source of their own, so that one more fault does not change the ids.
+        # Chances have a random source of their own, so that an additional fault does not change the ids.
         plan = FaultPlan(faults, Random(f"{seed} faults"))  # noqa: S311 - repeatable on purpose
         serving = Serving(ranges=ranges, gzip=gzip, from_storage=content_from_storage)
         self._gateway = Gateway(
@@ -111,7 +111,7 @@ class Emulator:
     # Starting and stopping
 
     async def start(self) -> None:
-        """Listen. Raises OSError if the port is taken and RuntimeError if the emulator runs already."""
+        """Start to listen. Raises OSError if the port is taken and RuntimeError if it is already running."""
         if self._doors:
             raise RuntimeError("The emulator is running already.")
         api = await LoopbackServer.open(self._gateway, self._host, self._port)
@@ -125,7 +125,7 @@ class Emulator:
         self._gateway.storage_origin = self.storage_origin
 
     async def close(self) -> None:
-        """Stop at once: what is in flight is dropped. Closing twice is fine.
+        """Stop at once, and drop requests in flight. Closing again does nothing.
 
         Raises RuntimeError on another loop than the one it was started on.
         """
@@ -146,9 +146,9 @@ class Emulator:
 
     @contextmanager
     def running_in_thread(self) -> Generator[Self]:
-        """Serve on a loop in a thread of its own while the block runs: for tests of synchronous code.
+        """Serve on a loop in a thread of its own during the block, for tests of synchronous code.
 
-        Raises what `start` raises.
+        Raises the errors of ``start``.
         """
         started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
 
@@ -176,19 +176,19 @@ class Emulator:
 
     @property
     def port(self) -> int:
-        """The port it listens on. Raises RuntimeError before the first start, unless one was asked for."""
+        """The port it listens on. Raises RuntimeError before the first start, unless a port was passed in."""
         if not self._port:
             raise RuntimeError("The emulator has no port before it is started.")
         return self._port
 
     @property
     def base_url(self) -> str:
-        """What a client takes as its base URL, `/v1` included."""
+        """The base URL for a client, ``/v1`` included."""
         return f"{self._origin(self.port)}/v1"
 
     @property
     def storage_origin(self) -> str:
-        """Where presigned addresses lead: another port, and so another origin than the API's.
+        """The origin of presigned URLs: another port, and so another origin than that of the API.
 
         Raises RuntimeError before the first start.
         """
@@ -208,11 +208,11 @@ class Emulator:
     # Time
 
     def now(self) -> float:
-        """The emulator's own time, in Unix seconds."""
+        """Return the emulator's own time, in Unix seconds."""
         return self._clock() + self._offset
 
     def advance(self, seconds: float) -> None:
-        """Move its time forward: jobs move on and rate limits refill. Raises ValueError for a step back."""
+        """Move its time forward: jobs progress and rate limits refill. Raises ValueError for negative seconds."""
         if seconds < 0:
             raise ValueError("Time only moves forward.")
         with self._lock:
@@ -233,17 +233,17 @@ class Emulator:
         cancels_as: str = "CANCELLED",
         **fields: object,
     ) -> str:
-        """Put a job there that was created `age_seconds` ago and enters `status` now; gives its id.
+        """Add a job that was created ``age_seconds`` ago and enters ``status`` now; return its id.
 
-        From there it goes on by itself and stops changing at `ends_as`: COMPLETED if not said otherwise, at
-        once where the status is an ended or an unknown one. `ends_as` may be a status on the way, for a job
-        that stays there for ever. `cancels_as` is where it ends once cancelled: COMPLETED for a job that
-        outruns its cancellation. Without an `input_file_id`, it has an input file of a few good lines, and runs
-        them. `fields` are sent as they are, on top of the rest; output and error files, `error` and `completed_at`
-        only once the job has ended. A job without an input file of the caller's that is given an `output_file_id`
-        or `error_file_id`, None included, has no results but these.
+        It progresses from then on and stops changing at ``ends_as``: COMPLETED by default, or at once if ``status``
+        is final or unknown. ``ends_as`` may be an intermediate status, for a job that keeps it permanently.
+        ``cancels_as`` is its final status after a cancel: COMPLETED for a job that completes before its cancellation.
+        Without an ``input_file_id``, it has an input file of a few valid lines, and runs them. ``fields`` are sent
+        unchanged, and replace the defaults; output and error files, ``error`` and ``completed_at`` only once the job
+        has ended. A job without an ``input_file_id`` that is given an ``output_file_id`` or ``error_file_id``, None
+        included, has only these results.
 
-        Raises ValueError for an id that is taken or empty, and for an end that cannot follow.
+        Raises ValueError for an id that is taken or empty, and for an impossible final status.
         """
         with self._lock:
             return self._service.add_job(
@@ -266,11 +266,11 @@ class Emulator:
         filename: str = "requests.jsonl",
         purpose: str = "batch-api",
     ) -> str:
-        """Store a file; gives its id.
+        """Add a file; return its id.
 
-        `content` may be bytes, the path of a file, which is read when it is asked for, or a function that
-        gives its chunks anew on each call: with its `size` in bytes, for content that nobody wants to hold.
-        Raises ValueError for such a function without a size, and OSError for a path that leads nowhere.
+        ``content`` may be bytes, the path of a file, which is read on demand, or a function that returns its chunks
+        anew on each call: with its ``size`` in bytes, for content that is too large for memory. Raises ValueError for
+        such a function without a size, and OSError for a path that cannot be accessed.
         """
         with self._lock:
             return self._service.files.add(content, size=size, filename=filename, purpose=purpose).id
@@ -282,7 +282,7 @@ class Emulator:
             return self._service.files.listing()
 
     def content(self, file_id: str) -> bytes:
-        """What is in a file. Raises KeyError if there is none."""
+        """Return the content of a file. Raises KeyError if the file does not exist."""
         with self._lock:
             file = self._service.files.find(file_id)
         if file is None:
@@ -290,7 +290,7 @@ class Emulator:
         return file.content.read()
 
     def job(self, job_id: str) -> dict[str, object]:
-        """The job as the service would send it now. Raises KeyError if there is none."""
+        """Return the job as the service would send it now. Raises KeyError if the job does not exist."""
         with self._lock:
             try:
                 return self._service.retrieve(job_id)
@@ -299,11 +299,11 @@ class Emulator:
 
     @property
     def jobs(self) -> list[dict[str, object]]:
-        """Every job as the service would send it now, in the order in which they came."""
+        """Every job as the service would send it now, in the order of their creation."""
         with self._lock:
             return self._service.jobs()
 
-    # What was asked, and what goes wrong
+    # Requests, limits and faults
 
     @property
     def requests(self) -> deque[RecordedRequest]:
@@ -311,7 +311,7 @@ class Emulator:
         return self._gateway.requests
 
     def count(self, operation: str) -> int:
-        """How many requests for this operation have come since the emulator was made.
+        """Return the number of requests for this operation since the emulator was created.
 
         The operations are create, retrieve, list, cancel; upload (direct), begin_upload, store, preprocess; file,
         files, content, fetch (from the storage), delete; whoami and other. Raises ValueError for another name.
@@ -322,7 +322,7 @@ class Emulator:
 
     @property
     def rate_limit(self) -> RateLimit | None:
-        """The limit in force. Setting one, starts it with a full bucket; None lifts it."""
+        """The current limit. Setting one starts it with a full bucket; None removes it."""
         return self._rate_limit
 
     @rate_limit.setter
@@ -333,7 +333,7 @@ class Emulator:
 
     @property
     def timing(self) -> Timing:
-        """How long jobs stay in their phases; setting it holds for what clients create and cancel later."""
+        """The length of each phase of a job; a new value applies to later creates and cancels by clients."""
         return self._service.timing
 
     @timing.setter
@@ -343,7 +343,7 @@ class Emulator:
 
     @property
     def ends_as(self) -> str | None:
-        """Where jobs end that clients create from good files from now on; None for COMPLETED."""
+        """The final status of jobs that clients create from valid files from now on; None for COMPLETED."""
         return self._service.ends_as
 
     @ends_as.setter
@@ -357,14 +357,14 @@ class Emulator:
             self._gateway.faults.add(fault)
 
     def clear_faults(self) -> None:
-        """Forget every fault that is still to come."""
+        """Remove every planned fault."""
         with self._lock:
             self._gateway.faults.clear()
 
 
 def _loopback(host: str) -> str:
     if host == "localhost":
-        return "127.0.0.1"  # the name may stand for two addresses, and two sockets would get two ports
+        return "127.0.0.1"  # the name may have two addresses, and two sockets would get two ports
     try:
         if ipaddress.ip_address(host).is_loopback:
             return host

@@ -1,4 +1,4 @@
-"""Faults on demand: what goes wrong, where, and how often. Deciding only; `_app` carries them out."""
+"""Faults on demand: what fails, where, and how often. Decisions only; ``_app`` carries them out."""
 
 from __future__ import annotations
 
@@ -24,21 +24,22 @@ OPERATIONS = (
 
 @frozen(kw_only=True)
 class Fault:
-    """One thing that goes wrong.
+    """A fault in the response to a request.
 
-    Where: `on` names an operation (`"*"`: any; see `OPERATIONS`), `job_id` narrows it to requests about that
-    job, `times` says how often it happens (None: always), `chance` how likely it is each time.
+    Any combination is allowed that makes sense; another raises ValueError.
 
-    What: any sensible mixture of
-    - `delay`: seconds to wait before anything else;
-    - `status`: answer this instead of acting; with `acts`, act first and then answer this all the same;
-    - `body` (bytes and text as they are, anything else as JSON), `content_type`, `headers`: put these into
-      the answer. Without `status` the service acts, and its own answer is altered;
-    - `lose`: drop the connection without a byte, before the service acts ("request") or after ("answer");
-    - `cut_after`: promise the whole body and drop the connection after this many bytes of it;
-    - `drip`: send the body byte by byte, with so many seconds in between.
-
-    Raises ValueError for a combination that makes no sense.
+    Parameters:
+        on: the name of an operation (see ``OPERATIONS``), or ``"*"`` for any.
+        job_id: limits the fault to requests about that job.
+        times: number of times that it happens; None for always.
+        chance: its probability at each request.
+        delay: seconds to wait before anything else.
+        status: respond with this instead of acting; with ``acts``, act first and then respond with it.
+        body, content_type, headers: set these in the response; a body of bytes or text is sent unchanged,
+            any other value as JSON. Without ``status`` the service acts, and its own response is altered.
+        lose: drop the connection without a byte, before the service acts ("request") or after ("answer").
+        cut_after: announce the whole body and drop the connection after this number of bytes.
+        drip: send the body byte by byte, with this number of seconds in between.
     """
 
     on: str = "*"
@@ -104,11 +105,11 @@ class Fault:
 
     @property
     def acted_upon(self) -> bool:
-        """Whether the service does what was asked, whatever its answer comes to look like."""
+        """Whether the service executes the request, whatever its response becomes."""
         return self.lose != "request" and (self.status is None or self.acts)
 
     def body_bytes(self) -> bytes:
-        """The body as it goes on the wire."""
+        """Return the body as bytes on the wire."""
         if isinstance(self.body, bytes):
             return self.body
         if isinstance(self.body, str):
@@ -116,12 +117,12 @@ class Fault:
         return msgspec.json.encode(self.body)
 
     def body_type(self) -> str:
-        """The Content-Type of the body, unless `content_type` says otherwise."""
+        """Return the Content-Type of the body, which ``content_type`` overrides."""
         return "text/plain; charset=utf-8" if isinstance(self.body, (bytes, str)) else "application/json"
 
 
 class FaultPlan:
-    """The faults still to come, in the order in which they were added. The first that matches happens."""
+    """The planned faults, in the order in which they were added. The first that matches happens."""
 
     def __init__(self, faults: Iterable[Fault], random: Random) -> None:
         self._random = random
@@ -130,15 +131,15 @@ class FaultPlan:
             self.add(fault)
 
     def add(self, fault: Fault) -> None:
-        """Plan one more, after those already there."""
+        """Plan one more, after those already planned."""
         self._waiting.append((fault, fault.times))
 
     def clear(self) -> None:
-        """Forget them all."""
+        """Remove all of them."""
         self._waiting.clear()
 
     def pick(self, operation: str, job_id: str | None) -> Fault | None:
-        """The fault that befalls this request, used up by one; None if it goes well."""
+        """Return the fault for this request, and use it up by one; None without a fault."""
         for index, (fault, left) in enumerate(self._waiting):
             if fault.on not in ("*", operation) or fault.job_id not in (None, job_id):
                 continue

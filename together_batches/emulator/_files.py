@@ -1,7 +1,7 @@
-"""The files of the account, as a pure machine: those that are there, and those that are on their way.
+"""The files of the account, without I/O: existing files, and uploads in progress.
 
-An upload by way of the storage takes three steps: `begin` hands out a presigned address, `store` takes the
-bytes there, `preprocess` says that they have come.
+An upload through the storage takes three steps: ``begin`` returns a presigned URL, ``store`` receives the bytes,
+``preprocess`` confirms that they have arrived.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PRESIGNED_FOR = 3600  # seconds
 
 @define
 class StoredFile:
-    """A file. Its content is made when somebody asks, since most results are never looked at."""
+    """A file. Its content is generated on first access, because most results are never read."""
 
     id: str
     make: Callable[[], Content] = field(repr=False)
@@ -40,11 +40,11 @@ class StoredFile:
 
     @cached_property
     def content(self) -> Content:
-        """What is in it."""
+        """The content of the file."""
         return self.make()
 
     def to_json(self) -> dict[str, object]:
-        """The file as the service describes it. Its dates are whole Unix seconds, unlike those of jobs."""
+        """Return the file as the service describes it. Its dates are whole Unix seconds, unlike those of jobs."""
         return {
             "id": self.id,
             "object": "file",
@@ -60,7 +60,7 @@ class StoredFile:
 
 
 class Announced(NamedTuple):
-    """A file whose bytes are still to come to the storage."""
+    """A file whose bytes have not yet arrived at the storage."""
 
     filename: str
     purpose: str
@@ -69,7 +69,7 @@ class Announced(NamedTuple):
 
 
 class Grant(NamedTuple):
-    """What a presigned address allows, and until when."""
+    """The permission of a presigned URL, and its expiry."""
 
     method: str
     file_id: str
@@ -80,7 +80,7 @@ Signed = tuple[bytes, tuple[tuple[str, str], ...]]
 
 
 class Files:
-    """The files, and the addresses at the storage that were handed out. `new_id` gives the next file's id."""
+    """The files, and the presigned URLs of the storage. ``new_id`` returns the next file's id."""
 
     def __init__(self, *, now: Callable[[], float], new_id: Callable[[], str], seed: int) -> None:
         self._now = now
@@ -91,18 +91,18 @@ class Files:
         self._grants: dict[Signed, Grant] = {}
 
     def get(self, file_id: str) -> StoredFile:
-        """The file. Raises Refusal 404."""
+        """Return the file. Raises Refusal 404."""
         try:
             return self._files[file_id]
         except KeyError:
             raise Refusal(404, f"File {file_id} not found") from None
 
     def find(self, file_id: str) -> StoredFile | None:
-        """The file, if it is there."""
+        """Return the file, or None if it does not exist."""
         return self._files.get(file_id)
 
     def listing(self) -> list[dict[str, object]]:
-        """Every file, oldest first."""
+        """Return every file, oldest first."""
         return [file.to_json() for file in sorted(self._files.values(), key=lambda file: file.created_at)]
 
     def add(
@@ -114,9 +114,9 @@ class Files:
         purpose: str = "batch-api",
         file_type: str = "jsonl",
     ) -> StoredFile:
-        """Keep a file under a new id. Any purpose will do, as at the real service.
+        """Add a file with a new id. Any purpose is accepted, as at the real service.
 
-        Raises what `content_of` raises.
+        Raises the errors of ``content_of``.
         """
         content = content_of(source, size)
         checksum = sha256(source).hexdigest() if isinstance(source, bytes) else None
@@ -127,33 +127,33 @@ class Files:
     def keep(
         self, file_id: str, make: Callable[[], Content], *, filename: str, purpose: str, created_at: float
     ) -> None:
-        """Keep a file under a known id; its content is made when it is read."""
+        """Add a file with a known id; its content is generated when it is read."""
         self._files[file_id] = StoredFile(file_id, make, filename, purpose, "jsonl", created_at)
 
     def delete(self, file_id: str) -> None:
-        """Forget the file, and the way by which it came. Raises Refusal 404."""
+        """Delete the file, and the record of its upload. Raises Refusal 404."""
         del self._files[self.get(file_id).id]
         self._announced.pop(file_id, None)
 
-    # By way of the storage
+    # Through the storage
 
     def known(self, purpose: str, checksum: str | None) -> StoredFile | None:
-        """The file that has this very content for this purpose already."""
+        """Return the file that already has this exact content for this purpose, or None."""
         for file in self._files.values():
             if checksum is not None and (file.checksum, file.purpose) == (checksum, purpose):
                 return file
         return None
 
     def begin(self, announced: Announced) -> str:
-        """Expect a file; gives the id that it will have."""
+        """Expect a file; return the id that it will have."""
         file_id = self._new_id()
         self._announced[file_id] = announced
         return file_id
 
     def presigned(self, method: str, file_id: str) -> str:
-        """An address at the storage, from the slash on, that allows one method on one file for an hour.
+        """Return a URL of the storage, from the slash on, that allows one method on one file for an hour.
 
-        Its query holds what clients like to spell in another way (%2F, %7E, %2B, %3D).
+        Its query contains characters that clients tend to encode differently (%2F, %7E, %2B, %3D).
         """
         now = self._now()
         day, moment = strftime("%Y%m%d", gmtime(now)), strftime("%Y%m%dT%H%M%SZ", gmtime(now))
@@ -168,7 +168,7 @@ class Files:
         return address
 
     def granted(self, method: str, address: str) -> str:
-        """The id of the file that this address allows to touch. Raises Refusal 403."""
+        """Return the id of the file that this URL gives access to. Raises Refusal 403."""
         grant = self._grants.get(_signed(address))
         if grant is None or grant.method != method:
             text = "The request signature we calculated does not match the signature you provided."
@@ -178,9 +178,9 @@ class Files:
         return grant.file_id
 
     def store(self, file_id: str, body: bytes, checksum: str) -> None:
-        """The bytes of an announced file have come; a second time changes nothing.
+        """Store the bytes of an announced file; a second time changes nothing.
 
-        Raises Refusal 400 where they are not those that were announced, 404 where nothing was.
+        Raises Refusal 400 if they are not those that were announced, 404 if none were.
         """
         announced = self._announced.get(file_id)
         if announced is None:
@@ -195,17 +195,17 @@ class Files:
             )
 
     def preprocess(self, file_id: str) -> StoredFile:
-        """Look at what has come. Raises Refusal 404 while nothing has."""
+        """Process the bytes that have arrived. Raises Refusal 404 before that."""
         file = self.get(file_id)
         file.processed = True
         return file
 
 
 def _signed(address: str) -> Signed:
-    """What a signature covers: the path and the parameters decoded, in an order of their own.
+    """Return what a signature covers: the decoded path and parameters, in a fixed order.
 
-    So an address that a client spells in another way is accepted as long as it means the same, as at the real
-    storage: `~` for `%7E` does, `+` for `%2B` is a space.
+    So a URL that a client encodes differently is accepted as long as it means the same, as at the real storage: ``~``
+    for ``%7E`` does, ``+`` for ``%2B`` is a space.
     """
     path, _, query = address.partition("?")
     return unquote_to_bytes(path), tuple(sorted(parse_qsl(query, keep_blank_values=True, errors="surrogateescape")))

@@ -1,7 +1,7 @@
-"""Reading the form of an upload, in either of the two encodings of HTML.
+"""Parsing of the form of an upload, in either of the two encodings of HTML.
 
-By hand, on the whole body: aiohttp's reader takes a stream, but the emulator keeps every body for its records
-anyway, and the standard library's e-mail parser is meant for text and may change line ends.
+Implemented here, on the whole body: aiohttp's reader takes a stream, but the emulator records every body anyway, and
+the standard library's e-mail parser is meant for text and may change line ends.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ __all__ = ["parse_form", "parse_query"]
 
 
 def parse_form(content_type: str, body: bytes) -> dict[str, bytes]:
-    """The fields of a form by name; of a repeated one, the last.
+    """Return the fields of a form by name; of a repeated one, the last.
 
-    The form is `multipart/form-data`, or `application/x-www-form-urlencoded` as old SDKs and that of TypeScript
+    The form is ``multipart/form-data``, or ``application/x-www-form-urlencoded`` as old SDKs and that of TypeScript
     send it. Raises ValueError, with a sentence, for a body that is neither or is not complete.
     """
     media_type = content_type.partition(";")[0].strip().lower()
@@ -24,7 +24,7 @@ def parse_form(content_type: str, body: bytes) -> dict[str, bytes]:
     boundary = _parameters(content_type).get_boundary()
     if media_type != "multipart/form-data" or not boundary:
         raise ValueError("The body must be multipart/form-data with a boundary.")
-    # The first delimiter may stand at the very start; a line end before it makes it look like the others.
+    # The first delimiter may be at the very start; a line end before it makes it like the others.
     _, *parts = (b"\r\n" + body).split(b"\r\n--" + boundary.encode())
     if not parts or not parts[-1].startswith(b"--"):
         raise ValueError("The form does not end with its boundary.")
@@ -39,7 +39,7 @@ def parse_form(content_type: str, body: bytes) -> dict[str, bytes]:
 
 
 def parse_query(query: bytes) -> dict[str, bytes]:
-    """The fields of a query or of a form that is encoded like one."""
+    """Return the fields of a query, or of a form with the same encoding."""
     pairs = parse_qsl(query.strip(), keep_blank_values=True)
     return {name.decode("utf-8", "replace"): value for name, value in pairs}
 

@@ -1,8 +1,7 @@
-"""A job's life, written down in advance.
+"""The life of a job, planned in advance.
 
-A job carries the list of its phases with the moment at which each begins. Its state at any moment is looked
-up, never kept: no task and no timer has to run for a job to move on, and a test moves a thousand jobs by
-moving the clock.
+A job has a list of its phases with the time at which each begins. Its state at any time is computed, never stored: no
+task and no timer has to run for a job to progress, and a test advances a thousand jobs by advancing the clock.
 """
 
 from __future__ import annotations
@@ -26,13 +25,13 @@ ENDED = frozenset({"COMPLETED", "FAILED", "EXPIRED", "CANCELLED"})
 DAY = 86_400.0
 DEADLINE_SHORTFALL = 3e-6  # the service's deadlines are a few microseconds short of a day
 
-# Fields that the service sends for finished jobs only. A seeded job may be given them from the start.
+# Fields that the service sends for finished jobs only. A seeded job may have them from the start.
 SHOWN_AT_THE_END = frozenset({"output_file_id", "error_file_id", "error", "completed_at"})
 
 
 @frozen(kw_only=True)
 class Timing:
-    """How long the phases of a job last, in seconds of the emulator's clock.
+    """The length of each phase of a job, in seconds of the emulator's clock.
 
     Raises ValueError for a negative length.
     """
@@ -43,7 +42,7 @@ class Timing:
 
 
 class Phase(NamedTuple):
-    """A status, and the moment from which the job has it."""
+    """A status, and the time from which the job has it."""
 
     begins: float
     status: str
@@ -51,7 +50,7 @@ class Phase(NamedTuple):
 
 @define
 class Job:
-    """What the service remembers of one job. `extra_fields` lie on top of all that it would say by itself."""
+    """The service's record of one job. ``extra_fields`` replace the fields that it would otherwise send."""
 
     id: str
     created_at: float
@@ -68,19 +67,19 @@ class Job:
     results: dict[str, str] = field(factory=dict[str, str])
 
     def phase(self, now: float) -> Phase:
-        """The phase the job is in at `now`; the first one for a moment before it was created."""
+        """Return the phase of the job at ``now``; the first one for a time before it was created."""
         for phase in reversed(self.phases):
             if phase.begins <= now:
                 return phase
         return self.phases[0]
 
     def cancel(self, now: float, canceling: float) -> None:
-        """Drop the future that was planned; drain for `canceling` seconds, then end as `cancels_as`."""
+        """Replace the planned phases: drain for ``canceling`` seconds, then end as ``cancels_as``."""
         past = tuple(phase for phase in self.phases if phase.begins <= now)
         self.phases = (*past, Phase(now, "CANCELING"), Phase(now + canceling, self.cancels_as))
 
     def is_validated(self, now: float) -> bool:
-        """Whether the input file has been accepted by `now`; only then does the service name the model."""
+        """Return whether the input file was accepted by ``now``; only then does the service name the model."""
         if self.phase(now).status == "VALIDATING":
             return False
         if self.phases[0].status != "VALIDATING":
@@ -88,18 +87,18 @@ class Job:
         return any(phase.status == "IN_PROGRESS" and phase.begins <= now for phase in self.phases)
 
     def progress(self, now: float) -> float:
-        """Percent of the run that lies behind at `now`. A run that was broken off keeps what it had."""
+        """Return the completed percentage of the run at ``now``. A run that was stopped keeps its value."""
         if self.phase(now).status == "COMPLETED":
             return 100
         for phase, following in pairwise((*self.phases, Phase(inf, ""))):
             if phase.status == "IN_PROGRESS" and phase.begins < now:
                 share = (min(now, following.begins) - phase.begins) / self.running if self.running else 1
-                # 100 is said by COMPLETED alone: a job that expires or never ends must not look done.
+                # Only COMPLETED shows 100: a job that expires or never ends must not look completed.
                 return min(99.0, round(100 * share, 2))
         return 0
 
     def share_done(self, now: float) -> float:
-        """How much of the rows was done, from 0 to 1: as much as the progress says that the job shows."""
+        """Return the completed share of the rows, from 0 to 1, consistent with the progress that the job shows."""
         shown = self.extra_fields.get("progress")
         if self.phase(now).status == "COMPLETED" or not isinstance(shown, (int, float)):
             return self.progress(now) / 100
@@ -112,11 +111,11 @@ DEFAULT_TIMING = Timing()
 def phases_from(
     status: str, ends_as: str | None, now: float, timing: Timing, *, runs: bool = False
 ) -> tuple[Phase, ...]:
-    """The life of a job that has `status` now: every phase until it stops changing at `ends_as`.
+    """Return the life of a job that has ``status`` now: every phase until it stops changing at ``ends_as``.
 
-    `ends_as` defaults to COMPLETED, or CANCELLED for a job already draining. A status of which nothing
-    follows (an ended or an unknown one) stays. A VALIDATING job that is to fail never runs, unless `runs` says
-    that it fails on the way.
+    ``ends_as`` defaults to COMPLETED, or CANCELLED for a job already draining. A status without a successor (a final
+    or an unknown one) is kept. A VALIDATING job that is to fail never runs, unless ``runs`` is set: then it fails
+    during the run.
     """
     if status in ENDED and ends_as not in (None, status):
         raise ValueError(f"A job that is already {status} cannot end as {ends_as}.")
@@ -139,12 +138,12 @@ def phases_from(
 
 
 def timestamp(moment: float) -> str:
-    """RFC 3339 in UTC with microseconds and `Z`, as the service writes it."""
+    """Return RFC 3339 in UTC with microseconds and ``Z``, as the service writes it."""
     return datetime.fromtimestamp(moment, UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
 
 
 def job_to_json(job: Job, now: float, owner: Mapping[str, str]) -> dict[str, object]:
-    """The job as the service would send it at `now`. What does not apply yet is absent, not null."""
+    """Return the job as the service would send it at ``now``. Fields that do not apply yet are absent, not null."""
     phase = job.phase(now)
     ended = phase.status in ENDED
     validated = job.is_validated(now)
@@ -165,6 +164,6 @@ def job_to_json(job: Job, now: float, owner: Mapping[str, str]) -> dict[str, obj
         if name in SHOWN_AT_THE_END and not ended:
             continue
         if name.endswith("_file_id") and name != "input_file_id" and not validated:
-            continue  # cancelled or refused before a row ran: there are no files
+            continue  # cancelled or refused before a row ran, so it has no files
         shown[name] = value
     return shown

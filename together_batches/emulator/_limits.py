@@ -11,11 +11,11 @@ __all__ = ["RateLimit", "TokenBucket"]
 
 @frozen
 class RateLimit:
-    """At most `per_second` requests a second in the long run, and up to `burst` at once after a quiet time.
+    """At most ``per_second`` requests per second in the long run, and up to ``burst`` at once after an idle time.
 
-    Requests over the limit are answered with 429; with `retry_after`, the answer says in `Retry-After` and
-    `x-ratelimit-*` when to come back. Raises ValueError for a rate that is not above zero and for a burst
-    below one.
+    Requests above the limit get a 429; with ``retry_after``, its headers ``Retry-After`` and ``x-ratelimit-*``
+    contain the time until the next request is allowed. Raises ValueError for a rate that is not above zero and for a
+    burst below one.
     """
 
     per_second: float = field(validator=validators.gt(0))
@@ -24,7 +24,7 @@ class RateLimit:
 
 
 class TokenBucket:
-    """The limit at work. It starts full."""
+    """The state of a limit. It starts full."""
 
     def __init__(self, limit: RateLimit, now: float) -> None:
         self._limit = limit
@@ -32,7 +32,7 @@ class TokenBucket:
         self._filled_at = now
 
     def take(self, now: float) -> float:
-        """Take a token: 0 if there was one, otherwise the seconds until there will be one."""
+        """Take a token: return 0 if there was one, otherwise the seconds until the next one."""
         elapsed = max(0.0, now - self._filled_at)
         self._filled_at = now
         self._tokens = min(float(self._limit.burst), self._tokens + elapsed * self._limit.per_second)
@@ -43,11 +43,11 @@ class TokenBucket:
         return (1 - self._tokens) / self._limit.per_second
 
     def headers(self, wait: float) -> dict[str, str]:
-        """What a refusal says about the limit; nothing if it was told to keep silent."""
+        """Return the headers of a refusal; none without ``retry_after``."""
         if not self._limit.retry_after:
             return {}
         return {
-            # Whole seconds, never zero: some clients take zero for "no advice".
+            # Whole seconds, never zero, because some clients treat zero as no advice.
             "Retry-After": str(max(1, math.ceil(wait))),
             "x-ratelimit-limit": f"{self._limit.per_second:g}",
             "x-ratelimit-remaining": "0",

@@ -1,4 +1,4 @@
-"""A port that is listened on, and how to stop listening at once."""
+"""A server on a loopback port, which can be stopped at once."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 __all__ = ["LoopbackServer"]
 
-# Thousands of clients may connect in one burst; asyncio's 100 would leave some waiting for a second SYN.
+# Thousands of clients may connect in one burst; with asyncio's 100 some would wait for a second SYN.
 BACKLOG = 4096
 
 
 class LoopbackServer:
-    """One port and the server behind it, on the loop that opened it."""
+    """One port and its server, on the loop that opened it."""
 
     def __init__(self, listener: asyncio.Server, server: web.Server) -> None:
         self._listener = listener
@@ -30,8 +30,8 @@ class LoopbackServer:
     async def open(
         cls, handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]], host: str, port: int
     ) -> Self:
-        """Listen. Raises OSError if the port is taken."""
-        # Without lingering: the one body that is not read to its end is one whose end does not come.
+        """Start to listen. Raises OSError if the port is taken."""
+        # Without lingering, because the only body that is not read completely is one whose end does not arrive.
         server = web.Server(handler, access_log=None, lingering_time=0)
         return cls(await asyncio.get_running_loop().create_server(server, host, port, backlog=BACKLOG), server)
 
@@ -41,17 +41,17 @@ class LoopbackServer:
         return self._listener.get_loop()
 
     async def close(self) -> None:
-        """Stop at once: what is in flight is dropped."""
-        # asyncio breaks (an assertion in Server._attach) on a connection whose accepting has begun when its
-        # server is closed. So first stop accepting, and let those arrive that are on the way.
+        """Stop at once, and drop requests in flight."""
+        # asyncio fails (an assertion in Server._attach) on a connection that is being accepted when its server is
+        # closed. So first stop accepting, and let pending connections arrive.
         for listening in self._listener.sockets:
-            with suppress(NotImplementedError):  # Windows' loop has no readers, and not this fault either
+            with suppress(NotImplementedError):  # Windows' loop has no readers, and not this defect either
                 self.loop.remove_reader(listening)
         await _settle()
         self._listener.close()
         transports = [connection.transport for connection in self._server.connections]
         self._server.pre_shutdown()
-        # The least grace there is; aiohttp takes 0 for "wait without end".
+        # The shortest grace period; aiohttp treats 0 as no limit.
         await self._server.shutdown(timeout=0.001)
         for transport in transports:
             if isinstance(transport, asyncio.Transport):
@@ -60,6 +60,6 @@ class LoopbackServer:
 
 
 async def _settle() -> None:
-    """Let what is under way on the loop take its next few steps: callbacks that call callbacks, and no more."""
+    """Let pending callbacks of the loop run for a few steps: callbacks that schedule callbacks, and no more."""
     for _ in range(4):
         await asyncio.sleep(0)

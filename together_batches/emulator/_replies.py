@@ -1,4 +1,4 @@
-"""What goes back, and how each part of the service words a refusal."""
+"""Responses, and the error format of each part of the service."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ STORAGE_CODES = {403: "AccessDenied", 404: "NoSuchKey", 500: "InternalError", 50
 
 
 class Refusal(Exception):  # noqa: N818 - an answer of the service, not a fault of this program
-    """The service says no: an HTTP status and a text; how the text is wrapped depends on who was asked.
+    """A refusal by the service: an HTTP status and a text, in the format of the part that was called.
 
-    `code` is the word that the storage puts beside it.
+    ``code`` is the error code of the storage.
     """
 
     def __init__(self, status: int, message: str, code: str = "") -> None:
@@ -41,7 +41,7 @@ class Refusal(Exception):  # noqa: N818 - an answer of the service, not a fault 
 
 
 class Reply(NamedTuple):
-    """What goes back. With `gzip` the body is compressed on its way out, and its length is not announced."""
+    """A response. With ``gzip`` the body is compressed while it is sent, and its length is not announced."""
 
     status: int
     body: bytes | Content
@@ -51,14 +51,14 @@ class Reply(NamedTuple):
 
 
 def json_reply(value: object, status: int = 200) -> Reply:
-    """A value as JSON."""
+    """Return a value as a JSON response."""
     return Reply(status, msgspec.json.encode(value))
 
 
 def refused(route: Route, status: int, message: str, request_id: str, code: str = "") -> Reply:
-    """An error as this part of the service words it.
+    """Return an error in the format of this part of the service.
 
-    XML for the storage, a text for batches, an object for everything else.
+    It is XML for the storage, a text for batches, an object for everything else.
     """
     if route.about_storage:
         code = code or STORAGE_CODES.get(status, "BadRequest" if status < 500 else "ServiceUnavailable")

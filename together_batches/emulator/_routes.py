@@ -1,7 +1,7 @@
-"""Which operation a request asks for.
+"""The operation of each request.
 
-A table of its own instead of aiohttp's router: every request is named here before faults and counters are
-looked up by that name, and one handler behind `web.Server` spares each request the work of an `Application`.
+A table of its own instead of aiohttp's router: every request is named here before faults and counters are looked up
+by that name, and one handler for ``web.Server`` saves each request the work of an ``Application``.
 """
 
 from __future__ import annotations
@@ -13,29 +13,29 @@ __all__ = ["Route", "allowed_methods", "find_route", "find_storage_route"]
 
 
 class Route(NamedTuple):
-    """An operation by name, and the id in its path, decoded ("" where there is none)."""
+    """An operation by name, and the decoded id in its path ("" if it has none)."""
 
     operation: str
     id: str = ""
 
     @property
     def job_id(self) -> str | None:
-        """The job the request is about, if it is about one."""
+        """The id of the job of the request, or None."""
         return self.id if self.operation in ("retrieve", "cancel") else None
 
     @property
     def about_batches(self) -> bool:
-        """Whether the Batch API answers; it words its errors in another way than the rest of the service."""
+        """Whether the Batch API responds; its error format differs from the rest of the service."""
         return self.operation in ("create", "retrieve", "list", "cancel")
 
     @property
     def about_storage(self) -> bool:
-        """Whether the storage answers, on its own port; it words its errors in XML."""
+        """Whether the storage responds, on its own port; its errors are XML."""
         return self.operation in ("store", "fetch")
 
 
 OTHER = Route("other")
-WHOAMI = Route("whoami")  # not part of these APIs, but the official command asks for it first
+WHOAMI = Route("whoami")  # not part of these APIs, but the official command requests it first
 
 METHODS = ("GET", "POST", "DELETE")
 
@@ -57,9 +57,9 @@ WITH_ID = {
 
 
 def find_route(method: str, raw_path: str) -> Route:
-    """The route of a request line; `other` for everything that the emulator does not know.
+    """Return the route of a request line; ``other`` for every unknown one.
 
-    Split first and decode afterwards, so that an id with an encoded slash in it stays one id.
+    The path is split first and decoded afterwards, so that an id with an encoded slash stays one id.
     """
     path = raw_path.partition("?")[0]
     if path == "/v3/whoami" and method == "GET":
@@ -78,10 +78,10 @@ def find_route(method: str, raw_path: str) -> Route:
 
 
 def allowed_methods(raw_path: str) -> list[str]:
-    """The methods for which this path has an operation; none for a path that the emulator does not know."""
+    """Return the methods for which this path has an operation; none for an unknown path."""
     return [method for method in METHODS if find_route(method, raw_path) != OTHER]
 
 
 def find_storage_route(method: str) -> Route:
-    """The same for the storage: what is not stored is fetched, and addresses mean nothing but themselves."""
+    """Return the route of a request to the storage: PUT stores, anything else fetches; paths are not parsed."""
     return Route("store" if method == "PUT" else "fetch")

@@ -1,7 +1,6 @@
-"""A job's rows at work: one line in; an answer, a failure or nothing at all out.
+"""The rows of a job: from each line, an answer, a failure or nothing at all.
 
-What becomes of a row is asked for when somebody looks, and may be asked for again: it has to depend on the
-row, the job and the seed alone.
+The outcome of a row is computed on access, possibly again: it must depend on the row, the job and the seed alone.
 """
 
 from __future__ import annotations
@@ -29,14 +28,14 @@ __all__ = [
 CHAT = "/v1/chat/completions"
 UNKNOWN_MODELS = "unknown/"
 DEDICATED_MODELS = "dedicated/"
-ECHOED = 500  # characters; a file of answers is not to be larger than that of the questions
+ECHOED = 500  # characters; a file of answers should not be larger than that of the questions
 
 Row = Mapping[str, object]
 
 
 @frozen
 class Answer:
-    """A row that succeeds: with this `text`, or with this `body` instead; without either, as the emulator likes."""
+    """A row that succeeds: with this ``text``, or with this ``body`` instead; by default, with a generated answer."""
 
     text: str | None = None
     body: Row | None = field(default=None, hash=False)
@@ -53,7 +52,7 @@ class Failure:
 
 @frozen
 class Missing:
-    """A row that gets lost: it is in neither file."""
+    """A row that is lost: it is in neither file."""
 
 
 Outcome = Answer | Failure | Missing
@@ -66,7 +65,7 @@ def _is_share(_: object, attribute: object, value: float) -> None:
 
 @frozen(kw_only=True)
 class RowBehaviour:
-    """How rows are answered. `answer` has the first word; where it is None or gives None, the shares decide."""
+    """How rows are answered. ``answer`` decides first; if it is None or returns None, the shares decide."""
 
     answer: Callable[[Row], Outcome | None] | None = None
     fail_rows: float = field(default=0.0, validator=_is_share)
@@ -75,12 +74,12 @@ class RowBehaviour:
 
 
 def lines_of(content: bytes) -> list[bytes]:
-    """The lines of a file of JSON Lines: they end at a newline and nowhere else."""
+    """Return the lines of a file of JSON Lines: they end only at a newline."""
     return content.removesuffix(b"\n").split(b"\n")
 
 
 def requests(model: str, endpoint: str, count: int) -> bytes:
-    """So many good lines for this model and endpoint."""
+    """Return ``count`` valid lines for this model and endpoint."""
     rows: list[Row] = []
     for number in range(1, count + 1):
         custom_id = f"row-{number}"
@@ -94,7 +93,7 @@ def requests(model: str, endpoint: str, count: int) -> bytes:
 
 
 def input_error(lines: list[bytes]) -> str | None:
-    """What validation finds wrong with the input as a whole; None if nothing."""
+    """Return the validation error of the input as a whole, or None."""
     for number, line in enumerate(lines, start=1):
         row = _row(line)
         if row is None:
@@ -108,14 +107,14 @@ def input_error(lines: list[bytes]) -> str | None:
 
 
 def first_model(lines: list[bytes]) -> str | None:
-    """The model that the first line asks for. Which one a real job of mixed models names is not known."""
+    """Return the model of the first line. Which one a real job of mixed models shows is not known."""
     row = _row(lines[0]) if lines else None
     model = _body(row).get("model") if row else None
     return model if isinstance(model, str) else None
 
 
 class Run:
-    """The rows of one job that were done: a `share` of all, in the order in which they became so."""
+    """The completed rows of one job: a ``share`` of all, in the order of their completion."""
 
     def __init__(
         self, lines: list[bytes], answering: RowBehaviour, *, job_id: str, endpoint: str, created: int, share: float
@@ -130,7 +129,7 @@ class Run:
         self._done = order[: int(len(lines) * share + 1e-9)]
 
     def succeeded_and_failed(self) -> tuple[bool, bool]:
-        """Whether there is a row that succeeded, and one that failed."""
+        """Return whether any row succeeded, and whether any failed."""
         kinds: set[type[Outcome]] = set()
         for _, _, outcome in self._outcomes():
             kinds.add(type(outcome))
@@ -139,7 +138,7 @@ class Run:
         return Answer in kinds, Failure in kinds
 
     def output(self) -> bytes:
-        """The output file."""
+        """Return the output file."""
         return b"".join(
             self._line(
                 index, row, "response", {"status_code": outcome.status_code, "body": self._answer(row, outcome)}
@@ -149,7 +148,7 @@ class Run:
         )
 
     def errors(self) -> bytes:
-        """The error file."""
+        """Return the error file."""
         return b"".join(
             self._line(index, row, "error", {"code": outcome.code, "message": outcome.message})
             for index, row, outcome in self._outcomes()
@@ -157,7 +156,7 @@ class Run:
         )
 
     def _outcomes(self) -> Iterator[tuple[int, Row, Outcome]]:
-        # By job and place, not by custom_id: a row that is sent again in another job has another chance.
+        # By job and position, not by custom_id: a row that is sent again in another job has another chance.
         random = Random(f"{self._answering.seed} {self._job_id} fates")  # noqa: S311 - repeatable on purpose
         chances = [random.random() for _ in self._lines]
         for index in self._done:
@@ -194,7 +193,7 @@ class Run:
 
 
 def _objection(row: Row, endpoint: str) -> str | None:
-    """Why this row cannot be answered; None if it can."""
+    """Return why this row cannot be answered, or None."""
     body = _body(row)
     model, stop = body.get("model"), body.get("stop")
     if not isinstance(row.get("custom_id"), str):

@@ -1,4 +1,4 @@
-"""Putting a reply on the wire: piece by piece, and badly where a fault says so."""
+"""Sending of responses: piece by piece, and faulty if a fault requires it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ async def send(
     fault: Fault | None = None,
     sleep: Callable[[float], Awaitable[None]] | None = None,
 ) -> web.StreamResponse:
-    """Send it; a fault may cut it off or, with `sleep` in between, let it drip."""
+    """Send a response; a fault may truncate it or send it byte by byte, with ``sleep`` in between."""
     badly = fault is not None and (fault.cut_after is not None or fault.drip is not None)
     if isinstance(reply.body, bytes) and not reply.gzip and not badly:
         return web.Response(status=reply.status, body=reply.body, headers=headers)
@@ -51,14 +51,14 @@ async def send(
                 await response.write(piece[position : position + 1])
                 await sleep(fault.drip)
     except OSError:
-        return drop(request, response)  # the client had enough of it, or the file behind the content is gone
+        return drop(request, response)  # the client disconnected, or the file of the content was removed
     cut = fault is not None and fault.cut_after is not None
-    # Also where a function or a file gave less than it promised: the connection must not go on out of step.
+    # Also if a function or a file returned less than its size: the connection must not continue out of step.
     return drop(request, response) if cut or (not reply.gzip and sent < content.size) else response
 
 
 def drop(request: web.BaseRequest, response: web.StreamResponse | None = None) -> web.StreamResponse:
-    """Close the connection once what was written is out; what aiohttp writes after that goes nowhere."""
+    """Close the connection after the data already written; whatever aiohttp writes afterwards is discarded."""
     if request.transport is not None:
         request.transport.close()
     return response or web.Response()

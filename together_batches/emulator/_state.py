@@ -1,7 +1,4 @@
-"""The service as a pure machine: jobs and files in memory, over a clock that is passed in.
-
-No I/O, no threads, no tasks.
-"""
+"""The service without I/O, threads or tasks: jobs and files in memory, over a clock that is passed in."""
 
 from __future__ import annotations
 
@@ -27,7 +24,7 @@ __all__ = ["DEFAULT_MODEL", "ENDPOINTS", "Service"]
 
 ENDPOINTS = ("/v1/chat/completions", "/v1/audio/transcriptions", "/v1/audio/translations")
 DEFAULT_MODEL = "openai/gpt-oss-20b"
-# What a create may say besides, null included.
+# Optional fields of a create, null included.
 OPTIONS = (
     ("model_id", str, "a string"),
     ("priority", int, "an integer"),
@@ -38,9 +35,8 @@ OPTIONS = (
 class Service:
     """The jobs and files of one account.
 
-    `now` gives Unix seconds. Two services with the same seed and the same clock that are asked the same
-    things answer the same. `answering` says how rows are answered, `ends_as` where jobs stop that clients
-    create from good files.
+    ``now`` returns Unix seconds. Two services with the same seed and clock respond equally to equal requests.
+    ``answering`` is how rows are answered, ``ends_as`` the final status of jobs that clients create from valid files.
     """
 
     def __init__(
@@ -64,19 +60,19 @@ class Service:
             "organization_id": f"org-{self._uuid()}",
         }
         self._jobs: dict[str, Job] = {}
-        self._with_rows: dict[str, Job] = {}  # those that will have results and have none yet
-        # When each of them ends, so that a look at the files need not look at every job that still runs.
+        self._with_rows: dict[str, Job] = {}  # jobs that will have results and have none yet
+        # When each of them ends, so that reading the files need not check every running job.
         self._ends: list[tuple[float, int, str]] = []
         self._files = Files(now=now, new_id=lambda: f"file-{self._uuid()}", seed=seed)
 
-    # What the service answers
+    # Operations of the service
 
     def create(self, wanted: Mapping[str, object]) -> dict[str, object]:
-        """Accept a job: `{"job": ...}`, with a `"warning"` where there is something to say.
+        """Accept a job: return ``{"job": ...}``, with a ``"warning"`` if necessary.
 
-        As at the real service, a file that is unknown or unreadable is not noticed here; the job fails after
-        validation. Raises Refusal 400 for a missing `input_file_id`, for an endpoint that does not exist, and for
-        a field of a wrong type.
+        As at the real service, an unknown or unreadable file is not an error here; the job fails after validation.
+        Raises Refusal 400 for a missing ``input_file_id``, for an endpoint that does not exist, and for a field of a
+        wrong type.
         """
         input_file_id = wanted.get("input_file_id")
         if not isinstance(input_file_id, str) or not input_file_id:
@@ -112,20 +108,20 @@ class Service:
         return answer
 
     def retrieve(self, job_id: str) -> dict[str, object]:
-        """The job as it stands. Raises Refusal 404."""
+        """Return the job in its current state. Raises Refusal 404."""
         return self._shown(self._job(job_id), self._now())
 
     def listing(self) -> list[dict[str, object]] | None:
-        """Every job, in an order that means nothing but stays the same. None, not [], without jobs."""
+        """Return every job, in an arbitrary but constant order. None, not [], without jobs."""
         if not self._jobs:
             return None
         now = self._now()
-        # A checksum shuffles without a second structure to keep: seeding 100,000 jobs stays cheap.
+        # A checksum shuffles without a second data structure: seeding 100,000 jobs stays cheap.
         shuffled = sorted(self._jobs.values(), key=lambda job: (crc32(job.id.encode(), self._seed), job.id))
         return [self._shown(job, now) for job in shuffled]
 
     def cancel(self, job_id: str) -> dict[str, object]:
-        """Begin to cancel, and give the job as it now stands; repeating it changes nothing.
+        """Begin to cancel, and return the job in its current state; repeating it changes nothing.
 
         Raises Refusal 404, and 409 for a job that has ended.
         """
@@ -150,7 +146,7 @@ class Service:
         return self._files
 
     def whoami(self) -> dict[str, object]:
-        """To whom the key belongs: a project, as every job says."""
+        """Return the owner of the key: a project, as in every job."""
         return {
             "type": "project_api_key",
             "api_key": {"id": "key-emulator"},
@@ -158,7 +154,7 @@ class Service:
             "project": {"id": self._owner["project_id"], "name": "emulator", "slug": "emulator"},
         }
 
-    # What a test puts there
+    # Additions by tests
 
     def add_job(
         self,
@@ -173,11 +169,11 @@ class Service:
         cancels_as: str = "CANCELLED",
         extra_fields: Mapping[str, object] | None = None,
     ) -> str:
-        """Put a job there that was created `age_seconds` ago and enters `status` now.
+        """Add a job that was created ``age_seconds`` ago and enters ``status`` now.
 
         A job without an input file gets one, and runs its rows, unless the caller names result files.
 
-        Raises ValueError for an id that is taken or empty, and for an end that cannot follow.
+        Raises ValueError for an id that is taken or empty, and for an impossible final status.
         """
         now = self._now()
         phases = phases_from(status, ends_as, now, self.timing)
@@ -209,14 +205,14 @@ class Service:
             file_size_bytes=content.size,
             cancels_as=cancels_as,
             extra_fields=fields,
-            # The results of a made-up input would stand beside those that the caller names.
+            # The results of a generated input would appear beside those that the caller names.
             input=content if file or not fields.keys() & {"output_file_id", "error_file_id"} else None,
         )
         self._keep(job)
         return job_id
 
     def jobs(self) -> list[dict[str, object]]:
-        """Every job, in the order in which they came."""
+        """Return every job, in the order of their creation."""
         now = self._now()
         return [self._shown(job, now) for job in self._jobs.values()]
 
@@ -243,7 +239,7 @@ class Service:
         return job_to_json(job, now, self._owner)
 
     def _settle(self, job: Job, now: float) -> None:
-        """Once the job has ended, name the files of its results; what is in them is made when they are read."""
+        """Name the result files of a job that has ended; their content is generated when they are read."""
         ended = job.phase(now)
         if ended.status not in ENDED or job.input is None:
             return
@@ -264,7 +260,7 @@ class Service:
             (failed, "error_file_id", "errors.jsonl", run.errors),
         ):
             if wanted:
-                # Not the next id: ids must not depend on who looked first.
+                # Not the next id, because ids must not depend on the order of reads.
                 file_id = f"file-{uuid5(NAMESPACE_OID, f'{self._seed} {job.id} {field}')}"
                 self._files.keep(
                     file_id,
@@ -276,7 +272,7 @@ class Service:
                 job.results[field] = file_id
 
     def _uuid(self) -> str:
-        # By hand, since uuid.UUID costs as much as the rest of a seeded job.
+        # By hand, because uuid.UUID costs as much as the rest of a seeded job.
         digits = f"{self._random.getrandbits(128):032x}"
         variant = "89ab"[int(digits[16], 16) & 3]
         return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
@@ -296,5 +292,5 @@ def _same(content: Content) -> Content:
 
 @lru_cache(maxsize=256)
 def _requests(model: str, endpoint: str, count: int) -> Content:
-    """The input of jobs that were put there without one. One copy serves all jobs of the same kind."""
+    """Return the input of jobs that were added without one. One copy serves all jobs of the same kind."""
     return content_of(requests(model, endpoint, count))
