@@ -1,7 +1,7 @@
-"""Transport: one request out, one response or one typed error back. With its room the only code here on aiohttp.
+"""Transport: one request out, one response or one typed error back.
 
 Retries are here and not in an aiohttp middleware, because whether a request may be repeated depends on the call,
-which a middleware does not know.
+which a middleware does not know. Apart from the emulator, only this package imports aiohttp.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from types import SimpleNamespace
 
     Exchange = Callable[[aiohttp.ClientSession, Request], Awaitable["Answer | RequestFailure[APIError]"]]
-    """One attempt: an answer, or the reason why there is none."""
+    """One attempt: an answer, or why there is none."""
 
 __all__ = [
     "AGENT",
