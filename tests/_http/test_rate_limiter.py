@@ -206,7 +206,7 @@ def test_a_limit_that_is_named_is_where_it_begins() -> None:
 
 @pytest.mark.parametrize(("limit", "rate"), [(500.0, None), (1e300, None), (1e-300, 1)])
 def test_a_limit_that_cannot_be_is_not_believed(limit: float, rate: float | None) -> None:
-    """A large limit, which may count by the minute, is not used at the start; a tiny one is raised to one a second."""
+    """A large limit, which may count by the minute, is not used at first; a tiny one is raised to one a second."""
     limiter = AdaptiveRateLimiter()
     limiter.on_refused(1.0, sent_at=0.9, limit=limit)
     assert limiter.rate == rate
