@@ -103,7 +103,7 @@ class Streaming:
             broke_at = at
             error.message += f", after {at} bytes" + ("" if version.size is None else f" of {version.size}")
             if not version.is_known:
-                error.message += "; it has neither a length nor an ETag to be known by, so the rest was not asked for"
+                error.message += "; it has neither a length nor an ETag, so the rest was not requested"
                 raise error
             await self._pause(request, error, failures)
             reception = await self._open(request, version.range_from(at))

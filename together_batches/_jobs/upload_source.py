@@ -96,7 +96,7 @@ class UploadSource:
             more = self._sent.read(1) if end >= self.size else b""
         whole = end == self.size and not more and self._hash.hexdigest() == self.sha256
         if not block or (end >= self.size and not whole):
-            message = f"{self._where} changed while it was uploaded: try again when nobody writes to it"
+            message = f"{self._where} changed while it was uploaded: try again when no process writes to it"
             raise UsageError(message)
         return block
 

@@ -14,8 +14,8 @@ from urllib.parse import quote, urlencode, urljoin, urlsplit
 
 import attrs
 
-from together_batches._paging import sign_in_headers
 from together_batches._protocol import json_codec
+from together_batches._protocol.paging import sign_in_headers
 from together_batches._protocol.reach import is_disguised, reach_of
 from together_batches.config import Secret
 from together_batches.errors import (

@@ -24,8 +24,8 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, Struct
 
 from together_batches._fields import Carried, OnDemand, time_of
-from together_batches._paging import sign_of_more
 from together_batches._protocol.json_members import members, salvaged_id
+from together_batches._protocol.paging import sign_of_more
 from together_batches.errors import APIResponseValidationError, ValidationError
 from together_batches.models import BatchJob, BatchJobStatus, FileObject
 

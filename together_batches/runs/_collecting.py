@@ -202,7 +202,7 @@ class Collecting:
                 await self._run_directory.drop(self._run_directory.piece_of(attempt))
                 pause = absence.pause()
                 if pause is None:
-                    reason = problem or "rows that were answered are not there"
+                    reason = problem or "rows that were answered are missing"
                     message = (
                         f"the results of job {attempt.job_id} are not at the service any more as they were "
                         f"({reason}), and the output cannot be made again without them"

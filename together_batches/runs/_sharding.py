@@ -77,7 +77,7 @@ def scan(
         reading = _Reading(path, Check(rules, _DuplicateFinder(alike)), _Cutter(max_rows, max_bytes), aside)
         reading.run(rules, raise_if_cancelled)
         if reading.sha256 != before.sha256:
-            message = f"{path} changed while it was read: try again when nobody writes to it"
+            message = f"{path} changed while it was read: try again when no process writes to it"
             raise UsageError(message)
     return reading.finished()
 

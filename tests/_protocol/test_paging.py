@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from together_batches._paging import sign_in_headers, sign_of_more
 from together_batches._protocol import files as file_protocol
 from together_batches._protocol import jobs as job_protocol
 from together_batches._protocol.jobs import Answer
 from together_batches._protocol.json_codec import encode
+from together_batches._protocol.paging import sign_in_headers, sign_of_more
 from together_batches.errors import APIResponseValidationError
 
 _PARTS: list[tuple[dict[str, Any], str]] = [
