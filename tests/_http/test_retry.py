@@ -55,7 +55,7 @@ def _delay(
     )
 
 
-# --- the wait that the service asks for ---------------------------------------------------------------------------
+# --- the wait that the service requests ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ def test_no_header_crashes_the_reader(headers: dict[str, str]) -> None:
     assert limit is None or limit > 0
 
 
-# --- what is repeated ---------------------------------------------------------------------------------------------
+# --- which requests are retried -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -247,7 +247,7 @@ def test_the_service_advises(status: int, advice: str, *, read: bool, create: bo
     assert (_delay(_refused(status), headers, request=_CREATE) is not None) is create
 
 
-# --- how long it waits --------------------------------------------------------------------------------------------
+# --- the wait before a retry --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("attempt", "most"), [(1, 0.5), (2, 1), (3, 2), (4, 4), (5, 8), (6, 8), (5_000, 8)])
@@ -279,7 +279,7 @@ def test_a_policy_without_delay() -> None:
     assert _delay(_refused(503), policy=RetryPolicy(base_delay=0)) == 0
 
 
-# --- when it gives up ---------------------------------------------------------------------------------------------
+# --- the end of retries -------------------------------------------------------------------------------------------
 
 
 def test_the_attempts_are_used_up() -> None:

@@ -90,7 +90,7 @@ def cut(at: int, content: bytes = DIGITS, **headers: str) -> bytes:
     return http(200, content[:at], length=len(content), headers=headers)
 
 
-# --- what is sent ---------------------------------------------------------------------------------------------
+# --- uploads --------------------------------------------------------------------------------------------------
 
 
 @in_virtual_time
@@ -332,7 +332,7 @@ async def test_only_a_standstill_limits_an_upload() -> None:
             await streaming.send(put(server, Bytes(DIGITS, seconds_a_block=60)))
 
 
-# --- what comes -----------------------------------------------------------------------------------------------
+# --- downloads ------------------------------------------------------------------------------------------------
 
 
 @in_virtual_time

@@ -77,7 +77,7 @@ async def failure(sender: Transport, request: Request, call: CallState | None = 
     return caught.value
 
 
-# --- what goes out, and what comes back -----------------------------------------------------------------------
+# --- requests and responses -----------------------------------------------------------------------------------
 
 
 @in_virtual_time
@@ -165,7 +165,7 @@ def test_what_is_neither_good_nor_an_error_is_no_answer(status: int) -> None:
     run()
 
 
-# --- how an answer is coded, and how long it may be --------------------------------------------------------------
+# --- codings and sizes of responses ------------------------------------------------------------------------------
 
 LONG = b'{"id": "job-1", "error": "' + 100_000 * b"x" + b'"}'
 
@@ -331,7 +331,7 @@ def test_long_headers_are_read(*, given: bool) -> None:
     run()
 
 
-# --- what is repeated -----------------------------------------------------------------------------------------
+# --- which requests are retried -------------------------------------------------------------------------------
 
 BROKEN = (b"",)
 REPEATED_STATUSES = [408, 429, 500, 502, 503, 504, 520, 524, 599]
@@ -460,7 +460,7 @@ async def test_one_attempt_means_one() -> None:
         assert error.message == "overloaded"
 
 
-# --- when it is repeated --------------------------------------------------------------------------------------
+# --- the wait before a retry ----------------------------------------------------------------------------------
 
 
 def gaps(server: RawServer) -> list[float]:
@@ -576,8 +576,7 @@ async def test_429s_cost_nothing_of_the_budget() -> None:
         assert len(server.requests) == 5
 
 
-# --- the shared rate limiter
-# -----------------------------------------------------------------------------------------
+# --- the shared rate limiter ----------------------------------------------------------------------------------
 
 
 @in_virtual_time
@@ -645,7 +644,7 @@ async def test_a_wait_for_a_permit_counts_as_elapsed() -> None:
         assert "would not be sent within max_elapsed=0.2 s" in str(late[0])
 
 
-# --- a bulk's own cap -----------------------------------------------------------------------------------------
+# --- the cap of a bulk ----------------------------------------------------------------------------------------
 
 
 @in_virtual_time
@@ -702,7 +701,7 @@ async def test_who_gives_up_its_turn_holds_up_nobody() -> None:
         assert gaps(server) == [1.0, 1.0]
 
 
-# --- how many at once -----------------------------------------------------------------------------------------
+# --- concurrency ----------------------------------------------------------------------------------------------
 
 
 @in_virtual_time
@@ -714,7 +713,7 @@ async def test_calls_that_are_no_bulk_share_the_slots_of_the_client() -> None:
         assert asyncio.get_running_loop().time() == pytest.approx(4, abs=0.2)
 
 
-# --- answers that break off -----------------------------------------------------------------------------------
+# --- interrupted responses ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("status", [201, 500])
@@ -968,7 +967,7 @@ async def test_a_cancelled_call_is_cancelled() -> None:
         assert len(server.requests) == 1
 
 
-# --- where and when a client can be used ----------------------------------------------------------------------
+# --- event loops, processes and closed clients ----------------------------------------------------------------
 
 
 def test_a_loop_of_another_library_is_refused_in_a_sentence() -> None:

@@ -200,7 +200,7 @@ def test_what_is_no_id(job: Any, reason: str) -> None:
         job_protocol.job_id(job)
 
 
-# --- the raw door -------------------------------------------------------------------------------------------------
+# --- raw requests -------------------------------------------------------------------------------------------------
 
 
 def _raw(method: Any = "GET", path: Any = "/batches", *, json: Any = None, params: Any = None) -> Request:
@@ -308,7 +308,7 @@ def test_what_are_no_parameters(params: object) -> None:
         _raw(params=params)
 
 
-# --- an answer ----------------------------------------------------------------------------------------------------
+# --- a response ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -351,7 +351,7 @@ def test_neither_answers_nor_requests_show_what_is_in_them() -> None:
     assert "secret" not in shown
 
 
-# --- jobs in answers ----------------------------------------------------------------------------------------------
+# --- jobs in responses --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -829,8 +829,7 @@ def test_only_a_refusal_can_mean_finished(status: int, text: str, *, finished: b
     ],
 )
 def test_where_a_file_may_travel(here: str, location: str, expected: str | None) -> None:
-    """A target is accepted over TLS, or over plain HTTP if the service itself is reached that way; it stays as
-    signed.
+    """A target is accepted over TLS, or over plain HTTP if the service is reached that way; it stays as signed.
 
     This machine, its link and private networks are accepted only if the service itself is in one of them.
     """

@@ -243,7 +243,7 @@ def test_what_nobody_reads(text: bytes) -> None:
             reader(text)
 
 
-# --- a job from what the service sends ----------------------------------------------------------------------------
+# --- a job in the form of the service -----------------------------------------------------------------------------
 
 
 def _job(**fields: object) -> BatchJob:
@@ -472,7 +472,7 @@ def test_a_huge_number_is_a_number() -> None:
     assert job_from_dict({"id": "a", "file_size_bytes": 2**200}).file_size_bytes == 2**200
 
 
-# --- the public doors ---------------------------------------------------------------------------------------------
+# --- the public functions -----------------------------------------------------------------------------------------
 
 _json = st.recursive(
     st.none()
@@ -555,7 +555,7 @@ def test_a_mapping_that_is_no_job_is_the_caller_s_mistake() -> None:
         job_from_dict(cast("Any", ["id"]))
 
 
-# --- the quick way and the thorough one -----------------------------------------------------------------------------
+# --- the quick reader and the thorough one --------------------------------------------------------------------------
 
 _ODD = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3) | st.lists(st.none(), max_size=1)
 _TIMES = st.sampled_from(
@@ -738,7 +738,7 @@ def test_any_body_is_cut_as_it_came(body: object, ascii_only: bool, indent: int 
     assert json_codec.decode_row(_line(text)).body == text
 
 
-# --- the quick way ------------------------------------------------------------------------------------------------
+# --- the quick reader of rows -------------------------------------------------------------------------------------
 
 _ends = st.sampled_from(
     [b"}}", b"} }", b'}, "error": null}', b'}, "error": {"code": 1}}', b', "x": {}}}', b"}}}", b"}"]

@@ -1,4 +1,4 @@
-"""A list that says that it goes on elsewhere is never taken for all of it."""
+"""Tests of paging: a list that continues elsewhere is never taken for the whole."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ _WHOLE: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize(("said", "sign"), _PARTS, ids=str)
 def test_what_says_that_there_is_more(said: dict[str, Any], sign: str) -> None:
-    """Flags, what names the next page, and a number of entries or pages above what came."""
+    """A flag, the name of a next page, and a number of entries or pages above those received are signs of more."""
     assert sign_of_more({"data": [], **said}, 2) == sign
 
 
 @pytest.mark.parametrize("said", _WHOLE, ids=str)
 def test_what_says_that_there_is_no_more(said: dict[str, Any]) -> None:
-    """The same members, with a value that says no or nothing."""
+    """The same members with a value that means no, or an empty one, are no sign of more."""
     assert sign_of_more(said, 2) is None
 
 
@@ -68,7 +68,7 @@ def _answer(said: dict[str, Any], headers: dict[str, str] | None = None) -> Answ
 @pytest.mark.parametrize("kind", _READERS)
 @pytest.mark.parametrize(("said", "sign"), _PARTS, ids=str)
 def test_a_part_of_a_list_is_refused(kind: str, said: dict[str, Any], sign: str) -> None:
-    """Of jobs, and of files. The error says by which sign."""
+    """A partial list of jobs or of files is refused, and the error names the sign."""
     with pytest.raises(APIResponseValidationError, match="only a part of one, and no paging is known") as caught:
         _READERS[kind](_answer(said))
     assert caught.value.where == f"$.{sign}"
@@ -77,7 +77,7 @@ def test_a_part_of_a_list_is_refused(kind: str, said: dict[str, Any], sign: str)
 @pytest.mark.parametrize("kind", _READERS)
 @pytest.mark.parametrize("said", _WHOLE, ids=str)
 def test_a_whole_list_is_read(kind: str, said: dict[str, Any]) -> None:
-    """Whatever else its object says."""
+    """A complete list is read, whatever else is in its object."""
     assert [entry.id for entry in _READERS[kind](_answer(said))] == ["a", "b"]
 
 
@@ -96,7 +96,7 @@ def test_a_whole_list_is_read(kind: str, said: dict[str, Any]) -> None:
 @pytest.mark.parametrize("name", ["Link", "link"])
 @pytest.mark.parametrize("kind", _READERS)
 def test_a_header_that_names_the_next_page(kind: str, name: str, value: str, is_part: bool) -> None:
-    """It says as much, also beside a bare list."""
+    """A header that names a next page is a sign of more, also beside a bare list."""
     headers = {"Content-Type": "application/json", name: value}
     assert sign_in_headers(headers) == (name if is_part else None)
     if is_part:

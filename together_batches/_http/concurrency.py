@@ -17,7 +17,7 @@ _LOOK = 20
 _NARROWER = 0.7
 _LEAST_DELAY_SECONDS = 1.0
 _MOST_DELAY_SECONDS = 5.0
-"""Bounds of the delay that counts: a smaller one is harmless, and may be our own, from many answers at once."""
+"""Bounds of a significant delay: one below the first is harmless, and may be our own, from many answers at once."""
 _LONGEST_LEAP = 8.0
 _LEAP_SECONDS = 0.0125
 """Seconds of response time for each further call at once: a hundred calls keep a processor busy for as long."""
@@ -49,7 +49,7 @@ class AdaptiveConcurrency:
         self._max_limit = self._enough = max_limit
         self._least = min(_LEAST_LIMIT, max_limit)
         # All answers: is the service slow?
-        self._usual = math.inf  # seconds, the lowest average so far
+        self._usual = math.inf  # seconds, the lowest average
         self._looked_at, self._look_seconds = 0, 0.0
         # The round, of as many answers as calls run at once, for calls that began at this limit: does it help?
         self._before: tuple[int, float] | None = None  # the limit before the raise, and its average

@@ -231,7 +231,7 @@ class ClientState:
     def session_of(self, bulk: BulkContext) -> aiohttp.ClientSession:
         """Return the session for a call of a bulk. Only the first call checks where it is used.
 
-        All calls of a bulk are made on one loop, and only a system call can tell the current loop and process.
+        All calls of a bulk are made on one loop, and only a system call returns the current loop and process.
         """
         if bulk.session is None or self.closed:
             bulk.session = self.session()

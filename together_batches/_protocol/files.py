@@ -151,7 +151,7 @@ def _form(path: str, fields: Mapping[str, str], *, file: tuple[str, Uploadable] 
     )
 
 
-# --- answers --------------------------------------------------------------------------------------------------
+# --- responses ------------------------------------------------------------------------------------------------
 
 
 def read_file(answer: Answer, expected: str | None = None) -> FileObject:

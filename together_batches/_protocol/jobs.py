@@ -230,7 +230,7 @@ def _body(value: object) -> bytes:
         raise UsageError(message) from error
 
 
-# --- answers --------------------------------------------------------------------------------------------------
+# --- responses ------------------------------------------------------------------------------------------------
 
 
 @attrs.frozen
@@ -360,8 +360,7 @@ def read_created(answer: Answer, input_file_id: str) -> BatchJob:
 
 
 def safe_target(here: str, location: str, base_url: str) -> Secret:
-    """Return the whole URL of a place away from the service; raise ValueError, with a reason, if files may not go
-    there.
+    """Return the whole URL of a place outside the service; raise ValueError, with a reason, if no file may go to it.
 
     Files may travel over plain HTTP only if the service itself is reached that way, on this machine or because the
     user chose it; and they may go to this machine or a private network only if the service itself is in one: a public

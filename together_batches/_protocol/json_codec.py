@@ -61,8 +61,7 @@ __all__ = [
 
 
 class WireError(Exception):
-    """A defect in JSON and its place; it never leaves the package: the caller of the decoder decides whose fault it
-    is.
+    """A defect in JSON and its place; it never leaves the package: the caller decides whose fault it is.
 
     For text that is not JSON, ``reason`` has the cause, and ``at`` the byte, if known.
     """
@@ -93,11 +92,11 @@ def decode(body: bytes) -> object:
 
 
 def read(body: bytes | Raw) -> object:
-    """Return the value in ``body``, even with content that Python reads and JSON excludes; else raise
-    :class:`WireError`.
+    """Return the value in ``body``, even with content that Python reads and JSON excludes.
 
-    Such content is ``NaN``, a number beyond the range of floats, half a surrogate pair, half a character, a raw
-    control character. In a place where it does no harm it is no reason to lose the rest of a response.
+    Raises :class:`WireError` if Python rejects it, too. Such content is ``NaN``, a number beyond the range of floats,
+    half a surrogate pair, half a character, a raw control character. In a place where it does no harm it is no reason
+    to lose the rest of a response.
     """
     try:
         return cast("object", _decode(body))
@@ -675,8 +674,8 @@ class _RequestLine(Struct, gc=False):
 
 
 read_request = msgspec.json.Decoder(_RequestLine).decode
-"""Decode a line of a request, of which most is checked and skipped. Raises one of ``UNREADABLE`` if it does not
-match; broken UTF-8 in the skipped parts remains."""
+"""Decode a line of a request, most of which is checked and skipped. Raises one of ``UNREADABLE`` if it does not match;
+broken UTF-8 in the skipped parts remains."""
 
 
 def request(line: bytes) -> object:

@@ -1,7 +1,7 @@
 """Signs that a list is only a part of one.
 
-The service documents no paging of its lists, and none was seen. But a part that is taken for all of it hides jobs and
-files: one that hides is created again, or not cancelled. So a list that says that there is more is refused.
+The service documents no paging of its lists, and none was seen. But a part that is taken for the whole hides jobs and
+files: a hidden job is created again, or not cancelled. So a list with a sign of further entries is refused.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = ["sign_in_headers", "sign_of_more"]
 
 
 def _says_so(value: object, _: int) -> bool:
-    """For flags, and for the name of what comes next: anything but the ways of saying no."""
+    """Return True for a flag, or the name of a next page, that is set: any value but those that mean no."""
     return value not in (None, False, 0, "", "false") and value != {} and value != []
 
 
@@ -47,12 +47,12 @@ _SIGNS: dict[str, Callable[[object, int], bool]] = {
     "totalitems": _is_more,
     "totalpages": _is_several,
 }
-"""What says that there is more, without regard to case and underscores, and when it does, given how many came."""
+"""Names that can announce more, without case and underscores, and tests of their values, given the entries so far."""
 _NESTED_IN = frozenset({"pagination", "paging", "pageinfo", "meta", "metadata", "links"})
 
 
 def sign_of_more(page: Mapping[str, object], entries: int) -> str | None:
-    """The path within an object of ``entries`` that says that there are more of them; None if nothing does."""
+    """Return the path within an object of ``entries`` to a sign of further ones; None if there is none."""
     for name, value in page.items():
         plain = name.replace("_", "").replace("-", "").lower()
         says_more = _SIGNS.get(plain)
@@ -66,7 +66,7 @@ def sign_of_more(page: Mapping[str, object], entries: int) -> str | None:
 
 
 def sign_in_headers(headers: Mapping[str, str]) -> str | None:
-    """The header that names a next page (https://www.rfc-editor.org/rfc/rfc8288); None if there is none."""
+    """Return the header that names a next page (https://www.rfc-editor.org/rfc/rfc8288); None if there is none."""
     for name, value in headers.items():
         if name.lower() == "link" and re.search(r";\s*rel\s*=\s*\"?[^\",;]*\bnext\b", value, re.IGNORECASE):
             return name

@@ -22,11 +22,10 @@ _UNREADABLE = object()
 
 
 def read_row(line: bytes, *, whole: bool = True) -> BatchSuccess | BatchFailure:
-    """Return the row in a line of an output or an error file; never raise. ``whole=False`` is for the start of a
-    line.
+    """Return the row in a line of an output or an error file; never raise.
 
-    See https://docs.together.ai/docs/inference/batch/overview. Both files are read alike: in either an answer may be
-    an error with a status.
+    ``whole=False`` is for the start of a line. See https://docs.together.ai/docs/inference/batch/overview. Both files
+    are read alike: in either an answer may be an error with a status.
     """
     if not whole:
         message = f"the line has more than {format_count(LONGEST_LINE_BYTES)} bytes; this is its beginning"
