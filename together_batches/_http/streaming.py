@@ -1,8 +1,7 @@
 """File transfers: bodies that are read while they are sent, responses that are read as they arrive.
 
 Only the differences from an ordinary request are here; retries, the rate limiter and the wording of failures are
-those of :mod:`together_batches._http.transport`. The duration of a transfer has no limit: it fails only if it makes
-no progress.
+those of :mod:`together_batches._http.transport`. The duration of a transfer has no limit; only a stall ends it.
 """
 
 from __future__ import annotations
@@ -328,7 +327,7 @@ class StreamedResponse(Answer):
         return self
 
     async def __anext__(self) -> bytes:
-        """Return the bytes that have arrived; raise :class:`APIConnectionError` if the connection fails."""
+        """Return the bytes that have arrived; raise :class:`APIConnectionError` if the connection fails or stalls."""
         limit = self.transport.config.timeout.read
         try:
             async with asyncio.timeout(limit):
@@ -406,7 +405,7 @@ class _FileIdentity:
 
 
 _LENGTH = re.compile("[0-9]{1,18}").fullmatch
-"""Match for a number of bytes that a file can have. Python refuses to parse one of thousands of digits."""
+"""Match a number of bytes that a file can have: Python refuses to parse one of thousands of digits."""
 
 
 def _other(answer: StreamedResponse, problem: str) -> APIError:

@@ -153,7 +153,7 @@ class Silence:
         self._since = self._last = -math.inf
 
     def lasts(self, sent_at: float, now: float) -> float:
-        """Return the seconds from the first failed attempt to ``now``, after another failed attempt, ``sent_at``."""
+        """Return the seconds from the first failed attempt to ``now``, when an attempt made at ``sent_at`` failed."""
         if sent_at - self._last > _LONGEST_BREAK_SECONDS:
             self._since = sent_at  # tried again after a break: the cause may be fixed
         self._last = now
@@ -464,7 +464,7 @@ class Transport:
             call.waited = 0.0
 
     def _note_silence(self, seconds: float) -> None:
-        """Warn once about a service that has never answered: its first limit may be far away."""
+        """Warn once of silence from a service that has never answered, because its first time limit may be far away."""
         there, silence = self.state, self.state.silence
         if there.has_answered or silence.is_reported:
             there.timeouts.on_silence = None
@@ -607,7 +607,7 @@ class Transport:
         url, place = self._base + request.path, self._place(request.path)
         hops = 0
         while True:
-            # Not as a context manager: an answer that is read to its end is closed.
+            # Not as a context manager, because reading an answer to its end closes it.
             response = await session.request(
                 request.method,
                 place,

@@ -502,9 +502,9 @@ def _phrase(status: int) -> str:
 def _error_details(body: object) -> tuple[str, str | None]:
     """Return the message in an error body, and the request id in it, in any of the shapes that the service uses.
 
-    ``{"error": "text"}`` (batches), ``{"error": {"message": …}, "id": …}`` (files and the gateway), ``{"code": …,
-    "message": …, "details": […]}`` (newer services), ``{"file_id": …}`` (a file known already), text or HTML (the
-    edge), XML (the storage), or an empty body.
+    ``{"error": "text"}`` (batches), ``{"error": {"message": …}, "id": …}`` (files and the gateway),
+    ``{"code": …, "message": …, "details": […]}`` (newer services), ``{"file_id": …}`` (a file known already), text
+    or HTML (the edge), XML (the storage), or an empty body.
     """
     if isinstance(body, str):
         body = body[:_PAGE_CHARACTERS]

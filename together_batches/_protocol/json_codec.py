@@ -674,7 +674,7 @@ class _RequestLine(Struct, gc=False):
 
 
 read_request = msgspec.json.Decoder(_RequestLine).decode
-"""Decode a line of a request, most of which is checked and skipped. Raises one of ``UNREADABLE`` if it does not match;
+"""Decode a line of a request, checking and skipping most of it. Raises one of ``UNREADABLE`` if it does not match;
 broken UTF-8 in the skipped parts remains."""
 
 

@@ -47,7 +47,7 @@ _SIGNS: dict[str, Callable[[object, int], bool]] = {
     "totalitems": _is_more,
     "totalpages": _is_several,
 }
-"""Names that can announce more, without case and underscores, and tests of their values, given the entries so far."""
+"""Tests of values that announce more entries, by name without case and underscores, given the number received."""
 _NESTED_IN = frozenset({"pagination", "paging", "pageinfo", "meta", "metadata", "links"})
 
 

@@ -68,7 +68,7 @@ def _row_of(row: json_codec.Row, line: bytes) -> BatchSuccess | BatchFailure:
 def _success(custom_id: str, body: bytes, status_code: int, line: bytes) -> BatchSuccess:
     """Return a row that was answered with the object whose text is ``body``."""
     answer = json_codec.Body(body)
-    # Text that may be nested too deeply is decoded only if the number of brackets leaves a doubt.
+    # Decoded only to detect nesting that is too deep, and only if the number of brackets leaves a doubt.
     if body.count(b"{") + body.count(b"[") > _LEVELS_IN_DOUBT:
         try:
             answer.decode()
