@@ -464,7 +464,7 @@ class Transport:
             call.waited = 0.0
 
     def _note_silence(self, seconds: float) -> None:
-        """Warn once of silence from a service that has never answered, because its first time limit may be far away."""
+        """Warn once of silence from a service that has never answered: its first time limit may be far away."""
         there, silence = self.state, self.state.silence
         if there.has_answered or silence.is_reported:
             there.timeouts.on_silence = None

@@ -81,7 +81,7 @@ _decode = msgspec.json.Decoder().decode
 
 
 def decode(body: bytes) -> object:
-    """Return the JSON value in ``body``; raise :class:`WireError` if it is not JSON, as ``NaN`` or broken UTF-8.
+    """Return the JSON value in ``body``; raise :class:`WireError` if it is not (``NaN`` and broken UTF-8 are not).
 
     Integers are exact, whatever their length. Of two values with one key the last counts.
     """
