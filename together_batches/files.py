@@ -224,7 +224,7 @@ class AsyncFiles:
         via: Literal["storage", "api"] = "storage",
         on_progress: Callable[[int, int], None] | None = None,
     ) -> FileObject:
-        """Upload a file; content that the account has already is recognised, and not sent again.
+        """Upload a file; content that the account already has is recognised, and not sent again.
 
         The source is read twice, for its hash and for the transfer. A step that fails is retried like any other call,
         because an upload costs nothing. Only the time without progress is limited, not the total.
@@ -255,7 +255,7 @@ class AsyncFiles:
             return (await self._transfers.upload(content, purpose, via, on_progress)).file
 
     async def retrieve(self, file_id: str | FileObject) -> FileObject:
-        """What the service knows of a file.
+        """Return the metadata of a file.
 
         See https://docs.together.ai/reference/get-files-id.
 
@@ -270,7 +270,7 @@ class AsyncFiles:
         return file
 
     async def list(self) -> builtins.list[FileObject]:
-        """All files of the account, inputs, outputs and errors, newest first.
+        """Return all files of the account, inputs, outputs and errors, newest first.
 
         See https://docs.together.ai/reference/get-files.
 
@@ -282,7 +282,7 @@ class AsyncFiles:
         return sorted(files, key=lambda file: file.created_at or _LONG_AGO, reverse=True)
 
     async def delete(self, file_id: str | FileObject) -> None:
-        """Delete a file. What that does to a job that is using it, the service does not tell.
+        """Delete a file. The service does not document the effect on a job that is using it.
 
         See https://docs.together.ai/reference/delete-files-id.
 
@@ -306,7 +306,7 @@ class AsyncFiles:
         self._transfers.known.forget_file(wanted)
 
     def content(self, file_id: str | FileObject) -> Stream[bytes]:
-        """The content of a file, in pieces of up to 1 MB as they come: all of it, or an error at the end.
+        """Iterate over the content of a file in pieces of up to 1 MB: all of it, or an error at the end.
 
         A download that breaks off is resumed where it stopped. Exhaust the iterator or use it with ``async with``, so
         that the connection is released. See https://docs.together.ai/reference/get-files-id-content.
@@ -331,7 +331,7 @@ class AsyncFiles:
         on_progress: Callable[[int, int | None], None] | None = None,
         **renamed: Never,
     ) -> Path:
-        """Write the content of a file to ``path``, which appears when all of it has come and its length is right.
+        """Write the content of a file to ``path``, which appears when it is complete and its length is verified.
 
         Until then the content is in a temporary file in the same directory, which is removed if the download fails or
         is cancelled. Even if this process is killed, no partial file appears under the name. A loss of power may

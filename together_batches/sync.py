@@ -428,7 +428,7 @@ class Files:
         via: Literal["storage", "api"] = "storage",
         on_progress: Callable[[int, int], None] | None = None,
     ) -> FileObject:
-        """Upload a file; content that the account has already is recognised, and not sent again.
+        """Upload a file; content that the account already has is recognised, and not sent again.
 
         ``on_progress`` is called in the client's own thread, and a ``source`` of requests is iterated in others.
         """
@@ -437,19 +437,19 @@ class Files:
         )
 
     def retrieve(self, file_id: str | FileObject) -> FileObject:
-        """What the service knows of a file."""
+        """Return the metadata of a file."""
         return self._thread.call(self._async.retrieve, file_id)
 
     def list(self) -> builtins.list[FileObject]:
-        """All files of the account, inputs, outputs and errors, newest first."""
+        """Return all files of the account, inputs, outputs and errors, newest first."""
         return self._thread.call(self._async.list)
 
     def delete(self, file_id: str | FileObject) -> None:
-        """Delete a file. What that does to a job that is using it, the service does not tell."""
+        """Delete a file. The service does not document the effect on a job that is using it."""
         return self._thread.call(self._async.delete, file_id)
 
     def content(self, file_id: str | FileObject) -> LoopIterator[bytes]:
-        """The content of a file, in pieces of up to 1 MB as they come: all of it, or an error at the end.
+        """Iterate over the content of a file in pieces of up to 1 MB: all of it, or an error at the end.
 
         Leaving the iterator stops the download: use it with ``with``, or to its end.
         """
@@ -466,7 +466,7 @@ class Files:
         on_progress: Callable[[int, int | None], None] | None = None,
         **renamed: Never,
     ) -> Path:
-        """Write the content of a file to ``path``, which appears when all of it has come and its length is right.
+        """Write the content of a file to ``path``, which appears when it is complete and its length is verified.
 
         ``on_progress`` is called in the client's own thread.
         """

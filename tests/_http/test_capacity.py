@@ -1,4 +1,4 @@
-"""The number of attempts under way on a machine that has run out of connections."""
+"""Tests of the limit on attempts under way on a machine that has run out of connections."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from together_batches._http.capacity import Capacity
 
 
 class Machine:
-    """Counts the attempts under way."""
+    """A counter of the attempts under way."""
 
     def __init__(self, under_way: int) -> None:
         self.under_way = under_way
@@ -28,7 +28,7 @@ class Machine:
 
 @without_wires
 async def test_there_is_no_limit_before_the_machine_runs_out() -> None:
-    """Any number may begin."""
+    """Any number of attempts may begin without a limit."""
     machine = Machine(0)
     for _ in range(10_000):
         await machine.begin()
@@ -37,7 +37,7 @@ async def test_there_is_no_limit_before_the_machine_runs_out() -> None:
 
 @without_wires
 async def test_fewer_run_at_once_afterwards() -> None:
-    """Four fifths of what was possible: files of the program need descriptors, too. The lowest of a burst counts."""
+    """The limit is four fifths of the possible attempts: files need descriptors. The lowest of a burst counts."""
     machine = Machine(250)
     machine.capacity.ran_out()
     assert machine.capacity.limit == 200
@@ -51,7 +51,7 @@ async def test_fewer_run_at_once_afterwards() -> None:
 
 @without_wires
 async def test_the_others_wait_in_the_order_in_which_they_came() -> None:
-    """Each end lets the next one in."""
+    """Each attempt that ends admits the next one in order of arrival."""
     machine = Machine(5)
     machine.capacity.ran_out()  # four may run
     order: list[int] = []
@@ -80,7 +80,7 @@ async def test_the_others_wait_in_the_order_in_which_they_came() -> None:
 
 @without_wires
 async def test_answers_raise_the_limit() -> None:
-    """By one, after as many as the limit is."""
+    """The limit grows by one after as many answers as its value."""
     machine = Machine(5)
     machine.capacity.ran_out()
     for _ in range(4):
@@ -91,7 +91,7 @@ async def test_answers_raise_the_limit() -> None:
 
 @without_wires
 async def test_waiting_has_an_end() -> None:
-    """Then it is a timeout, and the turn goes to the next one."""
+    """A wait that exceeds its limit raises TimeoutError, and the place goes to the next attempt."""
     machine = Machine(2)
     machine.capacity.ran_out()
     with pytest.raises(TimeoutError):
@@ -101,14 +101,14 @@ async def test_waiting_has_an_end() -> None:
 
 @without_wires
 async def test_a_turn_that_is_given_up_is_not_lost() -> None:
-    """Not even if it had just come."""
+    """A place is passed on if its attempt is cancelled, even right after it was granted."""
     machine = Machine(2)
     machine.capacity.ran_out()
     machine.under_way = 1
     first = asyncio.create_task(machine.begin())
     second = asyncio.create_task(machine.begin())
     await asyncio.sleep(0)
-    machine.end(answered=False)  # the first one's turn
+    machine.end(answered=False)  # admits the first one
     first.cancel()
     await asyncio.wait([first])
     await second
@@ -117,7 +117,7 @@ async def test_a_turn_that_is_given_up_is_not_lost() -> None:
 
 @without_wires
 async def test_an_end_that_was_not_reported_is_noticed() -> None:
-    """An attempt that is cancelled reports nothing."""
+    """A place becomes free if a cancelled attempt does not report its end."""
     machine = Machine(2)
     machine.capacity.ran_out()
     waiting = asyncio.create_task(machine.begin())

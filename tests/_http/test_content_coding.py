@@ -1,4 +1,4 @@
-"""Content codings: which labels are compressions, and what they stand for, in bounded pieces."""
+"""Tests of content codings: which labels are compressions, and their decoding in bounded pieces."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TEXT = b'{"id": "job-1"}'
 
 
 def bare_deflate(content: bytes) -> bytes:
-    """A deflate stream without zlib's head and checksum, as some servers send it."""
+    """Return a deflate stream without zlib's head and checksum, as some servers send it."""
     made = zlib.compressobj(wbits=-15)
     return made.compress(content) + made.flush()
 
@@ -37,7 +37,7 @@ def bare_deflate(content: bytes) -> bytes:
     ],
 )
 def test_only_compressions_count(header: str, names: tuple[str, ...]) -> None:
-    """Storages repeat labels of an uploader; bytes under a label that is no compression are what they are."""
+    """Bytes under a label that is not a compression are unchanged: storages repeat labels of an uploader."""
     assert compressions(header) == names
 
 
@@ -57,7 +57,7 @@ def test_only_compressions_count(header: str, names: tuple[str, ...]) -> None:
     ],
 )
 def test_compressions_are_undone_however_the_bytes_come(names: tuple[str, ...], body: bytes) -> None:
-    """The last one applied is undone first; also byte by byte."""
+    """The last compression applied is undone first, even if the bytes arrive one by one."""
     whole = decode(body, names, 1 << 20)
     assert whole in {TEXT, bytes(range(256)) * 300, b""}
     assert bool(whole) is bool(body)
@@ -79,13 +79,13 @@ def test_compressions_are_undone_however_the_bytes_come(names: tuple[str, ...], 
     ],
 )
 def test_what_cannot_be_undone(names: tuple[str, ...], body: bytes, problem: str) -> None:
-    """The error names the reason."""
+    """The error names the reason why the bytes cannot be decoded."""
     with pytest.raises(CodingError, match=f"^{problem}$"):
         decode(body, names, 1 << 20)
 
 
 def test_no_more_is_decoded_than_is_wanted() -> None:
-    """A kilobyte that stands for a gigabyte costs what the limit allows, and a little more."""
+    """Decoding a kilobyte that expands to a gigabyte costs little more than the limit allows."""
     bomb = gzip.compress(gzip.compress(bytes(200 << 20)))
     assert len(bomb) < 2_000
     assert 1 << 20 < len(decode(bomb, ("gzip", "gzip"), 1 << 20)) <= 3 << 20
@@ -93,6 +93,6 @@ def test_no_more_is_decoded_than_is_wanted() -> None:
 
 
 def test_the_beginning_of_a_body_can_be_decoded() -> None:
-    """For the excerpt of a refusal, which is cut."""
+    """A truncated body is decoded, for the excerpt of a refusal."""
     body = gzip.compress(TEXT)
     assert decode(body[:-8], ("gzip",), 100, whole=False) == TEXT

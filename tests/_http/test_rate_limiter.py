@@ -1,4 +1,4 @@
-"""The rate at which a client may send, measured against limiters on a virtual clock."""
+"""Tests of the rate at which a client may send, against limiters on a virtual clock."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
 
 
 def test_the_first_send_is_free() -> None:
-    """A rate costs a single call nothing."""
+    """A rate does not delay a single call."""
     assert FixedRate(10).try_acquire(0.0) == 0
 
 
 def test_sends_are_spaced_evenly() -> None:
-    """At ten a second the next one is a tenth of a second away, and asking again does not push it off."""
+    """At ten a second the next send is a tenth of a second away, and a second query does not postpone it."""
     limiter = FixedRate(10)
     limiter.try_acquire(0.0)
     assert limiter.try_acquire(0.0) == pytest.approx(0.08)  # 20 ms of slack count as late
@@ -47,7 +47,7 @@ def test_sends_are_spaced_evenly() -> None:
 
 
 def test_a_late_timer_is_caught_up() -> None:
-    """Timers that fire 10 ms late do not cost any of the rate."""
+    """Timers that fire 10 ms late do not reduce the rate."""
     limiter = FixedRate(100)
     sent, now = 0, 0.0
     while now < 10:
@@ -60,7 +60,7 @@ def test_a_late_timer_is_caught_up() -> None:
 
 
 def test_a_pause_is_not_caught_up() -> None:
-    """A quiet hour does not pay for a flood."""
+    """An hour without sends does not permit a burst."""
     limiter = FixedRate(10)
     limiter.try_acquire(0.0)
     assert [limiter.try_acquire(3600.0) == 0 for _ in range(3)] == [True, False, False]
@@ -68,7 +68,7 @@ def test_a_pause_is_not_caught_up() -> None:
 
 @pytest.mark.parametrize("rate", [0, -1, float("nan"), float("inf"), True, "5", None])
 def test_a_rate_is_a_number_above_zero(rate: object) -> None:
-    """Anything else is misuse, said in a sentence."""
+    """A rate that is not a number above zero raises a clear error."""
     with pytest.raises(UsageError, match="rate must be a number, more than zero"):
         FixedRate(rate)  # type: ignore[arg-type]
 
@@ -84,14 +84,14 @@ class Steps:
         self.now = 0.0
 
     def send(self, most: int = 1_000) -> list[float]:
-        """When each of as many calls is sent as may be sent now."""
+        """Return the send times of all calls that may be sent now."""
         sent: list[float] = []
         while len(sent) < most and self.limiter.try_acquire(self.now) == 0:
             sent.append(self.now)
         return sent
 
     def refuse(self, *, retry_after: float | None = None, limit: float | None = None) -> None:
-        """The first call is refused that is sent from now on, and the answer takes a hundredth of a second."""
+        """Refuse the first call sent from now on, with an answer after a hundredth of a second."""
         self.now += self.limiter.try_acquire(self.now)
         sent_at = self.now
         self.limiter.try_acquire(sent_at)
@@ -100,14 +100,14 @@ class Steps:
 
 
 def test_a_few_calls_are_never_held_back() -> None:
-    """Fifty calls at once go out at once; what is more waits for an answer, or for a twentieth of a second."""
+    """Fifty calls are sent at once; further ones wait for an answer, or for a twentieth of a second."""
     steps = Steps()
     assert len(steps.send()) == 50
     assert steps.limiter.try_acquire(0.0) == pytest.approx(0.05)
 
 
 def test_what_is_answered_lets_more_go() -> None:
-    """After the first fifty one is in flight, and then three more for each eight that are answered."""
+    """After the first fifty one call is in flight, and then three more for each eight answers."""
     limiter = AdaptiveRateLimiter()
     rounds = [50]
     for _ in range(50):
@@ -128,7 +128,7 @@ def test_what_is_answered_lets_more_go() -> None:
 
 
 def test_a_call_without_an_answer_does_not_block_the_others() -> None:
-    """Twenty a second go also if nothing is answered; and a call that ends without an answer makes room."""
+    """Twenty a second are sent even without any answer, and a call that ends without one makes room."""
     steps = Steps()
     steps.send()
     steps.now = 1.0
@@ -139,7 +139,7 @@ def test_a_call_without_an_answer_does_not_block_the_others() -> None:
 
 
 def test_a_limiter_that_meets_no_refusal_lets_go() -> None:
-    """If all goes well for some hundred calls in quick succession, the others need no permit."""
+    """After some hundred accepted calls in quick succession further ones need no permit."""
     limiter = AdaptiveRateLimiter()
     now = 0.0
     while limiter.is_active and now < 1:
@@ -157,7 +157,7 @@ def test_a_limiter_that_meets_no_refusal_lets_go() -> None:
 
 @pytest.mark.parametrize("pause", [60.0, 0.04, 0.01], ids="one every {} s".format)
 def test_calls_that_need_no_speed_prove_nothing(pause: float) -> None:
-    """A client that sends a call now and then is not let off, so that its first flood is not a flood."""
+    """A client with occasional calls stays limited, so that its first burst is bounded."""
     limiter = AdaptiveRateLimiter()
     for number in range(2_000):
         now = pause * number
@@ -167,7 +167,7 @@ def test_calls_that_need_no_speed_prove_nothing(pause: float) -> None:
 
 
 def test_a_refusal_blocks_everyone() -> None:
-    """After one 429 no call of the client is sent for a moment, then one that tries."""
+    """After one 429 no call of the client is sent for a moment, and then a single one."""
     limiter = AdaptiveRateLimiter()
     limiter.try_acquire(1.0)
     limiter.on_refused(1.0, sent_at=1.0)
@@ -177,7 +177,7 @@ def test_a_refusal_blocks_everyone() -> None:
 
 
 def test_the_pauses_say_at_what_rate_to_go_on() -> None:
-    """Nothing came in 0.05 s, and nothing in 0.16 s, but a token in 0.37 s: between 2.7 and 6.3 a second."""
+    """No token in 0.05 s, none in 0.16 s, and one in 0.37 s: the rate is between 2.7 and 6.3 a second."""
     steps = Steps()
     steps.refuse()
     empty_at = steps.now
@@ -192,7 +192,7 @@ def test_the_pauses_say_at_what_rate_to_go_on() -> None:
 
 
 def test_a_limit_that_is_named_is_where_it_begins() -> None:
-    """``x-ratelimit-limit`` spares the search; from there on the rate is measured as ever."""
+    """``x-ratelimit-limit`` replaces the search; from then on the rate is measured as usual."""
     limiter = AdaptiveRateLimiter()
     limiter.on_refused(1.0, sent_at=0.9, limit=100.0)
     assert limiter.rate == pytest.approx(97)
@@ -201,19 +201,19 @@ def test_a_limit_that_is_named_is_where_it_begins() -> None:
     limiter.on_refused(3.0, sent_at=2.9, limit=100.0)
     assert limiter.rate == pytest.approx(
         0.97 * 97 / 4
-    )  # 20 a second got through, and a quarter is the least believed
+    )  # 20 a second were accepted, and a quarter is the lowest rate believed
 
 
 @pytest.mark.parametrize(("limit", "rate"), [(500.0, None), (1e300, None), (1e-300, 1)])
 def test_a_limit_that_cannot_be_is_not_believed(limit: float, rate: float | None) -> None:
-    """A large one may count by the minute, and is not what is begun with; a year for a call is no limit."""
+    """A large limit, which may count by the minute, is not used at first; a tiny one is raised to one a second."""
     limiter = AdaptiveRateLimiter()
     limiter.on_refused(1.0, sent_at=0.9, limit=limit)
     assert limiter.rate == rate
 
 
 def test_refusals_of_one_flood_count_once() -> None:
-    """What was sent before the correction says nothing about the corrected rate."""
+    """A refusal of a call sent before the correction does not change the corrected rate."""
     limiter = AdaptiveRateLimiter()
     for _ in range(100):
         limiter.on_refused(1.0, sent_at=0.97)
@@ -221,7 +221,7 @@ def test_refusals_of_one_flood_count_once() -> None:
 
 
 def test_the_answer_is_what_was_let_through_between_two_refusals() -> None:
-    """Forty in two seconds: twenty a second is allowed, and it stays a little below."""
+    """Forty accepted calls in two seconds mean twenty a second, and the rate stays slightly below."""
     limiter = AdaptiveRateLimiter()
     limiter.on_refused(1.0, sent_at=0.9, limit=50.0)
     for _ in range(40):
@@ -231,7 +231,7 @@ def test_the_answer_is_what_was_let_through_between_two_refusals() -> None:
 
 
 def test_a_block_is_tried_ever_more_seldom() -> None:
-    """As long as nothing gets through, all wait: a twentieth of a second, then double, at most eight seconds."""
+    """While nothing is accepted, the pauses double from a twentieth of a second to at most eight seconds."""
     limiter = AdaptiveRateLimiter()
     now, pauses = 1.0, []
     for _ in range(10):
@@ -243,7 +243,7 @@ def test_a_block_is_tried_ever_more_seldom() -> None:
 
 
 def test_a_call_that_was_lost_does_not_block_for_ever() -> None:
-    """The call that tries is given a second, and then another one is sent."""
+    """Another call is sent if the single one has no answer after a second."""
     limiter = AdaptiveRateLimiter()
     limiter.on_refused(1.0, sent_at=0.9)
     assert limiter.try_acquire(2.0) == 0
@@ -252,7 +252,7 @@ def test_a_call_that_was_lost_does_not_block_for_ever() -> None:
 
 
 def test_a_block_lasts_for_as_long_as_the_service_says() -> None:
-    """Its Retry-After holds for everyone if a call after the first pause is refused as well."""
+    """A Retry-After applies to all calls if a call after the first pause is refused as well."""
     limiter = AdaptiveRateLimiter()
     limiter.on_refused(1.0, sent_at=0.9, retry_after=30.0)
     assert limiter.blocked_for(1.0) < 1
@@ -263,7 +263,7 @@ def test_a_block_lasts_for_as_long_as_the_service_says() -> None:
 
 
 def test_after_a_block_it_goes_on_at_the_rate_of_before() -> None:
-    """The first answer brings back the rate that was measured."""
+    """The first accepted call after a block restores the rate measured before."""
     limiter = AdaptiveRateLimiter()
     limiter.on_refused(1.0, sent_at=0.9, limit=300.0)
     for _ in range(400):
@@ -282,14 +282,14 @@ def test_after_a_block_it_goes_on_at_the_rate_of_before() -> None:
 
 
 class Limiter(Protocol):
-    """A service's limit: whether it lets one through now, and what it advises where not."""
+    """The limit of a service: whether it accepts a call now, and its advice otherwise."""
 
     def allow(self, now: float) -> bool: ...
     def retry_after(self, now: float) -> float | None: ...
 
 
 class Bucket:
-    """Tokens that come at a rate, at most a burst of them; the rate may change at given times."""
+    """A bucket of tokens with a rate and a maximum burst; the rate may change at given times."""
 
     def __init__(self, rate: float, burst: float, *changes: tuple[float, float], advises: bool = False) -> None:
         self.rate, self.burst, self.tokens, self.at = rate, burst, burst, 0.0
@@ -315,7 +315,7 @@ class Bucket:
         return max(1.0, math.ceil((1 - self.tokens) / self.rate)) if self.advises else None
 
     def best(self, calls: int, *changes: tuple[float, float]) -> float:
-        """The seconds that a perfect sender would take: everything the limit gives is used, from the start."""
+        """Return the seconds of a perfect sender, which uses the whole limit from the start."""
         left, since, rate = calls - self.burst, 0.0, self.rate
         for at, changed in changes:
             if left <= (at - since) * rate:
@@ -325,7 +325,7 @@ class Bucket:
 
 
 class Window:
-    """So many in each window of time, counted anew when the next one begins."""
+    """A fixed number of calls in each window of time, counted anew in the next one."""
 
     def __init__(self, limit: int, seconds: float, *, advises: bool = False) -> None:
         self.limit, self.seconds, self.advises = limit, seconds, advises
@@ -343,7 +343,7 @@ class Window:
 
 
 class Shut:
-    """Lets nobody through."""
+    """A limit that refuses every call."""
 
     def allow(self, now: float) -> bool:
         return False
@@ -354,7 +354,7 @@ class Shut:
 
 @attrs.define
 class Run:
-    """What came of a simulation, in virtual seconds."""
+    """The result of a simulation, in virtual seconds."""
 
     done: int = 0
     lost: int = 0
@@ -375,10 +375,10 @@ class _Caller:
 
 
 class Simulation:
-    """Callers of one client, as the transport lets them go: they queue for a permit, are sent, and are repeated.
+    """The callers of one client, scheduled as by the transport: they wait for a permit, are sent, and are retried.
 
-    An answer takes ``latency`` seconds, a fifth more or less; timers fire a millisecond late. Of what the limiter
-    lets through, the share ``failing`` is answered with 500, and the share ``losing`` not at all.
+    An answer takes ``latency`` seconds, a fifth more or less; timers fire a millisecond late. Of the calls that the
+    limiter accepts, the share ``failing`` is answered with 500, and the share ``losing`` not at all.
     """
 
     def __init__(
@@ -495,7 +495,7 @@ class Simulation:
 
 
 def simulate(limiter: Limiter, calls: int, in_flight: int, *, latency: float = 0.005, seed: int = 1) -> Run:
-    """All ``calls``, with at most so many under way."""
+    """Run all ``calls``, with at most ``in_flight`` under way."""
     return Simulation(limiter, latency=latency, seed=seed).run(calls, in_flight)
 
 
@@ -508,10 +508,10 @@ def floods(
     advises: bool = False,
     in_flight: int = 100,
 ) -> tuple[list[float], list[float], int]:
-    """Ten floods with 3 % of 500s and 1 % of lost answers.
+    """Run ten bulks with 3 % of 500s and 1 % of lost answers.
 
-    Sorted, how long they took against the best that a perfect sender could have done with the same failures, and
-    what share was refused; and how many calls were lost in all.
+    Returns, both sorted, their times relative to a perfect sender with the same failures, and the shares refused; and
+    the total of lost calls.
     """
     times: list[float] = []
     refused: list[float] = []
@@ -532,7 +532,7 @@ _IN_FLIGHT = pytest.mark.parametrize("in_flight", [100, 2_000], ids="{} in fligh
 @_IN_FLIGHT
 @pytest.mark.parametrize("seed", [1, 2, 3], ids="seed {}".format)
 def test_a_flood_meets_a_limit(in_flight: int, seed: int) -> None:
-    """2,000 calls against 200 a second: none is lost, few are refused, and they take hardly longer than they must."""
+    """2,000 calls against 200 a second: none is lost, few are refused, and the time is close to the minimum."""
     run = simulate(Bucket(200, 50), 2_000, in_flight, seed=seed)
     assert (run.done, run.lost) == (2_000, 0)
     assert run.refused <= 0.02 * 2_000
@@ -546,7 +546,7 @@ _ADVISES = pytest.mark.parametrize("advises", [False, True], ids=["silent", "wit
 @_LATENCY
 @_ADVISES
 def test_a_flood_of_a_service_that_also_fails(latency: float, *, advises: bool) -> None:
-    """200 a second, 3 % of 500s, 1 % of answers lost: no call is, and the usual flood wastes next to nothing."""
+    """200 a second, 3 % of 500s, 1 % of answers lost: no call is lost, and a usual bulk wastes next to nothing."""
     times, refused, lost = floods(200, 50, calls=2_000, latency=latency, advises=advises)
     assert lost == 0
     assert statistics.median(times) <= 1.08
@@ -557,7 +557,7 @@ def test_a_flood_of_a_service_that_also_fails(latency: float, *, advises: bool) 
 @_LATENCY
 @_ADVISES
 def test_a_limit_that_halves_and_doubles_under_a_failing_service(latency: float, *, advises: bool) -> None:
-    """200 a second, then 100, then 200 again, and the same failures."""
+    """200 a second, then 100, then 200 again, and the same failures: no call is lost."""
     times, refused, lost = floods(200, 50, (3.0, 100), (8.0, 200), calls=2_000, latency=latency, advises=advises)
     assert lost == 0
     assert statistics.median(times) <= 1.2
@@ -571,7 +571,7 @@ def test_a_limit_that_halves_and_doubles_under_a_failing_service(latency: float,
     [(50, 10, 500, 20), (200, 5, 2_000, 100), (200, 500, 3_000, 100), (1_000, 100, 6_000, 100)],
 )
 def test_a_flood_of_other_limits(rate: float, burst: int, calls: int, in_flight: int, latency: float) -> None:
-    """Slow or quick, of small or large bursts: beyond what is under way when it is met, little is refused."""
+    """Slow or fast, with small or large bursts: beyond the calls in flight at the first refusal, few are refused."""
     times, refused, lost = floods(rate, burst, calls=calls, latency=latency, in_flight=in_flight)
     assert lost == 0
     assert statistics.median(times) <= 1.25
@@ -589,7 +589,7 @@ def test_a_flood_of_other_limits(rate: float, burst: int, calls: int, in_flight:
     ],
 )
 def test_any_limit_is_found(limiter: Bucket, calls: int, at_best: float) -> None:
-    """Whether five or a thousand a second is allowed, and whatever the burst."""
+    """A limit from five to a thousand a second is found, whatever the burst."""
     run = simulate(limiter, calls, 100)
     assert (run.done, run.lost) == (calls, 0)
     assert run.seconds <= 1.25 * at_best
@@ -597,7 +597,7 @@ def test_any_limit_is_found(limiter: Bucket, calls: int, at_best: float) -> None
 
 @pytest.mark.parametrize("latency", [0.001, 0.05, 0.2], ids="{} s".format)
 def test_a_slow_wire_does_not_matter(latency: float) -> None:
-    """What is under way when the first refusal comes cannot be called back, but nothing more is refused for it."""
+    """With high latency the calls in flight at the first refusal cannot be recalled, but no others are refused."""
     run = simulate(Bucket(200, 50), 4_000, 100, latency=latency)
     assert (run.done, run.lost) == (4_000, 0)
     assert run.refused <= 0.05 * 4_000
@@ -606,7 +606,7 @@ def test_a_slow_wire_does_not_matter(latency: float) -> None:
 
 @_IN_FLIGHT
 def test_the_limit_is_halved_in_mid_flight(in_flight: int) -> None:
-    """From 200 to 100 a second after five seconds: the rate follows."""
+    """The rate follows a change from 200 to 100 a second after five seconds."""
     run = simulate(Bucket(200, 50, (5.0, 100)), 3_000, in_flight)
     assert (run.done, run.lost) == (3_000, 0)
     assert run.refused <= 0.05 * 3_000
@@ -615,7 +615,7 @@ def test_the_limit_is_halved_in_mid_flight(in_flight: int) -> None:
 
 @_IN_FLIGHT
 def test_the_limit_is_doubled_in_mid_flight(in_flight: int) -> None:
-    """From 200 to 400 a second after five seconds: the rate follows."""
+    """The rate follows a change from 200 to 400 a second after five seconds."""
     run = simulate(Bucket(200, 50, (5.0, 400)), 3_000, in_flight)
     assert (run.done, run.lost) == (3_000, 0)
     assert run.refused <= 0.05 * 3_000
@@ -625,7 +625,7 @@ def test_the_limit_is_doubled_in_mid_flight(in_flight: int) -> None:
 @_IN_FLIGHT
 @pytest.mark.parametrize("advises", [False, True], ids=["silent", "with Retry-After"])
 def test_a_window_instead_of_a_bucket(in_flight: int, *, advises: bool) -> None:
-    """200 in each second of the clock, and everything more refused until the next second."""
+    """No call is lost at a limit of 200 in each second of the clock, which refuses the rest of that second."""
     run = simulate(Window(200, 1.0, advises=advises), 2_000, in_flight)
     assert (run.done, run.lost) == (2_000, 0)
     assert run.refused <= 0.05 * 2_000
@@ -633,7 +633,7 @@ def test_a_window_instead_of_a_bucket(in_flight: int, *, advises: bool) -> None:
 
 
 def test_a_window_of_a_minute() -> None:
-    """600 a minute: the first 600 go at once, and then the door is shut for most of a minute; nobody is lost."""
+    """At 600 a minute the first 600 are sent at once, the others wait most of a minute, and none is lost."""
     run = simulate(Window(600, 60.0, advises=True), 2_000, 100)
     assert (run.done, run.lost) == (2_000, 0)
     assert run.refused <= 0.1 * 2_000
@@ -641,7 +641,7 @@ def test_a_window_of_a_minute() -> None:
 
 @_IN_FLIGHT
 def test_a_door_that_stays_shut_is_met_by_a_trickle(in_flight: int) -> None:
-    """After the first second it is a call or three every eight seconds, however many are waiting."""
+    """After the first second one to three calls are sent every eight seconds, however many are waiting."""
     run = Simulation(Shut(), latency=0.005, seed=1).run(2_000, in_flight, until=120.0)
     assert run.done == 0
     assert len(run.sent_at) <= 120
@@ -649,7 +649,7 @@ def test_a_door_that_stays_shut_is_met_by_a_trickle(in_flight: int) -> None:
 
 
 class Open(Shut):
-    """Lets everyone through."""
+    """A limit that accepts every call."""
 
     def allow(self, now: float) -> bool:
         return True
@@ -658,7 +658,7 @@ class Open(Shut):
 @pytest.mark.parametrize("in_flight", [100, 400], ids="{} in flight".format)
 @pytest.mark.parametrize("latency", [0.0005, 0.001, 0.002, 0.005], ids="{} s".format)
 def test_a_service_at_hand_is_at_full_speed_in_a_tenth_of_a_second(latency: float, in_flight: int) -> None:
-    """If nothing is refused, a bulk takes at most so much longer than it must."""
+    """A bulk without refusals takes at most a tenth of a second longer than the minimum."""
     run = simulate(Open(), 20_000, in_flight, latency=latency)
     assert (run.done, run.refused) == (20_000, 0)
     assert run.seconds <= 20_000 / in_flight * latency + 0.1
@@ -666,7 +666,7 @@ def test_a_service_at_hand_is_at_full_speed_in_a_tenth_of_a_second(latency: floa
 
 @pytest.mark.parametrize("latency", [0.02, 0.05, 0.2], ids="{} s".format)
 def test_a_service_that_is_far_away_is_at_full_speed_after_some_answers(latency: float) -> None:
-    """There the rounds of the start take longer, and a faster start would be refused more."""
+    """A bulk of a distant service takes at most 14 round trips longer: a faster start would be refused more."""
     run = simulate(Open(), 20_000, 100, latency=latency)
     assert (run.done, run.refused) == (20_000, 0)
     assert run.seconds <= 20_000 / 100 * latency + 14 * latency
@@ -678,14 +678,14 @@ def test_a_service_that_is_far_away_is_at_full_speed_after_some_answers(latency:
 def test_a_limit_with_a_burst_survives_the_start(
     rate: float, calls: int, most: int, latency: float, in_flight: int
 ) -> None:
-    """A burst of fifty is over as soon as calls go fast: two in a hundred are refused, or five at five a second."""
+    """A burst of fifty is soon used up: two in a hundred are refused, or five at a limit of five a second."""
     runs = [simulate(Bucket(rate, 50), calls, in_flight, latency=latency, seed=seed) for seed in range(3)]
     assert [(run.done, run.lost) for run in runs] == 3 * [(calls, 0)]
     assert max(run.refused for run in runs) <= most
 
 
 def test_a_high_limit_is_no_flood_either() -> None:
-    """2,000 in flight against 1,000 a second: no call goes without a permit before it is seen that it may."""
+    """With 2,000 in flight against 1,000 a second no call skips the permit before that is proven safe."""
     run = simulate(Bucket(1_000, 100), 5_000, 2_000)
     assert (run.done, run.lost) == (5_000, 0)
     assert run.refused <= 0.05 * 5_000

@@ -1,4 +1,4 @@
-"""Secrets that come back: what is taken out of which part of an answer."""
+"""Tests of redaction: which secrets are removed from which part of a response."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ VALUE = 'token "<äö>" & more'
 
 
 def test_the_key_is_taken_out_of_everything() -> None:
-    """Good answers, too: no field of a job is a key."""
+    """The key is removed even from successful responses, because no field of a job is a key."""
     redactor = Redactor(KEY, {})
     assert redactor.good_body(f"a {KEY} b".encode()) == b"a [secret] b"
     assert redactor.bad_body(f"a {KEY} b".encode()) == b"a [secret] b"
@@ -28,7 +28,7 @@ def test_the_key_is_taken_out_of_everything() -> None:
     [VALUE, json.dumps(VALUE), json.dumps(VALUE, ensure_ascii=False), html.escape(VALUE), quote(VALUE, safe="")],
 )
 def test_a_header_of_the_callers_is_taken_out_of_what_is_shown(echo: str) -> None:
-    """However a server spells it; a good answer may hold such a value for a reason of its own, and keeps it."""
+    """A caller's header value is removed in every spelling, except from the body of a successful response."""
     redactor = Redactor(KEY, {"X-Team": f" {VALUE} "})
     for shown in (redactor.bad_body(f"a {echo}".encode()).decode(), redactor.text(f"a {echo}")):
         assert "token" not in shown
@@ -39,17 +39,17 @@ def test_a_header_of_the_callers_is_taken_out_of_what_is_shown(echo: str) -> Non
 
 @pytest.mark.parametrize("name", ["X-Gateway-Token", "Cf-Access-Client-Secret", "X-Api-Key", "Cookie"])
 def test_a_header_that_is_named_as_a_secret_is_one(name: str) -> None:
-    """It is taken out of good answers, too."""
+    """A header with the name of a secret is removed from successful responses, too."""
     assert Redactor(KEY, {name: "0123456789"}).good_body(b"a 0123456789") == b"a [secret]"
 
 
 def test_a_secret_within_another_leaves_nothing_of_the_longer_one() -> None:
-    """The longest is looked for first."""
+    """The longest secret is replaced first, so that no part of it remains."""
     assert Redactor(KEY, {"X-Team": f"{KEY}-and-more"}).text(f"{KEY}-and-more") == "[secret]"
 
 
 def test_short_secrets_mutilate_nothing() -> None:
-    """Those of a test stand in many an answer by accident."""
+    """Secrets of tests are short, occur in many responses by accident, and stay."""
     redactor = Redactor("test", {"X-Token": "blue"})
     assert redactor.bad_body(b"test blue") == b"test blue"
     assert redactor.text("test blue") == "test blue"
@@ -57,7 +57,7 @@ def test_short_secrets_mutilate_nothing() -> None:
 
 
 def test_a_redactor_shows_nothing() -> None:
-    """Not in a dump of the variables of what holds it."""
+    """A dump of the variables of its owner shows no secret of a redactor."""
     redactor = Redactor(KEY, {"X-Token": KEY})
     assert KEY not in repr(redactor)
     with pytest.raises(TypeError):

@@ -1,4 +1,4 @@
-"""What is repeated, when, and what that may cost."""
+"""Tests of retries: which requests, when, and at what cost."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _delay(
     )
 
 
-# --- the wait that the service asks for ---------------------------------------------------------------------------
+# --- the wait that the service requests ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def _delay(
     ids=str,
 )
 def test_a_wait_in_seconds(headers: dict[str, str], seconds: float | None) -> None:
-    """A number, whole or not; milliseconds where they are given; and None where it is nonsense."""
+    """The wait is a number of seconds or milliseconds, whole or not; an invalid value is None."""
     assert retry.retry_after(headers) == seconds
 
 
@@ -104,7 +104,7 @@ _DATE_SECONDS = 1789387200.0
     ],
 )
 def test_a_wait_until_a_date(until: str, seconds: float | None) -> None:
-    """Read by the service's own clock, and by ours where it does not tell; what is past is now."""
+    """A date is compared with the service's clock, or with ours if it sends none; a past date is a wait of zero."""
     by_its_own = {"Retry-After": until, "Date": _DATE}
     assert retry.retry_after(by_its_own, now=lambda: 0.0) == seconds
     assert retry.retry_after({"Retry-After": until}, now=lambda: _DATE_SECONDS) == seconds
@@ -138,7 +138,7 @@ def test_a_wait_until_a_date(until: str, seconds: float | None) -> None:
     ids=str,
 )
 def test_a_limit_that_is_used_up_is_a_wait(headers: dict[str, str], seconds: float | None) -> None:
-    """Until it begins anew, where there is no ``Retry-After``; a moment in place of seconds is nonsense here."""
+    """Without ``Retry-After`` the wait ends when the limit is reset; a timestamp in place of seconds is invalid."""
     assert retry.retry_after(headers) == seconds
 
 
@@ -157,7 +157,7 @@ def test_a_limit_that_is_used_up_is_a_wait(headers: dict[str, str], seconds: flo
     ids=str,
 )
 def test_a_limit_that_is_told(headers: dict[str, str], limit: float | None) -> None:
-    """The lower one of the two that the service may name; nonsense is none."""
+    """The lower of the two limits in the headers counts; an invalid one is ignored."""
     assert retry.limit(headers) == limit
 
 
@@ -174,14 +174,14 @@ _HEADERS = (
 
 @given(st.dictionaries(st.sampled_from(_HEADERS), st.text() | st.floats().map(str)))
 def test_no_header_crashes_the_reader(headers: dict[str, str]) -> None:
-    """It is a wait of zero or more, or None; and a limit of more than zero, or None."""
+    """Any headers give a wait of zero or more, or None; and a limit above zero, or None."""
     seconds = retry.retry_after(headers, now=lambda: 0.0)
     assert seconds is None or seconds >= 0
     limit = retry.limit(headers)
     assert limit is None or limit > 0
 
 
-# --- what is repeated ---------------------------------------------------------------------------------------------
+# --- which requests are retried -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -206,14 +206,14 @@ def test_no_header_crashes_the_reader(headers: dict[str, str]) -> None:
     ],
 )
 def test_a_status_is_repeated_where_that_may_help(status: int, *, read: bool, create: bool) -> None:
-    """408, 429 and 5xx; a create only where nothing was done with it, which is a 429."""
+    """408, 429 and 5xx are retried; a create only after a 429, because nothing was done with it."""
     assert (_delay(_refused(status)) is not None) is read
     assert (_delay(_refused(status), request=_CREATE) is not None) is create
 
 
 @pytest.mark.parametrize("kind", [APIConnectionError, APITimeoutError])
 def test_a_lost_connection(kind: type[APIConnectionError]) -> None:
-    """What may be done twice is sent again; a create only where it certainly did not arrive."""
+    """A repeatable request is sent again; a create only if it certainly did not arrive."""
     assert _delay(kind("no answer", request_sent=True)) is not None
     assert _delay(kind("no connection", request_sent=False)) is not None
     assert _delay(kind("no answer", request_sent=True), request=_CREATE) is None
@@ -221,7 +221,7 @@ def test_a_lost_connection(kind: type[APIConnectionError]) -> None:
 
 
 def test_an_answer_that_is_none_is_not_asked_for_again() -> None:
-    """It would be the same."""
+    """An invalid response is not requested again, because it would be the same."""
     assert _delay(APIResponseValidationError("no JSON", expected="a job", status=200)) is None
 
 
@@ -241,18 +241,18 @@ def test_an_answer_that_is_none_is_not_asked_for_again() -> None:
     ],
 )
 def test_the_service_advises(status: int, advice: str, *, read: bool, create: bool) -> None:
-    """``x-should-retry`` decides for what may be done twice, save for a conflict, which is an answer."""
+    """``x-should-retry`` decides for repeatable requests, except for a conflict, which is an answer."""
     headers = {"x-should-retry": advice}
     assert (_delay(_refused(status), headers) is not None) is read
     assert (_delay(_refused(status), headers, request=_CREATE) is not None) is create
 
 
-# --- how long it waits --------------------------------------------------------------------------------------------
+# --- the wait before a retry --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("attempt", "most"), [(1, 0.5), (2, 1), (3, 2), (4, 4), (5, 8), (6, 8), (5_000, 8)])
 def test_the_wait_doubles_and_is_drawn_by_lot(attempt: int, most: float) -> None:
-    """From nothing to the most of this attempt, so that a thousand callers do not come back at once."""
+    """The wait is random, from zero to the maximum of the attempt, so that many callers do not return at once."""
     policy = RetryPolicy(max_attempts=10_000)
     assert _delay(_refused(503), attempt=attempt, policy=policy, chance=1.0) == most
     assert _delay(_refused(503), attempt=attempt, policy=policy, chance=0.5) == most / 2
@@ -261,29 +261,29 @@ def test_the_wait_doubles_and_is_drawn_by_lot(attempt: int, most: float) -> None
 
 @pytest.mark.parametrize("status", [429, 503])
 def test_the_service_s_wait_is_the_least(status: int) -> None:
-    """Whoever is told to wait waits that long at least."""
+    """The wait is never shorter than the one that the service requests."""
     assert _delay(_refused(status), {"Retry-After": "7"}, chance=0.0) == 7
     assert _delay(_refused(status), {"Retry-After": "0"}, chance=1.0) == 0.5
 
 
 @given(st.floats(0, 1), st.integers(1, 4), st.floats(0, 100))
 def test_any_wait_is_within_its_bounds(chance: float, attempt: int, asked: float) -> None:
-    """At least what was asked for, at most that or the policy's most."""
+    """The wait is at least the requested one, and at most that or the policy's maximum."""
     wait = _delay(_refused(503), {"Retry-After": str(asked)}, attempt=attempt, chance=chance)
     assert wait is not None
     assert asked <= wait <= max(asked, 8.0)
 
 
 def test_a_policy_without_delay() -> None:
-    """Repeats at once."""
+    """A policy without delay retries at once."""
     assert _delay(_refused(503), policy=RetryPolicy(base_delay=0)) == 0
 
 
-# --- when it gives up ---------------------------------------------------------------------------------------------
+# --- the end of retries -------------------------------------------------------------------------------------------
 
 
 def test_the_attempts_are_used_up() -> None:
-    """The error says how many there were."""
+    """The error after the last attempt contains the number of attempts."""
     error = _refused(503)
     assert _delay(error, attempt=4) is not None
     assert _delay(error, attempt=5) is None
@@ -291,21 +291,21 @@ def test_the_attempts_are_used_up() -> None:
 
 
 def test_who_asked_for_no_repeating_is_not_told_of_it() -> None:
-    """One attempt is one attempt."""
+    """With one attempt allowed the error does not mention retries."""
     error = _refused(503)
     assert _delay(error, policy=RetryPolicy(max_attempts=1)) is None
     assert error.message == "no"
 
 
 def test_what_is_not_to_be_repeated_is_not_explained() -> None:
-    """A 404 is a 404."""
+    """A 404 is not retried, and its error does not explain why."""
     error = _refused(404)
     assert _delay(error, attempt=5, seconds_left=0) is None
     assert error.message == "no"
 
 
 def test_the_time_is_over() -> None:
-    """A wait that would end after the call's time is not begun, and the error says so."""
+    """A wait beyond the call's time is not begun, and the error says so."""
     error = _refused(503)
     assert _delay(error, seconds_left=0.4) is None
     assert error.message == (
@@ -315,7 +315,7 @@ def test_the_time_is_over() -> None:
 
 @pytest.mark.parametrize("asked", ["301", "86400", "1e300"])
 def test_the_service_asks_for_more_time_than_there_is(asked: str) -> None:
-    """The call ends at once, with the service's wish in its text."""
+    """The call ends at once if the requested wait is too long, and the error contains that wait."""
     error = _refused(429)
     assert _delay(error, {"Retry-After": asked}) is None
     assert f"not repeated: the service asks for {float(asked):g} s, more than is left" in str(error)
@@ -325,7 +325,7 @@ def test_the_service_asks_for_more_time_than_there_is(asked: str) -> None:
 
 
 def test_a_budget_is_spent_and_refilled() -> None:
-    """One for each repetition, a fifth back for each success, and never more than there was."""
+    """Each retry costs one token, each success returns a fifth, and the budget never exceeds its initial size."""
     budget = Budget(2)
     assert [budget.spend() for _ in range(3)] == [True, True, False]
     for _ in range(4):
@@ -339,7 +339,7 @@ def test_a_budget_is_spent_and_refilled() -> None:
 
 
 def test_an_outage_is_not_met_with_five_times_the_load() -> None:
-    """With the budget used up nothing more is repeated, and the error says why."""
+    """An exhausted budget stops retries, and the error says why."""
     budget = Budget(3)
     errors: list[APIError] = [APIConnectionError("no answer") for _ in range(10)]
     assert [_delay(error, budget=budget) is not None for error in errors] == [True] * 3 + [False] * 7
@@ -349,14 +349,14 @@ def test_an_outage_is_not_met_with_five_times_the_load() -> None:
 
 
 def test_what_was_refused_for_its_rate_costs_nothing() -> None:
-    """The rate limiter sees to it."""
+    """A 429 costs nothing of the budget, because the rate limiter handles it."""
     budget = Budget(1)
     assert [_delay(_refused(429), budget=budget) is not None for _ in range(10)] == [True] * 10
     assert budget.spend() is True
 
 
 def test_only_what_is_repeated_is_paid_for() -> None:
-    """Neither what must not be repeated nor what comes too late."""
+    """A request that is not retried, or too late, costs nothing of the budget."""
     budget = Budget(1)
     _delay(_refused(404), budget=budget)
     _delay(_refused(503), budget=budget, attempt=5)

@@ -1,4 +1,4 @@
-"""A socket on which a broken connection is noticed by reading alone."""
+"""Tests of the socket that reports a broken connection only on reads."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from together_batches._http.sockets import open_socket
 
 @pytest.fixture
 def refused() -> tuple[socket.socket, socket.socket]:
-    """A connection, and the server's side of it, which has answered and broken it off while we were sending."""
+    """A connection, and the server's side of it, which has answered and then reset it while we were sending."""
     with socket.create_server(("127.0.0.1", 0)) as door:
         ours = open_socket((socket.AF_INET, socket.SOCK_STREAM, 0, "", door.getsockname()))
         ours.connect(door.getsockname())
@@ -25,7 +25,7 @@ def refused() -> tuple[socket.socket, socket.socket]:
 
 
 def test_what_was_said_before_the_end_is_read(refused: tuple[socket.socket, socket.socket]) -> None:
-    """Although what is written cannot arrive any more: it counts as written."""
+    """An answer before the reset is read, because bytes that cannot be sent count as written."""
     ours, theirs = refused
     assert ours.recv(3, socket.MSG_PEEK) == b"413"
     theirs.shutdown(socket.SHUT_RDWR)
@@ -38,7 +38,7 @@ def test_what_was_said_before_the_end_is_read(refused: tuple[socket.socket, sock
 
 
 def test_reading_finds_the_end(refused: tuple[socket.socket, socket.socket]) -> None:
-    """By an end of the stream or an error; it never waits."""
+    """A read after the reset ends the stream or raises an error, and never waits."""
     ours, theirs = refused
     ours.settimeout(5)
     theirs.close()

@@ -1,4 +1,4 @@
-"""Files on the way: what is sent and repeated, what is taken up again, and where the key goes.
+"""Tests of file transfers: what is sent and retried, what is resumed, and where the key goes.
 
 Time is virtual here, as in the tests of the transport.
 """
@@ -48,7 +48,7 @@ DIGITS = b"0123456789"
 
 
 class Bytes:
-    """Something to upload, three bytes at a time."""
+    """Content to upload, three bytes at a time."""
 
     def __init__(self, content: bytes, *, seconds_a_block: float = 0) -> None:
         self.content = content
@@ -80,22 +80,22 @@ async def all_of(streaming: Streaming, request: protocol.Transfer = CONTENT) -> 
 
 
 def part(begin: int, content: bytes = DIGITS, **headers: str) -> bytes:
-    """The rest of a file, from this byte on."""
+    """Return a response with the rest of a file, from this byte on."""
     place = f"bytes {begin}-{len(content) - 1}/{len(content)}"
     return http(206, content[begin:], headers={"Content-Range": place, **headers})
 
 
 def cut(at: int, content: bytes = DIGITS, **headers: str) -> bytes:
-    """The whole of a file is promised, and this much comes."""
+    """Return a response that announces the whole file and breaks off after ``at`` bytes."""
     return http(200, content[:at], length=len(content), headers=headers)
 
 
-# --- what is sent ---------------------------------------------------------------------------------------------
+# --- uploads --------------------------------------------------------------------------------------------------
 
 
 @in_virtual_time
 async def test_a_file_is_put_where_it_was_said_to_go() -> None:
-    """With its length, without the key or anything else of ours, to a URL that is left as it was signed."""
+    """A PUT carries its length, without the key or other headers of ours, to the URL exactly as it was signed."""
     async with between(http(200), headers={"X-Team": "blue"}) as (streaming, server, _):
         await streaming.send(put(server, Bytes(DIGITS)))
         assert server.lines == [f"PUT /bucket/a%2Fb?{SIGNATURE}"]
@@ -109,7 +109,7 @@ async def test_a_file_is_put_where_it_was_said_to_go() -> None:
 
 @in_virtual_time
 async def test_a_file_goes_through_the_service_in_a_form() -> None:
-    """With the key, in one body of known length, whose fields and file are told apart by a boundary."""
+    """A form carries the key and has one body of known length, in which a boundary separates fields and file."""
     name = 'a "quoted"\r\nname é.csv'
     request = protocol.upload(protocol.Upload(name, "batch-api", Bytes(DIGITS)))
     async with between(http(200, {"id": "file-1"})) as (streaming, server, _):
@@ -130,7 +130,7 @@ async def test_a_file_goes_through_the_service_in_a_form() -> None:
 
 @pytest.mark.parametrize("trouble", [http(503), ("reset",), b"", http(429, headers={"Retry-After": "1"})])
 def test_an_upload_is_repeated_from_its_beginning(trouble: Reply) -> None:
-    """Also where the storage had all of it: a PUT may be repeated. What a storage refuses slows no other call."""
+    """A PUT is repeated even if the storage had all of it. A refusal by a storage slows no other call."""
 
     @in_virtual_time
     async def run() -> None:
@@ -148,7 +148,7 @@ def test_an_upload_is_repeated_from_its_beginning(trouble: Reply) -> None:
 
 @pytest.mark.parametrize("reply", [http(403, DENIED), ("unread", http(403, DENIED))])
 def test_what_a_storage_says_is_told(reply: Reply) -> None:
-    """Its XML is understood, also where it answers before it has read anything; the signature is told to nobody."""
+    """A storage's XML becomes the message, even if it answers before it has read; the signature is never shown."""
 
     @in_virtual_time
     async def run() -> None:
@@ -164,7 +164,7 @@ def test_what_a_storage_says_is_told(reply: Reply) -> None:
 
 
 class Large:
-    """Far more than fits into the buffers between here and a server that does not read."""
+    """Far more content than fits into the buffers between here and a server that does not read."""
 
     size = 64 << 20
 
@@ -175,7 +175,7 @@ class Large:
 @pytest.mark.parametrize("answer", [http(413, "too large"), http(413, 300_000 * "x")], ids=["short", "long"])
 @pytest.mark.parametrize("through", ["storage", "service"])
 def test_a_refusal_that_comes_while_the_file_is_sent_is_read(answer: bytes, through: str) -> None:
-    """The server has closed the connection by then, and what we write into it meets an error first."""
+    """A refusal is read although the server has closed the connection and our write fails first."""
 
     @in_virtual_time
     async def run() -> None:
@@ -197,7 +197,7 @@ def test_a_refusal_that_comes_while_the_file_is_sent_is_read(answer: bytes, thro
 
 @in_virtual_time
 async def test_a_connection_that_breaks_while_the_file_is_sent_shows_no_signature() -> None:
-    """aiohttp's own text for it quotes the whole URL; it is in no error, cause, frame or log."""
+    """The URL, which aiohttp's own text quotes, is in no error, cause, frame or log."""
     async with between(("unread", 0.1, "reset"), retry=ONCE) as (streaming, server, _):
         request = protocol.put(Large(), f"{server.origin}/bucket?{SIGNATURE}")
         with pytest.raises(APIConnectionError) as caught:
@@ -208,7 +208,7 @@ async def test_a_connection_that_breaks_while_the_file_is_sent_shows_no_signatur
 
 @in_virtual_time
 async def test_an_upload_that_is_cut_off_shows_no_signature_in_its_frames() -> None:
-    """``asyncio.timeout`` keeps them, with all their variables."""
+    """The frames that ``asyncio.timeout`` keeps with their variables contain no signature."""
     async with between((asyncio.Event(),), retry=ONCE) as (streaming, server, _):
         for request in (put(server, Bytes(DIGITS)), put(server, Bytes(b""))):
             with pytest.raises(TimeoutError) as caught:
@@ -219,7 +219,7 @@ async def test_an_upload_that_is_cut_off_shows_no_signature_in_its_frames() -> N
 
 @in_virtual_time
 async def test_content_that_cannot_be_read_shows_no_signature() -> None:
-    """The error is the caller's own, with the frames of the caller's, and none of aiohttp's."""
+    """An error of the caller's content has the frames of the caller, and none of aiohttp's."""
 
     class Unreadable(Bytes):
         async def block(self, position: int) -> bytes:
@@ -234,7 +234,7 @@ async def test_content_that_cannot_be_read_shows_no_signature() -> None:
 
 @pytest.mark.parametrize("trouble", [("reset",), b"no HTTP\r\n\r\n", (60.0,)])
 def test_where_an_upload_went_wrong_is_told_without_its_signature(trouble: Reply) -> None:
-    """The storage's name is told, and neither the URL's query nor the key."""
+    """The error contains the storage's name, and neither the URL's query nor the key."""
 
     @in_virtual_time
     async def run() -> None:
@@ -263,7 +263,7 @@ async def test_a_storage_that_quotes_the_signature_which_it_refuses() -> None:
 
 @in_virtual_time
 async def test_a_storage_elsewhere_is_followed() -> None:
-    """As storages ask for another region, with 307 or 308: the same request, from its beginning."""
+    """A 307 or 308 to another region is followed with the same request, from its beginning."""
     async with RawServer(http(200)) as other:
         moved = http(307, headers={"Location": f"{other.origin}/there?{SIGNATURE}"})
         async with between(moved) as (streaming, server, _):
@@ -276,7 +276,7 @@ async def test_a_storage_elsewhere_is_followed() -> None:
     "reply", [http(302, headers={"Location": "/there"}), http(307, headers={"Location": "ftp://x/"})]
 )
 def test_a_storage_is_not_followed_anywhere(reply: Reply) -> None:
-    """Where a redirect would make another request of it, or leads out of HTTP, there is no good answer."""
+    """A redirect that changes the request or leaves HTTP is an error."""
 
     @in_virtual_time
     async def run() -> None:
@@ -290,7 +290,7 @@ def test_a_storage_is_not_followed_anywhere(reply: Reply) -> None:
 
 @in_virtual_time
 async def test_a_redirect_can_be_what_was_asked_for() -> None:
-    """Then it is the answer, and nobody goes there."""
+    """With ``redirect_is_answer`` a redirect is returned, and not followed."""
     begin = protocol.begin_upload(protocol.Upload("a.jsonl", "batch-api", Bytes(DIGITS)), "abc")
     reply = http(302, headers={"Location": "https://storage.example/x", "X-Together-File-Id": "file-1"})
     async with between(reply) as (streaming, server, _):
@@ -302,7 +302,7 @@ async def test_a_redirect_can_be_what_was_asked_for() -> None:
 
 @in_virtual_time
 async def test_what_goes_wrong_on_our_side_is_raised_as_it_is() -> None:
-    """Reading the file, or telling of the progress: that is nobody else's fault, and not repeated."""
+    """An error from reading the file or from ``on_sent`` is raised unchanged, and not retried."""
 
     class Broken(Bytes):
         async def block(self, position: int) -> bytes:
@@ -322,7 +322,7 @@ async def test_what_goes_wrong_on_our_side_is_raised_as_it_is() -> None:
 
 @in_virtual_time
 async def test_only_a_standstill_limits_an_upload() -> None:
-    """It may take longer than a call may take in all, as long as something goes."""
+    """An upload may exceed the total limit of a call as long as bytes are sent."""
     limits = Timeout(connect=5, read=30, total=60)
     async with between(http(200), timeout=limits, retry=ONCE) as (streaming, server, _):
         began = asyncio.get_running_loop().time()
@@ -332,12 +332,12 @@ async def test_only_a_standstill_limits_an_upload() -> None:
             await streaming.send(put(server, Bytes(DIGITS, seconds_a_block=60)))
 
 
-# --- what comes -----------------------------------------------------------------------------------------------
+# --- downloads ------------------------------------------------------------------------------------------------
 
 
 @in_virtual_time
 async def test_content_comes_as_it_is() -> None:
-    """With the key, and not compressed on the way; its length is known before."""
+    """A download carries the key and requests no compression; its length is known in advance."""
     lengths: list[int | None] = []
     async with between(http(200, DIGITS)) as (streaming, server, _):
         async with Stream(streaming.receive(CONTENT, lengths.append)) as pieces:
@@ -351,14 +351,14 @@ async def test_content_comes_as_it_is() -> None:
 
 @in_virtual_time
 async def test_an_empty_file() -> None:
-    """Is a file, and has no pieces."""
+    """An empty file has no pieces."""
     async with between(http(200, b"")) as (streaming, _, _):
         assert await all_of(streaming) == b""
 
 
 @pytest.mark.parametrize("at", range(10))
 def test_a_download_goes_on_where_it_broke_off(at: int) -> None:
-    """Wherever that was. The rest is asked for, of this very file."""
+    """A download resumes at any byte at which it broke off, and requests the rest of this very file."""
 
     @in_virtual_time
     async def run() -> None:
@@ -374,7 +374,7 @@ def test_a_download_goes_on_where_it_broke_off(at: int) -> None:
 
 @in_virtual_time
 async def test_a_download_goes_on_for_as_long_as_it_gets_on() -> None:
-    """More often than a call is repeated: every byte that came is a success."""
+    """A download is resumed more often than a call is retried, because every received byte counts as success."""
     replies = [cut(1), *[part(at)[: -(9 - at)] for at in range(1, 9)], part(9)]
     async with between(*replies, retry=RetryPolicy(max_attempts=2, base_delay=0)) as (streaming, server, _):
         assert await all_of(streaming) == DIGITS
@@ -383,7 +383,7 @@ async def test_a_download_goes_on_for_as_long_as_it_gets_on() -> None:
 
 @in_virtual_time
 async def test_a_download_that_gets_nowhere_is_given_up() -> None:
-    """After the attempts of the policy, with what had come; with one attempt, at once."""
+    """A download without progress fails after the policy's attempts, with the bytes received; with one, at once."""
     async with between(cut(4), part(4)[:-6], retry=RetryPolicy(max_attempts=3, base_delay=0)) as (
         streaming,
         server,
@@ -400,7 +400,7 @@ async def test_a_download_that_gets_nowhere_is_given_up() -> None:
 
 @in_virtual_time
 async def test_a_server_without_ranges_sends_it_all_again() -> None:
-    """What had come is skipped."""
+    """The bytes already received are skipped if the server sends the whole file again."""
     async with between(cut(4), cut(7), http(200, DIGITS), retry=AT_ONCE) as (streaming, server, _):
         assert await all_of(streaming) == DIGITS
         assert len(server.requests) == 3
@@ -418,7 +418,7 @@ async def test_a_server_without_ranges_sends_it_all_again() -> None:
     ],
 )
 def test_the_rest_of_another_file_is_not_taken(rest: bytes, problem: str) -> None:
-    """Better none than a mixture."""
+    """The rest of a changed file is an error, and not mixed with the first part."""
 
     @in_virtual_time
     async def run() -> None:
@@ -431,7 +431,7 @@ def test_the_rest_of_another_file_is_not_taken(rest: bytes, problem: str) -> Non
 
 @in_virtual_time
 async def test_a_file_that_cannot_be_known_again_is_not_taken_up() -> None:
-    """Without a length or an ETag, the rest might be that of another; the cut is told all the same."""
+    """Without a length or an ETag a download is not resumed, and the break is an error."""
     chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\n0123\r\n"
     async with between(chunked, retry=AT_ONCE) as (streaming, server, _):
         with pytest.raises(APIConnectionError, match=r"after 4 bytes; it has neither a length nor an ETag"):
@@ -443,7 +443,7 @@ async def test_a_file_that_cannot_be_known_again_is_not_taken_up() -> None:
 
 @in_virtual_time
 async def test_a_part_that_was_not_asked_for_is_completed() -> None:
-    """A server that gives less than all, and says so, is asked for the rest."""
+    """A part that the server sends and declares as such is completed by a second request."""
     first = http(206, DIGITS[:4], headers={"Content-Range": "bytes 0-3/10"})
     async with between(first, part(4), retry=AT_ONCE) as (streaming, server, _):
         assert await all_of(streaming) == DIGITS
@@ -452,7 +452,7 @@ async def test_a_part_that_was_not_asked_for_is_completed() -> None:
 
 @in_virtual_time
 async def test_a_weak_etag_is_no_condition() -> None:
-    """It says nothing about single bytes; it is compared all the same."""
+    """A weak ETag is not sent as a condition, because it does not cover single bytes; it is still compared."""
     tag = {"ETag": 'W/"v1"'}
     async with between(cut(4, **tag), part(4, **tag), retry=AT_ONCE) as (streaming, server, _):
         assert await all_of(streaming) == DIGITS
@@ -461,7 +461,7 @@ async def test_a_weak_etag_is_no_condition() -> None:
 
 @in_virtual_time
 async def test_content_of_a_storage_is_fetched_without_the_key() -> None:
-    """A redirect to another origin is followed, by name and as it was signed, and the key stays at home."""
+    """A redirect to another origin is followed, with its query exactly as signed, and without the key."""
     async with RawServer(cut(4), part(4)) as storage:
         moved = http(302, headers={"Location": f"{storage.origin}/x?{SIGNATURE}"})
         async with between(moved, retry=AT_ONCE, headers={"X-Team": "blue"}) as (streaming, server, _):
@@ -475,7 +475,7 @@ async def test_content_of_a_storage_is_fetched_without_the_key() -> None:
 
 @in_virtual_time
 async def test_a_key_that_was_left_behind_does_not_come_back() -> None:
-    """Not even to the service itself, where somebody else sent us there; within its own origin it goes along."""
+    """The key is not sent again after another origin, not even to the service; within its origin it is kept."""
     away, around = http(302, headers={"Location": "/v1/elsewhere"}), http(200, DIGITS)
     async with RawServer(b"") as storage, between(away, b"", around) as (streaming, server, _):
         server.replies[1] = http(302, headers={"Location": f"{storage.origin}/x"})
@@ -498,7 +498,7 @@ async def test_a_key_that_was_left_behind_does_not_come_back() -> None:
     ],
 )
 def test_content_is_not_fetched_from_anywhere(location: str) -> None:
-    """Only from where a URL of HTTP leads to."""
+    """A redirect is followed only to a URL of HTTP."""
 
     @in_virtual_time
     async def run() -> None:
@@ -511,7 +511,7 @@ def test_content_is_not_fetched_from_anywhere(location: str) -> None:
 
 @in_virtual_time
 async def test_a_circle_ends() -> None:
-    """Redirects are followed five times."""
+    """At most five redirects are followed."""
     async with between(http(302, headers={"Location": "/v1/round"})) as (streaming, server, _):
         with pytest.raises(APIResponseValidationError, match=r"redirect \(302\)"):
             await all_of(streaming)
@@ -536,7 +536,7 @@ async def test_a_circle_ends() -> None:
     ],
 )
 def test_what_is_compressed_all_the_same_is_undone(body: bytes, encoding: str) -> None:
-    """Also where it breaks off in the middle: it is the compressed bytes that are counted and asked for."""
+    """An unrequested compression is undone, also after a break: the compressed bytes are counted and requested."""
 
     @in_virtual_time
     async def run() -> None:
@@ -557,7 +557,7 @@ def test_what_is_compressed_all_the_same_is_undone(body: bytes, encoding: str) -
     ],
 )
 def test_what_cannot_be_undone_is_no_file(body: bytes, encoding: str, problem: str) -> None:
-    """And is never handed on as if it were."""
+    """Content that cannot be decoded is an error, and never passed on as the file."""
 
     @in_virtual_time
     async def run() -> None:
@@ -580,7 +580,7 @@ def test_what_cannot_be_undone_is_no_file(body: bytes, encoding: str, problem: s
     ids=["endless size", "endless begin", "no size", "no bytes", "nothing"],
 )
 def test_a_part_that_says_nonsense_of_itself(headers: dict[str, str], says: str) -> None:
-    """It may not be all there is, and so is not taken for it; the refusal is not in Python's words."""
+    """A part with invalid headers may be incomplete, and is an error, with a clear message."""
 
     @in_virtual_time
     async def run() -> None:
@@ -593,7 +593,7 @@ def test_a_part_that_says_nonsense_of_itself(headers: dict[str, str], says: str)
 
 @in_virtual_time
 async def test_a_redirect_within_the_service_may_be_signed_too() -> None:
-    """What is in its query is in no error."""
+    """The query of a redirect within the service is in no error."""
     moved = http(302, headers={"Location": f"/v1/there?{SIGNATURE}"})
     for reply in (http(404), b"", (asyncio.Event(),)):
         async with between(moved, reply, retry=ONCE) as (streaming, _, _):
@@ -604,7 +604,7 @@ async def test_a_redirect_within_the_service_may_be_signed_too() -> None:
 
 @in_virtual_time
 async def test_few_bytes_that_stand_for_many() -> None:
-    """Come in pieces of bounded size."""
+    """A few bytes that expand to very many arrive in pieces of bounded size."""
     bomb = gzip.compress(bytes(5_000_000))
     async with between(http(200, bomb, headers={"Content-Encoding": "gzip"})) as (streaming, _, _):
         async with Stream(streaming.receive(CONTENT)) as pieces:
@@ -615,7 +615,7 @@ async def test_few_bytes_that_stand_for_many() -> None:
 
 @in_virtual_time
 async def test_silence_is_noticed_and_ridden_out() -> None:
-    """After the time that is allowed between two arrivals; then the rest is asked for."""
+    """A silence longer than the read limit is an error, and the rest is requested."""
     silent = (cut(4), 1_000.0)
     async with between(silent, part(4), timeout=Timeout(read=30), retry=AT_ONCE) as (streaming, _, _):
         assert await all_of(streaming) == DIGITS
@@ -626,7 +626,7 @@ async def test_silence_is_noticed_and_ridden_out() -> None:
 
 @in_virtual_time
 async def test_a_slow_drip_is_not_cut_off() -> None:
-    """It may take longer than a call may take in all."""
+    """A slow download may exceed the total limit of a call."""
     head, body = http(200, DIGITS)[:-10], [step for digit in DIGITS for step in (bytes([digit]), 20.0)]
     async with between((head, *body), timeout=Timeout(read=30, total=60), retry=ONCE) as (streaming, _, _):
         assert await all_of(streaming) == DIGITS
@@ -634,7 +634,7 @@ async def test_a_slow_drip_is_not_cut_off() -> None:
 
 @in_virtual_time
 async def test_a_download_fails_like_any_call_before_it_begins() -> None:
-    """An error is its status, and trouble of the service is ridden out."""
+    """An error status is raised, and a failure of the service is retried, before a download begins."""
     missing = http(404, {"error": {"message": "File file-1 not found", "type": "not_found"}})
     async with between(http(503), missing, retry=AT_ONCE) as (streaming, server, _):
         with pytest.raises(NotFoundError, match="File file-1 not found"):
@@ -644,7 +644,7 @@ async def test_a_download_fails_like_any_call_before_it_begins() -> None:
 
 @in_virtual_time
 async def test_leaving_closes_the_connection() -> None:
-    """At once, however much is still to come; and a stream that is being read takes no slot from other calls."""
+    """Leaving closes the connection at once, however much is left; a stream in use takes no slot from other calls."""
     endless = (cut(4, bytes(1_000_000)), asyncio.Event())
     async with between(endless, max_concurrency=1) as (streaming, server, sender):
         async with Stream(streaming.receive(CONTENT)) as first, Stream(streaming.receive(CONTENT)) as second:
@@ -657,7 +657,7 @@ async def test_leaving_closes_the_connection() -> None:
 
 @in_virtual_time
 async def test_a_client_that_is_closed_meanwhile() -> None:
-    """Is what the reader is told."""
+    """The reader of a stream gets an error if its client is closed."""
     async with between((cut(4), asyncio.Event()), retry=AT_ONCE) as (streaming, _, sender):
         pieces = streaming.receive(CONTENT)
         assert await anext(pieces) == b"0123"
@@ -668,7 +668,7 @@ async def test_a_client_that_is_closed_meanwhile() -> None:
 
 @in_virtual_time
 async def test_cancelling_is_no_failure() -> None:
-    """A task that is cancelled while it sends or waits ends at once, and nothing is repeated."""
+    """A task that is cancelled while it sends or waits ends at once, and nothing is retried."""
     waiting: list[Callable[[Streaming, RawServer], object]] = [
         lambda streaming, server: streaming.send(put(server, Bytes(DIGITS, seconds_a_block=5))),
         lambda streaming, _: all_of(streaming),

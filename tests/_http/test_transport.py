@@ -1,6 +1,6 @@
-"""One request out, one answer or one typed error back: what is repeated, when, and what stops it.
+"""Tests of the transport: one request out, one response or one typed error back; what is retried, and what stops it.
 
-Time is virtual here: nothing waits for real, but for the few limits of sockets themselves.
+Time is virtual here: nothing waits for real, except for the few limits of sockets themselves.
 """
 
 from __future__ import annotations
@@ -77,12 +77,12 @@ async def failure(sender: Transport, request: Request, call: CallState | None = 
     return caught.value
 
 
-# --- what goes out, and what comes back -----------------------------------------------------------------------
+# --- requests and responses -----------------------------------------------------------------------------------
 
 
 @in_virtual_time
 async def test_a_request_says_who_asks_and_for_what() -> None:
-    """The key, an agent that Cloudflare lets pass, JSON both ways; and the body as it is."""
+    """A request has the key, a user agent that Cloudflare accepts, JSON both ways, and its body unchanged."""
     async with between(OK, headers={"X-Team": "blue"}) as (sender, server):
         answer = await sender.send(CREATE, CallState())
         assert (answer.status, answer.body) == (200, OK.partition(b"\r\n\r\n")[2])
@@ -118,7 +118,7 @@ async def test_a_request_says_who_asks_and_for_what() -> None:
     ],
 )
 def test_each_status_has_its_error(status: int, kind: type[APIStatusError]) -> None:
-    """Exactly that class, with what was asked, what was said, and the request id."""
+    """Each status raises exactly its class, with the request, the message, and the request id."""
 
     @in_virtual_time
     async def run() -> None:
@@ -139,7 +139,7 @@ def test_each_status_has_its_error(status: int, kind: type[APIStatusError]) -> N
 
 @pytest.mark.parametrize("status", [200, 201, 202, 204, 299])
 def test_every_2xx_is_a_good_answer(status: int) -> None:
-    """What it means is decided elsewhere."""
+    """Every 2xx is returned; its meaning is decided elsewhere."""
 
     @in_virtual_time
     async def run() -> None:
@@ -151,7 +151,7 @@ def test_every_2xx_is_a_good_answer(status: int) -> None:
 
 @pytest.mark.parametrize("status", [300, 304, 305, 399])
 def test_what_is_neither_good_nor_an_error_is_no_answer(status: int) -> None:
-    """A status that nobody expects is told, and not called a redirect where it leads nowhere."""
+    """An unexpected status is in the error, which mentions a redirect only if there is a target."""
 
     @in_virtual_time
     async def run() -> None:
@@ -165,7 +165,7 @@ def test_what_is_neither_good_nor_an_error_is_no_answer(status: int) -> None:
     run()
 
 
-# --- how an answer is coded, and how long it may be --------------------------------------------------------------
+# --- codings and sizes of responses ------------------------------------------------------------------------------
 
 LONG = b'{"id": "job-1", "error": "' + 100_000 * b"x" + b'"}'
 
@@ -193,7 +193,7 @@ CODED = [
     ("coding", "body"), CODED, ids=[f"{number} {coding[0]}" for number, coding in enumerate(CODED)]
 )
 def test_an_answer_is_what_it_stands_for(coding: str, body: bytes, *, given: bool) -> None:
-    """A good one and a refusal, whatever was applied to it; a session that decodes nothing changes nothing."""
+    """A successful response and a refusal are decoded from any coding, also if the session decodes nothing."""
 
     @in_virtual_time
     async def run() -> None:
@@ -214,7 +214,7 @@ def test_an_answer_is_what_it_stands_for(coding: str, body: bytes, *, given: boo
 
 @in_virtual_time
 async def test_compressions_in_two_headers() -> None:
-    """Are a list like those in one."""
+    """Compressions in two headers count as a list in one."""
     twice = http(200, gzip.compress(gzip.compress(LONG)), headers={"Content-Encoding": "gzip"})
     async with between(twice.replace(b"\r\n\r\n", b"\r\nContent-Encoding: gzip\r\n\r\n", 1)) as (sender, _):
         assert (await sender.send(READ, CallState())).body == LONG
@@ -223,7 +223,7 @@ async def test_compressions_in_two_headers() -> None:
 @pytest.mark.parametrize("coding", ["gzip", "x-gzip", "aws-chunked"])
 @pytest.mark.parametrize("status", [200, 204, 404])
 def test_an_empty_answer_is_empty_under_any_coding(coding: str, status: int) -> None:
-    """Gateways label what they have not compressed, since there is nothing."""
+    """An empty body is empty under any coding: gateways label bodies that they did not compress."""
 
     @in_virtual_time
     async def run() -> None:
@@ -241,7 +241,7 @@ def test_an_empty_answer_is_empty_under_any_coding(coding: str, status: int) -> 
 
 @in_virtual_time
 async def test_an_answer_under_a_coding_that_is_not_undone() -> None:
-    """It was not requested; the sentence names it, and asking again would not help."""
+    """An unrequested coding is named in the error, and not retried, because a retry would not help."""
     async with between(http(200, LONG, headers={"Content-Encoding": "gzip, zstd"})) as (sender, server):
         error = await failure(sender, READ)
         assert isinstance(error, APIResponseValidationError)
@@ -263,7 +263,7 @@ async def test_an_answer_under_a_coding_that_is_not_undone() -> None:
     ids=["plain", "compressed", "compressed twice named"],
 )
 def test_an_answer_has_a_limit(reply: Reply) -> None:
-    """16 MB as it was meant, 256 MB for a list; the error names the limit, and the call is not repeated."""
+    """The limit is 16 MB, decoded, or 256 MB for a list; the error names it, and the call is not retried."""
 
     @in_virtual_time
     async def run() -> None:
@@ -289,7 +289,7 @@ def test_an_answer_has_a_limit(reply: Reply) -> None:
     ids=["long", "endless", "compressed", "compressed under an old name"],
 )
 def test_a_refusal_keeps_an_excerpt(reply: Reply) -> None:
-    """The first 64 KB, and no more is read; what it says is found there."""
+    """A refusal keeps its first 64 KB, from which its message is taken, and no more is read."""
 
     @in_virtual_time
     async def run() -> None:
@@ -305,7 +305,7 @@ def test_a_refusal_keeps_an_excerpt(reply: Reply) -> None:
 
 @in_virtual_time
 async def test_the_refusals_of_a_bulk_keep_little() -> None:
-    """There may be very many of them: after 16 MB in all, each keeps 1 KB."""
+    """After 16 MB of refusals in one bulk, each further one keeps 1 KB, because there may be very many."""
     async with between(http(403, 70_000 * "x")) as (sender, _):
         bulk = sender.bulk(None)
         errors = [await failure(sender, READ, bulk.call()) for _ in range(270)]
@@ -315,7 +315,7 @@ async def test_the_refusals_of_a_bulk_keep_little() -> None:
 
 @pytest.mark.parametrize("given", [False, True], ids=["own session", "given session"])
 def test_long_headers_are_read(*, given: bool) -> None:
-    """64 KB in one, and many of them: gateways add what they like."""
+    """A header of 64 KB, and many headers, are accepted, because gateways add their own."""
 
     @in_virtual_time
     async def run() -> None:
@@ -331,7 +331,7 @@ def test_long_headers_are_read(*, given: bool) -> None:
     run()
 
 
-# --- what is repeated -----------------------------------------------------------------------------------------
+# --- which requests are retried -------------------------------------------------------------------------------
 
 BROKEN = (b"",)
 REPEATED_STATUSES = [408, 429, 500, 502, 503, 504, 520, 524, 599]
@@ -341,7 +341,7 @@ FINAL_STATUSES = [301, 400, 401, 402, 403, 404, 409, 410, 418, 422, 451]
 @pytest.mark.parametrize("status", REPEATED_STATUSES)
 @pytest.mark.parametrize("request_", [READ, CANCEL], ids=["read", "cancel"])
 def test_what_may_be_done_twice_is_repeated_while_the_service_is_in_trouble(request_: Request, status: int) -> None:
-    """Up to five attempts in all, and the error says that it was given up."""
+    """A repeatable request gets up to five attempts in all, and the error says that it gave up."""
 
     @in_virtual_time
     async def run() -> None:
@@ -356,7 +356,7 @@ def test_what_may_be_done_twice_is_repeated_while_the_service_is_in_trouble(requ
 
 @pytest.mark.parametrize("status", FINAL_STATUSES)
 def test_an_answer_is_an_answer(status: int) -> None:
-    """What another attempt would not change is asked once. A 409 to a cancel is an answer, too."""
+    """A status that a retry cannot change is requested once. A 409 to a cancel is an answer, too."""
 
     @in_virtual_time
     async def run() -> None:
@@ -381,7 +381,7 @@ def test_an_answer_is_an_answer(status: int) -> None:
     ids=["closed", "reset before it was read", "reset", "half headers", "half a body", "no HTTP"],
 )
 def test_a_lost_answer_is_asked_for_again(broken: Reply) -> None:
-    """A cancel does the same when done twice."""
+    """A cancel is repeated after a lost answer, because repeating it has no further effect."""
 
     @in_virtual_time
     async def run() -> None:
@@ -399,7 +399,7 @@ def test_a_lost_answer_is_asked_for_again(broken: Reply) -> None:
     ids=["closed", "reset", "half a body", "500", "503", "408", "504", "silence"],
 )
 def test_a_create_that_may_have_worked_is_never_repeated_here(reply: Reply) -> None:
-    """Whatever came of it: one request."""
+    """A create that may have worked is sent once, whatever the response."""
 
     @in_virtual_time
     async def run() -> None:
@@ -413,7 +413,7 @@ def test_a_create_that_may_have_worked_is_never_repeated_here(reply: Reply) -> N
 
 @in_virtual_time
 async def test_a_create_is_repeated_after_a_429_whatever_the_service_advises() -> None:
-    """It was refused before anything was done. Where the service advises otherwise of a 500, nobody listens."""
+    """A 429 is retried, because nothing was done with it; advice to retry a 500 is ignored for a create."""
     async with between(TOO_MANY, TOO_MANY, OK, retry=AT_ONCE) as (sender, server):
         await sender.send(CREATE, CallState())
         assert len(server.requests) == 3
@@ -423,9 +423,9 @@ async def test_a_create_is_repeated_after_a_429_whatever_the_service_advises() -
 
 
 async def test_a_create_that_could_not_be_sent_is_repeated() -> None:
-    """No connection, no job."""
+    """A create without a connection is repeated, because it made no job."""
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))  # bound, and nobody listens
+        taken.bind(("127.0.0.1", 0))  # bound, without a listener
         sender = transport(f"http://127.0.0.1:{taken.getsockname()[1]}", retry=AT_ONCE)
         call = CallState()
         error = await failure(sender, CREATE, call)
@@ -440,7 +440,7 @@ async def test_a_create_that_could_not_be_sent_is_repeated() -> None:
     [(500, "false", 1), (429, "FALSE", 1), (503, "true", 5), (400, "true", 5), (404, "True", 5), (409, "true", 1)],
 )
 def test_the_service_may_advise(status: int, advice: str, expected: int) -> None:
-    """``x-should-retry`` decides about what may be done twice; a conflict stays an answer."""
+    """``x-should-retry`` decides for repeatable requests; a conflict stays an answer."""
 
     @in_virtual_time
     async def run() -> None:
@@ -453,14 +453,14 @@ def test_the_service_may_advise(status: int, advice: str, expected: int) -> None
 
 @in_virtual_time
 async def test_one_attempt_means_one() -> None:
-    """``max_attempts=1`` repeats nothing, and says nothing of giving up."""
+    """``max_attempts=1`` retries nothing, and the error does not mention giving up."""
     async with between(OVERLOADED, retry=RetryPolicy(max_attempts=1)) as (sender, server):
         error = await failure(sender, READ)
         assert len(server.requests) == 1
         assert error.message == "overloaded"
 
 
-# --- when it is repeated --------------------------------------------------------------------------------------
+# --- the wait before a retry ----------------------------------------------------------------------------------
 
 
 def gaps(server: RawServer) -> list[float]:
@@ -469,7 +469,7 @@ def gaps(server: RawServer) -> list[float]:
 
 @in_virtual_time
 async def test_the_waits_double_up_to_a_limit() -> None:
-    """Full jitter; here chance has drawn the longest of each."""
+    """Waits with full jitter double up to a limit; here chance returns the maximum of each."""
     policy = RetryPolicy(max_attempts=7, base_delay=0.5, max_delay=8)
     async with between(OVERLOADED, retry=policy) as (sender, server):
         await failure(sender, READ)
@@ -478,7 +478,7 @@ async def test_the_waits_double_up_to_a_limit() -> None:
 
 @in_virtual_time
 async def test_chance_may_draw_no_wait_at_all() -> None:
-    """Jitter is full: from nothing to the limit."""
+    """Full jitter includes a wait of zero."""
     async with between(OVERLOADED, chance=0.0) as (sender, server):
         await failure(sender, READ)
         assert gaps(server) == [0, 0, 0, 0]
@@ -506,7 +506,7 @@ async def test_chance_may_draw_no_wait_at_all() -> None:
 def test_a_refused_call_waits_at_least_as_long_as_it_was_asked_to(
     status: int, headers: dict[str, str], expected: float
 ) -> None:
-    """In seconds, in milliseconds, or until a date by the service's own clock; nonsense is no wait."""
+    """A wait is in seconds, in milliseconds, or until a date by the service's clock; an invalid one is ignored."""
 
     @in_virtual_time
     async def run() -> None:
@@ -519,7 +519,7 @@ def test_a_refused_call_waits_at_least_as_long_as_it_was_asked_to(
 
 @in_virtual_time
 async def test_a_wait_of_a_day_is_not_waited_for() -> None:
-    """The error comes at once, is of the right kind, and names the wait."""
+    """A requested wait of a day raises at once the matching error, which names the wait."""
     async with between(http(429, headers={"Retry-After": "86400"})) as (sender, server):
         error = await failure(sender, READ)
         assert isinstance(error, RateLimitError)
@@ -532,7 +532,7 @@ async def test_a_wait_of_a_day_is_not_waited_for() -> None:
 
 @in_virtual_time
 async def test_a_call_ends_within_max_elapsed() -> None:
-    """Attempts, back-off and all."""
+    """Attempts and back-off together end within ``max_elapsed``."""
     policy = RetryPolicy(max_attempts=1000, base_delay=1, max_delay=8, max_elapsed=60)
     async with between(OVERLOADED, retry=policy) as (sender, server):
         error = await failure(sender, READ)
@@ -543,7 +543,7 @@ async def test_a_call_ends_within_max_elapsed() -> None:
 
 @in_virtual_time
 async def test_a_client_has_a_budget_for_repeating() -> None:
-    """When everything fails, the service does not meet five times the load: 100 repetitions, then none."""
+    """If everything fails, a client makes 100 retries and then none, so that the load is not multiplied by five."""
     async with between(OVERLOADED, retry=AT_ONCE, max_concurrency=1) as (sender, server):
         budget = sender.state.budget
         assert [budget.spend() for _ in range(97)] == [True] * 97
@@ -554,7 +554,7 @@ async def test_a_client_has_a_budget_for_repeating() -> None:
 
 @in_virtual_time
 async def test_successes_refill_the_budget() -> None:
-    """Five of them pay for one repetition."""
+    """Five successes pay for one retry."""
     replies = [*[OVERLOADED] * 5, *[OK] * 11, OVERLOADED]
     async with between(*replies, retry=AT_ONCE) as (sender, server):
         sender.state.budget = Budget(4)
@@ -569,20 +569,19 @@ async def test_successes_refill_the_budget() -> None:
 
 @in_virtual_time
 async def test_429s_cost_nothing_of_the_budget() -> None:
-    """They are the rate limiter's business."""
+    """429s cost nothing of the budget, because the rate limiter handles them."""
     async with between(TOO_MANY, retry=AT_ONCE) as (sender, server):
         sender.state.budget = Budget(0)
         await failure(sender, READ)
         assert len(server.requests) == 5
 
 
-# --- the shared rate limiter
-# -----------------------------------------------------------------------------------------
+# --- the shared rate limiter ----------------------------------------------------------------------------------
 
 
 @in_virtual_time
 async def test_a_429_slows_everyone() -> None:
-    """All calls of a client share one rate limiter: after a refusal the others do not go on as before."""
+    """All calls of a client share one rate limiter: a refusal slows the others, too."""
     async with between(http(429, headers={"Retry-After": "1"}), OK) as (sender, server):
         await asyncio.gather(*(sender.send(READ, CallState()) for _ in range(30)))
         assert len(server.requests) == 31
@@ -590,12 +589,12 @@ async def test_a_429_slows_everyone() -> None:
         assert len(one_go) == 30  # these were under way
         began = asyncio.get_running_loop().time()
         await asyncio.gather(*(sender.send(READ, CallState()) for _ in range(30)))
-        assert asyncio.get_running_loop().time() - began > 0.2  # a client that knows of no limit takes no time
+        assert asyncio.get_running_loop().time() - began > 0.2  # a client without a known limit takes no time
 
 
 @in_virtual_time
 async def test_a_limit_that_the_service_tells_is_where_everyone_begins() -> None:
-    """A refusal that names the limit spares the client the search for it."""
+    """A refusal that names the limit saves the client the search for it."""
     async with between(http(429, headers={"x-ratelimit-limit": "200"}), OK) as (sender, _):
         await sender.send(READ, CallState())
         assert sender.state.limiter.rate == pytest.approx(0.97 * 200)
@@ -603,7 +602,7 @@ async def test_a_limit_that_the_service_tells_is_where_everyone_begins() -> None
 
 @in_virtual_time
 async def test_a_service_that_always_refuses_is_not_hammered() -> None:
-    """Everyone gets an answer in the end, after no more attempts than the policy allows, and ever more slowly."""
+    """Every call ends after no more attempts than the policy allows, at ever longer intervals."""
     async with between(TOO_MANY, retry=RetryPolicy(max_elapsed=60)) as (sender, server):
         calls = [CallState(sender.bulk(None)) for _ in range(80)]
         results = await asyncio.gather(*(sender.send(READ, call) for call in calls), return_exceptions=True)
@@ -615,7 +614,7 @@ async def test_a_service_that_always_refuses_is_not_hammered() -> None:
 
 @in_virtual_time
 async def test_while_the_door_is_shut_for_long_others_are_told_at_once() -> None:
-    """Two refusals in a row shut it; a call that cannot be sent within its time does not wait for nothing."""
+    """After two refusals in a row a call that cannot be sent within its time fails at once."""
     async with between(http(429, headers={"Retry-After": "1000"}), retry=ONCE) as (sender, server):
         for _ in range(2):
             await failure(sender, READ)
@@ -633,7 +632,7 @@ async def test_while_the_door_is_shut_for_long_others_are_told_at_once() -> None
 
 @in_virtual_time
 async def test_a_wait_for_a_permit_counts_as_elapsed() -> None:
-    """A queue that is longer than a call may take ends in an error that says why."""
+    """A queue longer than the time of a call ends in an error that says why."""
     async with between(TOO_MANY, OK, retry=RetryPolicy(max_attempts=1, max_elapsed=0.2)) as (sender, server):
         await failure(sender, READ)
         bulk = sender.bulk(None)
@@ -645,12 +644,12 @@ async def test_a_wait_for_a_permit_counts_as_elapsed() -> None:
         assert "would not be sent within max_elapsed=0.2 s" in str(late[0])
 
 
-# --- a bulk's own cap -----------------------------------------------------------------------------------------
+# --- the cap of a bulk ----------------------------------------------------------------------------------------
 
 
 @in_virtual_time
 async def test_a_cap_is_kept() -> None:
-    """Ten a second means a tenth of a second between any two."""
+    """A cap of ten a second puts a tenth of a second between any two calls."""
     async with between(OK) as (sender, server):
         bulk = sender.bulk(10)
         await asyncio.gather(*(sender.send(READ, bulk.call()) for _ in range(30)))
@@ -660,7 +659,7 @@ async def test_a_cap_is_kept() -> None:
 
 @in_virtual_time
 async def test_waiting_for_a_cap_of_ones_own_is_no_failure() -> None:
-    """It may take longer than ``max_elapsed``: who asked for one a minute gets one a minute."""
+    """A wait for the caller's own cap may exceed ``max_elapsed`` without an error."""
     async with between(OK, retry=RetryPolicy(max_elapsed=30)) as (sender, server):
         bulk = sender.bulk(1 / 60)
         await asyncio.gather(*(sender.send(READ, bulk.call()) for _ in range(5)))
@@ -670,7 +669,7 @@ async def test_waiting_for_a_cap_of_ones_own_is_no_failure() -> None:
 
 @in_virtual_time
 async def test_a_refused_key_lets_nobody_wait_for_a_turn() -> None:
-    """Whoever queues at the cap when the key is refused is told so, and nothing is sent."""
+    """Calls that wait at the cap when the key is refused fail with that refusal, and are not sent."""
     async with between(OK) as (sender, server):
         bulk = sender.bulk(0.001)
         calls = [bulk.call() for _ in range(4)]
@@ -702,25 +701,25 @@ async def test_who_gives_up_its_turn_holds_up_nobody() -> None:
         assert gaps(server) == [1.0, 1.0]
 
 
-# --- how many at once -----------------------------------------------------------------------------------------
+# --- concurrency ----------------------------------------------------------------------------------------------
 
 
 @in_virtual_time
 async def test_calls_that_are_no_bulk_share_the_slots_of_the_client() -> None:
-    """Never more at once than ``max_concurrency``, and as many as that."""
+    """The calls outside bulks that run at once reach ``max_concurrency``, and never exceed it."""
     async with between((1.0, OK), max_concurrency=3) as (sender, server):
         await asyncio.gather(*(sender.send(READ, CallState()) for _ in range(10)))
         assert server.most_open == 3
         assert asyncio.get_running_loop().time() == pytest.approx(4, abs=0.2)
 
 
-# --- answers that break off -----------------------------------------------------------------------------------
+# --- interrupted responses ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("status", [201, 500])
 @in_virtual_time
 async def test_an_answer_that_breaks_off_says_its_status(status: int) -> None:
-    """Whether the connection ends or nothing more comes: a create that was accepted is not to be sent again."""
+    """The error has the status if the connection ends or stalls: an accepted create must not be sent again."""
     for reply in ((http(status, b"{", length=9),), (http(status, b"{", length=9), asyncio.Event())):
         async with between(reply, retry=ONCE) as (sender, _):
             assert (await failure(sender, READ)).status == status
@@ -731,7 +730,7 @@ async def test_an_answer_that_breaks_off_says_its_status(status: int) -> None:
 )
 @in_virtual_time
 async def test_an_answer_that_did_not_begin_has_no_status(reply: Any) -> None:
-    """Nothing is known of it, not even if a redirect led there."""
+    """The error has no status if no head arrived, not even after a redirect."""
     async with between(reply, retry=ONCE) as (sender, server):
         assert (await failure(sender, READ)).status is None
         server.replies = [http(307, headers={"Location": "/elsewhere"}), reply]
@@ -743,7 +742,7 @@ async def test_an_answer_that_did_not_begin_has_no_status(reply: Any) -> None:
 
 
 class Crowded(aiohttp.TCPConnector):
-    """Opens no more than ``most`` connections at once, as a system that has run out of something."""
+    """A connector that opens at most ``most`` connections at once, as a system that has run out of descriptors."""
 
     def __init__(self, most: int, number: int) -> None:
         super().__init__(limit=0, force_close=True)
@@ -769,7 +768,7 @@ async def crowded(most: int, number: int, server: RawServer) -> AsyncIterator[tu
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL])
 def test_out_of_descriptors_or_ports_fewer_calls_run_at_once(number: int) -> None:
-    """None fails, and what could not be opened counts as no attempt: not even for one that may be sent once."""
+    """No call fails, and an attempt without a connection does not count, not even if only one is allowed."""
 
     @in_virtual_time
     async def run() -> None:
@@ -788,7 +787,7 @@ def test_out_of_descriptors_or_ports_fewer_calls_run_at_once(number: int) -> Non
 
 @in_virtual_time
 async def test_out_of_descriptors_for_good_is_an_error_in_the_end() -> None:
-    """After ``max_elapsed``; nothing was sent, and the sentence says what to do."""
+    """A lasting shortage is an error after ``max_elapsed``; nothing was sent, and the message names a remedy."""
     async with RawServer(OK) as server, crowded(0, errno.EMFILE, server) as (sender, _):
         call = CallState()
         error = await failure(sender, READ, call)
@@ -818,7 +817,7 @@ async def test_silence_is_limited() -> None:
 
 @in_virtual_time
 async def test_a_slow_drip_is_limited_in_all() -> None:
-    """Bytes that keep coming are no silence, and still the whole answer has a limit."""
+    """A response whose bytes keep arriving is limited by ``total``."""
     drip = [step for byte in OK[:-1] for step in (0.5, bytes([byte]))]
     limits = Timeout(read=3, total=20)
     async with between((*drip,), retry=ONCE, timeout=limits) as (sender, server):
@@ -837,7 +836,7 @@ async def test_a_slow_drip_is_limited_in_all() -> None:
 
 @in_virtual_time
 async def test_an_answer_that_stops_half_way_is_silence() -> None:
-    """The limit of ``read`` holds within the body, too."""
+    """The ``read`` limit also applies within the body."""
     async with between((OK[:-5], asyncio.Event()), retry=ONCE, timeout=Timeout(read=3)) as (sender, _):
         error = await failure(sender, READ)
         assert isinstance(error, APITimeoutError)
@@ -846,7 +845,7 @@ async def test_an_answer_that_stops_half_way_is_silence() -> None:
 
 @in_virtual_time
 async def test_limits_are_those_of_one_attempt() -> None:
-    """The second attempt has all the time again."""
+    """Each attempt has the full time limits."""
     async with between((asyncio.Event(),), (4.0, OK), timeout=5) as (sender, _server):
         call = CallState()
         await sender.send(CANCEL, call)
@@ -855,7 +854,7 @@ async def test_limits_are_those_of_one_attempt() -> None:
 
 @in_virtual_time
 async def test_the_views_of_a_client_have_their_own_limits() -> None:
-    """A short limit is not late because a long one came first."""
+    """A short limit of one view is enforced on time although a long one of another was set first."""
     async with between((asyncio.Event(),), retry=ONCE) as (sender, _):
         long = asyncio.create_task(sender.send(READ, CallState()))
         await asyncio.sleep(0.1)
@@ -870,7 +869,7 @@ async def test_the_views_of_a_client_have_their_own_limits() -> None:
 
 
 async def test_a_connection_that_does_not_come_about_is_limited() -> None:
-    """``connect`` limits it; and what never went out may be sent again."""
+    """``connect`` limits the attempt to connect, and a request that was never sent may be sent again."""
     with socket.socket() as full:
         full.bind(("127.0.0.1", 0))
         full.listen(0)
@@ -896,7 +895,7 @@ async def test_a_connection_that_does_not_come_about_is_limited() -> None:
 
 @in_virtual_time
 async def test_a_limit_of_the_callers_is_the_callers() -> None:
-    """An ``asyncio.timeout`` around a call ends it as such, also at the moment when ours would."""
+    """An ``asyncio.timeout`` of the caller raises as such, also at the moment when a limit of ours expires."""
     async with between((asyncio.Event(),), retry=ONCE, timeout=2) as (sender, _):
         for limit in (1, 1.75, 2, 2.25):
             with pytest.raises(TimeoutError) as caught:
@@ -910,7 +909,7 @@ async def test_a_limit_of_the_callers_is_the_callers() -> None:
 
 @in_virtual_time
 async def test_a_limit_that_strikes_leaves_no_trace_in_the_task() -> None:
-    """Afterwards a task group and a time limit work in it as ever."""
+    """A task group and a timeout work as usual in a task after a limit has expired in it."""
     async with between((asyncio.Event(),), retry=ONCE, timeout=1) as (sender, _):
         async with asyncio.timeout(10), asyncio.TaskGroup() as group:
             await failure(sender, READ)
@@ -922,7 +921,7 @@ async def test_a_limit_that_strikes_leaves_no_trace_in_the_task() -> None:
 
 
 class ClumsySession:
-    """Turns being cancelled into an error of its own, as a library may."""
+    """A session that turns a cancellation into an error of its own, as a library may."""
 
     closed = False
     auth = None
@@ -936,7 +935,7 @@ class ClumsySession:
 
 @in_virtual_time
 async def test_a_limit_is_a_limit_whatever_comes_of_it() -> None:
-    """The task is as before, also where the strike came out as something else."""
+    """The task is left unchanged even if the cancellation surfaced as another error."""
     config = Config.from_env({}, api_key=KEY, base_url="http://127.0.0.1:1", timeout=1, retry=ONCE)
     session: Any = ClumsySession()
     sender = Transport(config, ClientState(session, max_concurrency=1, clock=asyncio.get_running_loop().time))
@@ -948,7 +947,7 @@ async def test_a_limit_is_a_limit_whatever_comes_of_it() -> None:
 
 @in_virtual_time
 async def test_a_cancelled_call_is_cancelled() -> None:
-    """At once, wherever it is: under way, in its back-off, at the cap, or waiting for a slot."""
+    """A cancelled call ends at once: under way, in its back-off, at the cap, or waiting for a slot."""
     async with between((asyncio.Event(),), max_concurrency=1) as (sender, server):
         under_way = asyncio.create_task(sender.send(READ, CallState()))
         waiting = asyncio.create_task(sender.send(READ, CallState()))
@@ -968,18 +967,18 @@ async def test_a_cancelled_call_is_cancelled() -> None:
         assert len(server.requests) == 1
 
 
-# --- where and when a client can be used ----------------------------------------------------------------------
+# --- event loops, processes and closed clients ----------------------------------------------------------------
 
 
 def test_a_loop_of_another_library_is_refused_in_a_sentence() -> None:
-    """Such as trio's: there is no asyncio loop then, whatever runs the coroutine."""
+    """Without an asyncio loop, as under trio, a call raises a clear error, whatever runs the coroutine."""
     sender = Transport(Config.from_env({}, api_key=KEY), ClientState(None, max_concurrency=1))
     with pytest.raises(UsageError, match="no asyncio event loop is running here; with trio"):
         sender.send(READ, CallState()).send(None)
 
 
 def test_trio_is_recognised_where_no_call_is_made_yet(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A bulk begins with tasks, which asyncio would refuse in its own words."""
+    """Trio is recognised before a bulk creates tasks, for which asyncio would raise its own error."""
     trio = SimpleNamespace(lowlevel=SimpleNamespace(in_trio_run=lambda: True))
     monkeypatch.setitem(sys.modules, "trio", trio)
     connection = ClientState(None, max_concurrency=1)
@@ -993,13 +992,13 @@ def test_trio_is_recognised_where_no_call_is_made_yet(monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("session", ["x", 5, object()], ids=stable)
 def test_a_session_is_a_session(session: Any) -> None:
-    """Said when the client is made."""
+    """An invalid session is refused when the client is created."""
     with pytest.raises(UsageError, match=r"^session must be an aiohttp\.ClientSession"):
         ClientState(session, max_concurrency=1)
 
 
 def test_a_connection_belongs_to_one_loop() -> None:
-    """On another one it says so, also when its slots are taken."""
+    """A connection raises an error on another loop, also when all its slots are taken."""
     sender = Transport(Config.from_env({}, api_key=KEY), ClientState(None, max_concurrency=1))
 
     async def hold() -> None:
@@ -1024,7 +1023,7 @@ def test_a_connection_belongs_to_one_loop() -> None:
 
 
 async def test_a_closed_connection_says_so(emulator: object) -> None:
-    """And closing it twice is fine."""
+    """A closed connection raises an error, and may be closed twice."""
     sender = transport("http://127.0.0.1:1")
     await sender.state.close()
     await sender.state.close()
@@ -1034,7 +1033,7 @@ async def test_a_closed_connection_says_so(emulator: object) -> None:
 
 @pytest.mark.parametrize("moment", ["under way", "in the back-off"])
 def test_closing_ends_what_is_under_way(moment: str) -> None:
-    """With an error that says why, and that is no failure of the service."""
+    """Closing ends a call with an error that says why, and that is not a failure of the service."""
 
     @in_virtual_time
     async def run() -> None:
@@ -1051,7 +1050,7 @@ def test_closing_ends_what_is_under_way(moment: str) -> None:
 
 
 async def test_a_session_that_was_closed_elsewhere() -> None:
-    """A given session is the giver's; once closed it is of no use, and the error says whose it was."""
+    """A session that the caller passed and closed raises an error that says whose it was."""
     session = aiohttp.ClientSession()
     config = Config.from_env({}, api_key=KEY, base_url="http://127.0.0.1:1")
     sender = Transport(config, ClientState(session, max_concurrency=1))
@@ -1062,7 +1061,7 @@ async def test_a_session_that_was_closed_elsewhere() -> None:
 
 @in_virtual_time
 async def test_a_session_that_is_closed_elsewhere_meanwhile() -> None:
-    """While a call waits for its turn, for example: no failure of the service, and not repeated."""
+    """A session that is closed while a call waits for a permit is not a failure of the service, and not retried."""
     async with RawServer(OK) as server:
         session = aiohttp.ClientSession()
         config = Config.from_env({}, api_key=KEY, base_url=server.base_url)
@@ -1079,7 +1078,7 @@ async def test_a_session_that_is_closed_elsewhere_meanwhile() -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 def test_a_fork_is_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Said before anything about loops: a child that makes a loop of its own should not look for the fault there."""
+    """The error about a fork precedes any about loops, so that a child with its own loop is not misled."""
     sender = transport_without_loop()
     monkeypatch.setattr(os, "getpid", lambda: -1)
 
@@ -1103,7 +1102,7 @@ def transport_without_loop() -> Transport:
 
 
 def test_time_is_virtual_here() -> None:
-    """Else all of this would take minutes."""
+    """Time is virtual in these tests, because they would take minutes otherwise."""
     loop = VirtualLoop()
     loop.run_until_complete(asyncio.sleep(3600))
     assert loop.time() == 3600
@@ -1115,7 +1114,7 @@ def test_time_is_virtual_here() -> None:
 
 @asynccontextmanager
 async def out_of_reach(**options: object) -> AsyncIterator[Transport]:
-    """A sender to a port at which nothing listens."""
+    """Yield a transport to a port without a listener."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         sender = transport(f"http://127.0.0.1:{found.getsockname()[1]}/v1", **options)
@@ -1126,7 +1125,7 @@ async def out_of_reach(**options: object) -> AsyncIterator[Transport]:
 
 
 def test_the_first_silence_is_reported(caplog: pytest.LogCaptureFixture) -> None:
-    """Once, at the first attempt and not after the last; with fields of stable names."""
+    """The first failed attempt is logged once, at once, and with stable field names."""
 
     @in_virtual_time
     async def play() -> None:
@@ -1142,7 +1141,7 @@ def test_the_first_silence_is_reported(caplog: pytest.LogCaptureFixture) -> None
 
 
 def test_a_service_that_takes_a_request_and_says_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    """Is reported within seconds, long before the limit of the attempt; one that has answered before is not."""
+    """Silence is logged within seconds, before the limit of the attempt, unless the service has answered before."""
 
     @in_virtual_time
     async def play() -> None:
@@ -1158,7 +1157,7 @@ def test_a_service_that_takes_a_request_and_says_nothing(caplog: pytest.LogCaptu
 
 @in_virtual_time
 async def test_a_service_that_never_answers_is_given_up() -> None:
-    """After ``first_contact`` seconds, also by those who wait out any outage: the error is not transient then."""
+    """The error is not transient after ``first_contact`` seconds, so that calls that wait out outages end as well."""
     loop = asyncio.get_running_loop()
     async with out_of_reach(retry=RetryPolicy(max_attempts=3, base_delay=8, first_contact=60)) as sender:
         began = loop.time()
@@ -1169,12 +1168,12 @@ async def test_a_service_that_never_answers_is_given_up() -> None:
             error
         )
         await asyncio.sleep(600)
-        assert (await failure(sender, READ)).is_transient  # tried again after a break, it has its time anew
+        assert (await failure(sender, READ)).is_transient  # a new attempt after a break has the full time again
 
 
 @in_virtual_time
 async def test_a_service_that_has_answered_is_waited_for() -> None:
-    """Any answer will do, and from then on an outage may last."""
+    """After any answer from the service an outage may last."""
     policy = RetryPolicy(max_attempts=1, first_contact=5)
     async with between(OVERLOADED, ("reset",), retry=policy) as (sender, _):
         for _ in range(10):

@@ -1,4 +1,4 @@
-"""Each endpoint as a request value, each answer as a value or an error."""
+"""Tests of the endpoints: requests as values, and responses as values or errors."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def answer(body: bytes | str, status: int = 200, headers: dict[str, str] | None 
 
 
 def sample(case: str, headers: dict[str, str] | None = None) -> Answer:
-    """A recorded answer: ``samples/<case>/<status>.json`` (or ``.txt``)."""
+    """Return a recorded response: ``samples/<case>/<status>.json`` (or ``.txt``)."""
     (file,) = (_SAMPLES / case).iterdir()
     return answer(file.read_bytes(), int(file.stem), headers)
 
@@ -60,17 +60,17 @@ def _facts(request: Request) -> tuple[str, str, bool, bytes | None]:
 
 
 def test_retrieve() -> None:
-    """A bare GET that may be repeated."""
+    """A retrieve is a bare GET that may be repeated."""
     assert _facts(job_protocol.retrieve(_ID)) == ("GET", f"/batches/{_ID}", True, None)
 
 
 def test_list() -> None:
-    """It has no parameters."""
+    """A list request has no parameters."""
     assert _facts(job_protocol.list_jobs()) == ("GET", "/batches", True, None)
 
 
 def test_cancel() -> None:
-    """A POST without a body that may be repeated: cancelled twice is cancelled."""
+    """A cancel is a POST without a body that may be repeated, because a second one has no further effect."""
     assert _facts(job_protocol.cancel(_ID)) == ("POST", f"/batches/{_ID}/cancel", True, None)
 
 
@@ -85,13 +85,13 @@ def _create(input_file_id: Any = _FILE, **fields: Any) -> Request:
 
 
 def test_create() -> None:
-    """A POST that must not be repeated; what was not said is not sent."""
+    """A create is a POST that must not be repeated; omitted arguments are not sent."""
     body = b'{"input_file_id":"file-1","endpoint":"/v1/chat/completions"}'
     assert _facts(_create("file-1")) == ("POST", "/batches", False, body)
 
 
 def test_create_with_everything() -> None:
-    """Priority 0 is a priority."""
+    """A priority of 0 is sent."""
     request = _create("file-1", endpoint="/e", completion_window="24h", model_id="m", priority=0)
     assert request.body == (
         b'{"input_file_id":"file-1","endpoint":"/e","completion_window":"24h","model_id":"m","priority":0}'
@@ -120,7 +120,7 @@ def test_create_with_everything() -> None:
     ids=ascii,
 )
 def test_what_cannot_be_created(fields: dict[str, Any], reason: str) -> None:
-    """Misuse is found before anything is sent."""
+    """An invalid argument is refused before anything is sent."""
     with pytest.raises(UsageError, match=reason):
         _create(**fields)
 
@@ -151,7 +151,7 @@ def test_what_cannot_be_created(fields: dict[str, Any], reason: str) -> None:
     ids=ascii,
 )
 def test_an_id_is_opaque(job: str, path: str) -> None:
-    """Whatever is in it, it is one step of the path and changes no other."""
+    """Any id becomes one step of the path and changes no other."""
     assert job_protocol.job_id(job) == job
     assert job_protocol.retrieve(job).path == f"/batches/{path}"
     assert job_protocol.cancel(job).path == f"/batches/{path}/cancel"
@@ -163,7 +163,7 @@ def test_an_id_is_opaque(job: str, path: str) -> None:
     )
 )
 def test_any_id_arrives_as_it_was(job: str) -> None:
-    """The service decodes exactly what was meant: the white space around it is no part of an id."""
+    """The service decodes exactly the id that was passed, without the white space around it."""
     path = job_protocol.retrieve(job_protocol.job_id(job)).path
     assert path.isascii()
     assert path.count("/") == 2
@@ -171,7 +171,7 @@ def test_any_id_arrives_as_it_was(job: str) -> None:
 
 
 def test_a_job_serves_as_an_id() -> None:
-    """Wherever an id does."""
+    """A job is accepted in place of an id."""
     assert job_protocol.job_id(BatchJob(id=_ID)) == _ID
 
 
@@ -195,12 +195,12 @@ def test_a_job_serves_as_an_id() -> None:
     ids=ascii,
 )
 def test_what_is_no_id(job: Any, reason: str) -> None:
-    """What would change the path's meaning is refused before anything is sent."""
+    """An id that would change the path's meaning is refused before anything is sent."""
     with pytest.raises(UsageError, match=reason):
         job_protocol.job_id(job)
 
 
-# --- the raw door -------------------------------------------------------------------------------------------------
+# --- raw requests -------------------------------------------------------------------------------------------------
 
 
 def _raw(method: Any = "GET", path: Any = "/batches", *, json: Any = None, params: Any = None) -> Request:
@@ -224,7 +224,7 @@ def _raw(method: Any = "GET", path: Any = "/batches", *, json: Any = None, param
     ],
 )
 def test_a_raw_path(path: str, sent: str) -> None:
-    """Within the API, with or without its prefix; what is encoded stays as it is."""
+    """A raw path is within the API, with or without its prefix; encoded parts stay unchanged."""
     assert _raw(path=path).path == sent
 
 
@@ -255,14 +255,14 @@ def test_a_raw_path(path: str, sent: str) -> None:
     ids=ascii,
 )
 def test_a_raw_path_that_leads_elsewhere(path: Any) -> None:
-    """Is refused before anything is sent."""
+    """A path that leads out of the API is refused before anything is sent."""
     with pytest.raises(UsageError, match="path must begin with one / and stay within the API"):
         _raw(path=path)
 
 
 @pytest.mark.parametrize("method", ["", "TRACE", "GET /x HTTP/1.1\r\nA: b", "CONNECT", None, 7], ids=repr)
 def test_what_is_no_method(method: object) -> None:
-    """Nothing is smuggled in there either."""
+    """An unsupported method, or one with headers smuggled in, is refused."""
     with pytest.raises(UsageError, match="method must be an HTTP method"):
         _raw(method)
 
@@ -280,13 +280,13 @@ def test_what_is_no_method(method: object) -> None:
     ],
 )
 def test_only_what_reads_is_repeated(method: str, *, repeatable: bool) -> None:
-    """Of a call that has no name here, nothing is known but its method."""
+    """Only a raw request with a method that reads is repeated, because nothing else is known of it."""
     assert _raw(method).repeatable is repeatable
     assert _raw(method).method == method.upper()
 
 
 def test_a_raw_body_and_parameters() -> None:
-    """Encoded; parameters go behind those that the path has."""
+    """The body is encoded; parameters are appended to those of the path."""
     request = _raw("POST", "/files?a=1", json={"x": [1, None]}, params={"b": "ä&c", "d": 2})
     assert request.path == "/files?a=1&b=%C3%A4%26c&d=2"
     assert request.body == b'{"x":[1,null]}'
@@ -296,19 +296,19 @@ def test_a_raw_body_and_parameters() -> None:
 
 @pytest.mark.parametrize("value", [{"x": float("nan")}, {"x": object()}, {"x": "\ud800"}], ids=stable)
 def test_what_is_no_json_is_not_sent(value: object) -> None:
-    """And nothing else in its place."""
+    """A value that is not JSON is refused, and nothing is sent in its place."""
     with pytest.raises(UsageError, match="the request cannot be written as JSON"):
         _raw("POST", json=value)
 
 
 @pytest.mark.parametrize("params", [7, "a=b", {"a": "\ud800"}], ids=ascii)
 def test_what_are_no_parameters(params: object) -> None:
-    """One sentence."""
+    """Invalid parameters raise one clear error."""
     with pytest.raises(UsageError, match="params must be a mapping"):
         _raw(params=params)
 
 
-# --- an answer ----------------------------------------------------------------------------------------------------
+# --- a response ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -322,7 +322,7 @@ def test_what_are_no_parameters(params: object) -> None:
     ],
 )
 def test_the_name_of_a_request(headers: dict[str, str], request_id: str | None) -> None:
-    """The service's own first, then that of what stands before it."""
+    """The request id is the service's own, otherwise that of a gateway in front of it."""
     assert answer(b"", headers=headers).request_id == request_id
 
 
@@ -340,18 +340,18 @@ def test_the_name_of_a_request(headers: dict[str, str], request_id: str | None) 
     ],
 )
 def test_the_service_s_own_clock(date: str, expected: datetime | None) -> None:
-    """An aware time, or None where it did not say or said nonsense."""
+    """The service's clock is an aware time, or None if it is absent or invalid."""
     assert answer(b"", headers={"Date": date}).date == expected
     assert answer(b"").date is None
 
 
 def test_neither_answers_nor_requests_show_what_is_in_them() -> None:
-    """Headers and bodies are in no log line."""
+    """The repr of requests and responses contains no headers and no bodies, so that no log does."""
     shown = repr(answer(b"secret", headers={"set-cookie": "secret"})) + repr(_create("secret"))
     assert "secret" not in shown
 
 
-# --- jobs in answers ----------------------------------------------------------------------------------------------
+# --- jobs in responses --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -367,7 +367,7 @@ def test_neither_answers_nor_requests_show_what_is_in_them() -> None:
     ],
 )
 def test_a_job_as_the_service_sends_it(case: str, status: str) -> None:
-    """Every recorded one is understood."""
+    """Every recorded job is read."""
     job = job_protocol.read_job(sample(case), _ID)
     assert (job.id, job.status) == (_ID, status)
     assert isinstance(job.status, BatchJobStatus)
@@ -375,7 +375,7 @@ def test_a_job_as_the_service_sends_it(case: str, status: str) -> None:
 
 
 def test_nothing_is_nothing_in_a_job_either() -> None:
-    """Null, empty and zero, as recorded."""
+    """Null, empty and zero, as recorded, are absent values."""
     job = job_protocol.read_job(sample("cancel-done-with-nulls"), _ID)
     assert (job.completed_at, job.output_file_id, job.error_file_id) == (None, None, None)
     assert job_protocol.read_job(sample("cancel-done-with-zero-time"), _ID).completed_at is None
@@ -405,7 +405,7 @@ _NO_JOBS = [
 
 @pytest.mark.parametrize(("body", "problem", "where"), _NO_JOBS, ids=lambda value: value[:30])
 def test_an_answer_that_is_not_the_job(body: str, problem: str, where: str) -> None:
-    """What was asked for is named, what was wrong, where, how it began, and the service's name for the request."""
+    """The error contains the request, the problem and its place, the start of the body, and the request id."""
     with pytest.raises(APIResponseValidationError) as caught:
         job_protocol.read_job(answer(body, headers={"x-request-id": "oJ3x"}), _ID)
     error = caught.value
@@ -416,7 +416,7 @@ def test_an_answer_that_is_not_the_job(body: str, problem: str, where: str) -> N
 
 @pytest.mark.parametrize("body", [f'{{"id": "{_ID.upper()}"}}', f'{{"job": {{"id": "{_ID}"}}, "warning": null}}'])
 def test_the_same_job_in_other_clothes(body: str) -> None:
-    """In the other letter case, or in an envelope."""
+    """A job is read with its id in the other letter case, and in an envelope."""
     assert job_protocol.read_job(answer(body), _ID).id.lower() == _ID
 
 
@@ -436,7 +436,7 @@ def test_the_same_job_in_other_clothes(body: str) -> None:
     ],
 )
 def test_a_good_answer_to_a_cancel_that_has_no_job(body: str, *, accepted: bool) -> None:
-    """It is an acceptance if an API may have given it, and none if it may come from elsewhere, or names an error."""
+    """A 2xx without a job is accepted if an API may have sent it; not if it names an error or is from elsewhere."""
     found = job_protocol.read_cancelled(answer(body), _ID)
     assert isinstance(found, job_protocol.NoJob)
     assert found.accepted is accepted
@@ -452,13 +452,13 @@ def test_a_good_answer_to_a_cancel_that_has_no_job(body: str, *, accepted: bool)
     + [(status, False) for status in (401, 403, 404, 408, 429, 500, 503, 599)],
 )
 def test_what_refuses_to_cancel_a_job(status: int, *, refusal: bool) -> None:
-    """The key, an unknown job and trouble that may pass are other matters."""
+    """A refused key, an unknown job and a transient failure do not count as a refusal to cancel the job."""
     assert job_protocol.is_refusal(APIStatusError("no", status=status)) is refusal
     assert not job_protocol.is_refusal(UsageError("closed"))
 
 
 def test_an_answer_of_bytes_is_quoted_as_text() -> None:
-    """Whatever they are, and at most so many."""
+    """A body that is not text is quoted as text, up to a maximum length."""
     with pytest.raises(APIResponseValidationError) as caught:
         job_protocol.read_job(answer(b"\xff\xfe" * 1000), _ID)
     assert caught.value.excerpt == "\N{REPLACEMENT CHARACTER}" * 120
@@ -468,7 +468,7 @@ def test_an_answer_of_bytes_is_quoted_as_text() -> None:
 
 
 def test_a_list_as_the_service_sends_it() -> None:
-    """In its order; choosing and sorting is for others."""
+    """A list keeps the order of the service, without selection or sorting."""
     assert [job.status for job in job_protocol.read_jobs(sample("list-two"))] == ["COMPLETED", "CANCELLED"]
     assert [job.id for job in job_protocol.read_jobs(sample("list-in-data"))] == [_ID]
 
@@ -485,7 +485,7 @@ def test_a_list_as_the_service_sends_it() -> None:
     ],
 )
 def test_an_empty_account(body: str) -> None:
-    """A literal null, as recorded, an empty list, and an object with either."""
+    """An empty account is a literal null, as recorded, an empty list, or an object with either."""
     assert job_protocol.read_jobs(answer(body)) == []
     assert job_protocol.read_jobs(sample("list-empty-account")) == []
 
@@ -512,7 +512,7 @@ def test_an_empty_account(body: str) -> None:
     ],
 )
 def test_an_answer_that_is_no_list(body: str, problem: str, where: str) -> None:
-    """The path counts the entries."""
+    """The path in the error counts the entries."""
     with pytest.raises(APIResponseValidationError) as caught:
         job_protocol.read_jobs(answer(body))
     assert (caught.value.message, caught.value.where) == (problem, where)
@@ -520,7 +520,7 @@ def test_an_answer_that_is_no_list(body: str, problem: str, where: str) -> None:
 
 
 def test_an_entry_that_is_no_job_does_not_cost_the_list(caplog: pytest.LogCaptureFixture) -> None:
-    """It is left out, and the log says which one and why; nothing could be done with a job that has no id."""
+    """An invalid entry is omitted, and the log has its position and the reason."""
     body = '[{"id": "a"}, {"id": 7}, {"id": "b", "created_at": 7}, {}]'
     assert [job.id for job in job_protocol.read_jobs(answer(body))] == ["a", "b"]
     assert caplog.messages == [
@@ -532,7 +532,7 @@ def test_an_entry_that_is_no_job_does_not_cost_the_list(caplog: pytest.LogCaptur
 @pytest.mark.parametrize("enabled", [True, False])
 @pytest.mark.parametrize("body", ['[{"id": "a"}]', "[7]"])
 def test_the_garbage_collector_is_left_as_it_was(body: str, enabled: bool) -> None:
-    """It is paused while a list is read, whether that goes well or not."""
+    """Garbage collection is paused while a list is read, and restored also after an error."""
     seen: list[bool] = []
 
     def read(entry: object) -> BatchJob:
@@ -553,14 +553,14 @@ def test_the_garbage_collector_is_left_as_it_was(body: str, enabled: bool) -> No
 
 
 def test_a_created_job() -> None:
-    """Out of its envelope, with what this version does not know in ``extra``."""
+    """A created job is taken from its envelope, with unknown fields in ``extra``."""
     job = job_protocol.read_created(sample("create-accepted"), _FILE)
     assert (job.id, job.status, job.warning) == (_ID, "VALIDATING", None)
     assert job.extra == {"project_id": "proj-example", "organization_id": "org-example"}
 
 
 def test_advice_is_in_the_job() -> None:
-    """It is the envelope's."""
+    """The envelope's warning is in the job."""
     assert (
         job_protocol.read_created(sample("create-with-warning"), _FILE).warning == "this model has no batch discount"
     )
@@ -568,7 +568,7 @@ def test_advice_is_in_the_job() -> None:
 
 @pytest.mark.parametrize("warning", ["null", '""', "7", "[]", '{"a": 1}'])
 def test_advice_that_is_none(warning: str) -> None:
-    """Does not spoil the job, which is there."""
+    """An invalid warning does not affect the job."""
     body = f'{{"job": {{"id": "a"}}, "warning": {warning}}}'
     assert job_protocol.read_created(answer(body, 201), _FILE) == BatchJob(id="a")
 
@@ -584,14 +584,14 @@ def test_advice_that_is_none(warning: str) -> None:
     ],
 )
 def test_a_job_that_was_not_created(body: str, warning: str | None) -> None:
-    """A null job is the service's no, with its reason where it gave one."""
+    """A null job is a refusal by the service, with its reason if it has one."""
     with pytest.raises(JobNotCreatedError) as caught:
         job_protocol.read_created(answer(body), _FILE)
     assert caught.value.warning == warning
 
 
 def test_a_declined_job_as_recorded() -> None:
-    """The reason is in the text."""
+    """The error contains the recorded reason."""
     with pytest.raises(JobNotCreatedError, match="the queue for this model is full"):
         job_protocol.read_created(sample("create-declined"), _FILE)
 
@@ -614,7 +614,7 @@ def test_a_declined_job_as_recorded() -> None:
     ],
 )
 def test_an_answer_that_is_no_created_job(body: str, problem: str, where: str) -> None:
-    """It says nothing of whether there is a job now; who asked has to look."""
+    """An invalid response to a create does not show whether a job exists, so the caller has to check."""
     with pytest.raises(APIResponseValidationError) as caught:
         job_protocol.read_created(answer(body, 201), _FILE)
     assert (caught.value.message, caught.value.where, caught.value.status) == (problem, where, 201)
@@ -648,7 +648,7 @@ def test_an_answer_that_is_no_created_job(body: str, problem: str, where: str) -
     ],
 )
 def test_the_kind_of_an_error(status: int, kind: type[APIStatusError]) -> None:
-    """A class for each status that asks for another reaction."""
+    """Each status that requires a different reaction has its own class."""
     error = job_protocol.error_of(answer('{"error": "text"}', status))
     assert type(error) is kind
     assert (error.status, error.message, error.body) == (status, "text", {"error": "text"})
@@ -679,7 +679,7 @@ def test_the_kind_of_an_error(status: int, kind: type[APIStatusError]) -> None:
 def test_an_error_as_the_service_sends_it(
     case: str, kind: type[APIStatusError], message: str, request_id: str | None
 ) -> None:
-    """Every recorded shape of body gives its text and its request id."""
+    """Every recorded shape of an error body yields its message and its request id."""
     error = job_protocol.error_of(sample(case))
     assert (type(error), error.message, error.request_id) == (kind, message, request_id)
 
@@ -717,23 +717,23 @@ def test_an_error_as_the_service_sends_it(
     ids=lambda value: value[:40],
 )
 def test_the_text_of_an_error(body: str, message: str) -> None:
-    """What the service said, in one line, or else the name of the status."""
+    """The message is the service's text in one line, otherwise the name of the status."""
     assert job_protocol.error_of(answer(body, 503)).message == message
 
 
 def test_a_status_without_a_name() -> None:
-    """Is no trouble."""
+    """An error with an unnamed status and no body has a generic message."""
     assert job_protocol.error_of(answer("", 524)).message == "no reason given"
 
 
 @pytest.mark.parametrize("page", ["<title>" * 100_000, "<" * 700_000, "<title " * 100_000], ids=lambda page: page[:8])
 def test_a_malicious_page_takes_no_time(page: str) -> None:
-    """Half a megabyte of what looks like the beginning of something (the suite's time limit is the bar)."""
+    """Half a megabyte of unfinished tags is parsed in time (the suite's time limit is the bar)."""
     assert job_protocol.error_of(answer(page, 502)).status == 502
 
 
 def test_bytes_that_are_no_text() -> None:
-    """Are shown as well as can be."""
+    """Bytes that are not text are shown as far as possible."""
     assert job_protocol.error_of(answer(b"\xff\xfenope", 500)).message == "\N{REPLACEMENT CHARACTER}" * 2 + "nope"
 
 
@@ -749,14 +749,14 @@ def test_bytes_that_are_no_text() -> None:
     ],
 )
 def test_the_request_id_of_an_error(body: str, request_id: str) -> None:
-    """That of the body, which is the service's own, before that of the headers."""
+    """The request id in the body, which is the service's own, takes precedence over that of the headers."""
     error = job_protocol.error_of(answer(body, 500, {"x-request-id": "header"}))
     assert error.request_id == request_id
     assert f"(request id {request_id})" in str(error)
 
 
 def test_a_rate_limit_carries_the_wait() -> None:
-    """In seconds."""
+    """The error for a 429 has the wait in seconds."""
     error = job_protocol.error_of(sample("error-b-too-fast"), retry_after=2.5)
     assert isinstance(error, RateLimitError)
     assert error.retry_after == 2.5
@@ -773,7 +773,7 @@ def test_a_rate_limit_carries_the_wait() -> None:
     ],
 )
 def test_a_refused_cancel_that_means_finished(case: str, *, finished: bool) -> None:
-    """A 409 does; a 400 where it says so, since the reference lists no 409."""
+    """A 409 means finished, and so does a 400 whose text says so, because the reference lists no 409."""
     assert job_protocol.means_already_finished(job_protocol.error_of(sample(case))) is finished
 
 
@@ -788,7 +788,7 @@ def test_a_refused_cancel_that_means_finished(case: str, *, finished: bool) -> N
     ],
 )
 def test_only_a_refusal_can_mean_finished(status: int, text: str, *, finished: bool) -> None:
-    """The text alone does not."""
+    """The text without a fitting status does not mean finished."""
     assert (
         job_protocol.means_already_finished(job_protocol.error_of(answer(f'{{"error": "{text}"}}', status)))
         is finished
@@ -829,9 +829,9 @@ def test_only_a_refusal_can_mean_finished(status: int, text: str, *, finished: b
     ],
 )
 def test_where_a_file_may_travel(here: str, location: str, expected: str | None) -> None:
-    """Over TLS, and over plain HTTP only if the service itself is reached so; the URL stays as it was signed.
+    """A target is accepted over TLS, or over plain HTTP if the service is reached that way; it stays as signed.
 
-    To this machine, its link and private networks only if the service itself is there.
+    This machine, its link and private networks are accepted only if the service itself is in one of them.
     """
     if expected is None:
         with pytest.raises(ValueError, match=r"."):
@@ -844,17 +844,17 @@ def test_where_a_file_may_travel(here: str, location: str, expected: str | None)
 
 @pytest.mark.parametrize("place", ["https://10.0.0.7/a", "https://[s3.x/a", "ftp://s3.x/a", "https://a@s3.x/a"])
 def test_where_a_file_may_not_travel_shows_no_signature(place: str) -> None:
-    """Neither in the error nor in the variables of its frames."""
+    """A signature is neither in the error nor in the variables of its frames."""
     here = "https://api.x/v1/files"
     with pytest.raises(ValueError, match=r".") as caught:
         job_protocol.safe_target(here, Secret(f"{place}?signature=0123456789"), here)
     report = TracebackException.from_exception(caught.value, capture_locals=True)
-    del report.stack[0]  # ours
+    del report.stack[0]  # the frame of this test
     assert "0123456789" not in "".join(report.format())
 
 
 def test_an_error_keeps_no_more_of_a_body_than_it_may() -> None:
-    """What it says is found all the same; a body that is cut is text."""
+    """The message of a truncated body is still found; the body in the error becomes text."""
     refused = answer('{"error": "no", "request_id": "r-1", "page": "' + 5_000 * "x" + '"}', 400)
     error = job_protocol.error_of(refused, keep=100)
     assert (error.message, error.request_id) == ("no", "r-1")
@@ -873,5 +873,5 @@ def test_an_error_keeps_no_more_of_a_body_than_it_may() -> None:
     ],
 )
 def test_only_lists_may_be_long(request_: job_protocol.Request, megabytes: int) -> None:
-    """The service has no pages, so a list is all of an account."""
+    """Only a list may exceed the usual limit, because the service has no pages."""
     assert request_.most_bytes == megabytes << 20

@@ -1,4 +1,4 @@
-"""Bytes to values and back: what is taken, what is refused and where, and that nothing is lost on the way."""
+"""Tests of the codec: which JSON is read, which is refused and where, and that nothing is lost on the way."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ _NOON = datetime(2026, 9, 14, 12, tzinfo=UTC)
     ids=lambda value: repr(value)[:30],
 )
 def test_what_is_no_json(body: bytes, problem: str) -> None:
-    """Broken, cut, too deep, not text, not a number: one error, whatever it is."""
+    """Broken, truncated, too deep, or otherwise invalid JSON raises one kind of error."""
     with pytest.raises(WireError) as caught:
         json_codec.decode(body)
     assert (caught.value.problem, caught.value.where) == (problem, "$")
@@ -79,13 +79,13 @@ def test_what_is_no_json(body: bytes, problem: str) -> None:
     ids=lambda value: ascii(value)[:20],
 )
 def test_what_json_cannot_say(value: object, problem: str) -> None:
-    """Nothing is sent in place of it: NaN does not become null."""
+    """A value that JSON cannot represent is refused, and not replaced: NaN does not become null."""
     with pytest.raises(WireError, match=problem):
         json_codec.encode(value)
 
 
 def test_what_refers_to_itself_is_no_json() -> None:
-    """And does not end the process."""
+    """A value that contains itself is refused, and does not end the process."""
     value: list[object] = []
     value.append(value)
     with pytest.raises(WireError):
@@ -93,7 +93,7 @@ def test_what_refers_to_itself_is_no_json() -> None:
 
 
 def test_null_is_json() -> None:
-    """If the caller says null, null is sent."""
+    """Null of the caller is sent as null."""
     assert json_codec.encode({"a": None, "b": [1.5, None]}) == b'{"a":null,"b":[1.5,null]}'
 
 
@@ -130,7 +130,7 @@ class _Text(str):
     ],
 )
 def test_what_holds_a_number_that_is_not_finite(holder: Callable[[Any], object]) -> None:
-    """Is refused, however deep the number is: msgspec would write null."""
+    """A non-finite number is refused at any depth, although msgspec would write null."""
     given_ = {"a": math.nan} if holder in {UserDict, dict, OrderedDict} else math.nan
     with pytest.raises(WireError, match="a number is not finite"):
         json_codec.encode(holder(given_))
@@ -154,12 +154,12 @@ def test_what_holds_a_number_that_is_not_finite(holder: Callable[[Any], object])
     ids=lambda value: repr(value)[:20],
 )
 def test_what_is_not_json_s_own_is_written_as_what_it_holds(value: object, text: bytes) -> None:
-    """Dataclasses, attrs classes, enums, mappings; an integer of any length is exact."""
+    """Dataclasses, attrs classes, enums and mappings are written as their content; any integer is exact."""
     assert json_codec.encode(value) == text
 
 
 class _Number:
-    """As numpy has them: neither int nor float, and convertible into both."""
+    """A number as in numpy: neither int nor float, and convertible into both."""
 
     def __init__(self, value: Any) -> None:
         self.value = value
@@ -188,14 +188,14 @@ class _Bool(_Number):
 
 @pytest.fixture
 def numpy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Classes in the place of numpy's, which is no dependency."""
+    """Classes in place of numpy's, because numpy is not a dependency."""
     classes = SimpleNamespace(integer=_Integer, floating=_Floating, bool_=_Bool)
     monkeypatch.setitem(sys.modules, "numpy", classes)
 
 
 @pytest.mark.usefixtures("numpy")
 def test_numbers_of_numpy_are_the_numbers_that_they_are() -> None:
-    """And if one is not finite, it is refused like any other."""
+    """A number of numpy is written as its value, and refused if it is not finite."""
     assert json_codec.encode([_Bool(1), _Floating(1.5), _Integer(7)]) == b"[true,1.5,7]"
     with pytest.raises(WireError, match="a number is not finite"):
         json_codec.encode({"a": _Floating("nan")})
@@ -203,14 +203,14 @@ def test_numbers_of_numpy_are_the_numbers_that_they_are() -> None:
 
 @pytest.mark.parametrize("number", ["123456789012345678901234567890", "-" + "9" * 40, "18446744073709551616", "-0.0"])
 def test_a_number_is_exact(number: str) -> None:
-    """Integers have no 64 bits here: what was read is written."""
+    """An integer beyond 64 bits is written as it was read."""
     text = f'{{"a":[{number}]}}'.encode()
     assert json_codec.encode(json_codec.decode(text)) == text
 
 
 @pytest.mark.parametrize("decode", [json_codec.decode, json_codec.read])
 def test_deep_and_repeated(decode: Callable[[bytes], object]) -> None:
-    """Three hundred levels are read, and of two values with one key the last is taken."""
+    """Three hundred levels are read, and of two values with one key the last counts."""
     deep = b"[" * 300 + b"]" * 300
     assert json_codec.encode(decode(deep)) == deep
     assert decode(b'{"a": 1, "b": {"c": 2, "c": 3}, "a": 4}') == {"a": 4, "b": {"c": 3}}
@@ -227,7 +227,7 @@ def test_deep_and_repeated(decode: Callable[[bytes], object]) -> None:
     ],
 )
 def test_what_python_reads_and_json_has_not(text: bytes, value: object) -> None:
-    """Does no harm in a field that is not known here, neither in a job nor in a list of them."""
+    """A value that only Python reads, in an unknown field, affects neither a job nor a list of jobs."""
     assert json_codec.read(text) == {"id": "a", "x": value}
     assert json_codec.job(text) == BatchJob(id="a", extra={"x": value})
     assert [json_codec.job(entry).extra for entry in json_codec.entries(b"[" + text + b"]")] == [{"x": value}]
@@ -237,13 +237,13 @@ def test_what_python_reads_and_json_has_not(text: bytes, value: object) -> None:
 
 @pytest.mark.parametrize("text", [b"", b"<html>", b"[" * 100_000, b'{"id": "a"', b"9" * 10_000])
 def test_what_nobody_reads(text: bytes) -> None:
-    """Is refused by whatever may read it."""
+    """Text that nothing reads is refused by every reader."""
     for reader in (json_codec.read, json_codec.job, json_codec.file, json_codec.entries):
         with pytest.raises(WireError, match=r"no JSON|nothing at all"):
             reader(text)
 
 
-# --- a job from what the service sends ----------------------------------------------------------------------------
+# --- a job in the form of the service -----------------------------------------------------------------------------
 
 
 def _job(**fields: object) -> BatchJob:
@@ -251,7 +251,7 @@ def _job(**fields: object) -> BatchJob:
 
 
 def test_every_field_arrives() -> None:
-    """Under its own name, in its own type."""
+    """Every field is read under its own name, in its own type."""
     sent = {
         "id": "5b0c2d6e",
         "user_id": "6710aa3f",
@@ -296,7 +296,7 @@ _OPTIONAL = [field.name for field in attrs.fields(BatchJob) if field.name not in
 @pytest.mark.parametrize("name", _OPTIONAL)
 @pytest.mark.parametrize("nothing", [None, ""], ids=["null", "empty"])
 def test_null_and_empty_are_absent(name: str, nothing: object) -> None:
-    """Whichever way the service says nothing, it is one value."""
+    """Null and empty are one absent value."""
     assert _job(**{name: nothing}) == BatchJob(id="a")
 
 
@@ -306,7 +306,7 @@ def test_null_and_empty_are_absent(name: str, nothing: object) -> None:
     ["0001-01-01T00:00:00Z", "0001-01-01T00:00:00.000000000Z", "0001-01-01T00:00:00+09:00", "0001-01-01T00:00:00"],
 )
 def test_the_zero_time_is_absent(name: str, zero: str) -> None:
-    """The backend's way of saying null."""
+    """The zero time is absent, because the backend writes it for null."""
     assert _job(**{name: zero}) == BatchJob(id="a")
 
 
@@ -332,7 +332,7 @@ def test_the_zero_time_is_absent(name: str, zero: str) -> None:
     ],
 )
 def test_a_time_in_any_spelling(text: str, time: datetime) -> None:
-    """Nought to nine fractional digits, any offset; without a zone it is UTC, as all times of the service are."""
+    """A time may have zero to nine fractional digits and any offset; without a zone it is UTC, as in the service."""
     job = _job(created_at=text)
     assert job.created_at == time
     assert job.created_at is not None
@@ -341,7 +341,7 @@ def test_a_time_in_any_spelling(text: str, time: datetime) -> None:
 
 @pytest.mark.parametrize("text", ["completed", "Completed", " COMPLETED\\n"])
 def test_a_status_in_another_spelling(text: str) -> None:
-    """It is known, in a job by itself and in a list."""
+    """A status in another letter case or with white space is recognised, in a job by itself and in a list."""
     sent = f'{{"id": "a", "status": "{text}"}}'.encode()
     assert json_codec.job(sent).status is BatchJobStatus.COMPLETED
     assert [json_codec.job(entry).status for entry in json_codec.entries(b"[" + sent + b"]")] == [
@@ -351,7 +351,7 @@ def test_a_status_in_another_spelling(text: str) -> None:
 
 @pytest.mark.parametrize("status", ["PAUSED", "paused", "COMPLETED?", "0"])
 def test_a_status_that_is_not_known(status: str) -> None:
-    """Keeps its text."""
+    """An unknown status keeps its text."""
     assert _job(status=status).status == status
     assert _job(status=status).is_terminal is False
 
@@ -360,7 +360,7 @@ def test_a_status_that_is_not_known(status: str) -> None:
     ("progress", "expected"), [(0, 0.0), (37.25, 37.25), (100, 100.0), (-0.1, 0.0), (101, 100.0), (10**18, 100.0)]
 )
 def test_progress_stays_between_nought_and_a_hundred(progress: float, expected: float) -> None:
-    """It is a percentage, whatever the service says."""
+    """Progress is clamped to the range of a percentage."""
     assert _job(progress=progress).progress == expected
 
 
@@ -368,7 +368,7 @@ def test_progress_stays_between_nought_and_a_hundred(progress: float, expected: 
     "value", [None, "", 0, False, [], {}, "text", {"nested": [None, ""]}, "0001-01-01T00:00:00Z"]
 )
 def test_what_is_unknown_is_kept_as_it_came(value: object) -> None:
-    """Null, empty and zero too: what they mean is not known here."""
+    """An unknown field is kept even if it is null, empty or zero, because its meaning is unknown."""
     assert _job(request_count=value, extra=value).extra == {"request_count": value, "extra": value}
 
 
@@ -385,7 +385,7 @@ def test_what_is_unknown_is_kept_as_it_came(value: object) -> None:
     ids=repr,
 )
 def test_what_is_no_object_is_no_job(value: object, problem: str) -> None:
-    """Said in the words of JSON."""
+    """The error names the type of the value in the terms of JSON."""
     with pytest.raises(WireError) as caught:
         json_codec.job(value, "$[3]")
     assert (caught.value.problem, caught.value.where) == (problem, "$[3]")
@@ -405,7 +405,7 @@ def test_what_is_no_object_is_no_job(value: object, problem: str) -> None:
     ids=repr,
 )
 def test_a_job_has_an_id(fields: dict[str, object], problem: str) -> None:
-    """Text that is not empty; a number is not turned into text."""
+    """A job needs an id that is text and not empty; a number is not converted."""
     with pytest.raises(WireError) as caught:
         json_codec.job({"status": "COMPLETED", **fields}, "$[3]")
     assert (caught.value.problem, caught.value.where) == (problem, "$[3].id")
@@ -441,7 +441,7 @@ _ODD_FIELDS: list[tuple[str, object]] = [
 
 @pytest.mark.parametrize(("name", "value"), _ODD_FIELDS, ids=lambda value: repr(value)[:30])
 def test_a_field_that_cannot_be_read(name: str, value: object) -> None:
-    """It is absent, and kept in ``extra`` under its name; nothing is guessed, and the rest of the job is there."""
+    """An invalid field is None, with its value in ``extra`` under its name; the rest of the job is read."""
     sent = {"id": "a", "user_id": "u", "project_id": "p", "created_at": "2026-09-14T12:00:00Z", name: value}
     job = json_codec.job(sent)
     assert job == json_codec.job(json.dumps(sent).encode())
@@ -454,7 +454,7 @@ def test_a_field_that_cannot_be_read(name: str, value: object) -> None:
 
 
 def test_several_fields_that_cannot_be_read() -> None:
-    """Each costs itself."""
+    """Each of several invalid fields affects only itself."""
     sent = {"id": "a", "status": "FAILED", "progress": "100", "error": {"code": 1}, "extra": 2}
     job = json_codec.job(sent)
     assert job == BatchJob(id="a", status="FAILED", extra={"progress": "100", "error": {"code": 1}, "extra": 2})
@@ -462,17 +462,17 @@ def test_several_fields_that_cannot_be_read() -> None:
 
 
 def test_a_job_whose_status_cannot_be_read_has_not_ended() -> None:
-    """What it says in place of one is kept."""
+    """A job with an invalid status has not ended, and the value is kept."""
     job = _job(status=["COMPLETED"])
     assert (job.status, job.is_terminal, job.extra) == (None, False, {"status": ["COMPLETED"]})
 
 
 def test_a_huge_number_is_a_number() -> None:
-    """Where it is whole, it is kept as it is."""
+    """A huge integer is kept exactly."""
     assert job_from_dict({"id": "a", "file_size_bytes": 2**200}).file_size_bytes == 2**200
 
 
-# --- the public doors ---------------------------------------------------------------------------------------------
+# --- the public functions -----------------------------------------------------------------------------------------
 
 _json = st.recursive(
     st.none()
@@ -509,7 +509,7 @@ _jobs = st.builds(
 @example(BatchJob(id="a", extra={"\0extra": {"id": "b"}}))
 @example(BatchJob(id="a", status="PAUSED", created_at=datetime(2026, 9, 14, 12, 0, 0, 1, UTC)))
 def test_a_job_comes_back_as_it_was(job: BatchJob) -> None:
-    """Through plain data, whatever it holds, and whatever the service has added."""
+    """A job with any content, known or not, is equal after a round trip through plain data."""
     decoded = to_dict(job)
     twin = job_from_dict(decoded)
     assert twin == job
@@ -520,14 +520,14 @@ def test_a_job_comes_back_as_it_was(job: BatchJob) -> None:
 @settings(max_examples=50, deadline=None)
 @given(_jobs)
 def test_a_job_comes_back_through_json(job: BatchJob) -> None:
-    """What ``to_dict`` makes is ready for any JSON library."""
+    """The output of ``to_dict`` is accepted by any JSON library."""
     assert job_from_dict(json.loads(json.dumps(to_dict(job)))) == job
 
 
 @settings(max_examples=100, deadline=None)
 @given(_json)
 def test_no_json_crashes_the_reader(value: Any) -> None:
-    """It is a job, or a :class:`WireError`, and nothing else."""
+    """Any JSON is a job or raises :class:`WireError`, and nothing else."""
     wheres = []
     for sent in (value, {"id": "a", "status": value}, {"id": value}, {"id": "a", "created_at": value}):
         try:
@@ -538,14 +538,14 @@ def test_no_json_crashes_the_reader(value: Any) -> None:
 
 
 def test_any_mapping_will_do_and_is_left_as_it_was() -> None:
-    """What is given to read is not written to."""
+    """A mapping that is read is not changed."""
     given_ = {"id": "a", "organization_id": "org"}
     assert job_from_dict(MappingProxyType(given_)).extra == {"organization_id": "org"}
     assert given_ == {"id": "a", "organization_id": "org"}
 
 
 def test_a_mapping_that_is_no_job_is_the_caller_s_mistake() -> None:
-    """The text names the field."""
+    """The error for an invalid mapping names the field."""
     with pytest.raises(
         ValidationError, match=r"this is no batch job: a number in place of an id at \$\.id"
     ) as caught:
@@ -555,7 +555,7 @@ def test_a_mapping_that_is_no_job_is_the_caller_s_mistake() -> None:
         job_from_dict(cast("Any", ["id"]))
 
 
-# --- the quick way and the thorough one -----------------------------------------------------------------------------
+# --- the quick reader and the thorough one --------------------------------------------------------------------------
 
 _ODD = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3) | st.lists(st.none(), max_size=1)
 _TIMES = st.sampled_from(
@@ -565,7 +565,7 @@ _TIMES = st.sampled_from(
 
 @pytest.mark.parametrize("status", ["CANCELING", "COMPLETED"])
 def test_what_is_usual_is_read_by_msgspec(monkeypatch: pytest.MonkeyPatch, status: str) -> None:
-    """And not by cattrs, which takes ten times the time."""
+    """Usual input is read by msgspec, and not by cattrs, which takes ten times the time."""
     monkeypatch.setattr(json_codec, "_structured", None)
     sent = {"created_at": "2026-09-14T12:00:00.1Z", "completed_at": None, "progress": 40, "file_size_bytes": 3}
     job = _job(status=status, **sent, endpoint="/v1/chat/completions", error_file_id=None, project_id="p")
@@ -575,7 +575,7 @@ def test_what_is_usual_is_read_by_msgspec(monkeypatch: pytest.MonkeyPatch, statu
 
 @given(st.dictionaries(st.sampled_from([*_names, "extra", "project_id"]), _ODD | _TIMES, max_size=8))
 def test_every_way_of_reading_a_job_agrees(sent: dict[str, Any]) -> None:
-    """What msgspec reads, of text and of a dict, is what cattrs makes of it, and what is told of it comes back."""
+    """msgspec, for text and for a dict, and cattrs yield the same job, and its plain data yields it again."""
     sent["id"] = "job-1"
     job = json_codec.job(sent)
     assert repr(job) == repr(json_codec._structured(BatchJob, sent, "$"))
@@ -585,7 +585,7 @@ def test_every_way_of_reading_a_job_agrees(sent: dict[str, Any]) -> None:
 
 
 def test_what_is_unknown_is_read_when_it_is_wanted() -> None:
-    """And once: it is the job's own dict, which copies and pickles with it."""
+    """``extra`` is read on first use, and once: it is the job's own dict, copied and pickled with it."""
     job = json_codec.job(b'{"id": "a", "extra": {"b": [1]}, "project_id": "p"}')
     assert job.extra is job.extra
     assert type(job.extra) is dict
@@ -596,7 +596,7 @@ def test_what_is_unknown_is_read_when_it_is_wanted() -> None:
 
 
 def test_what_is_unknown_and_too_deep_is_left_out() -> None:
-    """Rather than that the job raises when it is looked at. Since Python 3.12, depth in C has a limit of its own."""
+    """``extra`` that is too deep is empty, and does not raise. Since Python 3.12 depth in C has its own limit."""
     deep = b'{"id": "a", "x": ' + b"[" * 900 + b"]" * 900 + b"}"
     job = json_codec.job(deep)
 
@@ -632,14 +632,14 @@ def _line(body: bytes, more: bytes = b"") -> bytes:
     ids=lambda body: repr(body)[:30],
 )
 def test_a_body_is_cut_as_it_came(body: bytes) -> None:
-    """Byte for byte, and apart from the line that it was in."""
+    """A body is cut byte for byte, and does not keep its line in memory."""
     row = json_codec.decode_row(_line(body, b', "error": null'))
     assert row == json_codec.Row("a", 200, None, body)
     assert type(row.body) is bytes
 
 
 def test_a_carriage_return_between_tokens_is_a_space() -> None:
-    """It would end a line for whoever reads the body."""
+    """A carriage return between tokens becomes a space, because it would end a line for some readers."""
     assert json_codec.decode_row(_line(b'{\r"a":\r1}') + b"\r").body == b'{ "a": 1}'
 
 
@@ -654,7 +654,7 @@ def test_a_carriage_return_between_tokens_is_a_space() -> None:
     ],
 )
 def test_a_body_that_is_no_json_is_not_cut(body: bytes, value: object) -> None:
-    """Python reads it: nobody else has to, so it does not stand in a file of JSON."""
+    """A body that only Python reads is not cut as text, because it must not appear in a file of JSON."""
     row = json_codec.decode_row(_line(body))
     assert (row.custom_id, row.status_code, row.error, row.body) == ("a", 200, None, None)
     assert row.value == value
@@ -688,13 +688,13 @@ def test_a_body_that_is_no_json_is_not_cut(body: bytes, value: object) -> None:
     ],
 )
 def test_a_row_of_any_shape(line: bytes, row: object) -> None:
-    """What is there is said, whatever it is; of two members with one name the last is taken."""
+    """A row of any shape has the values of its line; of two members with one name the last counts."""
     assert json_codec.decode_row(line) == row
 
 
 @pytest.mark.parametrize("line", [b"", b"[]", b"7", b'{"custom_id": "a"', b"<html>", b"\xff", b"[" * 100_000])
 def test_a_line_that_nothing_reads(line: bytes) -> None:
-    """One error, whatever it is."""
+    """A line that nothing reads raises one kind of error."""
     with pytest.raises(WireError):
         json_codec.decode_row(line)
 
@@ -717,7 +717,7 @@ def test_a_line_that_nothing_reads(line: bytes) -> None:
     ids=lambda value: repr(value)[:40],
 )
 def test_the_tokens_of_an_answer(body: bytes, tokens: object) -> None:
-    """Without decoding the rest of it."""
+    """The tokens of an answer are read without decoding the rest of it."""
     assert json_codec.usage(body) == tokens
 
 
@@ -730,7 +730,7 @@ _row_bodies = st.recursive(
 
 @given(_row_bodies, st.booleans(), st.sampled_from([None, 0]))
 def test_any_body_is_cut_as_it_came(body: object, ascii_only: bool, indent: int | None) -> None:
-    """Whatever a JSON library makes of it, surrogates without a partner included."""
+    """Any output of a JSON library is cut unchanged, including surrogates without a partner."""
     try:
         text = json.dumps(body, ensure_ascii=ascii_only, indent=indent).encode().replace(b"\n", b" ")
     except UnicodeEncodeError:
@@ -738,7 +738,7 @@ def test_any_body_is_cut_as_it_came(body: object, ascii_only: bool, indent: int 
     assert json_codec.decode_row(_line(text)).body == text
 
 
-# --- the quick way ------------------------------------------------------------------------------------------------
+# --- the quick reader of rows -------------------------------------------------------------------------------------
 
 _ends = st.sampled_from(
     [b"}}", b"} }", b'}, "error": null}', b'}, "error": {"code": 1}}', b', "x": {}}}', b"}}}", b"}"]
@@ -769,7 +769,7 @@ _members = st.lists(
 def test_the_quick_way_to_an_answer_is_the_right_one(
     before: list[bytes], within: list[bytes], space: bytes, body: object, end: bytes
 ) -> None:
-    """What it finds is what the thorough one finds, in any line; what may be otherwise, it leaves to that."""
+    """In any line the quick reader yields the result of the thorough one, or None."""
     text = b'{"t": ' + json.dumps(body).encode() + b', "usage": {"prompt_tokens": 3}}'
     head = b", ".join([b'"custom_id": "a"', *before, b'"response": {' + b", ".join([b'"status_code": 200', *within])])
     line = b"{" + head + b', "body":' + space + text + end
@@ -786,7 +786,7 @@ def test_the_quick_way_to_an_answer_is_the_right_one(
 
 
 def test_the_usual_line_goes_the_quick_way() -> None:
-    """As the service writes it, and as others do."""
+    """Usual lines, as the service and others write them, are read by the quick reader."""
     body = b'{"choices": [{"message": {"content": "hi"}}], "usage": {"prompt_tokens": 3}}'
     for space in (b"", b" "):
         line = b'{"id":"br_1","custom_id":"a","response":{"status_code":200,"body":' + space + body + b"}}"
@@ -812,12 +812,12 @@ def test_the_usual_line_goes_the_quick_way() -> None:
     ],
 )
 def test_any_other_line_does_not(line: bytes) -> None:
-    """It is none that was answered, or not in a way that can be told at one look."""
+    """A line without an answer, or with an unusual one, is left to the thorough reader."""
     assert json_codec.answer(line) is None
 
 
 def test_a_request_with_a_number_beyond_floats() -> None:
-    """Is JSON, and carried; in a line that is no request it is what is wrong with that."""
+    """A number beyond floats is JSON and is carried; in a line that is not a request, the error names that defect."""
     body = b'{"model": "m", "x": 1e999, "y": ' + b"1" * 5_000 + b"}"
     line = b'{"custom_id": "a", "body": ' + body + b"}"
     value: Any = json_codec.request(line)
@@ -832,7 +832,7 @@ def test_a_request_with_a_number_beyond_floats() -> None:
 
 
 def test_the_ids_of_requests() -> None:
-    """Are read without the bodies; there may be none."""
+    """Ids are read without the bodies, and may be absent."""
     assert json_codec.custom_ids([b'{"custom_id": "a", "body": {}}', b'{"body": [[]], "custom_id": "b"}']) == [
         "a",
         "b",

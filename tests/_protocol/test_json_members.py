@@ -1,4 +1,4 @@
-"""Members of an object, cut by the grammar: exactly what a decoder would find there, and exactly what JSON is."""
+"""Tests of members cut by the grammar: exactly the members that a decoder finds, and exactly JSON."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ANY = st.recursive(
 
 @given(st.dictionaries(st.text(), _ANY, max_size=4), st.sampled_from([None, 1]))
 def test_the_members_are_those_that_a_decoder_finds(value: dict[str, object], indent: int | None) -> None:
-    """Of the object and of the objects right in it, whatever stands between them."""
+    """The members of the object and of objects directly in it are those of a decoder, whatever is between them."""
     expected: dict[tuple[str, ...], object] = {}
     for name, inner in value.items():
         expected[name,] = inner
@@ -35,7 +35,7 @@ def test_the_members_are_those_that_a_decoder_finds(value: dict[str, object], in
 @example('"a":[1,]')
 @example('"a":"\\ud800"')
 def test_what_is_json_is_decided_by_the_grammar(inside: str) -> None:
-    """As Python decides it."""
+    """Text is JSON for this module if it is JSON for Python."""
     text = f"{{{inside}}}"
     try:
         json.loads(text)
@@ -48,19 +48,19 @@ def test_what_is_json_is_decided_by_the_grammar(inside: str) -> None:
 
 @pytest.mark.parametrize("text", [b"", b"[]", b"1", b'{"a": NaN}', b'{"a": "\x01"}', b'{"a": "\xff"}', b"{} {}"])
 def test_what_is_no_object(text: bytes) -> None:
-    """Python reads some of it, and JSON has none."""
+    """Text that is not a JSON object is refused, even if Python reads it."""
     with pytest.raises(ValueError, match=r"no JSON object|utf-8"):
         members(text)
 
 
 def test_any_depth() -> None:
-    """Nothing here calls itself."""
+    """Any depth is read, because nothing here is recursive."""
     deep = b'{"a":' * 100_000 + b"[]" + b"}" * 100_000
     assert members(b'{"b": ' + deep + b"}")["b",] == deep
 
 
 def test_the_last_of_two_is_taken_with_what_is_in_it() -> None:
-    """And nothing that was in the first."""
+    """Of two members with one name the last counts with its content, and nothing of the first remains."""
     assert members(b'{"a": {"b": 1, "c": 2}, "a": {"c" : 3 }}') == {("a",): b'{"c" : 3 }', ("a", "c"): b"3"}
 
 
@@ -84,5 +84,5 @@ def test_the_last_of_two_is_taken_with_what_is_in_it() -> None:
     ],
 )
 def test_the_id_in_a_line_that_nothing_reads(line: bytes, custom_id: str | None) -> None:
-    """Only what stands right in the object is one; the last of several counts."""
+    """Only an id directly in the object counts; of several the last."""
     assert salvaged_id(line) == custom_id

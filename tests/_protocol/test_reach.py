@@ -1,4 +1,4 @@
-"""From where a host can be reached."""
+"""Tests of the reach of hosts."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ from together_batches._protocol.reach import is_disguised, reach_of
     ],
 )
 def test_from_where_a_host_can_be_reached(host: str, reach: str) -> None:
-    """By its address, however that is spelled."""
+    """The reach of a host follows from its address in any spelling."""
     assert reach_of(host) == reach
 
 
 @pytest.mark.parametrize("host", ["127.1", "0", "0x7f000001", "2130706433", "10.1."])
 def test_addresses_in_disguise(host: str) -> None:
-    """Other spellings than the usual one."""
+    """An address in an unusual spelling is disguised."""
     assert is_disguised(host)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "fe80::1%eth0", "api.together.ai", "999.1.1.1", "cafe"])
 def test_hosts_that_are_what_they_seem(host: str) -> None:
-    """Addresses as they are written, and names."""
+    """An address in the usual spelling, or a name, is not disguised."""
     assert not is_disguised(host)

@@ -1,4 +1,4 @@
-"""A line of an output or an error file: an answer, an error in every shape, or what cannot be read."""
+"""Tests of lines of an output or an error file: an answer, an error in every shape, or unreadable."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _NEITHER = "the row has neither an answer nor an error"
 
 
 def test_a_success() -> None:
-    """A status of 2xx with a body."""
+    """A status of 2xx with a body is a success."""
     answer = {"status_code": 201, "body": {"choices": [{"message": {"content": "The Elbe."}}]}}
     row = read_row(msgspec.json.encode({"id": "br_1", "custom_id": "a", "response": answer}))
     assert isinstance(row, BatchSuccess)
@@ -45,7 +45,7 @@ def test_a_success() -> None:
     ],
 )
 def test_a_failure(fields: dict[str, object], expected: tuple[object, ...]) -> None:
-    """Every shape that an error has, in either file, with the line as it came."""
+    """Every shape of an error, in either file, is a failure with the line as received."""
     line = msgspec.json.encode({"custom_id": "a", **fields})
     row = read_row(line)
     assert isinstance(row, BatchFailure)
@@ -55,7 +55,7 @@ def test_a_failure(fields: dict[str, object], expected: tuple[object, ...]) -> N
 
 @pytest.mark.parametrize("error", [None, "", {}])
 def test_an_error_that_is_none(error: object) -> None:
-    """Null, an empty text and an empty object stand for nothing."""
+    """Null, an empty text and an empty object are not an error."""
     line = {"custom_id": "a", "error": error, "response": {"status_code": 200, "body": {"text": "hello"}}}
     row = read_row(msgspec.json.encode(line))
     assert isinstance(row, BatchSuccess)
@@ -64,7 +64,7 @@ def test_an_error_that_is_none(error: object) -> None:
 
 @pytest.mark.parametrize("custom_id", [None, "", 7, ["a"]])
 def test_an_answer_to_nobody(custom_id: object) -> None:
-    """A row that names no custom_id is a failure without one, however good its answer is."""
+    """A row without a custom_id is a failure without one, whatever its answer."""
     line = msgspec.json.encode({"custom_id": custom_id, "response": {"status_code": 200, "body": {}}})
     assert read_row(line) == BatchFailure(None, None, "the row names no custom_id", 200, line.decode())
 
@@ -81,7 +81,7 @@ def test_an_answer_to_nobody(custom_id: object) -> None:
     ],
 )
 def test_a_line_that_is_none(line: bytes, message: str, raw: str) -> None:
-    """Is a failure without an id, with its text."""
+    """A line that is not a row is a failure without an id, with its text."""
     assert read_row(line) == BatchFailure(None, None, message, raw=raw)
 
 
@@ -98,5 +98,5 @@ JSON = st.recursive(
 
 @given(st.binary() | JSON.map(msgspec.json.encode))
 def test_no_line_raises(line: bytes) -> None:
-    """Whatever it holds."""
+    """No line raises, whatever its content."""
     assert read_row(line)

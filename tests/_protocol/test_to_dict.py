@@ -1,4 +1,4 @@
-"""Values as plain data: what is said, what is left out, and that any JSON library can take it."""
+"""Tests of values as plain data: what is written, what is omitted, and that any JSON library accepts it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NOON = datetime(2026, 9, 14, 12, tzinfo=UTC)
 
 
 def test_a_job_as_plain_data() -> None:
-    """Absent fields are left out, times end in Z, the status is text, and ``extra`` stands beside the fields."""
+    """Absent fields are omitted, times end in Z, the status is text, and entries of ``extra`` are beside fields."""
     job = BatchJob(id="a", status="PAUSED", progress=50, created_at=_NOON, extra={"organization_id": None})
     plain = to_dict(job)
     assert plain == {
@@ -33,7 +33,7 @@ def test_a_job_as_plain_data() -> None:
 
 
 def test_a_file_as_plain_data() -> None:
-    """Like a job: absent fields are left out, and ``extra`` stands beside the fields."""
+    """A file is written like a job: absent fields are omitted, and entries of ``extra`` are beside the fields."""
     file = FileObject(id="file-1", bytes=0, processed=False, created_at=_NOON, extra={"organization_id": None})
     assert to_dict(file) == {
         "id": "file-1",
@@ -45,7 +45,7 @@ def test_a_file_as_plain_data() -> None:
 
 
 def test_an_outcome_as_plain_data() -> None:
-    """With the job where it is known, and the error in words and facts."""
+    """An outcome has the job if it is known, and the error as text and facts."""
     error = NotFoundError("Job not found", status=404, request_id="oJ3x")
     assert to_dict(CancelOutcome("a", CancelResult.CANCELLED, job=BatchJob(id="a"), attempts=1)) == {
         "job_id": "a",
@@ -88,7 +88,7 @@ def test_an_outcome_as_plain_data() -> None:
 
 
 def test_a_report_as_plain_data() -> None:
-    """Complete, and ready for JSON."""
+    """A report is complete, and ready for JSON."""
     report = CancelReport([CancelOutcome("a", CancelResult.CANCELLED), CancelOutcome("b", CancelResult.FAILED)])
     plain = to_dict(report)
     assert (plain["ok"], plain["counts"]["cancelled"], plain["counts"]["denied"]) == (False, 1, 0)
@@ -121,18 +121,18 @@ def test_a_report_as_plain_data() -> None:
     ],
 )
 def test_a_row_as_plain_data(row: BatchResult | Usage, expected: dict[str, object]) -> None:
-    """It says which it is; what is absent is left out, except that nobody is named."""
+    """A row has its kind; absent fields are omitted, except that an absent id is null."""
     assert to_dict(row) == expected
 
 
 def test_what_is_no_value_of_this_package() -> None:
-    """Is refused by its type."""
+    """A value of another type is refused, and the error names the type."""
     with pytest.raises(TypeError, match=r"to_dict takes the values of this package, not int"):
         to_dict(7)  # type: ignore[arg-type]
 
 
 def test_an_answer_that_json_cannot_say() -> None:
-    """Is left out, and in ``raw``; one that Python could read and JSON can say is there too."""
+    """An answer that JSON cannot represent is omitted, and is in ``raw``; any other that Python read is written."""
     line = b'{"custom_id": "a", "response": {"status_code": 200, "body": {"x": %b}}}'
     plain = to_dict(read_row(line % b"NaN"))
     assert plain == {"custom_id": "a", "result": "success", "status_code": 200, "raw": (line % b"NaN").decode()}
@@ -141,7 +141,7 @@ def test_an_answer_that_json_cannot_say() -> None:
 
 
 def test_a_row_as_a_line() -> None:
-    """An answer stands in it as it came; all else is as in :func:`to_dict`, and JSON whatever it holds."""
+    """The answer in a line is as received; everything else is as in :func:`to_dict`, and JSON in any case."""
     body = b'{"x": 1E400, "y":\t"\\ud83d", "x": 12345678901234567890123}'
     row = BatchSuccess("\u00e9", json_codec.Body(body), 201)
     assert line_of(row) == '{"custom_id":"\u00e9","result":"success","body":'.encode() + body + b',"status_code":201}'

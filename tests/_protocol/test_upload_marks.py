@@ -1,4 +1,4 @@
-"""White space that gives a file content of its own, and that no reader of JSON sees."""
+"""Tests of the white space that gives a file unique content, and that no reader of JSON sees."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def marked(content: bytes, mark: Mark = MARK) -> bytes:
 
 @given(st.lists(st.text() | st.integers()))
 def test_a_mark_is_64_spaces_and_tabs(parts: list[Any]) -> None:
-    """And no other white space: a line break would end the line. The tag is the same bits."""
+    """A mark contains no other white space, because a line break would end the line. The tag is the same bits."""
     mark = mark_of(*parts)
     assert len(mark.white_space) == MARK_BYTES == 64
     assert set(mark.white_space) <= set(b" \t")
@@ -33,7 +33,7 @@ def test_a_mark_is_64_spaces_and_tabs(parts: list[Any]) -> None:
 
 
 def test_the_same_parts_have_the_same_mark() -> None:
-    """In every process: it says which attempt an upload belongs to after a crash. Others have others."""
+    """Equal parts have the same mark in every process, to identify an attempt after a crash; others differ."""
     assert mark_of("run", 1, 2) == MARK
     assert MARK.tag == "9ec2e05341281099"
     others = [mark_of("run", 1, 3), mark_of("run", 2, 2), mark_of("run", 12), mark_of("other", 1, 2), mark_of()]
@@ -53,7 +53,7 @@ def test_the_same_parts_have_the_same_mark() -> None:
     ids=["object", "line without an end", "BOM", "blanks", "blank lines", "all"],
 )
 def test_the_place_is_right_after_the_first_brace(content: bytes, place: int) -> None:
-    """Whatever stands before it that is no content."""
+    """A mark is placed after the first brace, whatever precedes it, if that is not content."""
     assert place_in(content) == place
     assert content[place - 1 : place] == b"{"
 
@@ -62,13 +62,13 @@ def test_the_place_is_right_after_the_first_brace(content: bytes, place: int) ->
     "content", [b"", b" \n", b"[{}]", b"no JSON {}", b"\0{}", b"\xef\xbb{}", b"\x0b{}", b"\xa0{}"]
 )
 def test_what_begins_with_no_object_has_no_place(content: bytes) -> None:
-    """It is left as it is, for the check to refuse."""
+    """A file that does not begin with an object is left unchanged, for the check to refuse."""
     assert place_in(content) is None
 
 
 @given(_keys, _blanks, st.lists(_keys.map(lambda row: json.dumps(row).encode()), max_size=3))
 def test_every_reader_of_json_reads_the_same(first: dict[str, Any], blanks: bytes, rest: list[bytes]) -> None:
-    """In the first object, whatever it holds; all else is the same byte by byte."""
+    """The first object has the same value with a mark in it, and all else is the same byte by byte."""
     content = blanks + b"\n".join([json.dumps(first).encode(), *rest])
     with_mark = marked(content)
     assert with_mark.replace(MARK.white_space, b"", 1) == content
@@ -93,5 +93,5 @@ def test_every_reader_of_json_reads_the_same(first: dict[str, Any], blanks: byte
     ids=lambda text: text[:12],
 )
 def test_the_tag_is_in_the_name(name: str, stem: str, suffix: str) -> None:
-    """Before the suffix, which says what type the file has; a long name is shortened."""
+    """The tag precedes the suffix, which gives the type of the file; a long name is shortened."""
     assert tagged_name(name, MARK) == f"{stem}-{MARK.tag}{suffix}"

@@ -1,4 +1,4 @@
-"""How many attempts may be under way at once on a machine that has run out of descriptors or ports."""
+"""The number of attempts under way on a machine that has run out of descriptors or ports."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ if TYPE_CHECKING:
 __all__ = ["Capacity"]
 
 _SHARE = 0.8
-"""Some of the descriptors that are there are left for files and other connections of the program."""
+"""Share of the possible connections that is used; the rest is for files and other connections of the program."""
 _LOOK_SECONDS = 1.0
-"""Attempts that are cancelled do not report their end here, so those that wait look by themselves as well."""
+"""Seconds between checks for room: attempts that are cancelled do not report their end here."""
 
 
 class Capacity:
-    """No limit until :meth:`ran_out`; then a limit that follows what the machine can do.
+    """A limit on the attempts under way: none until :meth:`ran_out`, then one that follows the machine.
 
-    ``under_way`` counts the attempts that are under way. Those beyond the limit wait in the order in which they came.
-    After as many answers as the limit is, one more is tried: a failure to open a connection costs nothing.
+    ``under_way`` returns the number of attempts under way. Those beyond the limit wait in order of arrival. The limit
+    grows by one after as many answers as it allows attempts: a failure to open a connection costs nothing.
     """
 
     def __init__(self, under_way: Callable[[], int]) -> None:
@@ -33,7 +33,7 @@ class Capacity:
         self._timer: asyncio.TimerHandle | None = None
 
     def ran_out(self) -> None:
-        """No connection could be opened beside those of the attempts under way."""
+        """Lower the limit, because no connection could be opened beside those of the attempts under way."""
         possible = max(1, int(_SHARE * self._under_way()))
         self.limit = possible if self.limit is None else min(self.limit, possible)
         self._answers = 0
@@ -53,12 +53,12 @@ class Capacity:
         finally:
             if turn.done() and not turn.cancelled():
                 self._granted -= 1
-                if not granted:  # cancelled after its turn had come: the next one takes it
+                if not granted:  # cancelled after it was granted: the next one takes its place
                     self._admit()
             turn.cancel()
 
     def leave(self, *, answered: bool) -> None:
-        """An attempt has ended, with an answer or without one."""
+        """Record that an attempt has ended, with or without an answer."""
         if answered and self.limit is not None:
             self._answers += 1
             if self._answers >= self.limit:

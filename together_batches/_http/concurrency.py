@@ -1,7 +1,7 @@
-"""How many calls of a bulk run at once. Pure: how long the answers took is an argument.
+"""The number of calls of a bulk that run at once. Pure: the response times are arguments.
 
-The rate limiter (:mod:`together_batches._http.rate_limiter`) heeds what a service refuses. A service that refuses
-nothing and answers ever more slowly gets fewer calls at a time here.
+The rate limiter (:mod:`together_batches._http.rate_limiter`) reacts to refusals. A service that refuses nothing and
+answers ever more slowly gets fewer calls at a time here.
 """
 
 from __future__ import annotations
@@ -13,54 +13,55 @@ __all__ = ["AdaptiveConcurrency"]
 _FIRST_LIMIT = 100
 _LEAST_LIMIT = 10
 _LOOK = 20
-"""So many answers are looked at together, at least."""
+"""Minimum number of answers in one average."""
 _NARROWER = 0.7
 _LEAST_DELAY_SECONDS = 1.0
 _MOST_DELAY_SECONDS = 5.0
-"""A delay below the first is no trouble, and may be our own: many answers at once take us a while."""
+"""Bounds of a significant delay: one below the first is harmless, and may be our own, from many answers at once."""
 _LONGEST_LEAP = 8.0
 _LEAP_SECONDS = 0.0125
-"""For each of these that an answer takes, as many more at once: a hundred calls keep a processor busy for as long."""
+"""Seconds of response time for each further call at once: a hundred calls keep a processor busy for as long."""
 _IN_VAIN = 0.7
 _FIRST_ROUNDS_UNTIL_PROBE = 4
 _MOST_ROUNDS_UNTIL_PROBE = 1_024
 
 
 class AdaptiveConcurrency:
-    """How many calls of a bulk run at once: as many as get more done, and never more than ``max_limit``.
+    """The number of calls of a bulk that run at once: as many as raise the throughput, at most ``max_limit``.
 
-    A hundred, to begin with. Twice as many get twice as much done, if each of them takes no longer than before; where
-    each takes 1.7 times as long, little is gained, and as many as before are enough, until that is tried again some
-    time later. If answers take long from the start, the service is far away, and up to eight times as many are
-    tried instead. So such a service soon gets all that was wanted, and for one that is near no thousand connections
-    are opened that would only wait for each other.
+    It starts at 100. Twice as many calls double the throughput if each of them takes no longer than before; if each
+    takes 1.7 times as long, little is gained, and the number returns to the previous one until the next probe, some
+    time later. If answers take long from the start, the service is far away, and up to eight times as many are tried
+    instead. So a distant service soon gets all the calls wanted, and a near one does not get a thousand connections
+    that would only wait for each other.
 
-    A service that gets slow is not buried: if twenty answers together took four times as long as any twenty before
-    them, and the difference is worth the name, fewer run at once, at once; more are then tried as ever. That rule is
-    of the family of TCP Vegas and Netflix's concurrency limits (https://github.com/Netflix/concurrency-limits), and
-    coarser on purpose, so that answers which take now longer and now less seldom set it off.
+    A service that becomes slow is not overloaded: if twenty answers together took four times as long as any twenty
+    before them, and the difference is significant, the number falls at once; then it is raised by the usual rules.
+    This rule belongs to the family of TCP Vegas and Netflix's concurrency limits
+    (https://github.com/Netflix/concurrency-limits), and is coarser on purpose, so that varying response times seldom
+    trigger it.
     """
 
     def __init__(self, max_limit: int) -> None:
         self.limit = min(max_limit, _FIRST_LIMIT)
         self.generation = 0
-        """How often ``limit`` was changed: a call notes it when it begins."""
+        """Number of changes of ``limit``; a call notes it when it begins."""
         self._max_limit = self._enough = max_limit
         self._least = min(_LEAST_LIMIT, max_limit)
-        # The look at all answers: is the service slow?
-        self._usual = math.inf  # seconds, the least average of a look
+        # All answers: is the service slow?
+        self._usual = math.inf  # seconds, the lowest average
         self._looked_at, self._look_seconds = 0, 0.0
-        # The round, of as many answers as run at once now, to calls that began since that is so: does it help?
-        self._before: tuple[int, float] | None = None  # how many ran before there were more, and their average
+        # The round, of as many answers as calls run at once, for calls that began at this limit: does it help?
+        self._before: tuple[int, float] | None = None  # the limit before the raise, and its average
         self._leap = _LONGEST_LEAP
         self._rounds_until_probe = self._rounds_left = _FIRST_ROUNDS_UNTIL_PROBE
         self._begin_round(passed_over=self.limit // 2)
 
     def answered(self, seconds: float, *, generation: int, waited: float) -> None:
-        """A call took so many ``seconds`` until its answer came, or was given up.
+        """Record that a call took ``seconds`` until it was answered, or abandoned.
 
-        ``generation`` is what it was when the call began. ``waited`` are the seconds for which the call waited for a
-        permit of the rate limiter, or of the caller's own rate.
+        ``generation`` is the value when the call began. ``waited`` is the number of seconds for which the call waited
+        for a permit of the rate limiter, or of the caller's own rate.
         """
         self._looked_at += 1
         self._look_seconds += seconds
@@ -78,7 +79,7 @@ class AdaptiveConcurrency:
         if self._answers >= self.limit and self._answers >= _LOOK:
             average, held_back = self._seconds / (self._answers - self._passed_over), self._waited > self._seconds
             self._begin_round()
-            if not held_back:  # by a rate, which then decides how much gets done
+            if not held_back:  # by a rate, which then decides the throughput
                 self._end_round(average)
 
     def _look(self, average: float) -> None:
@@ -90,7 +91,7 @@ class AdaptiveConcurrency:
             elif self.limit > self._least:
                 self._change(max(self._least, int(_NARROWER * self.limit)))
             else:
-                self._usual = average  # it is not for our number: this is how long it takes now
+                self._usual = average  # our number is not the cause: this is the response time now
 
     def _begin_round(self, passed_over: int = 0) -> None:
         self._answers, self._seconds, self._waited = 0, 0.0, 0.0
@@ -114,7 +115,7 @@ class AdaptiveConcurrency:
                 self._enough = self._max_limit
 
     def _give_up(self, limit: int) -> None:
-        """More were tried in vain."""
+        """Return to ``limit``, because a higher one did not raise the throughput."""
         self._before = None
         self._leap = 2.0
         self._enough = limit
@@ -125,5 +126,5 @@ class AdaptiveConcurrency:
     def _change(self, limit: int) -> None:
         self.limit = limit
         self.generation += 1
-        # The first of them were sent while there were not yet, or still, as many as there are to be.
+        # The first of them were sent while fewer, or more, than the new limit were under way.
         self._begin_round(passed_over=limit // 2)

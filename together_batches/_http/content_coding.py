@@ -1,4 +1,4 @@
-"""Content codings of HTTP: which compressions a header names, and how to undo them in pieces of bounded size."""
+"""Content codings of HTTP: the compressions that a header names, and their decoding in pieces of bounded size."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ __all__ = ["CodingError", "Decoder", "compressions", "decode"]
 _INFLATED = frozenset({"gzip", "deflate"})
 _COMPRESSIONS = _INFLATED | {"br", "zstd", "compress", "dcb", "dcz"}
 _MOST_LAYERS = 4
-"""Each layer multiplies what a few bytes can stand for, and the time that takes."""
+"""Maximum number of nested compressions: each multiplies the size that a few bytes can expand to, and the time."""
 _PIECE_BYTES = 1 << 20
 _ANY_HEADER = zlib.MAX_WBITS | 32
-"""zlib finds out by itself whether it is gzip or zlib."""
+"""zlib detects by itself whether the data is gzip or zlib."""
 _NO_HEADER = -zlib.MAX_WBITS
 _GZIP_FIRST_BYTE = 0x1F
 _ZLIB_METHOD = 8
 
 
 class CodingError(Exception):
-    """Why bytes cannot be decoded; it never leaves the package."""
+    """The reason why bytes cannot be decoded; it never leaves the package."""
 
 
 def compressions(header: str) -> tuple[str, ...]:
-    """The compressions that a ``Content-Encoding`` names, in the order in which they were applied.
+    """Return the compressions that a ``Content-Encoding`` names, in the order in which they were applied.
 
-    Anything else in it is taken as identity, as browsers do: storages repeat what an uploader wrote there
-    (``aws-chunked``, ``UTF-8``, ``none``), and the bytes are whole.
+    Any other name counts as identity, as in browsers: storages repeat the label that an uploader wrote
+    (``aws-chunked``, ``UTF-8``, ``none``), and the bytes are unchanged.
     """
     names = (name.strip().lower().removeprefix("x-") for name in header.split(","))
     return tuple(name for name in names if name in _COMPRESSIONS)
 
 
 class Decoder:
-    """Undoes compressions. Raises :class:`CodingError` at once for one that it does not know."""
+    """A decoder of nested compressions; an unknown one raises :class:`CodingError` at once."""
 
     def __init__(self, names: Iterable[str]) -> None:
         applied = tuple(names)
@@ -51,7 +51,7 @@ class Decoder:
         self._layers = [_Inflater(name) for name in reversed(applied)]
 
     def pieces(self, chunk: bytes) -> Iterator[bytes]:
-        """What these bytes stand for, in pieces of up to 1 MB: a few bytes may stand for very many."""
+        """Yield the decoded bytes in pieces of up to 1 MB, because a few bytes may expand to very many."""
         return self._through(0, chunk)
 
     def _through(self, layer: int, chunk: bytes) -> Iterator[bytes]:
@@ -63,7 +63,7 @@ class Decoder:
             yield from self._through(layer + 1, piece)
 
     def finish(self) -> None:
-        """Raise :class:`CodingError` if a compression did not come to its end."""
+        """Raise :class:`CodingError` if a compressed stream is incomplete."""
         for layer in self._layers:
             layer.finish()
 
@@ -89,15 +89,15 @@ class _Inflater:
             if piece:
                 yield piece
             chunk = self._inflate.unconsumed_tail
-            if self._inflate.unused_data:  # one file may be several, one after another
+            if self._inflate.unused_data:  # one file may be several streams, one after another
                 chunk = self._inflate.unused_data
                 self._inflate = zlib.decompressobj(self._window)
             if not chunk and len(piece) < _PIECE_BYTES:
                 return
 
     def _window_of(self, first_byte: int) -> int:
-        # "deflate" is zlib's format by the standard, and the bare stream by some servers. Their first bytes differ:
-        # the low half of a bare stream's is never 8, since the bits after an uncompressed block's head are zero.
+        # "deflate" is zlib's format by the standard, and the bare stream on some servers. Their first bytes differ:
+        # the low half of a bare stream's is never 8, because the bits after an uncompressed block's head are zero.
         headed = first_byte == _GZIP_FIRST_BYTE or first_byte & 0x0F == _ZLIB_METHOD
         return _ANY_HEADER if headed or self._name == "gzip" else _NO_HEADER
 
@@ -108,9 +108,9 @@ class _Inflater:
 
 
 def decode(body: bytes, names: Iterable[str], most: int, *, whole: bool = True) -> bytes:
-    """What ``body`` stands for, or its beginning, of more than ``most`` bytes, if it is longer than that.
+    """Return ``body`` decoded, or only its beginning, of more than ``most`` bytes, if it is longer.
 
-    With ``whole=False`` the body may be cut, and what it stands for then is, too.
+    With ``whole=False`` the body may be truncated, and so may the result.
     """
     decoder = Decoder(names)
     parts: list[bytes] = []

@@ -1,6 +1,6 @@
-"""What aiohttp and the system raise if no answer comes, in our words: the kind, a sentence, and what may be done.
+"""Errors of aiohttp and the system, translated: the kind, a message, and whether a retry may help.
 
-The texts of those errors are never passed on: aiohttp's hold whole URLs, and a presigned URL is as good as a key.
+The texts of those errors are never passed on: aiohttp's contain whole URLs, and a presigned URL is as good as a key.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ NETWORK_ERRORS = (
     AssertionError,
     EOFError,
 )
-"""What aiohttp raises if no answer comes; the last ones are its own mistakes over odd input."""
+"""Errors that aiohttp raises without a response; the last ones are its own defects on unusual input."""
 
 _OUT_OF_CONNECTIONS = frozenset({errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL})
-"""The system's reasons for opening no further connection: too many are open already."""
+"""Error numbers that mean that too many connections are open to open another one."""
 
 _PROXY_MAY_RECOVER = frozenset({408, 425, 429})
 _CA_HINT = (
@@ -46,14 +46,14 @@ _CA_HINT = (
     "TOGETHER_CA_BUNDLE"
 )
 _TLS_RECORD = re.compile(r"\\x1[456]\\x03")
-"""The first bytes of TLS, as aiohttp's parser quotes them."""
+"""First bytes of TLS, as aiohttp's parser quotes them."""
 _CODED = re.compile(r"Can not decode content-encoding: \w+ \((\w+)\)")
 _TOO_LONG = re.compile(r"Got more than (\d{1,9}) bytes")
 
 
 @attrs.frozen
 class Failure:
-    """Why an attempt got no answer."""
+    """The reason why an attempt has no answer."""
 
     kind: type[APIConnectionError]
     message: str
@@ -61,15 +61,15 @@ class Failure:
     transient: bool = True
     """False if the same request would fail in the same way again."""
     out_of_connections: bool = False
-    """True if this machine has too many connections open to open another one."""
+    """True if this machine has too many open connections to open another one."""
 
 
 def explain(
     error: BaseException | None, attempt: RequestTimeout, *, host: str, proxy: URL | None, timeout: Timeout
 ) -> Failure:
-    """Why an attempt at ``host``, perhaps through ``proxy``, got no answer."""
+    """Return why an attempt at ``host``, perhaps through ``proxy``, has no answer."""
     if attempt.expired is not None:
-        error = None  # a cancelled request may come out of aiohttp as anything
+        error = None  # aiohttp may raise any error for a cancelled request
     if isinstance(error, aiohttp.ClientHttpProxyError):
         return _refused_by_proxy(error, _named(proxy))
     if isinstance(error, aiohttp.ClientConnectorError):
@@ -79,7 +79,7 @@ def explain(
         return Failure(APITimeoutError, message + (f" through {_named(proxy)}" if proxy else ""), sent=False)
     if attempt.sent is not False:
         return _no_answer(error, attempt, host, timeout)
-    # The request itself was still to come: whatever happened, happened between the proxy and us.
+    # The request itself was not sent yet: the failure is between the proxy and this client.
     return attrs.evolve(_no_answer(error, attempt, _named(proxy), timeout), sent=False)
 
 
@@ -118,7 +118,7 @@ def _no_connection(error: aiohttp.ClientConnectorError, host: str, proxy: URL | 
     # The text of the error itself is asyncio's, and reads like code.
     reason = os.strerror(number) if number and number > 0 else "none of its addresses answered"
     message = f"no connection to {host}: {reason}"
-    if proxy is not None and not number:  # the proxy agreed to a tunnel, and then closed it
+    if proxy is not None and not number:  # the proxy accepted the tunnel, and then closed it
         message = f"no TLS connection to {host} through {_named(proxy)}: it was closed"
     if number in _OUT_OF_CONNECTIONS:
         message += "; this machine opens no further one: raise the limit of open files, or lower max_concurrency"
@@ -137,7 +137,7 @@ def _refused_by_proxy(error: aiohttp.ClientHttpProxyError, proxy: str) -> Failur
 
 
 def refused_by_proxy(proxy: str, status: int) -> str:
-    """A sentence for a proxy that answered in place of the service."""
+    """Return the message for a proxy that answered in place of the service."""
     message = f"{proxy} refused the connection with status {status}"
     with suppress(ValueError):
         message += f" ({HTTPStatus(status).phrase})"
@@ -171,15 +171,15 @@ def _not_http(error: aiohttp.ClientResponseError, host: str) -> Failure:
     if too_long := _TOO_LONG.match(error.message):
         message = f"the answer of {host} has a header of more than {int(too_long[1]) >> 10} KB"
         return Failure(APIConnectionError, message, transient=False)
-    # The parser goes on to quote what it met: that is for its own developers, and may be a secret.
+    # The rest of the parser's message quotes the input: it is meant for its developers, and may contain a secret.
     problem = re.split(r"[:\s]*(?<!\w)b?['\"]", " ".join(error.message.split()))[0]
     return _lost(f"the answer of {host} is not HTTP: {problem or error.status}")
 
 
 def without_frames(error: BaseException | None) -> BaseException | None:
-    """The error as a cause that is safe to show, or None if it is not.
+    """Return the error if it is safe to show as a cause, otherwise None.
 
-    aiohttp's frames hold what was sent, and the errors that are wholly its own hold the request, or what came.
+    aiohttp's frames hold the data that was sent, and its own error types hold the request, or the data received.
     """
     if not isinstance(error, OSError):
         return None

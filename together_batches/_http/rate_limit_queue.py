@@ -1,4 +1,4 @@
-"""The queue of the calls that wait for a permit of a limiter of :mod:`together_batches._http.rate_limiter`."""
+"""Queue of the calls that wait for a permit of a limiter of :mod:`together_batches._http.rate_limiter`."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ __all__ = ["RateLimitQueue"]
 
 
 class RateLimitQueue:
-    """Lets calls go in the order they came, as fast as a limiter allows.
+    """First-in, first-out queue of calls, released as fast as a limiter allows.
 
-    They queue here, and not in timers of their own, because the rate may change while they wait.
+    Calls wait here and not in timers of their own, because the rate may change while they wait.
     """
 
     def __init__(self, limiter: FixedRate | AdaptiveRateLimiter, clock: Callable[[], float]) -> None:
@@ -27,7 +27,7 @@ class RateLimitQueue:
         self._timer: asyncio.TimerHandle | None = None
 
     def try_acquire(self) -> bool:
-        """True if a send may happen now (and it is counted); otherwise :meth:`acquire` is to be awaited."""
+        """Return True, and count a send, if it may happen now; otherwise await :meth:`acquire`."""
         if self._waiting:
             return False
         wait = self._limiter.try_acquire(self._clock())
@@ -37,9 +37,9 @@ class RateLimitQueue:
         return True
 
     async def acquire(self, seconds_left: float | None) -> float:
-        """Return when a send may happen, with the seconds that were waited for it.
+        """Wait until a send may happen, and return the seconds waited.
 
-        Raises :class:`TimeoutError` if it takes longer than is left (None: as long as it takes).
+        Raises :class:`TimeoutError` if that takes more than ``seconds_left`` (None: no limit).
         """
         if self.try_acquire():
             return 0.0
@@ -51,19 +51,19 @@ class RateLimitQueue:
                 await turn
         except BaseException:
             if not turn.cancel() and not turn.cancelled():
-                self._limiter.on_unanswered()  # its turn had come
+                self._limiter.on_unanswered()  # the permit had been granted
             raise
         return self._clock() - came
 
     def release_all(self) -> None:
-        """Let all go that wait: there is nothing left to wait for."""
+        """Release all waiting calls, because the reason to wait is gone."""
         while self._waiting:
             turn = self._waiting.popleft()
             if not turn.done():
                 turn.set_result(None)
 
     def look_again(self) -> None:
-        """The limiter may allow more than before."""
+        """Release waiting calls if the limiter now allows it."""
         if self._waiting:
             self._look()
 

@@ -1,30 +1,30 @@
-"""The rate at which a client may send. Pure: the clock's reading is an argument, the waiting is the queue's.
+"""The rate at which a client may send. Pure: the clock's reading is an argument, and the queue does the waiting.
 
 :class:`FixedRate` spaces sends evenly. :class:`AdaptiveRateLimiter` finds its own rate, in three states.
 
-:class:`Probing`, until the first refusal (429). Fifty calls go at once. More are let go by the answers, as in the
+:class:`Probing`, until the first refusal (429). Fifty calls are sent at once. Answers release further ones, as in the
 slow start of TCP: one call in flight, then two, three, five, seven …, until a fast service is at full speed, which
-takes some hundredths of a second near it. What is in flight at the first refusal is refused as well, and
-that is little: answers bound the number in flight, which a rate does not.
+takes some hundredths of a second near it. The calls in flight at the first refusal are refused as well, and they are
+few: answers bound the number in flight, which a rate does not.
 
-:class:`Blocked`, from a refusal until something is let through. One call is sent after ever longer pauses. They bound
-the allowed rate from both sides: a token came in the last pause, and none in the one before.
+:class:`Blocked`, from a refusal until a call is accepted. One call is sent after each of ever longer pauses. They
+bound the allowed rate from both sides: a token came in the last pause, and none in the one before.
 
-:class:`Tracking`, from then on: just under what the service lets through. Services count with a bucket of tokens that
-fills at the allowed rate. At the moment of a refusal the bucket is empty. So of what was let through between two
-refusals each call has cost a token that was earned in between, and the count over the time is the allowed rate, or
-less if the bucket was full for a while and tokens were lost. The rate of our sends at the refusal is more than is
-allowed. If the two are close, or if we did not speed up in between, the first is the answer; otherwise the truth is
-somewhere between, and the rate is set to their geometric mean. The next refusal measures again. It comes soon if that
-was too much; without refusals the rate goes up by one, two, four … percent every half second, or every 24 calls.
+:class:`Tracking`, from then on: just under the rate that the service accepts. Services count with a bucket of tokens
+that fills at the allowed rate. At the moment of a refusal the bucket is empty. So each call accepted between two
+refusals has cost a token that was earned in between, and the count over the time is the allowed rate, or less if the
+bucket was full for a while and tokens were lost. The rate of our sends at the refusal is above the allowed rate. If
+the two are close, or if we did not speed up in between, the first is the result; otherwise the allowed rate is
+between them, and the rate is set to their geometric mean. The next refusal measures again. It comes soon if that was
+too much; without refusals the rate grows by one, two, four … percent every half second, or every 24 calls.
 
-What it cannot do: fill a bucket of one token when the way there takes now longer and now less, so that two calls
-arrive together. It then goes as slowly as it must to be refused seldom.
+Limitation: it cannot use a bucket of one token fully if latency varies, so that two calls arrive together. It then
+slows down until refusals are rare.
 
 Rejected: additive increase and halving (TCP's way after its start, and that of botocore's adaptive mode), which
-swings between half the rate and above it for ever; a free start, with which two thousand calls meet a limit of fifty
-all at once; and a start whose rate doubles by the clock, which takes a quarter of a second where nothing refuses, and
-is refused more often where something does.
+swings between half the rate and above it for ever; a start without a limit, in which two thousand calls meet a limit
+of fifty all at once; and a start whose rate doubles by the clock, which takes a quarter of a second if nothing is
+refused, and is refused more often otherwise.
 """
 
 from __future__ import annotations
@@ -36,35 +36,35 @@ from together_batches._validation import positive_number
 __all__ = ["AdaptiveRateLimiter", "FixedRate"]
 
 _SLACK_SECONDS = 0.02
-"""Timers fire late; up to this much of a delay is caught up by sending closer together."""
+"""Timers fire late; up to this many seconds of delay are caught up by sending closer together."""
 
 _FIRST_CALLS = 50
 _UNPROVEN_RATE = 20.0
-"""Fifty calls at once, and so many a second, may go whatever is in flight: a lost answer must block no other call."""
+"""Fifty calls at once, and this many a second, may go whatever is in flight: a lost answer must not block others."""
 _FIRST_ROUND_RATE = 400.0
 _NEAR_SECONDS = 0.01
 _LARGEST_FIRST_ROUND = 15
-"""The first round after those calls is one call. If answers take long, it is what this rate allows meanwhile."""
+"""The first round after those calls is one call, or, if answers take long, as many as this rate allows meanwhile."""
 _PROVING_CALLS = 256
 _PROVING_SECONDS = 1.0
-"""A client that sent so many calls beyond those, in so short a time and without a refusal, need not be limited."""
+"""A client that sent this many calls beyond those, within this time and without a refusal, needs no limit."""
 _IDLE_SECONDS = 1.0
 
 _MOST_NAMED_RATE = 500.0
 _LEAST_NAMED_RATE = 1.0
-"""A limit that the service names is believed between these, since it may count something else."""
+"""Bounds within which a limit that the service names is believed, because it may count something else."""
 
 _FIRST_PAUSE_SECONDS = 0.05
 _SHORTEST_PAUSE_SECONDS = 0.02
 _FIRST_PAUSE_AT_A_KNOWN_RATE_SECONDS = 0.2
 _LONGEST_PAUSE_SECONDS = 8.0
 _LOST_SECONDS = 1.0
-"""After so long a call that has no answer no longer keeps the next one from being sent."""
+"""Seconds after which a call without an answer no longer delays the next one."""
 _LONG_BLOCK_SECONDS = 0.5
-"""After so long a limit on each second, or minute, of the clock is more likely than so low a rate."""
+"""Seconds after which a limit on each second, or minute, of the clock is more likely than a rate that low."""
 
 _SEARCH_FACTOR = 4.0
-"""The rate of a search is so many times that of what it was let through: that grows fast, and overshoots little."""
+"""Factor between the rate accepted so far and the rate of a search: it grows fast, and overshoots little."""
 _RAISING_SECONDS = 0.5
 _RAISING_CALLS = 24
 _FEWEST_TO_MEASURE = 8
@@ -72,11 +72,11 @@ _CLOSE = 1.5
 _UNDER = 0.97
 _CUSHION_SECONDS = 0.05
 _CUSHION_CALLS = 10
-"""After a refusal the bucket gets so long, or time for so many tokens: else the least jitter is refused again."""
+"""Head start of the bucket after a refusal, in seconds or tokens: without it the least jitter is refused again."""
 
 
 class FixedRate:
-    """At most ``rate`` sends a second, evenly spaced, the first one not before ``start``."""
+    """A limit of ``rate`` sends a second, evenly spaced, the first one not before ``start``."""
 
     def __init__(self, rate: float, *, start: float = -math.inf, slack: float = _SLACK_SECONDS) -> None:
         self.rate = positive_number("rate", rate)
@@ -84,7 +84,7 @@ class FixedRate:
         self._slack = slack
 
     def try_acquire(self, now: float) -> float:
-        """0 if a send may happen now (and it is counted), otherwise the seconds until one may."""
+        """Return 0 and count a send if it may happen now, otherwise the seconds until it may."""
         slot = max(self._next, now - self._slack)
         if slot > now:
             return slot - now
@@ -92,42 +92,42 @@ class FixedRate:
         return 0.0
 
     def on_unanswered(self) -> None:
-        """A permit that was not used is not given back."""
+        """Do nothing: an unused permit is not returned."""
 
 
 class _State:
-    """What a limiter does in one state, and which state comes after an answer.
+    """The behaviour of a limiter in one state, and the state that follows an answer.
 
-    ``sent_at`` is when the call was sent that was answered.
+    ``sent_at`` is the time at which the answered call was sent.
     """
 
     @property
     def rate(self) -> float | None:
-        """In sends a second; None if it is not known."""
+        """The limit in sends a second; None if unknown."""
         return None
 
     def blocked_for(self, now: float) -> float:
-        """The seconds for which nothing may be sent, whatever the rate."""
+        """Return the seconds for which nothing may be sent, whatever the rate."""
         return 0.0
 
     def try_acquire(self, now: float) -> float:
-        """0 if a send may happen now (and it is counted), otherwise the seconds until one may."""
+        """Return 0 and count a send if it may happen now, otherwise the seconds until it may."""
         raise NotImplementedError
 
     def on_accepted(self, now: float, sent_at: float) -> _State:
-        """The service let a call through."""
+        """Return the next state after the service accepted a call."""
         raise NotImplementedError
 
     def on_refused(self, now: float, sent_at: float, retry_after: float | None, limit: float | None) -> _State:
-        """The service refused a call; it may have sent a Retry-After, or named its limit."""
+        """Return the next state after the service refused a call, perhaps with a Retry-After or a limit."""
         raise NotImplementedError
 
     def on_unanswered(self) -> None:
-        """A call has ended, and neither was known to be let through nor refused."""
+        """Record the end of a call that was neither known to be accepted nor refused."""
 
 
 class Probing(_State):
-    """Nothing has been refused yet: the answers let the next calls go."""
+    """Nothing has been refused yet: answers release the next calls."""
 
     def __init__(self) -> None:
         self.is_proven = False
@@ -144,12 +144,12 @@ class Probing(_State):
 
     @property
     def _window(self) -> int:
-        """How many may be in flight beside the first: half as many again (less a little) after each round."""
+        """Maximum in flight beside the first: grows by half (less a little) in each round."""
         first = _FIRST_ROUND_RATE * (self._fastest - _NEAR_SECONDS) if self._fastest < math.inf else 1
         return max(1, min(int(first), _LARGEST_FIRST_ROUND)) + 3 * self._earned // 8
 
     def try_acquire(self, now: float) -> float:
-        """0 if a send may happen now, otherwise the seconds until one may even if nothing is answered."""
+        """Return 0 if a send may happen now, otherwise the seconds until it may without any answer."""
         if self.is_proven:
             return 0.0
         if now - self._last_at > _IDLE_SECONDS:
@@ -172,7 +172,7 @@ class Probing(_State):
         self.is_proven = self._proven > _PROVING_CALLS
 
     def on_accepted(self, now: float, sent_at: float) -> _State:
-        """Let more be in flight than before, if calls are waiting for that."""
+        """Raise the number allowed in flight, if calls are waiting for that."""
         self._fastest = min(self._fastest, now - sent_at)
         if self._has_waiting and self._in_flight <= self._window:
             self._earned += 1
@@ -185,17 +185,17 @@ class Probing(_State):
         self._has_waiting = False
 
     def on_refused(self, now: float, sent_at: float, retry_after: float | None, limit: float | None) -> _State:
-        """Begin the search: at the limit that the service names, or with a call after a pause."""
+        """Begin the search: at the limit that the service names, or with one call after a pause."""
         passed = _Passed(now)
         if limit is not None and limit < _MOST_NAMED_RATE:
             return Tracking(passed, now, max(_UNDER * limit, _LEAST_NAMED_RATE))
-        # While the refusal came back, and while the next call goes there, tokens come as well.
+        # Tokens also accumulate while the refusal travels back and while the next call travels there.
         pause = max(_SHORTEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS - (now - sent_at))
         return Blocked(passed, now, pause)
 
 
 class _Passed:
-    """How many calls were let through since the bucket was last known to be empty."""
+    """The number of calls accepted since the bucket was last known to be empty."""
 
     def __init__(self, empty_at: float) -> None:
         self.empty_at = empty_at
@@ -206,9 +206,9 @@ class _Passed:
 
 
 class Blocked(_State):
-    """Nothing was let through since the last refusal: one call is sent after ever longer pauses.
+    """Nothing was accepted since the last refusal: one call is sent after each of ever longer pauses.
 
-    ``rate`` is the one to go on with when something is let through; if it is None, the pauses tell it.
+    ``rate`` is the one to resume at when a call is accepted; if it is None, the pauses determine it.
     """
 
     def __init__(
@@ -231,22 +231,22 @@ class Blocked(_State):
 
     @property
     def rate(self) -> float | None:
-        """The rate of before."""
+        """The previous rate."""
         return self._rate
 
     def blocked_for(self, now: float) -> float:
-        """The rest of the pause."""
+        """Return the rest of the pause."""
         return max(0.0, self._opens_at - now)
 
     def try_acquire(self, now: float) -> float:
-        """0 for the one call after a pause."""
+        """Return 0 for the one call after a pause, otherwise the seconds until it."""
         if self._opens_at > now:
             return self._opens_at - now
         self._opens_at = now + max(_LOST_SECONDS, self._pause)
         return 0.0
 
     def on_accepted(self, now: float, sent_at: float) -> _State:
-        """Go on at the rate of before, or with what the pauses say."""
+        """Resume at the previous rate, or at the one that the pauses indicate."""
         passed = self._passed
         passed.count += 1
         if sent_at <= self._refused_at:
@@ -258,12 +258,12 @@ class Blocked(_State):
             return Tracking(
                 passed, now, 1 / _FIRST_PAUSE_SECONDS, after_a_call=True, since=now - _FIRST_PAUSE_SECONDS
             )
-        if self._most < math.inf and 4 * (now - sent_at) < seconds:  # else the way there blurs the bounds
+        if self._most < math.inf and 4 * (now - sent_at) < seconds:  # otherwise latency blurs the bounds
             return Tracking(passed, now, math.sqrt(self._most / seconds), after_a_call=True)
         return Tracking(passed, now, 1 / seconds, after_a_call=True, since=passed.empty_at)
 
     def on_refused(self, now: float, sent_at: float, retry_after: float | None, limit: float | None) -> _State:
-        """Wait for twice as long, unless the call was sent before the refusal that blocked us."""
+        """Double the pause, unless the call was sent before the refusal that blocked us."""
         if sent_at > self._refused_at:
             self._most = self._passed.per_second(now, more=1)
             self._pause = min(_LONGEST_PAUSE_SECONDS, 2 * max(self._pause, _FIRST_PAUSE_SECONDS))
@@ -275,7 +275,7 @@ class Blocked(_State):
 class Tracking(_State):
     """Just under the rate that the service allows, as far as it is known.
 
-    ``since`` is when the search for it began, if only that is known which let the first call through.
+    ``since`` is when the search for the rate began, if only the interval that let the first call through is known.
     """
 
     def __init__(
@@ -295,14 +295,14 @@ class Tracking(_State):
         self._since, self._passed_since = since, 1
         self._growth = 0.01
         self._raise_at = now + self._raising_seconds
-        # Refusals of what was sent before are of the same flood, and have been counted.
+        # Refusals of calls sent earlier belong to the same overload, and have been counted.
         self._corrected_at = now
         self._is_answered = after_a_call
         self._waited = self._let_one_through = self._sped_up = False
 
     @property
     def rate(self) -> float:
-        """As far as it is known."""
+        """The rate as far as it is known."""
         return self._pace.rate
 
     @property
@@ -310,7 +310,7 @@ class Tracking(_State):
         return max(_RAISING_SECONDS, _RAISING_CALLS / self.rate)
 
     def try_acquire(self, now: float) -> float:
-        """0 if a send may happen now, otherwise the seconds until one may."""
+        """Return 0 if a send may happen now, otherwise the seconds until it may."""
         if now >= self._raise_at and self._since is None:
             self._raise(now)
         wait = self._pace.try_acquire(now)
@@ -319,7 +319,7 @@ class Tracking(_State):
         return wait
 
     def _raise(self, now: float) -> None:
-        # More speed is neither wanted nor earned, unless something waited and something was let through.
+        # A higher rate is neither wanted nor earned, unless a call waited and a call was accepted.
         if self._waited and self._let_one_through:
             self._pace.rate *= 1 + self._growth
             self._growth = min(1.0, 2 * self._growth)
@@ -328,7 +328,7 @@ class Tracking(_State):
         self._waited = self._let_one_through = False
 
     def on_accepted(self, now: float, sent_at: float) -> _State:
-        """Count it, and speed up in a search."""
+        """Count the call, and speed up in a search."""
         self._passed.count += 1
         self._passed_since += 1
         self._let_one_through = self._is_answered = True
@@ -340,7 +340,7 @@ class Tracking(_State):
         return self
 
     def on_refused(self, now: float, sent_at: float, retry_after: float | None, limit: float | None) -> _State:
-        """Correct the rate by what was let through, or wait if that is nothing."""
+        """Correct the rate by the number of accepted calls, or block if there were none."""
         if sent_at <= self._corrected_at:
             return self
         rate, passed, is_measured = self.rate, self._passed, self._is_measured
@@ -348,7 +348,7 @@ class Tracking(_State):
             before = rate if is_measured else rate / 2
             pause = _FIRST_PAUSE_AT_A_KNOWN_RATE_SECONDS
             return Blocked(passed, now, pause, rate=before, is_measured=is_measured, retry_after=retry_after)
-        if passed.count < _FEWEST_TO_MEASURE:  # too few to tell; measuring goes on
+        if passed.count < _FEWEST_TO_MEASURE:  # too few to measure; the measurement continues
             less = 0.7 * rate if is_measured else min(0.7 * rate, passed.per_second(now, more=1))
             return Tracking(passed, now, less, is_measured=is_measured)
         # At least a quarter: a pause of ours, or an hour of blocking, says nothing about the rate.
@@ -359,7 +359,7 @@ class Tracking(_State):
 
 
 class AdaptiveRateLimiter:
-    """One for all calls of a client: a refusal slows all of them."""
+    """The rate limiter that all calls of a client share: a refusal slows all of them."""
 
     def __init__(self) -> None:
         self._state: _State = Probing()
@@ -368,15 +368,15 @@ class AdaptiveRateLimiter:
 
     @property
     def rate(self) -> float | None:
-        """What is held to, in sends a second; None if it is not known, or not limited."""
+        """The current limit in sends a second; None if unknown or unlimited."""
         return self._state.rate
 
     def blocked_for(self, now: float) -> float:
-        """The seconds for which nothing may be sent, whatever the rate."""
+        """Return the seconds for which nothing may be sent, whatever the rate."""
         return self._state.blocked_for(now)
 
     def try_acquire(self, now: float) -> float:
-        """0 if a send may happen now (and it is counted), otherwise the seconds until one may."""
+        """Return 0 and count a send if it may happen now, otherwise the seconds until it may."""
         state = self._state
         wait = state.try_acquire(now)
         if isinstance(state, Probing) and state.is_proven:
@@ -384,19 +384,19 @@ class AdaptiveRateLimiter:
         return wait
 
     def on_accepted(self, now: float, *, sent_at: float) -> None:
-        """The service let through what was sent at ``sent_at``, whatever else it answered."""
+        """Record that the service accepted the call sent at ``sent_at``, whatever its answer."""
         self._state = self._state.on_accepted(now, sent_at)
 
     def on_unanswered(self) -> None:
-        """A call has ended, and the service neither let it through nor refused it, as far as is known."""
+        """Record the end of a call that, as far as is known, was neither accepted nor refused."""
         self._state.on_unanswered()
 
     def on_refused(
         self, now: float, *, sent_at: float, retry_after: float | None = None, limit: float | None = None
     ) -> None:
-        """The service refused what was sent at ``sent_at``.
+        """Record that the service refused the call sent at ``sent_at``.
 
-        ``retry_after`` is the wait in seconds that it sent, ``limit`` the calls a second that it named, if any.
+        ``retry_after`` is the wait in seconds that it requested, ``limit`` the calls a second that it named, if any.
         """
         self._state = self._state.on_refused(now, sent_at, retry_after, limit)
         self.is_active = True

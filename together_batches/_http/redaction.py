@@ -1,4 +1,4 @@
-"""Secrets that a server sends back, and their removal from what is kept of its answer."""
+"""Removal of secrets that a server sends back."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ if TYPE_CHECKING:
 __all__ = ["Redactor"]
 
 _SHORTEST = 8
-"""A shorter secret is one of a test, and stands in many an answer by accident."""
+"""Minimum length of a secret: a shorter one belongs to a test, and occurs in many answers by accident."""
 _MARK = "[secret]"
 _NAMES_A_SECRET = re.compile("auth|token|key|secret|cookie|pass|cred|sign|session", re.IGNORECASE).search
 
 
 class Redactor:
-    """Removes the key, and values of headers that the caller chose.
+    """A filter that removes the key, and values of headers that the caller chose.
 
-    A header that is named as one of a secret (``X-Gateway-Token``) is removed from everything, as the key is. Any
-    other one is removed from what is shown: errors, excerpts, headers. A good answer may hold such a value for a
+    A header whose name suggests a secret (``X-Gateway-Token``) is removed from everything, as the key is. Any other
+    one is removed from what is shown: errors, excerpts, headers. A successful response may contain such a value for a
     reason of its own (the name of a model, of a project), and its body keeps it.
     """
 
-    # Slots, and no repr: neither shows what is in them.
+    # Slots, and no repr: neither shows the contents.
     __slots__ = ("_all", "_always", "_texts")
 
     def __init__(self, key: str, headers: Mapping[str, str]) -> None:
@@ -37,22 +37,22 @@ class Redactor:
         self._all = _encoded(self._texts)
 
     def good_body(self, body: bytes) -> bytes:
-        """The body of a good answer, without the key and the like."""
+        """Return the body of a successful response without the key and other named secrets."""
         return _replaced(body, self._always)
 
     def bad_body(self, body: bytes) -> bytes:
-        """The body of a refusal, without any secret."""
+        """Return the body of a refusal without any secret."""
         return _replaced(body, self._all)
 
     def text(self, text: str) -> str:
-        """A text that is shown, without any secret."""
+        """Return a text to be shown without any secret."""
         for secret in self._texts:
             if secret in text:
                 text = text.replace(secret, _MARK)
         return text
 
     def is_in(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
-        """True if the value of a header holds a secret."""
+        """Return True if the value of a header contains a secret."""
         for secret in self._all:
             for _, value in headers:
                 if secret in value:
@@ -68,7 +68,7 @@ def _replaced(body: bytes, secrets: tuple[bytes, ...]) -> bytes:
 
 
 def _spellings(secrets: Iterable[str]) -> tuple[str, ...]:
-    """The secrets as they are, and as JSON, HTML and URLs write them; the longest first, for it may hold another."""
+    """Return the secrets, also as JSON, HTML and URLs spell them, longest first: one may contain another."""
     found: set[str] = set()
     for secret in secrets:
         if len(secret) >= _SHORTEST:
@@ -83,7 +83,7 @@ def _spellings(secrets: Iterable[str]) -> tuple[str, ...]:
 
 
 def _as_html(text: str) -> str:
-    # Python's module for it takes longer to load than all that a client does before its first call.
+    # Python's own module for this takes longer to import than all other work before a client's first call.
     for character, escape in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ('"', "&quot;"), ("'", "&#x27;")):
         text = text.replace(character, escape)
     return text

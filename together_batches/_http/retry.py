@@ -1,4 +1,4 @@
-"""What is repeated, when, and what that may cost. Pure: clocks and chance are passed in."""
+"""Retries: which requests, when, and at what cost. Pure: clocks and randomness are passed in."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _REPEATED_STATUSES = frozenset({408, 429, *range(500, 600)})
 
 
 def retry_after(headers: Mapping[str, str], now: Callable[[], float] = time.time) -> float | None:
-    """The seconds that an answer asks us to wait, or None where it does not say, or says nonsense.
+    """Return the seconds that an answer asks to wait, or None if it has none, or an invalid value.
 
-    ``Retry-After`` is a number of seconds or a date; a date is read against the service's own ``Date``, so that a
-    local clock which is wrong does no harm. ``now`` is the local clock, for answers without one. Where there is no
-    ``Retry-After``, the time until a limit that is used up begins anew counts as one.
+    ``Retry-After`` is a number of seconds or a date; a date is compared with the service's own ``Date``, so that a
+    wrong local clock does no harm. ``now`` is the local clock, for answers without one. Without a ``Retry-After``,
+    the time until an exhausted limit is reset counts as one.
     """
     milliseconds = _seconds(headers.get("retry-after-ms"))
     if milliseconds is not None:
@@ -41,14 +41,14 @@ def retry_after(headers: Mapping[str, str], now: Callable[[], float] = time.time
 
 
 # Documented for inference in real time, with a twin each for the limit that follows the load; whether the batch
-# endpoints send them is not. So they are advice: https://docs.together.ai/docs/rate-limits
+# endpoints send them is not documented. So they are only advice: https://docs.together.ai/docs/rate-limits
 _TWINS = ("", "-dynamic")
 _LONGEST_RESET_SECONDS = 3_600.0
-"""What is longer is no number of seconds: other services send the moment itself here, as seconds since 1970."""
+"""Maximum of a reset in seconds: other services send the moment itself here, as seconds since 1970."""
 
 
 def _exhausted(headers: Mapping[str, str]) -> float | None:
-    """The seconds until more is allowed, where an answer says that nothing remains; None where it does not."""
+    """Return the seconds until more is allowed, if an answer says that nothing remains; otherwise None."""
     resets = [
         _seconds(headers.get(f"x-ratelimit-reset{twin}"))
         for twin in _TWINS
@@ -58,7 +58,7 @@ def _exhausted(headers: Mapping[str, str]) -> float | None:
 
 
 def limit(headers: Mapping[str, str]) -> float | None:
-    """The requests a second that an answer says are allowed, if it says so; the lower of two."""
+    """Return the allowed requests a second that an answer names, if any; the lower of two."""
     limits = [_seconds(headers.get(f"x-ratelimit-limit{twin}")) for twin in _TWINS]
     return min((limit for limit in limits if limit), default=None)
 
@@ -80,9 +80,9 @@ def _date(text: str | None) -> datetime | None:
 
 
 class Budget:
-    """What repeating may cost in all: every repetition takes a token, every success gives a part of one back.
+    """A budget for retries: every retry takes a token, every success returns part of one.
 
-    Without it an outage of the service meets ``max_attempts`` times the load. The idea is gRPC's retry throttling:
+    Without it an outage of the service multiplies the load by ``max_attempts``. The idea is gRPC's retry throttling:
     https://github.com/grpc/proposal/blob/master/A6-client-retries.md#throttling-retry-attempts-and-hedged-rpcs
     """
 
@@ -92,12 +92,12 @@ class Budget:
         self._refill = refill
 
     def succeeded(self) -> None:
-        """A call came back well."""
+        """Record a successful call."""
         if self._left < self._size:
             self._left = min(self._size, self._left + self._refill)
 
     def spend(self) -> bool:
-        """Take what one repetition costs; False where there is not enough left."""
+        """Take the cost of one retry; return False if too little is left."""
         if self._left < 1:
             return False
         self._left -= 1
@@ -115,10 +115,10 @@ def delay(
     budget: Budget,
     chance: Callable[[], float],
 ) -> float | None:
-    """The seconds to wait before the same request is sent again, or None: it is not.
+    """Return the seconds to wait before the same request is sent again, or None if it is not retried.
 
-    ``attempt`` counts from 1, ``headers`` are those of the refusal, ``chance`` gives numbers from 0 to 1. Where
-    repeating would be right and a limit forbids it, the error's message says which.
+    ``attempt`` counts from 1, ``headers`` are those of the refusal, ``chance`` returns numbers from 0 to 1. If a
+    retry would be right but a limit forbids it, the error's message names the limit.
     """
     if not _repeatable(request, error, headers):
         return None
@@ -146,11 +146,11 @@ def _repeatable(request: Request, error: APIError, headers: Mapping[str, str]) -
         return error.is_transient and (request.repeatable or not error.request_sent)
     status = getattr(error, "status", 0)
     advice = headers.get("x-should-retry", "").strip().lower()
-    # A conflict is an answer, to a cancel the one that says that the job has finished: asking again changes nothing.
+    # A conflict is an answer; for a cancel it says that the job has finished: a retry changes nothing.
     if advice == "false" or status == 409:
         return False
-    # A 429 was refused before anything was done. After any other answer only a request that may be done twice is
-    # sent again, whatever the service advises: a create is looked for instead.
+    # A 429 was refused before anything was done. After any other answer only a repeatable request is sent again,
+    # whatever the service advises: the job of a create is looked up instead.
     if not request.repeatable:
         return status == 429
     return advice == "true" or status in _REPEATED_STATUSES

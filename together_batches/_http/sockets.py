@@ -1,4 +1,4 @@
-"""Sockets that read what a server said before it closed."""
+"""Sockets that read a server's answer although the server closed the connection."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ _BROKEN = (BrokenPipeError, ConnectionResetError, ConnectionAbortedError)
 
 
 class PatientSocket(socket.socket):
-    """A socket whose broken connection is noticed by reading, never by writing.
+    """A socket that reports a broken connection on reads, never on writes.
 
-    A server that refuses a file (413, 403) answers and closes while the file is still on its way. An event loop that
-    meets the broken connection in a write closes the socket, and loses the answer that lies there unread. So what
-    cannot be written any more counts as written; the next read finds the answer, and then the end of the connection.
+    A server that refuses a file (413, 403) answers and closes while the file is still being sent. An event loop that
+    meets the broken connection in a write closes the socket, and loses the unread answer. So bytes that cannot be
+    written any more count as written; the next read returns the answer, and then the end of the connection.
     """
 
     __slots__ = ()
 
     def send(self, data: Buffer, flags: int = 0, /) -> int:
-        """Send, or drop what can reach nothing any more."""
+        """Send, or drop the data if the connection is broken."""
         try:
             return super().send(data, flags)
         except _BROKEN:
             return memoryview(data).nbytes
 
     def sendmsg(self, buffers: Iterable[Buffer], *rest: object) -> int:
-        """Send several buffers, or drop what can reach nothing any more."""
+        """Send several buffers, or drop them if the connection is broken."""
         parts = list(buffers)
         try:
             return super().sendmsg(parts, *rest)  # type: ignore[arg-type]
@@ -44,6 +44,6 @@ class PatientSocket(socket.socket):
 def open_socket(
     address: tuple[int | socket.AddressFamily, int | socket.SocketKind, int, str, tuple[object, ...]],
 ) -> socket.socket:
-    """A socket for an address, as ``socket.getaddrinfo`` describes it."""
+    """Return a socket for an address, as ``socket.getaddrinfo`` describes it."""
     family, kind, protocol, _, _ = address
     return PatientSocket(family, kind, protocol)

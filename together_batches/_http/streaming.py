@@ -1,8 +1,7 @@
-"""Files on the way: bodies that are read from somewhere as they are sent, answers that are read as they come.
+"""File transfers: bodies that are read while they are sent, responses that are read as they arrive.
 
-Only what differs from an ordinary request is here; repeating, the rate limiter and the wording of failures are those
-of :mod:`together_batches._http.transport`. A file takes as long as it takes, so no limit on the whole holds for it:
-what ends it is that nothing moves any more.
+Only the differences from an ordinary request are here; retries, the rate limiter and the wording of failures are
+those of :mod:`together_batches._http.transport`. The duration of a transfer has no limit; only a stall ends it.
 """
 
 from __future__ import annotations
@@ -38,12 +37,12 @@ __all__ = ["Streaming"]
 
 _FOREVER = float("inf")
 _PIECE_BYTES = 1 << 16
-"""So much is handed to the connection at a time: on a slow line each piece that went is a sign of life."""
+"""Bytes passed to the connection at a time: on a slow line each piece sent counts as progress."""
 _BUFFER_BYTES = 1 << 18
-"""aiohttp reads so much ahead, twice: with less of it, a quick download is stopped and started all the time."""
+"""Bytes that aiohttp reads ahead, twice: a smaller buffer stops and restarts a fast download all the time."""
 _MOST_REDIRECTS = 5
 _FOLLOWED = {"GET": {301, 302, 303, 307, 308}, "PUT": {307, 308}, "POST": {307, 308}}
-"""The redirects that leave a request what it is."""
+"""The redirects that keep the request unchanged."""
 
 
 class Streaming:
@@ -55,11 +54,11 @@ class Streaming:
     def send(
         self, request: Transfer, *, redirect_is_answer: bool = False, on_sent: Tell | None = None
     ) -> Coroutine[Any, Any, Answer]:
-        """The good answer to ``request``, whose body is read anew for each attempt.
+        """Send ``request`` and return its successful response; each attempt reads the body anew.
 
-        With ``redirect_is_answer`` a redirect is good as well, and is followed in no case. ``on_sent`` is told how
-        many bytes of the content went, of how many. Raises what an ordinary request raises, and what the reading of
-        the content and ``on_sent`` raise.
+        With ``redirect_is_answer`` a redirect also counts as success, and is never followed. ``on_sent`` is called
+        with the bytes of the content sent so far, and their total. Raises the errors of an ordinary request, and
+        those of reading the content and of ``on_sent``.
         """
         good = range(200, 400) if redirect_is_answer else range(200, 300)
         exchange = partial(self._exchange, request, follow=not redirect_is_answer, on_sent=on_sent)
@@ -68,11 +67,11 @@ class Streaming:
     async def receive(
         self, request: Transfer, on_length: Callable[[int | None], None] | None = None
     ) -> AsyncGenerator[bytes]:
-        """The content that ``request`` asks for, in pieces of up to 1 MB: all of it, or an error at the end.
+        """Yield the content that ``request`` names in pieces of up to 1 MB: all of it, or an error at the end.
 
-        A connection that breaks is opened again, and the rest asked for; where the server sends the whole all the
-        same, what is known already is skipped, provided that it is still the same file. ``on_length`` is told how
-        many bytes there are, where that is known.
+        A broken connection is opened again, and the rest is requested; if the server sends the whole file instead,
+        the bytes already received are skipped, provided that it is still the same file. ``on_length`` is called with
+        the total bytes, or None if unknown.
         """
         reception = await self._open(request)
         version = _FileIdentity.of(reception)
@@ -109,7 +108,7 @@ class Streaming:
             reception = await self._open(request, version.range_from(at))
 
     async def _pause(self, request: Transfer, error: APIConnectionError, failures: int) -> None:
-        """Wait until the rest may be asked for; raises ``error`` where it may not."""
+        """Wait until the rest may be requested; raise ``error`` if it may not."""
         state = self._transport.state
         policy = self._transport.config.retry
         wait = retry.delay(
@@ -158,8 +157,8 @@ class Streaming:
         finally:
             transport.state.timeouts.end(attempt)
         if body is not None and body.failure is not None:
-            # Ours or the caller's own, and not the network's: aiohttp made something else of it. Without aiohttp's
-            # frames, and without that something, which both hold the URL.
+            # An error of this package or of the caller, and not of the network: aiohttp replaced it. Raised without
+            # aiohttp's frames, and without the replacement, which both hold the URL.
             trouble = None
             raise body.failure.with_traceback(body.failure_traceback) from None
         if answer is not None:
@@ -209,7 +208,7 @@ class Streaming:
         streamed: bool,
     ) -> Answer | RequestFailure[APIError]:
         transport = self._transport
-        place = URL(url, encoded=True)  # as it came: quoted anew, it would not be what was signed
+        place = URL(url, encoded=True)  # unchanged: quoted anew, it would not match the signature
         headers = dict(transfer.headers)
         proxy_login = transport.proxy_login
         if keyed:
@@ -265,7 +264,7 @@ class Streaming:
 
 
 class _Body:
-    """What aiohttp sends: an async iterable of pieces, which counts what went and keeps what went wrong."""
+    """The body that aiohttp sends: an async iterable of pieces that counts the bytes sent and keeps an error."""
 
     def __init__(self, transfer: Transfer, on_sent: Tell | None) -> None:
         self._transfer = transfer
@@ -279,7 +278,7 @@ class _Body:
         self._tail = b""
 
     def __aiter__(self) -> Self:
-        # From the beginning: aiohttp itself sends a PUT once more where a connection that it had kept is found dead.
+        # From the beginning: aiohttp itself sends a PUT once more if a kept connection turns out to be closed.
         self.total_bytes = self._at = 0
         self._reported_at = -1
         self._block = memoryview(self._transfer.head)
@@ -313,12 +312,12 @@ class _Body:
         return tail
 
 
-# --- what comes -----------------------------------------------------------------------------------------------
+# --- responses ------------------------------------------------------------------------------------------------
 
 
 @attrs.define(eq=False, kw_only=True)
 class StreamedResponse(Answer):
-    """A good answer whose body is still to come. To be closed, however it ends."""
+    """A successful response whose body has not arrived yet. It must be closed, however it ends."""
 
     response: aiohttp.ClientResponse = attrs.field(repr=False)
     transport: Transport = attrs.field(repr=False)
@@ -328,7 +327,7 @@ class StreamedResponse(Answer):
         return self
 
     async def __anext__(self) -> bytes:
-        """What has come meanwhile; an :class:`APIConnectionError` where nothing comes any more."""
+        """Return the bytes that have arrived; raise :class:`APIConnectionError` if the connection fails or stalls."""
         limit = self.transport.config.timeout.read
         try:
             async with asyncio.timeout(limit):
@@ -342,7 +341,7 @@ class StreamedResponse(Answer):
         raise self.broke_off(trouble)
 
     def broke_off(self, error: Exception | None = None) -> APIConnectionError:
-        """Why no more of it came. Without an ``error`` HTTP took it for whole, and it was not."""
+        """Return why the body ended early. Without an ``error`` HTTP considered it complete, and it was not."""
         if isinstance(error, TimeoutError):
             self.attempt.expired, error = "read", None
         else:
@@ -350,13 +349,13 @@ class StreamedResponse(Answer):
         return self.transport.failure(error, self.request, self.attempt).error
 
     def close(self) -> None:
-        """Let go of the connection; what has not come yet is not waited for."""
+        """Release the connection, without waiting for the rest of the body."""
         self.response.close()
 
 
 @attrs.frozen
 class _FileIdentity:
-    """By what a file is known again when the rest of it is asked for."""
+    """The properties that identify a file when the rest of it is requested."""
 
     size: int | None
     etag: str | None
@@ -368,7 +367,7 @@ class _FileIdentity:
             whole = re.fullmatch(r"bytes [0-9]+-[0-9]+/([0-9]+)", answer.headers.get("Content-Range", ""))
             length = whole[1] if whole else ""
         else:
-            # A length beside chunks is to be ignored, says the standard.
+            # The standard says to ignore a length beside chunks.
             length = "" if "Transfer-Encoding" in answer.headers else answer.headers.get("Content-Length", "")
         return cls(
             int(length) if _LENGTH(length) else None,
@@ -381,12 +380,12 @@ class _FileIdentity:
         return self.size is not None or self.etag is not None
 
     def range_from(self, at: int) -> dict[str, str]:
-        """What asks for the bytes from this one on, of this file and no other."""
+        """Return the headers that request the bytes from this one on, of this file and no other."""
         strong = self.etag is not None and not self.etag.startswith("W/")
         return {"Range": f"bytes={at}-", **({"If-Range": self.etag or ""} if strong else {})} if at else {}
 
     def to_skip(self, answer: StreamedResponse, at: int) -> int:
-        """How many bytes at the beginning of this answer are known already; raises where it is another file."""
+        """Return how many bytes at the start of this answer are known already; raise if it is another file."""
         now = _FileIdentity.of(answer)
         for name, value, before in (("size", now.size, self.size), ("ETag", now.etag, self.etag)):
             if None not in {value, before} and value != before:
@@ -400,13 +399,13 @@ class _FileIdentity:
         if begin is None or not _LENGTH(begin[1]) or int(begin[1]) != at:
             raise _other(answer, f"byte {at} was to be its first")
         if at == 0 and self.size is None:
-            # A part that was not requested: without a size, nothing says whether it is all there is.
+            # A part that was not requested: without a size, nothing shows whether it is complete.
             raise _other(answer, "it is a part, and does not say of how much")
         return 0
 
 
 _LENGTH = re.compile("[0-9]{1,18}").fullmatch
-"""A number of bytes that a file can have. Python refuses to read one of thousands of digits."""
+"""Match a number of bytes that a file can have: Python refuses to parse one of thousands of digits."""
 
 
 def _other(answer: StreamedResponse, problem: str) -> APIError:
@@ -414,7 +413,7 @@ def _other(answer: StreamedResponse, problem: str) -> APIError:
 
 
 def _decoder(version: _FileIdentity, answer: StreamedResponse) -> content_coding.Decoder:
-    """What undoes a compression, although none was requested: some storages compress all the same."""
+    """Return the decoder of a compression that was not requested: some storages compress anyway."""
     try:
         return content_coding.Decoder(version.compressions)
     except content_coding.CodingError as error:

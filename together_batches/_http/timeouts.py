@@ -1,8 +1,8 @@
-"""Time limits for many attempts at once: one timer looks after all of them.
+"""Time limits for many attempts at once, with one timer for all of them.
 
-aiohttp's own limits cost two timers for each request, made and cancelled, which is a tenth of all that a small
-request costs. Nearly none of them ever fires, so here one timer comes round while anything is under way, and looks.
-The price is that a limit strikes up to an eighth of itself late.
+aiohttp's own limits cost two timers for each request, created and cancelled, which is a tenth of the whole cost of a
+small request. Nearly none of them ever fires, so here one timer checks all attempts periodically while any is under
+way. The price is that a limit takes effect up to an eighth of itself late.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ _LONGEST_ROUND_SECONDS = 0.5
 
 
 class Progress(Protocol):
-    """What tells how far it is: bytes that came, or, of an upload, bytes that went."""
+    """A counter of progress: bytes received, or, for an upload, bytes sent."""
 
     @property
     def total_bytes(self) -> int:
-        """How many bytes so far."""
+        """Number of bytes so far."""
         ...
 
 
 class RequestTimeout:
-    """One attempt under way: the task that makes it, its limits, and how far it is.
+    """One attempt under way: its task, its limits, and its progress.
 
     ``expired`` names the limit that was reached, ``read`` (seconds without progress) or ``total``. ``place`` is the
-    origin that the attempt has got to, if that is not the service itself. ``sent`` is False as long as the
-    request has not gone out because a proxy comes first, None if that is not known. ``status`` is that of the answer
-    that has begun, if one has.
+    origin that the attempt has reached, if that is not the service itself. ``sent`` is False while the request has
+    not been sent because a proxy comes first, None if that is unknown. ``status`` is that of the answer that has
+    begun, if any.
     """
 
     __slots__ = (
@@ -69,19 +69,19 @@ class RequestTimeout:
         self.expired: Limit | None = None
 
     def classify(self, error: BaseException) -> BaseException | None:
-        """What went wrong, or None where the watch struck; a cancellation that is somebody else's is raised again."""
+        """Return the error, or None if a limit expired; a cancellation by other code is raised again."""
         if not isinstance(error, asyncio.CancelledError):
             if self.expired is not None:
-                self.task.uncancel()  # the strike came out of aiohttp as something else
+                self.task.uncancel()  # aiohttp turned the cancellation into another error
             return error
-        # Ours, if the watch struck and nothing else wants this task to end: as asyncio.timeout tells them apart.
+        # Ours, if a limit expired and no other code cancels this task: the test that asyncio.timeout uses.
         if self.expired is None or self.task.uncancel() > self.cancelling:
             # Without aiohttp's frames, which hold the URL with its signature, and the headers.
             raise error.with_traceback(None)
         return None
 
     def is_over(self, now: float) -> bool:
-        """True where a limit is reached; ``expired`` then says which."""
+        """Return True if a limit is reached; ``expired`` then names it."""
         heard = -1 if self.progress is None else self.progress.total_bytes
         if heard != self.heard_bytes:
             self.heard_bytes = heard
@@ -94,28 +94,28 @@ class RequestTimeout:
 
 
 class TimeoutMonitor:
-    """Cancels the task of each attempt that reaches a limit. ``clock`` is in seconds and never goes back."""
+    """A monitor that cancels the task of each attempt at its limit. ``clock`` is monotonic, in seconds."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._attempts: set[RequestTimeout] = set()
         self._timer: asyncio.TimerHandle | None = None
         self.on_silence: Callable[[float], None] | None = None
-        """Called in each round with the seconds for which nothing has come of the quietest attempt under way."""
+        """Called in each round with the seconds since the last progress of the quietest attempt under way."""
 
     def begin(self, attempt: RequestTimeout) -> None:
-        """Look after this attempt until :meth:`end`."""
+        """Monitor this attempt until :meth:`end`."""
         self._attempts.add(attempt)
         if self._timer is None:
             self._come_round(attempt)
 
     @property
     def under_way(self) -> int:
-        """How many attempts are under way."""
+        """Number of attempts under way."""
         return len(self._attempts)
 
     def end(self, attempt: RequestTimeout) -> None:
-        """The attempt is over."""
+        """Stop monitoring an attempt that is over."""
         self._attempts.discard(attempt)
 
     def _come_round(self, shortest: RequestTimeout) -> None:

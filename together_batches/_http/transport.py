@@ -1,7 +1,7 @@
-"""One request out, one answer or one typed error back: the only room on this side that knows aiohttp.
+"""Transport: one request out, one response or one typed error back.
 
-Retries live here and not in an aiohttp middleware, because whether a request may be repeated is a question about the
-call, which a middleware does not know.
+Retries are here and not in an aiohttp middleware, because whether a request may be repeated depends on the call,
+which a middleware does not know. Apart from the emulator, only this package imports aiohttp.
 """
 
 from __future__ import annotations
@@ -63,14 +63,14 @@ __all__ = [
 _log = logging.getLogger("together_batches")
 
 AGENT = f"together-batches/{__version__} aiohttp/{aiohttp.__version__}"
-"""Cloudflare, before the service, turns some libraries' default agents away with a 403."""
+"""User agent: Cloudflare, in front of the service, rejects some libraries' default agents with a 403."""
 _SMALLEST_BUDGET = 100
 LONGEST_HEADER_BYTES = (1 << 16) + 512
-"""A value of 64 KB, and its name: gateways and login pages of companies go far beyond the 8 KB that are usual."""
+"""Maximum bytes of a header: a 64 KB value and its name. Gateways and login pages far exceed the usual 8 KB."""
 MOST_HEADERS = 1_000
 _MOST_REDIRECTS = 5
 _LONGEST_BREAK_SECONDS = 120.0
-"""Those who wait for a service that fails try again within a minute."""
+"""Seconds without an attempt after which a count of silence restarts: waiting callers retry within a minute."""
 _SHORTEST_PAUSE_SECONDS = 0.05
 _LONGEST_PAUSE_SECONDS = 1.0
 _MOST_EXCERPT_BYTES = 16 << 20
@@ -78,7 +78,7 @@ _SHORT_EXCERPT_BYTES = 1 << 10
 _NO_HEADERS: Mapping[str, str] = {}
 _GOOD = range(200, 300)
 _PERHAPS_THE_PROXY = frozenset({403, 502, 503, 504})
-"""A proxy that makes no tunnel may answer these in its own name, and nothing tells them from the service's."""
+"""Statuses that a proxy may send in its own name instead of a tunnel, indistinguishable from the service's."""
 
 
 E = TypeVar("E", bound=APIError, covariant=True)
@@ -86,17 +86,17 @@ E = TypeVar("E", bound=APIError, covariant=True)
 
 @attrs.frozen
 class RequestFailure(Generic[E]):
-    """Why an attempt has no answer that can be used. Returned and not raised: see :meth:`Transport.begin`."""
+    """The reason why an attempt has no usable answer. Returned and not raised: see :meth:`Transport.begin`."""
 
     error: E
     out_of_connections: bool = False
 
 
 class CallState:
-    """The side of a call that outlives its attempts: the bulk it is part of, if any, and how often it was sent.
+    """The state of a call across its attempts: its bulk, if any, and the number of attempts.
 
-    ``seconds`` is how long the last attempt took, ``waited`` how long it waited for its turn before.
-    ``answer`` is the text of a good answer, for whoever keeps it.
+    ``seconds`` is the duration of the last attempt, ``waited`` the seconds that it waited for a permit before.
+    ``answer`` is the text of a successful response, for a caller that keeps it.
     """
 
     __slots__ = ("answer", "attempts", "bulk", "seconds", "waited")
@@ -110,7 +110,7 @@ class CallState:
 
 
 class BulkContext:
-    """What the calls of one bulk have in common: a cap on their rate, and a refused key that stops them all."""
+    """The shared state of the calls of one bulk: a cap on their rate, and a refused key that stops them all."""
 
     def __init__(self, queue: RateLimitQueue | None) -> None:
         self.queue = queue
@@ -120,17 +120,17 @@ class BulkContext:
         self._excerpt_bytes_left = _MOST_EXCERPT_BYTES
 
     def call(self) -> CallState:
-        """A call of this bulk. Those who make a bulk decide how many of its calls run at once."""
+        """Return a new call of this bulk. The creator of a bulk decides how many of its calls run at once."""
         return CallState(self)
 
     def keep(self, size: int) -> int:
-        """How many bytes of a refusal of ``size`` are kept in its error: a report may hold very many of them."""
+        """Return how many bytes of a refusal of ``size`` its error keeps: a report may hold very many of them."""
         kept = min(size, EXCERPT_BYTES if self._excerpt_bytes_left > 0 else _SHORT_EXCERPT_BYTES)
         self._excerpt_bytes_left -= kept
         return kept
 
     def refuse(self, reason: AuthenticationError) -> None:
-        """Let no further call of this bulk be sent, nor wait for its turn."""
+        """Stop all further calls of this bulk, including those that wait for a permit."""
         self.refusal = reason
         self.limited = True
         if self.queue is not None:
@@ -142,26 +142,26 @@ def _utc_now() -> datetime:
 
 
 _SILENT_SECONDS = 5.0
-"""So long a service that has never answered may be silent before that is said."""
+"""Seconds of silence from a service that has never answered before a warning is logged."""
 
 
 class Silence:
-    """How long a service that has never answered has been tried in vain, without long breaks."""
+    """The time for which a service that has never answered has been tried in vain, without long breaks."""
 
     def __init__(self) -> None:
         self.is_reported = False
         self._since = self._last = -math.inf
 
     def lasts(self, sent_at: float, now: float) -> float:
-        """The seconds from the first failed attempt to ``now``, where another one that was ``sent_at`` has failed."""
+        """Return the seconds from the first failed attempt to ``now``, when an attempt made at ``sent_at`` failed."""
         if sent_at - self._last > _LONGEST_BREAK_SECONDS:
-            self._since = sent_at  # tried again after a break: it may have been mended
+            self._since = sent_at  # tried again after a break: the cause may be fixed
         self._last = now
         return now - self._since
 
 
 class ClientState:
-    """What all views of one client share: the session, the loop it belongs to, the rate limiter, the retry budget."""
+    """The state that all views of a client share: the session, its event loop, the rate limiter, the retry budget."""
 
     def __init__(
         self,
@@ -186,7 +186,7 @@ class ClientState:
         self.limiter = AdaptiveRateLimiter()
         self.queue = RateLimitQueue(self.limiter, clock)
         self.timeouts = TimeoutMonitor(clock)
-        self.capacity: Capacity | None = None  # made when the machine has run out of connections for the first time
+        self.capacity: Capacity | None = None  # created when the machine runs out of connections for the first time
         self.budget = retry.Budget(max(_SMALLEST_BUDGET, 5 * max_concurrency))
         self.slots = asyncio.Semaphore(max_concurrency)
         self.closed = False
@@ -197,19 +197,19 @@ class ClientState:
         self._session = session
         self.owns_session = session is None
         self._keyless: aiohttp.ClientSession | None = None
-        self.loop: asyncio.AbstractEventLoop | None = None  # known since the session was asked for
+        self.loop: asyncio.AbstractEventLoop | None = None  # set when the session is first used
         self._process = os.getpid()
 
     def set_default_headers(self, headers: CIMultiDict[str]) -> None:
-        """Send these ``headers`` with all requests, if the session is ours. The first word on this is the last.
+        """Send these ``headers`` with all requests, if the session is ours. Only the first call has an effect.
 
-        They are those of the client that its views come from: a view may add to them, and leaves none of them out.
+        They are those of the client that the views come from: a view may add headers, and omits none of them.
         """
         if self.headers is None and self.owns_session:
             self.headers = headers
 
     def session(self) -> aiohttp.ClientSession:
-        """The session, opened on the loop that runs now; a :class:`UsageError` where it cannot be used here."""
+        """Return the session, opened on the running loop; raise :class:`UsageError` if it cannot be used here."""
         if self.closed or self._process != os.getpid():
             self.check()
         try:
@@ -222,23 +222,23 @@ class ClientState:
             message = "the session that this client was given is closed"
             raise UsageError(message)
         if self._session is None:
-            # No limit on the pool: how many calls run at once is decided by those who make them. No cookies: the
-            # service needs none, and the gateway's would only be carried around.
+            # No limit on the pool: the callers decide how many calls run at once. No cookies: the service needs none,
+            # and the gateway's would only add weight.
             connector = aiohttp.TCPConnector(limit=0, socket_factory=open_socket)
             self._session = self._plain_session(connector, owner=True, headers=self.headers)
         return self._session
 
     def session_of(self, bulk: BulkContext) -> aiohttp.ClientSession:
-        """The session, for a call of a bulk. Only the first one looks at where it is used.
+        """Return the session for a call of a bulk. Only the first call checks where it is used.
 
-        All calls of a bulk are made on one loop, and which loop and process that is, only the system can tell.
+        All calls of a bulk are made on one loop, and only a system call returns the current loop and process.
         """
         if bulk.session is None or self.closed:
             bulk.session = self.session()
         return bulk.session
 
     def keyless_session(self) -> aiohttp.ClientSession:
-        """A session over the same connections that sends nothing of its own accord: neither a key nor a cookie."""
+        """Return a session over the same connections that adds neither a key nor a cookie of its own."""
         if self._keyless is None or self._keyless.closed:
             self._keyless = self._plain_session(self.session().connector, owner=False, headers=None)
         return self._keyless
@@ -251,27 +251,27 @@ class ClientState:
             connector_owner=owner,
             cookie_jar=aiohttp.DummyCookieJar(),
             headers=headers,
-            # They cost time with each request, and only a proxy makes one wonder whether a request was sent.
+            # They cost time with each request, and only with a proxy is it unclear whether a request was sent.
             trace_configs=[_notes_what_is_sent()] if self.has_proxy else None,
         )
-        # aiohttp would send a GET, PUT or DELETE again by itself when a connection breaks: not its business here.
+        # aiohttp itself resends a GET, PUT or DELETE when a connection breaks: retries belong to this module.
         session._retry_connection = False  # pyright: ignore[reportPrivateUsage]
         return session
 
     @property
     def lost_session(self) -> bool:
-        """True if the session was closed by another than this client."""
+        """True if the session was closed by other code than this client."""
         return self._session is not None and self._session.closed
 
     def limit_connections(self) -> Capacity:
-        """Note that this machine has run out of connections, and return the limit that follows from it."""
+        """Record that this machine has run out of connections, and return the resulting limit."""
         if self.capacity is None:
             self.capacity = Capacity(lambda: self.timeouts.under_way)
         self.capacity.ran_out()
         return self.capacity
 
     def check(self) -> None:
-        """Refuse a closed client, and one in a forked child, which asyncio denies the loop that it is in."""
+        """Refuse a closed client, and one in a forked child, where asyncio hides the running loop."""
         if self._process != os.getpid():
             message = "this client was made in another process; make a new one after a fork"
             raise UsageError(message)
@@ -281,7 +281,7 @@ class ClientState:
         self.check_library()
 
     def check_library(self) -> None:
-        """Refuse an event loop that is not asyncio's, in words, before asyncio refuses it in its own."""
+        """Refuse an event loop other than asyncio's, with a clear message, before asyncio raises its own."""
         trio = sys.modules.get("trio")
         if trio is not None and trio.lowlevel.in_trio_run():
             try:
@@ -298,7 +298,7 @@ class ClientState:
     async def close(self) -> None:
         """Close the session, if it is ours. May be called twice."""
         if self._process != os.getpid():
-            return  # a fork shares the sockets, and what its loop waits for: to touch them here would strike there
+            return  # a fork shares the sockets and the selector: closing them here would affect the parent
         self.closed = True
         keyless, self._keyless = self._keyless, None
         session, self._session = self._session, None
@@ -315,7 +315,7 @@ _NO_LOOP = (
 
 
 def _notes_what_is_sent() -> aiohttp.TraceConfig:
-    """A trace that notes on the attempt that its request itself went out, after all that a proxy takes before."""
+    """Return a trace that records on the attempt that the request itself was sent, after the steps of a proxy."""
 
     async def note(_: aiohttp.ClientSession, context: SimpleNamespace, __: object) -> None:
         context.trace_request_ctx.sent = True
@@ -332,12 +332,12 @@ class Transport:
         self.config = config
         self.state = connection
         limits = config.timeout
-        # Only the limit of connecting is aiohttp's; the others are the watch's.
+        # Only the connect limit is aiohttp's; the timeout monitor enforces the others.
         self.limits = aiohttp.ClientTimeout(total=None, sock_connect=limits.connect)
         self.ssl = True if config.ssl is None else config.ssl
         self.proxy, proxy_login = _without_login(config.proxy)
         self.proxy_login = proxy_login
-        # A proxy for TLS is told its login when the tunnel is asked for, any other one with each request.
+        # A proxy for TLS gets its login with the request for the tunnel, any other one with each request.
         tunnel = config.base_url.startswith("https:")
         self._proxy_headers = proxy_login if tunnel else None
         self._headers = CIMultiDict(
@@ -350,7 +350,7 @@ class Transport:
                 "Authorization": Secret(f"Bearer {config.api_key}"),
             }
         )
-        if self.proxy is None:  # aiohttp tells a proxy what it sends with all requests: our key, too
+        if self.proxy is None:  # aiohttp sends a proxy the headers of all requests: our key, too
             connection.set_default_headers(self._headers)
         else:
             connection.has_proxy = True
@@ -362,31 +362,30 @@ class Transport:
         self._path = self._root.raw_path
 
     def with_config(self, config: Config) -> Self:
-        """The same connection under another configuration."""
+        """Return a transport with another configuration over the same connection."""
         return type(self)(config, self.state)
 
     def bulk(self, rate: float | None) -> BulkContext:
-        """A bulk of calls, with a cap of its own on its sends a second if ``rate`` is given."""
+        """Return a new bulk of calls, with its own cap on sends a second if ``rate`` is given."""
         self.state.check()
         return BulkContext(None if rate is None else RateLimitQueue(FixedRate(rate), self.state.clock))
 
     def send(self, request: Request, call: CallState) -> Coroutine[Any, Any, Answer]:
-        """The answer to ``request``, which is a good one (2xx).
+        """Send ``request`` and return its successful response (2xx).
 
-        Repeats what may be repeated, as the policy and the budget allow. A call that is part of no bulk takes one of
-        the client's slots. Raises an :class:`APIError` of the fitting kind, or a :class:`UsageError` where the client
-        cannot be used here and now.
+        Retries as the policy and the budget allow. A call outside a bulk takes one of the client's slots. Raises an
+        :class:`APIError` of the matching kind, or a :class:`UsageError` if the client cannot be used here and now.
         """
         if call.bulk is not None:
             return self._send(request, call, self._exchange, _GOOD)
         return self.send_alone(request, call, self._exchange)
 
     async def send_alone(self, request: Request, call: CallState, exchange: Exchange, good: range = _GOOD) -> Answer:
-        """The answer to ``request``, whose status is in ``good``, where ``exchange`` is one attempt at getting it.
+        """Send ``request`` and return an answer whose status is in ``good``; ``exchange`` makes one attempt.
 
-        Takes one of the client's slots meanwhile; repeats and raises as :meth:`send` does.
+        Takes one of the client's slots meanwhile; retries and raises as :meth:`send` does.
         """
-        self.state.session()  # what cannot be used here says so before its semaphore says it in asyncio's words
+        self.state.session()  # raises its own error before the semaphore raises asyncio's
         async with self.state.slots:
             return await self._send(request, call, exchange, good)
 
@@ -430,7 +429,7 @@ class Transport:
                 headers = _NO_HEADERS
                 failure = outcome.error
                 if outcome.out_of_connections:
-                    # Nothing was sent, and the service has no part in it: not an attempt.
+                    # Nothing was sent, and the service is not involved: not an attempt.
                     attempt -= 1
                     call.attempts -= 1
                     shortages += 1
@@ -465,7 +464,7 @@ class Transport:
             call.waited = 0.0
 
     def _note_silence(self, seconds: float) -> None:
-        """Say once that a service which has never answered does not answer: its first limit may be far away."""
+        """Warn once of silence from a service that has never answered: its first time limit may be far away."""
         there, silence = self.state, self.state.silence
         if there.has_answered or silence.is_reported:
             there.timeouts.on_silence = None
@@ -479,9 +478,9 @@ class Transport:
             )
 
     def _check_first_contact(self, failure: APIConnectionError, sent_at: float) -> None:
-        """Say once that a service which has never answered is not reached, and raise ``failure`` if that lasts.
+        """Warn once that a service which has never answered is unreachable, and raise ``failure`` if that lasts.
 
-        A base URL, a proxy or a network that is wrong does not mend itself, and all who wait would wait in silence.
+        A wrong base URL, proxy or network does not repair itself, and all callers would wait in silence.
         """
         silence, limit = self.state.silence, self.config.retry.first_contact
         seconds = silence.lasts(sent_at, self.state.clock())
@@ -511,18 +510,18 @@ class Transport:
         try:
             if state.clock() + pause > deadline:
                 raise TimeoutError
-            await state.sleep(pause)  # at least: what is open may be another part of the program's
+            await state.sleep(pause)  # minimum: the open connections may belong to another part of the program
             await capacity.enter(max(0.0, deadline - state.clock()))
         except TimeoutError:
             failure.message += f"; none came free within max_elapsed ({self.config.retry.max_elapsed:g} s)"
             raise failure from None
 
     def is_ours(self, url: str) -> bool:
-        """True for a URL of the service: what a storage behind it refuses or accepts teaches the limiter nothing."""
+        """Return True for a URL of the service: the answers of a storage do not concern the rate limiter."""
         return url.startswith(self._base)
 
     def _note_accepted(self, answer: Answer, now: float, sent_at: float) -> None:
-        """Note for the limiter that a call was let through. A storage has no part in the rate of the service."""
+        """Report an accepted call to the limiter. A storage does not count in the rate of the service."""
         there = self.state
         if self.is_ours(answer.url):
             there.limiter.on_accepted(now, sent_at=sent_at)
@@ -531,7 +530,7 @@ class Transport:
         there.queue.look_again()
 
     def _refusal(self, answer: Answer, now: float, sent_at: float, bulk: BulkContext | None) -> APIError:
-        """The error that an answer is, and what the limiter learns from it."""
+        """Return the error for an answer, and report the answer to the limiter."""
         state = self.state
         proxy = self.proxy if answer.url.startswith("http:") else None
         if proxy is not None and answer.status == 407:
@@ -559,7 +558,7 @@ class Transport:
     async def _wait_for_rate_limit(self, call: CallState, deadline: float) -> float:
         """Wait for the caller's own cap and for the shared rate limiter.
 
-        Returns the seconds that the cap took: it is the caller's own, so they are not held against the call.
+        Returns the seconds that the cap took: the caller set it, so they do not count against the call.
         """
         state = self.state
         bulk = call.bulk
@@ -590,7 +589,7 @@ class Transport:
         return queued
 
     async def _exchange(self, session: aiohttp.ClientSession, request: Request) -> Answer | RequestFailure[APIError]:
-        """One attempt of an ordinary request."""
+        """Make one attempt of an ordinary request."""
         attempt = self.begin(self.config.timeout.total)
         trouble: BaseException | None = None
         try:
@@ -604,11 +603,11 @@ class Transport:
     async def _hops(
         self, session: aiohttp.ClientSession, request: Request, attempt: RequestTimeout
     ) -> Answer | RequestFailure[APIError]:
-        """The answer at the end of the redirects; within the origin, and no more than a few."""
+        """Return the answer at the end of the redirects, within the origin and up to a maximum number."""
         url, place = self._base + request.path, self._place(request.path)
         hops = 0
         while True:
-            # Not as a context manager: to have read all of an answer is to have closed it.
+            # Not as a context manager, because reading an answer to its end closes it.
             response = await session.request(
                 request.method,
                 place,
@@ -618,7 +617,7 @@ class Transport:
                 proxy=self.proxy,
                 proxy_headers=self._proxy_headers,
                 ssl=self.ssl,
-                # The key goes where it is meant to go and nowhere else, so redirects are looked at first.
+                # The key goes to its destination and nowhere else, so redirects are checked first.
                 allow_redirects=False,
                 raise_for_status=False,
                 auto_decompress=True,
@@ -629,12 +628,12 @@ class Transport:
             )
             attempt.status = response.status
             content = attempt.progress = response.content
-            # A short answer is there as a whole when its head is. But a session that we were given may have hooks
-            # that read it first, and then only the response still has it.
+            # A short answer is complete when its head is. But a session that the caller passed may have hooks that
+            # read it first, and then only the response still has it.
             whole = self.state.owns_session and content.is_eof()
             body = content.read_nowait() if whole else await self.read(response, request)
             if not response.closed:
-                response.close()  # it switches to another protocol (101), and would hold on to its connection
+                response.close()  # a switch to another protocol (101) would keep its connection open
             answer = self.answer(request, url, response, body)
             if not isinstance(answer, Answer) or not 300 <= answer.status < 400 or hops == _MOST_REDIRECTS:
                 return answer
@@ -644,14 +643,14 @@ class Transport:
             hops += 1
             attempt.status = None
             place = URL(target, encoded=True)
-            url = str(place.with_query(None))  # what is in a query of theirs may be a signature
+            url = str(place.with_query(None))  # a query may contain a signature
             attempt.place = str(place.origin())
 
     def begin(self, total: float) -> RequestTimeout:
-        """An attempt of this task, under its limits, ``total`` seconds in all; the watch is to be told of its end.
+        """Start an attempt of this task under its limits, ``total`` seconds in all; report its end to the monitor.
 
-        Why it got no answer is then a :meth:`failure`, returned and not raised, so that it carries none of aiohttp's
-        frames: their variables hold the headers, and the headers hold the key.
+        If it has no answer, the reason is a :meth:`failure`, returned and not raised, so that it carries none of
+        aiohttp's frames: their variables hold the headers, and the headers hold the key.
         """
         state = self.state
         task = asyncio.current_task(state.loop)
@@ -665,16 +664,15 @@ class Transport:
     def _place(self, path: str) -> URL:
         if "?" in path:
             return URL(self._base + path, encoded=True)
-        # Made of the parts of the base, which are known: to split all of it anew takes twice the time.
+        # Built from the known parts of the base: parsing the whole URL takes twice the time.
         return self._root.with_path(self._path + path, encoded=True)
 
     async def read(self, response: aiohttp.ClientResponse, request: Request) -> bytes:
-        """The body of an answer, or its beginning, of more than may be kept, if it is longer than that."""
+        """Return the body of an answer, or only its beginning, of more than the limit, if it is longer."""
         content = response.content
         if content.at_eof():
-            return await response.read()  # it is empty, or a hook of the session has read it and it is kept there
-        # Not response.read(), which has no limit, and waits for the rest of our own body to go: a refusal may come
-        # before that.
+            return await response.read()  # empty, or read by a hook of the session, and then kept in the response
+        # Not response.read(), which has no limit, and waits until our own body is sent: a refusal may arrive before.
         most = _most(request, response.status)
         parts: list[bytes] = []
         size = 0
@@ -695,10 +693,10 @@ class Transport:
     def answer(
         self, request: Request, url: str, response: aiohttp.ClientResponse, body: bytes
     ) -> Answer | RequestFailure[APIError]:
-        """What came: decoded, of bounded size, and without secrets, since what is not kept cannot leak."""
+        """Return the response: decoded, of bounded size, without secrets. Data that is not kept cannot leak."""
         headers: Mapping[str, str] = response.headers
         refused = response.status >= 400
-        # aiohttp undoes one compression, that of the last header. It leaves lists, and labels that are none.
+        # aiohttp undoes one compression, that of the last header. It leaves lists and unknown labels as they are.
         if body and "Content-Encoding" in headers:
             names = content_coding.compressions(", ".join(response.headers.getall("Content-Encoding")))
             if response.content.total_compressed_bytes is not None:
@@ -733,7 +731,7 @@ class Transport:
     def failure(
         self, error: BaseException | None, request: Request, attempt: RequestTimeout
     ) -> RequestFailure[APIConnectionError]:
-        """Why an attempt got no answer; a :class:`UsageError` is raised if that was not the network's fault."""
+        """Return why an attempt has no answer; raise :class:`UsageError` if the network is not the cause."""
         if self.state.closed:
             message = "this client was closed while the call was under way"
             raise UsageError(message)
@@ -753,7 +751,7 @@ class Transport:
             status=attempt.status,
             kind=found.kind,
         )
-        # An error of aiohttp's about another place may quote its whole URL.
+        # An aiohttp error about another place may quote its whole URL.
         failure.__cause__ = network_errors.without_frames(error) if attempt.place is None else None
         return RequestFailure(failure, found.out_of_connections)
 
@@ -782,7 +780,7 @@ def _most(request: Request, status: int) -> int:
 
 
 def _without_login(proxy: str | None) -> tuple[URL | None, dict[str, str]]:
-    """A proxy's URL, and the header that logs in there: a URL would show itself in a dump of aiohttp's frames."""
+    """Return a proxy's URL, and its login as a header: a URL would show itself in a dump of aiohttp's frames."""
     if proxy is None:
         return None, {}
     url = URL(proxy)
@@ -793,7 +791,7 @@ def _without_login(proxy: str | None) -> tuple[URL | None, dict[str, str]]:
 
 
 def _logins(proxy: str | None) -> dict[str, str]:
-    """What a proxy may echo of its login, as if they were headers."""
+    """Return the parts of its login that a proxy may echo, in the form of headers."""
     login = _without_login(proxy)[1].get("Proxy-Authorization")
     if proxy is None or login is None:
         return {}
@@ -801,7 +799,7 @@ def _logins(proxy: str | None) -> dict[str, str]:
 
 
 def _followed(answer: Answer) -> Secret | None:
-    """Where a redirect leads, if it may be followed: within the same origin, and without changing the request.
+    """Return the target of a redirect if it may be followed: same origin, unchanged request.
 
     A request that must not be repeated is not sent a second time, whatever the redirect says.
     """
@@ -820,7 +818,7 @@ def _followed(answer: Answer) -> Secret | None:
 
 
 def _describe_unexpected(answer: Answer) -> str:
-    """What an answer is that is neither good nor an error."""
+    """Describe an answer that is neither successful nor an error."""
     location = answer.headers.get("Location")
     if not location:
         return f"its status is {answer.status}"

@@ -448,7 +448,9 @@ class _Ids:
         """
         if self._problems:
             more = f", and {len(self._problems) - 1} more" if len(self._problems) > 1 else ""
-            message = f"the requests cannot be distinguished: {self._problems[0]}{more}; without requests= all rows come"
+            message = (
+                f"the requests cannot be distinguished: {self._problems[0]}{more}; omit requests= to get all rows"
+            )
             raise ValidationError(message, problems=self._problems)
         return self._rows
 

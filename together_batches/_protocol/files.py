@@ -29,15 +29,15 @@ if TYPE_CHECKING:
 
 
 class Uploadable(Protocol):
-    """What is uploaded. It can be read again from its start, for it may have to be sent again."""
+    """The content of an upload. It can be read again from its start, because it may have to be sent again."""
 
     @property
     def size(self) -> int:
-        """How many bytes there are."""
+        """Number of bytes."""
         ...
 
     async def block(self, position: int) -> bytes:
-        """The bytes that begin here, as many as are read at a time. They are asked for in order."""
+        """Return the bytes that begin here, as many as are read at a time. Calls come in order."""
         ...
 
 
@@ -46,8 +46,8 @@ class Transfer(Request):
     """A call with a file in it or in its answer, or one that prepares such a call.
 
     ``headers`` are sent beside the client's own. The ``content`` is sent between ``head`` and ``tail``. With
-    ``target`` the call goes there (a presigned URL, which is a secret) and not to the service, without the key;
-    ``path`` is then what may be told of it.
+    ``target`` the call goes to that URL (presigned, and so a secret) and not to the service, without the key;
+    ``path`` is then the part that may be shown.
     """
 
     headers: Mapping[str, str] = attrs.field(factory=dict[str, str], repr=False)
@@ -58,7 +58,7 @@ class Transfer(Request):
 
     @property
     def length(self) -> int:
-        """How many bytes the body has."""
+        """Number of bytes of the body."""
         return len(self.head) + (self.content.size if self.content else 0) + len(self.tail)
 
 
@@ -66,7 +66,7 @@ class Transfer(Request):
 
 
 def file_id(file: object) -> str:
-    """The id of a file or of what stands for one; a :class:`UsageError` where it cannot be part of a path."""
+    """Return the id of a file or of an object with one; raise :class:`UsageError` if it cannot be part of a path."""
     return checked_id(file.id if isinstance(file, FileObject) else file, "file", "a FileObject")
 
 
@@ -87,14 +87,14 @@ def delete_file(file: str) -> Request:
 
 def file_content(file: str) -> Transfer:
     """https://docs.together.ai/reference/get-files-id-content"""
-    # As it is and not compressed on the way: so its length is known before, and a part of it can be asked for.
+    # Uncompressed: so its length is known in advance, and a part of it can be requested.
     headers = {"Accept": "*/*", "Accept-Encoding": "identity"}
     return Transfer(method="GET", path=f"/files/{encoded(file)}/content", repeatable=True, headers=headers)
 
 
 @attrs.frozen
 class Upload:
-    """What an upload says of its file."""
+    """The metadata of the file in an upload."""
 
     filename: str
     purpose: str
@@ -102,7 +102,7 @@ class Upload:
 
     @property
     def fields(self) -> dict[str, str]:
-        """The fields that every upload has."""
+        """Return the fields that every upload has."""
         # Both are types that the service knows, though not for batches.
         suffix = self.filename.rpartition(".")[2].lower()
         file_type = suffix if suffix in {"csv", "parquet"} else "jsonl"
@@ -111,24 +111,24 @@ class Upload:
 
 def upload(file: Upload) -> Transfer:
     """https://docs.together.ai/reference/upload-file (the file as a part of a form)"""
-    # Nothing is paid for an upload, and one too many is a file that nobody uses: so it may be repeated.
+    # An upload costs nothing, and a superfluous one is an unused file: so it may be repeated.
     name = re.sub(r'["\r\n]', lambda found: f"%{ord(found[0]):02X}", file.filename)
     return _form("/files/upload", file.fields, file=(name, file.content))
 
 
 def begin_upload(file: Upload, checksum: str | None) -> Transfer:
-    """The form that is answered with where to upload to, as the official SDKs send it; ``checksum`` is SHA-256."""
+    """Return the form that is answered with an upload URL, as the official SDKs send it; ``checksum`` is SHA-256."""
     fields = file.fields if checksum is None else {**file.fields, "checksum": checksum}
     return _form("/files", fields)
 
 
 def put(content: Uploadable, target: str) -> Transfer:
-    """The file itself, to where the service said. Not through the service, so without the key."""
+    """Return the upload of the file itself to the URL from the service. It bypasses the service: no key."""
     return Transfer(method="PUT", path=urlsplit(target).path, repeatable=True, content=content, target=Secret(target))
 
 
 def preprocess(file: str) -> Request:
-    """Tell the service that a file is there, as the official Python SDK does."""
+    """Return the request that reports an uploaded file to the service, as the official Python SDK sends it."""
     return Request("POST", f"/files/{encoded(file)}/preprocess", repeatable=True)
 
 
@@ -151,11 +151,11 @@ def _form(path: str, fields: Mapping[str, str], *, file: tuple[str, Uploadable] 
     )
 
 
-# --- answers --------------------------------------------------------------------------------------------------
+# --- responses ------------------------------------------------------------------------------------------------
 
 
 def read_file(answer: Answer, expected: str | None = None) -> FileObject:
-    """The file that an answer describes; it must be the ``expected`` one, if that is known."""
+    """Return the file that an answer describes; it must be the ``expected`` one, if that is known."""
     what = "a file" if expected is None else f"file {expected}"
     try:
         file = json_codec.file(answer.body)
@@ -167,12 +167,12 @@ def read_file(answer: Answer, expected: str | None = None) -> FileObject:
 
 
 def read_files(answer: Answer) -> list[FileObject]:
-    """All files of a list: of an object with ``data``, or of a bare one; null is an empty one."""
+    """Return all files of a list: of an object with ``data``, or of a bare one; null is an empty one."""
     return read_list(answer, "a list of files", json_codec.file)
 
 
 def read_deleted(answer: Answer, expected: str) -> None:
-    """Nothing, where the answer is that the file is deleted."""
+    """Return None if the answer is that the file is deleted; otherwise raise."""
     what = f"that file {expected} is deleted"
     try:
         value = json_codec.decode(answer.body)
@@ -181,12 +181,12 @@ def read_deleted(answer: Answer, expected: str) -> None:
     said = cast("dict[str, object]", value) if isinstance(value, dict) else {}
     if said.get("deleted") is not True:
         raise invalid_response(answer, what, "it does not say so", "$.deleted")
-    if said.get("id") not in (None, expected):  # not a set: what came need not be hashable
+    if said.get("id") not in (None, expected):  # not a set: the received value need not be hashable
         raise invalid_response(answer, what, f"it is about file {said['id']!r}", "$.id")
 
 
 def read_target(answer: Answer) -> tuple[str, Secret]:
-    """The id that a file will have, and the URL to upload it to."""
+    """Return the id that a file will have, and the URL to upload it to."""
     what = "where to upload the file to"
     location = answer.headers.get("Location")
     file = answer.headers.get("X-Together-File-Id")
@@ -201,7 +201,7 @@ def read_target(answer: Answer) -> tuple[str, Secret]:
 
 
 def read_known(error: ConflictError) -> str:
-    """The id of the file that has this content already; raises ``error`` where the refusal says something else."""
+    """Return the id of the file that has this content already; raise ``error`` if the refusal has another reason."""
     body = error.body
     said = cast("dict[str, object]", body).get("file_id") if isinstance(body, dict) else None
     try:

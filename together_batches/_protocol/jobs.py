@@ -1,4 +1,4 @@
-"""Each endpoint as a request value, each answer as a value or an error. Nothing here waits for anything."""
+"""Each endpoint as a request value, each response as a value or an error. Pure: no I/O and no waiting."""
 
 from __future__ import annotations
 
@@ -42,24 +42,24 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 EXCERPT_BYTES = 1 << 16
-"""So much of a refusal is read and kept."""
+"""Maximum bytes of a refusal that are read and kept."""
 _MOST_BYTES = 16 << 20
 _MOST_BYTES_OF_A_LIST = 256 << 20
 _log = logging.getLogger("together_batches")
 _EXCERPT_CHARACTERS = 120
 _PAGE_CHARACTERS = 4_000
-"""So much of a page is searched for what it says: the patterns take quadratic time on what is no page."""
+"""Maximum characters of a page that are searched for a message: the patterns take quadratic time on other text."""
 
 
-# Neither is changed once made. They are not frozen because that doubles the cost of making them, and two are made
-# for each call.
+# Neither changes once created. They are not frozen because that doubles the cost of creating them, and each call
+# creates two.
 @attrs.define(eq=False)
 class Request:
     """One call of the service.
 
-    ``path`` is percent-encoded and comes after the base URL. ``repeatable`` says that doing it twice is the same as
-    doing it once, so that it may be sent again when its answer is lost. ``most_bytes`` is the size that a good answer
-    may have, decoded.
+    ``path`` is percent-encoded and comes after the base URL. ``repeatable`` means that sending it twice has the
+    effect of sending it once, so that it may be sent again if its response is lost. ``most_bytes`` is the maximum
+    size of a successful response, decoded.
     """
 
     method: str
@@ -71,9 +71,9 @@ class Request:
 
 @attrs.define(eq=False)
 class Answer:
-    """One whole answer of the service. ``headers`` are looked up without regard to case.
+    """One complete response of the service. Names in ``headers`` are case-insensitive.
 
-    ``redact`` takes secrets out of a text that is made of it.
+    ``redact`` removes secrets from a text that is made from it.
     """
 
     request: Request
@@ -85,7 +85,7 @@ class Answer:
 
     @property
     def request_id(self) -> str | None:
-        """The service's name for this request: its own header first, then the one of the gateway before it."""
+        """The service's id for this request: from its own header, otherwise from the gateway's in front of it."""
         for name in ("x-request-id", "x-together-traceid", "cf-ray"):
             if value := self.headers.get(name):
                 return value
@@ -93,7 +93,7 @@ class Answer:
 
     @property
     def date(self) -> datetime | None:
-        """The service's own clock when it answered."""
+        """The service's own clock at the time of the response."""
         try:
             date = parsedate_to_datetime(self.headers["Date"])
         except (KeyError, ValueError, TypeError, OverflowError):
@@ -105,18 +105,18 @@ class Answer:
 
 
 def job_id(job: object) -> str:
-    """The id of a job or of what stands for one; a :class:`UsageError` where it cannot be part of a path.
+    """Return the id of a job or of an object with one; raise :class:`UsageError` if it cannot be part of a path.
 
-    Ids are opaque (bare UUIDs live, ``batch_job_…`` in the documentation), so only what would change the path's
-    meaning is refused.
+    Ids are opaque (bare UUIDs in production, ``batch_job_…`` in the documentation), so only characters that would
+    change the meaning of the path are refused.
     """
     return checked_id(job.id if isinstance(job, BatchJob) else job, "job", "a BatchJob")
 
 
 def checked_id(value: object, kind: str, or_else: str) -> str:
-    """``value`` without the white space around it, if it can be the id of a ``kind``.
+    """Return ``value`` without surrounding white space, if it can be the id of a ``kind``.
 
-    ``or_else`` is what may be passed in place of an id.
+    ``or_else`` names the alternative to an id in the error message.
     """
     if not isinstance(value, str):
         message = f"a {kind} id is text or {or_else}, not {type(value).__name__}: {value!r}"
@@ -142,7 +142,7 @@ _UNRESERVED = re.compile(r"[A-Za-z0-9_.~-]+").fullmatch
 
 
 def encoded(job: str) -> str:
-    """An id as a part of a path."""
+    """Return an id as a part of a path."""
     return job if _UNRESERVED(job) else quote(job, safe="")
 
 
@@ -157,7 +157,7 @@ def list_jobs() -> Request:
 
 
 def list_request(path: str) -> Request:
-    """A request for all of a kind: the service has no pages, so it may be long."""
+    """Return a request for all objects of a kind: the service has no pages, so the response may be long."""
     return Request("GET", path, repeatable=True, most_bytes=_MOST_BYTES_OF_A_LIST)
 
 
@@ -197,7 +197,7 @@ def create(
 
 
 def raw(method: str, path: str, *, json: object, params: Mapping[str, str] | None) -> Request:
-    """A call that this package has no name for; ``path`` is within the API, with or without ``/v1``."""
+    """Return any request of the API; ``path`` is within the API, with or without ``/v1``."""
     verb = str(method).upper()
     if verb not in {"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"}:
         message = f"method must be an HTTP method; it is {method!r}"
@@ -230,15 +230,15 @@ def _body(value: object) -> bytes:
         raise UsageError(message) from error
 
 
-# --- answers --------------------------------------------------------------------------------------------------
+# --- responses ------------------------------------------------------------------------------------------------
 
 
 @attrs.frozen
 class NoJob:
-    """A 2xx answer to a cancel that has no readable job in it.
+    """A 2xx response to a cancel without a readable job.
 
-    ``accepted`` is True for an answer that an API may give (no body, or a JSON object that names no error), and False
-    for one that may come from elsewhere, such as the page of a proxy. ``error`` says what was wrong with it.
+    ``accepted`` is True for a response that an API may send (no body, or a JSON object that names no error), and
+    False for one that may come from elsewhere, such as the page of a proxy. ``error`` describes the defect.
     """
 
     error: APIResponseValidationError
@@ -246,7 +246,7 @@ class NoJob:
 
 
 def read_job(answer: Answer, expected: str) -> BatchJob:
-    """The job that ``retrieve`` answers; it must be the one with the ``expected`` id."""
+    """Return the job in a response to ``retrieve``; it must be the one with the ``expected`` id."""
     found = read_cancelled(answer, expected)
     if isinstance(found, NoJob):
         raise found.error
@@ -254,7 +254,7 @@ def read_job(answer: Answer, expected: str) -> BatchJob:
 
 
 def read_cancelled(answer: Answer, expected: str) -> BatchJob | NoJob:
-    """The job that ``cancel`` answers. Another job than the ``expected`` one is an invalid response."""
+    """Return the job in a response to ``cancel``. Another job than the ``expected`` one is an invalid response."""
     what = f"batch job {expected}"
     try:
         job = job_in(answer.body)
@@ -274,7 +274,7 @@ def _is_acceptance(body: bytes) -> bool:
 
 
 def job_in(body: bytes) -> BatchJob:
-    """The job in an answer, bare or as ``{"job": …}``; :class:`WireError` if there is none."""
+    """Return the job in a response, bare or as ``{"job": …}``; raise :class:`WireError` if there is none."""
     try:
         return json_codec.job(body)
     except json_codec.WireError:
@@ -286,12 +286,12 @@ def job_in(body: bytes) -> BatchJob:
 
 
 def read_jobs(answer: Answer) -> list[BatchJob]:
-    """All jobs of a list. An empty account answers a literal ``null``; an object with ``data`` is taken too."""
+    """Return all jobs of a list. An empty account answers a literal ``null``; an object with ``data`` also counts."""
     return read_list(answer, "a list of batch jobs", json_codec.job)
 
 
 def read_list(answer: Answer, what: str, read: Callable[[object], T]) -> list[T]:
-    """Each entry of a list, by ``read``; one that cannot be read is left out, unless none can."""
+    """Return each entry of a list, parsed by ``read``; an invalid entry is omitted, unless all are invalid."""
     header = sign_in_headers(answer.headers)
     if header is not None:
         raise invalid_response(answer, what, "it is only a part of one, and no paging is known", f"header {header}")
@@ -323,10 +323,10 @@ def read_list(answer: Answer, what: str, read: Callable[[object], T]) -> list[T]
 
 @contextmanager
 def _without_collector() -> Generator[None]:
-    """No garbage collection for a fraction of a second, unless there is none anyway.
+    """Pause garbage collection for a fraction of a second, unless it is disabled anyway.
 
-    What is made of a list holds no cycles, and the collector would look through all of it again and again: for
-    50,000 jobs that takes a third of the time.
+    The values of a list contain no cycles, and the collector would scan all of them again and again: for 50,000 jobs
+    that takes a third of the time.
     """
     paused = gc.isenabled()
     gc.disable()
@@ -338,7 +338,7 @@ def _without_collector() -> Generator[None]:
 
 
 def read_created(answer: Answer, input_file_id: str) -> BatchJob:
-    """The job in ``{"job": …, "warning": …}``, with the warning; :class:`JobNotCreatedError` where it is null."""
+    """Return the job in ``{"job": …, "warning": …}``, with the warning; raise :class:`JobNotCreatedError` if null."""
     what = "a created batch job"
     try:
         value = json_codec.read(answer.body)
@@ -360,21 +360,21 @@ def read_created(answer: Answer, input_file_id: str) -> BatchJob:
 
 
 def safe_target(here: str, location: str, base_url: str) -> Secret:
-    """The whole URL of a place away from the service; ValueError, with a sentence, if files may not go there.
+    """Return the whole URL of a place outside the service; raise ValueError, with a reason, if no file may go to it.
 
-    Only if the service itself is reached over plain HTTP, on this machine or because the user said so, may the
-    file travel like that too; and only if the service itself is on this machine, or in a private network, may it go
-    there: a public service has no business to send us to what only we can reach, such as the keys of a cloud's
-    machine at 169.254.169.254. The text is left as it is, for it may be signed, and is a secret for the same reason.
+    Files may travel over plain HTTP only if the service itself is reached that way, on this machine or because the
+    user chose it; and they may go to this machine or a private network only if the service itself is in one: a public
+    service has no reason to send us to an address that only we can reach, such as the keys of a cloud's machine at
+    169.254.169.254. The text is left unchanged, because it may be signed, and is a secret for the same reason.
     """
     objection = _objection_to_target(here, location, base_url)
-    if objection is not None:  # raised here, where no variable shows the URL
+    if objection is not None:  # raised in this frame, where no variable shows the URL
         raise ValueError(objection)
     return Secret(urljoin(here, location).partition("#")[0])
 
 
 def _objection_to_target(here: str, location: str, base_url: str) -> str | None:
-    """Why files may not go to a place; None if they may."""
+    """Return why files may not go to a place; None if they may."""
     try:
         target = urljoin(here, location)
         parts = urlsplit(target)
@@ -403,7 +403,7 @@ _REACHES = {
 
 
 def invalid_response(answer: Answer, expected: str, problem: str, where: str = "$") -> APIResponseValidationError:
-    """The error for an answer that is none."""
+    """Return the error for a response that does not match the documentation of its endpoint."""
     beginning = answer.body[: 4 * _EXCERPT_CHARACTERS].decode("utf-8", "replace")
     return APIResponseValidationError(
         answer.redact(problem),
@@ -428,9 +428,9 @@ _BY_STATUS: dict[int, type[APIStatusError]] = {
 
 
 def error_of(answer: Answer, *, retry_after: float | None = None, keep: int | None = None) -> APIStatusError:
-    """The error that an answer with an error status is; ``retry_after`` in seconds, for a 429.
+    """Return the error for a response with an error status; ``retry_after`` in seconds, for a 429.
 
-    ``keep`` is how many bytes of the body stay in the error and in the answer: one that is longer becomes text.
+    ``keep`` is the maximum number of body bytes in the error and in the answer: a longer body becomes text.
     """
     body = _readable(answer.body)
     message, request_id = _error_details(body)
@@ -452,9 +452,9 @@ def error_of(answer: Answer, *, retry_after: float | None = None, keep: int | No
 
 
 def is_refusal(error: BatchesError) -> TypeGuard[APIStatusError]:
-    """True if the service refused to cancel this job: an answer about the job, and no trouble that may pass.
+    """Return True if the service refused to cancel this job: a response about the job, and not a transient failure.
 
-    The key, a job that is unknown, and what is repeated (408, 429, 5xx) are other matters.
+    An invalid key, an unknown job, and the statuses that are retried (408, 429, 5xx) do not count.
     """
     return (
         isinstance(error, APIStatusError)
@@ -464,9 +464,9 @@ def is_refusal(error: BatchesError) -> TypeGuard[APIStatusError]:
 
 
 def may_have_been_taken(error: BatchesError) -> bool:
-    """True if a cancel may have taken effect although it was answered with this error, or not answered.
+    """Return True if a cancel may have taken effect although it got this error, or no response.
 
-    Not what refuses it (a 4xx, but for 408), and not what never reached the service.
+    False for a refusal (a 4xx except 408), and for a request that never reached the service.
     """
     if isinstance(error, APIConnectionError):
         return error.request_sent and error.is_transient
@@ -476,9 +476,9 @@ def may_have_been_taken(error: BatchesError) -> bool:
 
 
 def means_already_finished(error: APIStatusError) -> bool:
-    """True if a refused cancel means that the job has already finished.
+    """Return True if a refused cancel means that the job has already finished.
 
-    The service answers 409; its reference lists 400 and no 409, so the same text is understood under either.
+    The service answers 409; its reference lists 400 and no 409, so the same text counts under either.
     """
     return error.status == HTTPStatus.CONFLICT or (
         error.status == HTTPStatus.BAD_REQUEST and "terminal state" in error.message.lower()
@@ -500,17 +500,17 @@ def _phrase(status: int) -> str:
 
 
 def _error_details(body: object) -> tuple[str, str | None]:
-    """What an error body says, and the request id in it, whichever of its shapes the service chose.
+    """Return the message in an error body, and the request id in it, in any of the shapes that the service uses.
 
     ``{"error": "text"}`` (batches), ``{"error": {"message": …}, "id": …}`` (files and the gateway),
     ``{"code": …, "message": …, "details": […]}`` (newer services), ``{"file_id": …}`` (a file known already), text
-    or HTML (the edge), XML (the storage), nothing at all.
+    or HTML (the edge), XML (the storage), or an empty body.
     """
     if isinstance(body, str):
         body = body[:_PAGE_CHARACTERS]
-        if re.match(r"\s*<(\?xml|Error>)", body):  # a storage
+        if re.match(r"\s*<(\?xml|Error>)", body):  # from a storage
             parts = [re.search(rf"<{name}>([^<]+)</{name}>", body) for name in ("Code", "Message", "RequestId")]
-            import html  # of all that this package does, only this needs it
+            import html  # imported here because nothing else in this package needs it
 
             code, why, request = (html.unescape(part[1]).strip() if part else "" for part in parts)
             if code or why:

@@ -1,8 +1,8 @@
 """JSON to values and back: the only module that knows msgspec and cattrs.
 
-What the service sends is believed in nothing: each field is checked for its type (cattrs by itself would turn a
-number into text). What is usual is read by msgspec into a struct that is made of the fields of :class:`BatchJob`;
-what is not is read field by field, so that a field which cannot be read costs itself and no more.
+Nothing that the service sends is trusted: each field is checked for its type (cattrs by itself would turn a number
+into text). Usual input is read by msgspec into a struct with the fields of :class:`BatchJob`; other input is read
+field by field, so that an invalid field affects only itself.
 """
 
 from __future__ import annotations
@@ -61,9 +61,9 @@ __all__ = [
 
 
 class WireError(Exception):
-    """What was wrong, and where; it never leaves the package: the caller of the decoder says whose fault it is.
+    """A defect in JSON and its place; it never leaves the package: the caller decides whose fault it is.
 
-    Of text that is no JSON, ``reason`` says why, and ``at`` is the byte, if that is known.
+    For text that is not JSON, ``reason`` has the cause, and ``at`` the byte, if known.
     """
 
     def __init__(self, problem: str, where: str = "$", *, reason: str = "", at: int | None = None) -> None:
@@ -81,9 +81,9 @@ _decode = msgspec.json.Decoder().decode
 
 
 def decode(body: bytes) -> object:
-    """The JSON value in ``body``; :class:`WireError` if it is none (``NaN`` and broken UTF-8 are none).
+    """Return the JSON value in ``body``; raise :class:`WireError` if it is not (``NaN`` and broken UTF-8 are not).
 
-    Integers are exact, whatever their length. Of two values with one key the last is taken.
+    Integers are exact, whatever their length. Of two values with one key the last counts.
     """
     try:
         return cast("object", _decode(body))
@@ -92,10 +92,11 @@ def decode(body: bytes) -> object:
 
 
 def read(body: bytes | Raw) -> object:
-    """The value in ``body``, also if it holds what Python reads and JSON does not have; else :class:`WireError`.
+    """Return the value in ``body``, even with content that Python reads and JSON excludes.
 
-    That is ``NaN``, a number beyond the range of floats, half a surrogate pair, half a character, a raw control
-    character. Such a thing in a place where it does no harm is no reason to lose the rest of an answer.
+    Raises :class:`WireError` if Python rejects it, too. Such content is ``NaN``, a number beyond the range of floats,
+    half a surrogate pair, half a character, a raw control character. In a place where it does no harm it is no reason
+    to lose the rest of a response.
     """
     try:
         return cast("object", _decode(body))
@@ -122,15 +123,15 @@ def _no_json(body: bytes, error: Exception) -> WireError:
         json.loads(body)
     except (ValueError, RecursionError):
         return WireError(problem, reason="unexpected end of data", at=len(body))
-    return WireError(problem, reason="half of a surrogate pair")  # msgspec takes it for the end
+    return WireError(problem, reason="half of a surrogate pair")  # msgspec reports it as the end
 
 
 def encode(value: object) -> bytes:
-    """``value`` as JSON; :class:`WireError` if JSON cannot say it.
+    """Return ``value`` as JSON; raise :class:`WireError` if JSON cannot represent it.
 
-    msgspec writes NaN as null, bytes as base64, a decimal as text and a number as a key: each would change in silence
-    what the caller said, so all of the value is looked at before. Dataclasses, attrs classes, enums, mappings and the
-    numbers of numpy are written as what they hold.
+    msgspec writes NaN as null, bytes as base64, a decimal as text and a number as a key: each would silently change
+    the caller's value, so the whole value is checked first. Dataclasses, attrs classes, enums, mappings and the
+    numbers of numpy are written as their content.
     """
     try:
         return msgspec.json.encode(_plain(value))
@@ -140,7 +141,7 @@ def encode(value: object) -> bytes:
 
 
 def _plain(value: object) -> object:
-    # A value of most keys is written as it is, and a call for each would take most of the time.
+    # The values of most keys are written as they are, and a call for each would take most of the time.
     kind = type(value)
     if kind is dict:
         return {
@@ -168,7 +169,7 @@ def _key(key: object) -> str:
 
 
 def _unwrapped(value: object) -> object:
-    """What is in a value that is not JSON's own, taken out by one step."""
+    """Return the content of a value that is not JSON's own, unwrapped by one step."""
     if isinstance(value, enum.Enum):
         return value.value
     if isinstance(value, str):
@@ -183,7 +184,7 @@ def _unwrapped(value: object) -> object:
         return list(cast("list[object]", value))
     if (fields := _fields_of(type(value))) is not None:
         return {name: getattr(value, name) for name in fields if not name.startswith("_")}
-    numpy: Any = sys.modules.get("numpy")  # a number of numpy exists only if that is loaded
+    numpy: Any = sys.modules.get("numpy")  # a number of numpy exists only if numpy is imported
     if numpy is not None:
         for kind, number in ((numpy.bool_, bool), (numpy.integer, int), (numpy.floating, float)):
             if isinstance(value, kind):
@@ -200,7 +201,7 @@ def _fields_of(owner: Any) -> list[str] | None:
 
 
 def kind(value: object) -> str:
-    """What a decoded JSON value is, in the words of JSON."""
+    """Return the type of a decoded JSON value, in the terms of JSON."""
     return _KINDS.get(type(value), type(value).__name__)
 
 
@@ -257,12 +258,12 @@ def _status(value: object, _: object) -> BatchJobStatus:
 
 
 def _time(value: object, _: object) -> datetime | None:
-    """Jobs have text, files have seconds since 1970."""
+    """Return the time in a text, as jobs have it; files have seconds since 1970."""
     return time_of(value) if isinstance(value, str) else _wrong(value, "a time")
 
 
 def _moment(value: object, _: object) -> datetime | None:
-    """Of a file: seconds since 1970, if it is not text as in jobs."""
+    """Return the time of a file: seconds since 1970, or text as in jobs."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return _time(value, None)
     return datetime.fromtimestamp(value, UTC) if value else None
@@ -277,9 +278,9 @@ _HOOKS: dict[object, Callable[[object, object], object]] = {
     BatchJobStatus | None: _status,
     datetime | None: _time,
 }
-_EXTRA = "\0extra"  # no JSON the service sends has this key, while "extra" it might
+_EXTRA = "\0extra"  # no JSON of the service has this key, while it might have "extra"
 _SENT_AS = {"file_type": "FileType", "processed": "Processed", "line_count": "LineCount", "extra": _EXTRA}
-"""What a field is called in what is read, if it is not called like that."""
+"""Names of fields in the input, if they differ from those of the class."""
 
 
 # --- a job, a file ------------------------------------------------------------------------------------------------
@@ -288,9 +289,9 @@ _Value = TypeVar("_Value", BatchJob, FileObject)
 
 
 def job(sent: object, where: str = "$") -> BatchJob:
-    """The job that a JSON value describes, decoded or as its text; :class:`WireError` if it describes none.
+    """Return the job in a JSON value, decoded or as its text; raise :class:`WireError` if it is not a job.
 
-    A job needs an id. An optional field that cannot be read is None, and kept in ``extra``.
+    A job needs an id. An invalid optional field becomes None, and its value is kept in ``extra``.
     """
     try:
         if isinstance(sent, _TEXT):
@@ -302,15 +303,15 @@ def job(sent: object, where: str = "$") -> BatchJob:
 
 
 def file(sent: object, where: str = "$") -> FileObject:
-    """The file that a JSON value describes, as :func:`job` reads a job."""
+    """Return the file in a JSON value, read as :func:`job` reads a job."""
     return _structured(FileObject, read(sent) if isinstance(sent, _TEXT) else sent, where)
 
 
 def entries(body: bytes) -> list[object]:
-    """The entries of a list, for :func:`job` or :func:`file` to read, bare or in an object as ``data``; null is none.
+    """Return the entries of a list for :func:`job` or :func:`file`, bare or in an object as ``data``; null is empty.
 
-    An entry stays text as long as that is possible: to decode all before the first is made costs twice the time,
-    because 50,000 dicts are much to look through for the garbage collector.
+    An entry stays text as long as possible: decoding all entries before the first job is made takes twice the time,
+    because 50,000 dicts are a heavy load for the garbage collector.
     """
     try:
         return cast("list[object]", _read_entries(body) or [])
@@ -331,9 +332,9 @@ def entries(body: bytes) -> list[object]:
 
 
 def job_from_dict(mapping: Mapping[str, object]) -> BatchJob:
-    """The job in a mapping such as :func:`together_batches.to_dict` or the service makes.
+    """Return the job in a mapping such as :func:`together_batches.to_dict` or the service makes.
 
-    What the mapping holds beyond the fields of :class:`BatchJob`, or in a field that cannot hold it, is kept in
+    Entries of the mapping beyond the fields of :class:`BatchJob`, and invalid values of fields, are kept in
     ``extra``. Raises :class:`ValidationError`, whose text names the field, if the mapping has no id.
     """
     given: object = mapping
@@ -359,11 +360,11 @@ _USUAL: dict[object, object] = {
     BatchJobStatus | None: BatchJobStatus | None,
     datetime | None: _SOME_TEXT | None,
 }
-"""What a field of each type is read from if nothing about it is odd."""
+"""The type from which a field of each type is read if the input is usual."""
 
 
 def _fields(value_type: type[attrs.AttrsInstance]) -> tuple[attrs.Attribute[Any], ...]:
-    """The fields with their types, which are only texts before they are resolved."""
+    """Return the fields with their types, which are only texts before they are resolved."""
     return cast("tuple[attrs.Attribute[Any], ...]", attrs.fields(attrs.resolve_types(value_type)))
 
 
@@ -379,9 +380,9 @@ _read_entries = msgspec.json.Decoder(list[Raw] | None).decode
 
 
 def _maker() -> Callable[[Struct, _Object | _Later], BatchJob]:
-    """A function that makes a job of what was read, by a line for each field, as attrs writes an ``__init__``.
+    """Return a function that makes a job from the input, with a line for each field, as attrs writes an ``__init__``.
 
-    To call :class:`BatchJob` has all looked at once more, which takes longer than all the rest; a loop over the
+    Calling :class:`BatchJob` checks everything once more, which takes longer than all other steps; a loop over the
     fields takes half as long again.
     """
     names: dict[str, Any] = {"new": object.__new__, "cls": BatchJob, "time": time_of}
@@ -394,7 +395,7 @@ def _maker() -> Callable[[Struct, _Object | _Later], BatchJob]:
         elif field.type == datetime | None:
             value = f"{value} and time({value})"
         elif field.type == BatchJobStatus | None:
-            value = f"{value} or None"  # an empty text is a status that is not known
+            value = f"{value} or None"  # an empty text is an unknown status
         names[f"set_{field.name}"] = slot.__set__
         lines.append(f"set_{field.name}(job, {value})")
     exec("\n ".join([*lines, "return job"]), names)  # noqa: S102
@@ -405,21 +406,21 @@ _made = _maker()
 
 
 class _Later(Struct, gc=False):
-    """What a job has in ``extra``, to be read from its text when it is wanted."""
+    """The ``extra`` of a job, read from its text on first use."""
 
     text: bytes
 
     def __call__(self) -> _Object:
         try:
             sent = cast("_Object", read(self.text))
-        except WireError:  # too deep to be read, and what could be read was
+        except WireError:  # too deep to be read; the readable parts have been read
             return {}
         return {name: value for name, value in sent.items() if name not in _NAMES}
 
 
 @cache
 def _structure(value_type: type[Any]) -> Callable[[_Object, type[Any]], Any]:
-    """Made, and cattrs loaded, when something is unusual, which it seldom is."""
+    """Return the converter of cattrs; it is created, and cattrs imported, only for unusual input, which is rare."""
     from cattrs.gen import make_dict_structure_fn, override
     from cattrs.preconf.msgspec import make_converter
 
@@ -432,7 +433,7 @@ def _structure(value_type: type[Any]) -> Callable[[_Object, type[Any]], Any]:
 
 
 def _structured(value_type: type[_Value], sent: object, where: str) -> _Value:
-    """The value, read field by field by cattrs, which names each field that cannot be read."""
+    """Return the value, read field by field by cattrs, which names each invalid field."""
     from cattrs.errors import ClassValidationError
 
     if not isinstance(sent, dict):
@@ -459,9 +460,9 @@ def _structured(value_type: type[_Value], sent: object, where: str) -> _Value:
 
 
 class Row(Struct, frozen=True, gc=False):
-    """A line of results, cut and not decoded. ``body`` is the text of the answer, as it stands in the line.
+    """A line of results, cut and not decoded. ``body`` is the text of the answer as in the line.
 
-    ``body`` is None if the line has no answer, or is no JSON: then ``value`` has the answer as Python reads it.
+    ``body`` is None if the line has no answer, or is not JSON: then ``value`` has the answer as Python reads it.
     """
 
     custom_id: object = None
@@ -472,15 +473,15 @@ class Row(Struct, frozen=True, gc=False):
 
 
 def decode_row(line: bytes) -> Row:
-    """What a line of an output or an error file says; :class:`WireError` if nothing reads an object in it.
+    """Return the content of a line of an output or an error file; raise :class:`WireError` if no object can be read.
 
-    The text of the answer is a copy, since a piece of the line would keep all of it; a carriage return in it stands
+    The text of the answer is a copy, because a slice of the line would keep all of it; a carriage return in it is
     between two tokens, and becomes a space.
     """
     try:
         row = _read_row(line)
         error = None if row.error is _ABSENT else cast("object", _decode(row.error))
-        # What is passed over is not looked at for broken characters.
+        # Skipped text is not checked for broken characters.
         if line.isascii() or line.decode():
             body = bytes(row.response.body).replace(b"\r", b" ")
             return Row(row.custom_id, row.response.status_code, error, body or None)
@@ -503,7 +504,7 @@ def decode_row(line: bytes) -> Row:
 
 
 def usage(body: bytes) -> tuple[int, int, int] | None:
-    """The tokens that an answer took, of the prompt, of the completion and in all, if it says."""
+    """Return the tokens that an answer took: of the prompt, of the completion and in all, if present."""
     try:
         found = _read_usage(body).usage
         return None if found is None else (found.prompt_tokens, found.completion_tokens, found.total_tokens)
@@ -519,12 +520,12 @@ def usage(body: bytes) -> tuple[int, int, int] | None:
 
 
 class Body(Carried):
-    """The body of an answer or of a request that is carried."""
+    """The body of an answer or of a request, carried as text."""
 
     __slots__ = ()
 
     def decode(self) -> dict[str, object]:
-        """The value; :class:`APIResponseValidationError` if nothing reads it."""
+        """Return the value; raise :class:`APIResponseValidationError` if it cannot be read."""
         try:
             value = read(self.text)
             if isinstance(value, dict):
@@ -536,7 +537,7 @@ class Body(Carried):
         raise APIResponseValidationError(message, expected="an answer that can be decoded", excerpt=self._excerpt())
 
     def outline(self) -> Mapping[str, object]:
-        """The members that texts and tokens are in, without decoding the others; none if nothing reads it."""
+        """Return the members that hold texts and tokens, without decoding the others; empty if unreadable."""
         try:
             return cast("Mapping[str, object]", _read_outline(self.text))
         except UNREADABLE:
@@ -571,7 +572,7 @@ _read_outline = msgspec.json.Decoder(_Outline).decode
 
 
 quoted: Callable[[str], bytes] = msgspec.json.Encoder().encode
-"""A text as JSON."""
+"""Encode a text as JSON."""
 
 
 def _small(text: bytes | None) -> object:
@@ -624,12 +625,13 @@ _STAND_IN_AND_ENDS = b"%d}}" % _STAND_IN
 
 
 def answer(line: bytes) -> tuple[str, int, int, Tokens | None] | None:
-    """Of a line that answers a row with 200 in the usual way: the ``custom_id``, where the body begins, its length,
-    and its tokens. None for any other line, whatever it is, and for what only :func:`decode_row` can tell.
+    """Return the ``custom_id``, the start of the body, its length and its tokens, for a usual line with status 200.
 
-    The body is taken to begin after the first ``"body":``, and to end before the last two braces. That is so, if it
-    is an object by itself, and if a number that stands for nothing else, in its place, is the answer's body. It is
-    looked through once, where to cut it and to read its tokens looks at each byte twice.
+    None for any other line, and for one that only :func:`decode_row` can judge.
+
+    The body is taken to begin after the first ``"body":``, and to end before the last two braces. That is right if
+    this text is an object by itself, and if a number that stands for nothing else, put in its place, is the answer's
+    body. The text is scanned once, while cutting it and then reading its tokens scans each byte twice.
     """
     begin = line.find(b'"body":') + 7
     if line[begin : begin + 1] == b" ":
@@ -645,7 +647,7 @@ def answer(line: bytes) -> tuple[str, int, int, Tokens | None] | None:
             and body[0] == _OPENING
             and body[-1] == _CLOSING
             and _RETURN not in body
-            and (line.isascii() or line.decode())  # what is passed over is not looked at for broken characters
+            and (line.isascii() or line.decode())  # skipped text is not checked for broken characters
         ):
             return head.custom_id, begin, len(body), _read_usage(body).usage
     except (*UNREADABLE, IndexError):
@@ -672,14 +674,14 @@ class _RequestLine(Struct, gc=False):
 
 
 read_request = msgspec.json.Decoder(_RequestLine).decode
-"""A line of a request, of which most is checked and passed over. Raises one of ``UNREADABLE`` if it is not like that;
-broken UTF-8 in what is passed over remains."""
+"""Decode a line of a request, checking and skipping most of it. Raises one of ``UNREADABLE`` if it does not match;
+broken UTF-8 in the skipped parts remains."""
 
 
 def request(line: bytes) -> object:
-    """The value in a line of a request; :class:`WireError` if it is no JSON.
+    """Return the value in a line of a request; raise :class:`WireError` if it is not JSON.
 
-    A number beyond the range of floats is JSON, and a row is carried with it.
+    A number beyond the range of floats is JSON, and a row with one is carried.
     """
     try:
         return decode(line)
@@ -695,7 +697,7 @@ def request(line: bytes) -> object:
 
 
 def carried_request(line: bytes) -> tuple[str, Body, str | None] | None:
-    """The ``custom_id``, the body as it stands, and the method of a request; None if anything about it is odd."""
+    """Return the ``custom_id``, the body as in the line, and the method of a request; None if it is unusual."""
     try:
         row = _read_carried(line)
         text = bytes(row.body)
@@ -707,7 +709,7 @@ def carried_request(line: bytes) -> tuple[str, Body, str | None] | None:
 
 
 def request_body(line: bytes) -> Body:
-    """The body of a request, cut from the line of it, which is known to be JSON with an object as its body."""
+    """Return the body of a request, cut from its line, which is known to be JSON with an object as its body."""
     return Body(bytes(_read_body(line).body).replace(b"\r", b" "))
 
 
@@ -728,7 +730,7 @@ _read_carried = msgspec.json.Decoder(_CarriedRequest).decode
 
 
 def custom_ids(lines: list[bytes]) -> list[str]:
-    """The ``custom_id`` of each of these requests, read without their bodies; an empty one if it has none."""
+    """Return the ``custom_id`` of each of these requests, read without their bodies; an empty one if it has none."""
     read_id = _read_id
     try:
         return [read_id(line).custom_id for line in lines]

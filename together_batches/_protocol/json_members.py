@@ -1,7 +1,7 @@
 """The members of a JSON object, cut from its text by the grammar alone.
 
-For what msgspec does not take although it is JSON: half of a surrogate pair, and more levels than a recursion has.
-It takes a hundred times the time.
+For JSON that msgspec rejects: half of a surrogate pair, and more levels than a recursion has. It takes a hundred
+times the time.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ _ROUGH_TOKEN = re.compile(
     rb'(?P<open>[{\[])|(?P<close>[}\]])|(?P<text>"[^"\\]*+(?:\\.[^"\\]*+)*+")(?P<colon>[ \t\r]*+:[ \t\r]*+)?',
     re.DOTALL,
 )
-"""What the structure of a text that is not JSON shows."""
+"""Errors that show that the text is not JSON."""
 
 
 def members(line: bytes) -> dict[tuple[str, ...], bytes]:
-    """The text of each member of the object in ``line``, and of each object right in it, by name and names.
+    """Return the text of each member of the object in ``line``, and of each object directly in it, by path of names.
 
-    ValueError if the line is no JSON object in UTF-8. Of two members with one name the last is taken, with what is
-    in it.
+    Raises ValueError if the line is not a JSON object in UTF-8. Of two members with one name the last counts, with
+    its content.
     """
     line.decode()
     found: dict[tuple[str, ...], bytes] = {}
@@ -82,9 +82,9 @@ def members(line: bytes) -> dict[tuple[str, ...], bytes]:
 
 
 def salvaged_id(line: bytes) -> str | None:
-    """The ``custom_id`` that stands right in the object of a line which nothing reads; None if there is none.
+    """Return the ``custom_id`` directly in the object of a line that no decoder reads; None if there is none.
 
-    Of several the last is taken. What is nested deeper may be part of an answer, and says nothing about the line.
+    Of several the last counts. A deeper one may be part of an answer, and says nothing about the line.
     """
     found: str | None = None
     level, awaited_at = 0, -1

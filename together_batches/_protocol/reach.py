@@ -1,4 +1,4 @@
-"""From where a host can be reached: by everyone, or by this machine or its network alone."""
+"""The reach of a host: public, or only within this machine or its network."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Reach = Literal["public", "loopback", "link-local", "private"]
 
 
 def reach_of(host: str) -> Reach:
-    """From where a host can be reached, by its address; a name is public, unless it is one of this machine's own."""
+    """Return the reach of a host by its address; a name is public, unless it is one of this machine's own."""
     name = host.lower().rstrip(".")
     if name == "localhost" or name.endswith(".localhost"):
         return "loopback"
@@ -30,7 +30,7 @@ def reach_of(host: str) -> Reach:
 
 
 def is_disguised(host: str) -> bool:
-    """Whether a host is an address in another spelling than the usual, such as ``127.1`` or ``0x7f000001``."""
+    """Return True if a host is an address in an unusual spelling, such as ``127.1`` or ``0x7f000001``."""
     name = host.lower().rstrip(".")
     try:
         ipaddress.ip_address(name.partition("%")[0])
@@ -43,7 +43,7 @@ def _address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
         address = ipaddress.ip_address(name.partition("%")[0])
     except ValueError:
-        try:  # 127.1, 0x7f000001 and 2130706433 are addresses, too, for all that opens connections
+        try:  # 127.1, 0x7f000001 and 2130706433 are addresses, too, for all code that opens connections
             return ipaddress.IPv4Address(socket.inet_aton(name)) if re.fullmatch("[0-9a-fx.]+", name) else None
         except OSError:
             return None

@@ -1,4 +1,4 @@
-"""A line of an output or an error file, and what it says of its row."""
+"""Lines of an output or an error file, and their reading as rows."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from together_batches.rows import BatchFailure, BatchSuccess
 __all__ = ["LONGEST_LINE_BYTES", "as_text", "is_answer", "read_row", "salvaged", "states_error"]
 
 LONGEST_LINE_BYTES = 256_000_000
-"""An answer has no limit of its own (an input line has: 10 MB), but memory has."""
+"""Maximum bytes of a line: an answer has no limit of its own (an input line has: 10 MB), but memory has."""
 _LEVELS_IN_DOUBT = 256
-"""JSON with fewer brackets is not nested too deeply for anything."""
+"""Number of brackets below which JSON is certainly not nested too deeply."""
 _UNREADABLE = object()
 
 
 def read_row(line: bytes, *, whole: bool = True) -> BatchSuccess | BatchFailure:
-    """What a line of an output or an error file says; never raises. Of one that is not whole this is the beginning.
+    """Return the row in a line of an output or an error file; never raise.
 
-    See https://docs.together.ai/docs/inference/batch/overview. The two files differ in nothing here: an answer may
-    be an error with a status in either.
+    ``whole=False`` is for the start of a line. See https://docs.together.ai/docs/inference/batch/overview. Both files
+    are read alike: in either an answer may be an error with a status.
     """
     if not whole:
         message = f"the line has more than {format_count(LONGEST_LINE_BYTES)} bytes; this is its beginning"
@@ -40,7 +40,7 @@ def read_row(line: bytes, *, whole: bool = True) -> BatchSuccess | BatchFailure:
 
 
 def _row_of(row: json_codec.Row, line: bytes) -> BatchSuccess | BatchFailure:
-    """What a line says that was decoded."""
+    """Return the row in a decoded line."""
     status, problem = row.status_code, row.error
     custom_id = row.custom_id if isinstance(row.custom_id, str) and row.custom_id else None
     status_code = status if isinstance(status, int) and not isinstance(status, bool) else None
@@ -66,9 +66,9 @@ def _row_of(row: json_codec.Row, line: bytes) -> BatchSuccess | BatchFailure:
 
 
 def _success(custom_id: str, body: bytes, status_code: int, line: bytes) -> BatchSuccess:
-    """A row that was answered with the object that ``body`` is the text of."""
+    """Return a row that was answered with the object whose text is ``body``."""
     answer = json_codec.Body(body)
-    # What is nested too deeply to be decoded is not decoded to find out, unless it may be.
+    # Decoded only to detect nesting that is too deep, and only if the number of brackets leaves a doubt.
     if body.count(b"{") + body.count(b"[") > _LEVELS_IN_DOUBT:
         try:
             answer.decode()
@@ -91,10 +91,10 @@ def _kind(answer: object) -> str:
 
 
 def states_error(failure: BatchSuccess | BatchFailure) -> bool:
-    """Whether this is a failure of the service: a line that says that its row failed.
+    """Return True for a failure that the service states: a line that says that its row failed.
 
-    Any other line that came for a row, odd as it is, may be an answer that was paid for, and is no reason to send
-    the row again. A failure without a line is believed.
+    Any other line for a row, however unusual, may be an answer that was paid for, and is no reason to send the row
+    again. A failure without a line is believed.
     """
     if isinstance(failure, BatchSuccess):
         return False
@@ -109,7 +109,7 @@ def states_error(failure: BatchSuccess | BatchFailure) -> bool:
 
 
 def is_answer(row: json_codec.Row) -> bool:
-    """Whether a line answers a row, whichever that is, with an object."""
+    """Return True if a line answers some row with an object."""
     status = row.status_code
     if type(status) is not int or not 200 <= status < 300 or row.error:
         return False
@@ -117,12 +117,12 @@ def is_answer(row: json_codec.Row) -> bool:
 
 
 def salvaged(custom_id: str, line: bytes, *, whole: bool) -> BatchFailure:
-    """What came for a row in a line that cannot be read."""
+    """Return the failure of a row whose line cannot be read."""
     return attrs.evolve(cast("BatchFailure", read_row(line, whole=whole)), custom_id=custom_id)
 
 
 def _reason(error: object) -> tuple[str | None, str]:
-    """Code and message of an error, which is an object, a text or a number, or an object around one of these."""
+    """Return code and message of an error: an object, a text or a number, or an object around one of these."""
     if isinstance(error, Mapping):
         facts = cast("Mapping[str, object]", error)
         if inner := facts.get("error"):

@@ -30,12 +30,12 @@ _RESULTS: dict[type, str] = {
 
 
 def to_dict(value: BatchJob | FileObject | CancelOutcome | CancelReport | BatchResult | Usage) -> dict[str, Any]:
-    """A value as plain data, ready for JSON.
+    """Return a value as plain data, ready for JSON.
 
-    Absent fields are left out, times are text in UTC with ``Z``, and what a job has in ``extra`` stands beside its
-    fields, as the service sent it: ``job_from_dict(to_dict(job)) == job``. The row of a batch says in ``result``
-    which it is: ``success``, ``failure``, ``missing`` or ``stray``; its ``custom_id`` is null where it has none. An
-    answer that JSON cannot say (it has a NaN) is left out, and then is in ``raw``, in the line as it came.
+    Absent fields are omitted, times are text in UTC with ``Z``, and the entries of a job's ``extra`` are beside its
+    fields, as the service sent them: ``job_from_dict(to_dict(job)) == job``. The row of a batch has its kind in
+    ``result``: ``success``, ``failure``, ``missing`` or ``stray``; its ``custom_id`` is null if it has none. An
+    answer that JSON cannot represent (it has a NaN) is omitted, and is then in ``raw``, within the line as received.
     """
     if isinstance(value, BatchJob | FileObject):
         return {**_fields(value, without="extra"), **value.extra}
@@ -55,7 +55,7 @@ def to_dict(value: BatchJob | FileObject | CancelOutcome | CancelReport | BatchR
         raise TypeError(message)
     if isinstance(value, BatchSuccess):
         return _success(value)
-    # An id is said also where there is none; a raw text is left out where it is empty.
+    # An absent id is written as null; an empty raw text is omitted.
     fields = {name: field for name, field in _fields(value).items() if field != ""}
     return {"custom_id": value.custom_id, "result": kind, **fields}
 
@@ -74,23 +74,23 @@ def _success(row: BatchSuccess) -> dict[str, Any]:
 
 
 def line_of(row: BatchResult) -> bytes:
-    """A row as a line of JSON without its end: :func:`to_dict` of it, with an answer as it came."""
+    """Return a row as a line of JSON without its line end: its :func:`to_dict`, with the answer as received."""
     if isinstance(row, BatchSuccess) and (text := carried(row)) is not None:
         return success_line(row.custom_id, text, row.status_code)
     plain = to_dict(row)
     try:
         return json_codec.encode(plain)
-    except json_codec.WireError:  # half of a surrogate pair in an id, which stands for itself only as an escape
+    except json_codec.WireError:  # half of a surrogate pair in an id, which only an escape can represent
         return json.dumps(plain, separators=(",", ":")).encode()
 
 
 def success_line(custom_id: str, body: bytes, status_code: int) -> bytes:
-    """The line of a row that was answered, around the text of the answer."""
+    """Return the line of a row that was answered, around the text of the answer."""
     return _SUCCESS % (json_codec.quoted(custom_id), body, status_code)
 
 
 def success_lines(custom_ids: Iterable[str], bodies: Iterable[bytes], status_code: int) -> bytes:
-    """The lines, with their ends, of rows that were answered with the same status."""
+    """Return the lines, with their line ends, of rows that were answered with the same status."""
     line, quoted = _SUCCESS + b"\n", json_codec.quoted
     return b"".join(
         [line % (quoted(custom_id), body, status_code) for custom_id, body in zip(custom_ids, bodies, strict=True)]
@@ -101,7 +101,7 @@ _SUCCESS = b'{"custom_id":%b,"result":"success","body":%b,"status_code":%d}'
 
 
 def _fields(value: attrs.AttrsInstance, *, without: str | None = None) -> dict[str, Any]:
-    """The fields that are there, as they are written: a body is plain data already."""
+    """Return the present fields in serialised form: a body is plain data already."""
     names = [field.name for field in attrs.fields(type(value)) if field.name != without]
     return {name: _written(field) for name in names if (field := getattr(value, name)) is not None}
 
