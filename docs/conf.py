@@ -75,7 +75,8 @@ def _simplify_signature(
     """
     if what == "exception":
         return (signature and ""), None
-    signature = signature and signature.replace(" | ~together_batches._fields.Carried", "")
+    for private in ("_fields.Carried", "_protocol.to_dict._Plain"):
+        signature = signature and signature.replace(f" | ~together_batches.{private}", "")
     return signature, returns and returns.replace("builtins.", "")
 
 

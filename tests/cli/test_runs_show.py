@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import attrs
 import pytest
 
-from together_batches import jsonl, runs
+from together_batches import jsonl, runs, to_dict
 from together_batches.cli import _runs
 from together_batches.emulator import Emulator, Timing
 from together_batches.runs._ledger import NAME
@@ -59,7 +59,7 @@ def test_json(run: Run, finished: Path) -> None:
     """--json prints every field."""
     ran = run("runs", "show", str(finished), "--json")
     assert (ran.code, ran.err) == (0, "")
-    assert json.loads(ran.out) == json.loads(json.dumps(runs.read(finished).to_dict()))
+    assert json.loads(ran.out) == json.loads(json.dumps(to_dict(runs.read(finished))))
 
 
 def test_on_a_terminal(run: Run, finished: Path, on_terminal: Callable[..., None]) -> None:

@@ -30,6 +30,7 @@ from together_batches import (
     UsageError,
     ValidationError,
     runs,
+    to_dict,
 )
 from together_batches.emulator import Answer, Emulator, Failure, Fault, Missing, Timing
 from together_batches.runs import RunEvent, RunEventKind, UnfinishedJobs
@@ -92,7 +93,7 @@ async def test_events_count_the_rows(run: Runner) -> None:
     assert (created.not_sent, created.in_flight) == (7, 3)
     collected = [event.succeeded for event in run.events if event.kind == RunEventKind.COLLECTED]
     assert collected == [2, 5, 8, 9]
-    assert first.to_dict()["rows"] == 11
+    assert to_dict(first)["rows"] == 11
 
 
 async def test_events_count_rows_that_jobs_under_way_have_answered(run: Runner) -> None:

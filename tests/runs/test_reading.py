@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import pytest
 
-from together_batches import RunLedgerError, Usage, UsageError, runs
+from together_batches import RunLedgerError, Usage, UsageError, runs, to_dict
 from together_batches.runs import _ledger, _rules
 from together_batches.runs._lock import locked
 from together_batches.runs._reading import view_of
@@ -100,7 +100,7 @@ def test_what_became_of_its_rows(tmp_path: Path) -> None:
 def test_a_view_is_plain_data(tmp_path: Path) -> None:
     """A view converts to JSON data: times as text in UTC, absent values omitted."""
     snapshot = LedgerSnapshot(attrs.evolve(RUN, finished_at=NOON), SHARDS, (_attempt(3),))
-    decoded = json.loads(json.dumps(view_of(tmp_path, snapshot, None).to_dict()))
+    decoded = json.loads(json.dumps(to_dict(view_of(tmp_path, snapshot, None))))
     assert (decoded["state"], decoded["directory"], decoded["rows"]) == ("finished", str(tmp_path), 14)
     assert (decoded["started_at"], "model_id" in decoded) == ("2026-09-14T12:00:00Z", False)
     assert decoded["shards"][0]["attempts"][0]["creating_at"] == "2026-09-14T12:00:00Z"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from datetime import datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import attrs
 
@@ -29,13 +29,23 @@ _RESULTS: dict[type, str] = {
 }
 
 
-def to_dict(value: BatchJob | FileObject | CancelOutcome | CancelReport | BatchResult | Usage) -> dict[str, Any]:
-    """Return a value as plain data, ready for JSON.
+@runtime_checkable
+class _Plain(Protocol):
+    """A value of a room above, such as the report of a run."""
+
+    def __to_dict__(self) -> dict[str, object]: ...
+
+
+def to_dict(
+    value: BatchJob | FileObject | CancelOutcome | CancelReport | BatchResult | Usage | _Plain,
+) -> dict[str, Any]:
+    """Return a value of the package as plain data, ready for JSON.
 
     Absent fields are omitted, times are text in UTC with ``Z``, and the entries of a job's ``extra`` are beside its
     fields, as the service sent them: ``job_from_dict(to_dict(job)) == job``. The row of a batch has its kind in
     ``result``: ``success``, ``failure``, ``missing`` or ``stray``; its ``custom_id`` is null if it has none. An
     answer that JSON cannot represent (it has a NaN) is omitted, and is then in ``raw``, within the line as received.
+    The values of ``together_batches.runs`` (reports, events, views) are accepted as well.
     """
     if isinstance(value, BatchJob | FileObject):
         return {**_fields(value, without="extra"), **value.extra}
@@ -49,6 +59,8 @@ def to_dict(value: BatchJob | FileObject | CancelOutcome | CancelReport | BatchR
         }
     if isinstance(value, Usage):
         return attrs.asdict(value)
+    if isinstance(value, _Plain):
+        return value.__to_dict__()
     kind = _RESULTS.get(type(value))
     if kind is None:
         message = f"to_dict takes the values of this package, not {type(value).__name__}"

@@ -158,7 +158,7 @@ class _Run:
         except BatchesError as error:
             raise CommandError(_as_options(str(error)), code_of(error)) from error
         if common.json:
-            print(as_json(report.to_dict()))
+            print(as_json(report))
         for line in _summary(report):
             common.note(line)
         return Exit.DONE if report.ok else Exit.SOME_FAILED

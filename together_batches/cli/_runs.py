@@ -63,7 +63,7 @@ def show(directory: str, watch: bool, svg: str | None, html: str | None, overwri
         _save(target, draw(view), overwrite=overwrite)
         print_err(f"the picture is in {target}")
     if json:
-        print(as_json(view.to_dict()))
+        print(as_json(view))
     elif not targets:
         _print(view)
     return Exit.DONE
@@ -132,7 +132,7 @@ def _watch_as_json(directory: Path) -> None:
     while True:
         view = _read(directory)
         if view != last:
-            print(as_json(view.to_dict()), flush=True)
+            print(as_json(view), flush=True)
         if view.state == "finished":
             return
         last = view

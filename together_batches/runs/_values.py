@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 import attrs
 
@@ -61,8 +61,22 @@ class RunEventKind(enum.StrEnum):
     """The output was written."""
 
 
+class _Plain:
+    """A value that :func:`together_batches.to_dict` accepts: its fields, but for those that are absent."""
+
+    __slots__ = ()
+
+    def __to_dict__(self) -> dict[str, object]:
+        fields: Mapping[str, object] = attrs.asdict(
+            cast("attrs.AttrsInstance", self),
+            value_serializer=_serialized,
+            filter=lambda _, item: item is not None,
+        )
+        return dict(fields)
+
+
 @attrs.frozen(kw_only=True)
-class RunEvent:
+class RunEvent(_Plain):
     """Event in a run, described by ``message``; ``shard`` and ``attempt`` count from 1.
 
     Rows are counted as in :class:`RunReport`, after the event; ``in_flight`` rows were sent and are not collected
@@ -88,13 +102,12 @@ class RunEvent:
         """Number of rows in the input."""
         return self.succeeded + self.failed + self.missing + self.invalid + self.in_flight + self.not_sent
 
-    def to_dict(self) -> dict[str, object]:
-        """Return JSON-serializable data; absent values are omitted."""
-        return {**_plain(self), "rows": self.rows}
+    def __to_dict__(self) -> dict[str, object]:
+        return {**super().__to_dict__(), "rows": self.rows}
 
 
 @attrs.frozen(kw_only=True)
-class RunReport:
+class RunReport(_Plain):
     """Result of a run; ``str(report)`` is a one-line summary.
 
     Every row of the input is counted once: ``succeeded``, ``failed``, ``missing`` (not answered), ``invalid`` (a bad
@@ -133,9 +146,8 @@ class RunReport:
         """Whether every row of the input was answered."""
         return self.succeeded == self.rows
 
-    def to_dict(self) -> dict[str, object]:
-        """Return JSON-serializable data; absent values are omitted."""
-        return {**_plain(self), "rows": self.rows, "complete": self.complete, "ok": self.ok}
+    def __to_dict__(self) -> dict[str, object]:
+        return {**super().__to_dict__(), "rows": self.rows, "complete": self.complete, "ok": self.ok}
 
     def __str__(self) -> str:
         words = {
@@ -154,7 +166,7 @@ class RunReport:
 
 
 @attrs.frozen(kw_only=True)
-class AttemptView:
+class AttemptView(_Plain):
     """One sending of rows of a shard: a file, a job, and its results.
 
     The times are aware and in UTC, by the clock of this machine except ``created_at``, which is the service's:
@@ -192,7 +204,7 @@ class AttemptView:
 
 
 @attrs.frozen(kw_only=True)
-class ShardView:
+class ShardView(_Plain):
     """Part of the input that fits into one job: its ``rows``, beginning at ``first_line``, and the attempts at them.
 
     ``offset`` and ``bytes`` are its position and size in the input.
@@ -207,7 +219,7 @@ class ShardView:
 
 
 @attrs.frozen(kw_only=True)
-class RunView:
+class RunView(_Plain):
     """Snapshot of a run from its directory, as :func:`read` returns it, with or without a process at work on it.
 
     ``state`` is ``running`` while a process (``pid`` on ``host``) holds the run, ``finished`` if its output was
@@ -243,13 +255,12 @@ class RunView:
         """Number of rows in the input."""
         return self.succeeded + self.failed + self.missing + self.invalid + self.in_flight + self.not_sent
 
-    def to_dict(self) -> dict[str, object]:
-        """Return JSON-serializable data; absent values are omitted."""
-        return {**_plain(self), "rows": self.rows}
+    def __to_dict__(self) -> dict[str, object]:
+        return {**super().__to_dict__(), "rows": self.rows}
 
 
 @attrs.frozen
-class UnfinishedJobs:
+class UnfinishedJobs(_Plain):
     """Unfinished ``jobs`` of a run; ``unconfirmed`` are the input files of creates without a listed job.
 
     Such a create may have made a job, which then runs.
@@ -257,13 +268,6 @@ class UnfinishedJobs:
 
     jobs: tuple[BatchJob, ...]
     unconfirmed: tuple[str, ...]
-
-
-def _plain(value: attrs.AttrsInstance) -> dict[str, object]:
-    fields: Mapping[str, object] = attrs.asdict(
-        value, value_serializer=_serialized, filter=lambda _, item: item is not None
-    )
-    return dict(fields)
 
 
 def _serialized(_: object, __: object, value: object) -> object:
