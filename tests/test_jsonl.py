@@ -406,7 +406,7 @@ def test_a_disk_that_is_full() -> None:
     part._target, part.rows, part.bytes = Path("requests.jsonl"), 0, 0
     part._held, part._held_bytes = [], 0
     part._file = Path("/dev/full").open("wb")  # noqa: SIM115  # closed by the context
-    with pytest.raises(UsageError, match=r"cannot write requests\.jsonl: No space left on device"), part:
+    with pytest.raises(UsageError, match=r"cannot write requests\.jsonl: no space left on device"), part:
         part.add(b"x")
 
 
@@ -417,7 +417,7 @@ def test_a_file_that_cannot_be_read(use: Any, tmp_path: Path) -> None:
     for path, reason in [
         (tmp_path / "none.jsonl", r"cannot read .*none\.jsonl: there is no such file or directory"),
         (tmp_path, "cannot read .*: it is a directory"),
-        (tmp_path / "file" / "below", "cannot read .*below: Not a directory"),
+        (tmp_path / "file" / "below", "cannot read .*below: not a directory"),
         (tmp_path / ("x" * 300), "cannot read .*: File name too long"),
         ("a\0b", "cannot read .*: embedded null byte"),
     ]:
@@ -430,7 +430,7 @@ def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
     """A file without read permission raises an error that names it."""
     path = tmp_path / "secret.jsonl"
     path.touch(mode=0o000)
-    with pytest.raises(UsageError, match=r"cannot read .*secret\.jsonl: Permission denied"):
+    with pytest.raises(UsageError, match=r"cannot read .*secret\.jsonl: permission denied"):
         jsonl.validate(path)
 
 
@@ -871,7 +871,7 @@ def test_a_rename_that_fails_is_undone(tmp_path: Path, monkeypatch: pytest.Monke
         return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", fails_for_the_third)
-    with pytest.raises(UsageError, match=r"cannot write .*requests-003\.jsonl: Permission denied"):
+    with pytest.raises(UsageError, match=r"cannot write .*requests-003\.jsonl: permission denied"):
         jsonl.split(_requests_of(3), tmp_path, max_rows=1)
     assert list(tmp_path.iterdir()) == []
 
@@ -896,7 +896,7 @@ def test_splitting_with_options_that_are_none(tmp_path: Path, options: dict[str,
 def test_a_place_that_is_no_directory(tmp_path: Path) -> None:
     """A path that is not a directory is an error that names it."""
     (tmp_path / "file").touch()
-    with pytest.raises(UsageError, match=r"cannot make .*file: File exists"):
+    with pytest.raises(UsageError, match=r"cannot make .*file: file exists"):
         jsonl.split(_requests_of(1), tmp_path / "file")
 
 

@@ -157,7 +157,7 @@ async def test_what_cannot_be_uploaded(tmp_path: Path) -> None:
     """A source that cannot be uploaded is refused with a message that names it."""
     (tmp_path / "empty").touch()
     os.mkfifo(tmp_path / "pipe")
-    assert await refusal(tmp_path / "none") == f"cannot read {tmp_path}/none: no such file or directory"
+    assert await refusal(tmp_path / "none") == f"cannot read {tmp_path}/none: there is no such file or directory"
     assert await refusal(tmp_path) == f"cannot read {tmp_path}: it is a directory"
     assert await refusal(tmp_path / "pipe") == f"cannot read {tmp_path}/pipe: it is no file"
     assert await refusal(tmp_path / "empty") == f"{tmp_path}/empty: 0 bytes, so there is nothing to upload"

@@ -53,7 +53,7 @@ def test_upload_of_nothing(run: Run, emulator: Emulator, tmp_path: Path) -> None
     """Uploading a file that does not exist is a usage error in one sentence."""
     ran = run("files", "upload", str(tmp_path / "none"))
     assert (ran.code, ran.out) == (2, "")
-    assert ran.err == f"together-batches: error: cannot read {tmp_path}/none: no such file or directory\n"
+    assert ran.err == f"together-batches: error: cannot read {tmp_path}/none: there is no such file or directory\n"
     assert "--via" in run("files", "upload", "x", "--via", "mail").err
 
 

@@ -23,7 +23,7 @@ import anyio
 from anyio import to_thread
 
 from together_batches import jsonl
-from together_batches._local.atomic_file import explained
+from together_batches._local.os_errors import explained
 from together_batches._protocol.upload_marks import MARK_BYTES, Mark, place_in, sendable, tagged_name
 from together_batches._text import format_count
 from together_batches.errors import UsageError, ValidationError

@@ -8,7 +8,7 @@ import os
 import secrets
 import sys
 import threading
-from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from queue import SimpleQueue
 from typing import IO, TYPE_CHECKING
@@ -16,14 +16,15 @@ from typing import IO, TYPE_CHECKING
 import anyio
 from anyio import to_thread
 
+from together_batches._local.os_errors import explained
 from together_batches._local.replace import created, destination, objection, take_place
 from together_batches.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Generator
+    from collections.abc import AsyncGenerator
 
 
-__all__ = ["AtomicFile", "explained", "open_atomic"]
+__all__ = ["AtomicFile", "open_atomic"]
 
 _WRITE_BYTES = 1 << 19
 """Bytes written at a time: a larger block no longer fits in the processor's cache."""
@@ -216,14 +217,3 @@ async def open_atomic(path: str | os.PathLike[str], *, replace: bool) -> AsyncGe
     finally:
         with anyio.CancelScope(shield=True):
             await to_thread.run_sync(target.abandon)
-
-
-@contextmanager
-def explained(doing: str, path: object) -> Generator[None]:
-    """Convert an OSError to a :class:`UsageError` that says what failed, for which path, and why."""
-    try:
-        yield
-    except (OSError, ValueError) as error:  # a ValueError: a zero byte in a path, or a closed file
-        reason = getattr(error, "strerror", None) or str(error)
-        message = f"cannot {doing} {path}: {reason[:1].lower()}{reason[1:]}"
-        raise UsageError(message) from error

@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
+from together_batches._local.os_errors import explained
 from together_batches._local.replace import destination, take_place
 from together_batches._text import format_count
 from together_batches._validation import positive_int
@@ -17,7 +18,7 @@ from together_batches.errors import UsageError, ValidationError
 from together_batches.jsonl._checks import MAX_BYTES, MAX_ROWS, Check, Problem, Rules
 from together_batches.jsonl._lines import MAX_LINE_BYTES, LineSplitter, cut_lines
 from together_batches.jsonl._requests import CHAT, JSON_SPACE, MAX_CUSTOM_ID, decode, encoded, invalid, short
-from together_batches.jsonl._sources import Bytes, Source, blocks_of, explained, holds_requests, name_of
+from together_batches.jsonl._sources import Bytes, Source, blocks_of, holds_requests, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator

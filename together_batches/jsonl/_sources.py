@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Protocol, cast
 
+from together_batches._local.os_errors import explained
 from together_batches.errors import UsageError
 from together_batches.jsonl._requests import RequestLike, short
 
-__all__ = ["Bytes", "Readable", "Source", "blocks_of", "explained", "holds_requests", "name_of"]
+__all__ = ["Bytes", "Readable", "Source", "blocks_of", "holds_requests", "name_of"]
 
 _BLOCK = 1 << 16  # small, because a block of newlines alone becomes as many lines
 
@@ -71,20 +72,3 @@ def blocks_of(source: Bytes) -> Iterator[bytes]:
             if not block:
                 return
             yield block
-
-
-@contextmanager
-def explained(doing: str, path: object) -> Generator[None]:
-    """Convert an OSError to a :class:`UsageError` that says what failed, for which path, and why."""
-    try:
-        yield
-    except FileNotFoundError as error:
-        message = f"cannot {doing} {path}: there is no such file or directory"
-        raise UsageError(message) from error
-    except IsADirectoryError as error:
-        message = f"cannot {doing} {path}: it is a directory"
-        raise UsageError(message) from error
-    except (OSError, ValueError) as error:  # a ValueError: zero bytes in a path, or a closed file
-        reason = getattr(error, "strerror", None) or str(error)
-        message = f"cannot {doing} {path}: {reason}"
-        raise UsageError(message) from error

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from together_batches._local import os_errors
 from together_batches._local.replace import created, destination, take_place
-from together_batches.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
 __all__ = ["PartialFile", "explained"]
@@ -93,15 +93,6 @@ class PartialFile:
         self._part.unlink(missing_ok=True)
 
 
-@contextmanager
-def explained(doing: str, path: Path) -> Generator[None]:
-    """Convert an OSError into a :class:`UsageError`: the operation, the path, the cause, and how to continue."""
-    try:
-        yield
-    except OSError as error:
-        raise _error(doing, path, error) from error
-
-
-def _error(doing: str, path: Path, error: OSError) -> UsageError:
-    reason = error.strerror or str(error)
-    return UsageError(f"cannot {doing} {path}: {reason[:1].lower()}{reason[1:]}; put that right, and run it again")
+def explained(doing: str, path: Path) -> AbstractContextManager[None]:
+    """Convert an OSError into a :class:`UsageError`; the run can continue once its cause is gone."""
+    return os_errors.explained(doing, path, advice="put that right, and run it again")
