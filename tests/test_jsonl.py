@@ -418,7 +418,7 @@ def test_a_file_that_cannot_be_read(use: Any, tmp_path: Path) -> None:
         (tmp_path / "none.jsonl", r"cannot read .*none\.jsonl: there is no such file or directory"),
         (tmp_path, "cannot read .*: it is a directory"),
         (tmp_path / "file" / "below", "cannot read .*below: not a directory"),
-        (tmp_path / ("x" * 300), "cannot read .*: File name too long"),
+        (tmp_path / ("x" * 300), "cannot read .*: file name too long"),
         ("a\0b", "cannot read .*: embedded null byte"),
     ]:
         with pytest.raises(UsageError, match=reason):

@@ -88,7 +88,7 @@ async def test_where_nothing_can_be_written(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path, problem in (
         (tmp_path, "it is a directory; name the file to write in it"),
-        (tmp_path / "none" / "out", "no such file or directory"),
+        (tmp_path / "none" / "out", "there is no such file or directory"),
         (tmp_path / "file" / "out", "not a directory"),
         (tmp_path / "pipe", "it is not a file (a device or a pipe), and would be replaced by one; name another"),
     ):
