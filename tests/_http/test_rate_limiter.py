@@ -155,6 +155,23 @@ def test_a_limiter_that_meets_no_refusal_lets_go() -> None:
     assert now < 0.1
 
 
+def test_answers_that_come_in_crowds_and_late_let_more_go() -> None:
+    """A far service reaches full speed also if one answer is quick and the others arrive in groups."""
+    limiter = AdaptiveRateLimiter()
+    on_the_way: list[tuple[float, float]] = []
+    sent = 0
+    for tick in range(250):
+        now = tick / 100
+        for answer in [answer for answer in on_the_way if answer[0] <= now]:
+            on_the_way.remove(answer)
+            limiter.on_accepted(now, sent_at=answer[1])
+        while len(on_the_way) < 100 and limiter.try_acquire(now) == 0:
+            latency = 0.01 if not sent else 0.35 if sent % 4 == 0 else 0.1
+            on_the_way.append((now + latency, now))
+            sent += 1
+    assert sent > 400
+
+
 @pytest.mark.parametrize("pause", [60.0, 0.04, 0.01], ids="one every {} s".format)
 def test_calls_that_need_no_speed_prove_nothing(pause: float) -> None:
     """A client with occasional calls stays limited, so that its first burst is bounded."""

@@ -276,7 +276,7 @@ async def test_a_file_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").touch()
     (tmp_path / "blank.jsonl").write_bytes(b"\n\n")
     for name, expected in {
-        "missing.jsonl": "cannot read .*missing.jsonl: no such file",
+        "missing.jsonl": "cannot read .*missing.jsonl: there is no such file",
         ".": "it is a directory",
         "empty.jsonl": "empty.jsonl: 0 bytes",
     }.items():

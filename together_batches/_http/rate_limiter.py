@@ -139,6 +139,7 @@ class Probing(_State):
 
     def _begin(self) -> None:
         self._in_flight = self._earned = self._proven = 0
+        self._first_left = _FIRST_CALLS
         self._proven_since = -math.inf
         self._has_waiting = False
 
@@ -162,6 +163,9 @@ class Probing(_State):
             self._prove(now)
         self._in_flight += 1
         self._last_at = now
+        if self._in_flight < self._window:
+            # Not at each answer: many may come at once, before those that wait had their turn to ask again.
+            self._has_waiting = False
         return 0.0
 
     def _prove(self, now: float) -> None:
@@ -172,9 +176,9 @@ class Probing(_State):
         self.is_proven = self._proven > _PROVING_CALLS
 
     def on_accepted(self, now: float, sent_at: float) -> _State:
-        """Raise the number allowed in flight, if calls are waiting for that."""
+        """Raise the number allowed in flight, if calls are waiting for that. The first calls prove nothing yet."""
         self._fastest = min(self._fastest, now - sent_at)
-        if self._has_waiting and self._in_flight <= self._window:
+        if self._has_waiting and not self._first_left:
             self._earned += 1
         self.on_unanswered()
         return self
@@ -182,7 +186,7 @@ class Probing(_State):
     def on_unanswered(self) -> None:
         """Make room for another call."""
         self._in_flight = max(0, self._in_flight - 1)
-        self._has_waiting = False
+        self._first_left = max(0, self._first_left - 1)
 
     def on_refused(self, now: float, sent_at: float, retry_after: float | None, limit: float | None) -> _State:
         """Begin the search: at the limit that the service names, or with one call after a pause."""
