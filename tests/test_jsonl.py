@@ -23,7 +23,7 @@ from together_batches._text import format_count
 from together_batches.jsonl._files import _Part
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 _MODEL = "openai/gpt-oss-20b"
 _BOM = b"\xef\xbb\xbf"
@@ -903,3 +903,28 @@ def test_a_place_that_is_no_directory(tmp_path: Path) -> None:
 def test_dates_are_text() -> None:
     """Dates and other values that JSON libraries write as text may be in a body."""
     assert b'"2026-09-14"' in jsonl.encode(BatchRequest("a", {"day": date(2026, 9, 14)}))
+
+
+# --- values of another type ---------------------------------------------------------------------------------------
+
+
+class _Unreadable:
+    read = 3
+
+
+@pytest.mark.parametrize(
+    ("call", "expected"),
+    [
+        (lambda: jsonl.decode('{"custom_id":"a","body":{}}'), "decode takes a line as bytes, not str"),
+        (lambda: jsonl.decode(memoryview(b"{}")), "decode takes a line as bytes, not memoryview"),
+        (lambda: jsonl.chat_request("a", model="m", messages=7), "messages is one value"),
+        (lambda: jsonl.write([], 7), "path is a path, not int: 7"),
+        (lambda: jsonl.split([], 7), "directory is a path, not int: 7"),
+        (lambda: jsonl.validate(_Unreadable()), "requests come from a path, bytes"),
+    ],
+    ids=["decode text", "decode memory", "messages", "write", "split", "an object without a read method"],
+)
+def test_values_of_another_type(call: Callable[[], object], expected: str) -> None:
+    """Each is refused with an error of the package that says what is accepted."""
+    with pytest.raises((UsageError, ValidationError), match=expected):
+        call()

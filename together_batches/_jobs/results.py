@@ -95,7 +95,7 @@ def results(
     Files that are absent or truncated are read again for ``patience`` seconds.
     """
     job_protocol.job_id(job)
-    if order not in {"file", "input"}:
+    if order not in ("file", "input"):  # also for a value without a hash
         message = f"order is 'file' or 'input'; it is {order!r}"
         raise UsageError(message)
     if order == "input" and requests is None:

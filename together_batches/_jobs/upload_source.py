@@ -153,7 +153,7 @@ class UploadSource:
             elif isinstance(source, bytes | bytearray | memoryview):
                 self._where = "the content"
                 self._file = io.BytesIO(source)
-            elif hasattr(source, "read"):
+            elif callable(getattr(source, "read", None)):
                 self._open_file(cast("IO[bytes]", source))
             elif isinstance(source, Iterable):
                 for request in source:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 from together_batches._local.os_errors import explained
 from together_batches._local.replace import destination, take_place
 from together_batches._text import format_count
-from together_batches._validation import positive_int
+from together_batches._validation import path_of, positive_int
 from together_batches.errors import UsageError, ValidationError
 from together_batches.jsonl._checks import MAX_BYTES, MAX_ROWS, Check, Problem, Rules
 from together_batches.jsonl._lines import MAX_LINE_BYTES, LineSplitter, cut_lines
@@ -62,7 +62,7 @@ def write(requests: Iterable[BatchRequest], path: str | os.PathLike[str], *, ove
     The file appears under its name when it is complete. Raises :class:`UsageError` if it cannot be written, or exists
     already and ``overwrite`` is false, and :class:`ValidationError` for an invalid request.
     """
-    target = Path(path)
+    target = path_of("path", path)
     if not overwrite:
         _refuse([target])
     with explained("write", target):
@@ -172,7 +172,7 @@ def split(
     if not prefix or Path(prefix).name != prefix or "\0" in prefix:
         message = f"prefix must be the beginning of a file name; it is {short(prefix)}"
         raise UsageError(message)
-    folder = Path(directory)
+    folder = path_of("directory", directory)
     with explained("make", folder):
         folder.mkdir(parents=True, exist_ok=True)
     _refuse(_earlier_pieces(folder, prefix))

@@ -57,7 +57,8 @@ def chat_request(
     See https://docs.together.ai/reference/chat-completions-1. Raises :class:`ValidationError` if a batch does not
     accept it.
     """
-    if isinstance(messages, str | bytes | Mapping):
+    given: object = messages
+    if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
         message = 'messages is one value, and must be a list such as [{"role": "user", "content": "Hello"}]'
         raise ValidationError(message, problems=[message])
     return _made(BatchRequest(custom_id, {"model": model, "messages": list(messages), **parameters}), CHAT)
@@ -166,8 +167,12 @@ def decode(line: bytes) -> BatchRequest:
     """Return the request in a line.
 
     Only ``custom_id``, ``method`` and ``body`` are read. Raises :class:`ValidationError` if the line is not a
-    request.
+    request, and :class:`UsageError` for a value of another type.
     """
+    given: object = line
+    if not isinstance(given, bytes):
+        message = f"decode takes a line as bytes, not {type(given).__name__}"
+        raise UsageError(message)
     if (found := json_codec.carried_request(line)) is not None:
         return BatchRequest(*found)
     try:

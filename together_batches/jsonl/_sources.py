@@ -34,7 +34,9 @@ Bytes = str | os.PathLike[str] | bytes | bytearray | memoryview | Readable
 
 def holds_requests(source: object) -> bool:
     """Return True for an iterable of requests, False for the bytes of a file; raise :class:`UsageError` otherwise."""
-    if isinstance(source, str | os.PathLike | bytes | bytearray | memoryview) or hasattr(source, "read"):
+    if isinstance(source, str | os.PathLike | bytes | bytearray | memoryview) or callable(
+        getattr(source, "read", None)
+    ):
         return False
     given = source
     if isinstance(source, Iterable) and not isinstance(source, Mapping):

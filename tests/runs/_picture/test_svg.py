@@ -5,15 +5,16 @@ from __future__ import annotations
 import re
 import unicodedata
 from itertools import combinations, pairwise
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from xml.etree import ElementTree
 
 import pytest
 from hypothesis import given
 
 from runs.views import JOB, any_run, at, attempt, moments, run, shard
+from together_batches import UsageError
 from together_batches.models import Usage
-from together_batches.runs import to_svg
+from together_batches.runs import to_html, to_svg
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -215,3 +216,11 @@ def check_room(image: ElementTree.Element) -> None:
         assert not any(one.overlaps(other) for one, other in combinations(lane, 2))
     for lane, following in pairwise(lanes.values()):
         assert max(box.bottom for box in lane) <= min(box.top for box in following)
+
+
+def test_only_a_view_is_drawn() -> None:
+    """A value of another type is refused, with the type that is accepted."""
+    other: Any = {"state": "finished"}
+    for draw in (to_svg, to_html):
+        with pytest.raises(UsageError, match="a picture is of a RunView, .* not of dict"):
+            draw(other)

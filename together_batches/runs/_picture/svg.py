@@ -11,13 +11,14 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from together_batches._text import count_of, escape
+from together_batches.errors import UsageError
 from together_batches.runs._picture.timeline import PHASES, buckets, facts, lasted, ticks, timeline
+from together_batches.runs._values import RunView
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from together_batches.runs._picture.timeline import Bar, Lane, Stretch, Timeline
-    from together_batches.runs._values import RunView
 
 __all__ = ["to_svg", "written"]
 
@@ -77,6 +78,10 @@ def to_svg(view: RunView, *, now: datetime | None = None) -> str:
     For a running run, the image ends at ``now`` (by default the current time). It follows the reader's preference for
     light or dark.
     """
+    given: object = view
+    if not isinstance(given, RunView):
+        message = f"a picture is of a RunView, as runs.read() returns it, not of {type(given).__name__}"
+        raise UsageError(message)
     drawn = timeline(view, now or datetime.now(UTC))
     parts = list(_head(drawn))
     at = 132.0
