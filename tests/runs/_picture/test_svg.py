@@ -222,5 +222,5 @@ def test_only_a_view_is_drawn() -> None:
     """A value of another type is refused, with the type that is accepted."""
     other: Any = {"state": "finished"}
     for draw in (to_svg, to_html):
-        with pytest.raises(UsageError, match="a picture is of a RunView, .* not of dict"):
+        with pytest.raises(UsageError, match=r"a picture is of a RunView, .* not of dict"):
             draw(other)
