@@ -29,7 +29,7 @@ from tests.benchmarks.results import write_output
 from together_batches import AsyncBatches, BatchMissing
 from together_batches.emulator import Emulator, Timing
 from together_batches.runs._joining import arrange
-from together_batches.runs._partial_file import Draft
+from together_batches.runs._partial_file import PartialFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -103,8 +103,8 @@ def _arrange() -> dict[str, float]:
         source.write_bytes(b"\n".join([*lines, b""]))
 
         def work() -> None:
-            piece = Draft(Path(directory, "piece"), "new", hashed=False)
-            arrange(ids, source, None, piece, completed=True, absent=BatchMissing, check_in=lambda: None)
+            piece = PartialFile(Path(directory, "piece"), "new", hashed=False)
+            arrange(ids, source, None, piece, completed=True, absent=BatchMissing, raise_if_cancelled=lambda: None)
             piece.keep()
 
         cpu = least_cpu(work, 7)
