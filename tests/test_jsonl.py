@@ -425,7 +425,7 @@ def test_a_file_that_cannot_be_read(use: Any, tmp_path: Path) -> None:
             use(path)
 
 
-@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="whoever is root may read everything")
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may read everything")
 def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
     """A file without read permission raises an error that names it."""
     path = tmp_path / "secret.jsonl"

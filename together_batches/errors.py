@@ -78,6 +78,9 @@ def _restore(cls: type[BatchesError], args: tuple[Any, ...], state: dict[str, An
 class BatchesError(Exception):
     """The base class of all exceptions that this package raises deliberately."""
 
+    is_transient: bool = False
+    """True if the same request may succeed later; only an :class:`APIError` may be."""
+
     # Exceptions pickle by calling the class with ``args``; these require further arguments besides the text.
     def __reduce__(self) -> tuple[Any, ...]:
         return _restore, (type(self), self.args, self.__dict__.copy())

@@ -818,7 +818,7 @@ async def test_nothing_is_left_on_the_disk(end: str, temporary: Path) -> None:
             del stream
             gc.collect()
             async with asyncio.timeout(10):
-                while files_open_in(temporary):  # noqa: ASYNC110  # the loop closes it, and tells nobody
+                while files_open_in(temporary):  # noqa: ASYNC110  # the loop closes it without a notification
                     await asyncio.sleep(0)
     assert files_open_in(temporary) == []
     assert files_in(temporary) == []

@@ -22,7 +22,7 @@ import asyncio, contextlib, os, random, signal, sys, threading, time
 from together_batches._loop_thread import LoopThread
 from together_batches.errors import UsageError
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # it may have been ignored by whoever started us
+signal.signal(signal.SIGINT, signal.default_int_handler)  # the process that started this one may ignore it
 
 
 def say(*words):

@@ -332,7 +332,7 @@ class _Creating:
                 listing = await self.list_jobs()
                 self.unreadable = None
             except BatchesError as error:
-                if not (isinstance(error, APIError) and error.is_transient):
+                if not error.is_transient:
                     raise self._without_list(error, cause) from error
                 self.unreadable = error
             else:

@@ -22,7 +22,6 @@ from together_batches._jobs.patience import Absence, say_how_long
 from together_batches._jobs.status_reader import Found, Ids, StatusReader, by_ids, is_plain, plain_group
 from together_batches._protocol import jobs as job_protocol
 from together_batches.errors import (
-    APIError,
     AuthenticationError,
     BatchesError,
     NotFoundError,
@@ -271,7 +270,7 @@ class _Poller:
         except (UsageError, AuthenticationError):
             raise
         except BatchesError as error:
-            if not _is_final(error):
+            if error.is_transient:
                 raise
             self._listless = True
             return []
@@ -302,7 +301,7 @@ class _Poller:
             if isinstance(found, NotFoundError) and (entry.is_known or entry.seen):
                 self._absent.append((name, found))
                 return
-            if _is_final(found):
+            if not found.is_transient:
                 del self.pending[name]
                 self._on_refused(name, found)
                 return
@@ -438,11 +437,6 @@ def _state(job: BatchJob) -> str:
 
 def _denies_the_end(found: Found) -> bool:
     return isinstance(found, NotFoundError) or (isinstance(found, BatchJob) and not found.is_terminal)
-
-
-def _is_final(error: BatchesError) -> bool:
-    """Return False for a transient failure: no response, a partial or invalid one, an overloaded service."""
-    return not (isinstance(error, APIError) and error.is_transient)
 
 
 async def as_completed(
