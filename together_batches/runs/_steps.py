@@ -92,7 +92,7 @@ class Steps:
             changes |= {"posts": 1, "creating_at": now}
         self._uploaded_here.add(key)
         await self._store.save(key, **changes)
-        self._emit(RunEventKind.UPLOADED, f"{count_of(attempt.rows, 'row')} are uploaded as {uploaded.file.id}", key)
+        self._emit(RunEventKind.UPLOADED, f"{count_of(attempt.rows, 'row')} uploaded as {uploaded.file.id}", key)
 
     # --- create ---------------------------------------------------------------------------------------------------
 
