@@ -738,10 +738,10 @@ def test_any_body_is_cut_as_it_came(body: object, ascii_only: bool, indent: int 
     assert json_codec.decode_row(_line(text)).body == text
 
 
-# --- the quick reader of rows -------------------------------------------------------------------------------------
+# --- rows that are read together ----------------------------------------------------------------------------------
 
 _ends = st.sampled_from(
-    [b"}}", b"} }", b'}, "error": null}', b'}, "error": {"code": 1}}', b', "x": {}}}', b"}}}", b"}"]
+    [b"}}", b"} }", b'}, "error": null}', b'}, "error": {"code": 1}}', b', "x": {}}}', b"}}}", b"}", b"}} {}"]
 )
 _members = st.lists(
     st.sampled_from(
@@ -765,55 +765,68 @@ _members = st.lists(
 )
 
 
-@given(_members, _members, st.sampled_from([b"", b" ", b"  ", b"\r"]), _row_bodies, _ends)
-def test_the_quick_way_to_an_answer_is_the_right_one(
-    before: list[bytes], within: list[bytes], space: bytes, body: object, end: bytes
-) -> None:
-    """In any line the quick reader yields the result of the thorough one, or None."""
-    text = b'{"t": ' + json.dumps(body).encode() + b', "usage": {"prompt_tokens": 3}}'
-    head = b", ".join([b'"custom_id": "a"', *before, b'"response": {' + b", ".join([b'"status_code": 200', *within])])
-    line = b"{" + head + b', "body":' + space + text + end
-    found = json_codec.answer(line)
-    if found is not None:
-        custom_id, begin, length, tokens = found
-        cut = line[begin : begin + length]
-        assert json_codec.decode_row(line) == json_codec.Row(custom_id, 200, None, cut)
-        assert tokens is None or (
-            tokens.prompt_tokens,
-            tokens.completion_tokens,
-            tokens.total_tokens,
-        ) == json_codec.usage(cut)
+@st.composite
+def _result_lines(draw: st.DrawFn) -> bytes:
+    text = b'{"t": ' + json.dumps(draw(_row_bodies)).encode() + b', "usage": {"prompt_tokens": 3}}'
+    within = [b'"status_code": 200', *draw(_members)]
+    head = [b'"custom_id": "a"', *draw(_members), b'"response": {' + b", ".join(within)]
+    return b"{" + b", ".join(head) + b', "body":' + draw(st.sampled_from([b"", b" ", b"  "])) + text + draw(_ends)
 
 
-def test_the_usual_line_goes_the_quick_way() -> None:
-    """Usual lines, as the service and others write them, are read by the quick reader."""
-    body = b'{"choices": [{"message": {"content": "hi"}}], "usage": {"prompt_tokens": 3}}'
-    for space in (b"", b" "):
-        line = b'{"id":"br_1","custom_id":"a","response":{"status_code":200,"body":' + space + body + b"}}"
-        assert json_codec.answer(line) == ("a", line.index(body), len(body), json_codec.Tokens(3))
-    assert json_codec.answer(line.replace(body, b"{}")) == ("a", line.index(body), 2, None)
+@given(st.lists(_result_lines(), min_size=1, max_size=3))
+def test_rows_that_are_read_together_equal_those_read_alone(lines: list[bytes]) -> None:
+    """Lines are read together as each would be read alone, with the same text of the body, or not at all."""
+    found = json_codec.answers(b"\n".join([*lines, b""]), len(lines))
+    for line, answer in zip(lines, found or [], strict=bool(found)):
+        row = json_codec.decode_row(line)
+        if answer.response is not None and not answer.error:
+            assert (answer.custom_id, answer.response.status_code) == (row.custom_id, row.status_code)
+            assert bytes(answer.response.body) == row.body
+
+
+@pytest.mark.parametrize("body", [b'{"choices": [{"message": {"content": "hi"}}]}', b"{}", b"[" * 300 + b"]" * 300])
+def test_usual_lines_are_read_together(body: bytes) -> None:
+    """Lines as the service and others write them are read together, whatever the body."""
+    line = b'{"id":"br_1","custom_id":"a","response":{"status_code":200,"body":' + body + b"}}\n"
+    failure = b'{"id":"br_2","custom_id":"b","error":{"code":"c","message":"m"}}\n'
+    first, second = json_codec.answers(line + failure, 2) or []
+    assert first.response is not None
+    assert (first.custom_id, bytes(first.response.body), first.error) == ("a", body, None)
+    assert (second.custom_id, second.response, second.error) == ("b", None, {"code": "c", "message": "m"})
 
 
 @pytest.mark.parametrize(
     "line",
     [
         b"",
-        b"\n",
-        b"{}",
-        b'{"custom_id": "a", "error": {"message": "no"}}',
-        b'{"custom_id": "a", "response": {"status_code": 500, "body": {}}}',
+        b"[]",
+        b"{}\n{}",
+        b'{"custom_id": 7}',
+        b'{"custom_id": "a", "response": "x"}',
+        b'{"custom_id": "a", "response": {"body": {}}}',
         b'{"custom_id": "a", "response": {"status_code": 200, "body": {"x": "\xff"}}}',
         b'{"custom_id": "a", "response": {"status_code": 200, "body": {"x": NaN}}}',
-        b'{"custom_id": "a", "response": {"status_code": 200, "body": {"x":\r1}}}',
-        b'{"custom_id": "a", "response": {"status_code": 200, "body": "x"}}',
-        b'{"custom_id": "a", "response": {"body": {}}, "response": {"status_code": 200, "body": {}}}',
-        b'{"custom_id": "a", "response": {"status_code": 200, "body" :null}, "x": {"body": {}}}',
-        b'{"custom_id": "a", "response": {"status_code": 200, "body": {"usage": {"prompt_tokens": "3"}}}}',
+        b'{"custom_id": "a", "response": {"status_code": 200, "body": {"x": "\x01"}}}',
     ],
 )
-def test_any_other_line_does_not(line: bytes) -> None:
-    """A line without an answer, or with an unusual one, is left to the thorough reader."""
-    assert json_codec.answer(line) is None
+def test_any_other_line_is_left_to_be_read_alone(line: bytes) -> None:
+    """A line of another shape, or with broken text, is not read together with others."""
+    usual = b'{"custom_id": "a", "response": {"status_code": 200, "body": {}}}'
+    assert json_codec.answers(usual + b"\n", 1) is not None
+    assert json_codec.answers(usual + b"\n" + line + b"\n", 2) is None
+
+
+@given(
+    st.lists(st.sampled_from([b"{}", b"{", b"}", b'{"a":1}', b"", b" ", b"{} {}", b'{"}', b'{"', b"[]"]), min_size=1)
+)
+def test_lines_that_look_like_objects(lines: list[bytes]) -> None:
+    """Lines look like objects if each begins and ends with a brace; if they are JSON, each then is one or several."""
+    text = b"\n".join([*lines, b""])
+    each = [line.startswith(b"{") and line.endswith(b"}") for line in lines]
+    assert json_codec.are_objects(text, len(lines)) == all(each)
+    found = json_codec.requests(text.replace(b"{}", b'{"custom_id":"a","body":{"model":"m"}}'), len(lines))
+    if found is not None:
+        assert set(lines) <= {b"{}"}
 
 
 def test_a_request_with_a_number_beyond_floats() -> None:
@@ -833,14 +846,6 @@ def test_a_request_with_a_number_beyond_floats() -> None:
 
 def test_the_ids_of_requests() -> None:
     """Ids are read without the bodies, and may be absent."""
-    assert json_codec.custom_ids([b'{"custom_id": "a", "body": {}}', b'{"body": [[]], "custom_id": "b"}']) == [
-        "a",
-        "b",
-    ]
-    assert json_codec.custom_ids([b"x", b"[]", b"{}", b'{"custom_id": 7}', b'{"custom_id": "a"}']) == [
-        "",
-        "",
-        "",
-        "",
-        "a",
-    ]
+    assert json_codec.custom_ids(b'{"custom_id": "a", "body": {}}\n{"body": [[]], "custom_id": "b"}\n') == ["a", "b"]
+    odd = b'x\n[]\n{}\n{"custom_id": 7}\n{"custom_id": "a"}\n'
+    assert json_codec.custom_ids(odd) == ["", "", "", "", "a"]

@@ -221,6 +221,18 @@ def test_an_answer_is_copied_byte_for_byte(tmp_path: Path) -> None:
     assert (arranged.outcomes, arranged.usage.total_tokens) == (b"s" * len(EXACT), 2)
 
 
+@pytest.mark.parametrize("member", ["response", "completion_tokens"])
+def test_answers_that_are_not_one_in_a_line(tmp_path: Path, member: str) -> None:
+    """Two answers in one line and one in two lines are as many as lines; still no row has the answer of another."""
+    both = json.dumps(_good("a", 1)) + json.dumps(_good("b", 2)) + "\n"
+    broken = json.dumps(_good("c", 3)).replace(f', "{member}"', f',\n"{member}"') + "\n"
+    arranged, lines = _arranged(tmp_path, "abcd", [_good("d", 4), both, broken])
+    assert (len(lines), arranged.outcomes[3:]) == (4, b"s")
+    for line in lines:
+        if line["result"] == "success":
+            assert line["body"] == _good(line["custom_id"], " abcd".index(line["custom_id"]))["response"]["body"]
+
+
 def test_a_carriage_return_in_an_answer(tmp_path: Path) -> None:
     """A carriage return in an answer becomes a space, because many readers would end the line at it."""
     _, found = _piece(tmp_path, "a", _line("a", b'{\r"x": 1}'))

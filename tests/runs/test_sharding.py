@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import tracemalloc
-from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -42,7 +41,7 @@ def _read(path: Path, shards: tuple[Shard, ...]) -> list[list[bytes]]:
 
 
 def _rows_in(path: Path, shard: Shard) -> list[bytes]:
-    return list(chain.from_iterable(rows_in(path, shard, directory=path.parent)))
+    return b"".join(rows_in(path, shard, directory=path.parent)).split(b"\n")[:-1]
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ import dataclasses
 import enum
 import json
 import math
-import os
 import sys
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, time
@@ -21,7 +20,7 @@ from uuid import UUID
 
 import attrs
 import msgspec
-from msgspec import UNSET, Meta, Raw, Struct
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from together_batches._fields import Carried, OnDemand, time_of
 from together_batches._protocol.json_members import members, salvaged_id
@@ -35,11 +34,14 @@ if TYPE_CHECKING:
 __all__ = [
     "UNREADABLE",
     "UNSET",
+    "Answer",
     "Body",
+    "RequestLine",
     "Row",
     "Tokens",
     "WireError",
-    "answer",
+    "answers",
+    "are_objects",
     "carried_request",
     "custom_ids",
     "decode",
@@ -52,9 +54,9 @@ __all__ = [
     "kind",
     "quoted",
     "read",
-    "read_request",
     "request",
     "request_body",
+    "requests",
     "salvaged_id",
     "usage",
 ]
@@ -286,6 +288,7 @@ _SENT_AS = {"file_type": "FileType", "processed": "Processed", "line_count": "Li
 # --- a job, a file ------------------------------------------------------------------------------------------------
 
 _Value = TypeVar("_Value", BatchJob, FileObject)
+_T = TypeVar("_T")
 
 
 def job(sent: object, where: str = "$") -> BatchJob:
@@ -605,57 +608,52 @@ class _Usage(Struct, gc=False):
 
 
 _read_row = msgspec.json.Decoder(_Line).decode
-_read_usage = msgspec.json.Decoder(_Usage).decode
 
 
-class _Head(Struct, gc=False):
-    custom_id: str
-    response: _HeadOfAnswer
-    error: None = None
+class Answer(Struct, gc=False):
+    custom_id: str | None = None
+    response: _AnswerResponse | None = None
+    error: Any = None
 
 
-class _HeadOfAnswer(Struct, gc=False):
+class _AnswerResponse(Struct, gc=False):
     status_code: int
-    body: int
+    body: Raw
 
 
-_read_head = msgspec.json.Decoder(_Head).decode
-_STAND_IN = int.from_bytes(os.urandom(7))
-_STAND_IN_AND_ENDS = b"%d}}" % _STAND_IN
+_read_answers = msgspec.json.Decoder(Answer).decode_lines
+_read_usage = msgspec.json.Decoder(_Usage).decode
+_OPENING = ord("{")
 
 
-def answer(line: bytes) -> tuple[str, int, int, Tokens | None] | None:
-    """Return the ``custom_id``, the start of the body, its length and its tokens, for a usual line with status 200.
+def answers(lines: bytes, number: int) -> list[Answer] | None:
+    """Decode a ``number`` of lines of results, leaving the bodies as text; None unless all have a usual shape.
 
-    None for any other line, and for one that only :func:`decode_row` can judge.
-
-    The body is taken to begin after the first ``"body":``, and to end before the last two braces. That is right if
-    this text is an object by itself, and if a number that stands for nothing else, put in its place, is the answer's
-    body. The text is scanned once, while cutting it and then reading its tokens scans each byte twice.
+    A line may still hold two of them if another is part of one.
     """
-    begin = line.find(b'"body":') + 7
-    if line[begin : begin + 1] == b" ":
-        begin += 1
-    body = line[begin:-2]
+    return _each(lines, number, _read_answers)
+
+
+def are_objects(lines: bytes, number: int) -> bool:
+    """Return whether a ``number`` of lines, with their ends, all begin and end like an object: then none is blank.
+
+    JSON has no line end between two such brackets except between two texts, so that each line has at least one text.
+    """
+    if not (lines.startswith(b"{") and lines.endswith(b"}\n")):
+        return False
+    # The search is faster for more text, and the lines of most files begin alike.
+    return lines.count(b"}\n" + lines[:8]) == number - 1 or lines.count(b"}\n{") == number - 1
+
+
+def _each(lines: bytes, number: int, read: Callable[[bytes], list[_T]]) -> list[_T] | None:
+    """Decode lines together, which is faster than one by one; None unless all match."""
     try:
-        head = _read_head(line[:begin] + _STAND_IN_AND_ENDS)
-        response = head.response
-        if (
-            response.body == _STAND_IN
-            and response.status_code == 200
-            and line[-2:] == b"}}"
-            and body[0] == _OPENING
-            and body[-1] == _CLOSING
-            and _RETURN not in body
-            and (line.isascii() or line.decode())  # skipped text is not checked for broken characters
-        ):
-            return head.custom_id, begin, len(body), _read_usage(body).usage
-    except (*UNREADABLE, IndexError):
-        pass
-    return None
-
-
-_OPENING, _CLOSING, _RETURN = b"{}\r"
+        found = read(lines)
+        if not lines.isascii():
+            lines.decode()  # text that is skipped is not checked for broken characters
+    except UNREADABLE:
+        return None
+    return found if len(found) == number else None
 
 
 # --- a request ----------------------------------------------------------------------------------------------------
@@ -663,19 +661,23 @@ _OPENING, _CLOSING, _RETURN = b"{}\r"
 
 class _Asked(Struct, gc=False):
     model: str
-    stream: Any = UNSET
+    stream: bool | UnsetType = UNSET
 
 
-class _RequestLine(Struct, gc=False):
+class RequestLine(Struct, gc=False):
     custom_id: str
     body: _Asked
-    method: Any = None
-    url: Any = UNSET
+    method: str | None = None
+    url: str | UnsetType = UNSET
 
 
-read_request = msgspec.json.Decoder(_RequestLine).decode
-"""Decode a line of a request, checking and skipping most of it. Raises one of ``UNREADABLE`` if it does not match;
-broken UTF-8 in the skipped parts remains."""
+_read_request = msgspec.json.Decoder(RequestLine).decode
+_read_requests = msgspec.json.Decoder(RequestLine).decode_lines
+
+
+def requests(lines: bytes, number: int) -> list[RequestLine] | None:
+    """Decode a ``number`` of lines of requests, skipping most of each; None unless each is one such object."""
+    return _each(lines, number, _read_requests) if are_objects(lines, number) else None
 
 
 def request(line: bytes) -> object:
@@ -688,7 +690,7 @@ def request(line: bytes) -> object:
     except WireError:
         try:
             line.decode()
-            read_request(line)
+            _read_request(line)
         except UNREADABLE:
             pass
         else:
@@ -729,13 +731,12 @@ class _CarriedRequest(Struct, gc=False):
 _read_carried = msgspec.json.Decoder(_CarriedRequest).decode
 
 
-def custom_ids(lines: list[bytes]) -> list[str]:
+def custom_ids(lines: bytes) -> list[str]:
     """Return the ``custom_id`` of each of these requests, read without their bodies; an empty one if it has none."""
-    read_id = _read_id
-    try:
-        return [read_id(line).custom_id for line in lines]
-    except UNREADABLE:
-        return [_custom_id(line) for line in lines]
+    named = _each(lines, lines.count(b"\n"), _read_ids)
+    return (
+        [_custom_id(line) for line in lines.split(b"\n")[:-1]] if named is None else [row.custom_id for row in named]
+    )
 
 
 def _custom_id(line: bytes) -> str:
@@ -751,4 +752,4 @@ class _Named(Struct, gc=False):
     custom_id: str
 
 
-_read_id = msgspec.json.Decoder(_Named).decode
+_read_ids = msgspec.json.Decoder(_Named).decode_lines

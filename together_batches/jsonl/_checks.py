@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import count
 from typing import Protocol, cast
 
 import attrs
@@ -30,7 +32,7 @@ from together_batches.jsonl._requests import (
 from together_batches.jsonl._shapes import other_shape
 from together_batches.jsonl._sources import Bytes, Source, blocks_of, holds_requests, name_of
 
-__all__ = ["MAX_BYTES", "MAX_ROWS", "Check", "FirstWith", "Problem", "Rules", "Validation", "validate"]
+__all__ = ["MAX_BYTES", "MAX_ROWS", "Check", "FirstLines", "Problem", "Rules", "Validation", "validate"]
 
 MAX_ROWS = 50_000
 """Maximum requests in a file, as documented by the service."""
@@ -112,56 +114,82 @@ class Rules:
         check_endpoint(self.endpoint)
 
 
-class FirstWith(Protocol):
-    """A mapping from each id to its first line, like a dict."""
+class FirstLines(Protocol):
+    """The first line of each id."""
 
     def setdefault(self, custom_id: str, number: int, /) -> int:
         """Return the first line with this id; that is ``number`` if the id is new."""
         ...
 
+    def add(self, custom_ids: Sequence[str], number: int, /) -> bool:
+        """Add the ids of consecutive lines; return False, and add none, if one of them may not be new."""
+        ...
+
+
+class _FirstLines(dict[str, int]):
+    """The first line of each id, by the ids themselves."""
+
+    def add(self, custom_ids: Sequence[str], number: int, /) -> bool:
+        """Add the ids of consecutive lines; return False, and add none, if one of them is not new."""
+        are_new = len(set(custom_ids)) == len(custom_ids) and self.keys().isdisjoint(custom_ids)
+        if are_new:
+            self.update(zip(custom_ids, count(number), strict=False))
+        return are_new
+
 
 class Check:
     """Checks rows one after another, and keeps only their ids."""
 
-    def __init__(self, rules: Rules, first_with: FirstWith | None = None) -> None:
+    def __init__(self, rules: Rules, first_lines: FirstLines | None = None) -> None:
         self._rules = rules
-        self._first_with = dict[str, int]() if first_with is None else first_with
+        self._method = "FILE" if rules.endpoint.startswith(AUDIO) else None
+        self._longest_id = min(rules.max_custom_id, KEPT_OF_A_TEXT)
+        self._first_lines = _FirstLines() if first_lines is None else first_lines
         self._problems: list[Problem] = []
         self._models: dict[str, int] = {}
         self.problem_count = self.rows = self.bytes = 0
 
     def bad(self, lines: Lines) -> list[int]:
-        """Return the positions of the lines that are not rows or that have a problem, and record the problems."""
-        read_request, first_with, models = json_codec.read_request, self._first_with, self._models
-        method = "FILE" if self._rules.endpoint.startswith(AUDIO) else None
-        longest, longest_id = self._rules.max_line_bytes, min(self._rules.max_custom_id, KEPT_OF_A_TEXT)
-        odd, bad = lines.odd, list[int]()
-        for place, content in enumerate(lines.contents):
-            # The fast path decides, and the slow one explains: collecting every reason costs as much as decoding.
-            try:
-                row = read_request(content)
-                custom_id, body = row.custom_id, row.body
-                model, number = body.model, lines.number + place
-                quick = (
-                    model in models
-                    and 0 < len(custom_id) <= longest_id
-                    and row.method == method
-                    and row.url is json_codec.UNSET
-                    and body.stream is json_codec.UNSET
-                    and (content.isascii() or content.decode())
-                    and len(content) <= longest
-                    and (odd is None or odd[place].whole)
-                    and number > 1
-                    and first_with.setdefault(custom_id, number) == number
-                )
-            except json_codec.UNREADABLE:
-                quick, model = False, ""
-            if quick:
+        """Return the positions of the lines that are not rows or that have a problem, and record the problems.
+
+        Usual rows are recognised together; each other line is judged alone, because collecting reasons costs as much
+        as decoding.
+        """
+        can_be_usual = lines.odd is None and len(lines.text) <= self._rules.max_line_bytes
+        rows = json_codec.requests(lines.text, len(lines)) if can_be_usual else None
+        if rows is None:
+            return [place for place, line in enumerate(lines) if not self._is_good(line)]
+        ids, found = [row.custom_id for row in rows], Counter([row.body.model for row in rows])
+        if (
+            self._are_usual(rows, ids)
+            and self._models.keys() >= found.keys()
+            and self._first_lines.add(ids, lines.number)
+        ):
+            self.rows += len(rows)
+            for model, number in found.items():
+                self._models[model] += number
+            return []
+        bad = list[int]()
+        for place, (row, line) in enumerate(zip(rows, lines, strict=True)):
+            model, custom_id = row.body.model, row.custom_id
+            is_usual = self._are_usual([row], [custom_id]) and model in self._models
+            if is_usual and self._first_lines.setdefault(custom_id, line.number) == line.number:
                 self.rows += 1
-                models[model] += 1
-            elif not self._is_good(lines[place]):
+                self._models[model] += 1
+            elif not self._is_good(line):
                 bad.append(place)
         return bad
+
+    def _are_usual(self, rows: list[json_codec.RequestLine], ids: list[str]) -> bool:
+        """Return whether all rows have a usual id, and the members that usual rows have."""
+        absent = {json_codec.UNSET}
+        return (
+            min(map(len, ids)) > 0
+            and max(map(len, ids)) <= self._longest_id
+            and {row.method for row in rows} == {self._method}
+            and {row.url for row in rows} == absent
+            and {row.body.stream for row in rows} == absent
+        )
 
     def lines(self, source: Source) -> Iterator[Lines]:
         """Yield the lines of a source in groups; count the bytes."""
@@ -242,7 +270,7 @@ class Check:
                 known = (
                     custom_id if len(custom_id) <= KEPT_OF_A_TEXT else hashlib.sha256(custom_id.encode()).hexdigest()
                 )
-                first = self._first_with.setdefault(known, number)
+                first = self._first_lines.setdefault(known, number)
                 if first != number:
                     faults.append(f"custom_id is that of line {first} too, and must be unique in the file")
             self._count_model(fields.get("body"))

@@ -12,7 +12,7 @@ from together_batches._validation import positive_int
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-__all__ = ["MAX_LINE_BYTES", "Line", "LineSplitter", "Lines", "cut_lines", "split_lines"]
+__all__ = ["MAX_LINE_BYTES", "Line", "LineSplitter", "Lines", "cut_lines", "joined", "split_lines"]
 
 MAX_LINE_BYTES = 10_000_000
 """Maximum bytes of a line without its end: the documented 10 MB, in its smaller interpretation."""
@@ -44,40 +44,47 @@ _LINE: Any = partial(tuple.__new__, Line)  # pyright: ignore[reportUnknownMember
 
 
 class Lines:
-    """Consecutive lines: their ``contents``, from which a :class:`Line` is made on demand.
+    """Consecutive lines as one ``text``, from which ``contents`` or a :class:`Line` are made on demand.
 
-    Nearly all lines of a file are read for their content alone, and making a tuple of each costs more than splitting
-    them. ``number`` and ``offset`` are those of the first line. ``odd`` contains the lines themselves, if any of them
-    is more than its content and a newline.
+    Most lines of a file are read, hashed or copied together, and cutting them costs more than any of these. The text
+    has each content with a newline. ``number`` and ``offset`` are those of the first line. ``odd`` contains the lines
+    themselves, if any of them is more than its content and a newline.
     """
 
-    __slots__ = ("contents", "number", "odd", "offset")
+    __slots__ = ("_contents", "_count", "number", "odd", "offset", "text")
 
-    def __init__(self, number: int, offset: int, contents: list[bytes], odd: list[Line] | None = None) -> None:
+    def __init__(self, number: int, offset: int, text: bytes, odd: list[Line] | None = None) -> None:
         self.number: int = number
         self.offset: int = offset
-        self.contents: list[bytes] = contents
+        self.text: bytes = text
         self.odd: list[Line] | None = odd
+        self._contents: list[bytes] | None = None
+        self._count = text.count(b"\n") if odd is None else len(odd)
 
     @classmethod
     def of(cls, lines: list[Line]) -> Lines:
         """Return an instance for these lines."""
         number, offset = (lines[0].number, lines[0].offset) if lines else (1, 0)
-        return cls(number, offset, [line.content for line in lines], lines)
+        return cls(number, offset, joined([line.content for line in lines]), lines)
+
+    @property
+    def contents(self) -> list[bytes]:
+        """Content of each line."""
+        if self._contents is None:
+            # readlines() splits only at newlines, twice as fast as bytes.split.
+            contents = [line[:-1] for line in BytesIO(self.text).readlines()]
+            self._contents = contents if self.odd is None else [line.content for line in self.odd]
+        return self._contents
 
     def offsets(self) -> Iterable[int]:
         """Return the offset of each line."""
         if self.odd is not None:
             return [line.offset for line in self.odd]
         ends = accumulate([len(content) + 1 for content in self.contents], initial=self.offset)
-        return islice(ends, len(self.contents))
-
-    def size(self) -> int:
-        """Return the bytes of the contents, with a newline each."""
-        return sum(map(len, self.contents)) + len(self.contents)
+        return islice(ends, self._count)
 
     def __len__(self) -> int:
-        return len(self.contents)
+        return self._count
 
     def __iter__(self) -> Iterator[Line]:
         if self.odd is not None:
@@ -86,18 +93,19 @@ class Lines:
         return map(_LINE, zip(count(self.number), self.offsets(), self.contents, lengths, strict=False))
 
     def __getitem__(self, place: int) -> Line:
-        return self.part(place, place + 1).line()
-
-    def line(self) -> Line:
-        """Return the first line."""
-        return next(iter(self))
+        return next(iter(self.part(place, place + 1)))
 
     def part(self, start: int, stop: int) -> Lines:
         """Return the lines from one position up to another."""
         if self.odd is not None:
             return Lines.of(self.odd[start:stop])
         offset = self.offset + sum(map(len, self.contents[:start])) + start
-        return Lines(self.number + start, offset, self.contents[start:stop])
+        return Lines(self.number + start, offset, joined(self.contents[start:stop]))
+
+
+def joined(contents: list[bytes]) -> bytes:
+    """Return the text of lines: each content with a newline."""
+    return b"\n".join([*contents, b""])
 
 
 class LineSplitter:
@@ -122,14 +130,18 @@ class LineSplitter:
 
     def cut(self, chunk: bytes) -> Lines:
         """Return the lines that end in this chunk, without making a :class:`Line` of each."""
-        ended = BytesIO(chunk).readlines()  # splits only at newlines, twice as fast as bytes.split
-        rest = ended.pop() if ended and not ended[-1].endswith(b"\n") else b""
-        contents = [line[:-1] for line in ended]
-        if contents:
-            lines = self._odd(contents) if self._is_odd(chunk) else self._plain(contents)
+        end = chunk.rfind(b"\n") + 1
+        if not end:
+            lines = Lines(self._number + 1, self._offset, b"")
+        elif self._is_odd(chunk):
+            lines = self._odd(chunk[: end - 1].split(b"\n"))
         else:
-            lines = Lines(self._number + 1, self._offset, contents)
-        self._hold(rest)
+            lines = Lines(self._number + 1, self._offset, bytes(self._held) + chunk[:end])
+            self._held.clear()
+            self._length = 0
+            self._number += len(lines)
+            self._offset += len(lines.text)
+        self._hold(chunk[end:])
         return lines
 
     def _is_odd(self, chunk: bytes) -> bool:
@@ -140,15 +152,6 @@ class LineSplitter:
             or self._length + len(chunk) > self._max
             or (self._offset == 0 and (self._held + chunk[: len(_BOM)]).startswith(_BOM))
         )
-
-    def _plain(self, contents: list[bytes]) -> Lines:
-        contents[0] = bytes(self._held) + contents[0]
-        self._held.clear()
-        self._length = 0
-        lines = Lines(self._number + 1, self._offset, contents)
-        self._number += len(contents)
-        self._offset += lines.size()
-        return lines
 
     def _odd(self, contents: list[bytes]) -> Lines:
         self._hold(contents[0])

@@ -60,7 +60,7 @@ async def begin(source: Requests, places: RunPaths, options: Options, *, now: da
         )
         _ledger.create(places.directory, run, found.shards)
 
-    await in_thread(begin)
+    await in_thread(begin, large=True)
 
 
 def _scanned(path: Path, invalid: Path, options: Options, raise_if_cancelled: Callable[[], None]) -> Scan:
@@ -162,7 +162,7 @@ async def known_input(source: Requests, places: RunPaths, options: Options, run:
         )
         raise RunChangedError(message, directory=directory)
     path = places.input or places.directory / SPOOL
-    size, sha256 = await in_thread(lambda raise_if_cancelled: sha256_of(path, raise_if_cancelled))
+    size, sha256 = await in_thread(lambda raise_if_cancelled: sha256_of(path, raise_if_cancelled), large=True)
     if (size, sha256) != (run.input_bytes, run.input_sha256):
         what = (
             f"it has {format_count(size)} bytes, and had {format_count(run.input_bytes)}"

@@ -9,7 +9,6 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from contextlib import ExitStack
-from itertools import count
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 import attrs
@@ -35,12 +34,12 @@ if TYPE_CHECKING:
 __all__ = ["Arranged", "ForeignFileError", "arrange", "final_lines"]
 
 _BLOCK_BYTES = 1 << 18
-_TOGETHER_BYTES = 1 << 20
-"""Bytes of row text held at a time."""
+_TOGETHER_BYTES = 1 << 22
+"""Bytes of row text held at a time. The fewer, the more often the files are read through, if in another order."""
 _LINES_TOGETHER = 200
-_LONGEST_READ_BYTES = 1 << 20
+_READ_BYTES = 1 << 18
 _GAP_BYTES = 1 << 14
-"""Maximum unneeded bytes between two texts that are read rather than skipped by another read."""
+"""Average distance of texts up to which those in between are read rather than skipped by another read."""
 
 
 @attrs.frozen(kw_only=True)
@@ -124,6 +123,7 @@ def arrange(
                     some = slice(start, start + _LINES_TOGETHER)
                     target.write(to_dict.success_lines(ids[some], texts[some], _OK))
                 outcomes += bytes([_rules.SUCCEEDED]) * len(kinds)
+                texts.clear()  # before the next ones are read
                 continue
             for custom_id, kind, text in zip(ids, kinds, texts, strict=True):
                 if kind >= _OK:
@@ -222,30 +222,50 @@ class _Index:
 
     def _note_all(self, lines: Lines, begin: int, counts: Counter[int]) -> None:
         """Index lines of a file, and count their subjects."""
+        text = lines.text
+        answers = json_codec.answers(text, len(lines)) if lines.odd is None else None
+        if answers is None:
+            counts.update([self._note(line, begin) for line in lines])
+            return
         # Every row of a run passes through here, so the first answer of a row is indexed inline.
-        answer, numbers, places = json_codec.answer, self._numbers, self._places
-        kind_of, row_of = self._kinds.append, self._rows.append
+        usage_of, end_of, number_of = json_codec.usage, text.find, self._numbers.get
+        places, kind_of, row_of = self._places, self._kinds.append, self._rows.append
         offset_of, length_of = self._offsets.append, self._lengths.append
-        rows = prompt = completion = total = 0
-        for place, offset, content in zip(count(), lines.offsets(), lines.contents, strict=False):
-            found = answer(content)
-            if found is not None:
-                custom_id, start, size, tokens = found
-                number = numbers.get(custom_id)
-                if number is not None and not places[number]:
-                    if tokens is not None:
-                        prompt += tokens.prompt_tokens
-                        completion += tokens.completion_tokens
-                        total += tokens.total_tokens
+        begin_of_text = begin + lines.offset
+        of_rows = prompt = completion = total = 0
+        after, end = 2, -1  # ``after`` is the number of bytes between a body and the end of its line
+        for place, answer in enumerate(answers):
+            start, end = end + 1, end_of(b"\n", end + 1)
+            response, number = answer.response, number_of(answer.custom_id or "")
+            if (
+                number is not None
+                and not places[number]
+                and response is not None
+                and response.status_code == _OK
+                and not answer.error
+                and (body := bytes(response.body)).startswith(b"{")
+            ):
+                # Any place in the line with this text serves, and usually as much follows it as in the line before.
+                size = len(body)
+                at = end - after - size
+                if at < start or not text.startswith(body, at):
+                    at = text.find(body, start, end)
+                    after = end - at - size
+                if at >= 0:
+                    used = usage_of(body)
+                    if used is not None:
+                        prompt += used[0]
+                        completion += used[1]
+                        total += used[2]
                     places[number] = len(self._rows)
                     kind_of(_OK)
                     row_of(number)
-                    offset_of(begin + offset + start)
+                    offset_of(begin_of_text + at)
                     length_of(size)
-                    rows += 1
+                    of_rows += 1
                     continue
             counts[self._note(lines[place], begin)] += 1
-        counts[_A_ROW] += rows
+        counts[_A_ROW] += of_rows
         self.usage += Usage(prompt, completion, total)
 
     def _put(self, number: int, kind: int, offset: int, length: int) -> None:
@@ -319,27 +339,20 @@ class _Index:
         With one read per row, each would wait for the interpreter's lock, which is released during a read.
         """
         texts = [b""] * len(places)
-        rows, offsets, lengths, second = self._rows, self._offsets, self._lengths, self._files[-1:]
-        bound = second[0][0] if second else 0
+        rows, offsets, lengths = self._rows, self._offsets, self._lengths
         wanted = sorted(filter(None, places))
         if self._odd:  # these were indexed last, whatever their offset
             wanted.sort(key=offsets.__getitem__)
-        first = 0
-        while first < len(wanted):
-            begin = stop = offsets[wanted[first]]
-            longest = begin + _LONGEST_READ_BYTES
-            for last in range(first, len(wanted)):
-                offset = offsets[wanted[last]]
-                if offset - stop > _GAP_BYTES or offset > longest or begin < bound <= offset:
-                    break
-                stop = offset + lengths[wanted[last]]
-            else:
-                last = len(wanted)
-            block = self._read(begin, stop - begin)
-            for place in wanted[first:last]:
-                offset = offsets[place] - begin
-                texts[rows[place] - start] = block[offset : offset + lengths[place]]
-            first = last
+        span = offsets[wanted[-1]] - offsets[wanted[0]] if wanted else 0
+        ahead = _READ_BYTES if span <= _GAP_BYTES * len(wanted) else 0
+        block, begin, end = b"", 0, 0
+        for place in wanted:
+            offset, length = offsets[place], lengths[place]
+            if offset + length > end:
+                begin, block = offset, self._read(offset, max(length, ahead))
+                end = begin + len(block)
+            offset -= begin
+            texts[rows[place] - start] = block[offset : offset + length]
         return texts
 
     def _read(self, begin: int, size: int) -> bytes:
@@ -365,13 +378,13 @@ def final_lines(
             for attempt, path in pieces
             if attempt.rows
         ]
+        if tries and tries[0].all_succeeded:
+            yield from ((block, b"") for block in tries[0].blocks())
+            return
         left = shard.rows if tries else 0
         while left:
             outcomes, lines = tries[0].take(_BLOCK_BYTES)
             left -= len(lines)
-            if len(outcomes) == outcomes.count(_rules.SUCCEEDED):
-                yield b"".join(lines), b""
-                continue
             for outcome, line in zip(outcomes, lines, strict=True):
                 for again in tries[1:]:
                     if outcome in _SETTLED:
@@ -393,12 +406,30 @@ class _Try:
         self._directory = directory
         self._taken = 0
 
+    @property
+    def all_succeeded(self) -> bool:
+        """Whether all of its rows were answered."""
+        return self._outcomes.count(_rules.SUCCEEDED) == len(self._outcomes)
+
+    def blocks(self) -> Iterator[bytes]:
+        """Yield all lines as blocks, which are not cut into lines: that would take longer than copying them."""
+        lines, last = 0, b""
+        while block := self._file.read(_BLOCK_BYTES):
+            lines += block.count(b"\n")
+            yield block
+            last = block
+        if lines != len(self._outcomes) or not last.endswith(b"\n"):
+            raise self._cut_short()
+
     def take(self, size: int) -> tuple[bytes, list[bytes]]:
         """Return those of the next rows, up to about ``size`` bytes of lines."""
         lines = self._file.readlines(size)
         outcomes = self._outcomes[self._taken : self._taken + len(lines)]
         self._taken += len(lines)
         if not lines or not lines[-1].endswith(b"\n") or len(outcomes) < len(lines):
-            message = f"{self._path} has been cut short: remove it and run again, and its results are downloaded anew"
-            raise RunError(message, directory=str(self._directory))
+            raise self._cut_short()
         return outcomes, lines
+
+    def _cut_short(self) -> RunError:
+        message = f"{self._path} has been cut short: remove it and run again, and its results are downloaded anew"
+        return RunError(message, directory=str(self._directory))

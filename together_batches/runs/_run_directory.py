@@ -5,7 +5,9 @@ No decisions are made here. Lost files are recreated from the input and from the
 
 from __future__ import annotations
 
+import os
 from functools import partial
+from io import BytesIO
 from itertools import compress
 from typing import TYPE_CHECKING
 
@@ -40,6 +42,8 @@ class RunDirectory:
     def __init__(self, directory: Path, source: Path) -> None:
         self.directory = directory
         self._source = source
+        # Pieces that this process wrote are hashed meanwhile, and read again for that only if they were changed.
+        self._written: dict[Path, tuple[os.stat_result, str]] = {}
 
     def prepare(self) -> None:
         """Create missing directories, and remove incomplete files of an earlier process."""
@@ -81,21 +85,23 @@ class RunDirectory:
             is_marked = False
             try:
                 for rows in self._rows(shard, earlier, raise_if_cancelled):
-                    if mark is not None and not partial_file.bytes and (marked := _marked(rows[0], mark)) is not None:
-                        rows[0], is_marked = marked, True
-                    partial_file.write(b"\n".join([*rows, b""]))
+                    if mark is not None and not partial_file.bytes and (marked := _marked(rows, mark)) is not None:
+                        partial_file.write(marked)
+                        is_marked = True
+                    else:
+                        partial_file.write(rows)
                 # Too large only in a run that was begun without marks, whose shards have no room for one.
                 if is_marked and partial_file.bytes > jsonl.MAX_BYTES:
                     partial_file.start_over()
                     for rows in self._rows(shard, earlier, raise_if_cancelled):
-                        partial_file.write(b"\n".join([*rows, b""]))
+                        partial_file.write(rows)
                     is_marked = False
                 partial_file.keep()
             finally:
                 partial_file.drop()
             return is_marked
 
-        return path, await in_thread(write)
+        return path, await in_thread(write, large=True)
 
     async def arrange(
         self, shard: Shard, earlier: Sequence[Attempt], attempt: Attempt, output: Path | None, errors: Path | None
@@ -109,7 +115,8 @@ class RunDirectory:
             if True in same_file:  # the second job of a file contains the rows of the first
                 of_first = self._ids(shard, earlier[: same_file.index(True)], raise_if_cancelled)
                 settled = set(of_first).difference(ids)
-            piece = PartialFile(self.piece_of(attempt), "new", hashed=False)
+            path = self.piece_of(attempt)
+            piece = PartialFile(path, "new")
             try:
                 arranged = arrange(
                     ids,
@@ -124,24 +131,28 @@ class RunDirectory:
                 piece.keep()
             finally:
                 piece.drop()
+            with explained("read", path):
+                self._written[path] = path.stat(), piece.sha256
             return arranged
 
-        return await in_thread(make)
+        return await in_thread(make, large=True)
 
     def _rows(
         self, shard: Shard, earlier: Sequence[Attempt], raise_if_cancelled: Callable[[], None]
-    ) -> Iterator[list[bytes]]:
-        """Yield the rows of a shard that earlier attempts left, some at a time."""
+    ) -> Iterator[bytes]:
+        """Yield the rows of a shard that earlier attempts left, some at a time, as lines with their ends."""
         left = bytearray(shard.rows)
         for row in _rules.rows_of(shard, earlier):
             left[row] = True
         number = 0
         for rows in rows_in(self._source, shard, directory=self.directory):
             raise_if_cancelled()
-            found = list(compress(rows, left[number : number + len(rows)]))
-            number += len(rows)
-            if found:
-                yield found
+            some = left[number : number + rows.count(b"\n")]
+            number += len(some)
+            if not all(some):
+                rows = b"".join(compress(BytesIO(rows).readlines(), some))
+            if rows:
+                yield rows
 
     def _ids(self, shard: Shard, earlier: Sequence[Attempt], raise_if_cancelled: Callable[[], None]) -> list[str]:
         """Return the ids of these rows."""
@@ -157,7 +168,21 @@ class RunDirectory:
 
     async def piece_sha256(self, attempt: Attempt) -> str:
         """Return the hash of the piece of an attempt."""
-        return await in_thread(lambda raise_if_cancelled: sha256_of(self.piece_of(attempt), raise_if_cancelled)[1])
+        path = self.piece_of(attempt)
+
+        def sha256(raise_if_cancelled: Callable[[], None]) -> str:
+            if path in self._written:
+                before, found = self._written[path]
+                with explained("read", path):
+                    now = path.stat()
+                if os.path.samestat(now, before) and (now.st_size, now.st_mtime_ns) == (
+                    before.st_size,
+                    before.st_mtime_ns,
+                ):
+                    return found
+            return sha256_of(path, raise_if_cancelled)[1]
+
+        return await in_thread(sha256, large=True)
 
     async def drop(self, *paths: Path) -> None:
         """Remove files that are no longer needed."""
@@ -184,19 +209,20 @@ class RunDirectory:
             output.finish()
             failures.finish()
 
-        await in_thread(write)
+        await in_thread(write, large=True)
 
     async def clear(self, attempts: Sequence[Attempt]) -> None:
         """Remove the pieces after the output is written."""
         await self.drop(*(self.piece_of(attempt) for attempt in attempts))
 
 
-def _marked(row: bytes, mark: Mark) -> bytes | None:
-    """Return the row with the mark in it; None if the row has no room for it."""
-    place = place_in(row)
-    if place is None or len(row) + len(mark.white_space) > jsonl.MAX_LINE_BYTES:
+def _marked(rows: bytes, mark: Mark) -> bytes | None:
+    """Return the rows with the mark in the first one; None if that has no room for it."""
+    length = rows.index(b"\n")
+    place = place_in(rows[:length])
+    if place is None or length + len(mark.white_space) > jsonl.MAX_LINE_BYTES:
         return None
-    return row[:place] + mark.white_space + row[place:]
+    return rows[:place] + mark.white_space + rows[place:]
 
 
 def _name(attempt: Attempt) -> str:

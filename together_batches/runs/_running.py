@@ -24,7 +24,7 @@ from together_batches.runs._lock import locked
 from together_batches.runs._partial_file import PartialFile, explained
 from together_batches.runs._run_directory import RunDirectory
 from together_batches.runs._sharding import sha256_of
-from together_batches.runs._threads import in_thread
+from together_batches.runs._threads import in_thread, own_thread
 from together_batches.runs._values import RunEventKind, RunReport, UnfinishedJobs
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ async def run(source: Requests, places: RunPaths, options: Options, *, api: RunA
     """Begin or resume a run, and return when no row is left to send, or no more may be sent."""
     directory = places.directory
     async with AsyncExitStack() as stack:
+        stack.enter_context(own_thread())
         await in_thread(lambda _: _enter(places))
         lock = await in_thread(lambda _: stack.enter_context(locked(directory)))
         is_new = await in_thread(lambda _: _is_new(directory))

@@ -14,17 +14,18 @@ from typing import TYPE_CHECKING
 import attrs
 
 from together_batches import jsonl
+from together_batches._protocol import json_codec
 from together_batches._text import count_of
 from together_batches.errors import RunChangedError, UsageError, ValidationError
 from together_batches.jsonl._checks import Check, Rules
-from together_batches.jsonl._lines import cut_lines
+from together_batches.jsonl._lines import cut_lines, joined
 from together_batches.jsonl._requests import JSON_SPACE
 from together_batches.jsonl._sources import blocks_of
 from together_batches.runs._records import Shard
 from together_batches.runs._rules import packed, unpacked
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Collection, Iterator, Sequence
     from pathlib import Path
 
     from together_batches.jsonl import Line
@@ -91,10 +92,16 @@ class _HashedIds:
 
     def setdefault(self, custom_id: str, number: int, /) -> int:
         """Add the hash of an id, and treat the id as new."""
-        # Python's own hash differs in each process, so that ids cannot be crafted to collide.
-        found = hash(custom_id)
-        self._add[found & (_BUCKETS - 1)](found)
+        self.add([custom_id], number)
         return number
+
+    def add(self, custom_ids: Sequence[str], _: int, /) -> bool:
+        """Add the hashes of ids, and treat the ids as new."""
+        # Python's own hash differs in each process, so that ids cannot be crafted to collide.
+        add = self._add
+        for found in map(hash, custom_ids):
+            add[found & (_BUCKETS - 1)](found)
+        return True
 
     def alike(self) -> set[int]:
         """Return hashes that occurred more than once, one bucket at a time to avoid a set of all hashes."""
@@ -116,6 +123,10 @@ class _DuplicateFinder:
     def setdefault(self, custom_id: str, number: int, /) -> int:
         """Return the line in which this id occurred first."""
         return self._first.setdefault(custom_id, number) if hash(custom_id) in self._hashes else number
+
+    def add(self, custom_ids: Sequence[str], _: int, /) -> bool:
+        """Return whether none of these ids may occur twice, so that none has to be kept."""
+        return self._hashes.isdisjoint(map(hash, custom_ids))
 
 
 class _Reading:
@@ -228,7 +239,7 @@ class _Cutter:
 
     def add(self, lines: Lines) -> None:
         """Add the next rows."""
-        rows, size = len(lines), lines.size()
+        rows, size = len(lines), len(lines.text)
         if not rows:
             return
         if self._first is None or self._rows + rows > self._max_rows or self._bytes + size > self._max_bytes:
@@ -238,7 +249,7 @@ class _Cutter:
                 return
             self._end(lines.offset)
             self._first = lines[0]
-        self._digest.update(b"\n".join([*lines.contents, b""]))
+        self._digest.update(lines.text)
         self._rows += rows
         self._bytes += size
 
@@ -272,8 +283,8 @@ class _Cutter:
 # --- reading a shard ----------------------------------------------------------------------------------------------
 
 
-def rows_in(path: Path, shard: Shard, *, directory: Path) -> Iterator[list[bytes]]:
-    """Yield the rows of a shard, some at a time, each a line without its end.
+def rows_in(path: Path, shard: Shard, *, directory: Path) -> Iterator[bytes]:
+    """Yield the rows of a shard, some at a time, as lines with their ends.
 
     Raises :class:`RunChangedError` at the end if they have changed.
     """
@@ -281,16 +292,18 @@ def rows_in(path: Path, shard: Shard, *, directory: Path) -> Iterator[list[bytes
     digest = hashlib.sha256()
     number = 0
     for lines in cut_lines(_range(path, shard.offset, shard.size), jsonl.LineSplitter()):
-        rows = [content for content in lines.contents if content.strip(JSON_SPACE)]
-        if bad:
-            rows = [
-                content
-                for place, content in enumerate(lines.contents, start=number)
-                if place not in bad and content.strip(JSON_SPACE)
-            ]
+        rows = lines.text
+        if bad or not json_codec.are_objects(rows, len(lines)):
+            rows = joined(
+                [
+                    content
+                    for place, content in enumerate(lines.contents, start=number)
+                    if place not in bad and content.strip(JSON_SPACE)
+                ]
+            )
         number += len(lines)
         if rows:
-            digest.update(b"\n".join([*rows, b""]))
+            digest.update(rows)
             yield rows
     if digest.hexdigest() != shard.sha256:
         message = (
