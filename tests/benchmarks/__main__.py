@@ -16,6 +16,7 @@ from tests.benchmarks import (
     flood,
     reading,
     results,
+    runs,
     start_up,
     sync_call,
     transfer,
@@ -45,6 +46,8 @@ CASES: dict[str, Case] = {
         transfer.UPLOAD,
         transfer.DOWNLOAD,
         results.CASE,
+        runs.ARRANGE,
+        runs.RUN,
     )
 }
 

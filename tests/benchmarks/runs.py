@@ -1,11 +1,11 @@
-"""A whole run, against an emulator in another process: ``python -m tests.benchmarks.runs ROWS [ROWS_PER_JOB]``.
+"""A whole run, against an emulator in another process, and one step of it: results are put in order.
 
-Prints its figures as JSON. A small run goes first: that loads modules, and the size of the process after it is the
-idle size. ``emulator_cpu`` is the CPU time of the emulator, ``ledger_share`` the size of the ledger relative to the
-input's, and ``cpu_ratio`` the CPU time of the run relative to ``json.loads`` of the lines of its output.
+One run: ``python -m tests.benchmarks.runs ROWS``. A small run goes first: that loads modules, and the size of the
+process after it is the idle size. ``emulator_cpu`` is the CPU time of the emulator, and ``json_cpu`` that of
+``json.loads`` of the lines of the output.
 
-``python -m tests.benchmarks.runs --arrange`` measures one step of it: the results of a job of 50,000 rows, in any
-order, are put in order, against ``json.loads`` and ``orjson.loads`` (if it is installed) of the same lines.
+One step: ``python -m tests.benchmarks.runs --arrange``. The results of a job of 50,000 rows, in any order, are put in
+order, against ``json.loads`` and ``orjson.loads`` of the same lines.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import asyncio
 import importlib
 import json
 import random
-import resource
 import subprocess
 import sys
 import tempfile
@@ -25,6 +24,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from tests.benchmarks._client import peak_mb, tell
+from tests.benchmarks._measure import Bar, Case, Line, Plan, Sample, Samples, in_turn, lines, run_module
 from tests.benchmarks.results import write_output
 from together_batches import AsyncBatches, BatchMissing
 from together_batches.emulator import Emulator, Timing
@@ -32,11 +33,12 @@ from together_batches.runs._joining import arrange
 from together_batches.runs._partial_file import PartialFile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 _KEY = "key"
 _SMALL = 1_000
 _ROWS_OF_A_JOB = 50_000
+_ROWS = (50_000, 250_000, 1_000_000)
 
 
 def write_input(path: Path, rows: int) -> None:
@@ -60,25 +62,19 @@ async def _serve() -> None:
     print(time.process_time())
 
 
-async def _run(batches: AsyncBatches, directory: Path, rows: int, rows_per_job: int) -> Mapping[str, float]:
+async def _run(batches: AsyncBatches, directory: Path, rows: int) -> Mapping[str, float]:
     source, output = directory / f"{rows}.jsonl", directory / f"{rows}.answers.jsonl"
     write_input(source, rows)
     cpu, wall = time.process_time(), time.perf_counter()
-    report = await batches.run(source, output, max_rows_per_job=rows_per_job, poll_interval=0.2)
-    figures = {"cpu": time.process_time() - cpu, "wall": time.perf_counter() - wall}
+    report = await batches.run(source, output, poll_interval=0.2)
+    figures = {"cpu": time.process_time() - cpu, "wall": time.perf_counter() - wall, "peak": peak_mb()}
     assert report.succeeded == rows, report
-    peak = _peak_mb()  # before the output is read for the comparison
     lines = output.read_bytes().splitlines()
-    loads = least_cpu(lambda: [json.loads(line) and None for line in lines])
     ledger = sum(file.stat().st_size for file in report.directory.glob("ledger*"))
     return {
         **figures,
-        "cpu_ratio": figures["cpu"] / loads,
-        "peak_mb": peak,
-        "jobs": len(report.job_ids),
-        "input_mb": source.stat().st_size / 1e6,
-        "ledger_kb": ledger / 1e3,
-        "ledger_share": ledger / source.stat().st_size,
+        "json_cpu": least_cpu(lambda: [json.loads(line) and None for line in lines]),
+        "ledger_per_mb": ledger / source.stat().st_size * 1e6,
     }
 
 
@@ -97,36 +93,76 @@ def _arrange() -> dict[str, float]:
     ids = [f"row-{number}" for number in range(_ROWS_OF_A_JOB)]
     with tempfile.TemporaryDirectory() as directory:
         source = Path(directory, "output")
-        write_output(source, len(ids), 340)  # lines of 600 bytes
+        write_output(source, len(ids), 255)  # lines of 600 bytes
         lines = source.read_bytes().splitlines()
         random.Random(1).shuffle(lines)
         source.write_bytes(b"\n".join([*lines, b""]))
 
         def work() -> None:
-            piece = PartialFile(Path(directory, "piece"), "new", hashed=False)
+            piece = PartialFile(Path(directory, "piece"), "new")
             arrange(ids, source, None, piece, completed=True, absent=BatchMissing, raise_if_cancelled=lambda: None)
             piece.keep()
 
-        cpu = least_cpu(work, 7)
-    figures = {"microseconds_a_row": cpu / len(ids) * 1e6, "bytes_a_line": len(lines[0])}
+        figures = {"cpu": least_cpu(work, 7), "bytes": sum(map(len, lines)) / len(lines)}
     for name in ("json", "orjson"):
         with suppress(ModuleNotFoundError):
             loads = importlib.import_module(name).loads
-            took = least_cpu(lambda loads=loads: [loads(line) and None for line in lines], 7)
-            figures[f"ratio_to_{name}"] = cpu / took
+            figures[f"{name}_cpu"] = least_cpu(lambda loads=loads: [loads(line) and None for line in lines], 7)
     return figures
 
 
-def _peak_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-async def _measured(base_url: str, rows: int, rows_per_job: int) -> dict[str, float]:
+async def _measured(base_url: str, rows: int) -> Mapping[str, float]:
     with tempfile.TemporaryDirectory() as directory:
         async with AsyncBatches(_KEY, base_url=base_url) as batches:
-            idle = await _run(batches, Path(directory), _SMALL, rows_per_job)
-            figures = await _run(batches, Path(directory), rows, rows_per_job)
-            return {**figures, "peak_mb": figures["peak_mb"] - idle["peak_mb"]}
+            idle = await _run(batches, Path(directory), _SMALL)
+            figures = await _run(batches, Path(directory), rows)
+            return {**figures, "peak": figures["peak"] - idle["peak"]}
+
+
+def _measure(plan: Plan) -> Iterator[Sample]:
+    for rows in in_turn(plan.few, _ROWS[:1] if plan.quick else _ROWS):
+        yield Sample("ours", {"rows": rows}, run_module("tests.benchmarks.runs", rows))
+
+
+def _judge(samples: Samples) -> list[Line]:
+    judged: list[Line] = []
+    for rows in samples.settings("rows"):
+        of = samples.of("ours", rows=rows).values
+        per_row, wall = ([1e6 * value / rows for value in of(name)] for name in ("cpu", "wall"))
+        what = f"{rows:,.0f} rows"
+        judged += lines(
+            (f"{what}: CPU of a row", per_row, "µs", None),
+            (f"{what}: CPU / json.loads of its line of output", _quotients(of, "json_cpu"), "×", Bar("≤", 1.6)),
+            (f"{what}: CPU / that of the emulator", _quotients(of, "emulator_cpu"), "×", None),
+            (f"{what}: time of a row", wall, "µs", None),
+            (f"{what}: memory above idle", of("peak"), "MB", Bar("≤", 48, each=True)),
+            (f"{what}: ledger for each MB of input", of("ledger_per_mb"), "B", None),
+        )
+    return judged
+
+
+def _quotients(of: Callable[[str], list[float]], name: str) -> list[float]:
+    return [ours / other for ours, other in zip(of("cpu"), of(name), strict=True)]
+
+
+def _measure_arranging(plan: Plan) -> Iterator[Sample]:
+    for _ in range(plan.rounds):
+        yield Sample("ours", {}, run_module("tests.benchmarks.runs", "--arrange"))
+
+
+def _judge_arranging(samples: Samples) -> list[Line]:
+    of = samples.values
+    judged = lines(
+        ("CPU of a row", [1e6 * cpu / _ROWS_OF_A_JOB for cpu in of("cpu")], "µs", None),
+        ("CPU / json.loads of the same lines", _quotients(of, "json_cpu"), "×", None),
+    )
+    if of("orjson_cpu"):
+        judged += lines(("CPU / orjson.loads of the same lines", _quotients(of, "orjson_cpu"), "×", Bar("≤", 3)))
+    return judged
+
+
+RUN = Case("run", "a run of chat requests, in jobs of 50,000 rows", _measure, _judge)
+ARRANGE = Case("arrange", "put the results of 50,000 rows in order", _measure_arranging, _judge_arranging)
 
 
 def main() -> None:
@@ -135,15 +171,14 @@ def main() -> None:
         asyncio.run(_serve())
         return
     if sys.argv[1] == "--arrange":
-        print(json.dumps(_arrange()))
+        tell(_arrange())
         return
-    rows, rows_per_job = int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 50_000
     command = [sys.executable, "-m", "tests.benchmarks.runs", "--serve"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as service:
         assert service.stdout is not None
-        figures = asyncio.run(_measured(service.stdout.readline().strip(), rows, rows_per_job))
+        figures = asyncio.run(_measured(service.stdout.readline().strip(), int(sys.argv[1])))
         emulator_cpu, _ = service.communicate()
-    print(json.dumps({**figures, "emulator_cpu": float(emulator_cpu)}))
+    tell({**figures, "emulator_cpu": float(emulator_cpu)})
 
 
 if __name__ == "__main__":

@@ -92,7 +92,7 @@ def _judge(samples: Samples) -> list[Line]:
     peaks = {name: [peak - idle for peak in samples.of(name).values("peak_mb")] for name in ("ours", "together")}
     return lines(
         ("seconds, ours", samples.of("ours").values("wall"), "s", None),
-        ("seconds, ours / together", ratios(samples, "ours", "together", "wall"), "×", Bar("≤", 0.50)),
+        ("seconds, ours / together", ratios(samples, "ours", "together", "wall"), "×", Bar("≤", 0.35)),
         ("memory above the interpreter, ours", peaks["ours"], "MB", Bar("≤", 64, each=True)),
         ("memory above the interpreter, together", peaks["together"], "MB", None),
     )
