@@ -195,7 +195,7 @@ class Check:
         """Yield the lines of a source in groups; count the bytes."""
         if holds_requests(source):
             for number, request in enumerate(cast("Iterable[RequestLike]", source), start=1):
-                yield Lines.of(self._written(number, request))
+                yield self._written(number, request)
             return
         yield from cut_lines(self._blocks(cast("Bytes", source)), LineSplitter(self._rules.max_line_bytes))
 
@@ -214,17 +214,16 @@ class Check:
             self.note(sentence)
         return sentence is not None
 
-    def _written(self, number: int, request: RequestLike) -> list[Line]:
-        offset = self.bytes
+    def _written(self, number: int, request: RequestLike) -> Lines:
+        offset, text = self.bytes, b""
         try:
-            content = encoded(request)
+            text = encoded(request) + b"\n"
         except ValidationError as error:
             self.rows += 1
             for problem in error.problems:
                 self.note(problem, number, offset, custom_id_of(request))
-            return []
-        self.bytes += len(content) + 1
-        return [Line(number, offset, content, len(content))]
+        self.bytes += len(text)
+        return Lines(number, offset, text)
 
     def note(
         self, message: str, line: int | None = None, offset: int | None = None, custom_id: str | None = None

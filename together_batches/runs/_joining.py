@@ -16,7 +16,7 @@ import attrs
 from together_batches._protocol import json_codec, result_lines, to_dict
 from together_batches._protocol.result_lines import is_answer, read_row, salvaged
 from together_batches.errors import RunError
-from together_batches.jsonl import LineSplitter
+from together_batches.jsonl import Line, LineSplitter
 from together_batches.rows import BatchFailure, BatchMissing, BatchSuccess, Usage
 from together_batches.runs import _rules
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import BinaryIO
 
-    from together_batches.jsonl import Line
     from together_batches.jsonl._lines import Lines
     from together_batches.runs._partial_file import PartialFile
     from together_batches.runs._records import Attempt, Shard
@@ -264,7 +263,8 @@ class _Index:
                     length_of(size)
                     of_rows += 1
                     continue
-            counts[self._note(lines[place], begin)] += 1
+            line = Line(lines.number + place, lines.offset + start, text[start:end], end - start)
+            counts[self._note(line, begin)] += 1
         counts[_A_ROW] += of_rows
         self.usage += Usage(prompt, completion, total)
 
