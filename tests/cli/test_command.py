@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import click
 import pytest
 
+from together_batches.cli import COMMANDS
 from together_batches.cli._cancel import cancel
-from together_batches.cli._groups import COMMANDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,7 +31,7 @@ def test_values() -> None:
     """Options are converted to values."""
     options = ["--older-than", "1h30m", "--status", "A", "--status", "B", "--timeout", "0.5"]
     params = cancel.make_context("cancel", options).params
-    assert timedelta(minutes=90) == params["older_than"]
+    assert timedelta(minutes=90) == params["created_before"]
     assert params["status"] == ("A", "B")
     assert params["timeout"] == 0.5
 

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from together_batches.cli._client import connected
 from together_batches.cli._command import Common, argument, command, option, patience_option, service_options
 from together_batches.cli._exits import Exit
-from together_batches.cli._loop import in_loop
-from together_batches.cli._requests import spooled
-from together_batches.cli._saving import ensure_writable, open_atomic, output_options
+from together_batches.cli._local_files import ensure_writable, open_atomic, output_options, spooled
+from together_batches.cli._loop import connected, in_loop
+from together_batches.cli._streams import printer
 from together_batches.cli._text import as_json, count_of, format_count, in_ascii, plain, print_error
 from together_batches.models import BatchJobStatus
 from together_batches.rows import BatchFailure, BatchMissing, BatchResult, BatchStray, BatchSuccess, Usage
@@ -58,7 +57,6 @@ def results(
     @in_loop
     async def write() -> tuple[BatchJob, _Tally]:
         from together_batches._protocol.to_dict import line_of
-        from together_batches.cli._printing import printer
 
         tally = _Tally()
         async with connected(common) as batches:
