@@ -26,6 +26,7 @@ __all__ = ["COMMANDS", "main"]
 
 _FILES = Group(
     "files",
+    "the files of the account",
     """Upload, look up, list, download and delete the files of the account.
 
     examples:
@@ -44,6 +45,7 @@ _FILES = Group(
 
 _RUNS = Group(
     "runs",
+    "look at durable runs",
     """Look at a durable run, one that goes on or one that ended. It needs no key
     and no network.
 
@@ -58,6 +60,7 @@ COMMANDS = click.version_option(
 )(
     Group(
         PROGRAM,
+        "batch inference jobs on Together AI",
         """Batch inference jobs on Together AI, from a file of requests to their results,
         one job or many thousands at a time.
         The API key is read from the environment variable TOGETHER_API_KEY, and from
@@ -145,13 +148,23 @@ def _guarded(argv: list[str]) -> int:
 
 def _invoke(argv: list[str]) -> int:
     if instruction := os.environ.get(_COMPLETE):
-        from click.shell_completion import shell_complete
-
-        return shell_complete(COMMANDS, {}, PROGRAM, _COMPLETE, instruction)
+        return _complete(instruction)
     # Not click's own main(), which prints errors, interrupts and closed pipes in its own way.
     with COMMANDS.make_context(PROGRAM, argv) as context:
         code: int = COMMANDS.invoke(context)
         return code
+
+
+def _complete(instruction: str) -> int:
+    """Print the completions that a shell requests, or the script that makes it do so."""
+    from click.shell_completion import FishComplete, add_completion_class, shell_complete
+
+    class Fish(FishComplete):
+        # click's own script cuts a description at its first comma.
+        source_template = FishComplete.source_template.replace("string split", "string split --max 1")
+
+    add_completion_class(Fish)
+    return shell_complete(COMMANDS, {}, PROGRAM, _COMPLETE, instruction)
 
 
 def _mute_stdout() -> None:

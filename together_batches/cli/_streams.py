@@ -12,13 +12,15 @@ import sys
 import threading
 import time
 from contextlib import asynccontextmanager, contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator
-    from typing import TextIO
+    from typing import BinaryIO, TextIO, TypeGuard
 
-__all__ = ["Printer", "Unblocked", "printer", "unblocked_streams"]
+    from typing_extensions import Buffer
+
+__all__ = ["Printer", "Unblocked", "as_text", "printer", "unblocked_streams"]
 
 _FLUSH_SECONDS = 0.05
 """Maximum seconds a flush waits for the reader, which keeps the order of two streams on one terminal."""
@@ -28,10 +30,10 @@ _LOOK_SECONDS = 0.02
 _MOST_WAITING = 8 << 20
 
 
-class Unblocked(io.TextIOBase):
-    """A text stream over the file descriptor of ``stream``, with a thread that writes.
+class Unblocked(io.RawIOBase):
+    """The bytes of a text stream, written to its file descriptor by a thread.
 
-    If a write fails, a later call raises the error. A ``lossy`` stream drops text instead, and also if too much is
+    If a write fails, a later call raises the error. A ``lossy`` stream drops bytes instead, and also if too many are
     waiting. ``waiting`` is the number of bytes that are not written yet.
     """
 
@@ -41,7 +43,6 @@ class Unblocked(io.TextIOBase):
         # A duplicate, so that the thread never writes to a file that got the number of a closed one.
         self._own_file = os.dup(self._file)
         self._is_closing = False
-        self._encoding = stream.encoding
         self._is_terminal = stream.isatty()
         self._lossy = lossy
         self._pieces: list[bytes] = []
@@ -50,16 +51,6 @@ class Unblocked(io.TextIOBase):
         self._is_stalled = False
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
-
-    @property
-    def encoding(self) -> str:  # type: ignore[override]  # a plain attribute in TextIOBase
-        """The encoding of the underlying stream."""
-        return self._encoding
-
-    @property
-    def errors(self) -> str:  # type: ignore[override]  # a plain attribute in TextIOBase
-        """The error handler, which writes a character that the encoding lacks as an escape."""
-        return "backslashreplace"
 
     def fileno(self) -> int:
         """Return the file descriptor of the underlying stream."""
@@ -73,22 +64,17 @@ class Unblocked(io.TextIOBase):
         """Return True."""
         return True
 
-    def write(self, text: str, /) -> int:
-        """Pass ``text`` to the writing thread; on a terminal, wait briefly at the end of a line."""
-        self.write_bytes(text.encode(self._encoding, "backslashreplace"))
-        if self._is_terminal and "\n" in text:
-            self.flush()
-        return len(text)
-
-    def write_bytes(self, piece: bytes) -> None:
-        """Pass bytes to the writing thread unchanged."""
+    def write(self, content: Buffer, /) -> int:
+        """Pass bytes to the writing thread; on a terminal, wait briefly at the end of a line."""
+        piece = bytes(content)
         with self._changed:
             self.check()
             if self._lossy and (self._trouble or self.waiting > _MOST_WAITING):
                 self._left_out += piece.count(b"\n")
-                return
+                return len(piece)
             if self._left_out:
-                piece = b"(%d lines were left out, since nothing read them)\n%b" % (self._left_out, piece)
+                self._pieces.append(b"(%d lines were left out, since nothing read them)\n" % self._left_out)
+                self.waiting += len(self._pieces[-1])
                 self._left_out = 0
             self._pieces.append(piece)
             self.waiting += len(piece)
@@ -97,9 +83,14 @@ class Unblocked(io.TextIOBase):
                 # A daemon, because its last write may block for ever.
                 self._thread = threading.Thread(target=self._write_on, name="prints", daemon=True)
                 self._thread.start()
+        if self._is_terminal and b"\n" in piece:
+            self.flush()
+        return len(piece)
 
     def flush(self) -> None:
-        """Wait until the pending text is written, but only for a short time."""
+        """Wait until everything is written, but only for a short time."""
+        if self._is_closing:
+            return  # at the end of the command, which has reported its errors
         if not self._is_stalled:
             self._is_stalled = not self.drain(_FLUSH_SECONDS)
         self.check()
@@ -165,7 +156,7 @@ def unblocked_streams() -> Generator[Callable[[bool], None]]:
     for name, stream in (("stdout", sys.stdout), ("stderr", sys.stderr)):
         if _may_wait(stream):
             made.append(Unblocked(stream, lossy=name == "stderr"))
-            setattr(sys, name, made[-1])
+            setattr(sys, name, as_text(made[-1], stream.encoding))
 
     def finish(interrupted: bool) -> None:
         for stream in made:
@@ -181,7 +172,12 @@ def unblocked_streams() -> Generator[Callable[[bool], None]]:
             stream.end()
 
 
-def _may_wait(stream: TextIO | None) -> bool:
+def as_text(stream: Unblocked, encoding: str) -> TextIO:
+    """Return a text stream over ``stream``; a character that the encoding lacks is written as an escape."""
+    return io.TextIOWrapper(cast("BinaryIO", stream), encoding, "backslashreplace", newline="\n", write_through=True)
+
+
+def _may_wait(stream: TextIO | None) -> TypeGuard[io.TextIOWrapper]:
     """Return whether a stream may block its writer, like a pipe or a terminal; a file or a closed stream cannot."""
     if not isinstance(stream, io.TextIOWrapper):
         return False
@@ -197,7 +193,8 @@ class Printer:
 
     def __init__(self) -> None:
         # Any other stream is a file, which does not block its writer.
-        self._stream = sys.stdout if isinstance(sys.stdout, Unblocked) else None
+        stream = getattr(sys.stdout, "buffer", None)
+        self._stream = stream if isinstance(stream, Unblocked) else None
 
     def line(self, text: str) -> None:
         """Print a line, now or soon. An error in writing it is raised by a later call."""
@@ -205,10 +202,8 @@ class Printer:
 
     def piece(self, content: bytes) -> None:
         """Print bytes unchanged."""
-        if self._stream is not None:
-            self._stream.write_bytes(content)
-        else:
-            sys.stdout.buffer.write(content)
+        sys.stdout.buffer.write(content)
+        if self._stream is None:
             sys.stdout.buffer.flush()
 
     async def room(self) -> None:
