@@ -153,8 +153,8 @@ def test_faults(run: Run, started: list[Noted]) -> None:
 @pytest.mark.parametrize(
     ("fault", "sentence"),
     [
-        ("cancel", "The fault does nothing"),
-        ("nothing,status=500", "There is no operation 'nothing'"),
+        ("cancel", "the fault does nothing"),
+        ("nothing,status=500", "there is no operation 'nothing'"),
         ("cancel,status", "'status' is not NAME=VALUE"),
         ("cancel,status=soon", "'status=soon' is not NAME=VALUE"),
         ("cancel,colour=red", "'colour=red' is not NAME=VALUE"),
