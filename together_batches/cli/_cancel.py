@@ -12,7 +12,7 @@ from together_batches.cli._command import Common, command, option, service_optio
 from together_batches.cli._exits import CommandError, Exit, Interrupted, code_of_many
 from together_batches.cli._ids import ids_argument, ids_or_input, is_input
 from together_batches.cli._jobs import by_status, chosen_jobs, filter_options
-from together_batches.cli._loop import connected, in_loop, raised_by_signals, time_limit
+from together_batches.cli._loop import connected, in_loop, last_words, raised_by_signals, time_limit
 from together_batches.cli._numbers import above_zero, at_least_one
 from together_batches.cli._progress import bar
 from together_batches.cli._streams import printer
@@ -267,19 +267,26 @@ class _Cancel:
     @contextmanager
     def reported(self) -> Generator[None]:
         """Report the progress of the cancel if it is interrupted, or if the reader of its output closes the pipe."""
-        try:
-            yield
-        except KeyboardInterrupt:
-            if not self._total:
+        with last_words(self._last_words):
+            try:
+                yield
+            except BrokenPipeError:
+                # Harmless to a command that prints, but not if jobs that should stop are still running.
+                if self._ended < self._total:
+                    print_err(f"the output was closed by its reader: {self._unfinished()}")
                 raise
+
+    def _last_words(self) -> str:
+        """Return the progress, after the lines of the jobs that are still stopping because they were accepted."""
+        if not self._total:
+            return ""
+        if self._prints_lines and self._wait:
             with contextlib.suppress(OSError):  # a terminal that hung up cannot be written to
-                self._print_unended()
-            raise Interrupted(self._unfinished()) from None
-        except BrokenPipeError:
-            # A closed pipe is harmless to a command that prints, but not if jobs that should stop are still running.
-            if self._ended < self._total:
-                print_err(f"the output was closed by its reader: {self._unfinished()}")
-            raise
+                for outcome in self._stopping().values():
+                    if outcome.event == "accepted":
+                        print(outcome_line(outcome))
+                sys.stdout.flush()
+        return self._unfinished()
 
     def _unfinished(self) -> str:
         """Return the progress, and how to resume."""
@@ -295,14 +302,6 @@ class _Cancel:
             *(f"{format_count(count)} {state}" for state, count in counts.items() if count),
         ]
         return f"{', '.join(filter(None, parts))}; run it again to go on, a repeated cancel does no harm"
-
-    def _print_unended(self) -> None:
-        """Print the lines of the jobs that are still stopping, because their cancel was accepted."""
-        if self._prints_lines and self._wait:
-            for outcome in self._stopping().values():
-                if outcome.event == "accepted":
-                    print(outcome_line(outcome))
-            sys.stdout.flush()
 
     def _stopping(self) -> dict[str, CancelOutcome]:
         return {name: outcome for name, outcome in self._seen.items() if outcome.result is CancelResult.CANCELING}

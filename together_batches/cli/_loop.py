@@ -65,7 +65,10 @@ def in_loop(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
 
 @contextmanager
 def last_words(state: Callable[[], str]) -> Generator[None]:
-    """Report the progress of the command, and what remains, if the block is interrupted or its time limit expires."""
+    """Report the state of the command, and what remains, if the block is interrupted or its time limit expires.
+
+    An empty ``state`` adds nothing to the error.
+    """
     try:
         yield
     except KeyboardInterrupt:
@@ -73,7 +76,7 @@ def last_words(state: Callable[[], str]) -> Generator[None]:
     except CommandError as error:
         if error.code is not Exit.TIMED_OUT:
             raise
-        message = f"{error}: {state()}".replace("\n", "; ")
+        message = ": ".join(filter(None, (str(error), state().replace("\n", "; "))))
         raise CommandError(message, Exit.TIMED_OUT) from None
 
 

@@ -323,18 +323,19 @@ def show(directory: str, watch: bool, svg: str | None, html: str | None, overwri
     """
     from together_batches import runs
 
+    path = _existing_run(directory)
     if watch:
         if svg is not None or html is not None:
             message = "--watch draws on the terminal, and --svg and --html write a file: give one or the other"
             raise CommandError(message)
-        return _watch(Path(directory), as_lines=json)
+        return _watch(path, as_lines=json)
     refuse_dashes("a picture goes to a file", svg=svg, html=html)
     targets = [
         (ensure_writable(given, overwrite=overwrite), draw)
         for given, draw in ((svg, runs.to_svg), (html, runs.to_html))
         if given is not None
     ]
-    view = _read(directory)
+    view = runs.read(path)
     for target, draw in targets:
         _save(target, draw(view), overwrite=overwrite)
         print_err(f"the picture is in {target}")
@@ -350,13 +351,6 @@ async def _save(target: Path, text: str, *, overwrite: bool) -> None:
     async with open_atomic(target, overwrite=overwrite) as file:
         await file.write(text.encode())
         await file.commit()
-
-
-def _read(directory: str | Path) -> RunView:
-    """Read the run in a directory; raise :class:`CommandError` if it contains none."""
-    from together_batches import runs
-
-    return runs.read(_existing_run(directory))
 
 
 def _existing_run(directory: str | Path) -> Path:
@@ -393,43 +387,39 @@ def _watch(directory: Path, *, as_lines: bool) -> Exit:
     if not (as_lines or can_redraw(sys.stdout)):
         message = "--watch needs a terminal to draw on; elsewhere add --json, or do without --watch"
         raise CommandError(message)
-    try:
-        if as_lines:
-            _watch_as_json(directory)
-        else:
-            _watch_on_screen(directory)
-    except KeyboardInterrupt:
-        pass
+    with suppress(KeyboardInterrupt):
+        (_print_changes if as_lines else _redraw)(_looks(directory))
     return Exit.DONE
 
 
-def _watch_as_json(directory: Path) -> None:
-    last = None
+def _looks(directory: Path) -> Iterator[RunView]:
+    """Read the run every second until it has finished."""
+    from together_batches import runs
+
     while True:
-        view = _read(directory)
-        if view != last:
-            print(as_json(view), flush=True)
+        view = runs.read(directory)
+        yield view
         if view.state == "finished":
             return
-        last = view
         time.sleep(_SECONDS_BETWEEN_FRAMES)
 
 
-def _watch_on_screen(directory: Path) -> None:
+def _print_changes(views: Iterator[RunView]) -> None:
+    last = None
+    for view in views:
+        if view != last:
+            print(as_json(view), flush=True)
+        last = view
+
+
+def _redraw(views: Iterator[RunView]) -> None:
     from rich.live import Live
 
     console = _console()
-
-    def drawn() -> tuple[RunView, Group]:
-        view = _read(directory)
-        return view, _drawn(view, console, most_lanes=max(console.height - _OTHER_LINES, 1))
-
-    view, picture = drawn()
-    with Live(picture, console=console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False) as live:
-        while view.state != "finished":
-            time.sleep(_SECONDS_BETWEEN_FRAMES)
-            view, picture = drawn()
-            live.update(picture, refresh=True)
+    with Live(console=console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False) as live:
+        for view in views:
+            lanes = max(console.height - _OTHER_LINES, 1)
+            live.update(_drawn(view, console, most_lanes=lanes), refresh=True)
 
 
 def _console() -> Console:
