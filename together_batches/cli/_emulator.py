@@ -16,7 +16,16 @@ from together_batches.cli._exits import CommandError, Exit
 from together_batches.cli._loop import in_loop, last_words
 from together_batches.cli._numbers import above_zero, at_least_one, port, zero_or_more
 from together_batches.cli._progress import bar
-from together_batches.cli._text import PROGRAM, can_redraw, count_of, escape, format_count, print_err, table
+from together_batches.cli._text import (
+    PROGRAM,
+    can_redraw,
+    count_of,
+    escape,
+    format_count,
+    print_err,
+    print_lines,
+    table,
+)
 from together_batches.errors import APIError
 from together_batches.outcomes import CancelReport
 
@@ -109,9 +118,12 @@ def _show(report: CancelReport, elapsed: float, emulator: Emulator) -> None:
     print()
     print_table(report)
     print()
-    strays = [(failure.job_id, failure.result.words, _reason(failure)) for failure in report.failures]
-    for line in table(("STRAY ID", "RESULT", "WHY"), strays):
-        print(line)
+    strays: list[tuple[str, ...]] = []
+    for failure in report.failures:
+        error = failure.error
+        reason = error.message if isinstance(error, APIError) else str(error)
+        strays.append((failure.job_id, failure.result.words, escape(reason)))
+    print_lines(table(("STRAY ID", "RESULT", "WHY"), strays))
     print()
     # The table above does not show the faults on the way, which are the point of the demo, so they are printed here.
     statuses = Counter(request.status for request in emulator.requests)
@@ -125,11 +137,6 @@ def _show(report: CancelReport, elapsed: float, emulator: Emulator) -> None:
     print("Next, with your own jobs (this only looks; without --dry-run there is a prompt):")
     print("  export TOGETHER_API_KEY=...")
     print(f"  {PROGRAM} cancel --all --dry-run")
-
-
-def _reason(failure: CancelOutcome) -> str:
-    error = failure.error
-    return escape(error.message if isinstance(error, APIError) else str(error))
 
 
 # --- the emulator
@@ -187,12 +194,13 @@ def emulator(
     if rate_limit is not None:
         # The limit is in real seconds, but the emulator counts its own, so its Retry-After would be wrong.
         limit = RateLimit(rate_limit / speed, burst or math.ceil(rate_limit), retry_after=speed == 1)
+    began = time.time()
     made = Emulator(
         api_key=_EMULATOR_KEY,
         seed=seed,
         port=listen_port,
         rate_limit=limit,
-        clock=_clock(speed),
+        clock=lambda: began + (time.time() - began) * speed,
         faults=[_fault(text) for text in faults],
         on_request=_log if log else None,
     )
@@ -213,11 +221,6 @@ async def _serve(made: Emulator, jobs: int, seed: int) -> None:
         print(f"export TOGETHER_API_KEY={shlex.quote(_EMULATOR_KEY)}", flush=True)
         print_err(f"the emulator runs with {count_of(jobs, 'job')} until Ctrl-C; use it from another shell")
         await anyio.sleep_forever()
-
-
-def _clock(speed: float) -> Callable[[], float]:
-    began = time.time()
-    return lambda: began + (time.time() - began) * speed
 
 
 def _fault(text: str) -> Fault:

@@ -81,10 +81,6 @@ def results(
         print(as_json({"job": plain(job), "output": str(target), **tally.to_dict()}))
     else:
         common.note(str(tally) + (f", in {target}" if target is not None else ""))
-    return _exit_code(job, tally)
-
-
-def _exit_code(job: BatchJob, tally: _Tally) -> Exit:
     if job.status != BatchJobStatus.COMPLETED:
         print_error(f"job {job.id} is {job.status}" + (f": {job.error}" if job.error else ""))
         return Exit.ENDED_BADLY

@@ -167,9 +167,10 @@ def unblocked_streams() -> Generator[Callable[[bool], None]]:
     try:
         yield finish
     finally:
-        sys.stdout, sys.stderr = before
         for stream in made:
             stream.end()
+        # Only now, because the text streams are closed, and so flushed, when nothing refers to them.
+        sys.stdout, sys.stderr = before
 
 
 def as_text(stream: Unblocked, encoding: str) -> TextIO:

@@ -88,7 +88,11 @@ class Service:
         now = self._now()
         file = self._files.find(input_file_id)
         lines = lines_of(file.content.read()) if file else []
-        error = input_error(lines) if file else _not_there(input_file_id)
+        error = (
+            input_error(lines)
+            if file
+            else f"Failed to download input file: {input_file_id}: unexpected status code: 404"
+        )
         job = Job(
             id=self._uuid(),
             created_at=now,
@@ -189,7 +193,7 @@ class Service:
         if not input_file_id:
             self._files.keep(
                 input_id,
-                partial(_same, content),
+                lambda: content,
                 filename="requests.jsonl",
                 purpose="batch-api",
                 created_at=created_at,
@@ -287,16 +291,8 @@ class Service:
         return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
 
 
-def _not_there(file_id: str) -> str:
-    return f"Failed to download input file: {file_id}: unexpected status code: 404"
-
-
 def _made(make: Callable[[], bytes]) -> Content:
     return content_of(make())
-
-
-def _same(content: Content) -> Content:
-    return content
 
 
 @lru_cache(maxsize=256)
