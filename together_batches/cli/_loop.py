@@ -110,7 +110,8 @@ def raised_by_signals(*, in_task: bool = False) -> Generator[None]:
     try:
         for number in _signals("SIGINT", "SIGTERM", "SIGHUP"):
             handler = signal.getsignal(number)
-            if handler is signal.SIG_DFL or (in_task and handler is not signal.SIG_IGN):
+            # None is a handler that was not set from Python, and cannot be restored.
+            if handler is signal.SIG_DFL or (in_task and handler not in (None, signal.SIG_IGN)):
                 with contextlib.suppress(ValueError):  # not the main thread
                     before[number] = signal.signal(number, signal.default_int_handler)
         yield

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
@@ -51,6 +50,8 @@ def print_error(text: str) -> None:
 
 def as_json(value: object) -> str:
     """Return a value of the package, or plain data, as JSON on one line, in ASCII, which is safe on any terminal."""
+    import json  # here, because help and completion need none
+
     if not isinstance(value, dict | str | int | float | list | tuple | None):
         value = plain(value)
     return json.dumps(value, ensure_ascii=True, separators=(",", ":"))
@@ -65,6 +66,8 @@ def plain(value: Any) -> dict[str, Any]:
 
 def in_ascii(line: bytes) -> str:
     """Return existing JSON as :func:`as_json` writes it: characters beyond ASCII become escapes."""
+    import json
+
     text = line.decode()
     # Such characters occur only within strings, so each may be written as in a string.
     return text if text.isascii() else re.sub(r"[^\x00-\x7f]", lambda found: json.dumps(found[0])[1:-1], text)
