@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from together_batches._text import count_of, escape, format_count
@@ -39,8 +40,12 @@ PROGRAM = "together-batches"
 
 def print_err(text: str) -> None:
     """Print one line on standard error."""
-    if is_open(sys.stderr):
-        print(escape(text), file=sys.stderr, flush=True)
+    if not is_open(sys.stderr):
+        return
+    if is_open(sys.stdout):
+        with suppress(OSError):  # an error of standard output is raised by its next print
+            sys.stdout.flush()  # so that lines are in order if both streams go to one place
+    print(escape(text), file=sys.stderr, flush=True)
 
 
 def print_error(text: str) -> None:
