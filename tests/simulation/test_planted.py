@@ -17,6 +17,7 @@ from together_batches._jobs.create import Listing, WantedJob
 from together_batches.emulator import Fault
 from together_batches.runs import (
     _collecting,
+    _context,
     _engine,
     _joining,
     _ledger,
@@ -26,7 +27,6 @@ from together_batches.runs import (
     _run_directory,
     _running,
     _steps,
-    _trouble,
 )
 
 from .plan import Death, Plan, drawn
@@ -48,7 +48,7 @@ Patch = tuple[object, str, object]
 _save = _ledger.SqliteLedger.save
 _outcome_of = _rules.outcome_of
 _upload, _end = _steps.Steps.upload, _steps.Steps.end
-_until_answered = _trouble.Trouble.until_answered
+_until_answered = _context.RunContext.until_answered
 
 
 async def _only_afterwards(self: _ledger.SqliteLedger, *attempts: Attempt) -> None:
@@ -104,7 +104,7 @@ async def _or_is_gone(self: _steps.Steps, key: Any) -> Any:
     try:
         return await _end(self, key)
     except ResultsUnavailableError:
-        await self._store.save(key, status="FAILED", progress=0, ended_at=self._time.now())
+        await self._store.save(key, status="FAILED", progress=0, ended_at=self._run.time.now())
         return None
 
 
@@ -129,11 +129,11 @@ def _for_good(result: Any) -> int:
 
 
 async def _upload_as_a_new_run(self: _steps.Steps, key: Any) -> None:
-    self._is_resumed = False
+    self._run = attrs.evolve(self._run, is_resumed=False)
     await _upload(self, key)
 
 
-async def _an_empty_list_if_none(self: _trouble.Trouble, what: str, key: Any, call: Any) -> Any:
+async def _an_empty_list_if_none(self: _context.RunContext, what: str, key: Any, call: Any) -> Any:
     if not what.startswith("search"):
         return await _until_answered(self, what, key, call)
     try:
@@ -257,7 +257,7 @@ PLANTED: dict[str, tuple[Callable[[str], Iterator[Plan]], tuple[Patch, ...]]] = 
     ),
     "refused rows": (_seeds, ((_rules, "outcome_of", _for_good),)),
     "failing jobs": (_seeds, ((_engine.Engine, "_delay", lambda *_: 0.0),)),
-    "away": (_seeds, ((_trouble.Trouble, "until_answered", _an_empty_list_if_none),)),
+    "away": (_seeds, ((_context.RunContext, "until_answered", _an_empty_list_if_none),)),
 }
 
 
