@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from typing import TypeVar
 
-    from together_batches._local.atomic_file import AtomicFile
+    from together_batches._local.atomic_file import AsyncAtomicFile
 
     F = TypeVar("F", bound=Callable[..., object])
 
@@ -44,7 +44,7 @@ def refuse_dashes(why: str, **given: str | None) -> None:
             raise CommandError(message)
 
 
-def open_atomic(target: Path, *, overwrite: bool) -> AbstractAsyncContextManager[AtomicFile]:
+def open_atomic(target: Path, *, overwrite: bool) -> AbstractAsyncContextManager[AsyncAtomicFile]:
     """Open a file that appears under its name when it is complete."""
     from together_batches._local import atomic_file
 
