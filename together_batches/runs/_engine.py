@@ -208,21 +208,9 @@ class Engine:
     ) -> Arranged | None:
         """Return the results of an attempt; None if it has none, or they are left for the next call."""
         key = attempt.key
-        other: Created | None = None
-        if attempt.number > 1 and not attempt.creating_at:
-            previous = (attempt.shard, attempt.number - 1)
-            if self._store.at(previous).rows and not await self._collecting.is_as_collected(previous):
-                self._load.sent_rows -= attempt.rows
-                return None
-            other = await self._collecting.other_job(previous)
-        await self._store.begin(attempt, planned_at=self._run.time.now())
-        if not attempt.rows:
-            await self._store.save(key, collected_at=self._run.time.now())
+        if not await self._has_rows(attempt):
             return None
-        is_ours = other is None and self._store.at(key).job_id is None
-        if other is not None:
-            self._load.sent_rows -= attempt.rows
-            await self._steps.take_up(key, other)
+        is_new = self._store.at(key).job_id is None
         await self._steps.upload(key)
         await self._steps.create(key)
         if self._scout == key:
@@ -231,7 +219,7 @@ class Engine:
             limit.add_done_callback(self._timers.discard)
         while True:
             job = await self._steps.end(key)
-            if job is not None and (is_ours or self._follower.saw_running(job.id)):
+            if job is not None and (is_new or self._follower.saw_running(job.id)):
                 self._ended_at[key] = self._run.time.monotonic()
             if job is not None and self._follower.cancelled_meanwhile(job):
                 job = await self._seen_twice(key, job)
@@ -243,18 +231,46 @@ class Engine:
                     self._stop(f"job {job.id} was cancelled")
                     if not (job.output_file_id or job.error_file_id):
                         return None
-            if _seems_to_have_failed(self._store.at(key)):
-                self._in_doubt.add(key)
-            noted = self._store.at(key).ended_at
-            arranged = await self._collecting.collect(key, on_wait=release)
-            if self._store.at(key).ended_at != noted:  # it only seemed to have ended
-                self._ended_at[key] = self._run.time.monotonic()
+            arranged = await self._collected(key, release)
             if arranged is not None:
-                self._load.tokens += arranged.usage.total_tokens
-                return self._count(key, arranged)
+                return arranged
+
+    async def _has_rows(self, attempt: Attempt) -> bool:
+        """Begin an attempt, and return whether it has rows: none if the previous one answered all of them after all.
+
+        If a second job of the previous attempt's file exists, it is the job of this attempt.
+        """
+        key = attempt.key
+        other: Created | None = None
+        if attempt.number > 1 and not attempt.creating_at:
+            previous = (attempt.shard, attempt.number - 1)
+            if self._store.at(previous).rows and not await self._collecting.is_as_collected(previous):
+                self._load.sent_rows -= attempt.rows
+                return False
+            other = await self._collecting.other_job(previous)
+        await self._store.begin(attempt, planned_at=self._run.time.now())
+        if not attempt.rows:
+            await self._store.save(key, collected_at=self._run.time.now())
+        elif other is not None:
+            self._load.sent_rows -= attempt.rows
+            await self._steps.take_up(key, other)
+        return bool(attempt.rows)
+
+    async def _collected(self, key: Key, release: Callable[[], None]) -> Arranged | None:
+        """Return the results of an ended job; None if it has not ended after all."""
+        ended = self._store.at(key)
+        if _seems_to_have_failed(ended):
+            self._in_doubt.add(key)
+        arranged = await self._collecting.collect(key, on_wait=release)
+        if self._store.at(key).ended_at != ended.ended_at:  # it only seemed to have ended
+            self._ended_at[key] = self._run.time.monotonic()
+        if arranged is None:
             self._ended_at.pop(key, None)
             self._in_doubt.discard(key)
             self._done.set()
+            return None
+        self._load.tokens += arranged.usage.total_tokens
+        return self._count(key, arranged)
 
     async def _seen_twice(self, key: Key, job: BatchJob) -> BatchJob:
         """Read a job again that seems to have been cancelled."""
