@@ -13,7 +13,7 @@ from together_batches._local.atomic_file import open_atomic
 from together_batches._protocol import files as file_protocol
 from together_batches._stream import Stream
 from together_batches._text import count_of, format_count
-from together_batches._validation import is_plain, path_of, positive_number, refuse_renamed
+from together_batches._validation import check_callback, path_of, positive_number, refuse_renamed
 from together_batches.errors import (
     APIError,
     APIStatusError,
@@ -250,7 +250,7 @@ class AsyncFiles:
         if not isinstance(given, str) or given not in {"storage", "api"}:
             message = f"via must be 'storage' or 'api'; it is {via!r}"
             raise UsageError(message)
-        _check_callback(on_progress)
+        check_callback("on_progress", on_progress)
         async with open_upload(source, filename) as content:
             return (await self._transfers.upload(content, purpose, via, on_progress)).file
 
@@ -358,7 +358,7 @@ class AsyncFiles:
         refuse_renamed("download", renamed, force="overwrite")
         positive_number("patience", patience, zero=True)
         path_of("path", path)
-        _check_callback(on_progress)
+        check_callback("on_progress", on_progress)
         wanted = file_protocol.file_id(file_id)
         exists = isinstance(file_id, FileObject) or self._transfers.known.knows_file(wanted)
         absence = Absence(patience)
@@ -390,9 +390,3 @@ class AsyncFiles:
                 if pause is None:
                     raise
             await self._sleep(pause)
-
-
-def _check_callback(on_progress: object) -> None:
-    if on_progress is not None and not is_plain(on_progress):
-        message = "on_progress must be a plain function: it is called, not awaited"
-        raise TypeError(message)

@@ -12,7 +12,7 @@ import attrs
 from together_batches import jsonl
 from together_batches._local.replace import resolved
 from together_batches._text import format_count
-from together_batches._validation import is_plain, path_of, positive_int, positive_number
+from together_batches._validation import check_callback, path_of, positive_int, positive_number
 from together_batches.errors import UsageError
 from together_batches.jsonl import RequestLike
 from together_batches.models import BatchJob
@@ -131,9 +131,7 @@ def _is_rows_per_job(_: object, field: attrs.Attribute[Any], value: int) -> None
 
 
 def _is_callback(_: object, field: attrs.Attribute[Any], value: object) -> None:
-    if not is_plain(value):
-        message = f"{field.name} must be a plain function: it is called, not awaited"
-        raise TypeError(message)
+    check_callback(field.name, value)
 
 
 _optional = attrs.validators.optional
@@ -159,4 +157,4 @@ class Options:
     unique_files: bool
     retry_delays: tuple[float, ...] = attrs.field(converter=_delays)
     cancel_on_interrupt: bool
-    on_event: Callable[[RunEvent], None] | None = attrs.field(validator=_optional(_is_callback))
+    on_event: Callable[[RunEvent], None] | None = attrs.field(validator=_is_callback)
