@@ -107,7 +107,7 @@ class Transfers:
         on_progress: Callable[[int, int], None] | None,
     ) -> Uploaded:
         """Upload an opened source. Content that the service already has is not sent again."""
-        content.raise_for_unwritable()
+        content.lines.raise_for_problems()
         upload = file_protocol.Upload(content.name, purpose, content)
         if via == "storage":
             uploaded = await self._upload_to_storage(upload, content, on_progress)

@@ -16,15 +16,27 @@ from together_batches._validation import path_of, positive_int
 from together_batches.errors import UsageError, ValidationError
 from together_batches.jsonl._checks import MAX_BYTES, MAX_ROWS, Check, Problem, Rules
 from together_batches.jsonl._lines import MAX_LINE_BYTES, LineSplitter, cut_lines
-from together_batches.jsonl._requests import CHAT, JSON_SPACE, MAX_CUSTOM_ID, decode, encoded, invalid, short
+from together_batches.jsonl._requests import (
+    CHAT,
+    JSON_SPACE,
+    MAX_CUSTOM_ID,
+    custom_id_of,
+    decode,
+    encode,
+    invalid,
+    short,
+)
 from together_batches.jsonl._sources import Bytes, Source, blocks_of, holds_requests, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from together_batches.jsonl._requests import RequestLike
     from together_batches.rows import BatchRequest
 
-__all__ = ["read", "split", "write"]
+__all__ = ["RequestLines", "read", "split", "write"]
+
+_MOST_PROBLEMS = 1000
 
 
 def read(source: Source) -> Iterator[BatchRequest]:
@@ -53,21 +65,60 @@ def read(source: Source) -> Iterator[BatchRequest]:
                 raise invalid(f"{name_of(source)}: {places[0]}", places) from error
 
 
+class RequestLines:
+    """Lines of requests, and the problems of those that cannot be written: at most about a thousand are collected."""
+
+    def __init__(self) -> None:
+        self.problems: list[Problem] = []
+        self.rows = 0
+        self._bytes = 0
+
+    def of(self, requests: Iterable[RequestLike]) -> Iterator[bytes]:
+        """Yield the lines of requests, until there are too many problems."""
+        for request in requests:
+            yield self.line(request)
+            if self.is_full:
+                break
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no more problems are collected."""
+        return len(self.problems) >= _MOST_PROBLEMS
+
+    def line(self, request: RequestLike) -> bytes:
+        """Return the line of the next request; a blank one if it cannot be written, so that all such are reported."""
+        self.rows += 1
+        try:
+            line = encode(request)
+        except ValidationError as error:
+            line = b"\n"
+            custom_id = custom_id_of(request)
+            self.problems += [Problem(problem, self.rows, self._bytes, custom_id) for problem in error.problems]
+        self._bytes += len(line)
+        return line
+
+    def raise_for_problems(self) -> None:
+        """Raise :class:`ValidationError` with all requests that cannot be written, if any."""
+        if self.problems:
+            problems = [f"request {problem.line}: {problem.message}" for problem in self.problems]
+            more = f"; {format_count(len(problems))} problems in all" if len(problems) > 1 else ""
+            raise invalid(problems[0] + more, problems)
+
+
 def write(requests: Iterable[BatchRequest], path: str | os.PathLike[str], *, overwrite: bool = False) -> int:
     """Write requests to a file, one per line; return their number.
 
     The file appears under its name when it is complete. Raises :class:`UsageError` if it cannot be written, or exists
-    already and ``overwrite`` is false, and :class:`ValidationError` for an invalid request.
+    already and ``overwrite`` is false, and :class:`ValidationError` with all
+    invalid requests.
     """
-    count = 0
+    lines = RequestLines()
     with AtomicFile(path_of("path", path), replace=overwrite) as file:
-        for count, request in enumerate(requests, start=1):
-            try:
-                file.write(encoded(request) + b"\n")
-            except ValidationError as error:
-                raise invalid(f"request {count}: {error}", error.problems) from error
+        for line in lines.of(requests):
+            file.write(line)
+        lines.raise_for_problems()
         file.commit()
-    return count
+    return lines.rows
 
 
 def _refuse(targets: Iterable[Path]) -> None:
