@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Never, Protocol
 from together_batches._http.transport import CallState
 from together_batches._jobs.patience import Absence, say_how_long
 from together_batches._jobs.upload_source import open_upload
-from together_batches._local.atomic_file import open_atomic
+from together_batches._local.async_atomic_file import open_atomic
 from together_batches._protocol import files as file_protocol
 from together_batches._stream import Stream
 from together_batches._text import count_of, format_count

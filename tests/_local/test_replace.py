@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from together_batches import UsageError, jsonl
-from together_batches._local.atomic_file import open_atomic
+from together_batches._local.async_atomic_file import open_atomic
 from together_batches._local.replace import created, destination, objection, take_place
 
 if TYPE_CHECKING:

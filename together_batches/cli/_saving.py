@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from typing import TypeVar
 
-    from together_batches._local.atomic_file import AsyncAtomicFile
+    from together_batches._local.async_atomic_file import AsyncAtomicFile
 
     F = TypeVar("F", bound=Callable[..., object])
 
@@ -46,6 +46,6 @@ def refuse_dashes(why: str, **given: str | None) -> None:
 
 def open_atomic(target: Path, *, overwrite: bool) -> AbstractAsyncContextManager[AsyncAtomicFile]:
     """Open a file that appears under its name when it is complete."""
-    from together_batches._local import atomic_file
+    from together_batches._local import async_atomic_file
 
-    return atomic_file.open_atomic(target, replace=overwrite)
+    return async_atomic_file.open_atomic(target, replace=overwrite)

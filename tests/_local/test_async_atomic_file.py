@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from together_batches import UsageError
-from together_batches._local.atomic_file import open_atomic
+from together_batches._local.async_atomic_file import open_atomic
 
 if TYPE_CHECKING:
     from collections.abc import Callable
