@@ -14,6 +14,7 @@ import pytest
 from together_batches import BatchesError, ResultsUnavailableError
 from together_batches._jobs import create
 from together_batches._jobs.create import Listing, WantedJob
+from together_batches._local.atomic_file import AtomicFile
 from together_batches.emulator import Fault
 from together_batches.runs import (
     _collecting,
@@ -21,7 +22,6 @@ from together_batches.runs import (
     _engine,
     _joining,
     _ledger,
-    _partial_file,
     _resuming,
     _rules,
     _run_directory,
@@ -34,6 +34,9 @@ from .play import durable, play
 from .troubles import KINDS, Troubles
 
 if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import Self
+
     from together_batches.runs._records import Attempt
 
 MOST_SEEDS = 150
@@ -75,25 +78,29 @@ class _NoLock:
         """Hold the lock even if another process does."""
 
 
-class _InPlace(_partial_file.PartialFile):
-    def __init__(self, target: Any, mark: str, **options: Any) -> None:
-        super().__init__(target, mark, **options)
-        self._part.rename(target)
+class _InPlace(AtomicFile):
+    def __enter__(self) -> Self:
+        super().__enter__()
+        assert self._part is not None
+        self._part.rename(self.path)
+        return self
 
-    def keep(self) -> None:
+    def commit(self) -> None:
         self.finish()
-
-    def drop(self) -> None:
-        self._file.close()
+        self._part = None
 
 
-class _OneInFourHundredLost(_partial_file.PartialFile):
+class _OneInFourHundredLost(AtomicFile):
     lines = 0
 
     def write(self, content: bytes) -> None:
         type(self).lines += 1
         if self.lines % 400:
             super().write(content)
+
+
+def _output(kind: type[AtomicFile]) -> Callable[[Path, str], AtomicFile]:
+    return lambda path, run_id: kind(path, mark=run_id, fsync=True, hashed=True)
 
 
 async def _after_one_look(self: _collecting.Collecting, key: Any, **_: Any) -> Any:
@@ -223,10 +230,10 @@ _CREATE = "send POST /v1/batches "
         ),
         pytest.param(
             partial(_with_a_death_after, *(Death(steps, "rename") for steps in (1, 2, 3))),
-            ((_running, "PartialFile", _InPlace),),
+            ((_running, "output_file", _output(_InPlace)),),
             id="the output is written in its place",
         ),
-        pytest.param(_seeds, ((_running, "PartialFile", _OneInFourHundredLost),), id="a line is lost"),
+        pytest.param(_seeds, ((_running, "output_file", _output(_OneInFourHundredLost)),), id="a line is lost"),
     ],
 )
 def test_it_is_found(plans: Plans, patches: tuple[Patch, ...]) -> None:

@@ -16,7 +16,7 @@ from together_batches._validation import check_callback, path_of, positive_int, 
 from together_batches.errors import UsageError
 from together_batches.jsonl import RequestLike
 from together_batches.models import BatchJob
-from together_batches.runs._partial_file import explained
+from together_batches.runs._files import explained
 from together_batches.runs._values import RunEvent
 
 if TYPE_CHECKING:

@@ -20,8 +20,8 @@ from together_batches.runs import _input, _ledger, _rules
 from together_batches.runs._context import RunContext
 from together_batches.runs._directory_check import INVALID, PIECES, check_directory
 from together_batches.runs._engine import Engine
+from together_batches.runs._files import explained, output_file
 from together_batches.runs._lock import locked
-from together_batches.runs._partial_file import PartialFile, explained
 from together_batches.runs._run_directory import RunDirectory
 from together_batches.runs._sharding import sha256_of
 from together_batches.runs._store import RunStore
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
     from pathlib import Path
 
+    from together_batches._local.atomic_file import AtomicFile
     from together_batches.runs._context import Clock, RunApi
     from together_batches.runs._options import Options, Requests, RunPaths
     from together_batches.runs._records import LedgerSnapshot
@@ -178,19 +179,17 @@ async def _write_output(call: RunContext, places: RunPaths, ours: Sequence[Path]
     store = call.store
     with ExitStack() as stack:
 
-        def begun(path: Path) -> PartialFile:
-            partial_file = PartialFile(path, store.run.id, follow_links=True)
-            stack.callback(partial_file.drop)
-            return partial_file
+        def begun(path: Path) -> AtomicFile:
+            return stack.enter_context(output_file(path, store.run.id))
 
         def keep(raise_if_cancelled: Callable[[], None]) -> None:
             # Again, because files may have appeared meanwhile.
             _refuse_others(places, call.options, store.run.claims.split(), raise_if_cancelled)
             if failures.bytes:
-                failures.keep()
+                failures.commit()
             elif places.failures in ours:
                 places.failures.unlink(missing_ok=True)
-            output.keep()
+            output.commit()
 
         output, failures = await in_thread(lambda _: (begun(places.output), begun(places.failures)))
         shards = [(shard, store.at_shard(shard)) for shard in store.shards.values()]

@@ -21,6 +21,7 @@ from together_batches.jsonl._checks import Check, Rules
 from together_batches.jsonl._lines import cut_lines, joined
 from together_batches.jsonl._requests import JSON_SPACE
 from together_batches.jsonl._sources import blocks_of
+from together_batches.runs._files import explained
 from together_batches.runs._records import Shard
 from together_batches.runs._rules import packed, unpacked
 
@@ -28,9 +29,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
     from pathlib import Path
 
+    from together_batches._local.atomic_file import AtomicFile
     from together_batches.jsonl import Line
     from together_batches.jsonl._lines import Lines
-    from together_batches.runs._partial_file import PartialFile
+    from together_batches.jsonl._sources import Bytes
 
 __all__ = ["Scan", "rows_in", "scan", "sha256_of"]
 
@@ -54,7 +56,7 @@ def scan(
     endpoint: str,
     max_rows: int,
     max_bytes: int = jsonl.MAX_BYTES,
-    aside: PartialFile | None = None,
+    aside: AtomicFile | None = None,
     raise_if_cancelled: Callable[[], None],
 ) -> Scan:
     """Check an input and cut it. Bad lines are written to ``aside``; if that is None, raise :class:`ValidationError`.
@@ -132,7 +134,7 @@ class _DuplicateFinder:
 class _Reading:
     """One reading of the whole input."""
 
-    def __init__(self, path: Path, check: Check, cutter: _Cutter, aside: PartialFile | None) -> None:
+    def __init__(self, path: Path, check: Check, cutter: _Cutter, aside: AtomicFile | None) -> None:
         self.sha256 = ""
         self._path = path
         self._check = check
@@ -314,28 +316,19 @@ def rows_in(path: Path, shard: Shard, *, directory: Path) -> Iterator[bytes]:
 
 
 def _range(path: Path, offset: int, size: int) -> Iterator[bytes]:
-    try:
-        with path.open("rb") as file:
-            file.seek(offset)
-            while size and (block := file.read(min(size, 1 << 18))):
-                size -= len(block)
-                yield block
-    except OSError as error:
-        message = f"cannot read {path}: {error.strerror or error}"
-        raise UsageError(message) from error
+    with explained("read", path), path.open("rb") as file:
+        file.seek(offset)
+        while size and (block := file.read(min(size, 1 << 18))):
+            size -= len(block)
+            yield block
 
 
-def sha256_of(path: Path, raise_if_cancelled: Callable[[], None]) -> tuple[int, str]:
+def sha256_of(source: Bytes, raise_if_cancelled: Callable[[], None]) -> tuple[int, str]:
     """Return the size and hash of a file."""
     digest = hashlib.sha256()
     size = 0
-    try:
-        with path.open("rb", buffering=0) as file:
-            while block := file.read(1 << 20):
-                raise_if_cancelled()
-                digest.update(block)
-                size += len(block)
-    except OSError as error:
-        message = f"cannot read {path}: {error.strerror or error}"
-        raise UsageError(message) from error
+    for block in blocks_of(source):
+        raise_if_cancelled()
+        digest.update(block)
+        size += len(block)
     return size, digest.hexdigest()
