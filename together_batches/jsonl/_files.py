@@ -15,7 +15,7 @@ from together_batches._text import format_count
 from together_batches._validation import path_of, positive_int
 from together_batches.errors import UsageError, ValidationError
 from together_batches.jsonl._checks import MAX_BYTES, MAX_ROWS, Check, Problem, Rules
-from together_batches.jsonl._lines import MAX_LINE_BYTES, LineSplitter, cut_lines
+from together_batches.jsonl._lines import MAX_LINE_BYTES, Cutter, LineSplitter, cut_lines
 from together_batches.jsonl._requests import (
     CHAT,
     JSON_SPACE,
@@ -167,26 +167,25 @@ def split(
         folder.mkdir(parents=True, exist_ok=True)
     _refuse(_earlier_pieces(folder, prefix))
     check = Check(rules)
+    cutter = Cutter(max_rows, max_bytes)
     mark = secrets.token_hex(8)
-    rows = 0
     with ExitStack() as stack:
         files: list[AtomicFile] = []
         for lines in check.lines(source):
-            bad = frozenset(check.bad(lines))
+            bad = check.bad(lines)
             # After the first problem nothing is written, but all others are still searched for.
             if check.problem_count:
                 continue
-            for place, content in enumerate(lines.contents):
-                if place in bad:
-                    continue
-                if not files or rows == max_rows or files[-1].bytes + len(content) + 1 > max_bytes:
-                    for file in files[-1:]:
-                        file.finish()
-                    files.append(AtomicFile(folder / f"{prefix}-{len(files) + 1:03}.jsonl", mark=mark))
-                    stack.enter_context(files[-1])
-                    rows = 0
-                files[-1].write(content + b"\n")
-                rows += 1
+            start = 0
+            for place in (*bad, len(lines)):
+                some, start = lines.part(start, place) if bad else lines, place + 1
+                for begins, rows in cutter.cut(some):
+                    if begins:
+                        for file in files[-1:]:
+                            file.finish()
+                        files.append(AtomicFile(folder / f"{prefix}-{len(files) + 1:03}.jsonl", mark=mark))
+                        stack.enter_context(files[-1])
+                    files[-1].write(rows.text)
         check.finish(name_of(source)).raise_for_problems()
         width = max(3, len(str(len(files))))
         for number, file in enumerate(files, start=1):
