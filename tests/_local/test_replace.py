@@ -116,6 +116,19 @@ def test_requests_through_a_link(tmp_path: Path) -> None:
 
 
 @posix
+def test_new_files_of_requests_have_the_usual_mode(tmp_path: Path) -> None:
+    """New files of requests have the mode that the umask gives, like those of any editor."""
+    requests = [jsonl.chat_request("a", model="m", messages=[])]
+    before = os.umask(0o027)
+    try:
+        jsonl.write(requests, tmp_path / "requests.jsonl")
+        (piece,) = jsonl.split(requests, tmp_path / "pieces")
+    finally:
+        os.umask(before)
+    assert (mode_of(tmp_path / "requests.jsonl"), mode_of(piece)) == (0o640, 0o640)
+
+
+@posix
 async def test_a_part_that_was_left_is_used_again(tmp_path: Path) -> None:
     """The part of a killed process is used again, so at most one exists for each path after any number of tries."""
     async with open_atomic(tmp_path / "out", replace=False):

@@ -31,7 +31,8 @@ class AtomicFile:
     Use it as a context manager: what was not committed by the end is removed. A link at ``path`` remains, and its
     target is written, unless ``follow_links`` is false. Without ``replace`` an existing file is an error. A ``mark``
     is part of the temporary name, which then is the same for each try; so no other process may write to the path.
-    With ``fsync`` the content is on the disk before the file gets its name. If ``hashed``, a hash is computed.
+    With ``fsync`` the content is on the disk before the file gets its name. If ``hashed``, a hash is computed. A new
+    file is for its owner alone if it is ``private``.
 
     All methods block. They raise :class:`UsageError`, with ``advice``, if the file cannot be written.
     """
@@ -47,6 +48,7 @@ class AtomicFile:
         mark: str | None = None,
         fsync: bool = False,
         hashed: bool = False,
+        private: bool = True,
         advice: str = "",
     ) -> None:
         self.path = path
@@ -56,6 +58,7 @@ class AtomicFile:
         self._mark = mark
         self._fsync = fsync
         self._hashed = hashed
+        self._private = private
         self._advice = advice
         self._digest = hashlib.sha256()
         self._part: Path | None = None
@@ -69,7 +72,7 @@ class AtomicFile:
 
     def __enter__(self) -> Self:
         with self._explained():
-            self._part, self._file = _part_of(self._place(), self._mark)
+            self._part, self._file = _part_of(self._place(), self._mark, private=self._private)
         return self
 
     def _explained(self) -> AbstractContextManager[None]:
@@ -143,7 +146,7 @@ class AtomicFile:
             self._part.unlink(missing_ok=True)
 
 
-def _part_of(place: Path, mark: str | None) -> tuple[Path, IO[bytes]]:
+def _part_of(place: Path, mark: str | None, *, private: bool) -> tuple[Path, IO[bytes]]:
     """Open a part for ``place``; one that a killed process left is reused.
 
     Without a mark its name is derived from that of the target, and a lock, which ends with the process, shows whether
@@ -151,7 +154,7 @@ def _part_of(place: Path, mark: str | None) -> tuple[Path, IO[bytes]]:
     """
     if mark is not None:
         part = place.parent / f".{place.name}.{mark}.part"
-        return part, created(part, "wb", buffering=0)
+        return part, created(part, "wb", buffering=0, private=private)
     stem = hashlib.sha256(os.fsencode(place.name)).hexdigest()[:16]
     if sys.platform != "win32":
         import fcntl
@@ -160,7 +163,7 @@ def _part_of(place: Path, mark: str | None) -> tuple[Path, IO[bytes]]:
             part = place.parent / f".together-batches-{stem}-{number}.part"
             with ExitStack() as stack:
                 try:
-                    file = stack.enter_context(created(part, "ab", buffering=0))
+                    file = stack.enter_context(created(part, "ab", buffering=0, private=private))
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     # Between opening and locking, its former owner may have renamed it to the final name.
                     if os.path.samestat(os.fstat(file.fileno()), part.stat()):
@@ -174,4 +177,4 @@ def _part_of(place: Path, mark: str | None) -> tuple[Path, IO[bytes]]:
                         part.unlink(missing_ok=True)
                     break
     part = place.parent / f".together-batches-{stem}-{secrets.token_hex(8)}.part"
-    return part, created(part, buffering=0)
+    return part, created(part, buffering=0, private=private)

@@ -113,7 +113,7 @@ def write(requests: Iterable[BatchRequest], path: str | os.PathLike[str], *, ove
     invalid requests.
     """
     lines = RequestLines()
-    with AtomicFile(path_of("path", path), replace=overwrite) as file:
+    with AtomicFile(path_of("path", path), replace=overwrite, private=False) as file:
         for line in lines.of(requests):
             file.write(line)
         lines.raise_for_problems()
@@ -183,7 +183,9 @@ def split(
                     if begins:
                         for file in files[-1:]:
                             file.finish()
-                        files.append(AtomicFile(folder / f"{prefix}-{len(files) + 1:03}.jsonl", mark=mark))
+                        files.append(
+                            AtomicFile(folder / f"{prefix}-{len(files) + 1:03}.jsonl", mark=mark, private=False)
+                        )
                         stack.enter_context(files[-1])
                     files[-1].write(rows.text)
         check.finish(name_of(source)).raise_for_problems()
