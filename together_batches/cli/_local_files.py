@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from typing import BinaryIO, TypeVar
 
-    from together_batches._local.atomic_file import AtomicFile
+    from together_batches._local.async_atomic_file import AsyncAtomicFile
 
     F = TypeVar("F", bound=Callable[..., object])
 
@@ -98,8 +98,8 @@ def refuse_dashes(why: str, **given: str | None) -> None:
             raise CommandError(message)
 
 
-def open_atomic(target: Path, *, overwrite: bool) -> AbstractAsyncContextManager[AtomicFile]:
+def open_atomic(target: Path, *, overwrite: bool) -> AbstractAsyncContextManager[AsyncAtomicFile]:
     """Open a file that appears under its name when it is complete."""
-    from together_batches._local import atomic_file
+    from together_batches._local import async_atomic_file
 
-    return atomic_file.open_atomic(target, replace=overwrite)
+    return async_atomic_file.open_atomic(target, replace=overwrite)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, ClassVar, Literal, cast
 
 import attrs
 
@@ -65,6 +65,8 @@ class _Plain:
     """A value that :func:`together_batches.to_dict` accepts: its fields, but for those that are absent."""
 
     __slots__ = ()
+    _derived: ClassVar[tuple[str, ...]] = ()
+    """Properties that are part of the dict."""
 
     def __to_dict__(self) -> dict[str, object]:
         fields: Mapping[str, object] = attrs.asdict(
@@ -72,11 +74,24 @@ class _Plain:
             value_serializer=_serialized,
             filter=lambda _, item: item is not None,
         )
-        return dict(fields)
+        return {**fields, **{name: getattr(self, name) for name in self._derived}}
+
+
+class _Counted(_Plain):
+    """A value that counts each row of the input once, by its state."""
+
+    __slots__ = ()
+    _derived: ClassVar[tuple[str, ...]] = ("rows",)
+
+    @property
+    def rows(self) -> int:
+        """Number of rows in the input."""
+        states = ("succeeded", "failed", "missing", "invalid", "in_flight", "not_sent")
+        return sum(getattr(self, state, 0) for state in states)
 
 
 @attrs.frozen(kw_only=True)
-class RunEvent(_Plain):
+class RunEvent(_Counted):
     """Event in a run, described by ``message``; ``shard`` and ``attempt`` count from 1.
 
     Rows are counted as in :class:`RunReport`, after the event; ``in_flight`` rows were sent and are not collected
@@ -97,17 +112,9 @@ class RunEvent(_Plain):
     not_sent: int = 0
     answered: int = 0
 
-    @property
-    def rows(self) -> int:
-        """Number of rows in the input."""
-        return self.succeeded + self.failed + self.missing + self.invalid + self.in_flight + self.not_sent
-
-    def __to_dict__(self) -> dict[str, object]:
-        return {**super().__to_dict__(), "rows": self.rows}
-
 
 @attrs.frozen(kw_only=True)
-class RunReport(_Plain):
+class RunReport(_Counted):
     """Result of a run; ``str(report)`` is a one-line summary.
 
     Every row of the input is counted once: ``succeeded``, ``failed``, ``missing`` (not answered), ``invalid`` (a bad
@@ -131,10 +138,7 @@ class RunReport(_Plain):
     finished_at: datetime
     stopped: str | None = None
 
-    @property
-    def rows(self) -> int:
-        """Number of rows in the input."""
-        return self.succeeded + self.failed + self.missing + self.invalid + self.not_sent
+    _derived: ClassVar[tuple[str, ...]] = ("rows", "complete", "ok")
 
     @property
     def complete(self) -> bool:
@@ -145,9 +149,6 @@ class RunReport(_Plain):
     def ok(self) -> bool:
         """Whether every row of the input was answered."""
         return self.succeeded == self.rows
-
-    def __to_dict__(self) -> dict[str, object]:
-        return {**super().__to_dict__(), "rows": self.rows, "complete": self.complete, "ok": self.ok}
 
     def __str__(self) -> str:
         words = {
@@ -219,7 +220,7 @@ class ShardView(_Plain):
 
 
 @attrs.frozen(kw_only=True)
-class RunView(_Plain):
+class RunView(_Counted):
     """Snapshot of a run from its directory, as :func:`read` returns it, with or without a process at work on it.
 
     ``state`` is ``running`` while a process (``pid`` on ``host``) holds the run, ``finished`` if its output was
@@ -249,14 +250,6 @@ class RunView(_Plain):
     not_sent: int
     usage: Usage
     warnings: tuple[str, ...] = ()
-
-    @property
-    def rows(self) -> int:
-        """Number of rows in the input."""
-        return self.succeeded + self.failed + self.missing + self.invalid + self.in_flight + self.not_sent
-
-    def __to_dict__(self) -> dict[str, object]:
-        return {**super().__to_dict__(), "rows": self.rows}
 
 
 @attrs.frozen
