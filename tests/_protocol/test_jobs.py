@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import gc
 from datetime import UTC, datetime
 from pathlib import Path
 from traceback import TracebackException
@@ -16,7 +14,6 @@ from hypothesis import strategies as st
 from wires import stable
 
 from together_batches._protocol import jobs as job_protocol
-from together_batches._protocol import json_codec
 from together_batches._protocol.jobs import Answer, Request
 from together_batches.config import Secret
 from together_batches.errors import (
@@ -527,26 +524,6 @@ def test_an_entry_that_is_no_job_does_not_cost_the_list(caplog: pytest.LogCaptur
         f"an entry of a list of batch jobs is left out, since it cannot be read: {problem}"
         for problem in ("a number in place of an id at $[1].id", "no id at $[3].id")
     ]
-
-
-@pytest.mark.parametrize("enabled", [True, False])
-@pytest.mark.parametrize("body", ['[{"id": "a"}]', "[7]"])
-def test_the_garbage_collector_is_left_as_it_was(body: str, enabled: bool) -> None:
-    """Garbage collection is paused while a list is read, and restored also after an error."""
-    seen: list[bool] = []
-
-    def read(entry: object) -> BatchJob:
-        seen.append(gc.isenabled())
-        return json_codec.job(entry)
-
-    before = gc.isenabled()
-    (gc.enable if enabled else gc.disable)()
-    try:
-        with contextlib.suppress(APIResponseValidationError):
-            job_protocol.read_list(answer(body), "a list", read)
-        assert (gc.isenabled(), seen) == (enabled, [False])
-    finally:
-        (gc.enable if before else gc.disable)()
 
 
 # --- created jobs -------------------------------------------------------------------------------------------------

@@ -87,7 +87,7 @@ class KnownJobs:
         for job in reversed(newest_first[:_MOST_REMEMBERED]):
             self.note(job)
         for job in newest_first[_MOST_REMEMBERED:]:
-            if job.created_at is None or job.input_file_id in self._single:
+            if job.created_at is None or (self._single and job.input_file_id in self._single):
                 self.note(job)
 
     def knows(self, job_id: str) -> bool:

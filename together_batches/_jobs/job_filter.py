@@ -56,12 +56,12 @@ class Selection:
         return cls(statuses, model_id, endpoint, input_file_id, created_after, created_before)
 
     def choose(self, jobs: Iterable[BatchJob], at: datetime) -> list[BatchJob]:
-        """Return the selected jobs, newest first; ``at`` is when the service made the list, by its own clock.
+        """Return the selected jobs in their order; ``at`` is when the service made the list, by its own clock.
 
         A status that is unknown to this version and that no job of the list has raises :class:`UsageError`: it is
         more likely misspelt than new, and an empty selection would look like success.
         """
-        jobs = newest_first(jobs)
+        jobs = list(jobs)
         # One filter after the other, because most calls use one or none.
         if (statuses := self.statuses) is not None:
             self._check_statuses(statuses, jobs)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import re
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -14,7 +12,7 @@ from urllib.parse import quote, urlencode, urljoin, urlsplit
 
 import attrs
 
-from together_batches._protocol import json_codec
+from together_batches._protocol import job_codec, json_codec
 from together_batches._protocol.paging import sign_in_headers
 from together_batches._protocol.reach import is_disguised, reach_of
 from together_batches.config import Secret
@@ -37,7 +35,7 @@ from together_batches.errors import (
 from together_batches.models import BatchJob
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping
+    from collections.abc import Callable, Mapping
 
 T = TypeVar("T")
 
@@ -276,18 +274,18 @@ def _is_acceptance(body: bytes) -> bool:
 def job_in(body: bytes) -> BatchJob:
     """Return the job in a response, bare or as ``{"job": …}``; raise :class:`WireError` if there is none."""
     try:
-        return json_codec.job(body)
+        return job_codec.job(body)
     except json_codec.WireError:
         value = json_codec.read(body)
         fields = cast("dict[str, object]", value) if isinstance(value, dict) else {}
         if "id" in fields or not isinstance(fields.get("job"), dict):
             raise
-        return json_codec.job(fields["job"], "$.job")
+        return job_codec.job(fields["job"], "$.job")
 
 
 def read_jobs(answer: Answer) -> list[BatchJob]:
     """Return all jobs of a list. An empty account answers a literal ``null``; an object with ``data`` also counts."""
-    return read_list(answer, "a list of batch jobs", json_codec.job)
+    return read_list(answer, "a list of batch jobs", job_codec.job)
 
 
 def read_list(answer: Answer, what: str, read: Callable[[object], T]) -> list[T]:
@@ -296,17 +294,16 @@ def read_list(answer: Answer, what: str, read: Callable[[object], T]) -> list[T]
     if header is not None:
         raise invalid_response(answer, what, "it is only a part of one, and no paging is known", f"header {header}")
     try:
-        entries = json_codec.entries(answer.body)
+        entries = job_codec.entries(answer.body)
     except json_codec.WireError as error:
         raise invalid_response(answer, what, error.problem, error.where) from error
     found: list[T] = []
     unread: dict[int, json_codec.WireError] = {}
-    with _without_collector():
-        for index, entry in enumerate(entries):
-            try:
-                found.append(read(entry))
-            except json_codec.WireError as error:
-                unread[index] = error
+    for index, entry in enumerate(entries):
+        try:
+            found.append(read(entry))
+        except json_codec.WireError as error:
+            unread[index] = error
     for index, unreadable in unread.items():
         where = f"$[{index}]{unreadable.where.removeprefix('$')}"
         if not found:
@@ -319,22 +316,6 @@ def read_list(answer: Answer, what: str, read: Callable[[object], T]) -> list[T]
             extra={"where": where},
         )
     return found
-
-
-@contextmanager
-def _without_collector() -> Generator[None]:
-    """Pause garbage collection for a fraction of a second, unless it is disabled anyway.
-
-    The values of a list contain no cycles, and the collector would scan all of them again and again: for 50,000 jobs
-    that takes a third of the time.
-    """
-    paused = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if paused:
-            gc.enable()
 
 
 def read_created(answer: Answer, input_file_id: str) -> BatchJob:
@@ -351,7 +332,7 @@ def read_created(answer: Answer, input_file_id: str) -> BatchJob:
         advice = warning if isinstance(warning, str) and warning else None
         if envelope["job"] is None:
             raise JobNotCreatedError(advice)
-        job = json_codec.job(envelope["job"], "$.job")
+        job = job_codec.job(envelope["job"], "$.job")
         if job.input_file_id not in {None, input_file_id}:
             raise invalid_response(answer, what, f"it is about file {job.input_file_id!r}", "$.job.input_file_id")
         return attrs.evolve(job, warning=advice or job.warning)
