@@ -1,17 +1,30 @@
-"""Fields of the values: times, and fields that are decoded on first access."""
+"""Fields of the values: read from JSON, on first use if that saves work, and written as plain data."""
 
 from __future__ import annotations
 
+import os
 from abc import abstractmethod
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, NoReturn
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, NoReturn, cast
+
+import attrs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    import attrs
-
-__all__ = ["READ_LATER", "Carried", "ReadLater", "carried", "in_utc", "read_time", "reader_of", "time_of"]
+__all__ = [
+    "READ_LATER",
+    "Carried",
+    "Plain",
+    "ReadLater",
+    "carried",
+    "in_utc",
+    "read_time",
+    "reader_of",
+    "time_of",
+    "written",
+]
 
 
 def time_of(text: str) -> datetime | None:
@@ -100,6 +113,26 @@ class ReadLater:
 
 READ_LATER: Callable[[ReadLater, Callable[[Any], None]], None] = ReadLater.__dict__["_source"].__set__
 """Set the source of a value; a frozen one, too."""
+
+
+class Plain:
+    """A value that :func:`together_batches.to_dict` writes as its fields, but for those that are absent."""
+
+    __slots__ = ()
+
+    def __to_dict__(self) -> dict[str, object]:
+        return attrs.asdict(
+            cast("attrs.AttrsInstance", self),
+            value_serializer=lambda _, __, value: written(value),
+            filter=lambda _, value: value is not None,
+        )
+
+
+def written(value: object) -> object:
+    """Return the value of a field as plain data: a time in UTC with ``Z``, a path and a status as text."""
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    return str(cast("object", value)) if isinstance(value, os.PathLike | StrEnum) else value
 
 
 class Carried:

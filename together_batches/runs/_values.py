@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import enum
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import Literal
 
 import attrs
 
+from together_batches._fields import Plain
 from together_batches._text import count_of, format_count
 from together_batches.models import BatchJob
 from together_batches.rows import Usage
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 __all__ = [
     "AttemptState",
@@ -61,22 +59,8 @@ class RunEventKind(enum.StrEnum):
     """The output was written."""
 
 
-class _Plain:
-    """A value that :func:`together_batches.to_dict` accepts: its fields, but for those that are absent."""
-
-    __slots__ = ()
-
-    def __to_dict__(self) -> dict[str, object]:
-        fields: Mapping[str, object] = attrs.asdict(
-            cast("attrs.AttrsInstance", self),
-            value_serializer=_serialized,
-            filter=lambda _, item: item is not None,
-        )
-        return dict(fields)
-
-
 @attrs.frozen(kw_only=True)
-class RunEvent(_Plain):
+class RunEvent(Plain):
     """Event in a run, described by ``message``; ``shard`` and ``attempt`` count from 1.
 
     Rows are counted as in :class:`RunReport`, after the event; ``in_flight`` rows were sent and are not collected
@@ -107,7 +91,7 @@ class RunEvent(_Plain):
 
 
 @attrs.frozen(kw_only=True)
-class RunReport(_Plain):
+class RunReport(Plain):
     """Result of a run; ``str(report)`` is a one-line summary.
 
     Every row of the input is counted once: ``succeeded``, ``failed``, ``missing`` (not answered), ``invalid`` (a bad
@@ -166,7 +150,7 @@ class RunReport(_Plain):
 
 
 @attrs.frozen(kw_only=True)
-class AttemptView(_Plain):
+class AttemptView(Plain):
     """One sending of rows of a shard: a file, a job, and its results.
 
     The times are aware and in UTC, by the clock of this machine except ``created_at``, which is the service's:
@@ -204,7 +188,7 @@ class AttemptView(_Plain):
 
 
 @attrs.frozen(kw_only=True)
-class ShardView(_Plain):
+class ShardView(Plain):
     """Part of the input that fits into one job: its ``rows``, beginning at ``first_line``, and the attempts at them.
 
     ``offset`` and ``bytes`` are its position and size in the input.
@@ -219,7 +203,7 @@ class ShardView(_Plain):
 
 
 @attrs.frozen(kw_only=True)
-class RunView(_Plain):
+class RunView(Plain):
     """Snapshot of a run from its directory, as :func:`read` returns it, with or without a process at work on it.
 
     ``state`` is ``running`` while a process (``pid`` on ``host``) holds the run, ``finished`` if its output was
@@ -260,7 +244,7 @@ class RunView(_Plain):
 
 
 @attrs.frozen
-class UnfinishedJobs(_Plain):
+class UnfinishedJobs(Plain):
     """Unfinished ``jobs`` of a run; ``unconfirmed`` are the input files of creates without a listed job.
 
     Such a create may have made a job, which then runs.
@@ -268,11 +252,3 @@ class UnfinishedJobs(_Plain):
 
     jobs: tuple[BatchJob, ...]
     unconfirmed: tuple[str, ...]
-
-
-def _serialized(_: object, __: object, value: object) -> object:
-    if isinstance(value, datetime):
-        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
-    if isinstance(value, Path | enum.StrEnum):
-        return str(value)
-    return value
