@@ -400,7 +400,7 @@ def test_every_way_of_reading_a_job_agrees(sent: dict[str, Any]) -> None:
     assert repr(job) == repr(job_codec.job(json.dumps(sent).encode()))
     assert repr(job) == repr(job_from_dict(to_dict(job)))
     assert repr(job) == repr(_listed(sent))
-    assert _listed(sent).extra == job.extra
+    assert repr(_listed(sent).extra) == repr(job.extra)
     assert type(job) is BatchJob
 
 
@@ -412,7 +412,7 @@ def test_a_job_of_a_list_is_read_in_any_order(sent: dict[str, Any], data: st.Dat
     job, listed = job_codec.job(sent), _listed(sent)
     for name in names:
         value = getattr(listed, name)
-        assert value == getattr(job, name) or value != value  # NaN
+        assert repr(value) == repr(getattr(job, name))
         assert getattr(listed, name) is value
 
 

@@ -18,8 +18,8 @@ from together_batches._protocol.jobs import (
     invalid_response,
     list_request,
     read_list,
-    safe_target,
 )
+from together_batches._protocol.reach import safe_target
 from together_batches.config import Secret
 from together_batches.errors import ConflictError, UsageError
 from together_batches.models import FileObject
