@@ -8,6 +8,7 @@ import math
 import pickle
 import sys
 from datetime import UTC, datetime
+from traceback import TracebackException
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
@@ -470,3 +471,10 @@ def test_what_is_unknown_and_too_deep_is_left_out() -> None:
         return deeper(levels - 1) if levels else list(job.extra)
 
     assert deeper(150) == ([] if sys.version_info < (3, 12) else ["x"])
+
+
+def test_the_error_for_what_is_no_job_can_be_shown() -> None:
+    """An error can be shown with the variables of its frames: none of them is a half-made job."""
+    with pytest.raises(WireError) as caught:
+        job_codec.job(b'{"id": "a", "created_at": "soon", "progress": ' + b"9" * 10_000 + b"}")
+    assert "WireError" in "".join(TracebackException.from_exception(caught.value, capture_locals=True).format())

@@ -38,19 +38,12 @@ def job(sent: object, where: str = "$") -> BatchJob:
     value is kept in ``extra``.
     """
     try:
-        found = object.__new__(BatchJob)
-        if isinstance(sent, Raw):
-            # Reading all fields takes twice as long, and few programs use all of each job.
-            _set_first(found, _read_first(sent))
-            READ_LATER(found, _Rest(bytes(sent)))  # a copy, because a Raw keeps the whole list in memory
-            return found
-        usual = _read_usual(sent) if isinstance(sent, bytes) else msgspec.convert(sent, _Usual)
-        _set_first(found, usual)
-        _set_rest(found, usual)
-        if isinstance(sent, bytes):
-            READ_LATER(found, _Extra(sent))
+        if isinstance(sent, (bytes, Raw)):
+            found = _begun(_read_first(sent))
+            READ_LATER(found, _Rest(bytes(sent)))  # a copy, because a Raw keeps its whole list
         else:
-            _SLOTS["extra"](found, _unknown(cast("_Object", sent)))
+            found = _begun(msgspec.convert(sent, _First))
+            READ_LATER(found, _Rest(sent))
         return found
     except _UNUSUAL:
         return _structured(BatchJob, _decoded(sent), where)
@@ -158,57 +151,53 @@ _REST_TIMES = [(name, _SLOTS[name]) for name in _REST if _FIELDS[name].type == d
 _REST_OTHERS = [(name, _SLOTS[name]) for name in _REST if _FIELDS[name].type != datetime | None]
 
 
-def _set_first(job: BatchJob, first: _First) -> None:
-    """Set the first fields. Calling :class:`BatchJob` would check all fields again, for twice the time."""
+def _begun(first: _First) -> BatchJob:
+    """Return a job with its first fields. Calling :class:`BatchJob` would check all of them again."""
+    # Before there is a job, because it may fail, and a half-made job could not be shown in a traceback.
+    created_at = time_of(first.created_at) if first.created_at else None
+    job = object.__new__(BatchJob)
     _set_id(job, first.id)
     _set_status(job, first.status or None)  # an empty text is an unknown status
-    _set_created_at(job, time_of(first.created_at) if first.created_at else None)
+    _set_created_at(job, created_at)
     _set_output_file_id(job, first.output_file_id or None)
     _set_error_file_id(job, first.error_file_id or None)
-
-
-def _set_rest(job: BatchJob, usual: _First) -> None:
-    """Set all other fields but ``extra``."""
-    for name, set_field in _REST_OTHERS:
-        set_field(job, getattr(usual, name))
-    for name, set_field in _REST_TIMES:
-        time = getattr(usual, name)
-        set_field(job, time and time_of(time))
-
-
-def _unknown(sent: _Object) -> _Object:
-    return {name: value for name, value in sent.items() if name not in _FIELDS}
+    return job
 
 
 class _Rest(Struct, gc=False):
-    """The fields of a job of a list, read from its text on first use of one that is not set."""
+    """The other fields of a job, read on first use of one: that takes twice as long, and few programs use them."""
 
-    text: bytes
+    sent: Any
 
     def __call__(self, job: BatchJob) -> None:
         try:
-            _set_rest(job, _read_usual(self.text))
-            READ_LATER(job, _Extra(self.text))
-        except (msgspec.MsgspecError, ValueError, OverflowError):
+            usual = _read_usual(self.sent) if isinstance(self.sent, bytes) else msgspec.convert(self.sent, _Usual)
+            for name, set_field in _REST_OTHERS:
+                set_field(job, getattr(usual, name))
+            for name, set_field in _REST_TIMES:
+                time = getattr(usual, name)
+                set_field(job, time and time_of(time))
+            READ_LATER(job, _Extra(self.sent))
+        except _UNUSUAL:
             try:
-                twin = _structured(BatchJob, read(self.text), "$")
-            except WireError:  # a number of thousands of digits, which nothing reads
+                twin = _structured(BatchJob, _decoded(self.sent), "$")
+            except WireError:  # too deep to be read, or a number of thousands of digits
                 twin = BatchJob(**{name: getattr(job, name) for name in _First.__struct_fields__})
             for name, set_field in _SLOTS.items():
                 set_field(job, getattr(twin, name))
 
 
 class _Extra(Struct, gc=False):
-    """The ``extra`` of a job, read from its text on first use: that takes as long as reading all other fields."""
+    """The ``extra`` of a job, read on first use: that takes as long as reading all other fields."""
 
-    text: bytes
+    sent: Any
 
     def __call__(self, job: BatchJob) -> None:
         try:
-            extra = _unknown(cast("_Object", read(self.text)))
+            sent = cast("_Object", _decoded(self.sent))
         except WireError:  # too deep to be read; the readable parts have been read
-            extra = {}
-        _SLOTS["extra"](job, extra)
+            sent = {}
+        _SLOTS["extra"](job, {name: value for name, value in sent.items() if name not in _FIELDS})
 
 
 # --- a job or a file, field by field ------------------------------------------------------------------------------

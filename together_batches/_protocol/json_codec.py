@@ -256,22 +256,6 @@ def decode_row(line: bytes) -> Row:
     return Row(fields.get("custom_id"), response.get("status_code"), fields.get("error"), value=response.get("body"))
 
 
-def usage(body: bytes) -> tuple[int, int, int] | None:
-    """Return the tokens that an answer took: of the prompt, of the completion and in all, if present."""
-    try:
-        found = _read_usage(body).usage
-        return None if found is None else (found.prompt_tokens, found.completion_tokens, found.total_tokens)
-    except UNREADABLE:
-        pass
-    try:
-        value: Any = read(body)
-        counts = [value["usage"].get(name) for name in Tokens.__struct_fields__]
-    except (WireError, AttributeError, LookupError, TypeError):
-        return None
-    prompt, completion, total = (count if isinstance(count, int) else 0 for count in counts)
-    return prompt, completion, total
-
-
 class Body(Carried):
     """The body of an answer or of a request, carried as text."""
 
@@ -322,6 +306,14 @@ class _Outline(TypedDict, total=False):
 
 
 _read_outline = msgspec.json.Decoder(_Outline).decode
+
+
+def usage(body: bytes) -> tuple[int, int, int] | None:
+    """Return the tokens that an answer took: of the prompt, of the completion and in all, if present."""
+    from together_batches.rows import BatchSuccess  # a client that reads no results does without it
+
+    found = BatchSuccess("", Body(body)).usage
+    return None if found is None else (found.prompt_tokens, found.completion_tokens, found.total_tokens)
 
 
 quoted: Callable[[str], bytes] = msgspec.json.Encoder().encode
