@@ -114,56 +114,37 @@ def _is_without_files(job: BatchJob) -> bool:
 
 
 async def _ids_of(requests: Requests) -> dict[str, int]:
+    """Return the ids of the requests, each with the number of its row.
+
+    Raises :class:`ValidationError` if ids are repeated, because answers could not be assigned.
+    """
     if _is_file(requests):
-        return await to_thread.run_sync(lambda: _Ids().all(cast("Source", requests)), abandon_on_cancel=True)
-    ids, pauses = _Ids(), _CooperativeYield()
-    for request in cast("Iterable[object]", requests):
-        ids.add(request)
-        await pauses.take()
-    return ids.checked()
+        file = cast("Source", requests)
+        ids = await to_thread.run_sync(lambda: [row.custom_id for row in jsonl.read(file)], abandon_on_cancel=True)
+    else:
+        ids, pauses = list[str](), _CooperativeYield()
+        for request in cast("Iterable[object]", requests):
+            custom_id = request.custom_id if isinstance(request, BatchRequest) else request
+            if not isinstance(custom_id, str):
+                message = f"requests are BatchRequests or ids, not {type(request).__name__}"
+                raise UsageError(message)
+            ids.append(custom_id)
+            await pauses.take()
+    rows: dict[str, int] = {}
+    problems: list[str] = []
+    for number, custom_id in enumerate(ids, start=1):
+        first = rows.setdefault(custom_id, number)
+        if first != number:
+            problems.append(f"rows {first} and {number} have the same custom_id {custom_id!r}")
+    if problems:
+        more = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
+        message = f"the requests cannot be distinguished: {problems[0]}{more}; omit requests= to get all rows"
+        raise ValidationError(message, problems=problems)
+    return rows
 
 
 def _is_file(requests: object) -> bool:
     return isinstance(requests, (str, bytes, os.PathLike)) or hasattr(requests, "read")
-
-
-class _Ids:
-    """The ids of the input, in its order."""
-
-    def __init__(self) -> None:
-        self._rows: dict[str, int] = {}
-        self._count = 0
-        self._problems: list[str] = []
-
-    def add(self, request: object) -> None:
-        """Add the next row."""
-        custom_id = request.custom_id if isinstance(request, BatchRequest) else request
-        if not isinstance(custom_id, str):
-            message = f"requests are BatchRequests or ids, not {type(request).__name__}"
-            raise UsageError(message)
-        self._count += 1
-        first = self._rows.setdefault(custom_id, self._count)
-        if first != self._count:
-            self._problems.append(f"rows {first} and {self._count} have the same custom_id {custom_id!r}")
-
-    def all(self, file: Source) -> dict[str, int]:
-        """Return the ids in a file; blocking."""
-        for request in jsonl.read(file):
-            self.add(request)
-        return self.checked()
-
-    def checked(self) -> dict[str, int]:
-        """Return the ids, each with the number of its row.
-
-        Raises :class:`ValidationError` if ids are repeated, because answers could not be assigned.
-        """
-        if self._problems:
-            more = f", and {len(self._problems) - 1} more" if len(self._problems) > 1 else ""
-            message = (
-                f"the requests cannot be distinguished: {self._problems[0]}{more}; omit requests= to get all rows"
-            )
-            raise ValidationError(message, problems=self._problems)
-        return self._rows
 
 
 class _CooperativeYield:
