@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Never, Protocol
 
 from together_batches._http.transport import CallState
+from together_batches._jobs.job_filter import newest_first
 from together_batches._jobs.patience import Absence, say_how_long
 from together_batches._jobs.upload_source import open_upload
 from together_batches._local.async_atomic_file import open_atomic
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import builtins
     import os
     from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+    from datetime import datetime
     from pathlib import Path
 
     from together_batches._jobs.upload_source import Source, UploadSource
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 
 __all__ = ["AsyncFiles", "Transfers", "Uploaded"]
 
-_LONG_AGO = datetime.min.replace(tzinfo=UTC)
 _NO_PREPROCESSING = frozenset({404, 405})
 
 
@@ -279,7 +279,7 @@ class AsyncFiles:
         """
         files = file_protocol.read_files(await self._transfers.send(file_protocol.list_files(), CallState()))
         self._transfers.known.note_files(*(file.id for file in files))
-        return sorted(files, key=lambda file: file.created_at or _LONG_AGO, reverse=True)
+        return newest_first(files)
 
     async def delete(self, file_id: str | FileObject) -> None:
         """Delete a file. The service does not document the effect on a job that is using it.

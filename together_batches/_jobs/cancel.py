@@ -23,6 +23,7 @@ from together_batches._jobs import status_reader
 from together_batches._jobs.compact_outcomes import CompactOutcomes
 from together_batches._jobs.status_reader import Found, Ids, StatusReader, is_plain, plain_group
 from together_batches._protocol import jobs as job_protocol
+from together_batches._protocol import refusals
 from together_batches._protocol.jobs import NoJob
 from together_batches.errors import (
     APIError,
@@ -240,7 +241,7 @@ def _is_unclear(outcome: CancelOutcome, call: CancelCall) -> bool:
     """Return True if a cancel that got no successful response may have been accepted, and no read followed."""
     if outcome.result is not CancelResult.FAILED or outcome.error is None or outcome.error is call.refusal:
         return False
-    return job_protocol.may_have_been_taken(outcome.error)
+    return refusals.may_have_been_taken(outcome.error)
 
 
 def _after_look(outcome: CancelOutcome, job: BatchJob, call: CancelCall) -> CancelOutcome:
@@ -257,7 +258,7 @@ async def _cancel_once(api: CancelApi, job_id: str, call: CancelCall) -> CancelO
     except UsageError:
         raise
     except BatchesError as error:
-        if not job_protocol.is_refusal(error):
+        if not refusals.is_refusal(error):
             return _of_error(job_id, error, call)
         refusal: APIError = error
     else:
@@ -272,7 +273,7 @@ async def _cancel_once(api: CancelApi, job_id: str, call: CancelCall) -> CancelO
     except UsageError:
         raise
     except BatchesError:
-        finished = isinstance(refusal, APIStatusError) and job_protocol.means_already_finished(refusal)
+        finished = isinstance(refusal, APIStatusError) and refusals.means_already_finished(refusal)
         result = CancelResult.ALREADY_FINISHED if finished else CancelResult.FAILED
         return _without_job(job_id, result, refusal, call)
     return _of_job(job_id, job, call)

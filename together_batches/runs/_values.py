@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import enum
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, cast
+from typing import ClassVar, Literal
 
 import attrs
 
+from together_batches._fields import Plain
 from together_batches._text import count_of, format_count
 from together_batches.models import BatchJob
 from together_batches.rows import Usage
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 __all__ = [
     "AttemptState",
@@ -61,27 +59,15 @@ class RunEventKind(enum.StrEnum):
     """The output was written."""
 
 
-class _Plain:
-    """A value that :func:`together_batches.to_dict` accepts: its fields, but for those that are absent."""
-
-    __slots__ = ()
-    _derived: ClassVar[tuple[str, ...]] = ()
-    """Properties that are part of the dict."""
-
-    def __to_dict__(self) -> dict[str, object]:
-        fields: Mapping[str, object] = attrs.asdict(
-            cast("attrs.AttrsInstance", self),
-            value_serializer=_serialized,
-            filter=lambda _, item: item is not None,
-        )
-        return {**fields, **{name: getattr(self, name) for name in self._derived}}
-
-
-class _Counted(_Plain):
+class _Counted(Plain):
     """A value that counts each row of the input once, by its state."""
 
     __slots__ = ()
     _derived: ClassVar[tuple[str, ...]] = ("rows",)
+    """Properties that are part of the dict."""
+
+    def __to_dict__(self) -> dict[str, object]:
+        return {**super().__to_dict__(), **{name: getattr(self, name) for name in self._derived}}
 
     @property
     def rows(self) -> int:
@@ -167,7 +153,7 @@ class RunReport(_Counted):
 
 
 @attrs.frozen(kw_only=True)
-class AttemptView(_Plain):
+class AttemptView(Plain):
     """One sending of rows of a shard: a file, a job, and its results.
 
     The times are aware and in UTC, by the clock of this machine except ``created_at``, which is the service's:
@@ -205,7 +191,7 @@ class AttemptView(_Plain):
 
 
 @attrs.frozen(kw_only=True)
-class ShardView(_Plain):
+class ShardView(Plain):
     """Part of the input that fits into one job: its ``rows``, beginning at ``first_line``, and the attempts at them.
 
     ``offset`` and ``bytes`` are its position and size in the input.
@@ -253,7 +239,7 @@ class RunView(_Counted):
 
 
 @attrs.frozen
-class UnfinishedJobs(_Plain):
+class UnfinishedJobs(Plain):
     """Unfinished ``jobs`` of a run; ``unconfirmed`` are the input files of creates without a listed job.
 
     Such a create may have made a job, which then runs.
@@ -261,11 +247,3 @@ class UnfinishedJobs(_Plain):
 
     jobs: tuple[BatchJob, ...]
     unconfirmed: tuple[str, ...]
-
-
-def _serialized(_: object, __: object, value: object) -> object:
-    if isinstance(value, datetime):
-        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
-    if isinstance(value, Path | enum.StrEnum):
-        return str(value)
-    return value
