@@ -173,7 +173,7 @@ async def test_what_was_noted_is_in_one_file(directory: Path, tmp_path_factory: 
 async def test_a_commit_is_on_the_disk(directory: Path) -> None:
     """A commit is on the disk when it returns, even if power fails then: the end of the journal is synced too."""
     async with _opened(directory) as ledger:
-        connection = ledger._open_connection()
+        connection = ledger._connection
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("delete",)
         assert connection.execute("PRAGMA synchronous").fetchone() == (3,)
 
@@ -241,7 +241,7 @@ async def test_a_full_disk(directory: Path) -> None:
     """A full disk is one clear error; earlier records remain, and the run resumes when there is room."""
     async with _opened(directory) as ledger:
         await ledger.save(ATTEMPT)
-        connection = ledger._open_connection()
+        connection = ledger._connection
         (pages,) = connection.execute("PRAGMA page_count").fetchone()
         connection.execute(f"PRAGMA max_page_count = {pages}")
         with pytest.raises(RunLedgerError, match="cannot be written: database or disk is full; make room"):
@@ -571,7 +571,7 @@ async def test_a_file_system_that_syncs_no_directories(
     _ledger.create(tmp_path, RUN, SHARDS)
     async with _opened(tmp_path) as ledger:
         await ledger.save(ATTEMPT)
-        assert ledger._open_connection().execute("PRAGMA journal_mode").fetchone() == ("truncate",)
+        assert ledger._connection.execute("PRAGMA journal_mode").fetchone() == ("truncate",)
         assert _ledger.read(tmp_path).attempts == (ATTEMPT,)
 
 

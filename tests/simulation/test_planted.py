@@ -124,8 +124,8 @@ async def _always(*_: Any) -> bool:
 
 
 async def _give_up_by_size(self: _collecting.Collecting, key: Any) -> Any:
-    arranged, _ = await self._read(key, leniently=True)
-    assert arranged is not None
+    arranged = await self._read(key, leniently=True)
+    assert not isinstance(arranged, str)
     await self._note(key, arranged)
     return arranged
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -57,13 +57,6 @@ class Look:
     sizes: tuple[int | None, ...]
 
 
-class _Results(NamedTuple):
-    """Result of one reading of the files: arranged, or the ``problem`` with them."""
-
-    arranged: Arranged | None
-    problem: str = ""
-
-
 class Collecting:
     """Download and arrangement of results, with the evidence for omitted rows."""
 
@@ -84,9 +77,10 @@ class Collecting:
         absence = Absence(self._run.options.patience, shortest=SHORTEST_PAUSE_SECONDS / 5)
         most_bytes = 0
         while True:
-            arranged, problem = await self._read(key)
+            arranged = await self._read(key)
+            problem: str = arranged if isinstance(arranged, str) else ""
             changed: BatchJob | None = None
-            if arranged is not None:
+            if not isinstance(arranged, str):
                 if arranged.bytes > most_bytes:
                     most_bytes = arranged.bytes
                     absence.over()  # results that grow are not absent
@@ -115,8 +109,8 @@ class Collecting:
 
     async def give_up(self, key: Key) -> Arranged:
         """Collect the results that one attempt can read, and count the rest as missing."""
-        arranged, _ = await self._read(key, leniently=True)
-        assert arranged is not None  # noqa: S101  # without files there is always an arrangement
+        arranged = await self._read(key, leniently=True)
+        assert not isinstance(arranged, str)  # noqa: S101  # without files there is always an arrangement
         # Without sizes: those in the metadata may be the reason to give up, and would undo that at the last check.
         await self._note(key, attrs.evolve(arranged, output_bytes=None, error_bytes=None))
         attempt = self._store.at(key)
@@ -187,20 +181,20 @@ class Collecting:
             noted = _rules.outcomes_of(attempt)
             absence = Absence(self._run.options.patience, shortest=SHORTEST_PAUSE_SECONDS / 5)
             while True:
-                arranged, problem = await self._read(attempt.key, leniently=_rules.SUCCEEDED not in noted)
-                if arranged is not None and _covers(arranged.outcomes, noted):
+                arranged = await self._read(attempt.key, leniently=_rules.SUCCEEDED not in noted)
+                problem = arranged if isinstance(arranged, str) else "rows that were answered are missing"
+                if not isinstance(arranged, str) and _covers(arranged.outcomes, noted):
                     await self._store.save(attempt.key, piece_sha256=await self._run.directory.piece_sha256(attempt))
                     break
                 await self._run.directory.drop(self._run.directory.piece_of(attempt))
                 pause = absence.pause()
                 if pause is None:
-                    reason = problem or "rows that were answered are missing"
                     message = (
                         f"the results of job {attempt.job_id} are not at the service any more as they were "
-                        f"({reason}), and the output cannot be made again without them"
+                        f"({problem}), and the output cannot be made again without them"
                     )
                     raise RunError(message, directory=str(self._run.directory.directory))
-                await self._run.wait("collecting the results again", attempt.key, problem or "rows lack", pause)
+                await self._run.wait("collecting the results again", attempt.key, problem, pause)
 
     async def _check_piece(self, attempt: Attempt) -> None:
         if attempt.piece_sha256 and await self._run.directory.piece_sha256(attempt) != attempt.piece_sha256:
@@ -213,12 +207,15 @@ class Collecting:
 
     # --- reading --------------------------------------------------------------------------------------------------
 
-    async def _read(self, key: Key, *, leniently: bool = False) -> _Results:
-        """Download and arrange the results; if ``leniently``, omit what is unavailable."""
+    async def _read(self, key: Key, *, leniently: bool = False) -> Arranged | str:
+        """Download and arrange the results, or return what is wrong with them.
+
+        If ``leniently``, omit what is unavailable.
+        """
         attempt = self._store.at(key)
         file_ids = [attempt.output_file_id, attempt.error_file_id]
         if attempt.status == BatchJobStatus.COMPLETED and not any(file_ids) and not leniently:
-            return _Results(None, f"job {attempt.job_id} is COMPLETED and names no file of results")
+            return f"job {attempt.job_id} is COMPLETED and names no file of results"
         if file_ids[0] == file_ids[1]:
             file_ids[1] = None
         paths: list[Path | None] = [None, None]
@@ -232,21 +229,18 @@ class Collecting:
                     await self._run.until_answered("download", key, partial(self._run.api.download, file_id, path))
                 except NotFoundError:
                     if not leniently:
-                        return _Results(None, f"{file_id}, which holds results of job {attempt.job_id}, is absent")
+                        return f"{file_id}, which holds results of job {attempt.job_id}, is absent"
                 else:
                     paths[number] = path
                     stack.push_async_callback(directory.drop, path)
             async with self._arranging:
                 while True:
                     try:
-                        return _Results(await directory.arrange(shard, earlier, attempt, *paths))
+                        return await directory.arrange(shard, earlier, attempt, *paths)
                     except ForeignFileError as error:
                         number = paths.index(error.path)
                         if not leniently:
-                            foreign = (
-                                f"the content of {file_ids[number]} has none of the rows of job {attempt.job_id}"
-                            )
-                            return _Results(None, foreign)
+                            return f"the content of {file_ids[number]} has none of the rows of job {attempt.job_id}"
                         paths[number] = None
 
     # --- evidence -------------------------------------------------------------------------------------------------

@@ -113,7 +113,6 @@ class RunContext:
         if self.options.on_event is None:
             return
         shard, attempt = key or (None, None)
-        buckets, answered = self.store.counts()
         self.options.on_event(
             RunEvent(
                 kind=kind,
@@ -123,8 +122,7 @@ class RunContext:
                 attempt=attempt,
                 job_id=job_id,
                 invalid=self.store.run.invalid,
-                answered=answered,
-                **attrs.asdict(buckets),
+                **attrs.asdict(self.store.buckets),
             )
         )
 

@@ -18,7 +18,7 @@ import shutil
 import sqlite3
 import zlib
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, closing, contextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -418,11 +418,13 @@ class SqliteLedger:
     :class:`RunInUseError`, and records nothing more. It also sends no create, because that is recorded first.
     """
 
+    _connection: sqlite3.Connection
+
     def __init__(self, directory: Path, lock: _lock.Lock) -> None:
         self._directory = directory
         self._lock = lock
         self._thread = ThreadPoolExecutor(1, "together_batches ledger")
-        self._connection: sqlite3.Connection | None = None
+        self._resources = ExitStack()
         self._holder = 0
         self._opened_file: tuple[int, int] | None = None
 
@@ -432,7 +434,7 @@ class SqliteLedger:
         def connect() -> None:
             # Never created here: a missing ledger must not become an empty one.
             path = _path_in(self._directory)
-            self._connection = connection = _connected(path, "mode=rw")
+            self._connection = connection = self._resources.enter_context(closing(_connected(path, "mode=rw")))
             version = _check(path, connection)
             with _explained(self._directory, "written"):
                 _make_durable(self._directory, connection)
@@ -451,19 +453,14 @@ class SqliteLedger:
 
     async def close(self) -> None:
         """Finish pending work, and close the file."""
-
-        def disconnect() -> None:
-            if self._connection is not None:
-                self._connection.close()
-
-        await self._do("written", disconnect)
+        await self._do("written", self._resources.close)
         self._thread.shutdown(wait=False)
 
     async def load(self) -> LedgerSnapshot:
         """Return the whole ledger, as last saved."""
 
         def load() -> LedgerSnapshot:
-            snapshot = _load(self._open_connection())
+            snapshot = _load(self._connection)
             self._check_holder()
             return snapshot
 
@@ -477,10 +474,6 @@ class SqliteLedger:
         """Save the run."""
         await self._do("written", lambda: self._put(_RUN, [run]))
 
-    def _open_connection(self) -> sqlite3.Connection:
-        assert self._connection is not None  # noqa: S101  # opened() ensures it
-        return self._connection
-
     def _put(self, table: _Table[Record], records: Iterable[Record]) -> None:
         self._lock.check()
         if _identity(self._directory / NAME) != self._opened_file:
@@ -489,13 +482,12 @@ class SqliteLedger:
                 "so it stops and notes nothing more: put the ledger back, and run it again"
             )
             raise RunLedgerError(message, directory=str(self._directory))
-        connection = self._open_connection()
-        with _transaction(connection):
+        with _transaction(self._connection):
             self._check_holder()
-            table.save(connection, records)
+            table.save(self._connection, records)
 
     def _check_holder(self) -> None:
-        (holder,) = self._open_connection().execute("SELECT holder FROM run").fetchone()
+        (holder,) = self._connection.execute("SELECT holder FROM run").fetchone()
         if holder != self._holder:
             raise _lock.taken_over(self._directory)
 

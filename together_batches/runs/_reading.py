@@ -46,7 +46,7 @@ def view_of(directory: Path, snapshot: LedgerSnapshot, held: Holder | None) -> R
     pid, host = held or (None, None)
     return RunView(
         **_shared(RunView, run),
-        **attrs.asdict(sum(each, _rules.Buckets())),
+        **_shared(RunView, sum(each, _rules.Buckets())),
         directory=directory,
         state="running" if held else "finished" if run.finished_at else "interrupted",
         pid=pid,
@@ -64,7 +64,7 @@ def view_of(directory: Path, snapshot: LedgerSnapshot, held: Holder | None) -> R
     )
 
 
-def _shared(view: type[attrs.AttrsInstance], record: Run | Shard | Attempt) -> dict[str, Any]:
+def _shared(view: type[attrs.AttrsInstance], record: Run | Shard | Attempt | _rules.Buckets) -> dict[str, Any]:
     """Return the fields of a record that its view has too."""
     names = {field.name for field in attrs.fields(view)}
     return attrs.asdict(record, recurse=False, filter=lambda field, _: field.name in names)

@@ -6,6 +6,7 @@ created that may already exist, and nothing is spent beyond the limits.
 
 from __future__ import annotations
 
+import operator
 import zlib
 from array import array
 from collections import Counter
@@ -44,7 +45,6 @@ __all__ = [
     "Stop",
     "absent",
     "admission",
-    "answered",
     "buckets",
     "failed_as_a_whole",
     "lost_job",
@@ -294,23 +294,23 @@ def unresolved(errors: Sequence[BatchesError]) -> BatchesError:
 
 @attrs.frozen
 class Buckets:
-    """Number of rows by state; the sum is all rows of the shards. Supports addition and subtraction."""
+    """Number of rows by state, which together are all rows of the shards. Supports addition and subtraction.
+
+    ``answered`` rows in flight are already answered, according to the progress of their jobs.
+    """
 
     succeeded: int = 0
     failed: int = 0
     missing: int = 0
     in_flight: int = 0
     not_sent: int = 0
+    answered: int = 0
 
     def __add__(self, other: Buckets) -> Buckets:
-        return Buckets(*(mine + theirs for mine, theirs in zip(_counts(self), _counts(other), strict=True)))
+        return Buckets(*map(operator.add, attrs.astuple(self), attrs.astuple(other)))
 
     def __sub__(self, other: Buckets) -> Buckets:
-        return Buckets(*(mine - theirs for mine, theirs in zip(_counts(self), _counts(other), strict=True)))
-
-
-def _counts(found: Buckets) -> tuple[int, ...]:
-    return attrs.astuple(found)
+        return Buckets(*map(operator.sub, attrs.astuple(self), attrs.astuple(other)))
 
 
 def buckets(shard: Shard, attempts: Sequence[Attempt], *, max_attempts: int) -> Buckets:
@@ -322,9 +322,12 @@ def buckets(shard: Shard, attempts: Sequence[Attempt], *, max_attempts: int) -> 
         if attempt.collected_at is None:
             # These rows were to be sent again, and are counted by their current state.
             settled = counts[SUCCEEDED] + counts[FAILED]
-            rest = {"in_flight": attempt.rows} if attempt.creating_at else {"not_sent": attempt.rows}
             assert settled + attempt.rows == shard.rows  # noqa: S101  # an attempt contains all remaining rows
-            return Buckets(counts[SUCCEEDED], counts[FAILED], **rest)
+            found = Buckets(counts[SUCCEEDED], counts[FAILED])
+            if not attempt.creating_at:
+                return attrs.evolve(found, not_sent=attempt.rows)
+            answered = int(attempt.rows * (attempt.progress or 0.0) / 100)
+            return attrs.evolve(found, in_flight=attempt.rows, answered=answered)
     if not attempts:
         return Buckets(not_sent=shard.rows)
     outcomes = outcomes_of(attempts[-1])
@@ -332,15 +335,6 @@ def buckets(shard: Shard, attempts: Sequence[Attempt], *, max_attempts: int) -> 
     if left and _tries(attempts) < max_attempts:
         return Buckets(counts[SUCCEEDED], counts[FAILED], not_sent=left)
     return Buckets(counts[SUCCEEDED], counts[FAILED] + left - missing, missing)
-
-
-def answered(attempts: Iterable[Attempt]) -> int:
-    """Return how many rows in flight are already answered, according to the progress of their jobs."""
-    return sum(
-        int(attempt.rows * (attempt.progress or 0.0) / 100)
-        for attempt in attempts
-        if attempt.creating_at is not None and attempt.collected_at is None
-    )
 
 
 def usage(attempts: Iterable[Attempt]) -> Usage:

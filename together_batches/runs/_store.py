@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -24,16 +24,6 @@ _NOTED_AFTER_SECONDS = 1.0
 """Maximum seconds that a change of a job waits for others, to be recorded together with them."""
 
 
-class _Counts(NamedTuple):
-    buckets: _rules.Buckets = _rules.Buckets()
-    answered: int = 0
-
-    def changed(self, before: _Counts, after: _Counts) -> _Counts:
-        """Return the counts after those of one shard change."""
-        answered = self.answered - before.answered + after.answered
-        return _Counts(self.buckets - before.buckets + after.buckets, answered)
-
-
 class RunStore:
     """The run, its shards and the attempts at each of them, backed by a :class:`Ledger`."""
 
@@ -44,8 +34,8 @@ class RunStore:
         self._attempts = {shard.number: list[Attempt]() for shard in snapshot.shards}
         for attempt in snapshot.attempts:
             self._attempts[attempt.shard].append(attempt)
-        self._counts: dict[int, _Counts] = {}
-        self._total = _Counts()
+        self._counts: dict[int, _rules.Buckets] = {}
+        self._total = _rules.Buckets()
         self._uncounted = set(self._attempts)
         self._changed: dict[Key, None] = {}
         self._change = asyncio.Event()
@@ -78,24 +68,19 @@ class RunStore:
         known = {other.job_id for other in self.attempts}
         return _rules.lost_job(attempt, self.run, jobs, known=known)
 
-    def counts(self) -> tuple[_rules.Buckets, int]:
-        """Return the buckets, and how many rows in flight are answered according to the progress of their jobs.
+    @property
+    def buckets(self) -> _rules.Buckets:
+        """How many rows of the run are in each bucket.
 
-        Only shards that changed since the last call are counted again, because it is called for each event.
+        Only shards that changed since the last time are counted again, because each event has the buckets.
         """
         while self._uncounted:
             number = self._uncounted.pop()
-            attempts = self._attempts[number]
-            buckets = _rules.buckets(self.shards[number], attempts, max_attempts=self.run.max_attempts)
-            found = _Counts(buckets, _rules.answered(attempts))
-            self._total = self._total.changed(self._counts.get(number, _Counts()), found)
+            shard, before = self.shards[number], self._counts.get(number, _rules.Buckets())
+            found = _rules.buckets(shard, self._attempts[number], max_attempts=self.run.max_attempts)
+            self._total += found - before
             self._counts[number] = found
-        return self._total.buckets, self._total.answered
-
-    @property
-    def buckets(self) -> _rules.Buckets:
-        """How many rows of the run are in each bucket."""
-        return self.counts()[0]
+        return self._total
 
     async def load(self) -> LedgerSnapshot:
         """Return the records as they are in the ledger."""

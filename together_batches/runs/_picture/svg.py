@@ -83,12 +83,11 @@ def to_svg(view: RunView, *, now: datetime | None = None) -> str:
         message = f"a picture is of a RunView, as runs.read() returns it, not of {type(given).__name__}"
         raise UsageError(message)
     drawn = timeline(view, now or datetime.now(UTC))
-    parts = list(_head(drawn))
-    at = 132.0
-    lines, at = _legend(_bucket_words(view), at)
-    parts += lines
-    lines, at = _legend(_phase_words(drawn.lanes), at + 14)
-    parts += lines
+    counts = [(f"tb-{name}", f"{count_of(many, 'row')} {word}", many) for name, word, many in buckets(view) if many]
+    parts = [*_head(drawn), *_shares(counts)]
+    outcomes, at = _legend([(css, words) for css, words, _ in counts], 132.0)
+    phases, at = _legend(_phase_words(drawn.lanes), at + 14)
+    parts += [*outcomes, *phases]
     top = at + 34
     pitch = next((pitch for most, pitch in _PITCHES if len(drawn.lanes) <= most), _FLATTEST)
     bottom = top + pitch * max(1, len(drawn.lanes))
@@ -140,29 +139,22 @@ def _line(css: str, x1: float, y1: float, x2: float, y2: float) -> str:
 
 
 def _head(drawn: Timeline) -> Iterator[str]:
-    """Yield the heading, and all rows as one bar."""
-    view = drawn.view
-    room = _RIGHT - _LEFT
+    """Yield the heading."""
+    view, room = drawn.view, _RIGHT - _LEFT
     yield _text(_LEFT, 38, _fitted(f"{view.input_name}: {view.state}", 20, room), size=20, css="tb-ink")
     began = f"{drawn.began:%Y-%m-%d %H:%M:%S} UTC"
     yield _text(_LEFT, 62, _fitted(f"{facts(drawn)}; began {began}", 13, room), size=13)
-    yield from _shares(view, room)
 
 
-def _shares(view: RunView, room: float) -> Iterator[str]:
-    """Yield the rows by outcome, side by side; even the smallest share is visible."""
-    counts = [(name, word, many) for name, word, many in buckets(view) if many]
-    x, rest = float(_LEFT), room - _NARROWEST * len(counts)
-    for name, word, many in counts:
-        width = _NARROWEST + rest * many / view.rows
-        yield _rect(f"tb-{name}", x, 84, width, 16, f"{count_of(many, 'row')} {word}")
+def _shares(counts: Sequence[tuple[str, str, int]]) -> Iterator[str]:
+    """Yield all rows as one bar, by outcome (class, label, number); even the smallest share is visible."""
+    x, room, rows = float(_LEFT), _RIGHT - _LEFT, sum(many for _, _, many in counts)
+    for css, words, many in counts:
+        width = _NARROWEST + (room - _NARROWEST * len(counts)) * many / rows
+        yield _rect(css, x, 84, width, 16, words)
         x += width
     if not counts:
         yield _rect("tb-waiting", x, 84, room, 16)
-
-
-def _bucket_words(view: RunView) -> list[tuple[str, str]]:
-    return [(f"tb-{name}", f"{count_of(many, 'row')} {word}") for name, word, many in buckets(view) if many]
 
 
 def _phase_words(lanes: Sequence[Lane]) -> list[tuple[str, str]]:
