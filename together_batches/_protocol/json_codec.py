@@ -22,6 +22,8 @@ from together_batches.errors import APIResponseValidationError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from together_batches.rows import Usage
+
 __all__ = [
     "UNREADABLE",
     "UNSET",
@@ -29,7 +31,6 @@ __all__ = [
     "Body",
     "RequestLine",
     "Row",
-    "Tokens",
     "WireError",
     "answers",
     "are_objects",
@@ -308,11 +309,28 @@ class _Outline(TypedDict, total=False):
 _read_outline = msgspec.json.Decoder(_Outline).decode
 
 
+class _Tokens(Struct, gc=False):
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    total_tokens: int = 0
+
+
+class _Usage(Struct, gc=False):
+    usage: _Tokens | None = None
+
+
+_read_usage = msgspec.json.Decoder(_Usage).decode
+
+
 def usage(body: bytes) -> tuple[int, int, int] | None:
     """Return the tokens that an answer took: of the prompt, of the completion and in all, if present."""
-    from together_batches.rows import BatchSuccess  # a client that reads no results does without it
+    found: _Tokens | Usage | None
+    try:
+        found = _read_usage(body).usage
+    except UNREADABLE:  # a number as text, for example
+        from together_batches.rows import BatchSuccess  # a client that reads no results does without it
 
-    found = BatchSuccess("", Body(body)).usage
+        found = BatchSuccess("", Body(body)).usage
     return None if found is None else (found.prompt_tokens, found.completion_tokens, found.total_tokens)
 
 
@@ -339,16 +357,6 @@ class _Line(Struct, gc=False):
     error: Raw = _ABSENT
 
 
-class Tokens(Struct, gc=False):
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    total_tokens: int = 0
-
-
-class _Usage(Struct, gc=False):
-    usage: Tokens | None = None
-
-
 _read_row = msgspec.json.Decoder(_Line).decode
 
 
@@ -364,7 +372,6 @@ class _AnswerResponse(Struct, gc=False):
 
 
 _read_answers = msgspec.json.Decoder(Answer).decode_lines
-_read_usage = msgspec.json.Decoder(_Usage).decode
 _OPENING = ord("{")
 
 

@@ -35,8 +35,8 @@ __all__ = ["begin", "known_input"]
 _HELD_BYTES = 1 << 20
 
 
-async def begin(source: Requests, places: RunPaths, options: Options, *, now: datetime) -> None:
-    """Scan the input, and create the ledger with its shards."""
+async def begin(source: Requests, places: RunPaths, options: Options, *, now: datetime) -> Path:
+    """Scan the input, and create the ledger with its shards; return the path of the input."""
     spool = places.directory / SPOOL
     if hasattr(source, "read"):
         await in_thread(lambda raise_if_cancelled: _copy(cast("BinaryIO", source), spool, raise_if_cancelled))
@@ -62,6 +62,7 @@ async def begin(source: Requests, places: RunPaths, options: Options, *, now: da
         _ledger.create(places.directory, run, found.shards)
 
     await in_thread(begin, large=True)
+    return path
 
 
 def _scanned(path: Path, invalid: Path, options: Options, raise_if_cancelled: Callable[[], None]) -> Scan:

@@ -53,12 +53,14 @@ async def run(source: Requests, places: RunPaths, options: Options, *, api: RunA
         await in_thread(lambda _: _enter(places))
         lock = await in_thread(lambda _: stack.enter_context(locked(directory)))
         is_new = await in_thread(lambda _: _is_new(directory))
+        path: Path | None = None
         if is_new:
             await in_thread(partial(_refuse_others, places, options, ()))
-            await _input.begin(source, places, options, now=time.now())
+            path = await _input.begin(source, places, options, now=time.now())
         ledger = await stack.enter_async_context(_ledger.opened(directory, lock))
         store = RunStore(ledger, await ledger.load())
-        path = await _input.known_input(source, places, options, store.run)
+        if path is None:
+            path = await _input.known_input(source, places, options, store.run)
         _check_quota(store, options)
         ours = await in_thread(partial(_refuse_others, places, options, store.run.claims.split()))
         run_directory = RunDirectory(directory, path)
