@@ -9,7 +9,7 @@ import attrs
 from anyio import to_thread
 
 from together_batches._http.transport import BulkContext, CallState, ClientState, Transport
-from together_batches._jobs import cancel, job_filter
+from together_batches._jobs import bulk_cancel, cancel, job_filter
 from together_batches._jobs import create as _create
 from together_batches._jobs.create import Created, KnownJobs, Listing, WantedJob
 from together_batches._jobs.patience import until_found
@@ -349,7 +349,7 @@ class AsyncBatches:
         ids, at_once, bulk = self._bulk(job_ids, max_concurrency, rate)
         if timeout is not None:
             positive_number("timeout", timeout, zero=True)
-        return await cancel.cancel_many(
+        return await bulk_cancel.cancel_many(
             self._verbs, bulk, ids, at_once=at_once, wait=wait, timeout=timeout, on_outcome=on_outcome
         )
 
@@ -374,7 +374,7 @@ class AsyncBatches:
             wait: follow each job until it has stopped, or completed instead.
         """
         ids, at_once, bulk = self._bulk(job_ids, max_concurrency, rate)
-        return Stream(cancel.iter_cancel(self._verbs, bulk, ids, at_once=at_once, wait=wait))
+        return Stream(bulk_cancel.iter_cancel(self._verbs, bulk, ids, at_once=at_once, wait=wait))
 
     async def wait(
         self,
@@ -771,7 +771,7 @@ class AsyncBatches:
     # --- what the verbs share -------------------------------------------------------------------------------------
 
     def _bulk(self, job_ids: Ids, max_concurrency: int | None, rate: float | None) -> tuple[Ids, int, BulkContext]:
-        ids = cancel.checked_ids(job_ids)
+        ids = checked_ids(job_ids, verb_for_one="cancel")
         if max_concurrency is not None:
             positive_int("max_concurrency", max_concurrency)
         if rate is not None:

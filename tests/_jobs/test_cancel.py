@@ -46,7 +46,9 @@ from together_batches import (
     to_dict,
 )
 from together_batches._http.transport import BulkContext, CallState
+from together_batches._jobs import bulk_cancel
 from together_batches._jobs import cancel as cancelling
+from together_batches._jobs.status_reader import checked_ids
 from together_batches._protocol.jobs import NoJob
 from together_batches._stream import Stream
 
@@ -151,7 +153,8 @@ class Service:
 
 async def cancel_many(service: Service, ids: Any, **options: Any) -> CancelReport:
     settings = {"at_once": 10, "wait": False, "timeout": None, "on_outcome": None, **options}
-    return await cancelling.cancel_many(service.api, BulkContext(None), cancelling.checked_ids(ids), **settings)
+    job_ids = checked_ids(ids, verb_for_one="cancel")
+    return await bulk_cancel.cancel_many(service.api, BulkContext(None), job_ids, **settings)
 
 
 def a_call(job: BatchJob | None = None) -> cancelling.CancelCall:
@@ -161,7 +164,8 @@ def a_call(job: BatchJob | None = None) -> cancelling.CancelCall:
 
 def iter_cancel(service: Service, ids: Any, **options: Any) -> Stream[CancelOutcome]:
     settings = {"at_once": 10, "wait": False, **options}
-    return Stream(cancelling.iter_cancel(service.api, BulkContext(None), cancelling.checked_ids(ids), **settings))
+    job_ids = checked_ids(ids, verb_for_one="cancel")
+    return Stream(bulk_cancel.iter_cancel(service.api, BulkContext(None), job_ids, **settings))
 
 
 async def later(ids: Iterable[Any], seconds: float = 0) -> AsyncIterator[Any]:
@@ -459,7 +463,7 @@ def test_a_job_that_is_known_to_exist_is_not_gone_for_one_404(how: str, many: bo
             )
         assert (outcome.result, outcome.attempts, outcome.error) == (R.CANCELING, 4, None)
         assert outcome.requested_at == BEGAN
-        assert now() == pytest.approx(1 + 1.5 + 2.25, abs=0.5)
+        assert now() == pytest.approx(1 + 2 + 4, abs=0.5)
 
     run()
 
@@ -575,7 +579,7 @@ async def test_no_ids(make: Callable[[list[str]], Any]) -> None:
 def test_one_id_where_many_are_expected_is_refused(wrong: Any) -> None:
     """A single id is refused: a string is an iterable of letters, which is never meant."""
     with pytest.raises(TypeError, match="iterable"):
-        cancelling.checked_ids(wrong)
+        checked_ids(wrong, verb_for_one="cancel")
 
 
 @pytest.mark.parametrize("make", [list, later], ids=["list", "async"])
@@ -834,7 +838,7 @@ async def test_outcomes_are_told_as_they_are_known() -> None:
         return a_job(job_id)
 
     api = service.verbs_with(cancel)
-    report = await cancelling.cancel_many(
+    report = await bulk_cancel.cancel_many(
         api,
         BulkContext(None),
         ["slow", "fast", "", "faster"],
@@ -865,7 +869,7 @@ async def test_a_service_that_gets_slow_is_asked_for_fewer_at_once() -> None:
         return a_job(job_id)
 
     api = service.verbs_with(cancel)
-    report = await cancelling.cancel_many(
+    report = await bulk_cancel.cancel_many(
         api, BulkContext(None), names(1_000), at_once=100, wait=False, timeout=None, on_outcome=None
     )
     assert len(report) == 1_000
@@ -1044,7 +1048,7 @@ async def test_a_limit_while_calls_wait_for_their_turn() -> None:
 
     service = Service()
     api = service.verbs_with(cancel)
-    report = await cancelling.cancel_many(
+    report = await bulk_cancel.cancel_many(
         api, BulkContext(None), names(3), at_once=2, wait=False, timeout=1, on_outcome=None
     )
     assert [outcome.result for outcome in report] == [R.NOT_ATTEMPTED] * 3
@@ -1442,7 +1446,7 @@ def test_what_was_accepted_is_reported_also_while_its_job_is_looked_up(limit: st
         api = attrs.evolve(service.api, retrieve=slowly)
         timeout = 1 if limit == "its own" else None
         task = asyncio.create_task(
-            cancelling.cancel_many(
+            bulk_cancel.cancel_many(
                 api, BulkContext(None), ["a", "b"], at_once=2, wait=wait, timeout=timeout, on_outcome=noted.append
             )
         )
@@ -1721,7 +1725,7 @@ async def test_a_report_gives_what_the_callback_got(status: str, before: str | N
 
     api = attrs.evolve(Service().verbs_with(cancel), now=lambda: at)
     job: Any = "a" if before is None else a_job("a", before)
-    report = await cancelling.cancel_many(
+    report = await bulk_cancel.cancel_many(
         api, BulkContext(None), [job], at_once=1, wait=False, timeout=None, on_outcome=noted.append
     )
     assert [report["a"]] == noted

@@ -9,17 +9,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections import deque
 from collections.abc import AsyncIterable, Awaitable, Callable
 from datetime import datetime
 from time import monotonic
 from typing import TYPE_CHECKING
 
 import attrs
-from anyio import CancelScope
 
 from together_batches._jobs.patience import Absence, say_how_long
+from together_batches._jobs.poller import Poller
 from together_batches._jobs.status_reader import Found, Ids, StatusReader, by_ids, is_plain, plain_group
+from together_batches._jobs.task_stream import ReadyItems, stream_from_task
 from together_batches._protocol import jobs as job_protocol
 from together_batches.errors import (
     AuthenticationError,
@@ -76,11 +76,10 @@ class Clock:
 
 @attrs.define(eq=False)
 class _Pending:
-    """A job that has not finished as far as is known; times are those of the poller's clock."""
+    """A job that has not finished as far as is known; times are monotonic."""
 
     job: BatchJob
     """The job as last read; without a status if it was never read."""
-    due: float
     began: float
     """The time from which its age is counted."""
     moved: float
@@ -92,12 +91,11 @@ class _Pending:
     """The absence of the job itself."""
     file_absence: Absence
     """The absence of its files after completion."""
-    interval: float = _SHORTEST_SECONDS
     seen: bool = False
 
 
-class _Poller:
-    """Reads jobs until all have finished; ``emit`` receives each finished job."""
+class _Wait:
+    """One wait for jobs until all have finished; ``emit`` receives each finished job."""
 
     def __init__(
         self,
@@ -128,28 +126,61 @@ class _Poller:
         self._on_refused = on_refused or self._refuse
         self._emit = emit
         self._status_reader = StatusReader(self._read, self._list, at_once=at_once)
+        self._poller = Poller(self._look, clock=time.monotonic, sleep=time.sleep)
         self._timeout = timeout
-        self._last_look = None if not timeout else time.monotonic() + timeout - min(_LAST_LOOK_SECONDS, timeout / 10)
         self._known: set[str] = set()
-        self._rest: asyncio.Task[None] | None = None
         self._listless = False
         self._spread = 1.0
         self._failures = 0
         self._failures_in_a_row = 0
         self._failure: BatchesError | None = None
         self._no_answer_since: datetime | None = None
-        self.pending: dict[str, _Pending] = {}
-        self.refusals: list[BatchesError] = []
+        self._pending: dict[str, _Pending] = {}
+        self._refusals: list[BatchesError] = []
 
     async def run(self, ids: Ids) -> None:
-        """Follow all jobs. An exception from the source of ids or from ``on_update`` ends this, unchanged."""
+        """Follow all jobs to their end, or until the time is over, and raise the error that says so.
+
+        An exception from the source of ids or from ``on_update`` ends this, unchanged.
+        """
+        if self._timeout == 0:
+            await self._feed(ids)
+            if self._pending:
+                await self._look(list(self._pending))
+        else:
+            await self._follow(ids)
+        self._release_held()
+        if self._pending:
+            raise self._too_late()
+        if self._refusals:
+            raise self._refused()
+
+    async def _follow(self, ids: Ids) -> None:
+        timeout, now = self._timeout, self._time.monotonic()
+        if timeout is not None:
+            self._poller.read_all_at(now + timeout - min(_LAST_LOOK_SECONDS, timeout / 10))
+
+        def more() -> bool:
+            if feeder.cancelled():
+                raise asyncio.CancelledError  # by its source, not by this wait; the group would ignore it
+            return not feeder.done()
+
         async with plain_group() as group:
+            ends = [group.create_task(self._alarm(timeout))] if timeout is not None else []
             feeder = group.create_task(self._feed(ids))
-            feeder.add_done_callback(lambda _: self._wake())
             # Ids from an async source are followed while more arrive; with a plain iterable nothing would be gained.
-            if self._timeout == 0 or not isinstance(ids, AsyncIterable):
+            if not isinstance(ids, AsyncIterable):
                 await asyncio.wait([feeder])
-            await self._follow(group, feeder)
+            feeder.add_done_callback(lambda _: self._poller.wake())
+            polling = group.create_task(self._poller.run(group, more=more))
+            await asyncio.wait([polling, *ends], return_when=asyncio.FIRST_COMPLETED)
+            for task in (polling, feeder, *ends):
+                task.cancel()
+            if feeder.cancelled():
+                raise asyncio.CancelledError
+
+    async def _alarm(self, seconds: float) -> None:
+        await self._time.sleep(seconds)
 
     # --- the ids ---
 
@@ -165,7 +196,7 @@ class _Poller:
 
     def _admit(self, given: str | BatchJob) -> None:
         job_id = job_protocol.job_id(given)
-        if job_id in (self.pending if self._may_repeat else self._known):
+        if job_id in (self._pending if self._may_repeat else self._known):
             return
         self._known.add(job_id)
         job = given if isinstance(given, BatchJob) else BatchJob(id=job_id)
@@ -174,9 +205,8 @@ class _Poller:
             self._emit(job)
             return
         now = self._time.monotonic()
-        self.pending[job_id] = _Pending(
+        self._pending[job_id] = _Pending(
             job,
-            due=now,
             began=now,
             moved=now,
             complain_at=now + _QUIET_SECONDS,
@@ -184,46 +214,9 @@ class _Poller:
             absence=Absence(self._patience),
             file_absence=Absence(self._patience),
         )
-        self._wake()
+        self._poller.schedule(job_id, 0)
 
     # --- reading ---
-
-    async def _follow(self, group: asyncio.TaskGroup, feeder: asyncio.Task[None]) -> None:
-        while True:
-            if feeder.cancelled():
-                raise asyncio.CancelledError  # by its source, not by this poller; the group would ignore it
-            if not self.pending and feeder.done():
-                return
-            names = self._due()
-            if names:
-                await self._look(names)
-                if self._timeout == 0:
-                    return
-            else:
-                # A separate task, so that a new id can end it.
-                self._rest = group.create_task(self._until_due())
-                await asyncio.wait([self._rest])
-
-    def _wake(self) -> None:
-        if self._rest is not None:
-            self._rest.cancel()
-
-    def _due(self) -> list[str]:
-        now = self._time.monotonic() + 0.001  # clocks and timers differ in resolution
-        if self._last_look is not None and now >= self._last_look:
-            self._last_look = None
-            return list(self.pending)
-        if all(entry.due > now for entry in self.pending.values()):
-            return []
-        return [name for name, entry in self.pending.items() if entry.due - _EARLY * entry.interval <= now]
-
-    async def _until_due(self) -> None:
-        if not self.pending:
-            await asyncio.Event().wait()  # until a new id arrives
-        due = min(entry.due for entry in self.pending.values())
-        if self._last_look is not None:
-            due = min(due, self._last_look)
-        await self._time.sleep(due - self._time.monotonic())
 
     async def _look(self, names: list[str]) -> None:
         # One spread for all, so that jobs that are read together stay together: it separates clients, not jobs.
@@ -278,9 +271,7 @@ class _Poller:
     # --- what was found ---
 
     def _settle(self, name: str, found: Found) -> None:
-        entry = self.pending.get(name)
-        if entry is None:
-            return  # it was held, and released when the time was over
+        entry = self._pending[name]
         now = self._time.monotonic()
         if entry.job.is_terminal and _denies_the_end(found):
             found = entry.job  # the job has ended even if a later response lags behind: only its files are awaited
@@ -290,8 +281,8 @@ class _Poller:
             entry.absence.over()
             self._take(entry, found, now)
             if found.is_terminal:
-                if not self._is_held(entry, now):
-                    del self.pending[name]
+                if not self._is_held(name, entry):
+                    self._remove(name)
                     self._emit(entry.job)
                 return
         else:
@@ -302,15 +293,15 @@ class _Poller:
                 self._absent.append((name, found))
                 return
             if not found.is_transient:
-                del self.pending[name]
+                self._remove(name)
                 self._on_refused(name, found)
                 return
             self._failure = found
             self._no_answer_since = self._no_answer_since or self._time.now()
             self._failures += 1
             self._failures_in_a_row += 1
-        entry.interval = self._interval(now - entry.began)
-        entry.due = now + entry.interval
+        interval = self._interval(now - entry.began)
+        self._poller.schedule(name, interval, early=_EARLY * interval)
         if now >= entry.complain_at:
             entry.complain_at = now + _QUIET_SECONDS
             _log.warning(
@@ -321,7 +312,7 @@ class _Poller:
                 extra={"job_id": name},
             )
 
-    def _is_held(self, entry: _Pending, now: float) -> bool:
+    def _is_held(self, name: str, entry: _Pending) -> bool:
         """Return whether a completed job without files is held back, because patience for them is left."""
         job = entry.job
         if job.status != BatchJobStatus.COMPLETED or job.output_file_id or job.error_file_id or not self._holds:
@@ -330,7 +321,7 @@ class _Poller:
         if pause is None:
             self._warn_of_no_files(job)
             return False
-        self._look_after(entry, pause)
+        self._poller.schedule(name, pause)
         return True
 
     def _warn_of_no_files(self, job: BatchJob) -> None:
@@ -340,22 +331,24 @@ class _Poller:
             extra={"job_id": job.id},
         )
 
-    def release_held(self) -> None:
+    def _remove(self, name: str) -> None:
+        del self._pending[name]
+        self._poller.remove(name)
+
+    def _release_held(self) -> None:
         """Emit the completed jobs whose files have not appeared yet."""
-        for name, entry in list(self.pending.items()):
+        for name, entry in list(self._pending.items()):
             if entry.job.is_terminal:
                 self._warn_of_no_files(entry.job)
-                del self.pending[name]
+                self._remove(name)
                 self._emit(entry.job)
 
     def _settle_absent(self, name: str, error: NotFoundError) -> None:
-        entry = self.pending.get(name)
-        if entry is None:
-            return
+        entry = self._pending[name]
         pause = entry.absence.pause()
         if pause is None:
             say_how_long(error, self._patience)
-            del self.pending[name]
+            self._remove(name)
             self._on_refused(name, error)
             return
         self._absence = error
@@ -366,14 +359,11 @@ class _Poller:
             pause,
             extra={"job_id": name, "wait": pause},
         )
-        self._look_after(entry, pause)
-
-    def _look_after(self, entry: _Pending, pause: float) -> None:
         # Not earlier together with other jobs, because the whole pause is deducted from the patience.
-        entry.interval, entry.due = 0.0, self._time.monotonic() + pause
+        self._poller.schedule(name, pause)
 
     def _refuse(self, name: str, error: BatchesError) -> None:
-        self.refusals.append(error)
+        self._refusals.append(error)
         _log.warning("the job %s cannot be waited for: %s", name, error, extra={"job_id": name})
 
     def _take(self, entry: _Pending, found: BatchJob, now: float) -> None:
@@ -404,16 +394,16 @@ class _Poller:
 
     # --- the end ---
 
-    def too_late(self) -> WaitTimeoutError:
+    def _too_late(self) -> WaitTimeoutError:
         """Return the error for a timeout; its cause is the last failure, if any."""
-        jobs = [entry.job for entry in self.pending.values()]
+        jobs = [entry.job for entry in self._pending.values()]
         named = "; ".join(f"{job.id} {_state(job)}" for job in jobs[:_MOST_NAMED])
         more = f"; and {len(jobs) - _MOST_NAMED} more" if len(jobs) > _MOST_NAMED else ""
         those = "1 job was" if len(jobs) == 1 else f"{len(jobs)} jobs were"
         over = f"the {self._timeout:g} s given to this wait are over" if self._timeout else "looked once"
         message = f"{over}, and {those} still pending; left alone: {named}{more}{self._outage()}"
         error = WaitTimeoutError(message, jobs=jobs)
-        error.__cause__ = self.refusals[0] if self.refusals else self._failure or self._absence
+        error.__cause__ = self._refusals[0] if self._refusals else self._failure or self._absence
         return error
 
     def _outage(self) -> str:
@@ -422,11 +412,11 @@ class _Poller:
             return ""
         return f"; the service has given no good answer since {self._no_answer_since:%Y-%m-%d %H:%M:%S} UTC"
 
-    def refused(self) -> Exception:
+    def _refused(self) -> Exception:
         """Return the error for jobs that could not be followed: a single error, or a group."""
-        if len(self.refusals) == 1:
-            return self.refusals[0]
-        return ExceptionGroup(f"{len(self.refusals)} jobs could not be waited for", self.refusals)
+        if len(self._refusals) == 1:
+            return self._refusals[0]
+        return ExceptionGroup(f"{len(self._refusals)} jobs could not be waited for", self._refusals)
 
 
 def _state(job: BatchJob) -> str:
@@ -439,7 +429,7 @@ def _denies_the_end(found: Found) -> bool:
     return isinstance(found, NotFoundError) or (isinstance(found, BatchJob) and not found.is_terminal)
 
 
-async def as_completed(
+def as_completed(
     api: WaitApi,
     job_ids: Ids,
     *,
@@ -460,18 +450,9 @@ async def as_completed(
     was seen. With ``holds``, so is a COMPLETED job that names no file; after that it is yielded with a warning. A
     repeated id is followed once, or, with ``may_repeat``, again after its job was yielded. ``on_refused`` is called
     with each job that cannot be followed, and the error; without it such errors are raised at the end.
-
-    The work is a task beside the generator, so that nothing is yielded inside a task group: that would tie the group
-    to the task that requests the next job.
     """
-    ready: deque[BatchJob] = deque()
-    arrived = asyncio.Event()
-
-    def emit(job: BatchJob) -> None:
-        ready.append(job)
-        arrived.set()
-
-    poller = _Poller(
+    ready = ReadyItems[BatchJob]()
+    waiting = _Wait(
         api,
         time,
         at_once=at_once,
@@ -483,45 +464,9 @@ async def as_completed(
         knows=knows,
         on_update=on_update,
         on_refused=on_refused,
-        emit=emit,
+        emit=ready.put,
     )
-    work = asyncio.create_task(poller.run(job_ids))
-    alarm = asyncio.create_task(_alarm(time, timeout))
-    for task in (work, alarm):
-        task.add_done_callback(lambda _: arrived.set())
-    try:
-        while True:
-            while ready:
-                yield ready.popleft()
-            if work.done():
-                work.result()
-                break
-            if alarm.done():
-                break
-            arrived.clear()
-            await arrived.wait()
-        poller.release_held()
-        while ready:
-            yield ready.popleft()
-        if poller.pending:
-            raise poller.too_late()
-        if poller.refusals:
-            raise poller.refused()
-    finally:
-        work.cancel()
-        alarm.cancel()
-        with CancelScope(shield=True):  # in a cancelled scope around the iterator, nothing could be awaited
-            await asyncio.wait([work, alarm])
-        if not work.cancelled():
-            work.exception()  # mark as retrieved: it was raised above, or occurred after the iteration ended
-
-
-async def _alarm(time: Clock, seconds: float | None) -> None:
-    """Return when the time is over; never return without a timeout, or if it is zero (one read only)."""
-    if not seconds:
-        await asyncio.Event().wait()
-    else:
-        await time.sleep(seconds)
+    return stream_from_task(lambda: waiting.run(job_ids), ready)
 
 
 async def wait(
