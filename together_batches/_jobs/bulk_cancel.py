@@ -313,14 +313,15 @@ def iter_cancel(
 ) -> AsyncGenerator[CancelOutcome, None]:
     """Cancel many jobs and yield each outcome as soon as it is known, holding only those in flight."""
     ready = ReadyItems[CancelOutcome]()
-    pool = _WorkerPool(
-        api,
-        bulk,
-        job_ids,
-        at_once=at_once,
-        wait=wait,
-        emit=lambda outcome, _: ready.put(outcome),
-        admit=lambda name: name not in pool.in_flight,
-        full=lambda followed: len(ready.items) >= at_once or followed >= max(_MOST_DRAINING, at_once),
-    )
+
+    def admit(name: str) -> bool:
+        return name not in pool.in_flight
+
+    def full(followed: int) -> bool:
+        return len(ready.items) >= at_once or followed >= max(_MOST_DRAINING, at_once)
+
+    def emit(outcome: CancelOutcome, _: bytes | None) -> None:
+        ready.put(outcome)
+
+    pool = _WorkerPool(api, bulk, job_ids, at_once=at_once, wait=wait, emit=emit, admit=admit, full=full)
     return stream_from_task(pool.run, ready, on_drained=pool.go_on)

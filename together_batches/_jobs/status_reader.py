@@ -78,17 +78,17 @@ class StatusReader:
         self._without_list = 0
         self._looks_until_list = 0
 
-    async def read(self, job_ids: list[str], tell: Callable[[str, Found], None]) -> None:
-        """Read each of these jobs once, and call ``tell`` with each result as it arrives.
+    async def read(self, job_ids: list[str], settle: Callable[[str, Found], None]) -> None:
+        """Read each of these jobs once, and call ``settle`` with each result as it arrives.
 
-        Raises :class:`UsageError` if the client can no longer be used, and any exception of ``tell``.
+        Raises :class:`UsageError` if the client can no longer be used, and any exception of ``settle``.
         """
-        unseen = await self._listed(job_ids, tell) if self._list_pays(len(job_ids)) else job_ids
+        unseen = await self._listed(job_ids, settle) if self._list_pays(len(job_ids)) else job_ids
         rest = iter(unseen)
 
         async def read() -> None:
             for job_id in rest:
-                tell(job_id, await self._read(job_id))
+                settle(job_id, await self._read(job_id))
 
         async with plain_group() as group:
             for _ in range(min(self._at_once, len(unseen))):
@@ -103,8 +103,8 @@ class StatusReader:
             return False
         return self._account_size is None or self._account_size < 10 * jobs
 
-    async def _listed(self, job_ids: list[str], tell: Callable[[str, Found], None]) -> list[str]:
-        """Call ``tell`` for each job in the list, and return the ids that are not in it."""
+    async def _listed(self, job_ids: list[str], settle: Callable[[str, Found], None]) -> list[str]:
+        """Call ``settle`` for each job in the list, and return the ids that are not in it."""
         try:
             jobs = await self._list_jobs()
         except UsageError:
@@ -117,13 +117,13 @@ class StatusReader:
             if isinstance(error, APIError) and not error.is_transient and not isinstance(error, AuthenticationError):
                 return job_ids  # a key without permission to list says nothing about the jobs
             for job_id in job_ids:
-                tell(job_id, error)
+                settle(job_id, error)
             return []
         self._without_list = 0
         self._account_size = len(jobs)
         found = by_ids(jobs, job_ids)
         for job_id, job in found.items():
-            tell(job_id, job)
+            settle(job_id, job)
         return [job_id for job_id in job_ids if job_id not in found]
 
     async def _read(self, job_id: str) -> Found:

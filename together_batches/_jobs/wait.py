@@ -94,56 +94,46 @@ class _Pending:
     seen: bool = False
 
 
+@attrs.define(eq=False, kw_only=True)
 class _Wait:
     """One wait for jobs until all have finished; ``emit`` receives each finished job."""
 
-    def __init__(
-        self,
-        api: WaitApi,
-        time: Clock,
-        *,
-        at_once: int,
-        timeout: float | None,
-        poll_interval: float | None,
-        patience: float,
-        holds: bool,
-        may_repeat: bool,
-        knows: Callable[[str], bool],
-        on_update: Callable[[BatchJob], None] | None,
-        on_refused: Callable[[str, BatchesError], None] | None,
-        emit: Callable[[BatchJob], None],
-    ) -> None:
-        self._api = api
-        self._patience = patience
-        self._holds = holds
-        self._may_repeat = may_repeat
-        self._knows = knows
-        self._absent: list[tuple[str, NotFoundError]] = []
-        self._absence: NotFoundError | None = None
-        self._time = time
-        self._poll_interval = poll_interval
-        self._on_update = on_update
-        self._on_refused = on_refused or self._refuse
-        self._emit = emit
-        self._status_reader = StatusReader(self._read, self._list, at_once=at_once)
-        self._poller = Poller(self._look, clock=time.monotonic, sleep=time.sleep)
-        self._timeout = timeout
-        self._known: set[str] = set()
-        self._listless = False
-        self._spread = 1.0
-        self._failures = 0
-        self._failures_in_a_row = 0
-        self._failure: BatchesError | None = None
-        self._no_answer_since: datetime | None = None
-        self._pending: dict[str, _Pending] = {}
-        self._refusals: list[BatchesError] = []
+    api: WaitApi
+    time: Clock
+    at_once: int
+    timeout: float | None
+    poll_interval: float | None
+    patience: float
+    holds: bool
+    may_repeat: bool
+    knows: Callable[[str], bool]
+    on_update: Callable[[BatchJob], None] | None
+    on_refused: Callable[[str, BatchesError], None] | None
+    emit: Callable[[BatchJob], None]
+    _status_reader: StatusReader = attrs.field(init=False)
+    _poller: Poller = attrs.field(init=False)
+    _known: set[str] = attrs.field(init=False, factory=set)
+    _pending: dict[str, _Pending] = attrs.field(init=False, factory=dict)
+    _refusals: list[BatchesError] = attrs.field(init=False, factory=list)
+    _absent: list[tuple[str, NotFoundError]] = attrs.field(init=False, factory=list)
+    _absence: NotFoundError | None = attrs.field(init=False, default=None)
+    _listless: bool = attrs.field(init=False, default=False)
+    _spread: float = attrs.field(init=False, default=1.0)
+    _failures: int = attrs.field(init=False, default=0)
+    _failures_in_a_row: int = attrs.field(init=False, default=0)
+    _failure: BatchesError | None = attrs.field(init=False, default=None)
+    _no_answer_since: datetime | None = attrs.field(init=False, default=None)
+
+    def __attrs_post_init__(self) -> None:
+        self._status_reader = StatusReader(self._read, self._list, at_once=self.at_once)
+        self._poller = Poller(self._look, clock=self.time.monotonic, sleep=self.time.sleep)
 
     async def run(self, ids: Ids) -> None:
         """Follow all jobs to their end, or until the time is over, and raise the error that says so.
 
         An exception from the source of ids or from ``on_update`` ends this, unchanged.
         """
-        if self._timeout == 0:
+        if self.timeout == 0:
             await self._feed(ids)
             if self._pending:
                 await self._look(list(self._pending))
@@ -156,7 +146,7 @@ class _Wait:
             raise self._refused()
 
     async def _follow(self, ids: Ids) -> None:
-        timeout, now = self._timeout, self._time.monotonic()
+        timeout, now = self.timeout, self.time.monotonic()
         if timeout is not None:
             self._poller.read_all_at(now + timeout - min(_LAST_LOOK_SECONDS, timeout / 10))
 
@@ -180,7 +170,7 @@ class _Wait:
                 raise asyncio.CancelledError
 
     async def _alarm(self, seconds: float) -> None:
-        await self._time.sleep(seconds)
+        await self.time.sleep(seconds)
 
     # --- the ids ---
 
@@ -196,23 +186,23 @@ class _Wait:
 
     def _admit(self, given: str | BatchJob) -> None:
         job_id = job_protocol.job_id(given)
-        if job_id in (self._pending if self._may_repeat else self._known):
+        if job_id in (self._pending if self.may_repeat else self._known):
             return
         self._known.add(job_id)
         job = given if isinstance(given, BatchJob) else BatchJob(id=job_id)
         if job.is_terminal:  # its state is final, so no request is needed
-            self._tell(job)
-            self._emit(job)
+            self._report(job)
+            self.emit(job)
             return
-        now = self._time.monotonic()
+        now = self.time.monotonic()
         self._pending[job_id] = _Pending(
             job,
             began=now,
             moved=now,
             complain_at=now + _QUIET_SECONDS,
-            is_known=isinstance(given, BatchJob) or self._knows(job_id),
-            absence=Absence(self._patience),
-            file_absence=Absence(self._patience),
+            is_known=isinstance(given, BatchJob) or self.knows(job_id),
+            absence=Absence(self.patience),
+            file_absence=Absence(self.patience),
         )
         self._poller.schedule(job_id, 0)
 
@@ -220,7 +210,7 @@ class _Wait:
 
     async def _look(self, names: list[str]) -> None:
         # One spread for all, so that jobs that are read together stay together: it separates clients, not jobs.
-        self._spread = 1 + _SPREAD * (2 * self._time.chance() - 1)
+        self._spread = 1 + _SPREAD * (2 * self.time.chance() - 1)
         self._failures = self._failures_in_a_row = 0
         await self._status_reader.read(names, self._settle)
         if self._absent:
@@ -252,14 +242,14 @@ class _Wait:
     async def _read(self, job_id: str) -> BatchJob:
         if self._failure is not None and self._failures_in_a_row >= _MOST_FAILURES_IN_A_ROW:
             raise self._failure.with_traceback(None)  # during an outage, thousands more requests are pointless
-        return await self._api.retrieve(job_id)
+        return await self.api.retrieve(job_id)
 
     async def _list(self) -> list[BatchJob]:
         """Return the list; an empty one if the key has no permission, because that says nothing about the jobs."""
         if self._listless:
             return []
         try:
-            return await self._api.list_jobs()
+            return await self.api.list_jobs()
         except (UsageError, AuthenticationError):
             raise
         except BatchesError as error:
@@ -272,7 +262,7 @@ class _Wait:
 
     def _settle(self, name: str, found: Found) -> None:
         entry = self._pending[name]
-        now = self._time.monotonic()
+        now = self.time.monotonic()
         if entry.job.is_terminal and _denies_the_end(found):
             found = entry.job  # the job has ended even if a later response lags behind: only its files are awaited
         if isinstance(found, BatchJob):
@@ -283,7 +273,7 @@ class _Wait:
             if found.is_terminal:
                 if not self._is_held(name, entry):
                     self._remove(name)
-                    self._emit(entry.job)
+                    self.emit(entry.job)
                 return
         else:
             found.__traceback__ = None  # the traceback would keep its frames alive as long as the error
@@ -293,11 +283,10 @@ class _Wait:
                 self._absent.append((name, found))
                 return
             if not found.is_transient:
-                self._remove(name)
-                self._on_refused(name, found)
+                self._refuse(name, found)
                 return
             self._failure = found
-            self._no_answer_since = self._no_answer_since or self._time.now()
+            self._no_answer_since = self._no_answer_since or self.time.now()
             self._failures += 1
             self._failures_in_a_row += 1
         interval = self._interval(now - entry.began)
@@ -315,7 +304,7 @@ class _Wait:
     def _is_held(self, name: str, entry: _Pending) -> bool:
         """Return whether a completed job without files is held back, because patience for them is left."""
         job = entry.job
-        if job.status != BatchJobStatus.COMPLETED or job.output_file_id or job.error_file_id or not self._holds:
+        if job.status != BatchJobStatus.COMPLETED or job.output_file_id or job.error_file_id or not self.holds:
             return False
         pause = entry.file_absence.pause()
         if pause is None:
@@ -341,15 +330,14 @@ class _Wait:
             if entry.job.is_terminal:
                 self._warn_of_no_files(entry.job)
                 self._remove(name)
-                self._emit(entry.job)
+                self.emit(entry.job)
 
     def _settle_absent(self, name: str, error: NotFoundError) -> None:
         entry = self._pending[name]
         pause = entry.absence.pause()
         if pause is None:
-            say_how_long(error, self._patience)
-            self._remove(name)
-            self._on_refused(name, error)
+            say_how_long(error, self.patience)
+            self._refuse(name, error)
             return
         self._absence = error
         _log.warning(
@@ -363,6 +351,10 @@ class _Wait:
         self._poller.schedule(name, pause)
 
     def _refuse(self, name: str, error: BatchesError) -> None:
+        self._remove(name)
+        if self.on_refused is not None:
+            self.on_refused(name, error)
+            return
         self._refusals.append(error)
         _log.warning("the job %s cannot be waited for: %s", name, error, extra={"job_id": name})
 
@@ -372,24 +364,24 @@ class _Wait:
         if before.progress is not None and (found.progress is None or found.progress < before.progress):
             found = attrs.evolve(found, progress=before.progress)  # progress never decreases
         if not entry.seen and found.created_at is not None:
-            entry.began -= max(0.0, (self._time.now() - found.created_at).total_seconds())
+            entry.began -= max(0.0, (self.time.now() - found.created_at).total_seconds())
         if found.status == BatchJobStatus.CANCELING and (not entry.seen or before.status != found.status):
             entry.began = now  # draining takes seconds, however long the job ran
         if (found.status, found.progress) != (before.status, before.progress):
             entry.moved = now
             entry.complain_at = now + _QUIET_SECONDS
         if found != before or not entry.seen:
-            self._tell(found)
+            self._report(found)
         entry.job = found
         entry.seen = True
 
-    def _tell(self, job: BatchJob) -> None:
-        if self._on_update is not None:
-            self._on_update(job)
+    def _report(self, job: BatchJob) -> None:
+        if self.on_update is not None:
+            self.on_update(job)
 
     def _interval(self, age: float) -> float:
-        if self._poll_interval is not None:
-            return self._poll_interval
+        if self.poll_interval is not None:
+            return self.poll_interval
         return self._spread * min(max(_SHORTEST_SECONDS, _SHARE_OF_AGE * age), _LONGEST_SECONDS)
 
     # --- the end ---
@@ -400,7 +392,7 @@ class _Wait:
         named = "; ".join(f"{job.id} {_state(job)}" for job in jobs[:_MOST_NAMED])
         more = f"; and {len(jobs) - _MOST_NAMED} more" if len(jobs) > _MOST_NAMED else ""
         those = "1 job was" if len(jobs) == 1 else f"{len(jobs)} jobs were"
-        over = f"the {self._timeout:g} s given to this wait are over" if self._timeout else "looked once"
+        over = f"the {self.timeout:g} s given to this wait are over" if self.timeout else "looked once"
         message = f"{over}, and {those} still pending; left alone: {named}{more}{self._outage()}"
         error = WaitTimeoutError(message, jobs=jobs)
         error.__cause__ = self._refusals[0] if self._refusals else self._failure or self._absence
@@ -453,8 +445,8 @@ def as_completed(
     """
     ready = ReadyItems[BatchJob]()
     waiting = _Wait(
-        api,
-        time,
+        api=api,
+        time=time,
         at_once=at_once,
         timeout=timeout,
         poll_interval=poll_interval,
