@@ -24,7 +24,7 @@ from together_batches.models import BatchJob, Response
 if TYPE_CHECKING:
     import builtins
     import os
-    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
     from datetime import datetime, timedelta
     from pathlib import Path
     from ssl import SSLContext
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 
     from aiohttp import ClientSession
 
-    from together_batches._jobs import wait as _wait
     from together_batches._jobs.results import Order, Requests
     from together_batches._jobs.status_reader import Ids
     from together_batches._jobs.upload_source import Source, UploadSource
+    from together_batches._jobs.wait import WaitApi
     from together_batches._protocol.jobs import Answer, NoJob
     from together_batches.files import AsyncFiles, Transfers, Uploaded
     from together_batches.models import FileObject
@@ -415,18 +415,17 @@ class AsyncBatches:
         """
         job_protocol.job_id(job_id)
         _check_times(timeout, poll_interval, patience)
-        from together_batches._jobs import wait as _wait
+        from together_batches._jobs.wait import Wait
 
-        return await _wait.wait(
-            self._followed,
-            job_id,
+        waiting = Wait(
+            api=self._wait_api(self._known.knows),
+            at_once=1,
             timeout=timeout,
             poll_interval=poll_interval,
-            time=self._time,
             patience=patience,
-            knows=self._known.knows,
             on_update=on_update,
         )
+        return await waiting.for_one(job_id)
 
     def as_completed(
         self,
@@ -458,22 +457,18 @@ class AsyncBatches:
                 first; several such errors are raised as an :class:`ExceptionGroup`.
             UsageError: an invalid number or id, or a client that is closed or belongs to another loop.
         """
-        from together_batches._jobs import wait as _wait
+        from together_batches._jobs.wait import Wait
 
         ids = checked_ids(job_ids, verb_for_one="wait")
         _check_times(timeout, poll_interval, patience)
-        return Stream(
-            _wait.as_completed(
-                self._followed,
-                ids,
-                at_once=self._transport.config.max_concurrency,
-                timeout=timeout,
-                poll_interval=poll_interval,
-                time=self._time,
-                patience=patience,
-                knows=self._known.knows,
-            )
+        waiting = Wait(
+            api=self._wait_api(self._known.knows),
+            at_once=self._transport.config.max_concurrency,
+            timeout=timeout,
+            poll_interval=poll_interval,
+            patience=patience,
         )
+        return Stream(waiting.as_completed(ids))
 
     def results(
         self,
@@ -778,30 +773,48 @@ class AsyncBatches:
             positive_number("rate", rate)
         return ids, max_concurrency or self._transport.config.max_concurrency, self._transport.bulk(rate)
 
-    @property
-    def _followed(self) -> _wait.WaitApi:
-        from together_batches._jobs import wait as _wait
-
-        self._transport.state.check_library()
-        return _wait.WaitApi(
-            retrieve=lambda job_id: self._get(job_id, CallState()), list_jobs=lambda: self._get_all(CallState())
-        )
-
-    @property
-    def _time(self) -> _wait.Clock:
-        from together_batches._jobs import wait as _wait
+    def _wait_api(self, knows: Callable[[str], bool]) -> WaitApi:
+        from together_batches._jobs.wait import WaitApi
 
         state = self._transport.state
-        return _wait.Clock(monotonic=state.clock, sleep=state.sleep, chance=state.chance, now=state.now)
+        state.check_library()
+        return WaitApi(
+            retrieve=lambda job_id: self._get(job_id, CallState()),
+            list_jobs=lambda: self._get_all(CallState()),
+            knows=knows,
+            now=state.now,
+            clock=state.clock,
+            sleep=state.sleep,
+            chance=state.chance,
+        )
 
     def _run_api(self, options: Options, poll_interval: float | None) -> _api.RunApi:
-        from together_batches._jobs import wait as _wait
         from together_batches._jobs.upload_source import open_upload
+        from together_batches._jobs.wait import Wait
         from together_batches.runs import _api
 
         async def upload(path: Path, name: str) -> Uploaded:
             async with open_upload(path, name) as content:
                 return await self._transfers.upload(content, "batch-api", "storage", None)
+
+        def follow(
+            job_ids: AsyncIterator[str],
+            *,
+            on_update: Callable[[BatchJob], None],
+            on_refused: Callable[[str, BatchesError], None],
+        ) -> AsyncGenerator[BatchJob, None]:
+            waiting = Wait(
+                api=self._wait_api(lambda _: True),  # they are in the ledger
+                at_once=self._transport.config.max_concurrency,
+                timeout=None,
+                poll_interval=poll_interval,
+                patience=options.caution.patience,
+                holds=False,
+                may_repeat=True,  # a job that appeared to have ended may still be running
+                on_update=on_update,
+                on_refused=on_refused,
+            )
+            return waiting.as_completed(job_ids)
 
         return _api.RunApi(
             upload=upload,
@@ -810,18 +823,7 @@ class AsyncBatches:
             create=self._create_once,
             list_jobs=self._listing,
             retrieve=self._get_or_list,
-            follow=partial(
-                _wait.as_completed,
-                self._followed,
-                at_once=self._transport.config.max_concurrency,
-                timeout=None,
-                poll_interval=poll_interval,
-                time=self._time,
-                patience=options.caution.patience,
-                knows=lambda _: True,  # they are in the ledger
-                holds=False,
-                may_repeat=True,  # a job that appeared to have ended may still be running
-            ),
+            follow=follow,
             download=lambda file_id, path: self._transfers.fetch(file_id, path, overwrite=True),
             cancel=self.cancel_many,
         )

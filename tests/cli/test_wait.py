@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from together_batches._jobs import wait
+from together_batches._jobs import awaited_job
 from together_batches.cli import _wait
 from together_batches.emulator import Emulator, Fault, Timing
 
@@ -30,7 +30,7 @@ def test_one(run: Run, emulator: Emulator) -> None:
 
 def test_one_that_runs(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each change of status is printed on standard error."""
-    monkeypatch.setattr(wait, "_SHORTEST_SECONDS", 0.02)
+    monkeypatch.setattr(awaited_job, "_SHORTEST_SECONDS", 0.02)
     with Emulator(timing=Timing(running=0.2)).running_in_thread() as emulator:
         monkeypatch.setenv("TOGETHER_API_KEY", str(emulator.api_key))
         monkeypatch.setenv("TOGETHER_BASE_URL", emulator.base_url)

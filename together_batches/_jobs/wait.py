@@ -1,22 +1,21 @@
 """Waiting for one job, or for many with one poller that returns each when it has finished.
 
-Built on functions that are passed in (:class:`WaitApi`, :class:`Clock`), so that tests cover days of waiting in no
-time. The deadline is the caller's own: a job may outlive its ``job_deadline`` at the service.
+Built on functions that are passed in (:class:`WaitApi`), so that tests cover days of waiting in no time. The deadline
+is the caller's own: a job may outlive its ``job_deadline`` at the service.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import AsyncIterable, Awaitable, Callable
 from datetime import datetime
-from time import monotonic
 from typing import TYPE_CHECKING
 
 import attrs
 
-from together_batches._jobs.patience import Absence, say_how_long
+from together_batches._jobs.awaited_job import AwaitedJob, state_of
+from together_batches._jobs.patience import say_how_long
 from together_batches._jobs.poller import Poller
 from together_batches._jobs.status_reader import Found, Ids, StatusReader, by_ids, is_plain, plain_group
 from together_batches._jobs.task_stream import ReadyItems, stream_from_task
@@ -28,92 +27,65 @@ from together_batches.errors import (
     UsageError,
     WaitTimeoutError,
 )
-from together_batches.models import BatchJob, BatchJobStatus
+from together_batches.models import BatchJob
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-__all__ = ["Clock", "WaitApi", "as_completed", "wait"]
+__all__ = ["Wait", "WaitApi"]
 
 _log = logging.getLogger("together_batches")
 
-# The service asks for polls 30 to 60 s apart: https://docs.together.ai/docs/inference/batch/manage. With that
-# interval alone, the end of a short job would be noticed late. So the interval is a share of the job's age, and
-# reaches 45 s (30 to 60 with the spread) at an age of two minutes. The age decides and not an estimate from the
-# progress, because the progress may stay at 0 or 99 % for hours, and an estimated end in one second does not justify
-# a request every second.
-_SHORTEST_SECONDS = 2.0
-_LONGEST_SECONDS = 45.0
-_SHARE_OF_AGE = 1 / 3
 _SPREAD = 1 / 3
 _EARLY = 1 / 4
 """Share of its interval by which a job may be read early, if others are due: reading many together is cheaper."""
 _LAST_LOOK_SECONDS = 1.0
 """Seconds before the deadline at which all jobs are read once more: some may have finished since the last read."""
-_QUIET_SECONDS = 3_600.0
 _MOST_FAILURES_IN_A_ROW = 20
 _IDS_AT_A_TIME = 1_000
 _MOST_NAMED = 5
 
 
-@attrs.frozen
+@attrs.frozen(kw_only=True)
 class WaitApi:
-    """The functions of the service that waiting uses."""
+    """The functions of the service and of the client that waiting uses.
+
+    ``knows`` returns whether a job is known to exist. ``now`` is only compared with the creation times of jobs.
+    """
 
     retrieve: Callable[[str], Awaitable[BatchJob]]
     list_jobs: Callable[[], Awaitable[list[BatchJob]]]
-
-
-@attrs.frozen(kw_only=True)
-class Clock:
-    """Time and randomness. ``now`` is only compared with the creation times of jobs."""
-
+    knows: Callable[[str], bool]
     now: Callable[[], datetime]
-    monotonic: Callable[[], float] = monotonic
-    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
-    chance: Callable[[], float] = random.random
-
-
-@attrs.define(eq=False)
-class _Pending:
-    """A job that has not finished as far as is known; times are monotonic."""
-
-    job: BatchJob
-    """The job as last read; without a status if it was never read."""
-    began: float
-    """The time from which its age is counted."""
-    moved: float
-    """The time of the last change."""
-    complain_at: float
-    is_known: bool
-    """Whether it exists as far as is known, so that a 404 may be a transient inconsistency."""
-    absence: Absence
-    """The absence of the job itself."""
-    file_absence: Absence
-    """The absence of its files after completion."""
-    seen: bool = False
+    clock: Callable[[], float]
+    sleep: Callable[[float], Awaitable[None]]
+    chance: Callable[[], float]
 
 
 @attrs.define(eq=False, kw_only=True)
-class _Wait:
-    """One wait for jobs until all have finished; ``emit`` receives each finished job."""
+class Wait:
+    """One wait for jobs until all have finished.
+
+    A 404 is retried for ``patience`` seconds if the job was passed as a :class:`BatchJob`, is known to the client, or
+    was seen. With ``holds``, so is a COMPLETED job that names no file; after that it is yielded with a warning. A
+    repeated id is followed once, or, with ``may_repeat``, again after its job was yielded. ``on_refused`` is called
+    with each job that cannot be followed, and the error; without it such errors are raised at the end.
+    """
 
     api: WaitApi
-    time: Clock
     at_once: int
     timeout: float | None
     poll_interval: float | None
     patience: float
-    holds: bool
-    may_repeat: bool
-    knows: Callable[[str], bool]
-    on_update: Callable[[BatchJob], None] | None
-    on_refused: Callable[[str, BatchesError], None] | None
-    emit: Callable[[BatchJob], None]
+    holds: bool = True
+    may_repeat: bool = False
+    on_update: Callable[[BatchJob], None] | None = None
+    on_refused: Callable[[str, BatchesError], None] | None = None
+    _ready: ReadyItems[BatchJob] = attrs.field(init=False, factory=ReadyItems)
     _status_reader: StatusReader = attrs.field(init=False)
     _poller: Poller = attrs.field(init=False)
     _known: set[str] = attrs.field(init=False, factory=set)
-    _pending: dict[str, _Pending] = attrs.field(init=False, factory=dict)
+    _pending: dict[str, AwaitedJob] = attrs.field(init=False, factory=dict)
     _refusals: list[BatchesError] = attrs.field(init=False, factory=list)
     _absent: list[tuple[str, NotFoundError]] = attrs.field(init=False, factory=list)
     _absence: NotFoundError | None = attrs.field(init=False, default=None)
@@ -126,9 +98,24 @@ class _Wait:
 
     def __attrs_post_init__(self) -> None:
         self._status_reader = StatusReader(self._read, self._list, at_once=self.at_once)
-        self._poller = Poller(self._look, clock=self.time.monotonic, sleep=self.time.sleep)
+        self._poller = Poller(self._look, clock=self.api.clock, sleep=self.api.sleep)
 
-    async def run(self, ids: Ids) -> None:
+    def as_completed(self, job_ids: Ids) -> AsyncGenerator[BatchJob, None]:
+        """Yield each job when it has finished."""
+        return stream_from_task(lambda: self._run(job_ids), self._ready)
+
+    async def for_one(self, job_id: str | BatchJob) -> BatchJob:
+        """Return the job when it has finished."""
+        if self.on_update is not None and not is_plain(self.on_update):
+            message = "on_update must be a plain function: it is called, not awaited"
+            raise TypeError(message)
+        finished = self.as_completed([job_id])
+        try:
+            return await anext(finished)
+        finally:
+            await finished.aclose()
+
+    async def _run(self, ids: Ids) -> None:
         """Follow all jobs to their end, or until the time is over, and raise the error that says so.
 
         An exception from the source of ids or from ``on_update`` ends this, unchanged.
@@ -146,7 +133,7 @@ class _Wait:
             raise self._refused()
 
     async def _follow(self, ids: Ids) -> None:
-        timeout, now = self.timeout, self.time.monotonic()
+        timeout, now = self.timeout, self.api.clock()
         if timeout is not None:
             self._poller.read_all_at(now + timeout - min(_LAST_LOOK_SECONDS, timeout / 10))
 
@@ -170,7 +157,7 @@ class _Wait:
                 raise asyncio.CancelledError
 
     async def _alarm(self, seconds: float) -> None:
-        await self.time.sleep(seconds)
+        await self.api.sleep(seconds)
 
     # --- the ids ---
 
@@ -192,25 +179,18 @@ class _Wait:
         job = given if isinstance(given, BatchJob) else BatchJob(id=job_id)
         if job.is_terminal:  # its state is final, so no request is needed
             self._report(job)
-            self.emit(job)
+            self._ready.put(job)
             return
-        now = self.time.monotonic()
-        self._pending[job_id] = _Pending(
-            job,
-            began=now,
-            moved=now,
-            complain_at=now + _QUIET_SECONDS,
-            is_known=isinstance(given, BatchJob) or self.knows(job_id),
-            absence=Absence(self.patience),
-            file_absence=Absence(self.patience),
-        )
+        exists = isinstance(given, BatchJob) or self.api.knows(job_id)
+        now = self.api.clock()
+        self._pending[job_id] = AwaitedJob.of(job, now, exists=exists, patience=self.patience)
         self._poller.schedule(job_id, 0)
 
     # --- reading ---
 
     async def _look(self, names: list[str]) -> None:
         # One spread for all, so that jobs that are read together stay together: it separates clients, not jobs.
-        self._spread = 1 + _SPREAD * (2 * self.time.chance() - 1)
+        self._spread = 1 + _SPREAD * (2 * self.api.chance() - 1)
         self._failures = self._failures_in_a_row = 0
         await self._status_reader.read(names, self._settle)
         if self._absent:
@@ -262,53 +242,52 @@ class _Wait:
 
     def _settle(self, name: str, found: Found) -> None:
         entry = self._pending[name]
-        now = self.time.monotonic()
-        if entry.job.is_terminal and _denies_the_end(found):
-            found = entry.job  # the job has ended even if a later response lags behind: only its files are awaited
+        now = self.api.clock()
+        if entry.ended_despite(found):
+            found = entry.job  # only its files are awaited
         if isinstance(found, BatchJob):
             self._failures_in_a_row = 0
             self._no_answer_since = None
-            entry.absence.over()
-            self._take(entry, found, now)
+            if entry.take(found, now, self.api.now()):
+                self._report(entry.job)
             if found.is_terminal:
                 if not self._is_held(name, entry):
                     self._remove(name)
-                    self.emit(entry.job)
+                    self._ready.put(entry.job)
                 return
         else:
             found.__traceback__ = None  # the traceback would keep its frames alive as long as the error
             if isinstance(found, AuthenticationError):
                 raise found  # every other call will be refused, too
-            if isinstance(found, NotFoundError) and (entry.is_known or entry.seen):
+            if isinstance(found, NotFoundError) and entry.exists:
                 self._absent.append((name, found))
                 return
             if not found.is_transient:
                 self._refuse(name, found)
                 return
             self._failure = found
-            self._no_answer_since = self._no_answer_since or self.time.now()
+            self._no_answer_since = self._no_answer_since or self.api.now()
             self._failures += 1
             self._failures_in_a_row += 1
-        interval = self._interval(now - entry.began)
+        interval = self.poll_interval or self._spread * entry.interval(now)
         self._poller.schedule(name, interval, early=_EARLY * interval)
-        if now >= entry.complain_at:
-            entry.complain_at = now + _QUIET_SECONDS
+        quiet_hours = entry.quiet_hours(now)
+        if quiet_hours is not None:
             _log.warning(
                 "the job %s %s for %.1f h, without a change; it is still waited for",
                 name,
-                _state(entry.job),
-                (now - entry.moved) / 3_600,
+                state_of(entry.job),
+                quiet_hours,
                 extra={"job_id": name},
             )
 
-    def _is_held(self, name: str, entry: _Pending) -> bool:
+    def _is_held(self, name: str, entry: AwaitedJob) -> bool:
         """Return whether a completed job without files is held back, because patience for them is left."""
-        job = entry.job
-        if job.status != BatchJobStatus.COMPLETED or job.output_file_id or job.error_file_id or not self.holds:
+        if not self.holds or not entry.lacks_files:
             return False
         pause = entry.file_absence.pause()
         if pause is None:
-            self._warn_of_no_files(job)
+            self._warn_of_no_files(entry.job)
             return False
         self._poller.schedule(name, pause)
         return True
@@ -330,7 +309,7 @@ class _Wait:
             if entry.job.is_terminal:
                 self._warn_of_no_files(entry.job)
                 self._remove(name)
-                self.emit(entry.job)
+                self._ready.put(entry.job)
 
     def _settle_absent(self, name: str, error: NotFoundError) -> None:
         entry = self._pending[name]
@@ -358,38 +337,16 @@ class _Wait:
         self._refusals.append(error)
         _log.warning("the job %s cannot be waited for: %s", name, error, extra={"job_id": name})
 
-    def _take(self, entry: _Pending, found: BatchJob, now: float) -> None:
-        """Store what was read, and report it if it has changed."""
-        before = entry.job
-        if before.progress is not None and (found.progress is None or found.progress < before.progress):
-            found = attrs.evolve(found, progress=before.progress)  # progress never decreases
-        if not entry.seen and found.created_at is not None:
-            entry.began -= max(0.0, (self.time.now() - found.created_at).total_seconds())
-        if found.status == BatchJobStatus.CANCELING and (not entry.seen or before.status != found.status):
-            entry.began = now  # draining takes seconds, however long the job ran
-        if (found.status, found.progress) != (before.status, before.progress):
-            entry.moved = now
-            entry.complain_at = now + _QUIET_SECONDS
-        if found != before or not entry.seen:
-            self._report(found)
-        entry.job = found
-        entry.seen = True
-
     def _report(self, job: BatchJob) -> None:
         if self.on_update is not None:
             self.on_update(job)
-
-    def _interval(self, age: float) -> float:
-        if self.poll_interval is not None:
-            return self.poll_interval
-        return self._spread * min(max(_SHORTEST_SECONDS, _SHARE_OF_AGE * age), _LONGEST_SECONDS)
 
     # --- the end ---
 
     def _too_late(self) -> WaitTimeoutError:
         """Return the error for a timeout; its cause is the last failure, if any."""
         jobs = [entry.job for entry in self._pending.values()]
-        named = "; ".join(f"{job.id} {_state(job)}" for job in jobs[:_MOST_NAMED])
+        named = "; ".join(f"{job.id} {state_of(job)}" for job in jobs[:_MOST_NAMED])
         more = f"; and {len(jobs) - _MOST_NAMED} more" if len(jobs) > _MOST_NAMED else ""
         those = "1 job was" if len(jobs) == 1 else f"{len(jobs)} jobs were"
         over = f"the {self.timeout:g} s given to this wait are over" if self.timeout else "looked once"
@@ -409,85 +366,3 @@ class _Wait:
         if len(self._refusals) == 1:
             return self._refusals[0]
         return ExceptionGroup(f"{len(self._refusals)} jobs could not be waited for", self._refusals)
-
-
-def _state(job: BatchJob) -> str:
-    if not job.status:
-        return "was never seen"
-    return f"was {job.status}" if job.progress is None else f"was {job.status} at {job.progress:g} %"
-
-
-def _denies_the_end(found: Found) -> bool:
-    return isinstance(found, NotFoundError) or (isinstance(found, BatchJob) and not found.is_terminal)
-
-
-def as_completed(
-    api: WaitApi,
-    job_ids: Ids,
-    *,
-    at_once: int,
-    timeout: float | None,
-    poll_interval: float | None,
-    time: Clock,
-    patience: float,
-    knows: Callable[[str], bool],
-    holds: bool = True,
-    may_repeat: bool = False,
-    on_update: Callable[[BatchJob], None] | None = None,
-    on_refused: Callable[[str, BatchesError], None] | None = None,
-) -> AsyncGenerator[BatchJob, None]:
-    """Yield each job when it has finished.
-
-    A 404 is retried for ``patience`` seconds if the job was passed as a :class:`BatchJob`, is known to ``knows``, or
-    was seen. With ``holds``, so is a COMPLETED job that names no file; after that it is yielded with a warning. A
-    repeated id is followed once, or, with ``may_repeat``, again after its job was yielded. ``on_refused`` is called
-    with each job that cannot be followed, and the error; without it such errors are raised at the end.
-    """
-    ready = ReadyItems[BatchJob]()
-    waiting = _Wait(
-        api=api,
-        time=time,
-        at_once=at_once,
-        timeout=timeout,
-        poll_interval=poll_interval,
-        patience=patience,
-        holds=holds,
-        may_repeat=may_repeat,
-        knows=knows,
-        on_update=on_update,
-        on_refused=on_refused,
-        emit=ready.put,
-    )
-    return stream_from_task(lambda: waiting.run(job_ids), ready)
-
-
-async def wait(
-    api: WaitApi,
-    job_id: str | BatchJob,
-    *,
-    timeout: float | None,
-    poll_interval: float | None,
-    time: Clock,
-    patience: float,
-    knows: Callable[[str], bool],
-    on_update: Callable[[BatchJob], None] | None,
-) -> BatchJob:
-    """Return the job when it has finished."""
-    if on_update is not None and not is_plain(on_update):
-        message = "on_update must be a plain function: it is called, not awaited"
-        raise TypeError(message)
-    finished = as_completed(
-        api,
-        [job_id],
-        at_once=1,
-        timeout=timeout,
-        poll_interval=poll_interval,
-        time=time,
-        patience=patience,
-        knows=knows,
-        on_update=on_update,
-    )
-    try:
-        return await anext(finished)
-    finally:
-        await finished.aclose()
