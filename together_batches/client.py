@@ -121,7 +121,6 @@ class AsyncBatches:
             look=self._get_once,
             list_jobs=self._get_all,
             knows=known.knows,
-            now=transport.state.now,
             clock=transport.state.clock,
             sleep=transport.state.sleep,
         )
@@ -307,7 +306,7 @@ class AsyncBatches:
             APIError: the request failed after retries.
         """
         job = job_id if isinstance(job_id, BatchJob) else None
-        call = cancel.CancelCall(None, self._verbs.now, job)
+        call = cancel.CancelCall(None, job)
         outcome = await cancel.cancel_one(self._verbs, job_protocol.job_id(job_id), call)
         if outcome.job is None or not outcome.ok:
             assert outcome.error is not None  # noqa: S101  # an outcome has one of the two

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from together_batches import jsonl
-from together_batches._jobs import create as _create
 from together_batches._jobs import awaited_job, submit
+from together_batches._jobs import create as _create
 from together_batches.client import AsyncBatches
 from together_batches.emulator import Emulator, Fault, Timing
 

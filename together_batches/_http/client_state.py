@@ -38,18 +38,19 @@ _SHORT_EXCERPT_BYTES = 1 << 10
 
 
 class CallState:
-    """The state of a call across its attempts: its bulk, if any, and the number of attempts.
+    """The state of a call across its attempts: its bulk, if any, the number of attempts, and the time of the first.
 
     ``seconds`` is the duration of the last attempt, ``waited`` the seconds that it waited for a permit before.
     ``answer`` is the text of a successful response, for a caller that keeps it.
     """
 
-    __slots__ = ("answer", "attempts", "bulk", "seconds", "waited")
+    __slots__ = ("answer", "attempts", "bulk", "requested_at", "seconds", "waited")
 
     def __init__(self, bulk: BulkContext | None = None) -> None:
         self.answer: bytes | None = None
         self.attempts = 0
         self.bulk = bulk
+        self.requested_at: datetime | None = None
         self.seconds = 0.0
         self.waited = 0.0
 
@@ -207,7 +208,7 @@ class ClientState:
     def limit_connections(self) -> Capacity:
         """Record that this machine has run out of connections, and return the resulting limit."""
         if self.capacity is None:
-            self.capacity = Capacity(lambda: self.timeouts.under_way)
+            self.capacity = Capacity(lambda: self.timeouts.under_way, self.clock)
         self.capacity.ran_out()
         return self.capacity
 

@@ -97,6 +97,8 @@ class Transport:
                 sent_at = state.clock()
             attempt += 1
             call.attempts += 1
+            if call.attempts == 1:
+                call.requested_at = state.now()
             if not state.has_answered:
                 state.timeouts.on_silence = self._note_silence
             try:

@@ -94,7 +94,6 @@ class _WorkerPool:
         full: Callable[[int], bool] | None = None,
     ) -> None:
         self._api = api
-        self._now = api.now
         self._bulk = bulk
         self._source = _IdSource(ids)
         self._concurrency = AdaptiveConcurrency(at_once)
@@ -159,7 +158,7 @@ class _WorkerPool:
                     continue
                 generation = concurrency.generation
                 outcome = await cancel_once(self._api, name, call)
-                if call.sent:
+                if call.attempts:
                     concurrency.answered(call.seconds, generation=generation, waited=call.waited)
                 self._settle(outcome, call)
         except asyncio.CancelledError as error:
@@ -184,7 +183,7 @@ class _WorkerPool:
             self._emit(CancelOutcome(name, CancelResult.FAILED, None, error), None)
             return None
         job = given if isinstance(given, BatchJob) else None
-        call = self.in_flight[name] = CancelCall(self._bulk, self._now, job)
+        call = self.in_flight[name] = CancelCall(self._bulk, job)
         return call
 
     def _settle(self, outcome: CancelOutcome, call: CancelCall) -> None:
@@ -194,7 +193,7 @@ class _WorkerPool:
             if self._wait and outcome.result is CancelResult.CANCELING:
                 self._follower.follow(outcome, call, None)
             else:
-                self._end(outcome, call.answer if call.sent == 1 else None)
+                self._end(outcome, call.answer if call.attempts == 1 else None)
             return
         error.__traceback__ = None  # the traceback would keep its frames alive as long as the outcome
         if isinstance(error, AuthenticationError) and self._refusal is None:
@@ -235,7 +234,7 @@ class _WorkerPool:
             if followed is not None and followed.outcome.result is not CancelResult.NOT_FOUND:
                 self._end(followed.outcome)
             else:
-                result = CancelResult.FAILED if call.sent else CancelResult.NOT_ATTEMPTED
+                result = CancelResult.FAILED if call.attempts else CancelResult.NOT_ATTEMPTED
                 self._end(outcome_without_job(name, result, error, call))
         while (given := self._source.next()) is not _END:
             name = _name(given)

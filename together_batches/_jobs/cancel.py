@@ -7,7 +7,6 @@ on HTTP.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from datetime import datetime
 from typing import TYPE_CHECKING
 
 import attrs
@@ -60,7 +59,6 @@ class CancelApi:
     look: Callable[[str, CallState], Awaitable[BatchJob]]
     list_jobs: Callable[[CallState], Awaitable[list[BatchJob]]]
     knows: Callable[[str], bool]
-    now: Callable[[], datetime]
     clock: Callable[[], float]
     sleep: Callable[[float], Awaitable[None]]
 
@@ -68,35 +66,16 @@ class CancelApi:
 class CancelCall(CallState):
     """The cancel of one job: the job as known before, and what the responses have shown so far."""
 
-    __slots__ = ("_absence", "_now", "accepted", "job", "refusal", "requested_at", "sent")
+    __slots__ = ("_absence", "accepted", "job", "refusal")
 
-    def __init__(self, bulk: BulkContext | None, now: Callable[[], datetime], job: BatchJob | None = None) -> None:
-        # All attributes are set here and not in the base class, because a call of its ``__init__`` takes as long
-        # again, and one instance is made for each id.
-        self.answer = None
-        self.bulk = bulk
-        self.seconds = self.waited = 0.0
-        self.sent = 0
-        """Number of times the cancel was sent."""
-        self._now = now
-        self.requested_at: datetime | None = None
+    def __init__(self, bulk: BulkContext | None, job: BatchJob | None = None) -> None:
+        super().__init__(bulk)
         self.job = job
         """The job that was passed in, which shows that it exists; None for an id."""
         self.accepted = False
         self.refusal: APIError | None = None
         """The error that answered the cancel, while the state of the job is in doubt."""
         self._absence: Absence | None = None
-
-    @property
-    def attempts(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """``sent``; it is incremented just before each send, so the setter records the time of the first one."""
-        return self.sent
-
-    @attempts.setter
-    def attempts(self, count: int) -> None:
-        if count == 1:
-            self.requested_at = self._now()
-        self.sent = count
 
     def read(self) -> CallState:
         """Return a call that reads the job: part of the same bulk, but not a cancel."""
@@ -136,7 +115,7 @@ def outcome_of_job(job_id: str, job: BatchJob, call: CancelCall) -> CancelOutcom
         result,
         job,
         error,
-        call.sent,
+        call.attempts,
         call.accepted,
         None if before is None else before.status,
         call.requested_at,
@@ -147,11 +126,11 @@ def outcome_without_job(
     job_id: str, result: CancelResult, error: BatchesError | None, call: CancelCall
 ) -> CancelOutcome:
     before = None if call.job is None else call.job.status
-    return CancelOutcome(job_id, result, None, error, call.sent, call.accepted, before, call.requested_at)
+    return CancelOutcome(job_id, result, None, error, call.attempts, call.accepted, before, call.requested_at)
 
 
 def _of_error(job_id: str, error: BatchesError, call: CancelCall) -> CancelOutcome:
-    if call.sent == 0:
+    if call.attempts == 0:
         result = CancelResult.NOT_ATTEMPTED
     elif isinstance(error, NotFoundError):
         result = CancelResult.NOT_FOUND

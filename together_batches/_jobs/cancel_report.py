@@ -68,8 +68,8 @@ class CancelOutcomes(Mapping[str, CancelOutcome]):
         assert kept is not None  # noqa: S101  # a report has no id without an outcome
         answer, sent_at, status = kept
         before = None if status is None else BatchJob(id=job_id, status=status)
-        call = CancelCall(None, lambda: sent_at, before)
-        call.attempts = 1
+        call = CancelCall(None, before)
+        call.attempts, call.requested_at = 1, sent_at
         call.accepted = True
         return outcome_of_job(job_id, job_protocol.job_in(answer), call)
 
