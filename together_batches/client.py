@@ -306,8 +306,8 @@ class AsyncBatches:
             APIError: the request failed after retries.
         """
         job = job_id if isinstance(job_id, BatchJob) else None
-        call = cancel.CancelCall(None, job)
-        outcome = await cancel.cancel_one(self._verbs, job_protocol.job_id(job_id), call)
+        call = cancel.CancelCall(None, job_protocol.job_id(job_id), job)
+        outcome = await cancel.cancel_one(self._verbs, call)
         if outcome.job is None or not outcome.ok:
             assert outcome.error is not None  # noqa: S101  # an outcome has one of the two
             raise outcome.error

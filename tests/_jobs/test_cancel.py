@@ -165,7 +165,7 @@ async def cancel_many(service: Service, ids: Any, **options: Any) -> CancelRepor
 
 def a_call(job: BatchJob | None = None) -> cancelling.CancelCall:
     """The call state of a cancel outside any bulk."""
-    return cancelling.CancelCall(None, job)
+    return cancelling.CancelCall(None, "a", job)
 
 
 def iter_cancel(service: Service, ids: Any, **options: Any) -> Stream[CancelOutcome]:
@@ -225,7 +225,7 @@ async def test_the_state_of_the_job_decides(answer: Any, expected: CancelResult)
     """The outcome is decided by the job's state, or by the error if no state is known."""
     service = Service()
     service.cancels["a"] = answer
-    outcome = await cancelling.cancel_one(service.api, "a", a_call())
+    outcome = await cancelling.cancel_one(service.api, a_call())
     assert (outcome.job_id, outcome.result, outcome.attempts) == ("a", expected, 1)
     assert outcome.error is (answer if isinstance(answer, Exception) else None)
     assert outcome.job == (None if isinstance(answer, Exception) else a_job("a", answer))
@@ -274,7 +274,7 @@ def test_a_cancel_that_may_have_been_taken_is_looked_up_once(
         if many:
             outcome = (await cancel_many(service, ["a"]))["a"]
         else:
-            outcome = await cancelling.cancel_one(service.api, "a", a_call())
+            outcome = await cancelling.cancel_one(service.api, a_call())
         assert (outcome.result, outcome.attempts) == (expected, 1)
         assert outcome.error is (error if expected is R.FAILED else None)
         assert outcome.job == (None if isinstance(read, Exception) else a_job("a", read))
@@ -357,7 +357,7 @@ async def test_misuse_at_such_a_look_is_raised() -> None:
     service = Service()
     service.cancels["a"], service.reads["a"] = TROUBLE, UsageError("this client is closed")
     with pytest.raises(UsageError, match="closed"):
-        await cancelling.cancel_one(service.api, "a", a_call())
+        await cancelling.cancel_one(service.api, a_call())
 
 
 @pytest.mark.parametrize("refusal", [TOO_LATE, TOO_LATE_AS_DOCUMENTED, NOT_NOW, UNFIT], ids=str)
@@ -380,7 +380,7 @@ async def test_after_a_refusal_the_state_of_the_job_decides(
     """After a refusal of any status the job is read once; a job that continues is a failure with that refusal."""
     service = Service()
     service.cancels["a"], service.reads["a"] = refusal, read
-    outcome = await cancelling.cancel_one(service.api, "a", a_call())
+    outcome = await cancelling.cancel_one(service.api, a_call())
     assert (outcome.result, outcome.attempts, outcome.job) == (expected, 1, a_job("a", read))
     assert outcome.error is (refusal if expected is R.FAILED else None)
     assert outcome.accepted is (expected is R.CANCELING)
@@ -405,7 +405,7 @@ async def test_a_refusal_whose_job_cannot_be_read(
     """If the job cannot be read, a refusal because it has finished is believed; any other leaves it unknown."""
     service = Service()
     service.cancels["a"], service.reads["a"] = refusal, read
-    outcome = await cancelling.cancel_one(service.api, "a", a_call())
+    outcome = await cancelling.cancel_one(service.api, a_call())
     assert (outcome.result, outcome.job, outcome.error) == (expected, None, refusal)
     assert not outcome.accepted
 
@@ -429,7 +429,7 @@ async def test_a_good_answer_without_a_job_is_looked_up(accepted: bool, read: An
     """The service's 2xx without a job is an acceptance; after a proxy's page, only the state decides."""
     service = Service()
     service.cancels["a"], service.reads["a"] = NoJob(NO_ANSWER, accepted=accepted), read
-    outcome = await cancelling.cancel_one(service.api, "a", a_call())
+    outcome = await cancelling.cancel_one(service.api, a_call())
     assert (outcome.result, outcome.attempts) == (expected, 1)
     assert outcome.error is (NO_ANSWER if expected is R.FAILED else None)
     assert outcome.accepted is (accepted or expected is R.CANCELING)
@@ -443,7 +443,7 @@ async def test_misuse_of_the_client_is_raised(where: str) -> None:
     service.cancels["a"] = TOO_LATE
     getattr(service, where)["a"] = UsageError("this client is closed")
     with pytest.raises(UsageError):
-        await cancelling.cancel_one(service.api, "a", a_call())
+        await cancelling.cancel_one(service.api, a_call())
     with pytest.raises(UsageError):
         await cancel_many(service, ["a", "b"])
 
@@ -465,9 +465,7 @@ def test_a_job_that_is_known_to_exist_is_not_gone_for_one_404(how: str, many: bo
         if many:
             outcome = (await cancel_many(service, [job]))["a"]
         else:
-            outcome = await cancelling.cancel_one(
-                service.api, "a", a_call(job if isinstance(job, BatchJob) else None)
-            )
+            outcome = await cancelling.cancel_one(service.api, a_call(job if isinstance(job, BatchJob) else None))
         assert (outcome.result, outcome.attempts, outcome.error) == (R.CANCELING, 4, None)
         assert outcome.requested_at == BEGAN
         assert now() == pytest.approx(1 + 2 + 4, abs=0.5)
@@ -486,7 +484,7 @@ def test_a_known_job_that_stays_absent_is_not_found_in_the_end(many: bool) -> No
         if many:
             outcome = (await cancel_many(service, ["a"]))["a"]
         else:
-            outcome = await cancelling.cancel_one(service.api, "a", a_call())
+            outcome = await cancelling.cancel_one(service.api, a_call())
         assert (outcome.result, outcome.error, outcome.attempts) == (R.NOT_FOUND, UNKNOWN, len(service.sent))
         assert 5 < len(service.sent) < 15
         assert now() == pytest.approx(60, abs=1)

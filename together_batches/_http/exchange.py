@@ -22,17 +22,17 @@ from together_batches.config import Config, Secret
 from together_batches.errors import APIConnectionError, APIError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Mapping
 
     from together_batches._http.client_state import ClientState
 
-__all__ = ["AGENT", "LONGEST_HEADER_BYTES", "MOST_HEADERS", "Exchange", "RequestFailure"]
+__all__ = ["AGENT", "Exchange", "RequestFailure"]
 
 AGENT = f"together-batches/{__version__} aiohttp/{aiohttp.__version__}"
 """User agent: Cloudflare, in front of the service, rejects some libraries' default agents with a 403."""
-LONGEST_HEADER_BYTES = (1 << 16) + 512
+_LONGEST_HEADER_BYTES = (1 << 16) + 512
 """Maximum bytes of a header: a 64 KB value and its name. Gateways and login pages far exceed the usual 8 KB."""
-MOST_HEADERS = 1_000
+_MOST_HEADERS = 1_000
 _MOST_REDIRECTS = 5
 
 E = TypeVar("E", bound=APIError, covariant=True)
@@ -55,8 +55,8 @@ class Exchange:
         self.proxy, proxy_login = _without_login(config.proxy)
         self.proxy_login = proxy_login
         # Only the connect limit is aiohttp's; the timeout monitor enforces the others.
-        self.limits = aiohttp.ClientTimeout(total=None, sock_connect=config.timeout.connect)
-        self.ssl = True if config.ssl is None else config.ssl
+        self._limits = aiohttp.ClientTimeout(total=None, sock_connect=config.timeout.connect)
+        self._ssl = True if config.ssl is None else config.ssl
         # A proxy for TLS gets its login with the request for the tunnel, any other one with each request.
         tunnel = config.base_url.startswith("https:")
         self._proxy_headers = proxy_login if tunnel else None
@@ -101,23 +101,14 @@ class Exchange:
         hops = 0
         while True:
             # Not as a context manager, because reading an answer to its end closes it.
-            response = await session.request(
+            response = await self.request(
+                session,
                 request.method,
                 place,
-                data=request.body,
+                attempt,
+                body=request.body,
                 headers=self.headers_to_add,
-                timeout=self.limits,
-                proxy=self.proxy,
                 proxy_headers=self._proxy_headers,
-                ssl=self.ssl,
-                # The key goes to its destination and nowhere else, so redirects are checked first.
-                allow_redirects=False,
-                raise_for_status=False,
-                auto_decompress=True,
-                max_line_size=LONGEST_HEADER_BYTES,
-                max_field_size=LONGEST_HEADER_BYTES,
-                max_headers=MOST_HEADERS,
-                trace_request_ctx=attempt,
             )
             attempt.status = response.status
             content = attempt.progress = response.content
@@ -138,6 +129,40 @@ class Exchange:
             place = URL(target, encoded=True)
             url = str(place.with_query(None))  # a query may contain a signature
             attempt.place = str(place.origin())
+
+    def request(
+        self,
+        session: aiohttp.ClientSession,
+        method: str,
+        place: URL,
+        attempt: RequestTimeout,
+        *,
+        body: object,
+        headers: Mapping[str, str] | None,
+        proxy_headers: Mapping[str, str] | None,
+        read_ahead_bytes: int | None = None,
+        decompress: bool = True,
+    ) -> Awaitable[aiohttp.ClientResponse]:
+        """Send one request, without redirects."""
+        return session.request(
+            method,
+            place,
+            data=body,
+            headers=headers,
+            timeout=self._limits,
+            proxy=self.proxy,
+            proxy_headers=proxy_headers,
+            ssl=self._ssl,
+            # The key goes to its destination and nowhere else, so redirects are checked first.
+            allow_redirects=False,
+            raise_for_status=False,
+            auto_decompress=decompress,
+            read_bufsize=read_ahead_bytes,
+            max_line_size=_LONGEST_HEADER_BYTES,
+            max_field_size=_LONGEST_HEADER_BYTES,
+            max_headers=_MOST_HEADERS,
+            trace_request_ctx=attempt,
+        )
 
     def begin(self, total: float) -> RequestTimeout:
         """Start an attempt of this task under its limits, ``total`` seconds in all; report its end to the monitor.

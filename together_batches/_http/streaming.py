@@ -17,7 +17,7 @@ from yarl import URL
 
 from together_batches._http import content_coding, retry
 from together_batches._http.client_state import CallState
-from together_batches._http.exchange import AGENT, LONGEST_HEADER_BYTES, MOST_HEADERS, RequestFailure
+from together_batches._http.exchange import AGENT, RequestFailure
 from together_batches._http.network_errors import NETWORK_ERRORS
 from together_batches._http.redaction import Redactor
 from together_batches._protocol import jobs as job_protocol
@@ -224,23 +224,16 @@ class Streaming:
             headers["Content-Length"] = str(transfer.length)  # without it the body would be sent in chunks
             attempt.progress = body
         shown = str(place.with_query(None))  # a query may be a signature
-        response = await session.request(
+        response = await exchange.request(
+            session,
             transfer.method,
             place,
-            data=body,
+            attempt,
+            body=body,
             headers=headers,
-            timeout=exchange.limits,
-            proxy=exchange.proxy,
             proxy_headers=proxy_login if place.scheme == "https" and proxy_login else None,
-            ssl=exchange.ssl,
-            allow_redirects=False,
-            raise_for_status=False,
-            auto_decompress=not streamed,
-            read_bufsize=_BUFFER_BYTES if streamed else None,
-            max_line_size=LONGEST_HEADER_BYTES,
-            max_field_size=LONGEST_HEADER_BYTES,
-            max_headers=MOST_HEADERS,
-            trace_request_ctx=attempt,
+            read_ahead_bytes=_BUFFER_BYTES if streamed else None,
+            decompress=not streamed,
         )
         if streamed and 200 <= response.status < 300:
             return StreamedResponse(

@@ -14,7 +14,6 @@ from together_batches._jobs.cancel import (
     CancelCall,
     cancel_once,
     is_unclear,
-    outcome_without_job,
     pause_in_doubt,
 )
 from together_batches._jobs.cancel_follower import CancelFollower
@@ -157,7 +156,7 @@ class _WorkerPool:
                     await asyncio.sleep(0)  # there may be a million such ids, and the loop has other work
                     continue
                 generation = concurrency.generation
-                outcome = await cancel_once(self._api, name, call)
+                outcome = await cancel_once(self._api, call)
                 if call.attempts:
                     concurrency.answered(call.seconds, generation=generation, waited=call.waited)
                 self._settle(outcome, call)
@@ -183,7 +182,7 @@ class _WorkerPool:
             self._emit(CancelOutcome(name, CancelResult.FAILED, None, error), None)
             return None
         job = given if isinstance(given, BatchJob) else None
-        call = self.in_flight[name] = CancelCall(self._bulk, job)
+        call = self.in_flight[name] = CancelCall(self._bulk, name, job)
         return call
 
     def _settle(self, outcome: CancelOutcome, call: CancelCall) -> None:
@@ -224,7 +223,7 @@ class _WorkerPool:
                 self._follower.pop(name)
                 self._end(followed.outcome)
             elif call.accepted and (followed is None or followed.outcome.result is CancelResult.FAILED):
-                self._end(outcome_without_job(name, CancelResult.CANCELING, None, call))
+                self._end(call.outcome(CancelResult.CANCELING))
 
     def give_up(self, error: APITimeoutError) -> None:
         """Emit an outcome for every id that has none yet."""
@@ -235,7 +234,7 @@ class _WorkerPool:
                 self._end(followed.outcome)
             else:
                 result = CancelResult.FAILED if call.attempts else CancelResult.NOT_ATTEMPTED
-                self._end(outcome_without_job(name, result, error, call))
+                self._end(call.outcome(result, None, error))
         while (given := self._source.next()) is not _END:
             name = _name(given)
             if self._admit(name):

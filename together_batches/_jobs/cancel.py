@@ -22,7 +22,6 @@ from together_batches.errors import (
     BatchesError,
     NotFoundError,
     PermissionDeniedError,
-    UsageError,
 )
 from together_batches.models import BatchJob, BatchJobStatus
 from together_batches.outcomes import CancelOutcome, CancelResult
@@ -37,14 +36,14 @@ __all__ = [
     "cancel_once",
     "cancel_one",
     "is_unclear",
-    "outcome_of_job",
-    "outcome_without_job",
     "pause_in_doubt",
 ]
 
 _PATIENCE_SECONDS = 60.0
 """Seconds for which answers that contradict known facts are doubted: a 404 for an existing job, a refused cancel."""
 _LONGEST_PAUSE_SECONDS = 10.0
+# Aliases, because looking up an enum member takes time.
+_CANCELLED, _CANCELING, _DRAINING = BatchJobStatus.CANCELLED, BatchJobStatus.CANCELING, CancelResult.CANCELING
 
 
 @attrs.frozen
@@ -66,10 +65,11 @@ class CancelApi:
 class CancelCall(CallState):
     """The cancel of one job: the job as known before, and what the responses have shown so far."""
 
-    __slots__ = ("_absence", "accepted", "job", "refusal")
+    __slots__ = ("_absence", "accepted", "job", "job_id", "refusal")
 
-    def __init__(self, bulk: BulkContext | None, job: BatchJob | None = None) -> None:
+    def __init__(self, bulk: BulkContext | None, job_id: str, job: BatchJob | None = None) -> None:
         super().__init__(bulk)
+        self.job_id = job_id
         self.job = job
         """The job that was passed in, which shows that it exists; None for an id."""
         self.accepted = False
@@ -91,73 +91,50 @@ class CancelCall(CallState):
         """Start anew with the patience at the next answer that contradicts known facts."""
         self._absence = None
 
+    def outcome(
+        self, result: CancelResult, job: BatchJob | None = None, error: BatchesError | None = None
+    ) -> CancelOutcome:
+        """Return an outcome with what is known of this call."""
+        before = None if self.job is None else self.job.status
+        return CancelOutcome(self.job_id, result, job, error, self.attempts, self.accepted, before, self.requested_at)
 
-# --- from an answer to an outcome -----------------------------------------------------------------------------
+    def outcome_of(self, job: BatchJob) -> CancelOutcome:
+        """Return the outcome that the job's state implies: after a refusal, a job that still runs is a failure."""
+        status = job.status
+        if status is not _CANCELING and job.is_terminal:
+            return self.outcome(
+                CancelResult.CANCELLED if status is _CANCELLED else CancelResult.ALREADY_FINISHED, job
+            )
+        if self.accepted or status is _CANCELING:
+            self.accepted = True  # by an earlier cancel, if not by this one
+            return self.outcome(_DRAINING, job)
+        return self.outcome(CancelResult.FAILED, job, self.refusal)
 
-# Module-level aliases, because looking up an enum member takes time.
-_CANCELLED, _CANCELING, _DRAINING = BatchJobStatus.CANCELLED, BatchJobStatus.CANCELING, CancelResult.CANCELING
-
-
-def outcome_of_job(job_id: str, job: BatchJob, call: CancelCall) -> CancelOutcome:
-    """Return the outcome that the job's state implies. A job that still runs after a refused cancel is a failure."""
-    status = job.status
-    error: BatchesError | None = None
-    if status is not _CANCELING and job.is_terminal:
-        result = CancelResult.CANCELLED if status is _CANCELLED else CancelResult.ALREADY_FINISHED
-    elif call.accepted or status is _CANCELING:
-        call.accepted = True  # by an earlier cancel, if not by this one
-        result = _DRAINING
-    else:
-        result, error = CancelResult.FAILED, call.refusal
-    before = call.job
-    return CancelOutcome(
-        job_id,
-        result,
-        job,
-        error,
-        call.attempts,
-        call.accepted,
-        None if before is None else before.status,
-        call.requested_at,
-    )
-
-
-def outcome_without_job(
-    job_id: str, result: CancelResult, error: BatchesError | None, call: CancelCall
-) -> CancelOutcome:
-    before = None if call.job is None else call.job.status
-    return CancelOutcome(job_id, result, None, error, call.attempts, call.accepted, before, call.requested_at)
+    def outcome_without_answer(self, error: BatchesError) -> CancelOutcome:
+        """Return the outcome that an error implies which says nothing about the state of the job."""
+        if self.attempts == 0:
+            result = CancelResult.NOT_ATTEMPTED
+        elif isinstance(error, NotFoundError):
+            result = CancelResult.NOT_FOUND
+        elif isinstance(error, (AuthenticationError, PermissionDeniedError)):
+            result = CancelResult.DENIED
+        else:
+            result = CancelResult.FAILED
+        return self.outcome(result, None, error)
 
 
-def _of_error(job_id: str, error: BatchesError, call: CancelCall) -> CancelOutcome:
-    if call.attempts == 0:
-        result = CancelResult.NOT_ATTEMPTED
-    elif isinstance(error, NotFoundError):
-        result = CancelResult.NOT_FOUND
-    elif isinstance(error, (AuthenticationError, PermissionDeniedError)):
-        result = CancelResult.DENIED
-    else:
-        result = CancelResult.FAILED
-    return outcome_without_job(job_id, result, error, call)
-
-
-# --- one job --------------------------------------------------------------------------------------------------
-
-
-async def cancel_one(api: CancelApi, job_id: str, call: CancelCall) -> CancelOutcome:
+async def cancel_one(api: CancelApi, call: CancelCall) -> CancelOutcome:
     """Cancel one job and return its outcome. Only misuse of the client raises.
 
     A 404 for a job that is known to exist is doubted for a while, and the cancel is sent again. If a cancel may have
     been accepted without a successful response, the job is read once.
     """
     while True:
-        outcome = await cancel_once(api, job_id, call)
+        outcome = await cancel_once(api, call)
         if is_unclear(outcome, call):
             try:
-                job = await api.look(job_id, call.read())
-            except UsageError:
-                raise
-            except BatchesError:
+                job = await api.look(call.job_id, call.read())
+            except APIError:
                 return outcome
             return after_look(outcome, job, call)
         pause = pause_in_doubt(api, outcome, call)
@@ -184,32 +161,28 @@ def after_look(outcome: CancelOutcome, job: BatchJob, call: CancelCall) -> Cance
     """Return the outcome that the job's state implies for a cancel whose result was unclear."""
     assert isinstance(outcome.error, APIError)  # noqa: S101  # that is why it is unclear
     call.refusal = outcome.error
-    return outcome_of_job(outcome.job_id, job, call)
+    return call.outcome_of(job)
 
 
-async def cancel_once(api: CancelApi, job_id: str, call: CancelCall) -> CancelOutcome:
+async def cancel_once(api: CancelApi, call: CancelCall) -> CancelOutcome:
     """Send one cancel. If the response is a refusal, or contains no job, read the job to learn its state."""
     try:
-        answer = await api.cancel(job_id, call)
-    except UsageError:
-        raise
-    except BatchesError as error:
+        answer = await api.cancel(call.job_id, call)
+    except APIError as error:
         if not job_protocol.is_refusal(error):
-            return _of_error(job_id, error, call)
+            return call.outcome_without_answer(error)
         refusal: APIError = error
     else:
         if isinstance(answer, BatchJob):
             call.accepted = True
-            return outcome_of_job(job_id, answer, call)
+            return call.outcome_of(answer)
         call.accepted = call.accepted or answer.accepted
         refusal = answer.error
     call.refusal = refusal
     try:
-        job = await api.retrieve(job_id, call.read())
-    except UsageError:
-        raise
-    except BatchesError:
+        job = await api.retrieve(call.job_id, call.read())
+    except APIError:
         finished = isinstance(refusal, APIStatusError) and job_protocol.means_already_finished(refusal)
         result = CancelResult.ALREADY_FINISHED if finished else CancelResult.FAILED
-        return outcome_without_job(job_id, result, refusal, call)
-    return outcome_of_job(job_id, job, call)
+        return call.outcome(result, None, refusal)
+    return call.outcome_of(job)

@@ -7,15 +7,10 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from together_batches._jobs.cancel import CancelApi, CancelCall, after_look, cancel_once, outcome_of_job
+from together_batches._jobs.cancel import CancelApi, CancelCall, after_look, cancel_once
 from together_batches._jobs.poller import Poller
 from together_batches._jobs.status_reader import Found, StatusReader, plain_group
-from together_batches.errors import (
-    AuthenticationError,
-    BatchesError,
-    NotFoundError,
-    PermissionDeniedError,
-)
+from together_batches.errors import APIError, AuthenticationError, NotFoundError, PermissionDeniedError
 from together_batches.models import BatchJob
 from together_batches.outcomes import CancelOutcome, CancelResult
 
@@ -108,13 +103,7 @@ class CancelFollower:
         return self.jobs.pop(job_id)
 
     def _add(
-        self,
-        outcome: CancelOutcome,
-        call: CancelCall,
-        seconds: float,
-        *,
-        early: float = 0.0,
-        is_unclear: bool = False,
+        self, outcome: CancelOutcome, call: CancelCall, seconds: float, *, early: float = 0, is_unclear: bool = False
     ) -> None:
         self.jobs[outcome.job_id] = Followed(outcome, call, is_unclear)
         self._poller.schedule(outcome.job_id, seconds, early=early)
@@ -162,15 +151,14 @@ class CancelFollower:
 
     async def _cancel_again(self, names: list[str]) -> None:
         """Send the cancels that got a 404 again, as many concurrently as the workers leave room for."""
-        entries = [(name, self.pop(name)) for name in names]
-        rest = iter(entries)
+        calls = iter([self.pop(name).call for name in names])
 
         async def again() -> None:
-            for name, entry in rest:
-                self._settle(await cancel_once(self._api, name, entry.call), entry.call)
+            for call in calls:
+                self._settle(await cancel_once(self._api, call), call)
 
         async with plain_group() as group:
-            for _ in range(min(len(entries), max(1, self._room()))):
+            for _ in range(min(len(names), max(1, self._room()))):
                 group.create_task(again())
 
     async def _read(self, name: str) -> BatchJob:
@@ -178,10 +166,10 @@ class CancelFollower:
 
     async def _look_once(self, name: str) -> BatchJob:
         if self._vain_looks >= _MOST_VAIN_LOOKS:
-            raise BatchesError("not looked at: the looks before failed")  # the outcome has a better error
+            raise APIError("not looked at: the looks before failed")  # the outcome has a better error
         try:
             job = await self._api.look(name, self._bulk.call())
-        except BatchesError as error:
+        except APIError as error:
             self._vain_looks += not isinstance(error, NotFoundError)
             raise
         self._vain_looks = 0
@@ -199,7 +187,7 @@ class CancelFollower:
         early = entry.interval / 2
         if isinstance(found, BatchJob):
             entry.failures = 0
-            entry.outcome = outcome_of_job(name, found, call)
+            entry.outcome = call.outcome_of(found)
             if found.is_terminal:
                 pause = None
             elif entry.outcome.result is CancelResult.FAILED:

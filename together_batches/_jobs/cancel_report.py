@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from together_batches._jobs.cancel import CancelCall, outcome_of_job
+from together_batches._jobs.cancel import CancelCall
 from together_batches._protocol import jobs as job_protocol
 from together_batches.models import BatchJob, BatchJobStatus
 from together_batches.outcomes import CancelOutcome, CancelReport, CancelResult
@@ -68,10 +68,10 @@ class CancelOutcomes(Mapping[str, CancelOutcome]):
         assert kept is not None  # noqa: S101  # a report has no id without an outcome
         answer, sent_at, status = kept
         before = None if status is None else BatchJob(id=job_id, status=status)
-        call = CancelCall(None, before)
+        call = CancelCall(None, job_id, before)
         call.attempts, call.requested_at = 1, sent_at
         call.accepted = True
-        return outcome_of_job(job_id, job_protocol.job_in(answer), call)
+        return call.outcome_of(job_protocol.job_in(answer))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._kept)

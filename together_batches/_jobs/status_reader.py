@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from together_batches._validation import is_plain
-from together_batches.errors import APIError, AuthenticationError, BatchesError, UsageError
+from together_batches.errors import APIError, AuthenticationError
 from together_batches.models import BatchJob
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["Found", "Ids", "StatusReader", "by_ids", "checked_ids", "is_plain", "plain_group"]
 
 Ids = Iterable[str | BatchJob] | AsyncIterable[str | BatchJob]
-Found = BatchJob | BatchesError
+Found = BatchJob | APIError
 """The result of reading a job: its state, or the error."""
 
 _FEW = 20
@@ -107,14 +107,12 @@ class StatusReader:
         """Call ``settle`` for each job in the list, and return the ids that are not in it."""
         try:
             jobs = await self._list_jobs()
-        except UsageError:
-            raise
-        except BatchesError as error:
+        except APIError as error:
             # Possibly only the list fails: the next reads are one by one, and more of them each time that it fails
             # again.
             self._without_list = min(_MOST_LOOKS_WITHOUT_LIST, 2 * self._without_list or 1)
             self._looks_until_list = self._without_list
-            if isinstance(error, APIError) and not error.is_transient and not isinstance(error, AuthenticationError):
+            if not error.is_transient and not isinstance(error, AuthenticationError):
                 return job_ids  # a key without permission to list says nothing about the jobs
             for job_id in job_ids:
                 settle(job_id, error)
@@ -129,7 +127,5 @@ class StatusReader:
     async def _read(self, job_id: str) -> Found:
         try:
             return await self._retrieve(job_id)
-        except UsageError:
-            raise
-        except BatchesError as error:
+        except APIError as error:
             return error

@@ -20,13 +20,7 @@ from together_batches._jobs.poller import Poller
 from together_batches._jobs.status_reader import Found, Ids, StatusReader, by_ids, is_plain, plain_group
 from together_batches._jobs.task_stream import ReadyItems, stream_from_task
 from together_batches._protocol import jobs as job_protocol
-from together_batches.errors import (
-    AuthenticationError,
-    BatchesError,
-    NotFoundError,
-    UsageError,
-    WaitTimeoutError,
-)
+from together_batches.errors import APIError, AuthenticationError, BatchesError, NotFoundError, WaitTimeoutError
 from together_batches.models import BatchJob
 
 if TYPE_CHECKING:
@@ -209,9 +203,9 @@ class Wait:
         absent, self._absent = self._absent, []
         try:
             listed = by_ids(await self._list(), [name for name, _ in absent])
-        except (UsageError, AuthenticationError):
+        except AuthenticationError:
             raise
-        except BatchesError:
+        except APIError:
             listed = {}
         for name, error in absent:
             if name in listed:
@@ -230,9 +224,9 @@ class Wait:
             return []
         try:
             return await self.api.list_jobs()
-        except (UsageError, AuthenticationError):
+        except AuthenticationError:
             raise
-        except BatchesError as error:
+        except APIError as error:
             if error.is_transient:
                 raise
             self._listless = True
