@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, NoReturn, Self
 import attrs
 from anyio import to_thread
 
-from together_batches._http.transport import BulkContext, CallState, ClientState, Transport
+from together_batches._http.client_state import BulkContext, CallState, ClientState
+from together_batches._http.transport import Transport
 from together_batches._jobs import bulk_cancel, cancel, job_filter
 from together_batches._jobs import create as _create
 from together_batches._jobs.create import Created, KnownJobs, Listing, WantedJob

@@ -6,7 +6,7 @@ import asyncio
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Never, Protocol
 
-from together_batches._http.transport import CallState
+from together_batches._http.client_state import CallState
 from together_batches._jobs.patience import Absence, say_how_long
 from together_batches._jobs.upload_source import open_upload
 from together_batches._local.atomic_file import open_atomic

@@ -41,8 +41,9 @@ from together_batches import (
     UnprocessableEntityError,
     UsageError,
 )
+from together_batches._http.client_state import CallState, ClientState
 from together_batches._http.retry import Budget
-from together_batches._http.transport import CallState, ClientState, Transport
+from together_batches._http.transport import Transport
 from together_batches._protocol import jobs as job_protocol
 from together_batches._protocol.jobs import Request
 from together_batches.config import Config

@@ -23,7 +23,7 @@ from together_batches import (
     PermissionDeniedError,
     UnprocessableEntityError,
 )
-from together_batches._http.transport import BulkContext, CallState
+from together_batches._http.client_state import BulkContext, CallState
 from together_batches._jobs import bulk_cancel
 from together_batches._jobs import cancel as cancelling
 from together_batches._jobs.status_reader import checked_ids

@@ -51,7 +51,7 @@ from together_batches import (
     UsageError,
     to_dict,
 )
-from together_batches._http.transport import BulkContext, CallState
+from together_batches._http.client_state import BulkContext, CallState
 from together_batches._jobs import bulk_cancel
 from together_batches._jobs.status_reader import checked_ids
 from together_batches._protocol.jobs import NoJob

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     Attempt = Callable[[aiohttp.ClientSession, Request], Awaitable[Answer | RequestFailure[APIError]]]
     """One attempt: an answer, or why there is none."""
 
-__all__ = ["BulkContext", "CallState", "ClientState", "Transport"]
+__all__ = ["Transport"]
 
 _log = logging.getLogger("together_batches")
 

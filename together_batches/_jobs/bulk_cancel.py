@@ -28,7 +28,7 @@ from together_batches.outcomes import CancelOutcome, CancelReport, CancelResult
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from together_batches._http.transport import BulkContext
+    from together_batches._http.client_state import BulkContext
 
 __all__ = ["cancel_many", "iter_cancel"]
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from together_batches._http.transport import CallState
+from together_batches._http.client_state import CallState
 from together_batches._jobs.patience import Absence
 from together_batches._protocol import jobs as job_protocol
 from together_batches._protocol.jobs import NoJob
@@ -27,7 +27,7 @@ from together_batches.models import BatchJob, BatchJobStatus
 from together_batches.outcomes import CancelOutcome, CancelResult
 
 if TYPE_CHECKING:
-    from together_batches._http.transport import BulkContext
+    from together_batches._http.client_state import BulkContext
 
 __all__ = [
     "CancelApi",

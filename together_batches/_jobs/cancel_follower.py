@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
-    from together_batches._http.transport import BulkContext
+    from together_batches._http.client_state import BulkContext
 
 __all__ = ["CancelFollower", "Followed"]
 
