@@ -150,8 +150,7 @@ class _WorkerPool:
                 # Each worker that finds work starts the next one, so that three ids do not cost a hundred tasks.
                 if self._workers < concurrency.limit:
                     self._start_worker(group)
-                name = _name(given)
-                call = self._begin(given, name)
+                call = self._begin(given)
                 if call is None:
                     await asyncio.sleep(0)  # there may be a million such ids, and the loop has other work
                     continue
@@ -169,17 +168,20 @@ class _WorkerPool:
             raise _StoppedError(error) from error
         self._workers -= 1
 
-    def _begin(self, given: object, name: str) -> CancelCall | None:
+    def _begin(self, given: object) -> CancelCall | None:
         """Return the call for this id; None if its outcome is known without one."""
+        invalid: UsageError | None = None
+        try:
+            name = job_protocol.job_id(given)
+        except UsageError as error:
+            name, invalid = _name(given), error
         if not self._admit(name):
             return None
         if self._refusal is not None:
             self._emit(self._not_attempted(name, self._refusal, given), None)
             return None
-        try:
-            job_protocol.job_id(given)
-        except UsageError as error:
-            self._emit(CancelOutcome(name, CancelResult.FAILED, None, error), None)
+        if invalid is not None:
+            self._emit(CancelOutcome(name, CancelResult.FAILED, None, invalid), None)
             return None
         job = given if isinstance(given, BatchJob) else None
         call = self.in_flight[name] = CancelCall(self._bulk, name, job)
