@@ -75,7 +75,7 @@ def _simplify_signature(
     """
     if what == "exception":
         return (signature and ""), None
-    for private in ("_fields.Carried", "_protocol.to_dict._Plain"):
+    for private in ("_fields.Carried", "_fields.Plain"):
         signature = signature and signature.replace(f" | ~together_batches.{private}", "")
     return signature, returns and returns.replace("builtins.", "")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from together_batches.emulator import Emulator
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
+_ROOT = Path(__file__).parents[1]
 
 # No deadline: a busy machine is not a failure. Fewer examples than Hypothesis's 100: every run draws others.
 settings.register_profile("suite", deadline=None, max_examples=50, print_blob=True)
@@ -36,7 +38,11 @@ def _without_stacks(_loop: asyncio.AbstractEventLoop) -> bool:
 
 
 def pytest_configure() -> None:
-    """Disable stacks in debug loops, and restore Ctrl-C, which a shell disables in background jobs."""
+    """Disable stacks in debug loops, and restore Ctrl-C, which a shell disables in background jobs.
+
+    Child processes import the package from this tree too, because it need not be installed.
+    """
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(_ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
     asyncio.BaseEventLoop.get_debug = _without_stacks  # type: ignore[method-assign]
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -31,7 +31,8 @@ from together_batches import (
 )
 from together_batches._jobs.create import KnownJobs
 from together_batches._protocol.files import Transfer
-from together_batches._protocol.jobs import Answer, error_of
+from together_batches._protocol.jobs import Answer
+from together_batches._protocol.refusals import error_of
 from together_batches.emulator import Emulator, Fault
 from together_batches.files import AsyncFiles, Transfers
 

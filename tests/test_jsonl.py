@@ -8,6 +8,7 @@ import itertools
 import json
 import math
 import os
+import resource
 import tracemalloc
 from datetime import date
 from pathlib import Path
@@ -20,7 +21,6 @@ from hypothesis import strategies as st
 
 from together_batches import BatchRequest, UsageError, ValidationError, jsonl
 from together_batches._text import format_count
-from together_batches.jsonl._files import _Part
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -375,7 +375,9 @@ def test_a_file_is_not_overwritten_unless_told(tmp_path: Path) -> None:
     """A file is not overwritten without ``overwrite``, even if it appeared during the write."""
     path = tmp_path / "requests.jsonl"
     path.write_text("precious")
-    with pytest.raises(UsageError, match=r"requests\.jsonl exists already; give another name, or remove it first"):
+    with pytest.raises(
+        UsageError, match=r"requests\.jsonl exists already, and is left alone; overwrite=True replaces it"
+    ):
         jsonl.write([], path)
     assert path.read_text() == "precious"
     assert jsonl.write([BatchRequest("a", {})], path, overwrite=True) == 1
@@ -392,22 +394,32 @@ def test_a_file_is_not_overwritten_unless_told(tmp_path: Path) -> None:
 
 def test_where_nothing_can_be_written(tmp_path: Path) -> None:
     """An unwritable path is an error that names it."""
-    with pytest.raises(UsageError, match=r"cannot write in .*nowhere: there is no such file or directory"):
+    with pytest.raises(
+        UsageError, match=r"cannot write .*nowhere/requests\.jsonl: there is no such file or directory"
+    ):
         jsonl.write([], tmp_path / "nowhere" / "requests.jsonl")
     (tmp_path / "requests.jsonl").mkdir()
     with pytest.raises(UsageError, match=r"cannot write .*requests\.jsonl: it is a directory"):
         jsonl.write([], tmp_path / "requests.jsonl", overwrite=True)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UsageError, match=r"pipe: it is not a file \(a device or a pipe\), and would be replaced"):
+        jsonl.write([], tmp_path / "pipe", overwrite=True)
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is full")
-def test_a_disk_that_is_full() -> None:
-    """A full disk is an error, for a failed write and for a failed flush."""
-    part = _Part.__new__(_Part)
-    part._target, part.rows, part.bytes = Path("requests.jsonl"), 0, 0
-    part._held, part._held_bytes = [], 0
-    part._file = Path("/dev/full").open("wb")  # noqa: SIM115  # closed by the context
-    with pytest.raises(UsageError, match=r"cannot write requests\.jsonl: no space left on device"), part:
-        part.add(b"x")
+@pytest.mark.parametrize("rows", [1, 2_000], ids=["at the end", "on the way"])
+def test_a_disk_that_is_full(tmp_path: Path, rows: int) -> None:
+    """A full disk is an error that names the file, and leaves nothing, whenever it shows."""
+    requests = [jsonl.chat_request(f"{number}", model=_MODEL, messages=[]) for number in range(rows)]
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))
+    try:
+        with pytest.raises(UsageError, match=r"cannot write .*/requests\.jsonl: file too large"):
+            jsonl.write(requests, tmp_path / "requests.jsonl")
+        with pytest.raises(UsageError, match=r"cannot write .*/all-001\.jsonl: file too large"):
+            jsonl.split(requests, tmp_path, prefix="all", max_rows=1_500)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("use", [jsonl.validate, lambda path: list(jsonl.read(path))])
@@ -863,14 +875,14 @@ def test_pieces_appear_all_or_none(tmp_path: Path) -> None:
 
 def test_a_rename_that_fails_is_undone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """If one rename fails, the earlier ones are undone."""
-    rename = Path.rename
+    replace = Path.replace
 
     def fails_for_the_third(self: Path, target: Path) -> Path:
         if "003" in target.name:
             raise PermissionError(13, "Permission denied")
-        return rename(self, target)
+        return replace(self, target)
 
-    monkeypatch.setattr(Path, "rename", fails_for_the_third)
+    monkeypatch.setattr(Path, "replace", fails_for_the_third)
     with pytest.raises(UsageError, match=r"cannot write .*requests-003\.jsonl: permission denied"):
         jsonl.split(_requests_of(3), tmp_path, max_rows=1)
     assert list(tmp_path.iterdir()) == []

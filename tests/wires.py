@@ -9,7 +9,6 @@ import pickle
 import re
 import selectors
 import traceback
-import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -19,7 +18,6 @@ import msgspec
 from together_batches import AsyncBatches, BatchJob, BatchJobStatus, RetryPolicy
 from together_batches._http.client_state import ClientState
 from together_batches._http.transport import Transport
-from together_batches._local.atomic_file import AtomicFile
 from together_batches.config import Config
 
 if TYPE_CHECKING:
@@ -55,8 +53,6 @@ class VirtualTime:
         self._emulator = emulator
         self._connections: list[ClientState] = []
         self._running: set[asyncio.Future[Any]] = set()
-        self._targets = weakref.WeakSet[AtomicFile]()
-        """Downloads, because the thread that writes one does not belong to the loop."""
 
     def client(self, **options: Any) -> AsyncBatches:
         """A client of the emulator that uses this clock."""
@@ -93,27 +89,16 @@ class VirtualTime:
             return running
 
         loop.run_in_executor = counted  # type: ignore[assignment,method-assign]
-        self._begin = begin = AtomicFile.begin
-
-        def begun(target: AtomicFile, of_loop: asyncio.AbstractEventLoop) -> None:
-            self._targets.add(target)
-            begin(target, of_loop)
-
-        AtomicFile.begin = begun  # type: ignore[method-assign]
         self._task = asyncio.create_task(self._pass())
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        AtomicFile.begin = self._begin  # type: ignore[method-assign]
         self._task.cancel()
         await asyncio.wait([self._task])
 
     def _is_busy(self) -> bool:
         threads = anyio.to_thread.current_default_thread_limiter().borrowed_tokens
-        is_writing = any(target._waiting_bytes for target in self._targets)
-        return bool(
-            threads or is_writing or self._running or any(each.timeouts._attempts for each in self._connections)
-        )
+        return bool(threads or self._running or any(each.timeouts._attempts for each in self._connections))
 
     async def _pass(self) -> None:
         while True:

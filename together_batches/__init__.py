@@ -15,7 +15,7 @@ from together_batches._version import __version__
 if TYPE_CHECKING:
     from together_batches import jsonl, runs
     from together_batches._jobs.results import failed_requests
-    from together_batches._protocol.json_codec import job_from_dict
+    from together_batches._protocol.job_codec import job_from_dict
     from together_batches._protocol.to_dict import to_dict
     from together_batches.client import AsyncBatches
     from together_batches.config import RetryPolicy, Timeout
@@ -112,7 +112,7 @@ __all__ = [
 _HOMES: dict[str, tuple[str, ...]] = {
     "_protocol.to_dict": ("to_dict",),
     "_jobs.results": ("failed_requests",),
-    "_protocol.json_codec": ("job_from_dict",),
+    "_protocol.job_codec": ("job_from_dict",),
     "client": ("AsyncBatches",),
     "config": ("RetryPolicy", "Timeout"),
     "errors": (

@@ -1,15 +1,30 @@
-"""Fields of the values: times, and fields that are decoded on first access."""
+"""Fields of the values: read from JSON, on first use if that saves work, and written as plain data."""
 
 from __future__ import annotations
 
+import os
 from abc import abstractmethod
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, NoReturn, cast
+
+import attrs
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
-__all__ = ["Carried", "OnDemand", "carried", "in_utc", "time_of"]
+__all__ = [
+    "READ_LATER",
+    "Carried",
+    "Plain",
+    "ReadLater",
+    "carried",
+    "in_utc",
+    "read_time",
+    "reader_of",
+    "time_of",
+    "written",
+]
 
 
 def time_of(text: str) -> datetime | None:
@@ -34,27 +49,90 @@ def in_utc(time: datetime | None) -> datetime | None:
     return time.astimezone(UTC) if time.year > 1 else None
 
 
-class OnDemand:
-    """A slot that may hold a function in place of its value; the function is called on first access.
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else _wrong(value)
 
-    Decoding unknown fields takes as long as decoding all the rest of a job, a list may have 50,000 jobs, and few
-    programs read these fields.
+
+def _integer(value: object) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) else _wrong(value)
+
+
+def _number(value: object) -> float:
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else _wrong(value)
+
+
+def _truth(value: object) -> bool:
+    return value if isinstance(value, bool) else _wrong(value)
+
+
+def read_time(value: object) -> datetime | None:
+    """Return the time in a value of JSON, which must be a text for :func:`time_of`."""
+    return time_of(value) if isinstance(value, str) else _wrong(value)
+
+
+def _wrong(value: object) -> NoReturn:
+    message = f"a field cannot be {type(value).__name__}"
+    raise TypeError(message)
+
+
+_READERS: dict[object, Callable[[object], object]] = {
+    int | None: _integer,
+    float | None: _number,
+    bool | None: _truth,
+    datetime | None: read_time,
+}
+
+
+def reader_of(field: attrs.Attribute[Any]) -> Callable[[object], object]:
+    """Return the function that makes the value of a field from a value of JSON that is not null.
+
+    It raises TypeError, ValueError or OverflowError for a value that does not fit.
+    """
+    return _READERS.get(field.type, _text)
+
+
+class ReadLater:
+    """A value whose fields may be unset at first: they are read from their source on first use of one.
+
+    A list may have 50,000 jobs, and making all of their fields takes most of its time.
     """
 
-    def __init__(self, slot: Any) -> None:
-        self.slot = slot
+    __slots__ = ("_source",)
 
-    def __get__(self, instance: object, owner: type | None = None) -> object:
-        if instance is None:
-            return self
-        value: object = self.slot.__get__(instance, owner)
-        if callable(value):
-            value = value()
-            self.slot.__set__(instance, value)
-        return value
+    if TYPE_CHECKING:  # not for users: neither a field of the value, nor any name for one
+        _source: Callable[[Any], None]
+    else:
 
-    def __set__(self, instance: object, value: object) -> None:
-        self.slot.__set__(instance, value)
+        def __getattr__(self, name: str) -> object:
+            if name not in type(self).__slots__:
+                message = f"{type(self).__name__!r} object has no attribute {name!r}"
+                raise AttributeError(message)
+            self._source(self)
+            return getattr(self, name)
+
+
+READ_LATER: Callable[[ReadLater, Callable[[Any], None]], None] = ReadLater.__dict__["_source"].__set__
+"""Set the source of a value; a frozen one, too."""
+
+
+class Plain:
+    """A value that :func:`together_batches.to_dict` writes as its fields, but for those that are absent."""
+
+    __slots__ = ()
+
+    def __to_dict__(self) -> dict[str, object]:
+        return attrs.asdict(
+            cast("attrs.AttrsInstance", self),
+            value_serializer=lambda _, __, value: written(value),
+            filter=lambda _, value: value is not None,
+        )
+
+
+def written(value: object) -> object:
+    """Return the value of a field as plain data: a time in UTC with ``Z``, a path and a status as text."""
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    return str(cast("object", value)) if isinstance(value, os.PathLike | StrEnum) else value
 
 
 class Carried:

@@ -13,7 +13,7 @@ from together_batches.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["is_plain", "path_of", "positive_int", "positive_number", "refuse_renamed"]
+__all__ = ["check_callback", "is_plain", "path_of", "positive_int", "positive_number", "refuse_renamed"]
 
 
 def positive_number(name: str, value: float, *, zero: bool = False) -> float:
@@ -59,6 +59,13 @@ def is_plain(function: object) -> bool:
     if not callable(function):
         return False
     return not (iscoroutinefunction(function) or iscoroutinefunction(getattr(function, "__call__", None)))  # noqa: B004
+
+
+def check_callback(name: str, function: object) -> None:
+    """Raise a ``TypeError`` if ``function`` is given and cannot be called without being awaited."""
+    if function is not None and not is_plain(function):
+        message = f"{name} must be a plain function: it is called, not awaited"
+        raise TypeError(message)
 
 
 def refuse_renamed(function: str, given: Mapping[str, object], **renamed: str) -> None:

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from together_batches.models import FileObject
     from together_batches.outcomes import CancelOutcome, CancelReport
     from together_batches.rows import BatchResult
-    from together_batches.runs import RunEvent, RunReport, UnfinishedJobs, _api
+    from together_batches.runs import RunEvent, RunReport, UnfinishedJobs, _context
     from together_batches.runs._options import Options
     from together_batches.runs._options import Requests as RunRequests
 
@@ -622,8 +622,7 @@ class AsyncBatches:
             UsageError: an invalid number or path, or a file that cannot be read or written.
         """
         from together_batches.runs import _running
-        from together_batches.runs._options import Options, RunPaths, caution_of
-        from together_batches.runs._rules import Limits
+        from together_batches.runs._options import Options, RunPaths
 
         _check_times(None, poll_interval, patience)
         options = Options(
@@ -631,13 +630,17 @@ class AsyncBatches:
             model_id=model_id,
             priority=priority,
             max_rows_per_job=max_rows_per_job,
-            limits=Limits(max_jobs, max_enqueued_rows, stop_after_rows, stop_after_tokens),
-            caution=caution_of(
-                patience=patience, give_up=give_up, unique_files=unique_files, retry_delays=retry_delays
-            ),
+            max_jobs=max_jobs,
+            max_enqueued_rows=max_enqueued_rows,
             max_attempts=max_attempts,
+            stop_after_rows=stop_after_rows,
+            stop_after_tokens=stop_after_tokens,
             skip_invalid=skip_invalid,
             overwrite=overwrite,
+            patience=patience,
+            give_up=give_up,
+            unique_files=unique_files,
+            retry_delays=retry_delays,
             cancel_on_interrupt=cancel_on_interrupt,
             on_event=on_event,
         )
@@ -788,10 +791,10 @@ class AsyncBatches:
             chance=state.chance,
         )
 
-    def _run_api(self, options: Options, poll_interval: float | None) -> _api.RunApi:
+    def _run_api(self, options: Options, poll_interval: float | None) -> _context.RunApi:
         from together_batches._jobs.upload_source import open_upload
         from together_batches._jobs.wait import Wait
-        from together_batches.runs import _api
+        from together_batches.runs import _context
 
         async def upload(path: Path, name: str) -> Uploaded:
             async with open_upload(path, name) as content:
@@ -808,7 +811,7 @@ class AsyncBatches:
                 at_once=self._transport.config.max_concurrency,
                 timeout=None,
                 poll_interval=poll_interval,
-                patience=options.caution.patience,
+                patience=options.patience,
                 holds=False,
                 may_repeat=True,  # a job that appeared to have ended may still be running
                 on_update=on_update,
@@ -816,7 +819,7 @@ class AsyncBatches:
             )
             return waiting.as_completed(job_ids)
 
-        return _api.RunApi(
+        return _context.RunApi(
             upload=upload,
             file=self._transfers.retrieve,
             know=self._known.note,
@@ -829,11 +832,11 @@ class AsyncBatches:
         )
 
     @property
-    def _run_time(self) -> _api.Clock:
-        from together_batches.runs import _api
+    def _run_time(self) -> _context.Clock:
+        from together_batches.runs import _context
 
         state = self._transport.state
-        return _api.Clock(now=state.now, sleep=state.sleep, monotonic=state.clock)
+        return _context.Clock(now=state.now, sleep=state.sleep, monotonic=state.clock)
 
     async def _create_once(
         self,

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Never, Protocol
 
 from together_batches._http.client_state import CallState
+from together_batches._jobs.job_filter import newest_first
 from together_batches._jobs.patience import Absence, say_how_long
 from together_batches._jobs.upload_source import open_upload
-from together_batches._local.atomic_file import open_atomic
+from together_batches._local.async_atomic_file import open_atomic
 from together_batches._protocol import files as file_protocol
 from together_batches._stream import Stream
 from together_batches._text import count_of, format_count
-from together_batches._validation import is_plain, path_of, positive_number, refuse_renamed
+from together_batches._validation import check_callback, path_of, positive_number, refuse_renamed
 from together_batches.errors import (
     APIError,
     APIStatusError,
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import builtins
     import os
     from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+    from datetime import datetime
     from pathlib import Path
 
     from together_batches._jobs.upload_source import Source, UploadSource
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 
 __all__ = ["AsyncFiles", "Transfers", "Uploaded"]
 
-_LONG_AGO = datetime.min.replace(tzinfo=UTC)
 _NO_PREPROCESSING = frozenset({404, 405})
 
 
@@ -107,7 +107,7 @@ class Transfers:
         on_progress: Callable[[int, int], None] | None,
     ) -> Uploaded:
         """Upload an opened source. Content that the service already has is not sent again."""
-        content.raise_for_unwritable()
+        content.lines.raise_for_problems()
         upload = file_protocol.Upload(content.name, purpose, content)
         if via == "storage":
             uploaded = await self._upload_to_storage(upload, content, on_progress)
@@ -250,7 +250,7 @@ class AsyncFiles:
         if not isinstance(given, str) or given not in {"storage", "api"}:
             message = f"via must be 'storage' or 'api'; it is {via!r}"
             raise UsageError(message)
-        _check_callback(on_progress)
+        check_callback("on_progress", on_progress)
         async with open_upload(source, filename) as content:
             return (await self._transfers.upload(content, purpose, via, on_progress)).file
 
@@ -279,7 +279,7 @@ class AsyncFiles:
         """
         files = file_protocol.read_files(await self._transfers.send(file_protocol.list_files(), CallState()))
         self._transfers.known.note_files(*(file.id for file in files))
-        return sorted(files, key=lambda file: file.created_at or _LONG_AGO, reverse=True)
+        return newest_first(files)
 
     async def delete(self, file_id: str | FileObject) -> None:
         """Delete a file. The service does not document the effect on a job that is using it.
@@ -358,7 +358,7 @@ class AsyncFiles:
         refuse_renamed("download", renamed, force="overwrite")
         positive_number("patience", patience, zero=True)
         path_of("path", path)
-        _check_callback(on_progress)
+        check_callback("on_progress", on_progress)
         wanted = file_protocol.file_id(file_id)
         exists = isinstance(file_id, FileObject) or self._transfers.known.knows_file(wanted)
         absence = Absence(patience)
@@ -390,9 +390,3 @@ class AsyncFiles:
                 if pause is None:
                     raise
             await self._sleep(pause)
-
-
-def _check_callback(on_progress: object) -> None:
-    if on_progress is not None and not is_plain(on_progress):
-        message = "on_progress must be a plain function: it is called, not awaited"
-        raise TypeError(message)

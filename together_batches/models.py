@@ -128,7 +128,7 @@ def _normalised(_: type, fields: Sequence[attrs.Attribute[Any]]) -> list[attrs.A
 
 
 @attrs.frozen(kw_only=True, field_transformer=_normalised)
-class BatchJob:
+class BatchJob(_fields.ReadLater):
     """A batch job as the service last described it.
 
     The fields are the service's own (https://docs.together.ai/reference/batch-get). ``status`` is None only if the
@@ -155,7 +155,7 @@ class BatchJob:
     extra: Mapping[str, object] = attrs.field(factory=dict[str, object], hash=False)
 
     def __attrs_post_init__(self) -> None:
-        known = _FIELDS.intersection(self.extra)
+        known = _FIELDS.keys() & self.extra.keys()
         if wrong := sorted(name for name in known if _fits(name, self.extra[name])):
             message = f"extra holds only what BatchJob has no field for, and it has these: {', '.join(wrong)}"
             raise ValueError(message)
@@ -169,27 +169,18 @@ class BatchJob:
         return bool(self.status) and self.status.is_terminal
 
 
-_FIELDS = frozenset(field.name for field in attrs.fields(BatchJob)) - {"extra"}
-_TIMES = frozenset({"created_at", "completed_at", "job_deadline"})
+_FIELDS = {field.name: field for field in attrs.fields(attrs.resolve_types(BatchJob)) if field.name != "extra"}
 
 
 def _fits(name: str, value: object) -> bool:
     """Return whether a field can hold the value that the service sent for it; null values fit any field."""
     if value is None or value == "":
         return True
-    if name == "file_size_bytes":
-        return isinstance(value, int) and not isinstance(value, bool)
-    if name == "progress":
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if name in _TIMES and isinstance(value, str):
-        try:
-            _fields.time_of(value)
-        except (ValueError, OverflowError):
-            return False
-    return isinstance(value, str)
-
-
-BatchJob.extra = _fields.OnDemand(BatchJob.extra)  # type: ignore[assignment]
+    try:
+        _fields.reader_of(_FIELDS[name])(value)
+    except (TypeError, ValueError, OverflowError):
+        return False
+    return True
 
 
 @attrs.frozen(kw_only=True)

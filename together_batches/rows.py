@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import attrs
 
-from together_batches._fields import Carried
+from together_batches._fields import Carried, Plain
 from together_batches._text import format_count
 from together_batches.errors import APIResponseValidationError
 
@@ -92,7 +92,7 @@ class BatchRequest(_WithBody):
 
 
 @attrs.frozen
-class Usage:
+class Usage(Plain):
     """Tokens; they add up: ``sum((row.usage for row in rows if row.usage), Usage())``."""
 
     prompt_tokens: int = 0

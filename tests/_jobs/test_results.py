@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from together_batches import jsonl
 from together_batches._jobs import results as _results
+from together_batches._jobs import row_store
 from together_batches._jobs.results import Order, ResultsApi, failed_requests, results
 from together_batches._protocol import result_lines
 from together_batches._protocol.result_lines import read_row
@@ -396,7 +397,7 @@ async def test_an_answer_beats_an_error(output: bytes, errors: bytes, order: str
 
 async def test_many_failures_wait_on_the_disk(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Many failures are kept on the disk, and are yielded in the order in which they were read."""
-    monkeypatch.setattr(_results, "_PIECE_BYTES", 500)
+    monkeypatch.setattr(row_store, "_PIECE_BYTES", 500)
     ids = [f"row-{number}" for number in range(100)]
     account = Account(lines(answer("first")), lines(*map(refusal, ids)), size=300)
     stream = account.results()
@@ -751,8 +752,8 @@ async def test_in_the_order_of_the_input() -> None:
 
 async def test_many_rows_in_the_order_of_the_input(monkeypatch: pytest.MonkeyPatch) -> None:
     """The order of the input is kept for chunks of many rows and rows of many chunks."""
-    monkeypatch.setattr(_results, "_PIECE_BYTES", 1_000)
-    monkeypatch.setattr(_results, "_PIECE_ROWS", 7)
+    monkeypatch.setattr(row_store, "_PIECE_BYTES", 1_000)
+    monkeypatch.setattr(row_store, "_PIECE_ROWS", 7)
     ids = [f"row-{number}" for number in range(500)]
     rows = [answer(name, {"text": name * (300 if name.endswith("77") else 1)}) for name in reversed(ids)]
     found = await Account(lines(*rows), size=900).rows(requests=ids, order="input")
@@ -784,8 +785,9 @@ def files_in(directory: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize("end", ["end", "left", "broken", "cancelled", "dropped"])
-async def test_nothing_is_left_on_the_disk(end: str, temporary: Path) -> None:
+async def test_nothing_is_left_on_the_disk(end: str, temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No temporary file remains, however the iteration ends."""
+    monkeypatch.setattr(row_store, "_PIECE_BYTES", 100)
     account = Account(lines(*[answer(name) for name in "abc"]), size=50, breaks=3 if end == "broken" else None)
     stream = account.results(requests=list("abc"), order="input")
     if end == "broken":
@@ -825,16 +827,25 @@ async def test_nothing_is_left_on_the_disk(end: str, temporary: Path) -> None:
     assert account.open == 0
 
 
-async def test_a_disk_that_is_full(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@in_both_orders
+async def test_a_disk_that_is_full(order: str, temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A full disk raises an error that says what to do."""
 
     def full() -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(tempfile, "TemporaryFile", full)
-    account = Account(lines(answer("a")))
-    with pytest.raises(UsageError, match=f"cannot be put in order in {temporary}: No space left on device; name"):
-        await account.rows(requests=["a"], order="input")
+    monkeypatch.setattr(row_store, "_PIECE_BYTES", 10)
+    account = Account(lines(answer("a")), lines(refusal("b")))
+    with pytest.raises(UsageError, match=f"cannot be kept in {temporary}: No space left on device; name another"):
+        await account.rows(requests=["a", "b"], order=order)
+
+
+async def test_few_rows_need_no_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of less than a megabyte are held in memory until they are returned."""
+    monkeypatch.setattr(tempfile, "TemporaryFile", None)
+    account = Account(lines(answer("b")), lines(refusal("a")))
+    assert names(await account.rows(requests=["a", "b"], order="input")) == [("failure", "a"), ("success", "b")]
 
 
 # --- the event loop -----------------------------------------------------------------------------------------------
@@ -844,7 +855,7 @@ async def test_a_disk_that_is_full(temporary: Path, monkeypatch: pytest.MonkeyPa
 async def test_others_get_their_turn(order: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Other tasks run between rows once a time slice is used up, even if all rows are ready."""
     monkeypatch.setattr(_results, "_SECONDS_BETWEEN_PAUSES", 0)
-    monkeypatch.setattr(_results, "_PIECE_ROWS", 1)
+    monkeypatch.setattr(row_store, "_PIECE_ROWS", 1)
     turns = 0
 
     async def other() -> None:

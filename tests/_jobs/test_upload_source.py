@@ -43,7 +43,7 @@ async def everything(
 ) -> tuple[bytes, str, int, str]:
     """Return the content of a source and its name."""
     async with open_upload(source, filename, mark=mark) as content:
-        content.raise_for_unwritable()
+        content.lines.raise_for_problems()
         return await rest_of(content), content.name, content.size, content.sha256
 
 

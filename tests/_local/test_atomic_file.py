@@ -1,118 +1,93 @@
-# ruff: noqa: ASYNC240  # a test may wait for the disk
-"""Files that appear complete. No read or write of a file happens in the thread of the event loop."""
+"""Files that get their names when they are complete."""
 
 from __future__ import annotations
 
-import asyncio
+import hashlib
 import os
-import resource
-import stat
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from together_batches import UsageError
-from together_batches._local.atomic_file import open_atomic
+from together_batches._local.atomic_file import AtomicFile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
-BIG = os.urandom(2_500_000)
+
+def test_a_file_appears_when_it_is_committed(tmp_path: Path) -> None:
+    """A file appears under its name when it is committed, with its content, size and hash."""
+    content = [b"small\n", os.urandom(1 << 20), b"end"]
+    with AtomicFile(tmp_path / "out", hashed=True) as file:
+        for each in content:
+            file.write(each)
+        assert not (tmp_path / "out").exists()
+        file.commit()
+    assert (tmp_path / "out").read_bytes() == b"".join(content)
+    assert file.bytes == len(b"".join(content))
+    assert file.sha256 == hashlib.sha256(b"".join(content)).hexdigest()
+    assert len(list(tmp_path.iterdir())) == 1
 
 
-async def write(path: Any, *pieces: bytes, replace: bool = False, meanwhile: Callable[[], object] = int) -> None:
-    async with open_atomic(path, replace=replace) as target:
-        for piece in pieces:
-            await target.write(piece)
-        meanwhile()
-        await target.commit()
+@pytest.mark.parametrize("finished", [False, True])
+def test_what_is_not_committed_is_removed(tmp_path: Path, *, finished: bool) -> None:
+    """A file that is not committed is removed, even if it was complete, and the existing one remains."""
+    (tmp_path / "out").write_bytes(b"old")
+    with AtomicFile(tmp_path / "out", mark="new") as file:
+        file.write(b"new")
+        if finished:
+            file.finish()
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"old"]
 
 
-async def test_a_file_appears_when_it_is_kept(tmp_path: Path) -> None:
-    """A file appears only when it is committed, and only its owner may read it."""
-    path = tmp_path / "out.jsonl"
-    async with open_atomic(path, replace=False) as target:
-        for start in range(0, len(BIG), 300_000):
-            await target.write(BIG[start : start + 300_000])
-        assert not path.exists()
-        assert len(list(tmp_path.iterdir())) == 1
-        await target.commit()
-    assert path.read_bytes() == BIG
-    assert list(tmp_path.iterdir()) == [path]
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+def test_a_finished_file_can_still_be_committed(tmp_path: Path) -> None:
+    """A finished file keeps its temporary name until it is committed, under any path in the same directory."""
+    with AtomicFile(tmp_path / "1", mark="new", fsync=True) as file:
+        file.write(b"new")
+        file.finish()
+        assert [path.name for path in tmp_path.iterdir()] == [".1.new.part"]
+        file.path = tmp_path / "01"
+        file.commit()
+    assert (tmp_path / "01").read_bytes() == b"new"
 
 
-async def test_what_is_not_kept_is_gone(tmp_path: Path) -> None:
-    """A file that is not committed is removed, however the block is left."""
-
-    async def hang(ready: asyncio.Event) -> None:
-        async with open_atomic(tmp_path / "out", replace=False) as target:
-            await target.write(BIG)
-            ready.set()
-            await asyncio.Event().wait()
-
-    ready = asyncio.Event()
-    task = asyncio.create_task(hang(ready))
-    await ready.wait()
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    assert list(tmp_path.iterdir()) == []
+def test_starting_over(tmp_path: Path) -> None:
+    """Content can be discarded, also from the hash and the size."""
+    with AtomicFile(tmp_path / "out", hashed=True) as file:
+        file.write(os.urandom(1 << 20))
+        file.write(b"old")
+        file.start_over()
+        file.write(b"new")
+        file.commit()
+    assert (file.path.read_bytes(), file.bytes) == (b"new", 3)
+    assert file.sha256 == hashlib.sha256(b"new").hexdigest()
 
 
-async def test_what_is_there_is_left_alone(tmp_path: Path) -> None:
-    """An existing file is not touched without ``overwrite``, and with it only once the new one is complete."""
-    path = tmp_path / "out"
-    path.write_bytes(b"old")
-    with pytest.raises(UsageError, match="out exists already, and is left alone; overwrite=True replaces it"):
-        await write(path, b"new")
-    seen: list[bytes] = []
-    await write(path, b"new", replace=True, meanwhile=lambda: seen.append(path.read_bytes()))
-    assert seen == [b"old"]
-    assert path.read_bytes() == b"new"
+def test_a_mark_is_in_the_temporary_name(tmp_path: Path) -> None:
+    """With a mark the file of a killed process, which has the same temporary name, is reused."""
+    (tmp_path / ".out.new.part").write_bytes(b"left by a process that was killed")
+    with AtomicFile(tmp_path / "out", mark="new") as file:
+        file.write(b"new")
+        file.commit()
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"new"]
 
 
-async def test_what_came_there_meanwhile_is_left_alone(tmp_path: Path) -> None:
-    """A file that appeared meanwhile is not overwritten by a second download, unless that is requested."""
-    path = tmp_path / "out"
-    with pytest.raises(UsageError, match="exists already"):
-        await write(path, b"ours", meanwhile=lambda: path.write_bytes(b"theirs"))
-    assert path.read_bytes() == b"theirs"
-    assert list(tmp_path.iterdir()) == [path]
+@pytest.mark.parametrize("follow_links", [True, False])
+def test_a_link(tmp_path: Path, *, follow_links: bool) -> None:
+    """The target of a link is written, or the link is replaced and its target remains."""
+    (tmp_path / "far").write_bytes(b"old")
+    (tmp_path / "out").symlink_to(tmp_path / "far")
+    with AtomicFile(tmp_path / "out", follow_links=follow_links) as file:
+        file.write(b"new")
+        file.commit()
+    assert (tmp_path / "out").is_symlink() is follow_links
+    assert (tmp_path / "out").read_bytes() == b"new"
+    assert (tmp_path / "far").read_bytes() == (b"new" if follow_links else b"old")
 
 
-async def test_where_nothing_can_be_written(tmp_path: Path) -> None:
-    """A directory, a missing directory and an invalid name are refused with a message each; nothing is replaced."""
-    (tmp_path / "file").touch()
-    os.mkfifo(tmp_path / "pipe")
-    for path, problem in (
-        (tmp_path, "it is a directory; name the file to write in it"),
-        (tmp_path / "none" / "out", "there is no such file or directory"),
-        (tmp_path / "file" / "out", "not a directory"),
-        (tmp_path / "pipe", "it is not a file (a device or a pipe), and would be replaced by one; name another"),
-    ):
-        with pytest.raises(UsageError) as caught:
-            await write(path, b"new", replace=True)
-        assert str(caught.value) == f"cannot write {path}: {problem}"
-    with pytest.raises(UsageError, match="a path is text or a Path, not bytes"):
-        await write(b"out", b"new")
-
-
-async def test_many_small_pieces(tmp_path: Path) -> None:
-    """Many small pieces are written: more than the system accepts in one call, and a single one at the end."""
-    await write(tmp_path / "out", *([b"piece\n"] * 100_000), b"end")
-    assert (tmp_path / "out").read_bytes() == b"piece\n" * 100_000 + b"end"
-
-
-@pytest.mark.parametrize("pieces", [[BIG], [b"x" * 1_000] * 3_000], ids=["one", "many"])
-async def test_a_full_disk(tmp_path: Path, pieces: list[bytes]) -> None:
-    """A full disk is an error, and the partial file is removed, so that its space is free again."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_001, hard))  # a part fits, and the rest does not
-    try:
-        with pytest.raises(UsageError, match=r"cannot write .*/out: file too large"):
-            await write(tmp_path / "out", *pieces)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert list(tmp_path.iterdir()) == []
+def test_an_error_has_the_advice(tmp_path: Path) -> None:
+    """An error names the path and the cause, and ends with the advice."""
+    with pytest.raises(UsageError) as caught, AtomicFile(tmp_path / "none" / "out", advice="do this"):
+        pytest.fail("it opened")
+    expected = f"cannot write {tmp_path / 'none' / 'out'}: there is no such file or directory; do this"
+    assert str(caught.value) == expected

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from together_batches import UsageError, jsonl
-from together_batches._local.atomic_file import open_atomic
+from together_batches._local.async_atomic_file import open_atomic
 from together_batches._local.replace import created, destination, objection, take_place
 
 if TYPE_CHECKING:
@@ -113,6 +113,19 @@ def test_requests_through_a_link(tmp_path: Path) -> None:
     jsonl.write([jsonl.chat_request("a", model="m", messages=[])], link, overwrite=True)
     assert link.is_symlink()
     assert (b'"a"' in real.read_bytes(), mode_of(real)) == (True, 0o600)
+
+
+@posix
+def test_new_files_of_requests_have_the_usual_mode(tmp_path: Path) -> None:
+    """New files of requests have the mode that the umask gives, like those of any editor."""
+    requests = [jsonl.chat_request("a", model="m", messages=[])]
+    before = os.umask(0o027)
+    try:
+        jsonl.write(requests, tmp_path / "requests.jsonl")
+        (piece,) = jsonl.split(requests, tmp_path / "pieces")
+    finally:
+        os.umask(before)
+    assert (mode_of(tmp_path / "requests.jsonl"), mode_of(piece)) == (0o640, 0o640)
 
 
 @posix

@@ -28,9 +28,9 @@ from tests.benchmarks._client import peak_mb, tell
 from tests.benchmarks._measure import Bar, Case, Line, Plan, Sample, Samples, in_turn, lines, run_module
 from tests.benchmarks.results import write_output
 from together_batches import AsyncBatches, BatchMissing
+from together_batches._local.atomic_file import AtomicFile
 from together_batches.emulator import Emulator, Timing
 from together_batches.runs._joining import arrange
-from together_batches.runs._partial_file import PartialFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -99,9 +99,11 @@ def _arrange() -> dict[str, float]:
         source.write_bytes(b"\n".join([*lines, b""]))
 
         def work() -> None:
-            piece = PartialFile(Path(directory, "piece"), "new")
-            arrange(ids, source, None, piece, completed=True, absent=BatchMissing, raise_if_cancelled=lambda: None)
-            piece.keep()
+            with AtomicFile(Path(directory, "piece"), fsync=True, hashed=True) as piece:
+                arrange(
+                    ids, source, None, piece, completed=True, absent=BatchMissing, raise_if_cancelled=lambda: None
+                )
+                piece.commit()
 
         figures = {"cpu": least_cpu(work, 7), "bytes": sum(map(len, lines)) / len(lines)}
     for name in ("json", "orjson"):

@@ -12,14 +12,18 @@ import anyio
 import pytest
 
 from together_batches.cli import _cancel
-from together_batches.cli._exits import Exit
+from together_batches.cli._cancel import confirmed, outcome_line, print_table
+from together_batches.cli._exits import CommandError, Exit, Interrupted
+from together_batches.cli._text import as_json
 from together_batches.emulator import Emulator, Fault, RateLimit, Timing
+from together_batches.errors import APIConnectionError, ConflictError
+from together_batches.models import BatchJob
+from together_batches.outcomes import CancelOutcome, CancelReport, CancelResult
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cli.conftest import Ran
-    from together_batches.outcomes import CancelOutcome
 
     Run = Callable[..., Ran]
     Feed = Callable[..., None]
@@ -513,7 +517,7 @@ def test_a_signal_that_is_ignored_stays_ignored(
 def test_interrupt_before_anything(run: Run, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C before the first cancel reports only the interrupt."""
 
-    async def interrupted(*_: object) -> None:
+    async def interrupted(*_: object, **__: object) -> None:
         signal.raise_signal(signal.SIGINT)
         await anyio.sleep_forever()
 
@@ -544,3 +548,129 @@ def test_reader_that_leaves(
     err = capsys.readouterr().err
     assert err.startswith(expected)
     assert bool(expected) is bool(err)
+
+
+# --- output
+
+
+CANCELLED = CancelOutcome("a", CancelResult.CANCELLED, BatchJob(id="a", status="CANCELLED"), None, 1)
+FAILED = CancelOutcome("b\t\x1b", CancelResult.FAILED, None, APIConnectionError("it\nbroke"), 5)
+UNREAD = CancelOutcome("c", CancelResult.ALREADY_FINISHED, None, ConflictError("too late", status=409), 2)
+FINISHED = CancelOutcome("d", CancelResult.ALREADY_FINISHED, BatchJob(id="d", status="COMPLETED"), None, 2)
+
+
+def test_lines() -> None:
+    """A line has three columns, whatever they contain."""
+    assert outcome_line(CANCELLED) == "a\tcancelled\tCANCELLED"
+    assert outcome_line(FAILED) == "b\\t\\x1b\tfailed\tit\\nbroke"
+    assert outcome_line(CancelOutcome("e", CancelResult.CANCELING, BatchJob(id="e"), None, 1)) == "e\tcanceling\t-"
+
+
+def test_json_output() -> None:
+    """JSON keeps the id unchanged, and every known field."""
+    decoded = json.loads(as_json(FAILED))
+    assert decoded["job_id"] == "b\t\x1b"
+    assert decoded["result"] == "failed"
+    assert decoded["error"] == {"type": "APIConnectionError", "message": "it\nbroke"}
+
+
+def test_table_of_jobs_that_completed_anyway(capsys: pytest.CaptureFixture[str]) -> None:
+    """Jobs that completed in spite of the cancel have a row of their own, apart from those that had ended before."""
+    outran = CancelOutcome("e", CancelResult.ALREADY_FINISHED, BatchJob(id="e", status="COMPLETED"), accepted=True)
+    print_table(CancelReport([FINISHED, outran]))
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert lines[1:] == [
+        "already finished 1 had ended before: 1 COMPLETED",
+        "completed anyway 1 accepted, and they completed all the same",
+    ]
+    print_table(CancelReport([outran]))
+    assert "already finished" not in capsys.readouterr().out
+
+
+def test_table(capsys: pytest.CaptureFixture[str]) -> None:
+    """The table counts each result that occurred, with the final statuses of finished jobs if known."""
+    print_table(CancelReport([CANCELLED, FAILED, UNREAD, FINISHED]))
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert lines == [
+        "RESULT JOBS WHICH MEANS",
+        "cancelled 1 stopped; rows that were done are kept",
+        "already finished 2 had ended before: 1 COMPLETED",
+        "failed 1 refused, or the request failed, or the id is invalid",
+    ]
+    print_table(CancelReport([UNREAD]))
+    assert capsys.readouterr().out.rstrip().endswith("had ended before")
+
+
+# --- the choice of jobs
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        ([], "no jobs are given"),
+        (["--wait", "--yes"], "no jobs are given"),
+        (["a", "--all"], "ids or filters, not both"),
+        (["-", "--status", "X"], "ids or filters, not both"),
+        (["-", "a"], "beside ids"),
+        (["-", "-"], "beside ids"),
+    ],
+)
+def test_no_jobs_or_jobs_twice(run: Callable[..., Ran], argv: list[str], expected: str) -> None:
+    """Exactly one of ids, standard input and filters must be given; the error states what to do."""
+    ran = run("cancel", *argv)
+    assert (ran.code, ran.out) == (2, "")
+    assert expected in ran.err
+
+
+@pytest.mark.usefixtures("emulator")
+@pytest.mark.parametrize("filters", [["--all", "--model", "m"], ["--status", "FAILED"], ["--older-than", "0s"]])
+def test_every_filter_alone_is_enough(run: Callable[..., Ran], filters: list[str]) -> None:
+    """Each filter is sufficient alone, even if it selects all jobs."""
+    assert run("cancel", *filters, "--dry-run").err == "no job matches; there is nothing to cancel\n"
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [("y\n", True), ("YES \n", True), ("n\n", False), ("\n", False), ("", False), ("yep\n", False)],
+)
+def test_answers_at_the_prompt(
+    feed: Callable[..., None],
+    on_terminal: Callable[..., None],
+    capsys: pytest.CaptureFixture[str],
+    answer: str,
+    expected: bool,
+) -> None:
+    """The prompt is on standard error, accepts only a clear yes, and restores the handler of Ctrl-C."""
+    feed(answer.encode(), terminal=True)
+    on_terminal("stderr")
+    before = signal.getsignal(signal.SIGINT)
+    assert expected is confirmed(40, yes=False)
+    assert before is signal.getsignal(signal.SIGINT)
+    assert capsys.readouterr() == ("", "Cancel 40 jobs? [y/N] ")
+
+
+@pytest.mark.parametrize("terminals", [(), ("stdin",), ("stderr",)])
+def test_no_terminal_for_a_prompt(
+    feed: Callable[..., None], on_terminal: Callable[..., None], terminals: tuple[str, ...]
+) -> None:
+    """--yes is required if the prompt cannot be seen or answered."""
+    feed(b"y\n", terminal="stdin" in terminals)
+    on_terminal(*(name for name in terminals if name == "stderr"))
+    with pytest.raises(CommandError, match="--yes"):
+        confirmed(1, yes=False)
+    assert confirmed(1, yes=True)
+
+
+def test_interrupt_at_the_prompt(
+    feed: Callable[..., None],
+    on_terminal: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Ctrl-C at the prompt interrupts the read without a KeyboardInterrupt, which would break up a task."""
+    feed(b"", terminal=True)
+    on_terminal("stderr")
+    monkeypatch.setattr(sys.stdin, "readline", lambda: signal.raise_signal(signal.SIGINT), raising=False)
+    with pytest.raises(Interrupted):
+        confirmed(1, yes=False)
+    assert capsys.readouterr().err == "Cancel 1 job? [y/N] \n"

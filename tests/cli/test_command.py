@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import click
 import pytest
 
+from together_batches.cli import COMMANDS
 from together_batches.cli._cancel import cancel
-from together_batches.cli._groups import COMMANDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,7 +31,7 @@ def test_values() -> None:
     """Options are converted to values."""
     options = ["--older-than", "1h30m", "--status", "A", "--status", "B", "--timeout", "0.5"]
     params = cancel.make_context("cancel", options).params
-    assert timedelta(minutes=90) == params["older_than"]
+    assert timedelta(minutes=90) == params["created_before"]
     assert params["status"] == ("A", "B")
     assert params["timeout"] == 0.5
 
@@ -202,3 +202,17 @@ def test_completion_script(run: Run, monkeypatch: pytest.MonkeyPatch, shell: str
     ran = run()
     assert ran.code == 0
     assert f"_TOGETHER_BATCHES_COMPLETE={shell}_complete" in ran.out
+
+
+def test_completion_in_fish(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Descriptions stand beside the commands, groups included; the script cuts none of them at a comma."""
+    monkeypatch.setenv("_TOGETHER_BATCHES_COMPLETE", "fish_complete")
+    monkeypatch.setenv("COMP_WORDS", "together-batches r")
+    monkeypatch.setenv("COMP_CWORD", "r")
+    assert run().lines == [
+        "plain,results\twrite the result of each row of a finished job",
+        "plain,run\tget every answer to a file of any size; run it again to resume",
+        "plain,runs\tlook at durable runs",
+    ]
+    monkeypatch.setenv("_TOGETHER_BATCHES_COMPLETE", "fish_source")
+    assert 'string split --max 1 "," $completion' in run().out

@@ -6,6 +6,7 @@ import io
 import json
 import sys
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -19,6 +20,9 @@ from together_batches.cli._text import (
     print_error,
     table,
 )
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def test_json_is_ascii_on_one_line() -> None:
@@ -56,6 +60,17 @@ def test_messages_are_escaped(capsys: pytest.CaptureFixture[str]) -> None:
     """Any message is written as one harmless line on standard error."""
     print_error("bad\x1b[2J\n")
     assert capsys.readouterr() == ("", "together-batches: error: bad\\x1b[2J\\n\n")
+
+
+def test_messages_come_after_what_was_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A message comes after the data that was printed before it, if both streams go to one place."""
+    place = tmp_path / "out"
+    with place.open("a") as stdout, place.open("a") as stderr:
+        monkeypatch.setattr(sys, "stdout", stdout)
+        monkeypatch.setattr(sys, "stderr", stderr)
+        print("data")
+        print_err("done")
+    assert place.read_text() == "data\ndone\n"
 
 
 def test_closed_streams(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -153,10 +153,19 @@ def main() -> None:
     for status in ("IN_PROGRESS", "IN_PROGRESS", "IN_PROGRESS", "VALIDATING", "FAILED"):
         emulator.add_job(status=status, age_seconds=3 * 3600)
     emulator.add_job(status="COMPLETED", age_seconds=3 * 3600, output_file_id=emulator.add_file())
-    with emulator.running_in_thread(), tempfile.TemporaryDirectory() as scratch, contextlib.chdir(scratch):
+    with (
+        emulator.running_in_thread(),
+        tempfile.TemporaryDirectory() as scripts,
+        tempfile.TemporaryDirectory() as scratch,
+        contextlib.chdir(scratch),
+    ):
         os.environ["TOGETHER_BASE_URL"] = emulator.base_url
         os.environ["TOGETHER_API_KEY"] = str(emulator.api_key)
-        os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        # The command of this tree, which need not be installed.
+        script = Path(scripts, "together-batches")
+        script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m together_batches "$@"\n')
+        script.chmod(0o700)
+        os.environ["PATH"] = os.pathsep.join([scripts, str(Path(sys.executable).parent), os.environ["PATH"]])
         try:
             run(path, emulator)
         except MismatchError as error:

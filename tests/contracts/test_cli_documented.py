@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import click
 import pytest
 
+from together_batches.cli import COMMANDS
 from together_batches.cli._exits import Exit
-from together_batches.cli._groups import COMMANDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

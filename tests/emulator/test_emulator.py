@@ -327,3 +327,21 @@ def test_files_can_be_looked_at_from_outside() -> None:
     assert emulator.content(file_id) == b"abc"
     with pytest.raises(KeyError, match="file-gone"):
         emulator.content("file-gone")
+
+
+def test_a_job_is_changed_and_deleted() -> None:
+    """Fields of a job are replaced until they are changed again; a deleted job is unknown, and its file is kept."""
+    emulator = Emulator()
+    job_id = emulator.add_job(ends_as="IN_PROGRESS", progress=7)
+    emulator.change_job(job_id, status="EXPIRED", input_file_id=None)
+    assert [emulator.job(job_id)[name] for name in ("status", "input_file_id", "progress")] == ["EXPIRED", None, 0]
+    emulator.change_job(job_id)
+    assert emulator.job(job_id)["status"] == "IN_PROGRESS"
+    file_id = str(emulator.job(job_id)["input_file_id"])
+    emulator.delete_job(job_id)
+    assert emulator.content(file_id)
+    emulator.delete_file(file_id)
+    assert (emulator.jobs, emulator.files) == ([], [])
+    for act in (emulator.job, emulator.change_job, emulator.delete_job, emulator.content, emulator.delete_file):
+        with pytest.raises(KeyError, match="gone"):
+            act("gone")

@@ -151,6 +151,16 @@ def test_looking_at_a_run_needs_no_network(tmp_path: Path) -> None:
     assert set(ran.stdout.splitlines()[-1].split()).isdisjoint({"aiohttp", "rich", "together_batches.client"})
 
 
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion(shell: str) -> None:
+    """A shell reads the completions from a pipe."""
+    environment = {**os.environ, "_TOGETHER_BATCHES_COMPLETE": f"{shell}_complete"}
+    environment |= {"COMP_WORDS": "together-batches canc", "COMP_CWORD": "canc" if shell == "fish" else "1"}
+    ran = subprocess.run(COMMAND, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=30, check=False)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert "cancel" in ran.stdout
+
+
 def test_error_is_one_line(environment: dict[str, str]) -> None:
     """An error is one sentence on standard error, with the exit code of the table."""
     del environment["TOGETHER_API_KEY"]

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
-from inspect import iscoroutinefunction
+from inspect import iscoroutinefunction, signature
 from typing import TYPE_CHECKING, Any
 
-from together_batches import jsonl
+import attrs
+
+from together_batches import AsyncBatches, jsonl
 from together_batches.emulator import Answer, Timing
 from together_batches.runs import RunEventKind
+from together_batches.runs._options import Options
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from together_batches import AsyncBatches, BatchRequest
+    from together_batches import BatchRequest
     from together_batches.runs import RunEvent, RunReport
 
 ROWS = 10
@@ -24,6 +27,13 @@ QUICK = Timing(validating=0, running=0, canceling=0)
 def requests(count: int = ROWS) -> Iterator[BatchRequest]:
     for number in range(count):
         yield jsonl.chat_request(f"row-{number}", model="m", messages=[{"role": "user", "content": f"{number}"}])
+
+
+def options(**changes: Any) -> Options:
+    """Return the options of a run, with the defaults of :meth:`AsyncBatches.run`."""
+    parameters = signature(AsyncBatches.run).parameters
+    defaults = {field.name: parameters[field.name].default for field in attrs.fields(Options)}
+    return Options(**{**defaults, **changes})
 
 
 class Fates:

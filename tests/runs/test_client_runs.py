@@ -774,7 +774,7 @@ def _deleting(emulator: Emulator, field: str) -> Callable[[RunEvent], None]:
 
     def on_event(event: RunEvent) -> None:
         if event.kind == RunEventKind.ENDED and event.shard == 1:
-            emulator._service.files.delete(str(emulator.jobs[0][field]))
+            emulator.delete_file(str(emulator.jobs[0][field]))
 
     return on_event
 
@@ -837,10 +837,9 @@ async def test_jobs_that_fail_are_spaced_out(
     def on_event(event: RunEvent) -> None:
         if event.kind == RunEventKind.CREATED:
             created.append(time.seconds)
-            emulator.jobs  # noqa: B018  # settles ended jobs
+            job_id = str(emulator.jobs[-1]["id"])
             emulator.ends_as = "FAILED" if len(created) < 2 else None
-            job = list(emulator._service._jobs.values())[-1]
-            job.extra_fields = {"progress": 0, **({} if len(created) > 2 else {"output_file_id": None})}
+            emulator.change_job(job_id, progress=0, **({} if len(created) > 2 else {"output_file_id": None}))
 
     emulator.ends_as = "FAILED"
     report = await run(on_event=on_event, max_rows_per_job=50, poll_interval=1, **options)

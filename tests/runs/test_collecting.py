@@ -21,16 +21,11 @@ if TYPE_CHECKING:
     from wires import VirtualTime
 
     from together_batches.emulator import Emulator
-    from together_batches.emulator._jobs import Job
 
     from .stage import Runner
 
 FOR_EVER = math.inf
 ONE_JOB = {"max_rows_per_job": 50}
-
-
-def _job(emulator: Emulator, number: int = 0) -> Job:
-    return list(emulator._service._jobs.values())[number]
 
 
 def _at(kind: RunEventKind, act: Callable[[], object], times: int = 1) -> Callable[[RunEvent], None]:
@@ -56,16 +51,17 @@ class Hidden:
         self.tasks: list[asyncio.Task[None]] = []
 
     def __call__(self) -> None:
-        job = _job(self.emulator)
-        job.extra_fields = {**job.extra_fields, **dict.fromkeys(self.seconds)}
-        for name, seconds in self.seconds.items():
-            if seconds == FOR_EVER:
-                continue
-            self.tasks.append(asyncio.create_task(self._show(job, name, seconds)))
+        self._hide(set(self.seconds))
+        for seconds in self.seconds.values():
+            if seconds != FOR_EVER:
+                self.tasks.append(asyncio.create_task(self._show(seconds)))
 
-    async def _show(self, job: Job, name: str, seconds: float) -> None:
+    async def _show(self, seconds: float) -> None:
         await self.time.sleep(seconds)
-        job.extra_fields = {key: value for key, value in job.extra_fields.items() if key != name}
+        self._hide({name for name, left in self.seconds.items() if left > seconds})
+
+    def _hide(self, names: set[str]) -> None:
+        self.emulator.change_job(str(self.emulator.jobs[0]["id"]), **dict.fromkeys(names))
 
 
 # --- file ids ---
@@ -282,8 +278,8 @@ async def test_a_job_that_ends_without_files(
 
     def become_well() -> None:
         emulator.ends_as = None
-        job = _job(emulator)
-        job.extra_fields = {"progress": percent, "output_file_id": None, "error": "internal error"}
+        job_id = str(emulator.jobs[0]["id"])
+        emulator.change_job(job_id, progress=percent, output_file_id=None, error="internal error")
 
     created: list[float] = []
     watch = _at(RunEventKind.CREATED, lambda: created.append(time.seconds), times=2)
@@ -362,13 +358,12 @@ class Flapping:
             self.task = asyncio.create_task(self._flap())
 
     async def _flap(self) -> None:
-        job = _job(self.emulator)
-        before = job.extra_fields
-        job.extra_fields = {**before, "status": self.status, "output_file_id": None, "error_file_id": None}
+        job_id = str(self.emulator.jobs[0]["id"])
+        self.emulator.change_job(job_id, status=self.status, output_file_id=None, error_file_id=None)
         if self.seconds == FOR_EVER:
             return
         await self.time.sleep(self.seconds)
-        job.extra_fields = before
+        self.emulator.change_job(job_id)
         self.over_at = self.time.seconds
 
 
@@ -379,7 +374,7 @@ async def test_an_end_that_is_shown_for_a_moment(
     run: Runner, emulator: Emulator, time: VirtualTime, status: str, seconds: float
 ) -> None:
     """A passing final status stops nothing and sends nothing before a second read; then the job is followed."""
-    emulator._service.timing = Timing(validating=0, running=60)
+    emulator.timing = Timing(validating=0, running=60)
     flapping = Flapping(emulator, time, status, seconds)
     report = await run(poll_interval=2, max_rows_per_job=5, on_event=flapping)
     assert (report.ok, report.stopped, len(emulator.jobs)) == (True, None, 2)
@@ -391,7 +386,7 @@ async def test_nothing_is_created_while_a_job_seems_to_have_been_cancelled(
     run: Runner, emulator: Emulator, time: VirtualTime
 ) -> None:
     """No job is created while one seems cancelled, perhaps on purpose; one that stays so stops the run in 30 s."""
-    emulator._service.timing = Timing(validating=0, running=5)
+    emulator.timing = Timing(validating=0, running=5)
     flapping = Flapping(emulator, time, "CANCELLED", FOR_EVER)
     report = await run(poll_interval=1, max_jobs=2, on_event=flapping)
     assert (report.complete, report.stopped) == (False, f"job {report.job_ids[0]} was cancelled")
@@ -407,11 +402,11 @@ async def test_an_answer_that_comes_after_an_error(run: Runner, emulator: Emulat
     run.fates.planned = {"row-5": [Failure()]}
 
     def answer_after_all() -> None:
-        job = _job(emulator)
-        output = emulator.content(job.results["output_file_id"])
-        errors = emulator.content(job.results["error_file_id"])
+        (job,) = emulator.jobs
+        output = emulator.content(str(job["output_file_id"]))
+        errors = emulator.content(str(job["error_file_id"]))
         late = {"custom_id": "row-5", "response": {"status_code": 200, "body": {"choices": []}}}
-        changed = {"id": job.results["output_file_id"], "bytes": len(output) + 100}
+        changed = {"id": job["output_file_id"], "bytes": len(output) + 100}
         emulator.fail(Fault(on="file", status=200, body=changed))
         emulator.fail(Fault(on="content", status=200, body=output + json.dumps(late).encode() + b"\n"))
         emulator.fail(Fault(on="content", status=200, body=errors))
@@ -425,7 +420,7 @@ async def test_error_rows_of_a_job_that_is_gone(run: Runner, emulator: Emulator)
     run.fates.planned = {"row-5": [Failure()]}
 
     def forget() -> None:
-        emulator._service._jobs.pop(str(emulator.jobs[0]["id"]))
+        emulator.delete_job(str(emulator.jobs[0]["id"]))
 
     report = await run(**ONE_JOB, on_event=_at(RunEventKind.COLLECTED, forget))
     assert (report.ok, emulator.count("create")) == (True, 2)

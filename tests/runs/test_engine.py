@@ -16,13 +16,14 @@ from together_batches import BatchJob, BatchRequest, CreateUnconfirmedError, Fil
 from together_batches._jobs.create import Created, Listing, WantedJob
 from together_batches.files import Uploaded
 from together_batches.runs import _rules
-from together_batches.runs._api import Clock, RunApi
+from together_batches.runs._context import Clock, RunApi, RunContext
 from together_batches.runs._engine import Engine
-from together_batches.runs._events import EventSink
 from together_batches.runs._records import Attempt, LedgerSnapshot, Run
-from together_batches.runs._rules import Caution, Limits
 from together_batches.runs._run_directory import RunDirectory
 from together_batches.runs._sharding import scan
+from together_batches.runs._store import RunStore
+
+from .stage import options
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
@@ -209,19 +210,15 @@ class World:
         run_directory = RunDirectory(self.directory, self.directory / "in.jsonl")
         run_directory.prepare()
         time = Clock(now=self.service.now, sleep=self._sleep, monotonic=lambda: float(self.service.seconds))
-        engine = Engine(
+        context = RunContext(
+            options=options(max_jobs=1, give_up=give_up),
+            store=RunStore(self.ledger, await self.ledger.load()),
+            directory=run_directory,
             api=self.service.api,
             time=time,
-            ledger=self.ledger,
-            snapshot=await self.ledger.load(),
-            run_directory=run_directory,
-            limits=Limits(max_jobs=1),
-            max_attempts=3,
-            caution=Caution(give_up=give_up),
             is_resumed=self.lives > 1,
-            emit=EventSink(None, time),
         )
-        await engine.run()
+        await Engine(context).run()
         return life
 
     async def _sleep(self, seconds: float) -> None:

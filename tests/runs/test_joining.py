@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from together_batches import BatchMissing, RunError, Usage
+from together_batches._local.atomic_file import AtomicFile
 from together_batches._protocol import result_lines
 from together_batches.runs import _rules
 from together_batches.runs._joining import Arranged, ForeignFileError, arrange, final_lines
-from together_batches.runs._partial_file import PartialFile
 from together_batches.runs._records import Attempt, Shard
 
 if TYPE_CHECKING:
@@ -36,8 +36,7 @@ def _arranged(
         path = directory / f"file-{number}"
         path.write_text("".join(row if isinstance(row, str) else json.dumps(row) + "\n" for row in rows), "utf-8")
         paths.append(path)
-    piece = PartialFile(directory / "piece", "new")
-    try:
+    with AtomicFile(directory / "piece") as piece:
         output, errors = [*paths, None, None][:2]
         options: Any = {
             "completed": completed,
@@ -46,9 +45,7 @@ def _arranged(
             "settled": settled,
         }
         arranged = arrange(list(ids), output, errors, piece, **options)
-        piece.keep()
-    finally:
-        piece.drop()
+        piece.commit()
     return arranged, [json.loads(line) for line in (directory / "piece").read_bytes().splitlines()]
 
 
@@ -190,8 +187,7 @@ def _line(custom_id: str, body: bytes) -> bytes:
 
 def _piece(directory: Path, ids: Sequence[str], output: bytes) -> tuple[Arranged, list[bytes]]:
     (directory / "output").write_bytes(output)
-    piece = PartialFile(directory / "piece", "new")
-    try:
+    with AtomicFile(directory / "piece") as piece:
         arranged = arrange(
             ids,
             directory / "output",
@@ -201,9 +197,7 @@ def _piece(directory: Path, ids: Sequence[str], output: bytes) -> tuple[Arranged
             absent=BatchMissing,
             raise_if_cancelled=lambda: None,
         )
-        piece.keep()
-    finally:
-        piece.drop()
+        piece.commit()
     return arranged, (directory / "piece").read_bytes().split(b"\n")[:-1]
 
 

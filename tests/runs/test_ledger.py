@@ -588,6 +588,82 @@ def test_a_directory_that_cannot_be_synced(tmp_path: Path, monkeypatch: pytest.M
     assert _names(tmp_path) == []
 
 
+# --- the layout on disk ---
+
+VERSION_3 = """
+CREATE TABLE run (
+    id TEXT NOT NULL PRIMARY KEY,
+    input_name TEXT NOT NULL,
+    input_bytes INTEGER NOT NULL,
+    input_sha256 TEXT NOT NULL,
+    spooled INTEGER NOT NULL,
+    endpoint TEXT NOT NULL,
+    model_id TEXT,
+    priority INTEGER,
+    max_attempts INTEGER NOT NULL,
+    invalid INTEGER NOT NULL,
+    started_at TEXT NOT NULL,
+    finished_at TEXT,
+    claims TEXT NOT NULL,
+    holder INTEGER NOT NULL DEFAULT 0
+);
+CREATE TABLE shard (
+    number INTEGER NOT NULL PRIMARY KEY,
+    first_line INTEGER NOT NULL,
+    rows INTEGER NOT NULL,
+    offset INTEGER NOT NULL,
+    size INTEGER NOT NULL,
+    sha256 TEXT NOT NULL,
+    skipped BLOB NOT NULL
+);
+CREATE TABLE attempt (
+    shard INTEGER NOT NULL REFERENCES shard (number),
+    number INTEGER NOT NULL,
+    rows INTEGER NOT NULL,
+    planned_at TEXT NOT NULL,
+    marked INTEGER NOT NULL,
+    file_id TEXT,
+    former_file_ids TEXT NOT NULL,
+    uploaded_at TEXT,
+    since TEXT,
+    creating_at TEXT,
+    posts INTEGER NOT NULL,
+    job_id TEXT UNIQUE,
+    found INTEGER NOT NULL,
+    known_at TEXT,
+    created_at TEXT,
+    warning TEXT,
+    status TEXT,
+    progress REAL,
+    running_at TEXT,
+    ended_at TEXT,
+    error TEXT,
+    output_file_id TEXT,
+    error_file_id TEXT,
+    output_bytes INTEGER,
+    error_bytes INTEGER,
+    collected_at TEXT,
+    piece_sha256 TEXT NOT NULL,
+    outcomes BLOB NOT NULL,
+    prompt_tokens INTEGER NOT NULL,
+    completion_tokens INTEGER NOT NULL,
+    total_tokens INTEGER NOT NULL,
+    PRIMARY KEY (shard, number)
+);
+"""
+
+
+@pytest.mark.parametrize("table", ["run", "shard", "attempt"])
+def test_the_layout_of_version_3(directory: Path, table: str) -> None:
+    """The layout of a version is final, because it is on disks: another column is another version."""
+    assert _ledger.VERSION == 3
+    with closing(sqlite3.connect(":memory:")) as expected, _plain(directory) as ledger:
+        expected.executescript(VERSION_3)
+        for facts in ("table_info", "index_list", "foreign_key_list"):
+            statement = f"PRAGMA {facts}({table})"
+            assert ledger.execute(statement).fetchall() == expected.execute(statement).fetchall()
+
+
 # --- version 1 ---
 
 

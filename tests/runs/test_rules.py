@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import pytest
@@ -23,7 +23,12 @@ from together_batches import (
 )
 from together_batches.runs import _rules
 from together_batches.runs._records import Attempt, Run, Shard
-from together_batches.runs._rules import Buckets, Limits, Load, Stop
+from together_batches.runs._rules import Buckets, Load, Stop
+
+from .stage import options
+
+if TYPE_CHECKING:
+    from together_batches.runs._options import Options
 
 NOON = datetime(2026, 9, 14, 12, tzinfo=UTC)
 
@@ -186,15 +191,15 @@ def test_numbers_of_lines_are_kept(numbers: list[int]) -> None:
 @pytest.mark.parametrize(
     ("limits", "load", "expected"),
     [
-        (Limits(1), Load(), "now"),
-        (Limits(1), Load(jobs=1), "later"),
-        (Limits(9, max_enqueued_rows=30), Load(enqueued_rows=20), "now"),
-        (Limits(9, max_enqueued_rows=30), Load(enqueued_rows=21), "later"),
-        (Limits(9, stop_after_rows=30), Load(sent_rows=20), "now"),
-        (Limits(9, stop_after_tokens=30), Load(tokens=29), "now"),
+        (options(max_jobs=1), Load(), "now"),
+        (options(max_jobs=1), Load(jobs=1), "later"),
+        (options(max_jobs=9, max_enqueued_rows=30), Load(enqueued_rows=20), "now"),
+        (options(max_jobs=9, max_enqueued_rows=30), Load(enqueued_rows=21), "later"),
+        (options(max_jobs=9, stop_after_rows=30), Load(sent_rows=20), "now"),
+        (options(max_jobs=9, stop_after_tokens=30), Load(tokens=29), "now"),
     ],
 )
-def test_limits(limits: Limits, load: Load, expected: str) -> None:
+def test_limits(limits: Options, load: Load, expected: str) -> None:
     """Limits apply to what is in flight: a job waits until there is room for all of it."""
     assert _rules.admission(limits, load, 10) == expected
 
@@ -203,14 +208,14 @@ def test_limits(limits: Limits, load: Load, expected: str) -> None:
     ("limits", "load", "reason"),
     [
         (
-            Limits(1, stop_after_rows=30),
+            options(max_jobs=1, stop_after_rows=30),
             Load(sent_rows=21, jobs=1),
             "21 rows were sent, the next job has 10, and .* 30",
         ),
-        (Limits(1, stop_after_tokens=1000), Load(tokens=1000), "1 000 tokens were used, and .* 1 000"),
+        (options(max_jobs=1, stop_after_tokens=1000), Load(tokens=1000), "1 000 tokens were used, and .* 1 000"),
     ],
 )
-def test_the_end_of_spending(limits: Limits, load: Load, reason: str) -> None:
+def test_the_end_of_spending(limits: Options, load: Load, reason: str) -> None:
     """No job is created beyond the budget; the reason has the figures."""
     answer = _rules.admission(limits, load, 10)
     assert isinstance(answer, Stop)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tracemalloc
+from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -14,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from together_batches import RunChangedError, UsageError, ValidationError
+from together_batches._local.atomic_file import AtomicFile
 from together_batches.runs import _sharding
-from together_batches.runs._partial_file import PartialFile
 from together_batches.runs._sharding import Scan, rows_in, scan
 
 if TYPE_CHECKING:
@@ -92,20 +93,18 @@ def test_any_mixture_of_lines(kinds: list[str], max_rows: int, end: bool) -> Non
     if "again" in kinds:
         good.insert(sum(kind == "good" for kind in kinds[: kinds.index("again")]), lines["again"])
     bad = [line for kind, line in zip(kinds, content, strict=True) if kind == "bad"]
-    with TemporaryDirectory() as directory:
+    with TemporaryDirectory() as directory, ExitStack() as stack:
         path = Path(directory, "in.jsonl")
-        aside = PartialFile(Path(directory, "aside"), "new")
+        aside = stack.enter_context(AtomicFile(Path(directory, "aside")))
         text = _lines(*content)
         try:
             found = _scan(path, text if end else text.removesuffix(b"\n"), max_rows=max_rows, aside=aside)
         except ValidationError:
             assert not good
             return
-        finally:
-            aside.finish()
         assert [row for rows in _read(path, found.shards) for row in rows] == good
         assert found.invalid == len(bad) + max(0, kinds.count("again") - 1)
-        aside.keep()
+        aside.commit()
         assert len(Path(directory, "aside").read_bytes().splitlines()) == found.invalid
 
 
@@ -136,9 +135,9 @@ def test_bad_lines_set_aside(path: Path, tmp_path: Path) -> None:
     """Bad lines are set aside byte for byte, even one too long for memory, and the second of two equal ids."""
     long = b'{"custom_id": "long", "text": "' + b"x" * 5_000 + b'"}'
     content = _lines(b"no JSON", ROWS[0], long, ROWS[1], ROWS[1], ROWS[2], b"\xff", ROWS[3])
-    aside = PartialFile(tmp_path / "invalid.jsonl", "new")
-    found = _scan(path, content, max_bytes=2_000, aside=aside)
-    aside.keep()
+    with AtomicFile(tmp_path / "invalid.jsonl") as aside:
+        found = _scan(path, content, max_bytes=2_000, aside=aside)
+        aside.commit()
     assert found.invalid == 4
     assert (tmp_path / "invalid.jsonl").read_bytes() == _lines(b"no JSON", long, ROWS[1], b"\xff")
     assert _read(path, found.shards) == [ROWS[:3], [ROWS[3]]]
@@ -147,10 +146,11 @@ def test_bad_lines_set_aside(path: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"\n\n", b"no JSON\n"])
 def test_no_rows(path: Path, tmp_path: Path, content: bytes) -> None:
     """An input without rows is refused."""
-    aside = PartialFile(tmp_path / "invalid.jsonl", "new")
-    with pytest.raises(ValidationError, match="there are no rows to send"):
+    with (
+        AtomicFile(tmp_path / "invalid.jsonl") as aside,
+        pytest.raises(ValidationError, match="there are no rows to send"),
+    ):
         _scan(path, content, aside=aside)
-    aside.drop()
 
 
 def test_an_id_that_only_seems_to_come_twice(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,9 +196,9 @@ def test_an_input_that_is_gone(path: Path) -> None:
     """A missing input is an error that says so."""
     found = _scan(path, _lines(*ROWS))
     path.unlink()
-    with pytest.raises(UsageError, match=r"cannot read .*in\.jsonl: No such file"):
+    with pytest.raises(UsageError, match=r"cannot read .*in\.jsonl: there is no such file or directory"):
         _rows_in(path, found.shards[0])
-    with pytest.raises(UsageError, match=r"cannot read .*in\.jsonl: No such file"):
+    with pytest.raises(UsageError, match=r"cannot read .*in\.jsonl: there is no such file or directory"):
         _sharding.sha256_of(path, lambda: None)
 
 

@@ -10,20 +10,16 @@ import builtins
 import errno
 import io
 import os
-import queue
 import shutil
 import sqlite3
-import threading
 import time
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from unittest import mock
 
 import anyio.lowlevel
 import anyio.to_thread
-
-from together_batches._local import atomic_file
 
 from .machine import Loop, Process, step
 
@@ -34,7 +30,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _BUFFER_BYTES = 8_192
-_PATIENCE_SECONDS = 30.0
 _WRITING = frozenset("wax+")
 _CHANGING_NOTHING = ("select", "pragma", "explain", "begin", "rollback")
 
@@ -166,45 +161,6 @@ class _Cursor(sqlite3.Cursor):
         return super().executescript(sql)
 
 
-class _Handover(Generic[T]):
-    """A queue to a thread; ``put`` returns only after the thread has processed the item, so the order is fixed.
-
-    The thread is not part of the process. The caller of ``put`` takes the step for it.
-    """
-
-    given: ClassVar[list[_Handover[Any]]] = []
-
-    def __init__(self) -> None:
-        self.given.append(self)
-        self._queue: queue.SimpleQueue[T | None] = queue.SimpleQueue()
-        self._idle = threading.Event()
-        self._taker: threading.Thread | None = None
-
-    @classmethod
-    def end_all(cls) -> None:
-        """Send the end to the threads of killed processes, which still wait for items."""
-        for left in cls.given:
-            left.put(None)
-            if left._taker is not None:
-                left._taker.join()
-        cls.given.clear()
-
-    def put(self, item: T | None) -> None:
-        if item is None:  # the end: the caller joins the thread
-            self._queue.put(item)
-            return
-        step("hand over to the thread that writes")
-        self._idle.clear()
-        self._queue.put(item)
-        assert self._idle.wait(_PATIENCE_SECONDS), "a thread does not come back"
-
-    def get(self) -> T | None:
-        self._taker = threading.current_thread()
-        if self._queue.empty():
-            self._idle.set()
-        return self._queue.get()
-
-
 def _no_space(path: str) -> OSError:
     return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
 
@@ -213,8 +169,7 @@ def _no_space(path: str) -> OSError:
 def made_up(disk: Disk, loop: Loop, random: Random) -> Iterator[None]:
     """Give the processes of a simulation this disk, and no threads that run in parallel.
 
-    Work for a thread of the pool is done at once, some time after it was submitted, and the loop continues meanwhile.
-    Work for a dedicated thread is done before the caller continues.
+    Work for a thread is done at once, some time after it was submitted, and the loop continues meanwhile.
     """
 
     def opened(file: Any, mode: str = "r", buffering: int = -1, *args: Any, **options: Any) -> Any:
@@ -245,11 +200,6 @@ def made_up(disk: Disk, loop: Loop, random: Random) -> Iterator[None]:
 
         return act
 
-    def writev(descriptor: int, pieces: Any, /) -> int:
-        if disk.act(f"write {sum(map(len, pieces))} bytes at once"):
-            raise _no_space("what is written at once")
-        return really_writev(descriptor, pieces)
-
     async def run_sync(function: Callable[..., Any], *args: Any, **_: Any) -> Any:
         await anyio.lowlevel.checkpoint()
         with anyio.CancelScope(shield=True):
@@ -258,23 +208,17 @@ def made_up(disk: Disk, loop: Loop, random: Random) -> Iterator[None]:
 
     loop.thread_seconds = lambda: random.uniform(0.000_1, 0.01)
     really_open, really_connect = io.open, sqlite3.connect
-    really_writev = getattr(os, "writev", None)
     with ExitStack() as patches:
         for owner, name, instead in (
             (builtins, "open", opened),
             (io, "open", opened),
             (sqlite3, "connect", connected),
             (anyio.to_thread, "run_sync", run_sync),
-            (atomic_file, "SimpleQueue", _Handover),
-            *([(os, "writev", writev)] if really_writev else []),
             (time, "sleep", lambda _seconds: None),
             *((os, name, stepping(name, getattr(os, name))) for name in _MOVING),
         ):
             patches.enter_context(mock.patch.object(owner, name, instead))
-        try:
-            yield
-        finally:
-            _Handover.end_all()
+        yield
 
 
 _MOVING = ("replace", "rename", "unlink", "remove", "link", "mkdir", "rmdir", "truncate")

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from aiohttp import web
 
     from together_batches.emulator._files import StoredFile
-    from together_batches.emulator._routes import Route
+    from together_batches.emulator._requests import Route
 
     from .machine import Loop
     from .plan import Plan

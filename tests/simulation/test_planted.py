@@ -14,19 +14,19 @@ import pytest
 from together_batches import BatchesError, ResultsUnavailableError
 from together_batches._jobs import create
 from together_batches._jobs.create import Listing, WantedJob
+from together_batches._local.atomic_file import AtomicFile
 from together_batches.emulator import Fault
 from together_batches.runs import (
     _collecting,
+    _context,
     _engine,
     _joining,
     _ledger,
-    _partial_file,
     _resuming,
     _rules,
     _run_directory,
     _running,
     _steps,
-    _trouble,
 )
 
 from .plan import Death, Plan, drawn
@@ -34,6 +34,9 @@ from .play import durable, play
 from .troubles import KINDS, Troubles
 
 if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import Self
+
     from together_batches.runs._records import Attempt
 
 MOST_SEEDS = 150
@@ -48,7 +51,7 @@ Patch = tuple[object, str, object]
 _save = _ledger.SqliteLedger.save
 _outcome_of = _rules.outcome_of
 _upload, _end = _steps.Steps.upload, _steps.Steps.end
-_until_answered = _trouble.Trouble.until_answered
+_until_answered = _context.RunContext.until_answered
 
 
 async def _only_afterwards(self: _ledger.SqliteLedger, *attempts: Attempt) -> None:
@@ -75,25 +78,29 @@ class _NoLock:
         """Hold the lock even if another process does."""
 
 
-class _InPlace(_partial_file.PartialFile):
-    def __init__(self, target: Any, mark: str, **options: Any) -> None:
-        super().__init__(target, mark, **options)
-        self._part.rename(target)
+class _InPlace(AtomicFile):
+    def __enter__(self) -> Self:
+        super().__enter__()
+        assert self._part is not None
+        self._part.rename(self.path)
+        return self
 
-    def keep(self) -> None:
+    def commit(self) -> None:
         self.finish()
-
-    def drop(self) -> None:
-        self._file.close()
+        self._part = None
 
 
-class _OneInFourHundredLost(_partial_file.PartialFile):
+class _OneInFourHundredLost(AtomicFile):
     lines = 0
 
     def write(self, content: bytes) -> None:
         type(self).lines += 1
         if self.lines % 400:
             super().write(content)
+
+
+def _output(kind: type[AtomicFile]) -> Callable[[Path, str], AtomicFile]:
+    return lambda path, run_id: kind(path, mark=run_id, fsync=True, hashed=True)
 
 
 async def _after_one_look(self: _collecting.Collecting, key: Any, **_: Any) -> Any:
@@ -104,7 +111,7 @@ async def _or_is_gone(self: _steps.Steps, key: Any) -> Any:
     try:
         return await _end(self, key)
     except ResultsUnavailableError:
-        await self._store.save(key, status="FAILED", progress=0, ended_at=self._time.now())
+        await self._store.save(key, status="FAILED", progress=0, ended_at=self._run.time.now())
         return None
 
 
@@ -129,11 +136,11 @@ def _for_good(result: Any) -> int:
 
 
 async def _upload_as_a_new_run(self: _steps.Steps, key: Any) -> None:
-    self._is_resumed = False
+    self._run = attrs.evolve(self._run, is_resumed=False)
     await _upload(self, key)
 
 
-async def _an_empty_list_if_none(self: _trouble.Trouble, what: str, key: Any, call: Any) -> Any:
+async def _an_empty_list_if_none(self: _context.RunContext, what: str, key: Any, call: Any) -> Any:
     if not what.startswith("search"):
         return await _until_answered(self, what, key, call)
     try:
@@ -223,10 +230,10 @@ _CREATE = "send POST /v1/batches "
         ),
         pytest.param(
             partial(_with_a_death_after, *(Death(steps, "rename") for steps in (1, 2, 3))),
-            ((_running, "PartialFile", _InPlace),),
+            ((_running, "output_file", _output(_InPlace)),),
             id="the output is written in its place",
         ),
-        pytest.param(_seeds, ((_running, "PartialFile", _OneInFourHundredLost),), id="a line is lost"),
+        pytest.param(_seeds, ((_running, "output_file", _output(_OneInFourHundredLost)),), id="a line is lost"),
     ],
 )
 def test_it_is_found(plans: Plans, patches: tuple[Patch, ...]) -> None:
@@ -257,7 +264,7 @@ PLANTED: dict[str, tuple[Callable[[str], Iterator[Plan]], tuple[Patch, ...]]] = 
     ),
     "refused rows": (_seeds, ((_rules, "outcome_of", _for_good),)),
     "failing jobs": (_seeds, ((_engine.Engine, "_delay", lambda *_: 0.0),)),
-    "away": (_seeds, ((_trouble.Trouble, "until_answered", _an_empty_list_if_none),)),
+    "away": (_seeds, ((_context.RunContext, "until_answered", _an_empty_list_if_none),)),
 }
 
 

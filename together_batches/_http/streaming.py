@@ -22,6 +22,7 @@ from together_batches._http.network_errors import NETWORK_ERRORS
 from together_batches._http.redaction import Redactor
 from together_batches._protocol import jobs as job_protocol
 from together_batches._protocol.jobs import Answer
+from together_batches._protocol.reach import safe_target
 from together_batches.errors import APIConnectionError, APIError
 
 if TYPE_CHECKING:
@@ -187,7 +188,7 @@ class Streaming:
             if not location:
                 break
             try:
-                target = job_protocol.safe_target(url, location, self._transport.config.base_url)
+                target = safe_target(url, location, self._transport.config.base_url)
             except ValueError as error:
                 return RequestFailure(
                     job_protocol.invalid_response(answer, "a redirect that can be followed", str(error))

@@ -17,6 +17,7 @@ from together_batches._http.exchange import Exchange, RequestFailure
 from together_batches._http.rate_limit_queue import RateLimitQueue
 from together_batches._http.rate_limiter import FixedRate
 from together_batches._protocol import jobs as job_protocol
+from together_batches._protocol import refusals
 from together_batches._protocol.jobs import Answer, Request
 from together_batches.errors import APIConnectionError, APIError, RateLimitError
 
@@ -246,11 +247,11 @@ class Transport:
                 state.limiter.on_refused(now, sent_at=sent_at, retry_after=advised, limit=limit)
             else:
                 state.limiter.on_unanswered()
-            return job_protocol.error_of(answer, retry_after=advised, keep=keep)
+            return refusals.error_of(answer, retry_after=advised, keep=keep)
         self._note_accepted(answer, now, sent_at)
         if answer.status < 400:
             return job_protocol.invalid_response(answer, "an answer", _describe_unexpected(answer))
-        error = job_protocol.error_of(answer, keep=keep)
+        error = refusals.error_of(answer, keep=keep)
         if proxy is not None and answer.status in _PERHAPS_THE_PROXY:
             error.message += f" (perhaps by the proxy {proxy.host_port_subcomponent}, through which it came)"
         return error

@@ -13,7 +13,7 @@ import attrs
 
 from together_batches._http.client_state import CallState
 from together_batches._jobs.patience import Absence
-from together_batches._protocol import jobs as job_protocol
+from together_batches._protocol import refusals
 from together_batches._protocol.jobs import NoJob
 from together_batches.errors import (
     APIError,
@@ -154,7 +154,7 @@ def is_unclear(outcome: CancelOutcome, call: CancelCall) -> bool:
     """Return True if a cancel that got no successful response may have been accepted, and no read followed."""
     if outcome.result is not CancelResult.FAILED or outcome.error is None or outcome.error is call.refusal:
         return False
-    return job_protocol.may_have_been_taken(outcome.error)
+    return refusals.may_have_been_taken(outcome.error)
 
 
 def after_look(outcome: CancelOutcome, job: BatchJob, call: CancelCall) -> CancelOutcome:
@@ -169,7 +169,7 @@ async def cancel_once(api: CancelApi, call: CancelCall) -> CancelOutcome:
     try:
         answer = await api.cancel(call.job_id, call)
     except APIError as error:
-        if not job_protocol.is_refusal(error):
+        if not refusals.is_refusal(error):
             return call.outcome_without_answer(error)
         refusal: APIError = error
     else:
@@ -182,7 +182,7 @@ async def cancel_once(api: CancelApi, call: CancelCall) -> CancelOutcome:
     try:
         job = await api.retrieve(call.job_id, call.read())
     except APIError:
-        finished = isinstance(refusal, APIStatusError) and job_protocol.means_already_finished(refusal)
+        finished = isinstance(refusal, APIStatusError) and refusals.means_already_finished(refusal)
         result = CancelResult.ALREADY_FINISHED if finished else CancelResult.FAILED
         return call.outcome(result, None, refusal)
     return call.outcome_of(job)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import attrs
 
+from together_batches._jobs.job_filter import LONG_AGO
 from together_batches._jobs.patience import Absence
 from together_batches.errors import (
     APIConnectionError,
@@ -41,7 +42,6 @@ _MARGIN = timedelta(minutes=5)
 """Maximum difference between the clocks of the service's machines."""
 _MOST_REMEMBERED = 10_000
 _MOST_POSTS = 2
-_LONG_AGO = datetime.min.replace(tzinfo=UTC)
 _UNKNOWN = datetime.max.replace(tzinfo=UTC)
 _REFUSALS = frozenset({400, 401, 402, 403, 404, 413, 422, 429})
 """Statuses that mean that no job was created. Any other may come from a gateway after a job was created behind it."""
@@ -57,7 +57,7 @@ class KnownJobs:
         # Two plain mappings, because a pair for each job would be one more object for the garbage collector to visit.
         self._seen: dict[str, int] = {}
         self._created: dict[str, datetime] = {}
-        self._forgotten = _LONG_AGO
+        self._forgotten = LONG_AGO
         self._count = 0
         self._files: dict[str, None] = {}
         self._single: dict[str, tuple[str, Callable[[BatchJob], bool]]] = {}
@@ -87,7 +87,7 @@ class KnownJobs:
         for job in reversed(newest_first[:_MOST_REMEMBERED]):
             self.note(job)
         for job in newest_first[_MOST_REMEMBERED:]:
-            if job.created_at is None or job.input_file_id in self._single:
+            if job.created_at is None or (self._single and job.input_file_id in self._single):
                 self.note(job)
 
     def knows(self, job_id: str) -> bool:
@@ -312,7 +312,7 @@ class _Creating:
     sleep: Callable[[float], Awaitable[None]]
     clock: Callable[[], float]
     began: float = attrs.field(init=False)
-    began_at: datetime = _LONG_AGO
+    began_at: datetime = LONG_AGO
     """The start of the create by the service's own clock, derived from the last list."""
     uncertain: tuple[BatchJob, ...] = ()
     """Jobs of the caller's file without a creation time: they may be older than the create."""

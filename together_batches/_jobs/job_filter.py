@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import attrs
 
 from together_batches.errors import UsageError
-from together_batches.models import BatchJob, BatchJobStatus
+from together_batches.models import BatchJob, BatchJobStatus, FileObject
 
 if TYPE_CHECKING:
     from typing import Self
 
-__all__ = ["Age", "Selection", "newest_first"]
+__all__ = ["LONG_AGO", "Age", "Selection", "newest_first"]
+
+_Dated = TypeVar("_Dated", BatchJob, FileObject)
 
 Age = datetime | timedelta
 """A point in time, or an age relative to the service's own clock."""
 
-_LONG_AGO = datetime.min.replace(tzinfo=UTC)
+LONG_AGO = datetime.min.replace(tzinfo=UTC)
 _FAR_AHEAD = datetime.max.replace(tzinfo=UTC)
 _KNOWN = frozenset(BatchJobStatus)
 
@@ -56,12 +58,12 @@ class Selection:
         return cls(statuses, model_id, endpoint, input_file_id, created_after, created_before)
 
     def choose(self, jobs: Iterable[BatchJob], at: datetime) -> list[BatchJob]:
-        """Return the selected jobs, newest first; ``at`` is when the service made the list, by its own clock.
+        """Return the selected jobs in their order; ``at`` is when the service made the list, by its own clock.
 
         A status that is unknown to this version and that no job of the list has raises :class:`UsageError`: it is
         more likely misspelt than new, and an empty selection would look like success.
         """
-        jobs = newest_first(jobs)
+        jobs = list(jobs)
         # One filter after the other, because most calls use one or none.
         if (statuses := self.statuses) is not None:
             self._check_statuses(statuses, jobs)
@@ -90,9 +92,9 @@ class Selection:
             raise UsageError(message)
 
 
-def newest_first(jobs: Iterable[BatchJob]) -> list[BatchJob]:
-    """Return the jobs sorted by creation time, those without one last. Sorting a sorted list costs almost nothing."""
-    return sorted(jobs, key=lambda job: job.created_at or _LONG_AGO, reverse=True)
+def newest_first(values: Iterable[_Dated]) -> list[_Dated]:
+    """Return jobs or files sorted by creation time, those without one last."""
+    return sorted(values, key=lambda value: value.created_at or LONG_AGO, reverse=True)
 
 
 def _statuses(status: object) -> Iterable[str]:
@@ -129,4 +131,4 @@ def _moment(age: Age | None, at: datetime) -> datetime | None:
     try:
         return at - age
     except OverflowError:
-        return _LONG_AGO if age > timedelta() else _FAR_AHEAD
+        return LONG_AGO if age > timedelta() else _FAR_AHEAD

@@ -40,7 +40,7 @@ async def submit(
     """
     async with open_upload(source, None, mark=mark_of(secrets.token_hex(16))) as content:
         checked = await _check(content, endpoint)
-        _with(content.unwritable, checked).raise_for_problems()
+        _with(content.lines.problems, checked).raise_for_problems()
         file = await upload(content)
         is_marked = content.is_marked
     return await create(file.id, is_marked)

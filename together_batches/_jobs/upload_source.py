@@ -25,9 +25,8 @@ from anyio import to_thread
 from together_batches import jsonl
 from together_batches._local.os_errors import explained
 from together_batches._protocol.upload_marks import MARK_BYTES, Mark, place_in, sendable, tagged_name
-from together_batches._text import format_count
-from together_batches.errors import UsageError, ValidationError
-from together_batches.jsonl._requests import custom_id_of
+from together_batches.errors import UsageError
+from together_batches.jsonl._files import RequestLines
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator
@@ -38,8 +37,6 @@ __all__ = ["Reader", "Source", "UploadSource", "open_upload"]
 _UNNAMED = "requests.jsonl"
 """The default file name of an upload: the service determines the type by the suffix."""
 _READ_BYTES = 1 << 20
-_MOST_UNWRITABLE = 1000
-"""Maximum number of unwritable requests that are collected."""
 
 
 class _Bytes(Protocol):
@@ -68,8 +65,8 @@ class UploadSource:
         self._owns_file = True
         self._start = 0
         self._hash = hashlib.sha256()
-        self._rows = self._spooled_bytes = 0
-        self.unwritable: list[jsonl.Problem] = []
+        self.lines = RequestLines()
+        """The requests that were written to a file, and those that could not be."""
 
     async def block(self, position: int) -> bytes:
         """Return the block at this position. The last one is returned only if the content still has its hash."""
@@ -104,34 +101,13 @@ class UploadSource:
         """Write requests to an unnamed file, as they arrive."""
         held = bytearray()
         async for request in requests:
-            held += self._line(request)
-            if len(self.unwritable) >= _MOST_UNWRITABLE:
+            held += self.lines.line(request)
+            if self.lines.is_full:
                 break
             if len(held) >= _READ_BYTES:
                 await to_thread.run_sync(self._add, bytes(held))
                 held.clear()
         await to_thread.run_sync(self._add, bytes(held))
-
-    def _line(self, request: jsonl.RequestLike) -> bytes:
-        """Return the line of the next request; a blank one if it cannot be written, so that all such are reported."""
-        self._rows += 1
-        try:
-            line = jsonl.encode(request)
-        except ValidationError as error:
-            line = b"\n"
-            custom_id = custom_id_of(request)
-            self.unwritable += [
-                jsonl.Problem(problem, self._rows, self._spooled_bytes, custom_id) for problem in error.problems
-            ]
-        self._spooled_bytes += len(line)
-        return line
-
-    def raise_for_unwritable(self) -> None:
-        """Raise :class:`ValidationError` with all requests that cannot be written as a line, if any."""
-        if self.unwritable:
-            problems = [f"request {problem.line}: {problem.message}" for problem in self.unwritable]
-            more = f"; {format_count(len(problems))} problems in all" if len(problems) > 1 else ""
-            raise ValidationError(problems[0] + more, problems=problems)
 
     def _add(self, lines: bytes) -> None:
         with self._at_work():
@@ -156,12 +132,10 @@ class UploadSource:
             elif callable(getattr(source, "read", None)):
                 self._open_file(cast("IO[bytes]", source))
             elif isinstance(source, Iterable):
-                for request in source:
+                for line in self.lines.of(source):
                     if self._left:
                         return
-                    self._spool(self._line(request))
-                    if len(self.unwritable) >= _MOST_UNWRITABLE:
-                        break
+                    self._spool(line)
             elif not isinstance(source, AsyncIterable):
                 message = (
                     "an upload comes from a path, bytes, a file opened in binary mode or an iterable of "

@@ -1,75 +1,85 @@
-"""A file that a thread writes under a temporary name and that is renamed when it is complete."""
+"""A file that has a temporary name until it is complete."""
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import os
 import secrets
 import sys
-import threading
-from contextlib import ExitStack, asynccontextmanager, suppress
-from pathlib import Path
-from queue import SimpleQueue
+from contextlib import ExitStack, suppress
 from typing import IO, TYPE_CHECKING
-
-import anyio
-from anyio import to_thread
 
 from together_batches._local.os_errors import explained
 from together_batches._local.replace import created, destination, objection, take_place
 from together_batches.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+    from typing import Self
 
+__all__ = ["AtomicFile"]
 
-__all__ = ["AtomicFile", "open_atomic"]
-
-_WRITE_BYTES = 1 << 19
-"""Bytes written at a time: a larger block no longer fits in the processor's cache."""
-_WAITING_BYTES = 1 << 23
-"""Bytes waiting to be written at which the next piece has to wait."""
-_MOST_PIECES = 500
-"""Maximum pieces per call; the limit of the system is about a thousand."""
-
+_BLOCK_BYTES = 1 << 18
 _MOST_PARTS = 100
-"""Maximum number of concurrent downloads to one path with part names that the next process can reuse."""
+"""Maximum number of concurrent writers to one path with part names that the next process can reuse."""
 
 
 class AtomicFile:
-    """A file that is being written: under a temporary name in the target directory until it is complete."""
+    """A file that is written under a temporary name in its directory, and gets its name when it is complete.
 
-    def __init__(self, path: str | os.PathLike[str], *, replace: bool) -> None:
-        given: object = path
-        if not isinstance(given, str | os.PathLike):
-            message = f"a path is text or a Path, not {type(given).__name__}: {given!r}"
-            raise UsageError(message)
-        self.path = Path(path)
+    Use it as a context manager: what was not committed by the end is removed. A link at ``path`` remains, and its
+    target is written, unless ``follow_links`` is false. Without ``replace`` an existing file is an error. A ``mark``
+    is part of the temporary name, which then is the same for each try; so no other process may write to the path.
+    With ``fsync`` the content is on the disk before the file gets its name. If ``hashed``, a hash is computed. A new
+    file is for its owner alone if it is ``private``.
+
+    All methods block. They raise :class:`UsageError`, with ``advice``, if the file cannot be written.
+    """
+
+    _file: IO[bytes]
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        replace: bool = True,
+        follow_links: bool = True,
+        mark: str | None = None,
+        fsync: bool = False,
+        hashed: bool = False,
+        private: bool = True,
+        advice: str = "",
+    ) -> None:
+        self.path = path
+        self.bytes = 0
         self._replace = replace
-        self._lock = threading.Lock()
-        self._place = self._part = self.path
-        self._file: IO[bytes] | None = None
+        self._follow_links = follow_links
+        self._mark = mark
+        self._fsync = fsync
+        self._hashed = hashed
+        self._private = private
+        self._advice = advice
+        self._digest = hashlib.sha256()
+        self._part: Path | None = None
         self._held: list[bytes] = []
         self._held_bytes = 0
-        # One thread for the file: a request to the pool for each write costs as much as the write.
-        self._queue = SimpleQueue[list[bytes] | None]()
-        self._writer: threading.Thread | None = None
-        self._waiting_bytes = 0
-        self._wrote = asyncio.Event()
-        self._write_error: Exception | None = None
 
-    def begin(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Check the target, and open the part for writing; ``loop`` is notified after each write."""
-        with self._lock, explained("write", self.path):
-            self._look()
-            self._place = destination(self.path)
-            self._part, self._file = _part_of(self._place)
-            self._writer = threading.Thread(target=self._write_on, args=(loop,), name=f"writes {self.path.name}")
-            self._writer.daemon = True
-            self._writer.start()
+    @property
+    def sha256(self) -> str:
+        """Hash of the content, once it is finished."""
+        return self._digest.hexdigest()
 
-    def _look(self) -> None:
+    def __enter__(self) -> Self:
+        with self._explained():
+            self._part, self._file = _part_of(self._place(), self._mark, private=self._private)
+        return self
+
+    def _explained(self) -> AbstractContextManager[None]:
+        return explained("write", self.path, advice=self._advice)
+
+    def _place(self) -> Path:
+        """Return the file to replace; raise :class:`UsageError` if it may not be replaced."""
         against = objection(self.path)
         if against is not None:
             message = f"cannot write {self.path}: {against}"
@@ -77,109 +87,83 @@ class AtomicFile:
         if not self._replace and self.path.exists():
             message = f"{self.path} exists already, and is left alone; overwrite=True replaces it"
             raise UsageError(message)
+        return destination(self.path) if self._follow_links else self.path
 
-    async def write(self, piece: bytes) -> None:
-        """Append bytes, which are written by the time :meth:`commit` returns.
+    def write(self, content: bytes) -> None:
+        """Append bytes. They are written in large blocks, because there are many lines and each write is costly."""
+        self._held.append(content)
+        self.bytes += len(content)
+        self._held_bytes += len(content)
+        if self._held_bytes >= _BLOCK_BYTES:
+            self._flush()
 
-        They are written while the next ones arrive; if these arrive faster than the disk writes, this call waits.
-        """
-        self._held.append(piece)
-        self._held_bytes += len(piece)
-        if self._held_bytes >= _WRITE_BYTES:
-            self._hand_over()
-            await self._drain(_WAITING_BYTES)
+    def _flush(self) -> None:
+        block = memoryview(b"".join(self._held))
+        self._held.clear()
+        self._held_bytes = 0
+        if self._hashed:
+            self._digest.update(block)
+        with self._explained():
+            while block:
+                block = block[self._file.write(block) :]
 
-    def _hand_over(self) -> None:
-        self._queue.put(self._held)
-        self._waiting_bytes += self._held_bytes
-        self._held, self._held_bytes = [], 0
+    def start_over(self) -> None:
+        """Discard the content."""
+        self._held.clear()
+        self._held_bytes = self.bytes = 0
+        self._digest = hashlib.sha256()
+        with self._explained():
+            self._file.seek(0)
+            self._file.truncate()
 
-    async def _drain(self, rest: int) -> None:
-        """Wait until at most ``rest`` bytes are still to be written, and raise any write error."""
-        while self._waiting_bytes > rest and self._write_error is None:
-            self._wrote.clear()
-            await self._wrote.wait()
-        if self._write_error is not None:
-            raise self._write_error
+    def finish(self) -> None:
+        """Write everything. The file has its temporary name until it is committed, and nothing can be added."""
+        self._flush()
+        with self._explained():
+            if self._fsync:
+                os.fsync(self._file.fileno())
+            if self._mark is not None or sys.platform == "win32":
+                self._file.close()  # otherwise the lock on the part is needed, until it has its final name
 
-    def _write_on(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Run the writer thread until it receives None."""
-        while (pieces := self._queue.get()) is not None:
-            trouble: Exception | None = None
-            try:
-                self._write(pieces)
-            except Exception as error:  # noqa: BLE001  # raised where it is awaited
-                trouble = error
-            with suppress(RuntimeError):  # the loop was closed meanwhile, so nothing waits
-                loop.call_soon_threadsafe(self._note, sum(map(len, pieces)), trouble)
+    def commit(self) -> None:
+        """Complete the file, and rename it to its final name."""
+        assert self._part is not None  # noqa: S101  # it is within its block
+        if not self._file.closed:
+            self.finish()
+        with self._explained():
+            take_place(self._part, self._place())  # checked again: another process may have created a file meanwhile
+            self._part = None
+            self._file.close()
 
-    def _write(self, pieces: list[bytes]) -> None:
-        with self._lock, explained("write", self.path):
-            if self._file is not None and pieces:  # not abandoned meanwhile
-                _write_all(self._file, pieces)
-
-    def _note(self, written: int, trouble: Exception | None) -> None:
-        self._waiting_bytes -= written
-        self._write_error = self._write_error or trouble
-        self._wrote.set()
-
-    async def commit(self) -> None:
-        """Complete the file, and rename it to its final name.
-
-        The data is not forced to the disk (``fsync``): it can be downloaded again, and ``fsync`` would take longer
-        than the download if the network is faster than the disk.
-        """
-        self._hand_over()
-        await self._drain(0)
-        await to_thread.run_sync(self._commit)
-
-    def _commit(self) -> None:
-        with self._lock, explained("write", self.path):
-            if self._file is None:
-                return
-            self._look()  # another process may have created the file meanwhile
-            if sys.platform == "win32":
-                self._file.close()  # an open file cannot be renamed on Windows
-            take_place(self._part, self._place)
-            self._file.close()  # only now: it releases the lock on the part, and another process may want its name
-            self._file = None
-
-    def abandon(self) -> None:
-        """Remove the part unless it was committed, and end the thread."""
-        self._queue.put(None)
-        with self._lock:
-            file, self._file = self._file, None
-            if file is not None:
-                if sys.platform != "win32":
-                    self._part.unlink(missing_ok=True)  # before its lock is released: the next part may have its name
-                with suppress(OSError):  # a write that failed before will fail again
-                    file.close()
-                if sys.platform == "win32":
-                    self._part.unlink(missing_ok=True)
-        if self._writer is not None:
-            self._writer.join()
+    def __exit__(self, *_: object) -> None:
+        if self._part is None:
+            return
+        if sys.platform != "win32":
+            self._part.unlink(missing_ok=True)  # before its lock is released: the next part may have its name
+        with suppress(OSError):  # a write that failed before may fail again
+            self._file.close()
+        if sys.platform == "win32":
+            self._part.unlink(missing_ok=True)
 
 
-if sys.platform == "win32":
+def _part_of(place: Path, mark: str | None, *, private: bool) -> tuple[Path, IO[bytes]]:
+    """Open a part for ``place``; one that a killed process left is reused.
 
-    def _part_of(place: Path) -> tuple[Path, IO[bytes]]:
-        part = place.parent / f".together-batches-{secrets.token_hex(8)}.part"
-        return part, created(part)
+    Without a mark its name is derived from that of the target, and a lock, which ends with the process, shows whether
+    it is in use.
+    """
+    if mark is not None:
+        part = place.parent / f".{place.name}.{mark}.part"
+        return part, created(part, "wb", buffering=0, private=private)
+    stem = hashlib.sha256(os.fsencode(place.name)).hexdigest()[:16]
+    if sys.platform != "win32":
+        import fcntl
 
-else:
-    import fcntl
-
-    def _part_of(place: Path) -> tuple[Path, IO[bytes]]:
-        """Open and lock a part for ``place``; one that a killed process left is reused.
-
-        Its name is derived from that of the target. The lock shows whether a process still uses it, and ends with it.
-        """
-        stem = hashlib.sha256(os.fsencode(place.name)).hexdigest()[:16]
         for number in range(_MOST_PARTS):
             part = place.parent / f".together-batches-{stem}-{number}.part"
             with ExitStack() as stack:
                 try:
-                    file = stack.enter_context(created(part, "ab"))
+                    file = stack.enter_context(created(part, "ab", buffering=0, private=private))
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     # Between opening and locking, its former owner may have renamed it to the final name.
                     if os.path.samestat(os.fstat(file.fileno()), part.stat()):
@@ -192,28 +176,5 @@ else:
                     with suppress(OSError):
                         part.unlink(missing_ok=True)
                     break
-        part = place.parent / f".together-batches-{stem}-{secrets.token_hex(8)}.part"
-        return part, created(part)
-
-
-def _write_all(file: IO[bytes], pieces: list[bytes]) -> None:
-    """Write all pieces in one call if the system supports that, because this thread waits for its turn after each."""
-    if len(pieces) > _MOST_PIECES:
-        pieces = [b"".join(pieces)]
-    written = os.writev(file.fileno(), pieces) if hasattr(os, "writev") else 0
-    if written < sum(map(len, pieces)):
-        # A disk that is nearly full took only a part; writing the rest raises the error.
-        file.write(b"".join(pieces)[written:])
-        file.flush()
-
-
-@asynccontextmanager
-async def open_atomic(path: str | os.PathLike[str], *, replace: bool) -> AsyncGenerator[AtomicFile]:
-    """Open a file for writing; it is at ``path`` afterwards if it was committed, otherwise ``path`` is unchanged."""
-    target = AtomicFile(path, replace=replace)
-    try:
-        await to_thread.run_sync(target.begin, asyncio.get_running_loop())
-        yield target
-    finally:
-        with anyio.CancelScope(shield=True):
-            await to_thread.run_sync(target.abandon)
+    part = place.parent / f".together-batches-{stem}-{secrets.token_hex(8)}.part"
+    return part, created(part, buffering=0, private=private)

@@ -13,6 +13,8 @@ __all__ = ["created", "destination", "objection", "resolved", "take_place"]
 
 _PRIVATE = 0o600
 """The mode of a new file, unless the umask is stricter, because results and ledgers contain private text."""
+_USUAL = 0o666
+"""The mode of other new files, without what the umask takes away."""
 
 
 def destination(path: Path) -> Path:
@@ -38,10 +40,10 @@ def objection(path: Path) -> str | None:
     return None
 
 
-def created(path: Path, mode: str = "xb", *, buffering: int = -1) -> IO[bytes]:
+def created(path: Path, mode: str = "xb", *, buffering: int = -1, private: bool = True) -> IO[bytes]:
     """Open a new file for writing; ``"wb"`` empties and ``"ab"`` keeps an existing one. A link is not followed."""
-    no_link = getattr(os, "O_NOFOLLOW", 0)
-    return open(path, mode, buffering, opener=lambda name, flags: os.open(name, flags | no_link, _PRIVATE))
+    no_link, permissions = getattr(os, "O_NOFOLLOW", 0), _PRIVATE if private else _USUAL
+    return open(path, mode, buffering, opener=lambda name, flags: os.open(name, flags | no_link, permissions))
 
 
 def take_place(part: Path, target: Path) -> None:

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import attrs
 
-from together_batches._protocol import json_codec
+from together_batches._protocol import job_codec, json_codec
 from together_batches._protocol.jobs import (
     Answer,
     Request,
@@ -18,8 +18,8 @@ from together_batches._protocol.jobs import (
     invalid_response,
     list_request,
     read_list,
-    safe_target,
 )
+from together_batches._protocol.reach import safe_target
 from together_batches.config import Secret
 from together_batches.errors import ConflictError, UsageError
 from together_batches.models import FileObject
@@ -158,7 +158,7 @@ def read_file(answer: Answer, expected: str | None = None) -> FileObject:
     """Return the file that an answer describes; it must be the ``expected`` one, if that is known."""
     what = "a file" if expected is None else f"file {expected}"
     try:
-        file = json_codec.file(answer.body)
+        file = job_codec.file(answer.body)
     except json_codec.WireError as error:
         raise invalid_response(answer, what, error.problem, error.where) from error
     if expected not in {None, file.id}:
@@ -168,7 +168,7 @@ def read_file(answer: Answer, expected: str | None = None) -> FileObject:
 
 def read_files(answer: Answer) -> list[FileObject]:
     """Return all files of a list: of an object with ``data``, or of a bare one; null is an empty one."""
-    return read_list(answer, "a list of files", json_codec.file)
+    return read_list(answer, "a list of files", job_codec.file)
 
 
 def read_deleted(answer: Answer, expected: str) -> None:

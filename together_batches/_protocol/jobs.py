@@ -2,42 +2,27 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import re
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar, cast
-from urllib.parse import quote, urlencode, urljoin, urlsplit
+from typing import TYPE_CHECKING, TypeVar, cast
+from urllib.parse import quote, urlencode
 
 import attrs
 
-from together_batches._protocol import json_codec
+from together_batches._protocol import job_codec, json_codec
 from together_batches._protocol.paging import sign_in_headers
-from together_batches._protocol.reach import is_disguised, reach_of
-from together_batches.config import Secret
+from together_batches._protocol.refusals import readable
 from together_batches.errors import (
-    APIConnectionError,
     APIResponseValidationError,
-    APIStatusError,
-    AuthenticationError,
-    BadRequestError,
-    BatchesError,
-    ConflictError,
-    InternalServerError,
     JobNotCreatedError,
-    NotFoundError,
-    PermissionDeniedError,
-    RateLimitError,
-    UnprocessableEntityError,
     UsageError,
 )
 from together_batches.models import BatchJob
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping
+    from collections.abc import Callable, Mapping
 
 T = TypeVar("T")
 
@@ -47,8 +32,6 @@ _MOST_BYTES = 16 << 20
 _MOST_BYTES_OF_A_LIST = 256 << 20
 _log = logging.getLogger("together_batches")
 _EXCERPT_CHARACTERS = 120
-_PAGE_CHARACTERS = 4_000
-"""Maximum characters of a page that are searched for a message: the patterns take quadratic time on other text."""
 
 
 # Neither changes once created. They are not frozen because that doubles the cost of creating them, and each call
@@ -269,25 +252,25 @@ def read_cancelled(answer: Answer, expected: str) -> BatchJob | NoJob:
 
 
 def _is_acceptance(body: bytes) -> bool:
-    said = _readable(body)
+    said = readable(body)
     return not body.strip() or (isinstance(said, dict) and not cast("dict[str, object]", said).get("error"))
 
 
 def job_in(body: bytes) -> BatchJob:
     """Return the job in a response, bare or as ``{"job": …}``; raise :class:`WireError` if there is none."""
     try:
-        return json_codec.job(body)
+        return job_codec.job(body)
     except json_codec.WireError:
         value = json_codec.read(body)
         fields = cast("dict[str, object]", value) if isinstance(value, dict) else {}
         if "id" in fields or not isinstance(fields.get("job"), dict):
             raise
-        return json_codec.job(fields["job"], "$.job")
+        return job_codec.job(fields["job"], "$.job")
 
 
 def read_jobs(answer: Answer) -> list[BatchJob]:
     """Return all jobs of a list. An empty account answers a literal ``null``; an object with ``data`` also counts."""
-    return read_list(answer, "a list of batch jobs", json_codec.job)
+    return read_list(answer, "a list of batch jobs", job_codec.job)
 
 
 def read_list(answer: Answer, what: str, read: Callable[[object], T]) -> list[T]:
@@ -296,17 +279,16 @@ def read_list(answer: Answer, what: str, read: Callable[[object], T]) -> list[T]
     if header is not None:
         raise invalid_response(answer, what, "it is only a part of one, and no paging is known", f"header {header}")
     try:
-        entries = json_codec.entries(answer.body)
+        entries = job_codec.entries(answer.body)
     except json_codec.WireError as error:
         raise invalid_response(answer, what, error.problem, error.where) from error
     found: list[T] = []
     unread: dict[int, json_codec.WireError] = {}
-    with _without_collector():
-        for index, entry in enumerate(entries):
-            try:
-                found.append(read(entry))
-            except json_codec.WireError as error:
-                unread[index] = error
+    for index, entry in enumerate(entries):
+        try:
+            found.append(read(entry))
+        except json_codec.WireError as error:
+            unread[index] = error
     for index, unreadable in unread.items():
         where = f"$[{index}]{unreadable.where.removeprefix('$')}"
         if not found:
@@ -319,22 +301,6 @@ def read_list(answer: Answer, what: str, read: Callable[[object], T]) -> list[T]
             extra={"where": where},
         )
     return found
-
-
-@contextmanager
-def _without_collector() -> Generator[None]:
-    """Pause garbage collection for a fraction of a second, unless it is disabled anyway.
-
-    The values of a list contain no cycles, and the collector would scan all of them again and again: for 50,000 jobs
-    that takes a third of the time.
-    """
-    paused = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if paused:
-            gc.enable()
 
 
 def read_created(answer: Answer, input_file_id: str) -> BatchJob:
@@ -351,55 +317,12 @@ def read_created(answer: Answer, input_file_id: str) -> BatchJob:
         advice = warning if isinstance(warning, str) and warning else None
         if envelope["job"] is None:
             raise JobNotCreatedError(advice)
-        job = json_codec.job(envelope["job"], "$.job")
+        job = job_codec.job(envelope["job"], "$.job")
         if job.input_file_id not in {None, input_file_id}:
             raise invalid_response(answer, what, f"it is about file {job.input_file_id!r}", "$.job.input_file_id")
         return attrs.evolve(job, warning=advice or job.warning)
     except json_codec.WireError as error:
         raise invalid_response(answer, what, error.problem, error.where) from error
-
-
-def safe_target(here: str, location: str, base_url: str) -> Secret:
-    """Return the whole URL of a place outside the service; raise ValueError, with a reason, if no file may go to it.
-
-    Files may travel over plain HTTP only if the service itself is reached that way, on this machine or because the
-    user chose it; and they may go to this machine or a private network only if the service itself is in one: a public
-    service has no reason to send us to an address that only we can reach, such as the keys of a cloud's machine at
-    169.254.169.254. The text is left unchanged, because it may be signed, and is a secret for the same reason.
-    """
-    objection = _objection_to_target(here, location, base_url)
-    if objection is not None:  # raised in this frame, where no variable shows the URL
-        raise ValueError(objection)
-    return Secret(urljoin(here, location).partition("#")[0])
-
-
-def _objection_to_target(here: str, location: str, base_url: str) -> str | None:
-    """Return why files may not go to a place; None if they may."""
-    try:
-        target = urljoin(here, location)
-        parts = urlsplit(target)
-        host, _ = parts.hostname, parts.port
-    except ValueError:
-        return "it leads to a place with an invalid host or port"
-    plain = parts.scheme == "http" and here.startswith("http:")
-    if not host or (parts.scheme != "https" and not plain):
-        return f"it leads to a place that is not https:// ({parts.scheme}://{host or ''})"
-    if "@" in parts.netloc or not re.fullmatch(r"[\x21-\x7e]+", target):
-        return "it leads to a place that holds a login, or what is no part of a URL"
-    if is_disguised(host):
-        return f"it leads to {host}, an address that is not written as one"
-    base_host = urlsplit(base_url).hostname or ""
-    reach = reach_of(host)
-    if host != base_host and reach not in {"public", reach_of(base_host)}:
-        return f"it leads to {host}, which is {_REACHES[reach]}, and the service is not"
-    return None
-
-
-_REACHES = {
-    "loopback": "this machine itself",
-    "link-local": "an address of this machine's own link",
-    "private": "an address of a private network",
-}
 
 
 def invalid_response(answer: Answer, expected: str, problem: str, where: str = "$") -> APIResponseValidationError:
@@ -414,127 +337,4 @@ def invalid_response(answer: Answer, expected: str, problem: str, where: str = "
         url=answer.url,
         status=answer.status,
         request_id=answer.request_id,
-    )
-
-
-_BY_STATUS: dict[int, type[APIStatusError]] = {
-    400: BadRequestError,
-    401: AuthenticationError,
-    403: PermissionDeniedError,
-    404: NotFoundError,
-    409: ConflictError,
-    422: UnprocessableEntityError,
-}
-
-
-def error_of(answer: Answer, *, retry_after: float | None = None, keep: int | None = None) -> APIStatusError:
-    """Return the error for a response with an error status; ``retry_after`` in seconds, for a 429.
-
-    ``keep`` is the maximum number of body bytes in the error and in the answer: a longer body becomes text.
-    """
-    body = _readable(answer.body)
-    message, request_id = _error_details(body)
-    if keep is not None and len(answer.body) > keep:
-        answer.body = answer.body[:keep]
-        body = answer.body.decode("utf-8", "replace")
-    facts: dict[str, Any] = {
-        "status": answer.status,
-        "request_id": request_id or answer.request_id,
-        "body": body,
-        "method": answer.request.method,
-        "url": answer.url,
-    }
-    text = message or _phrase(answer.status)
-    if answer.status == HTTPStatus.TOO_MANY_REQUESTS:
-        return RateLimitError(text, retry_after=retry_after, **facts)
-    fallback = InternalServerError if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR else APIStatusError
-    return _BY_STATUS.get(answer.status, fallback)(text, **facts)
-
-
-def is_refusal(error: BatchesError) -> TypeGuard[APIStatusError]:
-    """Return True if the service refused to cancel this job: a response about the job, and not a transient failure.
-
-    An invalid key, an unknown job, and the statuses that are retried (408, 429, 5xx) do not count.
-    """
-    return (
-        isinstance(error, APIStatusError)
-        and 400 <= error.status < 500
-        and error.status not in {401, 403, 404, 408, 429}
-    )
-
-
-def may_have_been_taken(error: BatchesError) -> bool:
-    """Return True if a cancel may have taken effect although it got this error, or no response.
-
-    False for a refusal (a 4xx except 408), and for a request that never reached the service.
-    """
-    if isinstance(error, APIConnectionError):
-        return error.request_sent and error.is_transient
-    if isinstance(error, APIStatusError):
-        return error.status == HTTPStatus.REQUEST_TIMEOUT or not 400 <= error.status < 500
-    return isinstance(error, APIResponseValidationError)
-
-
-def means_already_finished(error: APIStatusError) -> bool:
-    """Return True if a refused cancel means that the job has already finished.
-
-    The service answers 409; its reference lists 400 and no 409, so the same text counts under either.
-    """
-    return error.status == HTTPStatus.CONFLICT or (
-        error.status == HTTPStatus.BAD_REQUEST and "terminal state" in error.message.lower()
-    )
-
-
-def _readable(body: bytes) -> object:
-    try:
-        return json_codec.decode(body)
-    except json_codec.WireError:
-        return body.decode("utf-8", "replace")
-
-
-def _phrase(status: int) -> str:
-    try:
-        return HTTPStatus(status).phrase
-    except ValueError:
-        return "no reason given"
-
-
-def _error_details(body: object) -> tuple[str, str | None]:
-    """Return the message in an error body, and the request id in it, in any of the shapes that the service uses.
-
-    ``{"error": "text"}`` (batches), ``{"error": {"message": …}, "id": …}`` (files and the gateway),
-    ``{"code": …, "message": …, "details": […]}`` (newer services), ``{"file_id": …}`` (a file known already), text
-    or HTML (the edge), XML (the storage), or an empty body.
-    """
-    if isinstance(body, str):
-        body = body[:_PAGE_CHARACTERS]
-        if re.match(r"\s*<(\?xml|Error>)", body):  # from a storage
-            parts = [re.search(rf"<{name}>([^<]+)</{name}>", body) for name in ("Code", "Message", "RequestId")]
-            import html  # imported here because nothing else in this package needs it
-
-            code, why, request = (html.unescape(part[1]).strip() if part else "" for part in parts)
-            if code or why:
-                return ": ".join(part for part in (code, why) if part)[:300], request or None
-        title = re.search(r"<title[^>]*>(.*?)</title>", body, re.IGNORECASE | re.DOTALL)
-        text = title.group(1) if title else re.sub(r"<[^>]*>", " ", body)
-        return " ".join(text.split())[:300], None
-    if not isinstance(body, dict):
-        return "", None
-    said = cast("dict[str, object]", body)
-    request_id = said.get("request_id") or said.get("id")
-    error: object = said.get("error")
-    if isinstance(error, dict):
-        error = cast("dict[str, object]", error).get("message")
-    message = error or said.get("message")
-    if not message and isinstance(said.get("file_id"), str):
-        message = f"this content was uploaded before, as {said['file_id']}"
-    details = said.get("details")
-    if isinstance(details, list):
-        entries = [
-            cast("dict[str, object]", entry) for entry in cast("list[object]", details) if isinstance(entry, dict)
-        ]
-        message = "; ".join(str(part) for part in (message, *(entry.get("detail") for entry in entries)) if part)
-    return (
-        message if isinstance(message, str) else "",
-        request_id if isinstance(request_id, str) and request_id else None,
     )

@@ -1,9 +1,4 @@
-"""JSON to values and back: the only module that knows msgspec and cattrs.
-
-Nothing that the service sends is trusted: each field is checked for its type (cattrs by itself would turn a number
-into text). Usual input is read by msgspec into a struct with the fields of :class:`BatchJob`; other input is read
-field by field, so that an invalid field affects only itself.
-"""
+"""JSON to values and back, rows of results and requests; jobs and files are in :mod:`.job_codec`."""
 
 from __future__ import annotations
 
@@ -13,20 +8,16 @@ import json
 import math
 import sys
 from collections.abc import Mapping
-from datetime import UTC, date, datetime, time
-from functools import cache
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypedDict, TypeVar, cast
+from datetime import date, datetime, time
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, cast
 from uuid import UUID
 
-import attrs
 import msgspec
-from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+from msgspec import UNSET, Raw, Struct, UnsetType
 
-from together_batches._fields import Carried, OnDemand, time_of
+from together_batches._fields import Carried
 from together_batches._protocol.json_members import members, salvaged_id
-from together_batches._protocol.paging import sign_of_more
-from together_batches.errors import APIResponseValidationError, ValidationError
-from together_batches.models import BatchJob, BatchJobStatus, FileObject
+from together_batches.errors import APIResponseValidationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,10 +38,6 @@ __all__ = [
     "decode",
     "decode_row",
     "encode",
-    "entries",
-    "file",
-    "job",
-    "job_from_dict",
     "kind",
     "quoted",
     "read",
@@ -60,6 +47,10 @@ __all__ = [
     "salvaged_id",
     "usage",
 ]
+
+
+_Object = dict[str, object]
+_T = TypeVar("_T")
 
 
 class WireError(Exception):
@@ -218,247 +209,6 @@ _KINDS: dict[type, str] = {
 }
 
 
-# --- a field ------------------------------------------------------------------------------------------------------
-
-
-def _wrong(value: object, expected: str) -> NoReturn:
-    message = f"{kind(value)} in place of {expected}"
-    raise TypeError(message)
-
-
-def _identity(value: object, _: object) -> str:
-    if isinstance(value, str) and value:
-        return value
-    if value is None or value == "":
-        message = "no id"
-        raise TypeError(message)
-    _wrong(value, "an id")
-
-
-def _text(value: object, _: object) -> str:
-    return value if isinstance(value, str) else _wrong(value, "text")
-
-
-def _integer(value: object, _: object) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) else _wrong(value, "a whole number")
-
-
-def _number(value: object, _: object) -> float:
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else _wrong(value, "a number")
-
-
-def _kept(value: object, _: object) -> object:
-    return value
-
-
-def _truth(value: object, _: object) -> bool:
-    return value if isinstance(value, bool) else _wrong(value, "true or false")
-
-
-def _status(value: object, _: object) -> BatchJobStatus:
-    return BatchJobStatus(value) if isinstance(value, str) else _wrong(value, "a status")
-
-
-def _time(value: object, _: object) -> datetime | None:
-    """Return the time in a text, as jobs have it; files have seconds since 1970."""
-    return time_of(value) if isinstance(value, str) else _wrong(value, "a time")
-
-
-def _moment(value: object, _: object) -> datetime | None:
-    """Return the time of a file: seconds since 1970, or text as in jobs."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return _time(value, None)
-    return datetime.fromtimestamp(value, UTC) if value else None
-
-
-_HOOKS: dict[object, Callable[[object, object], object]] = {
-    str: _identity,
-    str | None: _text,
-    int | None: _integer,
-    float | None: _number,
-    bool | None: _truth,
-    BatchJobStatus | None: _status,
-    datetime | None: _time,
-}
-_EXTRA = "\0extra"  # no JSON of the service has this key, while it might have "extra"
-_SENT_AS = {"file_type": "FileType", "processed": "Processed", "line_count": "LineCount", "extra": _EXTRA}
-"""Names of fields in the input, if they differ from those of the class."""
-
-
-# --- a job, a file ------------------------------------------------------------------------------------------------
-
-_Value = TypeVar("_Value", BatchJob, FileObject)
-_T = TypeVar("_T")
-
-
-def job(sent: object, where: str = "$") -> BatchJob:
-    """Return the job in a JSON value, decoded or as its text; raise :class:`WireError` if it is not a job.
-
-    A job needs an id. An invalid optional field becomes None, and its value is kept in ``extra``.
-    """
-    try:
-        if isinstance(sent, _TEXT):
-            return _made(_read_usual(sent), _Later(bytes(sent)))
-        usual = msgspec.convert(sent, _Usual)
-        return _made(usual, {name: value for name, value in cast("_Object", sent).items() if name not in _NAMES})
-    except (*UNREADABLE, ValueError, OverflowError):
-        return _structured(BatchJob, read(sent) if isinstance(sent, _TEXT) else sent, where)
-
-
-def file(sent: object, where: str = "$") -> FileObject:
-    """Return the file in a JSON value, read as :func:`job` reads a job."""
-    return _structured(FileObject, read(sent) if isinstance(sent, _TEXT) else sent, where)
-
-
-def entries(body: bytes) -> list[object]:
-    """Return the entries of a list for :func:`job` or :func:`file`, bare or in an object as ``data``; null is empty.
-
-    An entry stays text as long as possible: decoding all entries before the first job is made takes twice the time,
-    because 50,000 dicts are a heavy load for the garbage collector.
-    """
-    try:
-        return cast("list[object]", _read_entries(body) or [])
-    except UNREADABLE:
-        value = read(body)
-    if isinstance(value, dict):
-        page = cast("_Object", value)
-        value = page.get("data", cast("object", value))
-        sign = sign_of_more(page, len(cast("list[object]", value)) if isinstance(value, list) else 0)
-        if sign is not None:
-            raise WireError("it is only a part of one, and no paging is known", f"$.{sign}")
-    if value is None:
-        return []
-    if not isinstance(value, list):
-        problem = f"{kind(value)} in place of a list"
-        raise WireError(problem)
-    return cast("list[object]", value)
-
-
-def job_from_dict(mapping: Mapping[str, object]) -> BatchJob:
-    """Return the job in a mapping such as :func:`together_batches.to_dict` or the service makes.
-
-    Entries of the mapping beyond the fields of :class:`BatchJob`, and invalid values of fields, are kept in
-    ``extra``. Raises :class:`ValidationError`, whose text names the field, if the mapping has no id.
-    """
-    given: object = mapping
-    if not isinstance(given, Mapping):
-        message = f"this is no batch job: expected a mapping, not {type(given).__name__}"
-        raise ValidationError(message, problems=[message])
-    try:
-        return job(dict(mapping))
-    except WireError as error:
-        message = f"this is no batch job: {error.problem} at {error.where}"
-        raise ValidationError(message, problems=[message]) from error
-
-
-_Object = dict[str, object]
-_TEXT = (bytes, Raw)
-_SOME_TEXT: Any = Annotated[str, Meta(min_length=1)]
-_PERCENTAGE: Any = Annotated[float, Meta(ge=0, le=100)]
-_USUAL: dict[object, object] = {
-    str: _SOME_TEXT,
-    str | None: _SOME_TEXT | None,
-    int | None: int | None,
-    float | None: _PERCENTAGE | None,
-    BatchJobStatus | None: BatchJobStatus | None,
-    datetime | None: _SOME_TEXT | None,
-}
-"""The type from which a field of each type is read if the input is usual."""
-
-
-def _fields(value_type: type[attrs.AttrsInstance]) -> tuple[attrs.Attribute[Any], ...]:
-    """Return the fields with their types, which are only texts before they are resolved."""
-    return cast("tuple[attrs.Attribute[Any], ...]", attrs.fields(attrs.resolve_types(value_type)))
-
-
-_FIELDS = [field for field in _fields(BatchJob) if field.name != "extra"]
-_NAMES = frozenset(field.name for field in _FIELDS)
-_Usual = msgspec.defstruct(
-    "_Usual",
-    [(field.name, _USUAL[field.type], msgspec.NODEFAULT if field.name == "id" else None) for field in _FIELDS],
-    gc=False,
-)
-_read_usual = msgspec.json.Decoder(_Usual).decode
-_read_entries = msgspec.json.Decoder(list[Raw] | None).decode
-
-
-def _maker() -> Callable[[Struct, _Object | _Later], BatchJob]:
-    """Return a function that makes a job from the input, with a line for each field, as attrs writes an ``__init__``.
-
-    Calling :class:`BatchJob` checks everything once more, which takes longer than all other steps; a loop over the
-    fields takes half as long again.
-    """
-    names: dict[str, Any] = {"new": object.__new__, "cls": BatchJob, "time": time_of}
-    lines = ["def make(usual, extra):", "job = new(cls)"]
-    for field in _fields(BatchJob):
-        slot: Any = getattr(BatchJob, field.name)
-        value = f"usual.{field.name}"
-        if isinstance(slot, OnDemand):
-            slot, value = slot.slot, field.name
-        elif field.type == datetime | None:
-            value = f"{value} and time({value})"
-        elif field.type == BatchJobStatus | None:
-            value = f"{value} or None"  # an empty text is an unknown status
-        names[f"set_{field.name}"] = slot.__set__
-        lines.append(f"set_{field.name}(job, {value})")
-    exec("\n ".join([*lines, "return job"]), names)  # noqa: S102
-    return cast("Callable[[Struct, _Object | _Later], BatchJob]", names["make"])
-
-
-_made = _maker()
-
-
-class _Later(Struct, gc=False):
-    """The ``extra`` of a job, read from its text on first use."""
-
-    text: bytes
-
-    def __call__(self) -> _Object:
-        try:
-            sent = cast("_Object", read(self.text))
-        except WireError:  # too deep to be read; the readable parts have been read
-            return {}
-        return {name: value for name, value in sent.items() if name not in _NAMES}
-
-
-@cache
-def _structure(value_type: type[Any]) -> Callable[[_Object, type[Any]], Any]:
-    """Return the converter of cattrs; it is created, and cattrs imported, only for unusual input, which is rare."""
-    from cattrs.gen import make_dict_structure_fn, override
-    from cattrs.preconf.msgspec import make_converter
-
-    hooks = _HOOKS if value_type is BatchJob else {**_HOOKS, datetime | None: _moment}
-    overrides: dict[str, Any] = {
-        field.name: override(rename=_SENT_AS.get(field.name, field.name), struct_hook=hooks.get(field.type, _kept))
-        for field in _fields(value_type)
-    }
-    return make_dict_structure_fn(value_type, make_converter(), **overrides)
-
-
-def _structured(value_type: type[_Value], sent: object, where: str) -> _Value:
-    """Return the value, read field by field by cattrs, which names each invalid field."""
-    from cattrs.errors import ClassValidationError
-
-    if not isinstance(sent, dict):
-        problem = f"{kind(sent)} in place of an object"
-        raise WireError(problem, where)
-    rest = cast("_Object", sent).copy()
-    names = {field.name: _SENT_AS.get(field.name, field.name) for field in _fields(value_type)}
-    found = {name: rest.pop(name, None) for name in names.values() if name != _EXTRA}
-    known = {name: value for name, value in found.items() if value is not None and value != ""}
-    structure: Callable[[_Object, type[_Value]], _Value] = _structure(cast("Any", value_type))
-    try:
-        return structure({**known, _EXTRA: rest}, value_type)
-    except ClassValidationError as error:
-        wrong = {note.name: cause for cause, note in error.group_exceptions()[0]}
-        if "id" in wrong:
-            problem = str(wrong["id"]) if "id" in known else "no id"
-            raise WireError(problem, f"{where}.id") from error
-    for name in wrong:
-        rest[names[name]] = known.pop(names[name])
-    return structure({**known, _EXTRA: rest}, value_type)
-
-
 # --- a row --------------------------------------------------------------------------------------------------------
 
 
@@ -504,22 +254,6 @@ def decode_row(line: bytes) -> Row:
     answer = fields.get("response")
     response = cast("_Object", answer) if isinstance(answer, dict) else {}
     return Row(fields.get("custom_id"), response.get("status_code"), fields.get("error"), value=response.get("body"))
-
-
-def usage(body: bytes) -> tuple[int, int, int] | None:
-    """Return the tokens that an answer took: of the prompt, of the completion and in all, if present."""
-    try:
-        found = _read_usage(body).usage
-        return None if found is None else (found.prompt_tokens, found.completion_tokens, found.total_tokens)
-    except UNREADABLE:
-        pass
-    try:
-        value: Any = read(body)
-        counts = [value["usage"].get(name) for name in Tokens.__struct_fields__]
-    except (WireError, AttributeError, LookupError, TypeError):
-        return None
-    prompt, completion, total = (count if isinstance(count, int) else 0 for count in counts)
-    return prompt, completion, total
 
 
 class Body(Carried):
@@ -572,6 +306,14 @@ class _Outline(TypedDict, total=False):
 
 
 _read_outline = msgspec.json.Decoder(_Outline).decode
+
+
+def usage(body: bytes) -> tuple[int, int, int] | None:
+    """Return the tokens that an answer took: of the prompt, of the completion and in all, if present."""
+    from together_batches.rows import BatchSuccess  # a client that reads no results does without it
+
+    found = BatchSuccess("", Body(body)).usage
+    return None if found is None else (found.prompt_tokens, found.completion_tokens, found.total_tokens)
 
 
 quoted: Callable[[str], bytes] = msgspec.json.Encoder().encode

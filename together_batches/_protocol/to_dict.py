@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime
-from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from together_batches._fields import carried
+from together_batches._fields import Plain, carried, written
 from together_batches._protocol import json_codec
 from together_batches.errors import APIResponseValidationError, APIStatusError, BatchesError
 from together_batches.models import BatchJob, FileObject
 from together_batches.outcomes import CancelOutcome, CancelReport
-from together_batches.rows import BatchFailure, BatchMissing, BatchResult, BatchStray, BatchSuccess, Usage
+from together_batches.rows import BatchFailure, BatchMissing, BatchResult, BatchStray, BatchSuccess
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from together_batches.rows import Usage
 
 __all__ = ["line_of", "success_line", "success_lines", "to_dict"]
 
@@ -29,15 +29,8 @@ _RESULTS: dict[type, str] = {
 }
 
 
-@runtime_checkable
-class _Plain(Protocol):
-    """A value of a room above, such as the report of a run."""
-
-    def __to_dict__(self) -> dict[str, object]: ...
-
-
 def to_dict(
-    value: BatchJob | FileObject | CancelOutcome | CancelReport | BatchResult | Usage | _Plain,
+    value: BatchJob | FileObject | CancelOutcome | CancelReport | BatchResult | Usage | Plain,
 ) -> dict[str, Any]:
     """Return a value of the package as plain data, ready for JSON.
 
@@ -57,9 +50,7 @@ def to_dict(
             "counts": {str(result): count for result, count in value.counts.items()},
             "outcomes": [_outcome(outcome) for outcome in value],
         }
-    if isinstance(value, Usage):
-        return attrs.asdict(value)
-    if isinstance(value, _Plain):
+    if isinstance(value, Plain):
         return value.__to_dict__()
     kind = _RESULTS.get(type(value))
     if kind is None:
@@ -115,13 +106,7 @@ _SUCCESS = b'{"custom_id":%b,"result":"success","body":%b,"status_code":%d}'
 def _fields(value: attrs.AttrsInstance, *, without: str | None = None) -> dict[str, Any]:
     """Return the present fields in serialised form: a body is plain data already."""
     names = [field.name for field in attrs.fields(type(value)) if field.name != without]
-    return {name: _written(field) for name in names if (field := getattr(value, name)) is not None}
-
-
-def _written(value: object) -> object:
-    if isinstance(value, datetime):
-        return value.isoformat().replace("+00:00", "Z")
-    return str(value) if isinstance(value, StrEnum) else value
+    return {name: written(field) for name in names if (field := getattr(value, name)) is not None}
 
 
 def _outcome(outcome: CancelOutcome) -> dict[str, Any]:
@@ -132,7 +117,7 @@ def _outcome(outcome: CancelOutcome) -> dict[str, Any]:
     for name in ("status_before", "requested_at"):
         value = getattr(outcome, name)
         if value is not None:
-            facts[name] = _written(value)
+            facts[name] = written(value)
     if outcome.job is not None:
         facts["job"] = to_dict(outcome.job)
     if outcome.error is not None:

@@ -1,6 +1,6 @@
 """The command ``together-batches``: arguments, output and exit codes around the async client.
 
-Each command is a function in the file of that name, and runs one event loop.
+Each command is a function in the file that :data:`COMMANDS` names, and runs one event loop.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from together_batches.cli._command import explain
+from together_batches._version import __version__
+from together_batches.cli._command import Group, explain
 from together_batches.cli._exits import CommandError, Exit, Interrupted, code_of
-from together_batches.cli._groups import COMMANDS
 from together_batches.cli._streams import unblocked_streams
 from together_batches.cli._text import PROGRAM, is_open, print_err, print_error
 from together_batches.errors import BatchesError
@@ -22,7 +22,76 @@ from together_batches.errors import BatchesError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["main"]
+__all__ = ["COMMANDS", "main"]
+
+_FILES = Group(
+    "files",
+    "the files of the account",
+    """Upload, look up, list, download and delete the files of the account.
+
+    examples:
+      together-batches files upload requests.jsonl
+      together-batches files list
+      together-batches files download ID -o output.jsonl
+    """,
+    {
+        "upload": ("_files", "upload", "upload a file"),
+        "list": ("_files", "list_files", "list the files of the account"),
+        "get": ("_files", "get", "show files by their ids"),
+        "download": ("_files", "download", "download the content of a file"),
+        "delete": ("_files", "delete", "delete files"),
+    },
+)
+
+_RUNS = Group(
+    "runs",
+    "look at durable runs",
+    """Look at a durable run, one that goes on or one that ended. It needs no key
+    and no network.
+
+    examples:
+      together-batches runs show answers.jsonl.run
+    """,
+    {"show": ("_runs", "show", "show a run: its rows, and its shards over time")},
+)
+
+COMMANDS = click.version_option(
+    __version__, prog_name=PROGRAM, message="%(prog)s %(version)s", help="show the version and exit"
+)(
+    Group(
+        PROGRAM,
+        "batch inference jobs on Together AI",
+        """Batch inference jobs on Together AI, from a file of requests to their results,
+        one job or many thousands at a time.
+        The API key is read from the environment variable TOGETHER_API_KEY, and from
+        nowhere else.
+
+        examples:
+          together-batches demo                        see it at work, without a key
+          together-batches run FILE -o out.jsonl       every answer to a file
+          together-batches submit FILE --wait          a file of requests becomes a job
+          together-batches results ID -o out.jsonl     what became of each request
+          together-batches list --status IN_PROGRESS   the jobs that are running
+          together-batches cancel ID ID ID             cancel these jobs
+          together-batches cancel --all --dry-run      see what would be cancelled
+        """,
+        {
+            "demo": ("_emulator", "demo", "watch a thousand jobs being cancelled, on this machine alone"),
+            "cancel": ("_cancel", "cancel", "cancel jobs: by id, from standard input, or by filters"),
+            "list": ("_jobs", "list_jobs", "list the jobs of the account"),
+            "get": ("_jobs", "get", "show jobs by their ids"),
+            "validate": ("_requests", "validate", "find every problem in a file of requests"),
+            "split": ("_requests", "split", "split a file of requests into files that the service accepts"),
+            "submit": ("_submit", "submit", "check a file of requests, upload it, and create a job"),
+            "results": ("_results", "results", "write the result of each row of a finished job"),
+            "wait": ("_submit", "wait", "wait for jobs, and print each as it finishes"),
+            "run": ("_runs", "run", "get every answer to a file of any size; run it again to resume"),
+            "runs": _RUNS,
+            "files": _FILES,
+            "emulator": ("_emulator", "emulator", "run a stand-in for the service on this machine"),
+        },
+    )
+)
 
 _COMPLETE = "_TOGETHER_BATCHES_COMPLETE"
 """The environment variable by which a shell requests completions, in click's spelling."""
@@ -79,13 +148,23 @@ def _guarded(argv: list[str]) -> int:
 
 def _invoke(argv: list[str]) -> int:
     if instruction := os.environ.get(_COMPLETE):
-        from click.shell_completion import shell_complete
-
-        return shell_complete(COMMANDS, {}, PROGRAM, _COMPLETE, instruction)
+        return _complete(instruction)
     # Not click's own main(), which prints errors, interrupts and closed pipes in its own way.
     with COMMANDS.make_context(PROGRAM, argv) as context:
         code: int = COMMANDS.invoke(context)
         return code
+
+
+def _complete(instruction: str) -> int:
+    """Print the completions that a shell requests, or the script that makes it do so."""
+    from click.shell_completion import FishComplete, add_completion_class, shell_complete
+
+    class Fish(FishComplete):
+        # click's own script cuts a description at its first comma.
+        source_template = FishComplete.source_template.replace("string split", "string split --max 1")
+
+    add_completion_class(Fish)
+    return shell_complete(COMMANDS, {}, PROGRAM, _COMPLETE, instruction)
 
 
 def _mute_stdout() -> None:

@@ -1,4 +1,4 @@
-"""The commands ``together-batches cancel`` and ``run --cancel``."""
+"""The commands ``together-batches cancel`` and ``run --cancel``, and the output of a bulk cancel."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ import contextlib
 import sys
 import time
 from contextlib import AsyncExitStack, contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from together_batches.cli._client import connected
 from together_batches.cli._command import Common, command, option, service_options
 from together_batches.cli._exits import CommandError, Exit, Interrupted, code_of_many
-from together_batches.cli._loop import in_loop, time_limit
+from together_batches.cli._ids import ids_argument, ids_or_input, is_input
+from together_batches.cli._jobs import by_status, chosen_jobs, filter_options
+from together_batches.cli._loop import connected, in_loop, last_words, raised_by_signals, time_limit
 from together_batches.cli._numbers import above_zero, at_least_one
 from together_batches.cli._progress import bar
-from together_batches.cli._report import outcome_json, outcome_line, print_table
-from together_batches.cli._selecting import (
-    Filters,
-    by_status,
-    chosen_jobs,
-    confirmed,
-    filter_options,
-    ids_argument,
-    ids_or_input,
-    is_input,
+from together_batches.cli._streams import printer
+from together_batches.cli._text import (
+    as_json,
+    can_redraw,
+    columns,
+    count_of,
+    escape,
+    format_count,
+    is_terminal,
+    print_err,
 )
-from together_batches.cli._text import as_json, can_redraw, count_of, escape, format_count, is_terminal, print_err
 from together_batches.errors import APITimeoutError
 from together_batches.outcomes import CancelOutcome, CancelReport, CancelResult
 
@@ -36,10 +36,20 @@ if TYPE_CHECKING:
     from together_batches.client import AsyncBatches
     from together_batches.models import BatchJob
 
-__all__ = ["cancel", "cancel_run"]
+__all__ = ["cancel", "cancel_run", "confirmed", "outcome_line", "print_table"]
 
 FEW = 20
 """Maximum number of jobs that get a line each on a terminal; more of them get a bar, and a table at the end."""
+
+_MEANINGS = {
+    CancelResult.CANCELLED: ("green", "stopped; rows that were done are kept"),
+    CancelResult.CANCELING: ("cyan", "accepted; they stop in a moment"),
+    CancelResult.ALREADY_FINISHED: ("yellow", "had ended before"),
+    CancelResult.NOT_FOUND: ("red", "the service knows no such job"),
+    CancelResult.DENIED: ("red", "the key was refused"),
+    CancelResult.FAILED: ("red", "refused, or the request failed, or the id is invalid"),
+    CancelResult.NOT_ATTEMPTED: ("red", "nothing was sent"),
+}
 
 
 @command("cancel")
@@ -61,7 +71,7 @@ def cancel(
     wait: bool,
     max_concurrency: int | None,
     rate: float | None,
-    **filtering: Any,
+    **filters: Any,
 ) -> Exit:
     """Cancel the jobs whose ids are given, or that standard input names, or that the
     filters choose. A cancel may be repeated, and does no harm to a job that has
@@ -73,8 +83,7 @@ def cancel(
       together-batches cancel --all                 all unfinished, after a prompt
       together-batches cancel --status IN_PROGRESS --older-than 2h --yes --wait
     """
-    filters = Filters(**filtering)
-    if (has_filters := every or filters != Filters()) and ids:
+    if (has_filters := every or any(given not in (None, ()) for given in filters.values())) and ids:
         message = "ids and filters were given; give ids or filters, not both"
         raise CommandError(message)
     if not (has_filters or ids):
@@ -83,7 +92,7 @@ def cancel(
             "or filters such as --all or --status IN_PROGRESS"
         )
         raise CommandError(message)
-    work = _Cancel(common, _Pace(max_concurrency, rate, wait))
+    work = _Cancel(common, max_concurrency=max_concurrency, rate=rate, wait=wait)
     if has_filters:
         with work.reported():
             return work.run_filtered(filters, dry_run=dry_run, yes=yes)
@@ -105,22 +114,17 @@ def cancel(
 
 def cancel_run(common: Common, directory: Path, *, wait: bool) -> Exit:
     """Cancel the unfinished jobs of a run, without a prompt because the run was named."""
-    work = _Cancel(common, _Pace(wait=wait))
+    work = _Cancel(common, wait=wait)
     with work.reported():
         return work.run_of(directory)
-
-
-class _Pace(NamedTuple):
-    max_concurrency: int | None = None
-    rate: float | None = None
-    wait: bool = False
 
 
 class _Cancel:
     """One bulk cancel and its progress."""
 
-    def __init__(self, common: Common, pace: _Pace) -> None:
+    def __init__(self, common: Common, *, wait: bool, **pace: Any) -> None:
         self._common = common
+        self._wait = wait
         self._pace = pace
         self._seconds_left = common.timeout
         self._total = 0
@@ -138,13 +142,13 @@ class _Cancel:
             return await self._cancel(batches, ids)
 
     @in_loop
-    async def run_filtered(self, filters: Filters, *, dry_run: bool, yes: bool) -> Exit:
+    async def run_filtered(self, filters: dict[str, Any], *, dry_run: bool, yes: bool) -> Exit:
         """Cancel the jobs that match the filters, after a prompt."""
         common = self._common
         async with connected(common, limited=False) as batches:
             began = time.monotonic()
             async with time_limit(common.timeout, " while listing jobs; nothing was cancelled"):
-                jobs, _ = chosen = await chosen_jobs(batches, filters)
+                jobs, _ = chosen = await chosen_jobs(batches, **filters)
             if common.timeout is not None:
                 self._seconds_left = max(0.0, common.timeout - (time.monotonic() - began))
             if note := chosen.note():
@@ -180,15 +184,13 @@ class _Cancel:
             return Exit.SOME_FAILED if found.unconfirmed and code is Exit.DONE else code
 
     async def _cancel(self, batches: AsyncBatches, chosen: list[str] | list[BatchJob]) -> Exit:
-        from together_batches.cli._printing import printer
-
-        common, pace = self._common, self._pace
+        common = self._common
         self._total = len(chosen)
         on_screen = is_terminal(sys.stdout)
         each = common.json or not on_screen or self._total <= FEW
         self._prints_lines = each and not common.json
         shown = (
-            (self._total > FEW or pace.wait)
+            (self._total > FEW or self._wait)
             and can_redraw(sys.stderr)
             and common.shows_progress
             and not (each and on_screen)  # the lines show the progress, and a bar would be drawn over them
@@ -202,13 +204,17 @@ class _Cancel:
                 self._note(outcome)
                 # Flushed one by one, so that a reader sees them; a reader that has stopped delays no cancel.
                 if common.json:
-                    out.line(outcome_json(outcome))
+                    out.line(as_json(outcome))
                 elif each and outcome.event != "accepted":
                     out.line(outcome_line(outcome))
                 show(self._ended, self._failed, self._notes())
 
             report = await batches.cancel_many(
-                self._begin(chosen), **pace._asdict(), timeout=self._seconds_left, on_outcome=on_outcome
+                self._begin(chosen),
+                wait=self._wait,
+                timeout=self._seconds_left,
+                on_outcome=on_outcome,
+                **self._pace,
             )
         elapsed = time.monotonic() - began
         if not each:
@@ -243,7 +249,7 @@ class _Cancel:
 
     def _end(self, report: CancelReport, elapsed: float) -> Exit:
         """Print the summary and return the exit code."""
-        common, wait = self._common, self._pace.wait
+        common, wait = self._common, self._wait
         draining = report.counts[CancelResult.CANCELING]
         summary = f"{report}; took {elapsed:.1f} s"
         if draining and not wait and is_terminal(sys.stderr):
@@ -261,19 +267,26 @@ class _Cancel:
     @contextmanager
     def reported(self) -> Generator[None]:
         """Report the progress of the cancel if it is interrupted, or if the reader of its output closes the pipe."""
-        try:
-            yield
-        except KeyboardInterrupt:
-            if not self._total:
+        with last_words(self._last_words):
+            try:
+                yield
+            except BrokenPipeError:
+                # Harmless to a command that prints, but not if jobs that should stop are still running.
+                if self._ended < self._total:
+                    print_err(f"the output was closed by its reader: {self._unfinished()}")
                 raise
+
+    def _last_words(self) -> str:
+        """Return the progress, after the lines of the jobs that are still stopping because they were accepted."""
+        if not self._total:
+            return ""
+        if self._prints_lines and self._wait:
             with contextlib.suppress(OSError):  # a terminal that hung up cannot be written to
-                self._print_unended()
-            raise Interrupted(self._unfinished()) from None
-        except BrokenPipeError:
-            # A closed pipe is harmless to a command that prints, but not if jobs that should stop are still running.
-            if self._ended < self._total:
-                print_err(f"the output was closed by its reader: {self._unfinished()}")
-            raise
+                for outcome in self._stopping().values():
+                    if outcome.event == "accepted":
+                        print(outcome_line(outcome))
+                sys.stdout.flush()
+        return self._unfinished()
 
     def _unfinished(self) -> str:
         """Return the progress, and how to resume."""
@@ -290,14 +303,6 @@ class _Cancel:
         ]
         return f"{', '.join(filter(None, parts))}; run it again to go on, a repeated cancel does no harm"
 
-    def _print_unended(self) -> None:
-        """Print the lines of the jobs that are still stopping, because their cancel was accepted."""
-        if self._prints_lines and self._pace.wait:
-            for outcome in self._stopping().values():
-                if outcome.event == "accepted":
-                    print(outcome_line(outcome))
-            sys.stdout.flush()
-
     def _stopping(self) -> dict[str, CancelOutcome]:
         return {name: outcome for name, outcome in self._seen.items() if outcome.result is CancelResult.CANCELING}
 
@@ -310,3 +315,59 @@ def _was_cut_off(outcome: CancelOutcome) -> bool:
 def _declined() -> Exit:
     print_err("nothing was cancelled")
     return Exit.FAILED
+
+
+def confirmed(count: int, *, yes: bool) -> bool:
+    """Prompt unless ``yes``, and return whether to continue.
+
+    Raises :class:`CommandError` if there is no terminal for a prompt, and :class:`Interrupted` after Ctrl-C.
+    """
+    if yes:
+        return True
+    if not (is_terminal(sys.stdin) and is_terminal(sys.stderr)):
+        message = "nothing was cancelled: there is no terminal for a prompt; add --yes, or look first with --dry-run"
+        raise CommandError(message)
+    # Not input(), which would write to standard output: that is for data.
+    print(f"Cancel {count_of(count, 'job')}? [y/N] ", end="", file=sys.stderr, flush=True)
+    try:
+        with raised_by_signals(in_task=True):
+            answer = sys.stdin.readline()
+    except KeyboardInterrupt:
+        print(file=sys.stderr)  # the terminal has echoed ^C without a line end
+        raise Interrupted from None
+    return answer.strip().lower() in {"y", "yes"}
+
+
+# --- the output
+
+
+def outcome_line(outcome: CancelOutcome) -> str:
+    """Return ``ID<TAB>result<TAB>detail``; the detail is the error, or else the job's status."""
+    status = outcome.job.status if outcome.job else None
+    return "\t".join(columns((outcome.job_id, outcome.result, str(outcome.error) if outcome.error else status)))
+
+
+def print_table(report: CancelReport) -> None:
+    """Print the number of jobs with each result, and its meaning, on standard output."""
+    from rich.console import Console
+    from rich.table import Table
+
+    drawn = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    drawn.add_column("RESULT", no_wrap=True)
+    drawn.add_column("JOBS", justify="right", no_wrap=True)
+    drawn.add_column("WHICH MEANS")
+    finished = [outcome for outcome in report if outcome.result is CancelResult.ALREADY_FINISHED]
+    anyway = sum(outcome.completed_anyway for outcome in finished)
+    for result, count in report.counts.items():
+        style, meaning = _MEANINGS[result]
+        if result is CancelResult.ALREADY_FINISHED:
+            count -= anyway
+            ended = by_status(outcome.job for outcome in finished if outcome.job and not outcome.completed_anyway)
+            meaning = f"{meaning}: {ended}" if ended else meaning
+        if count:
+            drawn.add_row(result.words, format_count(count), escape(meaning), style=style)
+    if anyway:
+        drawn.add_row(
+            "completed anyway", format_count(anyway), "accepted, and they completed all the same", style="yellow"
+        )
+    Console(file=sys.stdout, highlight=False, markup=False).print(drawn)

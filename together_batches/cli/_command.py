@@ -138,8 +138,15 @@ class Group(_Documented, click.Group):
     ``entries`` maps each name to the module and the function of the command and its summary, or to another group.
     """
 
-    def __init__(self, name: str, help: str, entries: Mapping[str, Group | tuple[str, str, str]]) -> None:  # noqa: A002
-        super().__init__(name, help=help, context_settings={"help_option_names": ["-h", "--help"]})
+    def __init__(
+        self,
+        name: str,
+        summary: str,
+        help: str,  # noqa: A002
+        entries: Mapping[str, Group | tuple[str, str, str]],
+    ) -> None:
+        settings = {"help_option_names": ["-h", "--help"]}
+        super().__init__(name, short_help=summary, help=help, context_settings=settings)
         self.entries = entries
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

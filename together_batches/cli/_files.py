@@ -7,23 +7,15 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from together_batches.cli._client import connected
 from together_batches.cli._command import Common, argument, command, option, patience_option, service_options
 from together_batches.cli._exits import Exit
-from together_batches.cli._loop import in_loop
+from together_batches.cli._ids import ids_argument
+from together_batches.cli._jobs import print_each, print_list, print_values
+from together_batches.cli._local_files import ensure_writable, output_options, spooled
+from together_batches.cli._loop import connected, in_loop
 from together_batches.cli._progress import file_bar
-from together_batches.cli._report import print_each, print_list, print_values
-from together_batches.cli._requests import spooled
-from together_batches.cli._saving import ensure_writable, output_options
-from together_batches.cli._selecting import ids_argument
-from together_batches.cli._text import (
-    as_json,
-    columns,
-    count_of,
-    escape,
-    format_count,
-    format_time,
-)
+from together_batches.cli._streams import printer
+from together_batches.cli._text import as_json, columns, count_of, escape, format_count, format_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,7 +62,8 @@ def upload(common: Common, path: str, name: str | None, purpose: str, via: Liter
 
 @command("list")
 @service_options
-def list_files(common: Common) -> Exit:
+@in_loop
+async def list_files(common: Common) -> Exit:
     """List the files of the account, newest first: inputs, outputs and errors.
 
     examples:
@@ -78,18 +71,15 @@ def list_files(common: Common) -> Exit:
       together-batches files list --json | jq -r '.[].id'
     """
 
-    @in_loop
-    async def read() -> list[FileObject]:
-        async with connected(common) as batches:
-            return await batches.files.list()
-
     def fields(file: FileObject, written: Callable[[int], str]) -> tuple[str, ...]:
         size = None if file.bytes is None else written(file.bytes)
         return columns((file.id, size, format_time(file.created_at), file.purpose, file.filename))
 
+    async with connected(common) as batches:
+        files = await batches.files.list()
     print_list(
         common,
-        read(),
+        files,
         none="there are no files",
         header=("ID", "BYTES", "CREATED", "PURPOSE", "NAME"),
         row=lambda file: fields(file, format_count),
@@ -132,7 +122,8 @@ def delete(common: Common, ids: tuple[str, ...]) -> Exit:
 @output_options
 @patience_option(60)
 @service_options
-def download(common: Common, file_id: str, output: str | None, overwrite: bool, patience: float) -> Exit:
+@in_loop
+async def download(common: Common, file_id: str, output: str | None, overwrite: bool, patience: float) -> Exit:
     """Download the content of a file. It appears under the given name when it is
     whole.
 
@@ -141,30 +132,18 @@ def download(common: Common, file_id: str, output: str | None, overwrite: bool, 
       together-batches files download ID | head -1
     """
     if output is None or output == "-":
-        _print_content(common, file_id)
+        async with connected(common) as batches, batches.files.content(file_id) as pieces, printer() as out:
+            async for piece in pieces:
+                out.piece(piece)
+                await out.room()
         return Exit.DONE
     path = ensure_writable(output, overwrite=overwrite)
-
-    @in_loop
-    async def receive() -> None:
-        async with connected(common) as batches:
-            with file_bar("Downloading", shown=common.shows_progress) as show:
-                await batches.files.download(file_id, path, overwrite=overwrite, patience=patience, on_progress=show)
-
-    receive()
+    async with connected(common) as batches:
+        with file_bar("Downloading", shown=common.shows_progress) as show:
+            await batches.files.download(file_id, path, overwrite=overwrite, patience=patience, on_progress=show)
     size = path.stat().st_size
     if common.json:
         print(as_json({"id": file_id, "output": output, "bytes": size}))
     else:
         common.note(f"{count_of(size, 'byte')} in {output}")
     return Exit.DONE
-
-
-@in_loop
-async def _print_content(common: Common, file_id: str) -> None:
-    from together_batches.cli._printing import printer
-
-    async with connected(common) as batches, batches.files.content(file_id) as pieces, printer() as out:
-        async for piece in pieces:
-            out.piece(piece)
-            await out.room()

@@ -1,7 +1,10 @@
-"""The event loop of a command: one for each, from uvloop if that is installed."""
+"""The event loop of a command: one for each, from uvloop if that is installed; its signals, and its client."""
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import signal
 import sys
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial, wraps
@@ -9,18 +12,26 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from together_batches.cli._exits import CommandError, Exit, Interrupted
-from together_batches.cli._signals import ended_by_signals
-from together_batches.cli._text import is_open
-from together_batches.errors import BatchesError
+from together_batches.cli._text import escape, is_open
+from together_batches.config import Config, RetryPolicy, Timeout
+from together_batches.errors import BatchesError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
     from typing import Any
 
-__all__ = ["in_loop", "last_words", "time_limit"]
+    from together_batches.cli._command import Common
+    from together_batches.client import AsyncBatches
+
+__all__ = ["connected", "in_loop", "last_words", "raised_by_signals", "time_limit"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+RETRY = RetryPolicy()
+
+_IN_CODE_ONLY = (", or pass api_key=", ", or say allow_insecure_http=True")
+"""Advice in the library's messages that applies only to code."""
 
 
 def in_loop(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
@@ -31,7 +42,7 @@ def in_loop(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
     """
 
     async def interruptible(work: partial[Coroutine[Any, Any, T]]) -> T:
-        with ended_by_signals():
+        with _ended_by_signals():
             return await work()
 
     @wraps(function)
@@ -49,9 +60,15 @@ def in_loop(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
     return run
 
 
+# --- the end of a command
+
+
 @contextmanager
 def last_words(state: Callable[[], str]) -> Generator[None]:
-    """Report the progress of the command, and what remains, if the block is interrupted or its time limit expires."""
+    """Report the state of the command, and what remains, if the block is interrupted or its time limit expires.
+
+    An empty ``state`` adds nothing to the error.
+    """
     try:
         yield
     except KeyboardInterrupt:
@@ -59,7 +76,7 @@ def last_words(state: Callable[[], str]) -> Generator[None]:
     except CommandError as error:
         if error.code is not Exit.TIMED_OUT:
             raise
-        message = f"{error}: {state()}".replace("\n", "; ")
+        message = ": ".join(filter(None, (str(error), state().replace("\n", "; "))))
         raise CommandError(message, Exit.TIMED_OUT) from None
 
 
@@ -76,3 +93,119 @@ async def time_limit(seconds: float | None, doing: str = "") -> AsyncGenerator[N
             raise  # the timeout of one request, or of a wait
         message = f"timed out after {seconds:g} s{doing}"
         raise CommandError(message, Exit.TIMED_OUT) from None
+
+
+def _signals(*names: str) -> list[signal.Signals]:
+    return [getattr(signal, name) for name in names if hasattr(signal, name)]  # Windows has no SIGHUP
+
+
+@contextmanager
+def raised_by_signals(*, in_task: bool = False) -> Generator[None]:
+    """Make SIGTERM and SIGHUP raise ``KeyboardInterrupt`` within the block, as Ctrl-C does.
+
+    A signal that is ignored (SIGHUP is, under nohup) or already handled keeps its handler. With ``in_task`` the
+    handlers are replaced, that of Ctrl-C too: the loop's own would only cancel the task, which the block keeps busy.
+    """
+    before: dict[signal.Signals, Any] = {}
+    try:
+        for number in _signals("SIGINT", "SIGTERM", "SIGHUP"):
+            handler = signal.getsignal(number)
+            # None is a handler that was not set from Python, and cannot be restored.
+            if handler is signal.SIG_DFL or (in_task and handler not in (None, signal.SIG_IGN)):
+                with contextlib.suppress(ValueError):  # not the main thread
+                    before[number] = signal.signal(number, signal.default_int_handler)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _ended_by_signals() -> Generator[None]:
+    """Make SIGTERM and SIGHUP cancel the task that runs the block, and raise :class:`Interrupted`.
+
+    A signal that is ignored or already handled keeps its handler.
+    """
+    import asyncio  # here, because a command without an event loop does not need it
+
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101  # a running coroutine has a task
+    loop = asyncio.get_running_loop()
+    came = False
+
+    def end() -> None:
+        nonlocal came
+        came = True
+        task.cancel()
+
+    ours: list[signal.Signals] = []
+    for number in _signals("SIGTERM", "SIGHUP"):
+        if signal.getsignal(number) is signal.SIG_DFL:
+            # An event loop on Windows, or outside the main thread, supports no signal handlers.
+            with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):
+                loop.add_signal_handler(number, end)
+                ours.append(number)
+    try:
+        yield
+    except asyncio.CancelledError:
+        if came:
+            raise Interrupted from None
+        raise
+    finally:
+        for number in ours:
+            loop.remove_signal_handler(number)
+
+
+# --- the client, and its log
+
+
+@asynccontextmanager
+async def connected(common: Common, *, limited: bool = True) -> AsyncGenerator[AsyncBatches]:
+    """Open a client from the options and the environment; raise :class:`CommandError` if they are invalid.
+
+    ``--timeout`` ends the block, unless the command applies it (``limited=False``).
+    """
+    with _log(verbose=common.verbose, quiet=common.quiet):
+        async with _client(common) as batches, time_limit(common.timeout if limited else None):
+            yield batches
+
+
+def _client(common: Common) -> AsyncBatches:
+    from together_batches.client import AsyncBatches
+
+    timeout = Timeout() if common.request_timeout is None else Timeout.of(common.request_timeout)
+    try:
+        return AsyncBatches(base_url=common.base_url, timeout=timeout, retry=RETRY)
+    except UsageError as error:
+        message = str(error)
+    for advice in _IN_CODE_ONLY:
+        message = message.removesuffix(advice)
+    try:
+        Config.from_env(api_key="any", base_url=common.base_url)
+    except UsageError:
+        raise CommandError(message) from None
+    # Every other key is accepted, so the key is at fault.
+    raise CommandError(message, Exit.DENIED)
+
+
+class _Formatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return escape(super().format(record))
+
+
+@contextmanager
+def _log(*, verbose: bool, quiet: bool) -> Generator[None]:
+    if quiet and not verbose:
+        yield
+        return
+    logger = logging.getLogger("together_batches")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Formatter("%(asctime)s %(message)s"))
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG if verbose else logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 import re
 from datetime import timedelta
-from typing import NoReturn
+from typing import TYPE_CHECKING, TypeVar
 
 import click
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = [
     "above_zero",
@@ -20,55 +23,42 @@ __all__ = [
     "zero_or_more",
 ]
 
+N = TypeVar("N", int, float)
+
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _LONGEST = timedelta(days=36_500)
 
 
-def above_zero(text: str) -> float:
-    """Parse a finite number above zero: seconds, or requests a second."""
-    number = _number(text)
-    if not number > 0:
-        _refuse(text, "a number above zero")
-    return number
+def _number(kind: type[N], accepted: Callable[[N], bool], wanted: str) -> Callable[[str | N], N]:
+    """Return a parser of accepted finite numbers; ``wanted`` describes them in its error."""
+
+    def parse(text: str | N) -> N:
+        try:
+            number = kind(text)
+        except ValueError:
+            pass
+        else:
+            if math.isfinite(number) and accepted(number):
+                return number
+        message = f"{text!r} is not {wanted}"
+        raise click.BadParameter(message)
+
+    return parse
 
 
-def zero_or_above(text: str | float) -> float:
-    """Parse a finite number, zero or above: seconds."""
-    number = _number(text)
-    if not number >= 0:
-        _refuse(text, "a number, zero or above")
-    return number
+above_zero = _number(float, lambda number: number > 0, "a number above zero")
+"""Seconds, or requests a second."""
+zero_or_above = _number(float, lambda number: number >= 0, "a number, zero or above")
+"""Seconds."""
+whole_number = _number(int, lambda _: True, "a whole number")
+zero_or_more = _number(int, lambda number: number >= 0, "a whole number, 0 or more")
+at_least_one = _number(int, lambda number: number >= 1, "a whole number, 1 or more")
+port = _number(int, lambda number: 0 <= number <= 65_535, "a port; ports go from 0, any free one, up to 65535")
 
 
 def delays(text: str) -> tuple[float, ...]:
     """Parse seconds: one number, or several separated by commas."""
     return tuple(map(zero_or_above, text.split(",")))
-
-
-def whole_number(text: str | int) -> int:
-    """Parse a whole number."""
-    try:
-        return int(text)
-    except ValueError:
-        _refuse(text, "a whole number")
-
-
-def zero_or_more(text: str | int) -> int:
-    """Parse a whole number, 0 or more."""
-    return _at_least(0, text)
-
-
-def at_least_one(text: str | int) -> int:
-    """Parse a whole number, 1 or more."""
-    return _at_least(1, text)
-
-
-def port(text: str | int) -> int:
-    """Parse a TCP port, or 0 for any free one."""
-    number = zero_or_more(text)
-    if number > 65_535:
-        _refuse(text, "a port; ports go up to 65535")
-    return number
 
 
 def duration(text: str) -> timedelta:
@@ -77,32 +67,10 @@ def duration(text: str) -> timedelta:
     The unit is required, because a bare number may mean minutes to one reader and days to another.
     """
     if not re.fullmatch(r"(\d+(\.\d+)?[smhd])+", text, re.ASCII):
-        _refuse(text, "a duration; write it as 90s, 15m, 2h, 3d or 1h30m")
+        message = f"{text!r} is not a duration; write it as 90s, 15m, 2h, 3d or 1h30m"
+        raise click.BadParameter(message)
     seconds = sum(float(number) * _UNITS[unit] for number, unit in re.findall(r"([\d.]+)([smhd])", text))
     if seconds > _LONGEST.total_seconds():
         message = f"{text!r} is longer than a hundred years"
         raise click.BadParameter(message)
     return timedelta(seconds=seconds)
-
-
-def _number(text: str | float) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        return math.nan
-    return number if math.isfinite(number) else math.nan
-
-
-def _at_least(least: int, text: str | int) -> int:
-    try:
-        number = int(text)
-    except ValueError:
-        number = least - 1
-    if number < least:
-        _refuse(text, f"a whole number, {least} or more")
-    return number
-
-
-def _refuse(text: object, wanted: str) -> NoReturn:
-    message = f"{text!r} is not {wanted}"
-    raise click.BadParameter(message)

@@ -1,77 +1,81 @@
-"""The input of a command: a file, standard input, a pipe or a device."""
+"""The commands ``together-batches validate`` and ``split``, which need no key and no network."""
 
 from __future__ import annotations
 
-import stat
-import sys
-from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
-import click
+import attrs
 
-from together_batches.cli._exits import CommandError
-from together_batches.cli._text import is_open, is_terminal, print_err
+from together_batches.cli._command import command, endpoint_option, json_option, option, requests_argument
+from together_batches.cli._exits import Exit
+from together_batches.cli._local_files import refuse_dashes, requests_in
+from together_batches.cli._loop import raised_by_signals
+from together_batches.cli._numbers import at_least_one
+from together_batches.cli._text import as_json, columns, count_of, escape, format_count, print_err, print_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
-    from typing import BinaryIO
+    from together_batches.jsonl import Problem
 
-__all__ = ["requests_in", "spooled"]
-
-
-def requests_in(path: str) -> str | BinaryIO:
-    """Return the path, or standard input for ``-``."""
-    if path != "-":
-        return path
-    if not is_open(sys.stdin):
-        message = "requests are to come from standard input, and it is closed"
-        raise CommandError(message)
-    if is_terminal(sys.stdin):
-        print_err("one request a line, as JSON; Ctrl-D ends them")
-    return sys.stdin.buffer
+__all__ = ["split", "validate"]
 
 
-def spooled(path: str) -> str | BinaryIO:
-    """Return the path; or, for standard input, a pipe or a device, an unnamed copy of its content.
+@command("validate")
+@requests_argument
+@endpoint_option
+@json_option
+def validate(source: str, endpoint: str, json: bool) -> Exit:
+    """Find every problem of a file of requests before it is sent. It needs no key and
+    no network.
 
-    The copy is kept until the command ends. Call this before the event loop runs: Ctrl-C cannot interrupt a read in a
-    thread of the loop.
+    examples:
+      together-batches validate requests.jsonl
+      together-batches validate clips.jsonl --endpoint /v1/audio/transcriptions
+      together-batches validate - < requests.jsonl
     """
-    import shutil
-    import tempfile
+    from together_batches import jsonl
 
-    context = click.get_current_context()
-    with _explained(path):
-        source = requests_in(path)
-        if isinstance(source, str):
-            if not _is_stream(source):
-                return source
-            source = context.with_resource(Path(source).open("rb"))  # noqa: SIM115
-        copy = context.with_resource(tempfile.TemporaryFile())  # noqa: SIM115
-        shutil.copyfileobj(source, copy)
-        copy.seek(0)
-    return cast("BinaryIO", copy)
+    with raised_by_signals():
+        found = jsonl.validate(requests_in(source), endpoint=endpoint)
+    if json:
+        print(as_json({**attrs.asdict(found), "ok": found.ok}))
+        return Exit.DONE if found.ok else Exit.FAILED
+    print_lines(map(_line, found.problems))
+    left_out = found.problem_count - len(found.problems)
+    print_err(f"{found}; the first {format_count(len(found.problems))} are listed" if left_out else str(found))
+    return Exit.DONE if found.ok else Exit.FAILED
 
 
-def _is_stream(path: str) -> bool:
-    """Return whether a path can be read only once, and may block its reader."""
-    try:
-        mode = Path(path).stat().st_mode
-    except (OSError, ValueError):
-        return False  # its reader reports the error
-    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+def _line(problem: Problem) -> str:
+    """Return the columns that the reference names."""
+    line = None if problem.line is None else str(problem.line)
+    return "\t".join(columns((line, problem.custom_id, problem.message)))
 
 
-@contextmanager
-def _explained(path: str) -> Generator[None]:
-    try:
-        yield
-    except OSError as error:
-        import tempfile
+@command("split")
+@requests_argument
+@endpoint_option
+@option("-o, --output DIR", "where the files go (here)", "directory", default=".", complete="dir")
+@option("--max-rows N", "most requests in a file (50000)", type=at_least_one, default=50_000)
+@option("--max-bytes N", "most bytes in a file (100000000)", type=at_least_one, default=100_000_000)
+@json_option
+def split(source: str, endpoint: str, directory: str, max_rows: int, max_bytes: int, json: bool) -> Exit:
+    """Cut any number of requests into as few files as the service's limits allow, and
+    print their paths. If there is a problem, nothing is written. It needs no key
+    and no network.
 
-        what = "standard input" if path == "-" else path
-        message = (
-            f"cannot read {what}, or keep what comes from it in {tempfile.gettempdir()}: {error.strerror or error}"
-        )
-        raise CommandError(message) from error
+    examples:
+      together-batches split requests.jsonl -o pieces
+      together-batches split requests.jsonl -o pieces --max-rows 10000
+      together-batches split requests.jsonl | xargs -n 1 together-batches submit
+    """
+    from together_batches import jsonl
+
+    refuse_dashes("the files go to a directory", o=directory)
+    with raised_by_signals():
+        paths = jsonl.split(requests_in(source), directory, endpoint=endpoint, max_rows=max_rows, max_bytes=max_bytes)
+    if json:
+        print_lines(as_json({"path": str(path), "bytes": path.stat().st_size}) for path in paths)
+    else:
+        print_lines(escape(str(path)) for path in paths)
+        print_err(f"{count_of(len(paths), 'file')} in {directory}")
+    return Exit.DONE

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from together_batches.cli._client import connected
 from together_batches.cli._command import Common, argument, command, option, patience_option, service_options
 from together_batches.cli._exits import Exit
-from together_batches.cli._loop import in_loop
-from together_batches.cli._requests import spooled
-from together_batches.cli._saving import ensure_writable, open_atomic, output_options
+from together_batches.cli._local_files import ensure_writable, open_atomic, output_options, spooled
+from together_batches.cli._loop import connected, in_loop
+from together_batches.cli._streams import printer
 from together_batches.cli._text import as_json, count_of, format_count, in_ascii, plain, print_error
 from together_batches.models import BatchJobStatus
 from together_batches.rows import BatchFailure, BatchMissing, BatchResult, BatchStray, BatchSuccess, Usage
@@ -58,7 +57,6 @@ def results(
     @in_loop
     async def write() -> tuple[BatchJob, _Tally]:
         from together_batches._protocol.to_dict import line_of
-        from together_batches.cli._printing import printer
 
         tally = _Tally()
         async with connected(common) as batches:
@@ -83,10 +81,6 @@ def results(
         print(as_json({"job": plain(job), "output": str(target), **tally.to_dict()}))
     else:
         common.note(str(tally) + (f", in {target}" if target is not None else ""))
-    return _exit_code(job, tally)
-
-
-def _exit_code(job: BatchJob, tally: _Tally) -> Exit:
     if job.status != BatchJobStatus.COMPLETED:
         print_error(f"job {job.id} is {job.status}" + (f": {job.error}" if job.error else ""))
         return Exit.ENDED_BADLY

@@ -1,4 +1,7 @@
-"""Standard streams that never block: a pipe or a terminal that is not read would block its writer."""
+"""Standard streams that never block: a pipe or a terminal that is not read would block its writer.
+
+:func:`unblocked_streams` is for the whole command, :func:`printer` for lines from within an event loop.
+"""
 
 from __future__ import annotations
 
@@ -8,26 +11,29 @@ import stat
 import sys
 import threading
 import time
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
-    from typing import TextIO
+    from collections.abc import AsyncGenerator, Callable, Generator
+    from typing import BinaryIO, TextIO, TypeGuard
 
-__all__ = ["Unblocked", "unblocked_streams"]
+    from typing_extensions import Buffer
+
+__all__ = ["Printer", "Unblocked", "as_text", "printer", "unblocked_streams"]
 
 _FLUSH_SECONDS = 0.05
 """Maximum seconds a flush waits for the reader, which keeps the order of two streams on one terminal."""
 _GRACE_SECONDS = 0.5
 """Maximum seconds an interrupted command waits for its readers to take what was printed before."""
+_LOOK_SECONDS = 0.02
 _MOST_WAITING = 8 << 20
 
 
-class Unblocked(io.TextIOBase):
-    """A text stream over the file descriptor of ``stream``, with a thread that writes.
+class Unblocked(io.RawIOBase):
+    """The bytes of a text stream, written to its file descriptor by a thread.
 
-    If a write fails, a later call raises the error. A ``lossy`` stream drops text instead, and also if too much is
+    If a write fails, a later call raises the error. A ``lossy`` stream drops bytes instead, and also if too many are
     waiting. ``waiting`` is the number of bytes that are not written yet.
     """
 
@@ -37,7 +43,6 @@ class Unblocked(io.TextIOBase):
         # A duplicate, so that the thread never writes to a file that got the number of a closed one.
         self._own_file = os.dup(self._file)
         self._is_closing = False
-        self._encoding = stream.encoding
         self._is_terminal = stream.isatty()
         self._lossy = lossy
         self._pieces: list[bytes] = []
@@ -46,16 +51,6 @@ class Unblocked(io.TextIOBase):
         self._is_stalled = False
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
-
-    @property
-    def encoding(self) -> str:  # type: ignore[override]  # a plain attribute in TextIOBase
-        """The encoding of the underlying stream."""
-        return self._encoding
-
-    @property
-    def errors(self) -> str:  # type: ignore[override]  # a plain attribute in TextIOBase
-        """The error handler, which writes a character that the encoding lacks as an escape."""
-        return "backslashreplace"
 
     def fileno(self) -> int:
         """Return the file descriptor of the underlying stream."""
@@ -69,22 +64,17 @@ class Unblocked(io.TextIOBase):
         """Return True."""
         return True
 
-    def write(self, text: str, /) -> int:
-        """Pass ``text`` to the writing thread; on a terminal, wait briefly at the end of a line."""
-        self.write_bytes(text.encode(self._encoding, "backslashreplace"))
-        if self._is_terminal and "\n" in text:
-            self.flush()
-        return len(text)
-
-    def write_bytes(self, piece: bytes) -> None:
-        """Pass bytes to the writing thread unchanged."""
+    def write(self, content: Buffer, /) -> int:
+        """Pass bytes to the writing thread; on a terminal, wait briefly at the end of a line."""
+        piece = bytes(content)
         with self._changed:
             self.check()
             if self._lossy and (self._trouble or self.waiting > _MOST_WAITING):
                 self._left_out += piece.count(b"\n")
-                return
+                return len(piece)
             if self._left_out:
-                piece = b"(%d lines were left out, since nothing read them)\n%b" % (self._left_out, piece)
+                self._pieces.append(b"(%d lines were left out, since nothing read them)\n" % self._left_out)
+                self.waiting += len(self._pieces[-1])
                 self._left_out = 0
             self._pieces.append(piece)
             self.waiting += len(piece)
@@ -93,9 +83,14 @@ class Unblocked(io.TextIOBase):
                 # A daemon, because its last write may block for ever.
                 self._thread = threading.Thread(target=self._write_on, name="prints", daemon=True)
                 self._thread.start()
+        if self._is_terminal and b"\n" in piece:
+            self.flush()
+        return len(piece)
 
     def flush(self) -> None:
-        """Wait until the pending text is written, but only for a short time."""
+        """Wait until everything is written, but only for a short time."""
+        if self._is_closing:
+            return  # at the end of the command, which has reported its errors
         if not self._is_stalled:
             self._is_stalled = not self.drain(_FLUSH_SECONDS)
         self.check()
@@ -161,7 +156,7 @@ def unblocked_streams() -> Generator[Callable[[bool], None]]:
     for name, stream in (("stdout", sys.stdout), ("stderr", sys.stderr)):
         if _may_wait(stream):
             made.append(Unblocked(stream, lossy=name == "stderr"))
-            setattr(sys, name, made[-1])
+            setattr(sys, name, as_text(made[-1], stream.encoding))
 
     def finish(interrupted: bool) -> None:
         for stream in made:
@@ -172,12 +167,18 @@ def unblocked_streams() -> Generator[Callable[[bool], None]]:
     try:
         yield finish
     finally:
-        sys.stdout, sys.stderr = before
         for stream in made:
             stream.end()
+        # Only now, because the text streams are closed, and so flushed, when nothing refers to them.
+        sys.stdout, sys.stderr = before
 
 
-def _may_wait(stream: TextIO | None) -> bool:
+def as_text(stream: Unblocked, encoding: str) -> TextIO:
+    """Return a text stream over ``stream``; a character that the encoding lacks is written as an escape."""
+    return io.TextIOWrapper(cast("BinaryIO", stream), encoding, "backslashreplace", newline="\n", write_through=True)
+
+
+def _may_wait(stream: TextIO | None) -> TypeGuard[io.TextIOWrapper]:
     """Return whether a stream may block its writer, like a pipe or a terminal; a file or a closed stream cannot."""
     if not isinstance(stream, io.TextIOWrapper):
         return False
@@ -186,3 +187,52 @@ def _may_wait(stream: TextIO | None) -> bool:
         return not stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
     except (OSError, ValueError):
         return False
+
+
+class Printer:
+    """A printer that flushes each line, so that a reader sees it at once."""
+
+    def __init__(self) -> None:
+        # Any other stream is a file, which does not block its writer.
+        stream = getattr(sys.stdout, "buffer", None)
+        self._stream = stream if isinstance(stream, Unblocked) else None
+
+    def line(self, text: str) -> None:
+        """Print a line, now or soon. An error in writing it is raised by a later call."""
+        print(text, flush=self._stream is None)
+
+    def piece(self, content: bytes) -> None:
+        """Print bytes unchanged."""
+        sys.stdout.buffer.write(content)
+        if self._stream is None:
+            sys.stdout.buffer.flush()
+
+    async def room(self) -> None:
+        """Wait until there is room for more lines, if their producer can be paused."""
+        await self._until_waiting(_MOST_WAITING)
+
+    async def finish(self) -> None:
+        """Wait until everything is written, and raise the error if writing failed."""
+        await self._until_waiting(0)
+
+    async def _until_waiting(self, most: int) -> None:
+        import anyio  # here, because a command without an event loop prints too
+
+        stream = self._stream
+        if stream is not None:
+            while stream.waiting > most and not stream.drain(0):  # noqa: ASYNC110  # the wait is for a thread
+                await anyio.sleep(_LOOK_SECONDS)
+            stream.check()
+
+
+@asynccontextmanager
+async def printer() -> AsyncGenerator[Printer]:
+    """Yield a printer; its lines are written when the block ends, or after an interrupt when the command ends."""
+    made = Printer()
+    try:
+        yield made
+    except Exception:
+        with suppress(OSError):  # the first error is the one to report
+            await made.finish()
+        raise
+    await made.finish()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from together_batches._text import count_of, escape, format_count
@@ -40,8 +40,12 @@ PROGRAM = "together-batches"
 
 def print_err(text: str) -> None:
     """Print one line on standard error."""
-    if is_open(sys.stderr):
-        print(escape(text), file=sys.stderr, flush=True)
+    if not is_open(sys.stderr):
+        return
+    if is_open(sys.stdout):
+        with suppress(OSError):  # an error of standard output is raised by its next print
+            sys.stdout.flush()  # so that lines are in order if both streams go to one place
+    print(escape(text), file=sys.stderr, flush=True)
 
 
 def print_error(text: str) -> None:
@@ -51,6 +55,8 @@ def print_error(text: str) -> None:
 
 def as_json(value: object) -> str:
     """Return a value of the package, or plain data, as JSON on one line, in ASCII, which is safe on any terminal."""
+    import json  # here, because help and completion need none
+
     if not isinstance(value, dict | str | int | float | list | tuple | None):
         value = plain(value)
     return json.dumps(value, ensure_ascii=True, separators=(",", ":"))
@@ -65,6 +71,8 @@ def plain(value: Any) -> dict[str, Any]:
 
 def in_ascii(line: bytes) -> str:
     """Return existing JSON as :func:`as_json` writes it: characters beyond ASCII become escapes."""
+    import json
+
     text = line.decode()
     # Such characters occur only within strings, so each may be written as in a string.
     return text if text.isascii() else re.sub(r"[^\x00-\x7f]", lambda found: json.dumps(found[0])[1:-1], text)

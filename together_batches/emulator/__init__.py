@@ -6,9 +6,8 @@ the wire, so that one cannot hide the other's mistake.
 
 from together_batches.emulator._app import RecordedRequest
 from together_batches.emulator._emulator import Emulator
-from together_batches.emulator._faults import Fault
+from together_batches.emulator._faults import Fault, RateLimit
 from together_batches.emulator._jobs import Timing
-from together_batches.emulator._limits import RateLimit
 from together_batches.emulator._rows import Answer, Failure, Missing
 
 __all__ = ["Answer", "Emulator", "Failure", "Fault", "Missing", "RateLimit", "RecordedRequest", "Timing"]

@@ -13,13 +13,17 @@ import msgspec
 from aiohttp import web
 from attrs import define, field, frozen
 
-from together_batches.emulator._downloads import download
+from together_batches.emulator._faults import RateLimit, TokenBucket
 from together_batches.emulator._files import Announced
-from together_batches.emulator._forms import parse_form, parse_query
-from together_batches.emulator._limits import RateLimit, TokenBucket
-from together_batches.emulator._replies import ERROR_TEXTS, Refusal, Reply, json_reply, refused
-from together_batches.emulator._routes import Route, allowed_methods, find_route, find_storage_route
-from together_batches.emulator._sending import drop, send
+from together_batches.emulator._replies import ERROR_TEXTS, Refusal, Reply, download, drop, json_reply, refused, send
+from together_batches.emulator._requests import (
+    Route,
+    allowed_methods,
+    find_route,
+    find_storage_route,
+    parse_form,
+    parse_query,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -30,17 +34,17 @@ if TYPE_CHECKING:
 
 __all__ = ["Gateway", "RecordedRequest", "Serving"]
 
-REQUESTS_KEPT = 100_000
-HEADER_SETS_SHARED = 256
-STORAGE_PATIENCE = 20.0  # seconds by the loop's clock; as long as the real storage waits for announced bytes
+_REQUESTS_KEPT = 100_000
+_HEADER_SETS_SHARED = 256
+_STORAGE_PATIENCE = 20.0  # seconds by the loop's clock; as long as the real storage waits for announced bytes
 
-PURPOSES = (
+_PURPOSES = (
     *("fine-tune", "calibration", "eval", "eval-sample", "eval-output", "eval-summary"),
     *("batch-api", "batch-generated"),
 )
-FILE_TYPES = ("jsonl", "csv", "parquet")
+_FILE_TYPES = ("jsonl", "csv", "parquet")
 
-NOTHING = Reply(204, b"")
+_NOTHING = Reply(204, b"")
 
 
 @define
@@ -90,7 +94,7 @@ class Gateway:
         self.service = service
         self.faults = faults
         self.lock = RLock()
-        self.requests: deque[RecordedRequest] = deque(maxlen=REQUESTS_KEPT)
+        self.requests: deque[RecordedRequest] = deque(maxlen=_REQUESTS_KEPT)
         self.counts: Counter[str] = Counter()
         self.api_key = api_key
         self.storage_origin = ""
@@ -119,7 +123,7 @@ class Gateway:
         try:
             if request.headers.get("Expect", "").lower() == "100-continue" and request.transport:
                 request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")  # curl waits for it before a large upload
-            body, checksum = await _read(request, STORAGE_PATIENCE if route.about_storage else None)
+            body, checksum = await _read(request, _STORAGE_PATIENCE if route.about_storage else None)
         except (ConnectionError, web.RequestPayloadError):
             return drop(request)  # the client disconnected during its upload: no response is possible
         with self.lock:
@@ -147,7 +151,7 @@ class Gateway:
         if fault.delay:
             await self._sleep(fault.delay)
         with self.lock:
-            reply = self._answer(route, request, received.body, checksum) if fault.acted_upon else NOTHING
+            reply = self._answer(route, request, received.body, checksum) if fault.acted_upon else _NOTHING
             if fault.lose:
                 return drop(request)
             reply = self._altered(reply, fault, route)
@@ -220,15 +224,15 @@ class Gateway:
         file = self.service.files.add(
             form["file"],
             filename=_text(form["file_name"]),
-            purpose=_one_of(form, "purpose", PURPOSES),
-            file_type=_one_of(form, "file_type", FILE_TYPES, "jsonl"),
+            purpose=_one_of(form, "purpose", _PURPOSES),
+            file_type=_one_of(form, "file_type", _FILE_TYPES, "jsonl"),
         )
         return file.to_json()
 
     def _begin_upload(self, request: web.BaseRequest, body: bytes) -> Reply:
         form = _form(request, body, "purpose", "file_name")
-        files, purpose = self.service.files, _one_of(form, "purpose", PURPOSES)
-        file_type = _one_of(form, "file_type", FILE_TYPES, "jsonl")
+        files, purpose = self.service.files, _one_of(form, "purpose", _PURPOSES)
+        file_type = _one_of(form, "file_type", _FILE_TYPES, "jsonl")
         checksum = _text(form["checksum"]) if "checksum" in form else None
         known = files.known(purpose, checksum)
         if known is not None:
@@ -297,7 +301,7 @@ class Gateway:
         """Return a shared copy of the headers: clients repeat them, and sharing makes 100,000 records affordable."""
         known = self._header_sets.get(request.raw_headers)
         if known is None:
-            if len(self._header_sets) >= HEADER_SETS_SHARED:
+            if len(self._header_sets) >= _HEADER_SETS_SHARED:
                 self._header_sets.clear()
             known = self._header_sets[request.raw_headers] = request.headers
         return known

@@ -12,7 +12,7 @@ from attrs import field, frozen
 __all__ = ["Content", "Source", "content_of", "gzipped"]
 
 PIECE = 256 * 1024
-GZIP = 31  # zlib's number for a gzip header and a window of 32 KiB
+_GZIP = 31  # zlib's number for a gzip header and a window of 32 KiB
 
 Source = bytes | os.PathLike[str] | Callable[[], Iterable[bytes]]
 
@@ -45,10 +45,10 @@ def content_of(source: Source, size: int | None = None) -> Content:
     """
     if callable(source):
         if size is None or size < 0:
-            raise ValueError("Chunks from a function need a size, in bytes.")
+            raise ValueError("chunks from a function need a size, in bytes")
         return Content(size, lambda start, stop: _between(source(), start, stop))
     if size is not None:
-        raise ValueError("The size of bytes and of files is known; leave it out.")
+        raise ValueError("the size of bytes and of files is known; leave it out")
     if isinstance(source, bytes):
         return Content(len(source), lambda start, stop: _slices(source, start, stop))
     path = Path(source)
@@ -57,7 +57,7 @@ def content_of(source: Source, size: int | None = None) -> Content:
 
 def gzipped(pieces: Iterable[bytes]) -> Iterator[bytes]:
     """Compress the pieces; the compressed size is not known before the end."""
-    squeeze = compressobj(level=1, wbits=GZIP)
+    squeeze = compressobj(level=1, wbits=_GZIP)
     for piece in pieces:
         squeezed = squeeze.compress(piece)
         if squeezed:

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+    from together_batches.emulator._faults import RateLimit
     from together_batches.emulator._jobs import Timing
-    from together_batches.emulator._limits import RateLimit
     from together_batches.emulator._rows import Answer, Failure, Missing
 
 __all__ = ["Emulator"]
@@ -89,7 +89,7 @@ class Emulator:
         answering = RowBehaviour(answer=answer, fail_rows=fail_rows, missing_rows=missing_rows, seed=seed)
         self._service = Service(now=self.now, seed=seed, timing=timing, answering=answering, ends_as=ends_as)
         # Chances have a random source of their own, so that an additional fault does not change the ids.
-        plan = FaultPlan(faults, Random(f"{seed} faults"))  # noqa: S311 - repeatable on purpose
+        plan = FaultPlan(faults, Random(f"{seed} faults"))  # noqa: S311  # repeatable on purpose
         serving = Serving(ranges=ranges, gzip=gzip, from_storage=content_from_storage)
         self._gateway = Gateway(
             self._service,
@@ -101,26 +101,26 @@ class Emulator:
             on_request=on_request,
         )
         self._lock = self._gateway.lock
-        self._doors: tuple[LoopbackServer, ...] = ()
+        self._servers: tuple[LoopbackServer, ...] = ()
         self.rate_limit = rate_limit
 
     def __repr__(self) -> str:
-        where = self.base_url if self._doors else "not running"
+        where = self.base_url if self._servers else "not running"
         return f"<Emulator {where}>"
 
-    # Starting and stopping
+    # --- starting and stopping
 
     async def start(self) -> None:
         """Start to listen. Raises OSError if the port is taken and RuntimeError if it is already running."""
-        if self._doors:
-            raise RuntimeError("The emulator is running already.")
+        if self._servers:
+            raise RuntimeError("the emulator is running already")
         api = await LoopbackServer.open(self._gateway, self._host, self._port)
         try:
             storage = await LoopbackServer.open(self._gateway.storage, self._host, self._storage_port)
         except OSError:
             await api.close()
             raise
-        self._doors = (api, storage)
+        self._servers = (api, storage)
         self._port, self._storage_port = api.port, storage.port
         self._gateway.storage_origin = self.storage_origin
 
@@ -129,11 +129,11 @@ class Emulator:
 
         Raises RuntimeError on another loop than the one it was started on.
         """
-        if any(door.loop is not asyncio.get_running_loop() for door in self._doors):
-            raise RuntimeError("The emulator runs on another loop; close it there.")
-        doors, self._doors = self._doors, ()
-        for door in doors:
-            await door.close()
+        if any(server.loop is not asyncio.get_running_loop() for server in self._servers):
+            raise RuntimeError("the emulator runs on another loop; close it there")
+        servers, self._servers = self._servers, ()
+        for server in servers:
+            await server.close()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -156,7 +156,7 @@ class Emulator:
             stop = asyncio.Event()
             try:
                 await self.start()
-            except BaseException as error:  # noqa: BLE001 - raised again in the thread that waits for it
+            except BaseException as error:  # noqa: BLE001  # raised again in the thread that waits for it
                 started.set_exception(error)
                 return
             started.set_result((asyncio.get_running_loop(), stop))
@@ -178,7 +178,7 @@ class Emulator:
     def port(self) -> int:
         """The port it listens on. Raises RuntimeError before the first start, unless a port was passed in."""
         if not self._port:
-            raise RuntimeError("The emulator has no port before it is started.")
+            raise RuntimeError("the emulator has no port before it is started")
         return self._port
 
     @property
@@ -193,7 +193,7 @@ class Emulator:
         Raises RuntimeError before the first start.
         """
         if not self._storage_port:
-            raise RuntimeError("The emulator has no storage before it is started.")
+            raise RuntimeError("the emulator has no storage before it is started")
         return self._origin(self._storage_port)
 
     def _origin(self, port: int) -> str:
@@ -205,7 +205,7 @@ class Emulator:
         """The key that is accepted; None for any."""
         return self._gateway.api_key
 
-    # Time
+    # --- time
 
     def now(self) -> float:
         """Return the emulator's own time, in Unix seconds."""
@@ -214,16 +214,16 @@ class Emulator:
     def advance(self, seconds: float) -> None:
         """Move its time forward: jobs progress and rate limits refill. Raises ValueError for negative seconds."""
         if seconds < 0:
-            raise ValueError("Time only moves forward.")
+            raise ValueError("time only moves forward")
         with self._lock:
             self._offset += seconds
 
-    # Jobs and files
+    # --- jobs and files
 
     def add_job(
         self,
         *,
-        id: str | None = None,  # noqa: A002 - the field's own name
+        id: str | None = None,  # noqa: A002  # the field's own name
         status: str = "IN_PROGRESS",
         age_seconds: float = 0,
         model_id: str | None = DEFAULT_MODEL,
@@ -283,19 +283,41 @@ class Emulator:
 
     def content(self, file_id: str) -> bytes:
         """Return the content of a file. Raises KeyError if the file does not exist."""
-        with self._lock:
-            file = self._service.files.find(file_id)
-        if file is None:
-            raise KeyError(file_id)
+        with self._existing(file_id):
+            file = self._service.files.get(file_id)
         return file.content.read()
+
+    def delete_file(self, file_id: str) -> None:
+        """Delete a file, as a client would. Raises KeyError if the file does not exist."""
+        with self._existing(file_id):
+            self._service.files.delete(file_id)
 
     def job(self, job_id: str) -> dict[str, object]:
         """Return the job as the service would send it now. Raises KeyError if the job does not exist."""
+        with self._existing(job_id):
+            return self._service.retrieve(job_id)
+
+    def change_job(self, job_id: str, **fields: object) -> None:
+        """Send these fields of the job from now on, as those of ``add_job``; without any, its own again.
+
+        Raises KeyError if the job does not exist.
+        """
+        with self._existing(job_id):
+            self._service.change_job(job_id, fields)
+
+    def delete_job(self, job_id: str) -> None:
+        """Delete the job but not its files, which no client can do. Raises KeyError if the job does not exist."""
+        with self._existing(job_id):
+            self._service.delete_job(job_id)
+
+    @contextmanager
+    def _existing(self, name: str) -> Generator[None]:
+        """Hold the lock, and raise KeyError if the service knows no job or file of this name."""
         with self._lock:
             try:
-                return self._service.retrieve(job_id)
+                yield
             except Refusal:
-                raise KeyError(job_id) from None
+                raise KeyError(name) from None
 
     @property
     def jobs(self) -> list[dict[str, object]]:
@@ -303,7 +325,7 @@ class Emulator:
         with self._lock:
             return self._service.jobs()
 
-    # Requests, limits and faults
+    # --- requests, limits and faults
 
     @property
     def requests(self) -> deque[RecordedRequest]:
@@ -317,7 +339,7 @@ class Emulator:
         files, content, fetch (from the storage), delete; whoami and other. Raises ValueError for another name.
         """
         if operation not in OPERATIONS:
-            raise ValueError(f"There is no operation {operation!r}; choose one of {OPERATIONS}.")
+            raise ValueError(f"there is no operation {operation!r}; choose one of {OPERATIONS}")
         return self._gateway.counts[operation]
 
     @property
@@ -370,4 +392,4 @@ def _loopback(host: str) -> str:
             return host
     except ValueError:
         pass
-    raise ValueError(f"The emulator listens on loopback addresses only, not on {host!r}.")
+    raise ValueError(f"the emulator listens on loopback addresses only, not on {host!r}")

@@ -1,18 +1,19 @@
-"""Faults on demand: what fails, where, and how often. Decisions only; ``_app`` carries them out."""
+"""Faults on demand, and the rate limit: what fails, where, and how often. Decisions only; ``_app`` acts on them."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
-from attrs import field, frozen
+from attrs import field, frozen, validators
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from random import Random
 
-__all__ = ["OPERATIONS", "Fault", "FaultPlan"]
+__all__ = ["OPERATIONS", "Fault", "FaultPlan", "RateLimit", "TokenBucket"]
 
 OPERATIONS = (
     *("create", "retrieve", "list", "cancel"),
@@ -66,41 +67,41 @@ class Fault:
         shapes = alters or self.status is not None or self.cut_after is not None or self.drip is not None
         yield (
             self.on not in ("*", *OPERATIONS),
-            f"There is no operation {self.on!r}; choose '*' or one of {OPERATIONS}.",
+            f"there is no operation {self.on!r}; choose '*' or one of {OPERATIONS}",
         )
         yield (
             self.job_id is not None and self.on not in ("*", "retrieve", "cancel"),
-            "Only retrieve and cancel are about one job; job_id does not go with another operation.",
+            "only retrieve and cancel are about one job; job_id does not go with another operation",
         )
-        yield self.times is not None and self.times < 1, "times must be at least 1, or None for always."
-        yield not 0 < self.chance <= 1, "chance must be above 0 and at most 1."
+        yield self.times is not None and self.times < 1, "times must be at least 1, or None for always"
+        yield not 0 < self.chance <= 1, "chance must be above 0 and at most 1"
         yield (
             self.status is not None and not 200 <= self.status <= 599,
-            "status must be a final one, 200 to 599.",
+            "status must be a final one, 200 to 599",
         )
-        yield self.delay < 0, "delay is in seconds and cannot be negative."
-        yield self.drip is not None and self.drip < 0, "drip is in seconds and cannot be negative."
+        yield self.delay < 0, "delay is in seconds and cannot be negative"
+        yield self.drip is not None and self.drip < 0, "drip is in seconds and cannot be negative"
         yield (
             self.cut_after is not None and self.cut_after < 0,
-            "cut_after counts bytes and cannot be negative.",
+            "cut_after counts bytes and cannot be negative",
         )
-        yield self.lose not in (None, "request", "answer"), "lose is 'request' or 'answer'."
+        yield self.lose not in (None, "request", "answer"), "lose is 'request' or 'answer'"
         yield (
             self.lose is not None and shapes,
-            "A lost request or answer has no status, body, headers, cut_after or drip.",
+            "a lost request or answer has no status, body, headers, cut_after or drip",
         )
         yield (
             any(name.lower() in ("content-length", "transfer-encoding") for name in self.headers),
-            "The length of a body is not given in headers; use cut_after for one that ends too early.",
+            "the length of a body is not given in headers; use cut_after for one that ends too early",
         )
         yield (
             self.acts and self.status is None,
-            "acts belongs to status: without one the service acts anyway.",
+            "acts belongs to status: without one the service acts anyway",
         )
-        yield self.cut_after is not None and self.drip is not None, "Choose one of cut_after and drip."
+        yield self.cut_after is not None and self.drip is not None, "choose one of cut_after and drip"
         yield (
             not (shapes or self.lose or self.delay),
-            "The fault does nothing: give it a status, a delay, a loss or the like.",
+            "the fault does nothing: give it a status, a delay, a loss or the like",
         )
 
     @property
@@ -151,3 +152,49 @@ class FaultPlan:
                 self._waiting[index] = (fault, left - 1)
             return fault
         return None
+
+
+@frozen
+class RateLimit:
+    """At most ``per_second`` requests per second in the long run, and up to ``burst`` at once after an idle time.
+
+    Requests above the limit get a 429; with ``retry_after``, its headers ``Retry-After`` and ``x-ratelimit-*``
+    contain the time until the next request is allowed. Raises ValueError for a rate that is not above zero and for a
+    burst below one.
+    """
+
+    per_second: float = field(validator=validators.gt(0))
+    burst: int = field(validator=validators.ge(1))
+    retry_after: bool = field(default=True)
+
+
+class TokenBucket:
+    """The state of a limit. It starts full."""
+
+    def __init__(self, limit: RateLimit, now: float) -> None:
+        self._limit = limit
+        self._tokens = float(limit.burst)
+        self._filled_at = now
+
+    def take(self, now: float) -> float:
+        """Take a token: return 0 if there was one, otherwise the seconds until the next one."""
+        elapsed = max(0.0, now - self._filled_at)
+        self._filled_at = now
+        self._tokens = min(float(self._limit.burst), self._tokens + elapsed * self._limit.per_second)
+        # Ten steps of 0.1 s at ten a second add up to a hair less than one token, which must count as one.
+        if self._tokens >= 1 - 1e-6:
+            self._tokens -= 1
+            return 0
+        return (1 - self._tokens) / self._limit.per_second
+
+    def headers(self, wait: float) -> dict[str, str]:
+        """Return the headers of a refusal; none without ``retry_after``."""
+        if not self._limit.retry_after:
+            return {}
+        return {
+            # Whole seconds, never zero, because some clients treat zero as no advice.
+            "Retry-After": str(max(1, math.ceil(wait))),
+            "x-ratelimit-limit": f"{self._limit.per_second:g}",
+            "x-ratelimit-remaining": "0",
+            "x-ratelimit-reset": f"{wait:.3f}",
+        }

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Files", "StoredFile"]
 
-PRESIGNED_FOR = 3600  # seconds
+_PRESIGNED_FOR = 3600  # seconds
 
 
 @define
@@ -135,7 +135,7 @@ class Files:
         del self._files[self.get(file_id).id]
         self._announced.pop(file_id, None)
 
-    # Through the storage
+    # --- through the storage
 
     def known(self, purpose: str, checksum: str | None) -> StoredFile | None:
         """Return the file that already has this exact content for this purpose, or None."""
@@ -161,10 +161,10 @@ class Files:
         address = (
             f"/batch-files/{file_id}?X-Amz-Algorithm=AWS4-HMAC-SHA256"
             f"&X-Amz-Credential=emulator%2F{day}%2Flocal%2Fs3%2Faws4_request&X-Amz-Date={moment}"
-            f"&X-Amz-Expires={PRESIGNED_FOR}&X-Amz-Security-Token=a%2Bb%7Ec%2Fd%3D%3D"
+            f"&X-Amz-Expires={_PRESIGNED_FOR}&X-Amz-Security-Token=a%2Bb%7Ec%2Fd%3D%3D"
             f"&X-Amz-SignedHeaders=host&X-Amz-Signature={signature}"
         )
-        self._grants[_signed(address)] = Grant(method, file_id, now + PRESIGNED_FOR)
+        self._grants[_signed(address)] = Grant(method, file_id, now + _PRESIGNED_FOR)
         return address
 
     def granted(self, method: str, address: str) -> str:

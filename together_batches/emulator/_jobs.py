@@ -22,11 +22,11 @@ __all__ = ["DEFAULT_TIMING", "ENDED", "Job", "Phase", "Timing", "job_to_json", "
 
 ENDED = frozenset({"COMPLETED", "FAILED", "EXPIRED", "CANCELLED"})
 
-DAY = 86_400.0
-DEADLINE_SHORTFALL = 3e-6  # the service's deadlines are a few microseconds short of a day
+_DAY = 86_400.0
+_DEADLINE_SHORTFALL = 3e-6  # the service's deadlines are a few microseconds short of a day
 
 # Fields that the service sends for finished jobs only. A seeded job may have them from the start.
-SHOWN_AT_THE_END = frozenset({"output_file_id", "error_file_id", "error", "completed_at"})
+_SHOWN_AT_THE_END = frozenset({"output_file_id", "error_file_id", "error", "completed_at"})
 
 
 @frozen(kw_only=True)
@@ -118,7 +118,7 @@ def phases_from(
     during the run.
     """
     if status in ENDED and ends_as not in (None, status):
-        raise ValueError(f"A job that is already {status} cannot end as {ends_as}.")
+        raise ValueError(f"a job that is already {status} cannot end as {ends_as}")
     lengths = {"VALIDATING": timing.validating, "IN_PROGRESS": timing.running, "CANCELING": timing.canceling}
     if status not in lengths:
         ends_as = ends_as or status
@@ -150,7 +150,7 @@ def job_to_json(job: Job, now: float, owner: Mapping[str, str]) -> dict[str, obj
     shown: dict[str, object] = {"id": job.id, **owner, "input_file_id": job.input_file_id}
     shown["file_size_bytes"] = job.file_size_bytes
     shown["status"] = phase.status
-    shown["job_deadline"] = timestamp(job.created_at + DAY - DEADLINE_SHORTFALL)
+    shown["job_deadline"] = timestamp(job.created_at + _DAY - _DEADLINE_SHORTFALL)
     shown["created_at"] = timestamp(job.created_at)
     shown["endpoint"] = job.endpoint
     shown["progress"] = job.progress(now)
@@ -161,7 +161,7 @@ def job_to_json(job: Job, now: float, owner: Mapping[str, str]) -> dict[str, obj
     if ended:
         shown["completed_at"] = timestamp(phase.begins)
     for name, value in {**job.results, **job.extra_fields}.items():
-        if name in SHOWN_AT_THE_END and not ended:
+        if name in _SHOWN_AT_THE_END and not ended:
             continue
         if name.endswith("_file_id") and name != "input_file_id" and not validated:
             continue  # cancelled or refused before a row ran, so it has no files

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["LoopbackServer"]
 
 # Thousands of clients may connect in one burst; with asyncio's 100 some would wait for a second SYN.
-BACKLOG = 4096
+_BACKLOG = 4096
 
 
 class LoopbackServer:
@@ -33,7 +33,7 @@ class LoopbackServer:
         """Start to listen. Raises OSError if the port is taken."""
         # Without lingering, because the only body that is not read completely is one whose end does not arrive.
         server = web.Server(handler, access_log=None, lingering_time=0)
-        return cls(await asyncio.get_running_loop().create_server(server, host, port, backlog=BACKLOG), server)
+        return cls(await asyncio.get_running_loop().create_server(server, host, port, backlog=_BACKLOG), server)
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:

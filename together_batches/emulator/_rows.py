@@ -25,10 +25,10 @@ __all__ = [
     "requests",
 ]
 
-CHAT = "/v1/chat/completions"
-UNKNOWN_MODELS = "unknown/"
-DEDICATED_MODELS = "dedicated/"
-ECHOED = 500  # characters; a file of answers should not be larger than that of the questions
+_CHAT = "/v1/chat/completions"
+_UNKNOWN_MODELS = "unknown/"
+_DEDICATED_MODELS = "dedicated/"
+_ECHOED = 500  # characters; a file of answers should not be larger than that of the questions
 
 Row = Mapping[str, object]
 
@@ -60,7 +60,7 @@ Outcome = Answer | Failure | Missing
 
 def _is_share(_: object, attribute: object, value: float) -> None:
     if not 0 <= value <= 1:
-        raise ValueError("fail_rows and missing_rows are shares, from 0 to 1.")
+        raise ValueError("fail_rows and missing_rows are shares, from 0 to 1")
 
 
 @frozen(kw_only=True)
@@ -83,7 +83,7 @@ def requests(model: str, endpoint: str, count: int) -> bytes:
     rows: list[Row] = []
     for number in range(1, count + 1):
         custom_id = f"row-{number}"
-        if endpoint == CHAT:
+        if endpoint == _CHAT:
             messages = [{"role": "user", "content": f"Question {number}"}]
             rows.append({"custom_id": custom_id, "body": {"model": model, "messages": messages}})
         else:
@@ -100,7 +100,7 @@ def input_error(lines: list[bytes]) -> str | None:
             where = f"Line {number} (within chunk): Invalid JSON format"
             return f"Failed to calculate tokens: input format error: {where} - {_flaw(line)}"
         model = _body(row).get("model")
-        if isinstance(model, str) and model.startswith(DEDICATED_MODELS):
+        if isinstance(model, str) and model.startswith(_DEDICATED_MODELS):
             text = f"Unable to access non-serverless model {model}. Create and start a dedicated endpoint for it."
             return f"Invalid model ID: {text}"
     return None
@@ -125,7 +125,7 @@ class Run:
         self._endpoint = endpoint
         self._created = created
         order = list(range(len(lines)))
-        Random(f"{answering.seed} {job_id} order").shuffle(order)  # noqa: S311 - repeatable on purpose
+        Random(f"{answering.seed} {job_id} order").shuffle(order)  # noqa: S311  # repeatable on purpose
         self._done = order[: int(len(lines) * share + 1e-9)]
 
     def succeeded_and_failed(self) -> tuple[bool, bool]:
@@ -157,7 +157,7 @@ class Run:
 
     def _outcomes(self) -> Iterator[tuple[int, Row, Outcome]]:
         # By job and position, not by custom_id: a row that is sent again in another job has another chance.
-        random = Random(f"{self._answering.seed} {self._job_id} fates")  # noqa: S311 - repeatable on purpose
+        random = Random(f"{self._answering.seed} {self._job_id} fates")  # noqa: S311  # repeatable on purpose
         chances = [random.random() for _ in self._lines]
         for index in self._done:
             row = _row(self._lines[index])
@@ -186,7 +186,7 @@ class Run:
     def _answer(self, row: Row, outcome: Answer) -> Row:
         if outcome.body is not None:
             return outcome.body
-        if self._endpoint == CHAT:
+        if self._endpoint == _CHAT:
             return _chat_answer(row, outcome.text, self._created)
         text = outcome.text if outcome.text is not None else f"What is heard in {_body(row).get('file')}."
         return {"text": text, "language": "en", "duration": 1.0 + len(text) / 16}
@@ -200,13 +200,13 @@ def _objection(row: Row, endpoint: str) -> str | None:
         return "custom_id is required"
     if not isinstance(model, str):
         return "missing 'model' field in body or not a string"
-    if model.startswith(UNKNOWN_MODELS):
+    if model.startswith(_UNKNOWN_MODELS):
         return f"Unable to access model {model}. It does not exist."
     if isinstance(stop, list) and len(cast("list[object]", stop)) > 4:
         return "Maximum four stop sequences allowed"
-    if endpoint != CHAT and row.get("method") != "FILE":
+    if endpoint != _CHAT and row.get("method") != "FILE":
         return "Unsupported content type: application/json"
-    if endpoint != CHAT and not str(body.get("file")).startswith(("http://", "https://")):
+    if endpoint != _CHAT and not str(body.get("file")).startswith(("http://", "https://")):
         return "file must be a public URL"
     return None
 
@@ -246,7 +246,7 @@ def _last_words(body: Row) -> str:
     messages = body.get("messages")
     last = cast("list[object]", messages)[-1] if isinstance(messages, list) and messages else None
     content = cast("Row", last).get("content") if isinstance(last, dict) else None
-    return content[:ECHOED] if isinstance(content, str) else "nothing"
+    return content[:_ECHOED] if isinstance(content, str) else "nothing"
 
 
 def _row(line: bytes) -> Row | None:

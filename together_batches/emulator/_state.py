@@ -25,7 +25,7 @@ __all__ = ["DEFAULT_MODEL", "ENDPOINTS", "Service"]
 ENDPOINTS = ("/v1/chat/completions", "/v1/audio/transcriptions", "/v1/audio/translations")
 DEFAULT_MODEL = "openai/gpt-oss-20b"
 # Optional fields of a create, null included.
-OPTIONS = (
+_OPTIONS = (
     ("model_id", str, "a string"),
     ("priority", int, "an integer"),
     ("completion_window", str, "a string"),
@@ -53,7 +53,7 @@ class Service:
         self._seed = seed
         self._answering = answering or RowBehaviour(seed=seed)
         self.ends_as = ends_as
-        self._random = Random(seed)  # noqa: S311 - repeatable on purpose
+        self._random = Random(seed)  # noqa: S311  # repeatable on purpose
         self._owner = {
             "user_id": f"{self._random.getrandbits(96):024x}",
             "project_id": f"proj-{self._uuid()}",
@@ -65,7 +65,7 @@ class Service:
         self._ends: list[tuple[float, int, str]] = []
         self._files = Files(now=now, new_id=lambda: f"file-{self._uuid()}", seed=seed)
 
-    # Operations of the service
+    # --- operations of the service
 
     def create(self, wanted: Mapping[str, object]) -> dict[str, object]:
         """Accept a job: return ``{"job": ...}``, with a ``"warning"`` if necessary.
@@ -80,7 +80,7 @@ class Service:
         endpoint = wanted.get("endpoint")
         if not isinstance(endpoint, str) or endpoint not in ENDPOINTS:
             raise Refusal(400, "invalid endpoint")
-        for name, kind, noun in OPTIONS:
+        for name, kind, noun in _OPTIONS:
             value = wanted.get(name)
             if value is not None and type(value) is not kind:  # True is an int for isinstance
                 raise Refusal(400, f"{name} must be {noun}")
@@ -88,7 +88,11 @@ class Service:
         now = self._now()
         file = self._files.find(input_file_id)
         lines = lines_of(file.content.read()) if file else []
-        error = input_error(lines) if file else _not_there(input_file_id)
+        error = (
+            input_error(lines)
+            if file
+            else f"Failed to download input file: {input_file_id}: unexpected status code: 404"
+        )
         job = Job(
             id=self._uuid(),
             created_at=now,
@@ -154,12 +158,12 @@ class Service:
             "project": {"id": self._owner["project_id"], "name": "emulator", "slug": "emulator"},
         }
 
-    # Additions by tests
+    # --- additions by tests
 
     def add_job(
         self,
         *,
-        id: str | None = None,  # noqa: A002 - the field's own name
+        id: str | None = None,  # noqa: A002  # the field's own name
         status: str = "IN_PROGRESS",
         age_seconds: float = 0,
         model_id: str | None = DEFAULT_MODEL,
@@ -179,7 +183,7 @@ class Service:
         phases = phases_from(status, ends_as, now, self.timing)
         job_id = self._uuid() if id is None else id
         if not job_id or job_id in self._jobs:
-            raise ValueError(f"A job needs an id of its own; {job_id!r} is {'taken' if job_id else 'empty'}.")
+            raise ValueError(f"a job needs an id of its own; {job_id!r} is {'taken' if job_id else 'empty'}")
         created_at, fields = now - age_seconds, extra_fields or {}
         file = self._files.find(input_file_id) if input_file_id else None
         input_id = input_file_id or f"file-{self._uuid()}"
@@ -189,7 +193,7 @@ class Service:
         if not input_file_id:
             self._files.keep(
                 input_id,
-                partial(_same, content),
+                lambda: content,
                 filename="requests.jsonl",
                 purpose="batch-api",
                 created_at=created_at,
@@ -210,6 +214,15 @@ class Service:
         )
         self._keep(job)
         return job_id
+
+    def change_job(self, job_id: str, fields: Mapping[str, object]) -> None:
+        """Replace the fields of the job that are sent instead of its own. Raises Refusal 404."""
+        self._job(job_id).extra_fields = fields
+
+    def delete_job(self, job_id: str) -> None:
+        """Delete the job; its files are kept. Raises Refusal 404."""
+        del self._jobs[self._job(job_id).id]
+        self._with_rows.pop(job_id, None)
 
     def jobs(self) -> list[dict[str, object]]:
         """Return every job, in the order of their creation."""
@@ -278,16 +291,8 @@ class Service:
         return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
 
 
-def _not_there(file_id: str) -> str:
-    return f"Failed to download input file: {file_id}: unexpected status code: 404"
-
-
 def _made(make: Callable[[], bytes]) -> Content:
     return content_of(make())
-
-
-def _same(content: Content) -> Content:
-    return content
 
 
 @lru_cache(maxsize=256)

@@ -4,30 +4,39 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
-import tempfile
-from contextlib import ExitStack, contextmanager
+import secrets
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING, cast
 
+from together_batches._local.atomic_file import AtomicFile
 from together_batches._local.os_errors import explained
-from together_batches._local.replace import destination, take_place
 from together_batches._text import format_count
 from together_batches._validation import path_of, positive_int
 from together_batches.errors import UsageError, ValidationError
 from together_batches.jsonl._checks import MAX_BYTES, MAX_ROWS, Check, Problem, Rules
-from together_batches.jsonl._lines import MAX_LINE_BYTES, LineSplitter, cut_lines
-from together_batches.jsonl._requests import CHAT, JSON_SPACE, MAX_CUSTOM_ID, decode, encoded, invalid, short
+from together_batches.jsonl._lines import MAX_LINE_BYTES, Cutter, LineSplitter, cut_lines
+from together_batches.jsonl._requests import (
+    CHAT,
+    JSON_SPACE,
+    MAX_CUSTOM_ID,
+    custom_id_of,
+    decode,
+    encode,
+    invalid,
+    short,
+)
 from together_batches.jsonl._sources import Bytes, Source, blocks_of, holds_requests, name_of
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
+    from together_batches.jsonl._requests import RequestLike
     from together_batches.rows import BatchRequest
 
-__all__ = ["read", "split", "write"]
+__all__ = ["RequestLines", "read", "split", "write"]
 
-_WRITE_BYTES = 1 << 18
+_MOST_PROBLEMS = 1000
 
 
 def read(source: Source) -> Iterator[BatchRequest]:
@@ -56,79 +65,60 @@ def read(source: Source) -> Iterator[BatchRequest]:
                 raise invalid(f"{name_of(source)}: {places[0]}", places) from error
 
 
+class RequestLines:
+    """Lines of requests, and the problems of those that cannot be written: at most about a thousand are collected."""
+
+    def __init__(self) -> None:
+        self.problems: list[Problem] = []
+        self.rows = 0
+        self._bytes = 0
+
+    def of(self, requests: Iterable[RequestLike]) -> Iterator[bytes]:
+        """Yield the lines of requests, until there are too many problems."""
+        for request in requests:
+            yield self.line(request)
+            if self.is_full:
+                break
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no more problems are collected."""
+        return len(self.problems) >= _MOST_PROBLEMS
+
+    def line(self, request: RequestLike) -> bytes:
+        """Return the line of the next request; a blank one if it cannot be written, so that all such are reported."""
+        self.rows += 1
+        try:
+            line = encode(request)
+        except ValidationError as error:
+            line = b"\n"
+            custom_id = custom_id_of(request)
+            self.problems += [Problem(problem, self.rows, self._bytes, custom_id) for problem in error.problems]
+        self._bytes += len(line)
+        return line
+
+    def raise_for_problems(self) -> None:
+        """Raise :class:`ValidationError` with all requests that cannot be written, if any."""
+        if self.problems:
+            problems = [f"request {problem.line}: {problem.message}" for problem in self.problems]
+            more = f"; {format_count(len(problems))} problems in all" if len(problems) > 1 else ""
+            raise invalid(problems[0] + more, problems)
+
+
 def write(requests: Iterable[BatchRequest], path: str | os.PathLike[str], *, overwrite: bool = False) -> int:
     """Write requests to a file, one per line; return their number.
 
     The file appears under its name when it is complete. Raises :class:`UsageError` if it cannot be written, or exists
-    already and ``overwrite`` is false, and :class:`ValidationError` for an invalid request.
+    already and ``overwrite`` is false, and :class:`ValidationError` with all
+    invalid requests.
     """
-    target = path_of("path", path)
-    if not overwrite:
-        _refuse([target])
-    with explained("write", target):
-        target = destination(target)  # a link is kept, and its target is replaced
-    with _scratch(target.parent) as scratch:
-        count = 0
-        with _Part(scratch / "part", target) as part:
-            for count, request in enumerate(requests, start=1):
-                try:
-                    part.add(encoded(request))
-                except ValidationError as error:
-                    raise invalid(f"request {count}: {error}", error.problems) from error
-        if not overwrite:
-            _refuse([target])
-        with explained("write", target):
-            take_place(scratch / "part", target)
-    return count
-
-
-@contextmanager
-def _scratch(directory: Path) -> Generator[Path]:
-    """Create a temporary directory in ``directory``, from which files can be renamed to their final place."""
-    with explained("write in", directory):
-        made = tempfile.mkdtemp(prefix=".together-batches-", dir=directory)
-    try:
-        yield Path(made)
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
-
-
-class _Part:
-    """A file that is being written and will be renamed to ``target``; errors name ``target``."""
-
-    def __init__(self, path: Path, target: Path) -> None:
-        self._target = target
-        with explained("write", target):
-            self._file: BinaryIO = path.open("xb")
-        self._held: list[bytes] = []
-        self._held_bytes = 0
-        self.rows = self.bytes = 0
-
-    def add(self, content: bytes) -> None:
-        """Add a line; lines are written in blocks."""
-        size = len(content) + 1
-        self._held.append(content)
-        self._held_bytes += size
-        self.rows += 1
-        self.bytes += size
-        if self._held_bytes >= _WRITE_BYTES:
-            self._write()
-
-    def _write(self) -> None:
-        lines = b"\n".join([*self._held, b""])
-        self._held, self._held_bytes = [], 0
-        with explained("write", self._target):
-            self._file.write(lines)
-
-    def __enter__(self) -> _Part:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        try:
-            self._write()
-        finally:
-            with explained("write", self._target):
-                self._file.close()
+    lines = RequestLines()
+    with AtomicFile(path_of("path", path), replace=overwrite, private=False) as file:
+        for line in lines.of(requests):
+            file.write(line)
+        lines.raise_for_problems()
+        file.commit()
+    return lines.rows
 
 
 def _refuse(targets: Iterable[Path]) -> None:
@@ -177,29 +167,38 @@ def split(
         folder.mkdir(parents=True, exist_ok=True)
     _refuse(_earlier_pieces(folder, prefix))
     check = Check(rules)
-    with _scratch(folder) as scratch:
-        parts: list[Path] = []
-        with ExitStack() as stack:
-            part: _Part | None = None
-            for lines in check.lines(source):
-                bad = frozenset(check.bad(lines))
-                # After the first problem nothing is written, but all others are still searched for.
-                if check.problem_count:
-                    continue
-                for place, content in enumerate(lines.contents):
-                    if place in bad:
-                        continue
-                    if part is None or part.rows == max_rows or part.bytes + len(content) + 1 > max_bytes:
-                        stack.pop_all().close()
-                        parts.append(scratch / str(len(parts)))
-                        part = stack.enter_context(_Part(parts[-1], folder))
-                    part.add(content)
+    cutter = Cutter(max_rows, max_bytes)
+    mark = secrets.token_hex(8)
+    with ExitStack() as stack:
+        files: list[AtomicFile] = []
+        for lines in check.lines(source):
+            bad = check.bad(lines)
+            # After the first problem nothing is written, but all others are still searched for.
+            if check.problem_count:
+                continue
+            start = 0
+            for place in (*bad, len(lines)):
+                some, start = lines.part(start, place) if bad else lines, place + 1
+                for begins, rows in cutter.cut(some):
+                    if begins:
+                        for file in files[-1:]:
+                            file.finish()
+                        files.append(
+                            AtomicFile(folder / f"{prefix}-{len(files) + 1:03}.jsonl", mark=mark, private=False)
+                        )
+                        stack.enter_context(files[-1])
+                    files[-1].write(rows.text)
         check.finish(name_of(source)).raise_for_problems()
-        width = max(3, len(str(len(parts))))
-        targets = [folder / f"{prefix}-{number:0{width}}.jsonl" for number in range(1, len(parts) + 1)]
-        _refuse(targets)
-        _move(parts, targets)
-    return targets
+        width = max(3, len(str(len(files))))
+        for number, file in enumerate(files, start=1):
+            file.path = folder / f"{prefix}-{number:0{width}}.jsonl"
+        _refuse(file.path for file in files)
+        with ExitStack() as undo:  # all of them get their names, or none
+            for file in files:
+                file.commit()
+                undo.callback(file.path.unlink, missing_ok=True)
+            undo.pop_all()
+    return [file.path for file in files]
 
 
 def _earlier_pieces(folder: Path, prefix: str) -> list[Path]:
@@ -207,13 +206,3 @@ def _earlier_pieces(folder: Path, prefix: str) -> list[Path]:
     piece = re.compile(rf"{re.escape(prefix)}-\d{{3,}}\.jsonl")
     with explained("read", folder):
         return sorted(path for path in folder.iterdir() if piece.fullmatch(path.name))
-
-
-def _move(parts: list[Path], targets: list[Path]) -> None:
-    """Move all files or none."""
-    with ExitStack() as undo:
-        for part, target in zip(parts, targets, strict=True):
-            with explained("write", target):
-                part.rename(target)
-            undo.callback(target.unlink, missing_ok=True)
-        undo.pop_all()

@@ -12,7 +12,7 @@ from together_batches._validation import positive_int
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-__all__ = ["MAX_LINE_BYTES", "Line", "LineSplitter", "Lines", "cut_lines", "joined", "split_lines"]
+__all__ = ["MAX_LINE_BYTES", "Cutter", "Line", "LineSplitter", "Lines", "cut_lines", "joined", "split_lines"]
 
 MAX_LINE_BYTES = 10_000_000
 """Maximum bytes of a line without its end: the documented 10 MB, in its smaller interpretation."""
@@ -106,6 +106,29 @@ class Lines:
 def joined(contents: list[bytes]) -> bytes:
     """Return the text of lines: each content with a newline."""
     return b"\n".join([*contents, b""])
+
+
+class Cutter:
+    """Cuts lines into as few parts as the limits allow."""
+
+    def __init__(self, max_lines: int, max_bytes: int) -> None:
+        self._max_lines = max_lines
+        self._max_bytes = max_bytes
+        self._lines, self._bytes = max_lines, 0  # the first line begins a part
+
+    def cut(self, lines: Lines) -> Iterator[tuple[bool, Lines]]:
+        """Yield the next lines in groups, each within one part, and whether the group begins it."""
+        count, size = len(lines), len(lines.text)
+        begins = self._lines + count > self._max_lines or self._bytes + size > self._max_bytes
+        if begins and count > 1:  # bisect to the place of the cut
+            yield from self.cut(lines.part(0, count // 2))
+            yield from self.cut(lines.part(count // 2, count))
+        elif count:
+            if begins:
+                self._lines = self._bytes = 0
+            self._lines += count
+            self._bytes += size
+            yield begins, lines
 
 
 class LineSplitter:

@@ -1,33 +1,164 @@
-"""State shared by all parts of the engine."""
+"""One call of a run, as all parts of the engine see it, and its interfaces to the service and to the clock.
+
+The interfaces are passed in, so that both can be simulated.
+"""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from datetime import datetime
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
 import attrs
 
-from together_batches.runs._api import Clock, RunApi
-from together_batches.runs._attempts import AttemptStore
-from together_batches.runs._events import EventSink
-from together_batches.runs._records import Run
-from together_batches.runs._rules import Caution
+from together_batches._jobs.create import Created, Listing, WantedJob
+from together_batches.errors import APIError, NotFoundError
+from together_batches.files import Uploaded
+from together_batches.models import BatchJob, FileObject
+from together_batches.runs._options import Options
 from together_batches.runs._run_directory import RunDirectory
-from together_batches.runs._trouble import Trouble
+from together_batches.runs._store import RunStore
+from together_batches.runs._values import RunEvent, RunEventKind
 
-__all__ = ["RunContext"]
+if TYPE_CHECKING:
+    from together_batches.errors import BatchesError
+    from together_batches.runs._records import Key
+
+__all__ = ["SHORTEST_PAUSE_SECONDS", "Clock", "Create", "Follow", "RunApi", "RunContext"]
+
+_log = logging.getLogger("together_batches")
+
+SHORTEST_PAUSE_SECONDS = 5.0
+_LONGEST_PAUSE_SECONDS = 60.0
+
+T = TypeVar("T")
+
+
+class Create(Protocol):
+    """Function that creates one job, like :func:`together_batches._jobs.create.create_once`."""
+
+    def __call__(
+        self,
+        wanted: WantedJob,
+        *,
+        list_jobs: Callable[[], Awaitable[Listing]],
+        patience: float,
+        posts: int,
+        since: datetime | None,
+        is_another: Callable[[BatchJob], bool] | None,
+        note_posts: Callable[[int], Awaitable[None]],
+    ) -> Awaitable[Created]: ...
+
+
+class Follow(Protocol):
+    """Function that yields each job when it has finished, and reports jobs that change or cannot be followed."""
+
+    def __call__(
+        self,
+        job_ids: AsyncIterator[str],
+        *,
+        on_update: Callable[[BatchJob], None],
+        on_refused: Callable[[str, BatchesError], None],
+    ) -> AsyncGenerator[BatchJob, None]: ...
+
+
+@attrs.frozen(kw_only=True)
+class RunApi:
+    """The requests that a run sends to the service.
+
+    ``upload`` takes a path and a name. ``file`` returns the metadata of a file, and the service's own clock at the
+    response (None if it is not given). ``know`` takes an existing job, which no later create can have made.
+    ``retrieve`` reads a job. ``download`` takes the id of a file, and the path to replace.
+    """
+
+    upload: Callable[[Path, str], Awaitable[Uploaded]]
+    file: Callable[[str], Awaitable[tuple[FileObject, datetime | None]]]
+    know: Callable[[BatchJob], object]
+    create: Create
+    list_jobs: Callable[[], Awaitable[Listing]]
+    retrieve: Callable[[str], Awaitable[BatchJob]]
+    follow: Follow
+    download: Callable[[str, Path], Awaitable[object]]
+    cancel: Callable[[Sequence[BatchJob]], Awaitable[object]]
+
+
+@attrs.frozen
+class Clock:
+    """The time: ``now`` for records, ``monotonic`` for durations, ``sleep`` for waits."""
+
+    now: Callable[[], datetime]
+    sleep: Callable[[float], Awaitable[None]]
+    monotonic: Callable[[], float] = monotonic
 
 
 @attrs.frozen(kw_only=True)
 class RunContext:
-    """Context of one call of a run: its subject, its resources, and where it records its steps.
+    """Context of one call of a run: its options, its records, its files, the service and the clock.
 
     ``is_resumed`` is true if an earlier call began the run.
     """
 
-    run: Run
+    options: Options
+    store: RunStore
+    directory: RunDirectory
     api: RunApi
     time: Clock
-    store: AttemptStore
-    run_directory: RunDirectory
-    trouble: Trouble
-    emit: EventSink
-    caution: Caution
     is_resumed: bool
+
+    def emit(self, kind: RunEventKind, message: str, key: Key | None = None, job_id: str | None = None) -> None:
+        """Report an event to ``on_event``."""
+        if self.options.on_event is None:
+            return
+        shard, attempt = key or (None, None)
+        buckets, answered = self.store.counts()
+        self.options.on_event(
+            RunEvent(
+                kind=kind,
+                message=message,
+                at=self.time.now(),
+                shard=shard,
+                attempt=attempt,
+                job_id=job_id,
+                invalid=self.store.run.invalid,
+                answered=answered,
+                **attrs.asdict(buckets),
+            )
+        )
+
+    async def until_answered(
+        self,
+        what: str,
+        key: Key | None,
+        call: Callable[[], Awaitable[T]],
+        *,
+        is_over: Callable[[APIError], bool] = lambda _: False,
+    ) -> T:
+        """Return the result of ``call``, after any outage; raise other errors, and one that ``is_over``."""
+        pause = SHORTEST_PAUSE_SECONDS
+        while True:
+            try:
+                return await call()
+            except APIError as error:
+                if not error.is_transient or is_over(error):
+                    raise
+                pause = await self.wait(what, key, error, pause)
+
+    async def if_present(self, what: str, key: Key | None, call: Callable[[], Awaitable[T]]) -> T | None:
+        """Return the result of ``call``, however long an outage lasts; None after a 404."""
+        try:
+            return await self.until_answered(what, key, call)
+        except NotFoundError:
+            return None
+
+    async def wait(self, what: str, key: Key | None, problem: BatchesError | str, pause: float) -> float:
+        """Report a transient failure, wait, and return the seconds to wait next time."""
+        subject = "the run" if key is None else f"shard {key[0]}, attempt {key[1]}"
+        message = f"{subject}: {what} failed, retrying in {pause:g} s: {problem}"
+        shard, attempt = key or (None, None)
+        _log.warning("%s", message, extra={"shard": shard, "attempt": attempt, "wait": pause})
+        self.emit(RunEventKind.TROUBLE, message, key)
+        await self.time.sleep(pause)
+        return min(2 * pause, _LONGEST_PAUSE_SECONDS)

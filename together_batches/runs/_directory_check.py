@@ -9,7 +9,7 @@ from together_batches._local.replace import resolved
 from together_batches._protocol.upload_marks import sendable
 from together_batches.errors import UsageError
 from together_batches.runs import _ledger, _lock
-from together_batches.runs._partial_file import explained
+from together_batches.runs._files import explained
 
 if TYPE_CHECKING:
     from pathlib import Path

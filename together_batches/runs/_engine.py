@@ -1,7 +1,7 @@
 """The engine of a run: executes the steps of attempts, as many at once as allowed, until no row is left to send.
 
-It uses functions that are passed in (:class:`RunApi`, :class:`Clock`) and a :class:`Ledger`, so that tests can stop
-it between any two calls, and does not depend on HTTP or on the location of the ledger.
+It uses functions that are passed in (:class:`RunContext`), so that tests can stop it between any two calls, and does
+not depend on HTTP or on the location of the ledger.
 """
 
 from __future__ import annotations
@@ -10,31 +10,23 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING
 
-import attrs
-
 from together_batches._jobs.status_reader import plain_group
 from together_batches.errors import BatchesError, CreateUnconfirmedError, ResultsUnavailableError
 from together_batches.models import BatchJob, BatchJobStatus
 from together_batches.runs import _rules
-from together_batches.runs._attempts import AttemptStore
 from together_batches.runs._collecting import Collecting
-from together_batches.runs._context import RunContext
 from together_batches.runs._follower import JobFollower
 from together_batches.runs._resuming import Resuming
 from together_batches.runs._steps import Steps
-from together_batches.runs._trouble import Trouble
 from together_batches.runs._values import RunEventKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from together_batches._jobs.create import Created
-    from together_batches.runs._api import Clock, RunApi
-    from together_batches.runs._events import EventSink
+    from together_batches.runs._context import RunContext
     from together_batches.runs._joining import Arranged
-    from together_batches.runs._records import Attempt, Key, Ledger, LedgerSnapshot, Shard
-    from together_batches.runs._rules import Caution, Limits
-    from together_batches.runs._run_directory import RunDirectory
+    from together_batches.runs._records import Attempt, Key, Shard
 
 __all__ = ["Engine"]
 
@@ -46,46 +38,18 @@ _MOST_FAILURES_IN_A_ROW = 3
 class Engine:
     """The work of a run. ``stopped`` is the reason why sendable rows were not sent, if any."""
 
-    def __init__(
-        self,
-        *,
-        api: RunApi,
-        time: Clock,
-        ledger: Ledger,
-        snapshot: LedgerSnapshot,
-        run_directory: RunDirectory,
-        limits: Limits,
-        max_attempts: int,
-        caution: Caution,
-        is_resumed: bool,
-        emit: EventSink,
-    ) -> None:
-        self.store = AttemptStore(ledger, snapshot)
+    def __init__(self, run: RunContext) -> None:
         self.stopped: str | None = None
-        self._time = time
-        self._limits = limits
-        self._max_attempts = max_attempts
-        self._caution = caution
-        self._emit = emit
-        self._know = api.know
-        context = RunContext(
-            run=snapshot.run,
-            api=api,
-            time=time,
-            store=self.store,
-            run_directory=run_directory,
-            trouble=Trouble(time, emit),
-            emit=emit,
-            caution=caution,
-            is_resumed=is_resumed,
-        )
-        self._follower = JobFollower(api.follow, self.store, time, emit, on_status=self._see_status)
-        self._steps = Steps(context, self._follower)
-        self._collecting = Collecting(context, self._steps)
-        self._resuming = Resuming(context, self._steps, self._collecting)
+        self._run = run
+        self._store = run.store
+        self._follower = JobFollower(run, on_status=self._see_status)
+        self._steps = Steps(run, self._follower)
+        self._collecting = Collecting(run, self._steps)
+        self._resuming = Resuming(run, self._steps, self._collecting)
+        attempts = run.store.attempts
         self._load = _rules.Load(
-            sent_rows=sum(attempt.rows for attempt in snapshot.attempts if attempt.creating_at),
-            tokens=sum(attempt.total_tokens for attempt in snapshot.attempts),
+            sent_rows=sum(attempt.rows for attempt in attempts if attempt.creating_at),
+            tokens=sum(attempt.total_tokens for attempt in attempts),
         )
         self._todo: deque[Attempt] = deque()
         """Attempts planned from the beginning, which precede rows that are sent again."""
@@ -99,7 +63,7 @@ class Engine:
         self._seem_cancelled: set[Key] = set()
         """Attempts whose job seems cancelled: until it is read again, nothing is created and nothing stopped."""
         self._unresolved: list[BatchesError] = []
-        self._has_left_validating = any(map(_has_run, snapshot.attempts))
+        self._has_left_validating = any(map(_has_run, attempts))
         self._scout: Key | None = None
         """The first shard, while it runs alone."""
         self._done = asyncio.Event()
@@ -107,27 +71,25 @@ class Engine:
     @property
     def has_work(self) -> bool:
         """Whether rows are left to send or to collect."""
-        return any(self._next(shard) for shard in self.store.shards.values())
+        return any(self._next(shard) for shard in self._store.shards.values())
 
     async def run(self) -> None:
         """Work until no row is left to send, or no more may be sent. An error that ends this early is raised.
 
         A later call can resume the rest. All unresolved attempts are raised as one error after all others ended.
         """
-        for attempt in self.store.attempts:
+        for attempt in self._store.attempts:
             if attempt.job_id is not None:
-                self._know(BatchJob(id=attempt.job_id, created_at=attempt.created_at))
+                self._run.api.know(BatchJob(id=attempt.job_id, created_at=attempt.created_at))
         given_up = self._resuming.given_up()
         if not self.has_work:
             return
         await self._resuming.look_around()
         for key in given_up:
-            if self._resuming.has_job_after_all(key):
-                continue
             arranged = await self._resuming.give_up(key)
             if arranged is not None:
                 self._count(key, arranged)
-        attempts = [self._next(shard) for shard in self.store.shards.values()]
+        attempts = [self._next(shard) for shard in self._store.shards.values()]
         # Jobs that may already exist come first: they cost nothing more, and their results are waited for.
         self._todo.extend(
             sorted(
@@ -137,7 +99,7 @@ class Engine:
         )
         async with plain_group() as group:
             group.create_task(self._follower.run())
-            noting = group.create_task(self.store.note_changes(self._time.sleep))
+            noting = group.create_task(self._store.note_changes(self._run.time.sleep))
             while True:
                 self._begin_what_may(group)
                 if not self._working:
@@ -148,7 +110,7 @@ class Engine:
             noting.cancel()
             for timer in self._timers:
                 timer.cancel()
-        await self.store.flush()
+        await self._store.flush()
         if self._unresolved:
             raise _rules.unresolved(self._unresolved)
 
@@ -157,8 +119,7 @@ class Engine:
         await self._collecting.restore()
 
     def _next(self, shard: Shard) -> Attempt | None:
-        attempts = self.store.at_shard(shard)
-        return _rules.next_attempt(shard, attempts, max_attempts=self._max_attempts, now=self._time.now())
+        return self._store.next_attempt(shard, self._run.time.now())
 
     # --- admission ------------------------------------------------------------------------------------------------
 
@@ -167,7 +128,7 @@ class Engine:
             attempt = waiting[0]
             sent = 0 if attempt.creating_at else attempt.rows
             if sent:
-                answer = "now" if self.stopped else _rules.admission(self._limits, self._load, attempt.rows)
+                answer = "now" if self.stopped else _rules.admission(self._run.options, self._load, attempt.rows)
                 if isinstance(answer, _rules.Stop):
                     self._stop(answer.reason)
                 if self.stopped:
@@ -180,24 +141,18 @@ class Engine:
                 if not self._has_left_validating:
                     self._scout = attempt.key
             waiting.popleft()
-            self._begin(attempt, sent, group)
-
-    def _begin(self, attempt: Attempt, sent: int, group: asyncio.TaskGroup) -> None:
-        self._load = attrs.evolve(
-            self._load,
-            jobs=self._load.jobs + 1,
-            enqueued_rows=self._load.enqueued_rows + attempt.rows,
-            sent_rows=self._load.sent_rows + sent,
-        )
-        self._working += 1
-        group.create_task(self._carry(attempt, group))
+            self._load.jobs += 1
+            self._load.enqueued_rows += attempt.rows
+            self._load.sent_rows += sent
+            self._working += 1
+            group.create_task(self._carry(attempt, group))
 
     def _stop(self, reason: str) -> None:
         if self.stopped is None:
             self.stopped = reason
             for timer in self._timers:
                 timer.cancel()
-            self._emit(RunEventKind.STOPPED, f"nothing more is created: {reason}; what runs is waited for")
+            self._run.emit(RunEventKind.STOPPED, f"nothing more is created: {reason}; what runs is waited for")
 
     # --- the first shard, alone -----------------------------------------------------------------------------------
 
@@ -214,7 +169,7 @@ class Engine:
             self._done.set()
 
     async def _limit_scouting(self, key: Key) -> None:
-        await self._time.sleep(_ALONE_SECONDS)
+        await self._run.time.sleep(_ALONE_SECONDS)
         if self._scout == key:
             self._end_scouting(key, succeeded=True)
 
@@ -230,9 +185,8 @@ class Engine:
             nonlocal holds_a_place
             if holds_a_place:
                 holds_a_place = False
-                self._load = attrs.evolve(
-                    self._load, jobs=self._load.jobs - 1, enqueued_rows=self._load.enqueued_rows - attempt.rows
-                )
+                self._load.jobs -= 1
+                self._load.enqueued_rows -= attempt.rows
                 self._done.set()
 
         try:
@@ -240,7 +194,7 @@ class Engine:
         except (ResultsUnavailableError, CreateUnconfirmedError) as error:
             error.__traceback__ = None  # it would keep its frames alive
             self._unresolved.append(error)
-            self._emit(RunEventKind.TROUBLE, f"left unresolved in this call: {error}", key)
+            self._run.emit(RunEventKind.TROUBLE, f"left unresolved in this call: {error}", key)
         else:
             self._follow_up(key, arranged, group)
         release()
@@ -254,21 +208,9 @@ class Engine:
     ) -> Arranged | None:
         """Return the results of an attempt; None if it has none, or they are left for the next call."""
         key = attempt.key
-        other: Created | None = None
-        if attempt.number > 1 and not attempt.creating_at:
-            previous = (attempt.shard, attempt.number - 1)
-            if self.store.at(previous).rows and not await self._collecting.is_as_collected(previous):
-                self._send_less(attempt.rows)
-                return None
-            other = await self._collecting.other_job(previous)
-        await self.store.begin(attempt, planned_at=self._time.now())
-        if not attempt.rows:
-            await self.store.save(key, collected_at=self._time.now())
+        if not await self._has_rows(attempt):
             return None
-        is_ours = other is None and self.store.at(key).job_id is None
-        if other is not None:
-            self._send_less(attempt.rows)
-            await self._steps.take_up(key, other)
+        is_new = self._store.at(key).job_id is None
         await self._steps.upload(key)
         await self._steps.create(key)
         if self._scout == key:
@@ -277,8 +219,8 @@ class Engine:
             limit.add_done_callback(self._timers.discard)
         while True:
             job = await self._steps.end(key)
-            if job is not None and (is_ours or self._follower.saw_running(job.id)):
-                self._ended_at[key] = self._time.monotonic()
+            if job is not None and (is_new or self._follower.saw_running(job.id)):
+                self._ended_at[key] = self._run.time.monotonic()
             if job is not None and self._follower.cancelled_meanwhile(job):
                 job = await self._seen_twice(key, job)
                 if not job.is_terminal:
@@ -289,22 +231,46 @@ class Engine:
                     self._stop(f"job {job.id} was cancelled")
                     if not (job.output_file_id or job.error_file_id):
                         return None
-            if _seems_to_have_failed(self.store.at(key)):
-                self._in_doubt.add(key)
-            noted = self.store.at(key).ended_at
-            arranged = await self._collecting.collect(key, on_wait=release)
-            if self.store.at(key).ended_at != noted:  # it only seemed to have ended
-                self._ended_at[key] = self._time.monotonic()
+            arranged = await self._collected(key, release)
             if arranged is not None:
-                self._load = attrs.evolve(self._load, tokens=self._load.tokens + arranged.usage.total_tokens)
-                return self._count(key, arranged)
+                return arranged
+
+    async def _has_rows(self, attempt: Attempt) -> bool:
+        """Begin an attempt, and return whether it has rows: none if the previous one answered all of them after all.
+
+        If a second job of the previous attempt's file exists, it is the job of this attempt.
+        """
+        key = attempt.key
+        other: Created | None = None
+        if attempt.number > 1 and not attempt.creating_at:
+            previous = (attempt.shard, attempt.number - 1)
+            if self._store.at(previous).rows and not await self._collecting.is_as_collected(previous):
+                self._load.sent_rows -= attempt.rows
+                return False
+            other = await self._collecting.other_job(previous)
+        await self._store.begin(attempt, planned_at=self._run.time.now())
+        if not attempt.rows:
+            await self._store.save(key, collected_at=self._run.time.now())
+        elif other is not None:
+            self._load.sent_rows -= attempt.rows
+            await self._steps.take_up(key, other)
+        return bool(attempt.rows)
+
+    async def _collected(self, key: Key, release: Callable[[], None]) -> Arranged | None:
+        """Return the results of an ended job; None if it has not ended after all."""
+        ended = self._store.at(key)
+        if _seems_to_have_failed(ended):
+            self._in_doubt.add(key)
+        arranged = await self._collecting.collect(key, on_wait=release)
+        if self._store.at(key).ended_at != ended.ended_at:  # it only seemed to have ended
+            self._ended_at[key] = self._run.time.monotonic()
+        if arranged is None:
             self._ended_at.pop(key, None)
             self._in_doubt.discard(key)
             self._done.set()
-
-    def _send_less(self, rows: int) -> None:
-        """Subtract rows that were counted as sent and are not sent."""
-        self._load = attrs.evolve(self._load, sent_rows=self._load.sent_rows - rows)
+            return None
+        self._load.tokens += arranged.usage.total_tokens
+        return self._count(key, arranged)
 
     async def _seen_twice(self, key: Key, job: BatchJob) -> BatchJob:
         """Read a job again that seems to have been cancelled."""
@@ -316,14 +282,14 @@ class Engine:
 
     def _count(self, key: Key, arranged: Arranged) -> Arranged:
         """Stop the run if the results of a job show that more jobs would fail in the same way."""
-        if arranged.refusal is not None and self._next(self.store.shards[key[0]]) is not None:
+        if arranged.refusal is not None and self._next(self._store.shards[key[0]]) is not None:
             self._stop(f"rows are refused for the account ({arranged.refusal}): put it in order, and run it again")
         if _rules.SUCCEEDED in arranged.outcomes:
             self._failures_in_a_row = 0
-        elif _rules.failed_as_a_whole(self.store.at(key)):
+        elif _rules.failed_as_a_whole(self._store.at(key)):
             self._failures_in_a_row += 1
         if self._failures_in_a_row >= _MOST_FAILURES_IN_A_ROW and self.has_work:
-            why = self.store.at(key).error or "without a reason"
+            why = self._store.at(key).error or "without a reason"
             self._stop(f"{_MOST_FAILURES_IN_A_ROW} jobs in a row failed as a whole, the last one: {why}")
         return arranged
 
@@ -331,7 +297,7 @@ class Engine:
 
     def _follow_up(self, key: Key, arranged: Arranged | None, group: asyncio.TaskGroup) -> None:
         """Schedule the next attempt at a shard: its remaining rows, or an attempt that is collected again."""
-        following = self._next(self.store.shards[key[0]])
+        following = self._next(self._store.shards[key[0]])
         # An attempt that would be followed by itself is left for the next call.
         if following is None or following.key == key or (self.stopped and not following.creating_at):
             return
@@ -347,17 +313,17 @@ class Engine:
         """
         if arranged is None or key not in self._ended_at:
             return 0.0
-        if self.store.at(key).status == BatchJobStatus.CANCELLED:
+        if self._store.at(key).status == BatchJobStatus.CANCELLED:
             return 0.0
-        failures = sum(map(_rules.failed_as_a_whole, self.store.at_shard(self.store.shards[key[0]])))
-        delays: Sequence[float] = self._caution.retry_delays
-        number = max(failures - 1, 0) if _rules.failed_as_a_whole(self.store.at(key)) else 0
+        failures = sum(map(_rules.failed_as_a_whole, self._store.at_shard(self._store.shards[key[0]])))
+        delays: Sequence[float] = self._run.options.retry_delays
+        number = max(failures - 1, 0) if _rules.failed_as_a_whole(self._store.at(key)) else 0
         delay = delays[min(number, len(delays) - 1)] if delays else 0.0
-        return max(0.0, delay - (self._time.monotonic() - self._ended_at[key]))
+        return max(0.0, delay - (self._run.time.monotonic() - self._ended_at[key]))
 
     async def _after(self, seconds: float, following: Attempt) -> None:
         if seconds:
-            await self._time.sleep(seconds)
+            await self._run.time.sleep(seconds)
         self._again.append(following)
 
     def _end_delay(self, timer: asyncio.Task[None]) -> None:

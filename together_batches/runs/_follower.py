@@ -14,9 +14,7 @@ if TYPE_CHECKING:
 
     from together_batches.errors import BatchesError
     from together_batches.models import BatchJob
-    from together_batches.runs._api import Clock, Follow
-    from together_batches.runs._attempts import AttemptStore
-    from together_batches.runs._events import EventSink
+    from together_batches.runs._context import RunContext
     from together_batches.runs._records import Key
 
 __all__ = ["JobFollower"]
@@ -27,20 +25,9 @@ _CANCELLED = frozenset({BatchJobStatus.CANCELING, BatchJobStatus.CANCELLED})
 class JobFollower:
     """Follower of jobs: :meth:`run` polls them, :meth:`ending` waits for one of them."""
 
-    def __init__(
-        self,
-        follow: Follow,
-        store: AttemptStore,
-        time: Clock,
-        emit: EventSink,
-        *,
-        on_status: Callable[[Key, str | None], None],
-    ) -> None:
+    def __init__(self, run: RunContext, *, on_status: Callable[[Key, str | None], None]) -> None:
+        self._run = run
         self._on_status = on_status
-        self._follow = follow
-        self._store = store
-        self._time = time
-        self._emit = emit
         self._requested: asyncio.Queue[str | None] = asyncio.Queue()
         self._waiting: dict[str, tuple[Key, asyncio.Future[BatchJob | BatchesError]]] = {}
         self._cancelled_before = set[str]()
@@ -68,7 +55,7 @@ class JobFollower:
 
     async def run(self) -> None:
         """Follow all requested jobs until stopped."""
-        finished = self._follow(self._job_ids(), on_update=self._see, on_refused=self._end)
+        finished = self._run.api.follow(self._job_ids(), on_update=self._see, on_refused=self._end)
         async with aclosing(finished):
             async for job in finished:
                 self._end(job.id, job)
@@ -84,7 +71,7 @@ class JobFollower:
 
     def _see(self, job: BatchJob) -> None:
         key, _ = self._waiting[job.id.lower()]
-        before = self._store.at(key)
+        before = self._run.store.at(key)
         if job.status not in _CANCELLED:
             self._cancelled_before.discard(job.id)
         elif job.id not in self._seen:
@@ -94,14 +81,14 @@ class JobFollower:
             self._running.add(job.id)
         running = job.status == BatchJobStatus.IN_PROGRESS and before.running_at is None
         status = str(job.status) if job.status else None
-        changed = self._store.change(
+        changed = self._run.store.change(
             key,
             status=status,
             progress=before.progress if job.progress is None else job.progress,
             created_at=job.created_at or before.created_at,
-            running_at=self._time.now() if running else before.running_at,
+            running_at=self._run.time.now() if running else before.running_at,
         )
         self._on_status(key, status)
         if changed:
             at = "" if job.progress is None else f" at {job.progress:g} %"
-            self._emit(RunEventKind.PROGRESSED, f"job {job.id} is {status}{at}", key, job.id)
+            self._run.emit(RunEventKind.PROGRESSED, f"job {job.id} is {status}{at}", key, job.id)

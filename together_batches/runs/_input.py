@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 from collections.abc import AsyncIterable
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from together_batches import jsonl
 from together_batches._protocol.upload_marks import MARK_BYTES, sendable
 from together_batches._text import format_count
-from together_batches.errors import RunChangedError, ValidationError
+from together_batches.errors import RunChangedError
+from together_batches.jsonl._files import RequestLines
 from together_batches.jsonl._sources import blocks_of
 from together_batches.runs import _ledger
 from together_batches.runs._directory_check import INVALID, SPOOL
-from together_batches.runs._partial_file import PartialFile
+from together_batches.runs._files import run_file
 from together_batches.runs._records import Run
 from together_batches.runs._sharding import Scan, scan, sha256_of
 from together_batches.runs._threads import in_thread
@@ -65,10 +66,7 @@ async def begin(source: Requests, places: RunPaths, options: Options, *, now: da
 
 def _scanned(path: Path, invalid: Path, options: Options, raise_if_cancelled: Callable[[], None]) -> Scan:
     with ExitStack() as stack:
-        aside: PartialFile | None = None
-        if options.skip_invalid:
-            aside = PartialFile(invalid, "new")
-            stack.callback(aside.drop)
+        aside = stack.enter_context(run_file(invalid)) if options.skip_invalid else None
         found = scan(
             path,
             endpoint=options.endpoint,
@@ -78,20 +76,17 @@ def _scanned(path: Path, invalid: Path, options: Options, raise_if_cancelled: Ca
             raise_if_cancelled=raise_if_cancelled,
         )
         if aside is not None and found.invalid:
-            aside.keep()
+            aside.commit()
         return found
 
 
 def _copy(source: BinaryIO, target: Path, raise_if_cancelled: Callable[[], None]) -> None:
     """Copy the bytes of an open file to a file, which appears when it is complete."""
-    partial_file = PartialFile(target, "new")
-    try:
+    with run_file(target) as file:
         for block in blocks_of(source):
             raise_if_cancelled()
-            partial_file.write(block)
-        partial_file.keep()
-    finally:
-        partial_file.drop()
+            file.write(block)
+        file.commit()
 
 
 async def _spool(requests: Iterable[RequestLike] | AsyncIterable[RequestLike], target: Path) -> None:
@@ -99,44 +94,32 @@ async def _spool(requests: Iterable[RequestLike] | AsyncIterable[RequestLike], t
 
     A synchronous iterable is iterated in a thread, because it may block.
     """
-    partial_file = await in_thread(lambda _: PartialFile(target, "new"))
-    try:
+    lines = RequestLines()
+    with ExitStack() as stack:
+        file = await in_thread(lambda _: stack.enter_context(run_file(target)))
+
+        def write(raise_if_cancelled: Callable[[], None], requests: Iterable[RequestLike]) -> None:
+            for line in lines.of(requests):
+                raise_if_cancelled()
+                file.write(line)
+
+        async def add(held: bytes) -> None:
+            await in_thread(lambda _: file.write(held))
+
         if isinstance(requests, AsyncIterable):
             held = bytearray()
-            number = 0
             async for request in requests:
-                number += 1
-                held += _line(request, number)
+                held += lines.line(request)
+                if lines.is_full:
+                    break
                 if len(held) >= _HELD_BYTES:
-                    await _add(partial_file, held)
-            await _add(partial_file, held)
+                    await add(bytes(held))
+                    held.clear()
+            await add(bytes(held))
         else:
-
-            def write(raise_if_cancelled: Callable[[], None]) -> None:
-                for number, request in enumerate(requests, start=1):
-                    raise_if_cancelled()
-                    partial_file.write(_line(request, number))
-
-            await in_thread(write)
-        await in_thread(lambda _: partial_file.keep())
-    finally:
-        partial_file.drop()
-
-
-async def _add(partial_file: PartialFile, held: bytearray) -> None:
-    lines = bytes(held)
-    held.clear()
-    await in_thread(lambda _: partial_file.write(lines))
-
-
-def _line(request: RequestLike, number: int) -> bytes:
-    try:
-        return jsonl.encode(request)
-    except ValidationError as error:
-        message = f"request {number}: {error}"
-        raise ValidationError(
-            message, problems=[f"request {number}: {problem}" for problem in error.problems]
-        ) from error
+            await in_thread(partial(write, requests=requests))
+        lines.raise_for_problems()
+        await in_thread(lambda _: file.commit())
 
 
 async def known_input(source: Requests, places: RunPaths, options: Options, run: Run) -> Path:
@@ -175,21 +158,11 @@ async def known_input(source: Requests, places: RunPaths, options: Options, run:
         )
         raise RunChangedError(message, directory=directory)
     if hasattr(source, "read"):
-        given = await in_thread(lambda raise_if_cancelled: _hashed(cast("BinaryIO", source), raise_if_cancelled))
-        if given not in {None, run.input_sha256}:
+        size, sha256 = await in_thread(partial(sha256_of, cast("BinaryIO", source)))
+        if size and sha256 != run.input_sha256:
             message = (
                 f"what is read now is not what the run in {directory} was begun with: to go on, pass the same again, "
                 "or nothing, or begin a new run in another directory"
             )
             raise RunChangedError(message, directory=directory)
     return path
-
-
-def _hashed(source: BinaryIO, raise_if_cancelled: Callable[[], None]) -> str | None:
-    """Return the hash of a file's content; None if it is empty."""
-    digest, size = hashlib.sha256(), 0
-    for block in blocks_of(source):
-        raise_if_cancelled()
-        digest.update(block)
-        size += len(block)
-    return digest.hexdigest() if size else None

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import BinaryIO
 
+    from together_batches._local.atomic_file import AtomicFile
     from together_batches.jsonl._lines import Lines
-    from together_batches.runs._partial_file import PartialFile
     from together_batches.runs._records import Attempt, Shard
 
 __all__ = ["Arranged", "ForeignFileError", "arrange", "final_lines"]
@@ -80,7 +80,7 @@ def arrange(
     custom_ids: Sequence[str],
     output: Path | None,
     errors: Path | None,
-    target: PartialFile,
+    target: AtomicFile,
     *,
     completed: bool,
     absent: Callable[[str], BatchFailure | BatchMissing],

@@ -22,7 +22,7 @@ from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import attrs
 from anyio import CancelScope
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 __all__ = ["NAME", "SqliteLedger", "create", "opened", "read"]
 
 NAME = "ledger.sqlite"
-VERSION = 3
 
 _APPLICATION = 0x54424C47
 """SQLite application id that distinguishes a ledger from any other database."""
@@ -48,68 +47,6 @@ _LOOKS = 5
 """Maximum reads without a lock if the files change meanwhile."""
 _JOURNALS = ("-journal", "-wal")
 """Suffixes of SQLite's files beside a database, without which the database may be stale or torn."""
-
-_SCHEMA = """
-CREATE TABLE run (
-    id TEXT NOT NULL PRIMARY KEY,
-    input_name TEXT NOT NULL,
-    input_bytes INTEGER NOT NULL,
-    input_sha256 TEXT NOT NULL,
-    spooled INTEGER NOT NULL,
-    endpoint TEXT NOT NULL,
-    model_id TEXT,
-    priority INTEGER,
-    max_attempts INTEGER NOT NULL,
-    invalid INTEGER NOT NULL,
-    started_at TEXT NOT NULL,
-    finished_at TEXT,
-    claims TEXT NOT NULL,
-    holder INTEGER NOT NULL DEFAULT 0
-);
-CREATE TABLE shard (
-    number INTEGER NOT NULL PRIMARY KEY,
-    first_line INTEGER NOT NULL,
-    rows INTEGER NOT NULL,
-    offset INTEGER NOT NULL,
-    size INTEGER NOT NULL,
-    sha256 TEXT NOT NULL,
-    skipped BLOB NOT NULL
-);
-CREATE TABLE attempt (
-    shard INTEGER NOT NULL REFERENCES shard (number),
-    number INTEGER NOT NULL,
-    rows INTEGER NOT NULL,
-    planned_at TEXT NOT NULL,
-    marked INTEGER NOT NULL,
-    file_id TEXT,
-    former_file_ids TEXT NOT NULL,
-    uploaded_at TEXT,
-    since TEXT,
-    creating_at TEXT,
-    posts INTEGER NOT NULL,
-    job_id TEXT UNIQUE,
-    found INTEGER NOT NULL,
-    known_at TEXT,
-    created_at TEXT,
-    warning TEXT,
-    status TEXT,
-    progress REAL,
-    running_at TEXT,
-    ended_at TEXT,
-    error TEXT,
-    output_file_id TEXT,
-    error_file_id TEXT,
-    output_bytes INTEGER,
-    error_bytes INTEGER,
-    collected_at TEXT,
-    piece_sha256 TEXT NOT NULL,
-    outcomes BLOB NOT NULL,
-    prompt_tokens INTEGER NOT NULL,
-    completion_tokens INTEGER NOT NULL,
-    total_tokens INTEGER NOT NULL,
-    PRIMARY KEY (shard, number)
-);
-"""
 
 _UPGRADES = {
     1: """
@@ -125,9 +62,105 @@ UPDATE attempt SET posts = 1 WHERE creating_at IS NOT NULL;
 }
 """Statements that upgrade a ledger of each version to the next. Version 1 recorded a create, but not how often it was
 sent: at least once."""
+VERSION = len(_UPGRADES) + 1
 
-_Record = TypeVar("_Record", Run, Shard, Attempt)
+Record = TypeVar("Record", bound=Run | Shard | Attempt)
 T = TypeVar("T")
+
+
+# --- tables -------------------------------------------------------------------------------------------------------
+
+
+def _time(value: str | None) -> datetime | None:
+    return None if value is None else datetime.fromisoformat(value).astimezone(UTC)
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+_COLUMNS: dict[object, tuple[str, Callable[[Any], Any]]] = {
+    bool: ("INTEGER NOT NULL", bool),
+    int: ("INTEGER NOT NULL", _as_it_is),
+    int | None: ("INTEGER", _as_it_is),
+    float | None: ("REAL", _as_it_is),
+    str: ("TEXT NOT NULL", _as_it_is),
+    str | None: ("TEXT", _as_it_is),
+    bytes: ("BLOB NOT NULL", _as_it_is),
+    datetime: ("TEXT NOT NULL", _time),
+    datetime | None: ("TEXT", _time),
+}
+"""How a field of each type is stored and read."""
+
+
+class _Table(Generic[Record]):
+    """Table of records, with a column for each of their fields, and ``more`` columns and constraints."""
+
+    def __init__(self, name: str, kind: type[Record], key: str, *more: str) -> None:
+        self._name = name
+        self._kind = kind
+        self._key = key
+        self._more = more
+
+    def _fields(self) -> tuple[attrs.Attribute[Any], ...]:
+        fields: tuple[attrs.Attribute[Any], ...] = attrs.fields(attrs.resolve_types(self._kind))
+        return fields
+
+    def create(self, connection: sqlite3.Connection) -> None:
+        """Create the table."""
+        columns = [f"{field.name} {_COLUMNS[field.type][0]}" for field in self._fields()]
+        columns += [*self._more, f"PRIMARY KEY ({self._key})"]
+        connection.execute(f"CREATE TABLE {self._name} ({', '.join(columns)})")
+
+    def save(self, connection: sqlite3.Connection, records: Iterable[Record]) -> None:
+        """Insert records, or replace those that have the same keys."""
+        names = [field.name for field in self._fields()]
+        # Not OR REPLACE: of two attempts with the same job it would silently drop the first.
+        statement = (
+            f"INSERT INTO {self._name} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))}) "  # noqa: S608
+            f"ON CONFLICT ({self._key}) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in names)}"
+        )
+        for record in records:
+            values = [getattr(record, name) for name in names]
+            connection.execute(
+                statement, [value.isoformat() if isinstance(value, datetime) else value for value in values]
+            )
+
+    def load(self, connection: sqlite3.Connection) -> list[Record]:
+        """Return all records, in the order of their keys."""
+        # Fields that an older version lacks keep their defaults.
+        present = {name for (name,) in connection.execute("SELECT name FROM pragma_table_info(?)", [self._name])}
+        reads = {field.name: _COLUMNS[field.type][1] for field in self._fields() if field.name in present}
+        rows = connection.execute(f"SELECT {', '.join(reads)} FROM {self._name} ORDER BY {self._key}")  # noqa: S608
+        return [
+            self._kind(**{name: read(value) for (name, read), value in zip(reads.items(), row, strict=True)})
+            for row in rows
+        ]
+
+
+_RUN = _Table("run", Run, "id", "holder INTEGER NOT NULL DEFAULT 0")
+_SHARD = _Table("shard", Shard, "number")
+_ATTEMPT = _Table(
+    "attempt", Attempt, "shard, number", "FOREIGN KEY (shard) REFERENCES shard (number)", "UNIQUE (job_id)"
+)
+
+
+def _load(connection: sqlite3.Connection) -> LedgerSnapshot:
+    """Return all records of one moment; raise :class:`sqlite3.DatabaseError` if some are missing or unreadable."""
+    connection.execute("BEGIN")
+    try:
+        (run,) = _RUN.load(connection)
+        shards = _SHARD.load(connection)
+        attempts = _ATTEMPT.load(connection)
+    finally:
+        connection.execute("ROLLBACK")
+    last = {shard.number: 0 for shard in shards}
+    for attempt in attempts:
+        last[attempt.shard] = last.get(attempt.shard, -1) + 1
+        if attempt.number != last[attempt.shard]:
+            raise sqlite3.DatabaseError(f"attempts of shard {attempt.shard} are missing")
+        _rules.outcomes_of(attempt)
+    return LedgerSnapshot(run, tuple(shards), tuple(attempts))
 
 
 # --- creation -----------------------------------------------------------------------------------------------------
@@ -146,13 +179,15 @@ def create(directory: Path, run: Run, shards: Iterable[Shard]) -> None:
                 connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
                 _make_durable(directory, connection)
                 with _transaction(connection):
-                    _execute_all(connection, f"PRAGMA application_id = {_APPLICATION};{_SCHEMA}")
+                    connection.execute(f"PRAGMA application_id = {_APPLICATION}")
                     connection.execute(f"PRAGMA user_version = {VERSION}")
-                    _insert(connection, "run", [run])
-                    _insert(connection, "shard", snapshot.shards)
+                    for table in (_RUN, _SHARD, _ATTEMPT):
+                        table.create(connection)
+                    _RUN.save(connection, [run])
+                    _SHARD.save(connection, snapshot.shards)
             with closing(_connected(part, "mode=ro")) as connection:
                 _check(part, connection)
-                if _books(connection) != snapshot:
+                if _load(connection) != snapshot:
                     raise sqlite3.DatabaseError("what was written is not what is read back")
             part.replace(directory / NAME)
             _sync_directory(directory)
@@ -250,12 +285,6 @@ def _transaction(connection: sqlite3.Connection) -> Generator[None]:
         raise
 
 
-def _execute_all(connection: sqlite3.Connection, statements: str) -> None:
-    """Execute statements within the open transaction; ``executescript`` would commit it first."""
-    for statement in filter(str.strip, statements.split(";")):
-        connection.execute(statement)
-
-
 def _check(path: Path, connection: sqlite3.Connection) -> int:
     """Check that a ledger can be trusted, and return its version."""
     version = _version(path.parent, connection)
@@ -315,13 +344,13 @@ def _seen(path: Path, stamps: object) -> LedgerSnapshot:
         try:
             with closing(_connected(path, "mode=ro")) as connection:
                 _check(path, connection)
-                return _books(connection)
+                return _load(connection)
         except sqlite3.OperationalError as error:
             # A process was killed during a change, which could be undone in place only by writing.
             if _code(error) not in {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}:
                 raise
     with _recovered(path) as connection:
-        snapshot = _books(connection)
+        snapshot = _load(connection)
     if _stamps(path) != stamps:
         raise _busy("it is being changed")
     return snapshot
@@ -410,7 +439,9 @@ class SqliteLedger:
                 connection.execute("PRAGMA foreign_keys = ON")
                 with _transaction(connection):
                     for older in range(version, VERSION):
-                        _execute_all(connection, _UPGRADES[older])
+                        # Not by executescript, which would commit the transaction first.
+                        for statement in filter(str.strip, _UPGRADES[older].split(";")):
+                            connection.execute(statement)
                     connection.execute(f"PRAGMA user_version = {VERSION}")
                     connection.execute("UPDATE run SET holder = holder + 1")
                     (self._holder,) = connection.execute("SELECT holder FROM run").fetchone()
@@ -432,7 +463,7 @@ class SqliteLedger:
         """Return the whole ledger, as last saved."""
 
         def load() -> LedgerSnapshot:
-            snapshot = _books(self._open_connection())
+            snapshot = _load(self._open_connection())
             self._check_holder()
             return snapshot
 
@@ -440,17 +471,17 @@ class SqliteLedger:
 
     async def save(self, *attempts: Attempt) -> None:
         """Save attempts, all of them or none."""
-        await self._do("written", lambda: self._put("attempt", attempts))
+        await self._do("written", lambda: self._put(_ATTEMPT, attempts))
 
     async def save_run(self, run: Run) -> None:
         """Save the run."""
-        await self._do("written", lambda: self._put("run", [run]))
+        await self._do("written", lambda: self._put(_RUN, [run]))
 
     def _open_connection(self) -> sqlite3.Connection:
         assert self._connection is not None  # noqa: S101  # opened() ensures it
         return self._connection
 
-    def _put(self, table: str, records: Iterable[Run] | Iterable[Attempt]) -> None:
+    def _put(self, table: _Table[Record], records: Iterable[Record]) -> None:
         self._lock.check()
         if _identity(self._directory / NAME) != self._opened_file:
             message = (
@@ -461,7 +492,7 @@ class SqliteLedger:
         connection = self._open_connection()
         with _transaction(connection):
             self._check_holder()
-            _insert(connection, table, records)
+            table.save(connection, records)
 
     def _check_holder(self) -> None:
         (holder,) = self._open_connection().execute("SELECT holder FROM run").fetchone()
@@ -474,74 +505,6 @@ class SqliteLedger:
                 return work()
 
         return await asyncio.get_running_loop().run_in_executor(self._thread, explained)
-
-
-# --- records and rows ---------------------------------------------------------------------------------------------
-
-
-_KEYS = {"run": "id", "shard": "number", "attempt": "shard, number"}
-
-
-def _insert(connection: sqlite3.Connection, table: str, records: Iterable[Run | Shard | Attempt]) -> None:
-    for record in records:
-        fields = attrs.asdict(record, recurse=False)
-        names, places = ", ".join(fields), ", ".join("?" * len(fields))
-        values = [value.isoformat() if isinstance(value, datetime) else value for value in fields.values()]
-        # Not OR REPLACE: of two attempts with the same job it would silently drop the first.
-        changes = ", ".join(f"{name} = excluded.{name}" for name in fields)
-        connection.execute(
-            f"INSERT INTO {table} ({names}) VALUES ({places}) "  # noqa: S608  # names of fields
-            f"ON CONFLICT ({_KEYS[table]}) DO UPDATE SET {changes}",
-            values,
-        )
-
-
-def _books(connection: sqlite3.Connection) -> LedgerSnapshot:
-    """Return all records of one moment; raise :class:`sqlite3.DatabaseError` if some are missing or unreadable."""
-    connection.execute("BEGIN")
-    try:
-        (run,) = _select(connection, Run, "run")
-        shards = _select(connection, Shard, "shard")
-        attempts = _select(connection, Attempt, "attempt")
-    finally:
-        connection.execute("ROLLBACK")
-    last = {shard.number: 0 for shard in shards}
-    for attempt in attempts:
-        last[attempt.shard] = last.get(attempt.shard, -1) + 1
-        if attempt.number != last[attempt.shard]:
-            raise sqlite3.DatabaseError(f"attempts of shard {attempt.shard} are missing")
-        _rules.outcomes_of(attempt)
-    return LedgerSnapshot(run, tuple(shards), tuple(attempts))
-
-
-def _select(connection: sqlite3.Connection, kind: type[_Record], table: str) -> list[_Record]:
-    attrs.resolve_types(kind)
-    # Fields that an older version lacks keep their defaults.
-    present = {name for (name,) in connection.execute("SELECT name FROM pragma_table_info(?)", [table])}
-    fields = [field for field in attrs.fields(kind) if field.name in present]
-    reads = [_READS.get(field.type, _as_it_is) for field in fields]
-    names = [field.name for field in fields]
-    rows = connection.execute(f"SELECT {', '.join(names)} FROM {table} ORDER BY {_KEYS[table]}")  # noqa: S608  # names of fields
-    records: list[_Record] = []
-    for row in rows:
-        values: dict[str, Any] = {name: read(value) for name, read, value in zip(names, reads, row, strict=True)}
-        records.append(kind(**values))
-    return records
-
-
-def _as_it_is(value: object) -> object:
-    return value
-
-
-def _time(value: object) -> datetime:
-    return datetime.fromisoformat(cast("str", value)).astimezone(UTC)
-
-
-_READS: dict[object, Callable[[object], object]] = {
-    bool: bool,
-    datetime: _time,
-    datetime | None: lambda value: None if value is None else _time(value),
-}
 
 
 # --- errors -------------------------------------------------------------------------------------------------------

@@ -5,22 +5,24 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import attrs
 
 from together_batches import jsonl
 from together_batches._local.replace import resolved
 from together_batches._text import format_count
-from together_batches._validation import is_plain, path_of, positive_int, positive_number
+from together_batches._validation import check_callback, path_of, positive_int, positive_number
 from together_batches.errors import UsageError
 from together_batches.jsonl import RequestLike
 from together_batches.models import BatchJob
-from together_batches.runs._partial_file import explained
-from together_batches.runs._rules import Caution, Limits
+from together_batches.runs._files import explained
 from together_batches.runs._values import RunEvent
 
-__all__ = ["Options", "Requests", "RunPaths", "caution_of"]
+if TYPE_CHECKING:
+    from typing import Any
+
+__all__ = ["Options", "Requests", "RunPaths"]
 
 Requests = str | os.PathLike[str] | BinaryIO | Iterable[RequestLike] | AsyncIterable[RequestLike]
 """Input of a run: a path, a file opened in binary mode, or requests."""
@@ -89,64 +91,70 @@ class RunPaths:
             raise UsageError(message)
 
 
-@attrs.frozen(kw_only=True)
-class Options:
-    """Options of a run."""
-
-    endpoint: str
-    model_id: str | None
-    priority: int | None
-    max_rows_per_job: int
-    limits: Limits
-    caution: Caution
-    max_attempts: int
-    skip_invalid: bool
-    overwrite: bool
-    cancel_on_interrupt: bool
-    on_event: Callable[[RunEvent], None] | None
-
-    def __attrs_post_init__(self) -> None:
-        for name, number in attrs.asdict(self.limits).items():
-            if number is not None:
-                positive_int(name, number)
-        positive_number("patience", self.caution.patience, zero=True)
-        for delay in self.caution.retry_delays:
-            positive_number("retry_delays", delay, zero=True)
-        if self.on_event is not None and not is_plain(self.on_event):
-            message = "on_event must be a plain function: it is called, not awaited"
-            raise TypeError(message)
-        positive_int("max_attempts", self.max_attempts)
-        if positive_int("max_rows_per_job", self.max_rows_per_job) > jsonl.MAX_ROWS:
-            given = format_count(self.max_rows_per_job)
-            message = f"max_rows_per_job is at most {format_count(jsonl.MAX_ROWS)}; it is {given}"
-            raise UsageError(message)
-
-
-def caution_of(
-    *,
-    patience: float,
-    give_up: Iterable[str | BatchJob],
-    unique_files: bool,
-    retry_delays: float | Iterable[float],
-) -> Caution:
-    """Return how a run handles an inconsistent service; raise :class:`UsageError` for invalid arguments."""
-    given: object = give_up
-    if isinstance(given, str | BatchJob) or not isinstance(given, Iterable):
-        message = f"give_up is an iterable of ids, such as [{given!r}], not {type(given).__name__}"
+def _ids(given: Iterable[str | BatchJob]) -> tuple[str, ...]:
+    items: object = given
+    if isinstance(items, str | BatchJob) or not isinstance(items, Iterable):
+        message = f"give_up is an iterable of ids, such as [{items!r}], not {type(items).__name__}"
         raise UsageError(message)
-    ids = tuple(item.id if isinstance(item, BatchJob) else item for item in give_up)
+    ids = tuple(item.id if isinstance(item, BatchJob) else item for item in given)
     for item in ids:
         checked: object = item
         if not isinstance(checked, str) or not checked.strip():
             message = f"give_up takes ids of jobs or files, not {item!r}"
             raise UsageError(message)
-    delays: object = retry_delays
+    return ids
+
+
+def _delays(given: float | Iterable[float]) -> tuple[float, ...]:
+    delays: object = given
     if isinstance(delays, str) or not isinstance(delays, int | float | Iterable):
         message = f"retry_delays is a number of seconds, or several, not {delays!r}"
         raise UsageError(message)
-    return Caution(
-        patience=patience,
-        give_up=ids,
-        unique_files=unique_files,
-        retry_delays=tuple(retry_delays) if isinstance(retry_delays, Iterable) else (retry_delays,),
-    )
+    seconds = tuple(given) if isinstance(given, Iterable) else (given,)
+    for delay in seconds:
+        positive_number("retry_delays", delay, zero=True)
+    return seconds
+
+
+def _is_count(_: object, field: attrs.Attribute[Any], value: int) -> None:
+    positive_int(field.name, value)
+
+
+def _is_seconds(_: object, field: attrs.Attribute[Any], value: float) -> None:
+    positive_number(field.name, value, zero=True)
+
+
+def _is_rows_per_job(_: object, field: attrs.Attribute[Any], value: int) -> None:
+    if positive_int(field.name, value) > jsonl.MAX_ROWS:
+        message = f"{field.name} is at most {format_count(jsonl.MAX_ROWS)}; it is {format_count(value)}"
+        raise UsageError(message)
+
+
+def _is_callback(_: object, field: attrs.Attribute[Any], value: object) -> None:
+    check_callback(field.name, value)
+
+
+_optional = attrs.validators.optional
+
+
+@attrs.frozen(kw_only=True)
+class Options:
+    """Options of a run, as :meth:`AsyncBatches.run` documents them; invalid ones raise :class:`UsageError`."""
+
+    endpoint: str
+    model_id: str | None
+    priority: int | None
+    max_rows_per_job: int = attrs.field(validator=_is_rows_per_job)
+    max_jobs: int = attrs.field(validator=_is_count)
+    max_enqueued_rows: int | None = attrs.field(validator=_optional(_is_count))
+    max_attempts: int = attrs.field(validator=_is_count)
+    stop_after_rows: int | None = attrs.field(validator=_optional(_is_count))
+    stop_after_tokens: int | None = attrs.field(validator=_optional(_is_count))
+    skip_invalid: bool
+    overwrite: bool
+    patience: float = attrs.field(validator=_is_seconds)
+    give_up: tuple[str, ...] = attrs.field(converter=_ids)
+    unique_files: bool
+    retry_delays: tuple[float, ...] = attrs.field(converter=_delays)
+    cancel_on_interrupt: bool
+    on_event: Callable[[RunEvent], None] | None = attrs.field(validator=_is_callback)

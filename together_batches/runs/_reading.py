@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import attrs
 
 from together_batches._validation import path_of
-from together_batches.rows import Usage
 from together_batches.runs import _ledger, _rules
 from together_batches.runs._lock import holder
 from together_batches.runs._values import AttemptView, RunView, ShardView
@@ -15,8 +16,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from together_batches.runs._lock import Holder
-    from together_batches.runs._records import Attempt, LedgerSnapshot
-    from together_batches.runs._values import AttemptState, RunState
+    from together_batches.runs._records import Attempt, LedgerSnapshot, Run, Shard
+    from together_batches.runs._values import AttemptState
 
 __all__ = ["read"]
 
@@ -42,73 +43,43 @@ def view_of(directory: Path, snapshot: LedgerSnapshot, held: Holder | None) -> R
     for attempt in snapshot.attempts:
         at[attempt.shard].append(attempt)
     each = (_rules.buckets(shard, at[shard.number], max_attempts=run.max_attempts) for shard in snapshot.shards)
-    found = sum(each, _rules.Buckets())
-    state: RunState = "running" if held else "finished" if run.finished_at else "interrupted"
-    shards = tuple(
-        ShardView(
-            number=shard.number,
-            first_line=shard.first_line,
-            rows=shard.rows,
-            offset=shard.offset,
-            bytes=shard.size,
-            attempts=tuple(_attempt(attempt) for attempt in at[shard.number]),
-        )
-        for shard in snapshot.shards
-    )
+    pid, host = held or (None, None)
     return RunView(
+        **_shared(RunView, run),
+        **attrs.asdict(sum(each, _rules.Buckets())),
         directory=directory,
-        state=state,
-        pid=held[0] if held else None,
-        host=held[1] if held else None,
-        input_name=run.input_name,
-        input_bytes=run.input_bytes,
-        input_sha256=run.input_sha256,
-        endpoint=run.endpoint,
-        model_id=run.model_id,
-        priority=run.priority,
-        max_attempts=run.max_attempts,
-        started_at=run.started_at,
-        finished_at=run.finished_at,
-        shards=shards,
-        succeeded=found.succeeded,
-        failed=found.failed,
-        missing=found.missing,
-        invalid=run.invalid,
-        in_flight=found.in_flight,
-        not_sent=found.not_sent,
+        state="running" if held else "finished" if run.finished_at else "interrupted",
+        pid=pid,
+        host=host,
+        shards=tuple(
+            ShardView(
+                **_shared(ShardView, shard),
+                bytes=shard.size,
+                attempts=tuple(_attempt(attempt) for attempt in at[shard.number]),
+            )
+            for shard in snapshot.shards
+        ),
         usage=_rules.usage(snapshot.attempts),
         warnings=tuple(dict.fromkeys(item.warning for item in snapshot.attempts if item.warning)),
     )
 
 
+def _shared(view: type[attrs.AttrsInstance], record: Run | Shard | Attempt) -> dict[str, Any]:
+    """Return the fields of a record that its view has too."""
+    names = {field.name for field in attrs.fields(view)}
+    return attrs.asdict(record, recurse=False, filter=lambda field, _: field.name in names)
+
+
 def _attempt(attempt: Attempt) -> AttemptView:
     outcomes = _rules.outcomes_of(attempt)
     return AttemptView(
-        number=attempt.number,
-        rows=attempt.rows,
+        **_shared(AttemptView, attempt),
         state=_state(attempt),
-        file_id=attempt.file_id,
-        job_id=attempt.job_id,
-        found=attempt.found,
-        status=attempt.status,
-        progress=attempt.progress,
-        error=attempt.error,
-        warning=attempt.warning,
-        output_file_id=attempt.output_file_id,
-        error_file_id=attempt.error_file_id,
-        planned_at=attempt.planned_at,
-        uploaded_at=attempt.uploaded_at,
-        creating_at=attempt.creating_at,
-        known_at=attempt.known_at,
-        created_at=attempt.created_at,
-        running_at=attempt.running_at,
-        ended_at=attempt.ended_at,
-        collected_at=attempt.collected_at,
         succeeded=outcomes.count(_rules.SUCCEEDED),
         failed=outcomes.count(_rules.FAILED),
         again=outcomes.count(_rules.AGAIN),
         missing=outcomes.count(_rules.MISSING),
-        usage=Usage(attempt.prompt_tokens, attempt.completion_tokens, attempt.total_tokens),
+        usage=_rules.usage([attempt]),
     )
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
     from together_batches.models import BatchJob
+    from together_batches.runs._options import Options
     from together_batches.runs._records import Run, Shard
 
 __all__ = [
@@ -39,8 +40,6 @@ __all__ = [
     "REFUSED",
     "SUCCEEDED",
     "Buckets",
-    "Caution",
-    "Limits",
     "Load",
     "Stop",
     "absent",
@@ -207,32 +206,7 @@ def failed_as_a_whole(attempt: Attempt) -> bool:
 # --- limits -------------------------------------------------------------------------------------------------------
 
 
-@attrs.frozen
-class Limits:
-    """Limits of a run: jobs and rows in flight at once, and rows sent and tokens used in total."""
-
-    max_jobs: int
-    max_enqueued_rows: int | None = None
-    stop_after_rows: int | None = None
-    stop_after_tokens: int | None = None
-
-
-@attrs.frozen(kw_only=True)
-class Caution:
-    """Handling of an inconsistent service and of failures.
-
-    ``patience`` and ``retry_delays`` are in seconds; the first delay follows error rows and the first job of a shard
-    that failed as a whole, the next ones follow further such jobs, and the last is repeated. ``give_up`` contains ids
-    of jobs, or of files whose create made no job.
-    """
-
-    patience: float = 900.0
-    give_up: tuple[str, ...] = ()
-    unique_files: bool = True
-    retry_delays: tuple[float, ...] = (30.0, 120.0, 600.0)
-
-
-@attrs.frozen
+@attrs.define
 class Load:
     """Jobs and rows in flight, and rows sent and tokens used so far."""
 
@@ -248,7 +222,7 @@ class Stop(NamedTuple):
     reason: str
 
 
-def admission(limits: Limits, load: Load, rows: int) -> Literal["now", "later"] | Stop:
+def admission(limits: Options, load: Load, rows: int) -> Literal["now", "later"] | Stop:
     """Return whether a job of ``rows`` rows may be created: now, later (when others have ended), or not at all."""
     if limits.stop_after_tokens is not None and load.tokens >= limits.stop_after_tokens:
         return Stop(

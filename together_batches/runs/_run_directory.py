@@ -18,8 +18,8 @@ from together_batches.errors import UsageError
 from together_batches.models import BatchJobStatus
 from together_batches.runs import _rules
 from together_batches.runs._directory_check import DOWNLOADS, PIECES, UPLOADS, is_scratch
+from together_batches.runs._files import explained, run_file
 from together_batches.runs._joining import Arranged, arrange, final_lines
-from together_batches.runs._partial_file import PartialFile, explained
 from together_batches.runs._sharding import rows_in, sha256_of
 from together_batches.runs._threads import in_thread
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
+    from together_batches._local.atomic_file import AtomicFile
     from together_batches._protocol.upload_marks import Mark
     from together_batches.runs._records import Attempt, Shard
 
@@ -81,24 +82,21 @@ class RunDirectory:
         path = self.directory / UPLOADS / f"{_name(attempt)}.jsonl"
 
         def write(raise_if_cancelled: Callable[[], None]) -> bool:
-            partial_file = PartialFile(path, "new", hashed=False)
             is_marked = False
-            try:
+            with run_file(path, hashed=False) as file:
                 for rows in self._rows(shard, earlier, raise_if_cancelled):
-                    if mark is not None and not partial_file.bytes and (marked := _marked(rows, mark)) is not None:
-                        partial_file.write(marked)
+                    if mark is not None and not file.bytes and (marked := _marked(rows, mark)) is not None:
+                        file.write(marked)
                         is_marked = True
                     else:
-                        partial_file.write(rows)
+                        file.write(rows)
                 # Too large only in a run that was begun without marks, whose shards have no room for one.
-                if is_marked and partial_file.bytes > jsonl.MAX_BYTES:
-                    partial_file.start_over()
+                if is_marked and file.bytes > jsonl.MAX_BYTES:
+                    file.start_over()
                     for rows in self._rows(shard, earlier, raise_if_cancelled):
-                        partial_file.write(rows)
+                        file.write(rows)
                     is_marked = False
-                partial_file.keep()
-            finally:
-                partial_file.drop()
+                file.commit()
             return is_marked
 
         return path, await in_thread(write, large=True)
@@ -116,8 +114,7 @@ class RunDirectory:
                 of_first = self._ids(shard, earlier[: same_file.index(True)], raise_if_cancelled)
                 settled = set(of_first).difference(ids)
             path = self.piece_of(attempt)
-            piece = PartialFile(path, "new")
-            try:
+            with run_file(path) as piece:
                 arranged = arrange(
                     ids,
                     output,
@@ -128,9 +125,7 @@ class RunDirectory:
                     raise_if_cancelled=raise_if_cancelled,
                     settled=settled,
                 )
-                piece.keep()
-            finally:
-                piece.drop()
+                piece.commit()
             with explained("read", path):
                 self._written[path] = path.stat(), piece.sha256
             return arranged
@@ -195,7 +190,7 @@ class RunDirectory:
         await in_thread(unlink)
 
     async def join(
-        self, shards: Sequence[tuple[Shard, Sequence[Attempt]]], output: PartialFile, failures: PartialFile
+        self, shards: Sequence[tuple[Shard, Sequence[Attempt]]], output: AtomicFile, failures: AtomicFile
     ) -> None:
         """Write all rows to ``output`` in the order of the input, and those not answered also to ``failures``."""
 

@@ -6,9 +6,9 @@ import asyncio
 import logging
 import os
 from contextlib import AsyncExitStack, ExitStack
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
-import attrs
 from anyio import CancelScope, move_on_after
 
 from together_batches._local.replace import objection
@@ -17,13 +17,14 @@ from together_batches._validation import path_of
 from together_batches.errors import APIError, AuthenticationError, BatchesError, RunLedgerError, UsageError
 from together_batches.models import BatchJob
 from together_batches.runs import _input, _ledger, _rules
+from together_batches.runs._context import RunContext
 from together_batches.runs._directory_check import INVALID, PIECES, check_directory
 from together_batches.runs._engine import Engine
-from together_batches.runs._events import EventSink
+from together_batches.runs._files import explained, output_file
 from together_batches.runs._lock import locked
-from together_batches.runs._partial_file import PartialFile, explained
 from together_batches.runs._run_directory import RunDirectory
 from together_batches.runs._sharding import sha256_of
+from together_batches.runs._store import RunStore
 from together_batches.runs._threads import in_thread, own_thread
 from together_batches.runs._values import RunEventKind, RunReport, UnfinishedJobs
 
@@ -31,9 +32,10 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
     from pathlib import Path
 
-    from together_batches.runs._api import Clock, RunApi
+    from together_batches._local.atomic_file import AtomicFile
+    from together_batches.runs._context import Clock, RunApi
     from together_batches.runs._options import Options, Requests, RunPaths
-    from together_batches.runs._records import Attempt, Ledger, LedgerSnapshot, Shard
+    from together_batches.runs._records import LedgerSnapshot
 
 __all__ = ["run", "unfinished", "warn_of_unconfirmed"]
 
@@ -52,11 +54,37 @@ async def run(source: Requests, places: RunPaths, options: Options, *, api: RunA
         lock = await in_thread(lambda _: stack.enter_context(locked(directory)))
         is_new = await in_thread(lambda _: _is_new(directory))
         if is_new:
-            await in_thread(lambda raise_if_cancelled: _refuse_others(places, options, (), raise_if_cancelled))
+            await in_thread(partial(_refuse_others, places, options, ()))
             await _input.begin(source, places, options, now=time.now())
         ledger = await stack.enter_async_context(_ledger.opened(directory, lock))
-        running = _Running(source, places, options, ledger=ledger, snapshot=await ledger.load(), api=api, time=time)
-        return await running.run(is_new=is_new)
+        store = RunStore(ledger, await ledger.load())
+        path = await _input.known_input(source, places, options, store.run)
+        _check_quota(store, options)
+        ours = await in_thread(partial(_refuse_others, places, options, store.run.claims.split()))
+        run_directory = RunDirectory(directory, path)
+        await in_thread(lambda _: run_directory.prepare())
+        if store.run.max_attempts != options.max_attempts:
+            await store.save_run(max_attempts=options.max_attempts)
+        call = RunContext(
+            options=options, store=store, directory=run_directory, api=api, time=time, is_resumed=not is_new
+        )
+        _report_beginning(call)
+        engine = Engine(call)
+        if engine.has_work and store.run.finished_at is not None:
+            await store.save_run(finished_at=None)
+        try:
+            await engine.run()
+        except asyncio.CancelledError:
+            if options.cancel_on_interrupt:
+                with CancelScope(shield=True), move_on_after(_CANCEL_SECONDS):
+                    await _cancel(call)
+            raise
+        # Without rows to send or collect. A cancelled job may be left for the next call.
+        is_complete = not (store.buckets.not_sent or store.buckets.in_flight)
+        if is_complete and (store.run.finished_at is None or places.output not in ours):
+            await engine.restore()
+            await _write_output(call, places, ours)
+        return _report(call, places, stopped=engine.stopped, is_complete=is_complete)
 
 
 def _enter(places: RunPaths) -> None:
@@ -101,185 +129,97 @@ def _refuse_others(
     return ours
 
 
-class _Running:
-    """One call of a run with an open ledger."""
-
-    def __init__(
-        self,
-        source: Requests,
-        places: RunPaths,
-        options: Options,
-        *,
-        ledger: Ledger,
-        snapshot: LedgerSnapshot,
-        api: RunApi,
-        time: Clock,
-    ) -> None:
-        self._source = source
-        self._places = places
-        self._options = options
-        self._ledger = ledger
-        self._books = snapshot
-        self._run = snapshot.run
-        self._api = api
-        self._time = time
-        self._emit = EventSink(options.on_event, time, invalid=snapshot.run.invalid)
-
-    async def run(self, *, is_new: bool) -> RunReport:
-        """Execute the remaining work, and return the report."""
-        options, places = self._options, self._places
-        path = await _input.known_input(self._source, places, options, self._run)
-        self._check_quota()
-        claims = self._run.claims.split()
-        ours = await in_thread(lambda raise_if_cancelled: _refuse_others(places, options, claims, raise_if_cancelled))
-        run_directory = RunDirectory(places.directory, path)
-        await in_thread(lambda _: run_directory.prepare())
-        if self._run.max_attempts != options.max_attempts:
-            await self._save(max_attempts=options.max_attempts)
-        engine = Engine(
-            api=self._api,
-            time=self._time,
-            ledger=self._ledger,
-            snapshot=self._books,
-            run_directory=run_directory,
-            limits=options.limits,
-            max_attempts=options.max_attempts,
-            caution=options.caution,
-            is_resumed=not is_new,
-            emit=self._emit,
+def _check_quota(store: RunStore, options: Options) -> None:
+    most = options.max_enqueued_rows
+    largest = max(shard.rows for shard in store.shards.values())
+    if most is not None and most < largest:
+        message = (
+            f"max_enqueued_rows is {format_count(most)}, and the run has a job of {count_of(largest, 'row')}, "
+            "which could never be sent: raise it, or begin a new run with a smaller max_rows_per_job"
         )
-        self._emit.counts = lambda: engine.store.counts(options.max_attempts)
-        self._tell_beginning(engine, is_new=is_new)
-        if engine.has_work and self._run.finished_at is not None:
-            await self._save(finished_at=None)
-        await self._with_cancelling(engine)
-        found = engine.store.buckets(self._options.max_attempts)
-        if _is_complete(found) and (self._run.finished_at is None or places.output not in ours):
-            await self._write_output(engine, run_directory, ours)
-        return self._report(engine, found)
+        raise UsageError(message)
 
-    def _check_quota(self) -> None:
-        most = self._options.limits.max_enqueued_rows
-        largest = max(shard.rows for shard in self._books.shards)
-        if most is not None and most < largest:
-            message = (
-                f"max_enqueued_rows is {format_count(most)}, and the run has a job of {count_of(largest, 'row')}, "
-                "which could never be sent: raise it, or begin a new run with a smaller max_rows_per_job"
-            )
-            raise UsageError(message)
 
-    def _tell_beginning(self, engine: Engine, *, is_new: bool) -> None:
-        run, shards = self._run, len(self._books.shards)
-        rows = sum(shard.rows for shard in self._books.shards)
-        what = f"{count_of(rows, 'row')} of {run.input_name} in {count_of(shards, 'shard')}"
-        if is_new:
-            aside = f"; {format_count(run.invalid)} bad lines are set aside" if run.invalid else ""
-            self._emit(RunEventKind.BEGUN, f"{what}{aside}")
-        else:
-            found = engine.store.buckets(self._options.max_attempts)
-            done = found.succeeded + found.failed + found.missing
-            self._emit(
-                RunEventKind.RESUMED,
-                f"{what}: {format_count(done)} are done, {format_count(found.in_flight)} under way",
-            )
+def _report_beginning(call: RunContext) -> None:
+    run, shards, found = call.store.run, call.store.shards.values(), call.store.buckets
+    rows = sum(shard.rows for shard in shards)
+    what = f"{count_of(rows, 'row')} of {run.input_name} in {count_of(len(shards), 'shard')}"
+    if call.is_resumed:
+        done = found.succeeded + found.failed + found.missing
+        message = f"{what}: {format_count(done)} are done, {format_count(found.in_flight)} under way"
+        call.emit(RunEventKind.RESUMED, message)
+    else:
+        aside = f"; {format_count(run.invalid)} bad lines are set aside" if run.invalid else ""
+        call.emit(RunEventKind.BEGUN, f"{what}{aside}")
 
-    async def _save(self, **changes: Any) -> None:
-        self._run = attrs.evolve(self._run, **changes)
-        await self._ledger.save_run(self._run)
 
-    async def _with_cancelling(self, engine: Engine) -> None:
-        try:
-            await engine.run()
-        except asyncio.CancelledError:
-            if self._options.cancel_on_interrupt:
-                with CancelScope(shield=True), move_on_after(_CANCEL_SECONDS):
-                    await self._cancel()
-            raise
+async def _cancel(call: RunContext) -> None:
+    """Cancel the unfinished jobs of an interrupted run."""
 
-    async def _cancel(self) -> None:
-        try:
-            found = await _unfinished(await self._ledger.load(), self._list)
-            warn_of_unconfirmed(self._places.directory, found.unconfirmed)
-            if found.jobs:
-                await self._api.cancel(found.jobs)
-        except BatchesError as error:
-            directory = self._places.directory
-            _log.warning(
-                "the jobs of the run in %s could not be cancelled: %s",
-                directory,
-                error,
-                extra={"directory": str(directory)},
-            )
+    async def list_jobs() -> list[BatchJob]:
+        return (await call.api.list_jobs()).jobs
 
-    async def _list(self) -> list[BatchJob]:
-        return (await self._api.list_jobs()).jobs
-
-    # --- the output -----------------------------------------------------------------------------------------------
-
-    async def _write_output(self, engine: Engine, run_directory: RunDirectory, ours: Sequence[Path]) -> None:
-        """Write the output, record its hash, and only then rename it, to recognise it after a crash in between."""
-        places = self._places
-        await engine.restore()
-        with ExitStack() as stack:
-            output, failures = await in_thread(lambda _: self._drafts(stack))
-            await run_directory.join(self._with_attempts(engine), output, failures)
-            claims = dict.fromkeys([*self._run.claims.split(), output.sha256, failures.sha256])
-            await self._save(claims=" ".join(claims))
-            await in_thread(lambda raise_if_cancelled: self._keep(output, failures, ours, raise_if_cancelled))
-        await self._save(finished_at=self._time.now())
-        await run_directory.clear(engine.store.attempts)
-        self._emit(RunEventKind.FINISHED, f"{places.output} is written")
-
-    def _drafts(self, stack: ExitStack) -> tuple[PartialFile, PartialFile]:
-        partial_files = [
-            PartialFile(path, self._run.id, follow_links=True)
-            for path in (self._places.output, self._places.failures)
-        ]
-        for partial_file in partial_files:
-            stack.callback(partial_file.drop)
-        return partial_files[0], partial_files[1]
-
-    def _with_attempts(self, engine: Engine) -> list[tuple[Shard, Sequence[Attempt]]]:
-        return [(shard, engine.store.at_shard(shard)) for shard in self._books.shards]
-
-    def _keep(
-        self, output: PartialFile, failures: PartialFile, ours: Sequence[Path], raise_if_cancelled: Callable[[], None]
-    ) -> None:
-        # Again, because files may have appeared meanwhile.
-        _refuse_others(self._places, self._options, self._run.claims.split(), raise_if_cancelled)
-        if failures.bytes:
-            failures.keep()
-        elif self._places.failures in ours:
-            self._places.failures.unlink(missing_ok=True)
-        output.keep()
-
-    # --- the report -----------------------------------------------------------------------------------------------
-
-    def _report(self, engine: Engine, found: _rules.Buckets) -> RunReport:
-        places, attempts = self._places, engine.store.attempts
-        complete = _is_complete(found)
-        bad = bool(found.failed or found.missing)
-        return RunReport(
-            directory=places.directory,
-            output=places.output if complete else None,
-            failures=places.failures if complete and bad else None,
-            invalid_lines=places.directory / INVALID if self._run.invalid else None,
-            succeeded=found.succeeded,
-            failed=found.failed,
-            missing=found.missing,
-            invalid=self._run.invalid,
-            not_sent=found.not_sent + found.in_flight,
-            usage=_rules.usage(attempts),
-            job_ids=tuple(attempt.job_id for attempt in attempts if attempt.job_id),
-            started_at=self._run.started_at,
-            finished_at=self._run.finished_at or self._time.now(),
-            stopped=None if complete else engine.stopped,
+    directory = call.directory.directory
+    try:
+        found = await _unfinished(await call.store.load(), list_jobs)
+        warn_of_unconfirmed(directory, found.unconfirmed)
+        if found.jobs:
+            await call.api.cancel(found.jobs)
+    except BatchesError as error:
+        _log.warning(
+            "the jobs of the run in %s could not be cancelled: %s",
+            directory,
+            error,
+            extra={"directory": str(directory)},
         )
 
 
-def _is_complete(found: _rules.Buckets) -> bool:
-    """Return whether no row is left to send or collect. A cancelled job may be left for the next call."""
-    return not (found.not_sent or found.in_flight)
+async def _write_output(call: RunContext, places: RunPaths, ours: Sequence[Path]) -> None:
+    """Write the output, record its hash, and only then rename it, to recognise it after a crash in between."""
+    store = call.store
+    with ExitStack() as stack:
+
+        def begun(path: Path) -> AtomicFile:
+            return stack.enter_context(output_file(path, store.run.id))
+
+        def keep(raise_if_cancelled: Callable[[], None]) -> None:
+            # Again, because files may have appeared meanwhile.
+            _refuse_others(places, call.options, store.run.claims.split(), raise_if_cancelled)
+            if failures.bytes:
+                failures.commit()
+            elif places.failures in ours:
+                places.failures.unlink(missing_ok=True)
+            output.commit()
+
+        output, failures = await in_thread(lambda _: (begun(places.output), begun(places.failures)))
+        shards = [(shard, store.at_shard(shard)) for shard in store.shards.values()]
+        await call.directory.join(shards, output, failures)
+        claims = dict.fromkeys([*store.run.claims.split(), output.sha256, failures.sha256])
+        await store.save_run(claims=" ".join(claims))
+        await in_thread(keep)
+    await store.save_run(finished_at=call.time.now())
+    await call.directory.clear(store.attempts)
+    call.emit(RunEventKind.FINISHED, f"{places.output} is written")
+
+
+def _report(call: RunContext, places: RunPaths, *, stopped: str | None, is_complete: bool) -> RunReport:
+    run, found, attempts = call.store.run, call.store.buckets, call.store.attempts
+    return RunReport(
+        directory=places.directory,
+        output=places.output if is_complete else None,
+        failures=places.failures if is_complete and (found.failed or found.missing) else None,
+        invalid_lines=places.directory / INVALID if run.invalid else None,
+        succeeded=found.succeeded,
+        failed=found.failed,
+        missing=found.missing,
+        invalid=run.invalid,
+        not_sent=found.not_sent + found.in_flight,
+        usage=_rules.usage(attempts),
+        job_ids=tuple(attempt.job_id for attempt in attempts if attempt.job_id),
+        started_at=run.started_at,
+        finished_at=run.finished_at or call.time.now(),
+        stopped=None if is_complete else stopped,
+    )
 
 
 async def unfinished(

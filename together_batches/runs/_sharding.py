@@ -18,9 +18,10 @@ from together_batches._protocol import json_codec
 from together_batches._text import count_of
 from together_batches.errors import RunChangedError, UsageError, ValidationError
 from together_batches.jsonl._checks import Check, Rules
-from together_batches.jsonl._lines import cut_lines, joined
+from together_batches.jsonl._lines import Cutter, cut_lines, joined
 from together_batches.jsonl._requests import JSON_SPACE
 from together_batches.jsonl._sources import blocks_of
+from together_batches.runs._files import explained
 from together_batches.runs._records import Shard
 from together_batches.runs._rules import packed, unpacked
 
@@ -28,9 +29,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
     from pathlib import Path
 
+    from together_batches._local.atomic_file import AtomicFile
     from together_batches.jsonl import Line
     from together_batches.jsonl._lines import Lines
-    from together_batches.runs._partial_file import PartialFile
+    from together_batches.jsonl._sources import Bytes
 
 __all__ = ["Scan", "rows_in", "scan", "sha256_of"]
 
@@ -54,7 +56,7 @@ def scan(
     endpoint: str,
     max_rows: int,
     max_bytes: int = jsonl.MAX_BYTES,
-    aside: PartialFile | None = None,
+    aside: AtomicFile | None = None,
     raise_if_cancelled: Callable[[], None],
 ) -> Scan:
     """Check an input and cut it. Bad lines are written to ``aside``; if that is None, raise :class:`ValidationError`.
@@ -68,14 +70,14 @@ def scan(
         mending=True,
     )
     prints = _HashedIds()
-    reading = _Reading(path, Check(rules, prints), _Cutter(max_rows, max_bytes), aside)
+    reading = _Reading(path, Check(rules, prints), _Shards(max_rows, max_bytes), aside)
     reading.run(rules, raise_if_cancelled)
     alike = prints.alike()
     if alike:
         before = reading
         if aside is not None:
             aside.start_over()
-        reading = _Reading(path, Check(rules, _DuplicateFinder(alike)), _Cutter(max_rows, max_bytes), aside)
+        reading = _Reading(path, Check(rules, _DuplicateFinder(alike)), _Shards(max_rows, max_bytes), aside)
         reading.run(rules, raise_if_cancelled)
         if reading.sha256 != before.sha256:
             message = f"{path} changed while it was read: try again when no process writes to it"
@@ -132,11 +134,11 @@ class _DuplicateFinder:
 class _Reading:
     """One reading of the whole input."""
 
-    def __init__(self, path: Path, check: Check, cutter: _Cutter, aside: PartialFile | None) -> None:
+    def __init__(self, path: Path, check: Check, shards: _Shards, aside: AtomicFile | None) -> None:
         self.sha256 = ""
         self._path = path
         self._check = check
-        self._cutter = cutter
+        self._shards = shards
         self._aside = aside
         self._bytes = self._bad = 0
         self._bad_lines = _Ranges()
@@ -161,16 +163,16 @@ class _Reading:
     def _take(self, lines: Lines) -> None:
         start = 0
         for place in self._check.bad(lines):
-            self._cutter.add(lines.part(start, place))
+            self._shards.add(lines.part(start, place))
             self._set_aside(lines[place])
             start = place + 1
-        self._cutter.add(lines.part(start, len(lines)) if start else lines)
+        self._shards.add(lines.part(start, len(lines)) if start else lines)
 
     def _set_aside(self, line: Line) -> None:
         if line.content.strip(JSON_SPACE) or not line.whole:
             self._bad += 1
             self._bad_lines.add(line.number)
-            self._cutter.skip(line)
+            self._shards.skip(line)
             if self._aside is not None:
                 self._aside.write(self._text(line) + b"\n")
 
@@ -197,7 +199,7 @@ class _Reading:
                 f"{problems[0]}; mend them, or have them set aside with skip_invalid"
             )
             raise ValidationError(message, problems=problems)
-        shards = self._cutter.finished(self._bytes)
+        shards = self._shards.finished(self._bytes)
         if not shards:
             message = f"{self._path}: there are no rows to send"
             raise ValidationError(message, problems=problems or [message])
@@ -225,33 +227,25 @@ class _Ranges:
         return [f"{first}" if first == last else f"{first}-{last}" for first, last in pairs]
 
 
-class _Cutter:
-    """Cutter of rows into as few shards as the limits allow."""
+class _Shards:
+    """The shards of the rows."""
 
     def __init__(self, max_rows: int, max_bytes: int) -> None:
-        self._max_rows = max_rows
-        self._max_bytes = max_bytes
+        self._cutter = Cutter(max_rows, max_bytes)
         self._shards: list[Shard] = []
         self._first: Line | None = None
-        self._rows = self._bytes = 0
+        self._rows = 0
         self._digest = hashlib.sha256()
         self._bad = array("I")
 
     def add(self, lines: Lines) -> None:
         """Add the next rows."""
-        rows, size = len(lines), len(lines.text)
-        if not rows:
-            return
-        if self._first is None or self._rows + rows > self._max_rows or self._bytes + size > self._max_bytes:
-            if rows > 1:  # bisect to the place of the cut
-                self.add(lines.part(0, rows // 2))
-                self.add(lines.part(rows // 2, rows))
-                return
-            self._end(lines.offset)
-            self._first = lines[0]
-        self._digest.update(lines.text)
-        self._rows += rows
-        self._bytes += size
+        for begins, rows in self._cutter.cut(lines):
+            if begins:
+                self._end(rows.offset)
+                self._first = rows[0]
+            self._digest.update(rows.text)
+            self._rows += len(rows)
 
     def skip(self, line: Line) -> None:
         """Record the place of a bad line within the shard, so that it is skipped again."""
@@ -275,7 +269,7 @@ class _Cutter:
                 skipped=packed(self._bad) if self._bad else b"",
             )
             self._shards.append(shard)
-        self._rows = self._bytes = 0
+        self._rows = 0
         self._digest = hashlib.sha256()
         self._bad = array("I")
 
@@ -314,28 +308,19 @@ def rows_in(path: Path, shard: Shard, *, directory: Path) -> Iterator[bytes]:
 
 
 def _range(path: Path, offset: int, size: int) -> Iterator[bytes]:
-    try:
-        with path.open("rb") as file:
-            file.seek(offset)
-            while size and (block := file.read(min(size, 1 << 18))):
-                size -= len(block)
-                yield block
-    except OSError as error:
-        message = f"cannot read {path}: {error.strerror or error}"
-        raise UsageError(message) from error
+    with explained("read", path), path.open("rb") as file:
+        file.seek(offset)
+        while size and (block := file.read(min(size, 1 << 18))):
+            size -= len(block)
+            yield block
 
 
-def sha256_of(path: Path, raise_if_cancelled: Callable[[], None]) -> tuple[int, str]:
+def sha256_of(source: Bytes, raise_if_cancelled: Callable[[], None]) -> tuple[int, str]:
     """Return the size and hash of a file."""
     digest = hashlib.sha256()
     size = 0
-    try:
-        with path.open("rb", buffering=0) as file:
-            while block := file.read(1 << 20):
-                raise_if_cancelled()
-                digest.update(block)
-                size += len(block)
-    except OSError as error:
-        message = f"cannot read {path}: {error.strerror or error}"
-        raise UsageError(message) from error
+    for block in blocks_of(source):
+        raise_if_cancelled()
+        digest.update(block)
+        size += len(block)
     return size, digest.hexdigest()

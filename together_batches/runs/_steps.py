@@ -20,14 +20,14 @@ from together_batches.errors import (
     ResultsUnavailableError,
 )
 from together_batches.runs import _rules
-from together_batches.runs._trouble import SHORTEST_PAUSE_SECONDS
+from together_batches.runs._context import SHORTEST_PAUSE_SECONDS
 from together_batches.runs._values import RunEventKind
 
 if TYPE_CHECKING:
     from datetime import datetime
     from typing import Any
 
-    from together_batches._jobs.create import Created
+    from together_batches._jobs.create import Created, Listing
     from together_batches.models import BatchJob
     from together_batches.runs._context import RunContext
     from together_batches.runs._follower import JobFollower
@@ -43,26 +43,15 @@ _SEARCH_SECONDS = 300.0
 """Maximum seconds to search for the job of a lost create, because the shard makes no progress meanwhile."""
 
 
-def _is_no_list(error: APIError) -> bool:
-    """Return whether the response is not a list: that counts against patience, and is not waited out as an outage."""
-    return isinstance(error, APIResponseValidationError)
-
-
 class Steps:
     """Steps of an attempt until its job has ended. An outage is waited out; any other error is raised."""
 
-    def __init__(self, context: RunContext, following: JobFollower) -> None:
-        self._context = context
-        self._api = context.api
-        self._time = context.time
-        self._store = context.store
-        self._run_directory = context.run_directory
-        self._trouble = context.trouble
-        self._emit = context.emit
-        self._patience = context.caution.patience
-        self._follower = following
+    def __init__(self, run: RunContext, follower: JobFollower) -> None:
+        self._run = run
+        self._store = run.store
+        self._follower = follower
         self._transfers = asyncio.Semaphore(_TRANSFERS_AT_ONCE)
-        self._uploaded_here = set[tuple[int, int]]()
+        self._uploaded_here: set[Key] = set()
         self._since: dict[Key, datetime | None] = {}
 
     # --- upload ---------------------------------------------------------------------------------------------------
@@ -76,23 +65,23 @@ class Steps:
         attempt = self._store.at(key)
         if attempt.file_id is not None:
             return
-        mark = mark_of(self._context.run.id, *key) if self._context.caution.unique_files else None
+        mark = mark_of(self._store.run.id, *key) if self._run.options.unique_files else None
         async with self._transfers:
             shard = self._store.shards[attempt.shard]
-            rows, is_marked = await self._run_directory.rows_of(shard, self._store.earlier(key), attempt, mark)
-            name = self._run_directory.name_of(attempt, mark if is_marked else None)
-            uploaded = await self._trouble.until_answered("upload", key, lambda: self._api.upload(rows, name))
-            await self._run_directory.drop(rows)
-        now = self._time.now()
+            rows, is_marked = await self._run.directory.rows_of(shard, self._store.earlier(key), attempt, mark)
+            name = self._run.directory.name_of(attempt, mark if is_marked else None)
+            uploaded = await self._run.until_answered("upload", key, lambda: self._run.api.upload(rows, name))
+            await self._run.directory.drop(rows)
+        now = self._run.time.now()
         changes: dict[str, Any] = {"file_id": uploaded.file.id, "uploaded_at": now, "marked": is_marked}
         if uploaded.known_id not in {None, uploaded.file.id}:
             changes["former_file_ids"] = attempt.former_file_ids_with(uploaded.known_id)
-        was_uploaded_before = self._context.is_resumed and uploaded.known_id and key not in self._uploaded_here
+        was_uploaded_before = self._run.is_resumed and uploaded.known_id and key not in self._uploaded_here
         if was_uploaded_before and not attempt.posts:
             changes |= {"posts": 1, "creating_at": now}
         self._uploaded_here.add(key)
         await self._store.save(key, **changes)
-        self._emit(RunEventKind.UPLOADED, f"{count_of(attempt.rows, 'row')} uploaded as {uploaded.file.id}", key)
+        self._run.emit(RunEventKind.UPLOADED, f"{count_of(attempt.rows, 'row')} uploaded as {uploaded.file.id}", key)
 
     # --- create ---------------------------------------------------------------------------------------------------
 
@@ -109,7 +98,7 @@ class Steps:
     async def note_job(self, key: Key, created: Created, **changes: Any) -> None:
         """Record the job of an attempt, with other ``changes``, and report it."""
         attempt, job = self._store.at(key), created.job
-        now = self._time.now()
+        now = self._run.time.now()
         await self._store.save(
             key,
             job_id=job.id,
@@ -126,11 +115,11 @@ class Steps:
         if created.others:
             ids = ", ".join(other.id for other in created.others)
             message += f"; these were created from its file as well, cancel them if they still run: {ids}"
-        self._emit(kind, message, key, job.id)
+        self._run.emit(kind, message, key, job.id)
 
     async def take_up(self, key: Key, other: Created) -> None:
         """Assign an attempt the second job of the previous attempt's file."""
-        self._api.know(other.job)
+        self._run.api.know(other.job)
         attempt = self._store.at(key)
         file_id = other.job.input_file_id
         former = (
@@ -145,20 +134,22 @@ class Steps:
         A deleted file is uploaded again, because a job of it would fail.
         """
         file_id = self._store.at(key).file_id or ""
+
+        async def moment() -> datetime | None:
+            return (
+                await self._run.until_answered("look-up of the input", key, partial(self._run.api.file, file_id))
+            )[1]
+
         try:
             self._since[key] = await until_found(
-                partial(self._moment, key, file_id),
-                patience=min(self._patience, _FILE_PATIENCE_SECONDS),
-                sleep=self._time.sleep,
+                moment,
+                patience=min(self._run.options.patience, _FILE_PATIENCE_SECONDS),
+                sleep=self._run.time.sleep,
             )
         except NotFoundError:
             former = self._store.at(key).former_file_ids_with(file_id)
             await self._store.save(key, file_id=None, uploaded_at=None, former_file_ids=former)
             await self.upload(key)
-
-    async def _moment(self, key: Key, file_id: str) -> datetime | None:
-        _, moment = await self._trouble.until_answered("look-up of the input", key, lambda: self._api.file(file_id))
-        return moment
 
     async def _created(self, key: Key) -> Created:
         pause = SHORTEST_PAUSE_SECONDS
@@ -166,12 +157,10 @@ class Steps:
             attempt = self._store.at(key)
             posts = max(attempt.posts, bool(attempt.creating_at))
             try:
-                return await self._api.create(
-                    _rules.wanted_job(attempt, self._context.run),
-                    list_jobs=lambda: self._trouble.until_answered(
-                        "search for the job", key, self._api.list_jobs, is_over=_is_no_list
-                    ),
-                    patience=min(self._patience, _SEARCH_SECONDS),
+                return await self._run.api.create(
+                    _rules.wanted_job(attempt, self._store.run),
+                    list_jobs=partial(self._listed, key),
+                    patience=min(self._run.options.patience, _SEARCH_SECONDS),
                     posts=posts,
                     since=attempt.since or (_rules.LONG_AGO if posts else None),
                     is_another=partial(self._is_another, key) if posts else None,
@@ -180,7 +169,16 @@ class Steps:
             except APIError as error:
                 if not error.is_transient:
                     raise
-                pause = await self._trouble.wait("create", key, error, pause)
+                pause = await self._run.wait("create", key, error, pause)
+
+    async def _listed(self, key: Key) -> Listing:
+        return await self._run.until_answered(
+            "search for the job",
+            key,
+            self._run.api.list_jobs,
+            # A response that is not a list counts against patience, and is not waited out as an outage.
+            is_over=lambda error: isinstance(error, APIResponseValidationError),
+        )
 
     def _is_another(self, key: Key, job: BatchJob) -> bool:
         """Return whether the job belongs to another attempt."""
@@ -190,7 +188,7 @@ class Steps:
         """Record how many creates may have reached the service; the service's time of the first is kept."""
         attempt = self._store.at(key)
         if posts:
-            creating_at = attempt.creating_at or self._time.now()
+            creating_at = attempt.creating_at or self._run.time.now()
             await self._store.save(
                 key, posts=posts, creating_at=creating_at, since=attempt.since or self._since.get(key)
             )
@@ -211,15 +209,15 @@ class Steps:
                 return await self.end(key)
             seen = "" if self._store.at(key).status else ", and was never seen since its create was answered"
             message = (
-                f"job {job_id} of shard {attempt.shard} has been absent for {self._patience:g} s{seen} "
+                f"job {job_id} of shard {attempt.shard} has been absent for {self._run.options.patience:g} s{seen} "
                 f"({ended.message})"
             )
             raise ResultsUnavailableError(message, job_id=job_id) from ended
         if isinstance(ended, BatchesError):
             raise ended
-        await self.note_end(key, ended)
+        await self.note_state(key, ended)
         why = f": {ended.error}" if ended.error else ""
-        self._emit(RunEventKind.ENDED, f"job {job_id} is {ended.status}{why}", key, job_id)
+        self._run.emit(RunEventKind.ENDED, f"job {job_id} is {ended.status}{why}", key, job_id)
         return ended
 
     async def _has_other_job(self, key: Key) -> bool:
@@ -231,16 +229,13 @@ class Steps:
         if not attempt.marked:
             return False
         try:
-            listing = await self._trouble.until_answered(
-                "search for the job", key, self._api.list_jobs, is_over=_is_no_list
-            )
+            listing = await self._listed(key)
         except APIError:
             return False
-        known = {each.job_id for each in self._store.attempts}
-        found = _rules.lost_job(attempt, self._context.run, listing.jobs, known=known)
+        found = self._store.lost_job(attempt, listing.jobs)
         if found is None:
             return False
-        self._api.know(found.job)
+        self._run.api.know(found.job)
         await self.note_job(key, found)
         return True
 
@@ -249,22 +244,22 @@ class Steps:
 
         An inconsistent service may show a false end for a moment.
         """
-        await self._time.sleep(min(_BETWEEN_LOOKS_SECONDS, self._patience))
+        await self._run.time.sleep(min(_BETWEEN_LOOKS_SECONDS, self._run.options.patience))
         try:
             found = await until_found(
-                lambda: self._trouble.until_answered(
-                    "second look at the job", key, lambda: self._api.retrieve(job.id)
+                lambda: self._run.until_answered(
+                    "second look at the job", key, partial(self._run.api.retrieve, job.id)
                 ),
-                patience=self._patience,
-                sleep=self._time.sleep,
+                patience=self._run.options.patience,
+                sleep=self._run.time.sleep,
             )
         except NotFoundError:
             return job
-        await self.note_end(key, found)
+        await self.note_state(key, found)
         return found
 
-    async def note_end(self, key: Key, job: BatchJob) -> None:
-        """Record the state of a job: ended with its files, or not ended after all.
+    async def note_state(self, key: Key, job: BatchJob) -> bool:
+        """Record the state of a job, with its files, and return whether it has ended.
 
         Its progress is the maximum seen, because rows that were done are paid for, whatever the job shows at its end.
         """
@@ -273,8 +268,9 @@ class Steps:
             key,
             status=str(job.status),
             progress=max(seen, default=None),
-            ended_at=self._time.now() if job.is_terminal else None,
+            ended_at=self._run.time.now() if job.is_terminal else None,
             error=job.error,
             output_file_id=job.output_file_id,
             error_file_id=job.error_file_id,
         )
+        return job.is_terminal

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import enum
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import ClassVar, Literal
 
 import attrs
 
+from together_batches._fields import Plain
 from together_batches._text import count_of, format_count
 from together_batches.models import BatchJob
 from together_batches.rows import Usage
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 __all__ = [
     "AttemptState",
@@ -61,22 +59,25 @@ class RunEventKind(enum.StrEnum):
     """The output was written."""
 
 
-class _Plain:
-    """A value that :func:`together_batches.to_dict` accepts: its fields, but for those that are absent."""
+class _Counted(Plain):
+    """A value that counts each row of the input once, by its state."""
 
     __slots__ = ()
+    _derived: ClassVar[tuple[str, ...]] = ("rows",)
+    """Properties that are part of the dict."""
 
     def __to_dict__(self) -> dict[str, object]:
-        fields: Mapping[str, object] = attrs.asdict(
-            cast("attrs.AttrsInstance", self),
-            value_serializer=_serialized,
-            filter=lambda _, item: item is not None,
-        )
-        return dict(fields)
+        return {**super().__to_dict__(), **{name: getattr(self, name) for name in self._derived}}
+
+    @property
+    def rows(self) -> int:
+        """Number of rows in the input."""
+        states = ("succeeded", "failed", "missing", "invalid", "in_flight", "not_sent")
+        return sum(getattr(self, state, 0) for state in states)
 
 
 @attrs.frozen(kw_only=True)
-class RunEvent(_Plain):
+class RunEvent(_Counted):
     """Event in a run, described by ``message``; ``shard`` and ``attempt`` count from 1.
 
     Rows are counted as in :class:`RunReport`, after the event; ``in_flight`` rows were sent and are not collected
@@ -97,17 +98,9 @@ class RunEvent(_Plain):
     not_sent: int = 0
     answered: int = 0
 
-    @property
-    def rows(self) -> int:
-        """Number of rows in the input."""
-        return self.succeeded + self.failed + self.missing + self.invalid + self.in_flight + self.not_sent
-
-    def __to_dict__(self) -> dict[str, object]:
-        return {**super().__to_dict__(), "rows": self.rows}
-
 
 @attrs.frozen(kw_only=True)
-class RunReport(_Plain):
+class RunReport(_Counted):
     """Result of a run; ``str(report)`` is a one-line summary.
 
     Every row of the input is counted once: ``succeeded``, ``failed``, ``missing`` (not answered), ``invalid`` (a bad
@@ -131,10 +124,7 @@ class RunReport(_Plain):
     finished_at: datetime
     stopped: str | None = None
 
-    @property
-    def rows(self) -> int:
-        """Number of rows in the input."""
-        return self.succeeded + self.failed + self.missing + self.invalid + self.not_sent
+    _derived: ClassVar[tuple[str, ...]] = ("rows", "complete", "ok")
 
     @property
     def complete(self) -> bool:
@@ -145,9 +135,6 @@ class RunReport(_Plain):
     def ok(self) -> bool:
         """Whether every row of the input was answered."""
         return self.succeeded == self.rows
-
-    def __to_dict__(self) -> dict[str, object]:
-        return {**super().__to_dict__(), "rows": self.rows, "complete": self.complete, "ok": self.ok}
 
     def __str__(self) -> str:
         words = {
@@ -166,7 +153,7 @@ class RunReport(_Plain):
 
 
 @attrs.frozen(kw_only=True)
-class AttemptView(_Plain):
+class AttemptView(Plain):
     """One sending of rows of a shard: a file, a job, and its results.
 
     The times are aware and in UTC, by the clock of this machine except ``created_at``, which is the service's:
@@ -204,7 +191,7 @@ class AttemptView(_Plain):
 
 
 @attrs.frozen(kw_only=True)
-class ShardView(_Plain):
+class ShardView(Plain):
     """Part of the input that fits into one job: its ``rows``, beginning at ``first_line``, and the attempts at them.
 
     ``offset`` and ``bytes`` are its position and size in the input.
@@ -219,7 +206,7 @@ class ShardView(_Plain):
 
 
 @attrs.frozen(kw_only=True)
-class RunView(_Plain):
+class RunView(_Counted):
     """Snapshot of a run from its directory, as :func:`read` returns it, with or without a process at work on it.
 
     ``state`` is ``running`` while a process (``pid`` on ``host``) holds the run, ``finished`` if its output was
@@ -250,17 +237,9 @@ class RunView(_Plain):
     usage: Usage
     warnings: tuple[str, ...] = ()
 
-    @property
-    def rows(self) -> int:
-        """Number of rows in the input."""
-        return self.succeeded + self.failed + self.missing + self.invalid + self.in_flight + self.not_sent
-
-    def __to_dict__(self) -> dict[str, object]:
-        return {**super().__to_dict__(), "rows": self.rows}
-
 
 @attrs.frozen
-class UnfinishedJobs(_Plain):
+class UnfinishedJobs(Plain):
     """Unfinished ``jobs`` of a run; ``unconfirmed`` are the input files of creates without a listed job.
 
     Such a create may have made a job, which then runs.
@@ -268,11 +247,3 @@ class UnfinishedJobs(_Plain):
 
     jobs: tuple[BatchJob, ...]
     unconfirmed: tuple[str, ...]
-
-
-def _serialized(_: object, __: object, value: object) -> object:
-    if isinstance(value, datetime):
-        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
-    if isinstance(value, Path | enum.StrEnum):
-        return str(value)
-    return value

@@ -9,7 +9,7 @@ from together_batches.runs._picture.svg import to_svg, written
 from together_batches.runs._picture.timeline import buckets
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from datetime import datetime
 
     from together_batches.runs._values import AttemptView, RunView, ShardView
@@ -30,30 +30,32 @@ td.number,th.number{text-align:right}
 td.long{white-space:normal;overflow-wrap:anywhere;min-width:16rem}
 @media(prefers-color-scheme:dark){body{background:#0d1117;color:#e6edf3}th,td{border-color:#30363d}}"""
 
-_JOBS = (
-    ("shard", "number"),
-    ("attempt", "number"),
-    ("lines", ""),
-    ("rows", "number"),
-    ("state", ""),
-    ("answered", "number"),
-    ("failed", "number"),
-    ("to send again", "number"),
-    ("missing", "number"),
-    ("tokens in", "number"),
-    ("tokens out", "number"),
-    ("job", ""),
-    ("input file", ""),
-    ("output file", ""),
-    ("error file", ""),
-    ("planned", ""),
-    ("uploaded", ""),
-    ("created", ""),
-    ("running", ""),
-    ("ended", ""),
-    ("collected", ""),
-    ("what was said", "long"),
+
+_JOBS: tuple[tuple[str, str, Callable[[ShardView, AttemptView], str]], ...] = (
+    ("shard", "number", lambda shard, _: str(shard.number)),
+    ("attempt", "number", lambda _, job: str(job.number)),
+    ("lines", "", lambda shard, _: f"{shard.first_line}–{shard.first_line + shard.rows - 1}"),
+    ("rows", "number", lambda _, job: format_count(job.rows)),
+    ("state", "", lambda _, job: f"{job.state} ({job.status})" if job.status else job.state),
+    ("answered", "number", lambda _, job: format_count(job.succeeded)),
+    ("failed", "number", lambda _, job: format_count(job.failed)),
+    ("to send again", "number", lambda _, job: format_count(job.again)),
+    ("missing", "number", lambda _, job: format_count(job.missing)),
+    ("tokens in", "number", lambda _, job: format_count(job.usage.prompt_tokens)),
+    ("tokens out", "number", lambda _, job: format_count(job.usage.completion_tokens)),
+    ("job", "", lambda _, job: job.job_id or "–"),
+    ("input file", "", lambda _, job: job.file_id or "–"),
+    ("output file", "", lambda _, job: job.output_file_id or "–"),
+    ("error file", "", lambda _, job: job.error_file_id or "–"),
+    ("planned", "", lambda _, job: _moment(job.planned_at)),
+    ("uploaded", "", lambda _, job: _moment(job.uploaded_at)),
+    ("created", "", lambda _, job: _moment(job.created_at)),
+    ("running", "", lambda _, job: _moment(job.running_at)),
+    ("ended", "", lambda _, job: _moment(job.ended_at)),
+    ("collected", "", lambda _, job: _moment(job.collected_at)),
+    ("what was said", "long", lambda _, job: _said(job)),
 )
+"""Columns of the table of jobs: name, CSS class, text."""
 
 
 def to_html(view: RunView, *, now: datetime | None = None) -> str:
@@ -63,12 +65,16 @@ def to_html(view: RunView, *, now: datetime | None = None) -> str:
         "<h2>Rows</h2>",
         _table((("", ""), ("rows", "number")), [[word, format_count(many)] for _, word, many in buckets(view)]),
         "<h2>Jobs</h2>",
-        _table(_JOBS, _attempts(view)),
+        _table(
+            [(name, css) for name, css, _ in _JOBS],
+            [[text(shard, job) for _, _, text in _JOBS] for shard in view.shards for job in shard.attempts],
+        ),
         "<h2>Run</h2>",
         _table((("", ""), ("", "long")), _facts(view)),
     ]
     if view.warnings:
-        parts += ["<h2>Warnings of the service</h2>", "<ul>", *_items(view.warnings), "</ul>"]
+        warnings = [f"<li>{written(text)}</li>" for text in view.warnings]
+        parts += ["<h2>Warnings of the service</h2>", "<ul>", *warnings, "</ul>"]
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -79,64 +85,22 @@ def to_html(view: RunView, *, now: datetime | None = None) -> str:
     )
 
 
-def _items(texts: Iterable[str]) -> Iterator[str]:
-    for text in texts:
-        yield f"<li>{written(text)}</li>"
-
-
 def _table(columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[str]]) -> str:
     """Return a table with the given columns (name, CSS class); without a head if no column has a name."""
 
     def line(cell: str, texts: Iterable[str]) -> str:
-        cells = zip(texts, columns, strict=True)
-        return (
-            "<tr>"
-            + "".join(
-                f'<{cell} class="{css}">{written(text)}</{cell}>' if css else f"<{cell}>{written(text)}</{cell}>"
-                for text, (_, css) in cells
-            )
-            + "</tr>"
-        )
+        attributes = (f' class="{css}"' if css else "" for _, css in columns)
+        cells = (f"<{cell}{css}>{written(text)}</{cell}>" for css, text in zip(attributes, texts, strict=True))
+        return f"<tr>{''.join(cells)}</tr>"
 
     head = line("th", [name for name, _ in columns]) + "\n" if any(name for name, _ in columns) else ""
     body = "\n".join(line("td", row) for row in rows)
     return f'<div class="scroll"><table>\n{head}{body}\n</table></div>'
 
 
-def _attempts(view: RunView) -> Iterator[list[str]]:
-    for shard in view.shards:
-        for attempt in shard.attempts:
-            yield _attempt(shard, attempt)
-
-
-def _attempt(shard: ShardView, attempt: AttemptView) -> list[str]:
-    said = [attempt.error, attempt.warning, "found again after a crash" if attempt.found else None]
-    return [
-        str(shard.number),
-        str(attempt.number),
-        f"{shard.first_line}–{shard.first_line + shard.rows - 1}",
-        format_count(attempt.rows),
-        f"{attempt.state} ({attempt.status})" if attempt.status else attempt.state,
-        format_count(attempt.succeeded),
-        format_count(attempt.failed),
-        format_count(attempt.again),
-        format_count(attempt.missing),
-        format_count(attempt.usage.prompt_tokens),
-        format_count(attempt.usage.completion_tokens),
-        *(item or "–" for item in (attempt.job_id, attempt.file_id, attempt.output_file_id, attempt.error_file_id)),
-        *map(
-            _moment,
-            (
-                attempt.planned_at,
-                attempt.uploaded_at,
-                attempt.created_at,
-                attempt.running_at,
-                attempt.ended_at,
-                attempt.collected_at,
-            ),
-        ),
-        "; ".join(text for text in said if text) or "–",
-    ]
+def _said(job: AttemptView) -> str:
+    texts = (job.error, job.warning, "found again after a crash" if job.found else None)
+    return "; ".join(filter(None, texts)) or "–"
 
 
 def _facts(view: RunView) -> Iterator[tuple[str, str]]:

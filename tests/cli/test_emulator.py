@@ -1,8 +1,9 @@
-"""The command ``emulator``."""
+"""The commands ``demo`` and ``emulator``."""
 
 from __future__ import annotations
 
 import signal
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -10,15 +11,66 @@ import anyio
 import pytest
 
 from together_batches import emulator as emulator_package
-from together_batches.cli import _emulate
+from together_batches.cli import _emulator
+from together_batches.cli._emulator import populate
 from together_batches.emulator import Emulator, Fault
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from cli.conftest import Ran
 
     Run = Callable[..., Ran]
+    from collections.abc import Callable, Iterable
+
+
+def test_demo(run: Run, monkeypatch: pytest.MonkeyPatch, on_terminal: Callable[..., None]) -> None:
+    """The demo needs no key, ignores the environment, accounts for every id, and names the next step."""
+    monkeypatch.setenv("TOGETHER_API_KEY", "not a key at all")
+    monkeypatch.setenv("TOGETHER_BASE_URL", "ftp://nowhere")
+    monkeypatch.setenv("HTTP_PROXY", "http://192.0.2.1:1")
+    on_terminal("stderr")
+    ran = run("demo", "--jobs", "60")
+    assert ran.code == 0
+    words = [line.split() for line in ran.lines]
+    counts = [next(int(word) for word in line if word.isdigit()) for line in words[2 : words.index([], 2)]]
+    assert sum(counts) == 63
+    assert ran.out.startswith("\nRESULT")
+    assert "63 ids in" in ran.out
+    assert ran.out.endswith("together-batches cancel --all --dry-run\n")
+    assert "63 of 63, 3 failed" in ran.err
+    assert "not a key" not in ran.out + ran.err
+
+
+def test_interrupted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C ends the demo with a message."""
+
+    def interrupt(*_: object) -> list[str]:
+        signal.raise_signal(signal.SIGINT)
+        return ["a"]
+
+    monkeypatch.setattr(_emulator, "populate", interrupt)
+    ran = run("demo")
+    assert (ran.code, ran.out) == (130, "")
+    assert ran.err.endswith("interrupted: 0 ids answered: no jobs; the jobs were the emulator's own\n")
+
+
+# --- jobs
+
+
+def test_every_kind_and_the_same_again() -> None:
+    """A few hundred jobs are of every kind, and equal for an equal seed."""
+    statuses = {"IN_PROGRESS", "VALIDATING", "COMPLETED", "FAILED", "EXPIRED", "CANCELLED", "CANCELING"}
+    emulators = [Emulator(seed=3) for _ in range(2)]
+    ids = [populate(emulator, 400, 3) for emulator in emulators]
+    assert ids[0] == ids[1]
+    counts = Counter(job["status"] for job in emulators[0].jobs)
+    assert statuses == set(counts)
+    assert counts["IN_PROGRESS"] > 200
+    assert populate(Emulator(), 0, 0) == []
+
+
+# --- emulator
 
 
 class Noted(Emulator):
@@ -101,8 +153,8 @@ def test_faults(run: Run, started: list[Noted]) -> None:
 @pytest.mark.parametrize(
     ("fault", "sentence"),
     [
-        ("cancel", "The fault does nothing"),
-        ("nothing,status=500", "There is no operation 'nothing'"),
+        ("cancel", "the fault does nothing"),
+        ("nothing,status=500", "there is no operation 'nothing'"),
         ("cancel,status", "'status' is not NAME=VALUE"),
         ("cancel,status=soon", "'status=soon' is not NAME=VALUE"),
         ("cancel,colour=red", "'colour=red' is not NAME=VALUE"),
@@ -121,7 +173,7 @@ def test_a_fault_that_cannot_be(run: Run, started: list[Noted], fault: str, sent
 def test_speed(run: Run, started: list[Noted], monkeypatch: pytest.MonkeyPatch) -> None:
     """--speed makes jobs run faster; the rate limit stays in real seconds."""
     now = 1000.0
-    monkeypatch.setattr(_emulate.time, "time", lambda: now)
+    monkeypatch.setattr(_emulator.time, "time", lambda: now)
     run("emulator", "--speed", "60", "--rate-limit", "30")
     (emulator,) = started
     job_id = emulator.add_job()

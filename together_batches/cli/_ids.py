@@ -1,73 +1,21 @@
-"""The choice of jobs for a command: ids as arguments, ids from standard input, or filters; exactly one of them."""
+"""Ids of jobs as arguments, or from standard input: one a line, or JSON."""
 
 from __future__ import annotations
 
 import json
-import signal
 import sys
-from collections import Counter
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, BinaryIO, TypeVar, cast
 
-from together_batches.cli._command import argument, option
-from together_batches.cli._exits import CommandError, Interrupted
-from together_batches.cli._numbers import duration
-from together_batches.cli._text import count_of, format_count, is_open, is_terminal, print_err
+from together_batches.cli._command import argument
+from together_batches.cli._exits import CommandError
+from together_batches.cli._text import is_open, is_terminal, print_err
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-    from datetime import timedelta
-
-    import click
-
-    from together_batches.client import AsyncBatches
-    from together_batches.models import BatchJob
+    from collections.abc import Callable, Iterator, Sequence
 
     F = TypeVar("F", bound=Callable[..., object])
 
-__all__ = [
-    "Chosen",
-    "Filters",
-    "by_status",
-    "chosen_jobs",
-    "confirmed",
-    "filter_options",
-    "given_ids",
-    "ids_argument",
-    "ids_or_input",
-    "is_input",
-    "read_ids",
-]
-
-
-class Filters(NamedTuple):
-    """Conditions on the properties of jobs, named as the options are."""
-
-    status: Sequence[str] = ()
-    models: Sequence[str] = ()
-    older_than: timedelta | None = None
-    newer_than: timedelta | None = None
-    endpoint: str | None = None
-    input_file: str | None = None
-
-
-def _complete_status(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    from together_batches.models import BatchJobStatus
-
-    return [status for status in BatchJobStatus if status.startswith(incomplete.upper())]
-
-
-def filter_options(status: str) -> Callable[[F], F]:
-    """Add the filters that commands share; ``status`` is the help of ``--status``."""
-
-    def add(function: F) -> F:
-        older_than = option("--older-than D", "jobs created longer ago than this: 90s, 2h, 3d, 1h30m", type=duration)
-        model = option(
-            "--model M", "jobs of this model, once they have been validated; may be repeated", "models", multiple=True
-        )
-        return option("--status S", status, multiple=True, complete=_complete_status)(model(older_than(function)))
-
-    return add
+__all__ = ["given_ids", "ids_argument", "ids_or_input", "is_input", "read_ids"]
 
 
 def ids_argument(help: str, *, required: bool) -> Callable[[F], F]:  # noqa: A002
@@ -187,80 +135,3 @@ def _check_single(job_id: str, place: str, mend: str) -> None:
         if separator in job_id:
             message = f"{place} has {name} in it ({job_id[:80]!r}), and no id has; {mend}"
             raise CommandError(message)
-
-
-class Chosen(NamedTuple):
-    """The jobs that match the filters, and those that fail to match only because they name no model."""
-
-    jobs: list[BatchJob]
-    nameless: list[BatchJob]
-
-    def note(self) -> str | None:
-        """Return a line about jobs that were omitted because they name no model, if any."""
-        if not self.nameless:
-            return None
-        name, were = ("names", "was") if len(self.nameless) == 1 else ("name", "were")
-        jobs = count_of(len(self.nameless), "job")
-        return f"note: {jobs} that {name} no model (yet) {were} left: {by_status(self.nameless)}"
-
-
-async def chosen_jobs(batches: AsyncBatches, filters: Filters, *, finished: bool = False) -> Chosen:
-    """Return the jobs that match the filters: only unfinished ones, unless a status or ``finished`` is given.
-
-    Ages are measured by the service's clock.
-    """
-    jobs = await batches.list(
-        status=filters.status or None,
-        endpoint=filters.endpoint,
-        input_file_id=filters.input_file,
-        created_after=filters.newer_than,
-        created_before=filters.older_than,
-    )
-    if not (filters.status or finished):
-        jobs = [job for job in jobs if not job.is_terminal]
-    if not filters.models:
-        return Chosen(jobs, [])
-    models = set(filters.models)
-    return Chosen([job for job in jobs if job.model_id in models], [job for job in jobs if job.model_id is None])
-
-
-def by_status(jobs: Iterable[BatchJob]) -> str:
-    """Return the number of jobs by status, the most frequent first: ``30 IN_PROGRESS, 10 VALIDATING``."""
-    counts = Counter(str(job.status or "without a status") for job in jobs)
-    return ", ".join(f"{format_count(count)} {status}" for status, count in counts.most_common())
-
-
-def confirmed(count: int, *, yes: bool) -> bool:
-    """Prompt unless ``yes``, and return whether to continue.
-
-    Raises :class:`CommandError` if there is no terminal for a prompt, and :class:`Interrupted` after Ctrl-C.
-    """
-    if yes:
-        return True
-    if not (is_terminal(sys.stdin) and is_terminal(sys.stderr)):
-        message = "nothing was cancelled: there is no terminal for a prompt; add --yes, or look first with --dry-run"
-        raise CommandError(message)
-    # Not input(), which would write to standard output: that is for data.
-    print(f"Cancel {count_of(count, 'job')}? [y/N] ", end="", file=sys.stderr, flush=True)
-    try:
-        with _interruptible():
-            answer = sys.stdin.readline()
-    except KeyboardInterrupt:
-        print(file=sys.stderr)  # the terminal has echoed ^C without a line end
-        raise Interrupted from None
-    return answer.strip().lower() in {"y", "yes"}
-
-
-@contextmanager
-def _interruptible() -> Generator[None]:
-    """Let Ctrl-C, SIGTERM and SIGHUP interrupt a read: a loop would only cancel its task, which is reading."""
-    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    before = {number: signal.getsignal(number) for number in numbers}
-    try:
-        for number, handler in before.items():
-            if handler is not signal.SIG_IGN:
-                signal.signal(number, signal.default_int_handler)
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

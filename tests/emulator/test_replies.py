@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from together_batches.emulator._content import content_of
-from together_batches.emulator._downloads import download
 from together_batches.emulator._files import StoredFile
+from together_batches.emulator._replies import download
 
 if TYPE_CHECKING:
     from together_batches.emulator._replies import Reply

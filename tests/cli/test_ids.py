@@ -1,47 +1,18 @@
-"""The choice of jobs for a cancel."""
+"""Ids as arguments and from standard input."""
 
 from __future__ import annotations
 
 import io
-import signal
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
-from together_batches.cli._exits import CommandError, Interrupted
-from together_batches.cli._selecting import by_status, confirmed, ids_or_input, read_ids
-from together_batches.models import BatchJob
+from together_batches.cli._exits import CommandError
+from together_batches.cli._ids import ids_or_input, read_ids
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from cli.conftest import Ran
-
-
-@pytest.mark.parametrize(
-    ("argv", "expected"),
-    [
-        ([], "no jobs are given"),
-        (["--wait", "--yes"], "no jobs are given"),
-        (["a", "--all"], "ids or filters, not both"),
-        (["-", "--status", "X"], "ids or filters, not both"),
-        (["-", "a"], "beside ids"),
-        (["-", "-"], "beside ids"),
-    ],
-)
-def test_no_jobs_or_jobs_twice(run: Callable[..., Ran], argv: list[str], expected: str) -> None:
-    """Exactly one of ids, standard input and filters must be given; the error states what to do."""
-    ran = run("cancel", *argv)
-    assert (ran.code, ran.out) == (2, "")
-    assert expected in ran.err
-
-
-@pytest.mark.usefixtures("emulator")
-@pytest.mark.parametrize("filters", [["--all", "--model", "m"], ["--status", "FAILED"], ["--older-than", "0s"]])
-def test_every_filter_alone_is_enough(run: Callable[..., Ran], filters: list[str]) -> None:
-    """Each filter is sufficient alone, even if it selects all jobs."""
-    assert run("cancel", *filters, "--dry-run").err == "no job matches; there is nothing to cancel\n"
 
 
 def test_reading_ids() -> None:
@@ -114,59 +85,6 @@ def test_undecodable_line() -> None:
     """Bytes that are not UTF-8 are an error that names the line."""
     with pytest.raises(CommandError, match="line 3 of standard input is not UTF-8"):
         list(read_ids(io.BytesIO(b"one\ntwo\n\xff\xfe\n")))
-
-
-def test_by_status() -> None:
-    """Jobs are counted by status, the most frequent first, including jobs without a status."""
-    jobs = [BatchJob(id=str(n), status=status) for n, status in enumerate(["A", "B", "B", None])]
-    assert by_status(jobs) == "2 B, 1 A, 1 without a status"
-
-
-@pytest.mark.parametrize(
-    ("answer", "expected"),
-    [("y\n", True), ("YES \n", True), ("n\n", False), ("\n", False), ("", False), ("yep\n", False)],
-)
-def test_asking(
-    feed: Callable[..., None],
-    on_terminal: Callable[..., None],
-    capsys: pytest.CaptureFixture[str],
-    answer: str,
-    expected: bool,
-) -> None:
-    """The prompt is on standard error, accepts only a clear yes, and restores the handler of Ctrl-C."""
-    feed(answer.encode(), terminal=True)
-    on_terminal("stderr")
-    before = signal.getsignal(signal.SIGINT)
-    assert expected is confirmed(40, yes=False)
-    assert before is signal.getsignal(signal.SIGINT)
-    assert capsys.readouterr() == ("", "Cancel 40 jobs? [y/N] ")
-
-
-@pytest.mark.parametrize("terminals", [(), ("stdin",), ("stderr",)])
-def test_no_terminal_for_a_prompt(
-    feed: Callable[..., None], on_terminal: Callable[..., None], terminals: tuple[str, ...]
-) -> None:
-    """--yes is required if the prompt cannot be seen or answered."""
-    feed(b"y\n", terminal="stdin" in terminals)
-    on_terminal(*(name for name in terminals if name == "stderr"))
-    with pytest.raises(CommandError, match="--yes"):
-        confirmed(1, yes=False)
-    assert confirmed(1, yes=True)
-
-
-def test_interrupt_at_the_prompt(
-    feed: Callable[..., None],
-    on_terminal: Callable[..., None],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    """Ctrl-C at the prompt interrupts the read without a KeyboardInterrupt, which would break up a task."""
-    feed(b"", terminal=True)
-    on_terminal("stderr")
-    monkeypatch.setattr(sys.stdin, "readline", lambda: signal.raise_signal(signal.SIGINT), raising=False)
-    with pytest.raises(Interrupted):
-        confirmed(1, yes=False)
-    assert capsys.readouterr().err == "Cancel 1 job? [y/N] \n"
 
 
 def test_closed_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:

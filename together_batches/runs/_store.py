@@ -1,4 +1,4 @@
-"""Current attempts of a run, in memory and in the ledger: each change here is recorded there."""
+"""Records of a run, in memory and in the ledger: each change here is recorded there."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from together_batches.runs import _rules
 from together_batches.runs._records import Attempt
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
     from datetime import datetime
 
+    from together_batches._jobs.create import Created
+    from together_batches.models import BatchJob
     from together_batches.runs._records import Key, Ledger, LedgerSnapshot, Shard
 
-__all__ = ["AttemptStore"]
+__all__ = ["RunStore"]
 
 _NOTED_AFTER_SECONDS = 1.0
 """Maximum seconds that a change of a job waits for others, to be recorded together with them."""
@@ -32,11 +34,13 @@ class _Counts(NamedTuple):
         return _Counts(self.buckets - before.buckets + after.buckets, answered)
 
 
-class AttemptStore:
-    """The attempts at each shard, backed by a :class:`Ledger`."""
+class RunStore:
+    """The run, its shards and the attempts at each of them, backed by a :class:`Ledger`."""
 
     def __init__(self, ledger: Ledger, snapshot: LedgerSnapshot) -> None:
         self._ledger = ledger
+        self.run = snapshot.run
+        self.shards = {shard.number: shard for shard in snapshot.shards}
         self._attempts = {shard.number: list[Attempt]() for shard in snapshot.shards}
         for attempt in snapshot.attempts:
             self._attempts[attempt.shard].append(attempt)
@@ -45,7 +49,6 @@ class AttemptStore:
         self._uncounted = set(self._attempts)
         self._changed: dict[Key, None] = {}
         self._change = asyncio.Event()
-        self.shards = {shard.number: shard for shard in snapshot.shards}
 
     @property
     def attempts(self) -> list[Attempt]:
@@ -66,14 +69,16 @@ class AttemptStore:
         shard, number = key
         return self._attempts[shard][: number - 1]
 
-    def buckets(self, max_attempts: int) -> _rules.Buckets:
-        """Return how many rows of the run are in each bucket."""
-        found = (
-            _rules.buckets(shard, self.at_shard(shard), max_attempts=max_attempts) for shard in self.shards.values()
-        )
-        return sum(found, _rules.Buckets())
+    def next_attempt(self, shard: Shard, now: datetime) -> Attempt | None:
+        """Return the attempt to resume or to begin; None if no row of the shard is to be sent."""
+        return _rules.next_attempt(shard, self.at_shard(shard), max_attempts=self.run.max_attempts, now=now)
 
-    def counts(self, max_attempts: int) -> tuple[_rules.Buckets, int]:
+    def lost_job(self, attempt: Attempt, jobs: Iterable[BatchJob]) -> Created | None:
+        """Return the listed job of the attempt's file that the ledger does not know."""
+        known = {other.job_id for other in self.attempts}
+        return _rules.lost_job(attempt, self.run, jobs, known=known)
+
+    def counts(self) -> tuple[_rules.Buckets, int]:
         """Return the buckets, and how many rows in flight are answered according to the progress of their jobs.
 
         Only shards that changed since the last call are counted again, because it is called for each event.
@@ -81,12 +86,25 @@ class AttemptStore:
         while self._uncounted:
             number = self._uncounted.pop()
             attempts = self._attempts[number]
-            found = _Counts(
-                _rules.buckets(self.shards[number], attempts, max_attempts=max_attempts), _rules.answered(attempts)
-            )
+            buckets = _rules.buckets(self.shards[number], attempts, max_attempts=self.run.max_attempts)
+            found = _Counts(buckets, _rules.answered(attempts))
             self._total = self._total.changed(self._counts.get(number, _Counts()), found)
             self._counts[number] = found
         return self._total.buckets, self._total.answered
+
+    @property
+    def buckets(self) -> _rules.Buckets:
+        """How many rows of the run are in each bucket."""
+        return self.counts()[0]
+
+    async def load(self) -> LedgerSnapshot:
+        """Return the records as they are in the ledger."""
+        return await self._ledger.load()
+
+    async def save_run(self, **changes: Any) -> None:
+        """Change the record of the run, and return when the change is durable."""
+        self.run = attrs.evolve(self.run, **changes)
+        await self._ledger.save_run(self.run)
 
     async def begin(self, attempt: Attempt, *, planned_at: datetime) -> None:
         """Record an attempt if it is not recorded yet, or was planned again."""

@@ -1,0 +1,222 @@
+"""The rows of a job while its results are read: where each is, and the text of those that are returned later.
+
+The text is held in memory while it is short, and then in a temporary file without a name: nothing of it remains,
+however this process ends. Only the index of the ids grows with the rows.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from itertools import starmap
+from typing import IO, TYPE_CHECKING, NamedTuple, TypeVar, cast
+
+from anyio import to_thread
+
+from together_batches._fields import carried
+from together_batches._protocol import json_codec
+from together_batches._protocol.result_lines import as_text, read_row, salvaged, states_error
+from together_batches.errors import UsageError
+from together_batches.rows import BatchFailure, BatchMissing, BatchResult, BatchStray, BatchSuccess
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Container, Iterator, Mapping
+
+    from together_batches.jsonl import Line
+
+__all__ = ["RowStore"]
+
+T = TypeVar("T")
+A = TypeVar("A")
+
+_PIECE_BYTES = 1_000_000
+_PIECE_ROWS = 500
+
+_ANSWERED_BEFORE = "a row with this custom_id came before"
+_FOREIGN = "its custom_id is not among the requests"
+
+
+class _Place(NamedTuple):
+    """The stored position of a row: the text of a successful body if ``status_code`` is set, otherwise a line."""
+
+    offset: int
+    length: int
+    whole: bool = True
+    status_code: int = 0
+    is_answer: bool = False
+
+
+_YIELDED = _Place(-1, 0, is_answer=True)
+"""The place of an answer that is not stored."""
+
+
+class _Entry(NamedTuple):
+    """A row to return: a missing one has a number instead of a place, a stray has a reason."""
+
+    custom_id: str | None
+    place: _Place | int
+    stray_reason: str | None = None
+
+
+class RowStore:
+    """The expected rows, with the number of each in the input, and those that were found.
+
+    Without ``expected`` rows any row is accepted, each id once. In the order of the files an answer is returned at
+    once, and all else later, because a row that failed may still get an answer.
+    """
+
+    def __init__(self, expected: Mapping[str, int] | None, *, in_input_order: bool) -> None:
+        self._is_closed = expected is not None
+        self._in_input_order = in_input_order
+        # A row that was found has its place, any other its number in the input.
+        self._places: dict[str, _Place | int] = {**(expected or {})}
+        self._others: list[_Entry] = []
+        self._unreadable: dict[_Place, str] = {}
+        self._held = bytearray()
+        self._stored_bytes = 0
+        self._file: IO[bytes] | None = None
+        self._is_over = False
+        # Cancelling a task does not stop its thread, so the file must not be closed while that uses it.
+        self._lock = threading.Lock()
+
+    def take(
+        self, row: BatchSuccess | BatchFailure, line: Line, *, ended: bool
+    ) -> BatchSuccess | BatchFailure | BatchStray | None:
+        """Return the row of a line, if it is to be returned at once; otherwise store it.
+
+        ``ended`` is False for a line without a line end: it may be truncated, and if unreadable it proves nothing.
+        """
+        custom_id, answers = row.custom_id, isinstance(row, BatchSuccess)
+        before = None if custom_id is None else self._places.get(custom_id)
+        stray_reason = None
+        if before is None and self._is_closed and custom_id is not None:
+            stray_reason = _FOREIGN
+        elif isinstance(before, _Place) and (before.is_answer or not answers):
+            stray_reason = _ANSWERED_BEFORE
+        if answers and not self._in_input_order:
+            if stray_reason is not None:
+                return BatchStray(custom_id, stray_reason, as_text(line.content))
+            place = _YIELDED
+        else:
+            place = self._put(row, line, is_stray=stray_reason is not None)
+        if custom_id is None or stray_reason is not None:
+            self._others.append(_Entry(custom_id, place, stray_reason))
+            if custom_id is None and ended and self._is_closed and not states_error(row):
+                self._unreadable[place] = json_codec.salvaged_id(line.content) or ""
+        else:
+            if isinstance(before, _Place):
+                self._others.append(_Entry(custom_id, before, _ANSWERED_BEFORE))
+            self._places[custom_id] = place
+        return row if place is _YIELDED else None
+
+    def _put(self, row: BatchSuccess | BatchFailure, line: Line, *, is_stray: bool) -> _Place:
+        content, status_code = line.content, 0
+        if isinstance(row, BatchSuccess) and not row.raw and not is_stray and (text := carried(row)) is not None:
+            content, status_code = text, row.status_code
+        offset = self._stored_bytes + len(self._held)
+        self._held += content
+        return _Place(offset, len(content), line.whole, status_code, isinstance(row, BatchSuccess))
+
+    def lacks_any_but(self, ids: Container[str | None]) -> bool:
+        """Return whether an expected row is missing, apart from those with these ids."""
+        return self._is_closed and not all(
+            isinstance(place, _Place) or custom_id in ids for custom_id, place in self._places.items()
+        )
+
+    def pieces(self) -> Iterator[list[_Entry]]:
+        """Yield all rows that were not returned, some at a time, when all lines are known.
+
+        In the order of the input, these are all rows, and then all others in the order in which they arrived; in the
+        order of the files, those that were stored, and then those that are missing.
+        """
+        self._salvage()
+        rows = starmap(_Entry, self._places.items())
+        if self._in_input_order:
+            entries = [*rows, *self._others]
+        else:
+            missing: list[_Entry] = []
+            entries = self._others
+            for entry in rows:
+                if entry.place is not _YIELDED:
+                    (entries if isinstance(entry.place, _Place) else missing).append(entry)
+            entries.sort(key=lambda entry: cast("_Place", entry.place).offset)
+            entries += missing
+        piece: list[_Entry] = []
+        length = 0
+        for entry in entries:
+            piece.append(entry)
+            length += entry.place.length if isinstance(entry.place, _Place) else 0
+            if length >= _PIECE_BYTES or len(piece) >= _PIECE_ROWS:
+                yield piece
+                piece, length = [], 0
+        yield piece
+
+    def _salvage(self) -> None:
+        """Assign unreadable lines to rows without another line, by their ``custom_id`` alone, the first one first."""
+        for place, custom_id in self._unreadable.items():
+            if isinstance(self._places.get(custom_id), int):
+                self._places[custom_id] = place
+        if self._unreadable:
+            of_rows = self._unreadable.keys() & self._places.values()
+            self._others = [entry for entry in self._others if entry.place not in of_rows]
+
+    async def spool(self) -> None:
+        """Move the text in memory to the disk if it is long."""
+        if len(self._held) >= _PIECE_BYTES:
+            held, self._held = bytes(self._held), bytearray()
+            await _in_thread(self._write, held)
+
+    def _write(self, text: bytes) -> None:
+        with self._lock:
+            if not self._is_over:
+                self._file = self._file or tempfile.TemporaryFile()  # noqa: SIM115  # closed by close()
+                self._file.seek(self._stored_bytes)
+                self._file.write(text)
+                self._stored_bytes += len(text)
+
+    async def read(self, entries: list[_Entry]) -> list[BatchResult]:
+        """Return the rows of these entries."""
+        return await _in_thread(self._read_all, entries)
+
+    def _read_all(self, entries: list[_Entry]) -> list[BatchResult]:
+        with self._lock:
+            return [self._read(entry) for entry in entries]
+
+    def _read(self, entry: _Entry) -> BatchResult:
+        custom_id, place, stray_reason = entry
+        if not isinstance(place, _Place):
+            return BatchMissing(cast("str", custom_id))
+        text = self._text(place)
+        if stray_reason is not None:
+            return BatchStray(custom_id, stray_reason, as_text(text))
+        if place.status_code:
+            return BatchSuccess(cast("str", custom_id), json_codec.Body(text), place.status_code)
+        row = read_row(text, whole=place.whole)
+        if row.custom_id is None and custom_id is not None:
+            return salvaged(custom_id, text, whole=place.whole)
+        return row
+
+    def _text(self, place: _Place) -> bytes:
+        if self._file is None or place.offset >= self._stored_bytes:
+            begin = place.offset - self._stored_bytes
+            return bytes(self._held[begin : begin + place.length])
+        self._file.seek(place.offset)
+        return self._file.read(place.length)
+
+    def close(self) -> None:
+        """Release the disk space."""
+        with self._lock:
+            self._is_over = True
+            if self._file is not None:
+                self._file.close()
+
+
+async def _in_thread(work: Callable[[A], T], argument: A) -> T:
+    try:
+        return await to_thread.run_sync(work, argument)
+    except OSError as error:
+        message = (
+            f"the results cannot be kept in {tempfile.gettempdir()}: {error.strerror or error}; "
+            "name another directory in TMPDIR"
+        )
+        raise UsageError(message) from error
