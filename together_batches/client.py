@@ -14,10 +14,10 @@ from together_batches._jobs import bulk_cancel, cancel, job_filter
 from together_batches._jobs import create as _create
 from together_batches._jobs.create import Created, KnownJobs, Listing, WantedJob
 from together_batches._jobs.patience import until_found
-from together_batches._jobs.status_reader import by_ids, checked_ids, is_plain
+from together_batches._jobs.status_reader import by_ids, checked_ids
 from together_batches._protocol import jobs as job_protocol
 from together_batches._stream import Stream
-from together_batches._validation import positive_int, positive_number
+from together_batches._validation import check_callback, positive_int, positive_number
 from together_batches.config import Config, RetryPolicy, Secret, Timeout
 from together_batches.errors import BatchesError, NotFoundError
 from together_batches.models import BatchJob, Response
@@ -233,9 +233,7 @@ class AsyncBatches:
             )
             return (await self._create_once(wanted, patience=patience)).job
 
-        if on_uploaded is not None and not is_plain(on_uploaded):
-            message = "on_uploaded must be a plain function: it is called, not awaited"
-            raise TypeError(message)
+        check_callback("on_uploaded", on_uploaded)
         return await submit.submit(source, endpoint=endpoint, upload=upload, create=create)
 
     async def retrieve(self, job_id: str | BatchJob) -> BatchJob:

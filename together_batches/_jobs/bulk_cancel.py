@@ -18,9 +18,10 @@ from together_batches._jobs.cancel import (
 )
 from together_batches._jobs.cancel_follower import CancelFollower
 from together_batches._jobs.cancel_report import CancelOutcomes
-from together_batches._jobs.status_reader import Ids, is_plain, plain_group
+from together_batches._jobs.status_reader import Ids, plain_group
 from together_batches._jobs.task_stream import ReadyItems, stream_from_task
 from together_batches._protocol import jobs as job_protocol
+from together_batches._validation import check_callback
 from together_batches.errors import APITimeoutError, AuthenticationError, BatchesError, UsageError
 from together_batches.models import BatchJob
 from together_batches.outcomes import CancelOutcome, CancelReport, CancelResult
@@ -267,9 +268,7 @@ async def cancel_many(
     on_outcome: Callable[[CancelOutcome], None] | None,
 ) -> CancelReport:
     """Cancel many jobs and return a report of their outcomes, in the order of the ids."""
-    if on_outcome is not None and not is_plain(on_outcome):
-        message = "on_outcome must be a plain function: it is called, not awaited"
-        raise TypeError(message)
+    check_callback("on_outcome", on_outcome)
     outcomes = CancelOutcomes()
 
     def report(outcome: CancelOutcome, event: Literal["accepted", "ended"]) -> None:

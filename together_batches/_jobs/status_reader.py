@@ -7,14 +7,13 @@ from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from together_batches._validation import is_plain
 from together_batches.errors import APIError, AuthenticationError
 from together_batches.models import BatchJob
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-__all__ = ["Found", "Ids", "StatusReader", "by_ids", "checked_ids", "is_plain", "plain_group"]
+__all__ = ["Found", "Ids", "StatusReader", "by_ids", "checked_ids", "plain_group"]
 
 Ids = Iterable[str | BatchJob] | AsyncIterable[str | BatchJob]
 Found = BatchJob | APIError

@@ -17,9 +17,10 @@ import attrs
 from together_batches._jobs.awaited_job import AwaitedJob, state_of
 from together_batches._jobs.patience import say_how_long
 from together_batches._jobs.poller import Poller
-from together_batches._jobs.status_reader import Found, Ids, StatusReader, by_ids, is_plain, plain_group
+from together_batches._jobs.status_reader import Found, Ids, StatusReader, by_ids, plain_group
 from together_batches._jobs.task_stream import ReadyItems, stream_from_task
 from together_batches._protocol import jobs as job_protocol
+from together_batches._validation import check_callback
 from together_batches.errors import APIError, AuthenticationError, BatchesError, NotFoundError, WaitTimeoutError
 from together_batches.models import BatchJob
 
@@ -100,9 +101,7 @@ class Wait:
 
     async def for_one(self, job_id: str | BatchJob) -> BatchJob:
         """Return the job when it has finished."""
-        if self.on_update is not None and not is_plain(self.on_update):
-            message = "on_update must be a plain function: it is called, not awaited"
-            raise TypeError(message)
+        check_callback("on_update", self.on_update)
         finished = self.as_completed([job_id])
         try:
             return await anext(finished)
