@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
     from pathlib import Path
 
-    from together_batches._http.transport import CallState
+    from together_batches._http.client_state import CallState
     from together_batches._protocol.jobs import Request
 
 REQUESTS = b'{"custom_id":"row-1","body":{"model":"m"}}\n'

@@ -16,7 +16,8 @@ import anyio.to_thread
 import msgspec
 
 from together_batches import AsyncBatches, BatchJob, BatchJobStatus, RetryPolicy
-from together_batches._http.transport import ClientState, Transport
+from together_batches._http.client_state import ClientState
+from together_batches._http.transport import Transport
 from together_batches.config import Config
 
 if TYPE_CHECKING:

@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, NoReturn, Self
 import attrs
 from anyio import to_thread
 
-from together_batches._http.transport import BulkContext, CallState, ClientState, Transport
-from together_batches._jobs import cancel, job_filter
+from together_batches._http.client_state import BulkContext, CallState, ClientState
+from together_batches._http.transport import Transport
+from together_batches._jobs import bulk_cancel, cancel, job_filter
 from together_batches._jobs import create as _create
 from together_batches._jobs.create import Created, KnownJobs, Listing, WantedJob
 from together_batches._jobs.patience import until_found
-from together_batches._jobs.status_reader import by_ids, checked_ids, is_plain
+from together_batches._jobs.status_reader import by_ids, checked_ids
 from together_batches._protocol import jobs as job_protocol
 from together_batches._stream import Stream
-from together_batches._validation import positive_int, positive_number
+from together_batches._validation import check_callback, positive_int, positive_number
 from together_batches.config import Config, RetryPolicy, Secret, Timeout
 from together_batches.errors import BatchesError, NotFoundError
 from together_batches.models import BatchJob, Response
@@ -24,7 +25,7 @@ from together_batches.models import BatchJob, Response
 if TYPE_CHECKING:
     import builtins
     import os
-    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
     from datetime import datetime, timedelta
     from pathlib import Path
     from ssl import SSLContext
@@ -32,10 +33,10 @@ if TYPE_CHECKING:
 
     from aiohttp import ClientSession
 
-    from together_batches._jobs import wait as _wait
     from together_batches._jobs.results import Order, Requests
     from together_batches._jobs.status_reader import Ids
     from together_batches._jobs.upload_source import Source, UploadSource
+    from together_batches._jobs.wait import WaitApi
     from together_batches._protocol.jobs import Answer, NoJob
     from together_batches.files import AsyncFiles, Transfers, Uploaded
     from together_batches.models import FileObject
@@ -121,7 +122,6 @@ class AsyncBatches:
             look=self._get_once,
             list_jobs=self._get_all,
             knows=known.knows,
-            now=transport.state.now,
             clock=transport.state.clock,
             sleep=transport.state.sleep,
         )
@@ -233,9 +233,7 @@ class AsyncBatches:
             )
             return (await self._create_once(wanted, patience=patience)).job
 
-        if on_uploaded is not None and not is_plain(on_uploaded):
-            message = "on_uploaded must be a plain function: it is called, not awaited"
-            raise TypeError(message)
+        check_callback("on_uploaded", on_uploaded)
         return await submit.submit(source, endpoint=endpoint, upload=upload, create=create)
 
     async def retrieve(self, job_id: str | BatchJob) -> BatchJob:
@@ -307,8 +305,8 @@ class AsyncBatches:
             APIError: the request failed after retries.
         """
         job = job_id if isinstance(job_id, BatchJob) else None
-        call = cancel.CancelCall(None, self._verbs.now, job)
-        outcome = await cancel.cancel_one(self._verbs, job_protocol.job_id(job_id), call)
+        call = cancel.CancelCall(None, job_protocol.job_id(job_id), job)
+        outcome = await cancel.cancel_one(self._verbs, call)
         if outcome.job is None or not outcome.ok:
             assert outcome.error is not None  # noqa: S101  # an outcome has one of the two
             raise outcome.error
@@ -349,7 +347,7 @@ class AsyncBatches:
         ids, at_once, bulk = self._bulk(job_ids, max_concurrency, rate)
         if timeout is not None:
             positive_number("timeout", timeout, zero=True)
-        return await cancel.cancel_many(
+        return await bulk_cancel.cancel_many(
             self._verbs, bulk, ids, at_once=at_once, wait=wait, timeout=timeout, on_outcome=on_outcome
         )
 
@@ -374,7 +372,7 @@ class AsyncBatches:
             wait: follow each job until it has stopped, or completed instead.
         """
         ids, at_once, bulk = self._bulk(job_ids, max_concurrency, rate)
-        return Stream(cancel.iter_cancel(self._verbs, bulk, ids, at_once=at_once, wait=wait))
+        return Stream(bulk_cancel.iter_cancel(self._verbs, bulk, ids, at_once=at_once, wait=wait))
 
     async def wait(
         self,
@@ -415,18 +413,17 @@ class AsyncBatches:
         """
         job_protocol.job_id(job_id)
         _check_times(timeout, poll_interval, patience)
-        from together_batches._jobs import wait as _wait
+        from together_batches._jobs.wait import Wait
 
-        return await _wait.wait(
-            self._followed,
-            job_id,
+        waiting = Wait(
+            api=self._wait_api(self._known.knows),
+            at_once=1,
             timeout=timeout,
             poll_interval=poll_interval,
-            time=self._time,
             patience=patience,
-            knows=self._known.knows,
             on_update=on_update,
         )
+        return await waiting.for_one(job_id)
 
     def as_completed(
         self,
@@ -458,22 +455,18 @@ class AsyncBatches:
                 first; several such errors are raised as an :class:`ExceptionGroup`.
             UsageError: an invalid number or id, or a client that is closed or belongs to another loop.
         """
-        from together_batches._jobs import wait as _wait
+        from together_batches._jobs.wait import Wait
 
         ids = checked_ids(job_ids, verb_for_one="wait")
         _check_times(timeout, poll_interval, patience)
-        return Stream(
-            _wait.as_completed(
-                self._followed,
-                ids,
-                at_once=self._transport.config.max_concurrency,
-                timeout=timeout,
-                poll_interval=poll_interval,
-                time=self._time,
-                patience=patience,
-                knows=self._known.knows,
-            )
+        waiting = Wait(
+            api=self._wait_api(self._known.knows),
+            at_once=self._transport.config.max_concurrency,
+            timeout=timeout,
+            poll_interval=poll_interval,
+            patience=patience,
         )
+        return Stream(waiting.as_completed(ids))
 
     def results(
         self,
@@ -774,37 +767,55 @@ class AsyncBatches:
     # --- what the verbs share -------------------------------------------------------------------------------------
 
     def _bulk(self, job_ids: Ids, max_concurrency: int | None, rate: float | None) -> tuple[Ids, int, BulkContext]:
-        ids = cancel.checked_ids(job_ids)
+        ids = checked_ids(job_ids, verb_for_one="cancel")
         if max_concurrency is not None:
             positive_int("max_concurrency", max_concurrency)
         if rate is not None:
             positive_number("rate", rate)
         return ids, max_concurrency or self._transport.config.max_concurrency, self._transport.bulk(rate)
 
-    @property
-    def _followed(self) -> _wait.WaitApi:
-        from together_batches._jobs import wait as _wait
-
-        self._transport.state.check_library()
-        return _wait.WaitApi(
-            retrieve=lambda job_id: self._get(job_id, CallState()), list_jobs=lambda: self._get_all(CallState())
-        )
-
-    @property
-    def _time(self) -> _wait.Clock:
-        from together_batches._jobs import wait as _wait
+    def _wait_api(self, knows: Callable[[str], bool]) -> WaitApi:
+        from together_batches._jobs.wait import WaitApi
 
         state = self._transport.state
-        return _wait.Clock(monotonic=state.clock, sleep=state.sleep, chance=state.chance, now=state.now)
+        state.check_library()
+        return WaitApi(
+            retrieve=lambda job_id: self._get(job_id, CallState()),
+            list_jobs=lambda: self._get_all(CallState()),
+            knows=knows,
+            now=state.now,
+            clock=state.clock,
+            sleep=state.sleep,
+            chance=state.chance,
+        )
 
     def _run_api(self, options: Options, poll_interval: float | None) -> _context.RunApi:
-        from together_batches._jobs import wait as _wait
         from together_batches._jobs.upload_source import open_upload
+        from together_batches._jobs.wait import Wait
         from together_batches.runs import _context
 
         async def upload(path: Path, name: str) -> Uploaded:
             async with open_upload(path, name) as content:
                 return await self._transfers.upload(content, "batch-api", "storage", None)
+
+        def follow(
+            job_ids: AsyncIterator[str],
+            *,
+            on_update: Callable[[BatchJob], None],
+            on_refused: Callable[[str, BatchesError], None],
+        ) -> AsyncGenerator[BatchJob, None]:
+            waiting = Wait(
+                api=self._wait_api(lambda _: True),  # they are in the ledger
+                at_once=self._transport.config.max_concurrency,
+                timeout=None,
+                poll_interval=poll_interval,
+                patience=options.patience,
+                holds=False,
+                may_repeat=True,  # a job that appeared to have ended may still be running
+                on_update=on_update,
+                on_refused=on_refused,
+            )
+            return waiting.as_completed(job_ids)
 
         return _context.RunApi(
             upload=upload,
@@ -813,18 +824,7 @@ class AsyncBatches:
             create=self._create_once,
             list_jobs=self._listing,
             retrieve=self._get_or_list,
-            follow=partial(
-                _wait.as_completed,
-                self._followed,
-                at_once=self._transport.config.max_concurrency,
-                timeout=None,
-                poll_interval=poll_interval,
-                time=self._time,
-                patience=options.patience,
-                knows=lambda _: True,  # they are in the ledger
-                holds=False,
-                may_repeat=True,  # a job that appeared to have ended may still be running
-            ),
+            follow=follow,
             download=lambda file_id, path: self._transfers.fetch(file_id, path, overwrite=True),
             cancel=self.cancel_many,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Never, Protocol
 
-from together_batches._http.transport import CallState
+from together_batches._http.client_state import CallState
 from together_batches._jobs.job_filter import newest_first
 from together_batches._jobs.patience import Absence, say_how_long
 from together_batches._jobs.upload_source import open_upload

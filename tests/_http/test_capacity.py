@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 from wires import without_wires
@@ -15,7 +16,7 @@ class Machine:
 
     def __init__(self, under_way: int) -> None:
         self.under_way = under_way
-        self.capacity = Capacity(lambda: self.under_way)
+        self.capacity = Capacity(lambda: self.under_way, time.monotonic)
 
     async def begin(self, seconds_left: float = 60.0) -> None:
         await self.capacity.enter(seconds_left)

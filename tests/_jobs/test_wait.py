@@ -28,11 +28,10 @@ from together_batches import (
     UsageError,
     WaitTimeoutError,
 )
-from together_batches._jobs import wait as _wait
-from together_batches._jobs.wait import Clock, WaitApi
+from together_batches._jobs.wait import Wait, WaitApi
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 
 HOUR = 3600.0
 DAY = 24 * HOUR
@@ -76,7 +75,18 @@ class Service:
         self.retrieved: list[tuple[float, str]] = []
         self.listed: list[float] = []
         self.running = self.most_running = 0
-        self.api = WaitApi(self.retrieve, self.list_jobs)
+
+    def api(self, knows: Callable[[str], bool], chance: float) -> WaitApi:
+        """Use the loop's clock; a ``chance`` of one half leaves intervals unchanged."""
+        return WaitApi(
+            retrieve=self.retrieve,
+            list_jobs=self.list_jobs,
+            knows=knows,
+            now=lambda: NOON,
+            clock=asyncio.get_running_loop().time,
+            sleep=asyncio.sleep,
+            chance=lambda: chance,
+        )
 
     @property
     def now(self) -> float:
@@ -128,11 +138,6 @@ class Service:
         return [round(time, 3) for time, _ in self.retrieved]
 
 
-def clocked(chance: float = 0.5) -> Clock:
-    """Use the loop's clock; by default the random ``chance`` leaves intervals unchanged."""
-    return Clock(monotonic=asyncio.get_running_loop().time, chance=lambda: chance, now=lambda: NOON)
-
-
 def knows_none(_: str) -> bool:
     return False
 
@@ -141,17 +146,19 @@ def knows_all(_: str) -> bool:
     return True
 
 
-USUAL: dict[str, Any] = {"timeout": None, "poll_interval": None, "patience": 60, "knows": knows_none}
+def a_wait(
+    service: Service, *, knows: Callable[[str], bool] = knows_none, chance: float = 0.5, **options: Any
+) -> Wait:
+    usual = {"at_once": 100, "timeout": None, "poll_interval": None, "patience": 60}
+    return Wait(api=service.api(knows, chance), **{**usual, **options})
 
 
-async def wait(service: Service, job: str | BatchJob = "a", *, chance: float = 0.5, **options: Any) -> BatchJob:
-    options = {**USUAL, "on_update": None, **options}
-    return await _wait.wait(service.api, job, time=clocked(chance), **options)
+async def wait(service: Service, job: str | BatchJob = "a", **options: Any) -> BatchJob:
+    return await a_wait(service, **options).for_one(job)
 
 
-def each(service: Service, jobs: Any, *, chance: float = 0.5, **options: Any) -> AsyncGenerator[BatchJob, None]:
-    options = {**USUAL, "at_once": 100, **options}
-    return _wait.as_completed(service.api, jobs, time=clocked(chance), **options)
+def each(service: Service, jobs: Any, **options: Any) -> AsyncGenerator[BatchJob, None]:
+    return a_wait(service, **options).as_completed(jobs)
 
 
 async def ids_of(jobs: AsyncIterator[BatchJob]) -> list[str]:

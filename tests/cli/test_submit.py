@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from together_batches import jsonl
+from together_batches._jobs import awaited_job, submit
 from together_batches._jobs import create as _create
-from together_batches._jobs import submit, wait
 from together_batches.cli import _submit
 from together_batches.client import AsyncBatches
 from together_batches.emulator import Emulator, Fault, Timing
@@ -43,7 +43,7 @@ def requests(tmp_path: Path) -> str:
 @pytest.fixture
 def swift(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
     """Return an emulator whose jobs finish at once, with short intervals between reads."""
-    monkeypatch.setattr(wait, "_SHORTEST_SECONDS", 0.02)
+    monkeypatch.setattr(awaited_job, "_SHORTEST_SECONDS", 0.02)
     with Emulator(timing=Timing(validating=0.1, running=0.1)).running_in_thread() as emulator:
         monkeypatch.setenv("TOGETHER_API_KEY", str(emulator.api_key))
         monkeypatch.setenv("TOGETHER_BASE_URL", emulator.base_url)
@@ -232,7 +232,7 @@ def test_one(run: Run, emulator: Emulator) -> None:
 
 def test_one_that_runs(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each change of status is printed on standard error."""
-    monkeypatch.setattr(wait, "_SHORTEST_SECONDS", 0.02)
+    monkeypatch.setattr(awaited_job, "_SHORTEST_SECONDS", 0.02)
     with Emulator(timing=Timing(running=0.2)).running_in_thread() as emulator:
         monkeypatch.setenv("TOGETHER_API_KEY", str(emulator.api_key))
         monkeypatch.setenv("TOGETHER_BASE_URL", emulator.base_url)

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from together_batches import AsyncBatches, CreateUnconfirmedError, ResultsUnavailableError, RetryPolicy
-from together_batches._http.transport import ClientState, Transport
+from together_batches._http.client_state import ClientState
+from together_batches._http.transport import Transport
 from together_batches.config import Config
 
 from .disk import Disk, made_up

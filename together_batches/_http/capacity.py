@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections import deque
 from typing import TYPE_CHECKING
+
+from together_batches._http.rate_limit_queue import RateLimitQueue
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,13 +24,13 @@ class Capacity:
     grows by one after as many answers as it allows attempts: a failure to open a connection costs nothing.
     """
 
-    def __init__(self, under_way: Callable[[], int]) -> None:
+    def __init__(self, under_way: Callable[[], int], clock: Callable[[], float]) -> None:
         self.limit: int | None = None
         self._under_way = under_way
         self._granted = 0
+        """Number of attempts that may begin, and have not yet."""
         self._answers = 0
-        self._waiting: deque[asyncio.Future[None]] = deque()
-        self._timer: asyncio.TimerHandle | None = None
+        self._queue = RateLimitQueue(self, clock)
 
     def ran_out(self) -> None:
         """Lower the limit, because no connection could be opened beside those of the attempts under way."""
@@ -40,22 +40,8 @@ class Capacity:
 
     async def enter(self, seconds_left: float) -> None:
         """Return when an attempt may begin; raise :class:`TimeoutError` if that takes more than ``seconds_left``."""
-        if not self._waiting and self._has_room():
-            return
-        turn = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
-        self._look_later()
-        granted = False
-        try:
-            async with asyncio.timeout(seconds_left):
-                await turn
-            granted = True
-        finally:
-            if turn.done() and not turn.cancelled():
-                self._granted -= 1
-                if not granted:  # cancelled after it was granted: the next one takes its place
-                    self._admit()
-            turn.cancel()
+        await self._queue.acquire(seconds_left)
+        self._granted -= 1
 
     def leave(self, *, answered: bool) -> None:
         """Record that an attempt has ended, with or without an answer."""
@@ -64,24 +50,16 @@ class Capacity:
             if self._answers >= self.limit:
                 self._answers = 0
                 self.limit += 1
-        self._admit()
+        self._queue.look_again()
 
-    def _has_room(self) -> bool:
-        return self.limit is None or self._under_way() + self._granted < self.limit
+    def try_acquire(self, _: float) -> float:
+        """Return 0 and reserve room for an attempt if there is some, otherwise the seconds until the next check."""
+        if self.limit is not None and self._under_way() + self._granted >= self.limit:
+            return _LOOK_SECONDS
+        self._granted += 1
+        return 0.0
 
-    def _admit(self) -> None:
-        while self._waiting and self._has_room():
-            turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_result(None)
-                self._granted += 1
-
-    def _look_later(self) -> None:
-        if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look)
-
-    def _look(self) -> None:
-        self._timer = None
-        self._admit()
-        if self._waiting:
-            self._look_later()
+    def on_unanswered(self) -> None:
+        """Return the room of an attempt that was cancelled before it began; the next one takes its place."""
+        self._granted -= 1
+        self._queue.look_again()

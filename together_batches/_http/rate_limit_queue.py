@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from together_batches._http.rate_limiter import AdaptiveRateLimiter, FixedRate
+    class Limiter(Protocol):
+        """A source of permits."""
+
+        def try_acquire(self, now: float, /) -> float:
+            """Return 0 and grant a permit, or return the seconds after which to try again."""
+            ...
+
+        def on_unanswered(self) -> None:
+            """Take back a permit that was not used."""
+
 
 __all__ = ["RateLimitQueue"]
 
@@ -20,7 +29,7 @@ class RateLimitQueue:
     Calls wait here and not in timers of their own, because the rate may change while they wait.
     """
 
-    def __init__(self, limiter: FixedRate | AdaptiveRateLimiter, clock: Callable[[], float]) -> None:
+    def __init__(self, limiter: Limiter, clock: Callable[[], float]) -> None:
         self._limiter = limiter
         self._clock = clock
         self._waiting: deque[asyncio.Future[None]] = deque()

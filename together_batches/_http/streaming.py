@@ -16,9 +16,10 @@ import attrs
 from yarl import URL
 
 from together_batches._http import content_coding, retry
+from together_batches._http.client_state import CallState
+from together_batches._http.exchange import AGENT, RequestFailure
 from together_batches._http.network_errors import NETWORK_ERRORS
 from together_batches._http.redaction import Redactor
-from together_batches._http.transport import AGENT, LONGEST_HEADER_BYTES, MOST_HEADERS, CallState, RequestFailure
 from together_batches._protocol import jobs as job_protocol
 from together_batches._protocol.jobs import Answer
 from together_batches._protocol.reach import safe_target
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
     from types import TracebackType
 
+    from together_batches._http.exchange import Exchange
     from together_batches._http.timeouts import RequestTimeout
     from together_batches._http.transport import Transport
     from together_batches._protocol.files import Transfer
@@ -147,8 +149,8 @@ class Streaming:
     ) -> Answer | RequestFailure[APIError]:
         body = _Body(transfer, on_sent) if transfer.length else None
 
-        transport = self._transport
-        attempt = transport.begin(_FOREVER if streamed or transfer.content else transport.config.timeout.total)
+        exchange = self._transport.exchange
+        attempt = exchange.begin(_FOREVER if streamed or transfer.content else exchange.config.timeout.total)
         trouble: BaseException | None = None
         answer: Answer | RequestFailure[APIError] | None = None
         try:
@@ -156,7 +158,7 @@ class Streaming:
         except (asyncio.CancelledError, *NETWORK_ERRORS) as error:
             trouble = attempt.classify(error)
         finally:
-            transport.state.timeouts.end(attempt)
+            exchange.state.timeouts.end(attempt)
         if body is not None and body.failure is not None:
             # An error of this package or of the caller, and not of the network: aiohttp replaced it. Raised without
             # aiohttp's frames, and without the replacement, which both hold the URL.
@@ -164,7 +166,7 @@ class Streaming:
             raise body.failure.with_traceback(body.failure_traceback) from None
         if answer is not None:
             return answer
-        return transport.failure(trouble, request, attempt)
+        return exchange.failure(trouble, request, attempt)
 
     async def _hops(
         self,
@@ -208,14 +210,14 @@ class Streaming:
         keyed: bool,
         streamed: bool,
     ) -> Answer | RequestFailure[APIError]:
-        transport = self._transport
+        exchange = self._transport.exchange
         place = URL(url, encoded=True)  # unchanged: quoted anew, it would not match the signature
         headers = dict(transfer.headers)
-        proxy_login = transport.proxy_login
+        proxy_login = exchange.proxy_login
         if keyed:
-            headers = {**(transport.headers_to_add or {}), **headers}
+            headers = {**(exchange.headers_to_add or {}), **headers}
         else:
-            session = transport.state.keyless_session()
+            session = exchange.state.keyless_session()
             headers = {"User-Agent": AGENT, **({} if place.scheme == "https" else proxy_login), **headers}
         if not keyed or place.query_string:
             attempt.place = str(place.origin())
@@ -223,23 +225,16 @@ class Streaming:
             headers["Content-Length"] = str(transfer.length)  # without it the body would be sent in chunks
             attempt.progress = body
         shown = str(place.with_query(None))  # a query may be a signature
-        response = await session.request(
+        response = await exchange.request(
+            session,
             transfer.method,
             place,
-            data=body,
+            attempt,
+            body=body,
             headers=headers,
-            timeout=transport.limits,
-            proxy=transport.proxy,
             proxy_headers=proxy_login if place.scheme == "https" and proxy_login else None,
-            ssl=transport.ssl,
-            allow_redirects=False,
-            raise_for_status=False,
-            auto_decompress=not streamed,
-            read_bufsize=_BUFFER_BYTES if streamed else None,
-            max_line_size=LONGEST_HEADER_BYTES,
-            max_field_size=LONGEST_HEADER_BYTES,
-            max_headers=MOST_HEADERS,
-            trace_request_ctx=attempt,
+            read_ahead_bytes=_BUFFER_BYTES if streamed else None,
+            decompress=not streamed,
         )
         if streamed and 200 <= response.status < 300:
             return StreamedResponse(
@@ -249,19 +244,19 @@ class Streaming:
                 headers=response.headers,
                 body=b"",
                 response=response,
-                redact=transport.redact,
-                transport=transport,
+                redact=exchange.redact,
+                exchange=exchange,
                 attempt=attempt,
             )
         async with response:
             attempt.progress = response.content
-            content = await transport.read(response, transfer)
+            content = await exchange.read(response, transfer)
             if place.query_string and response.status >= 300:
                 # A storage quotes the signature that it refuses.
                 content = Redactor(
                     "", {str(number): value for number, value in enumerate(place.query.values())}
                 ).bad_body(content)
-            return transport.answer(transfer, shown, response, content)
+            return exchange.answer(transfer, shown, response, content)
 
 
 class _Body:
@@ -321,7 +316,7 @@ class StreamedResponse(Answer):
     """A successful response whose body has not arrived yet. It must be closed, however it ends."""
 
     response: aiohttp.ClientResponse = attrs.field(repr=False)
-    transport: Transport = attrs.field(repr=False)
+    exchange: Exchange = attrs.field(repr=False)
     attempt: RequestTimeout = attrs.field(repr=False)
 
     def __aiter__(self) -> Self:
@@ -329,7 +324,7 @@ class StreamedResponse(Answer):
 
     async def __anext__(self) -> bytes:
         """Return the bytes that have arrived; raise :class:`APIConnectionError` if the connection fails or stalls."""
-        limit = self.transport.config.timeout.read
+        limit = self.exchange.config.timeout.read
         try:
             async with asyncio.timeout(limit):
                 chunk = await self.response.content.readany()
@@ -347,7 +342,7 @@ class StreamedResponse(Answer):
             self.attempt.expired, error = "read", None
         else:
             error = error or aiohttp.ClientPayloadError()
-        return self.transport.failure(error, self.request, self.attempt).error
+        return self.exchange.failure(error, self.request, self.attempt).error
 
     def close(self) -> None:
         """Release the connection, without waiting for the rest of the body."""

@@ -7,17 +7,16 @@ from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from together_batches._validation import is_plain
-from together_batches.errors import APIError, AuthenticationError, BatchesError, UsageError
+from together_batches.errors import APIError, AuthenticationError
 from together_batches.models import BatchJob
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-__all__ = ["Found", "Ids", "StatusReader", "by_ids", "checked_ids", "is_plain", "plain_group"]
+__all__ = ["Found", "Ids", "StatusReader", "by_ids", "checked_ids", "plain_group"]
 
 Ids = Iterable[str | BatchJob] | AsyncIterable[str | BatchJob]
-Found = BatchJob | BatchesError
+Found = BatchJob | APIError
 """The result of reading a job: its state, or the error."""
 
 _FEW = 20
@@ -78,17 +77,17 @@ class StatusReader:
         self._without_list = 0
         self._looks_until_list = 0
 
-    async def read(self, job_ids: list[str], tell: Callable[[str, Found], None]) -> None:
-        """Read each of these jobs once, and call ``tell`` with each result as it arrives.
+    async def read(self, job_ids: list[str], settle: Callable[[str, Found], None]) -> None:
+        """Read each of these jobs once, and call ``settle`` with each result as it arrives.
 
-        Raises :class:`UsageError` if the client can no longer be used, and any exception of ``tell``.
+        Raises :class:`UsageError` if the client can no longer be used, and any exception of ``settle``.
         """
-        unseen = await self._listed(job_ids, tell) if self._list_pays(len(job_ids)) else job_ids
+        unseen = await self._listed(job_ids, settle) if self._list_pays(len(job_ids)) else job_ids
         rest = iter(unseen)
 
         async def read() -> None:
             for job_id in rest:
-                tell(job_id, await self._read(job_id))
+                settle(job_id, await self._read(job_id))
 
         async with plain_group() as group:
             for _ in range(min(self._at_once, len(unseen))):
@@ -103,33 +102,29 @@ class StatusReader:
             return False
         return self._account_size is None or self._account_size < 10 * jobs
 
-    async def _listed(self, job_ids: list[str], tell: Callable[[str, Found], None]) -> list[str]:
-        """Call ``tell`` for each job in the list, and return the ids that are not in it."""
+    async def _listed(self, job_ids: list[str], settle: Callable[[str, Found], None]) -> list[str]:
+        """Call ``settle`` for each job in the list, and return the ids that are not in it."""
         try:
             jobs = await self._list_jobs()
-        except UsageError:
-            raise
-        except BatchesError as error:
+        except APIError as error:
             # Possibly only the list fails: the next reads are one by one, and more of them each time that it fails
             # again.
             self._without_list = min(_MOST_LOOKS_WITHOUT_LIST, 2 * self._without_list or 1)
             self._looks_until_list = self._without_list
-            if isinstance(error, APIError) and not error.is_transient and not isinstance(error, AuthenticationError):
+            if not error.is_transient and not isinstance(error, AuthenticationError):
                 return job_ids  # a key without permission to list says nothing about the jobs
             for job_id in job_ids:
-                tell(job_id, error)
+                settle(job_id, error)
             return []
         self._without_list = 0
         self._account_size = len(jobs)
         found = by_ids(jobs, job_ids)
         for job_id, job in found.items():
-            tell(job_id, job)
+            settle(job_id, job)
         return [job_id for job_id in job_ids if job_id not in found]
 
     async def _read(self, job_id: str) -> Found:
         try:
             return await self._retrieve(job_id)
-        except UsageError:
-            raise
-        except BatchesError as error:
+        except APIError as error:
             return error

@@ -1,155 +1,156 @@
 """Waiting for one job, or for many with one poller that returns each when it has finished.
 
-Built on functions that are passed in (:class:`WaitApi`, :class:`Clock`), so that tests cover days of waiting in no
-time. The deadline is the caller's own: a job may outlive its ``job_deadline`` at the service.
+Built on functions that are passed in (:class:`WaitApi`), so that tests cover days of waiting in no time. The deadline
+is the caller's own: a job may outlive its ``job_deadline`` at the service.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import random
-from collections import deque
 from collections.abc import AsyncIterable, Awaitable, Callable
 from datetime import datetime
-from time import monotonic
 from typing import TYPE_CHECKING
 
 import attrs
-from anyio import CancelScope
 
-from together_batches._jobs.patience import Absence, say_how_long
-from together_batches._jobs.status_reader import Found, Ids, StatusReader, by_ids, is_plain, plain_group
+from together_batches._jobs.awaited_job import AwaitedJob, state_of
+from together_batches._jobs.patience import say_how_long
+from together_batches._jobs.poller import Poller
+from together_batches._jobs.status_reader import Found, Ids, StatusReader, by_ids, plain_group
+from together_batches._jobs.task_stream import ReadyItems, stream_from_task
 from together_batches._protocol import jobs as job_protocol
-from together_batches.errors import (
-    AuthenticationError,
-    BatchesError,
-    NotFoundError,
-    UsageError,
-    WaitTimeoutError,
-)
-from together_batches.models import BatchJob, BatchJobStatus
+from together_batches._validation import check_callback
+from together_batches.errors import APIError, AuthenticationError, BatchesError, NotFoundError, WaitTimeoutError
+from together_batches.models import BatchJob
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-__all__ = ["Clock", "WaitApi", "as_completed", "wait"]
+__all__ = ["Wait", "WaitApi"]
 
 _log = logging.getLogger("together_batches")
 
-# The service asks for polls 30 to 60 s apart: https://docs.together.ai/docs/inference/batch/manage. With that
-# interval alone, the end of a short job would be noticed late. So the interval is a share of the job's age, and
-# reaches 45 s (30 to 60 with the spread) at an age of two minutes. The age decides and not an estimate from the
-# progress, because the progress may stay at 0 or 99 % for hours, and an estimated end in one second does not justify
-# a request every second.
-_SHORTEST_SECONDS = 2.0
-_LONGEST_SECONDS = 45.0
-_SHARE_OF_AGE = 1 / 3
 _SPREAD = 1 / 3
 _EARLY = 1 / 4
 """Share of its interval by which a job may be read early, if others are due: reading many together is cheaper."""
 _LAST_LOOK_SECONDS = 1.0
 """Seconds before the deadline at which all jobs are read once more: some may have finished since the last read."""
-_QUIET_SECONDS = 3_600.0
 _MOST_FAILURES_IN_A_ROW = 20
 _IDS_AT_A_TIME = 1_000
 _MOST_NAMED = 5
 
 
-@attrs.frozen
+@attrs.frozen(kw_only=True)
 class WaitApi:
-    """The functions of the service that waiting uses."""
+    """The functions of the service and of the client that waiting uses.
+
+    ``knows`` returns whether a job is known to exist. ``now`` is only compared with the creation times of jobs.
+    """
 
     retrieve: Callable[[str], Awaitable[BatchJob]]
     list_jobs: Callable[[], Awaitable[list[BatchJob]]]
-
-
-@attrs.frozen(kw_only=True)
-class Clock:
-    """Time and randomness. ``now`` is only compared with the creation times of jobs."""
-
+    knows: Callable[[str], bool]
     now: Callable[[], datetime]
-    monotonic: Callable[[], float] = monotonic
-    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
-    chance: Callable[[], float] = random.random
+    clock: Callable[[], float]
+    sleep: Callable[[float], Awaitable[None]]
+    chance: Callable[[], float]
 
 
-@attrs.define(eq=False)
-class _Pending:
-    """A job that has not finished as far as is known; times are those of the poller's clock."""
+@attrs.define(eq=False, kw_only=True)
+class Wait:
+    """One wait for jobs until all have finished.
 
-    job: BatchJob
-    """The job as last read; without a status if it was never read."""
-    due: float
-    began: float
-    """The time from which its age is counted."""
-    moved: float
-    """The time of the last change."""
-    complain_at: float
-    is_known: bool
-    """Whether it exists as far as is known, so that a 404 may be a transient inconsistency."""
-    absence: Absence
-    """The absence of the job itself."""
-    file_absence: Absence
-    """The absence of its files after completion."""
-    interval: float = _SHORTEST_SECONDS
-    seen: bool = False
+    A 404 is retried for ``patience`` seconds if the job was passed as a :class:`BatchJob`, is known to the client, or
+    was seen. With ``holds``, so is a COMPLETED job that names no file; after that it is yielded with a warning. A
+    repeated id is followed once, or, with ``may_repeat``, again after its job was yielded. ``on_refused`` is called
+    with each job that cannot be followed, and the error; without it such errors are raised at the end.
+    """
 
+    api: WaitApi
+    at_once: int
+    timeout: float | None
+    poll_interval: float | None
+    patience: float
+    holds: bool = True
+    may_repeat: bool = False
+    on_update: Callable[[BatchJob], None] | None = None
+    on_refused: Callable[[str, BatchesError], None] | None = None
+    _ready: ReadyItems[BatchJob] = attrs.field(init=False, factory=ReadyItems)
+    _status_reader: StatusReader = attrs.field(init=False)
+    _poller: Poller = attrs.field(init=False)
+    _known: set[str] = attrs.field(init=False, factory=set)
+    _pending: dict[str, AwaitedJob] = attrs.field(init=False, factory=dict)
+    _refusals: list[BatchesError] = attrs.field(init=False, factory=list)
+    _absent: list[tuple[str, NotFoundError]] = attrs.field(init=False, factory=list)
+    _absence: NotFoundError | None = attrs.field(init=False, default=None)
+    _listless: bool = attrs.field(init=False, default=False)
+    _spread: float = attrs.field(init=False, default=1.0)
+    _failures: int = attrs.field(init=False, default=0)
+    _failures_in_a_row: int = attrs.field(init=False, default=0)
+    _failure: BatchesError | None = attrs.field(init=False, default=None)
+    _no_answer_since: datetime | None = attrs.field(init=False, default=None)
 
-class _Poller:
-    """Reads jobs until all have finished; ``emit`` receives each finished job."""
+    def __attrs_post_init__(self) -> None:
+        self._status_reader = StatusReader(self._read, self._list, at_once=self.at_once)
+        self._poller = Poller(self._look, clock=self.api.clock, sleep=self.api.sleep)
 
-    def __init__(
-        self,
-        api: WaitApi,
-        time: Clock,
-        *,
-        at_once: int,
-        timeout: float | None,
-        poll_interval: float | None,
-        patience: float,
-        holds: bool,
-        may_repeat: bool,
-        knows: Callable[[str], bool],
-        on_update: Callable[[BatchJob], None] | None,
-        on_refused: Callable[[str, BatchesError], None] | None,
-        emit: Callable[[BatchJob], None],
-    ) -> None:
-        self._api = api
-        self._patience = patience
-        self._holds = holds
-        self._may_repeat = may_repeat
-        self._knows = knows
-        self._absent: list[tuple[str, NotFoundError]] = []
-        self._absence: NotFoundError | None = None
-        self._time = time
-        self._poll_interval = poll_interval
-        self._on_update = on_update
-        self._on_refused = on_refused or self._refuse
-        self._emit = emit
-        self._status_reader = StatusReader(self._read, self._list, at_once=at_once)
-        self._timeout = timeout
-        self._last_look = None if not timeout else time.monotonic() + timeout - min(_LAST_LOOK_SECONDS, timeout / 10)
-        self._known: set[str] = set()
-        self._rest: asyncio.Task[None] | None = None
-        self._listless = False
-        self._spread = 1.0
-        self._failures = 0
-        self._failures_in_a_row = 0
-        self._failure: BatchesError | None = None
-        self._no_answer_since: datetime | None = None
-        self.pending: dict[str, _Pending] = {}
-        self.refusals: list[BatchesError] = []
+    def as_completed(self, job_ids: Ids) -> AsyncGenerator[BatchJob, None]:
+        """Yield each job when it has finished."""
+        return stream_from_task(lambda: self._run(job_ids), self._ready)
 
-    async def run(self, ids: Ids) -> None:
-        """Follow all jobs. An exception from the source of ids or from ``on_update`` ends this, unchanged."""
+    async def for_one(self, job_id: str | BatchJob) -> BatchJob:
+        """Return the job when it has finished."""
+        check_callback("on_update", self.on_update)
+        finished = self.as_completed([job_id])
+        try:
+            return await anext(finished)
+        finally:
+            await finished.aclose()
+
+    async def _run(self, ids: Ids) -> None:
+        """Follow all jobs to their end, or until the time is over, and raise the error that says so.
+
+        An exception from the source of ids or from ``on_update`` ends this, unchanged.
+        """
+        if self.timeout == 0:
+            await self._feed(ids)
+            if self._pending:
+                await self._look(list(self._pending))
+        else:
+            await self._follow(ids)
+        self._release_held()
+        if self._pending:
+            raise self._too_late()
+        if self._refusals:
+            raise self._refused()
+
+    async def _follow(self, ids: Ids) -> None:
+        timeout, now = self.timeout, self.api.clock()
+        if timeout is not None:
+            self._poller.read_all_at(now + timeout - min(_LAST_LOOK_SECONDS, timeout / 10))
+
+        def more() -> bool:
+            if feeder.cancelled():
+                raise asyncio.CancelledError  # by its source, not by this wait; the group would ignore it
+            return not feeder.done()
+
         async with plain_group() as group:
+            ends = [group.create_task(self._alarm(timeout))] if timeout is not None else []
             feeder = group.create_task(self._feed(ids))
-            feeder.add_done_callback(lambda _: self._wake())
             # Ids from an async source are followed while more arrive; with a plain iterable nothing would be gained.
-            if self._timeout == 0 or not isinstance(ids, AsyncIterable):
+            if not isinstance(ids, AsyncIterable):
                 await asyncio.wait([feeder])
-            await self._follow(group, feeder)
+            feeder.add_done_callback(lambda _: self._poller.wake())
+            polling = group.create_task(self._poller.run(group, more=more))
+            await asyncio.wait([polling, *ends], return_when=asyncio.FIRST_COMPLETED)
+            for task in (polling, feeder, *ends):
+                task.cancel()
+            if feeder.cancelled():
+                raise asyncio.CancelledError
+
+    async def _alarm(self, seconds: float) -> None:
+        await self.api.sleep(seconds)
 
     # --- the ids ---
 
@@ -165,69 +166,24 @@ class _Poller:
 
     def _admit(self, given: str | BatchJob) -> None:
         job_id = job_protocol.job_id(given)
-        if job_id in (self.pending if self._may_repeat else self._known):
+        if job_id in (self._pending if self.may_repeat else self._known):
             return
         self._known.add(job_id)
         job = given if isinstance(given, BatchJob) else BatchJob(id=job_id)
         if job.is_terminal:  # its state is final, so no request is needed
-            self._tell(job)
-            self._emit(job)
+            self._report(job)
+            self._ready.put(job)
             return
-        now = self._time.monotonic()
-        self.pending[job_id] = _Pending(
-            job,
-            due=now,
-            began=now,
-            moved=now,
-            complain_at=now + _QUIET_SECONDS,
-            is_known=isinstance(given, BatchJob) or self._knows(job_id),
-            absence=Absence(self._patience),
-            file_absence=Absence(self._patience),
-        )
-        self._wake()
+        exists = isinstance(given, BatchJob) or self.api.knows(job_id)
+        now = self.api.clock()
+        self._pending[job_id] = AwaitedJob.of(job, now, exists=exists, patience=self.patience)
+        self._poller.schedule(job_id, 0)
 
     # --- reading ---
 
-    async def _follow(self, group: asyncio.TaskGroup, feeder: asyncio.Task[None]) -> None:
-        while True:
-            if feeder.cancelled():
-                raise asyncio.CancelledError  # by its source, not by this poller; the group would ignore it
-            if not self.pending and feeder.done():
-                return
-            names = self._due()
-            if names:
-                await self._look(names)
-                if self._timeout == 0:
-                    return
-            else:
-                # A separate task, so that a new id can end it.
-                self._rest = group.create_task(self._until_due())
-                await asyncio.wait([self._rest])
-
-    def _wake(self) -> None:
-        if self._rest is not None:
-            self._rest.cancel()
-
-    def _due(self) -> list[str]:
-        now = self._time.monotonic() + 0.001  # clocks and timers differ in resolution
-        if self._last_look is not None and now >= self._last_look:
-            self._last_look = None
-            return list(self.pending)
-        if all(entry.due > now for entry in self.pending.values()):
-            return []
-        return [name for name, entry in self.pending.items() if entry.due - _EARLY * entry.interval <= now]
-
-    async def _until_due(self) -> None:
-        if not self.pending:
-            await asyncio.Event().wait()  # until a new id arrives
-        due = min(entry.due for entry in self.pending.values())
-        if self._last_look is not None:
-            due = min(due, self._last_look)
-        await self._time.sleep(due - self._time.monotonic())
-
     async def _look(self, names: list[str]) -> None:
         # One spread for all, so that jobs that are read together stay together: it separates clients, not jobs.
-        self._spread = 1 + _SPREAD * (2 * self._time.chance() - 1)
+        self._spread = 1 + _SPREAD * (2 * self.api.chance() - 1)
         self._failures = self._failures_in_a_row = 0
         await self._status_reader.read(names, self._settle)
         if self._absent:
@@ -246,9 +202,9 @@ class _Poller:
         absent, self._absent = self._absent, []
         try:
             listed = by_ids(await self._list(), [name for name, _ in absent])
-        except (UsageError, AuthenticationError):
+        except AuthenticationError:
             raise
-        except BatchesError:
+        except APIError:
             listed = {}
         for name, error in absent:
             if name in listed:
@@ -259,17 +215,17 @@ class _Poller:
     async def _read(self, job_id: str) -> BatchJob:
         if self._failure is not None and self._failures_in_a_row >= _MOST_FAILURES_IN_A_ROW:
             raise self._failure.with_traceback(None)  # during an outage, thousands more requests are pointless
-        return await self._api.retrieve(job_id)
+        return await self.api.retrieve(job_id)
 
     async def _list(self) -> list[BatchJob]:
         """Return the list; an empty one if the key has no permission, because that says nothing about the jobs."""
         if self._listless:
             return []
         try:
-            return await self._api.list_jobs()
-        except (UsageError, AuthenticationError):
+            return await self.api.list_jobs()
+        except AuthenticationError:
             raise
-        except BatchesError as error:
+        except APIError as error:
             if error.is_transient:
                 raise
             self._listless = True
@@ -278,59 +234,55 @@ class _Poller:
     # --- what was found ---
 
     def _settle(self, name: str, found: Found) -> None:
-        entry = self.pending.get(name)
-        if entry is None:
-            return  # it was held, and released when the time was over
-        now = self._time.monotonic()
-        if entry.job.is_terminal and _denies_the_end(found):
-            found = entry.job  # the job has ended even if a later response lags behind: only its files are awaited
+        entry = self._pending[name]
+        now = self.api.clock()
+        if entry.ended_despite(found):
+            found = entry.job  # only its files are awaited
         if isinstance(found, BatchJob):
             self._failures_in_a_row = 0
             self._no_answer_since = None
-            entry.absence.over()
-            self._take(entry, found, now)
+            if entry.take(found, now, self.api.now()):
+                self._report(entry.job)
             if found.is_terminal:
-                if not self._is_held(entry, now):
-                    del self.pending[name]
-                    self._emit(entry.job)
+                if not self._is_held(name, entry):
+                    self._remove(name)
+                    self._ready.put(entry.job)
                 return
         else:
             found.__traceback__ = None  # the traceback would keep its frames alive as long as the error
             if isinstance(found, AuthenticationError):
                 raise found  # every other call will be refused, too
-            if isinstance(found, NotFoundError) and (entry.is_known or entry.seen):
+            if isinstance(found, NotFoundError) and entry.exists:
                 self._absent.append((name, found))
                 return
             if not found.is_transient:
-                del self.pending[name]
-                self._on_refused(name, found)
+                self._refuse(name, found)
                 return
             self._failure = found
-            self._no_answer_since = self._no_answer_since or self._time.now()
+            self._no_answer_since = self._no_answer_since or self.api.now()
             self._failures += 1
             self._failures_in_a_row += 1
-        entry.interval = self._interval(now - entry.began)
-        entry.due = now + entry.interval
-        if now >= entry.complain_at:
-            entry.complain_at = now + _QUIET_SECONDS
+        interval = self.poll_interval or self._spread * entry.interval(now)
+        self._poller.schedule(name, interval, early=_EARLY * interval)
+        quiet_hours = entry.quiet_hours(now)
+        if quiet_hours is not None:
             _log.warning(
                 "the job %s %s for %.1f h, without a change; it is still waited for",
                 name,
-                _state(entry.job),
-                (now - entry.moved) / 3_600,
+                state_of(entry.job),
+                quiet_hours,
                 extra={"job_id": name},
             )
 
-    def _is_held(self, entry: _Pending, now: float) -> bool:
+    def _is_held(self, name: str, entry: AwaitedJob) -> bool:
         """Return whether a completed job without files is held back, because patience for them is left."""
-        job = entry.job
-        if job.status != BatchJobStatus.COMPLETED or job.output_file_id or job.error_file_id or not self._holds:
+        if not self.holds or not entry.lacks_files:
             return False
         pause = entry.file_absence.pause()
         if pause is None:
-            self._warn_of_no_files(job)
+            self._warn_of_no_files(entry.job)
             return False
-        self._look_after(entry, pause)
+        self._poller.schedule(name, pause)
         return True
 
     def _warn_of_no_files(self, job: BatchJob) -> None:
@@ -340,23 +292,24 @@ class _Poller:
             extra={"job_id": job.id},
         )
 
-    def release_held(self) -> None:
+    def _remove(self, name: str) -> None:
+        del self._pending[name]
+        self._poller.remove(name)
+
+    def _release_held(self) -> None:
         """Emit the completed jobs whose files have not appeared yet."""
-        for name, entry in list(self.pending.items()):
+        for name, entry in list(self._pending.items()):
             if entry.job.is_terminal:
                 self._warn_of_no_files(entry.job)
-                del self.pending[name]
-                self._emit(entry.job)
+                self._remove(name)
+                self._ready.put(entry.job)
 
     def _settle_absent(self, name: str, error: NotFoundError) -> None:
-        entry = self.pending.get(name)
-        if entry is None:
-            return
+        entry = self._pending[name]
         pause = entry.absence.pause()
         if pause is None:
-            say_how_long(error, self._patience)
-            del self.pending[name]
-            self._on_refused(name, error)
+            say_how_long(error, self.patience)
+            self._refuse(name, error)
             return
         self._absence = error
         _log.warning(
@@ -366,54 +319,33 @@ class _Poller:
             pause,
             extra={"job_id": name, "wait": pause},
         )
-        self._look_after(entry, pause)
-
-    def _look_after(self, entry: _Pending, pause: float) -> None:
         # Not earlier together with other jobs, because the whole pause is deducted from the patience.
-        entry.interval, entry.due = 0.0, self._time.monotonic() + pause
+        self._poller.schedule(name, pause)
 
     def _refuse(self, name: str, error: BatchesError) -> None:
-        self.refusals.append(error)
+        self._remove(name)
+        if self.on_refused is not None:
+            self.on_refused(name, error)
+            return
+        self._refusals.append(error)
         _log.warning("the job %s cannot be waited for: %s", name, error, extra={"job_id": name})
 
-    def _take(self, entry: _Pending, found: BatchJob, now: float) -> None:
-        """Store what was read, and report it if it has changed."""
-        before = entry.job
-        if before.progress is not None and (found.progress is None or found.progress < before.progress):
-            found = attrs.evolve(found, progress=before.progress)  # progress never decreases
-        if not entry.seen and found.created_at is not None:
-            entry.began -= max(0.0, (self._time.now() - found.created_at).total_seconds())
-        if found.status == BatchJobStatus.CANCELING and (not entry.seen or before.status != found.status):
-            entry.began = now  # draining takes seconds, however long the job ran
-        if (found.status, found.progress) != (before.status, before.progress):
-            entry.moved = now
-            entry.complain_at = now + _QUIET_SECONDS
-        if found != before or not entry.seen:
-            self._tell(found)
-        entry.job = found
-        entry.seen = True
-
-    def _tell(self, job: BatchJob) -> None:
-        if self._on_update is not None:
-            self._on_update(job)
-
-    def _interval(self, age: float) -> float:
-        if self._poll_interval is not None:
-            return self._poll_interval
-        return self._spread * min(max(_SHORTEST_SECONDS, _SHARE_OF_AGE * age), _LONGEST_SECONDS)
+    def _report(self, job: BatchJob) -> None:
+        if self.on_update is not None:
+            self.on_update(job)
 
     # --- the end ---
 
-    def too_late(self) -> WaitTimeoutError:
+    def _too_late(self) -> WaitTimeoutError:
         """Return the error for a timeout; its cause is the last failure, if any."""
-        jobs = [entry.job for entry in self.pending.values()]
-        named = "; ".join(f"{job.id} {_state(job)}" for job in jobs[:_MOST_NAMED])
+        jobs = [entry.job for entry in self._pending.values()]
+        named = "; ".join(f"{job.id} {state_of(job)}" for job in jobs[:_MOST_NAMED])
         more = f"; and {len(jobs) - _MOST_NAMED} more" if len(jobs) > _MOST_NAMED else ""
         those = "1 job was" if len(jobs) == 1 else f"{len(jobs)} jobs were"
-        over = f"the {self._timeout:g} s given to this wait are over" if self._timeout else "looked once"
+        over = f"the {self.timeout:g} s given to this wait are over" if self.timeout else "looked once"
         message = f"{over}, and {those} still pending; left alone: {named}{more}{self._outage()}"
         error = WaitTimeoutError(message, jobs=jobs)
-        error.__cause__ = self.refusals[0] if self.refusals else self._failure or self._absence
+        error.__cause__ = self._refusals[0] if self._refusals else self._failure or self._absence
         return error
 
     def _outage(self) -> str:
@@ -422,135 +354,8 @@ class _Poller:
             return ""
         return f"; the service has given no good answer since {self._no_answer_since:%Y-%m-%d %H:%M:%S} UTC"
 
-    def refused(self) -> Exception:
+    def _refused(self) -> Exception:
         """Return the error for jobs that could not be followed: a single error, or a group."""
-        if len(self.refusals) == 1:
-            return self.refusals[0]
-        return ExceptionGroup(f"{len(self.refusals)} jobs could not be waited for", self.refusals)
-
-
-def _state(job: BatchJob) -> str:
-    if not job.status:
-        return "was never seen"
-    return f"was {job.status}" if job.progress is None else f"was {job.status} at {job.progress:g} %"
-
-
-def _denies_the_end(found: Found) -> bool:
-    return isinstance(found, NotFoundError) or (isinstance(found, BatchJob) and not found.is_terminal)
-
-
-async def as_completed(
-    api: WaitApi,
-    job_ids: Ids,
-    *,
-    at_once: int,
-    timeout: float | None,
-    poll_interval: float | None,
-    time: Clock,
-    patience: float,
-    knows: Callable[[str], bool],
-    holds: bool = True,
-    may_repeat: bool = False,
-    on_update: Callable[[BatchJob], None] | None = None,
-    on_refused: Callable[[str, BatchesError], None] | None = None,
-) -> AsyncGenerator[BatchJob, None]:
-    """Yield each job when it has finished.
-
-    A 404 is retried for ``patience`` seconds if the job was passed as a :class:`BatchJob`, is known to ``knows``, or
-    was seen. With ``holds``, so is a COMPLETED job that names no file; after that it is yielded with a warning. A
-    repeated id is followed once, or, with ``may_repeat``, again after its job was yielded. ``on_refused`` is called
-    with each job that cannot be followed, and the error; without it such errors are raised at the end.
-
-    The work is a task beside the generator, so that nothing is yielded inside a task group: that would tie the group
-    to the task that requests the next job.
-    """
-    ready: deque[BatchJob] = deque()
-    arrived = asyncio.Event()
-
-    def emit(job: BatchJob) -> None:
-        ready.append(job)
-        arrived.set()
-
-    poller = _Poller(
-        api,
-        time,
-        at_once=at_once,
-        timeout=timeout,
-        poll_interval=poll_interval,
-        patience=patience,
-        holds=holds,
-        may_repeat=may_repeat,
-        knows=knows,
-        on_update=on_update,
-        on_refused=on_refused,
-        emit=emit,
-    )
-    work = asyncio.create_task(poller.run(job_ids))
-    alarm = asyncio.create_task(_alarm(time, timeout))
-    for task in (work, alarm):
-        task.add_done_callback(lambda _: arrived.set())
-    try:
-        while True:
-            while ready:
-                yield ready.popleft()
-            if work.done():
-                work.result()
-                break
-            if alarm.done():
-                break
-            arrived.clear()
-            await arrived.wait()
-        poller.release_held()
-        while ready:
-            yield ready.popleft()
-        if poller.pending:
-            raise poller.too_late()
-        if poller.refusals:
-            raise poller.refused()
-    finally:
-        work.cancel()
-        alarm.cancel()
-        with CancelScope(shield=True):  # in a cancelled scope around the iterator, nothing could be awaited
-            await asyncio.wait([work, alarm])
-        if not work.cancelled():
-            work.exception()  # mark as retrieved: it was raised above, or occurred after the iteration ended
-
-
-async def _alarm(time: Clock, seconds: float | None) -> None:
-    """Return when the time is over; never return without a timeout, or if it is zero (one read only)."""
-    if not seconds:
-        await asyncio.Event().wait()
-    else:
-        await time.sleep(seconds)
-
-
-async def wait(
-    api: WaitApi,
-    job_id: str | BatchJob,
-    *,
-    timeout: float | None,
-    poll_interval: float | None,
-    time: Clock,
-    patience: float,
-    knows: Callable[[str], bool],
-    on_update: Callable[[BatchJob], None] | None,
-) -> BatchJob:
-    """Return the job when it has finished."""
-    if on_update is not None and not is_plain(on_update):
-        message = "on_update must be a plain function: it is called, not awaited"
-        raise TypeError(message)
-    finished = as_completed(
-        api,
-        [job_id],
-        at_once=1,
-        timeout=timeout,
-        poll_interval=poll_interval,
-        time=time,
-        patience=patience,
-        knows=knows,
-        on_update=on_update,
-    )
-    try:
-        return await anext(finished)
-    finally:
-        await finished.aclose()
+        if len(self._refusals) == 1:
+            return self._refusals[0]
+        return ExceptionGroup(f"{len(self._refusals)} jobs could not be waited for", self._refusals)

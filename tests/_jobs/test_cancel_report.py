@@ -1,30 +1,34 @@
-"""The outcomes that a bulk cancel keeps in compact form: one for each id, in order, decoded on access."""
+"""The outcomes of a bulk cancel until its report is read: one for each id, in order, decoded on access."""
 
 from __future__ import annotations
 
 import pickle
+from datetime import UTC, datetime
 
-from together_batches._jobs.compact_outcomes import CompactOutcomes
+from together_batches._jobs.cancel_report import CancelOutcomes
 from together_batches.errors import NotFoundError
 from together_batches.models import BatchJob, BatchJobStatus
 from together_batches.outcomes import CancelOutcome, CancelReport, CancelResult
 
-
-def _read(job_id: str, answer: bytes) -> CancelOutcome:
-    job = BatchJob(id=job_id, status=BatchJobStatus(answer.decode()))
-    return CancelOutcome(job_id, CancelResult.CANCELING, job, attempts=1)
-
-
-_GOOD = _read("b", b"CANCELING")
+_ANSWER = b'{"id": "b", "status": "CANCELING"}'
+_GOOD = CancelOutcome(
+    "b",
+    CancelResult.CANCELING,
+    BatchJob(id="b", status=BatchJobStatus.CANCELING),
+    attempts=1,
+    accepted=True,
+    status_before=BatchJobStatus.IN_PROGRESS,
+    requested_at=datetime(2026, 11, 2, 10, tzinfo=UTC),
+)
 _GONE = CancelOutcome("a", CancelResult.NOT_FOUND, None, NotFoundError("gone", status=404), 1)
 
 
-def _kept() -> CompactOutcomes:
-    kept = CompactOutcomes(_read)
+def _kept() -> CancelOutcomes:
+    kept = CancelOutcomes()
     assert kept.admit("a")
     assert kept.admit("b")
     assert not kept.admit("a")
-    kept.put(_GOOD, b"CANCELING")
+    kept.put(_GOOD, _ANSWER)
     kept.put(_GONE, None)
     return kept
 
@@ -38,7 +42,7 @@ def test_outcomes_are_in_the_order_of_their_ids() -> None:
     assert "c" not in kept
 
 
-def test_what_was_kept_as_an_answer_is_read_when_it_is_asked_for() -> None:
+def test_what_was_kept_as_an_answer_is_read_on_access() -> None:
     """An outcome that is kept as a response body is decoded on each access, and is equal each time."""
     kept = _kept()
     assert kept["b"] == kept["b"] == _GOOD
@@ -46,7 +50,7 @@ def test_what_was_kept_as_an_answer_is_read_when_it_is_asked_for() -> None:
 
 
 def test_its_report_is_like_any_other() -> None:
-    """A report of compact outcomes can be counted, compared and pickled like any other."""
+    """A report of such outcomes can be counted, compared and pickled like any other."""
     report = _kept().report()
     assert report == CancelReport([_GONE, _GOOD])
     assert CancelReport([_GONE, _GOOD]) == report
@@ -60,7 +64,7 @@ def test_its_report_is_like_any_other() -> None:
 
 def test_jobs_that_completed_anyway_are_counted_as_they_come() -> None:
     """Jobs that completed anyway are counted on arrival, with the same result as in a report of outcomes."""
-    kept = CompactOutcomes(_read)
+    kept = CancelOutcomes()
     done = BatchJob(id="a", status=BatchJobStatus.COMPLETED)
     for name, accepted in (("a", True), ("b", False)):
         kept.admit(name)

@@ -1,0 +1,336 @@
+"""One attempt: a request out, a response or the reason why there is none back."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+import aiohttp
+import attrs
+from multidict import CIMultiDict
+from yarl import URL
+
+from together_batches._http import content_coding, network_errors
+from together_batches._http.network_errors import NETWORK_ERRORS
+from together_batches._http.redaction import Redactor
+from together_batches._http.timeouts import RequestTimeout
+from together_batches._protocol import jobs as job_protocol
+from together_batches._protocol.jobs import EXCERPT_BYTES, Answer, Request
+from together_batches._version import __version__
+from together_batches.config import Config, Secret
+from together_batches.errors import APIConnectionError, APIError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Mapping
+
+    from together_batches._http.client_state import ClientState
+
+__all__ = ["AGENT", "Exchange", "RequestFailure"]
+
+AGENT = f"together-batches/{__version__} aiohttp/{aiohttp.__version__}"
+"""User agent: Cloudflare, in front of the service, rejects some libraries' default agents with a 403."""
+_LONGEST_HEADER_BYTES = (1 << 16) + 512
+"""Maximum bytes of a header: a 64 KB value and its name. Gateways and login pages far exceed the usual 8 KB."""
+_MOST_HEADERS = 1_000
+_MOST_REDIRECTS = 5
+
+E = TypeVar("E", bound=APIError, covariant=True)
+
+
+@attrs.frozen
+class RequestFailure(Generic[E]):
+    """The reason why an attempt has no usable answer. Returned and not raised: see :meth:`Exchange.begin`."""
+
+    error: E
+    out_of_connections: bool = False
+
+
+class Exchange:
+    """Makes attempts under one configuration, over the session of a client."""
+
+    def __init__(self, config: Config, state: ClientState) -> None:
+        self.config = config
+        self.state = state
+        self.proxy, proxy_login = _without_login(config.proxy)
+        self.proxy_login = proxy_login
+        # Only the connect limit is aiohttp's; the timeout monitor enforces the others.
+        self._limits = aiohttp.ClientTimeout(total=None, sock_connect=config.timeout.connect)
+        self._ssl = True if config.ssl is None else config.ssl
+        # A proxy for TLS gets its login with the request for the tunnel, any other one with each request.
+        tunnel = config.base_url.startswith("https:")
+        self._proxy_headers = proxy_login if tunnel else None
+        headers = CIMultiDict(
+            {
+                "User-Agent": AGENT,
+                "Accept": "application/json",
+                "Content-Type": "application/json",
+                **config.headers,
+                **({} if tunnel else proxy_login),
+                "Authorization": Secret(f"Bearer {config.api_key}"),
+            }
+        )
+        if self.proxy is None:  # aiohttp sends a proxy the headers of all requests: our key, too
+            state.set_default_headers(headers)
+        else:
+            state.has_proxy = True
+        self.headers_to_add = None if headers is state.headers else headers
+        self._redactor = redactor = Redactor(config.api_key, {**config.headers, **_logins(config.proxy)})
+        self.redact = redactor.text
+        self._base = config.base_url
+        self._root = URL(config.base_url, encoded=True)
+        self._path = self._root.raw_path
+
+    async def send(self, session: aiohttp.ClientSession, request: Request) -> Answer | RequestFailure[APIError]:
+        """Make one attempt of an ordinary request."""
+        attempt = self.begin(self.config.timeout.total)
+        trouble: BaseException | None = None
+        try:
+            return await self._hops(session, request, attempt)
+        except (asyncio.CancelledError, *NETWORK_ERRORS) as error:
+            trouble = attempt.classify(error)
+        finally:
+            self.state.timeouts.end(attempt)
+        return self.failure(trouble, request, attempt)
+
+    async def _hops(
+        self, session: aiohttp.ClientSession, request: Request, attempt: RequestTimeout
+    ) -> Answer | RequestFailure[APIError]:
+        """Return the answer at the end of the redirects, within the origin and up to a maximum number."""
+        url, place = self._base + request.path, self._place(request.path)
+        hops = 0
+        while True:
+            # Not as a context manager, because reading an answer to its end closes it.
+            response = await self.request(
+                session,
+                request.method,
+                place,
+                attempt,
+                body=request.body,
+                headers=self.headers_to_add,
+                proxy_headers=self._proxy_headers,
+            )
+            attempt.status = response.status
+            content = attempt.progress = response.content
+            # A short answer is complete when its head is. But a session that the caller passed may have hooks that
+            # read it first, and then only the response still has it.
+            whole = self.state.owns_session and content.is_eof()
+            body = content.read_nowait() if whole else await self.read(response, request)
+            if not response.closed:
+                response.close()  # a switch to another protocol (101) would keep its connection open
+            answer = self.answer(request, url, response, body)
+            if not isinstance(answer, Answer) or not 300 <= answer.status < 400 or hops == _MOST_REDIRECTS:
+                return answer
+            target = _followed(answer)
+            if target is None:
+                return answer
+            hops += 1
+            attempt.status = None
+            place = URL(target, encoded=True)
+            url = str(place.with_query(None))  # a query may contain a signature
+            attempt.place = str(place.origin())
+
+    def request(
+        self,
+        session: aiohttp.ClientSession,
+        method: str,
+        place: URL,
+        attempt: RequestTimeout,
+        *,
+        body: object,
+        headers: Mapping[str, str] | None,
+        proxy_headers: Mapping[str, str] | None,
+        read_ahead_bytes: int | None = None,
+        decompress: bool = True,
+    ) -> Awaitable[aiohttp.ClientResponse]:
+        """Send one request, without redirects."""
+        return session.request(
+            method,
+            place,
+            data=body,
+            headers=headers,
+            timeout=self._limits,
+            proxy=self.proxy,
+            proxy_headers=proxy_headers,
+            ssl=self._ssl,
+            # The key goes to its destination and nowhere else, so redirects are checked first.
+            allow_redirects=False,
+            raise_for_status=False,
+            auto_decompress=decompress,
+            read_bufsize=read_ahead_bytes,
+            max_line_size=_LONGEST_HEADER_BYTES,
+            max_field_size=_LONGEST_HEADER_BYTES,
+            max_headers=_MOST_HEADERS,
+            trace_request_ctx=attempt,
+        )
+
+    def begin(self, total: float) -> RequestTimeout:
+        """Start an attempt of this task under its limits, ``total`` seconds in all; report its end to the monitor.
+
+        If it has no answer, the reason is a :meth:`failure`, returned and not raised, so that it carries none of
+        aiohttp's frames: their variables hold the headers, and the headers hold the key.
+        """
+        state = self.state
+        task = asyncio.current_task(state.loop)
+        assert task is not None  # noqa: S101  # a coroutine that runs has one
+        attempt = RequestTimeout(task, state.clock(), self.config.timeout.read, total)
+        if self.proxy is not None and state.owns_session:
+            attempt.sent = False
+        state.timeouts.begin(attempt)
+        return attempt
+
+    def _place(self, path: str) -> URL:
+        if "?" in path:
+            return URL(self._base + path, encoded=True)
+        # Built from the known parts of the base: parsing the whole URL takes twice the time.
+        return self._root.with_path(self._path + path, encoded=True)
+
+    async def read(self, response: aiohttp.ClientResponse, request: Request) -> bytes:
+        """Return the body of an answer, or only its beginning, of more than the limit, if it is longer."""
+        content = response.content
+        if content.at_eof():
+            return await response.read()  # empty, or read by a hook of the session, and then kept in the response
+        # Not response.read(), which has no limit, and waits until our own body is sent: a refusal may arrive before.
+        most = _most(request, response.status)
+        parts: list[bytes] = []
+        size = 0
+        whole = False
+        try:
+            async for part in content.iter_any():
+                parts.append(part)
+                size += len(part)
+                if size > most:
+                    break
+            else:
+                whole = True
+        finally:
+            if not whole:
+                response.close()
+        return b"".join(parts)
+
+    def answer(
+        self, request: Request, url: str, response: aiohttp.ClientResponse, body: bytes
+    ) -> Answer | RequestFailure[APIError]:
+        """Return the response: decoded, of bounded size, without secrets. Data that is not kept cannot leak."""
+        headers: Mapping[str, str] = response.headers
+        refused = response.status >= 400
+        # aiohttp undoes one compression, that of the last header. It leaves lists and unknown labels as they are.
+        if body and "Content-Encoding" in headers:
+            names = content_coding.compressions(", ".join(response.headers.getall("Content-Encoding")))
+            if response.content.total_compressed_bytes is not None:
+                names = names[:-1]
+            try:
+                body = (
+                    content_coding.decode(body, names, _most(request, response.status), whole=not refused)
+                    if names
+                    else body
+                )
+            except content_coding.CodingError as error:
+                if not refused:
+                    answer = Answer(request, url, response.status, headers, b"")
+                    return RequestFailure(
+                        job_protocol.invalid_response(answer, "an answer that can be read", str(error))
+                    )
+        redactor = self._redactor
+        body = redactor.bad_body(body[:EXCERPT_BYTES]) if refused else redactor.good_body(body)
+        if redactor.is_in(response.raw_headers):
+            headers = CIMultiDict({name: redactor.text(text) for name, text in headers.items()})
+        if response.status >= 300 and "Location" in headers:
+            headers = CIMultiDict(headers)
+            headers["Location"] = Secret(headers["Location"])
+        answer = Answer(request, url, response.status, headers, body, self.redact)
+        if not refused and len(body) > request.most_bytes:
+            size = f"{request.most_bytes >> 20} MB"
+            return RequestFailure(
+                job_protocol.invalid_response(answer, f"of {size} or less, the limit for this call", "it is longer")
+            )
+        return answer
+
+    def failure(
+        self, error: BaseException | None, request: Request, attempt: RequestTimeout
+    ) -> RequestFailure[APIConnectionError]:
+        """Return why an attempt has no answer; raise :class:`UsageError` if the network is not the cause."""
+        if self.state.closed:
+            message = "this client was closed while the call was under way"
+            raise UsageError(message)
+        if isinstance(error, RuntimeError) and self.state.lost_session:
+            message = "the session that this client was given was closed while the call was under way"
+            raise UsageError(message)
+        if isinstance(error, (aiohttp.InvalidURL, RuntimeError)):
+            message = f"the request cannot be sent from here ({type(error).__name__})"
+            raise UsageError(message)
+        host = URL(attempt.place or self._base, encoded=True).host_port_subcomponent or ""
+        found = network_errors.explain(error, attempt, host=host, proxy=self.proxy, timeout=self.config.timeout)
+        failure = self.error_without_answer(
+            request,
+            found.message,
+            sent=found.sent,
+            transient=found.transient,
+            status=attempt.status,
+            kind=found.kind,
+        )
+        # An aiohttp error about another place may quote its whole URL.
+        failure.__cause__ = network_errors.without_frames(error) if attempt.place is None else None
+        return RequestFailure(failure, found.out_of_connections)
+
+    def error_without_answer(
+        self,
+        request: Request,
+        message: str,
+        *,
+        sent: bool,
+        transient: bool,
+        status: int | None = None,
+        kind: type[APIConnectionError] = APIConnectionError,
+    ) -> APIConnectionError:
+        """Return the error for an attempt without an answer of the service."""
+        return kind(
+            self._redactor.text(message),
+            method=request.method,
+            url=self._base + request.path,
+            request_sent=sent,
+            status=status,
+            is_transient=transient,
+        )
+
+
+def _most(request: Request, status: int) -> int:
+    return request.most_bytes if status < 400 else EXCERPT_BYTES
+
+
+def _without_login(proxy: str | None) -> tuple[URL | None, dict[str, str]]:
+    """Return a proxy's URL, and its login as a header: a URL would show itself in a dump of aiohttp's frames."""
+    if proxy is None:
+        return None, {}
+    url = URL(proxy)
+    if url.user is None and url.password is None:
+        return url, {}
+    login = base64.b64encode(f"{url.user or ''}:{url.password or ''}".encode()).decode()
+    return url.with_user(None), {"Proxy-Authorization": Secret(f"Basic {login}")}
+
+
+def _logins(proxy: str | None) -> dict[str, str]:
+    """Return the parts of its login that a proxy may echo, in the form of headers."""
+    login = _without_login(proxy)[1].get("Proxy-Authorization")
+    if proxy is None or login is None:
+        return {}
+    return {"Proxy-Authorization": login.removeprefix("Basic "), "Proxy-Password": URL(proxy).password or ""}
+
+
+def _followed(answer: Answer) -> Secret | None:
+    """Return the target of a redirect if it may be followed: same origin, unchanged request.
+
+    A request that must not be repeated is not sent a second time, whatever the redirect says.
+    """
+    location = answer.headers.get("Location")
+    same_request = (answer.status in {307, 308} and answer.request.repeatable) or (
+        answer.request.method == "GET" and answer.status in {301, 302, 303}
+    )
+    if not location or not same_request:
+        return None
+    here = URL(answer.url, encoded=True)
+    try:
+        target = here.join(URL(location, encoded=True))
+        return Secret(target) if target.origin() == here.origin() and target.user is None else None
+    except ValueError:
+        return None
