@@ -403,10 +403,15 @@ def _result_lines(draw: st.DrawFn) -> bytes:
     return b"{" + b", ".join(head) + b', "body":' + draw(st.sampled_from([b"", b" ", b"  "])) + text + draw(_ends)
 
 
+def _together(decode: Callable[[bytes, list[bytes]], Any], *lines: bytes) -> Any:
+    texts = [line + b"\n" for line in lines]
+    return decode(b"".join(texts), b"".join(texts).splitlines(keepends=True))
+
+
 @given(st.lists(_result_lines(), min_size=1, max_size=3))
 def test_rows_that_are_read_together_equal_those_read_alone(lines: list[bytes]) -> None:
     """Lines are read together as each would be read alone, with the same text of the body, or not at all."""
-    found = json_codec.answers(b"\n".join([*lines, b""]), len(lines))
+    found = _together(json_codec.answers, *lines)
     for line, answer in zip(lines, found or [], strict=bool(found)):
         row = json_codec.decode_row(line)
         if answer.response is not None and not answer.error:
@@ -417,9 +422,9 @@ def test_rows_that_are_read_together_equal_those_read_alone(lines: list[bytes]) 
 @pytest.mark.parametrize("body", [b'{"choices": [{"message": {"content": "hi"}}]}', b"{}", b"[" * 300 + b"]" * 300])
 def test_usual_lines_are_read_together(body: bytes) -> None:
     """Lines as the service and others write them are read together, whatever the body."""
-    line = b'{"id":"br_1","custom_id":"a","response":{"status_code":200,"body":' + body + b"}}\n"
-    failure = b'{"id":"br_2","custom_id":"b","error":{"code":"c","message":"m"}}\n'
-    first, second = json_codec.answers(line + failure, 2) or []
+    line = b'{"id":"br_1","custom_id":"a","response":{"status_code":200,"body":' + body + b"}}"
+    failure = b'{"id":"br_2","custom_id":"b","error":{"code":"c","message":"m"}}'
+    first, second = _together(json_codec.answers, line, failure) or []
     assert first.response is not None
     assert (first.custom_id, bytes(first.response.body), first.error) == ("a", body, None)
     assert (second.custom_id, second.response, second.error) == ("b", None, {"code": "c", "message": "m"})
@@ -430,7 +435,6 @@ def test_usual_lines_are_read_together(body: bytes) -> None:
     [
         b"",
         b"[]",
-        b"{}\n{}",
         b'{"custom_id": 7}',
         b'{"custom_id": "a", "response": "x"}',
         b'{"custom_id": "a", "response": {"body": {}}}',
@@ -442,8 +446,8 @@ def test_usual_lines_are_read_together(body: bytes) -> None:
 def test_any_other_line_is_left_to_be_read_alone(line: bytes) -> None:
     """A line of another shape, or with broken text, is not read together with others."""
     usual = b'{"custom_id": "a", "response": {"status_code": 200, "body": {}}}'
-    assert json_codec.answers(usual + b"\n", 1) is not None
-    assert json_codec.answers(usual + b"\n" + line + b"\n", 2) is None
+    assert _together(json_codec.answers, usual) is not None
+    assert _together(json_codec.answers, usual, line) is None
 
 
 @given(
@@ -451,10 +455,10 @@ def test_any_other_line_is_left_to_be_read_alone(line: bytes) -> None:
 )
 def test_lines_that_look_like_objects(lines: list[bytes]) -> None:
     """Lines look like objects if each begins and ends with a brace; if they are JSON, each then is one or several."""
-    text = b"\n".join([*lines, b""])
     each = [line.startswith(b"{") and line.endswith(b"}") for line in lines]
-    assert json_codec.are_objects(text, len(lines)) == all(each)
-    found = json_codec.requests(text.replace(b"{}", b'{"custom_id":"a","body":{"model":"m"}}'), len(lines))
+    assert json_codec.are_objects([line + b"\n" for line in lines]) == all(each)
+    rows = [line.replace(b"{}", b'{"custom_id":"a","body":{"model":"m"}}') for line in lines]
+    found = _together(json_codec.requests, *rows)
     if found is not None:
         assert set(lines) <= {b"{}"}
 

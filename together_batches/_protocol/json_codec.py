@@ -375,31 +375,38 @@ _read_answers = msgspec.json.Decoder(Answer).decode_lines
 _OPENING = ord("{")
 
 
-def answers(lines: bytes, number: int) -> list[Answer] | None:
-    """Decode a ``number`` of lines of results, leaving the bodies as text; None unless all have a usual shape.
+def answers(text: bytes, lines: list[bytes]) -> list[Answer] | None:
+    """Decode lines of results together, leaving the bodies as text; None unless all have a usual shape.
 
-    A line may still hold two of them if another is part of one.
+    ``text`` is that of all ``lines``. A line may still hold two results if another is part of one.
     """
-    return _each(lines, number, _read_answers)
+    return _each(text, len(lines), _read_answers) if _is_utf8(text, lines) else None
 
 
-def are_objects(lines: bytes, number: int) -> bool:
-    """Return whether a ``number`` of lines, with their ends, all begin and end like an object: then none is blank.
+def are_objects(lines: list[bytes]) -> bool:
+    """Return whether lines, each with its end, all begin and end like an object; then none is blank.
 
     JSON has no line end between two such brackets except between two texts, so that each line has at least one text.
     """
-    if not (lines.startswith(b"{") and lines.endswith(b"}\n")):
-        return False
-    # The search is faster for more text, and the lines of most files begin alike.
-    return lines.count(b"}\n" + lines[:8]) == number - 1 or lines.count(b"}\n{") == number - 1
+    return {line[:1] for line in lines} == {b"{"} and {line[-2:] for line in lines} == {b"}\n"}
 
 
-def _each(lines: bytes, number: int, read: Callable[[bytes], list[_T]]) -> list[_T] | None:
-    """Decode lines together, which is faster than one by one; None unless all match."""
+def _is_utf8(text: bytes, lines: list[bytes]) -> bool:
+    """Return whether the text has no broken characters; the decoder does not check what it skips."""
     try:
-        found = read(lines)
-        if not lines.isascii():
-            lines.decode()  # text that is skipped is not checked for broken characters
+        if not text.isascii():
+            for line in lines:
+                if not line.isascii():
+                    line.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _each(text: bytes, number: int, read: Callable[[bytes], list[_T]]) -> list[_T] | None:
+    """Decode a ``number`` of lines together, which is faster than one by one; None unless all match."""
+    try:
+        found = read(text)
     except UNREADABLE:
         return None
     return found if len(found) == number else None
@@ -424,9 +431,10 @@ _read_request = msgspec.json.Decoder(RequestLine).decode
 _read_requests = msgspec.json.Decoder(RequestLine).decode_lines
 
 
-def requests(lines: bytes, number: int) -> list[RequestLine] | None:
-    """Decode a ``number`` of lines of requests, skipping most of each; None unless each is one such object."""
-    return _each(lines, number, _read_requests) if are_objects(lines, number) else None
+def requests(text: bytes, lines: list[bytes]) -> list[RequestLine] | None:
+    """Decode lines of requests together, skipping most of each; None unless each is one object that matches."""
+    is_usual = are_objects(lines) and _is_utf8(text, lines)
+    return _each(text, len(lines), _read_requests) if is_usual else None
 
 
 def request(line: bytes) -> object:

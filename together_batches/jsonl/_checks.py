@@ -156,7 +156,7 @@ class Check:
         as decoding.
         """
         can_be_usual = lines.odd is None and len(lines.text) <= self._rules.max_line_bytes
-        rows = json_codec.requests(lines.text, len(lines)) if can_be_usual else None
+        rows = json_codec.requests(lines.text, lines.texts) if can_be_usual else None
         if rows is None:
             return [place for place, line in enumerate(lines) if not self._is_good(line)]
         ids, found = [row.custom_id for row in rows], Counter([row.body.model for row in rows])

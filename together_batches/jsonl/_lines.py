@@ -44,22 +44,22 @@ _LINE: Any = partial(tuple.__new__, Line)  # pyright: ignore[reportUnknownMember
 
 
 class Lines:
-    """Consecutive lines as one ``text``, from which ``contents`` or a :class:`Line` are made on demand.
+    """Consecutive lines as one ``text``, and as ``texts``, from which a :class:`Line` is made on demand.
 
-    Most lines of a file are read, hashed or copied together, and cutting them costs more than any of these. The text
-    has each content with a newline. ``number`` and ``offset`` are those of the first line. ``odd`` contains the lines
-    themselves, if any of them is more than its content and a newline.
+    Most lines of a file are decoded, hashed or copied together. The text has each content with a newline. ``number``
+    and ``offset`` are those of the first line. ``odd`` contains the lines themselves, if any of them is more than its
+    content and a newline.
     """
 
-    __slots__ = ("_contents", "_count", "number", "odd", "offset", "text")
+    __slots__ = ("_contents", "number", "odd", "offset", "text", "texts")
 
     def __init__(self, number: int, offset: int, text: bytes, odd: list[Line] | None = None) -> None:
         self.number: int = number
         self.offset: int = offset
         self.text: bytes = text
+        self.texts: list[bytes] = BytesIO(text).readlines()  # splits only at newlines, faster than bytes.split
         self.odd: list[Line] | None = odd
         self._contents: list[bytes] | None = None
-        self._count = text.count(b"\n") if odd is None else len(odd)
 
     @classmethod
     def of(cls, lines: list[Line]) -> Lines:
@@ -71,20 +71,17 @@ class Lines:
     def contents(self) -> list[bytes]:
         """Content of each line."""
         if self._contents is None:
-            # readlines() splits only at newlines, twice as fast as bytes.split.
-            contents = [line[:-1] for line in BytesIO(self.text).readlines()]
-            self._contents = contents if self.odd is None else [line.content for line in self.odd]
+            self._contents = [text[:-1] for text in self.texts]
         return self._contents
 
     def offsets(self) -> Iterable[int]:
         """Return the offset of each line."""
         if self.odd is not None:
             return [line.offset for line in self.odd]
-        ends = accumulate([len(content) + 1 for content in self.contents], initial=self.offset)
-        return islice(ends, self._count)
+        return islice(accumulate(map(len, self.texts), initial=self.offset), len(self.texts))
 
     def __len__(self) -> int:
-        return self._count
+        return len(self.texts)
 
     def __iter__(self) -> Iterator[Line]:
         if self.odd is not None:
@@ -99,8 +96,8 @@ class Lines:
         """Return the lines from one position up to another."""
         if self.odd is not None:
             return Lines.of(self.odd[start:stop])
-        offset = self.offset + sum(map(len, self.contents[:start])) + start
-        return Lines(self.number + start, offset, joined(self.contents[start:stop]))
+        offset = self.offset + sum(map(len, self.texts[:start]))
+        return Lines(self.number + start, offset, b"".join(self.texts[start:stop]))
 
 
 def joined(contents: list[bytes]) -> bytes:

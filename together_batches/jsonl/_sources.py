@@ -14,7 +14,7 @@ from together_batches.jsonl._requests import RequestLike, short
 
 __all__ = ["Bytes", "Readable", "Source", "blocks_of", "holds_requests", "name_of"]
 
-_BLOCK = 1 << 16  # small, because a block of newlines alone becomes as many lines
+_BLOCK = 1 << 18
 
 
 class Readable(Protocol):

@@ -221,20 +221,19 @@ class _Index:
 
     def _note_all(self, lines: Lines, begin: int, counts: Counter[int]) -> None:
         """Index lines of a file, and count their subjects."""
-        text = lines.text
-        answers = json_codec.answers(text, len(lines)) if lines.odd is None else None
+        answers = json_codec.answers(lines.text, lines.texts) if lines.odd is None else None
         if answers is None:
             counts.update([self._note(line, begin) for line in lines])
             return
         # Every row of a run passes through here, so the first answer of a row is indexed inline.
-        usage_of, end_of, number_of = json_codec.usage, text.find, self._numbers.get
-        places, kind_of, row_of = self._places, self._kinds.append, self._rows.append
+        usage_of, number_of, places = json_codec.usage, self._numbers.get, self._places
+        kind_of, row_of = self._kinds.append, self._rows.append
         offset_of, length_of = self._offsets.append, self._lengths.append
-        begin_of_text = begin + lines.offset
         of_rows = prompt = completion = total = 0
-        after, end = 2, -1  # ``after`` is the number of bytes between a body and the end of its line
-        for place, answer in enumerate(answers):
-            start, end = end + 1, end_of(b"\n", end + 1)
+        after = 3  # bytes that follow a body in its line, as it was in the last line
+        end = begin + lines.offset
+        for place, (answer, text) in enumerate(zip(answers, lines.texts, strict=True)):
+            start, end = end, end + len(text)
             response, number = answer.response, number_of(answer.custom_id or "")
             if (
                 number is not None
@@ -246,10 +245,10 @@ class _Index:
             ):
                 # Any place in the line with this text serves, and usually as much follows it as in the line before.
                 size = len(body)
-                at = end - after - size
-                if at < start or not text.startswith(body, at):
-                    at = text.find(body, start, end)
-                    after = end - at - size
+                at = len(text) - after - size
+                if at < 0 or not text.startswith(body, at):
+                    at = text.find(body)
+                    after = len(text) - at - size
                 if at >= 0:
                     used = usage_of(body)
                     if used is not None:
@@ -259,11 +258,11 @@ class _Index:
                     places[number] = len(self._rows)
                     kind_of(_OK)
                     row_of(number)
-                    offset_of(begin_of_text + at)
+                    offset_of(start + at)
                     length_of(size)
                     of_rows += 1
                     continue
-            line = Line(lines.number + place, lines.offset + start, text[start:end], end - start)
+            line = Line(lines.number + place, start - begin, text[:-1], len(text) - 1)
             counts[self._note(line, begin)] += 1
         counts[_A_ROW] += of_rows
         self.usage += Usage(prompt, completion, total)

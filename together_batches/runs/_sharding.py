@@ -287,7 +287,7 @@ def rows_in(path: Path, shard: Shard, *, directory: Path) -> Iterator[bytes]:
     number = 0
     for lines in cut_lines(_range(path, shard.offset, shard.size), jsonl.LineSplitter()):
         rows = lines.text
-        if bad or not json_codec.are_objects(rows, len(lines)):
+        if bad or not json_codec.are_objects(lines.texts):
             rows = joined(
                 [
                     content
