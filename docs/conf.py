@@ -47,6 +47,8 @@ html_copy_source = False
 
 # Names from together_batches.typing, and the sections of reference/api that tell what they are.
 EXPLAINED = {
+    "AsyncFollower": "followers",
+    "Follower": "followers",
     "Ids": "ids",
     "LoopIterator": "iterators",
     "Order": "requests",

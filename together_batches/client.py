@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from aiohttp import ClientSession
 
+    from together_batches._jobs.follower import AsyncFollower
     from together_batches._jobs.results import Order, Requests
     from together_batches._jobs.status_reader import Ids
     from together_batches._jobs.upload_source import Source, UploadSource
@@ -467,6 +468,33 @@ class AsyncBatches:
             patience=patience,
         )
         return Stream(waiting.as_completed(ids))
+
+    def follower(self, *, poll_interval: float | None = None, patience: float = 60) -> AsyncFollower:
+        """Return a follower, with which any number of callers wait for jobs by one poller.
+
+        Unlike :meth:`as_completed`, each task awaits its own job with :meth:`AsyncFollower.ended`, at any time.
+
+        Parameters:
+            poll_interval: seconds between reads; the default is that of :meth:`wait`.
+            patience: seconds for which something absent is read again, as for :meth:`wait`. 0 reads once.
+
+        Raises:
+            UsageError: an invalid number.
+        """
+        from together_batches._jobs.follower import AsyncFollower
+        from together_batches._jobs.wait import Wait
+
+        _check_times(None, poll_interval, patience)
+        make_wait = partial(
+            Wait,
+            api=self._wait_api(self._known.knows),
+            at_once=self._transport.config.max_concurrency,
+            timeout=None,
+            poll_interval=poll_interval,
+            patience=patience,
+            may_repeat=True,
+        )
+        return AsyncFollower(make_wait, self._transport.state.sleep)
 
     def results(
         self,

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, Literal
 
+    from together_batches._jobs.follower import AsyncFollower
     from together_batches._jobs.results import Order, Requests
     from together_batches._jobs.status_reader import Ids
     from together_batches._jobs.upload_source import Source
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from together_batches.runs import RunEvent, RunReport, UnfinishedJobs
     from together_batches.runs._options import Requests as RunRequests
 
-__all__ = ["Batches", "Files"]
+__all__ = ["Batches", "Files", "Follower"]
 
 
 _HEADS = ("Parameters", "Raises")
@@ -254,6 +255,15 @@ class Batches:
             lambda: self._async.as_completed(job_ids, timeout=timeout, poll_interval=poll_interval, patience=patience)
         )
 
+    def follower(self, *, poll_interval: float | None = None, patience: float = 60) -> Follower:
+        """Return a follower, with which any number of callers wait for jobs by one poller.
+
+        Unlike with :meth:`as_completed`, each thread waits for its own job with :meth:`Follower.ended`, at any time.
+        """
+        follower = self._async.follower(poll_interval=poll_interval, patience=patience)
+        _document(Follower, type(follower))
+        return Follower(follower, self._thread)
+
     def results(
         self,
         job: str | BatchJob,
@@ -407,6 +417,31 @@ class Batches:
 
 
 _document(Batches, AsyncBatches)
+
+
+class Follower:
+    """One poller of jobs that any number of threads share; made by :meth:`Batches.follower`.
+
+    It reads only while a thread waits, so there is nothing to close.
+    """
+
+    def __init__(self, follower: AsyncFollower, thread: LoopThread[AsyncBatches]) -> None:
+        self._async = follower
+        self._thread = thread
+
+    def ended(
+        self,
+        job_id: str | BatchJob,
+        *,
+        timeout: float | None = None,
+        on_update: Callable[[BatchJob], None] | None = None,
+    ) -> BatchJob:
+        """Wait until a job has finished, and return it in its final state.
+
+        Any number of threads may wait for the same job. Interrupting one of them, by Ctrl-C for example, withdraws
+        that one alone. ``on_update`` is called in the client's own thread.
+        """
+        return self._thread.call(self._async.ended, job_id, timeout=timeout, on_update=on_update)
 
 
 class Files:

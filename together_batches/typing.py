@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+from together_batches._jobs.follower import AsyncFollower
 from together_batches._jobs.results import Order, Requests
 from together_batches._jobs.status_reader import Ids
 from together_batches._jobs.upload_source import Source
 from together_batches._loop_thread import LoopIterator
 from together_batches._stream import Stream
 from together_batches.runs._options import Requests as RunRequests
+from together_batches.sync import Follower
 
-__all__ = ["Ids", "LoopIterator", "Order", "Requests", "RunRequests", "Source", "Stream"]
+__all__ = ["AsyncFollower", "Follower", "Ids", "LoopIterator", "Order", "Requests", "RunRequests", "Source", "Stream"]

@@ -12,11 +12,13 @@ import pytest
 from together_batches import AsyncBatches, Batches
 from together_batches.files import AsyncFiles
 from together_batches.sync import Files
+from together_batches.typing import AsyncFollower, Follower
 
 ONLY_ASYNC_PARAMETERS = {"__init__": {"session"}}
-ITERATORS = {
+RESULTS = {
     "iter_cancel": ("Stream[CancelOutcome]", "LoopIterator[CancelOutcome]"),
     "as_completed": ("Stream[BatchJob]", "LoopIterator[BatchJob]"),
+    "follower": ("AsyncFollower", "Follower"),
     "content": ("Stream[bytes]", "LoopIterator[bytes]"),
     "results": ("Stream[BatchResult]", "LoopIterator[BatchResult]"),
 }
@@ -26,7 +28,7 @@ def _public(cls: type) -> dict[str, object]:
     return {name: member for name, member in vars(cls).items() if not name.startswith("_") and callable(member)}
 
 
-PAIRS = [(AsyncBatches, Batches), (AsyncFiles, Files)]
+PAIRS = [(AsyncBatches, Batches), (AsyncFiles, Files), (AsyncFollower, Follower)]
 METHODS = [(theirs, ours, name) for theirs, ours in PAIRS for name in sorted(_public(theirs))]
 
 
@@ -43,7 +45,7 @@ def test_a_method_has_the_same_signature_on_both_sides(theirs: type, ours: type,
     left_out = ONLY_ASYNC_PARAMETERS.get(name, set())
     parameters = [parameter for parameter in wanted.parameters.values() if parameter.name not in left_out]
     assert parameters == list(found.parameters.values())
-    expected = ITERATORS.get(name, (wanted.return_annotation, wanted.return_annotation))
+    expected = RESULTS.get(name, (wanted.return_annotation, wanted.return_annotation))
     assert expected == (wanted.return_annotation, found.return_annotation)
 
 
@@ -59,6 +61,7 @@ def test_a_method_names_its_parameters_on_both_sides(theirs: type, ours: type, n
     """Parameters are documented once, in the same words on both sides, and shown by ``help``."""
     with Batches("key") as batches:
         assert type(batches.files) is Files  # documented on first use
+        assert type(batches.follower()) is Follower
     parameters, of_ours = (
         (inspect.getdoc(getattr(cls, name)) or "").partition("\nParameters:\n")[2] for cls in (theirs, ours)
     )

@@ -49,7 +49,7 @@ from together_batches import (
     to_dict,
 )
 from together_batches.emulator import Answer, Emulator, Failure, Fault, Missing
-from together_batches.typing import Ids, LoopIterator, Order, Requests, Source, Stream
+from together_batches.typing import Follower, Ids, LoopIterator, Order, Requests, Source, Stream
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession
@@ -256,6 +256,7 @@ async def a_whole_life(client: AsyncBatches, opened: IO[bytes], source: AsyncIte
     assert_type(await client.wait(job, timeout=60, poll_interval=5, on_update=print), BatchJob)
     assert_type(await client.wait("a", patience=0), BatchJob)
     assert_type(client.as_completed([job], patience=2.5), Stream[BatchJob])
+    assert_type(await client.follower(poll_interval=5).ended(job, timeout=60, on_update=print), BatchJob)
     assert_type(client.results(job, requests=["a"], patience=0), Stream[BatchResult])
     async with client.as_completed([job, "id"], timeout=60) as jobs:
         async for finished in jobs:
@@ -266,6 +267,8 @@ def the_same_without_async(batches: Batches) -> list[BatchRequest]:
     job = assert_type(batches.wait(batches.submit(requests())), BatchJob)
     for finished in batches.as_completed([job]):
         assert_type(finished, BatchJob)
+    follower: Follower = batches.follower(patience=5)
+    assert_type(follower.ended("a", timeout=60, on_update=print), BatchJob)
     return list(failed_requests(requests(), batches.results(job, requests=requests(), order="input")))
 
 

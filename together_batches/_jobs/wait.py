@@ -179,6 +179,11 @@ class Wait:
         self._pending[job_id] = AwaitedJob.of(job, now, exists=exists, patience=self.patience)
         self._poller.schedule(job_id, 0)
 
+    def withdraw(self, job_id: str) -> None:
+        """Follow a job no longer."""
+        if job_id in self._pending:
+            self._remove(job_id)
+
     # --- reading ---
 
     async def _look(self, names: list[str]) -> None:
@@ -209,7 +214,7 @@ class Wait:
         for name, error in absent:
             if name in listed:
                 self._settle(name, listed[name])
-            else:
+            elif name in self._pending:
                 self._settle_absent(name, error)
 
     async def _read(self, job_id: str) -> BatchJob:
@@ -234,7 +239,9 @@ class Wait:
     # --- what was found ---
 
     def _settle(self, name: str, found: Found) -> None:
-        entry = self._pending[name]
+        entry = self._pending.get(name)
+        if entry is None:  # withdrawn while it was read
+            return
         now = self.api.clock()
         if entry.ended_despite(found):
             found = entry.job  # only its files are awaited

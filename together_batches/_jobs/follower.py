@@ -1,0 +1,215 @@
+"""One poller of jobs that any number of tasks share."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Protocol
+
+import attrs
+from anyio import CancelScope
+
+from together_batches._jobs.awaited_job import state_of
+from together_batches._protocol import jobs as job_protocol
+from together_batches._validation import check_callback, positive_number
+from together_batches.errors import UsageError, WaitTimeoutError
+from together_batches.models import BatchJob
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from together_batches._jobs.wait import Wait
+    from together_batches.errors import BatchesError
+
+__all__ = ["AsyncFollower", "MakeWait"]
+
+
+class MakeWait(Protocol):
+    """Function that makes a wait for jobs, which reports by these functions."""
+
+    def __call__(
+        self, *, on_update: Callable[[BatchJob], None], on_refused: Callable[[str, BatchesError], None]
+    ) -> Wait: ...
+
+
+class AsyncFollower:
+    """One poller of jobs that any number of tasks share; made by :meth:`AsyncBatches.follower`.
+
+    It reads all jobs together, with one request for the list of the account if that is cheaper than one for each. It
+    reads only while a task waits, so there is nothing to close.
+    """
+
+    def __init__(self, make_wait: MakeWait, sleep: Callable[[float], Awaitable[None]]) -> None:
+        self._make_wait = make_wait
+        self._sleep = sleep
+        self._following: _Following | None = None
+
+    async def ended(
+        self,
+        job_id: str | BatchJob,
+        *,
+        timeout: float | None = None,
+        on_update: Callable[[BatchJob], None] | None = None,
+    ) -> BatchJob:
+        """Wait until a job has finished, and return it in its final state.
+
+        Any number of tasks may wait for the same job, and a task may wait for it again later, also after its end.
+        Cancelling one of them withdraws that one alone; a job for which no task waits is not read any more. Errors
+        are retried as for :meth:`AsyncBatches.wait`.
+
+        Parameters:
+            job_id: an id or a job.
+            timeout: maximum seconds to wait; unlimited by default.
+            on_update: called in the event loop with the job as last seen, with each change, and with the job that is
+                returned; not a coroutine function. An exception from it is raised by this call alone.
+
+        Raises:
+            WaitTimeoutError: the time is over; ``jobs`` holds the job as last seen.
+            NotFoundError: the job does not exist.
+            APIError: the job cannot be followed, or the key was refused, in a way that waiting does not help.
+            TypeError: ``on_update`` is a coroutine function.
+            UsageError: an invalid number or id, a closed client, or a follower that is in use on another loop.
+        """
+        job_protocol.job_id(job_id)
+        if timeout is not None:
+            positive_number("timeout", timeout)
+        check_callback("on_update", on_update)
+        loop = asyncio.get_running_loop()
+        following = self._following
+        if following is None or following.is_over:
+            following = self._following = _Following(self._make_wait, loop)
+        elif following.loop is not loop:
+            message = "this follower is in use on another event loop: make one for each loop"
+            raise UsageError(message)
+        caller = following.join(job_id, on_update)
+        try:
+            return await self._outcome(caller, timeout)
+        finally:
+            await following.leave(caller)
+
+    async def _outcome(self, caller: _Caller, timeout: float | None) -> BatchJob:
+        if timeout is not None:
+            alarm = asyncio.ensure_future(self._sleep(timeout))
+            both: tuple[asyncio.Future[BatchJob] | asyncio.Future[None], ...] = (caller.outcome, alarm)
+            try:
+                await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                alarm.cancel()
+            if not caller.outcome.done():
+                job = caller.followed.job
+                message = f"timed out after {timeout:g} s: job {job.id} {state_of(job)}; it is left alone"
+                raise WaitTimeoutError(message, jobs=[job])
+        return await caller.outcome
+
+
+@attrs.define(eq=False)
+class _Followed:
+    """A job, as last seen, and the callers that wait for it. ``name`` is its id as the first of them gave it."""
+
+    name: str
+    job: BatchJob
+    callers: list[_Caller] = attrs.Factory(list)
+
+
+@attrs.define(eq=False)
+class _Caller:
+    """A task that waits for a job."""
+
+    followed: _Followed
+    outcome: asyncio.Future[BatchJob]
+    on_update: Callable[[BatchJob], None] | None
+
+    def tell(self, job: BatchJob) -> None:
+        """Report the job to the caller; an error of its function is its outcome."""
+        if self.on_update is None or self.outcome.done():
+            return
+        try:
+            self.on_update(job)
+        except BaseException as error:  # noqa: BLE001  # raised where the caller waits
+            self.outcome.set_exception(error)
+
+
+class _Following:
+    """The work from the first caller to the last one. Jobs are known by their ids in lower case."""
+
+    def __init__(self, make_wait: MakeWait, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self._followed: dict[str, _Followed] = {}
+        self._requested = asyncio.Queue[str | BatchJob]()
+        self._wait = make_wait(on_update=self._see, on_refused=self._refuse)
+        self._task = loop.create_task(self._run())
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no more callers may join."""
+        return self._task.done() or self._task.cancelling() > 0
+
+    def join(self, given: str | BatchJob, on_update: Callable[[BatchJob], None] | None) -> _Caller:
+        """Add a caller that waits for a job."""
+        name = job_protocol.job_id(given)
+        followed = self._followed.get(name.lower())
+        is_new = followed is None
+        if followed is None:
+            job = given if isinstance(given, BatchJob) else BatchJob(id=name)
+            followed = self._followed[name.lower()] = _Followed(name, job)
+        caller = _Caller(followed, self.loop.create_future(), on_update)
+        followed.callers.append(caller)
+        if is_new:
+            self._requested.put_nowait(given)
+        elif followed.job.status:
+            caller.tell(followed.job)
+        return caller
+
+    async def leave(self, caller: _Caller) -> None:
+        """Remove a caller; a job without callers is not read any more, and without jobs the work ends."""
+        if caller.outcome.done() and not caller.outcome.cancelled():
+            caller.outcome.exception()  # marked as retrieved, because its task may have been cancelled meanwhile
+        followed = caller.followed
+        followed.callers.remove(caller)
+        if not followed.callers and self._followed.get(followed.name.lower()) is followed:
+            del self._followed[followed.name.lower()]
+            self._wait.withdraw(followed.name)
+        if not self._followed and not self._task.done():
+            self._task.cancel()
+            with CancelScope(shield=True):
+                await asyncio.wait([self._task])
+
+    async def _run(self) -> None:
+        try:
+            async with aclosing(self._wait.as_completed(self._ids())) as finished:
+                async for job in finished:
+                    self._end(job)
+        except BaseException as error:  # noqa: BLE001  # raised where the callers wait
+            for followed in list(self._followed.values()):
+                self._refuse(followed.name, error)
+
+    async def _ids(self) -> AsyncIterator[str | BatchJob]:
+        while True:
+            given = await self._requested.get()
+            if job_protocol.job_id(given).lower() in self._followed:  # not withdrawn meanwhile
+                yield given
+
+    # --- what was found ---
+
+    def _see(self, job: BatchJob) -> None:
+        followed = self._followed.get(job.id.lower())
+        if followed is not None:
+            followed.job = job
+            for caller in followed.callers:
+                caller.tell(job)
+
+    def _end(self, job: BatchJob) -> None:
+        followed = self._followed.pop(job.id.lower(), None)
+        if followed is not None:
+            for caller in followed.callers:
+                if not caller.outcome.done():
+                    caller.outcome.set_result(job)
+
+    def _refuse(self, name: str, error: BaseException) -> None:
+        followed = self._followed.pop(name.lower(), None)
+        if followed is not None:
+            for caller in followed.callers:
+                if isinstance(error, asyncio.CancelledError):
+                    caller.outcome.cancel()
+                elif not caller.outcome.done():
+                    caller.outcome.set_exception(error)
