@@ -23,6 +23,7 @@ from together_batches import (
     CancelResult,
     NotFoundError,
     UsageError,
+    WaitTimeoutError,
 )
 from together_batches.emulator import Emulator, Fault
 
@@ -49,6 +50,24 @@ def threads() -> list[threading.Thread]:
 
 
 # --- the verbs ------------------------------------------------------------------------------------------------
+
+
+def test_threads_share_a_follower(emulator: Emulator, batches: Batches) -> None:
+    """Threads wait for their jobs by one follower; leaving its block ends the waits that are left."""
+    jobs = [emulator.add_job(status="COMPLETED") for _ in range(3)]
+    endless = emulator.add_job(status="IN_PROGRESS")
+    seen: list[BatchJob] = []
+    with ThreadPoolExecutor() as executor, batches.follower(poll_interval=0.05) as follower:
+        left = executor.submit(follower.ended, endless)
+        ended = [executor.submit(follower.ended, job, on_update=seen.append) for job in [*jobs, jobs[0]]]
+        assert {future.result().id for future in ended} == set(jobs)
+        with pytest.raises(WaitTimeoutError):
+            follower.ended(endless, timeout=0.2)
+        assert not left.done()
+        follower.__exit__(None, None, None)
+        with pytest.raises(UsageError, match="closed"):
+            left.result()
+    assert {job.id for job in seen} == set(jobs)
 
 
 def test_every_verb(emulator: Emulator, batches: Batches) -> None:

@@ -422,7 +422,7 @@ _document(Batches, AsyncBatches)
 class Follower:
     """One poller of jobs that any number of threads share; made by :meth:`Batches.follower`.
 
-    It reads only while a thread waits, so there is nothing to close.
+    It reads only while a thread waits. Leaving its ``with`` block, which is optional, ends the waits that are left.
     """
 
     def __init__(self, follower: AsyncFollower, thread: LoopThread[AsyncBatches]) -> None:
@@ -442,6 +442,14 @@ class Follower:
         that one alone. ``on_update`` is called in the client's own thread.
         """
         return self._thread.call(self._async.ended, job_id, timeout=timeout, on_update=on_update)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._thread.call(self._async.__aexit__, kind, error, traceback)
 
 
 class Files:

@@ -184,6 +184,20 @@ async def test_a_caller_leaves_during_a_read() -> None:
 
 
 @without_wires
+async def test_leaving_the_block_ends_all() -> None:
+    """Leaving the block ends the waits that are left with an error; a closed follower serves no one."""
+    async with follower(Service(a=QUICK, b=ENDLESS)) as together:
+        left = await start(together.ended("b"))
+        assert (await together.ended("a")).id == "a"
+    with pytest.raises(UsageError, match="follower is closed"):
+        await left
+    with pytest.raises(UsageError, match="follower is closed"):
+        await together.ended("a")
+    async with follower(Service()):
+        pass
+
+
+@without_wires
 async def test_the_time_is_over() -> None:
     """After ``timeout`` the error has the job as last seen, and other callers go on."""
     service = Service(a=ENDLESS)

@@ -17,11 +17,15 @@ from together_batches.models import BatchJob
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
+    from typing import Self
 
     from together_batches._jobs.wait import Wait
     from together_batches.errors import BatchesError
 
 __all__ = ["AsyncFollower", "MakeWait"]
+
+
+_CLOSED = "this follower is closed: make a new one"
 
 
 class MakeWait(Protocol):
@@ -35,14 +39,15 @@ class MakeWait(Protocol):
 class AsyncFollower:
     """One poller of jobs that any number of tasks share; made by :meth:`AsyncBatches.follower`.
 
-    It reads all jobs together, with one request for the list of the account if that is cheaper than one for each. It
-    reads only while a task waits, so there is nothing to close.
+    It reads all jobs together, with one request for the list of the account if that is cheaper than one for each, and
+    only while a task waits. Leaving its ``async with`` block, which is optional, ends the waits that are left.
     """
 
     def __init__(self, make_wait: MakeWait, sleep: Callable[[float], Awaitable[None]]) -> None:
         self._make_wait = make_wait
         self._sleep = sleep
         self._following: _Following | None = None
+        self._is_closed = False
 
     async def ended(
         self,
@@ -68,12 +73,14 @@ class AsyncFollower:
             NotFoundError: the job does not exist.
             APIError: the job cannot be followed, or the key was refused, in a way that waiting does not help.
             TypeError: ``on_update`` is a coroutine function.
-            UsageError: an invalid number or id, a closed client, or a follower that is in use on another loop.
+            UsageError: an invalid number or id, a client or a follower that is closed, or in use on another loop.
         """
         job_protocol.job_id(job_id)
         if timeout is not None:
             positive_number("timeout", timeout)
         check_callback("on_update", on_update)
+        if self._is_closed:
+            raise UsageError(_CLOSED)
         loop = asyncio.get_running_loop()
         following = self._following
         if following is None or following.is_over:
@@ -86,6 +93,14 @@ class AsyncFollower:
             return await self._outcome(caller, timeout)
         finally:
             await following.leave(caller)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        self._is_closed = True
+        if self._following is not None and not self._following.is_over:
+            await self._following.close()
 
     async def _outcome(self, caller: _Caller, timeout: float | None) -> BatchJob:
         if timeout is not None:
@@ -170,9 +185,18 @@ class _Following:
             del self._followed[followed.name.lower()]
             self._wait.withdraw(followed.name)
         if not self._followed and not self._task.done():
-            self._task.cancel()
-            with CancelScope(shield=True):
-                await asyncio.wait([self._task])
+            await self._end_work()
+
+    async def close(self) -> None:
+        """End the work, and the waits of all callers with an error."""
+        for followed in list(self._followed.values()):
+            self._refuse(followed.name, UsageError(_CLOSED))
+        await self._end_work()
+
+    async def _end_work(self) -> None:
+        self._task.cancel()
+        with CancelScope(shield=True):
+            await asyncio.wait([self._task])
 
     async def _run(self) -> None:
         try:
