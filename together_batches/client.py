@@ -25,7 +25,7 @@ from together_batches.models import BatchJob, Response
 if TYPE_CHECKING:
     import builtins
     import os
-    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
     from datetime import datetime, timedelta
     from pathlib import Path
     from ssl import SSLContext
@@ -481,20 +481,8 @@ class AsyncBatches:
         Raises:
             UsageError: an invalid number.
         """
-        from together_batches._jobs.follower import AsyncFollower
-        from together_batches._jobs.wait import Wait
-
         _check_times(None, poll_interval, patience)
-        make_wait = partial(
-            Wait,
-            api=self._wait_api(self._known.knows),
-            at_once=self._transport.config.max_concurrency,
-            timeout=None,
-            poll_interval=poll_interval,
-            patience=patience,
-            may_repeat=True,
-        )
-        return AsyncFollower(make_wait, self._transport.state.sleep)
+        return self._follower(self._known.knows, poll_interval, patience)
 
     def results(
         self,
@@ -817,34 +805,34 @@ class AsyncBatches:
             chance=state.chance,
         )
 
+    def _follower(
+        self, knows: Callable[[str], bool], poll_interval: float | None, patience: float, *, holds: bool = True
+    ) -> AsyncFollower:
+        from together_batches._jobs.follower import AsyncFollower
+        from together_batches._jobs.wait import Wait
+
+        make_wait = partial(
+            Wait,
+            api=self._wait_api(knows),
+            at_once=self._transport.config.max_concurrency,
+            timeout=None,
+            poll_interval=poll_interval,
+            patience=patience,
+            holds=holds,
+            may_repeat=True,
+        )
+        return AsyncFollower(make_wait, self._transport.state.sleep)
+
     def _run_api(self, options: Options, poll_interval: float | None) -> _context.RunApi:
         from together_batches._jobs.upload_source import open_upload
-        from together_batches._jobs.wait import Wait
         from together_batches.runs import _context
 
         async def upload(path: Path, name: str) -> Uploaded:
             async with open_upload(path, name) as content:
                 return await self._transfers.upload(content, "batch-api", "storage", None)
 
-        def follow(
-            job_ids: AsyncIterator[str],
-            *,
-            on_update: Callable[[BatchJob], None],
-            on_refused: Callable[[str, BatchesError], None],
-        ) -> AsyncGenerator[BatchJob, None]:
-            waiting = Wait(
-                api=self._wait_api(lambda _: True),  # they are in the ledger
-                at_once=self._transport.config.max_concurrency,
-                timeout=None,
-                poll_interval=poll_interval,
-                patience=options.patience,
-                holds=False,
-                may_repeat=True,  # a job that appeared to have ended may still be running
-                on_update=on_update,
-                on_refused=on_refused,
-            )
-            return waiting.as_completed(job_ids)
-
+        # The jobs of a run are in its ledger.
+        follower = self._follower(lambda _: True, poll_interval, options.patience, holds=False)
         return _context.RunApi(
             upload=upload,
             file=self._transfers.retrieve,
@@ -852,7 +840,7 @@ class AsyncBatches:
             create=self._create_once,
             list_jobs=self._listing,
             retrieve=self._get_or_list,
-            follow=follow,
+            ended=follower.ended,
             download=lambda file_id, path: self._transfers.fetch(file_id, path, overwrite=True),
             cancel=self.cancel_many,
         )

@@ -128,7 +128,7 @@ def _judge_near(samples: Samples) -> list[Line]:
     counted = Samples([sample for sample in samples.all if sample.setting["count"] != _PLENTY])
     return lines(
         ("CPU of a call, ours", counted.of("ours").values("cpu_us"), "µs", None),
-        ("CPU of a call, ours / bare", ratios(counted, "ours", "bare", "cpu_us"), "×", Bar("≤", 1.25)),
+        ("CPU of a call, ours / bare", ratios(counted, "ours", "bare", "cpu_us"), "×", Bar("≤", 1.05)),
         *_rates(timed, Bar("≥", 10)),
     )
 

@@ -65,7 +65,7 @@ def _judge_import(samples: Samples) -> list[Line]:
             "ours / the import of aiohttp, attrs, cattrs, anyio",
             ratios(samples, "ours", "what it builds on", "wall"),
             "×",
-            Bar("≤", 1.20),
+            Bar("≤", 1.15),
         ),
         ("ours / together", ratios(samples, "ours", "together", "wall"), "×", None),
     )

@@ -26,7 +26,7 @@ from together_batches.runs._store import RunStore
 from .stage import options
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncGenerator, Awaitable, Callable
     from pathlib import Path
 
 NOON = datetime(2026, 9, 14, 12, tzinfo=UTC)
@@ -152,12 +152,9 @@ class Service:
             raise NotFoundError("no such job", status=404)
         return self.jobs[job_id]
 
-    async def follow(
-        self, job_ids: AsyncIterator[str], *, on_update: Callable[[BatchJob], None], on_refused: object
-    ) -> AsyncGenerator[BatchJob, None]:
-        async for job_id in job_ids:
-            on_update(self.jobs[job_id])
-            yield self.jobs[job_id]
+    async def ended(self, job_id: str, *, on_update: Callable[[BatchJob], None]) -> BatchJob:
+        on_update(self.jobs[job_id])
+        return self.jobs[job_id]
 
     async def download(self, file_id: str, path: Path) -> None:
         async with self.life.around():
@@ -172,7 +169,7 @@ class Service:
             create=self.create,
             list_jobs=self.list_jobs,
             retrieve=self.retrieve,
-            follow=self.follow,
+            ended=self.ended,
             download=self.download,
             cancel=lambda _: self.list_jobs(),
         )

@@ -6,7 +6,7 @@ The interfaces are passed in, so that both can be simulated.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from time import monotonic
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from together_batches.errors import BatchesError
     from together_batches.runs._records import Key
 
-__all__ = ["SHORTEST_PAUSE_SECONDS", "Clock", "Create", "Follow", "RunApi", "RunContext"]
+__all__ = ["SHORTEST_PAUSE_SECONDS", "Clock", "Create", "Ended", "RunApi", "RunContext"]
 
 _log = logging.getLogger("together_batches")
 
@@ -53,16 +53,10 @@ class Create(Protocol):
     ) -> Awaitable[Created]: ...
 
 
-class Follow(Protocol):
-    """Function that yields each job when it has finished, and reports jobs that change or cannot be followed."""
+class Ended(Protocol):
+    """Function that returns a job when it has finished, like :meth:`together_batches.AsyncBatches.wait`."""
 
-    def __call__(
-        self,
-        job_ids: AsyncIterator[str],
-        *,
-        on_update: Callable[[BatchJob], None],
-        on_refused: Callable[[str, BatchesError], None],
-    ) -> AsyncGenerator[BatchJob, None]: ...
+    def __call__(self, job_id: str, *, on_update: Callable[[BatchJob], None]) -> Awaitable[BatchJob]: ...
 
 
 @attrs.frozen(kw_only=True)
@@ -80,7 +74,7 @@ class RunApi:
     create: Create
     list_jobs: Callable[[], Awaitable[Listing]]
     retrieve: Callable[[str], Awaitable[BatchJob]]
-    follow: Follow
+    ended: Ended
     download: Callable[[str, Path], Awaitable[object]]
     cancel: Callable[[Sequence[BatchJob]], Awaitable[object]]
 

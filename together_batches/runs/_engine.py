@@ -98,7 +98,6 @@ class Engine:
             )
         )
         async with plain_group() as group:
-            group.create_task(self._follower.run())
             noting = group.create_task(self._store.note_changes(self._run.time.sleep))
             while True:
                 self._begin_what_may(group)
@@ -106,7 +105,6 @@ class Engine:
                     break
                 await self._done.wait()
                 self._done.clear()
-            self._follower.stop()
             noting.cancel()
             for timer in self._timers:
                 timer.cancel()

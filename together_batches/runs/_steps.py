@@ -15,7 +15,6 @@ from together_batches._text import count_of
 from together_batches.errors import (
     APIError,
     APIResponseValidationError,
-    BatchesError,
     NotFoundError,
     ResultsUnavailableError,
 )
@@ -203,18 +202,17 @@ class Steps:
         if attempt.ended_at is not None:
             return None
         job_id = attempt.job_id or ""
-        ended = await self._follower.ending(key, job_id)
-        if isinstance(ended, NotFoundError):
+        try:
+            ended = await self._follower.ended(key, job_id)
+        except NotFoundError as error:
             if await self._has_other_job(key):
                 return await self.end(key)
             seen = "" if self._store.at(key).status else ", and was never seen since its create was answered"
             message = (
                 f"job {job_id} of shard {attempt.shard} has been absent for {self._run.options.patience:g} s{seen} "
-                f"({ended.message})"
+                f"({error.message})"
             )
-            raise ResultsUnavailableError(message, job_id=job_id) from ended
-        if isinstance(ended, BatchesError):
-            raise ended
+            raise ResultsUnavailableError(message, job_id=job_id) from error
         await self.note_state(key, ended)
         why = f": {ended.error}" if ended.error else ""
         self._run.emit(RunEventKind.ENDED, f"job {job_id} is {ended.status}{why}", key, job_id)
