@@ -59,7 +59,7 @@ def virtual_emulator(**options: Any) -> Emulator:
     return Emulator(api_key=KEY, clock=lambda: 1_789_381_230 + asyncio.get_running_loop().time(), **options)
 
 
-def asked(emulator: Emulator) -> list[str]:
+def requested(emulator: Emulator) -> list[str]:
     return [f"{request.method} {request.path}" for request in emulator.requests]
 
 
@@ -73,7 +73,7 @@ async def test_the_base_url_with_or_without_version_and_slash(emulator: Emulator
     base_url = emulator.base_url.removesuffix("/v1") + suffix
     async with AsyncBatches(KEY, base_url=base_url) as batches:
         await batches.retrieve(job_id)
-    assert asked(emulator) == [f"GET /v1/batches/{job_id}"]
+    assert requested(emulator) == [f"GET /v1/batches/{job_id}"]
 
 
 async def test_a_base_url_may_have_a_path() -> None:
@@ -219,7 +219,7 @@ async def test_what_cannot_be_an_id_is_refused_before_anything_is_sent(
         with pytest.raises(UsageError):
             await verb(wrong)
     assert (await batches.cancel_many([wrong])).counts[R.FAILED] == 1
-    assert asked(emulator) == []
+    assert requested(emulator) == []
 
 
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -264,7 +264,7 @@ async def test_retrieve(emulator: Emulator, batches: AsyncBatches) -> None:
 async def test_retrieve_an_unknown_job(batches: AsyncBatches) -> None:
     """An unknown job is a 404 error with the request id from the body."""
     with pytest.raises(NotFoundError, match="Job not found") as caught:
-        await batches.retrieve("nobody")
+        await batches.retrieve("no-such-job")
     assert caught.value.request_id
     assert caught.value.request_id in str(caught.value)
 
@@ -365,7 +365,7 @@ async def test_a_time_that_means_no_moment_is_refused(
     """A time without a zone is refused, because it means another moment on each machine."""
     with pytest.raises(UsageError, match=f"{name} {says}"):
         await batches.list(**{name: wrong})
-    assert asked(emulator) == []
+    assert requested(emulator) == []
 
 
 @pytest.mark.parametrize(
@@ -386,7 +386,7 @@ async def test_a_filter_of_another_kind_is_refused(
     """A filter of the wrong type is refused; it would match nothing and look like an account without jobs."""
     with pytest.raises(UsageError, match=next(iter(wrong))):
         await batches.list(**wrong)
-    assert asked(emulator) == []
+    assert requested(emulator) == []
 
 
 async def test_the_spelling_of_a_status(emulator: Emulator, batches: AsyncBatches) -> None:
@@ -491,8 +491,8 @@ async def test_a_create_that_was_refused(emulator: Emulator, batches: AsyncBatch
 @pytest.mark.parametrize(
     ("fault", "reads"),
     [
-        (Fault(on="create", status=204), "nothing at all at \\$"),
-        (Fault(on="create", status=200, body=b"hello"), "no JSON at \\$; it began 'hello'"),
+        (Fault(on="create", status=204), "an empty body at \\$"),
+        (Fault(on="create", status=200, body=b"hello"), "invalid JSON at \\$; it began 'hello'"),
         (Fault(on="create", status=201, body={"id": "job-1"}), 'there is no "job" .* began .*job-1'),
         (Fault(on="create", status=201, body={"job": {"id": "job-1", "input_file_id": "file-2"}}), "file 'file-2'"),
         (Fault(on="create", status=201, body={"job": 7}), "\\$.job"),
@@ -612,7 +612,7 @@ async def test_cancel(emulator: Emulator, batches: AsyncBatches) -> None:
     assert (await batches.cancel(job_id)).status == "CANCELING"
     emulator.advance(5)
     assert (await batches.cancel(job_id)).status == "CANCELLED"
-    assert asked(emulator)[-2:] == [f"POST /v1/batches/{job_id}/cancel", f"GET /v1/batches/{job_id}"]
+    assert requested(emulator)[-2:] == [f"POST /v1/batches/{job_id}/cancel", f"GET /v1/batches/{job_id}"]
 
 
 @pytest.mark.parametrize("status", ["COMPLETED", "FAILED", "EXPIRED", "CANCELLED"])
@@ -636,7 +636,7 @@ async def test_a_cancel_survives_what_the_network_does(emulator: Emulator, batch
 async def test_cancel_raises_what_no_answer_explains(emulator: Emulator, batches: AsyncBatches) -> None:
     """A single cancel raises errors that the job's state does not explain, because it has no report for them."""
     with pytest.raises(NotFoundError):
-        await batches.cancel("nobody")
+        await batches.cancel("no-such-job")
     job_id = emulator.add_job()
     emulator.fail(Fault(on="cancel", status=500, times=None))
     with pytest.raises(APIStatusError, match="given up after 5 attempts"):
@@ -672,14 +672,14 @@ async def test_cancel_many_of_mixed_fates(emulator: Emulator, batches: AsyncBatc
     running = emulator.add_job()
     done = emulator.add_job(status="COMPLETED")
     gone = emulator.add_job(status="CANCELLED")
-    ids = [running, done, gone, "nobody", "", running, await batches.retrieve(done)]
+    ids = [running, done, gone, "no-such-job", "", running, await batches.retrieve(done)]
     told_of: list[CancelOutcome] = []
     report = await batches.cancel_many(ids, on_outcome=told_of.append)
     assert [(outcome.job_id, outcome.result) for outcome in report] == [
         (running, R.CANCELING),
         (done, R.ALREADY_FINISHED),
         (gone, R.CANCELLED),
-        ("nobody", R.NOT_FOUND),
+        ("no-such-job", R.NOT_FOUND),
         ("", R.FAILED),
     ]
     assert str(report) == "1 cancelled, 1 canceling, 1 already finished, 1 not found, 1 failed"
@@ -839,7 +839,7 @@ async def test_numbers_that_cannot_be(emulator: Emulator, batches: AsyncBatches,
     if name != "timeout":
         with pytest.raises(UsageError, match=f"{name} must be"):
             batches.iter_cancel(["job-1"], **options)
-    assert asked(emulator) == []
+    assert requested(emulator) == []
 
 
 @pytest.mark.parametrize("wrong", ["job-1", b"job-1", BatchJob(id="job-1"), 7, None], ids=repr)
@@ -849,7 +849,7 @@ async def test_one_id_where_many_are_expected(emulator: Emulator, batches: Async
         await batches.cancel_many(wrong)
     with pytest.raises(TypeError):
         batches.iter_cancel(wrong)
-    assert asked(emulator) == []
+    assert requested(emulator) == []
 
 
 # --- any request of the API -----------------------------------------------------------------------------------
@@ -901,7 +901,7 @@ async def test_the_raw_door_leads_nowhere_else(
     """``request`` accepts only paths within the API, and only values that can be sent."""
     with pytest.raises(UsageError):
         await batches.request(method, path, **options)
-    assert asked(emulator) == []
+    assert requested(emulator) == []
 
 
 @pytest.mark.parametrize(("method", "expected"), [("GET", 5), ("HEAD", 5), ("POST", 1), ("DELETE", 1), ("PUT", 1)])
@@ -1029,7 +1029,7 @@ async def test_the_settings_of_a_given_session_do_no_harm(emulator: Emulator, se
         assert (await batches.cancel(job_id)).status == "CANCELING"
         assert (await batches.create("file-a/b")).status == "VALIDATING"
         with pytest.raises(NotFoundError):
-            await batches.retrieve("nobody")
+            await batches.retrieve("no-such-job")
     assert {request.headers["Authorization"] for request in emulator.requests} == {f"Bearer {KEY}"}
     assert {request.headers["Content-Type"] for request in emulator.requests} == {"application/json"}
 
@@ -1088,7 +1088,7 @@ async def test_a_closed_client_says_so(emulator: Emulator) -> None:
     for call in calls:
         with pytest.raises(UsageError, match="this client is closed"):
             await call()
-    assert asked(emulator) == []
+    assert requested(emulator) == []
 
 
 def test_a_client_belongs_to_one_loop() -> None:
@@ -1129,7 +1129,7 @@ async def test_nothing_about_a_client_shows_its_key(
     job_id = emulator.add_job()
     await batches.cancel(job_id)
     with pytest.raises(NotFoundError):
-        await batches.cancel("nobody")
+        await batches.cancel("no-such-job")
     shown = [repr(batches), repr(batches._transport.config), repr(vars(batches)), caplog.text]
     assert "attempt 1 failed" in caplog.text
     assert [text for text in shown if KEY in text] == []

@@ -478,7 +478,7 @@ async def test_a_file_that_grows_has_patience_anew(tmp_path: Path) -> None:
 async def test_a_file_that_shrinks_has_not_grown(tmp_path: Path) -> None:
     """Only growth beyond the previous maximum restarts patience, so a varying length does not last forever."""
     service = Service(*[(200, {"id": "file-1", "bytes": 9})] * 9, contents=[b"one", b"o", b"one", b"o", b"one"])
-    with pytest.raises(ResultsUnavailableError, match="is cut"):
+    with pytest.raises(ResultsUnavailableError, match="is incomplete"):
         await service.files.download("file-1", tmp_path / "out", patience=7)
     assert service.slept == [1, 2, 4]
 
@@ -490,7 +490,7 @@ async def test_a_download_that_stays_short(patience: float, slept: list[float], 
     service = Service(*[(200, {"id": "file-1", "bytes": 1_234})] * 9, contents=[b"one"])
     with pytest.raises(ResultsUnavailableError) as caught:
         await service.files.download("file-1", tmp_path / "out", overwrite=True, patience=patience)
-    assert str(caught.value).startswith("file file-1 is cut: 3 bytes came, and its metadata says 1 234")
+    assert str(caught.value).startswith("file file-1 is incomplete: 3 bytes received, and its metadata says 1 234")
     assert (caught.value.job_id, caught.value.file_ids) == (None, ("file-1",))
     assert slept == service.slept
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"out": b"old"}

@@ -292,11 +292,11 @@ def test_what_json_cannot_say_is_not_written(problem: str, request_: Any) -> Non
 _NO_ROWS = [
     (b"", "the line is blank"),
     (b" \t\r", "the line is blank"),
-    (b"{", "the line is no JSON: unexpected end of data, at byte 1 of the line"),
-    ('{"é": x}'.encode(), "the line is no JSON: invalid character, at byte 7 of the line"),
-    (b'{"a": NaN}', "the line is no JSON: NaN and Infinity are no JSON, at byte 6 of the line"),
-    (b'{"a": -Infinity}', "the line is no JSON: NaN and Infinity are no JSON, at byte 7 of the line"),
-    (b'{"a": 1e999}', "the line is no JSON: a number is out of range"),
+    (b"{", "the line is not valid JSON: unexpected end of data, at byte 1 of the line"),
+    ('{"é": x}'.encode(), "the line is not valid JSON: invalid character, at byte 7 of the line"),
+    (b'{"a": NaN}', "the line is not valid JSON: JSON has no NaN and no Infinity, at byte 6 of the line"),
+    (b'{"a": -Infinity}', "the line is not valid JSON: JSON has no NaN and no Infinity, at byte 7 of the line"),
+    (b'{"a": 1e999}', "the line is not valid JSON: a number is out of range"),
     (b'{"a": "\xe9"}', "the line is not UTF-8: byte 7 of the line is 0xe9"),
     (b"[1]", "the line is a list, and must be an object with custom_id and body"),
     (b"{}", "custom_id is missing; body is missing"),
@@ -541,7 +541,7 @@ def test_no_error_ends_the_check() -> None:
     content = _BOM + b"{\n" + _bytes({}, _row("a"), _row("a", url="/x")) + b"\n" + _bytes(_row("b"))
     assert _problems(content, max_rows=2, max_bytes=249) == [
         "line 1 (byte 0): the file begins with a byte order mark (BOM): save it as UTF-8 without one",
-        "line 1 (byte 3): the line is no JSON: unexpected end of data, at byte 1 of the line",
+        "line 1 (byte 3): the line is not valid JSON: unexpected end of data, at byte 1 of the line",
         "line 2 (byte 5): custom_id is missing",
         "line 2 (byte 5): body is missing",
         f"line 4 (byte 84), custom_id 'a': url is '/x', {_WHILE}: a file has one",
@@ -608,7 +608,7 @@ def test_a_file_without_rows(empty: Any) -> None:
 
 def test_a_binary_file_is_one_problem() -> None:
     """A binary file is one problem, instead of thousands of invalid lines."""
-    expected = "the file holds zero bytes: it is binary, compressed or UTF-16, and no JSON in UTF-8"
+    expected = "the file holds zero bytes: it is binary, compressed or UTF-16, and not JSON in UTF-8"
     assert [expected] == _problems(b"\x7fELF\2\1\1\0\n\n" * 100)
 
 

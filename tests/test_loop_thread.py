@@ -587,17 +587,17 @@ class TestIterate:
         self, thread: LoopThread[Resource], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A thousand ready items take four hand-overs at the default limit, instead of a thousand."""
-        asked: list[object] = []
+        requested: list[object] = []
         ask = thread._loop.ask
 
         def counted(*args: Any) -> Any:
-            asked.append(args)
+            requested.append(args)
             return ask(*args)
 
         rows = thread.iterate(lambda: items(1000))
         monkeypatch.setattr(thread._loop, "ask", counted)
         assert len(list(rows)) == 1000
-        assert len(asked) == 5  # and once for the end
+        assert len(requested) == 5  # and once for the end
 
     def test_the_number_of_items_made_ahead_is_bounded(self, thread: LoopThread[Resource]) -> None:
         """An endless iterator that never suspends neither fills the memory nor blocks other calls."""

@@ -207,14 +207,14 @@ BAD: list[tuple[str, Reply, CancelResult, type[BatchesError], int, str]] = [
     ("null id", http(200, {"id": None}), FAILED, NO_ANSWER, 1, "no id"),
     ("number for an id", http(200, {"id": 1}), FAILED, NO_ANSWER, 1, "$.id"),
     ("200 error", http(200, {"error": "internal error"}), FAILED, NO_ANSWER, 1, "no id"),
-    ("204", http(204), FAILED, NO_ANSWER, 1, "nothing at all"),
-    ("200 empty", http(200), FAILED, NO_ANSWER, 1, "nothing at all"),
+    ("204", http(204), FAILED, NO_ANSWER, 1, "an empty body"),
+    ("200 empty", http(200), FAILED, NO_ANSWER, 1, "an empty body"),
     ("200 null", http(200, None), FAILED, NO_ANSWER, 1, "null"),
     ("200 list", http(200, []), FAILED, NO_ANSWER, 1, "a list"),
-    ("200 text", http(200, "OK"), FAILED, NO_ANSWER, 1, "no JSON"),
-    ("200 page", http(200, HTML_502, headers=HTML), FAILED, NO_ANSWER, 1, "no JSON"),
-    ("200 broken", http(200, JOB[:-1]), FAILED, NO_ANSWER, 1, "no JSON"),
-    ("200 two values", http(200, JOB + JOB), FAILED, NO_ANSWER, 1, "no JSON"),
+    ("200 text", http(200, "OK"), FAILED, NO_ANSWER, 1, "invalid JSON"),
+    ("200 page", http(200, HTML_502, headers=HTML), FAILED, NO_ANSWER, 1, "invalid JSON"),
+    ("200 broken", http(200, JOB[:-1]), FAILED, NO_ANSWER, 1, "invalid JSON"),
+    ("200 two values", http(200, JOB + JOB), FAILED, NO_ANSWER, 1, "invalid JSON"),
     ("200 not UTF-8", http(200, b'{"id": "\xff"}'), FAILED, NO_ANSWER, 1, "it is about job"),
     ("304", http(304), FAILED, NO_ANSWER, 1, "304"),
     (
@@ -263,7 +263,7 @@ BAD: list[tuple[str, Reply, CancelResult, type[BatchesError], int, str]] = [
         "has a header of more than 64 KB",
     ),
     ("NUL in a header", b"HTTP/1.1 200 OK\r\nX: a\x00b\r\n\r\n", FAILED, APIConnectionError, 5, "is not HTTP"),
-    ("silence", (asyncio.Event(),), FAILED, APITimeoutError, 5, "nothing came from 127.0.0.1"),
+    ("silence", (asyncio.Event(),), FAILED, APITimeoutError, 5, "no data came from 127.0.0.1"),
     ("silence half way", (http(200, JOB)[:-5], asyncio.Event()), FAILED, APITimeoutError, 5, "nothing came"),
 ]
 
@@ -742,9 +742,9 @@ async def test_a_proxy_that_refuses(reply: Reply, log: Callable[[], str]) -> Non
     async with RawServer(reply) as server, through(server, "https://api.together.invalid") as batches:
         with pytest.raises(APIConnectionError) as caught:
             await batches.cancel("job-1")
-        asked = server.requests[0].decode()
-        assert asked.startswith("CONNECT api.together.invalid:443 ")
-        assert KEY not in asked
+        requested = server.requests[0].decode()
+        assert requested.startswith("CONNECT api.together.invalid:443 ")
+        assert KEY not in requested
         login = base64.b64encode(f"ali:{PASSWORD}".encode()).decode()
         assert server.headers(0)["proxy-authorization"] == f"Basic {login}"
         assert "\n" not in str(caught.value)
@@ -764,7 +764,7 @@ async def test_a_proxy_that_refuses(reply: Reply, log: Callable[[], str]) -> Non
         (b"", "closed the connection without an answer", 5),
         (b"noise\r\n\r\n", "is not HTTP", 5),
         (b"HTTP/1.1 200 OK\r\n\r\n", "no TLS connection to api.together.invalid through the proxy", 5),
-        ((60.0,), "nothing came from the proxy", 5),
+        ((60.0,), "no data came from the proxy", 5),
     ],
 )
 def test_what_a_proxy_does_is_the_proxys(reply: Reply, says: str, attempts: int) -> None:

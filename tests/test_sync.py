@@ -79,7 +79,7 @@ def test_every_verb(emulator: Emulator, batches: Batches) -> None:
     assert batches.list(created_before=datetime(2020, 1, 1, tzinfo=UTC)) == []
     assert batches.cancel(created).status == "CANCELING"
     done = emulator.add_job(status="COMPLETED")
-    report = batches.cancel_many([created, done, "nobody", done], max_concurrency=2, rate=1000, timeout=30)
+    report = batches.cancel_many([created, done, "no-such-job", done], max_concurrency=2, rate=1000, timeout=30)
     assert [outcome.result for outcome in report] == [R.CANCELING, R.ALREADY_FINISHED, R.NOT_FOUND]
     response = batches.request("GET", f"/batches/{done}")
     assert response.status == 200
@@ -96,7 +96,7 @@ def test_waiting_for_the_end(emulator: Emulator, batches: Batches) -> None:
 def test_errors_are_the_same(batches: Batches) -> None:
     """Errors are the same as in the async client, with their fields and without the key."""
     with pytest.raises(NotFoundError) as caught:
-        batches.retrieve("nobody")
+        batches.retrieve("no-such-job")
     assert caught.value.request_id
     assert KEY not in shown_text(caught.value)
     with pytest.raises(UsageError):

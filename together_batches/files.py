@@ -198,9 +198,8 @@ class Transfers:
         expected = file.bytes or 0
         if expected > size:
             message = (
-                f"file {file_id} is cut: {count_of(size, 'byte')} came, and its metadata says "
-                f"{format_count(expected)}; download it again "
-                "later"
+                f"file {file_id} is incomplete: {count_of(size, 'byte')} received, and its metadata says "
+                f"{format_count(expected)}; download it again later"
             )
             raise ResultsUnavailableError(message, file_ids=[file_id])
 

@@ -332,7 +332,7 @@ async def test_silence_is_limited() -> None:
         assert type(error) is APITimeoutError
         assert isinstance(error, TimeoutError)
         assert error.request_sent
-        assert str(error) == f"nothing came from 127.0.0.1:{server.port} for 3 s"
+        assert str(error) == f"no data came from 127.0.0.1:{server.port} for 3 s"
         assert 3 <= asyncio.get_running_loop().time() <= 3.5
 
 
@@ -344,14 +344,14 @@ async def test_a_slow_drip_is_limited_in_all() -> None:
     async with between((*drip,), retry=ONCE, timeout=limits) as (sender, server):
         error = await failure(sender, READ)
         assert type(error) is APITimeoutError
-        assert str(error) == f"nothing came from 127.0.0.1:{server.port} for 3 s"  # of the answer: half a header
+        assert str(error) == f"no data came from 127.0.0.1:{server.port} for 3 s"  # of the answer: half a header
     head, _, body = OK.partition(b"\r\n\r\n")
     drip = [step for byte in body for step in (1.0, bytes([byte]))]
     async with between((head + b"\r\n\r\n", *drip), retry=ONCE, timeout=limits) as (sender, server):
         began = asyncio.get_running_loop().time()
         error = await failure(sender, READ)
         assert type(error) is APITimeoutError
-        assert str(error) == f"no whole answer from 127.0.0.1:{server.port} within 20 s"
+        assert str(error) == f"no complete response from 127.0.0.1:{server.port} within 20 s"
         assert 20 <= asyncio.get_running_loop().time() - began <= 23
 
 

@@ -267,11 +267,11 @@ def test_the_service_s_wait_is_the_least(status: int) -> None:
 
 
 @given(st.floats(0, 1), st.integers(1, 4), st.floats(0, 100))
-def test_any_wait_is_within_its_bounds(chance: float, attempt: int, asked: float) -> None:
+def test_any_wait_is_within_its_bounds(chance: float, attempt: int, requested: float) -> None:
     """The wait is at least the requested one, and at most that or the policy's maximum."""
-    wait = _delay(_refused(503), {"Retry-After": str(asked)}, attempt=attempt, chance=chance)
+    wait = _delay(_refused(503), {"Retry-After": str(requested)}, attempt=attempt, chance=chance)
     assert wait is not None
-    assert asked <= wait <= max(asked, 8.0)
+    assert requested <= wait <= max(requested, 8.0)
 
 
 def test_a_policy_without_delay() -> None:
@@ -309,16 +309,16 @@ def test_the_time_is_over() -> None:
     error = _refused(503)
     assert _delay(error, seconds_left=0.4) is None
     assert error.message == (
-        "no; not repeated: the next attempt is 0.5 s away, more than is left of max_elapsed (300 s)"
+        "no; not retried: the next attempt is 0.5 s away, more than is left of max_elapsed (300 s)"
     )
 
 
-@pytest.mark.parametrize("asked", ["301", "86400", "1e300"])
-def test_the_service_asks_for_more_time_than_there_is(asked: str) -> None:
+@pytest.mark.parametrize("requested", ["301", "86400", "1e300"])
+def test_the_service_asks_for_more_time_than_there_is(requested: str) -> None:
     """The call ends at once if the requested wait is too long, and the error contains that wait."""
     error = _refused(429)
-    assert _delay(error, {"Retry-After": asked}) is None
-    assert f"not repeated: the service asks for {float(asked):g} s, more than is left" in str(error)
+    assert _delay(error, {"Retry-After": requested}) is None
+    assert f"not retried: the service asks for {float(requested):g} s, more than is left" in str(error)
 
 
 # --- the budget of the whole client -------------------------------------------------------------------------------
@@ -344,7 +344,7 @@ def test_an_outage_is_not_met_with_five_times_the_load() -> None:
     errors: list[APIError] = [APIConnectionError("no answer") for _ in range(10)]
     assert [_delay(error, budget=budget) is not None for error in errors] == [True] * 3 + [False] * 7
     assert str(errors[-1]) == (
-        "no answer; not repeated: this client's budget for repeating is used up, too much fails just now"
+        "no answer; not retried: the retry budget of this client is used up, because too many requests fail"
     )
 
 

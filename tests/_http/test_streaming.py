@@ -620,7 +620,7 @@ async def test_silence_is_noticed_and_ridden_out() -> None:
     async with between(silent, part(4), timeout=Timeout(read=30), retry=AT_ONCE) as (streaming, _, _):
         assert await all_of(streaming) == DIGITS
     async with between(silent, timeout=Timeout(read=30), retry=ONCE) as (streaming, _, _):
-        with pytest.raises(APITimeoutError, match=r"nothing came from .* for 30 s, after 4 bytes of 10"):
+        with pytest.raises(APITimeoutError, match=r"no data came from .* for 30 s, after 4 bytes of 10"):
             await all_of(streaming)
 
 

@@ -276,9 +276,9 @@ def test_more_than_a_hundred_at_once_come_by_and_by(
 
     @in_virtual_time
     async def run() -> None:
-        asked = Service(**service)
-        await cancel_many(asked, names(count), at_once=at_once)
-        assert asked.most_at_once == most
+        requested = Service(**service)
+        await cancel_many(requested, names(count), at_once=at_once)
+        assert requested.most_at_once == most
         assert now() == took
 
     run()

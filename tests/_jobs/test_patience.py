@@ -97,16 +97,3 @@ async def test_any_other_error_is_raised_at_once() -> None:
         await shelf.found(10)
     assert caught.value is failure
     assert shelf.looks == 2
-
-
-async def test_each_absence_is_reported() -> None:
-    """Each absence is reported with its error and the next pause; the last one is raised instead."""
-    shelf, reported = Shelf(99), list[tuple[str, float]]()
-    with pytest.raises(NotFoundError):
-        await until_found(
-            shelf.look,
-            patience=3,
-            sleep=shelf.sleep,
-            on_absent=lambda error, pause: reported.append((error.message, pause)),
-        )
-    assert reported == [("absent at look 1", 1), ("absent at look 2", 2)]

@@ -295,7 +295,7 @@ async def test_the_end_of_the_time() -> None:
     with pytest.raises(WaitTimeoutError) as raised:
         await wait(service, timeout=600)
     assert str(raised.value) == (
-        "the 600 s given to this wait are over, and 1 job was still pending; left alone: a was IN_PROGRESS at 37.25 %"
+        "timed out after 600 s, and 1 job was still pending; left alone: a was IN_PROGRESS at 37.25 %"
         "; the service has given no good answer since 2026-09-14 12:00:00 UTC"
     )
     assert raised.value.jobs == (BatchJob(id="a", status=BatchJobStatus.IN_PROGRESS, progress=37.25),)
@@ -328,7 +328,7 @@ async def test_no_time_at_all_is_one_look() -> None:
     finished = Service(a=[(0, "COMPLETED")], seconds=3)
     assert (await wait(finished, timeout=0)).is_terminal
     running = Service(a=ENDLESS)
-    with pytest.raises(WaitTimeoutError, match=r"^looked once, and 1 job was still pending; left alone: a was IN_PR"):
+    with pytest.raises(WaitTimeoutError, match=r"^checked once, and 1 job was still pending; left alone: a was IN"):
         await wait(running, timeout=0)
     assert len(running.retrieved) == 1
 
@@ -964,9 +964,9 @@ async def test_leaving_stops_the_work() -> None:
             assert service.running == 1
             break
     assert service.running == 0
-    asked = len(service.retrieved)
+    requested = len(service.retrieved)
     await asyncio.sleep(HOUR)
-    assert len(service.retrieved) == asked
+    assert len(service.retrieved) == requested
 
 
 @without_wires

@@ -368,7 +368,7 @@ def test_nothing_is_nothing_in_a_job_either() -> None:
 
 
 _NO_JOBS = [
-    ("", "nothing at all", "$"),
+    ("", "an empty body", "$"),
     ("null", "null in place of an object", "$"),
     ("[]", "a list in place of an object", "$"),
     ('"ok"', "text in place of an object", "$"),
@@ -382,9 +382,9 @@ _NO_JOBS = [
     ('{"error": "internal error"}', "no id", "$.id"),
     ('{"job": {"status": "CANCELLED"}}', "no id", "$.job.id"),
     ('{"job": null}', "no id", "$.id"),
-    (f'{{"id": "{_ID}"', "no JSON", "$"),
-    ("<html><title>Welcome</title></html>", "no JSON", "$"),
-    ("[" * 10_000, "no JSON", "$"),
+    (f'{{"id": "{_ID}"', "invalid JSON", "$"),
+    ("<html><title>Welcome</title></html>", "invalid JSON", "$"),
+    ("[" * 10_000, "invalid JSON", "$"),
     ('{"id": "another"}', "it is about job 'another'", "$.id"),
 ]
 
@@ -468,7 +468,7 @@ def test_an_empty_account(body: str) -> None:
 @pytest.mark.parametrize(
     ("body", "problem", "where"),
     [
-        ("", "nothing at all", "$"),
+        ("", "an empty body", "$"),
         ("7", "a number in place of a list", "$"),
         ('"none"', "text in place of a list", "$"),
         ("{}", "an object in place of a list", "$"),
@@ -478,7 +478,7 @@ def test_an_empty_account(body: str) -> None:
         ("[null]", "null in place of an object", "$[0]"),
         ("[[]]", "a list in place of an object", "$[0]"),
         ('[{}, {"id": 7}]', "no id", "$[0].id"),
-        ("<html></html>", "no JSON", "$"),
+        ("<html></html>", "invalid JSON", "$"),
         (
             '{"data": [{"id": "a"}], "has_more": true}',
             "it is only a part of one, and no paging is known",
@@ -554,7 +554,7 @@ def test_a_declined_job_as_recorded() -> None:
 @pytest.mark.parametrize(
     ("body", "problem", "where"),
     [
-        ("", "nothing at all", "$"),
+        ("", "an empty body", "$"),
         ("null", "null in place of an object", "$"),
         ("[]", "a list in place of an object", "$"),
         ("{}", 'there is no "job"', "$"),
@@ -565,7 +565,7 @@ def test_a_declined_job_as_recorded() -> None:
         ('{"job": {}}', "no id", "$.job.id"),
         ('{"job": {"id": ""}}', "no id", "$.job.id"),
         ('{"job": {"id": "a", "input_file_id": "other"}}', "it is about file 'other'", "$.job.input_file_id"),
-        ("<html></html>", "no JSON", "$"),
+        ("<html></html>", "invalid JSON", "$"),
     ],
 )
 def test_an_answer_that_is_no_created_job(body: str, problem: str, where: str) -> None:

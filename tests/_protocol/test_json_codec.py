@@ -34,20 +34,20 @@ _NOON = datetime(2026, 9, 14, 12, tzinfo=UTC)
 @pytest.mark.parametrize(
     ("body", "problem"),
     [
-        (b"", "nothing at all"),
-        (b" ", "no JSON"),
-        (b"<html>", "no JSON"),
-        (b'{"id": "a"', "no JSON"),
-        (b'{"id": "a"} trailing', "no JSON"),
-        (b"{'id': 'a'}", "no JSON"),
-        (b'{"id": NaN}', "no JSON"),
-        (b'{"id": Infinity}', "no JSON"),
-        (b'{"id": 1e999}', "no JSON"),
-        (b'"\xff"', "no JSON"),
-        (b'"\\ud800"', "no JSON"),
-        (b"[" * 100_000, "no JSON"),
-        (b'{"a":' * 100_000, "no JSON"),
-        (b"9" * 10_000, "no JSON"),
+        (b"", "an empty body"),
+        (b" ", "invalid JSON"),
+        (b"<html>", "invalid JSON"),
+        (b'{"id": "a"', "invalid JSON"),
+        (b'{"id": "a"} trailing', "invalid JSON"),
+        (b"{'id': 'a'}", "invalid JSON"),
+        (b'{"id": NaN}', "invalid JSON"),
+        (b'{"id": Infinity}', "invalid JSON"),
+        (b'{"id": 1e999}', "invalid JSON"),
+        (b'"\xff"', "invalid JSON"),
+        (b'"\\ud800"', "invalid JSON"),
+        (b"[" * 100_000, "invalid JSON"),
+        (b'{"a":' * 100_000, "invalid JSON"),
+        (b"9" * 10_000, "invalid JSON"),
     ],
     ids=lambda value: repr(value)[:30],
 )
@@ -225,14 +225,14 @@ def test_deep_and_repeated(decode: Callable[[bytes], object]) -> None:
 def test_what_python_reads_and_json_has_not(text: bytes, value: object) -> None:
     """A value that only Python reads is read where it does no harm, and refused elsewhere."""
     assert json_codec.read(text) == {"x": value}
-    with pytest.raises(WireError, match="no JSON"):
+    with pytest.raises(WireError, match="invalid JSON"):
         json_codec.decode(text)
 
 
 @pytest.mark.parametrize("text", [b"", b"<html>", b"[" * 100_000, b'{"id": "a"', b"9" * 10_000])
 def test_what_cannot_be_read(text: bytes) -> None:
     """Text that nothing reads is refused."""
-    with pytest.raises(WireError, match=r"no JSON|nothing at all"):
+    with pytest.raises(WireError, match=r"invalid JSON|an empty body"):
         json_codec.read(text)
 
 

@@ -449,11 +449,11 @@ def test_interrupt(run: Run, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
     def line(outcome: CancelOutcome) -> str:
         if outcome.job_id == ids[1]:
             signal.raise_signal(signal.SIGINT)
-        return "told"
+        return "reported"
 
     monkeypatch.setattr(_cancel, "outcome_line", line)
     ran = run("cancel", *ids, "--max-concurrency", "1")
-    assert (ran.code, ran.out) == (130, "told\ntold\n")
+    assert (ran.code, ran.out) == (130, "reported\nreported\n")
     assert ran.err.startswith("interrupted: 2 accepted and still stopping, 1 in flight; run it again to go on")
 
 

@@ -147,7 +147,10 @@ def test_download_of_a_file_that_is_cut(run: Run, emulator: Emulator, path: Path
     for patience, downloads in (("0.01", 2), ("0", 3)):
         ran = run("files", "download", file_id, "-o", str(target), "--patience", patience)
         assert (ran.code, ran.out) == (1, "")
-        assert f"error: file {file_id} is cut: {len(REQUESTS)} bytes came, and its metadata says 1 234" in ran.err
+        assert (
+            f"error: file {file_id} is incomplete: {len(REQUESTS)} bytes received, and its metadata says 1 234"
+            in ran.err
+        )
         assert emulator.count("content") == downloads
     assert run("files", "download", file_id, "-o", str(target), "--patience", "-1").code == 2
     assert list(tmp_path.iterdir()) == [path]

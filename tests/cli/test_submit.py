@@ -276,9 +276,7 @@ def test_too_long(run: Run, emulator: Emulator) -> None:
     for ids in ([running], [done, running]):
         ran = run("wait", *ids, "--timeout", "0.2")
         assert (6, len(ids) - 1) == (ran.code, len(ran.lines))
-        assert (
-            f"the 0.2 s given to this wait are over, and 1 job was still pending; left alone: {running} " in ran.err
-        )
+        assert f"timed out after 0.2 s, and 1 job was still pending; left alone: {running} " in ran.err
     assert emulator.count("cancel") == 0
 
 

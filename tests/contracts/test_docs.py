@@ -78,18 +78,18 @@ def test_every_public_name_is_in_the_reference(name: str) -> None:
 def test_every_variable_that_is_read_is_in_the_reference() -> None:
     """Every variable that a client reads is documented; an environment that records reads gives the names."""
 
-    asked = set[str]()
+    requested = set[str]()
 
     class Environment(dict[str, str]):
         def get(self, name: str, default: Any = None, /) -> Any:
-            asked.add(name.upper())
+            requested.add(name.upper())
             return super().get(name, default)
 
     for base_url in ("https://service.example", "http://service.example"):
         environ = Environment(TOGETHER_API_KEY="key", TOGETHER_BASE_URL=base_url)
         Config.from_env(environ, allow_insecure_http=True)
-    assert asked >= {"TOGETHER_API_KEY", "TOGETHER_BASE_URL", "HTTPS_PROXY", "NO_PROXY"}
-    assert {name for name in asked if f"`{name}`" not in REFERENCE} == set()
+    assert requested >= {"TOGETHER_API_KEY", "TOGETHER_BASE_URL", "HTTPS_PROXY", "NO_PROXY"}
+    assert {name for name in requested if f"`{name}`" not in REFERENCE} == set()
 
 
 def test_the_test_command_of_the_readme_is_what_ci_runs() -> None:

@@ -142,9 +142,9 @@ def test_the_front_door_shows_nothing_else() -> None:
 
 def test_a_name_that_is_none() -> None:
     """An unknown name raises an :class:`AttributeError`, as in any module."""
-    nobody = "Batch"
+    unknown = "Batch"
     with pytest.raises(AttributeError, match="module 'together_batches' has no attribute 'Batch'"):
-        getattr(together_batches, nobody)
+        getattr(together_batches, unknown)
     with pytest.raises(ImportError):
         exec("from together_batches import Batch", {})
 

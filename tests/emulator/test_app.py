@@ -57,7 +57,7 @@ async def test_the_list_is_null_or_an_array(emulator: Emulator, http: aiohttp.Cl
 
 async def test_an_unknown_job_is_404_with_the_request_id(http: aiohttp.ClientSession) -> None:
     """The 404 for an unknown job contains the request id of the header."""
-    for call in (http.get("batches/nobody"), http.post("batches/nobody/cancel")):
+    for call in (http.get("batches/no-such-job"), http.post("batches/no-such-job/cancel")):
         async with call as response:
             request_id = response.headers["x-request-id"]
             expected = {"error": "Job not found", "request_id": request_id}
@@ -153,7 +153,7 @@ async def test_every_answer_has_the_emulators_date_and_its_own_request_id(
     """Every response has the emulator's date, which follows ``advance``, and a request id that never repeats."""
     dates: list[str] = []
     ids: set[str] = set()
-    for path in ("batches", "batches/nobody", "rivers"):
+    for path in ("batches", "batches/no-such-job", "rivers"):
         async with http.get(path) as response:
             dates.append(response.headers["Date"])
             ids.add(response.headers["x-request-id"])

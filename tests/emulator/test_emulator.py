@@ -247,8 +247,8 @@ def test_odd_steps_are_refused() -> None:
     emulator = Emulator()
     with pytest.raises(ValueError, match="forward"):
         emulator.advance(-1)
-    with pytest.raises(KeyError, match="nobody"):
-        emulator.job("nobody")
+    with pytest.raises(KeyError, match="no-such-job"):
+        emulator.job("no-such-job")
 
 
 def test_seeding_many_jobs_is_cheap() -> None:

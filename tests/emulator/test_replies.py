@@ -17,8 +17,8 @@ FILE = StoredFile("file-7", lambda: content_of(b"0123456789"), "x", "batch-api",
 ETAG = '"7"'
 
 
-def answer(*, ranges: bool = True, gzip: bool = False, **asked: str) -> Reply:
-    headers = {name.replace("_", "-"): value for name, value in asked.items()}
+def answer(*, ranges: bool = True, gzip: bool = False, **requested: str) -> Reply:
+    headers = {name.replace("_", "-"): value for name, value in requested.items()}
     return download(FILE, headers, "text/plain", ranges=ranges, gzip=gzip)
 
 
@@ -34,7 +34,7 @@ def test_the_whole_comes_with_what_is_needed_to_go_on_later() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "got", "where"),
+    ("requested", "got", "where"),
     [
         ("bytes=0-3", b"0123", "bytes 0-3/10"),
         ("bytes=4-", b"456789", "bytes 4-9/10"),
@@ -43,23 +43,23 @@ def test_the_whole_comes_with_what_is_needed_to_go_on_later() -> None:
         ("bytes=-99", b"0123456789", "bytes 0-9/10"),
     ],
 )
-def test_a_part_is_206_and_says_where_it_belongs(asked: str, got: bytes, where: str) -> None:
+def test_a_part_is_206_and_says_where_it_belongs(requested: str, got: bytes, where: str) -> None:
     """A range is a 206 with its position: from the start, to the end, or the last bytes."""
-    reply = answer(Range=asked)
+    reply = answer(Range=requested)
     assert (206, got, where) == (reply.status, body(reply), reply.headers["Content-Range"])
 
 
-@pytest.mark.parametrize("asked", ["bytes=10-", "bytes=99-100", "bytes=-0"])
-def test_a_part_that_is_not_there_is_416(asked: str) -> None:
+@pytest.mark.parametrize("requested", ["bytes=10-", "bytes=99-100", "bytes=-0"])
+def test_a_part_that_is_not_there_is_416(requested: str) -> None:
     """A range beyond the end is a 416 with the size, so that the client can correct it."""
-    reply = answer(Range=asked)
+    reply = answer(Range=requested)
     assert (reply.status, body(reply), reply.headers["Content-Range"]) == (416, b"", "bytes */10")
 
 
-@pytest.mark.parametrize("asked", ["", "bytes=-", "bytes=3-1", "bytes=0-1,3-4", "rows=0-1", "nonsense"])
-def test_what_is_no_single_range_gets_the_whole(asked: str) -> None:
+@pytest.mark.parametrize("requested", ["", "bytes=-", "bytes=3-1", "bytes=0-1,3-4", "rows=0-1", "nonsense"])
+def test_what_is_no_single_range_gets_the_whole(requested: str) -> None:
     """An invalid or multiple range gets the full content, as the standard allows."""
-    assert (answer(Range=asked).status, body(answer(Range=asked))) == (200, b"0123456789")
+    assert (answer(Range=requested).status, body(answer(Range=requested))) == (200, b"0123456789")
 
 
 def test_if_range_guards_against_another_file() -> None:

@@ -83,9 +83,9 @@ def test_a_job_runs_and_completes_by_the_clock_alone(service: Service, clock: Cl
 
 def test_the_model_of_the_request_wins_over_that_of_the_file(service: Service, clock: Clock) -> None:
     """The model of the request takes precedence; that of the file is used only without one."""
-    job_id = created(service, model_id="asked/for")["id"]
+    job_id = created(service, model_id="requested/for")["id"]
     clock.time += 2
-    assert service.retrieve(job_id)["model_id"] == "asked/for"
+    assert service.retrieve(job_id)["model_id"] == "requested/for"
 
 
 @pytest.mark.parametrize("content", [b'{"custom_id":"a","body":{}}', b'{"body":{"model":7}}', b"{}"])
@@ -196,7 +196,7 @@ def test_unknown_jobs_are_404(service: Service) -> None:
     """Unknown jobs are a 404 for retrieve and cancel."""
     for ask in (service.retrieve, service.cancel):
         with pytest.raises(Refusal) as refused:
-            ask("nobody")
+            ask("no-such-job")
         assert (refused.value.status, refused.value.message) == (404, "Job not found")
 
 

@@ -231,11 +231,11 @@ async def test_content_larger_than_memory_likes_is_made_on_the_way(
     emulator: Emulator, http: aiohttp.ClientSession
 ) -> None:
     """Large content is generated while it is sent, and its function is consumed only as far as the client reads."""
-    asked: list[int] = []
+    requested: list[int] = []
 
     def chunks() -> Any:
         for number in range(1_000_000):
-            asked.append(number)
+            requested.append(number)
             yield bytes(100_000)
 
     file_id = emulator.add_file(chunks, size=10**11)
@@ -243,7 +243,7 @@ async def test_content_larger_than_memory_likes_is_made_on_the_way(
         assert response.content_length == 10**11
         await response.content.readexactly(1_000_000)
         response.close()
-    assert len(asked) < 1000
+    assert len(requested) < 1000
 
 
 async def test_a_function_that_gives_less_than_its_size_is_a_broken_download(

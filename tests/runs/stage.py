@@ -41,13 +41,13 @@ class Fates:
 
     def __init__(self) -> None:
         self.planned: dict[str, list[Any]] = {}
-        self.asked: dict[str, dict[int, Any]] = {}
+        self.requested: dict[str, dict[int, Any]] = {}
         self.round = 0
 
     def __call__(self, row: Any) -> Any:
         planned = self.planned.get(row["custom_id"], [])
         # The emulator may repeat the call for the same sending, and must get the same outcome.
-        sending = self.asked.setdefault(row["custom_id"], {})
+        sending = self.requested.setdefault(row["custom_id"], {})
         if self.round not in sending:
             sending[self.round] = (
                 planned.pop(0) if planned else Answer(body={"choices": [], "usage": {"total_tokens": 3}})

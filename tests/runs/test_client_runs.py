@@ -129,9 +129,9 @@ async def test_what_is_no_input_is_refused_before_an_upload(run: Runner, emulato
 async def test_again_does_nothing(run: Runner, emulator: Emulator) -> None:
     """A further call on a finished run returns its report, without a request to the service."""
     report = await run()
-    asked = len(emulator.requests)
+    requested = len(emulator.requests)
     assert await run() == report
-    assert (len(emulator.requests), run.kinds) == (asked, [RunEventKind.RESUMED])
+    assert (len(emulator.requests), run.kinds) == (requested, [RunEventKind.RESUMED])
 
 
 async def test_lines_are_those_of_the_command_results(run: Runner, batches: AsyncBatches) -> None:

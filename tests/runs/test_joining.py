@@ -125,7 +125,7 @@ def test_an_output_without_rows(tmp_path: Path) -> None:
         pytest.param("ab", [_good("a")], [NAMELESS], b"sm", id="an error that does not say whose"),
         pytest.param("ab", [_good("a"), _good("b")], [NAMELESS], b"ss", id="the same, and all are answered"),
         pytest.param("a", [], [{"custom_id": "a", "error": {"code": "400"}}], b"f", id="all failed"),
-        pytest.param("ab", [_good("a")], [_good("a")], b"sm", id="one that is told twice"),
+        pytest.param("ab", [_good("a")], [_good("a")], b"sm", id="one that occurs twice"),
     ],
 )
 def test_what_is_the_right_file(tmp_path: Path, ids: str, output: Any, errors: Any, outcomes: bytes) -> None:

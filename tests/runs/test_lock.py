@@ -183,7 +183,7 @@ from together_batches import RunInUseError
 from together_batches.runs._lock import holder, locked
 directory = pathlib.Path(sys.argv[1])
 with locked(directory) as lock:
-    told, tell = os.pipe()
+    read_end, tell = os.pipe()
     child = os.fork()
     if not child:
         try:
@@ -193,7 +193,7 @@ with locked(directory) as lock:
         lock.give()
         sys.stdin.read()
         os._exit(0)
-    assert int(os.read(told, 20)) == os.getpid()
+    assert int(os.read(read_end, 20)) == os.getpid()
     assert holder(directory) is not None
     print("held", flush=True)
     os._exit(0)

@@ -29,12 +29,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--processes", type=int, default=os.cpu_count(), help="how many at once (one for each CPU)")
     parser.add_argument("--kill", type=int, metavar="KILLS", help="kill -9 a process so often over one run, for real")
     parser.add_argument("--rows", type=int, default=200_000, help="the rows of that run (200,000)")
-    asked = parser.parse_args(arguments)
-    if asked.seed is not None:
-        return _replay(asked.seed)
-    if asked.kill is not None:
-        return _kill(asked.kill, asked.rows, asked.first)
-    return _many(range(asked.first, asked.first + asked.seeds), asked.steps, asked.processes)
+    requested = parser.parse_args(arguments)
+    if requested.seed is not None:
+        return _replay(requested.seed)
+    if requested.kill is not None:
+        return _kill(requested.kill, requested.rows, requested.first)
+    return _many(range(requested.first, requested.first + requested.seeds), requested.steps, requested.processes)
 
 
 def _replay(seed: int) -> int:

@@ -86,9 +86,9 @@ def explain(
 def _no_answer(error: BaseException | None, attempt: RequestTimeout, host: str, timeout: Timeout) -> Failure:
     match error:
         case None if attempt.expired == "read":
-            return Failure(APITimeoutError, f"nothing came from {host} for {timeout.read:g} s")
+            return Failure(APITimeoutError, f"no data came from {host} for {timeout.read:g} s")
         case None:
-            return Failure(APITimeoutError, f"no whole answer from {host} within {timeout.total:g} s")
+            return Failure(APITimeoutError, f"no complete response from {host} within {timeout.total:g} s")
         case aiohttp.ServerDisconnectedError():
             return _lost(f"{host} closed the connection without an answer")
         case aiohttp.ClientPayloadError():

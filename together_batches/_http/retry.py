@@ -133,10 +133,10 @@ def delay(
         wait = max(wait, advised)
     if wait >= seconds_left:
         cause = f"the service asks for {advised:g} s" if advised == wait else f"the next attempt is {wait:.1f} s away"
-        error.message += f"; not repeated: {cause}, more than is left of max_elapsed ({policy.max_elapsed:g} s)"
+        error.message += f"; not retried: {cause}, more than is left of max_elapsed ({policy.max_elapsed:g} s)"
         return None
     if not isinstance(error, RateLimitError) and not budget.spend():
-        error.message += "; not repeated: this client's budget for repeating is used up, too much fails just now"
+        error.message += "; not retried: the retry budget of this client is used up, because too many requests fail"
         return None
     return wait
 

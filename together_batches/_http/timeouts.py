@@ -97,7 +97,7 @@ class TimeoutMonitor:
         """Monitor this attempt until :meth:`end`."""
         self._attempts.add(attempt)
         if self._timer is None:
-            self._come_round(attempt)
+            self._schedule_check(attempt)
 
     @property
     def under_way(self) -> int:
@@ -108,7 +108,7 @@ class TimeoutMonitor:
         """Stop monitoring an attempt that is over."""
         self._attempts.discard(attempt)
 
-    def _come_round(self, shortest: RequestTimeout) -> None:
+    def _schedule_check(self, shortest: RequestTimeout) -> None:
         pause = min(shortest.read, shortest.total) / 8
         pause = min(max(pause, _SHORTEST_ROUND_SECONDS), _LONGEST_ROUND_SECONDS)
         self._timer = asyncio.get_running_loop().call_later(pause, self._look)
@@ -122,4 +122,4 @@ class TimeoutMonitor:
         if self._attempts:
             if self.on_silence is not None:
                 self.on_silence(now - min(attempt.heard_at for attempt in self._attempts))
-            self._come_round(min(self._attempts, key=lambda attempt: min(attempt.read, attempt.total)))
+            self._schedule_check(min(self._attempts, key=lambda attempt: min(attempt.read, attempt.total)))

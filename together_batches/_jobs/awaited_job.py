@@ -44,7 +44,7 @@ class AwaitedJob:
     """The time from which its age is counted."""
     _moved: float
     """The time of the last change."""
-    _complain_at: float
+    _warn_at: float
     _seen: bool = False
 
     @classmethod
@@ -75,7 +75,7 @@ class AwaitedJob:
             self._began = now  # draining takes seconds, however long the job ran
         if (found.status, found.progress) != (before.status, before.progress):
             self._moved = now
-            self._complain_at = now + _QUIET_SECONDS
+            self._warn_at = now + _QUIET_SECONDS
         is_news = found != before or not self._seen
         self.job = found
         self.exists = self._seen = True
@@ -88,9 +88,9 @@ class AwaitedJob:
 
     def quiet_hours(self, now: float) -> float | None:
         """Return the hours without a change, once in each hour; otherwise None."""
-        if now < self._complain_at:
+        if now < self._warn_at:
             return None
-        self._complain_at = now + _QUIET_SECONDS
+        self._warn_at = now + _QUIET_SECONDS
         return (now - self._moved) / 3_600
 
 

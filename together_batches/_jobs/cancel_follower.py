@@ -31,7 +31,7 @@ _MOST_FAILED_POLLS = 5
 _SECONDS_WITHOUT_LOOKS = 30.0
 """Seconds without reads of jobs with unanswered cancels, after such reads failed: doubling the requests would prolong
 an outage."""
-_MOST_VAIN_LOOKS = 10
+_MAX_FAILED_READS = 10
 
 
 @attrs.define(eq=False)
@@ -73,7 +73,7 @@ class CancelFollower:
         self._accepted = accepted
         self._poller = Poller(self._look, clock=api.clock, sleep=api.sleep, pause=_FIRST_POLL_SECONDS)
         self._status_reader = StatusReader(self._read, self._list_jobs, at_once=at_once)
-        self._single_look = StatusReader(self._look_once, self._list_jobs, at_once=min(at_once, _MOST_VAIN_LOOKS))
+        self._single_look = StatusReader(self._look_once, self._list_jobs, at_once=min(at_once, _MAX_FAILED_READS))
         self._no_look_until = 0.0
         self._vain_looks = 0
         self._runs = False
@@ -165,7 +165,7 @@ class CancelFollower:
         return await self._api.retrieve(name, self._bulk.call())
 
     async def _look_once(self, name: str) -> BatchJob:
-        if self._vain_looks >= _MOST_VAIN_LOOKS:
+        if self._vain_looks >= _MAX_FAILED_READS:
             raise APIError("not looked at: the looks before failed")  # the outcome has a better error
         try:
             job = await self._api.look(name, self._bulk.call())

@@ -64,7 +64,7 @@ class AsyncFollower:
 
         Parameters:
             job_id: an id or a job.
-            timeout: maximum seconds to wait; unlimited by default.
+            timeout: maximum seconds to wait, more than 0; unlimited by default.
             on_update: called in the event loop with the job as last seen, with each change, and with the job that is
                 returned; not a coroutine function. An exception from it is raised by this call alone.
 

@@ -57,12 +57,10 @@ async def until_found(
     *,
     patience: float,
     sleep: Callable[[float], Awaitable[None]],
-    on_absent: Callable[[NotFoundError, float], object] = lambda _, __: None,
 ) -> T:
     """Return the result of ``look``, called again after each 404 until ``patience`` is used up.
 
-    ``on_absent`` is called with each 404 and the pause before the next call. Raises the last :class:`NotFoundError`,
-    with the duration in its text, and any other error of ``look`` immediately.
+    Raises the last :class:`NotFoundError`, with the duration in its text, and any other error of ``look`` at once.
     """
     absence = Absence(patience)
     while True:
@@ -73,7 +71,6 @@ async def until_found(
             if pause is None:
                 say_how_long(error, patience)
                 raise
-            on_absent(error, pause)
         await sleep(pause)
 
 

@@ -349,7 +349,7 @@ class Wait:
         named = "; ".join(f"{job.id} {state_of(job)}" for job in jobs[:_MOST_NAMED])
         more = f"; and {len(jobs) - _MOST_NAMED} more" if len(jobs) > _MOST_NAMED else ""
         those = "1 job was" if len(jobs) == 1 else f"{len(jobs)} jobs were"
-        over = f"the {self.timeout:g} s given to this wait are over" if self.timeout else "looked once"
+        over = f"timed out after {self.timeout:g} s" if self.timeout else "checked once"
         message = f"{over}, and {those} still pending; left alone: {named}{more}{self._outage()}"
         error = WaitTimeoutError(message, jobs=jobs)
         error.__cause__ = self._refusals[0] if self._refusals else self._failure or self._absence

@@ -108,6 +108,7 @@ _USUAL: dict[object, object] = {
     str | None: _SOME_TEXT | None,
     int | None: int | None,
     float | None: _PERCENTAGE | None,
+    bool | None: bool | None,
     datetime | None: _SOME_TEXT | None,
 }
 """The type from which a field of each type is read if the input is usual."""

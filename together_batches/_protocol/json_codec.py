@@ -103,7 +103,7 @@ def read(body: bytes | Raw) -> object:
 
 
 def _no_json(body: bytes, error: Exception) -> WireError:
-    problem = "no JSON" if body else "nothing at all"
+    problem = "invalid JSON" if body else "an empty body"
     if isinstance(error, RecursionError):
         return WireError(problem, reason="it is nested too deeply")
     reason, _, place = str(error).removeprefix("JSON is malformed: ").partition(" (byte ")

@@ -77,7 +77,7 @@ def members(line: bytes) -> dict[tuple[str, ...], bytes]:
     else:
         if awaited == "end" and not opened:
             return found
-    message = f"no JSON object: byte {place}"
+    message = f"invalid JSON object: byte {place}"
     raise ValueError(message)
 
 

@@ -248,10 +248,10 @@ def no_json(line: bytes, error: json_codec.WireError) -> str:
     except UnicodeDecodeError as broken:
         return f"the line is not UTF-8: byte {broken.start} of the line is 0x{line[broken.start]:02x}"
     if error.at is None:
-        return f"the line is no JSON: {error.reason}"
+        return f"the line is not valid JSON: {error.reason}"
     named = line.startswith((b"NaN", b"Infinity"), error.at)
-    reason = "NaN and Infinity are no JSON" if named else error.reason
-    return f"the line is no JSON: {reason}, at byte {error.at} of the line"
+    reason = "JSON has no NaN and no Infinity" if named else error.reason
+    return f"the line is not valid JSON: {reason}, at byte {error.at} of the line"
 
 
 def short(value: object) -> str:

@@ -23,13 +23,13 @@ _BINARY = {
     b"PAR1": "the file is Parquet: export it as JSON Lines, for example with to_json of pandas",
 }
 _UTF_16 = "the file is UTF-16: save it as UTF-8, for example with iconv -f UTF-16 -t UTF-8"
-_ZEROS = "the file holds zero bytes: it is binary, compressed or UTF-16, and no JSON in UTF-8"
+_ZEROS = "the file holds zero bytes: it is binary, compressed or UTF-16, and not JSON in UTF-8"
 _ARRAY = "the file is one JSON array, and must have one request a line: convert it, for example with jq -c '.[]'"
 _PRETTY = (
     "the file is JSON over several lines, and must have one request a line: convert it, for example with jq -c ."
 )
 _PYTHON = (
-    "the lines are Python dicts, and no JSON: write them with json.dumps, or read them with ast.literal_eval first"
+    "the lines are Python dicts, and not JSON: write them with json.dumps, or read them with ast.literal_eval first"
 )
 _QUOTED = "the lines are JSON within quotes, encoded twice: convert them, for example with jq -c fromjson"
 _CSV = (

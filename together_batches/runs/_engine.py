@@ -88,7 +88,7 @@ class Engine:
         for key in given_up:
             arranged = await self._resuming.give_up(key)
             if arranged is not None:
-                self._count(key, arranged)
+                self._stop_if_failing(key, arranged)
         attempts = [self._next(shard) for shard in self._store.shards.values()]
         # Jobs that may already exist come first: they cost nothing more, and their results are waited for.
         self._todo.extend(
@@ -100,7 +100,7 @@ class Engine:
         async with plain_group() as group:
             noting = group.create_task(self._store.note_changes(self._run.time.sleep))
             while True:
-                self._begin_what_may(group)
+                self._start_admitted(group)
                 if not self._working:
                     break
                 await self._done.wait()
@@ -121,7 +121,7 @@ class Engine:
 
     # --- admission ------------------------------------------------------------------------------------------------
 
-    def _begin_what_may(self, group: asyncio.TaskGroup) -> None:
+    def _start_admitted(self, group: asyncio.TaskGroup) -> None:
         while waiting := self._todo or self._again:
             attempt = waiting[0]
             sent = 0 if attempt.creating_at else attempt.rows
@@ -143,7 +143,7 @@ class Engine:
             self._load.enqueued_rows += attempt.rows
             self._load.sent_rows += sent
             self._working += 1
-            group.create_task(self._carry(attempt, group))
+            group.create_task(self._run_attempt(attempt, group))
 
     def _stop(self, reason: str) -> None:
         if self.stopped is None:
@@ -173,7 +173,7 @@ class Engine:
 
     # --- one attempt ----------------------------------------------------------------------------------------------
 
-    async def _carry(self, attempt: Attempt, group: asyncio.TaskGroup) -> None:
+    async def _run_attempt(self, attempt: Attempt, group: asyncio.TaskGroup) -> None:
         """Execute an attempt, and schedule the next one."""
         key = attempt.key
         holds_a_place = True
@@ -188,7 +188,7 @@ class Engine:
                 self._done.set()
 
         try:
-            arranged = await self._carried(attempt, group, release)
+            arranged = await self._execute(attempt, group, release)
         except (ResultsUnavailableError, CreateUnconfirmedError) as error:
             error.__traceback__ = None  # it would keep its frames alive
             self._unresolved.append(error)
@@ -201,7 +201,7 @@ class Engine:
         self._working -= 1
         self._done.set()
 
-    async def _carried(
+    async def _execute(
         self, attempt: Attempt, group: asyncio.TaskGroup, release: Callable[[], None]
     ) -> Arranged | None:
         """Return the results of an attempt; None if it has none, or they are left for the next call."""
@@ -220,7 +220,7 @@ class Engine:
             if job is not None and (is_new or self._follower.saw_running(job.id)):
                 self._ended_at[key] = self._run.time.monotonic()
             if job is not None and self._follower.cancelled_meanwhile(job):
-                job = await self._seen_twice(key, job)
+                job = await self._confirm_cancelled(key, job)
                 if not job.is_terminal:
                     self._ended_at.pop(key, None)
                     continue
@@ -268,9 +268,9 @@ class Engine:
             self._done.set()
             return None
         self._load.tokens += arranged.usage.total_tokens
-        return self._count(key, arranged)
+        return self._stop_if_failing(key, arranged)
 
-    async def _seen_twice(self, key: Key, job: BatchJob) -> BatchJob:
+    async def _confirm_cancelled(self, key: Key, job: BatchJob) -> BatchJob:
         """Read a job again that seems to have been cancelled."""
         self._seem_cancelled.add(key)
         job = await self._steps.look_again(key, job)
@@ -278,7 +278,7 @@ class Engine:
         self._done.set()
         return job
 
-    def _count(self, key: Key, arranged: Arranged) -> Arranged:
+    def _stop_if_failing(self, key: Key, arranged: Arranged) -> Arranged:
         """Stop the run if the results of a job show that more jobs would fail in the same way."""
         if arranged.refusal is not None and self._next(self._store.shards[key[0]]) is not None:
             self._stop(f"rows are refused for the account ({arranged.refusal}): put it in order, and run it again")

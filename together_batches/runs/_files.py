@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["explained", "output_file", "run_file"]
 
-_ADVICE = "put that right, and run it again"
+_ADVICE = "fix the cause, and run it again"
 
 
 def explained(doing: str, path: Path) -> AbstractContextManager[None]:

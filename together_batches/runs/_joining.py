@@ -176,8 +176,15 @@ class _Index:
     """Index of the lines of the files by row, in arrays, because a job may have 50,000 rows.
 
     The entries are in the order of the lines, and each row has only the place of its entry, because sequential memory
-    access is fast and random access is slow. Offsets are counted through both files, as if the second directly
-    followed the first.
+    access is fast and random access is slow::
+
+        place     0 (no line)   1      2           3       ...
+        _kinds    _ABSENT       200    _FAILURE    200          what the text is
+        _rows                   7      3           0            whose it is
+        _offsets, _lengths                                      where the text is
+        _places   of row 0: 3, of row 1: 0, ..., of row 7: 1
+
+    Offsets are counted through both files, as if the second directly followed the first.
     """
 
     def __init__(self, custom_ids: Sequence[str], settled: Collection[str]) -> None:

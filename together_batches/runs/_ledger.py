@@ -479,7 +479,7 @@ class SqliteLedger:
         if _identity(self._directory / NAME) != self._opened_file:
             message = (
                 f"the ledger of the run in {self._directory} was removed or replaced while this process had it open, "
-                "so it stops and notes nothing more: put the ledger back, and run it again"
+                "so it stops and records nothing more: put the ledger back, and run it again"
             )
             raise RunLedgerError(message, directory=str(self._directory))
         with _transaction(self._connection):

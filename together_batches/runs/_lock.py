@@ -207,8 +207,8 @@ def taken_over(directory: Path) -> RunInUseError:
     if (pid, host) == (os.getpid(), socket.gethostname()):
         pid = host = None
     message = (
-        f"the run in {directory} was taken over by {_said(pid, host)}, so this process stops and notes nothing more: "
-        "run it again when the other has ended"
+        f"the run in {directory} was taken over by {_said(pid, host)}, so this process stops and records nothing "
+        "more: run it again when the other has ended"
     )
     return RunInUseError(message, directory=str(directory), pid=pid, host=host)
 

@@ -33,10 +33,10 @@ if TYPE_CHECKING:
 __all__ = [
     "AGAIN",
     "DENIED",
+    "EPOCH",
     "FAILED",
     "FOR_THE_ACCOUNT",
     "JOB_FAILED",
-    "LONG_AGO",
     "MISSING",
     "REFUSED",
     "SUCCEEDED",
@@ -74,11 +74,11 @@ DENIED = ord("d")
 FOR_THE_ACCOUNT = frozenset({REFUSED, DENIED})
 _TO_SEND_AGAIN = frozenset({AGAIN, MISSING, REFUSED, DENIED})
 
-_FOR_A_CLIENT_TO_MEND = frozenset(range(400, 500)) - {401, 402, 403, 408, 409, 425, 429}
+_PERMANENT_STATUSES = frozenset(range(400, 500)) - {401, 402, 403, 408, 409, 425, 429}
 JOB_FAILED = "job_failed"
 """Code of rows whose job failed because of its whole input. Defined here: the service gives such rows none."""
-_CODES_FOR_GOOD = frozenset({JOB_FAILED, "invalid_model", "invalid_request", "invalid_request_error"})
-_REASONS_FOR_GOOD = ("input format error", "non-serverless model")
+_PERMANENT_CODES = frozenset({JOB_FAILED, "invalid_model", "invalid_request", "invalid_request_error"})
+_PERMANENT_REASONS = ("input format error", "non-serverless model")
 
 
 def outcome_of(result: BatchSuccess | BatchFailure | BatchMissing) -> int:
@@ -102,7 +102,7 @@ def outcome_of(result: BatchSuccess | BatchFailure | BatchMissing) -> int:
         return REFUSED
     if status == 403:
         return DENIED
-    return FAILED if status in _FOR_A_CLIENT_TO_MEND or code in _CODES_FOR_GOOD else AGAIN
+    return FAILED if status in _PERMANENT_STATUSES or code in _PERMANENT_CODES else AGAIN
 
 
 def absent(attempt: Attempt, custom_id: str) -> BatchFailure | BatchMissing:
@@ -111,7 +111,7 @@ def absent(attempt: Attempt, custom_id: str) -> BatchFailure | BatchMissing:
     Missing, unless the job failed because of its whole input, and would fail again.
     """
     reason = attempt.error or ""
-    if attempt.status == BatchJobStatus.FAILED and any(known in reason for known in _REASONS_FOR_GOOD):
+    if attempt.status == BatchJobStatus.FAILED and any(known in reason for known in _PERMANENT_REASONS):
         return BatchFailure(custom_id, JOB_FAILED, reason)
     return BatchMissing(custom_id)
 
@@ -241,7 +241,8 @@ def admission(limits: Options, load: Load, rows: int) -> Literal["now", "later"]
 # --- jobs that may already exist ----------------------------------------------------------------------------------
 
 
-LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+"""The time before all jobs; a margin can be subtracted from it, unlike from the earliest time there is."""
 
 
 def wanted_job(attempt: Attempt, run: Run) -> WantedJob:
@@ -268,7 +269,7 @@ def lost_job(
     """
     if not (attempt.file_id and (attempt.marked or attempt.creating_at)):
         return None
-    wanted, since = wanted_job(attempt, run), attempt.since or LONG_AGO
+    wanted, since = wanted_job(attempt, run), attempt.since or EPOCH
     return best_of(job for job in jobs if wanted.matches(job, since=since) and job.id not in known)
 
 

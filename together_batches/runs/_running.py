@@ -240,8 +240,11 @@ async def _unfinished(snapshot: LedgerSnapshot, list_jobs: Callable[[], Awaitabl
         if attempt.job_id and not attempt.collected_at
     ]
     unconfirmed: list[str] = []
-    lost = [attempt for attempt in snapshot.attempts if attempt.creating_at and not attempt.job_id and attempt.rows]
-    lost = [attempt for attempt in lost if not attempt.collected_at]
+    lost = [
+        attempt
+        for attempt in snapshot.attempts
+        if attempt.rows and attempt.creating_at and not attempt.job_id and not attempt.collected_at
+    ]
     if lost:
         known = {attempt.job_id for attempt in snapshot.attempts}
         try:

@@ -161,7 +161,7 @@ class Steps:
                     list_jobs=partial(self._listed, key),
                     patience=min(self._run.options.patience, _SEARCH_SECONDS),
                     posts=posts,
-                    since=attempt.since or (_rules.LONG_AGO if posts else None),
+                    since=attempt.since or (_rules.EPOCH if posts else None),
                     is_another=partial(self._is_another, key) if posts else None,
                     note_posts=partial(self._note_posts, key),
                 )
