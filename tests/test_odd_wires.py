@@ -231,7 +231,7 @@ BAD: list[tuple[str, Reply, CancelResult, type[BatchesError], int, str]] = [
     ("no last chunk", CHUNKED + b"%x\r\n%s\r\n" % (len(JOB), JOB), FAILED, APIConnectionError, 5, "broke off"),
     ("bad chunk", CHUNKED + b"ZZ\r\n{}\r\n", FAILED, APIConnectionError, 5, "is not HTTP"),
     # aiohttp's reader is not woken by what its parser rejects in the middle of a body; our timeout ends the wait.
-    ("late bad chunk", (CHUNKED, 0.1, b"ZZ\r\n{}\r\n"), FAILED, APITimeoutError, 5, "nothing came"),
+    ("late bad chunk", (CHUNKED, 0.1, b"ZZ\r\n{}\r\n"), FAILED, APITimeoutError, 5, "no data came"),
     ("no gzip", http(200, JOB, headers={"Content-Encoding": "gzip"}), FAILED, APIConnectionError, 5, "broke off"),
     ("closed", b"", FAILED, APIConnectionError, 5, "closed the connection without an answer"),
     ("closed unread", ("unread",), FAILED, APIConnectionError, 5, "127.0.0.1"),
@@ -264,7 +264,7 @@ BAD: list[tuple[str, Reply, CancelResult, type[BatchesError], int, str]] = [
     ),
     ("NUL in a header", b"HTTP/1.1 200 OK\r\nX: a\x00b\r\n\r\n", FAILED, APIConnectionError, 5, "is not HTTP"),
     ("silence", (asyncio.Event(),), FAILED, APITimeoutError, 5, "no data came from 127.0.0.1"),
-    ("silence half way", (http(200, JOB)[:-5], asyncio.Event()), FAILED, APITimeoutError, 5, "nothing came"),
+    ("silence half way", (http(200, JOB)[:-5], asyncio.Event()), FAILED, APITimeoutError, 5, "no data came"),
 ]
 
 
@@ -427,7 +427,7 @@ async def test_lists(body: bytes, expected: list[str]) -> None:
         (b"{}", "an object"),
         (b"[null]", "$[0]"),
         (b'[{"id": null}, {"id": 7}]', "$[0].id"),
-        (b"", "nothing"),
+        (b"", "an empty body"),
     ],
 )
 async def test_lists_that_are_none(body: bytes, says: str) -> None:
