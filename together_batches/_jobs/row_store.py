@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 import threading
-from itertools import starmap
+from itertools import chain, starmap
 from typing import IO, TYPE_CHECKING, NamedTuple, TypeVar, cast
 
 from anyio import to_thread
@@ -20,7 +20,7 @@ from together_batches.errors import UsageError
 from together_batches.rows import BatchFailure, BatchMissing, BatchResult, BatchStray, BatchSuccess
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterator, Mapping
+    from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 
     from together_batches.jsonl import Line
 
@@ -130,17 +130,15 @@ class RowStore:
         order of the files, those that were stored, and then those that are missing.
         """
         self._salvage()
-        rows = starmap(_Entry, self._places.items())
+        rows = self._places.items()
+        entries: Iterable[_Entry]
         if self._in_input_order:
-            entries = [*rows, *self._others]
+            entries = chain(starmap(_Entry, rows), self._others)  # one by one: making all would pause the loop
         else:
-            missing: list[_Entry] = []
-            entries = self._others
-            for entry in rows:
-                if entry.place is not _YIELDED:
-                    (entries if isinstance(entry.place, _Place) else missing).append(entry)
-            entries.sort(key=lambda entry: cast("_Place", entry.place).offset)
-            entries += missing
+            left = [_Entry(custom_id, place) for custom_id, place in rows if place is not _YIELDED]
+            stored = [entry for entry in left if isinstance(entry.place, _Place)] + self._others
+            stored.sort(key=lambda entry: cast("_Place", entry.place).offset)
+            entries = chain(stored, (entry for entry in left if not isinstance(entry.place, _Place)))
         piece: list[_Entry] = []
         length = 0
         for entry in entries:

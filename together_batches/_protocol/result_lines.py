@@ -69,12 +69,25 @@ def _success(custom_id: str, body: bytes, status_code: int, line: bytes) -> Batc
     """Return a row that was answered with the object whose text is ``body``."""
     answer = json_codec.Body(body)
     # Decoded only to detect nesting that is too deep, and only if the number of brackets leaves a doubt.
-    if body.count(b"{") + body.count(b"[") > _LEVELS_IN_DOUBT:
+    if _may_be_deep(body):
         try:
             answer.decode()
         except APIResponseValidationError:
             return BatchSuccess(custom_id, answer, status_code, as_text(line))
     return BatchSuccess(custom_id, answer, status_code)
+
+
+def _may_be_deep(body: bytes) -> bool:
+    """Return whether a text has so many brackets that it may be nested too deeply."""
+    for bracket in (b"{", b"["):
+        place = -1
+        for _ in range(_LEVELS_IN_DOUBT // 2):  # a search jumps to the next one; a count would look at each byte
+            place = body.find(bracket, place + 1)
+            if place < 0:
+                break
+        else:
+            return True
+    return False
 
 
 def _answer_in(row: json_codec.Row) -> object:
