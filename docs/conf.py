@@ -83,10 +83,13 @@ def _simplify_signature(
 
 
 def _public_name(
-    app: Sphinx, env: BuildEnvironment, node: pending_xref, contnode: nodes.TextElement
+    app: Sphinx, env: BuildEnvironment, node: pending_xref, contnode: nodes.TextElement | nodes.Text
 ) -> nodes.reference | None:
     """Lead ``together_batches.models.BatchJob``, as annotations have it, to where ``BatchJob`` is documented."""
     name = node.get("reftarget", "").rpartition(".")[2]
+    if name == "_Status":  # an alias for type checkers
+        name = "BatchJobStatus"
+        contnode = nodes.Text(name)
     found = env.domains.python_domain.objects.get(f"together_batches.{name}")
     if found is not None and name in together_batches.__all__:
         page, anchor = found.docname, found.node_id

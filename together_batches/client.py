@@ -472,7 +472,7 @@ class AsyncBatches:
     def follower(self, *, poll_interval: float | None = None, patience: float = 60) -> AsyncFollower:
         """Return a follower, with which any number of callers wait for jobs by one poller.
 
-        Unlike :meth:`as_completed`, each task awaits its own job with :meth:`AsyncFollower.ended`, at any time.
+        Unlike :meth:`as_completed`, each task awaits its own job with ``ended()``, at any time.
 
         Parameters:
             poll_interval: seconds between reads; the default is that of :meth:`wait`.

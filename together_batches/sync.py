@@ -258,7 +258,7 @@ class Batches:
     def follower(self, *, poll_interval: float | None = None, patience: float = 60) -> Follower:
         """Return a follower, with which any number of callers wait for jobs by one poller.
 
-        Unlike with :meth:`as_completed`, each thread waits for its own job with :meth:`Follower.ended`, at any time.
+        Unlike with :meth:`as_completed`, each thread waits for its own job with ``ended()``, at any time.
         """
         follower = self._async.follower(poll_interval=poll_interval, patience=patience)
         _document(Follower, type(follower))
@@ -420,7 +420,7 @@ _document(Batches, AsyncBatches)
 
 
 class Follower:
-    """One poller of jobs that any number of threads share; made by :meth:`Batches.follower`.
+    """One poller of jobs that any number of threads share; made by ``Batches.follower()``.
 
     It reads only while a thread waits. Leaving its ``with`` block, which is optional, ends the waits that are left.
     """

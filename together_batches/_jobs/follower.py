@@ -37,7 +37,7 @@ class MakeWait(Protocol):
 
 
 class AsyncFollower:
-    """One poller of jobs that any number of tasks share; made by :meth:`AsyncBatches.follower`.
+    """One poller of jobs that any number of tasks share; made by ``AsyncBatches.follower()``.
 
     It reads all jobs together, with one request for the list of the account if that is cheaper than one for each, and
     only while a task waits. Leaving its ``async with`` block, which is optional, ends the waits that are left.
@@ -60,7 +60,7 @@ class AsyncFollower:
 
         Any number of tasks may wait for the same job, and a task may wait for it again later, also after its end.
         Cancelling one of them withdraws that one alone; a job for which no task waits is not read any more. Errors
-        are retried as for :meth:`AsyncBatches.wait`.
+        are retried as for ``AsyncBatches.wait()``.
 
         Parameters:
             job_id: an id or a job.
@@ -123,7 +123,7 @@ class _Followed:
 
     name: str
     job: BatchJob
-    callers: list[_Caller] = attrs.Factory(list)
+    callers: list[_Caller] = attrs.field(factory=lambda: list[_Caller]())
 
 
 @attrs.define(eq=False)

@@ -12,12 +12,10 @@ from together_batches._protocol import json_codec
 from together_batches.errors import APIResponseValidationError, APIStatusError, BatchesError
 from together_batches.models import BatchJob, FileObject
 from together_batches.outcomes import CancelOutcome, CancelReport
-from together_batches.rows import BatchFailure, BatchMissing, BatchResult, BatchStray, BatchSuccess
+from together_batches.rows import BatchFailure, BatchMissing, BatchResult, BatchStray, BatchSuccess, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-    from together_batches.rows import Usage
 
 __all__ = ["line_of", "success_line", "success_lines", "to_dict"]
 
