@@ -65,7 +65,7 @@ class UploadSource:
         self._owns_file = True
         self._start = 0
         self._hash = hashlib.sha256()
-        self.lines = RequestLines()
+        self.lines: RequestLines = RequestLines()
         """The requests that were written to a file, and those that could not be."""
 
     async def block(self, position: int) -> bytes:

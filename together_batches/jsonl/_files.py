@@ -70,7 +70,7 @@ class RequestLines:
 
     def __init__(self) -> None:
         self.problems: list[Problem] = []
-        self.rows = 0
+        self.rows: int = 0
         self._bytes = 0
 
     def of(self, requests: Iterable[RequestLike]) -> Iterator[bytes]:
