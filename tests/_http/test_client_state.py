@@ -137,7 +137,6 @@ async def test_a_session_that_is_closed_elsewhere_meanwhile() -> None:
             await waiting
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 def test_a_fork_is_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """The error about a fork precedes any about loops, so that a child with its own loop is not misled."""
     sender = transport_without_loop()

@@ -9,7 +9,7 @@ import asyncio
 import gzip
 import zlib
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from wires import AT_ONCE, KEY, ONCE, RawServer, http, in_virtual_time, shown_text, transport
@@ -32,7 +32,7 @@ from together_batches._protocol import files as protocol
 from together_batches._stream import Stream
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Coroutine
 
     from wires import Reply
 
@@ -669,13 +669,13 @@ async def test_a_client_that_is_closed_meanwhile() -> None:
 @in_virtual_time
 async def test_cancelling_is_no_failure() -> None:
     """A task that is cancelled while it sends or waits ends at once, and nothing is retried."""
-    waiting: list[Callable[[Streaming, RawServer], object]] = [
+    waiting: list[Callable[[Streaming, RawServer], Coroutine[Any, Any, object]]] = [
         lambda streaming, server: streaming.send(put(server, Bytes(DIGITS, seconds_a_block=5))),
         lambda streaming, _: all_of(streaming),
     ]
     for make in waiting:
         async with between((asyncio.Event(),)) as (streaming, server, _):
-            task = asyncio.ensure_future(make(streaming, server))  # type: ignore[call-overload]
+            task = asyncio.create_task(make(streaming, server))
             await asyncio.sleep(1)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):

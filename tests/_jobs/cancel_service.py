@@ -163,7 +163,7 @@ async def later(ids: Iterable[Any], seconds: float = 0) -> AsyncIterator[Any]:
 async def gather_into(found: list[CancelOutcome], outcomes: AsyncIterable[CancelOutcome]) -> None:
     """Append outcomes one by one, so that those before an error are kept."""
     async for outcome in outcomes:
-        found.append(outcome)  # noqa: PERF401  # see above
+        found.append(outcome)  # noqa: PERF401  # a comprehension would lose them
 
 
 def results(outcomes: Iterable[CancelOutcome]) -> list[tuple[str, CancelResult]]:

@@ -728,7 +728,9 @@ async def test_a_caller_may_say_which_jobs_are_others() -> None:
     ],
     ids=["answered", "lost", "twice", "odd", "refused", "429", "not sent", "declined", "second refused"],
 )
-async def test_the_number_of_creates_is_noted_before_each(posts: list[Post], noted: list[int]) -> None:
+async def test_the_number_of_creates_is_noted_before_each(
+    posts: list[Post], noted: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """``note_posts`` counts the creates that may have made a job: not refused ones, and none after a 2xx."""
     service = Service(*posts)
     seen: list[tuple[int, list[int]]] = []
@@ -738,21 +740,21 @@ async def test_the_number_of_creates_is_noted_before_each(posts: list[Post], not
         seen.append((service.posts + 1, list(service.noted)))
         return await post()
 
-    service.post = post_and_see  # type: ignore[method-assign]
+    monkeypatch.setattr(service, "post", post_and_see)
     with suppress(BatchesError):
         await service.create()
     assert service.noted == noted
     assert all(already[-1] == number for number, already in seen)
 
 
-async def test_a_create_that_cannot_be_noted_is_not_sent() -> None:
+async def test_a_create_that_cannot_be_noted_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     """A create that cannot be recorded is not sent, because a crash after it would leave a job without a record."""
     service = Service(_OK)
 
     async def fail(_: int) -> None:
         raise UsageError("the disk is full")
 
-    service.note_posts = fail  # type: ignore[method-assign]
+    monkeypatch.setattr(service, "note_posts", fail)
     with pytest.raises(UsageError, match="the disk is full"):
         await service.create()
     assert service.posts == 0

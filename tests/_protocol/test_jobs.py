@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 import pytest
@@ -12,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from wires import stable
 
+from tests._protocol.answers import FILE, ID, URL, answer, sample
 from together_batches._protocol import jobs as job_protocol
-from together_batches._protocol.jobs import Answer, Request
 from together_batches.errors import (
     APIResponseValidationError,
     JobNotCreatedError,
@@ -21,22 +20,8 @@ from together_batches.errors import (
 )
 from together_batches.models import BatchJob, BatchJobStatus
 
-_SAMPLES = Path(__file__).parents[1] / "samples"
-_ID = "5b0c2d6e-8f14-4a7b-9c33-0e5d7a61f2b8"
-_FILE = "file-3e9d1c70-52af-4f0e-8a5b-7c1b90d4e6f2"
-_URL = "https://api.together.ai/v1/batches"
-
-
-def answer(body: bytes | str, status: int = 200, headers: dict[str, str] | None = None) -> Answer:
-    body = body.encode() if isinstance(body, str) else body
-    return Answer(Request("GET", "/batches", repeatable=True), _URL, status, headers or {}, body)
-
-
-def sample(case: str, headers: dict[str, str] | None = None) -> Answer:
-    """Return a recorded response: ``samples/<case>/<status>.json`` (or ``.txt``)."""
-    (file,) = (_SAMPLES / case).iterdir()
-    return answer(file.read_bytes(), int(file.stem), headers)
-
+if TYPE_CHECKING:
+    from together_batches._protocol.jobs import Request
 
 # --- requests -----------------------------------------------------------------------------------------------------
 
@@ -47,7 +32,7 @@ def _facts(request: Request) -> tuple[str, str, bool, bytes | None]:
 
 def test_retrieve() -> None:
     """A retrieve is a bare GET that may be repeated."""
-    assert _facts(job_protocol.retrieve(_ID)) == ("GET", f"/batches/{_ID}", True, None)
+    assert _facts(job_protocol.retrieve(ID)) == ("GET", f"/batches/{ID}", True, None)
 
 
 def test_list() -> None:
@@ -57,10 +42,10 @@ def test_list() -> None:
 
 def test_cancel() -> None:
     """A cancel is a POST without a body that may be repeated, because a second one has no further effect."""
-    assert _facts(job_protocol.cancel(_ID)) == ("POST", f"/batches/{_ID}/cancel", True, None)
+    assert _facts(job_protocol.cancel(ID)) == ("POST", f"/batches/{ID}/cancel", True, None)
 
 
-def _create(input_file_id: Any = _FILE, **fields: Any) -> Request:
+def _create(input_file_id: Any = FILE, **fields: Any) -> Request:
     defaults = {
         "endpoint": "/v1/chat/completions",
         "completion_window": None,
@@ -117,7 +102,7 @@ def test_what_cannot_be_created(fields: dict[str, Any], reason: str) -> None:
 @pytest.mark.parametrize(
     ("job", "path"),
     [
-        (_ID, _ID),
+        (ID, ID),
         ("batch_job_7", "batch_job_7"),
         ("a/b", "a%2Fb"),
         ("a?b", "a%3Fb"),
@@ -158,7 +143,7 @@ def test_any_id_arrives_as_it_was(job: str) -> None:
 
 def test_a_job_serves_as_an_id() -> None:
     """A job is accepted in place of an id."""
-    assert job_protocol.job_id(BatchJob(id=_ID)) == _ID
+    assert job_protocol.job_id(BatchJob(id=ID)) == ID
 
 
 @pytest.mark.parametrize(
@@ -354,17 +339,17 @@ def test_neither_answers_nor_requests_show_what_is_in_them() -> None:
 )
 def test_a_job_as_the_service_sends_it(case: str, status: str) -> None:
     """Every recorded job is read."""
-    job = job_protocol.read_job(sample(case), _ID)
-    assert (job.id, job.status) == (_ID, status)
+    job = job_protocol.read_job(sample(case), ID)
+    assert (job.id, job.status) == (ID, status)
     assert isinstance(job.status, BatchJobStatus)
     assert job.extra == {}
 
 
 def test_nothing_is_nothing_in_a_job_either() -> None:
     """Null, empty and zero, as recorded, are absent values."""
-    job = job_protocol.read_job(sample("cancel-done-with-nulls"), _ID)
+    job = job_protocol.read_job(sample("cancel-done-with-nulls"), ID)
     assert (job.completed_at, job.output_file_id, job.error_file_id) == (None, None, None)
-    assert job_protocol.read_job(sample("cancel-done-with-zero-time"), _ID).completed_at is None
+    assert job_protocol.read_job(sample("cancel-done-with-zero-time"), ID).completed_at is None
 
 
 _NO_JOBS = [
@@ -382,7 +367,7 @@ _NO_JOBS = [
     ('{"error": "internal error"}', "no id", "$.id"),
     ('{"job": {"status": "CANCELLED"}}', "no id", "$.job.id"),
     ('{"job": null}', "no id", "$.id"),
-    (f'{{"id": "{_ID}"', "invalid JSON", "$"),
+    (f'{{"id": "{ID}"', "invalid JSON", "$"),
     ("<html><title>Welcome</title></html>", "invalid JSON", "$"),
     ("[" * 10_000, "invalid JSON", "$"),
     ('{"id": "another"}', "it is about job 'another'", "$.id"),
@@ -393,17 +378,17 @@ _NO_JOBS = [
 def test_an_answer_that_is_not_the_job(body: str, problem: str, where: str) -> None:
     """The error contains the request, the problem and its place, the start of the body, and the request id."""
     with pytest.raises(APIResponseValidationError) as caught:
-        job_protocol.read_job(answer(body, headers={"x-request-id": "oJ3x"}), _ID)
+        job_protocol.read_job(answer(body, headers={"x-request-id": "oJ3x"}), ID)
     error = caught.value
-    assert (error.message, error.where, error.expected) == (problem, where, f"batch job {_ID}")
-    assert (error.status, error.request_id, error.method, error.url) == (200, "oJ3x", "GET", _URL)
+    assert (error.message, error.where, error.expected) == (problem, where, f"batch job {ID}")
+    assert (error.status, error.request_id, error.method, error.url) == (200, "oJ3x", "GET", URL)
     assert error.excerpt == body[:120]
 
 
-@pytest.mark.parametrize("body", [f'{{"id": "{_ID.upper()}"}}', f'{{"job": {{"id": "{_ID}"}}, "warning": null}}'])
+@pytest.mark.parametrize("body", [f'{{"id": "{ID.upper()}"}}', f'{{"job": {{"id": "{ID}"}}, "warning": null}}'])
 def test_the_same_job_in_other_clothes(body: str) -> None:
     """A job is read with its id in the other letter case, and in an envelope."""
-    assert job_protocol.read_job(answer(body), _ID).id.lower() == _ID
+    assert job_protocol.read_job(answer(body), ID).id.lower() == ID
 
 
 @pytest.mark.parametrize(
@@ -423,19 +408,19 @@ def test_the_same_job_in_other_clothes(body: str) -> None:
 )
 def test_a_good_answer_to_a_cancel_that_has_no_job(body: str, *, accepted: bool) -> None:
     """A 2xx without a job is accepted if an API may have sent it; not if it names an error or is from elsewhere."""
-    found = job_protocol.read_cancelled(answer(body), _ID)
+    found = job_protocol.read_cancelled(answer(body), ID)
     assert isinstance(found, job_protocol.NoJob)
     assert found.accepted is accepted
-    assert found.error.expected == f"batch job {_ID}"
+    assert found.error.expected == f"batch job {ID}"
     with pytest.raises(APIResponseValidationError) as caught:
-        job_protocol.read_cancelled(answer('{"id": "another"}'), _ID)
+        job_protocol.read_cancelled(answer('{"id": "another"}'), ID)
     assert caught.value.message == "it is about job 'another'"
 
 
 def test_an_answer_of_bytes_is_quoted_as_text() -> None:
     """A body that is not text is quoted as text, up to a maximum length."""
     with pytest.raises(APIResponseValidationError) as caught:
-        job_protocol.read_job(answer(b"\xff\xfe" * 1000), _ID)
+        job_protocol.read_job(answer(b"\xff\xfe" * 1000), ID)
     assert caught.value.excerpt == "\N{REPLACEMENT CHARACTER}" * 120
 
 
@@ -445,7 +430,7 @@ def test_an_answer_of_bytes_is_quoted_as_text() -> None:
 def test_a_list_as_the_service_sends_it() -> None:
     """A list keeps the order of the service, without selection or sorting."""
     assert [job.status for job in job_protocol.read_jobs(sample("list-two"))] == ["COMPLETED", "CANCELLED"]
-    assert [job.id for job in job_protocol.read_jobs(sample("list-in-data"))] == [_ID]
+    assert [job.id for job in job_protocol.read_jobs(sample("list-in-data"))] == [ID]
 
 
 @pytest.mark.parametrize(
@@ -509,15 +494,15 @@ def test_an_entry_that_is_no_job_does_not_cost_the_list(caplog: pytest.LogCaptur
 
 def test_a_created_job() -> None:
     """A created job is taken from its envelope, with unknown fields in ``extra``."""
-    job = job_protocol.read_created(sample("create-accepted"), _FILE)
-    assert (job.id, job.status, job.warning) == (_ID, "VALIDATING", None)
+    job = job_protocol.read_created(sample("create-accepted"), FILE)
+    assert (job.id, job.status, job.warning) == (ID, "VALIDATING", None)
     assert job.extra == {"project_id": "proj-example", "organization_id": "org-example"}
 
 
 def test_advice_is_in_the_job() -> None:
     """The envelope's warning is in the job."""
     assert (
-        job_protocol.read_created(sample("create-with-warning"), _FILE).warning == "this model has no batch discount"
+        job_protocol.read_created(sample("create-with-warning"), FILE).warning == "this model has no batch discount"
     )
 
 
@@ -525,7 +510,7 @@ def test_advice_is_in_the_job() -> None:
 def test_advice_that_is_none(warning: str) -> None:
     """An invalid warning does not affect the job."""
     body = f'{{"job": {{"id": "a"}}, "warning": {warning}}}'
-    assert job_protocol.read_created(answer(body, 201), _FILE) == BatchJob(id="a")
+    assert job_protocol.read_created(answer(body, 201), FILE) == BatchJob(id="a")
 
 
 @pytest.mark.parametrize(
@@ -541,14 +526,14 @@ def test_advice_that_is_none(warning: str) -> None:
 def test_a_job_that_was_not_created(body: str, warning: str | None) -> None:
     """A null job is a refusal by the service, with its reason if it has one."""
     with pytest.raises(JobNotCreatedError) as caught:
-        job_protocol.read_created(answer(body), _FILE)
+        job_protocol.read_created(answer(body), FILE)
     assert caught.value.warning == warning
 
 
 def test_a_declined_job_as_recorded() -> None:
     """The error contains the recorded reason."""
     with pytest.raises(JobNotCreatedError, match="the queue for this model is full"):
-        job_protocol.read_created(sample("create-declined"), _FILE)
+        job_protocol.read_created(sample("create-declined"), FILE)
 
 
 @pytest.mark.parametrize(
@@ -571,7 +556,7 @@ def test_a_declined_job_as_recorded() -> None:
 def test_an_answer_that_is_no_created_job(body: str, problem: str, where: str) -> None:
     """An invalid response to a create does not show whether a job exists, so the caller has to check."""
     with pytest.raises(APIResponseValidationError) as caught:
-        job_protocol.read_created(answer(body, 201), _FILE)
+        job_protocol.read_created(answer(body, 201), FILE)
     assert (caught.value.message, caught.value.where, caught.value.status) == (problem, where, 201)
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
+from tests._protocol.answers import FILE, answer, sample
 from together_batches._protocol import refusals
-from together_batches._protocol.jobs import Answer, Request
 from together_batches.errors import (
     APIStatusError,
     AuthenticationError,
@@ -20,22 +18,6 @@ from together_batches.errors import (
     UnprocessableEntityError,
     UsageError,
 )
-
-_SAMPLES = Path(__file__).parents[1] / "samples"
-_ID = "5b0c2d6e-8f14-4a7b-9c33-0e5d7a61f2b8"
-_FILE = "file-3e9d1c70-52af-4f0e-8a5b-7c1b90d4e6f2"
-_URL = "https://api.together.ai/v1/batches"
-
-
-def answer(body: bytes | str, status: int = 200, headers: dict[str, str] | None = None) -> Answer:
-    body = body.encode() if isinstance(body, str) else body
-    return Answer(Request("GET", "/batches", repeatable=True), _URL, status, headers or {}, body)
-
-
-def sample(case: str, headers: dict[str, str] | None = None) -> Answer:
-    """Return a recorded response: ``samples/<case>/<status>.json`` (or ``.txt``)."""
-    (file,) = (_SAMPLES / case).iterdir()
-    return answer(file.read_bytes(), int(file.stem), headers)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +68,7 @@ def test_the_kind_of_an_error(status: int, kind: type[APIStatusError]) -> None:
         ),
         ("error-d-plain", PermissionDeniedError, "error code: 1010", None),
         ("error-d-page", InternalServerError, "502 Bad Gateway", None),
-        ("error-e-known-file", ConflictError, f"this content was uploaded before, as {_FILE}", None),
+        ("error-e-known-file", ConflictError, f"this content was uploaded before, as {FILE}", None),
         ("error-f-empty", InternalServerError, "Internal Server Error", None),
         ("error-storage", PermissionDeniedError, "AccessDenied: Request has expired", None),
     ],

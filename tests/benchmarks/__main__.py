@@ -33,7 +33,7 @@ CASES: dict[str, Case] = {
         fan_out.WIDE,
         *fan_out.GRID,
         flood.STEADY,
-        flood.TOLD,
+        flood.ADVISED,
         flood.CHANGING,
         flood.FAR,
         start.CASE,

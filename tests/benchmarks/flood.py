@@ -188,8 +188,8 @@ def _case(name: str, summary: str, limit: Limit, *, slowest: float, most_refused
 
 
 STEADY = _case("flood", "200 a second allowed", Limit(), slowest=1.25, most_refused=5)
-TOLD = _case(
-    "flood-told", "200 a second allowed, with Retry-After: 1", Limit(retry_after=1), slowest=1.25, most_refused=5
+ADVISED = _case(
+    "flood-advised", "200 a second allowed, with Retry-After: 1", Limit(retry_after=1), slowest=1.25, most_refused=5
 )
 CHANGING = _case(
     "flood-changing",
