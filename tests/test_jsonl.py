@@ -371,7 +371,7 @@ def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_is_not_overwritten_unless_told(tmp_path: Path) -> None:
+def test_a_file_is_not_overwritten_unless_requested(tmp_path: Path) -> None:
     """A file is not overwritten without ``overwrite``, even if it appeared during the write."""
     path = tmp_path / "requests.jsonl"
     path.write_text("precious")

@@ -156,7 +156,7 @@ def test_a_limit_that_is_used_up_is_a_wait(headers: dict[str, str], seconds: flo
     ],
     ids=str,
 )
-def test_a_limit_that_is_told(headers: dict[str, str], limit: float | None) -> None:
+def test_a_limit_that_is_stated(headers: dict[str, str], limit: float | None) -> None:
     """The lower of the two limits in the headers counts; an invalid one is ignored."""
     assert retry.limit(headers) == limit
 

@@ -147,7 +147,7 @@ def test_an_upload_is_repeated_from_its_beginning(trouble: Reply) -> None:
 
 
 @pytest.mark.parametrize("reply", [http(403, DENIED), ("unread", http(403, DENIED))])
-def test_what_a_storage_says_is_told(reply: Reply) -> None:
+def test_what_a_storage_says_is_reported(reply: Reply) -> None:
     """A storage's XML becomes the message, even if it answers before it has read; the signature is never shown."""
 
     @in_virtual_time
