@@ -69,7 +69,8 @@ if TYPE_CHECKING:
 
         def on_kill(self) -> None: ...
 
-        def __rshift__(self, other: BaseOperator) -> BaseOperator: ...
+    def chain(*tasks: BaseOperator) -> None:
+        """Let each task begin after the one before."""
 
     class Partial:
         """An operator whose instances are made for the items of an earlier task's result."""
@@ -131,6 +132,12 @@ if TYPE_CHECKING:
 
         def replace(self, target: str) -> ObjectStoragePath: ...
 
+    class conf:  # noqa: N801  # Airflow's name
+        """Configuration of Airflow."""
+
+        @staticmethod
+        def getint(section: str, key: str, *, fallback: int) -> int: ...
+
     class TaskGroup:
         """Group of tasks."""
 
@@ -152,6 +159,8 @@ else:
         "NEVER_EXPIRE": ("airflow.sdk",),
         "ObjectStoragePath": ("airflow.sdk",),
         "TaskGroup": ("airflow.sdk",),
+        "conf": ("airflow.sdk.configuration", "airflow.configuration"),
+        "chain": ("airflow.sdk",),
         "TriggerEvent": ("airflow.triggers.base",),
     }
     """The modules that have each name: those of the newest version first."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from functools import cached_property
 from typing import TYPE_CHECKING, TypedDict, cast
 
 from together_batches.airflow._airflow import BaseHook
+from together_batches.config import Secret
 from together_batches.errors import AuthenticationError, BatchesError, PermissionDeniedError, UsageError
 
 if TYPE_CHECKING:
@@ -50,7 +52,7 @@ class TogetherHook(BaseHook):
         """Return a new synchronous client, which the caller closes."""
         from together_batches.sync import Batches
 
-        return Batches(**self._settings())
+        return Batches(**self._settings)
 
     def get_async_conn(self) -> AsyncBatches:
         """Return a new asynchronous client, which the caller closes.
@@ -59,7 +61,7 @@ class TogetherHook(BaseHook):
         """
         from together_batches.client import AsyncBatches
 
-        return AsyncBatches(**self._settings())
+        return AsyncBatches(**self._settings)
 
     def test_connection(self) -> tuple[bool, str]:
         """List the jobs of the account, and return whether that succeeded, with a message."""
@@ -67,7 +69,7 @@ class TogetherHook(BaseHook):
         from together_batches.sync import Batches
 
         try:
-            with Batches(**self._settings(), retry=RetryPolicy(max_attempts=1)) as batches:
+            with Batches(**self._settings, retry=RetryPolicy(max_attempts=1)) as batches:
                 count = len(batches.list())
         except (AuthenticationError, PermissionDeniedError) as error:
             return False, f"the API key was refused: {error}"
@@ -75,12 +77,14 @@ class TogetherHook(BaseHook):
             return False, str(error)
         return True, f"connected; the account has {count} batch job{'' if count == 1 else 's'}"
 
+    @cached_property
     def _settings(self) -> _Settings:
+        # Read once, because a signal handler, which may need a client, must not ask Airflow for the connection.
         connection = self.get_connection(self.conn_id)
         if not (connection.password or "").strip():
             message = f"connection {self.conn_id!r} has no API key: set its password"
             raise UsageError(message)
-        settings = _Settings(api_key=connection.password or "", base_url=_url_of(connection))
+        settings = _Settings(api_key=Secret(connection.password or ""), base_url=_url_of(connection))
         extra = _extra_of(connection, self.conn_id)
         unknown = extra.keys() - _EXTRA.keys()
         if unknown:

@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from together_batches.airflow._airflow import BaseTrigger, TriggerEvent
 from together_batches.airflow.hook import TogetherHook
-from together_batches.errors import BatchesError
+from together_batches.errors import BatchesError, WaitTimeoutError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
 
+    from together_batches.airflow._tasks import OnKill
     from together_batches.client import AsyncBatches
+    from together_batches.models import BatchJob
     from together_batches.typing import AsyncFollower
 
 __all__ = ["TogetherBatchTrigger", "TogetherPauseTrigger"]
@@ -32,6 +34,8 @@ class TogetherBatchTrigger(BaseTrigger):
     :param job_id: the id of the job.
     :param conn_id: the connection to use.
     :param poll_interval: seconds between reads; by default about 2 for a young job, and up to 60 for an older one.
+    :param accepted_within: end when the job has left VALIDATING, or after this number of seconds, whatever is first;
+        ``status`` is then that of the job as last seen. By default the trigger waits for the end of the job.
     :param on_kill: ``"cancel"`` to cancel the job if a person clears or marks the deferred task (Airflow 3.3 and
         newer), or ``"leave"``. A restart of the triggerer never cancels a job.
     """
@@ -42,13 +46,15 @@ class TogetherBatchTrigger(BaseTrigger):
         job_id: str,
         conn_id: str = TogetherHook.default_conn_name,
         poll_interval: float | None = None,
-        on_kill: Literal["cancel", "leave"] = "leave",
+        accepted_within: float | None = None,
+        on_kill: OnKill = "leave",
     ) -> None:
         super().__init__()
         self.job_id = job_id
         self.conn_id = conn_id
         self.poll_interval = poll_interval
-        self.when_killed = on_kill
+        self.accepted_within = accepted_within
+        self.when_killed: OnKill = on_kill
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class and the arguments, which hold neither a key nor a row."""
@@ -56,22 +62,35 @@ class TogetherBatchTrigger(BaseTrigger):
             "job_id": self.job_id,
             "conn_id": self.conn_id,
             "poll_interval": self.poll_interval,
+            "accepted_within": self.accepted_within,
             "on_kill": self.when_killed,
         }
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait until the job has finished, and yield one event."""
-        from together_batches.models import BatchJob
-
         try:
             async with _client_of(self.conn_id, self.poll_interval) as (_, follower):
-                # As a job, because it is known to exist: a 404 may pass.
-                job = await follower.ended(BatchJob(id=self.job_id))
+                job = await self._awaited(follower)
         except BatchesError as error:
             self.log.warning("job %s cannot be followed: %s", self.job_id, error)
             yield TriggerEvent({"job_id": self.job_id, "status": None, "error": f"{type(error).__name__}: {error}"})
         else:
             yield TriggerEvent({"job_id": job.id, "status": str(job.status), "error": None})
+
+    async def _awaited(self, follower: AsyncFollower) -> BatchJob:
+        from together_batches.models import BatchJob, BatchJobStatus
+
+        def see(job: BatchJob) -> None:
+            if self.accepted_within is not None and job.status not in {None, BatchJobStatus.VALIDATING}:
+                raise _AcceptedError(job)
+
+        try:
+            # As a job, because it is known to exist: a 404 may pass.
+            return await follower.ended(BatchJob(id=self.job_id), timeout=self.accepted_within, on_update=see)
+        except _AcceptedError as accepted:
+            return accepted.job
+        except WaitTimeoutError as error:
+            return error.jobs[0]
 
     async def on_kill(self) -> None:
         """Cancel the job, if that is wanted: a person has cleared or marked the task."""
@@ -80,6 +99,14 @@ class TogetherBatchTrigger(BaseTrigger):
         async with _client_of(self.conn_id, self.poll_interval) as (client, _):
             job = await client.cancel(self.job_id)
         self.log.info("job %s is %s, because its task was cleared or marked", job.id, job.status)
+
+
+class _AcceptedError(Exception):
+    """Raised to end a wait when the job has left VALIDATING."""
+
+    def __init__(self, job: BatchJob) -> None:
+        super().__init__(job.id)
+        self.job = job
 
 
 class TogetherPauseTrigger(BaseTrigger):
