@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     import builtins
     import os
     from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
-    from datetime import datetime
     from pathlib import Path
 
     from together_batches._jobs.upload_source import Source, UploadSource
@@ -92,12 +91,12 @@ class Transfers:
         self.known = known
         self._transmit = transmit
 
-    async def retrieve(self, file_id: str) -> tuple[FileObject, datetime | None]:
-        """Return the metadata of a file, and the service's own time of the response (None if it has none)."""
+    async def retrieve(self, file_id: str) -> FileObject:
+        """Return the metadata of a file."""
         answer = await self.send(file_protocol.retrieve_file(file_id), CallState())
         file = file_protocol.read_file(answer, file_id)
         self.known.note_files(file.id)
-        return file, answer.date
+        return file
 
     async def upload(
         self,
@@ -116,7 +115,7 @@ class Transfers:
                 answer = await self._transmit(file_protocol.upload(upload), on_sent=on_progress)
                 uploaded = Uploaded(file_protocol.read_file(answer))
             except ConflictError as error:
-                file, _ = await self.retrieve(file_protocol.read_known(error))
+                file = await self.retrieve(file_protocol.read_known(error))
                 uploaded = Uploaded(file, file.id)
         self.known.note_files(uploaded.file.id)
         return uploaded
@@ -149,13 +148,13 @@ class Transfers:
     async def _uploaded(self, file_id: str, content: UploadSource) -> FileObject:
         """Return the metadata of a file that was just uploaded, which the service may not show yet."""
         try:
-            return (await self.retrieve(file_id))[0]
+            return await self.retrieve(file_id)
         except NotFoundError:
             return FileObject(id=file_id, filename=content.name, bytes=content.size)
 
     async def _existing(self, file_id: str, size: int) -> FileObject | None:
         try:
-            file, _ = await self.retrieve(file_id)
+            file = await self.retrieve(file_id)
         except NotFoundError:
             return None
         return file if file.bytes in {None, size} else None
@@ -192,7 +191,7 @@ class Transfers:
     async def _check_size(self, file_id: str, size: int) -> None:
         """Compare a download with the metadata of its file. Metadata that cannot be read proves nothing."""
         try:
-            file, _ = await self.retrieve(file_id)
+            file = await self.retrieve(file_id)
         except APIError:
             return
         expected = file.bytes or 0
@@ -265,8 +264,7 @@ class AsyncFiles:
             NotFoundError: the file does not exist.
             APIError: the request failed after retries.
         """
-        file, _ = await self._transfers.retrieve(file_protocol.file_id(file_id))
-        return file
+        return await self._transfers.retrieve(file_protocol.file_id(file_id))
 
     async def list(self) -> builtins.list[FileObject]:
         """Return all files of the account, inputs, outputs and errors, newest first.

@@ -15,7 +15,7 @@ import pytest
 from together_batches import BatchJob, BatchRequest, CreateUnconfirmedError, FileObject, NotFoundError, jsonl
 from together_batches._jobs.create import Created, Listing, WantedJob
 from together_batches.files import Uploaded
-from together_batches.runs import _rules
+from together_batches.runs import rules
 from together_batches.runs._context import Clock, RunApi, RunContext
 from together_batches.runs._engine import Engine
 from together_batches.runs._records import Attempt, LedgerSnapshot, Run
@@ -97,10 +97,10 @@ class Service:
             self.files[file_id] = content
         return Uploaded(FileObject(id=file_id), known_id)
 
-    async def file(self, file_id: str) -> tuple[FileObject, datetime]:
+    async def file(self, file_id: str) -> FileObject:
         if file_id not in self.files:
             raise NotFoundError("no such file", status=404)
-        return FileObject(id=file_id, bytes=len(self.files[file_id])), self.now()
+        return FileObject(id=file_id, bytes=len(self.files[file_id]), seen_at=self.now())
 
     async def create(
         self,
@@ -144,6 +144,9 @@ class Service:
             self.jobs[job.id] = job
         return job
 
+    async def sleep(self, seconds: float) -> None:
+        self.seconds += int(seconds)
+
     async def list_jobs(self) -> Listing:
         return Listing(list(self.jobs.values()), self.now())
 
@@ -163,6 +166,7 @@ class Service:
     @property
     def api(self) -> RunApi:
         return RunApi(
+            time=Clock(now=self.now, sleep=self.sleep, monotonic=lambda: float(self.seconds)),
             upload=self.upload,
             file=self.file,
             know=lambda _: None,
@@ -206,20 +210,15 @@ class World:
         self.lives += 1
         run_directory = RunDirectory(self.directory, self.directory / "in.jsonl")
         run_directory.prepare()
-        time = Clock(now=self.service.now, sleep=self._sleep, monotonic=lambda: float(self.service.seconds))
         context = RunContext(
             options=options(max_jobs=1, give_up=give_up),
             store=RunStore(self.ledger, await self.ledger.load()),
             directory=run_directory,
             api=self.service.api,
-            time=time,
             is_resumed=self.lives > 1,
         )
         await Engine(context).run()
         return life
-
-    async def _sleep(self, seconds: float) -> None:
-        self.service.seconds += int(seconds)
 
     async def check(self) -> None:
         """Check that each attempt has one job, and each row was sent as often as needed and answered."""
@@ -230,7 +229,7 @@ class World:
         }
         assert len(self.service.sent) == 7
         buckets = [
-            _rules.buckets(shard, [attempt for attempt in attempts if attempt.shard == shard.number], max_attempts=3)
+            rules.buckets(shard, [attempt for attempt in attempts if attempt.shard == shard.number], max_attempts=3)
             for shard in self.ledger.shards
         ]
         assert sum(bucket.succeeded for bucket in buckets) == 7

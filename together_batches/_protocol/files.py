@@ -163,12 +163,13 @@ def read_file(answer: Answer, expected: str | None = None) -> FileObject:
         raise invalid_response(answer, what, error.problem, error.where) from error
     if expected not in {None, file.id}:
         raise invalid_response(answer, what, f"it is about file {file.id!r}", "$.id")
-    return file
+    return attrs.evolve(file, seen_at=answer.date)
 
 
 def read_files(answer: Answer) -> list[FileObject]:
     """Return all files of a list: of an object with ``data``, or of a bare one; null is an empty one."""
-    return read_list(answer, "a list of files", job_codec.file)
+    seen_at = answer.date
+    return [attrs.evolve(file, seen_at=seen_at) for file in read_list(answer, "a list of files", job_codec.file)]
 
 
 def read_deleted(answer: Answer, expected: str) -> None:

@@ -18,7 +18,7 @@ from together_batches._protocol.result_lines import is_answer, read_row, salvage
 from together_batches.errors import RunError
 from together_batches.jsonl import Line, LineSplitter
 from together_batches.rows import BatchFailure, BatchMissing, BatchSuccess, Usage
-from together_batches.runs import _rules
+from together_batches.runs import rules
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
@@ -121,18 +121,18 @@ def arrange(
                 for start in range(0, len(ids), _LINES_TOGETHER):
                     some = slice(start, start + _LINES_TOGETHER)
                     target.write(to_dict.success_lines(ids[some], texts[some], _OK))
-                outcomes += bytes([_rules.SUCCEEDED]) * len(kinds)
+                outcomes += bytes([rules.SUCCEEDED]) * len(kinds)
                 texts.clear()  # before the next ones are read
                 continue
             for custom_id, kind, text in zip(ids, kinds, texts, strict=True):
                 if kind >= _OK:
                     target.write(to_dict.success_line(custom_id, text, kind) + b"\n")
-                    outcomes.append(_rules.SUCCEEDED)
+                    outcomes.append(rules.SUCCEEDED)
                     continue
                 result = absent(custom_id) if kind == _ABSENT else _result(custom_id, kind, text)
-                outcome = _rules.outcome_of(result)
+                outcome = rules.outcome_of(result)
                 outcomes.append(outcome)
-                if outcome in _rules.FOR_THE_ACCOUNT and refusal is None and isinstance(result, BatchFailure):
+                if outcome in rules.FOR_THE_ACCOUNT and refusal is None and isinstance(result, BatchFailure):
                     refusal = f"{result.code or result.status_code}: {result.message}"
                 if isinstance(result, BatchSuccess):
                     index.usage += result.usage or Usage()
@@ -380,7 +380,7 @@ def final_lines(
     """
     with ExitStack() as stack:
         tries = [
-            _Try(_rules.outcomes_of(attempt), stack.enter_context(path.open("rb", _BLOCK_BYTES)), path, directory)
+            _Try(rules.outcomes_of(attempt), stack.enter_context(path.open("rb", _BLOCK_BYTES)), path, directory)
             for attempt, path in pieces
             if attempt.rows
         ]
@@ -396,10 +396,10 @@ def final_lines(
                     if outcome in _SETTLED:
                         break
                     (outcome,), (line,) = again.take(1)
-                yield line, b"" if outcome == _rules.SUCCEEDED else line
+                yield line, b"" if outcome == rules.SUCCEEDED else line
 
 
-_SETTLED = frozenset({_rules.SUCCEEDED, _rules.FAILED})
+_SETTLED = frozenset({rules.SUCCEEDED, rules.FAILED})
 
 
 class _Try:
@@ -415,7 +415,7 @@ class _Try:
     @property
     def all_succeeded(self) -> bool:
         """Whether all of its rows were answered."""
-        return self._outcomes.count(_rules.SUCCEEDED) == len(self._outcomes)
+        return self._outcomes.count(rules.SUCCEEDED) == len(self._outcomes)
 
     def blocks(self) -> Iterator[bytes]:
         """Yield all lines as blocks, which are not cut into lines: that would take longer than copying them."""

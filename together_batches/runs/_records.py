@@ -1,16 +1,21 @@
 """Records of a ledger, as plain values, and the interface of a ledger.
 
-The rules of a run (:mod:`together_batches.runs._rules`) and the engine depend on these and not on a database.
+The rules of a run (:mod:`together_batches.runs.rules`) and the engine depend on these and not on a database.
 """
 
 from __future__ import annotations
 
+import zlib
+from array import array
 from datetime import datetime
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import attrs
 
-__all__ = ["Attempt", "Key", "Ledger", "LedgerSnapshot", "Run", "Shard"]
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["Attempt", "Key", "Ledger", "LedgerSnapshot", "Run", "Shard", "packed", "unpacked"]
 
 Key = tuple[int, int]
 """Key of an attempt: the number of its shard, and its own."""
@@ -139,3 +144,16 @@ class Ledger(Protocol):
     async def save_run(self, run: Run) -> None:
         """Save the run."""
         ...
+
+
+def packed(numbers: bytes | Sequence[int]) -> bytes:
+    """Compress outcomes or line numbers for the ledger; nearly all are alike, so they take little space."""
+    return zlib.compress(numbers if isinstance(numbers, bytes) else array("I", numbers).tobytes())
+
+
+def unpacked(kept: bytes) -> Sequence[int]:
+    """Return the line numbers that were packed."""
+    numbers = array("I")
+    if kept:
+        numbers.frombytes(zlib.decompress(kept))
+    return numbers

@@ -16,7 +16,7 @@ from together_batches._protocol import json_codec
 from together_batches._protocol.upload_marks import place_in, sendable, tagged_name
 from together_batches.errors import UsageError
 from together_batches.models import BatchJobStatus
-from together_batches.runs import _rules
+from together_batches.runs import rules
 from together_batches.runs._directory_check import DOWNLOADS, PIECES, UPLOADS, is_scratch
 from together_batches.runs._files import explained, run_file
 from together_batches.runs._joining import Arranged, arrange, final_lines
@@ -121,7 +121,7 @@ class RunDirectory:
                     errors,
                     piece,
                     completed=attempt.status == BatchJobStatus.COMPLETED,
-                    absent=partial(_rules.absent, attempt),
+                    absent=partial(rules.absent, attempt),
                     raise_if_cancelled=raise_if_cancelled,
                     settled=settled,
                 )
@@ -137,7 +137,7 @@ class RunDirectory:
     ) -> Iterator[bytes]:
         """Yield the rows of a shard that earlier attempts left, some at a time, as lines with their ends."""
         left = bytearray(shard.rows)
-        for row in _rules.rows_of(shard, earlier):
+        for row in rules.rows_of(shard, earlier):
             left[row] = True
         number = 0
         for rows in rows_in(self._source, shard, directory=self.directory):

@@ -22,8 +22,7 @@ from together_batches.jsonl._lines import Cutter, cut_lines, joined
 from together_batches.jsonl._requests import JSON_SPACE
 from together_batches.jsonl._sources import blocks_of
 from together_batches.runs._files import explained
-from together_batches.runs._records import Shard
-from together_batches.runs._rules import packed, unpacked
+from together_batches.runs._records import Shard, packed, unpacked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
