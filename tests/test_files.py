@@ -29,7 +29,7 @@ from together_batches import (
     UsageError,
     to_dict,
 )
-from together_batches._jobs.create import KnownJobs
+from together_batches._jobs.known_jobs import KnownJobs
 from together_batches._protocol.files import Transfer
 from together_batches._protocol.jobs import Answer
 from together_batches._protocol.refusals import error_of

@@ -12,7 +12,8 @@ from together_batches._http.client_state import BulkContext, CallState, ClientSt
 from together_batches._http.transport import Transport
 from together_batches._jobs import bulk_cancel, cancel, job_filter
 from together_batches._jobs import create as _create
-from together_batches._jobs.create import Created, KnownJobs, Listing, WantedJob
+from together_batches._jobs.create import Created, Listing, WantedJob
+from together_batches._jobs.known_jobs import KnownJobs
 from together_batches._jobs.patience import until_found
 from together_batches._jobs.status_reader import by_ids, checked_ids
 from together_batches._protocol import jobs as job_protocol

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 import attrs
 
-from together_batches._protocol import json_codec, result_lines, to_dict
+from together_batches._protocol import result_codec, result_lines, to_dict
+from together_batches._protocol.json_codec import WireError
+from together_batches._protocol.json_members import salvaged_id
 from together_batches._protocol.result_lines import is_answer, read_row, salvaged
 from together_batches.errors import RunError
 from together_batches.jsonl import Line, LineSplitter
@@ -228,12 +230,12 @@ class _Index:
 
     def _note_all(self, lines: Lines, begin: int, counts: Counter[int]) -> None:
         """Index lines of a file, and count their subjects."""
-        answers = json_codec.answers(lines.text, lines.texts) if lines.odd is None else None
+        answers = result_codec.answers(lines.text, lines.texts) if lines.odd is None else None
         if answers is None:
             counts.update([self._note(line, begin) for line in lines])
             return
         # Every row of a run passes through here, so the first answer of a row is indexed inline.
-        usage_of, number_of, places = json_codec.usage, self._numbers.get, self._places
+        usage_of, number_of, places = result_codec.usage, self._numbers.get, self._places
         kind_of, row_of = self._kinds.append, self._rows.append
         offset_of, length_of = self._offsets.append, self._lengths.append
         of_rows = prompt = completion = total = 0
@@ -291,8 +293,8 @@ class _Index:
         if len(content) != length:
             return self._note_odd(content, offset, _LONG)
         try:
-            row = json_codec.decode_row(content)
-        except json_codec.WireError:
+            row = result_codec.decode_row(content)
+        except WireError:
             # A last line without an end was truncated, and the rest may still appear.
             return self._note_odd(content, offset, _ODD) if ends else _NOTHING
         custom_id = row.custom_id
@@ -307,13 +309,13 @@ class _Index:
             return _A_ROW
         if answers and body is not None and (start := content.find(body)) >= 0:  # -1: a carriage return was replaced
             self._put(number, cast("int", row.status_code), offset + start, len(body))
-            self.usage += Usage(*(json_codec.usage(body) or ()))
+            self.usage += Usage(*(result_codec.usage(body) or ()))
         else:
             self._put(number, _UNUSUAL_ANSWER if answers else _FAILURE, offset, length)
         return _A_ROW
 
     def _note_odd(self, content: bytes, offset: int, kind: int) -> int:
-        custom_id = json_codec.salvaged_id(content)
+        custom_id = salvaged_id(content)
         number = None if custom_id is None else self._numbers.get(custom_id)
         if number is None:
             return _NOTHING

@@ -12,7 +12,7 @@ from itertools import compress
 from typing import TYPE_CHECKING
 
 from together_batches import jsonl
-from together_batches._protocol import json_codec
+from together_batches._protocol import request_codec
 from together_batches._protocol.upload_marks import place_in, sendable, tagged_name
 from together_batches.errors import UsageError
 from together_batches.models import BatchJobStatus
@@ -154,7 +154,7 @@ class RunDirectory:
         return [
             custom_id
             for rows in self._rows(shard, earlier, raise_if_cancelled)
-            for custom_id in json_codec.custom_ids(rows)
+            for custom_id in request_codec.custom_ids(rows)
         ]
 
     async def has_piece(self, attempt: Attempt) -> bool:
