@@ -39,8 +39,9 @@ if TYPE_CHECKING:
     from together_batches._jobs.status_reader import Ids
     from together_batches._jobs.upload_source import Source, UploadSource
     from together_batches._jobs.wait import WaitApi
+    from together_batches._protocol.files import Uploaded
     from together_batches._protocol.jobs import Answer, NoJob
-    from together_batches.files import AsyncFiles, Transfers, Uploaded
+    from together_batches.files import AsyncFiles, Transfers
     from together_batches.models import FileObject
     from together_batches.outcomes import CancelOutcome, CancelReport
     from together_batches.rows import BatchResult

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Never, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Never, Protocol
 
 from together_batches._http.client_state import CallState
 from together_batches._jobs.job_filter import newest_first
@@ -11,6 +11,7 @@ from together_batches._jobs.patience import Absence, say_how_long
 from together_batches._jobs.upload_source import open_upload
 from together_batches._local.async_atomic_file import open_atomic
 from together_batches._protocol import files as file_protocol
+from together_batches._protocol.files import Uploaded
 from together_batches._stream import Stream
 from together_batches._text import count_of, format_count
 from together_batches._validation import check_callback, path_of, positive_number, refuse_renamed
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from together_batches._protocol.files import Transfer
     from together_batches._protocol.jobs import Answer, Request
 
-__all__ = ["AsyncFiles", "Transfers", "Uploaded"]
+__all__ = ["AsyncFiles", "Transfers"]
 
 _NO_PREPROCESSING = frozenset({404, 405})
 
@@ -67,13 +68,6 @@ class _Known(Protocol):
     def forget_file(self, file_id: str) -> None: ...
 
     def knows_file(self, file_id: str) -> bool: ...
-
-
-class Uploaded(NamedTuple):
-    """An uploaded file; ``known_id`` is the id under which the service already had that content, if any."""
-
-    file: FileObject
-    known_id: str | None = None
 
 
 class Transfers:

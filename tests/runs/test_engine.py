@@ -14,7 +14,7 @@ import pytest
 
 from together_batches import BatchJob, BatchRequest, CreateUnconfirmedError, FileObject, NotFoundError, jsonl
 from together_batches._jobs.create import Created, Listing, WantedJob
-from together_batches.files import Uploaded
+from together_batches._protocol.files import Uploaded
 from together_batches.runs import rules
 from together_batches.runs._context import Clock, RunApi, RunContext
 from together_batches.runs._engine import Engine

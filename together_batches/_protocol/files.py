@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 from urllib.parse import urlsplit
 
 import attrs
@@ -149,6 +149,13 @@ def _form(path: str, fields: Mapping[str, str], *, file: tuple[str, Uploadable] 
         content=file[1] if file is not None else None,
         tail=end.encode(),
     )
+
+
+class Uploaded(NamedTuple):
+    """An uploaded file; ``known_id`` is the id under which the service already had that content, if any."""
+
+    file: FileObject
+    known_id: str | None = None
 
 
 # --- responses ------------------------------------------------------------------------------------------------

@@ -16,8 +16,8 @@ import attrs
 
 from together_batches._jobs.create import Created, Listing, WantedJob
 from together_batches._jobs.upload_source import UploadSource
+from together_batches._protocol.files import Uploaded
 from together_batches.errors import APIError, NotFoundError
-from together_batches.files import Uploaded
 from together_batches.models import BatchJob, FileObject
 from together_batches.runs._options import Options
 from together_batches.runs._run_directory import RunDirectory

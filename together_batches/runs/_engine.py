@@ -18,6 +18,7 @@ from together_batches.runs import rules
 from together_batches.runs._admission import Load, Stop, admission
 from together_batches.runs._beginning import Beginning
 from together_batches.runs._collecting import Collecting
+from together_batches.runs._evidence import Evidence
 from together_batches.runs._follower import JobFollower
 from together_batches.runs._lost_jobs import unresolved
 from together_batches.runs._restoring import restore
@@ -250,7 +251,7 @@ class Engine:
         other: Created | None = None
         if attempt.number > 1 and not attempt.creating_at:
             previous = self._collecting((attempt.shard, attempt.number - 1))
-            if previous.steps.context.attempt.rows and not await previous.is_as_collected():
+            if previous.steps.context.attempt.rows and not await Evidence(previous.steps).is_as_collected():
                 self._load.sent_rows -= attempt.rows
                 return False
             other = await previous.steps.other_job()

@@ -21,15 +21,16 @@ from together_batches.errors import RunError
 from together_batches.jsonl import Line, LineSplitter
 from together_batches.rows import BatchFailure, BatchMissing, BatchSuccess, Usage
 from together_batches.runs import rules
+from together_batches.runs._binary import BinaryInput
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Sequence
+    from collections.abc import Callable, Container, Iterator, Sequence
     from io import FileIO
     from pathlib import Path
-    from typing import BinaryIO
 
     from together_batches._local.atomic_file import AtomicFile
     from together_batches.jsonl._lines import Lines
+    from together_batches.runs._binary import BinarySource
     from together_batches.runs._records import Attempt, Shard
 
 __all__ = ["Arranged", "ForeignFileError", "arrange", "final_lines"]
@@ -87,7 +88,7 @@ def arrange(
     completed: bool,
     absent: Callable[[str], BatchFailure | BatchMissing],
     raise_if_cancelled: Callable[[], None],
-    settled: Collection[str] = (),
+    settled: Container[str] = (),
 ) -> Arranged:
     """Write the results of a job in the order of its rows; ``absent`` returns the result of a row that has none.
 
@@ -189,7 +190,7 @@ class _Index:
     Offsets are counted through both files, as if the second directly followed the first.
     """
 
-    def __init__(self, custom_ids: Sequence[str], settled: Collection[str]) -> None:
+    def __init__(self, custom_ids: Sequence[str], settled: Container[str]) -> None:
         self._custom_ids = custom_ids
         self._settled = settled
         self._numbers = {custom_id: number for number, custom_id in enumerate(custom_ids)}
@@ -374,16 +375,17 @@ class _Index:
 
 
 def final_lines(
-    shard: Shard, pieces: Sequence[tuple[Attempt, Path]], *, directory: Path
+    shard: Shard, pieces: Sequence[tuple[Attempt, BinarySource]], *, directory: Path | None = None
 ) -> Iterator[tuple[bytes, bytes]]:
     """Yield the lines of a shard, some at a time, and those of them whose rows were not answered.
 
-    The line of a row comes from the last attempt that contained it.
+    The line of a row comes from the last attempt that contained it. The pieces of a run are checked before this;
+    without a ``directory`` of a run, each is compared with its hash while it is read.
     """
     with ExitStack() as stack:
         tries = [
-            _Try(rules.outcomes_of(attempt), stack.enter_context(path.open("rb", _BLOCK_BYTES)), path, directory)
-            for attempt, path in pieces
+            _Try(attempt, stack, BinaryInput.of(piece, "a piece"), directory)
+            for attempt, piece in pieces
             if attempt.rows
         ]
         if tries and tries[0].all_succeeded:
@@ -399,6 +401,8 @@ def final_lines(
                         break
                     (outcome,), (line,) = again.take(1)
                 yield line, b"" if outcome == rules.SUCCEEDED else line
+        for each in tries:
+            each.finish()
 
 
 _SETTLED = frozenset({rules.SUCCEEDED, rules.FAILED})
@@ -407,10 +411,10 @@ _SETTLED = frozenset({rules.SUCCEEDED, rules.FAILED})
 class _Try:
     """Outcomes of an attempt and lines of its piece, in order."""
 
-    def __init__(self, outcomes: bytes, file: BinaryIO, path: Path, directory: Path) -> None:
-        self._outcomes = outcomes
-        self._file = file
-        self._path = path
+    def __init__(self, attempt: Attempt, stack: ExitStack, piece: BinaryInput, directory: Path | None) -> None:
+        self._outcomes = rules.outcomes_of(attempt)
+        self._file = stack.enter_context(piece.lines("" if directory else attempt.piece_sha256))
+        self._piece = piece
         self._directory = directory
         self._taken = 0
 
@@ -427,7 +431,7 @@ class _Try:
             yield block
             last = block
         if lines != len(self._outcomes) or not last.endswith(b"\n"):
-            raise self._cut_short()
+            raise self._differs("has been cut short")
 
     def take(self, size: int) -> tuple[bytes, list[bytes]]:
         """Return those of the next rows, up to about ``size`` bytes of lines."""
@@ -435,9 +439,16 @@ class _Try:
         outcomes = self._outcomes[self._taken : self._taken + len(lines)]
         self._taken += len(lines)
         if not lines or not lines[-1].endswith(b"\n") or len(outcomes) < len(lines):
-            raise self._cut_short()
+            raise self._differs("has been cut short")
         return outcomes, lines
 
-    def _cut_short(self) -> RunError:
-        message = f"{self._path} has been cut short: remove it and run again, and its results are downloaded anew"
+    def finish(self) -> None:
+        """Check that all rows were taken."""
+        if self._file.read(1):
+            raise self._differs("has more lines than its attempt has rows")
+
+    def _differs(self, how: str) -> RunError:
+        if self._directory is None:
+            return RunError(f"{self._piece} {how}: collect its attempt again", directory="")
+        message = f"{self._piece} {how}: remove it and run again, and its results are downloaded anew"
         return RunError(message, directory=str(self._directory))

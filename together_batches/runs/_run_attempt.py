@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from together_batches._jobs.create import Created
+    from together_batches._protocol.files import Uploaded
     from together_batches.errors import APIError, BatchesError
-    from together_batches.files import Uploaded
     from together_batches.models import BatchJob
     from together_batches.runs._context import RunContext
     from together_batches.runs._joining import Arranged
