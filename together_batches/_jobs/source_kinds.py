@@ -22,7 +22,7 @@ from together_batches.errors import UsageError
 if TYPE_CHECKING:
     import threading
 
-    from together_batches.jsonl import RequestLike
+    from together_batches._jobs.upload_source import Source
     from together_batches.jsonl._files import RequestLines
 
 UNNAMED = "requests.jsonl"
@@ -59,16 +59,16 @@ class Spool:
             self.file.write(content)
 
 
-def open_source(source: object, lines: RequestLines, spool: Spool) -> OpenedSource:
+def open_source(source: Source, lines: RequestLines, spool: Spool) -> OpenedSource:
     """Open a source of any kind. Requests become ``lines`` in the spool; async ones have been written already."""
     if isinstance(source, str | os.PathLike):
-        return _open_path(cast("str | os.PathLike[str]", source))
+        return _open_path(source)
     if isinstance(source, bytes | bytearray | memoryview):
         return OpenedSource(io.BytesIO(source), "the content")
     if callable(getattr(source, "read", None)):
         return _open_file(cast("IO[bytes]", source), spool)
     if isinstance(source, Iterable):
-        for line in lines.of(cast("Iterable[RequestLike]", source)):
+        for line in lines.of(source):
             if spool.stop.is_set():
                 break
             spool.write(line)
