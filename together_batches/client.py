@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Awaitable, Callable, Iterable, Mapping
     from datetime import datetime, timedelta
-    from pathlib import Path
     from ssl import SSLContext
     from types import TracebackType
 
@@ -39,7 +38,7 @@ if TYPE_CHECKING:
     from together_batches._jobs.status_reader import Ids
     from together_batches._jobs.upload_source import Source, UploadSource
     from together_batches._jobs.wait import WaitApi
-    from together_batches._protocol.files import Uploaded
+    from together_batches._protocol.files import UploadContent, Uploaded
     from together_batches._protocol.jobs import Answer, NoJob
     from together_batches.files import AsyncFiles, Transfers
     from together_batches.models import FileObject
@@ -826,12 +825,10 @@ class AsyncBatches:
 
     def __run_api__(self, patience: float, poll_interval: float | None = None) -> _context.RunApi:
         """Return the requests of a run, for :mod:`together_batches.runs`."""
-        from together_batches._jobs.upload_source import open_upload
         from together_batches.runs import _context
 
-        async def upload(source: Path | UploadSource, name: str) -> Uploaded:
-            async with open_upload(source, name) as content:
-                return await self._transfers.upload(content, "batch-api", "storage", None)
+        async def upload(content: UploadContent) -> Uploaded:
+            return await self._transfers.upload(content, "batch-api", "storage", None)
 
         state = self._transport.state
         # The jobs of a run are in its ledger.

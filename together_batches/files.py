@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
     from pathlib import Path
 
-    from together_batches._jobs.upload_source import Source, UploadSource
-    from together_batches._protocol.files import Transfer
+    from together_batches._jobs.upload_source import Source
+    from together_batches._protocol.files import Transfer, UploadContent
     from together_batches._protocol.jobs import Answer, Request
 
 __all__ = ["AsyncFiles", "Transfers"]
@@ -94,13 +94,12 @@ class Transfers:
 
     async def upload(
         self,
-        content: UploadSource,
+        content: UploadContent,
         purpose: str,
         via: Literal["storage", "api"],
         on_progress: Callable[[int, int], None] | None,
     ) -> Uploaded:
         """Upload an opened source. Content that the service already has is not sent again."""
-        content.lines.raise_for_problems()
         upload = file_protocol.Upload(content.name, purpose, content)
         if via == "storage":
             uploaded = await self._upload_to_storage(upload, content, on_progress)
@@ -115,7 +114,7 @@ class Transfers:
         return uploaded
 
     async def _upload_to_storage(
-        self, file: file_protocol.Upload, content: UploadSource, on_progress: Callable[[int, int], None] | None
+        self, file: file_protocol.Upload, content: UploadContent, on_progress: Callable[[int, int], None] | None
     ) -> Uploaded:
         known_id = None
         try:
@@ -139,7 +138,7 @@ class Transfers:
             return Uploaded(await self._uploaded(file_id, content), known_id)
         return Uploaded(file_protocol.read_file(answer, file_id), known_id)
 
-    async def _uploaded(self, file_id: str, content: UploadSource) -> FileObject:
+    async def _uploaded(self, file_id: str, content: UploadContent) -> FileObject:
         """Return the metadata of a file that was just uploaded, which the service may not show yet."""
         try:
             return await self.retrieve(file_id)
@@ -244,6 +243,7 @@ class AsyncFiles:
             raise UsageError(message)
         check_callback("on_progress", on_progress)
         async with open_upload(source, filename) as content:
+            content.lines.raise_for_problems()
             return (await self._transfers.upload(content, purpose, via, on_progress)).file
 
     async def retrieve(self, file_id: str | FileObject) -> FileObject:

@@ -41,6 +41,20 @@ class Uploadable(Protocol):
         ...
 
 
+class UploadContent(Uploadable, Protocol):
+    """The content of an upload, whose hash is known beforehand, with its name."""
+
+    @property
+    def name(self) -> str:
+        """Name of the file."""
+        ...
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the content."""
+        ...
+
+
 @attrs.define(eq=False, kw_only=True)
 class Transfer(Request):
     """A call with a file in it or in its answer, or one that prepares such a call.

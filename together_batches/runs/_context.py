@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 import attrs
 
 from together_batches._jobs.create import Created, Listing, WantedJob
-from together_batches._jobs.upload_source import UploadSource
-from together_batches._protocol.files import Uploaded
+from together_batches._protocol.files import UploadContent, Uploaded
 from together_batches.errors import APIError, NotFoundError
 from together_batches.models import BatchJob, FileObject
 from together_batches.runs._options import Options
@@ -73,13 +72,12 @@ class Clock:
 class RunApi:
     """The requests that a run sends to the service.
 
-    ``upload`` takes a path, or an open source, and a name. ``file`` returns the metadata of a file. ``know`` takes an
-    existing job, which no later create can have made. ``retrieve`` reads a job. ``download`` takes the id of a file,
-    and the path to replace.
+    ``file`` returns the metadata of a file. ``know`` takes an existing job, which no later create can have made.
+    ``retrieve`` reads a job. ``download`` takes the id of a file, and the path to replace.
     """
 
     time: Clock
-    upload: Callable[[Path | UploadSource, str], Awaitable[Uploaded]]
+    upload: Callable[[UploadContent], Awaitable[Uploaded]]
     file: Callable[[str], Awaitable[FileObject]]
     know: Callable[[BatchJob], object]
     create: Create

@@ -6,7 +6,6 @@ import hashlib
 from typing import TYPE_CHECKING
 
 from together_batches import jsonl
-from together_batches._jobs.upload_source import UploadSource
 from together_batches._protocol.upload_marks import MARK_BYTES, place_in
 from together_batches.errors import UsageError
 from together_batches.runs._threads import in_thread
@@ -20,17 +19,22 @@ if TYPE_CHECKING:
 __all__ = ["RowsUpload"]
 
 
-class RowsUpload(UploadSource):
+class RowsUpload:
     """The rows of an attempt as an upload, with a mark if there is room for it.
 
     Nothing is copied to the disk: the source is read once for its size and hash, and once for each transfer.
     """
 
+    name: str = ""
+    size: int = 0
+    sha256: str = ""
+    is_marked: bool = False
+
     def __init__(self, rows: BinaryInput, mark: Mark | None) -> None:
-        super().__init__()
         self._rows = rows
         self._mark = mark
         self._blocks: Iterator[bytes] = iter(())
+        self._hash = hashlib.sha256()
         self._position = 0
 
     def measure(self, raise_if_cancelled: Callable[[], None]) -> None:
@@ -95,7 +99,6 @@ class RowsUpload(UploadSource):
 
     def close(self) -> None:
         """Close the source."""
-        super().close()
         close = getattr(self._blocks, "close", None)
         if close is not None:
             close()

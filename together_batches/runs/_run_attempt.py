@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
+from together_batches._jobs.upload_source import open_upload
 from together_batches._protocol.upload_marks import mark_of
 from together_batches.runs._attempt import AttemptContext
 
@@ -97,9 +99,13 @@ class RunAttempt(AttemptContext):
         async with self._transfers.uploads:
             rows, is_marked = await directory.rows_of(self._shard, self._earlier, attempt, mark)
             name = directory.name_of(attempt, mark if is_marked else None)
-            uploaded = await self.until_answered("upload", lambda: self.api.upload(rows, name))
+            uploaded = await self.until_answered("upload", partial(self._upload, rows, name))
             await directory.drop(rows)
         return uploaded, is_marked
+
+    async def _upload(self, path: Path, name: str) -> Uploaded:
+        async with open_upload(path, name) as content:
+            return await self.api.upload(content)
 
     def reading(self) -> asyncio.Semaphore:
         """Limit how many results are downloaded at once."""

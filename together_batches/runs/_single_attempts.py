@@ -384,8 +384,8 @@ class _Rows:
         try:
             await in_thread(lambda _: self._check(), large=True)
             await in_thread(content.measure, large=True)
-            name = self._file_name(self._mark if content.is_marked else None)
-            uploaded = await self._context.api.upload(content, name)
+            content.name = self._file_name(self._mark if content.is_marked else None)
+            uploaded = await self._context.api.upload(content)
         finally:
             with anyio.CancelScope(shield=True):
                 await in_thread(lambda _: content.close())
