@@ -9,7 +9,7 @@ import hashlib
 import io
 import os
 from collections.abc import Callable
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -43,7 +43,7 @@ class Writable(Protocol):
 
 BinarySource = str | os.PathLike[str] | Readable | Callable[[], Readable]
 """A source of bytes that is read more than once: a path; a file opened in binary mode that can seek, read from its
-current position and left open; or a function that opens such a file anew, which is closed after it is read."""
+current position, and left open at it; or a function that opens a file anew, which is closed after it is read."""
 BinarySink = str | os.PathLike[str] | Writable | Callable[[], Writable]
 """A place for bytes: a path, which appears when it is complete; a file opened in binary mode, written from its
 current position and left open; or a function that opens one, which is closed when it is complete."""
@@ -94,9 +94,14 @@ class BinaryInput:
     def opened(self) -> Generator[Readable]:
         """Open the file at its beginning."""
         if self._file is not None:
+            file = cast("BinaryIO", self._file)
             with explained("read", self):
-                cast("BinaryIO", self._file).seek(self._start)
-            yield self._file
+                file.seek(self._start)
+            try:
+                yield self._file
+            finally:
+                with suppress(OSError, ValueError):  # closed meanwhile
+                    file.seek(self._start)
             return
         with explained("read", self):
             if self._path is None:
