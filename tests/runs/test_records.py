@@ -1,4 +1,4 @@
-"""Records of a run as values, and as plain data."""
+"""Records of a run as values, compressed for the ledger."""
 
 from __future__ import annotations
 
