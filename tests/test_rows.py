@@ -10,7 +10,7 @@ import pytest
 
 import together_batches
 from together_batches import APIResponseValidationError, models, rows, to_dict
-from together_batches._protocol import json_codec
+from together_batches._protocol.carried_body import Body
 from together_batches._text import format_count
 from together_batches.rows import BatchFailure, BatchMissing, BatchRequest, BatchStray, BatchSuccess, Usage
 
@@ -72,7 +72,7 @@ DEEP = b'{"x": ' + b"[" * 20_000 + b"]" * 20_000 + b', "text": "hello", "usage":
 
 
 def _carried(text: bytes) -> BatchSuccess:
-    return BatchSuccess("a", json_codec.Body(text))
+    return BatchSuccess("a", Body(text))
 
 
 def test_a_body_is_decoded_when_it_is_wanted() -> None:
@@ -92,7 +92,7 @@ def test_text_tokens_and_status_need_no_decoding() -> None:
     assert _carried(b'{"choices": 7, "text": "hi"}').text == "hi"
 
 
-@pytest.mark.parametrize("row", [_carried(DEEP), BatchSuccess("a", json_codec.Body(DEEP), 200, "the line")])
+@pytest.mark.parametrize("row", [_carried(DEEP), BatchSuccess("a", Body(DEEP), 200, "the line")])
 def test_a_body_that_cannot_be_decoded(row: BatchSuccess) -> None:
     """A body that cannot be decoded raises on access, and is harmless otherwise."""
     with pytest.raises(APIResponseValidationError, match="nested too deeply; its text is in raw"):

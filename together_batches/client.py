@@ -12,7 +12,8 @@ from together_batches._http.client_state import BulkContext, CallState, ClientSt
 from together_batches._http.transport import Transport
 from together_batches._jobs import bulk_cancel, cancel, job_filter
 from together_batches._jobs import create as _create
-from together_batches._jobs.create import Created, KnownJobs, Listing, WantedJob
+from together_batches._jobs.create import Created, Listing, WantedJob
+from together_batches._jobs.known_jobs import KnownJobs
 from together_batches._jobs.patience import until_found
 from together_batches._jobs.status_reader import by_ids, checked_ids
 from together_batches._protocol import jobs as job_protocol
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Awaitable, Callable, Iterable, Mapping
     from datetime import datetime, timedelta
-    from pathlib import Path
     from ssl import SSLContext
     from types import TracebackType
 
@@ -38,13 +38,13 @@ if TYPE_CHECKING:
     from together_batches._jobs.status_reader import Ids
     from together_batches._jobs.upload_source import Source, UploadSource
     from together_batches._jobs.wait import WaitApi
+    from together_batches._protocol.files import UploadContent, Uploaded
     from together_batches._protocol.jobs import Answer, NoJob
-    from together_batches.files import AsyncFiles, Transfers, Uploaded
+    from together_batches.files import AsyncFiles, Transfers
     from together_batches.models import FileObject
     from together_batches.outcomes import CancelOutcome, CancelReport
     from together_batches.rows import BatchResult
     from together_batches.runs import RunEvent, RunReport, UnfinishedJobs, _context
-    from together_batches.runs._options import Options
     from together_batches.runs._options import Requests as RunRequests
 
 __all__ = ["AsyncBatches"]
@@ -659,8 +659,8 @@ class AsyncBatches:
             on_event=on_event,
         )
         places = RunPaths.of(source, output, directory, failures)
-        api = self._run_api(options, poll_interval)
-        return await _running.run(source, places, options, api=api, time=self._run_time)
+        api = self.__run_api__(patience, poll_interval)
+        return await _running.run(source, places, options, api=api)
 
     async def cancel_run(
         self,
@@ -823,17 +823,18 @@ class AsyncBatches:
         )
         return AsyncFollower(make_wait, self._transport.state.sleep)
 
-    def _run_api(self, options: Options, poll_interval: float | None) -> _context.RunApi:
-        from together_batches._jobs.upload_source import open_upload
+    def __run_api__(self, patience: float, poll_interval: float | None = None) -> _context.RunApi:
+        """Return the requests of a run, for :mod:`together_batches.runs`."""
         from together_batches.runs import _context
 
-        async def upload(path: Path, name: str) -> Uploaded:
-            async with open_upload(path, name) as content:
-                return await self._transfers.upload(content, "batch-api", "storage", None)
+        async def upload(content: UploadContent) -> Uploaded:
+            return await self._transfers.upload(content, "batch-api", "storage", None)
 
+        state = self._transport.state
         # The jobs of a run are in its ledger.
-        follower = self._follower(lambda _: True, poll_interval, options.patience, holds=False)
+        follower = self._follower(lambda _: True, poll_interval, patience, holds=False)
         return _context.RunApi(
+            time=_context.Clock(now=state.now, sleep=state.sleep, monotonic=state.clock),
             upload=upload,
             file=self._transfers.retrieve,
             know=self._known.note,
@@ -844,13 +845,6 @@ class AsyncBatches:
             download=lambda file_id, path: self._transfers.fetch(file_id, path, overwrite=True),
             cancel=self.cancel_many,
         )
-
-    @property
-    def _run_time(self) -> _context.Clock:
-        from together_batches.runs import _context
-
-        state = self._transport.state
-        return _context.Clock(now=state.now, sleep=state.sleep, monotonic=state.clock)
 
     async def _create_once(
         self,

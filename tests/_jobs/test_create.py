@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from together_batches._jobs.create import Created, KnownJobs, Listing, WantedJob, best_of, create_once
+from together_batches._jobs.create import Created, Listing, WantedJob, best_of, create_once
+from together_batches._jobs.known_jobs import KnownJobs
 from together_batches.errors import (
     APIConnectionError,
     APIError,
@@ -607,19 +608,6 @@ async def test_one_of_several_is_taken_and_the_others_are_named(
     assert len(caplog.messages) == 2
 
 
-async def test_of_a_long_list_the_newest_jobs_are_remembered_and_those_without_a_time() -> None:
-    """From a long list only the newest jobs and those without a time are remembered.
-
-    Only a recent job can be confused with one just created, and one without a time may be recent, so it is never
-    dropped.
-    """
-    known = KnownJobs()
-    now = datetime(2026, 11, 1, tzinfo=UTC)
-    jobs = [BatchJob(id=f"job-{age}", created_at=now - timedelta(minutes=age)) for age in range(12_000)]
-    known.note_all([*jobs, BatchJob(id="undated")])
-    assert [known.knows(name) for name in ("job-0", "job-4000", "job-11999", "undated")] == [True, True, False, True]
-
-
 # --- a second job that is listed later ----------------------------------------------------------------------------
 
 
@@ -827,43 +815,6 @@ async def test_a_failed_create_gives_up_its_turn() -> None:
     with pytest.raises(RateLimitError):
         await service.create(known)
     assert (await service.create(known)).job.id == "job-1"
-
-
-async def test_turns_of_a_thousand_files_are_not_kept() -> None:
-    """Turns of finished files are dropped, so that a client that lives for years does not grow with each file."""
-    known = KnownJobs()
-    for number in range(1_000):
-        async with known.turn(f"file-{number}"):
-            pass
-    assert known._turns == {}
-
-
-# --- known jobs ---------------------------------------------------------------------------------------------------
-
-
-def test_what_was_seen_before_a_mark() -> None:
-    """``seen_before`` counts the first sight of a job: seeing it again does not make it newer."""
-    known = KnownJobs()
-    before, after = BatchJob(id="before"), BatchJob(id="after")
-    assert known.note(before) is before
-    mark = known.now
-    known.note(after)
-    known.note(before)
-    assert known.seen_before(mark, before) is True
-    assert known.seen_before(mark, after) is False
-    assert known.seen_before(mark, BatchJob(id="never")) is False
-
-
-@pytest.mark.parametrize("newest_first", [True, False])
-def test_a_list_of_twenty_thousand_does_not_crowd_out_the_youngest(*, newest_first: bool) -> None:
-    """A list of twenty thousand jobs, in any order, does not evict the newest, which matter for creates."""
-    noon = datetime(2026, 9, 14, 12, tzinfo=UTC)
-    jobs = [BatchJob(id=str(age), created_at=noon - timedelta(seconds=age)) for age in range(20_000)]
-    known = KnownJobs()
-    for job in jobs if newest_first else reversed(jobs):
-        known.note(job)
-    assert all(known.seen_before(known.now, job) for job in jobs[:5_000])
-    assert sum(known.seen_before(known.now, job) for job in jobs) <= 10_000
 
 
 # --- random losses ------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from together_batches._jobs.create import KnownJobs
+from together_batches._jobs.known_jobs import KnownJobs
 from together_batches._jobs.status_reader import by_ids
 from together_batches.models import BatchJob
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from together_batches._protocol import json_codec
+from together_batches._protocol.carried_body import Body
 from together_batches._protocol.result_lines import read_row
 from together_batches._protocol.to_dict import line_of, to_dict
 from together_batches.errors import NotFoundError, UsageError
@@ -143,7 +143,7 @@ def test_an_answer_that_json_cannot_say() -> None:
 def test_a_row_as_a_line() -> None:
     """The answer in a line is as received; everything else is as in :func:`to_dict`, and JSON in any case."""
     body = b'{"x": 1E400, "y":\t"\\ud83d", "x": 12345678901234567890123}'
-    row = BatchSuccess("\u00e9", json_codec.Body(body), 201)
+    row = BatchSuccess("\u00e9", Body(body), 201)
     assert line_of(row) == '{"custom_id":"\u00e9","result":"success","body":'.encode() + body + b',"status_code":201}'
     assert line_of(BatchMissing("a")) == b'{"custom_id":"a","result":"missing"}'
     stray = BatchStray("\ud83d", "why")

@@ -34,7 +34,13 @@ _EVERYWHERE = {"attrs"}
 """A library of values, which every room may use."""
 _CODECS = {
     "cattrs": {"_protocol/job_codec.py"},
-    "msgspec": {"_protocol/job_codec.py", "_protocol/json_codec.py"},
+    "msgspec": {
+        "_protocol/carried_body.py",
+        "_protocol/job_codec.py",
+        "_protocol/json_codec.py",
+        "_protocol/request_codec.py",
+        "_protocol/result_codec.py",
+    },
 }
 """The files that may import a library of JSON."""
 

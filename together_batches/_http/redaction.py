@@ -14,7 +14,7 @@ __all__ = ["Redactor"]
 
 _SHORTEST = 8
 """Minimum length of a secret: a shorter one belongs to a test, and occurs in many answers by accident."""
-_MARK = "[secret]"
+_MARK = b"[secret]"
 _NAMES_A_SECRET = re.compile("auth|token|key|secret|cookie|pass|cred|sign|session", re.IGNORECASE).search
 
 
@@ -48,22 +48,20 @@ class Redactor:
         """Return a text to be shown without any secret."""
         for secret in self._texts:
             if secret in text:
-                text = text.replace(secret, _MARK)
+                text = text.replace(secret, _MARK.decode())
         return text
 
     def is_in(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
         """Return True if the value of a header contains a secret."""
-        for secret in self._all:
-            for _, value in headers:
-                if secret in value:
-                    return True
-        return False
+        values = b"\n".join([value for _, value in headers])  # no secret contains a line end
+        return _replaced(values, self._all) is not values
 
 
 def _replaced(body: bytes, secrets: tuple[bytes, ...]) -> bytes:
+    """Return the body without the secrets; the same object if it contains none."""
+    # Without a test by "in" first: for bytes that raises and discards an exception, which takes longer than a search.
     for secret in secrets:
-        if secret in body:
-            body = body.replace(secret, _MARK.encode())
+        body = body.replace(secret, _MARK)
     return body
 
 

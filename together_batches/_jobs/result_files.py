@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 import attrs
 
 from together_batches._jobs.patience import Absence, until_found
-from together_batches._protocol import json_codec, result_lines
+from together_batches._protocol import result_codec, result_lines
+from together_batches._protocol.json_codec import WireError
+from together_batches._protocol.json_members import salvaged_id
 from together_batches._protocol.result_lines import read_row, states_error
 from together_batches._stream import Stream
 from together_batches._text import count_of
@@ -93,7 +95,7 @@ class ResultFile:
         row = read_row(line.content, whole=line.whole)
         self.has_lines = True
         if not self.has_rows:
-            names_a_row = row.custom_id is not None or json_codec.salvaged_id(line.content) is not None
+            names_a_row = row.custom_id is not None or salvaged_id(line.content) is not None
             self.has_rows = names_a_row or (self._is_of_errors and states_error(row))
         return row
 
@@ -103,8 +105,8 @@ class ResultFile:
         if line is None or not line.content.strip():
             return False
         try:
-            json_codec.decode_row(line.content)
-        except json_codec.WireError:
+            result_codec.decode_row(line.content)
+        except WireError:
             return True
         return False
 

@@ -14,7 +14,8 @@ from typing import IO, TYPE_CHECKING, NamedTuple, TypeVar, cast
 from anyio import to_thread
 
 from together_batches._fields import carried
-from together_batches._protocol import json_codec
+from together_batches._protocol.carried_body import Body
+from together_batches._protocol.json_members import salvaged_id
 from together_batches._protocol.result_lines import as_text, read_row, salvaged, states_error
 from together_batches.errors import UsageError
 from together_batches.rows import BatchFailure, BatchMissing, BatchResult, BatchStray, BatchSuccess
@@ -102,7 +103,7 @@ class RowStore:
         if custom_id is None or stray_reason is not None:
             self._others.append(_Entry(custom_id, place, stray_reason))
             if custom_id is None and ended and self._is_closed and not states_error(row):
-                self._unreadable[place] = json_codec.salvaged_id(line.content) or ""
+                self._unreadable[place] = salvaged_id(line.content) or ""
         else:
             if isinstance(before, _Place):
                 self._others.append(_Entry(custom_id, before, _ANSWERED_BEFORE))
@@ -188,7 +189,7 @@ class RowStore:
         if stray_reason is not None:
             return BatchStray(custom_id, stray_reason, as_text(text))
         if place.status_code:
-            return BatchSuccess(cast("str", custom_id), json_codec.Body(text), place.status_code)
+            return BatchSuccess(cast("str", custom_id), Body(text), place.status_code)
         row = read_row(text, whole=place.whole)
         if row.custom_id is None and custom_id is not None:
             return salvaged(custom_id, text, whole=place.whole)

@@ -1,4 +1,4 @@
-"""JSON to values and back, rows of results and requests; jobs and files are in :mod:`.job_codec`."""
+"""JSON to values and back: one value, or many lines together."""
 
 from __future__ import annotations
 
@@ -9,48 +9,28 @@ import math
 import sys
 from collections.abc import Mapping
 from datetime import date, datetime, time
-from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 from uuid import UUID
 
 import msgspec
-from msgspec import UNSET, Raw, Struct, UnsetType
-
-from together_batches._fields import Carried
-from together_batches._protocol.json_members import members, salvaged_id
-from together_batches.errors import APIResponseValidationError
+from msgspec import Raw
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from together_batches.rows import Usage
-
 __all__ = [
     "UNREADABLE",
-    "UNSET",
-    "Answer",
-    "Body",
-    "RequestLine",
-    "Row",
     "WireError",
-    "answers",
     "are_objects",
-    "carried_request",
-    "custom_ids",
     "decode",
-    "decode_row",
+    "each_of",
     "encode",
+    "is_utf8",
     "kind",
     "quoted",
     "read",
-    "request",
-    "request_body",
-    "requests",
-    "salvaged_id",
-    "usage",
 ]
 
-
-_Object = dict[str, object]
 _T = TypeVar("_T")
 
 
@@ -67,8 +47,6 @@ class WireError(Exception):
         self.reason = reason or problem
         self.at = at
 
-
-# --- JSON ---------------------------------------------------------------------------------------------------------
 
 UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _decode = msgspec.json.Decoder().decode
@@ -210,177 +188,11 @@ _KINDS: dict[type, str] = {
 }
 
 
-# --- a row --------------------------------------------------------------------------------------------------------
-
-
-class Row(Struct, frozen=True, gc=False):
-    """A line of results, cut and not decoded. ``body`` is the text of the answer as in the line.
-
-    ``body`` is None if the line has no answer, or is not JSON: then ``value`` has the answer as Python reads it.
-    """
-
-    custom_id: object = None
-    status_code: object = None
-    error: object = None
-    body: bytes | None = None
-    value: object = None
-
-
-def decode_row(line: bytes) -> Row:
-    """Return the content of a line of an output or an error file; raise :class:`WireError` if no object can be read.
-
-    The text of the answer is a copy, because a slice of the line would keep all of it; a carriage return in it is
-    between two tokens, and becomes a space.
-    """
-    try:
-        row = _read_row(line)
-        error = None if row.error is _ABSENT else cast("object", _decode(row.error))
-        # Skipped text is not checked for broken characters.
-        if line.isascii() or line.decode():
-            body = bytes(row.response.body).replace(b"\r", b" ")
-            return Row(row.custom_id, row.response.status_code, error, body or None)
-    except UNREADABLE:
-        pass
-    try:
-        found = members(line)
-        custom_id, status_code, error = map(_small, map(found.get, _SMALL))
-        body = found.get(("response", "body"), b"").replace(b"\r", b" ")
-        return Row(custom_id, status_code, error, body or None)
-    except (ValueError, RecursionError):
-        value = read(line)
-    if not isinstance(value, dict):
-        problem = f"{kind(value)} in place of an object"
-        raise WireError(problem)
-    fields = cast("_Object", value)
-    answer = fields.get("response")
-    response = cast("_Object", answer) if isinstance(answer, dict) else {}
-    return Row(fields.get("custom_id"), response.get("status_code"), fields.get("error"), value=response.get("body"))
-
-
-class Body(Carried):
-    """The body of an answer or of a request, carried as text."""
-
-    __slots__ = ()
-
-    def decode(self) -> dict[str, object]:
-        """Return the value; raise :class:`APIResponseValidationError` if it cannot be read."""
-        try:
-            value = read(self.text)
-            if isinstance(value, dict):
-                return cast("_Object", value)
-            problem = f"it is {kind(value)}"
-        except WireError as error:
-            problem = error.reason
-        message = f"{problem}; its text is in raw, and in the output of a run"
-        raise APIResponseValidationError(message, expected="an answer that can be decoded", excerpt=self._excerpt())
-
-    def outline(self) -> Mapping[str, object]:
-        """Return the members that hold texts and tokens, without decoding the others; empty if unreadable."""
-        try:
-            return cast("Mapping[str, object]", _read_outline(self.text))
-        except UNREADABLE:
-            pass
-        try:
-            return self.decode()
-        except APIResponseValidationError:
-            return {}
-
-    def _excerpt(self) -> str:
-        return self.text[:_EXCERPT_BYTES].decode("utf-8", "replace")
-
-
-_EXCERPT_BYTES = 200
-
-
-class _Message(TypedDict, total=False):
-    content: Any
-
-
-class _Choice(TypedDict, total=False):
-    message: _Message
-
-
-class _Outline(TypedDict, total=False):
-    choices: list[_Choice]
-    text: Any
-    usage: Any
-
-
-_read_outline = msgspec.json.Decoder(_Outline).decode
-
-
-class _Tokens(Struct, gc=False):
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    total_tokens: int = 0
-
-
-class _Usage(Struct, gc=False):
-    usage: _Tokens | None = None
-
-
-_read_usage = msgspec.json.Decoder(_Usage).decode
-
-
-def usage(body: bytes) -> tuple[int, int, int] | None:
-    """Return the tokens that an answer took: of the prompt, of the completion and in all, if present."""
-    found: _Tokens | Usage | None
-    try:
-        found = _read_usage(body).usage
-    except UNREADABLE:  # a number as text, for example
-        from together_batches.rows import BatchSuccess  # a client that reads no results does without it
-
-        found = BatchSuccess("", Body(body)).usage
-    return None if found is None else (found.prompt_tokens, found.completion_tokens, found.total_tokens)
-
-
 quoted: Callable[[str], bytes] = msgspec.json.Encoder().encode
 """Encode a text as JSON."""
 
 
-def _small(text: bytes | None) -> object:
-    return None if text is None else read(text)
-
-
-_ABSENT = Raw()
-_SMALL = (("custom_id",), ("response", "status_code"), ("error",))
-
-
-class _Response(Struct, frozen=True, gc=False):
-    status_code: Any = None
-    body: Raw = _ABSENT
-
-
-class _Line(Struct, gc=False):
-    custom_id: Any = None
-    response: _Response = _Response()
-    error: Raw = _ABSENT
-
-
-_read_row = msgspec.json.Decoder(_Line).decode
-
-
-class Answer(Struct, gc=False):
-    custom_id: str | None = None
-    response: _AnswerResponse | None = None
-    error: Any = None
-
-
-class _AnswerResponse(Struct, gc=False):
-    status_code: int
-    body: Raw
-
-
-_read_answers = msgspec.json.Decoder(Answer).decode_lines
-_OPENING = ord("{")
-
-
-def answers(text: bytes, lines: list[bytes]) -> list[Answer] | None:
-    """Decode lines of results together, leaving the bodies as text; None unless all have a usual shape.
-
-    ``text`` is that of all ``lines``. A line may still hold two results if another is part of one.
-    """
-    return _each(text, len(lines), _read_answers) if _is_utf8(text, lines) else None
+# --- many lines ---------------------------------------------------------------------------------------------------
 
 
 def are_objects(lines: list[bytes]) -> bool:
@@ -391,7 +203,7 @@ def are_objects(lines: list[bytes]) -> bool:
     return {line[:1] for line in lines} == {b"{"} and {line[-2:] for line in lines} == {b"}\n"}
 
 
-def _is_utf8(text: bytes, lines: list[bytes]) -> bool:
+def is_utf8(text: bytes, lines: list[bytes]) -> bool:
     """Return whether the text has no broken characters; the decoder does not check what it skips."""
     try:
         if not text.isascii():
@@ -403,110 +215,10 @@ def _is_utf8(text: bytes, lines: list[bytes]) -> bool:
     return True
 
 
-def _each(text: bytes, number: int, read: Callable[[bytes], list[_T]]) -> list[_T] | None:
+def each_of(text: bytes, number: int, read: Callable[[bytes], list[_T]]) -> list[_T] | None:
     """Decode a ``number`` of lines together, which is faster than one by one; None unless all match."""
     try:
         found = read(text)
     except UNREADABLE:
         return None
     return found if len(found) == number else None
-
-
-# --- a request ----------------------------------------------------------------------------------------------------
-
-
-class _Asked(Struct, gc=False):
-    model: str
-    stream: bool | UnsetType = UNSET
-
-
-class RequestLine(Struct, gc=False):
-    custom_id: str
-    body: _Asked
-    method: str | None = None
-    url: str | UnsetType = UNSET
-
-
-_read_request = msgspec.json.Decoder(RequestLine).decode
-_read_requests = msgspec.json.Decoder(RequestLine).decode_lines
-
-
-def requests(text: bytes, lines: list[bytes]) -> list[RequestLine] | None:
-    """Decode lines of requests together, skipping most of each; None unless each is one object that matches."""
-    is_usual = are_objects(lines) and _is_utf8(text, lines)
-    return _each(text, len(lines), _read_requests) if is_usual else None
-
-
-def request(line: bytes) -> object:
-    """Return the value in a line of a request; raise :class:`WireError` if it is not JSON.
-
-    A number beyond the range of floats is JSON, and a row with one is carried.
-    """
-    try:
-        return decode(line)
-    except WireError:
-        try:
-            line.decode()
-            _read_request(line)
-        except UNREADABLE:
-            pass
-        else:
-            return cast("object", json.loads(line, parse_int=float))
-        raise
-
-
-def carried_request(line: bytes) -> tuple[str, Body, str | None] | None:
-    """Return the ``custom_id``, the body as in the line, and the method of a request; None if it is unusual."""
-    try:
-        row = _read_carried(line)
-        text = bytes(row.body)
-        if row.custom_id and text[0] == _OPENING and (line.isascii() or line.decode()):
-            return row.custom_id, Body(text.replace(b"\r", b" ")), row.method
-    except UNREADABLE:
-        pass
-    return None
-
-
-def request_body(line: bytes) -> Body:
-    """Return the body of a request, cut from its line, which is known to be JSON with an object as its body."""
-    return Body(bytes(_read_body(line).body).replace(b"\r", b" "))
-
-
-class _BodyOfRequest(Struct, gc=False):
-    body: Raw
-
-
-_read_body = msgspec.json.Decoder(_BodyOfRequest).decode
-
-
-class _CarriedRequest(Struct, gc=False):
-    custom_id: str
-    body: Raw
-    method: str | None = None
-
-
-_read_carried = msgspec.json.Decoder(_CarriedRequest).decode
-
-
-def custom_ids(lines: bytes) -> list[str]:
-    """Return the ``custom_id`` of each of these requests, read without their bodies; an empty one if it has none."""
-    named = _each(lines, lines.count(b"\n"), _read_ids)
-    return (
-        [_custom_id(line) for line in lines.split(b"\n")[:-1]] if named is None else [row.custom_id for row in named]
-    )
-
-
-def _custom_id(line: bytes) -> str:
-    try:
-        fields = read(line)
-    except WireError:
-        return ""
-    found = cast("_Object", fields).get("custom_id") if isinstance(fields, dict) else None
-    return found if isinstance(found, str) else ""
-
-
-class _Named(Struct, gc=False):
-    custom_id: str
-
-
-_read_ids = msgspec.json.Decoder(_Named).decode_lines

@@ -7,7 +7,8 @@ from typing import cast
 
 import attrs
 
-from together_batches._protocol import json_codec
+from together_batches._protocol import json_codec, result_codec
+from together_batches._protocol.carried_body import Body
 from together_batches._text import format_count
 from together_batches.errors import APIResponseValidationError
 from together_batches.rows import BatchFailure, BatchSuccess
@@ -31,7 +32,7 @@ def read_row(line: bytes, *, whole: bool = True) -> BatchSuccess | BatchFailure:
         message = f"the line has more than {format_count(LONGEST_LINE_BYTES)} bytes; this is its beginning"
         return BatchFailure(None, None, message, raw=as_text(line))
     try:
-        row = json_codec.decode_row(line)
+        row = result_codec.decode_row(line)
     except json_codec.WireError as error:
         can_be_read = "in place of" in error.problem
         message = f"the line is {error.problem}" if can_be_read else f"the line cannot be read: it is {error.problem}"
@@ -39,7 +40,7 @@ def read_row(line: bytes, *, whole: bool = True) -> BatchSuccess | BatchFailure:
     return _row_of(row, line)
 
 
-def _row_of(row: json_codec.Row, line: bytes) -> BatchSuccess | BatchFailure:
+def _row_of(row: result_codec.Row, line: bytes) -> BatchSuccess | BatchFailure:
     """Return the row in a decoded line."""
     status, problem = row.status_code, row.error
     custom_id = row.custom_id if isinstance(row.custom_id, str) and row.custom_id else None
@@ -67,7 +68,7 @@ def _row_of(row: json_codec.Row, line: bytes) -> BatchSuccess | BatchFailure:
 
 def _success(custom_id: str, body: bytes, status_code: int, line: bytes) -> BatchSuccess:
     """Return a row that was answered with the object whose text is ``body``."""
-    answer = json_codec.Body(body)
+    answer = Body(body)
     # Decoded only to detect nesting that is too deep, and only if the number of brackets leaves a doubt.
     if _may_be_deep(body):
         try:
@@ -90,7 +91,7 @@ def _may_be_deep(body: bytes) -> bool:
     return False
 
 
-def _answer_in(row: json_codec.Row) -> object:
+def _answer_in(row: result_codec.Row) -> object:
     if row.body is None:
         return row.value
     try:
@@ -114,14 +115,14 @@ def states_error(failure: BatchSuccess | BatchFailure) -> bool:
     if not failure.raw:
         return True
     try:
-        row = json_codec.decode_row(failure.raw.encode("utf-8", "surrogatepass"))
+        row = result_codec.decode_row(failure.raw.encode("utf-8", "surrogatepass"))
     except json_codec.WireError:
         return False
     status = failure.status_code
     return bool(row.error) or (status is not None and not 200 <= status < 300)
 
 
-def is_answer(row: json_codec.Row) -> bool:
+def is_answer(row: result_codec.Row) -> bool:
     """Return True if a line answers some row with an object."""
     status = row.status_code
     if type(status) is not int or not 200 <= status < 300 or row.error:

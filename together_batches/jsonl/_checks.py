@@ -10,7 +10,7 @@ from typing import Protocol, cast
 
 import attrs
 
-from together_batches._protocol import json_codec
+from together_batches._protocol import json_codec, request_codec
 from together_batches._text import count_of, format_count
 from together_batches._validation import positive_int
 from together_batches.errors import ValidationError
@@ -156,7 +156,7 @@ class Check:
         as decoding.
         """
         can_be_usual = lines.odd is None and len(lines.text) <= self._rules.max_line_bytes
-        rows = json_codec.requests(lines.text, lines.texts) if can_be_usual else None
+        rows = request_codec.requests(lines.text, lines.texts) if can_be_usual else None
         if rows is None:
             return [place for place, line in enumerate(lines) if not self._is_good(line)]
         ids, found = [row.custom_id for row in rows], Counter([row.body.model for row in rows])
@@ -180,9 +180,9 @@ class Check:
                 bad.append(place)
         return bad
 
-    def _are_usual(self, rows: list[json_codec.RequestLine], ids: list[str]) -> bool:
+    def _are_usual(self, rows: list[request_codec.RequestLine], ids: list[str]) -> bool:
         """Return whether all rows have a usual id, and the members that usual rows have."""
-        absent = {json_codec.UNSET}
+        absent = {request_codec.UNSET}
         return (
             min(map(len, ids)) > 0
             and max(map(len, ids)) <= self._longest_id
@@ -255,7 +255,7 @@ class Check:
             )
             return False
         try:
-            row = json_codec.request(content)
+            row = request_codec.request(content)
         except json_codec.WireError as error:
             self.note(no_json(content, error), number, offset)
             return False

@@ -10,7 +10,7 @@ from typing import cast
 import attrs
 
 from together_batches._fields import carried
-from together_batches._protocol import json_codec
+from together_batches._protocol import json_codec, request_codec
 from together_batches._text import format_count
 from together_batches.errors import UsageError, ValidationError
 from together_batches.rows import BatchRequest
@@ -173,10 +173,10 @@ def decode(line: bytes) -> BatchRequest:
     if not isinstance(given, bytes):
         message = f"decode takes a line as bytes, not {type(given).__name__}"
         raise UsageError(message)
-    if (found := json_codec.carried_request(line)) is not None:
+    if (found := request_codec.carried_request(line)) is not None:
         return BatchRequest(*found)
     try:
-        row = json_codec.request(line)
+        row = request_codec.request(line)
     except json_codec.WireError as error:
         message = no_json(line, error)
         raise invalid(message, [message]) from error
@@ -184,7 +184,7 @@ def decode(line: bytes) -> BatchRequest:
         raise invalid(faults[0], faults)
     fields = cast("dict[str, object]", row)
     method = cast("str | None", fields.get("method"))
-    return BatchRequest(cast("str", fields["custom_id"]), json_codec.request_body(line), method)
+    return BatchRequest(cast("str", fields["custom_id"]), request_codec.request_body(line), method)
 
 
 def invalid(message: str, problems: Iterable[str]) -> ValidationError:

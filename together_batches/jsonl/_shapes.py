@@ -11,7 +11,7 @@ import json
 import re
 from typing import cast
 
-from together_batches._protocol import json_codec
+from together_batches._protocol import json_codec, request_codec
 
 __all__ = ["other_shape"]
 
@@ -83,7 +83,7 @@ def _shape_of(line: str) -> str | None:
     if not line.startswith("{"):
         return None
     try:
-        row = json_codec.request(line.encode())
+        row = request_codec.request(line.encode())
     except json_codec.WireError:
         return _PYTHON if _is_python(line) else None
     if not isinstance(row, dict):
@@ -115,7 +115,7 @@ def _is_python(line: str) -> bool:
 
 def _is_json(text: str) -> bool:
     try:
-        json_codec.request(text.encode())
+        request_codec.request(text.encode())
     except json_codec.WireError:
         return False
     return True

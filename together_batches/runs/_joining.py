@@ -13,21 +13,24 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 import attrs
 
-from together_batches._protocol import json_codec, result_lines, to_dict
+from together_batches._protocol import result_codec, result_lines, to_dict
+from together_batches._protocol.json_codec import WireError
+from together_batches._protocol.json_members import salvaged_id
 from together_batches._protocol.result_lines import is_answer, read_row, salvaged
 from together_batches.errors import RunError
 from together_batches.jsonl import Line, LineSplitter
 from together_batches.rows import BatchFailure, BatchMissing, BatchSuccess, Usage
-from together_batches.runs import _rules
+from together_batches.runs import rules
+from together_batches.runs._binary import BinaryInput
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Sequence
+    from collections.abc import Callable, Container, Iterator, Sequence
     from io import FileIO
     from pathlib import Path
-    from typing import BinaryIO
 
     from together_batches._local.atomic_file import AtomicFile
     from together_batches.jsonl._lines import Lines
+    from together_batches.runs._binary import BinarySource
     from together_batches.runs._records import Attempt, Shard
 
 __all__ = ["Arranged", "ForeignFileError", "arrange", "final_lines"]
@@ -85,7 +88,7 @@ def arrange(
     completed: bool,
     absent: Callable[[str], BatchFailure | BatchMissing],
     raise_if_cancelled: Callable[[], None],
-    settled: Collection[str] = (),
+    settled: Container[str] = (),
 ) -> Arranged:
     """Write the results of a job in the order of its rows; ``absent`` returns the result of a row that has none.
 
@@ -121,18 +124,18 @@ def arrange(
                 for start in range(0, len(ids), _LINES_TOGETHER):
                     some = slice(start, start + _LINES_TOGETHER)
                     target.write(to_dict.success_lines(ids[some], texts[some], _OK))
-                outcomes += bytes([_rules.SUCCEEDED]) * len(kinds)
+                outcomes += bytes([rules.SUCCEEDED]) * len(kinds)
                 texts.clear()  # before the next ones are read
                 continue
             for custom_id, kind, text in zip(ids, kinds, texts, strict=True):
                 if kind >= _OK:
                     target.write(to_dict.success_line(custom_id, text, kind) + b"\n")
-                    outcomes.append(_rules.SUCCEEDED)
+                    outcomes.append(rules.SUCCEEDED)
                     continue
                 result = absent(custom_id) if kind == _ABSENT else _result(custom_id, kind, text)
-                outcome = _rules.outcome_of(result)
+                outcome = rules.outcome_of(result)
                 outcomes.append(outcome)
-                if outcome in _rules.FOR_THE_ACCOUNT and refusal is None and isinstance(result, BatchFailure):
+                if outcome in rules.FOR_THE_ACCOUNT and refusal is None and isinstance(result, BatchFailure):
                     refusal = f"{result.code or result.status_code}: {result.message}"
                 if isinstance(result, BatchSuccess):
                     index.usage += result.usage or Usage()
@@ -187,7 +190,7 @@ class _Index:
     Offsets are counted through both files, as if the second directly followed the first.
     """
 
-    def __init__(self, custom_ids: Sequence[str], settled: Collection[str]) -> None:
+    def __init__(self, custom_ids: Sequence[str], settled: Container[str]) -> None:
         self._custom_ids = custom_ids
         self._settled = settled
         self._numbers = {custom_id: number for number, custom_id in enumerate(custom_ids)}
@@ -228,12 +231,12 @@ class _Index:
 
     def _note_all(self, lines: Lines, begin: int, counts: Counter[int]) -> None:
         """Index lines of a file, and count their subjects."""
-        answers = json_codec.answers(lines.text, lines.texts) if lines.odd is None else None
+        answers = result_codec.answers(lines.text, lines.texts) if lines.odd is None else None
         if answers is None:
             counts.update([self._note(line, begin) for line in lines])
             return
         # Every row of a run passes through here, so the first answer of a row is indexed inline.
-        usage_of, number_of, places = json_codec.usage, self._numbers.get, self._places
+        usage_of, number_of, places = result_codec.usage, self._numbers.get, self._places
         kind_of, row_of = self._kinds.append, self._rows.append
         offset_of, length_of = self._offsets.append, self._lengths.append
         of_rows = prompt = completion = total = 0
@@ -291,8 +294,8 @@ class _Index:
         if len(content) != length:
             return self._note_odd(content, offset, _LONG)
         try:
-            row = json_codec.decode_row(content)
-        except json_codec.WireError:
+            row = result_codec.decode_row(content)
+        except WireError:
             # A last line without an end was truncated, and the rest may still appear.
             return self._note_odd(content, offset, _ODD) if ends else _NOTHING
         custom_id = row.custom_id
@@ -307,13 +310,13 @@ class _Index:
             return _A_ROW
         if answers and body is not None and (start := content.find(body)) >= 0:  # -1: a carriage return was replaced
             self._put(number, cast("int", row.status_code), offset + start, len(body))
-            self.usage += Usage(*(json_codec.usage(body) or ()))
+            self.usage += Usage(*(result_codec.usage(body) or ()))
         else:
             self._put(number, _UNUSUAL_ANSWER if answers else _FAILURE, offset, length)
         return _A_ROW
 
     def _note_odd(self, content: bytes, offset: int, kind: int) -> int:
-        custom_id = json_codec.salvaged_id(content)
+        custom_id = salvaged_id(content)
         number = None if custom_id is None else self._numbers.get(custom_id)
         if number is None:
             return _NOTHING
@@ -372,16 +375,17 @@ class _Index:
 
 
 def final_lines(
-    shard: Shard, pieces: Sequence[tuple[Attempt, Path]], *, directory: Path
+    shard: Shard, pieces: Sequence[tuple[Attempt, BinarySource]], *, directory: Path | None = None
 ) -> Iterator[tuple[bytes, bytes]]:
     """Yield the lines of a shard, some at a time, and those of them whose rows were not answered.
 
-    The line of a row comes from the last attempt that contained it.
+    The line of a row comes from the last attempt that contained it. The pieces of a run are checked before this;
+    without a ``directory`` of a run, each is compared with its hash while it is read.
     """
     with ExitStack() as stack:
         tries = [
-            _Try(_rules.outcomes_of(attempt), stack.enter_context(path.open("rb", _BLOCK_BYTES)), path, directory)
-            for attempt, path in pieces
+            _Try(attempt, stack, BinaryInput.of(piece, "a piece"), directory)
+            for attempt, piece in pieces
             if attempt.rows
         ]
         if tries and tries[0].all_succeeded:
@@ -396,26 +400,28 @@ def final_lines(
                     if outcome in _SETTLED:
                         break
                     (outcome,), (line,) = again.take(1)
-                yield line, b"" if outcome == _rules.SUCCEEDED else line
+                yield line, b"" if outcome == rules.SUCCEEDED else line
+        for each in tries:
+            each.finish()
 
 
-_SETTLED = frozenset({_rules.SUCCEEDED, _rules.FAILED})
+_SETTLED = frozenset({rules.SUCCEEDED, rules.FAILED})
 
 
 class _Try:
     """Outcomes of an attempt and lines of its piece, in order."""
 
-    def __init__(self, outcomes: bytes, file: BinaryIO, path: Path, directory: Path) -> None:
-        self._outcomes = outcomes
-        self._file = file
-        self._path = path
+    def __init__(self, attempt: Attempt, stack: ExitStack, piece: BinaryInput, directory: Path | None) -> None:
+        self._outcomes = rules.outcomes_of(attempt)
+        self._file = stack.enter_context(piece.lines("" if directory else attempt.piece_sha256))
+        self._piece = piece
         self._directory = directory
         self._taken = 0
 
     @property
     def all_succeeded(self) -> bool:
         """Whether all of its rows were answered."""
-        return self._outcomes.count(_rules.SUCCEEDED) == len(self._outcomes)
+        return self._outcomes.count(rules.SUCCEEDED) == len(self._outcomes)
 
     def blocks(self) -> Iterator[bytes]:
         """Yield all lines as blocks, which are not cut into lines: that would take longer than copying them."""
@@ -425,7 +431,7 @@ class _Try:
             yield block
             last = block
         if lines != len(self._outcomes) or not last.endswith(b"\n"):
-            raise self._cut_short()
+            raise self._differs("has been cut short")
 
     def take(self, size: int) -> tuple[bytes, list[bytes]]:
         """Return those of the next rows, up to about ``size`` bytes of lines."""
@@ -433,9 +439,16 @@ class _Try:
         outcomes = self._outcomes[self._taken : self._taken + len(lines)]
         self._taken += len(lines)
         if not lines or not lines[-1].endswith(b"\n") or len(outcomes) < len(lines):
-            raise self._cut_short()
+            raise self._differs("has been cut short")
         return outcomes, lines
 
-    def _cut_short(self) -> RunError:
-        message = f"{self._path} has been cut short: remove it and run again, and its results are downloaded anew"
+    def finish(self) -> None:
+        """Check that all rows were taken."""
+        if self._file.read(1):
+            raise self._differs("has more lines than its attempt has rows")
+
+    def _differs(self, how: str) -> RunError:
+        if self._directory is None:
+            return RunError(f"{self._piece} {how}: collect its attempt again", directory="")
+        message = f"{self._piece} {how}: remove it and run again, and its results are downloaded anew"
         return RunError(message, directory=str(self._directory))

@@ -29,7 +29,7 @@ from anyio import CancelScope
 
 from together_batches._local.replace import created
 from together_batches.errors import RunLedgerError
-from together_batches.runs import _lock, _rules
+from together_batches.runs import _lock, rules
 from together_batches.runs._records import Attempt, LedgerSnapshot, Run, Shard
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ def _load(connection: sqlite3.Connection) -> LedgerSnapshot:
         last[attempt.shard] = last.get(attempt.shard, -1) + 1
         if attempt.number != last[attempt.shard]:
             raise sqlite3.DatabaseError(f"attempts of shard {attempt.shard} are missing")
-        _rules.outcomes_of(attempt)
+        rules.outcomes_of(attempt)
     return LedgerSnapshot(run, tuple(shards), tuple(attempts))
 
 

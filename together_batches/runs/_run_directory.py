@@ -7,20 +7,18 @@ from __future__ import annotations
 
 import os
 from functools import partial
-from io import BytesIO
-from itertools import compress
 from typing import TYPE_CHECKING
 
 from together_batches import jsonl
-from together_batches._protocol import json_codec
+from together_batches._protocol import request_codec
 from together_batches._protocol.upload_marks import place_in, sendable, tagged_name
 from together_batches.errors import UsageError
 from together_batches.models import BatchJobStatus
-from together_batches.runs import _rules
+from together_batches.runs import rules
 from together_batches.runs._directory_check import DOWNLOADS, PIECES, UPLOADS, is_scratch
 from together_batches.runs._files import explained, run_file
 from together_batches.runs._joining import Arranged, arrange, final_lines
-from together_batches.runs._sharding import rows_in, sha256_of
+from together_batches.runs._sharding import rows_left, sha256_of
 from together_batches.runs._threads import in_thread
 
 if TYPE_CHECKING:
@@ -121,7 +119,7 @@ class RunDirectory:
                     errors,
                     piece,
                     completed=attempt.status == BatchJobStatus.COMPLETED,
-                    absent=partial(_rules.absent, attempt),
+                    absent=partial(rules.absent, attempt),
                     raise_if_cancelled=raise_if_cancelled,
                     settled=settled,
                 )
@@ -136,25 +134,16 @@ class RunDirectory:
         self, shard: Shard, earlier: Sequence[Attempt], raise_if_cancelled: Callable[[], None]
     ) -> Iterator[bytes]:
         """Yield the rows of a shard that earlier attempts left, some at a time, as lines with their ends."""
-        left = bytearray(shard.rows)
-        for row in _rules.rows_of(shard, earlier):
-            left[row] = True
-        number = 0
-        for rows in rows_in(self._source, shard, directory=self.directory):
+        for rows in rows_left(self._source, shard, earlier, directory=self.directory):
             raise_if_cancelled()
-            some = left[number : number + rows.count(b"\n")]
-            number += len(some)
-            if not all(some):
-                rows = b"".join(compress(BytesIO(rows).readlines(), some))
-            if rows:
-                yield rows
+            yield rows
 
     def _ids(self, shard: Shard, earlier: Sequence[Attempt], raise_if_cancelled: Callable[[], None]) -> list[str]:
         """Return the ids of these rows."""
         return [
             custom_id
             for rows in self._rows(shard, earlier, raise_if_cancelled)
-            for custom_id in json_codec.custom_ids(rows)
+            for custom_id in request_codec.custom_ids(rows)
         ]
 
     async def has_piece(self, attempt: Attempt) -> bool:

@@ -1,0 +1,59 @@
+"""Tests of lines of requests: read together as alone, and carried as they are."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from together_batches._protocol import request_codec
+from together_batches._protocol.json_codec import WireError, are_objects
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def _together(decode: Callable[[bytes, list[bytes]], Any], *lines: bytes) -> Any:
+    texts = [line + b"\n" for line in lines]
+    return decode(b"".join(texts), b"".join(texts).splitlines(keepends=True))
+
+
+@given(
+    st.lists(st.sampled_from([b"{}", b"{", b"}", b'{"a":1}', b"", b" ", b"{} {}", b'{"}', b'{"', b"[]"]), min_size=1)
+)
+def test_lines_that_look_like_objects(lines: list[bytes]) -> None:
+    """Lines look like objects if each begins and ends with a brace; if they are JSON, each then is one or several."""
+    each = [line.startswith(b"{") and line.endswith(b"}") for line in lines]
+    assert are_objects([line + b"\n" for line in lines]) == all(each)
+    rows = [line.replace(b"{}", b'{"custom_id":"a","body":{"model":"m"}}') for line in lines]
+    found = _together(request_codec.requests, *rows)
+    if found is not None:
+        assert set(lines) <= {b"{}"}
+
+
+def test_a_request_with_a_number_beyond_floats() -> None:
+    """A number beyond floats is JSON and is carried; in a line that is not a request, the error names that defect."""
+    body = b'{"model": "m", "x": 1e999, "y": ' + b"1" * 5_000 + b"}"
+    line = b'{"custom_id": "a", "body": ' + body + b"}"
+    value: Any = request_codec.request(line)
+    assert (value["custom_id"], value["body"]["x"]) == ("a", math.inf)
+    found = request_codec.carried_request(line)
+    assert found is not None
+    assert (found[0], found[1].text, found[2]) == ("a", body, None)
+    with pytest.raises(WireError):
+        request_codec.request(b'{"custom_id": "a", "x": 1e999}')
+    with pytest.raises(WireError):
+        request_codec.request(line.replace(b'"m"', b'"\xff"'))
+
+
+def test_the_ids_of_requests() -> None:
+    """Ids are read without the bodies, and may be absent."""
+    assert request_codec.custom_ids(b'{"custom_id": "a", "body": {}}\n{"body": [[]], "custom_id": "b"}\n') == [
+        "a",
+        "b",
+    ]
+    odd = b'x\n[]\n{}\n{"custom_id": 7}\n{"custom_id": "a"}\n'
+    assert request_codec.custom_ids(odd) == ["", "", "", "", "a"]

@@ -1,0 +1,113 @@
+"""Lines of requests: decoded, or cut from their text without decoding the bodies."""
+
+from __future__ import annotations
+
+import json
+from typing import cast
+
+import msgspec
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+from together_batches._protocol.carried_body import Body
+from together_batches._protocol.json_codec import UNREADABLE, WireError, are_objects, decode, each_of, is_utf8, read
+
+__all__ = ["UNSET", "RequestLine", "carried_request", "custom_ids", "request", "request_body", "requests"]
+
+_OPENING = ord("{")
+
+
+class _Asked(Struct, gc=False):
+    model: str
+    stream: bool | UnsetType = UNSET
+
+
+class RequestLine(Struct, gc=False):
+    custom_id: str
+    body: _Asked
+    method: str | None = None
+    url: str | UnsetType = UNSET
+
+
+_read_request = msgspec.json.Decoder(RequestLine).decode
+_read_requests = msgspec.json.Decoder(RequestLine).decode_lines
+
+
+def requests(text: bytes, lines: list[bytes]) -> list[RequestLine] | None:
+    """Decode lines of requests together, skipping most of each; None unless each is one object that matches."""
+    is_usual = are_objects(lines) and is_utf8(text, lines)
+    return each_of(text, len(lines), _read_requests) if is_usual else None
+
+
+def request(line: bytes) -> object:
+    """Return the value in a line of a request; raise :class:`WireError` if it is not JSON.
+
+    A number beyond the range of floats is JSON, and a row with one is carried.
+    """
+    try:
+        return decode(line)
+    except WireError:
+        try:
+            line.decode()
+            _read_request(line)
+        except UNREADABLE:
+            pass
+        else:
+            return cast("object", json.loads(line, parse_int=float))
+        raise
+
+
+def carried_request(line: bytes) -> tuple[str, Body, str | None] | None:
+    """Return the ``custom_id``, the body as in the line, and the method of a request; None if it is unusual."""
+    try:
+        row = _read_carried(line)
+        text = bytes(row.body)
+        if row.custom_id and text[0] == _OPENING and (line.isascii() or line.decode()):
+            return row.custom_id, Body(text.replace(b"\r", b" ")), row.method
+    except UNREADABLE:
+        pass
+    return None
+
+
+def request_body(line: bytes) -> Body:
+    """Return the body of a request, cut from its line, which is known to be JSON with an object as its body."""
+    return Body(bytes(_read_body(line).body).replace(b"\r", b" "))
+
+
+class _BodyOfRequest(Struct, gc=False):
+    body: Raw
+
+
+_read_body = msgspec.json.Decoder(_BodyOfRequest).decode
+
+
+class _CarriedRequest(Struct, gc=False):
+    custom_id: str
+    body: Raw
+    method: str | None = None
+
+
+_read_carried = msgspec.json.Decoder(_CarriedRequest).decode
+
+
+def custom_ids(lines: bytes) -> list[str]:
+    """Return the ``custom_id`` of each of these requests, read without their bodies; an empty one if it has none."""
+    named = each_of(lines, lines.count(b"\n"), _read_ids)
+    return (
+        [_custom_id(line) for line in lines.split(b"\n")[:-1]] if named is None else [row.custom_id for row in named]
+    )
+
+
+def _custom_id(line: bytes) -> str:
+    try:
+        fields = read(line)
+    except WireError:
+        return ""
+    found = cast("dict[str, object]", fields).get("custom_id") if isinstance(fields, dict) else None
+    return found if isinstance(found, str) else ""
+
+
+class _Named(Struct, gc=False):
+    custom_id: str
+
+
+_read_ids = msgspec.json.Decoder(_Named).decode_lines
