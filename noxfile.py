@@ -104,6 +104,16 @@ def official(session: nox.Session) -> None:
         session.run("pytest", "tests/process/test_official_package.py", *session.posargs, env=environment)
 
 
+@nox.session(python=PYTHONS[0])
+def airflow(session: nox.Session) -> None:
+    """Run the provider on Airflow, in this process, against the emulator. Not with nox alone: it installs Airflow."""
+    session.install(*nox.project.dependency_groups(PROJECT, "airflow"), "-e", ".[airflow]")
+    session.run("airflow", "providers", "list", env={"AIRFLOW_HOME": session.create_tmp()}, silent=True)
+    contracts = ["tests/contracts/test_public_api.py", "tests/contracts/test_docs.py", "-k", "airflow"]
+    session.run("pytest", XDIST, *(session.posargs or ["tests/airflow"]), env=scratch_of(session))
+    session.run("pytest", *contracts, env=scratch_of(session))
+
+
 @nox.session
 def docs(session: nox.Session) -> None:
     """Build the pages, with warnings as errors. The tests run their examples."""

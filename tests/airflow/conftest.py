@@ -26,10 +26,10 @@ if not HAS_AIRFLOW:
     collect_ignore_glob = ["test_with_*.py"]
 else:
     # Read when Airflow is imported, and so before any test is.
-    _HOME = Path(tempfile.mkdtemp(prefix="together-batches-airflow-"))
-    (_HOME / "dags").mkdir()
+    _HOME = tempfile.TemporaryDirectory(prefix="together-batches-airflow-")
+    Path(_HOME.name, "dags").mkdir()
     os.environ |= {
-        "AIRFLOW_HOME": str(_HOME),
+        "AIRFLOW_HOME": _HOME.name,
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__CORE__UNIT_TEST_MODE": "False",
         "AIRFLOW__LOGGING__LOGGING_LEVEL": "WARNING",

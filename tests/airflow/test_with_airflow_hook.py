@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from wires import KEY
 
 from together_batches.airflow.hook import TogetherHook
-from together_batches.emulator import Emulator
 from together_batches.errors import UsageError
+
+if TYPE_CHECKING:
+    from together_batches.emulator import Emulator
 
 Connect = Callable[..., None]
 

@@ -1,6 +1,7 @@
 """Files on object storage, read and replaced as a whole.
 
-All functions block. What goes wrong is a :class:`UsageError` that names the URI.
+All functions block. What goes wrong is a :class:`UsageError` that names the URI. DAG files import this module when
+they are parsed, so what is slow to import is imported where it is used.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Protocol
 
-from together_batches._local.atomic_file import AtomicFile
 from together_batches._local.os_errors import explained
 from together_batches.errors import UsageError
 
@@ -125,6 +125,8 @@ def put_all(blocks: Iterable[bytes], place: Location) -> None:
     """Write a file in blocks. It appears when it is complete."""
     with _explained("write", place):
         if place.protocol in _LOCAL:
+            from together_batches._local.atomic_file import AtomicFile
+
             path = Path(place.path)
             path.parent.mkdir(parents=True, exist_ok=True)
             with AtomicFile(path) as part:

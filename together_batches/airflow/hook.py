@@ -7,7 +7,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, TypedDict, cast
 
 from together_batches.airflow._airflow import BaseHook
-from together_batches.config import Secret
 from together_batches.errors import AuthenticationError, BatchesError, PermissionDeniedError, UsageError
 
 if TYPE_CHECKING:
@@ -80,6 +79,8 @@ class TogetherHook(BaseHook):
     @cached_property
     def _settings(self) -> _Settings:
         # Read once, because a signal handler, which may need a client, must not ask Airflow for the connection.
+        from together_batches.config import Secret  # takes 30 ms, which the parsing of a DAG file should not
+
         connection = self.get_connection(self.conn_id)
         if not (connection.password or "").strip():
             message = f"connection {self.conn_id!r} has no API key: set its password"

@@ -15,7 +15,6 @@ from together_batches.airflow._airflow import HAS_ON_KILL, BaseOperator, version
 from together_batches.airflow._tasks import failing_for_good, identity_of, pushed_if_failing
 from together_batches.airflow.hook import TogetherHook
 from together_batches.errors import APIError, AuthenticationError, BatchesError, NotFoundError, UsageError
-from together_batches.outcomes import CancelResult
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -335,6 +334,8 @@ def _as_data(report: CancelReport) -> dict[str, Any]:
 
 def _raise_for(report: CancelReport) -> None:
     """Raise an error for a report with failures: one that fails the task for good if no retry can help."""
+    from together_batches.outcomes import CancelResult
+
     if report.ok:
         return
     first = report.failures[0]

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from together_batches.airflow._airflow import AirflowFailException, BaseSensorOperator
 from together_batches.airflow.hook import TogetherHook
-from together_batches.models import BatchJobStatus
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -75,6 +74,8 @@ class TogetherBatchSensor(BaseSensorOperator):
         return self._job.is_terminal
 
     def _result(self) -> dict[str, Any]:
+        from together_batches.models import BatchJobStatus
+
         job = self._job
         if job.status not in {BatchJobStatus(status.upper()) for status in self.allowed_statuses}:
             message = f"job {job.id} is {job.status}" + (f": {job.error}" if job.error else "")
