@@ -83,6 +83,7 @@ class PlanOperator(BaseOperator):
     def _cut(self, context: Context) -> list[int]:
         from together_batches import runs
         from together_batches._protocol.to_dict import to_dict
+        from together_batches._text import count_of, format_count
         from together_batches.airflow._state import ObjectEntries
 
         _, directory = _directory(self.results_uri, context, self.group)
@@ -91,7 +92,8 @@ class PlanOperator(BaseOperator):
         most = most_mapped()
         if len(shards) > most:
             message = (
-                f"{self.requests_uri} needs {len(shards):,} jobs, and Airflow maps a task at most {most:,} times "
+                f"{self.requests_uri} needs {format_count(len(shards))} jobs, and Airflow maps a task at most "
+                f"{format_count(most)} times "
                 "([core] max_map_length): raise that, or split the requests"
             )
             raise UsageError(message)
@@ -105,7 +107,8 @@ class PlanOperator(BaseOperator):
             )
             raise RunChangedError(message, directory=str(directory))
         entries.set("plan", plan)
-        self.log.info("%d jobs for %d rows", len(shards), sum(shard.rows for shard in shards))
+        rows = sum(shard.rows for shard in shards)
+        self.log.info("%s for %s", count_of(len(shards), "job"), count_of(rows, "row"))
         return [shard.number for shard in shards]
 
 
@@ -203,8 +206,8 @@ class FirstShardOperator(ShardOperator):
             self._entries(context).set("handed-over", manifest)
         else:
             message = (
-                f"no row of the first {manifest['rows']:,} was answered, so the others are not sent; "
-                f"they are in {manifest['failures_uri']}"
+                f"no row of the first {manifest['rows']} was answered, so the others are not sent; they are in "
+                f"{manifest['failures_uri']}"
             )
             raise RunError(message, directory=manifest["results_uri"])
 

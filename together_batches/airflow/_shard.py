@@ -39,6 +39,10 @@ if TYPE_CHECKING:
 __all__ = ["Finished", "Paused", "RowsFailedError", "ShardWork", "Waiting", "Work", "check_outcome"]
 
 
+_RECHECK_SECONDS = 60.0
+"""Maximum seconds for which a job that was collected may be absent before its rows are sent again."""
+
+
 class RowsFailedError(RunError):
     """Rows have no answer, and the task is to fail then."""
 
@@ -139,7 +143,8 @@ class ShardWork:
                 return Paused(moment)
             earlier = ledger.attempts[: attempt.number - 1]
             if earlier and not attempt.creating_at:
-                previous = await runs.recheck(self._client, earlier[-1], save=self._save)
+                patience = min(self._work.patience, _RECHECK_SECONDS)
+                previous = await runs.recheck(self._client, earlier[-1], save=self._save, patience=patience)
                 if previous.collected_at is None:
                     continue
             attempt = await self._begun(shard, attempt, earlier)

@@ -10,6 +10,7 @@ import json
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from together_batches._text import format_count
 from together_batches.rows import BatchFailure, BatchSuccess, Usage
 
 if TYPE_CHECKING:
@@ -225,7 +226,8 @@ class TogetherBatchAdapter(BatchAdapter):
 
 def _check(what: str, count: int, limit: int) -> None:
     if count > limit:
-        message = f"a batch job takes at most {limit:,} {what}, and these are {count:,}: split them with .expand()"
+        found = format_count(count)
+        message = f"a batch job takes at most {format_count(limit)} {what}, not {found}: split them with .expand()"
         raise LLMBatchLimitExceededError(message)
 
 
