@@ -106,9 +106,16 @@ def official(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS[0])
 def airflow(session: nox.Session) -> None:
-    """Run the provider on Airflow, in this process, against the emulator. Not with nox alone: it installs Airflow."""
+    """Run the provider on Airflow, against the emulator; ``-- --cluster`` kills the parts of a whole one.
+
+    Not run by nox alone, because it installs Airflow.
+    """
     session.install(*nox.project.dependency_groups(PROJECT, "airflow"), "-e", ".[airflow]")
     session.run("airflow", "providers", "list", env={"AIRFLOW_HOME": session.create_tmp()}, silent=True)
+    if "--cluster" in session.posargs:
+        cluster = [word for word in session.posargs if word != "--cluster"]
+        session.run("python", "tests/airflow/cluster.py", *cluster, env={"PYTHONPATH": str(HERE)})
+        return
     contracts = ["tests/contracts/test_public_api.py", "tests/contracts/test_docs.py", "-k", "airflow"]
     # Airflow and its libraries warn of much while they are imported.
     session.run("pytest", XDIST, "-W", "default", *(session.posargs or ["tests/airflow"]), env=scratch_of(session))
