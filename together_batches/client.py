@@ -828,8 +828,8 @@ class AsyncBatches:
         from together_batches._jobs.upload_source import open_upload
         from together_batches.runs import _context
 
-        async def upload(path: Path, name: str) -> Uploaded:
-            async with open_upload(path, name) as content:
+        async def upload(path: Path, name: str, sha256: str) -> Uploaded:
+            async with open_upload(path, name, sha256=sha256) as content:
                 return await self._transfers.upload(content, "batch-api", "storage", None)
 
         # The jobs of a run are in its ledger.

@@ -89,9 +89,10 @@ class Service:
         self.seconds += 1
         return NOON + timedelta(seconds=self.seconds)
 
-    async def upload(self, path: Path, _: str) -> Uploaded:
+    async def upload(self, path: Path, _: str, sha256: str) -> Uploaded:
         async with self.life.around():
             content = path.read_bytes()  # noqa: ASYNC240  # a few bytes
+            assert hashlib.sha256(content).hexdigest() == sha256
             file_id = f"file-{hashlib.sha256(content).hexdigest()[:8]}"
             known_id = file_id if file_id in self.files else None
             self.files[file_id] = content

@@ -63,12 +63,12 @@ class Ended(Protocol):
 class RunApi:
     """The requests that a run sends to the service.
 
-    ``upload`` takes a path and a name. ``file`` returns the metadata of a file, and the service's own clock at the
-    response (None if it is not given). ``know`` takes an existing job, which no later create can have made.
-    ``retrieve`` reads a job. ``download`` takes the id of a file, and the path to replace.
+    ``upload`` takes a path, a name, and the hash of the content. ``file`` returns the metadata of a file, and the
+    service's own clock at the response (None if it is not given). ``know`` takes an existing job, which no later
+    create can have made. ``retrieve`` reads a job. ``download`` takes the id of a file, and the path to replace.
     """
 
-    upload: Callable[[Path, str], Awaitable[Uploaded]]
+    upload: Callable[[Path, str, str], Awaitable[Uploaded]]
     file: Callable[[str], Awaitable[tuple[FileObject, datetime | None]]]
     know: Callable[[BatchJob], object]
     create: Create

@@ -34,10 +34,11 @@ if TYPE_CHECKING:
     from together_batches.jsonl._lines import Lines
     from together_batches.jsonl._sources import Bytes
 
-__all__ = ["Scan", "rows_in", "scan", "sha256_of"]
+__all__ = ["Scan", "rows_in", "scan", "sha256_of", "unsplit_rows"]
 
 _BUCKETS = 256
 _LINES_IN_A_MESSAGE = 20
+_BLOCK_BYTES = 1 << 18
 
 
 @attrs.frozen(kw_only=True)
@@ -307,10 +308,29 @@ def rows_in(path: Path, shard: Shard, *, directory: Path) -> Iterator[bytes]:
         raise RunChangedError(message, directory=str(directory))
 
 
+def unsplit_rows(path: Path, shard: Shard, update: Callable[[bytes], object]) -> Iterator[bytes]:
+    """Yield the bytes of a shard: its first line, and then large blocks, which are not cut into lines.
+
+    They are given to ``update``, that of a hash. If it then is the hash of the shard, they are its rows, each with
+    its end. This is usual; otherwise the shard has lines that are not sent as they are, or has changed: use
+    :func:`rows_in`.
+    """
+    with explained("read", path), path.open("rb") as file:
+        file.seek(shard.offset)
+        block, size = file.readline(shard.size), shard.size
+        while block:
+            size -= len(block)
+            if not size and not block.endswith(b"\n"):  # the last line of an input may have no end
+                block += b"\n"
+            update(block)
+            yield block
+            block = file.read(min(size, _BLOCK_BYTES))
+
+
 def _range(path: Path, offset: int, size: int) -> Iterator[bytes]:
     with explained("read", path), path.open("rb") as file:
         file.seek(offset)
-        while size and (block := file.read(min(size, 1 << 18))):
+        while size and (block := file.read(min(size, _BLOCK_BYTES))):
             size -= len(block)
             yield block
 

@@ -67,12 +67,14 @@ class Steps:
         mark = mark_of(self._store.run.id, *key) if self._run.options.unique_files else None
         async with self._transfers:
             shard = self._store.shards[attempt.shard]
-            rows, is_marked = await self._run.directory.rows_of(shard, self._store.earlier(key), attempt, mark)
-            name = self._run.directory.name_of(attempt, mark if is_marked else None)
-            uploaded = await self._run.until_answered("upload", key, lambda: self._run.api.upload(rows, name))
-            await self._run.directory.drop(rows)
+            rows = await self._run.directory.rows_of(shard, self._store.earlier(key), attempt, mark)
+            name = self._run.directory.name_of(attempt, mark if rows.is_marked else None)
+            uploaded = await self._run.until_answered(
+                "upload", key, lambda: self._run.api.upload(rows.path, name, rows.sha256)
+            )
+            await self._run.directory.drop(rows.path)
         now = self._run.time.now()
-        changes: dict[str, Any] = {"file_id": uploaded.file.id, "uploaded_at": now, "marked": is_marked}
+        changes: dict[str, Any] = {"file_id": uploaded.file.id, "uploaded_at": now, "marked": rows.is_marked}
         if uploaded.known_id not in {None, uploaded.file.id}:
             changes["former_file_ids"] = attempt.former_file_ids_with(uploaded.known_id)
         was_uploaded_before = self._run.is_resumed and uploaded.known_id and key not in self._uploaded_here
