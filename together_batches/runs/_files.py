@@ -21,9 +21,9 @@ def explained(doing: str, path: Path) -> AbstractContextManager[None]:
     return os_errors.explained(doing, path, advice=_ADVICE)
 
 
-def run_file(path: Path, *, hashed: bool = True) -> AtomicFile:
+def run_file(path: Path) -> AtomicFile:
     """Return a file in the directory of a run. Its temporary name is fixed: only one process works on a run."""
-    return AtomicFile(path, follow_links=False, mark="new", fsync=True, hashed=hashed, advice=_ADVICE)
+    return AtomicFile(path, follow_links=False, mark="new", fsync=True, hashed=True, advice=_ADVICE)
 
 
 def output_file(path: Path, run_id: str) -> AtomicFile:

@@ -23,6 +23,7 @@ from together_batches.jsonl._lines import Cutter, cut_lines, joined
 from together_batches.jsonl._requests import JSON_SPACE
 from together_batches.jsonl._sources import blocks_of
 from together_batches.runs._binary import BinaryInput
+from together_batches.runs._files import explained
 from together_batches.runs._records import Shard, packed, unpacked
 from together_batches.runs.rules import rows_of
 
@@ -36,10 +37,11 @@ if TYPE_CHECKING:
     from together_batches.runs._binary import BinarySource, Writable
     from together_batches.runs._records import Attempt
 
-__all__ = ["Scan", "rows_in", "rows_left", "scan", "sha256_of"]
+__all__ = ["Scan", "rows_in", "rows_left", "scan", "sha256_of", "unsplit_rows"]
 
 _BUCKETS = 256
 _LINES_IN_A_MESSAGE = 20
+_BLOCK_BYTES = 1 << 18
 
 
 @attrs.frozen(kw_only=True)
@@ -333,6 +335,25 @@ def rows_left(
             rows = b"".join(compress(BytesIO(rows).readlines(), some))
         if rows:
             yield rows
+
+
+def unsplit_rows(path: Path, shard: Shard, update: Callable[[bytes], object]) -> Iterator[bytes]:
+    """Yield the bytes of a shard: its first line, and then large blocks, which are not cut into lines.
+
+    They are given to ``update``, that of a hash. If it then is the hash of the shard, they are its rows, each with
+    its end. This is usual; otherwise the shard has lines that are not sent as they are, or has changed: use
+    :func:`rows_in`.
+    """
+    with explained("read", path), path.open("rb") as file:
+        file.seek(shard.offset)
+        block, size = file.readline(shard.size), shard.size
+        while block:
+            size -= len(block)
+            if not size and not block.endswith(b"\n"):  # the last line of an input may have no end
+                block += b"\n"
+            update(block)
+            yield block
+            block = file.read(min(size, _BLOCK_BYTES))
 
 
 def sha256_of(source: Bytes, raise_if_cancelled: Callable[[], None]) -> tuple[int, str]:
