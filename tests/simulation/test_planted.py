@@ -130,6 +130,7 @@ async def _always(*_: Any) -> bool:
 async def _give_up_by_size(self: _collecting.Collecting) -> Any:
     arranged = await self.read(leniently=True)
     assert not isinstance(arranged, str)
+    await self.steps.context.save(output_bytes=None, error_bytes=None)
     await self._note(arranged)
     return arranged
 
