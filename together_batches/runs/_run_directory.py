@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, NamedTuple
 from together_batches import jsonl
 from together_batches._protocol import request_codec
 from together_batches._protocol.upload_marks import place_in, sendable, tagged_name
-from together_batches.errors import UsageError
 from together_batches.models import BatchJobStatus
 from together_batches.runs import _rules
 from together_batches.runs._directory_check import DOWNLOADS, PIECES, UPLOADS, is_scratch
-from together_batches.runs._files import explained, run_file
+from together_batches.runs._files import explained, make_directory, run_file
+from together_batches.runs._id_files import IdFiles
 from together_batches.runs._joining import Arranged, arrange, final_lines
 from together_batches.runs._sharding import rows_in, sha256_of, unsplit_rows
 from together_batches.runs._threads import in_thread
@@ -52,18 +52,15 @@ class RunDirectory:
     def __init__(self, directory: Path, source: Path) -> None:
         self.directory = directory
         self._source = source
+        self._id_files = IdFiles(directory)
         # Pieces that this process wrote are hashed meanwhile, and read again for that only if they were changed.
         self._written: dict[Path, tuple[os.stat_result, str]] = {}
 
     def prepare(self) -> None:
         """Create missing directories, and remove incomplete files of an earlier process."""
+        for name in (PIECES, DOWNLOADS, UPLOADS):
+            make_directory(self.directory / name)
         with explained("work in", self.directory):
-            for name in (PIECES, DOWNLOADS, UPLOADS):
-                path = self.directory / name
-                if path.is_symlink():
-                    message = f"cannot work in {self.directory}: {path} is a link; put a directory in its place"
-                    raise UsageError(message)
-                path.mkdir(exist_ok=True)
             for name in (DOWNLOADS, UPLOADS):
                 for left in (self.directory / name).iterdir():
                     if is_scratch(left.name) and not left.is_dir():
@@ -142,9 +139,7 @@ class RunDirectory:
         self, shard: Shard, earlier: Sequence[Attempt], raise_if_cancelled: Callable[[], None]
     ) -> Iterator[bytes]:
         """Yield the rows of a shard that earlier attempts left, some at a time, as lines with their ends."""
-        left = bytearray(shard.rows)
-        for row in _rules.rows_of(shard, earlier):
-            left[row] = True
+        left = _left(shard, earlier)
         number = 0
         for rows in rows_in(self._source, shard, directory=self.directory):
             raise_if_cancelled()
@@ -157,6 +152,9 @@ class RunDirectory:
 
     def _ids(self, shard: Shard, earlier: Sequence[Attempt], raise_if_cancelled: Callable[[], None]) -> list[str]:
         """Return the ids of these rows."""
+        ids = self._id_files.read(shard)
+        if ids is not None:
+            return list(compress(ids, _left(shard, earlier))) if earlier else ids
         return [
             custom_id
             for rows in self._rows(shard, earlier, raise_if_cancelled)
@@ -213,8 +211,17 @@ class RunDirectory:
         await in_thread(write, large=True)
 
     async def clear(self, attempts: Sequence[Attempt]) -> None:
-        """Remove the pieces after the output is written."""
+        """Remove the pieces, and the ids, after the output is written."""
         await self.drop(*(self.piece_of(attempt) for attempt in attempts))
+        await in_thread(lambda _: self._id_files.remove({attempt.shard for attempt in attempts}))
+
+
+def _left(shard: Shard, earlier: Sequence[Attempt]) -> bytearray:
+    """Return whether earlier attempts left each row of a shard."""
+    left = bytearray(shard.rows)
+    for row in _rules.rows_of(shard, earlier):
+        left[row] = True
+    return left
 
 
 def _fill(
