@@ -247,6 +247,19 @@ async def test_a_file_as_the_service_tells_it() -> None:
     assert "error" not in to_dict(file)
 
 
+async def test_when_a_file_was_seen() -> None:
+    """A file has the service's own clock at the response, which is no part of its value and of its plain data."""
+    date = {"Date": "Mon, 14 Sep 2026 12:00:00 GMT"}
+    sent = {"id": "file-1", "seen_at": "never"}
+    file = await Service((200, sent, date)).files.retrieve("file-1")
+    assert file.seen_at == datetime(2026, 9, 14, 12, tzinfo=UTC)
+    assert file == FileObject(id="file-1", extra={"seen_at": "never"})
+    assert to_dict(FileObject(id="file-1", seen_at=file.seen_at)) == {"id": "file-1"}
+    (listed,) = await Service((200, {"data": [sent]}, date)).files.list()
+    assert listed.seen_at == file.seen_at
+    assert (await Service((200, sent)).files.retrieve("file-1")).seen_at is None
+
+
 @pytest.mark.parametrize(
     ("sent", "where"),
     [

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Awaitable, Callable, Iterable, Mapping
     from datetime import datetime, timedelta
-    from pathlib import Path
     from ssl import SSLContext
     from types import TracebackType
 
@@ -39,13 +38,13 @@ if TYPE_CHECKING:
     from together_batches._jobs.status_reader import Ids
     from together_batches._jobs.upload_source import Source, UploadSource
     from together_batches._jobs.wait import WaitApi
+    from together_batches._protocol.files import UploadContent, Uploaded
     from together_batches._protocol.jobs import Answer, NoJob
-    from together_batches.files import AsyncFiles, Transfers, Uploaded
+    from together_batches.files import AsyncFiles, Transfers
     from together_batches.models import FileObject
     from together_batches.outcomes import CancelOutcome, CancelReport
     from together_batches.rows import BatchResult
     from together_batches.runs import RunEvent, RunReport, UnfinishedJobs, _context
-    from together_batches.runs._options import Options
     from together_batches.runs._options import Requests as RunRequests
 
 __all__ = ["AsyncBatches"]
@@ -660,8 +659,8 @@ class AsyncBatches:
             on_event=on_event,
         )
         places = RunPaths.of(source, output, directory, failures)
-        api = self._run_api(options, poll_interval)
-        return await _running.run(source, places, options, api=api, time=self._run_time)
+        api = self.__run_api__(patience, poll_interval)
+        return await _running.run(source, places, options, api=api)
 
     async def cancel_run(
         self,
@@ -824,17 +823,18 @@ class AsyncBatches:
         )
         return AsyncFollower(make_wait, self._transport.state.sleep)
 
-    def _run_api(self, options: Options, poll_interval: float | None) -> _context.RunApi:
-        from together_batches._jobs.upload_source import open_upload
+    def __run_api__(self, patience: float, poll_interval: float | None = None) -> _context.RunApi:
+        """Return the requests of a run, for :mod:`together_batches.runs`."""
         from together_batches.runs import _context
 
-        async def upload(path: Path, name: str, sha256: str) -> Uploaded:
-            async with open_upload(path, name, sha256=sha256) as content:
-                return await self._transfers.upload(content, "batch-api", "storage", None)
+        async def upload(content: UploadContent) -> Uploaded:
+            return await self._transfers.upload(content, "batch-api", "storage", None)
 
+        state = self._transport.state
         # The jobs of a run are in its ledger.
-        follower = self._follower(lambda _: True, poll_interval, options.patience, holds=False)
+        follower = self._follower(lambda _: True, poll_interval, patience, holds=False)
         return _context.RunApi(
+            time=_context.Clock(now=state.now, sleep=state.sleep, monotonic=state.clock),
             upload=upload,
             file=self._transfers.retrieve,
             know=self._known.note,
@@ -845,13 +845,6 @@ class AsyncBatches:
             download=lambda file_id, path: self._transfers.fetch(file_id, path, overwrite=True),
             cancel=self.cancel_many,
         )
-
-    @property
-    def _run_time(self) -> _context.Clock:
-        from together_batches.runs import _context
-
-        state = self._transport.state
-        return _context.Clock(now=state.now, sleep=state.sleep, monotonic=state.clock)
 
     async def _create_once(
         self,

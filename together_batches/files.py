@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Never, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Never, Protocol
 
 from together_batches._http.client_state import CallState
 from together_batches._jobs.job_filter import newest_first
@@ -11,6 +11,7 @@ from together_batches._jobs.patience import Absence, say_how_long
 from together_batches._jobs.upload_source import open_upload
 from together_batches._local.async_atomic_file import open_atomic
 from together_batches._protocol import files as file_protocol
+from together_batches._protocol.files import Uploaded
 from together_batches._stream import Stream
 from together_batches._text import count_of, format_count
 from together_batches._validation import check_callback, path_of, positive_number, refuse_renamed
@@ -28,14 +29,13 @@ if TYPE_CHECKING:
     import builtins
     import os
     from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
-    from datetime import datetime
     from pathlib import Path
 
-    from together_batches._jobs.upload_source import Source, UploadSource
-    from together_batches._protocol.files import Transfer
+    from together_batches._jobs.upload_source import Source
+    from together_batches._protocol.files import Transfer, UploadContent
     from together_batches._protocol.jobs import Answer, Request
 
-__all__ = ["AsyncFiles", "Transfers", "Uploaded"]
+__all__ = ["AsyncFiles", "Transfers"]
 
 _NO_PREPROCESSING = frozenset({404, 405})
 
@@ -70,13 +70,6 @@ class _Known(Protocol):
     def knows_file(self, file_id: str) -> bool: ...
 
 
-class Uploaded(NamedTuple):
-    """An uploaded file; ``known_id`` is the id under which the service already had that content, if any."""
-
-    file: FileObject
-    known_id: str | None = None
-
-
 class Transfers:
     """Uploads and downloads, each as a single attempt, and the metadata of files."""
 
@@ -92,22 +85,21 @@ class Transfers:
         self.known = known
         self._transmit = transmit
 
-    async def retrieve(self, file_id: str) -> tuple[FileObject, datetime | None]:
-        """Return the metadata of a file, and the service's own time of the response (None if it has none)."""
+    async def retrieve(self, file_id: str) -> FileObject:
+        """Return the metadata of a file."""
         answer = await self.send(file_protocol.retrieve_file(file_id), CallState())
         file = file_protocol.read_file(answer, file_id)
         self.known.note_files(file.id)
-        return file, answer.date
+        return file
 
     async def upload(
         self,
-        content: UploadSource,
+        content: UploadContent,
         purpose: str,
         via: Literal["storage", "api"],
         on_progress: Callable[[int, int], None] | None,
     ) -> Uploaded:
         """Upload an opened source. Content that the service already has is not sent again."""
-        content.lines.raise_for_problems()
         upload = file_protocol.Upload(content.name, purpose, content)
         if via == "storage":
             uploaded = await self._upload_to_storage(upload, content, on_progress)
@@ -116,13 +108,13 @@ class Transfers:
                 answer = await self._transmit(file_protocol.upload(upload), on_sent=on_progress)
                 uploaded = Uploaded(file_protocol.read_file(answer))
             except ConflictError as error:
-                file, _ = await self.retrieve(file_protocol.read_known(error))
+                file = await self.retrieve(file_protocol.read_known(error))
                 uploaded = Uploaded(file, file.id)
         self.known.note_files(uploaded.file.id)
         return uploaded
 
     async def _upload_to_storage(
-        self, file: file_protocol.Upload, content: UploadSource, on_progress: Callable[[int, int], None] | None
+        self, file: file_protocol.Upload, content: UploadContent, on_progress: Callable[[int, int], None] | None
     ) -> Uploaded:
         known_id = None
         try:
@@ -146,16 +138,16 @@ class Transfers:
             return Uploaded(await self._uploaded(file_id, content), known_id)
         return Uploaded(file_protocol.read_file(answer, file_id), known_id)
 
-    async def _uploaded(self, file_id: str, content: UploadSource) -> FileObject:
+    async def _uploaded(self, file_id: str, content: UploadContent) -> FileObject:
         """Return the metadata of a file that was just uploaded, which the service may not show yet."""
         try:
-            return (await self.retrieve(file_id))[0]
+            return await self.retrieve(file_id)
         except NotFoundError:
             return FileObject(id=file_id, filename=content.name, bytes=content.size)
 
     async def _existing(self, file_id: str, size: int) -> FileObject | None:
         try:
-            file, _ = await self.retrieve(file_id)
+            file = await self.retrieve(file_id)
         except NotFoundError:
             return None
         return file if file.bytes in {None, size} else None
@@ -192,7 +184,7 @@ class Transfers:
     async def _check_size(self, file_id: str, size: int) -> None:
         """Compare a download with the metadata of its file. Metadata that cannot be read proves nothing."""
         try:
-            file, _ = await self.retrieve(file_id)
+            file = await self.retrieve(file_id)
         except APIError:
             return
         expected = file.bytes or 0
@@ -251,6 +243,7 @@ class AsyncFiles:
             raise UsageError(message)
         check_callback("on_progress", on_progress)
         async with open_upload(source, filename) as content:
+            content.lines.raise_for_problems()
             return (await self._transfers.upload(content, purpose, via, on_progress)).file
 
     async def retrieve(self, file_id: str | FileObject) -> FileObject:
@@ -265,8 +258,7 @@ class AsyncFiles:
             NotFoundError: the file does not exist.
             APIError: the request failed after retries.
         """
-        file, _ = await self._transfers.retrieve(file_protocol.file_id(file_id))
-        return file
+        return await self._transfers.retrieve(file_protocol.file_id(file_id))
 
     async def list(self) -> builtins.list[FileObject]:
         """Return all files of the account, inputs, outputs and errors, newest first.

@@ -204,6 +204,7 @@ class FileObject:
 
     See https://docs.together.ai/reference/get-files-id. ``created_at`` is aware and in UTC. ``filename`` is not
     unique (every job's output is called ``output.jsonl``) and is external data: the client never uses it as a path.
+    ``seen_at`` is the service's own clock at the response, None if it has none; it is not part of equality.
     """
 
     id: str
@@ -215,6 +216,7 @@ class FileObject:
     processed: bool | None = None
     processing_status: str | None = None
     line_count: int | None = None
+    seen_at: datetime | None = attrs.field(default=None, eq=False)
     extra: Mapping[str, object] = attrs.field(factory=dict[str, object], hash=False)
 
 

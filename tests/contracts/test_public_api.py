@@ -72,6 +72,7 @@ def test_the_public_modules() -> None:
         "together_batches.pytest_plugin",
         "together_batches.rows",
         "together_batches.runs",
+        "together_batches.runs.rules",
         "together_batches.sync",
         "together_batches.typing",
     }

@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 from together_batches import BatchMissing, RunError, Usage
 from together_batches._local.atomic_file import AtomicFile
 from together_batches._protocol import result_lines
-from together_batches.runs import _rules
 from together_batches.runs._joining import Arranged, ForeignFileError, arrange, final_lines
-from together_batches.runs._records import Attempt, Shard
+from together_batches.runs._records import Attempt, Shard, packed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -308,7 +307,7 @@ def _pieces(directory: Path, *outcomes: bytes) -> list[tuple[Attempt, Path]]:
     for number, fates in enumerate(outcomes, start=1):
         path = directory / f"piece-{number}"
         path.write_text("".join(f"{number}.{place}\n" for place in range(len(fates))), "utf-8")
-        attempt: Any = {"shard": 1, "number": number, "rows": len(fates), "outcomes": _rules.packed(fates)}
+        attempt: Any = {"shard": 1, "number": number, "rows": len(fates), "outcomes": packed(fates)}
         pieces.append((Attempt(**attempt, planned_at=None), path))  # type: ignore[arg-type]
     return pieces
 

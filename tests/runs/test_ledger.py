@@ -23,10 +23,10 @@ import attrs
 import pytest
 
 from together_batches import RunInUseError, RunLedgerError
-from together_batches.runs import _ledger, _rules
+from together_batches.runs import _ledger
 from together_batches.runs._ledger import connection as ledger_connection
 from together_batches.runs._lock import locked
-from together_batches.runs._records import Attempt, LedgerSnapshot, Run, Shard
+from together_batches.runs._records import Attempt, LedgerSnapshot, Run, Shard, packed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator
@@ -76,7 +76,7 @@ FULL = attrs.evolve(
     output_file_id="file-2",
     error_file_id="file-3",
     collected_at=NOON,
-    outcomes=_rules.packed(b"sm"),
+    outcomes=packed(b"sm"),
     prompt_tokens=1,
     completion_tokens=2,
     total_tokens=3,

@@ -10,10 +10,10 @@ import attrs
 import pytest
 
 from together_batches import RunLedgerError, Usage, UsageError, runs, to_dict
-from together_batches.runs import _ledger, _rules
+from together_batches.runs import _ledger
 from together_batches.runs._lock import locked
 from together_batches.runs._reading import view_of
-from together_batches.runs._records import Attempt, LedgerSnapshot, Run, Shard
+from together_batches.runs._records import Attempt, LedgerSnapshot, Run, Shard, packed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,7 +42,7 @@ STEPS: list[dict[str, Any]] = [
     {"since": NOON, "creating_at": NOON},
     {"job_id": "job-1", "known_at": NOON, "created_at": NOON, "warning": "slow"},
     {"status": "COMPLETED", "ended_at": NOON},
-    {"collected_at": NOON, "outcomes": _rules.packed(b"sfam"), "total_tokens": 7},
+    {"collected_at": NOON, "outcomes": packed(b"sfam"), "total_tokens": 7},
 ]
 
 

@@ -17,17 +17,19 @@ from together_batches._jobs.create import Listing, WantedJob
 from together_batches._local.atomic_file import AtomicFile
 from together_batches.emulator import Fault
 from together_batches.runs import (
+    _beginning,
     _collecting,
     _context,
     _engine,
+    _evidence,
     _joining,
     _ledger,
     _result_index,
     _resuming,
-    _rules,
     _run_directory,
     _running,
     _steps,
+    rules,
 )
 
 from .plan import Death, Plan, drawn
@@ -50,8 +52,8 @@ Patch = tuple[object, str, object]
 # --- planted bugs -------------------------------------------------------------------------------------------------
 
 _save = _ledger.SqliteLedger.save
-_outcome_of = _rules.outcome_of
-_upload, _end = _steps.Steps.upload, _steps.Steps.end
+_outcome_of = rules.outcome_of
+_upload, _end = _beginning.Beginning.upload, _steps.Steps.end
 _until_answered = _context.RunContext.until_answered
 
 
@@ -105,15 +107,15 @@ def _output(kind: type[AtomicFile]) -> Callable[[Path, str], AtomicFile]:
     return lambda path, run_id: kind(path, mark=run_id, fsync=True, hashed=True)
 
 
-async def _after_one_look(self: _collecting.Collecting, key: Any, **_: Any) -> Any:
-    return await self.give_up(key)
+async def _after_one_look(self: _collecting.Collecting, **_: Any) -> Any:
+    return await self.give_up()
 
 
-async def _or_is_gone(self: _steps.Steps, key: Any) -> Any:
+async def _or_is_gone(self: _steps.Steps, ended: Any) -> Any:
     try:
-        return await _end(self, key)
+        return await _end(self, ended)
     except ResultsUnavailableError:
-        await self._store.save(key, status="FAILED", progress=0, ended_at=self._run.time.now())
+        await self.context.save(status="FAILED", progress=0, ended_at=self.context.time.now())
         return None
 
 
@@ -125,26 +127,26 @@ async def _always(*_: Any) -> bool:
     return True
 
 
-async def _give_up_by_size(self: _collecting.Collecting, key: Any) -> Any:
-    arranged = await self._read(key, leniently=True)
+async def _give_up_by_size(self: _collecting.Collecting) -> Any:
+    arranged = await self.read(leniently=True)
     assert not isinstance(arranged, str)
-    await self._note(key, arranged)
+    await self._note(arranged)
     return arranged
 
 
 def _for_good(result: Any) -> int:
     outcome = _outcome_of(result)
-    return _rules.FAILED if outcome in _rules.FOR_THE_ACCOUNT else outcome
+    return rules.FAILED if outcome in rules.FOR_THE_ACCOUNT else outcome
 
 
-async def _upload_as_a_new_run(self: _steps.Steps, key: Any) -> None:
-    self._run = attrs.evolve(self._run, is_resumed=False)
-    await _upload(self, key)
+async def _upload_as_a_new_run(self: _beginning.Beginning) -> None:
+    self._uploaded_here = True
+    await _upload(self)
 
 
-async def _an_empty_list_if_none(self: _context.RunContext, what: str, key: Any, call: Any) -> Any:
+async def _an_empty_list_if_none(self: _context.RunContext, what: str, key: Any, call: Any, **more: Any) -> Any:
     if not what.startswith("search"):
-        return await _until_answered(self, what, key, call)
+        return await _until_answered(self, what, key, call, **more)
     try:
         return await call()
     except BatchesError:
@@ -210,12 +212,14 @@ _CREATE = "send POST /v1/batches "
             partial(_with_a_death_after, Death(0, _CREATE), Death(1, _CREATE)),
             (
                 (_ledger.SqliteLedger, "save", _only_afterwards),
-                (_steps.Steps, "upload", _upload_as_a_new_run),
+                (_beginning.Beginning, "upload", _upload_as_a_new_run),
             ),
             id="a create is noted when it is done",
         ),
         pytest.param(
-            partial(_with_a_death_after, Death(0, _CREATE)), ((_steps, "_SEARCH_SECONDS", 0.0),), id="looked for once"
+            partial(_with_a_death_after, Death(0, _CREATE)),
+            ((_beginning, "_SEARCH_SECONDS", 0.0),),
+            id="looked for once",
         ),
         pytest.param(
             _with_another_page,
@@ -246,14 +250,14 @@ def test_it_is_found(plans: Plans, patches: tuple[Patch, ...]) -> None:
 PLANTED: dict[str, tuple[Callable[[str], Iterator[Plan]], tuple[Patch, ...]]] = {
     "late file ids": (_seeds, (_ONE_LOOK,)),
     "unknown jobs": (_seeds, (_ONE_LOOK, (_steps.Steps, "end", _or_is_gone))),
-    "late in the list": (_with_lost_answers, ((_steps, "_SEARCH_SECONDS", 5.0),)),
+    "late in the list": (_with_lost_answers, ((_beginning, "_SEARCH_SECONDS", 5.0),)),
     "absent files": (_seeds, (_ONE_LOOK,)),
     "growing results": (_seeds, (_ONE_LOOK,)),
     "short downloads": (_seeds, (_ONE_LOOK,)),
-    "late answers": (_seeds, ((_collecting.Collecting, "is_as_collected", _always),)),
+    "late answers": (_seeds, ((_evidence.Evidence, "is_as_collected", _always),)),
     "errors of answered rows": (_seeds, ((_run_directory, "arrange", _errors_first),)),
     "wrong sizes": (_seeds, ((_collecting.Collecting, "give_up", _give_up_by_size),)),
-    "failed for a moment": (_seeds, ((_collecting, "_BETWEEN_LOOKS_AT_A_JOB_SECONDS", 0.0),)),
+    "failed for a moment": (_seeds, ((_evidence, "_BETWEEN_LOOKS_AT_A_JOB_SECONDS", 0.0),)),
     "odd creates": (_seeds, (_SEARCH,)),
     "foreign jobs": (_with_lost_answers, ((WantedJob, "matches", lambda *_, **__: True),)),
     "another run": (_with_shared_files, ()),
@@ -261,10 +265,10 @@ PLANTED: dict[str, tuple[Callable[[str], Iterator[Plan]], tuple[Patch, ...]]] = 
         _seeds,
         (
             (_resuming.Resuming, "look_around", _nothing),
-            (_steps.Steps, "upload", _upload_as_a_new_run),
+            (_beginning.Beginning, "upload", _upload_as_a_new_run),
         ),
     ),
-    "refused rows": (_seeds, ((_rules, "outcome_of", _for_good),)),
+    "refused rows": (_seeds, ((rules, "outcome_of", _for_good),)),
     "failing jobs": (_seeds, ((_engine.Engine, "_delay", lambda *_: 0.0),)),
     "away": (_seeds, ((_context.RunContext, "until_answered", _an_empty_list_if_none),)),
 }

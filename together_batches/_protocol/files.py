@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 from urllib.parse import urlsplit
 
 import attrs
@@ -38,6 +38,20 @@ class Uploadable(Protocol):
 
     async def block(self, position: int) -> bytes:
         """Return the bytes that begin here, as many as are read at a time. Calls come in order."""
+        ...
+
+
+class UploadContent(Uploadable, Protocol):
+    """The content of an upload, whose hash is known beforehand, with its name."""
+
+    @property
+    def name(self) -> str:
+        """Name of the file."""
+        ...
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the content."""
         ...
 
 
@@ -151,6 +165,13 @@ def _form(path: str, fields: Mapping[str, str], *, file: tuple[str, Uploadable] 
     )
 
 
+class Uploaded(NamedTuple):
+    """An uploaded file; ``known_id`` is the id under which the service already had that content, if any."""
+
+    file: FileObject
+    known_id: str | None = None
+
+
 # --- responses ------------------------------------------------------------------------------------------------
 
 
@@ -163,12 +184,13 @@ def read_file(answer: Answer, expected: str | None = None) -> FileObject:
         raise invalid_response(answer, what, error.problem, error.where) from error
     if expected not in {None, file.id}:
         raise invalid_response(answer, what, f"it is about file {file.id!r}", "$.id")
-    return file
+    return attrs.evolve(file, seen_at=answer.date)
 
 
 def read_files(answer: Answer) -> list[FileObject]:
     """Return all files of a list: of an object with ``data``, or of a bare one; null is an empty one."""
-    return read_list(answer, "a list of files", job_codec.file)
+    seen_at = answer.date
+    return [attrs.evolve(file, seen_at=seen_at) for file in read_list(answer, "a list of files", job_codec.file)]
 
 
 def read_deleted(answer: Answer, expected: str) -> None:

@@ -204,8 +204,14 @@ class _Extra(Struct, gc=False):
 # --- a job or a file, field by field ------------------------------------------------------------------------------
 
 
-_EXTRA = "\0extra"  # no JSON of the service has this key, while it might have "extra"
-_SENT_AS = {"file_type": "FileType", "processed": "Processed", "line_count": "LineCount", "extra": _EXTRA}
+_EXTRA, _SEEN_AT = "\0extra", "\0seen_at"  # no JSON of the service has these keys, while it might have "extra"
+_SENT_AS = {
+    "file_type": "FileType",
+    "processed": "Processed",
+    "line_count": "LineCount",
+    "seen_at": _SEEN_AT,
+    "extra": _EXTRA,
+}
 """Names of fields in the input, if they differ from those of the class."""
 
 

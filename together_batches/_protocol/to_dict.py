@@ -16,7 +16,7 @@ from together_batches.outcomes import CancelOutcome, CancelReport
 from together_batches.rows import BatchFailure, BatchMissing, BatchResult, BatchStray, BatchSuccess, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
 __all__ = ["line_of", "success_line", "success_lines", "to_dict"]
 
@@ -40,7 +40,7 @@ def to_dict(
     The values of ``together_batches.runs`` (reports, events, views) are accepted as well.
     """
     if isinstance(value, BatchJob | FileObject):
-        return {**_fields(value, without="extra"), **value.extra}
+        return {**_fields(value, without=("extra", "seen_at")), **value.extra}
     if isinstance(value, CancelOutcome):
         return _outcome(value)
     if isinstance(value, CancelReport):
@@ -104,9 +104,9 @@ def success_lines(custom_ids: Iterable[str], bodies: Iterable[bytes], status_cod
     return b"".join(chain.from_iterable(zip(*parts, strict=False)))
 
 
-def _fields(value: attrs.AttrsInstance, *, without: str | None = None) -> dict[str, Any]:
+def _fields(value: attrs.AttrsInstance, *, without: Collection[str] = ()) -> dict[str, Any]:
     """Return the present fields in serialised form: a body is plain data already."""
-    names = [field.name for field in attrs.fields(type(value)) if field.name != without]
+    names = [field.name for field in attrs.fields(type(value)) if field.name not in without]
     return {name: written(field) for name in names if (field := getattr(value, name)) is not None}
 
 

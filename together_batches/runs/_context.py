@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 import attrs
 
 from together_batches._jobs.create import Created, Listing, WantedJob
+from together_batches._protocol.files import UploadContent, Uploaded
 from together_batches.errors import APIError, NotFoundError
-from together_batches.files import Uploaded
 from together_batches.models import BatchJob, FileObject
 from together_batches.runs._options import Options
 from together_batches.runs._run_directory import RunDirectory
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from together_batches.errors import BatchesError
     from together_batches.runs._records import Key
 
-__all__ = ["SHORTEST_PAUSE_SECONDS", "Clock", "Create", "Ended", "RunApi", "RunContext"]
+__all__ = ["SHORTEST_PAUSE_SECONDS", "Clock", "Create", "Ended", "RunApi", "RunContext", "log_failure"]
 
 _log = logging.getLogger("together_batches")
 
@@ -59,26 +59,6 @@ class Ended(Protocol):
     def __call__(self, job_id: str, *, on_update: Callable[[BatchJob], None]) -> Awaitable[BatchJob]: ...
 
 
-@attrs.frozen(kw_only=True)
-class RunApi:
-    """The requests that a run sends to the service.
-
-    ``upload`` takes a path, a name, and the hash of the content. ``file`` returns the metadata of a file, and the
-    service's own clock at the response (None if it is not given). ``know`` takes an existing job, which no later
-    create can have made. ``retrieve`` reads a job. ``download`` takes the id of a file, and the path to replace.
-    """
-
-    upload: Callable[[Path, str, str], Awaitable[Uploaded]]
-    file: Callable[[str], Awaitable[tuple[FileObject, datetime | None]]]
-    know: Callable[[BatchJob], object]
-    create: Create
-    list_jobs: Callable[[], Awaitable[Listing]]
-    retrieve: Callable[[str], Awaitable[BatchJob]]
-    ended: Ended
-    download: Callable[[str, Path], Awaitable[object]]
-    cancel: Callable[[Sequence[BatchJob]], Awaitable[object]]
-
-
 @attrs.frozen
 class Clock:
     """The time: ``now`` for records, ``monotonic`` for durations, ``sleep`` for waits."""
@@ -86,6 +66,26 @@ class Clock:
     now: Callable[[], datetime]
     sleep: Callable[[float], Awaitable[None]]
     monotonic: Callable[[], float] = monotonic
+
+
+@attrs.frozen(kw_only=True)
+class RunApi:
+    """The requests that a run sends to the service.
+
+    ``file`` returns the metadata of a file. ``know`` takes an existing job, which no later create can have made.
+    ``retrieve`` reads a job. ``download`` takes the id of a file, and the path to replace.
+    """
+
+    time: Clock
+    upload: Callable[[UploadContent], Awaitable[Uploaded]]
+    file: Callable[[str], Awaitable[FileObject]]
+    know: Callable[[BatchJob], object]
+    create: Create
+    list_jobs: Callable[[], Awaitable[Listing]]
+    retrieve: Callable[[str], Awaitable[BatchJob]]
+    ended: Ended
+    download: Callable[[str, Path], Awaitable[object]]
+    cancel: Callable[[Sequence[BatchJob]], Awaitable[object]]
 
 
 @attrs.frozen(kw_only=True)
@@ -99,8 +99,12 @@ class RunContext:
     store: RunStore
     directory: RunDirectory
     api: RunApi
-    time: Clock
     is_resumed: bool
+
+    @property
+    def time(self) -> Clock:
+        """The clock."""
+        return self.api.time
 
     def emit(self, kind: RunEventKind, message: str, key: Key | None = None, job_id: str | None = None) -> None:
         """Report an event to ``on_event``."""
@@ -147,10 +151,15 @@ class RunContext:
 
     async def wait(self, what: str, key: Key | None, problem: BatchesError | str, pause: float) -> float:
         """Report a transient failure, wait, and return the seconds to wait next time."""
-        subject = "the run" if key is None else f"shard {key[0]}, attempt {key[1]}"
-        message = f"{subject}: {what} failed, retrying in {pause:g} s: {problem}"
-        shard, attempt = key or (None, None)
-        _log.warning("%s", message, extra={"shard": shard, "attempt": attempt, "wait": pause})
-        self.emit(RunEventKind.TROUBLE, message, key)
+        self.emit(RunEventKind.TROUBLE, log_failure(what, key, problem, pause), key)
         await self.time.sleep(pause)
         return min(2 * pause, _LONGEST_PAUSE_SECONDS)
+
+
+def log_failure(what: str, key: Key | None, problem: BatchesError | str, pause: float) -> str:
+    """Log a transient failure as a warning, and return its text."""
+    subject = "the run" if key is None else f"shard {key[0]}, attempt {key[1]}"
+    message = f"{subject}: {what} failed, retrying in {pause:g} s: {problem}"
+    shard, attempt = key or (None, None)
+    _log.warning("%s", message, extra={"shard": shard, "attempt": attempt, "wait": pause})
+    return message

@@ -8,15 +8,22 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING
 
 from together_batches._jobs.status_reader import plain_group
 from together_batches.errors import BatchesError, CreateUnconfirmedError, ResultsUnavailableError
 from together_batches.models import BatchJob, BatchJobStatus
-from together_batches.runs import _rules
+from together_batches.runs import rules
+from together_batches.runs._admission import Load, Stop, admission
+from together_batches.runs._beginning import Beginning
 from together_batches.runs._collecting import Collecting
+from together_batches.runs._evidence import Evidence
 from together_batches.runs._follower import JobFollower
+from together_batches.runs._lost_jobs import unresolved
+from together_batches.runs._restoring import restore
 from together_batches.runs._resuming import Resuming
+from together_batches.runs._run_attempt import RunAttempt, Transfers
 from together_batches.runs._steps import Steps
 from together_batches.runs._values import RunEventKind
 
@@ -43,11 +50,10 @@ class Engine:
         self._run = run
         self._store = run.store
         self._follower = JobFollower(run, on_status=self._see_status)
-        self._steps = Steps(run, self._follower)
-        self._collecting = Collecting(run, self._steps)
-        self._resuming = Resuming(run, self._steps, self._collecting)
+        self._transfers = Transfers()
+        self._resuming = Resuming(run, self._collecting)
         attempts = run.store.attempts
-        self._load = _rules.Load(
+        self._load = Load(
             sent_rows=sum(attempt.rows for attempt in attempts if attempt.creating_at),
             tokens=sum(attempt.total_tokens for attempt in attempts),
         )
@@ -110,11 +116,11 @@ class Engine:
                 timer.cancel()
         await self._store.flush()
         if self._unresolved:
-            raise _rules.unresolved(self._unresolved)
+            raise unresolved(self._unresolved)
 
     async def restore(self) -> None:
         """Make all pieces available, from which the output is written."""
-        await self._collecting.restore()
+        await restore(self._run, self._collecting)
 
     def _next(self, shard: Shard) -> Attempt | None:
         return self._store.next_attempt(shard, self._run.time.now())
@@ -126,8 +132,8 @@ class Engine:
             attempt = waiting[0]
             sent = 0 if attempt.creating_at else attempt.rows
             if sent:
-                answer = "now" if self.stopped else _rules.admission(self._run.options, self._load, attempt.rows)
-                if isinstance(answer, _rules.Stop):
+                answer = "now" if self.stopped else admission(self._run.options, self._load, attempt.rows)
+                if isinstance(answer, Stop):
                     self._stop(answer.reason)
                 if self.stopped:
                     waiting.popleft()
@@ -209,18 +215,21 @@ class Engine:
         if not await self._has_rows(attempt):
             return None
         is_new = self._store.at(key).job_id is None
-        await self._steps.upload(key)
-        await self._steps.create(key)
+        work = RunAttempt(self._run, self._transfers, key)
+        steps = Steps(work)
+        beginning, collecting = Beginning(steps, work), Collecting(steps, work)
+        await beginning.upload()
+        await beginning.create()
         if self._scout == key:
             limit = group.create_task(self._limit_scouting(key))
             self._timers.add(limit)
             limit.add_done_callback(self._timers.discard)
         while True:
-            job = await self._steps.end(key)
+            job = await steps.end(partial(self._follower.ended, key))
             if job is not None and (is_new or self._follower.saw_running(job.id)):
                 self._ended_at[key] = self._run.time.monotonic()
             if job is not None and self._follower.cancelled_meanwhile(job):
-                job = await self._confirm_cancelled(key, job)
+                job = await self._confirm_cancelled(steps, job)
                 if not job.is_terminal:
                     self._ended_at.pop(key, None)
                     continue
@@ -229,7 +238,7 @@ class Engine:
                     self._stop(f"job {job.id} was cancelled")
                     if not (job.output_file_id or job.error_file_id):
                         return None
-            arranged = await self._collected(key, release)
+            arranged = await self._collected(collecting, release)
             if arranged is not None:
                 return arranged
 
@@ -241,25 +250,30 @@ class Engine:
         key = attempt.key
         other: Created | None = None
         if attempt.number > 1 and not attempt.creating_at:
-            previous = (attempt.shard, attempt.number - 1)
-            if self._store.at(previous).rows and not await self._collecting.is_as_collected(previous):
+            previous = self._collecting((attempt.shard, attempt.number - 1))
+            if previous.steps.context.attempt.rows and not await Evidence(previous.steps).is_as_collected():
                 self._load.sent_rows -= attempt.rows
                 return False
-            other = await self._collecting.other_job(previous)
+            other = await previous.steps.other_job()
         await self._store.begin(attempt, planned_at=self._run.time.now())
         if not attempt.rows:
             await self._store.save(key, collected_at=self._run.time.now())
         elif other is not None:
             self._load.sent_rows -= attempt.rows
-            await self._steps.take_up(key, other)
+            await self._collecting(key).steps.take_up(other)
         return bool(attempt.rows)
 
-    async def _collected(self, key: Key, release: Callable[[], None]) -> Arranged | None:
+    def _collecting(self, key: Key) -> Collecting:
+        work = RunAttempt(self._run, self._transfers, key)
+        return Collecting(Steps(work), work)
+
+    async def _collected(self, collecting: Collecting, release: Callable[[], None]) -> Arranged | None:
         """Return the results of an ended job; None if it has not ended after all."""
-        ended = self._store.at(key)
+        ended = collecting.steps.context.attempt
+        key = ended.key
         if _seems_to_have_failed(ended):
             self._in_doubt.add(key)
-        arranged = await self._collecting.collect(key, on_wait=release)
+        arranged = await collecting.collect(on_wait=release)
         if self._store.at(key).ended_at != ended.ended_at:  # it only seemed to have ended
             self._ended_at[key] = self._run.time.monotonic()
         if arranged is None:
@@ -270,10 +284,11 @@ class Engine:
         self._load.tokens += arranged.usage.total_tokens
         return self._stop_if_failing(key, arranged)
 
-    async def _confirm_cancelled(self, key: Key, job: BatchJob) -> BatchJob:
+    async def _confirm_cancelled(self, steps: Steps, job: BatchJob) -> BatchJob:
         """Read a job again that seems to have been cancelled."""
+        key = steps.context.attempt.key
         self._seem_cancelled.add(key)
-        job = await self._steps.look_again(key, job)
+        job = await steps.look_again(job)
         self._seem_cancelled.discard(key)
         self._done.set()
         return job
@@ -282,9 +297,9 @@ class Engine:
         """Stop the run if the results of a job show that more jobs would fail in the same way."""
         if arranged.refusal is not None and self._next(self._store.shards[key[0]]) is not None:
             self._stop(f"rows are refused for the account ({arranged.refusal}): put it in order, and run it again")
-        if _rules.SUCCEEDED in arranged.outcomes:
+        if rules.SUCCEEDED in arranged.outcomes:
             self._failures_in_a_row = 0
-        elif _rules.failed_as_a_whole(self._store.at(key)):
+        elif rules.failed_as_a_whole(self._store.at(key)):
             self._failures_in_a_row += 1
         if self._failures_in_a_row >= _MOST_FAILURES_IN_A_ROW and self.has_work:
             why = self._store.at(key).error or "without a reason"
@@ -313,9 +328,9 @@ class Engine:
             return 0.0
         if self._store.at(key).status == BatchJobStatus.CANCELLED:
             return 0.0
-        failures = sum(map(_rules.failed_as_a_whole, self._store.at_shard(self._store.shards[key[0]])))
+        failures = sum(map(rules.failed_as_a_whole, self._store.at_shard(self._store.shards[key[0]])))
         delays: Sequence[float] = self._run.options.retry_delays
-        number = max(failures - 1, 0) if _rules.failed_as_a_whole(self._store.at(key)) else 0
+        number = max(failures - 1, 0) if rules.failed_as_a_whole(self._store.at(key)) else 0
         delay = delays[min(number, len(delays) - 1)] if delays else 0.0
         return max(0.0, delay - (self._run.time.monotonic() - self._ended_at[key]))
 
@@ -336,4 +351,4 @@ def _seems_to_have_failed(attempt: Attempt) -> bool:
 
 
 def _has_run(attempt: Attempt) -> bool:
-    return attempt.running_at is not None or _rules.SUCCEEDED in _rules.outcomes_of(attempt)
+    return attempt.running_at is not None or rules.SUCCEEDED in rules.outcomes_of(attempt)

@@ -7,7 +7,6 @@ made from the pieces in one pass, line by line, without an index. All functions 
 from __future__ import annotations
 
 from contextlib import ExitStack
-from io import BytesIO
 from typing import TYPE_CHECKING
 
 import attrs
@@ -16,15 +15,16 @@ from together_batches._protocol import to_dict
 from together_batches._protocol.result_lines import read_row, salvaged
 from together_batches.errors import RunError
 from together_batches.rows import BatchFailure, BatchMissing, BatchSuccess, Usage
-from together_batches.runs import _rules
+from together_batches.runs import rules
+from together_batches.runs._binary import BinaryInput
 from together_batches.runs._result_index import OK, ResultIndex, Text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Sequence
+    from collections.abc import Callable, Container, Iterator, Sequence
     from pathlib import Path
-    from typing import BinaryIO
 
     from together_batches._local.atomic_file import AtomicFile
+    from together_batches.runs._binary import BinarySource
     from together_batches.runs._records import Attempt, Shard
 
 __all__ = ["Arranged", "ForeignFileError", "arrange", "final_lines"]
@@ -77,7 +77,7 @@ def arrange(
     completed: bool,
     absent: Callable[[str], BatchFailure | BatchMissing],
     raise_if_cancelled: Callable[[], None],
-    settled: Collection[str] = (),
+    settled: Container[str] = (),
 ) -> Arranged:
     """Write the results of a job in the order of its rows; ``absent`` returns the result of a row that has none.
 
@@ -112,18 +112,18 @@ def arrange(
                 for start in range(0, len(ids), _LINES_TOGETHER):
                     some = slice(start, start + _LINES_TOGETHER)
                     target.write(to_dict.success_lines(ids[some], texts[some], OK))
-                outcomes += bytes([_rules.SUCCEEDED]) * len(kinds)
+                outcomes += bytes([rules.SUCCEEDED]) * len(kinds)
                 texts.clear()  # before the next ones are read
                 continue
             for custom_id, kind, text in zip(ids, kinds, texts, strict=True):
                 if kind >= OK:
                     target.write(to_dict.success_line(custom_id, text, kind) + b"\n")
-                    outcomes.append(_rules.SUCCEEDED)
+                    outcomes.append(rules.SUCCEEDED)
                     continue
                 result = absent(custom_id) if kind == Text.NONE else _result(custom_id, kind, text)
-                outcome = _rules.outcome_of(result)
+                outcome = rules.outcome_of(result)
                 outcomes.append(outcome)
-                if outcome in _rules.FOR_THE_ACCOUNT and refusal is None and isinstance(result, BatchFailure):
+                if outcome in rules.FOR_THE_ACCOUNT and refusal is None and isinstance(result, BatchFailure):
                     refusal = f"{result.code or result.status_code}: {result.message}"
                 if isinstance(result, BatchSuccess):
                     index.usage += result.usage or Usage()
@@ -146,16 +146,17 @@ def _result(custom_id: str, text: int, line: bytes) -> BatchSuccess | BatchFailu
 
 
 def final_lines(
-    shard: Shard, pieces: Sequence[tuple[Attempt, Path]], *, directory: Path
+    shard: Shard, pieces: Sequence[tuple[Attempt, BinarySource]], *, directory: Path | None = None
 ) -> Iterator[tuple[bytes, bytes]]:
     """Yield the lines of a shard, some at a time, and those of them whose rows were not answered.
 
-    The line of a row comes from the last attempt that contained it.
+    The line of a row comes from the last attempt that contained it. The pieces of a run are checked before this;
+    without a ``directory`` of a run, each is compared with its hash while it is read.
     """
     with ExitStack() as stack:
         tries = [
-            _Try(_rules.outcomes_of(attempt), stack.enter_context(path.open("rb", _BLOCK_BYTES)), path, directory)
-            for attempt, path in pieces
+            _Try(attempt, stack, BinaryInput.of(piece, "a piece"), directory)
+            for attempt, piece in pieces
             if attempt.rows
         ]
         if tries and tries[0].all_succeeded:
@@ -170,37 +171,38 @@ def final_lines(
                     if outcome in _SETTLED:
                         break
                     (outcome,), (line,) = again.take(1)
-                yield line, b"" if outcome == _rules.SUCCEEDED else line
+                yield line, b"" if outcome == rules.SUCCEEDED else line
+        for each in tries:
+            each.finish()
 
 
-_SETTLED = frozenset({_rules.SUCCEEDED, _rules.FAILED})
+_SETTLED = frozenset({rules.SUCCEEDED, rules.FAILED})
 
 
 class _Try:
     """Outcomes of an attempt and lines of its piece, in order."""
 
-    def __init__(self, outcomes: bytes, file: BinaryIO, path: Path, directory: Path) -> None:
-        self._outcomes = outcomes
-        self._file = file
-        self._path = path
+    def __init__(self, attempt: Attempt, stack: ExitStack, piece: BinaryInput, directory: Path | None) -> None:
+        self._outcomes = rules.outcomes_of(attempt)
+        self._file = stack.enter_context(piece.lines("" if directory else attempt.piece_sha256))
+        self._piece = piece
         self._directory = directory
         self._taken = 0
 
     @property
     def all_succeeded(self) -> bool:
         """Whether all of its rows were answered."""
-        return self._outcomes.count(_rules.SUCCEEDED) == len(self._outcomes)
+        return self._outcomes.count(rules.SUCCEEDED) == len(self._outcomes)
 
     def blocks(self) -> Iterator[bytes]:
         """Yield all lines as blocks, which are not cut into lines: that would take longer than copying them."""
         lines, last = 0, b""
         while block := self._file.read(_BLOCK_BYTES):
-            # Takes half the time of a count of newlines. The last line may continue in the next block.
-            lines += len(BytesIO(block).readlines()) - (not block.endswith(b"\n"))
+            lines += block.count(b"\n")
             yield block
             last = block
         if lines != len(self._outcomes) or not last.endswith(b"\n"):
-            raise self._cut_short()
+            raise self._differs("has been cut short")
 
     def take(self, size: int) -> tuple[bytes, list[bytes]]:
         """Return those of the next rows, up to about ``size`` bytes of lines."""
@@ -208,9 +210,16 @@ class _Try:
         outcomes = self._outcomes[self._taken : self._taken + len(lines)]
         self._taken += len(lines)
         if not lines or not lines[-1].endswith(b"\n") or len(outcomes) < len(lines):
-            raise self._cut_short()
+            raise self._differs("has been cut short")
         return outcomes, lines
 
-    def _cut_short(self) -> RunError:
-        message = f"{self._path} has been cut short: remove it and run again, and its results are downloaded anew"
+    def finish(self) -> None:
+        """Check that all rows were taken."""
+        if self._file.read(1):
+            raise self._differs("has more lines than its attempt has rows")
+
+    def _differs(self, how: str) -> RunError:
+        if self._directory is None:
+            return RunError(f"{self._piece} {how}: collect its attempt again", directory="")
+        message = f"{self._piece} {how}: remove it and run again, and its results are downloaded anew"
         return RunError(message, directory=str(self._directory))

@@ -22,7 +22,7 @@ from together_batches.runs._values import RunEvent
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["Options", "Requests", "RunPaths"]
+__all__ = ["Options", "Requests", "RunPaths", "check_rows_per_job"]
 
 Requests = str | os.PathLike[str] | BinaryIO | Iterable[RequestLike] | AsyncIterable[RequestLike]
 """Input of a run: a path, a file opened in binary mode, or requests."""
@@ -124,10 +124,15 @@ def _is_seconds(_: object, field: attrs.Attribute[Any], value: float) -> None:
     positive_number(field.name, value, zero=True)
 
 
-def _is_rows_per_job(_: object, field: attrs.Attribute[Any], value: int) -> None:
-    if positive_int(field.name, value) > jsonl.MAX_ROWS:
-        message = f"{field.name} is at most {format_count(jsonl.MAX_ROWS)}; it is {format_count(value)}"
+def check_rows_per_job(name: str, value: int) -> None:
+    """Raise :class:`UsageError` if this is not a number of rows that a job can have."""
+    if positive_int(name, value) > jsonl.MAX_ROWS:
+        message = f"{name} is at most {format_count(jsonl.MAX_ROWS)}; it is {format_count(value)}"
         raise UsageError(message)
+
+
+def _is_rows_per_job(_: object, field: attrs.Attribute[Any], value: int) -> None:
+    check_rows_per_job(field.name, value)
 
 
 def _is_callback(_: object, field: attrs.Attribute[Any], value: object) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from together_batches._validation import path_of
-from together_batches.runs import _ledger, _rules
+from together_batches.runs import _ledger, rules
 from together_batches.runs._lock import holder
 from together_batches.runs._values import AttemptView, RunView, ShardView
 
@@ -42,11 +42,11 @@ def view_of(directory: Path, snapshot: LedgerSnapshot, held: Holder | None) -> R
     at: dict[int, list[Attempt]] = {shard.number: [] for shard in snapshot.shards}
     for attempt in snapshot.attempts:
         at[attempt.shard].append(attempt)
-    each = (_rules.buckets(shard, at[shard.number], max_attempts=run.max_attempts) for shard in snapshot.shards)
+    each = (rules.buckets(shard, at[shard.number], max_attempts=run.max_attempts) for shard in snapshot.shards)
     pid, host = held or (None, None)
     return RunView(
         **_shared(RunView, run),
-        **_shared(RunView, sum(each, _rules.Buckets())),
+        **_shared(RunView, sum(each, rules.Buckets())),
         directory=directory,
         state="running" if held else "finished" if run.finished_at else "interrupted",
         pid=pid,
@@ -59,27 +59,27 @@ def view_of(directory: Path, snapshot: LedgerSnapshot, held: Holder | None) -> R
             )
             for shard in snapshot.shards
         ),
-        usage=_rules.usage(snapshot.attempts),
+        usage=rules.usage(snapshot.attempts),
         warnings=tuple(dict.fromkeys(item.warning for item in snapshot.attempts if item.warning)),
     )
 
 
-def _shared(view: type[attrs.AttrsInstance], record: Run | Shard | Attempt | _rules.Buckets) -> dict[str, Any]:
+def _shared(view: type[attrs.AttrsInstance], record: Run | Shard | Attempt | rules.Buckets) -> dict[str, Any]:
     """Return the fields of a record that its view has too."""
     names = {field.name for field in attrs.fields(view)}
     return attrs.asdict(record, recurse=False, filter=lambda field, _: field.name in names)
 
 
 def _attempt(attempt: Attempt) -> AttemptView:
-    outcomes = _rules.outcomes_of(attempt)
+    outcomes = rules.outcomes_of(attempt)
     return AttemptView(
         **_shared(AttemptView, attempt),
         state=_state(attempt),
-        succeeded=outcomes.count(_rules.SUCCEEDED),
-        failed=outcomes.count(_rules.FAILED),
-        again=outcomes.count(_rules.AGAIN),
-        missing=outcomes.count(_rules.MISSING),
-        usage=_rules.usage([attempt]),
+        succeeded=outcomes.count(rules.SUCCEEDED),
+        failed=outcomes.count(rules.FAILED),
+        again=outcomes.count(rules.AGAIN),
+        missing=outcomes.count(rules.MISSING),
+        usage=rules.usage([attempt]),
     )
 
 

@@ -1,19 +1,55 @@
 """Records of a ledger, as plain values, and the interface of a ledger.
 
-The rules of a run (:mod:`together_batches.runs._rules`) and the engine depend on these and not on a database.
+The rules of a run (:mod:`together_batches.runs.rules`) and the engine depend on these and not on a database.
 """
 
 from __future__ import annotations
 
+import zlib
+from array import array
+from base64 import b64encode
 from datetime import datetime
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 import attrs
 
-__all__ = ["Attempt", "Key", "Ledger", "LedgerSnapshot", "Run", "Shard"]
+from together_batches._fields import Plain, written
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["Attempt", "Key", "Ledger", "LedgerSnapshot", "Run", "Shard", "packed", "unpacked"]
 
 Key = tuple[int, int]
 """Key of an attempt: the number of its shard, and its own."""
+
+
+VERSION = 1
+"""Version of attempts and shards as plain data."""
+
+
+class _Kept(Plain):
+    """A record that :func:`together_batches.to_dict` writes with its version, without the fields that have defaults.
+
+    Bytes are written as base64.
+    """
+
+    __slots__ = ()
+
+    def __to_dict__(self) -> dict[str, object]:
+        names = [
+            field.name
+            for field in attrs.fields(cast("type[attrs.AttrsInstance]", type(self)))
+            if getattr(self, field.name) != field.default
+        ]
+        values = {name: getattr(self, name) for name in names}
+        return {
+            "version": VERSION,
+            **{
+                name: b64encode(value).decode() if isinstance(value, bytes) else written(value)
+                for name, value in values.items()
+            },
+        }
 
 
 @attrs.frozen(kw_only=True)
@@ -41,8 +77,12 @@ class Run:
 
 
 @attrs.frozen(kw_only=True)
-class Shard:
-    """Range of ``size`` bytes of the input. ``skipped`` are the bad lines within it, encoded by ``packed``."""
+class Shard(_Kept):
+    """A range of the input, whose rows are sent in one job: ``size`` bytes from ``offset`` on.
+
+    ``number`` counts from 1, ``first_line`` is the line in which it begins, ``sha256`` the hash of its rows.
+    ``skipped`` are the bad lines within it, compressed.
+    """
 
     number: int
     first_line: int
@@ -54,9 +94,10 @@ class Shard:
 
 
 @attrs.frozen(kw_only=True)
-class Attempt:
-    """One sending of rows of a shard. The times that are set show its step.
+class Attempt(_Kept):
+    """One sending of rows of a shard, in a job of their own. The times that are set show its step.
 
+    ``shard`` and ``number`` count from 1: they are the key of the attempt.
     ``marked`` means that no other file has the same content, so that a job of the file is the job of this attempt;
     ``former_file_ids`` are the file ids before ``file_id``, separated by spaces. ``posts`` counts the creates that
     may have reached the service, recorded before each is sent. ``since`` is the service's own clock immediately
@@ -139,3 +180,16 @@ class Ledger(Protocol):
     async def save_run(self, run: Run) -> None:
         """Save the run."""
         ...
+
+
+def packed(numbers: bytes | Sequence[int]) -> bytes:
+    """Compress outcomes or line numbers for the ledger; nearly all are alike, so they take little space."""
+    return zlib.compress(numbers if isinstance(numbers, bytes) else array("I", numbers).tobytes())
+
+
+def unpacked(kept: bytes) -> Sequence[int]:
+    """Return the line numbers that were packed."""
+    numbers = array("I")
+    if kept:
+        numbers.frombytes(zlib.decompress(kept))
+    return numbers

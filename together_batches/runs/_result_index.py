@@ -18,7 +18,7 @@ from together_batches.jsonl import LineSplitter
 from together_batches.rows import Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Sequence
+    from collections.abc import Callable, Container, Iterator, Sequence
     from io import FileIO
 
     from together_batches.jsonl._lines import Lines
@@ -93,7 +93,7 @@ class ResultIndex:
     Offsets are counted through both files, as if the second directly followed the first.
     """
 
-    def __init__(self, custom_ids: Sequence[str], settled: Collection[str]) -> None:
+    def __init__(self, custom_ids: Sequence[str], settled: Container[str]) -> None:
         self._custom_ids = custom_ids
         self._settled = settled
         self._numbers: dict[str | None, int] = {custom_id: number for number, custom_id in enumerate(custom_ids)}

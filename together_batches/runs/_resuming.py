@@ -16,12 +16,13 @@ from together_batches.errors import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from together_batches.models import BatchJob
     from together_batches.runs._collecting import Collecting
     from together_batches.runs._context import RunContext
     from together_batches.runs._joining import Arranged
     from together_batches.runs._records import Attempt, Key
-    from together_batches.runs._steps import Steps
 
 __all__ = ["Resuming"]
 
@@ -37,10 +38,9 @@ _MOST_LOOKED_AT = 3
 class Resuming:
     """Reconciliation of a resumed run with the service."""
 
-    def __init__(self, run: RunContext, steps: Steps, collecting: Collecting) -> None:
+    def __init__(self, run: RunContext, collecting: Callable[[Key], Collecting]) -> None:
         self._run = run
         self._store = run.store
-        self._steps = steps
         self._collecting = collecting
 
     # --- reconciliation with the service --------------------------------------------------------------------------
@@ -68,7 +68,7 @@ class Resuming:
             if attempt.job_id is None:
                 found = self._store.lost_job(attempt, of_files[attempt.key])
                 if found is not None:
-                    await self._steps.note_job(attempt.key, found)
+                    await self._collecting(attempt.key).steps.note_job(found)
             elif attempt.marked:
                 self._warn_of_others(attempt, of_files[attempt.key])
 
@@ -178,16 +178,16 @@ class Resuming:
         Return None if the job of a given-up create was found, whose results are then not given up. Raises
         :class:`UsageError` if the job has not ended.
         """
-        attempt = self._store.at(key)
+        attempt, collecting = self._store.at(key), self._collecting(key)
         if attempt.job_id not in {None, *self._run.options.give_up}:
             return None
         if attempt.job_id is None:
             found = self._store.lost_job(attempt, await self._listed())
             if found is not None:
-                await self._steps.note_job(key, found)
+                await collecting.steps.note_job(found)
                 return None
             await self._store.save(key, ended_at=self._run.time.now(), error="given up: no job was found")
-            return await self._collecting.give_up(key)
+            return await collecting.give_up()
         job = await self._job(attempt.job_id)
         if job is None and attempt.ended_at is None:
             await self._store.save(key, ended_at=self._run.time.now(), error="given up: the job is absent")
@@ -195,5 +195,5 @@ class Resuming:
             if not job.is_terminal:
                 message = f"give_up: job {job.id} has not ended ({job.status}); cancel it first, or wait for it"
                 raise UsageError(message)
-            await self._steps.note_state(key, job)
-        return await self._collecting.give_up(key)
+            await collecting.steps.note_state(job)
+        return await collecting.give_up()

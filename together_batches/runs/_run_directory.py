@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import os
 from functools import partial
-from io import BytesIO
 from itertools import compress
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -16,12 +15,12 @@ from together_batches import jsonl
 from together_batches._protocol import request_codec
 from together_batches._protocol.upload_marks import place_in, sendable, tagged_name
 from together_batches.models import BatchJobStatus
-from together_batches.runs import _rules
+from together_batches.runs import rules
 from together_batches.runs._directory_check import DOWNLOADS, PIECES, UPLOADS, is_scratch
 from together_batches.runs._files import explained, make_directory, run_file
 from together_batches.runs._id_files import IdFiles
 from together_batches.runs._joining import Arranged, arrange, final_lines
-from together_batches.runs._sharding import rows_in, sha256_of, unsplit_rows
+from together_batches.runs._sharding import rows_left, sha256_of, unsplit_rows, which_are_left
 from together_batches.runs._threads import in_thread
 
 if TYPE_CHECKING:
@@ -124,7 +123,7 @@ class RunDirectory:
                     errors,
                     piece,
                     completed=attempt.status == BatchJobStatus.COMPLETED,
-                    absent=partial(_rules.absent, attempt),
+                    absent=partial(rules.absent, attempt),
                     raise_if_cancelled=raise_if_cancelled,
                     settled=settled,
                 )
@@ -139,22 +138,15 @@ class RunDirectory:
         self, shard: Shard, earlier: Sequence[Attempt], raise_if_cancelled: Callable[[], None]
     ) -> Iterator[bytes]:
         """Yield the rows of a shard that earlier attempts left, some at a time, as lines with their ends."""
-        left = _left(shard, earlier)
-        number = 0
-        for rows in rows_in(self._source, shard, directory=self.directory):
+        for rows in rows_left(self._source, shard, earlier, directory=self.directory):
             raise_if_cancelled()
-            some = left[number : number + rows.count(b"\n")]
-            number += len(some)
-            if not all(some):
-                rows = b"".join(compress(BytesIO(rows).readlines(), some))
-            if rows:
-                yield rows
+            yield rows
 
     def _ids(self, shard: Shard, earlier: Sequence[Attempt], raise_if_cancelled: Callable[[], None]) -> list[str]:
         """Return the ids of these rows."""
         ids = self._id_files.read(shard)
         if ids is not None:
-            return list(compress(ids, _left(shard, earlier))) if earlier else ids
+            return list(compress(ids, which_are_left(shard, earlier))) if earlier else ids
         return [
             custom_id
             for rows in self._rows(shard, earlier, raise_if_cancelled)
@@ -214,14 +206,6 @@ class RunDirectory:
         """Remove the pieces, and the ids, after the output is written."""
         await self.drop(*(self.piece_of(attempt) for attempt in attempts))
         await in_thread(lambda _: self._id_files.remove({attempt.shard for attempt in attempts}))
-
-
-def _left(shard: Shard, earlier: Sequence[Attempt]) -> bytearray:
-    """Return whether earlier attempts left each row of a shard."""
-    left = bytearray(shard.rows)
-    for row in _rules.rows_of(shard, earlier):
-        left[row] = True
-    return left
 
 
 def _fill(

@@ -16,12 +16,13 @@ from together_batches._text import count_of, format_count
 from together_batches._validation import path_of
 from together_batches.errors import APIError, AuthenticationError, BatchesError, RunLedgerError, UsageError
 from together_batches.models import BatchJob
-from together_batches.runs import _input, _ledger, _rules
+from together_batches.runs import _input, _ledger, rules
 from together_batches.runs._context import RunContext
 from together_batches.runs._directory_check import INVALID, PIECES, check_directory
 from together_batches.runs._engine import Engine
 from together_batches.runs._files import explained, output_file
 from together_batches.runs._lock import locked
+from together_batches.runs._lost_jobs import lost_job
 from together_batches.runs._run_directory import RunDirectory
 from together_batches.runs._sharding import sha256_of
 from together_batches.runs._store import RunStore
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from together_batches._local.atomic_file import AtomicFile
-    from together_batches.runs._context import Clock, RunApi
+    from together_batches.runs._context import RunApi
     from together_batches.runs._options import Options, Requests, RunPaths
     from together_batches.runs._records import LedgerSnapshot
 
@@ -45,7 +46,7 @@ _CANCEL_SECONDS = 30.0
 """Maximum seconds that an interrupted run takes to cancel its jobs, if that option is set."""
 
 
-async def run(source: Requests, places: RunPaths, options: Options, *, api: RunApi, time: Clock) -> RunReport:
+async def run(source: Requests, places: RunPaths, options: Options, *, api: RunApi) -> RunReport:
     """Begin or resume a run, and return when no row is left to send, or no more may be sent."""
     directory = places.directory
     async with AsyncExitStack() as stack:
@@ -56,7 +57,7 @@ async def run(source: Requests, places: RunPaths, options: Options, *, api: RunA
         path: Path | None = None
         if is_new:
             await in_thread(partial(_refuse_others, places, options, ()))
-            path = await _input.begin(source, places, options, now=time.now())
+            path = await _input.begin(source, places, options, now=api.time.now())
         ledger = await stack.enter_async_context(_ledger.opened(directory, lock))
         store = RunStore(ledger, await ledger.load())
         if path is None:
@@ -67,9 +68,7 @@ async def run(source: Requests, places: RunPaths, options: Options, *, api: RunA
         await in_thread(lambda _: run_directory.prepare())
         if store.run.max_attempts != options.max_attempts:
             await store.save_run(max_attempts=options.max_attempts)
-        call = RunContext(
-            options=options, store=store, directory=run_directory, api=api, time=time, is_resumed=not is_new
-        )
+        call = RunContext(options=options, store=store, directory=run_directory, api=api, is_resumed=not is_new)
         _report_beginning(call)
         engine = Engine(call)
         if engine.has_work and store.run.finished_at is not None:
@@ -216,7 +215,7 @@ def _report(call: RunContext, places: RunPaths, *, stopped: str | None, is_compl
         missing=found.missing,
         invalid=run.invalid,
         not_sent=found.not_sent + found.in_flight,
-        usage=_rules.usage(attempts),
+        usage=rules.usage(attempts),
         job_ids=tuple(attempt.job_id for attempt in attempts if attempt.job_id),
         started_at=run.started_at,
         finished_at=run.finished_at or call.time.now(),
@@ -259,7 +258,7 @@ async def _unfinished(snapshot: LedgerSnapshot, list_jobs: Callable[[], Awaitabl
             )
             jobs = []
         for attempt in lost:
-            created = _rules.lost_job(attempt, snapshot.run, jobs, known=known)
+            created = lost_job(attempt, snapshot.run, jobs, known=known)
             if created is None:
                 unconfirmed.append(attempt.file_id or "")
             else:

@@ -1,7 +1,6 @@
 """Sharding of an input: it is checked, hashed, and cut into byte ranges, one for each job. All functions block.
 
-The input is read once, and a second time if an id may occur twice: only an eight-byte hash of each id is kept, and
-only ids with equal hashes are compared.
+Only an eight-byte hash of each id is kept, and only ids with equal hashes are compared, in a second reading.
 """
 
 from __future__ import annotations
@@ -9,6 +8,8 @@ from __future__ import annotations
 import hashlib
 import itertools
 from array import array
+from io import BytesIO
+from itertools import compress
 from typing import TYPE_CHECKING
 
 import attrs
@@ -21,20 +22,22 @@ from together_batches.jsonl._checks import Check, Rules
 from together_batches.jsonl._lines import Cutter, cut_lines, joined
 from together_batches.jsonl._requests import JSON_SPACE
 from together_batches.jsonl._sources import blocks_of
+from together_batches.runs._binary import BinaryInput
 from together_batches.runs._files import explained
-from together_batches.runs._records import Shard
-from together_batches.runs._rules import packed, unpacked
+from together_batches.runs._records import Shard, packed, unpacked
+from together_batches.runs.rules import rows_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
     from pathlib import Path
 
-    from together_batches._local.atomic_file import AtomicFile
     from together_batches.jsonl import Line
     from together_batches.jsonl._lines import Lines
     from together_batches.jsonl._sources import Bytes
+    from together_batches.runs._binary import BinarySource, Writable
+    from together_batches.runs._records import Attempt
 
-__all__ = ["Scan", "rows_in", "scan", "sha256_of", "unsplit_rows"]
+__all__ = ["Scan", "rows_in", "rows_left", "scan", "sha256_of", "unsplit_rows", "which_are_left"]
 
 _BUCKETS = 256
 _LINES_IN_A_MESSAGE = 20
@@ -52,21 +55,23 @@ class Scan:
 
 
 def scan(
-    path: Path,
+    source: BinarySource,
     *,
     endpoint: str,
     max_rows: int,
     max_bytes: int = jsonl.MAX_BYTES,
-    aside: AtomicFile | None = None,
+    aside: Writable | None = None,
     keep_ids: Callable[[Shard, bytes], None] | None = None,
     raise_if_cancelled: Callable[[], None],
 ) -> Scan:
     """Check an input and cut it. Bad lines are written to ``aside``; if that is None, raise :class:`ValidationError`.
 
-    ``keep_ids`` is called with each shard and the ids of its rows, encoded by
-    :func:`~together_batches._protocol.request_codec.packed_ids`. ``raise_if_cancelled`` is called regularly; an
-    exception from it aborts the scan.
+    The input is read a second time if an id may occur twice, or if bad lines are to be written. ``keep_ids`` is
+    called with each shard and the ids of its rows, encoded by
+    :func:`~together_batches._protocol.request_codec.packed_ids`.
+    ``raise_if_cancelled`` is called regularly; an exception from it aborts the scan.
     """
+    given = BinaryInput.of(source)
     rules = Rules(
         endpoint=endpoint,
         max_custom_id=jsonl.MAX_CUSTOM_ID,
@@ -74,19 +79,27 @@ def scan(
         mending=True,
     )
     prints = _HashedIds()
-    reading = _Reading(path, Check(rules, prints), _Shards(max_rows, max_bytes, keep_ids), aside)
+    nowhere = None if aside is None else _Nowhere()
+    reading = _Reading(given, Check(rules, prints), _Shards(max_rows, max_bytes, keep_ids), nowhere)
     reading.run(rules, raise_if_cancelled)
     alike = prints.alike()
-    if alike:
+    if alike or (aside is not None and reading.bad):
         before = reading
-        if aside is not None:
-            aside.start_over()
-        reading = _Reading(path, Check(rules, _DuplicateFinder(alike)), _Shards(max_rows, max_bytes, keep_ids), aside)
+        reading = _Reading(
+            given, Check(rules, _DuplicateFinder(alike)), _Shards(max_rows, max_bytes, keep_ids), aside
+        )
         reading.run(rules, raise_if_cancelled)
         if reading.sha256 != before.sha256:
-            message = f"{path} changed while it was read: try again when no process writes to it"
+            message = f"{given} changed while it was read: try again when no process writes to it"
             raise UsageError(message)
     return reading.finished()
+
+
+class _Nowhere:
+    """The place of bad lines before all of them are known."""
+
+    def write(self, content: bytes, /) -> None:
+        """Write nothing."""
 
 
 class _HashedIds:
@@ -138,13 +151,13 @@ class _DuplicateFinder:
 class _Reading:
     """One reading of the whole input."""
 
-    def __init__(self, path: Path, check: Check, shards: _Shards, aside: AtomicFile | None) -> None:
+    def __init__(self, source: BinaryInput, check: Check, shards: _Shards, aside: Writable | None) -> None:
         self.sha256 = ""
-        self._path = path
+        self._source = source
         self._check = check
         self._shards = shards
         self._aside = aside
-        self._bytes = self._bad = 0
+        self._bytes = self.bad = 0
         self._bad_lines = _Ranges()
 
     def run(self, rules: Rules, raise_if_cancelled: Callable[[], None]) -> None:
@@ -152,10 +165,10 @@ class _Reading:
         digest = hashlib.sha256()
 
         def blocks() -> Iterator[bytes]:
-            for block in blocks_of(self._path):
+            for block in self._source.blocks():
                 raise_if_cancelled()
                 if not self._bytes and self._check.is_other_shape(block):
-                    self._check.finish(str(self._path)).raise_for_problems()
+                    self._check.finish(str(self._source)).raise_for_problems()
                 digest.update(block)
                 self._bytes += len(block)
                 yield block
@@ -175,7 +188,7 @@ class _Reading:
 
     def _set_aside(self, line: Line) -> None:
         if line.content.strip(JSON_SPACE) or not line.whole:
-            self._bad += 1
+            self.bad += 1
             self._bad_lines.add(line.number)
             self._shards.skip(line)
             if self._aside is not None:
@@ -184,15 +197,13 @@ class _Reading:
     def _text(self, line: Line) -> bytes:
         if line.whole:
             return line.content
-        with self._path.open("rb") as file:  # only the beginning of the line is in memory
-            file.seek(line.offset)
-            return file.read(line.length)
+        return b"".join(self._source.part(line.offset, line.length))  # only its beginning is in memory
 
     def finished(self) -> Scan:
         """Return the result; raise :class:`ValidationError` for an invalid input."""
-        checked = self._check.finish(str(self._path))
+        checked = self._check.finish(str(self._source))
         problems = [str(problem) for problem in checked.problems]
-        if self._bad and self._aside is None:
+        if self.bad and self._aside is None:
             lines = self._bad_lines.texts()
             few = ", ".join(lines[:_LINES_IN_A_MESSAGE]) + (", …" if len(lines) > _LINES_IN_A_MESSAGE else "")
             if checked.problem_count > len(problems):
@@ -200,15 +211,15 @@ class _Reading:
                     f"there are {count_of(checked.problem_count, 'problem')}, in lines {', '.join(lines)}"
                 )
             message = (
-                f"{self._path}: {count_of(self._bad, 'bad line')} ({few}); the first: "
+                f"{self._source}: {count_of(self.bad, 'bad line')} ({few}); the first: "
                 f"{problems[0]}; mend them, or have them set aside with skip_invalid"
             )
             raise ValidationError(message, problems=problems)
         shards = self._shards.finished(self._bytes)
         if not shards:
-            message = f"{self._path}: there are no rows to send"
+            message = f"{self._source}: there are no rows to send"
             raise ValidationError(message, problems=problems or [message])
-        return Scan(bytes=self._bytes, sha256=self.sha256, shards=shards, invalid=self._bad)
+        return Scan(bytes=self._bytes, sha256=self.sha256, shards=shards, invalid=self.bad)
 
 
 class _Ranges:
@@ -292,15 +303,16 @@ class _Shards:
 # --- reading a shard ----------------------------------------------------------------------------------------------
 
 
-def rows_in(path: Path, shard: Shard, *, directory: Path) -> Iterator[bytes]:
+def rows_in(source: BinarySource | BinaryInput, shard: Shard, *, directory: Path | None = None) -> Iterator[bytes]:
     """Yield the rows of a shard, some at a time, as lines with their ends.
 
-    Raises :class:`RunChangedError` at the end if they have changed.
+    Raises :class:`RunChangedError` at the end if they have changed. ``directory`` is that of the run, if any.
     """
+    given = BinaryInput.of(source)
     bad = frozenset(unpacked(shard.skipped))
     digest = hashlib.sha256()
     number = 0
-    for lines in cut_lines(_range(path, shard.offset, shard.size), jsonl.LineSplitter()):
+    for lines in cut_lines(given.part(shard.offset, shard.size), jsonl.LineSplitter()):
         rows = lines.text
         if bad or not json_codec.are_objects(lines.texts):
             rows = joined(
@@ -315,11 +327,36 @@ def rows_in(path: Path, shard: Shard, *, directory: Path) -> Iterator[bytes]:
             digest.update(rows)
             yield rows
     if digest.hexdigest() != shard.sha256:
+        before = "was cut into these shards" if directory is None else f"the run in {directory} began with"
+        anew = "cut it anew" if directory is None else "begin a new run in another directory"
         message = (
-            f"{path} is not what the run in {directory} began with: the rows from line {shard.first_line} on are "
-            "others. Put the file back as it was, or begin a new run in another directory"
+            f"{given} is not what {before}: the rows from line {shard.first_line} on are others. Put the file back "
+            f"as it was, or {anew}"
         )
-        raise RunChangedError(message, directory=str(directory))
+        raise RunChangedError(message, directory=str(directory or ""))
+
+
+def which_are_left(shard: Shard, earlier: Sequence[Attempt]) -> bytearray:
+    """Return whether earlier attempts left each row of a shard."""
+    left = bytearray(shard.rows)
+    for row in rows_of(shard, earlier):
+        left[row] = True
+    return left
+
+
+def rows_left(
+    source: BinarySource | BinaryInput, shard: Shard, earlier: Sequence[Attempt], *, directory: Path | None = None
+) -> Iterator[bytes]:
+    """Yield the rows of a shard that earlier attempts left, some at a time, as :func:`rows_in` does."""
+    left = which_are_left(shard, earlier)
+    number = 0
+    for rows in rows_in(source, shard, directory=directory):
+        some = left[number : number + rows.count(b"\n")]
+        number += len(some)
+        if not all(some):
+            rows = b"".join(compress(BytesIO(rows).readlines(), some))
+        if rows:
+            yield rows
 
 
 def unsplit_rows(path: Path, shard: Shard, update: Callable[[bytes], object]) -> Iterator[bytes]:
@@ -339,14 +376,6 @@ def unsplit_rows(path: Path, shard: Shard, update: Callable[[bytes], object]) ->
             update(block)
             yield block
             block = file.read(min(size, _BLOCK_BYTES))
-
-
-def _range(path: Path, offset: int, size: int) -> Iterator[bytes]:
-    with explained("read", path), path.open("rb") as file:
-        file.seek(offset)
-        while size and (block := file.read(min(size, _BLOCK_BYTES))):
-            size -= len(block)
-            yield block
 
 
 def sha256_of(source: Bytes, raise_if_cancelled: Callable[[], None]) -> tuple[int, str]:

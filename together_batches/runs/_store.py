@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from together_batches.runs import _rules
+from together_batches.runs import rules
+from together_batches.runs._lost_jobs import lost_job
 from together_batches.runs._records import Attempt
 
 if TYPE_CHECKING:
@@ -34,8 +35,8 @@ class RunStore:
         self._attempts = {shard.number: list[Attempt]() for shard in snapshot.shards}
         for attempt in snapshot.attempts:
             self._attempts[attempt.shard].append(attempt)
-        self._counts: dict[int, _rules.Buckets] = {}
-        self._total = _rules.Buckets()
+        self._counts: dict[int, rules.Buckets] = {}
+        self._total = rules.Buckets()
         self._uncounted = set(self._attempts)
         self._changed: dict[Key, None] = {}
         self._change = asyncio.Event()
@@ -61,23 +62,23 @@ class RunStore:
 
     def next_attempt(self, shard: Shard, now: datetime) -> Attempt | None:
         """Return the attempt to resume or to begin; None if no row of the shard is to be sent."""
-        return _rules.next_attempt(shard, self.at_shard(shard), max_attempts=self.run.max_attempts, now=now)
+        return rules.next_attempt(shard, self.at_shard(shard), max_attempts=self.run.max_attempts, now=now)
 
     def lost_job(self, attempt: Attempt, jobs: Iterable[BatchJob]) -> Created | None:
         """Return the listed job of the attempt's file that the ledger does not know."""
         known = {other.job_id for other in self.attempts}
-        return _rules.lost_job(attempt, self.run, jobs, known=known)
+        return lost_job(attempt, self.run, jobs, known=known)
 
     @property
-    def buckets(self) -> _rules.Buckets:
+    def buckets(self) -> rules.Buckets:
         """How many rows of the run are in each bucket.
 
         Only shards that changed since the last time are counted again, because each event has the buckets.
         """
         while self._uncounted:
             number = self._uncounted.pop()
-            shard, before = self.shards[number], self._counts.get(number, _rules.Buckets())
-            found = _rules.buckets(shard, self._attempts[number], max_attempts=self.run.max_attempts)
+            shard, before = self.shards[number], self._counts.get(number, rules.Buckets())
+            found = rules.buckets(shard, self._attempts[number], max_attempts=self.run.max_attempts)
             self._total += found - before
             self._counts[number] = found
         return self._total

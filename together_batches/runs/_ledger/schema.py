@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import attrs
 
-from together_batches.runs import _rules
+from together_batches.runs import rules
 from together_batches.runs._records import Attempt, LedgerSnapshot, Run, Shard
 
 if TYPE_CHECKING:
@@ -123,5 +123,5 @@ def load_all(connection: sqlite3.Connection) -> LedgerSnapshot:
         last[attempt.shard] = last.get(attempt.shard, -1) + 1
         if attempt.number != last[attempt.shard]:
             raise sqlite3.DatabaseError(f"attempts of shard {attempt.shard} are missing")
-        _rules.outcomes_of(attempt)
+        rules.outcomes_of(attempt)
     return LedgerSnapshot(run, tuple(shards), tuple(attempts))

@@ -1,7 +1,8 @@
-"""The rules of a run: the next step, derived from the ledger. Plain values in, plain values out.
+"""The rules of a run: what is sent next, and in which bucket each row is. Plain values in, plain values out.
 
-They use no database, no service and no clock, and so are valid for any ledger: every row is in one bucket, no job is
-created that may already exist, and nothing is spent beyond the limits.
+They use no database, no service and no clock, and so are valid wherever the records of a run are kept: each row is in
+one bucket, and a row is sent again only if its outcome is known. The outcome of a row is a byte: :data:`SUCCEEDED`,
+:data:`FAILED`, :data:`AGAIN`, :data:`MISSING`, :data:`REFUSED` or :data:`DENIED`.
 """
 
 from __future__ import annotations
@@ -10,30 +11,24 @@ import operator
 import zlib
 from array import array
 from collections import Counter
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING
 
 import attrs
 
-from together_batches._jobs.create import Created, WantedJob, best_of
 from together_batches._protocol.result_lines import states_error
-from together_batches._text import format_count
-from together_batches.errors import BatchesError, CreateUnconfirmedError, ResultsUnavailableError
 from together_batches.models import BatchJobStatus
 from together_batches.rows import BatchFailure, BatchMissing, BatchSuccess, Usage
 from together_batches.runs._records import Attempt
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
+    from datetime import datetime
 
-    from together_batches.models import BatchJob
-    from together_batches.runs._options import Options
-    from together_batches.runs._records import Run, Shard
+    from together_batches.runs._records import Shard
 
 __all__ = [
     "AGAIN",
     "DENIED",
-    "EPOCH",
     "FAILED",
     "FOR_THE_ACCOUNT",
     "JOB_FAILED",
@@ -41,37 +36,32 @@ __all__ = [
     "REFUSED",
     "SUCCEEDED",
     "Buckets",
-    "Load",
-    "Stop",
     "absent",
-    "admission",
     "buckets",
     "failed_as_a_whole",
-    "lost_job",
     "next_attempt",
     "outcome_of",
     "outcomes_of",
-    "packed",
     "rows_of",
-    "unpacked",
-    "unresolved",
     "usage",
-    "wanted_job",
 ]
 
 # --- outcomes of rows ---------------------------------------------------------------------------------------------
 
 SUCCEEDED = ord("s")
+"""A row that was answered."""
 FAILED = ord("f")
 """A failed row that would fail again."""
 AGAIN = ord("a")
 """A failed row that may succeed if it is sent again."""
 MISSING = ord("m")
+"""A row that is in no file of its job. It is sent again."""
 REFUSED = ord("r")
 """A row refused because of the account: no credit (402), or a rejected key (401)."""
 DENIED = ord("d")
 """A row refused with 403, which may be because of the account or of the row."""
 FOR_THE_ACCOUNT = frozenset({REFUSED, DENIED})
+"""Outcomes of rows that are sent again once the account is in order."""
 _TO_SEND_AGAIN = frozenset({AGAIN, MISSING, REFUSED, DENIED})
 
 _PERMANENT_STATUSES = frozenset(range(400, 500)) - {401, 402, 403, 408, 409, 425, 429}
@@ -114,19 +104,6 @@ def absent(attempt: Attempt, custom_id: str) -> BatchFailure | BatchMissing:
     if attempt.status == BatchJobStatus.FAILED and any(known in reason for known in _PERMANENT_REASONS):
         return BatchFailure(custom_id, JOB_FAILED, reason)
     return BatchMissing(custom_id)
-
-
-def packed(numbers: bytes | Sequence[int]) -> bytes:
-    """Compress outcomes or line numbers for the ledger; nearly all are alike, so they take little space."""
-    return zlib.compress(numbers if isinstance(numbers, bytes) else array("I", numbers).tobytes())
-
-
-def unpacked(kept: bytes) -> Sequence[int]:
-    """Return the line numbers that were packed."""
-    numbers = array("I")
-    if kept:
-        numbers.frombytes(zlib.decompress(kept))
-    return numbers
 
 
 def outcomes_of(attempt: Attempt) -> bytes:
@@ -201,93 +178,6 @@ def rows_of(shard: Shard, earlier: Sequence[Attempt]) -> Sequence[int]:
 def failed_as_a_whole(attempt: Attempt) -> bool:
     """Return whether the job failed or expired and answered no row."""
     return attempt.status in {BatchJobStatus.FAILED, BatchJobStatus.EXPIRED} and SUCCEEDED not in outcomes_of(attempt)
-
-
-# --- limits -------------------------------------------------------------------------------------------------------
-
-
-@attrs.define
-class Load:
-    """Jobs and rows in flight, and rows sent and tokens used so far."""
-
-    jobs: int = 0
-    enqueued_rows: int = 0
-    sent_rows: int = 0
-    tokens: int = 0
-
-
-class Stop(NamedTuple):
-    """Decision that no more jobs are created, with the reason."""
-
-    reason: str
-
-
-def admission(limits: Options, load: Load, rows: int) -> Literal["now", "later"] | Stop:
-    """Return whether a job of ``rows`` rows may be created: now, later (when others have ended), or not at all."""
-    if limits.stop_after_tokens is not None and load.tokens >= limits.stop_after_tokens:
-        return Stop(
-            f"{format_count(load.tokens)} tokens were used, and it was to stop after "
-            f"{format_count(limits.stop_after_tokens)}"
-        )
-    if limits.stop_after_rows is not None and load.sent_rows + rows > limits.stop_after_rows:
-        return Stop(
-            f"{format_count(load.sent_rows)} rows were sent, the next job has {format_count(rows)}, and it was to "
-            f"stop after {format_count(limits.stop_after_rows)}"
-        )
-    room = limits.max_enqueued_rows is None or load.enqueued_rows + rows <= limits.max_enqueued_rows
-    return "now" if room and load.jobs < limits.max_jobs else "later"
-
-
-# --- jobs that may already exist ----------------------------------------------------------------------------------
-
-
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-"""The time before all jobs; a margin can be subtracted from it, unlike from the earliest time there is."""
-
-
-def wanted_job(attempt: Attempt, run: Run) -> WantedJob:
-    """Return the job that a create for an attempt makes."""
-    return WantedJob(
-        file_id=attempt.file_id or "",
-        endpoint=run.endpoint,
-        model_id=run.model_id,
-        priority=run.priority,
-        has_own_file=attempt.marked,
-        former_file_ids=tuple(attempt.former_file_ids.split()),
-    )
-
-
-def lost_job(
-    attempt: Attempt, run: Run, jobs: Iterable[BatchJob], *, known: Collection[str | None]
-) -> Created | None:
-    """Return the listed job that was made by a create whose response was not recorded.
-
-    It is a job of the attempt's file, and not ``known`` to belong to another attempt. A file without a mark may have
-    other users: then the job must also have the attempt's settings, and be created after the create was about to be
-    sent by the service's own clock (at any time, if that is not recorded). Without a recorded intent, only a job of a
-    marked file is accepted.
-    """
-    if not (attempt.file_id and (attempt.marked or attempt.creating_at)):
-        return None
-    wanted, since = wanted_job(attempt, run), attempt.since or EPOCH
-    return best_of(job for job in jobs if wanted.matches(job, since=since) and job.id not in known)
-
-
-def unresolved(errors: Sequence[BatchesError]) -> BatchesError:
-    """Return one error for all that is unresolved at the end of a call, with advice."""
-    unavailable = [error for error in errors if isinstance(error, ResultsUnavailableError)]
-    unconfirmed = [error for error in errors if isinstance(error, CreateUnconfirmedError)]
-    ids = [error.job_id or "" for error in unavailable] + [error.input_file_id for error in unconfirmed]
-    message = (
-        f"{'; '.join(map(str, errors))}. The rows may have been answered and paid for, so they are not sent again. "
-        "Run it again to look again; if you know that results are gone, or that no job was created, name these ids "
-        f"with give_up: {', '.join(ids)}"
-    )
-    if unavailable:
-        file_ids = [file_id for error in unavailable for file_id in error.file_ids]
-        return ResultsUnavailableError(message, job_id=unavailable[0].job_id, file_ids=file_ids)
-    candidates = [job for error in unconfirmed for job in error.candidates]
-    return CreateUnconfirmedError(message, input_file_id=unconfirmed[0].input_file_id, candidates=candidates)
 
 
 # --- buckets of rows ----------------------------------------------------------------------------------------------

@@ -1,0 +1,150 @@
+"""A dataset in shards: cut, read again, and put together, from files of any storage. All functions block."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from together_batches import jsonl
+from together_batches._protocol.upload_marks import MARK_BYTES
+from together_batches._validation import positive_int
+from together_batches.errors import UsageError
+from together_batches.runs._binary import BinaryInput
+from together_batches.runs._joining import final_lines
+from together_batches.runs._options import check_rows_per_job
+from together_batches.runs._sharding import rows_left, scan
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from together_batches.runs._binary import BinarySource, Writable
+    from together_batches.runs._records import Attempt, Shard
+
+__all__ = ["ShardRows", "rows", "shards", "write_results"]
+
+
+def shards(
+    source: BinarySource,
+    *,
+    endpoint: str = "/v1/chat/completions",
+    max_rows_per_job: int = jsonl.MAX_ROWS,
+    max_bytes_per_job: int = jsonl.MAX_BYTES,
+    invalid: Writable | None = None,
+) -> tuple[Shard, ...]:
+    """Check a file of requests, and cut it into as few shards as the limits allow, each for one job at a time.
+
+    The file is read once, and a second time if an id may occur twice or a line is invalid. A shard is a range of it,
+    and holds no rows: see :func:`rows`. The function blocks; async code calls it in a thread.
+
+    Parameters:
+        source: a path; a file opened in binary mode that can seek; or a function that opens such a file.
+        endpoint: the endpoint of the jobs.
+        max_rows_per_job: maximum rows in a shard.
+        max_bytes_per_job: maximum bytes of the rows in a shard, and of its upload.
+        invalid: a binary file for invalid lines, which are then left out of the shards. Otherwise they are an error.
+
+    Raises:
+        ValidationError: the file has no rows, or invalid lines; ``problems`` lists all of them.
+        UsageError: an invalid argument, or a file that cannot be read.
+    """
+    check_rows_per_job("max_rows_per_job", max_rows_per_job)
+    if positive_int("max_bytes_per_job", max_bytes_per_job) <= MARK_BYTES:
+        message = f"max_bytes_per_job must be more than {MARK_BYTES}; it is {max_bytes_per_job}"
+        raise UsageError(message)
+    return scan(
+        source,
+        endpoint=endpoint,
+        max_rows=max_rows_per_job,
+        max_bytes=min(max_bytes_per_job, jsonl.MAX_BYTES) - MARK_BYTES,
+        aside=invalid,
+        raise_if_cancelled=lambda: None,
+    ).shards
+
+
+def rows(source: BinarySource, shard: Shard, earlier: Sequence[Attempt] = ()) -> ShardRows:
+    """Return the rows of the attempt that follows ``earlier`` at a shard, as a source for :func:`begin`.
+
+    These are the rows that the earlier attempts left, in the order of the file: with no earlier attempt, all rows of
+    the shard. Only the range of the shard is read, if the file can seek.
+
+    Parameters:
+        source: the file that was cut into shards.
+        shard: the shard.
+        earlier: the attempts at the shard so far, all of them collected.
+
+    Raises:
+        UsageError: an invalid argument.
+    """
+    for attempt in earlier:
+        if attempt.collected_at is None:
+            message = f"attempt {attempt.number} of shard {attempt.shard} is not collected: collect it first"
+            raise UsageError(message)
+    return ShardRows(BinaryInput.of(source), shard, tuple(earlier))
+
+
+class ShardRows:
+    """Rows of a shard: each call opens them as a binary file, to be read in order.
+
+    Reading the last of them raises :class:`RunChangedError` if the file that was cut into shards has changed.
+    """
+
+    def __init__(self, source: BinaryInput, shard: Shard, earlier: Sequence[Attempt]) -> None:
+        self.name = str(source)
+        self._source = source
+        self._shard = shard
+        self._earlier = earlier
+
+    def __call__(self) -> RowsFile:
+        """Open the rows."""
+        return RowsFile(self.name, rows_left(self._source, self._shard, self._earlier))
+
+
+class RowsFile:
+    """An open file of rows."""
+
+    def __init__(self, name: str, blocks: Iterator[bytes]) -> None:
+        self.name = name
+        self._blocks = blocks
+        self._held = memoryview(b"")
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Return up to ``size`` bytes (by default all), and none at the end."""
+        if size < 0:
+            return b"".join(iter(lambda: self.read(1 << 20), b""))
+        if not self._held:
+            self._held = memoryview(next(self._blocks, b""))
+        block, self._held = self._held[:size], self._held[size:]
+        return bytes(block)
+
+    def close(self) -> None:
+        """Close the source."""
+        self._held, self._blocks = memoryview(b""), iter(())
+
+
+def write_results(
+    shard: Shard,
+    pieces: Sequence[tuple[Attempt, BinarySource]],
+    output: Writable,
+    failures: Writable | None = None,
+) -> None:
+    """Write the results of a shard: a line for each of its rows, in order, from the last attempt that contained it.
+
+    The function blocks; async code calls it in a thread.
+
+    Parameters:
+        shard: the shard.
+        pieces: all attempts at it, each with what :func:`collect` wrote to its ``sink``.
+        output: a binary file for all lines; the shards of a dataset are written to it one after another.
+        failures: a binary file for the lines of rows that were not answered.
+
+    Raises:
+        RunError: a piece is not as it was collected.
+        UsageError: an attempt is not collected, or a piece cannot be read.
+    """
+    for attempt, _ in pieces:
+        if attempt.collected_at is None:
+            message = f"attempt {attempt.number} of shard {attempt.shard} is not collected: collect it first"
+            raise UsageError(message)
+    for lines, failed in final_lines(shard, pieces):
+        output.write(lines)
+        if failed and failures is not None:
+            failures.write(failed)

@@ -1,0 +1,131 @@
+"""The evidence on which rows are sent again.
+
+A row that was answered is paid for, so it takes an error row; a complete result that omits the row; or a job that
+ended as a whole without results. Two readings of the service must agree.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import attrs
+
+from together_batches._jobs.patience import Absence
+from together_batches._text import format_count
+from together_batches.models import BatchJob
+
+if TYPE_CHECKING:
+    from together_batches.runs._joining import Arranged
+    from together_batches.runs._records import Attempt
+    from together_batches.runs._steps import Steps
+
+__all__ = ["Evidence", "results_of"]
+
+_BETWEEN_LOOKS_AT_FILES_SECONDS = 60.0
+_BETWEEN_LOOKS_AT_A_JOB_SECONDS = 30.0
+_BEFORE_ROWS_GO_AGAIN_SECONDS = 60.0
+"""Maximum seconds to wait for an absent collected job before its rows are sent again on the existing evidence."""
+
+
+def results_of(job: BatchJob | Attempt) -> tuple[str, str | None, str | None]:
+    """Return what a job shows of its end and its results, or what is recorded of them."""
+    return str(job.status), job.output_file_id, job.error_file_id
+
+
+@attrs.frozen
+class Look:
+    """A job at one moment, and the sizes of its output and its error file in bytes, None if not given."""
+
+    job: BatchJob = attrs.field(eq=results_of)
+    sizes: tuple[int | None, ...]
+
+
+class Evidence:
+    """What the service shows of the job of an attempt, and of its results."""
+
+    def __init__(self, steps: Steps) -> None:
+        self._steps = steps
+        self._context = steps.context
+
+    async def doubt(self, arranged: Arranged) -> tuple[str, BatchJob | None]:
+        """Return why the omitted rows may still appear, and the job if it differs from its record.
+
+        Neither, if two readings agree that they will not appear.
+        """
+        attempt, patience = self._context.attempt, self._context.patience
+        if attempt.output_file_id or attempt.error_file_id:
+            wait = min(_BETWEEN_LOOKS_AT_FILES_SECONDS, patience)
+        elif attempt.progress:
+            wait = patience  # rows were done, and done rows are in a file according to the documentation
+        else:
+            wait = min(_BETWEEN_LOOKS_AT_A_JOB_SECONDS, patience)
+        first: Look | None = None
+        while True:
+            look = await self.look()
+            if isinstance(look, str):
+                return look, None
+            if self.if_changed(look.job) is not None:
+                return "", look.job
+            file_ids, sizes = results_of(look.job)[1:], (arranged.output_bytes, arranged.error_bytes)
+            for file_id, said, size in zip(file_ids, look.sizes, sizes, strict=True):
+                if file_id and size is not None and (not said or said != size):
+                    return (
+                        f"{file_id} has {format_count(size)} bytes, and its metadata says {said or 'nothing'}",
+                        None,
+                    )
+            if look == first or not wait:
+                return "", None
+            first = look
+            await self._context.time.sleep(wait)
+
+    async def look(self) -> Look | str:
+        """Read the job and the metadata of its files once; return a description if any of them is absent."""
+        job = await self.job()
+        if job is None:
+            return f"job {self._context.attempt.job_id} is absent"
+        sizes: list[int | None] = [None, None]
+        for number, file_id in enumerate((job.output_file_id, job.error_file_id)):
+            if file_id:
+                read = partial(self._context.api.file, file_id)
+                found = await self._context.if_present("look-up of the results", read)
+                if found is None:
+                    return f"the metadata of {file_id}, which holds results of job {job.id}, is absent"
+                sizes[number] = found.bytes
+        return Look(job, tuple(sizes))
+
+    async def job(self) -> BatchJob | None:
+        """Return the job in its present state; None if it is absent."""
+        job_id = self._context.attempt.job_id or ""
+        return await self._context.if_present("look-up of the job", partial(self._context.api.retrieve, job_id))
+
+    def if_changed(self, job: BatchJob | None) -> BatchJob | None:
+        """Return a job that differs from its record; None if it does not, or is absent."""
+        return None if job is None or results_of(job) == results_of(self._context.attempt) else job
+
+    async def is_as_collected(self) -> bool:
+        """Read the job and its files once more before rows are sent again; return False if they differ.
+
+        If they stay absent, nothing contradicts the evidence with which they were collected.
+        """
+        context, attempt = self._context, self._context.attempt
+        if attempt.job_id is None:
+            return True
+        absence = Absence(min(context.patience, _BEFORE_ROWS_GO_AGAIN_SECONDS))
+        while isinstance(look := await self.look(), str):
+            pause = absence.pause()
+            if pause is None:
+                return True
+            await context.wait("a last look at the results", look, pause)
+        # A size that the metadata omits proves nothing: then the files are read once more.
+        if self.if_changed(look.job) is None and all(
+            noted is None or (said or 0) == noted
+            for said, noted in zip(look.sizes, (attempt.output_bytes, attempt.error_bytes), strict=True)
+        ):
+            return True
+        # These sizes are kept when it is collected again, so that it is not collected for ever if they are
+        # permanently wrong, or not given at all.
+        output_bytes, error_bytes = (said or 0 for said in look.sizes)
+        await context.save(collected_at=None, outcomes=b"", output_bytes=output_bytes, error_bytes=error_bytes)
+        await self._steps.note_state(look.job)
+        return False

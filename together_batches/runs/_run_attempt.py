@@ -1,0 +1,138 @@
+"""One attempt of a run: its record is in the ledger, its files are in the directory, and an outage is waited out."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import attrs
+
+from together_batches._jobs.upload_source import open_upload
+from together_batches._protocol.upload_marks import mark_of
+from together_batches.runs._attempt import AttemptContext
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from pathlib import Path
+
+    from together_batches._jobs.create import Created
+    from together_batches._protocol.files import Uploaded
+    from together_batches.errors import APIError, BatchesError
+    from together_batches.models import BatchJob
+    from together_batches.runs._context import RunContext
+    from together_batches.runs._joining import Arranged
+    from together_batches.runs._records import Attempt, Key, Shard
+    from together_batches.runs._run_directory import RowsToUpload
+    from together_batches.runs._values import RunEventKind
+
+__all__ = ["RunAttempt", "Transfers"]
+
+_UPLOADS_AT_ONCE = 4
+_DOWNLOADS_AT_ONCE = 4
+_ARRANGED_AT_ONCE = 1
+"""Maximum jobs arranged at once, because each keeps all its ids in memory."""
+
+T = TypeVar("T")
+
+
+@attrs.frozen
+class Transfers:
+    """Limits on how many attempts transfer or arrange files at once."""
+
+    uploads: asyncio.Semaphore = attrs.field(factory=lambda: asyncio.Semaphore(_UPLOADS_AT_ONCE))
+    downloads: asyncio.Semaphore = attrs.field(factory=lambda: asyncio.Semaphore(_DOWNLOADS_AT_ONCE))
+    arranging: asyncio.Semaphore = attrs.field(factory=lambda: asyncio.Semaphore(_ARRANGED_AT_ONCE))
+
+
+class RunAttempt(AttemptContext):
+    """An attempt with the ``key``. It is the context of its steps, its input, and the place of its results."""
+
+    def __init__(self, run: RunContext, transfers: Transfers, key: Key) -> None:
+        self.api = run.api
+        self.patience = run.options.patience
+        self.settings = run.store.run
+        self.may_be_uploaded = run.is_resumed
+        self._run = run
+        self._store = run.store
+        self._transfers = transfers
+        self._key = key
+
+    # --- its record, and the service ------------------------------------------------------------------------------
+
+    @property
+    def attempt(self) -> Attempt:
+        """The attempt as last saved."""
+        return self._store.at(self._key)
+
+    async def save(self, **changes: Any) -> None:
+        """Change the attempt, and return when the change is durable."""
+        await self._store.save(self._key, **changes)
+
+    def lost_job(self, jobs: Iterable[BatchJob]) -> Created | None:
+        """Return the listed job of the attempt's file that the ledger does not know."""
+        return self._store.lost_job(self.attempt, jobs)
+
+    def is_of_another(self, job: BatchJob) -> bool:
+        """Return whether the job belongs to another attempt."""
+        return any(attempt.job_id == job.id and attempt.key != self._key for attempt in self._store.attempts)
+
+    async def until_answered(
+        self, what: str, call: Callable[[], Awaitable[T]], *, is_over: Callable[[APIError], bool] = lambda _: False
+    ) -> T:
+        """Return the result of ``call``, after any outage; raise other errors, and one that ``is_over``."""
+        return await self._run.until_answered(what, self._key, call, is_over=is_over)
+
+    async def wait(self, what: str, problem: BatchesError | str, pause: float) -> None:
+        """Report a transient failure, and wait."""
+        await self._run.wait(what, self._key, problem, pause)
+
+    def emit(self, kind: RunEventKind, message: str, job_id: str | None = None) -> None:
+        """Report an event to ``on_event``."""
+        self._run.emit(kind, message, self._key, job_id)
+
+    # --- its files ------------------------------------------------------------------------------------------------
+
+    async def upload(self) -> tuple[Uploaded, bool]:
+        """Upload the rows; return the file, and whether it is marked: no other has its content."""
+        attempt, directory = self.attempt, self._run.directory
+        mark = mark_of(self._store.run.id, *self._key) if self._run.options.unique_files else None
+        async with self._transfers.uploads:
+            rows = await directory.rows_of(self._shard, self._earlier, attempt, mark)
+            name = directory.name_of(attempt, mark if rows.is_marked else None)
+            uploaded = await self.until_answered("upload", partial(self._upload, rows, name))
+            await directory.drop(rows.path)
+        return uploaded, rows.is_marked
+
+    async def _upload(self, rows: RowsToUpload, name: str) -> Uploaded:
+        async with open_upload(rows.path, name, sha256=rows.sha256) as content:
+            return await self.api.upload(content)
+
+    def reading(self) -> asyncio.Semaphore:
+        """Limit how many results are downloaded at once."""
+        return self._transfers.downloads
+
+    def download_path(self, number: int) -> Path:
+        """Return the path for the first or second file of results."""
+        return self._run.directory.download_of(self.attempt, number)
+
+    async def drop(self, path: Path) -> None:
+        """Remove a download."""
+        await self._run.directory.drop(path)
+
+    async def arrange(self, output: Path | None, errors: Path | None) -> Arranged:
+        """Write the piece of the attempt from the files of its results."""
+        async with self._transfers.arranging:
+            return await self._run.directory.arrange(self._shard, self._earlier, self.attempt, output, errors)
+
+    async def keep(self) -> str:
+        """Return the hash of the piece, which is in its place."""
+        return await self._run.directory.piece_sha256(self.attempt)
+
+    @property
+    def _shard(self) -> Shard:
+        return self._store.shards[self._key[0]]
+
+    @property
+    def _earlier(self) -> Sequence[Attempt]:
+        return self._store.earlier(self._key)
