@@ -162,6 +162,7 @@ def test_an_id_that_only_seems_to_come_twice(path: Path, monkeypatch: pytest.Mon
         _scan(path, _lines(*ROWS, ROWS[2]))
 
 
+@pytest.mark.unmeasured
 def test_memory_does_not_hold_the_ids(path: Path) -> None:
     """Eight bytes of each row are kept in memory, and some more for a moment."""
     content = _lines(*(_row(f"{number:060}") for number in range(50_000)))

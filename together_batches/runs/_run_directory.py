@@ -8,18 +8,19 @@ from __future__ import annotations
 import hashlib
 import os
 from functools import partial
+from itertools import compress
 from typing import TYPE_CHECKING, NamedTuple
 
 from together_batches import jsonl
 from together_batches._protocol import request_codec
 from together_batches._protocol.upload_marks import place_in, sendable, tagged_name
-from together_batches.errors import UsageError
 from together_batches.models import BatchJobStatus
 from together_batches.runs import rules
 from together_batches.runs._directory_check import DOWNLOADS, PIECES, UPLOADS, is_scratch
-from together_batches.runs._files import explained, run_file
+from together_batches.runs._files import explained, make_directory, run_file
+from together_batches.runs._id_files import IdFiles
 from together_batches.runs._joining import Arranged, arrange, final_lines
-from together_batches.runs._sharding import rows_left, sha256_of, unsplit_rows
+from together_batches.runs._sharding import rows_left, sha256_of, unsplit_rows, which_are_left
 from together_batches.runs._threads import in_thread
 
 if TYPE_CHECKING:
@@ -50,18 +51,15 @@ class RunDirectory:
     def __init__(self, directory: Path, source: Path) -> None:
         self.directory = directory
         self._source = source
+        self._id_files = IdFiles(directory)
         # Pieces that this process wrote are hashed meanwhile, and read again for that only if they were changed.
         self._written: dict[Path, tuple[os.stat_result, str]] = {}
 
     def prepare(self) -> None:
         """Create missing directories, and remove incomplete files of an earlier process."""
+        for name in (PIECES, DOWNLOADS, UPLOADS):
+            make_directory(self.directory / name)
         with explained("work in", self.directory):
-            for name in (PIECES, DOWNLOADS, UPLOADS):
-                path = self.directory / name
-                if path.is_symlink():
-                    message = f"cannot work in {self.directory}: {path} is a link; put a directory in its place"
-                    raise UsageError(message)
-                path.mkdir(exist_ok=True)
             for name in (DOWNLOADS, UPLOADS):
                 for left in (self.directory / name).iterdir():
                     if is_scratch(left.name) and not left.is_dir():
@@ -146,6 +144,9 @@ class RunDirectory:
 
     def _ids(self, shard: Shard, earlier: Sequence[Attempt], raise_if_cancelled: Callable[[], None]) -> list[str]:
         """Return the ids of these rows."""
+        ids = self._id_files.read(shard)
+        if ids is not None:
+            return list(compress(ids, which_are_left(shard, earlier))) if earlier else ids
         return [
             custom_id
             for rows in self._rows(shard, earlier, raise_if_cancelled)
@@ -202,8 +203,9 @@ class RunDirectory:
         await in_thread(write, large=True)
 
     async def clear(self, attempts: Sequence[Attempt]) -> None:
-        """Remove the pieces after the output is written."""
+        """Remove the pieces, and the ids, after the output is written."""
         await self.drop(*(self.piece_of(attempt) for attempt in attempts))
+        await in_thread(lambda _: self._id_files.remove({attempt.shard for attempt in attempts}))
 
 
 def _fill(
