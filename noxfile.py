@@ -23,15 +23,19 @@ nox.options.error_on_missing_interpreters = False
 PROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PROJECT)
 HERE = Path(__file__).parent
-XDIST = "--numprocesses=auto"
-APART = ["tests/contracts", "tests/process"]
-"""Tests of files and of processes, which coverage of this process would only slow down."""
+XDIST = ["--numprocesses=auto", "--dist=worksteal"]
+
+# Otherwise each of the processes that the tests start would compile the package anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 def install(session: nox.Session, *groups: str, package: bool = True) -> None:
-    """Install dependency groups (expanded here: older pips do not know groups), and the package or what it needs."""
+    """Install dependency groups (expanded here: older pips do not know groups), and the package or what it needs.
+
+    Modules are compiled when they are imported, which most of them never are.
+    """
     needed = nox.project.dependency_groups(PROJECT, *groups) if groups else ()
-    session.install(*needed, *(["-e", "."] if package else PROJECT["project"]["dependencies"]))
+    session.install("--no-compile", *needed, *(["-e", "."] if package else PROJECT["project"]["dependencies"]))
 
 
 def scratch_of(session: nox.Session) -> dict[str, str]:
@@ -61,18 +65,17 @@ def typing(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """Run the suite; on the oldest Python, the tests within their own process under branch coverage."""
+    """Run the suite; on the oldest Python with branch coverage, which is off during tests marked ``unmeasured``."""
     install(session, "test")
     environment = scratch_of(session)
+    arguments = session.posargs or [*XDIST, "--ignore=tests/simulation"]
     if session.posargs or session.python != PYTHONS[0]:
-        session.run("pytest", *(session.posargs or [XDIST, "--ignore=tests/simulation"]), env=environment)
+        session.run("pytest", *arguments, env=environment)
         return
-    measured = [XDIST, "--ignore=tests/simulation", *(f"--ignore={path}" for path in APART)]
     session.run("coverage", "erase", env=environment)
-    session.run("coverage", "run", "-m", "pytest", *measured, env=environment)
+    session.run("coverage", "run", "-m", "pytest", *arguments, env=environment)
     session.run("coverage", "combine", "--quiet", env=environment)
     session.run("coverage", "report", env=environment)
-    session.run("pytest", XDIST, *APART, env=environment)
 
 
 @nox.session(python=PYTHONS[0])
@@ -80,14 +83,14 @@ def lowest(session: nox.Session) -> None:
     """Run the suite on the oldest Python, with the lowest version of each requirement. Not in CI."""
     requirements = [*PROJECT["project"]["dependencies"], *nox.project.dependency_groups(PROJECT, "test")]
     session.install(*(requirement.replace(">=", "==") for requirement in requirements), "-e", ".")
-    session.run("pytest", *(session.posargs or [XDIST, "--ignore=tests/simulation"]), env=scratch_of(session))
+    session.run("pytest", *(session.posargs or [*XDIST, "--ignore=tests/simulation"]), env=scratch_of(session))
 
 
 @nox.session
 def simulation(session: nox.Session) -> None:
     """Run simulated runs: fifty seeds, and deaths at each step. For thousands: ``nox -s simulate``."""
     install(session, "test", package=False)
-    session.run("pytest", XDIST, "tests/simulation", *session.posargs, env=scratch_of(session))
+    session.run("pytest", *XDIST, "tests/simulation", *session.posargs, env=scratch_of(session))
 
 
 @nox.session
@@ -99,7 +102,7 @@ def official(session: nox.Session) -> None:
         apart = Path(session.create_tmp()).resolve() / f"official-{version}"
         session.run(sys.executable, "-m", "virtualenv", "--quiet", "--clear", str(apart), external=True)
         python = str(apart / ("Scripts" if os.name == "nt" else "bin") / "python")
-        session.run(python, "-m", "pip", "install", "--quiet", f"together=={version}", external=True)
+        session.run(python, "-m", "pip", "install", "--quiet", "--no-compile", f"together=={version}", external=True)
         environment["TOGETHER_BATCHES_OFFICIAL_PYTHON"] = python
         session.run("pytest", "tests/process/test_official_package.py", *session.posargs, env=environment)
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pkgutil
 import signal
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -12,15 +14,18 @@ from typing import TYPE_CHECKING, Any
 import aioresponses.core
 import pytest
 from aiohttp import ClientResponse
+from coverage import Coverage
 from hypothesis import settings
 from wires import KEY
 
+import together_batches
 from together_batches.emulator import Emulator
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Generator, Iterator
 
 _ROOT = Path(__file__).parents[1]
+_UNMEASURED = {"contracts", "process"}
 
 # No deadline: a busy machine is not a failure. Fewer examples than Hypothesis's 100: every run draws others.
 settings.register_profile("suite", deadline=None, max_examples=50, print_blob=True)
@@ -37,15 +42,19 @@ def _without_stacks(_loop: asyncio.AbstractEventLoop) -> bool:
     return False
 
 
-def pytest_configure() -> None:
-    """Disable stacks in debug loops, and restore Ctrl-C, which a shell disables in background jobs.
+def pytest_configure(config: pytest.Config) -> None:
+    """Disable stacks in debug loops, and restore the signals that a shell disables in background jobs, or ``nohup``.
 
     Child processes import the package from this tree too, because it need not be installed.
     """
+    if hasattr(config, "workerinput"):  # the workers of pytest-xdist are measured, and not what they start
+        os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
     os.environ["PYTHONPATH"] = os.pathsep.join([str(_ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
     asyncio.BaseEventLoop.get_debug = _without_stacks  # type: ignore[method-assign]
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
@@ -53,6 +62,31 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     if isinstance(val, bytes) and not val.isascii():
         return argname
     return None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of files and of processes, which coverage of this process would only slow down."""
+    for item in items:
+        if _UNMEASURED & {*item.path.relative_to(_ROOT).parts}:
+            item.add_marker("unmeasured")
+    if Coverage.current() is not None:
+        # Now, because what a module runs on import would be missed if an unmeasured test were the first to import it.
+        for module in pkgutil.walk_packages(together_batches.__path__, "together_batches."):
+            if not module.name.endswith("__main__"):
+                import_module(module.name)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Switch coverage off for tests marked ``unmeasured``."""
+    measuring = Coverage.current() if item.get_closest_marker("unmeasured") else None
+    if measuring is None:
+        return (yield)
+    measuring.stop()
+    try:
+        return (yield)
+    finally:
+        measuring.start()
 
 
 @pytest.fixture(autouse=True)

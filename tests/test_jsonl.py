@@ -112,6 +112,7 @@ def test_a_line_without_end_takes_no_memory() -> None:
     assert splitter.close() == []
 
 
+@pytest.mark.unmeasured
 def test_a_long_line_in_small_chunks_costs_no_square() -> None:
     """Ten million bytes in chunks of thirty take linear time: copying the buffer each time would take hours."""
     splitter = jsonl.LineSplitter()
@@ -164,6 +165,7 @@ def _cut(data: st.DataObject, content: bytes) -> Iterator[bytes]:
         yield content[start:end]
 
 
+@pytest.mark.unmeasured
 @given(st.lists(_requests, max_size=5), st.data())
 def test_chunks_may_be_cut_anywhere(requests: list[BatchRequest], data: st.DataObject) -> None:
     """Chunks may be cut anywhere: the rows are the same, with any line ends, with or without a byte order mark."""

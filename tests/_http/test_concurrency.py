@@ -57,6 +57,7 @@ class Crew:
         return next(now for now, limit in self.history if is_it(now, limit))
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("way", [0.0, 0.05, 0.2], ids="{} s away".format)
 @pytest.mark.parametrize("wanted", [1, 100, 400, 2_000], ids="{} at once".format)
 def test_a_healthy_service_is_asked_for_all_that_it_can_do(wanted: int, way: float) -> None:

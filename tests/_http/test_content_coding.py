@@ -84,6 +84,7 @@ def test_what_cannot_be_undone(names: tuple[str, ...], body: bytes, problem: str
         decode(body, names, 1 << 20)
 
 
+@pytest.mark.unmeasured
 def test_no_more_is_decoded_than_is_wanted() -> None:
     """Decoding a kilobyte that expands to a gigabyte costs little more than the limit allows."""
     bomb = gzip.compress(gzip.compress(bytes(200 << 20)))

@@ -325,6 +325,7 @@ _LATENCY = pytest.mark.parametrize("latency", [0.001, 0.005, 0.05], ids="{} s".f
 _ADVISES = pytest.mark.parametrize("advises", [False, True], ids=["silent", "with Retry-After"])
 
 
+@pytest.mark.unmeasured
 @_LATENCY
 @_ADVISES
 def test_a_flood_of_a_service_that_also_fails(latency: float, *, advises: bool) -> None:
@@ -336,6 +337,7 @@ def test_a_flood_of_a_service_that_also_fails(latency: float, *, advises: bool) 
     assert refused[-1] <= (0.02 if latency < 0.05 else 0.05)
 
 
+@pytest.mark.unmeasured
 @_LATENCY
 @_ADVISES
 def test_a_limit_that_halves_and_doubles_under_a_failing_service(latency: float, *, advises: bool) -> None:
@@ -347,6 +349,7 @@ def test_a_limit_that_halves_and_doubles_under_a_failing_service(latency: float,
     assert refused[-1] <= 0.05
 
 
+@pytest.mark.unmeasured
 @_LATENCY
 @pytest.mark.parametrize(
     ("rate", "burst", "calls", "in_flight"),
@@ -430,6 +433,7 @@ def test_a_door_that_stays_shut_is_met_by_a_trickle(in_flight: int) -> None:
     assert sum(60 <= sent < 120 for sent in run.sent_at) <= 25
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("in_flight", [100, 400], ids="{} in flight".format)
 @pytest.mark.parametrize("latency", [0.0005, 0.001, 0.002, 0.005], ids="{} s".format)
 def test_a_service_at_hand_is_at_full_speed_in_a_tenth_of_a_second(latency: float, in_flight: int) -> None:
@@ -447,6 +451,7 @@ def test_a_service_that_is_far_away_is_at_full_speed_after_some_answers(latency:
     assert run.seconds <= 20_000 / 100 * latency + 14 * latency
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("in_flight", [100, 400, 2_000], ids="{} in flight".format)
 @pytest.mark.parametrize("latency", [0.001, 0.005, 0.02], ids="{} s".format)
 @pytest.mark.parametrize(("rate", "calls", "most"), [(5, 200, 5), (20, 1_000, 20), (50, 1_000, 20), (200, 2_000, 40)])

@@ -255,6 +255,7 @@ def test_as_many_at_once_as_allowed_and_no_more(at_once: int, count: int, expect
     run()
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize(
     ("service", "count", "at_once", "most", "took"),
     [
@@ -883,6 +884,7 @@ def peak_of(count: int) -> int:
         tracemalloc.stop()
 
 
+@pytest.mark.unmeasured
 def test_memory_does_not_grow_with_the_number_of_ids() -> None:
     """Thirty times the ids take the same memory, failures included."""
     peak_of(500)

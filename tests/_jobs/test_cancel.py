@@ -150,6 +150,7 @@ async def test_many_cancels_that_may_have_been_taken_are_looked_up_in_one_list()
     assert len(service.sent) == 800
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("error", [BROKEN, TROUBLE], ids=str)
 @pytest.mark.parametrize("list_answer", [TROUBLE, []], ids=["no list", "a list without them"])
 @pytest.mark.parametrize("seconds", [0.001, 1.0])

@@ -23,6 +23,7 @@ def test_what_was_seen_before_a_mark() -> None:
     assert known.seen_before(mark, BatchJob(id="never")) is False
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("newest_first", [True, False])
 def test_a_list_of_twenty_thousand_does_not_crowd_out_the_youngest(*, newest_first: bool) -> None:
     """A list of twenty thousand jobs, in any order, does not evict the newest, which matter for creates."""

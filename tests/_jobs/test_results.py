@@ -218,11 +218,12 @@ async def test_a_very_long_row() -> None:
     assert names(rows) == [("success", "a"), ("success", "b")]
 
 
+@pytest.mark.parametrize("end", [b"\n", b""])
 @pytest.mark.parametrize("order", ["file", "input"])
-async def test_a_row_without_an_end(order: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_row_without_an_end(order: str, end: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """A line above the memory limit is a failure with its beginning and its id; the other rows are returned."""
     monkeypatch.setattr(result_lines, "LONGEST_LINE_BYTES", 2_000)
-    account = Account(lines(answer("a", {"text": "x" * 3_000}), answer("b")))
+    account = Account(lines(answer("b"), answer("a", {"text": "x" * 3_000})).removesuffix(b"\n") + end)
     rows = await account.rows(requests=["a", "b"], order=order)
     assert sorted(names(rows)) == [("failure", "a"), ("success", "b")]
     (failure,) = [row for row in rows if isinstance(row, BatchFailure)]

@@ -222,6 +222,7 @@ async def test_an_interval_of_ones_own_is_kept() -> None:
     assert service.times == [0, 300, 600, 900, 1200]
 
 
+@pytest.mark.unmeasured
 @without_wires
 async def test_days() -> None:
     """A job may outlive its deadline, and a wait without a timeout continues."""
@@ -715,6 +716,7 @@ async def test_finished_ones_come_first_and_cost_nothing() -> None:
     assert {job_id for _, job_id in service.retrieved} == {"a"}
 
 
+@pytest.mark.unmeasured
 @without_wires
 async def test_many_are_read_from_the_list() -> None:
     """Many jobs are read in one list, not one by one."""

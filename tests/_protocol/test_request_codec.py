@@ -57,3 +57,14 @@ def test_the_ids_of_requests() -> None:
     ]
     odd = b'x\n[]\n{}\n{"custom_id": 7}\n{"custom_id": "a"}\n'
     assert request_codec.custom_ids(odd) == ["", "", "", "", "a"]
+
+
+def test_ids_that_are_kept() -> None:
+    """Ids are kept as lines of JSON, and nothing else is read as such."""
+    lines = (
+        request_codec.packed_ids(["a", "\u00e9\n"]) + request_codec.packed_ids([]) + request_codec.packed_ids(["b"])
+    )
+    assert request_codec.unpacked_ids(lines) == ["a", "\u00e9\n", "b"]
+    for other in (b"[7]\n", b"{}\n", b'["a"', b'["\xff"]\n'):
+        with pytest.raises(WireError):
+            request_codec.unpacked_ids(other)

@@ -116,19 +116,22 @@ def test_a_line_that_nothing_reads(line: bytes) -> None:
         (b'{"usage": {"prompt_tokens": 7, "completion_tokens": null, "total_tokens": "9"}}', (7, 0, 0)),
         (b'{"x": "\\ud800", "usage": {"prompt_tokens": 7}}', (7, 0, 0)),
         (b'{"usage": {}}', (0, 0, 0)),
-        (b'{"usage": null}', None),
-        (b'{"usage": 7}', None),
-        (b"{}", None),
-        (b"[]", None),
-        (b"null", None),
-        (b'"usage"', None),
-        (b'{"usage": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", None),
+        (b'{"usage": null}', (0, 0, 0)),
+        (b'{"usage": 7}', (0, 0, 0)),
+        (b"{}", (0, 0, 0)),
+        (b"[]", (0, 0, 0)),
+        (b"null", (0, 0, 0)),
+        (b'"usage"', (0, 0, 0)),
+        (b'{"usage": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", (0, 0, 0)),
     ],
     ids=lambda value: repr(value)[:40],
 )
-def test_the_tokens_of_an_answer(body: bytes, tokens: object) -> None:
-    """The tokens of an answer are read without decoding the rest of it."""
+def test_the_tokens_of_an_answer(body: bytes, tokens: tuple[int, int, int]) -> None:
+    """The tokens of answers are read without decoding the rest of them, and are added up; what has none counts 0."""
     assert result_codec.usage(body) == tokens
+    usual = b'{"usage": {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}}'
+    more = (tokens[0] + 2, tokens[1] + 4, tokens[2] + 6)
+    assert result_codec.usage(usual, body, usual) == more
 
 
 _row_bodies = st.recursive(

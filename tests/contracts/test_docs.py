@@ -32,6 +32,10 @@ def _name(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
 
+def _has_examples(page: Path) -> bool:
+    return any(block.kind in {"python", "console"} for block in blocks(page.read_text("utf-8")))
+
+
 def _python(command: list[str], directory: Path, *, quiet: bool = True) -> None:
     """Run Python; it must succeed and, if it is to be ``quiet``, neither warn nor print on standard error."""
     ended = subprocess.run(
@@ -46,7 +50,7 @@ def _python(command: list[str], directory: Path, *, quiet: bool = True) -> None:
 
 
 @pytest.mark.timeout(160)  # a page with many commands starts many processes
-@pytest.mark.parametrize("page", PAGES, ids=_name)
+@pytest.mark.parametrize("page", [page for page in PAGES if _has_examples(page)], ids=_name)
 def test_the_examples_of_a_page_run(page: Path, tmp_path: Path) -> None:
     """Every block runs in order and prints what the page shows; examples that are tests are run by pytest."""
     all_blocks = list(blocks(page.read_text("utf-8")))

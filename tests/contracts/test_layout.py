@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import re
 import sys
+from functools import cache
 from pathlib import Path
 from string import ascii_lowercase
 from typing import TYPE_CHECKING, NamedTuple
@@ -88,6 +89,7 @@ def _imports(tree: ast.AST) -> Iterator[tuple[str, list[str]]]:
             yield from _imports(node)
 
 
+@cache
 def _of(file: Path) -> list[tuple[str, list[str]]]:
     return list(_imports(ast.parse(file.read_text("utf-8"))))
 

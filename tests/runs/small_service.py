@@ -61,6 +61,7 @@ class Service:
     async def upload(self, rows: UploadContent) -> Uploaded:
         async with self.life.around():
             content = await rows.block(0)
+            assert hashlib.sha256(content).hexdigest() == rows.sha256
             file_id = f"file-{hashlib.sha256(content).hexdigest()[:8]}"
             known_id = file_id if file_id in self.files else None
             self.files[file_id] = content

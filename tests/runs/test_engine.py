@@ -107,6 +107,7 @@ IDS = {
 _both = pytest.mark.parametrize("ids", IDS.values(), ids=IDS.keys())
 
 
+@pytest.mark.unmeasured
 @pytest.mark.timeout(300)  # as many lives as there are steps
 @_both
 async def test_killed_at_any_step(tmp_path: Path, ids: list[str]) -> None:
@@ -157,6 +158,7 @@ async def test_a_file_that_was_deleted_before_its_job_was_created(tmp_path: Path
     await world.check()
 
 
+@pytest.mark.unmeasured
 async def test_a_clock_that_was_set_back(tmp_path: Path) -> None:
     """A clock that was set back does not hide the job of a create: the service's own clock counts."""
     world = World(tmp_path, IDS["some are lost"])

@@ -24,6 +24,7 @@ import pytest
 
 from together_batches import RunInUseError, RunLedgerError
 from together_batches.runs import _ledger
+from together_batches.runs._ledger import connection as ledger_connection
 from together_batches.runs._lock import locked
 from together_batches.runs._records import Attempt, LedgerSnapshot, Run, Shard, packed
 
@@ -515,7 +516,7 @@ async def test_going_on_without_the_right_to_write(sealed: Path) -> None:
 
 async def test_somebody_else_has_locked_it(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A ledger locked by another process is reported as that, after some patience, and not as corrupt."""
-    monkeypatch.setattr(_ledger, "_BUSY_SECONDS", 0)
+    monkeypatch.setattr(ledger_connection, "_BUSY_SECONDS", 0)
     async with _opened(directory) as ledger:
         with _plain(directory) as other:
             other.execute("BEGIN EXCLUSIVE")

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from together_batches import RunChangedError, UsageError, ValidationError
 from together_batches._local.atomic_file import AtomicFile
 from together_batches.runs import _sharding
-from together_batches.runs._sharding import Scan, rows_in, scan
+from together_batches.runs._sharding import Scan, rows_in, scan, unsplit_rows
 
 if TYPE_CHECKING:
     from together_batches.runs._records import Shard
@@ -162,6 +162,7 @@ def test_an_id_that_only_seems_to_come_twice(path: Path, monkeypatch: pytest.Mon
         _scan(path, _lines(*ROWS, ROWS[2]))
 
 
+@pytest.mark.unmeasured
 def test_memory_does_not_hold_the_ids(path: Path) -> None:
     """Eight bytes of each row are kept in memory, and some more for a moment."""
     content = _lines(*(_row(f"{number:060}") for number in range(50_000)))
@@ -190,6 +191,30 @@ def test_rows_that_are_others_by_now(path: Path, change: bytes) -> None:
     with pytest.raises(RunChangedError, match=r"the rows from line 4 on are others\. Put the file back") as raised:
         _rows_in(path, found.shards[1])
     assert raised.value.directory == str(path.parent)
+
+
+@pytest.mark.parametrize(
+    ("content", "is_unsplit"),
+    [
+        (_lines(*ROWS), True),
+        (_lines(*ROWS).removesuffix(b"\n"), True),
+        (b"\xef\xbb\xbf" + _lines(*ROWS), True),
+        (b"\n" + _lines(*ROWS), True),
+        (_lines(*ROWS, end=b"\r\n"), False),
+        (_lines(*ROWS, end=b"\n\n"), False),
+    ],
+    ids=["usual", "without an end", "byte order mark", "blank line before", "carriage returns", "blank lines"],
+)
+def test_rows_that_are_copied_without_splitting(tmp_path: Path, content: bytes, *, is_unsplit: bool) -> None:
+    """The bytes of a shard are its rows if they have its hash; lines that are sent otherwise give another one."""
+    path = tmp_path / "input.jsonl"
+    for shard in _scan(path, content).shards:
+        digest = hashlib.sha256()
+        first, *rest = unsplit_rows(path, shard, digest.update)
+        assert first.count(b"\n") == 1
+        assert (digest.hexdigest() == shard.sha256) is is_unsplit
+        if is_unsplit:
+            assert b"".join([first, *rest]).split(b"\n")[:-1] == _rows_in(path, shard)
 
 
 def test_an_input_that_is_gone(path: Path) -> None:

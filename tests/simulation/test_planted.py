@@ -24,6 +24,7 @@ from together_batches.runs import (
     _evidence,
     _joining,
     _ledger,
+    _result_index,
     _resuming,
     _run_directory,
     _running,
@@ -70,7 +71,8 @@ def _whatever_it_is(custom_ids: Any, output: Any, *rest: Any, **options: Any) ->
 
 def _errors_first(custom_ids: Any, output: Any, errors: Any, *rest: Any, **options: Any) -> _joining.Arranged:
     """Join with the error file first, whose rows then beat answers."""
-    with mock.patch.object(_joining, "_ANSWERS", frozenset(range(256))):
+    first_counts = mock.patch.object(_result_index, "stray_reason", lambda _, before: "late" if before else None)
+    with first_counts:
         return _joining.arrange(custom_ids, errors, output, *rest, **options)
 
 
@@ -128,6 +130,7 @@ async def _always(*_: Any) -> bool:
 async def _give_up_by_size(self: _collecting.Collecting) -> Any:
     arranged = await self.read(leniently=True)
     assert not isinstance(arranged, str)
+    await self.steps.context.save(output_bytes=None, error_bytes=None)
     await self._note(arranged)
     return arranged
 

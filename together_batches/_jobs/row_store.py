@@ -15,7 +15,7 @@ from anyio import to_thread
 
 from together_batches._fields import carried
 from together_batches._protocol.carried_body import Body
-from together_batches._protocol.json_members import salvaged_id
+from together_batches._protocol.line_rank import ANSWERED_BEFORE, Rank, id_of_unreadable, stray_reason
 from together_batches._protocol.result_lines import as_text, read_row, salvaged, states_error
 from together_batches.errors import UsageError
 from together_batches.rows import BatchFailure, BatchMissing, BatchResult, BatchStray, BatchSuccess
@@ -33,8 +33,8 @@ A = TypeVar("A")
 _PIECE_BYTES = 1_000_000
 _PIECE_ROWS = 500
 
-_ANSWERED_BEFORE = "a row with this custom_id came before"
-_FOREIGN = "its custom_id is not among the requests"
+_UNREADABLE, _FAILURE, _ANSWER = Rank.UNREADABLE, Rank.FAILURE, Rank.ANSWER
+"""Global names, because each row needs them, and an enumeration takes time to find its members."""
 
 
 class _Place(NamedTuple):
@@ -42,12 +42,12 @@ class _Place(NamedTuple):
 
     offset: int
     length: int
+    rank: Rank
     whole: bool = True
     status_code: int = 0
-    is_answer: bool = False
 
 
-_YIELDED = _Place(-1, 0, is_answer=True)
+_YIELDED = _Place(-1, 0, _ANSWER)
 """The place of an answer that is not stored."""
 
 
@@ -57,6 +57,10 @@ class _Entry(NamedTuple):
     custom_id: str | None
     place: _Place | int
     stray_reason: str | None = None
+
+
+def _offset_of(entry: _Entry) -> int:
+    return cast("_Place", entry.place).offset
 
 
 class RowStore:
@@ -72,7 +76,6 @@ class RowStore:
         # A row that was found has its place, any other its number in the input.
         self._places: dict[str, _Place | int] = {**(expected or {})}
         self._others: list[_Entry] = []
-        self._unreadable: dict[_Place, str] = {}
         self._held = bytearray()
         self._stored_bytes = 0
         self._file: IO[bytes] | None = None
@@ -87,41 +90,47 @@ class RowStore:
 
         ``ended`` is False for a line without a line end: it may be truncated, and if unreadable it proves nothing.
         """
-        custom_id, answers = row.custom_id, isinstance(row, BatchSuccess)
+        custom_id, rank = row.custom_id, _ANSWER if isinstance(row, BatchSuccess) else _FAILURE
+        if custom_id is None and self._is_closed and not states_error(row):
+            rank = _UNREADABLE
+            named = id_of_unreadable(line.content, whole=line.whole, ended=ended)
+            custom_id = named if named in self._places else None
         before = None if custom_id is None else self._places.get(custom_id)
-        stray_reason = None
-        if before is None and self._is_closed and custom_id is not None:
-            stray_reason = _FOREIGN
-        elif isinstance(before, _Place) and (before.is_answer or not answers):
-            stray_reason = _ANSWERED_BEFORE
-        if answers and not self._in_input_order:
-            if stray_reason is not None:
-                return BatchStray(custom_id, stray_reason, as_text(line.content))
+        reason = None
+        if isinstance(before, _Place):
+            reason = stray_reason(rank, before.rank)
+        elif before is None and custom_id is not None and self._is_closed:
+            reason = stray_reason(rank, None)
+        if reason is not None and rank is _UNREADABLE:
+            custom_id = reason = None  # such a line is a failure without an id, and no stray
+        if rank is _ANSWER and not self._in_input_order:
+            if reason is not None:
+                return BatchStray(custom_id, reason, as_text(line.content))
             place = _YIELDED
         else:
-            place = self._put(row, line, is_stray=stray_reason is not None)
-        if custom_id is None or stray_reason is not None:
-            self._others.append(_Entry(custom_id, place, stray_reason))
-            if custom_id is None and ended and self._is_closed and not states_error(row):
-                self._unreadable[place] = salvaged_id(line.content) or ""
+            place = self._put(row, line, rank, is_stray=reason is not None)
+        if custom_id is None or reason is not None:
+            self._others.append(_Entry(custom_id, place, reason))
         else:
             if isinstance(before, _Place):
-                self._others.append(_Entry(custom_id, before, _ANSWERED_BEFORE))
+                is_stray = before.rank is not _UNREADABLE
+                self._others.append(_Entry(custom_id, before, ANSWERED_BEFORE) if is_stray else _Entry(None, before))
             self._places[custom_id] = place
         return row if place is _YIELDED else None
 
-    def _put(self, row: BatchSuccess | BatchFailure, line: Line, *, is_stray: bool) -> _Place:
+    def _put(self, row: BatchSuccess | BatchFailure, line: Line, rank: Rank, *, is_stray: bool) -> _Place:
         content, status_code = line.content, 0
         if isinstance(row, BatchSuccess) and not row.raw and not is_stray and (text := carried(row)) is not None:
             content, status_code = text, row.status_code
         offset = self._stored_bytes + len(self._held)
         self._held += content
-        return _Place(offset, len(content), line.whole, status_code, isinstance(row, BatchSuccess))
+        return _Place(offset, len(content), rank, line.whole, status_code)
 
     def lacks_any_but(self, ids: Container[str | None]) -> bool:
-        """Return whether an expected row is missing, apart from those with these ids."""
+        """Return whether an expected row has no readable line, apart from those with these ids."""
         return self._is_closed and not all(
-            isinstance(place, _Place) or custom_id in ids for custom_id, place in self._places.items()
+            (isinstance(place, _Place) and place.rank is not _UNREADABLE) or custom_id in ids
+            for custom_id, place in self._places.items()
         )
 
     def pieces(self) -> Iterator[list[_Entry]]:
@@ -130,15 +139,15 @@ class RowStore:
         In the order of the input, these are all rows, and then all others in the order in which they arrived; in the
         order of the files, those that were stored, and then those that are missing.
         """
-        self._salvage()
         rows = self._places.items()
         entries: Iterable[_Entry]
         if self._in_input_order:
-            entries = chain(starmap(_Entry, rows), self._others)  # one by one: making all would pause the loop
+            others = sorted(self._others, key=_offset_of)
+            entries = chain(starmap(_Entry, rows), others)  # one by one: making all would pause the loop
         else:
             left = [_Entry(custom_id, place) for custom_id, place in rows if place is not _YIELDED]
             stored = [entry for entry in left if isinstance(entry.place, _Place)] + self._others
-            stored.sort(key=lambda entry: cast("_Place", entry.place).offset)
+            stored.sort(key=_offset_of)
             entries = chain(stored, (entry for entry in left if not isinstance(entry.place, _Place)))
         piece: list[_Entry] = []
         length = 0
@@ -149,15 +158,6 @@ class RowStore:
                 yield piece
                 piece, length = [], 0
         yield piece
-
-    def _salvage(self) -> None:
-        """Assign unreadable lines to rows without another line, by their ``custom_id`` alone, the first one first."""
-        for place, custom_id in self._unreadable.items():
-            if isinstance(self._places.get(custom_id), int):
-                self._places[custom_id] = place
-        if self._unreadable:
-            of_rows = self._unreadable.keys() & self._places.values()
-            self._others = [entry for entry in self._others if entry.place not in of_rows]
 
     async def spool(self) -> None:
         """Move the text in memory to the disk if it is long."""

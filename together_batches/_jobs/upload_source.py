@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import threading
 from collections.abc import AsyncIterable
 from contextlib import asynccontextmanager, contextmanager
@@ -69,8 +70,11 @@ class UploadSource:
         with self._at_work():
             self._spool.write(lines)
 
-    def open(self, source: Source, filename: str | None, mark: Mark | None = None) -> None:
-        """Open the source, add the mark if there is room for it, and read it once for its size and hash."""
+    def open(self, source: Source, filename: str | None, mark: Mark | None = None, sha256: str = "") -> None:
+        """Open the source, add the mark if there is room for it, and read it once for its size and hash.
+
+        A file whose ``sha256`` is known is not read for that.
+        """
         with self._at_work():
             self._source = opened = open_source(source, self.lines, self._spool)
             self.name = _checked_name(opened.name if filename is None else filename)
@@ -78,7 +82,10 @@ class UploadSource:
             with explained("read", opened.title):
                 if mark is not None:
                     self._add_mark(mark)
-                self._measure()
+                if sha256:
+                    self.size, self.sha256 = opened.file.seek(0, os.SEEK_END), sha256
+                else:
+                    self._measure()
 
     def _add_mark(self, mark: Mark) -> None:
         file, start = self._source.file, self._source.start
@@ -183,11 +190,12 @@ def _checked_name(name: object) -> str:
 
 @asynccontextmanager
 async def open_upload(
-    source: Source, filename: str | None, *, mark: Mark | None = None
+    source: Source, filename: str | None, *, mark: Mark | None = None, sha256: str = ""
 ) -> AsyncGenerator[UploadSource]:
     """Open a source under ``filename`` or its own name; raise :class:`UsageError` if it cannot be read.
 
-    A ``mark`` is inserted as white space if there is room for it. A source that is already open is left to its owner.
+    A ``mark`` is inserted as white space if there is room for it. ``sha256`` is the hash of a file without a mark, if
+    it is known. A source that is already open is left to its owner.
     """
     if isinstance(source, UploadSource):
         yield source
@@ -196,7 +204,7 @@ async def open_upload(
     try:
         if isinstance(source, AsyncIterable):
             await content.spool(source)
-        await to_thread.run_sync(content.open, source, filename, mark, abandon_on_cancel=True)
+        await to_thread.run_sync(content.open, source, filename, mark, sha256, abandon_on_cancel=True)
         yield content
     finally:
         with anyio.CancelScope(shield=True):

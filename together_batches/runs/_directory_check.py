@@ -14,7 +14,7 @@ from together_batches.runs._files import explained
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["DOWNLOADS", "INVALID", "PIECES", "SPOOL", "UPLOADS", "check_directory", "is_scratch"]
+__all__ = ["DOWNLOADS", "IDS", "INVALID", "PIECES", "SPOOL", "UPLOADS", "check_directory", "is_scratch"]
 
 SPOOL = "input.jsonl"
 """Name of the copy of the requests from an iterable, which cannot be iterated twice."""
@@ -23,6 +23,7 @@ INVALID = "invalid.jsonl"
 PIECES = "pieces"
 DOWNLOADS = "downloads"
 UPLOADS = "uploads"
+IDS = "ids"
 
 _JOURNALS = tuple(f"{_ledger.NAME}{end}" for end in ("-journal", "-wal", "-shm"))
 _PART = re.compile(
@@ -42,7 +43,7 @@ def check_directory(directory: Path, given: Path | None) -> None:
         names = sorted(path.name for path in directory.iterdir())
         input_name = _name_within(directory, given)
     is_begun = _ledger.NAME in names
-    reserved = {PIECES, DOWNLOADS, UPLOADS}
+    reserved = {PIECES, DOWNLOADS, UPLOADS, IDS}
     if not is_begun:
         # After a run has begun, these two are only read; and a copied input may be passed by its path.
         reserved |= {SPOOL, INVALID}

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 
 from together_batches._local import os_errors
 from together_batches._local.atomic_file import AtomicFile
+from together_batches.errors import UsageError
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-__all__ = ["explained", "output_file", "run_file"]
+__all__ = ["explained", "make_directory", "output_file", "run_file", "scratch_file"]
 
 _ADVICE = "fix the cause, and run it again"
 
@@ -21,9 +22,23 @@ def explained(doing: str, path: Path) -> AbstractContextManager[None]:
     return os_errors.explained(doing, path, advice=_ADVICE)
 
 
-def run_file(path: Path, *, hashed: bool = True) -> AtomicFile:
+def make_directory(path: Path) -> None:
+    """Create a directory in that of a run, unless it exists; a link is refused, because its target is the user's."""
+    with explained("work in", path.parent):
+        if path.is_symlink():
+            message = f"cannot work in {path.parent}: {path} is a link; put a directory in its place"
+            raise UsageError(message)
+        path.mkdir(exist_ok=True)
+
+
+def run_file(path: Path) -> AtomicFile:
     """Return a file in the directory of a run. Its temporary name is fixed: only one process works on a run."""
-    return AtomicFile(path, follow_links=False, mark="new", fsync=True, hashed=hashed, advice=_ADVICE)
+    return AtomicFile(path, follow_links=False, mark="new", fsync=True, hashed=True, advice=_ADVICE)
+
+
+def scratch_file(path: Path) -> AtomicFile:
+    """Return a file in the directory of a run that it can do without: the content may be torn by a power loss."""
+    return AtomicFile(path, follow_links=False, mark="new", advice=_ADVICE)
 
 
 def output_file(path: Path, run_id: str) -> AtomicFile:

@@ -17,6 +17,7 @@ from together_batches.jsonl._sources import blocks_of
 from together_batches.runs import _ledger
 from together_batches.runs._directory_check import INVALID, SPOOL
 from together_batches.runs._files import run_file
+from together_batches.runs._id_files import IdFiles
 from together_batches.runs._records import Run
 from together_batches.runs._sharding import Scan, scan, sha256_of
 from together_batches.runs._threads import in_thread
@@ -45,7 +46,7 @@ async def begin(source: Requests, places: RunPaths, options: Options, *, now: da
     path = places.input or spool
 
     def begin(raise_if_cancelled: Callable[[], None]) -> None:
-        found = _scanned(path, places.directory / INVALID, options, raise_if_cancelled)
+        found = _scanned(path, places.directory, options, raise_if_cancelled)
         run = Run(
             id=secrets.token_hex(8),
             input_name=sendable(path.name),
@@ -65,15 +66,18 @@ async def begin(source: Requests, places: RunPaths, options: Options, *, now: da
     return path
 
 
-def _scanned(path: Path, invalid: Path, options: Options, raise_if_cancelled: Callable[[], None]) -> Scan:
+def _scanned(path: Path, directory: Path, options: Options, raise_if_cancelled: Callable[[], None]) -> Scan:
+    id_files = IdFiles(directory)
+    id_files.prepare()
     with ExitStack() as stack:
-        aside = stack.enter_context(run_file(invalid)) if options.skip_invalid else None
+        aside = stack.enter_context(run_file(directory / INVALID)) if options.skip_invalid else None
         found = scan(
             path,
             endpoint=options.endpoint,
             max_rows=options.max_rows_per_job,
             max_bytes=jsonl.MAX_BYTES - MARK_BYTES,
             aside=aside,
+            keep_ids=id_files.write,
             raise_if_cancelled=raise_if_cancelled,
         )
         if aside is not None and found.invalid:

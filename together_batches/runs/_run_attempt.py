@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from together_batches.runs._context import RunContext
     from together_batches.runs._joining import Arranged
     from together_batches.runs._records import Attempt, Key, Shard
+    from together_batches.runs._run_directory import RowsToUpload
     from together_batches.runs._values import RunEventKind
 
 __all__ = ["RunAttempt", "Transfers"]
@@ -97,14 +98,14 @@ class RunAttempt(AttemptContext):
         attempt, directory = self.attempt, self._run.directory
         mark = mark_of(self._store.run.id, *self._key) if self._run.options.unique_files else None
         async with self._transfers.uploads:
-            rows, is_marked = await directory.rows_of(self._shard, self._earlier, attempt, mark)
-            name = directory.name_of(attempt, mark if is_marked else None)
+            rows = await directory.rows_of(self._shard, self._earlier, attempt, mark)
+            name = directory.name_of(attempt, mark if rows.is_marked else None)
             uploaded = await self.until_answered("upload", partial(self._upload, rows, name))
-            await directory.drop(rows)
-        return uploaded, is_marked
+            await directory.drop(rows.path)
+        return uploaded, rows.is_marked
 
-    async def _upload(self, path: Path, name: str) -> Uploaded:
-        async with open_upload(path, name) as content:
+    async def _upload(self, rows: RowsToUpload, name: str) -> Uploaded:
+        async with open_upload(rows.path, name, sha256=rows.sha256) as content:
             return await self.api.upload(content)
 
     def reading(self) -> asyncio.Semaphore:

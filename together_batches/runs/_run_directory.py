@@ -5,34 +5,44 @@ No decisions are made here. Lost files are recreated from the input and from the
 
 from __future__ import annotations
 
+import hashlib
 import os
 from functools import partial
-from typing import TYPE_CHECKING
+from itertools import compress
+from typing import TYPE_CHECKING, NamedTuple
 
 from together_batches import jsonl
 from together_batches._protocol import request_codec
 from together_batches._protocol.upload_marks import place_in, sendable, tagged_name
-from together_batches.errors import UsageError
 from together_batches.models import BatchJobStatus
 from together_batches.runs import rules
 from together_batches.runs._directory_check import DOWNLOADS, PIECES, UPLOADS, is_scratch
-from together_batches.runs._files import explained, run_file
+from together_batches.runs._files import explained, make_directory, run_file
+from together_batches.runs._id_files import IdFiles
 from together_batches.runs._joining import Arranged, arrange, final_lines
-from together_batches.runs._sharding import rows_left, sha256_of
+from together_batches.runs._sharding import rows_left, sha256_of, unsplit_rows, which_are_left
 from together_batches.runs._threads import in_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from together_batches._local.atomic_file import AtomicFile
     from together_batches._protocol.upload_marks import Mark
     from together_batches.runs._records import Attempt, Shard
 
-__all__ = ["RunDirectory"]
+__all__ = ["RowsToUpload", "RunDirectory"]
 
 _LONGEST_STEM = 40
 """Maximum characters of the input's name in the names of uploads, whose length the service limits."""
+
+
+class RowsToUpload(NamedTuple):
+    """A file with the rows of an attempt, its hash, and whether its first row contains the mark."""
+
+    path: Path
+    sha256: str
+    is_marked: bool
 
 
 class RunDirectory:
@@ -41,18 +51,15 @@ class RunDirectory:
     def __init__(self, directory: Path, source: Path) -> None:
         self.directory = directory
         self._source = source
+        self._id_files = IdFiles(directory)
         # Pieces that this process wrote are hashed meanwhile, and read again for that only if they were changed.
         self._written: dict[Path, tuple[os.stat_result, str]] = {}
 
     def prepare(self) -> None:
         """Create missing directories, and remove incomplete files of an earlier process."""
+        for name in (PIECES, DOWNLOADS, UPLOADS):
+            make_directory(self.directory / name)
         with explained("work in", self.directory):
-            for name in (PIECES, DOWNLOADS, UPLOADS):
-                path = self.directory / name
-                if path.is_symlink():
-                    message = f"cannot work in {self.directory}: {path} is a link; put a directory in its place"
-                    raise UsageError(message)
-                path.mkdir(exist_ok=True)
             for name in (DOWNLOADS, UPLOADS):
                 for left in (self.directory / name).iterdir():
                     if is_scratch(left.name) and not left.is_dir():
@@ -75,29 +82,26 @@ class RunDirectory:
 
     async def rows_of(
         self, shard: Shard, earlier: Sequence[Attempt], attempt: Attempt, mark: Mark | None
-    ) -> tuple[Path, bool]:
-        """Write a file with the rows of an attempt; return its path, and whether its first row contains the mark."""
+    ) -> RowsToUpload:
+        """Write a file with the rows of an attempt, and with the mark in the first row if that has room for it."""
         path = self.directory / UPLOADS / f"{_name(attempt)}.jsonl"
 
-        def write(raise_if_cancelled: Callable[[], None]) -> bool:
-            is_marked = False
-            with run_file(path, hashed=False) as file:
-                for rows in self._rows(shard, earlier, raise_if_cancelled):
-                    if mark is not None and not file.bytes and (marked := _marked(rows, mark)) is not None:
-                        file.write(marked)
-                        is_marked = True
-                    else:
-                        file.write(rows)
+        def write(raise_if_cancelled: Callable[[], None]) -> RowsToUpload:
+            fill = partial(_fill, raise_if_cancelled=raise_if_cancelled)
+            with run_file(path) as file:
+                digest = hashlib.sha256()
+                is_marked = not earlier and fill(file, unsplit_rows(self._source, shard, digest.update), mark)
+                if earlier or digest.hexdigest() != shard.sha256:
+                    file.start_over()
+                    is_marked = fill(file, self._rows(shard, earlier, raise_if_cancelled), mark)
                 # Too large only in a run that was begun without marks, whose shards have no room for one.
                 if is_marked and file.bytes > jsonl.MAX_BYTES:
                     file.start_over()
-                    for rows in self._rows(shard, earlier, raise_if_cancelled):
-                        file.write(rows)
-                    is_marked = False
+                    is_marked = fill(file, self._rows(shard, earlier, raise_if_cancelled), None)
                 file.commit()
-            return is_marked
+            return RowsToUpload(path, file.sha256, is_marked)
 
-        return path, await in_thread(write, large=True)
+        return await in_thread(write, large=True)
 
     async def arrange(
         self, shard: Shard, earlier: Sequence[Attempt], attempt: Attempt, output: Path | None, errors: Path | None
@@ -140,6 +144,9 @@ class RunDirectory:
 
     def _ids(self, shard: Shard, earlier: Sequence[Attempt], raise_if_cancelled: Callable[[], None]) -> list[str]:
         """Return the ids of these rows."""
+        ids = self._id_files.read(shard)
+        if ids is not None:
+            return list(compress(ids, which_are_left(shard, earlier))) if earlier else ids
         return [
             custom_id
             for rows in self._rows(shard, earlier, raise_if_cancelled)
@@ -196,8 +203,24 @@ class RunDirectory:
         await in_thread(write, large=True)
 
     async def clear(self, attempts: Sequence[Attempt]) -> None:
-        """Remove the pieces after the output is written."""
+        """Remove the pieces, and the ids, after the output is written."""
         await self.drop(*(self.piece_of(attempt) for attempt in attempts))
+        await in_thread(lambda _: self._id_files.remove({attempt.shard for attempt in attempts}))
+
+
+def _fill(
+    file: AtomicFile, rows: Iterable[bytes], mark: Mark | None, *, raise_if_cancelled: Callable[[], None]
+) -> bool:
+    """Write rows, whose first item has the whole first row; return whether that contains the mark."""
+    is_marked = False
+    for some in rows:
+        raise_if_cancelled()
+        if mark is not None and not file.bytes and (marked := _marked(some, mark)) is not None:
+            file.write(marked)
+            is_marked = True
+        else:
+            file.write(some)
+    return is_marked
 
 
 def _marked(rows: bytes, mark: Mark) -> bytes | None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from together_batches import jsonl
-from together_batches._protocol import json_codec
+from together_batches._protocol import json_codec, request_codec
 from together_batches._text import count_of
 from together_batches.errors import RunChangedError, UsageError, ValidationError
 from together_batches.jsonl._checks import Check, Rules
@@ -23,11 +23,12 @@ from together_batches.jsonl._lines import Cutter, cut_lines, joined
 from together_batches.jsonl._requests import JSON_SPACE
 from together_batches.jsonl._sources import blocks_of
 from together_batches.runs._binary import BinaryInput
+from together_batches.runs._files import explained
 from together_batches.runs._records import Shard, packed, unpacked
 from together_batches.runs.rules import rows_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Generator, Iterator, Sequence
     from pathlib import Path
 
     from together_batches.jsonl import Line
@@ -36,10 +37,11 @@ if TYPE_CHECKING:
     from together_batches.runs._binary import BinarySource, Writable
     from together_batches.runs._records import Attempt
 
-__all__ = ["Scan", "rows_in", "rows_left", "scan", "sha256_of"]
+__all__ = ["Scan", "rows_in", "rows_left", "scan", "sha256_of", "unsplit_rows", "which_are_left"]
 
 _BUCKETS = 256
 _LINES_IN_A_MESSAGE = 20
+_BLOCK_BYTES = 1 << 18
 
 
 @attrs.frozen(kw_only=True)
@@ -59,11 +61,14 @@ def scan(
     max_rows: int,
     max_bytes: int = jsonl.MAX_BYTES,
     aside: Writable | None = None,
+    keep_ids: Callable[[Shard, bytes], None] | None = None,
     raise_if_cancelled: Callable[[], None],
 ) -> Scan:
     """Check an input and cut it. Bad lines are written to ``aside``; if that is None, raise :class:`ValidationError`.
 
-    The input is read a second time if an id may occur twice, or if bad lines are to be written.
+    The input is read a second time if an id may occur twice, or if bad lines are to be written. ``keep_ids`` is
+    called with each shard and the ids of its rows, encoded by
+    :func:`~together_batches._protocol.request_codec.packed_ids`.
     ``raise_if_cancelled`` is called regularly; an exception from it aborts the scan.
     """
     given = BinaryInput.of(source)
@@ -75,12 +80,14 @@ def scan(
     )
     prints = _HashedIds()
     nowhere = None if aside is None else _Nowhere()
-    reading = _Reading(given, Check(rules, prints), _Shards(max_rows, max_bytes), nowhere)
+    reading = _Reading(given, Check(rules, prints), _Shards(max_rows, max_bytes, keep_ids), nowhere)
     reading.run(rules, raise_if_cancelled)
     alike = prints.alike()
     if alike or (aside is not None and reading.bad):
         before = reading
-        reading = _Reading(given, Check(rules, _DuplicateFinder(alike)), _Shards(max_rows, max_bytes), aside)
+        reading = _Reading(
+            given, Check(rules, _DuplicateFinder(alike)), _Shards(max_rows, max_bytes, keep_ids), aside
+        )
         reading.run(rules, raise_if_cancelled)
         if reading.sha256 != before.sha256:
             message = f"{given} changed while it was read: try again when no process writes to it"
@@ -172,11 +179,12 @@ class _Reading:
 
     def _take(self, lines: Lines) -> None:
         start = 0
-        for place in self._check.bad(lines):
-            self._shards.add(lines.part(start, place))
+        bad, ids = self._check.bad(lines), self._check.ids
+        for place in bad:
+            self._shards.add(lines.part(start, place), ids[start:place])
             self._set_aside(lines[place])
             start = place + 1
-        self._shards.add(lines.part(start, len(lines)) if start else lines)
+        self._shards.add(lines.part(start, len(lines)) if start else lines, ids[start:])
 
     def _set_aside(self, line: Line) -> None:
         if line.content.strip(JSON_SPACE) or not line.whole:
@@ -238,7 +246,9 @@ class _Ranges:
 class _Shards:
     """The shards of the rows."""
 
-    def __init__(self, max_rows: int, max_bytes: int) -> None:
+    def __init__(self, max_rows: int, max_bytes: int, keep_ids: Callable[[Shard, bytes], None] | None) -> None:
+        self._keep_ids = keep_ids
+        self._ids = bytearray()
         self._cutter = Cutter(max_rows, max_bytes)
         self._shards: list[Shard] = []
         self._first: Line | None = None
@@ -246,14 +256,19 @@ class _Shards:
         self._digest = hashlib.sha256()
         self._bad = array("I")
 
-    def add(self, lines: Lines) -> None:
-        """Add the next rows."""
+    def add(self, lines: Lines, ids: list[str]) -> None:
+        """Add the next rows, with their ids if these are known."""
+        start = 0
         for begins, rows in self._cutter.cut(lines):
             if begins:
                 self._end(rows.offset)
                 self._first = rows[0]
             self._digest.update(rows.text)
             self._rows += len(rows)
+            if self._keep_ids is not None:
+                some = ids[start : start + len(rows)] or request_codec.custom_ids(rows.text)
+                self._ids += request_codec.packed_ids(some)
+            start += len(rows)
 
     def skip(self, line: Line) -> None:
         """Record the place of a bad line within the shard, so that it is skipped again."""
@@ -277,9 +292,12 @@ class _Shards:
                 skipped=packed(self._bad) if self._bad else b"",
             )
             self._shards.append(shard)
+            if self._keep_ids is not None:
+                self._keep_ids(shard, bytes(self._ids))
         self._rows = 0
         self._digest = hashlib.sha256()
         self._bad = array("I")
+        self._ids.clear()
 
 
 # --- reading a shard ----------------------------------------------------------------------------------------------
@@ -318,13 +336,19 @@ def rows_in(source: BinarySource | BinaryInput, shard: Shard, *, directory: Path
         raise RunChangedError(message, directory=str(directory or ""))
 
 
-def rows_left(
-    source: BinarySource | BinaryInput, shard: Shard, earlier: Sequence[Attempt], *, directory: Path | None = None
-) -> Iterator[bytes]:
-    """Yield the rows of a shard that earlier attempts left, some at a time, as :func:`rows_in` does."""
+def which_are_left(shard: Shard, earlier: Sequence[Attempt]) -> bytearray:
+    """Return whether earlier attempts left each row of a shard."""
     left = bytearray(shard.rows)
     for row in rows_of(shard, earlier):
         left[row] = True
+    return left
+
+
+def rows_left(
+    source: BinarySource | BinaryInput, shard: Shard, earlier: Sequence[Attempt], *, directory: Path | None = None
+) -> Generator[bytes]:
+    """Yield the rows of a shard that earlier attempts left, some at a time, as :func:`rows_in` does."""
+    left = which_are_left(shard, earlier)
     number = 0
     for rows in rows_in(source, shard, directory=directory):
         some = left[number : number + rows.count(b"\n")]
@@ -333,6 +357,25 @@ def rows_left(
             rows = b"".join(compress(BytesIO(rows).readlines(), some))
         if rows:
             yield rows
+
+
+def unsplit_rows(path: Path, shard: Shard, update: Callable[[bytes], object]) -> Iterator[bytes]:
+    """Yield the bytes of a shard: its first line, and then large blocks, which are not cut into lines.
+
+    They are given to ``update``, that of a hash. If it then is the hash of the shard, they are its rows, each with
+    its end. This is usual; otherwise the shard has lines that are not sent as they are, or has changed: use
+    :func:`rows_in`.
+    """
+    with explained("read", path), path.open("rb") as file:
+        file.seek(shard.offset)
+        block, size = file.readline(shard.size), shard.size
+        while block:
+            size -= len(block)
+            if not size and not block.endswith(b"\n"):  # the last line of an input may have no end
+                block += b"\n"
+            update(block)
+            yield block
+            block = file.read(min(size, _BLOCK_BYTES))
 
 
 def sha256_of(source: Bytes, raise_if_cancelled: Callable[[], None]) -> tuple[int, str]:

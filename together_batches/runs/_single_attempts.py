@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from together_batches.runs._joining import Arranged
     from together_batches.runs._values import RunEventKind
 
-__all__ = ["begin", "collect", "recheck"]
+__all__ = ["Save", "begin", "collect", "recheck"]
 
 _LONGEST_STEM = 40
 
@@ -93,8 +93,8 @@ async def begin(
         identity: a text that no other work has, such as the id of a workflow's run: it makes the content of the
             uploaded file unique to the attempt (64 spaces and tabs in its first row), which identifies its job.
             Without it, other jobs of the same rows may be mistaken for the job of this attempt.
-        endpoint, model_id, priority: as for :meth:`AsyncBatches.submit`, the same in each call.
-        patience: as for :meth:`AsyncBatches.run`.
+        endpoint, model_id, priority: as for ``AsyncBatches.submit()``, the same in each call.
+        patience: as for ``AsyncBatches.run()``.
 
     Returns:
         The attempt with its ``job_id``, as it was saved last. An attempt without rows is collected at once.
@@ -148,7 +148,7 @@ async def collect(
     The job is read first. If it has not ended, nothing is collected: the attempt is returned with its state, and
     without ``collected_at``. Otherwise its files are downloaded and arranged in ``scratch_directory``, and written to
     ``sink`` when the outcome of every row is known; then the attempt is saved. Rows count as missing only on the
-    evidence that :meth:`AsyncBatches.run` requires, which may take a second look a minute later.
+    evidence that ``AsyncBatches.run()`` requires, which may take a second look a minute later.
 
     Call it again with the attempt that was saved last, in any process, if it was interrupted: it collects again, and
     writes the sink from its start. A sink is complete only if ``collected_at`` is saved. An attempt that is collected

@@ -1,0 +1,324 @@
+"""The command ``run``."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from together_batches import jsonl
+from together_batches.cli import _command, _text
+from together_batches.client import AsyncBatches
+from together_batches.emulator import Answer, Emulator, Failure, Fault, Timing
+from together_batches.runs._lock import locked
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from cli.conftest import Ran
+
+    Run = Callable[..., Ran]
+
+NAMES = ["a", "b", "c", "d", "e"]
+OFTEN = ("--poll-interval", "0.02")
+
+
+def answer(row: dict[str, Any]) -> Answer | Failure | None:
+    """Return the emulator's result of a row: "bad" fails, and would fail again."""
+    return Failure("no such thing", code="400") if row["custom_id"] == "bad" else Answer(f"to {row['custom_id']}")
+
+
+def written(path: Path, names: list[str]) -> str:
+    path.write_bytes(b"".join(jsonl.encode(jsonl.chat_request(name, model="m", messages=[])) for name in names))
+    return str(path)
+
+
+def rows_of(path: Path) -> list[str]:
+    return [json.loads(line)["custom_id"] for line in path.read_text().splitlines()]
+
+
+@pytest.fixture
+def requests(here: Path) -> str:
+    """Return a file of five requests."""
+    return written(here / "requests.jsonl", NAMES)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the directory that the command runs in."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def swift(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
+    """Return an emulator whose jobs finish at once."""
+    timing = Timing(validating=0, running=0)
+    with Emulator(timing=timing, answer=answer).running_in_thread() as emulator:
+        monkeypatch.setenv("TOGETHER_API_KEY", str(emulator.api_key))
+        monkeypatch.setenv("TOGETHER_BASE_URL", emulator.base_url)
+        yield emulator
+
+
+def test_run(run: Run, swift: Emulator, here: Path, requests: str) -> None:
+    """A run writes every answer in order to one file, prints its events as lines, and ends with a summary."""
+    ran = run("run", requests, "-o", "answers.jsonl", "--max-rows-per-job", "2", *OFTEN)
+    assert (ran.code, ran.out) == (0, "")
+    assert rows_of(here / "answers.jsonl") == NAMES
+    assert len(swift.jobs) == 3
+    lines = ran.err.splitlines()
+    assert lines[0] == "5 rows of requests.jsonl in 3 shards"
+    assert sum("is created" in line for line in lines if line.startswith("shard ")) == 3
+    assert lines[-2].startswith("5 answered; 3 jobs, ")
+    assert "; took " in lines[-2]
+    assert lines[-1] == "answers: answers.jsonl"
+
+
+def test_again(run: Run, swift: Emulator, here: Path, requests: str) -> None:
+    """A finished run that is started again creates no job."""
+    run("run", requests, "-o", "answers.jsonl", *OFTEN)
+    ran = run("run", requests, "-o", "answers.jsonl", *OFTEN)
+    assert (ran.code, len(swift.jobs)) == (0, 1)
+    assert ran.err.splitlines()[-1] == "answers: answers.jsonl"
+
+
+def test_quiet(run: Run, swift: Emulator, here: Path, requests: str) -> None:
+    """--quiet prints nothing."""
+    assert run("run", requests, "-o", "answers.jsonl", "--quiet", *OFTEN) == (0, "", "")
+
+
+def test_json(run: Run, swift: Emulator, here: Path, requests: str) -> None:
+    """--json prints the complete report."""
+    ran = run("run", requests, "-o", "answers.jsonl", "--json", "--quiet", *OFTEN)
+    report = json.loads(ran.out)
+    assert (ran.code, report["succeeded"], report["ok"], report["output"]) == (0, 5, True, "answers.jsonl")
+    assert report["job_ids"] == [job["id"] for job in swift.jobs]
+
+
+def test_what_is_asked_of_the_jobs(run: Run, swift: Emulator, here: Path) -> None:
+    """Options of the jobs are sent with each create, and each file is written to the requested path."""
+    clip = jsonl.audio_request("clip", model="m", file="https://media.example/clip.wav")
+    (here / "clips.jsonl").write_bytes(jsonl.encode(clip))
+    options = ["--endpoint", "/v1/audio/transcriptions", "--model", "m", "--priority", "-2", "--run-dir", "kept"]
+    options += ["--max-jobs", "1", "--max-enqueued-rows", "10", "--max-attempts", "2", "--stop-after-tokens", "900"]
+    assert run("run", "clips.jsonl", "-o", "answers.jsonl", *options, *OFTEN).code == 0
+    (create,) = [json.loads(request.body) for request in swift.requests if request.operation == "create"]
+    assert (create["endpoint"], create["model_id"], create["priority"]) == ("/v1/audio/transcriptions", "m", -2)
+    assert (here / "kept").is_dir()
+
+
+def test_rows_that_fail(run: Run, swift: Emulator, here: Path) -> None:
+    """Failed rows set the exit code, and are written to a file of their own."""
+    requests = written(here / "requests.jsonl", ["a", "bad"])
+    ran = run("run", requests, "-o", "answers.jsonl", *OFTEN)
+    assert ran.code == 5
+    assert ran.err.splitlines()[-3].startswith("1 answered, 1 failed; ")
+    assert ran.err.splitlines()[-1] == "rows that were not answered: answers.failures.jsonl"
+    assert run("run", requests, "-o", "other.jsonl", "--failures", "failures.jsonl", *OFTEN).code == 5
+    assert rows_of(here / "failures.jsonl") == ["bad"]
+
+
+def test_bad_lines(run: Run, swift: Emulator, here: Path) -> None:
+    """Invalid lines are refused with their line numbers, or set aside with --skip-invalid."""
+    requests = Path(written(here / "requests.jsonl", ["a", "b"]))
+    requests.write_bytes(b"no JSON\n" + requests.read_bytes() + b'{"custom_id": "c"}\n')
+    ran = run("run", str(requests), "-o", "answers.jsonl", *OFTEN)
+    assert (ran.code, ran.out) == (1, "")
+    text = ran.err.splitlines()
+    assert text[0].startswith("together-batches: error: ")
+    assert [line.split(" (")[0] for line in text[1:-1]] == ["line 1", "line 4"]
+    assert text[0].endswith("set aside with --skip-invalid")
+    assert text[-1] == "nothing was sent"
+    assert len(swift.jobs) == 0
+    ran = run("run", str(requests), "-o", "answers.jsonl", "--skip-invalid", *OFTEN)
+    assert ran.code == 5
+    assert rows_of(here / "answers.jsonl") == ["a", "b"]
+    bad = ran.err.splitlines()[-1].removeprefix("bad lines: ")
+    assert len(Path(bad).read_text().splitlines()) == 2
+
+
+def test_a_stop_on_spending(run: Run, swift: Emulator, here: Path, requests: str) -> None:
+    """A run that a spending limit stopped is not finished, and the same command sends more."""
+    ran = run("run", requests, "-o", "answers.jsonl", "--max-rows-per-job", "2", "--stop-after-rows", "2", *OFTEN)
+    assert ran.code == 5
+    assert "2 answered, 3 not sent; 1 job" in ran.err
+    assert ran.err.endswith("run the same command again to go on; the run is kept in answers.jsonl.run\n")
+    assert not (here / "answers.jsonl").exists()
+    assert run("run", requests, "-o", "answers.jsonl", "--max-rows-per-job", "2", *OFTEN).code == 0
+    assert len(swift.jobs) == 3
+
+
+def test_standard_input(run: Run, swift: Emulator, feed: Callable[..., None], here: Path, requests: str) -> None:
+    """Standard input is kept in the run directory, so that the same command resumes; other requests are refused."""
+    content = Path(requests).read_bytes()
+    feed(content)
+    assert run("run", "-", "-o", "answers.jsonl", *OFTEN).code == 0
+    assert rows_of(here / "answers.jsonl") == NAMES
+    for again in (content, b""):
+        feed(again)
+        assert run("run", "-", "-o", "answers.jsonl", *OFTEN).code == 0
+    assert len(swift.jobs) == 1
+    feed(content + content)
+    ran = run("run", "-", "-o", "answers.jsonl", *OFTEN)
+    assert ran.code == 1
+    assert "what is read now is not what the run in answers.jsonl.run was begun with" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("argv", "complaint"),
+    [
+        (["requests.jsonl"], "a run takes a file of requests and, with -o, the file for the answers"),
+        (["-o", "answers.jsonl"], "a run takes a file of requests and, with -o, the file for the answers"),
+        (["requests.jsonl", "-o", "-"], "-o - would be standard output, and a run writes files"),
+        (["requests.jsonl", "-o", "answers.jsonl", "--failures", "-"], "--failures - would be standard output"),
+        (["requests.jsonl", "-o", "/dev/null"], "cannot write /dev/null: it is not a file"),
+        (["requests.jsonl", "-o", "answers.jsonl", "--wait"], "--wait is for --cancel"),
+        (["requests.jsonl", "--cancel", "answers.jsonl.run"], "--cancel takes the directory of a run"),
+        (["--cancel", "answers.jsonl.run", "--max-jobs", "2"], "--cancel takes the directory of a run"),
+        (["--cancel", "answers.jsonl.run"], "there is no directory answers.jsonl.run"),
+        (["--cancel", "."], "there is no run in ."),
+        (
+            ["requests.jsonl", "-o", "there.jsonl"],
+            "there.jsonl exists already, and is left alone; --overwrite replaces",
+        ),
+        (["requests.jsonl", "-o", "requests.jsonl"], "the same file"),
+        (["requests.jsonl", "-o", "answers.jsonl", "--max-rows-per-job", "50001"], "--max-rows-per-job is at most "),
+        (["nowhere.jsonl", "-o", "answers.jsonl"], "nowhere.jsonl"),
+    ],
+)
+def test_what_cannot_be(
+    run: Run, swift: Emulator, here: Path, requests: str, argv: list[str], complaint: str
+) -> None:
+    """Invalid combinations are refused before anything is sent, with the names of the options."""
+    (here / "there.jsonl").write_text("mine")
+    ran = run("run", *argv)
+    assert (ran.code, ran.out) == (2, "")
+    assert complaint in ran.err
+    assert "=True" not in ran.err
+    assert len(swift.requests) == 0
+
+
+def test_force(run: Run, swift: Emulator, here: Path, requests: str) -> None:
+    """An existing output is replaced with --overwrite."""
+    (here / "answers.jsonl").write_text("old")
+    assert run("run", requests, "-o", "answers.jsonl", "--overwrite", *OFTEN).code == 0
+    assert rows_of(here / "answers.jsonl") == NAMES
+
+
+def test_an_input_that_changed(run: Run, swift: Emulator, here: Path, requests: str) -> None:
+    """A changed input is refused, because the answers would be of two inputs."""
+    run("run", requests, "-o", "answers.jsonl", *OFTEN)
+    written(here / "requests.jsonl", ["x"])
+    ran = run("run", requests, "-o", "answers.jsonl", *OFTEN)
+    assert ran.code == 1
+    assert len(swift.jobs) == 1
+
+
+def test_a_run_in_use(run: Run, swift: Emulator, here: Path, requests: str) -> None:
+    """A run in use is refused, and the error names the process that has it."""
+    directory = here / "answers.jsonl.run"
+    directory.mkdir()
+    with locked(directory):
+        ran = run("run", requests, "-o", "answers.jsonl", *OFTEN)
+    assert ran.code == 1
+    assert "in use by process " in ran.err
+
+
+def test_a_key_that_is_refused(run: Run, swift: Emulator, here: Path, requests: str) -> None:
+    """A refused key ends the run with its own exit code."""
+    swift.fail(Fault(on="begin_upload", status=401, times=None))
+    assert run("run", requests, "-o", "answers.jsonl", *OFTEN).code == 3
+
+
+@pytest.fixture
+def left(
+    run: Run, emulator: Emulator, here: Path, requests: str, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Ran]:
+    """Return a run that is interrupted while its three jobs are still running."""
+    created = 0
+
+    def print_err(text: str) -> None:
+        nonlocal created
+        _text.print_err(text)
+        created += text.endswith("is created")
+        if created == 3:
+            created += 1
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(_command, "print_err", print_err)
+    return lambda *options: run("run", requests, "-o", "answers.jsonl", "--max-rows-per-job", "2", *options)
+
+
+def test_interrupted(left: Callable[..., Ran], emulator: Emulator) -> None:
+    """An interrupted run prints how to resume and how to cancel, and leaves the jobs alone."""
+    ran = left()
+    assert (ran.code, ran.out) == (130, "")
+    assert ran.err.splitlines()[-2:] == [
+        "interrupted: 0 of 5 rows are done; run the same command again to go on",
+        "3 jobs go on at the service; to cancel: together-batches run --cancel answers.jsonl.run",
+    ]
+    assert emulator.count("cancel") == 0
+
+
+def test_cancel_on_interrupt(left: Callable[..., Ran], emulator: Emulator) -> None:
+    """With --cancel-on-interrupt, an interrupt cancels the jobs."""
+    ran = left("--cancel-on-interrupt")
+    assert ran.code == 130
+    assert ran.err.endswith(
+        "3 jobs had to be cancelled; to make sure: together-batches run --cancel answers.jsonl.run\n"
+    )
+    assert {job["status"] for job in emulator.jobs} <= {"CANCELING", "CANCELLED"}
+
+
+def test_too_long(run: Run, emulator: Emulator, here: Path, requests: str) -> None:
+    """When --timeout expires, the jobs are left alone, and the error states how to resume."""
+    ran = run("run", requests, "-o", "answers.jsonl", "--timeout", "1")
+    assert (ran.code, ran.out) == (6, "")
+    assert "timed out after 1 s: 0 of 5 rows are done; run the same command again to go on" in ran.err
+    assert emulator.count("cancel") == 0
+
+
+def test_cancel(left: Callable[..., Ran], run: Run, emulator: Emulator) -> None:
+    """--cancel cancels the unfinished jobs of the run without a prompt, with the output of ``cancel``."""
+    left()
+    ran = run("run", "--cancel", "answers.jsonl.run")
+    assert ran.code == 0
+    assert sorted(line.split("\t")[0] for line in ran.lines) == sorted(str(job["id"]) for job in emulator.jobs)
+    assert all(line.split("\t")[1:] == ["canceling", "CANCELING"] for line in ran.lines)
+    assert ran.err.startswith("3 jobs of the run in answers.jsonl.run\n3 canceling; took ")
+    ran = run("run", "--cancel", "answers.jsonl.run", "--json", "--quiet")
+    assert [json.loads(line)["result"] for line in ran.lines] == ["canceling"] * 3
+    assert ran.err == ""
+
+
+def test_cancel_what_has_ended(run: Run, swift: Emulator, here: Path, requests: str) -> None:
+    """--cancel on a finished run does nothing."""
+    run("run", requests, "-o", "answers.jsonl", *OFTEN)
+    ran = run("run", "--cancel", "answers.jsonl.run")
+    assert ran == (0, "", "every job of the run in answers.jsonl.run has ended; there is nothing to cancel\n")
+
+
+def test_interrupted_before_anything_was_begun(
+    run: Run, swift: Emulator, here: Path, requests: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that is interrupted before it starts prints no hint to resume."""
+
+    async def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(AsyncBatches, "run", interrupt)
+    ran = run("run", requests, "-o", "answers.jsonl")
+    assert ran == (130, "", "interrupted: nothing was sent; run the same command again to begin anew\n")
+
+
+def test_a_bar(run: Run, swift: Emulator, here: Path, requests: str, on_terminal: Callable[..., None]) -> None:
+    """On a terminal, a run draws a bar in place of the lines."""
+    on_terminal("stderr")
+    ran = run("run", requests, "-o", "answers.jsonl", *OFTEN)
+    assert ran.code == 0
+    assert "Reading the input" in ran.err
+    assert "is created" not in ran.err
+    assert ran.err.splitlines()[-1] == "answers: answers.jsonl"

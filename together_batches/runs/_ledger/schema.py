@@ -1,0 +1,127 @@
+"""The tables of a ledger: a column for each field of its records, and the steps from older versions to this one."""
+
+from __future__ import annotations
+
+import sqlite3
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import attrs
+
+from together_batches.runs import rules
+from together_batches.runs._records import Attempt, LedgerSnapshot, Run, Shard
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+__all__ = ["ATTEMPT", "RUN", "SHARD", "UPGRADES", "VERSION", "Record", "Table", "load_all"]
+
+UPGRADES = {
+    1: """
+ALTER TABLE run ADD COLUMN holder INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE attempt ADD COLUMN marked INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE attempt ADD COLUMN former_file_ids TEXT NOT NULL DEFAULT '';
+ALTER TABLE attempt ADD COLUMN posts INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE attempt ADD COLUMN output_bytes INTEGER;
+ALTER TABLE attempt ADD COLUMN error_bytes INTEGER;
+UPDATE attempt SET posts = 1 WHERE creating_at IS NOT NULL;
+""",
+    2: "ALTER TABLE attempt ADD COLUMN piece_sha256 TEXT NOT NULL DEFAULT ''",
+}
+"""Statements that upgrade a ledger of each version to the next. Version 1 recorded a create, but not how often it was
+sent: at least once."""
+VERSION = len(UPGRADES) + 1
+
+Record = TypeVar("Record", bound=Run | Shard | Attempt)
+
+
+def _time(value: str | None) -> datetime | None:
+    return None if value is None else datetime.fromisoformat(value).astimezone(UTC)
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+_COLUMNS: dict[object, tuple[str, Callable[[Any], Any]]] = {
+    bool: ("INTEGER NOT NULL", bool),
+    int: ("INTEGER NOT NULL", _as_it_is),
+    int | None: ("INTEGER", _as_it_is),
+    float | None: ("REAL", _as_it_is),
+    str: ("TEXT NOT NULL", _as_it_is),
+    str | None: ("TEXT", _as_it_is),
+    bytes: ("BLOB NOT NULL", _as_it_is),
+    datetime: ("TEXT NOT NULL", _time),
+    datetime | None: ("TEXT", _time),
+}
+"""How a field of each type is stored and read."""
+
+
+class Table(Generic[Record]):
+    """Table of records, with a column for each of their fields, and ``more`` columns and constraints."""
+
+    def __init__(self, name: str, kind: type[Record], key: str, *more: str) -> None:
+        self._name = name
+        self._kind = kind
+        self._key = key
+        self._more = more
+
+    def _fields(self) -> tuple[attrs.Attribute[Any], ...]:
+        fields: tuple[attrs.Attribute[Any], ...] = attrs.fields(attrs.resolve_types(self._kind))
+        return fields
+
+    def create(self, connection: sqlite3.Connection) -> None:
+        """Create the table."""
+        columns = [f"{field.name} {_COLUMNS[field.type][0]}" for field in self._fields()]
+        columns += [*self._more, f"PRIMARY KEY ({self._key})"]
+        connection.execute(f"CREATE TABLE {self._name} ({', '.join(columns)})")
+
+    def save(self, connection: sqlite3.Connection, records: Iterable[Record]) -> None:
+        """Insert records, or replace those that have the same keys."""
+        names = [field.name for field in self._fields()]
+        # Not OR REPLACE: of two attempts with the same job it would silently drop the first.
+        statement = (
+            f"INSERT INTO {self._name} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))}) "  # noqa: S608
+            f"ON CONFLICT ({self._key}) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in names)}"
+        )
+        for record in records:
+            values = [getattr(record, name) for name in names]
+            connection.execute(
+                statement, [value.isoformat() if isinstance(value, datetime) else value for value in values]
+            )
+
+    def load(self, connection: sqlite3.Connection) -> list[Record]:
+        """Return all records, in the order of their keys."""
+        # Fields that an older version lacks keep their defaults.
+        present = {name for (name,) in connection.execute("SELECT name FROM pragma_table_info(?)", [self._name])}
+        reads = {field.name: _COLUMNS[field.type][1] for field in self._fields() if field.name in present}
+        rows = connection.execute(f"SELECT {', '.join(reads)} FROM {self._name} ORDER BY {self._key}")  # noqa: S608
+        return [
+            self._kind(**{name: read(value) for (name, read), value in zip(reads.items(), row, strict=True)})
+            for row in rows
+        ]
+
+
+RUN = Table("run", Run, "id", "holder INTEGER NOT NULL DEFAULT 0")
+SHARD = Table("shard", Shard, "number")
+ATTEMPT = Table(
+    "attempt", Attempt, "shard, number", "FOREIGN KEY (shard) REFERENCES shard (number)", "UNIQUE (job_id)"
+)
+
+
+def load_all(connection: sqlite3.Connection) -> LedgerSnapshot:
+    """Return all records of one moment; raise :class:`sqlite3.DatabaseError` if some are missing or unreadable."""
+    connection.execute("BEGIN")
+    try:
+        (run,) = RUN.load(connection)
+        shards = SHARD.load(connection)
+        attempts = ATTEMPT.load(connection)
+    finally:
+        connection.execute("ROLLBACK")
+    last = {shard.number: 0 for shard in shards}
+    for attempt in attempts:
+        last[attempt.shard] = last.get(attempt.shard, -1) + 1
+        if attempt.number != last[attempt.shard]:
+            raise sqlite3.DatabaseError(f"attempts of shard {attempt.shard} are missing")
+        rules.outcomes_of(attempt)
+    return LedgerSnapshot(run, tuple(shards), tuple(attempts))

@@ -1,0 +1,140 @@
+"""The ledger of the process that holds a run: one thread owns the connection."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, asynccontextmanager, closing
+from typing import TYPE_CHECKING, TypeVar
+
+from anyio import CancelScope
+
+from together_batches.errors import RunLedgerError
+from together_batches.runs import _lock
+from together_batches.runs._ledger.advice import explained
+from together_batches.runs._ledger.connection import (
+    NAME,
+    check,
+    connected,
+    identity_of,
+    make_durable,
+    path_in,
+    transaction,
+)
+from together_batches.runs._ledger.schema import ATTEMPT, RUN, UPGRADES, VERSION, load_all
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import AsyncGenerator, Callable, Iterable
+    from pathlib import Path
+
+    from together_batches.runs._ledger.schema import Record, Table
+    from together_batches.runs._records import Attempt, LedgerSnapshot, Run
+
+__all__ = ["SqliteLedger", "opened"]
+
+T = TypeVar("T")
+
+
+@asynccontextmanager
+async def opened(directory: Path, lock: _lock.Lock) -> AsyncGenerator[SqliteLedger]:
+    """Open the ledger in a directory, for the process that holds the run.
+
+    Raise :class:`RunLedgerError` if it cannot be trusted.
+    """
+    ledger = SqliteLedger(directory, lock)
+    try:
+        await ledger.open()
+        yield ledger
+    finally:
+        with CancelScope(shield=True):
+            await ledger.close()
+
+
+class SqliteLedger:
+    """A :class:`Ledger` over the file in a directory. A call that is cancelled may still be executed.
+
+    Opening it takes the next holder number. A process that later reads another number has lost the run, for whatever
+    reason (its lock file was removed while it was stopped, or the file system has no locks): it gets a
+    :class:`RunInUseError`, and records nothing more. It also sends no create, because that is recorded first.
+    """
+
+    _connection: sqlite3.Connection
+
+    def __init__(self, directory: Path, lock: _lock.Lock) -> None:
+        self._directory = directory
+        self._lock = lock
+        self._thread = ThreadPoolExecutor(1, "together_batches ledger")
+        self._resources = ExitStack()
+        self._holder = 0
+        self._opened_file: tuple[int, int] | None = None
+
+    async def open(self) -> None:
+        """Open the existing ledger, and upgrade it to this version."""
+
+        def connect() -> None:
+            # Never created here: a missing ledger must not become an empty one.
+            path = path_in(self._directory)
+            self._connection = connection = self._resources.enter_context(closing(connected(path, "mode=rw")))
+            version = check(path, connection)
+            with explained(self._directory, "written"):
+                make_durable(self._directory, connection)
+                connection.execute("PRAGMA foreign_keys = ON")
+                with transaction(connection):
+                    for older in range(version, VERSION):
+                        # Not by executescript, which would commit the transaction first.
+                        for statement in filter(str.strip, UPGRADES[older].split(";")):
+                            connection.execute(statement)
+                    connection.execute(f"PRAGMA user_version = {VERSION}")
+                    connection.execute("UPDATE run SET holder = holder + 1")
+                    (self._holder,) = connection.execute("SELECT holder FROM run").fetchone()
+            self._opened_file = identity_of(path)
+
+        await self._do("read", connect)
+
+    async def close(self) -> None:
+        """Finish pending work, and close the file."""
+        await self._do("written", self._resources.close)
+        self._thread.shutdown(wait=False)
+
+    async def load(self) -> LedgerSnapshot:
+        """Return the whole ledger, as last saved."""
+
+        def load() -> LedgerSnapshot:
+            snapshot = load_all(self._connection)
+            self._check_holder()
+            return snapshot
+
+        return await self._do("read", load)
+
+    async def save(self, *attempts: Attempt) -> None:
+        """Save attempts, all of them or none."""
+        await self._do("written", lambda: self._put(ATTEMPT, attempts))
+
+    async def save_run(self, run: Run) -> None:
+        """Save the run."""
+        await self._do("written", lambda: self._put(RUN, [run]))
+
+    def _put(self, table: Table[Record], records: Iterable[Record]) -> None:
+        self._lock.check()
+        if identity_of(self._directory / NAME) != self._opened_file:
+            message = (
+                f"the ledger of the run in {self._directory} was removed or replaced while this process had it open, "
+                "so it stops and records nothing more: put the ledger back, and run it again"
+            )
+            raise RunLedgerError(message, directory=str(self._directory))
+        with transaction(self._connection):
+            self._check_holder()
+            table.save(self._connection, records)
+
+    def _check_holder(self) -> None:
+        (holder,) = self._connection.execute("SELECT holder FROM run").fetchone()
+        if holder != self._holder:
+            raise _lock.taken_over(self._directory)
+
+    async def _do(self, doing: str, work: Callable[[], T]) -> T:
+        def done() -> T:
+            with explained(self._directory, doing):
+                return work()
+
+        return await asyncio.get_running_loop().run_in_executor(self._thread, done)
