@@ -113,16 +113,26 @@ def airflow(session: nox.Session) -> None:
 
     Not run by nox alone, because it installs Airflow.
     """
-    session.install(*nox.project.dependency_groups(PROJECT, "airflow"), "-e", ".[airflow]")
-    session.run("airflow", "providers", "list", env={"AIRFLOW_HOME": session.create_tmp()}, silent=True)
+    session.install("--no-compile", *nox.project.dependency_groups(PROJECT, "airflow"), "-e", ".[airflow]")
+    environment = scratch_of(session)
     if "--cluster" in session.posargs:
-        cluster = [word for word in session.posargs if word != "--cluster"]
-        session.run("python", "tests/airflow/cluster.py", *cluster, env={"PYTHONPATH": str(HERE)})
+        words = [word for word in session.posargs if word != "--cluster"]
+        session.run("python", "tests/airflow/cluster.py", *words, env={"PYTHONPATH": str(HERE)})
         return
-    contracts = ["tests/contracts/test_public_api.py", "tests/contracts/test_docs.py", "-k", "airflow"]
     # Airflow and its libraries warn of much while they are imported.
-    session.run("pytest", XDIST, "-W", "default", *(session.posargs or ["tests/airflow"]), env=scratch_of(session))
-    session.run("pytest", "-W", "default", *contracts, env=scratch_of(session))
+    pytest = ["pytest", "-W", "default", *XDIST]
+    if session.posargs:
+        session.run(*pytest, *session.posargs, env=environment)
+        return
+    session.run(*pytest, "tests/airflow", env=environment)
+    session.run(
+        *pytest,
+        "tests/contracts/test_public_api.py",
+        "tests/contracts/test_docs.py",
+        "-k",
+        "airflow",
+        env=environment,
+    )
 
 
 @nox.session
