@@ -6,6 +6,7 @@ import atexit
 import os
 import tempfile
 from functools import cache
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -38,14 +39,22 @@ class LocalAirflow:
     def run(self, dag: Any) -> Any:
         """Run a DAG, and return its run."""
         from airflow.dag_processing.bundles.manager import DagBundlesManager
-        from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
         from airflow.utils.session import create_session
 
         _make_database()
-        bag = DagBag(dag_folder=os.devnull)
-        bag.bag_dag(dag)
         with create_session() as session:
             DagBundlesManager().sync_bundles_to_db(session=session)
+        try:
+            from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
+        except ImportError:  # before 3.1
+            from airflow.models.dagbag import DagBag
+
+            def sync_bag_to_db(bag: Any, *bundle: Any) -> None:
+                dag.relative_fileloc = "dag.py"
+                bag.sync_to_db(*bundle)
+
+        bag = DagBag(dag_folder=os.devnull)
+        bag.bag_dag(dag)
         sync_bag_to_db(bag, "dags-folder", None)
         return dag.test()
 
@@ -69,7 +78,10 @@ class LocalAirflow:
             ti.try_number += 1
             session.flush()
             session.expunge(ti)
-        _run_task(ti=ti, task=dag.task_dict[task_id], run_triggerer=not until_deferred)
+        task = dag.task_dict[task_id]
+        ti.task = task  # read before 3.1
+        given = {"task": task} if "task" in signature(_run_task).parameters else {}
+        _run_task(ti=ti, run_triggerer=not until_deferred, **given)
         with create_session() as session:
             (ti,) = session.scalars(chosen)
             return str(ti.state)

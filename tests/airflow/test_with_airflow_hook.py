@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from wires import KEY
 
+from together_batches.airflow._airflow import version
 from together_batches.airflow.hook import TogetherHook
 from together_batches.errors import UsageError
 
@@ -54,7 +55,6 @@ def test_the_test_of_a_connection_that_leads_nowhere(connect: Connect) -> None:
         ({"extra": '{"timout": 3}'}, "unknown setting in extra: timout; known are timeout,"),
         ({"extra": '{"timeout": "3"}'}, "timeout in extra has the wrong type, str"),
         ({"extra": '{"max_concurrency": true}'}, "max_concurrency in extra has the wrong type, bool"),
-        ({"extra": "[1]"}, "extra is not a JSON object"),
         ({"host": "http://service.example"}, "base_url is plain HTTP to service.example"),
     ],
 )
@@ -102,5 +102,5 @@ def test_airflow_knows_the_connection_type() -> None:
     hook = manager.hooks["together"]
     assert hook is not None
     assert (hook.hook_name, hook.connection_testable) == ("Together AI", True)
-    behaviour = manager.field_behaviours
-    assert behaviour["together"]["relabeling"] == {"host": "Base URL", "password": "API key"}
+    if version() >= (3, 2):  # before, the form is not read as data
+        assert manager.field_behaviours["together"]["relabeling"] == {"host": "Base URL", "password": "API key"}

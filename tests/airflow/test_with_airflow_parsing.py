@@ -7,7 +7,10 @@ import sys
 
 _SCRIPT = """
 import sys, time
-from airflow.sdk import DAG, BaseHook, BaseOperator, BaseSensorOperator, TaskGroup
+from airflow.sdk import DAG, BaseOperator, BaseSensorOperator, TaskGroup
+from together_batches.airflow._airflow import BaseHook
+with DAG("before"):
+    BaseOperator(task_id="task")
 before, modules = time.process_time(), set(sys.modules)
 from together_batches.airflow import TogetherBatchOperator, TogetherBatchSensor, TogetherCancelOperator
 with DAG("parsed"):
