@@ -9,7 +9,8 @@ import random
 import sys
 import time
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
@@ -35,6 +36,17 @@ _LONGEST_BREAK_SECONDS = 120.0
 """Seconds without an attempt after which a count of silence restarts: waiting callers retry within a minute."""
 _MOST_EXCERPT_BYTES = 16 << 20
 _SHORT_EXCERPT_BYTES = 1 << 10
+_LONGEST_HEADER_BYTES = (1 << 16) + 512
+"""Maximum bytes of a header: a 64 KB value and its name. Gateways and login pages far exceed the usual 8 KB."""
+
+SESSION_SETTINGS: dict[str, Any] = {
+    "max_line_size": _LONGEST_HEADER_BYTES,
+    "max_field_size": _LONGEST_HEADER_BYTES,
+    "max_headers": 1_000,
+    "auto_decompress": True,
+    "raise_for_status": False,
+}
+"""The settings of each session of ours. A session of the caller gets them with each request, which takes longer."""
 
 
 class CallState:
@@ -83,8 +95,7 @@ class BulkContext:
             self.queue.release_all()
 
 
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
+_utc_now = partial(datetime.now, UTC)
 
 
 class Silence:
@@ -193,6 +204,7 @@ class ClientState:
             connector_owner=owner,
             cookie_jar=aiohttp.DummyCookieJar(),
             headers=headers,
+            **SESSION_SETTINGS,
             # They cost time with each request, and only with a proxy is it unclear whether a request was sent.
             trace_configs=[_notes_what_is_sent()] if self.has_proxy else None,
         )
