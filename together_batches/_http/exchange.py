@@ -12,8 +12,8 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from together_batches._http import content_coding, network_errors, redirects
-from together_batches._http.client_state import SESSION_SETTINGS
 from together_batches._http.redaction import Redactor
+from together_batches._http.sessions import SESSION_SETTINGS
 from together_batches._http.timeouts import RequestTimeout
 from together_batches._protocol import jobs as job_protocol
 from together_batches._protocol.jobs import EXCERPT_BYTES, Answer, Request
@@ -59,8 +59,10 @@ class Exchange:
             self._settings["ssl"] = config.ssl
         if not state.owns_session:
             self._settings.update(SESSION_SETTINGS)
+        self._root = URL(config.base_url, encoded=True)
         headers = CIMultiDict(
             {
+                "Host": self._root.host_port_subcomponent or "",
                 "User-Agent": AGENT,
                 "Accept": "application/json",
                 "Content-Type": "application/json",
@@ -77,7 +79,6 @@ class Exchange:
         self._redactor = redactor = Redactor(config.api_key, {**config.headers, **_logins(config.proxy)})
         self.redact = redactor.text
         self._base = config.base_url
-        self._root = URL(config.base_url, encoded=True)
         self._path = self._root.raw_path
 
     async def send(self, session: aiohttp.ClientSession, request: Request) -> Answer | RequestFailure[APIError]:
@@ -94,9 +95,7 @@ class Exchange:
         self, session: aiohttp.ClientSession, request: Request, attempt: RequestTimeout, url: str, place: URL
     ) -> Answer | RequestFailure[APIError]:
         # Not as a context manager, because reading an answer to its end closes it.
-        response = await self.request(
-            session, request.method, place, attempt, headers=self.headers_to_add, data=request.body
-        )
+        response = await self.request(session, request.method, place, attempt, self.headers_to_add, request.body)
         attempt.status = response.status
         content = attempt.progress = response.content
         # A short answer is complete when its head is. But a session that the caller passed may have hooks that read
@@ -129,16 +128,21 @@ class Exchange:
         method: str,
         place: URL,
         attempt: RequestTimeout,
-        *,
         headers: Mapping[str, str] | None,
+        body: object,
         **settings: Any,
     ) -> Awaitable[aiohttp.ClientResponse]:
         """Send one request, without redirects; ``settings`` are those of aiohttp."""
+        settings = {**self._settings, **settings}
+        if headers is not None:
+            settings["headers"] = headers
+        if body is not None:
+            settings["data"] = body
         if self.proxy is not None:
             # A proxy for TLS gets its login with the request for the tunnel, any other one with each request.
             login = self.proxy_login if place.scheme == "https" else None
             settings.update(proxy=self.proxy, proxy_headers=login, trace_request_ctx=attempt)
-        return session.request(method, place, headers=headers, **{**self._settings, **settings})
+        return session.request(method, place, **settings)
 
     def begin(self, total: float) -> RequestTimeout:
         """Return an attempt under its limits, ``total`` seconds in all, that begins as a context manager.

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PatientSocket", "open_socket"]
 
+_send = socket.socket.send  # found without super(), whose object costs time with each request
 _BROKEN = (BrokenPipeError, ConnectionResetError, ConnectionAbortedError)
 
 
@@ -28,7 +29,7 @@ class PatientSocket(socket.socket):
     def send(self, data: Buffer, flags: int = 0, /) -> int:
         """Send, or drop the data if the connection is broken."""
         try:
-            return super().send(data, flags)
+            return _send(self, data, flags)
         except _BROKEN:
             return memoryview(data).nbytes
 

@@ -203,8 +203,8 @@ class Streaming:
             transfer.method,
             place,
             attempt,
-            headers=headers,
-            data=body,
+            headers,
+            body,
             **(_AS_IT_ARRIVES if streamed else {}),
         )
         if streamed and 200 <= response.status < 300:
