@@ -45,15 +45,14 @@ class CallState:
     ``answer`` is the text of a successful response, for a caller that keeps it.
     """
 
-    __slots__ = ("answer", "attempts", "bulk", "requested_at", "seconds", "waited")
+    answer: bytes | None = None
+    attempts = 0
+    requested_at: datetime | None = None
+    seconds = 0.0
+    waited = 0.0
 
     def __init__(self, bulk: BulkContext | None = None) -> None:
-        self.answer: bytes | None = None
-        self.attempts = 0
         self.bulk = bulk
-        self.requested_at: datetime | None = None
-        self.seconds = 0.0
-        self.waited = 0.0
 
 
 class BulkContext:

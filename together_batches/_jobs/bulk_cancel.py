@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import attrs
@@ -42,13 +43,10 @@ class _IdSource:
     def __init__(self, ids: Ids) -> None:
         self.waits = isinstance(ids, AsyncIterable)
         self._async = aiter(ids) if isinstance(ids, AsyncIterable) else None
-        self._sync = iter(()) if isinstance(ids, AsyncIterable) else iter(ids)
+        self.next: Callable[[], object] = partial(next, iter(() if isinstance(ids, AsyncIterable) else ids), _END)
+        """Return the next id of a source that does not have to be awaited."""
         self._turn = asyncio.Lock()  # an async generator serves one task at a time
         self._ended = False
-
-    def next(self) -> object:
-        """Return the next id of a source that does not have to be awaited."""
-        return next(self._sync, _END)
 
     async def anext(self) -> object:
         """Return the next id of a source with ``waits``."""
