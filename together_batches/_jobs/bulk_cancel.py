@@ -19,8 +19,7 @@ from together_batches._jobs.cancel import (
 )
 from together_batches._jobs.cancel_follower import CancelFollower
 from together_batches._jobs.cancel_report import CancelOutcomes
-from together_batches._jobs.status_reader import Ids, plain_group
-from together_batches._jobs.task_stream import ReadyItems, stream_from_task
+from together_batches._jobs.task_group import plain_group
 from together_batches._protocol import jobs as job_protocol
 from together_batches._validation import check_callback
 from together_batches.errors import APITimeoutError, AuthenticationError, BatchesError, UsageError
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from together_batches._http.client_state import BulkContext
+    from together_batches._jobs.job_ids import Ids
 
 __all__ = ["cancel_many", "iter_cancel"]
 
@@ -309,6 +309,8 @@ def iter_cancel(
     api: CancelApi, bulk: BulkContext, job_ids: Ids, *, at_once: int, wait: bool
 ) -> AsyncGenerator[CancelOutcome, None]:
     """Cancel many jobs and yield each outcome as soon as it is known, holding only those in flight."""
+    from together_batches._jobs.task_stream import ReadyItems, stream_from_task
+
     ready = ReadyItems[CancelOutcome]()
 
     def admit(name: str) -> bool:
