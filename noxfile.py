@@ -109,6 +109,17 @@ def official(session: nox.Session) -> None:
         session.run("pytest", "tests/process/test_official_package.py", *session.posargs, env=environment)
 
 
+@nox.session(python=PYTHONS[0])
+def airflow(session: nox.Session) -> None:
+    """Run the provider on Airflow, in this process, against the emulator. Not with nox alone: it installs Airflow."""
+    session.install(*nox.project.dependency_groups(PROJECT, "airflow"), "-e", ".[airflow]")
+    session.run("airflow", "providers", "list", env={"AIRFLOW_HOME": session.create_tmp()}, silent=True)
+    contracts = ["tests/contracts/test_public_api.py", "tests/contracts/test_docs.py", "-k", "airflow"]
+    # Airflow and its libraries warn of much while they are imported.
+    session.run("pytest", XDIST, "-W", "default", *(session.posargs or ["tests/airflow"]), env=scratch_of(session))
+    session.run("pytest", "-W", "default", *contracts, env=scratch_of(session))
+
+
 @nox.session
 @nox.parametrize("engine", ENGINES, ids=[engine.partition("~")[0] for engine in ENGINES])
 def recipes(session: nox.Session, engine: str) -> None:
