@@ -37,7 +37,7 @@ class Progress(Protocol):
 class RequestTimeout:
     """One attempt under way: the task of the ``with`` block, its limits in seconds, and its progress.
 
-    Leaving the block ends a network error, and the cancellation at a limit; ``error`` and ``expired`` then tell the
+    Leaving the block ends a network error, and the cancellation at a limit; ``error`` and ``expired`` then hold the
     reason. They are not raised, because their traceback would carry aiohttp's frames: the variables of those hold the
     headers, and the headers hold the key.
     """
