@@ -24,6 +24,8 @@ PROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PROJECT)
 HERE = Path(__file__).parent
 XDIST = ["--numprocesses=auto", "--dist=worksteal"]
+ENGINES = ["prefect~=3.9", "dagster~=1.13", "temporalio~=1.35", "dbos~=3.4"]
+"""The engines of docs/how-to/run-from-an-orchestrator.md."""
 
 # Otherwise each of the processes that the tests start would compile the package anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -105,6 +107,27 @@ def official(session: nox.Session) -> None:
         session.run(python, "-m", "pip", "install", "--quiet", "--no-compile", f"together=={version}", external=True)
         environment["TOGETHER_BATCHES_OFFICIAL_PYTHON"] = python
         session.run("pytest", "tests/process/test_official_package.py", *session.posargs, env=environment)
+
+
+@nox.session(python=PYTHONS[0])
+def airflow(session: nox.Session) -> None:
+    """Run the provider on Airflow, in this process, against the emulator. Not with nox alone: it installs Airflow."""
+    session.install(*nox.project.dependency_groups(PROJECT, "airflow"), "-e", ".[airflow]")
+    session.run("airflow", "providers", "list", env={"AIRFLOW_HOME": session.create_tmp()}, silent=True)
+    contracts = ["tests/contracts/test_public_api.py", "tests/contracts/test_docs.py", "-k", "airflow"]
+    # Airflow and its libraries warn of much while they are imported.
+    session.run("pytest", XDIST, "-W", "default", *(session.posargs or ["tests/airflow"]), env=scratch_of(session))
+    session.run("pytest", "-W", "default", *contracts, env=scratch_of(session))
+
+
+@nox.session
+@nox.parametrize("engine", ENGINES, ids=[engine.partition("~")[0] for engine in ENGINES])
+def recipes(session: nox.Session, engine: str) -> None:
+    """Run the recipes for other engines, each in an environment of its own, with processes killed. Not in CI."""
+    install(session, "test")
+    session.install(engine)
+    name = engine.partition("~")[0]
+    session.run("pytest", f"tests/recipes/test_{name}.py", *session.posargs, env=scratch_of(session))
 
 
 @nox.session

@@ -10,6 +10,7 @@ HTML comments contain instructions that the reader does not see:
 - ``<!-- run`` … ``-->``: code that runs at this place; ``page_emulator`` is the emulator.
 - ``<!-- exit: 5 -->`` before a ``console`` block: the exit code of its commands.
 - ``<!-- not run: the reason -->`` before a block that cannot run.
+- ``<!-- needs: prefect -->`` before a block for an environment that has this package: ``nox -s recipes`` runs it.
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ class Block(NamedTuple):
     """Only blank lines separate this block from the one before it."""
     exit_code: int = 0
     not_run: str | None = None
+    needs: str | None = None
+    """The package without which the block cannot run; a block that has one runs elsewhere."""
 
 
 class MismatchError(Exception):
@@ -51,27 +54,31 @@ class MismatchError(Exception):
 
 def blocks(page: str) -> Iterator[Block]:
     """Yield the fenced blocks and the hidden code of a page; ``kind`` is the word after the fence, or ``run``."""
-    exit_code, not_run, follows = 0, None, False
+    marked: dict[str, str] = {}
+    follows = False
     lines = enumerate(page.splitlines(), start=1)
     for number, line in lines:
         if line == "<!-- run":
             kind, end = "run", "-->"
         elif fence := re.match(r"(`{3,})(.*)", line):
             kind, end = fence[2].strip(), fence[1]
-        elif marker := re.fullmatch(r"<!-- (exit|not run): (.+) -->", line):
-            exit_code, not_run = (int(marker[2]), not_run) if marker[1] == "exit" else (exit_code, marker[2])
+        elif marker := re.fullmatch(r"<!-- (exit|not run|needs): (.+) -->", line):
+            marked[marker[1]] = marker[2]
             continue
         else:
             if line.strip():
-                exit_code, not_run, follows = 0, None, False
+                marked, follows = {}, False
             continue
         text = []
         for _, inner in lines:
             if inner.rstrip() == end:
                 break
             text.append(inner)
-        yield Block(kind, "\n".join(text) + "\n", number + 1, follows, exit_code, not_run)
-        exit_code, not_run, follows = 0, None, True
+        exit_code = int(marked.get("exit", 0))
+        yield Block(
+            kind, "\n".join(text) + "\n", number + 1, follows, exit_code, marked.get("not run"), marked.get("needs")
+        )
+        marked, follows = {}, True
 
 
 def commands(block: Block) -> Iterator[tuple[str, str]]:
@@ -133,7 +140,7 @@ def run(path: Path, emulator: Emulator) -> None:
             if block.kind == "text" and block.follows and printed is not None:
                 compare(block.text, printed, where)
             printed = None
-            if block.not_run is not None:
+            if block.not_run is not None or block.needs is not None:
                 continue
             if block.kind in {"python", "run"}:
                 begin = stream.tell()

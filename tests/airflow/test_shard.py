@@ -1,0 +1,396 @@
+"""The work of one task, killed before and after each of its records is written; no Airflow is needed."""
+
+from __future__ import annotations
+
+import json
+import logging
+from datetime import UTC, datetime
+from functools import partial
+from typing import IO, TYPE_CHECKING, Any
+
+import pytest
+
+from together_batches import AsyncBatches, jsonl
+from together_batches.airflow._shard import (
+    Finished,
+    Paused,
+    RowsFailedError,
+    ShardWork,
+    Waiting,
+    Work,
+    check_outcome,
+    failures_of,
+)
+from together_batches.airflow._state import ObjectEntries, TaskEntries, TaskLedger
+from together_batches.emulator import Answer, Emulator, Failure, Timing
+from together_batches.errors import RunChangedError, RunError, RunLedgerError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+    from pathlib import Path
+
+_SOON = Timing(validating=0, running=0, canceling=0)
+_LOG = logging.getLogger(__name__)
+
+
+class Local:
+    """A file of this machine as a location on object storage."""
+
+    protocol = "file"
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    @property
+    def name(self) -> str:
+        return self._path.name
+
+    @property
+    def path(self) -> str:
+        return str(self._path)
+
+    @property
+    def parent(self) -> Local:
+        return Local(self._path.parent)
+
+    def __truediv__(self, name: str) -> Local:
+        return Local(self._path / name)
+
+    def __str__(self) -> str:
+        return str(self._path)
+
+    def open(self, mode: str) -> IO[bytes]:
+        return self._path.open(mode)  # type: ignore[return-value]
+
+    def exists(self) -> bool:
+        return self._path.exists()
+
+    def unlink(self) -> None:
+        self._path.unlink()
+
+
+class Killed(BaseException):
+    """The end of a process."""
+
+
+class Entries:
+    """Records in memory, and the death of the process before or after one of them is written."""
+
+    def __init__(self) -> None:
+        self.written: dict[str, str] = {}
+        self.count = 0
+        self.dies_at: tuple[int, str] | None = None
+
+    def get(self, name: str) -> dict[str, Any] | None:
+        return json.loads(self.written[name]) if name in self.written else None
+
+    def set(self, name: str, value: Mapping[str, Any]) -> None:
+        self.count += 1
+        if self.dies_at == (self.count, "before"):
+            raise Killed
+        self.written[name] = json.dumps(value)
+        if self.dies_at == (self.count, "after"):
+            raise Killed
+
+
+class Task:
+    """A task that is started as often as it dies."""
+
+    def __init__(self, service: Emulator, place: Path, *, entries: Any = None, **options: Any) -> None:
+        self.service = service
+        self.place = place
+        self.entries = Entries() if entries is None else entries
+        self.requests = place / "requests.jsonl"
+        self.results = place / "answers.jsonl"
+        self.options = options
+        self._starts = 0
+
+    def write(self, count: int, failing: Mapping[int, str] | None = None) -> None:
+        """Write the requests."""
+        questions = ((number, (failing or {}).get(number, "question")) for number in range(count))
+        jsonl.write(
+            (
+                jsonl.chat_request(f"row-{number}", model="m", messages=[{"role": "user", "content": question}])
+                for number, question in questions
+            ),
+            self.requests,
+            overwrite=True,
+        )
+
+    async def start(self, *, is_new: bool = True, now: Callable[[], datetime] | None = None) -> Any:
+        """Start a process, and work until there is something to wait for."""
+        self._starts += 1
+        scratch = self.place / f"scratch-{self._starts}"
+        scratch.mkdir()
+        work = Work(
+            identity="dag/run/task/-1",
+            source=partial(self.requests.open, "rb"),
+            source_name=str(self.requests),
+            results=Local(self.results),
+            pieces=Local(self.place / "answers.jsonl.run"),
+            **({"retry_delays": (), "patience": 0.2} | self.options),
+        )
+        async with AsyncBatches(self.service.api_key, base_url=self.service.base_url) as client:
+            ledger = TaskLedger(self.entries)
+            shard = ShardWork(work, client, ledger, scratch=scratch, now=now or partial(datetime.now, UTC), log=_LOG)
+            return await (shard.begin() if is_new else shard.go_on())
+
+    async def finish(self) -> dict[str, Any]:
+        """Start processes until the task has finished, and return the manifest."""
+        is_new = True
+        while not isinstance(outcome := await self.start(is_new=is_new), Finished):
+            assert isinstance(outcome, Waiting)
+            is_new = False
+        return outcome.manifest
+
+    def ids(self) -> list[str]:
+        """Return the ids in the results."""
+        return [json.loads(line)["custom_id"] for line in self.results.read_text("utf-8").splitlines()]
+
+
+@pytest.fixture
+async def service() -> AsyncIterator[Emulator]:
+    """An emulator whose jobs end at once, where rows fail as their questions say."""
+    first_job = dict[str, int]()
+
+    def answer(row: Mapping[str, Any]) -> Answer | Failure:
+        question = row["body"]["messages"][0]["content"]
+        is_first = first_job.setdefault(row["custom_id"], len(running.jobs)) == len(running.jobs)
+        if question == "fail" or (question == "fail once" and is_first):
+            return Failure("Internal Server Error", "batch_client_error")
+        return Answer(body={"choices": []})
+
+    async with Emulator(timing=_SOON, answer=answer) as running:
+        yield running
+
+
+@pytest.fixture
+def task(service: Emulator, tmp_path: Path) -> Task:
+    """A task of six rows, one of which fails once."""
+    task = Task(service, tmp_path, max_attempts=3)
+    task.write(6, {2: "fail once"})
+    return task
+
+
+# --- deaths -------------------------------------------------------------------------------------------------------
+
+
+def _deaths() -> Iterator[tuple[int, str]]:
+    for number in range(1, 13):
+        yield from ((number, "before"), (number, "after"))
+
+
+@pytest.mark.parametrize("death", list(_deaths()), ids=lambda death: f"{death[1]}-record-{death[0]}")
+async def test_a_death_at_each_record(task: Task, death: tuple[int, str]) -> None:
+    """Wherever the process dies, the next one goes on: one job for each attempt, each row once, in order."""
+    task.entries.dies_at = death
+    with pytest.raises(Killed):
+        await task.finish()
+    task.entries.dies_at = None
+    manifest = await task.finish()
+    assert task.service.count("create") == 2
+    assert task.ids() == [f"row-{number}" for number in range(6)]
+    assert (manifest["succeeded"], len(manifest["job_ids"])) == (6, 2)
+
+
+async def test_how_many_records_there_are(task: Task) -> None:
+    """The deaths above are at all records that a task of two attempts writes."""
+    await task.finish()
+    assert task.entries.count == max(number for number, _ in _deaths())
+
+
+# --- what is waited for -------------------------------------------------------------------------------------------
+
+
+async def test_a_running_job_is_waited_for(task: Task) -> None:
+    """A task waits for its job without a process; each start until the end says so again, and sends nothing."""
+    task.service.timing = Timing(validating=0, running=3600)
+    first = await task.start()
+    assert first == await task.start(is_new=False) == await task.start()
+    assert isinstance(first, Waiting)
+    assert task.service.count("create") == 1
+
+
+async def test_rows_are_sent_again_later(task: Task) -> None:
+    """Rows that failed are sent again after a delay, which counts from the end of their job."""
+    task.options["retry_delays"] = (3600,)
+    paused = await task.start()
+    assert isinstance(paused, Paused)
+    assert 3500 < (paused.moment - datetime.now(UTC)).total_seconds() <= 3600
+    assert task.service.count("create") == 1
+    assert isinstance(await task.start(is_new=False, now=lambda: paused.moment), Finished)
+    assert task.service.count("create") == 2
+
+
+# --- ends ---------------------------------------------------------------------------------------------------------
+
+
+async def test_rows_that_never_succeed(task: Task) -> None:
+    """Rows without an answer are in the results as failures, and in a file of their own."""
+    task.write(4, {1: "fail"})
+    manifest = await task.finish()
+    assert task.ids() == [f"row-{number}" for number in range(4)]
+    assert (manifest["succeeded"], manifest["failed"], len(manifest["job_ids"])) == (3, 1, 3)
+    assert manifest["failures_uri"] == str(task.place / "answers.failures.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("succeeded", "fail_when", "fails"),
+    [(3, "any", False), (2, "any", True), (2, "all", False), (0, "all", True), (0, "never", False)],
+)
+def test_which_rows_fail_a_task(succeeded: int, fail_when: str, fails: bool) -> None:
+    """A task fails if any row, or all rows, have no answer, or never; the message says where everything is."""
+    manifest = {"rows": 3, "succeeded": succeeded, "failures_uri": "s3://b/f", "results_uri": "s3://b/r"}
+    if not fails:
+        check_outcome(manifest, fail_when)
+        return
+    with pytest.raises(
+        RowsFailedError, match=rf"{3 - succeeded} of 3 rows have no answer; they are in s3://b/f, and"
+    ):
+        check_outcome(manifest, fail_when)
+
+
+async def test_a_success_is_started_again(task: Task) -> None:
+    """A task that is cleared after its success sends nothing, not even if its results were removed."""
+    manifest = await task.finish()
+    assert await task.finish() == manifest
+    before = task.results.read_bytes()
+    task.results.unlink()
+    assert await task.finish() == manifest
+    assert task.results.read_bytes() == before
+    assert task.service.count("create") == 2
+
+
+async def test_a_changed_input(task: Task) -> None:
+    """Requests that have changed are refused with what to do."""
+    await task.finish()
+    task.write(7)
+    with pytest.raises(
+        RunChangedError, match=r"\(6 rows then, 7 rows now\): put them back .*, or start a new DAG run"
+    ):
+        await task.start()
+    assert task.service.count("create") == 2
+
+
+async def test_a_refused_account(task: Task) -> None:
+    """Rows that are refused for the account stop the task; once that is mended, a clear sends them."""
+    task.write(3, {0: "fail"})
+    service = task.service
+    refusing = Answer(body={"error": {"message": "no credit"}}, status_code=402)
+    async with Emulator(timing=_SOON, answer=lambda row: refusing) as poor:
+        task.service = poor
+        with pytest.raises(RunError, match="were refused for the account"):
+            await task.start()
+        assert poor.count("create") == 1
+    task.service = service
+
+
+async def test_a_job_that_was_cancelled(task: Task) -> None:
+    """A job that is cancelled while its task waits ends the task; a start after that sends what it did not answer."""
+    task.service.timing = Timing(validating=0, running=3600, canceling=0)
+    waiting = await task.start()
+    async with AsyncBatches(task.service.api_key, base_url=task.service.base_url) as client:
+        await client.cancel(waiting.job_id)
+    task.service.timing = _SOON
+    with pytest.raises(RunError, match="was cancelled; clear the task to send the rows that it did not answer"):
+        await task.start(is_new=False)
+    manifest = await task.finish()
+    assert manifest["succeeded"] == 6
+
+
+async def test_a_job_that_a_clear_cancelled(task: Task) -> None:
+    """A clear may cancel the job after the task has begun again: then the rest is sent without another clear."""
+    task.service.timing = Timing(validating=0, running=3600, canceling=0)
+    waiting = await task.start()
+    assert await task.start() == waiting
+    async with AsyncBatches(task.service.api_key, base_url=task.service.base_url) as client:
+        await client.cancel(waiting.job_id)
+    task.service.timing = _SOON
+    assert isinstance(await task.start(is_new=False), Finished)
+
+
+async def test_results_that_are_lost(task: Task) -> None:
+    """Results that are permanently lost are given up if that is wanted, and then count as missing."""
+    task.write(2)
+    task.service.timing = Timing(validating=0, running=3600)
+    waiting = await task.start()
+    task.service.delete_job(waiting.job_id)
+    with pytest.raises(Exception, match="absent"):
+        await task.start()
+    task.service.timing = _SOON
+    task.options |= {"give_up": True}
+    assert (await task.finish())["succeeded"] == 2
+
+
+# --- places -------------------------------------------------------------------------------------------------------
+
+
+async def test_too_many_rows(task: Task) -> None:
+    """More rows than a job takes are refused, with what takes them."""
+    line = b'{"custom_id":"%d","body":{"model":"m","messages":[]}}\n'
+    task.requests.write_bytes(b"".join(line % number for number in range(50_001)))
+    with pytest.raises(UsageError, match=r"has 50.001 rows, too much for one batch job: use together_run"):
+        await task.start()
+    assert len(task.service.requests) == 0
+
+
+async def test_results_that_cannot_be_written(task: Task) -> None:
+    """A place that cannot be written is found before anything is sent."""
+    (task.place / "answers.jsonl.run").write_bytes(b"")
+    with pytest.raises(UsageError, match=r"cannot write .*answers.jsonl.run/probe"):
+        await task.start()
+    assert len(task.service.requests) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "failures"),
+    [("answers.jsonl", "answers.failures.jsonl"), ("answers", "answers.failures"), (".jsonl", ".jsonl.failures")],
+)
+def test_the_name_of_the_failures(tmp_path: Path, name: str, failures: str) -> None:
+    """Rows without an answer are beside the results, under their name."""
+    assert failures_of(Local(tmp_path / name)).name == failures
+
+
+# --- records ------------------------------------------------------------------------------------------------------
+
+
+async def test_records_beside_the_results(task: Task) -> None:
+    """Before Airflow 3.3 the records are JSON objects beside the results; a damaged one is never taken for absent."""
+    task.entries = ObjectEntries(Local(task.place / "records"))
+    await task.finish()
+    assert await task.finish()
+    assert task.service.count("create") == 2
+    (task.place / "records" / "attempt-1.json").write_bytes(b"[1")
+    with pytest.raises(RunLedgerError, match="is damaged"):
+        await task.start()
+
+
+async def test_records_in_the_task_state_store() -> None:
+    """Entries of the task state store have a prefix, and are JSON values."""
+
+    class Store:
+        def __init__(self) -> None:
+            self.values: dict[str, Any] = {}
+
+        def get(self, key: str) -> Any:
+            return self.values.get(key)
+
+        def set(self, key: str, value: Any, *, retention: Any) -> None:
+            self.values[key] = value
+
+    store = Store()
+    store.values["together_batches.shard"] = {"version": 1}
+    entries = TaskEntries(store)
+    assert entries.get("shard") == {"version": 1}
+    assert entries.get("attempt-1") is None
+
+
+async def test_the_first_shard_goes_on_with_what_was_begun(task: Task) -> None:
+    """The mapped task of the first shard goes on with the records of the task before it."""
+    before = Entries()
+    task.service.timing = Timing(validating=0, running=3600)
+    own, task.entries = task.entries, before
+    waiting = await task.start()
+    ledger = TaskLedger(own, before=before)
+    await ledger.load()
+    assert [attempt.job_id for attempt in ledger.attempts] == [waiting.job_id]

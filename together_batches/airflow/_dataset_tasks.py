@@ -1,0 +1,293 @@
+"""The tasks of a dataset: plan, first, shards, join."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from together_batches.airflow import _storage
+from together_batches.airflow._airflow import BaseOperator
+from together_batches.airflow._tasks import failing_for_good, pushed_if_failing
+from together_batches.airflow.operators import TogetherBatchOperator
+from together_batches.errors import RunChangedError, RunError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from together_batches.airflow._airflow import BaseTrigger, Context
+    from together_batches.airflow._shard import Work
+    from together_batches.airflow._state import Entries, TaskLedger
+    from together_batches.airflow._storage import Location
+    from together_batches.airflow._tasks import FailWhen
+
+__all__ = ["FirstShardOperator", "JoinOperator", "PlanOperator", "ShardOperator"]
+
+_ALONE_SECONDS = 600.0
+"""Maximum seconds that the first job is alone: a queue at the service must not delay a whole dataset."""
+_BLOCK_BYTES = 1 << 20
+
+
+def _group_identity(context: Context, group: str) -> str:
+    """Return a text that is unique to the group and its DAG run, the same for all of its tasks."""
+    ti = context["ti"]
+    return f"{ti.dag_id}/{ti.run_id}/{group}"
+
+
+def _directory(results_uri: str, context: Context, group: str) -> tuple[Location, Location]:
+    """Return the place of the results, and the directory of the group's own files."""
+    results = _storage.location(results_uri, parameter="results_uri")
+    return results, _storage.directory_of(results, _group_identity(context, group))
+
+
+def _plan_of(directory: Location) -> dict[str, Any]:
+    from together_batches.airflow._state import ObjectEntries
+
+    found = ObjectEntries(directory).get("plan")
+    if found is None:
+        message = f"{directory / 'plan.json'} does not exist: clear the task plan too"
+        raise RunError(message, directory=str(directory))
+    return found
+
+
+class PlanOperator(BaseOperator):
+    """Check the requests of a dataset, and cut them into shards. The result is the list of their numbers.
+
+    The parameters are those of :func:`together_run`.
+    """
+
+    template_fields: Sequence[str] = ("requests_uri", "results_uri", "endpoint")
+
+    def __init__(
+        self,
+        *,
+        requests_uri: str,
+        results_uri: str,
+        endpoint: str,
+        max_rows_per_job: int,
+        group: str,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.requests_uri = requests_uri
+        self.results_uri = results_uri
+        self.endpoint = endpoint
+        self.max_rows_per_job = max_rows_per_job
+        self.group = group
+
+    def execute(self, context: Context) -> list[int]:
+        """Cut the requests, and keep the plan beside the results."""
+        with failing_for_good():
+            return self._cut(context)
+
+    def _cut(self, context: Context) -> list[int]:
+        from together_batches import runs
+        from together_batches._protocol.to_dict import to_dict
+        from together_batches._text import count_of, format_count
+        from together_batches.airflow._state import ObjectEntries
+
+        _, directory = _directory(self.results_uri, context, self.group)
+        source = _storage.reader(_storage.location(self.requests_uri, parameter="requests_uri"))
+        shards = runs.shards(source, endpoint=self.endpoint, max_rows_per_job=self.max_rows_per_job)
+        most = most_mapped()
+        if len(shards) > most:
+            message = (
+                f"{self.requests_uri} needs {format_count(len(shards))} jobs, and Airflow maps a task at most "
+                f"{format_count(most)} times "
+                "([core] max_map_length): raise that, or split the requests"
+            )
+            raise UsageError(message)
+        entries = ObjectEntries(directory)
+        plan = {"version": 1, "requests_uri": self.requests_uri, "shards": [to_dict(shard) for shard in shards]}
+        known = entries.get("plan")
+        if known is not None and known["shards"] != plan["shards"]:
+            message = (
+                f"{self.requests_uri} has changed since this DAG run began: put it back as it was, or start a new "
+                "DAG run"
+            )
+            raise RunChangedError(message, directory=str(directory))
+        entries.set("plan", plan)
+        rows = sum(shard.rows for shard in shards)
+        self.log.info("%s for %s", count_of(len(shards), "job"), count_of(rows, "row"))
+        return [shard.number for shard in shards]
+
+
+def most_mapped() -> int:
+    """Return how many times Airflow maps a task at most."""
+    from together_batches.airflow._airflow import conf
+
+    return conf.getint("core", "max_map_length", fallback=1024)
+
+
+class ShardOperator(TogetherBatchOperator):
+    """Work on one shard of a dataset.
+
+    :param shard: the number of the shard.
+    :param group: the id of the group.
+
+    The other parameters are those of :class:`TogetherBatchOperator`.
+    """
+
+    template_fields: Sequence[str] = (*TogetherBatchOperator.template_fields, "shard")
+
+    def __init__(self, *, shard: int, group: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.shard = shard
+        self.group = group
+
+    def _plan(self, context: Context, scratch: Path) -> tuple[Work, TaskLedger]:
+        from together_batches.airflow._state import TaskLedger, entries_of
+
+        work, directory = self._part(context)
+        # The first shard goes on with what the task before has begun.
+        return work, TaskLedger(entries_of(context, directory), before=self._first_entries(directory))
+
+    def _part(self, context: Context) -> tuple[Work, Location]:
+        """Return the work on the shard, and the directory of its files."""
+        from together_batches import runs
+
+        _, directory = _directory(self.results_uri, context, self.group)
+        number = int(self.shard)
+        shard = next(runs.shard_from_dict(item) for item in _plan_of(directory)["shards"] if item["number"] == number)
+        requests_uri = self.requests_uri or ""
+        pieces = directory / f"shard-{number}"
+        work = self._work(
+            f"{_group_identity(context, self.group)}/{number}",
+            _storage.reader(_storage.location(requests_uri, parameter="requests_uri")),
+            requests_uri,
+            _results_of(directory, number),
+            pieces,
+            given=shard,
+        )
+        return work, pieces
+
+    def _first_entries(self, directory: Location) -> Entries | None:
+        from together_batches.airflow._state import ObjectEntries
+
+        return ObjectEntries(directory) if int(self.shard) == 1 else None
+
+
+class FirstShardOperator(ShardOperator):
+    """Begin the first shard of a dataset, and end when its job has left VALIDATING: an invalid input fails there.
+
+    The parameters are those of :class:`ShardOperator`. What it has begun is kept beside the results, and the mapped
+    task of the shard goes on with it.
+    """
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Begin the first shard, unless that was done: its mapped task may have gone on since."""
+        entries = self._entries(context)
+        return entries.get("handed-over") or self._work_on(context, is_new=True)
+
+    def execute_complete(
+        self, context: Context, event: dict[str, Any] | None = None, outages: int = 0
+    ) -> dict[str, Any]:
+        """End if the job was accepted; otherwise go on until one is."""
+        if event is not None and event.get("status") not in {None, "FAILED", "CANCELLED"}:
+            handed_over = {"job_id": event["job_id"], "status": event["status"]}
+            self._entries(context).set("handed-over", handed_over)
+            return handed_over
+        return self._work_on(context, outages=outages)
+
+    def _entries(self, context: Context) -> Entries:
+        from together_batches.airflow._state import ObjectEntries
+
+        _, directory = _directory(self.results_uri, context, self.group)
+        return ObjectEntries(directory / "shard-1")
+
+    def _plan(self, context: Context, scratch: Path) -> tuple[Work, TaskLedger]:
+        from together_batches.airflow._state import TaskLedger
+
+        work, _ = self._part(context)
+        return work, TaskLedger(self._entries(context))
+
+    def _check(self, context: Context, manifest: dict[str, Any]) -> None:
+        if manifest["succeeded"]:
+            self._entries(context).set("handed-over", manifest)
+        else:
+            message = (
+                f"no row of the first {manifest['rows']} was answered, so the others are not sent; they are in "
+                f"{manifest['failures_uri']}"
+            )
+            raise RunError(message, directory=manifest["results_uri"])
+
+    def _trigger(self, job_id: str) -> BaseTrigger:
+        from together_batches.airflow.triggers import TogetherBatchTrigger
+
+        return TogetherBatchTrigger(
+            job_id=job_id,
+            conn_id=self.conn_id,
+            poll_interval=self.poll_interval,
+            on_kill=self.when_killed,
+            accepted_within=_ALONE_SECONDS,
+        )
+
+
+def _results_of(directory: Location, shard: int) -> Location:
+    """Return the place of the results of one shard."""
+    return directory / f"shard-{shard}.jsonl"
+
+
+class JoinOperator(BaseOperator):
+    """Put the results of all shards together. The result is a manifest.
+
+    :param manifests: the results of the mapped tasks.
+    :param fail_when: when rows without an answer fail the task.
+
+    The other parameters are those of :func:`together_run`.
+    """
+
+    template_fields: Sequence[str] = ("manifests", "results_uri")
+
+    def __init__(
+        self,
+        *,
+        manifests: Any,  # an XComArg when the DAG is parsed, a sequence of dicts when the task runs
+        results_uri: str,
+        group: str,
+        fail_when: FailWhen,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.manifests = manifests
+        self.results_uri = results_uri
+        self.group = group
+        self.fail_when = fail_when
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Write the results, and return the manifest."""
+        with failing_for_good():
+            return self._join(context)
+
+    def _join(self, context: Context) -> dict[str, Any]:
+        from together_batches.airflow._shard import check_outcome, failures_of
+
+        results, directory = _directory(self.results_uri, context, self.group)
+        places = [_results_of(directory, shard["number"]) for shard in _plan_of(directory)["shards"]]
+        manifests: list[dict[str, Any]] = list(self.manifests)
+        failures = [failures_of(place) for place, item in zip(places, manifests, strict=True) if item["failures_uri"]]
+        if failures:
+            _storage.put_all(_content_of(failures), failures_of(results))
+        _storage.put_all(_content_of(places), results)
+        manifest = _sum_of(manifests, results, failures_of(results) if failures else None)
+        with pushed_if_failing(context, manifest):
+            check_outcome(manifest, self.fail_when)
+        return manifest
+
+
+def _content_of(places: Sequence[Location]) -> Iterator[bytes]:
+    for place in places:
+        with _storage.reader(place)() as file:
+            yield from iter(partial(file.read, _BLOCK_BYTES), b"")
+
+
+_SUMMED = ("rows", "succeeded", "failed", "missing", "prompt_tokens", "completion_tokens", "total_tokens")
+
+
+def _sum_of(manifests: Sequence[Mapping[str, Any]], results: Location, failures: Location | None) -> dict[str, Any]:
+    return {
+        "results_uri": str(results),
+        "failures_uri": None if failures is None else str(failures),
+        **{name: sum(manifest[name] for manifest in manifests) for name in _SUMMED},
+        "jobs": sum(len(manifest["job_ids"]) for manifest in manifests),
+    }

@@ -1,0 +1,397 @@
+"""One shard from its requests to its results, in as many steps as it is called: the work of one task.
+
+Each call goes on from the ledger until there is something to wait for. Nothing here knows Airflow, so that the work
+can be tested without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime, timedelta
+from functools import partial
+from typing import IO, TYPE_CHECKING, Any
+
+import attrs
+from anyio import to_thread
+
+from together_batches import runs
+from together_batches._text import count_of, format_count
+from together_batches.airflow import _storage
+from together_batches.airflow._storage import Location
+from together_batches.errors import (
+    CreateUnconfirmedError,
+    ResultsUnavailableError,
+    RunChangedError,
+    RunError,
+    UsageError,
+)
+from together_batches.models import BatchJobStatus
+from together_batches.runs import Shard, rules
+
+if TYPE_CHECKING:
+    import logging
+    from pathlib import Path
+
+    from together_batches.airflow._state import TaskLedger
+    from together_batches.client import AsyncBatches
+    from together_batches.runs import Attempt
+
+__all__ = ["Finished", "Paused", "RowsFailedError", "ShardWork", "Waiting", "Work", "check_outcome"]
+
+
+_RECHECK_SECONDS = 60.0
+"""Maximum seconds for which a job that was collected may be absent before its rows are sent again."""
+
+
+class RowsFailedError(RunError):
+    """Rows have no answer, and the task is to fail then."""
+
+
+@attrs.frozen
+class Waiting:
+    """Decision to wait until a job has finished."""
+
+    job_id: str
+
+
+@attrs.frozen
+class Paused:
+    """Decision to wait until a moment."""
+
+    moment: datetime
+
+
+@attrs.frozen
+class Finished:
+    """The results are written; ``manifest`` describes them."""
+
+    manifest: dict[str, Any]
+
+
+@attrs.frozen(kw_only=True)
+class Work:
+    """What a task is to do.
+
+    ``identity`` is unique to the task and its DAG run. ``given`` is the shard if it was cut by an earlier task.
+    ``pieces`` is the directory of the results of single attempts. ``resumes_cancelled`` says whether the rows of a
+    job that was cancelled after an earlier try of the task had begun it are sent again.
+    """
+
+    identity: str
+    source: Callable[[], IO[bytes]]
+    source_name: str
+    results: Location
+    pieces: Location
+    given: Shard | None = None
+    endpoint: str = "/v1/chat/completions"
+    model_id: str | None = None
+    priority: int | None = None
+    max_attempts: int = 3
+    retry_delays: Sequence[float] = (30, 120, 600)
+    patience: float = 900
+    resumes_cancelled: bool = True
+    give_up: bool = False
+
+
+class ShardWork:
+    """The work of a task, with one client and one ledger. ``now`` is the clock."""
+
+    def __init__(
+        self,
+        work: Work,
+        client: AsyncBatches,
+        ledger: TaskLedger,
+        *,
+        scratch: Path,
+        now: Callable[[], datetime],
+        log: logging.Logger,
+    ) -> None:
+        self._work = work
+        self._client = client
+        self._ledger = ledger
+        self._scratch = scratch
+        self._now = now
+        self._log = log
+        self._killed = False
+
+    async def begin(self) -> Waiting | Paused | Finished:
+        """Start a try of the task, and work until there is something to wait for."""
+        ledger = self._ledger
+        await ledger.load()
+        shard = await self._shard()
+        finished = await ledger.noted("finished")
+        if finished and await self._is_written(finished) and self._following(shard) is None:
+            self._log.info("these requests have been answered before: nothing is sent")
+            return Finished(finished)
+        for attempt in ledger.attempts:
+            if attempt.job_id and attempt.collected_at is None:
+                await ledger.note("taken-over", {"job_id": attempt.job_id})
+        return await self.go_on()
+
+    async def go_on(self) -> Waiting | Paused | Finished:
+        """Work until there is something to wait for."""
+        ledger = self._ledger
+        if ledger.shard is None:
+            await ledger.load()
+        shard = await self._shard()
+        while (attempt := self._following(shard)) is not None:
+            moment = self._sent_again_at(attempt)
+            if moment is not None and moment > self._now():
+                self._log.info(
+                    "%s will be sent again at %s", count_of(attempt.rows, "row"), moment.isoformat(timespec="seconds")
+                )
+                return Paused(moment)
+            earlier = ledger.attempts[: attempt.number - 1]
+            if earlier and not attempt.creating_at:
+                patience = min(self._work.patience, _RECHECK_SECONDS)
+                previous = await runs.recheck(self._client, earlier[-1], save=self._save, patience=patience)
+                if previous.collected_at is None:
+                    continue
+            attempt = await self._begun(shard, attempt, earlier)
+            if attempt.collected_at is not None:
+                continue
+            attempt = await self._collected(shard, attempt, earlier)
+            if attempt.collected_at is None:
+                return Waiting(attempt.job_id or "")
+            await self._stop_if_hopeless(shard, attempt)
+        return Finished(await self._write(shard))
+
+    # --- the requests ---------------------------------------------------------------------------------------------
+
+    async def _shard(self) -> Shard:
+        """Return the shard, and refuse requests that have changed since the ledger was begun."""
+        found = self._work.given
+        if found is None:
+            found = await to_thread.run_sync(self._only_shard)
+        known = self._ledger.shard
+        if known is None:
+            await self._check_places()
+            await self._ledger.begin(found)
+            return found
+        if (known.sha256, known.rows) != (found.sha256, found.rows):
+            message = (
+                f"the requests in {self._work.source_name} have changed since this task began "
+                f"({count_of(known.rows, 'row')} then, {count_of(found.rows, 'row')} now): put them back as they "
+                "were, or start a new DAG run"
+            )
+            raise RunChangedError(message, directory=str(self._work.pieces))
+        return found
+
+    def _only_shard(self) -> Shard:
+        shards = runs.shards(self._work.source, endpoint=self._work.endpoint)
+        if len(shards) != 1:
+            rows = sum(shard.rows for shard in shards)
+            message = (
+                f"{self._work.source_name} has {count_of(rows, 'row')}, too much for one batch job: use "
+                "together_run, which creates as many jobs as are needed"
+            )
+            raise UsageError(message)
+        return shards[0]
+
+    async def _check_places(self) -> None:
+        """Write and remove a file where results will be: a place that cannot be written must not cost a job."""
+        probe = self._work.pieces / "probe"
+        await to_thread.run_sync(_storage.put_bytes, b"", probe)
+        await to_thread.run_sync(_storage.remove, probe)
+
+    # --- one attempt ----------------------------------------------------------------------------------------------
+
+    def _following(self, shard: Shard) -> Attempt | None:
+        return rules.next_attempt(shard, self._ledger.attempts, max_attempts=self._work.max_attempts, now=self._now())
+
+    def _sent_again_at(self, attempt: Attempt) -> datetime | None:
+        """Return when the rows of an attempt may be sent, if it repeats rows of a job that failed."""
+        earlier = self._ledger.attempts[: attempt.number - 1]
+        if not earlier or attempt.uploaded_at or not self._work.retry_delays:
+            return None
+        last = earlier[-1]
+        if last.ended_at is None or last.status == BatchJobStatus.CANCELLED:
+            return None
+        failures = sum(map(rules.failed_as_a_whole, earlier)) if rules.failed_as_a_whole(last) else 1
+        delays = self._work.retry_delays
+        return last.ended_at + timedelta(seconds=delays[min(failures, len(delays)) - 1])
+
+    async def _begun(self, shard: Shard, attempt: Attempt, earlier: Sequence[Attempt]) -> Attempt:
+        if attempt.job_id is not None:
+            return attempt
+        work = self._work
+        try:
+            begun = await runs.begin(
+                self._client,
+                attempt,
+                runs.rows(work.source, shard, earlier),
+                save=self._save,
+                earlier=earlier,
+                identity=work.identity,
+                endpoint=work.endpoint,
+                model_id=work.model_id,
+                priority=work.priority,
+                patience=work.patience,
+            )
+        except CreateUnconfirmedError:
+            if not work.give_up:
+                raise
+            return self._ledger.attempts[attempt.number - 1]
+        self._log.info("job %s with %s", begun.job_id, count_of(begun.rows, "row"))
+        if begun.warning:
+            self._log.warning("job %s: %s", begun.job_id, begun.warning)
+        return begun
+
+    async def _collected(self, shard: Shard, attempt: Attempt, earlier: Sequence[Attempt]) -> Attempt:
+        piece = self._scratch / f"{attempt.number}.jsonl"
+
+        async def save(changed: Attempt) -> None:
+            if changed.collected_at is not None:
+                # First the results, then the record that they are there.
+                await to_thread.run_sync(_storage.put, piece, self._piece(changed))
+            await self._save(changed)
+
+        collect = partial(self._collect, shard, earlier=earlier, piece=piece, save=save)
+        if attempt.job_id is None:  # its create is given up
+            return await collect(attempt, give_up=True)
+        try:
+            return await collect(attempt)
+        except ResultsUnavailableError:
+            if not self._work.give_up:
+                raise
+            return await collect(self._ledger.attempts[attempt.number - 1], give_up=True)
+
+    async def _collect(
+        self,
+        shard: Shard,
+        attempt: Attempt,
+        *,
+        earlier: Sequence[Attempt],
+        piece: Path,
+        save: Callable[[Attempt], Awaitable[None]],
+        give_up: bool = False,
+    ) -> Attempt:
+        work = self._work
+        return await runs.collect(
+            self._client,
+            attempt,
+            runs.rows(work.source, shard, earlier),
+            piece,
+            scratch_directory=self._scratch,
+            save=save,
+            earlier=earlier,
+            patience=work.patience,
+            give_up=give_up,
+        )
+
+    async def _save(self, attempt: Attempt) -> None:
+        await self._ledger.save(attempt)
+        if self._killed and attempt.job_id:
+            await self._client.cancel(attempt.job_id)
+
+    @property
+    def has_sent(self) -> bool:
+        """Whether the service has been reached: an outage is waited out then."""
+        return any(attempt.uploaded_at for attempt in self._ledger.attempts)
+
+    def kill(self) -> str | None:
+        """Return the id of the job to cancel; one that is about to be created is cancelled when it is known.
+
+        May be called from a signal handler.
+        """
+        self._killed = True
+        attempts = self._ledger.attempts
+        attempt = attempts[-1] if attempts else None
+        return attempt.job_id if attempt is not None and attempt.collected_at is None else None
+
+    async def _stop_if_hopeless(self, shard: Shard, attempt: Attempt) -> None:
+        """Raise an error if more jobs would end as this one did, or are not wanted."""
+        if self._following(shard) is None:
+            return
+        if rules.REFUSED in rules.outcomes_of(attempt):
+            message = (
+                f"rows of job {attempt.job_id} were refused for the account (no credit, or a refused key): put it in "
+                "order, and clear the task; what was answered is kept"
+            )
+            raise RunError(message, directory=str(self._work.pieces))
+        taken_over = (await self._ledger.noted("taken-over")).get("job_id") == attempt.job_id
+        if attempt.status == BatchJobStatus.CANCELLED and not (taken_over and self._work.resumes_cancelled):
+            message = f"job {attempt.job_id} was cancelled; clear the task to send the rows that it did not answer"
+            raise RunError(message, directory=str(self._work.pieces))
+
+    # --- the results ----------------------------------------------------------------------------------------------
+
+    def _piece(self, attempt: Attempt) -> Location:
+        return self._work.pieces / f"attempt-{attempt.number}.jsonl"
+
+    async def _is_written(self, finished: dict[str, Any]) -> bool:
+        return finished.get("results_uri") == str(self._work.results) and await to_thread.run_sync(
+            _storage.exists, self._work.results
+        )
+
+    async def _write(self, shard: Shard) -> dict[str, Any]:
+        """Write the results, and return the manifest."""
+        attempts = [attempt for attempt in self._ledger.attempts if attempt.rows]
+        pieces = [(attempt, await self._restored(shard, attempt)) for attempt in attempts]
+        failures = await to_thread.run_sync(partial(self._put_results, shard, pieces))
+        manifest = self._manifest(shard, failures)
+        await self._ledger.note("finished", manifest)
+        for attempt in attempts:
+            await to_thread.run_sync(_storage.remove, self._piece(attempt))
+        return manifest
+
+    async def _restored(self, shard: Shard, attempt: Attempt) -> Path:
+        """Return the results of an attempt on this machine; download them anew if they were removed."""
+        path = self._scratch / f"{attempt.number}.jsonl"
+        if path.exists() or await to_thread.run_sync(_storage.fetch, self._piece(attempt), path):
+            return path
+
+        async def save(_: Attempt) -> None:
+            """Leave the record as it is."""
+
+        earlier = self._ledger.attempts[: attempt.number - 1]
+        again = await self._collect(shard, attempt, earlier=earlier, piece=path, save=save)
+        if rules.outcomes_of(again) != rules.outcomes_of(attempt):
+            message = f"the results of job {attempt.job_id} are not at the service any more as they were"
+            raise ResultsUnavailableError(message, job_id=attempt.job_id)
+        return path
+
+    def _put_results(self, shard: Shard, pieces: Sequence[tuple[Attempt, Path]]) -> Location | None:
+        results, failures = self._scratch / "results", self._scratch / "failures"
+        with results.open("wb") as all_lines, failures.open("wb") as unanswered:
+            runs.write_results(shard, pieces, all_lines, unanswered)
+            failed = unanswered.tell() > 0
+        place = failures_of(self._work.results)
+        if failed:
+            _storage.put(failures, place)
+        _storage.put(results, self._work.results)
+        return place if failed else None
+
+    def _manifest(self, shard: Shard, failures: Location | None) -> dict[str, Any]:
+        attempts = self._ledger.attempts
+        buckets = rules.buckets(shard, attempts, max_attempts=self._work.max_attempts)
+        used = rules.usage(attempts)
+        return {
+            "results_uri": str(self._work.results),
+            "failures_uri": None if failures is None else str(failures),
+            "rows": shard.rows,
+            "succeeded": buckets.succeeded,
+            "failed": buckets.failed,
+            "missing": buckets.missing,
+            "job_ids": [attempt.job_id for attempt in attempts if attempt.job_id],
+            "prompt_tokens": used.prompt_tokens,
+            "completion_tokens": used.completion_tokens,
+            "total_tokens": used.total_tokens,
+        }
+
+
+def failures_of(results: Location) -> Location:
+    """Return the file for rows without an answer: ``answers.failures.jsonl`` beside ``answers.jsonl``."""
+    stem, dot, suffix = results.name.rpartition(".")
+    return results.parent / (f"{stem}.failures.{suffix}" if dot and stem else f"{results.name}.failures")
+
+
+def check_outcome(manifest: dict[str, Any], fail_when: str) -> None:
+    """Raise :class:`RowsFailedError` if rows without an answer are to fail the task."""
+    unanswered = manifest["rows"] - manifest["succeeded"]
+    if unanswered and (fail_when == "any" or (fail_when == "all" and not manifest["succeeded"])):
+        message = (
+            f"{format_count(unanswered)} of {count_of(manifest['rows'], 'row')} have no answer; they are in "
+            f"{manifest['failures_uri']}, and everything is in {manifest['results_uri']}"
+        )
+        raise RowsFailedError(message, directory=manifest["results_uri"])

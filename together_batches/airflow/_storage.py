@@ -1,0 +1,157 @@
+"""Files on object storage, read and replaced as a whole.
+
+All functions block. What goes wrong is a :class:`UsageError` that names the URI. DAG files import this module when
+they are parsed, so what is slow to import is imported where it is used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Protocol
+
+from together_batches._local.os_errors import explained
+from together_batches.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable
+
+__all__ = [
+    "Location",
+    "directory_of",
+    "exists",
+    "fetch",
+    "location",
+    "put",
+    "put_all",
+    "put_bytes",
+    "read_bytes",
+    "reader",
+    "remove",
+]
+
+_LOCAL = {"file", "local", ""}
+"""Protocols of the disk of this machine, where a file has a temporary name until it is complete."""
+_BLOCK_BYTES = 1 << 20
+
+
+class Location(Protocol):
+    """The part of Airflow's ``ObjectStoragePath`` that is used."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def path(self) -> str: ...
+    @property
+    def protocol(self) -> str: ...
+    @property
+    def parent(self) -> Location: ...
+    def __truediv__(self, name: str, /) -> Location: ...
+    def open(self, mode: str, /) -> IO[bytes]: ...
+    def exists(self) -> bool: ...
+    def unlink(self) -> None: ...
+
+
+def location(uri: str, *, parameter: str) -> Location:
+    """Return the location of a URI; ``parameter`` names it in the error for one that is none."""
+    from together_batches.airflow._airflow import ObjectStoragePath
+
+    given: object = uri
+    if not isinstance(given, str) or not given.strip():
+        message = f"{parameter} must be the URI of a file, such as s3://bucket/name.jsonl; it is {uri!r}"
+        raise UsageError(message)
+    with _explained("use", uri):
+        return ObjectStoragePath(uri.strip())
+
+
+def directory_of(results: Location, identity: str) -> Location:
+    """Return the directory for the files of one task, beside its results."""
+    return results.parent / f"{results.name}.run" / hashlib.sha256(identity.encode()).hexdigest()[:16]
+
+
+def reader(place: Location) -> Callable[[], IO[bytes]]:
+    """Return a function that opens a file for reading."""
+    return partial(_opened, place)
+
+
+def _opened(place: Location) -> IO[bytes]:
+    with _explained("read", place):
+        return place.open("rb")
+
+
+def read_bytes(place: Location) -> bytes | None:
+    """Return the content of a file; None if there is none."""
+    with _explained("read", place):
+        try:
+            with place.open("rb") as file:
+                return file.read()
+        except FileNotFoundError:
+            return None
+
+
+def exists(place: Location) -> bool:
+    """Return whether there is a file."""
+    with _explained("read", place):
+        return place.exists()
+
+
+def fetch(place: Location, target: Path) -> bool:
+    """Copy a file to this machine; return whether there is one."""
+    with _explained("read", place):
+        try:
+            with place.open("rb") as file, target.open("wb") as copy:
+                shutil.copyfileobj(file, copy, _BLOCK_BYTES)
+        except FileNotFoundError:
+            target.unlink(missing_ok=True)
+            return False
+    return True
+
+
+def put_bytes(content: bytes, place: Location) -> None:
+    """Write a file, which appears when it is complete."""
+    put_all([content], place)
+
+
+def put(source: Path, place: Location) -> None:
+    """Copy a file of this machine, which appears when it is complete."""
+    with source.open("rb") as file:
+        put_all(iter(partial(file.read, _BLOCK_BYTES), b""), place)
+
+
+def put_all(blocks: Iterable[bytes], place: Location) -> None:
+    """Write a file in blocks. It appears when it is complete."""
+    with _explained("write", place):
+        if place.protocol in _LOCAL:
+            from together_batches._local.atomic_file import AtomicFile
+
+            path = Path(place.path)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with AtomicFile(path) as part:
+                for block in blocks:
+                    part.write(block)
+                part.commit()
+            return
+        # Not as a context manager, which would complete the object after an error too.
+        target = place.open("wb")
+        for block in blocks:
+            target.write(block)
+        target.close()
+
+
+def remove(place: Location) -> None:
+    """Remove a file, if it exists."""
+    with _explained("remove", place), suppress(FileNotFoundError):
+        place.unlink()
+
+
+@contextmanager
+def _explained(doing: str, place: object) -> Generator[None]:
+    with explained(doing, place):
+        try:
+            yield
+        except ImportError as error:
+            message = f"cannot {doing} {place}: {error}; install the provider of its storage"
+            raise UsageError(message) from error

@@ -1,0 +1,55 @@
+"""What the tasks of the provider share."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal
+
+from together_batches.airflow._airflow import AirflowFailException
+from together_batches.errors import (
+    AuthenticationError,
+    BatchesError,
+    PermissionDeniedError,
+    RunError,
+    UsageError,
+    ValidationError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from together_batches.airflow._airflow import Context
+
+__all__ = ["FailWhen", "OnKill", "failing_for_good", "identity_of", "pushed_if_failing"]
+
+FailWhen = Literal["any", "all", "never"]
+"""Which rows without an answer fail a task."""
+OnKill = Literal["cancel", "leave"]
+"""What becomes of the job of a task that a person marks or clears."""
+
+_LASTING = (AuthenticationError, PermissionDeniedError, RunError, UsageError, ValidationError)
+
+
+@contextmanager
+def failing_for_good() -> Generator[None]:
+    """Fail a task without a retry, which Airflow would make after any other error, if no retry can help."""
+    try:
+        yield
+    except _LASTING as error:
+        raise AirflowFailException(f"{type(error).__name__}: {error}") from error
+
+
+@contextmanager
+def pushed_if_failing(context: Context, result: dict[str, Any]) -> Generator[None]:
+    """Push the result of a task although the task fails, because its results are written."""
+    try:
+        yield
+    except BatchesError:
+        context["ti"].xcom_push(key="return_value", value=result)
+        raise
+
+
+def identity_of(context: Context) -> str:
+    """Return a text that is unique to a task and its DAG run, and the same for each of its tries."""
+    ti = context["ti"]
+    return f"{ti.dag_id}/{ti.run_id}/{ti.task_id}/{ti.map_index}"
