@@ -53,9 +53,12 @@ EXPLAINED = {
     "LoopIterator": "iterators",
     "Order": "requests",
     "Requests": "requests",
+    "RowsFile": "single-attempts",
     "RunRequests": "types-for-annotations",
+    "Save": "single-attempts",
     "Source": "files",
     "Stream": "iterators",
+    "Writable": "single-attempts",
 }
 
 

@@ -286,7 +286,10 @@ class ResultsUnavailableError(BatchesError):
 
 
 class RunError(BatchesError):
-    """A durable run cannot continue; ``directory`` is where it is kept. Completed work is kept."""
+    """A durable run cannot continue; ``directory`` is where it is kept. Completed work is kept.
+
+    ``directory`` is empty if the records are not in one, but with a caller that drives single attempts.
+    """
 
     def __init__(self, message: str, *, directory: str) -> None:
         super().__init__(message)

@@ -9,8 +9,9 @@ decides what is sent next.
 """
 
 from together_batches.runs import rules
-from together_batches.runs._binary import BinarySink, BinarySource
-from together_batches.runs._dataset import ShardRows, rows, shards, write_results
+from together_batches.runs._binary import BinarySink, BinarySource, Writable
+from together_batches.runs._caller_attempt import Save
+from together_batches.runs._dataset import RowsFile, ShardRows, rows, shards, write_results
 from together_batches.runs._picture.html import to_html
 from together_batches.runs._picture.svg import to_svg
 from together_batches.runs._plain import attempt_from_dict, shard_from_dict
@@ -35,15 +36,18 @@ __all__ = [
     "AttemptView",
     "BinarySink",
     "BinarySource",
+    "RowsFile",
     "RunEvent",
     "RunEventKind",
     "RunReport",
     "RunState",
     "RunView",
+    "Save",
     "Shard",
     "ShardRows",
     "ShardView",
     "UnfinishedJobs",
+    "Writable",
     "attempt_from_dict",
     "begin",
     "collect",

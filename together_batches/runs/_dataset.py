@@ -14,12 +14,12 @@ from together_batches.runs._options import check_rows_per_job
 from together_batches.runs._sharding import rows_left, scan
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Generator, Sequence
 
     from together_batches.runs._binary import BinarySource, Writable
     from together_batches.runs._records import Attempt, Shard
 
-__all__ = ["ShardRows", "rows", "shards", "write_results"]
+__all__ = ["RowsFile", "ShardRows", "rows", "shards", "write_results"]
 
 
 def shards(
@@ -88,7 +88,7 @@ class ShardRows:
     """
 
     def __init__(self, source: BinaryInput, shard: Shard, earlier: Sequence[Attempt]) -> None:
-        self.name = str(source)
+        self.name: str = str(source)
         self._source = source
         self._shard = shard
         self._earlier = earlier
@@ -101,8 +101,8 @@ class ShardRows:
 class RowsFile:
     """An open file of rows."""
 
-    def __init__(self, name: str, blocks: Iterator[bytes]) -> None:
-        self.name = name
+    def __init__(self, name: str, blocks: Generator[bytes]) -> None:
+        self.name: str = name
         self._blocks = blocks
         self._held = memoryview(b"")
 
@@ -117,7 +117,8 @@ class RowsFile:
 
     def close(self) -> None:
         """Close the source."""
-        self._held, self._blocks = memoryview(b""), iter(())
+        self._blocks.close()
+        self._held = memoryview(b"")
 
 
 def write_results(

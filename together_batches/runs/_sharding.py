@@ -28,7 +28,7 @@ from together_batches.runs._records import Shard, packed, unpacked
 from together_batches.runs.rules import rows_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Generator, Iterator, Sequence
     from pathlib import Path
 
     from together_batches.jsonl import Line
@@ -346,7 +346,7 @@ def which_are_left(shard: Shard, earlier: Sequence[Attempt]) -> bytearray:
 
 def rows_left(
     source: BinarySource | BinaryInput, shard: Shard, earlier: Sequence[Attempt], *, directory: Path | None = None
-) -> Iterator[bytes]:
+) -> Generator[bytes]:
     """Yield the rows of a shard that earlier attempts left, some at a time, as :func:`rows_in` does."""
     left = which_are_left(shard, earlier)
     number = 0
