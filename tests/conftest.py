@@ -6,6 +6,7 @@ import asyncio
 import os
 import pkgutil
 import signal
+import warnings
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
@@ -16,6 +17,7 @@ import aioresponses.core
 import pytest
 from aiohttp import ClientResponse
 from coverage import Coverage
+from coverage.exceptions import CoverageWarning
 from hypothesis import settings
 from wires import KEY
 
@@ -88,7 +90,9 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
     try:
         return (yield)
     finally:
-        measuring.start()
+        # Without pytest-xdist it would warn that the package is imported already.
+        with warnings.catch_warnings(action="ignore", category=CoverageWarning):
+            measuring.start()
 
 
 @pytest.fixture(autouse=True)
