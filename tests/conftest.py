@@ -7,7 +7,6 @@ import os
 import pkgutil
 import signal
 import warnings
-from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
 
 _ROOT = Path(__file__).parents[1]
 _UNMEASURED = {"contracts", "process"}
+_NOT_IMPORTED = ("together_batches.__main__", "together_batches.airflow.")
 
 # No deadline: a busy machine is not a failure. Fewer examples than Hypothesis's 100: every run draws others.
 settings.register_profile("suite", deadline=None, max_examples=50, print_blob=True)
@@ -75,9 +75,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if Coverage.current() is not None:
         # Now, because what a module runs on import would be missed if an unmeasured test were the first to import it.
         for module in pkgutil.walk_packages(together_batches.__path__, "together_batches."):
-            if not module.name.endswith("__main__"):
-                with suppress(ImportError):  # the provider, without Airflow
-                    import_module(module.name)
+            if not module.name.startswith(_NOT_IMPORTED):
+                import_module(module.name)
 
 
 @pytest.hookimpl(wrapper=True)
