@@ -116,7 +116,7 @@ def airflow(session: nox.Session) -> None:
     session.run("airflow", "providers", "list", env={"AIRFLOW_HOME": session.create_tmp()}, silent=True)
     contracts = ["tests/contracts/test_public_api.py", "tests/contracts/test_docs.py", "-k", "airflow"]
     # Airflow and its libraries warn of much while they are imported.
-    session.run("pytest", XDIST, "-W", "default", *(session.posargs or ["tests/airflow"]), env=scratch_of(session))
+    session.run("pytest", *XDIST, "-W", "default", *(session.posargs or ["tests/airflow"]), env=scratch_of(session))
     session.run("pytest", "-W", "default", *contracts, env=scratch_of(session))
 
 
