@@ -102,7 +102,7 @@ async def test_the_arguments_hold_no_secret(service: Emulator) -> None:
 
 async def test_a_job_that_cannot_be_followed(service: Emulator) -> None:
     """An error is an event, because the task decides what follows from it."""
-    event = await _event(TogetherBatchTrigger(job_id="not/an-id"))
+    event = await _event(TogetherBatchTrigger(job_id=" "))
     assert event["status"] is None
     assert event["error"].startswith("UsageError: ")
 

@@ -10,7 +10,7 @@ HTML comments contain instructions that the reader does not see:
 - ``<!-- run`` … ``-->``: code that runs at this place; ``page_emulator`` is the emulator.
 - ``<!-- exit: 5 -->`` before a ``console`` block: the exit code of its commands.
 - ``<!-- not run: the reason -->`` before a block that cannot run.
-- ``<!-- needs: prefect -->`` before a block for an environment that has this package: ``nox -s recipes`` runs it.
+- ``<!-- needs: airflow -->`` before a block that runs only if that module is installed.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -45,7 +46,6 @@ class Block(NamedTuple):
     exit_code: int = 0
     not_run: str | None = None
     needs: str | None = None
-    """The package without which the block cannot run; a block that has one runs elsewhere."""
 
 
 class MismatchError(Exception):
@@ -54,7 +54,7 @@ class MismatchError(Exception):
 
 def blocks(page: str) -> Iterator[Block]:
     """Yield the fenced blocks and the hidden code of a page; ``kind`` is the word after the fence, or ``run``."""
-    marked: dict[str, str] = {}
+    marks: dict[str, str] = {}
     follows = False
     lines = enumerate(page.splitlines(), start=1)
     for number, line in lines:
@@ -63,22 +63,22 @@ def blocks(page: str) -> Iterator[Block]:
         elif fence := re.match(r"(`{3,})(.*)", line):
             kind, end = fence[2].strip(), fence[1]
         elif marker := re.fullmatch(r"<!-- (exit|not run|needs): (.+) -->", line):
-            marked[marker[1]] = marker[2]
+            marks[marker[1]] = marker[2]
             continue
         else:
             if line.strip():
-                marked, follows = {}, False
+                marks, follows = {}, False
             continue
         text = []
         for _, inner in lines:
             if inner.rstrip() == end:
                 break
             text.append(inner)
-        exit_code = int(marked.get("exit", 0))
+        exit_code = int(marks.get("exit", 0))
         yield Block(
-            kind, "\n".join(text) + "\n", number + 1, follows, exit_code, marked.get("not run"), marked.get("needs")
+            kind, "\n".join(text) + "\n", number + 1, follows, exit_code, marks.get("not run"), marks.get("needs")
         )
-        marked, follows = {}, True
+        marks, follows = {}, True
 
 
 def commands(block: Block) -> Iterator[tuple[str, str]]:
@@ -140,7 +140,7 @@ def run(path: Path, emulator: Emulator) -> None:
             if block.kind == "text" and block.follows and printed is not None:
                 compare(block.text, printed, where)
             printed = None
-            if block.not_run is not None or block.needs is not None:
+            if block.not_run is not None or (block.needs is not None and find_spec(block.needs) is None):
                 continue
             if block.kind in {"python", "run"}:
                 begin = stream.tell()

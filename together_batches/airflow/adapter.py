@@ -101,7 +101,7 @@ class TogetherBatchAdapter(BatchAdapter):
     """
 
     name = "together"
-    conn_types = frozenset({"together", "pydanticai"})
+    conn_types: ClassVar[frozenset[str]] = frozenset({"together", "pydanticai"})
     max_requests = 50_000
     max_payload_bytes = 100_000_000
     allows_per_request_model = False

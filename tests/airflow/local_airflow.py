@@ -1,0 +1,87 @@
+"""Airflow on a database of its own, in this process."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+__all__ = ["LocalAirflow", "prepare"]
+
+
+@cache
+def prepare() -> None:
+    """Give Airflow a directory of its own. It reads the environment when it is imported, so call this before."""
+    home = tempfile.TemporaryDirectory(prefix="together-batches-airflow-", ignore_cleanup_errors=True)
+    atexit.register(home.cleanup)
+    Path(home.name, "dags").mkdir()
+    os.environ |= {
+        "AIRFLOW_HOME": home.name,
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__LOGGING__LOGGING_LEVEL": "WARNING",
+    }
+
+
+@cache
+def _make_database() -> None:
+    from airflow.utils.db import initdb
+
+    initdb()
+
+
+class LocalAirflow:
+    """Runs DAGs, and single tasks of them, as ``dag.test()`` does."""
+
+    def run(self, dag: Any) -> Any:
+        """Run a DAG, and return its run."""
+        from airflow.dag_processing.bundles.manager import DagBundlesManager
+        from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
+        from airflow.utils.session import create_session
+
+        _make_database()
+        bag = DagBag(dag_folder=os.devnull)
+        bag.bag_dag(dag)
+        with create_session() as session:
+            DagBundlesManager().sync_bundles_to_db(session=session)
+        sync_bag_to_db(bag, "dags-folder", None)
+        return dag.test()
+
+    def clear(self, dag: Any, run: Any, task_id: str, *, map_index: int = -1, until_deferred: bool = False) -> str:
+        """Clear a task and run it again, to its end or until it is deferred; return its state."""
+        from airflow.models.taskinstance import TaskInstance, clear_task_instances
+        from airflow.sdk.definitions.dag import _run_task
+        from airflow.utils.session import create_session
+        from sqlalchemy import select
+
+        chosen = select(TaskInstance).where(
+            TaskInstance.dag_id == dag.dag_id,
+            TaskInstance.run_id == run.run_id,
+            TaskInstance.task_id == task_id,
+            TaskInstance.map_index == map_index,
+        )
+        with create_session() as session:
+            clear_task_instances(list(session.scalars(chosen)), session)
+        with create_session() as session:
+            (ti,) = session.scalars(chosen)
+            ti.try_number += 1
+            session.flush()
+            session.expunge(ti)
+        _run_task(ti=ti, task=dag.task_dict[task_id], run_triggerer=not until_deferred)
+        with create_session() as session:
+            (ti,) = session.scalars(chosen)
+            return str(ti.state)
+
+    def states(self, run: Any) -> dict[str, str]:
+        """Return the state of each task of a run; the index of a mapped one is added to its name."""
+        return {
+            f"{ti.task_id}[{ti.map_index}]" if ti.map_index >= 0 else ti.task_id: str(ti.state)
+            for ti in run.get_task_instances()
+        }
+
+    def result(self, run: Any, task_id: str) -> Any:
+        """Return the result of a task."""
+        ti, *_ = (ti for ti in run.get_task_instances() if ti.task_id == task_id)
+        return ti.xcom_pull(task_ids=task_id)
