@@ -24,6 +24,8 @@ PROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PROJECT)
 HERE = Path(__file__).parent
 XDIST = ["--numprocesses=auto", "--dist=worksteal"]
+ENGINES = ["prefect~=3.9", "dagster~=1.13", "temporalio~=1.35", "dbos~=3.4"]
+"""The engines of docs/how-to/run-from-an-orchestrator.md."""
 
 # Otherwise each of the processes that the tests start would compile the package anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -133,6 +135,16 @@ def airflow(session: nox.Session) -> None:
         "airflow",
         env=environment,
     )
+
+
+@nox.session
+@nox.parametrize("engine", ENGINES, ids=[engine.partition("~")[0] for engine in ENGINES])
+def recipes(session: nox.Session, engine: str) -> None:
+    """Run the recipes for other engines, each in an environment of its own, with processes killed. Not in CI."""
+    install(session, "test")
+    session.install(engine)
+    name = engine.partition("~")[0]
+    session.run("pytest", f"tests/recipes/test_{name}.py", *session.posargs, env=scratch_of(session))
 
 
 @nox.session

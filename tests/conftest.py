@@ -6,6 +6,7 @@ import asyncio
 import os
 import pkgutil
 import signal
+import warnings
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ import aioresponses.core
 import pytest
 from aiohttp import ClientResponse
 from coverage import Coverage
+from coverage.exceptions import CoverageWarning
 from hypothesis import settings
 from wires import KEY
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 _ROOT = Path(__file__).parents[1]
 _UNMEASURED = {"contracts", "process"}
+_NOT_IMPORTED = ("together_batches.__main__", "together_batches.airflow.")
 
 # No deadline: a busy machine is not a failure. Fewer examples than Hypothesis's 100: every run draws others.
 settings.register_profile("suite", deadline=None, max_examples=50, print_blob=True)
@@ -72,7 +75,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if Coverage.current() is not None:
         # Now, because what a module runs on import would be missed if an unmeasured test were the first to import it.
         for module in pkgutil.walk_packages(together_batches.__path__, "together_batches."):
-            if not module.name.endswith("__main__"):
+            if not module.name.startswith(_NOT_IMPORTED):
                 import_module(module.name)
 
 
@@ -86,7 +89,9 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
     try:
         return (yield)
     finally:
-        measuring.start()
+        # Without pytest-xdist it would warn that the package is imported already.
+        with warnings.catch_warnings(action="ignore", category=CoverageWarning):
+            measuring.start()
 
 
 @pytest.fixture(autouse=True)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 __all__ = [
+    "LONG_AGO",
     "READ_LATER",
     "Carried",
     "Plain",
@@ -25,6 +26,10 @@ __all__ = [
     "time_of",
     "written",
 ]
+
+
+LONG_AGO = datetime.min.replace(tzinfo=UTC)
+"""A time before all others, of what has none."""
 
 
 def time_of(text: str) -> datetime | None:

@@ -6,16 +6,13 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, NoReturn, Self
 
 import attrs
-from anyio import to_thread
 
 from together_batches._http.client_state import BulkContext, CallState, ClientState
 from together_batches._http.transport import Transport
-from together_batches._jobs import bulk_cancel, cancel, job_filter
-from together_batches._jobs import create as _create
-from together_batches._jobs.create import Created, Listing, WantedJob
+from together_batches._jobs import bulk_cancel, cancel
+from together_batches._jobs.job_ids import by_ids, checked_ids
 from together_batches._jobs.known_jobs import KnownJobs
 from together_batches._jobs.patience import until_found
-from together_batches._jobs.status_reader import by_ids, checked_ids
 from together_batches._protocol import jobs as job_protocol
 from together_batches._stream import Stream
 from together_batches._validation import check_callback, positive_int, positive_number
@@ -33,9 +30,10 @@ if TYPE_CHECKING:
 
     from aiohttp import ClientSession
 
+    from together_batches._jobs.create import Created, Listing, WantedJob
     from together_batches._jobs.follower import AsyncFollower
+    from together_batches._jobs.job_ids import Ids
     from together_batches._jobs.results import Order, Requests
-    from together_batches._jobs.status_reader import Ids
     from together_batches._jobs.upload_source import Source, UploadSource
     from together_batches._jobs.wait import WaitApi
     from together_batches._protocol.files import UploadContent, Uploaded
@@ -180,6 +178,8 @@ class AsyncBatches:
             APIError: the request was refused, or never reached the service.
         """
         positive_number("patience", patience, zero=True)
+        from together_batches._jobs.create import WantedJob
+
         wanted = WantedJob(file_id=input_file_id, endpoint=endpoint, model_id=model_id, priority=priority)
         return (await self._create_once(wanted, patience=patience, completion_window=completion_window)).job
 
@@ -221,6 +221,7 @@ class AsyncBatches:
         """
         positive_number("patience", patience, zero=True)
         from together_batches._jobs import submit
+        from together_batches._jobs.create import WantedJob
 
         async def upload(content: UploadSource) -> FileObject:
             file = await self.files.upload(content, on_progress=on_progress)
@@ -277,7 +278,9 @@ class AsyncBatches:
             UsageError: a time without a time zone, an unknown status, or another filter that cannot match.
             APIError: the request failed, or the response is not the whole list.
         """
-        selection = job_filter.Selection.of(
+        from together_batches._jobs.job_filter import Selection
+
+        selection = Selection.of(
             status=status,
             model_id=model_id,
             endpoint=endpoint,
@@ -858,6 +861,8 @@ class AsyncBatches:
         is_another: Callable[[BatchJob], bool] | None = None,
         note_posts: Callable[[int], Awaitable[None]] | None = None,
     ) -> Created:
+        from together_batches._jobs.create import create_once
+
         request = job_protocol.create(
             wanted.file_id,
             endpoint=wanted.endpoint,
@@ -870,7 +875,7 @@ class AsyncBatches:
             return job_protocol.read_created(await self._transport.send(request, CallState()), wanted.file_id)
 
         state = self._transport.state
-        return await _create.create_once(
+        return await create_once(
             wanted,
             post=post,
             list_jobs=list_jobs or self._listing,
@@ -886,6 +891,8 @@ class AsyncBatches:
 
     async def _listing(self) -> Listing:
         """Return the list without recording its jobs as seen, because a create looks for jobs that are new."""
+        from together_batches._jobs.create import Listing
+
         answer = await self._transport.send(job_protocol.list_jobs(), CallState())
         return Listing(await _read_jobs(answer), answer.date)
 
@@ -946,7 +953,13 @@ def _check_times(timeout: float | None, poll_interval: float | None, patience: f
 
 
 async def _read_jobs(answer: Answer) -> list[BatchJob]:
-    def read() -> list[BatchJob]:
-        return job_filter.newest_first(job_protocol.read_jobs(answer))
+    from together_batches._jobs.job_filter import newest_first
 
-    return await to_thread.run_sync(read) if len(answer.body) > _LONG_BODY_BYTES else read()
+    def read() -> list[BatchJob]:
+        return newest_first(job_protocol.read_jobs(answer))
+
+    if len(answer.body) <= _LONG_BODY_BYTES:
+        return read()
+    from anyio import to_thread
+
+    return await to_thread.run_sync(read)

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from typing import Any, Literal
 
     from together_batches._jobs.follower import AsyncFollower
+    from together_batches._jobs.job_ids import Ids
     from together_batches._jobs.results import Order, Requests
-    from together_batches._jobs.status_reader import Ids
     from together_batches._jobs.upload_source import Source
     from together_batches.files import AsyncFiles
     from together_batches.models import BatchJob, FileObject, Response

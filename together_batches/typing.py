@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 from together_batches._jobs.follower import AsyncFollower
+from together_batches._jobs.job_ids import Ids
 from together_batches._jobs.results import Order, Requests
-from together_batches._jobs.status_reader import Ids
 from together_batches._jobs.upload_source import Source
 from together_batches._loop_thread import LoopIterator
 from together_batches._stream import Stream

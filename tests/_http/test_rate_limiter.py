@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import statistics
@@ -9,7 +10,7 @@ import statistics
 import pytest
 
 from tests._http.rate_limits import Bucket, Open, Shut, Simulation, Window, simulate
-from together_batches._http.rate_limiter import AdaptiveRateLimiter, FixedRate
+from together_batches._http.rate_limiter import AdaptiveRateLimiter, FixedRate, Permit
 from together_batches.errors import UsageError
 
 # --- a fixed rate --------------------------------------------------------------------------------------------------
@@ -470,3 +471,32 @@ def test_a_high_limit_is_no_flood_either() -> None:
     assert (run.done, run.lost) == (5_000, 0)
     assert run.refused <= 0.05 * 5_000
     assert run.seconds <= 1.25 * 4.9
+
+
+# --- permits -------------------------------------------------------------------------------------------------------
+
+
+def test_a_permit_without_an_answer_makes_room() -> None:
+    """A call that raises, or ends without a record, makes room for another one, and says nothing about the rate."""
+    limiter = AdaptiveRateLimiter()
+    while limiter.try_acquire(0.0) == 0:
+        pass
+    for error in 45 * [ConnectionError, KeyboardInterrupt]:
+        with contextlib.suppress(error), Permit(limiter, 0.0):
+            raise error
+    assert limiter.try_acquire(0.0) == 0
+    assert limiter.rate is None
+
+
+def test_a_permit_is_ended_once() -> None:
+    """A recorded answer is not undone by the end of the block."""
+    limiter = AdaptiveRateLimiter()
+    limiter.try_acquire(0.0)
+    with Permit(limiter, 0.0) as permit:
+        permit.refused(1.0, retry_after=3.0, limit=None)
+    assert limiter.blocked_for(1.0) > 0
+    limiter.try_acquire(4.0)
+    with Permit(limiter, 4.0) as permit:
+        permit.accepted(4.1)
+    assert limiter.blocked_for(4.1) == 0
+    assert limiter.rate is not None

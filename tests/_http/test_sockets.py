@@ -1,4 +1,4 @@
-"""Tests of the socket that reports a broken connection only on reads."""
+"""Tests of the socket that reports a broken connection only on reads, and reads little at first."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import struct
 
 import pytest
 
-from together_batches._http.sockets import open_socket
+from together_batches._http.sockets import PatientSocket, open_socket
 
 
 @pytest.fixture
@@ -50,3 +50,19 @@ def test_reading_finds_the_end(refused: tuple[socket.socket, socket.socket]) -> 
         except ConnectionError:
             pass
         assert ours.send(b"a part of a file") == 16
+
+
+def test_a_read_is_small_until_much_arrives() -> None:
+    """Reads are of up to 64 KB, and as large as the caller wants while they are full."""
+    ours, theirs = socket.socketpair()
+    with PatientSocket(fileno=ours.detach()) as reader, theirs:
+        for end in (reader, theirs):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        theirs.sendall(bytes(150_000))
+        assert [len(reader.recv(1 << 18)) for _ in range(2)] == [65_536, 150_000 - 65_536]
+        theirs.sendall(b"little")
+        assert reader.recv(3) == b"lit"
+        assert reader.recv(1 << 18) == b"tle"
+        theirs.sendall(bytes(100_000))
+        assert len(reader.recv(1 << 18)) == 65_536

@@ -381,6 +381,21 @@ async def test_a_download_goes_on_for_as_long_as_it_gets_on() -> None:
         assert len(server.requests) == 10
 
 
+def test_each_request_for_the_rest_is_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """A download that continues is in the log, at the level DEBUG, as a retry of a call is."""
+
+    @in_virtual_time
+    async def play() -> None:
+        async with between(cut(4), part(4), retry=AT_ONCE) as (streaming, _, __):
+            assert await all_of(streaming) == DIGITS
+
+    with caplog.at_level("DEBUG", "together_batches"):
+        play()
+    (record,) = [record for record in caplog.records if record.name == "together_batches"]
+    assert "attempt 1 failed" in record.message
+    assert "after 4 bytes of 10" in record.message
+
+
 @in_virtual_time
 async def test_a_download_that_gets_nowhere_is_given_up() -> None:
     """A download without progress fails after the policy's attempts, with the bytes received; with one, at once."""

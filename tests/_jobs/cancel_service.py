@@ -26,7 +26,7 @@ from together_batches import (
 from together_batches._http.client_state import BulkContext, CallState
 from together_batches._jobs import bulk_cancel
 from together_batches._jobs import cancel as cancelling
-from together_batches._jobs.status_reader import checked_ids
+from together_batches._jobs.job_ids import checked_ids
 from together_batches._protocol.jobs import NoJob
 from together_batches._stream import Stream
 

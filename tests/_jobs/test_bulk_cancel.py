@@ -53,7 +53,6 @@ from together_batches import (
 )
 from together_batches._http.client_state import BulkContext, CallState
 from together_batches._jobs import bulk_cancel
-from together_batches._jobs.status_reader import checked_ids
 from together_batches._protocol.jobs import NoJob
 
 if TYPE_CHECKING:
@@ -94,13 +93,6 @@ async def test_no_ids(make: Callable[[list[str]], Any]) -> None:
         report = await cancel_many(Service(), make([]), wait=wait)
         assert (len(report), report.ok, str(report)) == (0, True, "no jobs")
         assert [outcome async for outcome in iter_cancel(Service(), make([]), wait=wait)] == []
-
-
-@pytest.mark.parametrize("wrong", ["job-1", b"job-1", a_job("job-1"), 7, None, bytearray(b"x").hex])
-def test_one_id_where_many_are_expected_is_refused(wrong: Any) -> None:
-    """A single id is refused: a string is an iterable of letters, which is never meant."""
-    with pytest.raises(TypeError, match="iterable"):
-        checked_ids(wrong, verb_for_one="cancel")
 
 
 @pytest.mark.parametrize("make", [list, later], ids=["list", "async"])

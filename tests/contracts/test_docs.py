@@ -77,6 +77,15 @@ def test_few_examples_are_not_run() -> None:
     assert len(not_run) <= MOST_NOT_RUN, not_run
 
 
+def test_examples_that_need_a_package_are_run_where_it_is() -> None:
+    """Each package that a block needs has a session of ``nox -s recipes``, and tests; Airflow has its own session."""
+    needed = {block.needs for page in PAGES for block in blocks(page.read_text("utf-8")) if block.needs}
+    needed -= {"airflow"}
+    (engines,) = re.findall(r"^ENGINES = (\[.+\])$", (ROOT / "noxfile.py").read_text("utf-8"), re.MULTILINE)
+    assert needed == set(re.findall(r'"([a-z]+)~=[\d.]+"', engines))
+    assert [name for name in needed if not (ROOT / "tests" / "recipes" / f"test_{name}.py").is_file()] == []
+
+
 @pytest.mark.parametrize("name", together_batches.__all__)
 def test_every_public_name_is_in_the_reference(name: str) -> None:
     """Every name in ``together_batches.__all__`` is documented, with its source."""
@@ -124,12 +133,14 @@ def test_the_changelog_tells_of_this_version() -> None:
 def test_blocks_are_found_with_what_was_said_about_them() -> None:
     """Markers belong to the block right after them."""
     page = "<!-- run\nx = 1\n-->\n\n```text\n1\n```\n<!-- not run: no network -->\n\n```python\ny\n```\n"
+    page += "<!-- needs: engine -->\n```python\nz\n```\n"
     page += "<!-- exit: 5 -->\nwords between\n\n````console\n$ a \\\n> b\n```\n````\n"
     assert list(blocks(page)) == [
         Block("run", "x = 1\n", 2),
         Block("text", "1\n", 6, follows=True),
         Block("python", "y\n", 11, follows=True, not_run="no network"),
-        Block("console", "$ a \\\n> b\n```\n", 17),
+        Block("python", "z\n", 15, follows=True, needs="engine"),
+        Block("console", "$ a \\\n> b\n```\n", 21),
     ]
 
 

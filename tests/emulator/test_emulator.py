@@ -14,11 +14,18 @@ import threading
 import time
 import urllib.request
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import aiohttp
 import pytest
 
-from together_batches.emulator import Emulator, Fault, Timing
+from emulator.conftest import START
+from together_batches.emulator import Answer, Emulator, Fault, RecordedRequest, Reply, Timing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from emulator.conftest import FakeClock
 
 HEADERS = {"Authorization": "Bearer emulator-key", "User-Agent": "test"}
 
@@ -345,3 +352,71 @@ def test_a_job_is_changed_and_deleted() -> None:
     for act in (emulator.job, emulator.change_job, emulator.delete_job, emulator.content, emulator.delete_file):
         with pytest.raises(KeyError, match="gone"):
             act("gone")
+
+
+async def test_responses_of_ones_own(clock: FakeClock) -> None:
+    """``respond`` decides what is sent: the usual reply, an altered one, or one without carrying the request out."""
+
+    def respond(request: RecordedRequest, usual: Callable[[], Reply]) -> Reply:
+        if request.operation == "cancel":
+            return Reply(503, b"later")
+        reply = usual()
+        return Reply(200, reply.read().replace(b"IN_PROGRESS", b"PAUSED")) if reply.status == 200 else reply
+
+    async with Emulator(clock=clock, respond=respond) as emulator:
+        job_id = emulator.add_job()
+        async with aiohttp.ClientSession(f"{emulator.base_url}/", headers=HEADERS) as http:
+            async with http.post(f"batches/{job_id}/cancel") as answer:
+                assert (answer.status, await answer.read()) == (503, b"later")
+            async with http.get(f"batches/{job_id}") as answer:
+                assert (await answer.json())["status"] == "PAUSED"
+            async with http.get("batches/none") as answer:
+                assert answer.status == 404
+    assert emulator.job(job_id)["status"] == "IN_PROGRESS"
+    assert [request.status for request in emulator.requests] == [503, 200, 404]
+
+
+async def test_a_file_is_changed(emulator: Emulator, http: aiohttp.ClientSession) -> None:
+    """Changed content is served under another ETag, so that no download continues with it."""
+    file_id = emulator.add_file(b"before")
+    tags = set()
+    for expected in (b"before", b"after!"):
+        emulator.change_file(file_id, expected)
+        async with http.get(f"files/{file_id}/content") as answer:
+            assert await answer.read() == expected
+            tags.add(answer.headers["ETag"])
+    assert len(tags) == 2
+    with pytest.raises(KeyError):
+        emulator.change_file("file-none", b"")
+
+
+def test_a_job_is_created_without_a_request(clock: FakeClock) -> None:
+    """``create_job`` does what a create does, refusals included, and no request is recorded."""
+    emulator = Emulator(clock=clock, ends_as="FAILED")
+    file_id = emulator.add_file(b'{"custom_id": "a", "body": {"model": "m"}}\n')
+    job_id = emulator.create_job(input_file_id=file_id, endpoint="/v1/chat/completions")
+    assert emulator.job(job_id)["status"] == "VALIDATING"
+    with pytest.raises(ValueError, match="invalid endpoint"):
+        emulator.create_job(input_file_id=file_id, endpoint="/v1/none")
+    assert not emulator.requests
+
+
+def test_the_phases_of_a_job_are_known_beforehand(clock: FakeClock) -> None:
+    """``phases`` has each status of a job with its time, past and planned; a cancel changes the plan."""
+    emulator = Emulator(clock=clock, timing=Timing(validating=2, running=30, canceling=1))
+    job_id = emulator.add_job(status="VALIDATING")
+    assert emulator.phases(job_id) == [(START, "VALIDATING"), (START + 2, "IN_PROGRESS"), (START + 32, "COMPLETED")]
+    with pytest.raises(KeyError):
+        emulator.phases("none")
+
+
+def test_answers_of_later_jobs(clock: FakeClock) -> None:
+    """Another ``answer`` applies to the jobs that are created from then on, and not to earlier ones."""
+    emulator = Emulator(clock=clock, answer=lambda _: Answer("first"))
+    file_id = emulator.add_file(b'{"custom_id": "a", "body": {"model": "m"}}\n')
+    jobs = [emulator.create_job(input_file_id=file_id, endpoint="/v1/chat/completions")]
+    emulator.answer = lambda _: Answer("second")
+    jobs.append(emulator.create_job(input_file_id=file_id, endpoint="/v1/chat/completions"))
+    emulator.advance(60)
+    outputs = [emulator.content(str(emulator.job(job_id)["output_file_id"])) for job_id in jobs]
+    assert [b"first" in outputs[0], b"second" in outputs[1]] == [True, True]

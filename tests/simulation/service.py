@@ -6,20 +6,16 @@ the troubles of the seed for as long as they last.
 
 from __future__ import annotations
 
-from binascii import crc32
 from collections import defaultdict
 from collections.abc import Mapping
 from random import Random
 from typing import TYPE_CHECKING, Any
-from uuid import NAMESPACE_OID, uuid5
 
 import attrs
 import msgspec
 
-from together_batches.emulator import Answer, Emulator, Failure, Timing
-from together_batches.emulator._content import content_of
-from together_batches.emulator._jobs import ENDED, Job, timestamp
-from together_batches.emulator._replies import Reply, json_reply
+from together_batches.emulator import Answer, Emulator, Failure, Missing, Reply, Timing
+from together_batches.emulator._jobs import ENDED, Job, Phase, timestamp
 
 from .machine import Process
 from .plan import Life
@@ -28,10 +24,7 @@ from .troubles import Looks, within
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from aiohttp import web
-
-    from together_batches.emulator._files import StoredFile
-    from together_batches.emulator._requests import Route
+    from together_batches.emulator import RecordedRequest
 
     from .machine import Loop
     from .plan import Plan
@@ -43,6 +36,7 @@ FOREIGN = "somebody else"
 COPIES = "somebody else, with a copy"
 """Creator of a job that no run posted, of a run's own file, which is then as good as the run's job, or of a copy."""
 
+_CHAT = "/v1/chat/completions"
 _OUTPUT, _ERRORS = "output_file_id", "error_file_id"
 _LATE_ERROR = {"code": "batch_client_error", "message": "Internal Server Error"}
 _EARLY_SHARE = 0.3
@@ -57,10 +51,7 @@ Reads are half a minute apart.
 
 @attrs.frozen(kw_only=True)
 class Made:
-    """A created job: its file and rows, its time and its run.
-
-    ``refusal`` is how most of its rows are refused for the account, if they are.
-    """
+    """A created job: what becomes of it, its rows, its time and its run."""
 
     number: int
     job: Job
@@ -68,7 +59,6 @@ class Made:
     at: float
     by: str
     looks: Looks
-    refusal: Answer | Failure | None = None
 
     def ended_at(self) -> float:
         """Return when the job ends, or ended."""
@@ -98,7 +88,7 @@ class Service:
     """
 
     def __init__(self, plan: Plan, loop: Loop) -> None:
-        fates = {row.custom_id: row.fate for row in plan.rows}
+        self._fates = {row.custom_id: row.fate for row in plan.rows}
         self.emulator = Emulator(
             api_key=KEY,
             seed=plan.seed,
@@ -107,7 +97,7 @@ class Service:
             rate_limit=plan.rate_limit,
             fail_rows=plan.fail_rows,
             missing_rows=plan.missing_rows,
-            answer=lambda row: fates[str(row["custom_id"])],
+            respond=self._respond,
         )
         self.made: list[Made] = []
         self.mistakes: list[Exception] = []
@@ -123,11 +113,10 @@ class Service:
         self._by_id: dict[str, Made] = {}
         self._versions: dict[str, tuple[Version, ...]] = {}
         self._result_of: dict[str, tuple[Made, str, Version]] = {}
+        self._running: list[Made] = []
+        self._deleted: set[str] = set()
+        self._stored_at: dict[str, float] = {}
         self._downloads: defaultdict[str, int] = defaultdict(int)
-        self._books, self._gateway = self.emulator._service, self.emulator._gateway
-        self._really_create, self._books.create = self._books.create, self._create  # type: ignore[method-assign]
-        self._really_settle, self._books._settle = self._books._settle, self._settle  # type: ignore[method-assign]
-        self._really_answer, self._gateway._answer = self._gateway._answer, self._answer  # type: ignore[method-assign]
 
     def make_peace(self) -> None:
         """Stop all troubles from now on; existing jobs keep their results."""
@@ -137,33 +126,65 @@ class Service:
 
     # --- what it holds --------------------------------------------------------------------------------------------
 
-    def _create(self, wanted: Mapping[str, object]) -> dict[str, object]:
-        """Let each created job live as planned."""
+    def _create(self, create: Callable[[], str | None]) -> None:
+        """Let the job that is created live as planned."""
         number, now = len(self.made) + 1, self._loop.unix_time()
         life = self._life(number, now - self.began)
-        self._books.timing, self._books.ends_as = life.timing, life.ends_as
-        answer = self._really_create(wanted)
-        job_id = str(answer["job"]["id"])  # type: ignore[index]
-        job = self._books._jobs[job_id]
-        if life.percent is not None:
-            job.extra_fields = {"progress": life.percent}
+        self.emulator.timing, self.emulator.ends_as = life.timing, life.ends_as
+        self.emulator.answer = self._answers(number, now)
+        job_id = create()
+        if job_id is None:
+            return
+        fields = {} if life.percent is None else {"progress": life.percent}
+        self.emulator.change_job(job_id, **fields)
         if life.deleted_after is not None:
             self._later(life.deleted_after, self._delete, job_id)
-        if life.file_deleted_after is not None:
-            self._later(life.file_deleted_after, self._delete_results, job)
-        content = b"" if job.input is None else job.input.read()
+        input_file_id = str(self.emulator.job(job_id)["input_file_id"])
+        lines = _lines(self._content(input_file_id) or b"")
         made = Made(
             number=number,
-            job=job,
-            ids=tuple(str(msgspec.json.decode(line)["custom_id"]) for line in content.split(b"\n") if line.strip()),
+            job=Job(
+                id=job_id,
+                created_at=now,
+                input_file_id=input_file_id,
+                endpoint=_CHAT,
+                phases=self._phases(job_id),
+                running=life.timing.running,
+                extra_fields=fields,
+            ),
+            ids=tuple(str(msgspec.json.decode(line)["custom_id"]) for line in lines if line.strip()),
             at=now,
             by=self._by,
             looks=Looks() if self._at_peace else self._troubles.looks(number),
-            refusal=None if self._at_peace else self._troubles.refused(now - self.began),
         )
+        if life.file_deleted_after is not None:
+            self._later(life.file_deleted_after, self._delete_results, made)
         self.made.append(made)
+        self._running.append(made)
         self._by_id[job_id] = made
+
+    def _answers(
+        self, number: int, now: float
+    ) -> Callable[[Mapping[str, object]], Answer | Failure | Missing | None]:
+        """Return how the rows of a job are answered: by their fates, or refused for the account, if so planned."""
+        refusal = None if self._at_peace else self._troubles.refused(now - self.began)
+
+        def answer(row: Mapping[str, object]) -> Answer | Failure | Missing | None:
+            custom_id = str(row["custom_id"])
+            chance = Random(f"{self._plan.seed} refused row {custom_id} of job {number}")
+            is_refused = refusal is not None and chance.random() < _REFUSED_SHARE
+            return refusal if is_refused else self._fates[custom_id]
+
         return answer
+
+    def _phases(self, job_id: str) -> tuple[Phase, ...]:
+        return tuple(Phase(begins, status) for begins, status in self.emulator.phases(job_id))
+
+    def _content(self, file_id: str) -> bytes | None:
+        try:
+            return self.emulator.content(file_id)
+        except KeyError:
+            return None
 
     def _life(self, number: int, at: float) -> Life:
         if not self._at_peace and self._troubles.fails_at_once(at):
@@ -175,80 +196,65 @@ class Service:
         self._loop.call_later(seconds, act, *what, context=Process.no_process())
 
     def _delete(self, job_id: str) -> None:
-        _ = self._books.files  # reading them settles ended jobs
+        self._note_ended()
         self.gone[job_id] = self._loop.unix_time()
-        self._books._jobs.pop(job_id)
-        self._books._with_rows.pop(job_id, None)
+        self._deleted.add(job_id)
+        self.emulator.delete_job(job_id)
+        self._running = [made for made in self._running if made.job.id != job_id]
 
-    def _delete_results(self, job: Job) -> None:
-        files = self._books.files
-        ids = {file_id for version in self._versions.get(job.id, ()) for file_id in version.ids.values()}
+    def _delete_results(self, made: Made) -> None:
+        self._note_ended()
+        ids = {file_id for version in self._versions.get(made.job.id, ()) for file_id in version.ids.values()}
         if ids:
-            self.gone[job.id] = self._loop.unix_time()
+            self.gone[made.job.id] = self._loop.unix_time()
         for file_id in sorted(ids):
-            files.delete(file_id)
+            self.emulator.delete_file(file_id)
 
-    def _settle(self, job: Job, now: float) -> None:
-        """Settle a job if it has ended: refuse its rows if planned, and fix its files."""
-        if job.phase(now).status not in ENDED or job.id not in self._books._with_rows:
-            return
-        made, usual = self._by_id[job.id], self._books._answering
-        refusal = made.refusal
-        if refusal is not None:
-            random = Random(f"{self._plan.seed} refused rows of job {made.number}")
-            refused = {custom_id for custom_id in made.ids if random.random() < _REFUSED_SHARE}
-            own = usual.answer
-            self._books._answering = attrs.evolve(
-                usual, answer=lambda row: refusal if row["custom_id"] in refused else own and own(row)
-            )
-        try:
-            self._really_settle(job, now)
-        finally:
-            self._books._answering = usual
-        if job.results:
-            self._note_versions(made, job.phase(now).begins)
+    def _note_ended(self) -> None:
+        """Fix the files of the jobs that have ended by now."""
+        now = self._loop.unix_time()
+        ended = [made for made in self._running if made.job.phase(now).status in ENDED]
+        if ended:
+            self._running = [made for made in self._running if made not in ended]
+        for made in ended:
+            shown = self.emulator.job(made.job.id)
+            files = {field: str(shown[field]) for field in (_OUTPUT, _ERRORS) if field in shown}
+            if files:
+                self._note_versions(made, files, made.job.phase(now).begins)
 
-    def _note_versions(self, made: Made, ended_at: float) -> None:
-        job, looks = made.job, made.looks
-        final = {field: self._books._files.get(file_id).content.read() for field, file_id in job.results.items()}
-        ids = dict(job.results)
+    def _note_versions(self, made: Made, files: Mapping[str, str], ended_at: float) -> None:
+        looks = made.looks
+        final = {field: self.emulator.content(file_id) for field, file_id in files.items()}
+        ids = dict(files)
         output, errors = final.get(_OUTPUT, b""), final.get(_ERRORS, b"")
         random = Random(f"{self._plan.seed} answers of job {made.number}")
         if looks.errors_stay:
             errors += b"".join(_as_error(line) for line in _lines(output) if random.random() < looks.errors_stay)
         early = [line for line in _lines(output) if looks.answers_after and random.random() < _EARLY_SHARE]
-        if errors or early:
-            ids.setdefault(_ERRORS, self._new_id(job.id, "more errors"))
+        if (errors or early) and _ERRORS not in ids:
+            ids[_ERRORS] = self._new_file()
         versions = [_version(ended_at, ids, {_OUTPUT: output, _ERRORS: errors})]
         if early:
             kept = b"".join(line for line in _lines(output) if line not in set(early))
             before = {_OUTPUT: kept, _ERRORS: errors + b"".join(map(_as_error, early))}
-            early_ids = {field: self._new_id(job.id, f"early {field}") for field in ids} if looks.new_ids else ids
+            early_ids = {field: self._new_file() for field in ids} if looks.new_ids else ids
             versions = [
                 _version(ended_at, early_ids, before),
                 attrs.evolve(versions[0], since=ended_at + looks.answers_after),
             ]
-        self._versions[job.id] = tuple(versions)
+        self._versions[made.job.id] = tuple(versions)
         for version in versions:
             for field, file_id in version.ids.items():
                 self._result_of.setdefault(file_id, (made, field, version))
-                if self._books._files.find(file_id) is None:
-                    self._books._files.keep(
-                        file_id,
-                        lambda: content_of(b""),
-                        filename="results.jsonl",
-                        purpose="batch-generated",
-                        created_at=ended_at,
-                    )
 
-    def _new_id(self, job_id: str, what: str) -> str:
-        return f"file-{uuid5(NAMESPACE_OID, f'{self._plan.seed} {job_id} {what}')}"
+    def _new_file(self) -> str:
+        return self.emulator.add_file(filename="results.jsonl", purpose="batch-generated")
 
     # --- the facts to judge by --------------------------------------------------------------------------------------
 
     def version(self, made: Made, at: float) -> Version:
         """Return the files of a job at that moment, visible or not."""
-        _ = self._books.files
+        self._note_ended()
         found = _NO_VERSION
         for version in self._versions.get(made.job.id, ()):
             if version.since <= at:
@@ -257,8 +263,7 @@ class Service:
 
     def stored_at(self, made: Made) -> float:
         """Return when the input of a job was stored."""
-        file = self._books._files.find(made.job.input_file_id)
-        return made.at if file is None else file.created_at
+        return self._stored_at.get(made.job.input_file_id, made.at)
 
     def read_before(self, made: Made, at: float) -> float | None:
         """Return when its run last read a job, or its files, before that moment."""
@@ -272,7 +277,7 @@ class Service:
 
     def _is_listed(self, made: Made, at: float) -> bool:
         looks, age = made.looks, at - made.at
-        is_deleted = made.job.id not in self._books._jobs and self.gone[made.job.id] <= at
+        is_deleted = made.job.id in self._deleted and self.gone[made.job.id] <= at
         return not is_deleted and age >= looks.listed_after and not (looks.unlisted and within(age, looks.unlisted))
 
     def can_be_read(self, made: Made, at: float) -> bool:
@@ -292,47 +297,52 @@ class Service:
 
     # --- the view of clients ----------------------------------------------------------------------------------------
 
-    def _answer(self, route: Route, request: web.BaseRequest, body: bytes, checksum: str | None) -> Reply:
+    def _respond(self, request: RecordedRequest, usual: Callable[[], Reply]) -> Reply:
         try:
-            return self._shown_answer(route, request, body, checksum)
+            return self._shown_reply(request, usual)
         except Exception as error:  # a bug in this simulation, which would look like a failing service
             self.mistakes.append(error)
             raise
 
-    def _shown_answer(self, route: Route, request: web.BaseRequest, body: bytes, checksum: str | None) -> Reply:
+    def _shown_reply(self, request: RecordedRequest, usual: Callable[[], Reply]) -> Reply:
         now, self._by = self._loop.unix_time(), request.headers.get(RUN_HEADER, FOREIGN)
+        self._note_ended()
         away = None if self._at_peace else self._away(now)
         if away == "error":
-            return self._gateway._refused(route, 503, "no server is available")
-        if route.operation == "create" and away is None:
-            return self._answer_create(route, request, body, checksum)
-        reply = self._really_answer(route, request, body, checksum)
-        if away == "jobs" and route.about_batches:
-            return self._gateway._refused(route, 503, "no server is available")
+            return _refusal(503, "no server is available")
+        if request.operation == "create" and away is None:
+            return self._shown_create(request, usual)
+        about = _id_in(request.path)
+        if request.operation in {"file", "content"} and about in self._result_of:
+            return self._shown_file(request.operation, about, usual, now)
+        reply = self._planned(usual) if request.operation == "create" else usual()
+        if away == "jobs" and request.operation in {"create", "retrieve", "list", "cancel"}:
+            return _refusal(503, "no server is available")
         if reply.status >= 300:
             return reply
-        match route.operation:
+        match request.operation:
+            case "cancel":
+                self._by_id[about].job.phases = self._phases(about)
             case "retrieve":
-                return self._shown_job(route, reply, now)
+                return self._shown_job(about, reply, now)
             case "list":
-                jobs: list[dict[str, Any]] = msgspec.json.decode(_whole(reply)) or []
+                jobs: list[dict[str, Any]] = msgspec.json.decode(reply.read()) or []
                 seen = [self._shown(job, now) for job in jobs if self._is_listed(self._by_id[job["id"]], now)]
-                return json_reply(seen or None)
-            case "file" | "content" if route.id in self._result_of:
-                return self._shown_file(route, request, reply, now)
+                return _json(seen or None)
             case "store":
-                self._be_found_by_others(request.path.rpartition("/")[2])
+                self._stored_at.setdefault(about, now)
+                self._be_found_by_others(about)
         return reply
 
     def _away(self, now: float) -> str | None:
         return next((away.how for away in self._troubles.away if within(now - self.began, away.span)), None)
 
-    def _shown_job(self, route: Route, reply: Reply, now: float) -> Reply:
-        made = self._by_id[route.id]
+    def _shown_job(self, job_id: str, reply: Reply, now: float) -> Reply:
+        made = self._by_id[job_id]
         if made.looks.unknown is not None and within(now - made.at, made.looks.unknown):
-            return self._gateway._refused(route, 404, "Job not found")
-        self.reads[route.id].append(now)
-        return json_reply(self._shown(msgspec.json.decode(_whole(reply)), now))
+            return _refusal(404, "Job not found")
+        self.reads[job_id].append(now)
+        return _json(self._shown(msgspec.json.decode(reply.read()), now))
 
     def _shown(self, job: dict[str, Any], now: float) -> dict[str, Any]:
         """Return a job as it is shown."""
@@ -352,53 +362,68 @@ class Service:
                 shown[field] = ids[field]
         return shown
 
-    def _shown_file(self, route: Route, request: web.BaseRequest, reply: Reply, now: float) -> Reply:
+    def _shown_file(self, operation: str, file_id: str, usual: Callable[[], Reply], now: float) -> Reply:
         """Return a file of results as it is shown: its metadata, or its content."""
-        made, field, version = self._result_of[route.id]
+        made, field, version = self._result_of[file_id]
         looks, age = made.looks, now - made.ended_at()
         current = self.version(made, now)
-        if route.id in current.ids.values():
+        if file_id in current.ids.values():
             version = current
-        absent = looks.no_content if route.operation == "content" else looks.no_metadata
-        if absent is not None and field in looks.affected and within(age, absent):
-            return self._gateway._refused(route, 404, f"File {route.id} not found")
-        self.reads[made.job.id].append(now)
         content = version.files[field]
         if age < looks.grows_for:
             content = _cut(content, age / looks.grows_for, within_line=looks.within_line)
-        if route.operation == "file":
-            metadata = msgspec.json.decode(_whole(reply)) | {"bytes": len(content)}
-            if isinstance(looks.size, int):
-                metadata["bytes"] = max(0, looks.size if looks.size >= 0 else len(content) + looks.size)
-            if looks.size == "absent":
-                del metadata["bytes"]
-            return json_reply(metadata)
-        if self._downloads[route.id] < looks.short and not self._at_peace:
-            self._downloads[route.id] += 1
+        is_short = operation == "content" and self._downloads[file_id] < looks.short and not self._at_peace
+        if is_short:
             content = _cut(content, looks.share, within_line=looks.within_line)
-        file = self._books._files.get(route.id)
-        return self._gateway._download(_as_it_is(file, content), request, "text/plain; charset=utf-8")
+        known = self._content(file_id)
+        if known is not None and known != content:
+            self.emulator.change_file(file_id, content)
+        reply = usual()
+        if reply.status >= 300:
+            return reply
+        absent = looks.no_content if operation == "content" else looks.no_metadata
+        if absent is not None and field in looks.affected and within(age, absent):
+            return _refusal(404, f"File {file_id} not found")
+        self.reads[made.job.id].append(now)
+        self._downloads[file_id] += is_short
+        if operation == "content":
+            return reply
+        metadata = msgspec.json.decode(reply.read())
+        if isinstance(looks.size, int):
+            metadata["bytes"] = max(0, looks.size if looks.size >= 0 else len(content) + looks.size)
+        if looks.size == "absent":
+            del metadata["bytes"]
+        return _json(metadata)
 
-    def _answer_create(self, route: Route, request: web.BaseRequest, body: bytes, checksum: str | None) -> Reply:
+    def _shown_create(self, request: RecordedRequest, usual: Callable[[], Reply]) -> Reply:
         self._creates += 1
         odd = None if self._at_peace else self._troubles.odd_create(self._creates)
-        if odd is None:
-            return self._really_answer(route, request, body, checksum)
         job: dict[str, Any] = {}
-        if odd.made and odd.later:
-            self._later(odd.later, self._create_by, self._by, msgspec.json.decode(body))
-        elif odd.made:
-            reply = self._really_answer(route, request, body, checksum)
-            if reply.status != 201:
+        if odd is None or (odd.made and not odd.later):
+            reply = self._planned(usual)
+            if odd is None or reply.status != 201:
                 return reply
-            job = msgspec.json.decode(_whole(reply))["job"]
+            job = msgspec.json.decode(reply.read())["job"]
+        elif odd.made:
+            self._later(odd.later, self._create_by, self._by, msgspec.json.decode(request.body))
         where = f"/v1/batches/{job.get('id', '')}".rstrip("/")
         headers = {"Location": where} if odd.location else {}
         return Reply(odd.status, _create_body(odd.body, job), headers=headers)
 
-    def _create_by(self, by: str, wanted: Mapping[str, object]) -> None:
+    def _planned(self, usual: Callable[[], Reply]) -> Reply:
+        """Carry a create out; its job lives as planned."""
+        replies: list[Reply] = []
+
+        def create() -> str | None:
+            replies.append(usual())
+            return msgspec.json.decode(replies[0].read())["job"]["id"] if replies[0].status == 201 else None
+
+        self._create(create)
+        return replies[0]
+
+    def _create_by(self, by: str, wanted: dict[str, Any]) -> None:
         self._by = by
-        self._books.create(wanted)
+        self._create(lambda: self.emulator.create_job(**wanted))
 
     def _be_found_by_others(self, file_id: str) -> None:
         """Let another user of the same account create a job of this file, or of a copy of it."""
@@ -408,13 +433,10 @@ class Service:
             return
 
         def create(file_id: str) -> None:
-            file = self._books._files.find(file_id)
-            if is_copy and file is not None:
-                content = file.content.read()
-                file_id = self._books._files.add(content, filename="copy.jsonl", purpose="a copy").id
-            self._create_by(
-                COPIES if is_copy else FOREIGN, {"input_file_id": file_id, "endpoint": "/v1/chat/completions"}
-            )
+            content = self._content(file_id)
+            if is_copy and content is not None:
+                file_id = self.emulator.add_file(content, filename="copy.jsonl", purpose="a copy")
+            self._create_by(COPIES if is_copy else FOREIGN, {"input_file_id": file_id, "endpoint": _CHAT})
 
         after, is_copy = foreign
         self._later(after, create, file_id)
@@ -452,13 +474,18 @@ def _cut(content: bytes, share: float, *, within_line: bool) -> bytes:
     return content[:size] if within_line else content[: content.rfind(b"\n", 0, size) + 1]
 
 
-def _whole(reply: Reply) -> bytes:
-    return reply.body if isinstance(reply.body, bytes) else reply.body.read()
+def _json(value: object, status: int = 200) -> Reply:
+    return Reply(status, msgspec.json.encode(value))
 
 
-def _as_it_is(file: StoredFile, content: bytes) -> StoredFile:
-    """Return the file with this content, and an ETag of its own."""
-    return attrs.evolve(file, id=f"{file.id}-{crc32(content):08x}", make=lambda: content_of(content))
+def _refusal(status: int, message: str) -> Reply:
+    return _json({"error": message}, status)
+
+
+def _id_in(path: str) -> str:
+    """Return the id of a job or file in a path, if it has one."""
+    parts = path.partition("?")[0].split("/")
+    return parts[-2] if parts[-1] in {"cancel", "content", "preprocess"} else parts[-1]
 
 
 def _create_body(named: str | bytes, job: dict[str, Any]) -> bytes:

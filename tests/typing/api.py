@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, assert_type
@@ -48,7 +48,7 @@ from together_batches import (
     runs,
     to_dict,
 )
-from together_batches.emulator import Answer, Emulator, Failure, Fault, Missing
+from together_batches.emulator import Answer, Emulator, Failure, Fault, Missing, RecordedRequest, Reply
 from together_batches.typing import Follower, Ids, LoopIterator, Order, Requests, Source, Stream
 
 if TYPE_CHECKING:
@@ -383,9 +383,13 @@ def answer(row: Mapping[str, object]) -> Answer | Failure | Missing | None:
     return Failure("no") if row["custom_id"] == "b" else Missing()
 
 
+def respond(request: RecordedRequest, usual: Callable[[], Reply]) -> Reply:
+    return Reply(404, b"none") if request.operation == "retrieve" else usual()
+
+
 async def the_emulator() -> None:
     async with (
-        Emulator(faults=[Fault(status=503)], answer=answer, fail_rows=0.1) as emulator,
+        Emulator(faults=[Fault(status=503)], answer=answer, fail_rows=0.1, respond=respond) as emulator,
         AsyncBatches(emulator.api_key, base_url=emulator.base_url) as client,
     ):
         assert_type(await client.list(), list[BatchJob])

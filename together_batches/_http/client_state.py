@@ -9,6 +9,7 @@ import random
 import sys
 import time
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -17,6 +18,7 @@ from together_batches._http import retry
 from together_batches._http.capacity import Capacity
 from together_batches._http.rate_limit_queue import RateLimitQueue
 from together_batches._http.rate_limiter import AdaptiveRateLimiter
+from together_batches._http.sessions import open_session
 from together_batches._http.sockets import open_socket
 from together_batches._http.timeouts import TimeoutMonitor
 from together_batches._protocol.jobs import EXCERPT_BYTES
@@ -24,7 +26,6 @@ from together_batches.errors import AuthenticationError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-    from types import SimpleNamespace
 
     from multidict import CIMultiDict
 
@@ -44,15 +45,14 @@ class CallState:
     ``answer`` is the text of a successful response, for a caller that keeps it.
     """
 
-    __slots__ = ("answer", "attempts", "bulk", "requested_at", "seconds", "waited")
+    answer: bytes | None = None
+    attempts = 0
+    requested_at: datetime | None = None
+    seconds = 0.0
+    waited = 0.0
 
     def __init__(self, bulk: BulkContext | None = None) -> None:
-        self.answer: bytes | None = None
-        self.attempts = 0
         self.bulk = bulk
-        self.requested_at: datetime | None = None
-        self.seconds = 0.0
-        self.waited = 0.0
 
 
 class BulkContext:
@@ -83,8 +83,7 @@ class BulkContext:
             self.queue.release_all()
 
 
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
+_utc_now = partial(datetime.now, UTC)
 
 
 class Silence:
@@ -164,10 +163,9 @@ class ClientState:
             message = "the session that this client was given is closed"
             raise UsageError(message)
         if self._session is None:
-            # No limit on the pool: the callers decide how many calls run at once. No cookies: the service needs none,
-            # and the gateway's would only add weight.
+            # No limit on the pool: the callers decide how many calls run at once.
             connector = aiohttp.TCPConnector(limit=0, socket_factory=open_socket)
-            self._session = self._plain_session(connector, owner=True, headers=self.headers)
+            self._session = open_session(connector, headers=self.headers, notes_sends=self.has_proxy)
         return self._session
 
     def session_of(self, bulk: BulkContext) -> aiohttp.ClientSession:
@@ -182,23 +180,9 @@ class ClientState:
     def keyless_session(self) -> aiohttp.ClientSession:
         """Return a session over the same connections that adds neither a key nor a cookie of its own."""
         if self._keyless is None or self._keyless.closed:
-            self._keyless = self._plain_session(self.session().connector, owner=False, headers=None)
+            connector = self.session().connector
+            self._keyless = open_session(connector, owns_connector=False, notes_sends=self.has_proxy)
         return self._keyless
-
-    def _plain_session(
-        self, connector: aiohttp.BaseConnector | None, *, owner: bool, headers: CIMultiDict[str] | None
-    ) -> aiohttp.ClientSession:
-        session = aiohttp.ClientSession(
-            connector=connector,
-            connector_owner=owner,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            headers=headers,
-            # They cost time with each request, and only with a proxy is it unclear whether a request was sent.
-            trace_configs=[_notes_what_is_sent()] if self.has_proxy else None,
-        )
-        # aiohttp itself resends a GET, PUT or DELETE when a connection breaks: retries belong to this module.
-        session._retry_connection = False  # pyright: ignore[reportPrivateUsage]
-        return session
 
     @property
     def lost_session(self) -> bool:
@@ -254,14 +238,3 @@ _NO_LOOP = (
     "AsyncBatches runs on asyncio, and no asyncio event loop is running here; with trio or curio, call Batches in a "
     "worker thread"
 )
-
-
-def _notes_what_is_sent() -> aiohttp.TraceConfig:
-    """Return a trace that records on the attempt that the request itself was sent, after the steps of a proxy."""
-
-    async def note(_: aiohttp.ClientSession, context: SimpleNamespace, __: object) -> None:
-        context.trace_request_ctx.sent = True
-
-    trace = aiohttp.TraceConfig()
-    trace.on_request_headers_sent.append(note)
-    return trace

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
-from typing import TYPE_CHECKING, Generic, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import aiohttp
 import attrs
 from multidict import CIMultiDict
 from yarl import URL
 
-from together_batches._http import content_coding, network_errors
-from together_batches._http.network_errors import NETWORK_ERRORS
+from together_batches._http import content_coding, network_errors, redirects
 from together_batches._http.redaction import Redactor
+from together_batches._http.sessions import SESSION_SETTINGS
 from together_batches._http.timeouts import RequestTimeout
 from together_batches._protocol import jobs as job_protocol
 from together_batches._protocol.jobs import EXCERPT_BYTES, Answer, Request
@@ -30,10 +30,6 @@ __all__ = ["AGENT", "Exchange", "RequestFailure"]
 
 AGENT = f"together-batches/{__version__} aiohttp/{aiohttp.__version__}"
 """User agent: Cloudflare, in front of the service, rejects some libraries' default agents with a 403."""
-_LONGEST_HEADER_BYTES = (1 << 16) + 512
-"""Maximum bytes of a header: a 64 KB value and its name. Gateways and login pages far exceed the usual 8 KB."""
-_MOST_HEADERS = 1_000
-_MOST_REDIRECTS = 5
 
 E = TypeVar("E", bound=APIError, covariant=True)
 
@@ -52,21 +48,26 @@ class Exchange:
     def __init__(self, config: Config, state: ClientState) -> None:
         self.config = config
         self.state = state
-        self.proxy, proxy_login = _without_login(config.proxy)
-        self.proxy_login = proxy_login
-        # Only the connect limit is aiohttp's; the timeout monitor enforces the others.
-        self._limits = aiohttp.ClientTimeout(total=None, sock_connect=config.timeout.connect)
-        self._ssl = True if config.ssl is None else config.ssl
-        # A proxy for TLS gets its login with the request for the tunnel, any other one with each request.
-        tunnel = config.base_url.startswith("https:")
-        self._proxy_headers = proxy_login if tunnel else None
+        self.proxy, self.proxy_login = _without_login(config.proxy)
+        self._settings: dict[str, Any] = {
+            # Only the connect limit is aiohttp's; the timeout monitor enforces the others.
+            "timeout": aiohttp.ClientTimeout(total=None, sock_connect=config.timeout.connect),
+            # The key goes to its destination and nowhere else, so redirects are checked first.
+            "allow_redirects": False,
+        }
+        if config.ssl is not None:
+            self._settings["ssl"] = config.ssl
+        if not state.owns_session:
+            self._settings.update(SESSION_SETTINGS)
+        self._root = URL(config.base_url, encoded=True)
         headers = CIMultiDict(
             {
+                "Host": self._root.host_port_subcomponent or "",
                 "User-Agent": AGENT,
                 "Accept": "application/json",
                 "Content-Type": "application/json",
                 **config.headers,
-                **({} if tunnel else proxy_login),
+                **({} if config.base_url.startswith("https:") else self.proxy_login),
                 "Authorization": Secret(f"Bearer {config.api_key}"),
             }
         )
@@ -78,57 +79,48 @@ class Exchange:
         self._redactor = redactor = Redactor(config.api_key, {**config.headers, **_logins(config.proxy)})
         self.redact = redactor.text
         self._base = config.base_url
-        self._root = URL(config.base_url, encoded=True)
         self._path = self._root.raw_path
 
     async def send(self, session: aiohttp.ClientSession, request: Request) -> Answer | RequestFailure[APIError]:
-        """Make one attempt of an ordinary request."""
-        attempt = self.begin(self.config.timeout.total)
-        trouble: BaseException | None = None
-        try:
-            return await self._hops(session, request, attempt)
-        except (asyncio.CancelledError, *NETWORK_ERRORS) as error:
-            trouble = attempt.classify(error)
-        finally:
-            self.state.timeouts.end(attempt)
-        return self.failure(trouble, request, attempt)
+        """Make one attempt of an ordinary request. Redirects are followed within the origin."""
+        with self.begin(self.config.timeout.total) as attempt:
+            url, place = self._base + request.path, self._place(request.path)
+            answer = await self._hop(session, request, attempt, url, place)
+            if isinstance(answer, Answer) and answer.status >= 300:
+                answer = await redirects.follow(answer, partial(self._hop_on, session, request, attempt))
+            return answer
+        return self.failure(attempt.error, request, attempt)
 
-    async def _hops(
-        self, session: aiohttp.ClientSession, request: Request, attempt: RequestTimeout
+    async def _hop(
+        self, session: aiohttp.ClientSession, request: Request, attempt: RequestTimeout, url: str, place: URL
     ) -> Answer | RequestFailure[APIError]:
-        """Return the answer at the end of the redirects, within the origin and up to a maximum number."""
-        url, place = self._base + request.path, self._place(request.path)
-        hops = 0
-        while True:
-            # Not as a context manager, because reading an answer to its end closes it.
-            response = await self.request(
-                session,
-                request.method,
-                place,
-                attempt,
-                body=request.body,
-                headers=self.headers_to_add,
-                proxy_headers=self._proxy_headers,
-            )
-            attempt.status = response.status
-            content = attempt.progress = response.content
-            # A short answer is complete when its head is. But a session that the caller passed may have hooks that
-            # read it first, and then only the response still has it.
-            whole = self.state.owns_session and content.is_eof()
-            body = content.read_nowait() if whole else await self.read(response, request)
-            if not response.closed:
-                response.close()  # a switch to another protocol (101) would keep its connection open
-            answer = self.answer(request, url, response, body)
-            if not isinstance(answer, Answer) or not 300 <= answer.status < 400 or hops == _MOST_REDIRECTS:
-                return answer
-            target = _followed(answer)
-            if target is None:
-                return answer
-            hops += 1
-            attempt.status = None
-            place = URL(target, encoded=True)
-            url = str(place.with_query(None))  # a query may contain a signature
-            attempt.place = str(place.origin())
+        # Not as a context manager, because reading an answer to its end closes it.
+        response = await self.request(session, request.method, place, attempt, self.headers_to_add, request.body)
+        attempt.status = response.status
+        content = attempt.progress = response.content
+        # A short answer is complete when its head is. But a session that the caller passed may have hooks that read
+        # it first, and then only the response still has it.
+        whole = self.state.owns_session and content.is_eof()
+        body = content.read_nowait() if whole else await self.read(response, request)
+        if not response.closed:
+            response.close()  # a switch to another protocol (101) would keep its connection open
+        return self.answer(request, url, response, body)
+
+    async def _hop_on(
+        self,
+        session: aiohttp.ClientSession,
+        request: Request,
+        attempt: RequestTimeout,
+        redirect: Answer,
+        location: str,
+    ) -> Answer | RequestFailure[APIError] | None:
+        place = _within_origin(redirect.url, location)
+        if place is None:
+            return None
+        attempt.status = None
+        attempt.place = str(place.origin())
+        url = str(place.with_query(None))  # a query may contain a signature
+        return await self._hop(session, request, attempt, url, place)
 
     def request(
         self,
@@ -136,47 +128,31 @@ class Exchange:
         method: str,
         place: URL,
         attempt: RequestTimeout,
-        *,
-        body: object,
         headers: Mapping[str, str] | None,
-        proxy_headers: Mapping[str, str] | None,
-        read_ahead_bytes: int | None = None,
-        decompress: bool = True,
+        body: object,
+        **settings: Any,
     ) -> Awaitable[aiohttp.ClientResponse]:
-        """Send one request, without redirects."""
-        return session.request(
-            method,
-            place,
-            data=body,
-            headers=headers,
-            timeout=self._limits,
-            proxy=self.proxy,
-            proxy_headers=proxy_headers,
-            ssl=self._ssl,
-            # The key goes to its destination and nowhere else, so redirects are checked first.
-            allow_redirects=False,
-            raise_for_status=False,
-            auto_decompress=decompress,
-            read_bufsize=read_ahead_bytes,
-            max_line_size=_LONGEST_HEADER_BYTES,
-            max_field_size=_LONGEST_HEADER_BYTES,
-            max_headers=_MOST_HEADERS,
-            trace_request_ctx=attempt,
-        )
+        """Send one request, without redirects; ``settings`` are those of aiohttp."""
+        settings = {**self._settings, **settings}
+        if headers is not None:
+            settings["headers"] = headers
+        if body is not None:
+            settings["data"] = body
+        if self.proxy is not None:
+            # A proxy for TLS gets its login with the request for the tunnel, any other one with each request.
+            login = self.proxy_login if place.scheme == "https" else None
+            settings.update(proxy=self.proxy, proxy_headers=login, trace_request_ctx=attempt)
+        return session.request(method, place, **settings)
 
     def begin(self, total: float) -> RequestTimeout:
-        """Start an attempt of this task under its limits, ``total`` seconds in all; report its end to the monitor.
+        """Return an attempt under its limits, ``total`` seconds in all, that begins as a context manager.
 
         If it has no answer, the reason is a :meth:`failure`, returned and not raised, so that it carries none of
         aiohttp's frames: their variables hold the headers, and the headers hold the key.
         """
-        state = self.state
-        task = asyncio.current_task(state.loop)
-        assert task is not None  # noqa: S101  # a coroutine that runs has one
-        attempt = RequestTimeout(task, state.clock(), self.config.timeout.read, total)
-        if self.proxy is not None and state.owns_session:
+        attempt = RequestTimeout(self.state.timeouts, self.config.timeout.read, total)
+        if self.proxy is not None and self.state.owns_session:
             attempt.sent = False
-        state.timeouts.begin(attempt)
         return attempt
 
     def _place(self, path: str) -> URL:
@@ -317,20 +293,11 @@ def _logins(proxy: str | None) -> dict[str, str]:
     return {"Proxy-Authorization": login.removeprefix("Basic "), "Proxy-Password": URL(proxy).password or ""}
 
 
-def _followed(answer: Answer) -> Secret | None:
-    """Return the target of a redirect if it may be followed: same origin, unchanged request.
-
-    A request that must not be repeated is not sent a second time, whatever the redirect says.
-    """
-    location = answer.headers.get("Location")
-    same_request = (answer.status in {307, 308} and answer.request.repeatable) or (
-        answer.request.method == "GET" and answer.status in {301, 302, 303}
-    )
-    if not location or not same_request:
-        return None
-    here = URL(answer.url, encoded=True)
+def _within_origin(here: str, location: str) -> URL | None:
+    """Return the place of a location that a redirect names, if that is in the same origin."""
+    base = URL(here, encoded=True)
     try:
-        target = here.join(URL(location, encoded=True))
-        return Secret(target) if target.origin() == here.origin() and target.user is None else None
+        target = base.join(URL(location, encoded=True))
+        return target if target.origin() == base.origin() and target.user is None else None
     except ValueError:
         return None

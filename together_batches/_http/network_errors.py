@@ -45,10 +45,11 @@ _CA_HINT = (
     "if a proxy of your company signs its connections, put its certificate authority in a file and name that in "
     "TOGETHER_CA_BUNDLE"
 )
-_TLS_RECORD = re.compile(r"\\x1[456]\\x03")
+# Compiled when an error is explained: at import all three take longer than many modules.
+_TLS_RECORD = r"\\x1[456]\\x03"
 """First bytes of TLS, as aiohttp's parser quotes them."""
-_CODED = re.compile(r"Can not decode content-encoding: \w+ \((\w+)\)")
-_TOO_LONG = re.compile(r"Got more than (\d{1,9}) bytes")
+_CODED = r"Can not decode content-encoding: \w+ \((\w+)\)"
+_TOO_LONG = r"Got more than (\d{1,9}) bytes"
 
 
 @attrs.frozen
@@ -162,13 +163,13 @@ def _no_tls(error: OSError, name: str) -> Failure:
 
 
 def _not_http(error: aiohttp.ClientResponseError, host: str) -> Failure:
-    if _TLS_RECORD.search(error.message):
+    if re.search(_TLS_RECORD, error.message):
         message = f"{host} speaks TLS; use an https:// URL"
         return Failure(APIConnectionError, message, transient=False)
-    if coded := _CODED.match(error.message):
+    if coded := re.match(_CODED, error.message):
         message = f"the answer of {host} is encoded as {coded[1]}, which was not requested"
         return Failure(APIConnectionError, message, transient=False)
-    if too_long := _TOO_LONG.match(error.message):
+    if too_long := re.match(_TOO_LONG, error.message):
         message = f"the answer of {host} has a header of more than {int(too_long[1]) >> 10} KB"
         return Failure(APIConnectionError, message, transient=False)
     # The rest of the parser's message quotes the input: it is meant for its developers, and may contain a secret.

@@ -30,10 +30,11 @@ refused, and is refused more often otherwise.
 from __future__ import annotations
 
 import math
+from typing import Self
 
 from together_batches._validation import positive_number
 
-__all__ = ["AdaptiveRateLimiter", "FixedRate"]
+__all__ = ["AdaptiveRateLimiter", "FixedRate", "Permit"]
 
 _SLACK_SECONDS = 0.02
 """Timers fire late; up to this many seconds of delay are caught up by sending closer together."""
@@ -404,3 +405,40 @@ class AdaptiveRateLimiter:
         """
         self._state = self._state.on_refused(now, sent_at, retry_after, limit)
         self.is_active = True
+
+
+class Permit:
+    """One call that a limiter has let through, as a context manager around it.
+
+    The call counts as unanswered, unless it is recorded within the block that the service accepted or refused it.
+    """
+
+    __slots__ = ("_is_open", "_limiter", "sent_at")
+
+    def __init__(self, limiter: AdaptiveRateLimiter, sent_at: float) -> None:
+        self._limiter = limiter
+        self._is_open = True
+        self.sent_at = sent_at
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # A limiter that is not active counts no calls; most calls of a fast bulk end here.
+        if self._is_open and self._limiter.is_active:
+            self.unanswered()
+
+    def accepted(self, now: float) -> None:
+        """Record that the service accepted the call, whatever its answer."""
+        self._is_open = False
+        self._limiter.on_accepted(now, sent_at=self.sent_at)
+
+    def refused(self, now: float, *, retry_after: float | None, limit: float | None) -> None:
+        """Record that the service refused the call for its rate, perhaps with a Retry-After or a limit."""
+        self._is_open = False
+        self._limiter.on_refused(now, sent_at=self.sent_at, retry_after=retry_after, limit=limit)
+
+    def unanswered(self) -> None:
+        """Record the end of a call that, as far as is known, was neither accepted nor refused."""
+        self._is_open = False
+        self._limiter.on_unanswered()

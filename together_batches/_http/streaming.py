@@ -15,7 +15,7 @@ import aiohttp
 import attrs
 from yarl import URL
 
-from together_batches._http import content_coding, retry
+from together_batches._http import content_coding, redirects
 from together_batches._http.client_state import CallState
 from together_batches._http.exchange import AGENT, RequestFailure
 from together_batches._http.network_errors import NETWORK_ERRORS
@@ -41,11 +41,8 @@ __all__ = ["Streaming"]
 _FOREVER = float("inf")
 _PIECE_BYTES = 1 << 16
 """Bytes passed to the connection at a time: on a slow line each piece sent counts as progress."""
-_BUFFER_BYTES = 1 << 18
-"""Bytes that aiohttp reads ahead, twice: a smaller buffer stops and restarts a fast download all the time."""
-_MOST_REDIRECTS = 5
-_FOLLOWED = {"GET": {301, 302, 303, 307, 308}, "PUT": {307, 308}, "POST": {307, 308}}
-"""The redirects that keep the request unchanged."""
+_AS_IT_ARRIVES: dict[str, Any] = {"auto_decompress": False, "read_bufsize": 1 << 18}
+"""aiohttp reads twice this buffer ahead: a smaller one stops and restarts a fast download all the time."""
 
 
 class Streaming:
@@ -107,26 +104,9 @@ class Streaming:
             if not version.is_known:
                 error.message += "; it has neither a length nor an ETag, so the rest was not requested"
                 raise error
-            await self._pause(request, error, failures)
+            deadline = self._transport.state.clock() + self._transport.config.retry.max_elapsed
+            await self._transport.pause(request, error, {}, attempt=failures, deadline=deadline)
             reception = await self._open(request, version.range_from(at))
-
-    async def _pause(self, request: Transfer, error: APIConnectionError, failures: int) -> None:
-        """Wait until the rest may be requested; raise ``error`` if it may not."""
-        state = self._transport.state
-        policy = self._transport.config.retry
-        wait = retry.delay(
-            request,
-            error,
-            {},
-            attempt=failures,
-            policy=policy,
-            seconds_left=policy.max_elapsed,
-            budget=state.budget,
-            chance=state.chance,
-        )
-        if wait is None:
-            raise error
-        await state.sleep(wait)
 
     async def _open(self, request: Transfer, headers: Mapping[str, str] | None = None) -> StreamedResponse:
         ranged = attrs.evolve(request, headers={**request.headers, **(headers or {})})
@@ -150,23 +130,18 @@ class Streaming:
         body = _Body(transfer, on_sent) if transfer.length else None
 
         exchange = self._transport.exchange
-        attempt = exchange.begin(_FOREVER if streamed or transfer.content else exchange.config.timeout.total)
-        trouble: BaseException | None = None
+        total = _FOREVER if streamed or transfer.content else exchange.config.timeout.total
         answer: Answer | RequestFailure[APIError] | None = None
-        try:
+        with exchange.begin(total) as attempt:
             answer = await self._hops(session, transfer, attempt, body, follow=follow, streamed=streamed)
-        except (asyncio.CancelledError, *NETWORK_ERRORS) as error:
-            trouble = attempt.classify(error)
-        finally:
-            exchange.state.timeouts.end(attempt)
         if body is not None and body.failure is not None:
             # An error of this package or of the caller, and not of the network: aiohttp replaced it. Raised without
             # aiohttp's frames, and without the replacement, which both hold the URL.
-            trouble = None
+            attempt.error = None
             raise body.failure.with_traceback(body.failure_traceback) from None
         if answer is not None:
             return answer
-        return exchange.failure(trouble, request, attempt)
+        return exchange.failure(attempt.error, request, attempt)
 
     async def _hops(
         self,
@@ -178,26 +153,25 @@ class Streaming:
         follow: bool,
         streamed: bool,
     ) -> Answer | RequestFailure[APIError]:
-        url = transfer.target or self._transport.config.base_url + transfer.path
+        base_url = self._transport.config.base_url
+        url = transfer.target or base_url + transfer.path
         keyed = transfer.target is None
-        answer = await self._hop(session, transfer, url, attempt, body, keyed=keyed, streamed=streamed)
-        for _ in range(_MOST_REDIRECTS if follow else 0):
-            if not isinstance(answer, Answer) or answer.status not in _FOLLOWED[transfer.method]:
-                break
-            location = answer.headers.get("Location")
-            if not location:
-                break
+
+        async def hop_on(redirect: Answer, location: str) -> Answer | RequestFailure[APIError]:
+            nonlocal url, keyed
             try:
-                target = safe_target(url, location, self._transport.config.base_url)
+                target = safe_target(url, location, base_url)
             except ValueError as error:
                 return RequestFailure(
-                    job_protocol.invalid_response(answer, "a redirect that can be followed", str(error))
+                    job_protocol.invalid_response(redirect, "a redirect that can be followed", str(error))
                 )
             # Within its own origin the key goes along, elsewhere never, and it does not come back.
             keyed = keyed and URL(target, encoded=True).origin() == URL(url, encoded=True).origin()
             url = target
-            answer = await self._hop(session, transfer, url, attempt, body, keyed=keyed, streamed=streamed)
-        return answer
+            return await self._hop(session, transfer, url, attempt, body, keyed=keyed, streamed=streamed)
+
+        answer = await self._hop(session, transfer, url, attempt, body, keyed=keyed, streamed=streamed)
+        return await redirects.follow(answer, hop_on) if follow else answer
 
     async def _hop(
         self,
@@ -213,12 +187,11 @@ class Streaming:
         exchange = self._transport.exchange
         place = URL(url, encoded=True)  # unchanged: quoted anew, it would not match the signature
         headers = dict(transfer.headers)
-        proxy_login = exchange.proxy_login
         if keyed:
             headers = {**(exchange.headers_to_add or {}), **headers}
         else:
             session = exchange.state.keyless_session()
-            headers = {"User-Agent": AGENT, **({} if place.scheme == "https" else proxy_login), **headers}
+            headers = {"User-Agent": AGENT, **({} if place.scheme == "https" else exchange.proxy_login), **headers}
         if not keyed or place.query_string:
             attempt.place = str(place.origin())
         if body is not None:
@@ -230,11 +203,9 @@ class Streaming:
             transfer.method,
             place,
             attempt,
-            body=body,
-            headers=headers,
-            proxy_headers=proxy_login if place.scheme == "https" and proxy_login else None,
-            read_ahead_bytes=_BUFFER_BYTES if streamed else None,
-            decompress=not streamed,
+            headers,
+            body,
+            **(_AS_IT_ARRIVES if streamed else {}),
         )
         if streamed and 200 <= response.status < 300:
             return StreamedResponse(

@@ -9,12 +9,13 @@ is that a limit takes effect up to an eighth of itself late.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, Self
 
-import attrs
+from together_batches._http.network_errors import NETWORK_ERRORS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import TracebackType
 
     Limit = Literal["read", "total"]
 
@@ -33,42 +34,56 @@ class Progress(Protocol):
         ...
 
 
-@attrs.define(eq=False)
 class RequestTimeout:
-    """One attempt under way: its task, its limits in seconds, and its progress."""
+    """One attempt under way: the task of the ``with`` block, its limits in seconds, and its progress.
 
-    task: asyncio.Task[object]
-    began: float
-    read: float
-    total: float
-    cancelling: int = attrs.field(init=False)
-    expired: Limit | None = attrs.field(init=False, default=None)
+    Leaving the block ends a network error, and the cancellation at a limit; ``error`` and ``expired`` then hold the
+    reason. They are not raised, because their traceback would carry aiohttp's frames: the variables of those hold the
+    headers, and the headers hold the key.
+    """
+
+    expired: Limit | None = None
     """The limit that was reached: ``read`` (seconds without progress) or ``total``."""
-    progress: Progress | None = attrs.field(init=False, default=None)
-    place: str | None = attrs.field(init=False, default=None)
+    error: Exception | None = None
+    """The network error that ended the attempt. None if a limit did, unless aiohttp made another error of it."""
+    progress: Progress | None = None
+    place: str | None = None
     """The origin that the attempt has reached, if that is not the service itself."""
-    sent: bool | None = attrs.field(init=False, default=None)
+    sent: bool | None = None
     """False while the request has not been sent because a proxy comes first, None if that is unknown."""
-    status: int | None = attrs.field(init=False, default=None)
+    status: int | None = None
     """The status of the answer that has begun, if any."""
-    heard_at: float = attrs.field(init=False)
-    heard_bytes: int = attrs.field(init=False, default=-1)
+    heard_bytes = -1
 
-    def __attrs_post_init__(self) -> None:
-        self.cancelling = self.task.cancelling()
-        self.heard_at = self.began
+    def __init__(self, monitor: TimeoutMonitor, read: float, total: float) -> None:
+        self.read = read
+        self.total = total
+        self._monitor = monitor
 
-    def classify(self, error: BaseException) -> BaseException | None:
-        """Return the error, or None if a limit expired; a cancellation by other code is raised again."""
-        if not isinstance(error, asyncio.CancelledError):
+    def __enter__(self) -> Self:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101  # a coroutine that runs has one
+        self.task = task
+        self._cancelling = task.cancelling()
+        self.began = self.heard_at = self._monitor.begin(self)
+        return self
+
+    def __exit__(self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None) -> bool:
+        self._monitor.end(self)
+        if error is None:
+            return False
+        if isinstance(error, NETWORK_ERRORS):
             if self.expired is not None:
                 self.task.uncancel()  # aiohttp turned the cancellation into another error
-            return error
+            self.error = error
+            return True
+        if not isinstance(error, asyncio.CancelledError):
+            return False
         # Ours, if a limit expired and no other code cancels this task: the test that asyncio.timeout uses.
-        if self.expired is None or self.task.uncancel() > self.cancelling:
-            # Without aiohttp's frames, which hold the URL with its signature, and the headers.
-            raise error.with_traceback(None)
-        return None
+        if self.expired is not None and self.task.uncancel() <= self._cancelling:
+            return True
+        error.__traceback__ = None  # it would carry aiohttp's frames
+        return False
 
     def is_over(self, now: float) -> bool:
         """Return True if a limit is reached; ``expired`` then names it."""
@@ -93,11 +108,12 @@ class TimeoutMonitor:
         self.on_silence: Callable[[float], None] | None = None
         """Called in each round with the seconds since the last progress of the quietest attempt under way."""
 
-    def begin(self, attempt: RequestTimeout) -> None:
-        """Monitor this attempt until :meth:`end`."""
+    def begin(self, attempt: RequestTimeout) -> float:
+        """Monitor this attempt until :meth:`end`, and return the time now."""
         self._attempts.add(attempt)
         if self._timer is None:
             self._schedule_check(attempt)
+        return self._clock()
 
     @property
     def under_way(self) -> int:

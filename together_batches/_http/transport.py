@@ -15,7 +15,7 @@ from together_batches._http import network_errors, retry
 from together_batches._http.client_state import BulkContext, CallState, ClientState
 from together_batches._http.exchange import Exchange, RequestFailure
 from together_batches._http.rate_limit_queue import RateLimitQueue
-from together_batches._http.rate_limiter import FixedRate
+from together_batches._http.rate_limiter import FixedRate, Permit
 from together_batches._protocol import jobs as job_protocol
 from together_batches._protocol import refusals
 from together_batches._protocol.jobs import Answer, Request
@@ -86,62 +86,55 @@ class Transport:
     async def _send(self, request: Request, call: CallState, make_attempt: Attempt, good: range) -> Answer:
         state = self.state
         limiter = state.limiter
-        policy = self.config.retry
         bulk = call.bulk
         attempt = shortages = 0
-        began = sent_at = state.clock()
+        deadline = state.clock() + self.config.retry.max_elapsed
         while True:
             session = state.session() if bulk is None else state.session_of(bulk)
             limited = bulk is not None and bulk.limited
             if limited or (limiter.is_active and not state.queue.try_acquire()):
-                began += await self._wait_for_rate_limit(call, began + policy.max_elapsed)
-                sent_at = state.clock()
-            attempt += 1
-            call.attempts += 1
-            if call.attempts == 1:
-                call.requested_at = state.now()
-            if not state.has_answered:
-                state.timeouts.on_silence = self._note_silence
-            try:
+                deadline += await self._wait_for_rate_limit(call, deadline)
+            with Permit(limiter, state.clock()) as permit:
+                attempt += 1
+                call.attempts += 1
+                if call.attempts == 1:
+                    call.requested_at = state.now()
+                if not state.has_answered:
+                    state.timeouts.on_silence = self._note_silence
                 outcome = await make_attempt(session, request)
-            except BaseException:
-                limiter.on_unanswered()
-                raise
-            now = state.clock()
-            call.seconds = now - sent_at
-            if state.capacity is not None:
-                state.capacity.leave(answered=isinstance(outcome, Answer))
-            if isinstance(outcome, Answer):
-                state.has_answered = True
-                if outcome.status in good:
-                    if limiter.is_active:
-                        self._note_accepted(outcome, now, sent_at)
-                    state.budget.succeeded()
-                    return outcome
-                headers = outcome.headers
-                failure = self._refusal(outcome, now, sent_at, bulk)
-            else:
-                limiter.on_unanswered()
-                headers = _NO_HEADERS
-                failure = outcome.error
+                now = state.clock()
+                call.seconds = now - permit.sent_at
+                if state.capacity is not None:
+                    state.capacity.leave(answered=isinstance(outcome, Answer))
+                if isinstance(outcome, Answer):
+                    state.has_answered = True
+                    if outcome.status in good:
+                        if limiter.is_active:
+                            self._note_accepted(outcome, permit, now)
+                        state.budget.succeeded()
+                        return outcome
+                    headers = outcome.headers
+                    failure = self._refusal(outcome, permit, now, bulk)
+                else:
+                    headers = _NO_HEADERS
+                    failure = outcome.error
+            if isinstance(outcome, RequestFailure):
                 if outcome.out_of_connections:
                     # Nothing was sent, and the service is not involved: not an attempt.
                     attempt -= 1
                     call.attempts -= 1
                     shortages += 1
-                    await self._wait_for_connections(failure, began + policy.max_elapsed, shortages)
-                    sent_at = state.clock()
+                    await self._wait_for_connections(failure, deadline, shortages)
                     continue
                 if not state.has_answered and isinstance(failure, APIConnectionError) and failure.is_transient:
-                    self._check_first_contact(failure, sent_at)
-            await state.sleep(self._pause(request, failure, headers, attempt, began + policy.max_elapsed))
-            sent_at = state.clock()
+                    self._check_first_contact(failure, permit.sent_at)
+            await self.pause(request, failure, headers, attempt=attempt, deadline=deadline)
             call.waited = 0.0
 
-    def _pause(
-        self, request: Request, failure: APIError, headers: Mapping[str, str], attempt: int, deadline: float
-    ) -> float:
-        """Return the seconds until the request is sent again; raise ``failure`` if it is not."""
+    async def pause(
+        self, request: Request, failure: APIError, headers: Mapping[str, str], *, attempt: int, deadline: float
+    ) -> None:
+        """Wait until the request may be sent again; raise ``failure`` if it may not, or not before ``deadline``."""
         state = self.state
         wait = retry.delay(
             request,
@@ -164,7 +157,7 @@ class Transport:
             wait,
             extra={"method": request.method, "path": request.path, "attempt": attempt, "wait": wait},
         )
-        return wait
+        await state.sleep(wait)
 
     def _note_silence(self, seconds: float) -> None:
         """Warn once of silence from a service that has never answered: its first time limit may be far away."""
@@ -221,34 +214,27 @@ class Transport:
         """Return True for a URL of the service: the answers of a storage do not concern the rate limiter."""
         return url.startswith(self.config.base_url)
 
-    def _note_accepted(self, answer: Answer, now: float, sent_at: float) -> None:
+    def _note_accepted(self, answer: Answer, permit: Permit, now: float) -> None:
         """Report an accepted call to the limiter. A storage does not count in the rate of the service."""
-        state = self.state
         if self.is_ours(answer.url):
-            state.limiter.on_accepted(now, sent_at=sent_at)
+            permit.accepted(now)
         else:
-            state.limiter.on_unanswered()
-        state.queue.look_again()
+            permit.unanswered()
+        self.state.queue.look_again()
 
-    def _refusal(self, answer: Answer, now: float, sent_at: float, bulk: BulkContext | None) -> APIError:
+    def _refusal(self, answer: Answer, permit: Permit, now: float, bulk: BulkContext | None) -> APIError:
         """Return the error for an answer, and report the answer to the limiter."""
-        state = self.state
         proxy = self.exchange.proxy if answer.url.startswith("http:") else None
         if proxy is not None and answer.status == 407:
             message = network_errors.refused_by_proxy(f"the proxy {proxy.host_port_subcomponent}", 407)
-            state.limiter.on_unanswered()
             return self.exchange.error_without_answer(answer.request, message, sent=False, transient=False)
         keep = None if bulk is None else bulk.keep(len(answer.body))
-        ours = self.is_ours(answer.url)
         if answer.status == 429:
             advised = retry.retry_after(answer.headers)
-            if ours:
-                limit = retry.limit(answer.headers)
-                state.limiter.on_refused(now, sent_at=sent_at, retry_after=advised, limit=limit)
-            else:
-                state.limiter.on_unanswered()
+            if self.is_ours(answer.url):
+                permit.refused(now, retry_after=advised, limit=retry.limit(answer.headers))
             return refusals.error_of(answer, retry_after=advised, keep=keep)
-        self._note_accepted(answer, now, sent_at)
+        self._note_accepted(answer, permit, now)
         if answer.status < 400:
             return job_protocol.invalid_response(answer, "an answer", _describe_unexpected(answer))
         error = refusals.error_of(answer, keep=keep)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import attrs
@@ -18,8 +19,7 @@ from together_batches._jobs.cancel import (
 )
 from together_batches._jobs.cancel_follower import CancelFollower
 from together_batches._jobs.cancel_report import CancelOutcomes
-from together_batches._jobs.status_reader import Ids, plain_group
-from together_batches._jobs.task_stream import ReadyItems, stream_from_task
+from together_batches._jobs.task_group import plain_group
 from together_batches._protocol import jobs as job_protocol
 from together_batches._validation import check_callback
 from together_batches.errors import APITimeoutError, AuthenticationError, BatchesError, UsageError
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from together_batches._http.client_state import BulkContext
+    from together_batches._jobs.job_ids import Ids
 
 __all__ = ["cancel_many", "iter_cancel"]
 
@@ -42,13 +43,10 @@ class _IdSource:
     def __init__(self, ids: Ids) -> None:
         self.waits = isinstance(ids, AsyncIterable)
         self._async = aiter(ids) if isinstance(ids, AsyncIterable) else None
-        self._sync = iter(()) if isinstance(ids, AsyncIterable) else iter(ids)
+        self.next: Callable[[], object] = partial(next, iter(() if isinstance(ids, AsyncIterable) else ids), _END)
+        """Return the next id of a source that does not have to be awaited."""
         self._turn = asyncio.Lock()  # an async generator serves one task at a time
         self._ended = False
-
-    def next(self) -> object:
-        """Return the next id of a source that does not have to be awaited."""
-        return next(self._sync, _END)
 
     async def anext(self) -> object:
         """Return the next id of a source with ``waits``."""
@@ -311,6 +309,8 @@ def iter_cancel(
     api: CancelApi, bulk: BulkContext, job_ids: Ids, *, at_once: int, wait: bool
 ) -> AsyncGenerator[CancelOutcome, None]:
     """Cancel many jobs and yield each outcome as soon as it is known, holding only those in flight."""
+    from together_batches._jobs.task_stream import ReadyItems, stream_from_task
+
     ready = ReadyItems[CancelOutcome]()
 
     def admit(name: str) -> bool:

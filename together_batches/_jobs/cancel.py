@@ -65,17 +65,16 @@ class CancelApi:
 class CancelCall(CallState):
     """The cancel of one job: the job as known before, and what the responses have shown so far."""
 
-    __slots__ = ("_absence", "accepted", "job", "job_id", "refusal")
+    accepted = False
+    refusal: APIError | None = None
+    """The error that answered the cancel, while the state of the job is in doubt."""
+    _absence: Absence | None = None
 
     def __init__(self, bulk: BulkContext | None, job_id: str, job: BatchJob | None = None) -> None:
         super().__init__(bulk)
         self.job_id = job_id
         self.job = job
         """The job that was passed in, which shows that it exists; None for an id."""
-        self.accepted = False
-        self.refusal: APIError | None = None
-        """The error that answered the cancel, while the state of the job is in doubt."""
-        self._absence: Absence | None = None
 
     def read(self) -> CallState:
         """Return a call that reads the job: part of the same bulk, but not a cancel."""

@@ -9,7 +9,8 @@ import attrs
 
 from together_batches._jobs.cancel import CancelApi, CancelCall, after_look, cancel_once
 from together_batches._jobs.poller import Poller
-from together_batches._jobs.status_reader import Found, StatusReader, plain_group
+from together_batches._jobs.status_reader import Found, StatusReader
+from together_batches._jobs.task_group import plain_group
 from together_batches.errors import APIError, AuthenticationError, NotFoundError, PermissionDeniedError
 from together_batches.models import BatchJob
 from together_batches.outcomes import CancelOutcome, CancelResult

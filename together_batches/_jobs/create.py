@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import attrs
 
-from together_batches._jobs.job_filter import LONG_AGO
+from together_batches._fields import LONG_AGO
 from together_batches._jobs.known_jobs import UNKNOWN_TIME, KnownJobs
 from together_batches._jobs.patience import Absence
 from together_batches.errors import (

@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 import attrs
 
+from together_batches._fields import LONG_AGO
 from together_batches.errors import UsageError
 from together_batches.models import BatchJob, BatchJobStatus, FileObject
 
 if TYPE_CHECKING:
     from typing import Self
 
-__all__ = ["LONG_AGO", "Age", "Selection", "newest_first"]
+__all__ = ["Age", "Selection", "newest_first"]
 
 _Dated = TypeVar("_Dated", BatchJob, FileObject)
 
 Age = datetime | timedelta
 """A point in time, or an age relative to the service's own clock."""
 
-LONG_AGO = datetime.min.replace(tzinfo=UTC)
 _FAR_AHEAD = datetime.max.replace(tzinfo=UTC)
 _KNOWN = frozenset(BatchJobStatus)
 

@@ -1,63 +1,24 @@
-"""What the operations on many jobs share: checks of ids, reading of many states, a task group."""
+"""Many states at once: from the list of the account if that is cheaper, otherwise one by one."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+from together_batches._jobs.job_ids import by_ids
+from together_batches._jobs.task_group import plain_group
 from together_batches.errors import APIError, AuthenticationError
 from together_batches.models import BatchJob
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import Awaitable, Callable
 
-__all__ = ["Found", "Ids", "StatusReader", "by_ids", "checked_ids", "plain_group"]
+__all__ = ["Found", "StatusReader"]
 
-Ids = Iterable[str | BatchJob] | AsyncIterable[str | BatchJob]
 Found = BatchJob | APIError
 """The result of reading a job: its state, or the error."""
 
 _FEW = 20
 _MOST_LOOKS_WITHOUT_LIST = 16
-
-
-def checked_ids(job_ids: Ids, *, verb_for_one: str) -> Ids:
-    """Return the ids unchanged. Raise :class:`TypeError` for a single id, or for a value that is not iterable."""
-    if isinstance(job_ids, (str, bytes, BatchJob)):
-        message = f"job_ids is an iterable of ids; for one id pass [{job_ids!r}], or use {verb_for_one}"
-        raise TypeError(message)
-    if not isinstance(job_ids, (Iterable, AsyncIterable)):
-        message = f"job_ids must be an iterable or async iterable of ids, not {type(job_ids).__name__}"
-        raise TypeError(message)
-    return job_ids
-
-
-def by_ids(jobs: Iterable[BatchJob], job_ids: Iterable[str]) -> dict[str, BatchJob]:
-    """Return the jobs of a list that have these ids, by the ids as spelled by the caller. Case is ignored."""
-    listed = {job.id: job for job in jobs}
-    found = {job_id: listed[job_id] for job_id in job_ids if job_id in listed}
-    unfound = {job_id.lower(): job_id for job_id in job_ids if job_id not in found}
-    if unfound:
-        for job in listed.values():
-            job_id = unfound.get(job.id.lower())
-            if job_id is not None:
-                found[job_id] = job
-    return found
-
-
-@asynccontextmanager
-async def plain_group() -> AsyncGenerator[asyncio.TaskGroup]:
-    """Open a task group that raises its first error unchanged and not in an exception group."""
-    failed: BaseException
-    try:
-        async with asyncio.TaskGroup() as group:
-            yield group
-        return
-    except BaseExceptionGroup as several:
-        failed = several.exceptions[0]
-    raise failed
 
 
 class StatusReader:

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING
 import attrs
 
 from together_batches._jobs.awaited_job import AwaitedJob, state_of
+from together_batches._jobs.job_ids import Ids, by_ids
 from together_batches._jobs.patience import say_how_long
 from together_batches._jobs.poller import Poller
-from together_batches._jobs.status_reader import Found, Ids, StatusReader, by_ids, plain_group
+from together_batches._jobs.status_reader import Found, StatusReader
+from together_batches._jobs.task_group import plain_group
 from together_batches._jobs.task_stream import ReadyItems, stream_from_task
 from together_batches._protocol import jobs as job_protocol
 from together_batches._validation import check_callback

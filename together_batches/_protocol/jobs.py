@@ -104,11 +104,11 @@ def checked_id(value: object, kind: str, or_else: str) -> str:
     if not isinstance(value, str):
         message = f"a {kind} id is text or {or_else}, not {type(value).__name__}: {value!r}"
         raise UsageError(message)
-    if not value.strip():
-        message = f"a {kind} id is empty"
-        raise UsageError(message)
     # No id of the service has white space around it; a line of a file has its line end.
     value = value.strip()
+    if not value:
+        message = f"a {kind} id is empty"
+        raise UsageError(message)
     if value in {".", ".."}:
         message = f"{value!r} is no {kind} id"
         raise UsageError(message)

@@ -8,6 +8,7 @@ from together_batches.emulator._app import RecordedRequest
 from together_batches.emulator._emulator import Emulator
 from together_batches.emulator._faults import Fault, RateLimit
 from together_batches.emulator._jobs import Timing
+from together_batches.emulator._replies import Reply
 from together_batches.emulator._rows import Answer, Failure, Missing
 
-__all__ = ["Answer", "Emulator", "Failure", "Fault", "Missing", "RateLimit", "RecordedRequest", "Timing"]
+__all__ = ["Answer", "Emulator", "Failure", "Fault", "Missing", "RateLimit", "RecordedRequest", "Reply", "Timing"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
+from collections.abc import Callable
 from email.utils import formatdate
 from hashlib import sha256
 from threading import RLock
@@ -26,7 +27,7 @@ from together_batches.emulator._requests import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Mapping
 
     from together_batches.emulator._faults import Fault, FaultPlan
     from together_batches.emulator._files import StoredFile
@@ -64,6 +65,9 @@ class RecordedRequest:
     operation: str = "other"
 
 
+Respond = Callable[[RecordedRequest, Callable[[], Reply]], Reply]
+
+
 @frozen(kw_only=True)
 class Serving:
     """How the content of files is served: with or without ranges, compressed or not, by the API or by the storage."""
@@ -89,6 +93,7 @@ class Gateway:
         now: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]],
         serving: Serving,
+        respond: Respond | None = None,
         on_request: Callable[[RecordedRequest], None] | None = None,
     ) -> None:
         self.service = service
@@ -99,6 +104,7 @@ class Gateway:
         self.api_key = api_key
         self.storage_origin = ""
         self._serving = serving
+        self._respond = respond
         self._on_request = on_request
         self._now = now
         self._sleep = sleep
@@ -135,7 +141,7 @@ class Gateway:
             self.counts[route.operation] += 1
             fault = self.faults.pick(route.operation, route.job_id)
             if fault is None:
-                reply = self._answer(route, request, body, checksum)
+                reply = self._answer(route, request, received, checksum)
                 received.status = reply.status
                 sending = send(request, reply, self._headers(reply))
             else:
@@ -151,7 +157,7 @@ class Gateway:
         if fault.delay:
             await self._sleep(fault.delay)
         with self.lock:
-            reply = self._answer(route, request, received.body, checksum) if fault.acted_upon else _NOTHING
+            reply = self._answer(route, request, received, checksum) if fault.acted_upon else _NOTHING
             if fault.lose:
                 return drop(request)
             reply = self._altered(reply, fault, route)
@@ -159,13 +165,18 @@ class Gateway:
             headers = self._headers(reply)
         return await send(request, reply, headers, fault, self._sleep)
 
-    def _answer(self, route: Route, request: web.BaseRequest, body: bytes, checksum: str | None) -> Reply:
-        try:
-            if route.about_storage:
-                return self._act_as_storage(route, request, body, checksum)
-            return self._turned_away(route, request) or self._act(route, request, body)
-        except Refusal as no:
-            return self._refused(route, no.status, no.message, no.code)
+    def _answer(
+        self, route: Route, request: web.BaseRequest, received: RecordedRequest, checksum: str | None
+    ) -> Reply:
+        def usual() -> Reply:
+            try:
+                if route.about_storage:
+                    return self._act_as_storage(route, request, received.body, checksum)
+                return self._turned_away(route, request) or self._act(route, request, received.body)
+            except Refusal as no:
+                return self._refused(route, no.status, no.message, no.code)
+
+        return usual() if self._respond is None else self._respond(received, usual)
 
     def _turned_away(self, route: Route, request: web.BaseRequest) -> Reply | None:
         """Return the gateway's own response, if any: from the network in front of it, the key, the rate, in order."""

@@ -9,7 +9,9 @@ import time
 from concurrent.futures import Future
 from contextlib import contextmanager
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from attrs import evolve
 
 from together_batches.emulator._app import Gateway, RecordedRequest, Serving
 from together_batches.emulator._faults import OPERATIONS, Fault, FaultPlan
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
     from together_batches.emulator._faults import RateLimit
     from together_batches.emulator._jobs import Timing
+    from together_batches.emulator._replies import Reply
     from together_batches.emulator._rows import Answer, Failure, Missing
 
 __all__ = ["Emulator"]
@@ -55,6 +58,8 @@ class Emulator:
             then.
         ranges, gzip: whether content is served in parts, and compressed for clients that accept it.
         content_from_storage: whether content is a redirect to the storage.
+        respond: called on the emulator's loop with each request, and a function that carries it out and returns the
+            usual ``Reply``; the reply that it returns is sent. It must not wait. Faults come first.
         on_request: called on the emulator's loop with each request, after its response.
 
     Raises ValueError for a host that is not loopback, because this is no public server, and for invalid shares.
@@ -79,6 +84,7 @@ class Emulator:
         ranges: bool = True,
         gzip: bool = False,
         content_from_storage: bool = False,
+        respond: Callable[[RecordedRequest, Callable[[], Reply]], Reply] | None = None,
         on_request: Callable[[RecordedRequest], None] | None = None,
     ) -> None:
         self._host = _loopback(host)
@@ -98,6 +104,7 @@ class Emulator:
             now=self.now,
             sleep=sleep,
             serving=serving,
+            respond=respond,
             on_request=on_request,
         )
         self._lock = self._gateway.lock
@@ -258,6 +265,18 @@ class Emulator:
                 extra_fields=fields,
             )
 
+    def create_job(self, **fields: object) -> str:
+        """Create a job as ``POST /v1/batches`` with these fields would; return its id.
+
+        Raises ValueError if the service would refuse it.
+        """
+        with self._lock:
+            try:
+                job: Any = self._service.create(fields)["job"]
+            except Refusal as no:
+                raise ValueError(no.message) from None
+        return str(job["id"])
+
     def add_file(
         self,
         content: bytes | os.PathLike[str] | Callable[[], Iterable[bytes]] = b"",
@@ -287,6 +306,11 @@ class Emulator:
             file = self._service.files.get(file_id)
         return file.content.read()
 
+    def change_file(self, file_id: str, content: bytes) -> None:
+        """Replace the content of a file, and its ETag. Raises KeyError if the file does not exist."""
+        with self._existing(file_id):
+            self._service.files.change(file_id, content)
+
     def delete_file(self, file_id: str) -> None:
         """Delete a file, as a client would. Raises KeyError if the file does not exist."""
         with self._existing(file_id):
@@ -296,6 +320,14 @@ class Emulator:
         """Return the job as the service would send it now. Raises KeyError if the job does not exist."""
         with self._existing(job_id):
             return self._service.retrieve(job_id)
+
+    def phases(self, job_id: str) -> list[tuple[float, str]]:
+        """Return when the job gets each status, in Unix seconds, past and planned; a cancel changes the plan.
+
+        Raises KeyError if the job does not exist.
+        """
+        with self._existing(job_id):
+            return [(phase.begins, phase.status) for phase in self._service.phases(job_id)]
 
     def change_job(self, job_id: str, **fields: object) -> None:
         """Send these fields of the job from now on, as those of ``add_job``; without any, its own again.
@@ -372,6 +404,16 @@ class Emulator:
     def ends_as(self, status: str | None) -> None:
         with self._lock:
             self._service.ends_as = status
+
+    @property
+    def answer(self) -> Callable[[Mapping[str, object]], Answer | Failure | Missing | None] | None:
+        """What decides about each row; a new value applies to the rows of later jobs."""
+        return self._service.answering.answer
+
+    @answer.setter
+    def answer(self, answer: Callable[[Mapping[str, object]], Answer | Failure | Missing | None] | None) -> None:
+        with self._lock:
+            self._service.answering = evolve(self._service.answering, answer=answer)
 
     def fail(self, fault: Fault) -> None:
         """Plan a fault, after those already planned."""

@@ -11,8 +11,9 @@ from hashlib import sha256
 from time import gmtime, strftime
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import parse_qsl, unquote_to_bytes
+from zlib import crc32
 
-from attrs import define, field
+from attrs import define, evolve, field
 
 from together_batches.emulator._content import Content, Source, content_of
 from together_batches.emulator._replies import Refusal
@@ -37,6 +38,8 @@ class StoredFile:
     created_at: float
     checksum: str | None = None
     processed: bool = True
+    revision: str = ""
+    """The end of its ETag: differs with the content, if that was changed."""
 
     @cached_property
     def content(self) -> Content:
@@ -129,6 +132,12 @@ class Files:
     ) -> None:
         """Add a file with a known id; its content is generated when it is read."""
         self._files[file_id] = StoredFile(file_id, make, filename, purpose, "jsonl", created_at)
+
+    def change(self, file_id: str, content: bytes) -> None:
+        """Replace the content of a file. Raises Refusal 404."""
+        file = self.get(file_id)
+        checksum, revision = sha256(content).hexdigest(), f"-{crc32(content):08x}"
+        self._files[file_id] = evolve(file, make=lambda: content_of(content), checksum=checksum, revision=revision)
 
     def delete(self, file_id: str) -> None:
         """Delete the file, and the record of its upload. Raises Refusal 404."""

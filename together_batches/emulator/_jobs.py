@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from together_batches.emulator._content import Content
+    from together_batches.emulator._rows import RowBehaviour
 
 __all__ = ["DEFAULT_TIMING", "ENDED", "Job", "Phase", "Timing", "job_to_json", "phases_from", "timestamp"]
 
@@ -64,6 +65,8 @@ class Job:
     cancels_as: str = "CANCELLED"
     extra_fields: Mapping[str, object] = field(factory=dict[str, object])
     input: Content | None = None
+    answering: RowBehaviour | None = None
+    """How its rows are answered; None for a job without rows."""
     results: dict[str, str] = field(factory=dict[str, str])
 
     def phase(self, now: float) -> Phase:

@@ -55,6 +55,10 @@ class Reply(NamedTuple):
     headers: Mapping[str, str] = {}
     gzip: bool = False
 
+    def read(self) -> bytes:
+        """Return the body, which may be generated now."""
+        return self.body if isinstance(self.body, bytes) else self.body.read()
+
 
 def json_reply(value: object, status: int = 200) -> Reply:
     """Return a value as a JSON response."""
@@ -89,7 +93,7 @@ def download(
 
     One range is served; a request for several, or with an invalid one, gets the whole content.
     """
-    content, etag = file.content, f'"{file.id.removeprefix("file-")}"'
+    content, etag = file.content, f'"{file.id.removeprefix("file-")}{file.revision}"'
     if gzip and "gzip" in request_headers.get("Accept-Encoding", ""):
         # Content compressed on the fly has no positions to resume from: no ranges, and a weak ETag.
         return Reply(200, content, content_type, {"ETag": f"W/{etag}", "Vary": "Accept-Encoding"}, gzip=True)

@@ -11,7 +11,7 @@ from uuid import NAMESPACE_OID, uuid5
 
 from together_batches.emulator._content import content_of
 from together_batches.emulator._files import Files
-from together_batches.emulator._jobs import DEFAULT_TIMING, ENDED, Job, Timing, job_to_json, phases_from
+from together_batches.emulator._jobs import DEFAULT_TIMING, ENDED, Job, Phase, Timing, job_to_json, phases_from
 from together_batches.emulator._replies import Refusal
 from together_batches.emulator._rows import RowBehaviour, Run, first_model, input_error, lines_of, requests
 
@@ -51,7 +51,7 @@ class Service:
         self.timing = timing
         self._now = now
         self._seed = seed
-        self._answering = answering or RowBehaviour(seed=seed)
+        self.answering = answering or RowBehaviour(seed=seed)
         self.ends_as = ends_as
         self._random = Random(seed)  # noqa: S311  # repeatable on purpose
         self._owner = {
@@ -104,6 +104,7 @@ class Service:
             file_size_bytes=file.content.size if file else 0,
             error=error,
             input=file.content if file else None,
+            answering=self.answering,
         )
         self._keep(job)
         answer: dict[str, object] = {"job": self._shown(job, now)}
@@ -211,6 +212,7 @@ class Service:
             extra_fields=fields,
             # The results of a generated input would appear beside those that the caller names.
             input=content if file or not fields.keys() & {"output_file_id", "error_file_id"} else None,
+            answering=self.answering,
         )
         self._keep(job)
         return job_id
@@ -223,6 +225,10 @@ class Service:
         """Delete the job; its files are kept. Raises Refusal 404."""
         del self._jobs[self._job(job_id).id]
         self._with_rows.pop(job_id, None)
+
+    def phases(self, job_id: str) -> tuple[Phase, ...]:
+        """Return the past and planned phases of the job. Raises Refusal 404."""
+        return self._job(job_id).phases
 
     def jobs(self) -> list[dict[str, object]]:
         """Return every job, in the order of their creation."""
@@ -261,7 +267,7 @@ class Service:
             return
         run = Run(
             lines_of(job.input.read()),
-            self._answering,
+            job.answering or self.answering,
             job_id=job.id,
             endpoint=job.endpoint,
             created=int(job.created_at),

@@ -188,7 +188,7 @@ class Check:
         """Return whether all rows have a usual id, and the members that usual rows have."""
         absent = {request_codec.UNSET}
         return (
-            min(map(len, ids)) > 0
+            all(ids)
             and max(map(len, ids)) <= self._longest_id
             and {row.method for row in rows} == {self._method}
             and {row.url for row in rows} == absent

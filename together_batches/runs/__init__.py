@@ -10,13 +10,14 @@ decides what is sent next.
 
 from together_batches.runs import rules
 from together_batches.runs._binary import BinarySink, BinarySource, Writable
+from together_batches.runs._caller_attempt import Save
 from together_batches.runs._dataset import RowsFile, ShardRows, rows, shards, write_results
 from together_batches.runs._picture.html import to_html
 from together_batches.runs._picture.svg import to_svg
 from together_batches.runs._plain import attempt_from_dict, shard_from_dict
 from together_batches.runs._reading import read
 from together_batches.runs._records import Attempt, Shard
-from together_batches.runs._single_attempts import Save, begin, collect, recheck
+from together_batches.runs._single_attempts import begin, collect, recheck
 from together_batches.runs._values import (
     AttemptState,
     AttemptView,

@@ -11,7 +11,7 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING
 
-from together_batches._jobs.status_reader import plain_group
+from together_batches._jobs.task_group import plain_group
 from together_batches.errors import BatchesError, CreateUnconfirmedError, ResultsUnavailableError
 from together_batches.models import BatchJob, BatchJobStatus
 from together_batches.runs import rules

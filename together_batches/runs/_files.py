@@ -37,8 +37,8 @@ def run_file(path: Path) -> AtomicFile:
 
 
 def scratch_file(path: Path) -> AtomicFile:
-    """Return a file in the directory of a run that it can do without: the content may be torn by a power loss."""
-    return AtomicFile(path, follow_links=False, mark="new", advice=_ADVICE)
+    """Return a file in the directory of a run that can be made again: the content may be torn by a power loss."""
+    return AtomicFile(path, follow_links=False, mark="new", hashed=True, advice=_ADVICE)
 
 
 def output_file(path: Path, run_id: str) -> AtomicFile:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from base64 import b64decode
 from collections.abc import Mapping
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import attrs
@@ -16,7 +17,6 @@ from together_batches.runs._records import VERSION, Attempt, Shard, unpacked
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from datetime import datetime
 
 __all__ = ["attempt_from_dict", "shard_from_dict"]
 
@@ -63,13 +63,13 @@ def _record(kind: type[Record], mapping: Mapping[str, object]) -> Record:
             kind, "version", f"{version}, and this version of together_batches reads {VERSION}: upgrade the package"
         )
     values: dict[str, Any] = {}
-    for field in attrs.fields(kind):
+    for field in attrs.fields(attrs.resolve_types(kind)):
         value = mapping.get(field.name)
         if value is None:
             if field.default is attrs.NOTHING:
                 raise _invalid(kind, field.name, "missing")
             continue
-        read, expected = _ORDINAL if field.name in _ORDINALS else _READERS[str(field.type).removesuffix(" | None")]
+        read, expected = _ORDINAL if field.name in _ORDINALS else _READERS[field.type]
         try:
             values[field.name] = read(value)
         except (TypeError, ValueError, OverflowError):
@@ -116,12 +116,13 @@ def _packed(value: object) -> bytes:
 
 _ORDINALS = frozenset({"shard", "number", "first_line"})
 _ORDINAL: tuple[Callable[[object], object], str] = _ordinal, "a whole number, one or more"
-_READERS: dict[str, tuple[Callable[[object], object], str]] = {
-    "str": (_text, "text"),
-    "bool": (_truth, "true or false"),
-    "int": (_count, "a whole number, zero or more"),
-    "float": (_number, "a number"),
-    "datetime": (_moment, "a time in ISO 8601"),
-    "bytes": (_packed, "base64"),
+_READERS: dict[Any, tuple[Callable[[object], object], str]] = {
+    str: (_text, "text"),
+    bool: (_truth, "true or false"),
+    int: (_count, "a whole number, zero or more"),
+    float: (_number, "a number"),
+    datetime: (_moment, "a time in ISO 8601"),
+    bytes: (_packed, "base64"),
 }
 """For each type of a field, the function that reads it, and what it expects."""
+_READERS.update({kind | None: reader for kind, reader in _READERS.items()})

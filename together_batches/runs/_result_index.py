@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["OK", "LineCounts", "ResultIndex", "Text"]
 
 _BLOCK_BYTES = 1 << 18
-_TOGETHER_BYTES = 1 << 23
+_TOGETHER_BYTES = 1 << 22
 """Bytes of row text held at a time. The fewer, the more often the files are read through, if in another order."""
 _GAP_BYTES = 1 << 14
 """Average distance of texts up to which those in between are read rather than skipped by another read."""

@@ -17,7 +17,7 @@ from together_batches._protocol.upload_marks import place_in, sendable, tagged_n
 from together_batches.models import BatchJobStatus
 from together_batches.runs import rules
 from together_batches.runs._directory_check import DOWNLOADS, PIECES, UPLOADS, is_scratch
-from together_batches.runs._files import explained, make_directory, run_file
+from together_batches.runs._files import explained, make_directory, run_file, scratch_file
 from together_batches.runs._id_files import IdFiles
 from together_batches.runs._joining import Arranged, arrange, final_lines
 from together_batches.runs._sharding import rows_left, sha256_of, unsplit_rows, which_are_left
@@ -88,7 +88,8 @@ class RunDirectory:
 
         def write(raise_if_cancelled: Callable[[], None]) -> RowsToUpload:
             fill = partial(_fill, raise_if_cancelled=raise_if_cancelled)
-            with run_file(path) as file:
+            # Never used by a later process, so it need not reach the disk.
+            with scratch_file(path) as file:
                 digest = hashlib.sha256()
                 is_marked = not earlier and fill(file, unsplit_rows(self._source, shard, digest.update), mark)
                 if earlier or digest.hexdigest() != shard.sha256:

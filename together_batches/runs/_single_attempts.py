@@ -2,65 +2,45 @@
 
 from __future__ import annotations
 
-import inspect
 import tempfile
-from collections.abc import Awaitable, Callable, Container
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import anyio
 import attrs
 
-from together_batches import jsonl
-from together_batches._local.atomic_file import AtomicFile
 from together_batches._local.os_errors import explained
-from together_batches._protocol import request_codec
-from together_batches._protocol.upload_marks import mark_of, sendable, tagged_name
-from together_batches._text import count_of, format_count
+from together_batches._protocol.upload_marks import mark_of
 from together_batches._validation import path_of, positive_number
 from together_batches.errors import UsageError
-from together_batches.jsonl._lines import cut_lines
 from together_batches.jsonl._requests import check_endpoint
-from together_batches.jsonl._sources import blocks_of
-from together_batches.models import BatchJob, BatchJobStatus
-from together_batches.runs import rules
-from together_batches.runs._attempt import AttemptContext
+from together_batches.models import BatchJob
 from together_batches.runs._beginning import Beginning
-from together_batches.runs._binary import BinaryInput, check_sink, write_sink
+from together_batches.runs._binary import BinaryInput, check_sink
+from together_batches.runs._caller_attempt import (
+    CallerAttempt,
+    CallerResults,
+    CallerRows,
+    Save,
+    Settings,
+    name_of_attempt,
+)
 from together_batches.runs._collecting import Collecting
-from together_batches.runs._context import log_failure
 from together_batches.runs._evidence import Evidence, results_of
-from together_batches.runs._joining import arrange
-from together_batches.runs._lost_jobs import lost_job
-from together_batches.runs._records import Attempt
-from together_batches.runs._rows_upload import RowsUpload
 from together_batches.runs._steps import Steps
 from together_batches.runs._threads import in_thread, own_thread
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable, Iterator, Sequence
-    from contextlib import AbstractAsyncContextManager
+    from collections.abc import Sequence
 
-    from together_batches._jobs.create import Created
-    from together_batches._protocol.files import Uploaded
-    from together_batches._protocol.upload_marks import Mark
     from together_batches.client import AsyncBatches
-    from together_batches.errors import APIError, BatchesError
     from together_batches.runs._binary import BinarySink, BinarySource
     from together_batches.runs._context import RunApi
-    from together_batches.runs._joining import Arranged
-    from together_batches.runs._values import RunEventKind
+    from together_batches.runs._records import Attempt
 
-__all__ = ["Save", "begin", "collect", "recheck"]
-
-_LONGEST_STEM = 40
-
-T = TypeVar("T")
-Save = Callable[[Attempt], Awaitable[object]]
-"""Coroutine function that returns when an attempt is stored durably."""
+__all__ = ["begin", "collect", "recheck"]
 
 
 async def begin(
@@ -106,8 +86,8 @@ async def begin(
         UsageError: an invalid argument, a source that cannot be read, or one that has not the rows of the attempt.
     """
     check_endpoint(endpoint)
-    settings = _Settings(endpoint, model_id, priority)
-    context = _Single(_api_of(client, patience), attempt, save, earlier, settings, patience=patience)
+    settings = Settings(endpoint, model_id, priority)
+    context = CallerAttempt(_api_of(client, patience), attempt, save, earlier, settings, patience=patience)
     if attempt.job_id is not None or attempt.collected_at is not None:
         return attempt
     if not attempt.rows:
@@ -119,13 +99,13 @@ async def begin(
     steps = Steps(context)
     with own_thread():
         if earlier and not attempt.creating_at:
-            previous = _Single(context.api, earlier[-1], save, earlier, settings, patience=patience)
+            previous = CallerAttempt(context.api, earlier[-1], save, earlier, settings, patience=patience)
             other = await Steps(previous).other_job()
             if other is not None:
                 await steps.take_up(other)
                 return context.attempt
         mark = None if identity is None else mark_of(identity, *attempt.key)
-        beginning = Beginning(steps, _Rows(context, BinaryInput.of(source), mark, endpoint))
+        beginning = Beginning(steps, CallerRows(context, BinaryInput.of(source), mark, endpoint))
         await beginning.upload()
         await beginning.create()
     return context.attempt
@@ -181,15 +161,15 @@ async def collect(
         return attempt
     if attempt.collected_at is not None:  # collected again, from the beginning
         attempt = attrs.evolve(attempt, collected_at=None, outcomes=b"", output_bytes=None, error_bytes=None)
-    context = _Single(_api_of(client, patience), attempt, save, earlier, patience=patience)
+    context = CallerAttempt(_api_of(client, patience), attempt, save, earlier, patience=patience)
     if attempt.job_id is None and not (give_up and attempt.creating_at):
-        message = f"{_name(attempt)} has no job yet: begin it first"
+        message = f"{name_of_attempt(attempt)} has no job yet: begin it first"
         raise UsageError(message)
     rows = BinaryInput.of(source)
     with own_thread():
         scratch = await in_thread(lambda _: _scratch_in(scratch_directory))
         try:
-            results = _Results(context, rows, sink, Path(scratch.name))
+            results = CallerResults(context, rows, sink, Path(scratch.name))
             await _collect(Collecting(Steps(context), results), give_up=give_up)
         finally:
             with anyio.CancelScope(shield=True):
@@ -219,7 +199,7 @@ async def recheck(
         APIError: the service refused, or did not answer.
         UsageError: an invalid argument.
     """
-    context = _Single(_api_of(client, patience), attempt, save, patience=patience)
+    context = CallerAttempt(_api_of(client, patience), attempt, save, patience=patience)
     if attempt.rows and attempt.collected_at is not None:
         await Evidence(Steps(context)).is_as_collected()
     return context.attempt
@@ -274,207 +254,3 @@ def _scratch_in(directory: str | os.PathLike[str]) -> tempfile.TemporaryDirector
             message = f"scratch_directory is not a directory: {path}; make it first"
             raise UsageError(message)
         return tempfile.TemporaryDirectory(prefix="together-batches-", dir=path, ignore_cleanup_errors=True)
-
-
-def _name(attempt: Attempt) -> str:
-    return f"shard {attempt.shard}, attempt {attempt.number}"
-
-
-def _check_count(rows: int, attempt: Attempt, source: BinaryInput) -> None:
-    if rows != attempt.rows:
-        message = (
-            f"{source} has {count_of(rows, 'row')}, and {_name(attempt)} has {format_count(attempt.rows)}: pass the "
-            "rows of this attempt, as they were planned"
-        )
-        raise UsageError(message)
-
-
-@attrs.frozen
-class _Settings:
-    """The settings of a create."""
-
-    endpoint: str
-    model_id: str | None
-    priority: int | None
-
-
-_UNKNOWN = _Settings("", None, None)
-"""The settings if no create is sent: only files that are unique to the attempt are looked for."""
-
-
-class _Single(AttemptContext):
-    """An attempt that the caller stores. An outage is raised."""
-
-    def __init__(
-        self,
-        api: RunApi,
-        attempt: Attempt,
-        save: Save,
-        earlier: Sequence[Attempt] = (),
-        settings: _Settings = _UNKNOWN,
-        *,
-        patience: float,
-    ) -> None:
-        self.api = api
-        self.settings = settings
-        self.patience = patience
-        self._attempt = attempt
-        self._save = save
-        self._earlier = earlier
-
-    @property
-    def attempt(self) -> Attempt:
-        """The attempt as last saved."""
-        return self._attempt
-
-    @property
-    def shares_file(self) -> bool:
-        """Whether an earlier attempt has the same file, so that its results have rows of both."""
-        return any(each.file_id in self._attempt.file_ids for each in self._earlier)
-
-    async def save(self, **changes: Any) -> None:
-        """Change the attempt, and return when the caller has stored it."""
-        changed = attrs.evolve(self._attempt, **changes)
-        if changed == self._attempt:
-            return
-        saving: object = self._save(changed)
-        if not inspect.isawaitable(saving):
-            message = "save must be a coroutine function: it is awaited until the attempt is stored"
-            raise UsageError(message)
-        await saving
-        self._attempt = changed
-
-    def lost_job(self, jobs: Iterable[BatchJob]) -> Created | None:
-        """Return the listed job of the attempt's file that no record names."""
-        known = {self._attempt.job_id, *(each.job_id for each in self._earlier)}
-        return lost_job(self._attempt, self.settings, jobs, known=known)
-
-    def is_of_another(self, job: BatchJob) -> bool:
-        """Return whether the job belongs to an earlier attempt."""
-        return any(each.job_id == job.id for each in self._earlier)
-
-    async def until_answered(
-        self, what: str, call: Callable[[], Awaitable[T]], *, is_over: Callable[[APIError], bool] = lambda _: False
-    ) -> T:
-        """Return the result of ``call``; its errors are raised, because the caller waits in its own way."""
-        return await call()
-
-    async def wait(self, what: str, problem: BatchesError | str, pause: float) -> None:
-        """Log a transient failure, and wait."""
-        log_failure(what, self._attempt.key, problem, pause)
-        await self.time.sleep(pause)
-
-    def emit(self, kind: RunEventKind, message: str, job_id: str | None = None) -> None:
-        """Do nothing: the caller sees what it stores."""
-
-
-class _Rows:
-    """The rows of an attempt, to be uploaded. Only a marked file that is known already can be the attempt's own."""
-
-    def __init__(self, context: _Single, source: BinaryInput, mark: Mark | None, endpoint: str) -> None:
-        self.may_be_uploaded = mark is not None
-        self._context = context
-        self._source = source
-        self._mark = mark
-        self._endpoint = endpoint
-
-    async def upload(self) -> tuple[Uploaded, bool]:
-        """Check the rows and upload them; return the file, and whether it is marked."""
-        content = RowsUpload(self._source, self._mark)
-        try:
-            await in_thread(lambda _: self._check(), large=True)
-            await in_thread(content.measure, large=True)
-            content.name = self._file_name(self._mark if content.is_marked else None)
-            uploaded = await self._context.api.upload(content)
-        finally:
-            with anyio.CancelScope(shield=True):
-                await in_thread(lambda _: content.close())
-        return uploaded, content.is_marked
-
-    def _check(self) -> None:
-        with self._source.opened() as file:
-            found = jsonl.validate(file, endpoint=self._endpoint)
-        found.raise_for_problems()
-        _check_count(found.rows, self._context.attempt, self._source)
-
-    def _file_name(self, mark: Mark | None) -> str:
-        attempt = self._context.attempt
-        stem = sendable(self._source.stem or "requests")[:_LONGEST_STEM]
-        name = f"{stem}-{attempt.shard:05}-{attempt.number}.jsonl"
-        return name if mark is None else tagged_name(name, mark)
-
-
-class _Everything(Container[str]):
-    """All ids."""
-
-    def __contains__(self, _: object) -> bool:
-        return True
-
-
-class _Results:
-    """The results of an attempt: arranged in a directory for scratch, and then written to a sink."""
-
-    def __init__(self, context: _Single, rows: BinaryInput, sink: BinarySink, scratch: Path) -> None:
-        self._context = context
-        self._rows = rows
-        self._sink = sink
-        self._scratch = scratch
-        self._piece = scratch / "piece.jsonl"
-        self._sha256 = ""
-
-    def reading(self) -> AbstractAsyncContextManager[None]:
-        """Limit nothing: there is one attempt."""
-        return nullcontext()
-
-    def download_path(self, number: int) -> Path:
-        """Return the path for the first or second file of results."""
-        return self._scratch / f"{number}.jsonl"
-
-    async def drop(self, path: Path) -> None:
-        """Remove a download."""
-        await in_thread(lambda _: path.unlink(missing_ok=True))
-
-    async def arrange(self, output: Path | None, errors: Path | None) -> Arranged:
-        """Put the results in order, in the directory for scratch."""
-
-        def make(raise_if_cancelled: Callable[[], None]) -> Arranged:
-            attempt = self._context.attempt
-            with AtomicFile(self._piece, mark="new", hashed=True) as piece:
-                arranged = arrange(
-                    self._ids(raise_if_cancelled),
-                    output,
-                    errors,
-                    piece,
-                    completed=attempt.status == BatchJobStatus.COMPLETED,
-                    absent=partial(rules.absent, attempt),
-                    raise_if_cancelled=raise_if_cancelled,
-                    # The second job of a file has the rows of the first, too.
-                    settled=_Everything() if self._context.shares_file else (),
-                )
-                piece.commit()
-            self._sha256 = piece.sha256
-            return arranged
-
-        return await in_thread(make, large=True)
-
-    def _ids(self, raise_if_cancelled: Callable[[], None]) -> list[str]:
-        ids: list[str] = []
-        for lines in cut_lines(self._rows.blocks(), jsonl.LineSplitter()):
-            raise_if_cancelled()
-            ids += request_codec.custom_ids(lines.text)
-        _check_count(len(ids), self._context.attempt, self._rows)
-        return ids
-
-    async def keep(self) -> str:
-        """Write the ordered results to the sink, and return their hash."""
-
-        def write(raise_if_cancelled: Callable[[], None]) -> None:
-            def blocks() -> Iterator[bytes]:
-                for block in blocks_of(self._piece):
-                    raise_if_cancelled()
-                    yield block
-
-            write_sink(self._sink, blocks())
-
-        await in_thread(write, large=True)
-        return self._sha256

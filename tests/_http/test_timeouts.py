@@ -1,0 +1,141 @@
+"""Tests of the limits of attempts, on a clock that the tests move."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import aiohttp
+import pytest
+
+from together_batches._http.timeouts import RequestTimeout, TimeoutMonitor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Bytes:
+    """The progress of an attempt."""
+
+    total_bytes = 0
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def _until_cancelled(attempt: RequestTimeout) -> str:
+    with attempt:
+        await asyncio.Event().wait()
+    return f"{attempt.expired}"
+
+
+@pytest.mark.parametrize(
+    "error", [aiohttp.ClientPayloadError(), ConnectionResetError(), ValueError(), AssertionError()], ids=repr
+)
+async def test_a_network_error_ends_in_the_block(error: Exception) -> None:
+    """An error of the network is not raised: it is the error of the attempt, without a limit that expired."""
+    monitor = TimeoutMonitor(Clock())
+    with RequestTimeout(monitor, 1, 2) as attempt:
+        assert monitor.under_way == 1
+        raise error
+    assert (attempt.error, attempt.expired) == (error, None)
+    assert monitor.under_way == 0
+
+
+async def test_other_errors_are_raised() -> None:
+    """An error that the network cannot raise passes through."""
+    monitor = TimeoutMonitor(Clock())
+    with pytest.raises(KeyboardInterrupt), RequestTimeout(monitor, 1, 2):
+        raise KeyboardInterrupt
+    assert monitor.under_way == 0
+
+
+@pytest.mark.parametrize(("seconds", "limit"), [(1.0, "read"), (5.0, "total")])
+async def test_the_task_is_cancelled_at_a_limit(seconds: float, limit: str) -> None:
+    """The limit that is reached is named, and the cancellation ends in the block."""
+    clock = Clock()
+    attempt = RequestTimeout(TimeoutMonitor(clock), 0.01 if limit == "read" else 100, 0.02)
+    task = asyncio.create_task(_until_cancelled(attempt))
+    await asyncio.sleep(0)
+    clock.now = 0.015 if limit == "read" else seconds
+    assert await task == limit
+    assert task.cancelling() == 0
+
+
+async def test_progress_restarts_the_read_limit() -> None:
+    """Received bytes restart the limit of silence, and not that of the whole attempt."""
+    progress = Bytes()
+    with RequestTimeout(TimeoutMonitor(Clock()), 10, 25) as attempt:
+        attempt.progress = progress
+        assert not attempt.is_over(9)
+        for now in (9.5, 19):
+            progress.total_bytes += 1
+            assert not attempt.is_over(now)
+        progress.total_bytes += 1
+        assert attempt.is_over(25)
+        assert attempt.expired == "total"
+
+
+async def test_a_cancellation_by_other_code_is_raised_without_the_frames_below() -> None:
+    """A cancellation that is not ours is raised again, and its traceback does not lead into aiohttp."""
+
+    async def inner() -> None:
+        secret = "below"
+        await asyncio.Event().wait()
+        assert secret
+
+    async def outer() -> None:
+        with RequestTimeout(TimeoutMonitor(Clock()), 100, 100):
+            await inner()
+
+    task = asyncio.create_task(outer())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError) as caught:
+        await task
+    frames: list[str] = []
+    traceback = caught.value.__traceback__
+    while traceback is not None:
+        frames.append(traceback.tb_frame.f_code.co_name)
+        traceback = traceback.tb_next
+    assert "inner" not in frames
+
+
+async def test_a_cancellation_by_other_code_at_a_limit_is_raised() -> None:
+    """A task that other code cancels while its limit expires is cancelled, and not timed out."""
+    attempt = RequestTimeout(TimeoutMonitor(Clock()), 100, 100)
+    task = asyncio.create_task(_until_cancelled(attempt))
+    await asyncio.sleep(0)
+    assert attempt.is_over(200)
+    task.cancel()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_an_error_that_aiohttp_makes_of_a_cancellation_is_no_cancellation() -> None:
+    """The task can be awaited as usual although aiohttp replaced the cancellation at the limit."""
+
+    async def work(attempt: RequestTimeout, sent: Callable[[], None]) -> str | None:
+        with attempt:
+            sent()
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                raise aiohttp.ClientConnectionError from None
+        async with asyncio.timeout(1):
+            await asyncio.sleep(0)
+        return attempt.expired
+
+    began = asyncio.Event()
+    attempt = RequestTimeout(TimeoutMonitor(Clock()), 100, 100)
+    task = asyncio.create_task(work(attempt, began.set))
+    await began.wait()
+    assert attempt.is_over(200)
+    task.cancel()
+    assert await task == "total"
+    assert task.cancelling() == 0

@@ -1,0 +1,1 @@
+"""Tests of the recipes for other engines, one file for each engine."""

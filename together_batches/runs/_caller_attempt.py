@@ -1,0 +1,258 @@
+"""A single attempt whose record, rows and results are with the caller, and whose outages are raised."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Container
+from contextlib import nullcontext
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import anyio
+import attrs
+
+from together_batches import jsonl
+from together_batches._local.atomic_file import AtomicFile
+from together_batches._protocol import request_codec
+from together_batches._protocol.upload_marks import sendable, tagged_name
+from together_batches._text import count_of, format_count
+from together_batches.errors import UsageError
+from together_batches.jsonl._lines import cut_lines
+from together_batches.jsonl._sources import blocks_of
+from together_batches.models import BatchJob, BatchJobStatus
+from together_batches.runs import rules
+from together_batches.runs._attempt import AttemptContext
+from together_batches.runs._binary import BinaryInput, write_sink
+from together_batches.runs._context import log_failure
+from together_batches.runs._joining import arrange
+from together_batches.runs._lost_jobs import lost_job
+from together_batches.runs._records import Attempt
+from together_batches.runs._rows_upload import RowsUpload
+from together_batches.runs._threads import in_thread
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from contextlib import AbstractAsyncContextManager
+    from pathlib import Path
+
+    from together_batches._jobs.create import Created
+    from together_batches._protocol.files import Uploaded
+    from together_batches._protocol.upload_marks import Mark
+    from together_batches.errors import APIError, BatchesError
+    from together_batches.runs._binary import BinarySink
+    from together_batches.runs._context import RunApi
+    from together_batches.runs._joining import Arranged
+    from together_batches.runs._values import RunEventKind
+
+__all__ = ["CallerAttempt", "CallerResults", "CallerRows", "Save", "Settings", "name_of_attempt"]
+
+_LONGEST_STEM = 40
+
+T = TypeVar("T")
+Save = Callable[[Attempt], Awaitable[object]]
+"""Coroutine function that returns when an attempt is stored durably."""
+
+
+def name_of_attempt(attempt: Attempt) -> str:
+    """Return the name of an attempt in messages."""
+    return f"shard {attempt.shard}, attempt {attempt.number}"
+
+
+def _check_count(rows: int, attempt: Attempt, source: BinaryInput) -> None:
+    if rows != attempt.rows:
+        message = (
+            f"{source} has {count_of(rows, 'row')}, and {name_of_attempt(attempt)} has {format_count(attempt.rows)}: "
+            "pass the rows of this attempt, as they were planned"
+        )
+        raise UsageError(message)
+
+
+@attrs.frozen
+class Settings:
+    """The settings of a create."""
+
+    endpoint: str
+    model_id: str | None
+    priority: int | None
+
+
+_UNKNOWN = Settings("", None, None)
+"""The settings if no create is sent: only files that are unique to the attempt are looked for."""
+
+
+class CallerAttempt(AttemptContext):
+    """An attempt that the caller stores. An outage is raised."""
+
+    def __init__(
+        self,
+        api: RunApi,
+        attempt: Attempt,
+        save: Save,
+        earlier: Sequence[Attempt] = (),
+        settings: Settings = _UNKNOWN,
+        *,
+        patience: float,
+    ) -> None:
+        self.api = api
+        self.settings = settings
+        self.patience = patience
+        self._attempt = attempt
+        self._save = save
+        self._earlier = earlier
+
+    @property
+    def attempt(self) -> Attempt:
+        """The attempt as last saved."""
+        return self._attempt
+
+    @property
+    def shares_file(self) -> bool:
+        """Whether an earlier attempt has the same file, so that its results have rows of both."""
+        return any(each.file_id in self._attempt.file_ids for each in self._earlier)
+
+    async def save(self, **changes: Any) -> None:
+        """Change the attempt, and return when the caller has stored it."""
+        changed = attrs.evolve(self._attempt, **changes)
+        if changed == self._attempt:
+            return
+        saving: object = self._save(changed)
+        if not inspect.isawaitable(saving):
+            message = "save must be a coroutine function: it is awaited until the attempt is stored"
+            raise UsageError(message)
+        await saving
+        self._attempt = changed
+
+    def lost_job(self, jobs: Iterable[BatchJob]) -> Created | None:
+        """Return the listed job of the attempt's file that no record names."""
+        known = {self._attempt.job_id, *(each.job_id for each in self._earlier)}
+        return lost_job(self._attempt, self.settings, jobs, known=known)
+
+    def is_of_another(self, job: BatchJob) -> bool:
+        """Return whether the job belongs to an earlier attempt."""
+        return any(each.job_id == job.id for each in self._earlier)
+
+    async def until_answered(
+        self, what: str, call: Callable[[], Awaitable[T]], *, is_over: Callable[[APIError], bool] = lambda _: False
+    ) -> T:
+        """Return the result of ``call``; its errors are raised, because the caller waits in its own way."""
+        return await call()
+
+    async def wait(self, what: str, problem: BatchesError | str, pause: float) -> None:
+        """Log a transient failure, and wait."""
+        log_failure(what, self._attempt.key, problem, pause)
+        await self.time.sleep(pause)
+
+    def emit(self, kind: RunEventKind, message: str, job_id: str | None = None) -> None:
+        """Do nothing: the caller sees what it stores."""
+
+
+class CallerRows:
+    """The rows of an attempt, to be uploaded. Only a marked file that is known already can be the attempt's own."""
+
+    def __init__(self, context: CallerAttempt, source: BinaryInput, mark: Mark | None, endpoint: str) -> None:
+        self.may_be_uploaded = mark is not None
+        self._context = context
+        self._source = source
+        self._mark = mark
+        self._endpoint = endpoint
+
+    async def upload(self) -> tuple[Uploaded, bool]:
+        """Check the rows and upload them; return the file, and whether it is marked."""
+        content = RowsUpload(self._source, self._mark)
+        try:
+            await in_thread(lambda _: self._check(), large=True)
+            await in_thread(content.measure, large=True)
+            content.name = self._file_name(self._mark if content.is_marked else None)
+            uploaded = await self._context.api.upload(content)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await in_thread(lambda _: content.close())
+        return uploaded, content.is_marked
+
+    def _check(self) -> None:
+        with self._source.opened() as file:
+            found = jsonl.validate(file, endpoint=self._endpoint)
+        found.raise_for_problems()
+        _check_count(found.rows, self._context.attempt, self._source)
+
+    def _file_name(self, mark: Mark | None) -> str:
+        attempt = self._context.attempt
+        stem = sendable(self._source.stem or "requests")[:_LONGEST_STEM]
+        name = f"{stem}-{attempt.shard:05}-{attempt.number}.jsonl"
+        return name if mark is None else tagged_name(name, mark)
+
+
+class _Everything(Container[str]):
+    """All ids."""
+
+    def __contains__(self, _: object) -> bool:
+        return True
+
+
+class CallerResults:
+    """The results of an attempt: arranged in a directory for scratch, and then written to a sink."""
+
+    def __init__(self, context: CallerAttempt, rows: BinaryInput, sink: BinarySink, scratch: Path) -> None:
+        self._context = context
+        self._rows = rows
+        self._sink = sink
+        self._scratch = scratch
+        self._piece = scratch / "piece.jsonl"
+        self._sha256 = ""
+
+    def reading(self) -> AbstractAsyncContextManager[None]:
+        """Limit nothing: there is one attempt."""
+        return nullcontext()
+
+    def download_path(self, number: int) -> Path:
+        """Return the path for the first or second file of results."""
+        return self._scratch / f"{number}.jsonl"
+
+    async def drop(self, path: Path) -> None:
+        """Remove a download."""
+        await in_thread(lambda _: path.unlink(missing_ok=True))
+
+    async def arrange(self, output: Path | None, errors: Path | None) -> Arranged:
+        """Put the results in order, in the directory for scratch."""
+
+        def make(raise_if_cancelled: Callable[[], None]) -> Arranged:
+            attempt = self._context.attempt
+            with AtomicFile(self._piece, mark="new", hashed=True) as piece:
+                arranged = arrange(
+                    self._ids(raise_if_cancelled),
+                    output,
+                    errors,
+                    piece,
+                    completed=attempt.status == BatchJobStatus.COMPLETED,
+                    absent=partial(rules.absent, attempt),
+                    raise_if_cancelled=raise_if_cancelled,
+                    # The second job of a file has the rows of the first, too.
+                    settled=_Everything() if self._context.shares_file else (),
+                )
+                piece.commit()
+            self._sha256 = piece.sha256
+            return arranged
+
+        return await in_thread(make, large=True)
+
+    def _ids(self, raise_if_cancelled: Callable[[], None]) -> list[str]:
+        ids: list[str] = []
+        for lines in cut_lines(self._rows.blocks(), jsonl.LineSplitter()):
+            raise_if_cancelled()
+            ids += request_codec.custom_ids(lines.text)
+        _check_count(len(ids), self._context.attempt, self._rows)
+        return ids
+
+    async def keep(self) -> str:
+        """Write the ordered results to the sink, and return their hash."""
+
+        def write(raise_if_cancelled: Callable[[], None]) -> None:
+            def blocks() -> Iterator[bytes]:
+                for block in blocks_of(self._piece):
+                    raise_if_cancelled()
+                    yield block
+
+            write_sink(self._sink, blocks())
+
+        await in_thread(write, large=True)
+        return self._sha256
