@@ -72,7 +72,7 @@ class LocalAirflow:
             TaskInstance.map_index == map_index,
         )
         with create_session() as session:
-            clear_task_instances(list(session.scalars(chosen)), session)
+            clear_task_instances(list(session.scalars(chosen)), session, dag_run_state=False)
         with create_session() as session:
             (ti,) = session.scalars(chosen)
             ti.try_number += 1
