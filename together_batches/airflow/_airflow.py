@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Mapping, Sequence
     from datetime import timedelta
     from logging import Logger
     from typing import IO, Any, NoReturn, Self
@@ -122,15 +122,7 @@ if TYPE_CHECKING:
 
         def exists(self) -> bool: ...
 
-        def is_dir(self) -> bool: ...
-
-        def iterdir(self) -> Iterator[ObjectStoragePath]: ...
-
-        def mkdir(self, *, parents: bool = False, exist_ok: bool = False) -> None: ...
-
         def unlink(self) -> None: ...
-
-        def replace(self, target: str) -> ObjectStoragePath: ...
 
     class conf:  # noqa: N801  # Airflow's name
         """Configuration of Airflow."""

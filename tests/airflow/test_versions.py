@@ -1,0 +1,33 @@
+"""Versions of Airflow that the provider does not work with."""
+
+from __future__ import annotations
+
+import pytest
+
+from together_batches.airflow import _airflow
+
+
+@pytest.mark.parametrize("found", ["2.11.0", "none"])
+def test_an_airflow_that_is_too_old(monkeypatch: pytest.MonkeyPatch, found: str) -> None:
+    """Without Airflow 3, an import says which version is needed, which one is installed, and what to do."""
+    monkeypatch.setattr(_airflow, "_found", lambda: found)
+    expected = (
+        rf"needs Apache Airflow 3.0 or newer, and {found} is installed; on Airflow 2, call .*Batches\(\)\.run\(\)"
+    )
+    with pytest.raises(ImportError, match=expected):
+        _airflow.__getattr__("BaseHook")
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"), [("3.3.2", (3, 3)), ("3.0.6", (3, 0)), ("2.11.0", (2, 11)), ("none", (0, 0))]
+)
+def test_the_version(monkeypatch: pytest.MonkeyPatch, found: str, expected: tuple[int, int]) -> None:
+    """The version decides what a task may expect of Airflow."""
+    monkeypatch.setattr(_airflow, "_found", lambda: found)
+    assert _airflow.version() == expected
+
+
+def test_a_name_that_is_none() -> None:
+    """An unknown name raises an :class:`AttributeError`, as in any module."""
+    with pytest.raises(AttributeError, match="has no attribute 'BaseOperatorLink'"):
+        _airflow.__getattr__("BaseOperatorLink")
