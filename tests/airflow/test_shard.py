@@ -117,7 +117,9 @@ class Task:
             overwrite=True,
         )
 
-    async def start(self, *, is_new: bool = True, now: Callable[[], datetime] | None = None) -> Any:
+    async def start(
+        self, *, is_new: bool = True, now: Callable[[], datetime] | None = None, killed: bool = False
+    ) -> Any:
         """Start a process, and work until there is something to wait for."""
         self._starts += 1
         scratch = self.place / f"scratch-{self._starts}"
@@ -133,6 +135,8 @@ class Task:
         async with AsyncBatches(self.service.api_key, base_url=self.service.base_url) as client:
             ledger = TaskLedger(self.entries)
             shard = ShardWork(work, client, ledger, scratch=scratch, now=now or partial(datetime.now, UTC), log=_LOG)
+            if killed:
+                assert shard.kill() is None
             return await (shard.begin() if is_new else shard.go_on())
 
     async def finish(self) -> dict[str, Any]:
@@ -307,6 +311,14 @@ async def test_a_job_that_a_clear_cancelled(task: Task) -> None:
         await client.cancel(waiting.job_id)
     task.service.timing = _SOON
     assert isinstance(await task.start(is_new=False), Finished)
+
+
+async def test_a_kill_before_the_job_is_known(task: Task) -> None:
+    """A task that is ended while its job is being created cancels the job as soon as its id is known."""
+    task.service.timing = Timing(validating=0, running=3600, canceling=0)
+    with pytest.raises(RunError, match="was cancelled"):
+        await task.start(killed=True)
+    assert [job["status"] for job in task.service.jobs] == ["CANCELLED"]
 
 
 async def test_results_that_are_lost(task: Task) -> None:

@@ -187,7 +187,7 @@ class FirstShardOperator(ShardOperator):
             handed_over = {"job_id": event["job_id"], "status": event["status"]}
             self._entries(context).set("handed-over", handed_over)
             return handed_over
-        return self._work_on(context, outages=outages)
+        return self._work_on(context, outages=outages, problem=(event or {}).get("error"))
 
     def _entries(self, context: Context) -> Entries:
         from together_batches.airflow._state import ObjectEntries

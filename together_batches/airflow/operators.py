@@ -113,7 +113,8 @@ class TogetherBatchOperator(BaseOperator):
         self, context: Context, event: dict[str, Any] | None = None, outages: int = 0
     ) -> dict[str, Any]:
         """Go on after the task was deferred. What the event says is read again from the service."""
-        return self._work_on(context, outages=outages)
+        problem = (event or {}).get("error")
+        return self._work_on(context, outages=outages, problem=problem)
 
     def on_kill(self) -> None:
         """Cancel the job, if that is wanted and the task is ended while it runs on a worker."""
@@ -156,8 +157,12 @@ class TogetherBatchOperator(BaseOperator):
         pieces: Location,
         given: Shard | None = None,
     ) -> Work:
+        from together_batches._validation import positive_int, positive_number
         from together_batches.airflow._shard import Work
 
+        positive_int("max_attempts", self.max_attempts)
+        if self.poll_interval is not None:
+            positive_number("poll_interval", self.poll_interval)
         return Work(
             identity=identity,
             source=source,
@@ -185,8 +190,13 @@ class TogetherBatchOperator(BaseOperator):
 
     # --- one try --------------------------------------------------------------------------------------------------
 
-    def _work_on(self, context: Context, *, is_new: bool = False, outages: int = 0) -> dict[str, Any]:
-        """Work until there is something to wait for; return the result when there is nothing left to do."""
+    def _work_on(
+        self, context: Context, *, is_new: bool = False, outages: int = 0, problem: object = None
+    ) -> dict[str, Any]:
+        """Work until there is something to wait for; return the result when there is nothing left to do.
+
+        ``problem`` is why the triggerer could not follow the job, if so: then it is not followed again at once.
+        """
         from together_batches.airflow._shard import Finished, Paused, Waiting
         from together_batches.airflow.triggers import TogetherPauseTrigger
 
@@ -196,9 +206,11 @@ class TogetherBatchOperator(BaseOperator):
             except APIError as error:
                 if not error.is_transient or self._at_work is None or not self._at_work[1].has_sent:
                     raise
+                problem, outcome = error, None
+            if outcome is None or (problem is not None and isinstance(outcome, Waiting)):
                 outcome = Paused(datetime.now(UTC) + timedelta(seconds=min(30 * 2**outages, 600)))
-                outages += 1
-                self.log.warning("tried again at %s: %s", outcome.moment.isoformat(timespec="seconds"), error)
+                outages = min(outages + 1, 10)
+                self.log.warning("tried again at %s: %s", outcome.moment.isoformat(timespec="seconds"), problem)
             else:
                 outages = 0
             if isinstance(outcome, Finished):
