@@ -175,3 +175,41 @@ def test_buckets_add_up() -> None:
 def test_a_job_that_failed_as_a_whole(status: str, outcomes: bytes, expected: bool) -> None:
     """A job failed as a whole if it ended badly and answered no row."""
     assert rules.failed_as_a_whole(_attempt(1, outcomes, status=status)) is expected
+
+
+# --- when rows are sent again ---
+
+
+@pytest.mark.parametrize(
+    ("endings", "expected"),
+    [
+        ([("COMPLETED", b"sa")], 30),
+        ([("FAILED", b"mm")], 30),
+        ([("FAILED", b"mm"), ("EXPIRED", b"mm")], 120),
+        ([("FAILED", b"mm")] * 5, 600),
+        ([("FAILED", b"mm"), ("FAILED", b"mm"), ("COMPLETED", b"sa")], 30),
+        ([("FAILED", b"mm"), ("FAILED", b"mm"), ("CANCELLED", b"mm")], 0),
+    ],
+)
+def test_the_delay_grows_with_jobs_that_failed_as_a_whole(endings: list[tuple[str, bytes]], expected: float) -> None:
+    """Rows wait longer after each job that failed as a whole, not after other ends, and never after a cancel."""
+    attempts = [_attempt(number, outcomes, status=status) for number, (status, outcomes) in enumerate(endings, 1)]
+    assert rules.retry_delay(attempts, (30, 120, 600)) == expected
+    assert rules.retry_delay(attempts, ()) == 0
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        (None, False),
+        ("VALIDATING", False),
+        ("FAILED", False),
+        ("CANCELLED", False),
+        ("IN_PROGRESS", True),
+        ("COMPLETED", True),
+        ("EXPIRED", True),
+    ],
+)
+def test_a_job_past_validating_shows_a_valid_input(status: str | None, expected: bool) -> None:
+    """Other jobs are created once the first one is past VALIDATING, and not if it failed or was cancelled."""
+    assert rules.shows_valid_input(status) is expected

@@ -17,6 +17,7 @@ from together_batches._jobs.create import Listing, WantedJob
 from together_batches._local.atomic_file import AtomicFile
 from together_batches.emulator import Fault
 from together_batches.runs import (
+    _attempt_files,
     _beginning,
     _collecting,
     _context,
@@ -26,7 +27,6 @@ from together_batches.runs import (
     _ledger,
     _result_index,
     _resuming,
-    _run_directory,
     _running,
     _steps,
     rules,
@@ -108,7 +108,7 @@ def _output(kind: type[AtomicFile]) -> Callable[[Path, str], AtomicFile]:
 
 
 async def _after_one_look(self: _collecting.Collecting, **_: Any) -> Any:
-    return await self.give_up()
+    return await self._collect_leniently()
 
 
 async def _or_is_gone(self: _steps.Steps, ended: Any) -> Any:
@@ -224,7 +224,7 @@ _CREATE = "send POST /v1/batches "
         ),
         pytest.param(
             _with_another_page,
-            ((_run_directory, "arrange", _whatever_it_is),),
+            ((_attempt_files, "arrange", _whatever_it_is),),
             id="any page is taken for results",
         ),
         pytest.param(
@@ -256,8 +256,8 @@ PLANTED: dict[str, tuple[Callable[[str], Iterator[Plan]], tuple[Patch, ...]]] = 
     "growing results": (_seeds, (_ONE_LOOK,)),
     "short downloads": (_seeds, (_ONE_LOOK,)),
     "late answers": (_seeds, ((_evidence.Evidence, "is_as_collected", _always),)),
-    "errors of answered rows": (_seeds, ((_run_directory, "arrange", _errors_first),)),
-    "wrong sizes": (_seeds, ((_collecting.Collecting, "give_up", _give_up_by_size),)),
+    "errors of answered rows": (_seeds, ((_attempt_files, "arrange", _errors_first),)),
+    "wrong sizes": (_seeds, ((_collecting.Collecting, "_collect_leniently", _give_up_by_size),)),
     "failed for a moment": (_seeds, ((_evidence, "_BETWEEN_LOOKS_AT_A_JOB_SECONDS", 0.0),)),
     "odd creates": (_seeds, (_SEARCH,)),
     "foreign jobs": (_with_lost_answers, ((WantedJob, "matches", lambda *_, **__: True),)),

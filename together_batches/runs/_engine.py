@@ -28,7 +28,7 @@ from together_batches.runs._steps import Steps
 from together_batches.runs._values import RunEventKind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from together_batches._jobs.create import Created
     from together_batches.runs._context import RunContext
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Engine"]
 
-_ALONE_SECONDS = 600.0
-"""Maximum seconds that the first shard runs alone: a queue at the service must not delay a whole run."""
 _MOST_FAILURES_IN_A_ROW = 3
 
 
@@ -161,8 +159,7 @@ class Engine:
     # --- the first shard, alone -----------------------------------------------------------------------------------
 
     def _see_status(self, key: Key, status: str | None) -> None:
-        """End scouting once a job is past VALIDATING, the status in which an invalid input fails."""
-        if status not in {None, BatchJobStatus.VALIDATING, BatchJobStatus.FAILED, BatchJobStatus.CANCELLED}:
+        if rules.shows_valid_input(status):
             self._end_scouting(key, succeeded=True)
 
     def _end_scouting(self, key: Key, *, succeeded: bool) -> None:
@@ -173,7 +170,7 @@ class Engine:
             self._done.set()
 
     async def _limit_scouting(self, key: Key) -> None:
-        await self._run.time.sleep(_ALONE_SECONDS)
+        await self._run.time.sleep(rules.ALONE_SECONDS)
         if self._scout == key:
             self._end_scouting(key, succeeded=True)
 
@@ -322,16 +319,12 @@ class Engine:
     def _delay(self, key: Key, arranged: Arranged | None) -> float:
         """Return the seconds until the remaining rows of an attempt may be sent again.
 
-        The time since its end counts. Zero if it ended before this call, or if its job was cancelled.
+        The time since its end counts. Zero if it ended before this call.
         """
         if arranged is None or key not in self._ended_at:
             return 0.0
-        if self._store.at(key).status == BatchJobStatus.CANCELLED:
-            return 0.0
-        failures = sum(map(rules.failed_as_a_whole, self._store.at_shard(self._store.shards[key[0]])))
-        delays: Sequence[float] = self._run.options.retry_delays
-        number = max(failures - 1, 0) if rules.failed_as_a_whole(self._store.at(key)) else 0
-        delay = delays[min(number, len(delays) - 1)] if delays else 0.0
+        attempts = (*self._store.earlier(key), self._store.at(key))
+        delay = rules.retry_delay(attempts, self._run.options.retry_delays)
         return max(0.0, delay - (self._run.time.monotonic() - self._ended_at[key]))
 
     async def _after(self, seconds: float, following: Attempt) -> None:

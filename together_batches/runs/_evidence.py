@@ -14,23 +14,18 @@ import attrs
 from together_batches._jobs.patience import Absence
 from together_batches._text import format_count
 from together_batches.models import BatchJob
+from together_batches.runs._steps import results_of
 
 if TYPE_CHECKING:
     from together_batches.runs._joining import Arranged
-    from together_batches.runs._records import Attempt
     from together_batches.runs._steps import Steps
 
-__all__ = ["Evidence", "results_of"]
+__all__ = ["Evidence"]
 
 _BETWEEN_LOOKS_AT_FILES_SECONDS = 60.0
 _BETWEEN_LOOKS_AT_A_JOB_SECONDS = 30.0
 _BEFORE_ROWS_GO_AGAIN_SECONDS = 60.0
 """Maximum seconds to wait for an absent collected job before its rows are sent again on the existing evidence."""
-
-
-def results_of(job: BatchJob | Attempt) -> tuple[str, str | None, str | None]:
-    """Return what a job shows of its end and its results, or what is recorded of them."""
-    return str(job.status), job.output_file_id, job.error_file_id
 
 
 @attrs.frozen

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,10 +23,10 @@ from together_batches.runs._caller_attempt import (
     CallerRows,
     Save,
     Settings,
-    name_of_attempt,
 )
 from together_batches.runs._collecting import Collecting
-from together_batches.runs._evidence import Evidence, results_of
+from together_batches.runs._context import name_of
+from together_batches.runs._evidence import Evidence
 from together_batches.runs._steps import Steps
 from together_batches.runs._threads import in_thread, own_thread
 
@@ -163,7 +162,7 @@ async def collect(
         attempt = attrs.evolve(attempt, collected_at=None, outcomes=b"", output_bytes=None, error_bytes=None)
     context = CallerAttempt(_api_of(client, patience), attempt, save, earlier, patience=patience)
     if attempt.job_id is None and not (give_up and attempt.creating_at):
-        message = f"{name_of_attempt(attempt)} has no job yet: begin it first"
+        message = f"{name_of(attempt.key)} has no job yet: begin it first"
         raise UsageError(message)
     rows = BinaryInput.of(source)
     with own_thread():
@@ -189,7 +188,7 @@ async def recheck(
     Parameters:
         client, save: as for :func:`begin`.
         attempt: the attempt that was collected.
-        patience: seconds for which the job may be absent; then its results count as they were collected.
+        patience: seconds, 60 at most, for which the job may be absent; then its results count as they were collected.
 
     Returns:
         The attempt, unchanged if the job and its files are as they were collected. Otherwise it is saved without
@@ -208,32 +207,14 @@ async def recheck(
 async def _collect(collecting: Collecting, *, give_up: bool) -> None:
     """Collect the results of a job that has ended, or of one that is given up."""
     steps = collecting.steps
-    context = steps.context
-    if context.attempt.job_id is None:
-        found = context.lost_job((await steps.list_jobs()).jobs) if context.attempt.marked else None
-        if found is None:
-            await context.save(ended_at=context.time.now(), error="given up: no job was found")
-            await collecting.give_up()
-            return
-        await steps.note_job(found)
-        give_up = False
-    if give_up:
-        read = partial(context.api.retrieve, context.attempt.job_id or "")
-        job = await context.if_present("look-up of the job", read)
-    else:
-        job = await steps.read()
-    attempt = context.attempt
-    if job is not None and (attempt.ended_at is None or results_of(job) != results_of(attempt)):
-        await steps.note_state(job)
-    if job is not None and not job.is_terminal:
-        if give_up:
-            message = f"give_up: job {job.id} has not ended ({job.status}); cancel it first, or wait for it"
-            raise UsageError(message)
-    elif give_up:
-        if attempt.ended_at is None and job is None:
-            await context.save(ended_at=context.time.now(), error="given up: the job is absent")
-        await collecting.give_up()
-    else:
+
+    async def listed() -> list[BatchJob]:
+        # Only a marked file identifies its job here.
+        return (await steps.list_jobs()).jobs if steps.context.attempt.marked else []
+
+    if give_up and await collecting.give_up(listed) is not None:
+        return
+    if await steps.note_if_changed(await steps.read()):
         await collecting.collect(on_wait=lambda: None)
 
 

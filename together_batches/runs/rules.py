@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AGAIN",
+    "ALONE_SECONDS",
     "DENIED",
     "FAILED",
     "FOR_THE_ACCOUNT",
@@ -42,7 +43,9 @@ __all__ = [
     "next_attempt",
     "outcome_of",
     "outcomes_of",
+    "retry_delay",
     "rows_of",
+    "shows_valid_input",
     "usage",
 ]
 
@@ -178,6 +181,33 @@ def rows_of(shard: Shard, earlier: Sequence[Attempt]) -> Sequence[int]:
 def failed_as_a_whole(attempt: Attempt) -> bool:
     """Return whether the job failed or expired and answered no row."""
     return attempt.status in {BatchJobStatus.FAILED, BatchJobStatus.EXPIRED} and SUCCEEDED not in outcomes_of(attempt)
+
+
+def retry_delay(attempts: Sequence[Attempt], delays: Sequence[float]) -> float:
+    """Return the seconds from the end of the last of these attempts at a shard until its rows are sent again.
+
+    After error rows it is the first of ``delays``; after the n-th job that failed as a whole the n-th, or the last;
+    after a cancelled job 0.
+    """
+    last = attempts[-1]
+    if not delays or last.status == BatchJobStatus.CANCELLED:
+        return 0.0
+    failures = sum(map(failed_as_a_whole, attempts)) if failed_as_a_whole(last) else 1
+    return delays[min(failures, len(delays)) - 1]
+
+
+# --- the first job ------------------------------------------------------------------------------------------------
+
+ALONE_SECONDS = 600.0
+"""Maximum seconds that the first job is alone: a queue at the service must not delay all others."""
+
+
+def shows_valid_input(status: str | None) -> bool:
+    """Return whether the status of the first job shows that its input is valid, so that others may be created.
+
+    It does once the job is past VALIDATING, the status in which an invalid input fails.
+    """
+    return status not in {None, BatchJobStatus.VALIDATING, BatchJobStatus.FAILED, BatchJobStatus.CANCELLED}
 
 
 # --- buckets of rows ----------------------------------------------------------------------------------------------
