@@ -68,7 +68,7 @@ class Resuming:
             if attempt.job_id is None:
                 found = self._store.lost_job(attempt, of_files[attempt.key])
                 if found is not None:
-                    await self._collecting(attempt.key).steps.note_job(found)
+                    await self._collecting(attempt.key).attempt_job.note_job(found)
             elif attempt.marked:
                 self._warn_of_others(attempt, of_files[attempt.key])
 
@@ -184,7 +184,7 @@ class Resuming:
         if attempt.job_id is None:
             found = self._store.lost_job(attempt, await self._listed())
             if found is not None:
-                await collecting.steps.note_job(found)
+                await collecting.attempt_job.note_job(found)
                 return None
             await self._store.save(key, ended_at=self._run.time.now(), error="given up: no job was found")
             return await collecting.give_up()
@@ -195,5 +195,5 @@ class Resuming:
             if not job.is_terminal:
                 message = f"give_up: job {job.id} has not ended ({job.status}); cancel it first, or wait for it"
                 raise UsageError(message)
-            await collecting.steps.note_state(job)
+            await collecting.attempt_job.note_state(job)
         return await collecting.give_up()

@@ -1,4 +1,4 @@
-"""The steps of an attempt whose job exists: the job is recorded, followed to its end, and read again in doubt."""
+"""The job of an attempt: it is recorded, followed to its end, and read again in doubt."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from together_batches.models import BatchJob
     from together_batches.runs._attempt import AttemptContext
 
-__all__ = ["Steps"]
+__all__ = ["AttemptJob"]
 
 _BETWEEN_LOOKS_SECONDS = 30.0
 _USELESS = frozenset({BatchJobStatus.FAILED, BatchJobStatus.EXPIRED, BatchJobStatus.CANCELLED})
 
 
-class Steps:
-    """Steps of an attempt until its job has ended. Each is recorded."""
+class AttemptJob:
+    """The job of an attempt: which one it is, and its state. Each change is recorded."""
 
     def __init__(self, context: AttemptContext) -> None:
         self.context = context
