@@ -40,7 +40,7 @@ __all__ = ["Finished", "Paused", "RowsFailedError", "ShardWork", "Waiting", "Wor
 
 
 class RowsFailedError(RunError):
-    """Rows have no answer, and the task is to fail then."""
+    """Rows have no answer, and ``fail_when`` makes the task fail for that; the results are written."""
 
 
 @attrs.frozen
@@ -69,8 +69,8 @@ class Work:
     """What a task is to do.
 
     ``identity`` is unique to the task and its DAG run. ``given`` is the shard if it was cut by an earlier task.
-    ``pieces`` is the directory of the results of single attempts. ``resumes_cancelled`` says whether the rows of a
-    job that was cancelled after an earlier try of the task had begun it are sent again.
+    ``pieces`` is the directory of the results of single attempts. ``resumes_cancelled``: if an earlier try of the
+    task began a job, and it was cancelled since, whether its rows are sent again.
     """
 
     identity: str

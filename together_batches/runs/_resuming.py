@@ -1,4 +1,4 @@
-"""First steps of a resumed run: reconciliation with the service, and results that the user gave up."""
+"""First attempt_job of a resumed run: reconciliation with the service, and results that the user gave up."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _log = logging.getLogger("together_batches")
 
 _BETWEEN_LOOKS_SECONDS = 10.0
 _MOST_LOOKS_AT_LIST = 6
-"""Maximum reads of a failing list (in two minutes). All later steps wait out an outage anyway."""
+"""Maximum reads of a failing list (in two minutes). All later attempt_job wait out an outage anyway."""
 _MOST_LOOKED_AT = 3
 """Maximum attempts whose job or file is read to check whether the account is the right one."""
 
@@ -69,7 +69,7 @@ class Resuming:
             if attempt.job_id is None:
                 found = self._store.lost_job(attempt, of_files[attempt.key])
                 if found is not None:
-                    await self._collecting(attempt.key).steps.note_job(found)
+                    await self._collecting(attempt.key).attempt_job.note_job(found)
             elif attempt.marked:
                 self._warn_of_others(attempt, of_files[attempt.key])
 
@@ -117,7 +117,7 @@ class Resuming:
             raise RunError(message, directory=str(directory))
 
     async def _exists(self, attempt: Attempt) -> bool:
-        present, api = self._collecting(attempt.key).steps.context.if_present, self._run.api
+        present, api = self._collecting(attempt.key).attempt_job.context.if_present, self._run.api
         if attempt.job_id and await present("look-up of the job", partial(api.retrieve, attempt.job_id)) is not None:
             return True
         return await present("look-up of the input", partial(api.file, attempt.file_id or "")) is not None

@@ -15,6 +15,7 @@ from together_batches._validation import path_of, positive_number
 from together_batches.errors import UsageError
 from together_batches.jsonl._requests import check_endpoint
 from together_batches.models import BatchJob
+from together_batches.runs._attempt_job import AttemptJob
 from together_batches.runs._beginning import Beginning
 from together_batches.runs._binary import BinaryInput, check_sink
 from together_batches.runs._caller_attempt import (
@@ -27,7 +28,6 @@ from together_batches.runs._caller_attempt import (
 from together_batches.runs._collecting import Collecting
 from together_batches.runs._context import name_of
 from together_batches.runs._evidence import Evidence
-from together_batches.runs._steps import Steps
 from together_batches.runs._threads import in_thread, own_thread
 
 if TYPE_CHECKING:
@@ -95,16 +95,16 @@ async def begin(
     for each in earlier:
         if each.job_id is not None:
             context.api.know(BatchJob(id=each.job_id, created_at=each.created_at))
-    steps = Steps(context)
+    attempt_job = AttemptJob(context)
     with own_thread():
         if earlier and not attempt.creating_at:
             previous = CallerAttempt(context.api, earlier[-1], save, earlier, settings, patience=patience)
-            other = await Steps(previous).other_job()
+            other = await AttemptJob(previous).other_job()
             if other is not None:
-                await steps.take_up(other)
+                await attempt_job.take_up(other)
                 return context.attempt
         mark = None if identity is None else mark_of(identity, *attempt.key)
-        beginning = Beginning(steps, CallerRows(context, BinaryInput.of(source), mark, endpoint))
+        beginning = Beginning(attempt_job, CallerRows(context, BinaryInput.of(source), mark, endpoint))
         await beginning.upload()
         await beginning.create()
     return context.attempt
@@ -169,7 +169,7 @@ async def collect(
         scratch = await in_thread(lambda _: _scratch_in(scratch_directory))
         try:
             results = CallerResults(context, rows, sink, Path(scratch.name))
-            await _collect(Collecting(Steps(context), results), give_up=give_up)
+            await _collect(Collecting(AttemptJob(context), results), give_up=give_up)
         finally:
             with anyio.CancelScope(shield=True):
                 await in_thread(lambda _: scratch.cleanup())
@@ -200,21 +200,21 @@ async def recheck(
     """
     context = CallerAttempt(_api_of(client, patience), attempt, save, patience=patience)
     if attempt.rows and attempt.collected_at is not None:
-        await Evidence(Steps(context)).is_as_collected()
+        await Evidence(AttemptJob(context)).is_as_collected()
     return context.attempt
 
 
 async def _collect(collecting: Collecting, *, give_up: bool) -> None:
     """Collect the results of a job that has ended, or of one that is given up."""
-    steps = collecting.steps
+    attempt_job = collecting.attempt_job
 
     async def listed() -> list[BatchJob]:
         # Only a marked file identifies its job here.
-        return (await steps.list_jobs()).jobs if steps.context.attempt.marked else []
+        return (await attempt_job.list_jobs()).jobs if attempt_job.context.attempt.marked else []
 
     if give_up and await collecting.give_up(listed) is not None:
         return
-    if await steps.note_if_changed(await steps.read()):
+    if await attempt_job.note_if_changed(await attempt_job.read()):
         await collecting.collect(on_wait=lambda: None)
 
 

@@ -1,4 +1,4 @@
-"""The steps of an attempt whose job exists: the job is recorded, followed to its end, and read again in doubt."""
+"""The job of an attempt: it is recorded, followed to its end, and read again in doubt."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from together_batches.runs._attempt import AttemptContext
     from together_batches.runs._records import Attempt
 
-__all__ = ["Steps", "results_of"]
+__all__ = ["AttemptJob", "results_of"]
 
 _BETWEEN_LOOKS_SECONDS = 30.0
 _USELESS = frozenset({BatchJobStatus.FAILED, BatchJobStatus.EXPIRED, BatchJobStatus.CANCELLED})
@@ -30,8 +30,8 @@ def results_of(job: BatchJob | Attempt) -> tuple[str, str | None, str | None]:
     return str(job.status), job.output_file_id, job.error_file_id
 
 
-class Steps:
-    """Steps of an attempt until its job has ended. Each is recorded."""
+class AttemptJob:
+    """The job of an attempt: which one it is, and its state. Each change is recorded."""
 
     def __init__(self, context: AttemptContext) -> None:
         self.context = context
