@@ -11,6 +11,7 @@ from typing import IO, TYPE_CHECKING, Any
 import pytest
 
 from together_batches import AsyncBatches, jsonl
+from together_batches.airflow import _storage
 from together_batches.airflow._shard import (
     Finished,
     Paused,
@@ -23,7 +24,7 @@ from together_batches.airflow._shard import (
 )
 from together_batches.airflow._state import ObjectEntries, TaskEntries, TaskLedger
 from together_batches.emulator import Answer, Emulator, Failure, Timing
-from together_batches.errors import RunChangedError, RunError, RunLedgerError, UsageError
+from together_batches.errors import BatchesError, RunChangedError, RunError, RunLedgerError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -234,6 +235,16 @@ async def test_rows_that_never_succeed(task: Task) -> None:
     assert manifest["failures_uri"] == str(task.place / "answers.failures.jsonl")
 
 
+async def test_failures_of_before(task: Task) -> None:
+    """Rows that are answered by further attempts leave no file of failures behind."""
+    task.options["max_attempts"] = 1
+    assert (await task.finish())["failed"] == 1
+    assert (task.place / "answers.failures.jsonl").exists()
+    task.options["max_attempts"] = 2
+    assert (await task.finish())["failures_uri"] is None
+    assert not (task.place / "answers.failures.jsonl").exists()
+
+
 @pytest.mark.parametrize(
     ("succeeded", "fail_when", "fails"),
     [(3, "any", False), (2, "any", True), (2, "all", False), (0, "all", True), (0, "never", False)],
@@ -340,6 +351,65 @@ async def test_results_that_cannot_be_written(task: Task) -> None:
     with pytest.raises(UsageError, match=r"cannot write .*answers.jsonl.run/probe"):
         await task.start()
     assert len(task.service.requests) == 0
+
+
+class Remote(Local):
+    """A file on object storage, which is complete when it is closed, by its finalizer at the latest."""
+
+    protocol = "s3"
+    opened: list[Upload]
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.opened = []
+
+    def open(self, mode: str) -> Any:
+        self.opened.append(Upload())
+        return self.opened[-1]
+
+
+class Upload:
+    """An object that is being written."""
+
+    def __init__(self) -> None:
+        self.closed = False
+        self.discarded = False
+
+    def write(self, content: bytes) -> int:
+        """Take a block."""
+        return len(content)
+
+    def discard(self) -> None:
+        """Give the object up."""
+        self.discarded = True
+
+
+def test_an_object_that_is_not_written_whole(tmp_path: Path) -> None:
+    """An object whose content cannot be read to its end is given up, not completed when its file is finalized."""
+
+    def blocks() -> Iterator[bytes]:
+        yield b"first"
+        raise UsageError("cannot read the second")
+
+    place = Remote(tmp_path / "answers.jsonl")
+    with pytest.raises(UsageError, match="cannot read the second"):
+        _storage.put_all(blocks(), place)
+    (upload,) = place.opened
+    assert (upload.discarded, upload.closed) == (True, True)
+
+
+class Broken(Local):
+    """A file whose storage fails with an error of its own."""
+
+    def open(self, mode: str) -> Any:
+        raise LookupError("no credentials")
+
+
+def test_errors_of_a_storage(tmp_path: Path) -> None:
+    """An error that a library of a storage defines is one of ours, and names the file; a retry may help."""
+    with pytest.raises(BatchesError, match=r"cannot read .*answers.jsonl: LookupError: no credentials") as caught:
+        _storage.read_bytes(Broken(tmp_path / "answers.jsonl"))
+    assert not isinstance(caught.value, UsageError)
 
 
 @pytest.mark.parametrize(

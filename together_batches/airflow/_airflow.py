@@ -133,6 +133,8 @@ if TYPE_CHECKING:
     class TaskGroup:
         """Group of tasks."""
 
+        group_id: str
+
         def __init__(self, group_id: str, **kwargs: Any) -> None: ...
 
         def __enter__(self) -> Self: ...

@@ -190,6 +190,7 @@ class ShardWork:
 
     async def _check_places(self) -> None:
         """Write and remove a file where results will be: a place that cannot be written must not cost a job."""
+        await to_thread.run_sync(_storage.check_target, self._work.results)
         probe = self._work.pieces / "probe"
         await to_thread.run_sync(_storage.put_bytes, b"", probe)
         await to_thread.run_sync(_storage.remove, probe)
@@ -359,6 +360,8 @@ class ShardWork:
         place = failures_of(self._work.results)
         if failed:
             _storage.put(failures, place)
+        else:
+            _storage.remove(place)  # of an earlier run, or of fewer attempts
         _storage.put(results, self._work.results)
         return place if failed else None
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from together_batches.airflow._airflow import Context
 
-__all__ = ["FailWhen", "OnKill", "failing_for_good", "identity_of", "pushed_if_failing"]
+__all__ = ["FailWhen", "OnKill", "check_choice", "failing_for_good", "identity_of", "pushed_if_failing"]
 
 FailWhen = Literal["any", "all", "never"]
 """Which rows without an answer fail a task."""
@@ -28,6 +28,15 @@ OnKill = Literal["cancel", "leave"]
 """What becomes of the job of a task that a person marks or clears."""
 
 _LASTING = (AuthenticationError, PermissionDeniedError, RunError, UsageError, ValidationError)
+_LASTING_OF_FILES = (FileExistsError, FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
+"""Errors of the storage that a retry does not mend; any other, such as a timeout, may pass."""
+
+
+def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    """Raise :class:`UsageError` for a value that is none of the choices."""
+    if value not in choices:
+        message = f"{name} is one of {', '.join(map(repr, choices))}; it is {value!r}"
+        raise UsageError(message)
 
 
 @contextmanager
@@ -36,6 +45,9 @@ def failing_for_good() -> Generator[None]:
     try:
         yield
     except _LASTING as error:
+        cause = error.__cause__
+        if isinstance(cause, OSError) and not isinstance(cause, _LASTING_OF_FILES):
+            raise
         raise AirflowFailException(f"{type(error).__name__}: {error}") from error
 
 
