@@ -104,6 +104,7 @@ class Task:
         self.requests = place / "requests.jsonl"
         self.results = place / "answers.jsonl"
         self.options = options
+        self.kill: Callable[[], str | None] = lambda: None
         self._starts = 0
 
     def write(self, count: int, failing: Mapping[int, str] | None = None) -> None:
@@ -134,6 +135,7 @@ class Task:
         async with AsyncBatches(self.service.api_key, base_url=self.service.base_url) as client:
             ledger = TaskLedger(self.entries)
             shard = ShardWork(work, client, ledger, scratch=scratch, now=now or partial(datetime.now, UTC), log=_LOG)
+            self.kill = shard.kill
             return await (shard.begin() if is_new else shard.go_on())
 
     async def finish(self) -> dict[str, Any]:
@@ -198,6 +200,25 @@ async def test_how_many_records_there_are(task: Task) -> None:
     """The deaths above are at all records that a task of two attempts writes."""
     await task.finish()
     assert task.entries.count == max(number for number, _ in _deaths())
+
+
+async def test_a_kill_sends_nothing_more(task: Task) -> None:
+    """A process that is ended by a signal, which it may survive for a while, begins no other job; a retry does."""
+    entries = task.entries
+
+    class Killing(Entries):
+        def set(self, name: str, value: Mapping[str, Any]) -> None:
+            entries.set(name, value)
+            if value.get("collected_at"):
+                task.kill()
+
+    task.entries = Killing()
+    with pytest.raises(BatchesError, match="the task was ended, so nothing more is sent; a retry goes on"):
+        await task.start()
+    assert task.service.count("create") == 1
+    task.entries = entries
+    assert (await task.finish())["succeeded"] == 6
+    assert task.service.count("create") == 2
 
 
 # --- what is waited for -------------------------------------------------------------------------------------------

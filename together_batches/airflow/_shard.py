@@ -19,6 +19,7 @@ from together_batches._text import count_of, format_count
 from together_batches.airflow import _storage
 from together_batches.airflow._storage import Location
 from together_batches.errors import (
+    BatchesError,
     CreateUnconfirmedError,
     ResultsUnavailableError,
     RunChangedError,
@@ -135,6 +136,10 @@ class ShardWork:
             await ledger.load()
         shard = await self._shard()
         while (attempt := self._following(shard)) is not None:
+            if self._killed and not attempt.creating_at:
+                # Airflow may let the process run on for a while.
+                message = "the task was ended, so nothing more is sent; a retry goes on"
+                raise BatchesError(message)
             moment = self._sent_again_at(attempt)
             if moment is not None and moment > self._now():
                 self._log.info(
