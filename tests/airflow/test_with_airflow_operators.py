@@ -20,7 +20,7 @@ from together_batches.airflow._dataset_tasks import JoinOperator, PlanOperator, 
 from together_batches.airflow._tasks import failing_for_good
 from together_batches.airflow.triggers import TogetherBatchTrigger, TogetherPauseTrigger
 from together_batches.emulator import Timing
-from together_batches.errors import UsageError
+from together_batches.errors import BatchesError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -135,6 +135,19 @@ def test_a_triggerer_that_cannot_follow(service: Emulator, requests: Path) -> No
         assert isinstance(again.trigger, TogetherBatchTrigger)
     service.advance(7200)
     assert task.execute_complete(CONTEXT, refused, outages)["succeeded"] == 4
+    assert service.count("create") == 1
+
+
+def test_a_triggerer_without_the_package(service: Emulator, requests: Path) -> None:
+    """A trigger that the triggerer cannot load fails the task with what to do; a retry takes the job up."""
+    service.timing = Timing(validating=0, running=3600)
+    task = _batch(requests)
+    _wait(task.execute, CONTEXT)
+    failure = {"error": "Trigger failure", "traceback": ["ModuleNotFoundError: No module named 'together_batches'"]}
+    for waiting in (task, TogetherBatchSensor(task_id="wait", job_id="job-1")):
+        with pytest.raises(BatchesError, match="must be installed where the triggerer runs"):
+            waiting.resume_execution("__fail__", failure, CONTEXT)
+    _wait(task.execute, CONTEXT)
     assert service.count("create") == 1
 
 

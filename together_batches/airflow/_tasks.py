@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
-from together_batches.airflow._airflow import AirflowFailException
+from together_batches.airflow._airflow import AirflowFailException, TaskDeferralError
 from together_batches.errors import (
     AuthenticationError,
     BatchesError,
@@ -20,7 +20,15 @@ if TYPE_CHECKING:
 
     from together_batches.airflow._airflow import Context
 
-__all__ = ["FailWhen", "OnKill", "check_choice", "failing_for_good", "identity_of", "pushed_if_failing"]
+__all__ = [
+    "FailWhen",
+    "OnKill",
+    "check_choice",
+    "explained_deferral",
+    "failing_for_good",
+    "identity_of",
+    "pushed_if_failing",
+]
 
 FailWhen = Literal["any", "all", "never"]
 """Which rows without an answer fail a task."""
@@ -49,6 +57,20 @@ def failing_for_good() -> Generator[None]:
         if isinstance(cause, OSError) and not isinstance(cause, _LASTING_OF_FILES):
             raise
         raise AirflowFailException(f"{type(error).__name__}: {error}") from error
+
+
+@contextmanager
+def explained_deferral() -> Generator[None]:
+    """Say what to do about a trigger that failed before it could wait, which Airflow reports as a failure alone."""
+    try:
+        yield
+    except TaskDeferralError as error:
+        message = (
+            f"the triggerer could not wait for the job ({error}): its log and the lines above say why; "
+            'together_batches must be installed where the triggerer runs (pip install "together_batches[airflow]"); '
+            "the job runs on, and a retry takes it up"
+        )
+        raise BatchesError(message) from error
 
 
 @contextmanager

@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, Any
 from together_batches._validation import positive_int, positive_number
 from together_batches.airflow import _storage
 from together_batches.airflow._airflow import HAS_ON_KILL, BaseOperator, version
-from together_batches.airflow._tasks import check_choice, failing_for_good, identity_of, pushed_if_failing
+from together_batches.airflow._tasks import (
+    check_choice,
+    explained_deferral,
+    failing_for_good,
+    identity_of,
+    pushed_if_failing,
+)
 from together_batches.airflow.hook import TogetherHook
 from together_batches.errors import APIError, AuthenticationError, BatchesError, NotFoundError, UsageError
 
@@ -116,6 +122,11 @@ class TogetherBatchOperator(BaseOperator):
     ) -> dict[str, Any]:
         """Go on after the task was deferred. What the event says is read again from the service."""
         return self._work_on(context, outages=outages, not_followed=(event or {}).get("error"))
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Go on after the task was deferred, as Airflow calls it."""
+        with explained_deferral():
+            return super().resume_execution(next_method, next_kwargs, context)
 
     def on_kill(self) -> None:
         """Cancel the job, if that is wanted and the task is ended while it runs on a worker."""

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from together_batches.airflow._airflow import AirflowFailException, BaseSensorOperator
-from together_batches.airflow._tasks import failing_for_good
+from together_batches.airflow._tasks import explained_deferral, failing_for_good
 from together_batches.airflow.hook import TogetherHook
 from together_batches.errors import UsageError
 
@@ -74,6 +74,11 @@ class TogetherBatchSensor(BaseSensorOperator):
         with failing_for_good():
             self.poke(context)
             return self._result(self._allowed())
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Go on after the task was deferred, as Airflow calls it."""
+        with explained_deferral():
+            return super().resume_execution(next_method, next_kwargs, context)
 
     def poke(self, context: Context) -> bool:
         """Return whether the job has finished."""
