@@ -105,6 +105,7 @@ class Task:
         self.results = place / "answers.jsonl"
         self.options = options
         self.kill: Callable[[], str | None] = lambda: None
+        self.before: Any = None
         self._starts = 0
 
     def write(self, count: int, failing: Mapping[int, str] | None = None) -> None:
@@ -133,7 +134,7 @@ class Task:
             **({"retry_delays": (), "patience": 0.2} | self.options),
         )
         async with AsyncBatches(self.service.api_key, base_url=self.service.base_url) as client:
-            ledger = TaskLedger(self.entries)
+            ledger = TaskLedger(self.entries, self.before)
             shard = ShardWork(work, client, ledger, scratch=scratch, now=now or partial(datetime.now, UTC), log=_LOG)
             self.kill = shard.kill
             return await (shard.begin() if is_new else shard.go_on())
@@ -454,6 +455,20 @@ async def test_records_beside_the_results(task: Task) -> None:
     (task.place / "records" / "attempt-1.json").write_bytes(b"[1")
     with pytest.raises(RunLedgerError, match="is damaged"):
         await task.start()
+
+
+async def test_records_of_an_older_airflow(task: Task) -> None:
+    """A task that began before Airflow had a task state store goes on after the upgrade, from its older records."""
+    task.service.timing = Timing(validating=0, running=3600)
+    old = task.entries = ObjectEntries(Local(task.place / "records"))
+    waiting = await task.start()
+    task.entries, task.before = Entries(), old
+    assert await task.start(is_new=False) == waiting
+    task.service.advance(7200)
+    task.service.timing = _SOON
+    assert (await task.finish())["succeeded"] == 6
+    assert await task.finish()
+    assert task.service.count("create") == 2
 
 
 async def test_records_in_the_task_state_store() -> None:

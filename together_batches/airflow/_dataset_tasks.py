@@ -152,11 +152,11 @@ class ShardOperator(TogetherBatchOperator):
         self.group = group
 
     def _plan(self, context: Context, scratch: Path) -> tuple[Work, TaskLedger]:
-        from together_batches.airflow._state import TaskLedger, entries_of
+        from together_batches.airflow._state import ObjectEntries, TaskLedger, entries_of
 
         work, directory = self._part(context)
         # The first shard goes on with what the task before has begun.
-        return work, TaskLedger(entries_of(context, directory), before=self._first_entries(directory))
+        return work, TaskLedger(entries_of(context, directory), before=ObjectEntries(directory))
 
     def _part(self, context: Context) -> tuple[Work, Location]:
         """Return the work on the shard, and the directory of its files."""
@@ -177,11 +177,6 @@ class ShardOperator(TogetherBatchOperator):
             given=shard,
         )
         return work, pieces
-
-    def _first_entries(self, directory: Location) -> Entries | None:
-        from together_batches.airflow._state import ObjectEntries
-
-        return ObjectEntries(directory) if int(self.shard) == 1 else None
 
 
 class FirstShardOperator(ShardOperator):

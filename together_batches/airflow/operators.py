@@ -148,7 +148,7 @@ class TogetherBatchOperator(BaseOperator):
     def _plan(self, context: Context, scratch: Path) -> tuple[Work, TaskLedger]:
         """Return the work of the task and its ledger."""
         from together_batches import jsonl
-        from together_batches.airflow._state import TaskLedger, entries_of
+        from together_batches.airflow._state import ObjectEntries, TaskLedger, entries_of
 
         if (self.requests is None) == (self.requests_uri is None):
             message = "give requests_uri, or requests, and not both"
@@ -162,7 +162,7 @@ class TogetherBatchOperator(BaseOperator):
         identity = identity_of(context)
         pieces = _storage.directory_of(results, identity)
         work = self._work(identity, source, self.requests_uri or "requests", results, pieces)
-        return work, TaskLedger(entries_of(context, pieces))
+        return work, TaskLedger(entries_of(context, pieces), before=ObjectEntries(pieces))
 
     def _work(
         self,
