@@ -128,10 +128,10 @@ def test_a_line_that_nothing_reads(line: bytes) -> None:
 )
 def test_the_tokens_of_an_answer(body: bytes, tokens: tuple[int, int, int]) -> None:
     """The tokens of answers are read without decoding the rest of them, and are added up; what has none counts 0."""
-    assert result_codec.usage(body) == tokens
+    assert result_codec.usage([body]) == tokens
     usual = b'{"usage": {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}}'
     more = (tokens[0] + 2, tokens[1] + 4, tokens[2] + 6)
-    assert result_codec.usage(usual, body, usual) == more
+    assert result_codec.usage([usual, body, usual]) == more
 
 
 _row_bodies = st.recursive(

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from together_batches.emulator import RecordedRequest
 
 ROWS_OF_A_SHARD = 10
+_BETWEEN_LINES_SECONDS = 15
 DAG_FILE = """
 from airflow.sdk import DAG
 from together_batches.airflow import together_run
@@ -198,14 +199,13 @@ class Cluster:
 
 def until(what: str, condition: Callable[[], bool], seconds: float, show: Callable[[], object]) -> None:
     """Wait until a condition holds; raise an error after some time."""
-    end, shown = time.monotonic() + seconds, ""
+    end, shown_at = time.monotonic() + seconds, 0.0
     while not condition():
-        now = f"{what}: {show()}"
-        if now != shown:
-            print(time.strftime("%X"), now, flush=True)
-            shown = now
         if time.monotonic() > end:
-            raise TimeoutError(now)
+            raise TimeoutError(f"{what}: {show()}")
+        if time.monotonic() > shown_at + _BETWEEN_LINES_SECONDS:
+            print(time.strftime("%X"), f"{what}: {show()}", flush=True)
+            shown_at = time.monotonic()
         time.sleep(1)
 
 

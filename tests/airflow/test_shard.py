@@ -152,6 +152,22 @@ class Task:
         return [json.loads(line)["custom_id"] for line in self.results.read_text("utf-8").splitlines()]
 
 
+class Killing(Entries):
+    """Records, and a signal that ends the task when the first of some kind is written."""
+
+    def __init__(self, task: Task, when: Callable[[Mapping[str, Any]], bool]) -> None:
+        super().__init__()
+        self._task = task
+        self._when = when
+        self._done = False
+
+    def set(self, name: str, value: Mapping[str, Any]) -> None:
+        super().set(name, value)
+        if not self._done and self._when(value):
+            self._done = True
+            self._task.kill()
+
+
 @pytest.fixture
 async def service() -> AsyncIterator[Emulator]:
     """An emulator whose jobs end at once, where rows fail as their questions say."""
@@ -205,19 +221,10 @@ async def test_how_many_records_there_are(task: Task) -> None:
 
 async def test_a_kill_sends_nothing_more(task: Task) -> None:
     """A process that is ended by a signal, which it may survive for a while, begins no other job; a retry does."""
-    entries = task.entries
-
-    class Killing(Entries):
-        def set(self, name: str, value: Mapping[str, Any]) -> None:
-            entries.set(name, value)
-            if value.get("collected_at"):
-                task.kill()
-
-    task.entries = Killing()
+    task.entries = Killing(task, lambda record: bool(record.get("collected_at")))
     with pytest.raises(BatchesError, match="the task was ended, so nothing more is sent; a retry goes on"):
         await task.start()
     assert task.service.count("create") == 1
-    task.entries = entries
     assert (await task.finish())["succeeded"] == 6
     assert task.service.count("create") == 2
 
@@ -340,6 +347,15 @@ async def test_a_job_that_a_clear_cancelled(task: Task) -> None:
         await client.cancel(waiting.job_id)
     task.service.timing = _SOON
     assert isinstance(await task.start(is_new=False), Finished)
+
+
+async def test_a_kill_before_the_job_is_known(task: Task) -> None:
+    """A task that is ended while its job is being created cancels the job as soon as its id is known."""
+    task.service.timing = Timing(validating=0, running=3600, canceling=0)
+    task.entries = Killing(task, lambda record: bool(record.get("creating_at")) and not record.get("job_id"))
+    with pytest.raises(RunError, match="was cancelled"):
+        await task.start()
+    assert [job["status"] for job in task.service.jobs] == ["CANCELLED"]
 
 
 async def test_results_that_are_lost(task: Task) -> None:

@@ -12,9 +12,11 @@ from together_batches._protocol.json_codec import UNREADABLE, WireError, decode,
 from together_batches._protocol.json_members import members
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from together_batches.rows import BatchSuccess
 
-__all__ = ["Answer", "Row", "answers", "decode_row", "usage"]
+__all__ = ["Answer", "BodyText", "Row", "answers", "decode_row", "usage"]
 
 _Object = dict[str, object]
 
@@ -107,6 +109,10 @@ def answers(text: bytes, lines: list[bytes]) -> list[Answer] | None:
     return each_of(text, len(lines), _read_answers) if is_utf8(text, lines) else None
 
 
+BodyText = bytes | Raw
+"""Text of an answer, as a copy or within its line."""
+
+
 class _Tokens(Struct, gc=False):
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -118,19 +124,20 @@ class _Usage(Struct, gc=False):
 
 
 _read_usage = msgspec.json.Decoder(_Usage).decode
-_read_usages = msgspec.json.Decoder(_Usage).decode_lines
 
 
-def usage(*bodies: bytes) -> tuple[int, int, int]:
+def usage(bodies: Sequence[BodyText]) -> tuple[int, int, int]:
     """Return the tokens that answers took: of the prompts, of the completions and in all.
 
     Each body is the text of an object, cut from its line.
     """
-    found: list[_Usage] | list[BatchSuccess] | None = each_of(b"\n".join(bodies), len(bodies), _read_usages)
-    if found is None:  # a number as text, for example
+    found: list[_Usage] | list[BatchSuccess]
+    try:
+        found = [_read_usage(body) for body in bodies]
+    except UNREADABLE:  # a number as text, for example
         from together_batches.rows import BatchSuccess  # a client that reads no results does without it
 
-        found = [BatchSuccess("", Body(body)) for body in bodies]
+        found = [BatchSuccess("", Body(bytes(body))) for body in bodies]
     used = [row.usage for row in found if row.usage is not None]
     return (
         sum([tokens.prompt_tokens for tokens in used]),

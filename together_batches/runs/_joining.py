@@ -17,7 +17,7 @@ from together_batches.errors import RunError
 from together_batches.rows import BatchFailure, BatchMissing, BatchSuccess, Usage
 from together_batches.runs import rules
 from together_batches.runs._binary import BinaryInput
-from together_batches.runs._result_index import OK, ResultIndex, Text
+from together_batches.runs._result_index import OK, Kind, ResultIndex
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterator, Sequence
@@ -120,7 +120,7 @@ def arrange(
                     target.write(to_dict.success_line(custom_id, text, kind) + b"\n")
                     outcomes.append(rules.SUCCEEDED)
                     continue
-                result = absent(custom_id) if kind == Text.NONE else _result(custom_id, kind, text)
+                result = absent(custom_id) if kind == Kind.NONE else _result(custom_id, kind, text)
                 outcome = rules.outcome_of(result)
                 outcomes.append(outcome)
                 if outcome in rules.FOR_THE_ACCOUNT and refusal is None and isinstance(result, BatchFailure):
@@ -139,10 +139,10 @@ def arrange(
     )
 
 
-def _result(custom_id: str, text: int, line: bytes) -> BatchSuccess | BatchFailure:
-    if text in {Text.UNUSUAL_ANSWER, Text.FAILURE}:
+def _result(custom_id: str, kind: int, line: bytes) -> BatchSuccess | BatchFailure:
+    if kind in {Kind.UNUSUAL_ANSWER, Kind.FAILURE}:
         return read_row(line)
-    return salvaged(custom_id, line, whole=text == Text.UNREADABLE)
+    return salvaged(custom_id, line, whole=kind == Kind.UNREADABLE)
 
 
 def final_lines(

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from together_batches.jsonl._lines import Lines
 
-__all__ = ["OK", "LineCounts", "ResultIndex", "Text"]
+__all__ = ["OK", "Kind", "LineCounts", "ResultIndex"]
 
 _BLOCK_BYTES = 1 << 18
 _TOGETHER_BYTES = 1 << 22
@@ -32,8 +32,8 @@ _GAP_BYTES = 1 << 14
 """Average distance of texts up to which those in between are read rather than skipped by another read."""
 
 
-class Text(IntEnum):
-    """What the text of a row is, unless it is the body of an answer: then its status is in place of this."""
+class Kind(IntEnum):
+    """Kind of a row's text, unless it is the body of an answer: then its status is in place of this."""
 
     NONE = 0
     UNUSUAL_ANSWER = 1
@@ -49,15 +49,15 @@ class Text(IntEnum):
 OK = 200
 _OPENING = ord("{")
 _RANKS = {
-    Text.NONE: Rank.ABSENT,
-    Text.UNREADABLE: Rank.UNREADABLE,
-    Text.TOO_LONG: Rank.UNREADABLE,
-    Text.FAILURE: Rank.FAILURE,
+    Kind.NONE: Rank.ABSENT,
+    Kind.UNREADABLE: Rank.UNREADABLE,
+    Kind.TOO_LONG: Rank.UNREADABLE,
+    Kind.FAILURE: Rank.FAILURE,
 }
 
 
-def _rank_of(text: int) -> Rank:
-    return _RANKS.get(cast("Text", text), Rank.ANSWER)
+def _rank_of(kind: int) -> Rank:
+    return _RANKS.get(cast("Kind", kind), Rank.ANSWER)
 
 
 class LineCounts(NamedTuple):
@@ -85,7 +85,7 @@ class ResultIndex:
     access is fast and random access is slow::
 
         place     0 (no line)   1      2           3       ...
-        _texts    NONE          200    FAILURE     200          what the text is
+        _kinds    NONE          200    FAILURE     200          what the text is
         _rows                   7      3           0            whose it is
         _offsets, _lengths                                      where the text is
         _places   of row 0: 3, of row 1: 0, ..., of row 7: 1
@@ -101,7 +101,7 @@ class ResultIndex:
         self._end = 0
         self._places = array("L", [0]) * len(custom_ids)
         # Place 0 is the entry of a row that is in no file.
-        self._texts, self._rows = array("H", [Text.NONE]), array("L", [0])
+        self._kinds, self._rows = array("H", [Kind.NONE]), array("L", [0])
         self._offsets, self._lengths = array("Q", [0]), array("Q", [0])
         self.usage = Usage()
         self.lines = 0
@@ -114,7 +114,7 @@ class ResultIndex:
     @property
     def unanswered(self) -> bool:
         """Whether any row has no answer."""
-        return any(_rank_of(self._texts[place]) < Rank.ANSWER for place in self._places)
+        return any(_rank_of(self._kinds[place]) < Rank.ANSWER for place in self._places)
 
     def add(self, file: FileIO, raise_if_cancelled: Callable[[], None]) -> LineCounts:
         """Index the rows of a file, and prefer the answer of each row."""
@@ -142,9 +142,9 @@ class ResultIndex:
         # Every row of a run passes through here, so the first answer of a row, which always is its result, is indexed
         # inline.
         number_of, places, rows = self._numbers.get, self._places, self._rows
-        text_of, row_of = self._texts.append, rows.append
+        kind_of, row_of = self._kinds.append, rows.append
         offset_of, length_of = self._offsets.append, self._lengths.append
-        bodies: list[bytes] = []
+        bodies: list[result_codec.BodyText] = []
         body_of = bodies.append
         after = 3  # bytes that follow a body in its line, as it was in the last line
         end = begin + lines.offset
@@ -158,24 +158,24 @@ class ResultIndex:
                 and response.status_code == OK
                 and not answer.error
             ):
-                body = bytes(response.body)
+                body = response.body
                 size = len(body)
+                # The distance from the end that was right for the last line is tried first. Any match serves.
                 at = len(text) - after - size
-                # Any place in the line with this text serves, and usually as much follows it as in the line before.
                 if at < 0 or not text.startswith(body, at):
                     at = text.find(body)
                     after = len(text) - at - size
-                if at >= 0 and body[0] == _OPENING:
+                if at >= 0 and text[at] == _OPENING:
                     body_of(body)
                     places[number] = len(rows)
-                    text_of(OK)
+                    kind_of(OK)
                     row_of(number)
                     offset_of(start + at)
                     length_of(size)
                     continue
             counts[self._note(text[:-1], start, len(text) - 1)] += 1
         counts[_Subject.ROW] += len(bodies)
-        self.usage += Usage(*result_codec.usage(*bodies))
+        self.usage += Usage(*result_codec.usage(bodies))
 
     def _note(self, content: bytes, offset: int, length: int, *, ended: bool = True) -> _Subject:
         """Index a line of any kind at an offset of the files, and return its subject."""
@@ -192,35 +192,35 @@ class ResultIndex:
             if row is not None and isinstance(custom_id, str) and custom_id:
                 return _Subject.SETTLED_ROW if custom_id in self._settled else _Subject.NOTHING_OF_THE_JOB
             return _Subject.ERROR_WITHOUT_ID if row is not None and row.error else _Subject.NOTHING_OF_THE_JOB
-        text: int = Text.UNREADABLE if whole else Text.TOO_LONG
+        kind: int = Kind.UNREADABLE if whole else Kind.TOO_LONG
         start, length, body = 0, len(content), None
         if row is not None:
-            text = Text.FAILURE
+            kind = Kind.FAILURE
             if result_lines.is_answer(row):
-                text, body = Text.UNUSUAL_ANSWER, row.body
+                kind, body = Kind.UNUSUAL_ANSWER, row.body
                 if body is not None and (found := content.find(body)) >= 0:  # -1: a carriage return was replaced
-                    text, start, length = cast("int", row.status_code), found, len(body)
-        if stray_reason(_rank_of(text), _rank_of(self._texts[self._places[number]])) is None:
+                    kind, start, length = cast("int", row.status_code), found, len(body)
+        if stray_reason(_rank_of(kind), _rank_of(self._kinds[self._places[number]])) is None:
             self._places[number] = len(self._rows)
-            self._texts.append(text)
+            self._kinds.append(kind)
             self._rows.append(number)
             self._offsets.append(offset + start)
             self._lengths.append(length)
-            if text >= OK:
-                self.usage += Usage(*result_codec.usage(cast("bytes", body)))
+            if kind >= OK:
+                self.usage += Usage(*result_codec.usage([cast("bytes", body)]))
         return _Subject.ROW
 
     def rows(self, raise_if_cancelled: Callable[[], None]) -> Iterator[tuple[Sequence[str], list[int], list[bytes]]]:
-        """Yield all rows in order, some at a time: their ids, what their texts are, and the texts."""
+        """Yield all rows in order, some at a time: their ids, the kinds of their texts, and the texts."""
         start = held = 0
-        lengths, texts = self._lengths, self._texts
+        lengths, kinds = self._lengths, self._kinds
         for number, place in enumerate(self._places, start=1):
             held += lengths[place]
             if held >= _TOGETHER_BYTES or number == len(self._places):
                 raise_if_cancelled()
                 places = self._places[start:number]
                 ids = self._custom_ids[start:number]
-                yield ids, [texts[place] for place in places], self._read_all(start, places)
+                yield ids, [kinds[place] for place in places], self._read_all(start, places)
                 start, held = number, 0
 
     def _read_all(self, start: int, places: array[int]) -> list[bytes]:
