@@ -11,6 +11,7 @@ from typing import IO, TYPE_CHECKING, Any
 import pytest
 
 from together_batches import AsyncBatches, jsonl
+from together_batches.airflow import _storage
 from together_batches.airflow._shard import (
     Finished,
     Paused,
@@ -23,7 +24,7 @@ from together_batches.airflow._shard import (
 )
 from together_batches.airflow._state import ObjectEntries, TaskEntries, TaskLedger
 from together_batches.emulator import Answer, Emulator, Failure, Timing
-from together_batches.errors import RunChangedError, RunError, RunLedgerError, UsageError
+from together_batches.errors import BatchesError, RunChangedError, RunError, RunLedgerError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -103,6 +104,8 @@ class Task:
         self.requests = place / "requests.jsonl"
         self.results = place / "answers.jsonl"
         self.options = options
+        self.kill: Callable[[], str | None] = lambda: None
+        self.before: Any = None
         self._starts = 0
 
     def write(self, count: int, failing: Mapping[int, str] | None = None) -> None:
@@ -117,9 +120,7 @@ class Task:
             overwrite=True,
         )
 
-    async def start(
-        self, *, is_new: bool = True, now: Callable[[], datetime] | None = None, killed: bool = False
-    ) -> Any:
+    async def start(self, *, is_new: bool = True, now: Callable[[], datetime] | None = None) -> Any:
         """Start a process, and work until there is something to wait for."""
         self._starts += 1
         scratch = self.place / f"scratch-{self._starts}"
@@ -133,10 +134,9 @@ class Task:
             **({"retry_delays": (), "patience": 0.2} | self.options),
         )
         async with AsyncBatches(self.service.api_key, base_url=self.service.base_url) as client:
-            ledger = TaskLedger(self.entries)
+            ledger = TaskLedger(self.entries, self.before)
             shard = ShardWork(work, client, ledger, scratch=scratch, now=now or partial(datetime.now, UTC), log=_LOG)
-            if killed:
-                assert shard.kill() is None
+            self.kill = shard.kill
             return await (shard.begin() if is_new else shard.go_on())
 
     async def finish(self) -> dict[str, Any]:
@@ -150,6 +150,22 @@ class Task:
     def ids(self) -> list[str]:
         """Return the ids in the results."""
         return [json.loads(line)["custom_id"] for line in self.results.read_text("utf-8").splitlines()]
+
+
+class Killing(Entries):
+    """Records, and a signal that ends the task when the first of some kind is written."""
+
+    def __init__(self, task: Task, when: Callable[[Mapping[str, Any]], bool]) -> None:
+        super().__init__()
+        self._task = task
+        self._when = when
+        self._done = False
+
+    def set(self, name: str, value: Mapping[str, Any]) -> None:
+        super().set(name, value)
+        if not self._done and self._when(value):
+            self._done = True
+            self._task.kill()
 
 
 @pytest.fixture
@@ -203,6 +219,16 @@ async def test_how_many_records_there_are(task: Task) -> None:
     assert task.entries.count == max(number for number, _ in _deaths())
 
 
+async def test_a_kill_sends_nothing_more(task: Task) -> None:
+    """A process that is ended by a signal, which it may survive for a while, begins no other job; a retry does."""
+    task.entries = Killing(task, lambda record: bool(record.get("collected_at")))
+    with pytest.raises(BatchesError, match="the task was ended, so nothing more is sent; a retry goes on"):
+        await task.start()
+    assert task.service.count("create") == 1
+    assert (await task.finish())["succeeded"] == 6
+    assert task.service.count("create") == 2
+
+
 # --- what is waited for -------------------------------------------------------------------------------------------
 
 
@@ -236,6 +262,16 @@ async def test_rows_that_never_succeed(task: Task) -> None:
     assert task.ids() == [f"row-{number}" for number in range(4)]
     assert (manifest["succeeded"], manifest["failed"], len(manifest["job_ids"])) == (3, 1, 3)
     assert manifest["failures_uri"] == str(task.place / "answers.failures.jsonl")
+
+
+async def test_failures_of_before(task: Task) -> None:
+    """Rows that are answered by further attempts leave no file of failures behind."""
+    task.options["max_attempts"] = 1
+    assert (await task.finish())["failed"] == 1
+    assert (task.place / "answers.failures.jsonl").exists()
+    task.options["max_attempts"] = 2
+    assert (await task.finish())["failures_uri"] is None
+    assert not (task.place / "answers.failures.jsonl").exists()
 
 
 @pytest.mark.parametrize(
@@ -316,8 +352,9 @@ async def test_a_job_that_a_clear_cancelled(task: Task) -> None:
 async def test_a_kill_before_the_job_is_known(task: Task) -> None:
     """A task that is ended while its job is being created cancels the job as soon as its id is known."""
     task.service.timing = Timing(validating=0, running=3600, canceling=0)
+    task.entries = Killing(task, lambda record: bool(record.get("creating_at")) and not record.get("job_id"))
     with pytest.raises(RunError, match="was cancelled"):
-        await task.start(killed=True)
+        await task.start()
     assert [job["status"] for job in task.service.jobs] == ["CANCELLED"]
 
 
@@ -354,6 +391,65 @@ async def test_results_that_cannot_be_written(task: Task) -> None:
     assert len(task.service.requests) == 0
 
 
+class Remote(Local):
+    """A file on object storage, which is complete when it is closed, by its finalizer at the latest."""
+
+    protocol = "s3"
+    opened: list[Upload]
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.opened = []
+
+    def open(self, mode: str) -> Any:
+        self.opened.append(Upload())
+        return self.opened[-1]
+
+
+class Upload:
+    """An object that is being written."""
+
+    def __init__(self) -> None:
+        self.closed = False
+        self.discarded = False
+
+    def write(self, content: bytes) -> int:
+        """Take a block."""
+        return len(content)
+
+    def discard(self) -> None:
+        """Give the object up."""
+        self.discarded = True
+
+
+def test_an_object_that_is_not_written_whole(tmp_path: Path) -> None:
+    """An object whose content cannot be read to its end is given up, not completed when its file is finalized."""
+
+    def blocks() -> Iterator[bytes]:
+        yield b"first"
+        raise UsageError("cannot read the second")
+
+    place = Remote(tmp_path / "answers.jsonl")
+    with pytest.raises(UsageError, match="cannot read the second"):
+        _storage.put_all(blocks(), place)
+    (upload,) = place.opened
+    assert (upload.discarded, upload.closed) == (True, True)
+
+
+class Broken(Local):
+    """A file whose storage fails with an error of its own."""
+
+    def open(self, mode: str) -> Any:
+        raise LookupError("no credentials")
+
+
+def test_errors_of_a_storage(tmp_path: Path) -> None:
+    """An error that a library of a storage defines is one of ours, and names the file; a retry may help."""
+    with pytest.raises(BatchesError, match=r"cannot read .*answers.jsonl: LookupError: no credentials") as caught:
+        _storage.read_bytes(Broken(tmp_path / "answers.jsonl"))
+    assert not isinstance(caught.value, UsageError)
+
+
 @pytest.mark.parametrize(
     ("name", "failures"),
     [("answers.jsonl", "answers.failures.jsonl"), ("answers", "answers.failures"), (".jsonl", ".jsonl.failures")],
@@ -375,6 +471,20 @@ async def test_records_beside_the_results(task: Task) -> None:
     (task.place / "records" / "attempt-1.json").write_bytes(b"[1")
     with pytest.raises(RunLedgerError, match="is damaged"):
         await task.start()
+
+
+async def test_records_of_an_older_airflow(task: Task) -> None:
+    """A task that began before Airflow had a task state store goes on after the upgrade, from its older records."""
+    task.service.timing = Timing(validating=0, running=3600)
+    old = task.entries = ObjectEntries(Local(task.place / "records"))
+    waiting = await task.start()
+    task.entries, task.before = Entries(), old
+    assert await task.start(is_new=False) == waiting
+    task.service.advance(7200)
+    task.service.timing = _SOON
+    assert (await task.finish())["succeeded"] == 6
+    assert await task.finish()
+    assert task.service.count("create") == 2
 
 
 async def test_records_in_the_task_state_store() -> None:

@@ -235,8 +235,6 @@ def test_a_changed_input(service: Emulator, airflow: Any, tmp_path: Path, caplog
         {"requests_uri": None},
         {"conn_id": "together_without_key"},
         {"endpoint": "/v1/chat/complete"},
-        {"max_attempts": 0},
-        {"poll_interval": -1},
     ],
 )
 def test_bad_input_costs_nothing(

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     class AirflowFailException(Exception):  # noqa: N818  # Airflow's name
         """Exception that fails a task without retrying it."""
 
+    class TaskDeferralError(Exception):
+        """Exception for a trigger that failed."""
+
     class TriggerEvent:
         """Result of a trigger."""
 
@@ -68,6 +71,8 @@ if TYPE_CHECKING:
         def execute(self, context: Context) -> Any: ...
 
         def on_kill(self) -> None: ...
+
+        def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any: ...
 
     def chain(*tasks: BaseOperator) -> None:
         """Let each task begin after the one before."""
@@ -133,6 +138,8 @@ if TYPE_CHECKING:
     class TaskGroup:
         """Group of tasks."""
 
+        group_id: str
+
         def __init__(self, group_id: str, **kwargs: Any) -> None: ...
 
         def __enter__(self) -> Self: ...
@@ -150,6 +157,7 @@ else:
         "BaseTrigger": ("airflow.triggers.base",),
         "NEVER_EXPIRE": ("airflow.sdk",),
         "ObjectStoragePath": ("airflow.sdk",),
+        "TaskDeferralError": ("airflow.sdk.exceptions", "airflow.exceptions"),
         "TaskGroup": ("airflow.sdk",),
         "conf": ("airflow.sdk.configuration", "airflow.configuration"),
         "chain": ("airflow.sdk",),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from together_batches.airflow import _storage
 from together_batches.airflow._airflow import BaseOperator
-from together_batches.airflow._tasks import failing_for_good, pushed_if_failing
+from together_batches.airflow._tasks import check_choice, failing_for_good, pushed_if_failing
 from together_batches.airflow.operators import TogetherBatchOperator
 from together_batches.errors import RunChangedError, RunError, UsageError
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["FirstShardOperator", "JoinOperator", "PlanOperator", "ShardOperator"]
 
 _BLOCK_BYTES = 1 << 20
+_SHARDS_ON_PAGE = 100
+"""Shards in a page of the plan. A mapped task reads its page, so that what all of them read grows as they do."""
 
 
 def _group_identity(context: Context, group: str) -> str:
@@ -38,14 +40,20 @@ def _directory(results_uri: str, context: Context, group: str) -> tuple[Location
     return results, _storage.directory_of(results, _group_identity(context, group))
 
 
-def _plan_of(directory: Location) -> dict[str, Any]:
+def _plan_of(directory: Location, name: str = "plan") -> dict[str, Any]:
+    """Return the plan, or a page of it."""
     from together_batches.airflow._state import ObjectEntries
 
-    found = ObjectEntries(directory).get("plan")
+    found = ObjectEntries(directory).get(name)
     if found is None:
-        message = f"{directory / 'plan.json'} does not exist: clear the task plan too"
+        message = f"{directory / name}.json does not exist: clear the task plan too"
         raise RunError(message, directory=str(directory))
     return found
+
+
+def _page_of(number: int) -> str:
+    """Return the name of the page that has a shard."""
+    return f"plan-{(number - 1) // _SHARDS_ON_PAGE + 1}"
 
 
 class PlanOperator(BaseOperator):
@@ -84,8 +92,9 @@ class PlanOperator(BaseOperator):
         from together_batches._text import count_of, format_count
         from together_batches.airflow._state import ObjectEntries
 
-        _, directory = _directory(self.results_uri, context, self.group)
-        source = _storage.reader(_storage.location(self.requests_uri, parameter="requests_uri"))
+        results, directory = _directory(self.results_uri, context, self.group)
+        _storage.check_target(results)
+        source = _storage.reader(_storage.requests_of(self.requests_uri, self.results_uri))
         shards = runs.shards(source, endpoint=self.endpoint, max_rows_per_job=self.max_rows_per_job)
         most = most_mapped()
         if len(shards) > most:
@@ -96,14 +105,21 @@ class PlanOperator(BaseOperator):
             )
             raise UsageError(message)
         entries = ObjectEntries(directory)
-        plan = {"version": 1, "requests_uri": self.requests_uri, "shards": [to_dict(shard) for shard in shards]}
+        plan: dict[str, Any] = {
+            "version": 1,
+            "requests_uri": self.requests_uri,
+            "shards": [to_dict(shard) for shard in shards],
+        }
         known = entries.get("plan")
         if known is not None and known["shards"] != plan["shards"]:
             message = (
-                f"{self.requests_uri} has changed since this DAG run began: put it back as it was, or start a new "
-                "DAG run"
+                f"{self.requests_uri} or max_rows_per_job has changed since this DAG run began: put it back as it "
+                "was, or start a new DAG run"
             )
             raise RunChangedError(message, directory=str(directory))
+        for start in range(0, len(shards), _SHARDS_ON_PAGE):
+            page = plan["shards"][start : start + _SHARDS_ON_PAGE]
+            entries.set(_page_of(start + 1), {"version": 1, "shards": page})
         entries.set("plan", plan)
         rows = sum(shard.rows for shard in shards)
         self.log.info("%s for %s", count_of(len(shards), "job"), count_of(rows, "row"))
@@ -134,11 +150,11 @@ class ShardOperator(TogetherBatchOperator):
         self.group = group
 
     def _plan(self, context: Context, scratch: Path) -> tuple[Work, TaskLedger]:
-        from together_batches.airflow._state import TaskLedger, entries_of
+        from together_batches.airflow._state import ObjectEntries, TaskLedger, entries_of
 
         work, directory = self._part(context)
         # The first shard goes on with what the task before has begun.
-        return work, TaskLedger(entries_of(context, directory), before=self._first_entries(directory))
+        return work, TaskLedger(entries_of(context, directory), before=ObjectEntries(directory))
 
     def _part(self, context: Context) -> tuple[Work, Location]:
         """Return the work on the shard, and the directory of its files."""
@@ -146,7 +162,8 @@ class ShardOperator(TogetherBatchOperator):
 
         _, directory = _directory(self.results_uri, context, self.group)
         number = int(self.shard)
-        shard = next(runs.shard_from_dict(item) for item in _plan_of(directory)["shards"] if item["number"] == number)
+        page = _plan_of(directory, _page_of(number))["shards"]
+        shard = next(runs.shard_from_dict(item) for item in page if item["number"] == number)
         requests_uri = self.requests_uri or ""
         pieces = directory / f"shard-{number}"
         work = self._work(
@@ -158,11 +175,6 @@ class ShardOperator(TogetherBatchOperator):
             given=shard,
         )
         return work, pieces
-
-    def _first_entries(self, directory: Location) -> Entries | None:
-        from together_batches.airflow._state import ObjectEntries
-
-        return ObjectEntries(directory) if int(self.shard) == 1 else None
 
 
 class FirstShardOperator(ShardOperator):
@@ -189,7 +201,7 @@ class FirstShardOperator(ShardOperator):
             handed_over = {"job_id": event["job_id"], "status": event["status"]}
             self._entries(context).set("handed-over", handed_over)
             return handed_over
-        return self._work_on(context, outages=outages, problem=(event or {}).get("error"))
+        return super().execute_complete(context, event, outages)
 
     def _entries(self, context: Context) -> Entries:
         from together_batches.airflow._state import ObjectEntries
@@ -252,6 +264,7 @@ class JoinOperator(BaseOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        check_choice("fail_when", fail_when, ("any", "all", "never"))
         self.manifests = manifests
         self.results_uri = results_uri
         self.group = group
@@ -267,10 +280,20 @@ class JoinOperator(BaseOperator):
 
         results, directory = _directory(self.results_uri, context, self.group)
         places = [_results_of(directory, shard["number"]) for shard in _plan_of(directory)["shards"]]
-        manifests: list[dict[str, Any]] = list(self.manifests)
+        manifests: list[dict[str, Any]] = [item for item in self.manifests if item]
+        finished = {item["results_uri"] for item in manifests}
+        unfinished = [str(index) for index, place in enumerate(places) if str(place) not in finished]
+        if unfinished:
+            named = ", ".join(unfinished[:10]) + (", …" if unfinished[10:] else "")
+            message = (
+                f"mapped tasks have no result, though they are marked as successful: clear those with index {named}"
+            )
+            raise RunError(message, directory=str(directory))
         failures = [failures_of(place) for place, item in zip(places, manifests, strict=True) if item["failures_uri"]]
         if failures:
             _storage.put_all(_content_of(failures), failures_of(results))
+        else:
+            _storage.remove(failures_of(results))  # of an earlier run
         _storage.put_all(_content_of(places), results)
         manifest = _sum_of(manifests, results, failures_of(results) if failures else None)
         with pushed_if_failing(context, manifest):

@@ -19,6 +19,7 @@ from together_batches._text import count_of, format_count
 from together_batches.airflow import _storage
 from together_batches.airflow._storage import Location
 from together_batches.errors import (
+    BatchesError,
     CreateUnconfirmedError,
     ResultsUnavailableError,
     RunChangedError,
@@ -131,6 +132,10 @@ class ShardWork:
             await ledger.load()
         shard = await self._shard()
         while (attempt := self._following(shard)) is not None:
+            if self._killed and not attempt.creating_at:
+                # Airflow may let the process run on for a while.
+                message = "the task was ended, so nothing more is sent; a retry goes on"
+                raise BatchesError(message)
             moment = self._sent_again_at(attempt)
             if moment is not None and moment > self._now():
                 self._log.info(
@@ -187,6 +192,7 @@ class ShardWork:
 
     async def _check_places(self) -> None:
         """Write and remove a file where results will be: a place that cannot be written must not cost a job."""
+        await to_thread.run_sync(_storage.check_target, self._work.results)
         probe = self._work.pieces / "probe"
         await to_thread.run_sync(_storage.put_bytes, b"", probe)
         await to_thread.run_sync(_storage.remove, probe)
@@ -352,6 +358,8 @@ class ShardWork:
         place = failures_of(self._work.results)
         if failed:
             _storage.put(failures, place)
+        else:
+            _storage.remove(place)  # of an earlier run, or of fewer attempts
         _storage.put(results, self._work.results)
         return place if failed else None
 

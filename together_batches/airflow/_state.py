@@ -102,7 +102,8 @@ def entries_of(context: Context, directory: Location) -> Entries:
 class TaskLedger:
     """The records of a task, read as they are needed.
 
-    ``before`` has the records of a task that began the same work: the first shard of a dataset.
+    ``before`` has the records of whatever began the same work: the task ``first`` of a dataset, or the same task
+    before Airflow was upgraded to 3.3. It is not read if this task began the work itself.
     """
 
     def __init__(self, entries: Entries, before: Entries | None = None) -> None:
@@ -116,7 +117,11 @@ class TaskLedger:
         await to_thread.run_sync(self._load)
 
     def _load(self) -> None:
-        shard = self._get("shard")
+        shard = self._entries.get("shard")
+        if shard is not None:
+            self._before = None
+        elif self._before is not None:
+            shard = self._before.get("shard")
         if shard is not None:
             self.shard = runs.shard_from_dict(shard)
         while (attempt := self._get(f"attempt-{len(self.attempts) + 1}")) is not None:
@@ -130,6 +135,7 @@ class TaskLedger:
         """Record the shard."""
         await self.note("shard", to_dict(shard))
         self.shard = shard
+        self._before = None
 
     async def save(self, attempt: Attempt) -> None:
         """Record an attempt, and return when it is durable."""

@@ -1,6 +1,6 @@
 """Files on object storage, read and replaced as a whole.
 
-All functions block. What goes wrong is a :class:`UsageError` that names the URI. DAG files import this module when
+All functions block. What goes wrong is a :class:`BatchesError` that names the URI. DAG files import this module when
 they are parsed, so what is slow to import is imported where it is used.
 """
 
@@ -11,16 +11,17 @@ import shutil
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Protocol
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from together_batches._local.os_errors import explained
-from together_batches.errors import UsageError
+from together_batches.errors import BatchesError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
 
 __all__ = [
     "Location",
+    "check_target",
     "directory_of",
     "exists",
     "fetch",
@@ -31,6 +32,7 @@ __all__ = [
     "read_bytes",
     "reader",
     "remove",
+    "requests_of",
 ]
 
 _LOCAL = {"file", "local", ""}
@@ -63,8 +65,39 @@ def location(uri: str, *, parameter: str) -> Location:
     if not isinstance(given, str) or not given.strip():
         message = f"{parameter} must be the URI of a file, such as s3://bucket/name.jsonl; it is {uri!r}"
         raise UsageError(message)
+    uri = uri.strip()
+    if "://" not in uri and not uri.startswith("/"):
+        message = f"{parameter} is relative, which each worker would read differently: {uri!r}; give a whole URI"
+        raise UsageError(message)
     with _explained("use", uri):
-        return ObjectStoragePath(uri.strip())
+        place: Location = ObjectStoragePath(uri)
+    if uri.endswith("/") or not place.name:
+        message = f"{parameter} must be the URI of a file, and names a directory: {uri!r}"
+        raise UsageError(message)
+    return place
+
+
+def requests_of(requests_uri: str, results_uri: str) -> Location:
+    """Return the location of requests; refuse results that would replace them."""
+    from together_batches.airflow._shard import failures_of
+
+    requests = location(requests_uri, parameter="requests_uri")
+    results = location(results_uri, parameter="results_uri")
+    if _file_of(requests) in {_file_of(results), _file_of(failures_of(results))}:
+        message = f"the results would replace the requests in {requests_uri}: give another results_uri"
+        raise UsageError(message)
+    return requests
+
+
+def _file_of(place: Location) -> tuple[str, str]:
+    return "" if place.protocol in _LOCAL else place.protocol, place.path
+
+
+def check_target(place: Location) -> None:
+    """Raise :class:`UsageError` if a file cannot be written because it is a directory."""
+    if place.protocol in _LOCAL and Path(place.path).is_dir():
+        message = f"cannot write {place}: it is a directory; name the file to write in it"
+        raise UsageError(message)
 
 
 def directory_of(results: Location, identity: str) -> Location:
@@ -136,9 +169,22 @@ def put_all(blocks: Iterable[bytes], place: Location) -> None:
             return
         # Not as a context manager, which would complete the object after an error too.
         target = place.open("wb")
-        for block in blocks:
-            target.write(block)
+        try:
+            for block in blocks:
+                target.write(block)
+        except BaseException:
+            _discard(target)
+            raise
         target.close()
+
+
+def _discard(target: object) -> None:
+    """Give an object up: its finalizer would complete it, as far as it is written."""
+    file: Any = getattr(target, "_obj", target)  # Airflow wraps the file of fsspec
+    with suppress(Exception):
+        file.discard()
+    with suppress(AttributeError):
+        file.closed = True
 
 
 def remove(place: Location) -> None:
@@ -155,3 +201,8 @@ def _explained(doing: str, place: object) -> Generator[None]:
         except ImportError as error:
             message = f"cannot {doing} {place}: {error}; install the provider of its storage"
             raise UsageError(message) from error
+        except (BatchesError, OSError, ValueError):
+            raise
+        except Exception as error:  # libraries of storage have errors of their own
+            message = f"cannot {doing} {place}: {type(error).__name__}: {error}"
+            raise BatchesError(message) from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
-from together_batches.airflow._airflow import AirflowFailException
+from together_batches.airflow._airflow import AirflowFailException, TaskDeferralError
 from together_batches.errors import (
     AuthenticationError,
     BatchesError,
@@ -20,7 +20,15 @@ if TYPE_CHECKING:
 
     from together_batches.airflow._airflow import Context
 
-__all__ = ["FailWhen", "OnKill", "failing_for_good", "identity_of", "pushed_if_failing"]
+__all__ = [
+    "FailWhen",
+    "OnKill",
+    "check_choice",
+    "explained_deferral",
+    "failing_for_good",
+    "identity_of",
+    "pushed_if_failing",
+]
 
 FailWhen = Literal["any", "all", "never"]
 """Which rows without an answer fail a task."""
@@ -28,6 +36,15 @@ OnKill = Literal["cancel", "leave"]
 """What becomes of the job of a task that a person marks or clears."""
 
 _LASTING = (AuthenticationError, PermissionDeniedError, RunError, UsageError, ValidationError)
+_LASTING_OF_FILES = (FileExistsError, FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
+"""Errors of the storage that a retry does not mend; any other, such as a timeout, may pass."""
+
+
+def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    """Raise :class:`UsageError` for a value that is none of the choices."""
+    if value not in choices:
+        message = f"{name} is one of {', '.join(map(repr, choices))}; it is {value!r}"
+        raise UsageError(message)
 
 
 @contextmanager
@@ -36,7 +53,24 @@ def failing_for_good() -> Generator[None]:
     try:
         yield
     except _LASTING as error:
+        cause = error.__cause__
+        if isinstance(cause, OSError) and not isinstance(cause, _LASTING_OF_FILES):
+            raise
         raise AirflowFailException(f"{type(error).__name__}: {error}") from error
+
+
+@contextmanager
+def explained_deferral() -> Generator[None]:
+    """Say what to do about a trigger that failed before it could wait, which Airflow reports as a failure alone."""
+    try:
+        yield
+    except TaskDeferralError as error:
+        message = (
+            f"the triggerer could not wait for the job ({error}): its log and the lines above say why; "
+            'together_batches must be installed where the triggerer runs (pip install "together_batches[airflow]"); '
+            "the job runs on, and a retry takes it up"
+        )
+        raise BatchesError(message) from error
 
 
 @contextmanager

@@ -58,6 +58,7 @@ def together_run(
 
     The other parameters are those of :class:`TogetherBatchOperator`.
     """
+    group = TaskGroup(group_id, default_args=dict(default_args or {}))
     shared: dict[str, Any] = {
         "requests_uri": requests_uri,
         "results_uri": results_uri,
@@ -65,22 +66,23 @@ def together_run(
         "model_id": model_id,
         "priority": priority,
         "max_attempts": max_attempts,
-        "retry_delays": tuple(retry_delays),
+        "retry_delays": retry_delays,
         "on_kill": on_kill,
         "poll_interval": poll_interval,
         "patience": patience,
         "conn_id": conn_id,
-        "group": group_id,
+        # With those that it is in: groups of one name in two others are not the same.
+        "group": group.group_id,
     }
     mapped = {} if pool is None else {"pool": pool}
-    with TaskGroup(group_id, default_args=dict(default_args or {})) as group:
+    with group:
         plan = PlanOperator(
             task_id="plan",
             requests_uri=requests_uri,
             results_uri=results_uri,
             endpoint=endpoint,
             max_rows_per_job=max_rows_per_job,
-            group=group_id,
+            group=group.group_id,
         )
         first = FirstShardOperator(task_id="first", shard=1, fail_when="never", **shared)
         shards = ShardOperator.partial(task_id="shards", fail_when="never", **shared, **mapped).expand(
@@ -90,7 +92,7 @@ def together_run(
             task_id="join",
             manifests=shards.output,
             results_uri=results_uri,
-            group=group_id,
+            group=group.group_id,
             fail_when=fail_when,
         )
         chain(plan, first, shards, join)

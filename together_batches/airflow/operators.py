@@ -10,9 +10,16 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from together_batches._validation import positive_int, positive_number
 from together_batches.airflow import _storage
 from together_batches.airflow._airflow import HAS_ON_KILL, BaseOperator, version
-from together_batches.airflow._tasks import failing_for_good, identity_of, pushed_if_failing
+from together_batches.airflow._tasks import (
+    check_choice,
+    explained_deferral,
+    failing_for_good,
+    identity_of,
+    pushed_if_failing,
+)
 from together_batches.airflow.hook import TogetherHook
 from together_batches.errors import APIError, AuthenticationError, BatchesError, NotFoundError, UsageError
 
@@ -87,11 +94,12 @@ class TogetherBatchOperator(BaseOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        _check_choice("fail_when", fail_when, ("any", "all", "never"))
-        _check_choice("on_kill", on_kill, ("cancel", "leave"))
+        check_choice("fail_when", fail_when, ("any", "all", "never"))
+        check_choice("on_kill", on_kill, ("cancel", "leave"))
+        _check_numbers(max_attempts, retry_delays, patience, poll_interval)
         self.results_uri = results_uri
         self.requests_uri = requests_uri
-        self.requests = requests
+        self.requests = _requests_of(requests)
         self.endpoint = endpoint
         self.model_id = model_id
         self.priority = priority
@@ -113,8 +121,12 @@ class TogetherBatchOperator(BaseOperator):
         self, context: Context, event: dict[str, Any] | None = None, outages: int = 0
     ) -> dict[str, Any]:
         """Go on after the task was deferred. What the event says is read again from the service."""
-        problem = (event or {}).get("error")
-        return self._work_on(context, outages=outages, problem=problem)
+        return self._work_on(context, outages=outages, not_followed=(event or {}).get("error"))
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Go on after the task was deferred, as Airflow calls it."""
+        with explained_deferral():
+            return super().resume_execution(next_method, next_kwargs, context)
 
     def on_kill(self) -> None:
         """Cancel the job, if that is wanted and the task is ended while it runs on a worker."""
@@ -123,22 +135,26 @@ class TogetherBatchOperator(BaseOperator):
         hook, work = self._at_work
         job_id = work.kill()
         if job_id is not None:
-            with hook.get_conn() as client:
-                client.cancel(job_id)
-            self.log.info("job %s is cancelled, because the task was ended", job_id)
+            try:
+                with hook.get_conn() as client:
+                    client.cancel(job_id)
+            except BatchesError as error:  # in a signal handler, whose error would hide why the task ends
+                self.log.warning("job %s could not be cancelled, and may run on: %s", job_id, error)
+            else:
+                self.log.info("job %s is cancelled, because the task was ended", job_id)
 
     # --- what subclasses vary -------------------------------------------------------------------------------------
 
     def _plan(self, context: Context, scratch: Path) -> tuple[Work, TaskLedger]:
         """Return the work of the task and its ledger."""
         from together_batches import jsonl
-        from together_batches.airflow._state import TaskLedger, entries_of
+        from together_batches.airflow._state import ObjectEntries, TaskLedger, entries_of
 
         if (self.requests is None) == (self.requests_uri is None):
             message = "give requests_uri, or requests, and not both"
             raise UsageError(message)
         if self.requests_uri is not None:
-            source = _storage.reader(_storage.location(self.requests_uri, parameter="requests_uri"))
+            source = _storage.reader(_storage.requests_of(self.requests_uri, self.results_uri))
         else:
             content = b"".join(jsonl.encode(request) + b"\n" for request in self.requests or ())
             source = partial(BytesIO, content)
@@ -146,7 +162,7 @@ class TogetherBatchOperator(BaseOperator):
         identity = identity_of(context)
         pieces = _storage.directory_of(results, identity)
         work = self._work(identity, source, self.requests_uri or "requests", results, pieces)
-        return work, TaskLedger(entries_of(context, pieces))
+        return work, TaskLedger(entries_of(context, pieces), before=ObjectEntries(pieces))
 
     def _work(
         self,
@@ -157,12 +173,8 @@ class TogetherBatchOperator(BaseOperator):
         pieces: Location,
         given: Shard | None = None,
     ) -> Work:
-        from together_batches._validation import positive_int, positive_number
         from together_batches.airflow._shard import Work
 
-        positive_int("max_attempts", self.max_attempts)
-        if self.poll_interval is not None:
-            positive_number("poll_interval", self.poll_interval)
         return Work(
             identity=identity,
             source=source,
@@ -191,11 +203,11 @@ class TogetherBatchOperator(BaseOperator):
     # --- one try --------------------------------------------------------------------------------------------------
 
     def _work_on(
-        self, context: Context, *, is_new: bool = False, outages: int = 0, problem: object = None
+        self, context: Context, *, is_new: bool = False, outages: int = 0, not_followed: str | None = None
     ) -> dict[str, Any]:
         """Work until there is something to wait for; return the result when there is nothing left to do.
 
-        ``problem`` is why the triggerer could not follow the job, if so: then it is not followed again at once.
+        ``not_followed`` is why the triggerer could not follow the job.
         """
         from together_batches.airflow._shard import Finished, Paused, Waiting
         from together_batches.airflow.triggers import TogetherPauseTrigger
@@ -206,13 +218,21 @@ class TogetherBatchOperator(BaseOperator):
             except APIError as error:
                 if not error.is_transient or self._at_work is None or not self._at_work[1].has_sent:
                     raise
-                problem, outcome = error, None
-            if outcome is None or (problem is not None and isinstance(outcome, Waiting)):
-                outcome = Paused(datetime.now(UTC) + timedelta(seconds=min(30 * 2**outages, 600)))
-                outages = min(outages + 1, 10)
-                self.log.warning("tried again at %s: %s", outcome.moment.isoformat(timespec="seconds"), problem)
+                outcome = Paused(_after(outages))
+                outages += 1
+                self.log.warning("tried again at %s: %s", outcome.moment.isoformat(timespec="seconds"), error)
             else:
-                outages = 0
+                if isinstance(outcome, Waiting) and not_followed:
+                    # At once, the triggerer might fail again as fast as this task defers.
+                    self.log.warning(
+                        "the triggerer could not follow job %s, which is read by a worker meanwhile: %s",
+                        outcome.job_id,
+                        not_followed,
+                    )
+                    outcome = Paused(_after(outages))
+                    outages += 1
+                elif not isinstance(outcome, Waiting):
+                    outages = 0
             if isinstance(outcome, Finished):
                 self._check(context, outcome.manifest)
                 return outcome.manifest
@@ -253,10 +273,37 @@ class TogetherBatchOperator(BaseOperator):
             check_outcome(manifest, self.fail_when)
 
 
-def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        message = f"{name} is one of {', '.join(map(repr, choices))}; it is {value!r}"
+def _check_numbers(
+    max_attempts: int, retry_delays: Sequence[float], patience: float, poll_interval: float | None
+) -> None:
+    positive_int("max_attempts", max_attempts)
+    positive_number("patience", patience, zero=True)
+    if poll_interval is not None:
+        positive_number("poll_interval", poll_interval)
+    delays: object = retry_delays
+    if not isinstance(delays, list | tuple):
+        message = f"retry_delays is a list of seconds; it is {delays!r}"
         raise UsageError(message)
+    for delay in retry_delays:
+        positive_number("retry_delays", delay, zero=True)
+
+
+def _requests_of(requests: Iterable[RequestLike] | None) -> tuple[RequestLike, ...] | None:
+    """Return the requests, read at once: every try of the task, and every process of it, needs them again."""
+    given: object = requests
+    kind = type(given).__name__
+    if requests is None:
+        return None
+    try:
+        if not isinstance(given, str | bytes | dict):
+            return tuple(requests)
+    except TypeError:  # also the result of another task, which is known only when that has run
+        pass
+    message = (
+        f"requests is a list of requests that is known when the DAG is parsed, not {kind}: "
+        "for others, write a file and give requests_uri"
+    )
+    raise UsageError(message)
 
 
 class TogetherCancelOperator(BaseOperator):
@@ -325,11 +372,33 @@ class TogetherCancelOperator(BaseOperator):
                 found = client.list(status=self.status, model_id=self.model_id, created_before=self.older_than)
                 job_ids = [job for job in found if not job.is_terminal]
             else:
-                job_ids = [self.job_ids] if isinstance(self.job_ids, str) else self.job_ids
+                job_ids = _ids_of(self.job_ids)
             return client.cancel_many(job_ids, wait=self.wait, timeout=self.timeout)
 
 
+def _after(outages: int) -> datetime:
+    """Return when to try again after a number of failures in a row."""
+    return datetime.now(UTC) + timedelta(seconds=min(30 * 2 ** min(outages, 5), 600))
+
+
 _FAILURES_IN_RESULT = 100
+
+
+def _ids_of(job_ids: str | Iterable[str]) -> Iterable[str]:
+    given: object = job_ids
+    if isinstance(given, str) and given.strip().startswith(("[", "(", "{")):
+        message = (
+            f"job_ids is the text {given[:80]!r}: set render_template_as_native_obj=True on the DAG, so that a "
+            "template becomes a list"
+        )
+        raise UsageError(message)
+    if not isinstance(given, str | list | tuple | set | frozenset):
+        try:
+            return list(job_ids)
+        except TypeError:
+            message = f"job_ids is an id, or a list of ids, not {type(given).__name__}"
+            raise UsageError(message) from None
+    return [job_ids] if isinstance(job_ids, str) else job_ids
 
 
 def _as_data(report: CancelReport) -> dict[str, Any]:

@@ -6,7 +6,9 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from together_batches.airflow._airflow import AirflowFailException, BaseSensorOperator
+from together_batches.airflow._tasks import explained_deferral, failing_for_good
 from together_batches.airflow.hook import TogetherHook
+from together_batches.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +25,8 @@ class TogetherBatchSensor(BaseSensorOperator):
 
     :param job_id: the id of the job (templated).
     :param conn_id: the connection to use (templated).
-    :param allowed_statuses: the final statuses with which the task succeeds; any other fails it, without a retry.
+    :param allowed_statuses: the final status, or statuses, with which the task succeeds; any other fails it, without
+        a retry.
     :param deferrable: wait in the triggerer, together with all other tasks, without a worker. Otherwise
         ``poke_interval`` and ``mode`` apply.
     """
@@ -35,18 +38,23 @@ class TogetherBatchSensor(BaseSensorOperator):
         *,
         job_id: str,
         conn_id: str = TogetherHook.default_conn_name,
-        allowed_statuses: Sequence[str] = ("COMPLETED",),
+        allowed_statuses: str | Sequence[str] = ("COMPLETED",),
         deferrable: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.job_id = job_id
         self.conn_id = conn_id
-        self.allowed_statuses = allowed_statuses
+        self.allowed_statuses = (allowed_statuses,) if isinstance(allowed_statuses, str) else allowed_statuses
         self.deferrable = deferrable
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Wait for the job."""
+        with failing_for_good():
+            return self._wait(context)
+
+    def _wait(self, context: Context) -> dict[str, Any]:
+        allowed = self._allowed()
         if self.deferrable and not self.poke(context):
             from together_batches.airflow.triggers import TogetherBatchTrigger
 
@@ -57,14 +65,20 @@ class TogetherBatchSensor(BaseSensorOperator):
             )
         if not self.deferrable:
             super().execute(context)
-        return self._result()
+        return self._result(allowed)
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
         """Return the result of a task that was deferred."""
         if event["error"]:
             raise AirflowFailException(event["error"])
-        self.poke(context)
-        return self._result()
+        with failing_for_good():
+            self.poke(context)
+            return self._result(self._allowed())
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Go on after the task was deferred, as Airflow calls it."""
+        with explained_deferral():
+            return super().resume_execution(next_method, next_kwargs, context)
 
     def poke(self, context: Context) -> bool:
         """Return whether the job has finished."""
@@ -73,11 +87,18 @@ class TogetherBatchSensor(BaseSensorOperator):
         self.log.info("job %s is %s", self._job.id, self._job.status)
         return self._job.is_terminal
 
-    def _result(self) -> dict[str, Any]:
+    def _allowed(self) -> set[str]:
         from together_batches.models import BatchJobStatus
 
+        allowed = {str(BatchJobStatus(status)) for status in self.allowed_statuses}
+        if unknown := allowed - set(BatchJobStatus):
+            message = f"unknown status {', '.join(sorted(unknown))} in allowed_statuses"
+            raise UsageError(message)
+        return allowed
+
+    def _result(self, allowed: set[str]) -> dict[str, Any]:
         job = self._job
-        if job.status not in {BatchJobStatus(status.upper()) for status in self.allowed_statuses}:
+        if job.status not in allowed:
             message = f"job {job.id} is {job.status}" + (f": {job.error}" if job.error else "")
             raise AirflowFailException(message)
         return {
