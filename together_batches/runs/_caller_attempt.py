@@ -103,14 +103,17 @@ class CallerAttempt(AttemptContext):
     async def save(self, **changes: Any) -> None:
         """Change the attempt, and return when the caller has stored it."""
         changed = attrs.evolve(self._attempt, **changes)
-        if changed == self._attempt:
-            return
-        saving: object = self._save(changed)
+        if changed != self._attempt:
+            await self.store(changed)
+
+    async def store(self, attempt: Attempt) -> None:
+        """Return when the caller has stored the attempt, whether it has changed or not."""
+        saving: object = self._save(attempt)
         if not inspect.isawaitable(saving):
             message = "save must be a coroutine function: it is awaited until the attempt is stored"
             raise UsageError(message)
         await saving
-        self._attempt = changed
+        self._attempt = attempt
 
     def lost_job(self, jobs: Iterable[BatchJob]) -> Created | None:
         """Return the listed job of the attempt's file that no record names."""
@@ -156,6 +159,7 @@ class CallerRows:
                 self._source.stem or "requests", self._context.attempt, self._mark if content.is_marked else None
             )
             uploaded = await self._context.api.upload(content)
+            self.may_be_uploaded = content.is_marked
         finally:
             with anyio.CancelScope(shield=True):
                 await in_thread(lambda _: content.close())
@@ -176,9 +180,15 @@ class _Everything(Container[str]):
 
 
 class CallerResults:
-    """The results of an attempt: arranged in a directory for scratch, and then written to a sink."""
+    """The results of an attempt: arranged in a directory for scratch, and then written to a sink.
 
-    def __init__(self, context: CallerAttempt, rows: BinaryInput, sink: BinarySink, scratch: Path) -> None:
+    ``is_again`` means that the attempt is recorded as collected, so that its sink counts as complete.
+    """
+
+    def __init__(
+        self, context: CallerAttempt, rows: BinaryInput, sink: BinarySink, scratch: Path, *, is_again: bool = False
+    ) -> None:
+        self._is_again = is_again
         self._context = context
         self._rows = rows
         self._sink = sink
@@ -237,5 +247,7 @@ class CallerResults:
 
             write_sink(self._sink, blocks())
 
+        if self._is_again:
+            await self._context.store(self._context.attempt)
         await in_thread(write, large=True)
         return self._sha256

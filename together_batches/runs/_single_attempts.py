@@ -27,6 +27,7 @@ from together_batches.runs._caller_attempt import (
 from together_batches.runs._collecting import Collecting
 from together_batches.runs._context import name_of
 from together_batches.runs._evidence import Evidence
+from together_batches.runs._records import check_order
 from together_batches.runs._steps import Steps
 from together_batches.runs._threads import in_thread, own_thread
 
@@ -85,6 +86,7 @@ async def begin(
         UsageError: an invalid argument, a source that cannot be read, or one that has not the rows of the attempt.
     """
     check_endpoint(endpoint)
+    check_order(attempt.shard, [*earlier, attempt], gaps=True)
     settings = Settings(endpoint, model_id, priority)
     context = CallerAttempt(_api_of(client, patience), attempt, save, earlier, settings, patience=patience)
     if attempt.job_id is not None or attempt.collected_at is not None:
@@ -131,7 +133,7 @@ async def collect(
 
     Call it again with the attempt that was saved last, in any process, if it was interrupted: it collects again, and
     writes the sink from its start. A sink is complete only if ``collected_at`` is saved. An attempt that is collected
-    already is collected again.
+    already is collected again; before its sink is written, it is saved without ``collected_at``.
 
     Parameters:
         client: the client; its time limits and retries apply, and an outage beyond them is raised.
@@ -156,9 +158,11 @@ async def collect(
             cannot be written, or a job that is to be given up and has not ended.
     """
     check_sink(sink)
+    check_order(attempt.shard, [*earlier, attempt], gaps=True)
     if not attempt.rows:
         return attempt
-    if attempt.collected_at is not None:  # collected again, from the beginning
+    is_again = attempt.collected_at is not None
+    if is_again:  # from the beginning
         attempt = attrs.evolve(attempt, collected_at=None, outcomes=b"", output_bytes=None, error_bytes=None)
     context = CallerAttempt(_api_of(client, patience), attempt, save, earlier, patience=patience)
     if attempt.job_id is None and not (give_up and attempt.creating_at):
@@ -168,7 +172,7 @@ async def collect(
     with own_thread():
         scratch = await in_thread(lambda _: _scratch_in(scratch_directory))
         try:
-            results = CallerResults(context, rows, sink, Path(scratch.name))
+            results = CallerResults(context, rows, sink, Path(scratch.name), is_again=is_again)
             await _collect(Collecting(Steps(context), results), give_up=give_up)
         finally:
             with anyio.CancelScope(shield=True):

@@ -11,14 +11,17 @@ import operator
 import zlib
 from array import array
 from collections import Counter
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 import attrs
 
 from together_batches._protocol.result_lines import states_error
+from together_batches._text import count_of, format_count
+from together_batches.errors import UsageError
 from together_batches.models import BatchJobStatus
 from together_batches.rows import BatchFailure, BatchMissing, BatchSuccess, Usage
-from together_batches.runs._records import Attempt
+from together_batches.runs._records import Attempt, check_order
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -114,6 +117,16 @@ def outcomes_of(attempt: Attempt) -> bytes:
     return zlib.decompress(attempt.outcomes) if attempt.outcomes else b""
 
 
+def _check(shard: Shard, attempts: Sequence[Attempt], *, gaps: bool = False) -> None:
+    check_order(shard.number, attempts, gaps=gaps)
+    if attempts and attempts[0].rows != shard.rows:
+        message = (
+            f"attempt {attempts[0].number} of shard {shard.number} has {count_of(attempts[0].rows, 'row')}, and the "
+            f"shard has {format_count(shard.rows)}: pass the shard as it was cut, and all attempts at it"
+        )
+        raise UsageError(message)
+
+
 # --- the next attempt ---------------------------------------------------------------------------------------------
 
 
@@ -121,8 +134,9 @@ def next_attempt(shard: Shard, attempts: Sequence[Attempt], *, max_attempts: int
     """Return the attempt to resume or to begin; None if no row of the shard is to be sent.
 
     An attempt that was planned but not created is planned again if the previous one was collected again meanwhile. It
-    may then have no rows.
+    may then have no rows. Raises :class:`UsageError` unless ``attempts`` are all those at the shard so far, in order.
     """
+    _check(shard, attempts)
     if not attempts:
         return Attempt(shard=shard.number, number=1, rows=shard.rows, planned_at=now)
     open_ones = [attempt for attempt in attempts if attempt.collected_at is None]
@@ -170,11 +184,22 @@ def _tries(attempts: Iterable[Attempt]) -> int:
 
 
 def rows_of(shard: Shard, earlier: Sequence[Attempt]) -> Sequence[int]:
-    """Return the rows of a shard, counted from 0, that the attempt after ``earlier`` contains."""
+    """Return the rows of a shard, counted from 0, that the attempt after ``earlier`` contains.
+
+    Raises :class:`UsageError` unless ``earlier`` are all attempts before it, in order, and collected.
+    """
+    _check(shard, earlier, gaps=True)  # attempts without rows may be left out
     rows: Sequence[int] = range(shard.rows)
-    for attempt in earlier:
-        outcomes = zip(rows, outcomes_of(attempt), strict=True)
-        rows = array("I", (row for row, outcome in outcomes if outcome in _TO_SEND_AGAIN))
+    for attempt in filter(attrgetter("rows"), earlier):
+        outcomes = outcomes_of(attempt)
+        if len(outcomes) != len(rows):
+            message = (
+                f"attempt {attempt.number} of shard {shard.number} has outcomes of {count_of(len(outcomes), 'row')}, "
+                f"and the attempts before it left {format_count(len(rows))}: pass all attempts, collected and as "
+                "last saved"
+            )
+            raise UsageError(message)
+        rows = array("I", (row for row, outcome in zip(rows, outcomes, strict=True) if outcome in _TO_SEND_AGAIN))
     return rows
 
 
@@ -235,7 +260,8 @@ class Buckets:
 
 
 def buckets(shard: Shard, attempts: Sequence[Attempt], *, max_attempts: int) -> Buckets:
-    """Return the buckets of a shard's rows, according to the attempts at it."""
+    """Return the buckets of a shard's rows, according to all attempts at it, in order."""
+    _check(shard, attempts)
     counts = Counter[int]()
     attempts = [attempt for attempt in attempts if attempt.rows]
     for attempt in attempts:
