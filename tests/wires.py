@@ -98,7 +98,7 @@ class VirtualTime:
 
     def _is_busy(self) -> bool:
         threads = anyio.to_thread.current_default_thread_limiter().borrowed_tokens
-        return bool(threads or self._running or any(each.timeouts._attempts for each in self._connections))
+        return bool(threads or self._running or any(each.timeouts.under_way for each in self._connections))
 
     async def _pass(self) -> None:
         while True:
