@@ -23,6 +23,7 @@ from _jobs.cancel_service import (
     UNKNOWN,
     R,
     Service,
+    a_call,
     cancel_many,
     iter_cancel,
     names,
@@ -32,11 +33,16 @@ from _jobs.cancel_service import (
 from together_batches import (
     APIResponseValidationError,
     BatchesError,
+    BatchJob,
+    CancelOutcome,
     UsageError,
 )
+from together_batches._jobs.cancel_follower import Doubt, End, Followed, Poll, after_read
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from together_batches._jobs.status_reader import Found
 
 
 @in_virtual_time
@@ -352,3 +358,45 @@ async def test_a_key_refused_while_cancelling_leaves_those_that_drain_to_be_foll
     service.reads["good"] = "CANCELLED"
     report = await cancel_many(service, ["good", "bad", "rest"], wait=True, max_concurrency=1)
     assert results(report) == [("good", R.CANCELLED), ("bad", R.DENIED), ("rest", R.NOT_ATTEMPTED)]
+
+
+# --- what follows from a read ---
+
+
+def _outcome(result: R, job: BatchJob | None = None, error: BatchesError | None = None) -> CancelOutcome:
+    return CancelOutcome("a", result, job, error, accepted=True)
+
+
+DRAINS = _outcome(R.CANCELING)
+RUNNING, STOPPING, STOPPED = a_job("a", "IN_PROGRESS"), a_job("a", "CANCELING"), a_job("a", "CANCELLED")
+
+
+@pytest.mark.parametrize(
+    ("found", "failures", "expected"),
+    [
+        (STOPPED, 3, End(_outcome(R.CANCELLED, STOPPED))),
+        (STOPPING, 3, Poll(_outcome(R.CANCELING, STOPPING))),
+        (RUNNING, 3, Poll(_outcome(R.CANCELING, RUNNING))),
+        (UNKNOWN, 3, Doubt(DRAINS, _outcome(R.NOT_FOUND, error=UNKNOWN), 3)),
+        (TROUBLE, 3, Poll(_outcome(R.CANCELING, error=TROUBLE), 4)),
+        (TROUBLE, 4, End(_outcome(R.CANCELING, error=TROUBLE))),
+        (REFUSED_KEY, 0, End(_outcome(R.CANCELING, error=REFUSED_KEY))),
+        (FORBIDDEN, 0, End(_outcome(R.CANCELING, error=FORBIDDEN))),
+    ],
+)
+def test_a_read_of_a_job_whose_cancel_was_accepted(found: Found, failures: int, expected: End | Poll | Doubt) -> None:
+    """An accepted cancel is followed to the job's end; errors end that only if they stay or cannot pass."""
+    call = a_call()
+    call.accepted = True
+    assert after_read(Followed(DRAINS, call, failures=failures), found) == expected
+
+
+def test_a_read_of_a_job_whose_cancel_was_refused() -> None:
+    """A job that goes on after a refused cancel is read again for a while, and has then failed to be cancelled."""
+    call = a_call()
+    call.refusal = NOT_NOW
+    refused = CancelOutcome("a", R.FAILED, RUNNING, NOT_NOW)
+    entry = Followed(refused, call)
+    assert after_read(entry, RUNNING) == Doubt(refused, refused)
+    assert after_read(entry, UNKNOWN) == Doubt(refused, refused)
+    assert after_read(entry, TROUBLE) == Poll(refused, 1)

@@ -129,7 +129,7 @@ async def _always(*_: Any) -> bool:
 
 async def _give_up_by_size(self: _collecting.Collecting) -> Any:
     arranged = await self.read(leniently=True)
-    assert not isinstance(arranged, str)
+    assert isinstance(arranged, _joining.Arranged)
     await self.attempt_job.context.save(output_bytes=None, error_bytes=None)
     await self._note(arranged)
     return arranged

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import attrs
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from together_batches._http.client_state import BulkContext
 
-__all__ = ["CancelFollower", "Followed"]
+__all__ = ["CancelFollower", "Doubt", "End", "Followed", "Poll", "after_read"]
 
 # The service asks for polls 30 to 60 s apart (https://docs.together.ai/docs/inference/batch/manage), but a job drains
 # within seconds (about 15 observed). So the first poll is early, and the intervals grow.
@@ -45,6 +45,47 @@ class Followed:
     """Whether a cancel without a successful response may have been accepted; then the job is read once."""
     interval: float = _FIRST_POLL_SECONDS
     failures: int = 0
+
+
+class End(NamedTuple):
+    """The job is not read again: ``last`` is its outcome."""
+
+    last: CancelOutcome
+
+
+class Poll(NamedTuple):
+    """The job is read again at its interval. ``failures`` counts the reads in a row that failed."""
+
+    outcome: CancelOutcome
+    failures: int = 0
+
+
+class Doubt(NamedTuple):
+    """The answer contradicts known facts: the job is read again as long as patience allows, then ``last`` holds."""
+
+    outcome: CancelOutcome
+    last: CancelOutcome
+    failures: int = 0
+
+
+def after_read(entry: Followed, found: Found) -> End | Poll | Doubt:
+    """Return what follows from a read of a job."""
+    before = entry.outcome
+    if isinstance(found, BatchJob):
+        outcome = entry.call.outcome_of(found)
+        if found.is_terminal:
+            return End(outcome)
+        return Doubt(outcome, outcome) if outcome.result is CancelResult.FAILED else Poll(outcome)
+    if isinstance(found, NotFoundError):
+        is_gone = entry.call.accepted
+        last = attrs.evolve(before, result=CancelResult.NOT_FOUND, error=found) if is_gone else before
+        return Doubt(before, last, entry.failures)
+    # An accepted job that can no longer be followed is still draining as far as is known.
+    outcome = attrs.evolve(before, error=found) if before.result is CancelResult.CANCELING else before
+    failures = entry.failures + 1
+    if isinstance(found, (AuthenticationError, PermissionDeniedError)) or failures >= _MOST_FAILED_POLLS:
+        return End(outcome)
+    return Poll(outcome, failures)
 
 
 class CancelFollower:
@@ -184,36 +225,24 @@ class CancelFollower:
     def _note(self, name: str, found: Found, spread: float) -> None:
         """Report the outcome, or schedule the next read of the job."""
         entry = self.jobs[name]
-        call = entry.call
-        before = entry.outcome
-        pause: float | None = entry.interval * spread
-        early = entry.interval / 2
-        if isinstance(found, BatchJob):
-            entry.failures = 0
-            entry.outcome = call.outcome_of(found)
-            if found.is_terminal:
-                pause = None
-            elif entry.outcome.result is CancelResult.FAILED:
-                pause, early = call.next_pause(), 0.0
-            elif before.result is not CancelResult.CANCELING:
-                self._announce(entry.outcome, call)
+        call, before = entry.call, entry.outcome
+        step = after_read(entry, found)
+        pause, early = entry.interval * spread, entry.interval / 2
+        if isinstance(step, Doubt):
+            doubted = call.next_pause()
+            if doubted is None:
+                step = End(step.last)
             else:
-                call.restart_patience()
-        elif isinstance(found, NotFoundError):
-            pause, early = call.next_pause(), 0.0
-            if pause is None and call.accepted:
-                entry.outcome = attrs.evolve(before, result=CancelResult.NOT_FOUND, error=found)
-        else:
-            entry.failures += 1
-            if before.result is CancelResult.CANCELING:
-                # An accepted job that can no longer be followed is still draining as far as is known.
-                entry.outcome = attrs.evolve(before, error=found)
-            hopeless = isinstance(found, (AuthenticationError, PermissionDeniedError))
-            if hopeless or entry.failures >= _MOST_FAILED_POLLS:
-                pause = None
-        if pause is None:
+                pause, early = doubted, 0.0
+        if isinstance(step, End):
             self.pop(name)
-            self._end(entry.outcome)
+            self._end(step.last)
             return
+        entry.outcome, entry.failures = step.outcome, step.failures
+        if isinstance(step, Poll) and not step.failures:
+            if before.result is CancelResult.CANCELING:
+                call.restart_patience()
+            else:
+                self._announce(entry.outcome, call)
         self._poller.schedule(name, pause, early=early)
         entry.interval = min(_LONGEST_POLL_SECONDS, entry.interval * _GROWTH)

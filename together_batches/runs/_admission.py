@@ -1,4 +1,4 @@
-"""When a run may create its next job: the limits of its options."""
+"""When a run may create its next job: the limits of its options, and how its jobs ended so far."""
 
 from __future__ import annotations
 
@@ -7,21 +7,28 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import attrs
 
 from together_batches._text import format_count
+from together_batches.runs._records import Key
 
 if TYPE_CHECKING:
     from together_batches.runs._options import Options
 
-__all__ = ["Load", "Stop", "admission"]
+__all__ = ["MOST_FAILURES_IN_A_ROW", "Load", "Stop", "admission"]
+
+MOST_FAILURES_IN_A_ROW = 3
 
 
 @attrs.define
 class Load:
-    """Jobs and rows in flight, and rows sent and tokens used so far."""
+    """Rows in flight of each attempt, rows sent and tokens used so far, and how jobs ended."""
 
-    jobs: int = 0
-    enqueued_rows: int = 0
+    in_flight: dict[Key, int] = attrs.field(factory=dict[Key, int])
     sent_rows: int = 0
     tokens: int = 0
+    failures_in_a_row: int = 0
+    in_doubt: set[Key] = attrs.field(factory=set[Key])
+    """Attempts whose job seems to have failed as a whole, until there is evidence."""
+    seem_cancelled: set[Key] = attrs.field(factory=set[Key])
+    """Attempts whose job seems cancelled: until it is read again, nothing is created and nothing stopped."""
 
 
 class Stop(NamedTuple):
@@ -31,7 +38,7 @@ class Stop(NamedTuple):
 
 
 def admission(limits: Options, load: Load, rows: int) -> Literal["now", "later"] | Stop:
-    """Return whether a job of ``rows`` rows may be created: now, later (when others have ended), or not at all."""
+    """Return whether a job of ``rows`` rows may be created: now, later (when more is known), or not at all."""
     if limits.stop_after_tokens is not None and load.tokens >= limits.stop_after_tokens:
         return Stop(
             f"{format_count(load.tokens)} tokens were used, and it was to stop after "
@@ -42,5 +49,8 @@ def admission(limits: Options, load: Load, rows: int) -> Literal["now", "later"]
             f"{format_count(load.sent_rows)} rows were sent, the next job has {format_count(rows)}, and it was to "
             f"stop after {format_count(limits.stop_after_rows)}"
         )
-    room = limits.max_enqueued_rows is None or load.enqueued_rows + rows <= limits.max_enqueued_rows
-    return "now" if room and load.jobs < limits.max_jobs else "later"
+    if load.seem_cancelled or load.failures_in_a_row + len(load.in_doubt) >= MOST_FAILURES_IN_A_ROW:
+        return "later"
+    most = limits.max_enqueued_rows
+    room = most is None or sum(load.in_flight.values()) + rows <= most
+    return "now" if room and len(load.in_flight) < limits.max_jobs else "later"

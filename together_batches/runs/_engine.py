@@ -15,7 +15,7 @@ from together_batches._jobs.task_group import plain_group
 from together_batches.errors import BatchesError, CreateUnconfirmedError, ResultsUnavailableError
 from together_batches.models import BatchJob, BatchJobStatus
 from together_batches.runs import rules
-from together_batches.runs._admission import Load, Stop, admission
+from together_batches.runs._admission import MOST_FAILURES_IN_A_ROW, Load, Stop, admission
 from together_batches.runs._attempt_job import AttemptJob
 from together_batches.runs._beginning import Beginning
 from together_batches.runs._collecting import Collecting
@@ -25,10 +25,11 @@ from together_batches.runs._lost_jobs import unresolved
 from together_batches.runs._restoring import restore
 from together_batches.runs._resuming import Resuming
 from together_batches.runs._run_attempt import RunAttempt, Transfers
+from together_batches.runs._scout import Scout
 from together_batches.runs._values import RunEventKind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Coroutine
 
     from together_batches._jobs.create import Created
     from together_batches.runs._context import RunContext
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
     from together_batches.runs._records import Attempt, Key, Shard
 
 __all__ = ["Engine"]
-
-_MOST_FAILURES_IN_A_ROW = 3
 
 
 class Engine:
@@ -47,7 +46,6 @@ class Engine:
         self.stopped: str | None = None
         self._run = run
         self._store = run.store
-        self._follower = JobFollower(run, on_status=self._see_status)
         self._transfers = Transfers()
         self._resuming = Resuming(run, self._collecting)
         attempts = run.store.attempts
@@ -58,19 +56,16 @@ class Engine:
         self._todo: deque[Attempt] = deque()
         """Attempts planned from the beginning, which precede rows that are sent again."""
         self._again: deque[Attempt] = deque()
-        self._working = 0
-        self._timers: set[asyncio.Task[None]] = set()
+        self._working: set[asyncio.Task[None]] = set()
+        """The tasks of attempts."""
+        self._delays: set[asyncio.Task[None]] = set()
+        """The tasks that wait until rows may be sent again."""
         self._ended_at: dict[Key, float] = {}
-        self._failures_in_a_row = 0
-        self._in_doubt: set[Key] = set()
-        """Attempts whose job seems to have failed as a whole, until there is evidence."""
-        self._seem_cancelled: set[Key] = set()
-        """Attempts whose job seems cancelled: until it is read again, nothing is created and nothing stopped."""
         self._unresolved: list[BatchesError] = []
-        self._has_left_validating = any(map(_has_run, attempts))
-        self._scout: Key | None = None
-        """The first shard, while it runs alone."""
         self._done = asyncio.Event()
+        """Set when an attempt may begin that could not, or all have ended."""
+        self._scout = Scout(is_needed=not any(map(_has_run, attempts)), on_return=self._done.set)
+        self._follower = JobFollower(run, on_status=self._scout.see_status)
 
     @property
     def has_work(self) -> bool:
@@ -105,13 +100,11 @@ class Engine:
             noting = group.create_task(self._store.note_changes(self._run.time.sleep))
             while True:
                 self._start_admitted(group)
-                if not self._working:
+                if not (self._working or self._delays):
                     break
                 await self._done.wait()
                 self._done.clear()
             noting.cancel()
-            for timer in self._timers:
-                timer.cancel()
         await self._store.flush()
         if self._unresolved:
             raise unresolved(self._unresolved)
@@ -136,77 +129,57 @@ class Engine:
                 if self.stopped:
                     waiting.popleft()
                     continue
-                failures = self._failures_in_a_row + len(self._in_doubt)
-                must_wait = self._scout is not None or self._seem_cancelled or failures >= _MOST_FAILURES_IN_A_ROW
-                if answer == "later" or must_wait:
+                if answer == "later" or self._scout.is_out:
                     return
-                if not self._has_left_validating:
-                    self._scout = attempt.key
+                self._scout.send(attempt.key)
             waiting.popleft()
-            self._load.jobs += 1
-            self._load.enqueued_rows += attempt.rows
+            self._load.in_flight[attempt.key] = attempt.rows
             self._load.sent_rows += sent
-            self._working += 1
-            group.create_task(self._run_attempt(attempt, group))
+            self._begin(group, self._working, self._run_attempt(attempt, group))
+
+    def _begin(
+        self, group: asyncio.TaskGroup, tasks: set[asyncio.Task[None]], work: Coroutine[None, None, None]
+    ) -> None:
+        """Begin a task that is one of ``tasks`` until it ends."""
+
+        def end(task: asyncio.Task[None]) -> None:
+            tasks.discard(task)
+            self._done.set()
+
+        task = group.create_task(work)
+        tasks.add(task)
+        task.add_done_callback(end)
+
+    def _release(self, key: Key) -> None:
+        """Let others begin: an ended job does not block creates, however long its results take to appear."""
+        self._load.in_flight.pop(key, None)
+        self._done.set()
 
     def _stop(self, reason: str) -> None:
         if self.stopped is None:
             self.stopped = reason
-            for timer in self._timers:
-                timer.cancel()
+            for delay in self._delays:
+                delay.cancel()
             self._run.emit(RunEventKind.STOPPED, f"nothing more is created: {reason}; what runs is waited for")
-
-    # --- the first shard, alone -----------------------------------------------------------------------------------
-
-    def _see_status(self, key: Key, status: str | None) -> None:
-        if rules.shows_valid_input(status):
-            self._end_scouting(key, succeeded=True)
-
-    def _end_scouting(self, key: Key, *, succeeded: bool) -> None:
-        if succeeded:
-            self._has_left_validating = True
-        if self._scout == key or self._has_left_validating:
-            self._scout = None
-            self._done.set()
-
-    async def _limit_scouting(self, key: Key) -> None:
-        await self._run.time.sleep(rules.ALONE_SECONDS)
-        if self._scout == key:
-            self._end_scouting(key, succeeded=True)
 
     # --- one attempt ----------------------------------------------------------------------------------------------
 
     async def _run_attempt(self, attempt: Attempt, group: asyncio.TaskGroup) -> None:
         """Execute an attempt, and schedule the next one."""
         key = attempt.key
-        holds_a_place = True
-
-        def release() -> None:
-            # An ended job does not block creates, however long its results take to appear.
-            nonlocal holds_a_place
-            if holds_a_place:
-                holds_a_place = False
-                self._load.jobs -= 1
-                self._load.enqueued_rows -= attempt.rows
-                self._done.set()
-
         try:
-            arranged = await self._execute(attempt, group, release)
+            arranged = await self._execute(attempt, group)
         except (ResultsUnavailableError, CreateUnconfirmedError) as error:
             error.__traceback__ = None  # it would keep its frames alive
             self._unresolved.append(error)
             self._run.emit(RunEventKind.TROUBLE, f"left unresolved in this call: {error}", key)
         else:
             self._follow_up(key, arranged, group)
-        release()
-        self._in_doubt.discard(key)
-        self._end_scouting(key, succeeded=False)
-        self._working -= 1
-        self._done.set()
+        self._release(key)
+        self._load.in_doubt.discard(key)
+        self._scout.end(key)
 
-    async def _execute(
-        self, attempt: Attempt, group: asyncio.TaskGroup, release: Callable[[], None]
-    ) -> Arranged | None:
+    async def _execute(self, attempt: Attempt, group: asyncio.TaskGroup) -> Arranged | None:
         """Return the results of an attempt; None if it has none, or they are left for the next call."""
         key = attempt.key
         if not await self._has_rows(attempt):
@@ -217,10 +190,7 @@ class Engine:
         beginning, collecting = Beginning(attempt_job, work), Collecting(attempt_job, work)
         await beginning.upload()
         await beginning.create()
-        if self._scout == key:
-            limit = group.create_task(self._limit_scouting(key))
-            self._timers.add(limit)
-            limit.add_done_callback(self._timers.discard)
+        self._scout.limit(key, group, self._run.time.sleep)
         while True:
             job = await attempt_job.end(partial(self._follower.ended, key))
             if job is not None and (is_new or self._follower.saw_running(job.id)):
@@ -235,7 +205,7 @@ class Engine:
                     self._stop(f"job {job.id} was cancelled")
                     if not (job.output_file_id or job.error_file_id):
                         return None
-            arranged = await self._collected(collecting, release)
+            arranged = await self._collected(collecting)
             if arranged is not None:
                 return arranged
 
@@ -264,18 +234,18 @@ class Engine:
         work = RunAttempt(self._run, self._transfers, key)
         return Collecting(AttemptJob(work), work)
 
-    async def _collected(self, collecting: Collecting, release: Callable[[], None]) -> Arranged | None:
+    async def _collected(self, collecting: Collecting) -> Arranged | None:
         """Return the results of an ended job; None if it has not ended after all."""
         ended = collecting.attempt_job.context.attempt
         key = ended.key
         if _seems_to_have_failed(ended):
-            self._in_doubt.add(key)
-        arranged = await collecting.collect(on_wait=release)
+            self._load.in_doubt.add(key)
+        arranged = await collecting.collect(on_wait=partial(self._release, key))
         if self._store.at(key).ended_at != ended.ended_at:  # it only seemed to have ended
             self._ended_at[key] = self._run.time.monotonic()
         if arranged is None:
             self._ended_at.pop(key, None)
-            self._in_doubt.discard(key)
+            self._load.in_doubt.discard(key)
             self._done.set()
             return None
         self._load.tokens += arranged.usage.total_tokens
@@ -284,9 +254,9 @@ class Engine:
     async def _confirm_cancelled(self, attempt_job: AttemptJob, job: BatchJob) -> BatchJob:
         """Read a job again that seems to have been cancelled."""
         key = attempt_job.context.attempt.key
-        self._seem_cancelled.add(key)
+        self._load.seem_cancelled.add(key)
         job = await attempt_job.look_again(job)
-        self._seem_cancelled.discard(key)
+        self._load.seem_cancelled.discard(key)
         self._done.set()
         return job
 
@@ -295,12 +265,12 @@ class Engine:
         if arranged.refusal is not None and self._next(self._store.shards[key[0]]) is not None:
             self._stop(f"rows are refused for the account ({arranged.refusal}): put it in order, and run it again")
         if rules.SUCCEEDED in arranged.outcomes:
-            self._failures_in_a_row = 0
+            self._load.failures_in_a_row = 0
         elif rules.failed_as_a_whole(self._store.at(key)):
-            self._failures_in_a_row += 1
-        if self._failures_in_a_row >= _MOST_FAILURES_IN_A_ROW and self.has_work:
+            self._load.failures_in_a_row += 1
+        if self._load.failures_in_a_row >= MOST_FAILURES_IN_A_ROW and self.has_work:
             why = self._store.at(key).error or "without a reason"
-            self._stop(f"{_MOST_FAILURES_IN_A_ROW} jobs in a row failed as a whole, the last one: {why}")
+            self._stop(f"{MOST_FAILURES_IN_A_ROW} jobs in a row failed as a whole, the last one: {why}")
         return arranged
 
     # --- the next attempt -----------------------------------------------------------------------------------------
@@ -311,10 +281,7 @@ class Engine:
         # An attempt that would be followed by itself is left for the next call.
         if following is None or following.key == key or (self.stopped and not following.creating_at):
             return
-        self._working += 1
-        timer = group.create_task(self._after(self._delay(key, arranged), following))
-        self._timers.add(timer)
-        timer.add_done_callback(self._end_delay)
+        self._begin(group, self._delays, self._after(self._delay(key, arranged), following))
 
     def _delay(self, key: Key, arranged: Arranged | None) -> float:
         """Return the seconds until the remaining rows of an attempt may be sent again.
@@ -331,11 +298,6 @@ class Engine:
         if seconds:
             await self._run.time.sleep(seconds)
         self._again.append(following)
-
-    def _end_delay(self, timer: asyncio.Task[None]) -> None:
-        self._timers.discard(timer)
-        self._working -= 1
-        self._done.set()
 
 
 def _seems_to_have_failed(attempt: Attempt) -> bool:

@@ -20,12 +20,26 @@ if TYPE_CHECKING:
     from together_batches.runs._attempt_job import AttemptJob
     from together_batches.runs._joining import Arranged
 
-__all__ = ["Evidence"]
+__all__ = ["Changed", "Evidence", "Unavailable"]
 
 _BETWEEN_LOOKS_AT_FILES_SECONDS = 60.0
 _BETWEEN_LOOKS_AT_A_JOB_SECONDS = 30.0
 _BEFORE_ROWS_GO_AGAIN_SECONDS = 60.0
 """Maximum seconds to wait for an absent collected job before its rows are sent again on the existing evidence."""
+
+
+@attrs.frozen
+class Unavailable:
+    """Results that are absent, incomplete or foreign; ``why`` says what is wrong. They may still appear."""
+
+    why: str
+
+
+@attrs.frozen
+class Changed:
+    """A job that differs from its record."""
+
+    job: BatchJob
 
 
 @attrs.frozen
@@ -43,11 +57,8 @@ class Evidence:
         self._attempt_job = attempt_job
         self._context = attempt_job.context
 
-    async def doubt(self, arranged: Arranged) -> tuple[str, BatchJob | None]:
-        """Return why the omitted rows may still appear, and the job if it differs from its record.
-
-        Neither, if two readings agree that they will not appear.
-        """
+    async def doubt(self, arranged: Arranged) -> Unavailable | Changed | None:
+        """Return why the omitted rows may still appear; None if two readings agree that they will not."""
         attempt, patience = self._context.attempt, self._context.patience
         if attempt.output_file_id or attempt.error_file_id:
             wait = min(_BETWEEN_LOOKS_AT_FILES_SECONDS, patience)
@@ -58,34 +69,34 @@ class Evidence:
         first: Look | None = None
         while True:
             look = await self.look()
-            if isinstance(look, str):
-                return look, None
-            if self.if_changed(look.job) is not None:
-                return "", look.job
+            if isinstance(look, Unavailable):
+                return look
+            changed = self.if_changed(look.job)
+            if changed is not None:
+                return changed
             file_ids, sizes = results_of(look.job)[1:], (arranged.output_bytes, arranged.error_bytes)
             for file_id, said, size in zip(file_ids, look.sizes, sizes, strict=True):
                 if file_id and size is not None and (not said or said != size):
-                    return (
-                        f"{file_id} has {format_count(size)} bytes, and its metadata says {said or 'nothing'}",
-                        None,
+                    return Unavailable(
+                        f"{file_id} has {format_count(size)} bytes, and its metadata says {said or 'nothing'}"
                     )
             if look == first or not wait:
-                return "", None
+                return None
             first = look
             await self._context.time.sleep(wait)
 
-    async def look(self) -> Look | str:
-        """Read the job and the metadata of its files once; return a description if any of them is absent."""
+    async def look(self) -> Look | Unavailable:
+        """Read the job and the metadata of its files once."""
         job = await self.job()
         if job is None:
-            return f"job {self._context.attempt.job_id} is absent"
+            return Unavailable(f"job {self._context.attempt.job_id} is absent")
         sizes: list[int | None] = [None, None]
         for number, file_id in enumerate((job.output_file_id, job.error_file_id)):
             if file_id:
                 read = partial(self._context.api.file, file_id)
                 found = await self._context.if_present("look-up of the results", read)
                 if found is None:
-                    return f"the metadata of {file_id}, which holds results of job {job.id}, is absent"
+                    return Unavailable(f"the metadata of {file_id}, which holds results of job {job.id}, is absent")
                 sizes[number] = found.bytes
         return Look(job, tuple(sizes))
 
@@ -94,9 +105,9 @@ class Evidence:
         job_id = self._context.attempt.job_id or ""
         return await self._context.if_present("look-up of the job", partial(self._context.api.retrieve, job_id))
 
-    def if_changed(self, job: BatchJob | None) -> BatchJob | None:
+    def if_changed(self, job: BatchJob | None) -> Changed | None:
         """Return a job that differs from its record; None if it does not, or is absent."""
-        return None if job is None or results_of(job) == results_of(self._context.attempt) else job
+        return None if job is None or results_of(job) == results_of(self._context.attempt) else Changed(job)
 
     async def is_as_collected(self) -> bool:
         """Read the job and its files once more before rows are sent again; return False if they differ.
@@ -107,11 +118,11 @@ class Evidence:
         if attempt.job_id is None:
             return True
         absence = Absence(min(context.patience, _BEFORE_ROWS_GO_AGAIN_SECONDS))
-        while isinstance(look := await self.look(), str):
+        while isinstance(look := await self.look(), Unavailable):
             pause = absence.pause()
             if pause is None:
                 return True
-            await context.wait("a last look at the results", look, pause)
+            await context.wait("a last look at the results", look.why, pause)
         # A size that the metadata omits proves nothing: then the files are read once more.
         if self.if_changed(look.job) is None and all(
             noted is None or (said or 0) == noted

@@ -23,7 +23,7 @@ _CANCELLED = frozenset({BatchJobStatus.CANCELING, BatchJobStatus.CANCELLED})
 class JobFollower:
     """Waits for the jobs of a run, and records what it sees of them."""
 
-    def __init__(self, run: RunContext, *, on_status: Callable[[Key, str | None], None]) -> None:
+    def __init__(self, run: RunContext, *, on_status: Callable[[str | None], None]) -> None:
         self._run = run
         self._on_status = on_status
         self._cancelled_before = set[str]()
@@ -60,7 +60,7 @@ class JobFollower:
             created_at=job.created_at or before.created_at,
             running_at=self._run.time.now() if running else before.running_at,
         )
-        self._on_status(key, status)
+        self._on_status(status)
         if changed:
             at = "" if job.progress is None else f" at {job.progress:g} %"
             self._run.emit(RunEventKind.PROGRESSED, f"job {job.id} is {status}{at}", key, job.id)

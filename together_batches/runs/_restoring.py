@@ -8,6 +8,7 @@ from together_batches._jobs.patience import Absence
 from together_batches.errors import RunError
 from together_batches.runs import rules
 from together_batches.runs._context import SHORTEST_PAUSE_SECONDS
+from together_batches.runs._evidence import Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,8 +42,8 @@ async def _collect_again(run: RunContext, attempt: Attempt, collecting: Collecti
     absence = Absence(run.options.patience, shortest=SHORTEST_PAUSE_SECONDS / 5)
     while True:
         arranged = await collecting.read(leniently=rules.SUCCEEDED not in noted)
-        problem = arranged if isinstance(arranged, str) else "rows that were answered are missing"
-        if not isinstance(arranged, str) and _covers(arranged.outcomes, noted):
+        problem = arranged.why if isinstance(arranged, Unavailable) else "rows that were answered are missing"
+        if not isinstance(arranged, Unavailable) and _covers(arranged.outcomes, noted):
             await run.store.save(attempt.key, piece_sha256=await run.directory.piece_sha256(attempt))
             return
         await run.directory.drop(run.directory.piece_of(attempt))
