@@ -1,4 +1,4 @@
-"""The sessions of CI and of development: ``nox`` alone runs the sessions that CI runs, one on each CPU.
+"""The sessions of CI and of development: ``nox`` alone runs those of CI except ``airflow``, one on each CPU.
 
 Requires only nox: each session installs what it uses into an environment of its own.
 """

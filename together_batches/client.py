@@ -197,10 +197,9 @@ class AsyncBatches:
         """Check requests, upload them, and create one job from them.
 
         The upload is exactly the content that was checked. Whatever is lost on the way, there is one job: the upload
-        is free and may be repeated, and for the create see :meth:`create`. Each submission uploads unique content,
-        made unique by 64 spaces and tabs in the first object of the file if the limits leave room for them. So a job
-        of the file is the job of this submission and cannot be confused with another. See
-        https://docs.together.ai/docs/inference/batch/overview.
+        is free and may be repeated, and for the create see :meth:`create`. 64 spaces and tabs in the first object of
+        the file make the upload unique, so that a job of the file can only be the job of this submission; without
+        room for them within the limits it is not unique. See https://docs.together.ai/docs/inference/batch/overview.
 
         Parameters:
             source: a path, bytes, a file opened in binary mode, or an iterable or async iterable of
@@ -333,7 +332,8 @@ class AsyncBatches:
 
         Parameters:
             job_ids: an iterable or async iterable of ids or jobs.
-            max_concurrency: maximum number of concurrent calls; defaults to that of the client.
+            max_concurrency: maximum number of concurrent cancels; defaults to that of the client. Jobs that are
+                followed are read beside them, up to as many at once.
             rate: maximum requests per second; by default as fast as the service allows.
             wait: follow each job until it has stopped; the outcome of a job that completed instead says so. A job
                 whose cancel was refused is followed for a minute, because its state may lag.
@@ -348,11 +348,11 @@ class AsyncBatches:
             TypeError: one id in place of an iterable of ids.
             UsageError: an invalid number, or a client that is closed or belongs to another loop.
         """
-        ids, at_once, bulk = self._bulk(job_ids, max_concurrency, rate)
+        ids, limit, bulk = self._bulk(job_ids, max_concurrency, rate)
         if timeout is not None:
             positive_number("timeout", timeout, zero=True)
         return await bulk_cancel.cancel_many(
-            self._verbs, bulk, ids, at_once=at_once, wait=wait, timeout=timeout, on_outcome=on_outcome
+            self._verbs, bulk, ids, max_concurrency=limit, wait=wait, timeout=timeout, on_outcome=on_outcome
         )
 
     def iter_cancel(
@@ -371,12 +371,13 @@ class AsyncBatches:
 
         Parameters:
             job_ids: an iterable or async iterable of ids or jobs.
-            max_concurrency: maximum number of concurrent calls; defaults to that of the client.
+            max_concurrency: maximum number of concurrent cancels; defaults to that of the client. Jobs that are
+                followed are read beside them, up to as many at once.
             rate: maximum requests per second; by default as fast as the service allows.
             wait: follow each job until it has stopped, or completed instead.
         """
-        ids, at_once, bulk = self._bulk(job_ids, max_concurrency, rate)
-        return Stream(bulk_cancel.iter_cancel(self._verbs, bulk, ids, at_once=at_once, wait=wait))
+        ids, limit, bulk = self._bulk(job_ids, max_concurrency, rate)
+        return Stream(bulk_cancel.iter_cancel(self._verbs, bulk, ids, max_concurrency=limit, wait=wait))
 
     async def wait(
         self,
@@ -421,7 +422,7 @@ class AsyncBatches:
 
         waiting = Wait(
             api=self._wait_api(self._known.knows),
-            at_once=1,
+            max_concurrency=1,
             timeout=timeout,
             poll_interval=poll_interval,
             patience=patience,
@@ -465,7 +466,7 @@ class AsyncBatches:
         _check_times(timeout, poll_interval, patience)
         waiting = Wait(
             api=self._wait_api(self._known.knows),
-            at_once=self._transport.config.max_concurrency,
+            max_concurrency=self._transport.config.max_concurrency,
             timeout=timeout,
             poll_interval=poll_interval,
             patience=patience,
@@ -619,8 +620,8 @@ class AsyncBatches:
             unique_files: make the content of each upload unique (64 spaces and tabs in its first row), which
                 identifies its job after a crash. Without it, other jobs of the same rows may be mistaken for jobs of
                 this run.
-            retry_delays: seconds until rows are sent again: the first after error rows and after a first job that
-                failed as a whole, the others after further such jobs. The time since the job ended counts, and a new
+            retry_delays: seconds until rows are sent again. After error rows: the first delay. After the n-th job of
+                a shard that failed as a whole: the n-th, or the last. The time since the job ended counts, and a new
                 call starts at once.
             cancel_on_interrupt: cancel the jobs in progress when this call is cancelled, such as by Ctrl-C.
             on_event: called in the event loop with each event; not a coroutine function. An exception from it aborts
@@ -817,7 +818,7 @@ class AsyncBatches:
         make_wait = partial(
             Wait,
             api=self._wait_api(knows),
-            at_once=self._transport.config.max_concurrency,
+            max_concurrency=self._transport.config.max_concurrency,
             timeout=None,
             poll_interval=poll_interval,
             patience=patience,

@@ -1,4 +1,4 @@
-"""Configuration of a client: frozen values, validated once. Only this module reads the environment."""
+"""Configuration of a client: frozen values, validated once, from arguments and the environment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All exceptions that this package raises deliberately.
+"""The errors of this package.
 
 ::
 
@@ -28,7 +28,9 @@
     └── UsageError                          this package was called incorrectly
 
 The names are those of the official SDK if it has them. Facts are attributes; the text is a sentence.
-Every error can be pickled, and none ever contains the API key.
+Every error can be pickled, and none ever contains the API key. Two exceptions are raised deliberately and are not
+here: ``TypeError``, such as for one id in place of many or a coroutine function as a callback; and, by tasks of
+Airflow, a subclass of :class:`RunError` for rows without an answer.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import aiohttp
 import pytest
 
-from together_batches._http.timeouts import RequestTimeout, TimeoutMonitor
+from together_batches._http.timeouts import AttemptTimer, TimeoutMonitor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,10 +27,10 @@ class Clock:
         return self.now
 
 
-async def _until_cancelled(attempt: RequestTimeout) -> str:
-    with attempt:
+async def _until_cancelled(timer: AttemptTimer) -> str:
+    with timer:
         await asyncio.Event().wait()
-    return f"{attempt.expired}"
+    return f"{timer.expired}"
 
 
 @pytest.mark.parametrize(
@@ -39,17 +39,17 @@ async def _until_cancelled(attempt: RequestTimeout) -> str:
 async def test_a_network_error_ends_in_the_block(error: Exception) -> None:
     """An error of the network is not raised: it is the error of the attempt, without a limit that expired."""
     monitor = TimeoutMonitor(Clock())
-    with RequestTimeout(monitor, 1, 2) as attempt:
+    with AttemptTimer(monitor, 1, 2) as timer:
         assert monitor.under_way == 1
         raise error
-    assert (attempt.error, attempt.expired) == (error, None)
+    assert (timer.error, timer.expired) == (error, None)
     assert monitor.under_way == 0
 
 
 async def test_other_errors_are_raised() -> None:
     """An error that the network cannot raise passes through."""
     monitor = TimeoutMonitor(Clock())
-    with pytest.raises(KeyboardInterrupt), RequestTimeout(monitor, 1, 2):
+    with pytest.raises(KeyboardInterrupt), AttemptTimer(monitor, 1, 2):
         raise KeyboardInterrupt
     assert monitor.under_way == 0
 
@@ -58,8 +58,8 @@ async def test_other_errors_are_raised() -> None:
 async def test_the_task_is_cancelled_at_a_limit(seconds: float, limit: str) -> None:
     """The limit that is reached is named, and the cancellation ends in the block."""
     clock = Clock()
-    attempt = RequestTimeout(TimeoutMonitor(clock), 0.01 if limit == "read" else 100, 0.02)
-    task = asyncio.create_task(_until_cancelled(attempt))
+    timer = AttemptTimer(TimeoutMonitor(clock), 0.01 if limit == "read" else 100, 0.02)
+    task = asyncio.create_task(_until_cancelled(timer))
     await asyncio.sleep(0)
     clock.now = 0.015 if limit == "read" else seconds
     assert await task == limit
@@ -69,15 +69,15 @@ async def test_the_task_is_cancelled_at_a_limit(seconds: float, limit: str) -> N
 async def test_progress_restarts_the_read_limit() -> None:
     """Received bytes restart the limit of silence, and not that of the whole attempt."""
     progress = Bytes()
-    with RequestTimeout(TimeoutMonitor(Clock()), 10, 25) as attempt:
-        attempt.progress = progress
-        assert not attempt.is_over(9)
+    with AttemptTimer(TimeoutMonitor(Clock()), 10, 25) as timer:
+        timer.progress = progress
+        assert not timer.is_over(9)
         for now in (9.5, 19):
             progress.total_bytes += 1
-            assert not attempt.is_over(now)
+            assert not timer.is_over(now)
         progress.total_bytes += 1
-        assert attempt.is_over(25)
-        assert attempt.expired == "total"
+        assert timer.is_over(25)
+        assert timer.expired == "total"
 
 
 async def test_a_cancellation_by_other_code_is_raised_without_the_frames_below() -> None:
@@ -89,7 +89,7 @@ async def test_a_cancellation_by_other_code_is_raised_without_the_frames_below()
         assert secret
 
     async def outer() -> None:
-        with RequestTimeout(TimeoutMonitor(Clock()), 100, 100):
+        with AttemptTimer(TimeoutMonitor(Clock()), 100, 100):
             await inner()
 
     task = asyncio.create_task(outer())
@@ -107,10 +107,10 @@ async def test_a_cancellation_by_other_code_is_raised_without_the_frames_below()
 
 async def test_a_cancellation_by_other_code_at_a_limit_is_raised() -> None:
     """A task that other code cancels while its limit expires is cancelled, and not timed out."""
-    attempt = RequestTimeout(TimeoutMonitor(Clock()), 100, 100)
-    task = asyncio.create_task(_until_cancelled(attempt))
+    timer = AttemptTimer(TimeoutMonitor(Clock()), 100, 100)
+    task = asyncio.create_task(_until_cancelled(timer))
     await asyncio.sleep(0)
-    assert attempt.is_over(200)
+    assert timer.is_over(200)
     task.cancel()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -120,8 +120,8 @@ async def test_a_cancellation_by_other_code_at_a_limit_is_raised() -> None:
 async def test_an_error_that_aiohttp_makes_of_a_cancellation_is_no_cancellation() -> None:
     """The task can be awaited as usual although aiohttp replaced the cancellation at the limit."""
 
-    async def work(attempt: RequestTimeout, sent: Callable[[], None]) -> str | None:
-        with attempt:
+    async def work(timer: AttemptTimer, sent: Callable[[], None]) -> str | None:
+        with timer:
             sent()
             try:
                 await asyncio.Event().wait()
@@ -129,13 +129,13 @@ async def test_an_error_that_aiohttp_makes_of_a_cancellation_is_no_cancellation(
                 raise aiohttp.ClientConnectionError from None
         async with asyncio.timeout(1):
             await asyncio.sleep(0)
-        return attempt.expired
+        return timer.expired
 
     began = asyncio.Event()
-    attempt = RequestTimeout(TimeoutMonitor(Clock()), 100, 100)
-    task = asyncio.create_task(work(attempt, began.set))
+    timer = AttemptTimer(TimeoutMonitor(Clock()), 100, 100)
+    task = asyncio.create_task(work(timer, began.set))
     await began.wait()
-    assert attempt.is_over(200)
+    assert timer.is_over(200)
     task.cancel()
     assert await task == "total"
     assert task.cancelling() == 0

@@ -137,7 +137,7 @@ def note_attempt(call: CallState) -> None:
 
 
 async def cancel_many(service: Service, ids: Any, **options: Any) -> CancelReport:
-    settings = {"at_once": 10, "wait": False, "timeout": None, "on_outcome": None, **options}
+    settings = {"max_concurrency": 10, "wait": False, "timeout": None, "on_outcome": None, **options}
     job_ids = checked_ids(ids, verb_for_one="cancel")
     return await bulk_cancel.cancel_many(service.api, BulkContext(None), job_ids, **settings)
 
@@ -148,7 +148,7 @@ def a_call(job: BatchJob | None = None) -> cancelling.CancelCall:
 
 
 def iter_cancel(service: Service, ids: Any, **options: Any) -> Stream[CancelOutcome]:
-    settings = {"at_once": 10, "wait": False, **options}
+    settings = {"max_concurrency": 10, "wait": False, **options}
     job_ids = checked_ids(ids, verb_for_one="cancel")
     return Stream(bulk_cancel.iter_cancel(service.api, BulkContext(None), job_ids, **settings))
 

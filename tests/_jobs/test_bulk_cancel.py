@@ -151,7 +151,7 @@ async def test_any_text_that_can_be_sent_is_an_id() -> None:
 
 async def test_a_source_is_asked_by_one_worker_at_a_time() -> None:
     """Only one worker at a time advances the source, because an async generator rejects concurrent use."""
-    report = await cancel_many(Service(), later(names(50), 0.0001), at_once=20)
+    report = await cancel_many(Service(), later(names(50), 0.0001), max_concurrency=20)
     assert len(report) == 50
 
 
@@ -196,7 +196,7 @@ async def test_a_refused_key_stops_the_rest(make: Callable[[list[str]], Any]) ->
     service = Service(seconds=0.001)
     ids = names(500)
     service.cancels = dict.fromkeys(ids, REFUSED_KEY)
-    report = await cancel_many(service, make(ids), at_once=7)
+    report = await cancel_many(service, make(ids), max_concurrency=7)
     assert 1 <= len(service.sent) <= 7
     assert report.counts[R.DENIED] == len(service.sent)
     assert report.counts[R.NOT_ATTEMPTED] == 500 - len(service.sent)
@@ -212,7 +212,7 @@ async def test_a_key_refused_half_way_keeps_what_was_done() -> None:
     """Jobs that were cancelled before a key is refused are reported as cancelled."""
     service = Service()
     service.cancels = {"job-20": REFUSED_KEY}
-    report = await cancel_many(service, names(100), at_once=1)
+    report = await cancel_many(service, names(100), max_concurrency=1)
     assert report.counts[R.CANCELING] == 20
     assert report.counts[R.DENIED] == 1
     assert report.counts[R.NOT_ATTEMPTED] == 79
@@ -222,7 +222,7 @@ async def test_a_refused_key_ends_an_iteration_too() -> None:
     """After a refused key an iteration still yields every id."""
     service = Service()
     service.cancels = dict.fromkeys(names(100), REFUSED_KEY)
-    found = Counter([outcome.result async for outcome in iter_cancel(service, names(100), at_once=4)])
+    found = Counter([outcome.result async for outcome in iter_cancel(service, names(100), max_concurrency=4)])
     assert found[R.DENIED] <= 4
     assert found[R.DENIED] + found[R.NOT_ATTEMPTED] == 100
 
@@ -230,18 +230,21 @@ async def test_a_refused_key_ends_an_iteration_too() -> None:
 # --- concurrency ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("at_once", "count", "expected"), [(1, 5, 1), (7, 50, 7), (100, 200, 100), (150, 3, 3)])
-def test_as_many_at_once_as_allowed_and_no_more(at_once: int, count: int, expected: int) -> None:
+@pytest.mark.parametrize(
+    ("max_concurrency", "count", "expected"), [(1, 5, 1), (7, 50, 7), (100, 200, 100), (150, 3, 3)]
+)
+def test_as_many_at_once_as_allowed_and_no_more(max_concurrency: int, count: int, expected: int) -> None:
     """At most the allowed number of cancels run at once, for a report and for an iteration."""
 
     @in_virtual_time
     async def run() -> None:
         service = Service(seconds=1)
-        await cancel_many(service, names(count), at_once=at_once)
+        await cancel_many(service, names(count), max_concurrency=max_concurrency)
         assert service.most_at_once == expected
         assert now() == pytest.approx(-(-count // expected), abs=0.1)
         service = Service(seconds=1)
-        assert len([outcome async for outcome in iter_cancel(service, names(count), at_once=at_once)]) == count
+        outcomes = iter_cancel(service, names(count), max_concurrency=max_concurrency)
+        assert len([outcome async for outcome in outcomes]) == count
         assert service.most_at_once == expected
 
     run()
@@ -249,7 +252,7 @@ def test_as_many_at_once_as_allowed_and_no_more(at_once: int, count: int, expect
 
 @pytest.mark.unmeasured
 @pytest.mark.parametrize(
-    ("service", "count", "at_once", "most", "took"),
+    ("service", "count", "max_concurrency", "most", "took"),
     [
         pytest.param({"seconds": 0.01}, 2_000, 400, 400, pytest.approx(0.07, abs=0.001), id="near"),
         pytest.param({"seconds": 1}, 900, 1_000, 800, pytest.approx(2, abs=0.1), id="far"),
@@ -259,7 +262,7 @@ def test_as_many_at_once_as_allowed_and_no_more(at_once: int, count: int, expect
     ],
 )
 def test_more_than_a_hundred_at_once_come_by_and_by(
-    service: dict[str, Any], count: int, at_once: int, most: int, took: object
+    service: dict[str, Any], count: int, max_concurrency: int, most: int, took: object
 ) -> None:
     """The number of concurrent cancels grows in steps while that raises throughput.
 
@@ -270,7 +273,7 @@ def test_more_than_a_hundred_at_once_come_by_and_by(
     @in_virtual_time
     async def run() -> None:
         requested = Service(**service)
-        await cancel_many(requested, names(count), at_once=at_once)
+        await cancel_many(requested, names(count), max_concurrency=max_concurrency)
         assert requested.most_at_once == most
         assert now() == took
 
@@ -287,7 +290,7 @@ async def test_few_ids_do_not_cost_many_tasks() -> None:
             most = max(most, len(asyncio.all_tasks()))
             return await super().cancel(job_id, call)
 
-    await cancel_many(Counting(), names(3), at_once=1000)
+    await cancel_many(Counting(), names(3), max_concurrency=1000)
     assert most <= 6
 
 
@@ -356,7 +359,7 @@ async def test_outcomes_are_told_as_they_are_known() -> None:
         api,
         BulkContext(None),
         ["slow", "fast", "", "faster"],
-        at_once=10,
+        max_concurrency=10,
         wait=False,
         timeout=None,
         on_outcome=lambda outcome: noted.append((outcome.job_id, now())),
@@ -384,7 +387,7 @@ async def test_a_service_that_gets_slow_is_asked_for_fewer_at_once() -> None:
 
     api = service.verbs_with(cancel)
     report = await bulk_cancel.cancel_many(
-        api, BulkContext(None), names(1_000), at_once=100, wait=False, timeout=None, on_outcome=None
+        api, BulkContext(None), names(1_000), max_concurrency=100, wait=False, timeout=None, on_outcome=None
     )
     assert len(report) == 1_000
     assert report.ok
@@ -488,13 +491,13 @@ async def test_what_the_source_raises_is_raised(
     before = asyncio.all_tasks()
     with pytest.raises(type(error)):
         await cancel_many(
-            Service(seconds=0.001), make(names(20), error), at_once=5, on_outcome=noted.append, timeout=50
+            Service(seconds=0.001), make(names(20), error), max_concurrency=5, on_outcome=noted.append, timeout=50
         )
     assert asyncio.all_tasks() == before
     assert len(noted) >= (20 if make is failing_later else 10)
     found: list[CancelOutcome] = []
     with pytest.raises(type(error)):
-        await gather_into(found, iter_cancel(Service(seconds=0.001), make(names(20), error), at_once=5))
+        await gather_into(found, iter_cancel(Service(seconds=0.001), make(names(20), error), max_concurrency=5))
     assert len(found) >= (20 if make is failing_later else 10)
     assert asyncio.all_tasks() == before
     task = asyncio.current_task()
@@ -515,7 +518,7 @@ def test_a_limit_ends_with_a_complete_report(make: Callable[[list[str]], Any]) -
         service = Service(seconds=1)
         noted: list[CancelOutcome] = []
         ids = [*names(50), "job-0"]
-        report = await cancel_many(service, make(ids), at_once=10, timeout=2.5, on_outcome=noted.append)
+        report = await cancel_many(service, make(ids), max_concurrency=10, timeout=2.5, on_outcome=noted.append)
         assert now() == pytest.approx(2.5, abs=0.01)
         expected = [R.CANCELING] * 20 + [R.FAILED] * 10 + [R.NOT_ATTEMPTED] * 20
         assert [outcome.result for outcome in report] == expected
@@ -548,7 +551,7 @@ async def test_a_limit_that_is_not_reached_changes_nothing() -> None:
 @in_virtual_time
 async def test_a_limit_with_an_async_source() -> None:
     """After a limit the report contains exactly the ids that an async source had yielded."""
-    report = await cancel_many(Service(seconds=10), later(names(50), 1), at_once=100, timeout=5.5)
+    report = await cancel_many(Service(seconds=10), later(names(50), 1), max_concurrency=100, timeout=5.5)
     assert results(report) == [(job_id, R.FAILED) for job_id in names(5)]
 
 
@@ -563,7 +566,7 @@ async def test_a_limit_while_calls_wait_for_their_turn() -> None:
     service = Service()
     api = service.verbs_with(cancel)
     report = await bulk_cancel.cancel_many(
-        api, BulkContext(None), names(3), at_once=2, wait=False, timeout=1, on_outcome=None
+        api, BulkContext(None), names(3), max_concurrency=2, wait=False, timeout=1, on_outcome=None
     )
     assert [outcome.result for outcome in report] == [R.NOT_ATTEMPTED] * 3
 
@@ -643,7 +646,13 @@ def test_what_was_accepted_is_reported_also_while_its_job_is_looked_up(limit: st
         timeout = 1 if limit == "its own" else None
         task = asyncio.create_task(
             bulk_cancel.cancel_many(
-                api, BulkContext(None), ["a", "b"], at_once=2, wait=wait, timeout=timeout, on_outcome=noted.append
+                api,
+                BulkContext(None),
+                ["a", "b"],
+                max_concurrency=2,
+                wait=wait,
+                timeout=timeout,
+                on_outcome=noted.append,
             )
         )
         if timeout is None:
@@ -786,7 +795,7 @@ def test_the_scopes_of_anyio_work_around_an_iteration(scope: str) -> None:
 @in_virtual_time
 async def test_a_scope_may_be_opened_for_each_step() -> None:
     """An iteration never yields inside a scope of its own, so a scope around each step is properly nested."""
-    outcomes = iter_cancel(Service(seconds=1), names(20), at_once=5)
+    outcomes = iter_cancel(Service(seconds=1), names(20), max_concurrency=5)
     found = []
     for _ in range(20):
         with anyio.fail_after(5):
@@ -813,7 +822,7 @@ async def test_a_task_that_leaves_in_anger_is_not_told_of_the_works_own_error() 
     """After an iteration is left, an unread error of its source is not reported as never retrieved."""
     complaints: list[Any] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
-    outcomes = iter_cancel(Service(), failing_after(names(3)), at_once=1)
+    outcomes = iter_cancel(Service(), failing_after(names(3)), max_concurrency=1)
     await anext(outcomes)
     await asyncio.sleep(0.01)
     await outcomes.aclose()
@@ -829,7 +838,7 @@ async def test_a_task_that_leaves_in_anger_is_not_told_of_the_works_own_error() 
 async def test_a_slow_consumer_holds_the_work_back() -> None:
     """A slow consumer holds the work back: at most one round is done ahead."""
     service = Service(seconds=0.001)
-    outcomes = iter_cancel(service, (f"job-{number}" for number in range(100_000)), at_once=10)
+    outcomes = iter_cancel(service, (f"job-{number}" for number in range(100_000)), max_concurrency=10)
     for taken in range(1, 50):
         await anext(outcomes)
         await asyncio.sleep(1)
@@ -855,7 +864,7 @@ async def test_a_finished_id_may_come_again() -> None:
 def peak_of(count: int) -> int:
     async def consume() -> None:
         seen = 0
-        async for _ in iter_cancel(Lean(), (f"job-{number}" for number in range(count)), at_once=50):
+        async for _ in iter_cancel(Lean(), (f"job-{number}" for number in range(count)), max_concurrency=50):
             seen += 1
         assert seen == count
 
@@ -900,7 +909,7 @@ async def test_an_outcome_says_what_was_known_before_and_when_it_was_sent() -> N
     """An outcome has the status of a job that was passed in and the time of the first cancel, and None otherwise."""
     service = Service(seconds=1, default="CANCELLED")
     ids = [a_job("a", "IN_PROGRESS"), "b", a_job("c", "PAUSED"), "..", BatchJob(id="d")]
-    report = await cancel_many(service, ids, at_once=1)
+    report = await cancel_many(service, ids, max_concurrency=1)
     assert [outcome.status_before for outcome in report] == ["IN_PROGRESS", None, "PAUSED", None, None]
     moments = [BEGAN + timedelta(seconds=second) for second in range(3)]
     assert [outcome.requested_at for outcome in report] == [*moments, None, BEGAN + timedelta(seconds=3)]
@@ -923,7 +932,7 @@ async def test_a_report_gives_what_the_callback_got(status: str, before: str | N
     api = Service().verbs_with(cancel)
     job: Any = "a" if before is None else a_job("a", before)
     report = await bulk_cancel.cancel_many(
-        api, BulkContext(None), [job], at_once=1, wait=False, timeout=None, on_outcome=noted.append
+        api, BulkContext(None), [job], max_concurrency=1, wait=False, timeout=None, on_outcome=noted.append
     )
     assert [report["a"]] == noted
     assert report["a"] is not noted[0]
@@ -946,14 +955,14 @@ def test_a_loop_with_eager_tasks_gives_the_same_outcomes(wait: bool) -> None:
             service.reads = dict.fromkeys(ids, "CANCELLED")
             service.list_answer = [a_job(job_id, "CANCELLED") for job_id in ids]
             async with asyncio.timeout(60):
-                report = await cancel_many(service, ids, wait=wait, at_once=1_000)
+                report = await cancel_many(service, ids, wait=wait, max_concurrency=1_000)
             counts = {result: count for result, count in report.counts.items() if count}
             if wait:
                 assert counts == {R.CANCELLED: 2_999, R.ALREADY_FINISHED: 1}
             else:
                 assert counts == {R.CANCELLED: 1, R.CANCELING: 2_998, R.ALREADY_FINISHED: 1}
             async with asyncio.timeout(60):
-                found = [outcome async for outcome in iter_cancel(service, ids, wait=wait, at_once=1_000)]
+                found = [outcome async for outcome in iter_cancel(service, ids, wait=wait, max_concurrency=1_000)]
             assert len(found) == 3_000
 
     run()
@@ -972,13 +981,13 @@ def test_a_loop_with_eager_tasks_gives_the_same_outcomes(wait: bool) -> None:
         min_size=1,
         max_size=10,
     ),
-    at_once=st.integers(1, 8),
+    max_concurrency=st.integers(1, 8),
     wait=st.booleans(),
     timeout=st.one_of(st.none(), st.floats(0, 4)),
     as_async=st.booleans(),
 )
 def test_every_id_ends_in_exactly_one_bucket(
-    ids: list[Any], fates: list[Any], at_once: int, wait: bool, timeout: float | None, as_async: bool
+    ids: list[Any], fates: list[Any], max_concurrency: int, wait: bool, timeout: float | None, as_async: bool
 ) -> None:
     """Every id ends in exactly one bucket, for any ids, outcomes, concurrency and limit."""
 
@@ -990,7 +999,7 @@ def test_every_id_ends_in_exactly_one_bucket(
         noted: list[CancelOutcome] = []
         source = later(ids) if as_async else ids
         report = await cancel_many(
-            service, source, at_once=at_once, wait=wait, timeout=timeout, on_outcome=noted.append
+            service, source, max_concurrency=max_concurrency, wait=wait, timeout=timeout, on_outcome=noted.append
         )
         wanted = list(
             dict.fromkeys(job_id.strip() or job_id if isinstance(job_id, str) else f"<{job_id!r}>" for job_id in ids)
@@ -1003,7 +1012,7 @@ def test_every_id_ends_in_exactly_one_bucket(
         assert {outcome.job_id for outcome in noted if outcome.event == "accepted"} <= set(got)
         assert sum(report.counts.values()) == len(report)
         assert max(Counter(service.sent).values(), default=1) == 1
-        assert service.most_at_once <= at_once
+        assert service.most_at_once <= max_concurrency
         for outcome in report:
             assert (outcome.attempts == 0) == (outcome.job_id not in service.sent)
             assert (outcome.attempts == 0) == (outcome.requested_at is None)

@@ -164,7 +164,7 @@ def test_an_outage_costs_few_looks(error: BatchesError, list_answer: Any, second
         service.cancels = dict.fromkeys(ids, error)
         service.reads = dict.fromkeys(ids, error)
         service.list_answer = list_answer
-        report = await cancel_many(service, ids, at_once=100)
+        report = await cancel_many(service, ids, max_concurrency=100)
         assert report.counts[R.FAILED] == 3_000
         assert {outcome.error for outcome in report} == {error}
         assert service.lists + len(service.looked_at) < 100
@@ -179,7 +179,7 @@ async def test_looks_are_made_again_after_an_outage() -> None:
     ids = names(80)
     service.cancels = dict.fromkeys(ids, TROUBLE)
     service.reads = dict.fromkeys(ids[:40], TROUBLE) | dict.fromkeys(ids[40:], "CANCELLED")
-    report = await cancel_many(service, ids, at_once=1)
+    report = await cancel_many(service, ids, max_concurrency=1)
     assert [outcome.result for outcome in report][:40] == [R.FAILED] * 40
     assert {outcome.result for outcome in list(report)[70:]} == {R.CANCELLED}
 
@@ -358,7 +358,7 @@ async def test_patience_with_one_job_holds_up_no_other() -> None:
     service.cancels = {job_id: [UNKNOWN, "CANCELING"] for job_id in ids[:10]}
     noted: dict[str, float] = {}
     report = await cancel_many(
-        service, ids, at_once=5, on_outcome=lambda outcome: noted.setdefault(outcome.job_id, now())
+        service, ids, max_concurrency=5, on_outcome=lambda outcome: noted.setdefault(outcome.job_id, now())
     )
     assert report.counts[R.CANCELING] == 40
     assert max(noted[job_id] for job_id in ids[10:]) <= 11

@@ -316,7 +316,7 @@ async def test_waiting_does_not_hold_up_the_cancelling() -> None:
     service = Service(seconds=0.1)
     service.reads = dict.fromkeys(names(200), "CANCELLED")
     service.list_answer = []
-    report = await cancel_many(service, names(200), wait=True, at_once=10)
+    report = await cancel_many(service, names(200), wait=True, max_concurrency=10)
     assert report.counts[R.CANCELLED] == 200
     assert service.most_at_once <= 10
 
@@ -336,7 +336,7 @@ async def test_an_iteration_that_waits_begins_no_more_than_it_can_follow() -> No
     """An iteration with ``wait`` starts no more jobs than it can follow, so a million stuck ones do not pile up."""
     service = Service()
     service.list_answer = [a_job(job_id) for job_id in names(1_100)]
-    outcomes = iter_cancel(service, (f"job-{number}" for number in range(10_000)), wait=True, at_once=10)
+    outcomes = iter_cancel(service, (f"job-{number}" for number in range(10_000)), wait=True, max_concurrency=10)
     with anyio.move_on_after(30) as scope:
         await anext(outcomes)
     assert scope.cancelled_caught
@@ -350,5 +350,5 @@ async def test_a_key_refused_while_cancelling_leaves_those_that_drain_to_be_foll
     service = Service()
     service.cancels["bad"] = REFUSED_KEY
     service.reads["good"] = "CANCELLED"
-    report = await cancel_many(service, ["good", "bad", "rest"], wait=True, at_once=1)
+    report = await cancel_many(service, ["good", "bad", "rest"], wait=True, max_concurrency=1)
     assert results(report) == [("good", R.CANCELLED), ("bad", R.DENIED), ("rest", R.NOT_ATTEMPTED)]

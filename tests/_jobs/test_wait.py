@@ -149,7 +149,7 @@ def knows_all(_: str) -> bool:
 def a_wait(
     service: Service, *, knows: Callable[[str], bool] = knows_none, chance: float = 0.5, **options: Any
 ) -> Wait:
-    usual = {"at_once": 100, "timeout": None, "poll_interval": None, "patience": 60}
+    usual = {"max_concurrency": 100, "timeout": None, "poll_interval": None, "patience": 60}
     return Wait(api=service.api(knows, chance), **{**usual, **options})
 
 
@@ -740,7 +740,7 @@ async def test_many_in_a_far_larger_account_are_read_one_by_one() -> None:
     """Many jobs in a far larger account are read one by one once its size is known, and never too many at once."""
     service = Service(seconds=0.1, **many(30, QUICK))
     service.others = 1000
-    assert len(await ids_of(each(service, service.lives, at_once=7))) == 30
+    assert len(await ids_of(each(service, service.lives, max_concurrency=7))) == 30
     assert len(service.listed) == 1
     assert service.most_running == 7
 
@@ -790,7 +790,7 @@ async def test_an_outage_is_not_made_worse() -> None:
     lives = many(500, [(0, TROUBLE), (100, "COMPLETED")])
     service = Service(**lives)
     service.list_fails = [PermissionDeniedError("no", status=403)]
-    assert len(await ids_of(each(service, lives, at_once=10))) == 500
+    assert len(await ids_of(each(service, lives, max_concurrency=10))) == 500
     looks = {time for time, _ in service.retrieved if time < 100}
     assert len([time for time, _ in service.retrieved if time < 100]) <= 30 * len(looks)
 

@@ -26,7 +26,7 @@ _PAGE = _ROOT / "docs" / "contributing.md"
 _FILES = sorted(_PACKAGE.rglob("*.py"))
 
 _FRONT = "__init__.py"
-"""The root package, which imports values when it is loaded and the rest on first use; no room imports from it."""
+"""The root package, which imports the version at once and the rest on first use; no room imports from it."""
 _APART = "emulator/"
 """The other side of the wire, which shares no code with the client."""
 _STARTS_THE_EMULATOR = {"cli/", "pytest_plugin.py"}
@@ -143,6 +143,13 @@ _each_file = pytest.mark.parametrize("file", _FILES, ids=_name)
 def test_every_room_is_on_the_map() -> None:
     """Every room has a row, and every row has files."""
     assert sorted(_ORDER) == sorted({_room(file) for file in _FILES} - {_FRONT})
+
+
+def test_every_module_is_named() -> None:
+    """The page names every module, so that a search of it for a file finds what the file does."""
+    page = _PAGE.read_text("utf-8")
+    modules = {_name(file) for file in _FILES if file.name != "__init__.py"}
+    assert {name for name in modules if not re.search(rf"[`/]{re.escape(Path(name).name)}`", page)} == set()
 
 
 @_each_file

@@ -114,3 +114,21 @@ def test_a_path_appears_when_it_is_complete(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="the source is gone"):
         write_sink(path, blocks())
     assert [each.read_bytes() for each in tmp_path.iterdir()] == [b"before"]
+
+
+def test_a_class_is_a_function_that_opens_a_file() -> None:
+    """A class of files is called to open one, although it has the methods of a file."""
+
+    class Source(io.BytesIO):
+        def __init__(self) -> None:
+            super().__init__(b"content")
+
+    class Sink(io.BytesIO):
+        def close(self) -> None:
+            written.append(self.getvalue())
+            super().close()
+
+    written: list[bytes] = []
+    check_sink(Sink)
+    write_sink(Sink, BinaryInput(Source).blocks())
+    assert written == [b"content"]

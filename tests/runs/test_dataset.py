@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from together_batches import RunChangedError, RunError, UsageError, ValidationError, jsonl, runs
-from together_batches.runs import Attempt
+from together_batches.runs import Attempt, rules
 from together_batches.runs._records import packed
 
 from .stage import requests
@@ -219,3 +219,55 @@ def test_a_piece_that_was_edited(outcomes: bytes) -> None:
     edited = piece.replace(b"7", b"0")
     with pytest.raises(RunError, match="a piece is not as it was collected: collect its attempt again"):
         runs.write_results(_shard(), [(kept, io.BytesIO(edited))], io.BytesIO())
+
+
+@pytest.mark.parametrize(
+    ("attempts", "message"),
+    [
+        ([], "shard 1 has no attempt"),
+        ([attempt(b"ss", 2)], "attempt 2 of shard 1 has 2 rows, and the shard has 10"),
+        ([attempt(b"ss", 2), attempt(b"saasssssss")], "attempt 1 of shard 1 cannot follow attempt 2"),
+        ([attempt(b"s" * 10, shard=2)], "attempt 1 of shard 2 cannot follow"),
+        ([attempt(b"saasssssss"), attempt(b"s", 3)], "outcomes of 1 row, and the attempts before it left 2"),
+    ],
+    ids=["none", "the last one alone", "swapped", "another shard", "one is missing"],
+)
+def test_attempts_that_are_not_all(attempts: list[Attempt], message: str) -> None:
+    """Attempts that do not account for each row of the shard are refused, before anything is written."""
+    output = io.BytesIO()
+    pieces: list[Any] = [(each, io.BytesIO(_piece(rules.outcomes_of(each), each.number))) for each in attempts]
+    with pytest.raises(UsageError, match=message):
+        runs.write_results(_shard(), pieces, output)
+    assert not output.getvalue()
+
+
+class Unbuffered(io.BytesIO):
+    """A file that takes few bytes at a time, and at some point no more."""
+
+    def __init__(self, room: int = 1 << 20) -> None:
+        super().__init__()
+        self._room = room
+
+    def write(self, content: Any, /) -> int:
+        return super().write(bytes(content)[: min(7, self._room - self.tell())])
+
+
+def test_an_unbuffered_file() -> None:
+    """Results and invalid lines are written as a whole to a file that takes a part at a time."""
+    piece, output, failures, aside = _piece(b"sssssssssf", 1), Unbuffered(), Unbuffered(), Unbuffered()
+    runs.write_results(_shard(), [(attempt(b"sssssssssf"), io.BytesIO(piece))], output, failures)
+    assert output.getvalue() == piece
+    assert failures.getvalue() == piece.splitlines(keepends=True)[-1]
+    runs.shards(io.BytesIO(b'{"not a request"}\n' + CONTENT), invalid=aside)
+    assert aside.getvalue() == b'{"not a request"}\n'
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [(Unbuffered(20), "it takes no more bytes"), (io.StringIO(), "StringIO is not a file opened in binary mode")],
+    ids=["full", "text"],
+)
+def test_an_output_that_cannot_be_written(output: Any, message: str) -> None:
+    """An output that takes no more bytes, or no bytes, is an error."""
+    with pytest.raises(UsageError, match=f"^cannot write the file: {message}$"):
+        runs.write_results(_shard(), [(attempt(b"s" * 10), io.BytesIO(_piece(b"s" * 10, 1)))], output)

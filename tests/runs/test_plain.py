@@ -89,6 +89,11 @@ def test_later_fields_are_ignored() -> None:
         ({"outcomes": "?"}, "the field outcomes is not base64"),
         ({"outcomes": "AAAA"}, "the field outcomes is not the outcomes of 4 rows"),
         ({"rows": 5}, "the field outcomes is not the outcomes of 5 rows"),
+        ({"outcomes": None}, "the field outcomes is not the outcomes of 4 rows"),
+        (
+            {"outcomes": to_dict(attrs.evolve(COLLECTED, outcomes=packed(b"sfax")))["outcomes"]},
+            "the field outcomes is not the outcomes of 4 rows",
+        ),
     ],
 )
 def test_attempts_that_are_invalid(changes: dict[str, Any], message: str) -> None:

@@ -15,6 +15,7 @@ from together_batches import (
     BatchMissing,
     BatchSuccess,
     Usage,
+    UsageError,
 )
 from together_batches.runs import rules
 from together_batches.runs._records import Attempt, Shard, packed
@@ -175,3 +176,88 @@ def test_buckets_add_up() -> None:
 def test_a_job_that_failed_as_a_whole(status: str, outcomes: bytes, expected: bool) -> None:
     """A job failed as a whole if it ended badly and answered no row."""
     assert rules.failed_as_a_whole(_attempt(1, outcomes, status=status)) is expected
+
+
+# --- when rows are sent again ---
+
+
+@pytest.mark.parametrize(
+    ("endings", "expected"),
+    [
+        ([("COMPLETED", b"sa")], 30),
+        ([("FAILED", b"mm")], 30),
+        ([("FAILED", b"mm"), ("EXPIRED", b"mm")], 120),
+        ([("FAILED", b"mm")] * 5, 600),
+        ([("FAILED", b"mm"), ("FAILED", b"mm"), ("COMPLETED", b"sa")], 30),
+        ([("FAILED", b"mm"), ("FAILED", b"mm"), ("CANCELLED", b"mm")], 0),
+    ],
+)
+def test_the_delay_grows_with_jobs_that_failed_as_a_whole(endings: list[tuple[str, bytes]], expected: float) -> None:
+    """Rows wait longer after each job that failed as a whole, not after other ends, and never after a cancel."""
+    attempts = [_attempt(number, outcomes, status=status) for number, (status, outcomes) in enumerate(endings, 1)]
+    assert rules.retry_delay(attempts, (30, 120, 600)) == expected
+    assert rules.retry_delay(attempts, ()) == 0
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        (None, False),
+        ("VALIDATING", False),
+        ("FAILED", False),
+        ("CANCELLED", False),
+        ("IN_PROGRESS", True),
+        ("COMPLETED", True),
+        ("EXPIRED", True),
+    ],
+)
+def test_a_job_past_validating_shows_a_valid_input(status: str | None, expected: bool) -> None:
+    """Other jobs are created once the first one is past VALIDATING, and not if it failed or was cancelled."""
+    assert rules.shows_valid_input(status) is expected
+
+
+# --- attempts that are not those of a shard ---
+
+
+@pytest.mark.parametrize(
+    "attempts",
+    [
+        [_attempt(2, b"ss"), _attempt(1, b"saas")],
+        [_attempt(1, b"saas"), _attempt(1, b"saas")],
+        [_attempt(1, b"saas"), _attempt(3, b"ss")],
+        [_attempt(2, b"aaaa")],
+        [_attempt(1, b"ssss", shard=2)],
+        [_attempt(1, b"saas"), _attempt(2, b"ss", shard=2)],
+    ],
+    ids=["swapped", "repeated", "gap", "no first", "another shard", "two shards"],
+)
+def test_attempts_out_of_order(attempts: list[Attempt]) -> None:
+    """Attempts out of order, or of another shard, are refused: answered rows would be sent again, or be lost."""
+    with pytest.raises(UsageError, match="pass all attempts at one shard, in the order of their numbers"):
+        rules.next_attempt(_shard(4), attempts, max_attempts=3, now=NOON)
+    with pytest.raises(UsageError, match="pass all attempts at one shard, in the order of their numbers"):
+        rules.buckets(_shard(4), attempts, max_attempts=3)
+
+
+def test_a_shard_of_another_size() -> None:
+    """A shard that does not have the rows of its first attempt is refused."""
+    with pytest.raises(UsageError, match="attempt 1 of shard 1 has 4 rows, and the shard has 5: pass the shard"):
+        rules.next_attempt(_shard(5), [_attempt(1, b"ssss")], max_attempts=3, now=NOON)
+
+
+@pytest.mark.parametrize(
+    "attempts",
+    [[_attempt(1, b"saas"), _attempt(3, b"s")], [_attempt(1, collected_at=NOON)]],
+    ids=["one is missing", "without outcomes"],
+)
+def test_rows_of_attempts_that_do_not_fit(attempts: list[Attempt]) -> None:
+    """The rows that attempts left are not made up if the attempts do not fit together."""
+    with pytest.raises(UsageError, match="and the attempts before it left"):
+        rules.rows_of(_shard(4), attempts)
+
+
+def test_rows_of_attempts_without_rows() -> None:
+    """An attempt without rows changes nothing, and may be left out."""
+    attempts = [_attempt(1, b"saas"), _attempt(2, b""), _attempt(3, b"sa")]
+    assert list(rules.rows_of(_shard(4), attempts)) == [2]
+    assert list(rules.rows_of(_shard(4), attempts[::2])) == [2]

@@ -524,6 +524,68 @@ async def test_an_attempt_is_collected_again(drive: Driver) -> None:
     assert drive.storage.files[piece_of(attempt)] == before
 
 
+async def test_a_sink_that_is_written_again_and_fails(drive: Driver) -> None:
+    """While the sink of a collected attempt is written again, the attempt is not recorded as collected."""
+
+    class Full(io.BytesIO):
+        def write(self, _: Any, /) -> int:
+            raise OSError(28, "No space left on device")
+
+    await drive()
+    (shard,) = drive.shards
+    (attempt,) = drive.storage.attempts(shard)
+    with pytest.raises(UsageError, match="space left on device"):
+        await runs.collect(
+            drive.batches,
+            attempt,
+            runs.rows(drive.source, shard),
+            Full,
+            scratch_directory=drive.scratch,
+            save=drive.storage.save,
+        )
+    (attempt,) = drive.storage.attempts(shard)
+    assert attempt.collected_at is None
+    await drive()
+    assert len(drive.lines) == ROWS
+
+
+async def test_earlier_attempts_out_of_order(drive: Driver, emulator: Emulator) -> None:
+    """Earlier attempts of another shard, or out of order, are refused before anything is sent."""
+    await drive()
+    (shard,) = drive.shards
+    (first,) = drive.storage.attempts(shard)
+    third = attrs.evolve(first, number=3, job_id=None, collected_at=None, outcomes=b"")
+    for earlier in ([attrs.evolve(first, number=2), first], [attrs.evolve(first, shard=2)], [first, third]):
+        with pytest.raises(UsageError, match="in the order of their numbers"):
+            await runs.begin(drive.batches, third, drive.source, save=drive.storage.save, earlier=earlier)
+        with pytest.raises(UsageError, match="in the order of their numbers"):
+            await runs.collect(
+                drive.batches,
+                third,
+                drive.source,
+                io.BytesIO(),
+                scratch_directory=drive.scratch,
+                save=drive.storage.save,
+                earlier=earlier,
+            )
+    assert len(emulator.jobs) == 1
+
+
+async def test_equal_rows_without_room_for_a_mark(drive: Driver, emulator: Emulator) -> None:
+    """A first row without room for a mark makes a file that others may have; their jobs are not taken."""
+    first = jsonl.encode({"custom_id": "a", "body": {"model": "m", "messages": [], "x": ""}})
+    filler = b"x" * (jsonl.MAX_LINE_BYTES - len(first) + 1)
+    content = first.replace(b'"x":""', b'"x":"' + filler + b'"')
+    for identity in ("run 7", "run 8"):
+        drive.storage = Storage()
+        drive.identity = identity
+        drive.cut(content, 1)
+        (shard,) = drive.shards
+        begun = await drive.begin(shard, cast("Attempt", drive.next(shard)))
+        assert not begun.marked
+    assert len(emulator.jobs) == 2
+
+
 async def test_an_attempt_without_rows(drive: Driver) -> None:
     """An attempt that has no rows any more is collected at once."""
     shard, attempt = first(drive)

@@ -17,6 +17,8 @@ from together_batches._jobs.create import Listing, WantedJob
 from together_batches._local.atomic_file import AtomicFile
 from together_batches.emulator import Fault
 from together_batches.runs import (
+    _attempt_files,
+    _attempt_job,
     _beginning,
     _collecting,
     _context,
@@ -26,9 +28,7 @@ from together_batches.runs import (
     _ledger,
     _result_index,
     _resuming,
-    _run_directory,
     _running,
-    _steps,
     rules,
 )
 
@@ -53,7 +53,7 @@ Patch = tuple[object, str, object]
 
 _save = _ledger.SqliteLedger.save
 _outcome_of = rules.outcome_of
-_upload, _end = _beginning.Beginning.upload, _steps.Steps.end
+_upload, _end = _beginning.Beginning.upload, _attempt_job.AttemptJob.end
 _until_answered = _context.RunContext.until_answered
 
 
@@ -108,10 +108,10 @@ def _output(kind: type[AtomicFile]) -> Callable[[Path, str], AtomicFile]:
 
 
 async def _after_one_look(self: _collecting.Collecting, **_: Any) -> Any:
-    return await self.give_up()
+    return await self._collect_leniently()
 
 
-async def _or_is_gone(self: _steps.Steps, ended: Any) -> Any:
+async def _or_is_gone(self: _attempt_job.AttemptJob, ended: Any) -> Any:
     try:
         return await _end(self, ended)
     except ResultsUnavailableError:
@@ -130,7 +130,7 @@ async def _always(*_: Any) -> bool:
 async def _give_up_by_size(self: _collecting.Collecting) -> Any:
     arranged = await self.read(leniently=True)
     assert not isinstance(arranged, str)
-    await self.steps.context.save(output_bytes=None, error_bytes=None)
+    await self.attempt_job.context.save(output_bytes=None, error_bytes=None)
     await self._note(arranged)
     return arranged
 
@@ -224,7 +224,7 @@ _CREATE = "send POST /v1/batches "
         ),
         pytest.param(
             _with_another_page,
-            ((_run_directory, "arrange", _whatever_it_is),),
+            ((_attempt_files, "arrange", _whatever_it_is),),
             id="any page is taken for results",
         ),
         pytest.param(
@@ -250,14 +250,14 @@ def test_it_is_found(plans: Plans, patches: tuple[Patch, ...]) -> None:
 
 PLANTED: dict[str, tuple[Callable[[str], Iterator[Plan]], tuple[Patch, ...]]] = {
     "late file ids": (_seeds, (_ONE_LOOK,)),
-    "unknown jobs": (_seeds, (_ONE_LOOK, (_steps.Steps, "end", _or_is_gone))),
+    "unknown jobs": (_seeds, (_ONE_LOOK, (_attempt_job.AttemptJob, "end", _or_is_gone))),
     "late in the list": (_with_lost_answers, ((_beginning, "_SEARCH_SECONDS", 5.0),)),
     "absent files": (_seeds, (_ONE_LOOK,)),
     "growing results": (_seeds, (_ONE_LOOK,)),
     "short downloads": (_seeds, (_ONE_LOOK,)),
     "late answers": (_seeds, ((_evidence.Evidence, "is_as_collected", _always),)),
-    "errors of answered rows": (_seeds, ((_run_directory, "arrange", _errors_first),)),
-    "wrong sizes": (_seeds, ((_collecting.Collecting, "give_up", _give_up_by_size),)),
+    "errors of answered rows": (_seeds, ((_attempt_files, "arrange", _errors_first),)),
+    "wrong sizes": (_seeds, ((_collecting.Collecting, "_collect_leniently", _give_up_by_size),)),
     "failed for a moment": (_seeds, ((_evidence, "_BETWEEN_LOOKS_AT_A_JOB_SECONDS", 0.0),)),
     "odd creates": (_seeds, (_SEARCH,)),
     "foreign jobs": (_with_lost_answers, ((WantedJob, "matches", lambda *_, **__: True),)),

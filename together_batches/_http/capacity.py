@@ -1,10 +1,10 @@
-"""The number of attempts under way on a machine that has run out of descriptors or ports."""
+"""The limit for calls that could not open a connection: the machine has run out of descriptors or ports."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from together_batches._http.rate_limit_queue import RateLimitQueue
+from together_batches._http.permit_queue import PermitQueue
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,8 +20,9 @@ _LOOK_SECONDS = 1.0
 class Capacity:
     """A limit on the attempts under way: none until :meth:`ran_out`, then one that follows the machine.
 
-    ``under_way`` returns the number of attempts under way. Those beyond the limit wait in order of arrival. The limit
-    grows by one after as many answers as it allows attempts: a failure to open a connection costs nothing.
+    ``under_way`` returns the number of attempts under way. A call whose connection could not be opened waits here, in
+    order of arrival, until they are fewer than the limit; other calls begin without it. The limit grows by one after
+    as many answers as it allows attempts: a failure to open a connection costs nothing.
     """
 
     def __init__(self, under_way: Callable[[], int], clock: Callable[[], float]) -> None:
@@ -30,7 +31,7 @@ class Capacity:
         self._granted = 0
         """Number of attempts that may begin, and have not yet."""
         self._answers = 0
-        self._queue = RateLimitQueue(self, clock)
+        self._queue = PermitQueue(self, clock)
 
     def ran_out(self) -> None:
         """Lower the limit, because no connection could be opened beside those of the attempts under way."""

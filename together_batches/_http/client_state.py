@@ -16,7 +16,7 @@ import aiohttp
 
 from together_batches._http import retry
 from together_batches._http.capacity import Capacity
-from together_batches._http.rate_limit_queue import RateLimitQueue
+from together_batches._http.permit_queue import PermitQueue
 from together_batches._http.rate_limiter import AdaptiveRateLimiter
 from together_batches._http.sessions import open_session
 from together_batches._http.sockets import open_socket
@@ -58,7 +58,7 @@ class CallState:
 class BulkContext:
     """The shared state of the calls of one bulk: a cap on their rate, and a refused key that stops them all."""
 
-    def __init__(self, queue: RateLimitQueue | None) -> None:
+    def __init__(self, queue: PermitQueue | None) -> None:
         self.queue = queue
         self.refusal: AuthenticationError | None = None
         self.limited = queue is not None
@@ -125,7 +125,7 @@ class ClientState:
         self.chance = chance
         self.now = now
         self.limiter = AdaptiveRateLimiter()
-        self.queue = RateLimitQueue(self.limiter, clock)
+        self.queue = PermitQueue(self.limiter, clock)
         self.timeouts = TimeoutMonitor(clock)
         self.capacity: Capacity | None = None  # created when the machine runs out of connections for the first time
         self.budget = retry.Budget(max(_SMALLEST_BUDGET, 5 * max_concurrency))

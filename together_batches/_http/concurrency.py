@@ -35,11 +35,11 @@ class AdaptiveConcurrency:
     instead. So a distant service soon gets all the calls wanted, and a near one does not get a thousand connections
     that would only wait for each other.
 
-    A service that becomes slow is not overloaded: if twenty answers together took four times as long as any twenty
-    before them, and the difference is significant, the number falls at once; then it is raised by the usual rules.
-    This rule belongs to the family of TCP Vegas and Netflix's concurrency limits
-    (https://github.com/Netflix/concurrency-limits), and is coarser on purpose, so that varying response times seldom
-    trigger it.
+    So as not to overload a service that becomes slow, the number falls when twenty answers took, on average, four
+    times as long as the fastest twenty before them, and at least a second longer; five seconds longer always count.
+    Then it is raised by the usual rules. This rule belongs to the family of TCP Vegas and Netflix's concurrency
+    limits (https://github.com/Netflix/concurrency-limits), and is coarser on purpose, so that varying response times
+    seldom trigger it.
     """
 
     def __init__(self, max_limit: int) -> None:

@@ -14,7 +14,7 @@ from yarl import URL
 from together_batches._http import content_coding, network_errors, redirects
 from together_batches._http.redaction import Redactor
 from together_batches._http.sessions import SESSION_SETTINGS
-from together_batches._http.timeouts import RequestTimeout
+from together_batches._http.timeouts import AttemptTimer
 from together_batches._protocol import jobs as job_protocol
 from together_batches._protocol.jobs import EXCERPT_BYTES, Answer, Request
 from together_batches._version import __version__
@@ -83,21 +83,21 @@ class Exchange:
 
     async def send(self, session: aiohttp.ClientSession, request: Request) -> Answer | RequestFailure[APIError]:
         """Make one attempt of an ordinary request. Redirects are followed within the origin."""
-        with self.begin(self.config.timeout.total) as attempt:
+        with self.begin(self.config.timeout.total) as timer:
             url, place = self._base + request.path, self._place(request.path)
-            answer = await self._hop(session, request, attempt, url, place)
+            answer = await self._hop(session, request, timer, url, place)
             if isinstance(answer, Answer) and answer.status >= 300:
-                answer = await redirects.follow(answer, partial(self._hop_on, session, request, attempt))
+                answer = await redirects.follow(answer, partial(self._hop_on, session, request, timer))
             return answer
-        return self.failure(attempt.error, request, attempt)
+        return self.failure(timer.error, request, timer)
 
     async def _hop(
-        self, session: aiohttp.ClientSession, request: Request, attempt: RequestTimeout, url: str, place: URL
+        self, session: aiohttp.ClientSession, request: Request, timer: AttemptTimer, url: str, place: URL
     ) -> Answer | RequestFailure[APIError]:
         # Not as a context manager, because reading an answer to its end closes it.
-        response = await self.request(session, request.method, place, attempt, self.headers_to_add, request.body)
-        attempt.status = response.status
-        content = attempt.progress = response.content
+        response = await self.request(session, request.method, place, timer, self.headers_to_add, request.body)
+        timer.status = response.status
+        content = timer.progress = response.content
         # A short answer is complete when its head is. But a session that the caller passed may have hooks that read
         # it first, and then only the response still has it.
         whole = self.state.owns_session and content.is_eof()
@@ -110,24 +110,24 @@ class Exchange:
         self,
         session: aiohttp.ClientSession,
         request: Request,
-        attempt: RequestTimeout,
+        timer: AttemptTimer,
         redirect: Answer,
         location: str,
     ) -> Answer | RequestFailure[APIError] | None:
         place = _within_origin(redirect.url, location)
         if place is None:
             return None
-        attempt.status = None
-        attempt.place = str(place.origin())
+        timer.status = None
+        timer.place = str(place.origin())
         url = str(place.with_query(None))  # a query may contain a signature
-        return await self._hop(session, request, attempt, url, place)
+        return await self._hop(session, request, timer, url, place)
 
     def request(
         self,
         session: aiohttp.ClientSession,
         method: str,
         place: URL,
-        attempt: RequestTimeout,
+        timer: AttemptTimer,
         headers: Mapping[str, str] | None,
         body: object,
         **settings: Any,
@@ -141,19 +141,19 @@ class Exchange:
         if self.proxy is not None:
             # A proxy for TLS gets its login with the request for the tunnel, any other one with each request.
             login = self.proxy_login if place.scheme == "https" else None
-            settings.update(proxy=self.proxy, proxy_headers=login, trace_request_ctx=attempt)
+            settings.update(proxy=self.proxy, proxy_headers=login, trace_request_ctx=timer)
         return session.request(method, place, **settings)
 
-    def begin(self, total: float) -> RequestTimeout:
+    def begin(self, total: float) -> AttemptTimer:
         """Return an attempt under its limits, ``total`` seconds in all, that begins as a context manager.
 
         If it has no answer, the reason is a :meth:`failure`, returned and not raised, so that it carries none of
         aiohttp's frames: their variables hold the headers, and the headers hold the key.
         """
-        attempt = RequestTimeout(self.state.timeouts, self.config.timeout.read, total)
+        timer = AttemptTimer(self.state.timeouts, self.config.timeout.read, total)
         if self.proxy is not None and self.state.owns_session:
-            attempt.sent = False
-        return attempt
+            timer.sent = False
+        return timer
 
     def _place(self, path: str) -> URL:
         if "?" in path:
@@ -223,7 +223,7 @@ class Exchange:
         return answer
 
     def failure(
-        self, error: BaseException | None, request: Request, attempt: RequestTimeout
+        self, error: BaseException | None, request: Request, timer: AttemptTimer
     ) -> RequestFailure[APIConnectionError]:
         """Return why an attempt has no answer; raise :class:`UsageError` if the network is not the cause."""
         if self.state.closed:
@@ -235,18 +235,18 @@ class Exchange:
         if isinstance(error, (aiohttp.InvalidURL, RuntimeError)):
             message = f"the request cannot be sent from here ({type(error).__name__})"
             raise UsageError(message)
-        host = URL(attempt.place or self._base, encoded=True).host_port_subcomponent or ""
-        found = network_errors.explain(error, attempt, host=host, proxy=self.proxy, timeout=self.config.timeout)
+        host = URL(timer.place or self._base, encoded=True).host_port_subcomponent or ""
+        found = network_errors.explain(error, timer, host=host, proxy=self.proxy, timeout=self.config.timeout)
         failure = self.error_without_answer(
             request,
             found.message,
             sent=found.sent,
             transient=found.transient,
-            status=attempt.status,
+            status=timer.status,
             kind=found.kind,
         )
         # An aiohttp error about another place may quote its whole URL.
-        failure.__cause__ = network_errors.without_frames(error) if attempt.place is None else None
+        failure.__cause__ = network_errors.without_frames(error) if timer.place is None else None
         return RequestFailure(failure, found.out_of_connections)
 
     def error_without_answer(

@@ -20,7 +20,7 @@ from together_batches.errors import APIConnectionError, APITimeoutError
 if TYPE_CHECKING:
     from yarl import URL
 
-    from together_batches._http.timeouts import RequestTimeout
+    from together_batches._http.timeouts import AttemptTimer
     from together_batches.config import Timeout
 
 __all__ = ["NETWORK_ERRORS", "Failure", "explain", "refused_by_proxy", "without_frames"]
@@ -66,10 +66,10 @@ class Failure:
 
 
 def explain(
-    error: BaseException | None, attempt: RequestTimeout, *, host: str, proxy: URL | None, timeout: Timeout
+    error: BaseException | None, timer: AttemptTimer, *, host: str, proxy: URL | None, timeout: Timeout
 ) -> Failure:
     """Return why an attempt at ``host``, perhaps through ``proxy``, has no answer."""
-    if attempt.expired is not None:
+    if timer.expired is not None:
         error = None  # aiohttp may raise any error for a cancelled request
     if isinstance(error, aiohttp.ClientHttpProxyError):
         return _refused_by_proxy(error, _named(proxy))
@@ -78,15 +78,15 @@ def explain(
     if isinstance(error, aiohttp.ConnectionTimeoutError):
         message = f"no connection to {host} within {timeout.connect:g} s"
         return Failure(APITimeoutError, message + (f" through {_named(proxy)}" if proxy else ""), sent=False)
-    if attempt.sent is not False:
-        return _no_answer(error, attempt, host, timeout)
+    if timer.sent is not False:
+        return _no_answer(error, timer, host, timeout)
     # The request itself was not sent yet: the failure is between the proxy and this client.
-    return attrs.evolve(_no_answer(error, attempt, _named(proxy), timeout), sent=False)
+    return attrs.evolve(_no_answer(error, timer, _named(proxy), timeout), sent=False)
 
 
-def _no_answer(error: BaseException | None, attempt: RequestTimeout, host: str, timeout: Timeout) -> Failure:
+def _no_answer(error: BaseException | None, timer: AttemptTimer, host: str, timeout: Timeout) -> Failure:
     match error:
-        case None if attempt.expired == "read":
+        case None if timer.expired == "read":
             return Failure(APITimeoutError, f"no data came from {host} for {timeout.read:g} s")
         case None:
             return Failure(APITimeoutError, f"no complete response from {host} within {timeout.total:g} s")

@@ -41,11 +41,11 @@ _SLACK_SECONDS = 0.02
 
 _FIRST_CALLS = 50
 _UNPROVEN_RATE = 20.0
-"""Fifty calls at once, and this many a second, may go whatever is in flight: a lost answer must not block others."""
+"""The first calls, and so many a second, are always let through, because missing answers must not stop the rest."""
 _FIRST_ROUND_RATE = 400.0
 _NEAR_SECONDS = 0.01
 _LARGEST_FIRST_ROUND = 15
-"""The first round after those calls is one call, or, if answers take long, as many as this rate allows meanwhile."""
+"""Size of the first round after those calls: that rate times the response time beyond a near one, from 1 to this."""
 _PROVING_CALLS = 256
 _PROVING_SECONDS = 1.0
 """A client that sent this many calls beyond those, within this time and without a refusal, needs no limit."""

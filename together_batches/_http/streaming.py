@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from together_batches._http.exchange import Exchange
-    from together_batches._http.timeouts import RequestTimeout
+    from together_batches._http.timeouts import AttemptTimer
     from together_batches._http.transport import Transport
     from together_batches._protocol.files import Transfer
 
@@ -132,22 +132,22 @@ class Streaming:
         exchange = self._transport.exchange
         total = _FOREVER if streamed or transfer.content else exchange.config.timeout.total
         answer: Answer | RequestFailure[APIError] | None = None
-        with exchange.begin(total) as attempt:
-            answer = await self._hops(session, transfer, attempt, body, follow=follow, streamed=streamed)
+        with exchange.begin(total) as timer:
+            answer = await self._hops(session, transfer, timer, body, follow=follow, streamed=streamed)
         if body is not None and body.failure is not None:
             # An error of this package or of the caller, and not of the network: aiohttp replaced it. Raised without
             # aiohttp's frames, and without the replacement, which both hold the URL.
-            attempt.error = None
+            timer.error = None
             raise body.failure.with_traceback(body.failure_traceback) from None
         if answer is not None:
             return answer
-        return exchange.failure(attempt.error, request, attempt)
+        return exchange.failure(timer.error, request, timer)
 
     async def _hops(
         self,
         session: aiohttp.ClientSession,
         transfer: Transfer,
-        attempt: RequestTimeout,
+        timer: AttemptTimer,
         body: _Body | None,
         *,
         follow: bool,
@@ -168,9 +168,9 @@ class Streaming:
             # Within its own origin the key goes along, elsewhere never, and it does not come back.
             keyed = keyed and URL(target, encoded=True).origin() == URL(url, encoded=True).origin()
             url = target
-            return await self._hop(session, transfer, url, attempt, body, keyed=keyed, streamed=streamed)
+            return await self._hop(session, transfer, url, timer, body, keyed=keyed, streamed=streamed)
 
-        answer = await self._hop(session, transfer, url, attempt, body, keyed=keyed, streamed=streamed)
+        answer = await self._hop(session, transfer, url, timer, body, keyed=keyed, streamed=streamed)
         return await redirects.follow(answer, hop_on) if follow else answer
 
     async def _hop(
@@ -178,7 +178,7 @@ class Streaming:
         session: aiohttp.ClientSession,
         transfer: Transfer,
         url: str,
-        attempt: RequestTimeout,
+        timer: AttemptTimer,
         body: _Body | None,
         *,
         keyed: bool,
@@ -193,16 +193,16 @@ class Streaming:
             session = exchange.state.keyless_session()
             headers = {"User-Agent": AGENT, **({} if place.scheme == "https" else exchange.proxy_login), **headers}
         if not keyed or place.query_string:
-            attempt.place = str(place.origin())
+            timer.place = str(place.origin())
         if body is not None:
             headers["Content-Length"] = str(transfer.length)  # without it the body would be sent in chunks
-            attempt.progress = body
+            timer.progress = body
         shown = str(place.with_query(None))  # a query may be a signature
         response = await exchange.request(
             session,
             transfer.method,
             place,
-            attempt,
+            timer,
             headers,
             body,
             **(_AS_IT_ARRIVES if streamed else {}),
@@ -217,10 +217,10 @@ class Streaming:
                 response=response,
                 redact=exchange.redact,
                 exchange=exchange,
-                attempt=attempt,
+                timer=timer,
             )
         async with response:
-            attempt.progress = response.content
+            timer.progress = response.content
             content = await exchange.read(response, transfer)
             if place.query_string and response.status >= 300:
                 # A storage quotes the signature that it refuses.
@@ -288,7 +288,7 @@ class StreamedResponse(Answer):
 
     response: aiohttp.ClientResponse = attrs.field(repr=False)
     exchange: Exchange = attrs.field(repr=False)
-    attempt: RequestTimeout = attrs.field(repr=False)
+    timer: AttemptTimer = attrs.field(repr=False)
 
     def __aiter__(self) -> Self:
         return self
@@ -310,10 +310,10 @@ class StreamedResponse(Answer):
     def broke_off(self, error: Exception | None = None) -> APIConnectionError:
         """Return why the body ended early. Without an ``error`` HTTP considered it complete, and it was not."""
         if isinstance(error, TimeoutError):
-            self.attempt.expired, error = "read", None
+            self.timer.expired, error = "read", None
         else:
             error = error or aiohttp.ClientPayloadError()
-        return self.exchange.failure(error, self.request, self.attempt).error
+        return self.exchange.failure(error, self.request, self.timer).error
 
     def close(self) -> None:
         """Release the connection, without waiting for the rest of the body."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     Limit = Literal["read", "total"]
 
-__all__ = ["RequestTimeout", "TimeoutMonitor"]
+__all__ = ["AttemptTimer", "TimeoutMonitor"]
 
 _SHORTEST_ROUND_SECONDS = 0.002
 _LONGEST_ROUND_SECONDS = 0.5
@@ -34,8 +34,8 @@ class Progress(Protocol):
         ...
 
 
-class RequestTimeout:
-    """One attempt under way: the task of the ``with`` block, its limits in seconds, and its progress.
+class AttemptTimer:
+    """The time limits of one attempt, in seconds, with the task of the ``with`` block and its progress.
 
     Leaving the block ends a network error, and the cancellation at a limit; ``error`` and ``expired`` then hold the
     reason. They are not raised, because their traceback would carry aiohttp's frames: the variables of those hold the
@@ -103,39 +103,39 @@ class TimeoutMonitor:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._attempts: set[RequestTimeout] = set()
-        self._timer: asyncio.TimerHandle | None = None
+        self._timers: set[AttemptTimer] = set()
+        self._next_check: asyncio.TimerHandle | None = None
         self.on_silence: Callable[[float], None] | None = None
         """Called in each round with the seconds since the last progress of the quietest attempt under way."""
 
-    def begin(self, attempt: RequestTimeout) -> float:
-        """Monitor this attempt until :meth:`end`, and return the time now."""
-        self._attempts.add(attempt)
-        if self._timer is None:
-            self._schedule_check(attempt)
+    def begin(self, timer: AttemptTimer) -> float:
+        """Monitor an attempt until :meth:`end`, and return the time now."""
+        self._timers.add(timer)
+        if self._next_check is None:
+            self._schedule_check(timer)
         return self._clock()
 
     @property
     def under_way(self) -> int:
         """Number of attempts under way."""
-        return len(self._attempts)
+        return len(self._timers)
 
-    def end(self, attempt: RequestTimeout) -> None:
+    def end(self, timer: AttemptTimer) -> None:
         """Stop monitoring an attempt that is over."""
-        self._attempts.discard(attempt)
+        self._timers.discard(timer)
 
-    def _schedule_check(self, shortest: RequestTimeout) -> None:
+    def _schedule_check(self, shortest: AttemptTimer) -> None:
         pause = min(shortest.read, shortest.total) / 8
         pause = min(max(pause, _SHORTEST_ROUND_SECONDS), _LONGEST_ROUND_SECONDS)
-        self._timer = asyncio.get_running_loop().call_later(pause, self._look)
+        self._next_check = asyncio.get_running_loop().call_later(pause, self._look)
 
     def _look(self) -> None:
-        self._timer = None
+        self._next_check = None
         now = self._clock()
-        for attempt in [attempt for attempt in self._attempts if attempt.is_over(now)]:
-            self._attempts.discard(attempt)
-            attempt.task.cancel()
-        if self._attempts:
+        for timer in [timer for timer in self._timers if timer.is_over(now)]:
+            self._timers.discard(timer)
+            timer.task.cancel()
+        if self._timers:
             if self.on_silence is not None:
-                self.on_silence(now - min(attempt.heard_at for attempt in self._attempts))
-            self._schedule_check(min(self._attempts, key=lambda attempt: min(attempt.read, attempt.total)))
+                self.on_silence(now - min(timer.heard_at for timer in self._timers))
+            self._schedule_check(min(self._timers, key=lambda timer: min(timer.read, timer.total)))

@@ -14,7 +14,7 @@ from yarl import URL
 from together_batches._http import network_errors, retry
 from together_batches._http.client_state import BulkContext, CallState, ClientState
 from together_batches._http.exchange import Exchange, RequestFailure
-from together_batches._http.rate_limit_queue import RateLimitQueue
+from together_batches._http.permit_queue import PermitQueue
 from together_batches._http.rate_limiter import FixedRate, Permit
 from together_batches._protocol import jobs as job_protocol
 from together_batches._protocol import refusals
@@ -60,7 +60,7 @@ class Transport:
     def bulk(self, rate: float | None) -> BulkContext:
         """Return a new bulk of calls, with its own cap on sends a second if ``rate`` is given."""
         self.state.check()
-        return BulkContext(None if rate is None else RateLimitQueue(FixedRate(rate), self.state.clock))
+        return BulkContext(None if rate is None else PermitQueue(FixedRate(rate), self.state.clock))
 
     def send(self, request: Request, call: CallState) -> Coroutine[Any, Any, Answer]:
         """Send ``request`` and return its successful response (2xx).

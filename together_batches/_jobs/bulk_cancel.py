@@ -72,10 +72,10 @@ class _StoppedError(Exception):
 class _WorkerPool:
     """The workers of one bulk cancel.
 
-    ``admit`` returns whether an id is new. ``emit`` receives each outcome, and the body of the response that decided
-    it, if it was the response to the only cancel that was sent. ``accepted`` receives the outcome of each followed
-    job when its cancel has been accepted. While ``full`` returns True for the number of followed jobs, no new cancel
-    is started until :meth:`go_on` is called.
+    ``admit`` returns whether an id is new. ``emit`` receives each outcome, and the response body, if exactly one
+    cancel was sent and its answer decided the outcome. ``accepted`` receives the outcome of each followed job when
+    its cancel has been accepted. While ``full`` returns True for the number of followed jobs, no new cancel is
+    started until :meth:`go_on` is called.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class _WorkerPool:
         bulk: BulkContext,
         ids: Ids,
         *,
-        at_once: int,
+        max_concurrency: int,
         wait: bool,
         emit: Callable[[CancelOutcome, bytes | None], None],
         admit: Callable[[str], bool],
@@ -94,7 +94,7 @@ class _WorkerPool:
         self._api = api
         self._bulk = bulk
         self._source = _IdSource(ids)
-        self._concurrency = AdaptiveConcurrency(at_once)
+        self._concurrency = AdaptiveConcurrency(max_concurrency)
         self._wait = wait
         self._emit = emit
         self._admit = admit
@@ -105,7 +105,7 @@ class _WorkerPool:
         self._follower = CancelFollower(
             api,
             bulk,
-            at_once=at_once,
+            max_concurrency=max_concurrency,
             room=lambda: self._concurrency.limit - self._workers,
             settle=self._settle,
             end=self._end,
@@ -260,7 +260,7 @@ async def cancel_many(
     bulk: BulkContext,
     job_ids: Ids,
     *,
-    at_once: int,
+    max_concurrency: int,
     wait: bool,
     timeout: float | None,
     on_outcome: Callable[[CancelOutcome], None] | None,
@@ -284,7 +284,7 @@ async def cancel_many(
         api,
         bulk,
         job_ids,
-        at_once=at_once,
+        max_concurrency=max_concurrency,
         wait=wait,
         emit=outcomes.put if on_outcome is None else emit,
         admit=outcomes.admit,
@@ -306,7 +306,7 @@ async def cancel_many(
 
 
 def iter_cancel(
-    api: CancelApi, bulk: BulkContext, job_ids: Ids, *, at_once: int, wait: bool
+    api: CancelApi, bulk: BulkContext, job_ids: Ids, *, max_concurrency: int, wait: bool
 ) -> AsyncGenerator[CancelOutcome, None]:
     """Cancel many jobs and yield each outcome as soon as it is known, holding only those in flight."""
     from together_batches._jobs.task_stream import ReadyItems, stream_from_task
@@ -317,10 +317,12 @@ def iter_cancel(
         return name not in pool.in_flight
 
     def full(followed: int) -> bool:
-        return len(ready.items) >= at_once or followed >= max(_MOST_DRAINING, at_once)
+        return len(ready.items) >= max_concurrency or followed >= max(_MOST_DRAINING, max_concurrency)
 
     def emit(outcome: CancelOutcome, _: bytes | None) -> None:
         ready.put(outcome)
 
-    pool = _WorkerPool(api, bulk, job_ids, at_once=at_once, wait=wait, emit=emit, admit=admit, full=full)
+    pool = _WorkerPool(
+        api, bulk, job_ids, max_concurrency=max_concurrency, wait=wait, emit=emit, admit=admit, full=full
+    )
     return stream_from_task(pool.run, ready, on_drained=pool.go_on)

@@ -60,7 +60,7 @@ class CancelFollower:
         api: CancelApi,
         bulk: BulkContext,
         *,
-        at_once: int,
+        max_concurrency: int,
         room: Callable[[], int],
         settle: Callable[[CancelOutcome, CancelCall], None],
         end: Callable[[CancelOutcome], None],
@@ -73,8 +73,10 @@ class CancelFollower:
         self._end = end
         self._accepted = accepted
         self._poller = Poller(self._look, clock=api.clock, sleep=api.sleep, pause=_FIRST_POLL_SECONDS)
-        self._status_reader = StatusReader(self._read, self._list_jobs, at_once=at_once)
-        self._single_look = StatusReader(self._look_once, self._list_jobs, at_once=min(at_once, _MAX_FAILED_READS))
+        self._status_reader = StatusReader(self._read, self._list_jobs, max_concurrency=max_concurrency)
+        self._single_look = StatusReader(
+            self._look_once, self._list_jobs, max_concurrency=min(max_concurrency, _MAX_FAILED_READS)
+        )
         self._no_look_until = 0.0
         self._vain_looks = 0
         self._runs = False

@@ -29,11 +29,11 @@ class StatusReader:
         retrieve: Callable[[str], Awaitable[BatchJob]],
         list_jobs: Callable[[], Awaitable[list[BatchJob]]],
         *,
-        at_once: int,
+        max_concurrency: int,
     ) -> None:
         self._retrieve = retrieve
         self._list_jobs = list_jobs
-        self._at_once = at_once
+        self._max_concurrency = max_concurrency
         self._account_size: int | None = None
         self._without_list = 0
         self._looks_until_list = 0
@@ -51,7 +51,7 @@ class StatusReader:
                 settle(job_id, await self._read(job_id))
 
         async with plain_group() as group:
-            for _ in range(min(self._at_once, len(unseen))):
+            for _ in range(min(self._max_concurrency, len(unseen))):
                 group.create_task(read())
 
     def _list_pays(self, jobs: int) -> bool:

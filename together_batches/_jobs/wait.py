@@ -70,7 +70,7 @@ class Wait:
     """
 
     api: WaitApi
-    at_once: int
+    max_concurrency: int
     timeout: float | None
     poll_interval: float | None
     patience: float
@@ -94,7 +94,7 @@ class Wait:
     _no_answer_since: datetime | None = attrs.field(init=False, default=None)
 
     def __attrs_post_init__(self) -> None:
-        self._status_reader = StatusReader(self._read, self._list, at_once=self.at_once)
+        self._status_reader = StatusReader(self._read, self._list, max_concurrency=self.max_concurrency)
         self._poller = Poller(self._look, clock=self.api.clock, sleep=self.api.sleep)
 
     def as_completed(self, job_ids: Ids) -> AsyncGenerator[BatchJob, None]:

@@ -166,7 +166,10 @@ def _begun(first: _First) -> BatchJob:
 
 
 class _Rest(Struct, gc=False):
-    """The other fields of a job, read on first use of one: that takes twice as long, and few programs use them."""
+    """The other fields of a job.
+
+    Reading these takes twice as long as the first fields, and few programs use them, so it waits until one is used.
+    """
 
     sent: Any
 

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["FirstShardOperator", "JoinOperator", "PlanOperator", "ShardOperator"]
 
-_ALONE_SECONDS = 600.0
-"""Maximum seconds that the first job is alone: a queue at the service must not delay a whole dataset."""
 _BLOCK_BYTES = 1 << 20
 _SHARDS_ON_PAGE = 100
 """Shards in a page of the plan. A mapped task reads its page, so that what all of them read grows as they do."""
@@ -195,7 +193,11 @@ class FirstShardOperator(ShardOperator):
         self, context: Context, event: dict[str, Any] | None = None, outages: int = 0
     ) -> dict[str, Any]:
         """End if the job was accepted; otherwise go on until one is."""
-        if event is not None and event.get("status") not in {None, "FAILED", "CANCELLED"}:
+        from together_batches.runs import rules
+
+        status = None if event is None else event.get("status")
+        # It is still VALIDATING after the time in which it is alone.
+        if event is not None and (status == "VALIDATING" or rules.shows_valid_input(status)):
             handed_over = {"job_id": event["job_id"], "status": event["status"]}
             self._entries(context).set("handed-over", handed_over)
             return handed_over
@@ -225,13 +227,14 @@ class FirstShardOperator(ShardOperator):
 
     def _trigger(self, job_id: str) -> BaseTrigger:
         from together_batches.airflow.triggers import TogetherBatchTrigger
+        from together_batches.runs import rules
 
         return TogetherBatchTrigger(
             job_id=job_id,
             conn_id=self.conn_id,
             poll_interval=self.poll_interval,
             on_kill=self.when_killed,
-            accepted_within=_ALONE_SECONDS,
+            accepted_within=rules.ALONE_SECONDS,
         )
 
 

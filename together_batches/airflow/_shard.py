@@ -40,12 +40,8 @@ if TYPE_CHECKING:
 __all__ = ["Finished", "Paused", "RowsFailedError", "ShardWork", "Waiting", "Work", "check_outcome"]
 
 
-_RECHECK_SECONDS = 60.0
-"""Maximum seconds for which a job that was collected may be absent before its rows are sent again."""
-
-
 class RowsFailedError(RunError):
-    """Rows have no answer, and the task is to fail then."""
+    """Rows have no answer, and ``fail_when`` makes the task fail for that; the results are written."""
 
 
 @attrs.frozen
@@ -74,8 +70,8 @@ class Work:
     """What a task is to do.
 
     ``identity`` is unique to the task and its DAG run. ``given`` is the shard if it was cut by an earlier task.
-    ``pieces`` is the directory of the results of single attempts. ``resumes_cancelled`` says whether the rows of a
-    job that was cancelled after an earlier try of the task had begun it are sent again.
+    ``pieces`` is the directory of the results of single attempts. ``resumes_cancelled``: if an earlier try of the
+    task began a job, and it was cancelled since, whether its rows are sent again.
     """
 
     identity: str
@@ -148,8 +144,9 @@ class ShardWork:
                 return Paused(moment)
             earlier = ledger.attempts[: attempt.number - 1]
             if earlier and not attempt.creating_at:
-                patience = min(self._work.patience, _RECHECK_SECONDS)
-                previous = await runs.recheck(self._client, earlier[-1], save=self._save, patience=patience)
+                previous = await runs.recheck(
+                    self._client, earlier[-1], save=self._save, patience=self._work.patience
+                )
                 if previous.collected_at is None:
                     continue
             attempt = await self._begun(shard, attempt, earlier)
@@ -208,14 +205,10 @@ class ShardWork:
     def _sent_again_at(self, attempt: Attempt) -> datetime | None:
         """Return when the rows of an attempt may be sent, if it repeats rows of a job that failed."""
         earlier = self._ledger.attempts[: attempt.number - 1]
-        if not earlier or attempt.uploaded_at or not self._work.retry_delays:
+        if not earlier or attempt.uploaded_at or earlier[-1].ended_at is None:
             return None
-        last = earlier[-1]
-        if last.ended_at is None or last.status == BatchJobStatus.CANCELLED:
-            return None
-        failures = sum(map(rules.failed_as_a_whole, earlier)) if rules.failed_as_a_whole(last) else 1
-        delays = self._work.retry_delays
-        return last.ended_at + timedelta(seconds=delays[min(failures, len(delays)) - 1])
+        delay = rules.retry_delay(earlier, self._work.retry_delays)
+        return earlier[-1].ended_at + timedelta(seconds=delay) if delay else None
 
     async def _begun(self, shard: Shard, attempt: Attempt, earlier: Sequence[Attempt]) -> Attempt:
         if attempt.job_id is not None:

@@ -1,7 +1,8 @@
 """The ledger of one task: its shard, and the attempts at it, each saved before and after what costs money.
 
 It is kept in the task state store of Airflow 3.3 and newer, whose entries survive retries and clears, or as JSON
-objects beside the results on older versions.
+objects beside the results on older versions. What several tasks of a dataset read (its plan, and the first shard as
+the task ``first`` began it) is always in such objects: a state store belongs to one task.
 """
 
 from __future__ import annotations

@@ -78,10 +78,11 @@ class TogetherBatchTrigger(BaseTrigger):
             yield TriggerEvent({"job_id": job.id, "status": str(job.status), "error": None})
 
     async def _awaited(self, follower: AsyncFollower) -> BatchJob:
-        from together_batches.models import BatchJob, BatchJobStatus
+        from together_batches.models import BatchJob
+        from together_batches.runs import rules
 
         def see(job: BatchJob) -> None:
-            if self.accepted_within is not None and job.status not in {None, BatchJobStatus.VALIDATING}:
+            if self.accepted_within is not None and rules.shows_valid_input(job.status):
                 raise _AcceptedError(job)
 
         try:

@@ -59,7 +59,7 @@ _MEANINGS = {
 @option("--dry-run", "print what would be cancelled, and cancel nothing")
 @option("--yes", "no prompt; required for - and filters without a terminal")
 @option("--wait", "follow each job until it has really stopped")
-@option("--max-concurrency N", "requests at once (100)", type=at_least_one)
+@option("--max-concurrency N", "cancels at once (100)", type=at_least_one)
 @option("--rate R", "at most so many requests a second", type=above_zero)
 @service_options
 def cancel(

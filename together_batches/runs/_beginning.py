@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from together_batches._jobs.create import Created
     from together_batches.runs._attempt import AttemptInput
-    from together_batches.runs._steps import Steps
+    from together_batches.runs._attempt_job import AttemptJob
 
 __all__ = ["Beginning"]
 
@@ -34,9 +34,9 @@ _SEARCH_SECONDS = 300.0
 class Beginning:
     """Upload of the rows of an attempt, and creation of its job."""
 
-    def __init__(self, steps: Steps, rows: AttemptInput) -> None:
-        self._steps = steps
-        self._context = steps.context
+    def __init__(self, attempt_job: AttemptJob, rows: AttemptInput) -> None:
+        self._attempt_job = attempt_job
+        self._context = attempt_job.context
         self._rows = rows
         self._uploaded_here = False
         self._since: datetime | None = None
@@ -70,7 +70,7 @@ class Beginning:
         if not attempt.creating_at:
             await self._check_file()
         # Read anew for each try, because a failed one records how many creates were sent.
-        await self._steps.note_job(await self._context.until_answered("create", self._created))
+        await self._attempt_job.note_job(await self._context.until_answered("create", self._created))
 
     async def _check_file(self) -> None:
         """Check before a create that the input still exists, and read the service's clock.
@@ -97,7 +97,7 @@ class Beginning:
         posts = max(attempt.posts, bool(attempt.creating_at))
         return await context.api.create(
             wanted_job(attempt, context.settings),
-            list_jobs=self._steps.list_jobs,
+            list_jobs=self._attempt_job.list_jobs,
             patience=min(context.patience, _SEARCH_SECONDS),
             posts=posts,
             since=attempt.since or (EPOCH if posts else None),

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from _typeshed import WriteableBuffer
 
-__all__ = ["BinaryInput", "BinarySink", "BinarySource", "Writable", "check_sink", "write_sink"]
+__all__ = ["BinaryInput", "BinarySink", "BinarySource", "Writable", "check_sink", "write_all", "write_sink"]
 
 _BLOCK_BYTES = 1 << 18
 
@@ -62,7 +62,7 @@ class BinaryInput:
         if isinstance(source, str | os.PathLike):
             self._path = path_of(what, cast("str | os.PathLike[str]", given))
             self._name = str(self._path)
-        elif callable(getattr(given, "read", None)):
+        elif _is_open(given, "read"):
             self._file = cast("Readable", given)
             if not _is_seekable(given):
                 message = f"{self._name} cannot seek, and is read more than once: pass a function that opens it"
@@ -185,7 +185,7 @@ def check_sink(sink: BinarySink) -> None:
         if against is not None:
             message = f"cannot write {path}: {against}"
             raise UsageError(message)
-    elif not (callable(getattr(given, "write", None)) or callable(given)):
+    elif not (_is_open(given, "write") or callable(given)):
         message = (
             f"the sink is a path, a file opened in binary mode, or a function that opens one, not "
             f"{type(given).__name__}"
@@ -202,7 +202,7 @@ def write_sink(sink: BinarySink, blocks: Iterator[bytes]) -> None:
                 target.write(block)
             target.commit()
         return
-    is_open = callable(getattr(given, "write", None))
+    is_open = _is_open(given, "write")
     name = name_of_file(given) or "the sink"
     with explained("write", name):
         file = given if is_open else given()
@@ -211,15 +211,36 @@ def write_sink(sink: BinarySink, blocks: Iterator[bytes]) -> None:
             raise UsageError(message)
         with nullcontext() if is_open else _closing(file):
             for block in blocks:
-                _write_all(file, block)
+                write_all(file, block, name)
             if callable(getattr(file, "flush", None)):
                 file.flush()
 
 
-def _write_all(file: Writable, block: bytes) -> None:
-    """Write a block, of which an unbuffered file may take a part at a time."""
-    while isinstance(written := file.write(block), int) and 0 < written < len(block):
-        block = block[written:]
+def write_all(file: Writable, content: bytes, what: str = "the file") -> None:
+    """Write to an open file, of which an unbuffered one may take a part at a time.
+
+    Raises :class:`UsageError` if it takes nothing, or is a text file.
+    """
+    name = name_of_file(file) or what
+    if isinstance(file, io.TextIOBase):
+        message = f"cannot write {name}: {type(file).__name__} is not a file opened in binary mode"
+        raise UsageError(message)
+    with explained("write", name):
+        while content:
+            written = file.write(content)
+            if written is None and isinstance(file, io.RawIOBase):
+                written = 0
+            if not isinstance(written, int):
+                return  # not all objects that can be written say how much they took
+            if written <= 0:
+                message = f"cannot write {name}: it takes no more bytes"
+                raise UsageError(message)
+            content = content[written:]
+
+
+def _is_open(given: object, method: str) -> bool:
+    """Return whether an object is an open file with this method. A class is not: it opens one when it is called."""
+    return not isinstance(given, type) and callable(getattr(given, method, None))
 
 
 def name_of_file(file: object) -> str | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable, Container
 from contextlib import nullcontext
-from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
@@ -14,17 +13,14 @@ import attrs
 from together_batches import jsonl
 from together_batches._local.atomic_file import AtomicFile
 from together_batches._protocol import request_codec
-from together_batches._protocol.upload_marks import sendable, tagged_name
 from together_batches._text import count_of, format_count
 from together_batches.errors import UsageError
 from together_batches.jsonl._lines import cut_lines
 from together_batches.jsonl._sources import blocks_of
-from together_batches.models import BatchJob, BatchJobStatus
-from together_batches.runs import rules
 from together_batches.runs._attempt import AttemptContext
+from together_batches.runs._attempt_files import upload_name, write_piece
 from together_batches.runs._binary import BinaryInput, write_sink
-from together_batches.runs._context import log_failure
-from together_batches.runs._joining import arrange
+from together_batches.runs._context import log_failure, name_of
 from together_batches.runs._lost_jobs import lost_job
 from together_batches.runs._records import Attempt
 from together_batches.runs._rows_upload import RowsUpload
@@ -39,29 +35,23 @@ if TYPE_CHECKING:
     from together_batches._protocol.files import Uploaded
     from together_batches._protocol.upload_marks import Mark
     from together_batches.errors import APIError, BatchesError
+    from together_batches.models import BatchJob
     from together_batches.runs._binary import BinarySink
     from together_batches.runs._context import RunApi
     from together_batches.runs._joining import Arranged
     from together_batches.runs._values import RunEventKind
 
-__all__ = ["CallerAttempt", "CallerResults", "CallerRows", "Save", "Settings", "name_of_attempt"]
-
-_LONGEST_STEM = 40
+__all__ = ["CallerAttempt", "CallerResults", "CallerRows", "Save", "Settings"]
 
 T = TypeVar("T")
 Save = Callable[[Attempt], Awaitable[object]]
 """Coroutine function that returns when an attempt is stored durably."""
 
 
-def name_of_attempt(attempt: Attempt) -> str:
-    """Return the name of an attempt in messages."""
-    return f"shard {attempt.shard}, attempt {attempt.number}"
-
-
 def _check_count(rows: int, attempt: Attempt, source: BinaryInput) -> None:
     if rows != attempt.rows:
         message = (
-            f"{source} has {count_of(rows, 'row')}, and {name_of_attempt(attempt)} has {format_count(attempt.rows)}: "
+            f"{source} has {count_of(rows, 'row')}, and {name_of(attempt.key)} has {format_count(attempt.rows)}: "
             "pass the rows of this attempt, as they were planned"
         )
         raise UsageError(message)
@@ -113,14 +103,17 @@ class CallerAttempt(AttemptContext):
     async def save(self, **changes: Any) -> None:
         """Change the attempt, and return when the caller has stored it."""
         changed = attrs.evolve(self._attempt, **changes)
-        if changed == self._attempt:
-            return
-        saving: object = self._save(changed)
+        if changed != self._attempt:
+            await self.store(changed)
+
+    async def store(self, attempt: Attempt) -> None:
+        """Return when the caller has stored the attempt, whether it has changed or not."""
+        saving: object = self._save(attempt)
         if not inspect.isawaitable(saving):
             message = "save must be a coroutine function: it is awaited until the attempt is stored"
             raise UsageError(message)
         await saving
-        self._attempt = changed
+        self._attempt = attempt
 
     def lost_job(self, jobs: Iterable[BatchJob]) -> Created | None:
         """Return the listed job of the attempt's file that no record names."""
@@ -162,8 +155,11 @@ class CallerRows:
         try:
             await in_thread(lambda _: self._check(), large=True)
             await in_thread(content.measure, large=True)
-            content.name = self._file_name(self._mark if content.is_marked else None)
+            content.name = upload_name(
+                self._source.stem or "requests", self._context.attempt, self._mark if content.is_marked else None
+            )
             uploaded = await self._context.api.upload(content)
+            self.may_be_uploaded = content.is_marked
         finally:
             with anyio.CancelScope(shield=True):
                 await in_thread(lambda _: content.close())
@@ -175,12 +171,6 @@ class CallerRows:
         found.raise_for_problems()
         _check_count(found.rows, self._context.attempt, self._source)
 
-    def _file_name(self, mark: Mark | None) -> str:
-        attempt = self._context.attempt
-        stem = sendable(self._source.stem or "requests")[:_LONGEST_STEM]
-        name = f"{stem}-{attempt.shard:05}-{attempt.number}.jsonl"
-        return name if mark is None else tagged_name(name, mark)
-
 
 class _Everything(Container[str]):
     """All ids."""
@@ -190,9 +180,15 @@ class _Everything(Container[str]):
 
 
 class CallerResults:
-    """The results of an attempt: arranged in a directory for scratch, and then written to a sink."""
+    """The results of an attempt: arranged in a directory for scratch, and then written to a sink.
 
-    def __init__(self, context: CallerAttempt, rows: BinaryInput, sink: BinarySink, scratch: Path) -> None:
+    ``is_again`` means that the attempt is recorded as collected, so that its sink counts as complete.
+    """
+
+    def __init__(
+        self, context: CallerAttempt, rows: BinaryInput, sink: BinarySink, scratch: Path, *, is_again: bool = False
+    ) -> None:
+        self._is_again = is_again
         self._context = context
         self._rows = rows
         self._sink = sink
@@ -216,20 +212,17 @@ class CallerResults:
         """Put the results in order, in the directory for scratch."""
 
         def make(raise_if_cancelled: Callable[[], None]) -> Arranged:
-            attempt = self._context.attempt
-            with AtomicFile(self._piece, mark="new", hashed=True) as piece:
-                arranged = arrange(
-                    self._ids(raise_if_cancelled),
-                    output,
-                    errors,
-                    piece,
-                    completed=attempt.status == BatchJobStatus.COMPLETED,
-                    absent=partial(rules.absent, attempt),
-                    raise_if_cancelled=raise_if_cancelled,
-                    # The second job of a file has the rows of the first, too.
-                    settled=_Everything() if self._context.shares_file else (),
-                )
-                piece.commit()
+            piece = AtomicFile(self._piece, mark="new", hashed=True)
+            arranged = write_piece(
+                piece,
+                self._context.attempt,
+                self._ids(raise_if_cancelled),
+                output,
+                errors,
+                # The second job of a file has the rows of the first, too.
+                settled=_Everything() if self._context.shares_file else (),
+                raise_if_cancelled=raise_if_cancelled,
+            )
             self._sha256 = piece.sha256
             return arranged
 
@@ -254,5 +247,7 @@ class CallerResults:
 
             write_sink(self._sink, blocks())
 
+        if self._is_again:
+            await self._context.store(self._context.attempt)
         await in_thread(write, large=True)
         return self._sha256

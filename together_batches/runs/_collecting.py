@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from together_batches._jobs.patience import Absence
 from together_batches._text import count_of, format_count
-from together_batches.errors import NotFoundError, ResultsUnavailableError
+from together_batches.errors import NotFoundError, ResultsUnavailableError, UsageError
 from together_batches.models import BatchJobStatus
 from together_batches.runs import rules
 from together_batches.runs._context import SHORTEST_PAUSE_SECONDS
@@ -21,13 +21,13 @@ from together_batches.runs._records import packed
 from together_batches.runs._values import RunEventKind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable, Iterable
     from pathlib import Path
 
     from together_batches.models import BatchJob
     from together_batches.runs._attempt import AttemptResults
+    from together_batches.runs._attempt_job import AttemptJob
     from together_batches.runs._joining import Arranged
-    from together_batches.runs._steps import Steps
 
 __all__ = ["Collecting"]
 
@@ -35,11 +35,11 @@ __all__ = ["Collecting"]
 class Collecting:
     """Download and arrangement of the results of an attempt, with the evidence for omitted rows."""
 
-    def __init__(self, steps: Steps, results: AttemptResults) -> None:
-        self.steps = steps
-        self._context = steps.context
+    def __init__(self, attempt_job: AttemptJob, results: AttemptResults) -> None:
+        self.attempt_job = attempt_job
+        self._context = attempt_job.context
         self._results = results
-        self._evidence = Evidence(steps)
+        self._evidence = Evidence(attempt_job)
 
     async def collect(self, *, on_wait: Callable[[], None]) -> Arranged | None:
         """Collect the results, and record the outcome of each row; return None if the job has not ended after all.
@@ -77,12 +77,33 @@ class Collecting:
                 await context.wait("collecting the results", problem, pause)
                 changed = self._evidence.if_changed(await self._evidence.job())
             if changed is not None:
-                if not await self.steps.note_state(changed):
+                if not await self.attempt_job.note_state(changed):
                     return None
                 absence.over()
 
-    async def give_up(self) -> Arranged:
-        """Collect the results that one attempt can read, and count the rest as missing."""
+    async def give_up(self, list_jobs: Callable[[], Awaitable[Iterable[BatchJob]]]) -> Arranged | None:
+        """Collect the results that can be read now, and count the rest as missing.
+
+        Return None if the job of a create without a job is in the list after all: nothing is given up then. Raises
+        :class:`UsageError` if the job has not ended.
+        """
+        context, attempt_job = self._context, self.attempt_job
+        if context.attempt.job_id is None:
+            found = context.lost_job(await list_jobs())
+            if found is not None:
+                await attempt_job.note_job(found)
+                return None
+            await context.save(ended_at=context.time.now(), error="given up: no job was found")
+        else:
+            job = await self._evidence.job()
+            if job is not None and not await attempt_job.note_if_changed(job):
+                message = f"give_up: job {job.id} has not ended ({job.status}); cancel it first, or wait for it"
+                raise UsageError(message)
+            if job is None and context.attempt.ended_at is None:
+                await context.save(ended_at=context.time.now(), error="given up: the job is absent")
+        return await self._collect_leniently()
+
+    async def _collect_leniently(self) -> Arranged:
         arranged = await self.read(leniently=True)
         assert not isinstance(arranged, str)  # noqa: S101  # without files there is always an arrangement
         # Without sizes: those in the metadata may be the reason to give up, and would undo that at the last check.

@@ -16,7 +16,7 @@ import attrs
 
 from together_batches._jobs.create import Created, Listing, WantedJob
 from together_batches._protocol.files import UploadContent, Uploaded
-from together_batches.errors import APIError, NotFoundError
+from together_batches.errors import APIError
 from together_batches.models import BatchJob, FileObject
 from together_batches.runs._options import Options
 from together_batches.runs._run_directory import RunDirectory
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from together_batches.errors import BatchesError
     from together_batches.runs._records import Key
 
-__all__ = ["SHORTEST_PAUSE_SECONDS", "Clock", "Create", "Ended", "RunApi", "RunContext", "log_failure"]
+__all__ = ["SHORTEST_PAUSE_SECONDS", "Clock", "Create", "Ended", "RunApi", "RunContext", "log_failure", "name_of"]
 
 _log = logging.getLogger("together_batches")
 
@@ -142,13 +142,6 @@ class RunContext:
                     raise
                 pause = await self.wait(what, key, error, pause)
 
-    async def if_present(self, what: str, key: Key | None, call: Callable[[], Awaitable[T]]) -> T | None:
-        """Return the result of ``call``, however long an outage lasts; None after a 404."""
-        try:
-            return await self.until_answered(what, key, call)
-        except NotFoundError:
-            return None
-
     async def wait(self, what: str, key: Key | None, problem: BatchesError | str, pause: float) -> float:
         """Report a transient failure, wait, and return the seconds to wait next time."""
         self.emit(RunEventKind.TROUBLE, log_failure(what, key, problem, pause), key)
@@ -156,9 +149,14 @@ class RunContext:
         return min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
 
+def name_of(key: Key) -> str:
+    """Return the name of an attempt in messages."""
+    return f"shard {key[0]}, attempt {key[1]}"
+
+
 def log_failure(what: str, key: Key | None, problem: BatchesError | str, pause: float) -> str:
     """Log a transient failure as a warning, and return its text."""
-    subject = "the run" if key is None else f"shard {key[0]}, attempt {key[1]}"
+    subject = "the run" if key is None else name_of(key)
     message = f"{subject}: {what} failed, retrying in {pause:g} s: {problem}"
     shard, attempt = key or (None, None)
     _log.warning("%s", message, extra={"shard": shard, "attempt": attempt, "wait": pause})

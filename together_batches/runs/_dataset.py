@@ -8,9 +8,11 @@ from together_batches import jsonl
 from together_batches._protocol.upload_marks import MARK_BYTES
 from together_batches._validation import positive_int
 from together_batches.errors import UsageError
-from together_batches.runs._binary import BinaryInput
+from together_batches.runs import rules
+from together_batches.runs._binary import BinaryInput, write_all
 from together_batches.runs._joining import final_lines
 from together_batches.runs._options import check_rows_per_job
+from together_batches.runs._records import check_order
 from together_batches.runs._sharding import rows_left, scan
 
 if TYPE_CHECKING:
@@ -69,15 +71,13 @@ def rows(source: BinarySource, shard: Shard, earlier: Sequence[Attempt] = ()) ->
     Parameters:
         source: the file that was cut into shards.
         shard: the shard.
-        earlier: the attempts at the shard so far, all of them collected.
+        earlier: the attempts at the shard so far, in order, all of them collected.
 
     Raises:
-        UsageError: an invalid argument.
+        UsageError: an invalid argument, or attempts that are not all those at the shard so far, in order.
     """
-    for attempt in earlier:
-        if attempt.collected_at is None:
-            message = f"attempt {attempt.number} of shard {attempt.shard} is not collected: collect it first"
-            raise UsageError(message)
+    _check_collected(earlier)
+    check_order(shard.number, earlier, gaps=True)
     return ShardRows(BinaryInput.of(source), shard, tuple(earlier))
 
 
@@ -133,19 +133,29 @@ def write_results(
 
     Parameters:
         shard: the shard.
-        pieces: all attempts at it, each with what :func:`collect` wrote to its ``sink``.
+        pieces: all attempts at it, in order, each with what :func:`collect` wrote to its ``sink``.
         output: a binary file for all lines; the shards of a dataset are written to it one after another.
         failures: a binary file for the lines of rows that were not answered.
 
     Raises:
         RunError: a piece is not as it was collected.
-        UsageError: an attempt is not collected, or a piece cannot be read.
+        UsageError: the attempts are not all those at the shard, in order and collected; a piece cannot be read, or
+            a file cannot be written.
     """
-    for attempt, _ in pieces:
+    attempts = [attempt for attempt, _ in pieces]
+    _check_collected(attempts)
+    rules.rows_of(shard, attempts)
+    if not attempts:
+        message = f"shard {shard.number} has no attempt, and so no results: begin one"
+        raise UsageError(message)
+    for lines, failed in final_lines(shard, pieces):
+        write_all(output, lines)
+        if failed and failures is not None:
+            write_all(failures, failed)
+
+
+def _check_collected(attempts: Sequence[Attempt]) -> None:
+    for attempt in attempts:
         if attempt.collected_at is None:
             message = f"attempt {attempt.number} of shard {attempt.shard} is not collected: collect it first"
             raise UsageError(message)
-    for lines, failed in final_lines(shard, pieces):
-        output.write(lines)
-        if failed and failures is not None:
-            failures.write(failed)

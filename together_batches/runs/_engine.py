@@ -16,6 +16,7 @@ from together_batches.errors import BatchesError, CreateUnconfirmedError, Result
 from together_batches.models import BatchJob, BatchJobStatus
 from together_batches.runs import rules
 from together_batches.runs._admission import Load, Stop, admission
+from together_batches.runs._attempt_job import AttemptJob
 from together_batches.runs._beginning import Beginning
 from together_batches.runs._collecting import Collecting
 from together_batches.runs._evidence import Evidence
@@ -24,11 +25,10 @@ from together_batches.runs._lost_jobs import unresolved
 from together_batches.runs._restoring import restore
 from together_batches.runs._resuming import Resuming
 from together_batches.runs._run_attempt import RunAttempt, Transfers
-from together_batches.runs._steps import Steps
 from together_batches.runs._values import RunEventKind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from together_batches._jobs.create import Created
     from together_batches.runs._context import RunContext
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Engine"]
 
-_ALONE_SECONDS = 600.0
-"""Maximum seconds that the first shard runs alone: a queue at the service must not delay a whole run."""
 _MOST_FAILURES_IN_A_ROW = 3
 
 
@@ -161,8 +159,7 @@ class Engine:
     # --- the first shard, alone -----------------------------------------------------------------------------------
 
     def _see_status(self, key: Key, status: str | None) -> None:
-        """End scouting once a job is past VALIDATING, the status in which an invalid input fails."""
-        if status not in {None, BatchJobStatus.VALIDATING, BatchJobStatus.FAILED, BatchJobStatus.CANCELLED}:
+        if rules.shows_valid_input(status):
             self._end_scouting(key, succeeded=True)
 
     def _end_scouting(self, key: Key, *, succeeded: bool) -> None:
@@ -173,7 +170,7 @@ class Engine:
             self._done.set()
 
     async def _limit_scouting(self, key: Key) -> None:
-        await self._run.time.sleep(_ALONE_SECONDS)
+        await self._run.time.sleep(rules.ALONE_SECONDS)
         if self._scout == key:
             self._end_scouting(key, succeeded=True)
 
@@ -216,8 +213,8 @@ class Engine:
             return None
         is_new = self._store.at(key).job_id is None
         work = RunAttempt(self._run, self._transfers, key)
-        steps = Steps(work)
-        beginning, collecting = Beginning(steps, work), Collecting(steps, work)
+        attempt_job = AttemptJob(work)
+        beginning, collecting = Beginning(attempt_job, work), Collecting(attempt_job, work)
         await beginning.upload()
         await beginning.create()
         if self._scout == key:
@@ -225,11 +222,11 @@ class Engine:
             self._timers.add(limit)
             limit.add_done_callback(self._timers.discard)
         while True:
-            job = await steps.end(partial(self._follower.ended, key))
+            job = await attempt_job.end(partial(self._follower.ended, key))
             if job is not None and (is_new or self._follower.saw_running(job.id)):
                 self._ended_at[key] = self._run.time.monotonic()
             if job is not None and self._follower.cancelled_meanwhile(job):
-                job = await self._confirm_cancelled(steps, job)
+                job = await self._confirm_cancelled(attempt_job, job)
                 if not job.is_terminal:
                     self._ended_at.pop(key, None)
                     continue
@@ -250,26 +247,26 @@ class Engine:
         key = attempt.key
         other: Created | None = None
         if attempt.number > 1 and not attempt.creating_at:
-            previous = self._collecting((attempt.shard, attempt.number - 1))
-            if previous.steps.context.attempt.rows and not await Evidence(previous.steps).is_as_collected():
+            previous = self._collecting((attempt.shard, attempt.number - 1)).attempt_job
+            if previous.context.attempt.rows and not await Evidence(previous).is_as_collected():
                 self._load.sent_rows -= attempt.rows
                 return False
-            other = await previous.steps.other_job()
+            other = await previous.other_job()
         await self._store.begin(attempt, planned_at=self._run.time.now())
         if not attempt.rows:
             await self._store.save(key, collected_at=self._run.time.now())
         elif other is not None:
             self._load.sent_rows -= attempt.rows
-            await self._collecting(key).steps.take_up(other)
+            await self._collecting(key).attempt_job.take_up(other)
         return bool(attempt.rows)
 
     def _collecting(self, key: Key) -> Collecting:
         work = RunAttempt(self._run, self._transfers, key)
-        return Collecting(Steps(work), work)
+        return Collecting(AttemptJob(work), work)
 
     async def _collected(self, collecting: Collecting, release: Callable[[], None]) -> Arranged | None:
         """Return the results of an ended job; None if it has not ended after all."""
-        ended = collecting.steps.context.attempt
+        ended = collecting.attempt_job.context.attempt
         key = ended.key
         if _seems_to_have_failed(ended):
             self._in_doubt.add(key)
@@ -284,11 +281,11 @@ class Engine:
         self._load.tokens += arranged.usage.total_tokens
         return self._stop_if_failing(key, arranged)
 
-    async def _confirm_cancelled(self, steps: Steps, job: BatchJob) -> BatchJob:
+    async def _confirm_cancelled(self, attempt_job: AttemptJob, job: BatchJob) -> BatchJob:
         """Read a job again that seems to have been cancelled."""
-        key = steps.context.attempt.key
+        key = attempt_job.context.attempt.key
         self._seem_cancelled.add(key)
-        job = await steps.look_again(job)
+        job = await attempt_job.look_again(job)
         self._seem_cancelled.discard(key)
         self._done.set()
         return job
@@ -322,16 +319,12 @@ class Engine:
     def _delay(self, key: Key, arranged: Arranged | None) -> float:
         """Return the seconds until the remaining rows of an attempt may be sent again.
 
-        The time since its end counts. Zero if it ended before this call, or if its job was cancelled.
+        The time since its end counts. Zero if it ended before this call.
         """
         if arranged is None or key not in self._ended_at:
             return 0.0
-        if self._store.at(key).status == BatchJobStatus.CANCELLED:
-            return 0.0
-        failures = sum(map(rules.failed_as_a_whole, self._store.at_shard(self._store.shards[key[0]])))
-        delays: Sequence[float] = self._run.options.retry_delays
-        number = max(failures - 1, 0) if rules.failed_as_a_whole(self._store.at(key)) else 0
-        delay = delays[min(number, len(delays) - 1)] if delays else 0.0
+        attempts = (*self._store.earlier(key), self._store.at(key))
+        delay = rules.retry_delay(attempts, self._run.options.retry_delays)
         return max(0.0, delay - (self._run.time.monotonic() - self._ended_at[key]))
 
     async def _after(self, seconds: float, following: Attempt) -> None:

@@ -1,7 +1,7 @@
 """The evidence on which rows are sent again.
 
-A row that was answered is paid for, so it takes an error row; a complete result that omits the row; or a job that
-ended as a whole without results. Two readings of the service must agree.
+A row that was answered is paid for. So a row is sent again only on one of: an error row, a complete result without
+it, a job that ended as a whole without results. Two readings of the service must agree.
 """
 
 from __future__ import annotations
@@ -14,23 +14,18 @@ import attrs
 from together_batches._jobs.patience import Absence
 from together_batches._text import format_count
 from together_batches.models import BatchJob
+from together_batches.runs._attempt_job import results_of
 
 if TYPE_CHECKING:
+    from together_batches.runs._attempt_job import AttemptJob
     from together_batches.runs._joining import Arranged
-    from together_batches.runs._records import Attempt
-    from together_batches.runs._steps import Steps
 
-__all__ = ["Evidence", "results_of"]
+__all__ = ["Evidence"]
 
 _BETWEEN_LOOKS_AT_FILES_SECONDS = 60.0
 _BETWEEN_LOOKS_AT_A_JOB_SECONDS = 30.0
 _BEFORE_ROWS_GO_AGAIN_SECONDS = 60.0
 """Maximum seconds to wait for an absent collected job before its rows are sent again on the existing evidence."""
-
-
-def results_of(job: BatchJob | Attempt) -> tuple[str, str | None, str | None]:
-    """Return what a job shows of its end and its results, or what is recorded of them."""
-    return str(job.status), job.output_file_id, job.error_file_id
 
 
 @attrs.frozen
@@ -44,9 +39,9 @@ class Look:
 class Evidence:
     """What the service shows of the job of an attempt, and of its results."""
 
-    def __init__(self, steps: Steps) -> None:
-        self._steps = steps
-        self._context = steps.context
+    def __init__(self, attempt_job: AttemptJob) -> None:
+        self._attempt_job = attempt_job
+        self._context = attempt_job.context
 
     async def doubt(self, arranged: Arranged) -> tuple[str, BatchJob | None]:
         """Return why the omitted rows may still appear, and the job if it differs from its record.
@@ -127,5 +122,5 @@ class Evidence:
         # permanently wrong, or not given at all.
         output_bytes, error_bytes = (said or 0 for said in look.sizes)
         await context.save(collected_at=None, outcomes=b"", output_bytes=output_bytes, error_bytes=error_bytes)
-        await self._steps.note_state(look.job)
+        await self._attempt_job.note_state(look.job)
         return False

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["attempt_from_dict", "shard_from_dict"]
 
+_OUTCOMES = frozenset({rules.SUCCEEDED, rules.FAILED, rules.AGAIN, rules.MISSING, rules.REFUSED, rules.DENIED})
 Record = TypeVar("Record", Attempt, Shard)
 
 
@@ -30,12 +31,15 @@ def attempt_from_dict(mapping: Mapping[str, object]) -> Attempt:
     a field is missing or invalid, or if the mapping is of a newer version.
     """
     attempt = _record(Attempt, mapping)
-    with_outcomes = attempt.rows if attempt.outcomes else 0
+    # A collected attempt without outcomes would count as one that leaves no row, and its rows would be lost.
+    expected = attempt.rows if attempt.outcomes or attempt.collected_at else 0
     try:
-        found = len(rules.outcomes_of(attempt))
+        outcomes = rules.outcomes_of(attempt)
     except zlib.error:
-        found = -1
-    if found != with_outcomes:
+        is_valid = False
+    else:
+        is_valid = len(outcomes) == expected and _OUTCOMES.issuperset(outcomes)
+    if not is_valid:
         raise _invalid(Attempt, "outcomes", f"not the outcomes of {attempt.rows} rows")
     return attempt
 

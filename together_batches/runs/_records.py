@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Protocol, cast
 import attrs
 
 from together_batches._fields import Plain, written
+from together_batches.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
-__all__ = ["Attempt", "Key", "Ledger", "LedgerSnapshot", "Run", "Shard", "packed", "unpacked"]
+__all__ = ["Attempt", "Key", "Ledger", "LedgerSnapshot", "Run", "Shard", "check_order", "packed", "unpacked"]
 
 Key = tuple[int, int]
 """Key of an attempt: the number of its shard, and its own."""
@@ -151,6 +152,24 @@ class Attempt(_Kept):
     def former_file_ids_with(self, file_id: str | None) -> str:
         """Return ``former_file_ids`` with ``file_id`` appended, if there is one."""
         return f"{self.former_file_ids} {file_id or ''}".strip()
+
+
+def check_order(shard: int, attempts: Iterable[Attempt], *, gaps: bool = False) -> None:
+    """Raise :class:`UsageError` unless these are attempts at a shard in order, from the first on if without ``gaps``.
+
+    Sorted by the names of their files, attempt 10 comes before attempt 2; rows that were answered would then be sent,
+    and paid for, again, or be missing from the results.
+    """
+    before = 0
+    for attempt in attempts:
+        number = attempt.number
+        if attempt.shard != shard or number <= before or not (gaps or number == before + 1):
+            message = (
+                f"attempt {number} of shard {attempt.shard} cannot follow attempt {before} of shard {shard}: pass "
+                "all attempts at one shard, in the order of their numbers"
+            )
+            raise UsageError(message)
+        before = number
 
 
 @attrs.frozen

@@ -1,4 +1,4 @@
-"""First steps of a resumed run: reconciliation with the service, and results that the user gave up."""
+"""First attempt_job of a resumed run: reconciliation with the service, and results that the user gave up."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from together_batches.errors import (
     RunError,
     UsageError,
 )
+from together_batches.runs._context import name_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,7 +31,7 @@ _log = logging.getLogger("together_batches")
 
 _BETWEEN_LOOKS_SECONDS = 10.0
 _MOST_LOOKS_AT_LIST = 6
-"""Maximum reads of a failing list (in two minutes). All later steps wait out an outage anyway."""
+"""Maximum reads of a failing list (in two minutes). All later attempt_job wait out an outage anyway."""
 _MOST_LOOKED_AT = 3
 """Maximum attempts whose job or file is read to check whether the account is the right one."""
 
@@ -68,7 +69,7 @@ class Resuming:
             if attempt.job_id is None:
                 found = self._store.lost_job(attempt, of_files[attempt.key])
                 if found is not None:
-                    await self._collecting(attempt.key).steps.note_job(found)
+                    await self._collecting(attempt.key).attempt_job.note_job(found)
             elif attempt.marked:
                 self._warn_of_others(attempt, of_files[attempt.key])
 
@@ -116,13 +117,10 @@ class Resuming:
             raise RunError(message, directory=str(directory))
 
     async def _exists(self, attempt: Attempt) -> bool:
-        if attempt.job_id is not None and await self._job(attempt.job_id) is not None:
+        present, api = self._collecting(attempt.key).attempt_job.context.if_present, self._run.api
+        if attempt.job_id and await present("look-up of the job", partial(api.retrieve, attempt.job_id)) is not None:
             return True
-        read = partial(self._run.api.file, attempt.file_id or "")
-        return await self._run.if_present("look-up of the input", attempt.key, read) is not None
-
-    async def _job(self, job_id: str) -> BatchJob | None:
-        return await self._run.if_present("look-up of a job", None, partial(self._run.api.retrieve, job_id))
+        return await present("look-up of the input", partial(api.file, attempt.file_id or "")) is not None
 
     def _warn_of_others(self, attempt: Attempt, jobs: list[BatchJob]) -> None:
         others = [job.id for job in jobs if job.id != attempt.job_id]
@@ -131,11 +129,9 @@ class Resuming:
             others = [job_id for job_id in others if job_id not in known]
         if others:
             _log.warning(
-                "job %s is that of shard %d, attempt %d; these were created from its file as well, cancel them if "
-                "they still run: %s",
+                "job %s is that of %s; these were created from its file as well, cancel them if they still run: %s",
                 attempt.job_id,
-                attempt.shard,
-                attempt.number,
+                name_of(attempt.key),
                 ", ".join(others),
                 extra={
                     "job_id": attempt.job_id,
@@ -173,27 +169,7 @@ class Resuming:
         return list(keys)
 
     async def give_up(self, key: Key) -> Arranged | None:
-        """Collect the available results of an attempt, and count the rest as missing.
-
-        Return None if the job of a given-up create was found, whose results are then not given up. Raises
-        :class:`UsageError` if the job has not ended.
-        """
-        attempt, collecting = self._store.at(key), self._collecting(key)
-        if attempt.job_id not in {None, *self._run.options.give_up}:
+        """Collect the available results of an attempt; None if the job of a given-up create was found."""
+        if self._store.at(key).job_id not in {None, *self._run.options.give_up}:
             return None
-        if attempt.job_id is None:
-            found = self._store.lost_job(attempt, await self._listed())
-            if found is not None:
-                await collecting.steps.note_job(found)
-                return None
-            await self._store.save(key, ended_at=self._run.time.now(), error="given up: no job was found")
-            return await collecting.give_up()
-        job = await self._job(attempt.job_id)
-        if job is None and attempt.ended_at is None:
-            await self._store.save(key, ended_at=self._run.time.now(), error="given up: the job is absent")
-        if job is not None:
-            if not job.is_terminal:
-                message = f"give_up: job {job.id} has not ended ({job.status}); cancel it first, or wait for it"
-                raise UsageError(message)
-            await collecting.steps.note_state(job)
-        return await collecting.give_up()
+        return await self._collecting(key).give_up(self._listed)

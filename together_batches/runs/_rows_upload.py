@@ -6,8 +6,9 @@ import hashlib
 from typing import TYPE_CHECKING
 
 from together_batches import jsonl
-from together_batches._protocol.upload_marks import MARK_BYTES, place_in
+from together_batches._protocol.upload_marks import place_in
 from together_batches.errors import UsageError
+from together_batches.runs._attempt_files import marked
 from together_batches.runs._threads import in_thread
 
 if TYPE_CHECKING:
@@ -65,19 +66,10 @@ class RowsUpload:
                     break
                 if len(beginning) > jsonl.MAX_LINE_BYTES + len(block):
                     break
-            yield self._with_mark(beginning, self._mark)
+            with_mark = marked(beginning, self._mark)
+            self.is_marked = with_mark is not None
+            yield beginning if with_mark is None else with_mark
         yield from blocks
-
-    def _with_mark(self, beginning: bytes, mark: Mark) -> bytes:
-        place = place_in(beginning)
-        if place is None:
-            return beginning
-        begins, ends = beginning.rfind(b"\n", 0, place) + 1, beginning.find(b"\n", place)
-        length = (len(beginning) if ends < 0 else ends) - begins
-        if length + MARK_BYTES > jsonl.MAX_LINE_BYTES:
-            return beginning
-        self.is_marked = True
-        return beginning[:place] + mark.white_space + beginning[place:]
 
     async def block(self, position: int) -> bytes:
         """Return the block at this position; they are read in order. The last one only if all are unchanged."""

@@ -13,13 +13,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from together_batches import jsonl
 from together_batches._protocol import request_codec
-from together_batches._protocol.upload_marks import place_in, sendable, tagged_name
-from together_batches.models import BatchJobStatus
-from together_batches.runs import rules
+from together_batches.runs._attempt_files import file_name, marked, upload_name, write_piece
 from together_batches.runs._directory_check import DOWNLOADS, PIECES, UPLOADS, is_scratch
 from together_batches.runs._files import explained, make_directory, run_file, scratch_file
 from together_batches.runs._id_files import IdFiles
-from together_batches.runs._joining import Arranged, arrange, final_lines
+from together_batches.runs._joining import Arranged, final_lines
 from together_batches.runs._sharding import rows_left, sha256_of, unsplit_rows, which_are_left
 from together_batches.runs._threads import in_thread
 
@@ -32,9 +30,6 @@ if TYPE_CHECKING:
     from together_batches.runs._records import Attempt, Shard
 
 __all__ = ["RowsToUpload", "RunDirectory"]
-
-_LONGEST_STEM = 40
-"""Maximum characters of the input's name in the names of uploads, whose length the service limits."""
 
 
 class RowsToUpload(NamedTuple):
@@ -67,24 +62,21 @@ class RunDirectory:
 
     def name_of(self, attempt: Attempt, mark: Mark | None) -> str:
         """Return the name under which the rows of an attempt are uploaded."""
-        stem = sendable(self._source.stem)
-        if mark is None:
-            return f"{stem}-{_name(attempt)}.jsonl"
-        return tagged_name(f"{stem[:_LONGEST_STEM]}-{_name(attempt)}.jsonl", mark)
+        return upload_name(self._source.stem, attempt, mark)
 
     def piece_of(self, attempt: Attempt) -> Path:
         """Return the path of the results of an attempt, a line for each of its rows, in order."""
-        return self.directory / PIECES / f"{_name(attempt)}.jsonl"
+        return self.directory / PIECES / f"{file_name(attempt)}.jsonl"
 
     def download_of(self, attempt: Attempt, number: int) -> Path:
         """Return the path for the download of a file of an attempt's results."""
-        return self.directory / DOWNLOADS / f"{_name(attempt)}-{number}.jsonl"
+        return self.directory / DOWNLOADS / f"{file_name(attempt)}-{number}.jsonl"
 
     async def rows_of(
         self, shard: Shard, earlier: Sequence[Attempt], attempt: Attempt, mark: Mark | None
     ) -> RowsToUpload:
         """Write a file with the rows of an attempt, and with the mark in the first row if that has room for it."""
-        path = self.directory / UPLOADS / f"{_name(attempt)}.jsonl"
+        path = self.directory / UPLOADS / f"{file_name(attempt)}.jsonl"
 
         def write(raise_if_cancelled: Callable[[], None]) -> RowsToUpload:
             fill = partial(_fill, raise_if_cancelled=raise_if_cancelled)
@@ -117,18 +109,10 @@ class RunDirectory:
                 of_first = self._ids(shard, earlier[: same_file.index(True)], raise_if_cancelled)
                 settled = set(of_first).difference(ids)
             path = self.piece_of(attempt)
-            with run_file(path) as piece:
-                arranged = arrange(
-                    ids,
-                    output,
-                    errors,
-                    piece,
-                    completed=attempt.status == BatchJobStatus.COMPLETED,
-                    absent=partial(rules.absent, attempt),
-                    raise_if_cancelled=raise_if_cancelled,
-                    settled=settled,
-                )
-                piece.commit()
+            piece = run_file(path)
+            arranged = write_piece(
+                piece, attempt, ids, output, errors, settled=settled, raise_if_cancelled=raise_if_cancelled
+            )
             with explained("read", path):
                 self._written[path] = path.stat(), piece.sha256
             return arranged
@@ -216,22 +200,9 @@ def _fill(
     is_marked = False
     for some in rows:
         raise_if_cancelled()
-        if mark is not None and not file.bytes and (marked := _marked(some, mark)) is not None:
-            file.write(marked)
+        if mark is not None and not file.bytes and (with_mark := marked(some, mark)) is not None:
+            file.write(with_mark)
             is_marked = True
         else:
             file.write(some)
     return is_marked
-
-
-def _marked(rows: bytes, mark: Mark) -> bytes | None:
-    """Return the rows with the mark in the first one; None if that has no room for it."""
-    length = rows.index(b"\n")
-    place = place_in(rows[:length])
-    if place is None or length + len(mark.white_space) > jsonl.MAX_LINE_BYTES:
-        return None
-    return rows[:place] + mark.white_space + rows[place:]
-
-
-def _name(attempt: Attempt) -> str:
-    return f"{attempt.shard:05}-{attempt.number}"

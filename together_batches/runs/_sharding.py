@@ -22,7 +22,7 @@ from together_batches.jsonl._checks import Check, Rules
 from together_batches.jsonl._lines import Cutter, cut_lines, joined
 from together_batches.jsonl._requests import JSON_SPACE
 from together_batches.jsonl._sources import blocks_of
-from together_batches.runs._binary import BinaryInput
+from together_batches.runs._binary import BinaryInput, write_all
 from together_batches.runs._files import explained
 from together_batches.runs._records import Shard, packed, unpacked
 from together_batches.runs.rules import rows_of
@@ -192,7 +192,7 @@ class _Reading:
             self._bad_lines.add(line.number)
             self._shards.skip(line)
             if self._aside is not None:
-                self._aside.write(self._text(line) + b"\n")
+                write_all(self._aside, self._text(line) + b"\n")
 
     def _text(self, line: Line) -> bytes:
         if line.whole:

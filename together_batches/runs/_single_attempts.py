@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ from together_batches._validation import path_of, positive_number
 from together_batches.errors import UsageError
 from together_batches.jsonl._requests import check_endpoint
 from together_batches.models import BatchJob
+from together_batches.runs._attempt_job import AttemptJob
 from together_batches.runs._beginning import Beginning
 from together_batches.runs._binary import BinaryInput, check_sink
 from together_batches.runs._caller_attempt import (
@@ -24,11 +24,11 @@ from together_batches.runs._caller_attempt import (
     CallerRows,
     Save,
     Settings,
-    name_of_attempt,
 )
 from together_batches.runs._collecting import Collecting
-from together_batches.runs._evidence import Evidence, results_of
-from together_batches.runs._steps import Steps
+from together_batches.runs._context import name_of
+from together_batches.runs._evidence import Evidence
+from together_batches.runs._records import check_order
 from together_batches.runs._threads import in_thread, own_thread
 
 if TYPE_CHECKING:
@@ -86,6 +86,7 @@ async def begin(
         UsageError: an invalid argument, a source that cannot be read, or one that has not the rows of the attempt.
     """
     check_endpoint(endpoint)
+    check_order(attempt.shard, [*earlier, attempt], gaps=True)
     settings = Settings(endpoint, model_id, priority)
     context = CallerAttempt(_api_of(client, patience), attempt, save, earlier, settings, patience=patience)
     if attempt.job_id is not None or attempt.collected_at is not None:
@@ -96,16 +97,16 @@ async def begin(
     for each in earlier:
         if each.job_id is not None:
             context.api.know(BatchJob(id=each.job_id, created_at=each.created_at))
-    steps = Steps(context)
+    attempt_job = AttemptJob(context)
     with own_thread():
         if earlier and not attempt.creating_at:
             previous = CallerAttempt(context.api, earlier[-1], save, earlier, settings, patience=patience)
-            other = await Steps(previous).other_job()
+            other = await AttemptJob(previous).other_job()
             if other is not None:
-                await steps.take_up(other)
+                await attempt_job.take_up(other)
                 return context.attempt
         mark = None if identity is None else mark_of(identity, *attempt.key)
-        beginning = Beginning(steps, CallerRows(context, BinaryInput.of(source), mark, endpoint))
+        beginning = Beginning(attempt_job, CallerRows(context, BinaryInput.of(source), mark, endpoint))
         await beginning.upload()
         await beginning.create()
     return context.attempt
@@ -132,7 +133,7 @@ async def collect(
 
     Call it again with the attempt that was saved last, in any process, if it was interrupted: it collects again, and
     writes the sink from its start. A sink is complete only if ``collected_at`` is saved. An attempt that is collected
-    already is collected again.
+    already is collected again; before its sink is written, it is saved without ``collected_at``.
 
     Parameters:
         client: the client; its time limits and retries apply, and an outage beyond them is raised.
@@ -157,20 +158,22 @@ async def collect(
             cannot be written, or a job that is to be given up and has not ended.
     """
     check_sink(sink)
+    check_order(attempt.shard, [*earlier, attempt], gaps=True)
     if not attempt.rows:
         return attempt
-    if attempt.collected_at is not None:  # collected again, from the beginning
+    is_again = attempt.collected_at is not None
+    if is_again:  # from the beginning
         attempt = attrs.evolve(attempt, collected_at=None, outcomes=b"", output_bytes=None, error_bytes=None)
     context = CallerAttempt(_api_of(client, patience), attempt, save, earlier, patience=patience)
     if attempt.job_id is None and not (give_up and attempt.creating_at):
-        message = f"{name_of_attempt(attempt)} has no job yet: begin it first"
+        message = f"{name_of(attempt.key)} has no job yet: begin it first"
         raise UsageError(message)
     rows = BinaryInput.of(source)
     with own_thread():
         scratch = await in_thread(lambda _: _scratch_in(scratch_directory))
         try:
-            results = CallerResults(context, rows, sink, Path(scratch.name))
-            await _collect(Collecting(Steps(context), results), give_up=give_up)
+            results = CallerResults(context, rows, sink, Path(scratch.name), is_again=is_again)
+            await _collect(Collecting(AttemptJob(context), results), give_up=give_up)
         finally:
             with anyio.CancelScope(shield=True):
                 await in_thread(lambda _: scratch.cleanup())
@@ -189,7 +192,7 @@ async def recheck(
     Parameters:
         client, save: as for :func:`begin`.
         attempt: the attempt that was collected.
-        patience: seconds for which the job may be absent; then its results count as they were collected.
+        patience: seconds, 60 at most, for which the job may be absent; then its results count as they were collected.
 
     Returns:
         The attempt, unchanged if the job and its files are as they were collected. Otherwise it is saved without
@@ -201,39 +204,21 @@ async def recheck(
     """
     context = CallerAttempt(_api_of(client, patience), attempt, save, patience=patience)
     if attempt.rows and attempt.collected_at is not None:
-        await Evidence(Steps(context)).is_as_collected()
+        await Evidence(AttemptJob(context)).is_as_collected()
     return context.attempt
 
 
 async def _collect(collecting: Collecting, *, give_up: bool) -> None:
     """Collect the results of a job that has ended, or of one that is given up."""
-    steps = collecting.steps
-    context = steps.context
-    if context.attempt.job_id is None:
-        found = context.lost_job((await steps.list_jobs()).jobs) if context.attempt.marked else None
-        if found is None:
-            await context.save(ended_at=context.time.now(), error="given up: no job was found")
-            await collecting.give_up()
-            return
-        await steps.note_job(found)
-        give_up = False
-    if give_up:
-        read = partial(context.api.retrieve, context.attempt.job_id or "")
-        job = await context.if_present("look-up of the job", read)
-    else:
-        job = await steps.read()
-    attempt = context.attempt
-    if job is not None and (attempt.ended_at is None or results_of(job) != results_of(attempt)):
-        await steps.note_state(job)
-    if job is not None and not job.is_terminal:
-        if give_up:
-            message = f"give_up: job {job.id} has not ended ({job.status}); cancel it first, or wait for it"
-            raise UsageError(message)
-    elif give_up:
-        if attempt.ended_at is None and job is None:
-            await context.save(ended_at=context.time.now(), error="given up: the job is absent")
-        await collecting.give_up()
-    else:
+    attempt_job = collecting.attempt_job
+
+    async def listed() -> list[BatchJob]:
+        # Only a marked file identifies its job here.
+        return (await attempt_job.list_jobs()).jobs if attempt_job.context.attempt.marked else []
+
+    if give_up and await collecting.give_up(listed) is not None:
+        return
+    if await attempt_job.note_if_changed(await attempt_job.read()):
         await collecting.collect(on_wait=lambda: None)
 
 

@@ -48,7 +48,7 @@ class RunEventKind(enum.StrEnum):
     ENDED = "ended"
     """A job reached a terminal status."""
     GONE = "gone"
-    """A job, or a file of its results, no longer exists at the service."""
+    """Rows of a job were given up, as the caller decided: they count as missing."""
     COLLECTED = "collected"
     """The results of a job were saved to the run's directory."""
     TROUBLE = "trouble"

@@ -11,14 +11,17 @@ import operator
 import zlib
 from array import array
 from collections import Counter
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 import attrs
 
 from together_batches._protocol.result_lines import states_error
+from together_batches._text import count_of, format_count
+from together_batches.errors import UsageError
 from together_batches.models import BatchJobStatus
 from together_batches.rows import BatchFailure, BatchMissing, BatchSuccess, Usage
-from together_batches.runs._records import Attempt
+from together_batches.runs._records import Attempt, check_order
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AGAIN",
+    "ALONE_SECONDS",
     "DENIED",
     "FAILED",
     "FOR_THE_ACCOUNT",
@@ -42,7 +46,9 @@ __all__ = [
     "next_attempt",
     "outcome_of",
     "outcomes_of",
+    "retry_delay",
     "rows_of",
+    "shows_valid_input",
     "usage",
 ]
 
@@ -111,6 +117,16 @@ def outcomes_of(attempt: Attempt) -> bytes:
     return zlib.decompress(attempt.outcomes) if attempt.outcomes else b""
 
 
+def _check(shard: Shard, attempts: Sequence[Attempt], *, gaps: bool = False) -> None:
+    check_order(shard.number, attempts, gaps=gaps)
+    if attempts and attempts[0].rows != shard.rows:
+        message = (
+            f"attempt {attempts[0].number} of shard {shard.number} has {count_of(attempts[0].rows, 'row')}, and the "
+            f"shard has {format_count(shard.rows)}: pass the shard as it was cut, and all attempts at it"
+        )
+        raise UsageError(message)
+
+
 # --- the next attempt ---------------------------------------------------------------------------------------------
 
 
@@ -118,8 +134,9 @@ def next_attempt(shard: Shard, attempts: Sequence[Attempt], *, max_attempts: int
     """Return the attempt to resume or to begin; None if no row of the shard is to be sent.
 
     An attempt that was planned but not created is planned again if the previous one was collected again meanwhile. It
-    may then have no rows.
+    may then have no rows. Raises :class:`UsageError` unless ``attempts`` are all those at the shard so far, in order.
     """
+    _check(shard, attempts)
     if not attempts:
         return Attempt(shard=shard.number, number=1, rows=shard.rows, planned_at=now)
     open_ones = [attempt for attempt in attempts if attempt.collected_at is None]
@@ -167,17 +184,55 @@ def _tries(attempts: Iterable[Attempt]) -> int:
 
 
 def rows_of(shard: Shard, earlier: Sequence[Attempt]) -> Sequence[int]:
-    """Return the rows of a shard, counted from 0, that the attempt after ``earlier`` contains."""
+    """Return the rows of a shard, counted from 0, that the attempt after ``earlier`` contains.
+
+    Raises :class:`UsageError` unless ``earlier`` are all attempts before it, in order, and collected.
+    """
+    _check(shard, earlier, gaps=True)  # attempts without rows may be left out
     rows: Sequence[int] = range(shard.rows)
-    for attempt in earlier:
-        outcomes = zip(rows, outcomes_of(attempt), strict=True)
-        rows = array("I", (row for row, outcome in outcomes if outcome in _TO_SEND_AGAIN))
+    for attempt in filter(attrgetter("rows"), earlier):
+        outcomes = outcomes_of(attempt)
+        if len(outcomes) != len(rows):
+            message = (
+                f"attempt {attempt.number} of shard {shard.number} has outcomes of {count_of(len(outcomes), 'row')}, "
+                f"and the attempts before it left {format_count(len(rows))}: pass all attempts, collected and as "
+                "last saved"
+            )
+            raise UsageError(message)
+        rows = array("I", (row for row, outcome in zip(rows, outcomes, strict=True) if outcome in _TO_SEND_AGAIN))
     return rows
 
 
 def failed_as_a_whole(attempt: Attempt) -> bool:
     """Return whether the job failed or expired and answered no row."""
     return attempt.status in {BatchJobStatus.FAILED, BatchJobStatus.EXPIRED} and SUCCEEDED not in outcomes_of(attempt)
+
+
+def retry_delay(attempts: Sequence[Attempt], delays: Sequence[float]) -> float:
+    """Return the seconds from the end of the last of these attempts at a shard until its rows are sent again.
+
+    After error rows it is the first of ``delays``; after the n-th job that failed as a whole the n-th, or the last;
+    after a cancelled job 0.
+    """
+    last = attempts[-1]
+    if not delays or last.status == BatchJobStatus.CANCELLED:
+        return 0.0
+    failures = sum(map(failed_as_a_whole, attempts)) if failed_as_a_whole(last) else 1
+    return delays[min(failures, len(delays)) - 1]
+
+
+# --- the first job ------------------------------------------------------------------------------------------------
+
+ALONE_SECONDS = 600.0
+"""Maximum seconds that the first job is alone: a queue at the service must not delay all others."""
+
+
+def shows_valid_input(status: str | None) -> bool:
+    """Return whether the status of the first job shows that its input is valid, so that others may be created.
+
+    It does once the job is past VALIDATING, the status in which an invalid input fails.
+    """
+    return status not in {None, BatchJobStatus.VALIDATING, BatchJobStatus.FAILED, BatchJobStatus.CANCELLED}
 
 
 # --- buckets of rows ----------------------------------------------------------------------------------------------
@@ -205,7 +260,8 @@ class Buckets:
 
 
 def buckets(shard: Shard, attempts: Sequence[Attempt], *, max_attempts: int) -> Buckets:
-    """Return the buckets of a shard's rows, according to the attempts at it."""
+    """Return the buckets of a shard's rows, according to all attempts at it, in order."""
+    _check(shard, attempts)
     counts = Counter[int]()
     attempts = [attempt for attempt in attempts if attempt.rows]
     for attempt in attempts:

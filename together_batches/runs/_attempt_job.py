@@ -1,4 +1,4 @@
-"""The steps of an attempt whose job exists: the job is recorded, followed to its end, and read again in doubt."""
+"""The job of an attempt: it is recorded, followed to its end, and read again in doubt."""
 
 from __future__ import annotations
 
@@ -17,15 +17,21 @@ if TYPE_CHECKING:
     from together_batches._jobs.create import Created, Listing
     from together_batches.models import BatchJob
     from together_batches.runs._attempt import AttemptContext
+    from together_batches.runs._records import Attempt
 
-__all__ = ["Steps"]
+__all__ = ["AttemptJob", "results_of"]
 
 _BETWEEN_LOOKS_SECONDS = 30.0
 _USELESS = frozenset({BatchJobStatus.FAILED, BatchJobStatus.EXPIRED, BatchJobStatus.CANCELLED})
 
 
-class Steps:
-    """Steps of an attempt until its job has ended. Each is recorded."""
+def results_of(job: BatchJob | Attempt) -> tuple[str, str | None, str | None]:
+    """Return what a job shows of its end and its results, or what is recorded of them."""
+    return str(job.status), job.output_file_id, job.error_file_id
+
+
+class AttemptJob:
+    """The job of an attempt: which one it is, and its state. Each change is recorded."""
 
     def __init__(self, context: AttemptContext) -> None:
         self.context = context
@@ -165,6 +171,13 @@ class Steps:
             return job
         await self.note_state(found)
         return found
+
+    async def note_if_changed(self, job: BatchJob) -> bool:
+        """Record the state of the job, unless its end and its files are recorded; return whether it has ended."""
+        attempt = self.context.attempt
+        if attempt.ended_at is None or results_of(job) != results_of(attempt):
+            return await self.note_state(job)
+        return job.is_terminal
 
     async def note_state(self, job: BatchJob) -> bool:
         """Record the state of the job, with its files, and return whether it has ended.

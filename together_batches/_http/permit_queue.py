@@ -1,4 +1,4 @@
-"""Queue of the calls that wait for a permit of a limiter of :mod:`together_batches._http.rate_limiter`."""
+"""Queue of the calls that wait for a permit: of a rate limiter, or of a limit on connections."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
             """Take back a permit that was not used."""
 
 
-__all__ = ["RateLimitQueue"]
+__all__ = ["PermitQueue"]
 
 
-class RateLimitQueue:
+class PermitQueue:
     """First-in, first-out queue of calls, released as fast as a limiter allows.
 
     Calls wait here and not in timers of their own, because the rate may change while they wait.
