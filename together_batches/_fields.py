@@ -13,21 +13,6 @@ import attrs
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = [
-    "LONG_AGO",
-    "READ_LATER",
-    "Carried",
-    "Plain",
-    "ReadLater",
-    "carried",
-    "in_utc",
-    "read_time",
-    "reader_of",
-    "time_of",
-    "written",
-]
-
-
 LONG_AGO = datetime.min.replace(tzinfo=UTC)
 """A time before all others, of what has none."""
 

@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from typing import Self
 
-__all__ = ["LoopIterator", "LoopThread"]
-
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")

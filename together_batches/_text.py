@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["count_of", "escape", "format_count"]
-
 
 def format_count(value: int) -> str:
     """Return a count with its thousands separated: ``10 000``."""

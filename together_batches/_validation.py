@@ -13,8 +13,6 @@ from together_batches.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["check_callback", "is_plain", "path_of", "positive_int", "positive_number", "refuse_renamed"]
-
 
 def positive_number(name: str, value: float, *, zero: bool = False) -> float:
     """Return ``value`` if it is finite and above zero (or zero, if allowed); otherwise raise :class:`UsageError`."""

@@ -9,8 +9,6 @@ from together_batches._http.permit_queue import PermitQueue
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Capacity"]
-
 _SHARE = 0.8
 """Share of the possible connections that is used; the rest is for files and other connections of the program."""
 _LOOK_SECONDS = 1.0

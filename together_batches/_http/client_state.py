@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
     from multidict import CIMultiDict
 
-__all__ = ["BulkContext", "CallState", "ClientState"]
-
 _SMALLEST_BUDGET = 100
 _LONGEST_BREAK_SECONDS = 120.0
 """Seconds without an attempt after which a count of silence restarts: waiting callers retry within a minute."""

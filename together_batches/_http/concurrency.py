@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["AdaptiveConcurrency"]
-
 _FIRST_LIMIT = 100
 _LEAST_LIMIT = 10
 _LOOK = 20

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-__all__ = ["CodingError", "Decoder", "compressions", "decode"]
-
 _INFLATED = frozenset({"gzip", "deflate"})
 _COMPRESSIONS = _INFLATED | {"br", "zstd", "compress", "dcb", "dcz"}
 _MOST_LAYERS = 4

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
     from together_batches._http.client_state import ClientState
 
-__all__ = ["AGENT", "Exchange", "RequestFailure"]
-
 AGENT = f"together-batches/{__version__} aiohttp/{aiohttp.__version__}"
 """User agent: Cloudflare, in front of the service, rejects some libraries' default agents with a 403."""
 

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from together_batches._http.timeouts import AttemptTimer
     from together_batches.config import Timeout
 
-__all__ = ["NETWORK_ERRORS", "Failure", "explain", "refused_by_proxy", "without_frames"]
-
 NETWORK_ERRORS = (
     aiohttp.ClientError,
     OSError,

@@ -20,9 +20,6 @@ if TYPE_CHECKING:
             """Take back a permit that was not used."""
 
 
-__all__ = ["PermitQueue"]
-
-
 class PermitQueue:
     """First-in, first-out queue of calls, released as fast as a limiter allows.
 

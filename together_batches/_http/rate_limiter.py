@@ -34,8 +34,6 @@ from typing import Self
 
 from together_batches._validation import positive_number
 
-__all__ = ["AdaptiveRateLimiter", "FixedRate", "Permit"]
-
 _SLACK_SECONDS = 0.02
 """Timers fire late; up to this many seconds of delay are caught up by sending closer together."""
 

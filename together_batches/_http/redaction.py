@@ -10,8 +10,6 @@ from urllib.parse import quote
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-__all__ = ["Redactor"]
-
 _SHORTEST = 8
 """Minimum length of a secret: a shorter one belongs to a test, and occurs in many answers by accident."""
 _MARK = b"[secret]"

@@ -9,8 +9,6 @@ from together_batches._protocol.jobs import Answer
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-__all__ = ["follow"]
-
 _MOST_REDIRECTS = 5
 _OF_ANY_METHOD = frozenset({307, 308})
 _OF_A_GET = frozenset({301, 302, 303}) | _OF_ANY_METHOD

@@ -12,8 +12,6 @@ if TYPE_CHECKING:
 
     from aiohttp.typedefs import LooseHeaders
 
-__all__ = ["SESSION_SETTINGS", "open_session"]
-
 _LONGEST_HEADER_BYTES = (1 << 16) + 512
 """Maximum bytes of a header: a 64 KB value and its name. Gateways and login pages far exceed the usual 8 KB."""
 

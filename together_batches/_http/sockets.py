@@ -10,8 +10,6 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
-__all__ = ["PatientSocket", "open_socket"]
-
 # Without super(), whose object takes time with each request.
 _recv = socket.socket.recv
 _send = socket.socket.send

@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 
     Tell = Callable[[int, int], None]
 
-__all__ = ["Streaming"]
-
 _FOREVER = float("inf")
 _PIECE_BYTES = 1 << 16
 """Bytes passed to the connection at a time: on a slow line each piece sent counts as progress."""

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     Limit = Literal["read", "total"]
 
-__all__ = ["AttemptTimer", "TimeoutMonitor"]
-
 _SHORTEST_ROUND_SECONDS = 0.002
 _LONGEST_ROUND_SECONDS = 0.5
 

@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     Attempt = Callable[[aiohttp.ClientSession, Request], Awaitable[Answer | RequestFailure[APIError]]]
     """One attempt: an answer, or why there is none."""
 
-__all__ = ["Transport"]
-
 _log = logging.getLogger("together_batches")
 
 _SHORTEST_PAUSE_SECONDS = 0.05

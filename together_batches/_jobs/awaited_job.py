@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from together_batches._jobs.status_reader import Found
 
-__all__ = ["AwaitedJob", "state_of"]
-
 # The service asks for polls 30 to 60 s apart: https://docs.together.ai/docs/inference/batch/manage. With that
 # interval alone, the end of a short job would be noticed late. So the interval is a share of the job's age, and
 # reaches 45 s (30 to 60 with the spread) at an age of two minutes. The age decides and not an estimate from the

@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from together_batches._http.client_state import BulkContext
     from together_batches._jobs.job_ids import Ids
 
-__all__ = ["cancel_many", "iter_cancel"]
-
 _MOST_DRAINING = 1_000
 
 

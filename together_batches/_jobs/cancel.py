@@ -29,16 +29,6 @@ from together_batches.outcomes import CancelOutcome, CancelResult
 if TYPE_CHECKING:
     from together_batches._http.client_state import BulkContext
 
-__all__ = [
-    "CancelApi",
-    "CancelCall",
-    "after_look",
-    "cancel_once",
-    "cancel_one",
-    "is_unclear",
-    "pause_in_doubt",
-]
-
 _PATIENCE_SECONDS = 60.0
 """Seconds for which answers that contradict known facts are doubted: a 404 for an existing job, a refused cancel."""
 _LONGEST_PAUSE_SECONDS = 10.0

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from together_batches._http.client_state import BulkContext
 
-__all__ = ["CancelFollower", "Doubt", "End", "Followed", "Poll", "after_read"]
-
 # The service asks for polls 30 to 60 s apart (https://docs.together.ai/docs/inference/batch/manage), but a job drains
 # within seconds (about 15 observed). So the first poll is early, and the intervals grow.
 _FIRST_POLL_SECONDS = 1.0

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     Record = tuple[bytes, datetime, BatchJobStatus | None]
     """The response to a cancel, when it was sent, and the status of the job that was passed in."""
 
-__all__ = ["CancelOutcomes"]
-
 
 class CancelOutcomes(Mapping[str, CancelOutcome]):
     """The outcomes by id, in the order in which the ids were admitted."""

@@ -34,8 +34,6 @@ from together_batches.models import BatchJob, BatchJobStatus
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
-__all__ = ["Created", "Listing", "WantedJob", "best_of", "create_once"]
-
 _log = logging.getLogger("together_batches")
 
 _MARGIN = timedelta(minutes=5)

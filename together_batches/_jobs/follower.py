@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from together_batches._jobs.wait import Wait
     from together_batches.errors import BatchesError
 
-__all__ = ["AsyncFollower", "MakeWait"]
-
-
 _CLOSED = "this follower is closed: make a new one"
 
 

@@ -15,8 +15,6 @@ from together_batches.models import BatchJob, BatchJobStatus, FileObject
 if TYPE_CHECKING:
     from typing import Self
 
-__all__ = ["Age", "Selection", "newest_first"]
-
 _Dated = TypeVar("_Dated", BatchJob, FileObject)
 
 Age = datetime | timedelta

@@ -6,8 +6,6 @@ from collections.abc import AsyncIterable, Iterable
 
 from together_batches.models import BatchJob
 
-__all__ = ["Ids", "by_ids", "checked_ids"]
-
 Ids = Iterable[str | BatchJob] | AsyncIterable[str | BatchJob]
 
 

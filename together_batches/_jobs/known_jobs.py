@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from together_batches.models import BatchJob
 
-__all__ = ["UNKNOWN_TIME", "KnownJobs"]
-
 _log = logging.getLogger("together_batches")
 
 _MOST_REMEMBERED = 10_000

@@ -14,8 +14,6 @@ from together_batches.errors import NotFoundError
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-__all__ = ["Absence", "say_how_long", "until_found"]
-
 _SHORTEST_SECONDS = 1.0
 _LONGEST_SECONDS = 30.0
 

@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-__all__ = ["Poller"]
-
 _RESOLUTION_SECONDS = 0.001
 """Clocks and timers differ in resolution."""
 

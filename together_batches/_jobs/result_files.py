@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from together_batches.jsonl import Line
     from together_batches.rows import BatchFailure, BatchSuccess
 
-__all__ = ["ResultFile", "ResultFiles", "ResultsApi"]
-
 _NO_EVIDENCE = (NotFoundError, PermissionDeniedError, APIResponseValidationError)
 """Errors that say nothing about results if they answer a read of a job or of metadata. Others may hide rows that are
 still to appear."""

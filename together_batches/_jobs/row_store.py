@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
     from together_batches.jsonl import Line
 
-__all__ = ["RowStore"]
-
 T = TypeVar("T")
 A = TypeVar("A")
 

@@ -12,8 +12,6 @@ from together_batches.models import BatchJob
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-__all__ = ["Found", "StatusReader"]
-
 Found = BatchJob | APIError
 """The result of reading a job: its state, or the error."""
 

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from together_batches.jsonl import Problem, Validation
     from together_batches.models import BatchJob, FileObject
 
-__all__ = ["submit"]
-
 
 async def submit(
     source: Source,

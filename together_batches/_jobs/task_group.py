@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-__all__ = ["plain_group"]
-
 
 @asynccontextmanager
 async def plain_group() -> AsyncGenerator[asyncio.TaskGroup]:

@@ -11,8 +11,6 @@ from anyio import CancelScope
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Coroutine
 
-__all__ = ["ReadyItems", "stream_from_task"]
-
 T = TypeVar("T")
 
 

@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
     from together_batches._protocol.upload_marks import Mark
 
-__all__ = ["Reader", "Source", "UploadSource", "open_upload"]
-
 
 class UploadSource:
     """The content of an upload: its size and hash are known beforehand, and it must be unchanged when it is sent."""

@@ -29,8 +29,6 @@ from together_batches.models import BatchJob
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-__all__ = ["Wait", "WaitApi"]
-
 _log = logging.getLogger("together_batches")
 
 _SPREAD = 1 / 3

@@ -17,8 +17,6 @@ from together_batches.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
 
-__all__ = ["AsyncAtomicFile", "open_atomic"]
-
 _WRITE_BYTES = 1 << 20
 """Bytes handed to the thread at a time, because each hand-over costs as much as writing a few hundred kilobytes."""
 

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Self
 
-__all__ = ["AtomicFile"]
-
 _BLOCK_BYTES = 1 << 18
 _MOST_PARTS = 100
 """Maximum number of concurrent writers to one path with part names that the next process can reuse."""

@@ -10,8 +10,6 @@ from together_batches.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-__all__ = ["explained"]
-
 
 @contextmanager
 def explained(doing: str, path: object, *, advice: str = "") -> Generator[None]:

@@ -9,8 +9,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-__all__ = ["created", "destination", "objection", "resolved", "take_place"]
-
 _PRIVATE = 0o600
 """The mode of a new file, unless the umask is stricter, because results and ledgers contain private text."""
 _USUAL = 0o666

@@ -13,8 +13,6 @@ from together_batches.errors import APIResponseValidationError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Body"]
-
 
 class Body(Carried):
     """The body of an answer or of a request, carried as text."""

@@ -25,8 +25,6 @@ from together_batches.models import BatchJob, BatchJobStatus, FileObject
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["entries", "file", "job", "job_from_dict"]
-
 _Object = dict[str, object]
 _Value = TypeVar("_Value", BatchJob, FileObject)
 

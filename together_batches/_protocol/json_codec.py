@@ -19,19 +19,6 @@ from msgspec import Raw
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = [
-    "UNREADABLE",
-    "WireError",
-    "are_objects",
-    "decode",
-    "each_of",
-    "encode",
-    "is_utf8",
-    "kind",
-    "quoted",
-    "read",
-]
-
 _T = TypeVar("_T")
 
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 import json
 import re
 
-__all__ = ["members", "salvaged_id"]
-
 _TOKEN = re.compile(
     rb"[ \t\r\n]*+(?:(?P<mark>[{}\[\],:])"
     rb'|(?P<text>"[^"\\\x00-\x1f]*+(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})[^"\\\x00-\x1f]*+)*+")'

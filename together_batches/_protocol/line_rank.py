@@ -10,8 +10,6 @@ from enum import IntEnum
 
 from together_batches._protocol.json_members import salvaged_id
 
-__all__ = ["ANSWERED_BEFORE", "FOREIGN", "Rank", "id_of_unreadable", "stray_reason"]
-
 ANSWERED_BEFORE = "a row with this custom_id came before"
 FOREIGN = "its custom_id is not among the requests"
 

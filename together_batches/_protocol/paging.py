@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, cast
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["sign_in_headers", "sign_of_more"]
-
 
 def _says_so(value: object, _: int) -> bool:
     """Return whether a flag, or the name of a next page, is set: any value that does not mean no."""

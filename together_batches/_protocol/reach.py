@@ -10,8 +10,6 @@ from urllib.parse import urljoin, urlsplit
 
 from together_batches.config import Secret
 
-__all__ = ["is_disguised", "reach_of", "safe_target"]
-
 Reach = Literal["public", "loopback", "link-local", "private"]
 
 

@@ -25,8 +25,6 @@ from together_batches.errors import (
 if TYPE_CHECKING:
     from together_batches._protocol.jobs import Answer
 
-__all__ = ["error_of", "is_refusal", "may_have_been_taken", "means_already_finished", "readable"]
-
 _PAGE_CHARACTERS = 4_000
 """Maximum characters of a page that are searched for a message: the patterns take quadratic time on other text."""
 _BY_STATUS: dict[int, type[APIStatusError]] = {

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from together_batches.rows import BatchSuccess
 
-__all__ = ["Answer", "BodyText", "Row", "answers", "decode_row", "usage"]
-
 _Object = dict[str, object]
 
 

@@ -13,8 +13,6 @@ from together_batches._text import format_count
 from together_batches.errors import APIResponseValidationError
 from together_batches.rows import BatchFailure, BatchSuccess
 
-__all__ = ["LONGEST_LINE_BYTES", "as_text", "is_answer", "read_row", "salvaged", "states_error"]
-
 LONGEST_LINE_BYTES = 256_000_000
 """Maximum bytes of a line: an answer has no limit of its own (an input line has: 10 MB), but memory has."""
 _LEVELS_IN_DOUBT = 256

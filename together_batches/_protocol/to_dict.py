@@ -18,8 +18,6 @@ from together_batches.rows import BatchFailure, BatchMissing, BatchResult, Batch
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
-__all__ = ["line_of", "success_line", "success_lines", "to_dict"]
-
 _RESULTS: dict[type, str] = {
     BatchSuccess: "success",
     BatchFailure: "failure",

@@ -11,8 +11,6 @@ from __future__ import annotations
 import hashlib
 from typing import NamedTuple
 
-__all__ = ["MARK_BYTES", "Mark", "mark_of", "place_in", "sendable", "tagged_name"]
-
 MARK_BYTES = 64
 _BOM = b"\xef\xbb\xbf"
 _LONGEST_STEM = 60

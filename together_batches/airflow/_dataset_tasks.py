@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from together_batches.airflow._storage import Location
     from together_batches.airflow._tasks import FailWhen
 
-__all__ = ["FirstShardOperator", "JoinOperator", "PlanOperator", "ShardOperator"]
-
 _BLOCK_BYTES = 1 << 20
 _SHARDS_ON_PAGE = 100
 """Shards in a page of the plan. A mapped task reads its page, so that what all of them read grows as they do."""

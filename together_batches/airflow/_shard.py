@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     from together_batches.client import AsyncBatches
     from together_batches.runs import Attempt
 
-__all__ = ["Finished", "Paused", "RowsFailedError", "ShardWork", "Waiting", "Work", "check_outcome"]
-
 
 class RowsFailedError(RunError):
     """Rows have no answer, and ``fail_when`` makes the task fail for that; the results are written."""

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from together_batches.airflow._storage import Location
     from together_batches.runs import Attempt, Shard
 
-__all__ = ["Entries", "ObjectEntries", "TaskEntries", "TaskLedger", "entries_of"]
-
 
 class Entries(Protocol):
     """Small JSON objects by name, each durable when ``set`` returns. The methods block."""

@@ -19,22 +19,6 @@ from together_batches.errors import BatchesError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
 
-__all__ = [
-    "Location",
-    "check_target",
-    "directory_of",
-    "exists",
-    "fetch",
-    "location",
-    "put",
-    "put_all",
-    "put_bytes",
-    "read_bytes",
-    "reader",
-    "remove",
-    "requests_of",
-]
-
 _LOCAL = {"file", "local", ""}
 """Protocols of the disk of this machine, where a file has a temporary name until it is complete."""
 _BLOCK_BYTES = 1 << 20

@@ -20,16 +20,6 @@ if TYPE_CHECKING:
 
     from together_batches.airflow._airflow import Context
 
-__all__ = [
-    "FailWhen",
-    "OnKill",
-    "check_choice",
-    "explained_deferral",
-    "failing_for_good",
-    "identity_of",
-    "pushed_if_failing",
-]
-
 FailWhen = Literal["any", "all", "never"]
 """Which rows without an answer fail a task."""
 OnKill = Literal["cancel", "leave"]

@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from together_batches.client import AsyncBatches
     from together_batches.models import BatchJob
 
-__all__ = ["cancel", "cancel_run", "confirmed", "outcome_line", "print_table"]
-
 FEW = 20
 """Maximum number of jobs that get a line each on a terminal; more of them get a bar, and a table at the end."""
 

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from together_batches.runs import RunView
     from together_batches.runs._picture.timeline import Bar, Lane, Phase, Timeline
 
-__all__ = ["chart"]
-
 _SIGNS: dict[str, tuple[str, str, str]] = {
     "sending": ("─", "-", "#56b4e9"),
     "waiting": ("░", ".", "bright_black"),

@@ -24,22 +24,6 @@ if TYPE_CHECKING:
 
     from together_batches.cli._exits import Exit
 
-__all__ = [
-    "Common",
-    "Group",
-    "argument",
-    "command",
-    "endpoint_option",
-    "explain",
-    "json_option",
-    "model_option",
-    "option",
-    "patience_option",
-    "priority_option",
-    "requests_argument",
-    "service_options",
-]
-
 F = TypeVar("F", bound=Callable[..., Any])
 
 _EXAMPLES = "examples:\n"

@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from together_batches.emulator import Emulator, Fault, RecordedRequest
     from together_batches.outcomes import CancelOutcome
 
-__all__ = ["demo", "emulator", "populate"]
-
 _DEMO_KEY = "demo-key"
 _STRAY_IDS = ("no-such-job", "odd id/with?#", "..")
 """Two ids that the service does not know, and one that cannot be sent."""

@@ -16,8 +16,6 @@ from together_batches.errors import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["CommandError", "Exit", "Interrupted", "code_of", "code_of_many"]
-
 
 class Exit(enum.IntEnum):
     """Exit codes, as the reference lists them."""

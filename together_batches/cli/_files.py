@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from together_batches.models import FileObject
 
-__all__ = ["delete", "download", "get", "list_files", "upload"]
-
 
 @command("upload")
 @argument("path", "FILE", "the file to upload, or - for standard input", complete="file")

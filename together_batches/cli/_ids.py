@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     F = TypeVar("F", bound=Callable[..., object])
 
-__all__ = ["given_ids", "ids_argument", "ids_or_input", "is_input", "read_ids"]
-
 
 def ids_argument(help: str, *, required: bool) -> Callable[[F], F]:  # noqa: A002
     """Add an argument that takes any number of ids."""

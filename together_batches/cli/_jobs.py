@@ -35,18 +35,6 @@ if TYPE_CHECKING:
 
     F = TypeVar("F", bound=Callable[..., object])
 
-__all__ = [
-    "Chosen",
-    "by_status",
-    "chosen_jobs",
-    "filter_options",
-    "get",
-    "list_jobs",
-    "print_each",
-    "print_list",
-    "print_values",
-]
-
 T = TypeVar("T")
 
 

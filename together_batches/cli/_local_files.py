@@ -22,16 +22,6 @@ if TYPE_CHECKING:
 
     F = TypeVar("F", bound=Callable[..., object])
 
-__all__ = [
-    "ensure_writable",
-    "existing_run",
-    "open_atomic",
-    "output_options",
-    "refuse_dashes",
-    "requests_in",
-    "spooled",
-]
-
 
 def requests_in(path: str) -> str | BinaryIO:
     """Return the path, or standard input for ``-``."""

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from together_batches.cli._command import Common
     from together_batches.client import AsyncBatches
 
-__all__ = ["connected", "in_loop", "last_words", "raised_by_signals", "time_limit"]
-
 P = ParamSpec("P")
 T = TypeVar("T")
 

@@ -12,17 +12,6 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = [
-    "above_zero",
-    "at_least_one",
-    "delays",
-    "duration",
-    "port",
-    "whole_number",
-    "zero_or_above",
-    "zero_or_more",
-]
-
 N = TypeVar("N", int, float)
 
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-__all__ = ["ShowJobs", "ShowRows", "bar", "file_bar", "rows_bar"]
-
 ShowRows = Callable[[int, int, str, float], None]
 """Callback with the rows that are done, their total, further text, and the seconds since the start."""
 

@@ -16,8 +16,6 @@ from together_batches.cli._text import as_json, columns, count_of, escape, forma
 if TYPE_CHECKING:
     from together_batches.jsonl import Problem
 
-__all__ = ["split", "validate"]
-
 
 @command("validate")
 @requests_argument

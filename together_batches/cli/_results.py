@@ -19,8 +19,6 @@ from together_batches.rows import BatchFailure, BatchMissing, BatchResult, Batch
 if TYPE_CHECKING:
     from together_batches.models import BatchJob
 
-__all__ = ["results"]
-
 
 @command("results")
 @argument("job_id", "ID", "id of a job that has finished")

@@ -41,8 +41,6 @@ if TYPE_CHECKING:
     from together_batches.client import AsyncBatches
     from together_batches.runs import RunEvent, RunReport, RunView
 
-__all__ = ["run"]
-
 _SECONDS_BETWEEN_LOOKS = 0.5
 _MOST_PROBLEMS = 20
 _NOT_PRINTED = {"trouble", "gone", "progressed"}

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from together_batches.runs import AttemptView, RunView, ShardView
 
-__all__ = ["show"]
-
 _SECONDS_BETWEEN_FRAMES = 1.0
 _MOST_LANES = 40
 _OTHER_LINES = 14

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
-__all__ = ["Printer", "Unblocked", "as_text", "printer", "unblocked_streams"]
-
 _FLUSH_SECONDS = 0.05
 """Maximum seconds a flush waits for the reader, which keeps the order of two streams on one terminal."""
 _GRACE_SECONDS = 0.5

@@ -28,8 +28,6 @@ from together_batches.models import BatchJob, BatchJobStatus, FileObject
 if TYPE_CHECKING:
     from together_batches.client import AsyncBatches
 
-__all__ = ["submit"]
-
 
 @command("submit")
 @requests_argument

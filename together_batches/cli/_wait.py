@@ -29,8 +29,6 @@ from together_batches.models import BatchJob, BatchJobStatus
 if TYPE_CHECKING:
     from together_batches.client import AsyncBatches
 
-__all__ = ["note_change", "print_finished", "wait"]
-
 
 @command("wait")
 @ids_argument("ids of jobs; or - alone, to read them from standard input", required=True)

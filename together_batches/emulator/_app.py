@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from together_batches.emulator._files import StoredFile
     from together_batches.emulator._state import Service
 
-__all__ = ["Gateway", "RecordedRequest", "Serving"]
-
 _REQUESTS_KEPT = 100_000
 _HEADER_SETS_SHARED = 256
 _STORAGE_PATIENCE = 20.0  # seconds by the loop's clock; as long as the real storage waits for announced bytes

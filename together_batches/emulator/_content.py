@@ -9,8 +9,6 @@ from zlib import compressobj
 
 from attrs import field, frozen
 
-__all__ = ["Content", "Source", "content_of", "gzipped"]
-
 PIECE = 256 * 1024
 _GZIP = 31  # zlib's number for a gzip header and a window of 32 KiB
 

@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from together_batches.emulator._replies import Reply
     from together_batches.emulator._rows import Answer, Failure, Missing
 
-__all__ = ["Emulator"]
-
 
 class Emulator:
     """An emulator of the Batch API, and of the Files API as far as it needs it, on a loopback port and in memory.

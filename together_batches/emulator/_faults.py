@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from random import Random
 
-__all__ = ["OPERATIONS", "Fault", "FaultPlan", "RateLimit", "TokenBucket"]
-
 OPERATIONS = (
     *("create", "retrieve", "list", "cancel"),
     *("upload", "begin_upload", "store", "preprocess"),

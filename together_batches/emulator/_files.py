@@ -21,8 +21,6 @@ from together_batches.emulator._replies import Refusal
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Files", "StoredFile"]
-
 _PRESIGNED_FOR = 3600  # seconds
 
 

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from together_batches.emulator._content import Content
     from together_batches.emulator._rows import RowBehaviour
 
-__all__ = ["DEFAULT_TIMING", "ENDED", "Job", "Phase", "Timing", "job_to_json", "phases_from", "timestamp"]
-
 ENDED = frozenset({"COMPLETED", "FAILED", "EXPIRED", "CANCELLED"})
 
 _DAY = 86_400.0

@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from typing import Self
 
-__all__ = ["LoopbackServer"]
-
 # Thousands of clients may connect in one burst; with asyncio's 100 some would wait for a second SYN.
 _BACKLOG = 4096
 

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from together_batches.emulator._files import StoredFile
     from together_batches.emulator._requests import Route
 
-__all__ = ["ERROR_TEXTS", "Refusal", "Reply", "download", "drop", "json_reply", "refused", "send"]
-
 ERROR_TEXTS = {
     400: "bad request",
     401: "Unauthorized",

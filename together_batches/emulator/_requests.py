@@ -12,8 +12,6 @@ from email.message import Message
 from typing import NamedTuple
 from urllib.parse import parse_qsl, unquote
 
-__all__ = ["Route", "allowed_methods", "find_route", "find_storage_route", "parse_form", "parse_query"]
-
 
 class Route(NamedTuple):
     """An operation by name, and the decoded id in its path ("" if it has none)."""

@@ -13,18 +13,6 @@ from typing import cast
 import msgspec
 from attrs import field, frozen, validators
 
-__all__ = [
-    "Answer",
-    "Failure",
-    "Missing",
-    "RowBehaviour",
-    "Run",
-    "first_model",
-    "input_error",
-    "lines_of",
-    "requests",
-]
-
 _CHAT = "/v1/chat/completions"
 _UNKNOWN_MODELS = "unknown/"
 _DEDICATED_MODELS = "dedicated/"

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from together_batches.emulator._content import Content
 
-__all__ = ["DEFAULT_MODEL", "ENDPOINTS", "Service"]
-
 ENDPOINTS = ("/v1/chat/completions", "/v1/audio/transcriptions", "/v1/audio/translations")
 DEFAULT_MODEL = "openai/gpt-oss-20b"
 # Optional fields of a create, null included.

@@ -32,8 +32,6 @@ from together_batches.jsonl._requests import (
 from together_batches.jsonl._shapes import other_shape
 from together_batches.jsonl._sources import Bytes, Source, blocks_of, holds_requests, name_of
 
-__all__ = ["MAX_BYTES", "MAX_ROWS", "Check", "FirstLines", "Problem", "Rules", "Validation", "validate"]
-
 MAX_ROWS = 50_000
 """Maximum requests in a file, as documented by the service."""
 MAX_BYTES = 100_000_000

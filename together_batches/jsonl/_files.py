@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from together_batches.jsonl._requests import RequestLike
     from together_batches.rows import BatchRequest
 
-__all__ = ["RequestLines", "read", "split", "write"]
-
 _MOST_PROBLEMS = 1000
 
 

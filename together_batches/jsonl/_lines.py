@@ -12,8 +12,6 @@ from together_batches._validation import positive_int
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-__all__ = ["MAX_LINE_BYTES", "Cutter", "Line", "LineSplitter", "Lines", "cut_lines", "joined", "split_lines"]
-
 MAX_LINE_BYTES = 10_000_000
 """Maximum bytes of a line without its end: the documented 10 MB, in its smaller interpretation."""
 _BOM = b"\xef\xbb\xbf"

@@ -15,26 +15,6 @@ from together_batches._text import format_count
 from together_batches.errors import UsageError, ValidationError
 from together_batches.rows import BatchRequest
 
-__all__ = [
-    "AUDIO",
-    "CHAT",
-    "JSON_SPACE",
-    "KEPT_OF_A_TEXT",
-    "MAX_CUSTOM_ID",
-    "RequestLike",
-    "audio_request",
-    "chat_request",
-    "check_endpoint",
-    "custom_id_of",
-    "decode",
-    "encode",
-    "encoded",
-    "faults_of",
-    "invalid",
-    "no_json",
-    "short",
-]
-
 MAX_CUSTOM_ID = 64
 """Maximum characters of a ``custom_id``, as documented."""
 CHAT = "/v1/chat/completions"

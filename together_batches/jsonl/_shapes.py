@@ -13,8 +13,6 @@ from typing import cast
 
 from together_batches._protocol import json_codec, request_codec
 
-__all__ = ["other_shape"]
-
 _BINARY = {
     b"\x1f\x8b": "the file is compressed with gzip: unpack it, for example with gunzip",
     b"\x28\xb5\x2f\xfd": "the file is compressed with zstd: unpack it, for example with unzstd",

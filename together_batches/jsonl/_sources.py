@@ -12,8 +12,6 @@ from together_batches._local.os_errors import explained
 from together_batches.errors import UsageError
 from together_batches.jsonl._requests import RequestLike, short
 
-__all__ = ["Bytes", "Readable", "Source", "blocks_of", "holds_requests", "name_of"]
-
 _BLOCK = 1 << 18
 
 

@@ -12,8 +12,6 @@ from together_batches.runs._records import Key
 if TYPE_CHECKING:
     from together_batches.runs._options import Options
 
-__all__ = ["MOST_FAILURES_IN_A_ROW", "Load", "Stop", "admission"]
-
 MOST_FAILURES_IN_A_ROW = 3
 
 

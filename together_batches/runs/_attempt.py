@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from together_batches.runs._records import Attempt
     from together_batches.runs._values import RunEventKind
 
-__all__ = ["AttemptContext", "AttemptInput", "AttemptResults"]
-
 T = TypeVar("T")
 
 

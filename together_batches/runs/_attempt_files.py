@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from together_batches._protocol.upload_marks import Mark
     from together_batches.runs._records import Attempt
 
-__all__ = ["file_name", "marked", "upload_name", "write_piece"]
-
 _LONGEST_STEM = 40
 """Maximum characters of the input's name in the names of uploads, whose length the service limits."""
 

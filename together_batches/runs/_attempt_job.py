@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from together_batches.runs._attempt import AttemptContext
     from together_batches.runs._records import Attempt
 
-__all__ = ["AttemptJob", "results_of"]
-
 _BETWEEN_LOOKS_SECONDS = 30.0
 _USELESS = frozenset({BatchJobStatus.FAILED, BatchJobStatus.EXPIRED, BatchJobStatus.CANCELLED})
 

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from together_batches.runs._attempt import AttemptInput
     from together_batches.runs._attempt_job import AttemptJob
 
-__all__ = ["Beginning"]
-
 _FILE_PATIENCE_SECONDS = 60.0
 """Maximum seconds to wait for the metadata of a new upload. Then it is uploaded again, which costs nothing."""
 _SEARCH_SECONDS = 300.0

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
     from _typeshed import WriteableBuffer
 
-__all__ = ["BinaryInput", "BinarySink", "BinarySource", "Writable", "check_sink", "write_all", "write_sink"]
-
 _BLOCK_BYTES = 1 << 18
 
 

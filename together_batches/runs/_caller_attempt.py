@@ -41,8 +41,6 @@ if TYPE_CHECKING:
     from together_batches.runs._joining import Arranged
     from together_batches.runs._values import RunEventKind
 
-__all__ = ["CallerAttempt", "CallerResults", "CallerRows", "Save", "Settings"]
-
 T = TypeVar("T")
 Save = Callable[[Attempt], Awaitable[object]]
 """Coroutine function that returns when an attempt is stored durably."""

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from together_batches.runs._attempt import AttemptResults
     from together_batches.runs._attempt_job import AttemptJob
 
-__all__ = ["Collecting"]
-
 
 class Collecting:
     """Download and arrangement of the results of an attempt, with the evidence for omitted rows."""

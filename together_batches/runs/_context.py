@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from together_batches.errors import BatchesError
     from together_batches.runs._records import Key
 
-__all__ = ["SHORTEST_PAUSE_SECONDS", "Clock", "Create", "Ended", "RunApi", "RunContext", "log_failure", "name_of"]
-
 _log = logging.getLogger("together_batches")
 
 SHORTEST_PAUSE_SECONDS = 5.0

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from together_batches.runs._binary import BinarySource, Writable
     from together_batches.runs._records import Attempt, Shard
 
-__all__ = ["RowsFile", "ShardRows", "rows", "shards", "write_results"]
-
 
 def shards(
     source: BinarySource,

@@ -14,8 +14,6 @@ from together_batches.runs._files import explained
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["DOWNLOADS", "IDS", "INVALID", "PIECES", "SPOOL", "UPLOADS", "check_directory", "is_scratch"]
-
 SPOOL = "input.jsonl"
 """Name of the copy of the requests from an iterable, which cannot be iterated twice."""
 INVALID = "invalid.jsonl"

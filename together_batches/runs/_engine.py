@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from together_batches.runs._joining import Arranged
     from together_batches.runs._records import Attempt, Key, Shard
 
-__all__ = ["Engine"]
-
 
 class Engine:
     """The work of a run. ``stopped`` is the reason why sendable rows were not sent, if any."""

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from together_batches.runs._attempt_job import AttemptJob
     from together_batches.runs._joining import Arranged
 
-__all__ = ["Changed", "Evidence", "Unavailable"]
-
 _BETWEEN_LOOKS_AT_FILES_SECONDS = 60.0
 _BETWEEN_LOOKS_AT_A_JOB_SECONDS = 30.0
 _BEFORE_ROWS_GO_AGAIN_SECONDS = 60.0

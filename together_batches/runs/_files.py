@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-__all__ = ["explained", "make_directory", "output_file", "run_file", "scratch_file"]
-
 _ADVICE = "fix the cause, and run it again"
 
 

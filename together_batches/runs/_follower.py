@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from together_batches.runs._context import RunContext
     from together_batches.runs._records import Key
 
-__all__ = ["JobFollower"]
-
 _CANCELLED = frozenset({BatchJobStatus.CANCELING, BatchJobStatus.CANCELLED})
 
 

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from together_batches.runs._records import Shard
 
-__all__ = ["IdFiles"]
-
 
 class IdFiles:
     """Files in the directory of a run, one for each shard: a line with hashes, and lines of ids."""

@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from together_batches.jsonl import RequestLike
     from together_batches.runs._options import Options, Requests, RunPaths
 
-__all__ = ["begin", "known_input"]
-
 _HELD_BYTES = 1 << 20
 
 

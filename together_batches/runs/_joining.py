@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from together_batches.runs._binary import BinarySource
     from together_batches.runs._records import Attempt, Shard
 
-__all__ = ["Arranged", "ForeignFileError", "arrange", "final_lines"]
-
 _BLOCK_BYTES = 1 << 18
 _LINES_TOGETHER = 200
 

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Generator
     from pathlib import Path
 
-__all__ = ["NAME", "Holder", "Lock", "has_record_locks", "holder", "is_lock", "is_marked", "locked", "taken_over"]
-
 _log = logging.getLogger("together_batches")
 
 NAME = "lock"

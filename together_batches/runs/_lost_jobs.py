@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from together_batches.models import BatchJob
     from together_batches.runs._records import Attempt
 
-__all__ = ["EPOCH", "JobSettings", "lost_job", "unresolved", "wanted_job"]
-
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 """The time before all jobs; a margin can be subtracted from it, unlike from the earliest time there is."""
 

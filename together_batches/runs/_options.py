@@ -22,8 +22,6 @@ from together_batches.runs._values import RunEvent
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["Options", "Requests", "RunPaths", "check_rows_per_job"]
-
 Requests = str | os.PathLike[str] | BinaryIO | Iterable[RequestLike] | AsyncIterable[RequestLike]
 """Input of a run: a path, a file opened in binary mode, or requests."""
 

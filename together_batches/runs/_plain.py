@@ -18,8 +18,6 @@ from together_batches.runs._records import VERSION, Attempt, Shard, unpacked
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["attempt_from_dict", "shard_from_dict"]
-
 _OUTCOMES = frozenset({rules.SUCCEEDED, rules.FAILED, rules.AGAIN, rules.MISSING, rules.REFUSED, rules.DENIED})
 Record = TypeVar("Record", Attempt, Shard)
 

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from together_batches.runs._records import Attempt, LedgerSnapshot, Run, Shard
     from together_batches.runs._values import AttemptState
 
-__all__ = ["read"]
-
 
 def read(directory: str | os.PathLike[str]) -> RunView:
     """Return a snapshot of the run in a directory, whether it is running, interrupted or finished.

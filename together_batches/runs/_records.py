@@ -19,8 +19,6 @@ from together_batches.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["Attempt", "Key", "Ledger", "LedgerSnapshot", "Run", "Shard", "check_order", "packed", "unpacked"]
-
 Key = tuple[int, int]
 """Key of an attempt: the number of its shard, and its own."""
 

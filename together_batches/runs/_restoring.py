@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from together_batches.runs._context import RunContext
     from together_batches.runs._records import Attempt, Key
 
-__all__ = ["restore"]
-
 
 async def restore(run: RunContext, collecting: Callable[[Key], Collecting]) -> None:
     """Make all pieces available; download those again that were removed after the output was written.

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from together_batches.jsonl._lines import Lines
 
-__all__ = ["OK", "Kind", "LineCounts", "ResultIndex"]
-
 _BLOCK_BYTES = 1 << 18
 _TOGETHER_BYTES = 1 << 22
 """Bytes of row text held at a time. The fewer, the more often the files are read through, if in another order."""

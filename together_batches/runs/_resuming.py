@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from together_batches.runs._joining import Arranged
     from together_batches.runs._records import Attempt, Key
 
-__all__ = ["Resuming"]
-
 _log = logging.getLogger("together_batches")
 
 _BETWEEN_LOOKS_SECONDS = 10.0

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from together_batches._protocol.upload_marks import Mark
     from together_batches.runs._binary import BinaryInput
 
-__all__ = ["RowsUpload"]
-
 
 class RowsUpload:
     """The rows of an attempt as an upload, with a mark if there is room for it.

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from together_batches.runs._run_directory import RowsToUpload
     from together_batches.runs._values import RunEventKind
 
-__all__ = ["RunAttempt", "Transfers"]
-
 _UPLOADS_AT_ONCE = 4
 _DOWNLOADS_AT_ONCE = 4
 _ARRANGED_AT_ONCE = 1

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from together_batches._protocol.upload_marks import Mark
     from together_batches.runs._records import Attempt, Shard
 
-__all__ = ["RowsToUpload", "RunDirectory"]
-
 
 class RowsToUpload(NamedTuple):
     """A file with the rows of an attempt, its hash, and whether its first row contains the mark."""

@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from together_batches.runs._options import Options, Requests, RunPaths
     from together_batches.runs._records import LedgerSnapshot
 
-__all__ = ["run", "unfinished", "warn_of_unconfirmed"]
-
 _log = logging.getLogger("together_batches")
 
 _CANCEL_SECONDS = 30.0

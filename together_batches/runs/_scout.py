@@ -12,8 +12,6 @@ if TYPE_CHECKING:
 
     from together_batches.runs._records import Key
 
-__all__ = ["Scout"]
-
 
 class Scout:
     """At most one attempt at a time, until one has succeeded. ``on_return`` is called when others may begin."""

@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     from together_batches.runs._binary import BinarySource, Writable
     from together_batches.runs._records import Attempt
 
-__all__ = ["Scan", "rows_in", "rows_left", "scan", "sha256_of", "unsplit_rows", "which_are_left"]
-
 _BUCKETS = 256
 _LINES_IN_A_MESSAGE = 20
 _BLOCK_BYTES = 1 << 18

@@ -40,8 +40,6 @@ if TYPE_CHECKING:
     from together_batches.runs._context import RunApi
     from together_batches.runs._records import Attempt
 
-__all__ = ["begin", "collect", "recheck"]
-
 
 async def begin(
     client: AsyncBatches,

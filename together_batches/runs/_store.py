@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from together_batches.models import BatchJob
     from together_batches.runs._records import Key, Ledger, LedgerSnapshot, Shard
 
-__all__ = ["RunStore"]
-
 _NOTED_AFTER_SECONDS = 1.0
 """Maximum seconds that a change of a job waits for others, to be recorded together with them."""
 

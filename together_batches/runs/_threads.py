@@ -14,8 +14,6 @@ from anyio import CancelScope, to_thread
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-__all__ = ["in_thread", "own_thread"]
-
 T = TypeVar("T")
 _thread: ContextVar[ThreadPoolExecutor | None] = ContextVar("own_thread", default=None)
 

@@ -14,18 +14,6 @@ from together_batches._text import count_of, format_count
 from together_batches.models import BatchJob
 from together_batches.rows import Usage
 
-__all__ = [
-    "AttemptState",
-    "AttemptView",
-    "RunEvent",
-    "RunEventKind",
-    "RunReport",
-    "RunState",
-    "RunView",
-    "ShardView",
-    "UnfinishedJobs",
-]
-
 RunState = Literal["running", "interrupted", "finished"]
 AttemptState = Literal["planned", "uploaded", "creating", "running", "ended", "collected"]
 

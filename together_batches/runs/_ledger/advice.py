@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Generator
     from pathlib import Path
 
-__all__ = ["busy", "code_of", "explained"]
-
 _ADVICE_READING = (
     "it is left alone, and not taken for an empty one. Put back a copy, or begin a new run in another directory: all "
     "its jobs would be created anew"

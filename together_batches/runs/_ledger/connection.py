@@ -17,21 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Generator
     from pathlib import Path
 
-__all__ = [
-    "APPLICATION",
-    "JOURNALS",
-    "NAME",
-    "PAGE_BYTES",
-    "check",
-    "connected",
-    "identity_of",
-    "make_durable",
-    "path_in",
-    "sync_directory",
-    "transaction",
-    "version_of",
-]
-
 NAME = "ledger.sqlite"
 
 APPLICATION = 0x54424C47

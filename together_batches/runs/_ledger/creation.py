@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
     from together_batches.runs._records import Run, Shard
 
-__all__ = ["create"]
-
 
 def create(directory: Path, run: Run, shards: Iterable[Shard]) -> None:
     """Create a ledger that contains all of this, or none."""

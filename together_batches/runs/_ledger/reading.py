@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from together_batches.runs._records import LedgerSnapshot
 
-__all__ = ["read"]
-
 _LOOKS = 5
 """Maximum reads without a lock if the files change meanwhile."""
 

@@ -14,8 +14,6 @@ from together_batches.runs._records import Attempt, LedgerSnapshot, Run, Shard
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-__all__ = ["ATTEMPT", "RUN", "SHARD", "UPGRADES", "VERSION", "Record", "Table", "load_all"]
-
 UPGRADES = {
     1: """
 ALTER TABLE run ADD COLUMN holder INTEGER NOT NULL DEFAULT 0;

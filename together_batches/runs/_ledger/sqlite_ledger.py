@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from together_batches.runs._ledger.schema import Record, Table
     from together_batches.runs._records import Attempt, LedgerSnapshot, Run
 
-__all__ = ["SqliteLedger", "opened"]
-
 T = TypeVar("T")
 
 

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from together_batches.runs._values import AttemptView, RunView, ShardView
 
-__all__ = ["to_html"]
-
 _STYLE = """\
 :root{color-scheme:light dark}
 body{margin:0 auto;padding:0 32px 3rem;max-width:75rem;background:#fff;color:#1f2328;

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from together_batches.runs._picture.timeline import Bar, Lane, Stretch, Timeline
 
-__all__ = ["to_svg", "written"]
-
 WIDTH = 960
 _LEFT, _RIGHT = 24, WIDTH - 24
 _AXIS, _AXIS_END = 84, 780

@@ -18,21 +18,6 @@ from together_batches.runs._values import AttemptView, RunView, ShardView
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = [
-    "PHASES",
-    "Bar",
-    "Lane",
-    "Phase",
-    "Stretch",
-    "Timeline",
-    "buckets",
-    "facts",
-    "lasted",
-    "standing",
-    "ticks",
-    "timeline",
-]
-
 Phase = Literal["sending", "waiting", "running", "collecting"]
 
 PHASES: dict[Phase, str] = {
