@@ -301,6 +301,23 @@ async def test_a_success_is_started_again(task: Task) -> None:
     assert task.service.count("create") == 2
 
 
+async def test_the_log_of_a_task(task: Task, caplog: pytest.LogCaptureFixture) -> None:
+    """The log names each job, one that an earlier try created as such, and ends with what became of the rows."""
+    caplog.set_level(logging.INFO)
+    task.entries.dies_at = (4, "after")  # the job exists
+    with pytest.raises(Killed):
+        await task.finish()
+    task.entries.dies_at = None
+    caplog.clear()
+    manifest = await task.finish()
+    lines = [record.getMessage() for record in caplog.records if record.name == __name__]
+    assert lines == [
+        f"going on with job {manifest['job_ids'][0]}, which an earlier try created",
+        f"job {manifest['job_ids'][1]} with 1 row",
+        f"6 of 6 rows answered; the results are in {task.results}",
+    ]
+
+
 async def test_a_changed_input(task: Task) -> None:
     """Requests that have changed are refused with what to do."""
     await task.finish()

@@ -121,6 +121,8 @@ class ShardWork:
         for attempt in ledger.attempts:
             if attempt.job_id and attempt.collected_at is None:
                 await ledger.note("taken-over", {"job_id": attempt.job_id})
+                # Answers of a cancelled job count as complete after a minute: the log must not be empty until then.
+                self._log.info("going on with job %s, which an earlier try created", attempt.job_id)
         return await self.go_on()
 
     async def go_on(self) -> Waiting | Paused | Finished:
@@ -330,6 +332,12 @@ class ShardWork:
         await self._ledger.note("finished", manifest)
         for attempt in attempts:
             await to_thread.run_sync(_storage.remove, self._piece(attempt))
+        self._log.info(
+            "%s of %s answered; the results are in %s",
+            format_count(manifest["succeeded"]),
+            count_of(shard.rows, "row"),
+            manifest["results_uri"],
+        )
         return manifest
 
     async def _restored(self, shard: Shard, attempt: Attempt) -> Path:
