@@ -99,7 +99,7 @@ class TogetherBatchOperator(BaseOperator):
         _check_numbers(max_attempts, retry_delays, patience, poll_interval)
         self.results_uri = results_uri
         self.requests_uri = requests_uri
-        self.requests = _requests_of(requests)
+        self.requests: tuple[RequestLike, ...] | None = _requests_of(requests)
         self.endpoint = endpoint
         self.model_id = model_id
         self.priority = priority

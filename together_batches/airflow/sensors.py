@@ -45,7 +45,9 @@ class TogetherBatchSensor(BaseSensorOperator):
         super().__init__(**kwargs)
         self.job_id = job_id
         self.conn_id = conn_id
-        self.allowed_statuses = (allowed_statuses,) if isinstance(allowed_statuses, str) else allowed_statuses
+        self.allowed_statuses: Sequence[str] = (
+            (allowed_statuses,) if isinstance(allowed_statuses, str) else allowed_statuses
+        )
         self.deferrable = deferrable
 
     def execute(self, context: Context) -> dict[str, Any]:
