@@ -303,6 +303,18 @@ async def test_marked_content_can_be_read_again_and_from_within() -> None:
             assert await rest_of(content) == marked()
 
 
+async def test_a_file_whose_hash_is_known_is_not_hashed_again(tmp_path: Path) -> None:
+    """The hash that the caller gives is used as it is; that the file has another length is still noticed."""
+    path = tmp_path / "in.jsonl"
+    path.write_bytes(LINES)
+    async with open_upload(path, None, sha256="of the caller") as content:
+        assert (content.size, content.sha256) == (len(LINES), "of the caller")
+        assert await rest_of(content) == LINES
+        path.write_bytes(LINES[:-1])
+        with pytest.raises(UsageError, match=r"in\.jsonl changed while it was uploaded"):
+            await rest_of(content)
+
+
 async def test_a_marked_file_that_changes_is_noticed(tmp_path: Path) -> None:
     """A change of a marked file is noticed before and behind the mark."""
     for changed in (LINES[:-1] + b" ", LINES[:-1], b"", b"[" + LINES[1:]):

@@ -51,6 +51,7 @@ class UploadSource:
         self._source = OpenedSource(io.BytesIO(), "the requests")
         self._sent: IO[bytes] | MarkedFile = self._source.file
         self._hash = hashlib.sha256()
+        self._is_known = False
 
     async def spool(self, requests: AsyncIterable[jsonl.RequestLike]) -> None:
         """Write requests to an unnamed file, as they arrive."""
@@ -71,7 +72,8 @@ class UploadSource:
     def open(self, source: Source, filename: str | None, mark: Mark | None = None, sha256: str = "") -> None:
         """Open the source, add the mark if there is room for it, and read it once for its size and hash.
 
-        A file whose ``sha256`` is known is not read for that.
+        A file whose ``sha256`` is known is not read for that, nor hashed again while it is sent: it is the caller's
+        own, and no other process writes to it.
         """
         with self._at_work():
             self._source = opened = open_source(source, self.lines, self._spool)
@@ -80,6 +82,7 @@ class UploadSource:
             with explained("read", opened.title):
                 if mark is not None:
                     self._add_mark(mark)
+                self._is_known = bool(sha256)
                 if sha256:
                     self.size, self.sha256 = opened.file.seek(0, os.SEEK_END), sha256
                 else:
@@ -105,7 +108,7 @@ class UploadSource:
         self.sha256 = digest.hexdigest()
 
     async def block(self, position: int) -> bytes:
-        """Return the block at this position. The last one is returned only if the content still has its hash."""
+        """Return the block at this position. The last one is returned only if the content is still the same."""
         return await to_thread.run_sync(self._block, position, abandon_on_cancel=True)
 
     def _block(self, position: int) -> bytes:
@@ -114,10 +117,12 @@ class UploadSource:
                 self._hash = hashlib.sha256()
             self._sent.seek(self._source.start + position)
             block = self._sent.read(READ_BYTES)
-            self._hash.update(block)
+            if not self._is_known:
+                self._hash.update(block)
             end = position + len(block)
             more = self._sent.read(1) if end >= self.size else b""
-        whole = end == self.size and not more and self._hash.hexdigest() == self.sha256
+        is_same = self._is_known or self._hash.hexdigest() == self.sha256
+        whole = end == self.size and not more and is_same
         if not block or (end >= self.size and not whole):
             message = f"{self._source.title} changed while it was uploaded: try again when no process writes to it"
             raise UsageError(message)
