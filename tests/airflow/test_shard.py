@@ -102,6 +102,7 @@ class Task:
         self.place = place
         self.entries = Entries() if entries is None else entries
         self.requests = place / "requests.jsonl"
+        self.opened = 0
         self.results = place / "answers.jsonl"
         self.options = options
         self.kill: Callable[[], str | None] = lambda: None
@@ -127,7 +128,7 @@ class Task:
         scratch.mkdir()
         work = Work(
             identity="dag/run/task/-1",
-            source=partial(self.requests.open, "rb"),
+            source=self._open,
             source_name=str(self.requests),
             results=Local(self.results),
             pieces=Local(self.place / "answers.jsonl.run"),
@@ -138,6 +139,10 @@ class Task:
             shard = ShardWork(work, client, ledger, scratch=scratch, now=now or partial(datetime.now, UTC), log=_LOG)
             self.kill = shard.kill
             return await (shard.begin() if is_new else shard.go_on())
+
+    def _open(self) -> IO[bytes]:
+        self.opened += 1
+        return self.requests.open("rb")
 
     async def finish(self) -> dict[str, Any]:
         """Start processes until the task has finished, and return the manifest."""
@@ -239,6 +244,15 @@ async def test_a_running_job_is_waited_for(task: Task) -> None:
     assert first == await task.start(is_new=False) == await task.start()
     assert isinstance(first, Waiting)
     assert task.service.count("create") == 1
+
+
+async def test_a_try_checks_the_requests_once(task: Task) -> None:
+    """A try that finds its job running has read the requests once, which may be large and far away."""
+    task.service.timing = Timing(validating=0, running=3600)
+    assert isinstance(await task.start(), Waiting)
+    task.opened = 0
+    assert isinstance(await task.start(), Waiting)
+    assert task.opened == 1
 
 
 async def test_rows_are_sent_again_later(task: Task) -> None:

@@ -123,14 +123,16 @@ class ShardWork:
                 await ledger.note("taken-over", {"job_id": attempt.job_id})
                 # Answers of a cancelled job count as complete after a minute: the log must not be empty until then.
                 self._log.info("going on with job %s, which an earlier try created", attempt.job_id)
-        return await self.go_on()
+        return await self._go_on(shard)
 
     async def go_on(self) -> Waiting | Paused | Finished:
-        """Work until there is something to wait for."""
+        """Continue a try of the task, and work until there is something to wait for."""
+        if self._ledger.shard is None:
+            await self._ledger.load()
+        return await self._go_on(await self._shard())
+
+    async def _go_on(self, shard: Shard) -> Waiting | Paused | Finished:
         ledger = self._ledger
-        if ledger.shard is None:
-            await ledger.load()
-        shard = await self._shard()
         while (attempt := self._following(shard)) is not None:
             if self._killed and not attempt.creating_at:
                 # Airflow may let the process run on for a while.
