@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from together_batches.airflow import _storage
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from together_batches.airflow._storage import Location
     from together_batches.airflow._tasks import FailWhen
 
-_BLOCK_BYTES = 1 << 20
 _SHARDS_ON_PAGE = 100
 """Shards in a page of the plan. A mapped task reads its page, so that what all of them read grows as they do."""
 
@@ -302,7 +300,7 @@ class JoinOperator(BaseOperator):
 def _content_of(places: Sequence[Location]) -> Iterator[bytes]:
     for place in places:
         with _storage.reader(place)() as file:
-            yield from iter(partial(file.read, _BLOCK_BYTES), b"")
+            yield from _storage.blocks_of(file)
 
 
 _SUMMED = ("rows", "succeeded", "failed", "missing", "prompt_tokens", "completion_tokens", "total_tokens")

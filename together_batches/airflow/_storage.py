@@ -17,7 +17,7 @@ from together_batches._local.os_errors import explained
 from together_batches.errors import BatchesError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable
+    from collections.abc import Callable, Generator, Iterable, Iterator
 
 _LOCAL = {"file", "local", ""}
 """Protocols of the disk of this machine, where a file has a temporary name until it is complete."""
@@ -42,7 +42,7 @@ class Location(Protocol):
 
 
 def location(uri: str, *, parameter: str) -> Location:
-    """Return the location of a URI; ``parameter`` names it in the error for one that is none."""
+    """Return the location of a URI; ``parameter`` names it in the error for an invalid one."""
     from together_batches.airflow._airflow import ObjectStoragePath
 
     given: object = uri
@@ -127,6 +127,11 @@ def fetch(place: Location, target: Path) -> bool:
     return True
 
 
+def blocks_of(file: IO[bytes]) -> Iterator[bytes]:
+    """Yield the rest of an open file."""
+    return iter(partial(file.read, _BLOCK_BYTES), b"")
+
+
 def put_bytes(content: bytes, place: Location) -> None:
     """Write a file, which appears when it is complete."""
     put_all([content], place)
@@ -135,7 +140,7 @@ def put_bytes(content: bytes, place: Location) -> None:
 def put(source: Path, place: Location) -> None:
     """Copy a file of this machine, which appears when it is complete."""
     with source.open("rb") as file:
-        put_all(iter(partial(file.read, _BLOCK_BYTES), b""), place)
+        put_all(blocks_of(file), place)
 
 
 def put_all(blocks: Iterable[bytes], place: Location) -> None:

@@ -31,7 +31,7 @@ _LASTING_OF_FILES = (FileExistsError, FileNotFoundError, IsADirectoryError, NotA
 
 
 def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
-    """Raise :class:`UsageError` for a value that is none of the choices."""
+    """Raise :class:`UsageError` for a value that is not one of the choices."""
     if value not in choices:
         message = f"{name} is one of {', '.join(map(repr, choices))}; it is {value!r}"
         raise UsageError(message)
