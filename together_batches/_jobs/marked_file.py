@@ -21,15 +21,16 @@ def place_of_mark(file: IO[bytes], start: int) -> int | None:
     place = place_in(beginning)
     if place is None or size + MARK_BYTES > jsonl.MAX_BYTES:
         return None
-    begins = beginning.rfind(b"\n", 0, place) + 1
-    while (ends := beginning.find(b"\n", place)) < 0 and len(beginning) < begins + jsonl.MAX_LINE_BYTES:
-        more = file.read(READ_BYTES)
-        if not more:
-            ends = len(beginning)
-            break
+    while beginning.find(b"\n", place) < 0 and has_room(beginning, place) and (more := file.read(READ_BYTES)):
         beginning += more
-    has_room = ends >= 0 and ends - begins + MARK_BYTES <= jsonl.MAX_LINE_BYTES
-    return place if has_room else None
+    return place if has_room(beginning, place) else None
+
+
+def has_room(content: bytes, place: int) -> bool:
+    """Return whether the line at ``place``, as far as it is in the content, may have a mark by its length."""
+    begin, end = content.rfind(b"\n", 0, place) + 1, content.find(b"\n", place)
+    length = (len(content) if end < 0 else end) - begin
+    return length + MARK_BYTES <= jsonl.MAX_LINE_BYTES
 
 
 class MarkedFile:

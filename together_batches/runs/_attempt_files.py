@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from together_batches import jsonl
+from together_batches._jobs.marked_file import has_room
 from together_batches._protocol.upload_marks import place_in, sendable, tagged_name
 from together_batches.models import BatchJobStatus
 from together_batches.runs import rules
@@ -37,11 +37,7 @@ def upload_name(stem: str, attempt: Attempt, mark: Mark | None) -> str:
 def marked(rows: bytes, mark: Mark) -> bytes | None:
     """Return rows, the first of them whole, with the mark in it; None if it has no room for that."""
     place = place_in(rows)
-    if place is None:
-        return None
-    begin, end = rows.rfind(b"\n", 0, place) + 1, rows.find(b"\n", place)
-    length = (len(rows) if end < 0 else end) - begin
-    if length + len(mark.white_space) > jsonl.MAX_LINE_BYTES:
+    if place is None or not has_room(rows, place):
         return None
     return rows[:place] + mark.white_space + rows[place:]
 
