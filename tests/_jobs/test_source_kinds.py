@@ -136,5 +136,5 @@ def test_nothing_is_spooled_once_it_is_stopped() -> None:
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is always full")
 def test_requests_that_fit_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """A full disk for temporary files is an error that names their directory."""
-    monkeypatch.setattr(source_kinds.tempfile, "TemporaryFile", lambda: Path("/dev/full").open("w+b", buffering=0))  # noqa: SIM115
+    monkeypatch.setattr(source_kinds.tempfile, "TemporaryFile", lambda: Path("/dev/full").open("w+b", buffering=0))  # noqa: SIM115  # closed with the spool
     assert refusal(REQUESTS) == "cannot write to the directory for temporary files: no space left on device"

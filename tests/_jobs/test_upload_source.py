@@ -10,6 +10,7 @@ import hashlib
 import io
 import os
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -331,4 +332,4 @@ async def test_a_reader_has_the_content_or_the_source() -> None:
     async with open_upload(LINES, None, mark=MARK) as content:
         for with_mark, expected in ((True, marked()), (False, LINES)):
             reader = content.reader(with_mark=with_mark)
-            assert b"".join(iter(lambda: reader.read(7), b"")) == expected  # noqa: B023  # read at once
+            assert b"".join(iter(partial(reader.read, 7), b"")) == expected

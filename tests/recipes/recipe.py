@@ -92,6 +92,14 @@ class Recipe:
         with self.running(script, at, **variables):
             pass
 
+    def run_after_kills(self, script: str, again: str = "", **variables: str) -> str:
+        """Kill a script at its create, and when it is run ``again``; return what it prints at last, an hour later."""
+        again = again or script
+        self.kill(script, at="create", **variables)
+        self.kill(again, at="list", **variables)
+        self.emulator.advance(HOUR)
+        return self.run(again, **variables)
+
     def assert_done_once(self) -> None:
         """Check that there is one job, and that the answers are complete and in order."""
         assert len(self.emulator.jobs) == self.emulator.count("create") == 1

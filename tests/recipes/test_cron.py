@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from recipes.recipe import HOUR
 from together_batches.emulator import Timing
 
 if TYPE_CHECKING:
@@ -22,10 +21,7 @@ def _script(recipe: Recipe) -> str:
 def test_a_killed_start_is_resumed(recipe: Recipe) -> None:
     """The next start resumes what was killed, and makes no second job; one more start has nothing to do."""
     script = _script(recipe)
-    recipe.kill(script, at="create")
-    recipe.kill(script, at="list")
-    recipe.emulator.advance(HOUR)
-    recipe.run(script)
+    recipe.run_after_kills(script)
     recipe.run(script)
     recipe.assert_done_once()
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from recipes.recipe import DAY, HOUR
+from recipes.recipe import DAY
 
 if TYPE_CHECKING:
     from recipes.recipe import Recipe
@@ -38,10 +38,7 @@ for key in (os.environ["TOGETHER_API_KEY"], ""):
 
 def test_a_killed_run_is_resumed(recipe: Recipe) -> None:
     """A partition that is materialized again is resumed, and makes no second job."""
-    recipe.kill(MATERIALIZE, at="create", **SETTINGS)
-    recipe.kill(MATERIALIZE, at="list", **SETTINGS)
-    recipe.emulator.advance(HOUR)
-    assert recipe.run(MATERIALIZE, **SETTINGS) == "20\n"
+    assert recipe.run_after_kills(MATERIALIZE, **SETTINGS) == "20\n"
     recipe.assert_done_once()
 
 

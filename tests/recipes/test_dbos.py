@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from recipes.recipe import DAY, HOUR
+from recipes.recipe import DAY
 
 if TYPE_CHECKING:
     from recipes.recipe import Recipe
@@ -39,10 +39,7 @@ DBOS.destroy()
 
 def test_a_killed_workflow_is_recovered(recipe: Recipe) -> None:
     """The launch of the next process recovers the workflow, which makes no second job."""
-    recipe.kill(START, at="create")
-    recipe.kill(RECOVER, at="list")
-    recipe.emulator.advance(HOUR)
-    assert recipe.run(RECOVER) == "20\n"
+    assert recipe.run_after_kills(START, RECOVER) == "20\n"
     recipe.assert_done_once()
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from recipes.recipe import DAY, HOUR
+from recipes.recipe import DAY
 
 if TYPE_CHECKING:
     from recipes.recipe import Recipe
@@ -45,10 +45,7 @@ hook(nightly, FlowRun(flow_id=uuid4(), parameters={{"output": "answers/{DAY}.jso
 
 def test_a_killed_flow_is_resumed(recipe: Recipe) -> None:
     """A flow that is started again with the same parameters resumes, and makes no second job."""
-    recipe.kill(FLOW, at="create", **SETTINGS)
-    recipe.kill(FLOW, at="list", **SETTINGS)
-    recipe.emulator.advance(HOUR)
-    assert recipe.run(FLOW, **SETTINGS) == "20\n"
+    assert recipe.run_after_kills(FLOW, **SETTINGS) == "20\n"
     recipe.assert_done_once()
 
 

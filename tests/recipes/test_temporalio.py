@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from recipes.recipe import DAY, HOUR, SECONDS
+from recipes.recipe import DAY, SECONDS
 
 if TYPE_CHECKING:
     from recipes.recipe import Recipe
@@ -119,10 +119,7 @@ def _history(*arguments: str) -> str:
 
 def test_a_killed_activity_is_resumed(recipe: Recipe) -> None:
     """An activity that is tried again resumes, and makes no second job; it sends heartbeats."""
-    recipe.kill(ACTIVITY, at="create")
-    recipe.kill(ACTIVITY, at="list")
-    recipe.emulator.advance(HOUR)
-    assert recipe.run(ACTIVITY) == "20 True\n"
+    assert recipe.run_after_kills(ACTIVITY) == "20 True\n"
     recipe.assert_done_once()
 
 

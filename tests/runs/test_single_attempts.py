@@ -640,7 +640,7 @@ class Pipe:
     ],
 )
 async def test_sources_that_are_refused(drive: Driver, emulator: Emulator, source: Any, message: str) -> None:
-    """A source that is none, cannot be read, or has not the rows of the attempt is refused before the upload."""
+    """An invalid or unreadable source, and one without the rows of the attempt, are refused before the upload."""
     _, attempt = first(drive)
     with pytest.raises((UsageError, ValidationError), match=message.replace("(", r"\(")):
         await runs.begin(drive.batches, attempt, source, save=drive.storage.save)
