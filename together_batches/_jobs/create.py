@@ -177,7 +177,7 @@ async def create_once(
 async def _answer_of(
     post: Callable[[], Awaitable[BatchJob]], number: int, note_posts: Callable[[int], Awaitable[None]]
 ) -> BatchJob | APIError:
-    """Return the job of a create, or the error that leaves open whether there is one; raise an error that does not."""
+    """Return the job of a create, or the error that leaves open whether there is one; raise any other error."""
     await note_posts(number)
     try:
         return await post()
