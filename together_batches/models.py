@@ -169,7 +169,7 @@ class BatchJob(_fields.ReadLater):
         return bool(self.status) and self.status.is_terminal
 
 
-_FIELDS = {field.name: field for field in attrs.fields(attrs.resolve_types(BatchJob)) if field.name != "extra"}
+_FIELDS = {name: field for name, field in _fields.fields_of(BatchJob).items() if name != "extra"}
 
 
 def _fits(name: str, value: object) -> bool:
