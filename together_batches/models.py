@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from together_batches.rows import (
         BatchFailure,
+        BatchInvalid,
         BatchMissing,
         BatchRequest,
         BatchResult,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BatchFailure",
+    "BatchInvalid",
     "BatchJob",
     "BatchJobStatus",
     "BatchMissing",
