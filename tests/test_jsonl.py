@@ -634,7 +634,7 @@ def test_a_file_without_rows(empty: Any) -> None:
 
 def test_a_binary_file_is_one_problem() -> None:
     """A binary file is one problem, instead of thousands of invalid lines."""
-    expected = "the file holds zero bytes: it is binary, compressed or UTF-16, and not JSON in UTF-8"
+    expected = "the file holds zero bytes: it is binary, compressed or UTF-16, and not text in UTF-8"
     assert [expected] == _problems(b"\x7fELF\2\1\1\0\n\n" * 100)
 
 

@@ -38,7 +38,7 @@ def options(words: str) -> Iterator[tuple[str, str | None]]:
 def documented(section: str) -> dict[str, str | None]:
     """Return each option in the first column of the tables of a section, with the name of its value."""
     cells = re.findall(r"^\| (`-.*?`) \|", SECTIONS[section], flags=re.MULTILINE)
-    return {name: value or None for cell in cells for name, value in re.findall(r"`(--?[\w-]+)(?: (\w+))?`", cell)}
+    return {name: value or None for cell in cells for name, value in re.findall(r"`(--?[\w-]+)(?: ([\w=]+))?`", cell)}
 
 
 def test_every_command_has_its_section() -> None:

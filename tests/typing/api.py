@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal, assert_type
+from typing import IO, TYPE_CHECKING, Any, Literal, TextIO, assert_type
 
 from together_batches import (
     APIConnectionError,
@@ -244,6 +245,24 @@ def requests() -> Iterator[BatchRequest]:
     for problem in found.problems:
         assert_type((problem.line, problem.offset, problem.custom_id), tuple[int | None, int | None, str | None])
     assert_type(jsonl.split(requests(), "pieces", max_rows=100, prefix="piece"), list[Path])
+
+
+def requests_of_tables(rows: list[dict[str, int]], opened: TextIO) -> None:
+    made = assert_type(jsonl.requests(rows, prompt="{a}", model="model", max_tokens=3), jsonl.TableRequests)
+    assert_type(list(made), list[BatchRequest])
+    assert_type(made.fingerprint, Mapping[str, str])
+
+    def prompt(row: Mapping[str, Any]) -> list[dict[str, object]]:
+        return [{"role": "user", "content": row["a"]}]
+
+    given: jsonl.Prompt = prompt
+    table: jsonl.Table = csv.DictReader(opened)
+    jsonl.requests(table, prompt=given, model="model", system="Be brief.", custom_id="a")
+    jsonl.requests(Path("cities.csv"), prompt=prompt, model="model")
+    jsonl.requests("a.parquet", prompt="?", model="model", images="picture", image_directory=Path("pictures"))
+    with Batches() as batches:
+        batches.run(made, "answers.jsonl")
+        batches.submit(made)
 
 
 async def a_whole_life(client: AsyncBatches, opened: IO[bytes], source: AsyncIterator[BatchRequest]) -> None:

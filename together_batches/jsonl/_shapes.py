@@ -18,10 +18,10 @@ _BINARY = {
     b"\x28\xb5\x2f\xfd": "the file is compressed with zstd: unpack it, for example with unzstd",
     b"BZh": "the file is compressed with bzip2: unpack it, for example with bunzip2",
     b"PK\x03\x04": "the file is a zip archive or a spreadsheet: unpack it, or export it as JSON Lines or CSV",
-    b"PAR1": "the file is Parquet: export it as JSON Lines, for example with to_json of pandas",
+    b"PAR1": "the file is Parquet: make requests of it, with jsonl.requests or --prompt",
 }
 _UTF_16 = "the file is UTF-16: save it as UTF-8, for example with iconv -f UTF-16 -t UTF-8"
-_ZEROS = "the file holds zero bytes: it is binary, compressed or UTF-16, and not JSON in UTF-8"
+_ZEROS = "the file holds zero bytes: it is binary, compressed or UTF-16, and not text in UTF-8"
 _ARRAY = "the file is one JSON array, and must have one request a line: convert it, for example with jq -c '.[]'"
 _PRETTY = (
     "the file is JSON over several lines, and must have one request a line: convert it, for example with jq -c ."
@@ -30,10 +30,7 @@ _PYTHON = (
     "the lines are Python dicts, and not JSON: write them with json.dumps, or read them with ast.literal_eval first"
 )
 _QUOTED = "the lines are JSON within quotes, encoded twice: convert them, for example with jq -c fromjson"
-_CSV = (
-    "the file is CSV, and must have one JSON object a line: read it with csv.DictReader, and write a line with "
-    "custom_id and body for each row"
-)
+_CSV = "the file is CSV, and must have one JSON object a line: make requests of it, with jsonl.requests or --prompt"
 _ANTHROPIC = (
     "the lines are in Anthropic's format, with params in place of body: convert them, for example with "
     "jq -c '{custom_id, body: .params}', and set body.model"
