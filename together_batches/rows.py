@@ -5,20 +5,34 @@ Separate from the other values, because a program that creates, watches or cance
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from typing import Any, cast
+from contextlib import suppress
+from typing import Any, ClassVar, cast
 
 import attrs
 
-from together_batches._fields import Carried, Plain
+from together_batches._fields import Carried, Plain, present
 from together_batches._text import format_count
 from together_batches.errors import APIResponseValidationError
 
 __all__ = ["BatchFailure", "BatchMissing", "BatchRequest", "BatchResult", "BatchStray", "BatchSuccess", "Usage"]
 
 
+class _Row(Plain):
+    """A row of a file of results; as plain data it has its kind as ``result``."""
+
+    __slots__ = ()
+    _result: ClassVar[str]
+
+    def __to_dict__(self) -> dict[str, Any]:
+        # An absent id is written as null; an empty raw text is omitted.
+        fields = {name: field for name, field in super().__to_dict__().items() if field != ""}
+        return {"custom_id": None, "result": self._result, **fields}
+
+
 @attrs.frozen(eq=False, repr=False, match_args=False)
-class _WithBody:
+class _WithBody(Plain):
     """A row with a body, which is a mapping, or undecoded text until it is read."""
 
     custom_id: str
@@ -90,6 +104,10 @@ class BatchRequest(_WithBody):
 
     method: str | None = None
 
+    def __to_dict__(self) -> dict[str, Any]:
+        method = present(self, "method")
+        return {"custom_id": self.custom_id, **method, "body": dict(self.body)}
+
 
 @attrs.frozen
 class Usage(Plain):
@@ -131,8 +149,18 @@ class BatchSuccess(_WithBody):
 
     __match_args__ = ("custom_id", "body", "status_code", "raw")
 
+    _result: ClassVar[str] = "success"
     status_code: int = 200
     raw: str = ""
+
+    def __to_dict__(self) -> dict[str, Any]:
+        plain: dict[str, Any] = {"custom_id": self.custom_id, "result": self._result}
+        with suppress(APIResponseValidationError, ValueError, RecursionError):
+            if self.raw:  # JSON might not represent the body
+                json.dumps(self.body, allow_nan=False, ensure_ascii=False).encode()
+            plain["body"] = self.body
+        plain["status_code"] = self.status_code
+        return {**plain, "raw": self.raw} if self.raw else plain
 
     @property
     def text(self) -> str | None:
@@ -160,11 +188,13 @@ class BatchSuccess(_WithBody):
 
 
 @attrs.frozen
-class BatchFailure:
+class BatchFailure(_Row):
     """A row that failed, or a line that could not be read (``custom_id`` is None if it could not be read either).
 
     ``code`` and ``message`` are the service's, ``raw`` is the original line.
     """
+
+    _result: ClassVar[str] = "failure"
 
     custom_id: str | None
     code: str | None
@@ -174,15 +204,19 @@ class BatchFailure:
 
 
 @attrs.frozen
-class BatchMissing:
+class BatchMissing(_Row):
     """A row of the input that is in neither file of the job: it was not answered, and may be sent again."""
+
+    _result: ClassVar[str] = "missing"
 
     custom_id: str
 
 
 @attrs.frozen
-class BatchStray:
+class BatchStray(_Row):
     """A row that belongs to no row of the input, or to one that was already answered; ``reason`` states which."""
+
+    _result: ClassVar[str] = "stray"
 
     custom_id: str | None
     reason: str
