@@ -51,11 +51,7 @@ class _Counted(Plain):
     """A value that counts each row of the input once, by its state."""
 
     __slots__ = ()
-    _derived: ClassVar[tuple[str, ...]] = ("rows",)
-    """Properties that are part of the dict."""
-
-    def __to_dict__(self) -> dict[str, object]:
-        return {**super().__to_dict__(), **{name: getattr(self, name) for name in self._derived}}
+    __derived__: ClassVar[tuple[str, ...]] = ("rows",)
 
     @property
     def rows(self) -> int:
@@ -112,7 +108,7 @@ class RunReport(_Counted):
     finished_at: datetime
     stopped: str | None = None
 
-    _derived: ClassVar[tuple[str, ...]] = ("rows", "complete", "ok")
+    __derived__: ClassVar[tuple[str, ...]] = ("rows", "complete", "ok")
 
     @property
     def complete(self) -> bool:
