@@ -16,7 +16,7 @@ import attrs
 from pydantic import Field
 from pydantic_core import PydanticCustomError, PydanticKnownError, SchemaSerializer, core_schema
 
-from together_batches._fields import Carried, Plain
+from together_batches._fields import Carried, Plain, fields_of
 from together_batches._protocol.job_codec import file_from_dict, job_from_dict
 from together_batches._protocol.to_dict import to_dict
 from together_batches.errors import BatchesError, ValidationError
@@ -124,13 +124,12 @@ def _members(value_type: type[Plain]) -> Members:
         return _UNLIKE_FIELDS[value_type]
     if value_type is BatchInvalid:
         return {**_members(BatchSuccess), "result": (Literal["invalid"], True), "error": (str, True)}
-    types = get_type_hints(value_type)
-    fields = [field for field in attrs.fields(cast("Any", value_type)) if field.name not in _NOT_WRITTEN]
-    members = {field.name.removeprefix("_"): _member(types[field.name]) for field in fields}
+    fields = [field for field in fields_of(cast("Any", value_type)).values() if field.name not in _NOT_WRITTEN]
+    members = {field.name.removeprefix("_"): _member(field.type) for field in fields}
     result: str | None = getattr(value_type, "_result", None)
     if result is not None:  # a row, which is written without texts that are empty
         members = {name: (kind, False) for name, (kind, _) in members.items()}
-        members |= {"custom_id": (types["custom_id"], True), "result": (Literal[result], True)}
+        members |= {"custom_id": (get_type_hints(value_type)["custom_id"], True), "result": (Literal[result], True)}
     elif _is_record(value_type):
         defaults = {field.name for field in fields if field.default is not attrs.NOTHING}
         members = {

@@ -96,7 +96,7 @@ def file_from_dict(mapping: Mapping[str, object]) -> FileObject:
 
     Raises :class:`ValidationError` if the mapping has no id.
     """
-    names = {field.name for field in _fields(FileObject)} - {"extra", "seen_at"}
+    names = fields_of(FileObject).keys() - {"extra", "seen_at"}
     sent = {_SENT_AS.get(name, name) if name in names else name: value for name, value in mapping.items()}
     try:
         return file(sent)
