@@ -200,10 +200,12 @@ def test_a_status_is_an_open_string() -> None:
 
 def test_rows_of_each_kind() -> None:
     """A stream of results is a union of its kinds, each with its name in the schema."""
-    rows = [value for value in VALUES if isinstance(value, BatchResult)]
-    adapter = pydantic.TypeAdapter(list[BatchResult])
+    rows = [value for value in VALUES if isinstance(value, (BatchSuccess, BatchInvalid, BatchFailure, BatchMissing))]
+    adapter = pydantic.TypeAdapter(list[BatchResult[int]])
     assert json.loads(adapter.dump_json(adapter.validate_python(rows))) == [_plain(row) for row in rows]
-    assert {"BatchSuccess", "BatchFailure"} <= adapter.json_schema()["$defs"].keys()
+    assert {"BatchSuccess", "BatchInvalid", "BatchFailure", "BatchMissing", "BatchStray"} <= adapter.json_schema()[
+        "$defs"
+    ].keys()
 
 
 def test_a_value_with_others_inside() -> None:
