@@ -16,14 +16,14 @@ import attrs
 from pydantic import Field
 from pydantic_core import PydanticCustomError, PydanticKnownError, SchemaSerializer, core_schema
 
-from together_batches._fields import Carried, Plain
+from together_batches._fields import Carried, Plain, fields_of
 from together_batches._protocol.job_codec import file_from_dict, job_from_dict
 from together_batches._protocol.to_dict import to_dict
 from together_batches.errors import BatchesError, ValidationError
 from together_batches.jsonl._requests import request_from_dict
 from together_batches.models import BatchJob, BatchJobStatus, FileObject, Response
 from together_batches.outcomes import CancelOutcome, CancelReport
-from together_batches.rows import BatchRequest
+from together_batches.rows import BatchInvalid, BatchRequest, BatchSuccess
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -122,13 +122,14 @@ def _members(value_type: type[Plain]) -> Members:
     """Return the members of the plain data of a class."""
     if value_type in _UNLIKE_FIELDS:
         return _UNLIKE_FIELDS[value_type]
-    types = get_type_hints(value_type)
-    fields = [field for field in attrs.fields(cast("Any", value_type)) if field.name not in _NOT_WRITTEN]
-    members = {field.name.removeprefix("_"): _member(types[field.name]) for field in fields}
+    if value_type is BatchInvalid:
+        return {**_members(BatchSuccess), "result": (Literal["invalid"], True), "error": (str, True)}
+    fields = [field for field in fields_of(cast("Any", value_type)).values() if field.name not in _NOT_WRITTEN]
+    members = {field.name.removeprefix("_"): _member(field.type) for field in fields}
     result: str | None = getattr(value_type, "_result", None)
     if result is not None:  # a row, which is written without texts that are empty
         members = {name: (kind, False) for name, (kind, _) in members.items()}
-        members |= {"custom_id": (types["custom_id"], True), "result": (Literal[result], True)}
+        members |= {"custom_id": (get_type_hints(value_type)["custom_id"], True), "result": (Literal[result], True)}
     elif _is_record(value_type):
         defaults = {field.name for field in fields if field.default is not attrs.NOTHING}
         members = {

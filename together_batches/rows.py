@@ -230,6 +230,7 @@ class BatchInvalid(_Row):
     """
 
     _result: ClassVar[str] = "invalid"
+
     custom_id: str
     text: str | None
     error: str
