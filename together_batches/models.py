@@ -178,6 +178,12 @@ class BatchJob(_fields.ReadLater, _fields.Plain):
         """True if the job will not change any more; False also if the service sent no status."""
         return bool(self.status) and self.status.is_terminal
 
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
+        """Return the value as IPython shows it."""
+        from together_batches._display import values
+
+        return values.job(self)
+
 
 _FIELDS = {name: field for name, field in _fields.fields_of(BatchJob).items() if name != "extra"}
 

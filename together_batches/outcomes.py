@@ -201,3 +201,9 @@ class CancelReport(Plain):
 
     def __repr__(self) -> str:
         return f"<CancelReport: {self}>"
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
+        """Return the value as IPython shows it."""
+        from together_batches._display import values
+
+        return values.cancel_report(self)

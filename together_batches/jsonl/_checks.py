@@ -100,6 +100,12 @@ class Validation(Plain):
         found = count_of(self.problem_count, "problem") if self.problem_count else "no problems"
         return f"{self.source}: {count_of(self.rows, 'row')}, {count_of(self.bytes, 'byte')}, {found}"
 
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
+        """Return the value as IPython shows it."""
+        from together_batches._display import values
+
+        return values.validation(self)
+
 
 @attrs.frozen(kw_only=True)
 class Rules:
