@@ -152,7 +152,7 @@ for line in sys.stdin:
 
 @pytest.fixture(scope="module")
 def interpreter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess.Popen[str]]:
-    """An interpreter that has imported the official package: that takes longer than a test, which gets a fork of it."""
+    """An interpreter that has imported the official package, which takes longer than a test: each has a fork."""
     command, environment = [OFFICIAL, "-c", INTERPRETER], _without_service(tmp_path_factory.mktemp("home"))
     pipe = subprocess.PIPE
     with subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, text=True) as running:
