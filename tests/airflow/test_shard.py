@@ -230,6 +230,7 @@ def _deaths() -> Iterator[tuple[int, str]]:
         yield from ((number, "before"), (number, "after"))
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("death", list(_deaths()), ids=lambda death: f"{death[1]}-record-{death[0]}")
 async def test_a_death_at_each_record(task: Task, death: tuple[int, str]) -> None:
     """Wherever the process dies, the next one goes on: one job for each attempt, each row once, in order."""
