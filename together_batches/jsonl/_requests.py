@@ -101,6 +101,13 @@ def check_endpoint(endpoint: object) -> None:
     raise UsageError(message)
 
 
+def check_endpoint_of_schema(endpoint: str) -> None:
+    """Raise :class:`UsageError` if answers of this endpoint have no schema."""
+    if endpoint != CHAT:
+        message = f"a schema is for answers of {CHAT}, and the endpoint is {short(endpoint)}"
+        raise UsageError(message)
+
+
 def custom_id_of(request: object) -> str | None:
     """Return the ``custom_id`` of a request or a mapping, if it is text."""
     custom_id: object
