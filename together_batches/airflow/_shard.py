@@ -273,8 +273,8 @@ class ShardWork:
         """Return when to read results again that omit rows; None if they omit none, or two readings agree."""
         if rules.MISSING not in rules.outcomes_of(found) and not rules.failed_as_a_whole(found):
             return None
-        look = await self._ledger.noted(_look_at(found))
-        seen = {name: getattr(found, name) for name in _SEEN}
+        look: dict[str, Any] = await self._ledger.noted(_look_at(found))
+        seen: dict[str, Any] = {name: getattr(found, name) for name in _SEEN}
         if look.get("seen") != seen:
             delay = timedelta(seconds=rules.second_look_delay(found, self._work.patience))
             look = {"seen": seen, "again_at": (self._now() + delay).isoformat()}
