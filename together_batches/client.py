@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, NoReturn, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar, overload
 
 import attrs
 
+from together_batches._display import watched
 from together_batches._http.client_state import BulkContext, CallState, ClientState
 from together_batches._http.transport import Transport
 from together_batches._jobs import bulk_cancel, cancel
@@ -38,12 +39,15 @@ if TYPE_CHECKING:
     from together_batches._jobs.wait import WaitApi
     from together_batches._protocol.files import UploadContent, Uploaded
     from together_batches._protocol.jobs import Answer, NoJob
+    from together_batches._schema.adapters import Adapter, Schema, SchemaAdapter
     from together_batches.files import AsyncFiles, Transfers
     from together_batches.models import FileObject
     from together_batches.outcomes import CancelOutcome, CancelReport
     from together_batches.rows import BatchResult
     from together_batches.runs import RunEvent, RunReport, UnfinishedJobs, _context
     from together_batches.runs._options import Requests as RunRequests
+
+    T = TypeVar("T")
 
 __all__ = ["AsyncBatches"]
 
@@ -170,6 +174,8 @@ class AsyncBatches:
             completion_window: sent with the job; the service documents one value, ``24h``.
             model_id: sent with the job; it does not replace a model that a row omits.
             priority: sent with the job, an integer; the service does not document its effect.
+            schema: what answers must fit, as for :meth:`results`: sent as ``response_format`` with each request that
+                has none. It is not added to a prompt.
             patience: seconds to search for a job whose create lost its response. 0 searches once.
 
         Raises:
@@ -190,6 +196,7 @@ class AsyncBatches:
         endpoint: str = "/v1/chat/completions",
         model_id: str | None = None,
         priority: int | None = None,
+        schema: Schema | None = None,
         patience: float = 120,
         on_progress: Callable[[int, int], None] | None = None,
         on_uploaded: Callable[[FileObject], None] | None = None,
@@ -215,7 +222,8 @@ class AsyncBatches:
 
         Raises:
             ValidationError: invalid requests; ``problems`` lists all problems, each with its line.
-            UsageError: the file is missing or unreadable, or changed meanwhile.
+            UsageError: the file is missing or unreadable, or changed meanwhile; ``schema`` cannot be a schema, or the
+                endpoint is not that of chat.
             JobNotCreatedError, CreateUnconfirmedError, APIError: as for :meth:`create`.
         """
         positive_number("patience", patience, zero=True)
@@ -235,7 +243,8 @@ class AsyncBatches:
             return (await self._create_once(wanted, patience=patience)).job
 
         check_callback("on_uploaded", on_uploaded)
-        return await submit.submit(source, endpoint=endpoint, upload=upload, create=create)
+        adapter = _adapter_of(schema)
+        return await submit.submit(source, endpoint=endpoint, upload=upload, create=create, schema=adapter)
 
     async def retrieve(self, job_id: str | BatchJob) -> BatchJob:
         """Return the current state of a job.
@@ -323,6 +332,7 @@ class AsyncBatches:
         rate: float | None = None,
         wait: bool = False,
         timeout: float | None = None,
+        progress: bool = False,
         on_outcome: Callable[[CancelOutcome], None] | None = None,
     ) -> CancelReport:
         """Cancel many jobs concurrently, and report the outcome of each, in the order of the ids.
@@ -340,6 +350,7 @@ class AsyncBatches:
             timeout: maximum seconds for the whole call. At the limit, calls in flight are ``FAILED``, unsent ids are
                 ``NOT_ATTEMPTED`` (ids that an async iterable had not yielded are not in the report), and jobs that
                 were draining stay ``CANCELING``.
+            progress: draw a bar, with an estimate of the time left, on a terminal or in a notebook.
             on_outcome: called in the event loop for each outcome, as soon as it is known; not a coroutine function.
                 With ``wait`` it is called twice for a job that stops: when its cancel is accepted, and when it has
                 ended; ``outcome.event`` distinguishes them. An exception from it aborts the call.
@@ -351,9 +362,11 @@ class AsyncBatches:
         ids, limit, bulk = self._bulk(job_ids, max_concurrency, rate)
         if timeout is not None:
             positive_number("timeout", timeout, zero=True)
-        return await bulk_cancel.cancel_many(
-            self._verbs, bulk, ids, max_concurrency=limit, wait=wait, timeout=timeout, on_outcome=on_outcome
-        )
+        check_callback("on_outcome", on_outcome)
+        with watched(progress, "cancel", on_outcome, job_ids) as on_outcome:
+            return await bulk_cancel.cancel_many(
+                self._verbs, bulk, ids, max_concurrency=limit, wait=wait, timeout=timeout, on_outcome=on_outcome
+            )
 
     def iter_cancel(
         self,
@@ -386,6 +399,7 @@ class AsyncBatches:
         timeout: float | None = None,
         poll_interval: float | None = None,
         patience: float = 60,
+        progress: bool = False,
         on_update: Callable[[BatchJob], None] | None = None,
     ) -> BatchJob:
         """Wait until a job has finished, and return it in its final state.
@@ -405,6 +419,7 @@ class AsyncBatches:
             patience: seconds for which something absent is read again: a job that answers 404, although this client
                 has seen it or it is passed as a :class:`BatchJob`; and the files of a COMPLETED job that names none.
                 Such a job is then returned with a warning in the log, also when ``timeout`` is over. 0 reads once.
+            progress: draw a bar, as for :meth:`cancel_many`.
             on_update: called in the event loop with the job as first seen, with each change, and with the job that is
                 returned; not a coroutine function. ``progress`` never decreases. An exception from it aborts the
                 wait.
@@ -420,15 +435,17 @@ class AsyncBatches:
         _check_times(timeout, poll_interval, patience)
         from together_batches._jobs.wait import Wait
 
-        waiting = Wait(
-            api=self._wait_api(self._known.knows),
-            max_concurrency=1,
-            timeout=timeout,
-            poll_interval=poll_interval,
-            patience=patience,
-            on_update=on_update,
-        )
-        return await waiting.for_one(job_id)
+        check_callback("on_update", on_update)
+        with watched(progress, "wait", on_update, job_id) as on_update:
+            waiting = Wait(
+                api=self._wait_api(self._known.knows),
+                max_concurrency=1,
+                timeout=timeout,
+                poll_interval=poll_interval,
+                patience=patience,
+                on_update=on_update,
+            )
+            return await waiting.for_one(job_id)
 
     def as_completed(
         self,
@@ -488,6 +505,7 @@ class AsyncBatches:
         _check_times(None, poll_interval, patience)
         return self._follower(self._known.knows, poll_interval, patience)
 
+    @overload
     def results(
         self,
         job: str | BatchJob,
@@ -495,7 +513,47 @@ class AsyncBatches:
         requests: Requests | None = None,
         order: Order = "file",
         patience: float = 60,
-    ) -> Stream[BatchResult]:
+        schema: None = None,
+    ) -> Stream[BatchResult]: ...
+    @overload
+    def results(
+        self,
+        job: str | BatchJob,
+        *,
+        requests: Requests | None = None,
+        order: Order = "file",
+        patience: float = 60,
+        schema: type[T],
+    ) -> Stream[BatchResult[T]]: ...
+    @overload
+    def results(
+        self,
+        job: str | BatchJob,
+        *,
+        requests: Requests | None = None,
+        order: Order = "file",
+        patience: float = 60,
+        schema: SchemaAdapter[T],
+    ) -> Stream[BatchResult[T]]: ...
+    @overload
+    def results(
+        self,
+        job: str | BatchJob,
+        *,
+        requests: Requests | None = None,
+        order: Order = "file",
+        patience: float = 60,
+        schema: Mapping[str, object],
+    ) -> Stream[BatchResult[object]]: ...
+    def results(
+        self,
+        job: str | BatchJob,
+        *,
+        requests: Requests | None = None,
+        order: Order = "file",
+        patience: float = 60,
+        schema: Schema | None = None,
+    ) -> Stream[BatchResult[Any]]:
         """Iterate over the rows of a finished job: the answers of both its files, then the failures.
 
         Each row is a :class:`BatchSuccess` or a :class:`BatchFailure`; match them by class. Rows that were completed
@@ -521,14 +579,21 @@ class AsyncBatches:
         ``requests`` omitted rows cannot be counted, so the metadata of one file, the one with the answers, is always
         read.
 
+        With a ``schema``, the text of each answer is read as JSON, also from within a Markdown fence, and ``parsed``
+        of its :class:`BatchSuccess` is the value. An answer that does not fit, or was cut off, is a
+        :class:`BatchInvalid`; such rows come with the failures. Of two answers of a row, the first that fits counts.
+
         Parameters:
             job: an id or a job.
             requests: the input of the job, or its ids.
             order: ``"file"`` for the order of the files, or ``"input"``, which needs ``requests``.
             patience: seconds for which something absent is read again. 0 reads once.
+            schema: a pydantic model or ``TypeAdapter``, a dataclass, attrs class, TypedDict or msgspec Struct, or a
+                JSON schema, which gives the JSON as it is.
 
         Raises:
-            UsageError: the job has not finished, ``requests`` cannot be read, or the disk is full.
+            UsageError: the job has not finished, ``requests`` cannot be read, ``schema`` cannot be a schema, or the
+                disk is full.
             ValidationError: ``requests`` holds an invalid line, or a repeated id.
             ResultsUnavailableError: files of the job stayed absent or truncated, after the rows before that; or rows
                 are omitted, and a file is a web page instead of results.
@@ -544,7 +609,8 @@ class AsyncBatches:
             file=self.files.retrieve,
             sleep=self._transport.state.sleep,
         )
-        rows = results.results(api, job, requests=requests, order=order, patience=patience)
+        adapter = _adapter_of(schema)
+        rows = results.results(api, job, requests=requests, order=order, patience=patience, adapter=adapter)
         if isinstance(job, BatchJob):
             self._known.note(job)
         return Stream(rows, looks_ahead=True)
@@ -573,6 +639,7 @@ class AsyncBatches:
         unique_files: bool = True,
         retry_delays: float | Iterable[float] = (30, 120, 600),
         cancel_on_interrupt: bool = False,
+        progress: bool = False,
         on_event: Callable[[RunEvent], None] | None = None,
     ) -> RunReport:
         """Send any number of requests, and write every answer to one file, despite crashes and errors.
@@ -624,6 +691,7 @@ class AsyncBatches:
                 a shard that failed as a whole: the n-th, or the last. The time since the job ended counts, and a new
                 call starts at once.
             cancel_on_interrupt: cancel the jobs in progress when this call is cancelled, such as by Ctrl-C.
+            progress: draw a bar, as for :meth:`cancel_many`.
             on_event: called in the event loop with each event; not a coroutine function. An exception from it aborts
                 the call.
 
@@ -664,7 +732,8 @@ class AsyncBatches:
         )
         places = RunPaths.of(source, output, directory, failures)
         api = self.__run_api__(patience, poll_interval)
-        return await _running.run(source, places, options, api=api)
+        with watched(progress, "run", on_event, output) as on_event:
+            return await _running.run(source, places, attrs.evolve(options, on_event=on_event), api=api)
 
     async def cancel_run(
         self,
@@ -943,6 +1012,14 @@ class AsyncBatches:
         jobs = await _read_jobs(answer)
         self._known.note_all(jobs)
         return jobs
+
+
+def _adapter_of(schema: Schema | None) -> Adapter[Any] | None:
+    if schema is None:
+        return None
+    from together_batches._schema.adapters import adapter_of
+
+    return adapter_of(schema)
 
 
 def _check_times(timeout: float | None, poll_interval: float | None, patience: float) -> None:

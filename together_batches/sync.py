@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from functools import cached_property
-from typing import TYPE_CHECKING, Never, NoReturn, Self
+from typing import TYPE_CHECKING, Any, Never, NoReturn, Self, TypeVar, cast, overload
 
 from together_batches._loop_thread import LoopIterator, LoopThread
 from together_batches.client import AsyncBatches
@@ -22,18 +22,21 @@ if TYPE_CHECKING:
     from pathlib import Path
     from ssl import SSLContext
     from types import TracebackType
-    from typing import Any, Literal
+    from typing import Literal
 
     from together_batches._jobs.follower import AsyncFollower
     from together_batches._jobs.job_ids import Ids
     from together_batches._jobs.results import Order, Requests
     from together_batches._jobs.upload_source import Source
+    from together_batches._schema.adapters import Schema, SchemaAdapter
     from together_batches.files import AsyncFiles
     from together_batches.models import BatchJob, FileObject, Response
     from together_batches.outcomes import CancelOutcome, CancelReport
     from together_batches.rows import BatchResult
     from together_batches.runs import RunEvent, RunReport, UnfinishedJobs
     from together_batches.runs._options import Requests as RunRequests
+
+    T = TypeVar("T")
 
 __all__ = ["Batches", "Files", "Follower"]
 
@@ -128,6 +131,7 @@ class Batches:
         endpoint: str = "/v1/chat/completions",
         model_id: str | None = None,
         priority: int | None = None,
+        schema: Schema | None = None,
         patience: float = 120,
         on_progress: Callable[[int, int], None] | None = None,
         on_uploaded: Callable[[FileObject], None] | None = None,
@@ -142,6 +146,7 @@ class Batches:
             endpoint=endpoint,
             model_id=model_id,
             priority=priority,
+            schema=schema,
             patience=patience,
             on_progress=on_progress,
             on_uploaded=on_uploaded,
@@ -184,6 +189,7 @@ class Batches:
         rate: float | None = None,
         wait: bool = False,
         timeout: float | None = None,
+        progress: bool = False,
         on_outcome: Callable[[CancelOutcome], None] | None = None,
     ) -> CancelReport:
         """Cancel many jobs concurrently, and report the outcome of each, in the order of the ids.
@@ -197,6 +203,7 @@ class Batches:
             rate=rate,
             wait=wait,
             timeout=timeout,
+            progress=progress,
             on_outcome=on_outcome,
         )
 
@@ -223,6 +230,7 @@ class Batches:
         timeout: float | None = None,
         poll_interval: float | None = None,
         patience: float = 60,
+        progress: bool = False,
         on_update: Callable[[BatchJob], None] | None = None,
     ) -> BatchJob:
         """Wait until a job has finished, and return it in its final state.
@@ -235,6 +243,7 @@ class Batches:
             timeout=timeout,
             poll_interval=poll_interval,
             patience=patience,
+            progress=progress,
             on_update=on_update,
         )
 
@@ -264,6 +273,7 @@ class Batches:
         _document(Follower, type(follower))
         return Follower(follower, self._thread)
 
+    @overload
     def results(
         self,
         job: str | BatchJob,
@@ -271,7 +281,47 @@ class Batches:
         requests: Requests | None = None,
         order: Order = "file",
         patience: float = 60,
-    ) -> LoopIterator[BatchResult]:
+        schema: None = None,
+    ) -> LoopIterator[BatchResult]: ...
+    @overload
+    def results(
+        self,
+        job: str | BatchJob,
+        *,
+        requests: Requests | None = None,
+        order: Order = "file",
+        patience: float = 60,
+        schema: type[T],
+    ) -> LoopIterator[BatchResult[T]]: ...
+    @overload
+    def results(
+        self,
+        job: str | BatchJob,
+        *,
+        requests: Requests | None = None,
+        order: Order = "file",
+        patience: float = 60,
+        schema: SchemaAdapter[T],
+    ) -> LoopIterator[BatchResult[T]]: ...
+    @overload
+    def results(
+        self,
+        job: str | BatchJob,
+        *,
+        requests: Requests | None = None,
+        order: Order = "file",
+        patience: float = 60,
+        schema: Mapping[str, object],
+    ) -> LoopIterator[BatchResult[object]]: ...
+    def results(
+        self,
+        job: str | BatchJob,
+        *,
+        requests: Requests | None = None,
+        order: Order = "file",
+        patience: float = 60,
+        schema: Schema | None = None,
+    ) -> LoopIterator[BatchResult[Any]]:
         """Iterate over the rows of a finished job: the answers of both its files, then the failures.
 
         An iterable ``requests`` is iterated in the client's own thread. Leaving the iterator stops the download: use
@@ -279,7 +329,9 @@ class Batches:
         """
         # Few are prefetched, because a row may be long.
         return self._thread.iterate(
-            lambda: self._async.results(job, requests=requests, order=order, patience=patience),
+            lambda: self._async.results(
+                job, requests=requests, order=order, patience=patience, schema=cast("type[Any]", schema)
+            ),
             limit=16,
             looks_ahead=True,
         )
@@ -308,6 +360,7 @@ class Batches:
         unique_files: bool = True,
         retry_delays: float | Iterable[float] = (30, 120, 600),
         cancel_on_interrupt: bool = False,
+        progress: bool = False,
         on_event: Callable[[RunEvent], None] | None = None,
     ) -> RunReport:
         """Send any number of requests, and write every answer to one file, despite crashes and errors.
@@ -337,6 +390,7 @@ class Batches:
             unique_files=unique_files,
             retry_delays=retry_delays,
             cancel_on_interrupt=cancel_on_interrupt,
+            progress=progress,
             on_event=on_event,
         )
 
@@ -469,6 +523,7 @@ class Files:
         filename: str | None = None,
         purpose: str = "batch-api",
         via: Literal["storage", "api"] = "storage",
+        progress: bool = False,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> FileObject:
         """Upload a file; content that the account already has is recognised, and not sent again.
@@ -476,7 +531,13 @@ class Files:
         ``on_progress`` is called in the client's own thread, and a ``source`` of requests is iterated in others.
         """
         return self._thread.call(
-            self._async.upload, source, filename=filename, purpose=purpose, via=via, on_progress=on_progress
+            self._async.upload,
+            source,
+            filename=filename,
+            purpose=purpose,
+            via=via,
+            progress=progress,
+            on_progress=on_progress,
         )
 
     def retrieve(self, file_id: str | FileObject) -> FileObject:
@@ -506,6 +567,7 @@ class Files:
         *,
         overwrite: bool = False,
         patience: float = 60,
+        progress: bool = False,
         on_progress: Callable[[int, int | None], None] | None = None,
         **renamed: Never,
     ) -> Path:
@@ -519,6 +581,7 @@ class Files:
             path,
             overwrite=overwrite,
             patience=patience,
+            progress=progress,
             on_progress=on_progress,
             **renamed,
         )

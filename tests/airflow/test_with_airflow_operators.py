@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from airflow.sdk import DAG, TaskGroup
-from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 
 from together_batches import jsonl
 from together_batches.airflow import (
@@ -16,11 +15,17 @@ from together_batches.airflow import (
     TogetherCancelOperator,
     together_run,
 )
+from together_batches.airflow._airflow import AirflowFailException
 from together_batches.airflow._dataset_tasks import JoinOperator, PlanOperator, ShardOperator
 from together_batches.airflow._tasks import failing_for_good
 from together_batches.airflow.triggers import TogetherBatchTrigger, TogetherPauseTrigger
 from together_batches.emulator import Timing
 from together_batches.errors import BatchesError, UsageError
+
+try:
+    from airflow.sdk.exceptions import TaskDeferred
+except ImportError:  # before 3.2
+    from airflow.exceptions import TaskDeferred
 
 if TYPE_CHECKING:
     from collections.abc import Callable

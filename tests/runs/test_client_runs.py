@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
     from pathlib import Path
 
+pytestmark = pytest.mark.unmeasured  # whole runs, whose parts have tests of their own
+
 IDS = [f"row-{number}" for number in range(ROWS)]
 
 

@@ -101,6 +101,13 @@ def check_endpoint(endpoint: object) -> None:
     raise UsageError(message)
 
 
+def check_endpoint_of_schema(endpoint: str) -> None:
+    """Raise :class:`UsageError` if answers of this endpoint have no schema."""
+    if endpoint != CHAT:
+        message = f"a schema is for answers of {CHAT}, and the endpoint is {short(endpoint)}"
+        raise UsageError(message)
+
+
 def custom_id_of(request: object) -> str | None:
     """Return the ``custom_id`` of a request or a mapping, if it is text."""
     custom_id: object
@@ -186,6 +193,17 @@ def decode(line: bytes) -> BatchRequest:
     fields = cast("dict[str, object]", row)
     method = cast("str | None", fields.get("method"))
     return BatchRequest(cast("str", fields["custom_id"]), request_codec.request_body(line), method)
+
+
+def request_from_dict(mapping: Mapping[str, object]) -> BatchRequest:
+    """Return the request in a mapping, of which only ``custom_id``, ``method`` and ``body`` are read.
+
+    Raises :class:`ValidationError` if the mapping is not a request.
+    """
+    if faults := _shape_faults(dict(mapping)):
+        raise invalid(faults[0], faults)
+    method = cast("str | None", mapping.get("method"))
+    return BatchRequest(cast("str", mapping["custom_id"]), cast("dict[str, object]", mapping["body"]), method)
 
 
 def invalid(message: str, problems: Iterable[str]) -> ValidationError:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from together_batches._fields import Plain
 from together_batches._protocol.result_lines import states_error
 from together_batches._text import count_of, format_count
 from together_batches.errors import UsageError
@@ -48,6 +49,7 @@ __all__ = [
     "outcomes_of",
     "retry_delay",
     "rows_of",
+    "second_look_delay",
     "shows_valid_input",
     "usage",
 ]
@@ -221,6 +223,23 @@ def retry_delay(attempts: Sequence[Attempt], delays: Sequence[float]) -> float:
     return delays[min(failures, len(delays)) - 1]
 
 
+# --- omitted rows --------------------------------------------------------------------------------------------------
+
+_BETWEEN_LOOKS_AT_FILES_SECONDS = 60.0
+_BETWEEN_LOOKS_AT_A_JOB_SECONDS = 30.0
+
+
+def second_look_delay(attempt: Attempt, patience: float) -> float:
+    """Return the seconds between two readings that must agree before rows that an ended job omits count as missing.
+
+    It is a minute if the job has files of results, and half a minute if not. It is all of ``patience`` if rows were
+    done and there is no file, because done rows are in one according to the documentation.
+    """
+    if attempt.output_file_id or attempt.error_file_id:
+        return min(_BETWEEN_LOOKS_AT_FILES_SECONDS, patience)
+    return patience if attempt.progress else min(_BETWEEN_LOOKS_AT_A_JOB_SECONDS, patience)
+
+
 # --- the first job ------------------------------------------------------------------------------------------------
 
 ALONE_SECONDS = 600.0
@@ -239,7 +258,7 @@ def shows_valid_input(status: str | None) -> bool:
 
 
 @attrs.frozen
-class Buckets:
+class Buckets(Plain):
     """Number of rows by state, which together are all rows of the shards. Supports addition and subtraction.
 
     ``answered`` rows in flight are already answered, according to the progress of their jobs.
