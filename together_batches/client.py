@@ -637,6 +637,7 @@ class AsyncBatches:
         patience: float = 900,
         give_up: Iterable[str | BatchJob] = (),
         unique_files: bool = True,
+        dedupe: bool = False,
         retry_delays: float | Iterable[float] = (30, 120, 600),
         cancel_on_interrupt: bool = False,
         progress: bool = False,
@@ -687,6 +688,8 @@ class AsyncBatches:
             unique_files: make the content of each upload unique (64 spaces and tabs in its first row), which
                 identifies its job after a crash. Without it, other jobs of the same rows may be mistaken for jobs of
                 this run.
+            dedupe: send rows with equal bodies once. Each of them has the result in the output, is counted, and is
+                among the failures if it failed. It takes a few bytes of memory, and a copy of the rows on disk.
             retry_delays: seconds until rows are sent again. After error rows: the first delay. After the n-th job of
                 a shard that failed as a whole: the n-th, or the last. The time since the job ended counts, and a new
                 call starts at once.
@@ -726,6 +729,7 @@ class AsyncBatches:
             patience=patience,
             give_up=give_up,
             unique_files=unique_files,
+            dedupe=dedupe,
             retry_delays=retry_delays,
             cancel_on_interrupt=cancel_on_interrupt,
             on_event=on_event,

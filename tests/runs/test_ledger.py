@@ -620,6 +620,7 @@ CREATE TABLE run (
     finished_at TEXT,
     claims TEXT NOT NULL,
     made_of TEXT NOT NULL,
+    deduped TEXT NOT NULL,
     holder INTEGER NOT NULL DEFAULT 0
 );
 CREATE TABLE shard (
@@ -629,7 +630,8 @@ CREATE TABLE shard (
     offset INTEGER NOT NULL,
     size INTEGER NOT NULL,
     sha256 TEXT NOT NULL,
-    skipped BLOB NOT NULL
+    skipped BLOB NOT NULL,
+    copies BLOB NOT NULL
 );
 CREATE TABLE attempt (
     shard INTEGER NOT NULL REFERENCES shard (number),
@@ -725,22 +727,27 @@ async def test_a_run_of_version_1_goes_on(old: Path) -> None:
         assert connection.execute("PRAGMA user_version").fetchone() == (_ledger.VERSION,)
 
 
+def _drop_columns_of_version_4(ledger: sqlite3.Connection) -> None:
+    for column in ("run DROP COLUMN made_of", "run DROP COLUMN deduped", "shard DROP COLUMN copies"):
+        ledger.execute(f"ALTER TABLE {column}")
+
+
 async def test_a_run_of_version_3_goes_on(directory: Path) -> None:
     """A run of version 3 is upgraded; it was begun without a fingerprint."""
     with _plain(directory) as earlier:
-        earlier.execute("ALTER TABLE run DROP COLUMN made_of")
+        _drop_columns_of_version_4(earlier)
         earlier.execute("PRAGMA user_version = 3")
     before = _ledger.read(directory)
     async with _opened(directory) as ledger:
         assert await ledger.load() == before
-    assert before.run.made_of == ""
+    assert (before.run.made_of, before.run.deduped, before.shards[0].copies) == ("", "", b"")
 
 
 async def test_a_run_of_version_2_goes_on(directory: Path) -> None:
     """A run of version 2 is upgraded, without hashes of its existing pieces."""
     with _plain(directory) as earlier:
         earlier.execute("ALTER TABLE attempt DROP COLUMN piece_sha256")
-        earlier.execute("ALTER TABLE run DROP COLUMN made_of")
+        _drop_columns_of_version_4(earlier)
         earlier.execute("PRAGMA user_version = 2")
     before = _ledger.read(directory)
     async with _opened(directory) as ledger:

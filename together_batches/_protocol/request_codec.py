@@ -18,10 +18,12 @@ __all__ = [
     "RequestLine",
     "carried_request",
     "custom_ids",
+    "packed_copies",
     "packed_ids",
     "request",
     "request_body",
     "requests",
+    "unpacked_copies",
     "unpacked_ids",
     "with_response_format",
 ]
@@ -124,6 +126,22 @@ def unpacked_ids(lines: bytes) -> list[str]:
         raise WireError(problem) from error
 
 
+def packed_copies(rows: list[tuple[str, int]]) -> bytes:
+    """Return lines of JSON, each with the id of a row, and the place of the row that is sent for it."""
+    return _encode_lines(rows)
+
+
+def unpacked_copies(lines: bytes) -> list[tuple[str, int]]:
+    """Return what such lines contain; raise :class:`WireError` if they contain anything else."""
+    try:
+        return _read_copies(lines)
+    except UNREADABLE as error:
+        problem = "not lines of ids and places"
+        raise WireError(problem) from error
+
+
+_encode_lines = msgspec.json.Encoder().encode_lines
+_read_copies = msgspec.json.Decoder(tuple[str, int]).decode_lines
 _encode = msgspec.json.Encoder().encode
 _read_packed = msgspec.json.Decoder(list[str]).decode_lines
 

@@ -81,6 +81,7 @@ _NOT_PRINTED = {"trouble", "gone", "progressed"}
     default="30,120,600",
 )
 @option("--shared-files", "upload the rows as they are, without white space of their own")
+@option("--dedupe", "send equal requests once; each row gets its answer")
 @option("--cancel-on-interrupt", "Ctrl-C cancels the jobs; otherwise they are left alone")
 @option("--wait", "with --cancel: until each job has really stopped")
 @service_options

@@ -18,15 +18,20 @@ SPOOL = "input.jsonl"
 """Name of the copy of the requests from an iterable, which cannot be iterated twice."""
 INVALID = "invalid.jsonl"
 """Name of the file with the bad lines of the input, if they were set aside."""
+SENT = "sent.jsonl"
+"""Name of the file of the rows that are sent, if equal ones are sent once."""
+ROWS = "rows.jsonl"
+"""Name of the file that lists all rows in that case, and which of these is sent for each."""
 PIECES = "pieces"
 DOWNLOADS = "downloads"
 UPLOADS = "uploads"
 IDS = "ids"
+JOINED = f"{DOWNLOADS}/00000-0.jsonl"
+"""Name of a temporary file, removed like a download: the results of the rows that were sent."""
 
 _JOURNALS = tuple(f"{_ledger.NAME}{end}" for end in ("-journal", "-wal", "-shm"))
-_PART = re.compile(
-    rf"\.({re.escape(SPOOL)}|{re.escape(INVALID)})\.new\.part|\.{re.escape(_ledger.NAME)}\.[0-9a-f]+\.part(-\w+)?"
-)
+_FILES = "|".join(map(re.escape, (SPOOL, INVALID, SENT, ROWS)))
+_PART = re.compile(rf"\.({_FILES})\.new\.part|\.{re.escape(_ledger.NAME)}\.[0-9a-f]+\.part(-\w+)?")
 _SCRATCH = re.compile(r"\d{5,}-\d+(-\d+)?\.jsonl|\.\d{5,}-\d+\.jsonl\.new\.part|\.together-batches-[0-9a-f-]+\.part")
 
 
@@ -43,8 +48,8 @@ def check_directory(directory: Path, given: Path | None) -> None:
     is_begun = _ledger.NAME in names
     reserved = {PIECES, DOWNLOADS, UPLOADS, IDS}
     if not is_begun:
-        # After a run has begun, these two are only read; and a copied input may be passed by its path.
-        reserved |= {SPOOL, INVALID}
+        # After a run has begun, these are only read; and a copied input may be passed by its path.
+        reserved |= {SPOOL, INVALID, SENT, ROWS}
     if input_name is not None and (input_name in reserved or _PART.fullmatch(input_name)):
         message = (
             f"the input {given} has the place of a file that the run in {directory} writes: move it, or name another "

@@ -17,7 +17,7 @@ from together_batches.errors import RunChangedError
 from together_batches.jsonl._files import RequestLines
 from together_batches.jsonl._sources import blocks_of
 from together_batches.jsonl._table_requests import TableRequests
-from together_batches.runs import _ledger
+from together_batches.runs import _ledger, _repeated_rows
 from together_batches.runs._directory_check import INVALID, SPOOL
 from together_batches.runs._files import run_file
 from together_batches.runs._id_files import IdFiles
@@ -37,7 +37,7 @@ _HELD_BYTES = 1 << 20
 
 
 async def begin(source: Requests, places: RunPaths, options: Options, *, now: datetime) -> Path:
-    """Scan the input, and create the ledger with its shards; return the path of the input."""
+    """Scan the input, and create the ledger with its shards; return the path of the rows to send."""
     spool = places.directory / SPOOL
     if hasattr(source, "read"):
         await in_thread(lambda raise_if_cancelled: _copy(cast("BinaryIO", source), spool, raise_if_cancelled))
@@ -45,8 +45,13 @@ async def begin(source: Requests, places: RunPaths, options: Options, *, now: da
         await _spool(cast("Iterable[RequestLike] | AsyncIterable[RequestLike]", source), spool)
     path = places.input or spool
 
-    def begin(raise_if_cancelled: Callable[[], None]) -> None:
-        found = _scanned(path, places.directory, options, raise_if_cancelled)
+    def begin(raise_if_cancelled: Callable[[], None]) -> Path:
+        found = _scanned(path, places.directory, options, raise_if_cancelled, keep_ids=not options.dedupe)
+        sent, deduped, shards = path, "", found.shards
+        if options.dedupe:
+            sent, deduped, copies = _repeated_rows.write_once(path, shards, places.directory, raise_if_cancelled)
+            found_once = _scanned(sent, places.directory, options, raise_if_cancelled, keep_ids=True)
+            shards = tuple(_repeated_rows.with_copies(found_once.shards, copies))
         run = Run(
             id=secrets.token_hex(8),
             input_name=sendable(Path(source.name).name if isinstance(source, TableRequests) else path.name),
@@ -60,14 +65,17 @@ async def begin(source: Requests, places: RunPaths, options: Options, *, now: da
             invalid=found.invalid,
             started_at=now,
             made_of=_fingerprint(source) if isinstance(source, TableRequests) else "",
+            deduped=deduped,
         )
-        _ledger.create(places.directory, run, found.shards)
+        _ledger.create(places.directory, run, shards)
+        return sent
 
-    await in_thread(begin, large=True)
-    return path
+    return await in_thread(begin, large=True)
 
 
-def _scanned(path: Path, directory: Path, options: Options, raise_if_cancelled: Callable[[], None]) -> Scan:
+def _scanned(
+    path: Path, directory: Path, options: Options, raise_if_cancelled: Callable[[], None], *, keep_ids: bool
+) -> Scan:
     id_files = IdFiles(directory)
     id_files.prepare()
     with ExitStack() as stack:
@@ -78,7 +86,7 @@ def _scanned(path: Path, directory: Path, options: Options, raise_if_cancelled: 
             max_rows=options.max_rows_per_job,
             max_bytes=jsonl.MAX_BYTES - MARK_BYTES,
             aside=aside,
-            keep_ids=id_files.write,
+            keep_ids=id_files.write if keep_ids else None,
             raise_if_cancelled=raise_if_cancelled,
         )
         if aside is not None and found.invalid:
@@ -129,15 +137,20 @@ async def _spool(requests: Iterable[RequestLike] | AsyncIterable[RequestLike], t
 
 
 async def known_input(source: Requests, places: RunPaths, options: Options, run: Run) -> Path:
-    """Return the path of an existing run's input; raise :class:`RunChangedError` if it or a setting differs.
+    """Return the path of the rows that an existing run sends.
 
-    An iterable is not iterated again, because its requests were copied and it may not yield them a second time;
-    requests made of a table are compared by their fingerprint. The content of a binary file is compared with the
-    copy; if it is empty, like a pipe that was read before, the copy is used.
+    Raises :class:`RunChangedError` if the input or a setting differs. An iterable is not iterated again, because its
+    requests were copied and it may not yield them a second time; requests made of a table are compared by their
+    fingerprint. The content of a binary file is compared with the copy; if it is empty, like a pipe that was read
+    before, the copy is used.
     """
     directory = str(places.directory)
-    for name in ("endpoint", "model_id"):
-        before, now = getattr(run, name), getattr(options, name)
+    settings = {
+        "endpoint": (run.endpoint, options.endpoint),
+        "model_id": (run.model_id, options.model_id),
+        "dedupe": (bool(run.deduped), options.dedupe),
+    }
+    for name, (before, now) in settings.items():
         if before != now:
             message = (
                 f"the run in {directory} was begun with {name}={before!r}, and is to go on with {name}={now!r}: go "
@@ -173,6 +186,8 @@ async def known_input(source: Requests, places: RunPaths, options: Options, run:
                 "or nothing, or begin a new run in another directory"
             )
             raise RunChangedError(message, directory=directory)
+    if run.deduped:
+        return await in_thread(partial(_repeated_rows.check, places.directory, run), large=True)
     return path
 
 

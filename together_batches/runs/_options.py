@@ -158,6 +158,7 @@ class Options:
     patience: float = attrs.field(validator=_is_seconds)
     give_up: tuple[str, ...] = attrs.field(converter=_ids)
     unique_files: bool
+    dedupe: bool
     retry_delays: tuple[float, ...] = attrs.field(converter=_delays)
     cancel_on_interrupt: bool
     on_event: Callable[[RunEvent], None] | None = attrs.field(validator=_is_callback)

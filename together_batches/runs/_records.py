@@ -58,7 +58,8 @@ class Run:
     ``spooled`` means that the input is a copy in the run's directory, because it came from an iterable or an open
     file. ``claims`` are the hashes of all outputs that the run has written, or was about to write: it recognises its
     own files by them and not by paths, so that it can be moved and never replaces other files. ``made_of`` is the
-    fingerprint, as JSON, of requests that were made of a table.
+    fingerprint, as JSON, of requests that were made of a table. ``deduped`` are the hashes of the files that the rows
+    are sent from if equal ones are sent once, and empty otherwise.
     """
 
     id: str
@@ -75,6 +76,7 @@ class Run:
     finished_at: datetime | None = None
     claims: str = ""
     made_of: str = ""
+    deduped: str = ""
 
 
 @attrs.frozen(kw_only=True)
@@ -82,7 +84,8 @@ class Shard(Kept):
     """A range of the input, whose rows are sent in one job: ``size`` bytes from ``offset`` on.
 
     ``number`` counts from 1, ``first_line`` is the line in which it begins, ``sha256`` the hash of its rows.
-    ``skipped`` are the bad lines within it, compressed.
+    ``skipped`` are the bad lines within it, compressed. ``copies`` has the number of rows of the input for which each
+    row is sent, compressed; it is empty if that is one for each.
     """
 
     number: int
@@ -92,6 +95,7 @@ class Shard(Kept):
     size: int
     sha256: str
     skipped: bytes = b""
+    copies: bytes = b""
 
 
 @attrs.frozen(kw_only=True)

@@ -18,6 +18,7 @@ from together_batches.runs._directory_check import DOWNLOADS, PIECES, UPLOADS, i
 from together_batches.runs._files import explained, make_directory, run_file, scratch_file
 from together_batches.runs._id_files import IdFiles
 from together_batches.runs._joining import Arranged, final_lines
+from together_batches.runs._repeated_rows import write_all
 from together_batches.runs._sharding import rows_left, sha256_of, unsplit_rows, which_are_left
 from together_batches.runs._threads import in_thread
 
@@ -169,14 +170,25 @@ class RunDirectory:
         await in_thread(unlink)
 
     async def join(
-        self, shards: Sequence[tuple[Shard, Sequence[Attempt]]], output: AtomicFile, failures: AtomicFile
+        self,
+        shards: Sequence[tuple[Shard, Sequence[Attempt]]],
+        output: AtomicFile,
+        failures: AtomicFile,
+        *,
+        is_deduped: bool,
     ) -> None:
         """Write all rows to ``output`` in the order of the input, and those not answered also to ``failures``."""
 
-        def write(raise_if_cancelled: Callable[[], None]) -> None:
+        def all_lines() -> Iterator[tuple[bytes, bytes]]:
             for shard, attempts in shards:
                 pieces = [(attempt, self.piece_of(attempt)) for attempt in attempts]
-                for lines, failed in final_lines(shard, pieces, directory=self.directory):
+                yield from final_lines(shard, pieces, directory=self.directory)
+
+        def write(raise_if_cancelled: Callable[[], None]) -> None:
+            if is_deduped:
+                write_all(self.directory, all_lines(), output, failures, raise_if_cancelled)
+            else:
+                for lines, failed in all_lines():
                     raise_if_cancelled()
                     output.write(lines)
                     failures.write(failed)

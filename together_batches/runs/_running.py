@@ -141,8 +141,9 @@ def _check_quota(store: RunStore, options: Options) -> None:
 
 def _report_beginning(call: RunContext) -> None:
     run, shards, found = call.store.run, call.store.shards.values(), call.store.buckets
-    rows = sum(shard.rows for shard in shards)
-    what = f"{count_of(rows, 'row')} of {run.input_name} in {count_of(len(shards), 'shard')}"
+    rows = found.in_flight + found.not_sent + found.succeeded + found.failed + found.missing
+    different = f" ({format_count(_different(call.store))} different)" if run.deduped else ""
+    what = f"{count_of(rows, 'row')} of {run.input_name}{different} in {count_of(len(shards), 'shard')}"
     if call.is_resumed:
         done = found.succeeded + found.failed + found.missing
         message = f"{what}: {format_count(done)} are done, {format_count(found.in_flight)} under way"
@@ -192,7 +193,7 @@ async def _write_output(call: RunContext, places: RunPaths, ours: Sequence[Path]
 
         output, failures = await in_thread(lambda _: (begun(places.output), begun(places.failures)))
         shards = [(shard, store.at_shard(shard)) for shard in store.shards.values()]
-        await call.directory.join(shards, output, failures)
+        await call.directory.join(shards, output, failures, is_deduped=bool(store.run.deduped))
         claims = dict.fromkeys([*store.run.claims.split(), output.sha256, failures.sha256])
         await store.save_run(claims=" ".join(claims))
         await in_thread(keep)
@@ -218,7 +219,13 @@ def _report(call: RunContext, places: RunPaths, *, stopped: str | None, is_compl
         started_at=run.started_at,
         finished_at=run.finished_at or call.time.now(),
         stopped=None if is_complete else stopped,
+        different_requests=_different(call.store) if run.deduped else None,
     )
+
+
+def _different(store: RunStore) -> int:
+    """Return the number of rows that are sent, if equal ones are sent once."""
+    return sum(shard.rows for shard in store.shards.values())
 
 
 async def unfinished(

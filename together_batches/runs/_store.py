@@ -10,6 +10,7 @@ import attrs
 from together_batches.runs import rules
 from together_batches.runs._lost_jobs import lost_job
 from together_batches.runs._records import Attempt
+from together_batches.runs._repeated_rows import buckets
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -76,7 +77,7 @@ class RunStore:
         while self._uncounted:
             number = self._uncounted.pop()
             shard, before = self.shards[number], self._counts.get(number, rules.Buckets())
-            found = rules.buckets(shard, self._attempts[number], max_attempts=self.run.max_attempts)
+            found = buckets(shard, self._attempts[number], max_attempts=self.run.max_attempts)
             self._total += found - before
             self._counts[number] = found
         return self._total

@@ -91,6 +91,7 @@ class RunReport(_Counted):
     line that was set aside) or ``not_sent`` (still to be sent, or sent again). ``output`` is None until no row is
     left to send, ``failures`` if no row failed or is missing, ``invalid_lines`` if no line is invalid. ``usage`` and
     ``job_ids`` cover the whole run, including earlier calls. ``stopped`` is the reason why rows were not sent.
+    ``different_requests`` is the number of rows that are sent for all of them with ``dedupe``, otherwise None.
     """
 
     directory: Path
@@ -107,6 +108,7 @@ class RunReport(_Counted):
     started_at: datetime
     finished_at: datetime
     stopped: str | None = None
+    different_requests: int | None = None
 
     __derived__: ClassVar[tuple[str, ...]] = ("rows", "complete", "ok")
 
@@ -129,6 +131,8 @@ class RunReport(_Counted):
             "not sent": self.not_sent,
         }
         text = ", ".join(f"{format_count(count)} {word}" for word, count in words.items() if count) or "no rows"
+        if self.different_requests is not None:
+            text += f"; {count_of(self.different_requests, 'different request')}"
         jobs = len(self.job_ids)
         text += f"; {count_of(jobs, 'job')}"
         if self.usage.total_tokens:

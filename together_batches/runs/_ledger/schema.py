@@ -26,6 +26,8 @@ UPDATE attempt SET posts = 1 WHERE creating_at IS NOT NULL;
     2: "ALTER TABLE attempt ADD COLUMN piece_sha256 TEXT NOT NULL DEFAULT ''",
     3: """
 ALTER TABLE run ADD COLUMN made_of TEXT NOT NULL DEFAULT '';
+ALTER TABLE run ADD COLUMN deduped TEXT NOT NULL DEFAULT '';
+ALTER TABLE shard ADD COLUMN copies BLOB NOT NULL DEFAULT X'';
 """,
 }
 """Statements that upgrade a ledger of each version to the next. Version 1 recorded a create, but not how often it was
