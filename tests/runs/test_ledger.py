@@ -621,6 +621,8 @@ CREATE TABLE run (
     claims TEXT NOT NULL,
     made_of TEXT NOT NULL,
     deduped TEXT NOT NULL,
+    response_format TEXT,
+    retry_invalid INTEGER NOT NULL,
     holder INTEGER NOT NULL DEFAULT 0
 );
 CREATE TABLE shard (
@@ -665,6 +667,7 @@ CREATE TABLE attempt (
     prompt_tokens INTEGER NOT NULL,
     completion_tokens INTEGER NOT NULL,
     total_tokens INTEGER NOT NULL,
+    retries_invalid INTEGER NOT NULL,
     PRIMARY KEY (shard, number)
 );
 """
@@ -728,12 +731,17 @@ async def test_a_run_of_version_1_goes_on(old: Path) -> None:
 
 
 def _drop_columns_of_version_4(ledger: sqlite3.Connection) -> None:
-    for column in ("run DROP COLUMN made_of", "run DROP COLUMN deduped", "shard DROP COLUMN copies"):
-        ledger.execute(f"ALTER TABLE {column}")
+    for table, columns in {
+        "run": ("made_of", "deduped", "response_format", "retry_invalid"),
+        "shard": ("copies",),
+        "attempt": ("retries_invalid",),
+    }.items():
+        for column in columns:
+            ledger.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
 
 
 async def test_a_run_of_version_3_goes_on(directory: Path) -> None:
-    """A run of version 3 is upgraded; it was begun without a fingerprint."""
+    """A run of version 3 is upgraded; it was begun without a fingerprint and a schema."""
     with _plain(directory) as earlier:
         _drop_columns_of_version_4(earlier)
         earlier.execute("PRAGMA user_version = 3")
@@ -744,7 +752,7 @@ async def test_a_run_of_version_3_goes_on(directory: Path) -> None:
 
 
 async def test_a_run_of_version_2_goes_on(directory: Path) -> None:
-    """A run of version 2 is upgraded, without hashes of its existing pieces."""
+    """A run of version 2 is upgraded, without hashes of its existing pieces, and without a schema."""
     with _plain(directory) as earlier:
         earlier.execute("ALTER TABLE attempt DROP COLUMN piece_sha256")
         _drop_columns_of_version_4(earlier)

@@ -152,24 +152,22 @@ def _copy(
 # --- counts -------------------------------------------------------------------------------------------------------
 
 
-def buckets(shard: Shard, attempts: Sequence[Attempt], *, max_attempts: int) -> rules.Buckets:
+def buckets(shard: Shard, attempts: Sequence[Attempt], *, max_attempts: int, retry_invalid: bool) -> rules.Buckets:
     """Return the buckets of the rows of the input that a shard stands for."""
-    if not shard.copies:
-        return rules.buckets(shard, attempts, max_attempts=max_attempts)
-    copies = unpacked(shard.copies)
-    whole = attrs.evolve(shard, rows=sum(copies), copies=b"")
-    return rules.buckets(
-        whole, [_with_copies(shard, attempts, at, copies) for at in range(len(attempts))], max_attempts=max_attempts
-    )
+    if shard.copies:
+        copies = unpacked(shard.copies)
+        attempts = [_with_copies(shard, attempts, place, copies) for place in range(len(attempts))]
+        shard = attrs.evolve(shard, rows=sum(copies))
+    return rules.buckets(shard, attempts, max_attempts=max_attempts, retry_invalid=retry_invalid)
 
 
-def _with_copies(shard: Shard, attempts: Sequence[Attempt], at: int, copies: Sequence[int]) -> Attempt:
-    """Return an attempt as if it had sent all rows with their copies."""
-    attempt = attempts[at]
+def _with_copies(shard: Shard, attempts: Sequence[Attempt], place: int, copies: Sequence[int]) -> Attempt:
+    """Return an attempt as if all copies of its rows had been sent."""
+    attempt = attempts[place]
     if not attempt.rows:
         return attempt
-    many = [copies[row] for row in rules.rows_of(shard, attempts[:at])]
-    outcomes = b"".join(
-        bytes([outcome]) * count for outcome, count in zip(rules.outcomes_of(attempt), many, strict=False)
-    )
+    rows = rules.rows_of(shard, attempts[:place], retry_invalid=attempt.retries_invalid)
+    many = [copies[row] for row in rows]
+    pairs = zip(rules.outcomes_of(attempt), many, strict=False)  # without outcomes if it is not collected
+    outcomes = b"".join(bytes([outcome]) * count for outcome, count in pairs)
     return attrs.evolve(attempt, rows=sum(many), outcomes=packed(outcomes) if outcomes else b"")

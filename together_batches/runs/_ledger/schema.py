@@ -28,6 +28,9 @@ UPDATE attempt SET posts = 1 WHERE creating_at IS NOT NULL;
 ALTER TABLE run ADD COLUMN made_of TEXT NOT NULL DEFAULT '';
 ALTER TABLE run ADD COLUMN deduped TEXT NOT NULL DEFAULT '';
 ALTER TABLE shard ADD COLUMN copies BLOB NOT NULL DEFAULT X'';
+ALTER TABLE run ADD COLUMN response_format TEXT;
+ALTER TABLE run ADD COLUMN retry_invalid INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE attempt ADD COLUMN retries_invalid INTEGER NOT NULL DEFAULT 0;
 """,
 }
 """Statements that upgrade a ledger of each version to the next. Version 1 recorded a create, but not how often it was
