@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -28,6 +29,11 @@ if TYPE_CHECKING:
 _QUESTIONS = "abacabdbea"
 """What each of ten rows asks: row-0 is equal to row-2, row-4 and row-9, row-1 to row-5 and row-7."""
 _FIRST = {question: f"row-{_QUESTIONS.index(question)}" for question in "abcde"}
+
+
+@dataclass
+class _River:
+    river: str
 
 
 def _requests() -> Iterator[BatchRequest]:
@@ -97,6 +103,20 @@ async def test_rows_that_are_sent_again(run: Runner, emulator: Emulator) -> None
     assert [line["custom_id"] for line in run.lines if "at last" in json.dumps(line)] == [
         f"row-{number}" for number in (0, 2, 4, 9)
     ]
+
+
+async def test_answers_that_do_not_fit_a_schema(run: Runner, emulator: Emulator) -> None:
+    """They are the answers of all rows that repeat it, and are counted as often, also if they are sent again."""
+    for question in _FIRST:
+        _plan(run, question, _answer('{"river": "Elbe"}'))
+    _plan(run, "a", _answer("no JSON"), _answer('{"river": "Elbe"}'))
+    _plan(run, "b", _answer("no JSON"), _answer("no JSON"))
+    report = await run(
+        source=_requests(), dedupe=True, schema=_River, retry_invalid=True, max_attempts=2, retry_delays=0
+    )
+    assert (report.succeeded, report.invalid_answers, report.rows) == (7, 3, 10)
+    assert sorted(_sent(emulator)) == sorted([*_FIRST.values(), "row-0", "row-1"])
+    assert [line["custom_id"] for line in run.lines if line["result"] == "invalid"] == ["row-1", "row-5", "row-7"]
 
 
 @pytest.mark.parametrize("kind", [kind for kind in RunEventKind if kind not in {"resumed", "found", "gone", "trouble",
