@@ -158,7 +158,7 @@ async def _an_empty_list_if_none(self: _context.RunContext, what: str, key: Any,
 
 
 def _seeds(kind: str | None = None, first: int = 0, **changes: Any) -> Iterator[Plan]:
-    """Return the plans as drawn, or with a single kind of trouble, from the ``first`` seed on: it is known to find it."""
+    """Return the plans as drawn, or with a single kind of trouble; ``first`` is a seed that is known to fail."""
     for seed in range(first, MOST_SEEDS):
         plan = drawn(seed)
         if kind is not None:
@@ -248,7 +248,7 @@ _CREATE = "send POST /v1/batches "
     ],
 )
 def test_it_is_found(plans: Plans, patches: tuple[Patch, ...]) -> None:
-    """A planted bug is found within 150 seeds, each of which passes without it."""
+    """A planted bug is found within 150 seeds, each of which passes without it; the search begins near one."""
     assert _is_found(plans(), *patches)
 
 
