@@ -183,6 +183,7 @@ class _Try:
     def __init__(self, attempt: Attempt, stack: ExitStack, piece: BinaryInput, directory: Path | None) -> None:
         self._outcomes = rules.outcomes_of(attempt)
         self._file = stack.enter_context(piece.lines("" if directory else attempt.piece_sha256))
+        self._is_hashed = bool(attempt.piece_sha256)
         self._piece = piece
         self._directory = directory
         self._taken = 0
@@ -193,13 +194,16 @@ class _Try:
         return self._outcomes.count(rules.SUCCEEDED) == len(self._outcomes)
 
     def blocks(self) -> Iterator[bytes]:
-        """Yield all lines as blocks, which are not cut into lines: that would take longer than copying them."""
+        """Yield all lines as blocks, which are not cut into lines: that would take longer than copying them.
+
+        They are counted only in a piece without a hash, because that takes as long, too.
+        """
         lines, last = 0, b""
         while block := self._file.read(_BLOCK_BYTES):
-            lines += block.count(b"\n")
             yield block
-            last = block
-        if lines != len(self._outcomes) or not last.endswith(b"\n"):
+            if not self._is_hashed:
+                lines, last = lines + block.count(b"\n"), block
+        if not self._is_hashed and (lines != len(self._outcomes) or not last.endswith(b"\n")):
             raise self._differs("has been cut short")
 
     def take(self, size: int) -> tuple[bytes, list[bytes]]:
