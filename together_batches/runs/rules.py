@@ -10,7 +10,6 @@ from __future__ import annotations
 import operator
 import zlib
 from array import array
-from collections import Counter
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
@@ -281,15 +280,16 @@ class Buckets(Plain):
 def buckets(shard: Shard, attempts: Sequence[Attempt], *, max_attempts: int) -> Buckets:
     """Return the buckets of a shard's rows, according to all attempts at it, in order."""
     _check(shard, attempts)
-    counts = Counter[int]()
+    succeeded = failed = 0
     attempts = [attempt for attempt in attempts if attempt.rows]
     for attempt in attempts:
-        counts.update(outcomes_of(attempt))
+        outcomes = outcomes_of(attempt)
+        succeeded += outcomes.count(SUCCEEDED)
+        failed += outcomes.count(FAILED)
         if attempt.collected_at is None:
             # These rows were to be sent again, and are counted by their current state.
-            settled = counts[SUCCEEDED] + counts[FAILED]
-            assert settled + attempt.rows == shard.rows  # noqa: S101  # an attempt contains all remaining rows
-            found = Buckets(counts[SUCCEEDED], counts[FAILED])
+            found = Buckets(succeeded, failed)
+            assert succeeded + failed + attempt.rows == shard.rows  # noqa: S101  # an attempt has all remaining rows
             if not attempt.creating_at:
                 return attrs.evolve(found, not_sent=attempt.rows)
             answered = int(attempt.rows * (attempt.progress or 0.0) / 100)
@@ -299,8 +299,8 @@ def buckets(shard: Shard, attempts: Sequence[Attempt], *, max_attempts: int) -> 
     outcomes = outcomes_of(attempts[-1])
     left, missing = _left(outcomes), outcomes.count(MISSING)
     if left and _tries(attempts) < max_attempts:
-        return Buckets(counts[SUCCEEDED], counts[FAILED], not_sent=left)
-    return Buckets(counts[SUCCEEDED], counts[FAILED] + left - missing, missing)
+        return Buckets(succeeded, failed, not_sent=left)
+    return Buckets(succeeded, failed + left - missing, missing)
 
 
 def usage(attempts: Iterable[Attempt]) -> Usage:
