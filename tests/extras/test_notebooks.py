@@ -72,7 +72,7 @@ def test_values_and_bars(execute: Callable[..., list[list[dict[str, Any]]]]) -> 
 def test_tracebacks(execute: Callable[..., list[list[dict[str, Any]]]]) -> None:
     """In each of IPython's modes, the traceback of an error has the user's line and one of ours, and no key."""
     calls = {
-        "batches.files.retrieve('absent')": "sync.py",
+        "batches.files.retrieve('absent')": "files.py",
         "async with AsyncBatches() as others:\n    await others.retrieve('absent')": "client.py",
     }
     modes = ("Context", "Verbose", "Plain", "Minimal")
