@@ -7,7 +7,7 @@ import os
 import pkgutil
 import signal
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 _ROOT = Path(__file__).parents[1]
 _UNMEASURED = {"contracts", "process"}
-_NOT_IMPORTED = ("together_batches.__main__", "together_batches._pydantic", "together_batches.airflow.")
 
 # No deadline: a busy machine is not a failure. Fewer examples than Hypothesis's 100: every run draws others.
 settings.register_profile("suite", deadline=None, max_examples=50, print_blob=True)
@@ -85,8 +84,9 @@ def pytest_collection(session: pytest.Session) -> Generator[None, object, object
     if measuring is None or session.config.pluginmanager.has_plugin("dsession"):  # its workers collect the tests
         return (yield)
     for module in pkgutil.walk_packages(together_batches.__path__, "together_batches."):
-        if not module.name.startswith(_NOT_IMPORTED):
-            import_module(module.name)
+        if module.name != "together_batches.__main__":  # which runs the command
+            with suppress(ImportError):  # of an optional library that is not installed
+                import_module(module.name)
     with _paused(measuring):
         return (yield)
 

@@ -283,7 +283,7 @@ def test_an_audio_request() -> None:
 @pytest.mark.parametrize(
     ("problem", "build"),
     [
-        ("this is no request: custom_id is empty", lambda: jsonl.chat_request("", model="m", messages=[])),
+        ("invalid request: custom_id is empty", lambda: jsonl.chat_request("", model="m", messages=[])),
         ("custom_id is a number, and must be text", lambda: jsonl.chat_request(1, model="m", messages=[])),  # type: ignore[arg-type]
         ("body.model is empty", lambda: jsonl.chat_request("a", model="", messages=[])),
         ("messages is one value, and must be a list", lambda: jsonl.chat_request("a", model="m", messages="Hi")),  # type: ignore[arg-type]

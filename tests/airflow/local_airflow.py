@@ -81,15 +81,18 @@ class LocalAirflow:
         with create_session() as session:
             (ti,) = session.scalars(chosen)
             ti.try_number += 1
-            session.flush()
-            session.expunge(ti)
         task = dag.task_dict[task_id]
-        ti.task = task  # read before 3.1
         given = {"task": task} if "task" in signature(_run_task).parameters else {}
-        _run_task(ti=ti, run_triggerer=not until_deferred, **given)
-        with create_session() as session:
-            (ti,) = session.scalars(chosen)
-            return str(ti.state)
+        while True:
+            with create_session() as session:
+                (ti,) = session.scalars(chosen)
+                session.expunge(ti)
+            ti.task = task  # read before 3.1
+            _run_task(ti=ti, run_triggerer=not until_deferred, **given)
+            with create_session() as session:
+                (ti,) = session.scalars(chosen)
+                if ti.state != "scheduled":  # after a pause it goes on
+                    return str(ti.state)
 
     def states(self, run: Any) -> dict[str, str]:
         """Return the state of each task of a run; the index of a mapped one is added to its name."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import pytest
@@ -34,7 +35,6 @@ from together_batches.errors import (
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-    from pathlib import Path
 
 _SOON = Timing(validating=0, running=0, canceling=0)
 _LOG = logging.getLogger(__name__)
@@ -511,6 +511,27 @@ async def test_results_that_cannot_be_written(task: Task) -> None:
     with pytest.raises(UsageError, match=r"cannot write .*answers.jsonl.run/probe"):
         await task.start()
     assert len(task.service.requests) == 0
+
+
+async def test_what_is_left_beside_the_results(task: Task) -> None:
+    """A task that has ended leaves no directory of its own, unless it has records there."""
+    await task.finish()
+    assert not (task.place / "answers.jsonl.run").exists()
+
+
+def test_a_directory_that_is_removed_by_another_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file is written although another task has removed the directory above, which was empty for a moment."""
+    make, shared = Path.mkdir, tmp_path / "answers.jsonl.run"
+
+    def make_late(path: Path, *args: Any, **kwargs: Any) -> None:
+        make(path, *args, **kwargs)
+        if path == shared:
+            monkeypatch.undo()
+            _storage.remove_empty(Local(shared))
+
+    monkeypatch.setattr(Path, "mkdir", make_late)
+    _storage.put_bytes(b"content", Local(shared / "task" / "probe"))
+    assert (shared / "task" / "probe").read_bytes() == b"content"
 
 
 class Remote(Local):

@@ -379,6 +379,7 @@ class ShardWork:
         await self._ledger.note("finished", manifest)
         for attempt in attempts:
             await to_thread.run_sync(_storage.remove, self._piece(attempt))
+        await to_thread.run_sync(_storage.remove_empty, self._work.pieces)
         self._log.info(
             "%s of %s answered; the results are in %s",
             format_count(manifest["succeeded"]),

@@ -155,7 +155,8 @@ class LineSplitter:
         elif self._is_odd(chunk):
             lines = self._odd(chunk[: end - 1].split(b"\n"))
         else:
-            lines = Lines(self._number + 1, self._offset, bytes(self._held) + chunk[:end])
+            text = b"".join((self._held, memoryview(chunk)[:end]))
+            lines = Lines(self._number + 1, self._offset, text)
             self._held.clear()
             self._length = 0
             self._number += len(lines)
