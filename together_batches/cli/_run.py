@@ -124,7 +124,7 @@ def run(
         raise CommandError(message)
     options["schema"] = schema_in(options["schema"])
     try:
-        table = requests_of(source, options["model_id"], taken(options))
+        table = requests_of(source, options["model_id"], taken(options), options["schema"])
     except BatchesError as error:
         raise CommandError(_as_options(str(error)), code_of(error)) from error
     if table is not None:
