@@ -1,0 +1,153 @@
+"""The columns of the input beside those of the results: a merge of two tables in one order."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, cast
+
+from together_batches._fields import carried
+from together_batches._protocol import json_codec
+from together_batches.errors import UsageError, ValidationError
+from together_batches.jsonl import LineSplitter, decode
+from together_batches.jsonl._lines import cut_lines
+from together_batches.tables._columns import Column
+from together_batches.tables._rows import BLOCK_BYTES, ROWS_TOGETHER, blocks_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from together_batches._protocol.result_rows import ResultRow
+    from together_batches.rows import BatchRequest
+    from together_batches.tables._arrow import Arrow
+
+REQUEST_COLUMNS = (Column("custom_id", "text"), Column("prompt", "text"), Column("request", "text"))
+"""The columns of a file of requests."""
+_OF_NO_ROW = frozenset({"stray"})
+
+
+def batches_of_requests(path: Path, arrow: Arrow) -> tuple[Any, Iterator[Any]]:
+    """Return the schema and the batches of a file of requests."""
+    schema = arrow.schema(arrow.fields(REQUEST_COLUMNS))
+
+    def batches() -> Iterator[Any]:
+        rows: list[tuple[str, str | None, str]] = []
+        size = 0
+        for request in _requests_in(path):
+            text = (carried(request) or json_codec.encode(request.body)).decode()
+            rows.append((request.custom_id, _prompt_of(request), text))
+            size += len(text)
+            if len(rows) >= ROWS_TOGETHER or size >= BLOCK_BYTES:
+                yield batch(rows)
+                rows, size = [], 0
+        yield batch(rows)
+
+    def batch(rows: list[tuple[str, str | None, str]]) -> Any:
+        columns = zip(*rows, strict=True) if rows else [()] * len(REQUEST_COLUMNS)
+        return arrow.batch([arrow.array("text", values) for values in columns], schema)
+
+    return schema, batches()
+
+
+def _requests_in(path: Path) -> Iterator[BatchRequest]:
+    for lines in cut_lines(blocks_of(path), LineSplitter()):
+        for line in lines:
+            # A run sets bad lines aside, and no result is about them.
+            with suppress(ValidationError):
+                yield decode(line.content)
+
+
+def _prompt_of(request: BatchRequest) -> str | None:
+    """Return the last message of the user, if it is text."""
+    messages: object = request.body.get("messages")
+    for message in reversed(cast("list[object]", messages) if isinstance(messages, list) else []):
+        if isinstance(message, dict) and (found := cast("dict[str, object]", message)).get("role") == "user":
+            content = found.get("content")
+            return content if isinstance(content, str) else None
+    return None
+
+
+class Input:
+    """The input of results: what ``requests`` names, and the column with its ids."""
+
+    def __init__(self, requests: InputTable, custom_id: str, arrow: Arrow) -> None:
+        if isinstance(requests, jsonl.TableRequests): ...
+
+
+class Merge:
+    """One pass over an input, whose rows are found in the order of the results.
+
+    Each result goes with the next row of the input that has its id; rows in between have no result, and are passed
+    over. A stray result, which belongs to no row, goes with nulls.
+    """
+
+    def __init__(self, name: str, batches: Iterator[Any], id_column: str, arrow: Arrow) -> None:
+        self._name = name
+        self._parts = _cut(batches)
+        self._id_column = id_column
+        self._arrow = arrow
+        self._part: Any = None
+        self._places: dict[str, int] = {}
+        self._next = 0
+        self._before: str | None = None
+
+    def beside(self, rows: list[ResultRow]) -> Iterator[Any]:
+        """Yield the rows of the input that go with results, as one batch after another."""
+        places: list[int | None] = []
+        for custom_id, result, *_ in rows:
+            if custom_id is None or result == "stray":
+                places.append(None)
+                continue
+            while (place := self._places.get(custom_id, -1)) < self._next:
+                if places and self._part is not None:
+                    yield self._taken(places)
+                    places = []
+                if not self._turn():
+                    raise self._lost(custom_id)
+            places.append(place)
+            self._next = place + 1
+            self._before = custom_id
+        if self._part is None and not self._turn():
+            message = f"{self._name} has no rows"
+            raise UsageError(message)
+        if places:
+            yield self._taken(places)
+
+    def _turn(self) -> bool:
+        """Go to the next part of the input; return False if there is none."""
+        part = next(self._parts, None)
+        if part is None:
+            return False
+        ids = [_id_of(self._name, value) for value in part.column(self._id_column).to_pylist()]
+        self._part, self._next = part, 0
+        self._places = {custom_id: place for place, custom_id in enumerate(ids)}
+        return True
+
+    def _taken(self, places: list[int | None]) -> Any:
+        first = places[0]
+        if first is not None and places == list(range(first, first + len(places))):
+            return self._part.slice(first, len(places))
+        return self._part.take(self._arrow.array("integer", places))
+
+    def _lost(self, custom_id: str) -> UsageError:
+        where = "" if self._before is None else f" after {self._before!r}"
+        return UsageError(
+            f"{self._name} has no row {custom_id!r}{where}: a table is joined with the input of its results, and both "
+            "must be in one order, as run and results with order='input' write them"
+        )
+
+
+def _cut(batches: Iterator[Any]) -> Iterator[Any]:
+    """Yield batches in small parts: a frame in memory may be one batch."""
+    for batch in batches:
+        for start in range(0, batch.num_rows, ROWS_TOGETHER):
+            yield batch.slice(start, ROWS_TOGETHER)
+
+
+def _id_of(name: str, value: object) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    message = f"{name} has {value!r} in the column of its ids, which are text or integers"
+    raise UsageError(message)
