@@ -14,7 +14,7 @@ import nox
 
 nox.needs_version = ">=2026.8.10"  # sessions in parallel
 # The longest first: short sessions fill the time until it ends.
-nox.options.sessions = ["tests", "simulation", "typing", "official", "docs", "lint"]
+nox.options.sessions = ["tests", "simulation", "extras", "typing", "official", "docs", "lint"]
 nox.options.parallel = "auto"
 nox.options.allow_parallel = True
 # Not every machine has every Python; nox would require all of them if CI is set.
@@ -93,6 +93,14 @@ def simulation(session: nox.Session) -> None:
     """Run simulated runs: fifty seeds, and deaths at each step. For thousands: ``nox -s simulate``."""
     install(session, "test", package=False)
     session.run("pytest", *XDIST, "tests/simulation", *session.posargs, env=scratch_of(session))
+
+
+@nox.session
+def extras(session: nox.Session) -> None:
+    """Run what needs optional libraries: tests of schemas, tables, notebooks and services, and pages about them."""
+    install(session, "extras")
+    chosen = session.posargs or [*XDIST, "-m", "extras", "tests/extras", "tests/contracts/test_docs.py"]
+    session.run("pytest", *chosen, env=scratch_of(session))
 
 
 @nox.session

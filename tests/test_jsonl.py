@@ -15,6 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -221,6 +222,29 @@ def test_a_chat_request() -> None:
         "max_tokens": 32,
     }
     assert BatchRequest("row-1", body) == request
+
+
+@attrs.frozen
+class _City:
+    name: str
+
+
+def test_a_chat_request_with_a_schema() -> None:
+    """A schema becomes ``response_format``, and is in the system message unless that is left out."""
+    asked = {"role": "user", "content": "Name a city."}
+    request = jsonl.chat_request("row-1", model=_MODEL, messages=[asked], schema=_City)
+    schema = {"title": "_City", "type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
+    response_format = {"type": "json_schema", "json_schema": {"name": "City", "schema": schema}}
+    assert request.body["response_format"] == response_format
+    assert request.body["messages"][0]["role"] == "system"
+    assert '"properties":{"name"' in request.body["messages"][0]["content"]
+    assert request.body["messages"][1:] == [asked]
+    bare = jsonl.chat_request("row-1", model=_MODEL, messages=[asked], schema=_City, schema_in_prompt=False)
+    assert bare.body == {"model": _MODEL, "messages": [asked], "response_format": response_format}
+    with pytest.raises(UsageError, match="give schema or response_format, not both"):
+        jsonl.chat_request("row-1", model=_MODEL, messages=[asked], schema=_City, response_format=response_format)
+    with pytest.raises(UsageError, match="a schema is a pydantic model"):
+        jsonl.chat_request("row-1", model=_MODEL, messages=[asked], schema=int)
 
 
 def test_an_audio_request() -> None:

@@ -12,11 +12,21 @@ import together_batches
 from together_batches import APIResponseValidationError, models, rows, to_dict
 from together_batches._protocol.carried_body import Body
 from together_batches._text import format_count
-from together_batches.rows import BatchFailure, BatchMissing, BatchRequest, BatchStray, BatchSuccess, Usage
+from together_batches.rows import (
+    BatchFailure,
+    BatchInvalid,
+    BatchMissing,
+    BatchRequest,
+    BatchStray,
+    BatchSuccess,
+    Usage,
+)
 
 _ROWS = [
     BatchRequest("a", {"model": "m", "messages": []}),
     BatchSuccess("a", {"text": "hello"}),
+    BatchSuccess("a", {"text": "{}"}, parsed={}),
+    BatchInvalid("a", "hello", "why", BatchSuccess("a", {"text": "hello"})),
     BatchFailure(None, "code", "why", 400, "{"),
     BatchMissing("a"),
     BatchStray("a", "why", "{}"),
@@ -90,6 +100,8 @@ def test_text_tokens_and_status_need_no_decoding() -> None:
     for row in (_carried(body), BatchSuccess("a", {**_carried(body).body})):
         assert (row.text, row.usage, row.status_code) == ("hi", Usage(1, 0, 0), 200)
     assert _carried(b'{"choices": 7, "text": "hi"}').text == "hi"
+    assert (row.finish_reason, _carried(b'{"choices": [{"finish_reason": 7}]}').finish_reason) == (None, None)
+    assert _carried(b'{"choices": [{"finish_reason": "length"}]}').finish_reason == "length"
 
 
 @pytest.mark.parametrize("row", [_carried(DEEP), BatchSuccess("a", Body(DEEP), 200, "the line")])
@@ -114,6 +126,9 @@ def test_rows_are_equal_if_what_they_say_is() -> None:
     assert BatchSuccess("a", {}) != BatchSuccess("a", {}, 201)
     assert BatchSuccess("a", {}) != BatchSuccess("a", {}, raw="x")
     assert BatchSuccess("a", {}) != BatchRequest("a", {})
+    assert BatchSuccess("a", {}, parsed=1) != BatchSuccess("a", {}, parsed=2)
+    assert repr(BatchSuccess("a", {}, parsed=1)) == "BatchSuccess(custom_id='a', body={}, status_code=200, parsed=1)"
+    assert repr(BatchSuccess("a", {})) == "BatchSuccess(custom_id='a', body={}, status_code=200)"
 
 
 def test_rows_are_matched_by_place_and_by_name() -> None:

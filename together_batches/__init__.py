@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from together_batches.outcomes import CancelOutcome, CancelReport, CancelResult
     from together_batches.rows import (
         BatchFailure,
+        BatchInvalid,
         BatchMissing,
         BatchRequest,
         BatchResult,
@@ -68,6 +69,7 @@ __all__ = [
     "AuthenticationError",
     "BadRequestError",
     "BatchFailure",
+    "BatchInvalid",
     "BatchJob",
     "BatchJobStatus",
     "BatchMissing",
@@ -145,6 +147,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "outcomes": ("CancelOutcome", "CancelReport", "CancelResult"),
     "rows": (
         "BatchFailure",
+        "BatchInvalid",
         "BatchMissing",
         "BatchRequest",
         "BatchResult",

@@ -39,19 +39,20 @@ def in_utc(time: datetime | None) -> datetime | None:
     return time.astimezone(UTC) if time.year > 1 else None
 
 
-def _text(value: object) -> str:
+def read_text(value: object) -> str:
+    """Return a text of JSON as it is; like its siblings here, raise TypeError for any other value."""
     return value if isinstance(value, str) else _wrong(value)
 
 
-def _integer(value: object) -> int:
+def read_integer(value: object) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) else _wrong(value)
 
 
-def _number(value: object) -> float:
+def read_number(value: object) -> float:
     return value if isinstance(value, int | float) and not isinstance(value, bool) else _wrong(value)
 
 
-def _truth(value: object) -> bool:
+def read_truth(value: object) -> bool:
     return value if isinstance(value, bool) else _wrong(value)
 
 
@@ -66,11 +67,17 @@ def _wrong(value: object) -> NoReturn:
 
 
 _READERS: dict[object, Callable[[object], object]] = {
-    int | None: _integer,
-    float | None: _number,
-    bool | None: _truth,
+    int | None: read_integer,
+    float | None: read_number,
+    bool | None: read_truth,
     datetime | None: read_time,
 }
+
+
+def fields_of(value_type: type[attrs.AttrsInstance]) -> dict[str, attrs.Attribute[Any]]:
+    """Return the fields of a class by their names, with their types as types and not as texts."""
+    fields: tuple[attrs.Attribute[Any], ...] = attrs.fields(attrs.resolve_types(value_type))
+    return {field.name: field for field in fields}
 
 
 def reader_of(field: attrs.Attribute[Any]) -> Callable[[object], object]:
@@ -78,7 +85,7 @@ def reader_of(field: attrs.Attribute[Any]) -> Callable[[object], object]:
 
     It raises TypeError, ValueError or OverflowError for a value that does not fit.
     """
-    return _READERS.get(field.type, _text)
+    return _READERS.get(field.type, read_text)
 
 
 class ReadLater:
@@ -146,3 +153,8 @@ def carried(row: Any) -> bytes | None:
     """Return the original text of a row's body if it was not decoded, otherwise None."""
     body: object = row._body
     return body.text if isinstance(body, Carried) else None
+
+
+def body_of(row: Any) -> Any:
+    """Return a row's body as it is, without decoding it: a mapping or a :class:`Carried`."""
+    return row._body

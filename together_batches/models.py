@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from together_batches.rows import (
         BatchFailure,
+        BatchInvalid,
         BatchMissing,
         BatchRequest,
         BatchResult,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BatchFailure",
+    "BatchInvalid",
     "BatchJob",
     "BatchJobStatus",
     "BatchMissing",
@@ -169,7 +171,7 @@ class BatchJob(_fields.ReadLater):
         return bool(self.status) and self.status.is_terminal
 
 
-_FIELDS = {field.name: field for field in attrs.fields(attrs.resolve_types(BatchJob)) if field.name != "extra"}
+_FIELDS = {name: field for name, field in _fields.fields_of(BatchJob).items() if name != "extra"}
 
 
 def _fits(name: str, value: object) -> bool:

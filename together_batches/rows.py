@@ -6,7 +6,7 @@ Separate from the other values, because a program that creates, watches or cance
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, Generic, cast
 
 import attrs
 
@@ -14,7 +14,25 @@ from together_batches._fields import Carried, Plain
 from together_batches._text import format_count
 from together_batches.errors import APIResponseValidationError
 
-__all__ = ["BatchFailure", "BatchMissing", "BatchRequest", "BatchResult", "BatchStray", "BatchSuccess", "Usage"]
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    T_co = TypeVar("T_co", covariant=True, default=None)
+else:  # without the default, which Python has since 3.13, and which matters to type checkers alone
+    from typing import TypeVar
+
+    T_co = TypeVar("T_co", covariant=True)
+
+__all__ = [
+    "BatchFailure",
+    "BatchInvalid",
+    "BatchMissing",
+    "BatchRequest",
+    "BatchResult",
+    "BatchStray",
+    "BatchSuccess",
+    "Usage",
+]
 
 
 @attrs.frozen(eq=False, repr=False, match_args=False)
@@ -58,7 +76,8 @@ class _WithBody:
             return False
 
     def __hash__(self) -> int:
-        return hash(tuple(self._others.values()))
+        # Without the parsed value, which a program may change.
+        return hash(tuple(value for name, value in self._others.items() if name != "parsed"))
 
     def __repr__(self) -> str:
         try:
@@ -72,6 +91,8 @@ class _WithBody:
             body = "<nested too deeply>"
         others = self._others
         others.pop("raw", None)
+        if others.get("parsed", ...) is None:
+            del others["parsed"]
         custom_id = others.pop("custom_id")
         rest = "".join(f", {name}={value!r}" for name, value in others.items())
         return f"{type(self).__name__}(custom_id={custom_id!r}, body={body}{rest})"
@@ -120,19 +141,26 @@ def _inside(value: object, *path: str | int) -> object:
     return value
 
 
+_NOT_PARSED: Any = None
+
+
 @attrs.frozen(eq=False, repr=False, match_args=False)
-class BatchSuccess(_WithBody):
-    """A row that was answered; ``body`` is the response of the endpoint.
+class BatchSuccess(_WithBody, Generic[T_co]):
+    """A row that was answered; ``body`` is the response of the endpoint, ``parsed`` its text as a value.
+
+    ``parsed`` is None unless the rows were read with a ``schema``; it is then of the type of the schema, and a row
+    whose text does not fit is a :class:`BatchInvalid` instead.
 
     In rows from :meth:`AsyncBatches.results`, the response is decoded when ``body`` is first read. That raises
     :class:`APIResponseValidationError` if it cannot be decoded (it is nested too deeply); nothing else does. ``raw``
     is the original line if its response is not plain JSON, or cannot be decoded, and empty otherwise.
     """
 
-    __match_args__ = ("custom_id", "body", "status_code", "raw")
+    __match_args__ = ("custom_id", "body", "status_code", "raw", "parsed")
 
     status_code: int = 200
     raw: str = ""
+    parsed: T_co = _NOT_PARSED
 
     @property
     def text(self) -> str | None:
@@ -141,6 +169,12 @@ class BatchSuccess(_WithBody):
         text = _inside(outline, "choices", 0, "message", "content")
         text = _inside(outline, "text") if text is None else text
         return text if isinstance(text, str) else None
+
+    @property
+    def finish_reason(self) -> str | None:
+        """Why a chat response ended, such as ``"stop"``, or ``"length"`` if it was cut off; None if not given."""
+        reason = _inside(self._outline, "choices", 0, "finish_reason")
+        return reason if isinstance(reason, str) else None
 
     @property
     def usage(self) -> Usage | None:
@@ -157,6 +191,20 @@ class BatchSuccess(_WithBody):
     def _outline(self) -> Mapping[str, object]:
         body = self._body
         return body.outline() if isinstance(body, Carried) else body
+
+
+@attrs.frozen
+class BatchInvalid:
+    """A row that was answered, and whose answer does not fit the ``schema`` with which the rows were read.
+
+    ``error`` says why, ``text`` is the text of the answer as it came, None if it has none, and ``answer`` the whole
+    answer. An answer that was cut off (``finish_reason`` is ``"length"``) does not fit.
+    """
+
+    custom_id: str
+    text: str | None
+    error: str
+    answer: BatchSuccess
 
 
 @attrs.frozen
@@ -189,5 +237,5 @@ class BatchStray:
     raw: str = attrs.field(default="", repr=False)
 
 
-BatchResult = BatchSuccess | BatchFailure | BatchMissing | BatchStray
-"""The result of one row; match it by class."""
+BatchResult = BatchSuccess[T_co] | BatchInvalid | BatchFailure | BatchMissing | BatchStray
+"""The result of one row; match it by class. ``BatchResult[City]`` is one that was read with ``schema=City``."""

@@ -10,8 +10,21 @@ from together_batches._jobs.job_ids import Ids
 from together_batches._jobs.results import Order, Requests
 from together_batches._jobs.upload_source import Source
 from together_batches._loop_thread import LoopIterator
+from together_batches._schema.adapters import Schema, SchemaAdapter
 from together_batches._stream import Stream
 from together_batches.runs._options import Requests as RunRequests
 from together_batches.sync import Follower
 
-__all__ = ["AsyncFollower", "Follower", "Ids", "LoopIterator", "Order", "Requests", "RunRequests", "Source", "Stream"]
+__all__ = [
+    "AsyncFollower",
+    "Follower",
+    "Ids",
+    "LoopIterator",
+    "Order",
+    "Requests",
+    "RunRequests",
+    "Schema",
+    "SchemaAdapter",
+    "Source",
+    "Stream",
+]

@@ -13,7 +13,15 @@ from together_batches._protocol.to_dict import line_of, to_dict
 from together_batches.errors import NotFoundError, UsageError
 from together_batches.models import BatchJob, BatchJobStatus, FileObject
 from together_batches.outcomes import CancelOutcome, CancelReport, CancelResult
-from together_batches.rows import BatchFailure, BatchMissing, BatchResult, BatchStray, BatchSuccess, Usage
+from together_batches.rows import (
+    BatchFailure,
+    BatchInvalid,
+    BatchMissing,
+    BatchResult,
+    BatchStray,
+    BatchSuccess,
+    Usage,
+)
 
 _NOON = datetime(2026, 9, 14, 12, tzinfo=UTC)
 
@@ -115,12 +123,20 @@ def test_a_report_as_plain_data() -> None:
             },
         ),
         (BatchFailure(None, None, "no JSON"), {"custom_id": None, "result": "failure", "message": "no JSON"}),
+        (
+            BatchSuccess("a", {"text": "7"}, parsed=7),
+            {"custom_id": "a", "result": "success", "status_code": 200, "body": {"text": "7"}},
+        ),
+        (
+            BatchInvalid("a", "x", "why", BatchSuccess("a", {"text": "x"})),
+            {"custom_id": "a", "result": "invalid", "status_code": 200, "body": {"text": "x"}, "error": "why"},
+        ),
         (BatchMissing("a"), {"custom_id": "a", "result": "missing"}),
         (BatchStray("a", "why", "{}"), {"custom_id": "a", "result": "stray", "reason": "why", "raw": "{}"}),
         (Usage(1, 2, 3), {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}),
     ],
 )
-def test_a_row_as_plain_data(row: BatchResult | Usage, expected: dict[str, object]) -> None:
+def test_a_row_as_plain_data(row: BatchResult[object] | Usage, expected: dict[str, object]) -> None:
     """A row has its kind; absent fields are omitted, except that an absent id is null."""
     assert to_dict(row) == expected
 
@@ -146,5 +162,8 @@ def test_a_row_as_a_line() -> None:
     row = BatchSuccess("\u00e9", Body(body), 201)
     assert line_of(row) == '{"custom_id":"\u00e9","result":"success","body":'.encode() + body + b',"status_code":201}'
     assert line_of(BatchMissing("a")) == b'{"custom_id":"a","result":"missing"}'
+    invalid = BatchInvalid("\u00e9", None, 'why: "x"', row)
+    begin = '{"custom_id":"\u00e9","result":"invalid","body":'.encode()
+    assert line_of(invalid) == begin + body + b',"status_code":201,"error":"why: \\"x\\""}'
     stray = BatchStray("\ud83d", "why")
     assert json.loads(line_of(stray)) == to_dict(stray)

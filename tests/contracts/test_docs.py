@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tomllib
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from run_page import Block, MismatchError, blocks, commands, compare
@@ -15,10 +16,16 @@ from run_page import Block, MismatchError, blocks, commands, compare
 import together_batches
 from together_batches.config import Config
 
+if TYPE_CHECKING:
+    from _pytest.mark import ParameterSet
+
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").rglob("[!_]*.md"))]
 REFERENCE = "\n".join(page.read_text("utf-8") for page in (ROOT / "docs" / "reference").glob("*.md"))
+GROUPS = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["dependency-groups"]
+# The name of a distribution such as arro3-core begins with that of its package.
+EXTRAS = {re.split(r"\W", name, maxsplit=1)[0] for name in GROUPS["extras"] if isinstance(name, str)}
 MOST_NOT_RUN = 5
 PYTEST_INI = """
 [pytest]
@@ -36,6 +43,15 @@ def _has_examples(page: Path) -> bool:
     return any(block.kind in {"python", "console"} for block in blocks(page.read_text("utf-8")))
 
 
+def _needs(page: Path) -> set[str]:
+    """Return the packages without which not every block of the page runs."""
+    return {block.needs for block in blocks(page.read_text("utf-8")) if block.needs}
+
+
+def _page(page: Path) -> ParameterSet:
+    return pytest.param(page, id=_name(page), marks=[pytest.mark.extras] if _needs(page) & EXTRAS else [])
+
+
 def _python(command: list[str], directory: Path, *, quiet: bool = True) -> None:
     """Run Python; it must succeed and, if it is to be ``quiet``, neither warn nor print on standard error."""
     ended = subprocess.run(
@@ -50,7 +66,7 @@ def _python(command: list[str], directory: Path, *, quiet: bool = True) -> None:
 
 
 @pytest.mark.timeout(160)  # a page with many commands starts many processes
-@pytest.mark.parametrize("page", [page for page in PAGES if _has_examples(page)], ids=_name)
+@pytest.mark.parametrize("page", [_page(page) for page in PAGES if _has_examples(page)])
 def test_the_examples_of_a_page_run(page: Path, tmp_path: Path) -> None:
     """Every block runs in order and prints what the page shows; examples that are tests are run by pytest."""
     all_blocks = list(blocks(page.read_text("utf-8")))
@@ -78,9 +94,11 @@ def test_few_examples_are_not_run() -> None:
 
 
 def test_examples_that_need_a_package_are_run_where_it_is() -> None:
-    """Each package that a block needs has a session of ``nox -s recipes``, and tests; Airflow has its own session."""
-    needed = {block.needs for page in PAGES for block in blocks(page.read_text("utf-8")) if block.needs}
-    needed -= {"airflow"}
+    """A package that a block needs is in the group ``extras``, or has a session of ``nox -s recipes``, and tests.
+
+    Airflow has its own session.
+    """
+    needed = set[str]().union(*map(_needs, PAGES)) - {"airflow", *EXTRAS}
     (engines,) = re.findall(r"^ENGINES = (\[.+\])$", (ROOT / "noxfile.py").read_text("utf-8"), re.MULTILINE)
     assert needed == set(re.findall(r'"([a-z]+)~=[\d.]+"', engines))
     assert [name for name in needed if not (ROOT / "tests" / "recipes" / f"test_{name}.py").is_file()] == []

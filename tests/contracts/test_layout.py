@@ -12,7 +12,7 @@ import re
 import sys
 from functools import cache
 from pathlib import Path
-from string import ascii_lowercase
+from string import ascii_letters
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
@@ -119,14 +119,14 @@ def _libraries(room: str) -> set[str]:
 def _draw() -> str:
     """Return the imports between rooms: a row for each room that imports, a mark for each room that it imports."""
     width = max(map(len, _ORDER))
-    lines = [" " * (width + 3) + " ".join(ascii_lowercase[: len(_ORDER)])]
+    lines = [" " * (width + 3) + " ".join(ascii_letters[: len(_ORDER)])]
     for number, room in enumerate(_ORDER):
         imported = {other for file in _FILES if _room(file) == room for other in _rooms_imported(file)}
         marks = [
             "\\" if column == number else "●" if other in imported else " " if column < number else "·"
             for column, other in enumerate(_ORDER)
         ]
-        lines.append(f"{ascii_lowercase[number]} {room:<{width}} {' '.join(marks)}")
+        lines.append(f"{ascii_letters[number]} {room:<{width}} {' '.join(marks)}")
     return "\n".join(line.rstrip() for line in lines)
 
 

@@ -18,6 +18,7 @@ from together_batches import (
     Batches,
     BatchesError,
     BatchFailure,
+    BatchInvalid,
     BatchJob,
     BatchJobStatus,
     BatchMissing,
@@ -118,7 +119,7 @@ async def many_jobs(client: AsyncBatches, source: AsyncIterator[str]) -> None:
     async for outcome in client.iter_cancel(["a"], max_concurrency=5, rate=0.5, wait=True):
         assert_type(outcome, CancelOutcome)
     async for row in client.results("a", requests=["a"], order="input"):
-        assert_type(row, BatchSuccess | BatchFailure | BatchMissing | BatchStray)
+        assert_type(row, BatchSuccess | BatchInvalid | BatchFailure | BatchMissing | BatchStray)
         if isinstance(row, BatchSuccess):
             assert_type(row.text, str | None)
             assert_type(row.usage, Usage | None)
@@ -299,7 +300,7 @@ async def annotated(client: AsyncBatches, ids: Ids, source: Source) -> Stream[Ca
 
 
 def annotated_without_async(batches: Batches, requests: Requests, order: Order) -> LoopIterator[bytes]:
-    rows: LoopIterator[BatchSuccess | BatchFailure | BatchMissing | BatchStray]
+    rows: LoopIterator[BatchResult]
     rows = batches.results("id", requests=requests, order=order)
     rows.close()
     ids: Ids = ["a", BatchJob(id="b")]

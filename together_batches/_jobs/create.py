@@ -154,36 +154,40 @@ async def create_once(
             sleep=sleep,
             clock=clock,
         )
-        note_posts = note_posts or _note_nothing
         lost: APIError | None = None
         while True:
-            if posts:
-                found = await work.find(lost)
-                if found is not None:
-                    _tell(wanted, found)
-                    known.note(found.job)
-                    known.expect_one(wanted.file_ids, found.job.id, work.second_of(found, known, mark))
-                    return found
-                if posts >= _MOST_POSTS or _was_accepted(lost):
-                    raise work.unconfirmed(lost)
+            created = await work.find(lost) if posts else None
+            if created is not None:
+                _tell(wanted, created)
+                break
+            if posts >= _MOST_POSTS or _was_accepted(lost):
+                raise work.unconfirmed(lost)
             posts += 1
-            await note_posts(posts)
-            try:
-                created = Created(known.note(await post()))
-            except JobNotCreatedError:
-                await note_posts(posts - 1)
-                raise
-            except APIError as error:
-                if _made_no_job(error):
-                    await note_posts(posts - 1)
-                    raise
-                lost = error
-                if _was_accepted(error):
-                    await note_posts(_MOST_POSTS)
-            else:
-                if posts > 1:
-                    known.expect_one(wanted.file_ids, created.job.id, work.second_of(created, known, mark))
-                return created
+            answer = await _answer_of(post, posts, note_posts or _note_nothing)
+            if isinstance(answer, BatchJob):
+                created = Created(answer)
+                break
+            lost = answer
+        known.note(created.job)
+        if created.found or posts > 1:
+            known.expect_one(wanted.file_ids, created.job.id, work.second_of(created, known, mark))
+        return created
+
+
+async def _answer_of(
+    post: Callable[[], Awaitable[BatchJob]], number: int, note_posts: Callable[[int], Awaitable[None]]
+) -> BatchJob | APIError:
+    """Return the job of a create, or the error that leaves open whether there is one; raise any other error."""
+    await note_posts(number)
+    try:
+        return await post()
+    except (JobNotCreatedError, APIError) as error:
+        if not isinstance(error, APIError) or _made_no_job(error):
+            await note_posts(number - 1)
+            raise
+        if _was_accepted(error):
+            await note_posts(_MOST_POSTS)
+        return error
 
 
 @attrs.define(kw_only=True)

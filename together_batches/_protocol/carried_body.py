@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 import msgspec
+from msgspec import Struct
 
 from together_batches._fields import Carried
 from together_batches._protocol.json_codec import UNREADABLE, WireError, kind, read
@@ -55,6 +56,7 @@ class _Message(TypedDict, total=False):
 
 class _Choice(TypedDict, total=False):
     message: _Message
+    finish_reason: Any
 
 
 class _Outline(TypedDict, total=False):
@@ -64,3 +66,28 @@ class _Outline(TypedDict, total=False):
 
 
 _read_outline = msgspec.json.Decoder(_Outline).decode
+
+
+class _ChatMessage(Struct, gc=False):
+    content: str | None
+
+
+class _ChatChoice(Struct, gc=False):
+    message: _ChatMessage
+    finish_reason: str | None = None
+
+
+class _ChatAnswer(Struct, gc=False):
+    choices: list[_ChatChoice]
+
+
+_read_chat_answer = msgspec.json.Decoder(_ChatAnswer).decode
+
+
+def chat_answer(text: bytes) -> tuple[str | None, str | None] | None:
+    """Return the text of a usual chat response, and why it ended; None if it is an unusual one."""
+    try:
+        choice = _read_chat_answer(text).choices[0]
+    except (*UNREADABLE, IndexError):
+        return None
+    return choice.message.content, choice.finish_reason

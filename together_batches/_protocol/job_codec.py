@@ -12,11 +12,10 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 
-import attrs
 import msgspec
 from msgspec import Meta, Raw, Struct
 
-from together_batches._fields import READ_LATER, read_time, reader_of, time_of
+from together_batches._fields import READ_LATER, fields_of, read_time, reader_of, time_of
 from together_batches._protocol.json_codec import UNREADABLE, WireError, kind, read
 from together_batches._protocol.paging import sign_of_more
 from together_batches.errors import ValidationError
@@ -112,12 +111,7 @@ _USUAL: dict[object, object] = {
 """The type from which a field of each type is read if the input is usual."""
 
 
-def _fields(value_type: type[attrs.AttrsInstance]) -> tuple[attrs.Attribute[Any], ...]:
-    """Return the fields with their types, which are only texts before they are resolved."""
-    return cast("tuple[attrs.Attribute[Any], ...]", attrs.fields(attrs.resolve_types(value_type)))
-
-
-_FIELDS = {field.name: field for field in _fields(BatchJob) if field.name != "extra"}
+_FIELDS = {name: field for name, field in fields_of(BatchJob).items() if name != "extra"}
 _SLOTS: dict[str, Callable[[BatchJob, object], None]] = {
     name: getattr(BatchJob, name).__set__ for name in (*_FIELDS, "extra")
 }
@@ -240,7 +234,7 @@ def _structure(value_type: type[Any]) -> Callable[[_Object, type[Any]], Any]:
     from cattrs.gen import make_dict_structure_fn, override
     from cattrs.preconf.msgspec import make_converter
 
-    readers = {field.name: reader_of(field) for field in _fields(value_type)}
+    readers = {name: reader_of(field) for name, field in fields_of(value_type).items()}
     readers |= {"id": _identity, "extra": lambda extra: extra}
     if value_type is FileObject:
         readers["created_at"] = _moment
@@ -259,7 +253,7 @@ def _structured(value_type: type[_Value], sent: object, where: str) -> _Value:
         problem = f"{kind(sent)} in place of an object"
         raise WireError(problem, where)
     rest = cast("_Object", sent).copy()
-    names = {field.name: _SENT_AS.get(field.name, field.name) for field in _fields(value_type)}
+    names = {name: _SENT_AS.get(name, name) for name in fields_of(value_type)}
     found = {name: rest.pop(name, None) for name in names.values() if name != _EXTRA}
     known = {name: value for name, value in found.items() if value is not None and value != ""}
     structure: Callable[[_Object, type[_Value]], _Value] = _structure(cast("Any", value_type))

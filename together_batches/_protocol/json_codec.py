@@ -68,6 +68,23 @@ def read(body: bytes | Raw) -> object:
             raise _no_json(text, error) from error
 
 
+def reader_of(kind: Any) -> Callable[[bytes | str], Any]:
+    """Return the function that reads JSON as a value of a dataclass, attrs class, TypedDict or Struct.
+
+    It raises an error of msgspec for JSON that does not fit. Raises TypeError or NameError for other types, and for
+    annotations that cannot be resolved.
+    """
+    return cast("Callable[[bytes | str], Any]", msgspec.json.Decoder(kind).decode)
+
+
+def schema_of(kind: Any) -> dict[str, Any]:
+    """Return the JSON schema of such a type; raise TypeError if there is none, or NameError."""
+    try:
+        return msgspec.json.schema(kind)
+    except TypeError as error:
+        raise TypeError(str(error).rpartition("\n")[2]) from error  # above are hints for users of msgspec
+
+
 def _no_json(body: bytes, error: Exception) -> WireError:
     problem = "invalid JSON" if body else "an empty body"
     if isinstance(error, RecursionError):

@@ -13,13 +13,22 @@ from together_batches._protocol import json_codec
 from together_batches.errors import APIResponseValidationError, APIStatusError, BatchesError
 from together_batches.models import BatchJob, FileObject
 from together_batches.outcomes import CancelOutcome, CancelReport
-from together_batches.rows import BatchFailure, BatchMissing, BatchResult, BatchStray, BatchSuccess, Usage
+from together_batches.rows import (
+    BatchFailure,
+    BatchInvalid,
+    BatchMissing,
+    BatchResult,
+    BatchStray,
+    BatchSuccess,
+    Usage,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
 _RESULTS: dict[type, str] = {
     BatchSuccess: "success",
+    BatchInvalid: "invalid",
     BatchFailure: "failure",
     BatchMissing: "missing",
     BatchStray: "stray",
@@ -27,14 +36,15 @@ _RESULTS: dict[type, str] = {
 
 
 def to_dict(
-    value: BatchJob | FileObject | CancelOutcome | CancelReport | BatchResult | Usage | Plain,
+    value: BatchJob | FileObject | CancelOutcome | CancelReport | BatchResult[object] | Usage | Plain,
 ) -> dict[str, Any]:
     """Return a value of the package as plain data, ready for JSON.
 
     Absent fields are omitted, times are text in UTC with ``Z``, and the entries of a job's ``extra`` are beside its
     fields, as the service sent them: ``job_from_dict(to_dict(job)) == job``. The row of a batch has its kind in
-    ``result``: ``success``, ``failure``, ``missing`` or ``stray``; its ``custom_id`` is null if it has none. An
-    answer that JSON cannot represent (it has a NaN) is omitted, and is then in ``raw``, within the line as received.
+    ``result``: ``success``, ``invalid``, ``failure``, ``missing`` or ``stray``; its ``custom_id`` is null if it has
+    none. An answer that JSON cannot represent (it has a NaN) is omitted, and is then in ``raw``, within the line as
+    received. A ``parsed`` value is omitted: it is the text of the answer.
     The values of ``together_batches.runs`` (reports, events, views) are accepted as well.
     """
     if isinstance(value, BatchJob | FileObject):
@@ -54,14 +64,16 @@ def to_dict(
         message = f"to_dict takes the values of this package, not {type(value).__name__}"
         raise TypeError(message)
     if isinstance(value, BatchSuccess):
-        return _success(value)
+        return _answered(value, kind)
+    if isinstance(value, BatchInvalid):
+        return {**_answered(value.answer, kind), "error": value.error}
     # An absent id is written as null; an empty raw text is omitted.
     fields = {name: field for name, field in _fields(value).items() if field != ""}
     return {"custom_id": value.custom_id, "result": kind, **fields}
 
 
-def _success(row: BatchSuccess) -> dict[str, Any]:
-    plain: dict[str, Any] = {"custom_id": row.custom_id, "result": "success"}
+def _answered(row: BatchSuccess[object], kind: str) -> dict[str, Any]:
+    plain: dict[str, Any] = {"custom_id": row.custom_id, "result": kind}
     try:
         body = row.body
         if row.raw:
@@ -73,10 +85,13 @@ def _success(row: BatchSuccess) -> dict[str, Any]:
     return {**plain, "raw": row.raw} if row.raw else plain
 
 
-def line_of(row: BatchResult) -> bytes:
+def line_of(row: BatchResult[object]) -> bytes:
     """Return a row as a line of JSON without its line end: its :func:`to_dict`, with the answer as received."""
     if isinstance(row, BatchSuccess) and (text := carried(row)) is not None:
         return success_line(row.custom_id, text, row.status_code)
+    if isinstance(row, BatchInvalid) and (text := carried(row.answer)) is not None:
+        parts = (json_codec.quoted(row.custom_id), text, row.answer.status_code, json_codec.quoted(row.error))
+        return b'{"custom_id":%b,"result":"invalid","body":%b,"status_code":%d,"error":%b}' % parts
     plain = to_dict(row)
     try:
         return json_codec.encode(plain)

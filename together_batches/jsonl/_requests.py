@@ -11,6 +11,8 @@ import attrs
 
 from together_batches._fields import carried
 from together_batches._protocol import json_codec, request_codec
+from together_batches._schema import response_format
+from together_batches._schema.adapters import Schema, adapter_of
 from together_batches._text import format_count
 from together_batches.errors import UsageError, ValidationError
 from together_batches.rows import BatchRequest
@@ -30,18 +32,37 @@ RequestLike = BatchRequest | Mapping[str, object]
 
 
 def chat_request(
-    custom_id: str, *, model: str, messages: Iterable[Mapping[str, object]], **parameters: object
+    custom_id: str,
+    *,
+    model: str,
+    messages: Iterable[Mapping[str, object]],
+    schema: Schema | None = None,
+    schema_in_prompt: bool = True,
+    **parameters: object,
 ) -> BatchRequest:
     """Return a request for a chat completion; ``parameters`` are those of the endpoint, such as ``max_tokens``.
 
+    A ``schema`` becomes the parameter ``response_format``, and is added to the system message, because a model has to
+    be prompted for JSON, too; ``schema_in_prompt=False`` leaves the messages as they are. It is a pydantic model or
+    ``TypeAdapter``, a dataclass, attrs class, TypedDict or msgspec Struct, or a JSON schema.
+
     See https://docs.together.ai/reference/chat-completions-1. Raises :class:`ValidationError` if a batch does not
-    accept it.
+    accept the request, and :class:`UsageError` for a class that cannot be a schema.
     """
     given: object = messages
     if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
         message = 'messages is one value, and must be a list such as [{"role": "user", "content": "Hello"}]'
         raise ValidationError(message, problems=[message])
-    return _made(BatchRequest(custom_id, {"model": model, "messages": list(messages), **parameters}), CHAT)
+    listed = list(messages)
+    if schema is not None:
+        if response_format.NAME in parameters:
+            message = "give schema or response_format, not both"
+            raise UsageError(message)
+        adapter = adapter_of(schema)
+        parameters[response_format.NAME] = response_format.response_format(adapter)
+        if schema_in_prompt:
+            listed = response_format.with_instruction(listed, response_format.instruction(adapter))
+    return _made(BatchRequest(custom_id, {"model": model, "messages": listed, **parameters}), CHAT)
 
 
 def audio_request(custom_id: str, *, model: str, file: str, **parameters: object) -> BatchRequest:

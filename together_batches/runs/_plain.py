@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import attrs
 
-from together_batches._fields import read_time
+from together_batches._fields import fields_of, read_integer, read_number, read_text, read_time, read_truth
 from together_batches.errors import ValidationError
 from together_batches.runs import rules
 from together_batches.runs._records import VERSION, Attempt, Shard, unpacked
@@ -65,17 +65,17 @@ def _record(kind: type[Record], mapping: Mapping[str, object]) -> Record:
             kind, "version", f"{version}, and this version of together_batches reads {VERSION}: upgrade the package"
         )
     values: dict[str, Any] = {}
-    for field in attrs.fields(attrs.resolve_types(kind)):
-        value = mapping.get(field.name)
+    for name, field in fields_of(kind).items():
+        value = mapping.get(name)
         if value is None:
             if field.default is attrs.NOTHING:
-                raise _invalid(kind, field.name, "missing")
+                raise _invalid(kind, name, "missing")
             continue
-        read, expected = _ORDINAL if field.name in _ORDINALS else _READERS[field.type]
+        read, expected = _ORDINAL if name in _ORDINALS else _READERS[field.type]
         try:
-            values[field.name] = read(value)
+            values[name] = read(value)
         except (TypeError, ValueError, OverflowError):
-            raise _invalid(kind, field.name, f"not {expected}") from None
+            raise _invalid(kind, name, f"not {expected}") from None
     return kind(**values)
 
 
@@ -88,24 +88,13 @@ def _wrong() -> NoReturn:
     raise ValueError
 
 
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else _wrong()
-
-
-def _truth(value: object) -> bool:
-    return value if isinstance(value, bool) else _wrong()
-
-
 def _count(value: object) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else _wrong()
+    number = read_integer(value)
+    return number if number >= 0 else _wrong()
 
 
 def _ordinal(value: object) -> int:
     return _count(value) or _wrong()
-
-
-def _number(value: object) -> float:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else _wrong()
 
 
 def _moment(value: object) -> datetime:
@@ -113,16 +102,16 @@ def _moment(value: object) -> datetime:
 
 
 def _packed(value: object) -> bytes:
-    return b64decode(_text(value), validate=True)
+    return b64decode(read_text(value), validate=True)
 
 
 _ORDINALS = frozenset({"shard", "number", "first_line"})
 _ORDINAL: tuple[Callable[[object], object], str] = _ordinal, "a whole number, one or more"
 _READERS: dict[Any, tuple[Callable[[object], object], str]] = {
-    str: (_text, "text"),
-    bool: (_truth, "true or false"),
+    str: (read_text, "text"),
+    bool: (read_truth, "true or false"),
     int: (_count, "a whole number, zero or more"),
-    float: (_number, "a number"),
+    float: (read_number, "a number"),
     datetime: (_moment, "a time in ISO 8601"),
     bytes: (_packed, "base64"),
 }

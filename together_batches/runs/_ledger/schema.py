@@ -6,8 +6,7 @@ import sqlite3
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-import attrs
-
+from together_batches._fields import fields_of
 from together_batches.runs import rules
 from together_batches.runs._records import Attempt, LedgerSnapshot, Run, Shard
 
@@ -61,22 +60,19 @@ class Table(Generic[Record]):
     def __init__(self, name: str, kind: type[Record], key: str, *more: str) -> None:
         self._name = name
         self._kind = kind
+        self._fields = fields_of(kind)
         self._key = key
         self._more = more
 
-    def _fields(self) -> tuple[attrs.Attribute[Any], ...]:
-        fields: tuple[attrs.Attribute[Any], ...] = attrs.fields(attrs.resolve_types(self._kind))
-        return fields
-
     def create(self, connection: sqlite3.Connection) -> None:
         """Create the table."""
-        columns = [f"{field.name} {_COLUMNS[field.type][0]}" for field in self._fields()]
+        columns = [f"{name} {_COLUMNS[field.type][0]}" for name, field in self._fields.items()]
         columns += [*self._more, f"PRIMARY KEY ({self._key})"]
         connection.execute(f"CREATE TABLE {self._name} ({', '.join(columns)})")
 
     def save(self, connection: sqlite3.Connection, records: Iterable[Record]) -> None:
         """Insert records, or replace those that have the same keys."""
-        names = [field.name for field in self._fields()]
+        names = list(self._fields)
         # Not OR REPLACE: of two attempts with the same job it would silently drop the first.
         statement = (
             f"INSERT INTO {self._name} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))}) "  # noqa: S608
@@ -92,7 +88,7 @@ class Table(Generic[Record]):
         """Return all records, in the order of their keys."""
         # Fields that an older version lacks keep their defaults.
         present = {name for (name,) in connection.execute("SELECT name FROM pragma_table_info(?)", [self._name])}
-        reads = {field.name: _COLUMNS[field.type][1] for field in self._fields() if field.name in present}
+        reads = {name: _COLUMNS[field.type][1] for name, field in self._fields.items() if name in present}
         rows = connection.execute(f"SELECT {', '.join(reads)} FROM {self._name} ORDER BY {self._key}")  # noqa: S608
         return [
             self._kind(**{name: read(value) for (name, read), value in zip(reads.items(), row, strict=True)})

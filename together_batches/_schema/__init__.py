@@ -1,0 +1,1 @@
+"""Schemas of answers: what a user passes as ``schema``, how it is sent, and answers read by it."""
