@@ -1,18 +1,16 @@
-"""Tables of results."""
+"""Tables of answers, for data frames and Parquet files.
 
-from __future__ import annotations
+A table is made of the lines that a run or ``results`` has written (:func:`read`), or of results as they come
+(:func:`from_results`). It is not held in memory: it is a stream of batches that polars, pandas, pyarrow, DuckDB and
+others read by Arrow's interface ``__arrow_c_stream__``, or a Parquet file. Needs the extra ``arrow``, or pyarrow.
 
-from functools import partial
-from typing import TYPE_CHECKING
+The columns are ``custom_id``, ``result`` (``success``, ``failure``, ``missing``, ``stray`` or ``invalid``), ``text``,
+``finish_reason``, ``prompt_tokens``, ``completion_tokens``, ``error_code`` and ``error``.
+"""
 
-from together_batches._validation import path_of
-from together_batches.tables._rows import rows_of_file
+from together_batches.tables._async import write_parquet
+from together_batches.tables._inputs import ArrowTable
+from together_batches.tables._sources import from_results, read
 from together_batches.tables._table import AnswerTable
 
-if TYPE_CHECKING:
-    import os
-
-
-def read(path: str | os.PathLike[str]) -> AnswerTable:
-    place = path_of("path", path)
-    return AnswerTable(str(place), partial(rows_of_file, place))
+__all__ = ["AnswerTable", "ArrowTable", "from_results", "read", "write_parquet"]

@@ -7,6 +7,7 @@ size of pyarrow, and takes less time and memory for what is done here.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from itertools import accumulate, chain
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -18,6 +19,7 @@ from together_batches.tables._columns import ListOf, Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
 
     from together_batches.tables._columns import Column, Kind, Scalar
 
@@ -28,6 +30,7 @@ COMPRESSION = "zstd"
 COMPRESSION_LEVEL = 1
 _GROUP_BYTES = 16_000_000
 _MOST_GROUP_ROWS = 1 << 15
+_ROWS_READ = 1000
 _SMALLEST, _LARGEST = -(2**63), 2**63 - 1
 _MOST_OF_A_FLOAT = 10**308
 
@@ -48,6 +51,8 @@ class Arrow:
     struct_array: _Make
     write_parquet: Callable[[Any, Iterator[Any], BinaryIO], None]
     """Write batches of a schema to a file."""
+    read_parquet: Callable[[Path], tuple[Any, Iterator[Any]]]
+    """Return the schema and the batches of a file."""
 
     def fields(self, columns: Iterable[Column]) -> list[Any]:
         """Return the fields of columns."""
@@ -110,12 +115,12 @@ def library() -> Arrow:
     raise UsageError(message)
 
 
-def _arro3() -> Arrow:
-    import arro3.core
-    import arro3.io
+def _module(name: str) -> Any:
+    return import_module(name)  # typed as little as the less typed of the two
 
-    core: Any = arro3.core
-    write: _Make = arro3.io.write_parquet
+
+def _arro3() -> Arrow:
+    core, io = _module("arro3.core"), _module("arro3.io")
     types = core.DataType
 
     def write_parquet(schema: Any, batches: Iterator[Any], file: BinaryIO) -> None:
@@ -123,12 +128,16 @@ def _arro3() -> Arrow:
         first = next(batches, None)
         together = [] if first is None else [first]
         rows = max(1, _GROUP_BYTES * first.num_rows // max(first.nbytes, 1)) if first is not None else 1
-        write(
+        io.write_parquet(
             core.RecordBatchReader.from_batches(schema, chain(together, batches)),
             file,
             compression=f"{COMPRESSION}({COMPRESSION_LEVEL})",
             max_row_group_size=min(rows, _MOST_GROUP_ROWS),
         )
+
+    def read_parquet(path: Path) -> tuple[Any, Iterator[Any]]:
+        reader = io.read_parquet(path, batch_size=_ROWS_READ)
+        return reader.schema, iter(reader)
 
     return Arrow(
         core=core,
@@ -142,21 +151,22 @@ def _arro3() -> Arrow:
         list_array=core.list_array,
         struct_array=core.struct_array,
         write_parquet=write_parquet,
+        read_parquet=read_parquet,
     )
 
 
 def _pyarrow() -> Arrow:
-    import pyarrow
-    import pyarrow.parquet
-
-    core: Any = pyarrow
-    writer_of: _Make = pyarrow.parquet.ParquetWriter
+    core, parquet = _module("pyarrow"), _module("pyarrow.parquet")
 
     def write_parquet(schema: Any, batches: Iterator[Any], file: BinaryIO) -> None:
-        with writer_of(file, schema, compression=COMPRESSION, compression_level=COMPRESSION_LEVEL) as writer:
+        with parquet.ParquetWriter(file, schema, compression=COMPRESSION, compression_level=COMPRESSION_LEVEL) as writer:
             for group in _groups(batches):
                 writer.write_table(core.Table.from_batches(group, schema))
                 core.default_memory_pool().release_unused()  # otherwise it keeps several times as much
+
+    def read_parquet(path: Path) -> tuple[Any, Iterator[Any]]:
+        file = parquet.ParquetFile(path)
+        return file.schema_arrow, file.iter_batches(batch_size=_ROWS_READ)
 
     return Arrow(
         core=core,
@@ -170,6 +180,7 @@ def _pyarrow() -> Arrow:
         list_array=core.ListArray.from_arrays,
         struct_array=core.StructArray.from_arrays,
         write_parquet=write_parquet,
+        read_parquet=read_parquet,
     )
 
 

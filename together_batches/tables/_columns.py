@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, cast
-from urllib.parse import unquote
 
 import attrs
+
+from together_batches._schema.json_schemas import target_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -85,7 +86,7 @@ class _Reading:
         rules = cast("Mapping[str, Any]", schema)
         reference = rules.get("$ref")
         if isinstance(reference, str):
-            return "json" if reference in within else self.kind(self._target(reference), (*within, reference))
+            return "json" if reference in within else self.kind(target_of(self._root, reference), (*within, reference))
         for keyword in ("anyOf", "oneOf", "allOf"):
             if isinstance(rules.get(keyword), list):
                 options = [option for option in rules[keyword] if option not in _NULLS]
@@ -105,16 +106,6 @@ class _Reading:
             named = cast("Mapping[str, object]", properties)
             return Record(tuple(Column(member, self.kind(value, within)) for member, value in named.items()))
         return _TYPES.get(name, "json")
-
-    def _target(self, reference: str) -> object:
-        """Return what a reference leads to, which is a part of the document; None otherwise."""
-        target: object = self._root
-        if not reference.startswith("#"):
-            return None
-        for step in reference[1:].split("/")[1:]:
-            name = unquote(step).replace("~1", "/").replace("~0", "~")
-            target = cast("Mapping[str, object]", target).get(name) if isinstance(target, Mapping) else None
-        return target
 
 
 def _one(kinds: list[Kind]) -> Kind:

@@ -1,12 +1,14 @@
-"""The columns of the input beside those of the results: a merge of two tables in one order."""
+"""The columns of the input beside those of the results: a merge of two tables that are in one order."""
 
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from together_batches._fields import carried
 from together_batches._protocol import json_codec
+from together_batches._validation import path_of
 from together_batches.errors import UsageError, ValidationError
 from together_batches.jsonl import LineSplitter, decode
 from together_batches.jsonl._lines import cut_lines
@@ -14,39 +16,81 @@ from together_batches.tables._columns import Column
 from together_batches.tables._rows import BLOCK_BYTES, ROWS_TOGETHER, blocks_of
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterator
-    from pathlib import Path
 
     from together_batches._protocol.result_rows import ResultRow
     from together_batches.rows import BatchRequest
     from together_batches.tables._arrow import Arrow
 
-REQUEST_COLUMNS = (Column("custom_id", "text"), Column("prompt", "text"), Column("request", "text"))
-"""The columns of a file of requests."""
-_OF_NO_ROW = frozenset({"stray"})
+
+class ArrowTable(Protocol):
+    """A table with Arrow's stream interface: a frame of polars or pandas, a table of pyarrow, a relation of DuckDB."""
+
+    def __arrow_c_stream__(self, requested_schema: Any = None) -> object:
+        """Return the table as a capsule."""
+        ...
 
 
-def batches_of_requests(path: Path, arrow: Arrow) -> tuple[Any, Iterator[Any]]:
-    """Return the schema and the batches of a file of requests."""
-    schema = arrow.schema(arrow.fields(REQUEST_COLUMNS))
+_REQUEST_COLUMNS = (Column("custom_id", "text"), Column("prompt", "text"), Column("request", "text"))
+"""The columns of a file of requests: the last message of the user if it is text, and the whole body."""
 
-    def batches() -> Iterator[Any]:
-        rows: list[tuple[str, str | None, str]] = []
-        size = 0
-        for request in _requests_in(path):
-            text = (carried(request) or json_codec.encode(request.body)).decode()
-            rows.append((request.custom_id, _prompt_of(request), text))
-            size += len(text)
-            if len(rows) >= ROWS_TOGETHER or size >= BLOCK_BYTES:
-                yield batch(rows)
-                rows, size = [], 0
-        yield batch(rows)
 
-    def batch(rows: list[tuple[str, str | None, str]]) -> Any:
-        columns = zip(*rows, strict=True) if rows else [()] * len(REQUEST_COLUMNS)
+class Input:
+    """The input of results: a file of requests or a table, and the column with its ids."""
+
+    def __init__(self, source: str | os.PathLike[str] | ArrowTable, id_column: str, arrow: Arrow) -> None:
+        self._source = source
+        self._arrow = arrow
+        self._name = "the input"
+        if not hasattr(source, "__arrow_c_stream__"):
+            self._source = path_of("requests", cast("str | os.PathLike[str]", source))
+            self._name = str(self._source)
+            id_column = id_column if self._source.suffix.lower() == ".parquet" else "custom_id"
+        self._id_column = id_column
+        self._opened: tuple[Any, Iterator[Any]] | None = None
+        self._opened = schema, _ = self._open()
+        names: list[str] = list(schema.names)
+        if names.count(id_column) != 1:
+            message = f"{self._name} has no column {id_column!r} for its ids; custom_id= names another: it has {', '.join(names)}"
+            raise UsageError(message)
+        self._places = [place for place, name in enumerate(names) if name != id_column]
+        self.fields = [schema.field(place) for place in self._places]
+
+    def _open(self) -> tuple[Any, Iterator[Any]]:
+        """Return the schema and the batches; those that were opened to read the schema are used first."""
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            return opened
+        if not isinstance(self._source, Path):
+            reader = self._arrow.imported(self._source)
+            return reader.schema, iter(reader)
+        if self._source.suffix.lower() == ".parquet":
+            return self._arrow.read_parquet(self._source)
+        schema = self._arrow.schema(self._arrow.fields(_REQUEST_COLUMNS))
+        return schema, _batches_of_requests(self._source, schema, self._arrow)
+
+    def merge(self) -> Merge:
+        """Return a new pass over the input."""
+        return Merge(self._name, self._open()[1], self._id_column, self._places, self._arrow)
+
+
+def _batches_of_requests(path: Path, schema: Any, arrow: Arrow) -> Iterator[Any]:
+    rows: list[tuple[str, str | None, str]] = []
+    size = 0
+
+    def batch() -> Any:
+        columns = zip(*rows, strict=True) if rows else [()] * len(_REQUEST_COLUMNS)
         return arrow.batch([arrow.array("text", values) for values in columns], schema)
 
-    return schema, batches()
+    for request in _requests_in(path):
+        text = (carried(request) or json_codec.encode(request.body)).decode()
+        rows.append((request.custom_id, _prompt_of(request), text))
+        size += len(text)
+        if len(rows) >= ROWS_TOGETHER or size >= BLOCK_BYTES:
+            yield batch()
+            rows, size = [], 0
+    yield batch()
 
 
 def _requests_in(path: Path) -> Iterator[BatchRequest]:
@@ -67,13 +111,6 @@ def _prompt_of(request: BatchRequest) -> str | None:
     return None
 
 
-class Input:
-    """The input of results: what ``requests`` names, and the column with its ids."""
-
-    def __init__(self, requests: InputTable, custom_id: str, arrow: Arrow) -> None:
-        if isinstance(requests, jsonl.TableRequests): ...
-
-
 class Merge:
     """One pass over an input, whose rows are found in the order of the results.
 
@@ -81,18 +118,19 @@ class Merge:
     over. A stray result, which belongs to no row, goes with nulls.
     """
 
-    def __init__(self, name: str, batches: Iterator[Any], id_column: str, arrow: Arrow) -> None:
+    def __init__(self, name: str, batches: Iterator[Any], id_column: str, others: list[int], arrow: Arrow) -> None:
         self._name = name
         self._parts = _cut(batches)
         self._id_column = id_column
+        self._others = others
         self._arrow = arrow
         self._part: Any = None
         self._places: dict[str, int] = {}
         self._next = 0
         self._before: str | None = None
 
-    def beside(self, rows: list[ResultRow]) -> Iterator[Any]:
-        """Yield the rows of the input that go with results, as one batch after another."""
+    def beside(self, rows: list[ResultRow]) -> Iterator[tuple[int, list[Any]]]:
+        """Yield the columns of the input beside results, some rows at a time, each with the number of the rows."""
         places: list[int | None] = []
         for custom_id, result, *_ in rows:
             if custom_id is None or result == "stray":
@@ -123,11 +161,13 @@ class Merge:
         self._places = {custom_id: place for place, custom_id in enumerate(ids)}
         return True
 
-    def _taken(self, places: list[int | None]) -> Any:
-        first = places[0]
-        if first is not None and places == list(range(first, first + len(places))):
-            return self._part.slice(first, len(places))
-        return self._part.take(self._arrow.array("integer", places))
+    def _taken(self, places: list[int | None]) -> tuple[int, list[Any]]:
+        first, count = places[0], len(places)
+        if first is not None and places == list(range(first, first + count)):
+            taken = self._part.slice(first, count)
+        else:
+            taken = self._part.take(self._arrow.array("integer", places))
+        return count, [taken.column(place) for place in self._others]
 
     def _lost(self, custom_id: str) -> UsageError:
         where = "" if self._before is None else f" after {self._before!r}"

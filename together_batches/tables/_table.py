@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from together_batches._local.atomic_file import AtomicFile
 from together_batches._validation import path_of
 from together_batches.errors import UsageError
+from together_batches.tables._answers import Answers
+from together_batches.tables._arrow import library
 from together_batches.tables._columns import RESULT_COLUMNS, unique
+from together_batches.tables._inputs import Input
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from together_batches._protocol.result_rows import ResultRow
-    from together_batches.tables._answers import Answers
-    from together_batches.tables._arrow import Arrow
-    from together_batches.tables._inputs import Input
+    from together_batches._schema.adapters import Schema
+    from together_batches.tables._inputs import Requests
+
+Rows = Callable[[], Iterator[list["ResultRow"]]]
+"""Begin to read the rows of a table."""
 
 
 class AnswerTable:
@@ -29,24 +35,24 @@ class AnswerTable:
     def __init__(
         self,
         name: str,
-        rows: Callable[[], Iterator[list[ResultRow]]],
-        arrow: Arrow,
+        rows: Rows,
         *,
-        answers: Answers | None,
-        requests: Input | None,
+        schema: Schema | None = None,
+        requests: Requests | None = None,
+        custom_id: str = "id",
     ) -> None:
         self._name = name
         self._rows = rows
-        self._arrow = arrow
-        self._answers = answers
-        self._input = requests
-        self._columns = [*RESULT_COLUMNS, *(() if answers is None else answers.columns)]
-        fields = arrow.fields(self._columns)
+        self._arrow = library()
+        self._answers = None if schema is None else Answers(schema)
+        self._input = None if requests is None else Input(requests, custom_id, self._arrow)
+        self._columns = [*RESULT_COLUMNS, *(() if self._answers is None else self._answers.columns)]
+        fields = self._arrow.fields(self._columns)
         names = [column.name for column in self._columns]
-        for field in () if requests is None else requests.fields:
+        for field in () if self._input is None else self._input.fields:
             names.append(unique(field.name, "input_", names))
             fields.append(field.with_name(names[-1]).with_nullable(True))
-        self._schema = arrow.schema(fields)
+        self._schema = self._arrow.schema(fields)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self._name}>"
@@ -62,38 +68,53 @@ class AnswerTable:
     def write_parquet(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> int:
         """Write the table to a Parquet file, compressed by zstd; return the number of its rows.
 
-        The file appears under its name when it is complete. Memory holds a part of it, about 16 MB.
+        The file appears under its name when it is complete. Memory holds a part of it, of about 16 MB.
 
         Raises:
             UsageError: the file exists and ``overwrite`` is false, or something cannot be read or written.
             ValidationError: a line is not a result.
         """
-        target = path_of("path", path)
-        with AtomicFile(target, replace=overwrite) as file:
-            output = _Output(file.write)
-            try:
-                self._arrow.write_parquet(self._schema, output.taken(self._batches()), cast("BinaryIO", output))
-            except Exception as error:  # the libraries have no base of their own
-                output.error = output.error or UsageError(f"cannot write {target}: {error}")
-            if output.error is not None:
-                raise output.error
-            file.commit()
-        return output.rows
+        return write_table(self, path, overwrite=overwrite)
 
     def _batches(self) -> Iterator[Any]:
-        merge = None if self._input is None else self._input.opened()
-        for rows in filter(None, self._rows()):
-            values = [*zip(*rows, strict=True)] if self._answers is None else self._answers.read(rows)
-            made = zip(self._columns, values, strict=True)
-            arrays = [self._arrow.array(column.kind, each) for column, each in made]
+        merge = None if self._input is None else self._input.merge()
+        for found in filter(None, self._rows()):
+            rows, values = (found, []) if self._answers is None else self._answers.read(found)
+            columns = zip(self._columns, [*zip(*rows, strict=True), *values], strict=True)
+            arrays = [self._arrow.array(column.kind, each) for column, each in columns]
             if merge is None:
                 yield self._arrow.batch(arrays, self._schema)
                 continue
             start = 0
-            for part in merge.beside(rows):
-                count = part.num_rows
-                yield self._arrow.batch([*(array.slice(start, count) for array in arrays), *part.columns], self._schema)
+            for count, beside in merge.beside(rows):
+                parts = [array.slice(start, count) for array in arrays]
+                yield self._arrow.batch([*parts, *beside], self._schema)
                 start += count
+
+    def _write(self, target: Path, output: _Output, on_batch: Callable[[], None]) -> None:
+        batches = output.taken(self._batches(), on_batch)
+        try:
+            self._arrow.write_parquet(self._schema, batches, cast("BinaryIO", output))
+        except Exception as error:  # each library has errors of its own
+            output.error = output.error or UsageError(f"cannot write {target}: {error}")
+        if output.error is not None:
+            raise output.error
+
+
+def write_table(
+    table: AnswerTable,
+    path: str | os.PathLike[str],
+    *,
+    overwrite: bool,
+    on_batch: Callable[[], None] = lambda: None,
+) -> int:
+    """Do what :meth:`AnswerTable.write_parquet` does; an error of ``on_batch`` ends it."""
+    target = path_of("path", path)
+    with AtomicFile(target, replace=overwrite) as file:
+        output = _Output(file.write)
+        table._write(target, output, on_batch)
+        file.commit()
+    return output.rows
 
 
 class _Output(io.RawIOBase):
@@ -108,10 +129,11 @@ class _Output(io.RawIOBase):
         self.error: BaseException | None = None
         self.rows = 0
 
-    def taken(self, batches: Iterator[Any]) -> Iterator[Any]:
+    def taken(self, batches: Iterator[Any], on_batch: Callable[[], None]) -> Iterator[Any]:
         """Yield the batches, and count their rows."""
         try:
             for batch in batches:
+                on_batch()
                 self.rows += batch.num_rows
                 yield batch
                 if self.error is not None:
