@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from together_batches._loop_thread import LoopThread, _Job
+from together_batches._loop_thread import LoopThread, _Loop
 from together_batches.errors import UsageError
 
 if TYPE_CHECKING:
@@ -96,6 +96,13 @@ def in_thread(func: Callable[[], object]) -> concurrent.futures.Future[Any]:
 
 async def echo(*args: object, **kwargs: object) -> tuple[object, ...]:
     return args, kwargs
+
+
+def loop_of(thread: LoopThread[Any]) -> asyncio.AbstractEventLoop:
+    async def running() -> asyncio.AbstractEventLoop:
+        return asyncio.get_running_loop()
+
+    return thread.call(running)
 
 
 async def fail(error: BaseException) -> None:
@@ -202,10 +209,10 @@ class TestStartAndEnd:
     def test_collection_on_the_loop_itself_does_not_wait_for_the_loop(self) -> None:
         """The collector may run in any thread; on the loop's own it starts the end without waiting for it."""
         holder = [LoopThread(Resource)]
-        resource = holder[0].value
+        resource, loop = holder[0].value, loop_of(holder[0])
         begun = time.monotonic()
         with pytest.warns(ResourceWarning):  # noqa: PT031 - it comes from the other thread
-            holder[0]._loop.post(holder.clear)
+            loop.call_soon_threadsafe(holder.clear)
             eventually(lambda: resource.left and not loop_threads())
         assert time.monotonic() - begun < 4
 
@@ -376,27 +383,41 @@ class TestCall:
         assert isinstance(error, UsageError)
         assert "closed" in str(error)
 
-    def test_a_call_that_meets_the_end_is_answered(self) -> None:
-        """A call that is posted while the loop stops or after it has stopped gets the same error, and never hangs."""
+    @pytest.mark.parametrize("moment", ["while the loop stops", "after it has stopped"])
+    def test_a_call_that_meets_the_end_is_answered(self, monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
+        """A call made just before the end that reaches the loop too late gets the error of a closed client."""
         thread = LoopThread(Resource)
-        refusals: list[object] = []
+        loop = loop_of(thread)
+        schedule = loop.call_soon_threadsafe
+        running, made, go_on = threading.Event(), threading.Event(), threading.Event()
 
         async def last_minute() -> None:
+            running.set()
             try:
                 await asyncio.Event().wait()
             finally:
-                late = in_thread(lambda: thread._loop.ask(job, lambda: thread._loop.start(job)))
-                while not (late.done()):  # noqa: ASYNC110 - another thread ends it
-                    await asyncio.sleep(0.001)
-                refusals.append(late.result())
+                if moment == "while the loop stops":
+                    go_on.set()
+                    while not late.done():  # noqa: ASYNC110 - another thread ends it
+                        await asyncio.sleep(0.001)
 
-        job = _Job(echo)
+        def held_up(*args: Any, **kwargs: Any) -> asyncio.Handle:
+            if threading.current_thread() is not threading.main_thread():
+                made.set()
+                assert go_on.wait(10)
+            return schedule(*args, **kwargs)
+
         call = in_thread(lambda: thread.call(last_minute))
-        eventually(lambda: thread._loop.jobs)
+        assert running.wait(10)
+        monkeypatch.setattr(loop, "call_soon_threadsafe", held_up)
+        late = in_thread(lambda: thread.call(echo))
+        assert made.wait(10)
         thread.close()
-        assert isinstance(call.result(10), UsageError)
-        refusals.append(outcome(lambda: thread._loop.ask(job, job.cancel)))
-        assert [str(refusal) for refusal in refusals] == ["this client is closed: make a new one"] * 2
+        go_on.set()
+        errors = [call.result(10), late.result(10)]
+        assert [(type(error), str(error)) for error in errors] == [
+            (UsageError, "this client is closed: make a new one")
+        ] * 2
 
     def test_work_that_cancels_everything_closes_the_client(self) -> None:
         """If a coroutine cancels all tasks of the loop, the client closes in order and says that it is closed."""
@@ -459,7 +480,7 @@ class TestCtrlC:
             thread.call(stubborn)
         assert time.monotonic() - begun < 4
         assert not done.is_set()
-        thread._loop.post(cleaning_up.set)
+        loop_of(thread).call_soon_threadsafe(cleaning_up.set)
         assert done.wait(10)
 
     def test_work_that_will_not_end_is_not_waited_for_for_ever(
@@ -480,7 +501,7 @@ class TestCtrlC:
         with pytest.raises(KeyboardInterrupt):
             thread.call(deaf)
         assert not done.is_set()
-        thread._loop.post(enough.set)
+        loop_of(thread).call_soon_threadsafe(enough.set)
         assert done.wait(10)
 
     @pytest.mark.parametrize("moment", ["before the start is posted", "after the answer is taken"])
@@ -488,24 +509,24 @@ class TestCtrlC:
         self, thread: LoopThread[Resource], monkeypatch: pytest.MonkeyPatch, moment: str
     ) -> None:
         """An interrupt at either edge of the wait finds nothing to cancel, and does not wait for an end."""
-        loop = thread._loop
-        post, take = loop.post, loop.take
-        posted: list[object] = []
+        loop = loop_of(thread)
+        schedule, take = loop.call_soon_threadsafe, _Loop.take
+        scheduled: list[object] = []
 
-        def early(callback: Callable[[], object]) -> bool:
-            posted.append(callback)
-            if len(posted) == 1:
+        def early(*args: Any, **kwargs: Any) -> asyncio.Handle:
+            scheduled.append(args)
+            if len(scheduled) == 1:
                 raise KeyboardInterrupt
-            return post(callback)
+            return schedule(*args, **kwargs)
 
-        def late(answers: Any) -> Any:
-            take(answers)
+        def late(*args: Any) -> Any:
+            take(*args)
             raise KeyboardInterrupt
 
         if moment.startswith("before"):
-            monkeypatch.setattr(loop, "post", early)
+            monkeypatch.setattr(loop, "call_soon_threadsafe", early)
         else:
-            monkeypatch.setattr(loop, "take", late)
+            monkeypatch.setattr(_Loop, "take", late)
         begun = time.monotonic()
         with pytest.raises(KeyboardInterrupt):
             thread.call(echo)
@@ -570,7 +591,7 @@ class TestIterate:
 
     def test_an_item_does_not_wait_for_a_page_to_fill(self, thread: LoopThread[Resource]) -> None:
         """Each item is yielded as soon as it is made, although the next one is made only after that."""
-        seen = asyncio.Semaphore(1)
+        seen, loop = asyncio.Semaphore(1), loop_of(thread)
 
         async def one_by_one() -> AsyncIterator[int]:
             for number in range(5):
@@ -580,22 +601,23 @@ class TestIterate:
         numbers = []
         for number in thread.iterate(one_by_one):
             numbers.append(number)
-            thread._loop.post(seen.release)
+            loop.call_soon_threadsafe(seen.release)
         assert numbers == [0, 1, 2, 3, 4]
 
     def test_what_is_ready_crosses_in_one_hand_over(
         self, thread: LoopThread[Resource], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A thousand ready items take four hand-overs at the default limit, instead of a thousand."""
+        loop = loop_of(thread)
+        schedule = loop.call_soon_threadsafe
         requested: list[object] = []
-        ask = thread._loop.ask
 
-        def counted(*args: Any) -> Any:
+        def counted(*args: Any, **kwargs: Any) -> asyncio.Handle:
             requested.append(args)
-            return ask(*args)
+            return schedule(*args, **kwargs)
 
         rows = thread.iterate(lambda: items(1000))
-        monkeypatch.setattr(thread._loop, "ask", counted)
+        monkeypatch.setattr(loop, "call_soon_threadsafe", counted)
         assert len(list(rows)) == 1000
         assert len(requested) == 5  # and once for the end
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -39,10 +41,33 @@ def test_a_list_of_twenty_thousand_does_not_crowd_out_the_youngest(*, newest_fir
 async def test_turns_of_a_thousand_files_are_not_kept() -> None:
     """Turns of finished files are dropped, so that a client that lives for years does not grow with each file."""
     known = KnownJobs()
+    before = _locks()
     for number in range(1_000):
         async with known.turn(f"file-{number}"):
             pass
-    assert known._turns == {}
+    assert _locks() == before
+
+
+async def test_turns_of_a_file_are_taken_one_by_one() -> None:
+    """Creates for one file run one after another, in their order; those for another file do not wait for them."""
+    known = KnownJobs()
+    seen: list[str] = []
+
+    async def create(file_id: str, name: str) -> None:
+        async with known.turn(file_id):
+            seen.append(f"{name} begins")
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            seen.append(f"{name} ends")
+
+    await asyncio.gather(create("file-1", "first"), create("file-1", "second"), create("file-2", "other"))
+    first_two = [event for event in seen if not event.startswith("other")]
+    assert first_two == ["first begins", "first ends", "second begins", "second ends"]
+    assert seen.index("other begins") < seen.index("first ends")
+
+
+def _locks() -> int:
+    return sum(type(value) is asyncio.Lock for value in gc.get_objects())
 
 
 def test_of_a_long_list_the_newest_jobs_are_remembered_and_those_without_a_time() -> None:

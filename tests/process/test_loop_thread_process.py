@@ -278,16 +278,21 @@ def test_ctrl_c_at_any_moment_of_the_start() -> None:
         ),
         pytest.param(
             """
+            begun = threading.Event()
+
+            async def long():
+                begun.set()
+                await asyncio.sleep(30)
+
             def call():
                 try:
-                    thread.call(asyncio.sleep, 30)
+                    thread.call(long)
                 except UsageError:
                     pass
 
             thread = LoopThread(resource)
             threading.Thread(target=call, daemon=True).start()
-            while not thread._loop.jobs:
-                time.sleep(0.001)
+            begun.wait()
             """,
             id="in the middle of a call",
         ),

@@ -90,6 +90,19 @@ def directory(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.fixture
+def connections(monkeypatch: pytest.MonkeyPatch) -> list[sqlite3.Connection]:
+    """The connections that SQLite has made, to read and set what holds for one of them alone."""
+    connect, made = sqlite3.connect, list[sqlite3.Connection]()
+
+    def recorded(*args: Any, **kwargs: Any) -> sqlite3.Connection:
+        made.append(connect(*args, **kwargs))
+        return made[-1]
+
+    monkeypatch.setattr(sqlite3, "connect", recorded)
+    return made
+
+
 def _names(directory: Path) -> list[str]:
     """Return the names of the files, without the lock."""
     return sorted(path.name for path in directory.iterdir() if path.name != "lock")
@@ -171,10 +184,10 @@ async def test_what_was_noted_is_in_one_file(directory: Path, tmp_path_factory: 
     assert _ledger.read(elsewhere).attempts == (FULL_FIRST,)
 
 
-async def test_a_commit_is_on_the_disk(directory: Path) -> None:
+async def test_a_commit_is_on_the_disk(directory: Path, connections: list[sqlite3.Connection]) -> None:
     """A commit is on the disk when it returns, even if power fails then: the end of the journal is synced too."""
-    async with _opened(directory) as ledger:
-        connection = ledger._connection
+    async with _opened(directory):
+        (connection,) = connections
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("delete",)
         assert connection.execute("PRAGMA synchronous").fetchone() == (3,)
 
@@ -238,11 +251,11 @@ def test_no_ledger(tmp_path: Path) -> None:
     assert _names(tmp_path) == []
 
 
-async def test_a_full_disk(directory: Path) -> None:
+async def test_a_full_disk(directory: Path, connections: list[sqlite3.Connection]) -> None:
     """A full disk is one clear error; earlier records remain, and the run resumes when there is room."""
     async with _opened(directory) as ledger:
         await ledger.save(ATTEMPT)
-        connection = ledger._connection
+        (connection,) = connections
         (pages,) = connection.execute("PRAGMA page_count").fetchone()
         connection.execute(f"PRAGMA max_page_count = {pages}")
         with pytest.raises(RunLedgerError, match="cannot be written: database or disk is full; make room"):
@@ -572,7 +585,7 @@ async def test_a_file_system_that_syncs_no_directories(
     _ledger.create(tmp_path, RUN, SHARDS)
     async with _opened(tmp_path) as ledger:
         await ledger.save(ATTEMPT)
-        assert ledger._connection.execute("PRAGMA journal_mode").fetchone() == ("truncate",)
+        assert _names(tmp_path) == ["ledger.sqlite", "ledger.sqlite-journal"]
         assert _ledger.read(tmp_path).attempts == (ATTEMPT,)
 
 

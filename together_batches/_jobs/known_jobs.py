@@ -10,6 +10,7 @@ import logging
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
 
 from together_batches._fields import LONG_AGO
 
@@ -39,7 +40,7 @@ class KnownJobs:
         self._count = 0
         self._files: dict[str, None] = {}
         self._single: dict[str, tuple[str, Callable[[BatchJob], bool]]] = {}
-        self._turns: dict[str, tuple[asyncio.Lock, int]] = {}
+        self._turns = WeakValueDictionary[str, asyncio.Lock]()
 
     def note(self, job: BatchJob) -> BatchJob:
         """Remember a job; one that was seen before keeps its position."""
@@ -123,13 +124,7 @@ class KnownJobs:
 
     @asynccontextmanager
     async def turn(self, input_file_id: str) -> AsyncGenerator[None]:
-        """Hold the lock for creates from one file; a lock without a holder or waiter is dropped."""
-        lock, users = self._turns.get(input_file_id, (asyncio.Lock(), 0))
-        self._turns[input_file_id] = lock, users + 1
-        try:
-            async with lock:
-                yield
-        finally:
-            lock, users = self._turns.pop(input_file_id)
-            if users > 1:
-                self._turns[input_file_id] = lock, users - 1
+        """Hold the lock for creates from one file, which lives as long as it has a holder or a waiter."""
+        lock = self._turns.setdefault(input_file_id, asyncio.Lock())
+        async with lock:
+            yield
