@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from together_batches.rows import BatchResult
 
 _Members = Mapping[str, object]
+_NOTHING: _Members = {}
 
 
 class ResultRow(NamedTuple):
@@ -78,7 +79,7 @@ _read_answer = msgspec.json.Decoder(_Answer).decode
 
 
 def rows_of_lines(text: bytes, lines: list[bytes]) -> list[ResultRow] | None:
-    """Return the rows in lines of an output; None unless all have a usual shape. ``text`` is that of all ``lines``."""
+    """Return the rows in lines of an output, whose text is ``text``; None unless all have a usual shape."""
     found = json_codec.each_of(text, len(lines), _read_lines)
     return None if found is None else list(map(_row, found))
 
@@ -174,14 +175,14 @@ def _line_of(members: _Members) -> _Line:
 
 def _answer_of(body: _Members) -> _Answer:
     choices, usage = body.get("choices"), _object(body.get("usage"))
-    choice = _object(cast("list[object]", choices)[0]) if isinstance(choices, list) and choices else {}
+    choice = _object(cast("list[object]", choices)[0]) if isinstance(choices, list) and choices else _NOTHING
     message = _Message(_text(_object(choice.get("message")), "content"))
     tokens = _Tokens(_integer(usage, "prompt_tokens"), _integer(usage, "completion_tokens"))
     return _Answer([_Choice(message, _text(choice, "finish_reason"))], _text(body, "text"), tokens)
 
 
 def _object(value: object) -> _Members:
-    return cast("_Members", value) if isinstance(value, Mapping) else {}
+    return cast("_Members", value) if isinstance(value, Mapping) else _NOTHING
 
 
 def _text(members: _Members, name: str) -> str | None:

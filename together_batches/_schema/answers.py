@@ -46,13 +46,13 @@ def parse_text(text: str | None, finish_reason: str | None, adapter: SchemaAdapt
         raise UnfitError(message)
     try:
         return adapter.validate_json(text)
-    except Exception as error:  # noqa: BLE001  # a validator of a class may raise anything, and other rows fit
+    except Exception as error:  # a validator of a class may raise anything, and other rows fit
         inner = _unfenced(text)
         if inner is None:
             raise _unfit(text, error) from error
     try:
         return adapter.validate_json(inner)
-    except Exception as error:  # noqa: BLE001  # likewise
+    except Exception as error:  # likewise
         raise _unfit(inner, error) from error
 
 

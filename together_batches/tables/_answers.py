@@ -49,5 +49,5 @@ class Answers:
             values.append(value)
         if not self._names:
             return read, [values]
-        objects = [cast("Mapping[str, object]", value) if isinstance(value, Mapping) else {} for value in values]
-        return read, [[each.get(name) for each in objects] for name in self._names]
+        objects = [cast("Mapping[str, object]", value) if isinstance(value, Mapping) else None for value in values]
+        return read, [[None if each is None else each.get(name) for each in objects] for name in self._names]

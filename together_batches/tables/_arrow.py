@@ -6,22 +6,22 @@ size of pyarrow, and takes less time and memory for what is done here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
 from itertools import accumulate, chain
-from typing import TYPE_CHECKING, Any, BinaryIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import attrs
 
 from together_batches._protocol import json_codec
 from together_batches.errors import UsageError
-from together_batches.tables._columns import ListOf, Record
+from together_batches.tables._columns import ListOf, Record, Scalar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-    from pathlib import Path
+    from collections.abc import Iterable
 
-    from together_batches.tables._columns import Column, Kind, Scalar
+    from together_batches.tables._columns import Column, Kind
 
 _Make = Callable[..., Any]
 
@@ -49,6 +49,8 @@ class Arrow:
     scalar_array: _Make
     list_array: _Make
     struct_array: _Make
+    take: Callable[[Any, Sequence[int | None]], Any]
+    """Return the values of an array at places, and null for None."""
     write_parquet: Callable[[Any, Iterator[Any], BinaryIO], None]
     """Write batches of a schema to a file."""
     read_parquet: Callable[[Path], tuple[Any, Iterator[Any]]]
@@ -69,13 +71,13 @@ class Arrow:
     def array(self, kind: Kind, values: Sequence[Any]) -> Any:
         """Return values of JSON as an array; a value that is not of the type becomes null."""
         if isinstance(kind, ListOf):
-            lists = [value if isinstance(value, list | tuple) else None for value in values]
+            lists = [cast("Sequence[Any]", value) if isinstance(value, list | tuple) else None for value in values]
             offsets = [*accumulate([0 if each is None else len(each) for each in lists], initial=0)]
             items = self.array(kind.item, [*chain.from_iterable(filter(None, lists))])
             places = self.scalar_array(offsets, self.offset_type)
             return self.list_array(places, items, type=self.type_of(kind), mask=self._nulls(lists))
         if isinstance(kind, Record):
-            objects = [value if isinstance(value, Mapping) else None for value in values]
+            objects = [cast("Mapping[str, Any]", value) if isinstance(value, Mapping) else None for value in values]
             members = [
                 self.array(member.kind, [None if each is None else each.get(member.name) for each in objects])
                 for member in kind.members
@@ -98,6 +100,14 @@ class Arrow:
     def reader(self, schema: Any, batches: Iterable[Any]) -> Any:
         """Return a stream of batches, which are made when they are read."""
         return self.core.RecordBatchReader.from_batches(schema, iter(batches))
+
+    def plain_field(self, field: Any) -> Any:
+        """Return the field of a column of any table; categories of text, which not every file can hold, are text."""
+        return field.with_type(self.scalars["text"]) if _is_category(field.type) else field
+
+    def plain(self, array: Any) -> Any:
+        """Return a column of any table, as :meth:`plain_field` describes it."""
+        return self.array("text", array.to_pylist()) if _is_category(array.type) else array
 
     def imported(self, table: object) -> Any:
         """Return an object of any library with ``__arrow_c_stream__`` as a stream of batches."""
@@ -135,6 +145,9 @@ def _arro3() -> Arrow:
             max_row_group_size=min(rows, _MOST_GROUP_ROWS),
         )
 
+    def take(array: Any, places: Sequence[int | None]) -> Any:
+        return array.take(core.Array(places, types.int64()))
+
     def read_parquet(path: Path) -> tuple[Any, Iterator[Any]]:
         reader = io.read_parquet(path, batch_size=_ROWS_READ)
         return reader.schema, iter(reader)
@@ -150,6 +163,7 @@ def _arro3() -> Arrow:
         scalar_array=core.Array,
         list_array=core.list_array,
         struct_array=core.struct_array,
+        take=take,
         write_parquet=write_parquet,
         read_parquet=read_parquet,
     )
@@ -159,10 +173,19 @@ def _pyarrow() -> Arrow:
     core, parquet = _module("pyarrow"), _module("pyarrow.parquet")
 
     def write_parquet(schema: Any, batches: Iterator[Any], file: BinaryIO) -> None:
-        with parquet.ParquetWriter(file, schema, compression=COMPRESSION, compression_level=COMPRESSION_LEVEL) as writer:
+        with parquet.ParquetWriter(
+            file, schema, compression=COMPRESSION, compression_level=COMPRESSION_LEVEL
+        ) as writer:
             for group in _groups(batches):
                 writer.write_table(core.Table.from_batches(group, schema))
                 core.default_memory_pool().release_unused()  # otherwise it keeps several times as much
+
+    def take(array: Any, places: Sequence[int | None]) -> Any:
+        try:
+            return array.take(core.array(places, core.int64()))
+        except core.ArrowNotImplementedError:  # text as frames of polars have it
+            null = core.nulls(1, array.type)
+            return core.concat_arrays([null if place is None else array.slice(place, 1) for place in places])
 
     def read_parquet(path: Path) -> tuple[Any, Iterator[Any]]:
         file = parquet.ParquetFile(path)
@@ -179,9 +202,15 @@ def _pyarrow() -> Arrow:
         scalar_array=core.array,
         list_array=core.ListArray.from_arrays,
         struct_array=core.StructArray.from_arrays,
+        take=take,
         write_parquet=write_parquet,
         read_parquet=read_parquet,
     )
+
+
+def _is_category(kind: Any) -> bool:
+    name = str(kind).lower()
+    return "dictionary" in name and ("string" in name or "utf8" in name)
 
 
 def _scalars(text: Any, integer: Any, number: Any, boolean: Any) -> dict[Scalar, Any]:

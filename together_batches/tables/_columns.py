@@ -86,13 +86,15 @@ class _Reading:
         rules = cast("Mapping[str, Any]", schema)
         reference = rules.get("$ref")
         if isinstance(reference, str):
-            return "json" if reference in within else self.kind(target_of(self._root, reference), (*within, reference))
+            return (
+                "json" if reference in within else self.kind(target_of(self._root, reference), (*within, reference))
+            )
         for keyword in ("anyOf", "oneOf", "allOf"):
             if isinstance(rules.get(keyword), list):
                 options = [option for option in rules[keyword] if option not in _NULLS]
                 return _one([self.kind(option, within) for option in options])
         if "const" in rules or isinstance(rules.get("enum"), list):
-            values = rules["enum"] if "const" not in rules else [rules["const"]]
+            values: list[object] = rules["enum"] if "const" not in rules else [rules["const"]]
             return _one([_TYPES_OF_VALUES.get(type(value), "json") for value in values if value is not None])
         types: object = rules.get("type")
         listed = cast("list[object]", types) if isinstance(types, list) else [types]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -16,7 +17,6 @@ from together_batches.tables._columns import Column
 from together_batches.tables._rows import BLOCK_BYTES, ROWS_TOGETHER, blocks_of
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Iterator
 
     from together_batches._protocol.result_rows import ResultRow
@@ -25,12 +25,15 @@ if TYPE_CHECKING:
 
 
 class ArrowTable(Protocol):
-    """A table with Arrow's stream interface: a frame of polars or pandas, a table of pyarrow, a relation of DuckDB."""
+    """A table with Arrow's stream interface, such as a frame of polars or pandas, or a relation of DuckDB."""
 
     def __arrow_c_stream__(self, requested_schema: Any = None) -> object:
         """Return the table as a capsule."""
         ...
 
+
+Requests = str | os.PathLike[str] | ArrowTable
+"""The input of results: the path of a file of requests or of a Parquet file, or a table."""
 
 _REQUEST_COLUMNS = (Column("custom_id", "text"), Column("prompt", "text"), Column("request", "text"))
 """The columns of a file of requests: the last message of the user if it is text, and the whole body."""
@@ -39,11 +42,11 @@ _REQUEST_COLUMNS = (Column("custom_id", "text"), Column("prompt", "text"), Colum
 class Input:
     """The input of results: a file of requests or a table, and the column with its ids."""
 
-    def __init__(self, source: str | os.PathLike[str] | ArrowTable, id_column: str, arrow: Arrow) -> None:
+    def __init__(self, source: Requests, id_column: str, arrow: Arrow) -> None:
         self._source = source
         self._arrow = arrow
         self._name = "the input"
-        if not hasattr(source, "__arrow_c_stream__"):
+        if isinstance(source, str | os.PathLike) or not hasattr(source, "__arrow_c_stream__"):
             self._source = path_of("requests", cast("str | os.PathLike[str]", source))
             self._name = str(self._source)
             id_column = id_column if self._source.suffix.lower() == ".parquet" else "custom_id"
@@ -52,10 +55,11 @@ class Input:
         self._opened = schema, _ = self._open()
         names: list[str] = list(schema.names)
         if names.count(id_column) != 1:
-            message = f"{self._name} has no column {id_column!r} for its ids; custom_id= names another: it has {', '.join(names)}"
+            listed = ", ".join(map(repr, names))
+            message = f"{self._name} has no column {id_column!r} with the ids; custom_id= names another of {listed}"
             raise UsageError(message)
         self._places = [place for place, name in enumerate(names) if name != id_column]
-        self.fields = [schema.field(place) for place in self._places]
+        self.fields = [arrow.plain_field(schema.field(place)) for place in self._places]
 
     def _open(self) -> tuple[Any, Iterator[Any]]:
         """Return the schema and the batches; those that were opened to read the schema are used first."""
@@ -163,17 +167,18 @@ class Merge:
 
     def _taken(self, places: list[int | None]) -> tuple[int, list[Any]]:
         first, count = places[0], len(places)
+        columns = [self._part.column(place) for place in self._others]
         if first is not None and places == list(range(first, first + count)):
-            taken = self._part.slice(first, count)
+            taken = [column.slice(first, count) for column in columns]
         else:
-            taken = self._part.take(self._arrow.array("integer", places))
-        return count, [taken.column(place) for place in self._others]
+            taken = [self._arrow.take(column, places) for column in columns]
+        return count, [self._arrow.plain(column) for column in taken]
 
     def _lost(self, custom_id: str) -> UsageError:
         where = "" if self._before is None else f" after {self._before!r}"
         return UsageError(
-            f"{self._name} has no row {custom_id!r}{where}: a table is joined with the input of its results, and both "
-            "must be in one order, as run and results with order='input' write them"
+            f"{self._name} has no row {custom_id!r}{where}: results are joined with their own input, in its order, as "
+            "run writes them, and results with --order input"
         )
 
 
@@ -181,7 +186,7 @@ def _cut(batches: Iterator[Any]) -> Iterator[Any]:
     """Yield batches in small parts: a frame in memory may be one batch."""
     for batch in batches:
         for start in range(0, batch.num_rows, ROWS_TOGETHER):
-            yield batch.slice(start, ROWS_TOGETHER)
+            yield batch.slice(start, min(ROWS_TOGETHER, batch.num_rows - start))  # beyond the end arro3 panics
 
 
 def _id_of(name: str, value: object) -> str:

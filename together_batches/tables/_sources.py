@@ -50,7 +50,9 @@ def read(
     place = path_of("path", path)
     with explained("read", place):
         place.stat()
-    return AnswerTable(str(place), partial(rows_of_file, place), schema=schema, requests=requests, custom_id=custom_id)
+    return AnswerTable(
+        str(place), partial(rows_of_file, place), schema=schema, requests=requests, custom_id=custom_id
+    )
 
 
 def from_results(results: Iterable[BatchResult], *, schema: Schema | None = None) -> AnswerTable:

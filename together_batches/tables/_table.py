@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from together_batches._local.atomic_file import AtomicFile
-from together_batches._validation import path_of
+from together_batches._validation import check_callback, path_of
 from together_batches.errors import UsageError
 from together_batches.tables._answers import Answers
 from together_batches.tables._arrow import library
@@ -16,7 +16,6 @@ from together_batches.tables._inputs import Input
 
 if TYPE_CHECKING:
     import os
-    from pathlib import Path
 
     from together_batches._protocol.result_rows import ResultRow
     from together_batches._schema.adapters import Schema
@@ -65,16 +64,42 @@ class AnswerTable:
         """Return the rows as a stream of batches, by the interface of Arrow."""
         return self._arrow.reader(self._schema, self._batches()).__arrow_c_stream__(requested_schema)
 
-    def write_parquet(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> int:
+    def write_parquet(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        overwrite: bool = False,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> int:
         """Write the table to a Parquet file, compressed by zstd; return the number of its rows.
 
         The file appears under its name when it is complete. Memory holds a part of it, of about 16 MB.
+
+        Parameters:
+            path: the file to write.
+            overwrite: replace an existing file.
+            on_progress: called now and then with the number of rows so far; an exception from it ends the call.
 
         Raises:
             UsageError: the file exists and ``overwrite`` is false, or something cannot be read or written.
             ValidationError: a line is not a result.
         """
-        return write_table(self, path, overwrite=overwrite)
+        target = path_of("path", path)
+        check_callback("on_progress", on_progress)
+        with AtomicFile(target, replace=overwrite) as file:
+            output = _Output(file.write)
+            batches = output.taken(self._batches(), on_progress)
+            try:
+                self._arrow.write_parquet(self._schema, batches, cast("BinaryIO", output))
+            except BaseException as error:
+                # Each library has errors of its own, and a panic of arro3 is no Exception.
+                if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+                    raise
+                output.error = output.error or UsageError(f"cannot write {target}: {error}")
+            if output.error is not None:
+                raise output.error
+            file.commit()
+        return output.rows
 
     def _batches(self) -> Iterator[Any]:
         merge = None if self._input is None else self._input.merge()
@@ -91,31 +116,6 @@ class AnswerTable:
                 yield self._arrow.batch([*parts, *beside], self._schema)
                 start += count
 
-    def _write(self, target: Path, output: _Output, on_batch: Callable[[], None]) -> None:
-        batches = output.taken(self._batches(), on_batch)
-        try:
-            self._arrow.write_parquet(self._schema, batches, cast("BinaryIO", output))
-        except Exception as error:  # each library has errors of its own
-            output.error = output.error or UsageError(f"cannot write {target}: {error}")
-        if output.error is not None:
-            raise output.error
-
-
-def write_table(
-    table: AnswerTable,
-    path: str | os.PathLike[str],
-    *,
-    overwrite: bool,
-    on_batch: Callable[[], None] = lambda: None,
-) -> int:
-    """Do what :meth:`AnswerTable.write_parquet` does; an error of ``on_batch`` ends it."""
-    target = path_of("path", path)
-    with AtomicFile(target, replace=overwrite) as file:
-        output = _Output(file.write)
-        table._write(target, output, on_batch)
-        file.commit()
-    return output.rows
-
 
 class _Output(io.RawIOBase):
     """What a library writes to, and the batches that it writes.
@@ -129,13 +129,14 @@ class _Output(io.RawIOBase):
         self.error: BaseException | None = None
         self.rows = 0
 
-    def taken(self, batches: Iterator[Any], on_batch: Callable[[], None]) -> Iterator[Any]:
+    def taken(self, batches: Iterator[Any], on_progress: Callable[[int], None] | None) -> Iterator[Any]:
         """Yield the batches, and count their rows."""
         try:
             for batch in batches:
-                on_batch()
-                self.rows += batch.num_rows
                 yield batch
+                self.rows += batch.num_rows
+                if on_progress is not None:
+                    on_progress(self.rows)
                 if self.error is not None:
                     return
         except BaseException as error:  # noqa: BLE001  # raised when the library has returned
