@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import signal
 from pathlib import Path
@@ -322,3 +323,98 @@ def test_a_bar(run: Run, swift: Emulator, here: Path, requests: str, on_terminal
     assert "Reading the input" in ran.err
     assert "is created" not in ran.err
     assert ran.err.splitlines()[-1] == "answers: answers.jsonl"
+
+
+# --- tables
+
+
+CITIES = "id,city\n1,Paris\n2,London\n"
+PROMPT = ("--prompt", "Where is {city}?", "--model", "m")
+
+
+def test_a_table(run: Run, swift: Emulator, here: Path) -> None:
+    """With ``--prompt``, each row of a table becomes a request; ``--model`` is that of the requests."""
+    (here / "cities.csv").write_text(CITIES)
+    options = ("--system", "Be brief.", "--parameter", "max_tokens=5", "--parameter", "tool_choice=none")
+    ran = run("run", "cities.csv", *PROMPT, *options, "-o", "answers.jsonl", *OFTEN)
+    assert (ran.code, ran.out) == (0, "")
+    assert ran.err.startswith("2 rows of cities.csv in 1 shard\n")
+    assert rows_of(here / "answers.jsonl") == ["1", "2"]
+    (job,) = swift.jobs
+    first = json.loads(swift.content(job["input_file_id"]).splitlines()[0])
+    assert first == {
+        "custom_id": "1",
+        "body": {
+            "model": "m",
+            "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Where is Paris?"}],
+            "max_tokens": 5,
+            "tool_choice": "none",
+        },
+    }
+    again = run("run", "cities.csv", *PROMPT, *options, "-o", "answers.jsonl", *OFTEN)
+    assert again.err.startswith("2 rows of cities.csv in 1 shard: 2 are done")
+
+
+def test_a_table_that_changed(run: Run, swift: Emulator, here: Path) -> None:
+    """Another table, or another prompt, is refused; the message names it."""
+    (here / "cities.csv").write_text(CITIES)
+    assert run("run", "cities.csv", *PROMPT, "-o", "answers.jsonl", *OFTEN).code == 0
+    ran = run("run", "cities.csv", *PROMPT, "--system", "x", "-o", "answers.jsonl", *OFTEN)
+    assert (ran.code, "were made with another system" in ran.err) == (1, True)
+    (here / "cities.csv").write_text(f"{CITIES}3,Rome\n")
+    ran = run("run", "cities.csv", *PROMPT, "-o", "answers.jsonl", *OFTEN)
+    assert (ran.code, "were made with another table" in ran.err) == (1, True)
+
+
+def test_a_long_value_of_a_table(run: Run, swift: Emulator, here: Path) -> None:
+    """The command reads values of CSV up to the limit of a line."""
+    before = csv.field_size_limit()
+    (here / "cities.csv").write_text(f"id,city\n1,{'x' * 200_000}\n")
+    assert run("run", "cities.csv", *PROMPT, "-o", "answers.jsonl", *OFTEN).code == 0
+    assert csv.field_size_limit() == before
+
+
+def test_problems_of_a_table(run: Run, swift: Emulator, here: Path) -> None:
+    """Each is listed with its row and column, and names options; nothing is sent."""
+    (here / "cities.csv").write_text("id,city\n1,Paris\n1,\n")
+    ran = run("run", "cities.csv", *PROMPT, "--images", "city", "-o", "answers.jsonl")
+    assert (ran.code, swift.jobs) == (1, [])
+    first = (
+        "row 1, column 'city': the image 'Paris' cannot be sent: local images need --image-directory, and only those "
+        "inside of it are sent"
+    )
+    assert ran.err.splitlines() == [
+        f"together-batches: error: cities.csv: {first}; 2 problems in all",
+        first,
+        "row 2, column 'city': '' is not an image: write a URL, or the path of a file",
+        "nothing was sent",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        ((), 2, "cities.csv is a table: --prompt, with its columns in braces, makes a request of each row"),
+        (("--custom-id", "city"), 2, "--custom-id is for a table: add --prompt"),
+        (("--parameter", "a=1"), 2, "--parameter is for a table: add --prompt"),
+        (("--prompt", "{city}"), 2, "--prompt makes requests: name their model with --model"),
+        (("--prompt", "hello", "--model", "m"), 2, "the prompt names no column, so all requests would be equal"),
+        ((*PROMPT, "--custom-id", "key"), 2, "cities.csv has no column 'key'; its columns are 'id', 'city'"),
+        ((*PROMPT, "--parameter", "a"), 2, "invalid --parameter: 'a' is not NAME=VALUE, such as max_tokens=32"),
+        ((*PROMPT, "--parameter", "prompt=1"), 2, "invalid --parameter: prompt has an option of its own, or none"),
+        (
+            (*PROMPT, "--image-directory", "absent", "--images", "city"),
+            2,
+            "--image-directory is not a directory: absent",
+        ),
+    ],
+)
+def test_options_of_tables_that_cannot_be(
+    run: Run, swift: Emulator, here: Path, arguments: tuple[str, ...], code: int, message: str
+) -> None:
+    """The error says what to do, and nothing is sent."""
+    (here / "cities.csv").write_text(CITIES)
+    ran = run("run", "cities.csv", "-o", "answers.jsonl", *arguments)
+    assert ran.code == code
+    assert message in ran.err
+    assert swift.jobs == []

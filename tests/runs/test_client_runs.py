@@ -29,6 +29,7 @@ from together_batches import (
     Usage,
     UsageError,
     ValidationError,
+    jsonl,
     runs,
     to_dict,
 )
@@ -339,11 +340,11 @@ async def test_what_is_there_is_left_alone(run: Runner, emulator: Emulator) -> N
 # --- resuming ---
 
 
-async def _stopped(run: Runner, kind: RunEventKind, times: int = 1) -> None:
+async def _stopped(run: Runner, kind: RunEventKind, times: int = 1, **options: Any) -> None:
     """Begin a run, and cancel it at the given occurrence of this event."""
     task = asyncio.current_task()
     assert task is not None
-    running = asyncio.ensure_future(run(on_event=lambda event: on_event(event)))
+    running = asyncio.ensure_future(run(on_event=lambda event: on_event(event), **options))
     seen: list[RunEventKind] = []
 
     def on_event(event: RunEvent) -> None:
@@ -482,6 +483,62 @@ async def test_an_input_that_changed(run: Runner, emulator: Emulator) -> None:
         await run(source=requests())
     assert (await run()).ok
     assert len(emulator.jobs) == 4
+
+
+def _table(rows: int = ROWS, prompt: str = "{city}", **options: Any) -> jsonl.TableRequests:
+    cities = [{"id": f"row-{number}", "city": f"city {number}"} for number in range(rows)]
+    return jsonl.requests(cities, prompt=prompt, model="m", **options)
+
+
+async def test_requests_of_a_table(run: Runner) -> None:
+    """A run of a table goes on if the table and what is made of it are equal; otherwise it says what differs."""
+    await _stopped(run, RunEventKind.CREATED, source=_table())
+    changed = {
+        r"another table": _table(rows=9),
+        r"another prompt": _table(prompt="Where is {city}?"),
+        r"another max_tokens and another system": _table(max_tokens=3, system="Be brief."),
+    }
+    for difference, source in changed.items():
+        with pytest.raises(RunChangedError, match=rf"were made with {difference}: go on with the former, or begin"):
+            await run(source=source)
+    with pytest.raises(RunChangedError, match="was begun with requests of a table, and these are not such"):
+        await run(source=requests())
+    assert (await run(source=_table())).ok
+    assert [line["custom_id"] for line in run.lines] == IDS
+
+
+async def test_requests_of_a_table_that_is_read_once(run: Runner) -> None:
+    """A table that can be read only once is not read again; the rest is compared."""
+
+    def rows(city: str) -> Iterator[dict[str, str]]:
+        yield from ({"id": custom_id, "city": city} for custom_id in IDS)
+
+    await _stopped(run, RunEventKind.CREATED, source=jsonl.requests(rows("Paris"), prompt="{city}", model="m"))
+    with pytest.raises(RunChangedError, match="another prompt"):
+        await run(source=jsonl.requests(rows("Paris"), prompt="{id}", model="m"))
+    assert (await run(source=jsonl.requests(rows("Rome"), prompt="{city}", model="m"))).ok
+
+
+async def test_a_table_that_cannot_be_used(run: Runner, emulator: Emulator) -> None:
+    """Nothing is sent, and all problems are named; mended, the same call begins the run."""
+    rows: list[dict[str, Any]] = [{"id": 1.0, "city": "a"}, {"id": 2, "city": None}]
+    with pytest.raises(
+        ValidationError, match=r"the table: row 1, column 'id': the id 1.0 is of type float"
+    ) as caught:
+        await run(source=jsonl.requests(rows, prompt="{city}", model="m"))
+    assert len(caught.value.problems) == 2
+    with pytest.raises(UsageError, match="the table has no column 'town'; its columns are 'id', 'city'"):
+        await run(source=jsonl.requests(rows, prompt="{town}", model="m"))
+    assert not emulator.requests
+    rows = [{"id": custom_id, "city": "a"} for custom_id in IDS]
+    assert (await run(source=jsonl.requests(rows, prompt="{city}", model="m"))).ok
+
+
+async def test_requests_of_no_table_are_not_those_of_one(run: Runner) -> None:
+    """A run that was begun with other requests does not go on with those of a table: they cannot be compared."""
+    await _stopped(run, RunEventKind.CREATED, source=requests())
+    with pytest.raises(RunChangedError, match="was not begun with requests of a table, and these are such"):
+        await run(source=_table())
 
 
 async def test_moved_to_another_machine(run: Runner, emulator: Emulator, tmp_path: Path) -> None:

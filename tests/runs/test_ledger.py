@@ -604,7 +604,7 @@ def test_a_directory_that_cannot_be_synced(tmp_path: Path, monkeypatch: pytest.M
 
 # --- the layout on disk ---
 
-VERSION_3 = """
+VERSION_4 = """
 CREATE TABLE run (
     id TEXT NOT NULL PRIMARY KEY,
     input_name TEXT NOT NULL,
@@ -619,6 +619,7 @@ CREATE TABLE run (
     started_at TEXT NOT NULL,
     finished_at TEXT,
     claims TEXT NOT NULL,
+    made_of TEXT NOT NULL,
     holder INTEGER NOT NULL DEFAULT 0
 );
 CREATE TABLE shard (
@@ -668,11 +669,11 @@ CREATE TABLE attempt (
 
 
 @pytest.mark.parametrize("table", ["run", "shard", "attempt"])
-def test_the_layout_of_version_3(directory: Path, table: str) -> None:
+def test_the_layout_of_version_4(directory: Path, table: str) -> None:
     """The layout of a version is final, because it is on disks: another column is another version."""
-    assert _ledger.VERSION == 3
+    assert _ledger.VERSION == 4
     with closing(sqlite3.connect(":memory:")) as expected, _plain(directory) as ledger:
-        expected.executescript(VERSION_3)
+        expected.executescript(VERSION_4)
         for facts in ("table_info", "index_list", "foreign_key_list"):
             statement = f"PRAGMA {facts}({table})"
             assert ledger.execute(statement).fetchall() == expected.execute(statement).fetchall()
@@ -724,10 +725,22 @@ async def test_a_run_of_version_1_goes_on(old: Path) -> None:
         assert connection.execute("PRAGMA user_version").fetchone() == (_ledger.VERSION,)
 
 
+async def test_a_run_of_version_3_goes_on(directory: Path) -> None:
+    """A run of version 3 is upgraded; it was begun without a fingerprint."""
+    with _plain(directory) as earlier:
+        earlier.execute("ALTER TABLE run DROP COLUMN made_of")
+        earlier.execute("PRAGMA user_version = 3")
+    before = _ledger.read(directory)
+    async with _opened(directory) as ledger:
+        assert await ledger.load() == before
+    assert before.run.made_of == ""
+
+
 async def test_a_run_of_version_2_goes_on(directory: Path) -> None:
     """A run of version 2 is upgraded, without hashes of its existing pieces."""
     with _plain(directory) as earlier:
         earlier.execute("ALTER TABLE attempt DROP COLUMN piece_sha256")
+        earlier.execute("ALTER TABLE run DROP COLUMN made_of")
         earlier.execute("PRAGMA user_version = 2")
     before = _ledger.read(directory)
     async with _opened(directory) as ledger:

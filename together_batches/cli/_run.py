@@ -19,7 +19,6 @@ from together_batches.cli._command import (
     argument,
     command,
     endpoint_option,
-    model_option,
     option,
     patience_option,
     priority_option,
@@ -30,6 +29,7 @@ from together_batches.cli._local_files import existing_run, refuse_dashes, spool
 from together_batches.cli._loop import connected, in_loop, last_words
 from together_batches.cli._numbers import above_zero, at_least_one, delays
 from together_batches.cli._progress import rows_bar
+from together_batches.cli._tables import requests_of, table_options, taken
 from together_batches.cli._text import PROGRAM, as_json, can_redraw, count_of, format_count, print_err, print_error
 from together_batches.errors import BatchesError, ValidationError
 
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from together_batches.cli._progress import ShowRows
     from together_batches.client import AsyncBatches
+    from together_batches.jsonl import TableRequests
     from together_batches.runs import RunEvent, RunReport, RunView
 
 _SECONDS_BETWEEN_LOOKS = 0.5
@@ -52,9 +53,10 @@ _NOT_PRINTED = {"trouble", "gone", "progressed"}
 @option("-o, --output FILE", "where the answers go, in the order of the input", complete="file")
 @option("--cancel DIR", "cancel the jobs of the run in this directory instead", complete="dir")
 @option("--run-dir DIR", "where the run is kept (FILE.run)", "directory", complete="dir")
+@table_options
 @option("--failures FILE", "a file for the rows without an answer", complete="file")
 @endpoint_option
-@model_option
+@option("--model M", "with --prompt: the model of the requests; otherwise the jobs' model_id", "model_id")
 @priority_option
 @option("--max-rows-per-job N", "maximum requests in a job (50000)", type=at_least_one, default=50_000)
 @option("--max-jobs N", "maximum jobs at once (100)", type=at_least_one, default=100)
@@ -98,6 +100,8 @@ def run(
     examples:
       together-batches run requests.jsonl -o answers.jsonl
       together-batches run requests.jsonl -o answers.jsonl --skip-invalid
+      together-batches run cities.csv --prompt "Which river flows through {city}?"
+          --model openai/gpt-oss-20b -o answers.jsonl
       together-batches run --cancel answers.jsonl.run
     """
     if cancel is not None:
@@ -114,7 +118,13 @@ def run(
     if wait:
         message = "--wait is for --cancel: a run waits for its jobs in any case"
         raise CommandError(message)
-    requests = spooled(source)
+    try:
+        table = requests_of(source, options["model_id"], taken(options))
+    except BatchesError as error:
+        raise CommandError(_as_options(str(error)), code_of(error)) from error
+    if table is not None:
+        options["model_id"] = None  # that of the requests, not of the jobs
+    requests = table or spooled(source)
     work = _Run(common, Path(output), directory, cancels=options["cancel_on_interrupt"])
     with last_words(work.state):
         return work.run(requests, unique_files=not shared_files, **options)
@@ -137,7 +147,7 @@ class _Run:
         self._cancels = cancels
 
     @in_loop
-    async def run(self, source: str | BinaryIO, **options: Any) -> Exit:
+    async def run(self, source: str | BinaryIO | TableRequests, **options: Any) -> Exit:
         """Run, show the progress, and print the result; ``options`` are those of :meth:`AsyncBatches.run`."""
         common = self._common
         shown = common.shows_progress and can_redraw(sys.stderr)
@@ -159,7 +169,11 @@ class _Run:
         return Exit.DONE if report.ok else Exit.SOME_FAILED
 
     async def _run(
-        self, batches: AsyncBatches, source: str | BinaryIO, show: ShowRows | None, options: dict[str, Any]
+        self,
+        batches: AsyncBatches,
+        source: str | BinaryIO | TableRequests,
+        show: ShowRows | None,
+        options: dict[str, Any],
     ) -> RunReport:
         import asyncio
 
@@ -226,7 +240,7 @@ class _Run:
 def _print_problems(error: ValidationError) -> None:
     problems = error.problems
     for problem in problems[:_MOST_PROBLEMS] if len(problems) > 1 else ():
-        print_err(str(problem))
+        print_err(_as_options(str(problem)))
     if len(problems) > _MOST_PROBLEMS:
         print_err(f"and {format_count(len(problems) - _MOST_PROBLEMS)} more")
     print_err("nothing was sent")

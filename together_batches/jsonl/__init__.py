@@ -10,24 +10,31 @@ from together_batches.jsonl._files import read, split, write
 from together_batches.jsonl._lines import MAX_LINE_BYTES, Line, LineSplitter, split_lines
 from together_batches.jsonl._requests import MAX_CUSTOM_ID, RequestLike, audio_request, chat_request, decode, encode
 from together_batches.jsonl._sources import Readable, Source
+from together_batches.jsonl._table_requests import Prompt, TableRequests, requests
+from together_batches.jsonl._tables import ArrowTable, Table
 
 __all__ = [
     "MAX_BYTES",
     "MAX_CUSTOM_ID",
     "MAX_LINE_BYTES",
     "MAX_ROWS",
+    "ArrowTable",
     "Line",
     "LineSplitter",
     "Problem",
+    "Prompt",
     "Readable",
     "RequestLike",
     "Source",
+    "Table",
+    "TableRequests",
     "Validation",
     "audio_request",
     "chat_request",
     "decode",
     "encode",
     "read",
+    "requests",
     "split",
     "split_lines",
     "validate",

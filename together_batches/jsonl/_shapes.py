@@ -17,7 +17,7 @@ _BINARY = {
     b"\x1f\x8b": "the file is compressed with gzip: unpack it, for example with gunzip",
     b"\x28\xb5\x2f\xfd": "the file is compressed with zstd: unpack it, for example with unzstd",
     b"BZh": "the file is compressed with bzip2: unpack it, for example with bunzip2",
-    b"PK\x03\x04": "the file is a zip archive or a spreadsheet: unpack it, or export it as JSON Lines",
+    b"PK\x03\x04": "the file is a zip archive or a spreadsheet: unpack it, or export it as JSON Lines or CSV",
     b"PAR1": "the file is Parquet: export it as JSON Lines, for example with to_json of pandas",
 }
 _UTF_16 = "the file is UTF-16: save it as UTF-8, for example with iconv -f UTF-16 -t UTF-8"
@@ -48,13 +48,9 @@ _ROWS = 2
 
 def other_shape(beginning: bytes) -> str | None:
     """Return the format of a file by its beginning, and how to convert it; None if it may be a file of requests."""
-    for magic, sentence in _BINARY.items():
-        if beginning.startswith(magic):
-            return sentence
-    if beginning.startswith((b"\xff\xfe", b"\xfe\xff")) or _alternates(beginning):
-        return _UTF_16
-    if b"\0" in beginning:
-        return _ZEROS
+    binary = binary_format(beginning)
+    if binary is not None:
+        return binary
     text = beginning.decode("utf-8-sig", "replace").lstrip()
     if re.match(r"\[\s*\{", text):
         # A file of one array per line is not such a file.
@@ -68,6 +64,16 @@ def other_shape(beginning: bytes) -> str | None:
         return _CSV
     shapes = {_shape_of(line) for line in _whole(lines, beginning)}
     return shapes.pop() if len(shapes) == 1 else None
+
+
+def binary_format(beginning: bytes) -> str | None:
+    """Return the format of a file that is not text in UTF-8, and how to convert it; otherwise None."""
+    for magic, sentence in _BINARY.items():
+        if beginning.startswith(magic):
+            return sentence
+    if beginning.startswith((b"\xff\xfe", b"\xfe\xff")) or _alternates(beginning):
+        return _UTF_16
+    return _ZEROS if b"\0" in beginning else None
 
 
 def _whole(lines: list[str], beginning: bytes) -> list[str]:

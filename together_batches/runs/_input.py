@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections.abc import AsyncIterable
 from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from together_batches import jsonl
@@ -14,6 +16,7 @@ from together_batches._text import format_count
 from together_batches.errors import RunChangedError
 from together_batches.jsonl._files import RequestLines
 from together_batches.jsonl._sources import blocks_of
+from together_batches.jsonl._table_requests import TABLE, TableRequests
 from together_batches.runs import _ledger
 from together_batches.runs._directory_check import INVALID, SPOOL
 from together_batches.runs._files import run_file
@@ -25,7 +28,6 @@ from together_batches.runs._threads import in_thread
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from datetime import datetime
-    from pathlib import Path
     from typing import BinaryIO
 
     from together_batches.jsonl import RequestLike
@@ -47,7 +49,7 @@ async def begin(source: Requests, places: RunPaths, options: Options, *, now: da
         found = _scanned(path, places.directory, options, raise_if_cancelled)
         run = Run(
             id=secrets.token_hex(8),
-            input_name=sendable(path.name),
+            input_name=sendable(Path(source.name).name if isinstance(source, TableRequests) else path.name),
             input_bytes=found.bytes,
             input_sha256=found.sha256,
             spooled=places.input is None,
@@ -57,6 +59,7 @@ async def begin(source: Requests, places: RunPaths, options: Options, *, now: da
             max_attempts=options.max_attempts,
             invalid=found.invalid,
             started_at=now,
+            made_of=_fingerprint(source) if isinstance(source, TableRequests) else "",
         )
         _ledger.create(places.directory, run, found.shards)
 
@@ -128,9 +131,9 @@ async def _spool(requests: Iterable[RequestLike] | AsyncIterable[RequestLike], t
 async def known_input(source: Requests, places: RunPaths, options: Options, run: Run) -> Path:
     """Return the path of an existing run's input; raise :class:`RunChangedError` if it or a setting differs.
 
-    An iterable is not iterated again, because its requests were copied and it may not yield them a second time. The
-    content of a binary file is compared with the copy; if it is empty, like a pipe that was read before, the copy is
-    used.
+    An iterable is not iterated again, because its requests were copied and it may not yield them a second time;
+    requests made of a table are compared by their fingerprint. The content of a binary file is compared with the
+    copy; if it is empty, like a pipe that was read before, the copy is used.
     """
     directory = str(places.directory)
     for name in ("endpoint", "model_id"):
@@ -147,6 +150,8 @@ async def known_input(source: Requests, places: RunPaths, options: Options, run:
             "run in another directory"
         )
         raise RunChangedError(message, directory=directory)
+    if isinstance(source, TableRequests) or run.made_of:
+        await in_thread(lambda _: _check_table(source, run, directory), large=True)
     path = places.input or places.directory / SPOOL
     size, sha256 = await in_thread(lambda raise_if_cancelled: sha256_of(path, raise_if_cancelled), large=True)
     if (size, sha256) != (run.input_bytes, run.input_sha256):
@@ -169,3 +174,28 @@ async def known_input(source: Requests, places: RunPaths, options: Options, run:
             )
             raise RunChangedError(message, directory=directory)
     return path
+
+
+def _fingerprint(requests: TableRequests) -> str:
+    """Return the fingerprint of requests made of a table, as JSON."""
+    return json.dumps(dict(requests.fingerprint), sort_keys=True)
+
+
+def _check_table(source: Requests, run: Run, directory: str) -> None:
+    """Raise :class:`RunChangedError` unless the requests are made of the same table as before, in the same way."""
+    advice = "go on with the former, or begin a new run in another directory"
+    if not isinstance(source, TableRequests) or not run.made_of:
+        was, now = ("", "not ") if run.made_of else ("not ", "")
+        message = f"the run in {directory} was {was}begun with requests of a table, and these are {now}such: {advice}"
+        raise RunChangedError(message, directory=directory)
+    before, now = json.loads(run.made_of), json.loads(_fingerprint(source))
+    if TABLE not in now:  # it can be read only once
+        before.pop(TABLE, None)
+    changed = [name for name in sorted(before | now) if before.get(name) != now.get(name)]
+    # Another prompt makes something else of the same table.
+    changed = [name for name in changed if name != TABLE] or changed
+    if changed:
+        message = (
+            f"the requests of the run in {directory} were made with another {' and another '.join(changed)}: {advice}"
+        )
+        raise RunChangedError(message, directory=directory)

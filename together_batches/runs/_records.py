@@ -57,7 +57,8 @@ class Run:
 
     ``spooled`` means that the input is a copy in the run's directory, because it came from an iterable or an open
     file. ``claims`` are the hashes of all outputs that the run has written, or was about to write: it recognises its
-    own files by them and not by paths, so that it can be moved and never replaces other files.
+    own files by them and not by paths, so that it can be moved and never replaces other files. ``made_of`` is the
+    fingerprint, as JSON, of requests that were made of a table.
     """
 
     id: str
@@ -73,6 +74,7 @@ class Run:
     started_at: datetime
     finished_at: datetime | None = None
     claims: str = ""
+    made_of: str = ""
 
 
 @attrs.frozen(kw_only=True)

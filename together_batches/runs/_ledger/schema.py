@@ -24,6 +24,9 @@ ALTER TABLE attempt ADD COLUMN error_bytes INTEGER;
 UPDATE attempt SET posts = 1 WHERE creating_at IS NOT NULL;
 """,
     2: "ALTER TABLE attempt ADD COLUMN piece_sha256 TEXT NOT NULL DEFAULT ''",
+    3: """
+ALTER TABLE run ADD COLUMN made_of TEXT NOT NULL DEFAULT '';
+""",
 }
 """Statements that upgrade a ledger of each version to the next. Version 1 recorded a create, but not how often it was
 sent: at least once."""

@@ -1,0 +1,92 @@
+"""Tables in Arrow's format as rows, read by pyarrow if it is installed, otherwise by arro3 (the extra ``arrow``)."""
+
+from __future__ import annotations
+
+from functools import partial
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from together_batches.errors import UsageError
+from together_batches.jsonl._columns import chosen
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    from together_batches.jsonl._columns import Row
+
+_ROWS_TOGETHER = 1000
+"""Rows that are Python objects at once: a frame in memory may be one batch."""
+
+
+def stream_rows(table: object, wanted: Sequence[str] | None) -> Iterator[Row]:
+    """Yield the rows of an object with ``__arrow_c_stream__``, with the columns that are wanted, or all."""
+    name = "the table"
+    reader = _reading(name, lambda: _library("pyarrow", "arro3.core").RecordBatchReader.from_stream(table))
+    yield from _rows(name, reader, chosen(name, reader.schema.names, wanted))
+
+
+def parquet_rows(path: Path, wanted: Sequence[str] | None) -> Iterator[Row]:
+    """Yield the rows of a Parquet file, with the columns that are wanted, or all."""
+    name = str(path)
+    with path.open("rb") as file:
+        # Without this, arro3 writes the report of a panic on standard error.
+        file.seek(-min(4, path.stat().st_size), 2)
+        if file.read() != b"PAR1":
+            message = f"{name} is not a whole Parquet file"
+            raise UsageError(message)
+    library = _library("pyarrow.parquet", "arro3.io")
+    if library.__name__ == "arro3.io":
+        reader = _reading(name, lambda: library.read_parquet(path, batch_size=_ROWS_TOGETHER))
+        yield from _rows(name, reader, chosen(name, reader.schema.names, wanted))
+    else:
+        file = _reading(name, lambda: library.ParquetFile(path))
+        columns = chosen(name, file.schema_arrow.names, wanted)
+        batches = _reading(name, lambda: file.iter_batches(batch_size=_ROWS_TOGETHER, columns=columns))
+        yield from _rows(name, batches, columns)
+
+
+def _library(*names: str) -> Any:
+    for name in names:
+        try:
+            return import_module(name)
+        except ImportError:
+            continue
+    message = 'this table needs an Arrow library: pip install "together_batches[arrow]"'
+    raise UsageError(message)
+
+
+def _rows(name: str, batches: Iterable[Any], columns: list[str]) -> Iterator[Row]:
+    batches = iter(batches)
+    while True:
+        batch = _reading(name, lambda: next(batches, None))
+        if batch is None:
+            return
+        for start in range(0, batch.num_rows, _ROWS_TOGETHER):
+            values = _reading(name, partial(_values, batch.slice(start, _ROWS_TOGETHER), columns))
+            for row in zip(*values, strict=True):
+                yield dict(zip(columns, row, strict=True))
+
+
+def _values(batch: Any, columns: Sequence[str]) -> list[list[Any]]:
+    names: list[str] = batch.schema.names
+    return [batch.column(names.index(column)).to_pylist() for column in columns]
+
+
+def _reading(name: str, read: Callable[[], Any]) -> Any:
+    """Return what ``read`` returns; an error of either library becomes ours."""
+    try:
+        return read()
+    except UsageError:
+        raise
+    except Exception as error:  # noqa: BLE001  # the libraries, and those whose tables they read, share no base
+        _refuse(name, error)
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # of Rust, in arro3
+            raise
+        _refuse(name, error)
+
+
+def _refuse(name: str, error: BaseException) -> NoReturn:
+    message = f"cannot read {name}: {error}"
+    raise UsageError(message) from error
