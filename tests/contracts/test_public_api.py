@@ -53,6 +53,7 @@ _FRONT_DOORS = {
     "together_batches.jsonl",
     "together_batches.models",
     "together_batches.runs",
+    "together_batches.tables",
     "together_batches.typing",
 }
 
@@ -82,6 +83,7 @@ def test_the_public_modules() -> None:
         "together_batches.runs",
         "together_batches.runs.rules",
         "together_batches.sync",
+        "together_batches.tables",
         "together_batches.typing",
     }
 

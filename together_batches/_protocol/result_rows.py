@@ -56,16 +56,10 @@ class _Answer(Struct, gc=False):
     usage: _Tokens | None = None
 
 
-class _Success(Struct, gc=False):
-    body: _Answer | None = None
-
-
 class _Line(Struct, gc=False):
     custom_id: str | None
     result: str
     body: _Answer | None = None
-    answer: _Success | None = None  # an answer that does not fit its schema
-    text: str | None = None
     code: str | None = None
     status_code: int | None = None
     message: str | None = None  # of a failure; a stray row has a reason, and an answer that does not fit an error
@@ -110,18 +104,16 @@ def row_of_result(result: BatchResult) -> ResultRow:
 
 
 def _row(line: _Line) -> ResultRow:
-    custom_id, result = line.custom_id, line.result
-    if line.body is not None:
-        return ResultRow(custom_id, result, *_content(line.body))
-    if line.answer is not None and line.answer.body is not None:
-        row = ResultRow(custom_id, result, *_content(line.answer.body), error=line.error)
-        return row._replace(text=line.text) if row.text is None else row
-    if result == "success":
-        found = None if line.raw is None else read_row(line.raw.encode("utf-8", "surrogatepass"))
-        return ResultRow(custom_id, result, *_content(_answer_in(found)))
+    custom_id, result, answer = line.custom_id, line.result, line.body
+    if answer is None and result in _ANSWERED:
+        answer = _answer_in(None if line.raw is None else read_row(line.raw.encode("utf-8", "surrogatepass")))
+    if answer is not None:
+        return ResultRow(custom_id, result, *_content(answer), None, line.error)
     code = str(line.status_code) if line.code is None and line.status_code is not None else line.code
-    error = line.message or line.reason or line.error
-    return ResultRow(custom_id, result, line.text, error_code=code, error=error)
+    return ResultRow(custom_id, result, error_code=code, error=line.message or line.reason or line.error)
+
+
+_ANSWERED = frozenset({"success", "invalid"})
 
 
 def _content(answer: _Answer) -> tuple[str | None, str | None, int | None, int | None]:
@@ -157,13 +149,11 @@ def _answer_in(result: BatchResult | None) -> _Answer:
 
 
 def _line_of(members: _Members) -> _Line:
-    body, answer, status_code = members.get("body"), members.get("answer"), members.get("status_code")
+    body, status_code = members.get("body"), members.get("status_code")
     return _Line(
         _text(members, "custom_id"),
         str(members["result"]),
         _answer_of(cast("_Members", body)) if isinstance(body, Mapping) else None,
-        _Success(_answer_of(_object(_object(answer).get("body")))) if answer is not None else None,
-        _text(members, "text"),
         _text(members, "code"),
         status_code if isinstance(status_code, int) else None,
         _text(members, "message"),

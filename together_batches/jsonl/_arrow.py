@@ -63,7 +63,8 @@ def _rows(name: str, batches: Iterable[Any], columns: list[str]) -> Iterator[Row
         if batch is None:
             return
         for start in range(0, batch.num_rows, _ROWS_TOGETHER):
-            values = _reading(name, partial(_values, batch.slice(start, _ROWS_TOGETHER), columns))
+            part = batch.slice(start, min(_ROWS_TOGETHER, batch.num_rows - start))  # arro3 panics beyond the end
+            values = _reading(name, partial(_values, part, columns))
             for row in zip(*values, strict=True):
                 yield dict(zip(columns, row, strict=True))
 

@@ -135,6 +135,16 @@ class TableRequests:
         }
         self._fingerprint = {name: _hash_of(value) for name, value in settings.items()}
 
+    @property
+    def table(self) -> Table:
+        """The table, which is joined with the answers by ``together_batches.tables``."""
+        return self._table
+
+    @property
+    def id_column(self) -> str:
+        """The column with the ids."""
+        return self._id_column
+
     def _check_prompt(self) -> None:
         if isinstance(self._prompt, Template):
             if not self._prompt.columns and self._images is None:

@@ -7,6 +7,7 @@ size of pyarrow, and takes less time and memory for what is done here.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from itertools import accumulate, chain
 from pathlib import Path
@@ -15,11 +16,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 import attrs
 
 from together_batches._protocol import json_codec
-from together_batches.errors import UsageError
+from together_batches.errors import BatchesError, UsageError
 from together_batches.tables._columns import ListOf, Record, Scalar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Generator, Iterable
 
     from together_batches.tables._columns import Column, Kind
 
@@ -112,6 +113,21 @@ class Arrow:
     def imported(self, table: object) -> Any:
         """Return an object of any library with ``__arrow_c_stream__`` as a stream of batches."""
         return self.core.RecordBatchReader.from_stream(table)
+
+
+@contextmanager
+def translated(doing: str, what: object) -> Generator[None]:
+    """Convert an error of a library to a :class:`UsageError` that says what failed."""
+    try:
+        yield
+    except BatchesError:
+        raise
+    except BaseException as error:
+        # Each library has errors of its own, and a panic of arro3 is no Exception.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        message = f"cannot {doing} {what}: {error}"
+        raise UsageError(message) from error
 
 
 def library() -> Arrow:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextlib import suppress
+from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from together_batches._fields import carried
+from together_batches._local.os_errors import explained
 from together_batches._protocol import json_codec
 from together_batches._validation import path_of
 from together_batches.errors import UsageError, ValidationError
-from together_batches.jsonl import LineSplitter, decode
+from together_batches.jsonl import ArrowTable, LineSplitter, TableRequests, decode
 from together_batches.jsonl._lines import cut_lines
+from together_batches.jsonl._tables import is_arrow, rows_in
+from together_batches.tables._arrow import translated
 from together_batches.tables._columns import Column
-from together_batches.tables._rows import BLOCK_BYTES, ROWS_TOGETHER, blocks_of
+from together_batches.tables._rows import ROWS_TOGETHER, blocks_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,85 +29,87 @@ if TYPE_CHECKING:
     from together_batches.tables._arrow import Arrow
 
 
-class ArrowTable(Protocol):
-    """A table with Arrow's stream interface, such as a frame of polars or pandas, or a relation of DuckDB."""
+Requests = str | os.PathLike[str] | ArrowTable | TableRequests
+"""The input of results: requests made of a table, such a table, or the path of a file of requests, CSV or Parquet."""
 
-    def __arrow_c_stream__(self, requested_schema: Any = None) -> object:
-        """Return the table as a capsule."""
-        ...
-
-
-Requests = str | os.PathLike[str] | ArrowTable
-"""The input of results: the path of a file of requests or of a Parquet file, or a table."""
-
+_TABLES = frozenset({".csv", ".parquet"})
 _REQUEST_COLUMNS = (Column("custom_id", "text"), Column("prompt", "text"), Column("request", "text"))
 """The columns of a file of requests: the last message of the user if it is text, and the whole body."""
 
 
 class Input:
-    """The input of results: a file of requests or a table, and the column with its ids."""
+    """The input of results, and the column with its ids."""
 
     def __init__(self, source: Requests, id_column: str, arrow: Arrow) -> None:
-        self._source = source
+        table: object = source
+        if isinstance(table, TableRequests):
+            id_column = table.id_column
+            table = table.table
+        self._table = table if is_arrow(table) else path_of("requests", cast("str | os.PathLike[str]", table))
+        self._name = str(self._table) if isinstance(self._table, Path) else "the input"
+        self._kind = self._table.suffix.lower() if isinstance(self._table, Path) else ""
+        self._id_column = id_column if self._kind in _TABLES or is_arrow(table) else _REQUEST_COLUMNS[0].name
         self._arrow = arrow
-        self._name = "the input"
-        if isinstance(source, str | os.PathLike) or not hasattr(source, "__arrow_c_stream__"):
-            self._source = path_of("requests", cast("str | os.PathLike[str]", source))
-            self._name = str(self._source)
-            id_column = id_column if self._source.suffix.lower() == ".parquet" else "custom_id"
-        self._id_column = id_column
         self._opened: tuple[Any, Iterator[Any]] | None = None
         self._opened = schema, _ = self._open()
         names: list[str] = list(schema.names)
-        if names.count(id_column) != 1:
+        if names.count(self._id_column) != 1:
             listed = ", ".join(map(repr, names))
-            message = f"{self._name} has no column {id_column!r} with the ids; custom_id= names another of {listed}"
+            message = (
+                f"{self._name} has no column {self._id_column!r} with the ids; custom_id= names another of {listed}"
+            )
             raise UsageError(message)
-        self._places = [place for place, name in enumerate(names) if name != id_column]
+        self._places = [place for place, name in enumerate(names) if name != self._id_column]
         self.fields = [arrow.plain_field(schema.field(place)) for place in self._places]
 
     def _open(self) -> tuple[Any, Iterator[Any]]:
-        """Return the schema and the batches; those that were opened to read the schema are used first."""
+        """Return the schema and the batches; what was opened to read the schema is used first."""
         opened, self._opened = self._opened, None
         if opened is not None:
             return opened
-        if not isinstance(self._source, Path):
-            reader = self._arrow.imported(self._source)
-            return reader.schema, iter(reader)
-        if self._source.suffix.lower() == ".parquet":
-            return self._arrow.read_parquet(self._source)
-        schema = self._arrow.schema(self._arrow.fields(_REQUEST_COLUMNS))
-        return schema, _batches_of_requests(self._source, schema, self._arrow)
+        with explained("read", self._name), translated("read", self._name):
+            if not isinstance(self._table, Path):
+                reader = self._arrow.imported(self._table)
+                return reader.schema, iter(reader)
+            if self._kind == ".parquet":
+                return self._arrow.read_parquet(self._table)
+        columns, rows = (_csv_rows if self._kind == ".csv" else _request_rows)(self._table)
+        schema = self._arrow.schema(self._arrow.fields(columns))
+        return schema, _batches(rows, schema, self._arrow)
 
     def merge(self) -> Merge:
         """Return a new pass over the input."""
         return Merge(self._name, self._open()[1], self._id_column, self._places, self._arrow)
 
 
-def _batches_of_requests(path: Path, schema: Any, arrow: Arrow) -> Iterator[Any]:
-    rows: list[tuple[str, str | None, str]] = []
-    size = 0
-
-    def batch() -> Any:
-        columns = zip(*rows, strict=True) if rows else [()] * len(_REQUEST_COLUMNS)
-        return arrow.batch([arrow.array("text", values) for values in columns], schema)
-
-    for request in _requests_in(path):
-        text = (carried(request) or json_codec.encode(request.body)).decode()
-        rows.append((request.custom_id, _prompt_of(request), text))
-        size += len(text)
-        if len(rows) >= ROWS_TOGETHER or size >= BLOCK_BYTES:
-            yield batch()
-            rows, size = [], 0
-    yield batch()
+_Row = Sequence[str | None]
 
 
-def _requests_in(path: Path) -> Iterator[BatchRequest]:
-    for lines in cut_lines(blocks_of(path), LineSplitter()):
-        for line in lines:
-            # A run sets bad lines aside, and no result is about them.
-            with suppress(ValidationError):
-                yield decode(line.content)
+def _batches(rows: Iterator[_Row], schema: Any, arrow: Arrow) -> Iterator[Any]:
+    """Yield rows of texts as batches."""
+    while some := list(islice(rows, ROWS_TOGETHER)):
+        yield arrow.batch([arrow.array("text", values) for values in zip(*some, strict=True)], schema)
+
+
+def _csv_rows(path: Path) -> tuple[Sequence[Column], Iterator[_Row]]:
+    rows = rows_in(path, None)
+    first = next(rows, None)
+    if first is None:
+        raise _empty(str(path))
+    return [Column(name, "text") for name in first], (tuple(row.values()) for row in chain([first], rows))
+
+
+def _request_rows(path: Path) -> tuple[Sequence[Column], Iterator[_Row]]:
+    def rows() -> Iterator[_Row]:
+        for lines in cut_lines(blocks_of(path), LineSplitter()):
+            for line in lines:
+                # A run sets bad lines aside, and no result is about them.
+                with suppress(ValidationError):
+                    request = decode(line.content)
+                    body = carried(request) or json_codec.encode(request.body)
+                    yield request.custom_id, _prompt_of(request), body.decode()
+
+    return _REQUEST_COLUMNS, rows()
 
 
 def _prompt_of(request: BatchRequest) -> str | None:
@@ -124,7 +131,7 @@ class Merge:
 
     def __init__(self, name: str, batches: Iterator[Any], id_column: str, others: list[int], arrow: Arrow) -> None:
         self._name = name
-        self._parts = _cut(batches)
+        self._parts = _cut(name, batches)
         self._id_column = id_column
         self._others = others
         self._arrow = arrow
@@ -150,8 +157,7 @@ class Merge:
             self._next = place + 1
             self._before = custom_id
         if self._part is None and not self._turn():
-            message = f"{self._name} has no rows"
-            raise UsageError(message)
+            raise _empty(self._name)
         if places:
             yield self._taken(places)
 
@@ -177,16 +183,24 @@ class Merge:
     def _lost(self, custom_id: str) -> UsageError:
         where = "" if self._before is None else f" after {self._before!r}"
         return UsageError(
-            f"{self._name} has no row {custom_id!r}{where}: results are joined with their own input, in its order, as "
+            f"{self._name} has no row {custom_id!r}{where}: results are joined with their own input in its order, as "
             "run writes them, and results with --order input"
         )
 
 
-def _cut(batches: Iterator[Any]) -> Iterator[Any]:
+def _cut(name: str, batches: Iterator[Any]) -> Iterator[Any]:
     """Yield batches in small parts: a frame in memory may be one batch."""
-    for batch in batches:
+    while True:
+        with translated("read", name):
+            batch = next(batches, None)
+        if batch is None:
+            return
         for start in range(0, batch.num_rows, ROWS_TOGETHER):
             yield batch.slice(start, min(ROWS_TOGETHER, batch.num_rows - start))  # beyond the end arro3 panics
+
+
+def _empty(name: str) -> UsageError:
+    return UsageError(f"{name} has no rows, so it is not the input of these results")
 
 
 def _id_of(name: str, value: object) -> str:

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from together_batches._local.atomic_file import AtomicFile
 from together_batches._validation import check_callback, path_of
-from together_batches.errors import UsageError
 from together_batches.tables._answers import Answers
-from together_batches.tables._arrow import library
+from together_batches.tables._arrow import library, translated
 from together_batches.tables._columns import RESULT_COLUMNS, unique
 from together_batches.tables._inputs import Input
 
@@ -89,13 +88,8 @@ class AnswerTable:
         with AtomicFile(target, replace=overwrite) as file:
             output = _Output(file.write)
             batches = output.taken(self._batches(), on_progress)
-            try:
+            with translated("write", target):
                 self._arrow.write_parquet(self._schema, batches, cast("BinaryIO", output))
-            except BaseException as error:
-                # Each library has errors of its own, and a panic of arro3 is no Exception.
-                if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-                    raise
-                output.error = output.error or UsageError(f"cannot write {target}: {error}")
             if output.error is not None:
                 raise output.error
             file.commit()
