@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _ROOT = Path(__file__).parents[1]
 _UNMEASURED = {"contracts", "process"}
-_NOT_IMPORTED = ("together_batches.__main__", "together_batches.airflow.")
+_NOT_IMPORTED = ("together_batches.__main__", "together_batches._pydantic", "together_batches.airflow.")
 
 # No deadline: a busy machine is not a failure. Fewer examples than Hypothesis's 100: every run draws others.
 settings.register_profile("suite", deadline=None, max_examples=50, print_blob=True)

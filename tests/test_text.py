@@ -1,16 +1,36 @@
-"""Text for people: counts, and escaped texts from outside."""
+"""Text for people: counts, durations, and escaped texts from outside."""
 
 from __future__ import annotations
 
 import pytest
 
-from together_batches._text import count_of, escape, format_count
+from together_batches._text import count_of, escape, format_count, lasted
 
 
 def test_counts() -> None:
     """Counts have thousands separators, and a singular for one."""
     assert format_count(9_998_001) == "9 998 001"
     assert (count_of(0, "row"), count_of(1, "row"), count_of(10_000, "row")) == ("0 rows", "1 row", "10 000 rows")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0, "0s"),
+        (0.25, "0.25s"),
+        (4.2345, "4.23s"),
+        (59.94, "59.9s"),
+        (59.97, "1m"),
+        (750, "12m30s"),
+        (3_600, "1h"),
+        (5_400, "1h30m"),
+        (3 * 86_400 + 5, "3d"),
+        (90_000, "1d1h"),
+    ],
+)
+def test_lasted(seconds: float, words: str) -> None:
+    """A duration is shown in its two largest units, as durations are typed."""
+    assert lasted(seconds) == words
 
 
 @pytest.mark.parametrize(

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import sys
 from abc import abstractmethod
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, cast
 
 import attrs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
 LONG_AGO = datetime.min.replace(tzinfo=UTC)
 """A time before all others, of what has none."""
@@ -112,23 +115,89 @@ READ_LATER: Callable[[ReadLater, Callable[[Any], None]], None] = ReadLater.__dic
 """Set the source of a value; a frozen one, too."""
 
 
+class _LoadedByPydantic:
+    """The serializer of the values, for fields of which pydantic does not know the type: ``Any``, ``dict``."""
+
+    def __get__(self, instance: object, owner: type[Plain]) -> object:
+        # Asked for by tools that inspect classes, too, which must not load pydantic.
+        if "pydantic_core" not in sys.modules:
+            message = "__pydantic_serializer__"
+            raise AttributeError(message)
+        return _pydantic().serializer()
+
+
+class _FieldsOfAttrs:
+    """The list in which attrs finds the fields of a class, as an attribute of the base class of all values.
+
+    msgspec writes an instance of a class that has such a list of its own by its attributes, without its body and with
+    its nulls, and never calls the ``enc_hook``.
+    """
+
+    def __get__(self, instance: object, owner: type[Plain]) -> object:
+        return owner.__fields_of_attrs__
+
+
 class Plain:
-    """A value that :func:`together_batches.to_dict` writes as its fields, but for those that are absent."""
+    """A value that :func:`together_batches.to_dict` writes: by default its fields, but for those that are absent.
+
+    What other libraries look for leads to the same plain data: pydantic its schema, and encoders ``__dict__`` (that
+    of FastAPI, of a handler without a type; ``json.dumps(value, default=vars)``).
+    """
 
     __slots__ = ()
+    __derived__: ClassVar[tuple[str, ...]] = ()
+    """Properties that are part of the plain data."""
 
-    def __to_dict__(self) -> dict[str, object]:
-        return attrs.asdict(
-            cast("attrs.AttrsInstance", self),
-            value_serializer=lambda _, __, value: written(value),
-            filter=lambda _, value: value is not None,
-        )
+    def __to_dict__(self) -> dict[str, Any]:
+        names = [field.name for field in attrs.fields(cast("type[attrs.AttrsInstance]", type(self)))]
+        return present(self, *names, *self.__derived__)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: object, handler: object) -> Any:
+        return pydantic_schema(cls, handler)
+
+    if TYPE_CHECKING:
+        __fields_of_attrs__: ClassVar[object]
+    else:
+        __pydantic_serializer__ = _LoadedByPydantic()
+        __attrs_attrs__ = _FieldsOfAttrs()
+
+        @property
+        def __dict__(self) -> dict[str, object]:
+            return self.__to_dict__()
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "__attrs_attrs__" in cls.__dict__:
+            cls.__fields_of_attrs__ = cls.__dict__["__attrs_attrs__"]
+            del cls.__attrs_attrs__  # type: ignore[attr-defined]  # pyright: ignore
+
+
+def pydantic_schema(value_type: type, handler: object) -> Any:
+    """Return the schema of a type for pydantic, which calls this."""
+    return _pydantic().schema_of(value_type, handler)
+
+
+def _pydantic() -> Any:
+    # By name, because it knows how values are read and written, and so is no room below this one.
+    return import_module("together_batches._pydantic")
+
+
+def present(value: object, *names: str) -> dict[str, Any]:
+    """Return these attributes as plain data, without those that are None."""
+    return {name: written(found) for name in names if (found := getattr(value, name)) is not None}
 
 
 def written(value: object) -> object:
     """Return the value of a field as plain data: a time in UTC with ``Z``, a path and a status as text."""
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    if isinstance(value, Plain):
+        return value.__to_dict__()
+    if isinstance(value, tuple):
+        return [written(item) for item in cast("tuple[object, ...]", value)]
+    if isinstance(value, Mapping):
+        return dict(cast("Mapping[object, object]", value))
     return str(cast("object", value)) if isinstance(value, os.PathLike | StrEnum) else value
 
 

@@ -1,6 +1,8 @@
-"""Text for people: counts with separators, and external text made printable."""
+"""Text for people: counts with separators, durations, and external text made printable."""
 
 from __future__ import annotations
+
+_UNITS = (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1))
 
 
 def format_count(value: int) -> str:
@@ -11,6 +13,19 @@ def format_count(value: int) -> str:
 def count_of(value: int, noun: str) -> str:
     """Return a count with its noun: ``1 row``, ``10 000 rows``."""
     return f"{format_count(value)} {noun}{'' if value == 1 else 's'}"
+
+
+def lasted(seconds: float) -> str:
+    """Format a duration in its two largest units: ``4.2s``, ``12m30s``, ``1h30m``, ``3d``."""
+    if round(seconds, 1) < 60:
+        return f"{seconds:.3g}s"
+    left = round(seconds)
+    parts: list[str] = []
+    for unit, size in _UNITS:
+        many, left = divmod(left, size)
+        if many or parts:
+            parts.append(f"{many}{unit}" if many else "")
+    return "".join(parts[:2])
 
 
 def escape(text: str) -> str:

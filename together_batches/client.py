@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NoReturn, Self
 
 import attrs
 
+from together_batches._display import watched
 from together_batches._http.client_state import BulkContext, CallState, ClientState
 from together_batches._http.transport import Transport
 from together_batches._jobs import bulk_cancel, cancel
@@ -323,6 +324,7 @@ class AsyncBatches:
         rate: float | None = None,
         wait: bool = False,
         timeout: float | None = None,
+        progress: bool = False,
         on_outcome: Callable[[CancelOutcome], None] | None = None,
     ) -> CancelReport:
         """Cancel many jobs concurrently, and report the outcome of each, in the order of the ids.
@@ -340,6 +342,7 @@ class AsyncBatches:
             timeout: maximum seconds for the whole call. At the limit, calls in flight are ``FAILED``, unsent ids are
                 ``NOT_ATTEMPTED`` (ids that an async iterable had not yielded are not in the report), and jobs that
                 were draining stay ``CANCELING``.
+            progress: draw a bar, with an estimate of the time left, on a terminal or in a notebook.
             on_outcome: called in the event loop for each outcome, as soon as it is known; not a coroutine function.
                 With ``wait`` it is called twice for a job that stops: when its cancel is accepted, and when it has
                 ended; ``outcome.event`` distinguishes them. An exception from it aborts the call.
@@ -351,9 +354,11 @@ class AsyncBatches:
         ids, limit, bulk = self._bulk(job_ids, max_concurrency, rate)
         if timeout is not None:
             positive_number("timeout", timeout, zero=True)
-        return await bulk_cancel.cancel_many(
-            self._verbs, bulk, ids, max_concurrency=limit, wait=wait, timeout=timeout, on_outcome=on_outcome
-        )
+        check_callback("on_outcome", on_outcome)
+        with watched(progress, "cancel", on_outcome, job_ids) as on_outcome:
+            return await bulk_cancel.cancel_many(
+                self._verbs, bulk, ids, max_concurrency=limit, wait=wait, timeout=timeout, on_outcome=on_outcome
+            )
 
     def iter_cancel(
         self,
@@ -386,6 +391,7 @@ class AsyncBatches:
         timeout: float | None = None,
         poll_interval: float | None = None,
         patience: float = 60,
+        progress: bool = False,
         on_update: Callable[[BatchJob], None] | None = None,
     ) -> BatchJob:
         """Wait until a job has finished, and return it in its final state.
@@ -405,6 +411,7 @@ class AsyncBatches:
             patience: seconds for which something absent is read again: a job that answers 404, although this client
                 has seen it or it is passed as a :class:`BatchJob`; and the files of a COMPLETED job that names none.
                 Such a job is then returned with a warning in the log, also when ``timeout`` is over. 0 reads once.
+            progress: draw a bar, as for :meth:`cancel_many`.
             on_update: called in the event loop with the job as first seen, with each change, and with the job that is
                 returned; not a coroutine function. ``progress`` never decreases. An exception from it aborts the
                 wait.
@@ -420,15 +427,17 @@ class AsyncBatches:
         _check_times(timeout, poll_interval, patience)
         from together_batches._jobs.wait import Wait
 
-        waiting = Wait(
-            api=self._wait_api(self._known.knows),
-            max_concurrency=1,
-            timeout=timeout,
-            poll_interval=poll_interval,
-            patience=patience,
-            on_update=on_update,
-        )
-        return await waiting.for_one(job_id)
+        check_callback("on_update", on_update)
+        with watched(progress, "wait", on_update, job_id) as on_update:
+            waiting = Wait(
+                api=self._wait_api(self._known.knows),
+                max_concurrency=1,
+                timeout=timeout,
+                poll_interval=poll_interval,
+                patience=patience,
+                on_update=on_update,
+            )
+            return await waiting.for_one(job_id)
 
     def as_completed(
         self,
@@ -573,6 +582,7 @@ class AsyncBatches:
         unique_files: bool = True,
         retry_delays: float | Iterable[float] = (30, 120, 600),
         cancel_on_interrupt: bool = False,
+        progress: bool = False,
         on_event: Callable[[RunEvent], None] | None = None,
     ) -> RunReport:
         """Send any number of requests, and write every answer to one file, despite crashes and errors.
@@ -624,6 +634,7 @@ class AsyncBatches:
                 a shard that failed as a whole: the n-th, or the last. The time since the job ended counts, and a new
                 call starts at once.
             cancel_on_interrupt: cancel the jobs in progress when this call is cancelled, such as by Ctrl-C.
+            progress: draw a bar, as for :meth:`cancel_many`.
             on_event: called in the event loop with each event; not a coroutine function. An exception from it aborts
                 the call.
 
@@ -664,7 +675,8 @@ class AsyncBatches:
         )
         places = RunPaths.of(source, output, directory, failures)
         api = self.__run_api__(patience, poll_interval)
-        return await _running.run(source, places, options, api=api)
+        with watched(progress, "run", on_event, output) as on_event:
+            return await _running.run(source, places, attrs.evolve(options, on_event=on_event), api=api)
 
     async def cancel_run(
         self,

@@ -12,6 +12,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import attrs
 
+from together_batches._fields import Plain
 from together_batches._validation import positive_int, positive_number
 from together_batches.errors import UsageError
 
@@ -64,7 +65,7 @@ def _check_whole(_: object, attribute: attrs.Attribute[int], value: int) -> None
 
 
 @attrs.frozen
-class Timeout:
+class Timeout(Plain):
     """Time limits of one attempt, in seconds: to open a connection, between two arrivals of data, and in total."""
 
     connect: float = attrs.field(default=5.0, validator=_check_positive)
@@ -81,7 +82,7 @@ class Timeout:
 
 
 @attrs.frozen
-class RetryPolicy:
+class RetryPolicy(Plain):
     """How a failed call is retried.
 
     There are at most ``max_attempts`` attempts; after attempt *n* the delay is random, up to ``min(max_delay,

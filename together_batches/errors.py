@@ -87,6 +87,12 @@ class BatchesError(Exception):
     def __reduce__(self) -> tuple[Any, ...]:
         return _restore, (type(self), self.args, self.__dict__.copy())
 
+    def _render_traceback_(self) -> list[str]:
+        """Return the lines that IPython prints for this error."""
+        from together_batches._display import tracebacks
+
+        return tracebacks.rendered(self)
+
 
 class APIError(BatchesError):
     """The request failed, at the service or on the way to it; ``method`` and ``url`` are those of the request.

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Never, Protocol
 
+from together_batches._display import watched
 from together_batches._http.client_state import CallState
 from together_batches._jobs.job_filter import newest_first
 from together_batches._jobs.patience import Absence, say_how_long
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
     import builtins
     import os
     from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
-    from pathlib import Path
 
     from together_batches._jobs.upload_source import Source
     from together_batches._protocol.files import Transfer, UploadContent
@@ -213,6 +214,7 @@ class AsyncFiles:
         filename: str | None = None,
         purpose: str = "batch-api",
         via: Literal["storage", "api"] = "storage",
+        progress: bool = False,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> FileObject:
         """Upload a file; content that the account already has is recognised, and not sent again.
@@ -229,6 +231,7 @@ class AsyncFiles:
             purpose: the purpose of the file.
             via: ``"storage"`` requests an address from the service and sends the file there, as the official SDKs
                 do; ``"api"`` sends it through the service, in a form.
+            progress: draw a bar, with an estimate of the time left, on a terminal or in a notebook.
             on_progress: called in the event loop with the bytes sent and their total; not a coroutine function. It
                 restarts when a step is retried. An exception from it aborts the call.
 
@@ -244,7 +247,8 @@ class AsyncFiles:
         check_callback("on_progress", on_progress)
         async with open_upload(source, filename) as content:
             content.lines.raise_for_problems()
-            return (await self._transfers.upload(content, purpose, via, on_progress)).file
+            with watched(progress, "transfer", on_progress, f"Uploading {content.name}") as on_progress:
+                return (await self._transfers.upload(content, purpose, via, on_progress)).file
 
     async def retrieve(self, file_id: str | FileObject) -> FileObject:
         """Return the metadata of a file.
@@ -319,6 +323,7 @@ class AsyncFiles:
         *,
         overwrite: bool = False,
         patience: float = 60,
+        progress: bool = False,
         on_progress: Callable[[int, int | None], None] | None = None,
         **renamed: Never,
     ) -> Path:
@@ -337,6 +342,7 @@ class AsyncFiles:
                 :class:`FileObject`, was uploaded by this client, or is named by a job that this client has seen)
                 answers 404, or has fewer bytes than its metadata says. They restart when the file has grown. With 0
                 there is one attempt.
+            progress: draw a bar, as for :meth:`upload`.
             on_progress: called in the event loop with the bytes received and the total, or None if that is unknown;
                 not a coroutine function. An exception from it aborts the call.
             renamed: no further keywords; ``force`` is now ``overwrite``.
@@ -350,6 +356,17 @@ class AsyncFiles:
         positive_number("patience", patience, zero=True)
         path_of("path", path)
         check_callback("on_progress", on_progress)
+        with watched(progress, "transfer", on_progress, f"Downloading {Path(path).name}") as on_progress:
+            return await self._download(file_id, path, overwrite, patience, on_progress)
+
+    async def _download(
+        self,
+        file_id: str | FileObject,
+        path: str | os.PathLike[str],
+        overwrite: bool,
+        patience: float,
+        on_progress: Callable[[int, int | None], None] | None,
+    ) -> Path:
         wanted = file_protocol.file_id(file_id)
         exists = isinstance(file_id, FileObject) or self._transfers.known.knows_file(wanted)
         absence = Absence(patience)

@@ -8,6 +8,7 @@ imported from here too.
 from __future__ import annotations
 
 import enum
+from base64 import b64encode
 from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, cast
@@ -89,6 +90,10 @@ class BatchJobStatus(enum.StrEnum):
         """True if the job will not change any more."""
         return self._value_ in _TERMINAL
 
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: object, handler: object) -> Any:
+        return _fields.pydantic_schema(cls, handler)
+
 
 if TYPE_CHECKING:
     _Status = BatchJobStatus
@@ -130,7 +135,7 @@ def _normalised(_: type, fields: Sequence[attrs.Attribute[Any]]) -> list[attrs.A
 
 
 @attrs.frozen(kw_only=True, field_transformer=_normalised)
-class BatchJob(_fields.ReadLater):
+class BatchJob(_fields.ReadLater, _fields.Plain):
     """A batch job as the service last described it.
 
     The fields are the service's own (https://docs.together.ai/reference/batch-get). ``status`` is None only if the
@@ -165,10 +170,19 @@ class BatchJob(_fields.ReadLater):
             # The field has a valid value now, so its invalid one is of no more use.
             object.__setattr__(self, "extra", {name: self.extra[name] for name in self.extra if name not in over})
 
+    def __to_dict__(self) -> dict[str, Any]:
+        return {**_fields.present(self, *_FIELDS), **self.extra}
+
     @property
     def is_terminal(self) -> bool:
         """True if the job will not change any more; False also if the service sent no status."""
         return bool(self.status) and self.status.is_terminal
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
+        """Return the value as IPython shows it."""
+        from together_batches._display import values
+
+        return values.job(self)
 
 
 _FIELDS = {name: field for name, field in _fields.fields_of(BatchJob).items() if name != "extra"}
@@ -186,7 +200,7 @@ def _fits(name: str, value: object) -> bool:
 
 
 @attrs.frozen(kw_only=True)
-class Response:
+class Response(_fields.Plain):
     """The unprocessed response to ``request``.
 
     ``headers`` have lower-case names, ``body`` is the bytes after transfer and content decoding, ``request_id`` is
@@ -199,9 +213,16 @@ class Response:
     body: bytes = attrs.field(repr=False)
     request_id: str | None = None
 
+    def __to_dict__(self) -> dict[str, Any]:
+        try:
+            body = {"body": self.body.decode()}
+        except UnicodeDecodeError:
+            body = {"body_base64": b64encode(self.body).decode()}
+        return {"status": self.status, "headers": dict(self.headers), **body, **_fields.present(self, "request_id")}
+
 
 @attrs.frozen(kw_only=True)
-class FileObject:
+class FileObject(_fields.Plain):
     """A file of the account: an uploaded input, or the output or errors of a job.
 
     See https://docs.together.ai/reference/get-files-id. ``created_at`` is aware and in UTC. ``filename`` is not
@@ -220,6 +241,10 @@ class FileObject:
     line_count: int | None = None
     seen_at: datetime | None = attrs.field(default=None, eq=False)
     extra: Mapping[str, object] = attrs.field(factory=dict[str, object], hash=False)
+
+    def __to_dict__(self) -> dict[str, Any]:
+        names = [field.name for field in attrs.fields(FileObject) if field.name not in {"seen_at", "extra"}]
+        return {**_fields.present(self, *names), **self.extra}
 
 
 def __getattr__(name: str) -> object:

@@ -6,12 +6,13 @@ import enum
 from collections import Counter
 from datetime import datetime
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import attrs
 
+from together_batches._fields import Plain, present
 from together_batches._text import format_count
-from together_batches.errors import BatchesError
+from together_batches.errors import APIStatusError, BatchesError
 from together_batches.models import BatchJob, BatchJobStatus
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ _FINE = frozenset({CancelResult.CANCELLED, CancelResult.CANCELING, CancelResult.
 
 
 @attrs.frozen
-class CancelOutcome:
+class CancelOutcome(Plain):
     """The outcome of one id.
 
     ``job`` is the job as last seen, if it could be read. ``error`` is the reason of every outcome that is not ``ok``.
@@ -72,6 +73,11 @@ class CancelOutcome:
     requested_at: datetime | None = None
     event: Literal["accepted", "ended"] | None = attrs.field(default=None, eq=False)
 
+    def __to_dict__(self) -> dict[str, Any]:
+        names = ("job_id", "event", "result", "attempts", "accepted", "status_before", "requested_at", "job")
+        error = {} if self.error is None else {"error": _facts(self.error)}
+        return {**present(self, *names), **error}
+
     @property
     def ok(self) -> bool:
         """True if nothing is left to do: cancelled, draining, or finished before."""
@@ -83,7 +89,14 @@ class CancelOutcome:
         return self.accepted and self.job is not None and self.job.status == BatchJobStatus.COMPLETED
 
 
-class CancelReport:
+def _facts(error: BatchesError) -> dict[str, Any]:
+    facts: dict[str, Any] = {"type": type(error).__name__, "message": str(error)}
+    if isinstance(error, APIStatusError):
+        facts |= {"status": error.status, "request_id": error.request_id}
+    return facts
+
+
+class CancelReport(Plain):
     """The outcomes of a bulk cancel, in the order of the ids; its text is the summary line.
 
     The text distinguishes jobs that completed although their cancel was accepted from those that had finished before
@@ -159,6 +172,10 @@ class CancelReport:
     def __reduce__(self) -> tuple[type[CancelReport], tuple[list[CancelOutcome]]]:
         return CancelReport, (list(self),)
 
+    def __to_dict__(self) -> dict[str, Any]:
+        counts = {str(result): count for result, count in self.counts.items()}
+        return {"ok": self.ok, "counts": counts, "outcomes": [outcome.__to_dict__() for outcome in self]}
+
     @property
     def ok(self) -> bool:
         """True if every job is cancelled, draining, or had finished before."""
@@ -184,3 +201,9 @@ class CancelReport:
 
     def __repr__(self) -> str:
         return f"<CancelReport: {self}>"
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
+        """Return the value as IPython shows it."""
+        from together_batches._display import values
+
+        return values.cancel_report(self)

@@ -5,12 +5,14 @@ Separate from the other values, because a program that creates, watches or cance
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Generic, cast
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, cast
 
 import attrs
 
-from together_batches._fields import Carried, Plain
+from together_batches._fields import Carried, Plain, present
 from together_batches._text import format_count
 from together_batches.errors import APIResponseValidationError
 
@@ -35,8 +37,20 @@ __all__ = [
 ]
 
 
+class _Row(Plain):
+    """A row of a file of results; as plain data it has its kind as ``result``."""
+
+    __slots__ = ()
+    _result: ClassVar[str]
+
+    def __to_dict__(self) -> dict[str, Any]:
+        # An absent id is written as null; an empty raw text is omitted.
+        fields = {name: field for name, field in super().__to_dict__().items() if field != ""}
+        return {"custom_id": None, "result": self._result, **fields}
+
+
 @attrs.frozen(eq=False, repr=False, match_args=False)
-class _WithBody:
+class _WithBody(Plain):
     """A row with a body, which is a mapping, or undecoded text until it is read."""
 
     custom_id: str
@@ -111,6 +125,10 @@ class BatchRequest(_WithBody):
 
     method: str | None = None
 
+    def __to_dict__(self) -> dict[str, Any]:
+        method = present(self, "method")
+        return {"custom_id": self.custom_id, **method, "body": dict(self.body)}
+
 
 @attrs.frozen
 class Usage(Plain):
@@ -158,9 +176,19 @@ class BatchSuccess(_WithBody, Generic[T_co]):
 
     __match_args__ = ("custom_id", "body", "status_code", "raw", "parsed")
 
+    _result: ClassVar[str] = "success"
     status_code: int = 200
     raw: str = ""
     parsed: T_co = _NOT_PARSED
+
+    def __to_dict__(self) -> dict[str, Any]:
+        plain: dict[str, Any] = {"custom_id": self.custom_id, "result": self._result}
+        with suppress(APIResponseValidationError, ValueError, RecursionError):
+            if self.raw:  # JSON might not represent the body
+                json.dumps(self.body, allow_nan=False, ensure_ascii=False).encode()
+            plain["body"] = self.body
+        plain["status_code"] = self.status_code
+        return {**plain, "raw": self.raw} if self.raw else plain
 
     @property
     def text(self) -> str | None:
@@ -194,25 +222,32 @@ class BatchSuccess(_WithBody, Generic[T_co]):
 
 
 @attrs.frozen
-class BatchInvalid:
+class BatchInvalid(_Row):
     """A row that was answered, and whose answer does not fit the ``schema`` with which the rows were read.
 
     ``error`` says why, ``text`` is the text of the answer as it came, None if it has none, and ``answer`` the whole
     answer. An answer that was cut off (``finish_reason`` is ``"length"``) does not fit.
     """
 
+    _result: ClassVar[str] = "invalid"
+
     custom_id: str
     text: str | None
     error: str
     answer: BatchSuccess
 
+    def __to_dict__(self) -> dict[str, Any]:
+        return {**self.answer.__to_dict__(), "result": self._result, "error": self.error}
+
 
 @attrs.frozen
-class BatchFailure:
+class BatchFailure(_Row):
     """A row that failed, or a line that could not be read (``custom_id`` is None if it could not be read either).
 
     ``code`` and ``message`` are the service's, ``raw`` is the original line.
     """
+
+    _result: ClassVar[str] = "failure"
 
     custom_id: str | None
     code: str | None
@@ -222,15 +257,19 @@ class BatchFailure:
 
 
 @attrs.frozen
-class BatchMissing:
+class BatchMissing(_Row):
     """A row of the input that is in neither file of the job: it was not answered, and may be sent again."""
+
+    _result: ClassVar[str] = "missing"
 
     custom_id: str
 
 
 @attrs.frozen
-class BatchStray:
+class BatchStray(_Row):
     """A row that belongs to no row of the input, or to one that was already answered; ``reason`` states which."""
+
+    _result: ClassVar[str] = "stray"
 
     custom_id: str | None
     reason: str

@@ -184,6 +184,7 @@ class Batches:
         rate: float | None = None,
         wait: bool = False,
         timeout: float | None = None,
+        progress: bool = False,
         on_outcome: Callable[[CancelOutcome], None] | None = None,
     ) -> CancelReport:
         """Cancel many jobs concurrently, and report the outcome of each, in the order of the ids.
@@ -197,6 +198,7 @@ class Batches:
             rate=rate,
             wait=wait,
             timeout=timeout,
+            progress=progress,
             on_outcome=on_outcome,
         )
 
@@ -223,6 +225,7 @@ class Batches:
         timeout: float | None = None,
         poll_interval: float | None = None,
         patience: float = 60,
+        progress: bool = False,
         on_update: Callable[[BatchJob], None] | None = None,
     ) -> BatchJob:
         """Wait until a job has finished, and return it in its final state.
@@ -235,6 +238,7 @@ class Batches:
             timeout=timeout,
             poll_interval=poll_interval,
             patience=patience,
+            progress=progress,
             on_update=on_update,
         )
 
@@ -308,6 +312,7 @@ class Batches:
         unique_files: bool = True,
         retry_delays: float | Iterable[float] = (30, 120, 600),
         cancel_on_interrupt: bool = False,
+        progress: bool = False,
         on_event: Callable[[RunEvent], None] | None = None,
     ) -> RunReport:
         """Send any number of requests, and write every answer to one file, despite crashes and errors.
@@ -337,6 +342,7 @@ class Batches:
             unique_files=unique_files,
             retry_delays=retry_delays,
             cancel_on_interrupt=cancel_on_interrupt,
+            progress=progress,
             on_event=on_event,
         )
 
@@ -469,6 +475,7 @@ class Files:
         filename: str | None = None,
         purpose: str = "batch-api",
         via: Literal["storage", "api"] = "storage",
+        progress: bool = False,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> FileObject:
         """Upload a file; content that the account already has is recognised, and not sent again.
@@ -476,7 +483,13 @@ class Files:
         ``on_progress`` is called in the client's own thread, and a ``source`` of requests is iterated in others.
         """
         return self._thread.call(
-            self._async.upload, source, filename=filename, purpose=purpose, via=via, on_progress=on_progress
+            self._async.upload,
+            source,
+            filename=filename,
+            purpose=purpose,
+            via=via,
+            progress=progress,
+            on_progress=on_progress,
         )
 
     def retrieve(self, file_id: str | FileObject) -> FileObject:
@@ -506,6 +519,7 @@ class Files:
         *,
         overwrite: bool = False,
         patience: float = 60,
+        progress: bool = False,
         on_progress: Callable[[int, int | None], None] | None = None,
         **renamed: Never,
     ) -> Path:
@@ -519,6 +533,7 @@ class Files:
             path,
             overwrite=overwrite,
             patience=patience,
+            progress=progress,
             on_progress=on_progress,
             **renamed,
         )

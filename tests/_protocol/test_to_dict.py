@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
+import sys
 from datetime import UTC, datetime
+from typing import Any
 
+import attrs
+import msgspec
 import pytest
 
+from together_batches._fields import Plain
 from together_batches._protocol.carried_body import Body
 from together_batches._protocol.result_lines import read_row
 from together_batches._protocol.to_dict import line_of, to_dict
+from together_batches.config import Timeout
 from together_batches.errors import NotFoundError, UsageError
-from together_batches.models import BatchJob, BatchJobStatus, FileObject
+from together_batches.jsonl import decode, validate
+from together_batches.models import BatchJob, BatchJobStatus, FileObject, Response
 from together_batches.outcomes import CancelOutcome, CancelReport, CancelResult
 from together_batches.rows import (
     BatchFailure,
     BatchInvalid,
     BatchMissing,
+    BatchRequest,
     BatchResult,
     BatchStray,
     BatchSuccess,
@@ -139,6 +149,51 @@ def test_a_report_as_plain_data() -> None:
 def test_a_row_as_plain_data(row: BatchResult[object] | Usage, expected: dict[str, object]) -> None:
     """A row has its kind; absent fields are omitted, except that an absent id is null."""
     assert to_dict(row) == expected
+
+
+_VALUES = [
+    BatchJob(id="a", status="PAUSED", created_at=_NOON, extra={"more": [1]}),
+    FileObject(id="file-1", bytes=0),
+    BatchRequest("a", {"model": "m"}),
+    decode(b'{"custom_id": "a", "method": "FILE", "body": {"model": "m"}}'),
+    BatchSuccess("a", {"text": "x"}),
+    BatchMissing("a"),
+    CancelReport([CancelOutcome("a", CancelResult.FAILED, error=UsageError("no id"))]),
+    Response(status=200, headers={"date": "now"}, body=b"{}"),
+    Timeout(),
+    validate(b"{}"),
+]
+
+
+@pytest.mark.parametrize("value", _VALUES, ids=lambda value: type(value).__name__)
+def test_a_value_in_any_json_library(value: Any) -> None:
+    """``to_dict`` is the function for unknown types of each library; ``vars`` gives the same plain data."""
+    expected = {"values": [to_dict(value)]}
+    given = {"values": [value]}
+    assert json.loads(json.dumps(given, default=to_dict)) == expected
+    assert json.loads(json.dumps(given, default=vars)) == expected
+    assert msgspec.json.decode(msgspec.json.encode(given, enc_hook=to_dict)) == expected
+    assert to_dict(pickle.loads(pickle.dumps(value))) == to_dict(copy.copy(value)) == to_dict(value)
+
+
+def test_a_response_as_plain_data() -> None:
+    """The body of a response is text, or base64 if it is none."""
+    assert to_dict(Response(status=200, headers={}, body=b"{}", request_id="r")) == {
+        "status": 200,
+        "headers": {},
+        "body": "{}",
+        "request_id": "r",
+    }
+    assert to_dict(Response(status=200, headers={}, body=b"\xff"))["body_base64"] == "/w=="
+
+
+def test_fields_that_attrs_finds() -> None:
+    """A value is a class of attrs, although the list of its fields is not an attribute of its own."""
+    assert [field.name for field in attrs.fields(Usage)] == ["prompt_tokens", "completion_tokens", "total_tokens"]
+    assert attrs.evolve(Usage(1), total_tokens=2) == Usage(1, 0, 2)
+    assert attrs.has(BatchJob)
+    assert not attrs.has(Plain)
+    assert not hasattr(Usage, "__pydantic_serializer__") or "pydantic_core" in sys.modules
 
 
 def test_what_is_no_value_of_this_package() -> None:

@@ -180,7 +180,7 @@ def _modules_of(code: str) -> set[str]:
     return set(ended.stdout.split())
 
 
-_HEAVY = {"aiohttp", "cattrs", "msgspec", "rich", "anyio", "asyncio", "yarl", "ssl", "pytest"}
+_HEAVY = {"aiohttp", "cattrs", "msgspec", "rich", "anyio", "asyncio", "yarl", "ssl", "pytest", "pydantic"}
 
 
 @pytest.mark.parametrize(

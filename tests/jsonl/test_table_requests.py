@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import json
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -190,6 +192,53 @@ def test_arguments_that_cannot_be_used_are_refused(options: dict[str, Any], mess
     with pytest.raises((UsageError, ValidationError)) as caught:
         list(jsonl.requests(_CITIES, **{"prompt": "{city}", "model": _MODEL, **options}))
     assert str(caught.value).startswith(message)
+
+
+# --- schemas ------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class City:
+    """What an answer is to be."""
+
+    river: str
+
+
+def test_a_schema_is_sent_with_each_request() -> None:
+    """As the parameter ``response_format``, and in the system message unless that is declined."""
+    expected = jsonl.chat_request(
+        "1",
+        model=_MODEL,
+        messages=[{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Where is Paris?"}],
+        schema=City,
+    )
+    first, _ = _requests(_CITIES, system="Be brief.", schema=City)
+    assert first == expected
+    first, _ = _requests(_CITIES, lambda row: expected.body["messages"][:1], schema=City, schema_in_prompt=False)
+    assert first.body["messages"] == expected.body["messages"][:1]
+    assert first.body["response_format"] == expected.body["response_format"]
+
+
+def test_a_schema_in_other_words_is_the_same() -> None:
+    """A new version of a library may word the schema of a class anew; another schema is another."""
+
+    class Reworded:
+        """An adapter whose schema has a title more."""
+
+        def __init__(self, **more: object) -> None:
+            self.schema = {**json.loads(before["schema"]), **more}
+
+        def json_schema(self) -> dict[str, Any]:
+            return self.schema
+
+        def validate_json(self, data: str | bytes, /) -> object:
+            raise NotImplementedError
+
+    before = _requests(_CITIES, schema=City).fingerprint
+    assert _requests(_CITIES, schema=Reworded(title="Other")).changed_since(before) == []
+    assert _requests(_CITIES, schema=Reworded(required=[])).changed_since(before) == ["schema"]
+    assert _requests(_CITIES).changed_since(before) == ["schema"]
+    assert _requests(_CITIES, schema=City, schema_in_prompt=False).changed_since(before) == ["schema_in_prompt"]
 
 
 # --- images -------------------------------------------------------------------------------------------------------

@@ -1,10 +1,10 @@
-"""Selection of jobs from a list, done on the client because the service sends the whole account."""
+"""Lists of jobs, and selection from them, done on the client because the service sends the whole account."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Any, SupportsIndex, TypeVar, cast, overload
 
 import attrs
 
@@ -22,6 +22,33 @@ Age = datetime | timedelta
 
 _FAR_AHEAD = datetime.max.replace(tzinfo=UTC)
 _KNOWN = frozenset(BatchJobStatus)
+
+
+class JobList(list[BatchJob]):
+    """Jobs, as :meth:`AsyncBatches.list` returns them: a list that notebooks show as a table, and its slices, too."""
+
+    __slots__ = ()
+
+    @overload
+    def __getitem__(self, index: SupportsIndex, /) -> BatchJob: ...
+
+    @overload
+    def __getitem__(self, index: slice, /) -> JobList: ...
+
+    def __getitem__(self, index: SupportsIndex | slice, /) -> BatchJob | JobList:
+        return JobList(super().__getitem__(index)) if isinstance(index, slice) else super().__getitem__(index)
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
+        """Return the value as IPython shows it."""
+        from together_batches._display import values
+
+        return values.jobs(self)
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """Print the list in IPython, which would otherwise print it as any other list."""
+        from together_batches._display import values
+
+        printer.text(values.jobs_text(self))
 
 
 @attrs.frozen
@@ -55,7 +82,7 @@ class Selection:
         statuses = None if status is None else {BatchJobStatus(text).upper(): text for text in _statuses(status)}
         return cls(statuses, model_id, endpoint, input_file_id, created_after, created_before)
 
-    def choose(self, jobs: Iterable[BatchJob], at: datetime) -> list[BatchJob]:
+    def choose(self, jobs: Iterable[BatchJob], at: datetime) -> JobList:
         """Return the selected jobs in their order; ``at`` is when the service made the list, by its own clock.
 
         A status that is unknown to this version and that no job of the list has raises :class:`UsageError`: it is
@@ -77,7 +104,7 @@ class Selection:
             jobs = [job for job in jobs if job.created_at is not None and job.created_at >= after]
         if before is not None:
             jobs = [job for job in jobs if job.created_at is not None and job.created_at < before]
-        return jobs
+        return JobList(jobs)
 
     @staticmethod
     def _check_statuses(statuses: dict[str, str], jobs: Iterable[BatchJob]) -> None:

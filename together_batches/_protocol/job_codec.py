@@ -91,6 +91,20 @@ def job_from_dict(mapping: Mapping[str, object]) -> BatchJob:
         raise ValidationError(message, problems=[message]) from error
 
 
+def file_from_dict(mapping: Mapping[str, object]) -> FileObject:
+    """Return the file in a mapping such as :func:`together_batches.to_dict` or the service makes.
+
+    Raises :class:`ValidationError` if the mapping has no id.
+    """
+    names = fields_of(FileObject).keys() - {"extra", "seen_at"}
+    sent = {_SENT_AS.get(name, name) if name in names else name: value for name, value in mapping.items()}
+    try:
+        return file(sent)
+    except WireError as error:
+        message = f"this is no file: {error.problem} at {error.where}"
+        raise ValidationError(message, problems=[message]) from error
+
+
 def _decoded(sent: object) -> object:
     return read(sent) if isinstance(sent, (bytes, Raw)) else sent
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from together_batches._text import lasted
 from together_batches.cli._cancel import cancel_run
 from together_batches.cli._command import (
     Common,
@@ -280,8 +281,6 @@ def _under_way(view: RunView) -> str:
 
 def _report_lines(report: RunReport) -> list[str]:
     """Return the result of the run, and the location of each file."""
-    from together_batches.runs._picture.timeline import lasted
-
     lines = [f"{report}; took {lasted((report.finished_at - report.started_at).total_seconds())}"]
     if report.output is not None:
         lines.append(f"answers: {report.output}")

@@ -62,8 +62,9 @@ def _rows(name: str, batches: Iterable[Any], columns: list[str]) -> Iterator[Row
         batch = _reading(name, lambda: next(batches, None))
         if batch is None:
             return
-        for start in range(0, batch.num_rows, _ROWS_TOGETHER):
-            part = batch.slice(start, min(_ROWS_TOGETHER, batch.num_rows - start))  # arro3 panics beyond the end
+        rows: int = batch.num_rows
+        for start in range(0, rows, _ROWS_TOGETHER):
+            part = batch.slice(start, min(_ROWS_TOGETHER, rows - start))
             values = _reading(name, partial(_values, part, columns))
             for row in zip(*values, strict=True):
                 yield dict(zip(columns, row, strict=True))
@@ -89,5 +90,7 @@ def _reading(name: str, read: Callable[[], Any]) -> Any:
 
 
 def _refuse(name: str, error: BaseException) -> NoReturn:
-    message = f"cannot read {name}: {error}"
+    # arro3 refuses such a column as polars has it.
+    advice = "; give a column of nulls a type, or install pyarrow" if '"Null"' in str(error) else ""
+    message = f"cannot read {name}: {error}{advice}"
     raise UsageError(message) from error

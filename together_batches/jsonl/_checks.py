@@ -6,10 +6,11 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import count
-from typing import Protocol, cast
+from typing import ClassVar, Protocol, cast
 
 import attrs
 
+from together_batches._fields import Plain
 from together_batches._protocol import json_codec, request_codec
 from together_batches._text import count_of, format_count
 from together_batches._validation import positive_int
@@ -42,7 +43,7 @@ _LINES_IN_A_MESSAGE = 20
 
 
 @attrs.frozen
-class Problem:
+class Problem(Plain):
     """A problem and its position; ``str(problem)`` is a sentence.
 
     ``line`` counts from 1, ``offset`` is the number of bytes before that line; both are None for a problem of the
@@ -62,7 +63,7 @@ class Problem:
 
 
 @attrs.frozen(kw_only=True)
-class Validation:
+class Validation(Plain):
     """The result of :func:`validate`; ``str(validation)`` is a summary in one line.
 
     ``problems`` are in the order of the lines, with those of the file as a whole at the end. At most 1,000 are kept;
@@ -76,6 +77,8 @@ class Validation:
     models: Mapping[str, int] = attrs.field(hash=False)
     rows: int
     bytes: int
+
+    __derived__: ClassVar[tuple[str, ...]] = ("ok",)
 
     @property
     def ok(self) -> bool:
@@ -96,6 +99,12 @@ class Validation:
     def __str__(self) -> str:
         found = count_of(self.problem_count, "problem") if self.problem_count else "no problems"
         return f"{self.source}: {count_of(self.rows, 'row')}, {count_of(self.bytes, 'byte')}, {found}"
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
+        """Return the value as IPython shows it."""
+        from together_batches._display import values
+
+        return values.validation(self)
 
 
 @attrs.frozen(kw_only=True)

@@ -188,6 +188,17 @@ def decode(line: bytes) -> BatchRequest:
     return BatchRequest(cast("str", fields["custom_id"]), request_codec.request_body(line), method)
 
 
+def request_from_dict(mapping: Mapping[str, object]) -> BatchRequest:
+    """Return the request in a mapping, of which only ``custom_id``, ``method`` and ``body`` are read.
+
+    Raises :class:`ValidationError` if the mapping is not a request.
+    """
+    if faults := _shape_faults(dict(mapping)):
+        raise invalid(faults[0], faults)
+    method = cast("str | None", mapping.get("method"))
+    return BatchRequest(cast("str", mapping["custom_id"]), cast("dict[str, object]", mapping["body"]), method)
+
+
 def invalid(message: str, problems: Iterable[str]) -> ValidationError:
     return ValidationError(message, problems=problems)
 

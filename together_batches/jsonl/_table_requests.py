@@ -9,6 +9,9 @@ from heapq import nsmallest
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from together_batches._protocol import json_codec
+from together_batches._schema import response_format
+from together_batches._schema.adapters import adapter_of
+from together_batches._schema.json_schemas import is_same
 from together_batches._text import format_count
 from together_batches._validation import check_callback
 from together_batches.errors import UsageError
@@ -23,14 +26,15 @@ from together_batches.rows import BatchRequest
 if TYPE_CHECKING:
     import os
 
+    from together_batches._schema.adapters import Schema
     from together_batches.jsonl._columns import Row
 
 Prompt = str | Callable[[Mapping[str, Any]], Sequence[Mapping[str, object]]]
 """A template with the names of columns in braces, or a function from a row to its messages."""
 
 _MOST_PROBLEMS = 1000
-TABLE = "table"
-"""Name of the table in fingerprints. No parameter can have it."""
+_SCHEMA, _TABLE = "schema", "table"
+"""Names in fingerprints of what is no setting. No parameter can have them."""
 
 T = TypeVar("T")
 
@@ -44,6 +48,8 @@ def requests(
     system: str | None = None,
     images: str | None = None,
     image_directory: str | os.PathLike[str] | None = None,
+    schema: Schema | None = None,
+    schema_in_prompt: bool = True,
     **parameters: object,
 ) -> TableRequests:
     """Return requests for chat completions, one for each row of a table.
@@ -64,6 +70,8 @@ def requests(
         images: a column with the image of each row, or a list of images: URLs, ``data:`` URLs, or the paths of files
             in ``image_directory``.
         image_directory: the directory of local images. A file outside of it, also behind a link, is not sent.
+        schema: what each answer is to be, sent as ``response_format`` and added to the message of the system, unless
+            ``schema_in_prompt`` is false; as for :func:`chat_request`.
         parameters: parameters of the endpoint, such as ``max_tokens``.
 
     Raises:
@@ -79,6 +87,8 @@ def requests(
         system=system,
         images=images,
         image_directory=image_directory,
+        schema=schema,
+        schema_in_prompt=schema_in_prompt,
         parameters=parameters,
     )
 
@@ -96,7 +106,9 @@ class TableRequests:
         system: str | None,
         images: str | None,
         image_directory: str | os.PathLike[str] | None,
-        parameters: Mapping[str, object],
+        schema: Schema | None,
+        schema_in_prompt: bool,
+        parameters: Mapping[str, Any],
     ) -> None:
         check_table(table)
         self.name: str = table_name(table)
@@ -116,9 +128,12 @@ class TableRequests:
             message = "messages are made of the prompt; pass a function as the prompt to make others"
             raise UsageError(message)
         # Checked once, because all requests have the same.
-        body = chat_request("-", model=model, messages=[], **parameters).body
-        self._system = [] if system is None else [{"role": "system", "content": system}]
+        body = chat_request("-", model=model, messages=[], schema=schema, **parameters).body
         self._parameters = {name: value for name, value in body.items() if name not in {"model", "messages"}}
+        self._system = [] if system is None else [{"role": "system", "content": system}]
+        self._instruction = ""
+        if schema is not None and schema_in_prompt:
+            self._instruction = response_format.instruction(adapter_of(schema))
         self._model = model
         self._columns: list[str] | None = None  # all
         if isinstance(self._prompt, Template):
@@ -131,9 +146,13 @@ class TableRequests:
             "custom_id": custom_id,
             "system": system,
             "images": images,
-            **self._parameters,
+            "schema_in_prompt": schema_in_prompt,
+            **parameters,
         }
         self._fingerprint = {name: _hash_of(value) for name, value in settings.items()}
+        if schema is not None:
+            # Not its hash: a new version of a library may word it anew.
+            self._fingerprint[_SCHEMA] = adapter_of(schema).text.decode()
 
     @property
     def table(self) -> Table:
@@ -165,15 +184,30 @@ class TableRequests:
 
     @property
     def fingerprint(self) -> Mapping[str, str]:
-        """A hash of each setting, and one of the ``table`` with what its rows become; equal ones give equal requests.
+        """A hash of each setting, and one of the ``table`` with what its rows become; and the JSON schema, if any.
 
         The table is read for it, unless the requests were iterated to their end before; but one that can be read only
         once is not, and its hash is then absent. The content of local images is not included.
         """
-        if TABLE not in self._fingerprint and not is_read_once(self._table):
+        if _TABLE not in self._fingerprint and not is_read_once(self._table):
             for _ in self._each(_nothing):
                 pass
         return dict(self._fingerprint)
+
+    def changed_since(self, before: Mapping[str, str]) -> list[str]:
+        """Return the names of the settings that differ from those of an earlier fingerprint, or that of the table.
+
+        A schema in other words is no difference.
+        """
+        now = self.fingerprint
+        changed = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
+        schemas = [json.loads(each[_SCHEMA]) for each in (before, now) if _SCHEMA in each]
+        if _SCHEMA in changed and len(schemas) == 2 and is_same(*schemas):
+            changed.remove(_SCHEMA)
+        # Another prompt makes something else of the same table. A table may also be readable only once.
+        if _TABLE in changed and (len(changed) > 1 or _TABLE not in now):
+            changed.remove(_TABLE)
+        return changed
 
     def __iter__(self) -> Iterator[BatchRequest]:
         return self._each(self._request)
@@ -209,7 +243,7 @@ class TableRequests:
         if problems:
             more = f"; {format_count(len(problems))} problems in all" if len(problems) > 1 else ""
             raise invalid(f"{self.name}: {problems[0]}{more}", problems)
-        self._fingerprint[TABLE] = digest.hexdigest()
+        self._fingerprint[_TABLE] = digest.hexdigest()
 
     def _content(self, row: Row, number: int) -> tuple[str, object]:
         """Return the id of a row, and what its messages are made of."""
@@ -230,16 +264,19 @@ class TableRequests:
 
     def _request(self, custom_id: str, content: Any) -> BatchRequest:
         """Return the request of a row."""
-        messages: list[object]
-        if isinstance(content, list):
-            messages = cast("list[object]", content)
+        messages: list[Any]
+        if not isinstance(self._prompt, Template):
+            messages = content
         elif self._images is None:
             messages = [{"role": "user", "content": content}]
         else:
             text, names = content
             urls = [{"type": "image_url", "image_url": {"url": self._images.url_of(name)}} for name in names]
             messages = [{"role": "user", "content": [{"type": "text", "text": text}, *urls]}]
-        body = {"model": self._model, "messages": [*self._system, *messages], **self._parameters}
+        messages = [*self._system, *messages]
+        if self._instruction:
+            messages = response_format.with_instruction(messages, self._instruction)
+        body = {"model": self._model, "messages": messages, **self._parameters}
         return BatchRequest(custom_id, body)
 
 

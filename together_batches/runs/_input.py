@@ -16,7 +16,7 @@ from together_batches._text import format_count
 from together_batches.errors import RunChangedError
 from together_batches.jsonl._files import RequestLines
 from together_batches.jsonl._sources import blocks_of
-from together_batches.jsonl._table_requests import TABLE, TableRequests
+from together_batches.jsonl._table_requests import TableRequests
 from together_batches.runs import _ledger
 from together_batches.runs._directory_check import INVALID, SPOOL
 from together_batches.runs._files import run_file
@@ -188,12 +188,7 @@ def _check_table(source: Requests, run: Run, directory: str) -> None:
         was, now = ("", "not ") if run.made_of else ("not ", "")
         message = f"the run in {directory} was {was}begun with requests of a table, and these are {now}such: {advice}"
         raise RunChangedError(message, directory=directory)
-    before, now = json.loads(run.made_of), json.loads(_fingerprint(source))
-    if TABLE not in now:  # it can be read only once
-        before.pop(TABLE, None)
-    changed = [name for name in sorted(before | now) if before.get(name) != now.get(name)]
-    # Another prompt makes something else of the same table.
-    changed = [name for name in changed if name != TABLE] or changed
+    changed = source.changed_since(json.loads(run.made_of))
     if changed:
         message = (
             f"the requests of the run in {directory} were made with another {' and another '.join(changed)}: {advice}"

@@ -9,7 +9,7 @@ import zlib
 from array import array
 from base64 import b64encode
 from datetime import datetime
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import attrs
 
@@ -27,7 +27,7 @@ VERSION = 1
 """Version of attempts and shards as plain data."""
 
 
-class _Kept(Plain):
+class Kept(Plain):
     """A record that :func:`together_batches.to_dict` writes with its version, without the fields that have defaults.
 
     Bytes are written as base64.
@@ -35,7 +35,7 @@ class _Kept(Plain):
 
     __slots__ = ()
 
-    def __to_dict__(self) -> dict[str, object]:
+    def __to_dict__(self) -> dict[str, Any]:
         names = [
             field.name
             for field in attrs.fields(cast("type[attrs.AttrsInstance]", type(self)))
@@ -78,7 +78,7 @@ class Run:
 
 
 @attrs.frozen(kw_only=True)
-class Shard(_Kept):
+class Shard(Kept):
     """A range of the input, whose rows are sent in one job: ``size`` bytes from ``offset`` on.
 
     ``number`` counts from 1, ``first_line`` is the line in which it begins, ``sha256`` the hash of its rows.
@@ -95,7 +95,7 @@ class Shard(_Kept):
 
 
 @attrs.frozen(kw_only=True)
-class Attempt(_Kept):
+class Attempt(Kept):
     """One sending of rows of a shard, in a job of their own. The times that are set show its step.
 
     ``shard`` and ``number`` count from 1: they are the key of the attempt.

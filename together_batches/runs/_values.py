@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -51,11 +51,7 @@ class _Counted(Plain):
     """A value that counts each row of the input once, by its state."""
 
     __slots__ = ()
-    _derived: ClassVar[tuple[str, ...]] = ("rows",)
-    """Properties that are part of the dict."""
-
-    def __to_dict__(self) -> dict[str, object]:
-        return {**super().__to_dict__(), **{name: getattr(self, name) for name in self._derived}}
+    __derived__: ClassVar[tuple[str, ...]] = ("rows",)
 
     @property
     def rows(self) -> int:
@@ -112,7 +108,7 @@ class RunReport(_Counted):
     finished_at: datetime
     stopped: str | None = None
 
-    _derived: ClassVar[tuple[str, ...]] = ("rows", "complete", "ok")
+    __derived__: ClassVar[tuple[str, ...]] = ("rows", "complete", "ok")
 
     @property
     def complete(self) -> bool:
@@ -138,6 +134,12 @@ class RunReport(_Counted):
         if self.usage.total_tokens:
             text += f", {format_count(self.usage.total_tokens)} tokens"
         return f"{text}; stopped: {self.stopped}" if self.stopped else text
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
+        """Return the value as IPython shows it."""
+        from together_batches._display import values
+
+        return values.run_report(self)
 
 
 @attrs.frozen(kw_only=True)
@@ -224,6 +226,15 @@ class RunView(_Counted):
     not_sent: int
     usage: Usage
     warnings: tuple[str, ...] = ()
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
+        """Return the value as IPython shows it: as its picture."""
+        from together_batches._display import values
+        from together_batches.runs._picture.svg import to_svg
+        from together_batches.runs._picture.timeline import facts, timeline
+
+        now = datetime.now(UTC)
+        return values.run_view(self, facts(timeline(self, now)), to_svg(self, now=now))
 
 
 @attrs.frozen

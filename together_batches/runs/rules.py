@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from together_batches._fields import Plain
 from together_batches._protocol.result_lines import states_error
 from together_batches._text import count_of, format_count
 from together_batches.errors import UsageError
@@ -239,7 +240,7 @@ def shows_valid_input(status: str | None) -> bool:
 
 
 @attrs.frozen
-class Buckets:
+class Buckets(Plain):
     """Number of rows by state, which together are all rows of the shards. Supports addition and subtraction.
 
     ``answered`` rows in flight are already answered, according to the progress of their jobs.

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from runs.views import any_run, at, attempt, moments, run, shard
 from together_batches.models import Usage
-from together_batches.runs._picture.timeline import buckets, facts, lasted, standing, ticks, timeline
+from together_batches.runs._picture.timeline import buckets, facts, standing, ticks, timeline
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -127,26 +127,6 @@ def test_facts() -> None:
     view = run(shard(1, attempt(1, 2, 3), rows=10_000), shard(2, rows=1), usage=Usage(1, 2, 3))
     assert facts(timeline(view, at(90))) == "10 001 rows, 2 shards, 1 job, 1m30s, 3 tokens"
     assert facts(timeline(run(), at(1))) == "0 rows, 0 shards, 0 jobs, 1s"
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [
-        (0, "0s"),
-        (0.25, "0.25s"),
-        (4.2345, "4.23s"),
-        (59.94, "59.9s"),
-        (59.97, "1m"),
-        (750, "12m30s"),
-        (3_600, "1h"),
-        (5_400, "1h30m"),
-        (3 * 86_400 + 5, "3d"),
-        (90_000, "1d1h"),
-    ],
-)
-def test_lasted(seconds: float, words: str) -> None:
-    """A duration is shown in its two largest units, as durations are typed."""
-    assert lasted(seconds) == words
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ import unicodedata
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from together_batches._text import count_of, escape
+from together_batches._text import count_of, escape, lasted
 from together_batches.errors import UsageError
-from together_batches.runs._picture.timeline import PHASES, buckets, facts, lasted, ticks, timeline
+from together_batches.runs._picture.timeline import PHASES, buckets, facts, ticks, timeline
 from together_batches.runs._values import RunView
 
 if TYPE_CHECKING:

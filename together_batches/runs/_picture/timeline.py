@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 import attrs
 
-from together_batches._text import count_of, format_count
+from together_batches._text import count_of, format_count, lasted
 from together_batches.models import BatchJobStatus
 from together_batches.runs._values import AttemptView, RunView, ShardView
 
@@ -28,7 +28,6 @@ PHASES: dict[Phase, str] = {
 }
 """Phases of an attempt in order, with their labels."""
 
-_UNITS = (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1))
 _STEPS = (
     *(unit * step for unit in (0.001, 0.01, 0.1) for step in (1, 2, 5)),
     *(unit * step for unit in (1, 60) for step in (1, 2, 5, 10, 15, 30)),
@@ -194,19 +193,6 @@ def facts(drawn: Timeline) -> str:
     if view.usage.total_tokens:
         parts.append(count_of(view.usage.total_tokens, "token"))
     return ", ".join(parts)
-
-
-def lasted(seconds: float) -> str:
-    """Format a duration in its two largest units: ``4.2s``, ``12m30s``, ``1h30m``, ``3d``."""
-    if round(seconds, 1) < 60:
-        return f"{seconds:.3g}s"
-    left = round(seconds)
-    parts: list[str] = []
-    for unit, size in _UNITS:
-        many, left = divmod(left, size)
-        if many or parts:
-            parts.append(f"{many}{unit}" if many else "")
-    return "".join(parts[:2])
 
 
 def ticks(seconds: float, most: int) -> Sequence[tuple[float, str]]:

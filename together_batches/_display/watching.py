@@ -1,0 +1,106 @@
+"""Callbacks that draw a bar, too: one context for each verb. The verbs know only their callbacks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sized
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from together_batches._display.progress import Meter, bar, percent, rows, sizes
+from together_batches._text import count_of, format_count
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Generator
+
+    from together_batches.models import BatchJob
+    from together_batches.outcomes import CancelOutcome
+    from together_batches.runs import RunEvent
+
+_UNDER_WAY = {"created", "found", "progressed"}
+_OVER = {"ended", "gone"}
+
+
+@contextmanager
+def cancel(
+    on_outcome: Callable[[CancelOutcome], None] | None, job_ids: object
+) -> Generator[Callable[[CancelOutcome], None]]:
+    """Show how many jobs are done. A job that is followed is done when it has stopped."""
+    total = len(job_ids) if isinstance(job_ids, Sized) else None
+    stopping = set[str]()
+    done = failed = 0
+
+    with bar(Meter("Cancelling")) as show:
+
+        def note(outcome: CancelOutcome) -> None:
+            nonlocal done, failed
+            if outcome.event == "accepted":
+                stopping.add(outcome.job_id)
+            else:
+                stopping.discard(outcome.job_id)
+                done += 1
+                failed += not outcome.ok
+            show(done, total, _text(stopping=len(stopping), failed=failed))
+            if on_outcome is not None:
+                on_outcome(outcome)
+
+        yield note
+        show(done, done, _text(failed=failed))  # a repeated id has one outcome
+
+
+@contextmanager
+def wait(
+    on_update: Callable[[BatchJob], None] | None, job_id: str | BatchJob
+) -> Generator[Callable[[BatchJob], None]]:
+    """Show the progress and the status of a job."""
+    with bar(Meter(job_id if isinstance(job_id, str) else job_id.id, percent)) as show:
+
+        def note(job: BatchJob) -> None:
+            status = str(job.status or "").replace("_", " ").lower()
+            show(100 if status == "completed" else job.progress or 0, 100, status)
+            if on_update is not None:
+                on_update(job)
+
+        yield note
+
+
+@contextmanager
+def run(
+    on_event: Callable[[RunEvent], None] | None, output: str | os.PathLike[str]
+) -> Generator[Callable[[RunEvent], None]]:
+    """Show how many rows are answered, also by the jobs in progress, and the number of these jobs."""
+    jobs = set[str]()
+    with bar(Meter(Path(output).name, rows, text="reading the input")) as show:
+
+        def note(event: RunEvent) -> None:
+            if event.job_id is not None and event.kind in _UNDER_WAY:
+                jobs.add(event.job_id)
+            elif event.job_id is not None and event.kind in _OVER:
+                jobs.discard(event.job_id)
+            done = event.rows - event.in_flight - event.not_sent + event.answered
+            text = _text(failed=event.failed + event.missing)
+            show(done, event.rows, ", ".join(filter(None, (count_of(len(jobs), "job") if jobs else "", text))))
+            if on_event is not None:
+                on_event(event)
+
+        yield note
+
+
+@contextmanager
+def transfer(
+    on_progress: Callable[[int, int | None], None] | None, what: str
+) -> Generator[Callable[[int, int | None], None]]:
+    """Show how many bytes are transferred."""
+    with bar(Meter(what, sizes, speed=True)) as show:
+
+        def note(done: int, total: int | None) -> None:
+            show(done, total)
+            if on_progress is not None:
+                on_progress(done, total)
+
+        yield note
+
+
+def _text(**counts: int) -> str:
+    return ", ".join(f"{format_count(count)} {word}" for word, count in counts.items() if count)
