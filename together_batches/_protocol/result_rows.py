@@ -96,7 +96,7 @@ def row_of_line(line: bytes) -> ResultRow:
     raise WireError(problem)
 
 
-def row_of_result(result: BatchResult) -> ResultRow:
+def row_of_result(result: BatchResult[object]) -> ResultRow:
     """Return a result as a row."""
     if isinstance(result, BatchSuccess):
         return ResultRow(result.custom_id, "success", *_content(_answer_in(result)))
@@ -129,7 +129,7 @@ def _content(answer: _Answer) -> tuple[str | None, str | None, int | None, int |
     return answer.text if text is None else text, finish_reason, prompt, completion
 
 
-def _answer_in(result: BatchResult | None) -> _Answer:
+def _answer_in(result: BatchResult[object] | None) -> _Answer:
     """Return what is read of an answer; nothing if it cannot be read."""
     if not isinstance(result, BatchSuccess):
         return _Answer()

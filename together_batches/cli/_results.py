@@ -11,12 +11,15 @@ from together_batches.cli._command import Common, argument, command, option, pat
 from together_batches.cli._exits import Exit
 from together_batches.cli._local_files import ensure_writable, open_atomic, output_options, spooled
 from together_batches.cli._loop import connected, in_loop
+from together_batches.cli._parquet import is_parquet
 from together_batches.cli._streams import printer
 from together_batches.cli._text import as_json, count_of, format_count, in_ascii, plain, print_error
 from together_batches.models import BatchJobStatus
 from together_batches.rows import BatchFailure, BatchMissing, BatchResult, BatchStray, BatchSuccess, Usage
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterable, AsyncIterator
+
     from together_batches.models import BatchJob
 
 
@@ -42,10 +45,12 @@ def results(
     patience: float,
 ) -> Exit:
     """Write what became of each row of a finished job, one JSON object a line: those
-    of its output and of its error file, and with --requests those in neither.
+    of its output and of its error file, and with --requests those in neither. To a file
+    whose name ends in .parquet a table is written instead.
 
     examples:
       together-batches results ID -o out.jsonl
+      together-batches results ID -o out.parquet
       together-batches results ID -o out.jsonl --requests in.jsonl --order input
       together-batches results ID | jq 'select(.result == "failure").message'
     """
@@ -66,6 +71,10 @@ def results(
                             tally.count(row)
                             out.line(in_ascii(line_of(row)))
                             await out.room()
+                elif is_parquet(target):
+                    from together_batches import tables
+
+                    await tables.write_parquet(tally.counted(rows), target, overwrite=overwrite)
                 else:
                     async with open_atomic(target, overwrite=overwrite) as file:
                         async for row in rows:
@@ -96,6 +105,12 @@ class _Tally:
         self.rows[type(row)] += 1
         if isinstance(row, BatchSuccess) and (usage := row.usage) is not None:
             self.usage += usage
+
+    async def counted(self, rows: AsyncIterable[BatchResult]) -> AsyncIterator[BatchResult]:
+        """Yield rows, and count them."""
+        async for row in rows:
+            self.count(row)
+            yield row
 
     def to_dict(self) -> dict[str, Any]:
         counts = {

@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import attrs
 
+from together_batches._local.os_errors import explained
 from together_batches._protocol import json_codec
 from together_batches.errors import BatchesError, UsageError
+from together_batches.jsonl._arrow import check_parquet
 from together_batches.tables._columns import ListOf, Record, Scalar
 
 if TYPE_CHECKING:
@@ -54,8 +56,8 @@ class Arrow:
     """Return the values of an array at places, and null for None."""
     write_parquet: Callable[[Any, Iterator[Any], BinaryIO], None]
     """Write batches of a schema to a file."""
-    read_parquet: Callable[[Path], tuple[Any, Iterator[Any]]]
-    """Return the schema and the batches of a file."""
+    open_parquet: Callable[[Path], tuple[Any, Iterator[Any]]]
+    """Return the schema and the batches of a file; :meth:`read_parquet` translates its errors."""
 
     def fields(self, columns: Iterable[Column]) -> list[Any]:
         """Return the fields of columns."""
@@ -110,9 +112,17 @@ class Arrow:
         """Return a column of any table, as :meth:`plain_field` describes it."""
         return self.array("text", array.to_pylist()) if _is_category(array.type) else array
 
-    def imported(self, table: object) -> Any:
-        """Return an object of any library with ``__arrow_c_stream__`` as a stream of batches."""
-        return self.core.RecordBatchReader.from_stream(table)
+    def read_table(self, table: object) -> tuple[Any, Iterator[Any]]:
+        """Return the schema and the batches of an object with ``__arrow_c_stream__``, of any library."""
+        with translated("read", "the input"):
+            reader = self.core.RecordBatchReader.from_stream(table)
+        return reader.schema, iter(reader)
+
+    def read_parquet(self, path: Path) -> tuple[Any, Iterator[Any]]:
+        """Return the schema and the batches of a Parquet file."""
+        with explained("read", path), translated("read", path):
+            check_parquet(path)
+            return self.open_parquet(path)
 
 
 @contextmanager
@@ -164,7 +174,7 @@ def _arro3() -> Arrow:
     def take(array: Any, places: Sequence[int | None]) -> Any:
         return array.take(core.Array(places, types.int64()))
 
-    def read_parquet(path: Path) -> tuple[Any, Iterator[Any]]:
+    def open_parquet(path: Path) -> tuple[Any, Iterator[Any]]:
         reader = io.read_parquet(path, batch_size=_ROWS_READ)
         return reader.schema, iter(reader)
 
@@ -181,7 +191,7 @@ def _arro3() -> Arrow:
         struct_array=core.struct_array,
         take=take,
         write_parquet=write_parquet,
-        read_parquet=read_parquet,
+        open_parquet=open_parquet,
     )
 
 
@@ -203,7 +213,7 @@ def _pyarrow() -> Arrow:
             null = core.nulls(1, array.type)
             return core.concat_arrays([null if place is None else array.slice(place, 1) for place in places])
 
-    def read_parquet(path: Path) -> tuple[Any, Iterator[Any]]:
+    def open_parquet(path: Path) -> tuple[Any, Iterator[Any]]:
         file = parquet.ParquetFile(path)
         return file.schema_arrow, file.iter_batches(batch_size=_ROWS_READ)
 
@@ -220,7 +230,7 @@ def _pyarrow() -> Arrow:
         struct_array=core.StructArray.from_arrays,
         take=take,
         write_parquet=write_parquet,
-        read_parquet=read_parquet,
+        open_parquet=open_parquet,
     )
 
 

@@ -24,7 +24,7 @@ _RESULTS_TOGETHER = 100
 
 
 async def write_parquet(
-    results: AsyncIterable[BatchResult] | AnswerTable,
+    results: AsyncIterable[BatchResult[object]] | AnswerTable,
     path: str | os.PathLike[str],
     *,
     schema: Schema | None = None,
@@ -54,9 +54,9 @@ async def write_parquet(
     if not isinstance(given, AsyncIterable):
         message = f"results are an async iterable of them or a table, not {type(results).__name__}"
         raise UsageError(message)
-    send, receive = create_memory_object_stream[list[BatchResult] | None](1)
+    send, receive = create_memory_object_stream[list[BatchResult[object]] | None](1)
 
-    def arriving() -> Iterator[BatchResult]:
+    def arriving() -> Iterator[BatchResult[object]]:
         while (some := from_thread.run(receive.receive)) is not None:
             yield from some
 
@@ -71,7 +71,7 @@ async def write_parquet(
         async with plain_group() as group:
             writing = group.create_task(in_thread(write))
             with send:
-                some: list[BatchResult] = []
+                some: list[BatchResult[object]] = []
                 async for result in given:
                     some.append(result)
                     if len(some) >= _RESULTS_TOGETHER:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from together_batches._fields import carried
-from together_batches._local.os_errors import explained
 from together_batches._protocol import json_codec
 from together_batches._validation import path_of
 from together_batches.errors import UsageError, ValidationError
@@ -67,12 +66,10 @@ class Input:
         opened, self._opened = self._opened, None
         if opened is not None:
             return opened
-        with explained("read", self._name), translated("read", self._name):
-            if not isinstance(self._table, Path):
-                reader = self._arrow.imported(self._table)
-                return reader.schema, iter(reader)
-            if self._kind == ".parquet":
-                return self._arrow.read_parquet(self._table)
+        if not isinstance(self._table, Path):
+            return self._arrow.read_table(self._table)
+        if self._kind == ".parquet":
+            return self._arrow.read_parquet(self._table)
         columns, rows = (_csv_rows if self._kind == ".csv" else _request_rows)(self._table)
         schema = self._arrow.schema(self._arrow.fields(columns))
         return schema, _batches(rows, schema, self._arrow)

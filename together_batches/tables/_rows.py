@@ -56,7 +56,7 @@ def _row_of(path: Path, line: Line) -> Iterator[ResultRow]:
         raise ValidationError(message, problems=[problem]) from error
 
 
-def rows_of_results(results: Iterable[BatchResult]) -> Iterator[list[ResultRow]]:
+def rows_of_results(results: Iterable[BatchResult[object]]) -> Iterator[list[ResultRow]]:
     """Yield the rows of results."""
     rows: list[ResultRow] = []
     size = 0

@@ -55,7 +55,7 @@ def read(
     )
 
 
-def from_results(results: Iterable[BatchResult], *, schema: Schema | None = None) -> AnswerTable:
+def from_results(results: Iterable[BatchResult[object]], *, schema: Schema | None = None) -> AnswerTable:
     """Return the table of results as they come, such as those of ``Batches.results()``. It can be used once.
 
     Async code passes its results to :func:`write_parquet` instead.

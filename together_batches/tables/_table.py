@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from together_batches._local.atomic_file import AtomicFile
@@ -15,6 +15,7 @@ from together_batches.tables._inputs import Input
 
 if TYPE_CHECKING:
     import os
+    from pathlib import Path
 
     from together_batches._protocol.result_rows import ResultRow
     from together_batches._schema.adapters import Schema
@@ -68,6 +69,7 @@ class AnswerTable:
         path: str | os.PathLike[str],
         *,
         overwrite: bool = False,
+        metadata: Mapping[str, str] | None = None,
         on_progress: Callable[[int], None] | None = None,
     ) -> int:
         """Write the table to a Parquet file, compressed by zstd; return the number of its rows.
@@ -77,6 +79,7 @@ class AnswerTable:
         Parameters:
             path: the file to write.
             overwrite: replace an existing file.
+            metadata: texts about the file, by name, that are written into it.
             on_progress: called now and then with the number of rows so far; an exception from it ends the call.
 
         Raises:
@@ -88,8 +91,9 @@ class AnswerTable:
         with AtomicFile(target, replace=overwrite) as file:
             output = _Output(file.write)
             batches = output.taken(self._batches(), on_progress)
+            schema = self._schema.with_metadata(dict(metadata)) if metadata else self._schema
             with translated("write", target):
-                self._arrow.write_parquet(self._schema, batches, cast("BinaryIO", output))
+                self._arrow.write_parquet(schema, batches, cast("BinaryIO", output))
             if output.error is not None:
                 raise output.error
             file.commit()
@@ -109,6 +113,12 @@ class AnswerTable:
                 parts = [array.slice(start, count) for array in arrays]
                 yield self._arrow.batch([*parts, *beside], self._schema)
                 start += count
+
+
+def metadata_in(path: Path) -> dict[str, str]:
+    """Return the ``metadata`` with which a file was written; raise :class:`UsageError` if it cannot be read."""
+    found: dict[bytes, bytes] = library().read_parquet(path)[0].metadata or {}
+    return {name.decode("utf-8", "replace"): value.decode("utf-8", "replace") for name, value in found.items()}
 
 
 class _Output(io.RawIOBase):
