@@ -27,6 +27,9 @@ XDIST = ["--numprocesses=auto", "--dist=worksteal"]
 ENGINES = ["prefect~=3.9", "dagster~=1.13", "temporalio~=1.35", "dbos~=3.4"]
 """The engines of docs/how-to/run-from-an-orchestrator.md."""
 
+AIRFLOWS = {"3.0.6": "2025-09-05", "3.1.8": "2026-03-18", "3.2.2": "2026-06-05"}
+"""Older versions of Airflow, each with a day soon after its release: it may not work with newer libraries."""
+
 # Otherwise each of the processes that the tests start would compile the package anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
@@ -143,6 +146,28 @@ def airflow(session: nox.Session) -> None:
         "airflow",
         env=environment,
     )
+
+
+@nox.session(python=PYTHONS[0])
+@nox.parametrize("version", list(AIRFLOWS), ids=list(AIRFLOWS))
+def airflow_versions(session: nox.Session, version: str) -> None:
+    """Run the provider on older versions of Airflow, with the libraries of their time. Not in CI."""
+    session.install("pip>=26")  # the first that chooses by date
+    # Without the configuration of this machine, whose indexes may have no dates.
+    session.install(
+        "--no-compile",
+        f"--uploaded-prior-to={AIRFLOWS[version]}",
+        f"apache-airflow=={version}",
+        env={"PIP_CONFIG_FILE": os.devnull},
+    )
+    others = [
+        needed
+        for needed in nox.project.dependency_groups(PROJECT, "airflow")
+        if not needed.startswith("apache-airflow==")
+    ]
+    session.install("--no-compile", f"apache-airflow=={version}", *others, "-e", ".")
+    arguments = session.posargs or [*XDIST, "tests/airflow"]
+    session.run("pytest", "-W", "default", *arguments, env=scratch_of(session))
 
 
 @nox.session

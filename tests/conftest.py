@@ -7,6 +7,7 @@ import os
 import pkgutil
 import signal
 import warnings
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 _ROOT = Path(__file__).parents[1]
 _UNMEASURED = {"contracts", "process"}
-_NOT_IMPORTED = ("together_batches.__main__", "together_batches._pydantic", "together_batches.airflow.")
 
 # No deadline: a busy machine is not a failure. Fewer examples than Hypothesis's 100: every run draws others.
 settings.register_profile("suite", deadline=None, max_examples=50, print_blob=True)
@@ -68,26 +68,44 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of files and of processes, which coverage of this process would only slow down."""
+    """Mark the tests that coverage would only slow down.
+
+    These are tests of files and of processes, and those of Hypothesis, which run what others cover for each example.
+    """
     for item in items:
-        if _UNMEASURED & {*item.path.relative_to(_ROOT).parts}:
+        if _UNMEASURED & {*item.path.relative_to(_ROOT).parts} or item.get_closest_marker("hypothesis"):
             item.add_marker("unmeasured")
-    if Coverage.current() is not None:
-        # Now, because what a module runs on import would be missed if an unmeasured test were the first to import it.
-        for module in pkgutil.walk_packages(together_batches.__path__, "together_batches."):
-            if not module.name.startswith(_NOT_IMPORTED):
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
+    """Import the package with coverage, and then the tests without it."""
+    measuring = Coverage.current()
+    if measuring is None or session.config.pluginmanager.has_plugin("dsession"):  # its workers collect the tests
+        return (yield)
+    for module in pkgutil.walk_packages(together_batches.__path__, "together_batches."):
+        if module.name != "together_batches.__main__":  # which runs the command
+            with suppress(ImportError):  # of an optional library that is not installed
                 import_module(module.name)
+    with _paused(measuring):
+        return (yield)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """Switch coverage off for tests marked ``unmeasured``."""
-    measuring = Coverage.current() if item.get_closest_marker("unmeasured") else None
-    if measuring is None:
+    measuring = Coverage.current()
+    if measuring is None or not item.get_closest_marker("unmeasured"):
         return (yield)
+    with _paused(measuring):
+        return (yield)
+
+
+@contextmanager
+def _paused(measuring: Coverage) -> Generator[None]:
     measuring.stop()
     try:
-        return (yield)
+        yield
     finally:
         # Without pytest-xdist it would warn that the package is imported already.
         with warnings.catch_warnings(action="ignore", category=CoverageWarning):

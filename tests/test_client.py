@@ -352,7 +352,7 @@ async def test_an_age_is_measured_by_the_clock_of_the_service() -> None:
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        (datetime(2026, 9, 14, 10), "names no time zone: 2026-09-14T10:00:00"),
+        (datetime(2026, 9, 14, 10), "has no time zone: 2026-09-14T10:00:00"),
         ("2026-09-14", "must be a datetime with a time zone, or a timedelta; it is '2026-09-14'"),
         (date(2026, 9, 14), "must be a datetime with a time zone"),
         (7_200, "must be a datetime with a time zone"),

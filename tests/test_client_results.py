@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Literal
 
+import attrs
 import msgspec
 import pytest
 from wires import AT_ONCE, KEY, RawServer, clocked, http, in_virtual_time, job
@@ -13,6 +14,7 @@ from together_batches import (
     AsyncBatches,
     Batches,
     BatchFailure,
+    BatchInvalid,
     BatchJob,
     BatchMissing,
     BatchRequest,
@@ -76,7 +78,7 @@ def finished(emulator: Emulator, status: str = "COMPLETED") -> str:
     )
 
 
-def kinds_and_ids(rows: Iterable[BatchResult]) -> list[tuple[type[BatchResult], str | None]]:
+def kinds_and_ids(rows: Iterable[BatchResult[Any]]) -> list[tuple[type[BatchResult[Any]], str | None]]:
     return [(type(row), row.custom_id) for row in rows]
 
 
@@ -101,6 +103,92 @@ async def test_the_rows_to_send_again(batches: AsyncBatches, emulator: Emulator,
     """The requests to send again can be built from results."""
     rows = [row async for row in batches.results(finished(emulator), requests=REQUESTS)]
     assert list(failed_requests(REQUESTS, rows)) == [REQUESTS[1], REQUESTS[3]]
+
+
+# --- a schema -----------------------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class City:
+    name: str
+
+
+def _line(name: str, text: str, finish_reason: str = "stop") -> bytes:
+    choice = {"message": {"content": text}, "finish_reason": finish_reason}
+    body = {"choices": [choice], "usage": {"total_tokens": 5}}
+    return msgspec.json.encode({"custom_id": name, "response": {"status_code": 200, "body": body}}) + b"\n"
+
+
+FITS = '{"name": "Prague"}'
+SCHEMED = b"".join(
+    [
+        _line("b", "no JSON"),
+        _line("a", FITS),
+        _line("c", '{"name": 7}'),
+        _line("c", FITS),
+        _line("d", FITS, "length"),
+        _line("d", "also no JSON"),
+        _line("a", "no JSON"),
+    ]
+)
+
+
+@pytest.mark.parametrize("order", ["file", "input"])
+async def test_answers_that_are_read_by_a_schema(
+    batches: AsyncBatches, emulator: Emulator, order: Literal["file", "input"]
+) -> None:
+    """Answers that fit are values; others are invalid, and come later, because another answer of their row may fit.
+
+    An invalid answer outweighs an error. Of several answers, the first that fits counts, or the first.
+    """
+    job_id = emulator.add_job(
+        status="COMPLETED",
+        output_file_id=emulator.add_file(SCHEMED),
+        error_file_id=emulator.add_file(ERRORS + ERRORS.replace(b'"b"', b'"e"')),
+    )
+    rows = [row async for row in batches.results(job_id, requests=list("abcdef"), order=order, schema=City)]
+    found = {row.custom_id: row for row in rows if not isinstance(row, BatchStray)}
+    assert [found[name] for name in "ac"] == [row for row in rows if isinstance(row, BatchSuccess)]
+    assert [type(found[name]) for name in "bdef"] == [BatchInvalid, BatchInvalid, BatchFailure, BatchMissing]
+    parsed = [row.parsed for row in rows if isinstance(row, BatchSuccess)]
+    assert parsed == [City("Prague"), City("Prague")]
+    invalid = {name: (row.text, row.error) for name, row in found.items() if isinstance(row, BatchInvalid)}
+    assert invalid == {
+        "b": ("no JSON", "the answer is not JSON"),
+        "d": (FITS, "the answer was cut off (finish_reason is length): allow more max_tokens"),
+    }
+    strays = [row for row in rows if isinstance(row, BatchStray)]
+    lines = SCHEMED.decode().splitlines()
+    assert sorted(row.raw for row in strays) == sorted([lines[2], lines[5], lines[6], ERRORS.decode().strip()])
+    if order == "file":
+        assert [row.custom_id for row in rows][:2] == ["a", "c"]
+    else:
+        assert [row.custom_id for row in rows][:6] == list("abcdef")
+
+
+async def test_invalid_answers_are_not_sent_again(batches: AsyncBatches, emulator: Emulator) -> None:
+    """An invalid answer was paid for: its request is not among those to send again."""
+    job_id = emulator.add_job(status="COMPLETED", output_file_id=emulator.add_file(_line("a", "no JSON")))
+    rows = [row async for row in batches.results(job_id, requests=REQUESTS[:2], schema=City)]
+    assert kinds_and_ids(rows) == [(BatchInvalid, "a"), (BatchMissing, "b")]
+    assert list(failed_requests(REQUESTS, rows)) == [REQUESTS[1]]
+
+
+async def test_a_schema_that_is_none(batches: AsyncBatches, emulator: Emulator) -> None:
+    """What cannot be a schema is refused before any request, and the answers of another endpoint have none."""
+    with pytest.raises(UsageError, match="a schema is a pydantic model"):
+        batches.results("a", schema=int)
+    job_id = emulator.add_job(status="COMPLETED", endpoint="/v1/audio/transcriptions")
+    with pytest.raises(UsageError, match="a schema is for answers of /v1/chat/completions"):
+        await anext(batches.results(job_id, schema=City))
+
+
+def test_a_schema_without_async(threaded: Emulator) -> None:
+    """The blocking client reads answers by a schema in the same way."""
+    with Batches(KEY, base_url=threaded.base_url) as client:
+        job_id = threaded.add_job(status="COMPLETED", output_file_id=threaded.add_file(SCHEMED))
+        with client.results(job_id, schema=City) as rows:
+            assert [row.parsed for row in rows if isinstance(row, BatchSuccess)] == [City("Prague")] * 2
 
 
 async def test_a_job_that_runs(batches: AsyncBatches, emulator: Emulator) -> None:

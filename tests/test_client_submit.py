@@ -11,6 +11,7 @@ import threading
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import pytest
 from wires import AT_ONCE, KEY
 
@@ -51,8 +52,8 @@ async def batches(emulator: Emulator) -> AsyncIterator[AsyncBatches]:
         yield client
 
 
-async def _one_by_one() -> AsyncIterator[BatchRequest]:
-    for request in REQUESTS:
+async def _one_by_one(*more: BatchRequest) -> AsyncIterator[BatchRequest]:
+    for request in (*REQUESTS, *more):
         yield request
 
 
@@ -94,6 +95,51 @@ async def test_submit(emulator: Emulator, batches: AsyncBatches, tmp_path: Path,
     emulator.advance(60)
     rows = [row async for row in batches.results(job.id, requests=REQUESTS)]
     assert [type(row) for row in rows] == [BatchSuccess] * 3
+
+
+@attrs.frozen
+class River:
+    name: str
+
+
+@pytest.mark.parametrize("kind", ["bytes", "iterable", "async iterable"])
+async def test_a_schema_is_sent_with_each_request(emulator: Emulator, batches: AsyncBatches, kind: str) -> None:
+    """A schema is inserted as ``response_format`` where a request has none; no other byte changes."""
+    own = BatchRequest("own", {**BODY, "response_format": {"type": "text"}})
+    sources: dict[str, Any] = {
+        "bytes": LINES + jsonl.encode(own),
+        "iterable": iter([*REQUESTS, own]),
+        "async iterable": _one_by_one(own),
+    }
+    job = await batches.submit(sources[kind], schema=River)
+    sent = unmarked(emulator.content(str(job.input_file_id))).splitlines(keepends=True)
+    member = (
+        b'"response_format":{"type":"json_schema","json_schema":{"name":"River","schema":{"title":"River",'
+        b'"type":"object","properties":{"name":{"type":"string"}},"required":["name"]}}},'
+    )
+    assert b"".join(line.replace(member, b"") for line in sent) == LINES + jsonl.encode(own)
+    assert [line.count(member) for line in sent] == [1, 1, 1, 0]
+
+
+async def test_a_schema_that_cannot_be_sent(emulator: Emulator, batches: AsyncBatches) -> None:
+    """A schema for another endpoint, one that is none, and one that makes requests too long, are refused at once.
+
+    Problems of the requests themselves have the places that they have in the source.
+    """
+    with pytest.raises(UsageError, match="a schema is for answers of /v1/chat/completions, and the endpoint"):
+        await batches.submit(LINES, schema=River, endpoint="/v1/audio/transcriptions")
+    with pytest.raises(UsageError, match="use /v1/chat/completions"):
+        await batches.submit(LINES, schema=River, endpoint="/v1/chat/completion")
+    with pytest.raises(UsageError, match="a schema is a pydantic model"):
+        await batches.submit(LINES, schema=int)
+    with pytest.raises(ValidationError) as caught:
+        await batches.submit(LINES + b'{"custom_id": 7}\n', schema=River)
+    assert caught.value.problems[0].startswith(f"line 4 (byte {len(LINES)}): custom_id is a number")
+    almost = jsonl.encode(BatchRequest("a", {**BODY, "x": "x" * 9_999_800}))
+    assert jsonl.validate(almost).ok
+    with pytest.raises(ValidationError, match=r"10 000 \d+ bytes, more than 10 000 000"):
+        await batches.submit(almost, schema=River)
+    assert not emulator.requests
 
 
 async def test_what_is_asked_of_the_job(emulator: Emulator, batches: AsyncBatches) -> None:

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 from together_batches import BatchRequest, UsageError, ValidationError, jsonl
 from together_batches._text import format_count
+from together_batches.jsonl._lines import changed_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -121,6 +122,29 @@ def test_a_long_line_in_small_chunks_costs_no_square() -> None:
         splitter.feed(b"0123456789012345678901234567890123456789")
     (line,) = splitter.feed(b"\n")
     assert (line.length, line.whole) == (10_000_000, True)
+
+
+@given(st.lists(st.binary(max_size=30)))
+def test_lines_that_are_changed(chunks: list[bytes]) -> None:
+    """Each line is changed with its end, wherever the chunks are cut."""
+    before = b"".join(chunks)
+    seen: list[bytes] = []
+
+    def change(line: bytes) -> bytes:
+        seen.append(line)
+        return b"<" + line
+
+    after = b"".join(changed_lines(chunks, change))
+    assert b"".join(seen) == before
+    assert after == b"".join(b"<" + line for line in seen)
+    assert all(line.endswith(b"\n") and line.count(b"\n") == 1 for line in seen[:-1])
+
+
+def test_a_line_that_is_too_long_to_be_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line that is too long to be a request is passed on as it is, and not held."""
+    monkeypatch.setattr("together_batches.jsonl._lines.MAX_LINE_BYTES", 10)
+    chunks = [b"short\n", *[b"0123456789"] * 5, b"end\nnext"]
+    assert b"".join(changed_lines(chunks, bytes.upper)) == b"SHORT\n" + b"0123456789" * 5 + b"end\nNEXT"
 
 
 def test_a_line_that_has_not_ended_can_be_seen() -> None:
@@ -259,7 +283,7 @@ def test_an_audio_request() -> None:
 @pytest.mark.parametrize(
     ("problem", "build"),
     [
-        ("this is no request: custom_id is empty", lambda: jsonl.chat_request("", model="m", messages=[])),
+        ("invalid request: custom_id is empty", lambda: jsonl.chat_request("", model="m", messages=[])),
         ("custom_id is a number, and must be text", lambda: jsonl.chat_request(1, model="m", messages=[])),  # type: ignore[arg-type]
         ("body.model is empty", lambda: jsonl.chat_request("a", model="", messages=[])),
         ("messages is one value, and must be a list", lambda: jsonl.chat_request("a", model="m", messages="Hi")),  # type: ignore[arg-type]

@@ -277,6 +277,7 @@ def error_is_looked_up(error: BatchesError | None) -> bool:
     return isinstance(error, NO_ANSWER)
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize(
     ("reply", "result", "kind", "attempts", "says"), [case[1:] for case in BAD], ids=[case[0] for case in BAD]
 )
@@ -609,6 +610,7 @@ ECHOES: dict[str, Reply] = {
 }
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("reply", ECHOES.values(), ids=ECHOES)
 def test_a_key_that_is_quoted_back_is_not_kept(reply: Reply, log: Callable[[], str]) -> None:
     """For every verb, a key in a response is in no text, repr, attribute, cause, traceback, pickle or log."""

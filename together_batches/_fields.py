@@ -36,7 +36,7 @@ def in_utc(time: datetime | None) -> datetime | None:
     if time is None:
         return None
     if time.tzinfo is None:
-        message = f"times are aware: {time.isoformat()} names no time zone"
+        message = f"invalid time {time.isoformat()}: it has no time zone; pass an aware datetime"
         raise ValueError(message)
     # The zero time cannot be converted to UTC if its offset is east of Greenwich.
     return time.astimezone(UTC) if time.year > 1 else None

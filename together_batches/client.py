@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, NoReturn, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar, overload
 
 import attrs
 
@@ -39,12 +39,15 @@ if TYPE_CHECKING:
     from together_batches._jobs.wait import WaitApi
     from together_batches._protocol.files import UploadContent, Uploaded
     from together_batches._protocol.jobs import Answer, NoJob
+    from together_batches._schema.adapters import Adapter, Schema, SchemaAdapter
     from together_batches.files import AsyncFiles, Transfers
     from together_batches.models import FileObject
     from together_batches.outcomes import CancelOutcome, CancelReport
     from together_batches.rows import BatchResult
     from together_batches.runs import RunEvent, RunReport, UnfinishedJobs, _context
     from together_batches.runs._options import Requests as RunRequests
+
+    T = TypeVar("T")
 
 __all__ = ["AsyncBatches"]
 
@@ -171,6 +174,8 @@ class AsyncBatches:
             completion_window: sent with the job; the service documents one value, ``24h``.
             model_id: sent with the job; it does not replace a model that a row omits.
             priority: sent with the job, an integer; the service does not document its effect.
+            schema: what answers must fit, as for :meth:`results`: sent as ``response_format`` with each request that
+                has none. It is not added to a prompt.
             patience: seconds to search for a job whose create lost its response. 0 searches once.
 
         Raises:
@@ -191,6 +196,7 @@ class AsyncBatches:
         endpoint: str = "/v1/chat/completions",
         model_id: str | None = None,
         priority: int | None = None,
+        schema: Schema | None = None,
         patience: float = 120,
         on_progress: Callable[[int, int], None] | None = None,
         on_uploaded: Callable[[FileObject], None] | None = None,
@@ -216,7 +222,8 @@ class AsyncBatches:
 
         Raises:
             ValidationError: invalid requests; ``problems`` lists all problems, each with its line.
-            UsageError: the file is missing or unreadable, or changed meanwhile.
+            UsageError: the file is missing or unreadable, or changed meanwhile; ``schema`` cannot be a schema, or the
+                endpoint is not that of chat.
             JobNotCreatedError, CreateUnconfirmedError, APIError: as for :meth:`create`.
         """
         positive_number("patience", patience, zero=True)
@@ -236,7 +243,8 @@ class AsyncBatches:
             return (await self._create_once(wanted, patience=patience)).job
 
         check_callback("on_uploaded", on_uploaded)
-        return await submit.submit(source, endpoint=endpoint, upload=upload, create=create)
+        adapter = _adapter_of(schema)
+        return await submit.submit(source, endpoint=endpoint, upload=upload, create=create, schema=adapter)
 
     async def retrieve(self, job_id: str | BatchJob) -> BatchJob:
         """Return the current state of a job.
@@ -497,6 +505,7 @@ class AsyncBatches:
         _check_times(None, poll_interval, patience)
         return self._follower(self._known.knows, poll_interval, patience)
 
+    @overload
     def results(
         self,
         job: str | BatchJob,
@@ -504,7 +513,47 @@ class AsyncBatches:
         requests: Requests | None = None,
         order: Order = "file",
         patience: float = 60,
-    ) -> Stream[BatchResult]:
+        schema: None = None,
+    ) -> Stream[BatchResult]: ...
+    @overload
+    def results(
+        self,
+        job: str | BatchJob,
+        *,
+        requests: Requests | None = None,
+        order: Order = "file",
+        patience: float = 60,
+        schema: type[T],
+    ) -> Stream[BatchResult[T]]: ...
+    @overload
+    def results(
+        self,
+        job: str | BatchJob,
+        *,
+        requests: Requests | None = None,
+        order: Order = "file",
+        patience: float = 60,
+        schema: SchemaAdapter[T],
+    ) -> Stream[BatchResult[T]]: ...
+    @overload
+    def results(
+        self,
+        job: str | BatchJob,
+        *,
+        requests: Requests | None = None,
+        order: Order = "file",
+        patience: float = 60,
+        schema: Mapping[str, object],
+    ) -> Stream[BatchResult[object]]: ...
+    def results(
+        self,
+        job: str | BatchJob,
+        *,
+        requests: Requests | None = None,
+        order: Order = "file",
+        patience: float = 60,
+        schema: Schema | None = None,
+    ) -> Stream[BatchResult[Any]]:
         """Iterate over the rows of a finished job: the answers of both its files, then the failures.
 
         Each row is a :class:`BatchSuccess` or a :class:`BatchFailure`; match them by class. Rows that were completed
@@ -530,14 +579,21 @@ class AsyncBatches:
         ``requests`` omitted rows cannot be counted, so the metadata of one file, the one with the answers, is always
         read.
 
+        With a ``schema``, the text of each answer is read as JSON, also from within a Markdown fence, and ``parsed``
+        of its :class:`BatchSuccess` is the value. An answer that does not fit, or was cut off, is a
+        :class:`BatchInvalid`; such rows come with the failures. Of two answers of a row, the first that fits counts.
+
         Parameters:
             job: an id or a job.
             requests: the input of the job, or its ids.
             order: ``"file"`` for the order of the files, or ``"input"``, which needs ``requests``.
             patience: seconds for which something absent is read again. 0 reads once.
+            schema: a pydantic model or ``TypeAdapter``, a dataclass, attrs class, TypedDict or msgspec Struct, or a
+                JSON schema, which gives the JSON as it is.
 
         Raises:
-            UsageError: the job has not finished, ``requests`` cannot be read, or the disk is full.
+            UsageError: the job has not finished, ``requests`` cannot be read, ``schema`` cannot be a schema, or the
+                disk is full.
             ValidationError: ``requests`` holds an invalid line, or a repeated id.
             ResultsUnavailableError: files of the job stayed absent or truncated, after the rows before that; or rows
                 are omitted, and a file is a web page instead of results.
@@ -553,7 +609,8 @@ class AsyncBatches:
             file=self.files.retrieve,
             sleep=self._transport.state.sleep,
         )
-        rows = results.results(api, job, requests=requests, order=order, patience=patience)
+        adapter = _adapter_of(schema)
+        rows = results.results(api, job, requests=requests, order=order, patience=patience, adapter=adapter)
         if isinstance(job, BatchJob):
             self._known.note(job)
         return Stream(rows, looks_ahead=True)
@@ -955,6 +1012,14 @@ class AsyncBatches:
         jobs = await _read_jobs(answer)
         self._known.note_all(jobs)
         return jobs
+
+
+def _adapter_of(schema: Schema | None) -> Adapter[Any] | None:
+    if schema is None:
+        return None
+    from together_batches._schema.adapters import adapter_of
+
+    return adapter_of(schema)
 
 
 def _check_times(timeout: float | None, poll_interval: float | None, patience: float) -> None:

@@ -184,7 +184,7 @@ def _headers(headers: Mapping[str, str] | None) -> dict[str, str]:
             message = f"headers: names and values must be text; those of {name!r} are not"
             raise UsageError(message)
         if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
-            message = f"headers: {name!r} is no header name"
+            message = f"headers: invalid name {name!r}"
             raise UsageError(message)
         if not re.fullmatch(r"[\t\x20-\x7e\x80-\xff]*", value):
             message = f"headers: the value of {name} holds characters that cannot be sent"
@@ -207,7 +207,7 @@ def _proxy(proxy: str | None, base_url: str, *, allow_insecure_http: bool) -> Se
         message = f"proxy must be an http:// or https:// URL; {parts.scheme}:// is not supported"
         raise UsageError(message)
     if not parts.hostname:
-        message = "proxy names no host"
+        message = "invalid proxy: it has no host"
         raise UsageError(message)
     # TLS passes a proxy as a tunnel, so the proxy never sees the key; it does see a plain request.
     in_the_clear = base_url.startswith("http:") and parts.scheme == "http" and not _is_loopback(parts.hostname)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from functools import cached_property
-from typing import TYPE_CHECKING, Never, NoReturn, Self
+from typing import TYPE_CHECKING, Any, Never, NoReturn, Self, TypeVar, cast, overload
 
 from together_batches._loop_thread import LoopIterator, LoopThread
 from together_batches.client import AsyncBatches
@@ -22,18 +22,21 @@ if TYPE_CHECKING:
     from pathlib import Path
     from ssl import SSLContext
     from types import TracebackType
-    from typing import Any, Literal
+    from typing import Literal
 
     from together_batches._jobs.follower import AsyncFollower
     from together_batches._jobs.job_ids import Ids
     from together_batches._jobs.results import Order, Requests
     from together_batches._jobs.upload_source import Source
+    from together_batches._schema.adapters import Schema, SchemaAdapter
     from together_batches.files import AsyncFiles
     from together_batches.models import BatchJob, FileObject, Response
     from together_batches.outcomes import CancelOutcome, CancelReport
     from together_batches.rows import BatchResult
     from together_batches.runs import RunEvent, RunReport, UnfinishedJobs
     from together_batches.runs._options import Requests as RunRequests
+
+    T = TypeVar("T")
 
 __all__ = ["Batches", "Files", "Follower"]
 
@@ -128,6 +131,7 @@ class Batches:
         endpoint: str = "/v1/chat/completions",
         model_id: str | None = None,
         priority: int | None = None,
+        schema: Schema | None = None,
         patience: float = 120,
         on_progress: Callable[[int, int], None] | None = None,
         on_uploaded: Callable[[FileObject], None] | None = None,
@@ -142,6 +146,7 @@ class Batches:
             endpoint=endpoint,
             model_id=model_id,
             priority=priority,
+            schema=schema,
             patience=patience,
             on_progress=on_progress,
             on_uploaded=on_uploaded,
@@ -268,6 +273,7 @@ class Batches:
         _document(Follower, type(follower))
         return Follower(follower, self._thread)
 
+    @overload
     def results(
         self,
         job: str | BatchJob,
@@ -275,7 +281,47 @@ class Batches:
         requests: Requests | None = None,
         order: Order = "file",
         patience: float = 60,
-    ) -> LoopIterator[BatchResult]:
+        schema: None = None,
+    ) -> LoopIterator[BatchResult]: ...
+    @overload
+    def results(
+        self,
+        job: str | BatchJob,
+        *,
+        requests: Requests | None = None,
+        order: Order = "file",
+        patience: float = 60,
+        schema: type[T],
+    ) -> LoopIterator[BatchResult[T]]: ...
+    @overload
+    def results(
+        self,
+        job: str | BatchJob,
+        *,
+        requests: Requests | None = None,
+        order: Order = "file",
+        patience: float = 60,
+        schema: SchemaAdapter[T],
+    ) -> LoopIterator[BatchResult[T]]: ...
+    @overload
+    def results(
+        self,
+        job: str | BatchJob,
+        *,
+        requests: Requests | None = None,
+        order: Order = "file",
+        patience: float = 60,
+        schema: Mapping[str, object],
+    ) -> LoopIterator[BatchResult[object]]: ...
+    def results(
+        self,
+        job: str | BatchJob,
+        *,
+        requests: Requests | None = None,
+        order: Order = "file",
+        patience: float = 60,
+        schema: Schema | None = None,
+    ) -> LoopIterator[BatchResult[Any]]:
         """Iterate over the rows of a finished job: the answers of both its files, then the failures.
 
         An iterable ``requests`` is iterated in the client's own thread. Leaving the iterator stops the download: use
@@ -283,7 +329,9 @@ class Batches:
         """
         # Few are prefetched, because a row may be long.
         return self._thread.iterate(
-            lambda: self._async.results(job, requests=requests, order=order, patience=patience),
+            lambda: self._async.results(
+                job, requests=requests, order=order, patience=patience, schema=cast("type[Any]", schema)
+            ),
             limit=16,
             looks_ahead=True,
         )

@@ -330,6 +330,24 @@ async def test_a_marked_file_that_changes_is_noticed(tmp_path: Path) -> None:
 async def test_a_reader_has_the_content_or_the_source() -> None:
     """A reader gets either the content with the mark, as uploaded, or the source without it."""
     async with open_upload(LINES, None, mark=MARK) as content:
-        for with_mark, expected in ((True, marked()), (False, LINES)):
-            reader = content.reader(with_mark=with_mark)
+        for as_given, expected in ((False, marked()), (True, LINES)):
+            reader = content.reader(as_given=as_given)
             assert b"".join(iter(partial(reader.read, 7), b"")) == expected
+
+
+@pytest.mark.parametrize("kind", ["path", "bytes", "file", "requests"])
+async def test_lines_that_are_changed(kind: str, tmp_path: Path) -> None:
+    """Each line is sent as it was changed, with the mark; the source is as before, and is read from its position."""
+    path, longer = tmp_path / "in.jsonl", tmp_path / "longer.jsonl"
+    path.write_bytes(LINES)
+    longer.write_bytes(b"before\n" + LINES)
+    with longer.open("rb") as file:
+        file.seek(7)
+        requests = [BatchRequest(f"row-{number}", {"model": "m"}) for number in range(3)]
+        sources = {"path": path, "bytes": LINES, "file": file, "requests": requests}
+        async with open_upload(sources[kind], None, mark=MARK, change=lambda line: line.replace(b"}", b"} ")) as sent:
+            assert sent.is_changed
+            assert (await rest_of(sent)).replace(MARK.white_space, b"") == LINES.replace(b"}", b"} ")
+            assert sent.reader(as_given=True).read(10_000) == LINES
+        assert not file.closed
+    assert (path.read_bytes(), longer.read_bytes()) == (LINES, b"before\n" + LINES)

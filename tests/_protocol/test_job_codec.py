@@ -365,9 +365,7 @@ def test_any_mapping_will_do_and_is_left_as_it_was() -> None:
 
 def test_a_mapping_that_is_no_job_is_the_caller_s_mistake() -> None:
     """The error for an invalid mapping names the field."""
-    with pytest.raises(
-        ValidationError, match=r"this is no batch job: a number in place of an id at \$\.id"
-    ) as caught:
+    with pytest.raises(ValidationError, match=r"invalid batch job: a number in place of an id at \$\.id") as caught:
         job_from_dict({"id": 7})
     assert caught.value.problems == (str(caught.value),)
     with pytest.raises(ValidationError, match="expected a mapping, not list"):

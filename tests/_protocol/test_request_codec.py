@@ -68,3 +68,48 @@ def test_ids_that_are_kept() -> None:
     for other in (b"[7]\n", b"{}\n", b'["a"', b'["\xff"]\n'):
         with pytest.raises(WireError):
             request_codec.unpacked_ids(other)
+
+
+MEMBER = request_codec.response_format_member(b'{"type":"json_schema"}')
+DEEP = b"[" * 5_000 + b"]" * 5_000
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        (b'{"custom_id": "a", "body": {"model": "m"}}\r\n', b'{"custom_id": "a", "body": {+,"model": "m"}}\r\n'),
+        (b'{"body": { } , "custom_id":"a"}', b'{"body": {+ } , "custom_id":"a"}'),
+        (b'\xef\xbb\xbf{"body": {"model": "m"}}', b'\xef\xbb\xbf{"body": {+,"model": "m"}}'),
+        (b'{"x": {"model": 1}, "body": {"model": 1}}', b'{"x": {"model": 1}, "body": {+,"model": 1}}'),
+        (b'{"body": {"a": 1}, "x": {"a": 1}}', b'{"body": {+,"a": 1}, "x": {"a": 1}}'),
+        (b'{"x": {"body": {}}, "body": {}, "y": [{}]}', b'{"x": {"body": {}}, "body": {+}, "y": [{}]}'),
+        (b'{"body": {"a": 1}, "body": {"a": 1}}', b'{"body": {"a": 1}, "body": {+,"a": 1}}'),
+        (b'{"body": {"x": {"response_format": 1}}}', b'{"body": {+,"x": {"response_format": 1}}}'),
+        (b'{"body": {"x": "\\ud83d", "y": 1e999}}', b'{"body": {+,"x": "\\ud83d", "y": 1e999}}'),
+        (b'{"body": {"x": %b}}' % DEEP, b'{"body": {+,"x": %b}}' % DEEP),
+    ],
+)
+def test_a_member_that_is_added(line: bytes, expected: bytes) -> None:
+    """A body gets ``response_format`` as its first member; no other byte of the line changes."""
+    assert request_codec.with_response_format(line, MEMBER) == expected.replace(b"+", MEMBER)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"body": {"model": "m", "response_format": {"type": "text"}}}\n',
+        b'{"body": {"response_format": null}}',
+        b'{"body": {"x": %b, "response_format": 1}}' % DEEP,
+        b'{"body": [{"a": 1}]}',
+        b'{"custom_id": "a"}',
+        b'{"body": "{}"}',
+        b"\n",
+        b"{",
+        b'{"body": {"a": 1',
+        b'[{"body": {}}]',
+        b"\xff",
+    ],
+)
+def test_a_member_that_is_not_added(line: bytes) -> None:
+    """A body that has a ``response_format`` keeps it; a line that is no request is left as it is."""
+    assert request_codec.with_response_format(line, MEMBER) == line

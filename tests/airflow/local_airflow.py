@@ -6,6 +6,7 @@ import atexit
 import os
 import tempfile
 from functools import cache
+from importlib import import_module
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,14 @@ def _make_database() -> None:
     initdb()
 
 
+def _bags() -> Any:
+    """Return the module of DAG bags."""
+    try:
+        return import_module("airflow.dag_processing.dagbag")
+    except ImportError:  # before 3.2
+        return import_module("airflow.models.dagbag")
+
+
 class LocalAirflow:
     """Runs DAGs, and single tasks of them, as ``dag.test()`` does."""
 
@@ -44,18 +53,14 @@ class LocalAirflow:
         _make_database()
         with create_session() as session:
             DagBundlesManager().sync_bundles_to_db(session=session)
-        try:
-            from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
-        except ImportError:  # before 3.1
-            from airflow.models.dagbag import DagBag
-
-            def sync_bag_to_db(bag: Any, *bundle: Any) -> None:
-                dag.relative_fileloc = "dag.py"
-                bag.sync_to_db(*bundle)
-
-        bag = DagBag(dag_folder=os.devnull)
+        bags = _bags()
+        bag = bags.DagBag(dag_folder=os.devnull)
         bag.bag_dag(dag)
-        sync_bag_to_db(bag, "dags-folder", None)
+        if hasattr(bags, "sync_bag_to_db"):
+            bags.sync_bag_to_db(bag, "dags-folder", None)
+        else:  # 3.0
+            dag.relative_fileloc = "dag.py"
+            bag.sync_to_db("dags-folder", None)
         return dag.test()
 
     def clear(self, dag: Any, run: Any, task_id: str, *, map_index: int = -1, until_deferred: bool = False) -> str:
@@ -76,15 +81,18 @@ class LocalAirflow:
         with create_session() as session:
             (ti,) = session.scalars(chosen)
             ti.try_number += 1
-            session.flush()
-            session.expunge(ti)
         task = dag.task_dict[task_id]
-        ti.task = task  # read before 3.1
         given = {"task": task} if "task" in signature(_run_task).parameters else {}
-        _run_task(ti=ti, run_triggerer=not until_deferred, **given)
-        with create_session() as session:
-            (ti,) = session.scalars(chosen)
-            return str(ti.state)
+        while True:
+            with create_session() as session:
+                (ti,) = session.scalars(chosen)
+                session.expunge(ti)
+            ti.task = task  # read before 3.1
+            _run_task(ti=ti, run_triggerer=not until_deferred, **given)
+            with create_session() as session:
+                (ti,) = session.scalars(chosen)
+                if ti.state != "scheduled":  # after a pause it goes on
+                    return str(ti.state)
 
     def states(self, run: Any) -> dict[str, str]:
         """Return the state of each task of a run; the index of a mapped one is added to its name."""

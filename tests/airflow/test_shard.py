@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from datetime import UTC, datetime
-from functools import partial
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import pytest
@@ -24,11 +24,17 @@ from together_batches.airflow._shard import (
 )
 from together_batches.airflow._state import ObjectEntries, TaskEntries, TaskLedger
 from together_batches.emulator import Answer, Emulator, Failure, Timing
-from together_batches.errors import BatchesError, RunChangedError, RunError, RunLedgerError, UsageError
+from together_batches.errors import (
+    BatchesError,
+    ResultsUnavailableError,
+    RunChangedError,
+    RunError,
+    RunLedgerError,
+    UsageError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-    from pathlib import Path
 
 _SOON = Timing(validating=0, running=0, canceling=0)
 _LOG = logging.getLogger(__name__)
@@ -107,6 +113,7 @@ class Task:
         self.options = options
         self.kill: Callable[[], str | None] = lambda: None
         self.before: Any = None
+        self.ahead = timedelta(0)
         self._starts = 0
 
     def write(self, count: int, failing: Mapping[int, str] | None = None) -> None:
@@ -121,7 +128,18 @@ class Task:
             overwrite=True,
         )
 
-    async def start(self, *, is_new: bool = True, now: Callable[[], datetime] | None = None) -> Any:
+    def now(self) -> datetime:
+        """Return the time."""
+        return datetime.now(UTC) + self.ahead
+
+    def wait(self, outcome: object) -> float:
+        """Let a pause pass, and return its seconds."""
+        assert isinstance(outcome, Paused)
+        seconds = (outcome.moment - self.now()).total_seconds()
+        self.ahead += timedelta(seconds=seconds)
+        return seconds
+
+    async def start(self, *, is_new: bool = True) -> Any:
         """Start a process, and work until there is something to wait for."""
         self._starts += 1
         scratch = self.place / f"scratch-{self._starts}"
@@ -136,7 +154,7 @@ class Task:
         )
         async with AsyncBatches(self.service.api_key, base_url=self.service.base_url) as client:
             ledger = TaskLedger(self.entries, self.before)
-            shard = ShardWork(work, client, ledger, scratch=scratch, now=now or partial(datetime.now, UTC), log=_LOG)
+            shard = ShardWork(work, client, ledger, scratch=scratch, now=self.now, log=_LOG)
             self.kill = shard.kill
             return await (shard.begin() if is_new else shard.go_on())
 
@@ -147,10 +165,17 @@ class Task:
     async def finish(self) -> dict[str, Any]:
         """Start processes until the task has finished, and return the manifest."""
         is_new = True
-        while not isinstance(outcome := await self.start(is_new=is_new), Finished):
+        while not isinstance(outcome := await self.proceed(is_new=is_new), Finished):
             assert isinstance(outcome, Waiting)
             is_new = False
         return outcome.manifest
+
+    async def proceed(self, *, is_new: bool = True) -> Any:
+        """Start processes, letting each pause pass, until there is something else to wait for."""
+        while isinstance(outcome := await self.start(is_new=is_new), Paused):
+            self.wait(outcome)
+            is_new = False
+        return outcome
 
     def ids(self) -> list[str]:
         """Return the ids in the results."""
@@ -205,6 +230,7 @@ def _deaths() -> Iterator[tuple[int, str]]:
         yield from ((number, "before"), (number, "after"))
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("death", list(_deaths()), ids=lambda death: f"{death[1]}-record-{death[0]}")
 async def test_a_death_at_each_record(task: Task, death: tuple[int, str]) -> None:
     """Wherever the process dies, the next one goes on: one job for each attempt, each row once, in order."""
@@ -260,9 +286,9 @@ async def test_rows_are_sent_again_later(task: Task) -> None:
     task.options["retry_delays"] = (3600,)
     paused = await task.start()
     assert isinstance(paused, Paused)
-    assert 3500 < (paused.moment - datetime.now(UTC)).total_seconds() <= 3600
+    assert 3500 < task.wait(paused) <= 3600
     assert task.service.count("create") == 1
-    assert isinstance(await task.start(is_new=False, now=lambda: paused.moment), Finished)
+    assert isinstance(await task.start(is_new=False), Finished)
     assert task.service.count("create") == 2
 
 
@@ -364,7 +390,7 @@ async def test_a_job_that_was_cancelled(task: Task) -> None:
         await client.cancel(waiting.job_id)
     task.service.timing = _SOON
     with pytest.raises(RunError, match="was cancelled; clear the task to send the rows that it did not answer"):
-        await task.start(is_new=False)
+        await task.proceed(is_new=False)
     manifest = await task.finish()
     assert manifest["succeeded"] == 6
 
@@ -377,7 +403,7 @@ async def test_a_job_that_a_clear_cancelled(task: Task) -> None:
     async with AsyncBatches(task.service.api_key, base_url=task.service.base_url) as client:
         await client.cancel(waiting.job_id)
     task.service.timing = _SOON
-    assert isinstance(await task.start(is_new=False), Finished)
+    assert isinstance(await task.proceed(is_new=False), Finished)
 
 
 async def test_a_kill_before_the_job_is_known(task: Task) -> None:
@@ -385,8 +411,73 @@ async def test_a_kill_before_the_job_is_known(task: Task) -> None:
     task.service.timing = Timing(validating=0, running=3600, canceling=0)
     task.entries = Killing(task, lambda record: bool(record.get("creating_at")) and not record.get("job_id"))
     with pytest.raises(RunError, match="was cancelled"):
-        await task.start()
+        await task.proceed()
     assert [job["status"] for job in task.service.jobs] == ["CANCELLED"]
+
+
+# --- results that are read again ----------------------------------------------------------------------------------
+
+
+async def _cancelled(task: Task) -> None:
+    """Begin a job of ten rows, and cancel it when some are answered; a clear has taken it over before."""
+    task.options["patience"] = 900
+    task.write(10)
+    task.service.timing = Timing(validating=0, running=3600, canceling=0)
+    waiting = await task.start()
+    task.service.advance(1800)
+    await task.start()
+    async with AsyncBatches(task.service.api_key, base_url=task.service.base_url) as client:
+        await client.cancel(waiting.job_id)
+    task.service.timing = _SOON
+
+
+async def test_rows_that_a_cancelled_job_omits(task: Task) -> None:
+    """Rows that a job omits go again when two readings agree, a minute apart; no process waits for the second."""
+    await _cancelled(task)
+    assert task.wait(await task.start(is_new=False)) == pytest.approx(60, abs=5)
+    assert task.service.count("create") == 1
+    assert isinstance(await task.start(is_new=False), Finished)
+    assert task.service.count("create") == 2
+    assert task.ids() == [f"row-{number}" for number in range(10)]
+
+
+async def test_a_second_reading_before_its_time(task: Task) -> None:
+    """A retry within the minute, or a process that dies in it, does not shorten it."""
+    await _cancelled(task)
+    task.entries.dies_at = (task.entries.count + 2, "after")  # the end of the job, and the first reading
+    with pytest.raises(Killed):
+        await task.start(is_new=False)
+    task.entries.dies_at = None
+    first = await task.start()
+    assert isinstance(first, Paused)
+    assert await task.start() == first
+    assert task.service.count("create") == 1
+
+
+async def test_results_that_change_between_two_readings(task: Task) -> None:
+    """A second reading that differs from the first is a first one: the minute begins anew."""
+    await _cancelled(task)
+    task.wait(await task.start(is_new=False))
+    look = json.loads(task.entries.written["look-1"])
+    look["seen"]["output_bytes"] -= 1
+    task.entries.written["look-1"] = json.dumps(look)
+    assert task.wait(await task.start(is_new=False)) == pytest.approx(60, abs=5)
+    assert task.service.count("create") == 1
+    assert isinstance(await task.start(is_new=False), Finished)
+
+
+async def test_results_that_are_absent(task: Task) -> None:
+    """Absent results are looked for at growing intervals, without a process, for as long as patience allows."""
+    task.options["patience"] = 60
+    task.service.timing = Timing(validating=0, running=3600)
+    waiting = await task.start()
+    task.service.delete_job(waiting.job_id)
+    for _ in range(2):  # a retry looks for them as long
+        pauses = [round(task.wait(await task.start(is_new=False))) for _ in range(5)]
+        assert pauses == [5, 5, 10, 20, 20]
+        with pytest.raises(ResultsUnavailableError, match=r"job .* is absent .*; looked for during 60 s"):
+            await task.start(is_new=False)
+    assert task.service.count("create") == 1
 
 
 async def test_results_that_are_lost(task: Task) -> None:
@@ -395,8 +486,8 @@ async def test_results_that_are_lost(task: Task) -> None:
     task.service.timing = Timing(validating=0, running=3600)
     waiting = await task.start()
     task.service.delete_job(waiting.job_id)
-    with pytest.raises(Exception, match="absent"):
-        await task.start()
+    with pytest.raises(ResultsUnavailableError):
+        await task.proceed()
     task.service.timing = _SOON
     task.options |= {"give_up": True}
     assert (await task.finish())["succeeded"] == 2
@@ -420,6 +511,27 @@ async def test_results_that_cannot_be_written(task: Task) -> None:
     with pytest.raises(UsageError, match=r"cannot write .*answers.jsonl.run/probe"):
         await task.start()
     assert len(task.service.requests) == 0
+
+
+async def test_what_is_left_beside_the_results(task: Task) -> None:
+    """A task that has ended leaves no directory of its own, unless it has records there."""
+    await task.finish()
+    assert not (task.place / "answers.jsonl.run").exists()
+
+
+def test_a_directory_that_is_removed_by_another_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file is written although another task has removed the directory above, which was empty for a moment."""
+    make, shared = Path.mkdir, tmp_path / "answers.jsonl.run"
+
+    def make_late(path: Path, *args: Any, **kwargs: Any) -> None:
+        make(path, *args, **kwargs)
+        if path == shared:
+            monkeypatch.undo()
+            _storage.remove_empty(Local(shared))
+
+    monkeypatch.setattr(Path, "mkdir", make_late)
+    _storage.put_bytes(b"content", Local(shared / "task" / "probe"))
+    assert (shared / "task" / "probe").read_bytes() == b"content"
 
 
 class Remote(Local):

@@ -356,7 +356,7 @@ def test_too_many_shards(service: Emulator, airflow: Any, tmp_path: Path, monkey
 
 def test_llm_batch(service: Emulator, airflow: Any, tmp_path: Path) -> None:
     """``@task.llm_batch`` of common-ai finds the adapter by the prefix of its model."""
-    pytest.importorskip("airflow.providers.common.ai")
+    pytest.importorskip("airflow.providers.common.ai.batch", reason="the provider common.ai is not installed")
     with DAG("llm_batch") as dag:
 
         @task.llm_batch(

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from airflow.sdk import DAG, TaskGroup
-from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 
 from together_batches import jsonl
 from together_batches.airflow import (
@@ -16,11 +15,17 @@ from together_batches.airflow import (
     TogetherCancelOperator,
     together_run,
 )
+from together_batches.airflow._airflow import AirflowFailException
 from together_batches.airflow._dataset_tasks import JoinOperator, PlanOperator, ShardOperator
 from together_batches.airflow._tasks import failing_for_good
 from together_batches.airflow.triggers import TogetherBatchTrigger, TogetherPauseTrigger
-from together_batches.emulator import Timing
-from together_batches.errors import BatchesError, UsageError
+from together_batches.emulator import Fault, Timing
+from together_batches.errors import APIError, BatchesError, InternalServerError, UsageError
+
+try:
+    from airflow.sdk.exceptions import TaskDeferred
+except ImportError:  # before 3.2
+    from airflow.exceptions import TaskDeferred
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -157,6 +162,60 @@ def test_a_storage_that_may_recover(tmp_path: Path) -> None:
         raise UsageError("cannot write s3://bucket/answers.jsonl: timed out") from TimeoutError()
     with pytest.raises(AirflowFailException), failing_for_good():
         raise UsageError("cannot read s3://bucket/requests.jsonl: there is no such file") from FileNotFoundError()
+
+
+@pytest.mark.parametrize(
+    ("fault", "is_lasting"),
+    [
+        (Fault(on="create", status=400, body={"error": {"message": "this model has no such endpoint"}}), True),
+        (Fault(on="create", status=422), True),
+        (Fault(on="create", status=402), True),
+        (Fault(on="create", status=403), True),
+        (Fault(on="begin_upload", status=404), False),
+        (Fault(on="begin_upload", status=409), False),
+    ],
+    ids=lambda value: f"{value.on}-{value.status}" if isinstance(value, Fault) else None,
+)
+def test_what_the_service_refuses(service: Emulator, requests: Path, fault: Fault, is_lasting: bool) -> None:
+    """A request that the service refuses as such uses up no retries of Airflow; what may pass does."""
+    service.fail(fault)
+    with pytest.raises(AirflowFailException if is_lasting else APIError):
+        _batch(requests, patience=0).execute(CONTEXT)
+    assert len(service.jobs) == 0
+
+
+def test_a_service_that_may_recover() -> None:
+    """An outage is left to the retries of Airflow."""
+    outage = InternalServerError("overloaded", status=503)
+    with pytest.raises(InternalServerError), failing_for_good():
+        raise outage
+
+
+def test_an_invalid_endpoint(service: Emulator, requests: Path) -> None:
+    """An invalid endpoint is a mistake that no retry mends."""
+    with pytest.raises(AirflowFailException, match="endpoint"):
+        _batch(requests, endpoint="/v1/chat/complete").execute(CONTEXT)
+    assert len(service.requests) == 0
+
+
+def test_a_refused_create_that_is_mended(service: Emulator, requests: Path) -> None:
+    """A task whose create was refused makes one job when the mistake is mended and the task cleared."""
+    service.timing = Timing(validating=0, running=3600)
+    service.fail(Fault(on="create", status=400))
+    with pytest.raises(AirflowFailException):
+        _batch(requests, priority=7).execute(CONTEXT)
+    _wait(_batch(requests).execute, CONTEXT)
+    assert len(service.jobs) == 1
+
+
+def test_a_sensor_that_the_triggerer_fails(service: Emulator) -> None:
+    """If the triggerer could not follow a job, a worker reads it: a job that has ended is a result."""
+    task = TogetherBatchSensor(task_id="wait", job_id=service.add_job(ends_as="COMPLETED"))
+    event = {"job_id": task.job_id, "status": None, "error": "APIConnectionError: no route"}
+    with pytest.raises(BatchesError, match="the triggerer could not follow the job: APIConnectionError: no route"):
+        task.execute_complete(CONTEXT, event)
+    service.advance(7200)
+    assert task.execute_complete(CONTEXT, event)["status"] == "COMPLETED"
 
 
 # --- datasets -----------------------------------------------------------------------------------------------------

@@ -40,7 +40,8 @@ def _name(page: Path) -> str:
 
 
 def _has_examples(page: Path) -> bool:
-    return any(block.kind in {"python", "console"} for block in blocks(page.read_text("utf-8")))
+    found = (block for block in blocks(page.read_text("utf-8")) if block.needs is None or find_spec(block.needs))
+    return any(block.kind in {"python", "console"} for block in found)
 
 
 def _needs(page: Path) -> set[str]:

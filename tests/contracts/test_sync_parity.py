@@ -20,7 +20,7 @@ RESULTS = {
     "as_completed": ("Stream[BatchJob]", "LoopIterator[BatchJob]"),
     "follower": ("AsyncFollower", "Follower"),
     "content": ("Stream[bytes]", "LoopIterator[bytes]"),
-    "results": ("Stream[BatchResult]", "LoopIterator[BatchResult]"),
+    "results": ("Stream[BatchResult[Any]]", "LoopIterator[BatchResult[Any]]"),
 }
 
 

@@ -170,7 +170,7 @@ def test_invalid_fields_of_a_job() -> None:
 @pytest.mark.parametrize(
     ("kind", "given", "reason"),
     [
-        (BatchJob, {}, "this is no batch job: no id at $.id"),
+        (BatchJob, {}, "invalid batch job: no id at $.id"),
         (BatchJob, 7, "Input should be a valid dictionary"),
         (FileObject, {"id": 7}, "this is no file: a number in place of an id at $.id"),
         (BatchRequest, {"custom_id": "a", "body": 7}, "body is a number, and must be an object"),

@@ -183,8 +183,8 @@ _FUNCTION = "the table: row 1: the prompt returned {}; it must return a list of 
         ({"images": ""}, "images is the name of a column, not ''"),
         ({"system": ""}, "system is the text of a message, not ''"),
         ({"messages": []}, "messages are made of the prompt; pass a function as the prompt to make others"),
-        ({"stream": True}, "this is no request: body.stream is true, and a batch cannot stream: leave it out"),
-        ({"model": ""}, "this is no request: body.model is empty"),
+        ({"stream": True}, "invalid request: body.stream is true, and a batch cannot stream: leave it out"),
+        ({"model": ""}, "invalid request: body.model is empty"),
     ],
 )
 def test_arguments_that_cannot_be_used_are_refused(options: dict[str, Any], message: str) -> None:

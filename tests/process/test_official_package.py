@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from pathlib import Path
 from textwrap import dedent
 from typing import TYPE_CHECKING, Any
 
@@ -21,11 +20,12 @@ from together_batches.emulator import Emulator, Timing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 OFFICIAL = os.environ.get("TOGETHER_BATCHES_OFFICIAL_PYTHON", "")
 
 pytestmark = pytest.mark.skipif(
-    not OFFICIAL,
+    not (OFFICIAL and hasattr(os, "fork")),
     reason="TOGETHER_BATCHES_OFFICIAL_PYTHON names no interpreter that has the official package; see nox -s official",
 )
 
@@ -100,12 +100,18 @@ def environment(emulator: Emulator, tmp_path: Path) -> dict[str, str]:
     """Return their environment: a base URL, without ``/v1`` since the third SDK, an empty home, and no other host."""
     base_url = emulator.base_url if GENERATION < 3 else emulator.base_url.removesuffix("/v1")
     return {
-        "PATH": os.environ.get("PATH", ""),
-        "HOME": str(tmp_path),
-        "NO_PROXY": "*",
-        "TERM": "dumb",
+        **_without_service(tmp_path),
         "TOGETHER_BASE_URL": base_url,
         "TOGETHER_API_KEY": str(emulator.api_key),
+    }
+
+
+def _without_service(home: Path) -> dict[str, str]:
+    return {
+        "PATH": os.environ.get("PATH", ""),
+        "HOME": str(home),
+        "NO_PROXY": "*",
+        "TERM": "dumb",
         "TOGETHER_TELEMETRY_DISABLED": "1",
         "TOGETHER_DISABLE_VERSION_CHECK": "1",
     }
@@ -118,35 +124,91 @@ def requests_file(tmp_path: Path) -> Path:
     return path
 
 
-def run(command: list[str], environment: dict[str, str], folder: Path) -> str:
-    done = subprocess.run(
-        command, env=environment, cwd=folder, capture_output=True, text=True, timeout=50, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+INTERPRETER = """
+import contextlib, importlib.metadata, json, os, sys, traceback
+import together
+commands = importlib.metadata.entry_points(group="console_scripts", name="tg")
+for command in commands:
+    command.load()
+for line in sys.stdin:
+    if os.fork():
+        os.wait()
+        continue
+    environment, folder, script = json.loads(line)
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    names = {"together": together, "commands": commands}
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            exec(script, names)
+        answer = {"answer": names["answer"]}
+    except BaseException:
+        answer = {"error": traceback.format_exc()}
+    print(json.dumps(answer), flush=True)
+    os._exit(0)
+"""
+
+
+@pytest.fixture(scope="module")
+def interpreter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess.Popen[str]]:
+    """An interpreter that has imported the official package, which takes longer than a test: each has a fork."""
+    command, environment = [OFFICIAL, "-c", INTERPRETER], _without_service(tmp_path_factory.mktemp("home"))
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, text=True) as running:
+        yield running
 
 
 @pytest.fixture
-def sdk(environment: dict[str, str], requests_file: Path) -> Callable[..., Any]:
-    """Run these statements with the official client, and return what they assign to ``answer``."""
+def there(
+    interpreter: subprocess.Popen[str], environment: dict[str, str], requests_file: Path
+) -> Callable[[str], Any]:
+    """Run a script in the official interpreter, and return what it assigns to ``answer``."""
 
-    def run_there(source: str, **known: str) -> Any:
-        given = "\n".join(f"{name} = {value!r}" for name, value in {"CHAT": CHAT, **known}.items())
-        head = "import json\nimport together\nclient = together.Together(max_retries=0)\nanswer = None\n"
-        dialect = dedent(DIALECTS[min(GENERATION, 2)])
-        script = f"{head}{given}\n{dialect}\n{dedent(source)}\nprint(json.dumps(answer))\n"
-        return json.loads(run([OFFICIAL, "-c", script], environment, requests_file.parent))
+    def run_there(script: str) -> Any:
+        assert interpreter.stdin is not None
+        assert interpreter.stdout is not None
+        print(json.dumps([environment, str(requests_file.parent), script]), file=interpreter.stdin, flush=True)
+        came = json.loads(interpreter.stdout.readline())
+        assert "answer" in came, came["error"]
+        return came["answer"]
 
     return run_there
 
 
 @pytest.fixture
-def tg(environment: dict[str, str], requests_file: Path) -> Callable[..., str]:
-    """Run the official command, and return its output."""
+def sdk(there: Callable[[str], Any]) -> Callable[..., Any]:
+    """Run these statements with the official client, and return what they assign to ``answer``."""
+
+    def run_there(source: str, **known: str) -> Any:
+        given = "\n".join(f"{name} = {value!r}" for name, value in {"CHAT": CHAT, **known}.items())
+        head = "client = together.Together(max_retries=0)\n"
+        return there(f"{head}{given}\n{dedent(DIALECTS[min(GENERATION, 2)])}\n{dedent(source)}\n")
+
+    return run_there
+
+
+COMMAND = """
+import contextlib, io, sys
+printed = io.TextIOWrapper(io.BytesIO(), write_through=True)
+code = 0
+with contextlib.redirect_stdout(printed):
+    try:
+        commands["tg"].load()()
+    except SystemExit as ended:
+        code = ended.code
+answer = [code, printed.buffer.getvalue().decode()]
+"""
+
+
+@pytest.fixture
+def tg(there: Callable[[str], Any]) -> Callable[..., str]:
+    """Run the official command by its entry point, and return its output."""
 
     def run_there(*arguments: str) -> str:
-        command = [str(Path(OFFICIAL).parent / "tg"), *arguments, "--non-interactive"]
-        return run(command, environment, requests_file.parent)
+        code, printed = there(f"import sys\nsys.argv = {['tg', *arguments, '--non-interactive']!r}\n{COMMAND}")
+        assert not code, printed
+        return printed
 
     return run_there
 

@@ -356,6 +356,7 @@ async def _stopped(run: Runner, kind: RunEventKind, times: int = 1, **options: A
         await running
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize(
     "kind",
     [
@@ -637,6 +638,7 @@ async def test_a_stop_on_tokens(run: Runner, emulator: Emulator) -> None:
     assert (await run()).ok
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize(("limits", "expected"), [({"max_jobs": 2}, 2), ({"max_jobs": 9, "max_enqueued_rows": 7}, 3)])
 async def test_no_more_in_flight_than_allowed(
     run: Runner, emulator: Emulator, limits: dict[str, int], expected: int
@@ -794,6 +796,7 @@ async def test_a_job_that_answers_404_for_a_moment(run: Runner, emulator: Emulat
     assert (report.ok, len(emulator.jobs)) == (True, 4)
 
 
+@pytest.mark.unmeasured
 async def test_results_that_stay_absent(run: Runner, emulator: Emulator) -> None:
     """Results that stay absent are not paid for again: the rest completes, and the next call reads again."""
     gone = Fault(on="content", status=404, body={"error": {"message": "File not found"}}, times=1_000)
@@ -929,6 +932,7 @@ async def test_rows_that_go_again_hold_no_place_back(run: Runner, emulator: Emul
     assert created == [(1, 1), (2, 1), (3, 1), (4, 1), (1, 2), (2, 2)]
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize(("validating", "others"), [(100, 100), (5_000, 600)])
 async def test_the_first_job_goes_ahead_alone(
     run: Runner, emulator: Emulator, time: VirtualTime, validating: float, others: float
@@ -962,6 +966,7 @@ async def test_a_page_in_place_of_results(run: Runner, emulator: Emulator, body:
     assert RunEventKind.TROUBLE in run.kinds
 
 
+@pytest.mark.unmeasured
 async def test_results_with_none_of_the_rows(run: Runner, emulator: Emulator) -> None:
     """A file with none of the rows is not taken for the results: rows that may have been paid for do not go again."""
     emulator.fail(_page(1_000))

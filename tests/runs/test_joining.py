@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 from together_batches import BatchMissing, RunError, Usage
 from together_batches._local.atomic_file import AtomicFile
 from together_batches._protocol import result_lines
-from together_batches.runs._joining import Arranged, ForeignFileError, arrange, final_lines
+from together_batches.runs._joining import Arranged, ForeignFileError, arrange, final_lines, known_sha256
 from together_batches.runs._records import Attempt, Shard, packed
 
 if TYPE_CHECKING:
@@ -320,6 +322,25 @@ def test_a_row_has_the_line_of_its_last_attempt(tmp_path: Path) -> None:
     found = list(final_lines(SHARD, _pieces(tmp_path, b"safm", b"ms", b"a"), directory=tmp_path))
     assert b"".join(lines for lines, _ in found) == b"1.0\n3.0\n1.2\n2.1\n"
     assert b"".join(failed for _, failed in found) == b"3.0\n1.2\n"
+
+
+@pytest.mark.parametrize(
+    ("jobs", "outcomes", "is_known"),
+    [(1, [b"ssss"], True), (2, [b"ssss"], False), (1, [b"sfss"], False), (1, [], False)],
+)
+def test_the_hash_of_the_output(tmp_path: Path, *, jobs: int, outcomes: list[bytes], is_known: bool) -> None:
+    """The output of a single job that answered all rows is its piece, so that its hash is known beforehand."""
+    pieces = _pieces(tmp_path, *outcomes)
+    attempts = [attrs.evolve(attempt, piece_sha256=_sha256(path.read_bytes())) for attempt, path in pieces]
+    found = known_sha256([(SHARD, attempts)] * jobs)
+    assert bool(found) is is_known
+    if is_known:
+        hashed = [(attempt, path) for attempt, (_, path) in zip(attempts, pieces, strict=True)]
+        assert found == _sha256(b"".join(lines for lines, _ in final_lines(SHARD, hashed, directory=tmp_path)))
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 @pytest.mark.parametrize("kept", [0, 1, 4, 15])

@@ -221,7 +221,7 @@ def test_a_database_of_somebody_else(directory: Path) -> None:
     (directory / "ledger.sqlite").unlink()
     with closing(sqlite3.connect(directory / "ledger.sqlite")) as other:
         other.execute("CREATE TABLE run (id)")
-    with pytest.raises(RunLedgerError, match="is no ledger of a run"):
+    with pytest.raises(RunLedgerError, match="is not the ledger of a run"):
         _ledger.read(directory)
 
 

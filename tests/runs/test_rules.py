@@ -200,6 +200,22 @@ def test_the_delay_grows_with_jobs_that_failed_as_a_whole(endings: list[tuple[st
 
 
 @pytest.mark.parametrize(
+    ("facts", "patience", "expected"),
+    [
+        ({"output_file_id": "file-1"}, 900, 60),
+        ({"error_file_id": "file-1"}, 5, 5),
+        ({}, 900, 30),
+        ({}, 5, 5),
+        ({"progress": 40.0}, 900, 900),
+        ({"progress": 40.0, "output_file_id": "file-1"}, 900, 60),
+    ],
+)
+def test_the_time_between_two_readings(facts: dict[str, Any], patience: float, expected: float) -> None:
+    """Results that omit rows are read again soon; rows that were done and are in no file get all of patience."""
+    assert rules.second_look_delay(_attempt(**facts), patience) == expected
+
+
+@pytest.mark.parametrize(
     ("status", "expected"),
     [
         (None, False),

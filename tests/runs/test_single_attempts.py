@@ -212,6 +212,7 @@ class World:
         assert list(self.drive.scratch.iterdir()) == []
 
 
+@pytest.mark.unmeasured
 @pytest.mark.timeout(300)  # as many lives as there are steps
 @pytest.mark.parametrize("identity", ["run 7", None])
 @pytest.mark.parametrize("ids", IDS.values(), ids=IDS.keys())

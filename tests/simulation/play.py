@@ -69,12 +69,12 @@ def each_step(number: int) -> list[Outcome]:
     return list(by_step(small(number)))
 
 
-def by_step(plan: Plan) -> Iterator[Outcome]:
-    """Play a plan once as it is, and once for each of its steps with a death right before it."""
+def by_step(plan: Plan, every: int = 1) -> Iterator[Outcome]:
+    """Play a plan once as it is, and once for each of its steps, or for one in ``every``, with a death before it."""
     whole = play("undisturbed", plan, durable)
     yield whole
     for before, steps in enumerate(whole.steps):
-        for step in range(1, steps + 1):
+        for step in range(1, steps + 1, every):
             deaths = (*[None] * before, Death(step))
             yield play(f"start {before + 1}, death before step {step}", attrs.evolve(plan, deaths=deaths), durable)
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal, assert_type
+from typing import IO, TYPE_CHECKING, Any, Literal, TypedDict, assert_type
+
+import pydantic
 
 from together_batches import (
     APIConnectionError,
@@ -51,7 +54,17 @@ from together_batches import (
     to_dict,
 )
 from together_batches.emulator import Answer, Emulator, Failure, Fault, Missing, RecordedRequest, Reply
-from together_batches.typing import Follower, Ids, LoopIterator, Order, Requests, Source, Stream
+from together_batches.typing import (
+    Follower,
+    Ids,
+    LoopIterator,
+    Order,
+    Requests,
+    Schema,
+    SchemaAdapter,
+    Source,
+    Stream,
+)
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession
@@ -263,6 +276,55 @@ async def a_whole_life(client: AsyncBatches, opened: IO[bytes], source: AsyncIte
     async with client.as_completed([job, "id"], timeout=60) as jobs:
         async for finished in jobs:
             assert_type(finished, BatchJob)
+
+
+class City(pydantic.BaseModel):
+    name: str
+
+
+@dataclass
+class Person:
+    name: str
+
+
+class Place(TypedDict):
+    name: str
+
+
+class Numbers:
+    def validate_json(self, data: str | bytes, /) -> int:
+        return len(data)
+
+    def json_schema(self) -> dict[str, Any]:
+        return {"type": "integer"}
+
+
+async def answers(client: AsyncBatches, batches: Batches, schema: Schema, adapter: SchemaAdapter[bytes]) -> None:
+    assert_type(client.results("a", schema=City), Stream[BatchResult[City]])
+    assert_type(batches.results("a", schema=Person), LoopIterator[BatchResult[Person]])
+    assert_type(client.results("a", schema=Place), Stream[BatchResult[Place]])
+    assert_type(client.results("a", schema=pydantic.TypeAdapter(list[int])), Stream[BatchResult[list[int]]])
+    assert_type(client.results("a", schema=Numbers()), Stream[BatchResult[int]])
+    assert_type(client.results("a", schema=adapter), Stream[BatchResult[bytes]])
+    assert_type(batches.results("a", schema={"type": "object"}), LoopIterator[BatchResult[object]])
+    client.results("a", schema=7)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+    await client.submit(requests(), schema=City)
+    batches.submit(requests(), schema=schema)
+    jsonl.chat_request("a", model="model", messages=[], schema=Place, schema_in_prompt=False)
+    async for row in client.results("a", schema=City):
+        match row:
+            case BatchSuccess():
+                assert_type(row.parsed, City)
+                assert_type(row.finish_reason, str | None)
+            case BatchInvalid():
+                assert_type((row.custom_id, row.text, row.error), tuple[str, str | None, str])
+                assert_type(row.answer, BatchSuccess)
+                assert_type(row.answer.parsed, None)
+            case BatchFailure() | BatchMissing() | BatchStray():
+                assert_type(row.custom_id, str | None)
+    rows: list[BatchResult[City]] = [row async for row in client.results("a", schema=City)]
+    assert_type(list(failed_requests(requests(), rows)), list[BatchRequest])
+    print([to_dict(row) for row in rows])
 
 
 def the_same_without_async(batches: Batches) -> list[BatchRequest]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import html
 import sys
 import threading
 import time
-import uuid
 from collections.abc import Callable
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -133,12 +133,11 @@ class Meter:
 @contextmanager
 def bar(meter: Meter) -> Generator[Show]:
     """Draw a bar during the block, in a notebook or on a terminal, and yield its update function."""
-    shell = _shell()
-    if getattr(shell, "kernel", None) is not None:
-        with _in_notebook(meter) as show:
-            yield show
-        return
-    with terminal_bar(meter, shown=sys.stderr is not None and sys.stderr.isatty()) as show:
+    if getattr(_shell(), "kernel", None) is not None:
+        drawn = notebook_bar(meter, asyncio.get_running_loop())
+    else:
+        drawn = terminal_bar(meter, shown=sys.stderr is not None and sys.stderr.isatty())
+    with drawn as show:
         yield show
 
 
@@ -148,17 +147,20 @@ def _shell() -> Any:
     return None if loaded is None else loaded.get_ipython()
 
 
-@contextmanager
-def _in_notebook(meter: Meter) -> Generator[Show]:
-    """Draw a bar below the cell, at most four times a second, and once more at the end."""
-    import asyncio
+class Loop(Protocol):
+    """What is used of an event loop."""
 
-    loop = asyncio.get_running_loop()
-    handle: Any = import_module("IPython.display").display(
-        _bundle(meter), raw=True, display_id=f"together-batches-{uuid.uuid4().hex}"
-    )
+    def time(self) -> float: ...
+
+    def call_at(self, when: float, callback: Callable[[], object], /) -> asyncio.TimerHandle: ...
+
+
+@contextmanager
+def notebook_bar(meter: Meter, loop: Loop) -> Generator[Show]:
+    """Draw a bar below the cell, at most four times a second, and once more at the end."""
     waiting: asyncio.TimerHandle | None = None
     drawn_at = loop.time()
+    handle: Any = import_module("IPython.display").display(_bundle(meter), raw=True, display_id=True)
 
     def draw() -> None:
         nonlocal waiting, drawn_at

@@ -66,7 +66,7 @@ def job(job: BatchJob) -> dict[str, str]:
     ]
     done = "" if job.progress is None else f", {job.progress:.0f} %"
     heading = f"{_status(job)}{done} {_code(job.id)}"
-    return _bundle(repr(job), heading, _table((), [(name, text) for name, text in facts if text]))
+    return _bundle(escape(repr(job)), heading, _table((), [(name, text) for name, text in facts if text]))
 
 
 def jobs(jobs: Sequence[BatchJob]) -> dict[str, str]:
@@ -83,12 +83,15 @@ def jobs(jobs: Sequence[BatchJob]) -> dict[str, str]:
 def jobs_text(jobs: Sequence[BatchJob]) -> str:
     """Return a list of jobs as lines of text, in columns."""
     shown = [
-        (str(job.status or "-"), _percent(job), job.id, job.model_id or "-", _time(job.created_at) or "-")
+        [
+            escape(text or "-")
+            for text in (job.status, _percent(job) or " ", job.id, job.model_id, _time(job.created_at))
+        ]
         for job in jobs[:_MOST_ROWS]
     ]
     widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in shown]
-    return "\n".join(filter(None, (_summary(jobs), *(escape(line.rstrip()) for line in lines), _more(len(jobs)))))
+    return "\n".join(filter(None, (escape(_summary(jobs)), *map(str.rstrip, lines), _more(len(jobs)))))
 
 
 def cancel_report(report: CancelReport) -> dict[str, str]:
@@ -97,7 +100,7 @@ def cancel_report(report: CancelReport) -> dict[str, str]:
     failures = report.failures[:_MOST_ROWS]
     rows = [(_code(item.job_id), _text(item.result.words), _text(str(item.error or ""))) for item in failures]
     table = _raw_table(("job", "result", "error"), rows)
-    return _bundle(repr(report), _text(str(report)), _bar(parts), table, _more(len(report.failures)))
+    return _bundle(escape(repr(report)), _text(str(report)), _bar(parts), table, _more(len(report.failures)))
 
 
 def run_report(report: RunReport) -> dict[str, str]:
@@ -119,7 +122,7 @@ def run_report(report: RunReport) -> dict[str, str]:
     usage = report.usage
     tokens = f"{format_count(usage.prompt_tokens)} in, {format_count(usage.completion_tokens)} out"
     rows += [("tokens", tokens), ("took", lasted((report.finished_at - report.started_at).total_seconds()))]
-    return _bundle(str(report), _text(str(report)), _bar(parts), _table((), rows))
+    return _bundle(escape(str(report)), _text(str(report)), _bar(parts), _table((), rows))
 
 
 def run_view(view: RunView, summary: str, picture: str) -> dict[str, str]:
@@ -137,7 +140,9 @@ def validation(validation: Validation) -> dict[str, str]:
     rows = [("" if item.line is None else str(item.line), item.custom_id or "", item.message) for item in problems]
     mark = _sign(_ORANGE if validation.problem_count else _GREEN)
     table = _table(("line", "custom_id", "problem"), rows)
-    return _bundle(str(validation), f"{mark} {_text(str(validation))}", table, _more(validation.problem_count))
+    return _bundle(
+        escape(str(validation)), f"{mark} {_text(str(validation))}", table, _more(validation.problem_count)
+    )
 
 
 # --- the parts

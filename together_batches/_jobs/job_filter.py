@@ -146,7 +146,7 @@ def _check_age(name: str, value: object) -> None:
         message = f"{name} must be a datetime with a time zone, or a timedelta; it is {value!r}"
         raise UsageError(message)
     if value.utcoffset() is None:
-        message = f"{name} names no time zone: {value.isoformat()}"
+        message = f"{name} has no time zone: {value.isoformat()}"
         raise UsageError(message)
 
 

@@ -6,7 +6,8 @@ import asyncio
 import os
 from collections.abc import AsyncGenerator, Iterable, Iterator
 from contextlib import aclosing
-from typing import Literal, cast
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from anyio import CancelScope, to_thread
 
@@ -16,10 +17,15 @@ from together_batches._jobs.result_files import ResultFiles, ResultsApi
 from together_batches._jobs.row_store import RowStore
 from together_batches._protocol import jobs as job_protocol
 from together_batches._protocol.result_lines import states_error
+from together_batches._schema.answers import parse_answer
 from together_batches.errors import ResultsUnavailableError, UsageError, ValidationError
 from together_batches.jsonl import Source
+from together_batches.jsonl._requests import check_endpoint_of_schema
 from together_batches.models import BatchJob, BatchJobStatus
-from together_batches.rows import BatchFailure, BatchMissing, BatchRequest, BatchResult, BatchSuccess
+from together_batches.rows import BatchFailure, BatchInvalid, BatchMissing, BatchRequest, BatchResult, BatchSuccess
+
+if TYPE_CHECKING:
+    from together_batches._schema.adapters import SchemaAdapter
 
 __all__ = ["Order", "Requests", "ResultsApi", "failed_requests", "results"]
 
@@ -38,8 +44,9 @@ def results(
     requests: Requests | None = None,
     order: Order = "file",
     patience: float = 0.0,
-) -> AsyncGenerator[BatchResult, None]:
-    """Return the rows of a finished job.
+    adapter: SchemaAdapter[Any] | None = None,
+) -> AsyncGenerator[BatchResult[Any], None]:
+    """Return the rows of a finished job, with answers read by ``adapter`` if there is one.
 
     With ``requests``, each of them gets exactly one row that is not a :class:`BatchStray`; all other rows are strays.
     Files that are absent or truncated are read again for ``patience`` seconds.
@@ -54,14 +61,23 @@ def results(
     if requests is not None and not (_is_file(requests) or isinstance(requests, Iterable)):
         message = f"requests are a path, bytes, a binary file, or an iterable, not {type(requests).__name__}"
         raise UsageError(message)
-    return _results(api, job, requests, order, patience)
+    return _results(api, job, requests, order, patience, adapter)
 
 
 async def _results(
-    api: ResultsApi, job: str | BatchJob, requests: Requests | None, order: Order, patience: float
-) -> AsyncGenerator[BatchResult, None]:
-    store = RowStore(None if requests is None else await _ids_of(requests), in_input_order=order == "input")
+    api: ResultsApi,
+    job: str | BatchJob,
+    requests: Requests | None,
+    order: Order,
+    patience: float,
+    adapter: SchemaAdapter[Any] | None,
+) -> AsyncGenerator[BatchResult[Any], None]:
+    parse = None if adapter is None else partial(parse_answer, adapter=adapter)
+    ids = None if requests is None else await _ids_of(requests)
+    store = RowStore(ids, in_input_order=order == "input", parse=parse)
     job = await _finished(job, api, patience)
+    if adapter is not None and job.endpoint is not None:
+        check_endpoint_of_schema(job.endpoint)
     files = ResultFiles(api, job, patience, None if requests is None else store.lacks_any_but)
     pauses = _CooperativeYield()
     try:
@@ -167,14 +183,14 @@ class _CooperativeYield:
 # --- the rows to send again ---------------------------------------------------------------------------------------
 
 
-def failed_requests(requests: Source, results: Iterable[BatchResult]) -> Iterator[BatchRequest]:
+def failed_requests(requests: Source, results: Iterable[BatchResult[object]]) -> Iterator[BatchRequest]:
     """Yield the requests to send again: those that failed or are missing, each once, in the order of the input.
 
     ``requests`` is the input of the job: a path, the bytes of the file, the file opened in binary mode, or the
     requests. ``results`` are rows of :meth:`AsyncBatches.results`, of one job or of several. A request that any of
-    them answered is omitted, and so is a row whose line states no error: it may have been answered, and paid for, in
-    a form that cannot be read. Only results that were read with ``requests=`` name missing rows. All results are
-    consumed before the first request is yielded; only their ids are kept.
+    them answered is omitted, even if the answer is invalid, and so is a row whose line states no error: it may have
+    been answered, and paid for, in a form that cannot be read. Only results that were read with ``requests=`` name
+    missing rows. All results are consumed before the first request is yielded; only their ids are kept.
 
     Raises:
         UsageError: the file cannot be read.
@@ -183,7 +199,7 @@ def failed_requests(requests: Source, results: Iterable[BatchResult]) -> Iterato
     failed = set[str]()
     answered = set[str]()
     for result in results:
-        if isinstance(result, BatchSuccess):
+        if isinstance(result, BatchSuccess | BatchInvalid):
             answered.add(result.custom_id)
         elif isinstance(result, (BatchFailure, BatchMissing)) and result.custom_id is not None:
             is_evidence = isinstance(result, BatchMissing) or states_error(result)

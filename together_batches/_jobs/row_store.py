@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 import threading
 from itertools import chain, starmap
-from typing import IO, TYPE_CHECKING, NamedTuple, TypeVar, cast
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 from anyio import to_thread
 
@@ -18,12 +18,14 @@ from together_batches._protocol.carried_body import Body
 from together_batches._protocol.line_rank import ANSWERED_BEFORE, Rank, id_of_unreadable, stray_reason
 from together_batches._protocol.result_lines import as_text, read_row, salvaged, states_error
 from together_batches.errors import UsageError
-from together_batches.rows import BatchFailure, BatchMissing, BatchResult, BatchStray, BatchSuccess
+from together_batches.rows import BatchFailure, BatchInvalid, BatchMissing, BatchResult, BatchStray, BatchSuccess
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 
     from together_batches.jsonl import Line
+
+    Parse = Callable[[BatchSuccess], BatchSuccess[Any] | BatchInvalid]
 
 T = TypeVar("T")
 A = TypeVar("A")
@@ -31,7 +33,7 @@ A = TypeVar("A")
 _PIECE_BYTES = 1_000_000
 _PIECE_ROWS = 500
 
-_UNREADABLE, _FAILURE, _ANSWER = Rank.UNREADABLE, Rank.FAILURE, Rank.ANSWER
+_UNREADABLE, _FAILURE, _INVALID, _ANSWER = Rank.UNREADABLE, Rank.FAILURE, Rank.INVALID, Rank.ANSWER
 """Global names, because each row needs them, and an enumeration takes time to find its members."""
 
 
@@ -57,6 +59,10 @@ class _Entry(NamedTuple):
     stray_reason: str | None = None
 
 
+def _rank_of(row: BatchResult[Any]) -> Rank:
+    return _INVALID if isinstance(row, BatchInvalid) else _ANSWER
+
+
 def _offset_of(entry: _Entry) -> int:
     return cast("_Place", entry.place).offset
 
@@ -65,10 +71,14 @@ class RowStore:
     """The expected rows, with the number of each in the input, and those that were found.
 
     Without ``expected`` rows any row is accepted, each id once. In the order of the files an answer is returned at
-    once, and all else later, because a row that failed may still get an answer.
+    once, and all else later, because a row that failed may still get an answer. ``parse`` makes an answer that does
+    not fit an invalid one, which is returned later, too.
     """
 
-    def __init__(self, expected: Mapping[str, int] | None, *, in_input_order: bool) -> None:
+    def __init__(
+        self, expected: Mapping[str, int] | None, *, in_input_order: bool, parse: Parse | None = None
+    ) -> None:
+        self._parse = parse
         self._is_closed = expected is not None
         self._in_input_order = in_input_order
         # A row that was found has its place, any other its number in the input.
@@ -83,12 +93,16 @@ class RowStore:
 
     def take(
         self, row: BatchSuccess | BatchFailure, line: Line, *, ended: bool
-    ) -> BatchSuccess | BatchFailure | BatchStray | None:
+    ) -> BatchSuccess[Any] | BatchFailure | BatchStray | None:
         """Return the row of a line, if it is to be returned at once; otherwise store it.
 
         ``ended`` is False for a line without a line end: it may be truncated, and if unreadable it proves nothing.
         """
         custom_id, rank = row.custom_id, _ANSWER if isinstance(row, BatchSuccess) else _FAILURE
+        parsed: BatchSuccess[Any] | BatchFailure | BatchInvalid = row
+        if self._parse is not None and isinstance(row, BatchSuccess) and not self._in_input_order:
+            parsed = self._parse(row)
+            rank = _INVALID if isinstance(parsed, BatchInvalid) else _ANSWER
         if custom_id is None and self._is_closed and not states_error(row):
             rank = _UNREADABLE
             named = id_of_unreadable(line.content, whole=line.whole, ended=ended)
@@ -96,6 +110,10 @@ class RowStore:
         before = None if custom_id is None else self._places.get(custom_id)
         reason = None
         if isinstance(before, _Place):
+            if self._parse is not None and self._in_input_order and rank is before.rank is _ANSWER:
+                # Only now does it matter which of them fits.
+                before = before._replace(rank=_rank_of(self._read(_Entry(custom_id, before))))
+                rank = _rank_of(self._parse(cast("BatchSuccess", row)))
             reason = stray_reason(rank, before.rank)
         elif before is None and custom_id is not None and self._is_closed:
             reason = stray_reason(rank, None)
@@ -114,12 +132,15 @@ class RowStore:
                 is_stray = before.rank is not _UNREADABLE
                 self._others.append(_Entry(custom_id, before, ANSWERED_BEFORE) if is_stray else _Entry(None, before))
             self._places[custom_id] = place
-        return row if place is _YIELDED else None
+        return parsed if place is _YIELDED and not isinstance(parsed, BatchInvalid) else None
 
     def _put(self, row: BatchSuccess | BatchFailure, line: Line, rank: Rank, *, is_stray: bool) -> _Place:
         content, status_code = line.content, 0
-        if isinstance(row, BatchSuccess) and not row.raw and not is_stray and (text := carried(row)) is not None:
-            content, status_code = text, row.status_code
+        # With a schema, the line is kept in full: an answer that does not fit may become a stray.
+        if isinstance(row, BatchSuccess) and not row.raw and not is_stray and self._parse is None:
+            text = carried(row)
+            if text is not None:
+                content, status_code = text, row.status_code
         offset = self._stored_bytes + len(self._held)
         self._held += content
         return _Place(offset, len(content), rank, line.whole, status_code)
@@ -171,15 +192,15 @@ class RowStore:
                 self._file.write(text)
                 self._stored_bytes += len(text)
 
-    async def read(self, entries: list[_Entry]) -> list[BatchResult]:
+    async def read(self, entries: list[_Entry]) -> list[BatchResult[Any]]:
         """Return the rows of these entries."""
         return await _in_thread(self._read_all, entries)
 
-    def _read_all(self, entries: list[_Entry]) -> list[BatchResult]:
+    def _read_all(self, entries: list[_Entry]) -> list[BatchResult[Any]]:
         with self._lock:
             return [self._read(entry) for entry in entries]
 
-    def _read(self, entry: _Entry) -> BatchResult:
+    def _read(self, entry: _Entry) -> BatchResult[Any]:
         custom_id, place, stray_reason = entry
         if not isinstance(place, _Place):
             return BatchMissing(cast("str", custom_id))
@@ -191,7 +212,7 @@ class RowStore:
         row = read_row(text, whole=place.whole)
         if row.custom_id is None and custom_id is not None:
             return salvaged(custom_id, text, whole=place.whole)
-        return row
+        return self._parse(row) if self._parse is not None and isinstance(row, BatchSuccess) else row
 
     def _text(self, place: _Place) -> bytes:
         if self._file is None or place.offset >= self._stored_bytes:

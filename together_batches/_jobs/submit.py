@@ -8,18 +8,22 @@ from __future__ import annotations
 import math
 import secrets
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 from anyio import to_thread
 
 from together_batches import jsonl
 from together_batches._jobs.upload_source import Source, UploadSource, open_upload
+from together_batches._protocol.request_codec import response_format_member, with_response_format
 from together_batches._protocol.upload_marks import mark_of
+from together_batches._schema.response_format import response_format_text
+from together_batches.jsonl._requests import check_endpoint, check_endpoint_of_schema
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from together_batches._schema.adapters import Adapter
     from together_batches.jsonl import Problem, Validation
     from together_batches.models import BatchJob, FileObject
 
@@ -30,13 +34,20 @@ async def submit(
     endpoint: str,
     upload: Callable[[UploadSource], Awaitable[FileObject]],
     create: Callable[[str, bool], Awaitable[BatchJob]],
+    schema: Adapter[Any] | None = None,
 ) -> BatchJob:
     """Check the requests, upload them, and create a job from them.
 
     An upload may be repeated, because it costs nothing. ``create`` receives the id of the file, and whether no other
-    create can use the file: each submission uploads unique content.
+    create can use the file: each submission uploads unique content. Requests without a ``response_format`` get that
+    of the ``schema``.
     """
-    async with open_upload(source, None, mark=mark_of(secrets.token_hex(16))) as content:
+    change = None
+    if schema is not None:
+        check_endpoint(endpoint)
+        check_endpoint_of_schema(endpoint)
+        change = partial(with_response_format, member=response_format_member(response_format_text(schema)))
+    async with open_upload(source, None, mark=mark_of(secrets.token_hex(16)), change=change) as content:
         checked = await _check(content, endpoint)
         _with(content.lines.problems, checked).raise_for_problems()
         file = await upload(content)
@@ -47,11 +58,12 @@ async def submit(
 async def _check(content: UploadSource, endpoint: str) -> Validation:
     check = partial(jsonl.validate, content.reader(), endpoint=endpoint)
     checked = await to_thread.run_sync(check, abandon_on_cancel=True)
-    if checked.ok or not content.is_marked:
+    if checked.ok or not content.is_changed:
         return checked
     # The problems are those of the source, so their positions must be, too.
-    check = partial(jsonl.validate, content.reader(with_mark=False), endpoint=endpoint)
-    return await to_thread.run_sync(check, abandon_on_cancel=True)
+    check = partial(jsonl.validate, content.reader(as_given=True), endpoint=endpoint)
+    given = await to_thread.run_sync(check, abandon_on_cancel=True)
+    return checked if given.ok else given  # with the schema, a request may be too long
 
 
 def _with(unwritable: list[Problem], checked: Validation) -> Validation:

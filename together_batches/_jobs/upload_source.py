@@ -26,6 +26,7 @@ from together_batches._local.os_errors import explained
 from together_batches._protocol.upload_marks import tagged_name
 from together_batches.errors import UsageError
 from together_batches.jsonl._files import RequestLines
+from together_batches.jsonl._lines import changed_lines
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator
@@ -41,14 +42,16 @@ class UploadSource:
     sha256: str = ""
     is_marked: bool = False
     """Whether it contains added white space that makes it unique."""
+    is_changed: bool = False
+    """Whether it contains anything that the source does not contain."""
 
     def __init__(self) -> None:
         self.lines: RequestLines = RequestLines()
         """The requests that were written to a file, and those that could not be."""
         self._lock = threading.Lock()
         self._left = threading.Event()
-        self._spool = Spool(self._left)
-        self._source = OpenedSource(io.BytesIO(), "the requests")
+        self._spool, self._changed = Spool(self._left), Spool(self._left)
+        self._given = self._source = OpenedSource(io.BytesIO(), "the requests")
         self._sent: IO[bytes] | MarkedFile = self._source.file
         self._hash = hashlib.sha256()
         self._is_known = False
@@ -69,17 +72,26 @@ class UploadSource:
         with self._at_work():
             self._spool.write(lines)
 
-    def open(self, source: Source, filename: str | None, mark: Mark | None = None, sha256: str = "") -> None:
+    def open(
+        self,
+        source: Source,
+        filename: str | None,
+        mark: Mark | None = None,
+        sha256: str = "",
+        change: Callable[[bytes], bytes] | None = None,
+    ) -> None:
         """Open the source, add the mark if there is room for it, and read it once for its size and hash.
 
-        A file whose ``sha256`` is known is not read for that, nor hashed again while it is sent: it is the caller's
-        own, and no other process writes to it.
+        Each line is changed first, in a copy, if there is a ``change``. A file whose ``sha256`` is known is not read
+        for that, nor hashed again while it is sent: it is the caller's own, and no other process writes to it.
         """
         with self._at_work():
-            self._source = opened = open_source(source, self.lines, self._spool)
+            self._given = self._source = opened = open_source(source, self.lines, self._spool)
             self.name = _checked_name(opened.name if filename is None else filename)
-            self._sent = opened.file
             with explained("read", opened.title):
+                if change is not None:
+                    self._source = self._copied(change)
+                self._sent = self._source.file
                 if mark is not None:
                     self._add_mark(mark)
                 self._is_known = bool(sha256)
@@ -88,13 +100,23 @@ class UploadSource:
                 else:
                     self._measure()
 
+    def _copied(self, change: Callable[[bytes], bytes]) -> OpenedSource:
+        """Return a copy of the source with each line changed."""
+        given = self._given
+        given.file.seek(given.start)
+        blocks = iter(lambda: b"" if self._left.is_set() else given.file.read(READ_BYTES), b"")
+        for line in changed_lines(blocks, change):
+            self._changed.write(line)
+        self.is_changed = True
+        return OpenedSource(self._changed.file, given.title, given.name)
+
     def _add_mark(self, mark: Mark) -> None:
         file, start = self._source.file, self._source.start
         place = place_of_mark(file, start)
         if place is not None:
             self._sent = MarkedFile(file, start + place, mark.white_space)
             self.name = tagged_name(self.name, mark)
-            self.is_marked = True
+            self.is_marked = self.is_changed = True
 
     def _measure(self) -> None:
         digest = hashlib.sha256()
@@ -128,14 +150,14 @@ class UploadSource:
             raise UsageError(message)
         return block
 
-    def reader(self, *, with_mark: bool = True) -> Reader:
-        """Return a file to read in a worker thread: the content that is uploaded, or the source without the mark."""
-        return Reader(partial(self._read_at, with_mark=with_mark), self._source.title)
+    def reader(self, *, as_given: bool = False) -> Reader:
+        """Return a file to read in a worker thread: the content that is uploaded, or the source as it was given."""
+        return Reader(partial(self._read_at, as_given=as_given), self._source.title)
 
-    def _read_at(self, position: int, size: int, *, with_mark: bool) -> bytes:
+    def _read_at(self, position: int, size: int, *, as_given: bool) -> bytes:
         with self._at_work(), explained("read", self._source.title):
-            file = self._sent if with_mark else self._source.file
-            file.seek(self._source.start + position)
+            file = self._given.file if as_given else self._sent
+            file.seek((self._given if as_given else self._source).start + position)
             return b"" if self._left.is_set() else file.read(size)
 
     @contextmanager
@@ -154,8 +176,9 @@ class UploadSource:
         if self._lock.acquire(blocking=False):
             try:
                 self._spool.file.close()
-                if self._source.is_ours:
-                    self._source.file.close()
+                self._changed.file.close()
+                if self._given.is_ours:
+                    self._given.file.close()
             finally:
                 self._lock.release()
 
@@ -193,11 +216,17 @@ def _checked_name(name: object) -> str:
 
 @asynccontextmanager
 async def open_upload(
-    source: Source, filename: str | None, *, mark: Mark | None = None, sha256: str = ""
+    source: Source,
+    filename: str | None,
+    *,
+    mark: Mark | None = None,
+    sha256: str = "",
+    change: Callable[[bytes], bytes] | None = None,
 ) -> AsyncGenerator[UploadSource]:
     """Open a source under ``filename`` or its own name; raise :class:`UsageError` if it cannot be read.
 
-    A ``mark`` is inserted as white space if there is room for it. ``sha256`` is the hash of a file without a mark, if
+    Each line is replaced by what ``change`` returns for it. A ``mark`` is inserted as white space if there is room
+    for it. ``sha256`` is the hash of a file without a mark, if
     it is known. A source that is already open is left to its owner.
     """
     if isinstance(source, UploadSource):
@@ -207,7 +236,7 @@ async def open_upload(
     try:
         if isinstance(source, AsyncIterable):
             await content.spool(source)
-        await to_thread.run_sync(content.open, source, filename, mark, sha256, abandon_on_cancel=True)
+        await to_thread.run_sync(content.open, source, filename, mark, sha256, change, abandon_on_cancel=True)
         yield content
     finally:
         with anyio.CancelScope(shield=True):

@@ -6,6 +6,7 @@ import asyncio
 import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -52,7 +53,11 @@ class AsyncAtomicFile:
         held, self._held, self._held_bytes = self._held, [], 0
         if self._writing is not None:
             await self._writing
-        self._writing = self._in_thread(lambda: self._file.write(b"".join(held)))
+        self._writing = self._in_thread(partial(self._write_all, held))
+
+    def _write_all(self, pieces: list[bytes]) -> None:
+        for piece in pieces:
+            self._file.write(piece)
 
     async def commit(self) -> None:
         """Complete the file, and rename it to its final name."""

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from typing import Self
 
 _BLOCK_BYTES = 1 << 18
+_LARGE_BYTES = 1 << 16
+"""Size from which content is written as it is: joining it with other content would only copy it once more."""
 _MOST_PARTS = 100
 """Maximum number of concurrent writers to one path with part names that the next process can reuse."""
 
@@ -89,21 +91,30 @@ class AtomicFile:
 
     def write(self, content: bytes) -> None:
         """Append bytes. They are written in large blocks, because there are many lines and each write is costly."""
-        self._held.append(content)
         self.bytes += len(content)
+        if len(content) >= _LARGE_BYTES:
+            self._flush()
+            self._put(content)
+            return
+        self._held.append(content)
         self._held_bytes += len(content)
         if self._held_bytes >= _BLOCK_BYTES:
             self._flush()
 
     def _flush(self) -> None:
-        block = memoryview(b"".join(self._held))
+        content = b"".join(self._held)
         self._held.clear()
         self._held_bytes = 0
+        if content:
+            self._put(content)
+
+    def _put(self, content: bytes) -> None:
         if self._hashed:
-            self._digest.update(block)
+            self._digest.update(content)
+        left = memoryview(content)
         with self._explained():
-            while block:
-                block = block[self._file.write(block) :]
+            while left:
+                left = left[self._file.write(left) :]
 
     def start_over(self) -> None:
         """Discard the content."""

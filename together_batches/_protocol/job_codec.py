@@ -82,12 +82,12 @@ def job_from_dict(mapping: Mapping[str, object]) -> BatchJob:
     """
     given: object = mapping
     if not isinstance(given, Mapping):
-        message = f"this is no batch job: expected a mapping, not {type(given).__name__}"
+        message = f"invalid batch job: expected a mapping, not {type(given).__name__}"
         raise ValidationError(message, problems=[message])
     try:
         return job(dict(mapping))
     except WireError as error:
-        message = f"this is no batch job: {error.problem} at {error.where}"
+        message = f"invalid batch job: {error.problem} at {error.where}"
         raise ValidationError(message, problems=[message]) from error
 
 

@@ -17,7 +17,8 @@ FOREIGN = "its custom_id is not among the requests"
 class Rank(IntEnum):
     """Weight of a line as the result of its row.
 
-    An answer is paid for, so it outweighs an error. An unreadable line, which belongs to a row only by the
+    An answer is paid for, so it outweighs an error, even if it is invalid: if it does not fit the schema that was
+    asked for. An answer that fits outweighs one that does not. An unreadable line, which belongs to a row only by the
     ``custom_id`` in its text, may be an answer: it outweighs the absence of any line, so that its row is not sent
     again.
     """
@@ -25,7 +26,8 @@ class Rank(IntEnum):
     ABSENT = 0
     UNREADABLE = 1
     FAILURE = 2
-    ANSWER = 3
+    INVALID = 3
+    ANSWER = 4
 
 
 def stray_reason(rank: Rank, before: Rank | None) -> str | None:

@@ -11,6 +11,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 
 from together_batches._protocol.carried_body import Body
 from together_batches._protocol.json_codec import UNREADABLE, WireError, are_objects, decode, each_of, is_utf8, read
+from together_batches._protocol.json_members import members
 
 __all__ = [
     "UNSET",
@@ -22,6 +23,7 @@ __all__ = [
     "request_body",
     "requests",
     "unpacked_ids",
+    "with_response_format",
 ]
 
 _OPENING = ord("{")
@@ -140,3 +142,54 @@ class _Named(Struct, gc=False):
 
 
 _read_ids = msgspec.json.Decoder(_Named).decode_lines
+
+
+# --- a member that is added to bodies -----------------------------------------------------------------------------
+
+_BOM = b"\xef\xbb\xbf"
+
+
+class _Format(Struct, gc=False):
+    response_format: Raw | UnsetType = UNSET
+
+
+_read_format = msgspec.json.Decoder(_Format).decode
+
+
+def response_format_member(value: bytes) -> bytes:
+    """Return the member ``response_format`` with this value, as JSON."""
+    return b'"response_format":' + value
+
+
+def with_response_format(line: bytes, member: bytes) -> bytes:
+    """Return the line of a request with a member at the beginning of its body, unless that has a ``response_format``.
+
+    No other byte changes, and a line that is no request is returned as it is.
+    """
+    if line.startswith(_BOM):
+        return _BOM + with_response_format(line[len(_BOM) :], member)
+    body, has_format = _body_in(line)
+    if has_format or body[:1] != b"{":
+        return line
+    begin = b"{" + member + (b"" if body[1:].lstrip().startswith(b"}") else b",")
+    place = line.find(body)
+    while True:
+        changed = line[:place] + begin + line[place + 1 :]
+        place = line.find(body, place + 1)
+        # The same text may be in another member, too.
+        if place < 0 or _body_in(changed)[0] == begin + body[1:]:
+            return changed
+
+
+def _body_in(line: bytes) -> tuple[bytes, bool]:
+    """Return the text of the body in a line, empty if there is none, and whether it has a ``response_format``."""
+    try:
+        body = _read_body(line).body
+        return bytes(body), _read_format(body).response_format is not UNSET
+    except UNREADABLE:
+        pass
+    try:
+        found = members(line)
+    except (ValueError, RecursionError):
+        return b"", False
+    return found.get(("body",), b""), ("body", "response_format") in found

@@ -21,9 +21,9 @@ def response_format(adapter: Adapter[Any]) -> dict[str, Any]:
     return {"type": "json_schema", "json_schema": {"name": adapter.name, "schema": adapter.json_schema()}}
 
 
-def response_format_text(adapter: Adapter[Any]) -> str:
+def response_format_text(adapter: Adapter[Any]) -> bytes:
     """Return :func:`response_format` as JSON."""
-    return json_codec.encode(response_format(adapter)).decode()
+    return json_codec.encode(response_format(adapter))
 
 
 def instruction(adapter: Adapter[Any]) -> str:

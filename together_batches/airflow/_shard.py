@@ -38,6 +38,13 @@ if TYPE_CHECKING:
     from together_batches.runs import Attempt
 
 
+_SEEN = ("status", "output_file_id", "error_file_id", "output_bytes", "error_bytes", "piece_sha256")
+"""What two readings of the results of a job must agree in."""
+_SHORTEST_PAUSE_SECONDS = 5.0
+_LONGEST_PAUSE_SECONDS = 60.0
+"""Pauses between looks at results that are absent."""
+
+
 class RowsFailedError(RunError):
     """Rows have no answer, and ``fail_when`` makes the task fail for that; the results are written."""
 
@@ -121,7 +128,6 @@ class ShardWork:
         for attempt in ledger.attempts:
             if attempt.job_id and attempt.collected_at is None:
                 await ledger.note("taken-over", {"job_id": attempt.job_id})
-                # Answers of a cancelled job count as complete after a minute: the log must not be empty until then.
                 self._log.info("going on with job %s, which an earlier try created", attempt.job_id)
         return await self._go_on(shard)
 
@@ -140,9 +146,7 @@ class ShardWork:
                 raise BatchesError(message)
             moment = self._sent_again_at(attempt)
             if moment is not None and moment > self._now():
-                self._log.info(
-                    "%s will be sent again at %s", count_of(attempt.rows, "row"), moment.isoformat(timespec="seconds")
-                )
+                self._log.info("%s will be sent again at %s", count_of(attempt.rows, "row"), _shown(moment))
                 return Paused(moment)
             earlier = ledger.attempts[: attempt.number - 1]
             if earlier and not attempt.creating_at:
@@ -154,10 +158,12 @@ class ShardWork:
             attempt = await self._begun(shard, attempt, earlier)
             if attempt.collected_at is not None:
                 continue
-            attempt = await self._collected(shard, attempt, earlier)
-            if attempt.collected_at is None:
-                return Waiting(attempt.job_id or "")
-            await self._stop_if_hopeless(shard, attempt)
+            collected = await self._collected(shard, attempt, earlier)
+            if isinstance(collected, Paused):
+                return collected
+            if collected.collected_at is None:
+                return Waiting(collected.job_id or "")
+            await self._stop_if_hopeless(shard, collected)
         return Finished(await self._write(shard))
 
     # --- the requests ---------------------------------------------------------------------------------------------
@@ -238,24 +244,58 @@ class ShardWork:
             self._log.warning("job %s: %s", begun.job_id, begun.warning)
         return begun
 
-    async def _collected(self, shard: Shard, attempt: Attempt, earlier: Sequence[Attempt]) -> Attempt:
+    async def _collected(self, shard: Shard, attempt: Attempt, earlier: Sequence[Attempt]) -> Attempt | Paused:
+        """Collect the results if the job has ended. Pause if they are to be read again: no worker waits for that."""
         piece = self._scratch / f"{attempt.number}.jsonl"
-
-        async def save(changed: Attempt) -> None:
-            if changed.collected_at is not None:
-                # First the results, then the record that they are there.
-                await to_thread.run_sync(_storage.put, piece, self._piece(changed))
-            await self._save(changed)
-
-        collect = partial(self._collect, shard, earlier=earlier, piece=piece, save=save)
-        if attempt.job_id is None:  # its create is given up
-            return await collect(attempt, give_up=True)
+        collect = partial(self._collect, shard, earlier=earlier, piece=piece, save=self._save_state, patience=0)
+        given_up = attempt.job_id is None  # its create is given up
         try:
-            return await collect(attempt)
-        except ResultsUnavailableError:
+            found = await collect(attempt, give_up=given_up)
+        except ResultsUnavailableError as error:
+            moment = await self._looked_for_at(attempt, error)
+            if moment is not None:
+                return Paused(moment)
             if not self._work.give_up:
-                raise
-            return await collect(self._ledger.attempts[attempt.number - 1], give_up=True)
+                message = f"{error}; looked for during {self._work.patience:g} s"
+                raise ResultsUnavailableError(message, job_id=error.job_id, file_ids=error.file_ids) from error
+            given_up = True
+            found = await collect(self._ledger.attempts[attempt.number - 1], give_up=True)
+        if found.collected_at is None:
+            return found
+        if not given_up and (moment := await self._seen_again_at(found)) is not None:
+            return Paused(moment)
+        # First the results, then the record that they are there.
+        await to_thread.run_sync(_storage.put, piece, self._piece(found))
+        await self._save(found)
+        return found
+
+    async def _seen_again_at(self, found: Attempt) -> datetime | None:
+        """Return when to read results again that omit rows; None if they omit none, or two readings agree."""
+        if rules.MISSING not in rules.outcomes_of(found) and not rules.failed_as_a_whole(found):
+            return None
+        look: dict[str, Any] = await self._ledger.noted(_look_at(found))
+        seen: dict[str, Any] = {name: getattr(found, name) for name in _SEEN}
+        if look.get("seen") != seen:
+            delay = timedelta(seconds=rules.second_look_delay(found, self._work.patience))
+            look = {"seen": seen, "again_at": (self._now() + delay).isoformat()}
+            await self._ledger.note(_look_at(found), look)
+        moment = datetime.fromisoformat(look["again_at"])
+        if moment <= self._now():
+            return None
+        self._log.info("job %s omits rows: its results are read again at %s", found.job_id, _shown(moment))
+        return moment
+
+    async def _looked_for_at(self, attempt: Attempt, error: ResultsUnavailableError) -> datetime | None:
+        """Return when to look for absent results again; None if they were absent for as long as patience allows."""
+        waited = float((await self._ledger.noted(_look_at(attempt))).get("waited", 0))
+        pause = min(max(waited, _SHORTEST_PAUSE_SECONDS), _LONGEST_PAUSE_SECONDS, self._work.patience - waited)
+        if pause <= 0:
+            await self._ledger.note(_look_at(attempt), {})  # a retry looks for them as long
+            return None
+        moment = self._now() + timedelta(seconds=pause)
+        await self._ledger.note(_look_at(attempt), {"waited": waited + pause})
+        self._log.warning("%s; they are looked for again at %s", error, _shown(moment))
+        return moment
 
     async def _collect(
         self,
@@ -265,20 +305,25 @@ class ShardWork:
         earlier: Sequence[Attempt],
         piece: Path,
         save: Callable[[Attempt], Awaitable[None]],
+        patience: float,
         give_up: bool = False,
     ) -> Attempt:
-        work = self._work
         return await runs.collect(
             self._client,
             attempt,
-            runs.rows(work.source, shard, earlier),
+            runs.rows(self._work.source, shard, earlier),
             piece,
             scratch_directory=self._scratch,
             save=save,
             earlier=earlier,
-            patience=work.patience,
+            patience=patience,
             give_up=give_up,
         )
+
+    async def _save_state(self, attempt: Attempt) -> None:
+        """Save what is known of a job, and not yet that its results are collected."""
+        if attempt.collected_at is None:
+            await self._save(attempt)
 
     async def _save(self, attempt: Attempt) -> None:
         await self._ledger.save(attempt)
@@ -334,6 +379,7 @@ class ShardWork:
         await self._ledger.note("finished", manifest)
         for attempt in attempts:
             await to_thread.run_sync(_storage.remove, self._piece(attempt))
+        await to_thread.run_sync(_storage.remove_empty, self._work.pieces)
         self._log.info(
             "%s of %s answered; the results are in %s",
             format_count(manifest["succeeded"]),
@@ -352,7 +398,9 @@ class ShardWork:
             """Leave the record as it is."""
 
         earlier = self._ledger.attempts[: attempt.number - 1]
-        again = await self._collect(shard, attempt, earlier=earlier, piece=path, save=save)
+        again = await self._collect(
+            shard, attempt, earlier=earlier, piece=path, save=save, patience=self._work.patience
+        )
         if rules.outcomes_of(again) != rules.outcomes_of(attempt):
             message = f"the results of job {attempt.job_id} are not at the service any more as they were"
             raise ResultsUnavailableError(message, job_id=attempt.job_id)
@@ -387,6 +435,15 @@ class ShardWork:
             "completion_tokens": used.completion_tokens,
             "total_tokens": used.total_tokens,
         }
+
+
+def _look_at(attempt: Attempt) -> str:
+    """Return the name of the record of the last look at results that were absent, or that omitted rows."""
+    return f"look-{attempt.number}"
+
+
+def _shown(moment: datetime) -> str:
+    return moment.isoformat(timespec="seconds")
 
 
 def failures_of(results: Location) -> Location:

@@ -144,12 +144,14 @@ def put(source: Path, place: Location) -> None:
 
 
 def put_all(blocks: Iterable[bytes], place: Location) -> None:
-    """Write a file in blocks. It appears when it is complete."""
+    """Write a file in blocks. It appears when it is complete, if the storage publishes a file when it is closed."""
     with _explained("write", place):
         if place.protocol in _LOCAL:
             from together_batches._local.atomic_file import AtomicFile
 
             path = Path(place.path)
+            with suppress(FileNotFoundError):  # a task that ends may have removed the directory above
+                path.parent.mkdir(parents=True, exist_ok=True)
             path.parent.mkdir(parents=True, exist_ok=True)
             with AtomicFile(path) as part:
                 for block in blocks:
@@ -180,6 +182,14 @@ def remove(place: Location) -> None:
     """Remove a file, if it exists."""
     with _explained("remove", place), suppress(FileNotFoundError):
         place.unlink()
+
+
+def remove_empty(place: Location) -> None:
+    """Remove a directory of this machine, and the one above, if they are empty; object storage has no directories."""
+    if place.protocol in _LOCAL:
+        with suppress(OSError):
+            Path(place.path).rmdir()
+            Path(place.path).parent.rmdir()
 
 
 @contextmanager

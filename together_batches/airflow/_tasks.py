@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from together_batches.airflow._airflow import AirflowFailException, TaskDeferralError
 from together_batches.errors import (
-    AuthenticationError,
+    APIError,
     BatchesError,
-    PermissionDeniedError,
+    ConflictError,
+    NotFoundError,
     RunError,
     UsageError,
     ValidationError,
@@ -25,7 +26,7 @@ FailWhen = Literal["any", "all", "never"]
 OnKill = Literal["cancel", "leave"]
 """What becomes of the job of a task that a person marks or clears."""
 
-_LASTING = (AuthenticationError, PermissionDeniedError, RunError, UsageError, ValidationError)
+_LASTING = (RunError, UsageError, ValidationError)
 _LASTING_OF_FILES = (FileExistsError, FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
 """Errors of the storage that a retry does not mend; any other, such as a timeout, may pass."""
 
@@ -42,11 +43,20 @@ def failing_for_good() -> Generator[None]:
     """Fail a task without a retry, which Airflow would make after any other error, if no retry can help."""
     try:
         yield
-    except _LASTING as error:
-        cause = error.__cause__
-        if isinstance(cause, OSError) and not isinstance(cause, _LASTING_OF_FILES):
+    except BatchesError as error:
+        if not _is_lasting(error):
             raise
         raise AirflowFailException(f"{type(error).__name__}: {error}") from error
+
+
+def _is_lasting(error: BatchesError) -> bool:
+    """Return whether a retry of the task would fail in the same way."""
+    if isinstance(error, APIError):
+        # What exists may be absent for a while.
+        return not error.is_transient and not isinstance(error, NotFoundError | ConflictError)
+    cause = error.__cause__
+    may_pass = isinstance(cause, OSError) and not isinstance(cause, _LASTING_OF_FILES)
+    return isinstance(error, _LASTING) and not may_pass
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from together_batches.airflow._airflow import AirflowFailException, BaseSensorOperator
 from together_batches.airflow._tasks import explained_deferral, failing_for_good
 from together_batches.airflow.hook import TogetherHook
-from together_batches.errors import UsageError
+from together_batches.errors import BatchesError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,10 +71,10 @@ class TogetherBatchSensor(BaseSensorOperator):
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
         """Return the result of a task that was deferred."""
-        if event["error"]:
-            raise AirflowFailException(event["error"])
         with failing_for_good():
-            self.poke(context)
+            if not self.poke(context):
+                message = f"the triggerer could not follow the job: {event['error']}"
+                raise BatchesError(message)
             return self._result(self._allowed())
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:

@@ -173,12 +173,13 @@ class Check:
         found = Counter([row.body.model for row in rows])
         if (
             self._are_usual(rows, ids)
-            and self._models.keys() >= found.keys()
+            and all(found)
+            and len(self._models.keys() | found.keys()) <= _KEPT_MODELS
             and self._first_lines.add(ids, lines.number)
         ):
             self.rows += len(rows)
             for model, number in found.items():
-                self._models[model] += number
+                self._models[model] = self._models.get(model, 0) + number
             return []
         bad = list[int]()
         for place, (row, line) in enumerate(zip(rows, lines, strict=True)):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from together_batches._validation import positive_int
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 MAX_LINE_BYTES = 10_000_000
 """Maximum bytes of a line without its end: the documented 10 MB, in its smaller interpretation."""
@@ -154,7 +154,8 @@ class LineSplitter:
         elif self._is_odd(chunk):
             lines = self._odd(chunk[: end - 1].split(b"\n"))
         else:
-            lines = Lines(self._number + 1, self._offset, bytes(self._held) + chunk[:end])
+            text = b"".join((self._held, memoryview(chunk)[:end]))
+            lines = Lines(self._number + 1, self._offset, text)
             self._held.clear()
             self._length = 0
             self._number += len(lines)
@@ -227,6 +228,28 @@ def split_lines(chunks: Iterable[bytes], max_line_bytes: int = MAX_LINE_BYTES) -
     splitter = LineSplitter(max_line_bytes)
     for lines in cut_lines(chunks, splitter):
         yield from lines
+
+
+def changed_lines(chunks: Iterable[bytes], change: Callable[[bytes], bytes]) -> Iterator[bytes]:
+    """Yield a byte stream in which each line, with its end, is changed.
+
+    A line that is too long to be a request is passed on as it is, because it need not fit into memory.
+    """
+    held, is_long = bytearray(), False
+    for chunk in chunks:
+        *ended, last = chunk.split(b"\n")
+        for part in ended:
+            held += part + b"\n"
+            yield bytes(held) if is_long else change(bytes(held))
+            held.clear()
+            is_long = False
+        held += last
+        if is_long or len(held) > MAX_LINE_BYTES + len(_BOM) + len(b"\r"):
+            is_long = True
+            yield bytes(held)
+            held.clear()
+    if held:
+        yield change(bytes(held))
 
 
 def cut_lines(chunks: Iterable[bytes], splitter: LineSplitter) -> Iterator[Lines]:

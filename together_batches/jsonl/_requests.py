@@ -101,6 +101,13 @@ def check_endpoint(endpoint: object) -> None:
     raise UsageError(message)
 
 
+def check_endpoint_of_schema(endpoint: str) -> None:
+    """Raise :class:`UsageError` if answers of this endpoint have no schema."""
+    if endpoint != CHAT:
+        message = f"a schema is for answers of {CHAT}, and the endpoint is {short(endpoint)}"
+        raise UsageError(message)
+
+
 def custom_id_of(request: object) -> str | None:
     """Return the ``custom_id`` of a request or a mapping, if it is text."""
     custom_id: object
@@ -114,7 +121,7 @@ def custom_id_of(request: object) -> str | None:
 def _made(request: BatchRequest, endpoint: str) -> BatchRequest:
     # The length of custom_id is left to validate, which accepts another limit.
     if faults := faults_of(_row(request), endpoint, max_custom_id=None):
-        raise invalid(f"this is no request: {faults[0]}", faults)
+        raise invalid(f"invalid request: {faults[0]}", faults)
     return request
 
 
@@ -134,7 +141,7 @@ def encoded(request: RequestLike) -> bytes:
     text = carried(given) if isinstance(given, BatchRequest) else None
     row = _row(attrs.evolve(given, body={}) if text is not None and isinstance(given, BatchRequest) else request)
     if faults := _shape_faults(row):
-        raise invalid(f"this is no request: {faults[0]}", faults)
+        raise invalid(f"invalid request: {faults[0]}", faults)
     try:
         if text is None:
             return json_codec.encode(row)

@@ -143,10 +143,9 @@ class AttemptJob:
             if await self._has_other_job():
                 return await self._present(read)
             seen = "" if self.context.attempt.status else ", and was never seen since its create was answered"
-            message = (
-                f"job {job_id} of shard {attempt.shard} has been absent for {self.context.patience:g} s{seen} "
-                f"({error.message})"
-            )
+            patience = self.context.patience
+            absent = f"has been absent for {patience:g} s" if patience else "is absent"
+            message = f"job {job_id} of shard {attempt.shard} {absent}{seen} ({error.message})"
             raise ResultsUnavailableError(message, job_id=job_id) from error
 
     async def look_again(self, job: BatchJob) -> BatchJob:

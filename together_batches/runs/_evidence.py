@@ -14,14 +14,13 @@ import attrs
 from together_batches._jobs.patience import Absence
 from together_batches._text import format_count
 from together_batches.models import BatchJob
+from together_batches.runs import rules
 from together_batches.runs._attempt_job import results_of
 
 if TYPE_CHECKING:
     from together_batches.runs._attempt_job import AttemptJob
     from together_batches.runs._joining import Arranged
 
-_BETWEEN_LOOKS_AT_FILES_SECONDS = 60.0
-_BETWEEN_LOOKS_AT_A_JOB_SECONDS = 30.0
 _BEFORE_ROWS_GO_AGAIN_SECONDS = 60.0
 """Maximum seconds to wait for an absent collected job before its rows are sent again on the existing evidence."""
 
@@ -57,13 +56,7 @@ class Evidence:
 
     async def doubt(self, arranged: Arranged) -> Unavailable | Changed | None:
         """Return why the omitted rows may still appear; None if two readings agree that they will not."""
-        attempt, patience = self._context.attempt, self._context.patience
-        if attempt.output_file_id or attempt.error_file_id:
-            wait = min(_BETWEEN_LOOKS_AT_FILES_SECONDS, patience)
-        elif attempt.progress:
-            wait = patience  # rows were done, and done rows are in a file according to the documentation
-        else:
-            wait = min(_BETWEEN_LOOKS_AT_A_JOB_SECONDS, patience)
+        wait = rules.second_look_delay(self._context.attempt, self._context.patience)
         first: Look | None = None
         while True:
             look = await self.look()

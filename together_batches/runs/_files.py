@@ -39,6 +39,6 @@ def scratch_file(path: Path) -> AtomicFile:
     return AtomicFile(path, follow_links=False, mark="new", hashed=True, advice=_ADVICE)
 
 
-def output_file(path: Path, run_id: str) -> AtomicFile:
+def output_file(path: Path, run_id: str, *, hashed: bool) -> AtomicFile:
     """Return an output of a run, outside of its directory."""
-    return AtomicFile(path, mark=run_id, fsync=True, hashed=True, advice=_ADVICE)
+    return AtomicFile(path, mark=run_id, fsync=True, hashed=hashed, advice=_ADVICE)

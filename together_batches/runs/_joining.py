@@ -143,6 +143,14 @@ def _result(custom_id: str, kind: int, line: bytes) -> BatchSuccess | BatchFailu
     return salvaged(custom_id, line, whole=kind == Kind.UNREADABLE)
 
 
+def known_sha256(shards: Sequence[tuple[Shard, Sequence[Attempt]]]) -> str:
+    """Return the hash of all final lines if these are the piece of a single job; otherwise an empty text."""
+    if len(shards) != 1:
+        return ""
+    first = next((attempt for attempt in shards[0][1] if attempt.rows), None)
+    return first.piece_sha256 if first is not None and _all_succeeded(rules.outcomes_of(first)) else ""
+
+
 def final_lines(
     shard: Shard, pieces: Sequence[tuple[Attempt, BinarySource]], *, directory: Path | None = None
 ) -> Iterator[tuple[bytes, bytes]]:
@@ -157,7 +165,7 @@ def final_lines(
             for attempt, piece in pieces
             if attempt.rows
         ]
-        if tries and tries[0].all_succeeded:
+        if tries and _all_succeeded(tries[0].outcomes):
             yield from ((block, b"") for block in tries[0].blocks())
             return
         left = shard.rows if tries else 0
@@ -174,6 +182,10 @@ def final_lines(
             each.finish()
 
 
+def _all_succeeded(outcomes: bytes) -> bool:
+    return outcomes.count(rules.SUCCEEDED) == len(outcomes)
+
+
 _SETTLED = frozenset({rules.SUCCEEDED, rules.FAILED})
 
 
@@ -181,31 +193,31 @@ class _Try:
     """Outcomes of an attempt and lines of its piece, in order."""
 
     def __init__(self, attempt: Attempt, stack: ExitStack, piece: BinaryInput, directory: Path | None) -> None:
-        self._outcomes = rules.outcomes_of(attempt)
+        self.outcomes = rules.outcomes_of(attempt)
         self._file = stack.enter_context(piece.lines("" if directory else attempt.piece_sha256))
+        self._is_hashed = bool(attempt.piece_sha256)
         self._piece = piece
         self._directory = directory
         self._taken = 0
 
-    @property
-    def all_succeeded(self) -> bool:
-        """Whether all of its rows were answered."""
-        return self._outcomes.count(rules.SUCCEEDED) == len(self._outcomes)
-
     def blocks(self) -> Iterator[bytes]:
-        """Yield all lines as blocks, which are not cut into lines: that would take longer than copying them."""
-        lines, last = 0, b""
+        """Yield all lines as blocks, which are not cut into lines: that would take longer than copying them.
+
+        They are counted only in a piece without a hash, because that takes as long, too.
+        """
+        left, last = len(self.outcomes), b""
         while block := self._file.read(_BLOCK_BYTES):
-            lines += block.count(b"\n")
             yield block
             last = block
-        if lines != len(self._outcomes) or not last.endswith(b"\n"):
+            if not self._is_hashed:
+                left -= block.count(b"\n")
+        if not last.endswith(b"\n") or (left and not self._is_hashed):
             raise self._differs("has been cut short")
 
     def take(self, size: int) -> tuple[bytes, list[bytes]]:
         """Return those of the next rows, up to about ``size`` bytes of lines."""
         lines = self._file.readlines(size)
-        outcomes = self._outcomes[self._taken : self._taken + len(lines)]
+        outcomes = self.outcomes[self._taken : self._taken + len(lines)]
         self._taken += len(lines)
         if not lines or not lines[-1].endswith(b"\n") or len(outcomes) < len(lines):
             raise self._differs("has been cut short")

@@ -21,6 +21,7 @@ from together_batches.runs._context import RunContext
 from together_batches.runs._directory_check import INVALID, PIECES, check_directory
 from together_batches.runs._engine import Engine
 from together_batches.runs._files import explained, output_file
+from together_batches.runs._joining import known_sha256
 from together_batches.runs._lock import locked
 from together_batches.runs._lost_jobs import lost_job
 from together_batches.runs._run_directory import RunDirectory
@@ -176,10 +177,12 @@ async def _cancel(call: RunContext) -> None:
 async def _write_output(call: RunContext, places: RunPaths, ours: Sequence[Path]) -> None:
     """Write the output, record its hash, and only then rename it, to recognise it after a crash in between."""
     store = call.store
+    shards = [(shard, store.at_shard(shard)) for shard in store.shards.values()]
+    known = known_sha256(shards)
     with ExitStack() as stack:
 
-        def begun(path: Path) -> AtomicFile:
-            return stack.enter_context(output_file(path, store.run.id))
+        def begun(path: Path, *, hashed: bool = True) -> AtomicFile:
+            return stack.enter_context(output_file(path, store.run.id, hashed=hashed))
 
         def keep(raise_if_cancelled: Callable[[], None]) -> None:
             # Again, because files may have appeared meanwhile.
@@ -190,10 +193,9 @@ async def _write_output(call: RunContext, places: RunPaths, ours: Sequence[Path]
                 places.failures.unlink(missing_ok=True)
             output.commit()
 
-        output, failures = await in_thread(lambda _: (begun(places.output), begun(places.failures)))
-        shards = [(shard, store.at_shard(shard)) for shard in store.shards.values()]
+        output, failures = await in_thread(lambda _: (begun(places.output, hashed=not known), begun(places.failures)))
         await call.directory.join(shards, output, failures)
-        claims = dict.fromkeys([*store.run.claims.split(), output.sha256, failures.sha256])
+        claims = dict.fromkeys([*store.run.claims.split(), known or output.sha256, failures.sha256])
         await store.save_run(claims=" ".join(claims))
         await in_thread(keep)
     await store.save_run(finished_at=call.time.now())

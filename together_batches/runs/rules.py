@@ -10,7 +10,6 @@ from __future__ import annotations
 import operator
 import zlib
 from array import array
-from collections import Counter
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
@@ -49,6 +48,7 @@ __all__ = [
     "outcomes_of",
     "retry_delay",
     "rows_of",
+    "second_look_delay",
     "shows_valid_input",
     "usage",
 ]
@@ -222,6 +222,23 @@ def retry_delay(attempts: Sequence[Attempt], delays: Sequence[float]) -> float:
     return delays[min(failures, len(delays)) - 1]
 
 
+# --- omitted rows --------------------------------------------------------------------------------------------------
+
+_BETWEEN_LOOKS_AT_FILES_SECONDS = 60.0
+_BETWEEN_LOOKS_AT_A_JOB_SECONDS = 30.0
+
+
+def second_look_delay(attempt: Attempt, patience: float) -> float:
+    """Return the seconds between two readings that must agree before rows that an ended job omits count as missing.
+
+    It is a minute if the job has files of results, and half a minute if not. It is all of ``patience`` if rows were
+    done and there is no file, because done rows are in one according to the documentation.
+    """
+    if attempt.output_file_id or attempt.error_file_id:
+        return min(_BETWEEN_LOOKS_AT_FILES_SECONDS, patience)
+    return patience if attempt.progress else min(_BETWEEN_LOOKS_AT_A_JOB_SECONDS, patience)
+
+
 # --- the first job ------------------------------------------------------------------------------------------------
 
 ALONE_SECONDS = 600.0
@@ -263,15 +280,16 @@ class Buckets(Plain):
 def buckets(shard: Shard, attempts: Sequence[Attempt], *, max_attempts: int) -> Buckets:
     """Return the buckets of a shard's rows, according to all attempts at it, in order."""
     _check(shard, attempts)
-    counts = Counter[int]()
+    succeeded = failed = 0
     attempts = [attempt for attempt in attempts if attempt.rows]
     for attempt in attempts:
-        counts.update(outcomes_of(attempt))
+        outcomes = outcomes_of(attempt)
+        succeeded += outcomes.count(SUCCEEDED)
+        failed += outcomes.count(FAILED)
         if attempt.collected_at is None:
             # These rows were to be sent again, and are counted by their current state.
-            settled = counts[SUCCEEDED] + counts[FAILED]
-            assert settled + attempt.rows == shard.rows  # noqa: S101  # an attempt contains all remaining rows
-            found = Buckets(counts[SUCCEEDED], counts[FAILED])
+            found = Buckets(succeeded, failed)
+            assert succeeded + failed + attempt.rows == shard.rows  # noqa: S101  # an attempt has all remaining rows
             if not attempt.creating_at:
                 return attrs.evolve(found, not_sent=attempt.rows)
             answered = int(attempt.rows * (attempt.progress or 0.0) / 100)
@@ -281,8 +299,8 @@ def buckets(shard: Shard, attempts: Sequence[Attempt], *, max_attempts: int) -> 
     outcomes = outcomes_of(attempts[-1])
     left, missing = _left(outcomes), outcomes.count(MISSING)
     if left and _tries(attempts) < max_attempts:
-        return Buckets(counts[SUCCEEDED], counts[FAILED], not_sent=left)
-    return Buckets(counts[SUCCEEDED], counts[FAILED] + left - missing, missing)
+        return Buckets(succeeded, failed, not_sent=left)
+    return Buckets(succeeded, failed + left - missing, missing)
 
 
 def usage(attempts: Iterable[Attempt]) -> Usage:

@@ -101,7 +101,7 @@ def version_of(directory: Path, connection: sqlite3.Connection) -> int:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if application != APPLICATION:
         message = (
-            f"{directory / NAME} is no ledger of a run, or has lost its beginning; it is left alone. Put back a "
+            f"{directory / NAME} is not the ledger of a run, or has lost its beginning; it is left alone. Put back a "
             "copy, or begin a new run in another directory: all its jobs would be created anew"
         )
         raise RunLedgerError(message, directory=str(directory))
