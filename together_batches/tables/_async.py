@@ -35,7 +35,7 @@ async def write_parquet(
     The file appears under its name when it is complete.
 
     Parameters:
-        results: the results, such as those of :meth:`AsyncBatches.results`, or a table.
+        results: the results, such as those of :meth:`together_batches.AsyncBatches.results`, or a table.
         path: the file to write.
         schema: as in :func:`read`; a table has its own.
         overwrite: replace an existing file.

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from together_batches.tables._arrow import Arrow
 
 
-Requests = str | os.PathLike[str] | ArrowTable | TableRequests
+InputSource = str | os.PathLike[str] | ArrowTable | TableRequests
 """The input of results: requests made of a table, such a table, or the path of a file of requests, CSV or Parquet."""
 
 _TABLES = frozenset({".csv", ".parquet"})
@@ -39,7 +39,7 @@ _REQUEST_COLUMNS = (Column("custom_id", "text"), Column("prompt", "text"), Colum
 class Input:
     """The input of results, and the column with its ids."""
 
-    def __init__(self, source: Requests, id_column: str, arrow: Arrow) -> None:
+    def __init__(self, source: InputSource, id_column: str, arrow: Arrow) -> None:
         table: object = source
         if isinstance(table, TableRequests):
             id_column = table.id_column

@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from together_batches._protocol.result_rows import ResultRow
     from together_batches._schema.adapters import Schema
     from together_batches.rows import BatchResult
-    from together_batches.tables._inputs import Requests
+    from together_batches.tables._inputs import InputSource
 
 
 def read(
     path: str | os.PathLike[str],
     *,
     schema: Schema | None = None,
-    requests: Requests | None = None,
+    requests: InputSource | None = None,
     custom_id: str = "id",
 ) -> AnswerTable:
     """Return the table of a file of results, as a run or the command ``results`` writes it.
@@ -35,11 +35,10 @@ def read(
 
     Parameters:
         path: the file, JSON Lines.
-        schema: what the answers are read by, as in :meth:`AsyncBatches.results`. It adds a column for each member, or
-            the column ``parsed`` if the answers are no objects.
-        requests: the input of the results, in the same order, whose columns are added: the path of a file of
-            requests, which adds ``prompt`` and ``request``, or the table that they were made of: an object with
-            ``__arrow_c_stream__``, or the path of a Parquet file.
+        schema: a schema of the answers, such as a pydantic model, a dataclass or a JSON schema. It adds a column for
+            each member, or the column ``parsed`` if the answers are no objects.
+        requests: the input of the results, in the same order, whose columns are added. A file of requests adds
+            ``prompt`` and ``request``.
         custom_id: the column of that table with the ids.
 
     Raises:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from together_batches._protocol.result_rows import ResultRow
     from together_batches._schema.adapters import Schema
-    from together_batches.tables._inputs import Requests
+    from together_batches.tables._inputs import InputSource
 
 Rows = Callable[[], Iterator[list["ResultRow"]]]
 """Begin to read the rows of a table."""
@@ -37,7 +37,7 @@ class AnswerTable:
         rows: Rows,
         *,
         schema: Schema | None = None,
-        requests: Requests | None = None,
+        requests: InputSource | None = None,
         custom_id: str = "id",
     ) -> None:
         self._name = name
