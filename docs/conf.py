@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from typing import TYPE_CHECKING, Any
 
 from docutils import nodes
+from myst_parser.parsers.sphinx_ import MystParser
 from sphinx.ext.napoleon import GoogleDocstring
 
 import together_batches
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from sphinx.addnodes import pending_xref
     from sphinx.application import Sphinx
     from sphinx.environment import BuildEnvironment
@@ -104,8 +108,32 @@ def _public_name(
     return nodes.reference("", "", contnode, internal=True, refuri=f"{uri}#{anchor}")
 
 
+class NotebookParser(MystParser):
+    """Parser of notebooks, as Markdown: its cells, and the outputs that are saved in it."""
+
+    supported = ("notebook",)
+
+    def parse(self, inputstring: str, document: nodes.document) -> None:
+        """Parse a notebook."""
+        cells = json.loads(inputstring)["cells"]
+        super().parse("\n\n".join(part for cell in cells for part in _parts(cell)), document)
+
+
+def _parts(cell: dict[str, Any]) -> Iterator[str]:
+    source = "".join(cell["source"])
+    yield f"```python\n{source}\n```" if cell["cell_type"] == "code" else source
+    for output in cell.get("outputs", ()):
+        data = {kind: "".join(lines) for kind, lines in output.get("data", {}).items()}
+        if shown := data.get("text/html"):
+            yield f'```{{raw}} html\n<div class="output">\n{shown}\n</div>\n```'
+        else:
+            yield f"```text\n{data.get('text/plain') or ''.join(output.get('text', ()))}\n```"
+
+
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
+    app.add_source_suffix(".ipynb", "notebook")
+    app.add_source_parser(NotebookParser)
     app.connect("autodoc-process-docstring", _read_sections)
     app.connect("autodoc-process-signature", _simplify_signature)
     app.connect("missing-reference", _public_name)

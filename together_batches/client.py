@@ -624,6 +624,8 @@ class AsyncBatches:
         endpoint: str = "/v1/chat/completions",
         model_id: str | None = None,
         priority: int | None = None,
+        schema: Schema | None = None,
+        retry_invalid: bool = False,
         failures: str | os.PathLike[str] | None = None,
         max_rows_per_job: int = 50_000,
         max_jobs: int = 100,
@@ -668,6 +670,11 @@ class AsyncBatches:
             endpoint, model_id, priority: as for :meth:`submit`.
             directory: where the run is kept; by default next to the output, with ``.run`` added to its name. It may
                 be moved to another machine, together with the input.
+            schema: what answers must fit, as for :meth:`results`: sent as ``response_format`` with each request that
+                has none, and each answer is read by it when it is collected. An answer that does not fit stays in the
+                output, with ``"result": "invalid"``. The run keeps the JSON schema as first sent.
+            retry_invalid: send rows whose answers do not fit again, in any call; such an answer is replaced only by
+                another answer.
             failures: the file for rows that finally failed or are missing; by default next to the output, such as
                 ``answers.failures.jsonl``.
             max_rows_per_job: maximum rows in a job; a run that resumes keeps its jobs as they are.
@@ -698,14 +705,16 @@ class AsyncBatches:
         Raises:
             ValidationError: the input has invalid lines; ``problems`` lists all of them.
             RunInUseError: another process is working on this run.
-            RunChangedError: the input, the endpoint or ``model_id`` differs from that of the run.
+            RunChangedError: the input, the endpoint, ``model_id`` or the schema differs from that of the run; a
+                schema may have other titles, descriptions and defaults.
             RunLedgerError: the ledger cannot be read or written.
             RunError: the key, or the base URL, belongs to another account.
             ResultsUnavailableError: jobs or files of results stayed absent, truncated or foreign for longer than
                 ``patience``; the message names all of them, and what to do.
             CreateUnconfirmedError: a create lost its response, and its job was not listed; likewise.
             JobNotCreatedError, APIError: the service refused, in a way that waiting does not help.
-            UsageError: an invalid number or path, or a file that cannot be read or written.
+            UsageError: an invalid number or path, a file that cannot be read or written, or a ``schema`` that cannot
+                be one, or is for another endpoint than that of chat.
         """
         from together_batches.runs import _running
         from together_batches.runs._options import Options, RunPaths
@@ -715,6 +724,8 @@ class AsyncBatches:
             endpoint=endpoint,
             model_id=model_id,
             priority=priority,
+            schema=_adapter_of(schema),
+            retry_invalid=retry_invalid,
             max_rows_per_job=max_rows_per_job,
             max_jobs=max_jobs,
             max_enqueued_rows=max_enqueued_rows,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 import traceback
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from wires import KEY
 
-from together_batches import AsyncBatches, Batches, BatchesError, NotFoundError, RetryPolicy
+from together_batches import AsyncBatches, Batches, BatchesError, NotFoundError, RetryPolicy, Timeout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -22,7 +23,16 @@ ABSENT = "00000000-0000-0000-0000-000000000000"
 
 def _frames(error: BatchesError) -> list[str]:
     """Return the functions whose frames IPython shows for an error, and the errors that it shows before it."""
-    shown: list[str] = []
+    return [name for name, _ in _shown(error)]
+
+
+def _files(error: BatchesError) -> list[str]:
+    """Return the files of the frames that IPython shows for an error."""
+    return [Path(file).name for _, file in _shown(error) if file]
+
+
+def _shown(error: BatchesError) -> list[tuple[str, str]]:
+    shown: list[tuple[str, str]] = []
 
     def structured_traceback(kind: object, value: BaseException, frames: Any) -> list[str]:
         assert kind is type(value)
@@ -30,8 +40,8 @@ def _frames(error: BatchesError) -> list[str]:
         earlier = value.__cause__ or (None if value.__suppress_context__ else value.__context__)
         if earlier is not None:
             structured_traceback(type(earlier), earlier, earlier.__traceback__)
-        shown.extend(frame.name for frame in traceback.extract_tb(frames))
-        shown.append(type(value).__name__)
+        shown.extend((frame.name, frame.filename) for frame in traceback.extract_tb(frames))
+        shown.append((type(value).__name__, ""))
         return shown
 
     ipython = ModuleType("IPython")
@@ -74,12 +84,18 @@ def test_the_sync_client_is_one_frame() -> None:
 
         with pytest.raises(BatchesError) as caught:
             cell()
-    assert _frames(caught.value) == [
-        "test_the_sync_client_is_one_frame",
-        "cell",
-        "delete",
-        "APIConnectionError",
-    ]
+    assert _frames(caught.value) == ["test_the_sync_client_is_one_frame", "cell", "delete", "APIConnectionError"]
+    assert _files(caught.value)[-1] == "files.py"
+
+
+def test_a_call_that_does_not_begin() -> None:
+    """A call that the client itself refuses, and a value that cannot be, are shown in the first frame there is."""
+    batches = Batches(KEY)
+    batches.close()
+    for call, name in ((batches.list, "list"), (lambda: Timeout(-1), "_check_positive")):
+        with pytest.raises(BatchesError) as caught:
+            call()
+        assert _frames(caught.value)[-2:] == [name, "UsageError"]
 
 
 async def test_frames_of_the_user_in_between(batches: AsyncBatches) -> None:

@@ -117,3 +117,8 @@ def test_a_line_that_is_no_result(text: bytes, problem: str) -> None:
     with pytest.raises(WireError) as caught:
         row_of_line(text)
     assert caught.value.problem == problem
+
+
+def test_a_value_that_was_read_by_a_schema() -> None:
+    """A result that was read by a schema keeps its value."""
+    assert row_of_result(BatchSuccess("a", CHAT, parsed=7)).parsed == 7

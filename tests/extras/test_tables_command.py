@@ -57,6 +57,9 @@ def test_results(service: Emulator, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert capsys.readouterr().err == "1 answered, in results.parquet\n"
     assert rows(tmp_path / "results.parquet") == [("a", "success", "yes")]
     assert main(["results", job_id, "-o", "results.parquet"]) == 2
+    (tmp_path / "schema.json").write_text('{"type": "object", "properties": {"river": {"type": "string"}}}')
+    assert main(["results", job_id, "-o", "invalid.parquet", "--schema", "schema.json"]) == 5
+    assert pl.read_parquet(tmp_path / "invalid.parquet")["result", "river"].rows() == [("invalid", None)]
 
 
 def test_a_run(service: Emulator, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -73,6 +76,14 @@ def test_a_run(service: Emulator, tmp_path: Path, capsys: pytest.CaptureFixture[
         assert main(RUN) == 5
         assert rows(tmp_path / "answers.parquet") == ROWS
     assert len(service.jobs) == 1
+
+
+def test_a_run_with_a_schema(tmp_path: Path) -> None:
+    """The table of a run with a schema has a column for each member."""
+    (tmp_path / "schema.json").write_text('{"type": "object", "properties": {"river": {"type": "string"}}}')
+    assert main([*RUN, "--schema", "schema.json"]) == 5
+    table = pl.read_parquet(tmp_path / "answers.parquet")
+    assert table["result", "river"].rows() == [*[("invalid", None)] * 2, ("failure", None), ("invalid", None)]
 
 
 def test_a_run_that_stops_early_has_no_table(tmp_path: Path) -> None:

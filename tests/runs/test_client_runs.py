@@ -11,6 +11,7 @@ import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import pytest
 from wires import AT_ONCE, KEY, VirtualTime
 
@@ -64,6 +65,117 @@ async def test_a_whole_run(run: Runner, emulator: Emulator) -> None:
     for kind in (RunEventKind.UPLOADED, RunEventKind.CREATED, RunEventKind.ENDED, RunEventKind.COLLECTED):
         assert [event.shard for event in run.events if event.kind == kind] == [1, 2, 3, 4]
     assert list((run.directory / "pieces").iterdir()) == []
+
+
+# --- a schema -----------------------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class City:
+    """A city."""
+
+    name: str
+
+
+@attrs.frozen
+class _Reworded:
+    """The same in other words."""
+
+    name: str
+
+
+@attrs.frozen
+class _Other:
+    name: int
+
+
+FITS = Answer('{"name": "Prague"}')
+BAD = Answer("no JSON")
+
+
+def _fates(run: Runner, **planned: list[Any]) -> None:
+    run.fates.planned = {name: planned.get(name.replace("-", "_"), []) + [FITS] * 9 for name in IDS}
+
+
+def _uploads(emulator: Emulator) -> list[list[Any]]:
+    return [
+        [json.loads(line) for line in emulator.content(job["input_file_id"]).splitlines()] for job in emulator.jobs
+    ]
+
+
+async def test_a_run_with_a_schema(run: Runner, emulator: Emulator) -> None:
+    """Each request is sent with the schema, and an answer that does not fit is a number of its own, and a line."""
+    _fates(run, row_1=[BAD], row_7=[Answer(FITS.text + " " + "x")], row_8=[Failure(code="400")])
+    report = await run(schema=City)
+    assert str(report).startswith("7 answered, 2 with an invalid answer, 1 failed; 4 jobs")
+    counts = (report.succeeded, report.invalid_answers, report.failed, report.rows, report.ok)
+    assert counts == (7, 2, 1, 10, False)
+    results = [line["result"] for line in run.lines]
+    assert [number for number, result in enumerate(results) if result == "invalid"] == [1, 7]
+    assert run.lines[1]["error"] == "the answer is not JSON"
+    assert run.lines[1]["body"]["choices"][0]["message"]["content"] == "no JSON"
+    assert [json.loads(line)["custom_id"] for line in run.failures.read_bytes().splitlines()] == ["row-8"]
+    sent = [row["body"]["response_format"] for rows in _uploads(emulator) for row in rows]
+    assert len(sent) == ROWS
+    assert sent[0]["json_schema"]["name"] == "City"
+    assert all(each == sent[0] for each in sent)
+    view = runs.read(run.directory)
+    assert (view.invalid_answers, view.rows) == (2, ROWS)
+    assert sum(shard.attempts[0].invalid_answers for shard in view.shards) == 2
+    assert run.events[-1].invalid_answers == 2
+    # It goes on in other words, with the schema as first sent, and creates nothing.
+    assert str(await run(schema=_Reworded)) == str(report)
+    assert len(emulator.jobs) == 4
+
+
+async def test_rows_with_invalid_answers_are_sent_again(run: Runner, emulator: Emulator) -> None:
+    """With ``retry_invalid`` they are sent again, in any call, up to the maximum, and keep an answer in any case."""
+    _fates(run, row_1=[BAD, BAD, Failure("busy"), Failure(code="400")], row_4=[BAD], row_5=[Failure("busy")])
+    report = await run(schema=City, retry_delays=0)
+    assert (report.succeeded, report.invalid_answers) == (8, 2)
+    report = await run(schema=_Reworded, retry_invalid=True, max_attempts=2, retry_delays=0)
+    # The second shard has had two attempts: its row with an invalid answer is left.
+    assert (report.succeeded, report.invalid_answers, report.complete) == (8, 2, True)
+    report = await run(schema=City, retry_invalid=True, max_attempts=4, retry_delays=0)
+    assert (report.succeeded, report.invalid_answers) == (9, 1)
+    sent = [[row["custom_id"] for row in rows] for rows in _uploads(emulator)]
+    assert sorted(row for row, *more in sent if not more) == ["row-1", "row-1", "row-1", "row-4", "row-5", "row-9"]
+    formats = [row["body"]["response_format"] for rows in _uploads(emulator) for row in rows]
+    assert {each["json_schema"]["name"] for each in formats} == {"City"}
+    assert [line["result"] for line in run.lines].count("invalid") == 1
+    assert run.lines[1]["result"] == "invalid"
+    assert [line["custom_id"] for line in run.lines] == IDS
+
+
+async def test_a_run_with_another_schema(run: Runner) -> None:
+    """A run goes on with the schema that it was begun with, and refuses another, none, and one that it had not."""
+    _fates(run)
+    with pytest.raises(UsageError, match="retry_invalid needs a schema"):
+        await run(retry_invalid=True)
+    with pytest.raises(UsageError, match="a schema is for answers of /v1/chat/completions"):
+        await run(schema=City, endpoint="/v1/audio/transcriptions")
+    await run(schema=City)
+    with pytest.raises(RunChangedError, match="was begun with another schema, and is to go on with this one"):
+        await run(schema=_Other)
+    with pytest.raises(RunChangedError, match="was begun with a schema, and is to go on without one"):
+        await run()
+    shutil.rmtree(run.directory)
+    run.output.unlink()
+    await run()
+    with pytest.raises(RunChangedError, match="was begun without a schema, and is to go on with one"):
+        await run(schema=City)
+
+
+async def test_a_schema_has_room_in_each_job(
+    run: Runner, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The limits of a job and of a line count the schema: an upload never exceeds them."""
+    _fates(run)
+    monkeypatch.setattr("together_batches.jsonl.MAX_BYTES", 1_000)
+    await run(schema=City, max_rows_per_job=10)
+    sizes = [len(emulator.content(job["input_file_id"])) for job in emulator.jobs]
+    assert max(sizes) <= 1_000
+    assert len(sizes) > 2
 
 
 @pytest.mark.parametrize("output", ["", "/", "."])

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from together_batches import BatchMissing, RunError, Usage
 from together_batches._local.atomic_file import AtomicFile
 from together_batches._protocol import result_lines
+from together_batches._schema.adapters import adapter_of
 from together_batches.runs._joining import Arranged, ForeignFileError, arrange, final_lines, known_sha256
 from together_batches.runs._records import Attempt, Shard, packed
 
@@ -30,7 +31,7 @@ def _good(custom_id: str, tokens: int = 1) -> dict[str, Any]:
 
 
 def _arranged(
-    directory: Path, ids: str, *files: list[Any], completed: bool = False, settled: str = ""
+    directory: Path, ids: str, *files: list[Any], completed: bool = False, settled: str = "", schema: Any = None
 ) -> tuple[Arranged, list[dict[str, Any]]]:
     paths: list[Any] = []
     for number, rows in enumerate(files):
@@ -44,6 +45,7 @@ def _arranged(
             "absent": BatchMissing,
             "raise_if_cancelled": lambda: None,
             "settled": settled,
+            "schema": schema,
         }
         arranged = arrange(list(ids), output, errors, piece, **options)
         piece.commit()
@@ -68,6 +70,52 @@ def test_rows_that_were_not_asked_for(tmp_path: Path) -> None:
     arranged, lines = _arranged(tmp_path, "ab", [_good("a", 1), _good("a", 2), _good("x"), "no JSON\n", "\n"], [])
     assert (arranged.outcomes, arranged.usage, arranged.strays, arranged.left) == (b"sm", Usage(1, 0, 1), 3, 1)
     assert lines[0]["body"]["usage"]["total_tokens"] == 1
+
+
+def _said(custom_id: str, text: str, **changes: Any) -> dict[str, Any]:
+    row = _good(custom_id)
+    row["response"]["body"]["choices"] = [{"message": {"content": text}, **changes}]
+    return row
+
+
+@attrs.frozen
+class _City:
+    name: str
+
+
+FITS = '{"name": "Prague"}'
+
+
+def test_answers_that_are_read_by_a_schema(tmp_path: Path) -> None:
+    """An answer that does not fit beats an error, loses to one that fits, and stays as received."""
+    output = [
+        _said("a", "no JSON"),
+        _said("b", FITS),
+        _said("c", "first"),
+        _said("c", f"```json\n{FITS}\n```"),
+        _said("d", "first"),
+        _said("d", "second"),
+        {**_said("e", FITS, finish_reason="length")},
+        _said("f", FITS),
+        _said("f", "second"),
+    ]
+    errors = [{"custom_id": name, "error": {"code": "400"}} for name in "ag"]
+    arranged, lines = _arranged(tmp_path, "abcdefg", output, errors, schema=adapter_of(_City))
+    assert (arranged.outcomes, arranged.usage.total_tokens, arranged.strays) == (b"issiisf", 6, 4)
+    assert [line["result"] for line in lines] == ["invalid", *["success"] * 2, *["invalid"] * 2, "success", "failure"]
+    assert lines[0]["error"] == "the answer is not JSON"
+    texts = [line["body"]["choices"][0]["message"]["content"] for line in lines[:6]]
+    assert texts == ["no JSON", FITS, f"```json\n{FITS}\n```", "first", FITS, FITS]
+
+
+def test_unusual_answers_that_are_read_by_a_schema(tmp_path: Path) -> None:
+    """An answer that Python alone reads is read by a schema, too, and its tokens count once."""
+    body = '{"choices": [{"message": {"content": "x"}}], "y": NaN, "usage": {"total_tokens": 7}}'
+    line = f'{{"custom_id": "a", "response": {{"status_code": 200, "body": {body}}}}}\n'
+    fitting = line.replace('"a"', '"b"').replace('"x"', json.dumps(FITS))
+    arranged, lines = _arranged(tmp_path, "ab", [line, fitting], schema=adapter_of(_City))
+    assert (arranged.outcomes, arranged.usage.total_tokens) == (b"is", 14)
+    assert [(row["result"], "NaN" in row["raw"]) for row in lines] == [("invalid", True), ("success", True)]
 
 
 NAMELESS = {"id": "br_1", "error": {"code": "batch_client_error", "message": "no"}}

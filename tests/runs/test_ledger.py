@@ -620,6 +620,8 @@ CREATE TABLE run (
     finished_at TEXT,
     claims TEXT NOT NULL,
     made_of TEXT NOT NULL,
+    response_format TEXT,
+    retry_invalid INTEGER NOT NULL,
     holder INTEGER NOT NULL DEFAULT 0
 );
 CREATE TABLE shard (
@@ -663,6 +665,7 @@ CREATE TABLE attempt (
     prompt_tokens INTEGER NOT NULL,
     completion_tokens INTEGER NOT NULL,
     total_tokens INTEGER NOT NULL,
+    retries_invalid INTEGER NOT NULL,
     PRIMARY KEY (shard, number)
 );
 """
@@ -726,9 +729,12 @@ async def test_a_run_of_version_1_goes_on(old: Path) -> None:
 
 
 async def test_a_run_of_version_3_goes_on(directory: Path) -> None:
-    """A run of version 3 is upgraded; it was begun without a fingerprint."""
+    """A run of version 3 is upgraded; it was begun without a fingerprint and a schema."""
     with _plain(directory) as earlier:
         earlier.execute("ALTER TABLE run DROP COLUMN made_of")
+        earlier.execute("ALTER TABLE run DROP COLUMN response_format")
+        earlier.execute("ALTER TABLE run DROP COLUMN retry_invalid")
+        earlier.execute("ALTER TABLE attempt DROP COLUMN retries_invalid")
         earlier.execute("PRAGMA user_version = 3")
     before = _ledger.read(directory)
     async with _opened(directory) as ledger:
@@ -737,10 +743,13 @@ async def test_a_run_of_version_3_goes_on(directory: Path) -> None:
 
 
 async def test_a_run_of_version_2_goes_on(directory: Path) -> None:
-    """A run of version 2 is upgraded, without hashes of its existing pieces."""
+    """A run of version 2 is upgraded, without hashes of its existing pieces, and without a schema."""
     with _plain(directory) as earlier:
         earlier.execute("ALTER TABLE attempt DROP COLUMN piece_sha256")
         earlier.execute("ALTER TABLE run DROP COLUMN made_of")
+        earlier.execute("ALTER TABLE attempt DROP COLUMN retries_invalid")
+        earlier.execute("ALTER TABLE run DROP COLUMN response_format")
+        earlier.execute("ALTER TABLE run DROP COLUMN retry_invalid")
         earlier.execute("PRAGMA user_version = 2")
     before = _ledger.read(directory)
     async with _opened(directory) as ledger:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from together_batches import (
     BatchFailure,
+    BatchInvalid,
     BatchMissing,
     BatchSuccess,
     Usage,
@@ -43,6 +44,7 @@ def _attempt(number: int = 1, outcomes: bytes | None = None, **facts: Any) -> At
     ("result", "expected"),
     [
         (BatchSuccess("a", {}), "s"),
+        (BatchInvalid("a", "x", "why", BatchSuccess("a", {})), "i"),
         (BatchMissing("a"), "m"),
         (BatchFailure("a", "batch_client_error", "Internal Server Error"), "a"),
         (BatchFailure("a", None, "no reason"), "a"),
@@ -138,28 +140,94 @@ def test_which_rows_an_attempt_is_about() -> None:
     assert list(rules.rows_of(_shard(4), attempts)) == [1]
 
 
+# --- answers that do not fit a schema ---
+
+
+@pytest.mark.parametrize(
+    ("attempts", "expected"),
+    [
+        ([_attempt(1, b"siis")], (2, 2)),
+        ([_attempt(1, b"siaf")], (2, 2)),
+        ([_attempt(1, b"siaf"), _attempt(2, b"s")], (3, 1)),
+        ([_attempt(1, b"siaf"), _attempt(2, b"is", retries_invalid=True)], (3, 1)),
+        ([_attempt(1, b"siaf"), _attempt(2, b"as", retries_invalid=True)], (3, 1)),
+        ([_attempt(1, b"siaf"), _attempt(2, b"ss", retries_invalid=True)], None),
+        (
+            [
+                _attempt(1, b"iiii"),
+                _attempt(2, b"iiii", retries_invalid=True),
+                _attempt(3, b"iiii", retries_invalid=True),
+            ],
+            None,
+        ),
+    ],
+)
+def test_invalid_answers_are_sent_again_on_request(attempts: list[Attempt], expected: tuple[int, int] | None) -> None:
+    """Rows whose answers are invalid are sent again only on request, also if an attempt left them out before."""
+    found = rules.next_attempt(_shard(4), attempts, max_attempts=3, now=NOON, retry_invalid=True)
+    assert (found and (found.number, found.rows)) == expected
+    assert found is None or found.retries_invalid
+    found = rules.next_attempt(_shard(4), attempts[:1], max_attempts=3, now=NOON)
+    assert (found and found.rows) == (1 if b"a" in rules.outcomes_of(attempts[0]) else None)
+
+
+def test_an_attempt_that_is_planned_with_invalid_answers_or_without() -> None:
+    """An attempt whose create was not sent is planned anew if the caller decides otherwise about invalid answers."""
+    planned = _attempt(2, rows=1, file_id="file-2")
+    found = rules.next_attempt(_shard(4), [_attempt(1, b"siaf"), planned], max_attempts=3, now=NOON)
+    assert found is planned
+    for before, retry in ((planned, True), (attrs.evolve(planned, rows=2, retries_invalid=True), False)):
+        attempts = [_attempt(1, b"siaf"), before]
+        found = rules.next_attempt(_shard(4), attempts, max_attempts=3, now=NOON, retry_invalid=retry)
+        assert found is not None
+        assert (found.rows, found.retries_invalid, found.file_id) == (2 if retry else 1, retry, None)
+
+
+def test_an_answer_is_replaced_by_an_answer_alone() -> None:
+    """An invalid answer stays the outcome of its row until there is another answer, and so it may be sent again."""
+    attempts = [_attempt(1, b"iiia"), _attempt(2, b"amsf", retries_invalid=True)]
+    assert list(rules.rows_of(_shard(4), attempts, retry_invalid=True)) == [0, 1]
+    assert list(rules.rows_of(_shard(4), attempts)) == []
+    assert rules.buckets(_shard(4), attempts, max_attempts=3) == Buckets(1, 1, invalid_answers=2)
+    again = rules.buckets(_shard(4), attempts, max_attempts=3, retry_invalid=True)
+    assert again == Buckets(1, 1, not_sent=2)
+    assert rules.buckets(_shard(4), attempts, max_attempts=2, retry_invalid=True) == Buckets(1, 1, invalid_answers=2)
+    assert rules.outweighs(rules.INVALID, rules.AGAIN)
+    assert not rules.outweighs(rules.FAILED, rules.INVALID)
+
+
 # --- every row in one bucket ---
 
 
-@given(st.lists(st.lists(st.sampled_from(b"sfamrd"), min_size=40, max_size=40), max_size=4), st.integers(1, 4))
-def test_every_row_is_in_one_bucket(fates: list[list[int]], max_attempts: int) -> None:
+@given(
+    st.lists(st.lists(st.sampled_from(b"sfamrdi"), min_size=40, max_size=40), max_size=4),
+    st.integers(1, 4),
+    st.booleans(),
+)
+def test_every_row_is_in_one_bucket(fates: list[list[int]], max_attempts: int, retry_invalid: bool) -> None:
     """Every row is in one bucket at any stage of the attempts."""
     shard = _shard(40)
     attempts: list[Attempt] = []
     for fate in [*fates, [0] * 40]:
-        following = rules.next_attempt(shard, attempts, max_attempts=max_attempts, now=NOON)
+        following = rules.next_attempt(
+            shard, attempts, max_attempts=max_attempts, now=NOON, retry_invalid=retry_invalid
+        )
         stages = [attempts]
         if following is not None:
             stages += [[*attempts, following], [*attempts, attrs.evolve(following, creating_at=NOON)]]
         for stage in stages:
-            found = rules.buckets(shard, stage, max_attempts=max_attempts)
+            found = rules.buckets(shard, stage, max_attempts=max_attempts, retry_invalid=retry_invalid)
             assert sum(attrs.astuple(found)) - found.answered == 40
             assert (found.not_sent + found.in_flight == 0) is (following is None)
-            expected = len(rules.rows_of(shard, attempts)) if following is not None else 0
+            left = rules.rows_of(shard, attempts, retry_invalid=retry_invalid)
+            expected = len(left) if following is not None else 0
             assert found.not_sent + found.in_flight == expected
         if following is None:
             return
-        attempts = [*attempts, _attempt(following.number, bytes(fate[: following.rows]))]
+        collected = _attempt(
+            following.number, bytes(fate[: following.rows]), retries_invalid=following.retries_invalid
+        )
+        attempts = [*attempts, collected]
 
 
 def test_buckets_add_up() -> None:
@@ -171,7 +239,13 @@ def test_buckets_add_up() -> None:
 
 @pytest.mark.parametrize(
     ("status", "outcomes", "expected"),
-    [("FAILED", b"mm", True), ("EXPIRED", b"mm", True), ("FAILED", b"sm", False), ("COMPLETED", b"aa", False)],
+    [
+        ("FAILED", b"mm", True),
+        ("EXPIRED", b"mm", True),
+        ("FAILED", b"sm", False),
+        ("FAILED", b"im", False),
+        ("COMPLETED", b"aa", False),
+    ],
 )
 def test_a_job_that_failed_as_a_whole(status: str, outcomes: bytes, expected: bool) -> None:
     """A job failed as a whole if it ended badly and answered no row."""

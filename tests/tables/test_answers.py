@@ -64,6 +64,12 @@ def test_an_answer_that_does_not_fit_is_invalid(row: ResultRow, error: str) -> N
     assert values == [[None]] * 4
 
 
+def test_a_value_that_was_read_before() -> None:
+    """The value of a row that was read by a schema before is taken as it is."""
+    row = ResultRow("a", "success", "another text", parsed=Verdict("good"))
+    assert Answers(Verdict).read([row]) == ([row], [["good"], [None], [[]], [None]])
+
+
 def test_a_row_that_is_invalid_already() -> None:
     """A row that a run or ``results`` found invalid stays so, with its reason."""
     row = ResultRow("a", "invalid", '{"label": "good"}', error="of another schema")

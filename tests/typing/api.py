@@ -198,7 +198,7 @@ def the_synchronous_client() -> None:
     assert_type(batches.retrieve("id"), BatchJob)
     assert_type(batches.list(status="FAILED"), list[BatchJob])
     assert_type(batches.cancel(BatchJob(id="a")), BatchJob)
-    assert_type(batches.cancel_many(["a"], on_outcome=note), CancelReport)
+    assert_type(batches.cancel_many(["a"], progress=True, on_outcome=note), CancelReport)
     assert_type(batches.request("GET", "/batches"), Response)
     assert_type(batches.with_options(timeout=5), Batches)
     for outcome in batches.iter_cancel(["a"]):
@@ -269,7 +269,7 @@ async def a_whole_life(client: AsyncBatches, opened: IO[bytes], source: AsyncIte
     await client.submit(requests())
     await client.submit(source)
     assert_type(await client.wait(job, timeout=60, poll_interval=5, on_update=print), BatchJob)
-    assert_type(await client.wait("a", patience=0), BatchJob)
+    assert_type(await client.wait("a", patience=0, progress=True), BatchJob)
     assert_type(client.as_completed([job], patience=2.5), Stream[BatchJob])
     assert_type(await client.follower(poll_interval=5).ended(job, timeout=60, on_update=print), BatchJob)
     assert_type(client.results(job, requests=["a"], patience=0), Stream[BatchResult])

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
 _OURS = str(Path(__file__).parents[1]) + os.sep
+_GENERATED = "<attrs generated methods together_batches."
+_MIRRORS = (f"{_OURS}sync.py", f"{_OURS}_loop_thread.py", _GENERATED)
 _LIBRARIES = ("<frozen ", *(get_paths()[name] + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")))
 
 
@@ -52,21 +54,38 @@ def _shortened(error: BaseException) -> Generator[None]:
 
 
 def _chosen(frames: TracebackType | None) -> Iterator[TracebackType]:
-    """Yield the frames up to the first of this package, and from then on those of the user with the next of ours."""
-    has_ours = is_user = False
+    """Yield the frames of the user, and one for each of their calls of this package.
+
+    It is the first that does the work: one that only passes the call on is chosen if there is no other. Frames of
+    libraries are kept if they called this package.
+    """
+    ours: TracebackType | None = None
+    is_below = False
     while frames is not None:
         if _is_ours(frames):
-            if is_user or not has_ours:
-                yield frames
-            has_ours, is_user = True, False
-        elif not has_ours or not frames.tb_frame.f_code.co_filename.startswith(_LIBRARIES):
-            is_user = True
+            if ours is None or (_is_mirror(ours) and not _is_mirror(frames)):
+                ours = frames
+            is_below = True
+        elif not is_below or not _file(frames).startswith(_LIBRARIES):
+            if ours is not None:
+                yield ours
+            ours = None
             yield frames
         frames = frames.tb_next
+    if ours is not None:
+        yield ours
+
+
+def _file(frames: TracebackType) -> str:
+    return frames.tb_frame.f_code.co_filename
 
 
 def _is_ours(frames: TracebackType) -> bool:
-    return frames.tb_frame.f_code.co_filename.startswith(_OURS)
+    return _file(frames).startswith((_OURS, _GENERATED))
+
+
+def _is_mirror(frames: TracebackType) -> bool:
+    return _file(frames).startswith(_MIRRORS)
 
 
 def _chained(frames: Iterator[TracebackType]) -> TracebackType | None:

@@ -34,11 +34,11 @@ _OF_STATUS = {
 _OF_RESULT = {"cancelled": _GREEN, "canceling": _BLUE, "already_finished": _GREY, "not_attempted": _PINK}
 
 _STYLE = (
-    ".tb-value{font-size:13px}"
+    ".tb-value{font-size:13px;overflow-x:auto}.tb-value code,.tb-lines td{white-space:nowrap!important}"
     ".tb-value table{border-collapse:collapse;margin:.4em 0 0;border:0}"
     # Against the rules of notebooks for all tables.
     ".tb-value th,.tb-value td{text-align:left!important;vertical-align:top!important}"
-    ".tb-value th,.tb-value td{padding:.15em 1em .15em 0;border:0;overflow-wrap:anywhere;max-width:40em}"
+    ".tb-value th,.tb-value td{padding:.15em 1em .15em 0;border:0;overflow-wrap:break-word;max-width:40em}"
     ".tb-bar{display:flex;height:8px;max-width:480px;margin:.4em 0 0;border-radius:2px;overflow:hidden}"
 )
 _PICTURE_STYLE = (
@@ -77,7 +77,8 @@ def jobs(jobs: Sequence[BatchJob]) -> dict[str, str]:
         (_status(job), _percent(job), _code(job.id), _text(job.model_id), _text(_time(job.created_at)))
         for job in shown
     ]
-    return _bundle(jobs_text(jobs), _text(_summary(jobs)), _raw_table(head, rows), _more(len(jobs)))
+    table = f'<div class="tb-lines">{_raw_table(head, rows)}</div>'
+    return _bundle(jobs_text(jobs), _text(_summary(jobs)), table, _more(len(jobs)))
 
 
 def jobs_text(jobs: Sequence[BatchJob]) -> str:
@@ -173,7 +174,7 @@ def _sign(colour: str) -> str:
 
 
 def _status(job: BatchJob) -> str:
-    return f"{_sign(_OF_STATUS.get(job.status, _GREY))} {_text(str(job.status or 'without a status'))}"
+    return f"{_sign(_OF_STATUS.get(job.status, _GREY))}&nbsp;{_text(str(job.status or 'without a status'))}"
 
 
 def _percent(job: BatchJob) -> str:

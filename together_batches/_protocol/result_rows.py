@@ -24,7 +24,7 @@ _NOTHING: _Members = {}
 
 
 class ResultRow(NamedTuple):
-    """A result as a row of a table."""
+    """A result as a row of a table: its columns and, if it was read by a schema before, its value."""
 
     custom_id: str | None
     result: str
@@ -34,6 +34,7 @@ class ResultRow(NamedTuple):
     completion_tokens: int | None = None
     error_code: str | None = None
     error: str | None = None
+    parsed: object = None
 
 
 class _Message(Struct, gc=False):
@@ -99,7 +100,7 @@ def row_of_line(line: bytes) -> ResultRow:
 def row_of_result(result: BatchResult[object]) -> ResultRow:
     """Return a result as a row."""
     if isinstance(result, BatchSuccess):
-        return ResultRow(result.custom_id, "success", *_content(_answer_in(result)))
+        return ResultRow(result.custom_id, "success", *_content(_answer_in(result)), parsed=result.parsed)
     return _row(_line_of(to_dict(result)))
 
 

@@ -23,6 +23,7 @@ _SIGNS: dict[str, tuple[str, str, str]] = {
     "running": ("█", "#", "#3d9be0"),
     "collecting": ("▓", "=", "#009e73"),
     "succeeded": ("█", "#", "#009e73"),
+    "invalid_answers": ("%", "%", "#f0e442"),
     "failed": ("x", "x", "#d55e00"),
     "missing": ("?", "?", "#cc79a7"),
     "invalid": ("!", "!", "#e69f00"),

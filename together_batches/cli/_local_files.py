@@ -63,6 +63,31 @@ def spooled(path: str) -> str | BinaryIO:
     return cast("BinaryIO", copy)
 
 
+schema_option = option(
+    "--schema FILE", "a JSON schema that answers must fit, as a file of JSON (extra: schema)", complete="file"
+)
+
+
+def schema_in(path: str | None) -> dict[str, object] | None:
+    """Return the JSON schema in a file; None without a path."""
+    if path is None:
+        return None
+    from together_batches._protocol import json_codec
+
+    try:
+        found = json_codec.decode(Path(path).read_bytes())
+    except (OSError, ValueError) as error:
+        message = f"cannot read {path}: {getattr(error, 'strerror', None) or error}"
+        raise CommandError(message) from error
+    except json_codec.WireError as error:
+        message = f"{path} is not JSON: {error.reason}"
+        raise CommandError(message) from error
+    if not isinstance(found, dict):
+        message = f"{path} is {json_codec.kind(found)}, and a JSON schema is an object"
+        raise CommandError(message)
+    return cast("dict[str, object]", found)
+
+
 def _is_stream(path: str) -> bool:
     """Return whether a path can be read only once, and may block its reader."""
     try:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from together_batches._schema.adapters import Schema
     from together_batches.jsonl import TableRequests
 
 _MARK = "together_batches.run"
@@ -42,14 +43,14 @@ class RunTable:
             message = f"{self.path} exists already, and is left alone; overwrite=True replaces it"
             raise UsageError(message)
 
-    async def write(self, requests: TableRequests | None) -> None:
-        """Write the file, with the columns of the table that the requests were made of."""
+    async def write(self, requests: TableRequests | None, schema: Schema | None) -> None:
+        """Write the file, with the columns of a schema, and those of the table that the requests were made of."""
         from together_batches import tables
         from together_batches.runs._threads import in_thread
 
         def write(raise_if_cancelled: Callable[[], None]) -> None:
             self.check()  # again, because a file may have appeared meanwhile
-            table = tables.read(self.lines, requests=requests)
+            table = tables.read(self.lines, schema=schema, requests=requests)
             mark = {_MARK: self._run_id()}
             table.write_parquet(self.path, overwrite=True, metadata=mark, on_progress=lambda _: raise_if_cancelled())
 

@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from together_batches.cli._command import Common, argument, command, option, patience_option, service_options
 from together_batches.cli._exits import Exit
-from together_batches.cli._local_files import ensure_writable, open_atomic, output_options, spooled
+from together_batches.cli._local_files import (
+    ensure_writable,
+    open_atomic,
+    output_options,
+    schema_in,
+    schema_option,
+    spooled,
+)
 from together_batches.cli._loop import connected, in_loop
 from together_batches.cli._parquet import is_parquet
 from together_batches.cli._streams import printer
 from together_batches.cli._text import as_json, count_of, format_count, in_ascii, plain, print_error
 from together_batches.models import BatchJobStatus
-from together_batches.rows import BatchFailure, BatchMissing, BatchResult, BatchStray, BatchSuccess, Usage
+from together_batches.rows import (
+    BatchFailure,
+    BatchInvalid,
+    BatchMissing,
+    BatchResult,
+    BatchStray,
+    BatchSuccess,
+    Usage,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator
@@ -33,6 +49,7 @@ if TYPE_CHECKING:
     type=click.Choice(("file", "input")),
     default="file",
 )
+@schema_option
 @patience_option(60)
 @service_options
 def results(
@@ -42,11 +59,13 @@ def results(
     overwrite: bool,
     requests: str | None,
     order: Literal["file", "input"],
+    schema: str | None,
     patience: float,
 ) -> Exit:
     """Write what became of each row of a finished job, one JSON object a line: those
-    of its output and of its error file, and with --requests those in neither. To a file
-    whose name ends in .parquet a table is written instead.
+    of its output and of its error file, and with --requests those in neither. With
+    --schema, answers that do not fit it are invalid. A FILE that ends in .parquet
+    becomes a table, with a column for each member of the schema.
 
     examples:
       together-batches results ID -o out.jsonl
@@ -56,15 +75,17 @@ def results(
     """
     target = None if output is None or output == "-" else ensure_writable(output, overwrite=overwrite)
     source = None if requests is None else spooled(requests)
+    document = schema_in(schema)
 
     @in_loop
     async def write() -> tuple[BatchJob, _Tally]:
         from together_batches._protocol.to_dict import line_of
 
-        tally = _Tally()
+        tally = _Tally(has_schema=document is not None)
         async with connected(common) as batches:
             job = await batches.retrieve(job_id)
-            async with batches.results(job, requests=source, order=order, patience=patience) as rows:
+            read = partial(batches.results, job, requests=source, order=order, patience=patience)
+            async with read() if document is None else read(schema=document) as rows:
                 if target is None:
                     async with printer() as out:
                         async for row in rows:
@@ -74,7 +95,8 @@ def results(
                 elif is_parquet(target):
                     from together_batches import tables
 
-                    await tables.write_parquet(tally.counted(rows), target, overwrite=overwrite)
+                    counted = tally.counted(rows)
+                    await tables.write_parquet(counted, target, schema=document, overwrite=overwrite)
                 else:
                     async with open_atomic(target, overwrite=overwrite) as file:
                         async for row in rows:
@@ -91,22 +113,25 @@ def results(
     if job.status != BatchJobStatus.COMPLETED:
         print_error(f"job {job.id} is {job.status}" + (f": {job.error}" if job.error else ""))
         return Exit.ENDED_BADLY
-    return Exit.SOME_FAILED if tally.rows[BatchFailure] or tally.rows[BatchMissing] else Exit.DONE
+    bad = (BatchInvalid, BatchFailure, BatchMissing)
+    return Exit.SOME_FAILED if any(tally.rows[kind] for kind in bad) else Exit.DONE
 
 
 class _Tally:
     """Number of rows of each kind, and their token usage."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, has_schema: bool) -> None:
+        self._has_schema = has_schema
         self.rows = Counter[type]()
         self.usage = Usage()
 
-    def count(self, row: BatchResult) -> None:
+    def count(self, row: BatchResult[object]) -> None:
         self.rows[type(row)] += 1
-        if isinstance(row, BatchSuccess) and (usage := row.usage) is not None:
+        answer = row.answer if isinstance(row, BatchInvalid) else row
+        if isinstance(answer, BatchSuccess) and (usage := answer.usage) is not None:
             self.usage += usage
 
-    async def counted(self, rows: AsyncIterable[BatchResult]) -> AsyncIterator[BatchResult]:
+    async def counted(self, rows: AsyncIterable[BatchResult[object]]) -> AsyncIterator[BatchResult[object]]:
         """Yield rows, and count them."""
         async for row in rows:
             self.count(row)
@@ -115,6 +140,7 @@ class _Tally:
     def to_dict(self) -> dict[str, Any]:
         counts = {
             "success": self.rows[BatchSuccess],
+            **({"invalid": self.rows[BatchInvalid]} if self._has_schema else {}),
             "failure": self.rows[BatchFailure],
             "missing": self.rows[BatchMissing],
             "stray": self.rows[BatchStray],
@@ -122,7 +148,13 @@ class _Tally:
         return {"counts": counts, "usage": plain(self.usage)}
 
     def __str__(self) -> str:
-        words = {BatchSuccess: "answered", BatchFailure: "failed", BatchMissing: "missing", BatchStray: "stray"}
+        words = {
+            BatchSuccess: "answered",
+            BatchInvalid: "with an invalid answer",
+            BatchFailure: "failed",
+            BatchMissing: "missing",
+            BatchStray: "stray",
+        }
         counts = [f"{format_count(self.rows[kind])} {word}" for kind, word in words.items() if self.rows[kind]]
         text = ", ".join(counts) or "no rows"
         usage = self.usage

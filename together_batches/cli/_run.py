@@ -26,7 +26,7 @@ from together_batches.cli._command import (
     service_options,
 )
 from together_batches.cli._exits import CommandError, Exit, code_of
-from together_batches.cli._local_files import existing_run, refuse_dashes, spooled
+from together_batches.cli._local_files import existing_run, refuse_dashes, schema_in, schema_option, spooled
 from together_batches.cli._loop import connected, in_loop, last_words
 from together_batches.cli._numbers import above_zero, at_least_one, delays
 from together_batches.cli._parquet import RunTable, is_parquet
@@ -64,6 +64,8 @@ _NOT_PRINTED = {"trouble", "gone", "progressed"}
 @endpoint_option
 @option("--model M", "with --prompt: the model of the requests; otherwise the jobs' model_id", "model_id")
 @priority_option
+@schema_option
+@option("--retry-invalid", "send rows again whose answers do not fit the schema")
 @option("--max-rows-per-job N", "maximum requests in a job (50000)", type=at_least_one, default=50_000)
 @option("--max-jobs N", "maximum jobs at once (100)", type=at_least_one, default=100)
 @option("--max-enqueued-rows N", "maximum rows in jobs at once", type=at_least_one)
@@ -124,6 +126,7 @@ def run(
     if wait:
         message = "--wait is for --cancel: a run waits for its jobs in any case"
         raise CommandError(message)
+    options["schema"] = schema_in(options["schema"])
     try:
         table = requests_of(source, options["model_id"], taken(options))
     except BatchesError as error:
@@ -172,7 +175,8 @@ class _Run:
                 async with connected(common) as batches:
                     report = await self._run(batches, source, show if shown else None, options)
             if self._table is not None and report.output is not None:
-                await self._table.write(source if isinstance(source, jsonl.TableRequests) else None)
+                requests = source if isinstance(source, jsonl.TableRequests) else None
+                await self._table.write(requests, options["schema"])
         except ValidationError as error:
             print_error(_as_options(str(error)))
             _print_problems(error)
@@ -293,8 +297,9 @@ def _done(view: RunView) -> int:
 
 def _under_way(view: RunView) -> str:
     jobs = ", ".join(f"{format_count(count)} {status}" for status, count in _unfinished(view).most_common())
-    failed = view.failed + view.missing
-    return "; ".join(part for part in (jobs, f"{format_count(failed)} failed" if failed else "") if part)
+    counts = {"not fitting": view.invalid_answers, "failed": view.failed + view.missing}
+    texts = [f"{format_count(count)} {word}" for word, count in counts.items() if count]
+    return "; ".join(part for part in (jobs, *texts) if part)
 
 
 def _report_lines(report: RunReport) -> list[str]:

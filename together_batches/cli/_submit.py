@@ -17,7 +17,7 @@ from together_batches.cli._command import (
     service_options,
 )
 from together_batches.cli._exits import Exit, code_of
-from together_batches.cli._local_files import spooled
+from together_batches.cli._local_files import schema_in, schema_option, spooled
 from together_batches.cli._loop import connected, in_loop, last_words, time_limit
 from together_batches.cli._progress import file_bar
 from together_batches.cli._text import PROGRAM, as_json, columns, print_err, print_error
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 @endpoint_option
 @model_option
 @priority_option
+@schema_option
 @option("--wait", "wait until the job has finished")
 @patience_option(120)
 @service_options
@@ -43,6 +44,7 @@ def submit(
     endpoint: str,
     model_id: str | None,
     priority: int | None,
+    schema: str | None,
     wait: bool,
     patience: float,
 ) -> Exit:
@@ -54,9 +56,10 @@ def submit(
       together-batches submit requests.jsonl --wait
       together-batches submit - --json < requests.jsonl
     """
+    document = schema_in(schema)
     work = _Submission(common, spooled(source), patience)
     with last_words(work.state):
-        return work.run(wait=wait, endpoint=endpoint, model_id=model_id, priority=priority)
+        return work.run(wait=wait, endpoint=endpoint, model_id=model_id, priority=priority, schema=document)
 
 
 class _Submission:

@@ -104,16 +104,17 @@ def joined(contents: list[bytes]) -> bytes:
 
 
 class Cutter:
-    """Cuts lines into as few parts as the limits allow."""
+    """Cuts lines into as few parts as the limits allow. Each line counts ``more_per_line`` bytes more than it has."""
 
-    def __init__(self, max_lines: int, max_bytes: int) -> None:
+    def __init__(self, max_lines: int, max_bytes: int, more_per_line: int = 0) -> None:
+        self._more_per_line = more_per_line
         self._max_lines = max_lines
         self._max_bytes = max_bytes
         self._lines, self._bytes = max_lines, 0  # the first line begins a part
 
     def cut(self, lines: Lines) -> Iterator[tuple[bool, Lines]]:
         """Yield the next lines in groups, each within one part, and whether the group begins it."""
-        count, size = len(lines), len(lines.text)
+        count, size = len(lines), len(lines.text) + len(lines) * self._more_per_line
         begins = self._lines + count > self._max_lines or self._bytes + size > self._max_bytes
         if begins and count > 1:  # bisect to the place of the cut
             yield from self.cut(lines.part(0, count // 2))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from together_batches._jobs.marked_file import has_room
 from together_batches._protocol.upload_marks import place_in, sendable, tagged_name
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from together_batches._local.atomic_file import AtomicFile
     from together_batches._protocol.upload_marks import Mark
+    from together_batches._schema.adapters import SchemaAdapter
     from together_batches.runs._records import Attempt
 
 _LONGEST_STEM = 40
@@ -51,8 +52,9 @@ def write_piece(
     *,
     settled: Container[str],
     raise_if_cancelled: Callable[[], None],
+    schema: SchemaAdapter[Any] | None = None,
 ) -> Arranged:
-    """Write the results of an attempt in the order of its rows. ``settled`` is as for :func:`arrange`."""
+    """Write the results of an attempt in the order of its rows; ``settled`` and ``schema`` as for :func:`arrange`."""
     with piece:
         arranged = arrange(
             custom_ids,
@@ -63,6 +65,7 @@ def write_piece(
             absent=partial(rules.absent, attempt),
             raise_if_cancelled=raise_if_cancelled,
             settled=settled,
+            schema=schema,
         )
         piece.commit()
     return arranged

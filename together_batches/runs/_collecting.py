@@ -171,6 +171,8 @@ class Collecting:
         message = (
             f"{format_count(answered)} of {format_count(attempt.rows)} rows of job {attempt.job_id} are answered"
         )
+        if invalid := arranged.outcomes.count(rules.INVALID):
+            message += f"; the answers of {format_count(invalid)} more do not fit the schema"
         if arranged.strays:
             message += f"; {format_count(arranged.strays)} rows that belong to no request are left out"
         context.emit(RunEventKind.COLLECTED, message, attempt.job_id)

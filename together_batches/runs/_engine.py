@@ -262,7 +262,7 @@ class Engine:
         """Stop the run if the results of a job show that more jobs would fail in the same way."""
         if arranged.refusal is not None and self._next(self._store.shards[key[0]]) is not None:
             self._stop(f"rows are refused for the account ({arranged.refusal}): put it in order, and run it again")
-        if rules.SUCCEEDED in arranged.outcomes:
+        if not rules.ANSWERED.isdisjoint(arranged.outcomes):
             self._load.failures_in_a_row = 0
         elif rules.failed_as_a_whole(self._store.at(key)):
             self._load.failures_in_a_row += 1
@@ -304,4 +304,4 @@ def _seems_to_have_failed(attempt: Attempt) -> bool:
 
 
 def _has_run(attempt: Attempt) -> bool:
-    return attempt.running_at is not None or rules.SUCCEEDED in rules.outcomes_of(attempt)
+    return attempt.running_at is not None or not rules.ANSWERED.isdisjoint(rules.outcomes_of(attempt))

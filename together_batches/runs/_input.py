@@ -8,10 +8,14 @@ from collections.abc import AsyncIterable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from together_batches import jsonl
+from together_batches._protocol import json_codec
+from together_batches._protocol.request_codec import response_format_member
 from together_batches._protocol.upload_marks import MARK_BYTES, sendable
+from together_batches._schema.json_schemas import is_same
+from together_batches._schema.response_format import response_format_text
 from together_batches._text import format_count
 from together_batches.errors import RunChangedError
 from together_batches.jsonl._files import RequestLines
@@ -30,6 +34,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from typing import BinaryIO
 
+    from together_batches._schema.adapters import Adapter
     from together_batches.jsonl import RequestLike
     from together_batches.runs._options import Options, Requests, RunPaths
 
@@ -60,6 +65,8 @@ async def begin(source: Requests, places: RunPaths, options: Options, *, now: da
             invalid=found.invalid,
             started_at=now,
             made_of=_fingerprint(source) if isinstance(source, TableRequests) else "",
+            response_format=None if options.schema is None else response_format_text(options.schema).decode(),
+            retry_invalid=options.retry_invalid,
         )
         _ledger.create(places.directory, run, found.shards)
 
@@ -70,6 +77,9 @@ async def begin(source: Requests, places: RunPaths, options: Options, *, now: da
 def _scanned(path: Path, directory: Path, options: Options, raise_if_cancelled: Callable[[], None]) -> Scan:
     id_files = IdFiles(directory)
     id_files.prepare()
+    more = 0
+    if options.schema is not None:
+        more = len(response_format_member(response_format_text(options.schema) + b","))
     with ExitStack() as stack:
         aside = stack.enter_context(run_file(directory / INVALID)) if options.skip_invalid else None
         found = scan(
@@ -77,6 +87,7 @@ def _scanned(path: Path, directory: Path, options: Options, raise_if_cancelled: 
             endpoint=options.endpoint,
             max_rows=options.max_rows_per_job,
             max_bytes=jsonl.MAX_BYTES - MARK_BYTES,
+            more_per_row=more,
             aside=aside,
             keep_ids=id_files.write,
             raise_if_cancelled=raise_if_cancelled,
@@ -128,6 +139,24 @@ async def _spool(requests: Iterable[RequestLike] | AsyncIterable[RequestLike], t
         await in_thread(lambda _: file.commit())
 
 
+def _check_schema(schema: Adapter[Any] | None, run: Run, directory: str) -> None:
+    """Raise :class:`RunChangedError` unless the schema is that of the run, in whatever words."""
+    begun_with, goes_on_with = "with another schema", "with this one"
+    if run.response_format is None or schema is None:
+        if run.response_format is None and schema is None:
+            return
+        begun_with, goes_on_with = ("without a schema", "with one") if schema else ("with a schema", "without one")
+    else:
+        first: Any = json_codec.decode(run.response_format.encode())
+        if is_same(first["json_schema"]["schema"], schema.json_schema()):
+            return
+    message = (
+        f"the run in {directory} was begun {begun_with}, and is to go on {goes_on_with}: go on as it was begun, or "
+        "begin a new run in another directory"
+    )
+    raise RunChangedError(message, directory=directory)
+
+
 async def known_input(source: Requests, places: RunPaths, options: Options, run: Run) -> Path:
     """Return the path of an existing run's input; raise :class:`RunChangedError` if it or a setting differs.
 
@@ -144,6 +173,7 @@ async def known_input(source: Requests, places: RunPaths, options: Options, run:
                 "on with the former, or begin a new run in another directory"
             )
             raise RunChangedError(message, directory=directory)
+    _check_schema(options.schema, run, directory)
     if places.input is None and not run.spooled:
         message = (
             f"the run in {directory} was begun from a file, {run.input_name}: pass its path to go on, or begin a new "

@@ -7,14 +7,16 @@ made from the pieces in one pass, line by line, without an index. All functions 
 from __future__ import annotations
 
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from together_batches._protocol import to_dict
+from together_batches._protocol.carried_body import Body
 from together_batches._protocol.result_lines import read_row, salvaged
+from together_batches._schema.answers import parse_answer
 from together_batches.errors import RunError
-from together_batches.rows import BatchFailure, BatchMissing, BatchSuccess, Usage
+from together_batches.rows import BatchFailure, BatchInvalid, BatchMissing, BatchSuccess, Usage
 from together_batches.runs import rules
 from together_batches.runs._binary import BinaryInput
 from together_batches.runs._result_index import OK, Kind, ResultIndex
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from together_batches._local.atomic_file import AtomicFile
+    from together_batches._schema.adapters import SchemaAdapter
     from together_batches.runs._binary import BinarySource
     from together_batches.runs._records import Attempt, Shard
 
@@ -76,19 +79,21 @@ def arrange(
     absent: Callable[[str], BatchFailure | BatchMissing],
     raise_if_cancelled: Callable[[], None],
     settled: Container[str] = (),
+    schema: SchemaAdapter[Any] | None = None,
 ) -> Arranged:
     """Write the results of a job in the order of its rows; ``absent`` returns the result of a row that has none.
 
     ``settled`` are the ids of rows that the job also contains, but that another job has settled.
 
     An answer takes precedence over an error of the same row, in one file or in two; of two answers the first counts.
-    Answers are copied from the files without decoding.
+    Answers are copied from the files without decoding, unless there is a ``schema``: then each is read by it, and the
+    first that fits counts.
 
     Raises :class:`ForeignFileError`, before anything is written, if a file has lines and none is about a row of the
     job: an output unless each row is answered elsewhere, errors if rows are left. If rows are left, an output of a
     job that ``completed`` must have lines.
     """
-    index = ResultIndex(custom_ids, settled)
+    index = ResultIndex(custom_ids, settled, has_schema=schema is not None)
     outcomes = bytearray()
     refusal: str | None = None
     with ExitStack() as stack:
@@ -106,7 +111,7 @@ def arrange(
         if foreign is not None and (left or (is_page and index.unanswered)):
             raise ForeignFileError(foreign)
         for ids, kinds, texts in index.rows(raise_if_cancelled):
-            if kinds.count(OK) == len(kinds):
+            if schema is None and kinds.count(OK) == len(kinds):
                 for start in range(0, len(ids), _LINES_TOGETHER):
                     some = slice(start, start + _LINES_TOGETHER)
                     target.write(to_dict.success_lines(ids[some], texts[some], OK))
@@ -114,17 +119,20 @@ def arrange(
                 texts.clear()  # before the next ones are read
                 continue
             for custom_id, kind, text in zip(ids, kinds, texts, strict=True):
-                if kind >= OK:
+                if kind >= OK and schema is None:
                     target.write(to_dict.success_line(custom_id, text, kind) + b"\n")
                     outcomes.append(rules.SUCCEEDED)
                     continue
+                result: BatchSuccess[Any] | BatchInvalid | BatchFailure | BatchMissing
                 result = absent(custom_id) if kind == Kind.NONE else _result(custom_id, kind, text)
+                if isinstance(result, BatchSuccess) and kind == Kind.UNUSUAL_ANSWER:
+                    index.usage += result.usage or Usage()
+                if isinstance(result, BatchSuccess) and schema is not None:
+                    result = _read(result, schema, index)
                 outcome = rules.outcome_of(result)
                 outcomes.append(outcome)
                 if outcome in rules.FOR_THE_ACCOUNT and refusal is None and isinstance(result, BatchFailure):
                     refusal = f"{result.code or result.status_code}: {result.message}"
-                if isinstance(result, BatchSuccess):
-                    index.usage += result.usage or Usage()
                 target.write(to_dict.line_of(result) + b"\n")
     return Arranged(
         outcomes=bytes(outcomes),
@@ -137,7 +145,20 @@ def arrange(
     )
 
 
+def _read(answer: BatchSuccess, schema: SchemaAdapter[Any], index: ResultIndex) -> BatchSuccess[Any] | BatchInvalid:
+    """Return an answer as read by a schema; if it does not fit, another answer of its row that does."""
+    result = parse_answer(answer, schema)
+    if isinstance(result, BatchInvalid):
+        for kind, text in index.other_answers(answer.custom_id):
+            other = _result(answer.custom_id, kind, text)
+            if isinstance(other, BatchSuccess) and isinstance(parsed := parse_answer(other, schema), BatchSuccess):
+                return parsed
+    return result
+
+
 def _result(custom_id: str, kind: int, line: bytes) -> BatchSuccess | BatchFailure:
+    if kind >= OK:
+        return BatchSuccess(custom_id, Body(line), kind)
     if kind in {Kind.UNUSUAL_ANSWER, Kind.FAILURE}:
         return read_row(line)
     return salvaged(custom_id, line, whole=kind == Kind.UNREADABLE)
@@ -176,8 +197,11 @@ def final_lines(
                 for again in tries[1:]:
                     if outcome in _SETTLED:
                         break
-                    (outcome,), (line,) = again.take(1)
-                yield line, b"" if outcome == rules.SUCCEEDED else line
+                    if outcome in again.sent_again:
+                        (new,), (new_line,) = again.take(1)
+                        if rules.outweighs(new, outcome):
+                            outcome, line = new, new_line
+                yield line, b"" if outcome in rules.ANSWERED else line
         for each in tries:
             each.finish()
 
@@ -194,6 +218,7 @@ class _Try:
 
     def __init__(self, attempt: Attempt, stack: ExitStack, piece: BinaryInput, directory: Path | None) -> None:
         self.outcomes = rules.outcomes_of(attempt)
+        self.sent_again = rules.sent_again(retry_invalid=attempt.retries_invalid)
         self._file = stack.enter_context(piece.lines("" if directory else attempt.piece_sha256))
         self._is_hashed = bool(attempt.piece_sha256)
         self._piece = piece

@@ -5,22 +5,21 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import Any, BinaryIO
 
 import attrs
 
 from together_batches import jsonl
 from together_batches._local.replace import resolved
+from together_batches._schema.adapters import Adapter
 from together_batches._text import format_count
 from together_batches._validation import check_callback, path_of, positive_int, positive_number
 from together_batches.errors import UsageError
 from together_batches.jsonl import RequestLike
+from together_batches.jsonl._requests import check_endpoint, check_endpoint_of_schema
 from together_batches.models import BatchJob
 from together_batches.runs._files import explained
 from together_batches.runs._values import RunEvent
-
-if TYPE_CHECKING:
-    from typing import Any
 
 Requests = str | os.PathLike[str] | BinaryIO | Iterable[RequestLike] | AsyncIterable[RequestLike]
 """Input of a run: a path, a file opened in binary mode, or requests."""
@@ -153,6 +152,8 @@ class Options:
     endpoint: str
     model_id: str | None
     priority: int | None
+    schema: Adapter[Any] | None
+    retry_invalid: bool
     max_rows_per_job: int = attrs.field(validator=_is_rows_per_job)
     max_jobs: int = attrs.field(validator=_is_count)
     max_enqueued_rows: int | None = attrs.field(validator=_optional(_is_count))
@@ -167,3 +168,11 @@ class Options:
     retry_delays: tuple[float, ...] = attrs.field(converter=_delays)
     cancel_on_interrupt: bool
     on_event: Callable[[RunEvent], None] | None = attrs.field(validator=_is_callback)
+
+    def __attrs_post_init__(self) -> None:
+        if self.schema is not None:
+            check_endpoint(self.endpoint)
+            check_endpoint_of_schema(self.endpoint)
+        elif self.retry_invalid:
+            message = "retry_invalid needs a schema, because without one no answer is invalid"
+            raise UsageError(message)

@@ -18,7 +18,7 @@ from together_batches.runs._records import VERSION, Attempt, Shard, unpacked
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_OUTCOMES = frozenset({rules.SUCCEEDED, rules.FAILED, rules.AGAIN, rules.MISSING, rules.REFUSED, rules.DENIED})
+_OUTCOMES = rules.ANSWERED | rules.sent_again() | {rules.FAILED}
 Record = TypeVar("Record", Attempt, Shard)
 
 

@@ -40,7 +40,10 @@ def view_of(directory: Path, snapshot: LedgerSnapshot, held: Holder | None) -> R
     at: dict[int, list[Attempt]] = {shard.number: [] for shard in snapshot.shards}
     for attempt in snapshot.attempts:
         at[attempt.shard].append(attempt)
-    each = (rules.buckets(shard, at[shard.number], max_attempts=run.max_attempts) for shard in snapshot.shards)
+    each = (
+        rules.buckets(shard, at[shard.number], max_attempts=run.max_attempts, retry_invalid=run.retry_invalid)
+        for shard in snapshot.shards
+    )
     pid, host = held or (None, None)
     return RunView(
         **_shared(RunView, run),
@@ -77,6 +80,7 @@ def _attempt(attempt: Attempt) -> AttemptView:
         failed=outcomes.count(rules.FAILED),
         again=outcomes.count(rules.AGAIN),
         missing=outcomes.count(rules.MISSING),
+        invalid_answers=outcomes.count(rules.INVALID),
         usage=rules.usage([attempt]),
     )
 

@@ -58,7 +58,8 @@ class Run:
     ``spooled`` means that the input is a copy in the run's directory, because it came from an iterable or an open
     file. ``claims`` are the hashes of all outputs that the run has written, or was about to write: it recognises its
     own files by them and not by paths, so that it can be moved and never replaces other files. ``made_of`` is the
-    fingerprint, as JSON, of requests that were made of a table.
+    fingerprint, as JSON, of requests that were made of a table. ``response_format`` is that of the schema as first
+    sent, as JSON, None without a schema.
     """
 
     id: str
@@ -75,6 +76,8 @@ class Run:
     finished_at: datetime | None = None
     claims: str = ""
     made_of: str = ""
+    response_format: str | None = None
+    retry_invalid: bool = False
 
 
 @attrs.frozen(kw_only=True)
@@ -104,7 +107,8 @@ class Attempt(Kept):
     may have reached the service, recorded before each is sent. ``since`` is the service's own clock immediately
     before the first of them. ``output_bytes`` and ``error_bytes`` are the sizes of the files of results when they
     were collected. ``piece_sha256`` is the hash of the piece made from them, empty if none was recorded. ``outcomes``
-    has a byte for each row of the attempt, compressed, once its results are collected.
+    has a byte for each row of the attempt, compressed, once its results are collected. ``retries_invalid`` means that
+    it contains the rows whose answers were invalid, too.
     """
 
     shard: int
@@ -138,6 +142,7 @@ class Attempt(Kept):
     prompt_tokens: int = 0
     completion_tokens: int = 0
     total_tokens: int = 0
+    retries_invalid: bool = False
 
     @property
     def key(self) -> Key:

@@ -39,7 +39,7 @@ async def _collect_again(run: RunContext, attempt: Attempt, collecting: Collecti
     noted = rules.outcomes_of(attempt)
     absence = Absence(run.options.patience, shortest=SHORTEST_PAUSE_SECONDS / 5)
     while True:
-        arranged = await collecting.read(leniently=rules.SUCCEEDED not in noted)
+        arranged = await collecting.read(leniently=rules.ANSWERED.isdisjoint(noted))
         problem = arranged.why if isinstance(arranged, Unavailable) else "rows that were answered are missing"
         if not isinstance(arranged, Unavailable) and _covers(arranged.outcomes, noted):
             await run.store.save(attempt.key, piece_sha256=await run.directory.piece_sha256(attempt))
@@ -58,7 +58,7 @@ async def _collect_again(run: RunContext, attempt: Attempt, collecting: Collecti
 def _covers(outcomes: bytes, noted: bytes) -> bool:
     """Return whether every row that was recorded as answered is answered."""
     return len(outcomes) == len(noted) and all(
-        now == rules.SUCCEEDED for now, before in zip(outcomes, noted, strict=True) if before == rules.SUCCEEDED
+        now in rules.ANSWERED for now, before in zip(outcomes, noted, strict=True) if before in rules.ANSWERED
     )
 
 

@@ -91,7 +91,7 @@ class ResultIndex:
     Offsets are counted through both files, as if the second directly followed the first.
     """
 
-    def __init__(self, custom_ids: Sequence[str], settled: Container[str]) -> None:
+    def __init__(self, custom_ids: Sequence[str], settled: Container[str], *, has_schema: bool = False) -> None:
         self._custom_ids = custom_ids
         self._settled = settled
         self._numbers: dict[str | None, int] = {custom_id: number for number, custom_id in enumerate(custom_ids)}
@@ -103,6 +103,8 @@ class ResultIndex:
         self._offsets, self._lengths = array("Q", [0]), array("Q", [0])
         self.usage = Usage()
         self.lines = 0
+        # With a schema, a later answer of a row counts if the first does not fit.
+        self._others: dict[int, list[tuple[int, int, int]]] | None = {} if has_schema else None
 
     @property
     def left(self) -> int:
@@ -206,7 +208,14 @@ class ResultIndex:
             self._lengths.append(length)
             if kind >= OK:
                 self.usage += Usage(*result_codec.usage([cast("bytes", body)]))
+        elif self._others is not None and _rank_of(kind) is Rank.ANSWER:
+            self._others.setdefault(number, []).append((kind, offset + start, length))
         return _Subject.ROW
+
+    def other_answers(self, custom_id: str) -> Iterator[tuple[int, bytes]]:
+        """Yield the answers of a row after the first, if there is a schema: the kind of each text, and the text."""
+        for kind, offset, length in (self._others or {}).get(self._numbers[custom_id], ()):
+            yield kind, self._read(offset, length)
 
     def rows(self, raise_if_cancelled: Callable[[], None]) -> Iterator[tuple[Sequence[str], list[int], list[bytes]]]:
         """Yield all rows in order, some at a time: their ids, the kinds of their texts, and the texts."""

@@ -8,11 +8,13 @@ from __future__ import annotations
 import hashlib
 import os
 from functools import partial
+from io import BytesIO
 from itertools import compress
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from together_batches import jsonl
 from together_batches._protocol import request_codec
+from together_batches._protocol.request_codec import response_format_member
 from together_batches.runs._attempt_files import file_name, marked, upload_name, write_piece
 from together_batches.runs._directory_check import DOWNLOADS, PIECES, UPLOADS, is_scratch
 from together_batches.runs._files import explained, make_directory, run_file, scratch_file
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
     from together_batches._local.atomic_file import AtomicFile
     from together_batches._protocol.upload_marks import Mark
+    from together_batches._schema.adapters import SchemaAdapter
     from together_batches.runs._records import Attempt, Shard
 
 
@@ -39,11 +42,23 @@ class RowsToUpload(NamedTuple):
 
 
 class RunDirectory:
-    """Files in the ``directory`` of a run whose input is ``source``."""
+    """Files in the ``directory`` of a run whose input is ``source``.
 
-    def __init__(self, directory: Path, source: Path) -> None:
+    ``response_format`` is sent with each request that has none, and answers are read by the ``schema``.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        source: Path,
+        *,
+        response_format: str | None = None,
+        schema: SchemaAdapter[Any] | None = None,
+    ) -> None:
         self.directory = directory
         self._source = source
+        self._schema = schema
+        self._member = None if response_format is None else response_format_member(response_format.encode())
         self._id_files = IdFiles(directory)
         # Pieces that this process wrote are hashed meanwhile, and read again for that only if they were changed.
         self._written: dict[Path, tuple[os.stat_result, str]] = {}
@@ -81,14 +96,15 @@ class RunDirectory:
             # Never used by a later process, so it need not reach the disk.
             with scratch_file(path) as file:
                 digest = hashlib.sha256()
-                is_marked = not earlier and fill(file, unsplit_rows(self._source, shard, digest.update), mark)
-                if earlier or digest.hexdigest() != shard.sha256:
+                is_copy = not earlier and self._member is None
+                is_marked = is_copy and fill(file, unsplit_rows(self._source, shard, digest.update), mark)
+                if not is_copy or digest.hexdigest() != shard.sha256:
                     file.start_over()
-                    is_marked = fill(file, self._rows(shard, earlier, raise_if_cancelled), mark)
+                    is_marked = fill(file, self._rows_to_send(shard, earlier, attempt, raise_if_cancelled), mark)
                 # Too large only in a run that was begun without marks, whose shards have no room for one.
                 if is_marked and file.bytes > jsonl.MAX_BYTES:
                     file.start_over()
-                    is_marked = fill(file, self._rows(shard, earlier, raise_if_cancelled), None)
+                    is_marked = fill(file, self._rows_to_send(shard, earlier, attempt, raise_if_cancelled), None)
                 file.commit()
             return RowsToUpload(path, file.sha256, is_marked)
 
@@ -100,16 +116,24 @@ class RunDirectory:
         """Write the piece of an attempt from the files of its results."""
 
         def make(raise_if_cancelled: Callable[[], None]) -> Arranged:
-            ids = self._ids(shard, earlier, raise_if_cancelled)
+            ids = self._ids(shard, earlier, attempt, raise_if_cancelled)
             settled: set[str] = set()
             same_file = [each.file_id in attempt.file_ids for each in earlier]
             if True in same_file:  # the second job of a file contains the rows of the first
-                of_first = self._ids(shard, earlier[: same_file.index(True)], raise_if_cancelled)
+                first = same_file.index(True)
+                of_first = self._ids(shard, earlier[:first], earlier[first], raise_if_cancelled)
                 settled = set(of_first).difference(ids)
             path = self.piece_of(attempt)
             piece = run_file(path)
             arranged = write_piece(
-                piece, attempt, ids, output, errors, settled=settled, raise_if_cancelled=raise_if_cancelled
+                piece,
+                attempt,
+                ids,
+                output,
+                errors,
+                settled=settled,
+                raise_if_cancelled=raise_if_cancelled,
+                schema=self._schema,
             )
             with explained("read", path):
                 self._written[path] = path.stat(), piece.sha256
@@ -118,21 +142,48 @@ class RunDirectory:
         return await in_thread(make, large=True)
 
     def _rows(
-        self, shard: Shard, earlier: Sequence[Attempt], raise_if_cancelled: Callable[[], None]
+        self,
+        shard: Shard,
+        earlier: Sequence[Attempt],
+        attempt: Attempt,
+        raise_if_cancelled: Callable[[], None],
     ) -> Iterator[bytes]:
-        """Yield the rows of a shard that earlier attempts left, some at a time, as lines with their ends."""
-        for rows in rows_left(self._source, shard, earlier, directory=self.directory):
+        """Yield the rows of an attempt, which earlier attempts left, some at a time, as lines with their ends."""
+        retry = attempt.retries_invalid
+        for rows in rows_left(self._source, shard, earlier, retry_invalid=retry, directory=self.directory):
             raise_if_cancelled()
             yield rows
 
-    def _ids(self, shard: Shard, earlier: Sequence[Attempt], raise_if_cancelled: Callable[[], None]) -> list[str]:
+    def _rows_to_send(
+        self,
+        shard: Shard,
+        earlier: Sequence[Attempt],
+        attempt: Attempt,
+        raise_if_cancelled: Callable[[], None],
+    ) -> Iterator[bytes]:
+        """Yield these rows as they are sent."""
+        for rows in self._rows(shard, earlier, attempt, raise_if_cancelled):
+            if self._member is None:
+                yield rows
+            else:
+                lines = BytesIO(rows).readlines()
+                yield b"".join([request_codec.with_response_format(line, self._member) for line in lines])
+
+    def _ids(
+        self,
+        shard: Shard,
+        earlier: Sequence[Attempt],
+        attempt: Attempt,
+        raise_if_cancelled: Callable[[], None],
+    ) -> list[str]:
         """Return the ids of these rows."""
         ids = self._id_files.read(shard)
         if ids is not None:
-            return list(compress(ids, which_are_left(shard, earlier))) if earlier else ids
+            left = which_are_left(shard, earlier, retry_invalid=attempt.retries_invalid) if earlier else None
+            return ids if left is None else list(compress(ids, left))
         return [
             custom_id
-            for rows in self._rows(shard, earlier, raise_if_cancelled)
+            for rows in self._rows(shard, earlier, attempt, raise_if_cancelled)
             for custom_id in request_codec.custom_ids(rows)
         ]
 

@@ -63,10 +63,13 @@ async def run(source: Requests, places: RunPaths, options: Options, *, api: RunA
             path = await _input.known_input(source, places, options, store.run)
         _check_quota(store, options)
         ours = await in_thread(partial(_refuse_others, places, options, store.run.claims.split()))
-        run_directory = RunDirectory(directory, path)
+        run_directory = RunDirectory(
+            directory, path, response_format=store.run.response_format, schema=options.schema
+        )
         await in_thread(lambda _: run_directory.prepare())
-        if store.run.max_attempts != options.max_attempts:
-            await store.save_run(max_attempts=options.max_attempts)
+        wanted = {"max_attempts": options.max_attempts, "retry_invalid": options.retry_invalid}
+        if any(getattr(store.run, name) != value for name, value in wanted.items()):
+            await store.save_run(**wanted)
         call = RunContext(options=options, store=store, directory=run_directory, api=api, is_resumed=not is_new)
         _report_beginning(call)
         engine = Engine(call)
@@ -145,7 +148,7 @@ def _report_beginning(call: RunContext) -> None:
     rows = sum(shard.rows for shard in shards)
     what = f"{count_of(rows, 'row')} of {run.input_name} in {count_of(len(shards), 'shard')}"
     if call.is_resumed:
-        done = found.succeeded + found.failed + found.missing
+        done = found.succeeded + found.invalid_answers + found.failed + found.missing
         message = f"{what}: {format_count(done)} are done, {format_count(found.in_flight)} under way"
         call.emit(RunEventKind.RESUMED, message)
     else:
@@ -211,6 +214,7 @@ def _report(call: RunContext, places: RunPaths, *, stopped: str | None, is_compl
         failures=places.failures if is_complete and (found.failed or found.missing) else None,
         invalid_lines=places.directory / INVALID if run.invalid else None,
         succeeded=found.succeeded,
+        invalid_answers=found.invalid_answers,
         failed=found.failed,
         missing=found.missing,
         invalid=run.invalid,

@@ -58,34 +58,37 @@ def scan(
     endpoint: str,
     max_rows: int,
     max_bytes: int = jsonl.MAX_BYTES,
+    more_per_row: int = 0,
     aside: Writable | None = None,
     keep_ids: Callable[[Shard, bytes], None] | None = None,
     raise_if_cancelled: Callable[[], None],
 ) -> Scan:
     """Check an input and cut it. Bad lines are written to ``aside``; if that is None, raise :class:`ValidationError`.
 
-    The input is read a second time if an id may occur twice, or if bad lines are to be written. ``keep_ids`` is
-    called with each shard and the ids of its rows, encoded by
-    :func:`~together_batches._protocol.request_codec.packed_ids`.
+    Each row is sent with up to ``more_per_row`` bytes more than it has. The input is read a second time if an id may
+    occur twice, or if bad lines are to be written. ``keep_ids`` is called with each shard and the ids of its rows,
+    encoded by :func:`~together_batches._protocol.request_codec.packed_ids`.
     ``raise_if_cancelled`` is called regularly; an exception from it aborts the scan.
     """
     given = BinaryInput.of(source)
     rules = Rules(
         endpoint=endpoint,
         max_custom_id=jsonl.MAX_CUSTOM_ID,
-        max_line_bytes=min(jsonl.MAX_LINE_BYTES, max_bytes - 1),
+        max_line_bytes=max(1, min(jsonl.MAX_LINE_BYTES, max_bytes - 1) - more_per_row),
         mending=True,
     )
     prints = _HashedIds()
     nowhere = None if aside is None else _Nowhere()
-    reading = _Reading(given, Check(rules, prints), _Shards(max_rows, max_bytes, keep_ids), nowhere)
+
+    def shards() -> _Shards:
+        return _Shards(Cutter(max_rows, max_bytes, more_per_row), keep_ids)
+
+    reading = _Reading(given, Check(rules, prints), shards(), nowhere)
     reading.run(rules, raise_if_cancelled)
     alike = prints.alike()
     if alike or (aside is not None and reading.bad):
         before = reading
-        reading = _Reading(
-            given, Check(rules, _DuplicateFinder(alike)), _Shards(max_rows, max_bytes, keep_ids), aside
-        )
+        reading = _Reading(given, Check(rules, _DuplicateFinder(alike)), shards(), aside)
         reading.run(rules, raise_if_cancelled)
         if reading.sha256 != before.sha256:
             message = f"{given} changed while it was read: try again when no process writes to it"
@@ -244,10 +247,10 @@ class _Ranges:
 class _Shards:
     """The shards of the rows."""
 
-    def __init__(self, max_rows: int, max_bytes: int, keep_ids: Callable[[Shard, bytes], None] | None) -> None:
+    def __init__(self, cutter: Cutter, keep_ids: Callable[[Shard, bytes], None] | None) -> None:
         self._keep_ids = keep_ids
         self._ids = bytearray()
-        self._cutter = Cutter(max_rows, max_bytes)
+        self._cutter = cutter
         self._shards: list[Shard] = []
         self._first: Line | None = None
         self._rows = 0
@@ -334,19 +337,24 @@ def rows_in(source: BinarySource | BinaryInput, shard: Shard, *, directory: Path
         raise RunChangedError(message, directory=str(directory or ""))
 
 
-def which_are_left(shard: Shard, earlier: Sequence[Attempt]) -> bytearray:
+def which_are_left(shard: Shard, earlier: Sequence[Attempt], *, retry_invalid: bool = False) -> bytearray:
     """Return whether earlier attempts left each row of a shard."""
     left = bytearray(shard.rows)
-    for row in rows_of(shard, earlier):
+    for row in rows_of(shard, earlier, retry_invalid=retry_invalid):
         left[row] = True
     return left
 
 
 def rows_left(
-    source: BinarySource | BinaryInput, shard: Shard, earlier: Sequence[Attempt], *, directory: Path | None = None
+    source: BinarySource | BinaryInput,
+    shard: Shard,
+    earlier: Sequence[Attempt],
+    *,
+    retry_invalid: bool = False,
+    directory: Path | None = None,
 ) -> Generator[bytes]:
     """Yield the rows of a shard that earlier attempts left, some at a time, as :func:`rows_in` does."""
-    left = which_are_left(shard, earlier)
+    left = which_are_left(shard, earlier, retry_invalid=retry_invalid)
     number = 0
     for rows in rows_in(source, shard, directory=directory):
         some = left[number : number + rows.count(b"\n")]

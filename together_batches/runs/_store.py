@@ -60,7 +60,10 @@ class RunStore:
 
     def next_attempt(self, shard: Shard, now: datetime) -> Attempt | None:
         """Return the attempt to resume or to begin; None if no row of the shard is to be sent."""
-        return rules.next_attempt(shard, self.at_shard(shard), max_attempts=self.run.max_attempts, now=now)
+        run = self.run
+        return rules.next_attempt(
+            shard, self.at_shard(shard), max_attempts=run.max_attempts, now=now, retry_invalid=run.retry_invalid
+        )
 
     def lost_job(self, attempt: Attempt, jobs: Iterable[BatchJob]) -> Created | None:
         """Return the listed job of the attempt's file that the ledger does not know."""
@@ -76,7 +79,12 @@ class RunStore:
         while self._uncounted:
             number = self._uncounted.pop()
             shard, before = self.shards[number], self._counts.get(number, rules.Buckets())
-            found = rules.buckets(shard, self._attempts[number], max_attempts=self.run.max_attempts)
+            found = rules.buckets(
+                shard,
+                self._attempts[number],
+                max_attempts=self.run.max_attempts,
+                retry_invalid=self.run.retry_invalid,
+            )
             self._total += found - before
             self._counts[number] = found
         return self._total
@@ -95,7 +103,9 @@ class RunStore:
         attempts = self._attempts[attempt.shard]
         if len(attempts) < attempt.number:
             attempts.append(attrs.evolve(attempt, planned_at=planned_at))
-        elif attempts[attempt.number - 1].rows != attempt.rows:
+        elif (before := attempts[attempt.number - 1]).rows != attempt.rows or (
+            before.retries_invalid != attempt.retries_invalid
+        ):
             attempts[attempt.number - 1] = attempt
         else:
             return

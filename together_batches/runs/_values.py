@@ -56,7 +56,7 @@ class _Counted(Plain):
     @property
     def rows(self) -> int:
         """Number of rows in the input."""
-        states = ("succeeded", "failed", "missing", "invalid", "in_flight", "not_sent")
+        states = ("succeeded", "invalid_answers", "failed", "missing", "invalid", "in_flight", "not_sent")
         return sum(getattr(self, state, 0) for state in states)
 
 
@@ -81,16 +81,18 @@ class RunEvent(_Counted):
     in_flight: int = 0
     not_sent: int = 0
     answered: int = 0
+    invalid_answers: int = 0
 
 
 @attrs.frozen(kw_only=True)
 class RunReport(_Counted):
     """Result of a run; ``str(report)`` is a one-line summary.
 
-    Every row of the input is counted once: ``succeeded``, ``failed``, ``missing`` (not answered), ``invalid`` (a bad
-    line that was set aside) or ``not_sent`` (still to be sent, or sent again). ``output`` is None until no row is
-    left to send, ``failures`` if no row failed or is missing, ``invalid_lines`` if no line is invalid. ``usage`` and
-    ``job_ids`` cover the whole run, including earlier calls. ``stopped`` is the reason why rows were not sent.
+    Every row of the input is counted once: ``succeeded``, ``invalid_answers`` (answered, and the answer does not fit
+    the schema), ``failed``, ``missing`` (not answered), ``invalid`` (a bad line that was set aside) or ``not_sent``
+    (still to be sent, or sent again). ``output`` is None until no row is left to send, ``failures`` if no row failed
+    or is missing, ``invalid_lines`` if no line is invalid. ``usage`` and ``job_ids`` cover the whole run, including
+    earlier calls. ``stopped`` is the reason why rows were not sent.
     """
 
     directory: Path
@@ -107,6 +109,7 @@ class RunReport(_Counted):
     started_at: datetime
     finished_at: datetime
     stopped: str | None = None
+    invalid_answers: int = 0
 
     __derived__: ClassVar[tuple[str, ...]] = ("rows", "complete", "ok")
 
@@ -117,12 +120,13 @@ class RunReport(_Counted):
 
     @property
     def ok(self) -> bool:
-        """Whether every row of the input was answered."""
+        """Whether every row of the input was answered, and no answer is invalid."""
         return self.succeeded == self.rows
 
     def __str__(self) -> str:
         words = {
             "answered": self.succeeded,
+            "with an invalid answer": self.invalid_answers,
             "failed": self.failed,
             "missing": self.missing,
             "invalid": self.invalid,
@@ -150,7 +154,8 @@ class AttemptView(Plain):
     planned, before anything was sent; uploaded; immediately before the create was sent (``creating_at``); job id
     received (``known_at``); first seen running; first seen ended; results collected. ``found`` is true for a job that
     was found again after a crash. ``failed`` rows are not sent again; ``again`` rows, which failed, and ``missing``
-    rows, which have no answer, are sent again if attempts are left.
+    rows, which have no answer, are sent again if attempts are left. Rows with ``invalid_answers`` are sent again if
+    the run retries them.
     """
 
     number: int
@@ -178,6 +183,7 @@ class AttemptView(Plain):
     again: int = 0
     missing: int = 0
     usage: Usage = attrs.field(factory=Usage)
+    invalid_answers: int = 0
 
 
 @attrs.frozen(kw_only=True)
@@ -226,6 +232,7 @@ class RunView(_Counted):
     not_sent: int
     usage: Usage
     warnings: tuple[str, ...] = ()
+    invalid_answers: int = 0
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
         """Return the value as IPython shows it: as its picture."""

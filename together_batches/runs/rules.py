@@ -2,7 +2,7 @@
 
 They use no database, no service and no clock, and so are valid wherever the records of a run are kept: each row is in
 one bucket, and a row is sent again only if its outcome is known. The outcome of a row is a byte: :data:`SUCCEEDED`,
-:data:`FAILED`, :data:`AGAIN`, :data:`MISSING`, :data:`REFUSED` or :data:`DENIED`.
+:data:`INVALID`, :data:`FAILED`, :data:`AGAIN`, :data:`MISSING`, :data:`REFUSED` or :data:`DENIED`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import operator
 import zlib
 from array import array
+from itertools import takewhile
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ from together_batches._protocol.result_lines import states_error
 from together_batches._text import count_of, format_count
 from together_batches.errors import UsageError
 from together_batches.models import BatchJobStatus
-from together_batches.rows import BatchFailure, BatchMissing, BatchSuccess, Usage
+from together_batches.rows import BatchFailure, BatchInvalid, BatchMissing, BatchSuccess, Usage
 from together_batches.runs._records import Attempt, check_order
 
 if TYPE_CHECKING:
@@ -32,9 +33,11 @@ if TYPE_CHECKING:
 __all__ = [
     "AGAIN",
     "ALONE_SECONDS",
+    "ANSWERED",
     "DENIED",
     "FAILED",
     "FOR_THE_ACCOUNT",
+    "INVALID",
     "JOB_FAILED",
     "MISSING",
     "REFUSED",
@@ -46,9 +49,11 @@ __all__ = [
     "next_attempt",
     "outcome_of",
     "outcomes_of",
+    "outweighs",
     "retry_delay",
     "rows_of",
     "second_look_delay",
+    "sent_again",
     "shows_valid_input",
     "usage",
 ]
@@ -57,6 +62,10 @@ __all__ = [
 
 SUCCEEDED = ord("s")
 """A row that was answered."""
+INVALID = ord("i")
+"""A row whose answer does not fit the schema. It was paid for, and is sent again only if that is asked for."""
+ANSWERED = frozenset({SUCCEEDED, INVALID})
+"""Outcomes of rows that were answered, and paid for."""
 FAILED = ord("f")
 """A failed row that would fail again."""
 AGAIN = ord("a")
@@ -78,7 +87,17 @@ _PERMANENT_CODES = frozenset({JOB_FAILED, "invalid_model", "invalid_request", "i
 _PERMANENT_REASONS = ("input format error", "non-serverless model")
 
 
-def outcome_of(result: BatchSuccess | BatchFailure | BatchMissing) -> int:
+def sent_again(*, retry_invalid: bool = False) -> frozenset[int]:
+    """Return the outcomes of rows that are sent again."""
+    return _TO_SEND_AGAIN | {INVALID} if retry_invalid else _TO_SEND_AGAIN
+
+
+def outweighs(outcome: int, before: int) -> bool:
+    """Return whether the outcome of a row that was sent again replaces the one before: none replaces an answer."""
+    return before not in ANSWERED or outcome in ANSWERED
+
+
+def outcome_of(result: BatchSuccess[object] | BatchInvalid | BatchFailure | BatchMissing) -> int:
     """Return the outcome of a row, which determines whether it is sent again.
 
     A failure with a 4xx status of its own (as ``status_code`` or as ``code``), or with an equivalent code, would
@@ -89,6 +108,8 @@ def outcome_of(result: BatchSuccess | BatchFailure | BatchMissing) -> int:
     """
     if isinstance(result, BatchSuccess):
         return SUCCEEDED
+    if isinstance(result, BatchInvalid):
+        return INVALID
     if not isinstance(result, BatchFailure):
         return MISSING
     code = result.code or ""
@@ -131,8 +152,12 @@ def _check(shard: Shard, attempts: Sequence[Attempt], *, gaps: bool = False) -> 
 # --- the next attempt ---------------------------------------------------------------------------------------------
 
 
-def next_attempt(shard: Shard, attempts: Sequence[Attempt], *, max_attempts: int, now: datetime) -> Attempt | None:
+def next_attempt(
+    shard: Shard, attempts: Sequence[Attempt], *, max_attempts: int, now: datetime, retry_invalid: bool = False
+) -> Attempt | None:
     """Return the attempt to resume or to begin; None if no row of the shard is to be sent.
+
+    With ``retry_invalid``, it also has the rows whose answers are invalid, of all attempts.
 
     An attempt that was planned but not created is planned again if the previous one was collected again meanwhile. It
     may then have no rows. Raises :class:`UsageError` unless ``attempts`` are all those at the shard so far, in order.
@@ -145,23 +170,55 @@ def next_attempt(shard: Shard, attempts: Sequence[Attempt], *, max_attempts: int
         attempt = open_ones[0]
         if attempt.number == 1 or attempt.creating_at is not None:
             return attempt
-        left = _left(outcomes_of(_last_with_rows(attempts[: attempt.number - 1])))
-        if left == attempt.rows:
+        latest = _latest(shard, attempts[: attempt.number - 1])
+        retries = retry_invalid and INVALID in latest
+        left = _count(latest, sent_again(retry_invalid=retries))
+        if (left, retries) == (attempt.rows, attempt.retries_invalid):
             return attempt
         former = attempt.former_file_ids_with(attempt.file_id)
-        return attrs.evolve(attempt, rows=left, file_id=None, uploaded_at=None, former_file_ids=former)
-    left = _left(outcomes_of(_last_with_rows(attempts)))
+        return attrs.evolve(
+            attempt, rows=left, retries_invalid=retries, file_id=None, uploaded_at=None, former_file_ids=former
+        )
+    latest = _latest(shard, attempts)
+    retries = retry_invalid and INVALID in latest
+    left = _count(latest, sent_again(retry_invalid=retries))
     if not left or _tries(attempts) >= max_attempts:
         return None
-    return Attempt(shard=shard.number, number=attempts[-1].number + 1, rows=left, planned_at=now)
+    number = attempts[-1].number + 1
+    return Attempt(shard=shard.number, number=number, rows=left, retries_invalid=retries, planned_at=now)
 
 
-def _last_with_rows(attempts: Sequence[Attempt]) -> Attempt:
-    return next(attempt for attempt in reversed(attempts) if attempt.rows)
+def _latest(shard: Shard, attempts: Iterable[Attempt]) -> bytes:
+    """Return the outcome of each row of a shard after these attempts, all collected; of no attempt, all missing."""
+    latest = bytearray([MISSING]) * shard.rows
+    for attempt in filter(attrgetter("rows"), attempts):
+        outcomes = outcomes_of(attempt)
+        rows = _to_send(latest, retry_invalid=attempt.retries_invalid)
+        if len(outcomes) != len(rows):
+            message = (
+                f"attempt {attempt.number} of shard {shard.number} has outcomes of {count_of(len(outcomes), 'row')}, "
+                f"and the attempts before it left {format_count(len(rows))}: pass all attempts, collected and as "
+                "last saved"
+            )
+            raise UsageError(message)
+        if latest.count(MISSING) == shard.rows:
+            latest[:] = outcomes
+            continue
+        for row, outcome in zip(rows, outcomes, strict=True):
+            if outweighs(outcome, latest[row]):
+                latest[row] = outcome
+    return bytes(latest)
 
 
-def _left(outcomes: bytes) -> int:
-    return sum(map(outcomes.count, _TO_SEND_AGAIN))
+def _to_send(latest: Sequence[int], *, retry_invalid: bool) -> Sequence[int]:
+    again = sent_again(retry_invalid=retry_invalid)
+    if set(latest) <= again:
+        return range(len(latest))
+    return array("I", (row for row, outcome in enumerate(latest) if outcome in again))
+
+
+def _count(latest: bytes, outcomes: Iterable[int]) -> int:
+    return sum(map(latest.count, outcomes))
 
 
 def _tries(attempts: Iterable[Attempt]) -> int:
@@ -184,29 +241,20 @@ def _tries(attempts: Iterable[Attempt]) -> int:
     return tries
 
 
-def rows_of(shard: Shard, earlier: Sequence[Attempt]) -> Sequence[int]:
+def rows_of(shard: Shard, earlier: Sequence[Attempt], *, retry_invalid: bool = False) -> Sequence[int]:
     """Return the rows of a shard, counted from 0, that the attempt after ``earlier`` contains.
 
-    Raises :class:`UsageError` unless ``earlier`` are all attempts before it, in order, and collected.
+    ``retry_invalid`` is the ``retries_invalid`` of that attempt. Raises :class:`UsageError` unless ``earlier`` are
+    all attempts before it, in order, and collected.
     """
     _check(shard, earlier, gaps=True)  # attempts without rows may be left out
-    rows: Sequence[int] = range(shard.rows)
-    for attempt in filter(attrgetter("rows"), earlier):
-        outcomes = outcomes_of(attempt)
-        if len(outcomes) != len(rows):
-            message = (
-                f"attempt {attempt.number} of shard {shard.number} has outcomes of {count_of(len(outcomes), 'row')}, "
-                f"and the attempts before it left {format_count(len(rows))}: pass all attempts, collected and as "
-                "last saved"
-            )
-            raise UsageError(message)
-        rows = array("I", (row for row, outcome in zip(rows, outcomes, strict=True) if outcome in _TO_SEND_AGAIN))
-    return rows
+    return _to_send(_latest(shard, earlier), retry_invalid=retry_invalid)
 
 
 def failed_as_a_whole(attempt: Attempt) -> bool:
     """Return whether the job failed or expired and answered no row."""
-    return attempt.status in {BatchJobStatus.FAILED, BatchJobStatus.EXPIRED} and SUCCEEDED not in outcomes_of(attempt)
+    has_failed = attempt.status in {BatchJobStatus.FAILED, BatchJobStatus.EXPIRED}
+    return has_failed and ANSWERED.isdisjoint(outcomes_of(attempt))
 
 
 def retry_delay(attempts: Sequence[Attempt], delays: Sequence[float]) -> float:
@@ -269,6 +317,7 @@ class Buckets(Plain):
     in_flight: int = 0
     not_sent: int = 0
     answered: int = 0
+    invalid_answers: int = 0
 
     def __add__(self, other: Buckets) -> Buckets:
         return Buckets(*map(operator.add, attrs.astuple(self), attrs.astuple(other)))
@@ -277,30 +326,30 @@ class Buckets(Plain):
         return Buckets(*map(operator.sub, attrs.astuple(self), attrs.astuple(other)))
 
 
-def buckets(shard: Shard, attempts: Sequence[Attempt], *, max_attempts: int) -> Buckets:
+def buckets(shard: Shard, attempts: Sequence[Attempt], *, max_attempts: int, retry_invalid: bool = False) -> Buckets:
     """Return the buckets of a shard's rows, according to all attempts at it, in order."""
     _check(shard, attempts)
-    succeeded = failed = 0
     attempts = [attempt for attempt in attempts if attempt.rows]
-    for attempt in attempts:
-        outcomes = outcomes_of(attempt)
-        succeeded += outcomes.count(SUCCEEDED)
-        failed += outcomes.count(FAILED)
-        if attempt.collected_at is None:
-            # These rows were to be sent again, and are counted by their current state.
-            found = Buckets(succeeded, failed)
-            assert succeeded + failed + attempt.rows == shard.rows  # noqa: S101  # an attempt has all remaining rows
-            if not attempt.creating_at:
-                return attrs.evolve(found, not_sent=attempt.rows)
-            answered = int(attempt.rows * (attempt.progress or 0.0) / 100)
-            return attrs.evolve(found, in_flight=attempt.rows, answered=answered)
     if not attempts:
         return Buckets(not_sent=shard.rows)
-    outcomes = outcomes_of(attempts[-1])
-    left, missing = _left(outcomes), outcomes.count(MISSING)
+    collected = list(takewhile(attrgetter("collected_at"), attempts))
+    latest = _latest(shard, collected)
+    if len(collected) < len(attempts):
+        attempt = attempts[len(collected)]  # its rows were to be sent again, and are counted by their current state
+        invalid = 0 if attempt.retries_invalid else latest.count(INVALID)
+        found = Buckets(latest.count(SUCCEEDED), latest.count(FAILED), invalid_answers=invalid)
+        settled = found.succeeded + found.failed + found.invalid_answers
+        assert settled + attempt.rows == shard.rows  # noqa: S101  # an attempt contains all remaining rows
+        if not attempt.creating_at:
+            return attrs.evolve(found, not_sent=attempt.rows)
+        answered = int(attempt.rows * (attempt.progress or 0.0) / 100)
+        return attrs.evolve(found, in_flight=attempt.rows, answered=answered)
+    left = _count(latest, sent_again(retry_invalid=retry_invalid))
     if left and _tries(attempts) < max_attempts:
-        return Buckets(succeeded, failed, not_sent=left)
-    return Buckets(succeeded, failed + left - missing, missing)
+        invalid = 0 if retry_invalid else latest.count(INVALID)
+        return Buckets(latest.count(SUCCEEDED), latest.count(FAILED), not_sent=left, invalid_answers=invalid)
+    failed = _count(latest, {FAILED, *_TO_SEND_AGAIN} - {MISSING})
+    return Buckets(latest.count(SUCCEEDED), failed, latest.count(MISSING), invalid_answers=latest.count(INVALID))
 
 
 def usage(attempts: Iterable[Attempt]) -> Usage:

@@ -42,7 +42,10 @@ class Answers:
             value = None
             if row.result == "success":
                 try:
-                    value = plain_of(parse_text(row.text, row.finish_reason, self._adapter))
+                    value = row.parsed
+                    if value is None:
+                        value = parse_text(row.text, row.finish_reason, self._adapter)
+                    value = plain_of(value)
                 except UnfitError as error:
                     row = row._replace(result="invalid", error=str(error))
             read.append(row)

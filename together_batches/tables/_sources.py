@@ -61,7 +61,7 @@ def from_results(results: Iterable[BatchResult[object]], *, schema: Schema | Non
 
     Parameters:
         results: the results.
-        schema: as in :func:`read`.
+        schema: as in :func:`read`; the values of results that were read by a schema before are taken as they are.
 
     Raises:
         UsageError: the schema is invalid, or no Arrow library is installed.

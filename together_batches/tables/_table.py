@@ -103,7 +103,8 @@ class AnswerTable:
         merge = None if self._input is None else self._input.merge()
         for found in filter(None, self._rows()):
             rows, values = (found, []) if self._answers is None else self._answers.read(found)
-            columns = zip(self._columns, [*zip(*rows, strict=True), *values], strict=True)
+            facts = list(zip(*rows, strict=True))[: len(RESULT_COLUMNS)]
+            columns = zip(self._columns, [*facts, *values], strict=True)
             arrays = [self._arrow.array(column.kind, each) for column, each in columns]
             if merge is None:
                 yield self._arrow.batch(arrays, self._schema)

@@ -86,6 +86,7 @@ def test_all_that_is_known() -> None:
         "10",
         "collected (COMPLETED)",
         "7",
+        "0",
         "1",
         "2",
         "0",

@@ -26,6 +26,9 @@ UPDATE attempt SET posts = 1 WHERE creating_at IS NOT NULL;
     2: "ALTER TABLE attempt ADD COLUMN piece_sha256 TEXT NOT NULL DEFAULT ''",
     3: """
 ALTER TABLE run ADD COLUMN made_of TEXT NOT NULL DEFAULT '';
+ALTER TABLE run ADD COLUMN response_format TEXT;
+ALTER TABLE run ADD COLUMN retry_invalid INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE attempt ADD COLUMN retries_invalid INTEGER NOT NULL DEFAULT 0;
 """,
 }
 """Statements that upgrade a ledger of each version to the next. Version 1 recorded a create, but not how often it was

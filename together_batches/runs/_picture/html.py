@@ -36,6 +36,7 @@ _JOBS: tuple[tuple[str, str, Callable[[ShardView, AttemptView], str]], ...] = (
     ("rows", "number", lambda _, job: format_count(job.rows)),
     ("state", "", lambda _, job: f"{job.state} ({job.status})" if job.status else job.state),
     ("answered", "number", lambda _, job: format_count(job.succeeded)),
+    ("not fitting", "number", lambda _, job: format_count(job.invalid_answers)),
     ("failed", "number", lambda _, job: format_count(job.failed)),
     ("to send again", "number", lambda _, job: format_count(job.again)),
     ("missing", "number", lambda _, job: format_count(job.missing)),

@@ -42,6 +42,7 @@ _COLOURS = {
     "running": ("#0072b2", "#3d9be0"),
     "collecting": ("#009e73", "#2fc79a"),
     "succeeded": ("#009e73", "#2fc79a"),
+    "invalid_answers": ("#f0e442", "#f0e442"),
     "failed": ("#d55e00", "#ff8a45"),
     "missing": ("#cc79a7", "#e59cc6"),
     "invalid": ("#e69f00", "#f5c04a"),

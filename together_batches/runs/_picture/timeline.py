@@ -170,8 +170,10 @@ def standing(shard: ShardView, max_attempts: int) -> str:
 
 def buckets(view: RunView) -> list[tuple[str, str, int]]:
     """Return the number of rows for each outcome, as (name, label, number); each row is counted once."""
+    invalid = [("invalid_answers", "answered, not fitting", view.invalid_answers)] if view.invalid_answers else []
     return [
         ("succeeded", "answered", view.succeeded),
+        *invalid,
         ("failed", "failed", view.failed),
         ("missing", "missing", view.missing),
         ("invalid", "invalid", view.invalid),
