@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from together_batches._version import __version__
 
 if TYPE_CHECKING:
-    from together_batches import jsonl, runs
+    from together_batches import jsonl, runs, tables
     from together_batches._jobs.results import failed_requests
     from together_batches._protocol.job_codec import job_from_dict
     from together_batches._protocol.to_dict import to_dict
@@ -108,6 +108,7 @@ __all__ = [
     "job_from_dict",
     "jsonl",
     "runs",
+    "tables",
     "to_dict",
 ]
 
@@ -159,7 +160,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
 }
 """The public names of each module."""
 
-_MODULES = {"config", "errors", "jsonl", "models", "outcomes", "runs"}
+_MODULES = {"config", "errors", "jsonl", "models", "outcomes", "runs", "tables"}
 """Modules that are also loaded on first use."""
 
 

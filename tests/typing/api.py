@@ -51,6 +51,7 @@ from together_batches import (
     job_from_dict,
     jsonl,
     runs,
+    tables,
     to_dict,
 )
 from together_batches.emulator import Answer, Emulator, Failure, Fault, Missing, RecordedRequest, Reply
@@ -457,6 +458,17 @@ def a_durable_run_without_async(batches: Batches, requests: list[BatchRequest]) 
     assert_type(batches.run(requests, "out.jsonl", overwrite=True), runs.RunReport)
     assert_type(batches.cancel_run("out.jsonl.run"), CancelReport)
     assert_type(batches.unfinished_jobs("out.jsonl.run"), runs.UnfinishedJobs)
+
+
+async def tables_of_answers(client: AsyncBatches, batches: Batches, frame: jsonl.ArrowTable) -> None:
+    table = assert_type(tables.read("out.jsonl", requests=frame, custom_id="id"), tables.AnswerTable)
+    assert_type(table.write_parquet(Path("out.parquet"), overwrite=True, on_progress=print), int)
+    again: jsonl.ArrowTable = tables.read(Path("out.jsonl"), schema={"type": "object"}, requests="in.jsonl")
+    tables.read("out.jsonl", requests=again)
+    tables.from_results(batches.results("id"), schema=BatchJob)
+    assert_type(await tables.write_parquet(client.results("id"), "out.parquet"), int)
+    assert_type(await tables.write_parquet(table, "out.parquet"), int)
+    tables.from_results(client.results("id"))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 def answer(row: Mapping[str, object]) -> Answer | Failure | Missing | None:

@@ -29,6 +29,7 @@ from together_batches.cli._exits import CommandError, Exit, code_of
 from together_batches.cli._local_files import existing_run, refuse_dashes, schema_in, schema_option, spooled
 from together_batches.cli._loop import connected, in_loop, last_words
 from together_batches.cli._numbers import above_zero, at_least_one, delays
+from together_batches.cli._parquet import RunTable, is_parquet
 from together_batches.cli._progress import rows_bar
 from together_batches.cli._tables import requests_of, table_options, taken
 from together_batches.cli._text import PROGRAM, as_json, can_redraw, count_of, format_count, print_err, print_error
@@ -51,7 +52,11 @@ _NOT_PRINTED = {"trouble", "gone", "progressed"}
 
 @command("run")
 @argument("source", "[INPUT]", "a file of requests, of any size; - is standard input", required=False)
-@option("-o, --output FILE", "where the answers go, in the order of the input", complete="file")
+@option(
+    "-o, --output FILE",
+    "where the answers go, in the order of the input: JSON Lines, and if it is a .parquet, a table beside them",
+    complete="file",
+)
 @option("--cancel DIR", "cancel the jobs of the run in this directory instead", complete="dir")
 @option("--run-dir DIR", "where the run is kept (FILE.run)", "directory", complete="dir")
 @table_options
@@ -130,7 +135,9 @@ def run(
     if table is not None:
         options["model_id"] = None  # that of the requests, not of the jobs
     requests = table or spooled(source)
-    work = _Run(common, Path(output), directory, cancels=options["cancel_on_interrupt"])
+    work = _Run(
+        common, Path(output), directory, cancels=options["cancel_on_interrupt"], overwrite=options["overwrite"]
+    )
     with last_words(work.state):
         return work.run(requests, unique_files=not shared_files, **options)
 
@@ -145,22 +152,32 @@ def _given() -> set[str]:
 class _Run:
     """One run of the command, and the state to report if it ends early."""
 
-    def __init__(self, common: Common, output: Path, directory: str | None, *, cancels: bool) -> None:
+    def __init__(
+        self, common: Common, output: Path, directory: str | None, *, cancels: bool, overwrite: bool
+    ) -> None:
         self._common = common
-        self._output = output
         self._directory = output.parent / f"{output.name}.run" if directory is None else Path(directory)
+        self._table = RunTable(output, self._directory, overwrite=overwrite) if is_parquet(output) else None
+        self._output = output if self._table is None else self._table.lines
         self._cancels = cancels
 
     @in_loop
     async def run(self, source: str | BinaryIO | TableRequests, **options: Any) -> Exit:
         """Run, show the progress, and print the result; ``options`` are those of :meth:`AsyncBatches.run`."""
+        from together_batches import jsonl
+
         common = self._common
         shown = common.shows_progress and can_redraw(sys.stderr)
         try:
+            if self._table is not None:
+                self._table.check()
             # The bar first, so that log lines appear above it.
             with rows_bar(shown=shown) as show:
                 async with connected(common) as batches:
                     report = await self._run(batches, source, show if shown else None, options)
+            if self._table is not None and report.output is not None:
+                requests = source if isinstance(source, jsonl.TableRequests) else None
+                await self._table.write(requests, options["schema"])
         except ValidationError as error:
             print_error(_as_options(str(error)))
             _print_problems(error)
@@ -171,6 +188,8 @@ class _Run:
             print(as_json(report))
         for line in _report_lines(report):
             common.note(line)
+        if self._table is not None and report.output is not None:
+            common.note(f"table: {self._table.path}")
         return Exit.DONE if report.ok else Exit.SOME_FAILED
 
     async def _run(

@@ -47,6 +47,12 @@ class RunPaths:
         if not out.name:
             message = f"output is not the path of a file: {str(output)!r}"
             raise UsageError(message)
+        if out.suffix.lower() == ".parquet":
+            message = (
+                f"a run writes JSON Lines, not Parquet: name its output {out.with_suffix('.jsonl').name}, and make a "
+                "table of it with tables.read(output).write_parquet(path) of together_batches.tables"
+            )
+            raise UsageError(message)
         run = None if directory is None else path_of("directory", directory)
         failed = None if failures is None else path_of("failures", failures)
         requests: object = source
