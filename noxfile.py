@@ -160,7 +160,8 @@ def airflow_versions(session: nox.Session, version: str) -> None:
         "--no-compile",
         f"--uploaded-prior-to={AIRFLOWS[version]}",
         f"apache-airflow=={version}",
-        "s3fs",  # requires one version of fsspec, which must be that of Airflow
+        "s3fs",  # requires one version of fsspec, and boto3 that of moto
+        "moto[server]",
         env={"PIP_CONFIG_FILE": os.devnull},
     )
     others = [
