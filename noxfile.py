@@ -129,6 +129,8 @@ def airflow(session: nox.Session) -> None:
     session.install("--no-compile", *nox.project.dependency_groups(PROJECT, "airflow"), "-e", ".[airflow]")
     environment = scratch_of(session)
     if "--cluster" in session.posargs:
+        if os.environ.get("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "").startswith("postgresql"):
+            session.install("--no-compile", "apache-airflow-providers-postgres")
         words = [word for word in session.posargs if word != "--cluster"]
         session.run("python", "tests/airflow/cluster.py", *words, env={"PYTHONPATH": str(HERE)})
         return
@@ -158,6 +160,8 @@ def airflow_versions(session: nox.Session, version: str) -> None:
         "--no-compile",
         f"--uploaded-prior-to={AIRFLOWS[version]}",
         f"apache-airflow=={version}",
+        "s3fs",  # requires one version of fsspec, and boto3 that of moto
+        "moto[server]",
         env={"PIP_CONFIG_FILE": os.devnull},
     )
     others = [

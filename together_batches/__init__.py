@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from together_batches._version import __version__
 
 if TYPE_CHECKING:
-    from together_batches import jsonl, runs
+    from together_batches import jsonl, runs, tables
     from together_batches._jobs.results import failed_requests
     from together_batches._protocol.job_codec import job_from_dict
     from together_batches._protocol.to_dict import to_dict
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
         ValidationError,
         WaitTimeoutError,
     )
-    from together_batches.models import BatchJob, BatchJobStatus, FileObject, Response
+    from together_batches.models import BatchJob, BatchJobStatus, FileObject, Price, Response
     from together_batches.outcomes import CancelOutcome, CancelReport, CancelResult
     from together_batches.rows import (
         BatchFailure,
@@ -89,6 +89,7 @@ __all__ = [
     "JobNotCreatedError",
     "NotFoundError",
     "PermissionDeniedError",
+    "Price",
     "RateLimitError",
     "Response",
     "ResultsUnavailableError",
@@ -108,6 +109,7 @@ __all__ = [
     "job_from_dict",
     "jsonl",
     "runs",
+    "tables",
     "to_dict",
 ]
 
@@ -143,7 +145,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "ValidationError",
         "WaitTimeoutError",
     ),
-    "models": ("BatchJob", "BatchJobStatus", "FileObject", "Response"),
+    "models": ("BatchJob", "BatchJobStatus", "FileObject", "Price", "Response"),
     "outcomes": ("CancelOutcome", "CancelReport", "CancelResult"),
     "rows": (
         "BatchFailure",
@@ -159,7 +161,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
 }
 """The public names of each module."""
 
-_MODULES = {"config", "errors", "jsonl", "models", "outcomes", "runs"}
+_MODULES = {"config", "errors", "jsonl", "models", "outcomes", "runs", "tables"}
 """Modules that are also loaded on first use."""
 
 

@@ -106,6 +106,17 @@ def test_no_estimate(clock: Clock, steps: list[tuple[int, int | None, float]], w
     assert meter.left == ""
 
 
+def test_the_time_of_a_bar_that_has_ended(clock: Clock) -> None:
+    """A bar that has ended keeps its time, and needs no more of it."""
+    meter = Meter("Working", clock=clock.time)
+    meter.show(0, 120)
+    clock.advance(10)
+    meter.show(30, 120)
+    meter.stop()
+    clock.advance(5)
+    assert (meter.left, meter.elapsed) == ("", "0:00:10")
+
+
 def test_transfers_show_their_speed(clock: Clock) -> None:
     """A transfer shows how many bytes it moves each second."""
     meter = Meter("Uploading", sizes, speed=True, clock=clock.time)
@@ -130,12 +141,12 @@ def test_a_notebook_gets_few_messages(clock: Clock, notebook: Notebook) -> None:
 
 def test_a_notebook_shows_a_bar(clock: Clock, notebook: Notebook) -> None:
     """The HTML is an element of HTML for progress, whose value is absent while nothing is known, and escaped text."""
-    with notebook_bar(Meter("<b>&", clock=clock.time), clock) as show:
+    with notebook_bar(Meter("<b>&\x1b", clock=clock.time), clock) as show:
         show(10, 40, "<script>")
     first, last = (bundle["text/html"] for bundle in notebook.bundles[0])
     assert "<progress style" in first
     assert '<progress value="10" max="40"' in last
-    assert "&lt;b&gt;&amp;" in last
+    assert "&lt;b&gt;&amp;\\x1b" in last
     assert "10 of 40, &lt;script&gt;" in last
 
 

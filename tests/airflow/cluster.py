@@ -1,11 +1,12 @@
 """A whole Airflow, whose parts are killed while a dataset is answered: ``nox -s airflow -- --cluster``.
 
-The API server, the DAG processor, the scheduler with LocalExecutor, and the triggerer run as processes on SQLite,
-and the emulator in this one. Two runs of one DAG work on the same requests at once. Processes of tasks are killed
-after an upload, between the record of an intent and the response to its create, after a create, and while results
-are collected; then the triggerer, and the scheduler with its workers. At the end every file must have one job, and
-the output must be that of :meth:`AsyncBatches.run`, byte for byte apart from the ids of failed rows. Then a third
-run is marked as failed, and every job must be cancelled.
+The API server, the DAG processor, the scheduler with LocalExecutor, and the triggerer run as processes on SQLite, or
+on the PostgreSQL that ``AIRFLOW__DATABASE__SQL_ALCHEMY_CONN`` names, and the emulator in this one. Two runs of one
+DAG work on the same requests at once. Processes of tasks are killed after an upload, between the record of an intent
+and the response to its create, after a create, and while results are collected; then the triggerer, and the
+scheduler with its workers. At the end every file must have one job, and the output must be that of
+:meth:`AsyncBatches.run`, byte for byte apart from the ids of failed rows. Then a third run is marked as failed, and
+every job must be cancelled.
 """
 
 from __future__ import annotations

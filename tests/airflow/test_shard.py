@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import IO, TYPE_CHECKING, Any
 
 import pytest
@@ -69,11 +71,9 @@ class Local:
     def open(self, mode: str) -> IO[bytes]:
         return self._path.open(mode)  # type: ignore[return-value]
 
-    def exists(self) -> bool:
-        return self._path.exists()
-
-    def unlink(self) -> None:
-        self._path.unlink()
+    @property
+    def fs(self) -> Any:
+        return SimpleNamespace(exists=os.path.exists, rm_file=os.remove)
 
 
 class Killed(BaseException):

@@ -14,6 +14,7 @@ from tests.benchmarks import (
     cost_curve,
     fan_out,
     flood,
+    parquet,
     reading,
     results,
     runs,
@@ -50,6 +51,7 @@ CASES: dict[str, Case] = {
         results.CASE,
         runs.ARRANGE,
         runs.RUN,
+        parquet.CASE,
     )
 }
 

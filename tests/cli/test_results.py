@@ -172,3 +172,30 @@ def test_a_download_that_breaks(run: Run, emulator: Emulator, job_id: str, tmp_p
     assert (ran.code, ran.out) == (1, "")
     assert "the service answered 500" in ran.err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (None, "cannot read schema.json: No such file or directory"),
+        ("{", "schema.json is not JSON: unexpected end of data"),
+        ("[]", "schema.json is a list, and a JSON schema is an object"),
+    ],
+)
+@pytest.mark.parametrize(
+    "command", [("results", "a"), ("submit", "in.jsonl"), ("run", "in.jsonl", "-o", "out.jsonl")]
+)
+def test_a_file_that_is_no_schema(
+    run: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    command: tuple[str, ...],
+    content: str | None,
+    complaint: str,
+) -> None:
+    """A file that is no JSON schema is a usage error, before anything is sent."""
+    monkeypatch.chdir(tmp_path)
+    if content is not None:
+        (tmp_path / "schema.json").write_text(content)
+    ran = run(*command.split(), "--schema", "schema.json")
+    assert (ran.code, complaint in ran.err) == (2, True)

@@ -41,6 +41,7 @@ _CODECS = {
         "_protocol/json_codec.py",
         "_protocol/request_codec.py",
         "_protocol/result_codec.py",
+        "_protocol/result_rows.py",
     },
 }
 """The files that may import a library of JSON."""

@@ -53,6 +53,7 @@ _FRONT_DOORS = {
     "together_batches.jsonl",
     "together_batches.models",
     "together_batches.runs",
+    "together_batches.tables",
     "together_batches.typing",
 }
 
@@ -82,6 +83,7 @@ def test_the_public_modules() -> None:
         "together_batches.runs",
         "together_batches.runs.rules",
         "together_batches.sync",
+        "together_batches.tables",
         "together_batches.typing",
     }
 
@@ -106,7 +108,7 @@ def test_the_front_door_has_everything() -> None:
 
     values = {*errors.__all__, *models.__all__, *outcomes.__all__}
     rest = {"AsyncBatches", "Batches", "RetryPolicy", "Timeout", "__version__"}
-    rest |= {"failed_requests", "job_from_dict", "jsonl", "runs", "to_dict"}
+    rest |= {"failed_requests", "job_from_dict", "jsonl", "runs", "tables", "to_dict"}
     assert set(together_batches.__all__) == values | rest
 
 

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from together_batches.emulator import Answer, Failure, Missing
+from together_batches.emulator._json_answers import json_answer
 from together_batches.emulator._rows import RowBehaviour, Run, first_model, input_error, lines_of
 
 CHAT = "/v1/chat/completions"
@@ -190,3 +191,53 @@ def test_lines_end_at_newline_only_and_the_first_names_the_model() -> None:
     assert lines_of("a\u2028b\r\nc\n".encode()) == ["a\u2028b\r".encode(), b"c"]
     assert first_model([chat("a", model="x"), chat("b", model="y")]) == "x"
     assert first_model([]) is None
+
+
+@pytest.mark.parametrize(
+    ("schema", "expected"),
+    [
+        (
+            {
+                "type": "object",
+                "properties": {
+                    "city": {"type": "string"},
+                    "kind": {"enum": ["river", "lake"]},
+                    "length": {"type": "number", "minimum": 7},
+                    "deep": {"type": "boolean"},
+                    "ports": {"type": "array", "items": {"$ref": "#/$defs/port"}, "minItems": 2},
+                    "spare": {"type": "string"},
+                },
+                "required": ["city", "kind", "length", "deep", "ports"],
+                "$defs": {"port": {"anyOf": [{"const": "quay"}, {"type": "null"}]}},
+            },
+            {"city": "Name a river.", "kind": "river", "length": 7, "deep": True, "ports": ["quay", "quay"]},
+        ),
+        ({"type": ["string", "null"], "format": "date"}, "2026-09-14"),
+        ({"type": "string", "minLength": 15, "maxLength": 14}, "Name a river.."),
+        ({"type": "integer", "exclusiveMinimum": 3}, 4),
+        ({"allOf": [{"properties": {"a": {"type": "null"}}, "required": ["a"]}, {}]}, {"a": None}),
+        ({"type": "array", "prefixItems": [{"examples": ["x"]}]}, ["x"]),
+        ({"$ref": "#/$defs/a~1b", "$defs": {"a/b": True}}, None),
+    ],
+)
+def test_an_answer_by_a_json_schema(schema: object, expected: object) -> None:
+    """A request with a JSON schema is answered with JSON that fits it."""
+    asked = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    (row,) = rows(run([chat("a", response_format=asked)]).output())
+    (choice,) = row["response"]["body"]["choices"]
+    assert (json.loads(choice["message"]["content"]), choice["finish_reason"]) == (expected, "stop")
+
+
+def test_a_json_schema_without_end() -> None:
+    """A schema that requires itself is answered all the same; the answer is cut off like any other."""
+    schema = {"properties": {"a": {"$ref": "#"}}, "required": ["a"]}
+    asked = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    (row,) = rows(run([chat("a", response_format=asked, max_tokens=2)]).output())
+    (choice,) = row["response"]["body"]["choices"]
+    assert (choice["message"]["content"], choice["finish_reason"]) == ('{"a": {"a":', "length")
+
+
+@pytest.mark.parametrize("response_format", [None, {}, {"type": "text"}, {"type": "json_schema"}, 7])
+def test_an_answer_without_a_json_schema(response_format: object) -> None:
+    """Other formats are answered as usual."""
+    assert json_answer(response_format, "words") is None

@@ -36,6 +36,7 @@ from together_batches import (
     CreateUnconfirmedError,
     FileObject,
     JobNotCreatedError,
+    Price,
     RateLimitError,
     Response,
     ResultsUnavailableError,
@@ -51,6 +52,7 @@ from together_batches import (
     job_from_dict,
     jsonl,
     runs,
+    tables,
     to_dict,
 )
 from together_batches.emulator import Answer, Emulator, Failure, Fault, Missing, RecordedRequest, Reply
@@ -439,6 +441,13 @@ def on_event(event: runs.RunEvent) -> None:
 
 async def a_durable_run(client: AsyncBatches, requests: AsyncIterator[BatchRequest]) -> None:
     report = await client.run("in.jsonl", Path("out.jsonl"), max_jobs=5, stop_after_rows=1_000, on_event=on_event)
+    prices = await client.prices()
+    assert_type(prices, dict[str, Price])
+    sampled = await client.run("in.jsonl", "out.jsonl", sample=20, stop_after_cost=5, prices=prices)
+    assert_type(sampled.cost, float | None)
+    assert_type(sampled.expected_usage, Usage | None)
+    assert_type(jsonl.estimate("in.jsonl", prices=prices["m"]).max_cost, float | None)
+    assert_type(prices["m"].of(sampled.usage), float)
     assert_type(report, runs.RunReport)
     assert_type((report.output, report.complete, report.stopped), tuple[Path | None, bool, str | None])
     await client.run(requests, "out.jsonl", directory=Path("run"), model_id="m", priority=1)
@@ -457,6 +466,17 @@ def a_durable_run_without_async(batches: Batches, requests: list[BatchRequest]) 
     assert_type(batches.run(requests, "out.jsonl", overwrite=True), runs.RunReport)
     assert_type(batches.cancel_run("out.jsonl.run"), CancelReport)
     assert_type(batches.unfinished_jobs("out.jsonl.run"), runs.UnfinishedJobs)
+
+
+async def tables_of_answers(client: AsyncBatches, batches: Batches, frame: jsonl.ArrowTable) -> None:
+    table = assert_type(tables.read("out.jsonl", requests=frame, custom_id="id"), tables.AnswerTable)
+    assert_type(table.write_parquet(Path("out.parquet"), overwrite=True, on_progress=print), int)
+    again: jsonl.ArrowTable = tables.read(Path("out.jsonl"), schema={"type": "object"}, requests="in.jsonl")
+    tables.read("out.jsonl", requests=again)
+    tables.from_results(batches.results("id"), schema=BatchJob)
+    assert_type(await tables.write_parquet(client.results("id"), "out.parquet"), int)
+    assert_type(await tables.write_parquet(table, "out.parquet"), int)
+    tables.from_results(client.results("id"))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 def answer(row: Mapping[str, object]) -> Answer | Failure | Missing | None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 Numbers = Callable[[float, float | None], str]
 """Text for what is done and the total, None if that is unknown."""
 
+_SIZES = ((10**9, "GB"), (10**6, "MB"), (10**3, "kB"), (1, "bytes"))
 _FRAME_SECONDS = 0.1
 _NOTEBOOK_SECONDS = 0.25
 """Minimum seconds between two messages to a notebook."""
@@ -64,9 +65,6 @@ def sizes(done: float, total: float | None) -> str:
     return f"{done / unit:.{digits}f}{whole} {name}"
 
 
-_SIZES = ((10**9, "GB"), (10**6, "MB"), (10**3, "kB"), (1, "bytes"))
-
-
 class Meter:
     """What is done of a total, and when the rest will be done at the speed so far.
 
@@ -82,13 +80,14 @@ class Meter:
         speed: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.doing = doing
+        self.doing = escape(doing)
         self.done: float = 0
         self.total: float | None = None
         self._numbers = numbers
         self._has_speed = speed
         self._clock = clock
         self._began = clock()
+        self._stopped_at: float | None = None
         self._first: tuple[float, float] | None = None
         self._text = text
         self._speed = 0.0
@@ -107,6 +106,10 @@ class Meter:
             self._ends_at = now + (total - done) / self._speed if total is not None and self._speed else 0.0
         self.done, self.total, self._text = done, total, text
 
+    def stop(self) -> None:
+        """Leave the time as it is now."""
+        self._stopped_at = self._clock()
+
     @property
     def line(self) -> str:
         """The numbers and the further text."""
@@ -118,13 +121,15 @@ class Meter:
     @property
     def elapsed(self) -> str:
         """The time since the begin: ``0:01:30``."""
-        return str(timedelta(seconds=int(self._clock() - self._began)))
+        now = self._clock() if self._stopped_at is None else self._stopped_at
+        return str(timedelta(seconds=int(now - self._began)))
 
     @property
     def left(self) -> str:
         """The estimate: ``about 2m30s left``; empty before there is one, and if it was too short."""
         seconds = round(self._ends_at - self._clock())
-        return f"about {lasted(seconds)} left" if seconds > 0 and self.done != self.total else ""
+        is_over = self._stopped_at is not None or self.done == self.total
+        return f"about {lasted(seconds)} left" if seconds > 0 and not is_over else ""
 
 
 # --- where it is drawn
@@ -219,8 +224,9 @@ class _Terminal:
             else:
                 self._meters.append(meter)
 
-    def remove(self) -> None:
-        """End one bar. All stay visible as they were, and the drawing ends with the last."""
+    def remove(self, meter: Meter) -> None:
+        """End a bar. It stays visible, and the drawing ends with the last."""
+        meter.stop()
         with self._lock:
             self._open -= 1
             if self._open or self._thread is None:
@@ -281,4 +287,4 @@ def terminal_bar(meter: Meter, *, shown: bool) -> Generator[Show]:
     try:
         yield meter.show
     finally:
-        _TERMINAL.remove()
+        _TERMINAL.remove(meter)

@@ -58,9 +58,9 @@ def job(job: BatchJob) -> dict[str, str]:
         ("input file", job.input_file_id),
         ("output file", job.output_file_id),
         ("error file", job.error_file_id),
-        ("created", _time(job.created_at)),
-        ("completed", _time(job.completed_at)),
-        ("deadline", _time(job.job_deadline)),
+        ("created (UTC)", _time(job.created_at)),
+        ("completed (UTC)", _time(job.completed_at)),
+        ("deadline (UTC)", _time(job.job_deadline)),
         ("error", job.error),
         ("warning", job.warning),
     ]
@@ -72,9 +72,9 @@ def job(job: BatchJob) -> dict[str, str]:
 def jobs(jobs: Sequence[BatchJob]) -> dict[str, str]:
     """Return a list of jobs: their number by status, and the first of them."""
     shown = jobs[:_MOST_ROWS]
-    head = ("status", "", "id", "model", "created")
+    head = ("status", "", "id", "model", "created (UTC)")
     rows = [
-        (_status(job), _percent(job), _code(job.id), _text(job.model_id), _text(_time(job.created_at)))
+        (_status(job), _percent(job), _code(job.id), _text(job.model_id), _time(job.created_at) or "")
         for job in shown
     ]
     table = f'<div class="tb-lines">{_raw_table(head, rows)}</div>'
@@ -182,7 +182,7 @@ def _percent(job: BatchJob) -> str:
 
 
 def _time(time: datetime | None) -> str | None:
-    return None if time is None else f"{time:%Y-%m-%d %H:%M:%S} UTC"
+    return None if time is None else f"{time:%Y-%m-%d %H:%M:%S}"
 
 
 def _summary(jobs: Iterable[BatchJob]) -> str:

@@ -85,6 +85,18 @@ def schema_of(kind: Any) -> dict[str, Any]:
         raise TypeError(str(error).rpartition("\n")[2]) from error  # above are hints for users of msgspec
 
 
+def plain_of(value: object) -> object:
+    """Return a value that was read by a schema as plain data, with the names of its JSON."""
+    serializer: Any = getattr(value, "__pydantic_serializer__", None)
+    if serializer is not None:
+        return cast("object", serializer.to_python(value, mode="json", by_alias=True))
+    return cast("object", msgspec.to_builtins(value, str_keys=True, enc_hook=_of_other_type))
+
+
+def _of_other_type(value: object) -> object:
+    return plain_of(value) if hasattr(value, "__pydantic_serializer__") else str(value)
+
+
 def _no_json(body: bytes, error: Exception) -> WireError:
     problem = "invalid JSON" if body else "an empty body"
     if isinstance(error, RecursionError):

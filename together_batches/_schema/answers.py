@@ -20,35 +20,48 @@ _LANGUAGE = re.compile(r"[A-Za-z0-9_+-]*\s*")
 _FENCES = ("```", "~~~")
 
 
+class UnfitError(Exception):
+    """A text does not fit the schema, and why; it never leaves the package."""
+
+
 def parse_answer(row: BatchSuccess[Any], adapter: SchemaAdapter[T]) -> BatchSuccess[T] | BatchInvalid:
     """Return a row with its text as a value in ``parsed``, or as invalid if that does not fit; never raise."""
     body = body_of(row)
     found = chat_answer(body.text) if isinstance(body, Carried) else None
     text, finish_reason = (row.text, row.finish_reason) if found is None else found
-    if text is None:
-        return BatchInvalid(row.custom_id, None, "the answer has no text", row)
-    if finish_reason == "length":
-        reason = "the answer was cut off (finish_reason is length): allow more max_tokens"
-        return BatchInvalid(row.custom_id, text, reason, row)
     try:
-        value = adapter.validate_json(text)
-    except Exception as error:  # noqa: BLE001  # a validator of a class may raise anything, and other rows fit
-        inner = _unfenced(text)
-        if inner is None:
-            return _unfit(row, text, error)
-        try:
-            value = adapter.validate_json(inner)
-        except Exception as within:  # noqa: BLE001  # likewise
-            return _unfit(row, text, within)
+        value = parse_text(text, finish_reason, adapter)
+    except UnfitError as error:
+        return BatchInvalid(row.custom_id, text, str(error), row)
     return BatchSuccess(row.custom_id, body, row.status_code, row.raw, value)
 
 
-def _unfit(row: BatchSuccess[Any], text: str, error: Exception) -> BatchInvalid:
+def parse_text(text: str | None, finish_reason: str | None, adapter: SchemaAdapter[T]) -> T:
+    """Return the text of an answer as a value; raise :class:`UnfitError` if it does not fit."""
+    if text is None:
+        message = "the answer has no text"
+        raise UnfitError(message)
+    if finish_reason == "length":
+        message = "the answer was cut off (finish_reason is length): allow more max_tokens"
+        raise UnfitError(message)
     try:
-        read((_unfenced(text) or text).encode())
+        return adapter.validate_json(text)
+    except Exception as error:  # a validator of a class may raise anything, and other rows fit
+        inner = _unfenced(text)
+        if inner is None:
+            raise _unfit(text, error) from error
+    try:
+        return adapter.validate_json(inner)
+    except Exception as error:  # likewise
+        raise _unfit(inner, error) from error
+
+
+def _unfit(text: str, error: Exception) -> UnfitError:
+    try:
+        read(text.encode())
     except (WireError, UnicodeEncodeError):
-        return BatchInvalid(row.custom_id, text, "the answer is not JSON", row)
-    return BatchInvalid(row.custom_id, text, f"the answer does not fit the schema: {reason_of(error)}", row)
+        return UnfitError("the answer is not JSON")
+    return UnfitError(f"the answer does not fit the schema: {reason_of(error)}")
 
 
 def _unfenced(text: str) -> str | None:

@@ -72,7 +72,7 @@ def _within(schema: object) -> Iterator[_Object]:
                 left += [value] if (items := _list(value)) is None else items
 
 
-def _target(root: object, reference: object) -> object:
+def target_of(root: object, reference: object) -> object:
     """Return what a reference within the document ``root`` leads to; None if that is not in it."""
     if not isinstance(reference, str):
         return None
@@ -98,7 +98,7 @@ def lost_reference(schema: _Object) -> str | None:
     for found in _within(schema):
         for keyword in ("$ref", "$dynamicRef"):
             reference = found.get(keyword)
-            if isinstance(reference, str) and _target(schema, reference) is None:
+            if isinstance(reference, str) and target_of(schema, reference) is None:
                 return reference
     return None
 
@@ -115,7 +115,7 @@ def inlined(schema: _Object) -> _Object:
             message = f"$ref {reference} leads to itself"
             raise ValueError(message)
         passed.append(reference)
-        target = _object(_target(schema, reference))
+        target = _object(target_of(schema, reference))
         rest = {keyword: value for keyword, value in found.items() if keyword != "$ref"}
         if target is None:
             found = rest  # true, the schema of anything
@@ -132,7 +132,7 @@ def _pruned(schema: _Object) -> _Object:
     left: list[object] = [{keyword: value for keyword, value in schema.items() if keyword not in _DEFINITIONS}]
     while left:
         for found in _within(left.pop()):
-            target = _target(schema, found.get("$ref"))
+            target = target_of(schema, found.get("$ref"))
             if target is not schema and id(target) not in used:
                 used.add(id(target))
                 left.append(target)
@@ -204,7 +204,7 @@ def _resolved(root: _Object, schema: object) -> object:
         if not rules:
             return True if isinstance(schema, dict) else schema
         if rules.keys() == {"$ref"}:
-            schema = _target(root, rules["$ref"])
+            schema = target_of(root, rules["$ref"])
         elif rules.keys() == {"allOf"} and len(items) == 1:
             schema = items[0]
         else:

@@ -123,11 +123,9 @@ if TYPE_CHECKING:
 
         def __truediv__(self, name: str) -> ObjectStoragePath: ...
 
+        fs: Any
+
         def open(self, mode: str) -> IO[bytes]: ...
-
-        def exists(self) -> bool: ...
-
-        def unlink(self) -> None: ...
 
     class conf:  # noqa: N801  # Airflow's name
         """Configuration of Airflow."""

@@ -36,9 +36,9 @@ class Location(Protocol):
     @property
     def parent(self) -> Location: ...
     def __truediv__(self, name: str, /) -> Location: ...
+    @property
+    def fs(self) -> Any: ...  # of fsspec; some versions of Airflow omit the connection in other methods of a path
     def open(self, mode: str, /) -> IO[bytes]: ...
-    def exists(self) -> bool: ...
-    def unlink(self) -> None: ...
 
 
 def location(uri: str, *, parameter: str) -> Location:
@@ -112,7 +112,7 @@ def read_bytes(place: Location) -> bytes | None:
 def exists(place: Location) -> bool:
     """Return whether there is a file."""
     with _explained("read", place):
-        return place.exists()
+        return bool(place.fs.exists(place.path))
 
 
 def fetch(place: Location, target: Path) -> bool:
@@ -181,7 +181,7 @@ def _discard(target: object) -> None:
 def remove(place: Location) -> None:
     """Remove a file, if it exists."""
     with _explained("remove", place), suppress(FileNotFoundError):
-        place.unlink()
+        place.fs.rm_file(place.path)
 
 
 def remove_empty(place: Location) -> None:
@@ -197,10 +197,12 @@ def _explained(doing: str, place: object) -> Generator[None]:
     with explained(doing, place):
         try:
             yield
-        except ImportError as error:
+        except (ImportError, ValueError) as error:
+            if isinstance(error, ValueError) and "No filesystem registered" not in str(error):
+                raise
             message = f"cannot {doing} {place}: {error}; install the provider of its storage"
             raise UsageError(message) from error
-        except (BatchesError, OSError, ValueError):
+        except (BatchesError, OSError):
             raise
         except Exception as error:  # libraries of storage have errors of their own
             message = f"cannot {doing} {place}: {type(error).__name__}: {error}"

@@ -19,6 +19,7 @@ from together_batches.cli._local_files import (
     spooled,
 )
 from together_batches.cli._loop import connected, in_loop
+from together_batches.cli._parquet import is_parquet
 from together_batches.cli._streams import printer
 from together_batches.cli._text import as_json, count_of, format_count, in_ascii, plain, print_error
 from together_batches.models import BatchJobStatus
@@ -33,6 +34,8 @@ from together_batches.rows import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterable, AsyncIterator
+
     from together_batches.models import BatchJob
 
 
@@ -61,10 +64,12 @@ def results(
 ) -> Exit:
     """Write what became of each row of a finished job, one JSON object a line: those
     of its output and of its error file, and with --requests those in neither. With
-    --schema, answers that do not fit it are invalid.
+    --schema, answers that do not fit it are invalid. A FILE that ends in .parquet
+    becomes a table, with a column for each member of the schema.
 
     examples:
       together-batches results ID -o out.jsonl
+      together-batches results ID -o out.parquet
       together-batches results ID -o out.jsonl --requests in.jsonl --order input
       together-batches results ID | jq 'select(.result == "failure").message'
     """
@@ -87,6 +92,11 @@ def results(
                             tally.count(row)
                             out.line(in_ascii(line_of(row)))
                             await out.room()
+                elif is_parquet(target):
+                    from together_batches import tables
+
+                    counted = tally.counted(rows)
+                    await tables.write_parquet(counted, target, schema=document, overwrite=overwrite)
                 else:
                     async with open_atomic(target, overwrite=overwrite) as file:
                         async for row in rows:
@@ -120,6 +130,12 @@ class _Tally:
         answer = row.answer if isinstance(row, BatchInvalid) else row
         if isinstance(answer, BatchSuccess) and (usage := answer.usage) is not None:
             self.usage += usage
+
+    async def counted(self, rows: AsyncIterable[BatchResult[object]]) -> AsyncIterator[BatchResult[object]]:
+        """Yield rows, and count them."""
+        async for row in rows:
+            self.count(row)
+            yield row
 
     def to_dict(self) -> dict[str, Any]:
         counts = {

@@ -67,7 +67,9 @@ def taken(options: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name in _NAMES if (value := options.pop(name)) not in (None, ())}
 
 
-def requests_of(source: str, model: str | None, given: dict[str, Any]) -> TableRequests | None:
+def requests_of(
+    source: str, model: str | None, given: dict[str, Any], schema: dict[str, object] | None
+) -> TableRequests | None:
     """Return the requests that the options make of a table; None for a file of requests."""
     from together_batches import jsonl
 
@@ -86,4 +88,4 @@ def requests_of(source: str, model: str | None, given: dict[str, Any]) -> TableR
     limit = csv.field_size_limit(jsonl.MAX_LINE_BYTES)
     click.get_current_context().call_on_close(lambda: csv.field_size_limit(limit))
     parameters = dict(given.pop("parameters", ()))
-    return jsonl.requests(source, model=model, **given, **parameters)
+    return jsonl.requests(source, model=model, schema=schema, **given, **parameters)

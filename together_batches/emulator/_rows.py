@@ -13,6 +13,8 @@ from typing import cast
 import msgspec
 from attrs import field, frozen, validators
 
+from together_batches.emulator._json_answers import json_answer
+
 _CHAT = "/v1/chat/completions"
 _UNKNOWN_MODELS = "unknown/"
 _DEDICATED_MODELS = "dedicated/"
@@ -202,7 +204,9 @@ def _objection(row: Row, endpoint: str) -> str | None:
 def _chat_answer(row: Row, text: str | None, created: int) -> Row:
     body = _body(row)
     prompt = _last_words(body)
-    words = (text if text is not None else f"You said: {prompt}").split(" ")
+    if text is None:
+        text = json_answer(body.get("response_format"), prompt) or f"You said: {prompt}"
+    words = text.split(" ")
     limit = body.get("max_tokens")
     kept = words[:limit] if isinstance(limit, int) and limit >= 0 else words
     prompt_tokens, completion_tokens = len(prompt.split()) + 8, len(kept)

@@ -29,12 +29,7 @@ def stream_rows(table: object, wanted: Sequence[str] | None) -> Iterator[Row]:
 def parquet_rows(path: Path, wanted: Sequence[str] | None) -> Iterator[Row]:
     """Yield the rows of a Parquet file, with the columns that are wanted, or all."""
     name = str(path)
-    with path.open("rb") as file:
-        # Without this, arro3 writes the report of a panic on standard error.
-        file.seek(-min(4, path.stat().st_size), 2)
-        if file.read() != b"PAR1":
-            message = f"{name} is not a whole Parquet file"
-            raise UsageError(message)
+    check_parquet(path)
     library = _library("pyarrow.parquet", "arro3.io")
     if library.__name__ == "arro3.io":
         reader = _reading(name, lambda: library.read_parquet(path, batch_size=_ROWS_TOGETHER))
@@ -44,6 +39,15 @@ def parquet_rows(path: Path, wanted: Sequence[str] | None) -> Iterator[Row]:
         columns = chosen(name, file.schema_arrow.names, wanted)
         batches = _reading(name, lambda: file.iter_batches(batch_size=_ROWS_TOGETHER, columns=columns))
         yield from _rows(name, batches, columns)
+
+
+def check_parquet(path: Path) -> None:
+    """Raise :class:`UsageError` for a file that is certainly no Parquet, on which arro3 would report a panic."""
+    with path.open("rb") as file:
+        file.seek(-min(4, path.stat().st_size), 2)
+        if file.read() != b"PAR1":
+            message = f"{path} is not a whole Parquet file"
+            raise UsageError(message)
 
 
 def _library(*names: str) -> Any:

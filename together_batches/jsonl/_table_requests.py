@@ -154,6 +154,16 @@ class TableRequests:
             # Not its hash: a new version of a library may word it anew.
             self._fingerprint[_SCHEMA] = adapter_of(schema).text.decode()
 
+    @property
+    def table(self) -> Table:
+        """The table, which is joined with the answers by ``together_batches.tables``."""
+        return self._table
+
+    @property
+    def id_column(self) -> str:
+        """The column with the ids."""
+        return self._id_column
+
     def _check_prompt(self) -> None:
         if isinstance(self._prompt, Template):
             if not self._prompt.columns and self._images is None:
