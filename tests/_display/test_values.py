@@ -129,7 +129,7 @@ def test_a_list_of_jobs() -> None:
     plain, page = _shown(JobList([JOB, BatchJob(id="job-2", status="FAILED"), BatchJob(id="job-3")]))
     assert plain.splitlines() == [
         "3 jobs: 1 IN_PROGRESS, 1 FAILED, 1 without a status",
-        "IN_PROGRESS  42 %  job-1  openai/gpt-oss-20b  2026-09-14 10:20:30",
+        "IN_PROGRESS  42 %  job-1  openai/gpt-oss-20b  2026-09-14 10:20:30Z",
         "FAILED             job-2  -                   -",
         "-                  job-3  -                   -",
     ]

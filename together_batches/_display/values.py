@@ -22,7 +22,7 @@ _MOST_CHARACTERS = 300
 
 # The text has the colour of the page. Only signs and bars have their own, distinguishable on white and on black
 # (Okabe and Ito).
-_GREEN, _BLUE, _ORANGE, _PINK, _GREY = "#009e73", "#56b4e9", "#d55e00", "#cc79a7", "#8a9199"
+_GREEN, _BLUE, _YELLOW, _ORANGE, _PINK, _GREY = "#009e73", "#56b4e9", "#f0e442", "#d55e00", "#cc79a7", "#8a9199"
 _OF_STATUS = {
     "COMPLETED": _GREEN,
     "IN_PROGRESS": _BLUE,
@@ -84,11 +84,9 @@ def jobs(jobs: Sequence[BatchJob]) -> dict[str, str]:
 def jobs_text(jobs: Sequence[BatchJob]) -> str:
     """Return a list of jobs as lines of text, in columns."""
     shown = [
-        [
-            escape(text or "-")
-            for text in (job.status, _percent(job) or " ", job.id, job.model_id, _time(job.created_at))
-        ]
+        [escape(text or "-") for text in (job.status, _percent(job) or " ", job.id, job.model_id, created)]
         for job in jobs[:_MOST_ROWS]
+        for created in [job.created_at and f"{_time(job.created_at)}Z"]
     ]
     widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in shown]
@@ -108,6 +106,7 @@ def run_report(report: RunReport) -> dict[str, str]:
     """Return the result of a run: its rows by outcome, and its files."""
     parts = [
         ("answered", report.succeeded, _GREEN),
+        ("answered, not fitting", report.invalid_answers, _YELLOW),
         ("failed", report.failed, _ORANGE),
         ("missing", report.missing, _PINK),
         ("invalid", report.invalid, _PINK),
