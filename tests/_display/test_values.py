@@ -207,6 +207,15 @@ def test_a_view_of_a_run() -> None:
     assert "svg" in {tag for tag, _ in page.elements}
 
 
+def test_a_view_of_many_shards() -> None:
+    """A picture that would be too large is left out, and the rows by outcome are shown in its place."""
+    shards = [shard(number, attempt(1, 2, 3, 4, 5, succeeded=10)) for number in range(1, 1_001)]
+    plain, page = _shown(run(*shards, state="finished", input_name="<b>"))
+    assert page.texts[0] == plain == "<b>: finished; 10 000 rows, 1 000 shards, 1 000 jobs, 5s"
+    assert "svg" not in {tag for tag, _ in page.elements}
+    assert "10 000 answered" in {attributes.get("title") for _, attributes in page.elements}
+
+
 def test_a_validation() -> None:
     """The result of a check is shown as its summary and its problems."""
     plain, page = _shown(jsonl.validate([{"custom_id": "a", "body": {}}]))

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _MOST_ROWS = 20
 _MOST_CHARACTERS = 300
+_MOST_OF_A_PICTURE = 400_000
+"""Characters of a picture, which is saved with the notebook: that of about 400 shards."""
 
 # The text has the colour of the page. Only signs and bars have their own, distinguishable on white and on black
 # (Okabe and Ito).
@@ -104,14 +106,7 @@ def cancel_report(report: CancelReport) -> dict[str, str]:
 
 def run_report(report: RunReport) -> dict[str, str]:
     """Return the result of a run: its rows by outcome, and its files."""
-    parts = [
-        ("answered", report.succeeded, _GREEN),
-        ("answered, not fitting", report.invalid_answers, _YELLOW),
-        ("failed", report.failed, _ORANGE),
-        ("missing", report.missing, _PINK),
-        ("invalid", report.invalid, _PINK),
-        ("not sent", report.not_sent, _GREY),
-    ]
+    parts = [*_outcomes(report), ("not sent", report.not_sent, _GREY)]
     files = [
         ("output", report.output),
         ("failures", report.failures),
@@ -125,13 +120,24 @@ def run_report(report: RunReport) -> dict[str, str]:
     return _bundle(escape(str(report)), _text(str(report)), _bar(parts), _table((), rows))
 
 
+def _outcomes(of: RunReport | RunView) -> list[tuple[str, int, str]]:
+    return [
+        ("answered", of.succeeded, _GREEN),
+        ("answered, not fitting", of.invalid_answers, _YELLOW),
+        ("failed", of.failed, _ORANGE),
+        ("missing", of.missing, _PINK),
+        ("invalid", of.invalid, _PINK),
+    ]
+
+
 def run_view(view: RunView, summary: str, picture: str) -> dict[str, str]:
-    """Return a run as its picture."""
-    plain = f"{escape(view.input_name)}: {view.state}; {summary}"
-    return {
-        "text/plain": plain,
-        "text/html": f'<style>{_PICTURE_STYLE}</style><div class="tb-value">{picture}</div>',
-    }
+    """Return a run as its picture, or if that is too large, as its rows by outcome."""
+    plain = escape(f"{view.input_name}: {view.state}; {summary}")
+    if len(picture) > _MOST_OF_A_PICTURE:
+        parts = [*_outcomes(view), ("under way", view.in_flight, _BLUE), ("not sent", view.not_sent, _GREY)]
+        return _bundle(plain, html.escape(plain), _bar(parts), "<code>runs.to_svg(view)</code> draws its shards")
+    page = f'<style>{_PICTURE_STYLE}</style><div class="tb-value">{picture}</div>'
+    return {"text/plain": plain, "text/html": page}
 
 
 def validation(validation: Validation) -> dict[str, str]:
