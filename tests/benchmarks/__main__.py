@@ -17,6 +17,7 @@ from tests.benchmarks import (
     reading,
     results,
     runs,
+    schemas,
     start,
     start_up,
     sync_call,
@@ -48,6 +49,7 @@ CASES: dict[str, Case] = {
         transfer.UPLOAD,
         transfer.DOWNLOAD,
         results.CASE,
+        schemas.CASE,
         runs.ARRANGE,
         runs.RUN,
     )

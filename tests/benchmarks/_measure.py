@@ -130,7 +130,8 @@ LUA = Need(
 )
 TOGETHER = Need("the official SDK", lambda: find_spec("together") is not None, "pip install together")
 OPENAI = Need("the SDK of OpenAI", lambda: find_spec("openai") is not None, "pip install openai")
-_PEERS = {"together": TOGETHER, "openai": OPENAI}
+PYDANTIC = Need("pydantic", lambda: find_spec("pydantic") is not None, "pip install pydantic")
+_PEERS = {"pydantic": PYDANTIC, "together": TOGETHER, "openai": OPENAI}
 
 
 @attrs.frozen
