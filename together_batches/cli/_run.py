@@ -74,6 +74,7 @@ _NOT_PRINTED = {"trouble", "gone", "progressed"}
 @option("--stop-after-tokens N", "create no more jobs after so many tokens", type=at_least_one)
 @option("--skip-invalid", "skip invalid lines, and save them; otherwise nothing is sent")
 @option("--overwrite", "replace the file of the answers if it exists")
+@option("--text", 'add the text of each answer to its line, as "text"', "with_text")
 @option("--poll-interval SECONDS", "how often jobs are looked at", type=above_zero)
 @patience_option(900)
 @option(

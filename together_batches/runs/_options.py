@@ -162,6 +162,7 @@ class Options:
     stop_after_tokens: int | None = attrs.field(validator=_optional(_is_count))
     skip_invalid: bool
     overwrite: bool
+    with_text: bool
     patience: float = attrs.field(validator=_is_seconds)
     give_up: tuple[str, ...] = attrs.field(converter=_ids)
     unique_files: bool
