@@ -58,6 +58,17 @@ def test_rows_on_standard_output(run: Run, job_id: str) -> None:
     assert run("results", job_id, "--quiet").err == ""
 
 
+def test_rows_with_their_texts(run: Run, job_id: str, tmp_path: Path) -> None:
+    """With --text each line has the text of its answer, on standard output and in a file."""
+    ran = run("results", job_id, "--text")
+    assert [json.loads(line)["text"] for line in ran.lines] == ["Größe\u2028"] * 2
+    assert ran.out.isascii()
+    run("results", job_id, "--text", "-o", str(tmp_path / "results.jsonl"))
+    assert [json.loads(line)["text"] for line in (tmp_path / "results.jsonl").read_bytes().splitlines()] == [
+        "Größe\u2028"
+    ] * 2
+
+
 def test_rows_in_a_file(run: Run, job_id: str, tmp_path: Path) -> None:
     """Rows are written to a file in the service's order, with no other file beside it; --json prints the counts."""
     target = tmp_path / "results.jsonl"
@@ -190,5 +201,5 @@ def test_a_file_that_is_no_schema(
     monkeypatch.chdir(tmp_path)
     if content is not None:
         (tmp_path / "schema.json").write_text(content)
-    ran = run(*command.split(), "--schema", "schema.json")
+    ran = run(*command, "--schema", "schema.json")
     assert (ran.code, complaint in ran.err) == (2, True)
