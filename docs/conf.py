@@ -41,6 +41,8 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(bool|bytes|dict|float|int|list|object|str|tuple|None)"),
     (r"py:.*", r"(Exception|ExceptionGroup|KeyError|TimeoutError|TypeError|ValueError)"),
     (r"py:.*", r"ClientSession|Path|SSLContext|timedelta"),
+    (r"py:.*", r"(together_batches\.rows\.)?T(_co)?"),
+    (r"py:.*", r"together_batches\._fields\.Plain"),  # any value of the package
 ]
 
 html_theme = "furo"
@@ -56,12 +58,17 @@ EXPLAINED = {
     "Ids": "ids",
     "LoopIterator": "iterators",
     "Order": "requests",
+    "Prices": "types-for-annotations",
+    "Prompt": "requests",
     "Requests": "requests",
     "RowsFile": "single-attempts",
     "RunRequests": "types-for-annotations",
     "Save": "single-attempts",
+    "Schema": "types-for-annotations",
+    "SchemaAdapter": "types-for-annotations",
     "Source": "files",
     "Stream": "iterators",
+    "Table": "requests",
     "Writable": "single-attempts",
 }
 
