@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 from docutils import nodes
@@ -39,6 +40,7 @@ python_use_unqualified_type_names = True
 nitpick_ignore_regex = [
     (r"py:.*", r"(collections|datetime|enum|os|pathlib|types|typing)\b.*"),
     (r"py:.*", r"(bool|bytes|dict|float|int|list|object|str|tuple|None)"),
+    (r"py:.*", r"Prompt|Table"),  # the page explains them beside the function that takes them
     (r"py:.*", r"(Exception|ExceptionGroup|KeyError|TimeoutError|TypeError|ValueError)"),
     (r"py:.*", r"ClientSession|Path|SSLContext|timedelta"),
     (r"py:.*", r"(together_batches\.rows\.)?T(_co)?"),
@@ -92,7 +94,7 @@ def _simplify_signature(
     if what == "exception":
         return (signature and ""), None
     for private in ("_fields.Carried", "_fields.Plain"):
-        signature = signature and signature.replace(f" | ~together_batches.{private}", "")
+        signature = signature and re.sub(rf"( \||:) ~together_batches\.{private}", "", signature)
     return signature, returns and returns.replace("builtins.", "")
 
 
