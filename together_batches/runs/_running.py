@@ -249,12 +249,24 @@ def _report(call: RunContext, places: RunPaths, *, stopped: str | None, is_compl
         finished_at=run.finished_at or call.time.now(),
         stopped=None if is_complete else stopped,
         different_requests=_different(call.store) if run.deduped else None,
+        different_not_sent=_different_not_sent(call.store) if run.deduped else None,
     )
 
 
 def _different(store: RunStore) -> int:
     """Return the number of rows that are sent, if equal ones are sent once."""
     return sum(shard.rows for shard in store.shards.values())
+
+
+def _different_not_sent(store: RunStore) -> int:
+    """Return the number of these that are still to be sent, or sent again."""
+    each = (
+        rules.buckets(
+            shard, store.at_shard(shard), max_attempts=store.run.max_attempts, retry_invalid=store.run.retry_invalid
+        )
+        for shard in store.shards.values()
+    )
+    return sum(found.not_sent + found.in_flight for found in each)
 
 
 async def unfinished(
