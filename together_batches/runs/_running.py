@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, ExitStack
 from functools import partial
 from typing import TYPE_CHECKING
 
+import attrs
 from anyio import CancelScope, move_on_after
 
 from together_batches._local.replace import objection
@@ -260,12 +261,9 @@ def _different(store: RunStore) -> int:
 
 def _different_not_sent(store: RunStore) -> int:
     """Return the number of these that are still to be sent, or sent again."""
-    each = (
-        rules.buckets(
-            shard, store.at_shard(shard), max_attempts=store.run.max_attempts, retry_invalid=store.run.retry_invalid
-        )
-        for shard in store.shards.values()
-    )
+    run = store.run
+    count = partial(rules.buckets, max_attempts=run.max_attempts, retry_invalid=run.retry_invalid)
+    each = (count(attrs.evolve(shard, copies=b""), store.at_shard(shard)) for shard in store.shards.values())
     return sum(found.not_sent + found.in_flight for found in each)
 
 
