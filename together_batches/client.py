@@ -639,6 +639,7 @@ class AsyncBatches:
         sample: int | None = None,
         skip_invalid: bool = False,
         overwrite: bool = False,
+        with_text: bool = False,
         poll_interval: float | None = None,
         patience: float = 900,
         give_up: Iterable[str | BatchJob] = (),
@@ -697,6 +698,8 @@ class AsyncBatches:
                 and ``expected_cost``. A further call without it sends the other rows, and keeps these answers.
             skip_invalid: write invalid lines to ``invalid.jsonl`` in the directory, instead of refusing the input.
             overwrite: replace an output that this run did not write.
+            with_text: add the text of each answer to its line, as ``text``. An output that is there already stays as
+                it is.
             poll_interval: seconds between reads of the jobs; the default is that of :meth:`wait`.
             patience: seconds for which a job, a file of results, or rows in it may be absent before this is raised as
                 an error. 0 reads once. A job whose create lost its response is searched for as long, and for at most
@@ -752,6 +755,7 @@ class AsyncBatches:
             sample=sample,
             skip_invalid=skip_invalid,
             overwrite=overwrite,
+            with_text=with_text,
             patience=patience,
             give_up=give_up,
             unique_files=unique_files,

@@ -9,7 +9,13 @@ import pytest
 
 from together_batches._protocol.carried_body import Body
 from together_batches._protocol.json_codec import WireError
-from together_batches._protocol.result_rows import ResultRow, row_of_line, row_of_result, rows_of_lines
+from together_batches._protocol.result_rows import (
+    ResultRow,
+    row_of_line,
+    row_of_result,
+    rows_of_lines,
+    with_texts,
+)
 from together_batches._protocol.to_dict import line_of
 from together_batches.rows import (
     BatchFailure,
@@ -81,6 +87,14 @@ def test_half_a_character_costs_no_row() -> None:
     assert row_of_line(text) == ResultRow("a\ud83d", "success", "\ud83d")
 
 
+def test_an_answer_that_is_nested_too_deeply() -> None:
+    """Of a line that cannot be decoded as a whole, what is beside the nested value is read."""
+    body = json.dumps(CHAT)[:-1].encode() + b', "logprobs": ' + b"[" * 5000 + b"]" * 5000 + b"}"
+    text = b'{"custom_id":"a","result":"success","body":' + body + b"}"
+    assert row_of_line(text) == ROW
+    assert row_of_line(text.replace(b'"choices": [', b'"choices": [' + b"[" * 5000 + b"]" * 5000 + b",")).text is None
+
+
 def test_an_answer_that_is_no_plain_json_is_read_from_its_original() -> None:
     """An answer with a NaN is not in the line as JSON, and is read from the line as the service wrote it."""
     body = json.dumps({**CHAT, "logprobs": float("nan")})
@@ -88,6 +102,17 @@ def test_an_answer_that_is_no_plain_json_is_read_from_its_original() -> None:
     assert row_of_line(line(status_code=200, raw=original)) == ROW
     assert row_of_line(line(status_code=200, raw="[")) == ResultRow("a", "success")
     assert row_of_line(line(status_code=200)) == ResultRow("a", "success")
+
+
+@pytest.mark.parametrize("text", ["The Elbe.", 'a "b"\n', "Größe", "half \ud83d"])
+def test_a_line_gets_its_text(text: str) -> None:
+    """The text of an answer is added to its line, which otherwise stays as it is, to the byte."""
+    answered = line(body={"choices": [{"message": {"content": text}}]})
+    failed = b'{"custom_id":"b","result":"failure","message":"too slow"}\n'
+    lines = with_texts(answered + failed).splitlines(keepends=True)
+    assert lines[0].startswith(answered[:-2] + b',"text":')
+    assert json.loads(lines[0])["text"] == text
+    assert lines[1:] == [failed]
 
 
 def test_the_line_of_a_newer_version() -> None:

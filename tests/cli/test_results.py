@@ -58,6 +58,17 @@ def test_rows_on_standard_output(run: Run, job_id: str) -> None:
     assert run("results", job_id, "--quiet").err == ""
 
 
+def test_rows_with_their_texts(run: Run, job_id: str, tmp_path: Path) -> None:
+    """With --text each line has the text of its answer, on standard output and in a file."""
+    ran = run("results", job_id, "--text")
+    assert [json.loads(line)["text"] for line in ran.lines] == ["Größe\u2028"] * 2
+    assert ran.out.isascii()
+    run("results", job_id, "--text", "-o", str(tmp_path / "results.jsonl"))
+    assert [json.loads(line)["text"] for line in (tmp_path / "results.jsonl").read_bytes().splitlines()] == [
+        "Größe\u2028"
+    ] * 2
+
+
 def test_rows_in_a_file(run: Run, job_id: str, tmp_path: Path) -> None:
     """Rows are written to a file in the service's order, with no other file beside it; --json prints the counts."""
     target = tmp_path / "results.jsonl"
@@ -182,20 +193,13 @@ def test_a_download_that_breaks(run: Run, emulator: Emulator, job_id: str, tmp_p
         ("[]", "schema.json is a list, and a JSON schema is an object"),
     ],
 )
-@pytest.mark.parametrize(
-    "command", [("results", "a"), ("submit", "in.jsonl"), ("run", "in.jsonl", "-o", "out.jsonl")]
-)
+@pytest.mark.parametrize("command", ["results a", "submit in.jsonl", "run in.jsonl -o out.jsonl"])
 def test_a_file_that_is_no_schema(
-    run: Run,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    command: tuple[str, ...],
-    content: str | None,
-    complaint: str,
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, content: str | None, complaint: str
 ) -> None:
     """A file that is no JSON schema is a usage error, before anything is sent."""
     monkeypatch.chdir(tmp_path)
     if content is not None:
         (tmp_path / "schema.json").write_text(content)
-    ran = run(*command.split(), "--schema", "schema.json")
+    ran = run(*command, "--schema", "schema.json")
     assert (ran.code, complaint in ran.err) == (2, True)

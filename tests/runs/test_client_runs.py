@@ -262,6 +262,17 @@ async def test_lines_are_those_of_the_command_results(run: Runner, batches: Asyn
         assert [to_dict(row) async for row in rows] == run.lines
 
 
+@pytest.mark.parametrize("options", [{}, {"max_rows_per_job": 50}, {"dedupe": True}])
+async def test_lines_with_their_texts(run: Runner, options: dict[str, Any]) -> None:
+    """On request each line has the text of its answer, too, however long, whatever the output is made of."""
+    texts = {name: f"to {name}" for name in IDS} | {"row-2": "Elbe " * 60_000}  # longer than a block that is copied
+    run.fates.planned = {name: [Answer(text)] for name, text in texts.items()}
+    report = await run(with_text=True, **options)
+    assert report.ok
+    assert {line["custom_id"]: line.get("text") for line in run.lines} == texts
+    assert await run(with_text=True, **options) == report  # the output is recognised
+
+
 async def test_what_fails_goes_again_alone(run: Runner, emulator: Emulator) -> None:
     """Rows with transient failures go again in a new job, others do not; each row has its last answer, in place."""
     gone, lost, bad = Failure(), Missing(), Failure("four stops at most", "invalid_request_error")
@@ -399,6 +410,7 @@ async def test_places_that_cannot_be(
         ({"source": b"bytes"}, "come from a path, a binary file, or an iterable"),
         ({"source": 7}, "come from a path, a binary file, or an iterable"),
         ({"output": 7}, "output is a path, not int"),
+        ({"output": "out.parquet"}, "a run writes JSON Lines, not Parquet: name its output out.jsonl"),
         ({"max_jobs": 0}, "max_jobs must be a whole number"),
         ({"max_attempts": 0}, "max_attempts must be a whole number"),
         ({"max_rows_per_job": 50_001}, "max_rows_per_job is at most 50 000"),

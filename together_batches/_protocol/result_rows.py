@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from contextlib import suppress
+from io import BytesIO
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 import msgspec
@@ -11,6 +14,7 @@ from msgspec import Struct
 from together_batches._fields import carried
 from together_batches._protocol import json_codec
 from together_batches._protocol.json_codec import UNREADABLE, WireError
+from together_batches._protocol.json_members import members
 from together_batches._protocol.result_lines import read_row
 from together_batches._protocol.to_dict import to_dict
 from together_batches.errors import APIResponseValidationError
@@ -79,12 +83,34 @@ def rows_of_lines(text: bytes, lines: list[bytes]) -> list[ResultRow] | None:
     return None if found is None else list(map(_row, found))
 
 
+def with_texts(text: bytes) -> bytes:
+    """Return whole lines of an output with the text of each answer as another member, ``text``, at the end."""
+    lines = BytesIO(text).readlines()
+    rows = rows_of_lines(text, lines) or [row_of_line(line) for line in lines]
+    return b"".join(
+        line if row.text is None else b'%b,"text":%b}\n' % (line[: line.rindex(b"}")], _quoted(row.text))
+        for line, row in zip(lines, rows, strict=True)
+    )
+
+
+def _quoted(text: str) -> bytes:
+    try:
+        return json_codec.quoted(text)
+    except UnicodeEncodeError:  # half of a surrogate pair, which only an escape can represent
+        return json.dumps(text).encode()
+
+
 def row_of_line(line: bytes) -> ResultRow:
     """Return the row in a line of an output, also of one as the service writes it.
 
     Raises :class:`WireError` if the line holds no result.
     """
-    value = json_codec.read(line)
+    try:
+        value = json_codec.read(line)
+    except WireError:
+        value = _cut(line)
+        if value is None:
+            raise
     if not isinstance(value, dict):
         problem = f"{json_codec.kind(value)} in place of a result"
         raise WireError(problem)
@@ -95,6 +121,21 @@ def row_of_line(line: bytes) -> ResultRow:
         return row_of_result(read_row(line))
     problem = "a request in place of a result" if "body" in members else "an object that is no result"
     raise WireError(problem)
+
+
+def _cut(line: bytes) -> object:
+    """Return what can be read of a line that is nested too deeply, None if it is no JSON at all."""
+    try:
+        found = members(line)
+    except ValueError:
+        return None
+    value: dict[str, object] = {}
+    body: dict[str, object] = {}
+    for path, text in found.items():
+        if path != ("body",):
+            with suppress(WireError):
+                (value if len(path) == 1 else body)[path[-1]] = json_codec.read(text)
+    return {**value, "body": body}
 
 
 def row_of_result(result: BatchResult[object]) -> ResultRow:

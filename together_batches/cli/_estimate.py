@@ -48,7 +48,7 @@ def given_price(price_in: float | None, price_out: float | None) -> Price | None
 @price_options
 @service_options
 def estimate(common: Common, source: str, price_in: float | None, price_out: float | None) -> Exit:
-    """Estimate the tokens of a file of requests, and what they cost at list prices, before
+    """Estimate the tokens of a file of requests, and their cost at list prices, before
     anything is sent. The prices come from the service if the key may read them.
 
     examples:

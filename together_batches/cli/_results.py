@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     type=click.Choice(("file", "input")),
     default="file",
 )
+@option("--text", 'add the text of each answer to its line, as "text"', "with_text")
 @schema_option
 @patience_option(60)
 @service_options
@@ -59,6 +60,7 @@ def results(
     overwrite: bool,
     requests: str | None,
     order: Literal["file", "input"],
+    with_text: bool,
     schema: str | None,
     patience: float,
 ) -> Exit:
@@ -79,7 +81,12 @@ def results(
 
     @in_loop
     async def write() -> tuple[BatchJob, _Tally]:
+        from together_batches._protocol.result_rows import with_texts
         from together_batches._protocol.to_dict import line_of
+
+        def line(row: BatchResult[object]) -> bytes:
+            text = line_of(row) + b"\n"
+            return with_texts(text) if with_text else text
 
         tally = _Tally(has_schema=document is not None)
         async with connected(common) as batches:
@@ -90,7 +97,7 @@ def results(
                     async with printer() as out:
                         async for row in rows:
                             tally.count(row)
-                            out.line(in_ascii(line_of(row)))
+                            out.line(in_ascii(line(row)[:-1]))
                             await out.room()
                 elif is_parquet(target):
                     from together_batches import tables
@@ -101,7 +108,7 @@ def results(
                     async with open_atomic(target, overwrite=overwrite) as file:
                         async for row in rows:
                             tally.count(row)
-                            await file.write(line_of(row) + b"\n")
+                            await file.write(line(row))
                         await file.commit()
         return job, tally
 

@@ -80,6 +80,7 @@ _NOT_PRINTED = {"trouble", "gone", "progressed"}
 @option("--yes", "with --sample: send the others without asking")
 @option("--skip-invalid", "skip invalid lines, and save them; otherwise nothing is sent")
 @option("--overwrite", "replace the file of the answers if it exists")
+@option("--text", 'add the text of each answer to its line, as "text"', "with_text")
 @option("--poll-interval SECONDS", "how often jobs are looked at", type=above_zero)
 @patience_option(900)
 @option(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from together_batches._local import os_errors
 from together_batches._local.atomic_file import AtomicFile
+from together_batches._protocol.result_rows import with_texts
 from together_batches.errors import UsageError
 
 if TYPE_CHECKING:
@@ -37,6 +38,27 @@ def run_file(path: Path) -> AtomicFile:
 def scratch_file(path: Path) -> AtomicFile:
     """Return a file in the directory of a run that can be made again: the content may be torn by a power loss."""
     return AtomicFile(path, follow_links=False, mark="new", hashed=True, advice=_ADVICE)
+
+
+class WithTexts:
+    """An output, which may be written in blocks that end within a line, and gets the text of each answer."""
+
+    def __init__(self, file: AtomicFile) -> None:
+        self._file = file
+        self._held = bytearray()
+
+    def write(self, content: bytes) -> None:
+        """Append bytes."""
+        self._held += content
+        end = content.rfind(b"\n") + 1
+        if end:
+            end += len(self._held) - len(content)
+            self._file.write(with_texts(bytes(self._held[:end])))
+            del self._held[:end]
+
+    def finish(self) -> None:
+        """Write everything."""
+        self._file.finish()
 
 
 def output_file(path: Path, run_id: str, *, hashed: bool) -> AtomicFile:

@@ -173,6 +173,7 @@ class Options:
     sample: int | None = attrs.field(default=None, validator=_optional(_is_count))
     skip_invalid: bool
     overwrite: bool
+    with_text: bool
     patience: float = attrs.field(validator=_is_not_negative)
     give_up: tuple[str, ...] = attrs.field(converter=_ids)
     unique_files: bool

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from together_batches._local.atomic_file import AtomicFile
+    from together_batches.runs._files import WithTexts
     from together_batches.runs._records import Run, Shard
 
 _ROWS_TOGETHER = 1000
@@ -104,7 +105,7 @@ def check(directory: Path, run: Run, raise_if_cancelled: Callable[[], None]) -> 
 def write_all(
     directory: Path,
     lines: Iterable[tuple[bytes, bytes]],
-    output: AtomicFile,
+    output: AtomicFile | WithTexts,
     failures: AtomicFile,
     raise_if_cancelled: Callable[[], None],
 ) -> None:
@@ -132,7 +133,7 @@ def _copy(
     directory: Path,
     ends: Sequence[int],
     failed: Sequence[int],
-    output: AtomicFile,
+    output: AtomicFile | WithTexts,
     failures: AtomicFile,
     raise_if_cancelled: Callable[[], None],
 ) -> None:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from together_batches._local.atomic_file import AtomicFile
     from together_batches._protocol.upload_marks import Mark
     from together_batches._schema.adapters import SchemaAdapter
+    from together_batches.runs._files import WithTexts
     from together_batches.runs._records import Attempt, Shard
 
 
@@ -223,7 +224,7 @@ class RunDirectory:
     async def join(
         self,
         shards: Sequence[tuple[Shard, Sequence[Attempt]]],
-        output: AtomicFile,
+        output: AtomicFile | WithTexts,
         failures: AtomicFile,
         *,
         is_deduped: bool,

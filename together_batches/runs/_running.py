@@ -21,7 +21,7 @@ from together_batches.runs import _input, _ledger, rules
 from together_batches.runs._context import RunContext
 from together_batches.runs._directory_check import INVALID, PIECES, check_directory
 from together_batches.runs._engine import Engine
-from together_batches.runs._files import explained, output_file
+from together_batches.runs._files import WithTexts, explained, output_file
 from together_batches.runs._joining import known_sha256
 from together_batches.runs._lock import locked
 from together_batches.runs._lost_jobs import lost_job
@@ -204,7 +204,8 @@ async def _write_output(call: RunContext, places: RunPaths, ours: Sequence[Path]
     store = call.store
     shards = [(shard, store.at_shard(shard)) for shard in store.shards.values()]
     is_deduped = bool(store.run.deduped)
-    known = "" if is_deduped else known_sha256(shards)
+    with_text = call.options.with_text
+    known = "" if is_deduped or with_text else known_sha256(shards)
     with ExitStack() as stack:
 
         def begun(path: Path, *, hashed: bool = True) -> AtomicFile:
@@ -220,7 +221,8 @@ async def _write_output(call: RunContext, places: RunPaths, ours: Sequence[Path]
             output.commit()
 
         output, failures = await in_thread(lambda _: (begun(places.output, hashed=not known), begun(places.failures)))
-        await call.directory.join(shards, output, failures, is_deduped=is_deduped)
+        lines = WithTexts(output) if with_text else output
+        await call.directory.join(shards, lines, failures, is_deduped=is_deduped)
         claims = dict.fromkeys([*store.run.claims.split(), known or output.sha256, failures.sha256])
         await store.save_run(claims=" ".join(claims))
         await in_thread(keep)
