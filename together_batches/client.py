@@ -671,7 +671,8 @@ class AsyncBatches:
         Parameters:
             source: a path; or a file opened in binary mode, or an iterable or async iterable of
                 :class:`BatchRequest`, or of dicts with ``custom_id`` and ``body``, which is copied to the directory
-                and not read again when the run resumes.
+                and not read again when the run resumes. Requests of a table (:func:`jsonl.requests`) are compared
+                with those that it began with.
             output: the file to write.
             endpoint, model_id, priority: as for :meth:`submit`.
             directory: where the run is kept; by default next to the output, with ``.run`` added to its name. It may
@@ -721,8 +722,8 @@ class AsyncBatches:
         Raises:
             ValidationError: the input has invalid lines; ``problems`` lists all of them.
             RunInUseError: another process is working on this run.
-            RunChangedError: the input, the endpoint, ``model_id`` or the schema differs from that of the run; a
-                schema may have other titles, descriptions and defaults.
+            RunChangedError: the input, the endpoint, ``model_id``, ``dedupe`` or the schema differs from that of the
+                run; a schema may have other titles, descriptions and defaults.
             RunLedgerError: the ledger cannot be read or written.
             RunError: the key, or the base URL, belongs to another account.
             ResultsUnavailableError: jobs or files of results stayed absent, truncated or foreign for longer than

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from base64 import b64encode
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -107,6 +108,11 @@ def test_shards_that_are_invalid() -> None:
     for skipped in ("AAAA", "eJxLAgAAYwBj"):  # not compressed, and one byte
         with pytest.raises(ValidationError, match=r"^invalid shard: the field skipped is not line numbers$"):
             shard_from_dict({**to_dict(SHARD), "skipped": skipped})
+    for copies in ("AAAA", b64encode(packed([1, 1])).decode()):
+        with pytest.raises(ValidationError, match=r"^invalid shard: the field copies is not those of 4 rows$"):
+            shard_from_dict({**to_dict(SHARD), "copies": copies})
+    of_rows = attrs.evolve(SHARD, copies=packed([1, 2, 1, 1]))
+    assert shard_from_dict(json.loads(json.dumps(to_dict(of_rows)))) == of_rows
 
 
 @pytest.mark.parametrize("read", [attempt_from_dict, shard_from_dict])

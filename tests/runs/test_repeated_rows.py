@@ -72,6 +72,18 @@ async def test_equal_requests_are_sent_once(run: Runner, emulator: Emulator) -> 
     assert run.events[0].message == "10 rows of input.jsonl (5 different) in 2 shards"
 
 
+async def test_a_sample_of_rows_that_are_repeated(run: Runner) -> None:
+    """The tokens that a run will need are reckoned by the rows that are sent, not by those that repeat them."""
+    report = await run(source=_requests(), dedupe=True, sample=1)
+    assert (report.succeeded, report.not_sent, report.rows) == (4, 6, 10)
+    assert (report.different_requests, report.different_not_sent) == (5, 4)
+    assert report.usage.total_tokens == 3
+    assert report.expected_usage is not None
+    assert report.expected_usage.total_tokens == 15
+    report = await run(source=_requests(), dedupe=True)
+    assert (report.succeeded, report.different_not_sent, report.expected_usage) == (10, 0, None)
+
+
 async def test_without_it_each_row_is_sent(run: Runner, emulator: Emulator) -> None:
     """The default sends equal requests too: samples of one prompt are equal on purpose."""
     report = await run(source=_requests())

@@ -230,6 +230,19 @@ def test_every_row_is_in_one_bucket(fates: list[list[int]], max_attempts: int, r
         attempts = [*attempts, collected]
 
 
+def test_rows_count_as_often_as_they_are_repeated() -> None:
+    """A row that is sent for several rows of the input is counted for each of them."""
+    shard = attrs.evolve(_shard(4), copies=packed([3, 1, 2, 1]))
+    first = _attempt(1, b"sfam")
+    again = _attempt(2, rows=2, creating_at=NOON, progress=50.0)
+    assert rules.buckets(shard, [], max_attempts=2) == Buckets(not_sent=7)
+    assert rules.buckets(shard, [_attempt(1)], max_attempts=2) == Buckets(not_sent=7)
+    assert rules.buckets(shard, [first], max_attempts=2) == Buckets(3, 1, not_sent=3)
+    assert rules.buckets(shard, [first], max_attempts=1) == Buckets(3, 3, 1)
+    assert rules.buckets(shard, [first, again], max_attempts=2) == Buckets(3, 1, in_flight=3, answered=1)
+    assert rules.buckets(shard, [first, _attempt(2, b"is")], max_attempts=3) == Buckets(4, 1, invalid_answers=2)
+
+
 def test_buckets_add_up() -> None:
     """The buckets add up, and so do the tokens."""
     assert Buckets(1, 2, 3, 4, 5) + Buckets(1, 1, 1, 1, 1) == Buckets(2, 3, 4, 5, 6)

@@ -276,7 +276,7 @@ def requests_of_tables(rows: list[dict[str, int]], opened: TextIO) -> None:
     jsonl.requests(Path("cities.csv"), prompt=prompt, model="model")
     jsonl.requests("a.parquet", prompt="?", model="model", images="picture", image_directory=Path("pictures"))
     with Batches() as batches:
-        batches.run(made, "answers.jsonl")
+        assert_type(batches.run(made, "answers.jsonl", dedupe=True).different_requests, int | None)
         batches.submit(made)
 
 

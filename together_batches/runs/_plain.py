@@ -49,6 +49,12 @@ def shard_from_dict(mapping: Mapping[str, object]) -> Shard:
         unpacked(shard.skipped)
     except (zlib.error, ValueError):
         raise _invalid(Shard, "skipped", "not line numbers") from None
+    try:
+        are_copies = len(unpacked(shard.copies)) in {0, shard.rows}
+    except (zlib.error, ValueError):
+        are_copies = False
+    if not are_copies:
+        raise _invalid(Shard, "copies", f"not those of {shard.rows} rows")
     return shard
 
 

@@ -9,7 +9,6 @@ import attrs
 from together_batches._validation import path_of
 from together_batches.runs import _ledger, rules
 from together_batches.runs._lock import holder
-from together_batches.runs._repeated_rows import buckets
 from together_batches.runs._values import AttemptView, RunView, ShardView
 
 if TYPE_CHECKING:
@@ -42,7 +41,7 @@ def view_of(directory: Path, snapshot: LedgerSnapshot, held: Holder | None) -> R
     for attempt in snapshot.attempts:
         at[attempt.shard].append(attempt)
     each = (
-        buckets(shard, at[shard.number], max_attempts=run.max_attempts, retry_invalid=run.retry_invalid)
+        rules.buckets(shard, at[shard.number], max_attempts=run.max_attempts, retry_invalid=run.retry_invalid)
         for shard in snapshot.shards
     )
     pid, host = held or (None, None)

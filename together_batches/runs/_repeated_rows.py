@@ -18,10 +18,9 @@ from together_batches._protocol import request_codec
 from together_batches._protocol.to_dict import renamed_line
 from together_batches.errors import RunChangedError
 from together_batches.jsonl._repeats import Repeats
-from together_batches.runs import rules
 from together_batches.runs._directory_check import JOINED, ROWS, SENT
 from together_batches.runs._files import explained, run_file, scratch_file
-from together_batches.runs._records import packed, unpacked
+from together_batches.runs._records import packed
 from together_batches.runs._sharding import rows_in, sha256_of
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 
     from together_batches._local.atomic_file import AtomicFile
     from together_batches.runs._files import WithTexts
-    from together_batches.runs._records import Attempt, Run, Shard
+    from together_batches.runs._records import Run, Shard
 
 _ROWS_TOGETHER = 1000
 
@@ -148,27 +147,3 @@ def _copy(
                 output.write(line)
                 if failed[place]:
                     failures.write(line)
-
-
-# --- counts -------------------------------------------------------------------------------------------------------
-
-
-def buckets(shard: Shard, attempts: Sequence[Attempt], *, max_attempts: int, retry_invalid: bool) -> rules.Buckets:
-    """Return the buckets of the rows of the input that a shard stands for."""
-    if shard.copies:
-        copies = unpacked(shard.copies)
-        attempts = [_with_copies(shard, attempts, place, copies) for place in range(len(attempts))]
-        shard = attrs.evolve(shard, rows=sum(copies))
-    return rules.buckets(shard, attempts, max_attempts=max_attempts, retry_invalid=retry_invalid)
-
-
-def _with_copies(shard: Shard, attempts: Sequence[Attempt], place: int, copies: Sequence[int]) -> Attempt:
-    """Return an attempt as if all copies of its rows had been sent."""
-    attempt = attempts[place]
-    if not attempt.rows:
-        return attempt
-    rows = rules.rows_of(shard, attempts[:place], retry_invalid=attempt.retries_invalid)
-    many = [copies[row] for row in rows]
-    pairs = zip(rules.outcomes_of(attempt), many, strict=False)  # without outcomes if it is not collected
-    outcomes = b"".join(bytes([outcome]) * count for outcome, count in pairs)
-    return attrs.evolve(attempt, rows=sum(many), outcomes=packed(outcomes) if outcomes else b"")

@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, ExitStack
 from functools import partial
 from typing import TYPE_CHECKING
 
+import attrs
 from anyio import CancelScope, move_on_after
 
 from together_batches._local.replace import objection
@@ -251,12 +252,21 @@ def _report(call: RunContext, places: RunPaths, *, stopped: str | None, is_compl
         finished_at=run.finished_at or call.time.now(),
         stopped=None if is_complete else stopped,
         different_requests=_different(call.store) if run.deduped else None,
+        different_not_sent=_different_not_sent(call.store) if run.deduped else None,
     )
 
 
 def _different(store: RunStore) -> int:
     """Return the number of rows that are sent, if equal ones are sent once."""
     return sum(shard.rows for shard in store.shards.values())
+
+
+def _different_not_sent(store: RunStore) -> int:
+    """Return the number of these that are still to be sent, or sent again."""
+    run = store.run
+    count = partial(rules.buckets, max_attempts=run.max_attempts, retry_invalid=run.retry_invalid)
+    each = (count(attrs.evolve(shard, copies=b""), store.at_shard(shard)) for shard in store.shards.values())
+    return sum(found.not_sent + found.in_flight for found in each)
 
 
 async def unfinished(

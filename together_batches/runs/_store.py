@@ -10,7 +10,6 @@ import attrs
 from together_batches.runs import rules
 from together_batches.runs._lost_jobs import lost_job
 from together_batches.runs._records import Attempt
-from together_batches.runs._repeated_rows import buckets
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -80,7 +79,7 @@ class RunStore:
         while self._uncounted:
             number = self._uncounted.pop()
             shard, before = self.shards[number], self._counts.get(number, rules.Buckets())
-            found = buckets(
+            found = rules.buckets(
                 shard,
                 self._attempts[number],
                 max_attempts=self.run.max_attempts,

@@ -93,8 +93,8 @@ class RunReport(_Counted):
     (still to be sent, or sent again). ``output`` is None until no row is left to send, ``failures`` if no row failed
     or is missing, ``invalid_lines`` if no line is invalid. ``usage`` and ``job_ids`` cover the whole run, including
     earlier calls. ``cost`` is that of the tokens in USD at list prices, None if no price is known. ``stopped`` is the
-    reason why rows were not sent. ``different_requests`` is the number of rows that are sent for all of them with
-    ``dedupe``, otherwise None.
+    reason why rows were not sent. With ``dedupe``, ``different_requests`` is the number of rows that are sent for all
+    of them, ``different_not_sent`` that of those still to be sent; otherwise both are None.
     """
 
     directory: Path
@@ -113,6 +113,7 @@ class RunReport(_Counted):
     finished_at: datetime
     stopped: str | None = None
     different_requests: int | None = None
+    different_not_sent: int | None = None
     invalid_answers: int = 0
 
     __derived__: ClassVar[tuple[str, ...]] = ("rows", "complete", "ok", "expected_usage", "expected_cost")
@@ -146,8 +147,10 @@ class RunReport(_Counted):
 
     @property
     def _scale(self) -> float | None:
-        done = self.succeeded + self.invalid_answers + self.failed + self.missing
-        return (done + self.not_sent) / done if done and self.not_sent else None
+        left = self.not_sent if self.different_not_sent is None else self.different_not_sent
+        # Of rows that are sent once, the first may stand for half of the input.
+        rows = self.rows - self.invalid if self.different_requests is None else self.different_requests
+        return rows / (rows - left) if rows > left > 0 else None
 
     def __str__(self) -> str:
         words = {

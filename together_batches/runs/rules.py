@@ -10,6 +10,7 @@ from __future__ import annotations
 import operator
 import zlib
 from array import array
+from collections import Counter
 from itertools import takewhile
 from operator import attrgetter
 from typing import TYPE_CHECKING
@@ -22,7 +23,7 @@ from together_batches._text import count_of, format_count
 from together_batches.errors import UsageError
 from together_batches.models import BatchJobStatus
 from together_batches.rows import BatchFailure, BatchInvalid, BatchMissing, BatchSuccess, Usage
-from together_batches.runs._records import Attempt, check_order
+from together_batches.runs._records import Attempt, check_order, unpacked
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -327,29 +328,43 @@ class Buckets(Plain):
 
 
 def buckets(shard: Shard, attempts: Sequence[Attempt], *, max_attempts: int, retry_invalid: bool = False) -> Buckets:
-    """Return the buckets of a shard's rows, according to all attempts at it, in order."""
+    """Return the buckets of a shard's rows, according to all attempts at it, in order.
+
+    A row that is sent for several rows of the input counts as often.
+    """
     _check(shard, attempts)
     attempts = [attempt for attempt in attempts if attempt.rows]
-    if not attempts:
-        return Buckets(not_sent=shard.rows)
     collected = list(takewhile(attrgetter("collected_at"), attempts))
     latest = _latest(shard, collected)
+    found = _counted(latest, shard.copies)
+    if not attempts:
+        return Buckets(not_sent=found.total())
     if len(collected) < len(attempts):
         attempt = attempts[len(collected)]  # its rows were to be sent again, and are counted by their current state
-        invalid = 0 if attempt.retries_invalid else latest.count(INVALID)
-        found = Buckets(latest.count(SUCCEEDED), latest.count(FAILED), invalid_answers=invalid)
-        settled = found.succeeded + found.failed + found.invalid_answers
-        assert settled + attempt.rows == shard.rows  # noqa: S101  # an attempt contains all remaining rows
+        again = sent_again(retry_invalid=attempt.retries_invalid)
+        assert attempt.rows == _count(latest, again)  # noqa: S101  # an attempt contains all remaining rows
+        left = sum(found[outcome] for outcome in again)
+        invalid = 0 if attempt.retries_invalid else found[INVALID]
+        settled = Buckets(found[SUCCEEDED], found[FAILED], invalid_answers=invalid)
         if not attempt.creating_at:
-            return attrs.evolve(found, not_sent=attempt.rows)
-        answered = int(attempt.rows * (attempt.progress or 0.0) / 100)
-        return attrs.evolve(found, in_flight=attempt.rows, answered=answered)
-    left = _count(latest, sent_again(retry_invalid=retry_invalid))
+            return attrs.evolve(settled, not_sent=left)
+        return attrs.evolve(settled, in_flight=left, answered=int(left * (attempt.progress or 0.0) / 100))
+    left = sum(found[outcome] for outcome in sent_again(retry_invalid=retry_invalid))
     if left and _tries(attempts) < max_attempts:
-        invalid = 0 if retry_invalid else latest.count(INVALID)
-        return Buckets(latest.count(SUCCEEDED), latest.count(FAILED), not_sent=left, invalid_answers=invalid)
-    failed = _count(latest, {FAILED, *_TO_SEND_AGAIN} - {MISSING})
-    return Buckets(latest.count(SUCCEEDED), failed, latest.count(MISSING), invalid_answers=latest.count(INVALID))
+        invalid = 0 if retry_invalid else found[INVALID]
+        return Buckets(found[SUCCEEDED], found[FAILED], not_sent=left, invalid_answers=invalid)
+    failed = sum(found[outcome] for outcome in {FAILED, *_TO_SEND_AGAIN} - {MISSING})
+    return Buckets(found[SUCCEEDED], failed, found[MISSING], invalid_answers=found[INVALID])
+
+
+def _counted(latest: bytes, copies: bytes) -> Counter[int]:
+    """Return the number of rows with each outcome."""
+    if not copies:
+        return Counter({outcome: latest.count(outcome) for outcome in ANSWERED | {FAILED} | _TO_SEND_AGAIN})
+    found = Counter[int]()
+    for outcome, count in zip(latest, unpacked(copies), strict=True):
+        found[outcome] += count
+    return found
 
 
 def usage(attempts: Iterable[Attempt]) -> Usage:
